@@ -1,0 +1,49 @@
+# The commands of this project. Needs python3 (3.11 or newer), make, and nothing else.
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+READY := $(VENV)/.ready
+
+.PHONY: help demo test check bench drill lock clean
+
+help:
+	@echo "make demo    start a grid on this machine, price the example book, show prices per kind"
+	@echo "make test    run every test"
+	@echo "make check   formatter, linter, strict types, import contracts"
+	@echo "make bench   jobs per second beside xargs -P, in one run"
+	@echo "make lock    write requirements.lock anew from pyproject.toml"
+
+# Everything is pinned with hashes; the project itself is installed as it lies here.
+$(READY): requirements.lock pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+	  { echo "raygrid needs Python 3.11 or newer; say which: make PYTHON=python3.12 $(MAKECMDGOALS)"; exit 1; }
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements.lock
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation -e .
+	@touch $(READY)
+
+demo: $(READY)
+	$(BIN)/raygrid demo
+
+test: $(READY)
+	$(BIN)/python -m pytest
+
+check: $(READY)
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	$(BIN)/mypy --strict examples/quantlib/*.py
+	$(BIN)/mypy --strict examples/ore/*.py
+	$(BIN)/lint-imports
+
+bench: $(READY)
+	$(BIN)/python bench/throughput.py
+
+lock: $(READY)
+	$(BIN)/uv pip compile pyproject.toml --extra examples --extra postgres --extra dev --universal \
+	  --python-version 3.11 --generate-hashes --no-emit-index-url --no-emit-find-links --no-header \
+	  --upgrade --output-file requirements.lock
+
+clean:
+	rm -rf $(VENV) build *.egg-info .mypy_cache .ruff_cache .pytest_cache .import_linter_cache

@@ -1,0 +1,93 @@
+"""A coalescer: at most one call in flight; whatever arrives meanwhile rides the next one together.
+
+No timers and nothing to tune: an idle edge has the latency of one call, a busy one makes large batches. Every hop
+of the grid uses this. The owner closes it, which ends its task.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable, Sequence
+from typing import Generic, TypeVar
+
+Item = TypeVar("Item")
+Answer = TypeVar("Answer")
+
+
+class Coalescer(Generic[Item, Answer]):
+    """Joins single items into batches for `send`, which answers with one value an item, in order.
+
+    An error of `send` goes to every item of its batch. A caller that is cancelled leaves its item in the batch: what
+    was accepted is carried out.
+    """
+
+    def __init__(
+        self,
+        send: Callable[[Sequence[Item]], Awaitable[Sequence[Answer]]],
+        *,
+        max_batch: int = 1_000,
+        max_waiting: int = 200_000,
+        name: str = "coalescer",
+    ) -> None:
+        self._send = send
+        self._max_batch = max_batch
+        self._max_waiting = max_waiting
+        self._name = name
+        self._waiting: list[tuple[Item, asyncio.Future[Answer]]] = []
+        self._task: asyncio.Task[None] | None = None
+        self._closed = False
+
+    def put_all(self, items: Sequence[Item]) -> list[asyncio.Future[Answer]]:
+        """Hand items over; each future gets its answer.
+
+        Raises:
+            RuntimeError: closed, or more items wait than the limit allows.
+        """
+        if self._closed:
+            raise RuntimeError(f"{self._name} is closed")
+        if len(self._waiting) + len(items) > self._max_waiting:
+            raise RuntimeError(f"{self._name} is full: {len(self._waiting)} items wait")
+        loop = asyncio.get_running_loop()
+        pairs: list[tuple[Item, asyncio.Future[Answer]]] = [(item, loop.create_future()) for item in items]
+        self._waiting.extend(pairs)
+        if self._task is None:
+            self._task = loop.create_task(self._drain(), name=self._name)
+        return [future for _, future in pairs]
+
+    async def put(self, item: Item) -> Answer:
+        """Hand one item over and wait for its answer."""
+        return await asyncio.shield(self.put_all([item])[0])
+
+    async def _drain(self) -> None:
+        try:
+            while self._waiting:
+                batch, self._waiting = self._waiting[: self._max_batch], self._waiting[self._max_batch :]
+                try:
+                    answers = await self._send([item for item, _ in batch])
+                    if len(answers) != len(batch):
+                        raise RuntimeError(f"{self._name}: {len(answers)} answers to {len(batch)} items")
+                except Exception as error:
+                    _fail(batch, error)
+                    continue
+                except BaseException as error:  # this task ends, so nobody would carry out the rest either
+                    waiting, self._waiting = self._waiting, []
+                    _fail(batch + waiting, RuntimeError(f"{self._name} was stopped: {error!r}"))
+                    raise
+                for (_, future), answer in zip(batch, answers, strict=True):
+                    if not future.done():
+                        future.set_result(answer)
+        finally:
+            self._task = None
+
+    async def close(self) -> None:
+        """Carry out what waits, then accept nothing more."""
+        self._closed = True
+        if self._task is not None:
+            await asyncio.wait([self._task])
+
+
+def _fail(batch: list[tuple[Item, asyncio.Future[Answer]]], error: Exception) -> None:
+    for _, future in batch:
+        if not future.done():
+            future.set_exception(error)
+            future.exception()  # whoever waits sees it; nobody waiting is no accident

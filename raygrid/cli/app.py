@@ -1,0 +1,52 @@
+"""The command `raygrid`, put together from its families of commands."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+import raygrid
+from raygrid.cli import data, demo, lifecycle, results, status, submit
+from raygrid.cli.grid import GridChoice, GridCommands
+
+app = typer.Typer(
+    cls=GridCommands,
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,  # its tracebacks show local variables, and an API key may be one
+    help="Turn any executable into a fault-tolerant compute grid.",
+)
+
+
+def _show_version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"raygrid {raygrid.__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def choose_grid(
+    context: typer.Context,
+    url: Annotated[
+        str | None, typer.Option(help="The grid's URL; by default RAYGRID_URL, then a grid on this machine.")
+    ] = None,
+    api_key: Annotated[
+        str | None, typer.Option(help="API key. Better set RAYGRID_API_KEY: others can see command lines.")
+    ] = None,
+    version: Annotated[
+        bool, typer.Option("--version", callback=_show_version, is_eager=True, help="Show the version.")
+    ] = False,
+) -> None:
+    """Turn any executable into a fault-tolerant compute grid."""
+    context.obj = GridChoice(url, api_key)
+
+
+app.command()(lifecycle.up)
+app.command()(lifecycle.down)
+app.command()(demo.demo)
+app.command()(submit.submit)
+app.command()(status.status)
+app.command()(results.result)
+app.command()(results.cancel)
+app.command()(status.pricers)
+app.add_typer(data.app, name="data")

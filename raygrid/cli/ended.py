@@ -1,0 +1,96 @@
+"""What `raygrid submit` does with a job that has ended, and what it says about it."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import typer
+from rich.table import Table
+
+from raygrid.cli.grid import complain, err
+from raygrid.client import Job, Result
+from raygrid.errors import JobCancelledError, JobFailedError, RaygridError
+
+_TAIL_LINES = 5
+
+
+@dataclass(frozen=True, slots=True)
+class EndedJob:
+    """One line of the account: `state` is a job state, or `refused`, or `expired`."""
+
+    path: Path
+    job_id: str
+    state: str
+    reason: str | None = None
+    message: str = ""
+    stderr_tail: str = ""
+
+
+def folder_names(files: Sequence[Path], job_ids: Sequence[str]) -> list[str]:
+    """Name the result directories after the inputs where that tells them apart, else after the jobs."""
+    stems = [path.stem for path in files]
+    unique = len({stem.casefold() for stem in stems}) == len(stems) and not {"", ".", ".."} & set(stems)
+    return stems if unique else list(job_ids)
+
+
+def collect(job: Job, path: Path, into: Path | None, *, show: bool) -> EndedJob:
+    """Unpack or print what an ended job left, and give its memory back.
+
+    Args:
+        job: the job; its ending is known.
+        path: its input.
+        into: directory to unpack into, if any; a failed job's files are unpacked as well.
+        show: whether to print its stdout.
+    """
+    ending = job.ending
+    if ending is None:
+        raise AssertionError("only jobs that have ended are collected")
+    if ending.result is not None:
+        _deliver(ending.result, into, show=show and ending.error is None)
+    job.release()
+    error = ending.error
+    if error is None:
+        return EndedJob(path, job.job_id, "done")
+    if isinstance(error, JobFailedError):
+        return EndedJob(path, job.job_id, "failed", error.reason, str(error), error.stderr_tail or "")
+    return EndedJob(path, job.job_id, _state_of(error), None, str(error))
+
+
+def _deliver(result: Result, into: Path | None, *, show: bool) -> None:
+    if into is not None:
+        result.extract(into)
+    elif show:
+        typer.echo(result.stdout, nl=False)
+
+
+def _state_of(error: RaygridError) -> str:
+    if isinstance(error, JobCancelledError):
+        return "cancelled"
+    return "expired" if type(error).__name__ == "ResultExpiredError" else "refused"
+
+
+def print_failures(ended: Sequence[EndedJob]) -> None:
+    """Say for each job without a result: which file, which job, why, and the end of its stderr."""
+    for job in ended:
+        if job.state == "done":
+            continue
+        why = f"{job.state} ({job.reason})" if job.reason else job.state
+        complain(f"{job.path}: job {job.job_id} {why}: {job.message}")
+        for line in job.stderr_tail.rstrip().splitlines()[-_TAIL_LINES:]:
+            err().print(f"    {line}", highlight=False, markup=False)
+
+
+def print_summary(batch_id: str, counts: Mapping[str, int], out_dir: Path | None) -> None:
+    """Print the last table: how many jobs ended how."""
+    table = Table(title=f"batch {batch_id}", title_justify="left")
+    table.add_column("state")
+    table.add_column("jobs", justify="right")
+    for state, count in Counter(counts).most_common():
+        table.add_row(state, f"{count:,}")
+    console = err()
+    console.print(table)
+    if out_dir is not None:
+        console.print(f"results are below {out_dir}", highlight=False, markup=False)

@@ -1,0 +1,67 @@
+"""What all commands share: which grid they talk to, where they print, and how an error looks."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+import typer
+from rich.console import Console
+from rich.text import Text
+from typer.core import TyperGroup
+
+from raygrid.client import Client
+from raygrid.client.default import find_grid
+from raygrid.errors import RaygridError, SettingsError
+
+
+def out() -> Console:
+    """Where answers go."""
+    return Console(soft_wrap=True)
+
+
+def err() -> Console:
+    """Where progress and complaints go."""
+    return Console(stderr=True, soft_wrap=True)
+
+
+def complain(message: str) -> None:
+    """Print an error, in red on a terminal."""
+    err().print(Text(message, style="red"), highlight=False)
+
+
+@dataclass(frozen=True, slots=True)
+class GridChoice:
+    """The grid that the command line names, if it does."""
+
+    url: str | None = None
+    api_key: str | None = field(default=None, repr=False)
+
+    def client(self) -> Client:
+        """Connect.
+
+        Raises:
+            SettingsError: no grid is known.
+        """
+        return Client(*find_grid(self.url, self.api_key))
+
+
+def client_of(context: typer.Context) -> Client:
+    """Connect to the grid that the command line names."""
+    choice: GridChoice = context.obj
+    return choice.client()
+
+
+class GridCommands(TyperGroup):
+    """Turns the errors of raygrid into a red line and an exit code: 2 for wrong settings, 1 for the rest."""
+
+    def invoke(self, ctx: Any) -> Any:
+        """Run the command that was asked for."""
+        try:
+            return super().invoke(ctx)
+        except RaygridError as error:
+            complain("\n".join([str(error), *getattr(error, "__notes__", ())]))
+            raise typer.Exit(2 if isinstance(error, SettingsError) else 1) from None
+        except OSError as error:
+            complain(f"{error.filename or 'system'}: {error.strerror or error}")
+            raise typer.Exit(1) from None

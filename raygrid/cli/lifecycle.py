@@ -1,0 +1,84 @@
+"""`raygrid up` and `raygrid down`: a grid on this machine."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Annotated
+from urllib.parse import urlsplit
+
+import typer
+
+from raygrid.cli.grid import complain, err, out
+from raygrid.cli.local_grid import pricer_commands, require_pricers, running, settings_of, start
+from raygrid.client import Client
+from raygrid.errors import SettingsError
+
+
+def up(
+    *,
+    pricer: Annotated[
+        list[str] | None,
+        typer.Option(metavar="[NAME=]COMMAND", help="What to run, such as './pricer.exe {input}'. Repeatable."),
+    ] = None,
+    config: Annotated[Path | None, typer.Option(help="Settings file, grid.yaml.")] = None,
+    racks: Annotated[int, typer.Option(min=1, help="Racks (groups) to start.")] = 1,
+    nodes: Annotated[int, typer.Option(min=1, help="Nodes in each rack.")] = 1,
+    slots: Annotated[int | None, typer.Option(min=1, help="Jobs at once on each node.")] = None,
+    port: Annotated[int | None, typer.Option(min=1, max=65535, help="Port to listen on.")] = None,
+    host: Annotated[
+        str | None, typer.Option(help="Address to listen on; one that others can reach needs API keys.")
+    ] = None,
+    name: Annotated[str | None, typer.Option(help="Name of the grid, to run several side by side.")] = None,
+) -> None:
+    """Start a grid on this machine; it goes on in the background."""
+    pricers = pricer_commands(pricer or [])
+    http = {key: value for key, value in (("host", host), ("port", port)) if value is not None}
+    settings = settings_of(pricers, config, name=name, http=http, slots=slots)
+    grid = running(settings)
+    if grid is not None:
+        if port is not None and urlsplit(grid.url).port != port:
+            raise SettingsError(
+                f"grid {grid.name} runs already, at {grid.url}; stop it with `{_down(grid.name)}` to use port {port}"
+            )
+        require_pricers(Client(grid.url, os.environ.get("RAYGRID_API_KEY") or grid.api_key), pricers)
+        out().print(f"grid {grid.name} runs already at {grid.url} (process {grid.pid})", highlight=False)
+        return
+    try:
+        with err().status(f"starting {racks * nodes} node(s)"):
+            grid = start(settings, racks, nodes)
+    except KeyboardInterrupt:
+        complain(f"interrupted; parts of the grid may have started: `{_down(settings.name)}` stops them")
+        raise typer.Exit(130) from None
+    out().print(f"grid {grid.name} is up at {grid.url}\n", highlight=False)
+    command = "raygrid" if _is_default(settings.grid_dir) else f"raygrid --url {grid.url}"
+    out().print(f"  {command} submit trades/*.csv\n  {command} status", highlight=False)
+
+
+def down(
+    name: Annotated[str | None, typer.Option(help="Name of the grid.")] = None,
+    config: Annotated[Path | None, typer.Option(help="Settings file that the grid was started with.")] = None,
+) -> None:
+    """Stop a grid on this machine; what it has acknowledged goes on at the next `raygrid up`."""
+    from raygrid.local import stop_grid  # noqa: PLC0415 - brings Ray
+
+    settings = settings_of({}, config, name=name)
+    grid = running(settings)
+    if grid is None:
+        out().print(f"no grid {settings.name} runs on this machine", highlight=False)
+        return
+    with err().status(f"stopping grid {grid.name}"):
+        stop_grid(grid)
+    out().print(f"grid {grid.name} is down", highlight=False)
+
+
+def _is_default(grid_dir: Path) -> bool:
+    """Whether the other commands find this grid by themselves."""
+    if os.environ.get("RAYGRID_URL"):
+        return False
+    state_dir = Path(os.environ.get("RAYGRID_STATE_DIR") or "~/.raygrid")
+    return grid_dir == state_dir.expanduser().absolute() / "default"
+
+
+def _down(name: str) -> str:
+    return "raygrid down" if name == "default" else f"raygrid down --name {name}"

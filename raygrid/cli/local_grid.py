@@ -1,0 +1,148 @@
+"""Find or start the grid on this machine; shared by `raygrid up` and `raygrid.init()`."""
+
+from __future__ import annotations
+
+import os
+import re
+import shlex
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from raygrid.client import Client
+from raygrid.client.default import connect
+from raygrid.config import GridSettings, load_settings
+from raygrid.errors import SettingsError
+
+if TYPE_CHECKING:
+    from raygrid.local import GridFile
+
+_NAMED = re.compile(r"(?P<name>[A-Za-z0-9][A-Za-z0-9._-]{0,63})=(?P<command>.+)", re.DOTALL)
+
+
+def pricer_commands(words: Sequence[str]) -> dict[str, str]:
+    """Read `NAME=COMMAND` or just `COMMAND`, which gets the name `pricer`.
+
+    Raises:
+        SettingsError: two commands have the same name.
+    """
+    commands: dict[str, str] = {}
+    for word in words:
+        named = _NAMED.fullmatch(word)
+        name, command = (named["name"], named["command"]) if named else ("pricer", word)
+        if name in commands:
+            raise SettingsError(f"two pricers are called {name!r}; give each a name: --pricer NAME='COMMAND'")
+        commands[name] = command
+    return commands
+
+
+def settings_of(
+    pricers: Mapping[str, str],
+    config: Path | None = None,
+    *,
+    name: str | None = None,
+    http: Mapping[str, Any] | None = None,
+    slots: int | None = None,
+) -> GridSettings:
+    """Put what a caller says over what `grid.yaml` and the environment say.
+
+    Args:
+        pricers: name to command; a relative path in a command is meant from the current directory.
+        config: the file, if any.
+        name: the grid's name.
+        http: host and port.
+        slots: slots of each node.
+
+    Raises:
+        SettingsError: a setting is wrong.
+    """
+    settings = load_settings(config, **({"name": name} if name else {}))
+    if pricers:
+        commands = {name: {"command": _from_here(command)} for name, command in pricers.items()}
+        added = load_settings(config, pricers=commands).pricers
+        settings = settings.model_copy(update={"pricers": {**settings.pricers, **added}})
+    state_dir = os.environ.get("RAYGRID_STATE_DIR")
+    changes: dict[str, dict[str, Any]] = {
+        "http": dict(http or {}),
+        "node": {"slots": slots} if slots else {},
+        "storage": {"state_dir": Path(state_dir)} if state_dir else {},
+    }
+    sections = {
+        section: getattr(settings, section).model_copy(update=change) for section, change in changes.items() if change
+    }
+    settings = settings.model_copy(update={**sections, **({"name": name} if name else {})})
+    settings.require_safe_listening()
+    return settings
+
+
+def _from_here(command: str) -> list[str]:
+    """Make the files that a command names absolute: it will run in the job directory, not here."""
+    try:
+        words = shlex.split(command)
+    except ValueError as error:
+        raise SettingsError(f"the pricer's command {command!r} cannot be read: {error}") from None
+    # A bare first word is looked up in PATH, as a shell does it.
+    return [
+        str(Path(word).absolute()) if Path(word).is_file() and (at > 0 or "/" in word) else word
+        for at, word in enumerate(words)
+    ]
+
+
+def running(settings: GridSettings) -> GridFile | None:
+    """Give the grid of that name if it runs on this machine."""
+    from raygrid.local import running_grid  # noqa: PLC0415 - brings Ray
+
+    return running_grid(settings.name, settings.storage.state_dir.expanduser())
+
+
+def start(settings: GridSettings, racks: int, nodes: int) -> GridFile:
+    """Start a grid on this machine.
+
+    Raises:
+        SettingsError: no pricer is configured.
+    """
+    from raygrid.local import start_grid  # noqa: PLC0415 - brings Ray
+
+    if not settings.pricers:
+        raise SettingsError(
+            "no pricer is configured; say what to run, for instance: raygrid up --pricer './pricer.exe {input}'"
+        )
+    return start_grid(settings, racks=racks, nodes=nodes)
+
+
+def require_pricers(client: Client, wanted: Mapping[str, str]) -> None:
+    """Refuse to go on with a grid that lacks a pricer that was asked for.
+
+    Raises:
+        SettingsError: says which, and what to do.
+    """
+    if not wanted:
+        return
+    there = {pricer.name for pricer in client.pricers()}
+    if missing := sorted(wanted.keys() - there):
+        raise SettingsError(
+            f"the grid at {client.url} runs already and has no pricer {', '.join(missing)} (it has: "
+            f"{', '.join(sorted(there)) or 'none'}). Stop it with `raygrid down`, then start it with the "
+            "pricers you want"
+        )
+
+
+def find_or_start(
+    pricer: str | Mapping[str, str] | None, config: str | Path | None, racks: int, nodes: int
+) -> tuple[Client, GridFile | None]:
+    """Connect to the configured or running grid, or start one; gives the grid if it was started here."""
+    pricers = {"pricer": pricer} if isinstance(pricer, str) else dict(pricer or {})
+    if os.environ.get("RAYGRID_URL"):
+        client = connect()
+        require_pricers(client, pricers)
+        return client, None
+    settings = settings_of(pricers, Path(config) if config else None)
+    grid = running(settings)
+    started = None if grid else start(settings, racks, nodes)
+    there = grid or started
+    if there is None:
+        raise AssertionError("a grid runs or was started")
+    client = connect(there.url, os.environ.get("RAYGRID_API_KEY") or there.api_key)
+    if grid is not None:
+        require_pricers(client, pricers)
+    return client, started

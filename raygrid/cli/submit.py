@@ -1,0 +1,109 @@
+"""`raygrid submit`: many files as one batch, results as they end, a summary."""
+
+from __future__ import annotations
+
+from collections import Counter
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+
+from raygrid.cli.ended import EndedJob, collect, folder_names, print_failures, print_summary
+from raygrid.cli.grid import client_of, complain, err
+from raygrid.client import BatchJobs
+from raygrid.client.options import checked_id
+from raygrid.errors import InvalidRequestError
+
+
+def submit(
+    context: typer.Context,
+    files: Annotated[list[Path], typer.Argument(exists=True, dir_okay=False, help="Inputs, one job each.")],
+    *,
+    pricer: Annotated[str | None, typer.Option(help="Pricer to use; by default the grid's.")] = None,
+    arg: Annotated[list[str] | None, typer.Option(help="Argument for the pricer. Repeatable.")] = None,
+    priority: Annotated[int, typer.Option(help="Higher runs first.")] = 0,
+    affinity: Annotated[str | None, typer.Option(help="Jobs of one affinity go to the same group.")] = None,
+    site: Annotated[str | None, typer.Option(help="Prefer groups near this site.")] = None,
+    timeout: Annotated[float | None, typer.Option(help="Wall-time limit of a job, seconds.")] = None,
+    data: Annotated[list[str] | None, typer.Option(help="Shared data that the jobs read. Repeatable.")] = None,
+    job_id: Annotated[str | None, typer.Option(help="Id of the job; only with one file.")] = None,
+    ids_from_names: Annotated[
+        bool, typer.Option("--ids-from-names", help="Use the files' names without suffix as job ids.")
+    ] = False,
+    out_dir: Annotated[
+        Path | None, typer.Option("--out", file_okay=False, help="Unpack each result below this directory.")
+    ] = None,
+    batch_id: Annotated[str | None, typer.Option(help="Add to this batch.")] = None,
+    wait: Annotated[bool, typer.Option("--wait/--no-wait", help="Wait for the results.")] = True,
+) -> None:
+    """Submit files and wait for their results; exits with 1 if a job failed."""
+    batch = client_of(context).map(
+        files,
+        job_ids=_job_ids(files, job_id, ids_from_names),
+        batch_id=batch_id,
+        pricer=pricer,
+        args=arg or (),
+        priority=priority,
+        affinity=affinity,
+        site=site,
+        timeout_s=timeout,
+        data=data or (),
+    )
+    if not wait:
+        _print_submitted(batch, files)
+        raise typer.Exit(1 if batch.refused else 0)
+    try:
+        ended = _wait(batch, files, out_dir)
+    except KeyboardInterrupt:
+        complain(
+            f"interrupted; the jobs of batch {batch.batch_id} go on.\n"
+            f"  cancel them: raygrid cancel --batch {batch.batch_id}\n"
+            f"  one result: raygrid result JOB --wait 60"
+        )
+        raise typer.Exit(130) from None
+    print_failures(ended)
+    print_summary(batch.batch_id, Counter(job.state for job in ended), out_dir)
+    raise typer.Exit(0 if all(job.state == "done" for job in ended) else 1)
+
+
+def _job_ids(files: list[Path], job_id: str | None, from_names: bool) -> list[str] | None:
+    if job_id is not None and len(files) != 1:
+        raise typer.BadParameter("it fits one file; use --ids-from-names for many", param_hint="--job-id")
+    if job_id is None and not from_names:
+        return None
+    ids = [path.stem for path in files] if job_id is None else [job_id]
+    hint = "--ids-from-names" if job_id is None else "--job-id"
+    twice = [value for value, count in Counter(ids).items() if count > 1]
+    if twice:
+        raise typer.BadParameter(f"two files are called {twice[0]}", param_hint=hint)
+    try:
+        return [checked_id(value) for value in ids]
+    except InvalidRequestError as error:
+        raise typer.BadParameter(str(error), param_hint=hint) from None
+
+
+def _print_submitted(batch: BatchJobs, files: list[Path]) -> None:
+    for path, job in zip(files, batch, strict=True):
+        if job.job_id in batch.refused:
+            complain(f"{path}: job {job.job_id} refused: {batch.refused[job.job_id]}")
+        else:
+            typer.echo(f"{job.job_id}\t{path}")
+    err().print(f"batch {batch.batch_id}: {len(batch) - len(batch.refused)} jobs submitted", highlight=False)
+
+
+def _wait(batch: BatchJobs, files: list[Path], out_dir: Path | None) -> list[EndedJob]:
+    """Take each job as it ends: unpack it, or print it where there is only one."""
+    path_of = {job.job_id: path for job, path in zip(batch, files, strict=True)}
+    folder_of = dict(zip(path_of, folder_names(files, list(path_of)), strict=True))
+    ended = []
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
+    console = err()
+    with Progress(*columns, console=console, disable=not console.is_terminal, transient=True) as progress:
+        bar = progress.add_task(f"batch {batch.batch_id}", total=len(batch))
+        for job in batch.as_completed():
+            into = None if out_dir is None else out_dir / folder_of[job.job_id]
+            show = out_dir is None and len(batch) == 1
+            ended.append(collect(job, path_of[job.job_id], into, show=show))
+            progress.advance(bar)
+    return ended

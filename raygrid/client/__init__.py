@@ -1,0 +1,43 @@
+"""The client library: plain HTTP to the parents of a grid, blocking or in an event loop.
+
+It imports neither Ray nor any tier of the grid, so it works wherever HTTP reaches.
+"""
+
+from raygrid.client.abatch import AsyncBatchJobs
+from raygrid.client.aio import AsyncClient
+from raygrid.client.batch import BatchJobs
+from raygrid.client.completion import as_completed
+from raygrid.client.job import AsyncJob, Job
+from raygrid.client.options import JobOptions
+from raygrid.client.result import Result
+from raygrid.client.retry import RetryPolicy
+from raygrid.client.status import (
+    BatchStatus,
+    Capacity,
+    DataInfo,
+    GroupStatus,
+    JobStatus,
+    NodeStatus,
+    PricerInfo,
+)
+from raygrid.client.sync import Client
+
+__all__ = [
+    "AsyncBatchJobs",
+    "AsyncClient",
+    "AsyncJob",
+    "BatchJobs",
+    "BatchStatus",
+    "Capacity",
+    "Client",
+    "DataInfo",
+    "GroupStatus",
+    "Job",
+    "JobOptions",
+    "JobStatus",
+    "NodeStatus",
+    "PricerInfo",
+    "Result",
+    "RetryPolicy",
+    "as_completed",
+]

@@ -1,0 +1,134 @@
+"""The client for an event loop; it does what `sync.Client` does, in the same words."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Iterable, Mapping
+from types import TracebackType
+from typing import Self, Unpack
+
+import httpx
+
+from raygrid.client.abatch import AsyncBatchJobs
+from raygrid.client.calls import Call
+from raygrid.client.connection import AsyncConnection
+from raygrid.client.endpoint import Endpoint
+from raygrid.client.job import AsyncJob
+from raygrid.client.options import JobOptions, Options, checked_id, new_id
+from raygrid.client.posting import entries, post
+from raygrid.client.retry import RetryPolicy
+from raygrid.client.status import Capacity, DataInfo, GroupStatus, JobStatus, NodeStatus, PricerInfo
+from raygrid.client.upload import Input, Upload
+
+
+class AsyncClient:
+    """Speaks HTTP to the parents of a grid, in an event loop; arguments and errors are those of `Client`."""
+
+    def __init__(
+        self,
+        url: str,
+        api_key: str | None = None,
+        *,
+        timeout: float = 30.0,
+        transport: httpx.AsyncBaseTransport | None = None,
+        retry_s: float = 60.0,
+        retry: RetryPolicy | None = None,
+    ) -> None:
+        self._endpoint = Endpoint(url, api_key, retry or RetryPolicy(retry_s=retry_s))
+        self._connection = AsyncConnection(self._endpoint, timeout, transport)
+        self._flows = self._connection.flows
+
+    @property
+    def url(self) -> str:
+        """Where the grid's parents listen."""
+        return self._endpoint.url
+
+    async def submit(
+        self,
+        file_or_bytes: Input,
+        *,
+        job_id: str | None = None,
+        filename: str | None = None,
+        **options: Unpack[Options],
+    ) -> AsyncJob:
+        """Submit one job; as `Client.submit`."""
+        job_id = new_id() if job_id is None else job_id
+        upload = Upload.of(file_or_bytes, filename)
+        await self._connection.run(self._flows.submit(upload, job_id, JobOptions(**options)))
+        return AsyncJob(self._connection, job_id)
+
+    async def map(
+        self,
+        files: Iterable[Input] | Mapping[str, Input],
+        *,
+        job_ids: Iterable[str] | None = None,
+        batch_id: str | None = None,
+        **options: Unpack[Options],
+    ) -> AsyncBatchJobs:
+        """Submit many inputs as one batch, in few requests; as `Client.map`."""
+        batch_id = new_id() if batch_id is None else checked_id(batch_id, "batch id")
+        jobs = entries(files, job_ids)
+        refused = await self._connection.run(post(self._flows, batch_id, jobs, JobOptions(**options)))
+        return AsyncBatchJobs(self._connection, batch_id, [job_id for job_id, _ in jobs], refused)
+
+    def job(self, job_id: str) -> AsyncJob:
+        """Attach to a job that was submitted before; asks the grid nothing."""
+        return AsyncJob(self._connection, checked_id(job_id))
+
+    async def batch(self, batch_id: str) -> AsyncBatchJobs:
+        """Attach to a batch that was submitted before; as `Client.batch`."""
+        await self._connection.run(self._flows.batch_status(batch_id))
+        job_ids = [status.job_id async for status in self.jobs(batch=batch_id)]
+        return AsyncBatchJobs(self._connection, batch_id, job_ids)
+
+    async def cancel_batch(self, batch_id: str) -> int:
+        """Ask the grid to cancel all jobs of a batch that have not ended; gives how many there are."""
+        return await self._connection.run(self._flows.cancel_batch(batch_id))
+
+    async def jobs(self, *, state: str | None = None, batch: str | None = None) -> AsyncIterator[JobStatus]:
+        """Go through the grid's jobs, page by page; as `Client.jobs`."""
+        cursor: str | None = None
+        while True:
+            page, cursor = await self._connection.run(self._flows.jobs_page(state, batch, cursor))
+            for status in page:
+                yield status
+            if cursor is None:
+                return
+
+    async def put_data(self, name: str, file_or_bytes: Input) -> DataInfo:
+        """Store data under a name, for many jobs to read; as `Client.put_data`."""
+        return await self._connection.run(self._flows.put_data(name, Upload.of(file_or_bytes)))
+
+    async def data(self) -> list[DataInfo]:
+        """List the shared data."""
+        return await self._connection.run(self._flows.values(DataInfo, "/data", "data"))
+
+    async def pricers(self) -> list[PricerInfo]:
+        """List the pricers that the grid is configured for."""
+        return await self._connection.run(self._flows.values(PricerInfo, "/pricers", "pricers"))
+
+    async def capacity(self) -> Capacity:
+        """Ask for the slots of the whole grid."""
+        return await self._connection.run(self._flows.value(Capacity, Call("GET", "/capacity")))
+
+    async def groups(self) -> list[GroupStatus]:
+        """List the groups and their load."""
+        return await self._connection.run(self._flows.values(GroupStatus, "/groups", "groups"))
+
+    async def nodes(self) -> list[NodeStatus]:
+        """List the nodes."""
+        return await self._connection.run(self._flows.values(NodeStatus, "/nodes", "nodes"))
+
+    async def close(self) -> None:
+        """Give the sockets back; what was submitted goes on."""
+        await self._connection.close()
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self.close()
+
+    def __repr__(self) -> str:
+        return f"<{type(self).__name__} of the grid at {self.url}>"

@@ -1,0 +1,137 @@
+"""Jobs that were submitted together, and their results as they end, in blocking form."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import Literal, overload
+
+from raygrid.client.connection import Connection
+from raygrid.client.ending import Ending, ending_of
+from raygrid.client.job import Job
+from raygrid.client.multipart import Part
+from raygrid.client.result import Result
+from raygrid.client.results_stream import STREAM_ERRORS, ResultsStream
+from raygrid.client.status import BatchStatus
+from raygrid.errors import RaygridError
+
+
+class BatchJobs(Sequence[Job]):
+    """The jobs of one batch, in the order of their inputs. Made by `Client.map` or `Client.batch`.
+
+    Attributes:
+        batch_id: the batch.
+        refused: jobs that the grid did not take, and why; their `result()` raises it.
+    """
+
+    def __init__(
+        self,
+        connection: Connection,
+        batch_id: str,
+        job_ids: Iterable[str],
+        refused: Mapping[str, RaygridError] | None = None,
+    ) -> None:
+        self.batch_id = batch_id
+        self.refused = dict(refused or {})
+        self._connection = connection
+        self._jobs = {job_id: Job(connection, job_id, self) for job_id in job_ids}
+        self._order = list(self._jobs.values())
+        self._stream = ResultsStream(connection.flows.endpoint, batch_id)
+        for job_id, error in self.refused.items():
+            self._jobs[job_id].ending = Ending(error=error)
+
+    @overload
+    def __getitem__(self, index: int) -> Job: ...
+    @overload
+    def __getitem__(self, index: slice) -> list[Job]: ...
+    def __getitem__(self, index: int | slice) -> Job | list[Job]:
+        return self._order[index]
+
+    def __len__(self) -> int:
+        return len(self._order)
+
+    def as_completed(self, timeout: float | None = None) -> Iterator[Job]:
+        """Give the jobs as they end; those whose end is known already come first.
+
+        May be left and called again: what was read stays read. One thread at a time.
+
+        Args:
+            timeout: seconds for all of them together; None for as long as it takes.
+
+        Raises:
+            WaitTimeoutError: some job has not ended in time.
+        """
+        clock = self._connection.flows.endpoint.retry.clock
+        deadline = None if timeout is None else clock() + timeout
+        missing = {job.job_id for job in self._order if job.ending is None}
+        yield from [job for job in self._order if job.ending is not None]
+        while missing and not self._stream.complete:
+            for job in self._read_stream(deadline):
+                if job.job_id in missing:
+                    missing.remove(job.job_id)
+                    yield job
+                if not missing:
+                    return
+        # A job that another batch had submitted before may be no part of this batch's stream.
+        for job in self._order:
+            if job.job_id in missing:
+                self._settle(job, deadline)
+                yield job
+
+    @overload
+    def results(self, timeout: float | None = None, *, return_errors: Literal[False] = False) -> Iterator[Result]: ...
+    @overload
+    def results(self, timeout: float | None = None, *, return_errors: bool) -> Iterator[Result | RaygridError]: ...
+    def results(self, timeout: float | None = None, *, return_errors: bool = False) -> Iterator[Result | RaygridError]:
+        """Give the results in the order of the inputs, each as soon as it and all before it are there.
+
+        Args:
+            timeout: seconds for all of them together; None for as long as it takes.
+            return_errors: give the error of a job that failed in its place; raised, it ends the iteration.
+        """
+        ended = self.as_completed(timeout)
+        for job in self._order:
+            while job.ending is None:
+                next(ended)
+            if return_errors and job.ending.error is not None:
+                yield job.ending.error
+            else:
+                yield job.ending.get()
+
+    def status(self) -> BatchStatus:
+        """Ask the grid for the counts of the batch."""
+        return self._connection.run(self._connection.flows.batch_status(self.batch_id))
+
+    def cancel(self) -> int:
+        """Ask the grid to cancel all jobs that have not ended; gives how many there are."""
+        return self._connection.run(self._connection.flows.cancel_batch(self.batch_id))
+
+    def _read_stream(self, deadline: float | None) -> Iterator[Job]:
+        stream = self._stream
+        try:
+            with self._connection.stream(stream.call(deadline)) as response:
+                stream.opened(response)
+                for chunk in response.iter_bytes():
+                    for part in stream.feed(chunk):
+                        yield self._take(part)
+            self._connection.pause(stream.closed())
+        except STREAM_ERRORS as error:
+            self._connection.pause(stream.broken(error))
+
+    def _take(self, part: Part) -> Job:
+        job = self._jobs.get(part.job_id) or Job(self._connection, part.job_id, self)
+        if job.ending is None:
+            job.ending = ending_of(part)
+        self._stream.taken(part)
+        return job
+
+    def _settle(self, job: Job, deadline: float | None) -> None:
+        clock = self._connection.flows.endpoint.retry.clock
+        try:
+            job.result(None if deadline is None else max(0.0, deadline - clock()))
+        except RaygridError:
+            if job.ending is None:
+                raise
+
+    def __repr__(self) -> str:
+        ended = sum(job.ending is not None for job in self._order)
+        return f"<BatchJobs {self.batch_id}: {len(self)} jobs, {ended} seen to end>"

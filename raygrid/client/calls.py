@@ -1,0 +1,61 @@
+"""What the client's decisions are made of: calls to send, pauses to make, and flows that yield them.
+
+A flow is a generator that yields calls and pauses and is sent the grid's answers. It does no I/O, so the sync
+and the async client run the very same flows; only `connection.py` knows sockets.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Generator, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol, TypeAlias, TypeVar
+
+T = TypeVar("T")
+
+
+class Body(Protocol):
+    """A request body of known length that can be read from its beginning any number of times."""
+
+    @property
+    def content_type(self) -> str:
+        """Media type for the request's header."""
+
+    @property
+    def length(self) -> int:
+        """Bytes that `chunks` gives in all."""
+
+    def chunks(self) -> Iterator[bytes]:
+        """Read the body from its beginning."""
+
+
+@dataclass(frozen=True, slots=True)
+class Call:
+    """One HTTP request.
+
+    Attributes:
+        method: HTTP method.
+        path: path below the grid's URL, percent-encoded.
+        params: query parameters.
+        body: request body, if any.
+        wait_s: how long the grid may hold its answer back on our wish, seconds.
+        save_to: write the body of a 2xx answer to this file and do not keep it in memory.
+    """
+
+    method: str
+    path: str
+    params: tuple[tuple[str, str], ...] = ()
+    body: Body | None = None
+    wait_s: float = 0.0
+    save_to: Path | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Pause:
+    """Do nothing for some seconds."""
+
+    seconds: float
+
+
+# A flow is sent an httpx.Response for each Call and None for each Pause; a transport error is thrown into it.
+Flow: TypeAlias = Generator[Call | Pause, Any, T]

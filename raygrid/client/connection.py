@@ -1,0 +1,190 @@
+"""The drivers that carry flows out over HTTP, for threads and for an event loop; only they know sockets."""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager
+from pathlib import Path
+from typing import IO, Any, TypeVar
+
+import httpx
+
+from raygrid.client.calls import Body, Call, Flow
+from raygrid.client.endpoint import Endpoint
+from raygrid.client.flows import Flows
+
+T = TypeVar("T")
+
+
+class Connection:
+    """Carries flows out, blocking; safe to share between threads."""
+
+    def __init__(
+        self,
+        endpoint: Endpoint,
+        timeout_s: float,
+        transport: httpx.BaseTransport | None = None,
+    ) -> None:
+        self.flows = Flows(endpoint)
+        self._timeout_s = timeout_s
+        self._sleep = endpoint.retry.sleep
+        # A proxy from the environment is meant for the way out, not for a grid on this machine.
+        self._http = httpx.Client(
+            base_url=endpoint.url,
+            transport=transport,
+            headers=endpoint.headers(),
+            trust_env=not endpoint.is_loopback,
+        )
+
+    def run(self, flow: Flow[T]) -> T:
+        """Run a flow to its end."""
+        try:
+            step = next(flow)
+            while True:
+                if not isinstance(step, Call):
+                    self._sleep(step.seconds)
+                    step = flow.send(None)
+                    continue
+                try:
+                    response = self._send(step)
+                except httpx.TransportError as error:
+                    step = flow.throw(error)
+                else:
+                    step = flow.send(response)
+        except StopIteration as end:
+            value: T = end.value
+            return value
+
+    @contextmanager
+    def stream(self, call: Call) -> Iterator[httpx.Response]:
+        """Open an answer whose body is read piece by piece; that of a refusal is read at once."""
+        request = self._http.build_request(**_request(call, self._timeout_s))
+        response = self._http.send(request, stream=True)
+        try:
+            if not response.is_success:
+                response.read()
+            yield response
+        finally:
+            response.close()
+
+    def pause(self, seconds: float) -> None:
+        """Do nothing for some seconds."""
+        self._sleep(seconds)
+
+    def close(self) -> None:
+        """Give the sockets back."""
+        self._http.close()
+
+    def _send(self, call: Call) -> httpx.Response:
+        with self.stream(call) as response:
+            if call.save_to is None:
+                response.read()
+            elif response.is_success:
+                with _written_whole(call.save_to) as file:
+                    for chunk in response.iter_bytes():
+                        file.write(chunk)
+        return response
+
+
+class AsyncConnection:
+    """Carries flows out in an event loop."""
+
+    def __init__(
+        self,
+        endpoint: Endpoint,
+        timeout_s: float,
+        transport: httpx.AsyncBaseTransport | None = None,
+    ) -> None:
+        self.flows = Flows(endpoint)
+        self._timeout_s = timeout_s
+        self._sleep = endpoint.retry.sleep_async
+        self._http = httpx.AsyncClient(
+            base_url=endpoint.url,
+            transport=transport,
+            headers=endpoint.headers(),
+            trust_env=not endpoint.is_loopback,
+        )
+
+    async def run(self, flow: Flow[T]) -> T:
+        """Run a flow to its end."""
+        try:
+            step = next(flow)
+            while True:
+                if not isinstance(step, Call):
+                    await self._sleep(step.seconds)
+                    step = flow.send(None)
+                    continue
+                try:
+                    response = await self._send(step)
+                except httpx.TransportError as error:
+                    step = flow.throw(error)
+                else:
+                    step = flow.send(response)
+        except StopIteration as end:
+            value: T = end.value
+            return value
+
+    @asynccontextmanager
+    async def stream(self, call: Call) -> AsyncIterator[httpx.Response]:
+        """Open an answer whose body is read piece by piece; that of a refusal is read at once."""
+        options = _request(call, self._timeout_s)
+        if call.body is not None:
+            options["content"] = _in_loop(call.body)
+        response = await self._http.send(self._http.build_request(**options), stream=True)
+        try:
+            if not response.is_success:
+                await response.aread()
+            yield response
+        finally:
+            await response.aclose()
+
+    async def pause(self, seconds: float) -> None:
+        """Do nothing for some seconds."""
+        await self._sleep(seconds)
+
+    async def close(self) -> None:
+        """Give the sockets back."""
+        await self._http.aclose()
+
+    async def _send(self, call: Call) -> httpx.Response:
+        async with self.stream(call) as response:
+            if call.save_to is None:
+                await response.aread()
+            elif response.is_success:
+                with _written_whole(call.save_to) as file:
+                    async for chunk in response.aiter_bytes():
+                        file.write(chunk)
+        return response
+
+
+def _request(call: Call, timeout_s: float) -> dict[str, Any]:
+    """Arguments for httpx's build_request; a body with a known length is not sent in HTTP chunks."""
+    options: dict[str, Any] = {
+        "method": call.method,
+        "url": call.path,
+        "timeout": httpx.Timeout(timeout_s, read=timeout_s + call.wait_s),
+    }
+    if call.params:
+        options["params"] = list(call.params)
+    if call.body is not None:
+        options["content"] = call.body.chunks()
+        options["headers"] = {"Content-Type": call.body.content_type, "Content-Length": str(call.body.length)}
+    return options
+
+
+async def _in_loop(body: Body) -> AsyncIterator[bytes]:
+    for chunk in body.chunks():
+        yield chunk
+
+
+@contextmanager
+def _written_whole(path: Path) -> Iterator[IO[bytes]]:
+    """Write a file that appears under its name only when it is whole."""
+    unfinished = path.with_name(f".{path.name}.{secrets.token_hex(4)}.part")
+    try:
+        with unfinished.open("xb") as file:
+            yield file
+        unfinished.replace(path)
+    finally:
+        unfinished.unlink(missing_ok=True)

@@ -1,0 +1,53 @@
+"""How a job ended, as a client remembers it: a result, an error, or, where a pricer failed, both."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from raygrid.client.multipart import Part
+from raygrid.client.result import Result
+from raygrid.errors import JobCancelledError, JobFailedError, RaygridError, ResultExpiredError
+from raygrid.models import JobState
+
+_TAIL = 4096
+
+# Errors after which asking again gives the same answer.
+FINAL_ERRORS = (JobFailedError, JobCancelledError, ResultExpiredError)
+
+
+@dataclass(frozen=True, slots=True)
+class Ending:
+    """The end of a job; at least one of the two is there."""
+
+    result: Result | None = None
+    error: RaygridError | None = None
+
+    def get(self, *, even_if_failed: bool = False) -> Result:
+        """Give the result or raise the error."""
+        if self.result is not None and (self.error is None or even_if_failed):
+            return self.result
+        if self.error is None:
+            raise AssertionError("an ending has a result or an error")
+        raise self.error
+
+
+def ending_of(part: Part) -> Ending:
+    """Read the end of a job from its part of the results stream."""
+    result = Result(part.job_id, part.body) if part.body else None
+    if part.state is JobState.CANCELLED:
+        said = part.message or f"job {part.job_id} was cancelled, so it has no result"
+        return Ending(error=JobCancelledError(said))
+    if part.state is JobState.FAILED:
+        return Ending(
+            result=result,
+            error=JobFailedError(
+                part.message or f"job {part.job_id} failed ({part.reason or 'no reason given'})",
+                job_id=part.job_id,
+                reason=part.reason,
+                exit_code=part.exit_code,
+                stderr_tail=result.stderr[-_TAIL:] if result else None,
+            ),
+        )
+    if result is None:
+        return Ending(error=ResultExpiredError(f"the result of job {part.job_id} was removed when its retention ended"))
+    return Ending(result=result)

@@ -1,0 +1,80 @@
+"""Which grid a client talks to: its URL, the API key, and whether it has ever answered."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import httpx
+
+from raygrid.client.retry import RetryPolicy
+from raygrid.errors import ConnectionFailedError, SettingsError
+
+
+@dataclass(slots=True)
+class Endpoint:
+    """One grid as a client sees it.
+
+    Attributes:
+        url: base URL without a trailing slash.
+        api_key: sent as a bearer token; never shown.
+        retry: how long and how often to try again.
+        answered: whether any answer has come from this grid yet.
+    """
+
+    url: str
+    api_key: str | None = field(default=None, repr=False)
+    retry: RetryPolicy = field(default_factory=RetryPolicy)
+    answered: bool = False
+
+    def __post_init__(self) -> None:
+        url = self.url.strip()
+        url = (url if "://" in url else f"http://{url}").rstrip("/")
+        try:
+            parsed = httpx.URL(url)
+        except httpx.InvalidURL as error:
+            raise SettingsError(
+                f"the grid's URL is not valid ({error}); write for instance http://localhost:8000"
+            ) from None
+        if parsed.scheme not in ("http", "https") or not parsed.host:
+            raise SettingsError("the grid's URL must look like http://host:8000 or https://host")
+        if parsed.userinfo:
+            raise SettingsError(f"the URL of the grid at {parsed.host} holds a user or password; pass api_key instead")
+        self.url = url
+        key = (self.api_key or "").strip()
+        if not (key.isascii() and key.isprintable()) or " " in key:
+            # Sent as it is, it would come back inside the HTTP library's error message.
+            raise SettingsError("the API key holds a character that no key has; check RAYGRID_API_KEY or api_key")
+        self.api_key = key or None
+
+    @property
+    def is_loopback(self) -> bool:
+        """Whether the grid is on this machine."""
+        host = httpx.URL(self.url).host
+        return host in ("localhost", "::1") or host.startswith("127.")
+
+    def headers(self) -> dict[str, str]:
+        """Headers of every request."""
+        accept = {"Accept": "application/json, */*"}
+        return accept if self.api_key is None else {**accept, "Authorization": f"Bearer {self.api_key}"}
+
+    def budget_s(self, error: httpx.TransportError | None = None) -> float:
+        """How long retries may go on; not long where nothing has ever answered: no grid may be there."""
+        if isinstance(error, httpx.ConnectError) and not self.answered:
+            return min(self.retry.retry_s, self.retry.first_contact_s)
+        return self.retry.retry_s
+
+    def no_answer(self, error: httpx.TransportError) -> ConnectionFailedError:
+        """Say that the grid does not answer, and what to do about it."""
+        why = str(error) or type(error).__name__
+        if self.answered:
+            return ConnectionFailedError(
+                f"the grid at {self.url} stopped answering ({why}) and did not come back while this client "
+                "tried again. "
+                "Jobs that it has acknowledged go on; asking or submitting again with the same job ids is "
+                "safe."
+            )
+        return ConnectionFailedError(
+            f"no grid answers at {self.url} ({why}). Start one on this machine with `raygrid up` or "
+            "raygrid.init(), "
+            "or set RAYGRID_URL to the URL of one that runs."
+        )

@@ -1,0 +1,157 @@
+"""What each operation of a client says to the grid, and what it makes of the answer.
+
+All decisions are here, once, for the sync and the async client: these methods make flows (see `calls.py`),
+and a connection carries them out.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, TypeVar
+
+import httpx
+
+from raygrid.client.calls import Call, Flow, Pause
+from raygrid.client.endpoint import Endpoint
+from raygrid.client.form import Form
+from raygrid.client.options import JobOptions, checked_id
+from raygrid.client.problems import error_of_answer
+from raygrid.client.result import Result
+from raygrid.client.retry import Backoff, is_worth_retrying, retry_after_s
+from raygrid.client.status import BatchStatus, DataInfo, JobStatus, read
+from raygrid.client.upload import Upload
+from raygrid.errors import NotFinishedError, RaygridError, WaitTimeoutError
+
+MAX_WAIT_S = 30.0
+"""Longest wait of one request; longer ones are several requests, so that a dead connection is noticed."""
+
+PAGE = 1_000
+"""Jobs in one page of a listing; the most that a parent gives."""
+
+T = TypeVar("T")
+Member = TypeVar("Member")
+
+
+class Flows:
+    """The operations on one grid."""
+
+    def __init__(self, endpoint: Endpoint) -> None:
+        self.endpoint = endpoint
+
+    def answer(self, call: Call) -> Flow[httpx.Response]:
+        """Send a call until there is an answer that is worth having, or the retries are used up."""
+        backoff = Backoff(self.endpoint.retry)
+        while True:
+            try:
+                response: httpx.Response = yield call
+            except (httpx.UnsupportedProtocol, httpx.LocalProtocolError) as cause:
+                raise self.endpoint.no_answer(cause) from cause
+            except httpx.TransportError as cause:
+                pause = backoff.pause_s(self.endpoint.budget_s(cause))
+                if pause is None:
+                    raise self.endpoint.no_answer(cause) from cause
+            else:
+                self.endpoint.answered = True
+                if not is_worth_retrying(response):
+                    return response
+                pause = backoff.pause_s(self.endpoint.budget_s(), retry_after_s(response))
+                if pause is None:
+                    raise error_of_answer(response, self.endpoint)
+            yield Pause(pause)
+
+    def success(self, call: Call) -> Flow[httpx.Response]:
+        """Send a call and raise the grid's refusal, if it is one."""
+        response = yield from self.answer(call)
+        if not response.is_success:
+            raise error_of_answer(response, self.endpoint)
+        return response
+
+    def members(self, call: Call) -> Flow[dict[str, Any]]:
+        """Send a call whose answer is a JSON object."""
+        response = yield from self.success(call)
+        try:
+            body = response.json()
+        except ValueError:
+            body = None
+        if not isinstance(body, dict):
+            raise RaygridError(f"the answer from {self.endpoint.url} is not a grid's; check the URL")
+        return body
+
+    def value(self, kind: type[T], call: Call) -> Flow[T]:
+        """Send a call whose answer is one value of `status.py`."""
+        return read(kind, (yield from self.members(call)))
+
+    def values(self, kind: type[Member], path: str, member: str) -> Flow[list[Member]]:
+        """Ask for a list of values of `status.py`."""
+        body = yield from self.members(Call("GET", path))
+        return [read(kind, item) for item in body.get(member, [])]
+
+    def submit(self, upload: Upload, job_id: str, options: JobOptions) -> Flow[None]:
+        """Submit one job; sending it again under its id does no harm."""
+        form = Form([("jobId", checked_id(job_id)), *options.fields()], [("file", upload)])
+        yield from self.success(Call("POST", "/submit", body=form))
+
+    def result(
+        self,
+        job_id: str,
+        *,
+        timeout_s: float | None = None,
+        even_if_failed: bool = False,
+        save_to: Path | None = None,
+    ) -> Flow[Result]:
+        """Wait for a result, in waits that the grid can end early, and fetch it.
+
+        Raises:
+            WaitTimeoutError: `timeout_s` is over; with 0 the grid is asked once.
+        """
+        clock = self.endpoint.retry.clock
+        deadline = None if timeout_s is None else clock() + timeout_s
+        while True:
+            asked_at = clock()
+            wait_s = MAX_WAIT_S if deadline is None else max(0.0, min(MAX_WAIT_S, deadline - asked_at))
+            params = (("wait", f"{wait_s:.3f}"), *((("even_if", "failed"),) if even_if_failed else ()))
+            response = yield from self.answer(
+                Call("GET", f"/result/{checked_id(job_id)}", params, wait_s=wait_s, save_to=save_to)
+            )
+            if response.is_success:
+                return Result(job_id, b"" if save_to else response.content)
+            error = error_of_answer(response, self.endpoint)
+            if not isinstance(error, NotFinishedError):
+                raise error
+            now = clock()
+            if deadline is not None and now >= deadline - 0.001:
+                raise WaitTimeoutError(f"job {job_id} has not ended within {timeout_s:g} s; it goes on, wait again")
+            if now - asked_at < wait_s / 2:
+                # The grid waits less than asked for: do not ask in a hurry.
+                pause = max(retry_after_s(response), 0.2)
+                yield Pause(pause if deadline is None else min(pause, deadline - now))
+
+    def status(self, job_id: str) -> Flow[JobStatus]:
+        """Ask for a job's state."""
+        return self.value(JobStatus, Call("GET", f"/status/{checked_id(job_id)}"))
+
+    def cancel(self, job_id: str) -> Flow[dict[str, Any]]:
+        """Ask for a job to be cancelled."""
+        return self.members(Call("DELETE", f"/jobs/{checked_id(job_id)}"))
+
+    def batch_status(self, batch_id: str) -> Flow[BatchStatus]:
+        """Ask for a batch's counts."""
+        return self.value(BatchStatus, Call("GET", f"/batches/{checked_id(batch_id, 'batch id')}"))
+
+    def cancel_batch(self, batch_id: str) -> Flow[int]:
+        """Ask for all unfinished jobs of a batch to be cancelled; gives how many there are."""
+        body = yield from self.members(Call("DELETE", f"/batches/{checked_id(batch_id, 'batch id')}"))
+        return int(body.get("cancelling", 0))
+
+    def jobs_page(
+        self, state: str | None, batch_id: str | None, cursor: str | None
+    ) -> Flow[tuple[list[JobStatus], str | None]]:
+        """Ask for one page of jobs; gives the page and the cursor of the next one, if there is one."""
+        filters = (("state", state), ("batch", batch_id), ("cursor", cursor))
+        params = tuple((name, value) for name, value in filters if value is not None)
+        body = yield from self.members(Call("GET", "/jobs", (*params, ("limit", str(PAGE)))))
+        return [read(JobStatus, job) for job in body.get("jobs", [])], body.get("next_cursor")
+
+    def put_data(self, name: str, upload: Upload) -> Flow[DataInfo]:
+        """Store shared data under a name."""
+        return self.value(DataInfo, Call("PUT", f"/data/{checked_id(name, 'data name')}", body=upload))

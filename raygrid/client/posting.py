@@ -1,0 +1,120 @@
+"""How the jobs of a map reach the grid: their ids, how they share requests, and what is posted again."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+
+import httpx
+
+from raygrid.client.calls import Call, Flow, Pause
+from raygrid.client.flows import Flows
+from raygrid.client.form import Form
+from raygrid.client.options import JobOptions, checked_id, new_id
+from raygrid.client.problems import error_of_answer, error_of_problem
+from raygrid.client.retry import Backoff
+from raygrid.client.upload import Input, Upload
+from raygrid.errors import BusyError, InvalidRequestError, RaygridError
+
+MAX_JOBS = 2_000
+MAX_BYTES = 32 * 1024**2
+
+Entry = tuple[str, Upload]
+
+
+def entries(files: Iterable[Input] | Mapping[str, Input], job_ids: Iterable[str] | None = None) -> list[Entry]:
+    """Give every input its job id: the mapping's key, the one in `job_ids`, or a fresh UUIDv7.
+
+    Raises:
+        InvalidRequestError: an id is not valid or comes twice, or there are not as many ids as inputs.
+    """
+    if isinstance(files, (str, bytes)) or hasattr(files, "read"):
+        raise TypeError("map takes a list of inputs, not one; put it between [ and ]")
+    if isinstance(files, Mapping):
+        if job_ids is not None:
+            raise InvalidRequestError("give job ids as the keys of the mapping or in job_ids, not both")
+        pairs = [(checked_id(job_id), Upload.of(what)) for job_id, what in files.items()]
+    elif job_ids is None:
+        return [(new_id(), Upload.of(what)) for what in files]
+    else:
+        uploads, ids = [Upload.of(what) for what in files], [checked_id(job_id) for job_id in job_ids]
+        if len(uploads) != len(ids):
+            raise InvalidRequestError(f"there are {len(uploads)} inputs and {len(ids)} job ids; give one id per input")
+        pairs = list(zip(ids, uploads, strict=True))
+    seen: set[str] = set()
+    for job_id, _ in pairs:
+        if job_id in seen:
+            raise InvalidRequestError(f"job id {job_id} comes twice; ids must differ")
+        seen.add(job_id)
+    return pairs
+
+
+def split(jobs: Sequence[Entry], max_jobs: int = MAX_JOBS, max_bytes: int = MAX_BYTES) -> Iterator[list[Entry]]:
+    """Cut into requests of at most so many jobs and bytes; an input over the limit travels alone."""
+    chunk: list[Entry] = []
+    size = 0
+    for entry in jobs:
+        length = entry[1].length
+        if chunk and (len(chunk) >= max_jobs or size + length > max_bytes):
+            yield chunk
+            chunk, size = [], 0
+        chunk.append(entry)
+        size += length
+    if chunk:
+        yield chunk
+
+
+def post(flows: Flows, batch_id: str, jobs: Sequence[Entry], options: JobOptions) -> Flow[dict[str, RaygridError]]:
+    """Post jobs to a batch, in as few requests as the limits allow; gives the refused jobs and why."""
+    refused: dict[str, RaygridError] = {}
+    posted = 0
+    for chunk in split(jobs):
+        try:
+            refused |= yield from _post_chunk(flows, batch_id, chunk, options)
+        except RaygridError as error:
+            error.add_note(
+                f"{posted} of {len(jobs)} jobs were posted to batch {batch_id}. To go on, map the same "
+                "inputs again "
+                "with the same job ids and batch_id: those that are there already attach."
+            )
+            raise
+        posted += len(chunk)
+    return refused
+
+
+def _post_chunk(
+    flows: Flows, batch_id: str, chunk: Sequence[Entry], options: JobOptions
+) -> Flow[dict[str, RaygridError]]:
+    """Post one request; the jobs that did not fit into the queue are posted again while the retries last."""
+    endpoint = flows.endpoint
+    backoff = Backoff(endpoint.retry)
+    refused: dict[str, RaygridError] = {}
+    pending = dict(chunk)
+    while pending:
+        form = Form([("batchId", batch_id), *options.fields()], list(pending.items()))
+        response = yield from flows.answer(Call("POST", "/batches", body=form))
+        refused_now = _refused(response, flows)
+        if not response.is_success and not refused_now:
+            raise error_of_answer(response, endpoint)
+        busy = {job_id: error for job_id, error in refused_now.items() if isinstance(error, BusyError)}
+        if len(busy) < len(pending):
+            backoff.reset()
+        refused |= {job_id: error for job_id, error in refused_now.items() if job_id not in busy}
+        pending = {job_id: upload for job_id, upload in pending.items() if job_id in busy}
+        if pending:
+            pause = backoff.pause_s(endpoint.budget_s(), max(error.retry_after_s for error in busy.values()))
+            if pause is None:
+                return refused | busy
+            yield Pause(pause)
+    return refused
+
+
+def _refused(response: httpx.Response, flows: Flows) -> dict[str, RaygridError]:
+    """Read the refused jobs of an answer, be it a 202 or the 409 of a request without any job left."""
+    try:
+        body = response.json()
+    except ValueError:
+        return {}
+    refused = body.get("refused") if isinstance(body, dict) else None
+    return {
+        str(entry["jobId"]): error_of_problem(entry.get("problem") or {}, flows.endpoint) for entry in refused or []
+    }

@@ -1,0 +1,118 @@
+"""From the grid's problem documents (RFC 9457) to the error tree of `raygrid.errors`."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from http import HTTPStatus
+from typing import Any
+
+import httpx
+
+from raygrid.client.endpoint import Endpoint
+from raygrid.client.retry import is_problem, retry_after_s
+from raygrid.errors import (
+    BusyError,
+    ConflictError,
+    InvalidRequestError,
+    JobCancelledError,
+    JobFailedError,
+    JobNotFoundError,
+    NotAuthorizedError,
+    NotFinishedError,
+    RaygridError,
+    ResultExpiredError,
+    TooLargeError,
+    UnavailableError,
+    UnknownDataError,
+    UnknownPricerError,
+)
+
+_PREFIX = "urn:raygrid:problem:"
+
+_ERRORS: dict[str, type[RaygridError]] = {
+    "invalid-request": InvalidRequestError,
+    "unknown-pricer": UnknownPricerError,
+    "unknown-data": UnknownDataError,
+    "too-large": TooLargeError,
+    "conflict": ConflictError,
+    "job-not-found": JobNotFoundError,
+    "not-finished": NotFinishedError,
+    "result-expired": ResultExpiredError,
+    "job-cancelled": JobCancelledError,
+}
+
+# For answers of proxies and frameworks on the way, which do not speak in problem documents.
+_WORDS_OF_STATUS = {
+    400: "invalid-request",
+    401: "unauthorized",
+    403: "unauthorized",
+    413: "too-large",
+    422: "invalid-request",
+    429: "busy",
+    500: "unavailable",
+    502: "unavailable",
+    503: "unavailable",
+    504: "unavailable",
+}
+
+
+def error_of_answer(response: httpx.Response, endpoint: Endpoint) -> RaygridError:
+    """Turn an answer that is no success into the error to raise; the body must have been read."""
+    if is_problem(response):
+        try:
+            members = response.json()
+        except ValueError:
+            members = None
+        if isinstance(members, dict):
+            return error_of_problem(members, endpoint, retry_after_s(response))
+    status = response.status_code
+    said = f"the grid at {endpoint.url} answered {status} {_phrase(status)}"
+    if status in _WORDS_OF_STATUS:
+        members = {"type": _PREFIX + _WORDS_OF_STATUS[status], "detail": said}
+        return error_of_problem(members, endpoint, retry_after_s(response))
+    return RaygridError(f"{said}, not as a grid does; check that the URL is the grid's")
+
+
+def error_of_problem(members: Mapping[str, Any], endpoint: Endpoint, retry_after: float = 0.0) -> RaygridError:
+    """Turn the members of a problem document into the error to raise.
+
+    Args:
+        members: the document.
+        endpoint: the grid that sent it.
+        retry_after: seconds after which the grid wants to be asked again; 0 if it did not say.
+    """
+    word = str(members.get("type", "")).removeprefix(_PREFIX)
+    said = str(members.get("detail") or members.get("title") or "the grid gave no reason")
+    if word == "unauthorized":
+        return _not_authorized(endpoint)
+    if word == "job-failed":
+        return JobFailedError(
+            said,
+            job_id=str(members.get("jobId", "")),
+            reason=members.get("reason"),
+            exit_code=members.get("exit_code"),
+            stderr_tail=members.get("stderr_tail"),
+        )
+    if word in ("busy", "unavailable"):
+        kind = BusyError if word == "busy" else UnavailableError
+        return kind(said, retry_after_s=retry_after or 1.0)
+    return _ERRORS.get(word, RaygridError)(said)
+
+
+def _not_authorized(endpoint: Endpoint) -> NotAuthorizedError:
+    if endpoint.api_key is None:
+        return NotAuthorizedError(
+            f"the grid at {endpoint.url} wants an API key; set RAYGRID_API_KEY, or pass api_key to raygrid.connect()"
+        )
+    return NotAuthorizedError(
+        f"the grid at {endpoint.url} does not know the API key that was sent; check RAYGRID_API_KEY or "
+        "api_key, "
+        "or ask whoever runs the grid for a key"
+    )
+
+
+def _phrase(status: int) -> str:
+    try:
+        return HTTPStatus(status).phrase
+    except ValueError:
+        return ""

@@ -1,0 +1,122 @@
+"""The result of one job: a ZIP with stdout, stderr, a manifest and the files that the pricer wrote."""
+
+from __future__ import annotations
+
+import html
+import io
+import json
+import zipfile
+from functools import cached_property
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+from raygrid.errors import RaygridError
+
+STDOUT, STDERR, MANIFEST = "stdout.txt", "stderr.txt", "manifest.json"
+_RESERVED = frozenset({STDOUT, STDERR, MANIFEST})
+
+
+class Result:
+    """What a job left behind.
+
+    Where the bytes are no ZIP, because something on the way handed out plain stdout, they are its `stdout`,
+    and there are no files.
+    """
+
+    def __init__(self, job_id: str, data: bytes) -> None:
+        self.job_id = job_id
+        self.data = data
+
+    @cached_property
+    def _zip(self) -> zipfile.ZipFile | None:
+        return zipfile.ZipFile(io.BytesIO(self.data)) if zipfile.is_zipfile(io.BytesIO(self.data)) else None
+
+    @cached_property
+    def _names(self) -> tuple[str, ...]:
+        return tuple(name for name in self._zip.namelist() if not name.endswith("/")) if self._zip else ()
+
+    @property
+    def files(self) -> tuple[str, ...]:
+        """Names of the files that the pricer wrote, relative to its job directory."""
+        return tuple(name for name in self._names if name not in _RESERVED)
+
+    @property
+    def stdout(self) -> str:
+        """What the pricer wrote to stdout; bytes that are not UTF-8 are replaced."""
+        if self._zip is None:
+            return self.data.decode(errors="replace")
+        return self._text_or_empty(STDOUT)
+
+    @property
+    def stderr(self) -> str:
+        """What the pricer wrote to stderr; bytes that are not UTF-8 are replaced."""
+        return self._text_or_empty(STDERR)
+
+    @cached_property
+    def manifest(self) -> dict[str, Any]:
+        """How the job ran: node, attempt, versions, times, hashes, resources; empty without a ZIP."""
+        text = self._text_or_empty(MANIFEST)
+        manifest: dict[str, Any] = json.loads(text) if text else {}
+        return manifest
+
+    def read(self, name: str) -> bytes:
+        """Read one file of the result.
+
+        Raises:
+            FileNotFoundError: the result has no such file; says which it has.
+        """
+        if self._zip is None or name not in self._names:
+            there = ", ".join(self.files) or "none"
+            raise FileNotFoundError(f"the result of job {self.job_id} has no file {name!r}; its files: {there}")
+        return self._zip.read(name)
+
+    def text(self, name: str) -> str:
+        """Read one file of the result as text; bytes that are not UTF-8 are replaced."""
+        return self.read(name).decode(errors="replace")
+
+    def save(self, path: str | Path) -> Path:
+        """Write the result as it came, a ZIP, to `path`."""
+        path = Path(path)
+        path.write_bytes(self.data)
+        return path
+
+    def extract(self, directory: str | Path) -> Path:
+        """Unpack everything below `directory`, which is made if need be.
+
+        Raises:
+            RaygridError: a name in the ZIP leads out of the directory; nothing was written.
+        """
+        root = Path(directory)
+        root.mkdir(parents=True, exist_ok=True)
+        if self._zip is None:
+            (root / STDOUT).write_bytes(self.data)
+            return root
+        targets = {name: self._inside(root.resolve(), name) for name in self._names}
+        for name, target in targets.items():
+            target.parent.mkdir(parents=True, exist_ok=True)
+            target.write_bytes(self._zip.read(name))
+        return root
+
+    def _inside(self, root: Path, name: str) -> Path:
+        path = PurePosixPath(name)
+        # Resolving also follows links that lie in the directory already, and understands drives where there
+        # are any.
+        target = (root / path).resolve()
+        if path.is_absolute() or ".." in path.parts or not target.is_relative_to(root):
+            raise RaygridError(
+                f"the result of job {self.job_id} holds the path {name!r}, which could lead out of {root}; "
+                "nothing was extracted, look at it with Result.read()"
+            )
+        return target
+
+    def _text_or_empty(self, name: str) -> str:
+        return self.text(name) if name in self._names else ""
+
+    def __repr__(self) -> str:
+        files = f", files={list(self.files)}" if len(self.files) <= 5 else f", {len(self.files)} files"
+        return f"<Result of job {self.job_id}: {len(self.data):,} bytes{files}>"
+
+    def _repr_html_(self) -> str:
+        files = "".join(f"<li>{html.escape(name)}</li>" for name in self.files)
+        stdout = html.escape(self.stdout[:2000])
+        return f"<b>Result of job {html.escape(self.job_id)}</b><pre>{stdout}</pre><ul>{files}</ul>"

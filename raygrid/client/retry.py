@@ -1,0 +1,100 @@
+"""When to try again: exponential backoff with jitter within a budget, never sooner than the grid asks.
+
+Trying again is safe for every call of the client: a job is known by its id, which the client has chosen
+before it sent anything, and all other calls change nothing the second time.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import email.utils
+import random
+import time
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from datetime import UTC, datetime
+
+import httpx
+
+_RETRIED_STATUS = frozenset({429, 502, 503, 504})
+
+
+@dataclass(frozen=True, slots=True)
+class RetryPolicy:
+    """How long and how often to try again.
+
+    Attributes:
+        retry_s: seconds after the first failure in which a call is tried again.
+        first_contact_s: the same for a URL that refuses connections and has never answered.
+        base_s: upper bound of the first pause; it doubles with every failure.
+        cap_s: upper bound of any pause that the grid did not ask for.
+        clock: monotonic seconds.
+        jitter: a number in [0, 1).
+        sleep: how the blocking client waits.
+        sleep_async: how the client for an event loop waits.
+    """
+
+    retry_s: float = 60.0
+    first_contact_s: float = 5.0
+    base_s: float = 0.2
+    cap_s: float = 5.0
+    clock: Callable[[], float] = time.monotonic
+    jitter: Callable[[], float] = random.random
+    sleep: Callable[[float], None] = time.sleep
+    sleep_async: Callable[[float], Awaitable[None]] = asyncio.sleep
+
+
+class Backoff:
+    """The pauses between the tries of one call."""
+
+    def __init__(self, policy: RetryPolicy) -> None:
+        self._policy = policy
+        self._first_failure_at: float | None = None
+        self._failures = 0
+
+    def reset(self) -> None:
+        """Start afresh, because something went well."""
+        self._first_failure_at = None
+        self._failures = 0
+
+    def pause_s(self, budget_s: float, at_least_s: float = 0.0) -> float | None:
+        """Seconds to wait before the next try, or None once the next try would be over the budget.
+
+        Args:
+            budget_s: seconds after the first failure in which to try again.
+            at_least_s: what the grid asked for in `Retry-After`.
+        """
+        now = self._policy.clock()
+        if self._first_failure_at is None:
+            self._first_failure_at = now
+        bound = min(self._policy.cap_s, self._policy.base_s * 2.0 ** min(self._failures, 30))
+        self._failures += 1
+        # Half of the bound is fixed, so that a burst of failures cannot become a burst of retries.
+        pause = at_least_s + bound * (1 + self._policy.jitter()) / 2
+        return pause if now + pause - self._first_failure_at <= budget_s else None
+
+
+def is_worth_retrying(response: httpx.Response) -> bool:
+    """Whether the same call may get a better answer soon.
+
+    A 500 that is not a problem document comes from a proxy whose parent died under the call, not from the
+    parent.
+    """
+    return response.status_code in _RETRIED_STATUS or (response.status_code == 500 and not is_problem(response))
+
+
+def is_problem(response: httpx.Response) -> bool:
+    """Whether the body is a problem document (RFC 9457)."""
+    return str(response.headers.get("content-type", "")).startswith("application/problem+json")
+
+
+def retry_after_s(response: httpx.Response) -> float:
+    """Seconds of `Retry-After`, given as a number or as a date (RFC 9110); 0 without one that makes sense."""
+    value = response.headers.get("retry-after", "").strip()
+    if value.replace(".", "", 1).isdecimal():
+        return float(value)
+    try:
+        at = email.utils.parsedate_to_datetime(value)
+    except ValueError:
+        return 0.0
+    return max(0.0, (at.replace(tzinfo=at.tzinfo or UTC) - datetime.now(UTC)).total_seconds())

@@ -1,0 +1,139 @@
+"""What the grid says of jobs, batches, groups and nodes, as frozen values.
+
+Members that this version does not know are ignored and absent ones are None, so that a client may be older or
+newer than its grid.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Annotated, Any, TypeVar
+
+from pydantic import BeforeValidator, TypeAdapter, ValidationError
+
+from raygrid.errors import RaygridError
+from raygrid.models import JobState
+
+T = TypeVar("T")
+
+_RENAMED = {"jobId": "job_id", "batchId": "batch_id"}
+
+
+@dataclass(frozen=True, slots=True)
+class JobStatus:
+    """A job as the grid knows it; `position` is its place in the queue, from 0, while it is queued."""
+
+    job_id: str
+    state: JobState
+    pricer: str | None = None
+    version: str | None = None
+    attempts: int = 0
+    group: str | None = None
+    node: str | None = None
+    priority: int = 0
+    submitted_at: datetime | None = None
+    started_at: datetime | None = None
+    ended_at: datetime | None = None
+    exit_code: int | None = None
+    signal: int | None = None
+    reason: str | None = None
+    message: str | None = None
+    position: int | None = None
+    cancel_requested: bool = False
+    input_digest: str | None = None
+    input_size: int | None = None
+    result_digest: str | None = None
+    result_size: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class BatchStatus:
+    """A batch: how many jobs it has, and how many are in which state."""
+
+    batch_id: str
+    total: int
+    finished: bool
+    counts: dict[JobState, int] = field(default_factory=dict)
+    submitted_at: datetime | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Capacity:
+    """Slots of the whole grid, and the jobs that wait for one."""
+
+    slots: int
+    running: int
+    free: int
+    queued: int
+
+
+def _count(value: object) -> object:
+    return len(value) if isinstance(value, list) else value
+
+
+@dataclass(frozen=True, slots=True)
+class GroupStatus:
+    """A group and its load; `nodes` is how many nodes it has."""
+
+    group: str
+    slots: int
+    running: int
+    free: int
+    queued: int
+    site: str | None = None
+    nodes: Annotated[int, BeforeValidator(_count)] = 0
+
+
+@dataclass(frozen=True, slots=True)
+class NodeStatus:
+    """A node; `state` is one of ok, draining, unhealthy, probation, lost, and `why` says why it is not ok."""
+
+    node: str
+    group: str
+    slots: int
+    running: int
+    state: str
+    why: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class PricerInfo:
+    """A pricer that the grid is configured for; `result` is `zip` or `stdout`."""
+
+    name: str
+    version: str
+    takes_args: bool = False
+    result: str = "zip"
+    default: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class DataInfo:
+    """Shared data that jobs can refer to by its name; `digest` is the sha256 and `size` is in bytes."""
+
+    name: str
+    digest: str
+    size: int
+    stored_at: datetime | None = None
+
+
+_READERS: dict[type[Any], TypeAdapter[Any]] = {}
+
+
+def read(kind: type[T], body: Any) -> T:
+    """Read one of the values of this module from the grid's JSON.
+
+    Raises:
+        RaygridError: the JSON is not of that kind.
+    """
+    members = {_RENAMED.get(key, key): value for key, value in body.items()} if isinstance(body, dict) else body
+    reader = _READERS.setdefault(kind, _READERS.get(kind) or TypeAdapter(kind))
+    try:
+        value: T = reader.validate_python(members)
+    except ValidationError as error:
+        where = ", ".join(".".join(str(part) for part in e["loc"]) for e in error.errors(include_input=False))
+        raise RaygridError(
+            f"the grid's answer is not a {kind.__name__} ({where}); are client and grid of one version?"
+        ) from error
+    return value

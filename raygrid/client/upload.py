@@ -1,0 +1,88 @@
+"""Inputs on their way to the grid: paths, bytes or file objects, as bodies that can be sent again."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import BinaryIO, TypeAlias
+
+from raygrid.errors import InvalidRequestError
+
+CHUNK = 256 * 1024
+
+Input: TypeAlias = str | os.PathLike[str] | bytes | bytearray | memoryview | BinaryIO
+"""What may be submitted. A `str` is always a path, never content."""
+
+
+@dataclass(frozen=True, slots=True)
+class Upload:
+    """Bytes to send, with a file name and a known length.
+
+    A path is opened only while it is being read, so a batch of thousands holds no open files. A file object
+    that can seek is read from where it stood; one that cannot is read into memory at once.
+    """
+
+    filename: str
+    length: int
+    source: Path | bytes | BinaryIO = field(repr=False)
+    start: int = 0
+    content_type: str = "application/octet-stream"
+
+    @classmethod
+    def of(cls, what: Input, filename: str | None = None) -> Upload:
+        """Prepare an input for sending.
+
+        Args:
+            what: path, bytes, or file object opened in binary mode.
+            filename: name for the input in the job directory; by default that of the file, or `input`.
+
+        Raises:
+            InvalidRequestError: the path is a directory.
+            FileNotFoundError: there is no such file.
+            TypeError: `what` is none of these, or a file opened in text mode.
+        """
+        if isinstance(what, (bytes, bytearray, memoryview)):
+            content = bytes(what)
+            return cls(filename or "input", len(content), content)
+        if isinstance(what, (str, os.PathLike)):
+            path = Path(what)
+            if path.is_dir():
+                raise InvalidRequestError(f"{path} is a directory; submit the files in it one by one, or a ZIP of it")
+            return cls(filename or path.name, path.stat().st_size, path)
+        if not hasattr(what, "read") or hasattr(what, "encoding"):
+            raise TypeError(f"an input is a path, bytes, or a file opened in binary mode, not {what!r}")
+        name = getattr(what, "name", None)
+        filename = filename or (Path(name).name if isinstance(name, str) else "input")
+        if not what.seekable():
+            return cls.of(what.read(), filename)
+        start = what.tell()
+        length = what.seek(0, os.SEEK_END) - start
+        what.seek(start)
+        return cls(filename, max(0, length), what, start)
+
+    def chunks(self) -> Iterator[bytes]:
+        """Read the input from its beginning.
+
+        Raises:
+            InvalidRequestError: the file has another length than when it was submitted.
+        """
+        if isinstance(self.source, bytes):
+            yield self.source
+        elif isinstance(self.source, Path):
+            with self.source.open("rb") as file:
+                yield from self._read(file)
+        else:
+            self.source.seek(self.start)
+            yield from self._read(self.source)
+
+    def _read(self, file: BinaryIO) -> Iterator[bytes]:
+        sent = 0
+        while chunk := file.read(CHUNK):
+            sent += len(chunk)
+            if sent > self.length:
+                break
+            yield chunk
+        if sent != self.length:
+            raise InvalidRequestError(f"{self.filename} changed while it was being sent; submit it again")

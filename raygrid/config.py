@@ -1,0 +1,312 @@
+"""All settings of a grid in one validated model, from `grid.yaml` and `RAYGRID__…` environment variables.
+
+Every field has a default, so no file is needed. The environment wins over the file: `RAYGRID__HTTP__PORT=9000`
+sets `http.port`. `grid.yaml` at the project's root shows every field with a comment.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import os
+import re
+import shlex
+import string
+from pathlib import Path
+from typing import Annotated, Any, Literal, Self
+
+import yaml
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    SecretStr,
+    ValidationError,
+    field_validator,
+    model_validator,
+)
+from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
+from pydantic_settings import SettingsError as UnreadableVariableError
+
+from raygrid.errors import SettingsError
+
+COMMAND_FIELDS = frozenset({"input", "output_dir", "data_dir", "job_id", "args"})
+
+_UNITS = {"": 1, "k": 1024, "m": 1024**2, "g": 1024**3, "t": 1024**4}
+_SIZE = re.compile(r"(?P<number>\d+(?:\.\d+)?)\s*(?P<unit>[kmgt]?)(?:i?b)?", re.IGNORECASE)
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
+
+
+def _bytes(value: object) -> object:
+    """Read `64MB`, `10 GiB` or a plain number of bytes; powers of 1024."""
+    if not isinstance(value, str):
+        return value
+    match = _SIZE.fullmatch(value.strip())
+    if match is None:
+        raise ValueError(f"{value!r} is not a size; write for instance 64MB or 1048576")
+    return int(float(match["number"]) * _UNITS[match["unit"].lower()])
+
+
+def _name(value: str) -> str:
+    if _NAME.fullmatch(value) is None:
+        raise ValueError(f"{value!r} is not a name; use up to 64 letters, digits, '.', '_' or '-'")
+    return value
+
+
+Size = Annotated[int, BeforeValidator(_bytes), Field(ge=0)]
+Name = Annotated[str, AfterValidator(_name)]
+Seconds = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+
+
+class Section(BaseModel):
+    """Base of all parts of the settings: unknown fields are errors, values do not change."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class Pricer(Section):
+    """An executable that prices one input file.
+
+    `command` is split like a shell would, but never run by one. Its placeholders: `{input}` (path of the
+    input file), `{output_dir}` (the job directory, also the working directory), `{data_dir}` (where shared
+    inputs lie), `{job_id}`, and `{args}` alone as a word, which stands for all arguments of the submit.
+    """
+
+    command: tuple[str, ...]
+    version: str = Field(default="1", max_length=128)
+    env: dict[str, str] = Field(default={}, repr=False)
+    result: Literal["zip", "stdout"] = "zip"
+    timeout_s: Seconds = 3600.0
+    memory: Size | None = None
+    output: Size = 1024**3
+    retry_exit_codes: frozenset[int] = frozenset()
+
+    @field_validator("command", mode="before")
+    @classmethod
+    def _split(cls, value: object) -> object:
+        return tuple(shlex.split(value)) if isinstance(value, str) else value
+
+    @field_validator("command")
+    @classmethod
+    def _known_placeholders(cls, command: tuple[str, ...]) -> tuple[str, ...]:
+        if not command:
+            raise ValueError("the command is empty; write for instance './pricer.exe {input}'")
+        for word in command:
+            for _, placeholder, _, _ in string.Formatter().parse(word):
+                if placeholder is not None and placeholder not in COMMAND_FIELDS:
+                    known = ", ".join(f"{{{name}}}" for name in sorted(COMMAND_FIELDS))
+                    raise ValueError(f"unknown placeholder {{{placeholder}}} in {word!r}; known are {known}")
+                if placeholder == "args" and word != "{args}":
+                    raise ValueError(f"{{args}} must be a word of its own, not part of {word!r}")
+        return command
+
+    @property
+    def takes_args(self) -> bool:
+        """Whether a submit may bring arguments."""
+        return "{args}" in self.command
+
+
+class ApiKey(Section):
+    """A key that clients send as `Authorization: Bearer …`; the name says whose it is."""
+
+    name: Name
+    key: SecretStr
+
+    @field_validator("key")
+    @classmethod
+    def _long_enough(cls, key: SecretStr) -> SecretStr:
+        if len(key.get_secret_value()) < 16:
+            raise ValueError("an API key needs at least 16 characters; make one with: openssl rand -hex 24")
+        return key
+
+
+class Http(Section):
+    """Where parents listen and what they accept."""
+
+    host: str = "127.0.0.1"
+    port: int = Field(default=8000, ge=1, le=65535)
+    parents: int = Field(default=1, ge=1)
+    api_keys: tuple[ApiKey, ...] = ()
+    max_body: Size = 1024**3
+    max_batch_jobs: int = Field(default=10_000, ge=1)
+    sync_wait_s: Seconds = 60.0
+    max_wait_s: Seconds = 300.0
+
+    @property
+    def is_loopback(self) -> bool:
+        """Whether only this machine can reach the parents."""
+        try:
+            return ipaddress.ip_address(self.host).is_loopback
+        except ValueError:
+            return self.host == "localhost"
+
+
+class Group(Section):
+    """What is known of a group beyond its Ray resource."""
+
+    site: str | None = None
+    quota: int | None = Field(default=None, ge=1)
+
+
+class Routing(Section):
+    """How a parent chooses a group."""
+
+    policy: Literal["auto", "least_loaded", "topology", "hash"] = "auto"
+    hash_load_bound: float = Field(default=1.25, ge=1.0, allow_inf_nan=False)
+    site_distance: dict[str, dict[str, float]] = {}
+    max_queued: int = Field(default=200_000, ge=1)
+
+
+class Placement(Section):
+    """How a leader chooses a node, and when it tries again."""
+
+    policy: Literal["least_loaded", "weighted_round_robin"] = "least_loaded"
+    weights: dict[str, Annotated[float, Field(gt=0, allow_inf_nan=False)]] = {}
+    prefetch: int = Field(default=1, ge=0)
+    max_attempts: int = Field(default=3, ge=1)
+    window: int = Field(default=8_192, ge=1)
+    probation_after: int = Field(default=3, ge=1)
+    probation_s: Seconds = 15.0
+    node_timeout_s: Seconds = 5.0
+
+
+class Node(Section):
+    """How a node runs pricers."""
+
+    slots: int | None = Field(default=None, ge=1)
+    cache: Size = 64 * 1024**2
+    data_cache: Size = 4 * 1024**3
+    kill_grace_s: float = Field(default=2.0, ge=0, allow_inf_nan=False)
+
+
+class Storage(Section):
+    """Where the truth and the bytes are kept; the defaults lie under `state_dir`."""
+
+    state_dir: Path = Path("~/.raygrid")
+    database: str | None = Field(default=None, repr=False)
+    blobs: str | None = Field(default=None, repr=False)
+    inline: Size = 8 * 1024
+    retention_days: float = Field(default=7.0, ge=0, allow_inf_nan=False)
+    purge_every_s: Seconds = 600.0
+
+
+class GridSettings(BaseSettings):
+    """The settings of a grid; see `grid.yaml` for every field explained."""
+
+    model_config = SettingsConfigDict(
+        env_prefix="RAYGRID__",
+        env_nested_delimiter="__",
+        extra="forbid",
+        frozen=True,
+        nested_model_default_partial_update=True,
+    )
+
+    name: Name = "default"
+    default_pricer: Name | None = None
+    pricers: dict[Name, Pricer] = {}
+    group_prefix: str = Field(default="rack-", min_length=1)
+    groups: dict[str, Group] = {}
+    http: Http = Http()
+    routing: Routing = Routing()
+    placement: Placement = Placement()
+    node: Node = Node()
+    storage: Storage = Storage()
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,
+        file_secret_settings: PydanticBaseSettingsSource,
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        """Let the environment win over what the file gave."""
+        return env_settings, init_settings
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Self:
+        if self.default_pricer is not None and self.default_pricer not in self.pricers:
+            raise ValueError(f"default_pricer {self.default_pricer!r} is not among the pricers")
+        names = [key.name for key in self.http.api_keys]
+        if len(names) != len(set(names)):
+            raise ValueError("two API keys have the same name")
+        return self
+
+    def require_safe_listening(self) -> None:
+        """Refuse to listen beyond this machine without API keys.
+
+        Raises:
+            SettingsError: says what to set.
+        """
+        if not self.http.is_loopback and not self.http.api_keys:
+            raise SettingsError(
+                f"http.host is {self.http.host}, which other machines can reach, and no API key is set. "
+                "Add one under http.api_keys in grid.yaml (make it with: openssl rand -hex 24), "
+                "or set http.host to 127.0.0.1."
+            )
+
+    @property
+    def chosen_default_pricer(self) -> str | None:
+        """The pricer for a submit that names none: the configured one, or the only one there is."""
+        if self.default_pricer is not None:
+            return self.default_pricer
+        return next(iter(self.pricers)) if len(self.pricers) == 1 else None
+
+    @property
+    def without_keys(self) -> GridSettings:
+        """The same settings for tiers that clients do not reach: no API keys among them."""
+        return self.model_copy(update={"http": self.http.model_copy(update={"api_keys": ()})})
+
+    @property
+    def grid_dir(self) -> Path:
+        """Directory of this grid's state on this machine."""
+        return self.storage.state_dir.expanduser().absolute() / self.name
+
+    @property
+    def database_url(self) -> str:
+        """SQLAlchemy URL of the job store."""
+        return self.storage.database or f"sqlite+aiosqlite:///{self.grid_dir / 'jobs.db'}"
+
+    @property
+    def blobs_url(self) -> str:
+        """URL or directory of the blob store."""
+        return self.storage.blobs or str(self.grid_dir / "blobs")
+
+
+def load_settings(path: Path | None = None, **overrides: Any) -> GridSettings:
+    """Read `grid.yaml` (if a path is given, or `RAYGRID_CONFIG` names one), the environment, and overrides.
+
+    Args:
+        path: the file; must exist when given.
+        **overrides: top-level fields that win over the file.
+
+    Raises:
+        SettingsError: the file cannot be read, or a value is wrong; says which field and why.
+    """
+    if path is None and os.environ.get("RAYGRID_CONFIG"):
+        path = Path(os.environ["RAYGRID_CONFIG"])
+    values: dict[str, Any] = {}
+    if path is not None:
+        try:
+            values = yaml.safe_load(path.read_text(encoding="utf-8")) or {}
+        except (OSError, UnicodeDecodeError) as error:
+            raise SettingsError(f"cannot read the settings file {path}: {error}") from error
+        except yaml.YAMLError as error:
+            # Without the lines that YAML would quote, nor the error itself: they may hold a secret.
+            mark = error.problem_mark if isinstance(error, yaml.MarkedYAMLError) else None
+            where = f"see line {mark.line + 1}, column {mark.column + 1}" if mark else "it cannot be read"
+            raise SettingsError(f"{path} is not valid YAML: {where}") from None
+        if not isinstance(values, dict):
+            raise SettingsError(f"{path} must hold a mapping of settings, not {type(values).__name__}")
+        if odd := [name for name in values if not isinstance(name, str)]:
+            raise SettingsError(f"{path}: {odd[0]!r} is not the name of a setting")
+    try:
+        return GridSettings(**{**values, **overrides})
+    except UnreadableVariableError as error:
+        raise SettingsError(f"a RAYGRID__ variable cannot be read: {error}") from None
+    except ValidationError as error:
+        # The rejected input is left out on purpose: it may be a secret.
+        lines = [f"  {'.'.join(str(part) for part in e['loc'])}: {e['msg']}" for e in error.errors(include_input=False)]
+        raise SettingsError(f"settings{f' in {path}' if path else ''} are not valid:\n" + "\n".join(lines)) from None

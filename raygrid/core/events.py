@@ -1,0 +1,96 @@
+"""What can happen to a group (events) and what its state machine asks for (commands)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from raygrid.models import AttemptId, AttemptReport, JobSpec, JobUpdate, NodeState, QueuedJob
+
+
+@dataclass(frozen=True, slots=True)
+class JobsArrived:
+    """Jobs that the store holds for this group: fresh from a parent, or found by a scan or at recovery."""
+
+    jobs: tuple[QueuedJob, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class CancelRequested:
+    """A client has asked to cancel these jobs."""
+
+    job_ids: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class NodeReported:
+    """A node answered a poll that was sent at `asked_at`."""
+
+    state: NodeState
+    reports: tuple[AttemptReport, ...]
+    asked_at: float
+
+
+@dataclass(frozen=True, slots=True)
+class NodeLost:
+    """A node is known to be gone: its Ray node left, or its agent died for good."""
+
+    node_id: str
+
+
+@dataclass(frozen=True, slots=True)
+class NodeDraining:
+    """Ops start or stop draining a node."""
+
+    node_id: str
+    draining: bool
+
+
+@dataclass(frozen=True, slots=True)
+class HandOverEnded:
+    """A `StartAttempts` was answered, or failed so that nobody knows whether it arrived."""
+
+    node_id: str
+    attempts: tuple[AttemptId, ...]
+    arrived: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Tick:
+    """Time has passed."""
+
+
+Event = JobsArrived | CancelRequested | NodeReported | NodeLost | NodeDraining | HandOverEnded | Tick
+
+
+@dataclass(frozen=True, slots=True)
+class AttemptOrder:
+    """One attempt to run."""
+
+    attempt: AttemptId
+    spec: JobSpec
+
+
+@dataclass(frozen=True, slots=True)
+class StartAttempts:
+    """Hand these attempts to a node."""
+
+    node_id: str
+    orders: tuple[AttemptOrder, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class StopAttempts:
+    """Kill these attempts on a node, if it still has them."""
+
+    node_id: str
+    attempts: tuple[AttemptId, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class WriteUpdates:
+    """Write these changes to the job store; they count only when that succeeds."""
+
+    updates: tuple[JobUpdate, ...]
+
+
+Command = StartAttempts | StopAttempts | WriteUpdates

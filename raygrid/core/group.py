@@ -1,0 +1,524 @@
+"""The state machine of a group: what its leader decides.
+
+`GroupState.handle(event, now)` takes what happened and returns what to do. It holds the waiting line, what each
+node holds, and what is known of every unfinished job in memory; the job store stays the truth. The leader carries
+the commands out and brings back what came of them as further events.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from heapq import heappop, heappush
+
+from raygrid.core.events import (
+    AttemptOrder,
+    CancelRequested,
+    Command,
+    Event,
+    HandOverEnded,
+    JobsArrived,
+    NodeDraining,
+    NodeLost,
+    NodeReported,
+    StartAttempts,
+    StopAttempts,
+    Tick,
+    WriteUpdates,
+)
+from raygrid.core.lifecycle import failure_reason, final_state
+from raygrid.core.placement import POLICIES, NodeRecord, with_room
+from raygrid.core.retry import RetryPolicy, exhausted_reason
+from raygrid.core.waiting import WaitingLine
+from raygrid.models import (
+    INFRASTRUCTURE_OUTCOMES,
+    AttemptId,
+    AttemptReport,
+    GroupCapacity,
+    JobSpec,
+    JobState,
+    JobUpdate,
+    NodeState,
+    NodeView,
+    Outcome,
+    QueuedJob,
+)
+
+PENDING = float("inf")
+REMEMBERED_ENDS = 50_000
+STOP_AGAIN_S = 1.0  # a cancelled attempt that a node still has after this long is stopped once more
+
+
+@dataclass(frozen=True, slots=True)
+class GroupPolicy:
+    """The settings that a group decides by; see `Placement` and `Group` in the settings for their meaning."""
+
+    quota: int | None = None
+    placement: str = "least_loaded"
+    weights: Mapping[str, float] = field(default_factory=dict)
+    prefetch: int = 1
+    probation_after: int = 3
+    probation_s: float = 15.0
+    node_timeout_s: float = 5.0
+    window: int = 8_192
+    retry: RetryPolicy = field(default_factory=RetryPolicy)
+
+
+@dataclass(slots=True)
+class _Entry:
+    """An unfinished job. `charged` counts the attempts that count towards its limit."""
+
+    spec: JobSpec
+    attempts: int = 0
+    charged: int = 0
+    lost: int = 0
+    node_id: str | None = None
+    failed_on: set[str] = field(default_factory=set)
+    cancelled: bool = False
+    stop_sent_at: float = 0.0
+
+    @property
+    def current(self) -> AttemptId:
+        return AttemptId(self.spec.job_id, self.attempts)
+
+
+class GroupState:
+    """A group's jobs and nodes, and every decision about them."""
+
+    def __init__(self, group_id: str, policy: GroupPolicy, *, site: str | None = None) -> None:
+        self.group_id = group_id
+        self.site = site
+        self.policy = policy
+        self.nodes: dict[str, NodeRecord] = {}
+        self._jobs: dict[str, _Entry] = {}
+        self._line = WaitingLine()
+        self._later: list[tuple[float, str]] = []  # jobs that wait before they are tried again, soonest first
+        self._due: dict[str, float] = {}  # when each is due; what `_later` holds beyond this is out of date
+        self._draining: set[str] = set()  # outlives a node's record, so that a restarted agent gets no work
+        self._ended: OrderedDict[str, None] = OrderedDict()  # late word of these must not revive them
+        self._choose = POLICIES[policy.placement]
+
+    # --- what others may ask ------------------------------------------------------------------------------------
+
+    def __contains__(self, job_id: object) -> bool:
+        return job_id in self._jobs
+
+    @property
+    def queued(self) -> int:
+        """Jobs in memory that have no node."""
+        return len(self._line) + len(self._due)
+
+    @property
+    def wants_more(self) -> bool:
+        """Whether the store should be asked for further jobs."""
+        return self.queued < self.policy.window // 2
+
+    def capacity(self, now: float, *, queued: int | None = None) -> GroupCapacity:
+        """The group's load; `queued` where the store knows better than the window in memory."""
+        usable = [node for node in self.nodes.values() if node.state(now) != "unhealthy" and not node.draining]
+        slots = sum(node.slots for node in usable)
+        return GroupCapacity(
+            group_id=self.group_id,
+            slots=slots if self.policy.quota is None else min(slots, self.policy.quota),
+            running=sum(node.used for node in self.nodes.values()),
+            queued=self.queued if queued is None else queued,
+            nodes=tuple(
+                NodeView(
+                    node.node_id,
+                    self.group_id,
+                    node.slots,
+                    node.used,
+                    node.state(now),
+                    node.why,
+                    node.address,
+                )
+                for node in self.nodes.values()
+            ),
+            site=self.site,
+        )
+
+    # --- events in, commands out --------------------------------------------------------------------------------
+
+    def handle(self, event: Event, now: float) -> list[Command]:
+        """Take one event at `now` (seconds since the epoch, never falling) and return what to do."""
+        out = _Commands(now)
+        match event:
+            case JobsArrived(jobs):
+                for job in jobs:
+                    self._arrived(job, out)
+            case CancelRequested(job_ids):
+                for job_id in job_ids:
+                    self._cancel(job_id, out)
+            case NodeReported(state, reports, asked_at):
+                self._node_reported(state, reports, asked_at, out)
+            case NodeLost(node_id):
+                self._lose_node(node_id, "its Ray node or agent is gone", out)
+            case NodeDraining(node_id, draining):
+                (self._draining.add if draining else self._draining.discard)(node_id)
+                if node_id in self.nodes:
+                    self.nodes[node_id].draining = draining
+            case HandOverEnded(node_id, attempts, arrived):
+                self._hand_over_ended(node_id, attempts, arrived, out)
+            case Tick():
+                self._tick(out)
+        self._place(out)
+        return out.commands()
+
+    # --- jobs ---------------------------------------------------------------------------------------------------
+
+    def _arrived(self, job: QueuedJob, out: _Commands) -> None:
+        job_id = job.spec.job_id
+        if job_id in self._jobs or job_id in self._ended:
+            return
+        if not job.running and not self._has_place_for(job.spec.priority):
+            return  # the store keeps it; a scan brings it back when there is room
+        entry = _Entry(job.spec, attempts=job.attempts, charged=job.attempts, cancelled=job.cancel_requested)
+        self._jobs[job_id] = entry
+        if job.running and job.node_id is not None:
+            # Found at recovery, its attempt not failed yet: the node will tell, or fall silent and be lost.
+            entry.node_id = job.node_id
+            entry.charged = max(0, job.attempts - 1)
+            node = self.nodes.get(job.node_id) or self._new_node(job.node_id, "", 0, out)
+            node.held[entry.current] = out.now
+            if entry.cancelled:
+                self._stop(entry, out)
+        elif entry.cancelled:
+            self._end(entry, JobState.CANCELLED, out, reason="cancelled", message="cancelled before it started")
+        else:
+            self._line.add(job_id, job.spec.priority)
+
+    def _has_place_for(self, priority: int) -> bool:
+        if self.queued < self.policy.window:
+            return True
+        lowest = self._line.lowest_priority
+        return lowest is not None and priority > lowest
+
+    def _cancel(self, job_id: str, out: _Commands) -> None:
+        entry = self._jobs.get(job_id)
+        if entry is None:
+            if job_id not in self._ended:
+                # It waits in the store only. The store refuses the write if the job has ended meanwhile.
+                self._remember_end(job_id)
+                out.update(
+                    JobUpdate(
+                        job_id,
+                        JobState.CANCELLED,
+                        0,
+                        None,
+                        out.at,
+                        "cancelled",
+                        None,
+                        "cancelled before it started",
+                    )
+                )
+            return
+        entry.cancelled = True
+        if entry.node_id is not None:
+            self._stop(entry, out)
+        else:
+            self._end(entry, JobState.CANCELLED, out, reason="cancelled", message="cancelled while it waited")
+
+    def _stop(self, entry: _Entry, out: _Commands) -> None:
+        if entry.node_id is not None:
+            entry.stop_sent_at = out.now
+            out.stop(entry.node_id, entry.current)
+
+    def _end(
+        self,
+        entry: _Entry,
+        state: JobState,
+        out: _Commands,
+        *,
+        reason: str | None = None,
+        report: AttemptReport | None = None,
+        message: str | None = None,
+        node_id: str | None = None,
+    ) -> None:
+        job_id = entry.spec.job_id
+        self._line.remove(job_id)
+        self._due.pop(job_id, None)
+        del self._jobs[job_id]
+        self._remember_end(job_id)
+        out.update(JobUpdate(job_id, state, entry.attempts, node_id, out.at, reason, report, message))
+
+    def _remember_end(self, job_id: str) -> None:
+        self._ended[job_id] = None
+        if len(self._ended) > REMEMBERED_ENDS:
+            self._ended.popitem(last=False)
+
+    # --- attempts -----------------------------------------------------------------------------------------------
+
+    def _attempt_ended(self, node: NodeRecord | None, report: AttemptReport, node_id: str, out: _Commands) -> None:
+        if node is not None:
+            node.held.pop(report.attempt, None)
+            node.uncertain.discard(report.attempt)
+            self._learn(node, report, out)
+        entry = self._jobs.get(report.attempt.job_id)
+        if entry is None:
+            return  # ended already, or not this group's
+        is_current = report.attempt == entry.current and entry.node_id == node_id
+        if report.outcome in INFRASTRUCTURE_OUTCOMES:
+            if is_current:
+                self._try_again(entry, report, node_id, out)
+            return
+        if report.outcome is Outcome.CANCELLED and not entry.cancelled:
+            if is_current:  # killed for the grid's reasons, not the client's: it costs the job nothing
+                self._requeue(entry, out, charge=False)
+            return
+        if self.policy.retry.wants_another(entry.spec.pricer, report, entry.charged + 1) and not entry.cancelled:
+            if is_current:
+                entry.charged += 1
+                self._requeue(entry, out, charge=False)
+            return
+        # The first answer wins, be it of an attempt that was thought lost; a newer one is stopped.
+        if not is_current and entry.node_id is not None:
+            self._release(entry, out, stop=True)
+        # A leader before this one may have started more attempts than it could record.
+        entry.attempts = max(entry.attempts, report.attempt.number)
+        self._end(
+            entry,
+            final_state(report),
+            out,
+            reason="cancelled" if report.outcome is Outcome.CANCELLED else failure_reason(report),
+            report=report,
+            message=report.message,
+            node_id=node_id,
+        )
+
+    def _learn(self, node: NodeRecord, report: AttemptReport, out: _Commands) -> None:
+        entry = self._jobs.get(report.attempt.job_id)
+        pricer = entry.spec.pricer if entry else ""
+        policy = self.policy
+        if report.outcome is Outcome.CANNOT_START:
+            node.could_not_start(pricer, out.now, policy.probation_after, policy.probation_s)
+        elif report.outcome is Outcome.INFRASTRUCTURE:
+            node.failed(out.now, policy.probation_after, policy.probation_s)
+        elif report.outcome is not Outcome.LOST and report.outcome is not Outcome.CANCELLED:
+            node.succeeded(pricer)
+            if report.started_at is not None and report.ended_at is not None:
+                node.saw_duration((report.ended_at - report.started_at).total_seconds())
+
+    def _try_again(self, entry: _Entry, report: AttemptReport, node_id: str, out: _Commands) -> None:
+        """An attempt failed for the grid's reasons: run it elsewhere, unless it has had its attempts."""
+        entry.charged += 1
+        entry.lost += report.outcome is Outcome.LOST
+        entry.failed_on.add(node_id)
+        retry = self.policy.retry
+        exhausted = entry.charged >= retry.max_attempts or entry.attempts >= retry.hard_limit
+        if exhausted and not entry.cancelled:
+            reason, message = exhausted_reason(report, entry.charged, all_lost=entry.lost >= entry.charged)
+            self._end(entry, JobState.FAILED, out, reason=reason, report=report, message=message, node_id=node_id)
+            return
+        self._requeue(entry, out, charge=True)
+
+    def _requeue(self, entry: _Entry, out: _Commands, *, charge: bool) -> None:
+        """Put a job back in line whose attempt came to nothing, unless it is cancelled or has gone round too often."""
+        if entry.cancelled:
+            state, why, message = JobState.CANCELLED, "cancelled", "cancelled"
+        elif entry.attempts >= self.policy.retry.hard_limit:
+            state, why = JobState.FAILED, Outcome.INFRASTRUCTURE.value
+            message = f"gave up after {entry.attempts} attempts, most of which never ran"
+        else:
+            self._wait_again(entry, out, charge=charge)
+            return
+        self._end(entry, state, out, reason=why, message=message, node_id=entry.node_id)
+
+    def _wait_again(self, entry: _Entry, out: _Commands, *, charge: bool) -> None:
+        entry.node_id = None
+        job_id = entry.spec.job_id
+        out.update(JobUpdate(job_id, JobState.QUEUED, entry.attempts, None, out.at))
+        others = any(node.node_id not in entry.failed_on and node.healthy for node in self.nodes.values())
+        delay = 0.0 if others or not charge else self.policy.retry.delay_s(entry.charged)
+        if delay:
+            self._due[job_id] = out.now + delay
+            heappush(self._later, (out.now + delay, job_id))
+        else:
+            self._line.add(job_id, entry.spec.priority, first=True)
+
+    def _release(self, entry: _Entry, out: _Commands, *, stop: bool) -> None:
+        """Take a job's current attempt off the books of its node."""
+        if entry.node_id is None:
+            return
+        node = self.nodes.get(entry.node_id)
+        if node is not None:
+            node.held.pop(entry.current, None)
+            node.uncertain.discard(entry.current)
+            if stop:
+                out.stop(entry.node_id, entry.current)
+        entry.node_id = None
+
+    # --- nodes --------------------------------------------------------------------------------------------------
+
+    def _node_reported(
+        self, state: NodeState, reports: Iterable[AttemptReport], asked_at: float, out: _Commands
+    ) -> None:
+        node = self.nodes.get(state.node_id)
+        if node is not None and node.incarnation not in ("", state.incarnation):
+            self._lose_node(state.node_id, "its agent started anew", out)
+            node = None
+        if node is None:
+            node = self._new_node(state.node_id, state.incarnation, state.slots, out)
+        node.incarnation, node.slots, node.last_seen = state.incarnation, state.slots, out.now
+        node.healthy, node.why, node.address = state.healthy, state.why, state.address
+        for report in reports:
+            self._attempt_ended(node, report, state.node_id, out)
+        self._reconcile(node, state, asked_at, out)
+
+    def _new_node(self, node_id: str, incarnation: str, slots: int, out: _Commands) -> NodeRecord:
+        node = self.nodes[node_id] = NodeRecord(node_id, incarnation, slots, last_seen=out.now)
+        node.weight = self.policy.weights.get(node_id, 1.0)
+        node.draining = node_id in self._draining
+        return node
+
+    def _reconcile(self, node: NodeRecord, state: NodeState, asked_at: float, out: _Commands) -> None:
+        """Hold what is believed of a node against what it says it has."""
+        has = dict.fromkeys(state.running)
+        missing = [attempt for attempt, since in node.held.items() if attempt not in has and since < asked_at]
+        for attempt in missing:
+            certain = attempt not in node.uncertain
+            if certain:
+                lost = AttemptReport(attempt, Outcome.LOST, message=f"node {node.node_id} no longer knows the attempt")
+                self._attempt_ended(node, lost, node.node_id, out)
+                continue
+            del node.held[attempt]
+            node.uncertain.discard(attempt)
+            entry = self._jobs.get(attempt.job_id)
+            if entry is not None and entry.current == attempt and entry.node_id == node.node_id:
+                self._requeue(entry, out, charge=False)
+        node.uncertain -= has.keys()
+        node.foreign = 0
+        for attempt in has:
+            if attempt not in node.held:
+                self._adopt(node, attempt, out)
+                continue
+            entry = self._jobs.get(attempt.job_id)
+            if entry is not None and entry.cancelled and out.now - entry.stop_sent_at > STOP_AGAIN_S:
+                self._stop(entry, out)  # the first may have been lost, or have overtaken the hand-over
+
+    def _adopt(self, node: NodeRecord, attempt: AttemptId, out: _Commands) -> None:
+        """A node has an attempt that this leader did not hand over: keep it if its job has no other."""
+        entry = self._jobs.get(attempt.job_id)
+        if entry is not None and entry.node_id is None and attempt.number >= entry.attempts:
+            self._line.remove(attempt.job_id)
+            self._due.pop(attempt.job_id, None)
+            entry.attempts, entry.node_id = attempt.number, node.node_id
+            node.held[attempt] = out.now
+            out.update(JobUpdate(attempt.job_id, JobState.RUNNING, attempt.number, node.node_id, out.at))
+            return
+        node.foreign += 1
+        if entry is not None or attempt.job_id in self._ended:
+            out.stop(node.node_id, attempt)
+
+    def _hand_over_ended(self, node_id: str, attempts: Iterable[AttemptId], arrived: bool, out: _Commands) -> None:
+        node = self.nodes.get(node_id)
+        if node is None:
+            return
+        for attempt in attempts:
+            if attempt in node.held:
+                node.held[attempt] = out.now
+                if not arrived:
+                    node.uncertain.add(attempt)
+
+    def _lose_node(self, node_id: str, why: str, out: _Commands) -> None:
+        node = self.nodes.pop(node_id, None)
+        if node is None:
+            return
+        # A node starts attempts in the order of arrival, so only the first ones can have been running; the others
+        # were still waiting on it, and their jobs are not to blame for whatever took the node down.
+        suspects = 2 * max(1, node.slots)
+        for position, attempt in enumerate(list(node.held)):
+            entry = self._jobs.get(attempt.job_id)
+            if entry is None or entry.current != attempt or entry.node_id != node_id:
+                continue
+            if position < suspects:
+                lost = AttemptReport(attempt, Outcome.LOST, message=f"node {node_id} was lost: {why}")
+                self._try_again(entry, lost, node_id, out)
+            else:
+                self._requeue(entry, out, charge=False)
+
+    # --- time and placement -------------------------------------------------------------------------------------
+
+    def _tick(self, out: _Commands) -> None:
+        while self._later and self._later[0][0] <= out.now:
+            due, job_id = heappop(self._later)
+            if self._due.get(job_id) == due:
+                del self._due[job_id]
+                self._line.add(job_id, self._jobs[job_id].spec.priority, first=True)
+        silent = [n.node_id for n in self.nodes.values() if out.now - n.last_seen > self.policy.node_timeout_s]
+        for node_id in silent:
+            self._lose_node(node_id, f"silent for more than {self.policy.node_timeout_s:g} s", out)
+
+    def _place(self, out: _Commands) -> None:
+        """Hand waiting jobs to nodes while there is room, most urgent first."""
+        if not self._line:
+            return
+        factor, left = self.policy.prefetch, len(self._line)
+        if self.policy.quota is not None:
+            factor = 0  # what waits on a node could start unseen, beyond the quota
+            left = self.policy.quota - sum(node.used for node in self.nodes.values())
+        nodes = with_room(self.nodes.values(), out.now, factor)
+        aside: list[_Entry] = []
+        while nodes and left > 0 and self._line and len(aside) < 64:
+            entry = self._jobs[self._line.pop()]
+            node = self._pick(nodes, entry, out.now)
+            if node is None:
+                aside.append(entry)
+                continue
+            self._start(entry, node, out)
+            left -= 1
+            if node.room(out.now, factor) == 0:
+                nodes.remove(node)
+        for entry in reversed(aside):
+            self._line.add(entry.spec.job_id, entry.spec.priority, first=True)
+
+    def _pick(self, nodes: list[NodeRecord], entry: _Entry, now: float) -> NodeRecord | None:
+        """A node with room, one on which the job has not failed where there is any; None: better to wait for it."""
+        pricer = entry.spec.pricer
+        if not entry.failed_on and not any(node.blocked for node in nodes):
+            return self._choose(nodes)
+        fresh = [n for n in nodes if n.node_id not in entry.failed_on and not n.is_blocked(pricer, now)]
+        if fresh:
+            return self._choose(fresh)
+        waiting_helps = any(
+            n.node_id not in entry.failed_on and not n.is_blocked(pricer, now) and n.state(now) == "ok"
+            for n in self.nodes.values()
+        )
+        return None if waiting_helps else self._choose(nodes)
+
+    def _start(self, entry: _Entry, node: NodeRecord, out: _Commands) -> None:
+        entry.attempts += 1
+        entry.node_id = node.node_id
+        node.held[entry.current] = PENDING
+        out.start(node.node_id, AttemptOrder(entry.current, entry.spec))
+        out.update(JobUpdate(entry.spec.job_id, JobState.RUNNING, entry.attempts, node.node_id, out.at))
+
+
+class _Commands:
+    """Collects commands, joined by kind and node; only a job's latest update is kept."""
+
+    def __init__(self, now: float) -> None:
+        self.now = now
+        self.at = datetime.fromtimestamp(now, UTC)
+        self._starts: dict[str, list[AttemptOrder]] = {}
+        self._stops: dict[str, list[AttemptId]] = {}
+        self._updates: dict[str, JobUpdate] = {}
+
+    def start(self, node_id: str, order: AttemptOrder) -> None:
+        self._starts.setdefault(node_id, []).append(order)
+
+    def stop(self, node_id: str, attempt: AttemptId) -> None:
+        self._stops.setdefault(node_id, []).append(attempt)
+
+    def update(self, update: JobUpdate) -> None:
+        self._updates[update.job_id] = update
+
+    def commands(self) -> list[Command]:
+        """Writes first, so that they are under way before anything starts."""
+        out: list[Command] = []
+        if self._updates:
+            out.append(WriteUpdates(tuple(self._updates.values())))
+        out += [StopAttempts(node_id, tuple(ids)) for node_id, ids in self._stops.items()]
+        out += [StartAttempts(node_id, tuple(orders)) for node_id, orders in self._starts.items()]
+        return out

@@ -1,0 +1,46 @@
+"""When a job is run again, and what is said when it is not."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from raygrid.models import AttemptReport, Outcome
+
+
+@dataclass(frozen=True, slots=True)
+class RetryPolicy:
+    """Limits of running a job again.
+
+    Attributes:
+        max_attempts: attempts that count: those that failed for the grid's reasons or with a retried exit code.
+        retry_exit_codes: by pricer, exit codes that ask for another attempt.
+    """
+
+    max_attempts: int = 3
+    retry_exit_codes: Mapping[str, frozenset[int]] = field(default_factory=dict)
+
+    @property
+    def hard_limit(self) -> int:
+        """Attempts of any kind after which a job ends in any case."""
+        return 4 * self.max_attempts
+
+    def wants_another(self, pricer: str, report: AttemptReport, charged: int) -> bool:
+        """Whether the pricer's own exit code asks for another attempt, and one is left."""
+        codes = self.retry_exit_codes.get(pricer, frozenset())
+        return report.outcome is Outcome.EXITED and report.exit_code in codes and charged < self.max_attempts
+
+    def delay_s(self, charged: int) -> float:
+        """Seconds to wait before trying again where the job has already failed on every node."""
+        return float(min(0.2 * 2 ** (charged - 1), 10.0))
+
+
+def exhausted_reason(report: AttemptReport, charged: int, *, all_lost: bool) -> tuple[str, str]:
+    """The reason and the sentence for a job that has had all its attempts."""
+    if all_lost:
+        return (
+            "poison",
+            f"its node was lost in each of {charged} attempts; the job itself is the likely cause",
+        )
+    last = report.message or report.outcome.value
+    return report.outcome.value, f"gave up after {charged} attempts; the last one: {last}"

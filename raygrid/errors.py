@@ -1,0 +1,135 @@
+"""Every error that raygrid raises on purpose.
+
+    RaygridError
+    ├── SettingsError            a setting is wrong or missing; says which and what to write
+    ├── InvalidRequestError      the request itself is wrong; sending it again will not help
+    │   ├── UnknownPricerError
+    │   ├── UnknownDataError
+    │   └── TooLargeError
+    ├── ConflictError            the jobId exists with another input, pricer or args
+    ├── NotAuthorizedError       no API key, or a wrong one
+    ├── JobNotFoundError
+    ├── NotFinishedError         the result is not there yet
+    ├── ResultExpiredError       the result was removed when its retention ended
+    ├── JobFailedError           the pricer answered with a failure
+    ├── JobCancelledError
+    ├── BusyError                a queue is full, or no group can take the job now; try again later
+    │   └── UnavailableError     a part of the grid cannot be reached now
+    ├── WaitTimeoutError         the wait ended before the job did; the job goes on
+    ├── ConnectionFailedError    the grid did not answer the client
+    ├── StaleTermError           a leader of an old term tried to write
+    └── BlobNotFoundError        bytes that should be in the blob store are not
+
+Each message says what happened, to which job, node or group, and what to do.
+"""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import Any
+
+
+class RaygridError(Exception):
+    """Base of all errors of raygrid."""
+
+
+class SettingsError(RaygridError):
+    """A setting is wrong or missing."""
+
+
+class InvalidRequestError(RaygridError):
+    """The request is wrong as it stands; sending it again will not help."""
+
+
+class UnknownPricerError(InvalidRequestError):
+    """No pricer of that name is configured."""
+
+
+class UnknownDataError(InvalidRequestError):
+    """No shared data of that name was stored."""
+
+
+class TooLargeError(InvalidRequestError):
+    """A body or a batch is over its limit."""
+
+
+class ConflictError(RaygridError):
+    """The jobId is taken by a job with another input, pricer, args or shared data."""
+
+
+class NotAuthorizedError(RaygridError):
+    """The request carries no API key, or one that the grid does not know."""
+
+
+class JobNotFoundError(RaygridError):
+    """The grid has no job or batch of that id."""
+
+
+class NotFinishedError(RaygridError):
+    """The job has not ended yet, so there is no result."""
+
+
+class ResultExpiredError(RaygridError):
+    """The result was removed when its retention ended."""
+
+
+class JobFailedError(RaygridError):
+    """The job ended as failed.
+
+    Attributes:
+        job_id: the job.
+        reason: stable word for the cause, such as `exit_code` or `timeout`.
+        exit_code: the pricer's exit code, if it exited.
+        stderr_tail: the end of the pricer's stderr.
+    """
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        job_id: str,
+        reason: str | None = None,
+        exit_code: int | None = None,
+        stderr_tail: str | None = None,
+    ) -> None:
+        super().__init__(message)
+        self.job_id = job_id
+        self.reason = reason
+        self.exit_code = exit_code
+        self.stderr_tail = stderr_tail
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Let it pass between processes with all it knows."""
+        return partial(type(self), job_id=self.job_id), self.args, self.__dict__
+
+
+class JobCancelledError(RaygridError):
+    """The job was cancelled, so it has no result."""
+
+
+class BusyError(RaygridError):
+    """The grid cannot take the job now; trying again after `retry_after_s` seconds is safe."""
+
+    def __init__(self, message: str, *, retry_after_s: float = 1.0) -> None:
+        super().__init__(message)
+        self.retry_after_s = retry_after_s
+
+
+class UnavailableError(BusyError):
+    """A part of the grid cannot be reached now; whether it acted on the call is unknown."""
+
+
+class WaitTimeoutError(RaygridError):
+    """The wait ended before the job did. The job goes on, and waiting again is safe."""
+
+
+class ConnectionFailedError(RaygridError):
+    """The grid did not answer in spite of retries."""
+
+
+class StaleTermError(RaygridError):
+    """A leader wrote with a term that is no longer the group's; it must step down."""
+
+
+class BlobNotFoundError(RaygridError):
+    """The blob store does not hold bytes that a job refers to."""

@@ -1,0 +1,93 @@
+"""A leader candidate as a Ray actor: the only file of this tier that knows Ray, through the links."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Sequence
+from uuid import uuid4
+
+from raygrid.config import GridSettings
+from raygrid.core.group import GroupPolicy, GroupState
+from raygrid.core.lease import Lease
+from raygrid.core.retry import RetryPolicy
+from raygrid.leader.dispatch import Leader
+from raygrid.leader.election import Candidate
+from raygrid.links import RayNodes
+from raygrid.models import JobSpec
+from raygrid.ports import LeaderReply
+from raygrid.store import SqlStore
+
+
+def group_policy(settings: GridSettings, group_id: str) -> GroupPolicy:
+    """What a group decides by, from the settings."""
+    group, placement = settings.groups.get(group_id), settings.placement
+    return GroupPolicy(
+        quota=group.quota if group else None,
+        placement=placement.policy,
+        weights=placement.weights,
+        prefetch=placement.prefetch,
+        probation_after=placement.probation_after,
+        probation_s=placement.probation_s,
+        node_timeout_s=placement.node_timeout_s,
+        window=placement.window,
+        retry=RetryPolicy(
+            placement.max_attempts,
+            {name: pricer.retry_exit_codes for name, pricer in settings.pricers.items()},
+        ),
+    )
+
+
+class LeaderActor:
+    """A candidate to lead a group, pinned to the group's rack by its custom resource."""
+
+    def __init__(self, group_id: str, settings: GridSettings) -> None:
+        self._group_id = group_id
+        self._settings = settings
+        self._store = SqlStore(settings.database_url)
+        self._candidate: Candidate | None = None
+        self._running: asyncio.Task[None] | None = None
+
+    async def open(self) -> None:
+        """Begin to stand for election; calling it again changes nothing."""
+        if self._running is not None:
+            return
+        self._candidate = Candidate(self._group_id, f"{self._group_id}/{uuid4().hex[:8]}", self._store, self._lead)
+        self._running = asyncio.get_running_loop().create_task(self._run(), name=f"candidate {self._group_id}")
+
+    async def _run(self) -> None:
+        assert self._candidate is not None
+        await self._store.open()
+        await self._candidate.run()
+
+    async def _lead(self, lease: Lease, over: Callable[[], None]) -> Leader:
+        group = self._settings.groups.get(self._group_id)
+        state = GroupState(
+            self._group_id, group_policy(self._settings, self._group_id), site=group.site if group else None
+        )
+        leader = Leader(lease, state, self._store, RayNodes(self._group_id, self._settings), over)
+        await leader.open()
+        return leader
+
+    async def _leader(self) -> Leader:
+        await self.open()  # a restarted actor begins with the first call it gets
+        assert self._candidate is not None
+        return self._candidate.leader
+
+    async def enqueue(self, jobs: Sequence[JobSpec]) -> None:
+        """See `LeaderLink.enqueue`."""
+        (await self._leader()).enqueue(jobs)
+
+    async def cancel(self, job_ids: Sequence[str]) -> None:
+        """See `LeaderLink.cancel`."""
+        (await self._leader()).cancel(job_ids)
+
+    async def changes(self, epoch: str, after: int, wait_s: float) -> LeaderReply:
+        """See `LeaderLink.changes`."""
+        return await (await self._leader()).changes(epoch, after, wait_s)
+
+    async def close(self) -> None:
+        """Step down and let go of the store."""
+        if self._running is not None:
+            self._running.cancel()
+            await asyncio.gather(self._running, return_exceptions=True)
+        await self._store.close()

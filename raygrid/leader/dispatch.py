@@ -1,0 +1,210 @@
+"""The leader at work: brings events to `GroupState` and carries its commands out.
+
+Decides nothing itself. It takes jobs from the parents' pokes and from scans of the store, keeps a conversation with
+every node of the group, writes through the outbox, and tells the parents what was committed.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import time
+from collections.abc import Callable, Iterable, Sequence
+from uuid import uuid4
+
+from raygrid.core.events import (
+    CancelRequested,
+    Event,
+    JobsArrived,
+    NodeDraining,
+    NodeLost,
+    StartAttempts,
+    StopAttempts,
+    Tick,
+    WriteUpdates,
+)
+from raygrid.core.group import GroupState
+from raygrid.core.lease import Lease
+from raygrid.errors import RaygridError
+from raygrid.leader.news import News
+from raygrid.leader.node_link import NodeConversation
+from raygrid.leader.outbox import Outbox
+from raygrid.models import JobSpec, JobUpdate, QueuedJob
+from raygrid.ports import JobChange, LeaderReply, NodeDirectory
+from raygrid.store import JobStore
+
+logger = logging.getLogger(__name__)
+
+TICK_S = 0.1
+SCAN_S = 1.0
+DISCOVER_S = 1.0
+SPARE_ROWS = 2_000  # a scan also meets jobs that were started but are not yet recorded as running
+
+
+def steady_clock() -> Callable[[], float]:
+    """Seconds since the epoch that never fall, whatever happens to the machine's clock."""
+    base = time.time() - time.monotonic()
+    return lambda: base + time.monotonic()
+
+
+class Leader:
+    """Leads one group for one term.
+
+    Args:
+        lease: the right to lead, with the term.
+        state: the group's state machine, fresh.
+        store: the job store.
+        directory: the group's nodes.
+        on_stale: called when somebody shows a newer term; the owner then closes this leader.
+    """
+
+    def __init__(
+        self,
+        lease: Lease,
+        state: GroupState,
+        store: JobStore,
+        directory: NodeDirectory,
+        on_stale: Callable[[], None],
+    ) -> None:
+        self._lease = lease
+        self._state = state
+        self._store = store
+        self._directory = directory
+        self._on_stale = on_stale
+        self._epoch = f"{lease.term}-{uuid4().hex[:8]}"
+        self._clock = steady_clock()
+        self._news = News()
+        self._outbox = Outbox(store, lease, self._committed, on_stale)
+        self._nodes: dict[str, NodeConversation] = {}
+        self._tasks: list[asyncio.Task[None]] = []
+        self._rescan = asyncio.Event()
+        self._beyond = 0  # queued jobs that are in the store only
+
+    # --- life ---------------------------------------------------------------------------------------------------
+
+    async def open(self) -> None:
+        """Take up what the store knows of the group, then begin."""
+        self._happened(JobsArrived(tuple(await self._store.running(self._lease.group_id))))
+        await self._scan()
+        loops = (self._outbox.run(), self._tick(), self._scan_forever(), self._discover_forever())
+        self._tasks = [asyncio.get_running_loop().create_task(loop) for loop in loops]
+
+    async def close(self) -> None:
+        """Stop at once; the store and the next leader have everything that matters."""
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        await asyncio.gather(*(node.close() for node in self._nodes.values()))
+        self._nodes.clear()
+
+    # --- what parents ask ---------------------------------------------------------------------------------------
+
+    def enqueue(self, jobs: Sequence[JobSpec]) -> None:
+        """Take jobs that a parent has just stored; those beyond the window stay in the store."""
+        self._arrived(QueuedJob(spec) for spec in jobs)
+
+    def cancel(self, job_ids: Sequence[str]) -> None:
+        """Cancel jobs whose cancelling the store knows."""
+        self._happened(CancelRequested(tuple(job_ids)))
+
+    def drain(self, node_id: str, draining: bool) -> None:
+        """Give a node no more work, or work again."""
+        self._happened(NodeDraining(node_id, draining))
+
+    async def changes(self, epoch: str, after: int, wait_s: float) -> LeaderReply:
+        """Wait for committed changes; see `LeaderLink.changes`."""
+        if epoch == self._epoch:
+            await self._news.wait(after, wait_s)
+            changes, gap = self._news.after(after)
+        else:
+            changes, gap = (), True
+        capacity = self._state.capacity(self._clock(), queued=self._state.queued + self._beyond)
+        return LeaderReply(self._epoch, self._news.last, changes, gap, capacity)
+
+    # --- events in, commands out --------------------------------------------------------------------------------
+
+    def _happened(self, event: Event) -> None:
+        for command in self._state.handle(event, self._clock()):
+            match command:
+                case WriteUpdates(updates):
+                    self._outbox.put(updates)
+                case StartAttempts(node_id, orders):
+                    if node_id in self._nodes:
+                        self._nodes[node_id].start(orders)
+                case StopAttempts(node_id, attempts):
+                    if node_id in self._nodes:
+                        self._nodes[node_id].stop(attempts)
+        if self._beyond and self._state.wants_more:
+            self._rescan.set()
+
+    def _committed(self, updates: Sequence[JobUpdate]) -> None:
+        self._news.publish(JobChange(update.job_id, update.state) for update in updates)
+
+    def _arrived(self, jobs: Iterable[QueuedJob]) -> None:
+        # A job with a change under way is no news, however the store still has it.
+        fresh = tuple(job for job in jobs if job.spec.job_id not in self._outbox)
+        self._happened(JobsArrived(fresh))
+        if any(job.spec.job_id not in self._state and job.spec.job_id not in self._outbox for job in fresh):
+            self._beyond = max(self._beyond, 1)
+
+    # --- loops --------------------------------------------------------------------------------------------------
+
+    async def _tick(self) -> None:
+        while True:
+            await asyncio.sleep(TICK_S)
+            self._happened(Tick())
+
+    async def _scan_forever(self) -> None:
+        while True:
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self._rescan.wait(), SCAN_S)
+            self._rescan.clear()
+            try:
+                await self._scan()
+            except Exception:
+                logger.exception("group %s: cannot scan the job store; trying again", self._lease.group_id)
+                await asyncio.sleep(SCAN_S)
+
+    async def _scan(self) -> None:
+        """Take up queued jobs of the store that no poke has brought."""
+        if not self._state.wants_more:
+            return
+        limit = self._state.policy.window + SPARE_ROWS
+        found = await self._store.queued(self._lease.group_id, limit)
+        self._beyond = 0
+        self._arrived(found)
+        if len(found) == limit:
+            total = await self._store.count_queued(self._lease.group_id)
+            self._beyond = max(0, total - self._state.queued)
+
+    async def _discover_forever(self) -> None:
+        while True:
+            try:
+                await self._discover()
+            except RaygridError as error:
+                logger.warning("group %s: cannot look for nodes: %s", self._lease.group_id, error)
+            await asyncio.sleep(DISCOVER_S)
+
+    async def _discover(self) -> None:
+        found = await self._directory.nodes()
+        for node_id in self._nodes.keys() - found.keys():
+            await self._nodes.pop(node_id).close()
+            self._happened(NodeLost(node_id))
+        for node_id, link in found.items():
+            known = self._nodes.get(node_id)
+            if known is not None and known.link is link:
+                continue
+            if known is not None:
+                await known.close()
+            conversation = NodeConversation(
+                node_id,
+                link,
+                self._lease.term,
+                self._happened,
+                self._outbox.afterwards,
+                self._on_stale,
+                self._clock,
+            )
+            self._nodes[node_id] = conversation
+            conversation.open()

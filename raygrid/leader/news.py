@@ -1,0 +1,60 @@
+"""What a leader tells the parents: committed changes, numbered, and the group's load."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from collections.abc import Iterable
+
+from raygrid.ports import JobChange
+
+REMEMBERED = 20_000
+
+
+class News:
+    """The latest committed changes; parents wait here for the next ones."""
+
+    def __init__(self) -> None:
+        self._changes: deque[JobChange] = deque(maxlen=REMEMBERED)
+        self._last = 0
+        self._waiters: set[asyncio.Future[None]] = set()
+
+    @property
+    def last(self) -> int:
+        """Number of the latest change."""
+        return self._last
+
+    def publish(self, changes: Iterable[JobChange]) -> None:
+        """Tell of committed changes."""
+        before = self._last
+        for change in changes:
+            self._last += 1
+            self._changes.append(change)
+        if self._last > before:
+            for waiter in self._waiters:
+                if not waiter.done():
+                    waiter.set_result(None)
+            self._waiters.clear()
+
+    async def wait(self, after: int, wait_s: float) -> None:
+        """Wait until there is a change after a number, at most `wait_s`."""
+        if self._last > after or wait_s <= 0:
+            return
+        waiter: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._waiters.add(waiter)
+        try:
+            await asyncio.wait_for(waiter, wait_s)
+        except TimeoutError:
+            pass
+        finally:
+            self._waiters.discard(waiter)
+
+    def after(self, after: int) -> tuple[tuple[JobChange, ...], bool]:
+        """The changes after a number, and whether some of them are remembered no more."""
+        missing = self._last - after
+        if missing <= 0:
+            return (), False
+        if missing > len(self._changes):
+            return (), True
+        start = len(self._changes) - missing
+        return tuple(self._changes[i] for i in range(start, len(self._changes))), False

@@ -1,0 +1,145 @@
+"""One node as its leader talks to it: a poll that waits for reports, and one hand-over at a time."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable
+
+from raygrid.core.events import AttemptOrder, Event, HandOverEnded, NodeReported
+from raygrid.errors import RaygridError, StaleTermError
+from raygrid.models import AttemptId
+from raygrid.ports import NodeLink
+
+logger = logging.getLogger(__name__)
+
+POLL_S = 1.0
+PAUSE_S = 0.2
+
+
+class NodeConversation:
+    """Polls a node and sends it orders and stops, whatever gathers in one call.
+
+    Args:
+        node_id: the node.
+        link: how to reach it.
+        term: the leader's term.
+        happened: takes the events that come of it.
+        settle: `settle(action)` runs `action` once everything decided so far is committed.
+        stale: called when the node follows a newer term.
+        clock: seconds since the epoch, never falling.
+    """
+
+    def __init__(
+        self,
+        node_id: str,
+        link: NodeLink,
+        term: int,
+        happened: Callable[[Event], None],
+        settle: Callable[[Callable[[], None]], None],
+        stale: Callable[[], None],
+        clock: Callable[[], float],
+    ) -> None:
+        self.node_id = node_id
+        self.link = link
+        self._term = term
+        self._happened = happened
+        self._settle = settle
+        self._stale = stale
+        self._clock = clock
+        self._orders: list[AttemptOrder] = []
+        self._stops: list[AttemptId] = []
+        self._wake = asyncio.Event()
+        self._tasks: list[asyncio.Task[None]] = []
+        self._incarnation = ""
+        self._after = self._settled = 0
+
+    def open(self) -> None:
+        """Begin the conversation."""
+        loop = asyncio.get_running_loop()
+        self._tasks = [
+            loop.create_task(self._poll(), name=f"poll {self.node_id}"),
+            loop.create_task(self._send(), name=f"send {self.node_id}"),
+        ]
+
+    async def close(self) -> None:
+        """End it."""
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+
+    def start(self, orders: tuple[AttemptOrder, ...]) -> None:
+        """Hand attempts over soon."""
+        self._orders.extend(orders)
+        self._wake.set()
+
+    def stop(self, attempts: tuple[AttemptId, ...]) -> None:
+        """Have attempts killed soon."""
+        self._stops.extend(attempts)
+        self._wake.set()
+
+    async def _poll(self) -> None:
+        wait_s = 0.0
+        while True:
+            asked_at = self._clock()
+            try:
+                reply = await self.link.reports(self._term, self._after, self._settled, wait_s)
+            except StaleTermError:
+                self._stale()
+                return
+            except RaygridError as error:
+                # Silence is counted by the group's clock; here only keep asking.
+                logger.info("node %s did not answer a poll: %s", self.node_id, error)
+                await asyncio.sleep(PAUSE_S)
+                continue
+            wait_s = POLL_S
+            if reply.state.incarnation != self._incarnation:
+                self._incarnation = reply.state.incarnation
+                if self._after:
+                    # A new life of the agent numbers its reports anew: ask again, from the beginning.
+                    self._after = self._settled = 0
+                    wait_s = 0.0
+                    continue
+            self._after = reply.last
+            self._happened(NodeReported(reply.state, reply.reports, asked_at))
+            if reply.reports:
+                self._settle(self._settler(reply.state.incarnation, reply.last))
+
+    def _settler(self, incarnation: str, last: int) -> Callable[[], None]:
+        def settle() -> None:
+            if incarnation == self._incarnation:
+                self._settled = max(self._settled, last)
+
+        return settle
+
+    async def _send(self) -> None:
+        while True:
+            await self._wake.wait()
+            self._wake.clear()
+            orders, self._orders = self._orders, []
+            stops, self._stops = self._stops, []
+            try:
+                # Orders go first: a stop may be for one of them.
+                if orders:
+                    await self._hand_over(orders)
+                if stops:
+                    await self.link.stop(self._term, stops)
+            except StaleTermError:
+                self._stale()
+                return
+            except RaygridError as error:
+                logger.warning("node %s could not be told to stop %d attempts: %s", self.node_id, len(stops), error)
+                await asyncio.sleep(PAUSE_S)
+                self.stop(tuple(stops))
+
+    async def _hand_over(self, orders: list[AttemptOrder]) -> None:
+        attempts = tuple(order.attempt for order in orders)
+        try:
+            await self.link.start(self._term, orders)
+        except StaleTermError:
+            raise
+        except RaygridError as error:
+            logger.warning("node %s may not have got %d attempts: %s", self.node_id, len(attempts), error)
+            self._happened(HandOverEnded(self.node_id, attempts, arrived=False))
+        else:
+            self._happened(HandOverEnded(self.node_id, attempts, arrived=True))

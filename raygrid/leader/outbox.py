@@ -1,0 +1,90 @@
+"""A leader's writes to the job store: at most one transaction in flight, whatever gathers meanwhile in the next.
+
+A job's later change replaces its earlier one that is still waiting: a fast job costs one write, not two.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable, Sequence
+
+from raygrid.core.lease import Lease
+from raygrid.errors import StaleTermError
+from raygrid.models import JobUpdate
+from raygrid.store import JobStore
+
+logger = logging.getLogger(__name__)
+
+RETRY_S = 0.5
+
+
+class Outbox:
+    """Writes updates under a term; what the store does not take is tried again until it does, or the term is over.
+
+    Args:
+        store: the job store.
+        lease: whose term every write carries.
+        written: called with updates once they are committed.
+        stale: called when the store says that the term is over.
+    """
+
+    def __init__(
+        self,
+        store: JobStore,
+        lease: Lease,
+        written: Callable[[Sequence[JobUpdate]], None],
+        stale: Callable[[], None],
+    ) -> None:
+        self._store = store
+        self._lease = lease
+        self._written = written
+        self._stale = stale
+        self._updates: dict[str, JobUpdate] = {}
+        self._after: list[Callable[[], None]] = []
+        self._in_flight: dict[str, JobUpdate] = {}
+        self._wake = asyncio.Event()
+
+    def __contains__(self, job_id: object) -> bool:
+        """Whether a change of this job is not committed yet."""
+        return job_id in self._updates or job_id in self._in_flight
+
+    def put(self, updates: Sequence[JobUpdate]) -> None:
+        """Write these soon."""
+        for update in updates:
+            self._updates[update.job_id] = update
+        self._wake.set()
+
+    def afterwards(self, action: Callable[[], None]) -> None:
+        """Do something once everything put so far is committed."""
+        self._after.append(action)
+        self._wake.set()
+
+    async def run(self) -> None:
+        """Write until cancelled."""
+        while True:
+            await self._wake.wait()
+            self._wake.clear()
+            self._in_flight, self._updates = self._updates, {}
+            actions, self._after = self._after, []
+            if not await self._write(tuple(self._in_flight.values())):
+                return
+            written, self._in_flight = self._in_flight, {}
+            self._written(tuple(written.values()))
+            for action in actions:
+                action()
+
+    async def _write(self, updates: Sequence[JobUpdate]) -> bool:
+        while updates:
+            try:
+                await self._store.record(self._lease.group_id, self._lease.term, updates)
+            except StaleTermError:
+                self._stale()
+                return False
+            except Exception:
+                # The store may be away for a while; what was decided must reach it, or the next leader finds it anew.
+                logger.exception("group %s: the job store did not take a write; trying again", self._lease.group_id)
+                await asyncio.sleep(RETRY_S)
+            else:
+                return True
+        return True

@@ -1,0 +1,259 @@
+"""The only place where one tier calls another: Ray actor handles behind the ports.
+
+Every call has a timeout, and Ray's errors become raygrid's here. Actors are found by name; whoever needs one that is
+not there makes it, and Ray's `get_if_exists` lets racing makers meet in one actor.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from functools import partial
+from typing import Any, Generic, TypeVar
+
+import ray
+from ray.exceptions import ActorDiedError, GetTimeoutError, RayActorError, RayError, RayTaskError
+from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+
+from raygrid.config import GridSettings
+from raygrid.core.events import AttemptOrder
+from raygrid.errors import RaygridError, UnavailableError
+from raygrid.models import AttemptId, JobSpec
+from raygrid.ports import LeaderLink, LeaderReply, NodeLink, NodeReply
+
+logger = logging.getLogger(__name__)
+
+CALL_TIMEOUT_S = 5.0
+RESULTS_TIMEOUT_S = 2.0
+POLL_SLACK_S = 2.5
+# More than half of a node's share of its rack: two candidates of one group never share a node.
+CANDIDATE_SHARE = 0.51
+Answer = TypeVar("Answer")
+
+
+def namespace(settings: GridSettings) -> str:
+    """The Ray namespace of a grid's actors."""
+    return f"raygrid-{settings.name}"
+
+
+class ActorLink:
+    """An actor behind a port; `is_dead` once Ray says that it will not come back by itself."""
+
+    def __init__(self, what: str, actor: Any) -> None:
+        self._what = what
+        self.actor = actor
+        self.is_dead = False
+
+    async def _ask(self, reference: Awaitable[Answer], timeout_s: float = CALL_TIMEOUT_S) -> Answer:
+        try:
+            return await _call(self._what, reference, timeout_s)
+        except UnavailableError as error:
+            self.is_dead = isinstance(error.__cause__, ActorDiedError)
+            raise
+
+
+async def _call(what: str, reference: Awaitable[Answer], timeout_s: float) -> Answer:
+    """Await a call; its own errors come through, all else means that nobody knows."""
+    try:
+        return await asyncio.wait_for(asyncio.ensure_future(reference), timeout_s)
+    except RayTaskError as error:
+        if isinstance(error.cause, RaygridError):
+            raise error.cause from None
+        raise UnavailableError(f"{what} failed: {error.cause!r}") from error
+    except ActorDiedError as error:
+        raise UnavailableError(f"{what} failed: its actor is dead") from error
+    except (RayActorError, GetTimeoutError, RayError) as error:
+        raise UnavailableError(f"{what} failed: {type(error).__name__}") from error
+    except TimeoutError:
+        raise UnavailableError(f"{what} did not answer within {timeout_s:g} s") from None
+
+
+class RayNodeLink(ActorLink):
+    """A node agent actor."""
+
+    async def start(self, term: int, orders: Sequence[AttemptOrder]) -> None:
+        """See `NodeLink.start`."""
+        await self._ask(self.actor.start.remote(term, orders))
+
+    async def stop(self, term: int, attempts: Sequence[AttemptId]) -> None:
+        """See `NodeLink.stop`."""
+        await self._ask(self.actor.stop.remote(term, attempts))
+
+    async def reports(self, term: int, after: int, settled: int, wait_s: float) -> NodeReply:
+        """See `NodeLink.reports`."""
+        return await self._ask(self.actor.reports.remote(term, after, settled, wait_s), wait_s + POLL_SLACK_S)
+
+
+class RayLeaderLink(ActorLink):
+    """A leader actor."""
+
+    async def enqueue(self, jobs: Sequence[JobSpec]) -> None:
+        """See `LeaderLink.enqueue`."""
+        await self._ask(self.actor.enqueue.remote(jobs))
+
+    async def cancel(self, job_ids: Sequence[str]) -> None:
+        """See `LeaderLink.cancel`."""
+        await self._ask(self.actor.cancel.remote(job_ids))
+
+    async def changes(self, epoch: str, after: int, wait_s: float) -> LeaderReply:
+        """See `LeaderLink.changes`."""
+        return await self._ask(self.actor.changes.remote(epoch, after, wait_s), wait_s + POLL_SLACK_S)
+
+
+Link = TypeVar("Link", bound=ActorLink)
+
+
+class RayResultCaches:
+    """The result caches of node agents, found by the names that the leaders tell."""
+
+    def __init__(self, settings: GridSettings) -> None:
+        self._namespace = namespace(settings)
+        self._actors: dict[str, Any] = {}
+
+    async def results(self, address: str, key: str, job_ids: Sequence[str]) -> list[bytes | None]:
+        """See `ResultCaches.results`."""
+        actor: Any = self._actors.get(address)
+        try:
+            if actor is None:
+                actor = await asyncio.to_thread(ray.get_actor, address, self._namespace)
+                self._actors[address] = actor
+            return await _call(f"the cache of {address}", actor.results.remote(key, job_ids), RESULTS_TIMEOUT_S)
+        except (UnavailableError, ValueError, RayError):
+            # It is only a cache: the blob store has everything.
+            self._actors.pop(address, None)
+            return [None] * len(job_ids)
+
+
+def live_nodes() -> list[dict[str, Any]]:
+    """Ray's view of the live nodes."""
+    nodes: list[dict[str, Any]] = ray.nodes()  # type: ignore[no-untyped-call]  # Ray leaves it untyped
+    return [node for node in nodes if node["Alive"]]
+
+
+def node_names(nodes: Sequence[Mapping[str, Any]]) -> dict[str, str]:
+    """Ray node id by the node's name in the grid: its Ray name, told apart where two have the same."""
+    names: dict[str, str] = {}
+    for node in sorted(nodes, key=lambda node: str(node["NodeID"])):
+        name = str(node["NodeName"]).replace(":", "_").replace("/", "_")
+        if name in names:
+            name = f"{name}-{node['NodeID'][:6]}"
+        names[name] = node["NodeID"]
+    return names
+
+
+def groups_of(nodes: Sequence[Mapping[str, Any]], prefix: str) -> list[str]:
+    """The groups: every custom resource with the prefix that a live node carries."""
+    return sorted({name for node in nodes for name in node["Resources"] if name.startswith(prefix)})
+
+
+class _Actors(Generic[Link]):
+    """Actors by key, made when missing; a dead one is looked for (and made) again."""
+
+    def __init__(self) -> None:
+        self._links: dict[str, Link] = {}
+
+    async def get(self, key: str, find: Callable[[], Any], wrap: Callable[[Any], Link]) -> Link:
+        link = self._links.get(key)
+        if link is None or link.is_dead:
+            actor = await asyncio.to_thread(find)
+            link = self._links[key] = wrap(actor)
+        return link
+
+    def keep_only(self, keys: set[str]) -> None:
+        for key in self._links.keys() - keys:
+            del self._links[key]
+
+
+class RayNodes:
+    """The nodes of a group: every live Ray node that carries its resource gets an agent."""
+
+    def __init__(self, group_id: str, settings: GridSettings) -> None:
+        self._group_id = group_id
+        self._settings = settings
+        self._actors: _Actors[RayNodeLink] = _Actors()
+
+    async def nodes(self) -> Mapping[str, NodeLink]:
+        """See `NodeDirectory.nodes`."""
+        alive = await _ask_ray(live_nodes)
+        names = node_names(alive)
+        carriers = {node["NodeID"] for node in alive if node["Resources"].get(self._group_id, 0) > 0}
+        members = {name: node_id for name, node_id in names.items() if node_id in carriers}
+        keys = {f"{name}@{node_id}" for name, node_id in members.items()}
+        self._actors.keep_only(keys)
+        return {
+            name: await self._actors.get(
+                f"{name}@{node_id}", partial(self._agent, name, node_id), partial(RayNodeLink, f"node {name}")
+            )
+            for name, node_id in members.items()
+        }
+
+    def _agent(self, name: str, node_id: str) -> Any:
+        from raygrid.node.actor import NodeAgentActor  # noqa: PLC0415 - only who makes agents needs their code
+
+        address = f"agent:{name}:{node_id}"
+        options = {
+            "name": address,
+            "namespace": namespace(self._settings),
+            "get_if_exists": True,
+            "lifetime": "detached",
+            "max_restarts": -1,
+            "max_task_retries": 0,
+            "num_cpus": 0,
+            "max_concurrency": 100,
+            "enable_task_events": False,
+            # An agent lives and dies with its Ray node; a node that comes back is a new one, with a new agent.
+            "scheduling_strategy": NodeAffinitySchedulingStrategy(node_id, soft=False),
+        }
+        return ray.remote(NodeAgentActor).options(**options).remote(name, self._settings.without_keys, address)
+
+
+class RayGroups:
+    """The groups of the grid: every custom resource with the configured prefix gets a leader."""
+
+    def __init__(self, settings: GridSettings) -> None:
+        self._settings = settings
+        self._actors: _Actors[RayLeaderLink] = _Actors()
+
+    async def groups(self) -> Mapping[str, LeaderLink]:
+        """See `GroupDirectory.groups`."""
+        alive = await _ask_ray(live_nodes)
+        groups = groups_of(alive, self._settings.group_prefix)
+        self._actors.keep_only(set(groups))
+        return {
+            group_id: await self._actors.get(
+                group_id,
+                partial(self._candidate, group_id),
+                partial(RayLeaderLink, f"the leader of group {group_id}"),
+            )
+            for group_id in groups
+        }
+
+    def _candidate(self, group_id: str) -> Any:
+        from raygrid.leader.actor import LeaderActor  # noqa: PLC0415 - only who makes leaders needs their code
+
+        options = {
+            "name": f"leader:{group_id}",
+            "namespace": namespace(self._settings),
+            "get_if_exists": True,
+            "lifetime": "detached",
+            "max_restarts": -1,
+            "max_task_retries": 0,
+            "num_cpus": 0,
+            "resources": {group_id: CANDIDATE_SHARE},
+            "max_concurrency": 1_000,
+            "enable_task_events": False,
+        }
+        return ray.remote(LeaderActor).options(**options).remote(group_id, self._settings.without_keys)
+
+
+async def _ask_ray(question: Callable[[], Answer]) -> Answer:
+    try:
+        return await asyncio.wait_for(asyncio.to_thread(question), CALL_TIMEOUT_S)
+    except (RayError, TimeoutError, ConnectionError) as error:
+        raise UnavailableError(f"the Ray cluster did not say which nodes are alive: {error!r}") from error
+
+
+def machines() -> int:
+    """How many machines the cluster has: nodes of one machine share an address."""
+    return len({node["NodeManagerAddress"] for node in live_nodes()})

@@ -1,0 +1,259 @@
+"""The process that owns a grid on one machine: `python -m raygrid.local.supervisor`, settings on standard input.
+
+It starts a Ray head and further Ray nodes as its own children, deploys the parents, and waits. However it ends, its
+children end with it: the head is bound to it by Ray, the other nodes by the kernel (parent-death signal).
+"""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import fcntl
+import json
+import os
+import pickle
+import secrets
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+import urllib.request
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from raygrid.config import GridSettings
+from raygrid.errors import RaygridError, SettingsError
+from raygrid.local.grid_file import GridFile, start_time
+
+OBJECT_STORE_SLACK = 128 * 1024**2
+READY_S = 120.0
+NODE_S = 60.0
+_PR_SET_PDEATHSIG = 1
+
+
+def node_name(rack: int, node: int) -> tuple[str, str]:
+    """Group and node name by number: `rack-a`, `rack-a-1`."""
+    letters = ""
+    number = rack
+    while True:
+        letters = chr(ord("a") + number % 26) + letters
+        number = number // 26 - 1
+        if number < 0:
+            break
+    return f"rack-{letters}", f"rack-{letters}-{node + 1}"
+
+
+def prepare_environment() -> None:
+    """Ray's own settings for a grid on one machine; must be set before Ray is imported."""
+    os.environ.update(
+        RAY_USAGE_STATS_ENABLED="0",
+        RAY_enable_metrics_collection="0",
+        # Ray's ports are open to the machine's network: nobody gets in without this grid's own token.
+        RAY_AUTH_MODE="token",
+        RAY_AUTH_TOKEN=secrets.token_hex(32),
+        RAY_ROTATION_MAX_BYTES=str(32 * 1024**2),
+        RAY_SERVE_KV_TIMEOUT_S="5",
+        # Ray runs its workers, and so every pricer, at nice 15; here they are what the machine is for.
+        RAY_worker_niceness="0",
+    )
+
+
+class Supervisor:
+    """Everything that runs for one grid."""
+
+    def __init__(self, settings: GridSettings, racks: int, nodes: int) -> None:
+        self._settings = settings
+        self._places = [node_name(rack, node) for rack in range(racks) for node in range(nodes)]
+        # Ray puts Unix sockets below its directory, and their paths may not be long.
+        self._ray_dir = Path(tempfile.mkdtemp(prefix="raygrid-"))
+        self._nodes: list[subprocess.Popen[bytes]] = []
+        self._logs: list[int] = []
+        self._grid: GridFile | None = None
+        self.stop = threading.Event()
+
+    def listen(self) -> None:
+        """Stop on a signal instead of dying of it."""
+        for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+            signal.signal(number, lambda *_: self.stop.set())
+
+    def up(self) -> None:
+        """Start everything; returns when a job can be submitted."""
+        import ray  # noqa: PLC0415 - after its environment is set
+
+        from raygrid.parent.ingress import serve_here  # noqa: PLC0415
+
+        self._say("starting Ray")
+        group, name = self._places[0]
+        context: Any = ray.init(
+            address="local",
+            namespace="raygrid-supervisor",
+            num_cpus=os.cpu_count(),
+            resources={group: 1},
+            object_store_memory=self._object_store,
+            include_dashboard=False,
+            log_to_driver=False,
+            _node_name=name,
+            _temp_dir=str(self._ray_dir),
+        )
+        self.listen()  # Ray has put its own handlers in place
+        address = str(context.address_info["gcs_address"])
+        for group, name in self._places[1:]:
+            self._start_node(address, group, name)
+        self._say("starting the parents")
+        serve_here(self._settings)
+        self._say("waiting for leaders and nodes")
+        http = self._settings.http
+        host = "127.0.0.1" if http.host in ("0.0.0.0", "::") else http.host  # noqa: S104 - read, not bound
+        url = f"http://{f'[{host}]' if ':' in host else host}:{http.port}"
+        key = http.api_keys[0].key.get_secret_value() if http.api_keys else None
+        self._wait_ready(url, key)
+        started = start_time(os.getpid())
+        assert started is not None
+        self._grid = GridFile(url, os.getpid(), started, self._settings.name, self._settings.grid_dir, key, address)
+        self._grid.write()
+        self._say(f"up at {url}")
+
+    @property
+    def _object_store(self) -> int:
+        return self._settings.node.cache + OBJECT_STORE_SLACK
+
+    def _start_node(self, address: str, group: str, name: str) -> None:
+        """Start one more Ray node and wait for it: two at once are slower than one after the other."""
+        from raygrid.links import live_nodes  # noqa: PLC0415
+
+        self._say(f"starting node {name}")
+        command = [
+            *(sys.executable, "-m", "ray.scripts.scripts", "start", "--block"),
+            f"--address={address}",
+            f"--node-name={name}",
+            f"--resources={json.dumps({group: 1})}",
+            f"--num-cpus={os.cpu_count()}",
+            f"--object-store-memory={self._object_store}",
+            f"--temp-dir={self._ray_dir}",
+            "--include-log-monitor=false",
+        ]
+        log = os.open(self._settings.grid_dir / f"{name}.log", os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+        self._logs.append(log)
+        process = subprocess.Popen(
+            command,
+            stdin=subprocess.DEVNULL,
+            stdout=log,
+            stderr=log,
+            preexec_fn=_die_with_parent,  # noqa: PLW1509 - a few children, started before any thread of ours
+        )
+        self._nodes.append(process)
+        until = time.monotonic() + NODE_S
+        while not any(node["NodeName"] == name for node in live_nodes()):
+            if process.poll() is not None or time.monotonic() > until:
+                raise RaygridError(f"node {name} did not start; see {self._settings.grid_dir / f'{name}.log'}")
+            self._pause(0.1)
+
+    def _wait_ready(self, url: str, key: str | None) -> None:
+        """Wait until every node is in the grid."""
+        headers = {"Authorization": f"Bearer {key}"} if key else {}
+        until = time.monotonic() + READY_S
+        seen = 0
+        while time.monotonic() < until:
+            with contextlib.suppress(OSError, ValueError):
+                request = urllib.request.Request(f"{url}/nodes", headers=headers)  # noqa: S310 - our own URL
+                with urllib.request.urlopen(request, timeout=5) as answer:  # noqa: S310
+                    seen = sum(node["slots"] > 0 for node in json.load(answer)["nodes"])
+                if seen >= len(self._places):
+                    return
+            self._pause(0.1)
+        raise RaygridError(f"only {seen} of {len(self._places)} nodes came up within {READY_S:g} s")
+
+    def _pause(self, seconds: float) -> None:
+        if self.stop.wait(seconds):
+            raise RaygridError("told to stop while starting")
+
+    def down(self) -> None:
+        """End everything in order: parents first, then leaders, agents (which kill their pricers), and Ray."""
+        self._say("stopping")
+        if self._grid is not None:
+            self._grid.remove()
+        with contextlib.suppress(Exception):
+            self._end_actors()
+        for process in self._nodes:
+            process.terminate()
+        for process in self._nodes:
+            try:
+                process.wait(timeout=15)
+            except subprocess.TimeoutExpired:
+                process.kill()
+        with contextlib.suppress(Exception):
+            import ray  # noqa: PLC0415
+
+            ray.shutdown()
+        for log in self._logs:
+            os.close(log)
+        shutil.rmtree(self._ray_dir, ignore_errors=True)
+        self._say("stopped")
+
+    def _end_actors(self) -> None:
+        import ray  # noqa: PLC0415
+        from ray import serve  # noqa: PLC0415
+
+        from raygrid.links import namespace  # noqa: PLC0415
+
+        if not ray.is_initialized():
+            return
+        serve.shutdown()  # type: ignore[no-untyped-call]  # Ray leaves it untyped
+        names = ray.util.list_named_actors(all_namespaces=True)
+        ours = [each["name"] for each in names if each["namespace"] == namespace(self._settings)]
+        for prefix in ("leader:", "agent:"):
+            actors = [ray.get_actor(name, namespace(self._settings)) for name in ours if name.startswith(prefix)]
+            with contextlib.suppress(Exception):
+                ray.get([actor.close.remote() for actor in actors], timeout=15)
+            for actor in actors:
+                ray.kill(actor)
+
+    @staticmethod
+    def _say(what: str) -> None:
+        print(time.strftime("%H:%M:%S"), what, flush=True)  # standard output is this process's log
+
+
+def _die_with_parent() -> None:
+    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
+
+
+@contextlib.contextmanager
+def only_one(directory: Path) -> Iterator[None]:
+    """Hold the lock of a grid's directory: two supervisors would share a job store and work directories.
+
+    Raises:
+        SettingsError: another one holds it.
+    """
+    with (directory / "lock").open("w") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            raise SettingsError(f"another grid already uses {directory}; stop it or choose another --name") from None
+        yield
+
+
+def main() -> int:
+    """Run a grid until told to stop."""
+    settings, racks, nodes = pickle.load(sys.stdin.buffer)  # noqa: S301 - our own parent's pipe
+    prepare_environment()
+    try:
+        with only_one(settings.grid_dir):
+            supervisor = Supervisor(settings, racks, nodes)
+            supervisor.listen()
+            try:
+                supervisor.up()
+                supervisor.stop.wait()
+            finally:
+                supervisor.down()
+    except RaygridError as error:
+        print(f"error: {error}", flush=True)
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,287 @@
+"""The values that travel between the rooms of the grid: jobs, attempts, reports and updates.
+
+Only frozen dataclasses and enums live here: no behaviour, no I/O, nothing that knows Ray, SQL or HTTP.
+Every tier imports this module; it imports none of them.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from datetime import datetime
+from enum import StrEnum
+from typing import NamedTuple
+
+
+class JobState(StrEnum):
+    """Public state of a job. The legal moves are in `raygrid.core.lifecycle`."""
+
+    QUEUED = "queued"
+    RUNNING = "running"
+    DONE = "done"
+    FAILED = "failed"
+    CANCELLED = "cancelled"
+
+    @property
+    def is_terminal(self) -> bool:
+        """Whether no further move is possible."""
+        return self not in (JobState.QUEUED, JobState.RUNNING)
+
+
+class Outcome(StrEnum):
+    """How one attempt ended, as the node saw it."""
+
+    EXITED = "exited"  # the pricer ran and exited; its exit code tells
+    SIGNAL = "signal"  # the pricer died of a signal nobody of the grid sent
+    TIMEOUT = "timeout"  # killed at its wall-time limit
+    MEMORY_LIMIT = "memory_limit"  # killed for using more memory than allowed
+    OUTPUT_LIMIT = "output_limit"  # killed for writing more than allowed
+    BAD_OUTPUT = "bad_output"  # ran, but left something that cannot be a result
+    CANCELLED = "cancelled"  # killed because its job was cancelled
+    CANNOT_START = "cannot_start"  # the executable is missing or not executable on that node
+    INFRASTRUCTURE = "infrastructure"  # the grid failed it: full disk, blob store away, agent stopping
+    LOST = "lost"  # nobody knows: its node or agent went away
+
+
+# An outcome in this set says something about the node, not about the job: run it again elsewhere.
+INFRASTRUCTURE_OUTCOMES = frozenset({Outcome.CANNOT_START, Outcome.INFRASTRUCTURE, Outcome.LOST})
+
+
+class BlobSlice(NamedTuple):
+    """Where some bytes lie in the blob store: a whole blob or a part of one (a pack of many small ones).
+
+    Attributes:
+        key: key of the blob.
+        offset: first byte of the slice in the blob.
+        size: length of the slice, bytes.
+        digest: sha256 of the slice, hexadecimal.
+    """
+
+    key: str
+    offset: int
+    size: int
+    digest: str
+
+
+class SharedData(NamedTuple):
+    """A shared input (market data, say) as a job refers to it: its name at submit time and its content."""
+
+    name: str
+    digest: str
+    size: int
+
+
+class AttemptId(NamedTuple):
+    """One execution of a job on one node; attempts of a job are numbered from 1."""
+
+    job_id: str
+    number: int
+
+
+@dataclass(frozen=True, slots=True)
+class JobSpec:
+    """What a leader and a node need to know to run a job.
+
+    Attributes:
+        job_id: the client's id for the job.
+        pricer: name of a configured pricer.
+        version: the pricer's version when the job was submitted.
+        args: further arguments, put where the pricer's command says `{args}`.
+        priority: higher runs first; FIFO inside one priority.
+        filename: the input's name in the job directory; always a plain file name.
+        timeout_s: wall-time limit of one attempt, seconds; None for the pricer's own.
+        input: where the input lies; its key is empty while the input travels inline.
+        inline: the input itself where it is small, else None.
+        data: shared inputs, placed under `data/` in the job directory.
+    """
+
+    job_id: str
+    pricer: str
+    version: str
+    input: BlobSlice
+    filename: str = "input"
+    args: tuple[str, ...] = ()
+    priority: int = 0
+    timeout_s: float | None = None
+    inline: bytes | None = field(default=None, repr=False)
+    data: tuple[SharedData, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class NewJob:
+    """A job as a parent inserts it: its spec, where it was routed, and the fingerprint of the request.
+
+    Attributes:
+        spec: what to run.
+        group_id: the group chosen for it.
+        fingerprint: sha256 over input, pricer, args and shared data; two submits of one jobId must agree on it.
+        affinity: the client's key for hash routing, if any.
+        site: the client's site for topology routing, if any.
+    """
+
+    spec: JobSpec
+    group_id: str
+    fingerprint: str
+    affinity: str | None = None
+    site: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class QueuedJob:
+    """An unfinished job as a leader holds it: the spec, and what its attempts so far amount to.
+
+    Attributes:
+        spec: what to run.
+        attempts: attempts started so far.
+        node_id: where the latest attempt runs or ran; None before the first.
+        running: whether the store holds it as running.
+        cancel_requested: whether a client has asked to cancel it.
+    """
+
+    spec: JobSpec
+    attempts: int = 0
+    node_id: str | None = None
+    running: bool = False
+    cancel_requested: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class AttemptReport:
+    """What a node reports of an attempt that has ended.
+
+    Attributes:
+        attempt: which attempt.
+        outcome: how it ended.
+        exit_code: the pricer's exit code, where it exited.
+        signal: the signal it died of, where it did.
+        message: one sentence for the client on anything but a clean exit.
+        stderr_tail: the end of stderr, decoded leniently.
+        result: the result ZIP; None where the attempt left none.
+        started_at: when the pricer was spawned (UTC).
+        ended_at: when it had ended (UTC).
+    """
+
+    attempt: AttemptId
+    outcome: Outcome
+    exit_code: int | None = None
+    signal: int | None = None
+    message: str | None = None
+    stderr_tail: str | None = None
+    result: BlobSlice | None = None
+    started_at: datetime | None = None
+    ended_at: datetime | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class JobUpdate:
+    """A change to a job that a leader writes to the job store.
+
+    `at` is the instant of the change (UTC): start of a running attempt, or end of the job.
+    """
+
+    job_id: str
+    state: JobState
+    attempts: int
+    node_id: str | None
+    at: datetime
+    reason: str | None = None
+    report: AttemptReport | None = None
+    message: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Job:
+    """A job as the store knows it; everything a client may ask about it.
+
+    `revision` orders all changes of all jobs: it rises with every change, and readers resume from it.
+    """
+
+    job_id: str
+    fingerprint: str
+    pricer: str
+    version: str
+    args: tuple[str, ...]
+    priority: int
+    affinity: str | None
+    site: str | None
+    timeout_s: float | None
+    filename: str
+    input: BlobSlice
+    data: tuple[SharedData, ...]
+    group_id: str
+    state: JobState
+    attempts: int
+    node_id: str | None
+    reason: str | None
+    message: str | None
+    exit_code: int | None
+    signal: int | None
+    stderr_tail: str | None
+    result: BlobSlice | None
+    cancel_requested: bool
+    revision: int
+    submitted_at: datetime
+    started_at: datetime | None
+    ended_at: datetime | None
+    purged_at: datetime | None
+
+
+@dataclass(frozen=True, slots=True)
+class NodeState:
+    """What a node says of itself in every reply.
+
+    Attributes:
+        node_id: the node's name in the grid.
+        incarnation: new with every life of the agent process.
+        slots: how many pricers it may run at once.
+        healthy: whether it can take work.
+        why: when it cannot, the reason for a person.
+        running: attempts it holds: waiting for a slot, running, or being published.
+        address: where parents reach its cached results; means nothing to a leader.
+    """
+
+    node_id: str
+    incarnation: str
+    slots: int
+    running: tuple[AttemptId, ...] = ()
+    healthy: bool = True
+    why: str | None = None
+    address: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class GroupCapacity:
+    """A group's load, as its leader tells the parents.
+
+    Attributes:
+        group_id: the group.
+        slots: slots of its live nodes, no more than the group's quota.
+        running: attempts that hold a slot.
+        queued: jobs that wait in the leader's queue.
+        nodes: one entry a node, for people.
+        site: the site the group belongs to, if configured.
+    """
+
+    group_id: str
+    slots: int
+    running: int
+    queued: int
+    nodes: tuple[NodeView, ...] = ()
+    site: str | None = None
+
+    @property
+    def free(self) -> int:
+        """Slots without an attempt; never below zero."""
+        return max(0, self.slots - self.running)
+
+
+@dataclass(frozen=True, slots=True)
+class NodeView:
+    """A node as its leader sees it; `state` is one of ok, draining, unhealthy, probation, lost."""
+
+    node_id: str
+    group_id: str
+    slots: int
+    running: int
+    state: str
+    why: str | None = None
+    address: str = ""

@@ -1,0 +1,71 @@
+"""The node agent as a Ray actor: the only file of this tier that knows Ray."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+from pathlib import Path
+
+import ray
+
+from raygrid.blobs import BlobStore
+from raygrid.config import GridSettings
+from raygrid.core.events import AttemptOrder
+from raygrid.models import AttemptId
+from raygrid.node.agent import NodeAgent
+from raygrid.ports import NodeReply
+
+GET_TIMEOUT_S = 5.0
+
+
+class ObjectStoreShelf:
+    """Keeps packs of results in Ray's object store. The agent owns them: when it dies they are gone, as a cache may."""
+
+    def put(self, data: bytes) -> object:
+        """Put a pack into the object store of this node."""
+        return ray.put(data)
+
+    def get(self, handle: object) -> bytes | None:
+        """Read it back; None where Ray had to drop it."""
+        try:
+            data: bytes = ray.get(handle, timeout=GET_TIMEOUT_S)  # type: ignore[call-overload]  # a handle is opaque to the cache
+        except ray.exceptions.RayError:
+            return None
+        return data
+
+
+class NodeAgentActor:
+    """One per Ray node of a group; named after it."""
+
+    def __init__(self, node_id: str, settings: GridSettings, address: str) -> None:
+        root = settings.grid_dir / "nodes" / node_id
+        self._agent = NodeAgent(
+            node_id,
+            Path(root),
+            dict(settings.pricers),
+            settings.node,
+            BlobStore(settings.blobs_url),
+            ObjectStoreShelf(),
+            address,
+        )
+        self._agent.open()
+
+    async def start(self, term: int, orders: Sequence[AttemptOrder]) -> None:
+        """See `NodeLink.start`."""
+        self._agent.start(term, orders)
+
+    async def stop(self, term: int, attempts: Sequence[AttemptId]) -> None:
+        """See `NodeLink.stop`."""
+        self._agent.stop(term, attempts)
+
+    async def reports(self, term: int, after: int, settled: int, wait_s: float) -> NodeReply:
+        """See `NodeLink.reports`."""
+        return await self._agent.reports(term, after, settled, wait_s)
+
+    async def results(self, key: str, job_ids: Sequence[str]) -> list[bytes | None]:
+        """See `ResultCaches.results`."""
+        return await asyncio.to_thread(self._agent.results, key, job_ids)
+
+    async def close(self) -> None:
+        """End everything this agent started."""
+        await asyncio.to_thread(self._agent.close)

@@ -1,0 +1,257 @@
+"""The node agent: accepts attempts, runs them in as many threads as it has slots, and reports their ends.
+
+Plain Python: threads for the work, one method to wait for reports from an event loop. `actor.py` gives it to Ray.
+Reports are numbered and kept until the leader has committed them, so that a leader that asks anew misses none.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import subprocess
+import threading
+from collections import OrderedDict, deque
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+
+from uuid_utils import uuid4
+
+from raygrid.blobs import BlobStore
+from raygrid.config import Node, Pricer
+from raygrid.core.events import AttemptOrder
+from raygrid.errors import StaleTermError
+from raygrid.models import INFRASTRUCTURE_OUTCOMES, AttemptId, AttemptReport, NodeState, Outcome
+from raygrid.node import reaper
+from raygrid.node.cache import LocalShelf, ResultCache, Shelf
+from raygrid.node.processes import become_subreaper, kill_marked
+from raygrid.node.publisher import Publisher
+from raygrid.node.runner import Runner
+from raygrid.node.shared_data import SharedDataCache
+from raygrid.node.watchdog import Watchdog
+from raygrid.node.workspace import Workspace
+from raygrid.ports import NodeReply
+
+MOST_WAITING = 4_096
+REMEMBERED = 10_000
+DISK_RESERVE = 64 * 1024**2
+
+
+class NodeAgent:
+    """Runs attempts on one node.
+
+    Args:
+        node_id: the node's name in the grid.
+        root: directory of this node's work; nobody else uses it.
+        pricers: the configured pricers.
+        settings: slots, cache sizes, grace.
+        blobs: where inputs come from and results go.
+        shelf: where cached results are kept.
+        address: where parents reach this agent.
+    """
+
+    def __init__(
+        self,
+        node_id: str,
+        root: Path,
+        pricers: dict[str, Pricer],
+        settings: Node,
+        blobs: BlobStore,
+        shelf: Shelf | None = None,
+        address: str = "",
+    ) -> None:
+        self._address = address
+        self.node_id = node_id
+        self.incarnation = uuid4().hex
+        self.slots = settings.slots or os.cpu_count() or 1
+        self._root = root
+        self._pricers = pricers
+        self._settings = settings
+        self._blobs = blobs
+        self._mark_prefix = f"{root}|{self.incarnation}|"
+        self._places = Workspace(root, self.incarnation)
+        self._cache = ResultCache(shelf or LocalShelf(), settings.cache)
+        self._publisher = Publisher(node_id, blobs, self._cache, self._deliver, lambda: bool(self._waiting))
+        self._watchdog = Watchdog(self._mark_prefix, settings.kill_grace_s, self._look_after_health)
+        self._lock = threading.Lock()
+        self._work = threading.Condition(self._lock)
+        self._waiting: OrderedDict[AttemptId, AttemptOrder] = OrderedDict()
+        self._held: dict[str, list[AttemptId]] = {}  # by job: the attempt that runs, then those that share its end
+        self._reports: deque[tuple[int, AttemptReport]] = deque()
+        self._recent: OrderedDict[str, AttemptReport] = OrderedDict()
+        self._last = 0
+        self._term = 0
+        self._closing = False
+        self._why_unhealthy: str | None = None
+        self._news: asyncio.Event | None = None
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._threads: list[threading.Thread] = []
+        self._reaper: subprocess.Popen[bytes] | None = None
+
+    # --- life ---------------------------------------------------------------------------------------------------
+
+    def open(self) -> None:
+        """Clear what an earlier life left, then begin to work."""
+        become_subreaper()
+        kill_marked(lambda mark: mark.startswith(f"{self._root}|") and not mark.startswith(self._mark_prefix))
+        self._places.open()
+        shared = SharedDataCache(self._places.shared, self._blobs, self._settings.data_cache)
+        runner = Runner(
+            self.node_id, self._pricers, self._blobs, self._places, shared, self._watchdog, self._mark_prefix
+        )
+        self._reaper = reaper.start(self._mark_prefix, self._places.jobs)
+        self._watchdog.start({self._reaper.pid})
+        self._publisher.start()
+        for number in range(self.slots):
+            thread = threading.Thread(target=self._slot, args=(runner,), name=f"raygrid-slot-{number}", daemon=True)
+            thread.start()
+            self._threads.append(thread)
+
+    def close(self) -> None:
+        """Kill what runs, report it as not answered, and end every thread and helper."""
+        with self._work:
+            self._closing = True
+            self._waiting.clear()
+            self._work.notify_all()
+        for running in self._watchdog.all():
+            running.stop(Outcome.CANCELLED, "the node agent is stopping", 0)
+        for thread in self._threads:
+            thread.join(timeout=10)
+        self._publisher.close()
+        self._watchdog.close()
+        if self._reaper is not None and self._reaper.stdin is not None:
+            self._reaper.stdin.close()
+            self._reaper.wait(timeout=30)
+
+    def _slot(self, runner: Runner) -> None:
+        while True:
+            with self._work:
+                while not self._waiting and not self._closing:
+                    self._work.wait()
+                if self._closing:
+                    return
+                _, order = self._waiting.popitem(last=False)
+            self._publisher.put(runner.run(order))
+
+    # --- what leaders ask ---------------------------------------------------------------------------------------
+
+    def start(self, term: int, orders: Sequence[AttemptOrder]) -> None:
+        """Accept attempts; see `NodeLink.start`.
+
+        Raises:
+            StaleTermError: the order is that of a leader that leads no more.
+        """
+        answered: list[AttemptReport] = []
+        with self._work:
+            self._accept_term(term)
+            for order in orders:
+                attempt = order.attempt
+                known = self._held.get(attempt.job_id)
+                if known is not None:
+                    # The job is here already, under this attempt or one thought lost: it runs once, and each attempt
+                    # gets the answer.
+                    if attempt not in known:
+                        known.append(attempt)
+                elif (recent := self._recent.get(attempt.job_id)) is not None:
+                    answered.append(replace(recent, attempt=attempt))
+                elif len(self._waiting) >= MOST_WAITING:
+                    message = f"node {self.node_id} has {MOST_WAITING} attempts waiting and takes no more"
+                    answered.append(AttemptReport(attempt, Outcome.INFRASTRUCTURE, message=message))
+                else:
+                    self._held[attempt.job_id] = [attempt]
+                    self._waiting[attempt] = order
+            self._work.notify(len(orders))
+            self._append(answered)
+
+    def stop(self, term: int, attempts: Sequence[AttemptId]) -> None:
+        """Kill attempts; see `NodeLink.stop`."""
+        with self._work:
+            self._accept_term(term)
+            gone = [attempt for attempt in attempts if self._waiting.pop(attempt, None) is not None]
+        self._deliver([AttemptReport(attempt, Outcome.CANCELLED, message="cancelled") for attempt in gone])
+        for attempt in attempts:
+            running = self._watchdog.find(attempt)
+            if running is not None:
+                running.stop(Outcome.CANCELLED, "cancelled", self._settings.kill_grace_s)
+
+    async def reports(self, term: int, after: int, settled: int, wait_s: float) -> NodeReply:
+        """Wait for reports; see `NodeLink.reports`."""
+        if self._news is None:
+            self._news, self._loop = asyncio.Event(), asyncio.get_running_loop()
+        with self._lock:
+            self._accept_term(term)
+            while self._reports and self._reports[0][0] <= settled:
+                self._reports.popleft()
+            if self._last <= after:
+                self._news.clear()
+        if wait_s > 0 and self._last <= after:
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self._news.wait(), wait_s)
+        with self._lock:
+            fresh = tuple(report for number, report in self._reports if number > after)
+            return NodeReply(self._state(), fresh, self._last)
+
+    def results(self, key: str, job_ids: Sequence[str]) -> list[bytes | None]:
+        """Cached results; see `ResultCaches.results`."""
+        return self._cache.get(key, job_ids)
+
+    def _accept_term(self, term: int) -> None:
+        if term < self._term:
+            raise StaleTermError(f"node {self.node_id} follows term {self._term}; an order of term {term} is void")
+        self._term = term
+
+    def _state(self) -> NodeState:
+        running = tuple(attempt for attempts in self._held.values() for attempt in attempts)
+        why = self._why_unhealthy
+        return NodeState(self.node_id, self.incarnation, self.slots, running, why is None, why, self._address)
+
+    # --- ends of attempts ---------------------------------------------------------------------------------------
+
+    def _deliver(self, reports: Sequence[AttemptReport]) -> None:
+        """Take reports of ended attempts (from the publisher's thread) and wake whoever waits for them."""
+        with self._lock:
+            for report in reports:
+                self._remember(report)
+                same_end = self._held.pop(report.attempt.job_id, [report.attempt])
+                self._append([replace(report, attempt=attempt) for attempt in same_end])
+
+    def _append(self, reports: Sequence[AttemptReport]) -> None:
+        if self._closing:
+            return
+        for report in reports:
+            self._last += 1
+            self._reports.append((self._last, report))
+        if reports and self._news is not None and self._loop is not None and not self._loop.is_closed():
+            self._loop.call_soon_threadsafe(self._news.set)
+
+    def _remember(self, report: AttemptReport) -> None:
+        """Keep an answer for a further attempt of the same job, unless that attempt is meant to answer anew."""
+        if report.outcome in INFRASTRUCTURE_OUTCOMES or report.outcome is Outcome.CANCELLED:
+            return
+        if report.exit_code not in (None, 0) and any(
+            report.exit_code in pricer.retry_exit_codes for pricer in self._pricers.values()
+        ):
+            return
+        self._recent[report.attempt.job_id] = report
+        if len(self._recent) > REMEMBERED:
+            self._recent.popitem(last=False)
+
+    # --- health -------------------------------------------------------------------------------------------------
+
+    def _look_after_health(self) -> None:
+        """Once a second, from the watchdog: can this node still do its work?"""
+        why = None
+        try:
+            free = self._places.free_bytes()
+            if free < DISK_RESERVE:
+                why = f"its disk is nearly full: {free} bytes free at {self._root}"
+        except OSError as error:
+            why = f"its work directory {self._root} cannot be used: {error}"
+        if why is None and self._publisher.trouble is not None:
+            try:
+                self._blobs.put_now(f"uploads/probe-{self.node_id}", b"")
+                self._publisher.trouble = None
+            except Exception as error:  # obstore's errors have no common base
+                why = f"the blob store does not take results: {error}"
+        self._why_unhealthy = why

@@ -1,0 +1,89 @@
+"""The hot cache of results, by jobId: bounded in bytes, least recently used out.
+
+Results are kept in the packs in which they were stored, so that keeping a thousand small ones costs one call. Where a
+pack is kept is the shelf's affair: the Ray object store in the grid, this process in tests.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections import OrderedDict
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+
+class Shelf(Protocol):
+    """Keeps bytes under a handle until the handle is dropped."""
+
+    def put(self, data: bytes) -> object:
+        """Keep bytes; the handle keeps them alive."""
+        ...
+
+    def get(self, handle: object) -> memoryview | bytes | None:
+        """The bytes, or None where they are gone: it is only a cache."""
+        ...
+
+
+class LocalShelf:
+    """Keeps bytes in this process."""
+
+    def put(self, data: bytes) -> object:
+        """Keep bytes."""
+        return data
+
+    def get(self, handle: object) -> bytes | None:
+        """The bytes."""
+        return handle if isinstance(handle, bytes) else None
+
+
+@dataclass(slots=True)
+class _Pack:
+    handle: object
+    size: int
+    job_ids: tuple[str, ...]
+
+
+class ResultCache:
+    """The latest results of this node."""
+
+    def __init__(self, shelf: Shelf, limit: int) -> None:
+        self._shelf = shelf
+        self._limit = limit
+        self._packs: OrderedDict[str, _Pack] = OrderedDict()
+        self._places: dict[str, tuple[str, int, int]] = {}
+        self._size = 0
+        self._lock = threading.Lock()
+
+    def add(self, key: str, data: bytes, parts: Sequence[tuple[str, int, int]]) -> None:
+        """Keep a pack: its blob key, its bytes, and for each job its id, offset and size."""
+        if len(data) > self._limit:
+            return
+        handle = self._shelf.put(data)
+        with self._lock:
+            self._packs[key] = _Pack(handle, len(data), tuple(job_id for job_id, _, _ in parts))
+            self._size += len(data)
+            for job_id, offset, size in parts:
+                self._places[job_id] = (key, offset, size)
+            while self._size > self._limit:
+                oldest_key, oldest = self._packs.popitem(last=False)
+                self._size -= oldest.size
+                for job_id in oldest.job_ids:
+                    if self._places.get(job_id, ("",))[0] == oldest_key:
+                        del self._places[job_id]
+
+    def get(self, key: str, job_ids: Sequence[str]) -> list[bytes | None]:
+        """Results of jobs that lie in the pack `key`; None for what is not here (any more)."""
+        with self._lock:
+            pack = self._packs.get(key)
+            if pack is None:
+                return [None] * len(job_ids)
+            self._packs.move_to_end(key)
+            places = [self._places.get(job_id) for job_id in job_ids]
+        data = self._shelf.get(pack.handle)
+        if data is None:
+            return [None] * len(job_ids)
+        return [
+            bytes(data[place[1] : place[1] + place[2]]) if place is not None and place[0] == key else None
+            for place in places
+        ]

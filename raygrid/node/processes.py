@@ -1,0 +1,104 @@
+"""Process trees: watching their limits, killing them whole, and finding those that outlived their time.
+
+A pricer leads a session of its own. Its children usually stay in that session; one that leaves it is found by the
+environment mark that every pricer gets and passes on. The agent makes itself a child subreaper, so that an orphaned
+descendant becomes its child. Linux only: everything is read from /proc.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import os
+import signal
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+MARK = "RAYGRID_ATTEMPT"
+_PR_SET_CHILD_SUBREAPER = 36
+_PAGE = os.sysconf("SC_PAGE_SIZE")
+
+
+def become_subreaper() -> None:
+    """Let orphaned descendants become this process's children, where they can be found and reaped."""
+    libc = ctypes.CDLL(None, use_errno=True)
+    if libc.prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0) != 0:
+        raise OSError(ctypes.get_errno(), "prctl(PR_SET_CHILD_SUBREAPER) failed")
+
+
+@dataclass(frozen=True, slots=True)
+class Process:
+    """One line of the process table."""
+
+    pid: int
+    parent: int
+    session: int
+    rss_bytes: int
+    is_zombie: bool
+
+
+def process_table() -> Iterator[Process]:
+    """All processes of this machine (or container) that can be read."""
+    for name in os.listdir("/proc"):
+        if not name.isdigit():
+            continue
+        try:
+            with open(f"/proc/{name}/stat", "rb") as file:
+                # The command name, in parentheses, may contain anything; the fields follow the last one.
+                fields = file.read().rpartition(b")")[2].split()
+        except OSError:
+            continue
+        yield Process(
+            pid=int(name),
+            parent=int(fields[1]),
+            session=int(fields[3]),
+            rss_bytes=int(fields[21]) * _PAGE,
+            is_zombie=fields[0] == b"Z",
+        )
+
+
+def mark_of(pid: int) -> str | None:
+    """The raygrid mark in a process's environment, if it has one that we may read."""
+    try:
+        with open(f"/proc/{pid}/environ", "rb") as file:
+            environment = file.read()
+    except OSError:
+        return None
+    prefix = MARK.encode() + b"="
+    for entry in environment.split(b"\0"):
+        if entry.startswith(prefix):
+            return entry[len(prefix) :].decode(errors="replace")
+    return None
+
+
+def signal_group(group: int, number: signal.Signals) -> bool:
+    """Signal a process group; False where it has no members left."""
+    try:
+        os.killpg(group, number)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        return True
+    return True
+
+
+def kill_marked(matches: Callable[[str], bool], *, rounds: int = 20) -> int:
+    """Kill every process whose mark matches, again until none is left, so that none escapes by forking.
+
+    Gives the number of processes killed.
+    """
+    killed = 0
+    me = os.getpid()
+    for _ in range(rounds):
+        found = [
+            p.pid
+            for p in process_table()
+            if p.pid != me and not p.is_zombie and (mark := mark_of(p.pid)) is not None and matches(mark)
+        ]
+        if not found:
+            break
+        for pid in found:
+            with contextlib.suppress(ProcessLookupError, PermissionError):
+                os.kill(pid, signal.SIGKILL)
+        killed += len(found)
+    return killed

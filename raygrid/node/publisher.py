@@ -1,0 +1,144 @@
+"""Stores results: small ones together in packs, large ones alone, before anything is said of them.
+
+One thread. Whatever finishes while a pack is being written goes into the next one, so that a blob, its flush to disk
+and its place in the cache are shared by as many results as the load asks for.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import queue
+import threading
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+
+from raygrid.blobs import BlobStore, new_result_key
+from raygrid.models import AttemptReport, BlobSlice, Outcome
+from raygrid.node.cache import ResultCache
+from raygrid.node.runner import Finished
+
+PACK_LIMIT = 8 * 1024**2
+# While attempts wait for a slot, results gather this long: nothing idles meanwhile, and every store, flush, report
+# and commit on their way is shared by more of them.
+GATHER_S = 0.03
+TRIES = 4
+
+
+class Publisher:
+    """Takes finished attempts, stores their ZIPs, hands the reports on. `close` ends its thread after the last one."""
+
+    def __init__(
+        self,
+        node_id: str,
+        blobs: BlobStore,
+        cache: ResultCache,
+        deliver: Callable[[Sequence[AttemptReport]], None],
+        is_saturated: Callable[[], bool],
+    ) -> None:
+        self._is_saturated = is_saturated
+        self._node_id = node_id
+        self._blobs = blobs
+        self._cache = cache
+        self._deliver = deliver
+        self._queue: queue.SimpleQueue[Finished | None] = queue.SimpleQueue()
+        self._thread = threading.Thread(target=self._work, name="raygrid-publisher", daemon=True)
+        self.trouble: str | None = None
+
+    def start(self) -> None:
+        """Begin."""
+        self._thread.start()
+
+    def close(self) -> None:
+        """Store what is there, then end."""
+        self._queue.put(None)
+        self._thread.join(timeout=30)
+
+    def put(self, finished: Finished) -> None:
+        """Hand over an attempt that has ended."""
+        self._queue.put(finished)
+
+    def _work(self) -> None:
+        open_ended = True
+        while open_ended:
+            batch, open_ended = self._gather()
+            if batch:
+                self._publish(batch)
+
+    def _gather(self) -> tuple[list[Finished], bool]:
+        """The next results to store together, and whether more may come after them."""
+        batch: list[Finished] = []
+        size = 0
+        next_one = self._queue.get()
+        until = time.monotonic() + GATHER_S
+        while next_one is not None:
+            batch.append(next_one)
+            size += next_one.zip.size if next_one.zip is not None and next_one.zip.data is not None else 0
+            if size > PACK_LIMIT:
+                return batch, True
+            left_s = until - time.monotonic() if self._is_saturated() else 0.0
+            try:
+                next_one = self._queue.get(timeout=left_s) if left_s > 0 else self._queue.get_nowait()
+            except queue.Empty:
+                return batch, True
+        return batch, False
+
+    def _publish(self, batch: list[Finished]) -> None:
+        reports = [each.report for each in batch if each.zip is None]
+        packed = [each for each in batch if each.zip is not None and each.zip.data is not None]
+        if packed:
+            reports += self._publish_pack(packed)
+        for each in batch:
+            if each.zip is not None and each.zip.path is not None:
+                reports.append(self._publish_file(each))
+        self._deliver(reports)
+
+    def _publish_pack(self, packed: list[Finished]) -> list[AttemptReport]:
+        key, offset = new_result_key(), 0
+        slices: list[BlobSlice] = []
+        for each in packed:
+            assert each.zip is not None
+            slices.append(BlobSlice(key, offset, each.zip.size, each.zip.digest))
+            offset += each.zip.size
+        data = b"".join(each.zip.data for each in packed if each.zip is not None and each.zip.data is not None)
+        problem = self._store(lambda: self._blobs.put_now(key, data))
+        if problem is not None:
+            return [self._lost_result(each.report, problem) for each in packed]
+        self._cache.add(
+            key,
+            data,
+            [(e.report.attempt.job_id, s.offset, s.size) for e, s in zip(packed, slices, strict=True)],
+        )
+        return [replace(each.report, result=piece) for each, piece in zip(packed, slices, strict=True)]
+
+    def _publish_file(self, finished: Finished) -> AttemptReport:
+        assert finished.zip is not None
+        assert finished.zip.path is not None
+        path, key = finished.zip.path, new_result_key()
+        try:
+            problem = self._store(lambda: self._blobs.put_file_now(key, path))
+        finally:
+            with contextlib.suppress(OSError):
+                path.unlink(missing_ok=True)
+        if problem is not None:
+            return self._lost_result(finished.report, problem)
+        return replace(finished.report, result=BlobSlice(key, 0, finished.zip.size, finished.zip.digest))
+
+    def _store(self, write: Callable[[], None]) -> str | None:
+        """Write with a few tries; gives what went wrong in the last one."""
+        for left in reversed(range(TRIES)):
+            try:
+                write()
+            except Exception as error:  # obstore's errors have no common base
+                self.trouble = f"the blob store does not take results: {error}"
+                if left:
+                    time.sleep(0.1 * 4 ** (TRIES - 1 - left))
+            else:
+                self.trouble = None
+                return None
+        return self.trouble
+
+    def _lost_result(self, report: AttemptReport, problem: str) -> AttemptReport:
+        """A pricer's answer that could not be stored is no answer: the job must run again."""
+        message = f"node {self._node_id} could not store the result: {problem}"
+        return AttemptReport(report.attempt, Outcome.INFRASTRUCTURE, message=message)

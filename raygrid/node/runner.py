@@ -1,0 +1,296 @@
+"""Runs one attempt: job directory, input, spawn, wait, result ZIP. Called from the agent's slot threads.
+
+The pricer is spawned from a thread, leads a session of its own, reads nothing, and prints into files, so that neither
+a full pipe nor a descendant that keeps one open can hang the job.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import resource
+import signal
+import subprocess
+import time
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+
+from raygrid.blobs import BlobStore
+from raygrid.config import Pricer
+from raygrid.core.events import AttemptOrder
+from raygrid.errors import BlobNotFoundError
+from raygrid.models import AttemptReport, JobSpec, Outcome
+from raygrid.node import result, workspace
+from raygrid.node.processes import MARK
+from raygrid.node.result import ResultZip
+from raygrid.node.shared_data import SharedDataCache
+from raygrid.node.watchdog import Running, Watchdog
+from raygrid.node.workspace import BadOutputError, JobDirectory, Workspace
+
+STDERR_TAIL = 4_000
+# What a pricer gets of the agent's own environment; secrets of the grid are not among it.
+PASSED_ON = (
+    "PATH",
+    "HOME",
+    "LANG",
+    "LC_ALL",
+    "TZ",
+    "TMPDIR",
+    "USER",
+    "LOGNAME",
+    "LD_LIBRARY_PATH",
+    "VIRTUAL_ENV",
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Finished:
+    """An attempt that has ended on this node, with its ZIP (if any) not yet stored."""
+
+    report: AttemptReport
+    zip: ResultZip | None = None
+
+
+def command_line(pricer: Pricer, spec: JobSpec, input_path: Path, directory: JobDirectory) -> list[str]:
+    """The words of the command, placeholders filled in; never passed through a shell."""
+    values = {
+        "input": str(input_path),
+        "output_dir": str(directory.path),
+        "data_dir": str(directory.data),
+        "job_id": spec.job_id,
+    }
+    words: list[str] = []
+    for word in pricer.command:
+        if word == "{args}":
+            words.extend(spec.args)
+        else:
+            words.append(word.format_map(values))
+    return words
+
+
+class Runner:
+    """Runs attempts on this node; safe to call from many threads."""
+
+    def __init__(
+        self,
+        node_id: str,
+        pricers: dict[str, Pricer],
+        blobs: BlobStore,
+        places: Workspace,
+        shared: SharedDataCache,
+        watchdog: Watchdog,
+        mark_prefix: str,
+    ) -> None:
+        self._node_id = node_id
+        self._pricers = pricers
+        self._blobs = blobs
+        self._places = places
+        self._shared = shared
+        self._watchdog = watchdog
+        self._mark_prefix = mark_prefix
+        self._environment = {name: os.environ[name] for name in PASSED_ON if name in os.environ}
+
+    def run(self, order: AttemptOrder) -> Finished:
+        """Run an attempt to its end; every failure becomes a report, none is raised."""
+        attempt, spec = order.attempt, order.spec
+        pricer = self._pricers.get(spec.pricer)
+        if pricer is None:
+            message = f"node {self._node_id} has no pricer {spec.pricer!r} in its settings; restart it with the grid's"
+            return Finished(AttemptReport(attempt, Outcome.CANNOT_START, message=message))
+        try:
+            directory = self._places.create(attempt)
+        except OSError as error:
+            return self._infrastructure(order, f"cannot make the job directory: {error}")
+        try:
+            return self._run_in(directory, order, pricer)
+        except (OSError, BlobNotFoundError) as error:
+            return self._infrastructure(order, f"{type(error).__name__}: {error}")
+        except Exception as error:  # a defect of ours must not take the slot with it
+            return self._infrastructure(order, f"unexpected {type(error).__name__}: {error}")
+        finally:
+            self._places.remove(directory)
+
+    def _infrastructure(self, order: AttemptOrder, what: str) -> Finished:
+        message = f"node {self._node_id} failed the attempt: {what}"
+        return Finished(AttemptReport(order.attempt, Outcome.INFRASTRUCTURE, message=message))
+
+    def _run_in(self, directory: JobDirectory, order: AttemptOrder, pricer: Pricer) -> Finished:
+        attempt, spec = order.attempt, order.spec
+        input_path = directory.path / spec.filename
+        self._place_input(spec, input_path, directory)
+        input_mark = workspace.mark(input_path)
+        running = Running(
+            attempt=attempt,
+            started=time.monotonic(),
+            timeout_s=spec.timeout_s or pricer.timeout_s,
+            memory=pricer.memory,
+            output=pricer.output,
+            paths=(directory.path, directory.stdout, directory.stderr),
+        )
+        self._watchdog.watch(running)
+        try:
+            started_at = datetime.now(UTC)
+            try:
+                process = self._spawn(pricer, spec, input_path, directory, f"{attempt.job_id}.{attempt.number}")
+            except OSError as error:
+                return self._cannot_start(order, pricer, error)
+            running.spawned(process.pid)
+            self._limit_file_size(process.pid, pricer.output)
+            status, usage = _wait(process, running)
+        finally:
+            self._watchdog.release(running)
+        report = _report(running, status, pricer, started_at)
+        files, report = self._collect(directory, input_path, input_mark, pricer, report)
+        zipped = result.build(directory, spec, self._node_id, report, usage, files)
+        return Finished(report, zipped)
+
+    def _place_input(self, spec: JobSpec, path: Path, directory: JobDirectory) -> None:
+        if spec.inline is not None:
+            path.write_bytes(spec.inline)
+        else:
+            self._blobs.fetch_now(spec.input, path)
+        if spec.data:
+            directory.data.mkdir()
+            for data in spec.data:
+                self._shared.link(data, directory.data)
+
+    def _spawn(
+        self, pricer: Pricer, spec: JobSpec, input_path: Path, directory: JobDirectory, name: str
+    ) -> subprocess.Popen[bytes]:
+        environment = {
+            **self._environment,
+            "RAYGRID_JOB_ID": spec.job_id,
+            **pricer.env,
+            MARK: self._mark_prefix + name,
+        }
+        command = command_line(pricer, spec, input_path, directory)
+        with directory.stdout.open("wb") as stdout, directory.stderr.open("wb") as stderr:
+            return subprocess.Popen(
+                command,
+                cwd=directory.path,
+                env=environment,
+                stdin=subprocess.DEVNULL,
+                stdout=stdout,
+                stderr=stderr,
+                start_new_session=True,
+            )
+
+    def _cannot_start(self, order: AttemptOrder, pricer: Pricer, error: OSError) -> Finished:
+        if isinstance(error, FileNotFoundError | NotADirectoryError | PermissionError) or error.errno == 8:
+            message = (
+                f"cannot start pricer {order.spec.pricer!r} on node {self._node_id}: {error.strerror}: "
+                f"{pricer.command[0]!r}; the file must exist there and be executable"
+            )
+            return Finished(AttemptReport(order.attempt, Outcome.CANNOT_START, message=message))
+        if error.errno == 7:  # E2BIG: the arguments are too long wherever it runs
+            message = "the command line is too long for the operating system; pass less in args"
+            return Finished(AttemptReport(order.attempt, Outcome.BAD_OUTPUT, message=message))
+        return self._infrastructure(order, f"cannot spawn {pricer.command[0]!r}: {error}")
+
+    def _limit_file_size(self, pid: int, limit: int) -> None:
+        """No single file may outgrow the limit between two looks of the watchdog."""
+        with contextlib.suppress(ProcessLookupError, PermissionError, ValueError, OSError):
+            resource.prlimit(pid, resource.RLIMIT_FSIZE, (limit + 1, limit + 1))
+
+    def _collect(
+        self,
+        directory: JobDirectory,
+        input_path: Path,
+        input_mark: tuple[int, int],
+        pricer: Pricer,
+        report: AttemptReport,
+    ) -> tuple[list[workspace.OutputFile], AttemptReport]:
+        """The files for the result; a result that may not be one turns the report into a failure."""
+        printed = directory.stdout.stat().st_size + directory.stderr.stat().st_size
+        try:
+            files = workspace.outputs(directory, input_path, input_mark)
+        except BadOutputError as error:
+            files = []
+            if report.outcome is Outcome.EXITED and report.exit_code == 0:
+                report = _with(report, Outcome.BAD_OUTPUT, str(error))
+        written = printed + sum(file.size for file in files)
+        if written > pricer.output:
+            message = f"wrote {written} bytes; its limit is {pricer.output}"
+            report = _with(report, Outcome.OUTPUT_LIMIT, report.message or message)
+            files = []
+            for capture in (directory.stdout, directory.stderr):
+                with contextlib.suppress(OSError):
+                    os.truncate(capture, min(capture.stat().st_size, pricer.output, STDERR_TAIL))
+        if report.outcome is not Outcome.EXITED or report.exit_code != 0:
+            report = _with(report, report.outcome, report.message, stderr_tail=_tail(directory.stderr))
+        return files, report
+
+
+def _wait(process: subprocess.Popen[bytes], running: Running) -> tuple[int, resource.struct_rusage]:
+    """Wait for the pricer; gives its wait status and what it used."""
+    try:
+        # Leave it a zombie until its session is killed: its pid names the session and must not be used anew.
+        os.waitid(os.P_PID, process.pid, os.WEXITED | os.WNOWAIT)
+        running.end()
+        _, status, usage = os.wait4(process.pid, 0)
+    finally:
+        running.ended = True
+    process.returncode = os.waitstatus_to_exitcode(status)
+    return status, usage
+
+
+def _report(running: Running, status: int, pricer: Pricer, started_at: datetime) -> AttemptReport:
+    ended_at = datetime.now(UTC)
+    code = os.waitstatus_to_exitcode(status)
+    exit_code, number = (code, None) if code >= 0 else (None, -code)
+    outcome, message = Outcome.EXITED, None
+    if running.killed_for is not None and not (code == 0 and running.killed_for is not Outcome.CANCELLED):
+        outcome, message = running.killed_for, running.message
+    elif number == signal.SIGXFSZ:
+        outcome = Outcome.OUTPUT_LIMIT
+        message = f"killed for writing a file larger than its limit of {pricer.output} bytes"
+    elif number is not None:
+        outcome, message = Outcome.SIGNAL, f"killed by signal {number} ({_signal_name(number)})"
+    elif code != 0:
+        message = f"the pricer exited with code {code}"
+    return AttemptReport(
+        running.attempt,
+        outcome,
+        exit_code,
+        number,
+        message,
+        None,
+        None,
+        started_at=started_at,
+        ended_at=ended_at,
+    )
+
+
+def _with(
+    report: AttemptReport, outcome: Outcome, message: str | None, stderr_tail: str | None = None
+) -> AttemptReport:
+    return AttemptReport(
+        report.attempt,
+        outcome,
+        report.exit_code,
+        report.signal,
+        message,
+        stderr_tail,
+        report.result,
+        report.started_at,
+        report.ended_at,
+    )
+
+
+def _signal_name(number: int) -> str:
+    try:
+        return signal.Signals(number).name
+    except ValueError:
+        return "unknown"
+
+
+def _tail(path: Path) -> str:
+    """The end of a file as text."""
+    try:
+        with path.open("rb") as file:
+            file.seek(0, os.SEEK_END)
+            file.seek(max(0, file.tell() - STDERR_TAIL))
+            return file.read().decode(errors="replace").replace("\0", "\ufffd")
+    except OSError:
+        return ""

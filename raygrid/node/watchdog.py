@@ -1,0 +1,212 @@
+"""The watchdog of a node: holds running pricers to their limits and kills what outlives its attempt.
+
+One thread for the whole node. It wakes often only while something runs that has a limit to check.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from raygrid.models import AttemptId, Outcome
+from raygrid.node.processes import Process, mark_of, process_table, signal_group
+
+TICK_S = 0.1
+SWEEP_S = 1.0
+
+
+@dataclass(slots=True)
+class Running:
+    """A pricer that is about to run or runs: how to reach it, its limits, and why it was killed if it was.
+
+    `pid` is 0 until it is spawned. `started` and `kill_at` are on the monotonic clock.
+    """
+
+    attempt: AttemptId
+    started: float
+    timeout_s: float
+    memory: int | None
+    output: int
+    paths: tuple[Path, ...]
+    pid: int = 0
+    killed_for: Outcome | None = None
+    message: str | None = None
+    kill_at: float | None = None
+    ended: bool = False
+    lock: threading.Lock = field(default_factory=threading.Lock)
+
+    def spawned(self, pid: int) -> None:
+        """Note the pid; a stop that came before takes effect now."""
+        with self.lock:
+            self.pid = pid
+            if self.killed_for is not None:
+                signal_group(pid, signal.SIGKILL)
+
+    def stop(self, why: Outcome, message: str, grace_s: float) -> None:
+        """Ask the whole session to end (SIGTERM); the watchdog makes it (SIGKILL) after the grace."""
+        with self.lock:
+            if self.ended or self.killed_for is not None:
+                return
+            self.killed_for, self.message = why, message
+            self.kill_at = time.monotonic() + grace_s
+            if self.pid:
+                signal_group(self.pid, signal.SIGTERM if grace_s > 0 else signal.SIGKILL)
+
+    def kill(self) -> None:
+        """End the whole session at once."""
+        with self.lock:
+            if self.pid and not self.ended:
+                signal_group(self.pid, signal.SIGKILL)
+
+    def end(self) -> None:
+        """The pricer's own process has ended: kill what it left in its session, before its pid can be used anew."""
+        with self.lock:
+            self.ended = True
+            signal_group(self.pid, signal.SIGKILL)
+
+
+class Watchdog:
+    """Watches the pricers of one agent. `close` ends its thread."""
+
+    def __init__(self, mark_prefix: str, kill_grace_s: float, on_tick: Callable[[], None] = lambda: None) -> None:
+        self._mark_prefix = mark_prefix
+        self._grace_s = kill_grace_s
+        self._on_tick = on_tick
+        self._running: dict[AttemptId, Running] = {}
+        self._helpers: set[int] = set()
+        self._suspects: set[int] = set()
+        self._lock = threading.Lock()
+        self._wake = threading.Event()
+        self._closed = False
+        self._thread = threading.Thread(target=self._watch, name="raygrid-watchdog", daemon=True)
+
+    def start(self, helpers: set[int]) -> None:
+        """Begin; `helpers` are children of the agent that are no pricers."""
+        self._helpers = helpers
+        self._thread.start()
+
+    def close(self) -> None:
+        """Stop watching."""
+        self._closed = True
+        self._wake.set()
+        self._thread.join(timeout=10)
+
+    def watch(self, running: Running) -> None:
+        """Hold a pricer to its limits until `release`."""
+        with self._lock:
+            self._running[running.attempt] = running
+
+    def release(self, running: Running) -> None:
+        """The pricer has ended."""
+        with self._lock:
+            self._running.pop(running.attempt, None)
+
+    def find(self, attempt: AttemptId) -> Running | None:
+        """The running pricer of an attempt."""
+        with self._lock:
+            return self._running.get(attempt)
+
+    def all(self) -> list[Running]:
+        """Everything that runs."""
+        with self._lock:
+            return list(self._running.values())
+
+    def _watch(self) -> None:
+        next_sweep = time.monotonic() + SWEEP_S
+        while not self._wake.wait(TICK_S if self._running else SWEEP_S):
+            if self._closed:
+                return
+            now = time.monotonic()
+            for running in self.all():
+                self._check_time(running, now)
+            sweep = now >= next_sweep
+            limited = any(running.memory is not None for running in self.all())
+            table = list(process_table()) if sweep or limited else []
+            if limited:
+                self._check_memory(table)
+            if sweep:
+                next_sweep = now + SWEEP_S
+                self._check_output()
+                self._kill_strays(table)
+                self._on_tick()
+
+    def _check_time(self, running: Running, now: float) -> None:
+        if running.kill_at is not None:
+            if now >= running.kill_at:
+                running.kill()
+        elif now >= running.started + running.timeout_s:
+            message = f"killed at its wall-time limit of {running.timeout_s:g} s"
+            running.stop(Outcome.TIMEOUT, message, self._grace_s)
+
+    def _check_memory(self, table: list[Process]) -> None:
+        used: dict[int, int] = {}
+        for process in table:
+            used[process.session] = used.get(process.session, 0) + process.rss_bytes
+        for running in self.all():
+            rss = used.get(running.pid, 0)
+            if running.pid and running.memory is not None and rss > running.memory:
+                message = f"killed for using {rss} bytes of memory; its limit is {running.memory}"
+                running.stop(Outcome.MEMORY_LIMIT, message, 0)
+
+    def _check_output(self) -> None:
+        now = time.monotonic()
+        for running in self.all():
+            if now - running.started < SWEEP_S / 2:
+                continue
+            written = sum(_bytes_under(path, running.output) for path in running.paths)
+            if written > running.output:
+                message = f"killed for writing more than its limit of {running.output} bytes"
+                running.stop(Outcome.OUTPUT_LIMIT, message, 0)
+
+    def _kill_strays(self, table: list[Process]) -> None:
+        """Kill and reap descendants that left their session and lost their parent.
+
+        They are children of the agent by now (it is a subreaper). A pricer itself must never be reaped here: its runner
+        waits for it, and it is a child of the agent for a moment before its runner has noted its pid.
+        """
+        me, my_session = os.getpid(), os.getsid(0)
+        running = self.all()
+        tracked = self._helpers | {each.pid for each in running}
+        active = {f"{self._mark_prefix}{each.attempt.job_id}.{each.attempt.number}" for each in running}
+        suspects: set[int] = set()
+        for process in table:
+            if process.parent != me or process.pid in tracked or process.session == my_session:
+                continue
+            if process.is_zombie:
+                if process.session == process.pid and process.pid not in self._suspects:
+                    suspects.add(process.pid)  # perhaps a pricer just spawned; the next sweep knows
+                    continue
+                with contextlib.suppress(ChildProcessError):
+                    os.waitpid(process.pid, os.WNOHANG)
+                continue
+            mark = mark_of(process.pid)
+            if mark is not None and mark.startswith(self._mark_prefix) and mark not in active:
+                suspects.add(process.pid)
+                with contextlib.suppress(ProcessLookupError, PermissionError):
+                    os.kill(process.pid, signal.SIGKILL)
+        self._suspects = suspects
+
+
+def _bytes_under(path: Path, enough: int) -> int:
+    """Bytes of the files under a path (or of a file), counting no further than `enough`; links are not followed."""
+    total = 0
+    try:
+        if not path.is_dir():
+            return path.stat().st_size
+        stack = [path]
+        while stack and total <= enough:
+            with os.scandir(stack.pop()) as entries:
+                for entry in entries:
+                    if entry.is_dir(follow_symlinks=False):
+                        stack.append(Path(entry.path))
+                    elif entry.is_file(follow_symlinks=False):
+                        total += entry.stat(follow_symlinks=False).st_size
+    except OSError:
+        pass  # it is being changed under our eyes; the next look will tell
+    return total

@@ -1,0 +1,160 @@
+"""Job directories: one an attempt, made before the pricer runs and removed after.
+
+A job directory is the pricer's working directory and `{output_dir}`: the input lies in it under its own name, shared
+inputs under `data/`, and whatever else is in it afterwards is the result. What the pricer prints is captured in two
+files beside the directory, where the pricer's own files cannot collide with them.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shutil
+import stat
+from dataclasses import dataclass
+from pathlib import Path
+
+from raygrid.models import AttemptId
+
+MOST_FILES = 100_000
+
+
+@dataclass(frozen=True, slots=True)
+class JobDirectory:
+    """The places of one attempt on disk."""
+
+    path: Path
+    stdout: Path
+    stderr: Path
+
+    @property
+    def data(self) -> Path:
+        """Where shared inputs lie."""
+        return self.path / "data"
+
+
+@dataclass(frozen=True, slots=True)
+class OutputFile:
+    """A file that a pricer wrote: its path in the result, and on disk."""
+
+    name: str
+    path: Path
+    size: int
+
+
+class BadOutputError(Exception):
+    """A pricer left something that cannot be part of a result."""
+
+
+class Workspace:
+    """The directory of one life of a node agent, under the node's root; nobody else writes here.
+
+    Each life has its own jobs directory, so that the reaper of an earlier life, which may still be at work, cannot
+    remove anything of this one.
+    """
+
+    def __init__(self, root: Path, incarnation: str) -> None:
+        self.root = root
+        self.shared = root / "data"
+        self.jobs = root / "jobs" / incarnation
+
+    def open(self) -> None:
+        """Make the directories and remove the jobs of earlier lives."""
+        for directory in (self.root, self.shared, self.jobs):
+            directory.mkdir(parents=True, exist_ok=True)
+            directory.chmod(0o700)
+        for earlier in self.jobs.parent.iterdir():
+            if earlier != self.jobs:
+                shutil.rmtree(earlier, ignore_errors=True)
+
+    def create(self, attempt: AttemptId) -> JobDirectory:
+        """Make the directory of an attempt."""
+        base = f"{attempt.job_id}.{attempt.number}"
+        path = self.jobs / base
+        path.mkdir()
+        # A job id cannot contain '@', so that these names belong to no other attempt.
+        return JobDirectory(path, self.jobs / f"{base}@stdout", self.jobs / f"{base}@stderr")
+
+    def remove(self, directory: JobDirectory) -> None:
+        """Remove everything of an attempt, whatever the pricer did to its permissions."""
+        for capture in (directory.stdout, directory.stderr):
+            with contextlib.suppress(FileNotFoundError):
+                os.unlink(capture)
+        try:
+            # Most pricers leave a few files: far quicker than rmtree, which must expect anything.
+            with os.scandir(directory.path) as entries:
+                names = [entry.path for entry in entries]
+            for name in names:
+                os.unlink(name)
+            os.rmdir(directory.path)
+        except OSError:
+            shutil.rmtree(directory.path, onerror=_unlock_and_retry)
+
+    def free_bytes(self) -> int:
+        """Free room on the workspace's disk."""
+        return shutil.disk_usage(self.root).free
+
+
+def _unlock_and_retry(function: object, path: str, _error: object) -> None:
+    """Make a stubborn entry's parent writable and try once more; what still stays is swept at the next start."""
+    try:
+        os.chmod(os.path.dirname(path), 0o700)
+        if os.path.isdir(path) and not os.path.islink(path):
+            os.chmod(path, 0o700)
+            shutil.rmtree(path, ignore_errors=True)
+        else:
+            os.unlink(path)
+    except OSError:
+        return
+
+
+def outputs(directory: JobDirectory, input_path: Path, input_mark: tuple[int, int]) -> list[OutputFile]:
+    """The files that a pricer wrote, in name order: all regular files but the untouched input and the shared data.
+
+    Args:
+        directory: the attempt's directory.
+        input_path: the input; it counts as an output only if the pricer changed it.
+        input_mark: size and modification time of the input before the run.
+
+    Raises:
+        BadOutputError: something else than a regular file or directory is there, such as a symbolic link.
+    """
+    found: list[OutputFile] = []
+    try:
+        _walk(directory.path, "", found, skip=directory.data)
+    except (RecursionError, PermissionError) as error:
+        raise BadOutputError(f"the pricer left a directory that cannot be read: {type(error).__name__}") from None
+    return sorted((f for f in found if f.path != input_path or mark(f.path) != input_mark), key=lambda file: file.name)
+
+
+def mark(path: Path) -> tuple[int, int]:
+    """What tells an untouched file from a changed one: its size and modification time (nanoseconds)."""
+    status = path.stat()
+    return status.st_size, status.st_mtime_ns
+
+
+def _not_utf8(name: str) -> bool:
+    try:
+        name.encode()
+    except UnicodeEncodeError:
+        return True
+    return False
+
+
+def _walk(directory: Path, prefix: str, found: list[OutputFile], skip: Path) -> None:
+    with os.scandir(directory) as entries:
+        for entry in entries:
+            name = prefix + entry.name
+            if not name.isprintable() or (not name.isascii() and _not_utf8(name)):
+                raise BadOutputError(f"the pricer left a file whose name is not printable text: {name!r}")
+            if len(found) >= MOST_FILES:
+                raise BadOutputError(f"the pricer left more than {MOST_FILES} files; pack them into one")
+            status = entry.stat(follow_symlinks=False)
+            if stat.S_ISREG(status.st_mode):
+                found.append(OutputFile(name, Path(entry.path), status.st_size))
+            elif stat.S_ISDIR(status.st_mode):
+                if Path(entry.path) != skip:
+                    _walk(Path(entry.path), name + "/", found, skip)
+            else:
+                kind = "a symbolic link" if stat.S_ISLNK(status.st_mode) else "a special file"
+                raise BadOutputError(f"the pricer left {kind}, {name!r}; only regular files can be part of a result")

@@ -1,0 +1,256 @@
+"""Reads multipart bodies as they arrive: files go to the blob store piece by piece, options are collected.
+
+A body is never held whole. Small files are kept in memory to travel inline with their jobs; a file that outgrows that
+moves into the blob store while it is still being received.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import AsyncIterator
+from dataclasses import dataclass, field
+from typing import Any
+
+from python_multipart.exceptions import MultipartParseError
+from python_multipart.multipart import MultipartParser, parse_options_header
+
+from raygrid.blobs import BlobStore, input_key
+from raygrid.blobs.store import Upload
+from raygrid.errors import InvalidRequestError, TooLargeError
+from raygrid.models import BlobSlice
+
+MOST_FIELD_BYTES = 16 * 1024**2
+MOST_HEADER_BYTES = 16 * 1024
+INLINE_TOTAL = 16 * 1024**2
+
+
+@dataclass(frozen=True, slots=True)
+class ReceivedFile:
+    """A file of a form: the part's name, a safe file name, and where the bytes are."""
+
+    part: str
+    filename: str
+    blob: BlobSlice
+    inline: bytes | None
+
+
+@dataclass(slots=True)
+class Form:
+    """A body that has been read."""
+
+    files: list[ReceivedFile] = field(default_factory=list)
+    options: dict[str, list[str]] = field(default_factory=dict)
+
+
+def safe_filename(raw: str) -> str:
+    """A plain file name made of what a client called its file: no directories, no control characters, never empty."""
+    name = raw.replace("\\", "/").rpartition("/")[2]
+    name = "".join(character for character in name if character.isprintable()).strip()
+    while len(name.encode()) > 200:
+        stem, dot, ending = name.rpartition(".")
+        name = stem[:-1] + dot + ending if dot and stem and len(ending) < 20 else name[:-1]
+    # `data` is the directory of shared inputs beside it.
+    return "input" if name in ("", ".", "..", "data") else name
+
+
+async def limited(chunks: AsyncIterator[bytes], limit: int) -> AsyncIterator[bytes]:
+    """The same chunks, refusing to go on beyond the limit.
+
+    Raises:
+        TooLargeError: the body is longer.
+    """
+    size = 0
+    async for chunk in chunks:
+        size += len(chunk)
+        if size > limit:
+            raise TooLargeError(f"the request body is larger than the limit of {limit} bytes (http.max_body)")
+        yield chunk
+
+
+class FormReader:
+    """Reads one body.
+
+    Args:
+        blobs: where large files go.
+        inline: a file up to this many bytes stays in memory.
+        max_files: most files in the form.
+    """
+
+    def __init__(self, blobs: BlobStore, *, inline: int, max_files: int) -> None:
+        self._blobs = blobs
+        self._inline = inline
+        self._max_files = max_files
+        self._inline_total = 0
+        self._form = Form()
+        self._part: _Part | None = None
+
+    async def read(self, content_type: str | None, chunks: AsyncIterator[bytes]) -> Form:
+        """Read a body to its end.
+
+        Raises:
+            InvalidRequestError: it is not a well-formed multipart/form-data body.
+            TooLargeError: it has too many parts, or an option is too long.
+        """
+        kind, parameters = parse_options_header(content_type or "")
+        boundary = parameters.get(b"boundary")
+        if kind != b"multipart/form-data" or not boundary:
+            raise InvalidRequestError(
+                "the body must be multipart/form-data with a boundary, as sent by: curl -F file=@trade.csv"
+            )
+        events = _Events()
+        try:
+            parser = MultipartParser(boundary, events.callbacks())
+            async for chunk in chunks:
+                parser.write(chunk)
+                await self._take(events)
+            parser.finalize()
+            await self._take(events)
+            if not events.complete:
+                raise InvalidRequestError("the multipart body ends early; send it again")
+        except MultipartParseError as error:
+            raise InvalidRequestError(f"the multipart body is malformed: {error}") from error
+        finally:
+            if self._part is not None:
+                await self._part.abort()
+        return self._form
+
+    async def _take(self, events: _Events) -> None:
+        for kind, value in events.drain():
+            if kind == "begin":
+                self._part = self._begin(value)
+            elif self._part is None:
+                continue
+            elif kind == "data":
+                await self._part.write(value)
+            else:
+                await self._end(self._part)
+                self._part = None
+
+    def _begin(self, header: bytes) -> _Part:
+        _, parameters = parse_options_header(header)
+        name = parameters.get(b"name")
+        if name is None:
+            raise InvalidRequestError(
+                "a part of the form has no name; each needs Content-Disposition: form-data; name=…"
+            )
+        filename = parameters.get(b"filename")
+        if filename is None:
+            return _Option(name.decode(errors="replace"))
+        if len(self._form.files) >= self._max_files:
+            raise TooLargeError(f"the form has more than {self._max_files} files; split it into several requests")
+        # Once enough is held for this request, further files go to the blob store whatever their size.
+        inline = self._inline if self._inline_total < INLINE_TOTAL else 0
+        return _File(name.decode(errors="replace"), filename.decode(errors="replace"), self._blobs, inline)
+
+    async def _end(self, part: _Part) -> None:
+        if isinstance(part, _Option):
+            self._form.options.setdefault(part.name, []).append(part.text())
+            return
+        assert isinstance(part, _File)
+        received = await part.finish()
+        self._inline_total += len(received.inline or b"")
+        self._form.files.append(received)
+
+
+class _Part:
+    async def write(self, data: bytes) -> None:
+        raise NotImplementedError
+
+    async def abort(self) -> None:
+        """Nothing to remove."""
+
+
+class _Option(_Part):
+    def __init__(self, name: str) -> None:
+        self.name = name
+        self._data = bytearray()
+
+    async def write(self, data: bytes) -> None:
+        self._data += data
+        if len(self._data) > MOST_FIELD_BYTES:
+            raise TooLargeError(f"the option {self.name!r} is longer than {MOST_FIELD_BYTES} bytes")
+
+    def text(self) -> str:
+        try:
+            return self._data.decode()
+        except UnicodeDecodeError:
+            raise InvalidRequestError(f"the option {self.name!r} is not UTF-8 text") from None
+
+
+class _File(_Part):
+    def __init__(self, part: str, filename: str, blobs: BlobStore, inline: int) -> None:
+        self._part = part
+        self._filename = filename
+        self._blobs = blobs
+        self._inline = inline
+        self._held = bytearray()
+        self._upload: Upload | None = None
+
+    async def write(self, data: bytes) -> None:
+        if self._upload is None and len(self._held) + len(data) <= self._inline:
+            self._held += data
+            return
+        if self._upload is None:
+            self._upload = self._blobs.new_upload()
+            if self._held:
+                await self._upload.write(bytes(self._held))
+                self._held.clear()
+        await self._upload.write(data)
+
+    async def finish(self) -> ReceivedFile:
+        name = safe_filename(self._filename)
+        if self._upload is not None:
+            blob = await self._upload.finish(input_key)
+            self._upload = None
+            return ReceivedFile(self._part, name, blob, None)
+        data = bytes(self._held)
+        return ReceivedFile(self._part, name, BlobSlice("", 0, len(data), hashlib.sha256(data).hexdigest()), data)
+
+    async def abort(self) -> None:
+        if self._upload is not None:
+            await self._upload.abort()
+
+
+class _Events:
+    """Turns the parser's callbacks into a list that asynchronous code can work off."""
+
+    def __init__(self) -> None:
+        self._events: list[tuple[str, bytes]] = []
+        self._name = bytearray()
+        self._value = bytearray()
+        self._disposition = b""
+        self.complete = False
+
+    def drain(self) -> list[tuple[str, bytes]]:
+        events, self._events = self._events, []
+        return events
+
+    def callbacks(self) -> Any:
+        """What the parser calls; its type is a TypedDict that the parser does not export."""
+        return {
+            "on_part_begin": self._part_begin,
+            "on_header_field": lambda data, start, end: self._header(self._name, data[start:end]),
+            "on_header_value": lambda data, start, end: self._header(self._value, data[start:end]),
+            "on_header_end": self._header_end,
+            "on_headers_finished": lambda: self._events.append(("begin", self._disposition)),
+            "on_part_data": lambda data, start, end: self._events.append(("data", data[start:end])),
+            "on_part_end": lambda: self._events.append(("end", b"")),
+            "on_end": self._end,
+        }
+
+    def _part_begin(self) -> None:
+        self._disposition = b""
+
+    def _header(self, target: bytearray, data: bytes) -> None:
+        target += data
+        if len(target) > MOST_HEADER_BYTES:
+            raise TooLargeError(f"a header of a part is longer than {MOST_HEADER_BYTES} bytes")
+
+    def _header_end(self) -> None:
+        if bytes(self._name).lower() == b"content-disposition":
+            self._disposition = bytes(self._value)
+        self._name.clear()
+        self._value.clear()
+
+    def _end(self) -> None:
+        self.complete = True

@@ -1,0 +1,88 @@
+"""Retention: results and inputs of jobs that ended long ago go, and so do bytes that nobody refers to.
+
+A job is first marked as purged, then its bytes are removed, so that nobody is promised what is no longer there. Only
+blobs under `inputs/`, `results/` and `uploads/` are ever removed; shared data stays until ops remove it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import random
+from datetime import UTC, datetime, timedelta
+
+from raygrid.blobs import BlobStore, day_of
+from raygrid.store import JobStore
+
+logger = logging.getLogger(__name__)
+
+ABANDONED = timedelta(days=1)
+
+
+class Housekeeping:
+    """Purges now and then. The owner opens and closes it.
+
+    Args:
+        store: the job store.
+        blobs: the blob store.
+        retention: how long a job's input and result are kept after its end.
+        every_s: time between rounds, about; parents take turns by chance.
+    """
+
+    def __init__(self, store: JobStore, blobs: BlobStore, retention: timedelta, every_s: float) -> None:
+        self._store = store
+        self._blobs = blobs
+        self._retention = retention
+        self._every_s = every_s
+        self._task: asyncio.Task[None] | None = None
+
+    async def open(self) -> None:
+        """Begin."""
+        self._task = asyncio.get_running_loop().create_task(self._forever(), name="housekeeping")
+
+    async def close(self) -> None:
+        """Stop."""
+        if self._task is not None:
+            self._task.cancel()
+            await asyncio.gather(self._task, return_exceptions=True)
+
+    async def _forever(self) -> None:
+        while True:
+            await asyncio.sleep(self._every_s * random.uniform(0.75, 1.25))
+            try:
+                await self.purge()
+                await self.sweep()
+            except Exception:
+                logger.exception("a round of housekeeping failed; the next one comes")
+
+    async def purge(self, now: datetime | None = None) -> int:
+        """Purge jobs whose retention has ended; gives how many."""
+        before = (now or datetime.now(UTC)) - self._retention
+        total = 0
+        while True:
+            purged = await self._store.purge(before)
+            await self._blobs.delete(key for key in purged.blob_keys if self._may_go(key))
+            total += purged.jobs
+            if not purged.jobs:
+                return total
+
+    def _may_go(self, key: str) -> bool:
+        """Whether no submit of today can come to share this blob: inputs are shared within a day only."""
+        if key.startswith("results/"):
+            return True
+        day = day_of(key)
+        return day is not None and datetime.now(UTC) - day > 2 * ABANDONED
+
+    async def sweep(self) -> int:
+        """Remove old blobs that no job refers to: uploads cut short, results of attempts that lost; gives how many."""
+        removed = 0
+        for prefix, age in (
+            ("uploads/", ABANDONED),
+            *((p, self._retention + 2 * ABANDONED) for p in ("inputs/", "results/")),
+        ):
+            async for page in self._blobs.list_older(prefix, age):
+                in_use = await self._store.blobs_in_use(page) if prefix != "uploads/" else set()
+                orphans = [key for key in page if key not in in_use]
+                await self._blobs.delete(orphans)
+                removed += len(orphans)
+        return removed

@@ -1,0 +1,102 @@
+"""The parts of the OpenAPI description that FastAPI cannot see, because bodies are read as streams."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from raygrid.parent.problems import MEDIA_TYPE
+from raygrid.parent.schemas import Problem
+
+_MEANING = {
+    401: "No API key, or a wrong one",
+    404: "There is no such job or batch, or its result is not there yet (see `type`)",
+    409: "The jobId is taken by another job, or the job was cancelled (see `type`)",
+    410: "The result was removed when its retention ended",
+    413: "The body or the batch is over its limit",
+    422: "The request is wrong, or the job failed (see `type`)",
+    429: "Every queue is full; try again after Retry-After seconds",
+    503: "A part of the grid is away; try again after Retry-After seconds",
+}
+
+ZIP: dict[int | str, dict[str, Any]] = {
+    200: {
+        "description": "The result as a ZIP (or what the pricer printed, where it is configured so)",
+        "content": {
+            "application/zip": {"schema": {"type": "string", "format": "binary"}},
+            "application/octet-stream": {"schema": {"type": "string", "format": "binary"}},
+        },
+        "headers": {"ETag": {"description": "sha256 of the ZIP", "schema": {"type": "string"}}},
+    }
+}
+
+_OPTIONS: dict[str, Any] = {
+    "pricer": {
+        "type": "string",
+        "description": "A configured pricer; not needed where the grid has a default",
+    },
+    "args": {"type": "array", "items": {"type": "string"}, "description": "Further arguments, one a field"},
+    "priority": {"type": "integer", "default": 0, "description": "Higher runs first"},
+    "affinity": {
+        "type": "string",
+        "description": "Jobs of one key meet in one group (instrument, customer, date…)",
+    },
+    "site": {"type": "string", "description": "The client's site: near groups are preferred"},
+    "timeout_s": {"type": "number", "description": "Wall-time limit of one attempt, seconds"},
+    "data": {
+        "type": "array",
+        "items": {"type": "string"},
+        "description": "Names of shared inputs, one a field",
+    },
+}
+_FILE = {"type": "string", "format": "binary"}
+_EXPLODED = {"args": {"explode": True}, "data": {"explode": True}}
+
+
+def _form(properties: dict[str, Any], required: list[str], **more: Any) -> dict[str, Any]:
+    schema = {"type": "object", "properties": properties, "required": required, **more}
+    return {
+        "requestBody": {
+            "required": True,
+            "content": {"multipart/form-data": {"schema": schema, "encoding": _EXPLODED}},
+        }
+    }
+
+
+SUBMIT_FORM = _form(
+    {
+        "file": _FILE,
+        "jobId": {"type": "string", "description": "Only without a jobId in the path"},
+        **_OPTIONS,
+    },
+    ["file"],
+)
+BATCH_FORM = _form(
+    {
+        "batchId": {
+            "type": "string",
+            "description": "Made where it is missing; one that exists gets more jobs",
+        },
+        "jobs": {
+            "type": "string",
+            "contentMediaType": "application/json",
+            "description": "A JSON object, jobId to options, over the options of the form",
+        },
+        **_OPTIONS,
+    },
+    [],
+    additionalProperties={**_FILE, "description": "A job's file; the part is named by the jobId"},
+)
+DATA_BODY: dict[str, Any] = {
+    "requestBody": {"required": True, "content": {"application/octet-stream": {"schema": _FILE}}}
+}
+
+
+def problem_responses(*statuses: int) -> dict[int | str, dict[str, Any]]:
+    """The problem documents that a route may answer with."""
+    return {
+        status: {
+            "description": _MEANING[status],
+            "content": {MEDIA_TYPE: {"schema": {"$ref": f"#/components/schemas/{Problem.__name__}"}}},
+        }
+        for status in statuses
+    }

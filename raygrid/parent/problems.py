@@ -1,0 +1,123 @@
+"""Errors as RFC 9457 problem documents: one table from raygrid's errors to type, title and status."""
+
+from __future__ import annotations
+
+import logging
+import math
+from http import HTTPStatus
+
+from fastapi import FastAPI, Request
+from fastapi.exceptions import RequestValidationError
+from fastapi.responses import JSONResponse
+from starlette.exceptions import HTTPException
+
+from raygrid.errors import (
+    BusyError,
+    ConflictError,
+    InvalidRequestError,
+    JobCancelledError,
+    JobFailedError,
+    JobNotFoundError,
+    NotAuthorizedError,
+    NotFinishedError,
+    RaygridError,
+    ResultExpiredError,
+    TooLargeError,
+    UnavailableError,
+    UnknownDataError,
+    UnknownPricerError,
+)
+from raygrid.parent.schemas import Problem
+
+logger = logging.getLogger(__name__)
+
+MEDIA_TYPE = "application/problem+json"
+NOT_FINISHED_RETRY_S = 1
+
+# The more special errors stand before their bases.
+PROBLEMS: list[tuple[type[RaygridError], str, int]] = [
+    (UnknownPricerError, "unknown-pricer", 422),
+    (UnknownDataError, "unknown-data", 422),
+    (TooLargeError, "too-large", 413),
+    (InvalidRequestError, "invalid-request", 422),
+    (ConflictError, "conflict", 409),
+    (NotAuthorizedError, "unauthorized", 401),
+    (JobNotFoundError, "job-not-found", 404),
+    (NotFinishedError, "not-finished", 404),
+    (ResultExpiredError, "result-expired", 410),
+    (JobFailedError, "job-failed", 422),
+    (JobCancelledError, "job-cancelled", 409),
+    (UnavailableError, "unavailable", 503),
+    (BusyError, "busy", 429),
+]
+
+
+def problem_of(error: RaygridError) -> Problem:
+    """The problem document for an error."""
+    found = ((word, status) for kind, word, status in PROBLEMS if isinstance(error, kind))
+    word, status = next(found, ("internal", 500))
+    problem = Problem(
+        type=f"urn:raygrid:problem:{word}", title=word.replace("-", " "), status=status, detail=str(error)
+    )
+    if isinstance(error, JobFailedError):
+        problem.job_id, problem.reason = error.job_id, error.reason
+        problem.exit_code, problem.stderr_tail = error.exit_code, error.stderr_tail
+    return problem
+
+
+def response_of(error: RaygridError) -> JSONResponse:
+    """The HTTP answer for an error."""
+    problem = problem_of(error)
+    headers = {}
+    if isinstance(error, BusyError):
+        headers["Retry-After"] = str(max(1, math.ceil(error.retry_after_s)))
+    elif isinstance(error, NotFinishedError):
+        headers["Retry-After"] = str(NOT_FINISHED_RETRY_S)
+    elif isinstance(error, NotAuthorizedError):
+        headers["WWW-Authenticate"] = "Bearer"
+    return _json(problem, headers)
+
+
+def _json(problem: Problem, headers: dict[str, str] | None = None) -> JSONResponse:
+    body = problem.model_dump(mode="json", by_alias=True, exclude_none=True)
+    return JSONResponse(body, problem.status, headers, media_type=MEDIA_TYPE)
+
+
+def install(app: FastAPI) -> None:
+    """Let every error of the application answer as a problem document."""
+
+    @app.exception_handler(RaygridError)
+    async def raygrid_error(_request: Request, error: RaygridError) -> JSONResponse:
+        if problem_of(error).status == 500:
+            logger.exception("unexpected %s", type(error).__name__, exc_info=error)
+        return response_of(error)
+
+    @app.exception_handler(RequestValidationError)
+    async def validation_error(_request: Request, error: RequestValidationError) -> JSONResponse:
+        first = error.errors()[0]
+        where = ".".join(str(part) for part in first["loc"])
+        return response_of(InvalidRequestError(f"{where}: {first['msg']}"))
+
+    @app.exception_handler(HTTPException)
+    async def http_error(_request: Request, error: HTTPException) -> JSONResponse:
+        title = HTTPStatus(error.status_code).phrase
+        word = title.lower().replace(" ", "-")
+        problem = Problem(
+            type=f"urn:raygrid:problem:{word}",
+            title=title.lower(),
+            status=error.status_code,
+            detail=str(error.detail),
+        )
+        return _json(problem, dict(error.headers or {}))
+
+    @app.exception_handler(Exception)
+    async def unexpected(_request: Request, error: Exception) -> JSONResponse:
+        logger.exception("unexpected %s", type(error).__name__, exc_info=error)
+        return _json(
+            Problem(
+                type="urn:raygrid:problem:internal",
+                title="internal",
+                status=500,
+                detail="the grid met an error of its own; sending the request again with the same jobId is safe",
+            )
+        )

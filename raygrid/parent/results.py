@@ -1,0 +1,123 @@
+"""Finds the bytes of results: first in the cache of the node that made them, else in the blob store."""
+
+from __future__ import annotations
+
+import asyncio
+import io
+import zipfile
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+
+from raygrid.blobs import BlobStore
+from raygrid.errors import (
+    BlobNotFoundError,
+    JobCancelledError,
+    JobFailedError,
+    NotFinishedError,
+    ResultExpiredError,
+)
+from raygrid.models import Job, JobState
+from raygrid.ports import ResultCaches
+
+SMALL = 4 * 1024**2
+
+
+def require_result(job: Job, *, even_if_failed: bool = False) -> None:
+    """Say why a job has no result to give, if it has none.
+
+    Raises:
+        NotFinishedError: it has not ended.
+        ResultExpiredError: it was purged.
+        JobCancelledError: it was cancelled.
+        JobFailedError: it failed, and the caller did not ask for the ZIP all the same (or there is none).
+    """
+    if not job.state.is_terminal:
+        raise NotFinishedError(f"job {job.job_id} is {job.state.value}; its result is not there yet")
+    if job.purged_at is not None:
+        raise ResultExpiredError(
+            f"the result of job {job.job_id} was removed when its retention ended; submit it under a new "
+            "jobId to run it again"
+        )
+    if job.state is JobState.CANCELLED:
+        raise JobCancelledError(f"job {job.job_id} was cancelled")
+    if job.state is JobState.FAILED and not (even_if_failed and job.result is not None):
+        raise JobFailedError(
+            f"job {job.job_id} failed: {job.message or job.reason}",
+            job_id=job.job_id,
+            reason=job.reason,
+            exit_code=job.exit_code,
+            stderr_tail=job.stderr_tail,
+        )
+
+
+class Results:
+    """Reads results of ended jobs.
+
+    Args:
+        blobs: the blob store.
+        caches: the nodes' caches.
+        address_of: where a node's cache is reached, if the node is there.
+    """
+
+    def __init__(self, blobs: BlobStore, caches: ResultCaches, address_of: Callable[[str], str | None]) -> None:
+        self._blobs = blobs
+        self._caches = caches
+        self._address_of = address_of
+
+    async def read(self, jobs: Sequence[Job]) -> list[bytes | None]:
+        """The ZIPs of many jobs; None for one that has none. Those of one pack are fetched together."""
+        packs: dict[tuple[str, str], list[int]] = {}
+        for index, job in enumerate(jobs):
+            if job.result is not None and job.purged_at is None:
+                packs.setdefault((job.node_id or "", job.result.key), []).append(index)
+        found: list[bytes | None] = [None] * len(jobs)
+
+        async def fetch(node_id: str, key: str, indexes: list[int]) -> None:
+            cached = await self._cached(node_id, key, [jobs[i].job_id for i in indexes])
+            for i, data in zip(indexes, cached, strict=True):
+                result = jobs[i].result
+                assert result is not None
+                # A cache may know another attempt's result of the job; only the recorded one is visible.
+                found[i] = data if data is not None and len(data) == result.size else await self._blob(jobs[i])
+
+        await asyncio.gather(*(fetch(node_id, key, indexes) for (node_id, key), indexes in packs.items()))
+        return found
+
+    async def _cached(self, node_id: str, key: str, job_ids: Sequence[str]) -> list[bytes | None]:
+        address = self._address_of(node_id)
+        if not address:
+            return [None] * len(job_ids)
+        return await self._caches.results(address, key, job_ids)
+
+    async def _blob(self, job: Job) -> bytes:
+        assert job.result is not None
+        try:
+            return await self._blobs.read(job.result)
+        except BlobNotFoundError as error:
+            raise ResultExpiredError(f"the result of job {job.job_id} is gone from the blob store: {error}") from error
+
+    def is_small(self, job: Job) -> bool:
+        """Whether the ZIP is small enough to be held in memory."""
+        return job.result is not None and job.result.size <= SMALL
+
+    def stream(self, job: Job) -> AsyncIterator[bytes]:
+        """The ZIP of a job in chunks."""
+        assert job.result is not None
+        return self._blobs.stream(job.result)
+
+    async def stdout(self, job: Job) -> AsyncIterator[bytes]:
+        """What the pricer of a job printed, in chunks."""
+        if self.is_small(job):
+            [data] = await self.read([job])
+            source: io.BytesIO | io.BufferedIOBase = io.BytesIO(data or b"")
+        else:
+            assert job.result is not None
+            source = await asyncio.to_thread(self._blobs.open_now, job.result)
+        chunks = _entry_chunks(source, "stdout.txt")
+        while (chunk := await asyncio.to_thread(next, chunks, None)) is not None:
+            yield chunk
+
+
+def _entry_chunks(source: io.BytesIO | io.BufferedIOBase, name: str) -> Iterator[bytes]:
+    with zipfile.ZipFile(source) as archive, archive.open(name) as entry:
+        while chunk := entry.read(SMALL):
+            yield chunk

@@ -1,0 +1,486 @@
+"""The HTTP interface as a plain FastAPI application: it runs under Ray Serve, and without Ray in tests."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from importlib.metadata import version
+from typing import Annotated, Any
+from uuid import uuid4
+
+from fastapi import APIRouter, Depends, FastAPI, Header, Path, Query, Request, Response
+from fastapi.responses import JSONResponse, StreamingResponse
+from uuid_utils import uuid7
+
+from raygrid.errors import InvalidRequestError, TooLargeError, UnavailableError
+from raygrid.models import Job, JobState, NewJob
+from raygrid.parent import problems, schemas, streams
+from raygrid.parent.auth import require_key
+from raygrid.parent.forms import Form, FormReader, limited
+from raygrid.parent.openapi import BATCH_FORM, DATA_BODY, SUBMIT_FORM, ZIP, problem_responses
+from raygrid.parent.results import require_result
+from raygrid.parent.service import Parent, Submitted
+from raygrid.parent.submission import Options, checked_id, make_job, options_of_form, options_of_json
+
+Wait = Annotated[
+    float | None,
+    Query(
+        ge=0,
+        le=86_400,
+        allow_inf_nan=False,
+        description="Seconds to wait at most; the server has a maximum of its own",
+    ),
+]
+_PREFER_WAIT = re.compile(r"\bwait=(\d{1,5})\b")
+
+
+def build_app(parent: Parent, *, manage: bool = True) -> FastAPI:
+    """The application over a parent; with `manage` it opens and closes the parent itself."""
+
+    @asynccontextmanager
+    async def lifespan(_app: FastAPI) -> AsyncIterator[None]:
+        if manage:
+            await parent.open()
+        try:
+            yield
+        finally:
+            if manage:
+                await parent.close()
+
+    app = FastAPI(
+        title="raygrid",
+        version=version("raygrid"),
+        description="Turns any executable into a fault-tolerant compute grid.",
+        lifespan=lifespan,
+    )
+    problems.install(app)
+    guarded = APIRouter(dependencies=[Depends(require_key(parent.settings.http.api_keys))])
+    _submit_routes(guarded, parent)
+    _job_routes(guarded, parent)
+    _batch_routes(guarded, parent)
+    _data_routes(guarded, parent)
+    _grid_routes(guarded, parent)
+    app.include_router(guarded)
+    _health_routes(app, parent)
+    return app
+
+
+# --- submitting -----------------------------------------------------------------------------------------------------
+
+
+async def _read_form(request: Request, parent: Parent, max_files: int) -> Form:
+    settings = parent.settings
+    limit = settings.http.max_body
+    announced = request.headers.get("content-length", "")
+    if announced.isdigit() and int(announced) > limit:
+        raise TooLargeError(f"the request body is larger than the limit of {limit} bytes (http.max_body)")
+    reader = FormReader(parent.blobs, inline=settings.storage.inline, max_files=max_files)
+    return await reader.read(request.headers.get("content-type"), limited(request.stream(), limit))
+
+
+async def _one_job(request: Request, parent: Parent, job_id: str | None) -> NewJob:
+    """Read the form of a single submit."""
+    form = await _read_form(request, parent, max_files=1)
+    if not form.files:
+        raise InvalidRequestError("the form has no file; send one as: -F file=@trade.csv")
+    if form.files[0].part != "file":
+        raise InvalidRequestError(f"the file must be the part 'file', not {form.files[0].part[:80]!r}")
+    given = form.options.pop("jobId", None) if job_id is None else None
+    if given is not None and len(given) != 1:
+        raise InvalidRequestError("the option 'jobId' is given more than once")
+    options = options_of_form(form.options)
+    data = {name: stored.data for name, stored in (await parent.data(options.data)).items()}
+    chosen = job_id or (checked_id(given[0]) if given else str(uuid7()))
+    return make_job(parent.settings, chosen, form.files[0], options, data)
+
+
+def _accepted(submitted: Submitted, status: int = 202) -> JSONResponse:
+    answer = schemas.SubmitAnswer(
+        job_id=submitted.job_id,
+        state=submitted.state,
+        created=submitted.created,
+        status_url=schemas.status_url(submitted.job_id),
+        result_url=schemas.result_url(submitted.job_id),
+    )
+    body = answer.model_dump(mode="json", by_alias=True)
+    return JSONResponse(body, status, {"Location": answer.status_url})
+
+
+def _submit_routes(router: APIRouter, parent: Parent) -> None:
+    http = parent.settings.http
+
+    @router.post(
+        "/submit/{jobId}",
+        tags=["submit"],
+        summary="Submit a job and wait for its result",
+        openapi_extra=SUBMIT_FORM,
+        response_model=None,
+        responses={
+            **ZIP,
+            202: {"model": schemas.SubmitAnswer, "description": "Taken; the wait is over or was not wanted"},
+            **problem_responses(401, 409, 410, 413, 422, 429, 503),
+        },
+    )
+    async def submit_and_wait(
+        request: Request,
+        job_id: Annotated[str, Path(alias="jobId")],
+        wait: Wait = None,
+        prefer: Annotated[str, Header()] = "",
+    ) -> Response:
+        job = await _one_job(request, parent, checked_id(job_id))
+        submitted = await parent.submit(job)
+        if "respond-async" in prefer:
+            return _accepted(submitted)
+        preferred = _PREFER_WAIT.search(prefer)
+        wait_s = wait if wait is not None else float(preferred[1]) if preferred else http.sync_wait_s
+        ended = await parent.wait(job_id, min(wait_s, http.max_wait_s))
+        if not ended.state.is_terminal:
+            return _accepted(Submitted(job_id, ended.state, submitted.created))
+        as_stdout = parent.settings.pricers.get(ended.pricer)
+        return await _result(request, parent, ended, stdout=as_stdout is not None and as_stdout.result == "stdout")
+
+    @router.post(
+        "/submit",
+        tags=["submit"],
+        summary="Submit a job and go on",
+        status_code=202,
+        openapi_extra=SUBMIT_FORM,
+        response_model=schemas.SubmitAnswer,
+        responses=problem_responses(401, 409, 413, 422, 429, 503),
+    )
+    async def submit(request: Request) -> Response:
+        return _accepted(await parent.submit(await _one_job(request, parent, None)))
+
+
+async def _result(
+    request: Request, parent: Parent, job: Job, *, even_if_failed: bool = False, stdout: bool = False
+) -> Response:
+    require_result(job, even_if_failed=even_if_failed)
+    assert job.result is not None
+    headers = {"ETag": f'"{job.result.digest}"', "Raygrid-Job-Id": job.job_id}
+    if stdout:
+        return StreamingResponse(parent.results.stdout(job), headers=headers, media_type="application/octet-stream")
+    if f'"{job.result.digest}"' in request.headers.get("if-none-match", ""):
+        return Response(status_code=304, headers=headers)
+    headers["Content-Disposition"] = f'attachment; filename="{job.job_id}.zip"'
+    if parent.results.is_small(job):
+        [body] = await parent.results.read([job])
+        return Response(body, headers=headers, media_type="application/zip")
+    headers["Content-Length"] = str(job.result.size)
+    return StreamingResponse(parent.results.stream(job), headers=headers, media_type="application/zip")
+
+
+# --- jobs -----------------------------------------------------------------------------------------------------------
+
+
+def _job_routes(router: APIRouter, parent: Parent) -> None:
+    @router.get(
+        "/status/{jobId}",
+        tags=["jobs"],
+        summary="The state of a job",
+        response_model=schemas.JobStatus,
+        responses=problem_responses(401, 404, 422),
+    )
+    async def status(job_id: Annotated[str, Path(alias="jobId")]) -> schemas.JobStatus:
+        job = await parent.job(job_id)
+        return schemas.job_status(job, await parent.position(job))
+
+    @router.get(
+        "/result/{jobId}",
+        tags=["jobs"],
+        summary="The result of a job",
+        response_model=None,
+        responses={
+            **ZIP,
+            304: {"description": "The result is the one that If-None-Match names"},
+            **problem_responses(401, 404, 409, 410, 422),
+        },
+    )
+    async def result(
+        request: Request,
+        job_id: Annotated[str, Path(alias="jobId")],
+        even_if: Annotated[
+            str | None, Query(pattern="^failed$", description="`failed` gives a failed job's ZIP, too")
+        ] = None,
+        wait: Wait = None,
+    ) -> Response:
+        job = await parent.wait(job_id, min(wait or 0.0, parent.settings.http.max_wait_s))
+        return await _result(request, parent, job, even_if_failed=even_if == "failed")
+
+    @router.delete(
+        "/jobs/{jobId}",
+        tags=["jobs"],
+        summary="Cancel a job",
+        status_code=202,
+        response_model=schemas.JobCancelled,
+        responses=problem_responses(401, 404, 422),
+    )
+    async def cancel(job_id: Annotated[str, Path(alias="jobId")]) -> schemas.JobCancelled:
+        job = await parent.job(job_id)
+        await parent.cancel([job_id])
+        return schemas.JobCancelled(job_id=job.job_id, state=job.state)
+
+    @router.get(
+        "/jobs",
+        tags=["jobs"],
+        summary="List jobs",
+        response_model=schemas.JobPage,
+        responses=problem_responses(401, 422),
+    )
+    async def jobs(
+        state: JobState | None = None,
+        batch: str | None = None,
+        cursor: Annotated[str | None, Query(description="`next_cursor` of the page before")] = None,
+        limit: Annotated[int, Query(ge=1, le=1_000)] = 100,
+    ) -> schemas.JobPage:
+        batch_id = checked_id(batch, "batchId") if batch is not None else None
+        after = checked_id(cursor, "cursor") if cursor is not None else None
+        page = await parent.store.jobs(state=state, batch_id=batch_id, after=after, limit=limit)
+        return schemas.JobPage(
+            jobs=[schemas.job_status(job) for job in page],
+            next_cursor=page[-1].job_id if len(page) == limit else None,
+        )
+
+    @router.get(
+        "/events",
+        tags=["jobs"],
+        summary="State changes of a job or a batch as server-sent events",
+        response_model=None,
+        responses={
+            200: {
+                "content": {"text/event-stream": {}},
+                "description": "Events `state`, at last `end`; resumable by Last-Event-ID",
+            },
+            **problem_responses(401, 404, 422),
+        },
+    )
+    async def events(
+        job: str | None = None,
+        batch: str | None = None,
+        last_event_id: Annotated[str | None, Header()] = None,
+    ) -> Response:
+        if (job is None) == (batch is None):
+            raise InvalidRequestError("say either ?job= or ?batch=")
+        after = int(last_event_id) if last_event_id and last_event_id.isdecimal() and len(last_event_id) < 19 else 0
+        wait_s = parent.settings.http.max_wait_s
+        if job is not None:
+            await parent.job(job)  # an unknown one is refused before the stream begins
+            body = streams.job_events(parent, job, after, wait_s)
+        else:
+            assert batch is not None
+            await parent.batch(batch)
+            body = streams.batch_events(parent, batch, after, wait_s)
+        return StreamingResponse(body, media_type="text/event-stream", headers={"Cache-Control": "no-store"})
+
+
+# --- batches --------------------------------------------------------------------------------------------------------
+
+
+def _overrides(form: Form) -> dict[str, dict[str, Any]]:
+    texts = form.options.pop("jobs", [])
+    if not texts:
+        return {}
+    try:
+        parsed = json.loads(texts[0]) if len(texts) == 1 else None
+    except (json.JSONDecodeError, RecursionError):
+        parsed = None
+    if not isinstance(parsed, dict) or not all(isinstance(each, dict) for each in parsed.values()):
+        raise InvalidRequestError("the option 'jobs' must be one JSON object: jobId to an object of options")
+    unknown = parsed.keys() - {file.part for file in form.files}
+    if unknown:
+        raise InvalidRequestError(
+            f"the option 'jobs' speaks of {sorted(unknown)[0][:140]!r}, but there is no file of that name"
+        )
+    return parsed
+
+
+async def _batch_jobs(parent: Parent, form: Form) -> list[NewJob]:
+    overrides = _overrides(form)
+    defaults = options_of_form(form.options)
+    per_job: dict[str, Options] = {}
+    for file in form.files:
+        job_id = checked_id(file.part)
+        if job_id in per_job:
+            raise InvalidRequestError(f"two files of the batch have the jobId {job_id!r}")
+        per_job[job_id] = options_of_json(overrides.get(job_id, {}), defaults)
+    names = sorted({name for options in per_job.values() for name in options.data})
+    data = {name: stored.data for name, stored in (await parent.data(names)).items()}
+    return [make_job(parent.settings, file.part, file, per_job[file.part], data) for file in form.files]
+
+
+def _batch_routes(router: APIRouter, parent: Parent) -> None:
+    @router.post(
+        "/batches",
+        tags=["batches"],
+        summary="Submit many jobs at once",
+        status_code=202,
+        openapi_extra=BATCH_FORM,
+        response_model=schemas.BatchAnswer,
+        responses=problem_responses(401, 409, 413, 422, 429, 503),
+    )
+    async def submit_batch(request: Request) -> Response:
+        form = await _read_form(request, parent, max_files=parent.settings.http.max_batch_jobs)
+        given = form.options.pop("batchId", [])
+        if len(given) > 1:
+            raise InvalidRequestError("the option 'batchId' is given more than once")
+        batch_id = checked_id(given[0], "batchId") if given else str(uuid7())
+        if not form.files:
+            raise InvalidRequestError(
+                "the batch has no files; send each as a part named by its jobId: -F trade-1=@1.csv"
+            )
+        accepted, refused = await parent.submit_batch(batch_id, await _batch_jobs(parent, form))
+        answer = schemas.BatchAnswer(
+            batch_id=batch_id,
+            total=len(accepted),
+            created=sum(each.created for each in accepted),
+            attached=sum(not each.created for each in accepted),
+            refused=[schemas.RefusedJob(job_id=job_id, problem=problems.problem_of(why)) for job_id, why in refused],
+            status_url=f"/batches/{batch_id}",
+            results_url=f"/batches/{batch_id}/results",
+            events_url=f"/events?batch={batch_id}",
+        )
+        if not accepted:
+            raise refused[0][1]
+        body = answer.model_dump(mode="json", by_alias=True, exclude_none=True)
+        return JSONResponse(body, 202, {"Location": answer.status_url})
+
+    @router.get(
+        "/batches/{batchId}",
+        tags=["batches"],
+        summary="How far a batch is",
+        response_model=schemas.BatchStatus,
+        responses=problem_responses(401, 404, 422),
+    )
+    async def batch_status(batch_id: Annotated[str, Path(alias="batchId")]) -> schemas.BatchStatus:
+        summary = await parent.batch(batch_id)
+        return schemas.BatchStatus(
+            batch_id=batch_id,
+            total=summary.total,
+            finished=summary.finished,
+            counts={state: summary.counts.get(state, 0) for state in JobState},
+            submitted_at=summary.submitted_at,
+        )
+
+    @router.get(
+        "/batches/{batchId}/results",
+        tags=["batches"],
+        summary="The results of a batch as its jobs end",
+        response_model=None,
+        responses={
+            200: {
+                "content": {"multipart/mixed": {}},
+                "description": "A part for each ended job with its ZIP and Raygrid-* headers; "
+                "the last part says whether the batch is complete",
+            },
+            **problem_responses(401, 404, 422),
+        },
+    )
+    async def batch_results(
+        batch_id: Annotated[str, Path(alias="batchId")],
+        cursor: Annotated[int, Query(ge=0, le=2**62, description="Raygrid-Cursor of the last part received")] = 0,
+        wait: Wait = None,
+    ) -> Response:
+        await parent.batch(batch_id)
+        http = parent.settings.http
+        wait_s = min(http.sync_wait_s if wait is None else wait, http.max_wait_s)
+        boundary = f"raygrid-{uuid4().hex}"
+        body = streams.batch_results(parent, batch_id, cursor, wait_s, boundary)
+        return StreamingResponse(body, media_type=f"multipart/mixed; boundary={boundary}")
+
+    @router.delete(
+        "/batches/{batchId}",
+        tags=["batches"],
+        summary="Cancel what has not ended of a batch",
+        status_code=202,
+        response_model=schemas.BatchCancelled,
+        responses=problem_responses(401, 404, 422),
+    )
+    async def cancel_batch(batch_id: Annotated[str, Path(alias="batchId")]) -> schemas.BatchCancelled:
+        await parent.batch(batch_id)
+        count = await parent.cancel(await parent.store.unfinished_of_batch(batch_id))
+        return schemas.BatchCancelled(batch_id=batch_id, cancelling=count)
+
+
+# --- shared data and the grid ---------------------------------------------------------------------------------------
+
+
+def _data_routes(router: APIRouter, parent: Parent) -> None:
+    @router.put(
+        "/data/{name}",
+        tags=["data"],
+        summary="Store a shared input",
+        status_code=201,
+        openapi_extra=DATA_BODY,
+        response_model=schemas.DataAnswer,
+        responses=problem_responses(401, 413, 422),
+    )
+    async def put_data(request: Request, name: str) -> schemas.DataAnswer:
+        stored = await parent.put_data(name, limited(request.stream(), parent.settings.http.max_body))
+        return schemas.DataAnswer(name=stored.name, digest=stored.digest, size=stored.size)
+
+    @router.get("/data", tags=["data"], summary="All shared inputs", responses=problem_responses(401))
+    async def list_data() -> schemas.DataList:
+        found = await parent.data()
+        return schemas.DataList(
+            data=[
+                schemas.DataAnswer(name=name, digest=each.data.digest, size=each.data.size, stored_at=each.stored_at)
+                for name, each in sorted(found.items())
+            ]
+        )
+
+
+def _grid_routes(router: APIRouter, parent: Parent) -> None:
+    @router.get("/capacity", tags=["grid"], summary="Load of the grid", responses=problem_responses(401))
+    async def capacity() -> schemas.Capacity:
+        groups = parent.groups.capacities()
+        return schemas.Capacity(
+            slots=sum(group.slots for group in groups),
+            running=sum(group.running for group in groups),
+            free=sum(group.free for group in groups),
+            queued=sum(group.queued for group in groups),
+        )
+
+    @router.get("/groups", tags=["grid"], summary="All groups", responses=problem_responses(401))
+    async def groups() -> schemas.GroupList:
+        return schemas.GroupList(groups=[schemas.group_answer(group) for group in parent.groups.capacities()])
+
+    @router.get("/nodes", tags=["grid"], summary="All nodes", responses=problem_responses(401))
+    async def nodes() -> schemas.NodeList:
+        found = [node for group in parent.groups.capacities() for node in group.nodes]
+        return schemas.NodeList(nodes=[schemas.node_answer(node) for node in found])
+
+    @router.get("/pricers", tags=["grid"], summary="All pricers", responses=problem_responses(401))
+    async def pricers() -> schemas.PricerList:
+        settings = parent.settings
+        return schemas.PricerList(
+            pricers=[
+                schemas.PricerAnswer(
+                    name=name,
+                    version=pricer.version,
+                    takes_args=pricer.takes_args,
+                    result=pricer.result,
+                    default=name == settings.chosen_default_pricer,
+                )
+                for name, pricer in sorted(settings.pricers.items())
+            ]
+        )
+
+
+def _health_routes(app: FastAPI, parent: Parent) -> None:
+    @app.get("/health/live", tags=["health"], summary="Whether this parent lives")
+    async def live() -> schemas.Health:
+        return schemas.Health(status="live")
+
+    @app.get(
+        "/health/ready",
+        tags=["health"],
+        summary="Whether this parent can take jobs and have them run",
+        responses=problem_responses(503),
+    )
+    async def ready() -> schemas.Health:
+        if not any(group.slots for group in parent.groups.capacities()):
+            raise UnavailableError("no group has a leader and a node yet")
+        await parent.store.get([])
+        return schemas.Health(status="ready")

@@ -1,0 +1,260 @@
+"""The JSON that parents answer with. Ids are `jobId` and `batchId` on the wire, as the clients know them."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from urllib.parse import quote
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from raygrid.models import GroupCapacity, Job, JobState, NodeView
+
+
+class Answer(BaseModel):
+    """Base of all answers."""
+
+    model_config = ConfigDict(populate_by_name=True)
+
+
+class Problem(Answer):
+    """An RFC 9457 problem document; `type` is stable, `detail` says what happened and what to do."""
+
+    type: str = Field(examples=["urn:raygrid:problem:conflict"])
+    title: str
+    status: int
+    detail: str
+    job_id: str | None = Field(default=None, alias="jobId")
+    state: JobState | None = None
+    reason: str | None = None
+    exit_code: int | None = None
+    stderr_tail: str | None = None
+
+
+class SubmitAnswer(Answer):
+    """A job that the grid has taken."""
+
+    job_id: str = Field(alias="jobId")
+    state: JobState
+    created: bool = Field(description="false where the job was there before, so that nothing new runs")
+    status_url: str
+    result_url: str
+
+
+class RefusedJob(Answer):
+    """A job of a batch that was not taken."""
+
+    job_id: str = Field(alias="jobId")
+    problem: Problem
+
+
+class BatchAnswer(Answer):
+    """A batch that the grid has taken."""
+
+    batch_id: str = Field(alias="batchId")
+    total: int = Field(description="jobs of this request that were taken")
+    created: int
+    attached: int = Field(description="jobs that were there before with the same input")
+    refused: list[RefusedJob]
+    status_url: str
+    results_url: str
+    events_url: str
+
+
+class BatchStatus(Answer):
+    """How far a batch is."""
+
+    batch_id: str = Field(alias="batchId")
+    total: int
+    finished: bool
+    counts: dict[JobState, int]
+    submitted_at: datetime
+
+
+class BatchCancelled(Answer):
+    """How many jobs of a batch are being cancelled."""
+
+    batch_id: str = Field(alias="batchId")
+    cancelling: int
+
+
+class JobStatus(Answer):
+    """Everything about a job but its bytes."""
+
+    job_id: str = Field(alias="jobId")
+    state: JobState
+    pricer: str
+    version: str
+    attempts: int
+    group: str
+    node: str | None
+    priority: int
+    submitted_at: datetime
+    started_at: datetime | None
+    ended_at: datetime | None
+    exit_code: int | None
+    signal: int | None
+    reason: str | None
+    message: str | None
+    position: int | None = Field(description="jobs before it in its group's queue; null unless queued")
+    cancel_requested: bool
+    input_digest: str
+    input_size: int
+    result_digest: str | None
+    result_size: int | None
+    status_url: str
+    result_url: str
+
+
+class JobPage(Answer):
+    """A page of jobs, by id."""
+
+    jobs: list[JobStatus]
+    next_cursor: str | None
+
+
+class JobCancelled(Answer):
+    """The state of a job when its cancelling was asked for."""
+
+    job_id: str = Field(alias="jobId")
+    state: JobState
+
+
+class DataAnswer(Answer):
+    """A shared input."""
+
+    name: str
+    digest: str
+    size: int
+    stored_at: datetime | None = None
+
+
+class DataList(Answer):
+    """All shared inputs."""
+
+    data: list[DataAnswer]
+
+
+class Capacity(Answer):
+    """Load of the grid."""
+
+    slots: int
+    running: int
+    free: int
+    queued: int
+
+
+class GroupAnswer(Capacity):
+    """Load of a group."""
+
+    group: str
+    site: str | None
+    nodes: int
+
+
+class GroupList(Answer):
+    """All groups."""
+
+    groups: list[GroupAnswer]
+
+
+class NodeAnswer(Answer):
+    """A node; `state` is ok, draining, unhealthy or probation."""
+
+    node: str
+    group: str
+    slots: int
+    running: int
+    state: str
+    why: str | None
+
+
+class NodeList(Answer):
+    """All nodes."""
+
+    nodes: list[NodeAnswer]
+
+
+class PricerAnswer(Answer):
+    """A configured pricer."""
+
+    name: str
+    version: str
+    takes_args: bool
+    result: str
+    default: bool
+
+
+class PricerList(Answer):
+    """All pricers."""
+
+    pricers: list[PricerAnswer]
+
+
+class Health(Answer):
+    """Whether this parent lives, or can take jobs."""
+
+    status: str
+
+
+def status_url(job_id: str) -> str:
+    """Where a job's status is."""
+    return f"/status/{quote(job_id)}"
+
+
+def result_url(job_id: str) -> str:
+    """Where a job's result is."""
+    return f"/result/{quote(job_id)}"
+
+
+def job_status(job: Job, position: int | None = None) -> JobStatus:
+    """A job as clients see it."""
+    return JobStatus(
+        job_id=job.job_id,
+        state=job.state,
+        pricer=job.pricer,
+        version=job.version,
+        attempts=job.attempts,
+        group=job.group_id,
+        node=job.node_id,
+        priority=job.priority,
+        submitted_at=job.submitted_at,
+        started_at=job.started_at,
+        ended_at=job.ended_at,
+        exit_code=job.exit_code,
+        signal=job.signal,
+        reason=job.reason,
+        message=job.message,
+        position=position,
+        cancel_requested=job.cancel_requested,
+        input_digest=job.input.digest,
+        input_size=job.input.size,
+        result_digest=job.result.digest if job.result else None,
+        result_size=job.result.size if job.result else None,
+        status_url=status_url(job.job_id),
+        result_url=result_url(job.job_id),
+    )
+
+
+def group_answer(group: GroupCapacity) -> GroupAnswer:
+    """A group as clients see it."""
+    return GroupAnswer(
+        group=group.group_id,
+        site=group.site,
+        slots=group.slots,
+        running=group.running,
+        free=group.free,
+        queued=group.queued,
+        nodes=len(group.nodes),
+    )
+
+
+def node_answer(node: NodeView) -> NodeAnswer:
+    """A node as clients see it."""
+    return NodeAnswer(
+        node=node.node_id,
+        group=node.group_id,
+        slots=node.slots,
+        running=node.running,
+        state=node.state,
+        why=node.why,
+    )

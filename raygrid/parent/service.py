@@ -1,0 +1,217 @@
+"""What a parent does, without HTTP: takes submits, waits for ends, cancels, and answers questions.
+
+Stateless: everything that must survive is in the job store and the blob store before anybody is told of it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Sequence
+from dataclasses import dataclass, replace
+
+from raygrid.batching import Coalescer
+from raygrid.blobs import BlobStore, data_key
+from raygrid.config import GridSettings
+from raygrid.core.routing import RoutingPolicy
+from raygrid.errors import ConflictError, InvalidRequestError, JobNotFoundError, UnavailableError
+from raygrid.models import Job, JobState, NewJob, SharedData
+from raygrid.parent.groups import Groups
+from raygrid.parent.results import Results
+from raygrid.parent.submission import checked_id
+from raygrid.parent.waiters import Waiters
+from raygrid.ports import GroupDirectory, ResultCaches
+from raygrid.store import BatchSummary, Inserted, JobStore, StoredData
+
+LOOK_AGAIN_S = 2.0  # a waiter looks into the store this often, in case a wake-up was lost
+ROUTE_TOGETHER = 32
+
+
+@dataclass(frozen=True, slots=True)
+class Submitted:
+    """What came of a submit: its state, and whether the job is new or was there before."""
+
+    job_id: str
+    state: JobState
+    created: bool
+
+
+class Parent:
+    """One parent. The owner opens and closes it.
+
+    Args:
+        settings: the grid's settings.
+        store: the job store.
+        blobs: the blob store.
+        directory: finds the groups.
+        caches: reaches the nodes' hot results.
+    """
+
+    def __init__(
+        self,
+        settings: GridSettings,
+        store: JobStore,
+        blobs: BlobStore,
+        directory: GroupDirectory,
+        caches: ResultCaches,
+    ) -> None:
+        self.settings = settings
+        self.store = store
+        self.blobs = blobs
+        self.waiters = Waiters()
+        routing = settings.routing
+        policy = RoutingPolicy(routing.policy, routing.site_distance, routing.hash_load_bound)
+        self.groups = Groups(directory, policy, routing.max_queued, self.waiters)
+        self.results = Results(blobs, caches, self.groups.address_of)
+        self._inserts: Coalescer[NewJob, Inserted] = Coalescer(store.insert, name="inserts")
+        self._looks: Coalescer[str, Job | None] = Coalescer(self._look, name="looks")
+
+    async def open(self) -> None:
+        """Connect to everything."""
+        await self.store.open()
+        await self.groups.open()
+
+    async def close(self) -> None:
+        """Finish the writes under way and let go of everything."""
+        await self._inserts.close()
+        await self._looks.close()
+        await self.groups.close()
+        await self.store.close()
+
+    # --- submitting ---------------------------------------------------------------------------------------------
+
+    async def submit(self, job: NewJob) -> Submitted:
+        """Store a job and hand it to a group; it is safe once this returns.
+
+        Raises:
+            ConflictError: the jobId is taken by another job.
+            BusyError: no group can take it now.
+        """
+        routed = replace(job, group_id=self.groups.choose(job.affinity, job.site))
+        inserted = await self._inserts.put(routed)
+        return self._settle([routed], [inserted])[0]
+
+    async def submit_batch(
+        self, batch_id: str, jobs: Sequence[NewJob]
+    ) -> tuple[list[Submitted], list[tuple[str, ConflictError]]]:
+        """Store many jobs in one transaction; gives those accepted, and those in conflict with why."""
+        routed: list[NewJob] = []
+        for start in range(0, len(jobs), ROUTE_TOGETHER):
+            together = jobs[start : start + ROUTE_TOGETHER]
+            if any(job.affinity or job.site for job in together):
+                routed += [replace(job, group_id=self.groups.choose(job.affinity, job.site)) for job in together]
+            else:
+                group_id = self.groups.choose(None, None, len(together))
+                routed += [replace(job, group_id=group_id) for job in together]
+        # A client that hangs up now must not leave half a transaction: it runs to its end by itself.
+        inserted = await asyncio.shield(asyncio.ensure_future(self.store.insert(routed, batch_id)))
+        accepted = [(job, each) for job, each in zip(routed, inserted, strict=True) if not each.conflict]
+        refused = [
+            (job.spec.job_id, _conflict(job)) for job, each in zip(routed, inserted, strict=True) if each.conflict
+        ]
+        return self._settle([job for job, _ in accepted], [each for _, each in accepted]), refused
+
+    def _settle(self, jobs: Sequence[NewJob], inserted: Sequence[Inserted]) -> list[Submitted]:
+        """Poke the leaders of new jobs; what was there before needs nothing."""
+        by_group: dict[str, list[NewJob]] = {}
+        answers = []
+        for job, each in zip(jobs, inserted, strict=True):
+            if each.conflict:
+                raise _conflict(job)
+            if each.created:
+                by_group.setdefault(job.group_id, []).append(job)
+            state = each.existing.state if each.existing else JobState.QUEUED
+            answers.append(Submitted(job.spec.job_id, state, each.created))
+        for group_id, fresh in by_group.items():
+            self.groups.poke(group_id, [job.spec for job in fresh])
+        return answers
+
+    # --- waiting and asking -------------------------------------------------------------------------------------
+
+    async def _look(self, job_ids: Sequence[str]) -> list[Job | None]:
+        found = await self.store.get(list(dict.fromkeys(job_ids)))
+        return [found.get(job_id) for job_id in job_ids]
+
+    async def job(self, job_id: str) -> Job:
+        """A job.
+
+        Raises:
+            JobNotFoundError: there is none of that id.
+        """
+        job = await self._looks.put(checked_id(job_id))
+        if job is None:
+            raise JobNotFoundError(f"there is no job {job_id!r}")
+        return job
+
+    async def wait(self, job_id: str, wait_s: float) -> Job:
+        """The job once it has ended, or as it is when the wait is over."""
+        changed = self.waiters.watch_job(job_id)
+        loop = asyncio.get_running_loop()
+        until = loop.time() + wait_s
+        try:
+            while True:
+                changed.clear()
+                job = await self.job(job_id)
+                left = until - loop.time()
+                if job.state.is_terminal or left <= 0:
+                    return job
+                try:
+                    await asyncio.wait_for(changed.wait(), min(left, LOOK_AGAIN_S))
+                except TimeoutError:
+                    continue
+        finally:
+            self.waiters.forget(changed, job_id)
+
+    async def position(self, job: Job) -> int | None:
+        """How many jobs stand before a queued one; None for others."""
+        return await self.store.queue_position(job) if job.state is JobState.QUEUED else None
+
+    async def batch(self, batch_id: str) -> BatchSummary:
+        """How far a batch is.
+
+        Raises:
+            JobNotFoundError: there is none of that id.
+        """
+        summary = await self.store.batch(checked_id(batch_id, "batchId"))
+        if summary is None:
+            raise JobNotFoundError(f"there is no batch {batch_id!r}")
+        return summary
+
+    # --- cancelling ---------------------------------------------------------------------------------------------
+
+    async def cancel(self, job_ids: Sequence[str]) -> int:
+        """Ask for unfinished jobs to be cancelled; gives how many there were. The wish is kept in the store."""
+        wished = await asyncio.shield(asyncio.ensure_future(self.store.request_cancel(job_ids)))
+        by_group: dict[str, list[str]] = {}
+        for job in wished:
+            by_group.setdefault(job.group_id, []).append(job.job_id)
+        for group_id, ids in by_group.items():
+            try:
+                await self.groups.cancel(group_id, ids)
+            except UnavailableError:
+                continue  # the leader that comes next finds the wish in the store
+        return len(wished)
+
+    # --- shared data --------------------------------------------------------------------------------------------
+
+    async def put_data(self, name: str, chunks: AsyncIterator[bytes]) -> SharedData:
+        """Store a shared input under its hash, and let the name point at it."""
+        checked_id(name, "data name")
+        blob = await self.blobs.upload(chunks, data_key)
+        if blob.size == 0:
+            raise InvalidRequestError(f"the shared data {name!r} is empty")
+        data = SharedData(name, blob.digest, blob.size)
+        await self.store.put_data(data)
+        return data
+
+    async def data(self, names: Sequence[str] | None = None) -> dict[str, StoredData]:
+        """Shared inputs by name; all of them where none are named."""
+        if names is not None and not names:
+            return {}
+        return await self.store.get_data(names)
+
+
+def _conflict(job: NewJob) -> ConflictError:
+    return ConflictError(
+        f"the jobId {job.spec.job_id!r} is taken by a job with another input, pricer, args or shared data; "
+        "choose another jobId, or send exactly what was sent before"
+    )

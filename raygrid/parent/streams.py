@@ -1,0 +1,221 @@
+"""Long answers: the results of a batch as they end, and state changes as server-sent events.
+
+Both read the job store from a cursor and can be resumed from the last cursor seen, at this parent or another; what
+leaders tell only wakes them sooner. No stream stays open for more than a few minutes, so that nothing needs to.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import AsyncIterator
+from urllib.parse import quote
+
+from raygrid.models import Job, JobState
+from raygrid.parent.schemas import job_status
+from raygrid.parent.service import LOOK_AGAIN_S, Parent
+from raygrid.store import Changed
+
+PAGE = 256
+PAGE_BYTES = 16 * 1024**2
+HEARTBEAT_S = 15.0
+# Streams that wait for "anything" look at most this often, however fast jobs end.
+BREATH_S = 0.05
+
+
+class _Pace:
+    """Waits for the next change worth a look, until the stream's time is over."""
+
+    def __init__(self, parent: Parent, wait_s: float, job_id: str | None = None) -> None:
+        self._waiters = parent.waiters
+        self._job_id = job_id
+        self._changed = self._waiters.watch_all() if job_id is None else self._waiters.watch_job(job_id)
+        self._until = asyncio.get_running_loop().time() + wait_s
+
+    @property
+    def left_s(self) -> float:
+        return self._until - asyncio.get_running_loop().time()
+
+    def look(self) -> None:
+        """Note that the store is looked at now; later changes wake again."""
+        self._changed.clear()
+
+    async def wait(self) -> None:
+        try:
+            await asyncio.wait_for(self._changed.wait(), max(0.0, min(LOOK_AGAIN_S, self.left_s)))
+        except TimeoutError:
+            return
+        await asyncio.sleep(BREATH_S)
+
+    def close(self) -> None:
+        self._waiters.forget(self._changed, self._job_id)
+
+
+# --- results of a batch ---------------------------------------------------------------------------------------------
+
+
+async def batch_results(
+    parent: Parent, batch_id: str, cursor: int, wait_s: float, boundary: str
+) -> AsyncIterator[bytes]:
+    """A multipart/mixed body: a part for each ended job, then a part that says whether more is to come."""
+    pace = _Pace(parent, wait_s)
+    complete = False
+    try:
+        while True:
+            pace.look()
+            page = await parent.store.changed(batch_id, cursor, PAGE, ended_only=True)
+            for group in _by_size(page):
+                async for chunk in _parts(parent, group, boundary):
+                    yield chunk
+            if page:
+                cursor = page[-1].cursor
+            if len(page) == PAGE:
+                continue
+            summary = await parent.batch(batch_id)
+            if summary.finished and not page:
+                complete = True
+                break
+            if pace.left_s <= 0:
+                break
+            if not summary.finished:
+                await pace.wait()
+    finally:
+        pace.close()
+    body = json.dumps({"complete": complete, "cursor": cursor}).encode()
+    headers = {
+        "Content-Type": "application/json",
+        "Content-Length": str(len(body)),
+        "Raygrid-End": "complete" if complete else "more",
+    }
+    yield _head(boundary, headers) + body + f"\r\n--{boundary}--\r\n".encode()
+
+
+def _by_size(page: list[Changed]) -> list[list[Changed]]:
+    """Cut a page so that the results of each piece fit into memory together; a huge one stands alone."""
+    pieces: list[list[Changed]] = []
+    size = PAGE_BYTES
+    for each in page:
+        needs = each.job.result.size if each.job.result else 0
+        if size + needs > PAGE_BYTES:
+            pieces.append([])
+            size = 0
+        pieces[-1].append(each)
+        size += needs
+    return pieces
+
+
+async def _parts(parent: Parent, piece: list[Changed], boundary: str) -> AsyncIterator[bytes]:
+    if len(piece) == 1 and not parent.results.is_small(piece[0].job) and piece[0].job.result is not None:
+        each = piece[0]
+        yield _head(boundary, _result_headers(each, each.job.result.size if each.job.result else 0))
+        async for chunk in parent.results.stream(each.job):
+            yield chunk
+        yield b"\r\n"
+        return
+    bodies = await parent.results.read([each.job for each in piece])
+    joined = bytearray()
+    for each, body in zip(piece, bodies, strict=True):
+        joined += _head(boundary, _result_headers(each, len(body or b""))) + (body or b"") + b"\r\n"
+    yield bytes(joined)
+
+
+def _result_headers(each: Changed, size: int) -> dict[str, str]:
+    job = each.job
+    headers = {
+        "Content-Type": "application/zip",
+        "Content-Length": str(size),
+        "Raygrid-Job-Id": job.job_id,
+        "Raygrid-State": job.state.value,
+        "Raygrid-Cursor": str(each.cursor),
+    }
+    if job.state is not JobState.DONE:
+        headers["Raygrid-Reason"] = job.reason or ""
+        headers["Raygrid-Message"] = quote(job.message or "")
+        if job.exit_code is not None:
+            headers["Raygrid-Exit-Code"] = str(job.exit_code)
+    return headers
+
+
+def _head(boundary: str, headers: dict[str, str]) -> bytes:
+    lines = "".join(f"{name}: {value}\r\n" for name, value in headers.items())
+    return f"--{boundary}\r\n{lines}\r\n".encode()
+
+
+# --- events ---------------------------------------------------------------------------------------------------------
+
+
+async def job_events(parent: Parent, job_id: str, after: int, wait_s: float) -> AsyncIterator[bytes]:
+    """State changes of one job; ends with it."""
+    pace = _Pace(parent, wait_s, job_id)
+    quiet = _Quiet()
+    try:
+        while True:
+            pace.look()
+            job = await parent.job(job_id)
+            if job.revision > after:
+                after = job.revision
+                yield _event(after, job)
+                quiet.spoke()
+            if job.state.is_terminal:
+                yield _end(after)
+                return
+            if pace.left_s <= 0:
+                return
+            await pace.wait()
+            if quiet.too_long():
+                yield b": still here\n\n"
+    finally:
+        pace.close()
+
+
+async def batch_events(parent: Parent, batch_id: str, after: int, wait_s: float) -> AsyncIterator[bytes]:
+    """State changes of a batch's jobs, each job's latest; ends when all have ended."""
+    pace = _Pace(parent, wait_s)
+    quiet = _Quiet()
+    try:
+        while True:
+            pace.look()
+            page = await parent.store.changed(batch_id, after, PAGE)
+            if page:
+                after = page[-1].cursor
+                yield b"".join(_event(each.cursor, each.job) for each in page)
+                quiet.spoke()
+            if len(page) == PAGE:
+                continue
+            summary = await parent.batch(batch_id)
+            if summary.finished and not page:
+                yield _end(after)
+                return
+            if pace.left_s <= 0:
+                return
+            if not summary.finished:
+                await pace.wait()
+            if quiet.too_long():
+                yield b": still here\n\n"
+    finally:
+        pace.close()
+
+
+class _Quiet:
+    """How long a stream has said nothing; a comment now and then keeps proxies from cutting it."""
+
+    def __init__(self) -> None:
+        self.spoke()
+
+    def spoke(self) -> None:
+        self._since = asyncio.get_running_loop().time()
+
+    def too_long(self) -> bool:
+        if asyncio.get_running_loop().time() - self._since < HEARTBEAT_S:
+            return False
+        self.spoke()
+        return True
+
+
+def _event(revision: int, job: Job) -> bytes:
+    data = job_status(job).model_dump_json(by_alias=True)
+    return f"id: {revision}\nevent: state\ndata: {data}\n\n".encode()
+
+
+def _end(revision: int) -> bytes:
+    return f"id: {revision}\nevent: end\ndata: {{}}\n\n".encode()

@@ -1,0 +1,188 @@
+"""What a client asks to be run: read from the options of a form, checked, and made into a job."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+from raygrid.config import GridSettings, Pricer
+from raygrid.errors import InvalidRequestError, UnknownDataError, UnknownPricerError
+from raygrid.models import JobSpec, NewJob, SharedData
+from raygrid.parent.forms import ReceivedFile
+
+JOB_ID = re.compile(r"[A-Za-z0-9._-]{1,128}")
+MOST_ARGS = 256
+MOST_ARGS_BYTES = 64 * 1024
+MOST_KEY = 256
+MOST_DATA = 64
+PRIORITIES = range(-1_000_000, 1_000_001)
+MOST_TIMEOUT_S = 31 * 24 * 3600.0
+
+OPTIONS = frozenset({"pricer", "args", "priority", "affinity", "site", "timeout_s", "data"})
+
+
+def checked_id(value: str, what: str = "jobId") -> str:
+    """An id that a client chose, once it is known to be one.
+
+    Raises:
+        InvalidRequestError: says what is allowed.
+    """
+    if JOB_ID.fullmatch(value) is None or not value.strip("."):
+        raise InvalidRequestError(
+            f"{value[:140]!r} is not a {what}: use 1 to 128 letters, digits, '.', '_' or '-', and not only dots"
+        )
+    return value
+
+
+@dataclass(frozen=True, slots=True)
+class Options:
+    """How a job is to be run, as far as the client says."""
+
+    pricer: str | None = None
+    args: tuple[str, ...] = ()
+    priority: int = 0
+    affinity: str | None = None
+    site: str | None = None
+    timeout_s: float | None = None
+    data: tuple[str, ...] = ()
+
+
+def options_of_form(fields: Mapping[str, Sequence[str]], also: frozenset[str] = frozenset()) -> Options:
+    """Read the options of a form, all of them optional.
+
+    Raises:
+        InvalidRequestError: one is unknown, given twice or absurd; says which.
+    """
+    unknown = fields.keys() - OPTIONS - also
+    if unknown:
+        known = ", ".join(sorted(OPTIONS | also))
+        raise InvalidRequestError(
+            f"unknown option {sorted(unknown)[0]!r}; known are {known}, and files need a filename"
+        )
+    single = {}
+    for name in ("pricer", "priority", "affinity", "site", "timeout_s"):
+        values = fields.get(name, ())
+        if len(values) > 1:
+            raise InvalidRequestError(f"the option {name!r} is given {len(values)} times; give it once")
+        if values and values[0] != "":
+            single[name] = values[0]
+    return options_of_json({**single, "args": list(fields.get("args", ())), "data": list(fields.get("data", ()))})
+
+
+def options_of_json(values: Mapping[str, Any], base: Options = Options()) -> Options:
+    """Read options from plain values (texts of a form, or JSON), over those of `base`."""
+    unknown = values.keys() - OPTIONS
+    if unknown:
+        raise InvalidRequestError(f"unknown option {sorted(unknown)[0]!r}; known are {', '.join(sorted(OPTIONS))}")
+    changes: dict[str, Any] = {}
+    for name in ("pricer", "affinity", "site"):
+        if values.get(name) is not None:
+            changes[name] = _text(name, values[name])
+    if values.get("priority") is not None:
+        changes["priority"] = _priority(values["priority"])
+    if values.get("timeout_s") is not None:
+        changes["timeout_s"] = _timeout(values["timeout_s"])
+    if values.get("args"):
+        changes["args"] = _texts("args", values["args"], MOST_ARGS)
+        if sum(len(arg.encode()) for arg in changes["args"]) > MOST_ARGS_BYTES:
+            raise InvalidRequestError(f"args are longer than {MOST_ARGS_BYTES} bytes together; put them into the input")
+    if values.get("data"):
+        changes["data"] = _texts("data", values["data"], MOST_DATA)
+    return replace(base, **changes)
+
+
+def _text(name: str, value: Any) -> str:
+    if not isinstance(value, str) or not 0 < len(value) <= MOST_KEY or "\0" in value:
+        raise InvalidRequestError(f"{name} must be a text of 1 to {MOST_KEY} characters without NUL")
+    return value
+
+
+def _texts(name: str, value: Any, most: int) -> tuple[str, ...]:
+    if not isinstance(value, list) or not all(isinstance(each, str) and "\0" not in each for each in value):
+        raise InvalidRequestError(f"{name} must be a list of texts without NUL")
+    if len(value) > most:
+        raise InvalidRequestError(f"{name} has {len(value)} entries; at most {most} are allowed")
+    return tuple(value)
+
+
+def _priority(value: Any) -> int:
+    try:
+        number = int(value) if isinstance(value, str) else value
+    except ValueError:
+        number = None
+    if not isinstance(number, int) or isinstance(number, bool) or number not in PRIORITIES:
+        raise InvalidRequestError(
+            f"priority must be a whole number from {PRIORITIES[0]} to {PRIORITIES[-1]}, not {str(value)[:40]!r}"
+        )
+    return number
+
+
+def _timeout(value: Any) -> float:
+    try:
+        number = float(value) if not isinstance(value, bool) else math.nan
+    except (TypeError, ValueError):
+        number = math.nan
+    if not 0 < number <= MOST_TIMEOUT_S:
+        raise InvalidRequestError(
+            f"timeout_s must be a number of seconds above 0 and at most {MOST_TIMEOUT_S:g}, not {str(value)[:40]!r}"
+        )
+    return number
+
+
+def pricer_for(settings: GridSettings, name: str | None) -> tuple[str, Pricer]:
+    """The pricer that a submit means.
+
+    Raises:
+        UnknownPricerError: there is none of that name, or none is named and the grid has several.
+    """
+    known = ", ".join(sorted(settings.pricers)) or "none at all"
+    chosen = name or settings.chosen_default_pricer
+    if chosen is None:
+        raise UnknownPricerError(f"say which pricer: the grid has {known}")
+    pricer = settings.pricers.get(chosen)
+    if pricer is None:
+        raise UnknownPricerError(f"there is no pricer {chosen!r}; the grid has {known}")
+    return chosen, pricer
+
+
+def make_job(
+    settings: GridSettings, job_id: str, file: ReceivedFile, options: Options, data: Mapping[str, SharedData]
+) -> NewJob:
+    """The job for a file and its options; its group is chosen later.
+
+    Raises:
+        InvalidRequestError: the file is empty, or the pricer takes no args.
+        UnknownPricerError: see `pricer_for`.
+        UnknownDataError: it names shared data that was never stored.
+    """
+    name, pricer = pricer_for(settings, options.pricer)
+    if file.blob.size == 0:
+        raise InvalidRequestError(f"job {job_id}: the file {file.filename!r} is empty")
+    if options.args and not pricer.takes_args:
+        raise InvalidRequestError(f"job {job_id}: pricer {name!r} takes no args (its command has no {{args}})")
+    missing = [each for each in options.data if each not in data]
+    if missing:
+        raise UnknownDataError(
+            f"job {job_id}: there is no shared data {missing[0]!r}; store it with PUT /data/{missing[0]}"
+        )
+    shared = tuple(data[each] for each in dict.fromkeys(options.data))
+    identity = [file.blob.digest, name, options.args, [(each.name, each.digest) for each in shared]]
+    spec = JobSpec(
+        job_id=job_id,
+        pricer=name,
+        version=pricer.version,
+        input=file.blob,
+        filename=file.filename,
+        args=options.args,
+        priority=options.priority,
+        timeout_s=options.timeout_s,
+        inline=file.inline,
+        data=shared,
+    )
+    fingerprint = hashlib.sha256(json.dumps(identity).encode()).hexdigest()
+    return NewJob(spec, "", fingerprint, options.affinity, options.site)

@@ -1,0 +1,57 @@
+"""Who waits in this parent for a job to change, and how they are woken."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterable
+
+from raygrid.ports import JobChange
+
+
+class Waiters:
+    """Wakes waiters when leaders tell of changes. A wake-up is only a hint: the woken looks into the store."""
+
+    def __init__(self) -> None:
+        self._by_job: dict[str, set[asyncio.Event]] = {}
+        self._any: set[asyncio.Event] = set()
+
+    def watch_job(self, job_id: str) -> asyncio.Event:
+        """An event that is set whenever the job may have changed; `forget` it in the end."""
+        event = asyncio.Event()
+        self._by_job.setdefault(job_id, set()).add(event)
+        return event
+
+    def watch_all(self) -> asyncio.Event:
+        """An event that is set whenever any job may have changed; `forget` it in the end."""
+        event = asyncio.Event()
+        self._any.add(event)
+        return event
+
+    def forget(self, event: asyncio.Event, job_id: str | None = None) -> None:
+        """Wait no more."""
+        self._any.discard(event)
+        if job_id is not None and (events := self._by_job.get(job_id)) is not None:
+            events.discard(event)
+            if not events:
+                del self._by_job[job_id]
+
+    def changed(self, changes: Iterable[JobChange]) -> None:
+        """Wake those who wait for one of these jobs, once it has ended, and those who wait for anything."""
+        something = False
+        for change in changes:
+            something = True
+            for event in self._by_job.get(change.job_id, ()):
+                event.set()
+        if something:
+            self._wake_any()
+
+    def wake_all(self) -> None:
+        """Changes may have been missed: everybody looks."""
+        for events in self._by_job.values():
+            for event in events:
+                event.set()
+        self._wake_any()
+
+    def _wake_any(self) -> None:
+        for event in self._any:
+            event.set()

@@ -1,0 +1,112 @@
+"""What one tier may ask of another: the calls on each edge, and what they answer.
+
+`links.py` implements these over Ray actors; tests connect the tiers directly or record the calls. Every call has a
+timeout; one that fails without telling whether it was carried out raises `UnavailableError`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+from raygrid.core.events import AttemptOrder
+from raygrid.models import AttemptId, AttemptReport, GroupCapacity, JobSpec, JobState, NodeState
+
+
+@dataclass(frozen=True, slots=True)
+class NodeReply:
+    """A node's answer to a poll.
+
+    Attributes:
+        state: the node as it is now.
+        reports: ends of attempts that the asker has not seen.
+        last: number of the latest report; the asker passes it as `after` next time.
+    """
+
+    state: NodeState
+    reports: tuple[AttemptReport, ...]
+    last: int
+
+
+@dataclass(frozen=True, slots=True)
+class JobChange:
+    """A committed change of a job."""
+
+    job_id: str
+    state: JobState
+
+
+@dataclass(frozen=True, slots=True)
+class LeaderReply:
+    """A leader's answer to a parent's poll.
+
+    Attributes:
+        epoch: which life of which leader this is; numbers of another epoch mean nothing.
+        last: number of the latest change.
+        changes: committed changes after the number asked for.
+        gap: whether older changes were left out, so that every waiter must look for itself.
+        capacity: the group's load now.
+    """
+
+    epoch: str
+    last: int
+    changes: tuple[JobChange, ...]
+    gap: bool
+    capacity: GroupCapacity
+
+
+class NodeLink(Protocol):
+    """How a leader reaches a node agent."""
+
+    async def start(self, term: int, orders: Sequence[AttemptOrder]) -> None:
+        """Hand attempts over. An attempt handed over twice runs once."""
+        ...
+
+    async def stop(self, term: int, attempts: Sequence[AttemptId]) -> None:
+        """Kill attempts that the node still has."""
+        ...
+
+    async def reports(self, term: int, after: int, settled: int, wait_s: float) -> NodeReply:
+        """Wait up to `wait_s` for reports numbered above `after`; those up to `settled` are kept no longer."""
+        ...
+
+
+class ResultCaches(Protocol):
+    """How a parent reaches the results that nodes keep hot; payloads never pass through a leader."""
+
+    async def results(self, address: str, key: str, job_ids: Sequence[str]) -> list[bytes | None]:
+        """Results of jobs in a pack, from the node at `address`; None for what is not there."""
+        ...
+
+
+class LeaderLink(Protocol):
+    """How a parent reaches the leader of a group."""
+
+    async def enqueue(self, jobs: Sequence[JobSpec]) -> None:
+        """Tell of jobs that are in the store; a lost call costs a scan interval, never a job."""
+        ...
+
+    async def cancel(self, job_ids: Sequence[str]) -> None:
+        """Tell of jobs whose cancelling was requested in the store."""
+        ...
+
+    async def changes(self, epoch: str, after: int, wait_s: float) -> LeaderReply:
+        """Wait up to `wait_s` for changes after a number."""
+        ...
+
+
+class NodeDirectory(Protocol):
+    """The nodes of one group, as they come and go."""
+
+    async def nodes(self) -> Mapping[str, NodeLink]:
+        """The nodes that are there now, each with an agent that runs."""
+        ...
+
+
+class GroupDirectory(Protocol):
+    """The groups of the grid, as they come and go."""
+
+    async def groups(self) -> Mapping[str, LeaderLink]:
+        """The groups that are there now, each with a leader."""
+        ...

@@ -1,0 +1,16 @@
+"""The job store: one port (`port.py`), two adapters (`sql.py`, `memory.py`)."""
+
+from raygrid.store.memory import MemoryStore
+from raygrid.store.port import BatchSummary, Changed, Inserted, JobStore, Purged, StoredData
+from raygrid.store.sql import SqlStore
+
+__all__ = [
+    "BatchSummary",
+    "Changed",
+    "Inserted",
+    "JobStore",
+    "MemoryStore",
+    "Purged",
+    "SqlStore",
+    "StoredData",
+]

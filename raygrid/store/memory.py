@@ -1,0 +1,325 @@
+"""The job store in plain dicts: what `SqlStore` does, without a database, for tests and simulations.
+
+Nothing outlives the object, and only one event loop may use it: a method that never awaits is a transaction.
+Time is the caller's to give (`clock`), so that a simulation can run a week of leases in a second.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime, timedelta
+
+from raygrid.core.lease import Lease, next_lease
+from raygrid.errors import StaleTermError
+from raygrid.models import Job, JobSpec, JobState, JobUpdate, NewJob, QueuedJob, SharedData
+from raygrid.store.port import BatchSummary, Changed, Inserted, Purged, StoredData
+from raygrid.store.rows import storable_text
+
+
+@dataclass(slots=True)
+class _Row:
+    """A job with what only leaders need: its place in the order of arrival, and the inline input."""
+
+    job: Job
+    seq: int
+    inline: bytes | None
+
+
+@dataclass(slots=True)
+class _Batch:
+    submitted_at: datetime
+    members: dict[str, int] = field(default_factory=dict)  # job id to the cursor of its latest change
+
+
+class MemoryStore:
+    """`JobStore` in plain dicts.
+
+    Args:
+        clock: the store's clock, aware and UTC; this machine's where none is given.
+    """
+
+    def __init__(self, clock: Callable[[], datetime] | None = None) -> None:
+        self._clock = clock or (lambda: datetime.now(UTC))
+        self._rows: dict[str, _Row] = {}
+        self._batches: dict[str, _Batch] = {}
+        self._data: dict[str, StoredData] = {}
+        self._leases: dict[str, Lease] = {}
+        self._revision = 0
+
+    async def open(self) -> None:
+        """Nothing to connect to."""
+
+    async def close(self) -> None:
+        """Nothing to let go of; what was stored stays until the object goes."""
+
+    # --- jobs -----------------------------------------------------------------------------------------------
+
+    async def insert(self, jobs: Sequence[NewJob], batch_id: str | None = None) -> list[Inserted]:
+        """Insert jobs as queued; see `JobStore.insert`."""
+        now = self._clock()
+        before = {new.spec.job_id: self._rows[new.spec.job_id].job for new in jobs if self._has(new)}
+        answers = []
+        for new in jobs:
+            job_id = new.spec.job_id
+            created = job_id not in self._rows
+            if created:
+                revision = self._next_revision()
+                self._rows[job_id] = _Row(_queued(new, revision, now), revision, new.spec.inline)
+            conflict = self._rows[job_id].job.fingerprint != new.fingerprint
+            answers.append(Inserted(created, before.get(job_id), conflict))
+        if batch_id is not None:
+            batch = self._batches.setdefault(batch_id, _Batch(now))
+            for new, answer in zip(jobs, answers, strict=True):
+                if not answer.conflict and new.spec.job_id not in batch.members:
+                    batch.members[new.spec.job_id] = self._next_revision()
+        return answers
+
+    def _has(self, new: NewJob) -> bool:
+        return new.spec.job_id in self._rows
+
+    def _next_revision(self) -> int:
+        self._revision += 1
+        return self._revision
+
+    def _change(self, job: Job) -> None:
+        """Let a changed job be seen by whoever reads its batches."""
+        self._rows[job.job_id].job = job
+        for batch in self._batches.values():
+            if job.job_id in batch.members:
+                batch.members[job.job_id] = job.revision
+
+    async def get(self, job_ids: Sequence[str]) -> dict[str, Job]:
+        """The jobs that exist among these."""
+        return {job_id: self._rows[job_id].job for job_id in job_ids if job_id in self._rows}
+
+    async def record(self, group_id: str, term: int, updates: Sequence[JobUpdate]) -> None:
+        """Write a leader's updates under its term; see `JobStore.record`."""
+        if not updates:
+            return
+        lease = self._leases.get(group_id)
+        current = lease.term if lease else None
+        if current != term:
+            raise StaleTermError(f"group {group_id}: term {term} is not the current one ({current}); step down")
+        for update in updates:
+            row = self._rows.get(update.job_id)
+            if row is not None and row.job.group_id == group_id and not row.job.state.is_terminal:
+                self._change(_updated(row.job, update, self._next_revision()))
+
+    async def queued(self, group_id: str, limit: int) -> list[QueuedJob]:
+        """The first queued jobs of a group, in the order in which they should run."""
+        return [_held(row) for row in self._line(group_id)[:limit]]
+
+    async def running(self, group_id: str) -> list[QueuedJob]:
+        """The jobs of a group that are recorded as running."""
+        return [_held(row) for row in self._of_group(group_id, JobState.RUNNING)]
+
+    async def count_queued(self, group_id: str) -> int:
+        """How many jobs of a group are queued."""
+        return sum(1 for _ in self._of_group(group_id, JobState.QUEUED))
+
+    async def queue_position(self, job: Job) -> int:
+        """How many queued jobs of its group stand before this one."""
+        row = self._rows.get(job.job_id)
+        if row is None:
+            return sum(other.job.priority > job.priority for other in self._line(job.group_id))
+        return sum(_turn(other) < _turn(row) for other in self._line(job.group_id))
+
+    def _of_group(self, group_id: str, state: JobState) -> Iterable[_Row]:
+        return (row for row in self._rows.values() if row.job.group_id == group_id and row.job.state is state)
+
+    def _line(self, group_id: str) -> list[_Row]:
+        return sorted(self._of_group(group_id, JobState.QUEUED), key=_turn)
+
+    async def request_cancel(self, job_ids: Sequence[str]) -> list[Job]:
+        """Mark unfinished jobs as to be cancelled; gives those."""
+        unfinished = []
+        for job_id in dict.fromkeys(job_ids):
+            row = self._rows.get(job_id)
+            if row is None or row.job.state.is_terminal:
+                continue
+            if not row.job.cancel_requested:
+                self._change(replace(row.job, cancel_requested=True, revision=self._next_revision()))
+            unfinished.append(row.job)
+        return unfinished
+
+    async def jobs(
+        self,
+        *,
+        state: JobState | None = None,
+        batch_id: str | None = None,
+        after: str | None = None,
+        limit: int = 100,
+    ) -> list[Job]:
+        """A page of jobs by id."""
+        batch = self._batches.get(batch_id) if batch_id is not None else None
+        ids = self._rows if batch_id is None else batch.members if batch else ()
+        found = (self._rows[job_id].job for job_id in sorted(ids) if after is None or job_id > after)
+        return [job for job in found if state is None or job.state is state][:limit]
+
+    # --- batches --------------------------------------------------------------------------------------------
+
+    async def batch(self, batch_id: str) -> BatchSummary | None:
+        """How far a batch is."""
+        batch = self._batches.get(batch_id)
+        if batch is None:
+            return None
+        counts = Counter(self._rows[job_id].job.state for job_id in batch.members)
+        return BatchSummary(batch_id, batch.submitted_at, dict(counts))
+
+    async def unfinished_of_batch(self, batch_id: str) -> list[str]:
+        """Ids of the jobs of a batch that have not ended."""
+        batch = self._batches.get(batch_id)
+        members = batch.members if batch else ()
+        return [job_id for job_id in members if not self._rows[job_id].job.state.is_terminal]
+
+    async def changed(self, batch_id: str, after: int, limit: int, *, ended_only: bool = False) -> list[Changed]:
+        """The jobs of a batch that changed after a cursor."""
+        batch = self._batches.get(batch_id)
+        members = batch.members if batch else {}
+        news = sorted((cursor, job_id) for job_id, cursor in members.items() if cursor > after)
+        found = (Changed(cursor, self._rows[job_id].job) for cursor, job_id in news)
+        return [change for change in found if change.job.state.is_terminal or not ended_only][:limit]
+
+    # --- shared data ----------------------------------------------------------------------------------------
+
+    async def put_data(self, data: SharedData) -> None:
+        """Let a name point at stored content."""
+        self._data[data.name] = StoredData(data, self._clock())
+
+    async def get_data(self, names: Sequence[str] | None = None) -> dict[str, StoredData]:
+        """What names point at."""
+        if names is None:
+            return dict(self._data)
+        return {name: self._data[name] for name in names if name in self._data}
+
+    # --- leases ---------------------------------------------------------------------------------------------
+
+    async def acquire_lease(self, group_id: str, holder: str, ttl_s: float) -> Lease | None:
+        """Take or renew a lease; None while another holds it."""
+        now = self._clock()
+        current = self._leases.get(group_id)
+        lease = next_lease(current, group_id, holder, now, now + timedelta(seconds=ttl_s))
+        if lease is not None:
+            self._leases[group_id] = lease
+        return lease
+
+    async def release_lease(self, lease: Lease) -> None:
+        """Give a lease back; nothing happens where it is another's by now."""
+        current = self._leases.get(lease.group_id)
+        if current is not None and (current.term, current.holder) == (lease.term, lease.holder):
+            self._leases[lease.group_id] = replace(current, expires_at=self._clock())
+
+    # --- retention ------------------------------------------------------------------------------------------
+
+    async def purge(self, ended_before: datetime, limit: int = 1_000) -> Purged:
+        """Mark jobs that ended before an instant as purged; see `JobStore.purge`."""
+        now = self._clock()
+        old = [
+            (row.job.ended_at, row)
+            for row in self._rows.values()
+            if row.job.purged_at is None and row.job.ended_at is not None and row.job.ended_at < ended_before
+        ]
+        old = sorted(old, key=lambda pair: pair[0])[:limit]
+        keys = {key for _, row in old for key in _blob_keys(row.job)}
+        for _, row in old:
+            row.job = replace(row.job, purged_at=now, stderr_tail=None)
+            row.inline = None
+        return Purged(len(old), tuple(sorted(keys - await self.blobs_in_use(list(keys)))))
+
+    async def blobs_in_use(self, keys: Sequence[str]) -> set[str]:
+        """Which of these blobs a job that is not purged refers to."""
+        wanted = set(keys)
+        return {
+            key
+            for row in self._rows.values()
+            if row.job.purged_at is None
+            for key in _blob_keys(row.job)
+            if key in wanted
+        }
+
+
+def _turn(row: _Row) -> tuple[int, int]:
+    return (-row.job.priority, row.seq)
+
+
+def _blob_keys(job: Job) -> list[str]:
+    keys = [job.input.key, job.result.key if job.result else ""]
+    return [key for key in keys if key]
+
+
+def _queued(new: NewJob, revision: int, now: datetime) -> Job:
+    spec = new.spec
+    return Job(
+        job_id=spec.job_id,
+        fingerprint=new.fingerprint,
+        pricer=spec.pricer,
+        version=spec.version,
+        args=spec.args,
+        priority=spec.priority,
+        affinity=new.affinity,
+        site=new.site,
+        timeout_s=spec.timeout_s,
+        filename=spec.filename,
+        input=spec.input,
+        data=spec.data,
+        group_id=new.group_id,
+        state=JobState.QUEUED,
+        attempts=0,
+        node_id=None,
+        reason=None,
+        message=None,
+        exit_code=None,
+        signal=None,
+        stderr_tail=None,
+        result=None,
+        cancel_requested=False,
+        revision=revision,
+        submitted_at=now,
+        started_at=None,
+        ended_at=None,
+        purged_at=None,
+    )
+
+
+def _updated(job: Job, update: JobUpdate, revision: int) -> Job:
+    report = update.report
+    started_at = update.at if update.state is JobState.RUNNING else report.started_at if report else None
+    return replace(
+        job,
+        state=update.state,
+        attempts=max(job.attempts, update.attempts),
+        node_id=update.node_id,
+        reason=update.reason,
+        message=storable_text(update.message),
+        exit_code=report.exit_code if report else None,
+        signal=report.signal if report else None,
+        stderr_tail=storable_text(report.stderr_tail) if report else None,
+        result=report.result if report else None,
+        started_at=started_at or job.started_at,
+        ended_at=update.at if update.state.is_terminal else None,
+        revision=revision,
+    )
+
+
+def _held(row: _Row) -> QueuedJob:
+    job = row.job
+    return QueuedJob(
+        spec=JobSpec(
+            job_id=job.job_id,
+            pricer=job.pricer,
+            version=job.version,
+            input=job.input,
+            filename=job.filename,
+            args=job.args,
+            priority=job.priority,
+            timeout_s=job.timeout_s,
+            inline=row.inline,
+            data=job.data,
+        ),
+        attempts=job.attempts,
+        node_id=job.node_id,
+        running=job.state is JobState.RUNNING,
+        cancel_requested=job.cancel_requested,
+    )

@@ -1,0 +1,1 @@
+"""Alembic asks for this file; raygrid runs its migrations through `raygrid.store.migrate` instead."""

@@ -1,0 +1,175 @@
+"""The job store as the tiers see it. The store is the truth; every message between tiers is only fast.
+
+Adapters: `SqlStore` (SQLite on one machine, PostgreSQL for a cluster) and `MemoryStore` (tests and simulation).
+One contract suite, `tests/contract/test_job_store.py`, runs over all of them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Protocol
+
+from raygrid.core.lease import Lease
+from raygrid.models import Job, JobState, JobUpdate, NewJob, QueuedJob, SharedData
+
+
+@dataclass(frozen=True, slots=True)
+class Inserted:
+    """What came of inserting one job.
+
+    Attributes:
+        created: whether the job is new.
+        existing: the job that had the id already, if any; none where the other one is earlier in the same call.
+        conflict: whether that one has another fingerprint, so that the submit must be refused.
+    """
+
+    created: bool
+    existing: Job | None = None
+    conflict: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class BatchSummary:
+    """How far a batch is."""
+
+    batch_id: str
+    submitted_at: datetime
+    counts: dict[JobState, int] = field(default_factory=dict)
+
+    @property
+    def total(self) -> int:
+        """Jobs in the batch."""
+        return sum(self.counts.values())
+
+    @property
+    def finished(self) -> bool:
+        """Whether every job has ended."""
+        return all(state.is_terminal for state, count in self.counts.items() if count)
+
+
+@dataclass(frozen=True, slots=True)
+class Changed:
+    """A job of a batch at the revision where a reader resumes after it."""
+
+    cursor: int
+    job: Job
+
+
+@dataclass(frozen=True, slots=True)
+class StoredData:
+    """A shared input as stored: a name points at content, and may point elsewhere later."""
+
+    data: SharedData
+    stored_at: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class Purged:
+    """Blobs that no job needs any more, after `purge` has marked their jobs."""
+
+    jobs: int
+    blob_keys: tuple[str, ...]
+
+
+class JobStore(Protocol):
+    """Jobs, batches, shared data names and leases, in transactions.
+
+    Every method is one transaction. Writes to jobs give each changed job a new revision (a purge does not); revisions
+    become visible in their order, so that a reader that has seen revision N misses nothing by asking for what is above.
+    """
+
+    async def open(self) -> None:
+        """Connect and bring the schema up to date."""
+        ...
+
+    async def close(self) -> None:
+        """Let go of every connection."""
+        ...
+
+    async def insert(self, jobs: Sequence[NewJob], batch_id: str | None = None) -> list[Inserted]:
+        """Insert jobs as queued, atomically; with a batch, all that are not in conflict belong to it afterwards.
+
+        A job that exists with the same fingerprint is left as it is.
+        """
+        ...
+
+    async def get(self, job_ids: Sequence[str]) -> dict[str, Job]:
+        """The jobs that exist among these."""
+        ...
+
+    async def record(self, group_id: str, term: int, updates: Sequence[JobUpdate]) -> None:
+        """Write a leader's updates. A job that has ended, or is another group's, stays as it is.
+
+        Raises:
+            StaleTermError: `term` is not the group's current one; nothing was written.
+        """
+        ...
+
+    async def queued(self, group_id: str, limit: int) -> list[QueuedJob]:
+        """The first queued jobs of a group in the order in which they should run, inputs included."""
+        ...
+
+    async def running(self, group_id: str) -> list[QueuedJob]:
+        """The jobs of a group that are recorded as running, inputs included."""
+        ...
+
+    async def count_queued(self, group_id: str) -> int:
+        """How many jobs of a group are queued."""
+        ...
+
+    async def queue_position(self, job: Job) -> int:
+        """How many queued jobs of its group stand before a queued job."""
+        ...
+
+    async def request_cancel(self, job_ids: Sequence[str]) -> list[Job]:
+        """Mark unfinished jobs as to be cancelled; gives those that were unfinished."""
+        ...
+
+    async def jobs(
+        self,
+        *,
+        state: JobState | None = None,
+        batch_id: str | None = None,
+        after: str | None = None,
+        limit: int = 100,
+    ) -> list[Job]:
+        """A page of jobs by id, those with an id above `after`."""
+        ...
+
+    async def batch(self, batch_id: str) -> BatchSummary | None:
+        """How far a batch is; None where it does not exist."""
+        ...
+
+    async def unfinished_of_batch(self, batch_id: str) -> list[str]:
+        """Ids of the jobs of a batch that have not ended."""
+        ...
+
+    async def changed(self, batch_id: str, after: int, limit: int, *, ended_only: bool = False) -> list[Changed]:
+        """The jobs of a batch that changed after a cursor, in the order of their latest change."""
+        ...
+
+    async def put_data(self, data: SharedData) -> None:
+        """Let a name point at stored content."""
+        ...
+
+    async def get_data(self, names: Sequence[str] | None = None) -> dict[str, StoredData]:
+        """What names point at; all of them where none are given."""
+        ...
+
+    async def acquire_lease(self, group_id: str, holder: str, ttl_s: float) -> Lease | None:
+        """Take or renew the lease of a group; None while another holds it."""
+        ...
+
+    async def release_lease(self, lease: Lease) -> None:
+        """Give a lease back, so that another may take it at once."""
+        ...
+
+    async def purge(self, ended_before: datetime, limit: int = 1_000) -> Purged:
+        """Mark jobs that ended before an instant as purged, and say which blobs are needed no more."""
+        ...
+
+    async def blobs_in_use(self, keys: Sequence[str]) -> set[str]:
+        """Which of these blobs a job that is not purged refers to."""
+        ...

@@ -1,0 +1,142 @@
+"""Between rows and values: how a job is written to and read from the `jobs` table."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from datetime import datetime
+from typing import Any
+
+from raygrid.models import BlobSlice, Job, JobSpec, JobState, JobUpdate, NewJob, QueuedJob, SharedData
+from raygrid.store.tables import jobs
+
+# Everything but the inline input, which only a leader needs.
+JOB_COLUMNS = [column for column in jobs.c if column.name != "inline"]
+
+
+def new_row(job: NewJob, revision: int, now: datetime) -> dict[str, Any]:
+    """The row of a job just submitted."""
+    spec = job.spec
+    return {
+        "job_id": spec.job_id,
+        "seq": revision,
+        "revision": revision,
+        "group_id": job.group_id,
+        "state": JobState.QUEUED.value,
+        "cancel_requested": False,
+        "fingerprint": job.fingerprint,
+        "pricer": spec.pricer,
+        "version": spec.version,
+        "args": json.dumps(spec.args),
+        "priority": spec.priority,
+        "affinity": job.affinity,
+        "site": job.site,
+        "timeout_s": spec.timeout_s,
+        "filename": spec.filename,
+        "data": json.dumps(spec.data),
+        "input_key": spec.input.key,
+        "input_offset": spec.input.offset,
+        "input_size": spec.input.size,
+        "input_digest": spec.input.digest,
+        "inline": spec.inline,
+        "attempts": 0,
+        "submitted_at": now,
+    }
+
+
+def storable_text(value: str | None) -> str | None:
+    """What any database can hold: PostgreSQL has no NUL in text, and no database half a surrogate pair."""
+    if value is None:
+        return None
+    return value.replace("\0", "\N{REPLACEMENT CHARACTER}").encode("utf-8", "replace").decode("utf-8")
+
+
+def update_values(update: JobUpdate, revision: int) -> dict[str, Any]:
+    """Bind values (prefixed `new_`) of the statement that writes a leader's update."""
+    report = update.report
+    result = report.result if report else None
+    started_at = report.started_at if report else None
+    if update.state is JobState.RUNNING:
+        started_at = update.at
+    return {
+        "the_job": update.job_id,
+        "new_state": update.state.value,
+        "new_attempts": update.attempts,
+        "new_node_id": update.node_id,
+        "new_reason": update.reason,
+        "new_message": storable_text(update.message),
+        "new_exit_code": report.exit_code if report else None,
+        "new_signal": report.signal if report else None,
+        "new_stderr_tail": storable_text(report.stderr_tail) if report else None,
+        "new_result_key": result.key if result else None,
+        "new_result_offset": result.offset if result else None,
+        "new_result_size": result.size if result else None,
+        "new_result_digest": result.digest if result else None,
+        "new_started_at": started_at,
+        "new_ended_at": update.at if update.state.is_terminal else None,
+        "new_revision": revision,
+    }
+
+
+def _slice(row: Mapping[Any, Any], what: str) -> BlobSlice:
+    return BlobSlice(row[f"{what}_key"], row[f"{what}_offset"], row[f"{what}_size"], row[f"{what}_digest"])
+
+
+def _shared(text: str) -> tuple[SharedData, ...]:
+    return tuple(SharedData(*entry) for entry in json.loads(text))
+
+
+def job(row: Mapping[Any, Any]) -> Job:
+    """A job from its row."""
+    return Job(
+        job_id=row["job_id"],
+        fingerprint=row["fingerprint"],
+        pricer=row["pricer"],
+        version=row["version"],
+        args=tuple(json.loads(row["args"])),
+        priority=row["priority"],
+        affinity=row["affinity"],
+        site=row["site"],
+        timeout_s=row["timeout_s"],
+        filename=row["filename"],
+        input=_slice(row, "input"),
+        data=_shared(row["data"]),
+        group_id=row["group_id"],
+        state=JobState(row["state"]),
+        attempts=row["attempts"],
+        node_id=row["node_id"],
+        reason=row["reason"],
+        message=row["message"],
+        exit_code=row["exit_code"],
+        signal=row["signal"],
+        stderr_tail=row["stderr_tail"],
+        result=_slice(row, "result") if row["result_key"] is not None else None,
+        cancel_requested=row["cancel_requested"],
+        revision=row["revision"],
+        submitted_at=row["submitted_at"],
+        started_at=row["started_at"],
+        ended_at=row["ended_at"],
+        purged_at=row["purged_at"],
+    )
+
+
+def queued_job(row: Mapping[Any, Any]) -> QueuedJob:
+    """An unfinished job as its leader takes it up."""
+    return QueuedJob(
+        spec=JobSpec(
+            job_id=row["job_id"],
+            pricer=row["pricer"],
+            version=row["version"],
+            input=_slice(row, "input"),
+            filename=row["filename"],
+            args=tuple(json.loads(row["args"])),
+            priority=row["priority"],
+            timeout_s=row["timeout_s"],
+            inline=row["inline"],
+            data=_shared(row["data"]),
+        ),
+        attempts=row["attempts"],
+        node_id=row["node_id"],
+        running=row["state"] == JobState.RUNNING.value,
+        cancel_requested=row["cancel_requested"],
+    )

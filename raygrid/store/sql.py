@@ -1,0 +1,446 @@
+"""The job store in SQL, through SQLAlchemy Core: SQLite (WAL) on one machine, PostgreSQL for a cluster.
+
+SQLite needs nothing to start; several processes of one machine share the file. A commit is on disk when it returns
+(`synchronous=FULL`); callers join many jobs in one call, so that a commit is shared.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Iterable, Sequence
+from contextlib import asynccontextmanager
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+from sqlalchemy import Integer, Select, and_, bindparam, case, event, func, or_, select, update
+from sqlalchemy.dialects import postgresql, sqlite
+from sqlalchemy.engine import make_url
+from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
+
+from raygrid.core.lease import Lease, next_lease
+from raygrid.errors import StaleTermError
+from raygrid.models import Job, JobState, JobUpdate, NewJob, QueuedJob, SharedData
+from raygrid.store import rows
+from raygrid.store.migrate import migrate
+from raygrid.store.port import BatchSummary, Changed, Inserted, Purged, StoredData
+from raygrid.store.tables import Instant, batch_jobs, batches, jobs, leases, revisions, shared_data
+
+# Under SQLite's limit of bound variables, with room for others in the statement.
+CHUNK = 500
+
+_ATTEMPTS = bindparam("new_attempts", type_=Integer())
+_RECORD = (
+    update(jobs)
+    .where(
+        jobs.c.job_id == bindparam("the_job"),
+        jobs.c.group_id == bindparam("the_group"),
+        jobs.c.ended_at.is_(None),
+    )
+    .values(
+        state=bindparam("new_state"),
+        attempts=case((jobs.c.attempts > _ATTEMPTS, jobs.c.attempts), else_=_ATTEMPTS),
+        node_id=bindparam("new_node_id"),
+        reason=bindparam("new_reason"),
+        message=bindparam("new_message"),
+        exit_code=bindparam("new_exit_code"),
+        signal=bindparam("new_signal"),
+        stderr_tail=bindparam("new_stderr_tail"),
+        result_key=bindparam("new_result_key"),
+        result_offset=bindparam("new_result_offset"),
+        result_size=bindparam("new_result_size"),
+        result_digest=bindparam("new_result_digest"),
+        started_at=func.coalesce(bindparam("new_started_at", type_=Instant()), jobs.c.started_at),
+        ended_at=bindparam("new_ended_at"),
+        revision=bindparam("new_revision"),
+    )
+)
+
+_CANCEL = (
+    update(jobs)
+    .where(
+        jobs.c.job_id == bindparam("the_job"),
+        jobs.c.ended_at.is_(None),
+        jobs.c.cancel_requested.is_(False),
+    )
+    .values(cancel_requested=True, revision=bindparam("new_revision"))
+)
+
+
+def _chunks(items: Sequence[str]) -> Iterable[Sequence[str]]:
+    for start in range(0, len(items), CHUNK):
+        yield items[start : start + CHUNK]
+
+
+class SqlStore:
+    """`JobStore` over a SQLAlchemy URL such as `sqlite+aiosqlite:///jobs.db`."""
+
+    def __init__(self, url: str) -> None:
+        self._url = make_url(url)
+        self._is_sqlite = self._url.get_backend_name() == "sqlite"
+        self._reads: AsyncEngine | None = None
+        self._writes: AsyncEngine | None = None
+        self._one_writer = asyncio.Lock()
+
+    @property
+    def is_single_machine(self) -> bool:
+        """Whether only processes of one machine can share this store."""
+        return self._is_sqlite
+
+    # --- connections --------------------------------------------------------------------------------------------
+
+    async def open(self) -> None:
+        """Connect and bring the schema up to date."""
+        if self._is_sqlite:
+            if self._url.database:
+                await asyncio.to_thread(Path(self._url.database).parent.mkdir, parents=True, exist_ok=True)
+            self._writes = _sqlite_engine(self._url.render_as_string(hide_password=False), "BEGIN IMMEDIATE")
+            self._reads = _sqlite_engine(self._url.render_as_string(hide_password=False), "BEGIN")
+        else:
+            self._writes = self._reads = create_async_engine(
+                self._url, pool_pre_ping=True, pool_size=5, hide_parameters=True
+            )
+        async with self._write() as connection:
+            await connection.run_sync(migrate)
+
+    async def close(self) -> None:
+        """Let go of every connection."""
+        for engine in {self._reads, self._writes}:
+            if engine is not None:
+                await engine.dispose()
+
+    @asynccontextmanager
+    async def _read(self) -> AsyncIterator[AsyncConnection]:
+        assert self._reads is not None, "the store is not open"
+        async with self._reads.connect() as connection:
+            yield connection
+
+    @asynccontextmanager
+    async def _write(self) -> AsyncIterator[AsyncConnection]:
+        assert self._writes is not None, "the store is not open"
+        async with self._one_writer, self._writes.begin() as connection:
+            yield connection
+
+    async def _next_revisions(self, connection: AsyncConnection, count: int) -> int:
+        """Reserve `count` revisions; gives the first. Holds the row's lock until the transaction ends."""
+        statement = update(revisions).values(latest=revisions.c.latest + count).returning(revisions.c.latest)
+        latest: int = (await connection.execute(statement)).scalar_one()
+        return latest - count + 1
+
+    async def _now(self, connection: AsyncConnection) -> datetime:
+        """The store's clock: the database server's, or this machine's where the database is a file on it."""
+        if self._is_sqlite:
+            return datetime.now(UTC)
+        now: datetime = (await connection.execute(select(func.clock_timestamp()))).scalar_one()
+        return now
+
+    def _insert_ignoring(self, table: Any) -> Any:
+        dialect = sqlite if self._is_sqlite else postgresql
+        return dialect.insert(table).on_conflict_do_nothing()
+
+    # --- jobs ---------------------------------------------------------------------------------------------------
+
+    async def insert(self, new_jobs: Sequence[NewJob], batch_id: str | None = None) -> list[Inserted]:
+        """Insert jobs as queued; see `JobStore.insert`."""
+        by_id: dict[str, NewJob] = {}
+        for job in new_jobs:
+            by_id.setdefault(job.spec.job_id, job)  # of two with one id the first counts
+        async with self._write() as connection:
+            now = await self._now(connection)
+            revision = await self._next_revisions(connection, max(1, len(by_id)))
+            existing = await self._select_jobs(connection, list(by_id))
+            fresh = [job for job_id, job in by_id.items() if job_id not in existing]
+            if fresh:
+                values = [rows.new_row(job, revision + i, now) for i, job in enumerate(fresh)]
+                await connection.execute(self._insert_ignoring(jobs), values)
+            if batch_id is not None:
+                members = [
+                    (job_id, revision + i)
+                    for i, (job_id, job) in enumerate(by_id.items())
+                    if job_id not in existing or existing[job_id].fingerprint == job.fingerprint
+                ]
+                await self._join_batch(connection, batch_id, members, now)
+        created = {job.spec.job_id for job in fresh}
+        answers = []
+        for job in new_jobs:
+            job_id = job.spec.job_id
+            found = existing.get(job_id)
+            known = found.fingerprint if found else by_id[job_id].fingerprint
+            answers.append(Inserted(job_id in created, found, conflict=known != job.fingerprint))
+            created.discard(job_id)  # a second one of the same id in this call is not created again
+        return answers
+
+    async def _join_batch(
+        self, connection: AsyncConnection, batch_id: str, members: list[tuple[str, int]], now: datetime
+    ) -> None:
+        await connection.execute(self._insert_ignoring(batches), {"batch_id": batch_id, "submitted_at": now})
+        if members:
+            values = [{"batch_id": batch_id, "job_id": job_id, "revision": revision} for job_id, revision in members]
+            await connection.execute(self._insert_ignoring(batch_jobs), values)
+
+    async def _select_jobs(self, connection: AsyncConnection, job_ids: Sequence[str]) -> dict[str, Job]:
+        found: dict[str, Job] = {}
+        for chunk in _chunks(job_ids):
+            statement = select(*rows.JOB_COLUMNS).where(jobs.c.job_id.in_(chunk))
+            for row in (await connection.execute(statement)).mappings():
+                found[row["job_id"]] = rows.job(row)
+        return found
+
+    async def get(self, job_ids: Sequence[str]) -> dict[str, Job]:
+        """The jobs that exist among these."""
+        async with self._read() as connection:
+            return await self._select_jobs(connection, job_ids)
+
+    async def record(self, group_id: str, term: int, updates: Sequence[JobUpdate]) -> None:
+        """Write a leader's updates under its term; see `JobStore.record`."""
+        if not updates:
+            return
+        async with self._write() as connection:
+            await self._require_term(connection, group_id, term)
+            revision = await self._next_revisions(connection, len(updates))
+            values = [
+                {**rows.update_values(change, revision + i), "the_group": group_id} for i, change in enumerate(updates)
+            ]
+            await connection.execute(_RECORD, values)
+            await self._touch_batches(connection, [change.job_id for change in updates])
+
+    async def _require_term(self, connection: AsyncConnection, group_id: str, term: int) -> None:
+        statement = select(leases.c.term).where(leases.c.group_id == group_id)
+        if not self._is_sqlite:
+            statement = statement.with_for_update(read=True)
+        current = (await connection.execute(statement)).scalar_one_or_none()
+        if current != term:
+            raise StaleTermError(f"group {group_id}: term {term} is not the current one ({current}); step down")
+
+    async def _touch_batches(self, connection: AsyncConnection, job_ids: Sequence[str]) -> None:
+        newest = select(jobs.c.revision).where(jobs.c.job_id == batch_jobs.c.job_id).scalar_subquery()
+        for chunk in _chunks(job_ids):
+            statement = (
+                update(batch_jobs).where(batch_jobs.c.job_id.in_(chunk), batch_jobs.c.revision < newest)
+            ).values(revision=newest)
+            await connection.execute(statement)
+
+    async def queued(self, group_id: str, limit: int) -> list[QueuedJob]:
+        """The first queued jobs of a group, in the order in which they should run."""
+        statement = (
+            select(jobs)
+            .where(jobs.c.group_id == group_id, jobs.c.state == JobState.QUEUED.value)
+            .order_by(jobs.c.priority.desc(), jobs.c.seq)
+            .limit(limit)
+        )
+        return await self._queued_jobs(statement)
+
+    async def running(self, group_id: str) -> list[QueuedJob]:
+        """The jobs of a group that are recorded as running."""
+        statement = select(jobs).where(jobs.c.group_id == group_id, jobs.c.state == JobState.RUNNING.value)
+        return await self._queued_jobs(statement)
+
+    async def _queued_jobs(self, statement: Select[Any]) -> list[QueuedJob]:
+        async with self._read() as connection:
+            return [rows.queued_job(row) for row in (await connection.execute(statement)).mappings()]
+
+    async def count_queued(self, group_id: str) -> int:
+        """How many jobs of a group are queued."""
+        statement = (
+            select(func.count())
+            .select_from(jobs)
+            .where(jobs.c.group_id == group_id, jobs.c.state == JobState.QUEUED.value)
+        )
+        async with self._read() as connection:
+            return int((await connection.execute(statement)).scalar_one())
+
+    async def queue_position(self, job: Job) -> int:
+        """How many queued jobs of its group stand before this one."""
+        seq = select(jobs.c.seq).where(jobs.c.job_id == job.job_id).scalar_subquery()
+        before = or_(jobs.c.priority > job.priority, and_(jobs.c.priority == job.priority, jobs.c.seq < seq))
+        statement = (
+            select(func.count())
+            .select_from(jobs)
+            .where(jobs.c.group_id == job.group_id, jobs.c.state == JobState.QUEUED.value, before)
+        )
+        async with self._read() as connection:
+            return int((await connection.execute(statement)).scalar_one())
+
+    async def request_cancel(self, job_ids: Sequence[str]) -> list[Job]:
+        """Mark unfinished jobs as to be cancelled; gives those."""
+        wanted = list(dict.fromkeys(job_ids))
+        if not wanted:
+            return []
+        async with self._write() as connection:
+            # First of all: whoever writes jobs holds this lock, so that none waits for another's rows.
+            revision = await self._next_revisions(connection, len(wanted))
+            values = [{"the_job": job_id, "new_revision": revision + i} for i, job_id in enumerate(wanted)]
+            await connection.execute(_CANCEL, values)
+            await self._touch_batches(connection, wanted)
+            found = await self._select_jobs(connection, wanted)
+        return [found[job_id] for job_id in wanted if job_id in found and not found[job_id].state.is_terminal]
+
+    async def jobs(
+        self,
+        *,
+        state: JobState | None = None,
+        batch_id: str | None = None,
+        after: str | None = None,
+        limit: int = 100,
+    ) -> list[Job]:
+        """A page of jobs by id."""
+        statement = select(*rows.JOB_COLUMNS).order_by(jobs.c.job_id).limit(limit)
+        if state is not None:
+            statement = statement.where(jobs.c.state == state.value)
+        if batch_id is not None:
+            statement = statement.join(batch_jobs, batch_jobs.c.job_id == jobs.c.job_id)
+            statement = statement.where(batch_jobs.c.batch_id == batch_id)
+        if after is not None:
+            statement = statement.where(jobs.c.job_id > after)
+        async with self._read() as connection:
+            return [rows.job(row) for row in (await connection.execute(statement)).mappings()]
+
+    # --- batches ------------------------------------------------------------------------------------------------
+
+    async def batch(self, batch_id: str) -> BatchSummary | None:
+        """How far a batch is."""
+        async with self._read() as connection:
+            found = select(batches.c.submitted_at).where(batches.c.batch_id == batch_id)
+            submitted_at = (await connection.execute(found)).scalar_one_or_none()
+            if submitted_at is None:
+                return None
+            statement = (
+                select(jobs.c.state, func.count())
+                .join(batch_jobs, batch_jobs.c.job_id == jobs.c.job_id)
+                .where(batch_jobs.c.batch_id == batch_id)
+                .group_by(jobs.c.state)
+            )
+            counts = {JobState(state): count for state, count in await connection.execute(statement)}
+            return BatchSummary(batch_id, submitted_at, counts)
+
+    async def unfinished_of_batch(self, batch_id: str) -> list[str]:
+        """Ids of the jobs of a batch that have not ended."""
+        statement = (
+            select(jobs.c.job_id)
+            .join(batch_jobs, batch_jobs.c.job_id == jobs.c.job_id)
+            .where(batch_jobs.c.batch_id == batch_id, jobs.c.ended_at.is_(None))
+        )
+        async with self._read() as connection:
+            return list((await connection.execute(statement)).scalars())
+
+    async def changed(self, batch_id: str, after: int, limit: int, *, ended_only: bool = False) -> list[Changed]:
+        """The jobs of a batch that changed after a cursor."""
+        statement = (
+            select(batch_jobs.c.revision.label("cursor"), *rows.JOB_COLUMNS)
+            .join(jobs, batch_jobs.c.job_id == jobs.c.job_id)
+            .where(batch_jobs.c.batch_id == batch_id, batch_jobs.c.revision > after)
+            .order_by(batch_jobs.c.revision)
+            .limit(limit)
+        )
+        if ended_only:
+            statement = statement.where(jobs.c.ended_at.is_not(None))
+        async with self._read() as connection:
+            return [Changed(row["cursor"], rows.job(row)) for row in (await connection.execute(statement)).mappings()]
+
+    # --- shared data --------------------------------------------------------------------------------------------
+
+    async def put_data(self, data: SharedData) -> None:
+        """Let a name point at stored content."""
+        async with self._write() as connection:
+            values = {"digest": data.digest, "size": data.size, "stored_at": await self._now(connection)}
+            changed = await connection.execute(
+                update(shared_data).where(shared_data.c.name == data.name).values(**values)
+            )
+            if changed.rowcount == 0:
+                await connection.execute(self._insert_ignoring(shared_data).values(name=data.name, **values))
+
+    async def get_data(self, names: Sequence[str] | None = None) -> dict[str, StoredData]:
+        """What names point at."""
+        statement = select(shared_data)
+        if names is not None:
+            statement = statement.where(shared_data.c.name.in_(names))
+        async with self._read() as connection:
+            return {
+                row.name: StoredData(SharedData(row.name, row.digest, row.size), row.stored_at)
+                for row in await connection.execute(statement)
+            }
+
+    # --- leases -------------------------------------------------------------------------------------------------
+
+    async def acquire_lease(self, group_id: str, holder: str, ttl_s: float) -> Lease | None:
+        """Take or renew a lease; None while another holds it."""
+        async with self._write() as connection:
+            now = await self._now(connection)
+            statement = select(leases).where(leases.c.group_id == group_id).with_for_update()
+            row = (await connection.execute(statement)).one_or_none()
+            current = Lease(row.group_id, row.holder, row.term, row.expires_at) if row else None
+            lease = next_lease(current, group_id, holder, now, now + timedelta(seconds=ttl_s))
+            if lease is None:
+                return None
+            values = {"holder": lease.holder, "term": lease.term, "expires_at": lease.expires_at}
+            if current is None:
+                first = self._insert_ignoring(leases).values(group_id=group_id, **values)
+                if (await connection.execute(first)).rowcount == 0:
+                    return None  # another candidate was faster
+            else:
+                await connection.execute(update(leases).where(leases.c.group_id == group_id).values(**values))
+            return lease
+
+    async def release_lease(self, lease: Lease) -> None:
+        """Give a lease back; nothing happens where it is another's by now."""
+        async with self._write() as connection:
+            now = await self._now(connection)
+            statement = update(leases).where(
+                leases.c.group_id == lease.group_id,
+                leases.c.term == lease.term,
+                leases.c.holder == lease.holder,
+            )
+            await connection.execute(statement.values(expires_at=now))
+
+    # --- retention ----------------------------------------------------------------------------------------------
+
+    async def purge(self, ended_before: datetime, limit: int = 1_000) -> Purged:
+        """Mark jobs that ended before an instant as purged; see `JobStore.purge`."""
+        async with self._write() as connection:
+            now = await self._now(connection)
+            statement = (
+                select(jobs.c.job_id, jobs.c.input_key, jobs.c.result_key)
+                .where(jobs.c.purged_at.is_(None), jobs.c.ended_at < ended_before)
+                .order_by(jobs.c.ended_at)
+                .limit(limit)
+            )
+            found = (await connection.execute(statement)).all()
+            for chunk in _chunks([row.job_id for row in found]):
+                await connection.execute(
+                    update(jobs).where(jobs.c.job_id.in_(chunk)).values(purged_at=now, inline=None, stderr_tail=None)
+                )
+            keys = {key for row in found for key in (row.input_key, row.result_key) if key}
+            in_use = await self._in_use(connection, list(keys))
+        return Purged(len(found), tuple(sorted(keys - in_use)))
+
+    async def blobs_in_use(self, keys: Sequence[str]) -> set[str]:
+        """Which of these blobs a job that is not purged refers to."""
+        async with self._read() as connection:
+            return await self._in_use(connection, keys)
+
+    async def _in_use(self, connection: AsyncConnection, keys: Sequence[str]) -> set[str]:
+        used: set[str] = set()
+        for chunk in _chunks(keys):
+            for column in (jobs.c.input_key, jobs.c.result_key):
+                statement = select(column).where(column.in_(chunk), jobs.c.purged_at.is_(None)).distinct()
+                used.update((await connection.execute(statement)).scalars())
+        return used
+
+
+def _sqlite_engine(url: str, begin: str) -> AsyncEngine:
+    """An engine whose transactions begin as told: writers take SQLite's write lock at once, so none must upgrade."""
+    engine = create_async_engine(url, connect_args={"timeout": 30}, pool_size=4, max_overflow=4, hide_parameters=True)
+
+    @event.listens_for(engine.sync_engine, "connect")
+    def set_up(connection: Any, _record: Any) -> None:
+        connection.isolation_level = None  # SQLAlchemy's own BEGIN below, not the driver's implicit one
+        cursor = connection.cursor()
+        for pragma in ("journal_mode=WAL", "synchronous=FULL", "foreign_keys=ON", "temp_store=MEMORY"):
+            cursor.execute(f"PRAGMA {pragma}")
+        cursor.close()
+
+    @event.listens_for(engine.sync_engine, "begin")
+    def start(connection: Any) -> None:
+        connection.exec_driver_sql(begin)
+
+    return engine

@@ -1,0 +1,143 @@
+"""The tables of the job store. A migration in `migrations/versions` makes each; a test holds the two together."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta
+
+from sqlalchemy import (
+    BigInteger,
+    Boolean,
+    Column,
+    Dialect,
+    Float,
+    Index,
+    Integer,
+    LargeBinary,
+    MetaData,
+    String,
+    Table,
+    Text,
+    TypeDecorator,
+)
+
+EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+
+
+class Instant(TypeDecorator[datetime]):
+    """An aware UTC instant as whole microseconds since the epoch: the same order and precision in every database."""
+
+    impl = BigInteger
+    cache_ok = True
+
+    def process_bind_param(self, value: datetime | None, dialect: Dialect) -> int | None:
+        """To the database."""
+        return None if value is None else to_micros(value)
+
+    def process_result_value(self, value: int | None, dialect: Dialect) -> datetime | None:
+        """From the database."""
+        return None if value is None else from_micros(value)
+
+
+def to_micros(instant: datetime) -> int:
+    """Whole microseconds since the epoch."""
+    return (instant - EPOCH) // timedelta(microseconds=1)
+
+
+def from_micros(micros: int) -> datetime:
+    """The aware UTC instant."""
+    return EPOCH + timedelta(microseconds=micros)
+
+
+metadata = MetaData()
+
+# One row a job. `state` moves as core/lifecycle.py says: a parent inserts it as queued; only the leader of `group_id`,
+# with the current term, moves it on; an ended row changes no more, except that the purge empties it (`purged_at`).
+jobs = Table(
+    "jobs",
+    metadata,
+    Column("job_id", String(128), primary_key=True),
+    Column("seq", BigInteger, nullable=False),  # revision at insertion: the order of arrival
+    Column("revision", BigInteger, nullable=False),  # revision of the latest change
+    Column("group_id", String(128), nullable=False),
+    Column("state", String(16), nullable=False),
+    Column("cancel_requested", Boolean, nullable=False, default=False),
+    Column("fingerprint", String(64), nullable=False),
+    Column("pricer", String(64), nullable=False),
+    Column("version", String(128), nullable=False),
+    Column("args", Text, nullable=False),  # JSON list
+    Column("priority", Integer, nullable=False),
+    Column("affinity", Text),
+    Column("site", Text),
+    Column("timeout_s", Float),
+    Column("filename", Text, nullable=False),
+    Column("data", Text, nullable=False),  # JSON list of [name, digest, size]
+    Column("input_key", Text, nullable=False),  # empty where the input is inline
+    Column("input_offset", BigInteger, nullable=False),
+    Column("input_size", BigInteger, nullable=False),
+    Column("input_digest", String(64), nullable=False),
+    Column("inline", LargeBinary),
+    Column("attempts", Integer, nullable=False, default=0),
+    Column("node_id", Text),
+    Column("reason", String(32)),
+    Column("message", Text),
+    Column("exit_code", Integer),
+    Column("signal", Integer),
+    Column("stderr_tail", Text),
+    Column("result_key", Text),
+    Column("result_offset", BigInteger),
+    Column("result_size", BigInteger),
+    Column("result_digest", String(64)),
+    Column("submitted_at", Instant, nullable=False),
+    Column("started_at", Instant),
+    Column("ended_at", Instant),
+    Column("purged_at", Instant),
+)
+Index("jobs_by_turn", jobs.c.group_id, jobs.c.state, jobs.c.priority.desc(), jobs.c.seq)
+Index("jobs_by_end", jobs.c.purged_at, jobs.c.ended_at)
+Index("jobs_by_input", jobs.c.input_key)
+Index("jobs_by_result", jobs.c.result_key)
+
+batches = Table(
+    "batches",
+    metadata,
+    Column("batch_id", String(128), primary_key=True),
+    Column("submitted_at", Instant, nullable=False),
+)
+
+# Which jobs belong to a batch; `revision` is that of the job's latest change, or of its joining if that came later, so
+# that it is the cursor of whoever reads the batch.
+batch_jobs = Table(
+    "batch_jobs",
+    metadata,
+    Column("batch_id", String(128), primary_key=True),
+    Column("job_id", String(128), primary_key=True),
+    Column("revision", BigInteger, nullable=False),
+)
+Index("batch_jobs_by_revision", batch_jobs.c.batch_id, batch_jobs.c.revision)
+Index("batch_jobs_by_job", batch_jobs.c.job_id)
+
+# One row: the latest revision given out. Its row lock is held until commit, which makes revisions visible in order.
+revisions = Table(
+    "revisions",
+    metadata,
+    Column("id", Integer, primary_key=True),
+    Column("latest", BigInteger, nullable=False),
+)
+
+shared_data = Table(
+    "shared_data",
+    metadata,
+    Column("name", String(255), primary_key=True),
+    Column("digest", String(64), nullable=False),
+    Column("size", BigInteger, nullable=False),
+    Column("stored_at", Instant, nullable=False),
+)
+
+leases = Table(
+    "leases",
+    metadata,
+    Column("group_id", String(128), primary_key=True),
+    Column("holder", Text, nullable=False),
+    Column("term", BigInteger, nullable=False),
+    Column("expires_at", Instant, nullable=False),
+)

@@ -1,0 +1,205 @@
+"""What SQLite adds to the contract of job stores: sharing a file, lasting, a schema made by migrations."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack, asynccontextmanager
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import pytest
+from alembic.autogenerate import compare_metadata
+from alembic.migration import MigrationContext
+from hypothesis import given
+from hypothesis import strategies as st
+from sqlalchemy import Connection, create_engine, inspect
+
+from raygrid.models import BlobSlice, JobSpec, JobState, JobUpdate, NewJob, SharedData
+from raygrid.store import SqlStore
+from raygrid.store.migrate import migrate
+from raygrid.store.tables import from_micros, metadata, to_micros
+
+AT = datetime(2026, 3, 1, tzinfo=UTC)
+
+
+def new(job_id: str) -> NewJob:
+    return NewJob(JobSpec(job_id, "p", "1", BlobSlice("", 0, 2, "d"), inline=b"{}"), "rack-a", "f")
+
+
+@asynccontextmanager
+async def opened(path: Path) -> AsyncIterator[SqlStore]:
+    store = SqlStore(f"sqlite+aiosqlite:///{path}")
+    await store.open()
+    try:
+        yield store
+    finally:
+        await store.close()
+
+
+async def test_two_processes_worth_of_stores_lose_nothing(tmp_path: Path) -> None:
+    """Two stores on one file, each with several callers, keep every job under its own revision."""
+    async with opened(tmp_path / "jobs.db") as one, opened(tmp_path / "jobs.db") as two:
+
+        async def write(store: SqlStore, name: str) -> None:
+            for number in range(5):
+                await store.insert([new(f"{name}-{number}-{i}") for i in range(3)], "b1")
+
+        writers = [write(store, f"{label}{caller}") for label, store in (("x", one), ("y", two)) for caller in range(3)]
+        await asyncio.gather(*writers)
+        jobs = await one.jobs(limit=1_000)
+        assert len(jobs) == 2 * 3 * 5 * 3
+        assert len({job.revision for job in jobs}) == len(jobs)
+        assert len(await two.changed("b1", 0, 1_000)) == len(jobs)
+
+
+async def test_one_id_submitted_to_two_stores_at_once_is_created_once(tmp_path: Path) -> None:
+    """Of two parents that insert the same jobs at the same time, exactly one creates each."""
+    async with opened(tmp_path / "jobs.db") as one, opened(tmp_path / "jobs.db") as two:
+        names = [f"j{number}" for number in range(20)]
+        calls = [store.insert([new(name)]) for name in names for store in (one, two)]
+        answers = [answer for [answer] in await asyncio.gather(*calls)]
+        assert sum(answer.created for answer in answers) == len(names)
+        assert [answer.conflict for answer in answers] == [False] * 40
+
+
+async def test_a_reader_beside_two_writers_misses_nothing(tmp_path: Path) -> None:
+    """Revisions become visible in their order: who resumes above what it saw sees every job in the end."""
+    async with opened(tmp_path / "jobs.db") as one, opened(tmp_path / "jobs.db") as two:
+        await one.insert([], "b1")
+        seen: dict[str, JobState] = {}
+        written = asyncio.Event()
+
+        async def read() -> None:
+            cursor = 0
+            while True:
+                last_round = written.is_set()
+                page = await two.changed("b1", cursor, 7)
+                cursor = page[-1].cursor if page else cursor
+                seen.update({change.job.job_id: change.job.state for change in page})
+                if last_round and not page:
+                    return
+
+        async def write(store: SqlStore, name: str) -> None:
+            for number in range(15):
+                await store.insert([new(f"{name}{number}-{i}") for i in range(2)], "b1")
+
+        reader = asyncio.create_task(read())
+        await asyncio.gather(write(one, "x"), write(two, "y"))
+        lease = await one.acquire_lease("rack-a", "me", 60)
+        assert lease is not None
+        ended = [JobUpdate(f"x{number}-0", JobState.DONE, 1, "n1", AT) for number in range(15)]
+        await asyncio.gather(*(one.record("rack-a", lease.term, [change]) for change in ended))
+        written.set()
+        await reader
+        assert len(seen) == 60
+        assert {job_id for job_id, state in seen.items() if state is JobState.DONE} == {c.job_id for c in ended}
+
+
+async def test_two_candidates_at_once_get_one_lease(tmp_path: Path) -> None:
+    """Of candidates in different processes that ask at the same time exactly one leads."""
+    async with opened(tmp_path / "jobs.db") as one, opened(tmp_path / "jobs.db") as two:
+        asked = [store.acquire_lease("rack-a", f"c{i}", 60) for i in range(5) for store in (one, two)]
+        holders = {lease.holder for lease in await asyncio.gather(*asked) if lease is not None}
+        assert len(holders) == 1
+
+
+async def test_many_processes_may_open_a_new_file_at_once(tmp_path: Path) -> None:
+    """Parents and leaders that start together do not trip over one another's migrations."""
+    async with AsyncExitStack() as stack:
+        path = tmp_path / "not" / "there" / "yet" / "jobs.db"
+        stores = await asyncio.gather(*(stack.enter_async_context(opened(path)) for _ in range(4)))
+        for number, store in enumerate(stores):
+            await store.insert([new(f"j{number}")])
+        assert len(await stores[0].jobs()) == 4
+
+
+async def test_what_was_written_is_there_after_reopening(tmp_path: Path) -> None:
+    """Jobs, batches, names, leases and the revision go on where they were."""
+    async with opened(tmp_path / "jobs.db") as store:
+        await store.insert([new("a")], "b1")
+        lease = await store.acquire_lease("rack-a", "me", 60)
+        assert lease is not None
+        await store.record("rack-a", lease.term, [JobUpdate("a", JobState.RUNNING, 1, "n1", AT)])
+        await store.put_data(SharedData("market", "d", 1))
+        before = (await store.get(["a"]), await store.batch("b1"), await store.get_data())
+    async with opened(tmp_path / "jobs.db") as store:
+        assert (await store.get(["a"]), await store.batch("b1"), await store.get_data()) == before
+        assert await store.acquire_lease("rack-a", "you", 60) is None
+        await store.insert([new("b")])
+        assert (await store.get(["b"]))["b"].revision > before[0]["a"].revision
+
+
+async def test_a_call_that_fails_leaves_nothing_behind(tmp_path: Path) -> None:
+    """A write is one transaction: when it fails, its jobs, its batch and its revisions are as before."""
+    async with opened(tmp_path / "jobs.db") as store:
+        broken = NewJob(new("b").spec, "rack-a", fingerprint=None)  # type: ignore[arg-type]
+        with pytest.raises(Exception, match="NOT NULL"):
+            await store.insert([new("a"), broken], "b1")
+        assert await store.get(["a", "b"]) == {}
+        assert await store.batch("b1") is None
+        await store.insert([new("a")])
+        assert (await store.get(["a"]))["a"].revision == 1
+
+
+async def test_a_commit_is_on_disk_when_it_returns(tmp_path: Path) -> None:
+    """Connections sync each commit (synchronous=FULL is 2) and write ahead: acknowledged jobs last."""
+    async with opened(tmp_path / "jobs.db") as store, store._write() as connection:
+        assert (await connection.exec_driver_sql("PRAGMA synchronous")).scalar_one() == 2
+        assert (await connection.exec_driver_sql("PRAGMA journal_mode")).scalar_one() == "wal"
+
+
+def test_migrations_make_exactly_the_tables(tmp_path: Path) -> None:
+    """After all migrations Alembic finds no difference in tables, columns, types or nullability."""
+
+    def differences(connection: Connection) -> list[object]:
+        context = MigrationContext.configure(connection, opts={"compare_type": True})
+        return list(compare_metadata(context, metadata))
+
+    engine = create_engine(f"sqlite:///{tmp_path / 'jobs.db'}")
+    with engine.begin() as connection:
+        migrate(connection)
+        assert differences(connection) == []
+    engine.dispose()
+
+
+def test_migrations_make_exactly_the_indexes(tmp_path: Path) -> None:
+    """Indexes as the database made them are those of `tables.py`, direction of each column included."""
+
+    def indexes(name: str, *, migrated: bool) -> dict[str, str]:
+        engine = create_engine(f"sqlite:///{tmp_path / name}")
+        with engine.begin() as connection:
+            if migrated:
+                migrate(connection)
+            else:
+                metadata.create_all(connection)
+            rows = connection.exec_driver_sql(
+                "SELECT name, sql FROM sqlite_master WHERE type = 'index' AND sql NOT NULL"
+            )
+            found = {name: " ".join(sql.split()) for name, sql in rows}
+            tables = set(inspect(connection).get_table_names()) - {"alembic_version"}
+        engine.dispose()
+        assert tables == set(metadata.tables)
+        return found
+
+    made = indexes("migrated.db", migrated=True)
+    assert made == indexes("created.db", migrated=False)
+    assert "priority DESC" in made["jobs_by_turn"]
+
+
+def test_migrating_twice_changes_nothing(tmp_path: Path) -> None:
+    """A schema that is up to date is left alone, rows included."""
+    engine = create_engine(f"sqlite:///{tmp_path / 'jobs.db'}")
+    for _ in range(2):
+        with engine.begin() as connection:
+            migrate(connection)
+            assert connection.exec_driver_sql("SELECT count(*) FROM revisions").scalar_one() == 1
+    engine.dispose()
+
+
+@given(st.datetimes(datetime(1980, 1, 1), datetime(2200, 1, 1)))
+def test_instants_come_back_to_the_microsecond(naive: datetime) -> None:
+    """An instant survives the store exactly, and later ones have larger numbers."""
+    instant = naive.replace(tzinfo=UTC)
+    assert from_micros(to_micros(instant)) == instant
+    assert to_micros(instant + timedelta(microseconds=1)) == to_micros(instant) + 1

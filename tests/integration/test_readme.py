@@ -1,0 +1,120 @@
+"""The README is run as it stands: its commands, its curl lines and its Python, on a grid of its own."""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+import sys
+import zipfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.support.ray_grid import free_port
+
+ROOT = Path(__file__).parents[2]
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+BLOCK = re.compile(r"<!-- test: (?P<name>[a-z ]+) -->\n```(?:sh|python)\n(?P<code>.*?)```", re.DOTALL)
+
+
+def blocks(name: str) -> list[str]:
+    """The tested blocks of that name, in order."""
+    return [match["code"] for match in BLOCK.finditer(README) if match["name"] == name]
+
+
+class Reader:
+    """Somebody who follows the README in an empty directory."""
+
+    def __init__(self, directory: Path) -> None:
+        self.directory = directory
+        self.port = free_port()
+        self.environment = {
+            "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}",
+            "HOME": str(directory),
+            "RAYGRID_STATE_DIR": str(directory / "state"),
+            "RAYGRID__HTTP__PORT": str(self.port),
+        }
+
+    def run(self, *command: str) -> str:
+        """Run a command and give what it prints; fail with that if it fails."""
+        done = subprocess.run(
+            command, cwd=self.directory, env=self.environment, capture_output=True, text=True, timeout=180, check=False
+        )
+        assert done.returncode == 0, f"{command}:\n{done.stdout}\n{done.stderr}"
+        return done.stdout
+
+    def shell(self, code: str) -> str:
+        """Run a block of commands, stopping at the first that fails; the port is this test's."""
+        return self.run("bash", "-euc", code.replace("127.0.0.1:8000", f"127.0.0.1:{self.port}"))
+
+
+@pytest.fixture(scope="module")
+def reader(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Reader]:
+    follower = Reader(tmp_path_factory.mktemp("reader"))
+    try:
+        [own_grid] = blocks("own grid")
+        follower.said = follower.shell(own_grid)  # type: ignore[attr-defined]
+        yield follower
+    finally:
+        follower.run("raygrid", "down")
+
+
+def test_a_grid_of_ones_own_counts_lines(reader: Reader) -> None:
+    """`raygrid up` and `raygrid submit --out` as printed leave the unpacked result of the job."""
+    assert (reader.directory / "results" / "book" / "stdout.txt").read_text().startswith("3 ")
+
+
+def test_the_curl_lines_do_what_the_text_says(reader: Reader) -> None:
+    """Sync and async give the ZIP, the same jobId gives the same bytes, another file gets 409."""
+    wait, later, again = blocks("http")
+    assert "stdout.txt" in reader.shell(wait)
+    assert '"state":"queued"' in reader.shell(later).replace(" ", "")
+    assert zipfile.ZipFile(reader.directory / "book-2.zip").read("stdout.txt").startswith(b"3 ")
+    assert '"status":409' in reader.shell(again).replace(" ", "")
+
+
+def test_the_python_lines_print_results(reader: Reader) -> None:
+    """The notebook lines submit to the running grid and print one line count an input."""
+    [code] = blocks("python")
+    printed = reader.run(sys.executable, "-c", code).split("\n")
+    assert [line.split()[0] for line in printed if line] == ["3", "1", "2", "3", "4", "5"]
+
+
+def test_every_setting_stands_in_the_example_file() -> None:
+    """grid.yaml names every field of the settings, and loads."""
+    from raygrid.config import GridSettings, load_settings
+
+    text = (ROOT / "grid.yaml").read_text(encoding="utf-8")
+
+    def fields(model: type) -> Iterator[str]:
+        for name, field in model.model_fields.items():  # type: ignore[attr-defined]
+            yield name
+            for inner in (field.annotation, *getattr(field.annotation, "__args__", ())):
+                if hasattr(inner, "model_fields"):
+                    yield from fields(inner)
+
+    missing = [name for name in fields(GridSettings) if not re.search(rf"\b{name}:", text)]
+    assert missing == []
+    assert set(load_settings(ROOT / "grid.yaml").pricers) == {"lines", "greet"}
+
+
+def test_every_route_stands_in_the_readme() -> None:
+    """Every route family of the interface is named in the README."""
+    from raygrid.parent import routes
+
+    source = Path(routes.__file__).read_text(encoding="utf-8")
+    families = set(re.findall(r'f?"/([a-z]+)[/"?]', source))
+    missing = [family for family in sorted(families) if f"/{family}" not in README]
+    assert missing == []
+
+
+def test_the_cluster_file_loads() -> None:
+    """cluster.yaml passes Ray's own validation."""
+    import yaml
+    from ray.autoscaler._private.util import prepare_config, validate_config
+
+    config = prepare_config(yaml.safe_load((ROOT / "cluster.yaml").read_text(encoding="utf-8")))
+    validate_config(config)
+    assert config["max_workers"] == len(config["provider"]["worker_ips"])

@@ -1,0 +1,234 @@
+"""A whole grid in one process, without Ray: real parent over real HTTP, real leaders, real node agents, real store.
+
+The tiers are connected by direct calls in place of Ray's. Pricers are real processes.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import httpx
+import uvicorn
+
+from raygrid.blobs import BlobStore
+from raygrid.config import GridSettings, load_settings
+from raygrid.core.events import AttemptOrder
+from raygrid.core.group import GroupState
+from raygrid.errors import UnavailableError
+from raygrid.leader.actor import group_policy
+from raygrid.leader.dispatch import Leader
+from raygrid.models import AttemptId, JobSpec
+from raygrid.node.agent import NodeAgent
+from raygrid.parent.routes import build_app
+from raygrid.parent.service import Parent
+from raygrid.ports import LeaderLink, LeaderReply, NodeLink, NodeReply
+from raygrid.store import SqlStore
+
+SHELL = {"command": ["sh", "{input}"]}
+PRICERS: dict[str, dict[str, Any]] = {
+    "shell": SHELL,
+    "cat": {"command": "cat {input}", "result": "stdout"},
+    "true": {"command": "true"},
+    "args": {"command": ["sh", "-c", 'printf "%s\\n" "$@"', "sh", "{args}"]},
+}
+
+
+class DirectNode:
+    """A node agent called directly; `cut` makes it fall silent."""
+
+    def __init__(self, agent: NodeAgent) -> None:
+        self.agent = agent
+        self.cut = False
+        self.calls: list[str] = []
+
+    def _reach(self, call: str) -> None:
+        if self.cut:
+            raise UnavailableError(f"node {self.agent.node_id} is cut off")
+        self.calls.append(call)
+
+    async def start(self, term: int, orders: Sequence[AttemptOrder]) -> None:
+        self._reach("start")
+        self.agent.start(term, orders)
+
+    async def stop(self, term: int, attempts: Sequence[AttemptId]) -> None:
+        self._reach("stop")
+        self.agent.stop(term, attempts)
+
+    async def reports(self, term: int, after: int, settled: int, wait_s: float) -> NodeReply:
+        self._reach("reports")
+        return await self.agent.reports(term, after, settled, wait_s)
+
+
+class DirectLeader:
+    """A leader called directly."""
+
+    def __init__(self, leader: Leader) -> None:
+        self.leader = leader
+        self.cut = False
+
+    def _reach(self) -> None:
+        if self.cut:
+            raise UnavailableError("the leader is cut off")
+
+    async def enqueue(self, jobs: Sequence[JobSpec]) -> None:
+        self._reach()
+        self.leader.enqueue(jobs)
+
+    async def cancel(self, job_ids: Sequence[str]) -> None:
+        self._reach()
+        self.leader.cancel(job_ids)
+
+    async def changes(self, epoch: str, after: int, wait_s: float) -> LeaderReply:
+        self._reach()
+        return await self.leader.changes(epoch, after, wait_s)
+
+
+class _Nodes:
+    def __init__(self, nodes: dict[str, NodeLink]) -> None:
+        self.all = nodes
+
+    async def nodes(self) -> Mapping[str, NodeLink]:
+        return self.all
+
+
+class _Groups:
+    def __init__(self) -> None:
+        self.all: dict[str, LeaderLink] = {}
+
+    async def groups(self) -> Mapping[str, LeaderLink]:
+        return self.all
+
+
+class _Caches:
+    def __init__(self, agents: Mapping[str, NodeAgent]) -> None:
+        self._agents = agents
+
+    async def results(self, address: str, key: str, job_ids: Sequence[str]) -> list[bytes | None]:
+        agent = self._agents.get(address)
+        return agent.results(key, job_ids) if agent else [None] * len(job_ids)
+
+
+class SmallGrid:
+    """One parent, `racks` groups of `nodes` nodes each; use as an async context manager.
+
+    Attributes:
+        http: a client bound to the parent's address.
+        nodes: the nodes by name, such as `rack-a-1`.
+        leaders: the leaders by group, such as `rack-a`.
+    """
+
+    def __init__(self, directory: Path, *, racks: int = 1, nodes: int = 1, slots: int = 2, **settings: Any) -> None:
+        settings.setdefault("pricers", PRICERS)
+        settings["storage"] = {"state_dir": directory, **settings.get("storage", {})}
+        settings["node"] = {"slots": slots, "kill_grace_s": 0.2, **settings.get("node", {})}
+        self.settings: GridSettings = load_settings(None, name="small", **settings)
+        self.directory = directory
+        self._racks, self._per_rack = racks, nodes
+        self.nodes: dict[str, DirectNode] = {}
+        self.leaders: dict[str, DirectLeader] = {}
+        self._groups = _Groups()
+        self.blobs = BlobStore(self.settings.blobs_url)
+        self.store = SqlStore(self.settings.database_url)
+        self.url = ""
+
+    async def __aenter__(self) -> SmallGrid:
+        await self.store.open()
+        for rack in range(self._racks):
+            group_id = f"rack-{'abcdefgh'[rack]}"
+            members: dict[str, NodeLink] = {}
+            for number in range(self._per_rack):
+                members[f"{group_id}-{number + 1}"] = self.add_node(f"{group_id}-{number + 1}")
+            lease = await self.store.acquire_lease(group_id, "test", 3600)
+            assert lease is not None
+            group = self.settings.groups.get(group_id)
+            state = GroupState(group_id, group_policy(self.settings, group_id), site=group.site if group else None)
+            leader = Leader(lease, state, self.store, _Nodes(members), lambda: None)
+            await leader.open()
+            self.leaders[group_id] = self._groups.all[group_id] = DirectLeader(leader)  # type: ignore[assignment]
+        agents = {node.agent.node_id: node.agent for node in self.nodes.values()}
+        self.parent = Parent(
+            self.settings, SqlStore(self.settings.database_url), self.blobs, self._groups, _Caches(agents)
+        )
+        self.app = build_app(self.parent)
+        with socket.socket() as probe:
+            probe.bind(("127.0.0.1", 0))
+            port = probe.getsockname()[1]
+        config = uvicorn.Config(self.app, host="127.0.0.1", port=port, log_level="warning", timeout_graceful_shutdown=1)
+        self._server = uvicorn.Server(config)
+        self._serving = asyncio.create_task(self._server.serve())
+        self.url = f"http://127.0.0.1:{port}"
+        self.http = httpx.AsyncClient(base_url=self.url, timeout=60)
+        await self.until(self._is_ready)
+        return self
+
+    def add_node(self, name: str) -> DirectNode:
+        """Start a node agent; it belongs to no group yet."""
+        agent = NodeAgent(
+            name,
+            self.settings.grid_dir / "nodes" / name,
+            dict(self.settings.pricers),
+            self.settings.node,
+            self.blobs,
+            address=name,
+        )
+        agent.open()
+        self.nodes[name] = DirectNode(agent)
+        return self.nodes[name]
+
+    async def _is_ready(self) -> bool:
+        try:
+            nodes = (await self.http.get("/nodes", headers=self.key)).json().get("nodes", [])
+        except httpx.TransportError:
+            return False
+        return len(nodes) == self._racks * self._per_rack
+
+    @property
+    def key(self) -> dict[str, str]:
+        """Headers that carry the first API key, if the grid wants one."""
+        keys = self.settings.http.api_keys
+        return {"Authorization": f"Bearer {keys[0].key.get_secret_value()}"} if keys else {}
+
+    async def __aexit__(self, *_: object) -> None:
+        await self.http.aclose()
+        self._server.should_exit = True
+        await self._serving
+        for leader in self.leaders.values():
+            await leader.leader.close()
+        for node in self.nodes.values():
+            await asyncio.to_thread(node.agent.close)
+        await self.store.close()
+
+    @staticmethod
+    async def until(condition: Callable[[], Awaitable[bool]], within_s: float = 30.0) -> None:
+        """Wait for a condition; fail if it does not come."""
+        deadline = asyncio.get_running_loop().time() + within_s
+        while not await condition():
+            assert asyncio.get_running_loop().time() < deadline, f"waited {within_s} s for {condition}"
+            await asyncio.sleep(0.02)
+
+    async def submit(self, job_id: str, script: str, **options: Any) -> httpx.Response:
+        """Submit a shell script as the input of the pricer `shell` (or another) and wait."""
+        wait = options.pop("wait", 60)
+        files = {"file": (options.pop("filename", "job.sh"), script.encode())}
+        data = {"pricer": "shell", **options}
+        return await self.http.post(
+            f"/submit/{job_id}", params={"wait": wait}, files=files, data=data, headers=self.key
+        )
+
+    async def status(self, job_id: str) -> dict[str, Any]:
+        """A job's status."""
+        answer: dict[str, Any] = (await self.http.get(f"/status/{job_id}", headers=self.key)).json()
+        return answer
+
+    async def until_state(self, job_id: str, *states: str, within_s: float = 30.0) -> dict[str, Any]:
+        """Wait until a job is in one of these states."""
+
+        async def reached() -> bool:
+            return (await self.status(job_id)).get("state") in states
+
+        await self.until(reached, within_s)
+        return await self.status(job_id)

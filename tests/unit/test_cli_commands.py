@@ -1,0 +1,320 @@
+"""The smaller commands: status, result, cancel, data, pricers, up and down."""
+
+from __future__ import annotations
+
+import json
+import sys
+from types import ModuleType
+
+import httpx
+import pytest
+from typer.testing import CliRunner
+
+from raygrid.cli import app, grid, lifecycle
+from raygrid.client import Client
+from tests.unit.test_client_fakes import Answers, FakeTime, problem, zip_of
+
+KEY = "0123456789-secret-key-abcdef"
+
+
+@pytest.fixture(autouse=True)
+def _own_environment(monkeypatch, tmp_path):
+    """Nothing of the machine's own grid is seen."""
+    monkeypatch.setenv("RAYGRID_URL", "http://grid.test")
+    monkeypatch.setenv("RAYGRID_STATE_DIR", str(tmp_path / "state"))
+    monkeypatch.delenv("RAYGRID_API_KEY", raising=False)
+    monkeypatch.delenv("RAYGRID_CONFIG", raising=False)
+    monkeypatch.setenv("COLUMNS", "200")
+
+
+def run(monkeypatch, answers, *words):
+    """Run the command line against scripted answers."""
+    monkeypatch.setattr(grid, "Client", lambda url, key: answers.client(FakeTime(), key))
+    return CliRunner().invoke(app, words)
+
+
+def whole_grid():
+    """A grid with one group of one node."""
+    group = {"group": "rack-1", "site": "ldn", "slots": 4, "running": 1, "free": 3, "queued": 7, "nodes": 1}
+    node = {
+        "node": "n-1",
+        "group": "rack-1",
+        "slots": 4,
+        "running": 1,
+        "state": "draining",
+        "why": "asked to",
+    }
+    return Answers(
+        httpx.Response(200, json={"slots": 4, "running": 1, "free": 3, "queued": 7}),
+        httpx.Response(200, json={"groups": [group]}),
+        httpx.Response(200, json={"nodes": [node]}),
+    )
+
+
+def test_status_shows_capacity_groups_and_nodes(monkeypatch):
+    """A glance tells how full the grid is and which node is not well."""
+    ended = run(monkeypatch, whole_grid(), "status")
+
+    assert ended.exit_code == 0
+    assert "4 slots, 1 running, 3 free, 7 queued" in ended.stdout
+    for word in ("rack-1", "ldn", "n-1", "draining", "asked to"):
+        assert word in ended.stdout
+
+
+def test_status_in_json_is_json(monkeypatch):
+    """A script gets values, not a table."""
+    status = json.loads(run(monkeypatch, whole_grid(), "status", "--json").stdout)
+
+    assert status["capacity"]["queued"] == 7
+    assert status["nodes"][0]["state"] == "draining"
+
+
+def test_status_of_a_job(monkeypatch):
+    """As lines for a person, as JSON for a script."""
+    job = {"jobId": "j", "state": "queued", "position": 3, "submitted_at": "2030-01-02T03:04:05Z"}
+    ended = run(monkeypatch, Answers(httpx.Response(200, json=job)), "status", "j")
+    assert "queued" in ended.stdout
+    assert "exit_code" not in ended.stdout
+
+    ended = run(monkeypatch, Answers(httpx.Response(200, json=job)), "status", "j", "--json")
+    assert json.loads(ended.stdout)["position"] == 3
+
+
+def test_result_prints_stdout_unpacks_or_saves(monkeypatch, tmp_path):
+    """Without a place to put it, the pricer's stdout is printed."""
+    data = zip_of(stdout__txt="42\n")
+    answer = [Answers(httpx.Response(200, content=data)) for _ in range(3)]
+
+    assert run(monkeypatch, answer[0], "result", "j").stdout == "42\n"
+    run(monkeypatch, answer[1], "result", "j", "--out", str(tmp_path / "d"))
+    assert (tmp_path / "d" / "stdout.txt").read_text() == "42\n"
+    run(monkeypatch, answer[2], "result", "j", "-o", str(tmp_path / "r.zip"))
+    assert (tmp_path / "r.zip").read_bytes() == data
+
+
+def test_a_result_that_is_not_there_yet_is_an_error_that_says_so(monkeypatch):
+    """Without --wait the grid is asked once."""
+    answers = Answers(problem("not-finished", 404))
+    ended = run(monkeypatch, answers, "result", "j")
+
+    assert ended.exit_code == 1
+    assert "job j has not ended" in ended.stderr
+    assert len(answers.requests) == 1
+
+
+def test_even_if_failed_asks_for_what_a_failed_job_left(monkeypatch):
+    """The option reaches the grid."""
+    answers = Answers(httpx.Response(200, content=zip_of(stdout__txt="half")))
+    ended = run(monkeypatch, answers, "result", "j", "--even-if-failed")
+
+    assert ended.stdout == "half"
+    assert answers.requests[0].url.params["even_if"] == "failed"
+
+
+def test_cancel_takes_jobs_and_batches(monkeypatch):
+    """Each job is one request; a batch is one for all."""
+    answers = Answers(*[httpx.Response(202, json={"cancelling": 5})] * 3)
+    ended = run(monkeypatch, answers, "cancel", "a", "b", "--batch", "x")
+
+    assert [request.url.path for request in answers.requests] == ["/jobs/a", "/jobs/b", "/batches/x"]
+    assert {request.method for request in answers.requests} == {"DELETE"}
+    assert "cancelling 5 jobs of batch x" in ended.stdout
+    assert run(monkeypatch, Answers(), "cancel").exit_code == 2
+
+
+def test_data_is_stored_and_listed(monkeypatch, tmp_path):
+    """One command sends the file, the other shows what is there."""
+    (tmp_path / "m.csv").write_text("curves")
+    stored = {"name": "eod", "digest": "d" * 64, "size": 6, "stored_at": "2030-01-02T03:04:05Z"}
+    put = Answers(httpx.Response(201, json=stored))
+
+    assert "stored eod: 6 bytes" in run(monkeypatch, put, "data", "put", "eod", str(tmp_path / "m.csv")).stdout
+    assert put.requests[0].content == b"curves"
+    listed = run(monkeypatch, Answers(httpx.Response(200, json={"data": [stored]})), "data", "list")
+    assert "eod" in listed.stdout
+
+
+def test_pricers_are_listed(monkeypatch):
+    """Name and version of each."""
+    found = {"pricers": [{"name": "bs", "version": "7", "takes_args": True, "result": "zip", "default": True}]}
+    ended = run(monkeypatch, Answers(httpx.Response(200, json=found)), "pricers")
+
+    assert "bs" in ended.stdout
+    assert "7" in ended.stdout
+
+
+def test_the_key_of_the_command_line_is_sent_and_never_printed(monkeypatch):
+    """Neither a refusal nor the help shows it."""
+    answers = Answers(problem("unauthorized", 401))
+    ended = run(monkeypatch, answers, "--api-key", KEY, "pricers")
+
+    assert answers.requests[0].headers["Authorization"] == f"Bearer {KEY}"
+    assert ended.exit_code == 1
+    assert KEY not in ended.output
+    monkeypatch.setenv("RAYGRID_API_KEY", KEY)
+    assert KEY not in run(monkeypatch, Answers(), "--help").output
+
+
+def test_no_grid_at_all_is_a_usage_error_with_advice(monkeypatch):
+    """Exit code 2: a setting is missing."""
+    monkeypatch.delenv("RAYGRID_URL")
+    ended = CliRunner().invoke(app, ["pricers"])
+
+    assert ended.exit_code == 2
+    assert "raygrid up" in ended.stderr
+    assert "Traceback" not in ended.output
+
+
+class Local(ModuleType):
+    """A stand-in for raygrid.local."""
+
+    def __init__(self):
+        super().__init__("raygrid.local")
+        self.grid = None
+        self.started = []
+        self.stopped = []
+
+    def running_grid(self, name="default", state_dir=None):
+        """The grid of that name."""
+        return self.grid if self.grid and self.grid.name == name else None
+
+    def start_grid(self, settings, racks=1, nodes=1, timeout_s=180):
+        """Start one."""
+        self.started.append((settings, racks, nodes))
+        self.grid = GridFile(f"http://{settings.http.host}:{settings.http.port}", settings.name)
+        return self.grid
+
+    def stop_grid(self, stopped, timeout_s=60):
+        """Stop it."""
+        self.stopped.append(stopped.name)
+        self.grid = None
+
+
+class GridFile:
+    """What raygrid.local tells of a running grid."""
+
+    pid, api_key = 4711, None
+
+    def __init__(self, url, name):
+        self.url, self.name = url, name
+
+
+@pytest.fixture
+def local(monkeypatch):
+    """The stand-in, in place."""
+    module = Local()
+    monkeypatch.setitem(sys.modules, "raygrid.local", module)
+    monkeypatch.delenv("RAYGRID_URL")
+    return module
+
+
+def up(*words):
+    """Run `raygrid up`."""
+    return CliRunner().invoke(app, ["up", *words])
+
+
+def test_up_starts_a_grid_and_says_how_to_use_it(local):
+    """A command without a name is the pricer `pricer`."""
+    ended = up("--pricer", "cat {input}", "--pricer", "slow=sleep 1", "--racks", "2", "--nodes", "3", "--slots", "4")
+
+    settings, racks, nodes = local.started[0]
+    assert ended.exit_code == 0
+    assert {name: pricer.command for name, pricer in settings.pricers.items()} == {
+        "pricer": ("cat", "{input}"),
+        "slow": ("sleep", "1"),
+    }
+    assert (racks, nodes, settings.node.slots) == (2, 3, 4)
+    assert "grid default is up at http://127.0.0.1:8000" in ended.stdout
+    assert "  raygrid submit trades/*.csv\n  raygrid status" in ended.stdout
+
+
+def test_up_lets_options_win_over_file_and_environment(local, monkeypatch, tmp_path):
+    """--port beats RAYGRID__HTTP__PORT and grid.yaml; what no option says stays as the file has it."""
+    config = tmp_path / "grid.yaml"
+    config.write_text("http: {port: 8001, parents: 2}\npricers: {filed: {command: cat}}\n")
+    monkeypatch.setenv("RAYGRID__HTTP__PORT", "8002")
+    up("--config", str(config), "--port", "8003", "--name", "side", "--pricer", "a=x --y=1 {input}")
+
+    settings = local.started[0][0]
+    assert (settings.http.port, settings.http.parents, settings.name) == (8003, 2, "side")
+    assert sorted(settings.pricers) == ["a", "filed"]
+    assert settings.pricers["a"].command == ("x", "--y=1", "{input}")
+
+
+def test_an_equals_sign_inside_a_command_names_no_pricer(local):
+    """Only a name before the first = does."""
+    up("--pricer", "./run --scale=2 {input}")
+
+    assert local.started[0][0].pricers["pricer"].command == ("./run", "--scale=2", "{input}")
+
+
+def test_a_side_grid_is_addressed_by_its_url(local):
+    """The other commands would not find it by themselves."""
+    assert "raygrid --url http://127.0.0.1:8000 status" in up("--pricer", "cat", "--name", "side").stdout
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        ([], "no pricer is configured"),
+        (["--pricer", "cat {nonsense}"], "unknown placeholder"),
+        (["--pricer", "a=x", "--pricer", "a=y"], "two pricers are called 'a'"),
+        (["--pricer", "cat 'open"], "cannot be read"),
+        (["--pricer", "cat", "--host", "0.0.0.0"], "no API key is set"),
+        (["--pricer", "cat", "--config", "none.yaml"], "cannot read the settings file"),
+        (["--pricer", "cat", "--name", "a/b"], "is not a name"),
+    ],
+)
+def test_wrong_settings_are_exit_code_two_and_start_nothing(local, words, said):
+    """The message says what is wrong."""
+    ended = up(*words)
+
+    assert ended.exit_code == 2
+    assert said in ended.stderr
+    assert local.started == []
+
+
+def test_up_again_says_that_the_grid_runs(local, monkeypatch):
+    """The same grid is exit code 0; another port or pricer is a contradiction."""
+    pricers = {"pricers": [{"name": "pricer", "version": "1"}]}
+    monkeypatch.setattr(
+        lifecycle,
+        "Client",
+        lambda url, key: Client(
+            url, key, transport=httpx.MockTransport(lambda request: httpx.Response(200, json=pricers))
+        ),
+    )
+    up("--pricer", "cat")
+
+    again = up("--pricer", "cat")
+    assert again.exit_code == 0
+    assert "grid default runs already at http://127.0.0.1:8000 (process 4711)" in again.stdout
+    assert up("--pricer", "cat", "--port", "8005").exit_code == 2
+    other = up("--pricer", "other=cat")
+    assert other.exit_code == 2
+    assert "has no pricer other" in other.stderr
+    assert len(local.started) == 1
+
+
+def test_ctrl_c_while_starting_says_how_to_clean_up(local, monkeypatch):
+    """Parts of the grid may be there already."""
+
+    def interrupted(*args, **options):
+        raise KeyboardInterrupt
+
+    local.start_grid = interrupted
+    ended = up("--pricer", "cat", "--name", "side")
+
+    assert ended.exit_code == 130
+    assert "raygrid down --name side" in ended.stderr
+
+
+def test_down_stops_a_grid_once(local):
+    """Without a grid it says so and is content."""
+    up("--pricer", "cat")
+
+    assert "grid default is down" in CliRunner().invoke(app, ["down"]).stdout
+    again = CliRunner().invoke(app, ["down"])
+    assert again.exit_code == 0
+    assert "no grid default runs" in again.stdout
+    assert local.stopped == ["default"]

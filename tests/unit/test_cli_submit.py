@@ -1,0 +1,198 @@
+"""`raygrid submit`: what it sends, what it prints, where results go, and its exit code."""
+
+from __future__ import annotations
+
+import httpx
+import pytest
+from typer.testing import CliRunner
+
+from raygrid.cli import app, grid
+from raygrid.client import BatchJobs
+from tests.unit.test_client_fakes import Answers, FakeTime, batch_accepted, end, form_of, part, problem, stream, zip_of
+
+
+@pytest.fixture
+def files(tmp_path):
+    """Three inputs."""
+    paths = [tmp_path / name for name in ("a.csv", "b.csv", "c.csv")]
+    for path in paths:
+        path.write_text(path.name)
+    return [str(path) for path in paths]
+
+
+@pytest.fixture
+def run(monkeypatch):
+    """Run the command line against scripted answers."""
+    monkeypatch.setenv("RAYGRID_URL", "http://grid.test")
+
+    def run(answers, *words):
+        monkeypatch.setattr(grid, "Client", lambda url, key: answers.client(FakeTime(), key))
+        return CliRunner().invoke(app, words)
+
+    return run
+
+
+def answered(*states):
+    """A grid that takes a batch and ends its jobs in these states, the last input first."""
+
+    def results(request):
+        jobs = [name for name, filename, _ in form_of(grid.requests[0]) if filename is not None]
+        parts = []
+        for at, (job_id, state) in enumerate(reversed(list(zip(jobs, states, strict=True)))):
+            body = b"" if state == "cancelled" else zip_of(stdout__txt=f"out of {job_id}\n", stderr__txt="no curve")
+            failed = {"reason": "exit_code", "message": "exited with 3"} if state == "failed" else {}
+            parts.append(part(job_id, at + 1, body, state, **failed))
+        return stream(*parts, end())
+
+    grid = Answers(batch_accepted, results)
+    return grid
+
+
+def test_all_done_is_exit_code_zero_and_a_summary(run, files):
+    """The table counts the states."""
+    ended = run(answered("done", "done", "done"), "submit", *files)
+
+    assert ended.exit_code == 0
+    assert ended.stdout == ""
+    assert "batch" in ended.stderr
+    assert "done" in ended.stderr
+    assert "3" in ended.stderr
+
+
+def test_options_reach_the_grid(run, files):
+    """Every option of a submit has its form field."""
+    answers = answered("done")
+    options = "--pricer bs --arg -v --arg 2 --priority 3 --affinity e --site ldn --timeout 9 --data m"
+    ended = run(answers, "submit", files[0], "--job-id", "t-1", "--batch-id", "b-1", *options.split())
+
+    assert ended.exit_code == 0
+    sent = [(name, content.decode()) for name, _, content in form_of(answers.requests[0])]
+    assert sorted(sent) == [
+        ("affinity", "e"),
+        ("args", "-v"),
+        ("args", "2"),
+        ("batchId", "b-1"),
+        ("data", "m"),
+        ("pricer", "bs"),
+        ("priority", "3"),
+        ("site", "ldn"),
+        ("t-1", "a.csv"),
+        ("timeout_s", "9.0"),
+    ]
+
+
+def test_a_failure_is_exit_code_one_and_says_file_job_reason_and_stderr(run, files):
+    """The line names what to look at, and the end of stderr is below it."""
+    answers = answered("done", "failed", "cancelled")
+    ended = run(answers, "submit", *files)
+
+    job_id = form_of(answers.requests[0])[2][0]
+    assert ended.exit_code == 1
+    assert f"{files[1]}: job {job_id} failed (exit_code): exited with 3\n    no curve" in ended.stderr
+    assert f"{files[2]}: job" in ended.stderr
+    assert f"{files[0]}: job" not in ended.stderr
+
+
+def test_the_only_file_prints_its_stdout(run, files):
+    """`raygrid submit one.csv > price.txt` works: stdout has the pricer's stdout and nothing else."""
+    ended = run(answered("done"), "submit", files[0], "--job-id", "one")
+
+    assert ended.stdout == "out of one\n"
+
+
+def test_results_are_unpacked_below_out_in_directories_named_after_the_inputs(run, files, tmp_path):
+    """A failed job's files are there as well; a cancelled one has none."""
+    out = tmp_path / "out"
+    ended = run(answered("done", "failed", "cancelled"), "submit", *files, "--out", str(out))
+
+    assert sorted(path.name for path in out.iterdir()) == ["a", "b"]
+    assert (out / "a" / "stdout.txt").read_text().startswith("out of ")
+    assert ended.stdout == ""
+
+
+def test_equal_stems_are_told_apart_by_job_id(run, tmp_path):
+    """Two inputs of one name do not overwrite each other's results."""
+    paths = [tmp_path / "x" / "t.csv", tmp_path / "y" / "t.csv"]
+    for path in paths:
+        path.parent.mkdir()
+        path.touch()
+    answers = answered("done", "done")
+    run(answers, "submit", *map(str, paths), "--out", str(tmp_path / "out"))
+
+    ids = {name for name, filename, _ in form_of(answers.requests[0]) if filename}
+    assert {path.name for path in (tmp_path / "out").iterdir()} == ids
+
+
+def test_ids_from_names_are_the_stems(run, files):
+    """With it a second run attaches to the first one's jobs."""
+    answers = answered("done", "done", "done")
+    run(answers, "submit", *files, "--ids-from-names")
+
+    assert [name for name, filename, _ in form_of(answers.requests[0]) if filename] == ["a", "b", "c"]
+
+
+@pytest.mark.parametrize("words", [["--job-id", "x"], ["--job-id", "x", "--ids-from-names"]])
+def test_one_id_for_many_files_is_a_usage_error(run, files, words):
+    """Exit code 2, and nothing is sent."""
+    ended = run(Answers(), "submit", *files, *words)
+
+    assert ended.exit_code == 2
+    assert "--job-id" in ended.stderr
+
+
+def test_names_that_are_no_ids_are_a_usage_error(run, tmp_path):
+    """A blank in a file's name cannot be part of a job id."""
+    path = tmp_path / "two words.csv"
+    path.touch()
+
+    assert run(Answers(), "submit", str(path), "--ids-from-names").exit_code == 2
+
+
+def test_no_wait_prints_the_ids_and_returns(run, files):
+    """The ids go to stdout, one per line with its file; the results are not asked for."""
+    answers = Answers(batch_accepted)
+    ended = run(answers, "submit", *files, "--no-wait", "--batch-id", "b-1", "--ids-from-names")
+
+    assert ended.exit_code == 0
+    assert ended.stdout == "".join(f"{job_id}\t{path}\n" for job_id, path in zip("abc", files, strict=True))
+    assert "batch b-1: 3 jobs submitted" in ended.stderr
+
+
+def test_a_refused_job_counts_as_failed(run, files):
+    """The grid took the others; the exit code tells that not all went well."""
+
+    def refuse(request):
+        problem_of_a = {"type": "urn:raygrid:problem:conflict", "detail": "another input"}
+        return httpx.Response(202, json={"batchId": "b", "refused": [{"jobId": "a", "problem": problem_of_a}]})
+
+    grid = Answers(refuse, stream(part("b", 1), part("c", 2), end()))
+    ended = run(grid, "submit", *files, "--ids-from-names")
+
+    assert ended.exit_code == 1
+    assert f"{files[0]}: job a refused: another input" in ended.stderr
+
+
+def test_ctrl_c_says_what_goes_on_and_how_to_stop_it(run, files, monkeypatch):
+    """The jobs are not the terminal's; the message says how to cancel them."""
+
+    def interrupted(self, timeout=None):
+        raise KeyboardInterrupt
+        yield
+
+    monkeypatch.setattr(BatchJobs, "as_completed", interrupted)
+    ended = run(Answers(batch_accepted), "submit", *files, "--batch-id", "b-1")
+
+    assert ended.exit_code == 130
+    assert "the jobs of batch b-1 go on" in ended.stderr
+    assert "raygrid cancel --batch b-1" in ended.stderr
+
+
+def test_an_error_of_the_grid_is_one_line_without_a_traceback(run, files):
+    """What the grid said is all that is printed."""
+    ended = run(Answers(problem("unknown-pricer", 422)), "submit", files[0])
+
+    assert ended.exit_code == 1
+    assert ended.stderr == (
+        "said unknown-pricer\n"
+        + next(line + "\n" for line in ended.stderr.splitlines() if line.startswith("0 of 1 jobs"))
+    )

@@ -1,0 +1,121 @@
+"""The async client runs the same flows; what is its own is tested here: driving them, streaming, closing."""
+
+from __future__ import annotations
+
+import inspect
+
+import httpx
+import pytest
+
+from raygrid.client import AsyncBatchJobs, AsyncClient, AsyncJob, BatchJobs, Client, Job
+from raygrid.errors import JobFailedError, WaitTimeoutError
+from tests.unit.test_client_fakes import (
+    URL,
+    Answers,
+    FakeTime,
+    accepted,
+    batch_accepted,
+    end,
+    form_of,
+    part,
+    problem,
+    stream,
+    zip_of,
+)
+
+
+def client_of(grid, time=None):
+    """An async client that gets these answers."""
+    return AsyncClient(URL, transport=httpx.MockTransport(grid), retry=(time or FakeTime()).policy())
+
+
+async def test_a_submit_is_retried_with_the_same_job_id_and_content(tmp_path):
+    """The file is streamed again from its beginning."""
+    path = tmp_path / "t.csv"
+    path.write_bytes(b"z" * 600_000)
+    time = FakeTime()
+    grid = Answers(httpx.ReadError("reset"), problem("busy", 429, retry_after="2"), accepted())
+    async with client_of(grid, time) as client:
+        job = await client.submit(path)
+
+    first, second, third = (form_of(request) for request in grid.requests)
+    assert first == second == third
+    assert ("jobId", None, job.job_id.encode()) in first
+    assert ("file", "t.csv", b"z" * 600_000) in first
+    assert sum(time.sleeps) >= 2
+
+
+async def test_a_result_is_waited_for_and_kept():
+    """As in the blocking client."""
+    grid = Answers(problem("not-finished", 404), httpx.Response(200, content=zip_of(stdout__txt="42")))
+    async with client_of(grid) as client:
+        job = client.job("j")
+        assert (await job.result()).stdout == "42"
+        assert (await job.result()).stdout == "42"
+        assert await job.done()
+
+
+async def test_errors_are_raised_where_they_are_awaited():
+    """Failure and timeout are those of the blocking client."""
+    async with client_of(Answers(problem("job-failed", 422), problem("not-finished", 404))) as client:
+        with pytest.raises(JobFailedError):
+            await client.job("j").result()
+        with pytest.raises(WaitTimeoutError):
+            await client.job("k").result(timeout=0)
+
+
+async def test_a_map_streams_its_results_and_survives_a_broken_stream():
+    """Results come in the order of the inputs, jobs as they end, and the stream is resumed at the cursor."""
+
+    def rest(request):
+        assert request.url.params["cursor"] == "1"
+        return stream(part("a", 2, b"A"), part("c", 3, b"C"), end())
+
+    grid = Answers(batch_accepted, stream(part("b", 1, b"B"), error=httpx.ReadError("reset")), rest)
+    async with client_of(grid) as client:
+        batch = await client.map({"a": b"1", "b": b"2", "c": b"3"})
+        assert [job.job_id async for job in batch.as_completed()] == ["b", "a", "c"]
+        assert [result.data async for result in batch.results()] == [b"A", b"B", b"C"]
+
+
+async def test_a_job_that_the_stream_does_not_bring_is_asked_for_by_itself():
+    """As in the blocking client."""
+    grid = Answers(batch_accepted, stream(part("a", 1), end()), problem("job-failed", 422))
+    async with client_of(grid) as client:
+        batch = await client.map({"a": b"1", "b": b"2"})
+        assert [job.job_id async for job in batch.as_completed()] == ["a", "b"]
+
+
+async def test_a_download_is_streamed_to_its_file(tmp_path):
+    """The file appears whole."""
+    async with client_of(Answers(httpx.Response(200, content=b"ZIP"))) as client:
+        await client.job("j").download(tmp_path / "r.zip")
+    assert (tmp_path / "r.zip").read_bytes() == b"ZIP"
+
+
+async def test_lists_and_pages_are_read():
+    """jobs() goes through the pages; data and the rest are lists."""
+    grid = Answers(
+        httpx.Response(200, json={"jobs": [{"jobId": "a", "state": "done"}], "next_cursor": "k"}),
+        httpx.Response(200, json={"jobs": [{"jobId": "b", "state": "failed"}], "next_cursor": None}),
+        httpx.Response(200, json={"slots": 4, "running": 1, "free": 3, "queued": 0}),
+    )
+    async with client_of(grid) as client:
+        assert [status.job_id async for status in client.jobs(state="done")] == ["a", "b"]
+        assert (await client.capacity()).free == 3
+    assert grid.requests[1].url.params["cursor"] == "k"
+    assert grid.requests[1].url.params["state"] == "done"
+
+
+@pytest.mark.parametrize(("one", "other"), [(Client, AsyncClient), (Job, AsyncJob), (BatchJobs, AsyncBatchJobs)])
+def test_both_clients_have_the_same_methods_with_the_same_parameters(one, other):
+    """Whoever knows one client knows the other."""
+
+    def methods(cls):
+        found = inspect.getmembers(cls, inspect.isfunction)
+        return {name: list(inspect.signature(f).parameters) for name, f in found if not name.startswith("_")}
+
+    ours, theirs = methods(one), methods(other)
+    for sequence_only in ("count", "index"):
+        ours.pop(sequence_only, None)
+    assert ours == theirs

@@ -1,0 +1,199 @@
+"""Which grid the module's functions talk to, what init and shutdown do, and how light the import is."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from types import ModuleType
+
+import httpx
+import pytest
+
+import raygrid
+from raygrid.client import default, sync
+from raygrid.client.default import find_grid
+from raygrid.errors import SettingsError
+
+
+@dataclass(frozen=True)
+class GridFile:
+    """What raygrid.local tells of a running grid."""
+
+    url: str
+    pid: int = 1
+    name: str = "default"
+    directory: Path = Path()
+    api_key: str | None = None
+
+
+@pytest.fixture(autouse=True)
+def _no_grid(monkeypatch, tmp_path):
+    """No grid is configured anywhere, and none is left for the next test."""
+    for name in ("RAYGRID_URL", "RAYGRID_API_KEY", "RAYGRID_CONFIG"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("RAYGRID_STATE_DIR", str(tmp_path / "state"))
+    monkeypatch.setattr(default, "_default", None)
+    monkeypatch.setattr(raygrid, "_own_grid", None)
+
+
+@pytest.fixture
+def local(monkeypatch):
+    """A stand-in for raygrid.local that remembers what it started and stopped."""
+    module = ModuleType("raygrid.local")
+    module.grid, module.started, module.stopped = None, [], []
+
+    def running_grid(name="default", state_dir=None):
+        return module.grid
+
+    def start_grid(settings, racks=1, nodes=1, timeout_s=180):
+        module.started.append((settings, racks, nodes))
+        return GridFile("http://127.0.0.1:8123")
+
+    module.running_grid, module.start_grid, module.stop_grid = running_grid, start_grid, module.stopped.append
+    monkeypatch.setitem(sys.modules, "raygrid.local", module)
+    monkeypatch.setattr("atexit.register", lambda function: None)
+    return module
+
+
+def grid_json(tmp_path, **members):
+    """Write the file of a grid on this machine."""
+    directory = tmp_path / "state" / "default"
+    directory.mkdir(parents=True)
+    grid = {"url": "http://127.0.0.1:8001", "pid": os.getpid(), "api_key": "key-of-the-file", **members}
+    (directory / "grid.json").write_text(json.dumps(grid))
+
+
+def test_the_argument_wins_over_the_environment_and_that_over_the_local_grid(monkeypatch, tmp_path):
+    """URL and key are looked for in the same order, each for itself."""
+    grid_json(tmp_path)
+    assert find_grid() == ("http://127.0.0.1:8001", "key-of-the-file")
+    monkeypatch.setenv("RAYGRID_API_KEY", "key-of-the-environment")
+    assert find_grid() == ("http://127.0.0.1:8001", "key-of-the-environment")
+    monkeypatch.setenv("RAYGRID_URL", "http://env")
+    assert find_grid() == ("http://env", "key-of-the-environment")
+    assert find_grid("http://arg", "key-of-the-argument") == ("http://arg", "key-of-the-argument")
+
+
+def test_the_local_grids_key_is_sent_to_no_other_grid(tmp_path):
+    """A URL from elsewhere does not get the key in the file."""
+    grid_json(tmp_path)
+
+    assert find_grid("http://elsewhere") == ("http://elsewhere", None)
+
+
+@pytest.mark.parametrize("members", [{"pid": 2**22 + 1}, {"pid": "none"}, {"url": None}])
+def test_the_file_of_a_grid_that_is_gone_does_not_count(tmp_path, members):
+    """A stale or broken file is as good as none."""
+    grid_json(tmp_path, **members)
+
+    with pytest.raises(SettingsError, match="which grid"):
+        find_grid()
+
+
+def test_without_any_grid_the_error_says_what_to_do():
+    """The message names the variable, the function, the command and the file that was looked for."""
+    with pytest.raises(SettingsError, match=r"RAYGRID_URL.*raygrid\.connect.*raygrid up.*raygrid\.init.*grid\.json"):
+        raygrid.submit(b"x")
+
+
+def test_connect_sets_the_grid_of_the_modules_functions():
+    """What connect made is what submit uses."""
+
+    def answer(request):
+        return httpx.Response(202, json={})
+
+    client = raygrid.connect("http://grid.test", "0123456789abcdef", transport=httpx.MockTransport(answer))
+
+    assert default.client() is client
+    assert raygrid.submit(b"x", job_id="j").job_id == "j"
+
+
+def test_init_starts_a_grid_and_shutdown_stops_it(local, tmp_path):
+    """Where there is no grid, one is started with the given pricer, and only once stopped."""
+    client = raygrid.init("cat {input}", racks=2, nodes=3)
+
+    assert client.url == "http://127.0.0.1:8123"
+    settings, racks, nodes = local.started[0]
+    assert settings.pricers["pricer"].command == ("cat", "{input}")
+    assert settings.storage.state_dir == tmp_path / "state"
+    assert (racks, nodes) == (2, 3)
+    raygrid.shutdown()
+    raygrid.shutdown()
+    assert [grid.url for grid in local.stopped] == ["http://127.0.0.1:8123"]
+
+
+def test_init_connects_to_a_grid_that_runs_and_shutdown_leaves_it_alone(local):
+    """What init did not start it does not stop."""
+    local.grid = GridFile("http://127.0.0.1:9999", api_key="0123456789abcdef")
+
+    assert raygrid.init().url == "http://127.0.0.1:9999"
+    raygrid.shutdown()
+    assert (local.started, local.stopped) == ([], [])
+
+
+def test_init_uses_the_configured_grid(local, monkeypatch):
+    """RAYGRID_URL means: nothing is started here."""
+    monkeypatch.setenv("RAYGRID_URL", "http://grid.test")
+
+    assert raygrid.init().url == "http://grid.test"
+    assert local.started == []
+
+
+def test_init_refuses_a_running_grid_that_lacks_the_pricer(local, monkeypatch):
+    """Jobs would otherwise run on the pricers of an older start."""
+    local.grid = GridFile("http://grid.test")
+    pricers = {"pricers": [{"name": "old", "version": "1"}]}
+    answer = httpx.MockTransport(lambda request: httpx.Response(200, json=pricers))
+    monkeypatch.setattr(sync, "Connection", lambda e, t, _: original(e, t, answer))
+    with pytest.raises(SettingsError, match=r"no pricer new \(it has: old\).*raygrid down"):
+        raygrid.init({"new": "cat {input}"})
+    assert raygrid.init({"old": "cat {input}"}).url == "http://grid.test"
+
+
+original = sync.Connection
+
+
+def test_init_without_a_pricer_says_how_to_give_one(local):
+    """A grid that can run nothing is not started."""
+    with pytest.raises(SettingsError, match="--pricer"):
+        raygrid.init()
+
+
+def test_files_of_a_command_are_meant_from_here(local, monkeypatch, tmp_path):
+    """The command will run in the job directory, so files are made absolute; PATH is still searched."""
+    (tmp_path / "price.py").touch()
+    (tmp_path / "python3").touch()
+    monkeypatch.chdir(tmp_path)
+
+    raygrid.init({"a": "python3 price.py {input}", "b": "./price.py {input}"})
+
+    settings = local.started[0][0]
+    assert settings.pricers["a"].command == ("python3", str(tmp_path / "price.py"), "{input}")
+    assert settings.pricers["b"].command == (str(tmp_path / "price.py"), "{input}")
+
+
+def test_import_raygrid_is_light_and_the_client_needs_neither_ray_nor_a_server():
+    """Nothing heavy is loaded before it is used, and the client never loads Ray or a tier."""
+    code = """
+import sys, raygrid
+assert not {"ray", "httpx", "pydantic", "typer"} & set(sys.modules), "import raygrid is not light"
+for name in raygrid.__all__:
+    getattr(raygrid, name)
+heavy = ("ray", "fastapi", "sqlalchemy", "raygrid.parent", "raygrid.leader", "raygrid.node", "raygrid.local")
+print([name for name in heavy if name in sys.modules])
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+
+    assert (done.stdout.strip(), done.stderr) == ("[]", "")
+
+
+def test_every_public_error_and_name_is_exported():
+    """The names of the error tree that a client can meet are all at the top."""
+    assert set(raygrid.__all__) <= set(dir(raygrid))
+    assert raygrid.errors.JobFailedError is raygrid.JobFailedError
+    with pytest.raises(AttributeError, match="no attribute 'nonsense'"):
+        _ = raygrid.nonsense

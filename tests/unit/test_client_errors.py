@@ -1,0 +1,146 @@
+"""From problem documents to the error tree, and what no message may hold."""
+
+from __future__ import annotations
+
+import logging
+import traceback
+
+import httpx
+import pytest
+
+from raygrid import errors
+from raygrid.client import AsyncClient, Client
+from tests.unit.test_client_fakes import URL, Answers, problem
+
+KEY = "0123456789-secret-key-abcdef"
+
+
+@pytest.mark.parametrize(
+    ("word", "status", "kind"),
+    [
+        ("invalid-request", 400, errors.InvalidRequestError),
+        ("invalid-request", 422, errors.InvalidRequestError),
+        ("unauthorized", 401, errors.NotAuthorizedError),
+        ("unknown-pricer", 422, errors.UnknownPricerError),
+        ("unknown-data", 422, errors.UnknownDataError),
+        ("too-large", 413, errors.TooLargeError),
+        ("conflict", 409, errors.ConflictError),
+        ("job-not-found", 404, errors.JobNotFoundError),
+        ("not-finished", 404, errors.NotFinishedError),
+        ("result-expired", 410, errors.ResultExpiredError),
+        ("job-cancelled", 409, errors.JobCancelledError),
+        ("busy", 429, errors.BusyError),
+        ("unavailable", 503, errors.UnavailableError),
+        ("internal", 500, errors.RaygridError),
+        ("a-word-of-the-future", 418, errors.RaygridError),
+    ],
+)
+def test_every_problem_type_has_its_error(word, status, kind):
+    """The stable word of the URN decides, not the status."""
+    with pytest.raises(errors.RaygridError) as caught:
+        Answers(problem(word, status)).client(retry_s=0).job("j").status()
+
+    assert type(caught.value) is kind
+    assert word == "unauthorized" or str(caught.value) == f"said {word}"
+
+
+def test_a_failed_job_tells_reason_exit_code_and_the_end_of_stderr():
+    """JobFailedError carries the members of the problem."""
+    failed = problem("job-failed", 422, jobId="j", reason="exit_code", exit_code=3, stderr_tail="no curve")
+
+    with pytest.raises(errors.JobFailedError, match="said job-failed") as caught:
+        Answers(failed).client().job("j").result()
+
+    error = caught.value
+    assert (error.job_id, error.reason, error.exit_code, error.stderr_tail) == (
+        "j",
+        "exit_code",
+        3,
+        "no curve",
+    )
+
+
+@pytest.mark.parametrize(
+    ("status", "kind"),
+    [
+        (401, errors.NotAuthorizedError),
+        (403, errors.NotAuthorizedError),
+        (413, errors.TooLargeError),
+        (422, errors.InvalidRequestError),
+        (404, errors.RaygridError),
+        (302, errors.RaygridError),
+    ],
+)
+def test_answers_of_proxies_become_errors_too(status, kind):
+    """Without a problem document the status decides, and the message names the URL."""
+    with pytest.raises(errors.RaygridError, match=URL) as caught:
+        Answers(httpx.Response(status, text="<html>")).client(retry_s=0).job("j").status()
+
+    assert type(caught.value) is kind
+
+
+def test_a_page_that_is_no_grid_is_said_to_be_none():
+    """A 200 from some other server is not taken for a status."""
+    with pytest.raises(errors.RaygridError, match="check the URL"):
+        Answers(httpx.Response(200, text="<html>hello")).client().job("j").status()
+
+
+def test_an_answer_of_another_version_names_the_fields_that_do_not_fit():
+    """A state that does not exist is refused with the name of the field."""
+    with pytest.raises(errors.RaygridError, match=r"not a JobStatus \(state\)"):
+        Answers(httpx.Response(200, json={"jobId": "j", "state": "melting"})).client().job("j").status()
+
+
+def test_a_401_says_what_to_do_with_and_without_a_key():
+    """Without a key the advice is to set one, with a key to check it."""
+    with pytest.raises(errors.NotAuthorizedError, match="wants an API key; set RAYGRID_API_KEY"):
+        Answers(problem("unauthorized", 401)).client().pricers()
+    with pytest.raises(errors.NotAuthorizedError, match="does not know the API key") as caught:
+        Answers(problem("unauthorized", 401)).client(api_key=KEY).pricers()
+    assert KEY not in str(caught.value)
+
+
+def test_the_key_is_sent_as_a_bearer_token():
+    """The key travels in the Authorization header, without white space around it."""
+    grid = Answers(httpx.Response(200, json={"pricers": []}))
+    grid.client(api_key=f" {KEY}\n").pricers()
+
+    assert grid.requests[0].headers["Authorization"] == f"Bearer {KEY}"
+
+
+def test_the_key_is_in_no_repr_no_log_and_no_traceback(caplog):
+    """Whatever is printed of a client and of its failures, the key is not in it."""
+    caplog.set_level(logging.DEBUG)
+    grid = Answers(httpx.ConnectError("refused"), problem("unauthorized", 401))
+    client = grid.client(api_key=KEY)
+    with pytest.raises(errors.NotAuthorizedError) as caught:
+        client.submit(b"x")
+
+    shown = [repr(client), repr(client._endpoint), repr(vars(client)), caplog.text]
+    shown += traceback.format_exception(caught.value)
+    shown += [repr(AsyncClient(URL, KEY)), repr(client.job("j"))]
+    assert [text for text in shown if KEY in text] == []
+    assert "http://grid.test" in repr(client)
+
+
+@pytest.mark.parametrize("bad", ["two words-0123456789", "schlüssel-0123456789", "line\nbreak-0123456789"])
+def test_a_key_that_cannot_be_one_is_refused_without_being_shown(bad):
+    """The HTTP library would quote an illegal header in its error; it never gets it."""
+    with pytest.raises(errors.SettingsError) as caught:
+        Client(URL, bad)
+
+    assert bad not in str(caught.value)
+
+
+@pytest.mark.parametrize("bad", ["ftp://grid", "http://", "http://user:geheim@grid:8000", "http://grid:port"])
+def test_a_url_that_cannot_be_a_grids_is_refused(bad):
+    """The error comes when the client is made, and shows no password."""
+    with pytest.raises(errors.SettingsError) as caught:
+        Client(bad)
+
+    assert "geheim" not in str(caught.value)
+
+
+def test_a_bare_host_and_port_is_enough():
+    """http:// is added, a trailing slash dropped."""
+    assert Client("localhost:8000/").url == "http://localhost:8000"

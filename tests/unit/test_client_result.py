@@ -1,0 +1,205 @@
+"""What a result gives, and that unpacking it stays inside the directory."""
+
+from __future__ import annotations
+
+import io
+import zipfile
+
+import httpx
+import pytest
+
+from raygrid.client.result import Result
+from raygrid.errors import (
+    JobCancelledError,
+    JobFailedError,
+    RaygridError,
+    ResultExpiredError,
+    WaitTimeoutError,
+)
+from tests.unit.test_client_fakes import Answers, FakeTime, problem, zip_of, zip_with
+
+WHOLE = {
+    "stdout.txt": "42\n",
+    "stderr.txt": "warn",
+    "manifest.json": '{"node": "n1"}',
+    "out/greeks.csv": "d,g",
+    "pricer_files/stdout.txt": "its own",
+}
+
+
+def test_a_result_gives_its_streams_manifest_and_files():
+    """The three reserved names are not among the files; the pricer's own of that name are."""
+    result = Result("j", zip_with(WHOLE))
+
+    assert (result.stdout, result.stderr, result.manifest) == ("42\n", "warn", {"node": "n1"})
+    assert result.files == ("out/greeks.csv", "pricer_files/stdout.txt")
+    assert (result.read("out/greeks.csv"), result.text("out/greeks.csv")) == (b"d,g", "d,g")
+    with pytest.raises(FileNotFoundError, match=r"no file 'x\.csv'; its files: out/greeks\.csv"):
+        result.read("x.csv")
+
+
+def test_bytes_that_are_no_zip_are_stdout():
+    """Where only stdout comes, it is there, leniently decoded, and there are no files."""
+    result = Result("j", b"price \xff 42")
+
+    assert result.stdout == "price � 42"
+    assert (result.stderr, result.files, result.manifest) == ("", (), {})
+
+
+def test_extract_writes_every_file_below_the_directory(tmp_path):
+    """Everything is unpacked, the reserved three as well."""
+    root = Result("j", zip_with(WHOLE)).extract(tmp_path / "deep" / "down")
+
+    written = {str(path.relative_to(root)): path.read_text() for path in root.rglob("*") if path.is_file()}
+    assert written == WHOLE
+
+
+@pytest.mark.parametrize("name", ["../evil", "a/../../evil", "/evil", "a/../evil"])
+def test_a_path_that_leads_out_is_refused_and_nothing_is_written(tmp_path, name):
+    """Zip-slip: one bad name, and not even the good files are unpacked."""
+    with pytest.raises(RaygridError, match="could lead out"):
+        Result("j", zip_with({"good.txt": "x", name: "x"})).extract(tmp_path / "in")
+
+    assert list((tmp_path / "in").iterdir()) == []
+    assert not (tmp_path / "evil").exists()
+
+
+def test_a_link_in_the_directory_is_not_followed_out_of_it(tmp_path):
+    """A link that lies there already would carry the file elsewhere."""
+    (tmp_path / "in").mkdir()
+    (tmp_path / "elsewhere").mkdir()
+    (tmp_path / "in" / "sub").symlink_to(tmp_path / "elsewhere")
+
+    with pytest.raises(RaygridError, match="could lead out"):
+        Result("j", zip_of(**{"sub/x": "x"})).extract(tmp_path / "in")
+    assert list((tmp_path / "elsewhere").iterdir()) == []
+
+
+def test_a_link_in_the_zip_becomes_a_plain_file(tmp_path):
+    """A symbolic link entry is written as its text, so later entries cannot pass through it."""
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(buffer, "w") as archive:
+        link = zipfile.ZipInfo("link")
+        link.external_attr = 0o120777 << 16
+        archive.writestr(link, "/etc")
+    Result("j", buffer.getvalue()).extract(tmp_path)
+
+    assert not (tmp_path / "link").is_symlink()
+    assert (tmp_path / "link").read_text() == "/etc"
+
+
+def test_reprs_are_short_and_escape_what_the_pricer_wrote():
+    """A notebook shows the result, not its markup."""
+    result = Result("j", zip_with({"stdout.txt": "<script>", **{f"f{n}": "" for n in range(9)}}))
+
+    assert "9 files" in repr(result)
+    assert "<script>" not in result._repr_html_()
+
+
+def test_a_long_wait_is_many_short_requests():
+    """The grid is asked in waits of at most 30 seconds until the job has ended, then never again."""
+    time = FakeTime()
+
+    def not_yet(request):
+        time.now += float(request.url.params["wait"])
+        return problem("not-finished", 404, retry_after="1")
+
+    grid = Answers(not_yet, not_yet, not_yet, httpx.Response(200, content=zip_of(stdout__txt="42")))
+    job = grid.client(time).job("j")
+
+    assert job.result().stdout == "42"
+    assert job.result().stdout == "42"
+    assert [float(request.url.params["wait"]) for request in grid.requests] == [30, 30, 30, 30]
+    assert time.sleeps == []
+    assert job.done()
+
+
+def test_a_wait_ends_at_its_timeout_and_can_be_repeated():
+    """The last wait is cut to what is left, and the job can be waited for again."""
+    time = FakeTime()
+
+    def not_yet(request):
+        time.now += float(request.url.params["wait"])
+        return problem("not-finished", 404)
+
+    grid = Answers(not_yet, not_yet, httpx.Response(200, content=b""))
+    job = grid.client(time).job("j")
+
+    with pytest.raises(WaitTimeoutError, match="has not ended within 40 s"):
+        job.result(timeout=40)
+    assert [float(request.url.params["wait"]) for request in grid.requests] == [30, 10]
+    assert job.result(timeout=1).stdout == ""
+
+
+def test_timeout_zero_asks_once():
+    """Polling does not wait and does not sleep."""
+    time = FakeTime()
+    grid = Answers(problem("not-finished", 404, retry_after="1"))
+
+    with pytest.raises(WaitTimeoutError):
+        grid.client(time).job("j").result(timeout=0)
+    assert (len(grid.requests), time.sleeps) == (1, [])
+
+
+def test_a_grid_that_answers_before_the_wait_is_over_is_not_asked_in_a_hurry():
+    """Where the grid does not hold its answer back, the client keeps to Retry-After."""
+    time = FakeTime()
+    not_yet = problem("not-finished", 404, retry_after="2")
+    grid = Answers(not_yet, not_yet, httpx.Response(200, content=b"42"))
+
+    assert grid.client(time).job("j").result().stdout == "42"
+    assert time.sleeps == [2, 2]
+
+
+@pytest.mark.parametrize(
+    ("word", "status", "kind"),
+    [
+        ("job-failed", 422, JobFailedError),
+        ("job-cancelled", 409, JobCancelledError),
+        ("result-expired", 410, ResultExpiredError),
+    ],
+)
+def test_an_ending_without_a_result_is_remembered(word, status, kind):
+    """The second call raises the same and asks nothing."""
+    grid = Answers(problem(word, status))
+    job = grid.client().job("j")
+
+    for _ in range(2):
+        with pytest.raises(kind):
+            job.result()
+    assert job.done()
+    assert len(grid.requests) == 1
+
+
+def test_what_a_failed_job_left_can_be_had():
+    """even_if_failed asks for the ZIP and does not make the job a good one."""
+    grid = Answers(problem("job-failed", 422), httpx.Response(200, content=zip_of(stderr__txt="no curve")))
+    job = grid.client().job("j")
+    with pytest.raises(JobFailedError):
+        job.result()
+
+    assert job.result(even_if_failed=True).stderr == "no curve"
+    assert grid.requests[1].url.params["even_if"] == "failed"
+    with pytest.raises(JobFailedError):
+        job.result()
+
+
+def test_a_download_goes_to_the_file_and_leaves_nothing_half_written(tmp_path):
+    """A broken download is fetched again; the file appears whole or not at all."""
+    from tests.unit.test_client_fakes import Cut
+
+    data = zip_of(stdout__txt="42")
+    broken = httpx.Response(200, stream=Cut(data[:10], error=httpx.ReadError("reset")))
+    grid = Answers(broken, httpx.Response(200, stream=Cut(data[:7], data[7:])))
+    target = tmp_path / "r.zip"
+
+    assert grid.client().job("j").download(target) == target
+    assert target.read_bytes() == data
+    assert list(tmp_path.iterdir()) == [target]
+
+
+def test_a_refused_download_leaves_no_file(tmp_path):
+    """The body of an error is not taken for a result."""
+    with pytest.raises(JobFailedError):
+        Answers(problem("job-failed", 422)).client().job("j").download(tmp_path / "r.zip")
+    assert list(tmp_path.iterdir()) == []

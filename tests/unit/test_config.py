@@ -1,0 +1,296 @@
+"""Settings: what is accepted, where it comes from, and what is never shown."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from raygrid.config import GridSettings, load_settings
+from raygrid.errors import SettingsError
+
+SECRET = "s3cret-s3cret-s3cret"
+
+
+@pytest.fixture(autouse=True)
+def _no_settings_around(monkeypatch: pytest.MonkeyPatch) -> None:
+    import os
+
+    for name in list(os.environ):
+        if name.startswith("RAYGRID"):
+            monkeypatch.delenv(name)
+
+
+def grid_yaml(tmp_path: Path, text: str) -> Path:
+    path = tmp_path / "grid.yaml"
+    path.write_text(text, encoding="utf-8")
+    return path
+
+
+def refusal(**overrides: Any) -> str:
+    with pytest.raises(SettingsError) as refused:
+        load_settings(**overrides)
+    return str(refused.value)
+
+
+# --- where settings come from -------------------------------------------------------------------------------
+
+
+def test_no_file_is_needed() -> None:
+    """Every field has a default, and the defaults are safe to start with."""
+    settings = load_settings()
+    assert (settings.name, settings.http.host, settings.http.port) == ("default", "127.0.0.1", 8000)
+    assert settings.database_url == f"sqlite+aiosqlite:///{Path.home()}/.raygrid/default/jobs.db"
+    assert settings.blobs_url == f"{Path.home()}/.raygrid/default/blobs"
+    settings.require_safe_listening()
+
+
+def test_the_file_gives_values_and_the_environment_wins(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A variable replaces its one field; what the file says beside it stays."""
+    path = grid_yaml(tmp_path, "name: desk\nhttp: {port: 9000, parents: 3}\nplacement: {prefetch: 4}\n")
+    monkeypatch.setenv("RAYGRID__HTTP__PORT", "9100")
+    monkeypatch.setenv("RAYGRID__ROUTING__POLICY", "hash")
+    settings = load_settings(path)
+    assert (settings.name, settings.http.port, settings.http.parents) == ("desk", 9100, 3)
+    assert (settings.placement.prefetch, settings.placement.max_attempts) == (4, 3)
+    assert settings.routing.policy == "hash"
+
+
+def test_overrides_win_over_the_file(tmp_path: Path) -> None:
+    """What the caller says counts more than the file, field by top-level field."""
+    path = grid_yaml(tmp_path, "name: desk\ngroup_prefix: cell-\n")
+    settings = load_settings(path, name="other")
+    assert (settings.name, settings.group_prefix) == ("other", "cell-")
+
+
+def test_the_environment_may_name_the_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """`RAYGRID_CONFIG` is read where no path is given."""
+    monkeypatch.setenv("RAYGRID_CONFIG", str(grid_yaml(tmp_path, "name: named\n")))
+    assert load_settings().name == "named"
+    assert load_settings(grid_yaml(tmp_path, "name: given\n")).name == "given"
+
+
+def test_an_empty_file_is_all_defaults(tmp_path: Path) -> None:
+    """A file with nothing but comments changes nothing."""
+    assert load_settings(grid_yaml(tmp_path, "# nothing\n")) == load_settings()
+
+
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        ("[1, 2]", "must hold a mapping of settings, not list"),
+        ("just words", "must hold a mapping of settings, not str"),
+        ("name: [", "is not valid YAML"),
+        ("1: 2", "1"),
+        ("htpp: {port: 1}", "htpp: Extra inputs are not permitted"),
+        ("http: {prot: 1}", "http.prot: Extra inputs are not permitted"),
+        ("http: {port: 99999}", "http.port: Input should be less than or equal to 65535"),
+    ],
+)
+def test_a_wrong_file_is_refused_by_name_of_file_and_field(tmp_path: Path, text: str, says: str) -> None:
+    """The error says which file, which field and why."""
+    path = grid_yaml(tmp_path, text)
+    with pytest.raises(SettingsError) as refused:
+        load_settings(path)
+    assert says in str(refused.value)
+    assert "grid.yaml" in str(refused.value)
+
+
+def test_a_file_that_cannot_be_read_is_refused(tmp_path: Path) -> None:
+    """A missing file and one that is not text are told from a wrong value."""
+    with pytest.raises(SettingsError, match=r"cannot read the settings file .*nowhere\.yaml"):
+        load_settings(tmp_path / "nowhere.yaml")
+    binary = tmp_path / "binary.yaml"
+    binary.write_bytes(b"\xff\xfe\x00")
+    with pytest.raises(SettingsError, match="cannot read the settings file"):
+        load_settings(binary)
+
+
+def test_a_mistyped_variable_of_a_section_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A variable that sets no known field of its section is not passed over."""
+    monkeypatch.setenv("RAYGRID__HTTP__PROT", "1")
+    assert "http.prot" in refusal()
+
+
+# --- values -------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("written", "size"),
+    [
+        ("64MB", 64 * 1024**2),
+        ("1.5 GiB", 3 * 1024**3 // 2),
+        ("2k", 2048),
+        ("7", 7),
+        ("1tb", 1024**4),
+        (9, 9),
+        ("0", 0),
+    ],
+)
+def test_sizes_are_read_in_powers_of_1024(written: str | int, size: int) -> None:
+    """A size may be a number or carry a unit in any case."""
+    assert load_settings(node={"cache": written}).node.cache == size
+
+
+@pytest.mark.parametrize("written", ["much", "-1", "1 XB", "", -5])
+def test_what_is_no_size_is_refused(written: str | int) -> None:
+    """Anything else is an error of that field."""
+    assert "node.cache" in refusal(node={"cache": written})
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"name": "no spaces"},
+        {"name": "x" * 65},
+        {"pricers": {"../up": {"command": "p"}}},
+        {"placement": {"max_attempts": 0}},
+        {"placement": {"weights": {"n1": 0}}},
+        {"placement": {"probation_s": float("nan")}},
+        {"routing": {"policy": "random"}},
+        {"routing": {"hash_load_bound": 0.9}},
+        {"node": {"slots": 0}},
+        {"storage": {"retention_days": -1}},
+        {"groups": {"rack-a": {"quota": 0}}},
+    ],
+)
+def test_impossible_values_are_refused(wrong: dict[str, Any]) -> None:
+    """Each error names its field."""
+    assert next(iter(wrong)) in refusal(**wrong)
+
+
+def test_settings_do_not_change() -> None:
+    """What was validated stays as it was, sections included."""
+    settings = load_settings()
+    with pytest.raises(ValueError, match="frozen"):
+        settings.name = "other"  # type: ignore[misc]
+    with pytest.raises(ValueError, match="frozen"):
+        settings.http.port = 1  # type: ignore[misc]
+
+
+# --- pricers ------------------------------------------------------------------------------------------------
+
+
+def pricer(command: object) -> GridSettings:
+    return load_settings(pricers={"p": {"command": command}})
+
+
+def test_a_command_is_split_like_a_shell_would() -> None:
+    """Quotes group words; a list is taken as it is; nothing is expanded."""
+    assert pricer("./p 'a b' {input} $HOME *").pricers["p"].command == ("./p", "a b", "{input}", "$HOME", "*")
+    assert pricer(["./my pricer", "{input}"]).pricers["p"].command == ("./my pricer", "{input}")
+
+
+def test_all_known_placeholders_are_accepted() -> None:
+    """Placeholders may stand inside words, doubled braces are plain, and only `{args}` takes arguments."""
+    settings = pricer("./p --in={input} {output_dir}/x {data_dir} {job_id} {{literal}} {args}")
+    assert settings.pricers["p"].takes_args
+    assert not pricer("./p {input}").pricers["p"].takes_args
+
+
+@pytest.mark.parametrize(
+    ("command", "says"),
+    [
+        ("./p {inptu}", "unknown placeholder {inptu} in '{inptu}'; known are {args}, {data_dir}, {input}"),
+        ("./p {}", "unknown placeholder {}"),
+        ("./p {input.__class__}", "unknown placeholder {input.__class__}"),
+        ("./p {input[0]}", "unknown placeholder {input[0]}"),
+        ("./p --x={args}", "{args} must be a word of its own, not part of '--x={args}'"),
+        ("./p {input", "pricers.p.command"),
+        ("./p 'open", "No closing quotation"),
+        ("", "the command is empty"),
+        ([], "the command is empty"),
+    ],
+)
+def test_a_command_that_cannot_work_is_refused(command: object, says: str) -> None:
+    """The error names the pricer and the word, and says what is known."""
+    text = refusal(pricers={"p": {"command": command}})
+    assert says in text
+    assert "pricers.p.command" in text
+
+
+def test_the_only_pricer_is_the_default() -> None:
+    """With one pricer a submit need not name it; with two it must, unless one is configured."""
+    both = {"a": {"command": "a"}, "b": {"command": "b"}}
+    assert load_settings().chosen_default_pricer is None
+    assert pricer("./p").chosen_default_pricer == "p"
+    assert load_settings(pricers=both).chosen_default_pricer is None
+    assert load_settings(pricers=both, default_pricer="b").chosen_default_pricer == "b"
+    assert "default_pricer 'c' is not among the pricers" in refusal(pricers=both, default_pricer="c")
+
+
+# --- listening ----------------------------------------------------------------------------------------------
+
+KEY = {"name": "desk", "key": SECRET}
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", "127.8.8.8", "localhost", "::1"])
+def test_this_machine_alone_needs_no_key(host: str) -> None:
+    """On a loopback address anybody may connect, as only this machine can."""
+    load_settings(http={"host": host}).require_safe_listening()
+
+
+@pytest.mark.parametrize("host", ["0.0.0.0", "::", "10.0.0.7", "grid.example.com", "127.example.com", ""])
+def test_listening_to_others_needs_a_key(host: str) -> None:
+    """On any other address a grid without keys refuses to start, and says what to set."""
+    with pytest.raises(SettingsError, match=r"http\.api_keys .*openssl rand.* http\.host to 127\.0\.0\.1"):
+        load_settings(http={"host": host}).require_safe_listening()
+    load_settings(http={"host": host, "api_keys": [KEY]}).require_safe_listening()
+
+
+def test_keys_have_a_length_and_a_name_of_their_own() -> None:
+    """A short key is refused with the way to make one, and two keys cannot share a name."""
+    assert "openssl rand -hex 24" in refusal(http={"api_keys": [{"name": "desk", "key": "short"}]})
+    assert "two API keys have the same name" in refusal(http={"api_keys": [KEY, KEY]})
+
+
+# --- secrets ------------------------------------------------------------------------------------------------
+
+
+def test_secrets_are_not_in_what_settings_print() -> None:
+    """Keys, passwords in URLs and the pricers' environment stay out of repr and str."""
+    settings = load_settings(
+        http={"api_keys": [KEY]},
+        pricers={"p": {"command": "./p", "env": {"LICENCE": SECRET}}},
+        storage={"database": f"postgresql+asyncpg://u:{SECRET}@db/grid", "blobs": f"s3://k:{SECRET}@bucket"},
+    )
+    assert settings.http.api_keys[0].key.get_secret_value() == SECRET
+    assert SECRET not in repr(settings)
+    assert SECRET not in str(settings)
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"http": {"api_keys": [{"name": "desk", "key": "s3cret"}]}},
+        {"http": {"api_keys": [{"name": "desk", "key": ["s3cret"]}]}},
+        {"http": {"api_keys": "s3cret"}},
+        {"http": {"api_keys": [{"name": "desk", "key": SECRET, "kye": "s3cret"}]}},
+        {"storage": {"database": ["s3cret"]}},
+        {"pricers": {"p": {"command": "./p", "env": {"LICENCE": ["s3cret"]}}}},
+    ],
+)
+def test_secrets_are_not_in_errors(wrong: dict[str, Any]) -> None:
+    """A refused value is not repeated, nor is it chained to the error."""
+    with pytest.raises(SettingsError) as refused:
+        load_settings(**wrong)
+    assert "s3cret" not in str(refused.value)
+    assert refused.value.__cause__ is None
+    assert refused.value.__suppress_context__
+
+
+def test_a_broken_file_does_not_show_its_lines(tmp_path: Path) -> None:
+    """An error of the YAML itself says where, not what stands there."""
+    path = grid_yaml(tmp_path, f'http:\n  api_keys:\n    - {{name: desk, key: "{SECRET}\n')
+    with pytest.raises(SettingsError, match=r"grid\.yaml is not valid YAML: .*line \d+") as refused:
+        load_settings(path)
+    assert SECRET not in str(refused.value)
+
+
+def test_a_variable_that_is_not_json_is_refused_without_showing_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A variable for a list that cannot be read is a settings error like any other."""
+    monkeypatch.setenv("RAYGRID__HTTP", f"[{SECRET}")
+    text = refusal()
+    assert "http" in text
+    assert SECRET not in text

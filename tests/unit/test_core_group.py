@@ -1,0 +1,900 @@
+"""A group's decisions, told as stories of events.
+
+`Rack` plays the leader and its nodes: it carries commands out at once, unless a hand-over is to fail.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from typing import Any
+
+import pytest
+
+from raygrid.core.events import (
+    CancelRequested,
+    Event,
+    HandOverEnded,
+    JobsArrived,
+    NodeDraining,
+    NodeLost,
+    NodeReported,
+    StartAttempts,
+    StopAttempts,
+    Tick,
+    WriteUpdates,
+)
+from raygrid.core.group import GroupPolicy, GroupState
+from raygrid.core.retry import RetryPolicy
+from raygrid.models import (
+    AttemptId,
+    AttemptReport,
+    BlobSlice,
+    JobSpec,
+    JobState,
+    JobUpdate,
+    NodeState,
+    Outcome,
+    QueuedJob,
+)
+
+QUEUED, RUNNING, DONE, FAILED, CANCELLED = JobState
+
+
+def job(job_id: str, priority: int = 0, *, pricer: str = "p", **known: Any) -> QueuedJob:
+    return QueuedJob(JobSpec(job_id, pricer, "1", BlobSlice("", 0, 0, ""), priority=priority), **known)
+
+
+@dataclass
+class Told:
+    """What the group answered to one event."""
+
+    started: dict[str, str] = field(default_factory=dict)  # job to node, in order
+    stopped: list[tuple[str, AttemptId]] = field(default_factory=list)
+    wrote: dict[str, JobUpdate] = field(default_factory=dict)
+
+    @property
+    def states(self) -> dict[str, JobState]:
+        return {job_id: update.state for job_id, update in self.wrote.items()}
+
+
+class Rack:
+    """A group and its nodes, as far as a story needs them."""
+
+    def __init__(self, **policy: Any) -> None:
+        self.state = GroupState("rack-a", GroupPolicy(**{"prefetch": 0, **policy}), site="LDN")
+        self.now = 1_000.0
+        self.hand_overs_answered = True
+        self.has: dict[str, list[AttemptId]] = {}  # what each node really has
+        self.slots: dict[str, int] = {}
+        self.lives: dict[str, int] = {}
+        self.where: dict[str, tuple[str, AttemptId]] = {}  # latest attempt of each job
+
+    def tell(self, event: Event) -> Told:
+        self.now += 0.01
+        told = Told()
+        for command in self.state.handle(event, self.now):
+            match command:
+                case WriteUpdates(updates):
+                    assert not any(update.job_id in told.wrote for update in updates)
+                    told.wrote.update({update.job_id: update for update in updates})
+                case StopAttempts(node, attempts):
+                    told.stopped += [(node, attempt) for attempt in attempts]
+                case StartAttempts(node, orders):
+                    for order in orders:
+                        told.started[order.attempt.job_id] = node
+                        self.where[order.attempt.job_id] = (node, order.attempt)
+                    if self.hand_overs_answered:
+                        ids = tuple(order.attempt for order in orders)
+                        self.has.setdefault(node, []).extend(ids)
+                        assert self.state.handle(HandOverEnded(node, ids, arrived=True), self.now) == []
+        return told
+
+    def submit(self, *jobs: str | QueuedJob) -> Told:
+        return self.tell(JobsArrived(tuple(job(j) if isinstance(j, str) else j for j in jobs)))
+
+    def cancel(self, *job_ids: str) -> Told:
+        return self.tell(CancelRequested(job_ids))
+
+    def join(self, name: str, slots: int = 1) -> Told:
+        """A node appears, or its agent starts anew with nothing."""
+        self.slots[name], self.has[name] = slots, []
+        self.lives[name] = self.lives.get(name, 0) + 1
+        return self.poll(name)
+
+    def poll(self, name: str, *reports: AttemptReport, **state: Any) -> Told:
+        """The node answers a poll that was sent after everything before."""
+        self.now += 0.01
+        life, has = f"life-{self.lives[name]}", tuple(self.has[name])
+        said = NodeState(**{"node_id": name, "incarnation": life, "slots": self.slots[name], "running": has, **state})
+        return self.tell(NodeReported(said, reports, asked_at=self.now))
+
+    def ends(self, job_id: str, outcome: Outcome = Outcome.EXITED, code: int | None = 0, **report: Any) -> Told:
+        """The latest attempt of a job ends on its node."""
+        node, attempt = self.where[job_id]
+        self.has[node].remove(attempt)
+        exit_code = code if outcome is Outcome.EXITED else None
+        return self.poll(node, AttemptReport(attempt, outcome, exit_code, **report))
+
+    def wait(self, seconds: float, *, alive: Iterable[str] = ()) -> Told:
+        """Time passes in steps of a second; the nodes that are alive answer polls meanwhile."""
+        together = Told()
+        end = self.now + seconds
+        while self.now < end:
+            self.now = min(end, self.now + 1.0)
+            for told in [self.poll(name) for name in alive] + [self.tell(Tick())]:
+                together.started |= told.started
+                together.stopped += told.stopped
+                together.wrote |= told.wrote
+        return together
+
+    def node_of(self, job_id: str) -> str:
+        return self.where[job_id][0]
+
+    def view(self) -> dict[str, tuple[int, str]]:
+        return {node.node_id: (node.running, node.state) for node in self.state.capacity(self.now).nodes}
+
+
+# --- the plain way ------------------------------------------------------------------------------------------
+
+
+def test_a_job_waits_runs_and_is_done() -> None:
+    """Without a node a job waits; with one it starts, is written as running, and its answer ends it."""
+    rack = Rack()
+    assert rack.submit("a") == Told()
+    assert rack.state.queued == 1
+    told = rack.join("n1")
+    assert told.started == {"a": "n1"}
+    update = told.wrote["a"]
+    assert (update.state, update.attempts, update.node_id) == (RUNNING, 1, "n1")
+    told = rack.ends("a")
+    assert told.states == {"a": DONE}
+    assert (told.wrote["a"].attempts, told.wrote["a"].node_id, told.wrote["a"].reason) == (1, "n1", None)
+    assert "a" not in rack.state
+
+
+def test_a_jobs_own_failure_is_final() -> None:
+    """A pricer that exits non-zero has answered: failed, with its report, and nothing runs again."""
+    rack = Rack()
+    rack.join("n1")
+    rack.submit("a")
+    told = rack.ends("a", code=3, message="exit code 3", stderr_tail="oops")
+    update = told.wrote["a"]
+    assert (update.state, update.reason, update.message) == (FAILED, "exit_code", "exit code 3")
+    assert update.report is not None
+    assert (update.report.exit_code, update.report.stderr_tail) == (3, "oops")
+    assert told.started == {}
+
+
+def test_priorities_first_then_arrival() -> None:
+    """One slot runs the urgent jobs first and equals in the order in which they came."""
+    rack = Rack()
+    rack.submit("a", job("b", 5), "c", job("d", 5), job("e", -1))
+    order = list(rack.join("n1").started)
+    while len(order) < 5:
+        order += rack.ends(order[-1]).started
+    assert order == ["b", "d", "a", "c", "e"]
+
+
+def test_the_same_job_twice_is_one_job() -> None:
+    """A job that arrives by message and by a scan starts once, and not again after its end."""
+    rack = Rack()
+    rack.join("n1", slots=4)
+    assert rack.submit("a", "a").started == {"a": "n1"}
+    assert rack.submit("a") == Told()
+    rack.ends("a")
+    assert rack.submit("a") == Told()
+
+
+def test_jobs_spread_over_free_slots() -> None:
+    """The node with most free slots gets the next job."""
+    rack = Rack()
+    rack.join("n1", slots=1)
+    rack.join("n2", slots=3)
+    assert list(rack.submit("a", "b", "c", "d").started.values()).count("n2") == 3
+
+
+def test_weights_are_followed_where_configured() -> None:
+    """Weighted round robin hands a node of weight three three times as much."""
+    rack = Rack(placement="weighted_round_robin", weights={"n1": 3.0})
+    rack.join("n1", slots=40)
+    rack.join("n2", slots=40)
+    started = list(rack.submit(*(f"j{i}" for i in range(40))).started.values())
+    assert (started.count("n1"), started.count("n2")) == (30, 10)
+
+
+# --- limits -------------------------------------------------------------------------------------------------
+
+
+def test_slots_are_never_exceeded() -> None:
+    """Without prefetch a node never holds more attempts than slots, and a freed slot is used at once."""
+    rack = Rack()
+    rack.join("n1", slots=2)
+    assert list(rack.submit("a", "b", "c", "d").started) == ["a", "b"]
+    assert rack.view() == {"n1": (2, "ok")}
+    assert list(rack.ends("a").started) == ["c"]
+    assert rack.view() == {"n1": (2, "ok")}
+
+
+def test_the_quota_is_never_exceeded() -> None:
+    """A group with a quota runs no more than that, however many slots its nodes have."""
+    rack = Rack(quota=3, prefetch=4)
+    rack.join("n1", slots=8)
+    rack.join("n2", slots=8)
+    assert len(rack.submit(*(f"j{i}" for i in range(10))).started) == 3
+    capacity = rack.state.capacity(rack.now)
+    assert (capacity.slots, capacity.running, capacity.queued, capacity.free) == (3, 3, 7, 0)
+    assert len(rack.ends("j0").started) == 1
+    assert rack.state.capacity(rack.now).running == 3
+
+
+def test_nothing_is_handed_over_ahead_under_a_quota() -> None:
+    """What waits on a node could start unseen, so with a quota a node gets no more than its slots."""
+    rack = Rack(quota=6, prefetch=4)
+    rack.join("n1", slots=2)
+    rack.state.nodes["n1"].saw_duration(0.001)
+    assert len(rack.submit(*(f"j{i}" for i in range(10))).started) == 2
+
+
+def test_short_jobs_are_handed_over_ahead() -> None:
+    """Once attempts are known to be short, a node gets some beyond its slots, within the limit."""
+    rack = Rack(prefetch=1)
+    rack.join("n1", slots=2)
+    rack.submit(*(f"j{i}" for i in range(100)))
+    record = rack.state.nodes["n1"]
+    assert record.used == 2
+    record.saw_duration(0.05)
+    rack.poll("n1")
+    assert record.used == 2 + 8
+
+
+def test_the_window_bounds_what_waits_in_memory() -> None:
+    """A full window leaves further jobs to the store, and asks for more when half of it is gone."""
+    rack = Rack(window=4)
+    rack.submit("a", "b", "c", "d", "e")
+    assert rack.state.queued == 4
+    assert "e" not in rack.state
+    assert not rack.state.wants_more
+    rack.join("n1", slots=3)
+    assert (rack.state.queued, rack.state.wants_more) == (1, True)
+    rack.submit("e")
+    assert "e" in rack.state
+
+
+def test_a_full_window_takes_what_is_more_urgent_than_its_last() -> None:
+    """An urgent job does not wait in the store behind those in memory; an equal one does."""
+    rack = Rack(window=2)
+    rack.submit("a", "b", job("urgent", 1), "c")
+    assert ("urgent" in rack.state, "c" in rack.state) == (True, False)
+    assert list(rack.join("n1").started) == ["urgent"]
+
+
+# --- the grid fails, the job runs again ---------------------------------------------------------------------
+
+
+def test_a_failed_attempt_runs_again_on_another_node() -> None:
+    """A grid failure costs the job an attempt, and the next one goes to a node that it has not failed on."""
+    rack = Rack()
+    rack.join("n1")
+    rack.submit("a")
+    rack.join("n2", slots=1)
+    told = rack.ends("a", Outcome.INFRASTRUCTURE, message="disk full")
+    assert told.started == {"a": "n2"}
+    assert (told.wrote["a"].state, told.wrote["a"].attempts) == (RUNNING, 2)
+
+
+def test_a_retry_waits_for_a_busy_node_that_it_has_not_failed_on() -> None:
+    """Rather than go back to the node that failed it, a job waits for another; younger jobs use the slot."""
+    rack = Rack()
+    rack.join("n1")
+    rack.submit("a")
+    rack.join("n2")
+    rack.submit("busy", "next")
+    assert rack.node_of("busy") == "n2"
+    told = rack.ends("a", Outcome.INFRASTRUCTURE)
+    assert (told.started, told.states["a"]) == ({"next": "n1"}, QUEUED)
+    assert rack.ends("busy").started == {"a": "n2"}
+
+
+def test_jobs_that_are_passed_over_keep_their_order() -> None:
+    """Jobs that wait for another node than the free one stand as before, event after event."""
+    rack = Rack()
+    rack.join("n1", slots=3)
+    rack.submit("a", "b", "c")
+    rack.join("n2")
+    rack.submit("busy")
+    for name in ("a", "b", "c"):
+        rack.ends(name, Outcome.INFRASTRUCTURE)
+    order = []
+    for name in ("busy", "c", "b"):
+        rack.tell(Tick())
+        order += rack.ends(name).started
+    assert order == ["c", "b", "a"]
+
+
+def test_a_lone_node_gets_the_job_again_after_a_pause() -> None:
+    """Where a job has failed on every node it waits a moment, then tries again there."""
+    rack = Rack()
+    rack.join("n1")
+    rack.submit("a")
+    told = rack.ends("a", Outcome.INFRASTRUCTURE)
+    assert (told.started, told.states) == ({}, {"a": QUEUED})
+    assert rack.state.queued == 1
+    assert rack.tell(Tick()).started == {}
+    assert rack.wait(0.2, alive=["n1"]).started == {"a": "n1"}
+
+
+def test_after_max_attempts_the_job_fails_with_the_last_failure() -> None:
+    """Three grid failures end a job; the reason is the last one's."""
+    rack = Rack()
+    for name in ("n1", "n2", "n3", "n4"):
+        rack.join(name)
+    rack.submit("a")
+    rack.ends("a", Outcome.INFRASTRUCTURE, message="disk full")
+    rack.ends("a", Outcome.CANNOT_START, message="no such file")
+    told = rack.ends("a", Outcome.INFRASTRUCTURE, message="blob store away")
+    update = told.wrote["a"]
+    assert (update.state, update.attempts, update.reason) == (FAILED, 3, "infrastructure")
+    assert update.message == "gave up after 3 attempts; the last one: blob store away"
+
+
+def test_a_job_that_kills_its_nodes_ends_as_poison() -> None:
+    """A job whose node is lost in every attempt fails, instead of taking the whole rack down."""
+    rack = Rack()
+    for name in ("n1", "n2", "n3", "n4"):
+        rack.join(name)
+    rack.submit("a")
+    assert rack.tell(NodeLost(rack.node_of("a"))).states == {"a": RUNNING}
+    assert rack.tell(NodeLost(rack.node_of("a"))).states == {"a": RUNNING}
+    told = rack.tell(NodeLost(rack.node_of("a")))
+    assert (told.wrote["a"].state, told.wrote["a"].reason) == (FAILED, "poison")
+    assert len(rack.view()) == 1
+
+
+def test_a_configured_exit_code_runs_again_up_to_the_limit() -> None:
+    """A retried exit code counts like any attempt; the last one's answer is the job's."""
+    rack = Rack(retry=RetryPolicy(max_attempts=3, retry_exit_codes={"p": frozenset({75})}))
+    rack.join("n1")
+    rack.submit("a")
+    assert rack.ends("a", code=75).started == {"a": "n1"}
+    assert rack.ends("a", code=75).started == {"a": "n1"}
+    told = rack.ends("a", code=75)
+    assert (told.wrote["a"].state, told.wrote["a"].reason, told.wrote["a"].attempts) == (
+        FAILED,
+        "exit_code",
+        3,
+    )
+
+
+def test_an_attempt_that_the_grid_killed_for_its_own_reasons_costs_nothing() -> None:
+    """A kill that no client asked for puts the job back without charging it."""
+    rack = Rack()
+    rack.join("n1")
+    rack.submit("a")
+    for _ in range(5):
+        assert rack.ends("a", Outcome.CANCELLED).started == {"a": "n1"}
+    assert rack.ends("a").states == {"a": DONE}
+
+
+def test_no_job_goes_round_for_ever() -> None:
+    """Even attempts that cost nothing end at the hard limit."""
+    rack = Rack(retry=RetryPolicy(max_attempts=1))
+    rack.join("n1")
+    rack.submit("a")
+    for _ in range(3):
+        assert rack.ends("a", Outcome.CANCELLED).states == {"a": RUNNING}
+    told = rack.ends("a", Outcome.CANCELLED)
+    assert (told.wrote["a"].state, told.wrote["a"].reason) == (FAILED, "infrastructure")
+
+
+# --- cancelling ---------------------------------------------------------------------------------------------
+
+
+def test_cancelling_a_waiting_job_ends_it_at_once() -> None:
+    """A job in line, or one that waits to be tried again, is cancelled without a node."""
+    rack = Rack()
+    rack.submit("a")
+    assert rack.cancel("a").states == {"a": CANCELLED}
+    rack.join("n1")
+    rack.submit("b")
+    rack.ends("b", Outcome.INFRASTRUCTURE)
+    assert rack.cancel("b").states == {"b": CANCELLED}
+    assert rack.state.queued == 0
+    assert rack.wait(3, alive=["n1"]) == Told()
+
+
+def test_cancelling_a_running_job_stops_its_attempt() -> None:
+    """The node is told to stop, and its word ends the job."""
+    rack = Rack()
+    rack.join("n1")
+    rack.submit("a")
+    told = rack.cancel("a")
+    assert (told.stopped, told.wrote) == ([("n1", AttemptId("a", 1))], {})
+    told = rack.ends("a", Outcome.CANCELLED)
+    assert (told.wrote["a"].state, told.wrote["a"].reason) == (CANCELLED, "cancelled")
+
+
+def test_a_job_that_finished_before_it_was_stopped_is_done() -> None:
+    """The pricer's answer wins over a cancel that came too late."""
+    rack = Rack()
+    rack.join("n1")
+    rack.submit("a")
+    rack.cancel("a")
+    assert rack.ends("a").states == {"a": DONE}
+
+
+def test_a_lost_stop_is_sent_again() -> None:
+    """A node that still has a cancelled attempt after a second is told again, not before."""
+    rack = Rack()
+    rack.join("n1")
+    rack.submit("a")
+    rack.cancel("a")
+    assert rack.poll("n1").stopped == []
+    rack.now += 1.5
+    assert rack.poll("n1").stopped == [("n1", AttemptId("a", 1))]
+    assert rack.poll("n1").stopped == []
+
+
+@pytest.mark.parametrize("outcome", [Outcome.INFRASTRUCTURE, Outcome.CANNOT_START, Outcome.LOST])
+def test_a_cancelled_job_is_not_run_again(outcome: Outcome) -> None:
+    """A grid failure of a cancelled attempt ends the job as cancelled."""
+    rack = Rack()
+    rack.join("n1")
+    rack.join("n2")
+    rack.submit("a")
+    rack.cancel("a")
+    told = rack.ends("a", outcome)
+    assert (told.states, told.started) == ({"a": CANCELLED}, {})
+
+
+def test_a_cancelled_job_ends_with_its_node() -> None:
+    """When the node of a cancelled attempt is lost, the job is cancelled."""
+    rack = Rack()
+    rack.join("n1")
+    rack.join("n2")
+    rack.submit("a")
+    rack.cancel("a")
+    told = rack.tell(NodeLost(rack.node_of("a")))
+    assert (told.states, told.started) == ({"a": CANCELLED}, {})
+
+
+def test_cancelling_what_waits_in_the_store_only() -> None:
+    """A job that is not in memory is written as cancelled, once, and does not start when it arrives."""
+    rack = Rack()
+    rack.join("n1")
+    told = rack.cancel("a")
+    assert (told.wrote["a"].state, told.wrote["a"].attempts) == (CANCELLED, 0)
+    assert rack.cancel("a") == Told()
+    assert rack.submit("a") == Told()
+
+
+def test_cancelling_what_has_ended_changes_nothing() -> None:
+    """An ended job is left alone."""
+    rack = Rack()
+    rack.join("n1")
+    rack.submit("a")
+    rack.ends("a")
+    assert rack.cancel("a") == Told()
+
+
+def test_a_job_that_arrives_cancelled_never_starts() -> None:
+    """A job found in the store with a cancel request is cancelled instead of placed."""
+    rack = Rack()
+    rack.join("n1")
+    told = rack.submit(job("a", cancel_requested=True))
+    assert (told.states, told.started) == ({"a": CANCELLED}, {})
+
+
+# --- nodes come and go --------------------------------------------------------------------------------------
+
+
+def test_a_lost_nodes_jobs_run_elsewhere() -> None:
+    """When a node is gone its jobs start on others as their next attempt."""
+    rack = Rack()
+    rack.join("n1", slots=2)
+    rack.submit("a", "b")
+    rack.join("n2", slots=2)
+    told = rack.tell(NodeLost("n1"))
+    assert told.started == {"a": "n2", "b": "n2"}
+    assert {update.attempts for update in told.wrote.values()} == {2}
+    assert list(rack.view()) == ["n2"]
+
+
+def test_a_silent_node_is_lost_after_its_timeout() -> None:
+    """A node that does not answer for longer than the timeout counts as gone, not before."""
+    rack = Rack(node_timeout_s=5.0)
+    rack.join("n1")
+    rack.submit("a")
+    rack.join("n2")
+    assert rack.wait(4, alive=["n2"]).started == {}
+    assert rack.wait(2, alive=["n2"]).started == {"a": "n2"}
+
+
+def test_losing_a_node_that_nobody_knows_changes_nothing() -> None:
+    """Word of an unknown node is no event."""
+    assert Rack().tell(NodeLost("nobody")) == Told()
+
+
+def test_an_agent_that_started_anew_has_lost_what_it_had() -> None:
+    """A new incarnation of a node means that its attempts are gone, whether or not anybody noticed."""
+    rack = Rack()
+    rack.join("n1")
+    rack.submit("a")
+    rack.join("n2")
+    assert rack.join("n1").started == {"a": "n2"}
+
+
+def test_an_agent_that_started_anew_during_a_hand_over_has_lost_it_too() -> None:
+    """Attempts on their way to an agent that is no more are lost with it, answered or not."""
+    rack = Rack()
+    rack.hand_overs_answered = False
+    rack.join("n1")
+    rack.submit("a")
+    rack.join("n2")
+    assert rack.join("n1").started == {"a": "n2"}
+    assert rack.tell(HandOverEnded("n1", (AttemptId("a", 1),), arrived=True)) == Told()
+    assert rack.view() == {"n2": (1, "ok"), "n1": (0, "ok")}
+
+
+def test_an_attempt_that_its_node_no_longer_knows_is_lost() -> None:
+    """A node that confirmed an attempt and then neither has nor reports it has lost it."""
+    rack = Rack()
+    rack.join("n1")
+    rack.submit("a")
+    rack.join("n2")
+    rack.has["n1"] = []
+    assert rack.poll("n1").started == {"a": "n2"}
+
+
+def test_a_reply_to_an_old_poll_proves_nothing() -> None:
+    """A reply asked for before a hand-over was confirmed cannot know of it, and does not count as a loss."""
+    rack = Rack()
+    rack.join("n1")
+    asked_at = rack.now
+    rack.submit("a")
+    old = NodeState("n1", "life-1", 1, running=())
+    assert rack.tell(NodeReported(old, (), asked_at)) == Told()
+    assert rack.ends("a").states == {"a": DONE}
+
+
+def test_only_the_first_attempts_of_a_lost_node_are_suspects() -> None:
+    """Attempts that were still waiting on a lost node cannot have killed it, and are not charged."""
+    rack = Rack(prefetch=1, retry=RetryPolicy(max_attempts=1))
+    rack.join("n1", slots=1)
+    rack.state.nodes["n1"].saw_duration(0.01)
+    rack.submit(*(f"j{i}" for i in range(6)))
+    assert rack.view() == {"n1": (6, "ok")}
+    told = rack.tell(NodeLost("n1"))
+    assert [told.states[f"j{i}"] for i in range(6)] == [FAILED] * 2 + [QUEUED] * 4
+
+
+def test_a_draining_node_finishes_and_gets_nothing_more() -> None:
+    """Draining keeps what runs and gives no new work, until it is taken back."""
+    rack = Rack()
+    rack.join("n1", slots=2)
+    rack.submit("a")
+    rack.tell(NodeDraining("n1", True))
+    assert rack.submit("b").started == {}
+    assert rack.view() == {"n1": (1, "draining")}
+    assert rack.state.capacity(rack.now).slots == 0
+    assert rack.ends("a").states == {"a": DONE}
+    assert rack.tell(NodeDraining("n1", False)).started == {"b": "n1"}
+
+
+def test_draining_outlives_an_agents_restart() -> None:
+    """A node that ops took out stays out when its agent starts anew, or when it appears only afterwards."""
+    rack = Rack()
+    rack.join("n1")
+    rack.tell(NodeDraining("n1", True))
+    rack.tell(NodeDraining("n2", True))
+    rack.tell(NodeLost("n1"))
+    rack.join("n1")
+    rack.join("n2")
+    assert rack.submit("a").started == {}
+    assert rack.view() == {"n1": (0, "draining"), "n2": (0, "draining")}
+
+
+def test_an_unhealthy_node_gets_nothing_until_it_is_well() -> None:
+    """A node that says that it cannot take work is left out, with its reason for people."""
+    rack = Rack()
+    rack.join("n1")
+    rack.poll("n1", healthy=False, why="disk full")
+    assert rack.submit("a").started == {}
+    [view] = rack.state.capacity(rack.now).nodes
+    assert (view.state, view.why) == ("unhealthy", "disk full")
+    assert rack.poll("n1").started == {"a": "n1"}
+
+
+def test_a_node_that_fails_everything_does_not_swallow_the_queue() -> None:
+    """After three grid failures in a row a node is on probation, then gets one attempt at a time."""
+    rack = Rack(probation_after=3, probation_s=15.0)
+    rack.join("hole", slots=3)
+    rack.submit("a", "b", "c")
+    rack.join("good", slots=1)
+    for name in ("a", "b", "c"):
+        rack.ends(name, Outcome.INFRASTRUCTURE)
+    assert rack.view()["hole"] == (0, "probation")
+    rack.submit("d", "e", "f")
+    assert rack.wait(14, alive=["hole", "good"]).started == {}
+    assert rack.wait(2, alive=["hole", "good"]).started == {"d": "hole"}
+    assert rack.view()["hole"] == (1, "ok")
+    assert rack.ends("d").started == {"e": "hole", "f": "hole"}
+
+
+def test_a_pricer_that_cannot_start_on_a_node_goes_elsewhere() -> None:
+    """A node without one pricer is left to the others, and does not fail job after job of that one."""
+    rack = Rack(probation_after=3)
+    rack.join("bare", slots=3)
+    rack.submit("a", "b", "c")
+    rack.join("full", slots=9)
+    for name in ("a", "b", "c"):
+        assert rack.ends(name, Outcome.CANNOT_START).started == {name: "full"}
+    rack.slots["full"] = 3
+    rack.poll("full")
+    assert rack.submit("d").started == {}
+    assert rack.submit(job("other", pricer="q")).started == {"other": "bare"}
+    assert rack.ends("a").started == {"d": "full"}
+
+
+# --- hand-overs ---------------------------------------------------------------------------------------------
+
+
+def handed_over(*, arrived: bool) -> Rack:
+    """A story's beginning: the hand-over of job a to n1 failed, and did or did not arrive all the same."""
+    rack = Rack()
+    rack.hand_overs_answered = False
+    rack.join("n1")
+    rack.submit("a")
+    rack.has["n1"] = [AttemptId("a", 1)] if arrived else []
+    assert rack.tell(HandOverEnded("n1", (AttemptId("a", 1),), arrived=False)) == Told()
+    return rack
+
+
+def test_nothing_is_decided_while_a_hand_over_is_under_way() -> None:
+    """A poll that shows nothing of an attempt on its way does not start it twice."""
+    rack = Rack()
+    rack.hand_overs_answered = False
+    rack.join("n1")
+    rack.join("n2")
+    rack.submit("a")
+    assert rack.poll("n1") == Told()
+    assert rack.poll("n2") == Told()
+
+
+def test_a_failed_hand_over_that_arrived_goes_on() -> None:
+    """The node's next reply shows the attempt: it stays where it is."""
+    rack = handed_over(arrived=True)
+    assert rack.poll("n1") == Told()
+    assert rack.ends("a").states == {"a": DONE}
+
+
+def test_a_failed_hand_over_that_did_not_arrive_is_done_again() -> None:
+    """The node's next reply does not show the attempt: the job starts again, and it has cost nothing."""
+    rack = handed_over(arrived=False)
+    rack.hand_overs_answered = True
+    told = rack.poll("n1")
+    assert told.started == {"a": "n1"}
+    assert told.wrote["a"].attempts == 2
+    rack.ends("a", Outcome.INFRASTRUCTURE)
+    rack.wait(1, alive=["n1"])
+    assert rack.ends("a", Outcome.INFRASTRUCTURE).states == {"a": QUEUED}  # only the second that counts
+
+
+def test_an_attempt_that_ended_before_its_hand_over_was_answered() -> None:
+    """The report of a fast attempt overtakes the answer to its hand-over, and ends the job."""
+    rack = handed_over(arrived=True)
+    assert rack.ends("a").states == {"a": DONE}
+    assert rack.tell(HandOverEnded("n1", (AttemptId("a", 1),), arrived=True)) == Told()
+    assert rack.view() == {"n1": (0, "ok")}
+
+
+def test_a_job_cancelled_during_a_hand_over_that_failed_does_not_start_again() -> None:
+    """When the attempt turns out not to have arrived, the job is cancelled instead of handed over again."""
+    rack = handed_over(arrived=False)
+    rack.cancel("a")
+    told = rack.poll("n1")
+    assert (told.states, told.started) == ({"a": CANCELLED}, {})
+
+
+def test_a_hand_over_that_arrives_after_it_was_given_up_is_taken_or_stopped() -> None:
+    """An attempt that shows up late is kept while its job waits, and stopped once its job runs elsewhere."""
+    rack = handed_over(arrived=False)
+    rack.poll("n1", healthy=False)
+    rack.has["n1"] = [AttemptId("a", 1)]
+    told = rack.poll("n1")
+    assert (told.states, told.started) == ({"a": RUNNING}, {})
+
+    rack = handed_over(arrived=False)
+    rack.hand_overs_answered = True
+    rack.poll("n1", healthy=False)
+    rack.join("n2")
+    assert rack.node_of("a") == "n2"
+    rack.has["n1"] = [AttemptId("a", 1)]
+    assert rack.poll("n1").stopped == [("n1", AttemptId("a", 1))]
+    assert rack.view()["n1"] == (1, "ok")  # its slot counts as taken until it is gone
+
+
+# --- attempts thought lost ----------------------------------------------------------------------------------
+
+
+def thought_lost() -> Rack:
+    """A story's beginning: n1 fell silent with attempt 1 of job a, and attempt 2 runs on n2."""
+    rack = Rack()
+    rack.join("n1")
+    rack.submit("a")
+    rack.join("n2")
+    rack.wait(6, alive=["n2"])
+    assert rack.where["a"] == ("n2", AttemptId("a", 2))
+    return rack
+
+
+def test_the_first_answer_wins_and_the_newer_attempt_is_stopped() -> None:
+    """A late report of an attempt thought lost ends the job, and the attempt that replaced it is stopped."""
+    rack = thought_lost()
+    rack.has["n1"] = []
+    told = rack.poll("n1", AttemptReport(AttemptId("a", 1), Outcome.EXITED, 0))
+    assert (told.wrote["a"].state, told.wrote["a"].node_id, told.wrote["a"].attempts) == (DONE, "n1", 2)
+    assert told.stopped == [("n2", AttemptId("a", 2))]
+    assert rack.ends("a", Outcome.CANCELLED).wrote == {}
+
+
+def test_a_report_after_the_end_changes_nothing() -> None:
+    """The second answer of two is passed over, however often it is repeated."""
+    rack = thought_lost()
+    rack.ends("a")
+    rack.has["n1"] = []
+    late = AttemptReport(AttemptId("a", 1), Outcome.EXITED, 1)
+    assert rack.poll("n1", late, late) == Told()
+    assert rack.poll("n1", late) == Told()
+
+
+def test_an_old_attempt_that_is_still_running_is_stopped() -> None:
+    """A node that comes back with a replaced attempt is told to stop it, and the newer one goes on."""
+    rack = thought_lost()
+    told = rack.poll("n1")
+    assert (told.stopped, told.wrote) == ([("n1", AttemptId("a", 1))], {})
+    assert rack.ends("a").wrote["a"].node_id == "n2"
+
+
+def test_a_late_grid_failure_of_an_old_attempt_changes_nothing() -> None:
+    """What failed for the grid's reasons and was replaced already costs nothing more."""
+    rack = thought_lost()
+    rack.has["n1"] = []
+    for outcome in (Outcome.INFRASTRUCTURE, Outcome.LOST, Outcome.CANCELLED):
+        assert rack.poll("n1", AttemptReport(AttemptId("a", 1), outcome)).wrote == {}
+    assert rack.ends("a").states == {"a": DONE}
+
+
+def test_a_node_that_comes_back_keeps_what_was_not_started_elsewhere() -> None:
+    """After a silence the attempts of jobs that still wait are taken up where they are."""
+    rack = Rack()
+    rack.join("n1")
+    rack.submit("a")
+    assert rack.wait(6).states == {"a": QUEUED}
+    told = rack.poll("n1")
+    assert (told.states, told.started) == ({"a": RUNNING}, {})
+    assert told.wrote["a"].attempts == 1
+    assert rack.state.queued == 0
+    assert rack.ends("a").states == {"a": DONE}
+
+
+def test_a_job_that_waits_to_be_tried_again_is_taken_up_where_it_runs() -> None:
+    """An attempt that shows up again ends its job's pause, and nothing is left to start it a second time."""
+    rack = Rack()
+    rack.join("n1", slots=2)
+    rack.submit("a")
+    assert rack.tell(NodeLost("n1")).states == {"a": QUEUED}
+    assert rack.state.queued == 1
+    assert rack.poll("n1").states == {"a": RUNNING}
+    assert rack.state.queued == 0
+    assert rack.wait(2, alive=["n1"]) == Told()
+    assert rack.view() == {"n1": (1, "ok")}
+
+
+# --- a new leader -------------------------------------------------------------------------------------------
+
+
+def recovered(**known: Any) -> Rack:
+    """A story's beginning: a new leader finds job a recorded as running on n1."""
+    rack = Rack()
+    rack.slots["n1"], rack.lives["n1"], rack.has["n1"] = 1, 1, [AttemptId("a", 1)]
+    rack.where["a"] = ("n1", AttemptId("a", 1))
+    rack.submit(job("a", **{"attempts": 1, "node_id": "n1", "running": True, **known}))
+    return rack
+
+
+def test_a_new_leader_leaves_running_attempts_alone() -> None:
+    """What the node confirms goes on, and its answer ends the job."""
+    rack = recovered()
+    assert rack.poll("n1") == Told()
+    assert rack.view() == {"n1": (1, "ok")}
+    assert rack.ends("a").states == {"a": DONE}
+
+
+def test_a_new_leader_finds_out_what_was_lost() -> None:
+    """An attempt that its node does not know, or whose node never answers, runs again."""
+    rack = recovered()
+    rack.has["n1"] = []
+    assert rack.poll("n1").states == {"a": QUEUED}
+    rack = recovered()
+    rack.join("n2")
+    assert rack.wait(6, alive=["n2"]).started == {"a": "n2"}
+
+
+def test_a_running_attempt_is_not_charged_before_it_failed() -> None:
+    """A job recovered in its second attempt still has its third when that one is lost."""
+    rack = recovered(attempts=2)
+    rack.has["n1"] = []
+    rack.where["a"] = ("n1", AttemptId("a", 2))
+    rack.join("n2")
+    told = rack.poll("n1")
+    assert told.wrote["a"].attempts == 3
+    assert told.states == {"a": RUNNING}
+
+
+def test_a_new_leader_goes_on_cancelling() -> None:
+    """A job found running with a cancel request is stopped: the leader before may not have come to it."""
+    rack = Rack()
+    told = rack.submit(job("a", attempts=1, node_id="n1", running=True, cancel_requested=True))
+    assert (told.stopped, told.wrote) == ([("n1", AttemptId("a", 1))], {})
+
+
+def test_an_attempt_that_the_store_does_not_know_of_is_adopted() -> None:
+    """Where the leader before started a job and could not record it, the node's word is taken."""
+    rack = Rack()
+    rack.submit("a")
+    rack.slots["n1"], rack.lives["n1"], rack.has["n1"] = 1, 1, [AttemptId("a", 1)]
+    rack.where["a"] = ("n1", AttemptId("a", 1))
+    told = rack.poll("n1")
+    assert (told.states, told.started) == ({"a": RUNNING}, {})
+    assert rack.ends("a").states == {"a": DONE}
+
+
+def test_a_report_of_an_attempt_that_the_store_does_not_know_of_counts() -> None:
+    """An answer is an answer, even of an attempt that the leader before could not record."""
+    rack = Rack()
+    rack.submit("a")
+    rack.slots["n1"], rack.lives["n1"], rack.has["n1"] = 1, 1, []
+    told = rack.poll("n1", AttemptReport(AttemptId("a", 1), Outcome.EXITED, 0))
+    assert (told.states, told.wrote["a"].attempts) == ({"a": DONE}, 1)
+    assert told.started == {}
+
+
+def test_attempts_of_unknown_jobs_take_their_slots() -> None:
+    """What a node has for a leader before is not killed, and holds its slot until it is gone."""
+    rack = Rack()
+    rack.slots["n1"], rack.lives["n1"] = 2, 1
+    rack.has["n1"] = [AttemptId("unknown", 1)]
+    assert rack.poll("n1").stopped == []
+    assert list(rack.submit("a", "b").started) == ["a"]
+    rack.has["n1"].remove(AttemptId("unknown", 1))
+    assert rack.poll("n1").started == {"b": "n1"}
+
+
+# --- what others see ----------------------------------------------------------------------------------------
+
+
+def test_capacity_tells_the_parents_how_loaded_the_group_is() -> None:
+    """Slots of usable nodes, attempts that hold one, jobs that wait, and a line for each node."""
+    rack = Rack()
+    rack.join("n1", slots=2)
+    rack.join("n2", slots=4)
+    rack.tell(NodeDraining("n2", True))
+    rack.submit("a", "b", "c")
+    capacity = rack.state.capacity(rack.now)
+    assert (capacity.group_id, capacity.site) == ("rack-a", "LDN")
+    assert (capacity.slots, capacity.running, capacity.queued, capacity.free) == (2, 2, 1, 0)
+    assert rack.view() == {"n1": (2, "ok"), "n2": (0, "draining")}
+    assert rack.state.capacity(rack.now, queued=90_000).queued == 90_000
+
+
+def test_writes_come_before_stops_and_stops_before_starts() -> None:
+    """Commands are joined by kind and node, and what frees a slot is sent before what takes it."""
+    rack = Rack()
+    rack.hand_overs_answered = False
+    rack.join("n1", slots=3)
+    commands = rack.state.handle(JobsArrived((job("a"), job("b"))), rack.now)
+    assert [type(command) for command in commands] == [WriteUpdates, StartAttempts]
+    [_, start] = commands
+    assert isinstance(start, StartAttempts)
+    assert [order.attempt for order in start.orders] == [AttemptId("a", 1), AttemptId("b", 1)]

@@ -1,0 +1,342 @@
+"""A group against a hostile world: random events over model nodes, and what must hold after every single one.
+
+The model owns the truth that a real grid has: what each node runs, which messages are under way, what the
+store holds. Messages are late, lost or repeated, nodes die, fall silent and come back, leaders change. In the
+end everything heals, and every job must have ended.
+"""
+
+# ruff: noqa: D101 - rules and invariants are named after what they do
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from hypothesis import HealthCheck, settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
+
+from raygrid.core.events import (
+    CancelRequested,
+    Event,
+    HandOverEnded,
+    JobsArrived,
+    NodeDraining,
+    NodeLost,
+    NodeReported,
+    StartAttempts,
+    StopAttempts,
+    Tick,
+    WriteUpdates,
+)
+from raygrid.core.group import GroupPolicy, GroupState
+from raygrid.core.lifecycle import is_legal
+from raygrid.core.retry import RetryPolicy
+from raygrid.models import (
+    AttemptId,
+    AttemptReport,
+    BlobSlice,
+    JobSpec,
+    JobState,
+    JobUpdate,
+    NodeState,
+    Outcome,
+    QueuedJob,
+)
+
+MOSTLY = st.sampled_from([True, True, True, True, False])
+NODES = ["n1", "n2", "n3"]
+OUTCOMES = [
+    (Outcome.EXITED, 0),
+    (Outcome.EXITED, 75),
+    (Outcome.EXITED, 1),
+    *((o, None) for o in Outcome if o is not Outcome.EXITED),
+]
+
+
+@dataclass
+class Node:
+    """What is really on a node."""
+
+    slots: int
+    life: int = 1
+    has: list[AttemptId] = field(default_factory=list)
+    reports: list[AttemptReport] = field(default_factory=list)  # said again in every reply until one got through
+    reply: NodeReported | None = None  # on its way to the leader
+
+
+@dataclass
+class Row:
+    """What the store holds of a job."""
+
+    spec: JobSpec
+    state: JobState = JobState.QUEUED
+    attempts: int = 0
+    node_id: str | None = None
+    cancel_requested: bool = False
+
+
+class GroupInAHostileWorld(RuleBasedStateMachine):
+    @initialize(
+        quota=st.sampled_from([None, 2]),
+        prefetch=st.sampled_from([0, 1]),
+        window=st.sampled_from([3, 100]),
+        placement=st.sampled_from(["least_loaded", "weighted_round_robin"]),
+        slots=st.lists(st.integers(1, 3), min_size=3, max_size=3),
+    )
+    def begin(self, quota: int | None, prefetch: int, window: int, placement: str, slots: list[int]) -> None:
+        retry = RetryPolicy(retry_exit_codes={"p": frozenset({75})})
+        self.policy = GroupPolicy(quota=quota, prefetch=prefetch, window=window, placement=placement, retry=retry)
+        self.state = GroupState("rack-a", self.policy)
+        self.now = 1_000.0
+        self.store: dict[str, Row] = {}
+        self.nodes = {name: Node(count) for name, count in zip(NODES, slots, strict=True)}
+        self.hand_overs: list[StartAttempts] = []
+        self.stops: list[StopAttempts] = []
+        self.ended_by_this_leader: set[str] = set()
+        self.started: dict[str, int] = {}  # highest attempt that this leader started
+        for name in NODES:
+            self.poll(name, healthy=True)
+            self.reply(name, arrives=True, acknowledged=True)
+
+    # --- the leader's side ----------------------------------------------------------------------------------
+
+    def tell(self, event: Event) -> None:
+        self.now += 0.01
+        for command in self.state.handle(event, self.now):
+            match command:
+                case WriteUpdates(updates):
+                    for update in updates:
+                        self.write(update)
+                case StopAttempts():
+                    self.stops.append(command)
+                case StartAttempts(node_id, orders):
+                    self.hand_overs.append(command)
+                    for order in orders:
+                        job_id, number = order.attempt
+                        assert number == self.started.get(job_id, number - 1) + 1 or job_id not in self.started
+                        self.started[job_id] = number
+                    record = self.state.nodes[node_id]
+                    assert record.used <= record.slots + record.prefetch(self.policy.prefetch)
+                    assert record.healthy
+                    assert not record.draining
+                    if self.policy.quota is not None:
+                        assert sum(node.used for node in self.state.nodes.values()) <= self.policy.quota
+
+    def write(self, update: JobUpdate) -> None:
+        assert update.job_id not in self.ended_by_this_leader, "a job ended twice, or moved after its end"
+        if update.state.is_terminal:
+            self.ended_by_this_leader.add(update.job_id)
+        row = self.store[update.job_id]
+        if row.state.is_terminal:
+            return  # the store refuses it
+        assert is_legal(row.state, update.state), (row.state, update.state)
+        assert update.attempts >= row.attempts or update.state is JobState.CANCELLED
+        row.state, row.node_id = update.state, update.node_id
+        row.attempts = max(row.attempts, update.attempts)
+
+    def unfinished(self, *, running: bool) -> tuple[QueuedJob, ...]:
+        state = JobState.RUNNING if running else JobState.QUEUED
+        return tuple(
+            QueuedJob(row.spec, row.attempts, row.node_id, running, row.cancel_requested)
+            for row in self.store.values()
+            if row.state is state
+        )
+
+    # --- what may happen ------------------------------------------------------------------------------------
+
+    @rule(count=st.integers(1, 3), priority=st.integers(0, 1), poked=st.booleans())
+    def submit(self, count: int, priority: int, poked: bool) -> None:
+        specs = [
+            JobSpec(f"j{len(self.store) + i}", "p", "1", BlobSlice("", 0, 0, ""), priority=priority)
+            for i in range(count)
+        ]
+        self.store.update({spec.job_id: Row(spec) for spec in specs})
+        if poked:
+            self.tell(JobsArrived(tuple(QueuedJob(spec) for spec in specs)))
+
+    @rule()
+    def scan(self) -> None:
+        self.tell(JobsArrived(self.unfinished(running=False)))
+
+    @precondition(lambda self: self.store)
+    @rule(data=st.data(), told=st.booleans())
+    def cancel(self, data: st.DataObject, told: bool) -> None:
+        row = self.store[data.draw(st.sampled_from(sorted(self.store)))]
+        row.cancel_requested |= not row.state.is_terminal
+        if told and row.cancel_requested:
+            self.tell(CancelRequested((row.spec.job_id,)))
+
+    @rule(name=st.sampled_from(NODES), healthy=st.booleans())
+    def poll(self, name: str, healthy: bool) -> None:
+        self.now += 0.01
+        node = self.nodes[name]
+        said = NodeState(name, f"life-{node.life}", node.slots, tuple(node.has), healthy)
+        node.reply = NodeReported(said, tuple(node.reports), asked_at=self.now)
+
+    @rule(name=st.sampled_from(NODES), arrives=st.booleans(), acknowledged=st.booleans())
+    def reply(self, name: str, arrives: bool, acknowledged: bool) -> None:
+        node = self.nodes[name]
+        reply, node.reply = node.reply, None
+        if reply is None or not arrives or reply.state.incarnation != f"life-{node.life}":
+            return
+        self.tell(reply)
+        if acknowledged:
+            node.reports = [report for report in node.reports if report not in reply.reports]
+
+    @rule(
+        name=st.sampled_from(NODES),
+        arrives=MOSTLY,
+        answered=MOSTLY,
+        ends=st.booleans(),
+        answer=st.sampled_from(OUTCOMES),
+        replies=MOSTLY,
+        acknowledged=MOSTLY,
+    )
+    def a_turn_of_a_node(
+        self,
+        name: str,
+        arrives: bool,
+        answered: bool,
+        ends: bool,
+        answer: tuple[Outcome, int | None],
+        replies: bool,
+        acknowledged: bool,
+    ) -> None:
+        """What mostly happens: a node gets its attempts, the oldest ends, and a poll brings it home."""
+        for start in [start for start in self.hand_overs if start.node_id == name]:
+            self.deliver(start, arrives, answered)
+        node = self.nodes[name]
+        if ends and node.has:
+            self.end(node, node.has[0], *answer)
+        self.poll(name, healthy=True)
+        self.reply(name, replies, acknowledged)
+
+    @precondition(lambda self: self.hand_overs)
+    @rule(data=st.data(), arrives=st.booleans(), answered=st.booleans())
+    def hand_over(self, data: st.DataObject, arrives: bool, answered: bool) -> None:
+        self.deliver(data.draw(st.sampled_from(self.hand_overs)), arrives, answered)
+
+    def deliver(self, start: StartAttempts, arrives: bool, answered: bool) -> None:
+        self.hand_overs.remove(start)
+        ids = tuple(order.attempt for order in start.orders)
+        if arrives:
+            self.nodes[start.node_id].has.extend(ids)
+        self.tell(HandOverEnded(start.node_id, ids, arrived=arrives and answered))
+
+    @precondition(lambda self: self.stops)
+    @rule(arrives=st.booleans())
+    def stop(self, arrives: bool) -> None:
+        command = self.stops.pop(0)
+        node = self.nodes[command.node_id]
+        for attempt in command.attempts:
+            if arrives and attempt in node.has:
+                self.end(node, attempt, Outcome.CANCELLED, None)
+
+    def end(self, node: Node, attempt: AttemptId, outcome: Outcome, code: int | None) -> None:
+        node.has.remove(attempt)
+        node.reports.append(AttemptReport(attempt, outcome, code))
+
+    @precondition(lambda self: any(node.has for node in self.nodes.values()))
+    @rule(data=st.data(), answer=st.sampled_from(OUTCOMES))
+    def finish(self, data: st.DataObject, answer: tuple[Outcome, int | None]) -> None:
+        node = data.draw(st.sampled_from([node for node in self.nodes.values() if node.has]))
+        self.end(node, data.draw(st.sampled_from(node.has)), *answer)
+
+    @rule(name=st.sampled_from(NODES), noticed=st.booleans())
+    def die(self, name: str, noticed: bool) -> None:
+        old = self.nodes[name]
+        self.nodes[name] = Node(old.slots, old.life + 1)
+        if noticed:
+            self.tell(NodeLost(name))
+
+    @rule(name=st.sampled_from(NODES))
+    def thought_dead(self, name: str) -> None:
+        self.tell(NodeLost(name))
+
+    @rule(name=st.sampled_from(NODES), draining=st.booleans())
+    def drain(self, name: str, draining: bool) -> None:
+        self.tell(NodeDraining(name, draining))
+
+    @rule(seconds=st.sampled_from([0.1, 1.0, 6.0, 20.0]))
+    def time_passes(self, seconds: float) -> None:
+        self.now += seconds
+        self.tell(Tick())
+
+    @rule()
+    def new_leader(self) -> None:
+        self.state = GroupState("rack-a", self.policy)
+        self.ended_by_this_leader.clear()
+        self.started.clear()
+        self.hand_overs.clear()  # died with the old leader; those that arrived are on the nodes
+        self.stops.clear()
+        self.tell(JobsArrived(self.unfinished(running=True)))
+        self.scan()
+
+    # --- what must hold -------------------------------------------------------------------------------------
+
+    @invariant()
+    def every_job_is_in_exactly_one_place(self) -> None:
+        if not hasattr(self, "state"):
+            return
+        state = self.state
+        places: dict[str, list[str]] = {job_id: [] for job_id in state._jobs}
+        for job_id in state._line:
+            places[job_id].append("line")
+        for job_id, due in state._due.items():
+            places[job_id].append("later")
+            assert (due, job_id) in state._later
+        for node in state.nodes.values():
+            for attempt in node.held:
+                entry = state._jobs[attempt.job_id]
+                assert (entry.current, entry.node_id) == (attempt, node.node_id)
+                places[attempt.job_id].append(node.node_id)
+            assert node.uncertain <= node.held.keys()
+        for job_id, where in places.items():
+            assert len(where) == 1, (job_id, where)
+            assert (state._jobs[job_id].node_id is None) == (where[0] in ("line", "later"))
+
+    @invariant()
+    def nothing_waits_that_has_ended_or_is_cancelled(self) -> None:
+        if hasattr(self, "state"):
+            assert not self.state._jobs.keys() & self.state._ended.keys()
+            assert not any(e.cancelled and e.node_id is None for e in self.state._jobs.values())
+
+    @invariant()
+    def the_window_bounds_what_is_loaded(self) -> None:
+        if hasattr(self, "state") and self.policy.window == 100:
+            assert self.state.queued <= 100
+
+    def teardown(self) -> None:
+        """In the end the world is kind, and every job ends within its attempts."""
+        if not hasattr(self, "state"):
+            return
+        for name in NODES:
+            self.tell(NodeDraining(name, False))
+        for _ in range(60 + 4 * len(self.store)):
+            for start in self.hand_overs[:]:
+                self.deliver(start, arrives=True, answered=True)
+            self.stops.clear()
+            for name, node in self.nodes.items():
+                for attempt in node.has[:]:
+                    self.end(node, attempt, Outcome.EXITED, 0)
+                self.poll(name, healthy=True)
+                self.reply(name, arrives=True, acknowledged=True)
+            self.scan()
+            self.tell(CancelRequested(tuple(i for i, r in self.store.items() if r.cancel_requested)))
+            self.now += 2.0
+            self.tell(Tick())
+            self.every_job_is_in_exactly_one_place()
+            if all(row.state.is_terminal for row in self.store.values()):
+                return
+        waiting = {job_id: row for job_id, row in self.store.items() if not row.state.is_terminal}
+        raise AssertionError(f"these jobs never ended: {waiting}")
+
+
+TestGroupInAHostileWorld = GroupInAHostileWorld.TestCase
+TestGroupInAHostileWorld.settings = settings(
+    max_examples=120,
+    stateful_step_count=40,
+    deadline=None,
+    suppress_health_check=list(HealthCheck),
+    database=None,
+)
