@@ -38,6 +38,7 @@ logger = logging.getLogger(__name__)
 
 TICK_S = 0.1
 SCAN_S = 1.0
+READ_S = 10.0  # changes under way blur the count of queued jobs, so they are read this often in any case
 DISCOVER_S = 1.0
 SPARE_ROWS = 2_000  # a scan also meets jobs that were started but are not yet recorded as running
 
@@ -80,6 +81,7 @@ class Leader:
         self._tasks: list[asyncio.Task[None]] = []
         self._rescan = asyncio.Event()
         self._beyond = 0  # queued jobs that are in the store only
+        self._read_at = -READ_S
 
     # --- life ---------------------------------------------------------------------------------------------------
 
@@ -170,12 +172,18 @@ class Leader:
         """Take up queued jobs of the store that no poke has brought."""
         if not self._state.wants_more:
             return
+        total = await self._store.count_queued(self._lease.group_id)
+        accounted = total <= self._state.queued + len(self._outbox)
+        if accounted and self._clock() - self._read_at < READ_S:
+            # Most likely all that the store holds as queued is known here; counting is far cheaper than reading.
+            self._beyond = 0
+            return
+        self._read_at = self._clock()
         limit = self._state.policy.window + SPARE_ROWS
         found = await self._store.queued(self._lease.group_id, limit)
         self._beyond = 0
         self._arrived(found)
         if len(found) == limit:
-            total = await self._store.count_queued(self._lease.group_id)
             self._beyond = max(0, total - self._state.queued)
 
     async def _discover_forever(self) -> None:

@@ -49,6 +49,10 @@ class Outbox:
         """Whether a change of this job is not committed yet."""
         return job_id in self._updates or job_id in self._in_flight
 
+    def __len__(self) -> int:
+        """How many jobs have a change that is not committed yet, at most."""
+        return len(self._updates) + len(self._in_flight)
+
     def put(self, updates: Sequence[JobUpdate]) -> None:
         """Write these soon."""
         for update in updates:

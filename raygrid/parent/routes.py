@@ -162,7 +162,7 @@ async def _result(
     headers = {"ETag": f'"{job.result.digest}"', "Raygrid-Job-Id": job.job_id}
     if stdout:
         return StreamingResponse(parent.results.stdout(job), headers=headers, media_type="application/octet-stream")
-    if f'"{job.result.digest}"' in request.headers.get("if-none-match", ""):
+    if request.method == "GET" and f'"{job.result.digest}"' in request.headers.get("if-none-match", ""):
         return Response(status_code=304, headers=headers)
     headers["Content-Disposition"] = f'attachment; filename="{job.job_id}.zip"'
     if parent.results.is_small(job):
@@ -284,7 +284,7 @@ def _overrides(form: Form) -> dict[str, dict[str, Any]]:
         return {}
     try:
         parsed = json.loads(texts[0]) if len(texts) == 1 else None
-    except (json.JSONDecodeError, RecursionError):
+    except (ValueError, RecursionError):  # a number of thousands of digits is a plain ValueError
         parsed = None
     if not isinstance(parsed, dict) or not all(isinstance(each, dict) for each in parsed.values()):
         raise InvalidRequestError("the option 'jobs' must be one JSON object: jobId to an object of options")

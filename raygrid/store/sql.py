@@ -7,8 +7,10 @@ SQLite needs nothing to start; several processes of one machine share the file. 
 from __future__ import annotations
 
 import asyncio
+import sqlite3
+import time
 from collections.abc import AsyncIterator, Iterable, Sequence
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, closing
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -93,7 +95,7 @@ class SqlStore:
         """Connect and bring the schema up to date."""
         if self._is_sqlite:
             if self._url.database:
-                await asyncio.to_thread(Path(self._url.database).parent.mkdir, parents=True, exist_ok=True)
+                await asyncio.to_thread(_prepare_file, Path(self._url.database))
             self._writes = _sqlite_engine(self._url.render_as_string(hide_password=False), "BEGIN IMMEDIATE")
             self._reads = _sqlite_engine(self._url.render_as_string(hide_password=False), "BEGIN")
         else:
@@ -425,6 +427,26 @@ class SqlStore:
                 statement = select(column).where(column.in_(chunk), jobs.c.purged_at.is_(None)).distinct()
                 used.update((await connection.execute(statement)).scalars())
         return used
+
+
+def _prepare_file(path: Path) -> None:
+    """Make the directory, and switch the file to write-ahead logging before anybody uses it.
+
+    Where processes that start together collide in the switch, SQLite fails at once, whatever its timeout, as waiting
+    could be a deadlock; so it is tried again here.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    give_up_at = time.monotonic() + 30
+    with closing(sqlite3.connect(path, timeout=1)) as connection:
+        while True:
+            try:
+                connection.execute("PRAGMA journal_mode=WAL")
+            except sqlite3.OperationalError:
+                if time.monotonic() > give_up_at:
+                    raise
+                time.sleep(0.01)
+            else:
+                return
 
 
 def _sqlite_engine(url: str, begin: str) -> AsyncEngine:

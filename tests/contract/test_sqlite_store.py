@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import sqlite3
+import threading
 from collections.abc import AsyncIterator
-from contextlib import AsyncExitStack, asynccontextmanager
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import AsyncExitStack, asynccontextmanager, closing
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -18,6 +21,7 @@ from sqlalchemy import Connection, create_engine, inspect
 from raygrid.models import BlobSlice, JobSpec, JobState, JobUpdate, NewJob, SharedData
 from raygrid.store import SqlStore
 from raygrid.store.migrate import migrate
+from raygrid.store.sql import _prepare_file
 from raygrid.store.tables import from_micros, metadata, to_micros
 
 AT = datetime(2026, 3, 1, tzinfo=UTC)
@@ -112,6 +116,34 @@ async def test_many_processes_may_open_a_new_file_at_once(tmp_path: Path) -> Non
         for number, store in enumerate(stores):
             await store.insert([new(f"j{number}")])
         assert len(await stores[0].jobs()) == 4
+
+
+def test_switching_a_new_file_to_write_ahead_never_collides(tmp_path: Path) -> None:
+    """Stores that prepare the same new file at the same instant all succeed (SQLite itself would refuse some)."""
+
+    def prepare(numbered: tuple[int, threading.Barrier]) -> None:
+        number, start = numbered
+        start.wait(10)
+        _prepare_file(tmp_path / f"{number}.db")
+
+    with ThreadPoolExecutor(4) as callers:
+        for number in range(60):
+            list(callers.map(prepare, [(number, threading.Barrier(4))] * 4))
+
+
+async def test_opening_waits_for_whoever_uses_the_file(tmp_path: Path) -> None:
+    """A file that another program reads in the old journal mode is opened as soon as that one lets go."""
+    with closing(sqlite3.connect(tmp_path / "jobs.db", isolation_level=None)) as reader:
+        reader.executescript("CREATE TABLE t (a); INSERT INTO t VALUES (1); BEGIN; SELECT * FROM t;")
+        reader.execute("SELECT * FROM t").fetchall()
+        store = SqlStore(f"sqlite+aiosqlite:///{tmp_path / 'jobs.db'}")
+        opening = asyncio.create_task(store.open())
+        done, _ = await asyncio.wait([opening], timeout=0.1)
+        assert not done
+        reader.execute("COMMIT")
+        await opening
+    assert await store.get([]) == {}
+    await store.close()
 
 
 async def test_what_was_written_is_there_after_reopening(tmp_path: Path) -> None:

@@ -6,8 +6,10 @@ The tiers are connected by direct calls in place of Ray's. Pricers are real proc
 from __future__ import annotations
 
 import asyncio
+import functools
 import socket
 from collections.abc import Awaitable, Callable, Mapping, Sequence
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +27,7 @@ from raygrid.models import AttemptId, JobSpec
 from raygrid.node.agent import NodeAgent
 from raygrid.parent.routes import build_app
 from raygrid.parent.service import Parent
+from raygrid.parent.housekeeping import Housekeeping
 from raygrid.ports import LeaderLink, LeaderReply, NodeLink, NodeReply
 from raygrid.store import SqlStore
 
@@ -32,6 +35,7 @@ SHELL = {"command": ["sh", "{input}"]}
 PRICERS: dict[str, dict[str, Any]] = {
     "shell": SHELL,
     "cat": {"command": "cat {input}", "result": "stdout"},
+    "copy": {"command": "cp {input} copy"},
     "true": {"command": "true"},
     "args": {"command": ["sh", "-c", 'printf "%s\\n" "$@"', "sh", "{args}"]},
 }
@@ -64,11 +68,12 @@ class DirectNode:
 
 
 class DirectLeader:
-    """A leader called directly."""
+    """A leader called directly; `cut` makes it fall silent, `deaf` lets pokes of new jobs get lost."""
 
     def __init__(self, leader: Leader) -> None:
         self.leader = leader
         self.cut = False
+        self.deaf = False
 
     def _reach(self) -> None:
         if self.cut:
@@ -76,6 +81,8 @@ class DirectLeader:
 
     async def enqueue(self, jobs: Sequence[JobSpec]) -> None:
         self._reach()
+        if self.deaf:
+            raise UnavailableError("the poke is lost")
         self.leader.enqueue(jobs)
 
     async def cancel(self, job_ids: Sequence[str]) -> None:
@@ -119,6 +126,7 @@ class SmallGrid:
         http: a client bound to the parent's address.
         nodes: the nodes by name, such as `rack-a-1`.
         leaders: the leaders by group, such as `rack-a`.
+        stale_terms: terms of leaders that were told that their time is over.
     """
 
     def __init__(self, directory: Path, *, racks: int = 1, nodes: int = 1, slots: int = 2, **settings: Any) -> None:
@@ -130,6 +138,8 @@ class SmallGrid:
         self._racks, self._per_rack = racks, nodes
         self.nodes: dict[str, DirectNode] = {}
         self.leaders: dict[str, DirectLeader] = {}
+        self.stale_terms: list[int] = []
+        self._members: dict[str, dict[str, NodeLink]] = {}
         self._groups = _Groups()
         self.blobs = BlobStore(self.settings.blobs_url)
         self.store = SqlStore(self.settings.database_url)
@@ -139,16 +149,10 @@ class SmallGrid:
         await self.store.open()
         for rack in range(self._racks):
             group_id = f"rack-{'abcdefgh'[rack]}"
-            members: dict[str, NodeLink] = {}
+            members = self._members[group_id] = {}
             for number in range(self._per_rack):
                 members[f"{group_id}-{number + 1}"] = self.add_node(f"{group_id}-{number + 1}")
-            lease = await self.store.acquire_lease(group_id, "test", 3600)
-            assert lease is not None
-            group = self.settings.groups.get(group_id)
-            state = GroupState(group_id, group_policy(self.settings, group_id), site=group.site if group else None)
-            leader = Leader(lease, state, self.store, _Nodes(members), lambda: None)
-            await leader.open()
-            self.leaders[group_id] = self._groups.all[group_id] = DirectLeader(leader)  # type: ignore[assignment]
+            await self.new_leader(group_id)
         agents = {node.agent.node_id: node.agent for node in self.nodes.values()}
         self.parent = Parent(
             self.settings, SqlStore(self.settings.database_url), self.blobs, self._groups, _Caches(agents)
@@ -164,6 +168,27 @@ class SmallGrid:
         self.http = httpx.AsyncClient(base_url=self.url, timeout=60)
         await self.until(self._is_ready)
         return self
+
+    async def new_leader(self, group_id: str) -> Leader:
+        """A fresh leader with the group's next term takes over; whoever led before is not told."""
+        before = self.leaders.get(group_id)
+        if before is not None:
+            await self.store.release_lease(before.leader._lease)
+        lease = await self.store.acquire_lease(group_id, f"test-{before.leader._lease.term if before else 0}", 3600)
+        assert lease is not None
+        group = self.settings.groups.get(group_id)
+        state = GroupState(group_id, group_policy(self.settings, group_id), site=group.site if group else None)
+        over = functools.partial(self.stale_terms.append, lease.term)
+        leader = Leader(lease, state, self.store, _Nodes(self._members[group_id]), over)
+        await leader.open()
+        self.leaders[group_id] = self._groups.all[group_id] = DirectLeader(leader)  # type: ignore[assignment]
+        return leader
+
+    async def purge(self, later: timedelta) -> int:
+        """Let housekeeping purge as if it were that much later."""
+        retention = timedelta(days=self.settings.storage.retention_days)
+        housekeeping = Housekeeping(self.store, self.blobs, retention, 3600)
+        return await housekeeping.purge(datetime.now(UTC) + later)
 
     def add_node(self, name: str) -> DirectNode:
         """Start a node agent; it belongs to no group yet."""

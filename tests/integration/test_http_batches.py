@@ -1,0 +1,327 @@
+"""Batches over HTTP: submitting, appending, refusing, cancelling, and the stream of their results."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+import pytest_asyncio
+
+from raygrid.models import JobState
+from tests.support.http import manifest, parts_of, unzip, word
+from tests.support.small_grid import SmallGrid
+
+pytestmark = pytest.mark.asyncio(loop_scope="module")
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
+async def grid(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[SmallGrid]:
+    async with SmallGrid(tmp_path_factory.mktemp("grid"), slots=3) as running:
+        yield running
+
+
+@pytest.fixture
+def gate(tmp_path: Path) -> Any:
+    """A file that jobs wait for; all that still wait are let go in the end."""
+    path = tmp_path / "gate"
+    yield path
+    path.touch()
+
+
+def waiting_for(gate: Path, then: str = "") -> str:
+    return f"while [ ! -e {gate} ]; do sleep 0.02; done; {then}"
+
+
+async def post(grid: SmallGrid, batch_id: str | None, scripts: dict[str, str], **options: Any) -> httpx.Response:
+    """Submit a batch of shell scripts by jobId."""
+    files = [(job_id, (f"{job_id}.sh", script.encode())) for job_id, script in scripts.items()]
+    data = {"pricer": "shell", **options} | ({"batchId": batch_id} if batch_id else {})
+    return await grid.http.post("/batches", files=files, data=data)
+
+
+async def results(grid: SmallGrid, batch_id: str, cursor: int = 0, wait: float = 30) -> httpx.Response:
+    answer = await grid.http.get(f"/batches/{batch_id}/results", params={"cursor": cursor, "wait": wait})
+    assert answer.status_code == 200
+    assert answer.headers["content-type"].startswith("multipart/mixed; boundary=")
+    return answer
+
+
+async def test_a_batch_is_taken_and_finishes(grid: SmallGrid) -> None:
+    """The answer counts what was taken and says where to look; the status counts what became of it."""
+    answer = await post(grid, "b-1", {"b-1-good": "echo 1", "b-1-bad": "exit 3"})
+    assert answer.status_code == 202
+    assert answer.headers["location"] == "/batches/b-1"
+    assert answer.json() == {
+        "batchId": "b-1",
+        "total": 2,
+        "created": 2,
+        "attached": 0,
+        "refused": [],
+        "status_url": "/batches/b-1",
+        "results_url": "/batches/b-1/results",
+        "events_url": "/events?batch=b-1",
+    }
+    await results(grid, "b-1")
+    status = (await grid.http.get("/batches/b-1")).json()
+    assert status.pop("submitted_at").endswith("Z")
+    assert status == {
+        "batchId": "b-1",
+        "total": 2,
+        "finished": True,
+        "counts": {"queued": 0, "running": 0, "done": 1, "failed": 1, "cancelled": 0},
+    }
+
+
+async def test_a_batch_without_a_name_gets_one(grid: SmallGrid) -> None:
+    """Two batches without batchId are two batches."""
+    first, second = [(await post(grid, None, {f"unnamed-{i}": "true"})).json()["batchId"] for i in range(2)]
+    assert first != second
+    assert (await grid.http.get(f"/batches/{first}")).json()["total"] == 1
+
+
+async def test_options_of_the_form_are_defaults_and_jobs_override_them(grid: SmallGrid) -> None:
+    """What `jobs` says of a job wins over the form; other jobs keep the form's options."""
+    overrides = {"own": {"args": ["x", "y z"], "priority": 3}, "other-pricer": {"pricer": "shell", "timeout_s": 20}}
+    answer = await grid.http.post(
+        "/batches",
+        files=[("plain", b"1"), ("own", b"2"), ("other-pricer", ("s.sh", b"echo shell"))],
+        data={"batchId": "b-over", "pricer": "args", "args": ["a", "b"], "priority": "1", "jobs": json.dumps(overrides)},
+    )
+    # The form's args are no use to the other pricer, which takes none: that is said, not ignored.
+    assert (answer.status_code, word(answer)) == (422, "invalid-request")
+    assert "other-pricer" in answer.json()["detail"]
+    answer = await grid.http.post(
+        "/batches",
+        files=[("plain", b"1"), ("own", b"2")],
+        data={
+            "batchId": "b-over",
+            "pricer": "args",
+            "args": ["a", "b"],
+            "priority": "1",
+            "jobs": json.dumps({"own": overrides["own"]}),
+        },
+    )
+    assert answer.status_code == 202
+    parts, complete = parts_of(await results(grid, "b-over"))
+    assert complete
+    printed = {part.job_id: unzip(part.body)["stdout.txt"] for part in parts}
+    assert printed == {"plain": b"a\nb\n", "own": b"x\ny z\n"}
+    assert [(await grid.status(job_id))["priority"] for job_id in ("plain", "own")] == [1, 3]
+
+
+async def test_a_batch_can_be_appended_to(grid: SmallGrid) -> None:
+    """Posting to the same batchId adds jobs; those that were there are attached, and run no second time."""
+    runs = grid.directory / "append-runs"
+    first = {"app-1": f"echo 1 >> {runs}", "app-2": f"echo 2 >> {runs}"}
+    await post(grid, "b-app", first)
+    answer = (await post(grid, "b-app", {**first, "app-3": f"echo 3 >> {runs}"})).json()
+    assert (answer["total"], answer["created"], answer["attached"]) == (3, 1, 2)
+    parts, complete = parts_of(await results(grid, "b-app"))
+    assert complete
+    assert sorted(part.job_id for part in parts) == ["app-1", "app-2", "app-3"]
+    assert sorted(runs.read_text().split()) == ["1", "2", "3"]
+
+
+async def test_a_job_from_outside_can_join_a_batch(grid: SmallGrid) -> None:
+    """A job that was submitted by itself and comes again in a batch is in that batch's results."""
+    await grid.submit("joins", "echo joined")
+    assert (await post(grid, "b-join", {"joins": "echo joined"})).json()["attached"] == 1
+    parts, complete = parts_of(await results(grid, "b-join"))
+    assert complete
+    assert [(part.job_id, unzip(part.body)["stdout.txt"]) for part in parts] == [("joins", b"joined\n")]
+
+
+async def test_a_conflict_refuses_one_job_of_a_batch(grid: SmallGrid) -> None:
+    """A jobId that is taken with another input is refused by name; the rest of the batch is taken."""
+    await grid.submit("clash", "echo original")
+    answer = await post(grid, "b-clash", {"clash": "echo other", "fine": "echo fine"})
+    assert answer.status_code == 202
+    taken = answer.json()
+    assert (taken["total"], taken["created"]) == (1, 1)
+    [refused] = taken["refused"]
+    assert refused["jobId"] == "clash"
+    assert refused["problem"]["type"] == "urn:raygrid:problem:conflict"
+    assert refused["problem"]["status"] == 409
+    parts, _ = parts_of(await results(grid, "b-clash"))
+    assert [part.job_id for part in parts] == ["fine"]
+    assert unzip(await grid.submit("clash", "echo original"))["stdout.txt"] == b"original\n"
+
+
+async def test_a_batch_of_conflicts_is_a_conflict(grid: SmallGrid) -> None:
+    """Where every job is refused, so is the batch."""
+    await grid.submit("clash-all", "echo original")
+    answer = await post(grid, "b-none", {"clash-all": "echo other"})
+    assert (answer.status_code, word(answer)) == (409, "conflict")
+
+
+async def test_an_unknown_batch_is_not_found(grid: SmallGrid) -> None:
+    """Status, results, events and cancelling of an unknown batch are 404."""
+    for method, path in (
+        ("GET", "/batches/nobody"),
+        ("GET", "/batches/nobody/results"),
+        ("DELETE", "/batches/nobody"),
+        ("GET", "/events?batch=nobody"),
+    ):
+        answer = await grid.http.request(method, path)
+        assert (answer.status_code, word(answer)) == (404, "job-not-found")
+
+
+async def test_cancelling_a_batch(grid: SmallGrid, gate: Path) -> None:
+    """What has not ended is cancelled, running or queued, and counted; what was done stays done."""
+    await post(grid, "b-cancel", {"bc-done": "echo done"})
+    await grid.until_state("bc-done", "done")
+    await post(grid, "b-cancel", {f"bc-{number}": waiting_for(gate) for number in range(6)})
+    await grid.until_state("bc-0", "running")
+    answer = await grid.http.delete("/batches/b-cancel")
+    assert (answer.status_code, answer.json()) == (202, {"batchId": "b-cancel", "cancelling": 6})
+    parts, complete = parts_of(await results(grid, "b-cancel", wait=10))
+    assert complete
+    states = {part.job_id: part.state for part in parts}
+    assert states.pop("bc-done") is JobState.DONE
+    assert set(states.values()) == {JobState.CANCELLED}
+    assert len(states) == 6
+
+
+# --- the results stream ---------------------------------------------------------------------------------------------
+
+
+async def test_results_come_in_the_order_in_which_jobs_end(grid: SmallGrid, tmp_path: Path) -> None:
+    """The stream gives each job once, as it ends, whatever the order of the submit, with a cursor that rises."""
+    names = ["third", "first", "second"]
+    gates = {name: tmp_path / name for name in names}
+    await post(grid, "b-order", {f"o-{name}": waiting_for(gates[name], f"echo {name}") for name in names})
+    for name in ("first", "second", "third"):
+        gates[name].touch()
+        await grid.until_state(f"o-{name}", "done")
+    parts, complete = parts_of(await results(grid, "b-order"))
+    assert complete
+    assert [part.job_id for part in parts] == ["o-first", "o-second", "o-third"]
+    assert [unzip(part.body)["stdout.txt"] for part in parts] == [b"first\n", b"second\n", b"third\n"]
+    cursors = [part.cursor for part in parts]
+    assert cursors == sorted(set(cursors))
+
+
+async def test_a_part_is_sent_while_others_still_run(grid: SmallGrid, gate: Path) -> None:
+    """A result can be read from the open stream before the batch is finished."""
+    await post(grid, "b-live", {"live-quick": "echo quick", "live-slow": waiting_for(gate, "echo slow")})
+    async with grid.http.stream("GET", "/batches/b-live/results", params={"wait": 60}) as answer:
+        received = b""
+        async for chunk in answer.aiter_raw():
+            received += chunk
+            if b"live-quick" in received and not gate.exists():
+                assert b"live-slow" not in received
+                gate.touch()
+    assert b"live-slow" in received
+    assert b"Raygrid-End: complete" in received
+
+
+async def test_a_stream_whose_time_is_over_says_more(grid: SmallGrid, gate: Path) -> None:
+    """When the wait runs out first, the last part says `more` and the cursor to go on from."""
+    await post(grid, "b-more", {"more-quick": "echo quick", "more-slow": waiting_for(gate, "echo slow")})
+    await grid.until_state("more-quick", "done")
+    first = await results(grid, "b-more", wait=0)
+    parts, complete = parts_of(first)
+    assert not complete
+    assert [part.job_id for part in parts] == ["more-quick"]
+    assert f'{{"complete": false, "cursor": {parts[-1].cursor}}}'.encode() in first.content
+    gate.touch()
+    parts, complete = parts_of(await results(grid, "b-more", cursor=parts[-1].cursor))
+    assert complete
+    assert [part.job_id for part in parts] == ["more-slow"]
+
+
+async def test_a_stream_resumes_after_any_part(grid: SmallGrid) -> None:
+    """From every cursor the stream goes on with the part after it, and none is given twice."""
+    await post(grid, "b-resume", {f"r-{number}": f"echo {number}" for number in range(5)})
+    parts, _ = parts_of(await results(grid, "b-resume"))
+    assert len(parts) == 5
+    for index, part in enumerate(parts):
+        rest, complete = parts_of(await results(grid, "b-resume", cursor=part.cursor))
+        assert complete
+        assert rest == parts[index + 1 :]
+
+
+async def test_failed_jobs_are_in_the_stream_with_their_zip(grid: SmallGrid) -> None:
+    """A failed job's part tells reason, exit code and message, non-ASCII text included, and carries its ZIP."""
+    await post(grid, "b-fail", {"f-exit": "echo kept; exit 5", "f-time": "sleep 60"}, timeout_s="1.5")
+    parts, complete = parts_of(await results(grid, "b-fail"))
+    assert complete
+    by_id = {part.job_id: part for part in parts}
+    failed = by_id["f-exit"]
+    assert (failed.state, failed.reason, failed.exit_code) == (JobState.FAILED, "exit_code", 5)
+    assert failed.message == "the pricer exited with code 5"
+    assert unzip(failed.body)["stdout.txt"] == b"kept\n"
+    late = by_id["f-time"]
+    assert (late.state, late.reason, late.exit_code) == (JobState.FAILED, "timeout", None)
+    assert late.message == "killed at its wall-time limit of 1.5 s"
+
+
+async def test_cancelled_jobs_are_in_the_stream_without_a_body(grid: SmallGrid, gate: Path) -> None:
+    """A job that was cancelled while it ran has a part, so that nobody waits for it."""
+    await post(grid, "b-gone", {"gone-1": waiting_for(gate)})
+    await grid.until_state("gone-1", "running")
+    await grid.http.delete("/jobs/gone-1")
+    [part], complete = parts_of(await results(grid, "b-gone"))
+    assert complete
+    assert (part.job_id, part.state, part.reason) == ("gone-1", JobState.CANCELLED, "cancelled")
+
+
+async def test_a_large_result_is_streamed_among_small_ones(grid: SmallGrid) -> None:
+    """A result of many megabytes comes whole, and so do the small ones beside it."""
+    data = os.urandom(9 * 1024**2)
+    files = [("big", data), ("small-1", b"one"), ("small-2", b"two")]
+    await grid.http.post("/batches", files=files, data={"batchId": "b-big", "pricer": "copy"})
+    parts, complete = parts_of(await results(grid, "b-big"))
+    assert complete
+    assert {part.job_id: unzip(part.body)["copy"] for part in parts} == dict(files)
+
+
+async def test_hundreds_of_results_come_over_several_pages(grid: SmallGrid) -> None:
+    """More jobs than fit a page of the store all come, each once, its own result."""
+    scripts = {f"many-{number}": f"echo {number}" for number in range(300)}
+    await post(grid, "b-many", scripts)
+    parts, complete = parts_of(await results(grid, "b-many", wait=60))
+    assert complete
+    printed = {part.job_id: unzip(part.body)["stdout.txt"] for part in parts}
+    assert len(parts) == 300
+    assert printed == {f"many-{number}": f"{number}\n".encode() for number in range(300)}
+    assert all(manifest(part.body)["jobId"] == part.job_id for part in parts)
+
+
+async def test_a_result_that_is_gone_has_an_empty_part(grid: SmallGrid) -> None:
+    """A purged job still has its part, without a body; the stream does not break over it."""
+    await post(grid, "b-purged", {"purged-1": "echo x", "purged-2": "echo y"})
+    await results(grid, "b-purged")
+    await grid.store.purge((await grid.store.get(["purged-2"]))["purged-2"].ended_at.replace(year=2100))  # type: ignore[union-attr]
+    parts, complete = parts_of(await results(grid, "b-purged"))
+    assert complete
+    assert [(part.job_id in ("purged-1", "purged-2"), part.body) for part in parts] == [(True, b""), (True, b"")]
+
+
+async def test_a_result_missing_from_the_blob_store_does_not_end_the_stream(grid: SmallGrid) -> None:
+    """Bytes that are lost from the blob store and the caches cost their own part only."""
+    await post(grid, "b-lost", {"lost-1": "head -c 5000000 /dev/urandom > big", "lost-2": "echo kept"})
+    await grid.until_state("lost-1", "done")
+    await grid.until_state("lost-2", "done")
+    lost = (await grid.store.get(["lost-1"]))["lost-1"].result
+    assert lost is not None
+    await grid.blobs.delete([lost.key])
+    parts, complete = parts_of(await results(grid, "b-lost"))
+    assert complete
+    bodies = {part.job_id: part.body for part in parts}
+    assert bodies["lost-1"] == b""
+    assert unzip(bodies["lost-2"])["stdout.txt"] == b"kept\n"
+
+
+async def test_two_readers_of_a_stream_get_the_same(grid: SmallGrid) -> None:
+    """Any number of clients may read a batch, each at its own pace."""
+    await post(grid, "b-two", {f"two-{number}": "echo x" for number in range(10)})
+    first, second = await asyncio.gather(results(grid, "b-two"), results(grid, "b-two"))
+    assert sorted(part.cursor for part in parts_of(first)[0]) == sorted(part.cursor for part in parts_of(second)[0])
+    assert len(parts_of(first)[0]) == 10
