@@ -35,6 +35,7 @@ COMMAND_FIELDS = frozenset({"input", "output_dir", "data_dir", "job_id", "args"}
 
 _UNITS = {"": 1, "k": 1024, "m": 1024**2, "g": 1024**3, "t": 1024**4}
 _SIZE = re.compile(r"(?P<number>\d+(?:\.\d+)?)\s*(?P<unit>[kmgt]?)(?:i?b)?", re.IGNORECASE)
+_PREFIX = "RAYGRID__"
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 
 
@@ -195,7 +196,7 @@ class GridSettings(BaseSettings):
     """The settings of a grid; see `grid.yaml` for every field explained."""
 
     model_config = SettingsConfigDict(
-        env_prefix="RAYGRID__",
+        env_prefix=_PREFIX,
         env_nested_delimiter="__",
         extra="forbid",
         frozen=True,
@@ -302,6 +303,7 @@ def load_settings(path: Path | None = None, **overrides: Any) -> GridSettings:
             raise SettingsError(f"{path} must hold a mapping of settings, not {type(values).__name__}")
         if odd := [name for name in values if not isinstance(name, str)]:
             raise SettingsError(f"{path}: {odd[0]!r} is not the name of a setting")
+    _refuse_unknown_variables()
     try:
         return GridSettings(**{**values, **overrides})
     except UnreadableVariableError as error:
@@ -310,3 +312,13 @@ def load_settings(path: Path | None = None, **overrides: Any) -> GridSettings:
         # The rejected input is left out on purpose: it may be a secret.
         lines = [f"  {'.'.join(str(part) for part in e['loc'])}: {e['msg']}" for e in error.errors(include_input=False)]
         raise SettingsError(f"settings{f' in {path}' if path else ''} are not valid:\n" + "\n".join(lines)) from None
+
+
+def _refuse_unknown_variables() -> None:
+    """A mistyped variable would be ignored in silence; say so instead."""
+    known = GridSettings.model_fields
+    for name in os.environ:
+        if name.upper().startswith(_PREFIX) and name[len(_PREFIX) :].split("__")[0].lower() not in known:
+            raise SettingsError(
+                f"the variable {name} sets nothing: known after {_PREFIX} are {', '.join(sorted(known))}"
+            )

@@ -132,6 +132,7 @@ class QueuedJob:
     Attributes:
         spec: what to run.
         attempts: attempts started so far.
+        failures: those of them that count towards the job's limit.
         node_id: where the latest attempt runs or ran; None before the first.
         running: whether the store holds it as running.
         cancel_requested: whether a client has asked to cancel it.
@@ -142,6 +143,7 @@ class QueuedJob:
     node_id: str | None = None
     running: bool = False
     cancel_requested: bool = False
+    failures: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -175,7 +177,8 @@ class AttemptReport:
 class JobUpdate:
     """A change to a job that a leader writes to the job store.
 
-    `at` is the instant of the change (UTC): start of a running attempt, or end of the job.
+    `at` is the instant of the change (UTC): start of a running attempt, or end of the job. `failures` are the attempts
+    so far that count towards the job's limit.
     """
 
     job_id: str
@@ -186,6 +189,7 @@ class JobUpdate:
     reason: str | None = None
     report: AttemptReport | None = None
     message: str | None = None
+    failures: int = 0
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,21 +6,23 @@ Asynchronous methods serve the parent; the `_now` ones serve the node's threads.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import hashlib
 import io
 import os
 import re
-from collections.abc import AsyncIterator, Callable, Iterable, Sequence
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Sequence
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
 import obstore
+from obstore.exceptions import BaseError
 from obstore.store import LocalStore, from_url
 from uuid_utils import uuid4
 
-from raygrid.errors import BlobNotFoundError, SettingsError
+from raygrid.errors import BlobNotFoundError, SettingsError, UnavailableError
 from raygrid.models import BlobSlice
 
 CHUNK = 4 * 1024**2
@@ -183,6 +185,17 @@ class BlobStore:
             yield [entry["path"] for entry in page if entry["last_modified"] < before]
 
 
+@contextlib.contextmanager
+def _as_unavailable() -> Iterator[None]:
+    """Tell a blob store that is away or full from a mistake of ours: trying again later is safe."""
+    try:
+        yield
+    except (OSError, BaseError) as error:
+        raise UnavailableError(
+            f"the blob store does not take data now: {error}; try again", retry_after_s=5.0
+        ) from error
+
+
 class Upload:
     """A blob on its way in: hashed while it is written, holding a few chunks in memory, never the whole.
 
@@ -198,30 +211,33 @@ class Upload:
 
     async def write(self, chunk: bytes) -> None:
         """Add bytes."""
-        if self._writer is None:
-            self._writer = obstore.open_writer_async(self._blobs._store, self._temporary, buffer_size=CHUNK)
-        self._hasher.update(chunk)
-        self.size += len(chunk)
-        await self._writer.write(chunk)
+        with _as_unavailable():
+            if self._writer is None:
+                self._writer = obstore.open_writer_async(self._blobs._store, self._temporary, buffer_size=CHUNK)
+            self._hasher.update(chunk)
+            self.size += len(chunk)
+            await self._writer.write(chunk)
 
     async def finish(self, key_for: Callable[[str], str]) -> BlobSlice:
         """Move it to the key made from its digest; it survives a power cut from then on."""
         if self._writer is None:
             await self.write(b"")
-        await self._writer.close()
-        self._writer = None
         digest = self._hasher.hexdigest()
         key = key_for(digest)
-        await obstore.rename_async(self._blobs._store, self._temporary, key)
-        await asyncio.to_thread(self._blobs._flush, key)
+        with _as_unavailable():
+            await self._writer.close()
+            self._writer = None
+            await obstore.rename_async(self._blobs._store, self._temporary, key)
+            await asyncio.to_thread(self._blobs._flush, key)
         return BlobSlice(key, 0, self.size, digest)
 
     async def abort(self) -> None:
         """Remove what was written."""
-        if self._writer is not None:
-            await self._writer.close()
-            self._writer = None
-        await self._blobs.delete([self._temporary])
+        with contextlib.suppress(OSError, BaseError):
+            if self._writer is not None:
+                await self._writer.close()
+            await self._blobs.delete([self._temporary])
+        self._writer = None
 
 
 class _BlobFile(io.RawIOBase):

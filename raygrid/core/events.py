@@ -9,9 +9,13 @@ from raygrid.models import AttemptId, AttemptReport, JobSpec, JobUpdate, NodeSta
 
 @dataclass(frozen=True, slots=True)
 class JobsArrived:
-    """Jobs that the store holds for this group: fresh from a parent, or found by a scan or at recovery."""
+    """Jobs that the store holds for this group: fresh from a parent, or found by a scan or at recovery.
+
+    `scanned` says that they are the first queued ones of the store, in their order, rather than just some.
+    """
 
     jobs: tuple[QueuedJob, ...]
+    scanned: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -68,7 +68,11 @@ class GroupPolicy:
 
 @dataclass(slots=True)
 class _Entry:
-    """An unfinished job. `charged` counts the attempts that count towards its limit."""
+    """An unfinished job.
+
+    `charged` counts the attempts that count towards its limit. `unconfirmed` is a running one of a leader before this
+    one, of which no node has spoken yet.
+    """
 
     spec: JobSpec
     attempts: int = 0
@@ -78,6 +82,7 @@ class _Entry:
     failed_on: set[str] = field(default_factory=set)
     cancelled: bool = False
     stop_sent_at: float = 0.0
+    unconfirmed: bool = False
 
     @property
     def current(self) -> AttemptId:
@@ -98,6 +103,7 @@ class GroupState:
         self._due: dict[str, float] = {}  # when each is due; what `_later` holds beyond this is out of date
         self._draining: set[str] = set()  # outlives a node's record, so that a restarted agent gets no work
         self._ended: OrderedDict[str, None] = OrderedDict()  # late word of these must not revive them
+        self._refused: int | None = None  # most urgent priority that the window had no place for
         self._choose = POLICIES[policy.placement]
 
     # --- what others may ask ------------------------------------------------------------------------------------
@@ -145,7 +151,9 @@ class GroupState:
         """Take one event at `now` (seconds since the epoch, never falling) and return what to do."""
         out = _Commands(now)
         match event:
-            case JobsArrived(jobs):
+            case JobsArrived(jobs, scanned):
+                if scanned:
+                    self._refused = None
                 for job in jobs:
                     self._arrived(job, out)
             case CancelRequested(job_ids):
@@ -173,13 +181,16 @@ class GroupState:
         if job_id in self._jobs or job_id in self._ended:
             return
         if not job.running and not self._has_place_for(job.spec.priority):
-            return  # the store keeps it; a scan brings it back when there is room
-        entry = _Entry(job.spec, attempts=job.attempts, charged=job.attempts, cancelled=job.cancel_requested)
+            # The store keeps it; a scan brings it back when there is room. Until then none that is not more urgent may
+            # pass it, or a steady stream of new jobs would.
+            self._refused = max(job.spec.priority, self._refused if self._refused is not None else job.spec.priority)
+            return
+        entry = _Entry(job.spec, attempts=job.attempts, charged=job.failures, cancelled=job.cancel_requested)
         self._jobs[job_id] = entry
         if job.running and job.node_id is not None:
             # Found at recovery, its attempt not failed yet: the node will tell, or fall silent and be lost.
             entry.node_id = job.node_id
-            entry.charged = max(0, job.attempts - 1)
+            entry.unconfirmed = True
             node = self.nodes.get(job.node_id) or self._new_node(job.node_id, "", 0, out)
             node.held[entry.current] = out.now
             if entry.cancelled:
@@ -190,6 +201,8 @@ class GroupState:
             self._line.add(job_id, job.spec.priority)
 
     def _has_place_for(self, priority: int) -> bool:
+        if self._refused is not None and priority <= self._refused:
+            return False
         if self.queued < self.policy.window:
             return True
         lowest = self._line.lowest_priority
@@ -241,7 +254,7 @@ class GroupState:
         self._due.pop(job_id, None)
         del self._jobs[job_id]
         self._remember_end(job_id)
-        out.update(JobUpdate(job_id, state, entry.attempts, node_id, out.at, reason, report, message))
+        out.update(JobUpdate(job_id, state, entry.attempts, node_id, out.at, reason, report, message, entry.charged))
 
     def _remember_end(self, job_id: str) -> None:
         self._ended[job_id] = None
@@ -302,6 +315,10 @@ class GroupState:
 
     def _try_again(self, entry: _Entry, report: AttemptReport, node_id: str, out: _Commands) -> None:
         """An attempt failed for the grid's reasons: run it elsewhere, unless it has had its attempts."""
+        if entry.unconfirmed and report.outcome is Outcome.LOST:
+            # The grid was restarted, or leader and node went together: nothing says that the job had a part in it.
+            self._requeue(entry, out, charge=False)
+            return
         entry.charged += 1
         entry.lost += report.outcome is Outcome.LOST
         entry.failed_on.add(node_id)
@@ -327,8 +344,9 @@ class GroupState:
 
     def _wait_again(self, entry: _Entry, out: _Commands, *, charge: bool) -> None:
         entry.node_id = None
+        entry.unconfirmed = False
         job_id = entry.spec.job_id
-        out.update(JobUpdate(job_id, JobState.QUEUED, entry.attempts, None, out.at))
+        out.update(JobUpdate(job_id, JobState.QUEUED, entry.attempts, None, out.at, failures=entry.charged))
         others = any(node.node_id not in entry.failed_on and node.healthy for node in self.nodes.values())
         delay = 0.0 if others or not charge else self.policy.retry.delay_s(entry.charged)
         if delay:
@@ -394,6 +412,8 @@ class GroupState:
                 self._adopt(node, attempt, out)
                 continue
             entry = self._jobs.get(attempt.job_id)
+            if entry is not None:
+                entry.unconfirmed = False
             if entry is not None and entry.cancelled and out.now - entry.stop_sent_at > STOP_AGAIN_S:
                 self._stop(entry, out)  # the first may have been lost, or have overtaken the hand-over
 
@@ -405,7 +425,7 @@ class GroupState:
             self._due.pop(attempt.job_id, None)
             entry.attempts, entry.node_id = attempt.number, node.node_id
             node.held[attempt] = out.now
-            out.update(JobUpdate(attempt.job_id, JobState.RUNNING, attempt.number, node.node_id, out.at))
+            out.update(self._running(entry, out))
             return
         node.foreign += 1
         if entry is not None or attempt.job_id in self._ended:
@@ -492,7 +512,12 @@ class GroupState:
         entry.node_id = node.node_id
         node.held[entry.current] = PENDING
         out.start(node.node_id, AttemptOrder(entry.current, entry.spec))
-        out.update(JobUpdate(entry.spec.job_id, JobState.RUNNING, entry.attempts, node.node_id, out.at))
+        out.update(self._running(entry, out))
+
+    @staticmethod
+    def _running(entry: _Entry, out: _Commands) -> JobUpdate:
+        job_id = entry.spec.job_id
+        return JobUpdate(job_id, JobState.RUNNING, entry.attempts, entry.node_id, out.at, failures=entry.charged)
 
 
 class _Commands:

@@ -132,8 +132,7 @@ class Leader:
                 case WriteUpdates(updates):
                     self._outbox.put(updates)
                 case StartAttempts(node_id, orders):
-                    if node_id in self._nodes:
-                        self._nodes[node_id].start(orders)
+                    self._nodes[node_id].start(orders)  # only nodes that have spoken get orders
                 case StopAttempts(node_id, attempts):
                     if node_id in self._nodes:
                         self._nodes[node_id].stop(attempts)
@@ -143,10 +142,10 @@ class Leader:
     def _committed(self, updates: Sequence[JobUpdate]) -> None:
         self._news.publish(JobChange(update.job_id, update.state) for update in updates)
 
-    def _arrived(self, jobs: Iterable[QueuedJob]) -> None:
+    def _arrived(self, jobs: Iterable[QueuedJob], *, scanned: bool = False) -> None:
         # A job with a change under way is no news, however the store still has it.
         fresh = tuple(job for job in jobs if job.spec.job_id not in self._outbox)
-        self._happened(JobsArrived(fresh))
+        self._happened(JobsArrived(fresh, scanned))
         if any(job.spec.job_id not in self._state and job.spec.job_id not in self._outbox for job in fresh):
             self._beyond = max(self._beyond, 1)
 
@@ -182,7 +181,7 @@ class Leader:
         limit = self._state.policy.window + SPARE_ROWS
         found = await self._store.queued(self._lease.group_id, limit)
         self._beyond = 0
-        self._arrived(found)
+        self._arrived(found, scanned=True)
         if len(found) == limit:
             self._beyond = max(0, total - self._state.queued)
 
@@ -197,14 +196,13 @@ class Leader:
     async def _discover(self) -> None:
         found = await self._directory.nodes()
         for node_id in self._nodes.keys() - found.keys():
-            await self._nodes.pop(node_id).close()
+            gone = self._nodes.pop(node_id)
             self._happened(NodeLost(node_id))
+            await gone.close()
         for node_id, link in found.items():
             known = self._nodes.get(node_id)
             if known is not None and known.link is link:
                 continue
-            if known is not None:
-                await known.close()
             conversation = NodeConversation(
                 node_id,
                 link,
@@ -216,3 +214,5 @@ class Leader:
             )
             self._nodes[node_id] = conversation
             conversation.open()
+            if known is not None:
+                await known.close()

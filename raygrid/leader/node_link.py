@@ -48,6 +48,7 @@ class NodeConversation:
         self._stale = stale
         self._clock = clock
         self._orders: list[AttemptOrder] = []
+        self._sending: list[AttemptOrder] = []
         self._stops: list[AttemptId] = []
         self._wake = asyncio.Event()
         self._tasks: list[asyncio.Task[None]] = []
@@ -63,10 +64,13 @@ class NodeConversation:
         ]
 
     async def close(self) -> None:
-        """End it."""
+        """End it. Hand-overs that have no answer by now get one: nobody knows whether they arrived."""
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
+        unanswered = tuple(order.attempt for order in (*self._sending, *self._orders))
+        if unanswered:
+            self._happened(HandOverEnded(self.node_id, unanswered, arrived=False))
 
     def start(self, orders: tuple[AttemptOrder, ...]) -> None:
         """Hand attempts over soon."""
@@ -90,6 +94,10 @@ class NodeConversation:
             except RaygridError as error:
                 # Silence is counted by the group's clock; here only keep asking.
                 logger.info("node %s did not answer a poll: %s", self.node_id, error)
+                await asyncio.sleep(PAUSE_S)
+                continue
+            except Exception:
+                logger.exception("polling node %s failed unexpectedly", self.node_id)
                 await asyncio.sleep(PAUSE_S)
                 continue
             wait_s = POLL_S
@@ -117,6 +125,7 @@ class NodeConversation:
             await self._wake.wait()
             self._wake.clear()
             orders, self._orders = self._orders, []
+            self._sending = orders
             stops, self._stops = self._stops, []
             try:
                 # Orders go first: a stop may be for one of them.
@@ -143,3 +152,4 @@ class NodeConversation:
             self._happened(HandOverEnded(self.node_id, attempts, arrived=False))
         else:
             self._happened(HandOverEnded(self.node_id, attempts, arrived=True))
+        self._sending = []

@@ -123,7 +123,7 @@ class Runner:
         running = Running(
             attempt=attempt,
             started=time.monotonic(),
-            timeout_s=spec.timeout_s or pricer.timeout_s,
+            timeout_s=min(spec.timeout_s or pricer.timeout_s, pricer.timeout_s),
             memory=pricer.memory,
             output=pricer.output,
             paths=(directory.path, directory.stdout, directory.stderr),

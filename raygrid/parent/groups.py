@@ -73,13 +73,16 @@ class Groups:
 
     # --- what the service asks ----------------------------------------------------------------------------------
 
-    def capacities(self) -> list[GroupCapacity]:
-        """The load of every group whose leader has been heard lately, with what was sent since."""
+    def capacities(self, *, silent_too: bool = False) -> list[GroupCapacity]:
+        """The load of every group whose leader has been heard lately, with what was sent since.
+
+        With `silent_too`, also of those whose leader has been silent for a while.
+        """
         now = time.monotonic()
         return [
             replace(known.capacity, queued=known.capacity.queued + known.sent)
             for known in self._known.values()
-            if known.capacity is not None and now - known.heard_at < SILENT_S
+            if known.capacity is not None and (silent_too or now - known.heard_at < SILENT_S)
         ]
 
     def choose(self, affinity: str | None, site: str | None, count: int = 1) -> str:
@@ -89,7 +92,8 @@ class Groups:
             UnavailableError: no group has a leader that answers.
             BusyError: every group's queue is full.
         """
-        candidates = self.capacities()
+        # A silent leader is no reason to refuse a job: the store keeps it, and the next leader finds it.
+        candidates = self.capacities() or self.capacities(silent_too=True)
         if not candidates:
             raise UnavailableError("no group can take the job now: no leader answers yet; try again", retry_after_s=2.0)
         room = [group for group in candidates if group.queued + count <= self._max_queued]

@@ -25,6 +25,7 @@ class _Row:
     job: Job
     seq: int
     inline: bytes | None
+    failures: int = 0
 
 
 @dataclass(slots=True)
@@ -105,6 +106,7 @@ class MemoryStore:
         for update in updates:
             row = self._rows.get(update.job_id)
             if row is not None and row.job.group_id == group_id and not row.job.state.is_terminal:
+                row.failures = update.failures
                 self._change(_updated(row.job, update, self._next_revision()))
 
     async def queued(self, group_id: str, limit: int) -> list[QueuedJob]:
@@ -322,4 +324,5 @@ def _held(row: _Row) -> QueuedJob:
         node_id=job.node_id,
         running=job.state is JobState.RUNNING,
         cancel_requested=job.cancel_requested,
+        failures=row.failures,
     )

@@ -40,6 +40,7 @@ def new_row(job: NewJob, revision: int, now: datetime) -> dict[str, Any]:
         "input_digest": spec.input.digest,
         "inline": spec.inline,
         "attempts": 0,
+        "failures": 0,
         "submitted_at": now,
     }
 
@@ -62,6 +63,7 @@ def update_values(update: JobUpdate, revision: int) -> dict[str, Any]:
         "the_job": update.job_id,
         "new_state": update.state.value,
         "new_attempts": update.attempts,
+        "new_failures": update.failures,
         "new_node_id": update.node_id,
         "new_reason": update.reason,
         "new_message": storable_text(update.message),
@@ -139,4 +141,5 @@ def queued_job(row: Mapping[Any, Any]) -> QueuedJob:
         node_id=row["node_id"],
         running=row["state"] == JobState.RUNNING.value,
         cancel_requested=row["cancel_requested"],
+        failures=row["failures"],
     )

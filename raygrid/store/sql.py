@@ -9,8 +9,8 @@ from __future__ import annotations
 import asyncio
 import sqlite3
 import time
-from collections.abc import AsyncIterator, Iterable, Sequence
-from contextlib import asynccontextmanager, closing
+from collections.abc import AsyncIterator, Iterable, Iterator, Sequence
+from contextlib import asynccontextmanager, closing, contextmanager
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -18,10 +18,11 @@ from typing import Any
 from sqlalchemy import Integer, Select, and_, bindparam, case, event, func, or_, select, update
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.engine import make_url
+from sqlalchemy.exc import DBAPIError, InterfaceError, OperationalError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
 
 from raygrid.core.lease import Lease, next_lease
-from raygrid.errors import StaleTermError
+from raygrid.errors import StaleTermError, UnavailableError
 from raygrid.models import Job, JobState, JobUpdate, NewJob, QueuedJob, SharedData
 from raygrid.store import rows
 from raygrid.store.migrate import migrate
@@ -42,6 +43,7 @@ _RECORD = (
     .values(
         state=bindparam("new_state"),
         attempts=case((jobs.c.attempts > _ATTEMPTS, jobs.c.attempts), else_=_ATTEMPTS),
+        failures=bindparam("new_failures"),
         node_id=bindparam("new_node_id"),
         reason=bindparam("new_reason"),
         message=bindparam("new_message"),
@@ -114,14 +116,16 @@ class SqlStore:
     @asynccontextmanager
     async def _read(self) -> AsyncIterator[AsyncConnection]:
         assert self._reads is not None, "the store is not open"
-        async with self._reads.connect() as connection:
-            yield connection
+        with _as_unavailable():
+            async with self._reads.connect() as connection:
+                yield connection
 
     @asynccontextmanager
     async def _write(self) -> AsyncIterator[AsyncConnection]:
         assert self._writes is not None, "the store is not open"
-        async with self._one_writer, self._writes.begin() as connection:
-            yield connection
+        with _as_unavailable():
+            async with self._one_writer, self._writes.begin() as connection:
+                yield connection
 
     async def _next_revisions(self, connection: AsyncConnection, count: int) -> int:
         """Reserve `count` revisions; gives the first. Holds the row's lock until the transaction ends."""
@@ -447,6 +451,16 @@ def _prepare_file(path: Path) -> None:
                 time.sleep(0.01)
             else:
                 return
+
+
+@contextmanager
+def _as_unavailable() -> Iterator[None]:
+    """Tell a database that is away, locked or full from a mistake of ours: trying again later is safe."""
+    try:
+        yield
+    except (OperationalError, InterfaceError, OSError) as error:
+        cause = error.orig if isinstance(error, DBAPIError) else error
+        raise UnavailableError(f"the job store cannot be used now: {cause}; try again", retry_after_s=2.0) from error
 
 
 def _sqlite_engine(url: str, begin: str) -> AsyncEngine:

@@ -77,6 +77,7 @@ jobs = Table(
     Column("input_digest", String(64), nullable=False),
     Column("inline", LargeBinary),
     Column("attempts", Integer, nullable=False, default=0),
+    Column("failures", Integer, nullable=False, default=0),  # attempts that count towards the limit
     Column("node_id", Text),
     Column("reason", String(32)),
     Column("message", Text),

@@ -724,3 +724,19 @@ async def test_a_purged_job_still_owns_its_id(store: JobStore) -> None:
     assert (same.created, same.conflict, other.conflict) == (False, False, True)
     assert same.existing is not None
     assert same.existing.purged_at is not None
+
+
+# --- what the next leader must know -------------------------------------------------------------------------
+
+
+async def test_the_next_leader_learns_how_many_attempts_count(store: JobStore) -> None:
+    """The failures that count towards a job's limit are kept, apart from the number of attempts."""
+    await store.insert([new("j1"), new("j2")])
+    lease = await lead(store)
+    await store.record("rack-a", lease.term, [replace(running("j1", 3), failures=1)])
+    requeued = JobUpdate("j2", JobState.QUEUED, 2, None, AT, failures=2)
+    await store.record("rack-a", lease.term, [requeued])
+    [held] = await store.running("rack-a")
+    [waiting] = await store.queued("rack-a", 10)
+    assert (held.attempts, held.failures) == (3, 1)
+    assert (waiting.attempts, waiting.failures) == (2, 2)

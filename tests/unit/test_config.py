@@ -294,3 +294,10 @@ def test_a_variable_that_is_not_json_is_refused_without_showing_it(monkeypatch: 
     text = refusal()
     assert "http" in text
     assert SECRET not in text
+
+
+def test_a_mistyped_variable_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A variable with the prefix that sets nothing is an error that names it, not silence."""
+    monkeypatch.setenv("RAYGRID__HTP__PORT", "9000")
+    with pytest.raises(SettingsError, match="RAYGRID__HTP__PORT"):
+        load_settings()

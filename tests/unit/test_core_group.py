@@ -257,8 +257,11 @@ def test_the_window_bounds_what_waits_in_memory() -> None:
     assert not rack.state.wants_more
     rack.join("n1", slots=3)
     assert (rack.state.queued, rack.state.wants_more) == (1, True)
-    rack.submit("e")
+    rack.submit("f")
+    assert "f" not in rack.state, "a younger job must not pass one that waits in the store"
+    rack.tell(JobsArrived((job("e"), job("f")), scanned=True))
     assert "e" in rack.state
+    assert "f" in rack.state
 
 
 def test_a_full_window_takes_what_is_more_urgent_than_its_last() -> None:
@@ -815,7 +818,7 @@ def test_a_new_leader_finds_out_what_was_lost() -> None:
     """An attempt that its node does not know, or whose node never answers, runs again."""
     rack = recovered()
     rack.has["n1"] = []
-    assert rack.poll("n1").states == {"a": QUEUED}
+    assert rack.poll("n1").states == {"a": RUNNING}
     rack = recovered()
     rack.join("n2")
     assert rack.wait(6, alive=["n2"]).started == {"a": "n2"}
@@ -830,6 +833,15 @@ def test_a_running_attempt_is_not_charged_before_it_failed() -> None:
     told = rack.poll("n1")
     assert told.wrote["a"].attempts == 3
     assert told.states == {"a": RUNNING}
+
+
+def test_restarts_of_the_grid_are_not_held_against_a_job() -> None:
+    """An attempt that was lost while the grid was down does not count towards the limit; the count of others stays."""
+    rack = recovered(attempts=3, failures=2)
+    rack.has["n1"] = []
+    rack.where["a"] = ("n1", AttemptId("a", 3))
+    told = rack.poll("n1")
+    assert (told.states, told.wrote["a"].failures) == ({"a": RUNNING}, 2)
 
 
 def test_a_new_leader_goes_on_cancelling() -> None:

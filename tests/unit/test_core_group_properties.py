@@ -71,6 +71,7 @@ class Row:
     spec: JobSpec
     state: JobState = JobState.QUEUED
     attempts: int = 0
+    failures: int = 0
     node_id: str | None = None
     cancel_requested: bool = False
 
@@ -133,11 +134,12 @@ class GroupInAHostileWorld(RuleBasedStateMachine):
         assert update.attempts >= row.attempts or update.state is JobState.CANCELLED
         row.state, row.node_id = update.state, update.node_id
         row.attempts = max(row.attempts, update.attempts)
+        row.failures = update.failures
 
     def unfinished(self, *, running: bool) -> tuple[QueuedJob, ...]:
         state = JobState.RUNNING if running else JobState.QUEUED
         return tuple(
-            QueuedJob(row.spec, row.attempts, row.node_id, running, row.cancel_requested)
+            QueuedJob(row.spec, row.attempts, row.node_id, running, row.cancel_requested, row.failures)
             for row in self.store.values()
             if row.state is state
         )
@@ -156,7 +158,7 @@ class GroupInAHostileWorld(RuleBasedStateMachine):
 
     @rule()
     def scan(self) -> None:
-        self.tell(JobsArrived(self.unfinished(running=False)))
+        self.tell(JobsArrived(self.unfinished(running=False), scanned=True))
 
     @precondition(lambda self: self.store)
     @rule(data=st.data(), told=st.booleans())

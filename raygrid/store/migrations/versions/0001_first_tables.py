@@ -34,6 +34,7 @@ def upgrade() -> None:
         sa.Column("input_digest", sa.String(64), nullable=False),
         sa.Column("inline", sa.LargeBinary),
         sa.Column("attempts", sa.Integer, nullable=False),
+        sa.Column("failures", sa.Integer, nullable=False),
         sa.Column("node_id", sa.Text),
         sa.Column("reason", sa.String(32)),
         sa.Column("message", sa.Text),
