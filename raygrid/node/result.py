@@ -78,8 +78,10 @@ def _write(
             name = name_in_zip(file.name)
             digest, size = _add(archive, name, file)
             listed.append({"name": name, "size": size, "digest": digest})
-        manifest = json.dumps(_manifest(spec, node_id, report, usage, listed), indent=1)
-        _add_bytes(archive, "manifest.json", manifest.encode())
+        manifest = _manifest(spec, node_id, report, usage, listed)
+        # A field a line, for people; `indent` would do that, too, at ten times the cost.
+        lines = ",\n ".join(f"{json.dumps(name)}: {json.dumps(value)}" for name, value in manifest.items())
+        _add_bytes(archive, "manifest.json", f"{{\n {lines}\n}}\n".encode())
 
 
 def _add_bytes(archive: zipfile.ZipFile, name: str, data: bytes) -> None:
