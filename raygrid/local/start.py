@@ -61,15 +61,28 @@ def start_grid(settings: GridSettings, racks: int = 1, nodes: int = 1, timeout_s
 
 
 def _require_port(host: str, port: int) -> None:
+    """Say now what would otherwise stand in a log: that the parents cannot listen where they should."""
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    with socket.socket(family, socket.SOCK_STREAM) as probe:
-        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    why = None
+    with socket.socket(family, socket.SOCK_STREAM) as listener:
+        # As Serve binds: connections of a grid that was killed a moment ago are no obstacle.
+        for option in (socket.SO_REUSEADDR, socket.SO_REUSEPORT):
+            listener.setsockopt(socket.SOL_SOCKET, option, 1)
         try:
-            probe.bind((host, port))
+            listener.bind((host, port))
         except OSError as error:
-            raise SettingsError(
-                f"cannot listen on {host} port {port}: {error.strerror}; choose another with --port or http.port"
-            ) from error
+            why = error.strerror
+    with socket.socket(family, socket.SOCK_STREAM) as caller:
+        caller.settimeout(1.0)
+        if why is None and caller.connect_ex((reachable(host), port)) == 0:
+            why = "somebody else listens there"
+    if why is not None:
+        raise SettingsError(f"cannot listen on {host} port {port}: {why}; choose another with --port or http.port")
+
+
+def reachable(host: str) -> str:
+    """An address at which a listener on `host` answers."""
+    return {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host)  # noqa: S104 - read, not bound
 
 
 def _wait_until_up(process: subprocess.Popen[bytes], settings: GridSettings, log: Path, timeout_s: float) -> GridFile:

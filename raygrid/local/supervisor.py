@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import fcntl
+import hashlib
 import json
 import os
 import pickle
@@ -28,6 +29,7 @@ from typing import Any
 from raygrid.config import GridSettings
 from raygrid.errors import RaygridError, SettingsError
 from raygrid.local.grid_file import GridFile, start_time
+from raygrid.local.start import reachable
 
 OBJECT_STORE_SLACK = 128 * 1024**2
 READY_S = 120.0
@@ -68,8 +70,7 @@ class Supervisor:
     def __init__(self, settings: GridSettings, racks: int, nodes: int) -> None:
         self._settings = settings
         self._places = [node_name(rack, node) for rack in range(racks) for node in range(nodes)]
-        # Ray puts Unix sockets below its directory, and their paths may not be long.
-        self._ray_dir = Path(tempfile.mkdtemp(prefix="raygrid-"))
+        self._ray_dir = _fresh_ray_directory(settings.grid_dir)
         self._nodes: list[subprocess.Popen[bytes]] = []
         self._logs: list[int] = []
         self._grid: GridFile | None = None
@@ -107,7 +108,7 @@ class Supervisor:
         serve_here(self._settings)
         self._say("waiting for leaders and nodes")
         http = self._settings.http
-        host = "127.0.0.1" if http.host in ("0.0.0.0", "::") else http.host  # noqa: S104 - read, not bound
+        host = reachable(http.host)
         url = f"http://{f'[{host}]' if ':' in host else host}:{http.port}"
         key = http.api_keys[0].key.get_secret_value() if http.api_keys else None
         self._wait_ready(url, key)
@@ -215,6 +216,17 @@ class Supervisor:
     @staticmethod
     def _say(what: str) -> None:
         print(time.strftime("%H:%M:%S"), what, flush=True)  # standard output is this process's log
+
+
+def _fresh_ray_directory(grid_dir: Path) -> Path:
+    """A directory for Ray's files, those of earlier lives of this grid removed.
+
+    Ray puts Unix sockets below it, whose paths may not be long: so it does not lie in the grid's own directory.
+    """
+    prefix = f"raygrid-{hashlib.sha256(str(grid_dir).encode()).hexdigest()[:10]}-"
+    for earlier in Path(tempfile.gettempdir()).glob(f"{prefix}*"):
+        shutil.rmtree(earlier, ignore_errors=True)
+    return Path(tempfile.mkdtemp(prefix=prefix))
 
 
 def _die_with_parent() -> None:

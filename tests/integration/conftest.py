@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 
 from raygrid.client import Client
 from raygrid.local import GridFile, start_grid, stop_grid
-from tests.support.ray_grid import descendants, settings_for, until
+from tests.support.ray_grid import alive, descendants, settings_for, until
 
 
 @pytest.fixture(scope="session")
@@ -19,7 +18,7 @@ def ray_grid(tmp_path_factory: pytest.TempPathFactory) -> Iterator[GridFile]:
     processes = descendants(grid.pid)
     yield grid
     stop_grid(grid)
-    until(lambda: not any(Path(f"/proc/{pid}").exists() for pid in processes), within_s=20)
+    until(lambda: not alive(processes), within_s=20)
 
 
 @pytest.fixture

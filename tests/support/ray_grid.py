@@ -7,11 +7,13 @@ import signal
 import socket
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
 from raygrid.config import GridSettings, load_settings
+from raygrid.local.grid_file import start_time
 
+RAYS_OWN = ("ray::DashboardAgent", "ray::RuntimeEnvAgent")
 EXAMPLES = Path(__file__).parents[2] / "examples"
 
 
@@ -67,6 +69,13 @@ def descendants(ancestor: int) -> dict[int, str]:
 def pids_of(supervisor: int, title: str) -> list[int]:
     """The grid's processes whose title begins so, such as `ray::NodeAgentActor`."""
     return sorted(pid for pid, name in descendants(supervisor).items() if name.startswith(title))
+
+
+def alive(pids: Iterable[int]) -> dict[int, str]:
+    """Those of these processes that still live (a zombie does not), with what they are."""
+    found = {pid: Path(f"/proc/{pid}/cmdline").read_text() for pid in pids if start_time(pid) is not None}
+    # Two of Ray's own helpers notice the death of their raylet only after most of a minute.
+    return {pid: title for pid, title in found.items() if not title.startswith(RAYS_OWN)}
 
 
 def kill_hard(pid: int) -> None:

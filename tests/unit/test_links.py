@@ -1,0 +1,70 @@
+"""How Ray's view of a cluster becomes groups and nodes, and its errors ours."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+import pytest
+
+from raygrid.errors import BusyError, StaleTermError, UnavailableError
+from raygrid.links import CALL_TIMEOUT_S, ActorLink, groups_of, node_names
+
+
+def ray_node(node_id: str, name: str, **resources: float) -> dict[str, Any]:
+    return {"NodeID": node_id, "NodeName": name, "Resources": {"CPU": 2.0, **resources}}
+
+
+def test_groups_are_the_resources_with_the_prefix() -> None:
+    """Every resource with the prefix that some node carries is a group, once."""
+    nodes = [
+        ray_node("1", "a1", **{"rack-a": 1}),
+        ray_node("2", "a2", **{"rack-a": 1}),
+        ray_node("3", "b1", **{"rack-b": 1}),
+        ray_node("4", "head"),
+    ]
+    assert groups_of(nodes, "rack-") == ["rack-a", "rack-b"]
+
+
+def test_nodes_of_one_name_are_told_apart() -> None:
+    """Two nodes with the same name get different names, always the same ones."""
+    nodes = [ray_node("bbbbbbbbb", "host"), ray_node("aaaaaaaaa", "host"), ray_node("c", "10.0.0.1:99")]
+    names = node_names(nodes)
+    assert names == {"host": "aaaaaaaaa", "host-bbbbbb": "bbbbbbbbb", "10.0.0.1_99": "c"}
+    assert node_names(nodes[::-1]) == names
+
+
+async def answer(value: object) -> object:
+    if isinstance(value, BaseException):
+        raise value
+    return value
+
+
+async def test_a_call_that_does_not_answer_is_unavailable() -> None:
+    """A call without an answer in time is an error that says so, and is not waited for any longer."""
+    link = ActorLink("node a1", None)
+    never: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+    with pytest.raises(UnavailableError, match=r"node a1 did not answer within 0\.01 s"):
+        await link._ask(never, timeout_s=0.01)
+    assert not link.is_dead
+    assert CALL_TIMEOUT_S < 10
+
+
+async def test_an_actors_own_error_comes_through() -> None:
+    """An error that the callee raised on purpose reaches the caller as it was."""
+    import ray.exceptions
+
+    link = ActorLink("node a1", None)
+    wrapped = ray.exceptions.RayTaskError("start", "traceback", StaleTermError("term 1 is over"))
+    with pytest.raises(StaleTermError, match="term 1 is over"):
+        await link._ask(answer(wrapped))
+
+
+async def test_a_dead_actor_is_remembered_as_dead() -> None:
+    """After Ray says that an actor is dead, its link says so, and whoever keeps links makes another."""
+    import ray.exceptions
+
+    link = ActorLink("node a1", None)
+    with pytest.raises(BusyError):
+        await link._ask(answer(ray.exceptions.ActorDiedError()))
+    assert link.is_dead
