@@ -21,7 +21,7 @@ from raygrid.node.runner import Finished
 PACK_LIMIT = 8 * 1024**2
 # While attempts wait for a slot, results gather this long: nothing idles meanwhile, and every store, flush, report
 # and commit on their way is shared by more of them.
-GATHER_S = 0.03
+GATHER_S = 0.1
 TRIES = 4
 
 
