@@ -8,11 +8,11 @@ the commands out and brings back what came of them as further events.
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
-from heapq import heappop, heappush
 
+from raygrid.core.backlog import Backlog
+from raygrid.core.collector import Collector
 from raygrid.core.events import (
     AttemptOrder,
     CancelRequested,
@@ -23,15 +23,12 @@ from raygrid.core.events import (
     NodeDraining,
     NodeLost,
     NodeReported,
-    StartAttempts,
-    StopAttempts,
     Tick,
-    WriteUpdates,
 )
 from raygrid.core.lifecycle import failure_reason, final_state
 from raygrid.core.placement import POLICIES, NodeRecord, with_room
-from raygrid.core.retry import RetryPolicy, exhausted_reason
-from raygrid.core.waiting import WaitingLine
+from raygrid.core.policy import GroupPolicy
+from raygrid.core.retry import exhausted_reason
 from raygrid.models import (
     INFRASTRUCTURE_OUTCOMES,
     AttemptId,
@@ -49,21 +46,6 @@ from raygrid.models import (
 PENDING = float("inf")
 REMEMBERED_ENDS = 50_000
 STOP_AGAIN_S = 1.0  # a cancelled attempt that a node still has after this long is stopped once more
-
-
-@dataclass(frozen=True, slots=True)
-class GroupPolicy:
-    """The settings that a group decides by; see `Placement` and `Group` in the settings for their meaning."""
-
-    quota: int | None = None
-    placement: str = "least_loaded"
-    weights: Mapping[str, float] = field(default_factory=dict)
-    prefetch: int = 1
-    probation_after: int = 3
-    probation_s: float = 15.0
-    node_timeout_s: float = 5.0
-    window: int = 8_192
-    retry: RetryPolicy = field(default_factory=RetryPolicy)
 
 
 @dataclass(slots=True)
@@ -98,12 +80,9 @@ class GroupState:
         self.policy = policy
         self.nodes: dict[str, NodeRecord] = {}
         self._jobs: dict[str, _Entry] = {}
-        self._line = WaitingLine()
-        self._later: list[tuple[float, str]] = []  # jobs that wait before they are tried again, soonest first
-        self._due: dict[str, float] = {}  # when each is due; what `_later` holds beyond this is out of date
+        self._backlog = Backlog(policy.window)
         self._draining: set[str] = set()  # outlives a node's record, so that a restarted agent gets no work
         self._ended: OrderedDict[str, None] = OrderedDict()  # late word of these must not revive them
-        self._refused: int | None = None  # most urgent priority that the window had no place for
         self._choose = POLICIES[policy.placement]
 
     # --- what others may ask ------------------------------------------------------------------------------------
@@ -114,7 +93,7 @@ class GroupState:
     @property
     def queued(self) -> int:
         """Jobs in memory that have no node."""
-        return len(self._line) + len(self._due)
+        return len(self._backlog)
 
     @property
     def wants_more(self) -> bool:
@@ -149,11 +128,11 @@ class GroupState:
 
     def handle(self, event: Event, now: float) -> list[Command]:
         """Take one event at `now` (seconds since the epoch, never falling) and return what to do."""
-        out = _Commands(now)
+        out = Collector(now)
         match event:
             case JobsArrived(jobs, scanned):
                 if scanned:
-                    self._refused = None
+                    self._backlog.scanned()
                 for job in jobs:
                     self._arrived(job, out)
             case CancelRequested(job_ids):
@@ -176,15 +155,12 @@ class GroupState:
 
     # --- jobs ---------------------------------------------------------------------------------------------------
 
-    def _arrived(self, job: QueuedJob, out: _Commands) -> None:
+    def _arrived(self, job: QueuedJob, out: Collector) -> None:
         job_id = job.spec.job_id
         if job_id in self._jobs or job_id in self._ended:
             return
-        if not job.running and not self._has_place_for(job.spec.priority):
-            # The store keeps it; a scan brings it back when there is room. Until then none that is not more urgent may
-            # pass it, or a steady stream of new jobs would.
-            self._refused = max(job.spec.priority, self._refused if self._refused is not None else job.spec.priority)
-            return
+        if not job.running and not self._backlog.admits(job.spec.priority):
+            return  # the store keeps it; a scan brings it back when there is room
         entry = _Entry(job.spec, attempts=job.attempts, charged=job.failures, cancelled=job.cancel_requested)
         self._jobs[job_id] = entry
         if job.running and job.node_id is not None:
@@ -198,17 +174,9 @@ class GroupState:
         elif entry.cancelled:
             self._end(entry, JobState.CANCELLED, out, reason="cancelled", message="cancelled before it started")
         else:
-            self._line.add(job_id, job.spec.priority)
+            self._backlog.add(job_id, job.spec.priority)
 
-    def _has_place_for(self, priority: int) -> bool:
-        if self._refused is not None and priority <= self._refused:
-            return False
-        if self.queued < self.policy.window:
-            return True
-        lowest = self._line.lowest_priority
-        return lowest is not None and priority > lowest
-
-    def _cancel(self, job_id: str, out: _Commands) -> None:
+    def _cancel(self, job_id: str, out: Collector) -> None:
         entry = self._jobs.get(job_id)
         if entry is None:
             if job_id not in self._ended:
@@ -233,7 +201,7 @@ class GroupState:
         else:
             self._end(entry, JobState.CANCELLED, out, reason="cancelled", message="cancelled while it waited")
 
-    def _stop(self, entry: _Entry, out: _Commands) -> None:
+    def _stop(self, entry: _Entry, out: Collector) -> None:
         if entry.node_id is not None:
             entry.stop_sent_at = out.now
             out.stop(entry.node_id, entry.current)
@@ -242,7 +210,7 @@ class GroupState:
         self,
         entry: _Entry,
         state: JobState,
-        out: _Commands,
+        out: Collector,
         *,
         reason: str | None = None,
         report: AttemptReport | None = None,
@@ -250,8 +218,7 @@ class GroupState:
         node_id: str | None = None,
     ) -> None:
         job_id = entry.spec.job_id
-        self._line.remove(job_id)
-        self._due.pop(job_id, None)
+        self._backlog.remove(job_id)
         del self._jobs[job_id]
         self._remember_end(job_id)
         out.update(JobUpdate(job_id, state, entry.attempts, node_id, out.at, reason, report, message, entry.charged))
@@ -263,7 +230,7 @@ class GroupState:
 
     # --- attempts -----------------------------------------------------------------------------------------------
 
-    def _attempt_ended(self, node: NodeRecord | None, report: AttemptReport, node_id: str, out: _Commands) -> None:
+    def _attempt_ended(self, node: NodeRecord | None, report: AttemptReport, node_id: str, out: Collector) -> None:
         if node is not None:
             node.held.pop(report.attempt, None)
             node.uncertain.discard(report.attempt)
@@ -300,7 +267,7 @@ class GroupState:
             node_id=node_id,
         )
 
-    def _learn(self, node: NodeRecord, report: AttemptReport, out: _Commands) -> None:
+    def _learn(self, node: NodeRecord, report: AttemptReport, out: Collector) -> None:
         entry = self._jobs.get(report.attempt.job_id)
         pricer = entry.spec.pricer if entry else ""
         policy = self.policy
@@ -313,7 +280,7 @@ class GroupState:
             if report.started_at is not None and report.ended_at is not None:
                 node.saw_duration((report.ended_at - report.started_at).total_seconds())
 
-    def _try_again(self, entry: _Entry, report: AttemptReport, node_id: str, out: _Commands) -> None:
+    def _try_again(self, entry: _Entry, report: AttemptReport, node_id: str, out: Collector) -> None:
         """An attempt failed for the grid's reasons: run it elsewhere, unless it has had its attempts."""
         if entry.unconfirmed and report.outcome is Outcome.LOST:
             # The grid was restarted, or leader and node went together: nothing says that the job had a part in it.
@@ -330,7 +297,7 @@ class GroupState:
             return
         self._requeue(entry, out, charge=True)
 
-    def _requeue(self, entry: _Entry, out: _Commands, *, charge: bool) -> None:
+    def _requeue(self, entry: _Entry, out: Collector, *, charge: bool) -> None:
         """Put a job back in line whose attempt came to nothing, unless it is cancelled or has gone round too often."""
         if entry.cancelled:
             state, why, message = JobState.CANCELLED, "cancelled", "cancelled"
@@ -342,7 +309,7 @@ class GroupState:
             return
         self._end(entry, state, out, reason=why, message=message, node_id=entry.node_id)
 
-    def _wait_again(self, entry: _Entry, out: _Commands, *, charge: bool) -> None:
+    def _wait_again(self, entry: _Entry, out: Collector, *, charge: bool) -> None:
         entry.node_id = None
         entry.unconfirmed = False
         job_id = entry.spec.job_id
@@ -350,12 +317,11 @@ class GroupState:
         others = any(node.node_id not in entry.failed_on and node.healthy for node in self.nodes.values())
         delay = 0.0 if others or not charge else self.policy.retry.delay_s(entry.charged)
         if delay:
-            self._due[job_id] = out.now + delay
-            heappush(self._later, (out.now + delay, job_id))
+            self._backlog.add_later(job_id, entry.spec.priority, out.now + delay)
         else:
-            self._line.add(job_id, entry.spec.priority, first=True)
+            self._backlog.add(job_id, entry.spec.priority, first=True)
 
-    def _release(self, entry: _Entry, out: _Commands, *, stop: bool) -> None:
+    def _release(self, entry: _Entry, out: Collector, *, stop: bool) -> None:
         """Take a job's current attempt off the books of its node."""
         if entry.node_id is None:
             return
@@ -370,7 +336,7 @@ class GroupState:
     # --- nodes --------------------------------------------------------------------------------------------------
 
     def _node_reported(
-        self, state: NodeState, reports: Iterable[AttemptReport], asked_at: float, out: _Commands
+        self, state: NodeState, reports: Iterable[AttemptReport], asked_at: float, out: Collector
     ) -> None:
         node = self.nodes.get(state.node_id)
         if node is not None and node.incarnation not in ("", state.incarnation):
@@ -384,13 +350,13 @@ class GroupState:
             self._attempt_ended(node, report, state.node_id, out)
         self._reconcile(node, state, asked_at, out)
 
-    def _new_node(self, node_id: str, incarnation: str, slots: int, out: _Commands) -> NodeRecord:
+    def _new_node(self, node_id: str, incarnation: str, slots: int, out: Collector) -> NodeRecord:
         node = self.nodes[node_id] = NodeRecord(node_id, incarnation, slots, last_seen=out.now)
         node.weight = self.policy.weights.get(node_id, 1.0)
         node.draining = node_id in self._draining
         return node
 
-    def _reconcile(self, node: NodeRecord, state: NodeState, asked_at: float, out: _Commands) -> None:
+    def _reconcile(self, node: NodeRecord, state: NodeState, asked_at: float, out: Collector) -> None:
         """Hold what is believed of a node against what it says it has."""
         has = dict.fromkeys(state.running)
         missing = [attempt for attempt, since in node.held.items() if attempt not in has and since < asked_at]
@@ -417,12 +383,11 @@ class GroupState:
             if entry is not None and entry.cancelled and out.now - entry.stop_sent_at > STOP_AGAIN_S:
                 self._stop(entry, out)  # the first may have been lost, or have overtaken the hand-over
 
-    def _adopt(self, node: NodeRecord, attempt: AttemptId, out: _Commands) -> None:
+    def _adopt(self, node: NodeRecord, attempt: AttemptId, out: Collector) -> None:
         """A node has an attempt that this leader did not hand over: keep it if its job has no other."""
         entry = self._jobs.get(attempt.job_id)
         if entry is not None and entry.node_id is None and attempt.number >= entry.attempts:
-            self._line.remove(attempt.job_id)
-            self._due.pop(attempt.job_id, None)
+            self._backlog.remove(attempt.job_id)
             entry.attempts, entry.node_id = attempt.number, node.node_id
             node.held[attempt] = out.now
             out.update(self._running(entry, out))
@@ -431,7 +396,7 @@ class GroupState:
         if entry is not None or attempt.job_id in self._ended:
             out.stop(node.node_id, attempt)
 
-    def _hand_over_ended(self, node_id: str, attempts: Iterable[AttemptId], arrived: bool, out: _Commands) -> None:
+    def _hand_over_ended(self, node_id: str, attempts: Iterable[AttemptId], arrived: bool, out: Collector) -> None:
         node = self.nodes.get(node_id)
         if node is None:
             return
@@ -441,7 +406,7 @@ class GroupState:
                 if not arrived:
                     node.uncertain.add(attempt)
 
-    def _lose_node(self, node_id: str, why: str, out: _Commands) -> None:
+    def _lose_node(self, node_id: str, why: str, out: Collector) -> None:
         node = self.nodes.pop(node_id, None)
         if node is None:
             return
@@ -460,28 +425,24 @@ class GroupState:
 
     # --- time and placement -------------------------------------------------------------------------------------
 
-    def _tick(self, out: _Commands) -> None:
-        while self._later and self._later[0][0] <= out.now:
-            due, job_id = heappop(self._later)
-            if self._due.get(job_id) == due:
-                del self._due[job_id]
-                self._line.add(job_id, self._jobs[job_id].spec.priority, first=True)
+    def _tick(self, out: Collector) -> None:
+        self._backlog.ripen(out.now)
         silent = [n.node_id for n in self.nodes.values() if out.now - n.last_seen > self.policy.node_timeout_s]
         for node_id in silent:
             self._lose_node(node_id, f"silent for more than {self.policy.node_timeout_s:g} s", out)
 
-    def _place(self, out: _Commands) -> None:
+    def _place(self, out: Collector) -> None:
         """Hand waiting jobs to nodes while there is room, most urgent first."""
-        if not self._line:
+        if not self._backlog.ready:
             return
-        factor, left = self.policy.prefetch, len(self._line)
+        factor, left = self.policy.prefetch, self._backlog.ready
         if self.policy.quota is not None:
             factor = 0  # what waits on a node could start unseen, beyond the quota
             left = self.policy.quota - sum(node.used for node in self.nodes.values())
         nodes = with_room(self.nodes.values(), out.now, factor)
         aside: list[_Entry] = []
-        while nodes and left > 0 and self._line and len(aside) < 64:
-            entry = self._jobs[self._line.pop()]
+        while nodes and left > 0 and self._backlog.ready and len(aside) < 64:
+            entry = self._jobs[self._backlog.pop()]
             node = self._pick(nodes, entry, out.now)
             if node is None:
                 aside.append(entry)
@@ -491,7 +452,7 @@ class GroupState:
             if node.room(out.now, factor) == 0:
                 nodes.remove(node)
         for entry in reversed(aside):
-            self._line.add(entry.spec.job_id, entry.spec.priority, first=True)
+            self._backlog.add(entry.spec.job_id, entry.spec.priority, first=True)
 
     def _pick(self, nodes: list[NodeRecord], entry: _Entry, now: float) -> NodeRecord | None:
         """A node with room, one on which the job has not failed where there is any; None: better to wait for it."""
@@ -507,7 +468,7 @@ class GroupState:
         )
         return None if waiting_helps else self._choose(nodes)
 
-    def _start(self, entry: _Entry, node: NodeRecord, out: _Commands) -> None:
+    def _start(self, entry: _Entry, node: NodeRecord, out: Collector) -> None:
         entry.attempts += 1
         entry.node_id = node.node_id
         node.held[entry.current] = PENDING
@@ -515,35 +476,6 @@ class GroupState:
         out.update(self._running(entry, out))
 
     @staticmethod
-    def _running(entry: _Entry, out: _Commands) -> JobUpdate:
+    def _running(entry: _Entry, out: Collector) -> JobUpdate:
         job_id = entry.spec.job_id
         return JobUpdate(job_id, JobState.RUNNING, entry.attempts, entry.node_id, out.at, failures=entry.charged)
-
-
-class _Commands:
-    """Collects commands, joined by kind and node; only a job's latest update is kept."""
-
-    def __init__(self, now: float) -> None:
-        self.now = now
-        self.at = datetime.fromtimestamp(now, UTC)
-        self._starts: dict[str, list[AttemptOrder]] = {}
-        self._stops: dict[str, list[AttemptId]] = {}
-        self._updates: dict[str, JobUpdate] = {}
-
-    def start(self, node_id: str, order: AttemptOrder) -> None:
-        self._starts.setdefault(node_id, []).append(order)
-
-    def stop(self, node_id: str, attempt: AttemptId) -> None:
-        self._stops.setdefault(node_id, []).append(attempt)
-
-    def update(self, update: JobUpdate) -> None:
-        self._updates[update.job_id] = update
-
-    def commands(self) -> list[Command]:
-        """Writes first, so that they are under way before anything starts."""
-        out: list[Command] = []
-        if self._updates:
-            out.append(WriteUpdates(tuple(self._updates.values())))
-        out += [StopAttempts(node_id, tuple(ids)) for node_id, ids in self._stops.items()]
-        out += [StartAttempts(node_id, tuple(orders)) for node_id, orders in self._starts.items()]
-        return out

@@ -7,8 +7,9 @@ from collections.abc import Callable, Sequence
 from uuid import uuid4
 
 from raygrid.config import GridSettings
-from raygrid.core.group import GroupPolicy, GroupState
+from raygrid.core.group import GroupState
 from raygrid.core.lease import Lease
+from raygrid.core.policy import GroupPolicy
 from raygrid.core.retry import RetryPolicy
 from raygrid.leader.dispatch import Leader
 from raygrid.leader.election import Candidate

@@ -24,7 +24,8 @@ from raygrid.core.events import (
     Tick,
     WriteUpdates,
 )
-from raygrid.core.group import GroupPolicy, GroupState
+from raygrid.core.group import GroupState
+from raygrid.core.policy import GroupPolicy
 from raygrid.core.retry import RetryPolicy
 from raygrid.models import (
     AttemptId,

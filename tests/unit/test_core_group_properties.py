@@ -28,8 +28,9 @@ from raygrid.core.events import (
     Tick,
     WriteUpdates,
 )
-from raygrid.core.group import GroupPolicy, GroupState
+from raygrid.core.group import GroupState
 from raygrid.core.lifecycle import is_legal
+from raygrid.core.policy import GroupPolicy
 from raygrid.core.retry import RetryPolicy
 from raygrid.models import (
     AttemptId,
@@ -282,11 +283,8 @@ class GroupInAHostileWorld(RuleBasedStateMachine):
             return
         state = self.state
         places: dict[str, list[str]] = {job_id: [] for job_id in state._jobs}
-        for job_id in state._line:
-            places[job_id].append("line")
-        for job_id, due in state._due.items():
-            places[job_id].append("later")
-            assert (due, job_id) in state._later
+        for job_id in state._backlog:
+            places[job_id].append("backlog")
         for node in state.nodes.values():
             for attempt in node.held:
                 entry = state._jobs[attempt.job_id]

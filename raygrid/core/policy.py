@@ -1,0 +1,23 @@
+"""What a group decides by, as plain values."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from raygrid.core.retry import RetryPolicy
+
+
+@dataclass(frozen=True, slots=True)
+class GroupPolicy:
+    """The settings that a group decides by; see `Placement` and `Group` in the settings for their meaning."""
+
+    quota: int | None = None
+    placement: str = "least_loaded"
+    weights: Mapping[str, float] = field(default_factory=dict)
+    prefetch: int = 1
+    probation_after: int = 3
+    probation_s: float = 15.0
+    node_timeout_s: float = 5.0
+    window: int = 8_192
+    retry: RetryPolicy = field(default_factory=RetryPolicy)
