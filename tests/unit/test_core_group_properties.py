@@ -293,7 +293,7 @@ class GroupInAHostileWorld(RuleBasedStateMachine):
             assert node.uncertain <= node.held.keys()
         for job_id, where in places.items():
             assert len(where) == 1, (job_id, where)
-            assert (state._jobs[job_id].node_id is None) == (where[0] in ("line", "later"))
+            assert (state._jobs[job_id].node_id is None) == (where[0] == "backlog")
 
     @invariant()
     def nothing_waits_that_has_ended_or_is_cancelled(self) -> None:
