@@ -239,7 +239,8 @@ class NodeState:
         slots: how many pricers it may run at once.
         healthy: whether it can take work.
         why: when it cannot, the reason for a person.
-        running: attempts it holds: waiting for a slot, running, or being published.
+        running: attempts it holds, those that still wait for a slot last.
+        waiting: how many of them still wait for a slot.
         address: where parents reach its cached results; means nothing to a leader.
     """
 
@@ -247,6 +248,7 @@ class NodeState:
     incarnation: str
     slots: int
     running: tuple[AttemptId, ...] = ()
+    waiting: int = 0
     healthy: bool = True
     why: str | None = None
     address: str = ""

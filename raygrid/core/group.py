@@ -53,7 +53,7 @@ class _Entry:
     """An unfinished job.
 
     `charged` counts the attempts that count towards its limit. `unconfirmed` is a running one of a leader before this
-    one, of which no node has spoken yet.
+    one, of which no node has spoken yet. `recorded` says that the store has been told that the current attempt runs.
     """
 
     spec: JobSpec
@@ -65,6 +65,7 @@ class _Entry:
     cancelled: bool = False
     stop_sent_at: float = 0.0
     unconfirmed: bool = False
+    recorded: bool = False
 
     @property
     def current(self) -> AttemptId:
@@ -94,6 +95,11 @@ class GroupState:
     def queued(self) -> int:
         """Jobs in memory that have no node."""
         return len(self._backlog)
+
+    @property
+    def handed_over(self) -> int:
+        """Jobs that wait on a node; the store still has them as queued."""
+        return sum(not entry.recorded and entry.node_id is not None for entry in self._jobs.values())
 
     @property
     def wants_more(self) -> bool:
@@ -166,7 +172,7 @@ class GroupState:
         if job.running and job.node_id is not None:
             # Found at recovery, its attempt not failed yet: the node will tell, or fall silent and be lost.
             entry.node_id = job.node_id
-            entry.unconfirmed = True
+            entry.unconfirmed = entry.recorded = True
             node = self.nodes.get(job.node_id) or self._new_node(job.node_id, "", 0, out)
             node.held[entry.current] = out.now
             if entry.cancelled:
@@ -373,14 +379,18 @@ class GroupState:
                 self._requeue(entry, out, charge=False)
         node.uncertain -= has.keys()
         node.foreign = 0
-        for attempt in has:
+        started = len(has) - state.waiting
+        for position, attempt in enumerate(has):
             if attempt not in node.held:
                 self._adopt(node, attempt, out)
                 continue
             entry = self._jobs.get(attempt.job_id)
-            if entry is not None:
-                entry.unconfirmed = False
-            if entry is not None and entry.cancelled and out.now - entry.stop_sent_at > STOP_AGAIN_S:
+            if entry is None or entry.current != attempt:
+                continue
+            entry.unconfirmed = False
+            if position < started and not entry.recorded:
+                self._record_running(entry, out)
+            if entry.cancelled and out.now - entry.stop_sent_at > STOP_AGAIN_S:
                 self._stop(entry, out)  # the first may have been lost, or have overtaken the hand-over
 
     def _adopt(self, node: NodeRecord, attempt: AttemptId, out: Collector) -> None:
@@ -390,7 +400,7 @@ class GroupState:
             self._backlog.remove(attempt.job_id)
             entry.attempts, entry.node_id = attempt.number, node.node_id
             node.held[attempt] = out.now
-            out.update(self._running(entry, out))
+            self._record_running(entry, out)
             return
         node.foreign += 1
         if entry is not None or attempt.job_id in self._ended:
@@ -469,13 +479,23 @@ class GroupState:
         return None if waiting_helps else self._choose(nodes)
 
     def _start(self, entry: _Entry, node: NodeRecord, out: Collector) -> None:
+        starts_at_once = node.free > 0
         entry.attempts += 1
         entry.node_id = node.node_id
+        entry.recorded = False
         node.held[entry.current] = PENDING
         out.start(node.node_id, AttemptOrder(entry.current, entry.spec))
-        out.update(self._running(entry, out))
+        if starts_at_once:
+            self._record_running(entry, out)
 
     @staticmethod
-    def _running(entry: _Entry, out: Collector) -> JobUpdate:
+    def _record_running(entry: _Entry, out: Collector) -> None:
+        """Tell the store that the attempt runs. One that still waits on its node is told of when it has a slot.
+
+        Many short jobs are over by then: their start and end are one write.
+        """
+        entry.recorded = True
         job_id = entry.spec.job_id
-        return JobUpdate(job_id, JobState.RUNNING, entry.attempts, entry.node_id, out.at, failures=entry.charged)
+        out.update(
+            JobUpdate(job_id, JobState.RUNNING, entry.attempts, entry.node_id, out.at, failures=entry.charged)
+        )

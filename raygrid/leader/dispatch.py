@@ -28,7 +28,7 @@ from raygrid.core.group import GroupState
 from raygrid.core.lease import Lease
 from raygrid.errors import RaygridError
 from raygrid.leader.news import News
-from raygrid.leader.node_link import NodeConversation
+from raygrid.leader.node_link import POLL_S, NodeConversation
 from raygrid.leader.outbox import Outbox
 from raygrid.models import JobSpec, JobUpdate, QueuedJob
 from raygrid.ports import JobChange, LeaderReply, NodeDirectory
@@ -172,7 +172,7 @@ class Leader:
         if not self._state.wants_more:
             return
         total = await self._store.count_queued(self._lease.group_id)
-        accounted = total <= self._state.queued + len(self._outbox)
+        accounted = total <= self._state.queued + self._state.handed_over + len(self._outbox)
         if accounted and self._clock() - self._read_at < READ_S:
             # Most likely all that the store holds as queued is known here; counting is far cheaper than reading.
             self._beyond = 0
@@ -211,6 +211,7 @@ class Leader:
                 self._outbox.afterwards,
                 self._on_stale,
                 self._clock,
+                min(POLL_S, self._state.policy.node_timeout_s / 4),
             )
             self._nodes[node_id] = conversation
             conversation.open()

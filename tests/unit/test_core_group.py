@@ -237,6 +237,20 @@ def test_nothing_is_handed_over_ahead_under_a_quota() -> None:
     assert len(rack.submit(*(f"j{i}" for i in range(10))).started) == 2
 
 
+def test_what_waits_on_a_node_is_not_running_yet() -> None:
+    """An attempt handed over beyond the slots is recorded as running when it has a slot, and only once."""
+    rack = Rack(prefetch=1)
+    rack.join("n1", slots=1)
+    rack.state.nodes["n1"].saw_duration(0.1)
+    told = rack.submit("a", "b")
+    assert told.started == {"a": "n1", "b": "n1"}
+    assert told.states == {"a": RUNNING}
+    assert rack.state.handed_over == 1
+    assert rack.poll("n1", waiting=1).states == {}
+    assert rack.poll("n1", waiting=0).states == {"b": RUNNING}
+    assert rack.poll("n1", waiting=0).states == {}
+
+
 def test_short_jobs_are_handed_over_ahead() -> None:
     """Once attempts are known to be short, a node gets some beyond its slots, within the limit."""
     rack = Rack(prefetch=1)

@@ -173,7 +173,7 @@ class GroupInAHostileWorld(RuleBasedStateMachine):
     def poll(self, name: str, healthy: bool) -> None:
         self.now += 0.01
         node = self.nodes[name]
-        said = NodeState(name, f"life-{node.life}", node.slots, tuple(node.has), healthy)
+        said = NodeState(name, f"life-{node.life}", node.slots, tuple(node.has), healthy=healthy)
         node.reply = NodeReported(said, tuple(node.reports), asked_at=self.now)
 
     @rule(name=st.sampled_from(NODES), arrives=st.booleans(), acknowledged=st.booleans())
