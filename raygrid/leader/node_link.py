@@ -28,6 +28,7 @@ class NodeConversation:
         settle: `settle(action)` runs `action` once everything decided so far is committed.
         stale: called when the node follows a newer term.
         clock: seconds since the epoch, never falling.
+        poll_s: longest time that a poll waits at an idle node; well below the silence after which a node is lost.
     """
 
     def __init__(
@@ -39,6 +40,7 @@ class NodeConversation:
         settle: Callable[[Callable[[], None]], None],
         stale: Callable[[], None],
         clock: Callable[[], float],
+        poll_s: float = POLL_S,
     ) -> None:
         self.node_id = node_id
         self.link = link
@@ -47,6 +49,7 @@ class NodeConversation:
         self._settle = settle
         self._stale = stale
         self._clock = clock
+        self._poll_s = poll_s
         self._orders: list[AttemptOrder] = []
         self._sending: list[AttemptOrder] = []
         self._stops: list[AttemptId] = []
@@ -100,7 +103,7 @@ class NodeConversation:
                 logger.exception("polling node %s failed unexpectedly", self.node_id)
                 await asyncio.sleep(PAUSE_S)
                 continue
-            wait_s = POLL_S
+            wait_s = self._poll_s
             if reply.state.incarnation != self._incarnation:
                 self._incarnation = reply.state.incarnation
                 if self._after:

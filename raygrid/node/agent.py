@@ -11,6 +11,7 @@ import contextlib
 import os
 import subprocess
 import threading
+import time
 from collections import OrderedDict, deque
 from collections.abc import Sequence
 from dataclasses import replace
@@ -36,6 +37,7 @@ from raygrid.ports import NodeReply
 MOST_WAITING = 4_096
 REMEMBERED = 10_000
 DISK_RESERVE = 64 * 1024**2
+CLOSE_S = 10.0
 
 
 class NodeAgent:
@@ -78,6 +80,7 @@ class NodeAgent:
         self._work = threading.Condition(self._lock)
         self._waiting: OrderedDict[AttemptId, AttemptOrder] = OrderedDict()
         self._held: dict[str, list[AttemptId]] = {}  # by job: the attempt that runs, then those that share its end
+        self._wanted: dict[str, list[AttemptId]] = {}  # by job: of those, the ones not stopped, once one was
         self._reports: deque[tuple[int, AttemptReport]] = deque()
         self._recent: OrderedDict[str, AttemptReport] = OrderedDict()
         self._last = 0
@@ -114,10 +117,12 @@ class NodeAgent:
             self._closing = True
             self._waiting.clear()
             self._work.notify_all()
-        for running in self._watchdog.all():
-            running.stop(Outcome.CANCELLED, "the node agent is stopping", 0)
-        for thread in self._threads:
-            thread.join(timeout=10)
+        until = time.monotonic() + CLOSE_S
+        while any(thread.is_alive() for thread in self._threads) and time.monotonic() < until:
+            for running in self._watchdog.all():  # again and again: one may just be about to spawn its pricer
+                running.stop(Outcome.CANCELLED, "the node agent is stopping", 0)
+            for thread in self._threads:
+                thread.join(timeout=0.05)
         self._publisher.close()
         self._watchdog.close()
         if self._reaper is not None and self._reaper.stdin is not None:
@@ -153,6 +158,8 @@ class NodeAgent:
                     # gets the answer.
                     if attempt not in known:
                         known.append(attempt)
+                        if (wanted := self._wanted.get(attempt.job_id)) is not None:
+                            wanted.append(attempt)
                 elif (recent := self._recent.get(attempt.job_id)) is not None:
                     answered.append(replace(recent, attempt=attempt))
                 elif len(self._waiting) >= MOST_WAITING:
@@ -166,11 +173,24 @@ class NodeAgent:
 
     def stop(self, term: int, attempts: Sequence[AttemptId]) -> None:
         """Kill attempts; see `NodeLink.stop`."""
+        gone: list[AttemptId] = []
+        runs: list[AttemptId] = []
         with self._work:
             self._accept_term(term)
-            gone = [attempt for attempt in attempts if self._waiting.pop(attempt, None) is not None]
+            for attempt in attempts:
+                known = self._held.get(attempt.job_id, [])
+                wanted = self._wanted.get(attempt.job_id, known)
+                if attempt not in wanted:
+                    continue
+                if len(wanted) > 1:
+                    # Another attempt of the job shares the run and still wants its end.
+                    self._wanted[attempt.job_id] = [each for each in wanted if each != attempt]
+                elif self._waiting.pop(known[0], None) is not None:
+                    gone.append(known[0])
+                else:
+                    runs.append(known[0])
         self._deliver([AttemptReport(attempt, Outcome.CANCELLED, message="cancelled") for attempt in gone])
-        for attempt in attempts:
+        for attempt in runs:
             running = self._watchdog.find(attempt)
             if running is not None:
                 running.stop(Outcome.CANCELLED, "cancelled", self._settings.kill_grace_s)
@@ -202,9 +222,12 @@ class NodeAgent:
         self._term = term
 
     def _state(self) -> NodeState:
-        running = tuple(attempt for attempts in self._held.values() for attempt in attempts)
+        started = [attempts for attempts in self._held.values() if attempts[0] not in self._waiting]
+        waiting = [attempts for attempts in self._held.values() if attempts[0] in self._waiting]
+        running = tuple(attempt for attempts in (*started, *waiting) for attempt in attempts)
+        behind = sum(map(len, waiting))
         why = self._why_unhealthy
-        return NodeState(self.node_id, self.incarnation, self.slots, running, why is None, why, self._address)
+        return NodeState(self.node_id, self.incarnation, self.slots, running, behind, why is None, why, self._address)
 
     # --- ends of attempts ---------------------------------------------------------------------------------------
 
@@ -214,6 +237,7 @@ class NodeAgent:
             for report in reports:
                 self._remember(report)
                 same_end = self._held.pop(report.attempt.job_id, [report.attempt])
+                self._wanted.pop(report.attempt.job_id, None)
                 self._append([replace(report, attempt=attempt) for attempt in same_end])
 
     def _append(self, reports: Sequence[AttemptReport]) -> None:

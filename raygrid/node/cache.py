@@ -6,11 +6,14 @@ pack is kept is the shelf's affair: the Ray object store in the grid, this proce
 
 from __future__ import annotations
 
+import logging
 import threading
 from collections import OrderedDict
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol
+
+logger = logging.getLogger(__name__)
 
 
 class Shelf(Protocol):
@@ -59,7 +62,11 @@ class ResultCache:
         """Keep a pack: its blob key, its bytes, and for each job its id, offset and size."""
         if len(data) > self._limit:
             return
-        handle = self._shelf.put(data)
+        try:
+            handle = self._shelf.put(data)
+        except Exception:  # a full shelf, say: Ray's errors have no common base with others
+            logger.warning("a pack of %d results is not cached", len(parts), exc_info=True)
+            return
         with self._lock:
             self._packs[key] = _Pack(handle, len(data), tuple(job_id for job_id, _, _ in parts))
             self._size += len(data)

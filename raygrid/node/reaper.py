@@ -7,12 +7,16 @@ agent's mark and removes the job directories. Run as a script: `python reaper.py
 from __future__ import annotations
 
 import contextlib
-import shutil
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 from raygrid.node.processes import kill_marked
+from raygrid.node.workspace import remove_tree
+
+# A pricer that was being spawned when the agent died carries its mark a moment later.
+AGAIN_S = 0.2
 
 
 def start(mark_prefix: str, jobs: Path) -> subprocess.Popen[bytes]:
@@ -32,7 +36,10 @@ def main(mark_prefix: str, jobs: str) -> None:
     with contextlib.suppress(KeyboardInterrupt):
         sys.stdin.buffer.read()
     kill_marked(lambda mark: mark.startswith(mark_prefix))
-    shutil.rmtree(Path(jobs), ignore_errors=True)
+    time.sleep(AGAIN_S)
+    kill_marked(lambda mark: mark.startswith(mark_prefix))
+    with contextlib.suppress(OSError):
+        remove_tree(Path(jobs))
 
 
 if __name__ == "__main__":

@@ -7,6 +7,7 @@ import io
 import json
 import resource
 import zipfile
+import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,8 +17,10 @@ from raygrid.models import AttemptReport, JobSpec
 from raygrid.node.workspace import JobDirectory, OutputFile
 
 RESERVED = frozenset({"stdout.txt", "stderr.txt", "manifest.json"})
+ASIDE = "pricer_files/"
 IN_MEMORY = 4 * 1024**2
 _CHUNK = 1024**2
+_SAMPLE = 64 * 1024
 _TINY = 256  # compressing less than this makes it longer, and costs as much as a small job
 
 
@@ -33,7 +36,7 @@ class ResultZip:
 
 def name_in_zip(name: str) -> str:
     """Where a pricer's file stands in the ZIP; one that is named like a part of ours moves aside."""
-    return f"pricer_files/{name}" if name in RESERVED else name
+    return f"{ASIDE}{name}" if name in RESERVED or name.startswith(ASIDE) else name
 
 
 def build(
@@ -54,8 +57,12 @@ def build(
         data = buffer.getvalue()
         return ResultZip(len(data), hashlib.sha256(data).hexdigest(), data, None)
     path = directory.path.parent / f"{directory.path.name}@result"
-    with path.open("wb") as out:
-        _write(out, captures, spec, node_id, report, usage, files)
+    try:
+        with path.open("wb") as out:
+            _write(out, captures, spec, node_id, report, usage, files)
+    except BaseException:
+        path.unlink(missing_ok=True)
+        raise
     with path.open("rb") as done:
         digest = hashlib.file_digest(done, "sha256").hexdigest()
     return ResultZip(path.stat().st_size, digest, None, path)
@@ -99,10 +106,22 @@ def _add(archive: zipfile.ZipFile, name: str, file: OutputFile) -> tuple[str, in
         return hashlib.sha256(data).hexdigest(), len(data)
     info = zipfile.ZipInfo(name)
     info.external_attr = 0o644 << 16
-    info.compress_type = zipfile.ZIP_DEFLATED
     info.file_size = file.size  # lets zipfile choose ZIP64 in time
+    with file.path.open("rb") as source:
+        info.compress_type = zipfile.ZIP_DEFLATED if _is_compressible(source) else zipfile.ZIP_STORED
+        return _copy(source, archive, info, file.size)
+
+
+def _is_compressible(source: IO[bytes]) -> bool:
+    """Whether the beginning of a file shrinks; what does not costs much time and gains nothing."""
+    sample = source.read(_SAMPLE)
+    source.seek(0)
+    return len(zlib.compress(sample, 1)) < 0.9 * len(sample)
+
+
+def _copy(source: IO[bytes], archive: zipfile.ZipFile, info: zipfile.ZipInfo, expected: int) -> tuple[str, int]:
     hasher, size = hashlib.sha256(), 0
-    with file.path.open("rb") as source, archive.open(info, "w", force_zip64=file.size > 2**31) as target:
+    with archive.open(info, "w", force_zip64=expected > 2**31) as target:
         while chunk := source.read(_CHUNK):
             hasher.update(chunk)
             size += len(chunk)

@@ -142,7 +142,14 @@ class Runner:
             self._watchdog.release(running)
         report = _report(running, status, pricer, started_at)
         files, report = self._collect(directory, input_path, input_mark, pricer, report)
-        zipped = result.build(directory, spec, self._node_id, report, usage, files)
+        try:
+            zipped = result.build(directory, spec, self._node_id, report, usage, files)
+        except (PermissionError, FileNotFoundError) as error:
+            # One of its files cannot be read, or a descendant removed it meanwhile; elsewhere it would be the same.
+            if report.outcome is Outcome.EXITED and report.exit_code == 0:
+                message = f"the pricer left a file that cannot be read: {type(error).__name__}"
+                report = _with(report, Outcome.BAD_OUTPUT, message, stderr_tail=_tail(directory.stderr))
+            zipped = result.build(directory, spec, self._node_id, report, usage, [])
         return Finished(report, zipped)
 
     def _place_input(self, spec: JobSpec, path: Path, directory: JobDirectory) -> None:
@@ -202,6 +209,8 @@ class Runner:
         report: AttemptReport,
     ) -> tuple[list[workspace.OutputFile], AttemptReport]:
         """The files for the result; a result that may not be one turns the report into a failure."""
+        for capture in (directory.stdout, directory.stderr):
+            capture.touch()  # a pricer may have removed even these
         printed = directory.stdout.stat().st_size + directory.stderr.stat().st_size
         try:
             files = workspace.outputs(directory, input_path, input_mark)
@@ -212,7 +221,8 @@ class Runner:
         written = printed + sum(file.size for file in files)
         if written > pricer.output:
             message = f"wrote {written} bytes; its limit is {pricer.output}"
-            report = _with(report, Outcome.OUTPUT_LIMIT, report.message or message)
+            if report.outcome in (Outcome.EXITED, Outcome.SIGNAL):
+                report = _with(report, Outcome.OUTPUT_LIMIT, message)
             files = []
             for capture in (directory.stdout, directory.stderr):
                 with contextlib.suppress(OSError):

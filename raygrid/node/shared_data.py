@@ -49,14 +49,18 @@ class SharedDataCache:
             one_fetch = self._fetching.setdefault(data.digest, threading.Lock())
         with one_fetch:
             copy = self._known_good(data.digest) or self._fetch(data)
-            os.link(copy.path, directory / data.name)
+            try:
+                os.link(copy.path, directory / data.name)
+            except FileNotFoundError:
+                # Another input took its room between the two lines above; linking from now on is all that matters.
+                os.link(self._fetch(data).path, directory / data.name)
 
     def _known_good(self, digest: str) -> _Copy | None:
         with self._lock:
             copy = self._copies.get(digest)
             if copy is None:
                 return None
-            if mark(copy.path) != copy.mark:
+            if not copy.path.exists() or mark(copy.path) != copy.mark:
                 del self._copies[digest]
                 copy.path.unlink(missing_ok=True)
                 return None

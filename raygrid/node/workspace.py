@@ -8,11 +8,14 @@ files beside the directory, where the pricer's own files cannot collide with the
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import shutil
 import stat
 from dataclasses import dataclass
 from pathlib import Path
+
+from uuid_utils import uuid4
 
 from raygrid.models import AttemptId
 
@@ -65,7 +68,8 @@ class Workspace:
             directory.chmod(0o700)
         for earlier in self.jobs.parent.iterdir():
             if earlier != self.jobs:
-                shutil.rmtree(earlier, ignore_errors=True)
+                with contextlib.suppress(OSError):
+                    remove_tree(earlier)
 
     def create(self, attempt: AttemptId) -> JobDirectory:
         """Make the directory of an attempt."""
@@ -88,24 +92,41 @@ class Workspace:
                 os.unlink(name)
             os.rmdir(directory.path)
         except OSError:
-            shutil.rmtree(directory.path, onerror=_unlock_and_retry)
+            with contextlib.suppress(OSError):  # what a daemon still writes into is removed with the agent's life
+                remove_tree(directory.path)
 
     def free_bytes(self) -> int:
         """Free room on the workspace's disk."""
         return shutil.disk_usage(self.root).free
 
 
-def _unlock_and_retry(function: object, path: str, _error: object) -> None:
-    """Make a stubborn entry's parent writable and try once more; what still stays is swept at the next start."""
-    try:
-        os.chmod(os.path.dirname(path), 0o700)
-        if os.path.isdir(path) and not os.path.islink(path):
-            os.chmod(path, 0o700)
-            shutil.rmtree(path, ignore_errors=True)
-        else:
-            os.unlink(path)
-    except OSError:
-        return
+def remove_tree(top: Path) -> None:
+    """Remove a directory whatever a pricer made of it: without permissions, or deeper than any path or stack can be.
+
+    Inner directories are moved up to the top before they are emptied, so that no path grows long.
+
+    Raises:
+        OSError: somebody still writes in it, or the disk refuses.
+    """
+    lifted = f".{uuid4().hex}-"
+    count = 0
+    directories = [top]
+    while directories:
+        directory = directories.pop()
+        os.chmod(directory, 0o700)
+        with os.scandir(directory) as entries:
+            found = [(entry.path, entry.is_dir(follow_symlinks=False)) for entry in entries]
+        for path, is_directory in found:
+            if not is_directory:
+                os.unlink(path)
+                continue
+            os.chmod(path, 0o700)  # moving a directory writes into it, too
+            count += 1
+            os.rename(path, top / f"{lifted}{count}")
+            directories.append(top / f"{lifted}{count}")
+        if directory != top:
+            os.rmdir(directory)
+    os.rmdir(top)
 
 
 def outputs(directory: JobDirectory, input_path: Path, input_mark: tuple[int, int]) -> list[OutputFile]:
@@ -122,8 +143,12 @@ def outputs(directory: JobDirectory, input_path: Path, input_mark: tuple[int, in
     found: list[OutputFile] = []
     try:
         _walk(directory.path, "", found, skip=directory.data)
-    except (RecursionError, PermissionError) as error:
+    except (RecursionError, PermissionError, FileNotFoundError, NotADirectoryError) as error:
         raise BadOutputError(f"the pricer left a directory that cannot be read: {type(error).__name__}") from None
+    except OSError as error:
+        if error.errno not in (errno.ENAMETOOLONG, errno.ELOOP):
+            raise
+        raise BadOutputError(f"the pricer left directories that are too deep: {error.strerror}") from None
     return sorted((f for f in found if f.path != input_path or mark(f.path) != input_mark), key=lambda file: file.name)
 
 

@@ -11,7 +11,7 @@ from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
 from typing import Any
 
-from python_multipart.exceptions import MultipartParseError
+from python_multipart.exceptions import FormParserError
 from python_multipart.multipart import MultipartParser, parse_options_header
 
 from raygrid.blobs import BlobStore, input_key
@@ -19,7 +19,8 @@ from raygrid.blobs.store import Upload
 from raygrid.errors import InvalidRequestError, TooLargeError
 from raygrid.models import BlobSlice
 
-MOST_FIELD_BYTES = 16 * 1024**2
+MOST_OPTIONS = 1_000
+MOST_OPTION_BYTES = 16 * 1024**2  # of all options together
 MOST_HEADER_BYTES = 16 * 1024
 INLINE_TOTAL = 16 * 1024**2
 
@@ -81,6 +82,7 @@ class FormReader:
         self._inline = inline
         self._max_files = max_files
         self._inline_total = 0
+        self._options = self._option_bytes = 0
         self._form = Form()
         self._part: _Part | None = None
 
@@ -99,7 +101,7 @@ class FormReader:
             )
         events = _Events()
         try:
-            parser = MultipartParser(boundary, events.callbacks())
+            parser = MultipartParser(boundary, events.callbacks(), max_header_size=MOST_HEADER_BYTES)
             async for chunk in chunks:
                 parser.write(chunk)
                 await self._take(events)
@@ -107,7 +109,7 @@ class FormReader:
             await self._take(events)
             if not events.complete:
                 raise InvalidRequestError("the multipart body ends early; send it again")
-        except MultipartParseError as error:
+        except FormParserError as error:
             raise InvalidRequestError(f"the multipart body is malformed: {error}") from error
         finally:
             if self._part is not None:
@@ -135,7 +137,10 @@ class FormReader:
             )
         filename = parameters.get(b"filename")
         if filename is None:
-            return _Option(name.decode(errors="replace"))
+            self._options += 1
+            if self._options > MOST_OPTIONS:
+                raise TooLargeError(f"the form has more than {MOST_OPTIONS} options; files need a filename")
+            return _Option(name.decode(errors="replace"), MOST_OPTION_BYTES - self._option_bytes)
         if len(self._form.files) >= self._max_files:
             raise TooLargeError(f"the form has more than {self._max_files} files; split it into several requests")
         # Once enough is held for this request, further files go to the blob store whatever their size.
@@ -145,6 +150,7 @@ class FormReader:
     async def _end(self, part: _Part) -> None:
         if isinstance(part, _Option):
             self._form.options.setdefault(part.name, []).append(part.text())
+            self._option_bytes += part.size
             return
         assert isinstance(part, _File)
         received = await part.finish()
@@ -161,14 +167,21 @@ class _Part:
 
 
 class _Option(_Part):
-    def __init__(self, name: str) -> None:
+    def __init__(self, name: str, room: int) -> None:
         self.name = name
+        self._room = room
         self._data = bytearray()
+
+    @property
+    def size(self) -> int:
+        return len(self._data)
 
     async def write(self, data: bytes) -> None:
         self._data += data
-        if len(self._data) > MOST_FIELD_BYTES:
-            raise TooLargeError(f"the option {self.name!r} is longer than {MOST_FIELD_BYTES} bytes")
+        if len(self._data) > self._room:
+            raise TooLargeError(
+                f"the options are longer than {MOST_OPTION_BYTES} bytes together (at {self.name[:80]!r})"
+            )
 
     def text(self) -> str:
         try:
@@ -229,8 +242,8 @@ class _Events:
         """What the parser calls; its type is a TypedDict that the parser does not export."""
         return {
             "on_part_begin": self._part_begin,
-            "on_header_field": lambda data, start, end: self._header(self._name, data[start:end]),
-            "on_header_value": lambda data, start, end: self._header(self._value, data[start:end]),
+            "on_header_field": lambda data, start, end: self._name.extend(data[start:end]),
+            "on_header_value": lambda data, start, end: self._value.extend(data[start:end]),
             "on_header_end": self._header_end,
             "on_headers_finished": lambda: self._events.append(("begin", self._disposition)),
             "on_part_data": lambda data, start, end: self._events.append(("data", data[start:end])),
@@ -240,11 +253,6 @@ class _Events:
 
     def _part_begin(self) -> None:
         self._disposition = b""
-
-    def _header(self, target: bytearray, data: bytes) -> None:
-        target += data
-        if len(target) > MOST_HEADER_BYTES:
-            raise TooLargeError(f"a header of a part is longer than {MOST_HEADER_BYTES} bytes")
 
     def _header_end(self) -> None:
         if bytes(self._name).lower() == b"content-disposition":

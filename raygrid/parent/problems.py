@@ -10,6 +10,7 @@ from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 from starlette.exceptions import HTTPException
+from starlette.requests import ClientDisconnect
 
 from raygrid.errors import (
     BusyError,
@@ -109,6 +110,12 @@ def install(app: FastAPI) -> None:
             detail=str(error.detail),
         )
         return _json(problem, dict(error.headers or {}))
+
+    @app.exception_handler(ClientDisconnect)
+    async def client_gone(request: Request, _error: ClientDisconnect) -> JSONResponse:
+        # Nobody reads this answer, and it is no error of the grid: what was not sent whole makes no job.
+        logger.info("a client hung up while it sent %s %s", request.method, request.url.path)
+        return response_of(InvalidRequestError("the request body ended early; send it again"))
 
     @app.exception_handler(Exception)
     async def unexpected(_request: Request, error: Exception) -> JSONResponse:

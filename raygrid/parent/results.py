@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import io
+import logging
 import zipfile
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 
@@ -17,6 +18,8 @@ from raygrid.errors import (
 )
 from raygrid.models import Job, JobState
 from raygrid.ports import ResultCaches
+
+logger = logging.getLogger(__name__)
 
 SMALL = 4 * 1024**2
 
@@ -64,7 +67,7 @@ class Results:
         self._address_of = address_of
 
     async def read(self, jobs: Sequence[Job]) -> list[bytes | None]:
-        """The ZIPs of many jobs; None for one that has none. Those of one pack are fetched together."""
+        """The ZIPs of many jobs; None for one that has none (any more). Those of one pack are fetched together."""
         packs: dict[tuple[str, str], list[int]] = {}
         for index, job in enumerate(jobs):
             if job.result is not None and job.purged_at is None:
@@ -82,39 +85,83 @@ class Results:
         await asyncio.gather(*(fetch(node_id, key, indexes) for (node_id, key), indexes in packs.items()))
         return found
 
+    async def read_one(self, job: Job) -> bytes:
+        """The ZIP of a job that has one.
+
+        Raises:
+            ResultExpiredError: it is gone.
+        """
+        [data] = await self.read([job])
+        if data is None:
+            raise _gone(job)
+        return data
+
     async def _cached(self, node_id: str, key: str, job_ids: Sequence[str]) -> list[bytes | None]:
         address = self._address_of(node_id)
         if not address:
             return [None] * len(job_ids)
         return await self._caches.results(address, key, job_ids)
 
-    async def _blob(self, job: Job) -> bytes:
+    async def _blob(self, job: Job) -> bytes | None:
         assert job.result is not None
         try:
             return await self._blobs.read(job.result)
         except BlobNotFoundError as error:
-            raise ResultExpiredError(f"the result of job {job.job_id} is gone from the blob store: {error}") from error
+            logger.warning("the result of job %s is gone: %s", job.job_id, error)
+            return None
 
-    def is_small(self, job: Job) -> bool:
-        """Whether the ZIP is small enough to be held in memory."""
-        return job.result is not None and job.result.size <= SMALL
+    def is_large(self, job: Job) -> bool:
+        """Whether there is a ZIP that is too large to be held in memory."""
+        return job.result is not None and job.purged_at is None and job.result.size > SMALL
 
-    def stream(self, job: Job) -> AsyncIterator[bytes]:
-        """The ZIP of a job in chunks."""
+    async def stream(self, job: Job) -> AsyncIterator[bytes]:
+        """The ZIP of a job in chunks.
+
+        Raises:
+            ResultExpiredError: it is gone; this is known before the first chunk is given.
+        """
         assert job.result is not None
-        return self._blobs.stream(job.result)
+        chunks = self._blobs.stream(job.result)
+        try:
+            first = await anext(chunks)
+        except BlobNotFoundError as error:
+            raise _gone(job) from error
+        return _chained(first, chunks)
 
     async def stdout(self, job: Job) -> AsyncIterator[bytes]:
-        """What the pricer of a job printed, in chunks."""
-        if self.is_small(job):
-            [data] = await self.read([job])
-            source: io.BytesIO | io.BufferedIOBase = io.BytesIO(data or b"")
-        else:
+        """What the pricer of a job printed, in chunks.
+
+        Raises:
+            ResultExpiredError: it is gone; this is known before the first chunk is given.
+        """
+        if self.is_large(job):
             assert job.result is not None
-            source = await asyncio.to_thread(self._blobs.open_now, job.result)
-        chunks = _entry_chunks(source, "stdout.txt")
-        while (chunk := await asyncio.to_thread(next, chunks, None)) is not None:
-            yield chunk
+            source: io.BytesIO | io.BufferedIOBase = self._blobs.open_now(job.result)
+        else:
+            source = io.BytesIO(await self.read_one(job))
+        chunks = _thread_chunks(_entry_chunks(source, "stdout.txt"))
+        try:
+            first = await anext(chunks, b"")
+        except BlobNotFoundError as error:
+            raise _gone(job) from error
+        return _chained(first, chunks)
+
+
+def _gone(job: Job) -> ResultExpiredError:
+    return ResultExpiredError(
+        f"the result of job {job.job_id} is gone from the blob store; submit it under a new jobId to run it again"
+    )
+
+
+async def _chained(first: bytes, rest: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
+    yield first
+    async for chunk in rest:
+        yield chunk
+
+
+async def _thread_chunks(chunks: Iterator[bytes]) -> AsyncIterator[bytes]:
+    while (chunk := await asyncio.to_thread(next, chunks, None)) is not None:
+        yield chunk
 
 
 def _entry_chunks(source: io.BytesIO | io.BufferedIOBase, name: str) -> Iterator[bytes]:

@@ -161,15 +161,15 @@ async def _result(
     assert job.result is not None
     headers = {"ETag": f'"{job.result.digest}"', "Raygrid-Job-Id": job.job_id}
     if stdout:
-        return StreamingResponse(parent.results.stdout(job), headers=headers, media_type="application/octet-stream")
+        printed = await parent.results.stdout(job)
+        return StreamingResponse(printed, headers=headers, media_type="application/octet-stream")
     if request.method == "GET" and f'"{job.result.digest}"' in request.headers.get("if-none-match", ""):
         return Response(status_code=304, headers=headers)
     headers["Content-Disposition"] = f'attachment; filename="{job.job_id}.zip"'
-    if parent.results.is_small(job):
-        [body] = await parent.results.read([job])
-        return Response(body, headers=headers, media_type="application/zip")
-    headers["Content-Length"] = str(job.result.size)
-    return StreamingResponse(parent.results.stream(job), headers=headers, media_type="application/zip")
+    if parent.results.is_large(job):
+        headers["Content-Length"] = str(job.result.size)
+        return StreamingResponse(await parent.results.stream(job), headers=headers, media_type="application/zip")
+    return Response(await parent.results.read_one(job), headers=headers, media_type="application/zip")
 
 
 # --- jobs -----------------------------------------------------------------------------------------------------------

@@ -11,6 +11,7 @@ import json
 from collections.abc import AsyncIterator
 from urllib.parse import quote
 
+from raygrid.errors import ResultExpiredError
 from raygrid.models import Job, JobState
 from raygrid.parent.schemas import job_status
 from raygrid.parent.service import LOOK_AGAIN_S, Parent
@@ -59,26 +60,25 @@ async def batch_results(
 ) -> AsyncIterator[bytes]:
     """A multipart/mixed body: a part for each ended job, then a part that says whether more is to come."""
     pace = _Pace(parent, wait_s)
-    complete = False
+    complete = full = False
     try:
         while True:
             pace.look()
+            if not full:
+                # Asked before the page is read: whatever had ended by then is in this page or the next ones.
+                complete = (await parent.batch(batch_id)).finished
             page = await parent.store.changed(batch_id, cursor, PAGE, ended_only=True)
             for group in _by_size(page):
                 async for chunk in _parts(parent, group, boundary):
                     yield chunk
             if page:
                 cursor = page[-1].cursor
-            if len(page) == PAGE:
+            full = len(page) == PAGE
+            if full:
                 continue
-            summary = await parent.batch(batch_id)
-            if summary.finished and not page:
-                complete = True
+            if complete or pace.left_s <= 0:
                 break
-            if pace.left_s <= 0:
-                break
-            if not summary.finished:
-                await pace.wait()
+            await pace.wait()
     finally:
         pace.close()
     body = json.dumps({"complete": complete, "cursor": cursor}).encode()
@@ -93,10 +93,10 @@ async def batch_results(
 def _by_size(page: list[Changed]) -> list[list[Changed]]:
     """Cut a page so that the results of each piece fit into memory together; a huge one stands alone."""
     pieces: list[list[Changed]] = []
-    size = PAGE_BYTES
+    size = 0
     for each in page:
         needs = each.job.result.size if each.job.result else 0
-        if size + needs > PAGE_BYTES:
+        if not pieces or size + needs > PAGE_BYTES:
             pieces.append([])
             size = 0
         pieces[-1].append(each)
@@ -105,10 +105,15 @@ def _by_size(page: list[Changed]) -> list[list[Changed]]:
 
 
 async def _parts(parent: Parent, piece: list[Changed], boundary: str) -> AsyncIterator[bytes]:
-    if len(piece) == 1 and not parent.results.is_small(piece[0].job) and piece[0].job.result is not None:
+    if len(piece) == 1 and parent.results.is_large(piece[0].job):
         each = piece[0]
+        try:
+            chunks = await parent.results.stream(each.job)
+        except ResultExpiredError:
+            yield _head(boundary, _result_headers(each, 0)) + b"\r\n"
+            return
         yield _head(boundary, _result_headers(each, each.job.result.size if each.job.result else 0))
-        async for chunk in parent.results.stream(each.job):
+        async for chunk in chunks:
             yield chunk
         yield b"\r\n"
         return
@@ -172,24 +177,26 @@ async def batch_events(parent: Parent, batch_id: str, after: int, wait_s: float)
     """State changes of a batch's jobs, each job's latest; ends when all have ended."""
     pace = _Pace(parent, wait_s)
     quiet = _Quiet()
+    finished = full = False
     try:
         while True:
             pace.look()
+            if not full:
+                finished = (await parent.batch(batch_id)).finished  # before the page, as in `batch_results`
             page = await parent.store.changed(batch_id, after, PAGE)
             if page:
                 after = page[-1].cursor
                 yield b"".join(_event(each.cursor, each.job) for each in page)
                 quiet.spoke()
-            if len(page) == PAGE:
+            full = len(page) == PAGE
+            if full:
                 continue
-            summary = await parent.batch(batch_id)
-            if summary.finished and not page:
+            if finished:
                 yield _end(after)
                 return
             if pace.left_s <= 0:
                 return
-            if not summary.finished:
-                await pace.wait()
+            await pace.wait()
             if quiet.too_long():
                 yield b": still here\n\n"
     finally:

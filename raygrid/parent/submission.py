@@ -87,23 +87,31 @@ def options_of_json(values: Mapping[str, Any], base: Options = Options()) -> Opt
         changes["priority"] = _priority(values["priority"])
     if values.get("timeout_s") is not None:
         changes["timeout_s"] = _timeout(values["timeout_s"])
-    if values.get("args"):
+    if values.get("args") is not None:
         changes["args"] = _texts("args", values["args"], MOST_ARGS)
         if sum(len(arg.encode()) for arg in changes["args"]) > MOST_ARGS_BYTES:
             raise InvalidRequestError(f"args are longer than {MOST_ARGS_BYTES} bytes together; put them into the input")
-    if values.get("data"):
+    if values.get("data") is not None:
         changes["data"] = _texts("data", values["data"], MOST_DATA)
     return replace(base, **changes)
 
 
 def _text(name: str, value: Any) -> str:
-    if not isinstance(value, str) or not 0 < len(value) <= MOST_KEY or "\0" in value:
+    if not _is_text(value) or not 0 < len(value) <= MOST_KEY:
         raise InvalidRequestError(f"{name} must be a text of 1 to {MOST_KEY} characters without NUL")
+    assert isinstance(value, str)
     return value
 
 
+def _is_text(value: Any) -> bool:
+    """Whether a value is a text that can be stored and passed on: no NUL, no half of a surrogate pair."""
+    if not isinstance(value, str) or "\0" in value:
+        return False
+    return value.isascii() or not any("\ud800" <= character <= "\udfff" for character in value)
+
+
 def _texts(name: str, value: Any, most: int) -> tuple[str, ...]:
-    if not isinstance(value, list) or not all(isinstance(each, str) and "\0" not in each for each in value):
+    if not isinstance(value, list) or not all(_is_text(each) for each in value):
         raise InvalidRequestError(f"{name} must be a list of texts without NUL")
     if len(value) > most:
         raise InvalidRequestError(f"{name} has {len(value)} entries; at most {most} are allowed")
@@ -125,7 +133,7 @@ def _priority(value: Any) -> int:
 def _timeout(value: Any) -> float:
     try:
         number = float(value) if not isinstance(value, bool) else math.nan
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, OverflowError):
         number = math.nan
     if not 0 < number <= MOST_TIMEOUT_S:
         raise InvalidRequestError(
