@@ -496,6 +496,4 @@ class GroupState:
         """
         entry.recorded = True
         job_id = entry.spec.job_id
-        out.update(
-            JobUpdate(job_id, JobState.RUNNING, entry.attempts, entry.node_id, out.at, failures=entry.charged)
-        )
+        out.update(JobUpdate(job_id, JobState.RUNNING, entry.attempts, entry.node_id, out.at, failures=entry.charged))

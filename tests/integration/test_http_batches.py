@@ -87,31 +87,41 @@ async def test_a_batch_without_a_name_gets_one(grid: SmallGrid) -> None:
 
 async def test_options_of_the_form_are_defaults_and_jobs_override_them(grid: SmallGrid) -> None:
     """What `jobs` says of a job wins over the form; other jobs keep the form's options."""
-    overrides = {"own": {"args": ["x", "y z"], "priority": 3}, "other-pricer": {"pricer": "shell", "timeout_s": 20}}
+    overrides: dict[str, Any] = {
+        "own": {"args": ["x", "y z"], "priority": 3},
+        "other-pricer": {"pricer": "shell", "timeout_s": 20},
+    }
     answer = await grid.http.post(
         "/batches",
         files=[("plain", b"1"), ("own", b"2"), ("other-pricer", ("s.sh", b"echo shell"))],
-        data={"batchId": "b-over", "pricer": "args", "args": ["a", "b"], "priority": "1", "jobs": json.dumps(overrides)},
-    )
-    # The form's args are no use to the other pricer, which takes none: that is said, not ignored.
-    assert (answer.status_code, word(answer)) == (422, "invalid-request")
-    assert "other-pricer" in answer.json()["detail"]
-    answer = await grid.http.post(
-        "/batches",
-        files=[("plain", b"1"), ("own", b"2")],
         data={
             "batchId": "b-over",
             "pricer": "args",
             "args": ["a", "b"],
             "priority": "1",
-            "jobs": json.dumps({"own": overrides["own"]}),
+            "jobs": json.dumps(overrides),
+        },
+    )
+    # The form's args are no use to the other pricer, which takes none: that is said, not ignored.
+    assert (answer.status_code, word(answer)) == (422, "invalid-request")
+    assert "other-pricer" in answer.json()["detail"]
+    overrides["other-pricer"]["args"] = []
+    answer = await grid.http.post(
+        "/batches",
+        files=[("plain", b"1"), ("own", b"2"), ("other-pricer", ("s.sh", b"echo shell"))],
+        data={
+            "batchId": "b-over",
+            "pricer": "args",
+            "args": ["a", "b"],
+            "priority": "1",
+            "jobs": json.dumps(overrides),
         },
     )
     assert answer.status_code == 202
     parts, complete = parts_of(await results(grid, "b-over"))
     assert complete
     printed = {part.job_id: unzip(part.body)["stdout.txt"] for part in parts}
-    assert printed == {"plain": b"a\nb\n", "own": b"x\ny z\n"}
+    assert printed == {"plain": b"a\nb\n", "own": b"x\ny z\n", "other-pricer": b"shell\n"}
     assert [(await grid.status(job_id))["priority"] for job_id in ("plain", "own")] == [1, 3]
 
 

@@ -181,7 +181,19 @@ async def test_a_large_file_goes_in_and_out(grid: SmallGrid) -> None:
 
 async def test_arguments_arrive_literally(grid: SmallGrid) -> None:
     """No shell ever sees an argument: metacharacters, spaces, newlines and braces arrive as they are."""
-    args = ["$(touch /tmp/pwned)", "`id`", "; rm -rf /", "a b", "", "--flag", "ü€", "{input}", "*", "line\nbreak", "'\""]
+    args = [
+        "$(touch /tmp/pwned)",
+        "`id`",
+        "; rm -rf /",
+        "a b",
+        "",
+        "--flag",
+        "ü€",
+        "{input}",
+        "*",
+        "line\nbreak",
+        "'\"",
+    ]
     answer = await grid.http.post("/submit/args", files={"file": b"x"}, data={"pricer": "args", "args": args})
     assert unzip(answer)["stdout.txt"].decode() == "".join(f"{arg}\n" for arg in args)
     assert manifest(answer)["args"] == args

@@ -41,7 +41,7 @@ def word(answer: httpx.Response) -> str:
 
 
 def parts_of(answer: httpx.Response) -> tuple[list[Part], bool]:
-    """The parts of a results stream, read by the client's own parser, and whether it said that the batch is complete."""
+    """The parts of a results stream, read by the client's own parser, and whether it said `complete`."""
     parsed = PartsParser(answer.headers["content-type"]).feed(answer.content)
     assert isinstance(parsed[-1], StreamEnd)
     parts = [part for part in parsed[:-1] if isinstance(part, Part)]
@@ -74,7 +74,11 @@ BOUNDARY = "a-boundary"
 def form_body(parts: Iterable[tuple[str, bytes]], *, end: bool = True) -> bytes:
     """A multipart body from pairs of a Content-Disposition (after `form-data; `) and content."""
     body = b"".join(
-        f"--{BOUNDARY}\r\nContent-Disposition: form-data; ".encode() + disposition.encode() + b"\r\n\r\n" + data + b"\r\n"
+        f"--{BOUNDARY}\r\nContent-Disposition: form-data; ".encode()
+        + disposition.encode()
+        + b"\r\n\r\n"
+        + data
+        + b"\r\n"
         for disposition, data in parts
     )
     return body + (f"--{BOUNDARY}--\r\n".encode() if end else b"")

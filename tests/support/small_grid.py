@@ -25,9 +25,9 @@ from raygrid.leader.actor import group_policy
 from raygrid.leader.dispatch import Leader
 from raygrid.models import AttemptId, JobSpec
 from raygrid.node.agent import NodeAgent
+from raygrid.parent.housekeeping import Housekeeping
 from raygrid.parent.routes import build_app
 from raygrid.parent.service import Parent
-from raygrid.parent.housekeeping import Housekeeping
 from raygrid.ports import LeaderLink, LeaderReply, NodeLink, NodeReply
 from raygrid.store import SqlStore
 
@@ -183,6 +183,14 @@ class SmallGrid:
         await leader.open()
         self.leaders[group_id] = self._groups.all[group_id] = DirectLeader(leader)  # type: ignore[assignment]
         return leader
+
+    def hide_leaders(self) -> None:
+        """Let the parent find no group at all, as in the first moments of a grid."""
+        self._groups.all = {}
+
+    def show_leaders(self) -> None:
+        """Let the parent find the groups again."""
+        self._groups.all = dict(self.leaders)
 
     async def purge(self, later: timedelta) -> int:
         """Let housekeeping purge as if it were that much later."""

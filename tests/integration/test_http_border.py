@@ -1,0 +1,275 @@
+"""The border of the grid: API keys, problem documents, and an OpenAPI description that tells the truth."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import AsyncIterator
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+import pytest_asyncio
+
+from tests.support.http import FORM_TYPE, form_body, word
+from tests.support.small_grid import SmallGrid
+
+pytestmark = pytest.mark.asyncio(loop_scope="module")
+
+KEY = "correct-horse-battery-staple"
+RIGHT = {"Authorization": f"Bearer {KEY}"}
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
+async def grid(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[SmallGrid]:
+    keys = [{"name": "desk", "key": KEY}, {"name": "other", "key": "a-second-key-of-length"}]
+    async with SmallGrid(
+        tmp_path_factory.mktemp("grid"),
+        http={"api_keys": keys, "max_body": 200_000, "max_batch_jobs": 3},
+        routing={"max_queued": 50},
+    ) as running:
+        yield running
+
+
+ROUTES = [
+    ("POST", "/submit/x"),
+    ("POST", "/submit"),
+    ("POST", "/batches"),
+    ("GET", "/batches/x"),
+    ("GET", "/batches/x/results"),
+    ("DELETE", "/batches/x"),
+    ("PUT", "/data/x"),
+    ("GET", "/data"),
+    ("GET", "/status/x"),
+    ("GET", "/result/x"),
+    ("DELETE", "/jobs/x"),
+    ("GET", "/jobs"),
+    ("GET", "/events?job=x"),
+    ("GET", "/capacity"),
+    ("GET", "/groups"),
+    ("GET", "/nodes"),
+    ("GET", "/pricers"),
+]
+
+
+@pytest.mark.parametrize(("method", "path"), ROUTES)
+@pytest.mark.parametrize(
+    "authorization",
+    [None, "Bearer wrong-key-of-some-length", f"Basic {KEY}", KEY, f"Bearer {KEY}x", f"Bearer {KEY[:-1]}", "Bearer"],
+)
+async def test_without_the_right_key_there_is_no_answer(
+    grid: SmallGrid, method: str, path: str, authorization: str | None
+) -> None:
+    """Every route but health refuses a missing, malformed or wrong key with 401, and tells how to send one."""
+    headers = {} if authorization is None else {"Authorization": authorization}
+    answer = await grid.http.request(method, path, headers=headers)
+    assert (answer.status_code, word(answer)) == (401, "unauthorized")
+    assert answer.headers["www-authenticate"] == "Bearer"
+    assert KEY not in answer.text
+
+
+async def test_every_route_is_behind_the_key(grid: SmallGrid) -> None:
+    """A route that is not in this test's list, and so perhaps open to strangers, does not exist."""
+    described = (await grid.http.get("/openapi.json")).json()["paths"]
+    known = {(method, path.split("?")[0].replace("/x", "/{}")) for method, path in ROUTES}
+    found = {
+        (method.upper(), "/".join("{}" if part.startswith("{") else part for part in path.split("/")))
+        for path, methods in described.items()
+        for method in methods
+    }
+    assert found - known == {("GET", "/health/live"), ("GET", "/health/ready")}
+    assert known <= found
+
+
+async def test_any_of_the_keys_opens(grid: SmallGrid) -> None:
+    """Each configured key is good for everything; health needs none."""
+    for key in (KEY, "a-second-key-of-length"):
+        answer = await grid.http.get("/capacity", headers={"Authorization": f"Bearer {key}"})
+        assert answer.status_code == 200
+    assert (await grid.http.get("/health/live")).status_code == 200
+    assert (await grid.http.get("/health/ready")).status_code == 200
+
+
+async def test_a_key_is_in_no_log_and_no_answer(grid: SmallGrid, caplog: pytest.LogCaptureFixture) -> None:
+    """Whatever is asked, and however it fails, the key stands in no log line, answer, job or job's environment."""
+    with caplog.at_level(logging.DEBUG):
+        answers = [
+            await grid.http.post(
+                "/submit/key-1", files={"file": ("a.sh", b"env")}, data={"pricer": "shell"}, headers=RIGHT
+            ),
+            await grid.http.get("/status/key-1", headers=RIGHT),
+            await grid.http.get("/status/nobody", headers=RIGHT),
+            await grid.http.post("/submit/key-1", content=b"no form", headers=RIGHT),
+            await grid.http.get("/capacity", headers={"Authorization": f"bearer {KEY}, {KEY}"}),
+            await grid.http.get("/openapi.json", headers=RIGHT),
+        ]
+    assert all(KEY not in answer.text and KEY.encode() not in answer.content for answer in answers)
+    own = [record for record in caplog.records if not record.name.startswith(("httpcore", "httpx"))]
+    assert all(KEY not in record.getMessage() for record in own)
+    assert KEY not in repr(grid.settings)
+
+
+async def test_problems_everywhere(grid: SmallGrid) -> None:
+    """An unknown path, a wrong method and a wrong value all answer with a problem document."""
+    lost = await grid.http.get("/nowhere", headers=RIGHT)
+    assert (lost.status_code, word(lost)) == (404, "not-found")
+    wrong = await grid.http.put("/status/x", headers=RIGHT)
+    assert (wrong.status_code, word(wrong)) == (405, "method-not-allowed")
+    assert "GET" in wrong.headers["allow"]
+    invalid = await grid.http.get("/jobs?limit=many", headers=RIGHT)
+    assert (invalid.status_code, word(invalid)) == (422, "invalid-request")
+
+
+async def test_an_error_of_the_grid_itself_is_a_problem_without_its_innards(
+    grid: SmallGrid, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A defect answers 500 with a problem document that says it is safe to try again, and nothing of the cause."""
+
+    async def broken(*_: object, **__: object) -> None:
+        raise KeyError("the-innards")
+
+    monkeypatch.setattr(grid.parent.store, "jobs", broken)
+    answer = await grid.http.get("/jobs", headers=RIGHT)
+    assert (answer.status_code, word(answer)) == (500, "internal")
+    assert "the-innards" not in answer.text
+
+
+@pytest.mark.parametrize("announced", [True, False])
+async def test_a_body_over_the_limit_is_refused(grid: SmallGrid, announced: bool) -> None:
+    """A body over http.max_body gets 413, whether its length is announced or found out, and leaves nothing."""
+    body = form_body([('name="file"; filename="x"', b"x" * 300_000), ('name="pricer"', b"cat")])
+
+    async def pieces() -> AsyncIterator[bytes]:
+        for start in range(0, len(body), 10_000):
+            yield body[start : start + 10_000]
+
+    for method, path in (("POST", "/submit/too-large"), ("POST", "/batches"), ("PUT", "/data/too-large")):
+        content: Any = body if announced else pieces()
+        answer = await grid.http.request(method, path, content=content, headers={**RIGHT, **FORM_TYPE})
+        assert (answer.status_code, word(answer)) == (413, "too-large")
+        assert "200000 bytes" in answer.json()["detail"]
+    assert (await grid.http.get("/status/too-large", headers=RIGHT)).status_code == 404
+    assert not [path for path in (grid.settings.grid_dir / "blobs" / "uploads").glob("*") if path.stat().st_size]
+
+
+async def test_an_early_refusal_reaches_a_client_that_still_sends(grid: SmallGrid) -> None:
+    """A large body without a key is refused before it is read, and the client still gets to see why."""
+    answer = await grid.http.post("/submit/early", content=b"x" * 20_000_000, headers=FORM_TYPE)
+    assert (answer.status_code, word(answer)) == (401, "unauthorized")
+
+
+async def test_the_description_documents_what_the_grid_answers(grid: SmallGrid, tmp_path: Path) -> None:
+    """Each of a hundred kinds of answer is in /openapi.json with its status and content type."""
+    described = (await grid.http.get("/openapi.json")).json()
+    http, gate = grid.http, tmp_path / "gate"
+    submit = {"files": {"file": ("a.sh", b"echo x")}, "data": {"pricer": "shell"}}
+    failing = {"files": {"file": ("a.sh", b"exit 1")}, "data": {"pricer": "shell"}}
+    waiting = {
+        "files": {"file": ("a.sh", f"while [ ! -e {gate} ]; do sleep 0.02; done".encode())},
+        "data": {"pricer": "shell"},
+    }
+    other = {"files": {"file": ("a.sh", b"echo other")}, "data": {"pricer": "shell"}}
+    checked: set[tuple[str, str, int, str]] = set()
+
+    async def ask(method: str, template: str, filled: str | None = None, **more: Any) -> httpx.Response:
+        more["headers"] = {**RIGHT, **more.get("headers", {})}
+        answer = await http.request(method, filled or template, **more)
+        responses = described["paths"][template][method.lower()]["responses"]
+        documented = responses.get(str(answer.status_code))
+        assert documented is not None, f"{method} {template} answers {answer.status_code}, which is not documented"
+        kind = answer.headers.get("content-type", "").split(";")[0]
+        assert kind in documented.get("content", {"": {}}), f"{method} {template} {answer.status_code}: {kind!r}"
+        checked.add((method, template, answer.status_code, kind))
+        return answer
+
+    sync, result, status = "/submit/{jobId}", "/result/{jobId}", "/status/{jobId}"
+    etag = (await ask("POST", sync, "/submit/doc-1", **submit)).headers["etag"]
+    await ask("POST", sync, "/submit/doc-1", **other)
+    await ask("POST", sync, "/submit/doc-out", files={"file": b"x"}, data={"pricer": "cat"})
+    await ask("POST", sync, "/submit/doc-bad", **failing)
+    await ask("POST", sync, "/submit/doc-wait?wait=0", **waiting)
+    await ask("POST", sync, "/submit/..%20", **submit)
+    await ask("POST", sync, "/submit/doc-none", content=b"")
+    await ask("POST", sync, "/submit/doc-large", files={"file": b"x" * 300_000})
+    await ask("POST", sync, "/submit/doc-key", headers={"Authorization": "no"}, **submit)
+    await ask("POST", "/submit", **submit)
+    await ask("POST", "/submit", content=b"")
+    await ask("POST", "/submit", headers={"Authorization": "no"})
+    await ask("POST", "/submit", files={"file": b"other"}, data={"pricer": "cat", "jobId": "doc-1"})
+    await ask("POST", "/submit", files={"file": b"x" * 300_000})
+    await ask("GET", status, "/status/doc-1")
+    await ask("GET", status, "/status/doc-nobody")
+    await ask("GET", status, "/status/a%20b")
+    await ask("GET", status, "/status/doc-1", headers={"Authorization": "no"})
+    await ask("GET", result, "/result/doc-1")
+    await ask("GET", result, "/result/doc-1", headers={"If-None-Match": etag})
+    await ask("GET", result, "/result/doc-wait")
+    await ask("GET", result, "/result/doc-bad")
+    await ask("GET", result, "/result/doc-bad?even_if=failed")
+    await ask("GET", result, "/result/doc-bad?even_if=x")
+    await ask("GET", result, "/result/doc-1", headers={"Authorization": "no"})
+    await ask("DELETE", "/jobs/{jobId}", "/jobs/doc-wait")
+    await grid.until_state("doc-wait", "cancelled")
+    await ask("GET", result, "/result/doc-wait")
+    await ask("POST", sync, "/submit/doc-wait", **waiting)
+    await ask("DELETE", "/jobs/{jobId}", "/jobs/doc-nobody")
+    await ask("DELETE", "/jobs/{jobId}", "/jobs/a%20b")
+    await ask("GET", "/jobs")
+    await ask("GET", "/jobs", "/jobs?state=odd")
+    await ask("GET", "/events", "/events?job=doc-1")
+    await ask("GET", "/events")
+    await ask("GET", "/events", "/events?job=doc-nobody")
+    await ask("POST", "/batches", files={"doc-b-1": ("a.sh", b"echo x")}, data={"pricer": "shell", "batchId": "doc-b"})
+    await ask("POST", "/batches", files={"doc-1": b"other"}, data={"pricer": "cat"})
+    await ask("POST", "/batches", files={f"doc-m-{i}": b"x" for i in range(4)}, data={"pricer": "cat"})
+    await ask("POST", "/batches", content=b"")
+    batch = "/batches/{batchId}"
+    await ask("GET", f"{batch}/results", "/batches/doc-b/results")
+    await ask("GET", f"{batch}/results", "/batches/doc-nobody/results")
+    await ask("GET", f"{batch}/results", "/batches/doc-b/results?cursor=-1")
+    await ask("GET", batch, "/batches/doc-b")
+    await ask("GET", batch, "/batches/doc-nobody")
+    await ask("DELETE", batch, "/batches/doc-b")
+    await ask("DELETE", batch, "/batches/doc-nobody")
+    await ask("PUT", "/data/{name}", "/data/doc", content=b"x")
+    await ask("PUT", "/data/{name}", "/data/doc", content=b"")
+    await ask("PUT", "/data/{name}", "/data/doc", content=b"x" * 300_000)
+    for path in ("/data", "/capacity", "/groups", "/nodes", "/pricers", "/health/live", "/health/ready"):
+        await ask("GET", path)
+        if not path.startswith("/health"):
+            await ask("GET", path, headers={"Authorization": "no"})
+    await grid.purge(timedelta(days=8))
+    await ask("GET", result, "/result/doc-1")
+    await ask("POST", sync, "/submit/doc-1", **submit)
+    gate.touch()
+    grid.hide_leaders()
+
+    async def alone() -> bool:
+        return (await http.get("/health/ready")).status_code == 503
+
+    await grid.until(alone)
+    await ask("GET", "/health/ready")
+    await ask("POST", sync, "/submit/doc-503", **submit)
+    await ask("POST", "/submit", **submit)
+    await ask("POST", "/batches", files={"doc-b-9": b"x"}, data={"pricer": "cat"})
+    grid.show_leaders()
+    statuses = {status for _, _, status, _ in checked}
+    assert statuses == {200, 201, 202, 304, 401, 404, 409, 410, 413, 422, 503}
+
+
+async def test_every_route_documents_its_answers(grid: SmallGrid) -> None:
+    """No operation is without a summary, a success, and problem documents for what may go wrong."""
+    described = (await grid.http.get("/openapi.json")).json()
+    for path, methods in described["paths"].items():
+        for method, operation in methods.items():
+            where = f"{method} {path}"
+            assert operation["summary"], where
+            statuses = set(operation["responses"])
+            assert any(status.startswith("2") for status in statuses), where
+            if not path.startswith("/health"):
+                assert "401" in statuses, where
+            for status, response in operation["responses"].items():
+                assert response["description"], where
+                if status[0] in "45":
+                    assert set(response["content"]) == {"application/problem+json"}, f"{where} {status}"

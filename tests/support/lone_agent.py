@@ -1,0 +1,71 @@
+"""A node agent without a leader: orders go in, reports come out, all with real processes.
+
+Run as a script it is an agent process of its own that can be killed: it runs the scripts that stand in its standard
+input, one a line, and says `ready` before and `accepted` after it took them.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import sys
+import threading
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+from raygrid.blobs import BlobStore
+from raygrid.config import Node, Pricer
+from raygrid.core.events import AttemptOrder
+from raygrid.models import AttemptId, AttemptReport, BlobSlice, JobSpec, SharedData
+from raygrid.node.agent import NodeAgent
+
+SHELL = {"shell": Pricer(command=("sh", "{input}"))}
+
+
+def order(job_id: str, script: str, number: int = 1, *, data: Sequence[SharedData] = (), **more: Any) -> AttemptOrder:
+    """An order to run a shell script."""
+    content = script.encode()
+    place = BlobSlice("", 0, len(content), hashlib.sha256(content).hexdigest())
+    spec = JobSpec(job_id, "shell", "1", place, "job.sh", inline=content, data=tuple(data), **more)
+    return AttemptOrder(AttemptId(job_id, number), spec)
+
+
+def lone_agent(directory: Path, *, slots: int = 2, **settings: Any) -> NodeAgent:
+    """An agent that has its root and its blob store under a directory; not opened yet."""
+    node = Node(slots=slots, kill_grace_s=0.2, **settings)
+    return NodeAgent("node-1", directory / "root", SHELL, node, BlobStore(str(directory / "blobs")))
+
+
+def wait_until(condition: Callable[[], object], within_s: float = 20.0) -> None:
+    """Wait for a condition; fail if it does not come."""
+    deadline = time.monotonic() + within_s
+    while not condition():
+        assert time.monotonic() < deadline, f"waited {within_s} s"
+        time.sleep(0.02)
+
+
+async def reports_of(agent: NodeAgent, count: int, term: int = 1) -> dict[AttemptId, AttemptReport]:
+    """Wait until an agent has so many reports; they stay with it."""
+    deadline = asyncio.get_running_loop().time() + 30
+    while True:
+        reply = await agent.reports(term, 0, 0, 0)
+        if len(reply.reports) >= count:
+            return {report.attempt: report for report in reply.reports}
+        assert asyncio.get_running_loop().time() < deadline, f"{len(reply.reports)} of {count} reports"
+        await asyncio.sleep(0.02)
+
+
+def main(directory: str) -> None:
+    """Be an agent until killed."""
+    agent = lone_agent(Path(directory), slots=4)
+    agent.open()
+    print("ready", flush=True)
+    agent.start(1, [order(f"job-{number}", line) for number, line in enumerate(sys.stdin.read().splitlines())])
+    print("accepted", flush=True)
+    threading.Event().wait()
+
+
+if __name__ == "__main__":
+    main(sys.argv[1])

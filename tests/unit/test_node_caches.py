@@ -1,0 +1,147 @@
+"""The caches of a node: results by jobId, and local copies of shared data."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import pytest
+
+from raygrid.blobs import BlobStore, data_key
+from raygrid.errors import BlobNotFoundError
+from raygrid.models import SharedData
+from raygrid.node.cache import LocalShelf, ResultCache
+from raygrid.node.shared_data import SharedDataCache
+
+# --- results --------------------------------------------------------------------------------------------------------
+
+
+def test_results_are_found_in_their_pack() -> None:
+    """Each job's bytes are cut from its pack; another key or job gives nothing."""
+    cache = ResultCache(LocalShelf(), 100)
+    cache.add("pack", b"aaabb", [("a", 0, 3), ("b", 3, 2)])
+    assert cache.get("pack", ["b", "a", "c"]) == [b"bb", b"aaa", None]
+    assert cache.get("other", ["a"]) == [None]
+
+
+def test_the_least_recently_used_pack_goes_first() -> None:
+    """Beyond the limit the pack goes that nobody asked for the longest; one that is too large is never kept."""
+    cache = ResultCache(LocalShelf(), 10)
+    for key in ("one", "two"):
+        cache.add(key, b"x" * 5, [(f"job-{key}", 0, 5)])
+    cache.get("one", ["job-one"])
+    cache.add("three", b"x" * 5, [("job-three", 0, 5)])
+    assert [cache.get(key, [f"job-{key}"]) != [None] for key in ("one", "two", "three")] == [True, False, True]
+    cache.add("huge", b"x" * 11, [("job-huge", 0, 11)])
+    assert cache.get("huge", ["job-huge"]) == [None]
+    assert cache.get("one", ["job-one"]) == [b"xxxxx"]
+
+
+def test_a_jobs_later_result_does_not_serve_for_its_earlier_one() -> None:
+    """A job that ran twice here gives under each key only what lies in that pack."""
+    cache = ResultCache(LocalShelf(), 100)
+    cache.add("first", b"old", [("job", 0, 3)])
+    cache.add("second", b"newer", [("job", 0, 5)])
+    assert cache.get("first", ["job"]) == [None]
+    assert cache.get("second", ["job"]) == [b"newer"]
+
+
+def test_what_the_shelf_lost_is_not_there() -> None:
+    """A cache may lose things; that is an answer, not an error."""
+
+    class Forgetful(LocalShelf):
+        def get(self, handle: object) -> bytes | None:
+            return None
+
+    cache = ResultCache(Forgetful(), 100)
+    cache.add("pack", b"a", [("a", 0, 1)])
+    assert cache.get("pack", ["a"]) == [None]
+
+
+# --- shared data ----------------------------------------------------------------------------------------------------
+
+
+class Shared:
+    """A cache of shared data, and job directories to link into."""
+
+    def __init__(self, directory: Path, limit: int) -> None:
+        self.blobs = BlobStore(str(directory / "blobs"))
+        self.copies = directory / "copies"
+        self.copies.mkdir()
+        self.cache = SharedDataCache(self.copies, self.blobs, limit)
+        self._directory = directory
+
+    def stored(self, name: str, content: bytes) -> SharedData:
+        digest = hashlib.sha256(content).hexdigest()
+        self.blobs.put_now(data_key(digest), content)
+        return SharedData(name, digest, len(content))
+
+    def linked(self, job: str, data: SharedData) -> Path:
+        directory = self._directory / "jobs" / job
+        directory.mkdir(parents=True, exist_ok=True)
+        self.cache.link(data, directory)
+        return directory / data.name
+
+
+@pytest.fixture
+def shared(tmp_path: Path) -> Shared:
+    return Shared(tmp_path, 250)
+
+
+def test_a_shared_input_is_fetched_once_for_many_jobs_at_once(shared: Shared) -> None:
+    """Fifty jobs that start together fetch a shared input once."""
+    curve = shared.stored("curve", b"x" * 100)
+    with ThreadPoolExecutor(16) as threads:
+        paths = list(threads.map(lambda number: shared.linked(f"job-{number}", curve), range(50)))
+    assert {path.read_bytes() for path in paths} == {b"x" * 100}
+    assert shared.cache.fetches == 1
+
+
+def test_a_copy_that_a_pricer_changed_is_fetched_anew(shared: Shared) -> None:
+    """Who writes into a shared input in spite of its permissions harms no later job."""
+    curve = shared.stored("curve", b"right")
+    path = shared.linked("bad", curve)
+    path.chmod(0o644)
+    path.write_bytes(b"wrong")
+    assert shared.linked("next", curve).read_bytes() == b"right"
+    assert shared.cache.fetches == 2
+
+
+def test_a_copy_that_a_pricer_removed_is_fetched_anew(shared: Shared) -> None:
+    """Who finds the way to the copies and removes one harms no later job."""
+    curve = shared.stored("curve", b"right")
+    shared.linked("bad", curve)
+    for copy in shared.copies.iterdir():
+        copy.unlink()
+    assert shared.linked("next", curve).read_bytes() == b"right"
+
+
+def test_copies_stay_within_their_limit_and_in_use(shared: Shared) -> None:
+    """The least recently used copy goes first, and jobs that have it keep it."""
+    first, second, third = (shared.stored(name, name.encode() * 20) for name in ("first", "secon", "third"))
+    held = shared.linked("holder", first)
+    shared.linked("a", second)
+    shared.linked("b", first)
+    shared.linked("c", third)
+    assert sorted(path.name for path in shared.copies.iterdir()) == sorted([first.digest, third.digest])
+    assert held.read_bytes() == b"first" * 20
+    assert shared.linked("d", second).read_bytes() == b"secon" * 20
+
+
+def test_a_small_cache_under_many_jobs_never_fails_one(shared: Shared) -> None:
+    """Copies that are dropped while others are being linked cost fetches, never a job."""
+    inputs = [shared.stored(f"data-{number}", os.urandom(100)) for number in range(6)]
+    with ThreadPoolExecutor(16) as threads:
+        paths = list(threads.map(lambda n: shared.linked(f"job-{n}", inputs[n % 6]), range(600)))
+    digests = [hashlib.sha256(path.read_bytes()).hexdigest() for path in paths]
+    assert digests == [inputs[number % 6].digest for number in range(600)]
+
+
+def test_content_that_is_not_what_it_should_be_is_refused(shared: Shared) -> None:
+    """A blob whose bytes do not match their digest never reaches a pricer."""
+    curve = shared.stored("curve", b"right")
+    shared.blobs.put_now(data_key(curve.digest), b"wrong")
+    with pytest.raises(BlobNotFoundError, match="sha256 differs"):
+        shared.linked("job", curve)
