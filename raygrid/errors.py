@@ -66,7 +66,11 @@ class JobNotFoundError(RaygridError):
 
 
 class NotFinishedError(RaygridError):
-    """The job has not ended yet, so there is no result."""
+    """The job has not ended yet, so there is no result; `state` says whether it waits or runs."""
+
+    def __init__(self, message: str, *, state: str | None = None) -> None:
+        super().__init__(message)
+        self.state = state
 
 
 class ResultExpiredError(RaygridError):

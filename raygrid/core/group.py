@@ -26,7 +26,7 @@ from raygrid.core.events import (
     Tick,
 )
 from raygrid.core.lifecycle import failure_reason, final_state
-from raygrid.core.placement import POLICIES, NodeRecord, with_room
+from raygrid.core.placement import POLICIES, NodeRecord, pick, with_room
 from raygrid.core.policy import GroupPolicy
 from raygrid.core.retry import exhausted_reason
 from raygrid.models import (
@@ -45,6 +45,7 @@ from raygrid.models import (
 
 PENDING = float("inf")
 REMEMBERED_ENDS = 50_000
+RECALL_S = 1.0  # an attempt that has waited on its node for this long is taken back
 STOP_AGAIN_S = 1.0  # a cancelled attempt that a node still has after this long is stopped once more
 
 
@@ -390,6 +391,10 @@ class GroupState:
             entry.unconfirmed = False
             if position < started and not entry.recorded:
                 self._record_running(entry, out)
+            if position >= started and out.now - node.held[attempt] > RECALL_S:
+                # Whatever holds the slots takes longer than thought; elsewhere this one may find a slot sooner.
+                node.saw_at_least(RECALL_S)
+                out.stop(node.node_id, attempt)
             if entry.cancelled and out.now - entry.stop_sent_at > STOP_AGAIN_S:
                 self._stop(entry, out)  # the first may have been lost, or have overtaken the hand-over
 
@@ -453,7 +458,7 @@ class GroupState:
         aside: list[_Entry] = []
         while nodes and left > 0 and self._backlog.ready and len(aside) < 64:
             entry = self._jobs[self._backlog.pop()]
-            node = self._pick(nodes, entry, out.now)
+            node = pick(self._choose, nodes, self.nodes.values(), entry.failed_on, entry.spec.pricer, out.now)
             if node is None:
                 aside.append(entry)
                 continue
@@ -463,20 +468,6 @@ class GroupState:
                 nodes.remove(node)
         for entry in reversed(aside):
             self._backlog.add(entry.spec.job_id, entry.spec.priority, first=True)
-
-    def _pick(self, nodes: list[NodeRecord], entry: _Entry, now: float) -> NodeRecord | None:
-        """A node with room, one on which the job has not failed where there is any; None: better to wait for it."""
-        pricer = entry.spec.pricer
-        if not entry.failed_on and not any(node.blocked for node in nodes):
-            return self._choose(nodes)
-        fresh = [n for n in nodes if n.node_id not in entry.failed_on and not n.is_blocked(pricer, now)]
-        if fresh:
-            return self._choose(fresh)
-        waiting_helps = any(
-            n.node_id not in entry.failed_on and not n.is_blocked(pricer, now) and n.state(now) == "ok"
-            for n in self.nodes.values()
-        )
-        return None if waiting_helps else self._choose(nodes)
 
     def _start(self, entry: _Entry, node: NodeRecord, out: Collector) -> None:
         starts_at_once = node.free > 0

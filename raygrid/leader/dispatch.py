@@ -191,6 +191,8 @@ class Leader:
                 await self._discover()
             except RaygridError as error:
                 logger.warning("group %s: cannot look for nodes: %s", self._lease.group_id, error)
+            except Exception:
+                logger.exception("group %s: looking for nodes failed unexpectedly", self._lease.group_id)
             await asyncio.sleep(DISCOVER_S)
 
     async def _discover(self) -> None:

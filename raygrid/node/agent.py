@@ -26,6 +26,7 @@ from raygrid.errors import StaleTermError
 from raygrid.models import INFRASTRUCTURE_OUTCOMES, AttemptId, AttemptReport, NodeState, Outcome
 from raygrid.node import reaper
 from raygrid.node.cache import LocalShelf, ResultCache, Shelf
+from raygrid.node.health import Health
 from raygrid.node.processes import become_subreaper, kill_marked
 from raygrid.node.publisher import Publisher
 from raygrid.node.runner import Runner
@@ -36,7 +37,6 @@ from raygrid.ports import NodeReply
 
 MOST_WAITING = 4_096
 REMEMBERED = 10_000
-DISK_RESERVE = 64 * 1024**2
 CLOSE_S = 10.0
 
 
@@ -75,7 +75,8 @@ class NodeAgent:
         self._places = Workspace(root, self.incarnation)
         self._cache = ResultCache(shelf or LocalShelf(), settings.cache)
         self._publisher = Publisher(node_id, blobs, self._cache, self._deliver, lambda: bool(self._waiting))
-        self._watchdog = Watchdog(self._mark_prefix, settings.kill_grace_s, self._look_after_health)
+        self._health = Health(node_id, self._places, blobs, self._publisher)
+        self._watchdog = Watchdog(self._mark_prefix, settings.kill_grace_s)
         self._lock = threading.Lock()
         self._work = threading.Condition(self._lock)
         self._waiting: OrderedDict[AttemptId, AttemptOrder] = OrderedDict()
@@ -86,7 +87,6 @@ class NodeAgent:
         self._last = 0
         self._term = 0
         self._closing = False
-        self._why_unhealthy: str | None = None
         self._news: asyncio.Event | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
         self._threads: list[threading.Thread] = []
@@ -106,6 +106,7 @@ class NodeAgent:
         self._reaper = reaper.start(self._mark_prefix, self._places.jobs)
         self._watchdog.start({self._reaper.pid})
         self._publisher.start()
+        self._health.start()
         for number in range(self.slots):
             thread = threading.Thread(target=self._slot, args=(runner,), name=f"raygrid-slot-{number}", daemon=True)
             thread.start()
@@ -125,6 +126,7 @@ class NodeAgent:
                 thread.join(timeout=0.05)
         self._publisher.close()
         self._watchdog.close()
+        self._health.close()
         if self._reaper is not None and self._reaper.stdin is not None:
             self._reaper.stdin.close()
             self._reaper.wait(timeout=30)
@@ -226,7 +228,7 @@ class NodeAgent:
         waiting = [attempts for attempts in self._held.values() if attempts[0] in self._waiting]
         running = tuple(attempt for attempts in (*started, *waiting) for attempt in attempts)
         behind = sum(map(len, waiting))
-        why = self._why_unhealthy
+        why = self._health.why
         return NodeState(self.node_id, self.incarnation, self.slots, running, behind, why is None, why, self._address)
 
     # --- ends of attempts ---------------------------------------------------------------------------------------
@@ -260,22 +262,3 @@ class NodeAgent:
         self._recent[report.attempt.job_id] = report
         if len(self._recent) > REMEMBERED:
             self._recent.popitem(last=False)
-
-    # --- health -------------------------------------------------------------------------------------------------
-
-    def _look_after_health(self) -> None:
-        """Once a second, from the watchdog: can this node still do its work?"""
-        why = None
-        try:
-            free = self._places.free_bytes()
-            if free < DISK_RESERVE:
-                why = f"its disk is nearly full: {free} bytes free at {self._root}"
-        except OSError as error:
-            why = f"its work directory {self._root} cannot be used: {error}"
-        if why is None and self._publisher.trouble is not None:
-            try:
-                self._blobs.put_now(f"uploads/probe-{self.node_id}", b"")
-                self._publisher.trouble = None
-            except Exception as error:  # obstore's errors have no common base
-                why = f"the blob store does not take results: {error}"
-        self._why_unhealthy = why

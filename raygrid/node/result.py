@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import io
 import json
+import os
 import resource
 import zipfile
 import zlib
@@ -101,15 +102,27 @@ def _add_bytes(archive: zipfile.ZipFile, name: str, data: bytes) -> None:
 def _add(archive: zipfile.ZipFile, name: str, file: OutputFile) -> tuple[str, int]:
     """Add a file; gives sha256 and size of what was added, which may differ from what was seen if it still grows."""
     if file.size <= _CHUNK:
-        data = file.path.read_bytes() if file.size else b""
+        data = b""
+        if file.size:
+            with _opened(file.path) as source:
+                data = source.read()
         _add_bytes(archive, name, data)
         return hashlib.sha256(data).hexdigest(), len(data)
     info = zipfile.ZipInfo(name)
     info.external_attr = 0o644 << 16
     info.file_size = file.size  # lets zipfile choose ZIP64 in time
-    with file.path.open("rb") as source:
+    with _opened(file.path) as source:
         info.compress_type = zipfile.ZIP_DEFLATED if _is_compressible(source) else zipfile.ZIP_STORED
         return _copy(source, archive, info, file.size)
+
+
+def _opened(path: Path) -> IO[bytes]:
+    """A pricer's file; neither a link nor a pipe that took its place a moment ago can lead or hold us elsewhere.
+
+    Raises:
+        OSError: it is a link by now.
+    """
+    return os.fdopen(os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK), "rb")
 
 
 def _is_compressible(source: IO[bytes]) -> bool:

@@ -10,7 +10,6 @@ import os
 import signal
 import threading
 import time
-from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -74,10 +73,9 @@ class Running:
 class Watchdog:
     """Watches the pricers of one agent. `close` ends its thread."""
 
-    def __init__(self, mark_prefix: str, kill_grace_s: float, on_tick: Callable[[], None] = lambda: None) -> None:
+    def __init__(self, mark_prefix: str, kill_grace_s: float) -> None:
         self._mark_prefix = mark_prefix
         self._grace_s = kill_grace_s
-        self._on_tick = on_tick
         self._running: dict[AttemptId, Running] = {}
         self._helpers: set[int] = set()
         self._suspects: set[int] = set()
@@ -134,7 +132,6 @@ class Watchdog:
                 next_sweep = now + SWEEP_S
                 self._check_output()
                 self._kill_strays(table)
-                self._on_tick()
 
     def _check_time(self, running: Running, now: float) -> None:
         if running.kill_at is not None:

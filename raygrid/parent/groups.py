@@ -139,6 +139,8 @@ class Groups:
                 await self._refresh()
             except RaygridError as error:
                 logger.warning("cannot look for groups: %s", error)
+            except Exception:
+                logger.exception("looking for groups failed unexpectedly")
             await asyncio.sleep(REFRESH_S)
 
     async def _refresh(self) -> None:

@@ -28,6 +28,7 @@ from raygrid.errors import (
     UnknownDataError,
     UnknownPricerError,
 )
+from raygrid.models import JobState
 from raygrid.parent.schemas import Problem
 
 logger = logging.getLogger(__name__)
@@ -60,6 +61,8 @@ def problem_of(error: RaygridError) -> Problem:
     problem = Problem(
         type=f"urn:raygrid:problem:{word}", title=word.replace("-", " "), status=status, detail=str(error)
     )
+    if isinstance(error, NotFinishedError) and error.state is not None:
+        problem.state = JobState(error.state)
     if isinstance(error, JobFailedError):
         problem.job_id, problem.reason = error.job_id, error.reason
         problem.exit_code, problem.stderr_tail = error.exit_code, error.stderr_tail

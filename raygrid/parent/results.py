@@ -34,7 +34,7 @@ def require_result(job: Job, *, even_if_failed: bool = False) -> None:
         JobFailedError: it failed, and the caller did not ask for the ZIP all the same (or there is none).
     """
     if not job.state.is_terminal:
-        raise NotFinishedError(f"job {job.job_id} is {job.state.value}; its result is not there yet")
+        raise NotFinishedError(f"job {job.job_id} is {job.state.value}; its result is not there yet", state=job.state)
     if job.purged_at is not None:
         raise ResultExpiredError(
             f"the result of job {job.job_id} was removed when its retention ended; submit it under a new "

@@ -161,6 +161,7 @@ async def _result(
     assert job.result is not None
     headers = {"ETag": f'"{job.result.digest}"', "Raygrid-Job-Id": job.job_id}
     if stdout:
+        headers["ETag"] = f'"{job.result.digest}-stdout"'
         printed = await parent.results.stdout(job)
         return StreamingResponse(printed, headers=headers, media_type="application/octet-stream")
     if request.method == "GET" and f'"{job.result.digest}"' in request.headers.get("if-none-match", ""):

@@ -32,4 +32,4 @@ def test_everything_killed_and_started_again_finishes_every_job(tmp_path: Path) 
         assert again.job(done.job_id).result(10).stdout == "before\n"
     finally:
         stop_grid(second)
-    assert not [path for path in (tmp_path / "test" / "nodes").glob("*/jobs/*/*")]
+    assert not list((tmp_path / "test" / "nodes").glob("*/jobs/*/*"))

@@ -251,6 +251,20 @@ def test_what_waits_on_a_node_is_not_running_yet() -> None:
     assert rack.poll("n1", waiting=0).states == {}
 
 
+def test_what_waits_too_long_on_a_node_is_taken_back() -> None:
+    """When long jobs hold the slots, what was handed over ahead goes back in line and elsewhere, at no cost."""
+    rack = Rack(prefetch=1)
+    rack.join("n1", slots=1)
+    rack.state.nodes["n1"].saw_duration(0.1)
+    rack.submit("long", "behind")
+    rack.now += 1.5
+    assert rack.poll("n1", waiting=1).stopped == [("n1", AttemptId("behind", 1))]
+    rack.join("n2")
+    told = rack.ends("behind", Outcome.CANCELLED)
+    assert told.started == {"behind": "n2"}
+    assert told.wrote["behind"].failures == 0
+
+
 def test_short_jobs_are_handed_over_ahead() -> None:
     """Once attempts are known to be short, a node gets some beyond its slots, within the limit."""
     rack = Rack(prefetch=1)

@@ -213,12 +213,12 @@ async def test_a_blob_store_that_fails_makes_the_node_unhealthy_until_it_works(
     assert (report.outcome, report.result) == (Outcome.INFRASTRUCTURE, None)
     assert "the blob store is away" in (report.message or "")
 
-    wait_until(lambda: agent._why_unhealthy is not None)
+    wait_until(lambda: agent._health.why is not None)
     state = (await agent.reports(1, 0, 0, 0)).state
     assert not state.healthy
     assert "the blob store does not take results" in (state.why or "")
     away.clear()
-    wait_until(lambda: agent._why_unhealthy is None)
+    wait_until(lambda: agent._health.why is None)
     agent.start(1, [order("job", "echo x", 2)])
     assert (await reports_of(agent, 2))[AttemptId("job", 2)].outcome is Outcome.EXITED
     agent.close()
@@ -250,11 +250,11 @@ async def test_a_full_cache_costs_only_the_cache(tmp_path: Path, monkeypatch: py
 async def test_a_nearly_full_disk_makes_the_node_unhealthy(agent: NodeAgent, monkeypatch: pytest.MonkeyPatch) -> None:
     """Below the reserve the node says that it takes no work, and why; with room again it takes some."""
     monkeypatch.setattr(Workspace, "free_bytes", lambda _: 1_000_000)
-    wait_until(lambda: agent._why_unhealthy is not None, within_s=5)
+    wait_until(lambda: agent._health.why is not None, within_s=5)
     state = (await agent.reports(1, 0, 0, 0)).state
     assert (state.healthy, "its disk is nearly full: 1000000 bytes free" in (state.why or "")) == (False, True)
     monkeypatch.setattr(Workspace, "free_bytes", lambda _: 10**12)
-    wait_until(lambda: agent._why_unhealthy is None, within_s=5)
+    wait_until(lambda: agent._health.why is None, within_s=5)
     assert (await agent.reports(1, 0, 0, 0)).state.healthy
 
 
