@@ -39,11 +39,12 @@ class Outcome(StrEnum):
     CANCELLED = "cancelled"  # killed because its job was cancelled
     CANNOT_START = "cannot_start"  # the executable is missing or not executable on that node
     INFRASTRUCTURE = "infrastructure"  # the grid failed it: full disk, blob store away, agent stopping
+    INPUT_LOST = "input_lost"  # the blob store does not have the input any more
     LOST = "lost"  # nobody knows: its node or agent went away
 
 
 # An outcome in this set says something about the node, not about the job: run it again elsewhere.
-INFRASTRUCTURE_OUTCOMES = frozenset({Outcome.CANNOT_START, Outcome.INFRASTRUCTURE, Outcome.LOST})
+INFRASTRUCTURE_OUTCOMES = frozenset({Outcome.CANNOT_START, Outcome.INFRASTRUCTURE, Outcome.INPUT_LOST, Outcome.LOST})
 
 
 class BlobSlice(NamedTuple):

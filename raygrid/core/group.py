@@ -67,6 +67,7 @@ class _Entry:
     stop_sent_at: float = 0.0
     unconfirmed: bool = False
     recorded: bool = False
+    recalled: int = 0  # attempts taken back before they had a slot
 
     @property
     def current(self) -> AttemptId:
@@ -252,6 +253,7 @@ class GroupState:
             return
         if report.outcome is Outcome.CANCELLED and not entry.cancelled:
             if is_current:  # killed for the grid's reasons, not the client's: it costs the job nothing
+                entry.recalled += not entry.recorded
                 self._requeue(entry, out, charge=False)
             return
         if self.policy.retry.wants_another(entry.spec.pricer, report, entry.charged + 1) and not entry.cancelled:
@@ -282,7 +284,7 @@ class GroupState:
             node.could_not_start(pricer, out.now, policy.probation_after, policy.probation_s)
         elif report.outcome is Outcome.INFRASTRUCTURE:
             node.failed(out.now, policy.probation_after, policy.probation_s)
-        elif report.outcome is not Outcome.LOST and report.outcome is not Outcome.CANCELLED:
+        elif report.outcome not in (Outcome.LOST, Outcome.INPUT_LOST, Outcome.CANCELLED):
             node.succeeded(pricer)
             if report.started_at is not None and report.ended_at is not None:
                 node.saw_duration((report.ended_at - report.started_at).total_seconds())
@@ -297,7 +299,7 @@ class GroupState:
         entry.lost += report.outcome is Outcome.LOST
         entry.failed_on.add(node_id)
         retry = self.policy.retry
-        exhausted = entry.charged >= retry.max_attempts or entry.attempts >= retry.hard_limit
+        exhausted = entry.charged >= retry.max_attempts or entry.attempts - entry.recalled >= retry.hard_limit
         if exhausted and not entry.cancelled:
             reason, message = exhausted_reason(report, entry.charged, all_lost=entry.lost >= entry.charged)
             self._end(entry, JobState.FAILED, out, reason=reason, report=report, message=message, node_id=node_id)
@@ -308,7 +310,7 @@ class GroupState:
         """Put a job back in line whose attempt came to nothing, unless it is cancelled or has gone round too often."""
         if entry.cancelled:
             state, why, message = JobState.CANCELLED, "cancelled", "cancelled"
-        elif entry.attempts >= self.policy.retry.hard_limit:
+        elif entry.attempts - entry.recalled >= self.policy.retry.hard_limit:
             state, why = JobState.FAILED, Outcome.INFRASTRUCTURE.value
             message = f"gave up after {entry.attempts} attempts, most of which never ran"
         else:
@@ -425,14 +427,12 @@ class GroupState:
         node = self.nodes.pop(node_id, None)
         if node is None:
             return
-        # A node starts attempts in the order of arrival, so only the first ones can have been running; the others
-        # were still waiting on it, and their jobs are not to blame for whatever took the node down.
-        suspects = 2 * max(1, node.slots)
-        for position, attempt in enumerate(list(node.held)):
+        # What was still waiting on the node for a slot is not to blame for whatever took it down.
+        for attempt in list(node.held):
             entry = self._jobs.get(attempt.job_id)
             if entry is None or entry.current != attempt or entry.node_id != node_id:
                 continue
-            if position < suspects:
+            if entry.recorded:
                 lost = AttemptReport(attempt, Outcome.LOST, message=f"node {node_id} was lost: {why}")
                 self._try_again(entry, lost, node_id, out)
             else:

@@ -66,7 +66,7 @@ class NodeRecord:
 
         Long jobs get none, so that none waits behind a long one while another node is idle.
         """
-        if not factor or not self.mean_s:
+        if not factor or not self.mean_s or self.mean_s >= PREFETCH_S:
             return 0
         return min(PREFETCH_LIMIT, factor * int(self.slots * PREFETCH_S / self.mean_s))
 

@@ -192,7 +192,7 @@ class Supervisor:
             ray.shutdown()
         for log in self._logs:
             os.close(log)
-        shutil.rmtree(self._ray_dir, ignore_errors=True)
+        shutil.rmtree(self._ray_dir.parent, ignore_errors=True)
         self._say("stopped")
 
     def _end_actors(self) -> None:
@@ -226,7 +226,8 @@ def _fresh_ray_directory(grid_dir: Path) -> Path:
     prefix = f"raygrid-{hashlib.sha256(str(grid_dir).encode()).hexdigest()[:10]}-"
     for earlier in Path(tempfile.gettempdir()).glob(f"{prefix}*"):
         shutil.rmtree(earlier, ignore_errors=True)
-    return Path(tempfile.mkdtemp(prefix=prefix))
+    # Ray opens its own directory to everybody; the one around it is ours alone.
+    return Path(tempfile.mkdtemp(prefix=prefix)) / "r"
 
 
 def _die_with_parent() -> None:

@@ -104,7 +104,10 @@ class Runner:
             return self._infrastructure(order, f"cannot make the job directory: {error}")
         try:
             return self._run_in(directory, order, pricer)
-        except (OSError, BlobNotFoundError) as error:
+        except BlobNotFoundError as error:
+            # Nothing is wrong with the node, so this is not held against it.
+            return Finished(AttemptReport(attempt, Outcome.INPUT_LOST, message=str(error)))
+        except OSError as error:
             return self._infrastructure(order, f"{type(error).__name__}: {error}")
         except Exception as error:  # a defect of ours must not take the slot with it
             return self._infrastructure(order, f"unexpected {type(error).__name__}: {error}")

@@ -75,7 +75,7 @@ class Workspace:
         """Make the directory of an attempt."""
         base = f"{attempt.job_id}.{attempt.number}"
         path = self.jobs / base
-        path.mkdir()
+        path.mkdir(parents=True)  # a pricer may have removed more than its own
         # A job id cannot contain '@', so that these names belong to no other attempt.
         return JobDirectory(path, self.jobs / f"{base}@stdout", self.jobs / f"{base}@stderr")
 

@@ -22,7 +22,7 @@ def test_everything_killed_and_started_again_finishes_every_job(tmp_path: Path) 
     until(lambda: client.batch(jobs.batch_id).status().counts["done"] >= 1)
     processes = descendants(first.pid)
     kill_hard(first.pid)
-    until(lambda: not alive(processes), within_s=30)
+    until(lambda: not alive(processes), within_s=120)
     until(lambda: not marked(str(tmp_path)), within_s=10)
     second = start_grid(settings)
     try:
