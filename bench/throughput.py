@@ -10,7 +10,6 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import socket
 import statistics
 import subprocess
 import tempfile
@@ -19,7 +18,7 @@ from collections.abc import Callable
 
 from raygrid.client import Client
 from raygrid.config import load_settings
-from raygrid.local import start_grid, stop_grid
+from raygrid.local import free_port, start_grid, stop_grid
 
 COMMAND = "/bin/true"
 
@@ -40,13 +39,6 @@ def through_xargs(jobs: int, processes: int) -> float:
     began = time.perf_counter()
     subprocess.run(["xargs", "-n1", f"-P{processes}", COMMAND], input=lines, check=True)
     return time.perf_counter() - began
-
-
-def free_port() -> int:
-    """A port that nobody listens on now."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 def measure(jobs: int, rounds: int, slots: int) -> dict[str, list[float]]:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import csv
 import io
 import shutil
-import socket
 import statistics
 import subprocess
 import sys
@@ -33,7 +32,7 @@ def demo(
     instruments: Annotated[int, typer.Option(min=1, help="Instruments in each file.")] = 25,
 ) -> None:
     """Start a grid on this machine, price an example book on it, show the prices, stop it."""
-    from raygrid.local import start_grid, stop_grid  # noqa: PLC0415 - brings Ray
+    from raygrid.local import free_port, start_grid, stop_grid  # noqa: PLC0415 - brings Ray
 
     here = examples.absolute() / "quantlib"
     if not (here / "price.py").is_file():
@@ -43,7 +42,7 @@ def demo(
         settings = load_settings(
             name="demo",
             pricers={"quantlib": {"command": [sys.executable, str(here / "price.py"), "{input}"]}},
-            http={"port": _free_port()},
+            http={"port": free_port()},
             storage={"state_dir": scratch},
         )
         with err().status("starting a grid on this machine"):
@@ -61,12 +60,6 @@ def _write_book(program: Path, directory: Path, files: int, instruments: int) ->
     command = [sys.executable, str(program), str(directory), f"--files={files}", f"--instruments={instruments}"]
     subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
     return sorted(directory.glob("*.csv"))
-
-
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 def _price(client: Client, book: list[Path], results: Path) -> int:

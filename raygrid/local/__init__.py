@@ -5,6 +5,6 @@ Serve application, the actors; `grid_file.py` is how others find the grid. Endin
 """
 
 from raygrid.local.grid_file import GridFile, running_grid
-from raygrid.local.start import start_grid, stop_grid
+from raygrid.local.start import free_port, start_grid, stop_grid
 
-__all__ = ["GridFile", "running_grid", "start_grid", "stop_grid"]
+__all__ = ["GridFile", "free_port", "running_grid", "start_grid", "stop_grid"]

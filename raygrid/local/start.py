@@ -80,6 +80,13 @@ def _require_port(host: str, port: int) -> None:
         raise SettingsError(f"cannot listen on {host} port {port}: {why}; choose another with --port or http.port")
 
 
+def free_port() -> int:
+    """A port that nobody listens on now."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
 def reachable(host: str) -> str:
     """An address at which a listener on `host` answers."""
     return {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host)  # noqa: S104 - read, not bound

@@ -8,8 +8,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from raygrid.local import running_grid
-from tests.support.ray_grid import free_port
+from raygrid.local import free_port, running_grid
 
 ROOT = Path(__file__).parents[2]
 NOTEBOOK = ROOT / "examples" / "notebooks" / "pricing.ipynb"

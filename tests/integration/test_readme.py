@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.ray_grid import free_port
+from raygrid.local import free_port
 
 ROOT = Path(__file__).parents[2]
 README = (ROOT / "README.md").read_text(encoding="utf-8")

@@ -4,24 +4,17 @@ from __future__ import annotations
 
 import os
 import signal
-import socket
 import sys
 import time
 from collections.abc import Callable, Iterable
 from pathlib import Path
 
 from raygrid.config import GridSettings, load_settings
+from raygrid.local import free_port
 from raygrid.local.grid_file import start_time
 
 RAYS_OWN = ("ray::DashboardAgent", "ray::RuntimeEnvAgent")
 EXAMPLES = Path(__file__).parents[2] / "examples"
-
-
-def free_port() -> int:
-    """A port that nobody listens on now."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 def settings_for(directory: Path) -> GridSettings:
