@@ -231,6 +231,21 @@ class Job:
 
 
 @dataclass(frozen=True, slots=True)
+class Drain:
+    """The wish that a node takes no new jobs and lets go of what it has.
+
+    Attributes:
+        node_id: the node.
+        requested_at: when it was asked for, by the store's clock.
+        deadline_at: when whatever still runs there is moved to other nodes; None lets everything finish.
+    """
+
+    node_id: str
+    requested_at: datetime
+    deadline_at: datetime | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class NodeState:
     """What a node says of itself in every reply.
 

@@ -13,7 +13,7 @@ from datetime import UTC, datetime, timedelta
 
 from raygrid.core.lease import Lease, next_lease
 from raygrid.errors import StaleTermError
-from raygrid.models import Job, JobSpec, JobState, JobUpdate, NewJob, QueuedJob, SharedData
+from raygrid.models import Drain, Job, JobSpec, JobState, JobUpdate, NewJob, QueuedJob, SharedData
 from raygrid.store.port import BatchSummary, Changed, Inserted, Purged, StoredData
 from raygrid.store.rows import storable_text
 
@@ -47,6 +47,8 @@ class MemoryStore:
         self._batches: dict[str, _Batch] = {}
         self._data: dict[str, StoredData] = {}
         self._leases: dict[str, Lease] = {}
+        self._drains: dict[str, Drain] = {}
+        self._agreements: dict[str, str] = {}
         self._revision = 0
 
     async def open(self) -> None:
@@ -212,6 +214,31 @@ class MemoryStore:
         current = self._leases.get(lease.group_id)
         if current is not None and (current.term, current.holder) == (lease.term, lease.holder):
             self._leases[lease.group_id] = replace(current, expires_at=self._clock())
+
+    # --- drains and agreements ------------------------------------------------------------------------------
+
+    async def put_drain(self, node_id: str, deadline_s: float | None = None) -> Drain:
+        """Begin to drain a node, or change its deadline; see `JobStore.put_drain`."""
+        now = self._clock()
+        deadline_at = None if deadline_s is None else now + timedelta(seconds=deadline_s)
+        drain = self._drains[node_id] = Drain(node_id, now, deadline_at)
+        return drain
+
+    async def delete_drain(self, node_id: str) -> bool:
+        """Let a node work again; gives whether it was being drained."""
+        return self._drains.pop(node_id, None) is not None
+
+    async def drains(self) -> dict[str, Drain]:
+        """All drains, by node."""
+        return dict(self._drains)
+
+    async def agree(self, name: str, proposal: str) -> str:
+        """What the whole grid takes a name for: the first proposal ever made."""
+        return self._agreements.setdefault(name, proposal)
+
+    async def agreed(self, name: str) -> str | None:
+        """What was agreed on; None where nothing was proposed yet."""
+        return self._agreements.get(name)
 
     # --- retention ------------------------------------------------------------------------------------------
 

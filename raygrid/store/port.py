@@ -12,7 +12,7 @@ from datetime import datetime
 from typing import Protocol
 
 from raygrid.core.lease import Lease
-from raygrid.models import Job, JobState, JobUpdate, NewJob, QueuedJob, SharedData
+from raygrid.models import Drain, Job, JobState, JobUpdate, NewJob, QueuedJob, SharedData
 
 
 @dataclass(frozen=True, slots=True)
@@ -164,6 +164,26 @@ class JobStore(Protocol):
 
     async def release_lease(self, lease: Lease) -> None:
         """Give a lease back, so that another may take it at once."""
+        ...
+
+    async def put_drain(self, node_id: str, deadline_s: float | None = None) -> Drain:
+        """Begin to drain a node, or change its deadline: `deadline_s` from now by the store's clock, None for none."""
+        ...
+
+    async def delete_drain(self, node_id: str) -> bool:
+        """Let a node work again; gives whether it was being drained."""
+        ...
+
+    async def drains(self) -> dict[str, Drain]:
+        """All drains, by node."""
+        ...
+
+    async def agree(self, name: str, proposal: str) -> str:
+        """What the whole grid takes a name for: the first proposal ever made, whoever asks and whenever."""
+        ...
+
+    async def agreed(self, name: str) -> str | None:
+        """What was agreed on; None where nothing was proposed yet."""
         ...
 
     async def purge(self, ended_before: datetime, limit: int = 1_000) -> Purged:

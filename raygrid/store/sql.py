@@ -6,28 +6,19 @@ SQLite needs nothing to start; several processes of one machine share the file. 
 
 from __future__ import annotations
 
-import asyncio
-import sqlite3
-import time
-from collections.abc import AsyncIterator, Iterable, Iterator, Sequence
-from contextlib import asynccontextmanager, closing, contextmanager
-from datetime import UTC, datetime, timedelta
-from pathlib import Path
+from collections.abc import Iterable, Sequence
+from datetime import datetime
 from typing import Any
 
-from sqlalchemy import Integer, Select, and_, bindparam, case, event, func, or_, select, update
-from sqlalchemy.dialects import postgresql, sqlite
-from sqlalchemy.engine import make_url
-from sqlalchemy.exc import DBAPIError, InterfaceError, OperationalError
-from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
+from sqlalchemy import Integer, Select, and_, bindparam, case, func, or_, select, update
+from sqlalchemy.ext.asyncio import AsyncConnection
 
-from raygrid.core.lease import Lease, next_lease
-from raygrid.errors import StaleTermError, UnavailableError
-from raygrid.models import Job, JobState, JobUpdate, NewJob, QueuedJob, SharedData
+from raygrid.errors import StaleTermError
+from raygrid.models import Job, JobState, JobUpdate, NewJob, QueuedJob
 from raygrid.store import rows
-from raygrid.store.migrate import migrate
-from raygrid.store.port import BatchSummary, Changed, Inserted, Purged, StoredData
-from raygrid.store.tables import Instant, batch_jobs, batches, jobs, leases, revisions, shared_data
+from raygrid.store.port import BatchSummary, Changed, Inserted, Purged
+from raygrid.store.sql_grid import SqlGridTables
+from raygrid.store.tables import Instant, batch_jobs, batches, jobs, leases, revisions
 
 # Under SQLite's limit of bound variables, with room for others in the statement.
 CHUNK = 500
@@ -76,73 +67,14 @@ def _chunks(items: Sequence[str]) -> Iterable[Sequence[str]]:
         yield items[start : start + CHUNK]
 
 
-class SqlStore:
+class SqlStore(SqlGridTables):
     """`JobStore` over a SQLAlchemy URL such as `sqlite+aiosqlite:///jobs.db`."""
-
-    def __init__(self, url: str) -> None:
-        self._url = make_url(url)
-        self._is_sqlite = self._url.get_backend_name() == "sqlite"
-        self._reads: AsyncEngine | None = None
-        self._writes: AsyncEngine | None = None
-        self._one_writer = asyncio.Lock()
-
-    @property
-    def is_single_machine(self) -> bool:
-        """Whether only processes of one machine can share this store."""
-        return self._is_sqlite
-
-    # --- connections --------------------------------------------------------------------------------------------
-
-    async def open(self) -> None:
-        """Connect and bring the schema up to date."""
-        if self._is_sqlite:
-            if self._url.database:
-                await asyncio.to_thread(_prepare_file, Path(self._url.database))
-            self._writes = _sqlite_engine(self._url.render_as_string(hide_password=False), "BEGIN IMMEDIATE")
-            self._reads = _sqlite_engine(self._url.render_as_string(hide_password=False), "BEGIN")
-        else:
-            self._writes = self._reads = create_async_engine(
-                self._url, pool_pre_ping=True, pool_size=5, hide_parameters=True
-            )
-        async with self._write() as connection:
-            await connection.run_sync(migrate)
-
-    async def close(self) -> None:
-        """Let go of every connection."""
-        for engine in {self._reads, self._writes}:
-            if engine is not None:
-                await engine.dispose()
-
-    @asynccontextmanager
-    async def _read(self) -> AsyncIterator[AsyncConnection]:
-        assert self._reads is not None, "the store is not open"
-        with _as_unavailable():
-            async with self._reads.connect() as connection:
-                yield connection
-
-    @asynccontextmanager
-    async def _write(self) -> AsyncIterator[AsyncConnection]:
-        assert self._writes is not None, "the store is not open"
-        with _as_unavailable():
-            async with self._one_writer, self._writes.begin() as connection:
-                yield connection
 
     async def _next_revisions(self, connection: AsyncConnection, count: int) -> int:
         """Reserve `count` revisions; gives the first. Holds the row's lock until the transaction ends."""
         statement = update(revisions).values(latest=revisions.c.latest + count).returning(revisions.c.latest)
         latest: int = (await connection.execute(statement)).scalar_one()
         return latest - count + 1
-
-    async def _now(self, connection: AsyncConnection) -> datetime:
-        """The store's clock: the database server's, or this machine's where the database is a file on it."""
-        if self._is_sqlite:
-            return datetime.now(UTC)
-        now: datetime = (await connection.execute(select(func.clock_timestamp()))).scalar_one()
-        return now
-
-    def _insert_ignoring(self, table: Any) -> Any:
-        dialect = sqlite if self._is_sqlite else postgresql
-        return dialect.insert(table).on_conflict_do_nothing()
 
     # --- jobs ---------------------------------------------------------------------------------------------------
 
@@ -343,61 +275,6 @@ class SqlStore:
         async with self._read() as connection:
             return [Changed(row["cursor"], rows.job(row)) for row in (await connection.execute(statement)).mappings()]
 
-    # --- shared data --------------------------------------------------------------------------------------------
-
-    async def put_data(self, data: SharedData) -> None:
-        """Let a name point at stored content."""
-        async with self._write() as connection:
-            values = {"digest": data.digest, "size": data.size, "stored_at": await self._now(connection)}
-            changed = await connection.execute(
-                update(shared_data).where(shared_data.c.name == data.name).values(**values)
-            )
-            if changed.rowcount == 0:
-                await connection.execute(self._insert_ignoring(shared_data).values(name=data.name, **values))
-
-    async def get_data(self, names: Sequence[str] | None = None) -> dict[str, StoredData]:
-        """What names point at."""
-        statement = select(shared_data)
-        if names is not None:
-            statement = statement.where(shared_data.c.name.in_(names))
-        async with self._read() as connection:
-            return {
-                row.name: StoredData(SharedData(row.name, row.digest, row.size), row.stored_at)
-                for row in await connection.execute(statement)
-            }
-
-    # --- leases -------------------------------------------------------------------------------------------------
-
-    async def acquire_lease(self, group_id: str, holder: str, ttl_s: float) -> Lease | None:
-        """Take or renew a lease; None while another holds it."""
-        async with self._write() as connection:
-            now = await self._now(connection)
-            statement = select(leases).where(leases.c.group_id == group_id).with_for_update()
-            row = (await connection.execute(statement)).one_or_none()
-            current = Lease(row.group_id, row.holder, row.term, row.expires_at) if row else None
-            lease = next_lease(current, group_id, holder, now, now + timedelta(seconds=ttl_s))
-            if lease is None:
-                return None
-            values = {"holder": lease.holder, "term": lease.term, "expires_at": lease.expires_at}
-            if current is None:
-                first = self._insert_ignoring(leases).values(group_id=group_id, **values)
-                if (await connection.execute(first)).rowcount == 0:
-                    return None  # another candidate was faster
-            else:
-                await connection.execute(update(leases).where(leases.c.group_id == group_id).values(**values))
-            return lease
-
-    async def release_lease(self, lease: Lease) -> None:
-        """Give a lease back; nothing happens where it is another's by now."""
-        async with self._write() as connection:
-            now = await self._now(connection)
-            statement = update(leases).where(
-                leases.c.group_id == lease.group_id,
-                leases.c.term == lease.term,
-                leases.c.holder == lease.holder,
-            )
-            await connection.execute(statement.values(expires_at=now))
-
     # --- retention ----------------------------------------------------------------------------------------------
 
     async def purge(self, ended_before: datetime, limit: int = 1_000) -> Purged:
@@ -431,52 +308,3 @@ class SqlStore:
                 statement = select(column).where(column.in_(chunk), jobs.c.purged_at.is_(None)).distinct()
                 used.update((await connection.execute(statement)).scalars())
         return used
-
-
-def _prepare_file(path: Path) -> None:
-    """Make the directory, and switch the file to write-ahead logging before anybody uses it.
-
-    Where processes that start together collide in the switch, SQLite fails at once, whatever its timeout, as waiting
-    could be a deadlock; so it is tried again here.
-    """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    give_up_at = time.monotonic() + 30
-    with closing(sqlite3.connect(path, timeout=1)) as connection:
-        while True:
-            try:
-                connection.execute("PRAGMA journal_mode=WAL")
-            except sqlite3.OperationalError:
-                if time.monotonic() > give_up_at:
-                    raise
-                time.sleep(0.01)
-            else:
-                return
-
-
-@contextmanager
-def _as_unavailable() -> Iterator[None]:
-    """Tell a database that is away, locked or full from a mistake of ours: trying again later is safe."""
-    try:
-        yield
-    except (OperationalError, InterfaceError, OSError) as error:
-        cause = error.orig if isinstance(error, DBAPIError) else error
-        raise UnavailableError(f"the job store cannot be used now: {cause}; try again", retry_after_s=2.0) from error
-
-
-def _sqlite_engine(url: str, begin: str) -> AsyncEngine:
-    """An engine whose transactions begin as told: writers take SQLite's write lock at once, so none must upgrade."""
-    engine = create_async_engine(url, connect_args={"timeout": 30}, pool_size=4, max_overflow=4, hide_parameters=True)
-
-    @event.listens_for(engine.sync_engine, "connect")
-    def set_up(connection: Any, _record: Any) -> None:
-        connection.isolation_level = None  # SQLAlchemy's own BEGIN below, not the driver's implicit one
-        cursor = connection.cursor()
-        for pragma in ("journal_mode=WAL", "synchronous=FULL", "foreign_keys=ON", "temp_store=MEMORY"):
-            cursor.execute(f"PRAGMA {pragma}")
-        cursor.close()
-
-    @event.listens_for(engine.sync_engine, "begin")
-    def start(connection: Any) -> None:
-        connection.exec_driver_sql(begin)
-
-    return engine

@@ -142,3 +142,20 @@ leases = Table(
     Column("term", BigInteger, nullable=False),
     Column("expires_at", Instant, nullable=False),
 )
+
+# Nodes that take no new jobs. Names of nodes are unique in the grid, and outlive their Ray nodes.
+drains = Table(
+    "drains",
+    metadata,
+    Column("node_id", String(255), primary_key=True),
+    Column("requested_at", Instant, nullable=False),
+    Column("deadline_at", Instant),
+)
+
+# What the whole grid takes a name for: the first proposal wins and stays.
+agreements = Table(
+    "agreements",
+    metadata,
+    Column("name", String(64), primary_key=True),
+    Column("value", Text, nullable=False),
+)

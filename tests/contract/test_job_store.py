@@ -740,3 +740,36 @@ async def test_the_next_leader_learns_how_many_attempts_count(store: JobStore) -
     [waiting] = await store.queued("rack-a", 10)
     assert (held.attempts, held.failures) == (3, 1)
     assert (waiting.attempts, waiting.failures) == (2, 2)
+
+
+# --- drains and agreements ------------------------------------------------------------------------------------------
+
+
+async def test_a_drain_is_kept_until_it_is_taken_back(store: JobStore) -> None:
+    await store.put_drain("rack-a-1")
+
+    assert list(await store.drains()) == ["rack-a-1"]
+    assert (await store.drains())["rack-a-1"].deadline_at is None
+    assert await store.delete_drain("rack-a-1")
+    assert not await store.delete_drain("rack-a-1")
+    assert await store.drains() == {}
+
+
+async def test_the_deadline_of_a_drain_counts_from_the_request_and_can_be_changed(store: JobStore) -> None:
+    first = await store.put_drain("rack-a-1", deadline_s=600)
+    assert first.deadline_at == first.requested_at + timedelta(seconds=600)
+
+    await store.put_drain("rack-a-1", deadline_s=1)
+
+    changed = (await store.drains())["rack-a-1"]
+    assert changed.deadline_at is not None
+    assert changed.deadline_at - changed.requested_at == timedelta(seconds=1)
+
+
+async def test_the_first_proposal_is_what_everybody_agrees_on(store: JobStore) -> None:
+    assert await store.agreed("blobs") is None
+
+    assert await store.agree("blobs", "mine") == "mine"
+    assert await store.agree("blobs", "yours") == "mine"
+
+    assert await store.agreed("blobs") == "mine"

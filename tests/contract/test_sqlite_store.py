@@ -21,7 +21,7 @@ from sqlalchemy import Connection, create_engine, inspect
 from raygrid.models import BlobSlice, JobSpec, JobState, JobUpdate, NewJob, SharedData
 from raygrid.store import SqlStore
 from raygrid.store.migrate import migrate
-from raygrid.store.sql import _prepare_file
+from raygrid.store.sql_connections import prepare_file
 from raygrid.store.tables import from_micros, metadata, to_micros
 
 AT = datetime(2026, 3, 1, tzinfo=UTC)
@@ -124,7 +124,7 @@ def test_switching_a_new_file_to_write_ahead_never_collides(tmp_path: Path) -> N
     def prepare(numbered: tuple[int, threading.Barrier]) -> None:
         number, start = numbered
         start.wait(10)
-        _prepare_file(tmp_path / f"{number}.db")
+        prepare_file(tmp_path / f"{number}.db")
 
     with ThreadPoolExecutor(4) as callers:
         for number in range(60):

@@ -1,0 +1,115 @@
+"""What the SQL job store keeps besides jobs: shared data names, leases, drains, and what the grid agrees on."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import timedelta
+
+from sqlalchemy import delete, select, update
+
+from raygrid.core.lease import Lease, next_lease
+from raygrid.models import Drain, SharedData
+from raygrid.store.port import StoredData
+from raygrid.store.sql_connections import SqlConnections
+from raygrid.store.tables import agreements, drains, leases, shared_data
+
+
+class SqlGridTables(SqlConnections):
+    """The small tables of a grid."""
+
+    # --- shared data --------------------------------------------------------------------------------------------
+
+    async def put_data(self, data: SharedData) -> None:
+        """Let a name point at stored content."""
+        async with self._write() as connection:
+            values = {"digest": data.digest, "size": data.size, "stored_at": await self._now(connection)}
+            changed = await connection.execute(
+                update(shared_data).where(shared_data.c.name == data.name).values(**values)
+            )
+            if changed.rowcount == 0:
+                await connection.execute(self._insert_ignoring(shared_data).values(name=data.name, **values))
+
+    async def get_data(self, names: Sequence[str] | None = None) -> dict[str, StoredData]:
+        """What names point at."""
+        statement = select(shared_data)
+        if names is not None:
+            statement = statement.where(shared_data.c.name.in_(names))
+        async with self._read() as connection:
+            return {
+                row.name: StoredData(SharedData(row.name, row.digest, row.size), row.stored_at)
+                for row in await connection.execute(statement)
+            }
+
+    # --- leases -------------------------------------------------------------------------------------------------
+
+    async def acquire_lease(self, group_id: str, holder: str, ttl_s: float) -> Lease | None:
+        """Take or renew a lease; None while another holds it."""
+        async with self._write() as connection:
+            now = await self._now(connection)
+            statement = select(leases).where(leases.c.group_id == group_id).with_for_update()
+            row = (await connection.execute(statement)).one_or_none()
+            current = Lease(row.group_id, row.holder, row.term, row.expires_at) if row else None
+            lease = next_lease(current, group_id, holder, now, now + timedelta(seconds=ttl_s))
+            if lease is None:
+                return None
+            values = {"holder": lease.holder, "term": lease.term, "expires_at": lease.expires_at}
+            if current is None:
+                first = self._insert_ignoring(leases).values(group_id=group_id, **values)
+                if (await connection.execute(first)).rowcount == 0:
+                    return None  # another candidate was faster
+            else:
+                await connection.execute(update(leases).where(leases.c.group_id == group_id).values(**values))
+            return lease
+
+    async def release_lease(self, lease: Lease) -> None:
+        """Give a lease back; nothing happens where it is another's by now."""
+        async with self._write() as connection:
+            now = await self._now(connection)
+            statement = update(leases).where(
+                leases.c.group_id == lease.group_id,
+                leases.c.term == lease.term,
+                leases.c.holder == lease.holder,
+            )
+            await connection.execute(statement.values(expires_at=now))
+
+    # --- drains -------------------------------------------------------------------------------------------------
+
+    async def put_drain(self, node_id: str, deadline_s: float | None = None) -> Drain:
+        """Begin to drain a node, or change its deadline; see `JobStore.put_drain`."""
+        async with self._write() as connection:
+            now = await self._now(connection)
+            drain = Drain(node_id, now, None if deadline_s is None else now + timedelta(seconds=deadline_s))
+            await connection.execute(delete(drains).where(drains.c.node_id == node_id))
+            await connection.execute(
+                drains.insert().values(node_id=node_id, requested_at=now, deadline_at=drain.deadline_at)
+            )
+            return drain
+
+    async def delete_drain(self, node_id: str) -> bool:
+        """Let a node work again; gives whether it was being drained."""
+        async with self._write() as connection:
+            return (await connection.execute(delete(drains).where(drains.c.node_id == node_id))).rowcount > 0
+
+    async def drains(self) -> dict[str, Drain]:
+        """All drains, by node."""
+        async with self._read() as connection:
+            rows = await connection.execute(select(drains))
+            return {row.node_id: Drain(row.node_id, row.requested_at, row.deadline_at) for row in rows}
+
+    # --- agreements ---------------------------------------------------------------------------------------------
+
+    async def agree(self, name: str, proposal: str) -> str:
+        """What the whole grid takes a name for: the first proposal ever made."""
+        async with self._write() as connection:
+            first = self._insert_ignoring(agreements).values(name=name, value=proposal)
+            await connection.execute(first)
+            found = select(agreements.c.value).where(agreements.c.name == name)
+            value: str = (await connection.execute(found)).scalar_one()
+            return value
+
+    async def agreed(self, name: str) -> str | None:
+        """What was agreed on; None where nothing was proposed yet."""
+        async with self._read() as connection:
+            found = select(agreements.c.value).where(agreements.c.name == name)
+            value: str | None = (await connection.execute(found)).scalar_one_or_none()
+            return value
