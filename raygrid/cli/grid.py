@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import sys
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -62,6 +64,10 @@ class GridCommands(TyperGroup):
         except RaygridError as error:
             complain("\n".join([str(error), *getattr(error, "__notes__", ())]))
             raise typer.Exit(2 if isinstance(error, SettingsError) else 1) from None
+        except BrokenPipeError:
+            # Whoever read this (`| head`) has seen enough. What is still unwritten must not complain at exit.
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            raise typer.Exit(141) from None
         except OSError as error:
             complain(f"{error.filename or 'system'}: {error.strerror or error}")
             raise typer.Exit(1) from None

@@ -2,24 +2,32 @@
 
 from __future__ import annotations
 
+import asyncio
+import hashlib
+import logging
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from datetime import timedelta
+from importlib.metadata import version
 from typing import Any
 
+import ray
 from fastapi import FastAPI
 from ray import serve
+from ray.experimental import internal_kv
 
 from raygrid.blobs import BlobStore
 from raygrid.config import GridSettings
-from raygrid.errors import SettingsError
-from raygrid.links import RayGroups, RayResultCaches, machines
+from raygrid.errors import SettingsError, UnavailableError
+from raygrid.links import RayGroups, RayResultCaches, groups_of, live_nodes, machines
 from raygrid.parent.housekeeping import Housekeeping
 from raygrid.parent.routes import build_app
 from raygrid.parent.service import Parent
 from raygrid.store import SqlStore
 
 APP_NAME = "raygrid"
+DEPLOYED = b"raygrid:deployed"
+A_LITTLE = 0.001  # of a CPU: keeps parents off machines that offer none
 MAX_ONGOING = 2_000
 GRACE_S = 10.0
 
@@ -62,8 +70,13 @@ def asgi(settings: GridSettings) -> FastAPI:
     return app
 
 
-def build(settings: GridSettings) -> serve.Application:
-    """The Serve application of a grid: what `serve run`, `serve deploy` and `raygrid up` deploy."""
+def build(settings: GridSettings, *, spread: bool = True) -> serve.Application:
+    """The Serve application of a grid: what `serve run`, `raygrid deploy` and `raygrid up` deploy.
+
+    Args:
+        settings: the grid's settings.
+        spread: at most one parent on a machine, none on a machine without CPUs for Ray (a cluster's head).
+    """
     settings.require_safe_listening()
     parents: Any = serve.deployment(
         serve.ingress(lambda: asgi(settings))(),
@@ -71,8 +84,10 @@ def build(settings: GridSettings) -> serve.Application:
         num_replicas=settings.http.parents,
         max_ongoing_requests=MAX_ONGOING,
         graceful_shutdown_timeout_s=GRACE_S,
-        ray_actor_options={"num_cpus": 0},
+        ray_actor_options={"num_cpus": A_LITTLE if spread else 0},
     )
+    if spread:
+        parents = parents.options(max_replicas_per_node=1)
     application: serve.Application = parents.bind()
     return application
 
@@ -81,4 +96,55 @@ def serve_here(settings: GridSettings) -> None:
     """Start Serve on the connected cluster and deploy the parents; returns when they are up."""
     http = settings.http
     serve.start(proxy_location="HeadOnly", http_options={"host": http.host, "port": http.port})
-    serve.run(build(settings), name=APP_NAME, route_prefix="/")
+    serve.run(build(settings, spread=False), name=APP_NAME, route_prefix="/")
+
+
+def deploy(settings: GridSettings, *, wait: bool) -> bool:
+    """Deploy the parents on the cluster that this machine belongs to, or change those that run to new settings.
+
+    Serve replaces parents one after the other, and lets each finish its requests. The same settings again replace none.
+
+    Args:
+        settings: the grid's settings.
+        wait: return when every parent is up; otherwise Serve goes on in the background, as machines join.
+
+    Returns:
+        Whether there was anything to change.
+
+    Raises:
+        SettingsError: the settings cannot work on a cluster.
+        UnavailableError: no Ray runs here, or the job store does not answer.
+    """
+    try:
+        ray.init(address="auto", namespace="raygrid-deploy", log_to_driver=False, logging_level=logging.WARNING)
+    except ConnectionError as error:
+        raise UnavailableError(f"no Ray cluster runs on this machine: {error}") from error
+    try:
+        racks = groups_of(live_nodes(), settings.group_prefix)
+        store = SqlStore(settings.database_url)
+        # Where no machine with a rack has joined yet, they are all other machines than this one.
+        refuse_unsafe(settings, store, machines() if racks else 2)
+        asyncio.run(_migrate(store))
+        wanted, known = _digest(settings), internal_kv._internal_kv_get(DEPLOYED)
+        if known == wanted and APP_NAME in serve.status().applications:
+            return False
+        http = settings.http
+        serve.start(proxy_location="EveryNode", http_options={"host": http.host, "port": http.port})
+        target = serve.RunTarget(build(settings), name=APP_NAME, route_prefix="/")
+        serve.run_many([target], wait_for_applications_running=wait)
+        internal_kv._internal_kv_put(DEPLOYED, wanted, overwrite=True)
+        return True
+    finally:
+        ray.shutdown()
+
+
+def _digest(settings: GridSettings) -> bytes:
+    """Tells settings (and releases of raygrid) apart; Serve itself takes every deployment for a new one."""
+    keys = [(each.name, each.key.get_secret_value()) for each in settings.http.api_keys]
+    content = f"{version('raygrid')} {settings.model_dump_json()} {keys}"
+    return hashlib.sha256(content.encode()).hexdigest().encode()
+
+
+async def _migrate(store: SqlStore) -> None:
+    await store.open()
+    await store.close()

@@ -1,0 +1,152 @@
+"""How workers learn that the head was stopped on purpose, so that they stop too instead of waiting for it.
+
+`ray down` stops Ray on the head only; a worker that merely loses its head must wait, as the head may be restarted. So a
+head that was told to stop answers on its own port for a while, says so, and proves that it knows the cluster's token:
+
+    head:   raygrid-farewell, and a line feed
+    worker: 16 random bytes
+    head:   HMAC-SHA256 of them, by the token
+
+A worker holds one idle connection to the head's port, which ends when the head does, and asks again from then on.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import hmac
+import os
+import secrets
+import socket
+import threading
+import time
+from collections.abc import Mapping
+from pathlib import Path
+
+MAGIC = b"raygrid-farewell\n"
+NONCE_BYTES = 16
+ASK_AGAIN_S = 1.0
+TALK_S = 2.0
+# Longer than Ray lets a connection live that says nothing.
+IDLE_S = 300.0
+
+
+def cluster_token(environment: Mapping[str, str] = os.environ) -> bytes:
+    """Ray's token as Ray finds it; empty where the cluster has none."""
+    if environment.get("RAY_AUTH_TOKEN"):
+        return environment["RAY_AUTH_TOKEN"].encode()
+    path = Path(environment.get("RAY_AUTH_TOKEN_PATH") or "~/.ray/auth_token").expanduser()
+    try:
+        return path.read_bytes().strip()
+    except OSError:
+        return b""
+
+
+def _proof(token: bytes, nonce: bytes) -> bytes:
+    return hmac.new(token, MAGIC + nonce, hashlib.sha256).digest()
+
+
+def say_farewell(port: int, token: bytes, for_s: float) -> int:
+    """Answer on the head's port for some time; gives how many workers have heard it."""
+    until = time.monotonic() + for_s
+    told = 0
+    with socket.socket() as listener:
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        while True:
+            try:
+                listener.bind(("", port))
+                break
+            except OSError:  # the head's last process still holds it
+                if time.monotonic() > until:
+                    return 0
+                time.sleep(0.1)
+        listener.listen(1024)
+        while (left := until - time.monotonic()) > 0:
+            listener.settimeout(left)
+            try:
+                connection, _ = listener.accept()
+            except TimeoutError:
+                break
+            with connection:
+                told += _tell(connection, token)
+    return told
+
+
+def _tell(connection: socket.socket, token: bytes) -> bool:
+    connection.settimeout(TALK_S)
+    try:
+        connection.sendall(MAGIC)
+        nonce = _receive(connection, NONCE_BYTES)
+        connection.sendall(_proof(token, nonce))
+    except OSError:
+        return False
+    return True
+
+
+def _receive(connection: socket.socket, size: int) -> bytes:
+    data = b""
+    while len(data) < size:
+        more = connection.recv(size - len(data))
+        if not more:
+            raise ConnectionError("closed")
+        data += more
+    return data
+
+
+class HeadWatch:
+    """Watches the head from a worker; `head_stopped` is set once the head has said so. `close` ends its thread."""
+
+    def __init__(self, address: tuple[str, int], token: bytes) -> None:
+        self._address = address
+        self._token = token
+        self._closed = threading.Event()
+        self._connection: socket.socket | None = None
+        self._thread = threading.Thread(target=self._watch, name="raygrid-head-watch", daemon=True)
+        self.head_stopped = threading.Event()
+        self.reachable = threading.Event()
+
+    def start(self) -> None:
+        """Begin to watch."""
+        self._thread.start()
+
+    def close(self) -> None:
+        """Watch no more."""
+        self._closed.set()
+        connection = self._connection
+        if connection is not None:
+            with contextlib.suppress(OSError):  # closed meanwhile
+                connection.shutdown(socket.SHUT_RDWR)
+        self._thread.join(timeout=TALK_S + 1)
+
+    def _watch(self) -> None:
+        while not self._closed.is_set() and not self.head_stopped.is_set():
+            try:
+                with socket.create_connection(self._address, timeout=TALK_S) as connection:
+                    self._connection = connection
+                    if self._listen(connection):
+                        self.head_stopped.set()
+            except OSError:
+                self.reachable.clear()
+            finally:
+                self._connection = None
+            self._closed.wait(ASK_AGAIN_S)
+
+    def _listen(self, connection: socket.socket) -> bool:
+        """Hold the connection until it ends; whether the head has said farewell on it."""
+        connection.settimeout(IDLE_S)
+        heard = b""
+        while len(heard) < len(MAGIC):
+            more = connection.recv(len(MAGIC) - len(heard))
+            if not more:
+                return False
+            heard += more
+            if not MAGIC.startswith(heard):
+                # A head that lives: its greeting is gRPC's. What matters from here on is when the connection ends.
+                self.reachable.set()
+                while connection.recv(4096):
+                    pass
+                return False
+        connection.settimeout(TALK_S)
+        nonce = secrets.token_bytes(NONCE_BYTES)
+        connection.sendall(nonce)
+        return hmac.compare_digest(_receive(connection, 32), _proof(self._token, nonce))

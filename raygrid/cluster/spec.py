@@ -1,0 +1,134 @@
+"""What a machine of a cluster runs: Ray's head or a worker, in which rack, with which of Ray's settings."""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+import sys
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from raygrid.errors import SettingsError
+
+# Room for the results that a node keeps hot (node.cache, 64 MB unless set otherwise), and for Ray's own objects.
+OBJECT_STORE = 192 * 1024**2
+
+
+@dataclass(frozen=True, slots=True)
+class HostSpec:
+    """One machine of a cluster.
+
+    Attributes:
+        directory: where its supervisor keeps its log, lock and state.
+        head: whether it is the head; it runs no pricers.
+        address: `host:port` of the head, for workers.
+        port: where the head listens.
+        rack: the rack of a worker, which is its group; None for a machine without pricers.
+        name: the node's name.
+        storage: where the head keeps the cluster's books, so that it can be restarted: `rocksdb` (a directory of its
+            own), a `redis://` URL, or `memory` (a dead head takes the cluster's books along).
+        object_store: bytes of shared memory for Ray's objects.
+        haproxy: whether HTTP comes in through HAProxy rather than through Ray Serve's own proxy.
+        ray_args: further options of `ray start`.
+    """
+
+    directory: Path
+    head: bool = False
+    address: str | None = None
+    port: int = 6379
+    rack: str | None = None
+    name: str = ""
+    storage: str = "rocksdb"
+    object_store: int = OBJECT_STORE
+    haproxy: bool = True
+    ray_args: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        if self.head == bool(self.address):
+            raise SettingsError("a machine is either the head (--head) or a worker (--address HEAD:PORT)")
+        if self.address and not self.address.rpartition(":")[2].isdigit():
+            raise SettingsError(f"--address must be HOST:PORT of the head, not {self.address!r}")
+        if self.head and self.rack:
+            raise SettingsError("the head runs no pricers, so it has no rack; leave --rack out")
+        if self.head and self.storage not in ("rocksdb", "memory") and "://" not in self.storage:
+            raise SettingsError(f"--storage must be rocksdb, memory or redis://HOST:PORT, not {self.storage!r}")
+
+    @property
+    def head_address(self) -> tuple[str, int]:
+        """Where the head listens."""
+        if self.address is None:
+            return "127.0.0.1", self.port
+        host, _, port = self.address.rpartition(":")
+        return host.strip("[]"), int(port)
+
+    @property
+    def books(self) -> Path:
+        """Where the head keeps the cluster's books with `rocksdb`."""
+        return self.directory / "gcs"
+
+    def command(self) -> list[str]:
+        """The `ray start` that keeps running while this machine is part of the cluster."""
+        command = [sys.executable, "-m", "ray.scripts.scripts", "start", "--block"]
+        command.append(f"--node-name={self.name or socket.gethostname()}")
+        command.append(f"--object-store-memory={self.object_store}")
+        if self.head:
+            # No dashboard: whoever reaches it can run code. `--include-dashboard=true` among ray_args turns it on.
+            command += ["--head", f"--port={self.port}", "--num-cpus=0", "--include-dashboard=false"]
+        else:
+            command += [f"--address={self.address}", f"--resources={json.dumps({self.rack: 1} if self.rack else {})}"]
+        return [*command, *self.ray_args]
+
+    @property
+    def public_environment(self) -> dict[str, str]:
+        """Ray's settings that every process of the cluster must share."""
+        ours = {
+            # Nobody joins or asks without the token of ~/.ray/auth_token (make it with: ray get-auth-token --generate).
+            "RAY_AUTH_MODE": "token",
+            "RAY_USAGE_STATS_ENABLED": "0",
+            "RAY_enable_metrics_collection": "0",
+            # Ray runs its workers, and so every pricer, at nice 15; here they are what the machine is for.
+            "RAY_worker_niceness": "0",
+            "RAY_ROTATION_MAX_BYTES": str(32 * 1024**2),
+            "RAY_SERVE_KV_TIMEOUT_S": "5",
+            # Workers wait this long for a head that is being restarted.
+            "RAY_gcs_rpc_server_reconnect_timeout_s": "600",
+        }
+        if self.haproxy:
+            ours["RAY_SERVE_ENABLE_HA_PROXY"] = "1"
+        return ours
+
+    def environment(self, inherited: Mapping[str, str] = os.environ) -> dict[str, str]:
+        """Variables for Ray on this machine; what is set already wins."""
+        ours = self.public_environment
+        if self.head and self.storage == "rocksdb":
+            ours |= {"RAY_gcs_storage": "rocksdb", "RAY_gcs_storage_path": str(self.books)}
+        elif self.head and "://" in self.storage:
+            ours["RAY_REDIS_ADDRESS"] = self.storage
+        return {**ours, **inherited}
+
+    def to_json(self) -> str:
+        """For the supervisor's standard input."""
+        return json.dumps(asdict(self) | {"directory": str(self.directory)})
+
+    @classmethod
+    def from_json(cls, text: str) -> HostSpec:
+        """What `to_json` wrote."""
+        values = json.loads(text)
+        return cls(**values | {"directory": Path(values["directory"]), "ray_args": tuple(values["ray_args"])})
+
+
+def rack_of(file: Path, given: str | None) -> str | None:
+    """The rack of this machine: as given, or as the first word of a file on it says; None where neither does."""
+    if given is not None:
+        return given or None
+    try:
+        words = file.read_text(encoding="utf-8").split()
+    except FileNotFoundError:
+        return None
+    except (OSError, UnicodeDecodeError) as error:
+        raise SettingsError(f"cannot read this machine's rack from {file}: {error}") from error
+    if len(words) != 1:
+        raise SettingsError(f"{file} must hold one word, the name of this machine's rack, such as: rack-a")
+    return words[0]

@@ -1,0 +1,211 @@
+"""The process that owns Ray on one machine of a cluster: `python -m raygrid.cluster.supervisor`, its spec on stdin.
+
+It runs `ray start --block`, starts it again when it dies, and ends when told to: by SIGTERM (`raygrid host stop`), by
+`ray stop` on this machine (which is what `ray down` does on the head), or by a head that has stopped on purpose.
+Whatever Ray started ends with it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import fcntl
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+
+from raygrid.cluster.farewell import HeadWatch, cluster_token, say_farewell
+from raygrid.cluster.spec import HostSpec
+from raygrid.node.processes import become_subreaper, process_table
+
+LOOK_S = 0.25
+# `ray start --block` ends by itself within about a second of a crash; after a `ray stop` it stays.
+STOPPED_AFTER_S = 4.0
+FAREWELL_S = 20.0
+RAYLET_END_S = 6.0
+END_S = 4.0
+MAX_PAUSE_S = 10.0
+STARTED = b"Ray runtime started."
+_PR_SET_PDEATHSIG = 1
+
+
+def say(what: str) -> None:
+    """Write a line to this process's log, which is its standard output."""
+    print(time.strftime("%Y-%m-%d %H:%M:%S"), what, flush=True)
+
+
+def below(ancestor: int) -> list[tuple[int, bool]]:
+    """The processes below one, with whether each is a zombie."""
+    table = {process.pid: process for process in process_table()}
+    found = []
+    for process in table.values():
+        parent = process.parent
+        while parent in table and parent != ancestor:
+            parent = table[parent].parent
+        if parent == ancestor:
+            found.append((process.pid, process.is_zombie))
+    return found
+
+
+def _name_of(pid: int) -> str:
+    with contextlib.suppress(OSError):
+        return Path(f"/proc/{pid}/comm").read_text().strip()
+    return ""
+
+
+def _die_with_parent() -> None:
+    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
+
+
+class Supervisor:
+    """Keeps Ray running on this machine until told to stop."""
+
+    def __init__(self, spec: HostSpec) -> None:
+        self._spec = spec
+        self._stop = threading.Event()
+        self._token = cluster_token(spec.environment())
+        self._watch = None if spec.head else HeadWatch(spec.head_address, self._token)
+
+    def run(self) -> None:
+        """Run Ray, again and again, until told to stop."""
+        for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+            signal.signal(number, lambda *_: self._stop.set())
+        become_subreaper()
+        if self._watch is not None:
+            self._watch.start()
+        pause_s = 0.5
+        try:
+            while not self._told_to_stop():
+                began = time.monotonic()
+                if self._run_ray():
+                    break
+                pause_s = 0.5 if time.monotonic() - began > 60 else min(2 * pause_s, MAX_PAUSE_S)
+                say(f"Ray ended unexpectedly; starting it again in {pause_s:g} s")
+                self._write("restarting")
+                self._stop.wait(pause_s)
+        finally:
+            if self._watch is not None:
+                self._watch.close()
+            self._write("stopped")
+        if self._spec.head:
+            self._say_farewell()
+
+    def _told_to_stop(self) -> bool:
+        return self._stop.is_set() or (self._watch is not None and self._watch.head_stopped.is_set())
+
+    def _write(self, state: str) -> None:
+        path = self._spec.directory / "host.json"
+        path.with_suffix(".new").write_text(
+            json.dumps({"pid": os.getpid(), "state": state, "ray": self._spec.public_environment})
+        )
+        path.with_suffix(".new").replace(path)
+
+    def _run_ray(self) -> bool:
+        """Run Ray once; gives whether it was stopped on purpose."""
+        log_path = self._spec.directory / "ray.log"
+        say(" ".join(["starting Ray:", *self._spec.command()[2:]]))
+        with log_path.open("wb") as log:
+            process = subprocess.Popen(
+                self._spec.command(),
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=subprocess.STDOUT,
+                env=self._spec.environment(),
+                preexec_fn=_die_with_parent,  # noqa: PLW1509 - one child at a time, and the threads here hold no locks
+            )
+        is_up = False
+        raylet: int | None = None
+        raylet_gone_at: float | None = None
+        try:
+            while process.poll() is None:
+                if self._told_to_stop():
+                    say("stopping Ray")
+                    return True
+                if raylet is None:
+                    raylet = next((pid for pid, zombie in below(process.pid) if not zombie and _is_raylet(pid)), None)
+                elif not _is_raylet(raylet):
+                    raylet_gone_at = raylet_gone_at or time.monotonic()
+                    if time.monotonic() - raylet_gone_at > STOPPED_AFTER_S:
+                        say("somebody has stopped Ray here (`ray stop` or `ray down`)")
+                        return True
+                if not is_up and STARTED in log_path.read_bytes():
+                    is_up = True
+                    say("Ray is up")
+                    self._write("up")
+                _bury(spare=process.pid)
+                self._stop.wait(LOOK_S)
+            say(f"Ray ended with exit code {process.returncode}; see {log_path}")
+            return False
+        finally:
+            self._end(process)
+
+    def _end(self, process: subprocess.Popen[bytes]) -> None:
+        """End Ray in its own order: first its raylet, which ends agents and leaders, then the rest."""
+        _signal_until_gone({pid for pid in _living() if _is_raylet(pid)}, RAYLET_END_S)
+        _signal_until_gone(_living(), END_S)
+        process.wait()
+        _bury(spare=0)
+
+    def _say_farewell(self) -> None:
+        # The books of a cluster that was stopped on purpose would bring its dead back to life.
+        shutil.rmtree(self._spec.books, ignore_errors=True)
+        say(f"telling the workers for {FAREWELL_S:g} s")
+        told = say_farewell(self._spec.port, self._token, FAREWELL_S)
+        say(f"told {told} workers")
+
+
+def _bury(spare: int) -> None:
+    """Take the exit codes of dead children that were left to this process, except the one that is waited for."""
+    for process in process_table():
+        if process.parent == os.getpid() and process.is_zombie and process.pid != spare:
+            with contextlib.suppress(ChildProcessError):
+                os.waitpid(process.pid, os.WNOHANG)
+
+
+def _living() -> set[int]:
+    """What lives below this process."""
+    return {pid for pid, zombie in below(os.getpid()) if not zombie}
+
+
+def _signal_until_gone(pids: set[int], patience_s: float) -> None:
+    """SIGTERM, and SIGKILL for whatever is still there when patience ends."""
+    until = time.monotonic() + patience_s
+    number = signal.SIGTERM
+    while True:
+        for pid in pids:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, number)
+        while left := pids.intersection(_living()):
+            if time.monotonic() > until:
+                break
+            time.sleep(0.05)
+        if not left:
+            return
+        pids, number, until = left, signal.SIGKILL, time.monotonic() + 1.0
+
+
+def _is_raylet(pid: int) -> bool:
+    return _name_of(pid) == "raylet" and not any(p.pid == pid and p.is_zombie for p in process_table())
+
+
+def main() -> int:
+    """Supervise until told to stop."""
+    spec = HostSpec.from_json(sys.stdin.readline())
+    with (spec.directory / "lock").open("w") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            say("another supervisor runs already")
+            return 3
+        Supervisor(spec).run()
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,32 @@
+"""Fixtures of the tests that need hosts: they skip, and say why, where hosts cannot be made."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+
+from tests.faults.hosts import DESK, Hosts, five_hosts, why_not
+from tests.support.postgres import Postgres
+
+
+@pytest.fixture(scope="module")
+def hosts() -> Iterator[Hosts]:
+    """Five hosts, switched on, with nothing running on them."""
+    reason = why_not()
+    if reason is not None:
+        pytest.skip(reason)
+    with five_hosts() as made:
+        yield made
+
+
+@pytest.fixture(scope="module")
+def database(hosts: Hosts) -> Iterator[str]:
+    """The URL of a PostgreSQL database at the desk, which all hosts reach."""
+    server = Postgres(listen=(DESK, "127.0.0.1"), networks=("10.88.0.0/24", "127.0.0.1/32"))
+    server.open()
+    try:
+        with server.database() as url:
+            yield url
+    finally:
+        server.close()
