@@ -16,6 +16,7 @@ RETRY_AFTER_S = 2.0
 _AWAY = (
     "08",  # connection lost
     "25006",  # a standby that takes no writes
+    "25P03",  # idle in a transaction for too long
     "28", "3D",  # who may connect to what: see _SETTINGS
     "40",  # deadlock, serialization
     "53",  # out of memory, disk or connections
