@@ -1,11 +1,14 @@
-"""What all tests share: where the reference data is."""
+"""What all tests share: where the reference data is, and a PostgreSQL server."""
 
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+
+from tests.support.postgres import Postgres
 
 # The one setting that says where the reference data lies; by default beside the project.
 REFERENCE_DATA = Path(os.environ.get("RAYGRID_REFERENCE_DATA", Path(__file__).parents[2] / "shared" / "data"))
@@ -17,3 +20,21 @@ def reference_data() -> Path:
     if not REFERENCE_DATA.is_dir():
         pytest.skip(f"no reference data at {REFERENCE_DATA}; set RAYGRID_REFERENCE_DATA to where it is")
     return REFERENCE_DATA
+
+
+@pytest.fixture(scope="session")
+def postgres() -> Iterator[Postgres]:
+    """One PostgreSQL server for all tests; who kills or freezes it starts it again."""
+    server = Postgres()
+    try:
+        server.open()
+        yield server
+    finally:
+        server.close()
+
+
+@pytest.fixture
+def database(postgres: Postgres) -> Iterator[str]:
+    """The URL of an empty database of the test's own."""
+    with postgres.database() as url:
+        yield url

@@ -286,6 +286,7 @@ class SqlStore(SqlGridTables):
                 .where(jobs.c.purged_at.is_(None), jobs.c.ended_at < ended_before)
                 .order_by(jobs.c.ended_at)
                 .limit(limit)
+                .with_for_update(skip_locked=True)  # two purges at once take different jobs
             )
             found = (await connection.execute(statement)).all()
             for chunk in _chunks([row.job_id for row in found]):

@@ -8,31 +8,47 @@ from __future__ import annotations
 import asyncio
 import sqlite3
 import time
-from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager, closing, contextmanager
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack, asynccontextmanager, closing
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from sqlalchemy import event, func, select
-from sqlalchemy.dialects import postgresql, sqlite
+from sqlalchemy import Table, event, func, select
+from sqlalchemy.dialects import postgresql as postgresql_dialect
+from sqlalchemy.dialects import sqlite
 from sqlalchemy.engine import make_url
-from sqlalchemy.exc import DBAPIError, InterfaceError, OperationalError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
 
-from raygrid.errors import UnavailableError
+from raygrid.errors import SettingsError
+from raygrid.store import postgresql
 from raygrid.store.migrate import migrate
+from raygrid.store.sql_failures import as_ours
+
+MIGRATE_S = 600.0
 
 
 class SqlConnections:
-    """Transactions over a SQLAlchemy URL such as `sqlite+aiosqlite:///jobs.db`."""
+    """Transactions over a URL such as `sqlite+aiosqlite:///jobs.db` or `postgresql://user:password@host/raygrid`.
+
+    Raises:
+        SettingsError: the URL is for no database that can hold jobs, or cannot be read.
+    """
 
     def __init__(self, url: str) -> None:
-        self._url = make_url(url)
-        self._is_sqlite = self._url.get_backend_name() == "sqlite"
+        self._url = url
+        backend = url.partition(":")[0].partition("+")[0]
+        if backend not in ("sqlite", "postgresql", "postgres"):
+            raise SettingsError(
+                "storage.database must be a URL that begins with postgresql:// or sqlite+aiosqlite:///, "
+                f"not with {backend[:20]!r}"
+            )
+        self._is_sqlite = backend == "sqlite"
+        if not self._is_sqlite:
+            postgresql.dsn(url)
         self._reads: AsyncEngine | None = None
         self._writes: AsyncEngine | None = None
-        self._one_writer = asyncio.Lock()
+        self._writers = asyncio.Semaphore(1 if self._is_sqlite else postgresql.WRITERS)
 
     @property
     def is_single_machine(self) -> bool:
@@ -40,18 +56,28 @@ class SqlConnections:
         return self._is_sqlite
 
     async def open(self) -> None:
-        """Connect and bring the schema up to date."""
+        """Connect and bring the schema up to date.
+
+        Raises:
+            UnavailableError: the database cannot be used now; it may be opened again later.
+            SettingsError: the database refuses the user, or does not exist.
+        """
         if self._is_sqlite:
-            if self._url.database:
-                await asyncio.to_thread(prepare_file, Path(self._url.database))
-            self._writes = _sqlite_engine(self._url.render_as_string(hide_password=False), "BEGIN IMMEDIATE")
-            self._reads = _sqlite_engine(self._url.render_as_string(hide_password=False), "BEGIN")
+            path = make_url(self._url).database
+            if path:
+                await asyncio.to_thread(prepare_file, Path(path))
+            self._writes = _sqlite_engine(self._url, "BEGIN IMMEDIATE")
+            self._reads = _sqlite_engine(self._url, "BEGIN")
         else:
-            self._writes = self._reads = create_async_engine(
-                self._url, pool_pre_ping=True, pool_size=5, hide_parameters=True
-            )
-        async with self._write() as connection:
-            await connection.run_sync(migrate)
+            self._writes = postgresql.create_engine(self._url)
+            # Each statement sees what is committed, in a transaction or not; without one it is a single round trip.
+            self._reads = self._writes.execution_options(isolation_level="AUTOCOMMIT")
+        try:
+            async with self._write(MIGRATE_S, opening=True) as connection:
+                await connection.run_sync(migrate)
+        except BaseException:
+            await self.close()
+            raise
 
     async def close(self) -> None:
         """Let go of every connection."""
@@ -62,15 +88,42 @@ class SqlConnections:
     @asynccontextmanager
     async def _read(self) -> AsyncIterator[AsyncConnection]:
         assert self._reads is not None, "the store is not open"
-        with _as_unavailable():
-            async with self._reads.connect() as connection:
+        with as_ours():
+            async with self._connected(self._reads, postgresql.CALL_S) as connection:
                 yield connection
 
     @asynccontextmanager
-    async def _write(self) -> AsyncIterator[AsyncConnection]:
+    async def _write(self, limit_s: float | None = None, *, opening: bool = False) -> AsyncIterator[AsyncConnection]:
         assert self._writes is not None, "the store is not open"
-        with _as_unavailable():
-            async with self._one_writer, self._writes.begin() as connection:
+        limit_s = limit_s or postgresql.CALL_S
+        with as_ours(opening=opening):
+            async with (
+                self._turn(limit_s),
+                self._connected(self._writes, limit_s) as connection,
+                connection.begin(),
+            ):
+                yield connection
+
+    @asynccontextmanager
+    async def _turn(self, limit_s: float) -> AsyncIterator[None]:
+        """One writer at a time where the database takes no more; with PostgreSQL, some connections stay for readers."""
+        async with asyncio.timeout(None if self._is_sqlite else limit_s):
+            await self._writers.acquire()
+        try:
+            yield
+        finally:
+            self._writers.release()
+
+    @asynccontextmanager
+    async def _connected(self, engine: AsyncEngine, limit_s: float) -> AsyncIterator[AsyncConnection]:
+        if self._is_sqlite:  # which has its own limit, `timeout` in `_sqlite_engine`
+            async with engine.connect() as connection:
+                yield connection
+            return
+        async with AsyncExitStack() as stack:
+            async with asyncio.timeout(postgresql.CALL_S):
+                connection = await stack.enter_async_context(engine.connect())
+            with postgresql.cut_after(connection, limit_s):
                 yield connection
 
     async def _now(self, connection: AsyncConnection) -> datetime:
@@ -80,9 +133,16 @@ class SqlConnections:
         now: datetime = (await connection.execute(select(func.clock_timestamp()))).scalar_one()
         return now
 
-    def _insert_ignoring(self, table: Any) -> Any:
-        dialect = sqlite if self._is_sqlite else postgresql
-        return dialect.insert(table).on_conflict_do_nothing()
+    def _insert_ignoring(self, table: Table) -> Any:
+        return self._insert(table).on_conflict_do_nothing()
+
+    def _insert_or_replace(self, table: Table, values: dict[str, Any]) -> Any:
+        keys = [column.name for column in table.primary_key]
+        changed = {name: value for name, value in values.items() if name not in keys}
+        return self._insert(table).values(values).on_conflict_do_update(index_elements=keys, set_=changed)
+
+    def _insert(self, table: Table) -> Any:
+        return (sqlite if self._is_sqlite else postgresql_dialect).insert(table)
 
 
 def prepare_file(path: Path) -> None:
@@ -103,16 +163,6 @@ def prepare_file(path: Path) -> None:
                 time.sleep(0.01)
             else:
                 return
-
-
-@contextmanager
-def _as_unavailable() -> Iterator[None]:
-    """Tell a database that is away, locked or full from a mistake of ours: trying again later is safe."""
-    try:
-        yield
-    except (OperationalError, InterfaceError, OSError) as error:
-        cause = error.orig if isinstance(error, DBAPIError) else error
-        raise UnavailableError(f"the job store cannot be used now: {cause}; try again", retry_after_s=2.0) from error
 
 
 def _sqlite_engine(url: str, begin: str) -> AsyncEngine:

@@ -22,12 +22,9 @@ class SqlGridTables(SqlConnections):
     async def put_data(self, data: SharedData) -> None:
         """Let a name point at stored content."""
         async with self._write() as connection:
-            values = {"digest": data.digest, "size": data.size, "stored_at": await self._now(connection)}
-            changed = await connection.execute(
-                update(shared_data).where(shared_data.c.name == data.name).values(**values)
-            )
-            if changed.rowcount == 0:
-                await connection.execute(self._insert_ignoring(shared_data).values(name=data.name, **values))
+            stored_at = await self._now(connection)
+            values = {"name": data.name, "digest": data.digest, "size": data.size, "stored_at": stored_at}
+            await connection.execute(self._insert_or_replace(shared_data, values))
 
     async def get_data(self, names: Sequence[str] | None = None) -> dict[str, StoredData]:
         """What names point at."""
@@ -79,10 +76,8 @@ class SqlGridTables(SqlConnections):
         async with self._write() as connection:
             now = await self._now(connection)
             drain = Drain(node_id, now, None if deadline_s is None else now + timedelta(seconds=deadline_s))
-            await connection.execute(delete(drains).where(drains.c.node_id == node_id))
-            await connection.execute(
-                drains.insert().values(node_id=node_id, requested_at=now, deadline_at=drain.deadline_at)
-            )
+            values = {"node_id": node_id, "requested_at": now, "deadline_at": drain.deadline_at}
+            await connection.execute(self._insert_or_replace(drains, values))
             return drain
 
     async def delete_drain(self, node_id: str) -> bool:

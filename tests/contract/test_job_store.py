@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Callable
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
-from pathlib import Path
 
 import pytest
 
@@ -26,16 +25,17 @@ from raygrid.models import (
 from raygrid.store import JobStore, MemoryStore, SqlStore
 
 # One line here puts another adapter under the whole contract.
-STORES: dict[str, Callable[[Path], JobStore]] = {
-    "memory": lambda tmp_path: MemoryStore(),
-    "sqlite": lambda tmp_path: SqlStore(f"sqlite+aiosqlite:///{tmp_path / 'jobs.db'}"),
+STORES: dict[str, Callable[[pytest.FixtureRequest], JobStore]] = {
+    "memory": lambda request: MemoryStore(),
+    "sqlite": lambda request: SqlStore(f"sqlite+aiosqlite:///{request.getfixturevalue('tmp_path') / 'jobs.db'}"),
+    "postgresql": lambda request: SqlStore(request.getfixturevalue("database")),
 }
 AT = datetime(2026, 3, 1, 18, 30, 0, 123_456, tzinfo=UTC)
 
 
 @pytest.fixture(params=STORES)
-async def store(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[JobStore]:
-    opened = STORES[request.param](tmp_path)
+async def store(request: pytest.FixtureRequest) -> AsyncIterator[JobStore]:
+    opened = STORES[request.param](request)
     await opened.open()
     yield opened
     await opened.close()

@@ -1,0 +1,74 @@
+"""What an error of a database means for whoever called the job store, without what must not be shown."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from sqlalchemy.exc import DBAPIError, InterfaceError, OperationalError
+from sqlalchemy.exc import TimeoutError as PoolTimeoutError
+
+from raygrid.errors import RaygridError, SettingsError, UnavailableError
+
+RETRY_AFTER_S = 2.0
+
+# SQLSTATEs, by how they begin; https://www.postgresql.org/docs/current/errcodes-appendix.html
+_AWAY = (
+    "08",  # connection lost
+    "25006",  # a standby that takes no writes
+    "25P03",  # idle in a transaction for too long
+    "28", "3D",  # who may connect to what: see _SETTINGS
+    "40",  # deadlock, serialization
+    "53",  # out of memory, disk or connections
+    "55P03",  # a lock was not to be had
+    "57",  # cancelled, shutting down, starting up
+    "58",  # its disk
+)  # fmt: skip
+_SETTINGS = (
+    "28",  # wrong user or password
+    "3D",  # no such database
+    "42501",  # the user may not make tables
+    "42704",  # no such parameter in the URL
+)
+
+
+@contextmanager
+def as_ours(*, opening: bool = False) -> Iterator[None]:
+    """Tell a database that is away, locked or full from a mistake of ours: trying again later is safe.
+
+    Args:
+        opening: whether the store is being opened, when a refusal is likely to be a wrong setting.
+
+    Raises:
+        UnavailableError: the database cannot be used now.
+        SettingsError: the database refuses the user, or has no such database.
+    """
+    try:
+        yield
+    except RaygridError:
+        raise
+    except Exception as error:
+        ours = _ours(error, opening=opening)
+        if ours is None:
+            raise
+        raise ours from error
+
+
+def _ours(error: Exception, *, opening: bool) -> RaygridError | None:
+    driver = _drivers(error)
+    state = str(getattr(driver, "sqlstate", None) or "")
+    said = str(driver) or "no answer in time"
+    if opening and state.startswith(_SETTINGS):
+        return SettingsError(f"the job store cannot be opened: {said}; correct storage.database")
+    is_driver = type(driver).__module__.partition(".")[0] == "asyncpg"
+    lost = isinstance(error, (OperationalError, InterfaceError, OSError, PoolTimeoutError)) or (is_driver and not state)
+    if lost or state.startswith(_AWAY):
+        return UnavailableError(f"the job store cannot be used now: {said}; try again", retry_after_s=RETRY_AFTER_S)
+    return None
+
+
+def _drivers(error: Exception) -> BaseException:
+    """The driver's own error within SQLAlchemy's."""
+    if isinstance(error, DBAPIError) and error.orig is not None:
+        return error.orig.__cause__ or error.orig
+    return error
