@@ -71,6 +71,7 @@ def build_app(parent: Parent, *, manage: bool = True) -> FastAPI:
 
 
 async def _read_form(request: Request, parent: Parent, max_files: int) -> Form:
+    parent.blob_check.require()  # before the body is read, rather than after a long upload
     settings = parent.settings
     limit = settings.http.max_body
     announced = request.headers.get("content-length", "")
@@ -481,6 +482,7 @@ def _health_routes(app: FastAPI, parent: Parent) -> None:
         responses=problem_responses(503),
     )
     async def ready() -> schemas.Health:
+        parent.blob_check.require_answer()
         if not any(group.slots for group in parent.groups.capacities()):
             raise UnavailableError("no group has a leader and a node yet")
         await parent.store.get([])
