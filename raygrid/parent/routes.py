@@ -373,7 +373,8 @@ def _batch_routes(router: APIRouter, parent: Parent) -> None:
         responses={
             200: {
                 "content": {"multipart/mixed": {}},
-                "description": "A part for each ended job with its ZIP and Raygrid-* headers; "
+                "description": "A part for each ended job with its ZIP and Raygrid-* headers; where the result is "
+                "gone, the part is empty and Raygrid-Problem says so; "
                 "the last part says whether the batch is complete",
             },
             **problem_responses(401, 404, 422),
