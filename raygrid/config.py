@@ -36,6 +36,9 @@ COMMAND_FIELDS = frozenset({"input", "output_dir", "data_dir", "job_id", "args"}
 _UNITS = {"": 1, "k": 1024, "m": 1024**2, "g": 1024**3, "t": 1024**4}
 _SIZE = re.compile(r"(?P<number>\d+(?:\.\d+)?)\s*(?P<unit>[kmgt]?)(?:i?b)?", re.IGNORECASE)
 _PREFIX = "RAYGRID__"
+_SECRET_OPTION = re.compile(
+    r"secret|password|access_key|account_key|service_account_key|customer_key|sas|token(?!_file)"
+)
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 
 
@@ -187,9 +190,21 @@ class Storage(Section):
     state_dir: Path = Path("~/.raygrid")
     database: str | None = Field(default=None, repr=False)
     blobs: str | None = Field(default=None, repr=False)
+    blob_options: dict[str, bool | int | float | str] = {}
     inline: Size = 8 * 1024
     retention_days: float = Field(default=7.0, ge=0, allow_inf_nan=False)
     purge_every_s: Seconds = 600.0
+
+    @field_validator("blob_options")
+    @classmethod
+    def _no_secrets(cls, options: dict[str, bool | int | float | str]) -> dict[str, bool | int | float | str]:
+        for name in options:
+            if _SECRET_OPTION.search(name.lower()):
+                raise ValueError(
+                    f"{name!r} is a credential; those come from the environment of every machine, for S3 as "
+                    "AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY"
+                )
+        return options
 
 
 class GridSettings(BaseSettings):
@@ -259,6 +274,12 @@ class GridSettings(BaseSettings):
     def without_keys(self) -> GridSettings:
         """The same settings for tiers that clients do not reach: no API keys among them."""
         return self.model_copy(update={"http": self.http.model_copy(update={"api_keys": ()})})
+
+    @property
+    def for_nodes(self) -> GridSettings:
+        """The same settings for node agents, which run strangers' programs: neither API keys nor the database."""
+        storage = self.storage.model_copy(update={"database": None})
+        return self.without_keys.model_copy(update={"storage": storage})
 
     @property
     def grid_dir(self) -> Path:

@@ -205,7 +205,7 @@ class RayNodes:
             # An agent lives and dies with its Ray node; a node that comes back is a new one, with a new agent.
             "scheduling_strategy": NodeAffinitySchedulingStrategy(node_id, soft=False),
         }
-        return ray.remote(NodeAgentActor).options(**options).remote(name, self._settings.without_keys, address)
+        return ray.remote(NodeAgentActor).options(**options).remote(name, self._settings.for_nodes, address)
 
 
 class RayGroups:

@@ -258,6 +258,8 @@ class NodeState:
         running: attempts it holds, those that still wait for a slot last.
         waiting: how many of them still wait for a slot.
         address: where parents reach its cached results; means nothing to a leader.
+        marker: the marker of the blob store that it sees; None where it sees none.
+        blobs: where it looks for it, for people.
     """
 
     node_id: str
@@ -268,6 +270,8 @@ class NodeState:
     healthy: bool = True
     why: str | None = None
     address: str = ""
+    marker: str | None = None
+    blobs: str = ""
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,8 +6,10 @@ A directory by default; S3, Google Cloud or Azure by URL. Keys say what a blob i
     data/<sha256>             shared inputs, stored once
     results/<day>/<id>        result ZIPs: one large one, or a pack of many small ones laid end to end
     uploads/<id>              bodies on their way in
+    grid/marker               which blob store this is: the whole grid works with one, or not at all
 """
 
 from raygrid.blobs.store import BlobStore, data_key, day_of, input_key, new_result_key
+from raygrid.blobs.streams import Upload
 
-__all__ = ["BlobStore", "data_key", "day_of", "input_key", "new_result_key"]
+__all__ = ["BlobStore", "Upload", "data_key", "day_of", "input_key", "new_result_key"]

@@ -11,21 +11,30 @@ import hashlib
 import io
 import os
 import re
-from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Sequence
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
 import obstore
-from obstore.exceptions import BaseError
-from obstore.store import LocalStore, from_url
+from obstore.exceptions import AlreadyExistsError, BaseError, GenericError
+from obstore.store import LocalStore
 from uuid_utils import uuid4
 
-from raygrid.errors import BlobNotFoundError, SettingsError, UnavailableError
+from raygrid.blobs.backend import first_line, open_remote, shown
+from raygrid.blobs.streams import AT_ONCE, PART, BlobFile, Upload
+from raygrid.core.blob_marker import not_the_grids
+from raygrid.errors import BlobNotFoundError, RaygridError, SettingsError, UnavailableError
 from raygrid.models import BlobSlice
 
+MARKER = "grid/marker"
 CHUNK = 4 * 1024**2
+DELETE_TOGETHER = 500
+# Long enough for every node to have noticed an outage before the first attempt fails by it: a job must not fail on one
+# node after another that has not looked yet.
+RETRY_S = 20.0
+AGAIN_S = 5.0
 _DAY = re.compile(r"^(?:inputs|results)/(\d{4}-\d{2}-\d{2})/")
 
 
@@ -57,25 +66,149 @@ def day_of(key: str) -> datetime | None:
 class BlobStore:
     """Blobs under a directory or a URL (`s3://bucket/prefix`, `gs://…`, `az://…`).
 
+    A directory may be a share that is not mounted, so a blob store carries a marker: once `expect` has said which, a
+    write into a directory counts only if the marker is there before and after it, and a blob that is not found is
+    called missing only where the marker is right.
+
     Args:
         url: a path, a `file:` URL, or an object store's URL; credentials come from the environment.
-        options: passed on to obstore, such as `endpoint` or `region`.
+        options: passed on to obstore, such as `endpoint`, `region` or `allow_http`.
+        retry_s: how long a call to an object store is tried again before it fails.
+
+    Attributes:
+        shown: where the blobs are, for people.
+        seen: the marker at the latest look; None before the first, and where there was none.
+        trouble: what went wrong in the latest call that found the store away; whoever looks after it clears it.
     """
 
-    def __init__(self, url: str, **options: Any) -> None:
+    def __init__(self, url: str, options: Mapping[str, Any] | None = None, *, retry_s: float = RETRY_S) -> None:
         self.url = url
-        scheme = urlsplit(url).scheme
+        self.seen: str | None = None
+        self.trouble: str | None = None
+        self._expected: str | None = None
         self._directory: Path | None = None
+        self._local: tuple[tuple[int, int], Any] = ((0, 0), None)
+        scheme = urlsplit(url).scheme
         if scheme in ("", "file"):
+            if options:
+                raise SettingsError("storage.blob_options are for object stores; storage.blobs is a directory")
             path = urlsplit(url).path if scheme == "file" else url
             self._directory = Path(path).expanduser().absolute()
-            self._directory.mkdir(parents=True, exist_ok=True)
-            self._store: Any = LocalStore(self._directory, automatic_cleanup=False)
+            self.shown = str(self._directory)
         else:
+            self._remote, self._hasty = open_remote(url, options or {}, retry_s)
+            self.shown = shown(url)
+
+    @property
+    def is_directory(self) -> bool:
+        """Whether looking at it costs next to nothing."""
+        return self._directory is not None
+
+    @property
+    def _store(self) -> Any:
+        """What obstore works on.
+
+        obstore resolves a directory once and for all; a share that is mounted there later, or a link that points
+        elsewhere by now, must not leave it writing into the old place.
+        """
+        if self._directory is None:
+            return self._remote
+        found = self._directory.stat()
+        place = (found.st_dev, found.st_ino)
+        known, store = self._local
+        if known != place:
+            store = LocalStore(self._directory, automatic_cleanup=False)
+            self._local = (place, store)
+        return store
+
+    @contextlib.contextmanager
+    def _as_unavailable(self) -> Iterator[None]:
+        """Tell a blob store that is away or full from a mistake of ours: trying again later is safe."""
+        try:
+            yield
+        except (OSError, BaseError) as error:
+            raise self._away(first_line(error)) from error
+
+    def _away(self, what: str) -> UnavailableError:
+        self.trouble = f"the blob store {self.shown} cannot be used now: {what}"
+        return UnavailableError(f"{self.trouble}; try again", retry_after_s=AGAIN_S)
+
+    # --- which store it is --------------------------------------------------------------------------------------
+
+    def expect(self, marker: str) -> None:
+        """Work only where this marker is."""
+        self._expected = marker
+
+    def look_now(self) -> str | None:
+        """The marker of the blob store that is there now, from a thread; None where there is none.
+
+        Raises:
+            UnavailableError: the store does not answer.
+        """
+        try:
+            if self._directory is not None:
+                data = (self._directory / MARKER).read_bytes()
+            else:
+                data = bytes(obstore.get(self._hasty, MARKER).bytes())
+        except (FileNotFoundError, NotADirectoryError):
+            self.seen = None
+        except (OSError, BaseError) as error:
+            raise self._away(first_line(error)) from error
+        else:
+            self.seen = data.decode(errors="replace").strip() or None
+        return self.seen
+
+    def place_marker_now(self, marker: str, *, make_directory: bool) -> str | None:
+        """Leave a marker where there is none yet, from a thread; gives the one that is there then.
+
+        Args:
+            marker: the marker.
+            make_directory: whether a directory that does not exist is made. A share's mount point would be a local
+                directory then, so only where no other machine needs to see it.
+
+        Raises:
+            UnavailableError: the store does not take it, or there is no such directory.
+        """
+        if self._directory is not None:
+            if make_directory:
+                with self._as_unavailable():
+                    self._directory.mkdir(parents=True, exist_ok=True)
+            elif not self._directory.is_dir():
+                raise self._away("there is no such directory; mount the share there, or make the directory")
+        with self._as_unavailable():
             try:
-                self._store = from_url(url, **options)
-            except Exception as error:
-                raise SettingsError(f"storage.blobs: cannot use {url!r}: {error}") from error
+                obstore.put(self._store, MARKER, f"{marker}\n".encode(), mode="create", use_multipart=False)
+            except AlreadyExistsError:
+                return self.look_now()
+            self._sync(MARKER)
+        return self.look_now()
+
+    @property
+    def sees_another(self) -> bool:
+        """Whether the latest look found another marker than expected, or none."""
+        return self._expected is not None and self.seen != self._expected
+
+    async def require(self) -> None:
+        """Refuse to go on where this is not the grid's blob store; see `require_now`."""
+        await asyncio.to_thread(self.require_now)
+
+    def require_now(self) -> None:
+        """Refuse to go on where this is not the grid's blob store, from a thread.
+
+        Raises:
+            UnavailableError: it is not, or does not answer.
+        """
+        if self._expected is not None and self.look_now() != self._expected:
+            raise self._away(not_the_grids(self._expected, self.seen, self.shown))
+
+    def _before_writing(self) -> None:
+        if self._directory is None:
+            if self._expected is not None and self.seen not in (None, self._expected):
+                raise self._away(not_the_grids(self._expected, self.seen, self.shown))
+        elif self._expected is None:
+            self._directory.mkdir(parents=True, exist_ok=True)
+        else:
+            self.require_now()
 
     # --- writing ------------------------------------------------------------------------------------------------
 
@@ -100,25 +233,48 @@ class BlobStore:
 
     def put_now(self, key: str, data: bytes) -> None:
         """Store bytes under a key, from a thread."""
-        obstore.put(self._store, key, data, use_multipart=False)
-        self._flush(key)
+        with self._as_unavailable():
+            self._before_writing()
+            obstore.put(self._store, key, data, use_multipart=False)
+            self._flush(key)
 
     def put_file_now(self, key: str, path: Path) -> None:
         """Store a file under a key, from a thread, without reading it whole into memory."""
-        obstore.put(self._store, key, path, chunk_size=CHUNK)
-        self._flush(key)
+        with self._as_unavailable():
+            self._before_writing()
+            obstore.put(self._store, key, path, chunk_size=PART, max_concurrency=AT_ONCE)
+            self._flush(key)
 
     def _flush(self, key: str) -> None:
-        """On a local directory, wait until the blob survives a power cut; object stores promise that themselves."""
+        """On a local directory, wait until the blob survives a power cut; object stores promise that themselves.
+
+        And make sure that it lies in the grid's blob store. The blob is looked at again after the marker: had the
+        share come back between the two, the blob would be below it, and not be found.
+        """
         if self._directory is None:
             return
+        written = self._sync(key)
+        if self._expected is not None:
+            self.require_now()
+            found = (self._directory / key).stat()
+            if (found.st_dev, found.st_ino) != written:
+                raise self._away(f"{key} was written, and is not there any more")
+
+    def _sync(self, key: str) -> tuple[int, int]:
+        """Bring a blob of a directory to its disk; gives which file it is."""
+        if self._directory is None:
+            return (0, 0)
         path = self._directory / key
-        for each in (path, path.parent):
+        written = (0, 0)
+        for each in (path.parent, path):
             fd = os.open(each, os.O_RDONLY)
             try:
                 os.fsync(fd)
+                found = os.fstat(fd)
+                written = (found.st_dev, found.st_ino)
             finally:
                 os.close(fd)
+        return written
 
     # --- reading ------------------------------------------------------------------------------------------------
 
@@ -134,13 +290,35 @@ class BlobStore:
         """The bytes of a slice, from a thread."""
         if blob.size == 0:
             return b""
-        try:
-            data = bytes(obstore.get_range(self._store, blob.key, start=blob.offset, length=blob.size))
-        except FileNotFoundError:
-            raise BlobNotFoundError(f"blob {blob.key} is not in the blob store {self.url}") from None
+        with self._as_unavailable():
+            try:
+                data = bytes(obstore.get_range(self._store, blob.key, start=blob.offset, length=blob.size))
+            except FileNotFoundError:
+                raise self._missing(blob.key) from None
+            except GenericError:
+                # A slice that begins behind the end of its blob is refused with an error like any other.
+                self._require_size(blob)
+                raise
         if len(data) != blob.size:
             raise BlobNotFoundError(f"blob {blob.key} is shorter than expected: {len(data)} of {blob.size} bytes")
         return data
+
+    def _missing(self, key: str) -> RaygridError:
+        """A blob that is not found: lost, or looked for in the wrong place."""
+        try:
+            self.require_now()
+        except UnavailableError as error:
+            return error
+        return BlobNotFoundError(f"blob {key} is not in the blob store {self.shown}")
+
+    def _require_size(self, blob: BlobSlice) -> None:
+        try:
+            size = obstore.head(self._store, blob.key)["size"]
+        except FileNotFoundError:
+            raise self._missing(blob.key) from None
+        if size < blob.offset + blob.size:
+            needed = blob.offset + blob.size
+            raise BlobNotFoundError(f"blob {blob.key} is shorter than expected: {size} of {needed} bytes")
 
     async def stream(self, blob: BlobSlice) -> AsyncIterator[bytes]:
         """The bytes of a slice in chunks of a few megabytes."""
@@ -150,7 +328,7 @@ class BlobStore:
 
     def open_now(self, blob: BlobSlice) -> io.BufferedIOBase:
         """A whole blob as a file that can be read and sought, from a thread."""
-        return io.BufferedReader(_BlobFile(self, blob))
+        return io.BufferedReader(BlobFile(self, blob))
 
     def fetch_now(self, blob: BlobSlice, path: Path) -> None:
         """Write a slice to a new file, from a thread, and check its digest.
@@ -172,97 +350,20 @@ class BlobStore:
 
     async def delete(self, keys: Iterable[str]) -> None:
         """Remove blobs; those that are not there are no error."""
-        for key in keys:
-            try:
+        gone = list(keys)
+        if self._directory is None:
+            for start in range(0, len(gone), DELETE_TOGETHER):
+                with self._as_unavailable():
+                    await obstore.delete_async(self._store, gone[start : start + DELETE_TOGETHER])
+            return
+        for key in gone:
+            with self._as_unavailable(), contextlib.suppress(FileNotFoundError):
                 await obstore.delete_async(self._store, key)
-            except FileNotFoundError:
-                continue
 
     async def list_older(self, prefix: str, age: timedelta) -> AsyncIterator[Sequence[str]]:
         """Pages of keys under a prefix that were last written longer than `age` ago."""
+        if self._directory is not None and not self._directory.is_dir():
+            return  # nothing was ever written
         before = datetime.now(UTC) - age
         async for page in obstore.list(self._store, prefix, chunk_size=500):
             yield [entry["path"] for entry in page if entry["last_modified"] < before]
-
-
-@contextlib.contextmanager
-def _as_unavailable() -> Iterator[None]:
-    """Tell a blob store that is away or full from a mistake of ours: trying again later is safe."""
-    try:
-        yield
-    except (OSError, BaseError) as error:
-        raise UnavailableError(
-            f"the blob store does not take data now: {error}; try again", retry_after_s=5.0
-        ) from error
-
-
-class Upload:
-    """A blob on its way in: hashed while it is written, holding a few chunks in memory, never the whole.
-
-    It counts only once `finish` has returned; `abort` (or a crash and a later sweep) removes what is there.
-    """
-
-    def __init__(self, blobs: BlobStore) -> None:
-        self._blobs = blobs
-        self._temporary = f"uploads/{uuid4()}"
-        self._hasher = hashlib.sha256()
-        self._writer: Any = None
-        self.size = 0
-
-    async def write(self, chunk: bytes) -> None:
-        """Add bytes."""
-        with _as_unavailable():
-            if self._writer is None:
-                self._writer = obstore.open_writer_async(self._blobs._store, self._temporary, buffer_size=CHUNK)
-            self._hasher.update(chunk)
-            self.size += len(chunk)
-            await self._writer.write(chunk)
-
-    async def finish(self, key_for: Callable[[str], str]) -> BlobSlice:
-        """Move it to the key made from its digest; it survives a power cut from then on."""
-        if self._writer is None:
-            await self.write(b"")
-        digest = self._hasher.hexdigest()
-        key = key_for(digest)
-        with _as_unavailable():
-            await self._writer.close()
-            self._writer = None
-            await obstore.rename_async(self._blobs._store, self._temporary, key)
-            await asyncio.to_thread(self._blobs._flush, key)
-        return BlobSlice(key, 0, self.size, digest)
-
-    async def abort(self) -> None:
-        """Remove what was written."""
-        with contextlib.suppress(OSError, BaseError):
-            if self._writer is not None:
-                await self._writer.close()
-            await self._blobs.delete([self._temporary])
-        self._writer = None
-
-
-class _BlobFile(io.RawIOBase):
-    """A slice of a blob as a raw file."""
-
-    def __init__(self, blobs: BlobStore, blob: BlobSlice) -> None:
-        self._blobs = blobs
-        self._blob = blob
-        self._at = 0
-
-    def readable(self) -> bool:
-        return True
-
-    def seekable(self) -> bool:
-        return True
-
-    def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
-        base = {io.SEEK_SET: 0, io.SEEK_CUR: self._at, io.SEEK_END: self._blob.size}[whence]
-        self._at = max(0, base + offset)
-        return self._at
-
-    def readinto(self, buffer: Any) -> int:
-        size = max(0, min(len(buffer), self._blob.size - self._at))
-        if size:
-            part = BlobSlice(self._blob.key, self._blob.offset + self._at, size, "")
-            buffer[:size] = self._blobs.read_now(part)
-            self._at += size
-        return size

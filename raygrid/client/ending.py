@@ -48,6 +48,7 @@ def ending_of(part: Part) -> Ending:
                 stderr_tail=result.stderr[-_TAIL:] if result else None,
             ),
         )
-    if result is None:
-        return Ending(error=ResultExpiredError(f"the result of job {part.job_id} was removed when its retention ended"))
+    if result is None or part.problem is not None:
+        said = part.problem_detail or f"the result of job {part.job_id} was removed when its retention ended"
+        return Ending(error=ResultExpiredError(said))
     return Ending(result=result)

@@ -23,7 +23,11 @@ class BrokenStreamError(RaygridError):
 
 @dataclass(frozen=True, slots=True)
 class Part:
-    """One ended job; `body` is its ZIP and empty where there is none."""
+    """One ended job; `body` is its ZIP and empty where there is none.
+
+    `problem` is the type of the problem, as in an answer to a request, where the result was there and is gone, and
+    `problem_detail` what the grid says of it.
+    """
 
     job_id: str
     state: JobState
@@ -32,6 +36,8 @@ class Part:
     exit_code: int | None = None
     message: str | None = None
     body: bytes = field(default=b"", repr=False)
+    problem: str | None = None
+    problem_detail: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,6 +133,7 @@ class PartsParser:
             return
         exit_code = headers.get("raygrid-exit-code")
         message = headers.get("raygrid-message")
+        detail = headers.get("raygrid-problem-detail")
         self._ready.append(
             Part(
                 job_id=headers["raygrid-job-id"],
@@ -136,5 +143,7 @@ class PartsParser:
                 exit_code=int(exit_code) if exit_code else None,
                 message=unquote(message) if message else None,
                 body=bytes(self._body),
+                problem=headers.get("raygrid-problem"),
+                problem_detail=unquote(detail) if detail else None,
             )
         )

@@ -68,10 +68,11 @@ Event = JobsArrived | CancelRequested | NodeReported | NodeLost | NodeDraining |
 
 @dataclass(frozen=True, slots=True)
 class AttemptOrder:
-    """One attempt to run."""
+    """One attempt to run; its result belongs into the blob store with this marker, where one is named."""
 
     attempt: AttemptId
     spec: JobSpec
+    blobs: str | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,6 +12,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 from raygrid.core.backlog import Backlog
+from raygrid.core.blob_marker import blob_store_trouble
 from raygrid.core.collector import Collector
 from raygrid.core.events import (
     AttemptOrder,
@@ -82,6 +83,7 @@ class GroupState:
         self.site = site
         self.policy = policy
         self.nodes: dict[str, NodeRecord] = {}
+        self.blobs: str | None = None  # the marker that a node must see to get work; None: any will do
         self._jobs: dict[str, _Entry] = {}
         self._backlog = Backlog(policy.window)
         self._draining: set[str] = set()  # outlives a node's record, so that a restarted agent gets no work
@@ -354,7 +356,8 @@ class GroupState:
         if node is None:
             node = self._new_node(state.node_id, state.incarnation, state.slots, out)
         node.incarnation, node.slots, node.last_seen = state.incarnation, state.slots, out.now
-        node.healthy, node.why, node.address = state.healthy, state.why, state.address
+        node.why = state.why if not state.healthy else blob_store_trouble(self.blobs, state)
+        node.healthy, node.address = state.healthy and node.why is None, state.address
         for report in reports:
             self._attempt_ended(node, report, state.node_id, out)
         self._reconcile(node, state, asked_at, out)
@@ -475,7 +478,7 @@ class GroupState:
         entry.node_id = node.node_id
         entry.recorded = False
         node.held[entry.current] = PENDING
-        out.start(node.node_id, AttemptOrder(entry.current, entry.spec))
+        out.start(node.node_id, AttemptOrder(entry.current, entry.spec, self.blobs))
         if starts_at_once:
             self._record_running(entry, out)
 

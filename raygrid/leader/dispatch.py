@@ -13,6 +13,7 @@ import time
 from collections.abc import Callable, Iterable, Sequence
 from uuid import uuid4
 
+from raygrid.core.blob_marker import UNDECIDED
 from raygrid.core.events import (
     CancelRequested,
     Event,
@@ -32,7 +33,7 @@ from raygrid.leader.node_link import POLL_S, NodeConversation
 from raygrid.leader.outbox import Outbox
 from raygrid.models import JobSpec, JobUpdate, QueuedJob
 from raygrid.ports import JobChange, LeaderReply, NodeDirectory
-from raygrid.store import JobStore
+from raygrid.store import BLOBS, JobStore
 
 logger = logging.getLogger(__name__)
 
@@ -87,6 +88,7 @@ class Leader:
 
     async def open(self) -> None:
         """Take up what the store knows of the group, then begin."""
+        self._state.blobs = UNDECIDED
         self._happened(JobsArrived(tuple(await self._store.running(self._lease.group_id))))
         await self._scan()
         loops = (self._outbox.run(), self._tick(), self._scan_forever(), self._discover_forever())
@@ -169,6 +171,8 @@ class Leader:
 
     async def _scan(self) -> None:
         """Take up queued jobs of the store that no poke has brought."""
+        if self._state.blobs == UNDECIDED:
+            self._state.blobs = await self._store.agreed(BLOBS) or UNDECIDED
         if not self._state.wants_more:
             return
         total = await self._store.count_queued(self._lease.group_id)

@@ -44,7 +44,7 @@ class NodeAgentActor:
             Path(root),
             dict(settings.pricers),
             settings.node,
-            BlobStore(settings.blobs_url),
+            BlobStore(settings.blobs_url, settings.storage.blob_options),
             ObjectStoreShelf(),
             address,
         )

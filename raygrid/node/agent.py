@@ -75,7 +75,7 @@ class NodeAgent:
         self._places = Workspace(root, self.incarnation)
         self._cache = ResultCache(shelf or LocalShelf(), settings.cache)
         self._publisher = Publisher(node_id, blobs, self._cache, self._deliver, lambda: bool(self._waiting))
-        self._health = Health(node_id, self._places, blobs, self._publisher)
+        self._health = Health(node_id, self._places, blobs, self._publisher, self._wake)
         self._watchdog = Watchdog(self._mark_prefix, settings.kill_grace_s)
         self._lock = threading.Lock()
         self._work = threading.Condition(self._lock)
@@ -153,6 +153,8 @@ class NodeAgent:
         with self._work:
             self._accept_term(term)
             for order in orders:
+                if order.blobs is not None:
+                    self._blobs.expect(order.blobs)  # the same in every order: a grid agrees on it once
                 attempt = order.attempt
                 known = self._held.get(attempt.job_id)
                 if known is not None:
@@ -228,8 +230,10 @@ class NodeAgent:
         waiting = [attempts for attempts in self._held.values() if attempts[0] in self._waiting]
         running = tuple(attempt for attempts in (*started, *waiting) for attempt in attempts)
         behind = sum(map(len, waiting))
-        why = self._health.why
-        return NodeState(self.node_id, self.incarnation, self.slots, running, behind, why is None, why, self._address)
+        why, seen, where = self._health.why, self._blobs.seen, self._blobs.shown
+        return NodeState(
+            self.node_id, self.incarnation, self.slots, running, behind, why is None, why, self._address, seen, where
+        )
 
     # --- ends of attempts ---------------------------------------------------------------------------------------
 
@@ -248,7 +252,12 @@ class NodeAgent:
         for report in reports:
             self._last += 1
             self._reports.append((self._last, report))
-        if reports and self._news is not None and self._loop is not None and not self._loop.is_closed():
+        if reports:
+            self._wake()
+
+    def _wake(self) -> None:
+        """Let whoever waits for reports have the node's state now."""
+        if self._news is not None and self._loop is not None and not self._loop.is_closed():
             self._loop.call_soon_threadsafe(self._news.set)
 
     def _remember(self, report: AttemptReport) -> None:

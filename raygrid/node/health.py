@@ -1,36 +1,72 @@
-"""Whether a node can do its work: room on its disk, and a blob store that takes results.
+"""Whether a node can do its work: room on its disk, and the grid's blob store, which takes results.
 
 Looked at once a second in a thread of its own: a disk or a network file system that hangs must not hold up the
-watchdog's limits.
+watchdog's limits. Whether the blob store is the grid's is for the leader to say; here its marker is read.
 """
 
 from __future__ import annotations
 
 import threading
+import time
+from collections.abc import Callable
 
 from raygrid.blobs import BlobStore
 from raygrid.node.publisher import Publisher
 from raygrid.node.workspace import Workspace
 
 LOOK_S = 1.0
+LOOK_AT_REMOTE_S = 10.0  # a marker in an object store is asked for this often, while all is well
+FIRST_LOOK_S = 1.0
+STUCK_S = 15.0
 DISK_RESERVE = 64 * 1024**2
 
 
 class Health:
-    """Looks after one node; `why` is None while it is well. `close` ends its thread."""
+    """Looks after one node; `why` is None while it is well. `close` ends its thread.
 
-    def __init__(self, node_id: str, places: Workspace, blobs: BlobStore, publisher: Publisher) -> None:
+    Args:
+        node_id: the node.
+        places: its disk.
+        blobs: its blob store.
+        publisher: says when results cannot be stored.
+        changed: called from the thread whenever what was seen differs from the look before.
+    """
+
+    def __init__(
+        self,
+        node_id: str,
+        places: Workspace,
+        blobs: BlobStore,
+        publisher: Publisher,
+        changed: Callable[[], None] = lambda: None,
+    ) -> None:
         self._node_id = node_id
         self._places = places
         self._blobs = blobs
         self._publisher = publisher
+        self._changed = changed
         self._closed = threading.Event()
+        self._looked = threading.Event()
         self._thread = threading.Thread(target=self._look_forever, name="raygrid-health", daemon=True)
-        self.why: str | None = None
+        self._why: str | None = "it has not looked after its disk and the blob store yet"
+        self._began: float | None = None
+        self._blobs_looked_at = -LOOK_AT_REMOTE_S
+
+    @property
+    def why(self) -> str | None:
+        """Why the node can take no work now."""
+        began = self._began
+        if began is not None and time.monotonic() - began > STUCK_S:
+            return (
+                f"its disk or the blob store {self._blobs.shown} has not answered for {time.monotonic() - began:.0f} s"
+            )
+        # That it is another blob store than the grid's is said by the leader, who sees the marker.
+        return self._why or (None if self._blobs.sees_another else self._blobs.trouble)
 
     def start(self) -> None:
-        """Begin to look."""
+        """Begin to look; most often the first look is over when this returns, and the node can get work."""
         self._thread.start()
+        self._looked.wait(FIRST_LOOK_S)
 
     def close(self) -> None:
         """Look no more; a look that hangs is left to end by itself."""
@@ -38,8 +74,16 @@ class Health:
         self._thread.join(timeout=2)
 
     def _look_forever(self) -> None:
-        while not self._closed.wait(LOOK_S):
-            self.why = self._look()
+        before: tuple[str | None, str | None] = (None, None)
+        while not self._closed.is_set():
+            self._began = time.monotonic()
+            self._why = self._look()
+            self._began = None
+            self._looked.set()
+            if (self.why, self._blobs.seen) != before:
+                before = (self.why, self._blobs.seen)
+                self._changed()
+            self._closed.wait(LOOK_S)
 
     def _look(self) -> str | None:
         try:
@@ -48,11 +92,19 @@ class Health:
             return f"its work directory {self._places.root} cannot be used: {error}"
         if free < DISK_RESERVE:
             return f"its disk is nearly full: {free} bytes free at {self._places.root}"
-        if self._publisher.trouble is None:
-            return None
         try:
-            self._blobs.put_now(f"uploads/probe-{self._node_id}", b"")
+            return self._look_at_blobs()
         except Exception as error:  # obstore's errors have no common base
             return f"the blob store does not take results: {error}"
-        self._publisher.trouble = None
+
+    def _look_at_blobs(self) -> str | None:
+        in_trouble = self._publisher.trouble is not None or self._blobs.trouble is not None
+        due_s = LOOK_AT_REMOTE_S if self._blobs.seen and not self._blobs.is_directory else 0.0
+        if self._why is None and not in_trouble and time.monotonic() - self._blobs_looked_at < due_s:
+            return None
+        self._blobs.look_now()
+        if in_trouble and not self._blobs.sees_another:
+            self._blobs.put_now(f"uploads/probe-{self._node_id}", b"")
+        self._blobs_looked_at = time.monotonic()
+        self._publisher.trouble = self._blobs.trouble = None
         return None

@@ -22,7 +22,11 @@ PACK_LIMIT = 8 * 1024**2
 # While attempts wait for a slot, results gather this long: nothing idles meanwhile, and every store, flush, report
 # and commit on their way is shared by more of them.
 GATHER_S = 0.1
+# A result that cannot be stored is kept for as long as its attempt took: then running it again is no worse.
 TRIES = 4
+TRY_S = 10.0
+KEEP_S = 60.0
+PAUSE_S = 2.0
 
 
 class Publisher:
@@ -43,6 +47,7 @@ class Publisher:
         self._deliver = deliver
         self._queue: queue.SimpleQueue[Finished | None] = queue.SimpleQueue()
         self._thread = threading.Thread(target=self._work, name="raygrid-publisher", daemon=True)
+        self._closing = False
         self.trouble: str | None = None
 
     def start(self) -> None:
@@ -51,6 +56,7 @@ class Publisher:
 
     def close(self) -> None:
         """Store what is there, then end."""
+        self._closing = True
         self._queue.put(None)
         self._thread.join(timeout=30)
 
@@ -101,7 +107,7 @@ class Publisher:
             slices.append(BlobSlice(key, offset, each.zip.size, each.zip.digest))
             offset += each.zip.size
         data = b"".join(each.zip.data for each in packed if each.zip is not None and each.zip.data is not None)
-        problem = self._store(lambda: self._blobs.put_now(key, data))
+        problem = self._store(lambda: self._blobs.put_now(key, data), _worth_s(packed))
         if problem is not None:
             return [self._lost_result(each.report, problem) for each in packed]
         self._cache.add(
@@ -116,7 +122,7 @@ class Publisher:
         assert finished.zip.path is not None
         path, key = finished.zip.path, new_result_key()
         try:
-            problem = self._store(lambda: self._blobs.put_file_now(key, path))
+            problem = self._store(lambda: self._blobs.put_file_now(key, path), _worth_s([finished]))
         finally:
             with contextlib.suppress(OSError):
                 path.unlink(missing_ok=True)
@@ -124,21 +130,36 @@ class Publisher:
             return self._lost_result(finished.report, problem)
         return replace(finished.report, result=BlobSlice(key, 0, finished.zip.size, finished.zip.digest))
 
-    def _store(self, write: Callable[[], None]) -> str | None:
-        """Write with a few tries; gives what went wrong in the last one."""
-        for left in reversed(range(TRIES)):
+    def _store(self, write: Callable[[], None], worth_s: float) -> str | None:
+        """Write, again and again while that is worth it; gives what went wrong in the last try."""
+        began, tries = time.monotonic(), 0
+        while True:
             try:
                 write()
             except Exception as error:  # obstore's errors have no common base
-                self.trouble = f"the blob store does not take results: {error}"
-                if left:
-                    time.sleep(0.1 * 4 ** (TRIES - 1 - left))
+                self.trouble = trouble = f"the blob store does not take results: {error}"
             else:
                 self.trouble = None
                 return None
-        return self.trouble
+            tries += 1
+            pause_s = min(0.1 * 4 ** (tries - 1), PAUSE_S)
+            spent_s = time.monotonic() - began + pause_s
+            enough = tries >= TRIES or spent_s > TRY_S
+            if enough and (self._closing or spent_s > worth_s):
+                return trouble
+            time.sleep(pause_s)
 
     def _lost_result(self, report: AttemptReport, problem: str) -> AttemptReport:
         """A pricer's answer that could not be stored is no answer: the job must run again."""
         message = f"node {self._node_id} could not store the result: {problem}"
         return AttemptReport(report.attempt, Outcome.INFRASTRUCTURE, message=message)
+
+
+def _worth_s(batch: Sequence[Finished]) -> float:
+    """How long it may take to store results before running their attempts again would be faster."""
+    took_s = [
+        (each.report.ended_at - each.report.started_at).total_seconds()
+        for each in batch
+        if each.report.started_at is not None and each.report.ended_at is not None
+    ]
+    return min(max(took_s, default=0.0), KEEP_S)

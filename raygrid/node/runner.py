@@ -19,7 +19,7 @@ from pathlib import Path
 from raygrid.blobs import BlobStore
 from raygrid.config import Pricer
 from raygrid.core.events import AttemptOrder
-from raygrid.errors import BlobNotFoundError
+from raygrid.errors import BlobNotFoundError, UnavailableError
 from raygrid.models import AttemptReport, JobSpec, Outcome
 from raygrid.node import result, workspace
 from raygrid.node.processes import MARK
@@ -107,8 +107,9 @@ class Runner:
         except BlobNotFoundError as error:
             # Nothing is wrong with the node, so this is not held against it.
             return Finished(AttemptReport(attempt, Outcome.INPUT_LOST, message=str(error)))
-        except OSError as error:
-            return self._infrastructure(order, f"{type(error).__name__}: {error}")
+        except (OSError, UnavailableError) as error:
+            what = str(error) if isinstance(error, UnavailableError) else f"{type(error).__name__}: {error}"
+            return self._infrastructure(order, what)
         except Exception as error:  # a defect of ours must not take the slot with it
             return self._infrastructure(order, f"unexpected {type(error).__name__}: {error}")
         finally:

@@ -14,8 +14,7 @@ from typing import Any
 from python_multipart.exceptions import FormParserError
 from python_multipart.multipart import MultipartParser, parse_options_header
 
-from raygrid.blobs import BlobStore, input_key
-from raygrid.blobs.store import Upload
+from raygrid.blobs import BlobStore, Upload, input_key
 from raygrid.errors import InvalidRequestError, TooLargeError
 from raygrid.models import BlobSlice
 

@@ -57,6 +57,7 @@ class Housekeeping:
 
     async def purge(self, now: datetime | None = None) -> int:
         """Purge jobs whose retention has ended; gives how many."""
+        await self._blobs.require()  # another grid's blob store must not be cleared up
         before = (now or datetime.now(UTC)) - self._retention
         total = 0
         while True:
@@ -75,6 +76,7 @@ class Housekeeping:
 
     async def sweep(self) -> int:
         """Remove old blobs that no job refers to: uploads cut short, results of attempts that lost; gives how many."""
+        await self._blobs.require()
         removed = 0
         for prefix, age in (
             ("uploads/", ABANDONED),

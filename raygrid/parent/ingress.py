@@ -30,6 +30,7 @@ DEPLOYED = b"raygrid:deployed"
 A_LITTLE = 0.001  # of a CPU: keeps parents off machines that offer none
 MAX_ONGOING = 2_000
 GRACE_S = 10.0
+RETRY_S = 5.0  # a client is told soon that the blob store is away; it tries again by itself
 
 
 def refuse_unsafe(settings: GridSettings, store: SqlStore, machine_count: int) -> None:
@@ -44,13 +45,19 @@ def refuse_unsafe(settings: GridSettings, store: SqlStore, machine_count: int) -
             f"the cluster has {machine_count} machines, but storage.database is a SQLite file, which only one "
             "machine can share; set storage.database to postgresql+asyncpg://user:password@host/raygrid"
         )
+    if settings.storage.blobs is None and machine_count > 1:
+        raise SettingsError(
+            f"the cluster has {machine_count} machines, but storage.blobs is not set, so each would keep inputs and "
+            "results in a directory of its own; set storage.blobs to a directory that all of them share, or to "
+            "s3://bucket/prefix"
+        )
 
 
 def asgi(settings: GridSettings) -> FastAPI:
     """The application of one replica."""
     store = SqlStore(settings.database_url)
     refuse_unsafe(settings, store, machines())
-    blobs = BlobStore(settings.blobs_url)
+    blobs = BlobStore(settings.blobs_url, settings.storage.blob_options, retry_s=RETRY_S)
     parent = Parent(settings, store, blobs, RayGroups(settings), RayResultCaches(settings))
     storage = settings.storage
     housekeeping = Housekeeping(store, blobs, timedelta(days=storage.retention_days), storage.purge_every_s)

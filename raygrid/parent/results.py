@@ -36,10 +36,7 @@ def require_result(job: Job, *, even_if_failed: bool = False) -> None:
     if not job.state.is_terminal:
         raise NotFinishedError(f"job {job.job_id} is {job.state.value}; its result is not there yet", state=job.state)
     if job.purged_at is not None:
-        raise ResultExpiredError(
-            f"the result of job {job.job_id} was removed when its retention ended; submit it under a new "
-            "jobId to run it again"
-        )
+        raise gone(job)
     if job.state is JobState.CANCELLED:
         raise JobCancelledError(f"job {job.job_id} was cancelled")
     if job.state is JobState.FAILED and not (even_if_failed and job.result is not None):
@@ -93,7 +90,7 @@ class Results:
         """
         [data] = await self.read([job])
         if data is None:
-            raise _gone(job)
+            raise gone(job)
         return data
 
     async def _cached(self, node_id: str, key: str, job_ids: Sequence[str]) -> list[bytes | None]:
@@ -125,7 +122,7 @@ class Results:
         try:
             first = await anext(chunks)
         except BlobNotFoundError as error:
-            raise _gone(job) from error
+            raise gone(job) from error
         return _chained(first, chunks)
 
     async def stdout(self, job: Job) -> AsyncIterator[bytes]:
@@ -143,11 +140,17 @@ class Results:
         try:
             first = await anext(chunks, b"")
         except BlobNotFoundError as error:
-            raise _gone(job) from error
+            raise gone(job) from error
         return _chained(first, chunks)
 
 
-def _gone(job: Job) -> ResultExpiredError:
+def gone(job: Job) -> ResultExpiredError:
+    """What to say of a job whose result was there once."""
+    if job.purged_at is not None:
+        return ResultExpiredError(
+            f"the result of job {job.job_id} was removed when its retention ended; submit it under a new "
+            "jobId to run it again"
+        )
     return ResultExpiredError(
         f"the result of job {job.job_id} is gone from the blob store; submit it under a new jobId to run it again"
     )

@@ -71,6 +71,7 @@ def build_app(parent: Parent, *, manage: bool = True) -> FastAPI:
 
 
 async def _read_form(request: Request, parent: Parent, max_files: int) -> Form:
+    parent.blob_check.require()  # before the body is read, rather than after a long upload
     settings = parent.settings
     limit = settings.http.max_body
     announced = request.headers.get("content-length", "")
@@ -372,7 +373,8 @@ def _batch_routes(router: APIRouter, parent: Parent) -> None:
         responses={
             200: {
                 "content": {"multipart/mixed": {}},
-                "description": "A part for each ended job with its ZIP and Raygrid-* headers; "
+                "description": "A part for each ended job with its ZIP and Raygrid-* headers; where the result is "
+                "gone, the part is empty and Raygrid-Problem says so; "
                 "the last part says whether the batch is complete",
             },
             **problem_responses(401, 404, 422),
@@ -481,6 +483,7 @@ def _health_routes(app: FastAPI, parent: Parent) -> None:
         responses=problem_responses(503),
     )
     async def ready() -> schemas.Health:
+        parent.blob_check.require_answer()
         if not any(group.slots for group in parent.groups.capacities()):
             raise UnavailableError("no group has a leader and a node yet")
         await parent.store.get([])

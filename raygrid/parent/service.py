@@ -15,6 +15,7 @@ from raygrid.config import GridSettings
 from raygrid.core.routing import RoutingPolicy
 from raygrid.errors import ConflictError, InvalidRequestError, JobNotFoundError, UnavailableError
 from raygrid.models import Job, JobState, NewJob, SharedData
+from raygrid.parent.blob_check import BlobCheck
 from raygrid.parent.groups import Groups
 from raygrid.parent.results import Results
 from raygrid.parent.submission import checked_id
@@ -61,6 +62,7 @@ class Parent:
         routing = settings.routing
         policy = RoutingPolicy(routing.policy, routing.site_distance, routing.hash_load_bound)
         self.groups = Groups(directory, policy, routing.max_queued, self.waiters)
+        self.blob_check = BlobCheck(store, blobs, is_default=settings.storage.blobs is None)
         self.results = Results(blobs, caches, self.groups.address_of)
         self._inserts: Coalescer[NewJob, Inserted] = Coalescer(store.insert, name="inserts")
         self._looks: Coalescer[str, Job | None] = Coalescer(self._look, name="looks")
@@ -68,6 +70,7 @@ class Parent:
     async def open(self) -> None:
         """Connect to everything."""
         await self.store.open()
+        await self.blob_check.open()
         await self.groups.open()
 
     async def close(self) -> None:
@@ -75,6 +78,7 @@ class Parent:
         await self._inserts.close()
         await self._looks.close()
         await self.groups.close()
+        await self.blob_check.close()
         await self.store.close()
 
     # --- submitting ---------------------------------------------------------------------------------------------
@@ -86,6 +90,7 @@ class Parent:
             ConflictError: the jobId is taken by another job.
             BusyError: no group can take it now.
         """
+        self.blob_check.require()
         routed = replace(job, group_id=self.groups.choose(job.affinity, job.site))
         inserted = await self._inserts.put(routed)
         return self._settle([routed], [inserted])[0]
@@ -94,6 +99,7 @@ class Parent:
         self, batch_id: str, jobs: Sequence[NewJob]
     ) -> tuple[list[Submitted], list[tuple[str, ConflictError]]]:
         """Store many jobs in one transaction; gives those accepted, and those in conflict with why."""
+        self.blob_check.require()
         routed: list[NewJob] = []
         for start in range(0, len(jobs), ROUTE_TOGETHER):
             together = jobs[start : start + ROUTE_TOGETHER]
@@ -196,6 +202,7 @@ class Parent:
     async def put_data(self, name: str, chunks: AsyncIterator[bytes]) -> SharedData:
         """Store a shared input under its hash, and let the name point at it."""
         checked_id(name, "data name")
+        self.blob_check.require()
         blob = await self.blobs.upload(chunks, data_key)
         if blob.size == 0:
             raise InvalidRequestError(f"the shared data {name!r} is empty")

@@ -13,6 +13,8 @@ from urllib.parse import quote
 
 from raygrid.errors import ResultExpiredError
 from raygrid.models import Job, JobState
+from raygrid.parent.problems import problem_of
+from raygrid.parent.results import gone
 from raygrid.parent.schemas import job_status
 from raygrid.parent.service import LOOK_AGAIN_S, Parent
 from raygrid.store import Changed
@@ -109,8 +111,8 @@ async def _parts(parent: Parent, piece: list[Changed], boundary: str) -> AsyncIt
         each = piece[0]
         try:
             chunks = await parent.results.stream(each.job)
-        except ResultExpiredError:
-            yield _head(boundary, _result_headers(each, 0)) + b"\r\n"
+        except ResultExpiredError as error:
+            yield _head(boundary, _result_headers(each, 0) | _gone_headers(error)) + b"\r\n"
             return
         yield _head(boundary, _result_headers(each, each.job.result.size if each.job.result else 0))
         async for chunk in chunks:
@@ -120,14 +122,17 @@ async def _parts(parent: Parent, piece: list[Changed], boundary: str) -> AsyncIt
     bodies = await parent.results.read([each.job for each in piece])
     joined = bytearray()
     for each, body in zip(piece, bodies, strict=True):
-        joined += _head(boundary, _result_headers(each, len(body or b""))) + (body or b"") + b"\r\n"
+        headers = _result_headers(each, len(body or b""))
+        if body is None and each.job.result is not None:
+            headers |= _gone_headers(gone(each.job))
+        joined += _head(boundary, headers) + (body or b"") + b"\r\n"
     yield bytes(joined)
 
 
 def _result_headers(each: Changed, size: int) -> dict[str, str]:
     job = each.job
     headers = {
-        "Content-Type": "application/zip",
+        **({"Content-Type": "application/zip"} if size else {}),
         "Content-Length": str(size),
         "Raygrid-Job-Id": job.job_id,
         "Raygrid-State": job.state.value,
@@ -139,6 +144,11 @@ def _result_headers(each: Changed, size: int) -> dict[str, str]:
         if job.exit_code is not None:
             headers["Raygrid-Exit-Code"] = str(job.exit_code)
     return headers
+
+
+def _gone_headers(error: ResultExpiredError) -> dict[str, str]:
+    """Say of a job that its result was there and is no more; a part without a body alone would not tell."""
+    return {"Raygrid-Problem": problem_of(error).type, "Raygrid-Problem-Detail": quote(str(error))}
 
 
 def _head(boundary: str, headers: dict[str, str]) -> bytes:

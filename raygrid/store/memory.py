@@ -51,6 +51,11 @@ class MemoryStore:
         self._agreements: dict[str, str] = {}
         self._revision = 0
 
+    @property
+    def is_single_machine(self) -> bool:
+        """It lives in one process."""
+        return True
+
     async def open(self) -> None:
         """Nothing to connect to."""
 

@@ -14,6 +14,8 @@ from typing import Protocol
 from raygrid.core.lease import Lease
 from raygrid.models import Drain, Job, JobState, JobUpdate, NewJob, QueuedJob, SharedData
 
+BLOBS = "blobs"  # the agreement on the blob store: its marker
+
 
 @dataclass(frozen=True, slots=True)
 class Inserted:
@@ -79,6 +81,11 @@ class JobStore(Protocol):
     Every method is one transaction. Writes to jobs give each changed job a new revision (a purge does not); revisions
     become visible in their order, so that a reader that has seen revision N misses nothing by asking for what is above.
     """
+
+    @property
+    def is_single_machine(self) -> bool:
+        """Whether only processes of one machine can share this store."""
+        ...
 
     async def open(self) -> None:
         """Connect and bring the schema up to date."""

@@ -13,6 +13,8 @@ import httpx
 import pytest
 import pytest_asyncio
 
+from raygrid.client import Client
+from raygrid.errors import JobFailedError, ResultExpiredError
 from raygrid.models import JobState
 from tests.support.http import manifest, parts_of, unzip, word
 from tests.support.small_grid import SmallGrid
@@ -312,10 +314,12 @@ async def test_a_result_that_is_gone_has_an_empty_part(grid: SmallGrid) -> None:
     parts, complete = parts_of(await results(grid, "b-purged"))
     assert complete
     assert [(part.job_id in ("purged-1", "purged-2"), part.body) for part in parts] == [(True, b""), (True, b"")]
+    assert {(part.state, part.problem) for part in parts} == {(JobState.DONE, "urn:raygrid:problem:result-expired")}
+    assert all("when its retention ended" in (part.problem_detail or "") for part in parts)
 
 
 async def test_a_result_missing_from_the_blob_store_does_not_end_the_stream(grid: SmallGrid) -> None:
-    """Bytes that are lost from the blob store and the caches cost their own part only."""
+    """Bytes that are lost from the blob store and the caches cost their own part only, which says so."""
     await post(grid, "b-lost", {"lost-1": "head -c 5000000 /dev/urandom > big", "lost-2": "echo kept"})
     await grid.until_state("lost-1", "done")
     await grid.until_state("lost-2", "done")
@@ -327,6 +331,32 @@ async def test_a_result_missing_from_the_blob_store_does_not_end_the_stream(grid
     bodies = {part.job_id: part.body for part in parts}
     assert bodies["lost-1"] == b""
     assert unzip(bodies["lost-2"])["stdout.txt"] == b"kept\n"
+    gone = {part.job_id: (part.problem, part.problem_detail) for part in parts if part.problem}
+    detail = "the result of job lost-1 is gone from the blob store; submit it under a new jobId to run it again"
+    assert gone == {"lost-1": ("urn:raygrid:problem:result-expired", detail)}
+
+
+async def test_small_results_missing_from_the_blob_store_say_so(tmp_path: Path) -> None:
+    """A pack that is lost is told of in the part of each of its jobs; the client raises ResultExpiredError."""
+    async with SmallGrid(tmp_path, node={"cache": 0}) as grid:
+        await post(grid, "b-small", {"small-1": "echo x", "small-2": "exit 3"})
+        await grid.until_state("small-1", "done")
+        await grid.until_state("small-2", "failed")
+        for job in (await grid.store.get(["small-1", "small-2"])).values():
+            assert job.result is not None
+            await grid.blobs.delete([job.result.key])
+        parts, _ = parts_of(await results(grid, "b-small"))
+        assert {part.job_id: (part.state, part.body, part.problem) for part in parts} == {
+            "small-1": (JobState.DONE, b"", "urn:raygrid:problem:result-expired"),
+            "small-2": (JobState.FAILED, b"", "urn:raygrid:problem:result-expired"),
+        }
+        client = Client(grid.url)
+        jobs = await asyncio.to_thread(lambda: list(client.batch("b-small").as_completed(timeout=20)))
+        errors = {job.job_id: job.ending.error for job in jobs if job.ending is not None}
+        assert isinstance(errors["small-1"], ResultExpiredError)
+        assert "gone from the blob store" in str(errors["small-1"])
+        assert isinstance(errors["small-2"], JobFailedError)
+        await asyncio.to_thread(client.close)
 
 
 async def test_two_readers_of_a_stream_get_the_same(grid: SmallGrid) -> None:

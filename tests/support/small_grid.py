@@ -25,6 +25,7 @@ from raygrid.leader.actor import group_policy
 from raygrid.leader.dispatch import Leader
 from raygrid.models import AttemptId, JobSpec
 from raygrid.node.agent import NodeAgent
+from raygrid.parent.blob_check import BlobCheck
 from raygrid.parent.housekeeping import Housekeeping
 from raygrid.parent.routes import build_app
 from raygrid.parent.service import Parent
@@ -122,6 +123,8 @@ class _Caches:
 class SmallGrid:
     """One parent, `racks` groups of `nodes` nodes each; use as an async context manager.
 
+    Nodes share the parent's blob store, but those that `node_blobs` names have their own.
+
     Attributes:
         http: a client bound to the parent's address.
         nodes: the nodes by name, such as `rack-a-1`.
@@ -129,24 +132,38 @@ class SmallGrid:
         stale_terms: terms of leaders that were told that their time is over.
     """
 
-    def __init__(self, directory: Path, *, racks: int = 1, nodes: int = 1, slots: int = 2, **settings: Any) -> None:
+    def __init__(
+        self,
+        directory: Path,
+        *,
+        racks: int = 1,
+        nodes: int = 1,
+        slots: int = 2,
+        node_blobs: Mapping[str, str] | None = None,
+        **settings: Any,
+    ) -> None:
         settings.setdefault("pricers", PRICERS)
         settings["storage"] = {"state_dir": directory, **settings.get("storage", {})}
         settings["node"] = {"slots": slots, "kill_grace_s": 0.2, **settings.get("node", {})}
         self.settings: GridSettings = load_settings(None, name="small", **settings)
         self.directory = directory
         self._racks, self._per_rack = racks, nodes
+        self._node_blobs = node_blobs or {}
         self.nodes: dict[str, DirectNode] = {}
         self.leaders: dict[str, DirectLeader] = {}
         self.stale_terms: list[int] = []
         self._members: dict[str, dict[str, NodeLink]] = {}
         self._groups = _Groups()
-        self.blobs = BlobStore(self.settings.blobs_url)
+        self.blobs = BlobStore(self.settings.blobs_url, self.settings.storage.blob_options, retry_s=2.0)
         self.store = SqlStore(self.settings.database_url)
         self.url = ""
 
     async def __aenter__(self) -> SmallGrid:
         await self.store.open()
+        # Before there are leaders, as in a grid that parents have started.
+        check = BlobCheck(self.store, self.blobs, is_default=True)
+        await check.open()
+        await check.close()
         for rack in range(self._racks):
             group_id = f"rack-{'abcdefgh'[rack]}"
             members = self._members[group_id] = {}
@@ -200,12 +217,13 @@ class SmallGrid:
 
     def add_node(self, name: str) -> DirectNode:
         """Start a node agent; it belongs to no group yet."""
+        own = self._node_blobs.get(name)
         agent = NodeAgent(
             name,
             self.settings.grid_dir / "nodes" / name,
             dict(self.settings.pricers),
             self.settings.node,
-            self.blobs,
+            self.blobs if own is None else BlobStore(own, self.settings.storage.blob_options),
             address=name,
         )
         agent.open()

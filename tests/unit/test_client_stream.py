@@ -125,6 +125,17 @@ def test_jobs_come_as_they_end_and_their_endings_need_no_further_request():
         d.result()
 
 
+def test_a_result_that_is_gone_is_an_error_with_the_grids_reason():
+    """A part that says that its job's result is gone raises ResultExpiredError, whatever its body holds."""
+    words = {"problem": "urn:raygrid:problem:result-expired", "problem_detail": "it is gone; 100% für immer"}
+    raw = part("a", 1, b"", **words).replace(b"urn%3Araygrid%3Aproblem%3A", b"urn:raygrid:problem:")
+    batch = batch_of(Answers(stream(raw + part("b", 2, b"PK", **words) + end())), ids="ab")
+
+    for job in batch.as_completed():
+        with pytest.raises(ResultExpiredError, match="it is gone; 100% für immer"):
+            job.result()
+
+
 BROKEN_AT = len(part("a", 1, b"A"))
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pickle
 from pathlib import Path
 from typing import Any
 
@@ -294,6 +295,41 @@ def test_a_variable_that_is_not_json_is_refused_without_showing_it(monkeypatch: 
     text = refusal()
     assert "http" in text
     assert SECRET not in text
+
+
+def test_nodes_get_neither_keys_nor_the_database() -> None:
+    """What an agent is handed holds nothing that opens the grid or its job store; all else is the same."""
+    storage = {"database": f"postgresql+asyncpg://raygrid:{SECRET}@db/raygrid", "blobs": "/srv/blobs"}
+    settings = load_settings(http={"api_keys": [{"name": "desk", "key": SECRET}]}, storage=storage)
+    handed = settings.for_nodes
+    assert SECRET.encode() in pickle.dumps(settings)
+    assert SECRET.encode() not in pickle.dumps(handed)
+    assert (handed.blobs_url, handed.node, handed.grid_dir) == ("/srv/blobs", settings.node, settings.grid_dir)
+
+
+def test_options_of_the_blob_store_keep_their_kind(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Options come from the file or the environment, and a switch stays a switch."""
+    monkeypatch.setenv("RAYGRID__STORAGE__BLOB_OPTIONS__REGION", "eu-1")
+    options = load_settings(storage={"blob_options": {"allow_http": True, "endpoint": "http://minio:9000"}})
+    assert options.storage.blob_options == {"allow_http": True, "endpoint": "http://minio:9000", "region": "eu-1"}
+    assert options.storage.blob_options["allow_http"] is True
+
+
+@pytest.mark.parametrize(
+    "name", ["access_key_id", "aws_secret_access_key", "AWS_SESSION_TOKEN", "account_key", "sas_key", "password"]
+)
+def test_credentials_of_the_blob_store_are_no_settings(name: str) -> None:
+    """They would travel with the settings; the message says where they belong, without the value."""
+    text = refusal(storage={"blob_options": {name: SECRET}})
+    assert name in text
+    assert "AWS_SECRET_ACCESS_KEY" in text
+    assert SECRET not in text
+
+
+@pytest.mark.parametrize("name", ["web_identity_token_file", "sse_kms_key_id", "endpoint", "region", "timeout"])
+def test_options_that_only_sound_like_credentials_are_taken(name: str) -> None:
+    """Names of files and of keys kept elsewhere are no secrets."""
+    assert load_settings(storage={"blob_options": {name: "x"}}).storage.blob_options == {name: "x"}
 
 
 def test_a_mistyped_variable_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,0 +1,352 @@
+"""What every blob store does: one suite over a directory and over S3, the latter through real HTTP."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import os
+import socket
+import time
+from collections.abc import AsyncIterator, Callable, Iterator
+from datetime import timedelta
+from pathlib import Path
+
+import pytest
+
+from raygrid.blobs import BlobStore, data_key
+from raygrid.errors import BlobNotFoundError, SettingsError, UnavailableError
+from raygrid.models import BlobSlice
+from tests.support.s3 import S3, Cable, s3_server, unused_port
+
+BIG = 20 * 1024**2
+
+
+@pytest.fixture(scope="module")
+def s3() -> Iterator[S3]:
+    with s3_server() as server:
+        yield server
+
+
+@pytest.fixture(params=["directory", "s3"])
+def blobs(request: pytest.FixtureRequest, tmp_path: Path) -> BlobStore:
+    if request.param == "directory":
+        return BlobStore(str(tmp_path / "blobs"))
+    server: S3 = request.getfixturevalue("s3")
+    return BlobStore(f"s3://{server.new_bucket()}/some/prefix", server.options(), retry_s=1.0)
+
+
+def place(key: str, data: bytes) -> BlobSlice:
+    return BlobSlice(key, 0, len(data), hashlib.sha256(data).hexdigest())
+
+
+async def chunks_of(data: bytes, size: int = 1024**2) -> AsyncIterator[bytes]:
+    for start in range(0, len(data), size):
+        yield data[start : start + size]
+
+
+async def keys(blobs: BlobStore, prefix: str, age: timedelta = timedelta(days=-1)) -> list[str]:
+    return sorted([key async for page in blobs.list_older(prefix, age) for key in page])
+
+
+async def read(blobs: BlobStore, blob: BlobSlice) -> bytes:
+    return b"".join([chunk async for chunk in blobs.stream(blob)])
+
+
+# --- bytes in, bytes out --------------------------------------------------------------------------------------------
+
+
+async def test_what_was_put_is_read_whole_and_in_slices(blobs: BlobStore) -> None:
+    """A pack is read as its parts, each by offset and size; an empty part needs no call."""
+    await blobs.put("results/pack", b"onetwothree")
+    assert await blobs.read(BlobSlice("results/pack", 0, 11, "")) == b"onetwothree"
+    assert await blobs.read(BlobSlice("results/pack", 3, 3, "")) == b"two"
+    assert await blobs.read(BlobSlice("not/there", 0, 0, "")) == b""
+
+
+async def test_a_missing_blob_is_told_from_a_store_that_is_away(blobs: BlobStore) -> None:
+    """What is not there, or shorter than it should be, raises BlobNotFoundError with its key."""
+    await blobs.put("results/short", b"0123456789")
+    for slice_ in (BlobSlice("no/blob", 0, 5, ""), BlobSlice("results/short", 8, 5, "")):
+        with pytest.raises(BlobNotFoundError, match=slice_.key):
+            await blobs.read(slice_)
+    with pytest.raises(BlobNotFoundError, match="results/short"):
+        await blobs.read(BlobSlice("results/short", 20, 5, ""))
+
+
+async def test_an_upload_is_stored_under_its_digest(blobs: BlobStore) -> None:
+    """A stream of many parts arrives whole under a key made of its sha256, and leaves nothing beside it."""
+    data = os.urandom(BIG + 12_345)
+    stored = await blobs.upload(chunks_of(data), data_key)
+    assert stored == place(f"data/{hashlib.sha256(data).hexdigest()}", data)
+    assert await read(blobs, stored) == data
+    assert await keys(blobs, "uploads/") == []
+
+
+async def test_an_empty_upload_is_a_blob_too(blobs: BlobStore) -> None:
+    """A file without a byte is a file."""
+    stored = await blobs.upload(chunks_of(b""), data_key)
+    assert stored.size == 0
+    assert await keys(blobs, "data/") == [stored.key]
+
+
+@pytest.mark.parametrize("size", [10, BIG])
+async def test_an_upload_that_breaks_off_leaves_nothing(blobs: BlobStore, size: int) -> None:
+    """Whatever the stream raises comes out, and neither the blob nor what had arrived of it stays."""
+
+    async def broken() -> AsyncIterator[bytes]:
+        async for chunk in chunks_of(os.urandom(size)):
+            yield chunk
+        raise ConnectionResetError("the client hung up")
+
+    with pytest.raises(ConnectionResetError):
+        await blobs.upload(broken(), data_key)
+    assert await keys(blobs, "data/") == []
+    assert await keys(blobs, "uploads/") == []
+
+
+async def test_the_same_content_can_be_uploaded_again(blobs: BlobStore) -> None:
+    """Content-addressed blobs are written over with the same bytes."""
+    first = await blobs.upload(chunks_of(b"market data"), data_key)
+    assert await blobs.upload(chunks_of(b"market data"), data_key) == first
+    assert await read(blobs, first) == b"market data"
+
+
+async def test_a_large_file_is_stored_and_fetched_in_parts(blobs: BlobStore, tmp_path: Path) -> None:
+    """A result of 20 MB goes in from a file and comes out into one, its digest checked."""
+    data = os.urandom(BIG)
+    (tmp_path / "in").write_bytes(data)
+    await asyncio.to_thread(blobs.put_file_now, "results/large", tmp_path / "in")
+    await asyncio.to_thread(blobs.fetch_now, place("results/large", data), tmp_path / "out")
+    assert (tmp_path / "out").read_bytes() == data
+
+
+async def test_a_fetch_checks_the_digest(blobs: BlobStore, tmp_path: Path) -> None:
+    """Bytes that are not what they should be are not handed to a pricer."""
+    await blobs.put("data/x", b"something else")
+    with pytest.raises(BlobNotFoundError, match="sha256"):
+        await asyncio.to_thread(blobs.fetch_now, place("data/x", b"what was meant"), tmp_path / "out")
+
+
+async def test_a_blob_can_be_read_like_a_file(blobs: BlobStore) -> None:
+    """A ZIP in the blob store can be opened without fetching it whole."""
+    await blobs.put("results/z", b"head" + bytes(1000) + b"tail")
+    with blobs.open_now(BlobSlice("results/z", 0, 1008, "")) as file:
+        file.seek(-4, 2)
+        assert await asyncio.to_thread(file.read) == b"tail"
+
+
+# --- keeping order --------------------------------------------------------------------------------------------------
+
+
+async def test_deleting_takes_what_is_there(blobs: BlobStore) -> None:
+    """Many blobs go at once; those that are not there are no error."""
+    for number in range(5):
+        await blobs.put(f"results/{number}", b"x")
+    await blobs.delete(["results/0", "not/there", "results/3"])
+    assert await keys(blobs, "results/") == ["results/1", "results/2", "results/4"]
+    await blobs.delete([])
+
+
+async def test_old_blobs_are_listed_by_prefix_and_age(blobs: BlobStore) -> None:
+    """Only what lies under the prefix and is old enough is listed, by the key that reads and deletes it."""
+    await blobs.put("uploads/a", b"x")
+    await blobs.put("results/b", b"x")
+    assert await keys(blobs, "uploads/") == ["uploads/a"]
+    assert await keys(blobs, "uploads/", timedelta(hours=1)) == []
+    assert await keys(blobs, "nothing/") == []
+
+
+# --- the marker -----------------------------------------------------------------------------------------------------
+
+
+def test_the_first_marker_stays(blobs: BlobStore) -> None:
+    """Putting a marker where one is changes nothing and gives the one that is there."""
+    assert blobs.seen is None
+    assert blobs.place_marker_now("first", make_directory=True) == "first"
+    assert blobs.place_marker_now("second", make_directory=True) == "first"
+    assert (blobs.look_now(), blobs.seen) == ("first", "first")
+
+
+def test_a_place_without_a_marker_is_no_error_to_look_at(blobs: BlobStore) -> None:
+    """An empty bucket or a directory that does not exist has no marker."""
+    assert blobs.look_now() is None
+
+
+def test_another_blob_store_takes_nothing(blobs: BlobStore, tmp_path: Path) -> None:
+    """Where the marker is another than expected, writes of all kinds are refused, and what is missing is not lost."""
+    blobs.place_marker_now("theirs", make_directory=True)
+    blobs.expect("ours")
+    (tmp_path / "file").write_bytes(b"x")
+    for write in (
+        lambda: blobs.put_now("results/x", b"x"),
+        lambda: blobs.put_file_now("results/y", tmp_path / "file"),
+        lambda: asyncio.run(blobs.upload(chunks_of(b"x"), data_key)),
+        lambda: asyncio.run(blobs.require()),
+    ):
+        with pytest.raises(UnavailableError, match=r"another blob store.*storage\.blobs"):
+            write()
+    with pytest.raises(UnavailableError, match="another blob store"):
+        blobs.read_now(BlobSlice("results/x", 0, 1, ""))
+    blobs.expect("theirs")
+    blobs.put_now("results/x", b"x")
+    assert asyncio.run(keys(blobs, "")) == ["grid/marker", "results/x"]
+
+
+# --- a directory whose share is not mounted -------------------------------------------------------------------------
+
+
+@pytest.fixture
+def share(tmp_path: Path) -> Path:
+    """A mounted share, as a link that can point elsewhere."""
+    (tmp_path / "mounted" / "grid").mkdir(parents=True)
+    (tmp_path / "mounted" / "grid" / "marker").write_text("ours\n")
+    (tmp_path / "below").mkdir()
+    link = tmp_path / "share"
+    link.symlink_to(tmp_path / "mounted")
+    return link
+
+
+def point(link: Path, target: str) -> None:
+    other = link.with_name("new")
+    other.symlink_to(link.parent / target)
+    other.rename(link)
+
+
+def test_a_directory_is_not_made_where_a_share_should_be(tmp_path: Path) -> None:
+    """Neither opening, nor looking, nor writing, nor a marker that others must see makes the directory."""
+    where = tmp_path / "srv" / "blobs"
+    blobs = BlobStore(str(where))
+    assert blobs.look_now() is None
+    with pytest.raises(UnavailableError, match="mount the share there"):
+        blobs.place_marker_now("ours", make_directory=False)
+    blobs.expect("ours")
+    with pytest.raises(UnavailableError, match="is the share mounted there"):
+        blobs.put_now("results/x", b"x")
+    assert not where.parent.exists()
+
+
+def test_nothing_is_written_below_a_share_that_went_away(share: Path) -> None:
+    """A store that has worked before refuses once its share is gone, and works again once it is back."""
+    blobs = BlobStore(str(share))
+    blobs.expect("ours")
+    blobs.put_now("results/1", b"x")
+    point(share, "below")
+    with pytest.raises(UnavailableError, match="is the share mounted there"):
+        blobs.put_now("results/2", b"x")
+    with pytest.raises(UnavailableError, match="is the share mounted there"):
+        asyncio.run(blobs.upload(chunks_of(b"x"), data_key))
+    with pytest.raises(UnavailableError, match="is the share mounted there"):
+        blobs.read_now(BlobSlice("results/1", 0, 1, ""))
+    assert list((share.parent / "below").iterdir()) == []
+    point(share, "mounted")
+    blobs.put_now("results/3", b"x")
+    assert blobs.read_now(BlobSlice("results/1", 0, 1, "")) == b"x"
+    assert sorted(path.name for path in (share.parent / "mounted" / "results").iterdir()) == ["1", "3"]
+
+
+@pytest.mark.parametrize("back", [False, True])
+def test_a_share_that_goes_away_during_a_write_fails_it(
+    share: Path, monkeypatch: pytest.MonkeyPatch, back: bool
+) -> None:
+    """A blob that was written below the share is not taken for stored, even if the share is back at once."""
+    blobs = BlobStore(str(share))
+    blobs.expect("ours")
+    before, sync = blobs._before_writing, blobs._sync
+
+    def gone_after_the_check() -> None:
+        before()
+        point(share, "below")
+
+    def back_after_the_write(key: str) -> tuple[int, int]:
+        written = sync(key)
+        if back:
+            point(share, "mounted")
+        return written
+
+    monkeypatch.setattr(blobs, "_before_writing", gone_after_the_check)
+    monkeypatch.setattr(blobs, "_sync", back_after_the_write)
+    with pytest.raises(UnavailableError):
+        blobs.put_now("results/x", b"x")
+
+
+# --- an object store that is away -----------------------------------------------------------------------------------
+
+
+def calls(blobs: BlobStore, tmp_path: Path) -> list[Callable[[], object]]:
+    (tmp_path / "file").write_bytes(bytes(1000))
+    blob = BlobSlice("results/x", 0, 1, "")
+    return [
+        blobs.look_now,
+        lambda: blobs.put_now("results/x", b"x"),
+        lambda: blobs.put_file_now("results/y", tmp_path / "file"),
+        lambda: blobs.read_now(blob),
+        lambda: blobs.fetch_now(blob, tmp_path / "out"),
+        lambda: asyncio.run(blobs.delete(["results/x"])),
+        lambda: asyncio.run(blobs.upload(chunks_of(b"x"), data_key)),
+    ]
+
+
+def test_every_call_says_that_the_store_is_away(s3: S3, tmp_path: Path) -> None:
+    """An outage is no missing blob and no defect: each call raises UnavailableError, and works once it is over."""
+    cable = Cable(s3.port)
+    blobs = BlobStore(f"s3://{s3.new_bucket()}", s3.options(cable.port), retry_s=0.3)
+    blobs.put_now("results/x", b"x")
+    cable.cut()
+    for call in calls(blobs, tmp_path):
+        with pytest.raises(UnavailableError, match="cannot be used now") as raised:
+            call()
+        assert raised.value.retry_after_s > 0
+    assert blobs.trouble is not None
+    cable.mend()
+    assert blobs.read_now(BlobSlice("results/x", 0, 1, "")) == b"x"
+    cable.close()
+
+
+def test_an_endpoint_that_never_answers_holds_nobody_for_ever(tmp_path: Path) -> None:
+    """A connection that is taken and then silent ends with the timeout of the settings."""
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        options = S3(silent.getsockname()[1]).options() | {"timeout": "300ms"}
+        blobs = BlobStore("s3://bucket", options, retry_s=0.3)
+        began = time.monotonic()
+        for call in calls(blobs, tmp_path):
+            with pytest.raises(UnavailableError):
+                call()
+        assert time.monotonic() - began < 15
+
+
+def test_a_short_break_is_not_noticed(s3: S3) -> None:
+    """A call that finds the store away is tried again until it is back."""
+    cable = Cable(s3.port)
+    blobs = BlobStore(f"s3://{s3.new_bucket()}", s3.options(cable.port))
+    cable.cut()
+
+    async def put_meanwhile() -> None:
+        putting = asyncio.create_task(blobs.put("results/x", b"x"))
+        done, _ = await asyncio.wait({putting}, timeout=0.3)
+        assert not done
+        cable.mend()
+        await putting
+
+    asyncio.run(put_meanwhile())
+    assert blobs.read_now(BlobSlice("results/x", 0, 1, "")) == b"x"
+    cable.close()
+
+
+@pytest.mark.parametrize(
+    ("url", "options"),
+    [("s3://bucket", {"nonsense": "x"}), ("s4://bucket", {}), ("/a/directory", {"endpoint": "http://x"})],
+)
+def test_options_that_mean_nothing_are_refused(url: str, options: dict[str, str]) -> None:
+    """A mistyped option, an unknown kind of store, and options for a directory are errors of the settings."""
+    with pytest.raises(SettingsError, match=r"storage\.blob"):
+        BlobStore(url, options)
+
+
+def test_messages_hold_no_credentials() -> None:
+    """Whatever stands in the URL besides the place is not shown."""
+    options = {"endpoint": f"http://127.0.0.1:{unused_port()}", "allow_http": True}
+    blobs = BlobStore("s3://bucket/prefix", options)
+    assert blobs.shown == "s3://bucket/prefix"
+    with pytest.raises(SettingsError) as raised:
+        BlobStore("s4://user:hunter2@bucket/prefix?sig=hunter3")
+    assert "hunter" not in str(raised.value)

@@ -1,0 +1,58 @@
+"""What a parent refuses to start with."""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+from ray import NodeID
+
+from raygrid import links
+from raygrid.config import load_settings
+from raygrid.errors import SettingsError
+from raygrid.parent.ingress import refuse_unsafe
+
+SHARED: Any = SimpleNamespace(is_single_machine=False)
+SQLITE: Any = SimpleNamespace(is_single_machine=True)
+
+
+def test_blobs_of_many_machines_must_be_somewhere() -> None:
+    """The default directory is each machine's own; the message says what to set."""
+    with pytest.raises(SettingsError, match=r"3 machines.*storage\.blobs.*share.*s3://"):
+        refuse_unsafe(load_settings(), SHARED, 3)
+
+
+@pytest.mark.parametrize("blobs", ["/srv/blobs", "s3://bucket/prefix"])
+def test_blobs_that_are_set_are_taken_at_their_word(blobs: str) -> None:
+    """Whether a directory is the shared one is found out by its marker."""
+    refuse_unsafe(load_settings(storage={"blobs": blobs}), SHARED, 3)
+
+
+def test_one_machine_needs_no_settings() -> None:
+    """A laptop keeps everything under its state directory."""
+    refuse_unsafe(load_settings(), SQLITE, 1)
+
+
+def test_sqlite_on_many_machines_is_refused_first() -> None:
+    """Each message names one thing to set."""
+    with pytest.raises(SettingsError, match=r"storage\.database is a SQLite file"):
+        refuse_unsafe(load_settings(), SQLITE, 2)
+
+
+def test_agents_are_not_told_the_database(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The settings that go to the machines where pricers run hold no way into the job store."""
+    made: list[Any] = []
+
+    class Maker:
+        def options(self, **_: Any) -> Maker:
+            return self
+
+        def remote(self, *arguments: Any) -> None:
+            made.extend(arguments)
+
+    monkeypatch.setattr(links, "ray", SimpleNamespace(remote=lambda _kind: Maker()))
+    settings = load_settings(storage={"database": "postgresql+asyncpg://u:secret@db/raygrid"})
+    links.RayNodes("rack-a", settings)._agent("n1", NodeID.from_random().hex())
+    assert made[1].storage.database is None
+    assert made[1] == settings.for_nodes
