@@ -245,6 +245,25 @@ class Drain:
     deadline_at: datetime | None = None
 
 
+class NodeTraffic(NamedTuple):
+    """Payload bytes that a node has moved since its agent started, by purpose.
+
+    Attributes:
+        inputs: inputs read from the blob store; those that travel inline with their jobs are not among them.
+        data: shared data read from the blob store.
+        results: results written to the blob store.
+        served: results read by parents from the node's cache.
+    """
+
+    inputs: int = 0
+    data: int = 0
+    results: int = 0
+    served: int = 0
+
+
+NO_TRAFFIC = NodeTraffic()
+
+
 @dataclass(frozen=True, slots=True)
 class NodeState:
     """What a node says of itself in every reply.
@@ -258,6 +277,7 @@ class NodeState:
         running: attempts it holds, those that still wait for a slot last.
         waiting: how many of them still wait for a slot.
         address: where parents reach its cached results; means nothing to a leader.
+        traffic: payload bytes that it has moved.
     """
 
     node_id: str
@@ -268,6 +288,7 @@ class NodeState:
     healthy: bool = True
     why: str | None = None
     address: str = ""
+    traffic: NodeTraffic = NO_TRAFFIC
 
 
 @dataclass(frozen=True, slots=True)
@@ -281,6 +302,7 @@ class GroupCapacity:
         queued: jobs that wait in the leader's queue.
         nodes: one entry a node, for people.
         site: the site the group belongs to, if configured.
+        mean_s: how long attempts took lately; None while nobody knows.
     """
 
     group_id: str
@@ -289,6 +311,7 @@ class GroupCapacity:
     queued: int
     nodes: tuple[NodeView, ...] = ()
     site: str | None = None
+    mean_s: float | None = None
 
     @property
     def free(self) -> int:
@@ -307,3 +330,4 @@ class NodeView:
     state: str
     why: str | None = None
     address: str = ""
+    traffic: NodeTraffic = NO_TRAFFIC

@@ -26,7 +26,7 @@ from raygrid.core.events import (
     Tick,
 )
 from raygrid.core.lifecycle import failure_reason, final_state
-from raygrid.core.placement import POLICIES, NodeRecord, pick, with_room
+from raygrid.core.placement import POLICIES, NodeRecord, mean_duration_s, pick, with_room
 from raygrid.core.policy import GroupPolicy
 from raygrid.core.retry import exhausted_reason
 from raygrid.models import (
@@ -126,10 +126,12 @@ class GroupState:
                     node.state(now),
                     node.why,
                     node.address,
+                    node.traffic,
                 )
                 for node in self.nodes.values()
             ),
             site=self.site,
+            mean_s=mean_duration_s(usable),
         )
 
     # --- events in, commands out --------------------------------------------------------------------------------
@@ -354,7 +356,7 @@ class GroupState:
         if node is None:
             node = self._new_node(state.node_id, state.incarnation, state.slots, out)
         node.incarnation, node.slots, node.last_seen = state.incarnation, state.slots, out.now
-        node.healthy, node.why, node.address = state.healthy, state.why, state.address
+        node.healthy, node.why, node.address, node.traffic = state.healthy, state.why, state.address, state.traffic
         for report in reports:
             self._attempt_ended(node, report, state.node_id, out)
         self._reconcile(node, state, asked_at, out)
