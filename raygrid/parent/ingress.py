@@ -13,7 +13,7 @@ from ray import serve
 from raygrid.blobs import BlobStore
 from raygrid.config import GridSettings
 from raygrid.errors import SettingsError
-from raygrid.links import RayGroups, RayResultCaches, machines
+from raygrid.links import RayGroups, RayResultCaches, home, machines
 from raygrid.parent.housekeeping import Housekeeping
 from raygrid.parent.routes import build_app
 from raygrid.parent.service import Parent
@@ -43,7 +43,7 @@ def asgi(settings: GridSettings) -> FastAPI:
     store = SqlStore(settings.database_url)
     refuse_unsafe(settings, store, machines())
     blobs = BlobStore(settings.blobs_url)
-    parent = Parent(settings, store, blobs, RayGroups(settings), RayResultCaches(settings))
+    parent = Parent(settings, store, blobs, RayGroups(settings), RayResultCaches(settings), home(settings))
     storage = settings.storage
     housekeeping = Housekeeping(store, blobs, timedelta(days=storage.retention_days), storage.purge_every_s)
     app = build_app(parent)

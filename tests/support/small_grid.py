@@ -122,6 +122,8 @@ class _Caches:
 class SmallGrid:
     """One parent, `racks` groups of `nodes` nodes each; use as an async context manager.
 
+    The parent stands in the group `home`, if one is given.
+
     Attributes:
         http: a client bound to the parent's address.
         nodes: the nodes by name, such as `rack-a-1`.
@@ -129,7 +131,17 @@ class SmallGrid:
         stale_terms: terms of leaders that were told that their time is over.
     """
 
-    def __init__(self, directory: Path, *, racks: int = 1, nodes: int = 1, slots: int = 2, **settings: Any) -> None:
+    def __init__(
+        self,
+        directory: Path,
+        *,
+        racks: int = 1,
+        nodes: int = 1,
+        slots: int = 2,
+        home: str | None = None,
+        **settings: Any,
+    ) -> None:
+        self._home = home
         settings.setdefault("pricers", PRICERS)
         settings["storage"] = {"state_dir": directory, **settings.get("storage", {})}
         settings["node"] = {"slots": slots, "kill_grace_s": 0.2, **settings.get("node", {})}
@@ -155,7 +167,7 @@ class SmallGrid:
             await self.new_leader(group_id)
         agents = {node.agent.node_id: node.agent for node in self.nodes.values()}
         self.parent = Parent(
-            self.settings, SqlStore(self.settings.database_url), self.blobs, self._groups, _Caches(agents)
+            self.settings, SqlStore(self.settings.database_url), self.blobs, self._groups, _Caches(agents), self._home
         )
         self.app = build_app(self.parent)
         with socket.socket() as probe:
