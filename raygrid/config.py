@@ -159,6 +159,7 @@ class Routing(Section):
     policy: Literal["auto", "least_loaded", "topology", "hash"] = "auto"
     hash_load_bound: float = Field(default=1.25, ge=1.0, allow_inf_nan=False)
     site_distance: dict[str, dict[str, float]] = {}
+    patience_s: float = Field(default=1.0, ge=0, allow_inf_nan=False)
     max_queued: int = Field(default=200_000, ge=1)
 
 
@@ -269,6 +270,12 @@ class GridSettings(BaseSettings):
         if self.default_pricer is not None:
             return self.default_pricer
         return next(iter(self.pricers)) if len(self.pricers) == 1 else None
+
+    @property
+    def known_sites(self) -> frozenset[str]:
+        """The sites that a submit may name: those of groups and those that have distances; none without any group's."""
+        of_groups = {group.site for group in self.groups.values() if group.site is not None}
+        return frozenset(of_groups | self.routing.site_distance.keys()) if of_groups else frozenset()
 
     @property
     def without_keys(self) -> GridSettings:

@@ -5,6 +5,7 @@
     ├── InvalidRequestError      the request itself is wrong; sending it again will not help
     │   ├── UnknownPricerError
     │   ├── UnknownDataError
+    │   ├── UnknownSiteError
     │   └── TooLargeError
     ├── ConflictError            the jobId exists with another input, pricer or args
     ├── NotAuthorizedError       no API key, or a wrong one
@@ -47,6 +48,10 @@ class UnknownPricerError(InvalidRequestError):
 
 class UnknownDataError(InvalidRequestError):
     """No shared data of that name was stored."""
+
+
+class UnknownSiteError(InvalidRequestError):
+    """No group is at a site of that name, though some are at others."""
 
 
 class TooLargeError(InvalidRequestError):

@@ -147,6 +147,17 @@ def groups_of(nodes: Sequence[Mapping[str, Any]], prefix: str) -> list[str]:
     return sorted({name for node in nodes for name in node["Resources"] if name.startswith(prefix)})
 
 
+def home_of(nodes: Sequence[Mapping[str, Any]], node_id: str, prefix: str) -> str | None:
+    """The group whose resource a Ray node carries; None for a node outside all racks, or in several."""
+    here = groups_of([node for node in nodes if node["NodeID"] == node_id], prefix)
+    return here[0] if len(here) == 1 else None
+
+
+def home(settings: GridSettings) -> str | None:
+    """The group of the rack in which this process stands, if it stands in one."""
+    return home_of(live_nodes(), ray.get_runtime_context().get_node_id(), settings.group_prefix)
+
+
 class _Actors(Generic[Link]):
     """Actors by key, made when missing; a dead one is looked for (and made) again."""
 

@@ -245,6 +245,25 @@ class Drain:
     deadline_at: datetime | None = None
 
 
+class NodeTraffic(NamedTuple):
+    """Payload bytes that a node has moved since its agent started, by purpose.
+
+    Attributes:
+        inputs: inputs read from the blob store; those that travel inline with their jobs are not among them.
+        data: shared data read from the blob store.
+        results: results written to the blob store.
+        served: results read by parents from the node's cache.
+    """
+
+    inputs: int = 0
+    data: int = 0
+    results: int = 0
+    served: int = 0
+
+
+NO_TRAFFIC = NodeTraffic()
+
+
 @dataclass(frozen=True, slots=True)
 class NodeState:
     """What a node says of itself in every reply.
@@ -260,6 +279,7 @@ class NodeState:
         address: where parents reach its cached results; means nothing to a leader.
         marker: the marker of the blob store that it sees; None where it sees none.
         blobs: where it looks for it, for people.
+        traffic: payload bytes that it has moved.
     """
 
     node_id: str
@@ -272,6 +292,7 @@ class NodeState:
     address: str = ""
     marker: str | None = None
     blobs: str = ""
+    traffic: NodeTraffic = NO_TRAFFIC
 
 
 @dataclass(frozen=True, slots=True)
@@ -285,6 +306,7 @@ class GroupCapacity:
         queued: jobs that wait in the leader's queue.
         nodes: one entry a node, for people.
         site: the site the group belongs to, if configured.
+        mean_s: how long attempts took lately; None while nobody knows.
     """
 
     group_id: str
@@ -293,6 +315,7 @@ class GroupCapacity:
     queued: int
     nodes: tuple[NodeView, ...] = ()
     site: str | None = None
+    mean_s: float | None = None
 
     @property
     def free(self) -> int:
@@ -311,3 +334,4 @@ class NodeView:
     state: str
     why: str | None = None
     address: str = ""
+    traffic: NodeTraffic = NO_TRAFFIC

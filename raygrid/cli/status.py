@@ -1,4 +1,4 @@
-"""`raygrid status` and `raygrid pricers`: how the grid, or one job, is doing."""
+"""`raygrid status`, `raygrid nodes` and `raygrid pricers`: how the grid, or one job, is doing."""
 
 from __future__ import annotations
 
@@ -8,10 +8,13 @@ from typing import Annotated, Any
 
 import typer
 from pydantic_core import to_json
+from rich.filesize import decimal
 from rich.table import Table
 
 from raygrid.cli.grid import client_of, out
 from raygrid.client import Client
+
+_TRAFFIC = ("inputs", "data", "results", "served")
 
 
 def status(
@@ -35,6 +38,22 @@ def status(
     )
     _print_table("groups", ("group", "site", "nodes", "slots", "running", "free", "queued"), groups)
     _print_table("nodes", ("node", "group", "slots", "running", "state", "why"), nodes)
+
+
+def nodes(context: typer.Context, as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False) -> None:
+    """List the nodes, with the payload bytes that each has moved since its agent started."""
+    found = client_of(context).nodes()
+    if as_json:
+        _print_json(found)
+        return
+    table = Table(title="nodes", title_justify="left")
+    for column in ("node", "group", "state", "slots", "running", *_TRAFFIC):
+        table.add_column(column, justify="right" if column in _TRAFFIC else "left")
+    for node in found:
+        moved = asdict(node.traffic)
+        sizes = (decimal(moved[column]) for column in _TRAFFIC)
+        table.add_row(node.node, node.group, node.state, str(node.slots), str(node.running), *sizes)
+    out().print(table)
 
 
 def pricers(

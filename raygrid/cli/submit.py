@@ -24,7 +24,7 @@ def submit(
     arg: Annotated[list[str] | None, typer.Option(help="Argument for the pricer. Repeatable.")] = None,
     priority: Annotated[int, typer.Option(help="Higher runs first.")] = 0,
     affinity: Annotated[str | None, typer.Option(help="Jobs of one affinity go to the same group.")] = None,
-    site: Annotated[str | None, typer.Option(help="Prefer groups near this site.")] = None,
+    site: Annotated[str | None, typer.Option(help="Run at this site while it has room, else at the nearest.")] = None,
     timeout: Annotated[float | None, typer.Option(help="Wall-time limit of a job, seconds.")] = None,
     data: Annotated[list[str] | None, typer.Option(help="Shared data that the jobs read. Repeatable.")] = None,
     job_id: Annotated[str | None, typer.Option(help="Id of the job; only with one file.")] = None,

@@ -35,7 +35,7 @@ class JobOptions:
         args: further arguments for a pricer that takes them.
         priority: higher runs first.
         affinity: jobs of one affinity go to the same group where possible.
-        site: prefer groups near this site.
+        site: run at this site while it has room, else at the nearest that has.
         timeout_s: wall-time limit of one attempt, seconds; None for the pricer's own.
         data: names of shared data that the jobs read.
     """

@@ -25,6 +25,7 @@ from raygrid.errors import (
     UnavailableError,
     UnknownDataError,
     UnknownPricerError,
+    UnknownSiteError,
 )
 
 _PREFIX = "urn:raygrid:problem:"
@@ -33,6 +34,7 @@ _ERRORS: dict[str, type[RaygridError]] = {
     "invalid-request": InvalidRequestError,
     "unknown-pricer": UnknownPricerError,
     "unknown-data": UnknownDataError,
+    "unknown-site": UnknownSiteError,
     "too-large": TooLargeError,
     "conflict": ConflictError,
     "job-not-found": JobNotFoundError,

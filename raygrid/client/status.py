@@ -86,6 +86,20 @@ class GroupStatus:
 
 
 @dataclass(frozen=True, slots=True)
+class NodeTraffic:
+    """Payload bytes that nodes moved since their agents started.
+
+    `inputs` and `data` were read from the blob store, `results` written to it, and `served` are results that parents
+    read from the nodes' caches.
+    """
+
+    inputs: int = 0
+    data: int = 0
+    results: int = 0
+    served: int = 0
+
+
+@dataclass(frozen=True, slots=True)
 class NodeStatus:
     """A node; `state` is one of ok, draining, unhealthy, probation, lost, and `why` says why it is not ok."""
 
@@ -95,6 +109,7 @@ class NodeStatus:
     running: int
     state: str
     why: str | None = None
+    traffic: NodeTraffic = NodeTraffic()
 
 
 @dataclass(frozen=True, slots=True)

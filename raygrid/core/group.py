@@ -27,7 +27,7 @@ from raygrid.core.events import (
     Tick,
 )
 from raygrid.core.lifecycle import failure_reason, final_state
-from raygrid.core.placement import POLICIES, NodeRecord, pick, with_room
+from raygrid.core.placement import POLICIES, NodeRecord, mean_duration_s, pick, with_room
 from raygrid.core.policy import GroupPolicy
 from raygrid.core.retry import exhausted_reason
 from raygrid.models import (
@@ -128,10 +128,12 @@ class GroupState:
                     node.state(now),
                     node.why,
                     node.address,
+                    node.traffic,
                 )
                 for node in self.nodes.values()
             ),
             site=self.site,
+            mean_s=mean_duration_s(usable),
         )
 
     # --- events in, commands out --------------------------------------------------------------------------------
@@ -358,6 +360,7 @@ class GroupState:
         node.incarnation, node.slots, node.last_seen = state.incarnation, state.slots, out.now
         node.why = state.why if not state.healthy else blob_store_trouble(self.blobs, state)
         node.healthy, node.address = state.healthy and node.why is None, state.address
+        node.traffic = state.traffic
         for report in reports:
             self._attempt_ended(node, report, state.node_id, out)
         self._reconcile(node, state, asked_at, out)

@@ -12,7 +12,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Set
 from dataclasses import dataclass, field
 
-from raygrid.models import AttemptId
+from raygrid.models import NO_TRAFFIC, AttemptId, NodeTraffic
 
 # A node may hold this many seconds of work beyond its slots, so that slots do not idle for a round trip.
 PREFETCH_S = 0.2
@@ -41,6 +41,7 @@ class NodeRecord:
     uncertain: set[AttemptId] = field(default_factory=set)
     foreign: int = 0
     address: str = ""
+    traffic: NodeTraffic = NO_TRAFFIC
     healthy: bool = True
     why: str | None = None
     draining: bool = False
@@ -143,6 +144,13 @@ def weighted_round_robin(nodes: list[NodeRecord]) -> NodeRecord:
 
 
 POLICIES: dict[str, Policy] = {"least_loaded": least_loaded, "weighted_round_robin": weighted_round_robin}
+
+
+def mean_duration_s(nodes: Iterable[NodeRecord]) -> float | None:
+    """How long attempts took lately on these nodes, each weighed by its slots; None while nobody knows."""
+    known = [(node.slots, node.mean_s) for node in nodes if node.mean_s is not None]
+    slots = sum(count for count, _ in known)
+    return sum(count * mean_s for count, mean_s in known) / slots if slots else None
 
 
 def with_room(nodes: Iterable[NodeRecord], now: float, prefetch_factor: int) -> list[NodeRecord]:

@@ -31,6 +31,7 @@ from raygrid.node.processes import become_subreaper, kill_marked
 from raygrid.node.publisher import Publisher
 from raygrid.node.runner import Runner
 from raygrid.node.shared_data import SharedDataCache
+from raygrid.node.traffic import TrafficMeter
 from raygrid.node.watchdog import Watchdog
 from raygrid.node.workspace import Workspace
 from raygrid.ports import NodeReply
@@ -74,7 +75,10 @@ class NodeAgent:
         self._mark_prefix = f"{root}|{self.incarnation}|"
         self._places = Workspace(root, self.incarnation)
         self._cache = ResultCache(shelf or LocalShelf(), settings.cache)
-        self._publisher = Publisher(node_id, blobs, self._cache, self._deliver, lambda: bool(self._waiting))
+        self._traffic = TrafficMeter()
+        self._publisher = Publisher(
+            node_id, blobs, self._cache, self._deliver, lambda: bool(self._waiting), self._traffic
+        )
         self._health = Health(node_id, self._places, blobs, self._publisher, self._wake)
         self._watchdog = Watchdog(self._mark_prefix, settings.kill_grace_s)
         self._lock = threading.Lock()
@@ -99,9 +103,16 @@ class NodeAgent:
         become_subreaper()
         kill_marked(lambda mark: mark.startswith(f"{self._root}|") and not mark.startswith(self._mark_prefix))
         self._places.open()
-        shared = SharedDataCache(self._places.shared, self._blobs, self._settings.data_cache)
+        shared = SharedDataCache(self._places.shared, self._blobs, self._settings.data_cache, self._traffic)
         runner = Runner(
-            self.node_id, self._pricers, self._blobs, self._places, shared, self._watchdog, self._mark_prefix
+            self.node_id,
+            self._pricers,
+            self._blobs,
+            self._places,
+            shared,
+            self._watchdog,
+            self._mark_prefix,
+            self._traffic,
         )
         self._reaper = reaper.start(self._mark_prefix, self._places.jobs)
         self._watchdog.start({self._reaper.pid})
@@ -218,7 +229,9 @@ class NodeAgent:
 
     def results(self, key: str, job_ids: Sequence[str]) -> list[bytes | None]:
         """Cached results; see `ResultCaches.results`."""
-        return self._cache.get(key, job_ids)
+        found = self._cache.get(key, job_ids)
+        self._traffic.add(served=sum(len(each) for each in found if each is not None))
+        return found
 
     def _accept_term(self, term: int) -> None:
         if term < self._term:
@@ -230,9 +243,19 @@ class NodeAgent:
         waiting = [attempts for attempts in self._held.values() if attempts[0] in self._waiting]
         running = tuple(attempt for attempts in (*started, *waiting) for attempt in attempts)
         behind = sum(map(len, waiting))
-        why, seen, where = self._health.why, self._blobs.seen, self._blobs.shown
+        why = self._health.why
         return NodeState(
-            self.node_id, self.incarnation, self.slots, running, behind, why is None, why, self._address, seen, where
+            self.node_id,
+            self.incarnation,
+            self.slots,
+            running,
+            behind,
+            why is None,
+            why,
+            self._address,
+            marker=self._blobs.seen,
+            blobs=self._blobs.shown,
+            traffic=self._traffic.total,
         )
 
     # --- ends of attempts ---------------------------------------------------------------------------------------

@@ -17,6 +17,7 @@ from raygrid.blobs import BlobStore, new_result_key
 from raygrid.models import AttemptReport, BlobSlice, Outcome
 from raygrid.node.cache import ResultCache
 from raygrid.node.runner import Finished
+from raygrid.node.traffic import TrafficMeter
 
 PACK_LIMIT = 8 * 1024**2
 # While attempts wait for a slot, results gather this long: nothing idles meanwhile, and every store, flush, report
@@ -39,7 +40,9 @@ class Publisher:
         cache: ResultCache,
         deliver: Callable[[Sequence[AttemptReport]], None],
         is_saturated: Callable[[], bool],
+        traffic: TrafficMeter | None = None,
     ) -> None:
+        self._traffic = traffic or TrafficMeter()
         self._is_saturated = is_saturated
         self._node_id = node_id
         self._blobs = blobs
@@ -110,6 +113,7 @@ class Publisher:
         problem = self._store(lambda: self._blobs.put_now(key, data), _worth_s(packed))
         if problem is not None:
             return [self._lost_result(each.report, problem) for each in packed]
+        self._traffic.add(results=len(data))
         self._cache.add(
             key,
             data,
@@ -128,6 +132,7 @@ class Publisher:
                 path.unlink(missing_ok=True)
         if problem is not None:
             return self._lost_result(finished.report, problem)
+        self._traffic.add(results=finished.zip.size)
         return replace(finished.report, result=BlobSlice(key, 0, finished.zip.size, finished.zip.digest))
 
     def _store(self, write: Callable[[], None], worth_s: float) -> str | None:

@@ -25,6 +25,7 @@ from raygrid.node import result, workspace
 from raygrid.node.processes import MARK
 from raygrid.node.result import ResultZip
 from raygrid.node.shared_data import SharedDataCache
+from raygrid.node.traffic import TrafficMeter
 from raygrid.node.watchdog import Running, Watchdog
 from raygrid.node.workspace import BadOutputError, JobDirectory, Workspace
 
@@ -81,7 +82,9 @@ class Runner:
         shared: SharedDataCache,
         watchdog: Watchdog,
         mark_prefix: str,
+        traffic: TrafficMeter | None = None,
     ) -> None:
+        self._traffic = traffic or TrafficMeter()
         self._node_id = node_id
         self._pricers = pricers
         self._blobs = blobs
@@ -161,6 +164,7 @@ class Runner:
             path.write_bytes(spec.inline)
         else:
             self._blobs.fetch_now(spec.input, path)
+            self._traffic.add(inputs=spec.input.size)
         if spec.data:
             directory.data.mkdir()
             for data in spec.data:

@@ -10,6 +10,7 @@ from pathlib import Path
 
 from raygrid.blobs import BlobStore, data_key
 from raygrid.models import BlobSlice, SharedData
+from raygrid.node.traffic import TrafficMeter
 from raygrid.node.workspace import mark
 
 
@@ -27,7 +28,8 @@ class SharedDataCache:
     changed in place is noticed by its size and time, and fetched anew.
     """
 
-    def __init__(self, directory: Path, blobs: BlobStore, limit: int) -> None:
+    def __init__(self, directory: Path, blobs: BlobStore, limit: int, traffic: TrafficMeter | None = None) -> None:
+        self._traffic = traffic or TrafficMeter()
         self._directory = directory
         self._blobs = blobs
         self._limit = limit
@@ -71,6 +73,7 @@ class SharedDataCache:
         path = self._directory / data.digest
         path.unlink(missing_ok=True)
         self._blobs.fetch_now(BlobSlice(data_key(data.digest), 0, data.size, data.digest), path)
+        self._traffic.add(data=data.size)
         path.chmod(0o444)
         copy = _Copy(path, data.size, mark(path))
         with self._lock:

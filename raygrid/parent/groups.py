@@ -10,10 +10,12 @@ import asyncio
 import logging
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 from raygrid.batching import Coalescer
 from raygrid.core.routing import RoutingPolicy, rank
+from raygrid.core.sources import NodePlace
+from raygrid.core.spreading import spread
 from raygrid.errors import BusyError, RaygridError, UnavailableError
 from raygrid.models import GroupCapacity, JobSpec
 from raygrid.parent.waiters import Waiters
@@ -29,14 +31,28 @@ SILENT_S = 4.0
 
 @dataclass(slots=True)
 class _Known:
-    """A group: its leader, its latest word, and what this parent has sent since."""
+    """A group: its leader, its latest word, and what this parent has sent since.
+
+    `promised` are jobs that were given the group and of which its leader has not been told yet; `told` are those that
+    it was told of since its latest word.
+    """
 
     link: LeaderLink
     pokes: Coalescer[JobSpec, None]
     task: asyncio.Task[None] | None = None
     capacity: GroupCapacity | None = None
     heard_at: float = 0.0
-    sent: int = 0
+    promised: int = 0
+    told: int = 0
+    places: dict[str, NodePlace] = field(default_factory=dict)
+    places_of: GroupCapacity | None = None
+
+    def place_of(self, node_id: str) -> NodePlace | None:
+        """Where a node of the group is; the index is made when it is first needed after a word of the leader."""
+        if self.capacity is not None and self.places_of is not self.capacity:
+            self.places = {node.node_id: NodePlace(node.group_id, node.address) for node in self.capacity.nodes}
+            self.places_of = self.capacity
+        return self.places.get(node_id)
 
 
 class Groups:
@@ -47,13 +63,22 @@ class Groups:
         policy: how groups are ranked.
         max_queued: most jobs that a group may have queued.
         waiters: woken by what leaders tell.
+        home: the group of the rack in which this parent stands, if it stands in one.
     """
 
-    def __init__(self, directory: GroupDirectory, policy: RoutingPolicy, max_queued: int, waiters: Waiters) -> None:
+    def __init__(
+        self,
+        directory: GroupDirectory,
+        policy: RoutingPolicy,
+        max_queued: int,
+        waiters: Waiters,
+        home: str | None = None,
+    ) -> None:
         self._directory = directory
         self._policy = policy
         self._max_queued = max_queued
         self._waiters = waiters
+        self.home = home
         self._known: dict[str, _Known] = {}
         self._refreshing: asyncio.Task[None] | None = None
 
@@ -80,31 +105,71 @@ class Groups:
         """
         now = time.monotonic()
         return [
-            replace(known.capacity, queued=known.capacity.queued + known.sent)
+            replace(known.capacity, queued=known.capacity.queued + known.promised + known.told)
             for known in self._known.values()
             if known.capacity is not None and (silent_too or now - known.heard_at < SILENT_S)
         ]
 
-    def choose(self, affinity: str | None, site: str | None, count: int = 1) -> str:
-        """The group for the next `count` jobs.
+    def choose(self, affinity: str | None, site: str | None) -> str:
+        """The group for a job, which is promised to it until `poke` or `release`.
 
         Raises:
             UnavailableError: no group has a leader that answers.
             BusyError: every group's queue is full.
         """
+        room = [group for group in self._candidates() if group.queued < self._max_queued]
+        if not room:
+            raise self._full()
+        chosen = rank(self._policy, room, affinity=affinity, site=site, home=self.home)[0]
+        self._known[chosen.group_id].promised += 1
+        return chosen.group_id
+
+    def choose_for(self, bunches: Sequence[tuple[str | None, str | None, int]]) -> list[list[tuple[str, int]]]:
+        """How many jobs of each bunch (affinity, site, count) each group gets; all are promised, or none.
+
+        Raises:
+            UnavailableError: no group has a leader that answers.
+            BusyError: the groups' queues have no room for all of them.
+        """
+        loads = {group.group_id: group for group in self._candidates()}
+        answers = []
+        for affinity, site, count in bunches:
+            shares = spread(
+                self._policy,
+                list(loads.values()),
+                count,
+                affinity=affinity,
+                site=site,
+                home=self.home,
+                max_queued=self._max_queued,
+            )
+            if sum(share for _, share in shares) < count:
+                raise self._full()
+            for group_id, share in shares:
+                loads[group_id] = replace(loads[group_id], queued=loads[group_id].queued + share)
+            answers.append(shares)
+        for shares in answers:
+            for group_id, share in shares:
+                self._known[group_id].promised += share
+        return answers
+
+    def release(self, group_id: str, count: int = 1) -> None:
+        """Take back a promise: those jobs do not come."""
+        known = self._known.get(group_id)
+        if known is not None:
+            known.promised = max(0, known.promised - count)
+
+    def _candidates(self) -> list[GroupCapacity]:
         # A silent leader is no reason to refuse a job: the store keeps it, and the next leader finds it.
         candidates = self.capacities() or self.capacities(silent_too=True)
         if not candidates:
             raise UnavailableError("no group can take the job now: no leader answers yet; try again", retry_after_s=2.0)
-        room = [group for group in candidates if group.queued + count <= self._max_queued]
-        if not room:
-            raise BusyError(
-                f"every group's queue is full ({self._max_queued} jobs each); try again later",
-                retry_after_s=5.0,
-            )
-        chosen = rank(self._policy, room, affinity=affinity, site=site)[0]
-        self._known[chosen.group_id].sent += count
-        return chosen.group_id
+        return candidates
+
+    def _full(self) -> BusyError:
+        return BusyError(
+            f"every group's queue is full ({self._max_queued} jobs each); try again later", retry_after_s=5.0
+        )
 
     def poke(self, group_id: str, jobs: Sequence[JobSpec]) -> None:
         """Tell a leader of new jobs. Nobody waits for it: the store has them, and the leader scans."""
@@ -123,13 +188,10 @@ class Groups:
             raise UnavailableError(f"group {group_id} has no leader now")
         await known.link.cancel(job_ids)
 
-    def address_of(self, node_id: str) -> str | None:
-        """Where a node's cached results are reached."""
-        for known in self._known.values():
-            for node in known.capacity.nodes if known.capacity else ():
-                if node.node_id == node_id:
-                    return node.address
-        return None
+    def place_of(self, node_id: str) -> NodePlace | None:
+        """Where a node stands and its cached results are reached."""
+        found = (known.place_of(node_id) for known in self._known.values())
+        return next((place for place in found if place is not None), None)
 
     # --- loops --------------------------------------------------------------------------------------------------
 
@@ -151,7 +213,9 @@ class Groups:
                 continue
             if known is not None and known.task is not None:
                 known.task.cancel()
-            fresh = self._known[group_id] = _Known(link, Coalescer(self._send_to(link), name=f"pokes of {group_id}"))
+            fresh = self._known[group_id] = _Known(
+                link, Coalescer(self._send_to(group_id, link), name=f"pokes of {group_id}")
+            )
             if known is not None:
                 fresh.capacity, fresh.heard_at = known.capacity, known.heard_at
             fresh.task = asyncio.get_running_loop().create_task(
@@ -162,13 +226,15 @@ class Groups:
             if gone.task is not None:
                 gone.task.cancel()
 
-    @staticmethod
-    def _send_to(link: LeaderLink):  # type: ignore[no-untyped-def]  # the closure's type is that of Coalescer's send
+    def _send_to(self, group_id: str, link: LeaderLink):  # type: ignore[no-untyped-def]  # the closure's type is that of Coalescer's send
         async def send(jobs: Sequence[JobSpec]) -> list[None]:
             try:
                 await link.enqueue(jobs)
             except RaygridError as error:
                 logger.info("a poke of %d jobs was lost (the leader's scan will find them): %s", len(jobs), error)
+            if (known := self._known.get(group_id)) is not None:
+                known.promised = max(0, known.promised - len(jobs))
+                known.told += len(jobs)
             return [None] * len(jobs)
 
         return send
@@ -183,7 +249,7 @@ class Groups:
                 await asyncio.sleep(PAUSE_S)
                 continue
             epoch, after = reply.epoch, reply.last
-            known.capacity, known.heard_at, known.sent = reply.capacity, time.monotonic(), 0
+            known.capacity, known.heard_at, known.told = reply.capacity, time.monotonic(), 0
             if reply.gap:
                 self._waiters.wake_all()
             else:

@@ -19,7 +19,7 @@ from ray.experimental import internal_kv
 from raygrid.blobs import BlobStore
 from raygrid.config import GridSettings
 from raygrid.errors import SettingsError, UnavailableError
-from raygrid.links import RayGroups, RayResultCaches, groups_of, live_nodes, machines
+from raygrid.links import RayGroups, RayResultCaches, groups_of, home, live_nodes, machines
 from raygrid.parent.housekeeping import Housekeeping
 from raygrid.parent.routes import build_app
 from raygrid.parent.service import Parent
@@ -58,7 +58,7 @@ def asgi(settings: GridSettings) -> FastAPI:
     store = SqlStore(settings.database_url)
     refuse_unsafe(settings, store, machines())
     blobs = BlobStore(settings.blobs_url, settings.storage.blob_options, retry_s=RETRY_S)
-    parent = Parent(settings, store, blobs, RayGroups(settings), RayResultCaches(settings))
+    parent = Parent(settings, store, blobs, RayGroups(settings), RayResultCaches(settings), home(settings))
     storage = settings.storage
     housekeeping = Housekeeping(store, blobs, timedelta(days=storage.retention_days), storage.purge_every_s)
     app = build_app(parent)

@@ -40,7 +40,7 @@ _OPTIONS: dict[str, Any] = {
         "type": "string",
         "description": "Jobs of one key meet in one group (instrument, customer, date…)",
     },
-    "site": {"type": "string", "description": "The client's site: near groups are preferred"},
+    "site": {"type": "string", "description": "Run at this site while it has room, else at the nearest that has"},
     "timeout_s": {"type": "number", "description": "Wall-time limit of one attempt, seconds"},
     "data": {
         "type": "array",

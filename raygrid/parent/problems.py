@@ -27,6 +27,7 @@ from raygrid.errors import (
     UnavailableError,
     UnknownDataError,
     UnknownPricerError,
+    UnknownSiteError,
 )
 from raygrid.models import JobState
 from raygrid.parent.schemas import Problem
@@ -40,6 +41,7 @@ NOT_FINISHED_RETRY_S = 1
 PROBLEMS: list[tuple[type[RaygridError], str, int]] = [
     (UnknownPricerError, "unknown-pricer", 422),
     (UnknownDataError, "unknown-data", 422),
+    (UnknownSiteError, "unknown-site", 422),
     (TooLargeError, "too-large", 413),
     (InvalidRequestError, "invalid-request", 422),
     (ConflictError, "conflict", 409),

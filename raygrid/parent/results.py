@@ -1,4 +1,4 @@
-"""Finds the bytes of results: first in the cache of the node that made them, else in the blob store."""
+"""Finds the bytes of results: in the cache of the node that made them or in the blob store, whichever is nearer."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ import zipfile
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 
 from raygrid.blobs import BlobStore
+from raygrid.core.sources import NodePlace, Source, choose_source
 from raygrid.errors import (
     BlobNotFoundError,
     JobCancelledError,
@@ -17,6 +18,7 @@ from raygrid.errors import (
     ResultExpiredError,
 )
 from raygrid.models import Job, JobState
+from raygrid.parent.traffic import ParentTraffic
 from raygrid.ports import ResultCaches
 
 logger = logging.getLogger(__name__)
@@ -55,13 +57,24 @@ class Results:
     Args:
         blobs: the blob store.
         caches: the nodes' caches.
-        address_of: where a node's cache is reached, if the node is there.
+        place_of: where a node stands and its cache is reached, if the node is there.
+        traffic: counts what is read.
+        home: the group of the rack in which this parent stands, if it stands in one.
     """
 
-    def __init__(self, blobs: BlobStore, caches: ResultCaches, address_of: Callable[[str], str | None]) -> None:
+    def __init__(
+        self,
+        blobs: BlobStore,
+        caches: ResultCaches,
+        place_of: Callable[[str], NodePlace | None],
+        traffic: ParentTraffic,
+        home: str | None = None,
+    ) -> None:
         self._blobs = blobs
         self._caches = caches
-        self._address_of = address_of
+        self._place_of = place_of
+        self._traffic = traffic
+        self._home = home
 
     async def read(self, jobs: Sequence[Job]) -> list[bytes | None]:
         """The ZIPs of many jobs; None for one that has none (any more). Those of one pack are fetched together."""
@@ -72,12 +85,17 @@ class Results:
         found: list[bytes | None] = [None] * len(jobs)
 
         async def fetch(node_id: str, key: str, indexes: list[int]) -> None:
-            cached = await self._cached(node_id, key, [jobs[i].job_id for i in indexes])
-            for i, data in zip(indexes, cached, strict=True):
-                result = jobs[i].result
-                assert result is not None
-                # A cache may know another attempt's result of the job; only the recorded one is visible.
-                found[i] = data if data is not None and len(data) == result.size else await self._blob(jobs[i])
+            place = self._place_of(node_id)
+            sizes = [result.size for i in indexes if (result := jobs[i].result) is not None]
+            first = choose_source(self._home, place, sum(sizes), len(sizes))
+            if place is not None and first is Source.CACHE:
+                await self._from_cache(place, key, jobs, indexes, found)
+            for i in indexes:
+                if found[i] is None:
+                    found[i] = await self._blob(jobs[i])
+            gone = [i for i in indexes if found[i] is None]
+            if gone and place is not None and first is Source.BLOBS:
+                await self._from_cache(place, key, jobs, gone, found)
 
         await asyncio.gather(*(fetch(node_id, key, indexes) for (node_id, key), indexes in packs.items()))
         return found
@@ -93,19 +111,28 @@ class Results:
             raise gone(job)
         return data
 
-    async def _cached(self, node_id: str, key: str, job_ids: Sequence[str]) -> list[bytes | None]:
-        address = self._address_of(node_id)
-        if not address:
-            return [None] * len(job_ids)
-        return await self._caches.results(address, key, job_ids)
+    async def _from_cache(
+        self, place: NodePlace, key: str, jobs: Sequence[Job], indexes: Sequence[int], found: list[bytes | None]
+    ) -> None:
+        if not place.address:
+            return
+        cached = await self._caches.results(place.address, key, [jobs[i].job_id for i in indexes])
+        for i, data in zip(indexes, cached, strict=True):
+            result = jobs[i].result
+            # A cache may know another attempt's result of the job; only the recorded one is visible.
+            if data is not None and result is not None and len(data) == result.size:
+                found[i] = data
+                self._traffic.count("from_cache", place.group_id, len(data))
 
     async def _blob(self, job: Job) -> bytes | None:
         assert job.result is not None
         try:
-            return await self._blobs.read(job.result)
+            data = await self._blobs.read(job.result)
         except BlobNotFoundError as error:
-            logger.warning("the result of job %s is gone: %s", job.job_id, error)
+            logger.warning("the result of job %s is not in the blob store: %s", job.job_id, error)
             return None
+        self._traffic.count("from_blobs", job.group_id, len(data))
+        return data
 
     def is_large(self, job: Job) -> bool:
         """Whether there is a ZIP that is too large to be held in memory."""
@@ -118,12 +145,17 @@ class Results:
             ResultExpiredError: it is gone; this is known before the first chunk is given.
         """
         assert job.result is not None
-        chunks = self._blobs.stream(job.result)
+        chunks = self._counted(self._blobs.stream(job.result), job.group_id)
         try:
             first = await anext(chunks)
         except BlobNotFoundError as error:
             raise gone(job) from error
         return _chained(first, chunks)
+
+    async def _counted(self, chunks: AsyncIterator[bytes], group_id: str) -> AsyncIterator[bytes]:
+        async for chunk in chunks:
+            self._traffic.count("from_blobs", group_id, len(chunk))
+            yield chunk
 
     async def stdout(self, job: Job) -> AsyncIterator[bytes]:
         """What the pricer of a job printed, in chunks.
@@ -134,9 +166,11 @@ class Results:
         if self.is_large(job):
             assert job.result is not None
             source: io.BytesIO | io.BufferedIOBase = self._blobs.open_now(job.result)
+            chunks = _thread_chunks(
+                _entry_chunks(source, "stdout.txt", lambda read: self._traffic.count("from_blobs", job.group_id, read))
+            )
         else:
-            source = io.BytesIO(await self.read_one(job))
-        chunks = _thread_chunks(_entry_chunks(source, "stdout.txt"))
+            chunks = _thread_chunks(_entry_chunks(io.BytesIO(await self.read_one(job)), "stdout.txt"))
         try:
             first = await anext(chunks, b"")
         except BlobNotFoundError as error:
@@ -167,7 +201,11 @@ async def _thread_chunks(chunks: Iterator[bytes]) -> AsyncIterator[bytes]:
         yield chunk
 
 
-def _entry_chunks(source: io.BytesIO | io.BufferedIOBase, name: str) -> Iterator[bytes]:
+def _entry_chunks(
+    source: io.BytesIO | io.BufferedIOBase, name: str, count: Callable[[int], None] | None = None
+) -> Iterator[bytes]:
     with zipfile.ZipFile(source) as archive, archive.open(name) as entry:
+        if count is not None:  # what is read of the ZIP: this entry as it is stored, and little else
+            count(archive.getinfo(name).compress_size)
         while chunk := entry.read(SMALL):
             yield chunk

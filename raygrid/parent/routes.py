@@ -16,7 +16,7 @@ from uuid_utils import uuid7
 
 from raygrid.errors import InvalidRequestError, TooLargeError, UnavailableError
 from raygrid.models import Job, JobState, NewJob
-from raygrid.parent import problems, schemas, streams
+from raygrid.parent import problems, schemas, streams, traffic_routes
 from raygrid.parent.auth import require_key
 from raygrid.parent.forms import Form, FormReader, limited
 from raygrid.parent.openapi import BATCH_FORM, DATA_BODY, SUBMIT_FORM, ZIP, problem_responses
@@ -62,6 +62,7 @@ def build_app(parent: Parent, *, manage: bool = True) -> FastAPI:
     _batch_routes(guarded, parent)
     _data_routes(guarded, parent)
     _grid_routes(guarded, parent)
+    traffic_routes.add_to(guarded, parent)
     app.include_router(guarded)
     _health_routes(app, parent)
     return app
@@ -78,7 +79,9 @@ async def _read_form(request: Request, parent: Parent, max_files: int) -> Form:
     if announced.isdigit() and int(announced) > limit:
         raise TooLargeError(f"the request body is larger than the limit of {limit} bytes (http.max_body)")
     reader = FormReader(parent.blobs, inline=settings.storage.inline, max_files=max_files)
-    return await reader.read(request.headers.get("content-type"), limited(request.stream(), limit))
+    form = await reader.read(request.headers.get("content-type"), limited(request.stream(), limit))
+    parent.traffic.received(form.files)
+    return form
 
 
 async def _one_job(request: Request, parent: Parent, job_id: str | None) -> NewJob:
@@ -436,13 +439,14 @@ def _data_routes(router: APIRouter, parent: Parent) -> None:
 
 def _grid_routes(router: APIRouter, parent: Parent) -> None:
     @router.get("/capacity", tags=["grid"], summary="Load of the grid", responses=problem_responses(401))
-    async def capacity() -> schemas.Capacity:
+    async def capacity() -> schemas.GridCapacity:
         groups = parent.groups.capacities()
-        return schemas.Capacity(
+        return schemas.GridCapacity(
             slots=sum(group.slots for group in groups),
             running=sum(group.running for group in groups),
             free=sum(group.free for group in groups),
             queued=sum(group.queued for group in groups),
+            groups=[schemas.group_answer(group) for group in groups],
         )
 
     @router.get("/groups", tags=["grid"], summary="All groups", responses=problem_responses(401))

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from datetime import datetime
 from urllib.parse import quote
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from raygrid.models import GroupCapacity, Job, JobState, NodeView
+from raygrid.models import GroupCapacity, Job, JobState, NodeTraffic, NodeView
 
 
 class Answer(BaseModel):
@@ -143,12 +144,28 @@ class Capacity(Answer):
     queued: int
 
 
+class NodeTrafficAnswer(Answer):
+    """Payload bytes that nodes moved since their agents started."""
+
+    inputs: int = Field(description="inputs read from the blob store; small ones travel with their jobs instead")
+    data: int = Field(description="shared data read from the blob store")
+    results: int = Field(description="results written to the blob store")
+    served: int = Field(description="results read by parents from the node's cache")
+
+
 class GroupAnswer(Capacity):
     """Load of a group."""
 
     group: str
     site: str | None
     nodes: int
+    traffic: NodeTrafficAnswer = Field(description="of all its nodes together")
+
+
+class GridCapacity(Capacity):
+    """Load of the grid, and of each group."""
+
+    groups: list[GroupAnswer]
 
 
 class GroupList(Answer):
@@ -166,12 +183,34 @@ class NodeAnswer(Answer):
     running: int
     state: str
     why: str | None
+    traffic: NodeTrafficAnswer
 
 
 class NodeList(Answer):
     """All nodes."""
 
     nodes: list[NodeAnswer]
+
+
+class GroupTraffic(Answer):
+    """Payload bytes between one parent and one group."""
+
+    group: str
+    site: str | None
+    inline: int = Field(description="small inputs that went to the group with their jobs")
+    from_cache: int = Field(description="results read from the caches of the group's nodes")
+    from_blobs: int = Field(description="results that the group made, read from the blob store")
+
+
+class Traffic(Answer):
+    """Payload bytes that the answering parent moved since it started; behind one address there may be several."""
+
+    parent: str = Field(description="tells this life of this parent from others")
+    home: str | None = Field(description="the group of the rack in which the parent stands; null outside all racks")
+    since: datetime
+    received: int = Field(description="files and shared data from clients")
+    stored: int = Field(description="those of them written to the blob store")
+    groups: list[GroupTraffic]
 
 
 class PricerAnswer(Answer):
@@ -235,6 +274,12 @@ def job_status(job: Job, position: int | None = None) -> JobStatus:
     )
 
 
+def traffic_answer(traffic: Iterable[NodeTraffic]) -> NodeTrafficAnswer:
+    """Traffic of nodes, summed up."""
+    total = NodeTraffic(*map(sum, zip(*traffic, strict=True))) if (traffic := list(traffic)) else NodeTraffic()
+    return NodeTrafficAnswer(**total._asdict())
+
+
 def group_answer(group: GroupCapacity) -> GroupAnswer:
     """A group as clients see it."""
     return GroupAnswer(
@@ -245,6 +290,7 @@ def group_answer(group: GroupCapacity) -> GroupAnswer:
         free=group.free,
         queued=group.queued,
         nodes=len(group.nodes),
+        traffic=traffic_answer(node.traffic for node in group.nodes),
     )
 
 
@@ -257,4 +303,5 @@ def node_answer(node: NodeView) -> NodeAnswer:
         running=node.running,
         state=node.state,
         why=node.why,
+        traffic=traffic_answer([node.traffic]),
     )

@@ -13,18 +13,19 @@ from raygrid.batching import Coalescer
 from raygrid.blobs import BlobStore, data_key
 from raygrid.config import GridSettings
 from raygrid.core.routing import RoutingPolicy
+from raygrid.core.spreading import deal
 from raygrid.errors import ConflictError, InvalidRequestError, JobNotFoundError, UnavailableError
 from raygrid.models import Job, JobState, NewJob, SharedData
 from raygrid.parent.blob_check import BlobCheck
 from raygrid.parent.groups import Groups
 from raygrid.parent.results import Results
 from raygrid.parent.submission import checked_id
+from raygrid.parent.traffic import ParentTraffic
 from raygrid.parent.waiters import Waiters
 from raygrid.ports import GroupDirectory, ResultCaches
 from raygrid.store import BatchSummary, Inserted, JobStore, StoredData
 
 LOOK_AGAIN_S = 2.0  # a waiter looks into the store this often, in case a wake-up was lost
-ROUTE_TOGETHER = 32
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,6 +46,7 @@ class Parent:
         blobs: the blob store.
         directory: finds the groups.
         caches: reaches the nodes' hot results.
+        home: the group of the rack in which this parent stands, if it stands in one.
     """
 
     def __init__(
@@ -54,16 +56,18 @@ class Parent:
         blobs: BlobStore,
         directory: GroupDirectory,
         caches: ResultCaches,
+        home: str | None = None,
     ) -> None:
         self.settings = settings
         self.store = store
         self.blobs = blobs
         self.waiters = Waiters()
         routing = settings.routing
-        policy = RoutingPolicy(routing.policy, routing.site_distance, routing.hash_load_bound)
-        self.groups = Groups(directory, policy, routing.max_queued, self.waiters)
+        policy = RoutingPolicy(routing.policy, routing.site_distance, routing.hash_load_bound, routing.patience_s)
+        self.traffic = ParentTraffic()
+        self.groups = Groups(directory, policy, routing.max_queued, self.waiters, home)
         self.blob_check = BlobCheck(store, blobs, is_default=settings.storage.blobs is None)
-        self.results = Results(blobs, caches, self.groups.address_of)
+        self.results = Results(blobs, caches, self.groups.place_of, self.traffic, home)
         self._inserts: Coalescer[NewJob, Inserted] = Coalescer(store.insert, name="inserts")
         self._looks: Coalescer[str, Job | None] = Coalescer(self._look, name="looks")
 
@@ -92,7 +96,12 @@ class Parent:
         """
         self.blob_check.require()
         routed = replace(job, group_id=self.groups.choose(job.affinity, job.site))
-        inserted = await self._inserts.put(routed)
+        try:
+            inserted = await self._inserts.put(routed)
+        except BaseException:
+            self._release([routed])
+            raise
+        self._release([] if inserted.created else [routed])
         return self._settle([routed], [inserted])[0]
 
     async def submit_batch(
@@ -100,21 +109,36 @@ class Parent:
     ) -> tuple[list[Submitted], list[tuple[str, ConflictError]]]:
         """Store many jobs in one transaction; gives those accepted, and those in conflict with why."""
         self.blob_check.require()
-        routed: list[NewJob] = []
-        for start in range(0, len(jobs), ROUTE_TOGETHER):
-            together = jobs[start : start + ROUTE_TOGETHER]
-            if any(job.affinity or job.site for job in together):
-                routed += [replace(job, group_id=self.groups.choose(job.affinity, job.site)) for job in together]
-            else:
-                group_id = self.groups.choose(None, None, len(together))
-                routed += [replace(job, group_id=group_id) for job in together]
-        # A client that hangs up now must not leave half a transaction: it runs to its end by itself.
-        inserted = await asyncio.shield(asyncio.ensure_future(self.store.insert(routed, batch_id)))
+        routed = self._routed(jobs)
+        try:
+            # A client that hangs up now must not leave half a transaction: it runs to its end by itself.
+            inserted = await asyncio.shield(asyncio.ensure_future(self.store.insert(routed, batch_id)))
+        except BaseException:
+            self._release(routed)
+            raise
+        self._release([job for job, each in zip(routed, inserted, strict=True) if not each.created])
         accepted = [(job, each) for job, each in zip(routed, inserted, strict=True) if not each.conflict]
         refused = [
             (job.spec.job_id, _conflict(job)) for job, each in zip(routed, inserted, strict=True) if each.conflict
         ]
         return self._settle([job for job, _ in accepted], [each for _, each in accepted]), refused
+
+    def _routed(self, jobs: Sequence[NewJob]) -> list[NewJob]:
+        """The jobs with their groups, in the order given: those alike in affinity and site are spread together."""
+        bunches: dict[tuple[str | None, str | None], list[int]] = {}
+        for index, job in enumerate(jobs):
+            bunches.setdefault((job.affinity, job.site), []).append(index)
+        shares = self.groups.choose_for([(*alike, len(indexes)) for alike, indexes in bunches.items()])
+        routed = list(jobs)
+        for indexes, share in zip(bunches.values(), shares, strict=True):
+            for index, group_id in zip(indexes, deal(share), strict=True):
+                routed[index] = replace(jobs[index], group_id=group_id)
+        return routed
+
+    def _release(self, jobs: Sequence[NewJob]) -> None:
+        """Tell the groups that these jobs, once promised to them, do not come."""
+        for job in jobs:
+            self.groups.release(job.group_id)
 
     def _settle(self, jobs: Sequence[NewJob], inserted: Sequence[Inserted]) -> list[Submitted]:
         """Poke the leaders of new jobs; what was there before needs nothing."""
@@ -128,6 +152,7 @@ class Parent:
             state = each.existing.state if each.existing else JobState.QUEUED
             answers.append(Submitted(job.spec.job_id, state, each.created))
         for group_id, fresh in by_group.items():
+            self.traffic.handed_over(group_id, fresh)
             self.groups.poke(group_id, [job.spec for job in fresh])
         return answers
 
@@ -207,6 +232,8 @@ class Parent:
         if blob.size == 0:
             raise InvalidRequestError(f"the shared data {name!r} is empty")
         data = SharedData(name, blob.digest, blob.size)
+        self.traffic.count("received", "", blob.size)
+        self.traffic.count("stored", "", blob.size)
         await self.store.put_data(data)
         return data
 

@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from raygrid.config import GridSettings, Pricer
-from raygrid.errors import InvalidRequestError, UnknownDataError, UnknownPricerError
+from raygrid.errors import InvalidRequestError, UnknownDataError, UnknownPricerError, UnknownSiteError
 from raygrid.models import JobSpec, NewJob, SharedData
 from raygrid.parent.forms import ReceivedFile
 
@@ -167,12 +167,19 @@ def make_job(
         InvalidRequestError: the file is empty, or the pricer takes no args.
         UnknownPricerError: see `pricer_for`.
         UnknownDataError: it names shared data that was never stored.
+        UnknownSiteError: it names a site that the settings do not know, though they know others: a typo must not
+            send it far away in silence. Where no group has a site, one that is named means nothing.
     """
     name, pricer = pricer_for(settings, options.pricer)
     if file.blob.size == 0:
         raise InvalidRequestError(f"job {job_id}: the file {file.filename!r} is empty")
     if options.args and not pricer.takes_args:
         raise InvalidRequestError(f"job {job_id}: pricer {name!r} takes no args (its command has no {{args}})")
+    sites = settings.known_sites
+    if options.site is not None and sites and options.site not in sites:
+        raise UnknownSiteError(
+            f"job {job_id}: no group is at a site {options.site!r}; the grid knows {', '.join(sorted(sites))}"
+        )
     missing = [each for each in options.data if each not in data]
     if missing:
         raise UnknownDataError(

@@ -49,6 +49,7 @@ ROUTES = [
     ("GET", "/capacity"),
     ("GET", "/groups"),
     ("GET", "/nodes"),
+    ("GET", "/traffic"),
     ("GET", "/pricers"),
 ]
 
@@ -235,7 +236,7 @@ async def test_the_description_documents_what_the_grid_answers(grid: SmallGrid, 
     await ask("PUT", "/data/{name}", "/data/doc", content=b"x")
     await ask("PUT", "/data/{name}", "/data/doc", content=b"")
     await ask("PUT", "/data/{name}", "/data/doc", content=b"x" * 300_000)
-    for path in ("/data", "/capacity", "/groups", "/nodes", "/pricers", "/health/live", "/health/ready"):
+    for path in ("/data", "/capacity", "/groups", "/nodes", "/traffic", "/pricers", "/health/live", "/health/ready"):
         await ask("GET", path)
         if not path.startswith("/health"):
             await ask("GET", path, headers={"Authorization": "no"})

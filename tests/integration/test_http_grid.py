@@ -161,6 +161,7 @@ async def test_the_grid_tells_its_load(grid: SmallGrid, tmp_path: Path) -> None:
 
     async def idle() -> bool:
         load = (await grid.http.get("/capacity")).json()
+        assert [group["site"] for group in load.pop("groups")] == ["london", "zurich"]
         return load == {"slots": 3, "running": 0, "free": 3, "queued": 0}
 
     await grid.until(idle)
@@ -172,10 +173,13 @@ async def test_the_grid_tells_its_load(grid: SmallGrid, tmp_path: Path) -> None:
 
     async def full() -> bool:
         load = (await grid.http.get("/capacity")).json()
+        assert [group["site"] for group in load.pop("groups")] == ["london", "zurich"]
         return load == {"slots": 3, "running": 3, "free": 0, "queued": 0}
 
     await grid.until(full)
     groups = {each["group"]: each for each in (await grid.http.get("/groups")).json()["groups"]}
+    moved = {"inputs": int, "data": int, "results": int, "served": int}
+    assert {name: type(count) for name, count in groups["rack-a"].pop("traffic").items()} == moved
     assert groups["rack-a"] == {
         "group": "rack-a",
         "site": "london",
@@ -187,6 +191,7 @@ async def test_the_grid_tells_its_load(grid: SmallGrid, tmp_path: Path) -> None:
     }
     assert (groups["rack-b"]["site"], groups["rack-b"]["running"]) == ("zurich", 2)
     nodes = {each["node"]: each for each in (await grid.http.get("/nodes")).json()["nodes"]}
+    assert {name: type(count) for name, count in nodes["rack-b-1"].pop("traffic").items()} == moved
     assert nodes["rack-b-1"] == {
         "node": "rack-b-1",
         "group": "rack-b",

@@ -123,7 +123,8 @@ class _Caches:
 class SmallGrid:
     """One parent, `racks` groups of `nodes` nodes each; use as an async context manager.
 
-    Nodes share the parent's blob store, but those that `node_blobs` names have their own.
+    Nodes share the parent's blob store, but those that `node_blobs` names have their own. The parent stands in the
+    group `home`, if one is given.
 
     Attributes:
         http: a client bound to the parent's address.
@@ -140,8 +141,10 @@ class SmallGrid:
         nodes: int = 1,
         slots: int = 2,
         node_blobs: Mapping[str, str] | None = None,
+        home: str | None = None,
         **settings: Any,
     ) -> None:
+        self._home = home
         settings.setdefault("pricers", PRICERS)
         settings["storage"] = {"state_dir": directory, **settings.get("storage", {})}
         settings["node"] = {"slots": slots, "kill_grace_s": 0.2, **settings.get("node", {})}
@@ -172,7 +175,7 @@ class SmallGrid:
             await self.new_leader(group_id)
         agents = {node.agent.node_id: node.agent for node in self.nodes.values()}
         self.parent = Parent(
-            self.settings, SqlStore(self.settings.database_url), self.blobs, self._groups, _Caches(agents)
+            self.settings, SqlStore(self.settings.database_url), self.blobs, self._groups, _Caches(agents), self._home
         )
         self.app = build_app(self.parent)
         with socket.socket() as probe:

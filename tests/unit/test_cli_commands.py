@@ -69,6 +69,19 @@ def test_status_in_json_is_json(monkeypatch):
     assert status["nodes"][0]["state"] == "draining"
 
 
+def test_nodes_shows_what_each_has_moved(monkeypatch):
+    """Bytes by purpose, in words for a person; a grid that does not count yet shows none."""
+    node = {"node": "n-1", "group": "rack-1", "slots": 4, "running": 1, "state": "ok", "why": None}
+    moved = {"inputs": 12_000_000, "data": 3_400, "results": 56_000, "served": 7, "of a later version": 1}
+    ended = run(monkeypatch, Answers(httpx.Response(200, json={"nodes": [{**node, "traffic": moved}, node]})), "nodes")
+
+    assert ended.exit_code == 0
+    counted, uncounted = (line for line in ended.stdout.splitlines() if "n-1" in line)
+    for words in ("12.0 MB", "3.4 kB", "56.0 kB", "7 bytes"):
+        assert words in counted
+    assert uncounted.count("0 bytes") == 4
+
+
 def test_status_of_a_job(monkeypatch):
     """As lines for a person, as JSON for a script."""
     job = {"jobId": "j", "state": "queued", "position": 3, "submitted_at": "2030-01-02T03:04:05Z"}

@@ -23,6 +23,7 @@ KEY = "0123456789-secret-key-abcdef"
         ("unauthorized", 401, errors.NotAuthorizedError),
         ("unknown-pricer", 422, errors.UnknownPricerError),
         ("unknown-data", 422, errors.UnknownDataError),
+        ("unknown-site", 422, errors.UnknownSiteError),
         ("too-large", 413, errors.TooLargeError),
         ("conflict", 409, errors.ConflictError),
         ("job-not-found", 404, errors.JobNotFoundError),

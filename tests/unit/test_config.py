@@ -337,3 +337,10 @@ def test_a_mistyped_variable_is_refused(monkeypatch: pytest.MonkeyPatch) -> None
     monkeypatch.setenv("RAYGRID__HTP__PORT", "9000")
     with pytest.raises(SettingsError, match="RAYGRID__HTP__PORT"):
         load_settings()
+
+
+def test_sites_are_known_where_a_group_has_one() -> None:
+    """Those of groups, and those that only have distances to them; distances alone make no site."""
+    routing = {"site_distance": {"kyoto": {"tokyo": 2}}}
+    assert load_settings(groups={"rack-a": {"site": "tokyo"}}, routing=routing).known_sites == {"tokyo", "kyoto"}
+    assert load_settings(groups={"rack-a": {"quota": 1}}, routing=routing).known_sites == frozenset()

@@ -35,6 +35,7 @@ from raygrid.models import (
     JobState,
     JobUpdate,
     NodeState,
+    NodeTraffic,
     Outcome,
     QueuedJob,
 )
@@ -942,6 +943,23 @@ def test_capacity_tells_the_parents_how_loaded_the_group_is() -> None:
     assert (capacity.slots, capacity.running, capacity.queued, capacity.free) == (2, 2, 1, 0)
     assert rack.view() == {"n1": (2, "ok"), "n2": (0, "draining")}
     assert rack.state.capacity(rack.now, queued=90_000).queued == 90_000
+
+
+def test_capacity_tells_how_long_attempts_take_and_what_nodes_moved() -> None:
+    """The mean of the usable nodes, each by its slots, and each node's latest count of payload bytes."""
+    rack = Rack()
+    rack.join("n1", slots=3)
+    rack.join("n2", slots=1)
+    rack.join("n3", slots=4)
+    assert rack.state.capacity(rack.now).mean_s is None
+    rack.poll("n1", traffic=NodeTraffic(inputs=5, served=2))
+    for name, took_s in (("n1", 1.0), ("n2", 3.0), ("n3", 100.0)):
+        rack.state.nodes[name].saw_duration(took_s)
+    rack.tell(NodeDraining("n3", True))
+    capacity = rack.state.capacity(rack.now)
+    assert capacity.mean_s == pytest.approx((3 * 1.0 + 1 * 3.0) / 4)
+    moved = {node.node_id: node.traffic for node in capacity.nodes}
+    assert moved == {"n1": NodeTraffic(5, 0, 0, 2), "n2": NodeTraffic(), "n3": NodeTraffic()}
 
 
 def test_writes_come_before_stops_and_stops_before_starts() -> None:

@@ -13,8 +13,16 @@ LOAD, HASH, TOPOLOGY = (RoutingPolicy(policy) for policy in ("least_loaded", "ha
 KEYS = [f"book-{number}" for number in range(2_000)]
 
 
-def group(name: str, *, slots: int = 10, running: int = 0, queued: int = 0, site: str | None = None) -> GroupCapacity:
-    return GroupCapacity(name, slots, running, queued, site=site)
+def group(
+    name: str,
+    *,
+    slots: int = 10,
+    running: int = 0,
+    queued: int = 0,
+    site: str | None = None,
+    mean_s: float | None = None,
+) -> GroupCapacity:
+    return GroupCapacity(name, slots, running, queued, site=site, mean_s=mean_s)
 
 
 def order(policy: RoutingPolicy, *groups: GroupCapacity, affinity: str | None = None, site: str | None = None) -> str:
@@ -80,14 +88,77 @@ def test_inside_a_site_the_load_decides() -> None:
 
 def test_a_full_site_lets_the_next_one_help() -> None:
     """A near group without room stands behind every group that has some, but before farther full ones."""
-    near, far = group("near", running=10, site="LDN"), group("far", site="NYC")
-    full_far = group("full-far", running=10, site="NYC")
+    near, far = group("near", running=10, queued=10, site="LDN"), group("far", site="NYC")
+    full_far = group("full-far", running=10, queued=10, site="NYC")
     assert order(DISTANCES, near, full_far, far, site="LDN") == "far near full-far"
 
 
 def test_without_a_site_topology_goes_by_load() -> None:
     """A job that names no site is not sent anywhere in particular."""
     assert order(DISTANCES, group("a", running=5, site="LDN"), group("b", site="TKY")) == "b a"
+
+
+def test_a_short_queue_at_the_named_site_is_room() -> None:
+    """One job per slot may wait at the site that a job names; the next one goes to the nearest other site."""
+    far = group("far", site="NYC")
+    assert order(DISTANCES, group("near", running=10, queued=9, site="LDN"), far, site="LDN") == "near far"
+    assert order(DISTANCES, group("near", running=10, queued=10, site="LDN"), far, site="LDN") == "far near"
+
+
+@pytest.mark.parametrize(
+    ("mean_s", "patience_s", "limit"),
+    [(None, 1.0, 10), (5.0, 1.0, 10), (0.25, 1.0, 40), (0.001, 1.0, 160), (5.0, 20.0, 40), (0.25, 0.0, 0)],
+)
+def test_patience_goes_by_what_attempts_took(mean_s: float | None, patience_s: float, limit: int) -> None:
+    """Short jobs may form a longer queue: what is worked off within the patience, from 1 up to 16 for each slot."""
+    policy = RoutingPolicy("topology", patience_s=patience_s)
+    far = group("far", site="NYC")
+    assert policy.queue_limit(group("g", mean_s=mean_s)) == limit
+    for queued, expected in ((limit - 1, "near far"), (limit, "far near")):
+        near = group("near", running=10, queued=queued, site="LDN", mean_s=mean_s)
+        assert order(policy, near, far, site="LDN") == expected
+
+
+def test_when_no_site_has_room_the_load_decides() -> None:
+    """Then nothing is gained by a long queue at the named site while the one elsewhere is shorter."""
+    near, far = group("near", running=10, queued=40, site="LDN"), group("far", running=10, queued=30, site="NYC")
+    assert order(DISTANCES, near, far, site="LDN") == "far near"
+
+
+def test_a_distance_given_one_way_counts_both_ways() -> None:
+    """Who writes how far Paris is from London need not write how far London is from Paris."""
+    groups = [group("a-tokyo", site="TKY"), group("london", site="LDN")]
+    assert order(DISTANCES, *groups, site="PAR") == "london a-tokyo"
+
+
+# --- the parent's own rack ----------------------------------------------------------------------------------
+
+
+def seen_from(home: str, policy: RoutingPolicy, *groups: GroupCapacity, site: str | None = None) -> str:
+    return " ".join(found.group_id for found in rank(policy, groups, site=site, home=home))
+
+
+def test_topology_prefers_the_parents_rack_while_it_has_a_free_slot() -> None:
+    """Without a site the own rack comes first, then its site, then farther ones; a queue is no room then."""
+    own, beside = group("own", running=9, site="LDN"), group("beside", site="LDN")
+    paris, york = group("paris", site="PAR"), group("york", site="NYC")
+    assert seen_from("own", DISTANCES, york, paris, beside, own) == "own beside paris york"
+    full = group("own", running=10, site="LDN")
+    assert seen_from("own", DISTANCES, york, paris, beside, full) == "beside paris york own"
+
+
+def test_the_parents_rack_does_not_outweigh_the_named_site() -> None:
+    """A parent in New York sends a job for London to London, and to its own rack before one of the same site."""
+    own, beside, london = group("own", running=5, site="NYC"), group("beside", site="NYC"), group("london", site="LDN")
+    assert seen_from("own", DISTANCES, own, beside, london, site="LDN").split()[0] == "london"
+    assert seen_from("own", DISTANCES, own, beside, london, site="NYC") == "own beside london"
+
+
+def test_for_least_loaded_the_parents_rack_only_breaks_a_tie() -> None:
+    """One free slot more elsewhere is enough; between exact equals payloads stay in the rack."""
+    for policy in (LOAD, RoutingPolicy("auto")):
+        assert seen_from("b", policy, group("a"), group("b", running=1)) == "a b"
+        assert seen_from("b", policy, group("a"), group("b")) == "b a"
 
 
 # --- hash ---------------------------------------------------------------------------------------------------
@@ -153,11 +224,13 @@ def test_a_group_with_a_free_slot_is_never_over_its_bound() -> None:
 
 
 def test_auto_follows_what_the_job_brings() -> None:
-    """An affinity means hash, a site means topology, neither means load."""
+    """An affinity means hash, a site means topology, both mean hash inside the site, neither means load."""
     auto = RoutingPolicy("auto", site_distance={"LDN": {}})
     groups = [group(name, running=3 if name == "a" else 0, site="LDN" if name == "a" else "NYC") for name in "abc"]
     key = next(key for key in KEYS if owner(key, groups) == "c")
-    assert order(auto, *groups, affinity=key, site="LDN")[0] == "c"
+    assert order(auto, *groups, affinity=key)[0] == "c"
+    assert order(auto, *groups, affinity=key, site="LDN")[0] == "a"
+    assert order(HASH, *groups, affinity=key, site="LDN")[0] == "c"
     assert order(auto, *groups, site="LDN")[0] == "a"
     assert order(auto, *groups)[0] == "b"
 

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from raygrid.errors import BusyError, StaleTermError, UnavailableError
-from raygrid.links import CALL_TIMEOUT_S, ActorLink, groups_of, node_names
+from raygrid.links import CALL_TIMEOUT_S, ActorLink, groups_of, home_of, node_names
 
 
 def ray_node(node_id: str, name: str, **resources: float) -> dict[str, Any]:
@@ -68,3 +68,13 @@ async def test_a_dead_actor_is_remembered_as_dead() -> None:
     with pytest.raises(BusyError):
         await link._ask(answer(ray.exceptions.ActorDiedError()))
     assert link.is_dead
+
+
+def test_a_parent_knows_the_rack_it_stands_in() -> None:
+    """By the resource of its own node; on the head, or on a node of two racks, it stands in none."""
+    nodes = [
+        ray_node("1", "a1", **{"rack-a": 1}),
+        ray_node("2", "both", **{"rack-a": 1, "rack-b": 1}),
+        ray_node("3", "head"),
+    ]
+    assert [home_of(nodes, node_id, "rack-") for node_id in ("1", "2", "3", "4")] == ["rack-a", None, None, None]

@@ -1,0 +1,137 @@
+"""What a parent knows of the groups between two words of their leaders."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Mapping, Sequence
+
+import pytest
+
+from raygrid.core.routing import RoutingPolicy
+from raygrid.core.sources import NodePlace
+from raygrid.errors import BusyError, UnavailableError
+from raygrid.models import BlobSlice, GroupCapacity, JobSpec, NodeView
+from raygrid.parent.groups import Groups
+from raygrid.parent.waiters import Waiters
+from raygrid.ports import LeaderLink, LeaderReply
+
+
+class QuietLeader:
+    """A leader that says what the test lets it say, and takes pokes when the test lets it."""
+
+    def __init__(self, capacity: GroupCapacity) -> None:
+        self.words: asyncio.Queue[GroupCapacity] = asyncio.Queue()
+        self.words.put_nowait(capacity)
+        self.takes = asyncio.Event()
+        self.taken: list[str] = []
+
+    async def enqueue(self, jobs: Sequence[JobSpec]) -> None:
+        await self.takes.wait()
+        self.taken += [job.job_id for job in jobs]
+
+    async def cancel(self, job_ids: Sequence[str]) -> None:
+        raise UnavailableError("not now")
+
+    async def changes(self, epoch: str, after: int, wait_s: float) -> LeaderReply:
+        return LeaderReply("e", 0, (), False, await self.words.get())
+
+
+class Directory:
+    """The leaders by group."""
+
+    def __init__(self, leaders: Mapping[str, LeaderLink]) -> None:
+        self.leaders = leaders
+
+    async def groups(self) -> Mapping[str, LeaderLink]:
+        return self.leaders
+
+
+class Story:
+    """Two groups, `a` with four slots and `b` with two."""
+
+    def __init__(self, max_queued: int = 10) -> None:
+        views = [NodeView(f"a-{number}", "a", 2, 0, "ok", address=f"agent:a-{number}") for number in (1, 2)]
+        self.a = GroupCapacity("a", 4, 0, 0, tuple(views))
+        self.b = GroupCapacity("b", 2, 0, 0, (NodeView("b-1", "b", 2, 0, "ok", address="agent:b-1"),))
+        self.leaders = {"a": QuietLeader(self.a), "b": QuietLeader(self.b)}
+        self.groups = Groups(Directory(self.leaders), RoutingPolicy(), max_queued, Waiters())
+
+    def queued(self) -> dict[str, int]:
+        return {group.group_id: group.queued for group in self.groups.capacities()}
+
+
+async def until(story: Story, expected: dict[str, int]) -> None:
+    for _ in range(500):
+        if story.queued() == expected:
+            return
+        await asyncio.sleep(0.005)
+    assert story.queued() == expected
+
+
+@pytest.fixture
+async def story() -> AsyncIterator[Story]:
+    story = Story()
+    await story.groups.open()
+    await until(story, {"a": 0, "b": 0})
+    yield story
+    for leader in story.leaders.values():
+        leader.takes.set()
+    await story.groups.close()
+
+
+def spec(job_id: str) -> JobSpec:
+    return JobSpec(job_id, "p", "1", BlobSlice("", 0, 1, "d"))
+
+
+async def test_what_was_sent_counts_until_the_leader_has_spoken_of_it(story: Story) -> None:
+    """A job counts from the choice on, while its poke is under way, and until the first word after that."""
+    assert story.groups.choose(None, None) == "a"
+    assert story.queued() == {"a": 1, "b": 0}
+    story.leaders["a"].words.put_nowait(story.a)  # it cannot know of the job yet
+    await asyncio.sleep(0.02)
+    assert story.queued() == {"a": 1, "b": 0}
+    story.leaders["a"].takes.set()
+    story.groups.poke("a", [spec("j")])
+    while not story.leaders["a"].taken:
+        await asyncio.sleep(0.005)
+    assert story.queued() == {"a": 1, "b": 0}
+    story.leaders["a"].words.put_nowait(story.a)  # it knows, and has started it already
+    await until(story, {"a": 0, "b": 0})
+
+
+async def test_a_promise_that_is_not_kept_is_taken_back(story: Story) -> None:
+    """A submit that was refused, or attached to a job that was there, leaves no trace, and nothing falls below zero."""
+    story.groups.choose(None, None)
+    story.groups.release("a")
+    assert story.queued() == {"a": 0, "b": 0}
+    story.groups.release("a", 5)
+    story.groups.release("gone")
+    assert story.queued() == {"a": 0, "b": 0}
+
+
+async def test_bunches_of_a_batch_see_each_other(story: Story) -> None:
+    """What the first bunch takes is no longer free for the second, and all of it is promised."""
+    first, second = story.groups.choose_for([(None, None, 3), (None, None, 3)])
+    assert (dict(first), dict(second)) == ({"a": 3}, {"a": 1, "b": 2})
+    assert story.queued() == {"a": 4, "b": 2}
+
+
+async def test_a_batch_that_does_not_fit_promises_nothing(story: Story) -> None:
+    """When the second bunch finds the queues full, the first leaves no trace."""
+    with pytest.raises(BusyError, match="every group's queue is full"):
+        story.groups.choose_for([(None, None, 15), (None, None, 6)])
+    assert story.queued() == {"a": 0, "b": 0}
+    [shares] = story.groups.choose_for([(None, None, 20)])
+    assert dict(shares) == {"a": 10, "b": 10}
+    with pytest.raises(BusyError, match="every group's queue is full"):
+        story.groups.choose(None, None)
+
+
+async def test_a_node_is_found_where_the_latest_word_has_it(story: Story) -> None:
+    """By name, in any group; one that has left is found no longer."""
+    assert story.groups.place_of("a-2") == NodePlace("a", "agent:a-2")
+    assert story.groups.place_of("b-1") == NodePlace("b", "agent:b-1")
+    assert story.groups.place_of("c-1") is None
+    story.leaders["b"].words.put_nowait(GroupCapacity("b", 0, 0, 7))
+    await until(story, {"a": 0, "b": 7})
+    assert story.groups.place_of("b-1") is None
