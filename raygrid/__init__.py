@@ -92,21 +92,22 @@ _own_grid: GridFile | None = None
 def init(
     pricer: str | Mapping[str, str] | None = None,
     config: str | Path | None = None,
-    racks: int = 1,
-    nodes: int = 1,
+    racks: int | None = None,
+    nodes: int | None = None,
 ) -> Client:
     """Connect to the grid that is configured or runs on this machine; where there is none, start one here.
 
-    A grid that this call starts ends with the process or with `shutdown()`.
+    A grid that this call starts ends with `shutdown()` or with the process, even if that is killed; one that is to
+    outlive it is started with `raygrid up`. Of a grid that runs already, only what the arguments say has to be so.
 
     Args:
         pricer: command of the pricer, such as `./pricer.exe {input}`, or a mapping from names to commands.
         config: path of a `grid.yaml`.
-        racks: how many racks to start.
-        nodes: how many nodes in each rack.
+        racks: how many racks to start; by default 1.
+        nodes: how many nodes in each rack; by default 1.
 
     Raises:
-        SettingsError: a setting is wrong, or the grid that runs already has no such pricer.
+        SettingsError: a setting is wrong, or the grid that runs already is not as the arguments say.
     """
     import atexit  # noqa: PLC0415 - `import raygrid` stays light
 

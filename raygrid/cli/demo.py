@@ -46,7 +46,7 @@ def demo(
             storage={"state_dir": scratch},
         )
         with err().status("starting a grid on this machine"):
-            grid = start_grid(settings)
+            grid = start_grid(settings, with_caller=True)
         try:
             failed = _price(Client(grid.url), book, results.absolute())
         finally:

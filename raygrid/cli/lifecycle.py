@@ -5,13 +5,11 @@ from __future__ import annotations
 import os
 from pathlib import Path
 from typing import Annotated
-from urllib.parse import urlsplit
 
 import typer
 
 from raygrid.cli.grid import complain, err, out
-from raygrid.cli.local_grid import pricer_commands, require_pricers, running, settings_of, start
-from raygrid.client import Client
+from raygrid.cli.local_grid import pricer_commands, require_same, running, settings_of, start
 from raygrid.errors import SettingsError
 
 
@@ -22,8 +20,11 @@ def up(
         typer.Option(metavar="[NAME=]COMMAND", help="What to run, such as './pricer.exe {input}'. Repeatable."),
     ] = None,
     config: Annotated[Path | None, typer.Option(help="Settings file, grid.yaml.")] = None,
-    racks: Annotated[int, typer.Option(min=1, help="Racks (groups) to start.")] = 1,
-    nodes: Annotated[int, typer.Option(min=1, help="Nodes in each rack.")] = 1,
+    no_input: Annotated[
+        bool, typer.Option("--no-input", help="Let a --pricer command have no {input}: it reads no file.")
+    ] = False,
+    racks: Annotated[int | None, typer.Option(min=1, help="Racks (groups) to start; 1 by default.")] = None,
+    nodes: Annotated[int | None, typer.Option(min=1, help="Nodes in each rack; 1 by default.")] = None,
     slots: Annotated[int | None, typer.Option(min=1, help="Jobs at once on each node.")] = None,
     port: Annotated[int | None, typer.Option(min=1, max=65535, help="Port to listen on.")] = None,
     host: Annotated[
@@ -31,19 +32,22 @@ def up(
     ] = None,
     name: Annotated[str | None, typer.Option(help="Name of the grid, to run several side by side.")] = None,
 ) -> None:
-    """Start a grid on this machine; it goes on in the background."""
+    """Start a grid on this machine; it goes on in the background.
+
+    If the very same grid runs already, that is said and all is well; if it was started with anything else, that is an
+    error which names what differs. Without any option but --name it only makes sure that a grid runs.
+    """
     pricers = pricer_commands(pricer or [])
     http = {key: value for key, value in (("host", host), ("port", port)) if value is not None}
-    settings = settings_of(pricers, config, name=name, http=http, slots=slots)
+    settings = settings_of(pricers, config, name=name, http=http, slots=slots, without_input=no_input)
+    asked = bool(pricer) or any(value is not None for value in (config, racks, nodes, slots, port, host))
     grid = running(settings)
     if grid is not None:
-        if port is not None and urlsplit(grid.url).port != port:
-            raise SettingsError(
-                f"grid {grid.name} runs already, at {grid.url}; stop it with `{_down(grid.name)}` to use port {port}"
-            )
-        require_pricers(Client(grid.url, os.environ.get("RAYGRID_API_KEY") or grid.api_key), pricers)
+        if asked or settings.pricers:
+            require_same(grid, settings, racks or 1, nodes or 1)
         out().print(f"grid {grid.name} runs already at {grid.url} (process {grid.pid})", highlight=False)
         return
+    racks, nodes = racks or 1, nodes or 1
     try:
         with err().status(f"starting {racks * nodes} node(s)"):
             grid = start(settings, racks, nodes)
@@ -60,12 +64,18 @@ def down(
     config: Annotated[Path | None, typer.Option(help="Settings file that the grid was started with.")] = None,
 ) -> None:
     """Stop a grid on this machine; what it has acknowledged goes on at the next `raygrid up`."""
-    from raygrid.local import stop_grid  # noqa: PLC0415 - brings Ray
+    from raygrid.local import stop_grid, stop_supervisor  # noqa: PLC0415 - brings Ray
 
     settings = settings_of({}, config, name=name)
-    grid = running(settings)
+    try:
+        grid = running(settings)
+    except SettingsError:
+        grid = None  # its file cannot be read; that of its lock can
     if grid is None:
-        out().print(f"no grid {settings.name} runs on this machine", highlight=False)
+        with err().status(f"looking for grid {settings.name}"):
+            stopped = stop_supervisor(settings)
+        said = "had no readable file, or was just starting or stopping; it is down" if stopped else "does not run here"
+        out().print(f"grid {settings.name} {said}", highlight=False)
         return
     with err().status(f"stopping grid {grid.name}"):
         stop_grid(grid)

@@ -43,6 +43,7 @@ def settings_of(
     name: str | None = None,
     http: Mapping[str, Any] | None = None,
     slots: int | None = None,
+    without_input: bool = False,
 ) -> GridSettings:
     """Put what a caller says over what `grid.yaml` and the environment say.
 
@@ -52,6 +53,7 @@ def settings_of(
         name: the grid's name.
         http: host and port.
         slots: slots of each node.
+        without_input: let a command have no `{input}`.
 
     Raises:
         SettingsError: a setting is wrong.
@@ -59,6 +61,8 @@ def settings_of(
     settings = load_settings(config, **({"name": name} if name else {}))
     if pricers:
         commands = {name: {"command": _from_here(command)} for name, command in pricers.items()}
+        if not without_input:
+            _require_input(pricers)
         added = load_settings(config, pricers=commands).pricers
         settings = settings.model_copy(update={"pricers": {**settings.pricers, **added}})
     state_dir = os.environ.get("RAYGRID_STATE_DIR")
@@ -75,15 +79,25 @@ def settings_of(
     return settings
 
 
+def _require_input(pricers: Mapping[str, str]) -> None:
+    for name, command in pricers.items():
+        if "{input}" not in command:
+            raise SettingsError(
+                f"the command of pricer {name!r} has no {{input}}, so it would not be told which file to price: "
+                f"write for instance '{command} {{input}}'. If it is meant to read none, say so with "
+                "`raygrid up --no-input`, or put it into grid.yaml"
+            )
+
+
 def _from_here(command: str) -> list[str]:
     """Make the files that a command names absolute: it will run in the job directory, not here."""
     try:
         words = shlex.split(command)
     except ValueError as error:
         raise SettingsError(f"the pricer's command {command!r} cannot be read: {error}") from None
-    # A bare first word is looked up in PATH, as a shell does it.
+    # A bare first word is looked up in PATH, as a shell does it; with a slash it is a file, there or not.
     return [
-        str(Path(word).absolute()) if Path(word).is_file() and (at > 0 or "/" in word) else word
+        str(Path(word).absolute()) if ("/" in word and "{" not in word if at == 0 else Path(word).is_file()) else word
         for at, word in enumerate(words)
     ]
 
@@ -95,8 +109,8 @@ def running(settings: GridSettings) -> GridFile | None:
     return running_grid(settings.name, settings.storage.state_dir.expanduser())
 
 
-def start(settings: GridSettings, racks: int, nodes: int) -> GridFile:
-    """Start a grid on this machine.
+def start(settings: GridSettings, racks: int, nodes: int, *, with_caller: bool = False) -> GridFile:
+    """Start a grid on this machine; with the caller it ends as this process does.
 
     Raises:
         SettingsError: no pricer is configured.
@@ -107,7 +121,20 @@ def start(settings: GridSettings, racks: int, nodes: int) -> GridFile:
         raise SettingsError(
             "no pricer is configured; say what to run, for instance: raygrid up --pricer './pricer.exe {input}'"
         )
-    return start_grid(settings, racks=racks, nodes=nodes)
+    return start_grid(settings, racks=racks, nodes=nodes, with_caller=with_caller)
+
+
+def require_same(
+    grid: GridFile,
+    settings: GridSettings,
+    racks: int | None,
+    nodes: int | None,
+    pricers: Mapping[str, str] | None = None,
+) -> None:
+    """Refuse to go on with a running grid that is not as asked for; with `pricers`, only these are compared."""
+    from raygrid.local import require_same  # noqa: PLC0415 - brings Ray
+
+    require_same(grid, settings, racks, nodes, pricers)
 
 
 def require_pricers(client: Client, wanted: Mapping[str, str]) -> None:
@@ -128,9 +155,13 @@ def require_pricers(client: Client, wanted: Mapping[str, str]) -> None:
 
 
 def find_or_start(
-    pricer: str | Mapping[str, str] | None, config: str | Path | None, racks: int, nodes: int
+    pricer: str | Mapping[str, str] | None, config: str | Path | None, racks: int | None, nodes: int | None
 ) -> tuple[Client, GridFile | None]:
-    """Connect to the configured or running grid, or start one; gives the grid if it was started here."""
+    """Connect to the configured or running grid, or start one; gives the grid if it was started here.
+
+    Of a grid that runs only what the call says has to be so: its pricers, its racks and nodes, or with `config` all
+    settings.
+    """
     pricers = {"pricer": pricer} if isinstance(pricer, str) else dict(pricer or {})
     if os.environ.get("RAYGRID_URL"):
         client = connect()
@@ -138,11 +169,11 @@ def find_or_start(
         return client, None
     settings = settings_of(pricers, Path(config) if config else None)
     grid = running(settings)
-    started = None if grid else start(settings, racks, nodes)
-    there = grid or started
-    if there is None:
-        raise AssertionError("a grid runs or was started")
-    client = connect(there.url, os.environ.get("RAYGRID_API_KEY") or there.api_key)
-    if grid is not None:
-        require_pricers(client, pricers)
-    return client, started
+    started = None
+    if grid is None:
+        grid = started = start(settings, racks or 1, nodes or 1, with_caller=True)
+    elif config is not None:
+        require_same(grid, settings, racks, nodes)
+    elif pricers or racks or nodes:
+        require_same(grid, settings, racks, nodes, pricers)
+    return connect(grid.url, os.environ.get("RAYGRID_API_KEY") or grid.api_key), started

@@ -37,7 +37,7 @@ def find_grid(url: str | None = None, api_key: str | None = None) -> tuple[str, 
     if local is None:
         raise SettingsError(
             "which grid? Set RAYGRID_URL, or call raygrid.connect(url), or start a grid on this machine with "
-            f"`raygrid up` or raygrid.init(). (No grid runs here: looked in {path}.)"
+            f"`raygrid up` or raygrid.init(). ({_why_none(path)})"
         )
     return str(local["url"]), api_key or local.get("api_key")
 
@@ -59,6 +59,16 @@ def _local_grid(path: Path) -> dict[str, Any] | None:
         pass
     found: dict[str, Any] = grid
     return found
+
+
+def _why_none(path: Path) -> str:
+    try:
+        json.loads(path.read_text(encoding="utf-8"))["url"].strip()
+    except FileNotFoundError:
+        pass
+    except (OSError, ValueError, TypeError, KeyError, AttributeError):
+        return f"{path} cannot be read: if a grid runs here, stop it with `raygrid down` and start it again."
+    return f"No grid runs here: looked in {path}."
 
 
 def connect(url: str | None = None, api_key: str | None = None, **options: Any) -> Client:

@@ -6,6 +6,11 @@ import json
 import os
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
+
+from raygrid.errors import SettingsError
+from raygrid.local.lock import holder, start_time
+from raygrid.local.started_with import StartedWith
 
 NAME = "grid.json"
 
@@ -22,6 +27,7 @@ class GridFile:
         directory: its state: job store, blobs, logs.
         api_key: a key that works, where the grid wants one.
         ray_address: for those who look at the Ray cluster behind it.
+        started_with: the settings, racks and nodes that it was started with.
     """
 
     url: str
@@ -31,6 +37,7 @@ class GridFile:
     directory: Path
     api_key: str | None = None
     ray_address: str | None = None
+    started_with: StartedWith | None = None
 
     @property
     def is_alive(self) -> bool:
@@ -52,22 +59,40 @@ class GridFile:
         (self.directory / NAME).unlink(missing_ok=True)
 
 
-def start_time(pid: int) -> int | None:
-    """A process's start time in clock ticks since boot; None where it does not live (a zombie does not)."""
-    try:
-        fields = Path(f"/proc/{pid}/stat").read_bytes().rpartition(b")")[2].split()
-    except OSError:
-        return None
-    return None if fields[0] == b"Z" else int(fields[19])
-
-
 def running_grid(name: str = "default", state_dir: Path | None = None) -> GridFile | None:
-    """The grid of that name on this machine, if it runs."""
+    """The grid of that name on this machine, if it runs.
+
+    Raises:
+        SettingsError: one runs, but its file cannot be read; says what to do.
+    """
     base = state_dir or Path(os.environ.get("RAYGRID_STATE_DIR") or "~/.raygrid")
     path = base.expanduser().absolute() / name / NAME
     try:
-        values = json.loads(path.read_text(encoding="utf-8"))
-        grid = GridFile(**{**values, "directory": Path(values["directory"])})
-    except (OSError, ValueError, TypeError, KeyError):
+        grid = _read(json.loads(path.read_text(encoding="utf-8")))
+    except FileNotFoundError:
         return None
+    except (OSError, ValueError, TypeError, KeyError) as error:
+        supervisor = holder(path.parent)
+        if supervisor is None:
+            return None  # what a grid that has ended left
+        raise SettingsError(
+            f"grid {name} runs (process {supervisor.pid}), but its file {path} cannot be read "
+            f"({type(error).__name__}); stop it with `{down_command(name)}`, then start it again"
+        ) from None
     return grid if grid.is_alive else None
+
+
+def _read(values: dict[str, Any]) -> GridFile:
+    with_ = values.get("started_with")
+    return GridFile(
+        **{
+            **values,
+            "directory": Path(values["directory"]),
+            "started_with": None if with_ is None else StartedWith(**with_),
+        }
+    )
+
+
+def down_command(name: str) -> str:
+    """What stops the grid of that name."""
+    return "raygrid down" if name == "default" else f"raygrid down --name {name}"

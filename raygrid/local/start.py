@@ -6,45 +6,113 @@ import contextlib
 import os
 import pickle
 import signal
-import socket
 import subprocess
 import sys
 import time
+from collections.abc import Collection
 from pathlib import Path
 
 from raygrid.config import GridSettings
 from raygrid.errors import RaygridError, SettingsError
-from raygrid.local.grid_file import GridFile, running_grid, start_time
+from raygrid.local.executables import require_executables
+from raygrid.local.grid_file import GridFile, down_command, running_grid
+from raygrid.local.lock import Life, holder, life_of
+from raygrid.local.port import require_port
 
 LOG = "supervisor.log"
+LOCKED = 75
+"""Exit code of a supervisor that another one was before (EX_TEMPFAIL)."""
+
 _POLL_S = 0.05
 _LOG_TAIL = 12
 
 
-def start_grid(settings: GridSettings, racks: int = 1, nodes: int = 1, timeout_s: float = 180.0) -> GridFile:
+def start_grid(
+    settings: GridSettings, racks: int = 1, nodes: int = 1, timeout_s: float = 180.0, *, with_caller: bool = False
+) -> GridFile:
     """Start a grid on this machine and wait until a job can be submitted.
+
+    Where the very same grid runs already, or is being started, that one is given.
 
     Args:
         settings: the grid's settings; its state goes under `settings.grid_dir` and survives the grid.
         racks: number of groups.
         nodes: Ray nodes in each.
         timeout_s: how long to wait.
+        with_caller: end the grid with this process, however that ends.
 
     Raises:
-        SettingsError: the settings cannot work here; says what to change.
+        SettingsError: the settings cannot work here, or a grid runs with others; says what to change.
         RaygridError: it did not come up; says where the log is.
     """
     if racks < 1 or nodes < 1:
         raise SettingsError(f"a grid needs at least 1 rack with 1 node, not {racks} with {nodes}")
     settings.require_safe_listening()
-    running = running_grid(settings.name, settings.grid_dir.parent)
-    if running is not None:
-        return running
-    _require_port(settings.http.host, settings.http.port)
+    require_executables(settings)
+    until = time.monotonic() + timeout_s
+    while True:
+        running = _running_or_free(settings, until)
+        if running is not None:
+            require_same(running, settings, racks, nodes)
+            return running
+        require_port(settings.http.host, settings.http.port, settings.grid_dir)
+        started = _start(settings, racks, nodes, with_caller, until)
+        if started is not None:
+            return started
+
+
+def require_same(
+    grid: GridFile,
+    settings: GridSettings,
+    racks: int | None,
+    nodes: int | None,
+    pricers: Collection[str] | None = None,
+) -> None:
+    """Refuse to take a running grid for one that was asked for and is not the same.
+
+    Args:
+        grid: the one that runs.
+        settings: as asked for.
+        racks: as asked for; None for any.
+        nodes: as asked for; None for any.
+        pricers: only these pricers of the settings are asked for; None for all settings.
+
+    Raises:
+        SettingsError: names what differs, and says what to do.
+    """
+    if grid.started_with is None:
+        found = ["how it was started: its file does not say"]
+    else:
+        found = grid.started_with.differences(settings, racks, nodes, pricers)
+    if found:
+        raise SettingsError(
+            "\n  - ".join((f"grid {grid.name} runs already at {grid.url}, but not as asked for:", *found))
+            + f"\nStop it first with `{down_command(grid.name)}`, or start another one beside it with a --name and "
+            "a --port of its own"
+        )
+
+
+def _running_or_free(settings: GridSettings, until: float) -> GridFile | None:
+    """The grid that runs; waits while one of the name is being started or stopped."""
+    while True:
+        running = running_grid(settings.name, settings.grid_dir.parent)
+        other = holder(settings.grid_dir)
+        if running is not None or other is None:
+            return running
+        if time.monotonic() > until:
+            raise RaygridError(
+                f"grid {settings.name} is being started or stopped by process {other.pid}, which takes too long; "
+                f"see {settings.grid_dir / LOG}, or stop it with `{down_command(settings.name)}`"
+            )
+        time.sleep(_POLL_S)
+
+
+def _start(settings: GridSettings, racks: int, nodes: int, with_caller: bool, until: float) -> GridFile | None:
+    """Start a supervisor and wait for its grid; None if another supervisor was faster."""
     settings.grid_dir.mkdir(parents=True, exist_ok=True)
     settings.grid_dir.chmod(0o700)
     log = settings.grid_dir / LOG
-    with log.open("wb") as output:
+    with log.open("ab") as output:  # the supervisor empties it once it knows that it is the only one
         process = subprocess.Popen(
             [sys.executable, "-m", "raygrid.local.supervisor"],
             stdin=subprocess.PIPE,
@@ -54,59 +122,31 @@ def start_grid(settings: GridSettings, racks: int = 1, nodes: int = 1, timeout_s
             cwd=settings.grid_dir,
         )
     assert process.stdin is not None
+    owner = life_of(os.getpid()) if with_caller else None
     with contextlib.suppress(BrokenPipeError), process.stdin as pipe:
         # Through a pipe, not a file or arguments: the settings may hold keys.
-        pickle.dump((settings, racks, nodes), pipe)
-    return _wait_until_up(process, settings, log, timeout_s)
+        pickle.dump((settings, racks, nodes, owner), pipe)
+    return _wait_until_up(process, settings, log, until)
 
 
-def _require_port(host: str, port: int) -> None:
-    """Say now what would otherwise stand in a log: that the parents cannot listen where they should."""
-    family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    why = None
-    with socket.socket(family, socket.SOCK_STREAM) as listener:
-        # As Serve binds: connections of a grid that was killed a moment ago are no obstacle.
-        for option in (socket.SO_REUSEADDR, socket.SO_REUSEPORT):
-            listener.setsockopt(socket.SOL_SOCKET, option, 1)
-        try:
-            listener.bind((host, port))
-        except OSError as error:
-            why = error.strerror
-    with socket.socket(family, socket.SOCK_STREAM) as caller:
-        caller.settimeout(1.0)
-        if why is None and caller.connect_ex((reachable(host), port)) == 0:
-            why = "somebody else listens there"
-    if why is not None:
-        raise SettingsError(f"cannot listen on {host} port {port}: {why}; choose another with --port or http.port")
-
-
-def free_port() -> int:
-    """A port that nobody listens on now."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
-
-
-def reachable(host: str) -> str:
-    """An address at which a listener on `host` answers."""
-    return {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host)  # noqa: S104 - read, not bound
-
-
-def _wait_until_up(process: subprocess.Popen[bytes], settings: GridSettings, log: Path, timeout_s: float) -> GridFile:
-    until = time.monotonic() + timeout_s
+def _wait_until_up(
+    process: subprocess.Popen[bytes], settings: GridSettings, log: Path, until: float
+) -> GridFile | None:
     try:
         while time.monotonic() < until:
             grid = running_grid(settings.name, settings.grid_dir.parent)
             if grid is not None and grid.pid == process.pid:
                 return grid
+            if process.poll() == LOCKED:
+                return None
             if process.poll() is not None:
                 raise RaygridError(f"the grid did not start; the end of {log}:\n{_tail(log)}")
             time.sleep(_POLL_S)
     except BaseException:
-        _end(process.pid, start_time(process.pid), 30.0)
+        _end(life_of(process.pid), 30.0)
         raise
-    _end(process.pid, start_time(process.pid), 30.0)
-    raise RaygridError(f"the grid was not up within {timeout_s:g} s; the end of {log}:\n{_tail(log)}")
+    _end(life_of(process.pid), 30.0)
+    raise RaygridError(f"the grid was not up in time; the end of {log}:\n{_tail(log)}")
 
 
 def _tail(log: Path) -> str:
@@ -121,21 +161,40 @@ def stop_grid(grid: GridFile, timeout_s: float = 60.0) -> None:
     Raises:
         RaygridError: it did not end in time.
     """
-    if not _end(grid.pid, grid.started, timeout_s):
+    if not _end(Life(grid.pid, grid.started), timeout_s):
         raise RaygridError(f"grid {grid.name!r} (process {grid.pid}) did not stop within {timeout_s:g} s")
     grid.remove()
 
 
-def _end(pid: int, started: int | None, timeout_s: float) -> bool:
+def stop_supervisor(settings: GridSettings, timeout_s: float = 60.0) -> bool:
+    """Stop a grid that has no readable file: it is still being started, or the file was damaged.
+
+    Gives whether there was one.
+
+    Raises:
+        RaygridError: it did not end in time.
+    """
+    supervisor = holder(settings.grid_dir)
+    if supervisor is None:
+        return False
+    if not _end(supervisor, timeout_s):
+        raise RaygridError(f"grid {settings.name!r} (process {supervisor.pid}) did not stop within {timeout_s:g} s")
+    GridFile("", supervisor.pid, supervisor.started, settings.name, settings.grid_dir).remove()
+    return True
+
+
+def _end(life: Life | None, timeout_s: float) -> bool:
     """Ask a supervisor to end, then make it; what it started dies with it."""
+    if life is None:
+        return True
     for number, wait_s in ((signal.SIGTERM, timeout_s), (signal.SIGKILL, 10.0)):
-        if start_time(pid) != started or started is None:
+        if life.is_over:
             break
         with contextlib.suppress(ProcessLookupError):
-            os.kill(pid, number)
+            os.kill(life.pid, number)
         until = time.monotonic() + wait_s
-        while start_time(pid) == started and time.monotonic() < until:
+        while not life.is_over and time.monotonic() < until:
             time.sleep(_POLL_S)
     with contextlib.suppress(ChildProcessError):
-        os.waitpid(pid, os.WNOHANG)  # where the supervisor is our own child
-    return start_time(pid) != started
+        os.waitpid(life.pid, os.WNOHANG)  # where the supervisor is our own child
+    return life.is_over

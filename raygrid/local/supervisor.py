@@ -1,40 +1,42 @@
 """The process that owns a grid on one machine: `python -m raygrid.local.supervisor`, settings on standard input.
 
-It starts a Ray head and further Ray nodes as its own children, deploys the parents, and waits. However it ends, its
-children end with it: the head is bound to it by Ray, the other nodes by the kernel (parent-death signal).
+It starts a Ray head and further Ray nodes as its own children, deploys the parents, and watches: a further node that
+dies is started again, the head's death is the grid's end, and so is that of the process that the grid was started for.
+However it ends, its children end with it: the head is bound to it by Ray, the other nodes by the kernel (parent-death
+signal).
 """
 
 from __future__ import annotations
 
 import contextlib
-import ctypes
-import fcntl
-import hashlib
 import json
 import os
 import pickle
 import secrets
 import shutil
 import signal
-import subprocess
+import stat
 import sys
 import tempfile
 import threading
 import time
 import urllib.request
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 from raygrid.config import GridSettings
 from raygrid.errors import RaygridError, SettingsError
-from raygrid.local.grid_file import GridFile, start_time
-from raygrid.local.start import reachable
+from raygrid.local.grid_file import GridFile
+from raygrid.local.lock import Life, life_of, only_one
+from raygrid.local.port import ray_prefix, reachable
+from raygrid.local.start import LOCKED
+from raygrid.local.started_with import StartedWith
+from raygrid.local.worker_node import WorkerNode, head_processes
 
 OBJECT_STORE_SLACK = 128 * 1024**2
 READY_S = 120.0
 NODE_S = 60.0
-_PR_SET_PDEATHSIG = 1
+WATCH_S = 0.25
 
 
 def node_name(rack: int, node: int) -> tuple[str, str]:
@@ -67,12 +69,14 @@ def prepare_environment() -> None:
 class Supervisor:
     """Everything that runs for one grid."""
 
-    def __init__(self, settings: GridSettings, racks: int, nodes: int) -> None:
+    def __init__(self, settings: GridSettings, racks: int, nodes: int, owner: Life | None = None) -> None:
         self._settings = settings
+        self._started_with = StartedWith.of(settings, racks, nodes)
+        self._owner = owner
+        self._head: dict[Life, str] = {}
         self._places = [node_name(rack, node) for rack in range(racks) for node in range(nodes)]
         self._ray_dir = _fresh_ray_directory(settings.grid_dir)
-        self._nodes: list[subprocess.Popen[bytes]] = []
-        self._logs: list[int] = []
+        self._nodes: list[WorkerNode] = []
         self._grid: GridFile | None = None
         self.stop = threading.Event()
 
@@ -101,6 +105,7 @@ class Supervisor:
             _temp_dir=str(self._ray_dir),
         )
         self.listen()  # Ray has put its own handlers in place
+        self._head = head_processes()
         address = str(context.address_info["gcs_address"])
         for group, name in self._places[1:]:
             self._start_node(address, group, name)
@@ -112,9 +117,12 @@ class Supervisor:
         url = f"http://{f'[{host}]' if ':' in host else host}:{http.port}"
         key = http.api_keys[0].key.get_secret_value() if http.api_keys else None
         self._wait_ready(url, key)
-        started = start_time(os.getpid())
-        assert started is not None
-        self._grid = GridFile(url, os.getpid(), started, self._settings.name, self._settings.grid_dir, key, address)
+        me = life_of(os.getpid())
+        assert me is not None
+        settings = self._settings
+        self._grid = GridFile(
+            url, me.pid, me.started, settings.name, settings.grid_dir, key, address, self._started_with
+        )
         self._grid.write()
         self._say(f"up at {url}")
 
@@ -137,20 +145,13 @@ class Supervisor:
             f"--temp-dir={self._ray_dir}",
             "--include-log-monitor=false",
         ]
-        log = os.open(self._settings.grid_dir / f"{name}.log", os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
-        self._logs.append(log)
-        process = subprocess.Popen(
-            command,
-            stdin=subprocess.DEVNULL,
-            stdout=log,
-            stderr=log,
-            preexec_fn=_die_with_parent,  # noqa: PLW1509 - a few children, started before any thread of ours
-        )
-        self._nodes.append(process)
+        node = WorkerNode(group, name, command, self._settings.grid_dir / f"{name}.log")
+        node.start()
+        self._nodes.append(node)
         until = time.monotonic() + NODE_S
-        while not any(node["NodeName"] == name for node in live_nodes()):
-            if process.poll() is not None or time.monotonic() > until:
-                raise RaygridError(f"node {name} did not start; see {self._settings.grid_dir / f'{name}.log'}")
+        while not any(each["NodeName"] == name for each in live_nodes()):
+            if node.exit_code is not None or time.monotonic() > until:
+                raise RaygridError(f"node {name} did not start; see {node.log}")
             self._pause(0.1)
 
     def _wait_ready(self, url: str, key: str | None) -> None:
@@ -171,6 +172,47 @@ class Supervisor:
     def _pause(self, seconds: float) -> None:
         if self.stop.wait(seconds):
             raise RaygridError("told to stop while starting")
+        if self._orphaned:
+            raise RaygridError("the process that started this grid has ended")
+
+    @property
+    def _orphaned(self) -> bool:
+        return self._owner is not None and self._owner.is_over
+
+    def watch(self) -> bool:
+        """Keep the grid whole until it is told to stop; gives whether it can be ended in order.
+
+        It cannot where the head has died: everything that would be asked to end is gone or waits for it.
+        """
+        while not self.stop.wait(WATCH_S):
+            if self._orphaned:
+                assert self._owner is not None
+                self._say(f"process {self._owner.pid}, which started this grid for itself, has ended")
+                return True
+            if died := [f"{name} (process {life.pid})" for life, name in self._head.items() if life.is_over]:
+                self._say(f"the head of this grid has died: {', '.join(died)}; `raygrid up` starts the grid again")
+                return False
+            for node in self._nodes:
+                if said := node.mend(time.monotonic(), self._is_known):
+                    self._say(said)
+        return True
+
+    @staticmethod
+    def _is_known(name: str) -> bool:
+        """Whether Ray takes a node of that name for alive."""
+        from raygrid.links import live_nodes  # noqa: PLC0415
+
+        return any(node["NodeName"] == name for node in live_nodes())
+
+    def abandon(self) -> None:
+        """End without asking anybody: the kernel takes whatever still lives with this process."""
+        if self._grid is not None:
+            self._grid.remove()
+        for node in self._nodes:
+            node.end(grace_s=2.0)
+        shutil.rmtree(self._ray_dir.parent, ignore_errors=True)
+        self._say("stopped")
+        os._exit(1)
 
     def down(self) -> None:
         """End everything in order: parents first, then leaders, agents (which kill their pricers), and Ray."""
@@ -179,19 +221,14 @@ class Supervisor:
             self._grid.remove()
         with contextlib.suppress(Exception):
             self._end_actors()
-        for process in self._nodes:
-            process.terminate()
-        for process in self._nodes:
-            try:
-                process.wait(timeout=15)
-            except subprocess.TimeoutExpired:
-                process.kill()
+        for node in self._nodes:
+            node.terminate()
+        for node in self._nodes:
+            node.end(grace_s=15.0)
         with contextlib.suppress(Exception):
             import ray  # noqa: PLC0415
 
             ray.shutdown()
-        for log in self._logs:
-            os.close(log)
         shutil.rmtree(self._ray_dir.parent, ignore_errors=True)
         self._say("stopped")
 
@@ -219,52 +256,45 @@ class Supervisor:
 
 
 def _fresh_ray_directory(grid_dir: Path) -> Path:
-    """A directory for Ray's files, those of earlier lives of this grid removed.
-
-    Ray puts Unix sockets below it, whose paths may not be long: so it does not lie in the grid's own directory.
-    """
-    prefix = f"raygrid-{hashlib.sha256(str(grid_dir).encode()).hexdigest()[:10]}-"
-    for earlier in Path(tempfile.gettempdir()).glob(f"{prefix}*"):
+    """A directory for Ray's files, those of earlier lives of this grid removed."""
+    prefix = Path(ray_prefix(grid_dir))
+    for earlier in prefix.parent.glob(f"{prefix.name}*"):
         shutil.rmtree(earlier, ignore_errors=True)
     # Ray opens its own directory to everybody; the one around it is ours alone.
-    return Path(tempfile.mkdtemp(prefix=prefix)) / "r"
+    return Path(tempfile.mkdtemp(prefix=prefix.name, dir=prefix.parent)) / "r"
 
 
-def _die_with_parent() -> None:
-    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
-
-
-@contextlib.contextmanager
-def only_one(directory: Path) -> Iterator[None]:
-    """Hold the lock of a grid's directory: two supervisors would share a job store and work directories.
-
-    Raises:
-        SettingsError: another one holds it.
-    """
-    with (directory / "lock").open("w") as lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
-            raise SettingsError(f"another grid already uses {directory}; stop it or choose another --name") from None
-        yield
+def _empty_log() -> None:
+    """Standard output goes on from the start of its file: what stands there is of an earlier life."""
+    if stat.S_ISREG(os.fstat(1).st_mode):
+        os.ftruncate(1, 0)
 
 
 def main() -> int:
     """Run a grid until told to stop."""
-    settings, racks, nodes = pickle.load(sys.stdin.buffer)  # noqa: S301 - our own parent's pipe
+    settings, racks, nodes, owner = pickle.load(sys.stdin.buffer)  # noqa: S301 - our own parent's pipe
     prepare_environment()
-    try:
-        with only_one(settings.grid_dir):
-            supervisor = Supervisor(settings, racks, nodes)
+    with contextlib.ExitStack() as held:
+        try:
+            held.enter_context(only_one(settings.grid_dir))
+        except SettingsError:
+            return LOCKED  # our parent waits for the other one; the log is the other's
+        _empty_log()
+        try:
+            supervisor = Supervisor(settings, racks, nodes, owner)
             supervisor.listen()
+            in_order = True
             try:
                 supervisor.up()
-                supervisor.stop.wait()
+                in_order = supervisor.watch()
             finally:
-                supervisor.down()
-    except RaygridError as error:
-        print(f"error: {error}", flush=True)
-        return 1
+                if in_order:
+                    supervisor.down()
+                else:
+                    supervisor.abandon()
+        except RaygridError as error:
+            print(f"error: {error}", flush=True)
+            return 1
     return 0
 
 

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from raygrid.config import GridSettings, load_settings
 from raygrid.local import free_port
-from raygrid.local.grid_file import start_time
+from raygrid.local.lock import start_time
 
 RAYS_OWN = ("ray::DashboardAgent", "ray::RuntimeEnvAgent")
 EXAMPLES = Path(__file__).parents[2] / "examples"

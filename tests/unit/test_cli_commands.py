@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import json
 import sys
+from pathlib import Path
 from types import ModuleType
 
 import httpx
 import pytest
 from typer.testing import CliRunner
 
-from raygrid.cli import app, grid, lifecycle
-from raygrid.client import Client
+from raygrid.cli import app, grid
+from raygrid.local import GridFile, require_same
+from raygrid.local.started_with import StartedWith
 from tests.unit.test_client_fakes import Answers, FakeTime, problem, zip_of
 
 KEY = "0123456789-secret-key-abcdef"
@@ -184,6 +186,7 @@ class Local(ModuleType):
     def __init__(self):
         super().__init__("raygrid.local")
         self.grid = None
+        self.starting = False
         self.started = []
         self.stopped = []
 
@@ -191,25 +194,27 @@ class Local(ModuleType):
         """The grid of that name."""
         return self.grid if self.grid and self.grid.name == name else None
 
-    def start_grid(self, settings, racks=1, nodes=1, timeout_s=180):
+    def start_grid(self, settings, racks=1, nodes=1, timeout_s=180, with_caller=False):
         """Start one."""
+        assert not with_caller, "what `raygrid up` starts outlives the command"
         self.started.append((settings, racks, nodes))
-        self.grid = GridFile(f"http://{settings.http.host}:{settings.http.port}", settings.name)
+        url = f"http://{settings.http.host}:{settings.http.port}"
+        self.grid = GridFile(url, 4711, 1, settings.name, Path(), started_with=StartedWith.of(settings, racks, nodes))
         return self.grid
+
+    def require_same(self, *asked):
+        """As it is."""
+        require_same(*asked)
+
+    def stop_supervisor(self, settings):
+        """Stop one that is just starting."""
+        was, self.starting = self.starting, False
+        return was
 
     def stop_grid(self, stopped, timeout_s=60):
         """Stop it."""
         self.stopped.append(stopped.name)
         self.grid = None
-
-
-class GridFile:
-    """What raygrid.local tells of a running grid."""
-
-    pid, api_key = 4711, None
-
-    def __init__(self, url, name):
-        self.url, self.name = url, name
 
 
 @pytest.fixture
@@ -228,7 +233,19 @@ def up(*words):
 
 def test_up_starts_a_grid_and_says_how_to_use_it(local):
     """A command without a name is the pricer `pricer`."""
-    ended = up("--pricer", "cat {input}", "--pricer", "slow=sleep 1", "--racks", "2", "--nodes", "3", "--slots", "4")
+    ended = up(
+        "--pricer",
+        "cat {input}",
+        "--pricer",
+        "slow=sleep 1",
+        "--no-input",
+        "--racks",
+        "2",
+        "--nodes",
+        "3",
+        "--slots",
+        "4",
+    )
 
     settings, racks, nodes = local.started[0]
     assert ended.exit_code == 0
@@ -256,26 +273,27 @@ def test_up_lets_options_win_over_file_and_environment(local, monkeypatch, tmp_p
 
 def test_an_equals_sign_inside_a_command_names_no_pricer(local):
     """Only a name before the first = does."""
-    up("--pricer", "./run --scale=2 {input}")
+    up("--pricer", "/bin/run --scale=2 {input}")
 
-    assert local.started[0][0].pricers["pricer"].command == ("./run", "--scale=2", "{input}")
+    assert local.started[0][0].pricers["pricer"].command == ("/bin/run", "--scale=2", "{input}")
 
 
 def test_a_side_grid_is_addressed_by_its_url(local):
     """The other commands would not find it by themselves."""
-    assert "raygrid --url http://127.0.0.1:8000 status" in up("--pricer", "cat", "--name", "side").stdout
+    assert "raygrid --url http://127.0.0.1:8000 status" in up("--pricer", "cat {input}", "--name", "side").stdout
 
 
 @pytest.mark.parametrize(
     ("words", "said"),
     [
         ([], "no pricer is configured"),
-        (["--pricer", "cat {nonsense}"], "unknown placeholder"),
+        (["--pricer", "cat {input} {nonsense}"], "unknown placeholder"),
+        (["--pricer", "book=./price 2"], "the command of pricer 'book' has no {input}"),
         (["--pricer", "a=x", "--pricer", "a=y"], "two pricers are called 'a'"),
-        (["--pricer", "cat 'open"], "cannot be read"),
-        (["--pricer", "cat", "--host", "0.0.0.0"], "no API key is set"),
-        (["--pricer", "cat", "--config", "none.yaml"], "cannot read the settings file"),
-        (["--pricer", "cat", "--name", "a/b"], "is not a name"),
+        (["--pricer", "cat {input} 'open"], "cannot be read"),
+        (["--pricer", "cat {input}", "--host", "0.0.0.0"], "no API key is set"),
+        (["--pricer", "cat {input}", "--config", "none.yaml"], "cannot read the settings file"),
+        (["--pricer", "cat {input}", "--name", "a/b"], "is not a name"),
     ],
 )
 def test_wrong_settings_are_exit_code_two_and_start_nothing(local, words, said):
@@ -287,25 +305,42 @@ def test_wrong_settings_are_exit_code_two_and_start_nothing(local, words, said):
     assert local.started == []
 
 
-def test_up_again_says_that_the_grid_runs(local, monkeypatch):
-    """The same grid is exit code 0; another port or pricer is a contradiction."""
-    pricers = {"pricers": [{"name": "pricer", "version": "1"}]}
-    monkeypatch.setattr(
-        lifecycle,
-        "Client",
-        lambda url, key: Client(
-            url, key, transport=httpx.MockTransport(lambda request: httpx.Response(200, json=pricers))
-        ),
-    )
-    up("--pricer", "cat")
+ASKED = ("--pricer", "cat {input}", "--racks", "2", "--slots", "3")
 
-    again = up("--pricer", "cat")
-    assert again.exit_code == 0
-    assert "grid default runs already at http://127.0.0.1:8000 (process 4711)" in again.stdout
-    assert up("--pricer", "cat", "--port", "8005").exit_code == 2
-    other = up("--pricer", "other=cat")
-    assert other.exit_code == 2
-    assert "has no pricer other" in other.stderr
+
+def test_up_again_says_that_the_grid_runs(local):
+    """The same again is exit code 0 and starts nothing; so is `up` without any wish."""
+    up(*ASKED)
+
+    for words in (ASKED, ()):
+        again = up(*words)
+        assert again.exit_code == 0
+        assert "grid default runs already at http://127.0.0.1:8000 (process 4711)" in again.stdout
+    assert len(local.started) == 1
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (("--pricer", "wc -l {input}"), "pricers.pricer.command: it runs with cat {input}, asked for is wc -l {input}"),
+        (("--pricer", "other=cat {input}"), "pricer other: it has none of that name"),
+        (("--pricer", "other=cat {input}"), "pricer pricer: it has it, but it was not asked for"),
+        (("--racks", "1"), "racks: it runs with 2, asked for are 1"),
+        (("--nodes", "2"), "nodes: it runs with 1, asked for are 2"),
+        (("--slots", "4"), "node.slots: it runs with 3, asked for is 4"),
+        (("--port", "8005"), "http.port: it runs with 8000, asked for is 8005"),
+    ],
+)
+def test_up_with_anything_else_says_what_differs_and_what_to_do(local, words, said):
+    """Nobody prices on an old command because a grid of the name runs already."""
+    up(*ASKED)
+    asked = dict(zip(ASKED[::2], ASKED[1::2], strict=True)) | dict([words])
+    ended = up(*(word for pair in asked.items() for word in pair))
+
+    assert ended.exit_code == 2
+    assert said in ended.stderr
+    assert "raygrid down" in ended.stderr
+    assert "--name" in ended.stderr
     assert len(local.started) == 1
 
 
@@ -316,7 +351,7 @@ def test_ctrl_c_while_starting_says_how_to_clean_up(local, monkeypatch):
         raise KeyboardInterrupt
 
     local.start_grid = interrupted
-    ended = up("--pricer", "cat", "--name", "side")
+    ended = up("--pricer", "cat {input}", "--name", "side")
 
     assert ended.exit_code == 130
     assert "raygrid down --name side" in ended.stderr
@@ -324,10 +359,20 @@ def test_ctrl_c_while_starting_says_how_to_clean_up(local, monkeypatch):
 
 def test_down_stops_a_grid_once(local):
     """Without a grid it says so and is content."""
-    up("--pricer", "cat")
+    up("--pricer", "cat {input}")
 
     assert "grid default is down" in CliRunner().invoke(app, ["down"]).stdout
     again = CliRunner().invoke(app, ["down"])
     assert again.exit_code == 0
-    assert "no grid default runs" in again.stdout
+    assert "grid default does not run here" in again.stdout
     assert local.stopped == ["default"]
+
+
+def test_down_stops_a_grid_that_is_just_starting(local):
+    """It has no file yet; its lock tells whose process it is."""
+    local.starting = True
+    ended = CliRunner().invoke(app, ["down"])
+
+    assert ended.exit_code == 0
+    assert "just starting" in ended.stdout
+    assert not local.starting

@@ -6,7 +6,6 @@ import json
 import os
 import subprocess
 import sys
-from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
 
@@ -14,20 +13,17 @@ import httpx
 import pytest
 
 import raygrid
-from raygrid.client import default, sync
+from raygrid.client import default
 from raygrid.client.default import find_grid
+from raygrid.config import load_settings
 from raygrid.errors import SettingsError
+from raygrid.local import GridFile, require_same
+from raygrid.local.started_with import StartedWith
 
 
-@dataclass(frozen=True)
-class GridFile:
+def grid_file(url, api_key=None, started_with=None):
     """What raygrid.local tells of a running grid."""
-
-    url: str
-    pid: int = 1
-    name: str = "default"
-    directory: Path = Path()
-    api_key: str | None = None
+    return GridFile(url, 1, 1, "default", Path(), api_key, started_with=started_with)
 
 
 @pytest.fixture(autouse=True)
@@ -49,11 +45,13 @@ def local(monkeypatch):
     def running_grid(name="default", state_dir=None):
         return module.grid
 
-    def start_grid(settings, racks=1, nodes=1, timeout_s=180):
+    def start_grid(settings, racks=1, nodes=1, timeout_s=180, with_caller=False):
+        assert with_caller, "what init starts ends with its process"
         module.started.append((settings, racks, nodes))
-        return GridFile("http://127.0.0.1:8123")
+        return grid_file("http://127.0.0.1:8123")
 
     module.running_grid, module.start_grid, module.stop_grid = running_grid, start_grid, module.stopped.append
+    module.require_same = require_same
     monkeypatch.setitem(sys.modules, "raygrid.local", module)
     monkeypatch.setattr("atexit.register", lambda function: None)
     return module
@@ -94,6 +92,15 @@ def test_the_file_of_a_grid_that_is_gone_does_not_count(tmp_path, members):
         find_grid()
 
 
+def test_a_damaged_file_is_said_to_be_one(tmp_path):
+    """It may hide a grid that runs: the error says so and what to do."""
+    grid_json(tmp_path)
+    (tmp_path / "state" / "default" / "grid.json").write_text('{"url": "http')
+
+    with pytest.raises(SettingsError, match=r"grid\.json cannot be read.*raygrid down"):
+        find_grid()
+
+
 def test_without_any_grid_the_error_says_what_to_do():
     """The message names the variable, the function, the command and the file that was looked for."""
     with pytest.raises(SettingsError, match=r"RAYGRID_URL.*raygrid\.connect.*raygrid up.*raygrid\.init.*grid\.json"):
@@ -128,7 +135,7 @@ def test_init_starts_a_grid_and_shutdown_stops_it(local, tmp_path):
 
 def test_init_connects_to_a_grid_that_runs_and_shutdown_leaves_it_alone(local):
     """What init did not start it does not stop."""
-    local.grid = GridFile("http://127.0.0.1:9999", api_key="0123456789abcdef")
+    local.grid = grid_file("http://127.0.0.1:9999", api_key="0123456789abcdef")
 
     assert raygrid.init().url == "http://127.0.0.1:9999"
     raygrid.shutdown()
@@ -143,18 +150,23 @@ def test_init_uses_the_configured_grid(local, monkeypatch):
     assert local.started == []
 
 
-def test_init_refuses_a_running_grid_that_lacks_the_pricer(local, monkeypatch):
-    """Jobs would otherwise run on the pricers of an older start."""
-    local.grid = GridFile("http://grid.test")
-    pricers = {"pricers": [{"name": "old", "version": "1"}]}
-    answer = httpx.MockTransport(lambda request: httpx.Response(200, json=pricers))
-    monkeypatch.setattr(sync, "Connection", lambda e, t, _: original(e, t, answer))
-    with pytest.raises(SettingsError, match=r"no pricer new \(it has: old\).*raygrid down"):
-        raygrid.init({"new": "cat {input}"})
+def test_init_refuses_a_running_grid_that_is_not_as_asked_for(local, tmp_path):
+    """Jobs would otherwise run on the pricers of an older start; what init does not speak of may be as it is."""
+    running = load_settings(pricers={"old": {"command": "cat {input}"}, "more": {"command": "wc {input}"}})
+    local.grid = grid_file("http://grid.test", started_with=StartedWith.of(running, racks=2, nodes=1))
+    config = tmp_path / "grid.yaml"
+    config.write_text("pricers: {old: {command: 'cat {input}'}}\n")
+
     assert raygrid.init({"old": "cat {input}"}).url == "http://grid.test"
-
-
-original = sync.Connection
+    assert raygrid.init({"more": "wc {input}"}, racks=2).url == "http://grid.test"
+    with pytest.raises(SettingsError, match=r"(?s)pricer new: it has none.*raygrid down"):
+        raygrid.init({"new": "cat {input}"})
+    with pytest.raises(SettingsError, match=r"runs with cat \{input\}, asked for is tac \{input\}"):
+        raygrid.init({"old": "tac {input}"})
+    with pytest.raises(SettingsError, match="racks: it runs with 2"):
+        raygrid.init(racks=1)
+    with pytest.raises(SettingsError, match="pricer more: it has it, but"):
+        raygrid.init(config=config)
 
 
 def test_init_without_a_pricer_says_how_to_give_one(local):

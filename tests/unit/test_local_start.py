@@ -4,15 +4,22 @@ from __future__ import annotations
 
 import os
 import socket
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 
-from raygrid.config import load_settings
-from raygrid.errors import SettingsError
-from raygrid.local import GridFile, running_grid, start_grid
-from raygrid.local.grid_file import start_time
-from raygrid.local.supervisor import node_name, only_one
+from raygrid.config import GridSettings, load_settings
+from raygrid.errors import RaygridError, SettingsError
+from raygrid.local import GridFile, running_grid, start_grid, stop_supervisor
+from raygrid.local.lock import holder, only_one, start_time
+from raygrid.local.port import free_port, ray_prefix, require_port
+from raygrid.local.started_with import StartedWith
+from raygrid.local.supervisor import node_name
 
 
 def test_a_taken_port_is_said_before_anything_starts(tmp_path: Path) -> None:
@@ -71,3 +78,188 @@ def test_racks_are_lettered_and_nodes_numbered() -> None:
         "rack-ab",
     ]
     assert node_name(1, 2) == ("rack-b", "rack-b-3")
+
+
+# --- other supervisors ------------------------------------------------------------------------------------------------
+
+HOLDS = """
+import sys, time
+from pathlib import Path
+from raygrid.local.lock import only_one
+with only_one(Path(sys.argv[1])):
+    print("held", flush=True)
+    sys.stdin.readline()
+"""
+LISTENS = """
+import socket, sys
+kept = open(sys.argv[2], "w") if sys.argv[2:] else None
+with socket.socket() as listener:
+    listener.bind(("127.0.0.1", int(sys.argv[1])))
+    listener.listen()
+    print("listens", flush=True)
+    sys.stdin.readline()
+"""
+
+
+@contextmanager
+def process(code: str, *words: object) -> Iterator[subprocess.Popen[str]]:
+    """A Python process that has said its first line, and goes on until its standard input has one."""
+    command = [sys.executable, "-c", code, *map(str, words)]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as running:
+        assert running.stdout is not None
+        assert running.stdout.readline()
+        try:
+            yield running
+        finally:
+            running.kill()
+
+
+def settings_for(tmp_path: Path, command: str = "cat {input}") -> GridSettings:
+    """Settings of a grid that these tests never really start."""
+    return load_settings(
+        pricers={"p": {"command": command}}, http={"port": free_port()}, storage={"state_dir": tmp_path}
+    )
+
+
+def test_a_start_waits_for_another_one_and_takes_its_grid(tmp_path: Path) -> None:
+    """The second `up` at the same time gives the first one's grid, and leaves its log alone."""
+    settings = settings_for(tmp_path)
+    settings.grid_dir.mkdir()
+    log = settings.grid_dir / "supervisor.log"
+    log.write_text("of the first\n")
+    with process(HOLDS, settings.grid_dir) as first:
+        started = start_time(first.pid)
+        assert started is not None
+        grid = GridFile(
+            "http://127.0.0.1:1",
+            first.pid,
+            started,
+            "default",
+            settings.grid_dir,
+            started_with=StartedWith.of(settings, 1, 1),
+        )
+        timer = threading.Timer(0.3, grid.write)
+        timer.start()
+        assert start_grid(settings, timeout_s=30) == grid
+        timer.join()
+        with pytest.raises(SettingsError, match=r"runs with cat \{input\}, asked for is tac \{input\}"):
+            start_grid(settings.model_copy(update={"pricers": settings_for(tmp_path, "tac {input}").pricers}))
+    assert log.read_text() == "of the first\n"
+
+
+def test_a_start_that_another_one_holds_up_for_too_long_says_whose_it_is(tmp_path: Path) -> None:
+    """The error names the process, the log, and how to stop it."""
+    settings = settings_for(tmp_path)
+    settings.grid_dir.mkdir()
+    with process(HOLDS, settings.grid_dir) as first:
+        with pytest.raises(RaygridError, match=rf"process {first.pid}.*supervisor\.log.*raygrid down"):
+            start_grid(settings, timeout_s=0.2)
+        assert first.poll() is None
+
+
+def test_what_just_starts_can_be_stopped(tmp_path: Path) -> None:
+    """A supervisor that has no grid file yet is found by its lock, and ended."""
+    settings = settings_for(tmp_path)
+    settings.grid_dir.mkdir()
+    assert not stop_supervisor(settings)
+    with process(HOLDS, settings.grid_dir) as first:
+        supervisor = holder(settings.grid_dir)
+        assert supervisor is not None
+        assert supervisor.pid == first.pid
+        assert stop_supervisor(settings)
+        assert start_time(first.pid) is None
+    assert holder(settings.grid_dir) is None
+    assert not stop_supervisor(settings)
+
+
+def test_a_damaged_file_hides_no_grid(tmp_path: Path) -> None:
+    """While its supervisor lives a grid with an unreadable file is an error that says what to do; later it is none."""
+    settings = settings_for(tmp_path)
+    settings.grid_dir.mkdir()
+    (settings.grid_dir / "grid.json").write_text('{"url": "htt')
+    assert running_grid("default", tmp_path) is None
+    with process(HOLDS, settings.grid_dir) as first:
+        with pytest.raises(SettingsError, match=rf"process {first.pid}.*cannot be read.*raygrid down"):
+            running_grid("default", tmp_path)
+        assert stop_supervisor(settings)
+    assert not (settings.grid_dir / "grid.json").exists()
+
+
+def test_the_port_of_a_dying_life_of_this_grid_is_waited_for(tmp_path: Path) -> None:
+    """A process that has files of this grid's Ray open gives the port up soon; any other is an error at once."""
+    port = free_port()
+    ours = Path(ray_prefix(tmp_path) + "test")
+    try:
+        with process(LISTENS, port, ours) as dying:
+            with pytest.raises(SettingsError, match="earlier start of this grid"):
+                require_port("127.0.0.1", port, tmp_path, patience_s=0.2)
+            timer = threading.Timer(0.3, dying.kill)
+            timer.start()
+            require_port("127.0.0.1", port, tmp_path)
+            timer.join()
+    finally:
+        ours.unlink()
+    with process(LISTENS, port), pytest.raises(SettingsError, match=rf"port {port}.*--port"):
+        require_port("127.0.0.1", port, tmp_path, patience_s=60)
+
+
+# --- programs ---------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("command", "said"),
+    [
+        ("{dir}/none {input}", "there is no file {dir}/none"),
+        ("{dir} {input}", "{dir} is not a file"),
+        ("{dir}/plain {input}", "{dir}/plain is not executable"),
+        ("price-o-matic {input}", "no program 'price-o-matic' in the PATH"),
+        ("bin/price {input}", "'bin/price' is relative"),
+    ],
+)
+def test_a_pricer_that_cannot_be_started_is_said_before_anything_starts(
+    tmp_path: Path, command: str, said: str
+) -> None:
+    """Each job would otherwise fail with it; the error names the path that was looked at."""
+    (tmp_path / "plain").write_text("echo")
+    settings = settings_for(tmp_path / "state", command.replace("{dir}", str(tmp_path)))
+    with pytest.raises(SettingsError) as caught:
+        start_grid(settings)
+    assert said.replace("{dir}", str(tmp_path)) in str(caught.value)
+    assert not settings.grid_dir.exists()
+
+
+# --- what a grid was started with -------------------------------------------------------------------------------------
+
+
+def test_secrets_are_compared_and_not_kept(tmp_path: Path) -> None:
+    """A changed key, password or environment is a difference, and the grid file tells none of them."""
+    secret = {
+        "http": {"api_keys": [{"name": "desk", "key": "correct-horse-battery"}]},
+        "storage": {"database": "postgresql+asyncpg://u:hunter2@h/db", "blobs": "s3://key:hunter3@b"},
+        "pricers": {"p": {"command": "cat {input}", "env": {"TOKEN": "hunter4"}}},
+    }
+    started = StartedWith.of(load_settings(**secret), 1, 1)
+    GridFile("http://x", 1, 1, "default", tmp_path, started_with=started).write()
+    text = (tmp_path / "grid.json").read_text()
+    assert "hunter" not in text
+    assert "correct-horse" not in text
+    assert started.differences(load_settings(**secret), 1, 1) == []
+    for section, change in (
+        ("http", {"api_keys": [{"name": "desk", "key": "correct-horse-battery2"}]}),
+        ("storage", {**secret["storage"], "database": "postgresql+asyncpg://u:hunter5@h/db"}),
+        ("pricers", {"p": {"command": "cat {input}", "env": {"TOKEN": "hunter5"}}}),
+    ):
+        [found] = started.differences(load_settings(**{**secret, section: change}), 1, 1)
+        assert found.startswith("a secret")
+
+
+def test_the_grid_file_keeps_what_it_was_started_with(tmp_path: Path) -> None:
+    """What was written comes back the same."""
+    mine = start_time(os.getpid())
+    assert mine is not None
+    (tmp_path / "default").mkdir()
+    started = StartedWith.of(settings_for(tmp_path), 2, 3)
+    GridFile("http://x", os.getpid(), mine, "default", tmp_path / "default", started_with=started).write()
+    found = running_grid("default", tmp_path)
+    assert found is not None
+    assert found.started_with == started

@@ -1,0 +1,108 @@
+"""The port that a grid on this machine listens on: whether it is free, and whether it will be in a moment."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import socket
+import tempfile
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+from raygrid.errors import SettingsError
+
+DYING_S = 10.0
+_POLL_S = 0.1
+_LISTEN = "0A"
+
+
+def free_port() -> int:
+    """A port that nobody listens on now."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+def reachable(host: str) -> str:
+    """An address at which a listener on `host` answers."""
+    return {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host)  # noqa: S104 - read, not bound
+
+
+def ray_prefix(grid_dir: Path) -> str:
+    """How the paths of a grid's Ray directories begin, in this life and in earlier ones.
+
+    Ray puts Unix sockets below them, whose paths may not be long: so they do not lie in the grid's own directory.
+    """
+    mark = hashlib.sha256(str(grid_dir).encode()).hexdigest()[:10]
+    return str(Path(tempfile.gettempdir()) / f"raygrid-{mark}-")
+
+
+def require_port(host: str, port: int, grid_dir: Path, patience_s: float = DYING_S) -> None:
+    """Say now what would otherwise stand in a log: that the parents cannot listen where they should.
+
+    Where a process of an earlier life of this grid still has the port, because that was killed a moment ago, wait for
+    its end.
+
+    Raises:
+        SettingsError: the port is another's; says what to do.
+    """
+    until = time.monotonic() + patience_s
+    while (why := _why_not(host, port)) is not None:
+        dying = _belongs_to(ray_prefix(grid_dir), port)
+        if dying and time.monotonic() < until:
+            time.sleep(_POLL_S)
+            continue
+        if dying:
+            raise SettingsError(
+                f"cannot listen on {host} port {port}: processes of an earlier start of this grid still have it; "
+                "try again in a minute"
+            )
+        raise SettingsError(f"cannot listen on {host} port {port}: {why}; choose another with --port or http.port")
+
+
+def _why_not(host: str, port: int) -> str | None:
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    with socket.socket(family, socket.SOCK_STREAM) as listener:
+        # As Serve binds: connections of a grid that was killed a moment ago are no obstacle.
+        for option in (socket.SO_REUSEADDR, socket.SO_REUSEPORT):
+            listener.setsockopt(socket.SOL_SOCKET, option, 1)
+        try:
+            listener.bind((host, port))
+        except OSError as error:
+            return error.strerror or str(error)
+    with socket.socket(family, socket.SOCK_STREAM) as caller:
+        caller.settimeout(1.0)
+        return "somebody else listens there" if caller.connect_ex((reachable(host), port)) == 0 else None
+
+
+def _belongs_to(prefix: str, port: int) -> bool:
+    """Whether a process that listens on the port has files below a path of this prefix open."""
+    sockets = {f"socket:[{inode}]" for inode in _listening(port)}
+    for process in Path("/proc").iterdir():
+        if not process.name.isdigit():
+            continue
+        opened = set(_open_files(process))
+        if opened & sockets and any(path.startswith(prefix) for path in opened):
+            return True
+    return False
+
+
+def _listening(port: int) -> Iterator[str]:
+    """Inodes of the sockets that listen on a TCP port."""
+    for table in ("tcp", "tcp6"):
+        try:
+            lines = Path(f"/proc/net/{table}").read_text(encoding="ascii").splitlines()[1:]
+        except OSError:
+            continue
+        for fields in map(str.split, lines):
+            if fields[3] == _LISTEN and int(fields[1].rpartition(":")[2], 16) == port:
+                yield fields[9]
+
+
+def _open_files(process: Path) -> Iterator[str]:
+    try:
+        for entry in os.scandir(process / "fd"):
+            yield os.readlink(entry.path)
+    except OSError:
+        return  # it has ended, or is another user's

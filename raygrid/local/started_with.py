@@ -1,0 +1,127 @@
+"""What a grid on this machine was started with, so that a second start can tell whether it asks for the same.
+
+Settings are kept in readable form, for the error has to name what differs. Secrets are not: all of them together are
+one slow, salted digest, which tells that one was changed and nothing else.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import secrets
+import shlex
+from collections.abc import Collection, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Self
+
+from raygrid.config import GridSettings
+
+# Which grid it is, not how it was started: the file lies there.
+_PLACE = {"name", "storage.state_dir"}
+_SECRETS = ("http.api_keys", "storage.database", "storage.blobs")
+
+
+@dataclass(frozen=True, slots=True)
+class StartedWith:
+    """How a grid was started.
+
+    Attributes:
+        racks: number of groups.
+        nodes: Ray nodes in each.
+        settings: dotted name to value, for people; no secrets.
+        salt: of the digest of the secrets.
+        digest: of the secrets.
+    """
+
+    racks: int
+    nodes: int
+    settings: dict[str, str]
+    salt: str
+    digest: str
+
+    @classmethod
+    def of(cls, settings: GridSettings, racks: int, nodes: int, salt: str | None = None) -> Self:
+        """Take down how a grid is being started."""
+        salt = salt or secrets.token_hex(16)
+        shown = {name: _shown(value) for name, value in _leaves(settings) if not _is_secret(name)}
+        return cls(racks, nodes, shown, salt, _digest(settings, salt))
+
+    def differences(
+        self,
+        settings: GridSettings,
+        racks: int | None,
+        nodes: int | None,
+        pricers: Collection[str] | None = None,
+    ) -> list[str]:
+        """What is asked for and is not so, in words.
+
+        Args:
+            settings: as asked for.
+            racks: as asked for; None for any.
+            nodes: as asked for; None for any.
+            pricers: compare only these pricers of the settings; None for everything.
+        """
+        asked = StartedWith.of(settings, racks or self.racks, nodes or self.nodes, self.salt)
+        found = [
+            f"{name}: it runs with {mine}, asked for are {theirs}"
+            for name, mine, theirs in (("racks", self.racks, asked.racks), ("nodes", self.nodes, asked.nodes))
+            if mine != theirs
+        ]
+        here, there = _pricers(self.settings), _pricers(asked.settings)
+        wanted = there if pricers is None else there & set(pricers)
+        found += [f"pricer {name}: it has none of that name" for name in sorted(wanted - here)]
+        if pricers is None:
+            found += [f"pricer {name}: it has it, but it was not asked for" for name in sorted(here - there)]
+        for name in sorted(self.settings.keys() | asked.settings.keys()):
+            pricer = _pricer_of(name)
+            if pricers is not None if pricer is None else pricer not in here & wanted:
+                continue
+            mine, theirs = self.settings.get(name, "nothing"), asked.settings.get(name, "nothing")
+            if mine != theirs:
+                found.append(f"{name}: it runs with {mine}, asked for is {theirs}")
+        if pricers is None and self.digest != asked.digest:
+            found.append(f"a secret: one of {', '.join(_SECRETS)} or the env of a pricer")
+        return found
+
+
+def _leaves(settings: GridSettings) -> Iterator[tuple[str, Any]]:
+    def walk(prefix: str, value: Any) -> Iterator[tuple[str, Any]]:
+        for key, inner in value.items():
+            name = f"{prefix}{key}"
+            if isinstance(inner, dict) and not _is_secret(name):
+                yield from walk(f"{name}.", inner)
+            elif name not in _PLACE:
+                yield name, inner
+
+    yield from walk("", settings.model_dump())
+
+
+def _is_secret(name: str) -> bool:
+    return name in _SECRETS or (name.startswith("pricers.") and name.endswith(".env"))
+
+
+def _digest(settings: GridSettings, salt: str) -> str:
+    """One digest of all secrets, made slowly: a short password cannot be found out by trying."""
+    hidden = {name: value for name, value in _leaves(settings) if _is_secret(name)}
+    hidden["http.api_keys"] = [[key.name, key.key.get_secret_value()] for key in settings.http.api_keys]
+    text = json.dumps(hidden, sort_keys=True).encode()
+    return hashlib.scrypt(text, salt=bytes.fromhex(salt), n=2**14, r=8, p=1, dklen=16).hex()
+
+
+def _shown(value: Any) -> str:
+    if isinstance(value, tuple) and all(isinstance(word, str) for word in value):
+        # As shlex.join, but {input} stays as it was written.
+        return " ".join(word if word and not set(word) & set(" \t\n'\"\\") else shlex.quote(word) for word in value)
+    if isinstance(value, frozenset):
+        return json.dumps(sorted(value))
+    return str(value) if isinstance(value, str | Path) else json.dumps(value)
+
+
+def _pricer_of(name: str) -> str | None:
+    # The name of a pricer may hold dots, that of its field does not.
+    return name.removeprefix("pricers.").rpartition(".")[0] if name.startswith("pricers.") else None
+
+
+def _pricers(settings: Mapping[str, str]) -> set[str]:
+    return {pricer for name in settings if (pricer := _pricer_of(name)) is not None}

@@ -1,0 +1,123 @@
+"""A Ray node beside the head, as a child process of the supervisor that is started again when it dies."""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import signal
+import subprocess
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from raygrid.local.lock import Life, life_of
+
+FIRST_PAUSE_S = 1.0
+MOST_PAUSE_S = 60.0
+STEADY_S = 120.0
+"""A node that has lived so long starts with the first pause again when it dies."""
+
+FORGET_S = 90.0
+"""How long Ray may take a dead node for alive; another of its name would be given another name until then."""
+
+_PR_SET_PDEATHSIG = 1
+_HEAD = ("gcs_server", "raylet")
+
+
+class WorkerNode:
+    """One further Ray node.
+
+    Attributes:
+        group: its rack.
+        name: its name in the grid.
+        log: what its processes say.
+    """
+
+    def __init__(self, group: str, name: str, command: Sequence[str], log: Path) -> None:
+        self.group = group
+        self.name = name
+        self.log = log
+        self._command = command
+        self._process: subprocess.Popen[bytes] | None = None
+        self._started_at: float | None = None
+        self._due_at: float | None = None
+        self._give_up_waiting_at = 0.0
+        self._pause_s = FIRST_PAUSE_S
+
+    @property
+    def exit_code(self) -> int | None:
+        """How it ended; None while it lives."""
+        return None if self._process is None else self._process.poll()
+
+    def start(self) -> None:
+        """Start it; it ends with the supervisor."""
+        log = os.open(self.log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
+        try:
+            self._process = subprocess.Popen(
+                self._command,
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                preexec_fn=_die_with_parent,  # noqa: PLW1509 - it makes one system call and allocates nothing
+            )
+        finally:
+            os.close(log)
+
+    def mend(self, now: float, is_known: Callable[[str], bool]) -> str | None:
+        """Look after it; gives what there is to say.
+
+        Args:
+            now: monotonic seconds.
+            is_known: whether Ray still takes a node of a name for alive.
+        """
+        if self.exit_code is None:
+            self._started_at = self._started_at or now
+            return None
+        if self._due_at is None:
+            steady = self._started_at is not None and now - self._started_at >= STEADY_S
+            pause_s = FIRST_PAUSE_S if steady else self._pause_s
+            self._pause_s = min(MOST_PAUSE_S, pause_s * 2)
+            self._due_at = now + pause_s
+            self._give_up_waiting_at = now + FORGET_S
+            return f"node {self.name} died (exit code {self.exit_code}); it starts again in {pause_s:g} s"
+        if now < self._due_at or (now < self._give_up_waiting_at and is_known(self.name)):
+            return None
+        self._due_at = None
+        self._started_at = now
+        self.start()
+        return f"starting node {self.name} again"
+
+    def terminate(self) -> None:
+        """Ask it to end."""
+        if self._process is not None:
+            self._process.terminate()
+
+    def end(self, grace_s: float) -> None:
+        """Ask it to end, and make it after some seconds."""
+        if self._process is None:
+            return
+        self._process.terminate()
+        try:
+            self._process.wait(timeout=grace_s)
+        except subprocess.TimeoutExpired:
+            self._process.kill()
+
+
+def head_processes() -> dict[Life, str]:
+    """The processes without which there is no Ray cluster: children of this one, started by `ray.init`."""
+    me = str(os.getpid()).encode()
+    found = {}
+    for directory in Path("/proc").iterdir():
+        if not directory.name.isdigit():
+            continue
+        try:
+            before, _, after = (directory / "stat").read_bytes().rpartition(b")")
+        except OSError:
+            continue
+        name = before.partition(b"(")[2].decode(errors="replace")
+        if name in _HEAD and after.split()[1] == me and (life := life_of(int(directory.name))) is not None:
+            found[life] = name
+    return found
+
+
+def _die_with_parent() -> None:
+    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
