@@ -276,11 +276,12 @@ class GroupCapacity:
 
     Attributes:
         group_id: the group.
-        slots: slots of its live nodes, no more than the group's quota.
-        running: attempts that hold a slot.
+        slots: slots for new attempts: those of nodes that take any, no more than the quota leaves.
+        running: attempts that hold a slot, on whatever node.
         queued: jobs that wait in the leader's queue.
         nodes: one entry a node, for people.
         site: the site the group belongs to, if configured.
+        leaving: those of the running ones whose node takes no new ones, so that their slots are not among `slots`.
     """
 
     group_id: str
@@ -289,16 +290,25 @@ class GroupCapacity:
     queued: int
     nodes: tuple[NodeView, ...] = ()
     site: str | None = None
+    leaving: int = 0
+
+    @property
+    def busy(self) -> int:
+        """Running attempts that hold one of `slots`."""
+        return self.running - self.leaving
 
     @property
     def free(self) -> int:
         """Slots without an attempt; never below zero."""
-        return max(0, self.slots - self.running)
+        return max(0, self.slots - self.busy)
 
 
 @dataclass(frozen=True, slots=True)
 class NodeView:
-    """A node as its leader sees it; `state` is one of ok, draining, unhealthy, probation, lost."""
+    """A node as its leader sees it; `state` is one of ok, draining, drained, unhealthy, probation, lost.
+
+    A draining node is drained once it holds no attempt; `drain_deadline_at` is when the rest is moved, if at all.
+    """
 
     node_id: str
     group_id: str
@@ -307,3 +317,4 @@ class NodeView:
     state: str
     why: str | None = None
     address: str = ""
+    drain_deadline_at: datetime | None = None

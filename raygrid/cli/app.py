@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 import raygrid
-from raygrid.cli import data, demo, lifecycle, results, status, submit
+from raygrid.cli import data, demo, lifecycle, nodes, results, status, submit
 from raygrid.cli.grid import GridChoice, GridCommands
 
 app = typer.Typer(
@@ -49,4 +49,6 @@ app.command()(status.status)
 app.command()(results.result)
 app.command()(results.cancel)
 app.command()(status.pricers)
+app.command()(nodes.drain)
+app.command()(nodes.undrain)
 app.add_typer(data.app, name="data")

@@ -87,7 +87,10 @@ class GroupStatus:
 
 @dataclass(frozen=True, slots=True)
 class NodeStatus:
-    """A node; `state` is one of ok, draining, unhealthy, probation, lost, and `why` says why it is not ok."""
+    """A node; `state` is one of ok, draining, drained, unhealthy, probation, lost, and `why` says why it is not ok.
+
+    A draining node is drained once nothing runs there; `drain_deadline_at` is when what still runs is moved.
+    """
 
     node: str
     group: str
@@ -95,6 +98,7 @@ class NodeStatus:
     running: int
     state: str
     why: str | None = None
+    drain_deadline_at: datetime | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -43,10 +43,14 @@ class NodeLost:
 
 @dataclass(frozen=True, slots=True)
 class NodeDraining:
-    """Ops start or stop draining a node."""
+    """Ops start or stop draining a node, or change until when what runs there may go on.
+
+    `deadline_at` is on the leader's clock, seconds since the epoch; None lets everything finish.
+    """
 
     node_id: str
     draining: bool
+    deadline_at: float | None = None
 
 
 @dataclass(frozen=True, slots=True)

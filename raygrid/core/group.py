@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 
 from raygrid.core.backlog import Backlog
 from raygrid.core.collector import Collector
+from raygrid.core.draining import Drains, overdue
 from raygrid.core.events import (
     AttemptOrder,
     CancelRequested,
@@ -26,6 +27,7 @@ from raygrid.core.events import (
     Tick,
 )
 from raygrid.core.lifecycle import failure_reason, final_state
+from raygrid.core.load import capacity_of
 from raygrid.core.placement import POLICIES, NodeRecord, pick, with_room
 from raygrid.core.policy import GroupPolicy
 from raygrid.core.retry import exhausted_reason
@@ -38,7 +40,6 @@ from raygrid.models import (
     JobState,
     JobUpdate,
     NodeState,
-    NodeView,
     Outcome,
     QueuedJob,
 )
@@ -67,7 +68,8 @@ class _Entry:
     stop_sent_at: float = 0.0
     unconfirmed: bool = False
     recorded: bool = False
-    recalled: int = 0  # attempts taken back before they had a slot
+    recalled: int = 0  # attempts that ended for no reason of the job's or its node's: taken back, moved
+    moved: bool = False  # the current attempt is being stopped, to be run elsewhere
 
     @property
     def current(self) -> AttemptId:
@@ -84,7 +86,7 @@ class GroupState:
         self.nodes: dict[str, NodeRecord] = {}
         self._jobs: dict[str, _Entry] = {}
         self._backlog = Backlog(policy.window)
-        self._draining: set[str] = set()  # outlives a node's record, so that a restarted agent gets no work
+        self._drains = Drains()
         self._ended: OrderedDict[str, None] = OrderedDict()  # late word of these must not revive them
         self._choose = POLICIES[policy.placement]
 
@@ -110,27 +112,8 @@ class GroupState:
 
     def capacity(self, now: float, *, queued: int | None = None) -> GroupCapacity:
         """The group's load; `queued` where the store knows better than the window in memory."""
-        usable = [node for node in self.nodes.values() if node.state(now) != "unhealthy" and not node.draining]
-        slots = sum(node.slots for node in usable)
-        return GroupCapacity(
-            group_id=self.group_id,
-            slots=slots if self.policy.quota is None else min(slots, self.policy.quota),
-            running=sum(node.used for node in self.nodes.values()),
-            queued=self.queued if queued is None else queued,
-            nodes=tuple(
-                NodeView(
-                    node.node_id,
-                    self.group_id,
-                    node.slots,
-                    node.used,
-                    node.state(now),
-                    node.why,
-                    node.address,
-                )
-                for node in self.nodes.values()
-            ),
-            site=self.site,
-        )
+        waiting = self.queued if queued is None else queued
+        return capacity_of(self.group_id, self.site, self.nodes.values(), self.policy.quota, waiting, now)
 
     # --- events in, commands out --------------------------------------------------------------------------------
 
@@ -150,10 +133,9 @@ class GroupState:
                 self._node_reported(state, reports, asked_at, out)
             case NodeLost(node_id):
                 self._lose_node(node_id, "its Ray node or agent is gone", out)
-            case NodeDraining(node_id, draining):
-                (self._draining.add if draining else self._draining.discard)(node_id)
-                if node_id in self.nodes:
-                    self.nodes[node_id].draining = draining
+            case NodeDraining(node_id):
+                self._drains.told(event, self.nodes.get(node_id))
+                self._move_overdue(out)
             case HandOverEnded(node_id, attempts, arrived):
                 self._hand_over_ended(node_id, attempts, arrived, out)
             case Tick():
@@ -253,7 +235,7 @@ class GroupState:
             return
         if report.outcome is Outcome.CANCELLED and not entry.cancelled:
             if is_current:  # killed for the grid's reasons, not the client's: it costs the job nothing
-                entry.recalled += not entry.recorded
+                entry.recalled += entry.moved or not entry.recorded
                 self._requeue(entry, out, charge=False)
             return
         if self.policy.retry.wants_another(entry.spec.pricer, report, entry.charged + 1) and not entry.cancelled:
@@ -291,8 +273,10 @@ class GroupState:
 
     def _try_again(self, entry: _Entry, report: AttemptReport, node_id: str, out: Collector) -> None:
         """An attempt failed for the grid's reasons: run it elsewhere, unless it has had its attempts."""
-        if entry.unconfirmed and report.outcome is Outcome.LOST:
-            # The grid was restarted, or leader and node went together: nothing says that the job had a part in it.
+        if entry.moved or (entry.unconfirmed and report.outcome is Outcome.LOST):
+            # Its node was to be rid of it anyway; or the grid was restarted, or leader and node went together: nothing
+            # says that the job had a part in it.
+            entry.recalled += entry.moved
             self._requeue(entry, out, charge=False)
             return
         entry.charged += 1
@@ -323,7 +307,8 @@ class GroupState:
         entry.unconfirmed = False
         job_id = entry.spec.job_id
         out.update(JobUpdate(job_id, JobState.QUEUED, entry.attempts, None, out.at, failures=entry.charged))
-        others = any(node.node_id not in entry.failed_on and node.healthy for node in self.nodes.values())
+        usable = (node.node_id for node in self.nodes.values() if node.healthy and not node.draining)
+        others = any(node_id not in entry.failed_on for node_id in usable)
         delay = 0.0 if others or not charge else self.policy.retry.delay_s(entry.charged)
         if delay:
             self._backlog.add_later(job_id, entry.spec.priority, out.now + delay)
@@ -362,7 +347,7 @@ class GroupState:
     def _new_node(self, node_id: str, incarnation: str, slots: int, out: Collector) -> NodeRecord:
         node = self.nodes[node_id] = NodeRecord(node_id, incarnation, slots, last_seen=out.now)
         node.weight = self.policy.weights.get(node_id, 1.0)
-        node.draining = node_id in self._draining
+        self._drains.mark(node)
         return node
 
     def _reconcile(self, node: NodeRecord, state: NodeState, asked_at: float, out: Collector) -> None:
@@ -393,7 +378,9 @@ class GroupState:
             entry.unconfirmed = False
             if position < started and not entry.recorded:
                 self._record_running(entry, out)
-            if position >= started and out.now - node.held[attempt] > RECALL_S:
+            if position >= started and node.draining:
+                out.stop(node.node_id, attempt)  # only what has a slot may finish there
+            elif position >= started and out.now - node.held[attempt] > RECALL_S:
                 # Whatever holds the slots takes longer than thought; elsewhere this one may find a slot sooner.
                 node.saw_at_least(RECALL_S)
                 out.stop(node.node_id, attempt)
@@ -438,10 +425,21 @@ class GroupState:
             else:
                 self._requeue(entry, out, charge=False)
 
+    def _move_overdue(self, out: Collector) -> None:
+        """Have what draining nodes still hold after their deadline stopped; its end puts it back in line."""
+        for node in overdue(self.nodes.values(), out.now):
+            for attempt in node.held:
+                entry = self._jobs.get(attempt.job_id)
+                if entry is None or entry.current != attempt or out.now - entry.stop_sent_at <= STOP_AGAIN_S:
+                    continue
+                entry.moved = True
+                self._stop(entry, out)  # again and again: one may be lost, or overtake the hand-over
+
     # --- time and placement -------------------------------------------------------------------------------------
 
     def _tick(self, out: Collector) -> None:
         self._backlog.ripen(out.now)
+        self._move_overdue(out)
         silent = [n.node_id for n in self.nodes.values() if out.now - n.last_seen > self.policy.node_timeout_s]
         for node_id in silent:
             self._lose_node(node_id, f"silent for more than {self.policy.node_timeout_s:g} s", out)
@@ -473,7 +471,7 @@ class GroupState:
         starts_at_once = node.free > 0
         entry.attempts += 1
         entry.node_id = node.node_id
-        entry.recorded = False
+        entry.recorded = entry.moved = False
         node.held[entry.current] = PENDING
         out.start(node.node_id, AttemptOrder(entry.current, entry.spec))
         if starts_at_once:

@@ -44,6 +44,7 @@ class NodeRecord:
     healthy: bool = True
     why: str | None = None
     draining: bool = False
+    drain_deadline_at: float | None = None
     failures: int = 0
     probation_until: float | None = None
     probations: int = 0
@@ -112,11 +113,11 @@ class NodeRecord:
         return entry is not None and now < entry[1]
 
     def state(self, now: float) -> str:
-        """One word for people: ok, draining, unhealthy or probation."""
+        """One word for people: ok, draining, drained, unhealthy or probation."""
+        if self.draining:
+            return "draining" if self.used else "drained"
         if not self.healthy:
             return "unhealthy"
-        if self.draining:
-            return "draining"
         if self.probation_until is not None and now < self.probation_until:
             return "probation"
         return "ok"

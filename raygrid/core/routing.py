@@ -55,7 +55,7 @@ def _ordered(
 
 def _load(group: GroupCapacity) -> tuple[float, float, str]:
     """Most free slots first; among full groups the shortest queue per slot."""
-    backlog = group.queued + max(0, group.running - group.slots)
+    backlog = group.queued + max(0, group.busy - group.slots)
     return (
         -(group.free - group.queued) if group.free > group.queued else 0.0,
         backlog / max(1, group.slots),
@@ -83,12 +83,12 @@ def _by_hash(groups: Sequence[GroupCapacity], key: str, bound: float) -> list[Gr
     """
     if not groups:
         return []
-    demand = sum(group.running + group.queued for group in groups) + 1
+    demand = sum(group.busy + group.queued for group in groups) + 1
     slots = sum(group.slots for group in groups) or 1
 
     def score(group: GroupCapacity) -> tuple[bool, bytes]:
         allowed = bound * demand * group.slots / slots
-        over = group.running + group.queued + 1 > max(allowed, group.slots)
+        over = group.busy + group.queued + 1 > max(allowed, group.slots)
         return (not over, hashlib.sha256(f"{key}\0{group.group_id}".encode()).digest())
 
     return sorted(groups, key=score, reverse=True)

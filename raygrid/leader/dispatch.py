@@ -30,7 +30,7 @@ from raygrid.errors import RaygridError
 from raygrid.leader.news import News
 from raygrid.leader.node_link import POLL_S, NodeConversation
 from raygrid.leader.outbox import Outbox
-from raygrid.models import JobSpec, JobUpdate, QueuedJob
+from raygrid.models import Drain, JobSpec, JobUpdate, QueuedJob
 from raygrid.ports import JobChange, LeaderReply, NodeDirectory
 from raygrid.store import JobStore
 
@@ -82,11 +82,14 @@ class Leader:
         self._rescan = asyncio.Event()
         self._beyond = 0  # queued jobs that are in the store only
         self._read_at = -READ_S
+        self._drains: dict[str, Drain] = {}
+        self._drains_read_at = -SCAN_S
 
     # --- life ---------------------------------------------------------------------------------------------------
 
     async def open(self) -> None:
         """Take up what the store knows of the group, then begin."""
+        await self._read_drains()  # before any node speaks: none that is being drained gets a job
         self._happened(JobsArrived(tuple(await self._store.running(self._lease.group_id))))
         await self._scan()
         loops = (self._outbox.run(), self._tick(), self._scan_forever(), self._discover_forever())
@@ -109,10 +112,6 @@ class Leader:
     def cancel(self, job_ids: Sequence[str]) -> None:
         """Cancel jobs whose cancelling the store knows."""
         self._happened(CancelRequested(tuple(job_ids)))
-
-    def drain(self, node_id: str, draining: bool) -> None:
-        """Give a node no more work, or work again."""
-        self._happened(NodeDraining(node_id, draining))
 
     async def changes(self, epoch: str, after: int, wait_s: float) -> LeaderReply:
         """Wait for committed changes; see `LeaderLink.changes`."""
@@ -162,6 +161,8 @@ class Leader:
                 await asyncio.wait_for(self._rescan.wait(), SCAN_S)
             self._rescan.clear()
             try:
+                if self._clock() - self._drains_read_at >= SCAN_S:
+                    await self._read_drains()
                 await self._scan()
             except Exception:
                 logger.exception("group %s: cannot scan the job store; trying again", self._lease.group_id)
@@ -184,6 +185,22 @@ class Leader:
         self._arrived(found, scanned=True)
         if len(found) == limit:
             self._beyond = max(0, total - self._state.queued)
+
+    async def _read_drains(self) -> None:
+        """Tell the group which drains are new, changed or over.
+
+        A deadline is an instant of the store's clock and is held against this leader's: where the two differ, what
+        still runs is moved that much early or late.
+        """
+        found = await self._store.drains()
+        self._drains_read_at = self._clock()
+        for node_id in self._drains.keys() - found.keys():
+            self._happened(NodeDraining(node_id, False))
+        for node_id, drain in found.items():
+            if drain != self._drains.get(node_id):
+                deadline = drain.deadline_at.timestamp() if drain.deadline_at else None
+                self._happened(NodeDraining(node_id, True, deadline))
+        self._drains = found
 
     async def _discover_forever(self) -> None:
         while True:

@@ -158,7 +158,10 @@ class GroupList(Answer):
 
 
 class NodeAnswer(Answer):
-    """A node; `state` is ok, draining, unhealthy or probation."""
+    """A node; `state` is ok, draining, drained (draining, and nothing runs there any more), unhealthy or probation.
+
+    A node that is being drained while no leader sees it is `lost`.
+    """
 
     node: str
     group: str
@@ -166,6 +169,7 @@ class NodeAnswer(Answer):
     running: int
     state: str
     why: str | None
+    drain_deadline_at: datetime | None = Field(description="when what still runs on a draining node is moved")
 
 
 class NodeList(Answer):
@@ -257,4 +261,5 @@ def node_answer(node: NodeView) -> NodeAnswer:
         running=node.running,
         state=node.state,
         why=node.why,
+        drain_deadline_at=node.drain_deadline_at,
     )

@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 
 from raygrid.batching import Coalescer
 from raygrid.blobs import BlobStore, data_key
@@ -16,6 +17,7 @@ from raygrid.core.routing import RoutingPolicy
 from raygrid.errors import ConflictError, InvalidRequestError, JobNotFoundError, UnavailableError
 from raygrid.models import Job, JobState, NewJob, SharedData
 from raygrid.parent.groups import Groups
+from raygrid.parent.nodes import Nodes
 from raygrid.parent.results import Results
 from raygrid.parent.submission import checked_id
 from raygrid.parent.waiters import Waiters
@@ -61,6 +63,7 @@ class Parent:
         routing = settings.routing
         policy = RoutingPolicy(routing.policy, routing.site_distance, routing.hash_load_bound)
         self.groups = Groups(directory, policy, routing.max_queued, self.waiters)
+        self.nodes = Nodes(store, partial(self.groups.capacities, silent_too=True))
         self.results = Results(blobs, caches, self.groups.address_of)
         self._inserts: Coalescer[NewJob, Inserted] = Coalescer(store.insert, name="inserts")
         self._looks: Coalescer[str, Job | None] = Coalescer(self._look, name="looks")

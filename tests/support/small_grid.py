@@ -212,6 +212,12 @@ class SmallGrid:
         self.nodes[name] = DirectNode(agent)
         return self.nodes[name]
 
+    async def restart_node(self, name: str) -> None:
+        """End a node's agent, with what it runs, and start another life of it."""
+        group_id = name.rpartition("-")[0]
+        await asyncio.to_thread(self.nodes[name].agent.close)
+        self._members[group_id][name] = self.add_node(name)
+
     async def _is_ready(self) -> bool:
         try:
             nodes = (await self.http.get("/nodes", headers=self.key)).json().get("nodes", [])

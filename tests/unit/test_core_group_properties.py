@@ -256,9 +256,9 @@ class GroupInAHostileWorld(RuleBasedStateMachine):
     def thought_dead(self, name: str) -> None:
         self.tell(NodeLost(name))
 
-    @rule(name=st.sampled_from(NODES), draining=st.booleans())
-    def drain(self, name: str, draining: bool) -> None:
-        self.tell(NodeDraining(name, draining))
+    @rule(name=st.sampled_from(NODES), draining=st.booleans(), left=st.sampled_from([None, 0.0, 3.0]))
+    def drain(self, name: str, draining: bool, left: float | None) -> None:
+        self.tell(NodeDraining(name, draining, None if left is None else self.now + left))
 
     @rule(seconds=st.sampled_from([0.1, 1.0, 6.0, 20.0]))
     def time_passes(self, seconds: float) -> None:
