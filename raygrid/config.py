@@ -21,6 +21,7 @@ from pydantic import (
     BeforeValidator,
     ConfigDict,
     Field,
+    PrivateAttr,
     SecretStr,
     ValidationError,
     field_validator,
@@ -214,6 +215,9 @@ class GridSettings(BaseSettings):
     node: Node = Node()
     storage: Storage = Storage()
 
+    # Set by `deployed` only: neither a file nor a variable can.
+    _deployed_at: float = PrivateAttr(default=0.0)
+
     @classmethod
     def settings_customise_sources(
         cls,
@@ -254,6 +258,17 @@ class GridSettings(BaseSettings):
         if self.default_pricer is not None:
             return self.default_pricer
         return next(iter(self.pricers)) if len(self.pricers) == 1 else None
+
+    @property
+    def deployed_at(self) -> float:
+        """When these settings were deployed, UTC seconds; the newer ones win. 0 where they never were."""
+        return self._deployed_at
+
+    def deployed(self, at: float) -> GridSettings:
+        """The same settings, deployed at an instant (UTC seconds)."""
+        copy = self.model_copy()
+        copy._deployed_at = at
+        return copy
 
     @property
     def without_keys(self) -> GridSettings:

@@ -258,6 +258,7 @@ class NodeState:
         running: attempts it holds, those that still wait for a slot last.
         waiting: how many of them still wait for a slot.
         address: where parents reach its cached results; means nothing to a leader.
+        deployed_at: stamp of the settings that it follows.
     """
 
     node_id: str
@@ -268,6 +269,7 @@ class NodeState:
     healthy: bool = True
     why: str | None = None
     address: str = ""
+    deployed_at: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)

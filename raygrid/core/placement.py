@@ -28,6 +28,7 @@ class NodeRecord:
             while the hand-over is under way).
         uncertain: attempts whose hand-over failed, so that only the node's next reply tells whether they arrived.
         foreign: attempts that the node holds for somebody else (a leader before this one).
+        deployed_at: stamp of the settings that it follows; `behind` while they are older than the group's.
         failures: infrastructure failures in a row; `probations` in a row make each longer.
         blocked: by pricer, failed starts in a row and until when other nodes are preferred for it.
     """
@@ -45,6 +46,8 @@ class NodeRecord:
     why: str | None = None
     draining: bool = False
     drain_deadline_at: float | None = None
+    deployed_at: float = 0.0
+    behind: bool = False
     failures: int = 0
     probation_until: float | None = None
     probations: int = 0
@@ -73,7 +76,7 @@ class NodeRecord:
 
     def room(self, now: float, prefetch_factor: int) -> int:
         """How many more attempts it may be handed now."""
-        if not self.healthy or self.draining:
+        if not self.healthy or self.draining or self.behind:
             return 0
         if self.probation_until is not None:
             return 0 if now < self.probation_until else max(0, 1 - self.used)

@@ -13,23 +13,25 @@ import time
 from collections.abc import Callable, Iterable, Sequence
 from uuid import uuid4
 
+from raygrid.config import GridSettings
 from raygrid.core.events import (
     CancelRequested,
     Event,
     JobsArrived,
     NodeDraining,
     NodeLost,
+    PolicyChanged,
     StartAttempts,
     StopAttempts,
     Tick,
     WriteUpdates,
 )
-from raygrid.core.group import GroupState
 from raygrid.core.lease import Lease
 from raygrid.errors import RaygridError
 from raygrid.leader.news import News
-from raygrid.leader.node_link import POLL_S, NodeConversation
+from raygrid.leader.node_link import NodeConversation
 from raygrid.leader.outbox import Outbox
+from raygrid.leader.policy import fresh_state, group_policy, group_site
 from raygrid.models import Drain, JobSpec, JobUpdate, QueuedJob
 from raygrid.ports import JobChange, LeaderReply, NodeDirectory
 from raygrid.store import JobStore
@@ -40,6 +42,7 @@ TICK_S = 0.1
 SCAN_S = 1.0
 READ_S = 10.0  # changes under way blur the count of queued jobs, so they are read this often in any case
 DISCOVER_S = 1.0
+PARENTS_SILENT_S = 5.0  # parents ask at least every second
 SPARE_ROWS = 2_000  # a scan also meets jobs that were started but are not yet recorded as running
 
 
@@ -54,7 +57,7 @@ class Leader:
 
     Args:
         lease: the right to lead, with the term.
-        state: the group's state machine, fresh.
+        settings: the grid's settings; newer ones may come later.
         store: the job store.
         directory: the group's nodes.
         on_stale: called when somebody shows a newer term; the owner then closes this leader.
@@ -63,13 +66,14 @@ class Leader:
     def __init__(
         self,
         lease: Lease,
-        state: GroupState,
+        settings: GridSettings,
         store: JobStore,
         directory: NodeDirectory,
         on_stale: Callable[[], None],
     ) -> None:
         self._lease = lease
-        self._state = state
+        self._settings = settings
+        self._state = fresh_state(settings, lease.group_id)
         self._store = store
         self._directory = directory
         self._on_stale = on_stale
@@ -82,6 +86,7 @@ class Leader:
         self._rescan = asyncio.Event()
         self._beyond = 0  # queued jobs that are in the store only
         self._read_at = -READ_S
+        self._asked_at = -PARENTS_SILENT_S  # when a parent was last here
         self._drains: dict[str, Drain] = {}
         self._drains_read_at = -SCAN_S
 
@@ -115,13 +120,28 @@ class Leader:
 
     async def changes(self, epoch: str, after: int, wait_s: float) -> LeaderReply:
         """Wait for committed changes; see `LeaderLink.changes`."""
+        self._asked_at = self._clock()
         if epoch == self._epoch:
             await self._news.wait(after, wait_s)
             changes, gap = self._news.after(after)
         else:
             changes, gap = (), True
         capacity = self._state.capacity(self._clock(), queued=self._state.queued + self._beyond)
-        return LeaderReply(self._epoch, self._news.last, changes, gap, capacity)
+        return LeaderReply(self._epoch, self._news.last, changes, gap, capacity, self._settings.deployed_at)
+
+    def configure(self, settings: GridSettings) -> None:
+        """Lead by newer settings from now on, and tell the nodes; see `LeaderLink.configure`.
+
+        Nothing that runs is touched, and the term stays: only what is decided from now on is decided anew.
+        """
+        if settings.deployed_at <= self._settings.deployed_at:
+            return
+        self._settings = settings
+        logger.warning("group %s: follows newer settings", self._lease.group_id)
+        group_id = self._lease.group_id
+        self._happened(PolicyChanged(group_policy(settings, group_id), group_site(settings, group_id)))
+        for node in self._nodes.values():
+            node.configure(settings)
 
     # --- events in, commands out --------------------------------------------------------------------------------
 
@@ -153,7 +173,7 @@ class Leader:
     async def _tick(self) -> None:
         while True:
             await asyncio.sleep(TICK_S)
-            self._happened(Tick())
+            self._happened(Tick(confirmed=self._clock() - self._asked_at < PARENTS_SILENT_S))
 
     async def _scan_forever(self) -> None:
         while True:
@@ -230,7 +250,7 @@ class Leader:
                 self._outbox.afterwards,
                 self._on_stale,
                 self._clock,
-                min(POLL_S, self._state.policy.node_timeout_s / 4),
+                self._settings,
             )
             self._nodes[node_id] = conversation
             conversation.open()

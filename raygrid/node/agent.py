@@ -51,6 +51,7 @@ class NodeAgent:
         blobs: where inputs come from and results go.
         shelf: where cached results are kept.
         address: where parents reach this agent.
+        deployed_at: stamp of the settings.
     """
 
     def __init__(
@@ -62,11 +63,13 @@ class NodeAgent:
         blobs: BlobStore,
         shelf: Shelf | None = None,
         address: str = "",
+        deployed_at: float = 0.0,
     ) -> None:
         self._address = address
+        self._deployed_at = deployed_at
         self.node_id = node_id
         self.incarnation = uuid4().hex
-        self.slots = settings.slots or os.cpu_count() or 1
+        self.slots = _slots(settings)
         self._root = root
         self._pricers = pricers
         self._settings = settings
@@ -90,6 +93,7 @@ class NodeAgent:
         self._news: asyncio.Event | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
         self._threads: list[threading.Thread] = []
+        self._runner: Runner | None = None
         self._reaper: subprocess.Popen[bytes] | None = None
 
     # --- life ---------------------------------------------------------------------------------------------------
@@ -100,17 +104,15 @@ class NodeAgent:
         kill_marked(lambda mark: mark.startswith(f"{self._root}|") and not mark.startswith(self._mark_prefix))
         self._places.open()
         shared = SharedDataCache(self._places.shared, self._blobs, self._settings.data_cache)
-        runner = Runner(
+        self._runner = Runner(
             self.node_id, self._pricers, self._blobs, self._places, shared, self._watchdog, self._mark_prefix
         )
         self._reaper = reaper.start(self._mark_prefix, self._places.jobs)
         self._watchdog.start({self._reaper.pid})
         self._publisher.start()
         self._health.start()
-        for number in range(self.slots):
-            thread = threading.Thread(target=self._slot, args=(runner,), name=f"raygrid-slot-{number}", daemon=True)
-            thread.start()
-            self._threads.append(thread)
+        with self._work:
+            self._fill_slots()
 
     def close(self) -> None:
         """Kill what runs, report it as not answered, and end every thread and helper."""
@@ -122,7 +124,7 @@ class NodeAgent:
         while any(thread.is_alive() for thread in self._threads) and time.monotonic() < until:
             for running in self._watchdog.all():  # again and again: one may just be about to spawn its pricer
                 running.stop(Outcome.CANCELLED, "the node agent is stopping", 0)
-            for thread in self._threads:
+            for thread in list(self._threads):
                 thread.join(timeout=0.05)
         self._publisher.close()
         self._watchdog.close()
@@ -131,12 +133,24 @@ class NodeAgent:
             self._reaper.stdin.close()
             self._reaper.wait(timeout=30)
 
+    def _fill_slots(self) -> None:
+        """Have a thread for every slot; called with the lock held. Threads beyond that end as they come to rest."""
+        while len(self._threads) < self.slots and not self._closing and self._runner is not None:
+            thread = threading.Thread(target=self._slot, args=(self._runner,), name="raygrid-slot", daemon=True)
+            self._threads.append(thread)
+            thread.start()
+        self._work.notify_all()
+
     def _slot(self, runner: Runner) -> None:
         while True:
             with self._work:
-                while not self._waiting and not self._closing:
+                while not self._waiting and not self._closing and len(self._threads) <= self.slots:
                     self._work.wait()
                 if self._closing:
+                    return
+                if len(self._threads) > self.slots:
+                    self._threads.remove(threading.current_thread())
+                    self._work.notify()  # it may have been this one that was woken for an attempt
                     return
                 _, order = self._waiting.popitem(last=False)
             self._publisher.put(runner.run(order))
@@ -214,6 +228,26 @@ class NodeAgent:
             fresh = tuple(report for number, report in self._reports if number > after)
             return NodeReply(self._state(), fresh, self._last)
 
+    def configure(self, term: int, pricers: dict[str, Pricer], settings: Node, deployed_at: float) -> None:
+        """Follow newer settings; see `NodeLink.configure`.
+
+        Pricers count for attempts that begin from now on, slots and grace at once (what runs beyond fewer slots may
+        finish). The sizes of the caches are those that the agent was opened with.
+        """
+        with self._work:
+            self._accept_term(term)
+            if deployed_at <= self._deployed_at:
+                return
+            self._deployed_at = deployed_at
+            self._pricers = pricers
+            self._settings = settings
+            self.slots = _slots(settings)
+            self._watchdog.grace_s = settings.kill_grace_s
+            if self._runner is not None:
+                self._runner.pricers = pricers
+            self._fill_slots()
+            self._wake_asker()
+
     def results(self, key: str, job_ids: Sequence[str]) -> list[bytes | None]:
         """Cached results; see `ResultCaches.results`."""
         return self._cache.get(key, job_ids)
@@ -229,7 +263,17 @@ class NodeAgent:
         running = tuple(attempt for attempts in (*started, *waiting) for attempt in attempts)
         behind = sum(map(len, waiting))
         why = self._health.why
-        return NodeState(self.node_id, self.incarnation, self.slots, running, behind, why is None, why, self._address)
+        return NodeState(
+            self.node_id,
+            self.incarnation,
+            self.slots,
+            running,
+            behind,
+            why is None,
+            why,
+            self._address,
+            self._deployed_at,
+        )
 
     # --- ends of attempts ---------------------------------------------------------------------------------------
 
@@ -248,7 +292,12 @@ class NodeAgent:
         for report in reports:
             self._last += 1
             self._reports.append((self._last, report))
-        if reports and self._news is not None and self._loop is not None and not self._loop.is_closed():
+        if reports:
+            self._wake_asker()
+
+    def _wake_asker(self) -> None:
+        """Let a poll that waits be answered now."""
+        if self._news is not None and self._loop is not None and not self._loop.is_closed():
             self._loop.call_soon_threadsafe(self._news.set)
 
     def _remember(self, report: AttemptReport) -> None:
@@ -262,3 +311,7 @@ class NodeAgent:
         self._recent[report.attempt.job_id] = report
         if len(self._recent) > REMEMBERED:
             self._recent.popitem(last=False)
+
+
+def _slots(settings: Node) -> int:
+    return settings.slots or os.cpu_count() or 1

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from datetime import timedelta
@@ -65,6 +66,7 @@ def asgi(settings: GridSettings) -> FastAPI:
 def build(settings: GridSettings) -> serve.Application:
     """The Serve application of a grid: what `serve run`, `serve deploy` and `raygrid up` deploy."""
     settings.require_safe_listening()
+    settings = settings.deployed(time.time())  # the newest wins: leaders and agents outlive a deployment
     parents: Any = serve.deployment(
         serve.ingress(lambda: asgi(settings))(),
         name="parent",

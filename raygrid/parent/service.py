@@ -13,7 +13,6 @@ from functools import partial
 from raygrid.batching import Coalescer
 from raygrid.blobs import BlobStore, data_key
 from raygrid.config import GridSettings
-from raygrid.core.routing import RoutingPolicy
 from raygrid.errors import ConflictError, InvalidRequestError, JobNotFoundError, UnavailableError
 from raygrid.models import Job, JobState, NewJob, SharedData
 from raygrid.parent.groups import Groups
@@ -60,9 +59,7 @@ class Parent:
         self.store = store
         self.blobs = blobs
         self.waiters = Waiters()
-        routing = settings.routing
-        policy = RoutingPolicy(routing.policy, routing.site_distance, routing.hash_load_bound)
-        self.groups = Groups(directory, policy, routing.max_queued, self.waiters)
+        self.groups = Groups(directory, settings, self.waiters)
         self.nodes = Nodes(store, partial(self.groups.capacities, silent_too=True))
         self.results = Results(blobs, caches, self.groups.address_of)
         self._inserts: Coalescer[NewJob, Inserted] = Coalescer(store.insert, name="inserts")

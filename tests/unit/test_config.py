@@ -301,3 +301,30 @@ def test_a_mistyped_variable_is_refused(monkeypatch: pytest.MonkeyPatch) -> None
     monkeypatch.setenv("RAYGRID__HTP__PORT", "9000")
     with pytest.raises(SettingsError, match="RAYGRID__HTP__PORT"):
         load_settings()
+
+
+# --- deployments --------------------------------------------------------------------------------------------
+
+
+def test_the_stamp_of_a_deployment_travels_with_the_settings() -> None:
+    """It survives what is done to settings on their way to leaders and agents, and tells two deployments apart."""
+    import pickle
+
+    settings = load_settings(http={"api_keys": [{"name": "desk", "key": SECRET}]})
+    assert settings.deployed_at == 0.0
+    stamped = settings.deployed(1_700_000_000.5)
+    assert (settings.deployed_at, stamped.deployed_at) == (0.0, 1_700_000_000.5)
+    travelled = pickle.loads(pickle.dumps(stamped.without_keys))  # noqa: S301 - as Ray does with what we give it
+    assert (travelled.deployed_at, travelled.http.api_keys) == (1_700_000_000.5, ())
+    assert stamped.model_copy(update={"name": "other"}).deployed_at == 1_700_000_000.5
+    assert "deployed_at" not in stamped.model_dump()
+
+
+@pytest.mark.parametrize("name", ["deployed_at", "_deployed_at"])
+def test_the_stamp_is_no_setting(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Neither a file nor a variable can claim to be newer than what was deployed."""
+    with pytest.raises(SettingsError, match="deployed_at"):
+        load_settings(grid_yaml(tmp_path, f"{name}: 5\n"))
+    monkeypatch.setenv(f"RAYGRID__{name.upper()}", "5")
+    with pytest.raises(SettingsError, match="sets nothing"):
+        load_settings()
