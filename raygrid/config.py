@@ -21,6 +21,7 @@ from pydantic import (
     BeforeValidator,
     ConfigDict,
     Field,
+    PrivateAttr,
     SecretStr,
     ValidationError,
     field_validator,
@@ -230,6 +231,9 @@ class GridSettings(BaseSettings):
     node: Node = Node()
     storage: Storage = Storage()
 
+    # Set by `deployed` only: neither a file nor a variable can.
+    _deployed_at: float = PrivateAttr(default=0.0)
+
     @classmethod
     def settings_customise_sources(
         cls,
@@ -276,6 +280,17 @@ class GridSettings(BaseSettings):
         """The sites that a submit may name: those of groups and those that have distances; none without any group's."""
         of_groups = {group.site for group in self.groups.values() if group.site is not None}
         return frozenset(of_groups | self.routing.site_distance.keys()) if of_groups else frozenset()
+
+    @property
+    def deployed_at(self) -> float:
+        """When these settings were deployed, UTC seconds; the newer ones win. 0 where they never were."""
+        return self._deployed_at
+
+    def deployed(self, at: float) -> GridSettings:
+        """The same settings, deployed at an instant (UTC seconds)."""
+        copy = self.model_copy()
+        copy._deployed_at = at
+        return copy
 
     @property
     def without_keys(self) -> GridSettings:

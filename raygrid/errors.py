@@ -10,6 +10,7 @@
     ├── ConflictError            the jobId exists with another input, pricer or args
     ├── NotAuthorizedError       no API key, or a wrong one
     ├── JobNotFoundError
+    ├── NodeNotFoundError
     ├── NotFinishedError         the result is not there yet
     ├── ResultExpiredError       the result was removed when its retention ended
     ├── JobFailedError           the pricer answered with a failure
@@ -68,6 +69,10 @@ class NotAuthorizedError(RaygridError):
 
 class JobNotFoundError(RaygridError):
     """The grid has no job or batch of that id."""
+
+
+class NodeNotFoundError(RaygridError):
+    """The grid has no node of that name."""
 
 
 class NotFinishedError(RaygridError):

@@ -84,6 +84,10 @@ class RayNodeLink(ActorLink):
         """See `NodeLink.reports`."""
         return await self._ask(self.actor.reports.remote(term, after, settled, wait_s), wait_s + POLL_SLACK_S)
 
+    async def configure(self, term: int, settings: GridSettings) -> None:
+        """See `NodeLink.configure`."""
+        await self._ask(self.actor.configure.remote(term, settings.without_keys))
+
 
 class RayLeaderLink(ActorLink):
     """A leader actor."""
@@ -99,6 +103,10 @@ class RayLeaderLink(ActorLink):
     async def changes(self, epoch: str, after: int, wait_s: float) -> LeaderReply:
         """See `LeaderLink.changes`."""
         return await self._ask(self.actor.changes.remote(epoch, after, wait_s), wait_s + POLL_SLACK_S)
+
+    async def configure(self, settings: GridSettings) -> None:
+        """See `LeaderLink.configure`."""
+        await self._ask(self.actor.configure.remote(settings.without_keys))
 
 
 Link = TypeVar("Link", bound=ActorLink)
@@ -183,6 +191,10 @@ class RayNodes:
         self._group_id = group_id
         self._settings = settings
         self._actors: _Actors[RayNodeLink] = _Actors()
+
+    def configure(self, settings: GridSettings) -> None:
+        """Give these settings to agents that are made from now on."""
+        self._settings = settings
 
     async def nodes(self) -> Mapping[str, NodeLink]:
         """See `NodeDirectory.nodes`."""

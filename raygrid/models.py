@@ -280,6 +280,7 @@ class NodeState:
         marker: the marker of the blob store that it sees; None where it sees none.
         blobs: where it looks for it, for people.
         traffic: payload bytes that it has moved.
+        deployed_at: stamp of the settings that it follows.
     """
 
     node_id: str
@@ -293,6 +294,7 @@ class NodeState:
     marker: str | None = None
     blobs: str = ""
     traffic: NodeTraffic = NO_TRAFFIC
+    deployed_at: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -301,12 +303,13 @@ class GroupCapacity:
 
     Attributes:
         group_id: the group.
-        slots: slots of its live nodes, no more than the group's quota.
-        running: attempts that hold a slot.
+        slots: slots for new attempts: those of nodes that take any, no more than the quota leaves.
+        running: attempts that hold a slot, on whatever node.
         queued: jobs that wait in the leader's queue.
         nodes: one entry a node, for people.
         site: the site the group belongs to, if configured.
         mean_s: how long attempts took lately; None while nobody knows.
+        leaving: those of the running ones whose node takes no new ones, so that their slots are not among `slots`.
     """
 
     group_id: str
@@ -316,16 +319,25 @@ class GroupCapacity:
     nodes: tuple[NodeView, ...] = ()
     site: str | None = None
     mean_s: float | None = None
+    leaving: int = 0
+
+    @property
+    def busy(self) -> int:
+        """Running attempts that hold one of `slots`."""
+        return self.running - self.leaving
 
     @property
     def free(self) -> int:
         """Slots without an attempt; never below zero."""
-        return max(0, self.slots - self.running)
+        return max(0, self.slots - self.busy)
 
 
 @dataclass(frozen=True, slots=True)
 class NodeView:
-    """A node as its leader sees it; `state` is one of ok, draining, unhealthy, probation, lost."""
+    """A node as its leader sees it; `state` is one of ok, draining, drained, unhealthy, probation, lost.
+
+    A draining node is drained once it holds no attempt; `drain_deadline_at` is when the rest is moved, if at all.
+    """
 
     node_id: str
     group_id: str
@@ -335,3 +347,4 @@ class NodeView:
     why: str | None = None
     address: str = ""
     traffic: NodeTraffic = NO_TRAFFIC
+    drain_deadline_at: datetime | None = None

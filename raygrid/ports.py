@@ -10,6 +10,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
+from raygrid.config import GridSettings
 from raygrid.core.events import AttemptOrder
 from raygrid.models import AttemptId, AttemptReport, GroupCapacity, JobSpec, JobState, NodeState
 
@@ -47,6 +48,7 @@ class LeaderReply:
         changes: committed changes after the number asked for.
         gap: whether older changes were left out, so that every waiter must look for itself.
         capacity: the group's load now.
+        deployed_at: stamp of the settings that it leads by.
     """
 
     epoch: str
@@ -54,6 +56,7 @@ class LeaderReply:
     changes: tuple[JobChange, ...]
     gap: bool
     capacity: GroupCapacity
+    deployed_at: float = 0.0
 
 
 class NodeLink(Protocol):
@@ -69,6 +72,10 @@ class NodeLink(Protocol):
 
     async def reports(self, term: int, after: int, settled: int, wait_s: float) -> NodeReply:
         """Wait up to `wait_s` for reports numbered above `after`; those up to `settled` are kept no longer."""
+        ...
+
+    async def configure(self, term: int, settings: GridSettings) -> None:
+        """Follow these settings from now on, unless the node follows newer ones; what runs is left alone."""
         ...
 
 
@@ -93,6 +100,10 @@ class LeaderLink(Protocol):
 
     async def changes(self, epoch: str, after: int, wait_s: float) -> LeaderReply:
         """Wait up to `wait_s` for changes after a number."""
+        ...
+
+    async def configure(self, settings: GridSettings) -> None:
+        """Lead by these settings from now on, unless the leader has newer ones; what runs is left alone."""
         ...
 
 

@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 import raygrid
-from raygrid.cli import data, demo, host, lifecycle, results, status, submit
+from raygrid.cli import data, demo, host, lifecycle, nodes, results, status, submit
 from raygrid.cli.grid import GridChoice, GridCommands
 
 app = typer.Typer(
@@ -51,5 +51,7 @@ app.command()(results.result)
 app.command()(results.cancel)
 app.command()(status.pricers)
 app.command()(host.deploy)
+app.command()(nodes.drain)
+app.command()(nodes.undrain)
 app.add_typer(data.app, name="data")
 app.add_typer(host.app, name="host")

@@ -37,7 +37,7 @@ def status(
         highlight=False,
     )
     _print_table("groups", ("group", "site", "nodes", "slots", "running", "free", "queued"), groups)
-    _print_table("nodes", ("node", "group", "slots", "running", "state", "why"), nodes)
+    _print_table("nodes", ("node", "group", "slots", "running", "state", "drain_deadline_at", "why"), nodes)
 
 
 def nodes(context: typer.Context, as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False) -> None:

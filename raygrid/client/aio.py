@@ -118,6 +118,14 @@ class AsyncClient:
         """List the nodes."""
         return await self._connection.run(self._flows.values(NodeStatus, "/nodes", "nodes"))
 
+    async def drain(self, node: str, deadline_s: float | None = None) -> NodeStatus:
+        """Give a node no new jobs; as `Client.drain`."""
+        return await self._connection.run(self._flows.drain(node, deadline_s))
+
+    async def undrain(self, node: str) -> NodeStatus:
+        """Let a node work again; as `Client.undrain`."""
+        return await self._connection.run(self._flows.undrain(node))
+
     async def close(self) -> None:
         """Give the sockets back; what was submitted goes on."""
         await self._connection.close()

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from pathlib import Path
 from typing import Any, TypeVar
+from urllib.parse import quote
 
 import httpx
 
@@ -18,7 +19,7 @@ from raygrid.client.options import JobOptions, checked_id
 from raygrid.client.problems import error_of_answer
 from raygrid.client.result import Result
 from raygrid.client.retry import Backoff, is_worth_retrying, retry_after_s
-from raygrid.client.status import BatchStatus, DataInfo, JobStatus, read
+from raygrid.client.status import BatchStatus, DataInfo, JobStatus, NodeStatus, read
 from raygrid.client.upload import Upload
 from raygrid.errors import NotFinishedError, RaygridError, WaitTimeoutError
 
@@ -151,6 +152,15 @@ class Flows:
         params = tuple((name, value) for name, value in filters if value is not None)
         body = yield from self.members(Call("GET", "/jobs", (*params, ("limit", str(PAGE)))))
         return [read(JobStatus, job) for job in body.get("jobs", [])], body.get("next_cursor")
+
+    def drain(self, node: str, deadline_s: float | None) -> Flow[NodeStatus]:
+        """Ask for a node to get no new jobs."""
+        params = () if deadline_s is None else (("deadline_s", f"{deadline_s:.3f}"),)
+        return self.value(NodeStatus, Call("POST", f"/nodes/{quote(node, safe='')}/drain", params))
+
+    def undrain(self, node: str) -> Flow[NodeStatus]:
+        """Ask for a node to work again."""
+        return self.value(NodeStatus, Call("DELETE", f"/nodes/{quote(node, safe='')}/drain"))
 
     def put_data(self, name: str, upload: Upload) -> Flow[DataInfo]:
         """Store shared data under a name."""

@@ -101,7 +101,10 @@ class NodeTraffic:
 
 @dataclass(frozen=True, slots=True)
 class NodeStatus:
-    """A node; `state` is one of ok, draining, unhealthy, probation, lost, and `why` says why it is not ok."""
+    """A node; `state` is one of ok, draining, drained, unhealthy, probation, lost, and `why` says why it is not ok.
+
+    A draining node is drained once nothing runs there; `drain_deadline_at` is when what still runs is moved.
+    """
 
     node: str
     group: str
@@ -110,6 +113,7 @@ class NodeStatus:
     state: str
     why: str | None = None
     traffic: NodeTraffic = NodeTraffic()
+    drain_deadline_at: datetime | None = None
 
 
 @dataclass(frozen=True, slots=True)

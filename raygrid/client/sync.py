@@ -166,6 +166,30 @@ class Client:
         """List the nodes."""
         return self._connection.run(self._flows.values(NodeStatus, "/nodes", "nodes"))
 
+    def drain(self, node: str, deadline_s: float | None = None) -> NodeStatus:
+        """Give a node no new jobs; those that run there finish. Asking again changes the deadline.
+
+        The wish is kept until `undrain`, whatever is restarted meanwhile. A leader acts on it within about a second;
+        the node's state in `nodes()` is then `draining`, and `drained` when nothing runs there any more.
+
+        Args:
+            node: name of the node.
+            deadline_s: seconds after which what still runs there is stopped and run on other nodes, which costs
+                the jobs none of their attempts; None lets everything finish.
+
+        Raises:
+            NodeNotFoundError: the grid has no such node.
+        """
+        return self._connection.run(self._flows.drain(node, deadline_s))
+
+    def undrain(self, node: str) -> NodeStatus:
+        """Let a node work again.
+
+        Raises:
+            NodeNotFoundError: the grid has no such node.
+        """
+        return self._connection.run(self._flows.undrain(node))
+
     def close(self) -> None:
         """Give the sockets back; what was submitted goes on."""
         self._connection.close()

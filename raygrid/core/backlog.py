@@ -16,19 +16,21 @@ class Backlog:
     """
 
     def __init__(self, window: int) -> None:
-        self._window = window
+        self.window = window
         self._line = WaitingLine()
         self._later: list[tuple[float, str]] = []  # soonest first
         self._due: dict[str, tuple[float, int]] = {}  # due time and priority; what `_later` holds beyond is out of date
+        self.aside: dict[str, float] = {}  # jobs that cannot be taken as things stand, and since when
         self._refused: int | None = None  # most urgent priority that there was no place for
 
     def __len__(self) -> int:
-        return len(self._line) + len(self._due)
+        return len(self._line) + len(self._due) + len(self.aside)
 
     def __iter__(self) -> Iterator[str]:
-        """Those that may be taken now, in their order, then those that wait a while."""
+        """Those that may be taken now, in their order, then those that wait a while, then those set aside."""
         yield from self._line
         yield from self._due
+        yield from self.aside
 
     @property
     def ready(self) -> int:
@@ -38,7 +40,7 @@ class Backlog:
     def admits(self, priority: int) -> bool:
         """Whether there is a place for another job; a refusal is remembered."""
         lowest = self._line.lowest_priority
-        room = len(self) < self._window or (lowest is not None and priority > lowest)
+        room = len(self) < self.window or (lowest is not None and priority > lowest)
         if self._refused is not None and priority <= self._refused:
             return False
         if not room:
@@ -70,6 +72,7 @@ class Backlog:
         """Take a job out, wherever it waits."""
         self._line.remove(job_id)
         self._due.pop(job_id, None)
+        self.aside.pop(job_id, None)
 
     def pop(self) -> str:
         """Take the next job; IndexError where none is ready."""

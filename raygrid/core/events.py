@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from raygrid.core.policy import GroupPolicy
 from raygrid.models import AttemptId, AttemptReport, JobSpec, JobUpdate, NodeState, QueuedJob
 
 
@@ -43,10 +44,14 @@ class NodeLost:
 
 @dataclass(frozen=True, slots=True)
 class NodeDraining:
-    """Ops start or stop draining a node."""
+    """Ops start or stop draining a node, or change until when what runs there may go on.
+
+    `deadline_at` is on the leader's clock, seconds since the epoch; None lets everything finish.
+    """
 
     node_id: str
     draining: bool
+    deadline_at: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,11 +64,21 @@ class HandOverEnded:
 
 
 @dataclass(frozen=True, slots=True)
+class PolicyChanged:
+    """The grid was deployed anew: the group decides by other settings from now on."""
+
+    policy: GroupPolicy
+    site: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class Tick:
-    """Time has passed."""
+    """Time has passed. `confirmed` says that a parent has asked lately: one with newer settings would have told."""
+
+    confirmed: bool = True
 
 
-Event = JobsArrived | CancelRequested | NodeReported | NodeLost | NodeDraining | HandOverEnded | Tick
+Event = JobsArrived | CancelRequested | NodeReported | NodeLost | NodeDraining | HandOverEnded | PolicyChanged | Tick
 
 
 @dataclass(frozen=True, slots=True)

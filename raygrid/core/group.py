@@ -9,11 +9,12 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Iterable
-from dataclasses import dataclass, field
 
 from raygrid.core.backlog import Backlog
 from raygrid.core.blob_marker import blob_store_trouble
 from raygrid.core.collector import Collector
+from raygrid.core.draining import Drains, overdue
+from raygrid.core.entry import Entry
 from raygrid.core.events import (
     AttemptOrder,
     CancelRequested,
@@ -24,22 +25,23 @@ from raygrid.core.events import (
     NodeDraining,
     NodeLost,
     NodeReported,
+    PolicyChanged,
     Tick,
 )
 from raygrid.core.lifecycle import failure_reason, final_state
-from raygrid.core.placement import POLICIES, NodeRecord, mean_duration_s, pick, with_room
+from raygrid.core.load import capacity_of
+from raygrid.core.placement import POLICIES, NodeRecord, pick, with_room
 from raygrid.core.policy import GroupPolicy
+from raygrid.core.pricers import GRACE_S, Pricers, removed_message
 from raygrid.core.retry import exhausted_reason
 from raygrid.models import (
     INFRASTRUCTURE_OUTCOMES,
     AttemptId,
     AttemptReport,
     GroupCapacity,
-    JobSpec,
     JobState,
     JobUpdate,
     NodeState,
-    NodeView,
     Outcome,
     QueuedJob,
 )
@@ -48,31 +50,6 @@ PENDING = float("inf")
 REMEMBERED_ENDS = 50_000
 RECALL_S = 1.0  # an attempt that has waited on its node for this long is taken back
 STOP_AGAIN_S = 1.0  # a cancelled attempt that a node still has after this long is stopped once more
-
-
-@dataclass(slots=True)
-class _Entry:
-    """An unfinished job.
-
-    `charged` counts the attempts that count towards its limit. `unconfirmed` is a running one of a leader before this
-    one, of which no node has spoken yet. `recorded` says that the store has been told that the current attempt runs.
-    """
-
-    spec: JobSpec
-    attempts: int = 0
-    charged: int = 0
-    lost: int = 0
-    node_id: str | None = None
-    failed_on: set[str] = field(default_factory=set)
-    cancelled: bool = False
-    stop_sent_at: float = 0.0
-    unconfirmed: bool = False
-    recorded: bool = False
-    recalled: int = 0  # attempts taken back before they had a slot
-
-    @property
-    def current(self) -> AttemptId:
-        return AttemptId(self.spec.job_id, self.attempts)
 
 
 class GroupState:
@@ -84,9 +61,10 @@ class GroupState:
         self.policy = policy
         self.nodes: dict[str, NodeRecord] = {}
         self.blobs: str | None = None  # the marker that a node must see to get work; None: any will do
-        self._jobs: dict[str, _Entry] = {}
+        self._jobs: dict[str, Entry] = {}
         self._backlog = Backlog(policy.window)
-        self._draining: set[str] = set()  # outlives a node's record, so that a restarted agent gets no work
+        self._drains = Drains()
+        self._pricers = Pricers(policy.pricers)
         self._ended: OrderedDict[str, None] = OrderedDict()  # late word of these must not revive them
         self._choose = POLICIES[policy.placement]
 
@@ -112,29 +90,8 @@ class GroupState:
 
     def capacity(self, now: float, *, queued: int | None = None) -> GroupCapacity:
         """The group's load; `queued` where the store knows better than the window in memory."""
-        usable = [node for node in self.nodes.values() if node.state(now) != "unhealthy" and not node.draining]
-        slots = sum(node.slots for node in usable)
-        return GroupCapacity(
-            group_id=self.group_id,
-            slots=slots if self.policy.quota is None else min(slots, self.policy.quota),
-            running=sum(node.used for node in self.nodes.values()),
-            queued=self.queued if queued is None else queued,
-            nodes=tuple(
-                NodeView(
-                    node.node_id,
-                    self.group_id,
-                    node.slots,
-                    node.used,
-                    node.state(now),
-                    node.why,
-                    node.address,
-                    node.traffic,
-                )
-                for node in self.nodes.values()
-            ),
-            site=self.site,
-            mean_s=mean_duration_s(usable),
-        )
+        waiting = self.queued if queued is None else queued
+        return capacity_of(self.group_id, self.site, self.nodes.values(), self.policy.quota, waiting, now)
 
     # --- events in, commands out --------------------------------------------------------------------------------
 
@@ -154,14 +111,15 @@ class GroupState:
                 self._node_reported(state, reports, asked_at, out)
             case NodeLost(node_id):
                 self._lose_node(node_id, "its Ray node or agent is gone", out)
-            case NodeDraining(node_id, draining):
-                (self._draining.add if draining else self._draining.discard)(node_id)
-                if node_id in self.nodes:
-                    self.nodes[node_id].draining = draining
+            case NodeDraining(node_id):
+                self._drains.told(event, self.nodes.get(node_id))
+                self._move_overdue(out)
             case HandOverEnded(node_id, attempts, arrived):
                 self._hand_over_ended(node_id, attempts, arrived, out)
-            case Tick():
-                self._tick(out)
+            case PolicyChanged():
+                self._policy_changed(event, out)
+            case Tick(confirmed):
+                self._tick(confirmed, out)
         self._place(out)
         return out.commands()
 
@@ -173,7 +131,7 @@ class GroupState:
             return
         if not job.running and not self._backlog.admits(job.spec.priority):
             return  # the store keeps it; a scan brings it back when there is room
-        entry = _Entry(job.spec, attempts=job.attempts, charged=job.failures, cancelled=job.cancel_requested)
+        entry = Entry(job.spec, attempts=job.attempts, charged=job.failures, cancelled=job.cancel_requested)
         self._jobs[job_id] = entry
         if job.running and job.node_id is not None:
             # Found at recovery, its attempt not failed yet: the node will tell, or fall silent and be lost.
@@ -186,7 +144,7 @@ class GroupState:
         elif entry.cancelled:
             self._end(entry, JobState.CANCELLED, out, reason="cancelled", message="cancelled before it started")
         else:
-            self._backlog.add(job_id, job.spec.priority)
+            self._line_up(entry, out)
 
     def _cancel(self, job_id: str, out: Collector) -> None:
         entry = self._jobs.get(job_id)
@@ -194,18 +152,8 @@ class GroupState:
             if job_id not in self._ended:
                 # It waits in the store only. The store refuses the write if the job has ended meanwhile.
                 self._remember_end(job_id)
-                out.update(
-                    JobUpdate(
-                        job_id,
-                        JobState.CANCELLED,
-                        0,
-                        None,
-                        out.at,
-                        "cancelled",
-                        None,
-                        "cancelled before it started",
-                    )
-                )
+                why = "cancelled before it started"
+                out.update(JobUpdate(job_id, JobState.CANCELLED, 0, None, out.at, "cancelled", None, why))
             return
         entry.cancelled = True
         if entry.node_id is not None:
@@ -213,14 +161,14 @@ class GroupState:
         else:
             self._end(entry, JobState.CANCELLED, out, reason="cancelled", message="cancelled while it waited")
 
-    def _stop(self, entry: _Entry, out: Collector) -> None:
+    def _stop(self, entry: Entry, out: Collector) -> None:
         if entry.node_id is not None:
             entry.stop_sent_at = out.now
             out.stop(entry.node_id, entry.current)
 
     def _end(
         self,
-        entry: _Entry,
+        entry: Entry,
         state: JobState,
         out: Collector,
         *,
@@ -257,7 +205,7 @@ class GroupState:
             return
         if report.outcome is Outcome.CANCELLED and not entry.cancelled:
             if is_current:  # killed for the grid's reasons, not the client's: it costs the job nothing
-                entry.recalled += not entry.recorded
+                entry.recalled += entry.moved or not entry.recorded
                 self._requeue(entry, out, charge=False)
             return
         if self.policy.retry.wants_another(entry.spec.pricer, report, entry.charged + 1) and not entry.cancelled:
@@ -270,15 +218,9 @@ class GroupState:
             self._release(entry, out, stop=True)
         # A leader before this one may have started more attempts than it could record.
         entry.attempts = max(entry.attempts, report.attempt.number)
-        self._end(
-            entry,
-            final_state(report),
-            out,
-            reason="cancelled" if report.outcome is Outcome.CANCELLED else failure_reason(report),
-            report=report,
-            message=report.message,
-            node_id=node_id,
-        )
+        why = "cancelled" if report.outcome is Outcome.CANCELLED else failure_reason(report)
+        state, message = final_state(report), report.message
+        self._end(entry, state, out, reason=why, report=report, message=message, node_id=node_id)
 
     def _learn(self, node: NodeRecord, report: AttemptReport, out: Collector) -> None:
         entry = self._jobs.get(report.attempt.job_id)
@@ -293,10 +235,12 @@ class GroupState:
             if report.started_at is not None and report.ended_at is not None:
                 node.saw_duration((report.ended_at - report.started_at).total_seconds())
 
-    def _try_again(self, entry: _Entry, report: AttemptReport, node_id: str, out: Collector) -> None:
+    def _try_again(self, entry: Entry, report: AttemptReport, node_id: str, out: Collector) -> None:
         """An attempt failed for the grid's reasons: run it elsewhere, unless it has had its attempts."""
-        if entry.unconfirmed and report.outcome is Outcome.LOST:
-            # The grid was restarted, or leader and node went together: nothing says that the job had a part in it.
+        if entry.moved or (entry.unconfirmed and report.outcome is Outcome.LOST):
+            # Its node was to be rid of it anyway; or the grid was restarted, or leader and node went together: nothing
+            # says that the job had a part in it.
+            entry.recalled += entry.moved
             self._requeue(entry, out, charge=False)
             return
         entry.charged += 1
@@ -310,7 +254,7 @@ class GroupState:
             return
         self._requeue(entry, out, charge=True)
 
-    def _requeue(self, entry: _Entry, out: Collector, *, charge: bool) -> None:
+    def _requeue(self, entry: Entry, out: Collector, *, charge: bool) -> None:
         """Put a job back in line whose attempt came to nothing, unless it is cancelled or has gone round too often."""
         if entry.cancelled:
             state, why, message = JobState.CANCELLED, "cancelled", "cancelled"
@@ -322,19 +266,33 @@ class GroupState:
             return
         self._end(entry, state, out, reason=why, message=message, node_id=entry.node_id)
 
-    def _wait_again(self, entry: _Entry, out: Collector, *, charge: bool) -> None:
+    def _wait_again(self, entry: Entry, out: Collector, *, charge: bool) -> None:
         entry.node_id = None
         entry.unconfirmed = False
-        job_id = entry.spec.job_id
-        out.update(JobUpdate(job_id, JobState.QUEUED, entry.attempts, None, out.at, failures=entry.charged))
-        others = any(node.node_id not in entry.failed_on and node.healthy for node in self.nodes.values())
+        update = JobUpdate(entry.spec.job_id, JobState.QUEUED, entry.attempts, None, out.at, failures=entry.charged)
+        out.update(update)
+        usable = (node.node_id for node in self.nodes.values() if node.healthy and not node.draining)
+        others = any(node_id not in entry.failed_on for node_id in usable)
         delay = 0.0 if others or not charge else self.policy.retry.delay_s(entry.charged)
-        if delay:
-            self._backlog.add_later(job_id, entry.spec.priority, out.now + delay)
-        else:
-            self._backlog.add(job_id, entry.spec.priority, first=True)
+        self._line_up(entry, out, first=True, delay=delay)
 
-    def _release(self, entry: _Entry, out: Collector, *, stop: bool) -> None:
+    def _line_up(self, entry: Entry, out: Collector, *, first: bool = False, delay: float = 0.0) -> None:
+        """Let a job wait for a node, or for its pricer to become known; refuse it where that cannot come."""
+        spec = entry.spec
+        if self._pricers.is_removed(spec.pricer):
+            self._refuse(entry, out)
+        elif spec.pricer not in self._pricers:
+            self._backlog.aside[spec.job_id] = out.now
+        elif delay:
+            self._backlog.add_later(spec.job_id, spec.priority, out.now + delay)
+        else:
+            self._backlog.add(spec.job_id, spec.priority, first=first)
+
+    def _refuse(self, entry: Entry, out: Collector) -> None:
+        message = removed_message(entry.spec.pricer)
+        self._end(entry, JobState.FAILED, out, reason="unknown_pricer", message=message)
+
+    def _release(self, entry: Entry, out: Collector, *, stop: bool) -> None:
         """Take a job's current attempt off the books of its node."""
         if entry.node_id is None:
             return
@@ -361,6 +319,7 @@ class GroupState:
         node.why = state.why if not state.healthy else blob_store_trouble(self.blobs, state)
         node.healthy, node.address = state.healthy and node.why is None, state.address
         node.traffic = state.traffic
+        node.deployed_at, node.behind = state.deployed_at, state.deployed_at < self.policy.deployed_at
         for report in reports:
             self._attempt_ended(node, report, state.node_id, out)
         self._reconcile(node, state, asked_at, out)
@@ -368,7 +327,7 @@ class GroupState:
     def _new_node(self, node_id: str, incarnation: str, slots: int, out: Collector) -> NodeRecord:
         node = self.nodes[node_id] = NodeRecord(node_id, incarnation, slots, last_seen=out.now)
         node.weight = self.policy.weights.get(node_id, 1.0)
-        node.draining = node_id in self._draining
+        self._drains.mark(node)
         return node
 
     def _reconcile(self, node: NodeRecord, state: NodeState, asked_at: float, out: Collector) -> None:
@@ -399,7 +358,9 @@ class GroupState:
             entry.unconfirmed = False
             if position < started and not entry.recorded:
                 self._record_running(entry, out)
-            if position >= started and out.now - node.held[attempt] > RECALL_S:
+            if position >= started and node.draining:
+                out.stop(node.node_id, attempt)  # only what has a slot may finish there
+            elif position >= started and out.now - node.held[attempt] > RECALL_S:
                 # Whatever holds the slots takes longer than thought; elsewhere this one may find a slot sooner.
                 node.saw_at_least(RECALL_S)
                 out.stop(node.node_id, attempt)
@@ -444,10 +405,40 @@ class GroupState:
             else:
                 self._requeue(entry, out, charge=False)
 
+    def _move_overdue(self, out: Collector) -> None:
+        """Have what draining nodes still hold after their deadline stopped; its end puts it back in line."""
+        for node in overdue(self.nodes.values(), out.now):
+            for attempt in node.held:
+                entry = self._jobs.get(attempt.job_id)
+                if entry is None or entry.current != attempt or out.now - entry.stop_sent_at <= STOP_AGAIN_S:
+                    continue
+                entry.moved = True
+                self._stop(entry, out)  # again and again: one may be lost, or overtake the hand-over
+
     # --- time and placement -------------------------------------------------------------------------------------
 
-    def _tick(self, out: Collector) -> None:
+    def _policy_changed(self, event: PolicyChanged, out: Collector) -> None:
+        self.policy, self.site = event.policy, event.site
+        self._choose = POLICIES[self.policy.placement]
+        self._backlog.window = self.policy.window
+        self._pricers.changed(self.policy.pricers)
+        for node in self.nodes.values():
+            node.weight = self.policy.weights.get(node.node_id, 1.0)
+            node.behind = node.deployed_at < self.policy.deployed_at
+        for job_id in list(self._backlog):
+            entry = self._jobs[job_id]
+            if job_id in self._backlog.aside or entry.spec.pricer not in self._pricers:
+                self._backlog.remove(job_id)
+                self._line_up(entry, out)
+
+    def _tick(self, confirmed: bool, out: Collector) -> None:
+        for job_id, since in list(self._backlog.aside.items()):
+            if not confirmed:
+                self._backlog.aside[job_id] = out.now
+            elif out.now - since > GRACE_S:
+                self._refuse(self._jobs[job_id], out)
         self._backlog.ripen(out.now)
+        self._move_overdue(out)
         silent = [n.node_id for n in self.nodes.values() if out.now - n.last_seen > self.policy.node_timeout_s]
         for node_id in silent:
             self._lose_node(node_id, f"silent for more than {self.policy.node_timeout_s:g} s", out)
@@ -461,7 +452,7 @@ class GroupState:
             factor = 0  # what waits on a node could start unseen, beyond the quota
             left = self.policy.quota - sum(node.used for node in self.nodes.values())
         nodes = with_room(self.nodes.values(), out.now, factor)
-        aside: list[_Entry] = []
+        aside: list[Entry] = []
         while nodes and left > 0 and self._backlog.ready and len(aside) < 64:
             entry = self._jobs[self._backlog.pop()]
             node = pick(self._choose, nodes, self.nodes.values(), entry.failed_on, entry.spec.pricer, out.now)
@@ -475,18 +466,18 @@ class GroupState:
         for entry in reversed(aside):
             self._backlog.add(entry.spec.job_id, entry.spec.priority, first=True)
 
-    def _start(self, entry: _Entry, node: NodeRecord, out: Collector) -> None:
+    def _start(self, entry: Entry, node: NodeRecord, out: Collector) -> None:
         starts_at_once = node.free > 0
         entry.attempts += 1
         entry.node_id = node.node_id
-        entry.recorded = False
+        entry.recorded = entry.moved = False
         node.held[entry.current] = PENDING
         out.start(node.node_id, AttemptOrder(entry.current, entry.spec, self.blobs))
         if starts_at_once:
             self._record_running(entry, out)
 
     @staticmethod
-    def _record_running(entry: _Entry, out: Collector) -> None:
+    def _record_running(entry: Entry, out: Collector) -> None:
         """Tell the store that the attempt runs. One that still waits on its node is told of when it has a slot.
 
         Many short jobs are over by then: their start and end are one write.

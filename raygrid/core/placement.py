@@ -28,6 +28,7 @@ class NodeRecord:
             while the hand-over is under way).
         uncertain: attempts whose hand-over failed, so that only the node's next reply tells whether they arrived.
         foreign: attempts that the node holds for somebody else (a leader before this one).
+        deployed_at: stamp of the settings that it follows; `behind` while they are older than the group's.
         failures: infrastructure failures in a row; `probations` in a row make each longer.
         blocked: by pricer, failed starts in a row and until when other nodes are preferred for it.
     """
@@ -45,6 +46,9 @@ class NodeRecord:
     healthy: bool = True
     why: str | None = None
     draining: bool = False
+    drain_deadline_at: float | None = None
+    deployed_at: float = 0.0
+    behind: bool = False
     failures: int = 0
     probation_until: float | None = None
     probations: int = 0
@@ -73,7 +77,7 @@ class NodeRecord:
 
     def room(self, now: float, prefetch_factor: int) -> int:
         """How many more attempts it may be handed now."""
-        if not self.healthy or self.draining:
+        if not self.healthy or self.draining or self.behind:
             return 0
         if self.probation_until is not None:
             return 0 if now < self.probation_until else max(0, 1 - self.used)
@@ -113,11 +117,11 @@ class NodeRecord:
         return entry is not None and now < entry[1]
 
     def state(self, now: float) -> str:
-        """One word for people: ok, draining, unhealthy or probation."""
+        """One word for people: ok, draining, drained, unhealthy or probation."""
+        if self.draining:
+            return "draining" if self.used else "drained"
         if not self.healthy:
             return "unhealthy"
-        if self.draining:
-            return "draining"
         if self.probation_until is not None and now < self.probation_until:
             return "probation"
         return "ok"

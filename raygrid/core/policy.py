@@ -10,7 +10,12 @@ from raygrid.core.retry import RetryPolicy
 
 @dataclass(frozen=True, slots=True)
 class GroupPolicy:
-    """The settings that a group decides by; see `Placement` and `Group` in the settings for their meaning."""
+    """The settings that a group decides by; see `Placement` and `Group` in the settings for their meaning.
+
+    Attributes:
+        pricers: names of the configured pricers; None for whatever a job names.
+        deployed_at: stamp of the settings; a node that follows older ones gets no jobs until it was told.
+    """
 
     quota: int | None = None
     placement: str = "least_loaded"
@@ -21,3 +26,5 @@ class GroupPolicy:
     node_timeout_s: float = 5.0
     window: int = 8_192
     retry: RetryPolicy = field(default_factory=RetryPolicy)
+    pricers: frozenset[str] | None = None
+    deployed_at: float = 0.0

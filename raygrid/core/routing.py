@@ -78,8 +78,8 @@ class RoutingPolicy:
 
 
 def demand(group: GroupCapacity) -> int:
-    """Jobs that the group has."""
-    return group.running + group.queued
+    """Jobs that hold or want one of the group's slots."""
+    return group.busy + group.queued
 
 
 def backlog(group: GroupCapacity) -> int:

@@ -7,35 +7,13 @@ from collections.abc import Callable, Sequence
 from uuid import uuid4
 
 from raygrid.config import GridSettings
-from raygrid.core.group import GroupState
 from raygrid.core.lease import Lease
-from raygrid.core.policy import GroupPolicy
-from raygrid.core.retry import RetryPolicy
 from raygrid.leader.dispatch import Leader
 from raygrid.leader.election import Candidate
 from raygrid.links import RayNodes
 from raygrid.models import JobSpec
 from raygrid.ports import LeaderReply
 from raygrid.store import SqlStore
-
-
-def group_policy(settings: GridSettings, group_id: str) -> GroupPolicy:
-    """What a group decides by, from the settings."""
-    group, placement = settings.groups.get(group_id), settings.placement
-    return GroupPolicy(
-        quota=group.quota if group else None,
-        placement=placement.policy,
-        weights=placement.weights,
-        prefetch=placement.prefetch,
-        probation_after=placement.probation_after,
-        probation_s=placement.probation_s,
-        node_timeout_s=placement.node_timeout_s,
-        window=placement.window,
-        retry=RetryPolicy(
-            placement.max_attempts,
-            {name: pricer.retry_exit_codes for name, pricer in settings.pricers.items()},
-        ),
-    )
 
 
 class LeaderActor:
@@ -45,6 +23,7 @@ class LeaderActor:
         self._group_id = group_id
         self._settings = settings
         self._store = SqlStore(settings.database_url)
+        self._nodes: RayNodes | None = None
         self._candidate: Candidate | None = None
         self._running: asyncio.Task[None] | None = None
 
@@ -61,12 +40,10 @@ class LeaderActor:
         await self._candidate.run()
 
     async def _lead(self, lease: Lease, over: Callable[[], None]) -> Leader:
-        group = self._settings.groups.get(self._group_id)
-        state = GroupState(
-            self._group_id, group_policy(self._settings, self._group_id), site=group.site if group else None
-        )
-        leader = Leader(lease, state, self._store, RayNodes(self._group_id, self._settings), over)
+        self._nodes = RayNodes(self._group_id, self._settings)
+        leader = Leader(lease, self._settings, self._store, self._nodes, over)
         await leader.open()
+        leader.configure(self._settings)  # newer ones may have come meanwhile
         return leader
 
     async def _leader(self) -> Leader:
@@ -85,6 +62,14 @@ class LeaderActor:
     async def changes(self, epoch: str, after: int, wait_s: float) -> LeaderReply:
         """See `LeaderLink.changes`."""
         return await (await self._leader()).changes(epoch, after, wait_s)
+
+    async def configure(self, settings: GridSettings) -> None:
+        """See `LeaderLink.configure`. A restarted actor has forgotten it, and is told again."""
+        if settings.deployed_at > self._settings.deployed_at:
+            self._settings = settings
+            if self._nodes is not None:
+                self._nodes.configure(settings)
+        (await self._leader()).configure(self._settings)
 
     async def close(self) -> None:
         """Step down and let go of the store."""

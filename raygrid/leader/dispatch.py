@@ -13,6 +13,7 @@ import time
 from collections.abc import Callable, Iterable, Sequence
 from uuid import uuid4
 
+from raygrid.config import GridSettings
 from raygrid.core.blob_marker import UNDECIDED
 from raygrid.core.events import (
     CancelRequested,
@@ -20,18 +21,19 @@ from raygrid.core.events import (
     JobsArrived,
     NodeDraining,
     NodeLost,
+    PolicyChanged,
     StartAttempts,
     StopAttempts,
     Tick,
     WriteUpdates,
 )
-from raygrid.core.group import GroupState
 from raygrid.core.lease import Lease
 from raygrid.errors import RaygridError
 from raygrid.leader.news import News
-from raygrid.leader.node_link import POLL_S, NodeConversation
+from raygrid.leader.node_link import NodeConversation
 from raygrid.leader.outbox import Outbox
-from raygrid.models import JobSpec, JobUpdate, QueuedJob
+from raygrid.leader.policy import fresh_state, group_policy, group_site
+from raygrid.models import Drain, JobSpec, JobUpdate, QueuedJob
 from raygrid.ports import JobChange, LeaderReply, NodeDirectory
 from raygrid.store import BLOBS, JobStore
 
@@ -41,6 +43,7 @@ TICK_S = 0.1
 SCAN_S = 1.0
 READ_S = 10.0  # changes under way blur the count of queued jobs, so they are read this often in any case
 DISCOVER_S = 1.0
+PARENTS_SILENT_S = 5.0  # parents ask at least every second
 SPARE_ROWS = 2_000  # a scan also meets jobs that were started but are not yet recorded as running
 
 
@@ -55,7 +58,7 @@ class Leader:
 
     Args:
         lease: the right to lead, with the term.
-        state: the group's state machine, fresh.
+        settings: the grid's settings; newer ones may come later.
         store: the job store.
         directory: the group's nodes.
         on_stale: called when somebody shows a newer term; the owner then closes this leader.
@@ -64,13 +67,14 @@ class Leader:
     def __init__(
         self,
         lease: Lease,
-        state: GroupState,
+        settings: GridSettings,
         store: JobStore,
         directory: NodeDirectory,
         on_stale: Callable[[], None],
     ) -> None:
         self._lease = lease
-        self._state = state
+        self._settings = settings
+        self._state = fresh_state(settings, lease.group_id)
         self._store = store
         self._directory = directory
         self._on_stale = on_stale
@@ -83,12 +87,16 @@ class Leader:
         self._rescan = asyncio.Event()
         self._beyond = 0  # queued jobs that are in the store only
         self._read_at = -READ_S
+        self._asked_at = -PARENTS_SILENT_S  # when a parent was last here
+        self._drains: dict[str, Drain] = {}
+        self._drains_read_at = -SCAN_S
 
     # --- life ---------------------------------------------------------------------------------------------------
 
     async def open(self) -> None:
         """Take up what the store knows of the group, then begin."""
         self._state.blobs = UNDECIDED
+        await self._read_drains()  # before any node speaks: none that is being drained gets a job
         self._happened(JobsArrived(tuple(await self._store.running(self._lease.group_id))))
         await self._scan()
         loops = (self._outbox.run(), self._tick(), self._scan_forever(), self._discover_forever())
@@ -112,19 +120,30 @@ class Leader:
         """Cancel jobs whose cancelling the store knows."""
         self._happened(CancelRequested(tuple(job_ids)))
 
-    def drain(self, node_id: str, draining: bool) -> None:
-        """Give a node no more work, or work again."""
-        self._happened(NodeDraining(node_id, draining))
-
     async def changes(self, epoch: str, after: int, wait_s: float) -> LeaderReply:
         """Wait for committed changes; see `LeaderLink.changes`."""
+        self._asked_at = self._clock()
         if epoch == self._epoch:
             await self._news.wait(after, wait_s)
             changes, gap = self._news.after(after)
         else:
             changes, gap = (), True
         capacity = self._state.capacity(self._clock(), queued=self._state.queued + self._beyond)
-        return LeaderReply(self._epoch, self._news.last, changes, gap, capacity)
+        return LeaderReply(self._epoch, self._news.last, changes, gap, capacity, self._settings.deployed_at)
+
+    def configure(self, settings: GridSettings) -> None:
+        """Lead by newer settings from now on, and tell the nodes; see `LeaderLink.configure`.
+
+        Nothing that runs is touched, and the term stays: only what is decided from now on is decided anew.
+        """
+        if settings.deployed_at <= self._settings.deployed_at:
+            return
+        self._settings = settings
+        logger.warning("group %s: follows newer settings", self._lease.group_id)
+        group_id = self._lease.group_id
+        self._happened(PolicyChanged(group_policy(settings, group_id), group_site(settings, group_id)))
+        for node in self._nodes.values():
+            node.configure(settings)
 
     # --- events in, commands out --------------------------------------------------------------------------------
 
@@ -156,7 +175,7 @@ class Leader:
     async def _tick(self) -> None:
         while True:
             await asyncio.sleep(TICK_S)
-            self._happened(Tick())
+            self._happened(Tick(confirmed=self._clock() - self._asked_at < PARENTS_SILENT_S))
 
     async def _scan_forever(self) -> None:
         while True:
@@ -164,6 +183,8 @@ class Leader:
                 await asyncio.wait_for(self._rescan.wait(), SCAN_S)
             self._rescan.clear()
             try:
+                if self._clock() - self._drains_read_at >= SCAN_S:
+                    await self._read_drains()
                 await self._scan()
             except Exception:
                 logger.exception("group %s: cannot scan the job store; trying again", self._lease.group_id)
@@ -188,6 +209,22 @@ class Leader:
         self._arrived(found, scanned=True)
         if len(found) == limit:
             self._beyond = max(0, total - self._state.queued)
+
+    async def _read_drains(self) -> None:
+        """Tell the group which drains are new, changed or over.
+
+        A deadline is an instant of the store's clock and is held against this leader's: where the two differ, what
+        still runs is moved that much early or late.
+        """
+        found = await self._store.drains()
+        self._drains_read_at = self._clock()
+        for node_id in self._drains.keys() - found.keys():
+            self._happened(NodeDraining(node_id, False))
+        for node_id, drain in found.items():
+            if drain != self._drains.get(node_id):
+                deadline = drain.deadline_at.timestamp() if drain.deadline_at else None
+                self._happened(NodeDraining(node_id, True, deadline))
+        self._drains = found
 
     async def _discover_forever(self) -> None:
         while True:
@@ -217,7 +254,7 @@ class Leader:
                 self._outbox.afterwards,
                 self._on_stale,
                 self._clock,
-                min(POLL_S, self._state.policy.node_timeout_s / 4),
+                self._settings,
             )
             self._nodes[node_id] = conversation
             conversation.open()

@@ -6,6 +6,7 @@ import asyncio
 import logging
 from collections.abc import Callable
 
+from raygrid.config import GridSettings
 from raygrid.core.events import AttemptOrder, Event, HandOverEnded, NodeReported
 from raygrid.errors import RaygridError, StaleTermError
 from raygrid.models import AttemptId
@@ -13,7 +14,7 @@ from raygrid.ports import NodeLink
 
 logger = logging.getLogger(__name__)
 
-POLL_S = 1.0
+POLL_S = 1.0  # longest time that a poll waits at an idle node; well below the silence after which one is lost
 PAUSE_S = 0.2
 
 
@@ -28,7 +29,7 @@ class NodeConversation:
         settle: `settle(action)` runs `action` once everything decided so far is committed.
         stale: called when the node follows a newer term.
         clock: seconds since the epoch, never falling.
-        poll_s: longest time that a poll waits at an idle node; well below the silence after which a node is lost.
+        settings: what the node is to follow; one that follows older settings is told.
     """
 
     def __init__(
@@ -40,7 +41,7 @@ class NodeConversation:
         settle: Callable[[Callable[[], None]], None],
         stale: Callable[[], None],
         clock: Callable[[], float],
-        poll_s: float = POLL_S,
+        settings: GridSettings,
     ) -> None:
         self.node_id = node_id
         self.link = link
@@ -49,7 +50,8 @@ class NodeConversation:
         self._settle = settle
         self._stale = stale
         self._clock = clock
-        self._poll_s = poll_s
+        self._settings = settings
+        self._behind = False  # whether the node is known to follow older settings, and not told yet
         self._orders: list[AttemptOrder] = []
         self._sending: list[AttemptOrder] = []
         self._stops: list[AttemptId] = []
@@ -74,6 +76,12 @@ class NodeConversation:
         unanswered = tuple(order.attempt for order in (*self._sending, *self._orders))
         if unanswered:
             self._happened(HandOverEnded(self.node_id, unanswered, arrived=False))
+
+    def configure(self, settings: GridSettings) -> None:
+        """Have the node follow newer settings soon; its next reply says when it does."""
+        self._settings = settings
+        self._behind = True
+        self._wake.set()
 
     def start(self, orders: tuple[AttemptOrder, ...]) -> None:
         """Hand attempts over soon."""
@@ -103,7 +111,7 @@ class NodeConversation:
                 logger.exception("polling node %s failed unexpectedly", self.node_id)
                 await asyncio.sleep(PAUSE_S)
                 continue
-            wait_s = self._poll_s
+            wait_s = min(POLL_S, self._settings.placement.node_timeout_s / 4)
             if reply.state.incarnation != self._incarnation:
                 self._incarnation = reply.state.incarnation
                 if self._after:
@@ -112,6 +120,9 @@ class NodeConversation:
                     wait_s = 0.0
                     continue
             self._after = reply.last
+            if reply.state.deployed_at < self._settings.deployed_at:
+                self._behind = True
+                self._wake.set()
             self._happened(NodeReported(reply.state, reply.reports, asked_at))
             if reply.reports:
                 self._settle(self._settler(reply.state.incarnation, reply.last))
@@ -131,6 +142,8 @@ class NodeConversation:
             self._sending = orders
             stops, self._stops = self._stops, []
             try:
+                if self._behind:
+                    await self._tell_settings()
                 # Orders go first: a stop may be for one of them.
                 if orders:
                     await self._hand_over(orders)
@@ -143,6 +156,16 @@ class NodeConversation:
                 logger.warning("node %s could not be told to stop %d attempts: %s", self.node_id, len(stops), error)
                 await asyncio.sleep(PAUSE_S)
                 self.stop(tuple(stops))
+
+    async def _tell_settings(self) -> None:
+        self._behind = False
+        try:
+            await self.link.configure(self._term, self._settings)
+        except StaleTermError:
+            raise
+        except RaygridError as error:
+            # Its next reply shows that it is behind still.
+            logger.warning("node %s could not be told of newer settings: %s", self.node_id, error)
 
     async def _hand_over(self, orders: list[AttemptOrder]) -> None:
         attempts = tuple(order.attempt for order in orders)

@@ -47,6 +47,7 @@ class NodeAgentActor:
             BlobStore(settings.blobs_url, settings.storage.blob_options),
             ObjectStoreShelf(),
             address,
+            settings.deployed_at,
         )
         self._agent.open()
 
@@ -61,6 +62,10 @@ class NodeAgentActor:
     async def reports(self, term: int, after: int, settled: int, wait_s: float) -> NodeReply:
         """See `NodeLink.reports`."""
         return await self._agent.reports(term, after, settled, wait_s)
+
+    async def configure(self, term: int, settings: GridSettings) -> None:
+        """See `NodeLink.configure`. A restarted actor has forgotten it, and is told again."""
+        self._agent.configure(term, dict(settings.pricers), settings.node, settings.deployed_at)
 
     async def results(self, key: str, job_ids: Sequence[str]) -> list[bytes | None]:
         """See `ResultCaches.results`."""

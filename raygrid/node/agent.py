@@ -52,6 +52,7 @@ class NodeAgent:
         blobs: where inputs come from and results go.
         shelf: where cached results are kept.
         address: where parents reach this agent.
+        deployed_at: stamp of the settings.
     """
 
     def __init__(
@@ -63,11 +64,13 @@ class NodeAgent:
         blobs: BlobStore,
         shelf: Shelf | None = None,
         address: str = "",
+        deployed_at: float = 0.0,
     ) -> None:
         self._address = address
+        self._deployed_at = deployed_at
         self.node_id = node_id
         self.incarnation = uuid4().hex
-        self.slots = settings.slots or os.cpu_count() or 1
+        self.slots = _slots(settings)
         self._root = root
         self._pricers = pricers
         self._settings = settings
@@ -94,6 +97,7 @@ class NodeAgent:
         self._news: asyncio.Event | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
         self._threads: list[threading.Thread] = []
+        self._runner: Runner | None = None
         self._reaper: subprocess.Popen[bytes] | None = None
 
     # --- life ---------------------------------------------------------------------------------------------------
@@ -104,7 +108,7 @@ class NodeAgent:
         kill_marked(lambda mark: mark.startswith(f"{self._root}|") and not mark.startswith(self._mark_prefix))
         self._places.open()
         shared = SharedDataCache(self._places.shared, self._blobs, self._settings.data_cache, self._traffic)
-        runner = Runner(
+        self._runner = Runner(
             self.node_id,
             self._pricers,
             self._blobs,
@@ -118,10 +122,8 @@ class NodeAgent:
         self._watchdog.start({self._reaper.pid})
         self._publisher.start()
         self._health.start()
-        for number in range(self.slots):
-            thread = threading.Thread(target=self._slot, args=(runner,), name=f"raygrid-slot-{number}", daemon=True)
-            thread.start()
-            self._threads.append(thread)
+        with self._work:
+            self._fill_slots()
 
     def close(self) -> None:
         """Kill what runs, report it as not answered, and end every thread and helper."""
@@ -133,7 +135,7 @@ class NodeAgent:
         while any(thread.is_alive() for thread in self._threads) and time.monotonic() < until:
             for running in self._watchdog.all():  # again and again: one may just be about to spawn its pricer
                 running.stop(Outcome.CANCELLED, "the node agent is stopping", 0)
-            for thread in self._threads:
+            for thread in list(self._threads):
                 thread.join(timeout=0.05)
         self._publisher.close()
         self._watchdog.close()
@@ -142,12 +144,24 @@ class NodeAgent:
             self._reaper.stdin.close()
             self._reaper.wait(timeout=30)
 
+    def _fill_slots(self) -> None:
+        """Have a thread for every slot; called with the lock held. Threads beyond that end as they come to rest."""
+        while len(self._threads) < self.slots and not self._closing and self._runner is not None:
+            thread = threading.Thread(target=self._slot, args=(self._runner,), name="raygrid-slot", daemon=True)
+            self._threads.append(thread)
+            thread.start()
+        self._work.notify_all()
+
     def _slot(self, runner: Runner) -> None:
         while True:
             with self._work:
-                while not self._waiting and not self._closing:
+                while not self._waiting and not self._closing and len(self._threads) <= self.slots:
                     self._work.wait()
                 if self._closing:
+                    return
+                if len(self._threads) > self.slots:
+                    self._threads.remove(threading.current_thread())
+                    self._work.notify()  # it may have been this one that was woken for an attempt
                     return
                 _, order = self._waiting.popitem(last=False)
             self._publisher.put(runner.run(order))
@@ -227,6 +241,26 @@ class NodeAgent:
             fresh = tuple(report for number, report in self._reports if number > after)
             return NodeReply(self._state(), fresh, self._last)
 
+    def configure(self, term: int, pricers: dict[str, Pricer], settings: Node, deployed_at: float) -> None:
+        """Follow newer settings; see `NodeLink.configure`.
+
+        Pricers count for attempts that begin from now on, slots and grace at once (what runs beyond fewer slots may
+        finish). The sizes of the caches are those that the agent was opened with.
+        """
+        with self._work:
+            self._accept_term(term)
+            if deployed_at <= self._deployed_at:
+                return
+            self._deployed_at = deployed_at
+            self._pricers = pricers
+            self._settings = settings
+            self.slots = _slots(settings)
+            self._watchdog.grace_s = settings.kill_grace_s
+            if self._runner is not None:
+                self._runner.pricers = pricers
+            self._fill_slots()
+            self._wake()
+
     def results(self, key: str, job_ids: Sequence[str]) -> list[bytes | None]:
         """Cached results; see `ResultCaches.results`."""
         found = self._cache.get(key, job_ids)
@@ -256,6 +290,7 @@ class NodeAgent:
             marker=self._blobs.seen,
             blobs=self._blobs.shown,
             traffic=self._traffic.total,
+            deployed_at=self._deployed_at,
         )
 
     # --- ends of attempts ---------------------------------------------------------------------------------------
@@ -279,7 +314,7 @@ class NodeAgent:
             self._wake()
 
     def _wake(self) -> None:
-        """Let whoever waits for reports have the node's state now."""
+        """Let a poll that waits be answered now."""
         if self._news is not None and self._loop is not None and not self._loop.is_closed():
             self._loop.call_soon_threadsafe(self._news.set)
 
@@ -294,3 +329,7 @@ class NodeAgent:
         self._recent[report.attempt.job_id] = report
         if len(self._recent) > REMEMBERED:
             self._recent.popitem(last=False)
+
+
+def _slots(settings: Node) -> int:
+    return settings.slots or os.cpu_count() or 1

@@ -86,7 +86,7 @@ class Runner:
     ) -> None:
         self._traffic = traffic or TrafficMeter()
         self._node_id = node_id
-        self._pricers = pricers
+        self.pricers = pricers  # replaced as a whole; an attempt keeps what it began with
         self._blobs = blobs
         self._places = places
         self._shared = shared
@@ -97,7 +97,7 @@ class Runner:
     def run(self, order: AttemptOrder) -> Finished:
         """Run an attempt to its end; every failure becomes a report, none is raised."""
         attempt, spec = order.attempt, order.spec
-        pricer = self._pricers.get(spec.pricer)
+        pricer = self.pricers.get(spec.pricer)
         if pricer is None:
             message = f"node {self._node_id} has no pricer {spec.pricer!r} in its settings; restart it with the grid's"
             return Finished(AttemptReport(attempt, Outcome.CANNOT_START, message=message))

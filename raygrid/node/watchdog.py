@@ -75,7 +75,7 @@ class Watchdog:
 
     def __init__(self, mark_prefix: str, kill_grace_s: float) -> None:
         self._mark_prefix = mark_prefix
-        self._grace_s = kill_grace_s
+        self.grace_s = kill_grace_s
         self._running: dict[AttemptId, Running] = {}
         self._helpers: set[int] = set()
         self._suspects: set[int] = set()
@@ -139,7 +139,7 @@ class Watchdog:
                 running.kill()
         elif now >= running.started + running.timeout_s:
             message = f"killed at its wall-time limit of {running.timeout_s:g} s"
-            running.stop(Outcome.TIMEOUT, message, self._grace_s)
+            running.stop(Outcome.TIMEOUT, message, self.grace_s)
 
     def _check_memory(self, table: list[Process]) -> None:
         used: dict[int, int] = {}

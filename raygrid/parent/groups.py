@@ -13,6 +13,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 
 from raygrid.batching import Coalescer
+from raygrid.config import GridSettings
 from raygrid.core.routing import RoutingPolicy, rank
 from raygrid.core.sources import NodePlace
 from raygrid.core.spreading import spread
@@ -60,23 +61,19 @@ class Groups:
 
     Args:
         directory: finds groups and leaders.
-        policy: how groups are ranked.
-        max_queued: most jobs that a group may have queued.
+        settings: how groups are ranked, how many jobs each may have queued; leaders with older settings are told.
         waiters: woken by what leaders tell.
         home: the group of the rack in which this parent stands, if it stands in one.
     """
 
     def __init__(
-        self,
-        directory: GroupDirectory,
-        policy: RoutingPolicy,
-        max_queued: int,
-        waiters: Waiters,
-        home: str | None = None,
+        self, directory: GroupDirectory, settings: GridSettings, waiters: Waiters, home: str | None = None
     ) -> None:
         self._directory = directory
-        self._policy = policy
-        self._max_queued = max_queued
+        self._settings = settings
+        routing = settings.routing
+        self._policy = RoutingPolicy(routing.policy, routing.site_distance, routing.hash_load_bound, routing.patience_s)
+        self._max_queued = routing.max_queued
         self._waiters = waiters
         self.home = home
         self._known: dict[str, _Known] = {}
@@ -254,3 +251,13 @@ class Groups:
                 self._waiters.wake_all()
             else:
                 self._waiters.changed(reply.changes)
+            if reply.deployed_at < self._settings.deployed_at:
+                await self._tell_settings(group_id, known.link)
+
+    async def _tell_settings(self, group_id: str, link: LeaderLink) -> None:
+        """The grid was deployed anew, and this leader does not know it yet. A leader with newer settings is let be."""
+        try:
+            await link.configure(self._settings.without_keys)
+        except RaygridError as error:
+            logger.info("the leader of %s could not be told of newer settings: %s", group_id, error)
+            await asyncio.sleep(PAUSE_S)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import logging
+import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from datetime import timedelta
@@ -85,6 +86,7 @@ def build(settings: GridSettings, *, spread: bool = True) -> serve.Application:
         spread: at most one parent on a machine, none on a machine without CPUs for Ray (a cluster's head).
     """
     settings.require_safe_listening()
+    settings = settings.deployed(time.time())  # the newest wins: leaders and agents outlive a deployment
     parents: Any = serve.deployment(
         serve.ingress(lambda: asgi(settings))(),
         name="parent",

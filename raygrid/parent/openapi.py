@@ -9,7 +9,7 @@ from raygrid.parent.schemas import Problem
 
 _MEANING = {
     401: "No API key, or a wrong one",
-    404: "There is no such job or batch, or its result is not there yet (see `type`)",
+    404: "There is no such job, batch or node, or its result is not there yet (see `type`)",
     409: "The jobId is taken by another job, or the job was cancelled (see `type`)",
     410: "The result was removed when its retention ended",
     413: "The body or the batch is over its limit",

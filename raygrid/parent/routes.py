@@ -19,6 +19,7 @@ from raygrid.models import Job, JobState, NewJob
 from raygrid.parent import problems, schemas, streams, traffic_routes
 from raygrid.parent.auth import require_key
 from raygrid.parent.forms import Form, FormReader, limited
+from raygrid.parent.node_routes import node_routes
 from raygrid.parent.openapi import BATCH_FORM, DATA_BODY, SUBMIT_FORM, ZIP, problem_responses
 from raygrid.parent.results import require_result
 from raygrid.parent.service import Parent, Submitted
@@ -63,6 +64,7 @@ def build_app(parent: Parent, *, manage: bool = True) -> FastAPI:
     _data_routes(guarded, parent)
     _grid_routes(guarded, parent)
     traffic_routes.add_to(guarded, parent)
+    node_routes(guarded, parent)
     app.include_router(guarded)
     _health_routes(app, parent)
     return app
@@ -452,11 +454,6 @@ def _grid_routes(router: APIRouter, parent: Parent) -> None:
     @router.get("/groups", tags=["grid"], summary="All groups", responses=problem_responses(401))
     async def groups() -> schemas.GroupList:
         return schemas.GroupList(groups=[schemas.group_answer(group) for group in parent.groups.capacities()])
-
-    @router.get("/nodes", tags=["grid"], summary="All nodes", responses=problem_responses(401))
-    async def nodes() -> schemas.NodeList:
-        found = [node for group in parent.groups.capacities() for node in group.nodes]
-        return schemas.NodeList(nodes=[schemas.node_answer(node) for node in found])
 
     @router.get("/pricers", tags=["grid"], summary="All pricers", responses=problem_responses(401))
     async def pricers() -> schemas.PricerList:

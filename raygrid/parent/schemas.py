@@ -175,7 +175,10 @@ class GroupList(Answer):
 
 
 class NodeAnswer(Answer):
-    """A node; `state` is ok, draining, unhealthy or probation."""
+    """A node; `state` is ok, draining, drained (draining, and nothing runs there any more), unhealthy or probation.
+
+    A node that is being drained while no leader sees it is `lost`.
+    """
 
     node: str
     group: str
@@ -184,6 +187,7 @@ class NodeAnswer(Answer):
     state: str
     why: str | None
     traffic: NodeTrafficAnswer
+    drain_deadline_at: datetime | None = Field(description="when what still runs on a draining node is moved")
 
 
 class NodeList(Answer):
@@ -304,4 +308,5 @@ def node_answer(node: NodeView) -> NodeAnswer:
         state=node.state,
         why=node.why,
         traffic=traffic_answer([node.traffic]),
+        drain_deadline_at=node.drain_deadline_at,
     )

@@ -8,16 +8,17 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 
 from raygrid.batching import Coalescer
 from raygrid.blobs import BlobStore, data_key
 from raygrid.config import GridSettings
-from raygrid.core.routing import RoutingPolicy
 from raygrid.core.spreading import deal
 from raygrid.errors import ConflictError, InvalidRequestError, JobNotFoundError, UnavailableError
 from raygrid.models import Job, JobState, NewJob, SharedData
 from raygrid.parent.blob_check import BlobCheck
 from raygrid.parent.groups import Groups
+from raygrid.parent.nodes import Nodes
 from raygrid.parent.results import Results
 from raygrid.parent.submission import checked_id
 from raygrid.parent.traffic import ParentTraffic
@@ -62,10 +63,9 @@ class Parent:
         self.store = store
         self.blobs = blobs
         self.waiters = Waiters()
-        routing = settings.routing
-        policy = RoutingPolicy(routing.policy, routing.site_distance, routing.hash_load_bound, routing.patience_s)
         self.traffic = ParentTraffic()
-        self.groups = Groups(directory, policy, routing.max_queued, self.waiters, home)
+        self.groups = Groups(directory, settings, self.waiters, home)
+        self.nodes = Nodes(store, partial(self.groups.capacities, silent_too=True))
         self.blob_check = BlobCheck(store, blobs, is_default=settings.storage.blobs is None)
         self.results = Results(blobs, caches, self.groups.place_of, self.traffic, home)
         self._inserts: Coalescer[NewJob, Inserted] = Coalescer(store.insert, name="inserts")

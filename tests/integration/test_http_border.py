@@ -50,6 +50,8 @@ ROUTES = [
     ("GET", "/groups"),
     ("GET", "/nodes"),
     ("GET", "/traffic"),
+    ("POST", "/nodes/x/drain"),
+    ("DELETE", "/nodes/x/drain"),
     ("GET", "/pricers"),
 ]
 
@@ -236,6 +238,11 @@ async def test_the_description_documents_what_the_grid_answers(grid: SmallGrid, 
     await ask("PUT", "/data/{name}", "/data/doc", content=b"x")
     await ask("PUT", "/data/{name}", "/data/doc", content=b"")
     await ask("PUT", "/data/{name}", "/data/doc", content=b"x" * 300_000)
+    for method in ("POST", "DELETE"):
+        await ask(method, "/nodes/{node}/drain", "/nodes/rack-a-1/drain")
+        await ask(method, "/nodes/{node}/drain", "/nodes/nobody/drain")
+        await ask(method, "/nodes/{node}/drain", "/nodes/nobody/drain", headers={"Authorization": "no"})
+    await ask("POST", "/nodes/{node}/drain", "/nodes/rack-a-1/drain?deadline_s=-1")
     for path in ("/data", "/capacity", "/groups", "/nodes", "/traffic", "/pricers", "/health/live", "/health/ready"):
         await ask("GET", path)
         if not path.startswith("/health"):

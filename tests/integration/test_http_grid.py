@@ -199,6 +199,7 @@ async def test_the_grid_tells_its_load(grid: SmallGrid, tmp_path: Path) -> None:
         "running": 2,
         "state": "ok",
         "why": None,
+        "drain_deadline_at": None,
     }
     gate.touch()
     await grid.until(idle)

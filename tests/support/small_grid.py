@@ -19,9 +19,7 @@ import uvicorn
 from raygrid.blobs import BlobStore
 from raygrid.config import GridSettings, load_settings
 from raygrid.core.events import AttemptOrder
-from raygrid.core.group import GroupState
 from raygrid.errors import UnavailableError
-from raygrid.leader.actor import group_policy
 from raygrid.leader.dispatch import Leader
 from raygrid.models import AttemptId, JobSpec
 from raygrid.node.agent import NodeAgent
@@ -67,6 +65,10 @@ class DirectNode:
         self._reach("reports")
         return await self.agent.reports(term, after, settled, wait_s)
 
+    async def configure(self, term: int, settings: GridSettings) -> None:
+        self._reach("configure")
+        self.agent.configure(term, dict(settings.pricers), settings.node, settings.deployed_at)
+
 
 class DirectLeader:
     """A leader called directly; `cut` makes it fall silent, `deaf` lets pokes of new jobs get lost."""
@@ -93,6 +95,10 @@ class DirectLeader:
     async def changes(self, epoch: str, after: int, wait_s: float) -> LeaderReply:
         self._reach()
         return await self.leader.changes(epoch, after, wait_s)
+
+    async def configure(self, settings: GridSettings) -> None:
+        self._reach()
+        self.leader.configure(settings)
 
 
 class _Nodes:
@@ -148,6 +154,7 @@ class SmallGrid:
         settings.setdefault("pricers", PRICERS)
         settings["storage"] = {"state_dir": directory, **settings.get("storage", {})}
         settings["node"] = {"slots": slots, "kill_grace_s": 0.2, **settings.get("node", {})}
+        self._given = settings
         self.settings: GridSettings = load_settings(None, name="small", **settings)
         self.directory = directory
         self._racks, self._per_rack = racks, nodes
@@ -160,6 +167,7 @@ class SmallGrid:
         self.blobs = BlobStore(self.settings.blobs_url, self.settings.storage.blob_options, retry_s=2.0)
         self.store = SqlStore(self.settings.database_url)
         self.url = ""
+        self._parents: list[tuple[uvicorn.Server, asyncio.Task[None], httpx.AsyncClient]] = []
 
     async def __aenter__(self) -> SmallGrid:
         await self.store.open()
@@ -173,6 +181,23 @@ class SmallGrid:
             for number in range(self._per_rack):
                 members[f"{group_id}-{number + 1}"] = self.add_node(f"{group_id}-{number + 1}")
             await self.new_leader(group_id)
+        await self._open_parent()
+        return self
+
+    async def deploy(self, *, beside: bool = False, **changes: Any) -> httpx.AsyncClient:
+        """Deploy the grid anew: a parent with newer settings comes, and the one before goes, unless it stays `beside`.
+
+        Gives the client of the parent before.
+        """
+        before = self._parents[-1]
+        if not beside:
+            await self._close_parent(self._parents.pop())
+        settings = load_settings(None, name="small", **{**self._given, **changes})
+        self.settings = settings.deployed(self.settings.deployed_at + 1)
+        await self._open_parent()
+        return before[2]
+
+    async def _open_parent(self) -> None:
         agents = {node.agent.node_id: node.agent for node in self.nodes.values()}
         self.parent = Parent(
             self.settings, SqlStore(self.settings.database_url), self.blobs, self._groups, _Caches(agents), self._home
@@ -182,24 +207,31 @@ class SmallGrid:
             probe.bind(("127.0.0.1", 0))
             port = probe.getsockname()[1]
         config = uvicorn.Config(self.app, host="127.0.0.1", port=port, log_level="warning", timeout_graceful_shutdown=1)
-        self._server = uvicorn.Server(config)
-        self._serving = asyncio.create_task(self._server.serve())
+        server = uvicorn.Server(config)
         self.url = f"http://127.0.0.1:{port}"
         self.http = httpx.AsyncClient(base_url=self.url, timeout=60)
+        self._parents.append((server, asyncio.create_task(server.serve()), self.http))
         await self.until(self._is_ready)
-        return self
 
-    async def new_leader(self, group_id: str) -> Leader:
-        """A fresh leader with the group's next term takes over; whoever led before is not told."""
+    @staticmethod
+    async def _close_parent(parent: tuple[uvicorn.Server, asyncio.Task[None], httpx.AsyncClient]) -> None:
+        server, serving, http = parent
+        await http.aclose()
+        server.should_exit = True
+        await serving
+
+    async def new_leader(self, group_id: str, settings: GridSettings | None = None) -> Leader:
+        """A fresh leader with the group's next term takes over; whoever led before is not told.
+
+        It begins with the grid's latest settings, or with those that its actor would have been made with.
+        """
         before = self.leaders.get(group_id)
         if before is not None:
             await self.store.release_lease(before.leader._lease)
         lease = await self.store.acquire_lease(group_id, f"test-{before.leader._lease.term if before else 0}", 3600)
         assert lease is not None
-        group = self.settings.groups.get(group_id)
-        state = GroupState(group_id, group_policy(self.settings, group_id), site=group.site if group else None)
         over = functools.partial(self.stale_terms.append, lease.term)
-        leader = Leader(lease, state, self.store, _Nodes(self._members[group_id]), over)
+        leader = Leader(lease, settings or self.settings, self.store, _Nodes(self._members[group_id]), over)
         await leader.open()
         self.leaders[group_id] = self._groups.all[group_id] = DirectLeader(leader)  # type: ignore[assignment]
         return leader
@@ -218,20 +250,28 @@ class SmallGrid:
         housekeeping = Housekeeping(self.store, self.blobs, retention, 3600)
         return await housekeeping.purge(datetime.now(UTC) + later)
 
-    def add_node(self, name: str) -> DirectNode:
+    def add_node(self, name: str, settings: GridSettings | None = None) -> DirectNode:
         """Start a node agent; it belongs to no group yet."""
+        settings = settings or self.settings
         own = self._node_blobs.get(name)
         agent = NodeAgent(
             name,
-            self.settings.grid_dir / "nodes" / name,
-            dict(self.settings.pricers),
-            self.settings.node,
-            self.blobs if own is None else BlobStore(own, self.settings.storage.blob_options),
+            settings.grid_dir / "nodes" / name,
+            dict(settings.pricers),
+            settings.node,
+            self.blobs if own is None else BlobStore(own, settings.storage.blob_options),
             address=name,
+            deployed_at=settings.deployed_at,
         )
         agent.open()
         self.nodes[name] = DirectNode(agent)
         return self.nodes[name]
+
+    async def restart_node(self, name: str, settings: GridSettings | None = None) -> None:
+        """End a node's agent, with what it runs, and start another life of it, perhaps with older settings."""
+        group_id = name.rpartition("-")[0]
+        await asyncio.to_thread(self.nodes[name].agent.close)
+        self._members[group_id][name] = self.add_node(name, settings)
 
     async def _is_ready(self) -> bool:
         try:
@@ -247,9 +287,8 @@ class SmallGrid:
         return {"Authorization": f"Bearer {keys[0].key.get_secret_value()}"} if keys else {}
 
     async def __aexit__(self, *_: object) -> None:
-        await self.http.aclose()
-        self._server.should_exit = True
-        await self._serving
+        for parent in self._parents:
+            await self._close_parent(parent)
         for leader in self.leaders.values():
             await leader.leader.close()
         for node in self.nodes.values():

@@ -344,3 +344,30 @@ def test_sites_are_known_where_a_group_has_one() -> None:
     routing = {"site_distance": {"kyoto": {"tokyo": 2}}}
     assert load_settings(groups={"rack-a": {"site": "tokyo"}}, routing=routing).known_sites == {"tokyo", "kyoto"}
     assert load_settings(groups={"rack-a": {"quota": 1}}, routing=routing).known_sites == frozenset()
+
+
+# --- deployments --------------------------------------------------------------------------------------------
+
+
+def test_the_stamp_of_a_deployment_travels_with_the_settings() -> None:
+    """It survives what is done to settings on their way to leaders and agents, and tells two deployments apart."""
+    import pickle
+
+    settings = load_settings(http={"api_keys": [{"name": "desk", "key": SECRET}]})
+    assert settings.deployed_at == 0.0
+    stamped = settings.deployed(1_700_000_000.5)
+    assert (settings.deployed_at, stamped.deployed_at) == (0.0, 1_700_000_000.5)
+    travelled = pickle.loads(pickle.dumps(stamped.without_keys))  # noqa: S301 - as Ray does with what we give it
+    assert (travelled.deployed_at, travelled.http.api_keys) == (1_700_000_000.5, ())
+    assert stamped.model_copy(update={"name": "other"}).deployed_at == 1_700_000_000.5
+    assert "deployed_at" not in stamped.model_dump()
+
+
+@pytest.mark.parametrize("name", ["deployed_at", "_deployed_at"])
+def test_the_stamp_is_no_setting(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Neither a file nor a variable can claim to be newer than what was deployed."""
+    with pytest.raises(SettingsError, match="deployed_at"):
+        load_settings(grid_yaml(tmp_path, f"{name}: 5\n"))
+    monkeypatch.setenv(f"RAYGRID__{name.upper()}", "5")
+    with pytest.raises(SettingsError, match="sets nothing"):
+        load_settings()

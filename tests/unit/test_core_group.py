@@ -639,7 +639,7 @@ def test_draining_outlives_an_agents_restart() -> None:
     rack.join("n1")
     rack.join("n2")
     assert rack.submit("a").started == {}
-    assert rack.view() == {"n1": (0, "draining"), "n2": (0, "draining")}
+    assert rack.view() == {"n1": (0, "drained"), "n2": (0, "drained")}
 
 
 def test_an_unhealthy_node_gets_nothing_until_it_is_well() -> None:
@@ -941,7 +941,7 @@ def test_capacity_tells_the_parents_how_loaded_the_group_is() -> None:
     capacity = rack.state.capacity(rack.now)
     assert (capacity.group_id, capacity.site) == ("rack-a", "LDN")
     assert (capacity.slots, capacity.running, capacity.queued, capacity.free) == (2, 2, 1, 0)
-    assert rack.view() == {"n1": (2, "ok"), "n2": (0, "draining")}
+    assert rack.view() == {"n1": (2, "ok"), "n2": (0, "drained")}
     assert rack.state.capacity(rack.now, queued=90_000).queued == 90_000
 
 

@@ -9,7 +9,7 @@ end everything heals, and every job must have ended.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
@@ -23,6 +23,7 @@ from raygrid.core.events import (
     NodeDraining,
     NodeLost,
     NodeReported,
+    PolicyChanged,
     StartAttempts,
     StopAttempts,
     Tick,
@@ -63,6 +64,7 @@ class Node:
     has: list[AttemptId] = field(default_factory=list)
     reports: list[AttemptReport] = field(default_factory=list)  # said again in every reply until one got through
     reply: NodeReported | None = None  # on its way to the leader
+    deployed_at: float = 0.0
 
 
 @dataclass
@@ -88,6 +90,7 @@ class GroupInAHostileWorld(RuleBasedStateMachine):
     def begin(self, quota: int | None, prefetch: int, window: int, placement: str, slots: list[int]) -> None:
         retry = RetryPolicy(retry_exit_codes={"p": frozenset({75})})
         self.policy = GroupPolicy(quota=quota, prefetch=prefetch, window=window, placement=placement, retry=retry)
+        self.first_policy = self.policy = replace(self.policy, pricers=frozenset({"p", "q"}))
         self.state = GroupState("rack-a", self.policy)
         self.now = 1_000.0
         self.store: dict[str, Row] = {}
@@ -121,8 +124,11 @@ class GroupInAHostileWorld(RuleBasedStateMachine):
                     assert record.used <= record.slots + record.prefetch(self.policy.prefetch)
                     assert record.healthy
                     assert not record.draining
-                    if self.policy.quota is not None:
-                        assert sum(node.used for node in self.state.nodes.values()) <= self.policy.quota
+                    assert record.deployed_at >= self.state.policy.deployed_at
+                    assert self.state.policy.pricers is not None
+                    assert all(order.spec.pricer in self.state.policy.pricers for order in orders)
+                    if self.state.policy.quota is not None:
+                        assert sum(node.used for node in self.state.nodes.values()) <= self.state.policy.quota
 
     def write(self, update: JobUpdate) -> None:
         assert update.job_id not in self.ended_by_this_leader, "a job ended twice, or moved after its end"
@@ -147,10 +153,10 @@ class GroupInAHostileWorld(RuleBasedStateMachine):
 
     # --- what may happen ------------------------------------------------------------------------------------
 
-    @rule(count=st.integers(1, 3), priority=st.integers(0, 1), poked=st.booleans())
-    def submit(self, count: int, priority: int, poked: bool) -> None:
+    @rule(count=st.integers(1, 3), priority=st.integers(0, 1), poked=st.booleans(), pricer=st.sampled_from("ppq"))
+    def submit(self, count: int, priority: int, poked: bool, pricer: str) -> None:
         specs = [
-            JobSpec(f"j{len(self.store) + i}", "p", "1", BlobSlice("", 0, 0, ""), priority=priority)
+            JobSpec(f"j{len(self.store) + i}", pricer, "1", BlobSlice("", 0, 0, ""), priority=priority)
             for i in range(count)
         ]
         self.store.update({spec.job_id: Row(spec) for spec in specs})
@@ -174,6 +180,7 @@ class GroupInAHostileWorld(RuleBasedStateMachine):
         self.now += 0.01
         node = self.nodes[name]
         said = NodeState(name, f"life-{node.life}", node.slots, tuple(node.has), healthy=healthy)
+        said = replace(said, deployed_at=node.deployed_at)
         node.reply = NodeReported(said, tuple(node.reports), asked_at=self.now)
 
     @rule(name=st.sampled_from(NODES), arrives=st.booleans(), acknowledged=st.booleans())
@@ -209,6 +216,7 @@ class GroupInAHostileWorld(RuleBasedStateMachine):
         for start in [start for start in self.hand_overs if start.node_id == name]:
             self.deliver(start, arrives, answered)
         node = self.nodes[name]
+        node.deployed_at = max(node.deployed_at, self.state.policy.deployed_at)
         if ends and node.has:
             self.end(node, node.has[0], *answer)
         self.poll(name, healthy=True)
@@ -256,18 +264,24 @@ class GroupInAHostileWorld(RuleBasedStateMachine):
     def thought_dead(self, name: str) -> None:
         self.tell(NodeLost(name))
 
-    @rule(name=st.sampled_from(NODES), draining=st.booleans())
-    def drain(self, name: str, draining: bool) -> None:
-        self.tell(NodeDraining(name, draining))
+    @rule(name=st.sampled_from(NODES), draining=st.booleans(), left=st.sampled_from([None, 0.0, 3.0]))
+    def drain(self, name: str, draining: bool, left: float | None) -> None:
+        self.tell(NodeDraining(name, draining, None if left is None else self.now + left))
 
     @rule(seconds=st.sampled_from([0.1, 1.0, 6.0, 20.0]))
     def time_passes(self, seconds: float) -> None:
         self.now += seconds
         self.tell(Tick())
 
-    @rule()
-    def new_leader(self) -> None:
-        self.state = GroupState("rack-a", self.policy)
+    @rule(quota=st.sampled_from([None, 1, 3]), pricers=st.sampled_from(["p", "pq", "pqr"]))
+    def deploy(self, quota: int | None, pricers: str) -> None:
+        stamp = self.policy.deployed_at + 1
+        self.policy = replace(self.policy, quota=quota, pricers=frozenset(pricers), deployed_at=stamp)
+        self.tell(PolicyChanged(self.policy))
+
+    @rule(told=st.booleans())
+    def new_leader(self, told: bool) -> None:
+        self.state = GroupState("rack-a", self.policy if told else self.first_policy)
         self.ended_by_this_leader.clear()
         self.started.clear()
         self.hand_overs.clear()  # died with the old leader; those that arrived are on the nodes
@@ -317,6 +331,7 @@ class GroupInAHostileWorld(RuleBasedStateMachine):
                 self.deliver(start, arrives=True, answered=True)
             self.stops.clear()
             for name, node in self.nodes.items():
+                node.deployed_at = self.policy.deployed_at
                 for attempt in node.has[:]:
                     self.end(node, attempt, Outcome.EXITED, 0)
                 self.poll(name, healthy=True)

@@ -58,7 +58,7 @@ def test_unhealthy_and_draining_nodes_have_no_room() -> None:
     """They finish what they hold and get nothing more."""
     nodes = [node("ok"), node("ill", healthy=False), node("draining", draining=True), node("full", 1, used=1)]
     assert [n.node_id for n in with_room(nodes, 0.0, 0)] == ["ok"]
-    assert [n.state(0.0) for n in nodes] == ["ok", "unhealthy", "draining", "ok"]
+    assert [n.state(0.0) for n in nodes] == ["ok", "unhealthy", "drained", "ok"]
 
 
 def test_short_attempts_are_handed_over_ahead_and_long_ones_are_not() -> None:

@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator, Mapping, Sequence
 
 import pytest
 
-from raygrid.core.routing import RoutingPolicy
+from raygrid.config import load_settings
 from raygrid.core.sources import NodePlace
 from raygrid.errors import BusyError, UnavailableError
 from raygrid.models import BlobSlice, GroupCapacity, JobSpec, NodeView
@@ -54,7 +54,8 @@ class Story:
         self.a = GroupCapacity("a", 4, 0, 0, tuple(views))
         self.b = GroupCapacity("b", 2, 0, 0, (NodeView("b-1", "b", 2, 0, "ok", address="agent:b-1"),))
         self.leaders = {"a": QuietLeader(self.a), "b": QuietLeader(self.b)}
-        self.groups = Groups(Directory(self.leaders), RoutingPolicy(), max_queued, Waiters())
+        settings = load_settings(routing={"max_queued": max_queued})
+        self.groups = Groups(Directory(self.leaders), settings, Waiters())
 
     def queued(self) -> dict[str, int]:
         return {group.group_id: group.queued for group in self.groups.capacities()}

@@ -1,0 +1,41 @@
+"""Durations as people write them: `90s`, `10m`, `1h30m`."""
+
+from __future__ import annotations
+
+import math
+import re
+
+import typer
+
+_SECONDS = {"s": 1.0, "m": 60.0, "h": 3_600.0, "d": 86_400.0}
+_PART = re.compile(r"(\d+(?:\.\d+)?)([smhd])")
+_WHOLE = re.compile(rf"(?:{_PART.pattern})+")
+
+
+def seconds_of(text: str) -> float:
+    """Read a duration such as `90s`, `10m`, `2h` or `1h30m`; a bare number is seconds.
+
+    Raises:
+        typer.BadParameter: it is none; says how to write one.
+    """
+    text = text.strip().lower()
+    try:
+        seconds = float(text)
+    except ValueError:
+        seconds = math.nan
+    if _WHOLE.fullmatch(text):
+        seconds = sum(float(number) * _SECONDS[unit] for number, unit in _PART.findall(text))
+    if not 0 <= seconds < math.inf:
+        raise typer.BadParameter(f"{text!r} is not a duration; write for instance 90s, 10m, 2h or 1h30m")
+    return seconds
+
+
+def words_of(seconds: float) -> str:
+    """Write a duration as people do, to the second."""
+    left = max(0, round(seconds))
+    parts = []
+    for unit, size in (("d", 86_400), ("h", 3_600), ("m", 60), ("s", 1)):
+        if left >= size:
+            parts.append(f"{left // size}{unit}")
+            left %= size
+    return "".join(parts) or "0s"

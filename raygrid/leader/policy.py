@@ -1,0 +1,40 @@
+"""From the grid's settings to what a group decides by."""
+
+from __future__ import annotations
+
+from raygrid.config import GridSettings
+from raygrid.core.group import GroupState
+from raygrid.core.policy import GroupPolicy
+from raygrid.core.retry import RetryPolicy
+
+
+def group_policy(settings: GridSettings, group_id: str) -> GroupPolicy:
+    """What a group decides by, from the settings."""
+    group, placement = settings.groups.get(group_id), settings.placement
+    return GroupPolicy(
+        quota=group.quota if group else None,
+        placement=placement.policy,
+        weights=placement.weights,
+        prefetch=placement.prefetch,
+        probation_after=placement.probation_after,
+        probation_s=placement.probation_s,
+        node_timeout_s=placement.node_timeout_s,
+        window=placement.window,
+        retry=RetryPolicy(
+            placement.max_attempts,
+            {name: pricer.retry_exit_codes for name, pricer in settings.pricers.items()},
+        ),
+        pricers=frozenset(settings.pricers),
+        deployed_at=settings.deployed_at,
+    )
+
+
+def group_site(settings: GridSettings, group_id: str) -> str | None:
+    """The site of a group, from the settings."""
+    group = settings.groups.get(group_id)
+    return group.site if group else None
+
+
+def fresh_state(settings: GridSettings, group_id: str) -> GroupState:
+    """The state machine of a group that knows nothing yet."""
+    return GroupState(group_id, group_policy(settings, group_id), site=group_site(settings, group_id))

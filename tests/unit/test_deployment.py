@@ -1,0 +1,106 @@
+"""How the stamp of a deployment gets from the parents to the leader, without Ray."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import AsyncIterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from raygrid.config import GridSettings, load_settings
+from raygrid.errors import UnavailableError
+from raygrid.leader import actor
+from raygrid.leader.actor import LeaderActor
+from raygrid.leader.dispatch import Leader
+from raygrid.parent import ingress
+from raygrid.ports import NodeLink
+
+
+class NoNodes:
+    """A group that has none; remembers what new agents would be made with."""
+
+    def __init__(self, _group_id: str, settings: GridSettings) -> None:
+        self.settings = settings
+
+    def configure(self, settings: GridSettings) -> None:
+        self.settings = settings
+
+    async def nodes(self) -> Mapping[str, NodeLink]:
+        return {}
+
+
+@pytest.fixture
+def settings(tmp_path: Path) -> GridSettings:
+    (tmp_path / "small").mkdir()
+    return load_settings(name="small", storage={"state_dir": tmp_path}).deployed(1.0)
+
+
+@pytest.fixture
+async def leader(settings: GridSettings, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[LeaderActor]:
+    monkeypatch.setattr(actor, "RayNodes", NoNodes)
+    made = LeaderActor("rack-a", settings)
+    yield made
+    await made.close()
+
+
+async def stamp_of(leader: LeaderActor) -> float:
+    """The stamp that it answers with, once it leads."""
+    async with asyncio.timeout(10):
+        while True:
+            try:
+                return (await leader.changes("", 0, 0)).deployed_at
+            except UnavailableError:
+                await asyncio.sleep(0.02)
+
+
+def test_what_is_deployed_carries_the_time(settings: GridSettings, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each build of the application is newer than those before it, and all its replicas have one stamp."""
+    makers: list[Any] = []
+    monkeypatch.setattr(ingress.serve, "ingress", lambda make: makers.append(make) or (lambda: type("Replica", (), {})))
+    monkeypatch.setattr(ingress, "asgi", lambda given: given.deployed_at)
+    before = time.time()
+    ingress.build(settings)
+    ingress.build(settings)
+    first, again, second = makers[0](), makers[0](), makers[1]()
+    assert before <= first == again < second <= time.time()
+
+
+async def test_a_leader_follows_newer_settings_and_no_older_ones(leader: LeaderActor, settings: GridSettings) -> None:
+    """It says which it follows; new agents are made with them, too."""
+    assert await stamp_of(leader) == 1.0
+    await leader.configure(settings.deployed(3.0))
+    await leader.configure(settings.deployed(2.0))
+    assert await stamp_of(leader) == 3.0
+    assert isinstance(leader._nodes, NoNodes)
+    assert leader._nodes.settings.deployed_at == 3.0
+
+
+async def test_settings_that_come_before_it_leads_are_led_by(leader: LeaderActor, settings: GridSettings) -> None:
+    """A candidate that was just restarted keeps what it is told until it has the lease."""
+    with pytest.raises(UnavailableError):
+        await leader.configure(settings.deployed(3.0))
+    assert await stamp_of(leader) == 3.0
+
+
+async def test_settings_that_come_while_it_begins_to_lead_are_not_missed(
+    leader: LeaderActor, settings: GridSettings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What comes between the lease and the first answer counts."""
+    begins, told = asyncio.Event(), asyncio.Event()
+    take_up = Leader.open
+
+    async def slowly(self: Leader) -> None:
+        begins.set()
+        await told.wait()
+        await take_up(self)
+
+    monkeypatch.setattr(Leader, "open", slowly)
+    await leader.open()
+    await asyncio.wait_for(begins.wait(), 10)
+    with pytest.raises(UnavailableError):
+        await leader.configure(settings.deployed(3.0))
+    told.set()
+    assert await stamp_of(leader) == 3.0

@@ -1,0 +1,94 @@
+"""What a leader says to one node, and in which order."""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from raygrid.config import GridSettings, load_settings
+from raygrid.core.events import AttemptOrder, Event
+from raygrid.errors import UnavailableError
+from raygrid.leader.node_link import NodeConversation
+from raygrid.models import AttemptId, NodeState
+from raygrid.ports import NodeReply
+from tests.support.lone_agent import order
+
+
+class Node:
+    """Follows the settings that it is told, once it was told often enough; notes what it is asked."""
+
+    def __init__(self, deaf_to: int = 0) -> None:
+        self.deployed_at = 0.0
+        self.deaf_to = deaf_to
+        self.asked: list[str] = []
+        self.changed = asyncio.Event()
+
+    async def start(self, term: int, orders: Sequence[AttemptOrder]) -> None:
+        self.asked.append(f"start at {self.deployed_at:g}")
+
+    async def stop(self, term: int, attempts: Sequence[AttemptId]) -> None:
+        self.asked.append("stop")
+
+    async def configure(self, term: int, settings: GridSettings) -> None:
+        self.asked.append("configure")
+        if self.deaf_to > 0:
+            self.deaf_to -= 1
+            raise UnavailableError("lost")
+        self.deployed_at = settings.deployed_at
+
+    async def reports(self, term: int, after: int, settled: int, wait_s: float) -> NodeReply:
+        await asyncio.sleep(0.01)
+        return NodeReply(NodeState("n1", "life", 1, deployed_at=self.deployed_at), (), 0)
+
+
+def conversation(node: Node, deployed_at: float, happened: Callable[[Event], None] = lambda _: None) -> Any:
+    settings = load_settings().deployed(deployed_at)
+    clock = itertools.count().__next__
+    return NodeConversation("n1", node, 1, happened, lambda _: None, lambda: None, clock, settings)
+
+
+async def until(condition: Callable[[], bool]) -> None:
+    async with asyncio.timeout(10):
+        while not condition():
+            await asyncio.sleep(0.01)
+
+
+async def test_a_node_that_follows_older_settings_is_told_until_it_follows() -> None:
+    """A call that is lost is made again, and none after the node has said that it follows."""
+    node = Node(deaf_to=2)
+    talk = conversation(node, 5.0)
+    talk.open()
+    await until(lambda: node.deployed_at == 5.0)
+    told = len(node.asked)
+    await asyncio.sleep(0.1)
+    assert set(node.asked) == {"configure"}
+    assert told >= 3
+    assert len(node.asked) <= told + 1, "one may have been under way when the node first said so"
+    await talk.close()
+
+
+async def test_a_node_that_is_up_to_date_or_ahead_is_let_be() -> None:
+    """The same stamp, or one of a leader that was told before this one, is no reason to speak."""
+    for stamp in (5.0, 9.0):
+        node = Node()
+        node.deployed_at = stamp
+        seen: list[Event] = []
+        talk = conversation(node, 5.0, seen.append)
+        talk.open()
+        await until(lambda seen=seen: len(seen) > 3)
+        assert node.asked == []
+        await talk.close()
+
+
+async def test_settings_go_before_the_orders_that_were_decided_by_them() -> None:
+    """New settings and orders that gather meanwhile arrive in this order."""
+    node = Node()
+    talk = conversation(node, 0.0)
+    talk.configure(load_settings().deployed(7.0))
+    talk.start((order("a", ""),))
+    talk.open()
+    await until(lambda: len(node.asked) >= 2)
+    assert node.asked[:2] == ["configure", "start at 7"]
+    await talk.close()
