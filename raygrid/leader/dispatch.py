@@ -26,7 +26,7 @@ from raygrid.core.events import (
 )
 from raygrid.core.group import GroupState
 from raygrid.core.lease import Lease
-from raygrid.errors import RaygridError
+from raygrid.errors import RaygridError, UnavailableError
 from raygrid.leader.news import News
 from raygrid.leader.node_link import POLL_S, NodeConversation
 from raygrid.leader.outbox import Outbox
@@ -163,6 +163,9 @@ class Leader:
             self._rescan.clear()
             try:
                 await self._scan()
+            except UnavailableError as error:
+                logger.warning("group %s: cannot scan the job store: %s", self._lease.group_id, error)
+                await asyncio.sleep(SCAN_S)
             except Exception:
                 logger.exception("group %s: cannot scan the job store; trying again", self._lease.group_id)
                 await asyncio.sleep(SCAN_S)
