@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import Callable, Sequence
 from uuid import uuid4
 
@@ -14,6 +15,10 @@ from raygrid.links import RayNodes
 from raygrid.models import JobSpec
 from raygrid.ports import LeaderReply
 from raygrid.store import SqlStore
+
+logger = logging.getLogger(__name__)
+
+OPEN_AGAIN_S = 2.0
 
 
 class LeaderActor:
@@ -36,7 +41,13 @@ class LeaderActor:
 
     async def _run(self) -> None:
         assert self._candidate is not None
-        await self._store.open()
+        while True:
+            try:
+                await self._store.open()
+                break
+            except Exception as error:  # a group must not stay without a leader because the store came up later
+                logger.warning("group %s: cannot open the job store; trying again: %s", self._group_id, error)
+                await asyncio.sleep(OPEN_AGAIN_S)
         await self._candidate.run()
 
     async def _lead(self, lease: Lease, over: Callable[[], None]) -> Leader:

@@ -28,7 +28,7 @@ from raygrid.core.events import (
     WriteUpdates,
 )
 from raygrid.core.lease import Lease
-from raygrid.errors import RaygridError
+from raygrid.errors import RaygridError, UnavailableError
 from raygrid.leader.news import News
 from raygrid.leader.node_link import NodeConversation
 from raygrid.leader.outbox import Outbox
@@ -186,6 +186,9 @@ class Leader:
                 if self._clock() - self._drains_read_at >= SCAN_S:
                     await self._read_drains()
                 await self._scan()
+            except UnavailableError as error:
+                logger.warning("group %s: cannot scan the job store: %s", self._lease.group_id, error)
+                await asyncio.sleep(SCAN_S)
             except Exception:
                 logger.exception("group %s: cannot scan the job store; trying again", self._lease.group_id)
                 await asyncio.sleep(SCAN_S)

@@ -67,6 +67,9 @@ class Candidate:
                 continue
             try:
                 await self._lead_until_lost(lease, asked_at)
+            except UnavailableError as error:
+                logger.warning("group %s: %s could not lead: %s", self._group_id, self._holder, error)
+                await asyncio.sleep(RENEW_S)
             except Exception:
                 # The store may have gone between the lease and the first scan; the lease is given back by now.
                 logger.exception("group %s: %s could not lead", self._group_id, self._holder)
@@ -75,8 +78,11 @@ class Candidate:
     async def _ask(self) -> Lease | None:
         try:
             return await asyncio.wait_for(self._store.acquire_lease(self._group_id, self._holder, TTL_S), TTL_S)
+        except (UnavailableError, TimeoutError) as error:
+            # Whether it was renewed is unknown, so it counts as not.
+            logger.warning("group %s: cannot ask for the lease: %s", self._group_id, str(error) or "no answer in time")
+            return None
         except Exception:
-            # TimeoutError included: whether it was renewed is unknown, so it counts as not.
             logger.exception("group %s: cannot ask for the lease", self._group_id)
             return None
 

@@ -10,7 +10,7 @@ import logging
 from collections.abc import Callable, Sequence
 
 from raygrid.core.lease import Lease
-from raygrid.errors import StaleTermError
+from raygrid.errors import StaleTermError, UnavailableError
 from raygrid.models import JobUpdate
 from raygrid.store import JobStore
 
@@ -85,8 +85,11 @@ class Outbox:
             except StaleTermError:
                 self._stale()
                 return False
+            except UnavailableError as error:
+                # What was decided must reach the store when it is back, or the next leader finds it anew.
+                logger.warning("group %s: a write has to wait: %s", self._lease.group_id, error)
+                await asyncio.sleep(RETRY_S)
             except Exception:
-                # The store may be away for a while; what was decided must reach it, or the next leader finds it anew.
                 logger.exception("group %s: the job store did not take a write; trying again", self._lease.group_id)
                 await asyncio.sleep(RETRY_S)
             else:
