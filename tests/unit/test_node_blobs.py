@@ -92,6 +92,7 @@ async def test_an_input_below_an_unmounted_share_is_not_lost(agent: NodeAgent, t
     while not reply.reports:
         reply = await agent.reports(1, 0, 0, 20)
     assert reply.reports[0].outcome is Outcome.INFRASTRUCTURE
+    assert "failed the attempt: the blob store" in (reply.reports[0].message or "")
     assert reply.state.marker is None  # in the same answer, so that the job is not handed back at once
 
 
