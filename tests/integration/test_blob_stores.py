@@ -6,13 +6,17 @@ import asyncio
 import json
 import os
 from collections.abc import Iterator
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
 import httpx
 import pytest
 
+from raygrid.blobs import BlobStore
+from raygrid.errors import UnavailableError
 from raygrid.parent.blob_check import BlobCheck
+from raygrid.parent.housekeeping import Housekeeping
 from raygrid.store import BLOBS
 from tests.support.http import parts_of, unzip
 from tests.support.s3 import S3, SECRETS, Cable, s3_server
@@ -255,12 +259,33 @@ async def test_a_parent_without_the_share_takes_no_jobs_and_recovers(tmp_path: P
 
 
 @pytest.mark.usefixtures("many_machines")
+async def test_housekeeping_leaves_the_blobs_of_another_grid_alone(tmp_path: Path) -> None:
+    """A parent that sees another grid's blob store neither marks jobs as purged nor removes what it does not know."""
+    share, mount = tmp_path / "share", tmp_path / "mount"
+    share.mkdir()
+    mount.symlink_to(share)
+    theirs = tmp_path / "theirs" / "results" / "2020-01-01" / "pack"
+    theirs.parent.mkdir(parents=True)
+    theirs.write_bytes(b"theirs")
+    os.utime(theirs, (0, 0))
+    (tmp_path / "theirs" / "grid").mkdir()
+    (tmp_path / "theirs" / "grid" / "marker").write_text("of-another-grid\n")
+    async with SmallGrid(tmp_path, storage={"blobs": str(mount)}, node_blobs={"rack-a-1": str(share)}) as grid:
+        assert (await grid.submit("kept", "echo x")).status_code == 200
+        (tmp_path / "new").symlink_to(tmp_path / "theirs")
+        (tmp_path / "new").rename(mount)
+        housekeeping = Housekeeping(grid.store, grid.blobs, timedelta(0), 3600)
+        for round_of in (housekeeping.purge, housekeeping.sweep):
+            with pytest.raises(UnavailableError, match="another blob store"):
+                await round_of()
+        assert theirs.exists()
+        assert (await grid.store.get(["kept"]))["kept"].purged_at is None
+
+
+@pytest.mark.usefixtures("many_machines")
 async def test_a_second_parent_with_another_blob_store_is_refused(tmp_path: Path) -> None:
     """What the first parent proposed stands; a parent elsewhere does not leave a marker of its own as the grid's."""
     async with SmallGrid(tmp_path, storage={"blobs": str(tmp_path / "one")}) as grid:
-        from raygrid.blobs import BlobStore
-        from raygrid.errors import UnavailableError
-
         agreed = await grid.store.agreed(BLOBS)
         (tmp_path / "two").mkdir()
         check = BlobCheck(grid.store, BlobStore(str(tmp_path / "two")), is_default=False)

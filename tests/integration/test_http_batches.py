@@ -336,6 +336,18 @@ async def test_a_result_missing_from_the_blob_store_does_not_end_the_stream(grid
     assert gone == {"lost-1": ("urn:raygrid:problem:result-expired", detail)}
 
 
+async def test_a_large_result_missing_from_the_blob_store_says_so(grid: SmallGrid) -> None:
+    """A result that would be streamed by itself is told of as gone like any other."""
+    await post(grid, "b-large", {"large-1": "head -c 5000000 /dev/urandom > big"})
+    await grid.until_state("large-1", "done")
+    lost = (await grid.store.get(["large-1"]))["large-1"].result
+    assert lost is not None
+    await grid.blobs.delete([lost.key])
+    [part], complete = parts_of(await results(grid, "b-large"))
+    assert complete
+    assert (part.state, part.body, part.problem) == (JobState.DONE, b"", "urn:raygrid:problem:result-expired")
+
+
 async def test_small_results_missing_from_the_blob_store_say_so(tmp_path: Path) -> None:
     """A pack that is lost is told of in the part of each of its jobs; the client raises ResultExpiredError."""
     async with SmallGrid(tmp_path, node={"cache": 0}) as grid:

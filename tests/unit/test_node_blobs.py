@@ -41,9 +41,20 @@ async def state(agent: NodeAgent) -> NodeState:
     return (await agent.reports(1, 0, 0, 0)).state
 
 
-async def test_a_node_says_at_once_which_blob_store_it_sees(agent: NodeAgent, tmp_path: Path) -> None:
+async def test_a_node_says_at_once_which_blob_store_it_sees(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The marker is in the very first answer, so that a grid's start waits for nothing."""
+    BlobStore(str(tmp_path / "blobs")).place_marker_now("ours", make_directory=True)
+    look = BlobStore.look_now
+
+    def slow(self: BlobStore) -> str | None:
+        time.sleep(0.3)
+        return look(self)
+
+    monkeypatch.setattr(BlobStore, "look_now", slow)
+    agent = lone_agent(tmp_path)
+    agent.open()
     said = await state(agent)
+    agent.close()
     assert (said.marker, said.blobs, said.healthy) == ("ours", str(tmp_path / "blobs"), True)
 
 
@@ -81,6 +92,7 @@ async def test_an_input_below_an_unmounted_share_is_not_lost(agent: NodeAgent, t
     while not reply.reports:
         reply = await agent.reports(1, 0, 0, 20)
     assert reply.reports[0].outcome is Outcome.INFRASTRUCTURE
+    assert "failed the attempt: the blob store" in (reply.reports[0].message or "")
     assert reply.state.marker is None  # in the same answer, so that the job is not handed back at once
 
 
