@@ -16,7 +16,7 @@ from uuid_utils import uuid7
 
 from raygrid.errors import InvalidRequestError, TooLargeError, UnavailableError
 from raygrid.models import Job, JobState, NewJob
-from raygrid.parent import problems, schemas, streams
+from raygrid.parent import docs, problems, schemas, streams
 from raygrid.parent.auth import require_key
 from raygrid.parent.forms import Form, FormReader, limited
 from raygrid.parent.openapi import BATCH_FORM, DATA_BODY, SUBMIT_FORM, ZIP, problem_responses
@@ -54,6 +54,7 @@ def build_app(parent: Parent, *, manage: bool = True) -> FastAPI:
         version=version("raygrid"),
         description="Turns any executable into a fault-tolerant compute grid.",
         lifespan=lifespan,
+        **docs.OFF,
     )
     problems.install(app)
     guarded = APIRouter(dependencies=[Depends(require_key(parent.settings.http.api_keys))])
@@ -62,6 +63,7 @@ def build_app(parent: Parent, *, manage: bool = True) -> FastAPI:
     _batch_routes(guarded, parent)
     _data_routes(guarded, parent)
     _grid_routes(guarded, parent)
+    docs.install(app, guarded)
     app.include_router(guarded)
     _health_routes(app, parent)
     return app
