@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 import raygrid
-from raygrid.cli import data, demo, host, lifecycle, nodes, results, status, submit
+from raygrid.cli import data, demo, host, lifecycle, nodes, ready, results, status, submit
 from raygrid.cli.grid import GridChoice, GridCommands
 
 app = typer.Typer(
@@ -43,10 +43,12 @@ def choose_grid(
 
 app.command()(lifecycle.up)
 app.command()(lifecycle.down)
+app.command()(ready.wait_ready)
 app.command()(demo.demo)
 app.command()(submit.submit)
 app.command()(status.status)
 app.command()(status.nodes)
+app.command()(status.jobs)
 app.command()(results.result)
 app.command()(results.cancel)
 app.command()(status.pricers)

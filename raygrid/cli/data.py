@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 from rich.table import Table
 
-from raygrid.cli.grid import client_of, out
+from raygrid.cli.grid import client_of, out, print_table
 
 app = typer.Typer(no_args_is_help=True, help="Shared data: stored once, read by many jobs.")
 
@@ -32,4 +32,4 @@ def list_data(context: typer.Context) -> None:
         table.add_column(column)
     for stored in client_of(context).data():
         table.add_row(stored.name, f"{stored.size:,}", str(stored.stored_at or ""), stored.digest[:16])
-    out().print(table)
+    print_table(table)

@@ -21,7 +21,7 @@ _TAIL_LINES = 5
 class EndedJob:
     """One line of the account: `state` is a job state, or `refused`, or `expired`."""
 
-    path: Path
+    path: Path | None
     job_id: str
     state: str
     reason: str | None = None
@@ -36,12 +36,12 @@ def folder_names(files: Sequence[Path], job_ids: Sequence[str]) -> list[str]:
     return stems if unique else list(job_ids)
 
 
-def collect(job: Job, path: Path, into: Path | None, *, show: bool) -> EndedJob:
+def collect(job: Job, path: Path | None, into: Path | None, *, show: bool) -> EndedJob:
     """Unpack or print what an ended job left, and give its memory back.
 
     Args:
         job: the job; its ending is known.
-        path: its input.
+        path: its input, where it is known.
         into: directory to unpack into, if any; a failed job's files are unpacked as well.
         show: whether to print its stdout.
     """
@@ -77,10 +77,18 @@ def print_failures(ended: Sequence[EndedJob]) -> None:
     for job in ended:
         if job.state == "done":
             continue
-        why = f"{job.state} ({job.reason})" if job.reason else job.state
-        complain(f"{job.path}: job {job.job_id} {why}: {job.message}")
+        complain(f"{job.path}: {_account(job)}" if job.path else _account(job))
         for line in job.stderr_tail.rstrip().splitlines()[-_TAIL_LINES:]:
             err().print(f"    {line}", highlight=False, markup=False)
+
+
+def _account(job: EndedJob) -> str:
+    """One sentence of it, whether or not the grid's message begins with the job already."""
+    message = job.message.removeprefix(f"job {job.job_id} failed: ")
+    if message.startswith(f"job {job.job_id} "):
+        return message
+    why = f"{job.state} ({job.reason})" if job.reason else job.state
+    return f"job {job.job_id} {why}: {message}"
 
 
 def print_summary(batch_id: str, counts: Mapping[str, int], out_dir: Path | None) -> None:

@@ -9,6 +9,7 @@ from typing import Any
 
 import typer
 from rich.console import Console
+from rich.table import Table
 from rich.text import Text
 from typer.core import TyperGroup
 
@@ -52,6 +53,19 @@ def client_of(context: typer.Context) -> Client:
     """Connect to the grid that the command line names."""
     choice: GridChoice = context.obj
     return choice.client()
+
+
+def command_of(context: typer.Context) -> str:
+    """How the command line begins that talks to the same grid; shows no key."""
+    choice: GridChoice = context.obj
+    return "raygrid" if choice.url is None else f"raygrid --url {choice.url}"
+
+
+def print_table(table: Table) -> None:
+    """Print a table that fits: what is too long for its column goes on below, and nothing is cut off."""
+    for column in table.columns:
+        column.overflow = "fold"
+    out().print(table, soft_wrap=False)
 
 
 class GridCommands(TyperGroup):

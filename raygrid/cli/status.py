@@ -1,9 +1,10 @@
-"""`raygrid status`, `raygrid nodes` and `raygrid pricers`: how the grid, or one job, is doing."""
+"""`raygrid status`, `jobs`, `nodes` and `pricers`: how the grid, a batch or one job is doing."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import asdict, fields
+from itertools import islice
 from typing import Annotated, Any
 
 import typer
@@ -11,8 +12,9 @@ from pydantic_core import to_json
 from rich.filesize import decimal
 from rich.table import Table
 
-from raygrid.cli.grid import client_of, out
-from raygrid.client import Client
+from raygrid.cli.grid import client_of, err, out, print_table
+from raygrid.client import BatchStatus, JobStatus
+from raygrid.models import JobState
 
 _TRAFFIC = ("inputs", "data", "results", "served")
 
@@ -20,12 +22,18 @@ _TRAFFIC = ("inputs", "data", "results", "served")
 def status(
     context: typer.Context,
     job: Annotated[str | None, typer.Argument(help="A job's id; without one: the whole grid.")] = None,
+    batch: Annotated[str | None, typer.Option(help="Show this batch.")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
-    """Show how the grid, or one job, is doing."""
+    """Show how the grid, a batch or one job is doing."""
+    if job is not None and batch is not None:
+        raise typer.BadParameter("name a job or a batch, not both")
     client = client_of(context)
     if job is not None:
-        _print_job(client, job, as_json)
+        _print_fields(client.job(job).status(), as_json)
+        return
+    if batch is not None:
+        _print_batch(client.batch_status(batch), as_json)
         return
     capacity, groups, nodes = client.capacity(), client.groups(), client.nodes()
     if as_json:
@@ -67,8 +75,35 @@ def pricers(
         _print_table("pricers", ("name", "version", "takes_args", "result", "default"), found)
 
 
-def _print_job(client: Client, job_id: str, as_json: bool) -> None:
-    found = client.job(job_id).status()
+def jobs(
+    context: typer.Context,
+    *,
+    state: Annotated[JobState | None, typer.Option(help="Only jobs in this state.")] = None,
+    batch: Annotated[str | None, typer.Option(help="Only jobs of this batch.")] = None,
+    limit: Annotated[int, typer.Option(min=1, help="Show so many at most.")] = 100,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+) -> None:
+    """List jobs, in the order of their ids."""
+    listing = client_of(context).jobs(state=state.value if state else None, batch=batch)
+    found = list(islice(listing, limit))
+    if as_json:
+        _print_json(found)
+        return
+    _print_table("jobs", ("job_id", "state", "pricer", "node", "attempts", "submitted_at", "reason", "message"), found)
+    if len(found) == limit and next(listing, None) is not None:
+        err().print(f"there are more than these {limit}; see more with --limit", highlight=False)
+
+
+def _print_batch(found: BatchStatus, as_json: bool) -> None:
+    if as_json:
+        _print_json(found)
+        return
+    counts = ", ".join(f"{count:,} {state.value}" for state, count in found.counts.items() if count)
+    how = "has ended" if found.finished else "goes on"
+    out().print(f"batch {found.batch_id} {how}: {found.total:,} jobs, {counts or 'none'}", highlight=False)
+
+
+def _print_fields(found: JobStatus, as_json: bool) -> None:
     if as_json:
         _print_json(found)
         return
@@ -77,7 +112,7 @@ def _print_job(client: Client, job_id: str, as_json: bool) -> None:
         value = getattr(found, field.name)
         if value is not None:
             table.add_row(field.name, str(value))
-    out().print(table)
+    print_table(table)
 
 
 def _print_json(value: Any) -> None:
@@ -91,4 +126,4 @@ def _print_table(title: str, columns: tuple[str, ...], rows: Iterable[Any]) -> N
     for row in rows:
         values = asdict(row)
         table.add_row(*("" if values[column] is None else str(values[column]) for column in columns))
-    out().print(table)
+    print_table(table)

@@ -10,7 +10,7 @@ import typer
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
 from raygrid.cli.ended import EndedJob, collect, folder_names, print_failures, print_summary
-from raygrid.cli.grid import client_of, complain, err
+from raygrid.cli.grid import client_of, command_of, complain, err
 from raygrid.client import BatchJobs
 from raygrid.client.options import checked_id
 from raygrid.errors import InvalidRequestError
@@ -51,15 +51,24 @@ def submit(
         data=data or (),
     )
     if not wait:
-        _print_submitted(batch, files)
+        _print_ids(batch, files)
+    command = command_of(context)
+    err().print(
+        f"batch {batch.batch_id}: {len(batch) - len(batch.refused)} jobs submitted; come back to it with\n"
+        f"  {command} status --batch {batch.batch_id}\n"
+        f"  {command} result --batch {batch.batch_id} -o DIR",
+        highlight=False,
+        markup=False,
+    )
+    if not wait:
         raise typer.Exit(1 if batch.refused else 0)
     try:
         ended = _wait(batch, files, out_dir)
     except KeyboardInterrupt:
         complain(
             f"interrupted; the jobs of batch {batch.batch_id} go on.\n"
-            f"  cancel them: raygrid cancel --batch {batch.batch_id}\n"
-            f"  one result: raygrid result JOB --wait 60"
+            f"  cancel them: {command} cancel --batch {batch.batch_id}\n"
+            f"  their results: {command} result --batch {batch.batch_id} -o DIR --wait 60"
         )
         raise typer.Exit(130) from None
     print_failures(ended)
@@ -83,13 +92,12 @@ def _job_ids(files: list[Path], job_id: str | None, from_names: bool) -> list[st
         raise typer.BadParameter(str(error), param_hint=hint) from None
 
 
-def _print_submitted(batch: BatchJobs, files: list[Path]) -> None:
+def _print_ids(batch: BatchJobs, files: list[Path]) -> None:
     for path, job in zip(files, batch, strict=True):
         if job.job_id in batch.refused:
             complain(f"{path}: job {job.job_id} refused: {batch.refused[job.job_id]}")
         else:
             typer.echo(f"{job.job_id}\t{path}")
-    err().print(f"batch {batch.batch_id}: {len(batch) - len(batch.refused)} jobs submitted", highlight=False)
 
 
 def _wait(batch: BatchJobs, files: list[Path], out_dir: Path | None) -> list[EndedJob]:

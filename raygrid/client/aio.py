@@ -16,7 +16,7 @@ from raygrid.client.job import AsyncJob
 from raygrid.client.options import JobOptions, Options, checked_id, new_id
 from raygrid.client.posting import entries, post
 from raygrid.client.retry import RetryPolicy
-from raygrid.client.status import Capacity, DataInfo, GroupStatus, JobStatus, NodeStatus, PricerInfo
+from raygrid.client.status import BatchStatus, Capacity, DataInfo, GroupStatus, JobStatus, NodeStatus, PricerInfo
 from raygrid.client.upload import Input, Upload
 
 
@@ -74,11 +74,16 @@ class AsyncClient:
         """Attach to a job that was submitted before; asks the grid nothing."""
         return AsyncJob(self._connection, checked_id(job_id))
 
-    async def batch(self, batch_id: str) -> AsyncBatchJobs:
+    async def batch(self, batch_id: str, *, ended_only: bool = False) -> AsyncBatchJobs:
         """Attach to a batch that was submitted before; as `Client.batch`."""
         await self._connection.run(self._flows.batch_status(batch_id))
-        job_ids = [status.job_id async for status in self.jobs(batch=batch_id)]
+        found = self.jobs(batch=batch_id)
+        job_ids = [status.job_id async for status in found if status.state.is_terminal or not ended_only]
         return AsyncBatchJobs(self._connection, batch_id, job_ids)
+
+    async def batch_status(self, batch_id: str) -> BatchStatus:
+        """Ask for the counts of a batch; as `Client.batch_status`."""
+        return await self._connection.run(self._flows.batch_status(batch_id))
 
     async def cancel_batch(self, batch_id: str) -> int:
         """Ask the grid to cancel all jobs of a batch that have not ended; gives how many there are."""
@@ -125,6 +130,10 @@ class AsyncClient:
     async def undrain(self, node: str) -> NodeStatus:
         """Let a node work again; as `Client.undrain`."""
         return await self._connection.run(self._flows.undrain(node))
+
+    async def require_ready(self) -> None:
+        """Ask whether the grid can take jobs and have them run; as `Client.require_ready`."""
+        await self._connection.run(self._flows.members(Call("GET", "/health/ready")))
 
     async def close(self) -> None:
         """Give the sockets back; what was submitted goes on."""

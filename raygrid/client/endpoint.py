@@ -66,6 +66,8 @@ class Endpoint:
     def no_answer(self, error: httpx.TransportError) -> ConnectionFailedError:
         """Say that the grid does not answer, and what to do about it."""
         why = str(error) or type(error).__name__
+        if isinstance(error, httpx.RemoteProtocolError) and ("b'" in why or 'b"' in why):
+            why = "what answers there does not speak HTTP"  # rather than the bytes that it said
         if self.answered:
             return ConnectionFailedError(
                 f"the grid at {self.url} stopped answering ({why}) and did not come back while this client "

@@ -22,6 +22,7 @@ from raygrid.client.retry import Backoff, is_worth_retrying, retry_after_s
 from raygrid.client.status import BatchStatus, DataInfo, JobStatus, NodeStatus, read
 from raygrid.client.upload import Upload
 from raygrid.errors import NotFinishedError, RaygridError, WaitTimeoutError
+from raygrid.models import JobState
 
 MAX_WAIT_S = 30.0
 """Longest wait of one request; longer ones are several requests, so that a dead connection is noticed."""
@@ -131,9 +132,9 @@ class Flows:
         """Ask for a job's state."""
         return self.value(JobStatus, Call("GET", f"/status/{checked_id(job_id)}"))
 
-    def cancel(self, job_id: str) -> Flow[dict[str, Any]]:
-        """Ask for a job to be cancelled."""
-        return self.members(Call("DELETE", f"/jobs/{checked_id(job_id)}"))
+    def cancel(self, job_id: str) -> Flow[JobState]:
+        """Ask for a job to be cancelled; gives the state that it was in."""
+        return (yield from self.value(JobStatus, Call("DELETE", f"/jobs/{checked_id(job_id)}"))).state
 
     def batch_status(self, batch_id: str) -> Flow[BatchStatus]:
         """Ask for a batch's counts."""

@@ -11,6 +11,7 @@ from raygrid.client.ending import FINAL_ERRORS, Ending
 from raygrid.client.result import Result
 from raygrid.client.status import JobStatus
 from raygrid.errors import JobFailedError, RaygridError
+from raygrid.models import JobState
 
 if TYPE_CHECKING:
     from raygrid.client.batch import BatchJobs
@@ -114,9 +115,9 @@ class Job(JobRecord):
         """Whether the job has ended, be it well or not."""
         return self.ending is not None or self.status().state.is_terminal
 
-    def cancel(self) -> None:
-        """Ask the grid to cancel the job; a job that has ended stays as it is."""
-        self._connection.run(self._connection.flows.cancel(self.job_id))
+    def cancel(self) -> JobState:
+        """Ask the grid to cancel the job; gives the state it was in. A job that has ended stays as it is."""
+        return self._connection.run(self._connection.flows.cancel(self.job_id))
 
 
 class AsyncJob(JobRecord):
@@ -157,6 +158,6 @@ class AsyncJob(JobRecord):
         """Whether the job has ended, be it well or not."""
         return self.ending is not None or (await self.status()).state.is_terminal
 
-    async def cancel(self) -> None:
-        """Ask the grid to cancel the job; a job that has ended stays as it is."""
-        await self._connection.run(self._connection.flows.cancel(self.job_id))
+    async def cancel(self) -> JobState:
+        """Ask the grid to cancel the job; gives the state it was in. A job that has ended stays as it is."""
+        return await self._connection.run(self._connection.flows.cancel(self.job_id))

@@ -71,11 +71,11 @@ def post(flows: Flows, batch_id: str, jobs: Sequence[Entry], options: JobOptions
         try:
             refused |= yield from _post_chunk(flows, batch_id, chunk, options)
         except RaygridError as error:
-            error.add_note(
-                f"{posted} of {len(jobs)} jobs were posted to batch {batch_id}. To go on, map the same "
-                "inputs again "
-                "with the same job ids and batch_id: those that are there already attach."
-            )
+            if posted:
+                error.add_note(
+                    f"{posted} of {len(jobs)} jobs were posted to batch {batch_id}. To go on, map the same inputs "
+                    "again with the same job ids and batch_id: those that are there already attach."
+                )
             raise
         posted += len(chunk)
     return refused

@@ -16,7 +16,7 @@ from raygrid.client.job import Job
 from raygrid.client.options import JobOptions, Options, checked_id, new_id
 from raygrid.client.posting import entries, post
 from raygrid.client.retry import RetryPolicy
-from raygrid.client.status import Capacity, DataInfo, GroupStatus, JobStatus, NodeStatus, PricerInfo
+from raygrid.client.status import BatchStatus, Capacity, DataInfo, GroupStatus, JobStatus, NodeStatus, PricerInfo
 from raygrid.client.upload import Input, Upload
 
 
@@ -115,14 +115,24 @@ class Client:
         """Attach to a job that was submitted before; asks the grid nothing."""
         return Job(self._connection, checked_id(job_id))
 
-    def batch(self, batch_id: str) -> BatchJobs:
-        """Attach to a batch that was submitted before.
+    def batch(self, batch_id: str, *, ended_only: bool = False) -> BatchJobs:
+        """Attach to a batch that was submitted before, or to those of its jobs that have ended by now.
 
         Raises:
             JobNotFoundError: the grid has no such batch.
         """
         self._connection.run(self._flows.batch_status(batch_id))
-        return BatchJobs(self._connection, batch_id, [status.job_id for status in self.jobs(batch=batch_id)])
+        found = self.jobs(batch=batch_id)
+        job_ids = [status.job_id for status in found if status.state.is_terminal or not ended_only]
+        return BatchJobs(self._connection, batch_id, job_ids)
+
+    def batch_status(self, batch_id: str) -> BatchStatus:
+        """Ask for the counts of a batch.
+
+        Raises:
+            JobNotFoundError: the grid has no such batch.
+        """
+        return self._connection.run(self._flows.batch_status(batch_id))
 
     def cancel_batch(self, batch_id: str) -> int:
         """Ask the grid to cancel all jobs of a batch that have not ended; gives how many there are."""
@@ -189,6 +199,14 @@ class Client:
             NodeNotFoundError: the grid has no such node.
         """
         return self._connection.run(self._flows.undrain(node))
+
+    def require_ready(self) -> None:
+        """Ask whether the grid can take jobs and have them run; returns if it can.
+
+        Raises:
+            UnavailableError: it cannot yet; says what is missing.
+        """
+        self._connection.run(self._flows.members(Call("GET", "/health/ready")))
 
     def close(self) -> None:
         """Give the sockets back; what was submitted goes on."""

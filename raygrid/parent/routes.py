@@ -16,7 +16,7 @@ from uuid_utils import uuid7
 
 from raygrid.errors import InvalidRequestError, TooLargeError, UnavailableError
 from raygrid.models import Job, JobState, NewJob
-from raygrid.parent import problems, schemas, streams, traffic_routes
+from raygrid.parent import docs, problems, schemas, streams, traffic_routes
 from raygrid.parent.auth import require_key
 from raygrid.parent.forms import Form, FormReader, limited
 from raygrid.parent.node_routes import node_routes
@@ -55,6 +55,7 @@ def build_app(parent: Parent, *, manage: bool = True) -> FastAPI:
         version=version("raygrid"),
         description="Turns any executable into a fault-tolerant compute grid.",
         lifespan=lifespan,
+        **docs.OFF,
     )
     problems.install(app)
     guarded = APIRouter(dependencies=[Depends(require_key(parent.settings.http.api_keys))])
@@ -65,6 +66,7 @@ def build_app(parent: Parent, *, manage: bool = True) -> FastAPI:
     _grid_routes(guarded, parent)
     traffic_routes.add_to(guarded, parent)
     node_routes(guarded, parent)
+    docs.install(app, guarded)
     app.include_router(guarded)
     _health_routes(app, parent)
     return app

@@ -56,7 +56,10 @@ ROUTES = [
 ]
 
 
-@pytest.mark.parametrize(("method", "path"), ROUTES)
+PAGES = [("GET", "/openapi.json"), ("GET", "/docs"), ("GET", "/redoc")]
+
+
+@pytest.mark.parametrize(("method", "path"), ROUTES + PAGES)
 @pytest.mark.parametrize(
     "authorization",
     [None, "Bearer wrong-key-of-some-length", f"Basic {KEY}", KEY, f"Bearer {KEY}x", f"Bearer {KEY[:-1]}", "Bearer"],
@@ -74,7 +77,7 @@ async def test_without_the_right_key_there_is_no_answer(
 
 async def test_every_route_is_behind_the_key(grid: SmallGrid) -> None:
     """A route that is not in this test's list, and so perhaps open to strangers, does not exist."""
-    described = (await grid.http.get("/openapi.json")).json()["paths"]
+    described = (await grid.http.get("/openapi.json", headers=RIGHT)).json()["paths"]
     known = {(method, path.split("?")[0].replace("/x", "/{}")) for method, path in ROUTES}
     found = {
         (method.upper(), "/".join("{}" if part.startswith("{") else part for part in path.split("/")))
@@ -83,6 +86,15 @@ async def test_every_route_is_behind_the_key(grid: SmallGrid) -> None:
     }
     assert found - known == {("GET", "/health/live"), ("GET", "/health/ready")}
     assert known <= found
+
+
+@pytest.mark.parametrize("path", ["/docs", "/redoc"])
+async def test_the_pages_of_the_description_open_with_a_key(grid: SmallGrid, path: str) -> None:
+    """They are there for those who have one, and name where the description is."""
+    answer = await grid.http.get(path, headers=RIGHT)
+    assert answer.status_code == 200
+    assert "text/html" in answer.headers["content-type"]
+    assert "/openapi.json" in answer.text
 
 
 async def test_any_of_the_keys_opens(grid: SmallGrid) -> None:
@@ -164,7 +176,7 @@ async def test_an_early_refusal_reaches_a_client_that_still_sends(grid: SmallGri
 
 async def test_the_description_documents_what_the_grid_answers(grid: SmallGrid, tmp_path: Path) -> None:
     """Each of a hundred kinds of answer is in /openapi.json with its status and content type."""
-    described = (await grid.http.get("/openapi.json")).json()
+    described = (await grid.http.get("/openapi.json", headers=RIGHT)).json()
     http, gate = grid.http, tmp_path / "gate"
     submit = {"files": {"file": ("a.sh", b"echo x")}, "data": {"pricer": "shell"}}
     failing = {"files": {"file": ("a.sh", b"exit 1")}, "data": {"pricer": "shell"}}
@@ -268,7 +280,7 @@ async def test_the_description_documents_what_the_grid_answers(grid: SmallGrid, 
 
 async def test_every_route_documents_its_answers(grid: SmallGrid) -> None:
     """No operation is without a summary, a success, and problem documents for what may go wrong."""
-    described = (await grid.http.get("/openapi.json")).json()
+    described = (await grid.http.get("/openapi.json", headers=RIGHT)).json()
     for path, methods in described["paths"].items():
         for method, operation in methods.items():
             where = f"{method} {path}"

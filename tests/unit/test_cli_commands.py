@@ -63,6 +63,19 @@ def test_status_shows_capacity_groups_and_nodes(monkeypatch):
         assert word in ended.stdout
 
 
+def test_a_long_reason_is_not_cut(monkeypatch):
+    """Why a node is not well is read in full, however narrow the terminal."""
+    monkeypatch.setenv("COLUMNS", "60")
+    why = "the disk is full: 0 bytes are left on /very/long/path/of/the/work/directory/of/this/node"
+    answers = whole_grid()
+    node = {"node": "n-1", "group": "rack-1", "slots": 4, "running": 1, "state": "unhealthy", "why": why}
+    answers.answers[2] = httpx.Response(200, json={"nodes": [node]})
+    printed = run(monkeypatch, answers, "status").stdout
+
+    rows = [line.split("│")[-2].strip() for line in printed.splitlines() if line.count("│") > 6]
+    assert why.replace(" ", "") in "".join(rows).replace(" ", "")
+
+
 def test_status_in_json_is_json(monkeypatch):
     """A script gets values, not a table."""
     status = json.loads(run(monkeypatch, whole_grid(), "status", "--json").stdout)
@@ -127,13 +140,23 @@ def test_even_if_failed_asks_for_what_a_failed_job_left(monkeypatch):
 
 
 def test_cancel_takes_jobs_and_batches(monkeypatch):
-    """Each job is one request; a batch is one for all."""
-    answers = Answers(*[httpx.Response(202, json={"cancelling": 5})] * 3)
+    """Each job is one request; a batch is one for all; what has ended already is said to have."""
+    answers = Answers(
+        httpx.Response(202, json={"jobId": "a", "state": "running"}),
+        httpx.Response(202, json={"jobId": "b", "state": "done"}),
+        httpx.Response(202, json={"cancelling": 5}),
+    )
     ended = run(monkeypatch, answers, "cancel", "a", "b", "--batch", "x")
 
     assert [request.url.path for request in answers.requests] == ["/jobs/a", "/jobs/b", "/batches/x"]
     assert {request.method for request in answers.requests} == {"DELETE"}
-    assert "cancelling 5 jobs of batch x" in ended.stdout
+    assert ended.stdout.splitlines() == [
+        "cancelling job a",
+        "job b has ended already: it is done",
+        "cancelling 5 jobs of batch x",
+    ]
+    none = run(monkeypatch, Answers(httpx.Response(202, json={"cancelling": 0})), "cancel", "--batch", "x")
+    assert "all jobs of batch x have ended already" in none.stdout
     assert run(monkeypatch, Answers(), "cancel").exit_code == 2
 
 

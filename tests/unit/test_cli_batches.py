@@ -1,0 +1,210 @@
+"""The way back to a batch: its status, its jobs, its results; and waiting until a grid is ready."""
+
+from __future__ import annotations
+
+import json
+
+import httpx
+import pytest
+from typer.testing import CliRunner
+
+from raygrid.cli import app, grid, ready
+from raygrid.client import Client
+from tests.unit.test_client_fakes import Answers, FakeTime, end, part, problem, stream, zip_of
+
+
+@pytest.fixture
+def run(monkeypatch, tmp_path):
+    """Run the command line against scripted answers."""
+    monkeypatch.setenv("RAYGRID_URL", "http://grid.test")
+    monkeypatch.setenv("RAYGRID_STATE_DIR", str(tmp_path / "state"))
+    monkeypatch.setenv("COLUMNS", "200")
+
+    def run(answers, *words):
+        monkeypatch.setattr(grid, "Client", lambda url, key: answers.client(FakeTime(), key))
+        return CliRunner().invoke(app, words)
+
+    return run
+
+
+def counts(finished=False, **states):
+    """A batch as the grid answers."""
+    body = {"batchId": "b", "total": sum(states.values()), "finished": finished, "counts": states}
+    return httpx.Response(200, json=body)
+
+
+def listing(**states):
+    """A page of jobs."""
+    jobs = [{"jobId": job_id, "state": state} for job_id, state in states.items()]
+    return httpx.Response(200, json={"jobs": jobs})
+
+
+def test_the_status_of_a_batch_is_a_line_or_json(run):
+    """How many jobs are in which state, and whether that is the end."""
+    assert run(Answers(counts(done=2, running=1)), "status", "--batch", "b").stdout == (
+        "batch b goes on: 3 jobs, 2 done, 1 running\n"
+    )
+    assert "has ended: 2 jobs, 2 done" in run(Answers(counts(True, done=2)), "status", "--batch", "b").stdout
+    found = json.loads(run(Answers(counts(done=2)), "status", "--batch", "b", "--json").stdout)
+    assert (found["total"], found["counts"]) == (2, {"done": 2})
+    assert run(Answers(), "status", "j", "--batch", "b").exit_code == 2
+
+
+def test_jobs_are_listed_by_state_and_batch_up_to_a_limit(run):
+    """The filters reach the grid; that there are more is said."""
+    answers = Answers(listing(x="failed", y="failed", z="failed"))
+    ended = run(answers, "jobs", "--state", "failed", "--batch", "b", "--limit", "2")
+
+    assert (answers.requests[0].url.params["state"], answers.requests[0].url.params["batch"]) == ("failed", "b")
+    assert "x" in ended.stdout
+    assert "y" in ended.stdout
+    assert "z" not in ended.stdout
+    assert "more than these 2" in ended.stderr
+    all_of_them = run(Answers(listing(x="done", y="done")), "jobs", "--limit", "2", "--json")
+    assert [job["job_id"] for job in json.loads(all_of_them.stdout)] == ["x", "y"]
+    assert all_of_them.stderr == ""
+    assert run(Answers(), "jobs", "--state", "sleeping").exit_code == 2
+
+
+def test_the_results_of_a_batch_come_into_directories_of_the_job_ids(run, tmp_path):
+    """What has ended is unpacked, a failed job's files as well; what goes on is said, with how to come back."""
+    out = tmp_path / "out"
+    answers = Answers(
+        counts(done=1, failed=1, running=1),
+        counts(done=1, failed=1, running=1),
+        listing(x="done", y="failed", z="running"),
+        stream(
+            part("x", 1, zip_of(stdout__txt="42\n")),
+            part("y", 2, zip_of(stderr__txt="no curve"), "failed", reason="exit_code", message="exited with 3"),
+        ),
+    )
+    ended = run(answers, "result", "--batch", "b", "-o", str(out))
+
+    assert ended.exit_code == 1
+    assert (out / "x" / "stdout.txt").read_text() == "42\n"
+    assert (out / "y" / "stderr.txt").read_text() == "no curve"
+    assert sorted(path.name for path in out.iterdir()) == ["x", "y"]
+    assert "job y failed (exit_code): exited with 3\n    no curve" in ended.stderr
+    assert f"1 jobs have not ended yet; fetch them later with\n  raygrid result --batch b -o {out}" in ended.stderr
+
+
+def test_a_batch_that_is_done_is_exit_code_zero(run, tmp_path):
+    """--wait waits for its end first; --out is the same as -o."""
+    answers = Answers(
+        counts(running=1),
+        counts(True, done=1),
+        counts(True, done=1),
+        listing(x="done"),
+        stream(part("x", 1, zip_of(stdout__txt="42\n")), end()),
+    )
+    ended = run(answers, "result", "--batch", "b", "--out", str(tmp_path), "--wait", "30")
+
+    assert ended.exit_code == 0
+    assert (tmp_path / "x" / "stdout.txt").read_text() == "42\n"
+
+
+@pytest.mark.parametrize("words", [(), ("j", "--batch", "b", "-o", "d"), ("--batch", "b")])
+def test_result_wants_a_job_or_a_batch_with_a_directory(run, words):
+    """Anything else is exit code 2, and nothing is asked."""
+    assert run(Answers(), "result", *words).exit_code == 2
+
+
+def test_an_unknown_batch_is_said(run):
+    """The grid's own words."""
+    ended = run(Answers(problem("job-not-found", 404)), "status", "--batch", "b")
+
+    assert (ended.exit_code, ended.stderr) == (1, "said job-not-found\n")
+
+
+def test_what_does_not_speak_http_is_said_in_words(run):
+    """No bytes of it stand in the error."""
+    strange = httpx.RemoteProtocolError("illegal status line: bytearray(b'SSH-2.0-OpenSSH_9')")
+    ended = run(Answers(*[strange] * 100), "pricers")
+
+    assert "what answers there does not speak HTTP" in ended.stderr
+    assert "SSH" not in ended.stderr
+
+
+# --- wait-ready -------------------------------------------------------------------------------------------------------
+
+
+def nodes(*states):
+    """The nodes as the grid answers."""
+    found = [
+        {"node": f"n-{n}", "group": "rack-a", "slots": 1, "running": 0, "state": state}
+        for n, state in enumerate(states)
+    ]
+    return httpx.Response(200, json={"nodes": found})
+
+
+READY = httpx.Response(200, json={"status": "ready"})
+
+
+@pytest.fixture
+def wait_ready(run, monkeypatch):
+    """Run `raygrid wait-ready` on a clock that only sleeping moves."""
+    time = FakeTime()
+    monkeypatch.setattr(ready.time, "monotonic", time.clock)
+    monkeypatch.setattr(ready.time, "sleep", time.sleep)
+
+    def wait_ready(answers, *words):
+        monkeypatch.setattr(
+            ready, "Client", lambda url, key, **o: Client(url, key, transport=httpx.MockTransport(answers), **o)
+        )
+        return run(answers, "wait-ready", *words), time
+
+    return wait_ready
+
+
+def test_waiting_goes_on_until_everything_is_there(wait_ready):
+    """Nobody listens, then no group has a node, then too few are well: none of these is the end."""
+    refused = httpx.ConnectError("refused")
+    answers = Answers(refused, refused, problem("unavailable", 503), READY, nodes("ok", "unhealthy"), READY)
+    answers.answers += [nodes("ok", "ok")]
+    ended, time = wait_ready(answers, "--nodes", "2", "--timeout", "1m")
+
+    assert ended.exit_code == 0
+    assert ended.stdout == "ready after 2.0 s, with at least 2 node(s)\n"
+    assert len(time.sleeps) == 4
+
+
+@pytest.mark.parametrize(
+    ("answers", "said"),
+    [
+        ([httpx.ConnectError("refused")] * 9, "no grid answers at http://grid.test"),
+        ([problem("unavailable", 503)] * 9, "said unavailable"),
+        ([READY, nodes("ok", "lost")] * 9, "1 of 2 nodes are there and well (n-1 is lost)"),
+    ],
+)
+def test_what_is_missing_at_the_end_is_said(wait_ready, answers, said):
+    """Exit code 1 and the last thing that was missing."""
+    ended, time = wait_ready(Answers(*answers), "--nodes", "2", "--timeout", "2s")
+
+    assert ended.exit_code == 1
+    assert "not ready within 2 s" in ended.stderr
+    assert said in ended.stderr
+    assert sum(time.sleeps) == pytest.approx(2.0)
+
+
+def test_a_wrong_key_is_not_waited_for(wait_ready):
+    """It would not get right."""
+    ended, time = wait_ready(Answers(READY, problem("unauthorized", 401)))
+
+    assert ended.exit_code == 1
+    assert "wants an API key" in ended.stderr
+    assert time.sleeps == []
+
+
+def test_a_grid_on_this_machine_may_come_later(wait_ready, monkeypatch):
+    """Without a URL the file of a local grid is waited for."""
+    monkeypatch.delenv("RAYGRID_URL")
+    ended, _ = wait_ready(Answers(), "--timeout", "2")
+
+    assert ended.exit_code == 1
+    assert "no grid runs on this machine" in ended.stderr
+
+
+@pytest.mark.parametrize("words", [("--timeout", "soon"), ("--timeout", "-1s"), ("--nodes", "0")])
+def test_a_time_or_number_that_makes_no_sense_is_a_usage_error(wait_ready, words):
+    """Exit code 2; nothing is asked."""
+    assert wait_ready(Answers(), *words)[0].exit_code == 2
