@@ -5,9 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 
-from raygrid.core.group import GroupState
 from raygrid.core.lease import Lease
-from raygrid.leader.actor import group_policy
 from raygrid.leader.dispatch import Leader
 from raygrid.leader.election import Candidate
 from tests.support.small_grid import DirectLeader, SmallGrid, _Nodes
@@ -47,8 +45,7 @@ class ElectedGrid(SmallGrid):
 
         async def lead(lease: Lease, over: Callable[[], None]) -> Leader:
             self.terms.append(lease.term)
-            state = GroupState(group_id, group_policy(self.settings, group_id))
-            leader = Leader(lease, state, self.store, _Nodes(self._members[group_id]), over)
+            leader = Leader(lease, self.settings, self.store, _Nodes(self._members[group_id]), over)
             await leader.open()
             return leader
 
