@@ -5,15 +5,20 @@ from __future__ import annotations
 import asyncio
 from collections import Counter
 from collections.abc import AsyncIterator
+from contextlib import suppress
 from pathlib import Path
 
 import httpx
 import pytest
 
+from raygrid.config import load_settings
+from raygrid.errors import UnavailableError
+from raygrid.leader import actor
 from raygrid.models import JobState
 from tests.support.elected_grid import ElectedGrid
 from tests.support.http import parts_of
 from tests.support.postgres import Postgres
+from tests.support.small_grid import PRICERS, _Nodes
 
 JOBS = 500
 
@@ -110,3 +115,32 @@ async def test_a_submit_in_the_outage_succeeds_afterwards_under_the_same_id(
         await asyncio.to_thread(postgres.start)
     assert (await grid.submit("again", script)).status_code == 200
     assert (tmp_path / "runs").read_text() == "ran\n"
+
+
+async def test_a_leader_that_starts_before_the_job_store_leads_once_it_is_there(
+    postgres: Postgres, database: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """After a power cut the machines come up in any order; nobody has to start a group again."""
+    monkeypatch.setattr(actor, "RayNodes", lambda *_: _Nodes({}))
+    monkeypatch.setattr(actor, "OPEN_AGAIN_S", 0.1)
+    candidate = actor.LeaderActor("rack-a", load_settings(None, pricers=PRICERS, storage={"database": database}))
+
+    async def leads() -> bool:
+        with suppress(UnavailableError):
+            return (await candidate.changes("", 0, 0)).capacity.group_id == "rack-a"
+        return False
+
+    async def tried() -> bool:
+        return caplog.text.count("cannot open the job store") > 1
+
+    try:
+        await asyncio.to_thread(postgres.stop)
+        await candidate.open()
+        await ElectedGrid.until(tried)
+        assert not await leads()
+        await asyncio.to_thread(postgres.start)
+        await ElectedGrid.until(leads)
+    finally:
+        if not postgres.is_open:
+            await asyncio.to_thread(postgres.start)
+        await candidate.close()

@@ -65,12 +65,13 @@ class Postgres:
 
     def open(self) -> None:
         """Make a directory with an empty cluster in it, and start the server."""
+        installed = _installed()
         self._directory = Path(tempfile.mkdtemp(prefix="raygrid-pg-"))
-        self._binaries = _installed() / "bin"
+        self._binaries = installed / "bin"
         if os.geteuid() == 0:
             nobody = pwd.getpwnam("nobody")
             self._account = {"user": nobody.pw_uid, "group": nobody.pw_gid, "extra_groups": []}
-            self._binaries = self._within_reach(_installed(), nobody.pw_uid) / "bin"
+            self._binaries = self._within_reach(installed) / "bin"
             os.chown(self._directory, nobody.pw_uid, nobody.pw_gid)
         secret = self._directory / "password"
         secret.write_text(PASSWORD)
@@ -170,6 +171,11 @@ class Postgres:
         return self._run("psql", "-X", "-v", "ON_ERROR_STOP=1", *arguments).strip()
 
     @property
+    def is_open(self) -> bool:
+        """Whether it was started and not stopped since."""
+        return self._server is not None
+
+    @property
     def pid(self) -> int:
         """The postmaster."""
         assert self._server is not None, "the server is not open"
@@ -201,15 +207,18 @@ class Postgres:
             raise RuntimeError(f"{program} failed: {done.stderr}")
         return str(done.stdout)
 
-    def _within_reach(self, installed: Path, uid: int) -> Path:
+    def _within_reach(self, installed: Path) -> Path:
         """The binaries where another account can run them: where they are, else a copy."""
         probe = [installed / "bin" / "postgres", "--version"]
         with contextlib.suppress(PermissionError):
-            subprocess.run(probe, check=True, capture_output=True, user=uid, cwd="/")
+            subprocess.run(probe, check=True, capture_output=True, cwd="/", **self._account)  # type: ignore[call-overload]
             return installed
-        copy = self._directory / "programs"
-        shutil.copytree(installed, copy)
-        return copy
+        package, copy = installed.parent, self._directory / "programs"
+        shutil.copytree(installed, copy / package.name / installed.name)
+        libraries = package.with_name(f"{package.name}.libs")  # found from the programs, by a relative path
+        if libraries.is_dir():
+            shutil.copytree(libraries, copy / libraries.name)
+        return copy / package.name / installed.name
 
     def _is_ready(self) -> bool:
         with contextlib.suppress(OSError, IndexError):
