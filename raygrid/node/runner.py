@@ -99,7 +99,7 @@ class Runner:
         attempt, spec = order.attempt, order.spec
         pricer = self.pricers.get(spec.pricer)
         if pricer is None:
-            message = f"node {self._node_id} has no pricer {spec.pricer!r} in its settings; restart it with the grid's"
+            message = f"node {self._node_id} has no pricer {spec.pricer!r} in its settings"
             return Finished(AttemptReport(attempt, Outcome.CANNOT_START, message=message))
         try:
             directory = self._places.create(attempt)

@@ -93,6 +93,7 @@ async def test_a_new_pricer_reaches_every_node_while_a_hundred_jobs_run(grid: Sm
 async def test_an_older_parent_does_not_set_it_back(grid: SmallGrid) -> None:
     """While both parents are there, as in a rolling update, the newer settings stay."""
     older = grid.parent
+    first = grid.settings
     await grid.deploy(beside=True, pricers=MORE)
     await until_following(grid, 1.0)
     heard = {older.groups._known["rack-a"].heard_at}
@@ -103,6 +104,7 @@ async def test_an_older_parent_does_not_set_it_back(grid: SmallGrid) -> None:
 
     await grid.until(heard_again)
     await until_following(grid, 1.0)
+    await grid.leaders["rack-a"].configure(first)  # as a parent would that asked before the newer one told
     assert (await grid.submit("after", "echo x", pricer="new")).status_code == 200
     calls = [node.calls.count("configure") for node in grid.nodes.values()]
     assert calls == [1, 1]

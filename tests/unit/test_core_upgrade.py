@@ -133,9 +133,11 @@ def test_a_removed_pricer_that_comes_back_is_known() -> None:
     rack = Rack(pricers=Q)
     rack.join("n1")
     deploy(rack, 1.0, pricers=P)
-    deploy(rack, 2.0, pricers=Q)
+    deploy(rack, 2.0, pricers=P)
+    assert rack.submit(job("between", pricer="q")).states == {"between": FAILED}
+    deploy(rack, 3.0, pricers=Q)
     rack.submit(job("again", pricer="q"))
-    assert upgraded(rack, "n1", 2.0).started == {"again": "n1"}
+    assert upgraded(rack, "n1", 3.0).started == {"again": "n1"}
 
 
 @pytest.mark.parametrize("told", [True, False])
