@@ -60,6 +60,7 @@ def test_jobs_are_listed_by_state_and_batch_up_to_a_limit(run):
     assert "y" in ended.stdout
     assert "z" not in ended.stdout
     assert "more than these 2" in ended.stderr
+    assert run(Answers(listing(x="done", y="done")), "jobs", "--limit", "2").stderr == ""
     all_of_them = run(Answers(listing(x="done", y="done")), "jobs", "--limit", "2", "--json")
     assert [job["job_id"] for job in json.loads(all_of_them.stdout)] == ["x", "y"]
     assert all_of_them.stderr == ""
