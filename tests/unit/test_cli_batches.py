@@ -67,6 +67,25 @@ def test_jobs_are_listed_by_state_and_batch_up_to_a_limit(run):
     assert run(Answers(), "jobs", "--state", "sleeping").exit_code == 2
 
 
+def test_a_table_in_a_pipe_has_each_job_on_one_line(run, monkeypatch):
+    """There is no right edge to fold at, so that `grep` finds what it looks for."""
+    monkeypatch.delenv("COLUMNS")
+    job = {
+        "jobId": "j" * 100,
+        "state": "failed",
+        "submitted_at": "2030-01-02T03:04:05.678Z",
+        "message": "no curve " * 9,
+    }
+    [line] = [
+        line
+        for line in run(Answers(httpx.Response(200, json={"jobs": [job]})), "jobs").stdout.splitlines()
+        if "jjj" in line
+    ]
+    assert "j" * 100 in line
+    assert "2030-01-02T03:04:05Z" in line
+    assert ("no curve " * 9).strip() in line
+
+
 def test_the_results_of_a_batch_come_into_directories_of_the_job_ids(run, tmp_path):
     """What has ended is unpacked, a failed job's files as well; what goes on is said, with how to come back."""
     out = tmp_path / "out"
