@@ -17,6 +17,8 @@ from raygrid.client import Client
 from raygrid.client.default import find_grid
 from raygrid.errors import RaygridError, SettingsError
 
+_FILE_WIDTH = 500
+
 
 def out() -> Console:
     """Where answers go."""
@@ -65,7 +67,10 @@ def print_table(table: Table) -> None:
     """Print a table that fits: what is too long for its column goes on below, and nothing is cut off."""
     for column in table.columns:
         column.overflow = "fold"
-    out().print(table, soft_wrap=False)
+    console = out()
+    if not console.is_terminal and "COLUMNS" not in os.environ:
+        console.width = _FILE_WIDTH  # what reads a pipe has no right edge
+    console.print(table, soft_wrap=False)
 
 
 class GridCommands(TyperGroup):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import asdict, fields
+from datetime import UTC, datetime
 from itertools import islice
 from typing import Annotated, Any
 
@@ -115,6 +116,12 @@ def _print_fields(found: JobStatus, as_json: bool) -> None:
     print_table(table)
 
 
+def _cell(value: Any) -> str:
+    if isinstance(value, datetime):
+        return f"{value.astimezone(UTC):%Y-%m-%dT%H:%M:%SZ}"
+    return "" if value is None else str(value)
+
+
 def _print_json(value: Any) -> None:
     typer.echo(to_json(value, indent=2).decode())
 
@@ -125,5 +132,5 @@ def _print_table(title: str, columns: tuple[str, ...], rows: Iterable[Any]) -> N
         table.add_column(column)
     for row in rows:
         values = asdict(row)
-        table.add_row(*("" if values[column] is None else str(values[column]) for column in columns))
+        table.add_row(*(_cell(values[column]) for column in columns))
     print_table(table)

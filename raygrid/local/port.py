@@ -15,6 +15,8 @@ from raygrid.errors import SettingsError
 DYING_S = 10.0
 _POLL_S = 0.1
 _LISTEN = "0A"
+_LOOKS = 3
+"""So often a listener has to look like a stranger's: a process that ends has no files any more before its port goes."""
 
 
 def free_port() -> int:
@@ -48,9 +50,11 @@ def require_port(host: str, port: int, grid_dir: Path, patience_s: float = DYING
         SettingsError: the port is another's; says what to do.
     """
     until = time.monotonic() + patience_s
+    looks = _LOOKS
     while (why := _why_not(host, port)) is not None:
         dying = _belongs_to(ray_prefix(grid_dir), port)
-        if dying and time.monotonic() < until:
+        looks = _LOOKS if dying else looks - 1
+        if looks and time.monotonic() < until:
             time.sleep(_POLL_S)
             continue
         if dying:

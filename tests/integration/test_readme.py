@@ -75,6 +75,29 @@ def test_the_curl_lines_do_what_the_text_says(reader: Reader) -> None:
     assert '"status":409' in reader.shell(again).replace(" ", "")
 
 
+def test_the_batch_commands_find_back_to_a_batch(reader: Reader) -> None:
+    """Ready, submitted, ended, fetched into a directory of the job's id, and listed."""
+    [commands] = blocks("batch commands")
+    said = reader.shell(commands)
+    assert said.startswith("ready after ")
+    job_id = said.splitlines()[1].split("\t")[0]
+    assert "batch evening " in said
+    assert (reader.directory / "evening" / job_id / "stdout.txt").read_text().startswith("3 ")
+    assert "done" in said.rpartition("jobs")[2]
+
+
+def test_the_curl_lines_for_batches_do_what_the_text_says(reader: Reader) -> None:
+    """Data is stored, a batch is taken, its events come until it has ended, and the form's jobId is the job's."""
+    [code] = blocks("http batch")
+    (reader.directory / "other.csv").write_text("another book\n")
+    said = reader.shell(code).replace(" ", "")
+    assert '"name":"curves"' in said
+    assert '"total":2' in said
+    assert "event:end" in said
+    assert '"done":2' in said
+    assert '"jobId":"book-3"' in said
+
+
 def test_the_python_lines_print_results(reader: Reader) -> None:
     """The notebook lines submit to the running grid and print one line count an input."""
     [code] = blocks("python")

@@ -60,10 +60,30 @@ def test_jobs_are_listed_by_state_and_batch_up_to_a_limit(run):
     assert "y" in ended.stdout
     assert "z" not in ended.stdout
     assert "more than these 2" in ended.stderr
+    assert run(Answers(listing(x="done", y="done")), "jobs", "--limit", "2").stderr == ""
     all_of_them = run(Answers(listing(x="done", y="done")), "jobs", "--limit", "2", "--json")
     assert [job["job_id"] for job in json.loads(all_of_them.stdout)] == ["x", "y"]
     assert all_of_them.stderr == ""
     assert run(Answers(), "jobs", "--state", "sleeping").exit_code == 2
+
+
+def test_a_table_in_a_pipe_has_each_job_on_one_line(run, monkeypatch):
+    """There is no right edge to fold at, so that `grep` finds what it looks for."""
+    monkeypatch.delenv("COLUMNS")
+    job = {
+        "jobId": "j" * 100,
+        "state": "failed",
+        "submitted_at": "2030-01-02T03:04:05.678Z",
+        "message": "no curve " * 9,
+    }
+    [line] = [
+        line
+        for line in run(Answers(httpx.Response(200, json={"jobs": [job]})), "jobs").stdout.splitlines()
+        if "jjj" in line
+    ]
+    assert "j" * 100 in line
+    assert "2030-01-02T03:04:05Z" in line
+    assert ("no curve " * 9).strip() in line
 
 
 def test_the_results_of_a_batch_come_into_directories_of_the_job_ids(run, tmp_path):

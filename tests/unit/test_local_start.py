@@ -16,6 +16,7 @@ import pytest
 from raygrid.config import GridSettings, load_settings
 from raygrid.errors import RaygridError, SettingsError
 from raygrid.local import GridFile, running_grid, start_grid, stop_supervisor
+from raygrid.local import port as port_of_grid
 from raygrid.local.lock import holder, only_one, start_time
 from raygrid.local.port import free_port, ray_prefix, require_port
 from raygrid.local.started_with import StartedWith
@@ -201,6 +202,15 @@ def test_the_port_of_a_dying_life_of_this_grid_is_waited_for(tmp_path: Path) -> 
         ours.unlink()
     with process(LISTENS, port), pytest.raises(SettingsError, match=rf"port {port}.*--port"):
         require_port("127.0.0.1", port, tmp_path, patience_s=60)
+
+
+def test_a_listener_that_ends_this_very_moment_is_no_strangers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The kernel takes a dying process's files before its port: one such look is no reason to give up."""
+    looks = ["taken", "taken", None]
+    monkeypatch.setattr(port_of_grid, "_why_not", lambda host, port: looks.pop(0))
+    monkeypatch.setattr(port_of_grid, "_belongs_to", lambda prefix, port: False)
+    require_port("127.0.0.1", 1, tmp_path)
+    assert looks == []
 
 
 # --- programs ---------------------------------------------------------------------------------------------------------
