@@ -40,6 +40,7 @@ def start(
 ) -> None:
     """Make this machine part of a cluster; nothing happens if it is already."""
     from raygrid.cluster import HostSpec, start_host  # noqa: PLC0415 - only these commands need it
+    from raygrid.cluster.autoscaler import tell_autoscaler  # noqa: PLC0415
     from raygrid.cluster.spec import rack_of  # noqa: PLC0415
 
     spec = HostSpec(
@@ -56,6 +57,8 @@ def start(
     )
     what = "the head" if head else f"a worker of {spec.rack}" if spec.rack else "a worker without a rack"
     fresh = start_host(spec)  # no moving lines: `ray up` runs this, and shows every one of them
+    if head and not fresh:
+        tell_autoscaler(spec.ray_args)
     out().print(f"this machine is {what}" if fresh else "this machine is part of a cluster already", highlight=False)
 
 

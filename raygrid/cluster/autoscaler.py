@@ -1,0 +1,47 @@
+"""Tells a running autoscaler of machines that were added to `cluster.yaml`.
+
+Ray's autoscaler reads its configuration anew while it runs, but with the `local` provider it looks for machines only in
+a file of its own, which is brought up to date when a provider is made; and it makes its provider once. So a second
+`ray up` would wait for its new workers for ever. Making a provider beside it, on the same machine, updates the file.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import yaml
+
+from raygrid.errors import SettingsError
+
+OPTION = "--autoscaling-config"
+
+
+def configuration(ray_args: Sequence[str]) -> Path | None:
+    """The autoscaler's configuration among the options of `ray start`, if there is one."""
+    for index, word in enumerate(ray_args):
+        name, equals, value = word.partition("=")
+        if name == OPTION:
+            value = value if equals else ray_args[index + 1] if index + 1 < len(ray_args) else ""
+            return Path(value).expanduser() if value else None
+    return None
+
+
+def tell_autoscaler(ray_args: Sequence[str]) -> None:
+    """Let the autoscaler of this machine, the head, know the machines that its configuration names now.
+
+    Raises:
+        SettingsError: the configuration cannot be read.
+    """
+    path = configuration(ray_args)
+    if path is None:
+        return
+    try:
+        config = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (OSError, yaml.YAMLError) as error:
+        raise SettingsError(f"cannot read the autoscaler's configuration {path}: {error}") from error
+    if config["provider"]["type"] != "local":
+        return
+    from ray.autoscaler._private.local.node_provider import LocalNodeProvider  # noqa: PLC0415 - brings Ray
+
+    LocalNodeProvider(config["provider"], config["cluster_name"])
