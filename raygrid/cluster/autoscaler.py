@@ -44,4 +44,4 @@ def tell_autoscaler(ray_args: Sequence[str]) -> None:
         return
     from ray.autoscaler._private.local.node_provider import LocalNodeProvider  # noqa: PLC0415 - brings Ray
 
-    LocalNodeProvider(config["provider"], config["cluster_name"])
+    LocalNodeProvider(config["provider"], config["cluster_name"])  # type: ignore[no-untyped-call]  # Ray leaves it untyped

@@ -4,7 +4,7 @@
 head that was told to stop answers on its own port for a while, says so, and proves that it knows the cluster's token:
 
     head:   raygrid-farewell, and a line feed
-    worker: 16 random bytes
+    worker: the same line, and 16 random bytes
     head:   HMAC-SHA256 of them, by the token
 
 A worker holds one idle connection to the head's port, which ends when the head does, and asks again from then on.
@@ -76,8 +76,10 @@ def _tell(connection: socket.socket, token: bytes) -> bool:
     connection.settimeout(TALK_S)
     try:
         connection.sendall(MAGIC)
-        nonce = _receive(connection, NONCE_BYTES)
-        connection.sendall(_proof(token, nonce))
+        asked = _receive(connection, len(MAGIC) + NONCE_BYTES)
+        if not asked.startswith(MAGIC):
+            return False  # Ray itself, which looks for its head
+        connection.sendall(_proof(token, asked[len(MAGIC) :]))
     except OSError:
         return False
     return True
@@ -148,5 +150,5 @@ class HeadWatch:
                 return False
         connection.settimeout(TALK_S)
         nonce = secrets.token_bytes(NONCE_BYTES)
-        connection.sendall(nonce)
+        connection.sendall(MAGIC + nonce)
         return hmac.compare_digest(_receive(connection, 32), _proof(self._token, nonce))

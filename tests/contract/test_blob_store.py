@@ -15,8 +15,9 @@ import pytest
 
 from raygrid.blobs import BlobStore, backend, data_key
 from raygrid.errors import BlobNotFoundError, SettingsError, UnavailableError
+from raygrid.local import free_port
 from raygrid.models import BlobSlice
-from tests.support.s3 import S3, SECRETS, Cable, s3_server, unused_port
+from tests.support.s3 import S3, SECRETS, Cable, s3_server
 
 BIG = 20 * 1024**2
 
@@ -312,7 +313,7 @@ def test_an_endpoint_that_never_answers_holds_nobody_for_ever(
         monkeypatch.setattr(backend, "LIMITS", {"read_timeout": "300ms"})
         monkeypatch.setattr(backend, "LOOK_LIMITS", {"timeout": "300ms"})
     with socket.create_server(("127.0.0.1", 0)) as silent:
-        options = S3(silent.getsockname()[1]).options() | given
+        options = S3("127.0.0.1", silent.getsockname()[1]).options() | given
         blobs = BlobStore("s3://bucket", options, retry_s=0.3)
         began = time.monotonic()
         for call in calls(blobs, tmp_path):
@@ -351,7 +352,7 @@ def test_options_that_mean_nothing_are_refused(url: str, options: dict[str, str]
 
 def test_messages_hold_no_credentials() -> None:
     """Whatever stands in the URL besides the place is not shown."""
-    options = {"endpoint": f"http://127.0.0.1:{unused_port()}", "allow_http": True}
+    options = {"endpoint": f"http://127.0.0.1:{free_port()}", "allow_http": True}
     blobs = BlobStore("s3://bucket/prefix", options)
     assert blobs.shown == "s3://bucket/prefix"
     with pytest.raises(SettingsError) as raised:

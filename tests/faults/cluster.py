@@ -38,7 +38,7 @@ class Cluster:
     settings: dict[str, Any]
 
     @classmethod
-    def prepare(cls, hosts: Hosts, *, database: str, **settings: Any) -> Cluster:
+    def prepare(cls, hosts: Hosts, *, database: str, storage: dict[str, Any] | None = None, **settings: Any) -> Cluster:
         """Lay the operator's files out; nothing runs yet."""
         directory = hosts.directory / "desk"
         (directory / "home/.ray").mkdir(parents=True)
@@ -50,7 +50,7 @@ class Cluster:
                 "pricers": PRICERS,
                 "default_pricer": "shell",
                 "http": {"host": "0.0.0.0", "port": PORT, "parents": 4, "api_keys": [{"name": "test", "key": KEY}]},
-                "storage": {"state_dir": f"{OPT}/state", "database": database, "blobs": SHARED},
+                "storage": {"state_dir": f"{OPT}/state", "database": database, "blobs": SHARED, **(storage or {})},
                 "node": {"slots": 2},
                 **settings,
             },

@@ -21,12 +21,11 @@ def hosts() -> Iterator[Hosts]:
 
 
 @pytest.fixture(scope="module")
-def database(hosts: Hosts) -> Iterator[str]:
-    """The URL of a PostgreSQL database at the desk, which all hosts reach."""
+def desk_postgres(hosts: Hosts) -> Iterator[Postgres]:
+    """A PostgreSQL server at the desk, which all hosts reach."""
     server = Postgres(listen=(DESK, "127.0.0.1"), networks=("10.88.0.0/24", "127.0.0.1/32"))
     server.open()
     try:
-        with server.database() as url:
-            yield url
+        yield server
     finally:
         server.close()

@@ -370,8 +370,12 @@ class Hosts:
         """Leave no byte free where the host keeps its state."""
         self.run(host, "bash", "-c", f"cat /dev/zero > {OPT}/state/full || true", check=False)
 
+    def lose_share(self, host: str) -> None:
+        """Unmount the shared directory on a host: what is left in its place is empty, and the host's own."""
+        self.run(host, "umount", "--lazy", SHARED)
+
     def heal(self) -> None:
-        """Mend every link, thaw everybody, empty the disks that were filled."""
+        """Mend every link, thaw everybody, empty the disks that were filled, mount what was unmounted."""
         for link in [*(f"v-{host}" for host in self._hosts), *(f"up-{rack}" for rack in RACKS)]:
             self._switch("ip", "link", "set", link, "up")
             with _ignoring(RuntimeError):  # it was not slow
@@ -379,6 +383,8 @@ class Hosts:
         self.thaw()
         for host in self._hosts:
             self.file(host, f"{OPT}/state/full").unlink(missing_ok=True)
+            if self.run(host, "mountpoint", "-q", SHARED, check=False).returncode != 0:
+                self.run(host, "mount", "--bind", f"{self.directory}/shared", SHARED)
 
     def uplink_bytes(self, rack: str) -> tuple[int, int]:
         """Bytes that have gone into a rack and out of it, over its uplink, since the hosts were made."""

@@ -14,25 +14,43 @@ from raygrid.client import Client
 from raygrid.client.batch import BatchJobs
 from raygrid.client.status import JobStatus, NodeStatus
 from tests.faults.cluster import KEY, Cluster
-from tests.faults.hosts import RACKS, Hosts, until
+from tests.faults.hosts import RACKS, SHARED, Hosts, until
+from tests.support.postgres import Postgres
 
 pytestmark = pytest.mark.timeout(400)
 SPARE = "c1"
 
 
 @pytest.fixture(scope="module")
-def cluster(hosts: Hosts, database: str) -> Iterator[Cluster]:
+def cluster(hosts: Hosts, desk_postgres: Postgres) -> Iterator[Cluster]:
     """Four workers in two racks, as `ray up` brings them up."""
-    cluster = Cluster.prepare(hosts, database=database)
-    cluster.up()
-    cluster.wait_ready(nodes=4)
-    yield cluster
-    if cluster.is_up:
-        cluster.down()
+    with desk_postgres.database() as url:
+        cluster = Cluster.prepare(hosts, database=url)
+        began = time.monotonic()
+        cluster.up()
+        returned = time.monotonic()
+        cluster.wait_ready(nodes=4)
+        print(
+            f"\nray up returned after {returned - began:.0f} s; four nodes ready after {time.monotonic() - began:.0f} s"
+        )
+        yield cluster
+        if cluster.is_up:
+            cluster.down()
 
 
 def nodes_of(client: Client) -> dict[str, NodeStatus]:
     return {node.node: node for node in client.nodes()}
+
+
+def noted_jobs(hosts: Hosts, name: str, count: int, seconds: float) -> list[bytes]:
+    """Jobs that each leave a line in a shared place when they begin, so that a second time would be seen."""
+    (hosts.directory / "shared" / name).mkdir()
+    return [f"echo x >> {SHARED}/{name}/{number}; sleep {seconds}".encode() for number in range(count)]
+
+
+def times_run(hosts: Hosts, name: str) -> Counter[int]:
+    """How many jobs have begun how often."""
+    return Counter(len(note.read_text().split()) for note in (hosts.directory / "shared" / name).iterdir())
 
 
 def statuses(client: Client, batch: BatchJobs) -> list[JobStatus]:
@@ -54,6 +72,15 @@ def test_every_worker_has_a_parent_and_none_runs_on_the_head(cluster: Cluster, h
     parents = {host: len(hosts.processes(host, "ServeReplica:raygrid")) for host in ("head", "a1", "a2", "b1", "b2")}
 
     assert parents == {"head": 0, "a1": 1, "a2": 1, "b1": 1, "b2": 1}
+
+
+def left_on(hosts: Hosts) -> dict[str, list[str]]:
+    """What runs on the hosts besides what makes them hosts."""
+    own = ("bash -ec hostname", "sleep 1000", "sshd: ")
+    return {
+        host: [line for line in hosts.processes(host).values() if not line.startswith(own)]
+        for host in ("head", "a1", "a2", "b1", "b2", SPARE)
+    }
 
 
 @pytest.mark.parametrize("entry", ["head", "a1", "b2"])
@@ -83,7 +110,7 @@ def test_a_second_ray_up_adds_a_worker_in_a_new_rack_and_disturbs_no_running_job
     cluster: Cluster, hosts: Hosts
 ) -> None:
     with cluster.client("a1") as client:
-        batch = client.map(short_jobs(200, 1))
+        batch = client.map(noted_jobs(hosts, "added", 200, 1))
         hosts.power_on(SPARE)
 
         cluster.up(("a1", "a2", "b1", "b2", SPARE))
@@ -92,11 +119,11 @@ def test_a_second_ray_up_adds_a_worker_in_a_new_rack_and_disturbs_no_running_job
         assert nodes_of(client)[SPARE].group == "rack-c"
         list(batch.results(timeout=180))
         # The new one was empty while the others had queues of their own: what comes from now on goes there as well.
-        list(client.map(short_jobs(40, 0.5)).results(timeout=120))
-        after = statuses(client, batch)
+        later = client.map(short_jobs(40, 0.5))
+        list(later.results(timeout=120))
+        assert "rack-c" in {job.group for job in statuses(client, later)}
 
-    assert Counter(job.attempts for job in after) == {1: 200}
-    assert hosts.processes(SPARE, "NodeAgentActor")
+    assert times_run(hosts, "added") == {1: 200}
 
 
 def test_a_drained_node_finishes_what_it_has_and_gets_nothing_more(cluster: Cluster) -> None:
@@ -112,6 +139,36 @@ def test_a_drained_node_finishes_what_it_has_and_gets_nothing_more(cluster: Clus
         assert "a1" not in {job.node for job in statuses(client, later)}
         client.undrain("a1")
         until(lambda: nodes_of(client)["a1"].state == "ok", "a1 works again", within_s=30)
+
+
+def test_a_node_that_loses_the_share_gets_no_work_and_says_why(cluster: Cluster, hosts: Hosts) -> None:
+    with cluster.client("a1") as client:
+        hosts.lose_share("b2")
+
+        until(lambda: nodes_of(client)["b2"].state == "unhealthy", "b2 is not well", within_s=30)
+        print(f"b2: {nodes_of(client)['b2'].why}")
+        assert SHARED in (nodes_of(client)["b2"].why or "")
+        batch = client.map(short_jobs(40, 0.2))
+        list(batch.results(timeout=120))
+        assert "b2" not in {job.node for job in statuses(client, batch)}
+
+        hosts.heal()
+        until(lambda: nodes_of(client)["b2"].state == "ok", "b2 is well again", within_s=30)
+
+
+def test_the_job_store_may_die_and_come_back_while_jobs_run(
+    cluster: Cluster, hosts: Hosts, desk_postgres: Postgres
+) -> None:
+    with cluster.client("b1") as client:
+        batch = client.map(noted_jobs(hosts, "outage", 500, 0.1))
+        until(lambda: client.capacity().running, "jobs run")
+
+        desk_postgres.restart()
+
+        ended = list(batch.results(timeout=180, return_errors=True))
+        runs = times_run(hosts, "outage")
+        print(f"job store restarted under 500 jobs: {len(ended)} ended, begun so often: {dict(runs)}")
+        assert Counter(job.state for job in statuses(client, batch)) == {"done": 500}
 
 
 def test_an_upgrade_under_load_fails_no_request_that_is_sent_once_more(cluster: Cluster) -> None:
@@ -175,13 +232,13 @@ def _submit(url: str, job_id: str, script: str) -> str:
 
 def test_the_head_may_die_while_jobs_run_and_comes_back_by_itself(cluster: Cluster, hosts: Hosts) -> None:
     with cluster.client("a1") as client:
-        batch = client.map(short_jobs(60, 1))
+        batch = client.map(noted_jobs(hosts, "headless", 60, 1))
         until(lambda: client.capacity().running, "jobs run")
 
         hosts.kill("head", "gcs_server")
 
         list(batch.results(timeout=120))  # through a parent on a worker, with no head
-        assert Counter(job.attempts for job in statuses(client, batch)) == {1: 60}
+        assert times_run(hosts, "headless") == {1: 60}
     cluster.wait_ready(nodes=5)
     with cluster.client("head") as through_the_head:
         assert through_the_head.submit(b"echo back").result(timeout=60).stdout == "back\n"
@@ -190,15 +247,7 @@ def test_the_head_may_die_while_jobs_run_and_comes_back_by_itself(cluster: Clust
 def test_ray_down_leaves_nothing(cluster: Cluster, hosts: Hosts) -> None:
     cluster.down()
 
-    def left() -> dict[str, list[str]]:
-        found = {host: list(hosts.processes(host).values()) for host in ("head", "a1", "a2", "b1", "b2", SPARE)}
-        ours = {host: [line for line in lines if "python" in line or "ray" in line] for host, lines in found.items()}
-        return {
-            host: [line for line in lines if "sshd" not in line and "bash -ec" not in line]
-            for host, lines in ours.items()
-        }
-
-    until(lambda: not any(left().values()), f"no process is left: {left()}", within_s=60)
+    until(lambda: sum(map(len, left_on(hosts).values())) == 0, "no process is left", within_s=60)
     assert [list(hosts.file(host, "/dev/shm").iterdir()) for host in ("head", "a1", SPARE)] == [[], [], []]
     jobs = [hosts.file(host, "/opt/raygrid/state/default/nodes") for host in ("a1", "b1", SPARE)]
     assert [list(directory.glob("*/jobs/*")) for directory in jobs] == [[], [], []]

@@ -16,51 +16,46 @@ from uuid import uuid4
 
 import httpx
 
+from raygrid.local import free_port
+
 SECRETS = {"AWS_ACCESS_KEY_ID": "test-key", "AWS_SECRET_ACCESS_KEY": "test-secret"}
 
 
 class S3:
     """A running server."""
 
-    def __init__(self, port: int) -> None:
+    def __init__(self, host: str, port: int) -> None:
+        self.host = host
         self.port = port
 
     def new_bucket(self) -> str:
         """Make a bucket; gives its name."""
         name = f"bucket-{uuid4().hex[:12]}"
-        httpx.put(f"http://127.0.0.1:{self.port}/{name}", timeout=30).raise_for_status()
+        httpx.put(f"http://{self.host}:{self.port}/{name}", timeout=30).raise_for_status()
         return name
 
     def options(self, port: int | None = None) -> dict[str, Any]:
         """What `storage.blob_options` must say; with another port where something stands in between."""
-        return {"endpoint": f"http://127.0.0.1:{port or self.port}", "region": "us-east-1", "allow_http": True}
-
-
-def unused_port() -> int:
-    """A loopback port that nobody listens on."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
+        return {"endpoint": f"http://{self.host}:{port or self.port}", "region": "us-east-1", "allow_http": True}
 
 
 @contextlib.contextmanager
-def s3_server() -> Iterator[S3]:
-    """Run a server, with the credentials for it in this process's environment."""
-    port = unused_port()
-    command = [sys.executable, "-m", "moto.server", "-H", "127.0.0.1", "-p", str(port)]
+def s3_server(host: str = "127.0.0.1") -> Iterator[S3]:
+    """Run a server at an address of this machine, with the credentials for it in this process's environment."""
+    port = free_port()
+    command = [sys.executable, "-m", "moto.server", "-H", host, "-p", str(port)]
     process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     before = {name: os.environ.get(name) for name in SECRETS}
     os.environ.update(SECRETS)
     try:
         deadline = time.monotonic() + 60
         while True:
-            with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port), timeout=1):
+            with contextlib.suppress(OSError), socket.create_connection((host, port), timeout=1):
                 break
             assert process.poll() is None, "moto's server ended at once; is moto[server] installed?"
             assert time.monotonic() < deadline, "moto's server did not start"
             time.sleep(0.05)
-        yield S3(port)
+        yield S3(host, port)
     finally:
         process.kill()
         process.wait()
