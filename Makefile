@@ -11,7 +11,7 @@ help:
 	@echo "make demo    start a grid on this machine, price the example book, show prices per kind"
 	@echo "make test    run every test"
 	@echo "make check   formatter, linter, strict types, import contracts"
-	@echo "make bench   jobs per second beside xargs -P, in one run"
+	@echo "make bench   jobs per second beside xargs -P, in one run; more in bench/"
 	@echo "make lock    write requirements.lock anew from pyproject.toml"
 
 # Everything is pinned with hashes; the project itself is installed as it lies here.

@@ -74,6 +74,7 @@ def stop(directory: Directory = _DIRECTORY) -> None:
 def deploy(
     config: Annotated[Path | None, typer.Option(help="Settings file, grid.yaml.")] = None,
     wait: Annotated[bool, typer.Option(help="Return when every parent is up.")] = True,
+    timeout: Annotated[float, typer.Option(min=1, help="Seconds to wait at most.")] = 300.0,
     directory: Directory = _DIRECTORY,
 ) -> None:
     """Deploy the parents on the cluster of this machine, or bring those that run to new settings."""
@@ -84,7 +85,7 @@ def deploy(
     adopt_environment(directory.expanduser().absolute())  # before Ray reads it
     from raygrid.parent.ingress import deploy as deploy_parents  # noqa: PLC0415 - brings Ray
 
-    changed = deploy_parents(settings, wait=wait)
+    changed = deploy_parents(settings, wait_s=timeout if wait else None)
     parents = settings.http.parents
     done = "run already with these settings" if not changed else "are up" if wait else "are on their way"
     out().print(f"grid {settings.name}: {parents} parent(s) {done}, port {settings.http.port}", highlight=False)

@@ -80,7 +80,17 @@ def is_worth_retrying(response: httpx.Response) -> bool:
     A 500 that is not a problem document comes from a proxy whose parent died under the call, not from the
     parent.
     """
-    return response.status_code in _RETRIED_STATUS or (response.status_code == 500 and not is_problem(response))
+    if is_problem(response):
+        return response.status_code in _RETRIED_STATUS
+    return response.status_code in _RETRIED_STATUS | {500} or _has_no_route_yet(response)
+
+
+def _has_no_route_yet(response: httpx.Response) -> bool:
+    """Whether an entry of the cluster has answered that has just come up, and does not know the parents yet."""
+    try:
+        return response.status_code == 404 and "/-/routes" in response.text
+    except httpx.ResponseNotRead:
+        return False
 
 
 def is_problem(response: httpx.Response) -> bool:

@@ -14,6 +14,8 @@ from raygrid.errors import SettingsError
 
 # Room for the results that a node keeps hot (node.cache, 64 MB unless set otherwise), and for Ray's own objects.
 OBJECT_STORE = 192 * 1024**2
+# A file in the supervisor's directory: its end is meant for good, and a head's is the cluster's.
+STOP = "stop"
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,6 +94,8 @@ class HostSpec:
             "RAY_worker_niceness": "0",
             "RAY_ROTATION_MAX_BYTES": str(32 * 1024**2),
             "RAY_SERVE_KV_TIMEOUT_S": "5",
+            # A parent that is replaced stays this long for entries that have not heard of it.
+            "RAY_SERVE_DIRECT_INGRESS_MIN_DRAINING_PERIOD_S": "5",
             # Workers wait this long for a head that is being restarted.
             "RAY_gcs_rpc_server_reconnect_timeout_s": "600",
         }

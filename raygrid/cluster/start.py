@@ -13,7 +13,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from raygrid.cluster.spec import HostSpec
+from raygrid.cluster.spec import STOP, HostSpec
 from raygrid.errors import RaygridError
 
 LOG = "supervisor.log"
@@ -56,7 +56,8 @@ def start_host(spec: HostSpec, timeout_s: float = 120.0) -> bool:
     _await_farewell(spec.directory)
     if is_supervised(spec.directory):
         return False
-    (spec.directory / "host.json").unlink(missing_ok=True)
+    for name in ("host.json", STOP):
+        (spec.directory / name).unlink(missing_ok=True)
     log = spec.directory / LOG
     with log.open("ab") as output:
         process = subprocess.Popen(
@@ -99,6 +100,7 @@ def stop_host(directory: Path, timeout_s: float = 60.0) -> bool:
     pid = _state(directory).get("pid")
     if pid is None:
         raise RaygridError(f"the supervisor of {directory} is just starting; try again")
+    (directory / STOP).touch()
     os.kill(pid, signal.SIGTERM)
     until = time.monotonic() + timeout_s
     while is_supervised(directory):

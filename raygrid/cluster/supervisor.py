@@ -1,6 +1,6 @@
 """The process that owns Ray on one machine of a cluster: `python -m raygrid.cluster.supervisor`, its spec on stdin.
 
-It runs `ray start --block`, starts it again when it dies, and ends when told to: by SIGTERM (`raygrid host stop`), by
+It runs `ray start --block`, starts it again when it dies, and ends when told to: by `raygrid host stop`, by SIGTERM, by
 `ray stop` on this machine (which is what `ray down` does on the head), or by a head that has stopped on purpose.
 Whatever Ray started ends with it.
 """
@@ -21,7 +21,7 @@ import time
 from pathlib import Path
 
 from raygrid.cluster.farewell import HeadWatch, cluster_token, say_farewell
-from raygrid.cluster.spec import HostSpec
+from raygrid.cluster.spec import STOP, HostSpec
 from raygrid.node.processes import become_subreaper, process_table
 
 LOOK_S = 0.25
@@ -31,6 +31,7 @@ FAREWELL_S = 20.0
 RAYLET_END_S = 6.0
 END_S = 4.0
 MAX_PAUSE_S = 10.0
+REAPER = "raygrid.node.reaper"
 STARTED = b"Ray runtime started."
 _PR_SET_PDEATHSIG = 1
 
@@ -59,6 +60,12 @@ def _name_of(pid: int) -> str:
     return ""
 
 
+def _command_line(pid: int) -> str:
+    with contextlib.suppress(OSError):
+        return Path(f"/proc/{pid}/cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace")
+    return ""
+
+
 def _die_with_parent() -> None:
     ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
 
@@ -69,6 +76,7 @@ class Supervisor:
     def __init__(self, spec: HostSpec) -> None:
         self._spec = spec
         self._stop = threading.Event()
+        self._for_good = False  # whether the cluster is to end with its head
         self._token = cluster_token(spec.environment())
         self._watch = None if spec.head else HeadWatch(spec.head_address, self._token)
 
@@ -93,7 +101,8 @@ class Supervisor:
             if self._watch is not None:
                 self._watch.close()
             self._write("stopped")
-        if self._spec.head:
+        # A head that is merely told to end, as when its machine is restarted, keeps its books, and its workers wait.
+        if self._spec.head and (self._for_good or (self._spec.directory / STOP).exists()):
             self._say_farewell()
 
     def _told_to_stop(self) -> bool:
@@ -133,6 +142,7 @@ class Supervisor:
                     raylet_gone_at = raylet_gone_at or time.monotonic()
                     if time.monotonic() - raylet_gone_at > STOPPED_AFTER_S:
                         say("somebody has stopped Ray here (`ray stop` or `ray down`)")
+                        self._for_good = True
                         return True
                 if not is_up and STARTED in log_path.read_bytes():
                     is_up = True
@@ -148,7 +158,11 @@ class Supervisor:
     def _end(self, process: subprocess.Popen[bytes]) -> None:
         """End Ray in its own order: first its raylet, which ends agents and leaders, then the rest."""
         _signal_until_gone({pid for pid in _living() if _is_raylet(pid)}, RAYLET_END_S)
-        _signal_until_gone(_living(), END_S)
+        reapers = {pid for pid in _living() if REAPER in _command_line(pid)}
+        _signal_until_gone(_living() - reapers, END_S)
+        # They end by themselves, when they have cleaned up after their agents.
+        _wait_until_gone(reapers, END_S)
+        _signal_until_gone(_living(), 0.0)
         process.wait()
         _bury(spare=0)
 
@@ -181,13 +195,20 @@ def _signal_until_gone(pids: set[int], patience_s: float) -> None:
         for pid in pids:
             with contextlib.suppress(ProcessLookupError):
                 os.kill(pid, number)
-        while left := pids.intersection(_living()):
-            if time.monotonic() > until:
-                break
-            time.sleep(0.05)
-        if not left:
+        pids = _wait_until_gone(pids, until - time.monotonic())
+        if not pids:
             return
-        pids, number, until = left, signal.SIGKILL, time.monotonic() + 1.0
+        number, until = signal.SIGKILL, time.monotonic() + 1.0
+
+
+def _wait_until_gone(pids: set[int], patience_s: float) -> set[int]:
+    """Wait for the end of processes; gives those that are still there when patience ends."""
+    until = time.monotonic() + patience_s
+    while left := pids & _living():
+        if time.monotonic() > until:
+            break
+        time.sleep(0.05)
+    return left
 
 
 def _is_raylet(pid: int) -> bool:

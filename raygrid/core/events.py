@@ -78,7 +78,24 @@ class Tick:
     confirmed: bool = True
 
 
-Event = JobsArrived | CancelRequested | NodeReported | NodeLost | NodeDraining | HandOverEnded | PolicyChanged | Tick
+@dataclass(frozen=True, slots=True)
+class NodesExpected:
+    """The nodes that a new leader has found: no work is handed out before they have spoken, or have had time to."""
+
+    node_ids: tuple[str, ...]
+
+
+Event = (
+    JobsArrived
+    | CancelRequested
+    | NodesExpected
+    | NodeReported
+    | NodeLost
+    | NodeDraining
+    | HandOverEnded
+    | PolicyChanged
+    | Tick
+)
 
 
 @dataclass(frozen=True, slots=True)

@@ -25,9 +25,11 @@ from raygrid.core.events import (
     NodeDraining,
     NodeLost,
     NodeReported,
+    NodesExpected,
     PolicyChanged,
     Tick,
 )
+from raygrid.core.introductions import Introductions
 from raygrid.core.lifecycle import failure_reason, final_state
 from raygrid.core.load import capacity_of
 from raygrid.core.placement import POLICIES, NodeRecord, pick, with_room
@@ -64,6 +66,7 @@ class GroupState:
         self._jobs: dict[str, Entry] = {}
         self._backlog = Backlog(policy.window)
         self._drains = Drains()
+        self._introductions = Introductions()
         self._pricers = Pricers(policy.pricers)
         self._ended: OrderedDict[str, None] = OrderedDict()  # late word of these must not revive them
         self._choose = POLICIES[policy.placement]
@@ -107,9 +110,13 @@ class GroupState:
             case CancelRequested(job_ids):
                 for job_id in job_ids:
                     self._cancel(job_id, out)
+            case NodesExpected(node_ids):
+                self._introductions.expect(node_ids, out.now)
             case NodeReported(state, reports, asked_at):
+                self._introductions.heard(state.node_id)
                 self._node_reported(state, reports, asked_at, out)
             case NodeLost(node_id):
+                self._introductions.heard(node_id)
                 self._lose_node(node_id, "its Ray node or agent is gone", out)
             case NodeDraining(node_id):
                 self._drains.told(event, self.nodes.get(node_id))
@@ -445,7 +452,7 @@ class GroupState:
 
     def _place(self, out: Collector) -> None:
         """Hand waiting jobs to nodes while there is room, most urgent first."""
-        if not self._backlog.ready:
+        if not self._backlog.ready or not self._introductions.are_over(out.now):
             return
         factor, left = self.policy.prefetch, self._backlog.ready
         if self.policy.quota is not None:

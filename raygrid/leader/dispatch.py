@@ -21,6 +21,7 @@ from raygrid.core.events import (
     JobsArrived,
     NodeDraining,
     NodeLost,
+    NodesExpected,
     PolicyChanged,
     StartAttempts,
     StopAttempts,
@@ -85,6 +86,7 @@ class Leader:
         self._nodes: dict[str, NodeConversation] = {}
         self._tasks: list[asyncio.Task[None]] = []
         self._rescan = asyncio.Event()
+        self._introduced = False
         self._beyond = 0  # queued jobs that are in the store only
         self._read_at = -READ_S
         self._asked_at = -PARENTS_SILENT_S  # when a parent was last here
@@ -241,6 +243,9 @@ class Leader:
 
     async def _discover(self) -> None:
         found = await self._directory.nodes()
+        if not self._introduced:
+            self._introduced = True
+            self._happened(NodesExpected(tuple(found)))
         for node_id in self._nodes.keys() - found.keys():
             gone = self._nodes.pop(node_id)
             self._happened(NodeLost(node_id))

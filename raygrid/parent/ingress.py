@@ -108,21 +108,22 @@ def serve_here(settings: GridSettings) -> None:
     serve.run(build(settings, spread=False), name=APP_NAME, route_prefix="/")
 
 
-def deploy(settings: GridSettings, *, wait: bool) -> bool:
+def deploy(settings: GridSettings, *, wait_s: float | None) -> bool:
     """Deploy the parents on the cluster that this machine belongs to, or change those that run to new settings.
 
     Serve replaces parents one after the other, and lets each finish its requests. The same settings again replace none.
 
     Args:
         settings: the grid's settings.
-        wait: return when every parent is up; otherwise Serve goes on in the background, as machines join.
+        wait_s: return when every parent is up, at most so much later; None: Serve goes on in the background, as
+            machines join.
 
     Returns:
         Whether there was anything to change.
 
     Raises:
         SettingsError: the settings cannot work on a cluster.
-        UnavailableError: no Ray runs here, or the job store does not answer.
+        UnavailableError: no Ray runs here, the job store does not answer, or the parents did not come up in time.
     """
     try:
         ray.init(address="auto", namespace="raygrid-deploy", log_to_driver=False, logging_level=logging.WARNING)
@@ -140,8 +141,10 @@ def deploy(settings: GridSettings, *, wait: bool) -> bool:
         http = settings.http
         serve.start(proxy_location="EveryNode", http_options={"host": http.host, "port": http.port})
         target = serve.RunTarget(build(settings), name=APP_NAME, route_prefix="/")
-        serve.run_many([target], wait_for_applications_running=wait)
+        serve.run_many([target], wait_for_applications_running=False)
         internal_kv._internal_kv_put(DEPLOYED, wanted, overwrite=True)
+        if wait_s is not None:
+            _await_running(wait_s)
         return True
     finally:
         ray.shutdown()
@@ -152,6 +155,23 @@ def _digest(settings: GridSettings) -> bytes:
     keys = [(each.name, each.key.get_secret_value()) for each in settings.http.api_keys]
     content = f"{version('raygrid')} {settings.model_dump_json()} {keys}"
     return hashlib.sha256(content.encode()).hexdigest().encode()
+
+
+def _await_running(within_s: float) -> None:
+    until = time.monotonic() + within_s
+    while True:
+        application = serve.status().applications[APP_NAME]
+        state, said = application.status.value, "; ".join(each.message for each in application.deployments.values())
+        if state == "RUNNING":
+            return
+        if state == "DEPLOY_FAILED":
+            raise UnavailableError(f"the parents cannot start: {application.message or said}")
+        if time.monotonic() > until:
+            raise UnavailableError(
+                f"the parents were not all up within {within_s:g} s ({state.lower()}: {said or 'no word of why'}); "
+                "Serve goes on trying. Are there as many machines with a rack as http.parents?"
+            )
+        time.sleep(0.5)
 
 
 async def _migrate(store: SqlStore) -> None:

@@ -112,6 +112,7 @@ def test_a_second_ray_up_adds_a_worker_in_a_new_rack_and_disturbs_no_running_job
     with cluster.client("a1") as client:
         batch = client.map(noted_jobs(hosts, "added", 200, 1))
         hosts.power_on(SPARE)
+        cluster.write_settings(http={**cluster.settings["http"], "parents": 5})
 
         cluster.up(("a1", "a2", "b1", "b2", SPARE))
 

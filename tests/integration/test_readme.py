@@ -16,7 +16,7 @@ from raygrid.local import free_port
 
 ROOT = Path(__file__).parents[2]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
-BLOCK = re.compile(r"<!-- test: (?P<name>[a-z ]+) -->\n```(?:sh|python)\n(?P<code>.*?)```", re.DOTALL)
+BLOCK = re.compile(r"<!-- test: (?P<name>[a-z ]+) -->\n```(?:sh|python|yaml)\n(?P<code>.*?)```", re.DOTALL)
 
 
 def blocks(name: str) -> list[str]:
@@ -132,6 +132,18 @@ def test_every_route_stands_in_the_readme() -> None:
     families = set(re.findall(r'f?"/([a-z]+)[/"?]', source))
     missing = [family for family in sorted(families) if f"/{family}" not in README]
     assert missing == []
+
+
+def test_the_settings_of_a_cluster_load(tmp_path: Path) -> None:
+    """The example for clusters is valid, and safe to listen with."""
+    from raygrid.config import load_settings
+
+    [block] = blocks("cluster settings")
+    (tmp_path / "grid.yaml").write_text(block, encoding="utf-8")
+    settings = load_settings(tmp_path / "grid.yaml")
+    settings.require_safe_listening()
+    assert settings.storage.database is not None
+    assert settings.storage.blobs is not None
 
 
 def test_the_cluster_file_loads() -> None:

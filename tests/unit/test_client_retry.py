@@ -20,6 +20,7 @@ from tests.unit.test_client_fakes import URL, Answers, FakeTime, accepted, form_
         httpx.Response(502),
         httpx.Response(503),
         httpx.Response(500, text="Internal Server Error"),
+        httpx.Response(404, text="Path '/submit' not found. Ping http://.../-/routes for available routes."),
         problem("busy", 429),
         problem("unavailable", 503),
     ],
