@@ -155,7 +155,8 @@ def rank(
     """
     view = Viewpoint.of(groups, site, home)
     able = _ordered(policy, [group for group in groups if group.slots > 0], affinity, site, view)
-    return able + _ordered(policy, [group for group in groups if group.slots <= 0], affinity, site, view)
+    # Where nothing can run, an affinity finds nothing that others of its key have left.
+    return able + _ordered(policy, [group for group in groups if group.slots <= 0], None, site, view)
 
 
 def _ordered(
