@@ -62,10 +62,14 @@ def short_jobs(count: int, seconds: float) -> list[bytes]:
 
 
 def test_after_ray_up_every_worker_is_a_node_of_its_rack(cluster: Cluster) -> None:
-    with cluster.client() as client:
-        found = {node.node: node.group for node in client.nodes() if node.state == "ok"}
+    expected = {host: rack for rack, hosts in RACKS.items() for host in hosts if host != SPARE}
 
-    assert found == {host: rack for rack, hosts in RACKS.items() for host in hosts if host != SPARE}
+    def found(client: Client) -> dict[str, str]:
+        return {node.node: node.group for node in client.nodes() if node.state == "ok"}
+
+    for entry in ("head", "a1", "b2"):  # each parent learns of the groups by itself
+        with cluster.client(entry) as client:
+            until(lambda: found(client) == expected, f"{entry} tells of all nodes", within_s=10)
 
 
 def test_every_worker_has_a_parent_and_none_runs_on_the_head(cluster: Cluster, hosts: Hosts) -> None:
