@@ -92,6 +92,8 @@ class HostSpec:
             "RAY_enable_metrics_collection": "0",
             # Ray runs its workers, and so every pricer, at nice 15; here they are what the machine is for.
             "RAY_worker_niceness": "0",
+            # An agent that ends must not take its reaper along, which cleans up after it.
+            "RAY_kill_child_processes_on_worker_exit": "0",
             "RAY_ROTATION_MAX_BYTES": str(32 * 1024**2),
             "RAY_SERVE_KV_TIMEOUT_S": "5",
             # A parent that is replaced stays this long for entries that have not heard of it.

@@ -63,6 +63,8 @@ def prepare_environment() -> None:
         RAY_SERVE_KV_TIMEOUT_S="5",
         # Ray runs its workers, and so every pricer, at nice 15; here they are what the machine is for.
         RAY_worker_niceness="0",
+        # An agent that ends must not take its reaper along, which cleans up after it.
+        RAY_kill_child_processes_on_worker_exit="0",
     )
 
 
