@@ -5,13 +5,14 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: help demo test check bench drill lock clean
+.PHONY: help demo test check bench wheel lock clean
 
 help:
 	@echo "make demo    start a grid on this machine, price the example book, show prices per kind"
 	@echo "make test    run every test"
 	@echo "make check   formatter, linter, strict types, import contracts"
 	@echo "make bench   jobs per second beside xargs -P, in one run; more in bench/"
+	@echo "make wheel   raygrid as one file, in dist/, for the machines of a cluster"
 	@echo "make lock    write requirements.lock anew from pyproject.toml"
 
 # Everything is pinned with hashes; the project itself is installed as it lies here.
@@ -40,10 +41,14 @@ check: $(READY)
 bench: $(READY)
 	$(BIN)/python bench/throughput.py
 
+# For machines of a cluster: see cluster.yaml.
+wheel: $(READY)
+	$(BIN)/python -m pip wheel --quiet --disable-pip-version-check --no-deps --no-build-isolation -w dist .
+
 lock: $(READY)
 	$(BIN)/uv pip compile pyproject.toml --extra examples --extra postgres --extra dev --universal \
 	  --python-version 3.11 --generate-hashes --no-emit-index-url --no-emit-find-links --no-header \
 	  --upgrade --output-file requirements.lock
 
 clean:
-	rm -rf $(VENV) build *.egg-info .mypy_cache .ruff_cache .pytest_cache .import_linter_cache
+	rm -rf $(VENV) build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .import_linter_cache
