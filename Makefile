@@ -28,7 +28,7 @@ demo: $(READY)
 	$(BIN)/raygrid demo
 
 test: $(READY)
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n 2 --dist loadgroup
 
 check: $(READY)
 	$(BIN)/ruff format --check .

@@ -79,7 +79,9 @@ def main() -> None:
     """Bring a cluster up and measure."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--jobs", type=int, default=500)
-    jobs = parser.parse_args().jobs
+    parser.add_argument("--no-haproxy", action="store_true", help="Ray Serve's own proxies as entries")
+    arguments = parser.parse_args()
+    jobs = arguments.jobs
     if (reason := why_not()) is not None:
         sys.exit(reason)
     with five_hosts() as hosts, s3_server(DESK) as s3:
@@ -92,6 +94,8 @@ def main() -> None:
             with server.database() as database:
                 storage = {"blobs": f"s3://{s3.new_bucket()}/grid", "blob_options": s3.options()}
                 cluster = Cluster.prepare(hosts, database=database, storage=storage, **SITES)
+                cluster.haproxy = not arguments.no_haproxy
+                print("entries:", "HAProxy" if cluster.haproxy else "Ray Serve's own proxies")
                 cluster.up()
                 cluster.wait_ready(nodes=4)
                 measure(hosts, cluster, jobs)

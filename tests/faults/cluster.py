@@ -36,6 +36,7 @@ class Cluster:
     hosts: Hosts
     directory: Path
     settings: dict[str, Any]
+    haproxy: bool = True
 
     @classmethod
     def prepare(cls, hosts: Hosts, *, database: str, storage: dict[str, Any] | None = None, **settings: Any) -> Cluster:
@@ -71,6 +72,9 @@ class Cluster:
         shipped["auth"] = {"ssh_user": "root", "ssh_private_key": str(self.hosts.key)}
         shipped |= {"min_workers": len(workers), "max_workers": len(workers)}
         shipped["setup_commands"] = shipped["setup_commands"][2:]
+        if not self.haproxy:
+            for key in ("head_start_ray_commands", "worker_start_ray_commands"):
+                shipped[key] = [line.replace("host start", "host start --no-haproxy") for line in shipped[key]]
         shipped["file_mounts"] = {
             f"{OPT}/grid.yaml": str(self.directory / "grid.yaml"),
             "~/.ray/auth_token": str(self.directory / "home/.ray/auth_token"),
