@@ -85,6 +85,8 @@ async def _answer(listener: socket.socket, token: bytes, for_s: float) -> int:
     server = await asyncio.start_server(talk, sock=listener, backlog=1024)
     await asyncio.sleep(for_s)
     server.close()
+    if talks := asyncio.all_tasks() - {asyncio.current_task()}:
+        await asyncio.wait(talks, timeout=TALK_S)
     return told
 
 
