@@ -38,10 +38,15 @@ def tell_autoscaler(ray_args: Sequence[str]) -> None:
         return
     try:
         config = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (OSError, yaml.YAMLError) as error:
+        provider, name = config["provider"], config["cluster_name"]
+        if provider["type"] != "local":
+            return
+    except (OSError, ValueError, yaml.YAMLError) as error:
         raise SettingsError(f"cannot read the autoscaler's configuration {path}: {error}") from error
-    if config["provider"]["type"] != "local":
-        return
+    except (KeyError, TypeError):
+        raise SettingsError(
+            f"{path} is not an autoscaler's configuration; it must name cluster_name and provider.type, as cluster.yaml"
+        ) from None
     from ray.autoscaler._private.local.node_provider import LocalNodeProvider  # noqa: PLC0415 - brings Ray
 
-    LocalNodeProvider(config["provider"], config["cluster_name"])  # type: ignore[no-untyped-call]  # Ray leaves it untyped
+    LocalNodeProvider(provider, name)  # type: ignore[no-untyped-call]  # Ray leaves it untyped

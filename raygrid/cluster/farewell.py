@@ -12,6 +12,7 @@ A worker holds one idle connection to the head's port, which ends when the head 
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import hashlib
 import hmac
@@ -27,6 +28,7 @@ MAGIC = b"raygrid-farewell\n"
 NONCE_BYTES = 16
 ASK_AGAIN_S = 1.0
 TALK_S = 2.0
+MAX_CALLERS = 500
 # Longer than Ray lets a connection live that says nothing.
 IDLE_S = 300.0
 
@@ -49,7 +51,6 @@ def _proof(token: bytes, nonce: bytes) -> bytes:
 def say_farewell(port: int, token: bytes, for_s: float) -> int:
     """Answer on the head's port for some time; gives how many workers have heard it."""
     until = time.monotonic() + for_s
-    told = 0
     with socket.socket() as listener:
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         while True:
@@ -60,28 +61,42 @@ def say_farewell(port: int, token: bytes, for_s: float) -> int:
                 if time.monotonic() > until:
                     return 0
                 time.sleep(0.1)
-        listener.listen(1024)
-        while (left := until - time.monotonic()) > 0:
-            listener.settimeout(left)
-            try:
-                connection, _ = listener.accept()
-            except TimeoutError:
-                break
-            with connection:
-                told += _tell(connection, token)
+        return asyncio.run(_answer(listener, token, until - time.monotonic()))
+
+
+async def _answer(listener: socket.socket, token: bytes, for_s: float) -> int:
+    """Talk to all callers at once, so that one who says nothing keeps nobody waiting."""
+    told = callers = 0
+
+    async def talk(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        nonlocal told, callers
+        callers += 1
+        try:
+            if callers <= MAX_CALLERS:  # who is turned away asks again
+                async with asyncio.timeout(TALK_S):
+                    if await _tell(reader, writer, token):
+                        told += 1
+        except (OSError, TimeoutError, asyncio.IncompleteReadError):
+            pass
+        finally:
+            callers -= 1
+            writer.close()
+
+    server = await asyncio.start_server(talk, sock=listener, backlog=1024)
+    await asyncio.sleep(for_s)
+    server.close()
+    if talks := asyncio.all_tasks() - {asyncio.current_task()}:
+        await asyncio.wait(talks, timeout=TALK_S)
     return told
 
 
-def _tell(connection: socket.socket, token: bytes) -> bool:
-    connection.settimeout(TALK_S)
-    try:
-        connection.sendall(MAGIC)
-        asked = _receive(connection, len(MAGIC) + NONCE_BYTES)
-        if not asked.startswith(MAGIC):
-            return False  # Ray itself, which looks for its head
-        connection.sendall(_proof(token, asked[len(MAGIC) :]))
-    except OSError:
-        return False
+async def _tell(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, token: bytes) -> bool:
+    writer.write(MAGIC)
+    asked = await reader.readexactly(len(MAGIC) + NONCE_BYTES)
+    if not asked.startswith(MAGIC):
+        return False  # Ray itself, which looks for its head
+    writer.write(_proof(token, asked[len(MAGIC) :]))
+    await writer.drain()
     return True
 
 
@@ -125,6 +140,8 @@ class HeadWatch:
             try:
                 with socket.create_connection(self._address, timeout=TALK_S) as connection:
                     self._connection = connection
+                    if self._closed.is_set():  # `close` came too early to end this connection
+                        return
                     if self._listen(connection):
                         self.head_stopped.set()
             except OSError:

@@ -16,6 +16,7 @@ from raygrid.errors import SettingsError
 OBJECT_STORE = 192 * 1024**2
 # A file in the supervisor's directory: its end is meant for good, and a head's is the cluster's.
 STOP = "stop"
+REDIS = ("redis://", "rediss://")
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,11 +51,11 @@ class HostSpec:
     def __post_init__(self) -> None:
         if self.head == bool(self.address):
             raise SettingsError("a machine is either the head (--head) or a worker (--address HEAD:PORT)")
-        if self.address and not self.address.rpartition(":")[2].isdigit():
+        if self.address and not _is_address(self.address):
             raise SettingsError(f"--address must be HOST:PORT of the head, not {self.address!r}")
         if self.head and self.rack:
             raise SettingsError("the head runs no pricers, so it has no rack; leave --rack out")
-        if self.head and self.storage not in ("rocksdb", "memory") and "://" not in self.storage:
+        if self.head and self.storage not in ("rocksdb", "memory") and not self.storage.startswith(REDIS):
             raise SettingsError(f"--storage must be rocksdb, memory or redis://HOST:PORT, not {self.storage!r}")
 
     @property
@@ -110,7 +111,7 @@ class HostSpec:
         ours = self.public_environment
         if self.head and self.storage == "rocksdb":
             ours |= {"RAY_gcs_storage": "rocksdb", "RAY_gcs_storage_path": str(self.books)}
-        elif self.head and "://" in self.storage:
+        elif self.head and self.storage.startswith(REDIS):
             ours["RAY_REDIS_ADDRESS"] = self.storage
         return {**ours, **inherited}
 
@@ -123,6 +124,11 @@ class HostSpec:
         """What `to_json` wrote."""
         values = json.loads(text)
         return cls(**values | {"directory": Path(values["directory"]), "ray_args": tuple(values["ray_args"])})
+
+
+def _is_address(text: str) -> bool:
+    host, _, port = text.rpartition(":")
+    return bool(host) and port.isdecimal() and 1 <= int(port) <= 65535
 
 
 def rack_of(file: Path, given: str | None) -> str | None:

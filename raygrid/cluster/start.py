@@ -10,6 +10,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -24,11 +25,11 @@ _LOG_TAIL = 12
 def is_supervised(directory: Path) -> bool:
     """Whether a supervisor holds the directory."""
     try:
-        with (directory / "lock").open("r+") as lock:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        with (directory / "lock").open() as lock:
+            fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)  # shared: two who look are no supervisors
     except FileNotFoundError:
         return False
-    except OSError:
+    except BlockingIOError:
         return True
     return False
 
@@ -47,19 +48,47 @@ def adopt_environment(directory: Path) -> None:
 
 
 def start_host(spec: HostSpec, timeout_s: float = 120.0) -> bool:
-    """Start Ray on this machine under a supervisor and wait until it is up; False where it runs already.
+    """Start Ray on this machine under a supervisor and wait until it is up; False where a supervisor runs already.
 
     Raises:
         RaygridError: it did not come up; says where the log is. A supervisor that runs goes on trying.
     """
     spec.directory.mkdir(parents=True, exist_ok=True)
-    _await_farewell(spec.directory)
-    if is_supervised(spec.directory):
-        return False
-    for name in ("host.json", STOP):
-        (spec.directory / name).unlink(missing_ok=True)
+    until = time.monotonic() + timeout_s
+    with _only_starter(spec.directory, until):
+        _await_farewell(spec.directory)
+        process = None if is_supervised(spec.directory) else _start_supervisor(spec)
+        while time.monotonic() < until:
+            if _state(spec.directory).get("state") == "up":
+                return process is not None
+            if not is_supervised(spec.directory) if process is None else process.poll() is not None:
+                break
+            time.sleep(_POLL_S)
     log = spec.directory / LOG
-    with log.open("ab") as output:
+    raise RaygridError(f"Ray did not come up on this machine; the end of {log}:\n{_tail(log)}")
+
+
+@contextlib.contextmanager
+def _only_starter(directory: Path, until: float) -> Iterator[None]:
+    """Hold the right to start a supervisor; who comes second finds the first one's."""
+    with (directory / "starting").open("w") as lock:
+        while True:
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                break
+            except BlockingIOError:
+                if time.monotonic() > until:
+                    raise RaygridError(
+                        f"somebody else is starting Ray on this machine; see {directory / LOG}"
+                    ) from None
+                time.sleep(_POLL_S)
+        yield
+
+
+def _start_supervisor(spec: HostSpec) -> subprocess.Popen[bytes]:
+    for earlier in ("host.json", STOP):
+        (spec.directory / earlier).unlink(missing_ok=True)
+    with (spec.directory / LOG).open("ab") as output:
         process = subprocess.Popen(
             [sys.executable, "-m", "raygrid.cluster.supervisor"],
             stdin=subprocess.PIPE,
@@ -72,14 +101,7 @@ def start_host(spec: HostSpec, timeout_s: float = 120.0) -> bool:
     with contextlib.suppress(BrokenPipeError), process.stdin as pipe:
         # Through a pipe, not arguments: a Redis URL may hold a password.
         pipe.write(spec.to_json().encode() + b"\n")
-    until = time.monotonic() + timeout_s
-    while time.monotonic() < until:
-        if _state(spec.directory).get("state") == "up":
-            return True
-        if process.poll() is not None:
-            break
-        time.sleep(_POLL_S)
-    raise RaygridError(f"Ray did not come up on this machine; the end of {log}:\n{_tail(log)}")
+    return process
 
 
 def _await_farewell(directory: Path, timeout_s: float = 30.0) -> None:
@@ -97,15 +119,17 @@ def stop_host(directory: Path, timeout_s: float = 60.0) -> bool:
     """
     if not is_supervised(directory):
         return False
-    pid = _state(directory).get("pid")
-    if pid is None:
-        raise RaygridError(f"the supervisor of {directory} is just starting; try again")
     (directory / STOP).touch()
-    os.kill(pid, signal.SIGTERM)
     until = time.monotonic() + timeout_s
+    told: int | None = None
     while is_supervised(directory):
         if time.monotonic() > until:
             raise RaygridError(f"Ray did not stop within {timeout_s:g} s; see {directory / LOG}")
+        pid = _state(directory).get("pid")  # not there yet where the supervisor has only just begun
+        if pid is not None and pid != told:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGTERM)
+            told = pid
         time.sleep(_POLL_S)
     return True
 

@@ -19,6 +19,7 @@ import sys
 import threading
 import time
 from pathlib import Path
+from typing import TextIO
 
 from raygrid.cluster.farewell import HeadWatch, cluster_token, say_farewell
 from raygrid.cluster.spec import STOP, HostSpec
@@ -38,7 +39,8 @@ _PR_SET_PDEATHSIG = 1
 
 def say(what: str) -> None:
     """Write a line to this process's log, which is its standard output."""
-    print(time.strftime("%Y-%m-%d %H:%M:%S"), what, flush=True)
+    with contextlib.suppress(OSError):  # a full disk must not end the supervisor
+        print(time.strftime("%Y-%m-%d %H:%M:%S"), what, flush=True)
 
 
 def below(ancestor: int) -> list[tuple[int, bool]]:
@@ -85,14 +87,18 @@ class Supervisor:
         for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
             signal.signal(number, lambda *_: self._stop.set())
         become_subreaper()
+        self._write("starting")
         if self._watch is not None:
             self._watch.start()
         pause_s = 0.5
         try:
             while not self._told_to_stop():
                 began = time.monotonic()
-                if self._run_ray():
-                    break
+                try:
+                    if self._run_ray():
+                        break
+                except OSError as error:
+                    say(f"cannot run Ray: {error}")
                 pause_s = 0.5 if time.monotonic() - began > 60 else min(2 * pause_s, MAX_PAUSE_S)
                 say(f"Ray ended unexpectedly; starting it again in {pause_s:g} s")
                 self._write("restarting")
@@ -110,10 +116,13 @@ class Supervisor:
 
     def _write(self, state: str) -> None:
         path = self._spec.directory / "host.json"
-        path.with_suffix(".new").write_text(
-            json.dumps({"pid": os.getpid(), "state": state, "ray": self._spec.public_environment})
-        )
-        path.with_suffix(".new").replace(path)
+        environment = self._spec.environment()
+        ray = {name: environment[name] for name in self._spec.public_environment}
+        try:
+            path.with_suffix(".new").write_text(json.dumps({"pid": os.getpid(), "state": state, "ray": ray}))
+            path.with_suffix(".new").replace(path)
+        except OSError as error:
+            say(f"cannot write {path}: {error}")
 
     def _run_ray(self) -> bool:
         """Run Ray once; gives whether it was stopped on purpose."""
@@ -162,7 +171,9 @@ class Supervisor:
         _signal_until_gone(_living() - reapers, END_S)
         # They end by themselves, when they have cleaned up after their agents.
         _wait_until_gone(reapers, END_S)
-        _signal_until_gone(_living(), 0.0)
+        until = time.monotonic() + END_S
+        while (late := _living()) and time.monotonic() < until:  # started by what was ending
+            _signal_until_gone(late, 0)
         process.wait()
         _bury(spare=0)
 
@@ -215,13 +226,25 @@ def _is_raylet(pid: int) -> bool:
     return _name_of(pid) == "raylet" and not any(p.pid == pid and p.is_zombie for p in process_table())
 
 
+def _take(lock: TextIO) -> bool:
+    """Take the lock for good; who only looks whether a supervisor runs holds it for a moment."""
+    until = time.monotonic() + LOOK_S
+    while True:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            if time.monotonic() > until:
+                return False
+            time.sleep(0.01)
+        else:
+            return True
+
+
 def main() -> int:
     """Supervise until told to stop."""
     spec = HostSpec.from_json(sys.stdin.readline())
     with (spec.directory / "lock").open("w") as lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
+        if not _take(lock):
             say("another supervisor runs already")
             return 3
         Supervisor(spec).run()

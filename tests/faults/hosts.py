@@ -49,6 +49,9 @@ HOME = "/root"
 OPT = "/opt/raygrid"  # where a host keeps what is its own: the environment, its rack, its state
 SHARED = "/srv/raygrid"  # the same on all hosts
 STATE_BYTES = 512 * 1024**2
+LOCK = Path("/run/raygrid-hosts.lock")
+PLACE, PREFIX = Path("/var/tmp"), "raygrid-hosts-"
+CABLE = "rg-desk"  # this machine's end of the cable to the switches
 _PR_SET_PDEATHSIG = 1
 
 
@@ -61,6 +64,17 @@ def why_not() -> str | None:
         missing.append("sshd")
     if missing:
         return f"hosts of one's own need {', '.join(missing)} (Debian: iproute2 openssh-server rsync util-linux)"
+    tried = subprocess.run(
+        ["unshare", "--net", "--mount", "--pid", "--fork", "true"],
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=10,
+    )
+    if tried.returncode != 0:
+        return (
+            f"hosts of one's own need a machine (or container) that lets root make namespaces: {tried.stderr.strip()}"
+        )
     return None
 
 
@@ -160,8 +174,7 @@ class Hosts:
             self.power_off(host)
         if self._switches is not None:
             self._switches.end()
-            # The kernel takes a namespace's links away a little after its last process.
-            until(lambda: not Path("/sys/class/net/rg-desk").exists(), "the cable to the switches is gone")
+            _await_no_cable()
 
     @property
     def key(self) -> Path:
@@ -178,10 +191,10 @@ class Hosts:
             script += f"ip link set up-{rack} master core up && ip link set dn-{rack} master {rack} up\n"
         self._switches = _Namespace.make("switches", script, self.directory / "switches.log", whole_host=False)
         until(lambda: self._has_link(f"dn-{list(RACKS)[-1]}"), "the switches are up")
-        _sh("ip", "link", "add", "rg-desk", "type", "veth", "peer", "name", "desk", "netns", str(self._switches.pid))
+        _sh("ip", "link", "add", CABLE, "type", "veth", "peer", "name", "desk", "netns", str(self._switches.pid))
         self._switch("ip", "link", "set", "desk", "master", "core", "up")
-        _sh("ip", "addr", "add", f"{DESK}/24", "dev", "rg-desk")
-        _sh("ip", "link", "set", "rg-desk", "up")
+        _sh("ip", "addr", "add", f"{DESK}/24", "dev", CABLE)
+        _sh("ip", "link", "set", CABLE, "up")
 
     def _has_link(self, name: str) -> bool:
         assert self._switches is not None
@@ -219,15 +232,12 @@ class Hosts:
         until(lambda: host.holder.poll() is not None or self._ready(host), f"{name} is on")
         assert host.holder.poll() is None, (self.directory / f"{name}.log").read_text()
         assert self._switches is not None
-        # The host's end of the cable is made here and put into both namespaces.
-        far, near = f"v-{name}", f"rg-{name}"
-        _sh("ip", "link", "add", near, "type", "veth", "peer", "name", far)
-        _sh("ip", "link", "set", far, "netns", str(self._switches.pid))
-        # A host keeps its hardware address over its lives, as others remember it.
-        last = int(ADDRESSES[name].rpartition(".")[2])
-        _sh("ip", "link", "set", near, "address", f"02:00:0a:58:00:{last:02x}")
-        _sh("ip", "link", "set", near, "netns", str(host.pid), "name", "eth0")
-        self._switch("ip", "link", "set", far, "master", rack or "core", "up")
+        # Both ends of the cable are made where they belong: none is ever here, where it would outlive its maker. A host
+        # keeps its hardware address over its lives, as others remember it.
+        mac = f"02:00:0a:58:00:{int(ADDRESSES[name].rpartition('.')[2]):02x}"
+        cable = f"ip link add v-{name} netns {self._switches.pid} type veth"
+        _sh(*f"{cable} peer name eth0 address {mac} netns {host.pid}".split())
+        self._switch("ip", "link", "set", f"v-{name}", "master", rack or "core", "up")
         for command in (
             f"ip addr add {ADDRESSES[name]}/24 dev eth0",
             "ip link set eth0 up",
@@ -411,13 +421,21 @@ def _own_directory(path: str, instead: Path) -> str:
     return f"{script}mount --rbind {instead} {path}\n"
 
 
+def _await_no_cable() -> None:
+    """The kernel takes a namespace's links away a little after its last process."""
+    until(lambda: not Path(f"/sys/class/net/{CABLE}").exists(), f"the cable {CABLE} to earlier switches is gone")
+
+
 @contextmanager
 def five_hosts() -> Iterator[Hosts]:
     """Make five hosts; they end with the block. One set at a time on a machine."""
-    lock = Path("/run/raygrid-hosts.lock")
-    with lock.open("w") as held:
+    with LOCK.open("w") as held:
         fcntl.flock(held, fcntl.LOCK_EX)
-        directory = Path(tempfile.mkdtemp(prefix="raygrid-hosts-", dir="/var/tmp"))
+        # What a killed owner leaves: hosts that are just dying, and its directory.
+        _await_no_cable()
+        for left in PLACE.glob(f"{PREFIX}*"):
+            shutil.rmtree(left, ignore_errors=True)
+        directory = Path(tempfile.mkdtemp(prefix=PREFIX, dir=PLACE))
         hosts = Hosts(directory)
         try:
             hosts.open()

@@ -1,0 +1,391 @@
+"""The supervisor of a machine, with a stand-in for `ray start`: real processes, real signals, no Ray."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from raygrid.cluster import HostSpec, adopt_environment, farewell, start_host, stop_host
+from raygrid.cluster import supervisor as module
+from raygrid.cluster.farewell import HeadWatch, say_farewell
+from raygrid.cluster.start import is_supervised
+from raygrid.cluster.supervisor import Supervisor
+from raygrid.errors import RaygridError
+from raygrid.node.processes import process_table
+
+PROJECT = Path(__file__).parents[2]
+# What `ray start --block` does, as far as its supervisor can tell: it starts processes that die with it, watches them,
+# takes an end by SIGTERM for granted and fails at any other, and ends them when it gets SIGTERM itself.
+RAY = """
+import ctypes, os, signal, sys, time
+
+prctl = ctypes.CDLL(None).prctl
+words = sys.argv
+
+def child(name, *, stubborn=False):
+    pid = os.fork()
+    if pid == 0:
+        if not stubborn:
+            prctl(1, signal.SIGKILL)
+        prctl(15, name.encode())
+        signal.signal(signal.SIGTERM, signal.SIG_IGN if stubborn else signal.SIG_DFL)
+        while True:
+            signal.pause()
+    return pid
+
+if "--fail" in words:
+    sys.exit("no head there")
+children = [child("raylet")]
+if "--stubborn" in words:
+    children.append(child("stubborn", stubborn=True))
+if "--orphan" in words and os.fork() == 0:
+    parent = os.getpid()
+    if os.fork() == 0:
+        while os.getppid() == parent:
+            time.sleep(0.01)
+        with open("orphan", "w") as note:
+            note.write(f"{os.getpid()} {os.getppid()}\\n")
+    os._exit(0)
+if "--late" in words and os.fork() == 0:
+    def leave(*_):
+        child("late", stubborn=True)
+        os._exit(0)
+    signal.signal(signal.SIGTERM, leave)
+    while True:
+        signal.pause()
+
+def stop(*_):
+    for pid in children:
+        os.kill(pid, signal.SIGTERM)
+    sys.exit(1)
+
+signal.signal(signal.SIGTERM, stop)
+if "--never-up" not in words:
+    print("Ray runtime started.", flush=True)
+while True:
+    time.sleep(0.05)
+    try:
+        pid, status = os.waitpid(-1, os.WNOHANG)
+    except ChildProcessError:
+        continue
+    if pid in children and os.waitstatus_to_exitcode(status) not in (0, -signal.SIGTERM):
+        os._exit(1)
+"""
+
+
+class Machine:
+    """A machine with a supervisor of its own."""
+
+    def __init__(self, directory: Path, head_port: int) -> None:
+        self.directory = directory
+        self.address = f"127.0.0.1:{head_port}"
+
+    def spec(self, *words: str) -> HostSpec:
+        return HostSpec(self.directory, address=self.address, rack="rack-a", ray_args=words)
+
+    def start(self, *words: str, timeout_s: float = 20) -> bool:
+        return start_host(self.spec(*words), timeout_s)
+
+    @property
+    def noted(self) -> dict[str, Any]:
+        found: dict[str, Any] = json.loads((self.directory / "host.json").read_text())
+        return found
+
+    @property
+    def log(self) -> str:
+        return (self.directory / "supervisor.log").read_text()
+
+    def processes(self, name: str | None = None) -> list[int]:
+        """What was started from this machine's directory and lives; or those of a name."""
+        found = []
+        for process in process_table():
+            try:
+                here = os.readlink(f"/proc/{process.pid}/cwd") == str(self.directory)
+                comm = Path(f"/proc/{process.pid}/comm").read_text().strip()
+            except OSError:
+                continue
+            if here and not process.is_zombie and name in (None, comm):
+                found.append(process.pid)
+        return found
+
+    def left(self) -> list[int]:
+        """What lives besides the supervisor, which may just be ending."""
+        return [pid for pid in self.processes() if pid != self.noted["pid"]]
+
+    @property
+    def raylet(self) -> int:
+        (pid,) = self.processes("raylet")
+        return pid
+
+
+def until(condition: Callable[[], object], within_s: float = 15) -> None:
+    deadline = time.monotonic() + within_s
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+
+
+@pytest.fixture
+def head_port() -> int:
+    """Where the head would listen; nobody does."""
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        return int(listener.getsockname()[1])
+
+
+@pytest.fixture
+def machine(tmp_path: Path, head_port: int, monkeypatch: pytest.MonkeyPatch) -> Iterator[Machine]:
+    package = tmp_path / "python" / "ray" / "scripts"
+    package.mkdir(parents=True)
+    for file in (package.parent / "__init__.py", package / "__init__.py"):
+        file.touch()
+    (package / "scripts.py").write_text(RAY)
+    monkeypatch.setenv("PYTHONPATH", f"{tmp_path / 'python'}:{PROJECT}")
+    monkeypatch.setenv("RAY_AUTH_TOKEN", "the token")
+    monkeypatch.setenv("RAY_SERVE_KV_TIMEOUT_S", "7")
+    made = Machine(tmp_path / "host", head_port)
+    try:
+        yield made
+    finally:
+        for pid in made.processes():
+            os.kill(pid, signal.SIGKILL)
+
+
+def test_ray_comes_up_once_and_ends_when_told(machine: Machine) -> None:
+    assert machine.start() is True
+    assert machine.noted["state"] == "up"
+    assert len(machine.processes("raylet")) == 1
+    assert is_supervised(machine.directory)
+
+    assert machine.start() is False  # it runs already
+    assert len(machine.processes("raylet")) == 1
+
+    assert stop_host(machine.directory) is True
+    assert machine.left() == []
+    assert machine.noted["state"] == "stopped"
+    assert stop_host(machine.directory) is False  # nothing runs
+
+
+def test_two_who_start_it_at_once_start_one(machine: Machine) -> None:
+    with ThreadPoolExecutor(4) as pool:
+        fresh = list(pool.map(lambda _: machine.start(), range(4)))
+
+    assert sorted(fresh) == [False, False, False, True]
+    assert len(machine.processes("raylet")) == 1
+    assert machine.noted["state"] == "up"
+    assert machine.log.count("starting Ray") == 1
+    assert "another supervisor" not in machine.log
+    assert stop_host(machine.directory)
+
+
+def test_looking_whether_it_runs_does_not_hinder_its_start(machine: Machine) -> None:
+    enough = threading.Event()
+
+    def look() -> None:
+        while not enough.is_set():
+            is_supervised(machine.directory)
+
+    watchers = [threading.Thread(target=look) for _ in range(2)]
+    for watcher in watchers:
+        watcher.start()
+    try:
+        assert machine.start() is True
+    finally:
+        enough.set()
+        for watcher in watchers:
+            watcher.join()
+    assert stop_host(machine.directory)
+
+
+def test_a_crash_starts_ray_again_after_a_pause_that_grows(machine: Machine) -> None:
+    machine.start()
+    died = machine.raylet
+    os.kill(died, signal.SIGKILL)
+
+    until(lambda: "Ray ended unexpectedly; starting it again in 1 s" in machine.log)
+    assert "Ray ended with exit code 1; see " in machine.log
+    until(lambda: machine.noted["state"] == "restarting")
+    until(lambda: machine.noted["state"] == "up")
+    assert machine.raylet != died
+    assert machine.log.count("Ray is up") == 2
+    os.kill(machine.raylet, signal.SIGKILL)
+    until(lambda: "starting it again in 2 s" in machine.log)
+    assert stop_host(machine.directory)
+
+
+def test_ray_stop_on_the_machine_ends_the_supervisor_too(machine: Machine) -> None:
+    """`ray stop` ends the raylet with SIGTERM and leaves `ray start --block` waiting."""
+    machine.start()
+
+    os.kill(machine.raylet, signal.SIGTERM)
+
+    until(lambda: not is_supervised(machine.directory))
+    assert "somebody has stopped Ray here" in machine.log
+    assert machine.left() == []
+    assert machine.noted["state"] == "stopped"
+
+
+def test_nothing_that_ignores_sigterm_or_starts_late_outlives_the_supervisor(machine: Machine) -> None:
+    machine.start("--stubborn", "--late")
+    assert machine.processes("stubborn")
+
+    assert stop_host(machine.directory)
+
+    assert machine.left() == []
+
+
+def test_a_worker_ends_when_its_head_says_farewell(machine: Machine, head_port: int) -> None:
+    machine.start()
+
+    assert say_farewell(head_port, b"the token", 1.5) == 1
+
+    until(lambda: not is_supervised(machine.directory))
+    assert machine.left() == []
+    assert machine.noted["state"] == "stopped"
+
+
+def test_a_supervisor_that_is_killed_takes_ray_along_and_another_can_be_started(machine: Machine) -> None:
+    machine.start()
+    first = machine.noted["pid"]
+
+    os.kill(first, signal.SIGKILL)
+
+    until(lambda: machine.processes() == [])
+    assert stop_host(machine.directory) is False
+    assert machine.noted["state"] == "up"  # what it left behind is not taken for the next one's
+    assert machine.start() is True
+    assert machine.noted["pid"] != first
+    assert len(machine.processes("raylet")) == 1
+    assert stop_host(machine.directory)
+
+
+def test_an_orphan_of_ray_comes_to_the_supervisor_and_is_buried(machine: Machine) -> None:
+    machine.start("--orphan")
+    note = machine.directory / "orphan"
+    until(lambda: note.exists() and note.read_text().endswith("\n"))
+    orphan, its_parent = map(int, note.read_text().split())
+
+    assert its_parent == machine.noted["pid"]
+    until(lambda: not Path(f"/proc/{orphan}").exists())
+    assert stop_host(machine.directory)
+
+
+def test_it_says_what_went_wrong_and_can_be_stopped_before_ray_is_up(machine: Machine) -> None:
+    with pytest.raises(
+        RaygridError, match=r"Ray did not come up.*supervisor\.log:\n(.|\n)*exit code 1; see .*ray\.log"
+    ):
+        machine.start("--fail", timeout_s=1.5)
+
+    until(lambda: "no head there" in (machine.directory / "ray.log").read_text())
+    assert is_supervised(machine.directory)  # it goes on trying
+    assert stop_host(machine.directory) is True
+
+
+def test_a_ray_that_hangs_while_it_starts_can_be_stopped(machine: Machine) -> None:
+    with pytest.raises(RaygridError, match="Ray did not come up"):
+        machine.start("--never-up", timeout_s=1)
+    assert machine.noted["state"] == "starting"
+
+    assert stop_host(machine.directory) is True
+    assert machine.left() == []
+
+
+def test_a_second_start_waits_until_ray_is_up_again(machine: Machine) -> None:
+    machine.start()
+    os.kill(machine.raylet, signal.SIGKILL)
+    until(lambda: machine.noted["state"] == "restarting")
+
+    assert machine.start() is False
+
+    assert machine.noted["state"] == "up"
+    assert stop_host(machine.directory)
+
+
+def test_a_directory_that_cannot_be_written_does_not_end_the_supervisor(machine: Machine) -> None:
+    """As when the disk is full: Ray is started again once there is room."""
+    machine.start()
+    (machine.directory / "ray.log").unlink()
+    (machine.directory / "ray.log").mkdir()
+    (machine.directory / "host.new").mkdir()
+    os.kill(machine.raylet, signal.SIGKILL)
+
+    until(lambda: "cannot run Ray: " in machine.log and "cannot write " in machine.log)
+    (machine.directory / "ray.log").rmdir()
+    (machine.directory / "host.new").rmdir()
+
+    until(lambda: machine.log.count("Ray is up") == 2)
+    assert stop_host(machine.directory)
+
+
+def test_who_works_beside_ray_finds_the_settings_that_ray_has(
+    machine: Machine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    machine.start()
+    for name in [*machine.noted["ray"], "RAY_AUTH_TOKEN"]:
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("RAY_USAGE_STATS_ENABLED", "mine")
+
+    adopt_environment(machine.directory)
+
+    assert os.environ["RAY_AUTH_MODE"] == "token"
+    assert os.environ["RAY_SERVE_KV_TIMEOUT_S"] == "7"  # as it was set where Ray was started
+    assert os.environ["RAY_USAGE_STATS_ENABLED"] == "mine"
+    assert "RAY_AUTH_TOKEN" not in os.environ
+    assert stop_host(machine.directory)
+
+
+def test_no_settings_are_found_where_no_supervisor_ever_ran(tmp_path: Path) -> None:
+    before = dict(os.environ)
+
+    adopt_environment(tmp_path / "nowhere")
+    assert stop_host(tmp_path / "nowhere") is False
+
+    assert dict(os.environ) == before
+
+
+def test_a_second_supervisor_on_the_same_directory_gives_up(machine: Machine) -> None:
+    machine.start()
+
+    second = subprocess.run(
+        [sys.executable, "-m", "raygrid.cluster.supervisor"],
+        input=machine.spec().to_json(),
+        capture_output=True,
+        text=True,
+        timeout=20,
+        check=False,
+    )
+
+    assert (second.returncode, len(machine.processes("raylet"))) == (3, 1)
+    assert "another supervisor runs already" in second.stdout
+    assert stop_host(machine.directory)
+
+
+def test_a_head_that_stopped_forgets_its_books_and_tells_its_workers(
+    tmp_path: Path, head_port: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("RAY_AUTH_TOKEN", "the token")
+    monkeypatch.setattr(module, "FAREWELL_S", 1.0)
+    monkeypatch.setattr(farewell, "ASK_AGAIN_S", 0.1)
+    spec = HostSpec(tmp_path, head=True, port=head_port)
+    spec.books.mkdir()
+    (spec.books / "CURRENT").write_text("x")
+    watch = HeadWatch(("127.0.0.1", head_port), b"the token")
+    watch.start()
+    try:
+        Supervisor(spec)._say_farewell()
+        assert watch.head_stopped.wait(5)
+    finally:
+        watch.close()
+
+    assert not spec.books.exists()
