@@ -48,7 +48,7 @@ def start(
         head=head,
         address=address,
         port=port,
-        rack=None if head else rack_of(rack_file, rack),
+        rack=rack if head else rack_of(rack_file, rack),
         name=name,
         storage=storage,
         object_store=object_store,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import logging
+import socket
 import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -15,6 +16,8 @@ from typing import Any
 import ray
 from fastapi import FastAPI
 from ray import serve
+from ray._private import services
+from ray.exceptions import AuthenticationError
 from ray.experimental import internal_kv
 
 from raygrid.blobs import BlobStore
@@ -31,6 +34,7 @@ DEPLOYED = b"raygrid:deployed"
 A_LITTLE = 0.001  # of a CPU: keeps parents off machines that offer none
 MAX_ONGOING = 2_000
 GRACE_S = 10.0
+HEAD_ANSWERS_S = 5.0
 RETRY_S = 5.0  # a client is told soon that the blob store is away; it tries again by itself
 
 
@@ -124,10 +128,11 @@ def deploy(settings: GridSettings, *, wait: bool) -> bool:
         SettingsError: the settings cannot work on a cluster.
         UnavailableError: no Ray runs here, or the job store does not answer.
     """
+    address = cluster_address()
     try:
-        ray.init(address="auto", namespace="raygrid-deploy", log_to_driver=False, logging_level=logging.WARNING)
-    except ConnectionError as error:
-        raise UnavailableError(f"no Ray cluster runs on this machine: {error}") from error
+        ray.init(address, namespace="raygrid-deploy", log_to_driver=False, logging_level=logging.WARNING)
+    except (ConnectionError, RuntimeError, AuthenticationError) as error:
+        raise UnavailableError(f"the Ray cluster at {address} does not let this machine in: {error}") from error
     try:
         racks = groups_of(live_nodes(), settings.group_prefix)
         store = SqlStore(settings.database_url)
@@ -145,6 +150,37 @@ def deploy(settings: GridSettings, *, wait: bool) -> bool:
         return True
     finally:
         ray.shutdown()
+
+
+def cluster_address() -> str:
+    """Where the head of this machine's cluster listens, or the one that RAY_ADDRESS names.
+
+    Ray itself would try for minutes to reach a head that is gone.
+
+    Raises:
+        UnavailableError: no Ray runs here, or its head does not answer.
+        SettingsError: RAY_ADDRESS is no address.
+    """
+    try:
+        address = services.canonicalize_bootstrap_address("auto")
+    except ConnectionError:
+        address = None
+    except ValueError as error:
+        raise SettingsError("RAY_ADDRESS must be HOST:PORT of the cluster's head") from error
+    if address is None:
+        raise UnavailableError(
+            "no Ray cluster runs on this machine; deploy on a machine of the cluster, once "
+            "`raygrid host start` (or `ray up cluster.yaml`) has started it; on a single machine use `raygrid up`"
+        )
+    host, _, port = address.rpartition(":")
+    try:
+        socket.create_connection((host.strip("[]"), int(port)), timeout=HEAD_ANSWERS_S).close()
+    except OSError as error:
+        raise UnavailableError(
+            f"the head of this machine's Ray cluster, {address}, does not answer ({error}); start it with "
+            "`raygrid host start --head`, or set RAY_ADDRESS to that of the cluster"
+        ) from error
+    return str(address)
 
 
 def _digest(settings: GridSettings) -> bytes:
