@@ -86,7 +86,7 @@ def test_numbers_out_of_range_are_refused(starter: Starter, words: list[str]) ->
     ended = run("host", "start", "--head", *words)
 
     assert ended.exit_code == 2
-    assert f"Invalid value for '{words[0]}': {words[1]} is not in the range" in ended.stderr
+    assert f"Invalid value for '{words[0]}'" in ended.stderr
     assert starter.specs == []
 
 
