@@ -8,7 +8,6 @@ import json
 import os
 import signal
 import subprocess
-import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -16,10 +15,10 @@ from typing import Any
 
 from raygrid.cluster.spec import STOP, HostSpec
 from raygrid.errors import RaygridError
+from raygrid.supervision import end_of, start_supervisor
 
 LOG = "supervisor.log"
 _POLL_S = 0.1
-_LOG_TAIL = 12
 
 
 def is_supervised(directory: Path) -> bool:
@@ -65,7 +64,7 @@ def start_host(spec: HostSpec, timeout_s: float = 120.0) -> bool:
                 break
             time.sleep(_POLL_S)
     log = spec.directory / LOG
-    raise RaygridError(f"Ray did not come up on this machine; the end of {log}:\n{_tail(log)}")
+    raise RaygridError(f"Ray did not come up on this machine; the end of {log}:\n{end_of(log)}")
 
 
 @contextlib.contextmanager
@@ -88,20 +87,7 @@ def _only_starter(directory: Path, until: float) -> Iterator[None]:
 def _start_supervisor(spec: HostSpec) -> subprocess.Popen[bytes]:
     for earlier in ("host.json", STOP):
         (spec.directory / earlier).unlink(missing_ok=True)
-    with (spec.directory / LOG).open("ab") as output:
-        process = subprocess.Popen(
-            [sys.executable, "-m", "raygrid.cluster.supervisor"],
-            stdin=subprocess.PIPE,
-            stdout=output,
-            stderr=subprocess.STDOUT,
-            start_new_session=True,  # it outlives this terminal
-            cwd=spec.directory,
-        )
-    assert process.stdin is not None
-    with contextlib.suppress(BrokenPipeError), process.stdin as pipe:
-        # Through a pipe, not arguments: a Redis URL may hold a password.
-        pipe.write(spec.to_json().encode() + b"\n")
-    return process
+    return start_supervisor("raygrid.cluster.supervisor", spec.to_json().encode() + b"\n", spec.directory / LOG)
 
 
 def _await_farewell(directory: Path, timeout_s: float = 30.0) -> None:
@@ -132,9 +118,3 @@ def stop_host(directory: Path, timeout_s: float = 60.0) -> bool:
             told = pid
         time.sleep(_POLL_S)
     return True
-
-
-def _tail(log: Path) -> str:
-    with contextlib.suppress(OSError):
-        return "\n".join(log.read_text(errors="replace").splitlines()[-_LOG_TAIL:])
-    return "(no log)"

@@ -8,7 +8,6 @@ Whatever Ray started ends with it.
 from __future__ import annotations
 
 import contextlib
-import ctypes
 import fcntl
 import json
 import os
@@ -24,6 +23,7 @@ from typing import TextIO
 from raygrid.cluster.farewell import HeadWatch, cluster_token, say_farewell
 from raygrid.cluster.spec import STOP, HostSpec
 from raygrid.node.processes import become_subreaper, process_table
+from raygrid.supervision import die_with_parent
 
 LOOK_S = 0.25
 # `ray start --block` ends by itself within about a second of a crash; after a `ray stop` it stays.
@@ -34,7 +34,6 @@ END_S = 4.0
 MAX_PAUSE_S = 10.0
 REAPER = "raygrid.node.reaper"
 STARTED = b"Ray runtime started."
-_PR_SET_PDEATHSIG = 1
 
 
 def say(what: str) -> None:
@@ -66,10 +65,6 @@ def _command_line(pid: int) -> str:
     with contextlib.suppress(OSError):
         return Path(f"/proc/{pid}/cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace")
     return ""
-
-
-def _die_with_parent() -> None:
-    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
 
 
 class Supervisor:
@@ -135,7 +130,7 @@ class Supervisor:
                 stdout=log,
                 stderr=subprocess.STDOUT,
                 env=self._spec.environment(),
-                preexec_fn=_die_with_parent,  # noqa: PLW1509 - one child at a time, and the threads here hold no locks
+                preexec_fn=die_with_parent,  # noqa: PLW1509 - one child at a time, and the threads here hold no locks
             )
         is_up = False
         raylet: int | None = None

@@ -7,7 +7,6 @@ import os
 import pickle
 import signal
 import subprocess
-import sys
 import time
 from collections.abc import Collection
 from pathlib import Path
@@ -18,13 +17,13 @@ from raygrid.local.executables import require_executables
 from raygrid.local.grid_file import GridFile, down_command, running_grid
 from raygrid.local.lock import Life, holder, life_of
 from raygrid.local.port import require_port
+from raygrid.supervision import end_of, start_supervisor
 
 LOG = "supervisor.log"
 LOCKED = 75
 """Exit code of a supervisor that another one was before (EX_TEMPFAIL)."""
 
 _POLL_S = 0.05
-_LOG_TAIL = 12
 
 
 def start_grid(
@@ -112,20 +111,9 @@ def _start(settings: GridSettings, racks: int, nodes: int, with_caller: bool, un
     settings.grid_dir.mkdir(parents=True, exist_ok=True)
     settings.grid_dir.chmod(0o700)
     log = settings.grid_dir / LOG
-    with log.open("ab") as output:  # the supervisor empties it once it knows that it is the only one
-        process = subprocess.Popen(
-            [sys.executable, "-m", "raygrid.local.supervisor"],
-            stdin=subprocess.PIPE,
-            stdout=output,
-            stderr=subprocess.STDOUT,
-            start_new_session=True,  # it outlives this terminal
-            cwd=settings.grid_dir,
-        )
-    assert process.stdin is not None
     owner = life_of(os.getpid()) if with_caller else None
-    with contextlib.suppress(BrokenPipeError), process.stdin as pipe:
-        # Through a pipe, not a file or arguments: the settings may hold keys.
-        pickle.dump((settings, racks, nodes, owner), pipe)
+    # The supervisor empties the log once it knows that it is the only one.
+    process = start_supervisor("raygrid.local.supervisor", pickle.dumps((settings, racks, nodes, owner)), log)
     return _wait_until_up(process, settings, log, until)
 
 
@@ -140,19 +128,13 @@ def _wait_until_up(
             if process.poll() == LOCKED:
                 return None
             if process.poll() is not None:
-                raise RaygridError(f"the grid did not start; the end of {log}:\n{_tail(log)}")
+                raise RaygridError(f"the grid did not start; the end of {log}:\n{end_of(log)}")
             time.sleep(_POLL_S)
     except BaseException:
         _end(life_of(process.pid), 30.0)
         raise
     _end(life_of(process.pid), 30.0)
-    raise RaygridError(f"the grid was not up in time; the end of {log}:\n{_tail(log)}")
-
-
-def _tail(log: Path) -> str:
-    with contextlib.suppress(OSError):
-        return "\n".join(log.read_text(errors="replace").splitlines()[-_LOG_TAIL:])
-    return "(no log)"
+    raise RaygridError(f"the grid was not up in time; the end of {log}:\n{end_of(log)}")
 
 
 def stop_grid(grid: GridFile, timeout_s: float = 60.0) -> None:

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import ctypes
 import os
-import signal
 import subprocess
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from raygrid.local.lock import Life, life_of
+from raygrid.supervision import die_with_parent
 
 FIRST_PAUSE_S = 1.0
 MOST_PAUSE_S = 60.0
@@ -19,7 +18,6 @@ STEADY_S = 120.0
 FORGET_S = 90.0
 """How long Ray may take a dead node for alive; another of its name would be given another name until then."""
 
-_PR_SET_PDEATHSIG = 1
 _HEAD = ("gcs_server", "raylet")
 
 
@@ -57,7 +55,7 @@ class WorkerNode:
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,
-                preexec_fn=_die_with_parent,  # noqa: PLW1509 - it makes one system call and allocates nothing
+                preexec_fn=die_with_parent,  # noqa: PLW1509 - it makes one system call and allocates nothing
             )
         finally:
             os.close(log)
@@ -117,7 +115,3 @@ def head_processes() -> dict[Life, str]:
         if name in _HEAD and after.split()[1] == me and (life := life_of(int(directory.name))) is not None:
             found[life] = name
     return found
-
-
-def _die_with_parent() -> None:
-    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
