@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
 import signal
@@ -189,23 +190,15 @@ def test_two_who_start_it_at_once_start_one(machine: Machine) -> None:
     assert stop_host(machine.directory)
 
 
-def test_looking_whether_it_runs_does_not_hinder_its_start(machine: Machine) -> None:
-    enough = threading.Event()
+def test_who_only_looks_whether_a_supervisor_runs_is_not_taken_for_one(tmp_path: Path) -> None:
+    (tmp_path / "lock").touch()
+    with (tmp_path / "lock").open() as looking, (tmp_path / "lock").open("w") as supervising:
+        fcntl.flock(looking, fcntl.LOCK_SH)
+        assert not is_supervised(tmp_path)
 
-    def look() -> None:
-        while not enough.is_set():
-            is_supervised(machine.directory)
-
-    watchers = [threading.Thread(target=look) for _ in range(2)]
-    for watcher in watchers:
-        watcher.start()
-    try:
-        assert machine.start() is True
-    finally:
-        enough.set()
-        for watcher in watchers:
-            watcher.join()
-    assert stop_host(machine.directory)
+        threading.Timer(0.1, fcntl.flock, (looking, fcntl.LOCK_UN)).start()
+        assert module._take(supervising)  # it waits for the moment that a look takes
+        assert is_supervised(tmp_path)
 
 
 def test_a_crash_starts_ray_again_after_a_pause_that_grows(machine: Machine) -> None:
