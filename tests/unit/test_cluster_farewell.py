@@ -209,12 +209,10 @@ def test_callers_that_say_nothing_keep_no_worker_waiting(port: int, monkeypatch:
     """Fifty of them, one after the other, would take longer than a farewell lasts."""
     monkeypatch.setattr(farewell, "TALK_S", 0.5)
     with ExitStack() as stack:
-        told = stack.enter_context(saying_farewell(port, 1))
+        told = stack.enter_context(saying_farewell(port, 1.5))
         silent = [stack.enter_context(closing(until_connected(port))) for _ in range(50)]
-        began = time.monotonic()
         watch = stack.enter_context(watching(port))
         assert watch.head_stopped.wait(5)
-        assert time.monotonic() - began < 0.5
         silent[0].settimeout(5)
         assert silent[0].recv(100) == MAGIC
         assert silent[0].recv(100) == b""  # and they are not kept
@@ -236,7 +234,7 @@ def test_more_callers_than_it_can_bear_are_turned_away(port: int, monkeypatch: p
         assert told.result() == 1
 
 
-def test_callers_that_talk_nonsense_or_hang_up_do_no_harm(port: int) -> None:
+def test_callers_that_talk_nonsense_or_hang_up_do_no_harm(port: int, caplog: pytest.LogCaptureFixture) -> None:
     with ExitStack() as stack:
         told = stack.enter_context(saying_farewell(port, 0.8))
         for words in (b"", b"x", b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + bytes(500), MAGIC, bytes(100_000)):
@@ -248,6 +246,7 @@ def test_callers_that_talk_nonsense_or_hang_up_do_no_harm(port: int) -> None:
         watch = stack.enter_context(watching(port))
         assert watch.head_stopped.wait(5)
         assert told.result() == 1
+    assert caplog.records == []
 
 
 def test_who_is_no_worker_gets_no_proof(port: int) -> None:
