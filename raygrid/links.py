@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from typing import Any, Generic, TypeVar
 
@@ -86,7 +87,7 @@ class RayNodeLink(ActorLink):
 
     async def configure(self, term: int, settings: GridSettings) -> None:
         """See `NodeLink.configure`."""
-        await self._ask(self.actor.configure.remote(term, settings.without_keys))
+        await self._ask(self.actor.configure.remote(term, settings.for_nodes))
 
 
 class RayLeaderLink(ActorLink):
@@ -124,10 +125,10 @@ class RayResultCaches:
         actor: Any = self._actors.get(address)
         try:
             if actor is None:
-                actor = await asyncio.to_thread(ray.get_actor, address, self._namespace)
+                actor = await _in_ray_thread(partial(ray.get_actor, address, self._namespace), RESULTS_TIMEOUT_S)
                 self._actors[address] = actor
             return await _call(f"the cache of {address}", actor.results.remote(key, job_ids), RESULTS_TIMEOUT_S)
-        except (UnavailableError, ValueError, RayError):
+        except (UnavailableError, ValueError, RayError, TimeoutError):
             # It is only a cache: the blob store has everything.
             self._actors.pop(address, None)
             return [None] * len(job_ids)
@@ -175,7 +176,7 @@ class _Actors(Generic[Link]):
     async def get(self, key: str, find: Callable[[], Any], wrap: Callable[[Any], Link]) -> Link:
         link = self._links.get(key)
         if link is None or link.is_dead:
-            actor = await asyncio.to_thread(find)
+            actor = await _ask_ray(find)
             link = self._links[key] = wrap(actor)
         return link
 
@@ -270,11 +271,20 @@ class RayGroups:
         return ray.remote(LeaderActor).options(**options).remote(group_id, self._settings.without_keys)
 
 
+# Questions to Ray's books block, and while the head is cut off they block for minutes. They have threads of their own,
+# so that they take none from anything else, and one that is given up before its turn is never asked.
+_RAY_THREADS = ThreadPoolExecutor(4, thread_name_prefix="raygrid-ray")
+
+
+async def _in_ray_thread(question: Callable[[], Answer], timeout_s: float = CALL_TIMEOUT_S) -> Answer:
+    return await asyncio.wait_for(asyncio.get_running_loop().run_in_executor(_RAY_THREADS, question), timeout_s)
+
+
 async def _ask_ray(question: Callable[[], Answer]) -> Answer:
     try:
-        return await asyncio.wait_for(asyncio.to_thread(question), CALL_TIMEOUT_S)
+        return await _in_ray_thread(question)
     except (RayError, TimeoutError, ConnectionError) as error:
-        raise UnavailableError(f"the Ray cluster did not say which nodes are alive: {error!r}") from error
+        raise UnavailableError(f"the Ray cluster did not answer: {error!r}") from error
 
 
 def machines() -> int:

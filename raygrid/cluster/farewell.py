@@ -110,6 +110,13 @@ def _receive(connection: socket.socket, size: int) -> bytes:
     return data
 
 
+def _notice_silence(connection: socket.socket) -> None:
+    """Have the kernel end the connection within seconds of a head that lost its power: nobody says so."""
+    connection.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+    for option, value in ((socket.TCP_KEEPIDLE, 5), (socket.TCP_KEEPINTVL, 2), (socket.TCP_KEEPCNT, 3)):
+        connection.setsockopt(socket.IPPROTO_TCP, option, value)
+
+
 class HeadWatch:
     """Watches the head from a worker; `head_stopped` is set once the head has said so. `close` ends its thread."""
 
@@ -140,6 +147,7 @@ class HeadWatch:
             try:
                 with socket.create_connection(self._address, timeout=TALK_S) as connection:
                     self._connection = connection
+                    _notice_silence(connection)
                     if self._closed.is_set():  # `close` came too early to end this connection
                         return
                     if self._listen(connection):

@@ -53,6 +53,7 @@ def start_host(spec: HostSpec, timeout_s: float = 120.0) -> bool:
         RaygridError: it did not come up; says where the log is. A supervisor that runs goes on trying.
     """
     spec.directory.mkdir(parents=True, exist_ok=True)
+    spec.directory.chmod(0o700)  # the head's books hold what was deployed: API keys, the database's password
     until = time.monotonic() + timeout_s
     with _only_starter(spec.directory, until):
         _await_farewell(spec.directory)

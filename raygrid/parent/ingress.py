@@ -12,6 +12,7 @@ from contextlib import asynccontextmanager
 from datetime import timedelta
 from importlib.metadata import version
 from typing import Any
+from uuid import uuid4
 
 import ray
 from fastapi import FastAPI
@@ -31,6 +32,7 @@ from raygrid.store import SqlStore
 
 APP_NAME = "raygrid"
 DEPLOYED = b"raygrid:deployed"
+GRID = b"raygrid:grid"
 A_LITTLE = 0.001  # of a CPU: keeps parents off machines that offer none
 MAX_ONGOING = 2_000
 GRACE_S = 10.0
@@ -139,9 +141,11 @@ def deploy(settings: GridSettings, *, wait_s: float | None) -> bool:
         store = SqlStore(settings.database_url)
         # Where no machine with a rack has joined yet, they are all other machines than this one.
         refuse_unsafe(settings, store, machines() if racks else 2)
-        asyncio.run(_migrate(store))
+        _require_same_grid(asyncio.run(_identity(store)))
         wanted, known = _digest(settings), internal_kv._internal_kv_get(DEPLOYED)
-        if known == wanted and APP_NAME in serve.status().applications:
+        if known == wanted and _state() in ("RUNNING", "DEPLOYING"):
+            if wait_s is not None:
+                _await_running(wait_s)
             return False
         http = settings.http
         serve.start(proxy_location="EveryNode", http_options={"host": http.host, "port": http.port})
@@ -210,6 +214,28 @@ def _await_running(within_s: float) -> None:
         time.sleep(0.5)
 
 
-async def _migrate(store: SqlStore) -> None:
+def _state() -> str | None:
+    """How Serve thinks of the parents; None where it knows none."""
+    application = serve.status().applications.get(APP_NAME)
+    return application.status.value if application else None
+
+
+async def _identity(store: SqlStore) -> str:
+    """The name that this job store has given itself; its schema is up to date afterwards."""
     await store.open()
-    await store.close()
+    try:
+        return await store.agree("grid", uuid4().hex)
+    finally:
+        await store.close()
+
+
+def _require_same_grid(identity: str) -> None:
+    """Refuse another job store than that of the leaders that run: what they lead would be in neither."""
+    known: bytes | None = internal_kv._internal_kv_get(GRID)
+    if known is None:
+        internal_kv._internal_kv_put(GRID, identity.encode(), overwrite=False)
+    elif known != identity.encode():
+        raise SettingsError(
+            "storage.database is another one than that of the grid that runs on this cluster, whose jobs would be out "
+            "of sight. Set it as it was; or end the grid (`ray down`), and begin anew with the other database"
+        )

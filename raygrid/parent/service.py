@@ -6,6 +6,7 @@ Stateless: everything that must survive is in the job store and the blob store b
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
@@ -26,6 +27,9 @@ from raygrid.parent.waiters import Waiters
 from raygrid.ports import GroupDirectory, ResultCaches
 from raygrid.store import BatchSummary, Inserted, JobStore, StoredData
 
+logger = logging.getLogger(__name__)
+
+OPEN_AGAIN_S = 1.0
 LOOK_AGAIN_S = 2.0  # a waiter looks into the store this often, in case a wake-up was lost
 
 
@@ -72,8 +76,19 @@ class Parent:
         self._looks: Coalescer[str, Job | None] = Coalescer(self._look, name="looks")
 
     async def open(self) -> None:
-        """Connect to everything."""
-        await self.store.open()
+        """Connect to everything; waits for a job store that is away.
+
+        Raises:
+            SettingsError: the job store refuses these settings.
+        """
+        while True:
+            try:
+                await self.store.open()
+                break
+            except UnavailableError as error:
+                # A parent that gave up here would have to be replaced by somebody; this one is there when it is back.
+                logger.warning("cannot open the job store; trying again: %s", error)
+                await asyncio.sleep(OPEN_AGAIN_S)
         await self.blob_check.open()
         await self.groups.open()
 

@@ -235,6 +235,41 @@ def _submit(url: str, job_id: str, script: str) -> str:
     return answer.text if answer.status_code == 200 else f"{answer.status_code} {answer.text}"
 
 
+def test_another_job_store_is_refused_and_changes_nothing(
+    cluster: Cluster, hosts: Hosts, desk_postgres: Postgres
+) -> None:
+    before = cluster.settings["storage"]
+    with desk_postgres.database() as another:
+        cluster.write_settings(storage={**before, "database": another})
+        cluster.copy_settings()
+        refused = hosts.run("head", "raygrid", "deploy", "--config", "/opt/raygrid/grid.yaml", check=False)
+    cluster.write_settings(storage=before)
+    cluster.copy_settings()
+
+    assert refused.returncode == 2
+    assert "storage.database is another one" in refused.stderr
+    with cluster.client("a2") as client:
+        assert client.submit(b"echo still here").result(timeout=60).stdout == "still here\n"
+
+
+def test_while_the_head_is_cut_off_the_workers_go_on(cluster: Cluster, hosts: Hosts) -> None:
+    """Nobody tells them: packets to the head just vanish, and every question to Ray's books hangs."""
+    hosts.cut("head")
+    try:
+        until_s = time.monotonic() + 40
+        with cluster.client("a1") as client, cluster.client("b2") as other:
+            rounds = 0
+            while time.monotonic() < until_s:
+                assert client.submit(b"echo a").result(timeout=20).stdout == "a\n"
+                assert other.submit(b"echo b").result(timeout=20).stdout == "b\n"
+                rounds += 1
+                time.sleep(0.5)
+        print(f"head cut off for 40 s: {2 * rounds} jobs through two workers")
+    finally:
+        hosts.heal()
+    cluster.wait_ready(nodes=5)
+
+
 def test_the_head_may_die_while_jobs_run_and_comes_back_by_itself(cluster: Cluster, hosts: Hosts) -> None:
     with cluster.client("a1") as client:
         batch = client.map(noted_jobs(hosts, "headless", 60, 1))

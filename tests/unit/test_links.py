@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import functools
+import threading
 from typing import Any
 
 import pytest
 
+from raygrid import links
 from raygrid.errors import BusyError, StaleTermError, UnavailableError
 from raygrid.links import CALL_TIMEOUT_S, ActorLink, groups_of, home_of, node_names
 
@@ -48,6 +51,27 @@ async def test_a_call_that_does_not_answer_is_unavailable() -> None:
         await link._ask(never, timeout_s=0.01)
     assert not link.is_dead
     assert CALL_TIMEOUT_S < 10
+
+
+async def test_questions_that_ray_never_answers_take_no_thread_from_others(monkeypatch: pytest.MonkeyPatch) -> None:
+    """While the head is cut off every question hangs; whatever else needs a thread gets one."""
+    monkeypatch.setattr(links, "CALL_TIMEOUT_S", 0.05)
+    monkeypatch.setattr(links._in_ray_thread, "__defaults__", (0.05,))
+    answered = threading.Event()
+    asked: list[int] = []
+
+    def question(number: int) -> None:
+        asked.append(number)
+        answered.wait(30)
+
+    try:
+        for number in range(40):
+            with pytest.raises(UnavailableError, match="did not answer"):
+                await links._ask_ray(functools.partial(question, number))
+        assert await asyncio.wait_for(asyncio.to_thread(lambda: "at once"), 1) == "at once"
+    finally:
+        answered.set()
+    assert len(asked) <= 4  # the others were given up before their turn, and are never asked
 
 
 async def test_an_actors_own_error_comes_through() -> None:
