@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import time
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from raygrid.cli.grid import out
+from raygrid.client.retry import RetryPolicy
+from raygrid.errors import ConnectionFailedError, RaygridError, UnavailableError
 
 app = typer.Typer(no_args_is_help=True, help="Ray on this machine of a cluster, under a supervisor.")
 
@@ -39,7 +42,7 @@ def start(
     ray_args: Annotated[list[str] | None, typer.Argument(help="After `--`: further options of `ray start`.")] = None,
 ) -> None:
     """Make this machine part of a cluster; nothing happens if it is already."""
-    from raygrid.cluster import HostSpec, start_host  # noqa: PLC0415 - only these commands need it
+    from raygrid.cluster import HostSpec, require_token, start_host  # noqa: PLC0415 - only these commands need it
     from raygrid.cluster.autoscaler import tell_autoscaler  # noqa: PLC0415
     from raygrid.cluster.spec import rack_of  # noqa: PLC0415
 
@@ -56,6 +59,7 @@ def start(
         ray_args=tuple(ray_args or ()),
     )
     what = "the head" if head else f"a worker of {spec.rack}" if spec.rack else "a worker without a rack"
+    require_token(spec.environment())
     fresh = start_host(spec)  # no moving lines: `ray up` runs this, and shows every one of them
     if head and not fresh:
         tell_autoscaler(spec.ray_args)
@@ -69,6 +73,29 @@ def stop(directory: Directory = _DIRECTORY) -> None:
 
     stopped = stop_host(directory.expanduser().absolute())
     out().print("stopped" if stopped else "no Ray runs here under a supervisor", highlight=False)
+
+
+def _await_word(port: int, within_s: float = 20.0) -> None:
+    """Wait until the entry of this machine says that the parents take jobs.
+
+    Raises:
+        UnavailableError: they do not; says why, in their words.
+    """
+    from raygrid.client import Client  # noqa: PLC0415
+
+    until = time.monotonic() + within_s
+    with Client(f"http://127.0.0.1:{port}", retry=RetryPolicy(retry_s=0, first_contact_s=within_s)) as client:
+        while True:
+            try:
+                client.require_ready()
+            except RaygridError as error:
+                if time.monotonic() > until:
+                    if isinstance(error, ConnectionFailedError):
+                        return  # no entry on this machine
+                    raise UnavailableError(f"the parents are up, but take no jobs: {error}") from error
+                time.sleep(0.5)
+            else:
+                return
 
 
 def deploy(
@@ -86,6 +113,8 @@ def deploy(
     from raygrid.parent.ingress import deploy as deploy_parents  # noqa: PLC0415 - brings Ray
 
     changed = deploy_parents(settings, wait_s=timeout if wait else None)
+    if wait:
+        _await_word(settings.http.port)
     parents = settings.http.parents
     done = "run already with these settings" if not changed else "are up" if wait else "are on their way"
     out().print(f"grid {settings.name}: {parents} parent(s) {done}, port {settings.http.port}", highlight=False)

@@ -56,13 +56,13 @@ def nodes(context: typer.Context, as_json: Annotated[bool, typer.Option("--json"
         _print_json(found)
         return
     table = Table(title="nodes", title_justify="left")
-    for column in ("node", "group", "state", "slots", "running", *_TRAFFIC):
-        table.add_column(column, justify="right" if column in _TRAFFIC else "left")
+    for column in ("node", "group", "state", "slots", "running", *_TRAFFIC, "why"):
+        table.add_column(column, justify="right" if column in _TRAFFIC else "left", no_wrap=column in ("node", "state"))
     for node in found:
         moved = asdict(node.traffic)
         sizes = (decimal(moved[column]) for column in _TRAFFIC)
-        table.add_row(node.node, node.group, node.state, str(node.slots), str(node.running), *sizes)
-    out().print(table)
+        table.add_row(node.node, node.group, node.state, str(node.slots), str(node.running), *sizes, node.why or "")
+    print_table(table)
 
 
 def pricers(

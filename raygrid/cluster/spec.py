@@ -59,6 +59,12 @@ class HostSpec:
             raise SettingsError(f"--storage must be rocksdb, memory or redis://HOST:PORT, not {self.storage!r}")
 
     @property
+    def public(self) -> dict[str, object]:
+        """What may be told of it, for comparing: a Redis URL, which may hold a password, is not."""
+        storage = self.storage.partition(":")[0]
+        return asdict(self) | {"directory": str(self.directory), "ray_args": list(self.ray_args), "storage": storage}
+
+    @property
     def head_address(self) -> tuple[str, int]:
         """Where the head listens."""
         if self.address is None:

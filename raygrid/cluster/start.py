@@ -9,12 +9,13 @@ import os
 import signal
 import subprocess
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from raygrid.cluster.farewell import cluster_token
 from raygrid.cluster.spec import STOP, HostSpec
-from raygrid.errors import RaygridError
+from raygrid.errors import RaygridError, SettingsError
 from raygrid.supervision import end_of, start_supervisor
 
 LOG = "supervisor.log"
@@ -58,6 +59,8 @@ def start_host(spec: HostSpec, timeout_s: float = 120.0) -> bool:
     with _only_starter(spec.directory, until):
         _await_farewell(spec.directory)
         process = None if is_supervised(spec.directory) else _start_supervisor(spec)
+        if process is None:
+            _require_same(spec)
         while time.monotonic() < until:
             if _state(spec.directory).get("state") == "up":
                 return process is not None
@@ -66,6 +69,35 @@ def start_host(spec: HostSpec, timeout_s: float = 120.0) -> bool:
             time.sleep(_POLL_S)
     log = spec.directory / LOG
     raise RaygridError(f"Ray did not come up on this machine; the end of {log}:\n{end_of(log)}")
+
+
+def _require_same(spec: HostSpec) -> None:
+    """Refuse to take a machine that runs for one that runs as asked."""
+    known = _state(spec.directory).get("asked", {})
+    odd = [
+        f"{name}: it runs with {known[name]!r}, asked for is {value!r}"
+        for name, value in spec.public.items()
+        if name in known and known[name] != value
+    ]
+    if odd:
+        raise SettingsError(
+            "Ray runs on this machine already, but not as asked:\n  "
+            + "\n  ".join(odd)
+            + "\nStop it first with `raygrid host stop`"
+        )
+
+
+def require_token(environment: Mapping[str, str]) -> None:
+    """Refuse to start Ray where it would find no token; it would try again and again, and say so only in its log.
+
+    Raises:
+        SettingsError: says how to make one.
+    """
+    if environment.get("RAY_AUTH_MODE") == "token" and not cluster_token(environment):
+        raise SettingsError(
+            "there is no token at ~/.ray/auth_token, without which nobody joins the cluster: make one, once, with "
+            "`ray get-auth-token --generate`, and copy it to every machine (`ray up cluster.yaml` does)"
+        )
 
 
 @contextlib.contextmanager

@@ -114,7 +114,9 @@ class Supervisor:
         environment = self._spec.environment()
         ray = {name: environment[name] for name in self._spec.public_environment}
         try:
-            path.with_suffix(".new").write_text(json.dumps({"pid": os.getpid(), "state": state, "ray": ray}))
+            path.with_suffix(".new").write_text(
+                json.dumps({"pid": os.getpid(), "state": state, "ray": ray, "asked": self._spec.public})
+            )
             path.with_suffix(".new").replace(path)
         except OSError as error:
             say(f"cannot write {path}: {error}")

@@ -132,6 +132,7 @@ def deploy(settings: GridSettings, *, wait_s: float | None) -> bool:
         UnavailableError: no Ray runs here, the job store does not answer, or the parents did not come up in time.
     """
     address = cluster_address()
+    logging.getLogger("ray.serve").setLevel(logging.WARNING)
     try:
         ray.init(address, namespace="raygrid-deploy", log_to_driver=False, logging_level=logging.WARNING)
     except (ConnectionError, RuntimeError, AuthenticationError) as error:

@@ -71,7 +71,7 @@ class Cluster:
         shipped["provider"] |= {"head_ip": ADDRESSES["head"], "worker_ips": [ADDRESSES[worker] for worker in workers]}
         shipped["auth"] = {"ssh_user": "root", "ssh_private_key": str(self.hosts.key)}
         shipped |= {"min_workers": len(workers), "max_workers": len(workers)}
-        shipped["setup_commands"] = shipped["setup_commands"][2:]
+        shipped["setup_commands"] = [line for line in shipped["setup_commands"] if "/venv/bin/" not in line]
         if not self.haproxy:
             for key in ("head_start_ray_commands", "worker_start_ray_commands"):
                 shipped[key] = [line.replace("host start", "host start --no-haproxy") for line in shipped[key]]

@@ -54,9 +54,23 @@ class Starter:
 @pytest.fixture
 def starter(monkeypatch: pytest.MonkeyPatch) -> Starter:
     made = Starter()
+    monkeypatch.setenv("RAY_AUTH_TOKEN", "0" * 64)
     monkeypatch.setattr(raygrid.cluster, "start_host", made.start)
     monkeypatch.setattr(autoscaler_module, "tell_autoscaler", made.told.append)
     return made
+
+
+def test_without_a_token_nothing_is_started(starter: Starter, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Ray would try again and again, and say why only in its log."""
+    monkeypatch.delenv("RAY_AUTH_TOKEN")
+    monkeypatch.setenv("RAY_AUTH_TOKEN_PATH", str(tmp_path / "none"))
+    monkeypatch.setenv("RAY_AUTH_MODE", "token")
+
+    ended = run("host", "start", "--head", "--dir", str(tmp_path))
+
+    assert ended.exit_code == 2
+    assert "make one, once, with `ray get-auth-token --generate`" in ended.stderr
+    assert starter.specs == []
 
 
 @pytest.mark.parametrize(

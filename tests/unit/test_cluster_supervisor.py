@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import fcntl
 import json
 import os
@@ -23,7 +24,7 @@ from raygrid.cluster import supervisor as module
 from raygrid.cluster.farewell import HeadWatch, say_farewell
 from raygrid.cluster.start import is_supervised
 from raygrid.cluster.supervisor import Supervisor
-from raygrid.errors import RaygridError
+from raygrid.errors import RaygridError, SettingsError
 from raygrid.node.processes import process_table
 
 PROJECT = Path(__file__).parents[2]
@@ -161,6 +162,15 @@ def machine(tmp_path: Path, head_port: int, monkeypatch: pytest.MonkeyPatch) -> 
     finally:
         for pid in made.processes():
             os.kill(pid, signal.SIGKILL)
+
+
+def test_a_machine_that_runs_is_not_taken_for_one_that_runs_as_asked(machine: Machine) -> None:
+    machine.start()
+
+    with pytest.raises(SettingsError, match="rack: it runs with 'rack-a', asked for is 'rack-z'"):
+        start_host(dataclasses.replace(machine.spec(), rack="rack-z"), 20)
+
+    assert len(machine.processes("raylet")) == 1
 
 
 def test_ray_comes_up_once_and_ends_when_told(machine: Machine) -> None:
