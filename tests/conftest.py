@@ -14,6 +14,7 @@ from tests.support.postgres import Postgres
 REFERENCE_DATA = Path(os.environ.get("RAYGRID_REFERENCE_DATA", Path(__file__).parents[2] / "shared" / "data"))
 
 
+@pytest.hookimpl(tryfirst=True)  # before those who read the marks
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """What starts Ray or hosts runs in one process, one after the other, when tests run in several (`pytest -n`)."""
     heavy = ("test_ray_", "test_readme", "test_notebook", "tests/faults/")
