@@ -80,7 +80,7 @@ def test_hosts_die_with_an_owner_that_is_killed_and_the_next_ones_clear_up() -> 
     with five_hosts() as hosts:
         assert not owner.directory.exists()
         assert hosts.run("a1", "hostname").stdout == "a1\n"
-    until(lambda: owner.left() == [], "nothing is left", 10)
+    until(lambda: owner.left() == [], "nothing is left", 40)
     assert not owner.directory.exists()
 
 
@@ -89,7 +89,7 @@ def test_a_killed_owner_leaves_no_process_and_no_link_even_if_nobody_comes_after
     owner.process.send_signal(signal.SIGKILL)
     owner.process.wait(timeout=10)
 
-    until(lambda: owner.left() == [], "nothing is left", 10)
+    until(lambda: owner.left() == [], "nothing is left", 40)
 
 
 def test_where_hosts_cannot_be_made_the_tests_skip_but_fail_under_ci(monkeypatch: pytest.MonkeyPatch) -> None:
