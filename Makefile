@@ -4,6 +4,8 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
+# What starts Ray or makes hosts runs alone, one after the other; all else runs in two processes.
+ON_RAY := tests/faults $(wildcard tests/integration/test_ray_*.py) $(addprefix tests/integration/,test_readme.py test_notebook.py)
 
 .PHONY: help demo test check bench wheel lock clean
 
@@ -28,7 +30,8 @@ demo: $(READY)
 	$(BIN)/raygrid demo
 
 test: $(READY)
-	$(BIN)/python -m pytest -n 2 --dist loadgroup
+	$(BIN)/python -m pytest -n 2 --dist loadfile $(addprefix --ignore=,$(ON_RAY))
+	$(BIN)/python -m pytest $(ON_RAY)
 
 check: $(READY)
 	$(BIN)/ruff format --check .

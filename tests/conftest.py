@@ -14,15 +14,6 @@ from tests.support.postgres import Postgres
 REFERENCE_DATA = Path(os.environ.get("RAYGRID_REFERENCE_DATA", Path(__file__).parents[2] / "shared" / "data"))
 
 
-@pytest.hookimpl(tryfirst=True)  # before those who read the marks
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """What starts Ray or hosts runs in one process, one after the other, when tests run in several (`pytest -n`)."""
-    heavy = ("test_ray_", "test_readme", "test_notebook", "tests/faults/")
-    for item in items:
-        if any(part in item.nodeid for part in heavy):
-            item.add_marker(pytest.mark.xdist_group("ray"))
-
-
 @pytest.fixture(scope="session")
 def reference_data() -> Path:
     """Published cases with their answers; tests that need them say so when they are not there."""

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from raygrid.errors import SettingsError
 
-DYING_S = 10.0
+DYING_S = 40.0
 _POLL_S = 0.1
 _LISTEN = "0A"
 _LOOKS = 3

@@ -28,6 +28,8 @@ with socket.create_connection((sys.argv[1], int(sys.argv[2])), timeout=30) as s:
 """
 RECEIVER = """
 import socket
+
+pytestmark = pytest.mark.timeout(900)  # one set of hosts at a time: it may wait for another test's
 with socket.create_server(("", 7000)) as listener:
     while True:
         s, _ = listener.accept()

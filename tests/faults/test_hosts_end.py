@@ -20,6 +20,8 @@ PROJECT = Path(__file__).parents[2]
 OWNER = f"""
 import sys, time
 from tests.faults.hosts import five_hosts
+
+pytestmark = pytest.mark.timeout(900)  # one set of hosts at a time: it may wait for another test's
 with five_hosts() as hosts:
     hosts.start("a1", "sleep", "1234", log=hosts.directory / "log")
     pids = {{pid for host in {FIVE!r} for pid in hosts.processes(host)}} | {{hosts._switches.pid}}

@@ -17,7 +17,7 @@ from tests.faults.cluster import KEY, Cluster
 from tests.faults.hosts import RACKS, SHARED, Hosts, until
 from tests.support.postgres import Postgres
 
-pytestmark = pytest.mark.timeout(400)
+pytestmark = pytest.mark.timeout(900)  # other tests on hosts may come first: one set at a time
 SPARE = "c1"
 
 
