@@ -16,6 +16,8 @@ import pytest
 
 from tests.faults.hosts import ADDRESSES, FIVE, OPT, RACKS, SHARED, Hosts, until
 
+pytestmark = pytest.mark.timeout(900)  # one set of hosts at a time: it may wait for another test's
+
 SSH = 22
 MB = 1024**2
 # Sends so many bytes to a listener, and ends when it has said that all of them are there.
@@ -28,8 +30,6 @@ with socket.create_connection((sys.argv[1], int(sys.argv[2])), timeout=30) as s:
 """
 RECEIVER = """
 import socket
-
-pytestmark = pytest.mark.timeout(900)  # one set of hosts at a time: it may wait for another test's
 with socket.create_server(("", 7000)) as listener:
     while True:
         s, _ = listener.accept()

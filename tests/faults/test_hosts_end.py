@@ -16,12 +16,11 @@ from tests.faults import conftest
 from tests.faults.hosts import CABLE, FIVE, five_hosts, until
 
 PROJECT = Path(__file__).parents[2]
+pytestmark = pytest.mark.timeout(900)  # one set of hosts at a time: it may wait for another test's
 # Says who the hosts' first processes are, then stays.
 OWNER = f"""
 import sys, time
 from tests.faults.hosts import five_hosts
-
-pytestmark = pytest.mark.timeout(900)  # one set of hosts at a time: it may wait for another test's
 with five_hosts() as hosts:
     hosts.start("a1", "sleep", "1234", log=hosts.directory / "log")
     pids = {{pid for host in {FIVE!r} for pid in hosts.processes(host)}} | {{hosts._switches.pid}}
