@@ -17,6 +17,7 @@ with the process that made it: the kernel kills the hosts, and with the last pro
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import fcntl
 import os
@@ -120,17 +121,9 @@ class _Namespace:
         return ["nsenter", "-t", str(self.pid), "-n" if network_only else "-a", "--", *command]
 
     def end(self) -> None:
-        with _ignoring(ProcessLookupError):
+        with contextlib.suppress(ProcessLookupError):
             os.kill(self.pid, signal.SIGKILL)
         self.holder.wait(timeout=10)
-
-
-@contextmanager
-def _ignoring(*errors: type[BaseException]) -> Iterator[None]:
-    try:
-        yield
-    except errors:
-        return
 
 
 def until(condition: Callable[[], object], claim: str, within_s: float = 60.0) -> None:
@@ -320,7 +313,7 @@ class Hosts:
         for entry in Path("/proc").iterdir():
             if not entry.name.isdigit():
                 continue
-            with _ignoring(OSError):
+            with contextlib.suppress(OSError):
                 if os.stat(entry / "ns/pid").st_ino != inside:
                     continue
                 line = (entry / "cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace").strip()
@@ -348,7 +341,7 @@ class Hosts:
         namespace = self._hosts.pop(host)
         namespace.end()
         link = f"v-{host}"
-        with _ignoring(RuntimeError):
+        with contextlib.suppress(RuntimeError):
             self._switch("ip", "link", "del", link)
 
     def freeze(self, host: str, title: str = "") -> list[int]:
@@ -356,7 +349,7 @@ class Hosts:
         first = self._hosts[host].pid
         pids = [pid for pid in self.processes(host, title) if pid != first]
         for pid in pids:
-            with _ignoring(ProcessLookupError):
+            with contextlib.suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGSTOP)
         self._frozen.update(pids)
         return pids
@@ -364,7 +357,7 @@ class Hosts:
     def thaw(self, pids: Sequence[int] | None = None) -> None:
         """Let frozen processes go on."""
         for pid in list(self._frozen if pids is None else pids):
-            with _ignoring(ProcessLookupError):
+            with contextlib.suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGCONT)
             self._frozen.discard(pid)
 
@@ -372,7 +365,7 @@ class Hosts:
         """`kill -9` the processes of a host whose command line contains a text."""
         pids = list(self.processes(host, title))
         for pid in pids:
-            with _ignoring(ProcessLookupError):
+            with contextlib.suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGKILL)
         return pids
 
@@ -388,7 +381,7 @@ class Hosts:
         """Mend every link, thaw everybody, empty the disks that were filled, mount what was unmounted."""
         for link in [*(f"v-{host}" for host in self._hosts), *(f"up-{rack}" for rack in RACKS)]:
             self._switch("ip", "link", "set", link, "up")
-            with _ignoring(RuntimeError):  # it was not slow
+            with contextlib.suppress(RuntimeError):  # it was not slow
                 self._switch("tc", "qdisc", "del", "dev", link, "root")
         self.thaw()
         for host in self._hosts:
