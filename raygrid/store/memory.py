@@ -14,7 +14,7 @@ from datetime import UTC, datetime, timedelta
 from raygrid.core.lease import Lease, next_lease
 from raygrid.errors import StaleTermError
 from raygrid.models import Drain, Job, JobSpec, JobState, JobUpdate, NewJob, QueuedJob, SharedData
-from raygrid.store.port import BatchSummary, Changed, Inserted, Purged, StoredData
+from raygrid.store.port import BatchSummary, Changed, Inserted, LeaseState, Purged, StoredData
 from raygrid.store.rows import storable_text
 
 
@@ -219,6 +219,14 @@ class MemoryStore:
         current = self._leases.get(lease.group_id)
         if current is not None and (current.term, current.holder) == (lease.term, lease.holder):
             self._leases[lease.group_id] = replace(current, expires_at=self._clock())
+
+    async def leases(self) -> dict[str, LeaseState]:
+        """Every lease that was ever taken."""
+        now = self._clock()
+        return {
+            group_id: LeaseState(lease, (lease.expires_at - now).total_seconds())
+            for group_id, lease in self._leases.items()
+        }
 
     # --- drains and agreements ------------------------------------------------------------------------------
 

@@ -68,6 +68,14 @@ class StoredData:
 
 
 @dataclass(frozen=True, slots=True)
+class LeaseState:
+    """A lease as it stands, and how many seconds it lives on by the store's clock; negative once it has run out."""
+
+    lease: Lease
+    left_s: float
+
+
+@dataclass(frozen=True, slots=True)
 class Purged:
     """Blobs that no job needs any more, after `purge` has marked their jobs."""
 
@@ -171,6 +179,10 @@ class JobStore(Protocol):
 
     async def release_lease(self, lease: Lease) -> None:
         """Give a lease back, so that another may take it at once."""
+        ...
+
+    async def leases(self) -> dict[str, LeaseState]:
+        """Every lease that was ever taken, by group; takes no lock."""
         ...
 
     async def put_drain(self, node_id: str, deadline_s: float | None = None) -> Drain:

@@ -9,7 +9,7 @@ from sqlalchemy import delete, select, update
 
 from raygrid.core.lease import Lease, next_lease
 from raygrid.models import Drain, SharedData
-from raygrid.store.port import StoredData
+from raygrid.store.port import LeaseState, StoredData
 from raygrid.store.sql_connections import SqlConnections
 from raygrid.store.tables import agreements, drains, leases, shared_data
 
@@ -68,6 +68,18 @@ class SqlGridTables(SqlConnections):
                 leases.c.holder == lease.holder,
             )
             await connection.execute(statement.values(expires_at=now))
+
+    async def leases(self) -> dict[str, LeaseState]:
+        """Every lease that was ever taken, by group."""
+        async with self._read() as connection:
+            now = await self._now(connection)
+            rows = (await connection.execute(select(leases))).all()
+        return {
+            row.group_id: LeaseState(
+                Lease(row.group_id, row.holder, row.term, row.expires_at), (row.expires_at - now).total_seconds()
+            )
+            for row in rows
+        }
 
     # --- drains -------------------------------------------------------------------------------------------------
 

@@ -650,6 +650,19 @@ async def test_a_released_lease_can_be_taken_at_once(store: JobStore) -> None:
     assert taken.term == lease.term + 1
 
 
+async def test_leases_say_how_long_they_live_on(store: JobStore) -> None:
+    """Whoever looks at the leases sees each group's holder, term and the time that is left by the store's clock."""
+    await lead(store, "rack-a", "me")
+    await store.acquire_lease("rack-b", "you", 0)
+    found = await store.leases()
+    assert {group: (each.lease.holder, each.lease.term) for group, each in found.items()} == {
+        "rack-a": ("me", 1),
+        "rack-b": ("you", 1),
+    }
+    assert 50 < found["rack-a"].left_s <= 60
+    assert found["rack-b"].left_s <= 0
+
+
 @pytest.mark.parametrize("successor", ["me", "you"])
 async def test_a_stale_release_takes_nothing_away(store: JobStore, successor: str) -> None:
     """Giving back a lease of an old term leaves the present one alive, even where the holder is the same."""

@@ -31,6 +31,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeVar
 
 NET = "10.88.0"
 DESK = f"{NET}.254"
@@ -126,12 +127,16 @@ class _Namespace:
         self.holder.wait(timeout=10)
 
 
-def until(condition: Callable[[], object], claim: str, within_s: float = 60.0) -> None:
-    """Wait until a claim holds; fail with it if it does not in time."""
+Seen = TypeVar("Seen")
+
+
+def until(condition: Callable[[], Seen], claim: str, within_s: float = 60.0) -> Seen:
+    """Wait until a claim holds, and give what showed it; fail with the claim if it does not hold in time."""
     deadline = time.monotonic() + within_s
-    while not condition():
+    while not (seen := condition()):
         assert time.monotonic() < deadline, f"not within {within_s:g} s: {claim}"
         time.sleep(0.05)
+    return seen
 
 
 class Hosts:
