@@ -57,7 +57,7 @@ class GroupNodes(GroupAttempts):
         started = len(has) - state.waiting
         for position, attempt in enumerate(has):
             if attempt not in node.held:
-                self._adopt(node, attempt, out)
+                self._adopt(node, attempt, out, runs=position < started)
                 continue
             entry = self._jobs.get(attempt.job_id)
             if entry is None or (node.node_id, attempt) not in entry.places():
@@ -87,16 +87,17 @@ class GroupNodes(GroupAttempts):
             entry.unstarted += 1
             self._requeue(entry, out, charge=False)
 
-    def _adopt(self, node: NodeRecord, attempt: AttemptId, out: Collector) -> None:
+    def _adopt(self, node: NodeRecord, attempt: AttemptId, out: Collector, *, runs: bool) -> None:
         """A node has an attempt that this leader did not hand over: keep it if its job has no other."""
         entry = self._jobs.get(attempt.job_id)
         if entry is not None and entry.node_id is None:
             self._backlog.remove(attempt.job_id)
             entry.attempts = max(entry.attempts, attempt.number)
             entry.number, entry.node_id = attempt.number, node.node_id
-            entry.moved = False
+            entry.moved = entry.recorded = False
             node.held[attempt] = out.now
-            self._record_running(entry, out)
+            if runs:
+                self._record_running(entry, out)
             return
         node.foreign += 1
         if entry is None:
