@@ -20,7 +20,9 @@ from raygrid.core.events import (
     Event,
     JobsArrived,
     NodeDraining,
+    NodeHeard,
     NodeLost,
+    NodeReported,
     NodesExpected,
     PolicyChanged,
     StartAttempts,
@@ -30,6 +32,7 @@ from raygrid.core.events import (
 )
 from raygrid.core.lease import Lease
 from raygrid.errors import RaygridError, UnavailableError
+from raygrid.leader.lookup import Lookup
 from raygrid.leader.news import News
 from raygrid.leader.node_link import NodeConversation
 from raygrid.leader.outbox import Outbox
@@ -82,6 +85,7 @@ class Leader:
         self._epoch = f"{lease.term}-{uuid4().hex[:8]}"
         self._clock = steady_clock()
         self._news = News()
+        self._lookup = Lookup(store, lease.group_id, self._is_unknown)
         self._outbox = Outbox(store, lease, self._committed, on_stale)
         self._nodes: dict[str, NodeConversation] = {}
         self._tasks: list[asyncio.Task[None]] = []
@@ -172,6 +176,15 @@ class Leader:
 
     def _committed(self, updates: Sequence[JobUpdate]) -> None:
         self._news.publish(JobChange(update.job_id, update.state) for update in updates)
+
+    async def _node_reported(self, reply: NodeReported) -> bool:
+        """Take a node's reply in; False where it says something that only the store can judge, which is away."""
+        complete = await self._lookup.complete(reply)
+        self._happened(NodeHeard(reply.state.node_id) if complete is None else complete)
+        return complete is not None
+
+    def _is_unknown(self, job_id: str) -> bool:
+        return self._state.is_unknown(job_id) and job_id not in self._outbox
 
     def _arrived(self, jobs: Iterable[QueuedJob], *, scanned: bool = False) -> None:
         # A job with a change under way is no news, however the store still has it.
@@ -267,6 +280,7 @@ class Leader:
                 link,
                 self._lease.term,
                 self._happened,
+                self._node_reported,
                 self._outbox.afterwards,
                 self._on_stale,
                 self._clock,

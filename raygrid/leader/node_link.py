@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 
 from raygrid.config import GridSettings
 from raygrid.core.events import AttemptOrder, Event, HandOverEnded, NodeReported
@@ -25,7 +25,8 @@ class NodeConversation:
         node_id: the node.
         link: how to reach it.
         term: the leader's term.
-        happened: takes the events that come of it.
+        happened: takes the events that come of it, but for replies.
+        reported: takes a reply; gives whether it could be taken in, and otherwise it comes again.
         settle: `settle(action)` runs `action` once everything decided so far is committed.
         stale: called when the node follows a newer term.
         clock: seconds since the epoch, never falling.
@@ -38,6 +39,7 @@ class NodeConversation:
         link: NodeLink,
         term: int,
         happened: Callable[[Event], None],
+        reported: Callable[[NodeReported], Awaitable[bool]],
         settle: Callable[[Callable[[], None]], None],
         stale: Callable[[], None],
         clock: Callable[[], float],
@@ -47,6 +49,7 @@ class NodeConversation:
         self.link = link
         self._term = term
         self._happened = happened
+        self._reported = reported
         self._settle = settle
         self._stale = stale
         self._clock = clock
@@ -119,11 +122,14 @@ class NodeConversation:
                     self._after = self._settled = 0
                     wait_s = 0.0
                     continue
-            self._after = reply.last
             if reply.state.deployed_at < self._settings.deployed_at:
                 self._behind = True
                 self._wake.set()
-            self._happened(NodeReported(reply.state, reply.reports, asked_at))
+            if not await self._reported(NodeReported(reply.state, reply.reports, asked_at)):
+                wait_s = 0.0
+                await asyncio.sleep(PAUSE_S)
+                continue  # the same reports once more
+            self._after = reply.last
             if reply.reports:
                 self._settle(self._settler(reply.state.incarnation, reply.last))
 

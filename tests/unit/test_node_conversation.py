@@ -8,10 +8,10 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from raygrid.config import GridSettings, load_settings
-from raygrid.core.events import AttemptOrder, Event
+from raygrid.core.events import AttemptOrder, Event, NodeReported
 from raygrid.errors import UnavailableError
 from raygrid.leader.node_link import NodeConversation
-from raygrid.models import AttemptId, NodeState
+from raygrid.models import AttemptId, AttemptReport, NodeState, Outcome
 from raygrid.ports import NodeReply
 from tests.support.lone_agent import order
 
@@ -24,6 +24,8 @@ class Node:
         self.deaf_to = deaf_to
         self.asked: list[str] = []
         self.changed = asyncio.Event()
+        self.ended: tuple[AttemptReport, ...] = ()
+        self.polls: list[tuple[int, int]] = []
 
     async def start(self, term: int, orders: Sequence[AttemptOrder]) -> None:
         self.asked.append(f"start at {self.deployed_at:g}")
@@ -40,13 +42,25 @@ class Node:
 
     async def reports(self, term: int, after: int, settled: int, wait_s: float) -> NodeReply:
         await asyncio.sleep(0.01)
-        return NodeReply(NodeState("n1", "life", 1, deployed_at=self.deployed_at), (), 0)
+        self.polls.append((after, settled))
+        state = NodeState("n1", "life", 1, deployed_at=self.deployed_at)
+        return NodeReply(state, self.ended if after < len(self.ended) else (), len(self.ended))
 
 
-def conversation(node: Node, deployed_at: float, happened: Callable[[Event], None] = lambda _: None) -> Any:
+def conversation(
+    node: Node,
+    deployed_at: float,
+    happened: Callable[[Event], None] = lambda _: None,
+    reported: Callable[[Event], bool] = lambda _: True,
+) -> Any:
     settings = load_settings().deployed(deployed_at)
     clock = itertools.count().__next__
-    return NodeConversation("n1", node, 1, happened, lambda _: None, lambda: None, clock, settings)
+
+    async def take(reply: Event) -> bool:
+        happened(reply)
+        return reported(reply)
+
+    return NodeConversation("n1", node, 1, happened, take, lambda action: action(), lambda: None, clock, settings)
 
 
 async def until(condition: Callable[[], bool]) -> None:
@@ -92,3 +106,16 @@ async def test_settings_go_before_the_orders_that_were_decided_by_them() -> None
     await until(lambda: len(node.asked) >= 2)
     assert node.asked[:2] == ["configure", "start at 7"]
     await talk.close()
+
+
+async def test_reports_that_could_not_be_taken_in_come_again_and_are_not_settled() -> None:
+    """While the leader cannot judge a reply the node keeps its reports, and says them again."""
+    node = Node()
+    node.ended = (AttemptReport(AttemptId("a", 1), Outcome.EXITED, 0),)
+    seen: list[Event] = []
+    talk = conversation(node, 0.0, seen.append, lambda _: len(seen) > 2)
+    talk.open()
+    await until(lambda: (1, 1) in node.polls)
+    await talk.close()
+    assert node.polls[: node.polls.index((1, 1))] == [(0, 0)] * 3
+    assert [len(event.reports) for event in seen[:3] if isinstance(event, NodeReported)] == [1, 1, 1]
