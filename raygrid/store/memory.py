@@ -25,7 +25,11 @@ class _Row:
     job: Job
     seq: int
     inline: bytes | None
+    number: int = 0  # of the latest attempt
     failures: int = 0
+    losses: int = 0
+    recalled: int = 0
+    unstarted: int = 0
 
 
 @dataclass(slots=True)
@@ -113,8 +117,10 @@ class MemoryStore:
         for update in updates:
             row = self._rows.get(update.job_id)
             if row is not None and row.job.group_id == group_id and not row.job.state.is_terminal:
-                row.failures = update.failures
-                self._change(_updated(row.job, update, self._next_revision()))
+                if update.attempts >= row.number:  # whoever knows of fewer has not seen what the others came to
+                    row.number, row.failures, row.losses = update.attempts, update.failures, update.losses
+                    row.recalled, row.unstarted = update.recalled, update.unstarted
+                self._change(_updated(row, update, self._next_revision()))
 
     async def queued(self, group_id: str, limit: int) -> list[QueuedJob]:
         """The first queued jobs of a group, in the order in which they should run."""
@@ -123,6 +129,11 @@ class MemoryStore:
     async def running(self, group_id: str) -> list[QueuedJob]:
         """The jobs of a group that are recorded as running."""
         return [_held(row) for row in self._of_group(group_id, JobState.RUNNING)]
+
+    async def unfinished_of(self, group_id: str, job_ids: Sequence[str]) -> list[QueuedJob]:
+        """Those of these jobs that are a group's and have not ended."""
+        found = (self._rows[job_id] for job_id in dict.fromkeys(job_ids) if job_id in self._rows)
+        return [_held(row) for row in found if row.job.group_id == group_id and not row.job.state.is_terminal]
 
     async def count_queued(self, group_id: str) -> int:
         """How many jobs of a group are queued."""
@@ -379,13 +390,13 @@ def _queued(new: NewJob, revision: int, now: datetime) -> Job:
     )
 
 
-def _updated(job: Job, update: JobUpdate, revision: int) -> Job:
-    report = update.report
+def _updated(row: _Row, update: JobUpdate, revision: int) -> Job:
+    job, report = row.job, update.report
     started_at = update.at if update.state is JobState.RUNNING else report.started_at if report else None
     return replace(
         job,
         state=update.state,
-        attempts=max(job.attempts, update.attempts),
+        attempts=row.number - row.unstarted,
         node_id=update.node_id,
         reason=update.reason,
         message=storable_text(update.message),
@@ -414,9 +425,12 @@ def _held(row: _Row) -> QueuedJob:
             inline=row.inline,
             data=job.data,
         ),
-        attempts=job.attempts,
+        attempts=row.number,
         node_id=job.node_id,
         running=job.state is JobState.RUNNING,
         cancel_requested=job.cancel_requested,
         failures=row.failures,
+        losses=row.losses,
+        recalled=row.recalled,
+        unstarted=row.unstarted,
     )

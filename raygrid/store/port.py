@@ -140,6 +140,10 @@ class JobStore(Protocol):
         """The jobs of a group that are recorded as running, inputs included."""
         ...
 
+    async def unfinished_of(self, group_id: str, job_ids: Sequence[str]) -> list[QueuedJob]:
+        """Those of these jobs that are a group's and have not ended, inputs included, in any order."""
+        ...
+
     async def count_queued(self, group_id: str) -> int:
         """How many jobs of a group are queued."""
         ...

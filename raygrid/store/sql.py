@@ -21,6 +21,11 @@ from raygrid.store.sql_moves import SqlMoves, chunks
 from raygrid.store.tables import Instant, batch_jobs, batches, jobs, leases
 
 _ATTEMPTS = bindparam("new_attempts", type_=Integer())
+# Whoever knows of fewer attempts than the store has not seen what the others came to.
+_COUNTS = {
+    name: case((jobs.c.attempts > _ATTEMPTS, jobs.c[name]), else_=bindparam(f"new_{name}", type_=Integer()))
+    for name in ("failures", "losses", "recalled", "unstarted")
+}
 _RECORD = (
     update(jobs)
     .where(
@@ -31,7 +36,7 @@ _RECORD = (
     .values(
         state=bindparam("new_state"),
         attempts=case((jobs.c.attempts > _ATTEMPTS, jobs.c.attempts), else_=_ATTEMPTS),
-        failures=bindparam("new_failures"),
+        **_COUNTS,
         node_id=bindparam("new_node_id"),
         reason=bindparam("new_reason"),
         message=bindparam("new_message"),
@@ -150,6 +155,16 @@ class SqlStore(SqlMoves):
         """The jobs of a group that are recorded as running."""
         statement = select(jobs).where(jobs.c.group_id == group_id, jobs.c.state == JobState.RUNNING.value)
         return await self._queued_jobs(statement)
+
+    async def unfinished_of(self, group_id: str, job_ids: Sequence[str]) -> list[QueuedJob]:
+        """Those of these jobs that are a group's and have not ended."""
+        unfinished = select(jobs).where(jobs.c.group_id == group_id, jobs.c.ended_at.is_(None))
+        found: list[QueuedJob] = []
+        async with self._read() as connection:
+            for chunk in _chunks(list(dict.fromkeys(job_ids))):
+                result = await connection.execute(unfinished.where(jobs.c.job_id.in_(chunk)))
+                found += [rows.queued_job(row) for row in result.mappings()]
+        return found
 
     async def _queued_jobs(self, statement: Select[Any]) -> list[QueuedJob]:
         async with self._read() as connection:
