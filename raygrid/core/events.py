@@ -27,6 +27,13 @@ class CancelRequested:
 
 
 @dataclass(frozen=True, slots=True)
+class JobsMoved:
+    """These jobs are another group's by now, whatever was known of them here."""
+
+    job_ids: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
 class NodeReported:
     """A node answered a poll that was sent at `asked_at`."""
 
@@ -88,6 +95,7 @@ class NodesExpected:
 Event = (
     JobsArrived
     | CancelRequested
+    | JobsMoved
     | NodesExpected
     | NodeReported
     | NodeLost

@@ -6,6 +6,7 @@ The lowest of the layers that `GroupState` is made of: `GroupJobs`, then `GroupA
 from __future__ import annotations
 
 from collections import OrderedDict
+from collections.abc import Iterable
 
 from raygrid.core.backlog import Backlog
 from raygrid.core.collector import Collector
@@ -39,6 +40,12 @@ class GroupJobs:
 
     def __contains__(self, job_id: object) -> bool:
         return job_id in self._jobs
+
+    def _take_up(self, jobs: Iterable[QueuedJob], scanned: bool, out: Collector) -> None:
+        if scanned:
+            self._backlog.scanned()
+        for job in jobs:
+            self._arrived(job, out)
 
     def _arrived(self, job: QueuedJob, out: Collector) -> None:
         job_id = job.spec.job_id
@@ -103,6 +110,15 @@ class GroupJobs:
         del self._jobs[job_id]
         self._remember_end(job_id)
         out.update(JobUpdate(job_id, state, entry.attempts, node_id, out.at, reason, report, message, entry.charged))
+
+    def _forget(self, job_ids: Iterable[str], out: Collector) -> None:
+        """Jobs are another group's: nothing is written of them, and should one come back it is welcome."""
+        for job_id in job_ids:
+            self._ended.pop(job_id, None)
+            entry = self._jobs.pop(job_id, None)
+            if entry is not None:
+                self._backlog.remove(job_id)
+                self._release(entry, out, stop=True)
 
     def _remember_end(self, job_id: str) -> None:
         self._ended[job_id] = None

@@ -273,12 +273,12 @@ class MemoryStore:
 
     async def cancel_unled(
         self, group_id: str, job_ids: Sequence[str] | None = None, *, running: bool = False, limit: int = 1_000
-    ) -> list[str]:
+    ) -> list[str] | None:
         """End jobs that are to be cancelled while nobody leads; see `JobStore.cancel_unled`."""
+        if not self._take_from_leaders(group_id):
+            return None
         found = [each.job_id for each in await self.unfinished(group_id, len(self._rows), running=running, wished=True)]
         ended = [job_id for job_id in found if job_ids is None or job_id in job_ids][:limit]
-        if not ended or not self._take_from_leaders(group_id):
-            return []
         for job_id in ended:
             job = replace(self._rows[job_id].job, state=JobState.CANCELLED, reason="cancelled", message=UNLED)
             self._change(replace(job, ended_at=self._clock(), revision=self._next_revision()))

@@ -223,10 +223,11 @@ class JobStore(Protocol):
 
     async def cancel_unled(
         self, group_id: str, job_ids: Sequence[str] | None = None, *, running: bool = False, limit: int = 1_000
-    ) -> list[str]:
+    ) -> list[str] | None:
         """End jobs of a group that are to be cancelled (all, or these) while nobody holds its lease; gives those ended.
 
-        Queued ones only, unless `running` says that what runs there is lost. The term rises as with `move`.
+        Queued ones only, unless `running` says that what runs there is lost. The term rises as with `move`, so that
+        the next leader finds all other wishes in the store. None where somebody leads.
         """
         ...
 

@@ -161,7 +161,7 @@ class SqlStore(SqlMoves):
         unfinished = select(jobs).where(jobs.c.group_id == group_id, jobs.c.ended_at.is_(None))
         found: list[QueuedJob] = []
         async with self._read() as connection:
-            for chunk in _chunks(list(dict.fromkeys(job_ids))):
+            for chunk in chunks(list(dict.fromkeys(job_ids))):
                 result = await connection.execute(unfinished.where(jobs.c.job_id.in_(chunk)))
                 found += [rows.queued_job(row) for row in result.mappings()]
         return found

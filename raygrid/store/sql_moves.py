@@ -134,12 +134,12 @@ class SqlMoves(SqlGridTables):
 
     async def cancel_unled(
         self, group_id: str, job_ids: Sequence[str] | None = None, *, running: bool = False, limit: int = 1_000
-    ) -> list[str]:
+    ) -> list[str] | None:
         """End jobs that are to be cancelled while nobody leads; see `JobStore.cancel_unled`."""
         ended: list[str] = []
         async with self._write() as connection:
             if not await self._take_from_leaders(connection, group_id):
-                return ended
+                return None
             wished = select(jobs.c.job_id).where(
                 jobs.c.group_id == group_id, jobs.c.state.in_(_states(running=running)), jobs.c.cancel_requested
             )

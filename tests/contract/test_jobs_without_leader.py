@@ -246,7 +246,7 @@ async def test_jobs_to_end_can_be_named(store: JobStore) -> None:
     await lost(store)
     await store.request_cancel(["a", "b", "c"])
     assert await store.cancel_unled("rack-a", ["b", "unheard-of"]) == ["b"]
-    assert len(await store.cancel_unled("rack-a", limit=1)) == 1
+    assert len(await store.cancel_unled("rack-a", limit=1) or []) == 1
 
 
 async def test_a_leader_that_lives_cancels_by_itself(store: JobStore) -> None:
@@ -254,5 +254,5 @@ async def test_a_leader_that_lives_cancels_by_itself(store: JobStore) -> None:
     await store.insert([new("a")])
     lease = await lead(store)
     await store.request_cancel(["a"])
-    assert await store.cancel_unled("rack-a", running=True) == []
+    assert await store.cancel_unled("rack-a", running=True) is None
     await started(store, lease, running("a"))
