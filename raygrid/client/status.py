@@ -74,7 +74,11 @@ def _count(value: object) -> object:
 
 @dataclass(frozen=True, slots=True)
 class GroupStatus:
-    """A group and its load; `nodes` is how many nodes it has."""
+    """A group and its load; `nodes` is how many nodes it has.
+
+    Its `state` is ok, no_nodes (no node takes jobs), silent (its leader does not answer) or lost: nobody has led it
+    since `lost_since`, other groups take its jobs, and `unfinished` of them still have to move or be cancelled.
+    """
 
     group: str
     slots: int
@@ -83,6 +87,9 @@ class GroupStatus:
     queued: int
     site: str | None = None
     nodes: Annotated[int, BeforeValidator(_count)] = 0
+    state: str = "ok"
+    lost_since: datetime | None = None
+    unfinished: int | None = None
 
 
 @dataclass(frozen=True, slots=True)

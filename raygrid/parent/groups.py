@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 
 from raygrid.batching import Coalescer
@@ -17,8 +17,8 @@ from raygrid.config import GridSettings
 from raygrid.core.routing import RoutingPolicy, rank
 from raygrid.core.sources import NodePlace
 from raygrid.core.spreading import spread
-from raygrid.errors import BusyError, RaygridError, UnavailableError
-from raygrid.models import GroupCapacity, JobSpec
+from raygrid.errors import BusyError, GroupRefusedError, RaygridError, UnavailableError
+from raygrid.models import GroupCapacity, JobSpec, QueuedJob
 from raygrid.parent.waiters import Waiters
 from raygrid.ports import GroupDirectory, LeaderLink
 
@@ -28,6 +28,7 @@ POLL_S = 1.0
 PAUSE_S = 0.2
 REFRESH_S = 1.0
 SILENT_S = 4.0
+REFUSAL_S = 2.0  # a group that had no node for a job is passed over for this long
 
 
 @dataclass(slots=True)
@@ -39,7 +40,7 @@ class _Known:
     """
 
     link: LeaderLink
-    pokes: Coalescer[JobSpec, None]
+    pokes: Coalescer[JobSpec | QueuedJob, None]
     task: asyncio.Task[None] | None = None
     capacity: GroupCapacity | None = None
     heard_at: float = 0.0
@@ -76,6 +77,9 @@ class Groups:
         self._max_queued = routing.max_queued
         self._waiters = waiters
         self.home = home
+        self.lost: frozenset[str] = frozenset()  # groups that nobody leads any more, as the sweeper found
+        self.on_refusal: Callable[[str, Sequence[str]], None] = lambda group_id, job_ids: None
+        self._refused_until: dict[str, float] = {}
         self._known: dict[str, _Known] = {}
         self._refreshing: asyncio.Task[None] | None = None
 
@@ -121,14 +125,19 @@ class Groups:
         self._known[chosen.group_id].promised += 1
         return chosen.group_id
 
-    def choose_for(self, bunches: Sequence[tuple[str | None, str | None, int]]) -> list[list[tuple[str, int]]]:
+    def choose_for(
+        self, bunches: Sequence[tuple[str | None, str | None, int]], *, instead_of: str | None = None
+    ) -> list[list[tuple[str, int]]]:
         """How many jobs of each bunch (affinity, site, count) each group gets; all are promised, or none.
+
+        With `instead_of`, for jobs that are to leave that group: as many as others can take now, be it none.
 
         Raises:
             UnavailableError: no group has a leader that answers.
             BusyError: the groups' queues have no room for all of them.
         """
-        loads = {group.group_id: group for group in self._candidates()}
+        candidates = self._candidates() if instead_of is None else self._others(instead_of)
+        loads = {group.group_id: group for group in candidates}
         answers = []
         for affinity, site, count in bunches:
             shares = spread(
@@ -140,7 +149,7 @@ class Groups:
                 home=self.home,
                 max_queued=self._max_queued,
             )
-            if sum(share for _, share in shares) < count:
+            if sum(share for _, share in shares) < count and instead_of is None:
                 raise self._full()
             for group_id, share in shares:
                 loads[group_id] = replace(loads[group_id], queued=loads[group_id].queued + share)
@@ -158,17 +167,31 @@ class Groups:
 
     def _candidates(self) -> list[GroupCapacity]:
         # A silent leader is no reason to refuse a job: the store keeps it, and the next leader finds it.
-        candidates = self.capacities() or self.capacities(silent_too=True)
+        live = self.capacities()
+        wanted = [group for group in live if group.group_id not in self.lost and not self._refuses(group.group_id)]
+        candidates = wanted or live or self.capacities(silent_too=True)
         if not candidates:
             raise UnavailableError("no group can take the job now: no leader answers yet; try again", retry_after_s=2.0)
         return candidates
+
+    def _others(self, group_id: str) -> list[GroupCapacity]:
+        """The groups that can take the jobs of another one and run them."""
+        avoided = {group_id, *self.lost}
+        return [
+            group
+            for group in self.capacities()
+            if group.slots > 0 and group.group_id not in avoided and not self._refuses(group.group_id)
+        ]
+
+    def _refuses(self, group_id: str) -> bool:
+        return time.monotonic() < self._refused_until.get(group_id, 0.0)
 
     def _full(self) -> BusyError:
         return BusyError(
             f"every group's queue is full ({self._max_queued} jobs each); try again later", retry_after_s=5.0
         )
 
-    def poke(self, group_id: str, jobs: Sequence[JobSpec]) -> None:
+    def poke(self, group_id: str, jobs: Sequence[JobSpec | QueuedJob]) -> None:
         """Tell a leader of new jobs. Nobody waits for it: the store has them, and the leader scans."""
         known = self._known.get(group_id)
         if known is not None:
@@ -181,9 +204,18 @@ class Groups:
             UnavailableError: it did not answer; it will find the wish in the store when it can.
         """
         known = self._known.get(group_id)
-        if known is None:
+        if known is None or group_id in self.lost:
             raise UnavailableError(f"group {group_id} has no leader now")
         await known.link.cancel(job_ids)
+
+    async def forget(self, group_id: str, job_ids: Sequence[str]) -> None:
+        """Tell a leader of jobs that are another group's now, if it can be reached."""
+        known = self._known.get(group_id)
+        try:
+            if known is not None:
+                await known.link.forget(job_ids)
+        except RaygridError as error:
+            logger.info("the leader of %s could not be told of moved jobs (its scan will tell): %s", group_id, error)
 
     def place_of(self, node_id: str) -> NodePlace | None:
         """Where a node stands and its cached results are reached."""
@@ -224,9 +256,13 @@ class Groups:
                 gone.task.cancel()
 
     def _send_to(self, group_id: str, link: LeaderLink):  # type: ignore[no-untyped-def]  # the closure's type is that of Coalescer's send
-        async def send(jobs: Sequence[JobSpec]) -> list[None]:
+        async def send(jobs: Sequence[JobSpec | QueuedJob]) -> list[None]:
             try:
                 await link.enqueue(jobs)
+            except GroupRefusedError as error:
+                logger.info("%d jobs had better go elsewhere: %s", len(jobs), error)
+                self._refused_until[group_id] = time.monotonic() + REFUSAL_S
+                self.on_refusal(group_id, [(job.spec if isinstance(job, QueuedJob) else job).job_id for job in jobs])
             except RaygridError as error:
                 logger.info("a poke of %d jobs was lost (the leader's scan will find them): %s", len(jobs), error)
             if (known := self._known.get(group_id)) is not None:

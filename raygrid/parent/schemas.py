@@ -8,7 +8,8 @@ from urllib.parse import quote
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from raygrid.models import GroupCapacity, Job, JobState, NodeTraffic, NodeView
+from raygrid.models import Job, JobState, NodeTraffic, NodeView
+from raygrid.parent.grid_view import GroupView
 
 
 class Answer(BaseModel):
@@ -154,11 +155,17 @@ class NodeTrafficAnswer(Answer):
 
 
 class GroupAnswer(Capacity):
-    """Load of a group."""
+    """Load of a group; `state` is ok, no_nodes (no node takes jobs), silent (its leader does not answer) or lost.
+
+    A lost group has been without any leader for a while; other groups take its jobs.
+    """
 
     group: str
     site: str | None
     nodes: int
+    state: str
+    lost_since: datetime | None = Field(description="when the last leader of a lost group was gone")
+    unfinished: int | None = Field(description="jobs of a lost group that still have to move or be cancelled")
     traffic: NodeTrafficAnswer = Field(description="of all its nodes together")
 
 
@@ -177,7 +184,7 @@ class GroupList(Answer):
 class NodeAnswer(Answer):
     """A node; `state` is ok, draining, drained (draining, and nothing runs there any more), unhealthy or probation.
 
-    A node that is being drained while no leader sees it is `lost`.
+    A node that no leader sees is `lost`: its group is, or its leader does not answer, or it is being drained and gone.
     """
 
     node: str
@@ -284,8 +291,9 @@ def traffic_answer(traffic: Iterable[NodeTraffic]) -> NodeTrafficAnswer:
     return NodeTrafficAnswer(**total._asdict())
 
 
-def group_answer(group: GroupCapacity) -> GroupAnswer:
+def group_answer(view: GroupView) -> GroupAnswer:
     """A group as clients see it."""
+    group = view.load
     return GroupAnswer(
         group=group.group_id,
         site=group.site,
@@ -294,6 +302,9 @@ def group_answer(group: GroupCapacity) -> GroupAnswer:
         free=group.free,
         queued=group.queued,
         nodes=len(group.nodes),
+        state=view.state,
+        lost_since=view.since,
+        unfinished=view.unfinished,
         traffic=traffic_answer(node.traffic for node in group.nodes),
     )
 
