@@ -74,8 +74,9 @@ def _count(value: object) -> object:
 
 @dataclass(frozen=True, slots=True)
 class GroupStatus:
-    """A group and its load; `nodes` is how many nodes it has.
+    """A group and its load.
 
+    `nodes` is how many nodes it has, `leader` the candidate that leads it; `term` rises with every change of leader.
     Its `state` is ok, no_nodes (no node takes jobs), silent (its leader does not answer) or lost: nobody has led it
     since `lost_since`, other groups take its jobs, and `unfinished` of them still have to move or be cancelled.
     """
@@ -87,6 +88,8 @@ class GroupStatus:
     queued: int
     site: str | None = None
     nodes: Annotated[int, BeforeValidator(_count)] = 0
+    leader: str = ""
+    term: int = 0
     state: str = "ok"
     lost_since: datetime | None = None
     unfinished: int | None = None

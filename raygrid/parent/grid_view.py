@@ -47,6 +47,11 @@ class GroupView:
         return [replace(node, running=0, state="lost", why=self.why) for node in self.load.nodes]
 
 
+def led(group: GroupCapacity) -> GroupView:
+    """A group whose leader answers."""
+    return GroupView(group, "ok" if takes_jobs(group) else "no_nodes")
+
+
 def seen_groups(parent: Parent) -> list[GroupView]:
     """All groups that were ever heard by this parent or are lost, without what only the job store knows."""
     lost = parent.sweeper.lost
@@ -56,7 +61,7 @@ def seen_groups(parent: Parent) -> list[GroupView]:
     recent = datetime.now(UTC) - FORGOTTEN
     for group_id in sorted(known.keys() | {each for each, since in lost.items() if since > recent}):
         if group_id not in lost and group_id in live:
-            views.append(GroupView(live[group_id], "ok" if takes_jobs(live[group_id]) else "no_nodes"))
+            views.append(led(live[group_id]))
             continue
         configured = parent.settings.groups.get(group_id)
         last = known.get(group_id) or GroupCapacity(group_id, 0, 0, 0, site=configured.site if configured else None)

@@ -20,6 +20,7 @@ from raygrid.parent import docs, problems, schemas, streams, traffic_routes
 from raygrid.parent.auth import require_key
 from raygrid.parent.forms import Form, FormReader, limited
 from raygrid.parent.grid_view import all_groups, why_not_ready
+from raygrid.parent.group_routes import group_routes
 from raygrid.parent.node_routes import node_routes
 from raygrid.parent.openapi import BATCH_FORM, DATA_BODY, SUBMIT_FORM, ZIP, problem_responses
 from raygrid.parent.results import require_result
@@ -67,6 +68,7 @@ def build_app(parent: Parent, *, manage: bool = True) -> FastAPI:
     _grid_routes(guarded, parent)
     traffic_routes.add_to(guarded, parent)
     node_routes(guarded, parent)
+    group_routes(guarded, parent)
     docs.install(app, guarded)
     app.include_router(guarded)
     _health_routes(app, parent)
@@ -454,10 +456,6 @@ def _grid_routes(router: APIRouter, parent: Parent) -> None:
             queued=sum(load.queued for load in loads),
             groups=[schemas.group_answer(view) for view in views],
         )
-
-    @router.get("/groups", tags=["grid"], summary="All groups", responses=problem_responses(401))
-    async def groups() -> schemas.GroupList:
-        return schemas.GroupList(groups=[schemas.group_answer(view) for view in await all_groups(parent)])
 
     @router.get("/pricers", tags=["grid"], summary="All pricers", responses=problem_responses(401))
     async def pricers() -> schemas.PricerList:

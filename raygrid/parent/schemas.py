@@ -163,6 +163,8 @@ class GroupAnswer(Capacity):
     group: str
     site: str | None
     nodes: int
+    leader: str = Field(description="name of the candidate that leads the group")
+    term: int = Field(description="rises with every change of leader")
     state: str
     lost_since: datetime | None = Field(description="when the last leader of a lost group was gone")
     unfinished: int | None = Field(description="jobs of a lost group that still have to move or be cancelled")
@@ -302,6 +304,8 @@ def group_answer(view: GroupView) -> GroupAnswer:
         free=group.free,
         queued=group.queued,
         nodes=len(group.nodes),
+        leader=group.leader,
+        term=group.term,
         state=view.state,
         lost_since=view.since,
         unfinished=view.unfinished,

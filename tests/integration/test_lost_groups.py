@@ -191,14 +191,13 @@ async def test_an_outage_of_the_job_store_moves_nothing(grid: RackGrid) -> None:
     before = {name: job.group_id for name, job in (await grid.store.get(names)).items()}
     line = CutStore(grid.parent.store)
     grid.parent.sweeper._store = line  # type: ignore[assignment]
-    for rack_line in grid.lines.values():
-        rack_line.cut = True
-    line.cut = True
+    lines = [line, *(each for group in grid.lines.values() for each in group)]
+    for each in lines:
+        each.cut = True
     await asyncio.sleep(5)  # the outage itself: as long as it takes for every lease to run out
     assert all(state.left_s < 0 for group, state in (await grid.store.leases()).items() if group != "~sweeper")
-    for rack_line in grid.lines.values():
-        rack_line.cut = False
-    line.cut = False
+    for each in lines:
+        each.cut = False
     answers = await ended(grid, names, 60)
     assert {answer["state"] for answer in answers} == {"done"}
     assert {name: job.group_id for name, job in (await grid.store.get(names)).items()} == before

@@ -10,8 +10,8 @@ from raygrid.core.lease import Lease
 from raygrid.errors import UnavailableError
 from raygrid.leader.dispatch import Leader
 from raygrid.leader.election import Candidate
-from raygrid.store import JobStore
-from tests.support.elected_grid import ElectedGrid, ElectedLeader
+from raygrid.store import JobStore, SqlStore
+from tests.support.elected_grid import ElectedGrid, StandingLeader, Thaw
 from tests.support.small_grid import _Nodes
 
 
@@ -26,7 +26,7 @@ class CutStore:
         method = getattr(self._store, name)
 
         async def call(*args: Any, **kwargs: Any) -> Any:
-            if self.cut:
+            if self.cut and name != "close":
                 raise UnavailableError("the line to the job store is cut")
             return await method(*args, **kwargs)
 
@@ -38,25 +38,29 @@ class RackGrid(ElectedGrid):
 
     def __init__(self, *args: Any, **settings: Any) -> None:
         super().__init__(*args, **settings)
-        self.lines: dict[str, CutStore] = {}
+        self.lines: dict[str, list[CutStore]] = {}
 
-    async def new_leader(self, group_id: str) -> None:  # type: ignore[override]
-        """Let a candidate stand for the group."""
-        line: Any = self.lines.setdefault(group_id, CutStore(self.store))
+    async def _stand(self, group_id: str, number: int) -> StandingLeader:
+        store = SqlStore(self.settings.database_url)
+        await store.open()
+        line: Any = CutStore(store)
+        self.lines.setdefault(group_id, []).append(line)
+        nodes = _Nodes(self._members[group_id])
 
         async def lead(lease: Lease, over: Callable[[], None]) -> Leader:
             self.terms.append(lease.term)
-            leader = Leader(lease, self.settings, line, _Nodes(self._members[group_id]), over)
+            leader = Leader(lease, self.settings, line, nodes, over)
             await leader.open()
             return leader
 
-        candidate = Candidate(group_id, f"{group_id}/only", line, lead)
-        self._candidates.append(asyncio.create_task(candidate.run()))
-        self.leaders[group_id] = self._groups.all[group_id] = ElectedLeader(candidate)  # type: ignore[assignment]
+        standing = StandingLeader(Candidate(group_id, f"{group_id}/{number}", line, lead), Thaw())
+        standing.running = asyncio.create_task(standing.candidate.run())
+        return standing
 
     def cut_rack(self, group_id: str, *, cut: bool = True) -> None:
         """Cut a rack's switch, or heal it. What runs on its nodes goes on."""
-        self.lines[group_id].cut = self.leaders[group_id].cut = cut
+        for line, standing in zip(self.lines[group_id], self.standing[group_id], strict=True):
+            line.cut = standing.cut = cut
         self.cut_nodes(group_id, cut=cut)
 
     def cut_nodes(self, group_id: str, *, cut: bool = True) -> None:
