@@ -20,7 +20,7 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 from raygrid.config import GridSettings
 from raygrid.core.events import AttemptOrder
 from raygrid.errors import RaygridError, UnavailableError
-from raygrid.models import AttemptId, JobSpec
+from raygrid.models import AttemptId, JobSpec, QueuedJob
 from raygrid.ports import LeaderLink, LeaderReply, NodeLink, NodeReply
 
 logger = logging.getLogger(__name__)
@@ -95,9 +95,13 @@ class RayNodeLink(ActorLink):
 class RayLeaderLink(ActorLink):
     """A leader actor."""
 
-    async def enqueue(self, jobs: Sequence[JobSpec]) -> None:
+    async def enqueue(self, jobs: Sequence[JobSpec | QueuedJob]) -> None:
         """See `LeaderLink.enqueue`."""
         await self._ask(self.actor.enqueue.remote(jobs), POKE_TIMEOUT_S)
+
+    async def forget(self, job_ids: Sequence[str]) -> None:
+        """See `LeaderLink.forget`."""
+        await self._ask(self.actor.forget.remote(job_ids))
 
     async def cancel(self, job_ids: Sequence[str]) -> None:
         """See `LeaderLink.cancel`."""

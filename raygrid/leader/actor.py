@@ -14,7 +14,7 @@ from raygrid.errors import RaygridError
 from raygrid.leader.dispatch import Leader
 from raygrid.leader.election import Candidate
 from raygrid.links import RayNodes
-from raygrid.models import JobSpec
+from raygrid.models import JobSpec, QueuedJob
 from raygrid.ports import LeaderReply
 from raygrid.store import SqlStore
 
@@ -76,9 +76,13 @@ class LeaderActor:
         self._open()
         return self._candidate.leader
 
-    async def enqueue(self, jobs: Sequence[JobSpec]) -> None:
+    async def enqueue(self, jobs: Sequence[JobSpec | QueuedJob]) -> None:
         """See `LeaderLink.enqueue`."""
         self._leader.enqueue(jobs)
+
+    async def forget(self, job_ids: Sequence[str]) -> None:
+        """See `LeaderLink.forget`."""
+        await self._leader.forget(job_ids)
 
     async def cancel(self, job_ids: Sequence[str]) -> None:
         """See `LeaderLink.cancel`."""

@@ -19,6 +19,7 @@ from raygrid.core.events import (
     CancelRequested,
     Event,
     JobsArrived,
+    JobsMoved,
     NodeDraining,
     NodeHeard,
     NodeLost,
@@ -31,7 +32,7 @@ from raygrid.core.events import (
     WriteUpdates,
 )
 from raygrid.core.lease import Lease
-from raygrid.errors import RaygridError, UnavailableError
+from raygrid.errors import GroupRefusedError, RaygridError, UnavailableError
 from raygrid.leader.lookup import Lookup
 from raygrid.leader.news import News
 from raygrid.leader.node_link import NodeConversation
@@ -125,9 +126,20 @@ class Leader:
 
     # --- what parents ask ---------------------------------------------------------------------------------------
 
-    def enqueue(self, jobs: Sequence[JobSpec]) -> None:
-        """Take jobs that a parent has just stored; those beyond the window stay in the store."""
-        self._arrived(QueuedJob(spec) for spec in jobs)
+    def enqueue(self, jobs: Sequence[JobSpec | QueuedJob]) -> None:
+        """Take jobs that a parent has just stored or moved here; those beyond the window stay in the store.
+
+        Raises:
+            GroupRefusedError: no node takes jobs now; they are kept until somebody moves them.
+        """
+        self._arrived(job if isinstance(job, QueuedJob) else QueuedJob(job) for job in jobs)
+        if self._introduced and not self._state.takes_jobs(self._clock()):
+            raise GroupRefusedError(f"group {self._lease.group_id} has no node that takes jobs now")
+
+    async def forget(self, job_ids: Sequence[str]) -> None:
+        """Let go of those of these jobs that are not this group's any more; the store knows."""
+        own = {job.spec.job_id for job in await self._store.unfinished_of(self._lease.group_id, job_ids)}
+        self._happened(JobsMoved(tuple(job_id for job_id in job_ids if job_id not in own)))
 
     def cancel(self, job_ids: Sequence[str]) -> None:
         """Cancel jobs whose cancelling the store knows."""
@@ -230,9 +242,14 @@ class Leader:
             return
         self._read_at = self._clock()
         limit = self._state.policy.window + SPARE_ROWS
+        before = [job_id for job_id in self._state.waiting if job_id not in self._outbox]
         found = await self._store.queued(self._lease.group_id, limit)
         self._beyond = 0
         self._arrived(found, scanned=True)
+        if len(found) < limit:
+            listed, waiting = {job.spec.job_id for job in found}, set(self._state.waiting)
+            if gone := [each for each in before if each not in listed and each in waiting]:
+                await self.forget(gone)  # most likely moved to another group, of which nobody could tell
         if len(found) == limit:
             self._beyond = max(0, total - self._state.queued)
 

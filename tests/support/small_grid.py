@@ -21,7 +21,7 @@ from raygrid.config import GridSettings, load_settings
 from raygrid.core.events import AttemptOrder
 from raygrid.errors import UnavailableError
 from raygrid.leader.dispatch import Leader
-from raygrid.models import AttemptId, JobSpec
+from raygrid.models import AttemptId, JobSpec, QueuedJob
 from raygrid.node.agent import NodeAgent
 from raygrid.parent.blob_check import BlobCheck
 from raygrid.parent.housekeeping import Housekeeping
@@ -82,11 +82,15 @@ class DirectLeader:
         if self.cut:
             raise UnavailableError("the leader is cut off")
 
-    async def enqueue(self, jobs: Sequence[JobSpec]) -> None:
+    async def enqueue(self, jobs: Sequence[JobSpec | QueuedJob]) -> None:
         self._reach()
         if self.deaf:
             raise UnavailableError("the poke is lost")
         self.leader.enqueue(jobs)
+
+    async def forget(self, job_ids: Sequence[str]) -> None:
+        self._reach()
+        await self.leader.forget(job_ids)
 
     async def cancel(self, job_ids: Sequence[str]) -> None:
         self._reach()
