@@ -17,6 +17,7 @@
     ├── JobCancelledError
     ├── BusyError                a queue is full, or no group can take the job now; try again later
     │   └── UnavailableError     a part of the grid cannot be reached now
+    │       └── UnreachableError its process is gone, or the connection to it broke
     ├── WaitTimeoutError         the wait ended before the job did; the job goes on
     ├── ConnectionFailedError    the grid did not answer the client
     ├── StaleTermError           a leader of an old term tried to write
@@ -131,6 +132,10 @@ class BusyError(RaygridError):
 
 class UnavailableError(BusyError):
     """A part of the grid cannot be reached now; whether it acted on the call is unknown."""
+
+
+class UnreachableError(UnavailableError):
+    """The process that was called is gone, or the connection to it broke: more than mere silence."""
 
 
 class WaitTimeoutError(RaygridError):
