@@ -14,11 +14,13 @@ from raygrid.leader.election import Candidate
 from raygrid.links import RayNodes
 from raygrid.models import JobSpec
 from raygrid.ports import LeaderReply
+from raygrid.pulse import Pulse, start_guarded
 from raygrid.store import SqlStore
 
 logger = logging.getLogger(__name__)
 
 OPEN_AGAIN_S = 2.0
+FROZEN_S = 20.0  # another candidate leads since long; without this, the frozen one never stood by again
 
 
 class LeaderActor:
@@ -31,11 +33,17 @@ class LeaderActor:
         self._nodes: RayNodes | None = None
         self._candidate: Candidate | None = None
         self._running: asyncio.Task[None] | None = None
+        self._pulse: Pulse | None = None
 
     async def open(self) -> None:
         """Begin to stand for election; calling it again changes nothing."""
         if self._running is not None:
             return
+        try:
+            self._pulse = start_guarded(FROZEN_S)
+            self._pulse.follow(asyncio.get_running_loop())
+        except OSError as error:  # better a candidate without a guard than none
+            logger.warning("group %s: its candidate has no guard: %s", self._group_id, error)
         self._candidate = Candidate(self._group_id, f"{self._group_id}/{uuid4().hex[:8]}", self._store, self._lead)
         self._running = asyncio.get_running_loop().create_task(self._run(), name=f"candidate {self._group_id}")
 
@@ -88,3 +96,5 @@ class LeaderActor:
             self._running.cancel()
             await asyncio.gather(self._running, return_exceptions=True)
         await self._store.close()
+        if self._pulse is not None:
+            await asyncio.to_thread(self._pulse.close)

@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import math
 import os
-import subprocess
 import threading
 import time
 from collections import OrderedDict, deque
@@ -35,10 +35,12 @@ from raygrid.node.traffic import TrafficMeter
 from raygrid.node.watchdog import Watchdog
 from raygrid.node.workspace import Workspace
 from raygrid.ports import NodeReply
+from raygrid.pulse import Pulse
 
 MOST_WAITING = 4_096
 REMEMBERED = 10_000
 CLOSE_S = 10.0
+FROZEN_S = 15.0  # well beyond the silence after which a leader has its jobs run elsewhere
 
 
 class NodeAgent:
@@ -53,6 +55,7 @@ class NodeAgent:
         shelf: where cached results are kept.
         address: where parents reach this agent.
         deployed_at: stamp of the settings.
+        own_process: whether this process is the agent's alone, and may be killed when it is frozen or hangs.
     """
 
     def __init__(
@@ -65,7 +68,9 @@ class NodeAgent:
         shelf: Shelf | None = None,
         address: str = "",
         deployed_at: float = 0.0,
+        own_process: bool = False,
     ) -> None:
+        self._own_process = own_process
         self._address = address
         self._deployed_at = deployed_at
         self.node_id = node_id
@@ -98,7 +103,7 @@ class NodeAgent:
         self._loop: asyncio.AbstractEventLoop | None = None
         self._threads: list[threading.Thread] = []
         self._runner: Runner | None = None
-        self._reaper: subprocess.Popen[bytes] | None = None
+        self._reaper: Pulse | None = None
 
     # --- life ---------------------------------------------------------------------------------------------------
 
@@ -118,7 +123,8 @@ class NodeAgent:
             self._mark_prefix,
             self._traffic,
         )
-        self._reaper = reaper.start(self._mark_prefix, self._places.jobs)
+        frozen_s = FROZEN_S if self._own_process else math.inf
+        self._reaper = reaper.start(self._mark_prefix, self._places.jobs, frozen_s)
         self._watchdog.start({self._reaper.pid})
         self._publisher.start()
         self._health.start()
@@ -140,9 +146,8 @@ class NodeAgent:
         self._publisher.close()
         self._watchdog.close()
         self._health.close()
-        if self._reaper is not None and self._reaper.stdin is not None:
-            self._reaper.stdin.close()
-            self._reaper.wait(timeout=30)
+        if self._reaper is not None:
+            self._reaper.close()
 
     def _fill_slots(self) -> None:
         """Have a thread for every slot; called with the lock held. Threads beyond that end as they come to rest."""
@@ -228,6 +233,8 @@ class NodeAgent:
         """Wait for reports; see `NodeLink.reports`."""
         if self._news is None:
             self._news, self._loop = asyncio.Event(), asyncio.get_running_loop()
+            if self._own_process and self._reaper is not None:
+                self._reaper.follow(self._loop)
         with self._lock:
             self._accept_term(term)
             while self._reports and self._reports[0][0] <= settled:

@@ -308,10 +308,13 @@ async def test_closing_while_pricers_are_being_started(tmp_path: Path) -> None:
         assert list((tmp_path / "root" / "jobs").iterdir()) == []
 
 
-async def test_a_killed_agent_leaves_nothing_and_its_root_works_again(tmp_path: Path) -> None:
-    """After `kill -9` of an agent every pricer is dead within seconds, daemons too, and its files are gone."""
+@pytest.mark.parametrize("end", [signal.SIGKILL, signal.SIGSTOP])
+async def test_a_killed_or_frozen_agent_leaves_nothing_and_its_root_works_again(
+    tmp_path: Path, end: signal.Signals
+) -> None:
+    """After `kill -9` of an agent, or a freeze, it and every pricer is dead, daemons too, and its files are gone."""
     with subprocess.Popen(
-        [sys.executable, "-m", "tests.support.lone_agent", str(tmp_path)],
+        [sys.executable, "-m", "tests.support.lone_agent", str(tmp_path), "2"],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         cwd=Path(__file__).parents[2],
@@ -324,8 +327,8 @@ async def test_a_killed_agent_leaves_nothing_and_its_root_works_again(tmp_path: 
         process.stdin.close()
         assert process.stdout.readline() == b"accepted\n"
         wait_until(lambda: len(pricers_under(tmp_path / "root")) >= 12)
-        process.send_signal(signal.SIGKILL)
-        process.wait()
+        process.send_signal(end)
+        assert process.wait(timeout=15) == -signal.SIGKILL
     wait_until(lambda: not pricers_under(tmp_path / "root"), within_s=5)
     wait_until(lambda: not list((tmp_path / "root" / "jobs").iterdir()), within_s=5)
     agent = lone_agent(tmp_path)
