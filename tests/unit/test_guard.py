@@ -15,7 +15,7 @@ from raygrid.guard import STEP_S
 from raygrid.pulse import BEAT_S, Pulse, start_guard
 from tests.support.lone_agent import wait_until
 
-LIMIT_S = 3.0
+LIMIT_S = 4.0
 THREADED = f"""
 import time
 from raygrid.pulse import start_guarded
@@ -78,10 +78,12 @@ def test_a_process_that_works_is_let_be_and_one_whose_loop_hangs_is_not() -> Non
 def test_a_freeze_of_both_is_no_silence() -> None:
     """Where the whole machine stood still, or the container, nobody is killed for it."""
     with owner() as (process, guard):
-        os.kill(guard, signal.SIGSTOP)
         process.send_signal(signal.SIGSTOP)
+        time.sleep(0.5 * STEP_S)
+        os.kill(guard, signal.SIGSTOP)
         time.sleep(2 * LIMIT_S)
         os.kill(guard, signal.SIGCONT)
+        time.sleep(1.5 * STEP_S)  # the guard may well be the first to go on
         process.send_signal(signal.SIGCONT)
         time.sleep(LIMIT_S)
         assert process.poll() is None

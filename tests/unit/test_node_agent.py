@@ -294,7 +294,7 @@ async def test_closing_leaves_nothing(tmp_path: Path) -> None:
     assert pricers_under(tmp_path / "root") == []
     assert list((tmp_path / "root" / "jobs").iterdir()) == []
     assert reaper is not None
-    assert reaper.poll() is not None
+    assert reaper._process.returncode is not None
 
 
 async def test_closing_while_pricers_are_being_started(tmp_path: Path) -> None:
@@ -328,7 +328,10 @@ async def test_a_killed_or_frozen_agent_leaves_nothing_and_its_root_works_again(
         assert process.stdout.readline() == b"accepted\n"
         wait_until(lambda: len(pricers_under(tmp_path / "root")) >= 12)
         process.send_signal(end)
-        assert process.wait(timeout=15) == -signal.SIGKILL
+        try:
+            assert process.wait(timeout=15) == -signal.SIGKILL
+        finally:
+            process.kill()
     wait_until(lambda: not pricers_under(tmp_path / "root"), within_s=5)
     wait_until(lambda: not list((tmp_path / "root" / "jobs").iterdir()), within_s=5)
     agent = lone_agent(tmp_path)
