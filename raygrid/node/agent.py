@@ -38,6 +38,7 @@ from raygrid.ports import NodeReply
 from raygrid.pulse import Pulse
 
 MOST_WAITING = 4_096
+MOST_REPORTS = 4_096
 REMEMBERED = 10_000
 CLOSE_S = 10.0
 FROZEN_S = 15.0  # well beyond the silence after which a leader has its jobs run elsewhere
@@ -88,7 +89,7 @@ class NodeAgent:
             node_id, blobs, self._cache, self._deliver, lambda: bool(self._waiting), self._traffic
         )
         self._health = Health(node_id, self._places, blobs, self._publisher, self._wake)
-        self._watchdog = Watchdog(self._mark_prefix, settings.kill_grace_s)
+        self._watchdog = Watchdog(self._mark_prefix, settings.kill_grace_s, own_process=own_process)
         self._lock = threading.Lock()
         self._work = threading.Condition(self._lock)
         self._waiting: OrderedDict[AttemptId, AttemptOrder] = OrderedDict()
@@ -285,6 +286,8 @@ class NodeAgent:
         running = tuple(attempt for attempts in (*started, *waiting) for attempt in attempts)
         behind = sum(map(len, waiting))
         why = self._health.why
+        if why is None and len(self._reports) > MOST_REPORTS:
+            why = f"{len(self._reports)} of its reports are not committed to the job store yet"
         return NodeState(
             self.node_id,
             self.incarnation,
