@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -34,23 +35,31 @@ async def node(grid: SmallGrid) -> dict[str, Any]:
     return next(each for each in nodes if each["node"] == "rack-a-1")
 
 
-@pytest.mark.parametrize(
-    "script",
-    [
-        f"head -c {2 * DISK_RESERVE} /dev/zero > big && sha256sum big",
-        f"head -c {2 * DISK_RESERVE} /dev/zero > big; sha256sum big; exit 0",  # does not notice what it could not write
-    ],
-    ids=["fails", "does-not-notice"],
-)
-async def test_a_pricer_that_finds_the_disk_full_runs_elsewhere(tmp_path: Path, small_disk: Path, script: str) -> None:
+@pytest.mark.parametrize("otherwise", ["exit 3", "exit 0"], ids=["fails", "does-not-notice"])
+async def test_a_pricer_that_finds_the_disk_full_runs_elsewhere(
+    tmp_path: Path, small_disk: Path, otherwise: str
+) -> None:
     """The exit code of a pricer that could not write its files is no answer of the job, be it zero or not."""
-    weights = {"rack-a-1": 1000.0}
-    placement = {"policy": "weighted_round_robin", "weights": weights}
+    gate = tmp_path / "gate"
+    placement = {"policy": "weighted_round_robin", "weights": {"rack-a-1": 1000.0}}
     async with SmallGrid(tmp_path / "grid", nodes=2, slots=1, placement=placement) as grid:
-        answer = await grid.submit("big", script)
+        script = f"while [ ! -e {gate} ]; do sleep 0.02; done; echo right > out || {otherwise}"
+        await grid.submit("unlucky", script, wait=0)
+        assert (await grid.until_state("unlucky", "running"))["node"] == "rack-a-1"
+
+        async def has_begun() -> bool:
+            return any(each.name == "job.sh" for each in small_disk.rglob("*"))
+
+        await grid.until(has_begun)
+        with suppress(OSError), (small_disk / "ballast").open("wb", buffering=0) as ballast:
+            while True:
+                ballast.write(bytes(4096))
+        gate.touch()
+        await grid.until_state("unlucky", "done", "failed")
+        answer = await grid.http.get("/result/unlucky")
         assert answer.status_code == 200, answer.text
         assert (manifest(answer)["node"], manifest(answer)["attempt"]) == ("rack-a-2", 2)
-        assert len(unzip(answer)["big"]) == 2 * DISK_RESERVE
+        assert unzip(answer)["out"] == b"right\n"
 
 
 async def test_a_full_node_is_shown_and_works_again_with_room(tmp_path: Path, small_disk: Path) -> None:

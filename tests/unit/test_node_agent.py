@@ -371,7 +371,7 @@ def test_who_sheds_session_and_mark_goes_with_its_attempt(tmp_path: Path) -> Non
     """A daemon with an empty environment may serve its pricer as long as that runs, and not longer."""
     daemons = [f"/bin/sleep 1000.{os.getpid()}{number}" for number in range(2)]
     gate = tmp_path / "gate"
-    with agent_process(tmp_path, f"setsid env -i {daemons[0]} & while [ ! -e {gate} ]; do sleep 0.05; done"):
+    with agent_process(tmp_path, f"(setsid env -i {daemons[0]} &); while [ ! -e {gate} ]; do sleep 0.05; done"):
         wait_until(lambda: running(daemons[0]))
         time.sleep(2.5 * SWEEP_S)
         assert running(daemons[0])
