@@ -183,7 +183,7 @@ class Placement(Section):
     window: int = Field(default=8_192, ge=1)
     probation_after: int = Field(default=3, ge=1)
     probation_s: Seconds = 15.0
-    node_timeout_s: Seconds = 5.0
+    node_timeout_s: Seconds = 4.0
 
 
 class Node(Section):
