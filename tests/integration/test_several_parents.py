@@ -260,11 +260,11 @@ async def test_a_refused_client_asks_again_over_a_connection_of_its_own(
         balancer = Balancer(urls[::-1])
         async with balancer.open() as url:
             if blocking:
-                with Client(url) as client:
+                with Client(url, retry_s=4) as client:
                     job = await asyncio.to_thread(client.submit, b"echo price", pricer="shell")
                     result = await asyncio.to_thread(job.result, 30)
             else:
-                async with AsyncClient(url) as patient:
+                async with AsyncClient(url, retry_s=4) as patient:
                     result = await (await patient.submit(b"echo price", pricer="shell")).result(timeout=30)
 
         assert result.stdout == "price\n"
