@@ -78,10 +78,14 @@ def entries(hosts: Hosts) -> Iterator[Entries]:
     state = hosts.directory / "shared"
     with leader_and_node(state):
         made = Entries(hosts, state, hosts.directory / "parents.log")
-        for host in ENTRIES:
-            made.start_parent(host)
-        made.await_ready(*ENTRIES)
-        yield made
+        try:
+            for host in ENTRIES:
+                made.start_parent(host)
+            made.await_ready(*ENTRIES)
+            yield made
+        finally:
+            for host in ENTRIES:
+                hosts.kill(host, PARENT)
 
 
 @pytest.fixture(autouse=True)

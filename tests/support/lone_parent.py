@@ -10,7 +10,6 @@ import asyncio
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 import uvicorn
 
@@ -19,7 +18,7 @@ from raygrid.config import GridSettings, load_settings
 from raygrid.models import GroupCapacity, JobSpec
 from raygrid.parent.routes import build_app
 from raygrid.parent.service import Parent
-from raygrid.ports import LeaderReply
+from raygrid.ports import LeaderLink, LeaderReply
 from raygrid.store import SqlStore
 from tests.support.small_grid import PRICERS
 
@@ -38,6 +37,12 @@ class FarLeader:
     async def configure(self, settings: GridSettings) -> None:
         """As `enqueue`."""
 
+    async def hand_over(self) -> None:
+        """As `enqueue`."""
+
+    async def stand(self) -> None:
+        """As `enqueue`."""
+
     async def changes(self, epoch: str, after: int, wait_s: float) -> LeaderReply:
         """Tell of the room, and of no change."""
         await asyncio.sleep(wait_s)
@@ -46,10 +51,10 @@ class FarLeader:
 
 class _Directory:
     def __init__(self) -> None:
-        self._leader: Any = FarLeader()
+        self._leader = FarLeader()
 
-    async def groups(self) -> Mapping[str, Any]:
-        return {GROUP: self._leader}
+    async def groups(self) -> Mapping[str, Sequence[LeaderLink]]:
+        return {GROUP: [self._leader]}
 
 
 class _NoCaches:
