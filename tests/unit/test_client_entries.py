@@ -3,13 +3,19 @@
 from __future__ import annotations
 
 import asyncio
+import http.server
 import re
+import socket
+import sys
+import threading
 from collections.abc import Callable
 
 import httpx
 import pytest
 
 from raygrid.client import AsyncClient, Client, sockets
+from raygrid.client.calls import Call
+from raygrid.client.connection import AsyncConnection, Connection
 from raygrid.client.endpoint import Endpoint
 from raygrid.errors import BusyError, ConnectionFailedError, SettingsError, UnavailableError
 from tests.unit.test_client_fakes import FakeTime, accepted, form_of, problem
@@ -190,3 +196,43 @@ def test_a_proxy_of_the_environment_stays_in_use_for_grids_elsewhere(monkeypatch
     assert (sockets.transport(Endpoint("http://grid.test")) is None) is proxy
     assert (sockets.async_transport(Endpoint("http://grid.test")) is None) is proxy
     assert sockets.transport(Endpoint("http://localhost:8000")) is not None
+
+
+@pytest.mark.parametrize("blocking", [True, False])
+def test_the_connections_of_a_client_are_probed_while_they_are_silent(blocking):
+    """A machine that loses power tells nobody; the kernel asks, and gives up within seconds."""
+    seen = []
+
+    class Answer(http.server.BaseHTTPRequestHandler):
+        def do_GET(self):
+            self.send_response(200)
+            self.end_headers()
+
+        def log_message(self, *_):
+            """Say nothing."""
+
+    def look(response):
+        connection = response.extensions["network_stream"].get_extra_info("socket")
+        seen.append(connection.getsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE))
+        if sys.platform == "linux":
+            probes = [(socket.TCP_KEEPIDLE, 2), (socket.TCP_KEEPINTVL, 1), (socket.TCP_USER_TIMEOUT, 10_000)]
+            assert all(connection.getsockopt(socket.IPPROTO_TCP, name) == value for name, value in probes)
+
+    async def ask(endpoint):
+        connection = AsyncConnection(endpoint, 5)
+        async with connection.stream(Call("GET", "/")) as response:
+            look(response)
+        await connection.close()
+
+    with http.server.HTTPServer(("127.0.0.1", 0), Answer) as server:
+        threading.Thread(target=server.handle_request, daemon=True).start()
+        endpoint = Endpoint(f"127.0.0.1:{server.server_port}")
+        if blocking:
+            connection = Connection(endpoint, 5)
+            with connection.stream(Call("GET", "/")) as response:
+                look(response)
+            connection.close()
+        else:
+            asyncio.run(ask(endpoint))
+
+    assert seen == [1]
