@@ -28,7 +28,10 @@ def _show_version(wanted: bool) -> None:
 def choose_grid(
     context: typer.Context,
     url: Annotated[
-        str | None, typer.Option(help="The grid's URL; by default RAYGRID_URL, then a grid on this machine.")
+        str | None,
+        typer.Option(
+            help="The grid's URL, or several with commas between; by default RAYGRID_URL, then a grid on this machine."
+        ),
     ] = None,
     api_key: Annotated[
         str | None, typer.Option(help="API key. Better set RAYGRID_API_KEY: others can see command lines.")
