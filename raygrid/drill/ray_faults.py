@@ -193,7 +193,8 @@ def _candidates(actors: list[dict[str, Any]], names: Mapping[str, str]) -> list[
 def _leads(name: str) -> bool:
     """Ask a candidate whether it leads: one that does not says so by an error."""
     try:
-        ray.get(ray.get_actor(name, _namespace(name)).changes.remote("", 0, 0.0), timeout=LEADS_S)
+        candidate: Any = ray.get_actor(name, _namespace(name))
+        ray.get(candidate.changes.remote("", 0, 0.0), timeout=LEADS_S)
     except (RayError, GetTimeoutError, ValueError):
         return False
     return True
