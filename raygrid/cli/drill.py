@@ -128,14 +128,11 @@ def _ask(client: Client, yes: bool) -> None:
 
 def _way_into_ray(url: str, directory: Path) -> tuple[Mapping[str, str], str | None]:
     """The environment that leads into the grid's Ray cluster, and the API key that a grid on this machine left."""
-    from raygrid.local import running_grid  # noqa: PLC0415 - brings Ray
+    from raygrid.drill.local import grid_at, way_into  # noqa: PLC0415 - only drills need it
 
-    state_dir = Path(os.environ.get("RAYGRID_STATE_DIR") or "~/.raygrid").expanduser()
-    for file in sorted(state_dir.glob("*/grid.json")):
-        grid = running_grid(file.parent.name, state_dir)
-        if grid is not None and grid.url == url.rstrip("/") and grid.ray_address is not None:
-            entry = {"RAY_ADDRESS": grid.ray_address, "RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": grid.ray_token or ""}
-            return entry, grid.api_key
+    grid = grid_at(url, Path(os.environ.get("RAYGRID_STATE_DIR") or "~/.raygrid"))
+    if grid is not None:
+        return way_into(grid), grid.api_key
     from raygrid.cluster import adopt_environment  # noqa: PLC0415
 
     adopt_environment(directory)

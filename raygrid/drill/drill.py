@@ -273,6 +273,7 @@ def count(scenario: str, load: Load, final: Mapping[str, JobStatus]) -> Report:
         repeated=sum(final[job_id].attempts > 1 for job_id in taken if job_id in final),
         wrong=len(wrong),
         client_errors=load.client_errors,
+        errors=tuple(dict.fromkeys(what for _, _, what in load.history.errors))[:5],
     )
 
 

@@ -25,6 +25,7 @@ class Report:
         recovery_s: seconds from the fault until work flowed again, as the scenario defines it; None where it could
             not be seen.
         violations: broken promises, in words.
+        errors: some of what clients were told when requests failed.
         note: what else there is to know.
         skipped: why the scenario was not run.
         more: further figures of the scenario.
@@ -41,6 +42,7 @@ class Report:
     client_errors: int = 0
     recovery_s: float | None = None
     violations: tuple[str, ...] = ()
+    errors: tuple[str, ...] = ()
     note: str = ""
     skipped: str = ""
     more: dict[str, float] = field(default_factory=dict)
@@ -52,7 +54,7 @@ class Report:
 
     def as_json(self) -> dict[str, Any]:
         """For `--json`."""
-        return asdict(self) | {"violations": list(self.violations)}
+        return asdict(self) | {"violations": list(self.violations), "errors": list(self.errors)}
 
 
 def medians(reports: Sequence[Report]) -> list[dict[str, Any]]:
