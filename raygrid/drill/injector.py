@@ -19,7 +19,7 @@ from raygrid.errors import RaygridError, UnavailableError
 
 LOOK_S = 60.0
 STRIKE_S = 10.0
-_TAIL = 12
+CLOSE_S = 5.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -135,6 +135,7 @@ class RayInjector:
     def __init__(self, environment: Mapping[str, str]) -> None:
         self._environment = environment
         self._process: asyncio.subprocess.Process | None = None
+        self._freezes = False
 
     async def look(self) -> Picture:
         """See `Injector.look`."""
@@ -142,6 +143,7 @@ class RayInjector:
 
     async def aim(self, aim: Aim) -> str:
         """See `Injector.aim`."""
+        self._freezes = aim.freeze_s > 0
         return str((await self._ask({"do": "aim", "aim": asdict(aim)}, LOOK_S))["what"])
 
     async def strike(self) -> None:
@@ -150,20 +152,22 @@ class RayInjector:
 
     async def heal(self) -> None:
         """See `Injector.heal`."""
-        if self._process is not None and self._process.returncode is None:
+        if self._freezes and self._process is not None and self._process.returncode is None:
             with contextlib.suppress(RaygridError):  # it is thawed by itself when its time is over
                 await self._ask({"do": "heal"}, STRIKE_S)
 
     async def close(self) -> None:
         """See `Injector.close`."""
+        if self._process is not None:
+            assert self._process.stdin is not None
+            self._process.stdin.close()
+            with contextlib.suppress(TimeoutError):  # it cannot take its leave of a head that is dead
+                await asyncio.wait_for(self._process.wait(), CLOSE_S)
+            await self._end()
+
+    async def _end(self) -> None:
         process, self._process = self._process, None
-        if process is None:
-            return
-        assert process.stdin is not None
-        process.stdin.close()
-        try:
-            await asyncio.wait_for(process.wait(), 5.0)
-        except TimeoutError:  # it cannot take its leave of a head that is dead
+        if process is not None:
             with contextlib.suppress(ProcessLookupError):
                 process.kill()
             await process.wait()
@@ -177,6 +181,7 @@ class RayInjector:
             await process.stdin.drain()
             line = await asyncio.wait_for(process.stdout.readline(), timeout_s)
         except (OSError, TimeoutError) as error:
+            await self._end()  # a late answer would be taken for that to the next question
             raise UnavailableError(f"no answer to {question['do']!r} within {timeout_s:g} s ({error!r})") from error
         if not line:
             raise UnavailableError(f"the process that breaks things has ended while asked to {question['do']}")

@@ -158,6 +158,7 @@ def test_two_ends_are_wrong_in_whatever_order_they_came():
     history.saw("j", FAILED, 10.0, 1.0)
     history.saw("j", DONE, 10.0, 1.0)
     assert kinds(history, {"j": DONE}) == {Wrong.BACKWARDS}
+    assert kinds(history, {"j": FAILED}) == {Wrong.BACKWARDS}
 
 
 def test_a_result_of_a_job_that_is_not_done_is_a_step_backwards():
