@@ -12,7 +12,7 @@ import sys
 import tempfile
 from collections import defaultdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Protocol
 
 import typer
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
@@ -95,7 +95,17 @@ class _Killer:
         self._runner.run(self._injector.close())
 
 
-def _price(client: Client, book: list[Path], results: Path, killer: _Killer) -> int:
+class Killer(Protocol):
+    """Kills the agent of a node."""
+
+    node: str
+
+    def strike(self) -> None:
+        """Do it."""
+        ...
+
+
+def _price(client: Client, book: list[Path], results: Path, killer: Killer) -> int:
     """Price the book, and kill halfway; gives the number of failed jobs."""
     shutil.rmtree(results, ignore_errors=True)
     prices: dict[str, list[float]] = defaultdict(list)

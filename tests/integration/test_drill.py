@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import re
 import sqlite3
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -12,8 +13,9 @@ from typing import Any
 import pytest
 from typer.testing import CliRunner
 
-from raygrid.cli import app
+from raygrid.cli import app, demo
 from raygrid.cli import drill as command
+from raygrid.client import Client
 from raygrid.drill.drill import Drill, Patience
 from raygrid.drill.injector import Aim, Candidate, Injector, Picture, Place
 from tests.support.small_grid import PRICERS, SmallGrid
@@ -136,6 +138,38 @@ async def test_a_drill_that_is_interrupted_lets_go_of_everything(grid: SmallGrid
     jobs = (await grid.http.get("/jobs?limit=1000")).json()["jobs"]
     assert [job["message"] for job in jobs if job["state"] not in ("done", "cancelled")] == []
     assert any(job["state"] == "cancelled" for job in jobs)
+
+
+async def test_the_demo_kills_halfway_and_tells_what_became_of_each_job(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Every price is there, and the line counts the jobs, those that were lost (none), and those that ran again."""
+    book = [tmp_path / f"{number}.csv" for number in range(12)]
+    for path in book:
+        path.write_text("kind,price\ncall,1.5\n")
+    # The first attempt of each takes its time, so that some run when the agent dies.
+    price = {"command": ["sh", "-c", 'sleep 0.3; cp "$0" prices.csv', "{input}"]}
+    async with SmallGrid(tmp_path / "state", nodes=2, pricers={"price": price}) as small:
+        loop = asyncio.get_running_loop()
+
+        class Killer:
+            node = "rack-a-2"
+            after = 0
+
+            def strike(self) -> None:
+                self.after += 1
+                asyncio.run_coroutine_threadsafe(small.restart_node(self.node), loop).result(30)
+
+        killer = Killer()
+        with Client(small.url) as client:
+            failed = await asyncio.to_thread(demo._price, client, book, tmp_path / "results", killer)
+    assert (failed, killer.after) == (0, 1)
+    said = capsys.readouterr().out
+    told = re.search(r"killed the agent of rack-a-2 after 6 jobs \((\d) running there\): (.*) jobs done, (.*)", said)
+    assert told is not None, said
+    assert told[2] == "12 of 12"
+    assert re.fullmatch(r"0 lost, \d run again", told[3])
+    assert (tmp_path / "results" / "11" / "prices.csv").read_text() == book[11].read_text()
 
 
 @pytest.fixture
