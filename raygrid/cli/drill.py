@@ -24,6 +24,7 @@ from raygrid.errors import SettingsError
 if TYPE_CHECKING:
     from raygrid.drill.injector import Injector
     from raygrid.drill.report import Report
+    from raygrid.local import GridFile
 
 PRICER = "drill"
 HARMLESS = """pricers:
@@ -43,11 +44,18 @@ class What(StrEnum):
     PARENT = "parent"
     HEAD = "head"
     ALL = "all"
+    EVERYTHING = "everything"
 
 
 def drill(
     context: typer.Context,
-    what: Annotated[What, typer.Argument(help="The part to break; `all` breaks each, one after the other.")],
+    what: Annotated[
+        What,
+        typer.Argument(
+            help="The part to break; `all` breaks each, one after the other; `everything`, on a grid of this machine, "
+            "kills all of its processes and starts it again."
+        ),
+    ],
     *,
     jobs: Annotated[int, typer.Option(min=1, help="Run at least so many jobs in each scenario.")] = 100,
     runs: Annotated[int, typer.Option(min=1, help="Run each scenario so often, and show medians.")] = 1,
@@ -60,6 +68,9 @@ def drill(
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object, and nothing else.")] = False,
     yes: Annotated[bool, typer.Option("--yes", help="Do not ask, even if the grid has other work.")] = False,
+    config: Annotated[
+        Path | None, typer.Option(help="For `everything`: the settings file that the grid was started with.")
+    ] = None,
     directory: Annotated[
         Path, typer.Option("--dir", help="On a machine of a cluster: where `raygrid host` keeps its state.")
     ] = Path("~/.raygrid/host"),
@@ -77,7 +88,10 @@ def drill(
         name = _pricer(client, pricer)
         _ask(client, yes)
     try:
-        reports = asyncio.run(_run(given or [url], key, name, environment, what, jobs, runs, expand=not given))
+        if what is What.EVERYTHING:
+            reports = asyncio.run(_lose_everything(url, key, name, jobs, config))
+        else:
+            reports = asyncio.run(_run(given or [url], key, name, environment, what, jobs, runs, expand=not given))
     except KeyboardInterrupt:
         complain("interrupted; what was frozen goes on, and the jobs of the drill are cancelled")
         raise typer.Exit(INTERRUPTED) from None
@@ -128,15 +142,21 @@ def _ask(client: Client, yes: bool) -> None:
 
 def _way_into_ray(url: str, directory: Path) -> tuple[Mapping[str, str], str | None]:
     """The environment that leads into the grid's Ray cluster, and the API key that a grid on this machine left."""
-    from raygrid.drill.local import grid_at, way_into  # noqa: PLC0415 - only drills need it
+    from raygrid.drill.local import way_into  # noqa: PLC0415 - only drills need it
 
-    grid = grid_at(url, Path(os.environ.get("RAYGRID_STATE_DIR") or "~/.raygrid"))
+    grid = _local_grid(url)
     if grid is not None:
         return way_into(grid), grid.api_key
     from raygrid.cluster import adopt_environment  # noqa: PLC0415
 
     adopt_environment(directory)
     return {}, None
+
+
+def _local_grid(url: str) -> GridFile | None:
+    from raygrid.drill.local import grid_at  # noqa: PLC0415 - only drills need it
+
+    return grid_at(url, Path(os.environ.get("RAYGRID_STATE_DIR") or "~/.raygrid"))
 
 
 def open_injector(environment: Mapping[str, str]) -> Callable[[], Injector]:
@@ -171,6 +191,29 @@ async def _run(
 
     drilled = Drill(urls, key, pricer, make, jobs=jobs, say=say)
     return await drilled.run(COMMANDS[what.value], runs)
+
+
+async def _lose_everything(url: str, key: str | None, pricer: str, jobs: int, config: Path | None) -> list[Report]:
+    from raygrid.cli.local_grid import settings_of  # noqa: PLC0415 - only this command needs it
+    from raygrid.drill.drill import Drill  # noqa: PLC0415
+    from raygrid.drill.everything import lose_everything  # noqa: PLC0415
+
+    grid = _local_grid(url)
+    if grid is None:
+        raise SettingsError(f"`raygrid drill everything` is for a grid on this machine, and none listens at {url}")
+    settings = settings_of({}, config, name=grid.name)
+    console = err()
+    drilled = Drill(
+        [url],
+        key,
+        pricer,
+        open_injector({}),
+        jobs=jobs,
+        say=lambda words: console.print(words, highlight=False, markup=False),
+    )
+    with Client(url, key) as client:
+        slots = client.capacity().slots
+    return [await lose_everything(drilled, grid, settings, slots)]
 
 
 async def _entries(url: str, make: Callable[[], Injector]) -> list[str]:

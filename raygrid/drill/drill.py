@@ -18,6 +18,7 @@ from raygrid.errors import RaygridError, UnavailableError
 from raygrid.models import JobState
 
 LOOK_EVERY_S = 0.5
+NOT_SEEN = "nothing that needed the broken part was seen to finish, so there is no recovery time"
 READ_AGAIN = 200
 """So many results are read a second time; those of jobs that ran again always are."""
 
@@ -70,8 +71,8 @@ class Drill:
         self._pricer = pricer
         self._make_injector = injector
         self._jobs = jobs
-        self._say = say
-        self._patience = patience or Patience()
+        self.say = say
+        self.patience = patience or Patience()
         self._expected: dict[str, str] = {}
         self._whole: tuple[frozenset[str], int, int] | None = None
 
@@ -83,7 +84,7 @@ class Drill:
                 report = await self._scenario(scenario)
                 reports.append(report)
                 if report.skipped:
-                    self._say(f"{scenario}: skipped, {report.skipped}")
+                    self.say(f"{scenario}: skipped, {report.skipped}")
                     break
         return reports
 
@@ -97,7 +98,7 @@ class Drill:
                 if isinstance(chosen, Skip):
                     return Report(scenario, skipped=chosen.why)
                 slots = sum(node.slots for node in nodes)
-                load = await self._load(slots)
+                load = await self.prepare_load(slots)
                 try:
                     return await self._under_load(scenario, client, injector, picture, load, slots)
                 except BaseException:
@@ -115,7 +116,12 @@ class Drill:
         await injector.heal()
         await injector.close()
 
-    async def _load(self, slots: int) -> Load:
+    async def prepare_load(self, slots: int, retry_s: float = 60.0) -> Load:
+        """A load for so many slots, not yet started; the first time, reference results are made.
+
+        Raises:
+            RaygridError: the pricer does not answer well; says why.
+        """
         steady = min(200, max(4, 2 * slots))
         if not self._expected:
             load = Load(self._urls, self._key, self._pricer, steady=0, trickle_per_s=0)
@@ -125,7 +131,7 @@ class Drill:
                 raise UnavailableError(f"pricer {self._pricer} did not answer within a minute") from None
             finally:
                 await load.close()
-        return Load(self._urls, self._key, self._pricer, steady=steady, expected=self._expected)
+        return Load(self._urls, self._key, self._pricer, steady=steady, expected=self._expected, retry_s=retry_s)
 
     async def _until_whole(self, scenario: str, client: AsyncClient, injector: Injector) -> Picture:
         """Wait until everything is there that was there before the first scenario.
@@ -134,7 +140,7 @@ class Drill:
             UnavailableError: it is not, in time; says what is missing.
         """
         clock = asyncio.get_running_loop().time
-        until = clock() + self._patience.whole
+        until = clock() + self.patience.whole
         while True:
             try:
                 await client.require_ready()
@@ -148,7 +154,7 @@ class Drill:
                 return picture
             if clock() > until:
                 raise UnavailableError(
-                    f"{scenario}: the grid was not whole within {self._patience.whole:g} s: {missing}"
+                    f"{scenario}: the grid was not whole within {self.patience.whole:g} s: {missing}"
                 )
             await asyncio.sleep(LOOK_EVERY_S)
 
@@ -180,21 +186,24 @@ class Drill:
         self, scenario: str, client: AsyncClient, injector: Injector, picture: Picture, load: Load, slots: int
     ) -> Report:
         load.start()
-        if not await load.until(lambda: load.ended >= 2 * slots, self._patience.flow):
+        if not await load.until(lambda: load.ended >= 2 * slots, self.patience.flow):
             errors = "; ".join(what for _, _, what in load.history.errors[:1])
             raise UnavailableError(f"{scenario}: the load does not flow: {load.ended} jobs ended. {errors}")
         chosen = choose(scenario, picture, await client.nodes())  # now that something runs
         if isinstance(chosen, Skip):
             return Report(scenario, skipped=chosen.why)
         hit = await injector.aim(chosen)
-        self._say(f"{scenario}: {hit}")
+        self.say(f"{scenario}: {hit}")
         struck = await self._strike(injector, chosen, picture, load)
         more = await self._after(scenario, struck, picture, load, slots)
         load.stop()
         until = asyncio.get_running_loop().time()
         await injector.heal()
-        await load.drained(self._patience.drain)
-        return await self._judge(scenario, hit, struck, load, until, more, picture)
+        await load.drained(self.patience.drain)
+        report = await self.judge(scenario, struck, load, until)
+        if scenario == "parent" and len(picture.parents) == 1:
+            report = replace(report, note="there is only one parent, so clients had to wait for its next life")
+        return replace(report, hit=hit, more={**report.more, **more})
 
     async def _strike(self, injector: Injector, aim: Aim, picture: Picture, load: Load) -> Struck:
         before = {} if aim.what in ("parent", "head") else await self._unfinished(load)
@@ -212,7 +221,7 @@ class Drill:
         more: dict[str, float] = {}
         loop = asyncio.get_running_loop()
         if scenario == "head":
-            more["head_back_s"] = await _head_back(picture.head, struck.at, self._patience.recover)
+            more["head_back_s"] = round(await _head_back(picture.head, struck.at, self.patience.recover), 3)
         under_way = [job for job in load.jobs.values() if job.ended_at is None and job.submitted_at < struck.at]
         thawed_at = struck.at + struck.aim.freeze_s
         enough = load.ended + 2 * slots
@@ -225,20 +234,12 @@ class Drill:
                 and len(load.jobs) >= self._jobs
             )
 
-        await load.until(is_over, struck.aim.freeze_s + self._patience.recover)
-        await asyncio.sleep(self._patience.after)
+        await load.until(is_over, struck.aim.freeze_s + self.patience.recover)
+        await asyncio.sleep(self.patience.after)
         return more
 
-    async def _judge(
-        self,
-        scenario: str,
-        hit: str,
-        struck: Struck,
-        load: Load,
-        until: float,
-        more: dict[str, float],
-        picture: Picture,
-    ) -> Report:
+    async def judge(self, scenario: str, struck: Struck, load: Load, until: float) -> Report:
+        """Decide over what the load's clients saw; jobs were submitted until an instant, and have had time to end."""
         final = await load.statuses()
         again = [job_id for job_id, status in final.items() if status.attempts > 1]
         ended = [job_id for job_id in load.history.acknowledged_jobs if load.history.result_at(job_id) is not None]
@@ -247,15 +248,13 @@ class Drill:
         states = {job_id: status.state for job_id, status in final.items()}
         violations = check(load.history, states)
         recovery = recovery_s(scenario, struck, load.jobs.values(), final, load.tries, until)
-        if scenario in ("parent", "head"):
-            more = {**more, "settled_s": settled_s(struck, load.tries)}
+        settled = {"settled_s": round(settled_s(struck, load.tries), 3)} if scenario in ("parent", "head") else {}
         return replace(
             count(scenario, load, final),
-            hit=hit,
             recovery_s=None if recovery is None else round(recovery, 3),
             violations=tuple(map(str, violations)),
-            note=_note(scenario, recovery, picture),
-            more={name: round(value, 3) for name, value in more.items()},
+            note=NOT_SEEN if recovery is None else "",
+            more=settled,
         )
 
 
@@ -282,14 +281,6 @@ def _end(status: JobStatus | None, result_at: float | None) -> str:
     if status is not None and status.state in (JobState.FAILED, JobState.CANCELLED):
         return "failed"
     return "done" if status is not None and status.state is JobState.DONE and result_at is not None else "lost"
-
-
-def _note(scenario: str, recovery: float | None, picture: Picture) -> str:
-    if scenario == "parent" and len(picture.parents) == 1:
-        return "there is only one parent, so clients had to wait for its next life"
-    if recovery is None:
-        return "nothing that needed the broken part was seen to finish, so there is no recovery time"
-    return ""
 
 
 async def _head_back(address: str, since: float, within_s: float) -> float:

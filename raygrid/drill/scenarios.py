@@ -150,7 +150,7 @@ def recovery_s(
     if scenario == "parent":
         well = (each for each in tries if each.well and each.asked_at >= struck.at and each.entry in struck.entries)
         return _since(struck.at, (each.ended_at for each in well))
-    if scenario == "head":
+    if scenario in ("head", "everything"):
         return longest_gap_s(struck.at, until, (job.ended_at for job in jobs if job.ended_at is not None))
     needed = _NEEDED[scenario]
     ended = (

@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from raygrid.drill import hand
+from raygrid.drill.everything import kill_all
 from raygrid.drill.hand import Hand, below, start_of
 
 FREEZE_AND_DIE = """
@@ -115,3 +116,11 @@ def test_a_head_is_spared_where_nothing_brings_it_back(monkeypatch: pytest.Monke
     assert "nothing here would start the head again" in str(Hand().why_no_head())
     monkeypatch.setattr(hand, "title_of", lambda pid: "python -m raygrid.cluster.supervisor")
     assert Hand().why_no_head() is None
+
+
+def test_everything_below_a_process_dies_with_it(family: subprocess.Popen[bytes]) -> None:
+    """As all processes of a grid die in the drill that loses everything."""
+    [child] = below(family.pid)
+    assert kill_all(family.pid) == 2
+    assert family.wait(5) == -9
+    until(lambda: start_of(child) is None)
