@@ -50,8 +50,9 @@ SPARE_ROWS = 2_000  # a scan also meets jobs that were started but are not yet r
 
 def steady_clock() -> Callable[[], float]:
     """Seconds since the epoch that never fall, whatever happens to the machine's clock."""
-    base = time.time() - time.monotonic()
-    return lambda: base + time.monotonic()
+    loop = asyncio.get_running_loop()
+    base = time.time() - loop.time()
+    return lambda: base + loop.time()
 
 
 class Leader:
@@ -63,6 +64,7 @@ class Leader:
         store: the job store.
         directory: the group's nodes.
         on_stale: called when somebody shows a newer term; the owner then closes this leader.
+        clock: seconds since the epoch, never falling; this machine's where none is given.
     """
 
     def __init__(
@@ -72,6 +74,7 @@ class Leader:
         store: JobStore,
         directory: NodeDirectory,
         on_stale: Callable[[], None],
+        clock: Callable[[], float] | None = None,
     ) -> None:
         self._lease = lease
         self._settings = settings
@@ -80,7 +83,7 @@ class Leader:
         self._directory = directory
         self._on_stale = on_stale
         self._epoch = f"{lease.term}-{uuid4().hex[:8]}"
-        self._clock = steady_clock()
+        self._clock = clock or steady_clock()
         self._news = News()
         self._outbox = Outbox(store, lease, self._committed, on_stale)
         self._nodes: dict[str, NodeConversation] = {}

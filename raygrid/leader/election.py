@@ -9,7 +9,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-import time
 from collections.abc import Awaitable, Callable
 
 from raygrid.core.lease import Lease
@@ -60,7 +59,7 @@ class Candidate:
     async def run(self) -> None:
         """Take the lease whenever it is free, and lead as long as it can be renewed."""
         while True:
-            asked_at = time.monotonic()
+            asked_at = asyncio.get_running_loop().time()
             lease = await self._ask()
             if lease is None:
                 await asyncio.sleep(RENEW_S / 2)
@@ -95,11 +94,11 @@ class Candidate:
             while not over.is_set():
                 with contextlib.suppress(TimeoutError):
                     await asyncio.wait_for(over.wait(), RENEW_S)
-                now = time.monotonic()
+                now = asyncio.get_running_loop().time()
                 renewed = None if over.is_set() else await self._ask()
                 if renewed is not None and renewed.term == lease.term:
                     asked_at = now
-                elif renewed is not None or time.monotonic() - asked_at > TTL_S - RENEW_S:
+                elif renewed is not None or asyncio.get_running_loop().time() - asked_at > TTL_S - RENEW_S:
                     break  # another term, or too long without a sure renewal
         finally:
             self._leader = None

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 
@@ -100,7 +99,7 @@ class Groups:
 
         With `silent_too`, also of those whose leader has been silent for a while.
         """
-        now = time.monotonic()
+        now = asyncio.get_running_loop().time()
         return [
             replace(known.capacity, queued=known.capacity.queued + known.promised + known.told)
             for known in self._known.values()
@@ -246,7 +245,7 @@ class Groups:
                 await asyncio.sleep(PAUSE_S)
                 continue
             epoch, after = reply.epoch, reply.last
-            known.capacity, known.heard_at, known.told = reply.capacity, time.monotonic(), 0
+            known.capacity, known.heard_at, known.told = reply.capacity, asyncio.get_running_loop().time(), 0
             if reply.gap:
                 self._waiters.wake_all()
             else:
