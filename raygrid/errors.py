@@ -11,12 +11,15 @@
     ├── NotAuthorizedError       no API key, or a wrong one
     ├── JobNotFoundError
     ├── NodeNotFoundError
+    ├── GroupNotFoundError
     ├── NotFinishedError         the result is not there yet
     ├── ResultExpiredError       the result was removed when its retention ended
     ├── JobFailedError           the pricer answered with a failure
     ├── JobCancelledError
+    ├── HandOverError            a group's lead cannot be handed over
     ├── BusyError                a queue is full, or no group can take the job now; try again later
     │   └── UnavailableError     a part of the grid cannot be reached now
+    │       └── NotLeadingError  that candidate does not lead its group now
     ├── WaitTimeoutError         the wait ended before the job did; the job goes on
     ├── ConnectionFailedError    the grid did not answer the client
     ├── StaleTermError           a leader of an old term tried to write
@@ -75,6 +78,14 @@ class NodeNotFoundError(RaygridError):
     """The grid has no node of that name."""
 
 
+class GroupNotFoundError(RaygridError):
+    """The grid has no group of that name."""
+
+
+class HandOverError(RaygridError):
+    """The lead of a group cannot be handed over: nobody else stands for it, or nobody took it."""
+
+
 class NotFinishedError(RaygridError):
     """The job has not ended yet, so there is no result; `state` says whether it waits or runs."""
 
@@ -131,6 +142,10 @@ class BusyError(RaygridError):
 
 class UnavailableError(BusyError):
     """A part of the grid cannot be reached now; whether it acted on the call is unknown."""
+
+
+class NotLeadingError(UnavailableError):
+    """The candidate that was asked does not lead its group now; another one may."""
 
 
 class WaitTimeoutError(RaygridError):

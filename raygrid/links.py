@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from typing import Any, Generic, TypeVar
@@ -26,10 +26,12 @@ from raygrid.ports import LeaderLink, LeaderReply, NodeLink, NodeReply
 logger = logging.getLogger(__name__)
 
 CALL_TIMEOUT_S = 5.0
+POKE_TIMEOUT_S = 2.0  # a lost one costs little, and others wait behind it
 RESULTS_TIMEOUT_S = 2.0
 POLL_SLACK_S = 2.5
 # More than half of a node's share of its rack: two candidates of one group never share a node.
 CANDIDATE_SHARE = 0.51
+CANDIDATES = 2
 Answer = TypeVar("Answer")
 
 
@@ -95,7 +97,7 @@ class RayLeaderLink(ActorLink):
 
     async def enqueue(self, jobs: Sequence[JobSpec]) -> None:
         """See `LeaderLink.enqueue`."""
-        await self._ask(self.actor.enqueue.remote(jobs))
+        await self._ask(self.actor.enqueue.remote(jobs), POKE_TIMEOUT_S)
 
     async def cancel(self, job_ids: Sequence[str]) -> None:
         """See `LeaderLink.cancel`."""
@@ -108,6 +110,14 @@ class RayLeaderLink(ActorLink):
     async def configure(self, settings: GridSettings) -> None:
         """See `LeaderLink.configure`."""
         await self._ask(self.actor.configure.remote(settings.without_keys))
+
+    async def hand_over(self) -> None:
+        """See `LeaderLink.hand_over`."""
+        await self._ask(self.actor.hand_over.remote())
+
+    async def stand(self) -> None:
+        """See `LeaderLink.stand`."""
+        await self._ask(self.actor.stand.remote())
 
 
 Link = TypeVar("Link", bound=ActorLink)
@@ -233,31 +243,39 @@ class RayNodes:
 
 
 class RayGroups:
-    """The groups of the grid: every custom resource with the configured prefix gets a leader."""
+    """The groups of the grid: every custom resource with the configured prefix gets two candidates to lead it.
+
+    They stand on different nodes of the rack, where it has two. One that was made stays as long as its Ray node lives,
+    so that all parents soon follow the same ones, whatever they saw first.
+    """
 
     def __init__(self, settings: GridSettings) -> None:
         self._settings = settings
         self._actors: _Actors[RayLeaderLink] = _Actors()
 
-    async def groups(self) -> Mapping[str, LeaderLink]:
+    async def groups(self) -> Mapping[str, Sequence[LeaderLink]]:
         """See `GroupDirectory.groups`."""
-        alive = await _ask_ray(live_nodes)
-        groups = groups_of(alive, self._settings.group_prefix)
-        self._actors.keep_only(set(groups))
+        alive, known = await _ask_ray(live_nodes), await _ask_ray(partial(actor_names, namespace(self._settings)))
+        addresses = {
+            group_id: candidates_of(alive, group_id, known)
+            for group_id in groups_of(alive, self._settings.group_prefix)
+        }
+        self._actors.keep_only({address for each in addresses.values() for address in each})
         return {
-            group_id: await self._actors.get(
-                group_id,
-                partial(self._candidate, group_id),
-                partial(RayLeaderLink, f"the leader of group {group_id}"),
-            )
-            for group_id in groups
+            group_id: [
+                await self._actors.get(
+                    address, partial(self._candidate, group_id, address), partial(RayLeaderLink, address)
+                )
+                for address in each
+            ]
+            for group_id, each in addresses.items()
         }
 
-    def _candidate(self, group_id: str) -> Any:
+    def _candidate(self, group_id: str, address: str) -> Any:
         from raygrid.leader.actor import LeaderActor  # noqa: PLC0415 - only who makes leaders needs their code
 
         options = {
-            "name": f"leader:{group_id}",
+            "name": address,
             "namespace": namespace(self._settings),
             "get_if_exists": True,
             "lifetime": "detached",
@@ -267,8 +285,29 @@ class RayGroups:
             "resources": {group_id: CANDIDATE_SHARE},
             "max_concurrency": 1_000,
             "enable_task_events": False,
+            # A candidate lives and dies with its Ray node; the rack's other one takes over.
+            "scheduling_strategy": NodeAffinitySchedulingStrategy(address.rpartition(":")[2], soft=False),
         }
-        return ray.remote(LeaderActor).options(**options).remote(group_id, self._settings.without_keys)
+        return ray.remote(LeaderActor).options(**options).remote(group_id, self._settings.without_keys, address)
+
+
+def actor_names(namespace: str) -> set[str]:
+    """Names of all actors of a namespace."""
+    found = ray.util.list_named_actors(all_namespaces=True)
+    return {each["name"] for each in found if each["namespace"] == namespace}
+
+
+def candidates_of(nodes: Sequence[Mapping[str, Any]], group_id: str, known: Collection[str]) -> list[str]:
+    """Addresses of a group's candidates: those that are there on live nodes, and as many more as make two.
+
+    Where a Ray node carries more than one group, its share of each is its own.
+    """
+    carriers = {node["NodeID"] for node in nodes if node["Resources"].get(group_id, 0) > 0}
+    in_order = [node_id for _, node_id in sorted(node_names(nodes).items()) if node_id in carriers]
+    addresses = [f"leader:{group_id}:{node_id}" for node_id in in_order]
+    there = [address for address in addresses if address in known]
+    missing = [address for address in addresses if address not in known]
+    return sorted(there + missing[: max(0, CANDIDATES - len(there))])
 
 
 # Questions to Ray's books block, and while the head is cut off they block for minutes. They have threads of their own,

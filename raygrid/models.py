@@ -310,6 +310,8 @@ class GroupCapacity:
         site: the site the group belongs to, if configured.
         mean_s: how long attempts took lately; None while nobody knows.
         leaving: those of the running ones whose node takes no new ones, so that their slots are not among `slots`.
+        leader: name of the candidate that leads it.
+        term: in which term it does.
     """
 
     group_id: str
@@ -320,6 +322,8 @@ class GroupCapacity:
     site: str | None = None
     mean_s: float | None = None
     leaving: int = 0
+    leader: str = ""
+    term: int = 0
 
     @property
     def busy(self) -> int:

@@ -49,6 +49,8 @@ class LeaderReply:
         gap: whether older changes were left out, so that every waiter must look for itself.
         capacity: the group's load now.
         deployed_at: stamp of the settings that it leads by.
+        term: in which term it leads; of two that claim to lead, the higher one does.
+        leader: its name among the candidates.
     """
 
     epoch: str
@@ -57,6 +59,8 @@ class LeaderReply:
     gap: bool
     capacity: GroupCapacity
     deployed_at: float = 0.0
+    term: int = 0
+    leader: str = ""
 
 
 class NodeLink(Protocol):
@@ -88,7 +92,10 @@ class ResultCaches(Protocol):
 
 
 class LeaderLink(Protocol):
-    """How a parent reaches the leader of a group."""
+    """How a parent reaches a candidate of a group, which leads it or stands by.
+
+    One that does not lead raises `NotLeadingError`, but for `changes` it first waits whether it comes to lead.
+    """
 
     async def enqueue(self, jobs: Sequence[JobSpec]) -> None:
         """Tell of jobs that are in the store; a lost call costs a scan interval, never a job."""
@@ -106,6 +113,14 @@ class LeaderLink(Protocol):
         """Lead by these settings from now on, unless the leader has newer ones; what runs is left alone."""
         ...
 
+    async def hand_over(self) -> None:
+        """Write what is decided, step down, and leave the lease to another candidate for a while."""
+        ...
+
+    async def stand(self) -> None:
+        """Try for the lease at once."""
+        ...
+
 
 class NodeDirectory(Protocol):
     """The nodes of one group, as they come and go."""
@@ -118,6 +133,6 @@ class NodeDirectory(Protocol):
 class GroupDirectory(Protocol):
     """The groups of the grid, as they come and go."""
 
-    async def groups(self) -> Mapping[str, LeaderLink]:
-        """The groups that are there now, each with a leader."""
+    async def groups(self) -> Mapping[str, Sequence[LeaderLink]]:
+        """The groups that are there now, each with its candidates."""
         ...

@@ -131,6 +131,10 @@ class AsyncClient:
         """Let a node work again; as `Client.undrain`."""
         return await self._connection.run(self._flows.undrain(node))
 
+    async def hand_over(self, group: str) -> GroupStatus:
+        """Have a group's leader hand over; as `Client.hand_over`."""
+        return await self._connection.run(self._flows.hand_over(group))
+
     async def require_ready(self) -> None:
         """Ask whether the grid can take jobs and have them run; as `Client.require_ready`."""
         await self._connection.run(self._flows.members(Call("GET", "/health/ready")))

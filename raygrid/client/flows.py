@@ -19,7 +19,7 @@ from raygrid.client.options import JobOptions, checked_id
 from raygrid.client.problems import error_of_answer
 from raygrid.client.result import Result
 from raygrid.client.retry import Backoff, is_worth_retrying, retry_after_s
-from raygrid.client.status import BatchStatus, DataInfo, JobStatus, NodeStatus, read
+from raygrid.client.status import BatchStatus, DataInfo, GroupStatus, JobStatus, NodeStatus, read
 from raygrid.client.upload import Upload
 from raygrid.errors import NotFinishedError, RaygridError, WaitTimeoutError
 from raygrid.models import JobState
@@ -162,6 +162,10 @@ class Flows:
     def undrain(self, node: str) -> Flow[NodeStatus]:
         """Ask for a node to work again."""
         return self.value(NodeStatus, Call("DELETE", f"/nodes/{quote(node, safe='')}/drain"))
+
+    def hand_over(self, group: str) -> Flow[GroupStatus]:
+        """Ask for another candidate to lead a group."""
+        return self.value(GroupStatus, Call("POST", f"/groups/{quote(group, safe='')}/handover"))
 
     def put_data(self, name: str, upload: Upload) -> Flow[DataInfo]:
         """Store shared data under a name."""

@@ -13,6 +13,8 @@ from raygrid.client.retry import is_problem, retry_after_s
 from raygrid.errors import (
     BusyError,
     ConflictError,
+    GroupNotFoundError,
+    HandOverError,
     InvalidRequestError,
     JobCancelledError,
     JobFailedError,
@@ -40,6 +42,8 @@ _ERRORS: dict[str, type[RaygridError]] = {
     "conflict": ConflictError,
     "job-not-found": JobNotFoundError,
     "node-not-found": NodeNotFoundError,
+    "group-not-found": GroupNotFoundError,
+    "hand-over": HandOverError,
     "not-finished": NotFinishedError,
     "result-expired": ResultExpiredError,
     "job-cancelled": JobCancelledError,

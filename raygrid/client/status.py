@@ -74,7 +74,10 @@ def _count(value: object) -> object:
 
 @dataclass(frozen=True, slots=True)
 class GroupStatus:
-    """A group and its load; `nodes` is how many nodes it has."""
+    """A group and its load.
+
+    `nodes` is how many nodes it has, `leader` the candidate that leads it; `term` rises with every change of leader.
+    """
 
     group: str
     slots: int
@@ -83,6 +86,8 @@ class GroupStatus:
     queued: int
     site: str | None = None
     nodes: Annotated[int, BeforeValidator(_count)] = 0
+    leader: str = ""
+    term: int = 0
 
 
 @dataclass(frozen=True, slots=True)

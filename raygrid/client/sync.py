@@ -200,6 +200,17 @@ class Client:
         """
         return self._connection.run(self._flows.undrain(node))
 
+    def hand_over(self, group: str) -> GroupStatus:
+        """Have a group's leader hand over to another candidate; returns when that one leads.
+
+        What runs goes on, and what waits goes on waiting; no job costs an attempt.
+
+        Raises:
+            GroupNotFoundError: the grid has no such group.
+            HandOverError: the group has no other candidate, or none took over in time.
+        """
+        return self._connection.run(self._flows.hand_over(group))
+
     def require_ready(self) -> None:
         """Ask whether the grid can take jobs and have them run; returns if it can.
 

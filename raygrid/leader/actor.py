@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 from collections.abc import Callable, Sequence
 from uuid import uuid4
 
 from raygrid.config import GridSettings
 from raygrid.core.lease import Lease
+from raygrid.errors import RaygridError
 from raygrid.leader.dispatch import Leader
 from raygrid.leader.election import Candidate
 from raygrid.links import RayNodes
@@ -19,28 +21,34 @@ from raygrid.store import SqlStore
 logger = logging.getLogger(__name__)
 
 OPEN_AGAIN_S = 2.0
+WARM_S = 5.0  # a candidate that stands by looks for the group's nodes this often, to know them when it comes to lead
 
 
 class LeaderActor:
-    """A candidate to lead a group, pinned to the group's rack by its custom resource."""
+    """A candidate to lead a group, on one node of the group's rack."""
 
-    def __init__(self, group_id: str, settings: GridSettings) -> None:
+    def __init__(self, group_id: str, settings: GridSettings, address: str) -> None:
         self._group_id = group_id
         self._settings = settings
         self._store = SqlStore(settings.database_url)
-        self._nodes: RayNodes | None = None
-        self._candidate: Candidate | None = None
-        self._running: asyncio.Task[None] | None = None
+        self._nodes = RayNodes(group_id, settings)
+        self._candidate = Candidate(group_id, f"{address}/{uuid4().hex[:8]}", self._store, self._lead)
+        self._tasks: list[asyncio.Task[None]] = []
 
     async def open(self) -> None:
         """Begin to stand for election; calling it again changes nothing."""
-        if self._running is not None:
-            return
-        self._candidate = Candidate(self._group_id, f"{self._group_id}/{uuid4().hex[:8]}", self._store, self._lead)
-        self._running = asyncio.get_running_loop().create_task(self._run(), name=f"candidate {self._group_id}")
+        self._open()
+
+    def _open(self) -> None:
+        # A restarted actor begins with the first call that it gets.
+        if not self._tasks:
+            loop = asyncio.get_running_loop()
+            self._tasks = [
+                loop.create_task(self._run(), name=f"candidate {self._group_id}"),
+                loop.create_task(self._keep_warm(), name=f"nodes of {self._group_id}"),
+            ]
 
     async def _run(self) -> None:
-        assert self._candidate is not None
         while True:
             try:
                 await self._store.open()
@@ -50,41 +58,57 @@ class LeaderActor:
                 await asyncio.sleep(OPEN_AGAIN_S)
         await self._candidate.run()
 
+    async def _keep_warm(self) -> None:
+        while True:
+            if not self._candidate.leads:
+                with contextlib.suppress(RaygridError):
+                    await self._nodes.nodes()
+            await asyncio.sleep(WARM_S)
+
     async def _lead(self, lease: Lease, over: Callable[[], None]) -> Leader:
-        self._nodes = RayNodes(self._group_id, self._settings)
         leader = Leader(lease, self._settings, self._store, self._nodes, over)
         await leader.open()
         leader.configure(self._settings)  # newer ones may have come meanwhile
         return leader
 
-    async def _leader(self) -> Leader:
-        await self.open()  # a restarted actor begins with the first call it gets
-        assert self._candidate is not None
+    @property
+    def _leader(self) -> Leader:
+        self._open()
         return self._candidate.leader
 
     async def enqueue(self, jobs: Sequence[JobSpec]) -> None:
         """See `LeaderLink.enqueue`."""
-        (await self._leader()).enqueue(jobs)
+        self._leader.enqueue(jobs)
 
     async def cancel(self, job_ids: Sequence[str]) -> None:
         """See `LeaderLink.cancel`."""
-        (await self._leader()).cancel(job_ids)
+        self._leader.cancel(job_ids)
 
     async def changes(self, epoch: str, after: int, wait_s: float) -> LeaderReply:
         """See `LeaderLink.changes`."""
-        return await (await self._leader()).changes(epoch, after, wait_s)
+        self._open()
+        return await (await self._candidate.leading(wait_s)).changes(epoch, after, wait_s)
 
     async def configure(self, settings: GridSettings) -> None:
         """See `LeaderLink.configure`. A restarted actor has forgotten it, and is told again."""
         if settings.deployed_at > self._settings.deployed_at:
             self._settings = settings
-            if self._nodes is not None:
-                self._nodes.configure(settings)
-        (await self._leader()).configure(self._settings)
+            self._nodes.configure(settings)
+        self._leader.configure(self._settings)
+
+    async def hand_over(self) -> None:
+        """See `LeaderLink.hand_over`."""
+        self._open()
+        await self._candidate.hand_over()
+
+    async def stand(self) -> None:
+        """See `LeaderLink.stand`."""
+        self._open()
+        self._candidate.stand()
 
     async def close(self) -> None:
         """Step down and let go of the store."""
-        if self._running is not None:
-            self._running.cancel()
-            await asyncio.gather(self._running, return_exceptions=True)
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
         await self._store.close()

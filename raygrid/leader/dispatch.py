@@ -115,6 +115,13 @@ class Leader:
         await asyncio.gather(*(node.close() for node in self._nodes.values()))
         self._nodes.clear()
 
+    async def settle(self, within_s: float) -> None:
+        """Wait until everything decided so far is written, or the time is over."""
+        written = asyncio.Event()
+        self._outbox.afterwards(written.set)
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(written.wait(), within_s)
+
     # --- what parents ask ---------------------------------------------------------------------------------------
 
     def enqueue(self, jobs: Sequence[JobSpec]) -> None:
@@ -134,7 +141,8 @@ class Leader:
         else:
             changes, gap = (), True
         capacity = self._state.capacity(self._clock(), queued=self._state.queued + self._beyond)
-        return LeaderReply(self._epoch, self._news.last, changes, gap, capacity, self._settings.deployed_at)
+        deployed_at, lease = self._settings.deployed_at, self._lease
+        return LeaderReply(self._epoch, self._news.last, changes, gap, capacity, deployed_at, lease.term, lease.holder)
 
     def configure(self, settings: GridSettings) -> None:
         """Lead by newer settings from now on, and tell the nodes; see `LeaderLink.configure`.

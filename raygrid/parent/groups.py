@@ -16,7 +16,14 @@ from raygrid.config import GridSettings
 from raygrid.core.routing import RoutingPolicy, rank
 from raygrid.core.sources import NodePlace
 from raygrid.core.spreading import spread
-from raygrid.errors import BusyError, RaygridError, UnavailableError
+from raygrid.errors import (
+    BusyError,
+    GroupNotFoundError,
+    HandOverError,
+    NotLeadingError,
+    RaygridError,
+    UnavailableError,
+)
 from raygrid.models import GroupCapacity, JobSpec
 from raygrid.parent.waiters import Waiters
 from raygrid.ports import GroupDirectory, LeaderLink
@@ -25,21 +32,31 @@ logger = logging.getLogger(__name__)
 
 POLL_S = 1.0
 PAUSE_S = 0.2
+STANDBY_PAUSE_S = 0.02  # a candidate that does not lead has waited for that before it answers
 REFRESH_S = 1.0
 SILENT_S = 4.0
+HAND_OVER_S = 5.0
+
+
+def _now() -> float:
+    return asyncio.get_running_loop().time()
 
 
 @dataclass(slots=True)
 class _Known:
-    """A group: its leader, its latest word, and what this parent has sent since.
+    """A group: its candidates, the latest word of the one that leads, and what this parent has sent since.
 
-    `promised` are jobs that were given the group and of which its leader has not been told yet; `told` are those that
-    it was told of since its latest word.
+    `leader` is the candidate that led when it was last heard, in `term`, under the name `holder`. `promised` are jobs
+    that were given the group and of which its leader has not been told yet; `told` are those that it was told of since
+    its latest word.
     """
 
-    link: LeaderLink
     pokes: Coalescer[JobSpec, None]
-    task: asyncio.Task[None] | None = None
+    followers: dict[LeaderLink, asyncio.Task[None]] = field(default_factory=dict)
+    leader: LeaderLink | None = None
+    term: int = 0
+    holder: str = ""
+    changed: asyncio.Event = field(default_factory=asyncio.Event)
     capacity: GroupCapacity | None = None
     heard_at: float = 0.0
     promised: int = 0
@@ -84,7 +101,7 @@ class Groups:
 
     async def close(self) -> None:
         """Stop following."""
-        tasks = [known.task for known in self._known.values() if known.task is not None]
+        tasks = [task for known in self._known.values() for task in known.followers.values()]
         if self._refreshing is not None:
             tasks.append(self._refreshing)
         for task in tasks:
@@ -99,9 +116,14 @@ class Groups:
 
         With `silent_too`, also of those whose leader has been silent for a while.
         """
-        now = asyncio.get_running_loop().time()
+        now = _now()
         return [
-            replace(known.capacity, queued=known.capacity.queued + known.promised + known.told)
+            replace(
+                known.capacity,
+                queued=known.capacity.queued + known.promised + known.told,
+                leader=known.holder,
+                term=known.term,
+            )
             for known in self._known.values()
             if known.capacity is not None and (silent_too or now - known.heard_at < SILENT_S)
         ]
@@ -180,9 +202,42 @@ class Groups:
             UnavailableError: it did not answer; it will find the wish in the store when it can.
         """
         known = self._known.get(group_id)
-        if known is None:
+        if known is None or known.leader is None:
             raise UnavailableError(f"group {group_id} has no leader now")
-        await known.link.cancel(job_ids)
+        await known.leader.cancel(job_ids)
+
+    async def hand_over(self, group_id: str) -> GroupCapacity:
+        """Have a group's leader step down and another candidate take over; returns when that one leads.
+
+        Raises:
+            GroupNotFoundError: there is no such group.
+            HandOverError: no other candidate stands for it, or none took over in time.
+            UnavailableError: its leader did not answer.
+        """
+        known = self._known.get(group_id)
+        if known is None:
+            raise GroupNotFoundError(f"there is no group {group_id!r}; the groups are {', '.join(sorted(self._known))}")
+        if known.leader is None:
+            raise UnavailableError(f"group {group_id} has no leader now; try again")
+        others = [link for link in known.followers if link is not known.leader]
+        if not others:
+            raise HandOverError(
+                f"group {group_id} has one candidate only, as its rack has one node; there is nobody to hand over to"
+            )
+        term = known.term
+        await known.leader.hand_over()
+        await asyncio.gather(*(link.stand() for link in others), return_exceptions=True)
+        until = _now() + HAND_OVER_S
+        while known.term <= term:
+            known.changed.clear()
+            try:
+                await asyncio.wait_for(known.changed.wait(), until - _now())
+            except TimeoutError:
+                raise HandOverError(
+                    f"group {group_id}: its leader stepped down, and no other candidate was heard to lead within "
+                    f"{HAND_OVER_S:g} s. One will: look at GET /groups"
+                ) from None
+        return next(group for group in self.capacities(silent_too=True) if group.group_id == group_id)
 
     def place_of(self, node_id: str) -> NodePlace | None:
         """Where a node stands and its cached results are reached."""
@@ -203,55 +258,65 @@ class Groups:
 
     async def _refresh(self) -> None:
         found = await self._directory.groups()
-        for group_id, link in found.items():
+        for group_id, links in found.items():
             known = self._known.get(group_id)
-            if known is not None and known.link is link:
-                continue
-            if known is not None and known.task is not None:
-                known.task.cancel()
-            fresh = self._known[group_id] = _Known(
-                link, Coalescer(self._send_to(group_id, link), name=f"pokes of {group_id}")
-            )
-            if known is not None:
-                fresh.capacity, fresh.heard_at = known.capacity, known.heard_at
-            fresh.task = asyncio.get_running_loop().create_task(
-                self._follow(group_id, fresh), name=f"follow {group_id}"
-            )
+            if known is None:
+                known = self._known[group_id] = _Known(Coalescer(self._send_to(group_id), name=f"pokes of {group_id}"))
+            for link in links:
+                if link not in known.followers:
+                    known.followers[link] = asyncio.get_running_loop().create_task(
+                        self._follow(group_id, known, link), name=f"follow {group_id}"
+                    )
+            for link in [each for each in known.followers if each not in links]:
+                known.followers.pop(link).cancel()
+                if known.leader is link:
+                    known.leader = None
         for group_id in self._known.keys() - found.keys():
-            gone = self._known.pop(group_id)
-            if gone.task is not None:
-                gone.task.cancel()
+            for task in self._known.pop(group_id).followers.values():
+                task.cancel()
 
-    def _send_to(self, group_id: str, link: LeaderLink):  # type: ignore[no-untyped-def]  # the closure's type is that of Coalescer's send
+    def _send_to(self, group_id: str):  # type: ignore[no-untyped-def]  # the closure's type is that of Coalescer's send
         async def send(jobs: Sequence[JobSpec]) -> list[None]:
+            known = self._known.get(group_id)
             try:
-                await link.enqueue(jobs)
+                if known is not None and known.leader is not None:
+                    await known.leader.enqueue(jobs)
             except RaygridError as error:
                 logger.info("a poke of %d jobs was lost (the leader's scan will find them): %s", len(jobs), error)
-            if (known := self._known.get(group_id)) is not None:
+            if known is not None:
                 known.promised = max(0, known.promised - len(jobs))
                 known.told += len(jobs)
             return [None] * len(jobs)
 
         return send
 
-    async def _follow(self, group_id: str, known: _Known) -> None:
+    async def _follow(self, group_id: str, known: _Known, link: LeaderLink) -> None:
+        """Ask one candidate, over and over, for what changed; only the one that leads answers."""
         epoch, after = "", 0
         while True:
             try:
-                reply = await known.link.changes(epoch, after, POLL_S)
+                reply = await link.changes(epoch, after, POLL_S)
+            except NotLeadingError:
+                await asyncio.sleep(STANDBY_PAUSE_S)
+                continue
             except RaygridError as error:
-                logger.info("the leader of %s did not answer: %s", group_id, error)
+                logger.info("a candidate of %s did not answer: %s", group_id, error)
                 await asyncio.sleep(PAUSE_S)
                 continue
             epoch, after = reply.epoch, reply.last
-            known.capacity, known.heard_at, known.told = reply.capacity, asyncio.get_running_loop().time(), 0
+            if reply.term < known.term:
+                # It has not learned yet that its time is over: it was frozen, or cut off.
+                await asyncio.sleep(PAUSE_S)
+                continue
+            known.leader, known.term, known.holder = link, reply.term, reply.leader
+            known.capacity, known.heard_at, known.told = reply.capacity, _now(), 0
+            known.changed.set()
             if reply.gap:
                 self._waiters.wake_all()
             else:
                 self._waiters.changed(reply.changes)
             if reply.deployed_at < self._settings.deployed_at:
-                await self._tell_settings(group_id, known.link)
+                await self._tell_settings(group_id, link)
 
     async def _tell_settings(self, group_id: str, link: LeaderLink) -> None:
         """The grid was deployed anew, and this leader does not know it yet. A leader with newer settings is let be."""

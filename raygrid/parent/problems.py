@@ -15,6 +15,8 @@ from starlette.requests import ClientDisconnect
 from raygrid.errors import (
     BusyError,
     ConflictError,
+    GroupNotFoundError,
+    HandOverError,
     InvalidRequestError,
     JobCancelledError,
     JobFailedError,
@@ -49,6 +51,8 @@ PROBLEMS: list[tuple[type[RaygridError], str, int]] = [
     (NotAuthorizedError, "unauthorized", 401),
     (JobNotFoundError, "job-not-found", 404),
     (NodeNotFoundError, "node-not-found", 404),
+    (GroupNotFoundError, "group-not-found", 404),
+    (HandOverError, "hand-over", 409),
     (NotFinishedError, "not-finished", 404),
     (ResultExpiredError, "result-expired", 410),
     (JobFailedError, "job-failed", 422),

@@ -19,6 +19,7 @@ from raygrid.models import Job, JobState, NewJob
 from raygrid.parent import docs, problems, schemas, streams, traffic_routes
 from raygrid.parent.auth import require_key
 from raygrid.parent.forms import Form, FormReader, limited
+from raygrid.parent.group_routes import group_routes
 from raygrid.parent.node_routes import node_routes
 from raygrid.parent.openapi import BATCH_FORM, DATA_BODY, SUBMIT_FORM, ZIP, problem_responses
 from raygrid.parent.results import require_result
@@ -66,6 +67,7 @@ def build_app(parent: Parent, *, manage: bool = True) -> FastAPI:
     _grid_routes(guarded, parent)
     traffic_routes.add_to(guarded, parent)
     node_routes(guarded, parent)
+    group_routes(guarded, parent)
     docs.install(app, guarded)
     app.include_router(guarded)
     _health_routes(app, parent)
@@ -452,10 +454,6 @@ def _grid_routes(router: APIRouter, parent: Parent) -> None:
             queued=sum(group.queued for group in groups),
             groups=[schemas.group_answer(group) for group in groups],
         )
-
-    @router.get("/groups", tags=["grid"], summary="All groups", responses=problem_responses(401))
-    async def groups() -> schemas.GroupList:
-        return schemas.GroupList(groups=[schemas.group_answer(group) for group in parent.groups.capacities()])
 
     @router.get("/pricers", tags=["grid"], summary="All pricers", responses=problem_responses(401))
     async def pricers() -> schemas.PricerList:

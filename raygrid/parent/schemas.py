@@ -159,6 +159,8 @@ class GroupAnswer(Capacity):
     group: str
     site: str | None
     nodes: int
+    leader: str = Field(description="name of the candidate that leads the group")
+    term: int = Field(description="rises with every change of leader")
     traffic: NodeTrafficAnswer = Field(description="of all its nodes together")
 
 
@@ -294,6 +296,8 @@ def group_answer(group: GroupCapacity) -> GroupAnswer:
         free=group.free,
         queued=group.queued,
         nodes=len(group.nodes),
+        leader=group.leader,
+        term=group.term,
         traffic=traffic_answer(node.traffic for node in group.nodes),
     )
 

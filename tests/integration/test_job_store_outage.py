@@ -123,7 +123,8 @@ async def test_a_leader_that_starts_before_the_job_store_leads_once_it_is_there(
     """After a power cut the machines come up in any order; nobody has to start a group again."""
     monkeypatch.setattr(actor, "RayNodes", lambda *_: _Nodes({}))
     monkeypatch.setattr(actor, "OPEN_AGAIN_S", 0.1)
-    candidate = actor.LeaderActor("rack-a", load_settings(None, pricers=PRICERS, storage={"database": database}))
+    settings = load_settings(None, pricers=PRICERS, storage={"database": database})
+    candidate = actor.LeaderActor("rack-a", settings, "leader:rack-a:1")
 
     async def leads() -> bool:
         with suppress(UnavailableError):

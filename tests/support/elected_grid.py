@@ -3,59 +3,181 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
+from raygrid.config import GridSettings
+from raygrid.core.events import AttemptOrder
 from raygrid.core.lease import Lease
+from raygrid.errors import UnavailableError
 from raygrid.leader.dispatch import Leader
 from raygrid.leader.election import Candidate
-from tests.support.small_grid import DirectLeader, SmallGrid, _Nodes
+from raygrid.models import AttemptId, JobSpec
+from raygrid.ports import LeaderReply, NodeReply
+from raygrid.store import SqlStore
+from tests.support.small_grid import DirectLeader, DirectNode, SmallGrid, _Nodes
 
 
-class ElectedLeader(DirectLeader):
-    """Whoever leads the group at the moment of a call."""
+class Thaw:
+    """A gate that is open until somebody freezes what goes through it."""
 
-    def __init__(self, candidate: Candidate) -> None:
-        self._candidate = candidate
+    def __init__(self) -> None:
+        self._open = asyncio.Event()
+        self._open.set()
+
+    def freeze(self) -> None:
+        self._open.clear()
+
+    def thaw(self) -> None:
+        self._open.set()
+
+    async def passed(self) -> None:
+        await self._open.wait()
+
+
+class FrozenStore(SqlStore):
+    """The job store as a candidate sees it: nothing of it comes or goes while the candidate is frozen."""
+
+    def __init__(self, url: str, gate: Thaw) -> None:
+        super().__init__(url)
+        self._gate = gate
+
+    def __getattribute__(self, name: str) -> object:
+        found = super().__getattribute__(name)
+        if name not in ("acquire_lease", "release_lease", "leases", "record", "queued", "running", "count_queued"):
+            return found
+
+        async def slowly(*args: object, **named: object) -> object:
+            await self._gate.passed()
+            return await found(*args, **named)
+
+        return slowly
+
+
+class SeenNode:
+    """A node as a candidate sees it: calls wait while the candidate is frozen."""
+
+    def __init__(self, node: DirectNode, gate: Thaw) -> None:
+        self._node = node
+        self._gate = gate
+
+    async def start(self, term: int, orders: Sequence[AttemptOrder]) -> None:
+        await self._gate.passed()
+        await self._node.start(term, orders)
+
+    async def stop(self, term: int, attempts: Sequence[AttemptId]) -> None:
+        await self._gate.passed()
+        await self._node.stop(term, attempts)
+
+    async def reports(self, term: int, after: int, settled: int, wait_s: float) -> NodeReply:
+        await self._gate.passed()
+        return await self._node.reports(term, after, settled, wait_s)
+
+    async def configure(self, term: int, settings: GridSettings) -> None:
+        await self._gate.passed()
+        await self._node.configure(term, settings)
+
+
+class StandingLeader(DirectLeader):
+    """A candidate called directly; it leads or stands by. `gate` freezes it."""
+
+    def __init__(self, candidate: Candidate, gate: Thaw) -> None:
+        self.candidate = candidate
+        self.gate = gate
         self.cut = self.deaf = False
+        self.running: asyncio.Task[None] | None = None
 
     @property
     def leader(self) -> Leader:
         """The leader.
 
         Raises:
-            UnavailableError: the candidate does not lead now.
+            NotLeadingError: the candidate does not lead now.
         """
-        return self._candidate.leader
+        return self.candidate.leader
+
+    async def _awake(self) -> None:
+        self._reach()
+        try:
+            await asyncio.wait_for(self.gate.passed(), 1)
+        except TimeoutError:
+            raise UnavailableError("the candidate did not answer in time") from None
+
+    async def enqueue(self, jobs: Sequence[JobSpec]) -> None:
+        await self._awake()
+        await super().enqueue(jobs)
+
+    async def changes(self, epoch: str, after: int, wait_s: float) -> LeaderReply:
+        await self._awake()
+        return await (await self.candidate.leading(wait_s)).changes(epoch, after, wait_s)
+
+    async def hand_over(self) -> None:
+        await self._awake()
+        await self.candidate.hand_over()
+
+    async def stand(self) -> None:
+        await self._awake()
+        self.candidate.stand()
+
+    async def die(self) -> None:
+        """End as a killed process does: nothing is written, nothing is given back."""
+        self.cut = True
+        self.gate.freeze()
+        if self.running is not None:
+            self.running.cancel()
+            await asyncio.gather(self.running, return_exceptions=True)
 
 
 class ElectedGrid(SmallGrid):
-    """One candidate for each group.
+    """Each group has `candidates` candidates, one by default.
 
     Attributes:
+        standing: the candidates by group.
         terms: the terms in which somebody led, in order.
     """
 
-    def __init__(self, *args: object, **settings: object) -> None:
+    def __init__(self, *args: object, candidates: int = 1, **settings: object) -> None:
         super().__init__(*args, **settings)
+        self._count = candidates
         self.terms: list[int] = []
-        self._candidates: list[asyncio.Task[None]] = []
+        self.standing: dict[str, list[StandingLeader]] = {}
 
     async def new_leader(self, group_id: str) -> None:
-        """Let a candidate stand for the group."""
+        """Let candidates stand for the group."""
+        self.standing[group_id] = [await self._stand(group_id, number + 1) for number in range(self._count)]
+        self.leaders[group_id] = self._groups.all[group_id] = self.standing[group_id][0]
+        self._groups.candidates[group_id] = list(self.standing[group_id])
+
+    async def _stand(self, group_id: str, number: int) -> StandingLeader:
+        gate = Thaw()
+        store = FrozenStore(self.settings.database_url, gate)
+        await store.open()
+        nodes = _Nodes({name: SeenNode(node, gate) for name, node in self._members[group_id].items()})
 
         async def lead(lease: Lease, over: Callable[[], None]) -> Leader:
             self.terms.append(lease.term)
-            leader = Leader(lease, self.settings, self.store, _Nodes(self._members[group_id]), over)
+            leader = Leader(lease, self.settings, store, nodes, over)
             await leader.open()
             return leader
 
-        candidate = Candidate(group_id, f"{group_id}/only", self.store, lead)
-        self._candidates.append(asyncio.create_task(candidate.run()))
-        self.leaders[group_id] = self._groups.all[group_id] = ElectedLeader(candidate)
+        standing = StandingLeader(Candidate(group_id, f"{group_id}/{number}", store, lead), gate)
+        standing.running = asyncio.create_task(standing.candidate.run())
+        return standing
+
+    async def leading(self, group_id: str, *, besides: StandingLeader | None = None) -> StandingLeader:
+        """The candidate that leads, once one does; not `besides`, which may still believe that it does."""
+
+        async def somebody_leads() -> bool:
+            return any(each.candidate.leads for each in self.standing[group_id] if each is not besides)
+
+        await self.until(somebody_leads)
+        return next(each for each in self.standing[group_id] if each is not besides and each.candidate.leads)
 
     async def __aexit__(self, *error: object) -> None:
-        for candidate in self._candidates:
-            candidate.cancel()
-        await asyncio.gather(*self._candidates, return_exceptions=True)
+        for standing in (each for group in self.standing.values() for each in group):
+            standing.gate.thaw()
+            assert standing.running is not None
+            standing.running.cancel()
+            await asyncio.gather(standing.running, return_exceptions=True)
+            await standing.candidate._store.close()
         self.leaders.clear()
         await super().__aexit__(*error)

@@ -100,6 +100,12 @@ class DirectLeader:
         self._reach()
         self.leader.configure(settings)
 
+    async def hand_over(self) -> None:
+        raise UnavailableError("this leader stands alone")
+
+    async def stand(self) -> None:
+        self._reach()
+
 
 class _Nodes:
     def __init__(self, nodes: dict[str, NodeLink]) -> None:
@@ -112,9 +118,10 @@ class _Nodes:
 class _Groups:
     def __init__(self) -> None:
         self.all: dict[str, LeaderLink] = {}
+        self.candidates: dict[str, list[LeaderLink]] = {}  # of groups that have more than one
 
-    async def groups(self) -> Mapping[str, LeaderLink]:
-        return self.all
+    async def groups(self) -> Mapping[str, Sequence[LeaderLink]]:
+        return {group_id: self.candidates.get(group_id, [leader]) for group_id, leader in self.all.items()}
 
 
 class _Caches:

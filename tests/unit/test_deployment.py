@@ -41,7 +41,7 @@ def settings(tmp_path: Path) -> GridSettings:
 @pytest.fixture
 async def leader(settings: GridSettings, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[LeaderActor]:
     monkeypatch.setattr(actor, "RayNodes", NoNodes)
-    made = LeaderActor("rack-a", settings)
+    made = LeaderActor("rack-a", settings, "leader:rack-a:1")
     yield made
     await made.close()
 

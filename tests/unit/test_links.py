@@ -11,7 +11,7 @@ import pytest
 
 from raygrid import links
 from raygrid.errors import BusyError, StaleTermError, UnavailableError
-from raygrid.links import CALL_TIMEOUT_S, ActorLink, groups_of, home_of, node_names
+from raygrid.links import CALL_TIMEOUT_S, ActorLink, candidates_of, groups_of, home_of, node_names
 
 
 def ray_node(node_id: str, name: str, **resources: float) -> dict[str, Any]:
@@ -102,3 +102,25 @@ def test_a_parent_knows_the_rack_it_stands_in() -> None:
         ray_node("3", "head"),
     ]
     assert [home_of(nodes, node_id, "rack-") for node_id in ("1", "2", "3", "4")] == ["rack-a", None, None, None]
+
+
+RACK = [ray_node(str(number), f"a{number}", **{"rack-a": 1}) for number in (1, 2, 3)]
+
+
+def test_a_group_gets_two_candidates_on_different_nodes() -> None:
+    """The first two of its nodes by name, whatever order Ray tells them in; one where it has one."""
+    expected = ["leader:rack-a:1", "leader:rack-a:2"]
+    assert candidates_of(RACK, "rack-a", set()) == expected
+    assert candidates_of(RACK[::-1], "rack-a", set()) == expected
+    assert candidates_of([RACK[2], ray_node("9", "b", **{"rack-b": 1})], "rack-a", set()) == ["leader:rack-a:3"]
+
+
+def test_candidates_that_are_there_stay() -> None:
+    """One that was made on another node is followed rather than replaced; a lost one is made up for."""
+    assert candidates_of(RACK, "rack-a", {"leader:rack-a:3"}) == ["leader:rack-a:1", "leader:rack-a:3"]
+    everywhere = {f"leader:rack-a:{number}" for number in (1, 2, 3)}
+    assert candidates_of(RACK, "rack-a", everywhere) == sorted(everywhere)
+    assert candidates_of(RACK[1:], "rack-a", {"leader:rack-a:1", "leader:rack-a:2"}) == [
+        "leader:rack-a:2",
+        "leader:rack-a:3",
+    ]

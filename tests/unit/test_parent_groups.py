@@ -42,8 +42,8 @@ class Directory:
     def __init__(self, leaders: Mapping[str, LeaderLink]) -> None:
         self.leaders = leaders
 
-    async def groups(self) -> Mapping[str, LeaderLink]:
-        return self.leaders
+    async def groups(self) -> Mapping[str, Sequence[LeaderLink]]:
+        return {group_id: [leader] for group_id, leader in self.leaders.items()}
 
 
 class Story:

@@ -1,0 +1,26 @@
+"""The routes of the groups: the list, and handing a group's lead over."""
+
+from __future__ import annotations
+
+from fastapi import APIRouter
+
+from raygrid.parent import schemas
+from raygrid.parent.openapi import problem_responses
+from raygrid.parent.service import Parent
+
+
+def group_routes(router: APIRouter, parent: Parent) -> None:
+    """Add the routes of the groups."""
+
+    @router.get("/groups", tags=["grid"], summary="All groups", responses=problem_responses(401))
+    async def groups() -> schemas.GroupList:
+        return schemas.GroupList(groups=[schemas.group_answer(group) for group in parent.groups.capacities()])
+
+    @router.post(
+        "/groups/{group}/handover",
+        tags=["grid"],
+        summary="Have a group's leader hand over to another candidate; answers when that one leads",
+        responses=problem_responses(401, 404, 409, 503),
+    )
+    async def hand_over(group: str) -> schemas.GroupAnswer:
+        return schemas.group_answer(await parent.groups.hand_over(group))
