@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 import raygrid
-from raygrid.cli import data, demo, drill, groups, host, lifecycle, nodes, ready, results, status, submit
+from raygrid.cli import data, demo, drill, groups, host, lifecycle, nodes, ready, results, simulate, status, submit
 from raygrid.cli.grid import GridChoice, GridCommands
 
 app = typer.Typer(
@@ -62,3 +62,4 @@ app.command()(drill.drill)
 app.command()(groups.handover)
 app.add_typer(data.app, name="data")
 app.add_typer(host.app, name="host")
+app.add_typer(simulate.app, name="simulate")

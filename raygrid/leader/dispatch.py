@@ -54,8 +54,9 @@ SPARE_ROWS = 2_000  # a scan also meets jobs that were started but are not yet r
 
 def steady_clock() -> Callable[[], float]:
     """Seconds since the epoch that never fall, whatever happens to the machine's clock."""
-    base = time.time() - time.monotonic()
-    return lambda: base + time.monotonic()
+    loop = asyncio.get_running_loop()
+    base = time.time() - loop.time()
+    return lambda: base + loop.time()
 
 
 class Leader:
@@ -67,6 +68,7 @@ class Leader:
         store: the job store.
         directory: the group's nodes.
         on_stale: called when somebody shows a newer term; the owner then closes this leader.
+        clock: seconds since the epoch, never falling; this machine's where none is given.
     """
 
     def __init__(
@@ -76,6 +78,7 @@ class Leader:
         store: JobStore,
         directory: NodeDirectory,
         on_stale: Callable[[], None],
+        clock: Callable[[], float] | None = None,
     ) -> None:
         self._lease = lease
         self._settings = settings
@@ -84,7 +87,7 @@ class Leader:
         self._directory = directory
         self._on_stale = on_stale
         self._epoch = f"{lease.term}-{uuid4().hex[:8]}"
-        self._clock = steady_clock()
+        self._clock = clock or steady_clock()
         self._news = News()
         self._lookup = Lookup(store, lease.group_id, self._is_unknown)
         self._outbox = Outbox(store, lease, self._committed, on_stale)

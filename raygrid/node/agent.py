@@ -97,7 +97,7 @@ class NodeAgent:
         self._wanted: dict[str, list[AttemptId]] = {}  # by job: of those, the ones not stopped, once one was
         self._reports: deque[tuple[int, AttemptReport]] = deque()
         self._recent: OrderedDict[str, AttemptReport] = OrderedDict()
-        self._last = 0
+        self._first = self._last = int(self.incarnation[:12], 16)  # every life numbers its reports from elsewhere
         self._term = 0
         self._closing = False
         self._news: asyncio.Event | None = None
@@ -238,6 +238,11 @@ class NodeAgent:
                 self._reaper.follow(self._loop)
         with self._lock:
             self._accept_term(term)
+            if not self._first <= after <= self._last:
+                # The asker knows nothing, or means the reports of an earlier life: it must settle none of this one, and
+                # learn of it at once.
+                wait_s = 0.0 if after else wait_s
+                after, settled = self._first, 0
             while self._reports and self._reports[0][0] <= settled:
                 self._reports.popleft()
             if self._last <= after:

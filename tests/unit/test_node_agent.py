@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import signal
 import subprocess
@@ -136,8 +137,20 @@ async def test_reports_are_kept_until_they_are_settled(agent: NodeAgent) -> None
     first = await agent.reports(1, 0, 0, 0)
     assert len((await agent.reports(1, first.last, 0, 0)).reports) == 0
     assert (await agent.reports(2, 0, 0, 0)).reports == first.reports
-    assert (await agent.reports(2, 0, 2, 0)).reports == first.reports[2:]
-    assert (await agent.reports(2, 0, first.last, 0)).reports == ()
+    await agent.reports(2, first.last, first.last - 1, 0)
+    assert (await agent.reports(2, 0, 0, 0)).reports == first.reports[2:]
+    await agent.reports(2, first.last, first.last, 0)
+    assert (await agent.reports(2, 0, 0, 0)).reports == ()
+
+
+async def test_what_was_settled_in_an_earlier_life_settles_nothing_now(agent: NodeAgent) -> None:
+    """A leader that has not heard of the agent's new life cannot make it forget a report, and hears of it at once."""
+    agent.start(1, [order("job", "true")])
+    await reports_of(agent, 1)
+    earlier = 5  # reports of an earlier life, more than this one has made
+    reply = await asyncio.wait_for(agent.reports(1, earlier, earlier, 25), 5)
+    assert [report.attempt.job_id for report in reply.reports] == ["job"]
+    assert [report.attempt.job_id for report in (await agent.reports(1, 0, 0, 0)).reports] == ["job"]
 
 
 async def test_an_old_term_is_refused(agent: NodeAgent, tmp_path: Path) -> None:
