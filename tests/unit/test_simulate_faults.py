@@ -2,14 +2,9 @@
 
 from __future__ import annotations
 
-import json
-import subprocess
-import sys
-from collections.abc import Iterator
-
 import pytest
 
-from raygrid.simulate.mutants import MUTANTS, planted
+from raygrid.simulate.mutants import MUTANTS
 from raygrid.simulate.pool import run_seeds
 from raygrid.simulate.run import Outcome, run_seed
 
