@@ -90,13 +90,13 @@ class SimulatedCandidate:
         await leader.open()
         return leader
 
-    async def enqueue(self, jobs: Sequence[JobSpec | QueuedJob]) -> None:
+    def enqueue(self, jobs: Sequence[JobSpec | QueuedJob]) -> None:
         """See `LeaderLink.enqueue`."""
-        await self.candidate.leader.enqueue(jobs)
+        self.candidate.leader.enqueue(jobs)
 
-    def forget(self, job_ids: Sequence[str]) -> None:
+    async def forget(self, job_ids: Sequence[str]) -> None:
         """See `LeaderLink.forget`."""
-        self.candidate.leader.forget(job_ids)
+        await self.candidate.leader.forget(job_ids)
 
     def cancel(self, job_ids: Sequence[str]) -> None:
         """See `LeaderLink.cancel`."""
