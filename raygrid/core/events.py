@@ -27,6 +27,13 @@ class CancelRequested:
 
 
 @dataclass(frozen=True, slots=True)
+class JobsMoved:
+    """These jobs are another group's by now, whatever was known of them here."""
+
+    job_ids: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
 class NodeReported:
     """A node answered a poll that was sent at `asked_at`.
 
@@ -101,6 +108,7 @@ class NodesExpected:
 Event = (
     JobsArrived
     | CancelRequested
+    | JobsMoved
     | NodesExpected
     | NodeReported
     | NodeHeard

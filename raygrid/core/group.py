@@ -18,6 +18,7 @@ from raygrid.core.events import (
     Event,
     HandOverEnded,
     JobsArrived,
+    JobsMoved,
     NodeDraining,
     NodeHeard,
     NodeLost,
@@ -54,6 +55,16 @@ class GroupState(GroupNodes):
         """Whether the store should be asked for further jobs."""
         return self.queued < self.policy.window // 2
 
+    def takes_jobs(self, now: float) -> bool:
+        """Whether some node takes jobs, be it full, or may do so as soon as it has spoken."""
+        usable = any(node.slots > 0 and node.healthy and not node.draining for node in self.nodes.values())
+        return usable or not self._introductions.are_over(now)
+
+    @property
+    def waiting(self) -> list[str]:
+        """Ids of the jobs in memory that have no node."""
+        return list(self._backlog)
+
     def capacity(self, now: float, *, queued: int | None = None) -> GroupCapacity:
         """The group's load; `queued` where the store knows better than the window in memory."""
         waiting = self.queued if queued is None else queued
@@ -70,6 +81,8 @@ class GroupState(GroupNodes):
             case CancelRequested(job_ids):
                 for job_id in job_ids:
                     self._cancel(job_id, out)
+            case JobsMoved(job_ids):
+                self._forget(job_ids, out)
             case NodesExpected(node_ids):
                 self._introductions.expect(node_ids, out.now)
             case NodeReported(state, _, _, found, gone):

@@ -128,6 +128,15 @@ class GroupJobs:
         self._remember_end(job_id)
         out.update(entry.update(state, out.at, node_id, reason=reason, report=report, message=message))
 
+    def _forget(self, job_ids: Iterable[str], out: Collector) -> None:
+        """Jobs are another group's: nothing is written of them, and should one come back it is welcome."""
+        for job_id in job_ids:
+            self._ended.pop(job_id, None)
+            entry = self._jobs.pop(job_id, None)
+            if entry is not None:
+                self._backlog.remove(job_id)
+                self._release(entry, out, stop=True)
+
     def _remember_end(self, job_id: str) -> None:
         _remember(self._ended, job_id)
 

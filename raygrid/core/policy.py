@@ -25,7 +25,7 @@ class GroupPolicy:
     prefetch: int = 1
     probation_after: int = 3
     probation_s: float = 15.0
-    node_timeout_s: float = 5.0
+    node_timeout_s: float = 4.0
     window: int = 8_192
     retry: RetryPolicy = field(default_factory=RetryPolicy)
     pricers: frozenset[str] | None = None

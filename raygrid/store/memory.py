@@ -7,15 +7,15 @@ Time is the caller's to give (`clock`), so that a simulation can run a week of l
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 
 from raygrid.core.lease import Lease, next_lease
 from raygrid.errors import StaleTermError
 from raygrid.models import Drain, Job, JobSpec, JobState, JobUpdate, NewJob, QueuedJob, SharedData
-from raygrid.store.port import BatchSummary, Changed, Inserted, LeaseState, Purged, StoredData
-from raygrid.store.rows import storable_text
+from raygrid.store.port import NOBODY, BatchSummary, Changed, Inserted, LeaseState, Purged, StoredData, Unfinished
+from raygrid.store.rows import UNLED, storable_text
 
 
 @dataclass(slots=True)
@@ -238,6 +238,60 @@ class MemoryStore:
             group_id: LeaseState(lease, (lease.expires_at - now).total_seconds())
             for group_id, lease in self._leases.items()
         }
+
+    # --- groups without a leader ----------------------------------------------------------------------------
+
+    async def unfinished(
+        self, group_id: str, limit: int, *, running: bool = True, wished: bool = False
+    ) -> list[Unfinished]:
+        """The first unfinished jobs of a group; see `JobStore.unfinished`."""
+        found = [row.job for row in self._of_group(group_id, JobState.RUNNING)] if running else []
+        found += [row.job for row in self._line(group_id)]
+        found = [job for job in found if job.cancel_requested or not wished]
+        return [Unfinished(job.job_id, job.affinity, job.site) for job in found[:limit]]
+
+    async def count_unfinished(self, group_ids: Sequence[str]) -> dict[str, int]:
+        """How many jobs of these groups have not ended."""
+        unfinished = (row.job.group_id for row in self._rows.values() if not row.job.state.is_terminal)
+        return dict(Counter(group_id for group_id in unfinished if group_id in group_ids))
+
+    async def move(self, from_group: str, to: Mapping[str, str], *, unled: bool = False) -> dict[str, list[QueuedJob]]:
+        """Give jobs of a group to others; see `JobStore.move`."""
+        moved: dict[str, list[QueuedJob]] = {}
+        if unled and not self._take_from_leaders(from_group):
+            return moved
+        for job_id, group_id in to.items():
+            row = self._rows.get(job_id)
+            if row is None or row.job.group_id != from_group or group_id == from_group:
+                continue
+            if row.job.state is JobState.QUEUED or (unled and row.job.state is JobState.RUNNING):
+                revision = self._next_revision()
+                queued = replace(row.job, group_id=group_id, state=JobState.QUEUED, node_id=None, revision=revision)
+                self._change(queued)
+                moved.setdefault(group_id, []).append(_held(row))
+        return moved
+
+    async def cancel_unled(
+        self, group_id: str, job_ids: Sequence[str] | None = None, *, running: bool = False, limit: int = 1_000
+    ) -> list[str] | None:
+        """End jobs that are to be cancelled while nobody leads; see `JobStore.cancel_unled`."""
+        if not self._take_from_leaders(group_id):
+            return None
+        found = [each.job_id for each in await self.unfinished(group_id, len(self._rows), running=running, wished=True)]
+        ended = [job_id for job_id in found if job_ids is None or job_id in job_ids][:limit]
+        for job_id in ended:
+            job = replace(self._rows[job_id].job, state=JobState.CANCELLED, reason="cancelled", message=UNLED)
+            self._change(replace(job, ended_at=self._clock(), revision=self._next_revision()))
+        return ended
+
+    def _take_from_leaders(self, group_id: str) -> bool:
+        """Let no leader that there was write any more; False where one leads."""
+        lease = self._leases.get(group_id)
+        if lease is not None and lease.expires_at > self._clock():
+            return False
+        if lease is not None and lease.holder != NOBODY:
+            self._leases[group_id] = replace(lease, holder=NOBODY, term=lease.term + 1)
+        return True
 
     # --- drains and agreements ------------------------------------------------------------------------------
 

@@ -10,6 +10,8 @@ from typing import Any
 from raygrid.models import BlobSlice, Job, JobSpec, JobState, JobUpdate, NewJob, QueuedJob, SharedData
 from raygrid.store.tables import jobs
 
+UNLED = "cancelled while nobody led its group"  # what is said of a job that `cancel_unled` ended
+
 # Everything but the inline input, which only a leader needs.
 JOB_COLUMNS = [column for column in jobs.c if column.name != "inline"]
 
