@@ -339,8 +339,8 @@ class GroupInAHostileWorld(RuleBasedStateMachine):
         self.policy = replace(self.policy, quota=quota, pricers=frozenset(pricers), deployed_at=stamp)
         self.tell(PolicyChanged(self.policy))
 
-    @rule(told=st.booleans())
-    def new_leader(self, told: bool) -> None:
+    @rule(told=st.booleans(), scanned=st.booleans())
+    def new_leader(self, told: bool, scanned: bool) -> None:
         self.state = GroupState("rack-a", self.policy if told else self.first_policy)
         self.ended_by_this_leader.clear()
         self.started.clear()
@@ -348,7 +348,15 @@ class GroupInAHostileWorld(RuleBasedStateMachine):
         self.stops.clear()
         self.learn()
         self.tell(JobsArrived(self.unfinished(running=True)))
-        self.scan()
+        if scanned:
+            self.scan()
+
+    @rule(name=st.sampled_from(NODES), answer=st.sampled_from(OUTCOMES))
+    def found_by_the_next_leader(self, name: str, answer: tuple[Outcome, int | None]) -> None:
+        """A node was thought dead, the leader changes, and the node speaks before the store was scanned."""
+        self.thought_dead(name)
+        self.new_leader(told=True, scanned=False)
+        self.a_turn_of_a_node(name, True, True, True, answer, True, True)
 
     # --- what must hold -------------------------------------------------------------------------------------
 
