@@ -268,6 +268,18 @@ class GroupInAHostileWorld(RuleBasedStateMachine):
         self.poll(name, healthy=True)
         self.reply(name, replies, acknowledged)
 
+    @rule()
+    def a_quiet_second(self) -> None:
+        """Everybody is heard, nothing ends, and what runs long enough may get a second attempt."""
+        for start in self.hand_overs[:]:
+            self.deliver(start, arrives=True, answered=True)
+        for name, node in self.nodes.items():
+            node.deployed_at = max(node.deployed_at, self.state.policy.deployed_at)
+            self.poll(name, healthy=True)
+            self.reply(name, arrives=True, acknowledged=True)
+        self.now += 1.0
+        self.tell(Tick())
+
     @precondition(lambda self: self.hand_overs)
     @rule(data=st.data(), arrives=st.booleans(), answered=st.booleans())
     def hand_over(self, data: st.DataObject, arrives: bool, answered: bool) -> None:
@@ -327,8 +339,8 @@ class GroupInAHostileWorld(RuleBasedStateMachine):
         self.policy = replace(self.policy, quota=quota, pricers=frozenset(pricers), deployed_at=stamp)
         self.tell(PolicyChanged(self.policy))
 
-    @rule(told=st.booleans())
-    def new_leader(self, told: bool) -> None:
+    @rule(told=st.booleans(), scanned=st.booleans())
+    def new_leader(self, told: bool, scanned: bool) -> None:
         self.state = GroupState("rack-a", self.policy if told else self.first_policy)
         self.ended_by_this_leader.clear()
         self.started.clear()
@@ -336,7 +348,15 @@ class GroupInAHostileWorld(RuleBasedStateMachine):
         self.stops.clear()
         self.learn()
         self.tell(JobsArrived(self.unfinished(running=True)))
-        self.scan()
+        if scanned:
+            self.scan()
+
+    @rule(name=st.sampled_from(NODES), answer=st.sampled_from(OUTCOMES))
+    def found_by_the_next_leader(self, name: str, answer: tuple[Outcome, int | None]) -> None:
+        """A node was thought dead, the leader changes, and the node speaks before the store was scanned."""
+        self.thought_dead(name)
+        self.new_leader(told=True, scanned=False)
+        self.a_turn_of_a_node(name, True, True, True, answer, True, True)
 
     # --- what must hold -------------------------------------------------------------------------------------
 
