@@ -19,6 +19,7 @@
     ├── HandOverError            a group's lead cannot be handed over
     ├── BusyError                a queue is full, or no group can take the job now; try again later
     │   └── UnavailableError     a part of the grid cannot be reached now
+    │       ├── UnreachableError its process is gone, or the connection to it broke
     │       └── NotLeadingError  that candidate does not lead its group now
     ├── GroupRefusedError        a group has no node that takes jobs; another group may
     ├── WaitTimeoutError         the wait ended before the job did; the job goes on
@@ -143,6 +144,10 @@ class BusyError(RaygridError):
 
 class UnavailableError(BusyError):
     """A part of the grid cannot be reached now; whether it acted on the call is unknown."""
+
+
+class UnreachableError(UnavailableError):
+    """The process that was called is gone, or the connection to it broke: more than mere silence."""
 
 
 class NotLeadingError(UnavailableError):

@@ -9,6 +9,7 @@ It is made in layers, one file each: `group_jobs`, `group_attempts`, `group_node
 
 from __future__ import annotations
 
+from raygrid.core import suspects
 from raygrid.core.collector import Collector
 from raygrid.core.entry import Entry
 from raygrid.core.events import (
@@ -19,6 +20,7 @@ from raygrid.core.events import (
     JobsArrived,
     JobsMoved,
     NodeDraining,
+    NodeHeard,
     NodeLost,
     NodeReported,
     NodesExpected,
@@ -29,6 +31,7 @@ from raygrid.core.group_nodes import GroupNodes
 from raygrid.core.load import capacity_of
 from raygrid.core.placement import POLICIES, pick, with_room
 from raygrid.core.pricers import GRACE_S
+from raygrid.core.stragglers import CHECK_S, limits, most_at_once, stragglers
 from raygrid.models import GroupCapacity
 
 
@@ -82,9 +85,12 @@ class GroupState(GroupNodes):
                 self._forget(job_ids, out)
             case NodesExpected(node_ids):
                 self._introductions.expect(node_ids, out.now)
-            case NodeReported(state, reports, asked_at):
+            case NodeReported(state, _, _, found, gone):
                 self._introductions.heard(state.node_id)
-                self._node_reported(state, reports, asked_at, out)
+                self._looked_up(found, gone, out)
+                self._node_reported(event, out)
+            case NodeHeard(node_id):
+                self._node_heard(node_id, out)
             case NodeLost(node_id):
                 self._introductions.heard(node_id)
                 self._lose_node(node_id, "its Ray node or agent is gone", out)
@@ -127,6 +133,38 @@ class GroupState(GroupNodes):
         silent = [n.node_id for n in self.nodes.values() if out.now - n.last_seen > self.policy.node_timeout_s]
         for node_id in silent:
             self._lose_node(node_id, f"silent for more than {self.policy.node_timeout_s:g} s", out)
+        if self.policy.stragglers and out.now - self._looked_for_stragglers_at >= CHECK_S:
+            self._looked_for_stragglers_at = out.now
+            self._double_stragglers(out)
+
+    def _double_stragglers(self, out: Collector) -> None:
+        """Let slots that would idle have a second attempt of jobs that take far too long."""
+        if len(self._backlog) or not self._introductions.are_over(out.now):
+            return
+        nodes = with_room(self.nodes.values(), out.now, 0)
+        usable = sum(node.slots for node in self.nodes.values() if node.healthy and not node.draining)
+        left = most_at_once(usable) - sum(entry.twin is not None for entry in self._jobs.values())
+        if self.policy.quota is not None:
+            left = min(left, self.policy.quota - sum(node.used for node in self.nodes.values()))
+        if not nodes or left <= 0:
+            return
+        for entry in stragglers(self._jobs.values(), limits(self.policy.stragglers, self._usual), out.now):
+            pricer = entry.spec.pricer
+            others = [
+                node
+                for node in nodes
+                if node.node_id != entry.node_id
+                and node.node_id not in entry.failed_on
+                and not node.is_blocked(pricer, out.now)
+            ]
+            if not others or pricer not in self._pricers:
+                continue
+            node = self._choose(others)
+            self._double(entry, node, out)
+            left -= 1
+            nodes = [node for node in nodes if node.room(out.now, 0) > 0]
+            if left == 0:
+                return
 
     def _place(self, out: Collector) -> None:
         """Hand waiting jobs to nodes while there is room, most urgent first."""
@@ -140,7 +178,15 @@ class GroupState(GroupNodes):
         aside: list[Entry] = []
         while nodes and left > 0 and self._backlog.ready and len(aside) < 64:
             entry = self._jobs[self._backlog.pop()]
-            node = pick(self._choose, nodes, self.nodes.values(), entry.failed_on, entry.spec.pricer, out.now)
+            fit = nodes
+            if entry.suspect:
+                limit = self.policy.retry.max_attempts
+                fit = [node for node in nodes if suspects.may_join(entry, node, self._jobs, limit)]
+                if not fit:
+                    due = out.now + suspects.APART_S
+                    self._backlog.add_later(entry.spec.job_id, entry.spec.priority, due)
+                    continue
+            node = pick(self._choose, fit, self.nodes.values(), entry.failed_on, entry.spec.pricer, out.now)
             if node is None:
                 aside.append(entry)
                 continue

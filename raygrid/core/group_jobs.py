@@ -16,7 +16,8 @@ from raygrid.core.introductions import Introductions
 from raygrid.core.placement import POLICIES, NodeRecord
 from raygrid.core.policy import GroupPolicy
 from raygrid.core.pricers import Pricers, removed_message
-from raygrid.models import AttemptReport, JobState, JobUpdate, Outcome, QueuedJob
+from raygrid.core.stragglers import UsualTimes
+from raygrid.models import AttemptId, AttemptReport, JobState, JobUpdate, Outcome, QueuedJob
 
 REMEMBERED_ENDS = 50_000
 
@@ -35,11 +36,18 @@ class GroupJobs:
         self._drains = Drains()
         self._introductions = Introductions()
         self._pricers = Pricers(policy.pricers)
+        self._usual = UsualTimes()
+        self._looked_for_stragglers_at = 0.0
         self._ended: OrderedDict[str, None] = OrderedDict()  # late word of these must not revive them
+        self._gone: OrderedDict[str, None] = OrderedDict()  # not in the store, for now, as this group's and unfinished
         self._choose = POLICIES[policy.placement]
 
     def __contains__(self, job_id: object) -> bool:
         return job_id in self._jobs
+
+    def is_unknown(self, job_id: str) -> bool:
+        """Whether only the store can tell if a job is this group's and unfinished."""
+        return job_id not in self._jobs and job_id not in self._ended and job_id not in self._gone
 
     def _take_up(self, jobs: Iterable[QueuedJob], scanned: bool, out: Collector) -> None:
         if scanned:
@@ -47,18 +55,27 @@ class GroupJobs:
         for job in jobs:
             self._arrived(job, out)
 
-    def _arrived(self, job: QueuedJob, out: Collector) -> None:
+    def _looked_up(self, found: Iterable[QueuedJob], gone: Iterable[str], out: Collector) -> None:
+        """The store was asked for jobs that a node speaks of."""
+        for job in found:
+            self._arrived(job, out, held=True)
+        for job_id in gone:
+            self._remember_gone(job_id)
+
+    def _arrived(self, job: QueuedJob, out: Collector, *, held: bool = False) -> None:
+        """Take a job in; one that a node has `held` is taken whatever the window, for nodes bound them."""
         job_id = job.spec.job_id
         if job_id in self._jobs or job_id in self._ended:
             return
-        if not job.running and not self._backlog.admits(job.spec.priority):
+        if not (job.running or held or self._backlog.admits(job.spec.priority)):
             return  # the store keeps it; a scan brings it back when there is room
-        entry = Entry(job.spec, attempts=job.attempts, charged=job.failures, cancelled=job.cancel_requested)
-        self._jobs[job_id] = entry
+        self._gone.pop(job_id, None)
+        entry = self._jobs[job_id] = Entry.of(job)
         if job.running and job.node_id is not None:
             # Found at recovery, its attempt not failed yet: the node will tell, or fall silent and be lost.
             entry.node_id = job.node_id
             entry.unconfirmed = entry.recorded = True
+            entry.since = out.now
             node = self.nodes.get(job.node_id) or self._new_node(job.node_id, "", 0, out)
             node.held[entry.current] = out.now
             if entry.cancelled:
@@ -90,9 +107,9 @@ class GroupJobs:
             self._end(entry, JobState.CANCELLED, out, reason="cancelled", message="cancelled while it waited")
 
     def _stop(self, entry: Entry, out: Collector) -> None:
-        if entry.node_id is not None:
-            entry.stop_sent_at = out.now
-            out.stop(entry.node_id, entry.current)
+        entry.stop_sent_at = out.now
+        for node_id, attempt in entry.places():
+            out.stop(node_id, attempt)
 
     def _end(
         self,
@@ -109,7 +126,7 @@ class GroupJobs:
         self._backlog.remove(job_id)
         del self._jobs[job_id]
         self._remember_end(job_id)
-        out.update(JobUpdate(job_id, state, entry.attempts, node_id, out.at, reason, report, message, entry.charged))
+        out.update(entry.update(state, out.at, node_id, reason=reason, report=report, message=message))
 
     def _forget(self, job_ids: Iterable[str], out: Collector) -> None:
         """Jobs are another group's: nothing is written of them, and should one come back it is welcome."""
@@ -121,9 +138,12 @@ class GroupJobs:
                 self._release(entry, out, stop=True)
 
     def _remember_end(self, job_id: str) -> None:
-        self._ended[job_id] = None
-        if len(self._ended) > REMEMBERED_ENDS:
-            self._ended.popitem(last=False)
+        _remember(self._ended, job_id)
+
+    def _remember_gone(self, job_id: str) -> None:
+        """Unlike an end this is not for good: the job may be moved to this group."""
+        if self.is_unknown(job_id):
+            _remember(self._gone, job_id)
 
     def _requeue(self, entry: Entry, out: Collector, *, charge: bool) -> None:
         """Put a job back in line whose attempt came to nothing, unless it is cancelled or has gone round too often."""
@@ -140,8 +160,7 @@ class GroupJobs:
     def _wait_again(self, entry: Entry, out: Collector, *, charge: bool) -> None:
         entry.node_id = None
         entry.unconfirmed = False
-        update = JobUpdate(entry.spec.job_id, JobState.QUEUED, entry.attempts, None, out.at, failures=entry.charged)
-        out.update(update)
+        out.update(entry.update(JobState.QUEUED, out.at))
         usable = (node.node_id for node in self.nodes.values() if node.healthy and not node.draining)
         others = any(node_id not in entry.failed_on for node_id in usable)
         delay = 0.0 if others or not charge else self.policy.retry.delay_s(entry.charged)
@@ -163,14 +182,22 @@ class GroupJobs:
         message = removed_message(entry.spec.pricer)
         self._end(entry, JobState.FAILED, out, reason="unknown_pricer", message=message)
 
-    def _release(self, entry: Entry, out: Collector, *, stop: bool) -> None:
-        """Take a job's current attempt off the books of its node."""
-        if entry.node_id is None:
-            return
-        node = self.nodes.get(entry.node_id)
-        if node is not None:
-            node.held.pop(entry.current, None)
-            node.uncertain.discard(entry.current)
+    def _release(self, entry: Entry, out: Collector, *, stop: bool, answered: AttemptId | None = None) -> None:
+        """Take a job's attempts off the books of their nodes, and have those stopped that have not answered."""
+        for node_id, attempt in entry.places():
+            node = self.nodes.get(node_id)
+            if node is None or attempt == answered:
+                continue
+            node.held.pop(attempt, None)
+            node.uncertain.discard(attempt)
+            if attempt == entry.current:
+                entry.unstarted += not entry.recorded
             if stop:
-                out.stop(entry.node_id, entry.current)
-        entry.node_id = None
+                out.stop(node_id, attempt)
+        entry.node_id = entry.twin = None
+
+
+def _remember(ids: OrderedDict[str, None], job_id: str) -> None:
+    ids[job_id] = None
+    if len(ids) > REMEMBERED_ENDS:
+        ids.popitem(last=False)

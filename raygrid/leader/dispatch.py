@@ -21,7 +21,9 @@ from raygrid.core.events import (
     JobsArrived,
     JobsMoved,
     NodeDraining,
+    NodeHeard,
     NodeLost,
+    NodeReported,
     NodesExpected,
     PolicyChanged,
     StartAttempts,
@@ -31,6 +33,7 @@ from raygrid.core.events import (
 )
 from raygrid.core.lease import Lease
 from raygrid.errors import GroupRefusedError, RaygridError, UnavailableError
+from raygrid.leader.lookup import Lookup
 from raygrid.leader.news import News
 from raygrid.leader.node_link import NodeConversation
 from raygrid.leader.outbox import Outbox
@@ -51,8 +54,9 @@ SPARE_ROWS = 2_000  # a scan also meets jobs that were started but are not yet r
 
 def steady_clock() -> Callable[[], float]:
     """Seconds since the epoch that never fall, whatever happens to the machine's clock."""
-    base = time.time() - time.monotonic()
-    return lambda: base + time.monotonic()
+    loop = asyncio.get_running_loop()
+    base = time.time() - loop.time()
+    return lambda: base + loop.time()
 
 
 class Leader:
@@ -64,6 +68,7 @@ class Leader:
         store: the job store.
         directory: the group's nodes.
         on_stale: called when somebody shows a newer term; the owner then closes this leader.
+        clock: seconds since the epoch, never falling; this machine's where none is given.
     """
 
     def __init__(
@@ -73,6 +78,7 @@ class Leader:
         store: JobStore,
         directory: NodeDirectory,
         on_stale: Callable[[], None],
+        clock: Callable[[], float] | None = None,
     ) -> None:
         self._lease = lease
         self._settings = settings
@@ -81,8 +87,9 @@ class Leader:
         self._directory = directory
         self._on_stale = on_stale
         self._epoch = f"{lease.term}-{uuid4().hex[:8]}"
-        self._clock = steady_clock()
+        self._clock = clock or steady_clock()
         self._news = News()
+        self._lookup = Lookup(store, lease.group_id, self._is_unknown)
         self._outbox = Outbox(store, lease, self._committed, on_stale)
         self._nodes: dict[str, NodeConversation] = {}
         self._tasks: list[asyncio.Task[None]] = []
@@ -185,6 +192,15 @@ class Leader:
     def _committed(self, updates: Sequence[JobUpdate]) -> None:
         self._news.publish(JobChange(update.job_id, update.state) for update in updates)
 
+    async def _node_reported(self, reply: NodeReported) -> bool:
+        """Take a node's reply in; False where it says something that only the store can judge, which is away."""
+        complete = await self._lookup.complete(reply)
+        self._happened(NodeHeard(reply.state.node_id) if complete is None else complete)
+        return complete is not None
+
+    def _is_unknown(self, job_id: str) -> bool:
+        return self._state.is_unknown(job_id) and job_id not in self._outbox
+
     def _arrived(self, jobs: Iterable[QueuedJob], *, scanned: bool = False) -> None:
         # A job with a change under way is no news, however the store still has it.
         fresh = tuple(job for job in jobs if job.spec.job_id not in self._outbox)
@@ -284,6 +300,7 @@ class Leader:
                 link,
                 self._lease.term,
                 self._happened,
+                self._node_reported,
                 self._outbox.afterwards,
                 self._on_stale,
                 self._clock,

@@ -224,6 +224,20 @@ class SmallGrid:
         self._parents.append((server, asyncio.create_task(server.serve()), self.http))
         await self.until(self._is_ready)
 
+    async def kill_parent(self) -> None:
+        """End the parent that came first as a crash would: whoever waits for an answer sees the connection break."""
+        parent = self._parents.pop(0)
+        server = parent[0]
+        for listener in server.servers:
+            listener.close()
+        for connection in list(server.server_state.connections):
+            connection.transport.abort()  # type: ignore[union-attr]
+        await self._close_parent(parent)
+
+    def waiting(self) -> int:
+        """How many requests the parent that came first has under way."""
+        return len(self._parents[0][0].server_state.tasks)
+
     @staticmethod
     async def _close_parent(parent: tuple[uvicorn.Server, asyncio.Task[None], httpx.AsyncClient]) -> None:
         server, serving, http = parent
