@@ -268,6 +268,18 @@ class GroupInAHostileWorld(RuleBasedStateMachine):
         self.poll(name, healthy=True)
         self.reply(name, replies, acknowledged)
 
+    @rule()
+    def a_quiet_second(self) -> None:
+        """Everybody is heard, nothing ends, and what runs long enough may get a second attempt."""
+        for start in self.hand_overs[:]:
+            self.deliver(start, arrives=True, answered=True)
+        for name, node in self.nodes.items():
+            node.deployed_at = max(node.deployed_at, self.state.policy.deployed_at)
+            self.poll(name, healthy=True)
+            self.reply(name, arrives=True, acknowledged=True)
+        self.now += 1.0
+        self.tell(Tick())
+
     @precondition(lambda self: self.hand_overs)
     @rule(data=st.data(), arrives=st.booleans(), answered=st.booleans())
     def hand_over(self, data: st.DataObject, arrives: bool, answered: bool) -> None:

@@ -1,0 +1,75 @@
+"""What clients see as attempts: executions that began, and none that was only handed to a node."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+
+from raygrid.core.events import HandOverEnded, NodeDraining, NodeLost
+from raygrid.models import AttemptId, AttemptReport, JobState, JobUpdate, Outcome
+from tests.unit.test_core_group import Rack, job
+
+AT = datetime(2026, 1, 1, tzinfo=UTC)
+
+
+def shown(update: JobUpdate) -> int:
+    return update.attempts - update.unstarted
+
+
+def handed_ahead() -> Rack:
+    """A node runs `a` and holds `b`, which waits there for the slot."""
+    rack = Rack(prefetch=1)
+    rack.join("n1")
+    rack.state.nodes["n1"].saw_duration(0.01)
+    assert rack.submit("a", "b").started == {"a": "n1", "b": "n1"}
+    return rack
+
+
+def test_an_attempt_that_was_taken_back_before_it_had_a_slot_is_none() -> None:
+    """It keeps its number, so that no other attempt has the same name, but nobody is shown it."""
+    rack = handed_ahead()
+    rack.now += 2
+    assert rack.poll("n1", waiting=1).stopped == [("n1", AttemptId("b", 1))]
+    update = rack.ends("b", Outcome.CANCELLED).wrote["b"]
+    assert (update.attempts, update.unstarted, shown(update)) == (1, 1, 0)
+    rack.ends("a")
+    assert rack.where["b"] == ("n1", AttemptId("b", 2))
+    assert shown(rack.ends("b").wrote["b"]) == 1
+
+
+def test_an_attempt_that_waited_on_a_lost_node_is_none() -> None:
+    """Only the job that had the slot was attempted."""
+    rack = handed_ahead()
+    wrote = rack.tell(NodeLost("n1")).wrote
+    assert {name: shown(update) for name, update in wrote.items()} == {"a": 1, "b": 0}
+
+
+def test_an_attempt_whose_hand_over_never_arrived_is_none() -> None:
+    """The node says that it has nothing: nothing began."""
+    rack = Rack()
+    rack.join("n1")
+    rack.hand_overs_answered = False
+    rack.submit("a")
+    rack.tell(HandOverEnded("n1", (AttemptId("a", 1),), arrived=False))
+    rack.hand_overs_answered = True
+    told = rack.poll("n1")
+    assert (told.started, told.wrote["a"].attempts, shown(told.wrote["a"])) == ({"a": "n1"}, 2, 1)
+
+
+def test_an_attempt_that_ran_and_was_moved_is_one() -> None:
+    """What began counts for the client, though it costs the job nothing."""
+    rack = Rack()
+    rack.join("n1")
+    rack.submit("a")
+    rack.tell(NodeDraining("n1", True, rack.now))
+    rack.has["n1"] = []
+    update = rack.poll("n1", AttemptReport(AttemptId("a", 1), Outcome.CANCELLED, started_at=AT)).wrote["a"]
+    assert (update.state, shown(update), update.recalled, update.failures) == (JobState.QUEUED, 1, 1, 0)
+
+
+def test_moves_are_not_held_against_a_job_by_the_next_leader() -> None:
+    """However often a job was moved, the limit on attempts of any kind counts only the others."""
+    rack = Rack()
+    rack.join("n1")
+    rack.submit(job("a", attempts=30, recalled=30))
+    update = rack.ends("a", Outcome.INFRASTRUCTURE).wrote["a"]
+    assert (update.state, update.recalled) == (JobState.QUEUED, 30)
