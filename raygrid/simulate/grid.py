@@ -24,6 +24,7 @@ from raygrid.store.memory import MemoryStore
 GROUPS = ("rack-a", "rack-b")
 NODES_PER_GROUP = 2
 PARENTS = 2
+WINDOWS = (8_192,)
 
 
 @dataclass
@@ -76,7 +77,7 @@ class Grid:
         quota = random.choice((None, None, 3))
         placement = Placement(
             max_attempts=self.max_attempts,
-            window=random.choice((2, 6, 8_192)),
+            window=random.choice(WINDOWS),
             prefetch=0 if self.no_prefetch else 1,
             probation_s=2.0,
             node_timeout_s=random.choice((2.5, 5.0)),

@@ -61,6 +61,7 @@ class Watch(logging.Handler):
         if self.violation is None and not self._grid.network.over:
             self.violation = Violation(invariant, detail)
             self._grid.trace(f"VIOLATION {invariant}: {detail}")
+            self._grid.trace.close()
             self._loop.stop()
 
     def emit(self, record: logging.LogRecord) -> None:

@@ -46,7 +46,7 @@ class SimulatedGroups:
 
     def __init__(self, grid: Grid, host: str) -> None:
         self._grid, self._host = grid, host
-        self._links: dict[str, list[SimulatedLeaderLink]] = {
+        self._links: dict[str, Sequence[LeaderLink]] = {
             group_id: [SimulatedLeaderLink(grid.network, host, part) for part in parts]
             for group_id, parts in grid.candidate_parts.items()
         }

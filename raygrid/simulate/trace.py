@@ -12,10 +12,16 @@ class Trace:
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         self._loop = loop
         self._lines: list[str] = []
+        self._is_closed = False
 
     def __call__(self, line: str) -> None:
         """Something happened now."""
-        self._lines.append(f"{self._loop.time():.6f} {line}")
+        if not self._is_closed:
+            self._lines.append(f"{self._loop.time():.6f} {line}")
+
+    def close(self) -> None:
+        """What happens from now on is of no interest."""
+        self._is_closed = True
 
     def __len__(self) -> int:
         return len(self._lines)

@@ -58,7 +58,7 @@ FAILURES = [
 ]
 
 
-@pytest.mark.parametrize("failure", FAILURES, ids=str)
+@pytest.mark.parametrize("failure", FAILURES, ids=("refused", "silent", "reset", "502", "500", "503"))
 def test_an_entry_that_fails_is_left_for_the_next_with_the_same_job_at_once(failure):
     """The second try goes elsewhere within moments, also where the first entry asked for a longer pause."""
     time = FakeTime()
@@ -72,7 +72,7 @@ def test_an_entry_that_fails_is_left_for_the_next_with_the_same_job_at_once(fail
     assert ("jobId", None, job.job_id.encode()) in form_of(entries.requests[1])
 
 
-@pytest.mark.parametrize("failure", FAILURES, ids=str)
+@pytest.mark.parametrize("failure", FAILURES, ids=("refused", "silent", "reset", "502", "500", "503"))
 def test_the_asynchronous_client_leaves_a_failing_entry_too(failure):
     """Both clients run the same flows over connections of their own."""
     entries = Entries(a=failure, b=accepted)
