@@ -48,6 +48,7 @@ class Sweeper:
 
     Attributes:
         lost: the lost groups, and since when nobody leads them, by the store's clock.
+        holder: the name under which it sweeps, unique in every life.
     """
 
     def __init__(self, store: JobStore, groups: Groups, waiters: Waiters, patience: Patience) -> None:
@@ -55,7 +56,7 @@ class Sweeper:
         self._groups = groups
         self._waiters = waiters
         self._watch = LostGroups(patience)
-        self._holder = f"parent/{uuid4().hex[:8]}"
+        self.holder = f"parent/{uuid4().hex[:8]}"
         self.lost: Mapping[str, datetime] = {}
         self._idle: Sequence[str] = ()
         self._sweeps = False
@@ -83,7 +84,7 @@ class Sweeper:
             return
         with contextlib.suppress(UnavailableError, TimeoutError):
             state = (await asyncio.wait_for(self._store.leases(), CALL_S)).get(SWEEPER)
-            if state is not None and state.lease.holder == self._holder:
+            if state is not None and state.lease.holder == self.holder:
                 await asyncio.wait_for(self._store.release_lease(state.lease), CALL_S)
 
     # --- what the parent asks -----------------------------------------------------------------------------------------
@@ -135,11 +136,11 @@ class Sweeper:
         It does so before the look counts: where nobody can write, no leader could renew its lease, either.
         """
         if state is not None and state.left_s > 0:
-            if state.lease.holder != self._holder:
+            if state.lease.holder != self.holder:
                 return False
             if state.left_s > RENEW_BELOW_S:
                 return True
-        return await asyncio.wait_for(self._store.acquire_lease(SWEEPER, self._holder, TTL_S), CALL_S) is not None
+        return await asyncio.wait_for(self._store.acquire_lease(SWEEPER, self.holder, TTL_S), CALL_S) is not None
 
     # --- sweeping -----------------------------------------------------------------------------------------------------
 

@@ -64,6 +64,7 @@ class SimulatedParent:
         store = grid.store_for(process, host)
         blobs = cast(BlobStore, _Blobs())
         self.parent = Parent(grid.settings, store, blobs, SimulatedGroups(grid, host), _Caches())
+        self.parent.sweeper.holder = f"{host}/parent since {grid.loop.time():.6f}"  # the same in every run of a seed
         process.spawn(self.parent.open())
 
     async def submit(self, job: NewJob) -> Submitted:

@@ -15,7 +15,7 @@ import uvicorn
 
 from raygrid.blobs import BlobStore
 from raygrid.config import GridSettings, load_settings
-from raygrid.models import GroupCapacity, JobSpec
+from raygrid.models import GroupCapacity, JobSpec, QueuedJob
 from raygrid.parent.routes import build_app
 from raygrid.parent.service import Parent
 from raygrid.ports import LeaderLink, LeaderReply
@@ -28,8 +28,11 @@ GROUP = "rack-a"
 class FarLeader:
     """A leader that this process cannot reach, but of which it knows that it has room."""
 
-    async def enqueue(self, jobs: Sequence[JobSpec]) -> None:
+    async def enqueue(self, jobs: Sequence[JobSpec | QueuedJob]) -> None:
         """Nobody hears of it: the leader finds the jobs in the store."""
+
+    async def forget(self, job_ids: Sequence[str]) -> None:
+        """As `enqueue`."""
 
     async def cancel(self, job_ids: Sequence[str]) -> None:
         """As `enqueue`."""

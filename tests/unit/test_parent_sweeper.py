@@ -191,12 +191,17 @@ async def test_one_parent_sweeps_and_the_next_one_goes_on_at_once(story: Story) 
     assert await story.where("j1") != ["a"]
 
 
-async def test_the_lease_of_the_sweeper_is_no_group(story: Story) -> None:
+async def test_the_lease_of_the_sweeper_is_no_group(story: Story, monkeypatch: pytest.MonkeyPatch) -> None:
     """However long nobody sweeps, no group is lost by that name."""
     await story.passes(1, "a", "b", "c")
-    assert SWEEPER in await story.store.leases()
-    story.now += 100
+    assert (await story.store.leases())[SWEEPER].left_s > 0
+
+    async def nobody(self: Sweeper, state: object) -> bool:
+        return False
+
+    monkeypatch.setattr(Sweeper, "_stand", nobody)
     await story.passes(40, "a", "b", "c")
+    assert (await story.store.leases())[SWEEPER].left_s < 0
     assert story.sweeper.lost == {}
 
 
@@ -225,7 +230,10 @@ async def test_a_refused_job_goes_on_until_a_group_takes_it(story: Story) -> Non
         await story.insert("j2", group="c")
         story.groups.poke("c", [held.spec for held in await story.store.queued("c", 9) if held.spec.job_id == "j2"])
         await until(lambda: "j2" in story.leaders["c"].told)
+        for _ in range(300):
+            await asyncio.sleep(0)
         assert await story.where("j2") == ["c"]
+        assert story.leaders["a"].told == ["j1"]
     finally:
         await story.sweeper.close()
 
