@@ -19,7 +19,7 @@ BETWEEN_S = 1
 GONE_S = 10  # so long may a parent also be too busy to read what is sent to it
 
 
-def _options() -> list[tuple[int, int, int]]:
+def options() -> list[tuple[int, int, int]]:
     """Socket options, as far as this system knows them."""
     wanted = {
         "TCP_KEEPIDLE": IDLE_S,
@@ -40,12 +40,12 @@ def _is_direct(endpoint: Endpoint) -> bool:
 
 def transport(endpoint: Endpoint) -> httpx.HTTPTransport | None:
     """What carries a client's requests; None for httpx's own choice."""
-    return httpx.HTTPTransport(socket_options=_options()) if _is_direct(endpoint) else None
+    return httpx.HTTPTransport(socket_options=options()) if _is_direct(endpoint) else None
 
 
 def async_transport(endpoint: Endpoint) -> httpx.AsyncHTTPTransport | None:
     """What carries the requests of a client for an event loop; None for httpx's own choice."""
-    return httpx.AsyncHTTPTransport(socket_options=_options()) if _is_direct(endpoint) else None
+    return httpx.AsyncHTTPTransport(socket_options=options()) if _is_direct(endpoint) else None
 
 
 def hang_up(response: httpx.Response) -> None:

@@ -24,7 +24,7 @@ from pathlib import Path
 import httpx
 import pytest
 
-from raygrid.client import Client
+from raygrid.client import Client, sockets
 from tests.faults.hosts import ADDRESSES, DESK, NET, OPT, Hosts, until
 from tests.support.small_grid import SmallGrid
 
@@ -35,6 +35,7 @@ DEPLOY = PROJECT / "deploy"
 PORT = 8000
 ENTRIES = ("a1", "b1")  # in different racks
 FLOATING = f"{NET}.100"
+TAKE_BACK_S = 2.0  # a host that were to take the address back would wait for the three adverts of 0.3 s, and a little
 PARENT, KEEPALIVED, HAPROXY = "lone_parent", "keepalived", "haproxy"
 
 
@@ -125,10 +126,10 @@ def _status(address: str, path: str, port: int = PORT) -> int | None:
 
 
 class Counting(httpx.HTTPTransport):
-    """Carries requests, and counts those of each job that were sent."""
+    """Carries requests over sockets as a client makes them, and counts the submits that were sent."""
 
     def __init__(self) -> None:
-        super().__init__()
+        super().__init__(socket_options=sockets.options())
         self.submits = 0
 
     def handle_request(self, request: httpx.Request) -> httpx.Response:
@@ -169,6 +170,11 @@ class Load:
                 self.errors.append(error)
             self.tries.append(carried.submits)
             self.ended_at.append(time.monotonic())
+
+    def go_on(self, for_s: float) -> None:
+        """Wait until jobs have been taken for so long from now on."""
+        until_at = time.monotonic() + for_s
+        until(lambda: self.ended_at[-1] > until_at, "jobs are taken all the time")
 
     def recovery_s(self, since: float) -> float:
         """Seconds from a fault to the first job taken after the longest pause that it caused."""
@@ -270,6 +276,7 @@ def test_the_virtual_address_moves_from_a_dead_parent_and_from_a_dead_link_and_n
             was_candidate = vrrp_log(hosts, first).read_text().count("Entering BACKUP STATE")
             entries.start_parent(first)
             until_candidate(hosts, first, was_candidate + 1)
+            load.go_on(TAKE_BACK_S)
             assert holders(hosts) == [second], "a host that came back took the address back"
 
             cut_at = time.monotonic()
@@ -280,7 +287,8 @@ def test_the_virtual_address_moves_from_a_dead_parent_and_from_a_dead_link_and_n
             was_candidate = vrrp_log(hosts, second).read_text().count("Entering BACKUP STATE")
             hosts.heal()
             until_candidate(hosts, second, was_candidate + 1)
-            assert holders(hosts) == [first]
+            load.go_on(TAKE_BACK_S)
+            assert holders(hosts) == [first], "a host whose link was mended took the address back"
         assert load.errors == []
         assert times_master(hosts) == moves + 2
     print(f"virtual address: parent killed {killed_s:.2f} s, link cut {cut_s:.2f} s, {len(load.submitted)} jobs")
