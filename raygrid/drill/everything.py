@@ -16,12 +16,13 @@ from raygrid.drill.drill import Drill
 from raygrid.drill.hand import below
 from raygrid.drill.injector import Aim
 from raygrid.drill.report import Report
-from raygrid.drill.scenarios import ON_ITS_WAY_S, Struck
+from raygrid.drill.scenarios import Struck
 from raygrid.errors import SettingsError, UnavailableError
 from raygrid.local import GridFile, require_same, start_grid
 
 SCENARIO = "everything"
 START_S = 180.0
+ON_ITS_WAY_S = 1.0  # an answer that had left before the fault has arrived by then
 
 
 async def lose_everything(drill: Drill, grid: GridFile, settings: GridSettings, slots: int) -> Report:
