@@ -17,7 +17,7 @@ class News:
     def __init__(self) -> None:
         self._changes: deque[JobChange] = deque(maxlen=REMEMBERED)
         self._last = 0
-        self._waiters: set[asyncio.Future[None]] = set()
+        self._waiters: dict[asyncio.Future[None], None] = {}  # in the order in which they came
 
     @property
     def last(self) -> int:
@@ -41,13 +41,13 @@ class News:
         if self._last > after or wait_s <= 0:
             return
         waiter: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        self._waiters.add(waiter)
+        self._waiters[waiter] = None
         try:
             await asyncio.wait_for(waiter, wait_s)
         except TimeoutError:
             pass
         finally:
-            self._waiters.discard(waiter)
+            self._waiters.pop(waiter, None)
 
     def after(self, after: int) -> tuple[tuple[JobChange, ...], bool]:
         """The changes after a number, and whether some of them are remembered no more."""

@@ -12,26 +12,26 @@ class Waiters:
     """Wakes waiters when leaders tell of changes. A wake-up is only a hint: the woken looks into the store."""
 
     def __init__(self) -> None:
-        self._by_job: dict[str, set[asyncio.Event]] = {}
-        self._any: set[asyncio.Event] = set()
+        self._by_job: dict[str, dict[asyncio.Event, None]] = {}  # all in the order in which they came
+        self._any: dict[asyncio.Event, None] = {}
 
     def watch_job(self, job_id: str) -> asyncio.Event:
         """An event that is set whenever the job may have changed; `forget` it in the end."""
         event = asyncio.Event()
-        self._by_job.setdefault(job_id, set()).add(event)
+        self._by_job.setdefault(job_id, {})[event] = None
         return event
 
     def watch_all(self) -> asyncio.Event:
         """An event that is set whenever any job may have changed; `forget` it in the end."""
         event = asyncio.Event()
-        self._any.add(event)
+        self._any[event] = None
         return event
 
     def forget(self, event: asyncio.Event, job_id: str | None = None) -> None:
         """Wait no more."""
-        self._any.discard(event)
+        self._any.pop(event, None)
         if job_id is not None and (events := self._by_job.get(job_id)) is not None:
-            events.discard(event)
+            events.pop(event, None)
             if not events:
                 del self._by_job[job_id]
 

@@ -1,0 +1,224 @@
+"""A whole grid in one process: which parts there are, how they start, crash and come back."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from random import Random
+from typing import Any
+
+from raygrid.config import GridSettings, Group, Node, Placement, Pricer
+from raygrid.leader.election import Candidate
+from raygrid.simulate.clock import WORLD, Process, VirtualLoop
+from raygrid.simulate.invariants import Watch
+from raygrid.simulate.leaders import SimulatedCandidate
+from raygrid.simulate.network import Network, Part
+from raygrid.simulate.nodes import RETRIED, SimulatedAgent
+from raygrid.simulate.parents import MARKER, SimulatedParent
+from raygrid.simulate.store import EPOCH, Database, store_for
+from raygrid.simulate.trace import Trace
+from raygrid.store import BLOBS, JobStore
+from raygrid.store.memory import MemoryStore
+
+GROUPS = ("rack-a", "rack-b")
+NODES_PER_GROUP = 2
+PARENTS = 2
+WINDOWS = (8_192,)
+
+
+@dataclass
+class Books:
+    """What Ray's head knows: which hosts are there, each with the number of its registration."""
+
+    members: dict[str, int] = field(default_factory=dict)
+
+
+class Grid:
+    """Parents, candidates, nodes and the job store.
+
+    Attributes:
+        calm: whether nothing is broken in this run.
+        kinds: by job, what its pricer does.
+        cancelled: jobs that a client wanted to be cancelled.
+    """
+
+    def __init__(
+        self, loop: VirtualLoop, random: Random, *, calm: bool, store: type[MemoryStore] = MemoryStore
+    ) -> None:
+        self.loop = loop
+        self.started_at = loop.time()
+        self.random = random
+        self.calm = calm
+        self.trace = Trace(loop)
+        self.network = Network(loop, random, self.trace)
+        self.wall_base = EPOCH.timestamp()
+        self.max_attempts = 4
+        self.slots = 2
+        self.no_prefetch = random.random() < 0.5
+        self.settings = self._draw_settings()
+        self.kinds: dict[str, str] = {}
+        self.cancelled: set[str] = set()
+        self._lives = 0
+        self.wall_offsets: dict[str, float] = {}  # by host
+        self.processes: list[Process] = []
+        self.database = Database(loop, random, store)
+        self.watch = Watch(self)
+        self.database.observer = self.watch
+        self.store_part: Part[Database] = Part("store", "db")
+        self.head: Part[Books] = Part("head", "head")
+        self.agent_parts: dict[str, Part[SimulatedAgent]] = {}
+        self.candidate_parts: dict[str, list[Part[SimulatedCandidate]]] = {}
+        self.parent_parts: list[Part[SimulatedParent]] = []
+        self.client = self._process("client")
+
+    def _draw_settings(self) -> GridSettings:
+        random = self.random
+        quota = random.choice((None, None, 3))
+        placement = Placement(
+            max_attempts=self.max_attempts,
+            window=random.choice(WINDOWS),
+            prefetch=0 if self.no_prefetch else 1,
+            probation_s=2.0,
+            node_timeout_s=random.choice((2.5, 5.0)),
+            policy=random.choice(("least_loaded", "weighted_round_robin")),
+        )
+        return GridSettings(
+            pricers={"sim": Pricer(command=("sim",), retry_exit_codes=frozenset({RETRIED}))},
+            groups={GROUPS[0]: Group(quota=quota)},
+            placement=placement,
+            node=Node(slots=self.slots),
+        )
+
+    # --- what others ask ----------------------------------------------------------------------------------------
+
+    def group_of(self, node_id: str) -> str:
+        """The group of a node."""
+        return node_id.rpartition("-")[0]
+
+    def quota(self, group_id: str) -> int | None:
+        """The quota of a group."""
+        group = self.settings.groups.get(group_id)
+        return group.quota if group else None
+
+    def store_for(self, process: Process, host: str) -> JobStore:
+        """The job store as a process reaches it."""
+        return store_for(process, host, self.network, self.store_part, self.database)
+
+    def agents(self) -> Iterator[SimulatedAgent]:
+        """The agents that are up."""
+        for part in self.agent_parts.values():
+            if part.process is not None and part.target is not None:
+                yield part.target
+
+    def candidates(self) -> Iterator[tuple[str, str, Process, Candidate]]:
+        """The candidates that are up: group, name, process and candidate."""
+        for group_id, parts in self.candidate_parts.items():
+            for part in parts:
+                if part.process is not None and part.target is not None:
+                    yield group_id, part.name, part.process, part.target.candidate
+
+    @property
+    def parts(self) -> dict[str, Part[Any]]:
+        """Everything that can crash or freeze, by name."""
+        found: list[Part[Any]] = [*self.agent_parts.values(), *self.parent_parts]
+        for parts in self.candidate_parts.values():
+            found += parts
+        return {part.name: part for part in found}
+
+    @property
+    def hosts(self) -> list[str]:
+        """The hosts of the racks."""
+        return list(self.agent_parts)
+
+    # --- life ---------------------------------------------------------------------------------------------------
+
+    def open(self) -> None:
+        """Start every part."""
+        self.start(self.store_part, lambda _: self.database)
+        self.start(self.head, lambda _: Books())
+        self.database.memory._agreements[BLOBS] = MARKER
+        for group_id in GROUPS:
+            self.candidate_parts[group_id] = []
+            for number in range(1, NODES_PER_GROUP + 1):
+                name = f"{group_id}-{number}"
+                self.agent_parts[name] = Part(name, name)
+                self.candidate_parts[group_id].append(Part(f"candidate-{name}", name))
+        for number in range(1, PARENTS + 1):
+            self.parent_parts.append(Part(f"parent-{number}", f"parent-{number}"))
+        for name in self.agent_parts:
+            self.register(name)
+        for part in self.parts.values():
+            self.start_again(part)
+
+    def register(self, host: str) -> None:
+        """A host of a rack joins the Ray cluster."""
+        books = self.head.target
+        if books is not None and host in self.agent_parts:
+            self._lives += 1
+            books.members[host] = self._lives
+
+    def forget(self, host: str) -> None:
+        """Ray has noticed that a host is gone."""
+        books = self.head.target
+        if books is not None:
+            books.members.pop(host, None)
+
+    def start_again(self, part: Part[Any]) -> None:
+        """A new life of a part, unless it has one."""
+        if part.process is not None:
+            return
+        if part.name in self.agent_parts:
+            self.start(part, lambda process: self._agent(part.name))
+        elif part.name.startswith("candidate-"):
+            group_id = self.group_of(part.host)
+            self.start(part, lambda process: SimulatedCandidate(self, group_id, process.name, part.host, process))
+        else:
+            self.start(part, lambda process: SimulatedParent(self, part.host, process))
+
+    def start(self, part: Part[Any], make: Callable[[Process], Any]) -> None:
+        """A new life of a part."""
+        self._lives += 1
+        process = self._process(f"{part.name}.{self._lives}")
+        process.wall_offset_s = self.wall_offsets.get(part.host, 0.0)
+        self.trace(f"start {process.name}")
+        part.process = process
+        part.target = process.context.run(make, process)
+
+    def _process(self, name: str) -> Process:
+        process = Process(self.loop, name)
+        self.processes.append(process)
+        return process
+
+    def _agent(self, name: str) -> SimulatedAgent:
+        life = self._lives
+        return SimulatedAgent(
+            name, f"{name}.{life}", self.slots, self.loop, self.random, self.watch, first=life * 1_000_000
+        )
+
+    def kill(self, part: Part[Any], down_s: float) -> None:
+        """Kill a part; it comes back after a while."""
+        if part.process is None:
+            return
+        self.trace(f"kill {part.process.name}")
+        part.process.kill()
+        part.process = part.target = None
+        self.later(down_s, self.start_again, part)
+
+    def killer(self, agent: SimulatedAgent) -> None:
+        """A pricer takes down the agent that runs it."""
+        self.later(0.0, self.kill, self.agent_parts[agent.node_id], 0.5 + self.random.random())
+
+    def later(self, delay_s: float, action: Callable[..., object], *args: Any) -> None:
+        """Let something happen to the grid."""
+        self.loop.call_later(delay_s, action, *args, context=WORLD)
+
+    def bury(self) -> list[asyncio.Task[Any]]:
+        """End everything after the simulation; gives the tasks that are about to end."""
+        self.network.over = True
+        for process in self.processes:
+            process.bury()
+        tasks = list(asyncio.all_tasks(self.loop))
+        for task in tasks:
+            task.cancel()
+        return tasks

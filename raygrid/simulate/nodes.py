@@ -1,0 +1,271 @@
+"""A node agent of a simulation: `raygrid.node.agent` with the pricers replaced by timers.
+
+It keeps the contract of `NodeLink` as the real one does: terms, incarnations, numbered reports that are kept until they
+are settled, one run for each job with its attempts attached to it, and no more runs than slots.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import OrderedDict, deque
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from datetime import datetime, timedelta
+from random import Random
+from typing import Protocol
+
+from raygrid.config import GridSettings
+from raygrid.core.events import AttemptOrder
+from raygrid.errors import StaleTermError
+from raygrid.models import INFRASTRUCTURE_OUTCOMES, AttemptId, AttemptReport, BlobSlice, NodeState, Outcome
+from raygrid.ports import NodeReply
+from raygrid.simulate.store import EPOCH
+
+RETRIED = 75  # the exit code that asks for another attempt
+FAILED = 3  # the exit code of a pricer that fails
+GRACE_S = 0.05
+
+
+class Witness(Protocol):
+    """Who looks at what happens on nodes."""
+
+    def accepted(self, agent: SimulatedAgent, call: str, term: int) -> None:
+        """An agent followed an order of a term."""
+        ...
+
+    def started(self, agent: SimulatedAgent, attempt: AttemptId) -> None:
+        """A pricer runs."""
+        ...
+
+    def ended(self, agent: SimulatedAgent, report: AttemptReport) -> None:
+        """A report can be fetched from now on."""
+        ...
+
+    def settled(self, agent: SimulatedAgent, report: AttemptReport) -> None:
+        """A report is forgotten, because a leader said so."""
+        ...
+
+    def killer(self, agent: SimulatedAgent, attempt: AttemptId) -> None:
+        """A pricer is about to take its node's agent down."""
+        ...
+
+
+@dataclass(slots=True, eq=False)
+class _Run:
+    """A job that runs, or has run and is being stored."""
+
+    order: AttemptOrder
+    timer: asyncio.TimerHandle | None
+    started_at: float
+    running: bool = True  # has its slot still
+
+
+class SimulatedAgent:
+    """One life of a node's agent.
+
+    Args:
+        node_id: the node.
+        incarnation: new with every life.
+        slots: how many pricers may run at once.
+        loop: tells the time.
+        random: for how long storing takes.
+        witness: told of everything.
+        first: its reports are numbered from here on.
+        deployed_at: stamp of the settings.
+    """
+
+    def __init__(
+        self,
+        node_id: str,
+        incarnation: str,
+        slots: int,
+        loop: asyncio.AbstractEventLoop,
+        random: Random,
+        witness: Witness,
+        first: int = 0,
+        deployed_at: float = 0.0,
+    ) -> None:
+        self.node_id = node_id
+        self.incarnation = incarnation
+        self.slots = slots
+        self._loop = loop
+        self._random = random
+        self._witness = witness
+        self._deployed_at = deployed_at
+        self.disk_full = False
+        self.disk_slow_s = 0.0
+        self._waiting: OrderedDict[AttemptId, AttemptOrder] = OrderedDict()
+        self._held: dict[str, list[AttemptId]] = {}
+        self._wanted: dict[str, list[AttemptId]] = {}
+        self._runs: dict[AttemptId, _Run] = {}
+        self._reports: deque[tuple[int, AttemptReport]] = deque()
+        self._recent: OrderedDict[str, AttemptReport] = OrderedDict()
+        self._first = self._last = first
+        self._term = 0
+        self._polls: list[asyncio.Future[None]] = []
+
+    @property
+    def running(self) -> int:
+        """Pricers that run now."""
+        return sum(run.running for run in self._runs.values())
+
+    @property
+    def leftovers(self) -> list[str]:
+        """What it still has: attempts and reports."""
+        return [f"job {job_id}" for job_id in self._held] + [
+            f"report of {report.attempt}" for _, report in self._reports
+        ]
+
+    # --- what leaders ask ---------------------------------------------------------------------------------------
+
+    def start(self, term: int, orders: Sequence[AttemptOrder]) -> None:
+        """See `NodeLink.start`."""
+        self._accept_term("start", term)
+        answered: list[AttemptReport] = []
+        for order in orders:
+            attempt = order.attempt
+            known = self._held.get(attempt.job_id)
+            if known is not None:
+                if attempt not in known:
+                    known.append(attempt)
+                    if (wanted := self._wanted.get(attempt.job_id)) is not None:
+                        wanted.append(attempt)
+            elif (recent := self._recent.get(attempt.job_id)) is not None:
+                answered.append(replace(recent, attempt=attempt))
+            else:
+                self._held[attempt.job_id] = [attempt]
+                self._waiting[attempt] = order
+        self._append(answered)
+        self._fill_slots()
+
+    def stop(self, term: int, attempts: Sequence[AttemptId]) -> None:
+        """See `NodeLink.stop`."""
+        self._accept_term("stop", term)
+        for attempt in attempts:
+            known = self._held.get(attempt.job_id, [])
+            wanted = self._wanted.get(attempt.job_id, known)
+            if attempt not in wanted:
+                continue
+            if len(wanted) > 1:
+                self._wanted[attempt.job_id] = [each for each in wanted if each != attempt]
+            elif self._waiting.pop(known[0], None) is not None:
+                self._deliver(AttemptReport(known[0], Outcome.CANCELLED, message="cancelled"))
+            elif (run := self._runs.get(known[0])) is not None and run.running and run.timer is not None:
+                run.timer.cancel()
+                run.timer = self._loop.call_later(GRACE_S, self._end, run, Outcome.CANCELLED)
+
+    async def reports(self, term: int, after: int, settled: int, wait_s: float) -> NodeReply:
+        """See `NodeLink.reports`."""
+        self._accept_term("reports", term)
+        if not self._first <= after <= self._last:
+            wait_s = 0.0 if after else wait_s
+            after, settled = self._first, 0
+        while self._reports and self._reports[0][0] <= settled:
+            self._witness.settled(self, self._reports.popleft()[1])
+        if wait_s > 0 and self._last <= after:
+            poll: asyncio.Future[None] = self._loop.create_future()
+            self._polls.append(poll)
+            timer = self._loop.call_later(wait_s, _wake, poll)
+            await poll
+            timer.cancel()
+        fresh = tuple(report for number, report in self._reports if number > after)
+        return NodeReply(self._state(), fresh, self._last)
+
+    def configure(self, term: int, settings: GridSettings) -> None:
+        """See `NodeLink.configure`."""
+        self._accept_term("configure", term)
+        self._deployed_at = max(self._deployed_at, settings.deployed_at)
+
+    def _accept_term(self, call: str, term: int) -> None:
+        if term < self._term:
+            raise StaleTermError(f"node {self.node_id} follows term {self._term}; an order of term {term} is void")
+        self._term = term
+        self._witness.accepted(self, call, term)
+
+    def _state(self) -> NodeState:
+        started = [attempts for attempts in self._held.values() if attempts[0] not in self._waiting]
+        waiting = [attempts for attempts in self._held.values() if attempts[0] in self._waiting]
+        running = tuple(attempt for attempts in (*started, *waiting) for attempt in attempts)
+        return NodeState(
+            self.node_id,
+            self.incarnation,
+            self.slots,
+            running,
+            sum(map(len, waiting)),
+            marker="marker",
+            deployed_at=self._deployed_at,
+        )
+
+    # --- runs ---------------------------------------------------------------------------------------------------
+
+    def _fill_slots(self) -> None:
+        while self._waiting and self.running < self.slots:
+            attempt, order = self._waiting.popitem(last=False)
+            run = self._runs[attempt] = _Run(order, None, self._loop.time())
+            kind, seconds = order.spec.args
+            work: Callable[..., object] = self._end
+            how: Outcome | None = Outcome.EXITED
+            if kind == "kill":
+                work, how = self._kill, None
+            run.timer = self._loop.call_later(float(seconds), work, run, how)
+            self._witness.started(self, attempt)
+
+    def _kill(self, run: _Run, _: object) -> None:
+        self._witness.killer(self, run.order.attempt)
+
+    def _end(self, run: _Run, outcome: Outcome) -> None:
+        """The pricer is gone; its result has to be stored before it is reported."""
+        run.running = False
+        storing_s = (0.002 + self.disk_slow_s) * self._random.random()
+        self._loop.call_later(storing_s, self._stored, run, outcome)
+        self._fill_slots()
+
+    def _stored(self, run: _Run, outcome: Outcome) -> None:
+        attempt = run.order.attempt
+        kind = run.order.spec.args[0]
+        del self._runs[attempt]
+        if outcome is Outcome.CANCELLED:
+            self._deliver(AttemptReport(attempt, outcome, message="cancelled"))
+            return
+        if self.disk_full:
+            self._deliver(AttemptReport(attempt, Outcome.INFRASTRUCTURE, message="the disk is full"))
+            return
+        exit_code = FAILED if kind == "fail" else RETRIED if kind == "again" and attempt.number == 1 else 0
+        key = f"results/{attempt.job_id}/{attempt.number}-{self.incarnation}"
+        result = BlobSlice(key, 0, 100, key)
+        started_at, ended_at = self._instant(run.started_at), self._instant(self._loop.time())
+        report = AttemptReport(attempt, outcome, exit_code, result=result, started_at=started_at, ended_at=ended_at)
+        self._deliver(report)
+
+    @staticmethod
+    def _instant(at: float) -> datetime:
+        return EPOCH + timedelta(seconds=at)
+
+    # --- ends of attempts ---------------------------------------------------------------------------------------
+
+    def _deliver(self, report: AttemptReport) -> None:
+        self._remember(report)
+        same_end = self._held.pop(report.attempt.job_id, [report.attempt])
+        self._wanted.pop(report.attempt.job_id, None)
+        self._append([replace(report, attempt=attempt) for attempt in same_end])
+
+    def _append(self, reports: Sequence[AttemptReport]) -> None:
+        for report in reports:
+            self._last += 1
+            self._reports.append((self._last, report))
+            self._witness.ended(self, report)
+        if reports:
+            polls, self._polls = self._polls, []
+            for poll in polls:
+                _wake(poll)
+
+    def _remember(self, report: AttemptReport) -> None:
+        if report.outcome in INFRASTRUCTURE_OUTCOMES or report.outcome is Outcome.CANCELLED:
+            return
+        if report.exit_code != RETRIED:
+            self._recent[report.attempt.job_id] = report
+
+
+def _wake(poll: asyncio.Future[None]) -> None:
+    if not poll.done():
+        poll.set_result(None)

@@ -1,0 +1,88 @@
+"""Parents of a simulation: the real `Parent`, with a blob store that is always there, and what its clients may ask."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, cast
+
+from raygrid.blobs import BlobStore
+from raygrid.models import Job, NewJob
+from raygrid.parent.service import Parent, Submitted
+from raygrid.ports import LeaderLink
+from raygrid.simulate.clock import Process
+from raygrid.simulate.leaders import SimulatedLeaderLink
+
+if TYPE_CHECKING:
+    from raygrid.simulate.grid import Grid
+
+MARKER = "marker"
+
+
+class _Blobs:
+    """A blob store of which a parent only wants to know whether it is the grid's; payloads are not simulated."""
+
+    is_directory = False
+    shown = "the simulation's blob store"
+    trouble: str | None = None
+
+    def expect(self, marker: str) -> None:
+        """There is only one."""
+
+    def look_now(self) -> str:
+        """The marker."""
+        return MARKER
+
+
+class _Caches:
+    """No parent of a simulation reads results."""
+
+    async def results(self, address: str, key: str, job_ids: Sequence[str]) -> list[bytes | None]:
+        """See `ResultCaches.results`."""
+        return [None] * len(job_ids)
+
+
+class SimulatedGroups:
+    """The groups and their candidates, as Ray's books have them."""
+
+    def __init__(self, grid: Grid, host: str) -> None:
+        self._grid, self._host = grid, host
+        self._links: dict[str, Sequence[LeaderLink]] = {
+            group_id: [SimulatedLeaderLink(grid.network, host, part) for part in parts]
+            for group_id, parts in grid.candidate_parts.items()
+        }
+
+    async def groups(self) -> Mapping[str, Sequence[LeaderLink]]:
+        """See `GroupDirectory.groups`."""
+        await self._grid.network.call(self._host, self._grid.head, "groups", lambda _: None)
+        return dict(self._links)
+
+
+class SimulatedParent:
+    """One life of a parent."""
+
+    def __init__(self, grid: Grid, host: str, process: Process) -> None:
+        store = grid.store_for(process, host)
+        blobs = cast(BlobStore, _Blobs())
+        self.parent = Parent(grid.settings, store, blobs, SimulatedGroups(grid, host), _Caches())
+        process.spawn(self.parent.open())
+
+    async def submit(self, job: NewJob) -> Submitted:
+        """What `POST /submit/{jobId}` comes to."""
+        return await self.parent.submit(job)
+
+    async def submit_batch(self, batch_id: str, jobs: Sequence[NewJob]) -> list[Submitted]:
+        """What `POST /batches/{batchId}` comes to."""
+        accepted, _ = await self.parent.submit_batch(batch_id, jobs)
+        return accepted
+
+    async def wait(self, job_id: str, wait_s: float) -> Job:
+        """What `GET /result/{jobId}` waits for."""
+        return await self.parent.wait(job_id, wait_s)
+
+    async def cancel(self, job_ids: Sequence[str]) -> int:
+        """What `DELETE /jobs/{jobId}` comes to."""
+        return await self.parent.cancel(job_ids)
+
+    async def hand_over(self, group_id: str) -> None:
+        """What `POST /groups/{group}/handover` comes to."""
+        await self.parent.groups.hand_over(group_id)

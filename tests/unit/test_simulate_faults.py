@@ -1,0 +1,121 @@
+"""The fault simulation: it replays exactly, finds nothing in the code as it is, and finds every planted bug."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import subprocess
+import sys
+
+import pytest
+
+from raygrid.simulate.mutants import MUTANTS, planted
+from raygrid.simulate.pool import run_seeds
+from raygrid.simulate.run import Outcome, run_seed
+
+SEEDS = 60
+
+WITHIN = 150  # seeds, within which every planted bug has to fall; most do at one of the first three
+
+# What a planted bug may show itself by.
+SHOWN_BY: dict[str, set[str]] = {
+    "no-term-check": {"no write of a stale term"},
+    "no-term-check-on-nodes": {"nodes ignore old terms"},
+    "answer-before-commit": {"acknowledged jobs are stored"},
+    "no-requeue": {"everything comes to its end"},
+    "no-slot-limit": {"no more orders than slots"},
+    "no-slot-limit-on-nodes": {"no more runs than slots"},
+    "no-quota": {"no more orders than quota"},
+    "settle-before-commit": {"commit before settle"},
+    "lead-beyond-lease": {"no lead beyond the lease"},
+    "no-scan": {"everything comes to its end"},
+    "ends-change": {"ends are final"},
+    "any-input": {"same jobId, same job"},
+    "retry-failures": {"commit before settle", "nothing runs twice without a fault"},
+    "endless-attempts": {"attempts are bounded"},
+}
+
+
+@pytest.fixture(scope="module")
+def clean() -> list[Outcome]:
+    return list(run_seeds(0, SEEDS, processes=2))
+
+
+def test_nothing_is_violated(clean: list[Outcome]) -> None:
+    """No seed shows the code to break its word."""
+    assert [(each.seed, each.violation) for each in clean if each.violation] == []
+
+
+def test_the_simulation_is_no_walk_in_the_park(clean: list[Outcome]) -> None:
+    """Faults strike, leaders change, jobs run more than once."""
+    assert sum(each.faults for each in clean) > 3 * SEEDS
+    assert sum(each.terms for each in clean) > 3 * SEEDS
+    assert sum(each.runs for each in clean) > sum(each.jobs for each in clean) > 12 * SEEDS
+
+
+def test_a_seed_replays_exactly_in_another_process(clean: list[Outcome]) -> None:
+    """Every step is the same, whatever ran before in the process."""
+    again = list(run_seeds(7, 6, processes=1))
+    assert [each.digest for each in again] == [each.digest for each in clean[7:13]]
+    assert len({each.digest for each in clean}) == SEEDS
+
+
+def test_a_seed_replays_exactly_in_the_same_process() -> None:
+    """Nothing is left of a run that the next one could notice."""
+    first = run_seed(11)
+    run_seed(12)
+    assert run_seed(11) == first
+
+
+@pytest.mark.parametrize("name", MUTANTS)
+def test_a_planted_bug_is_found(name: str) -> None:
+    """Each safeguard that is taken out of the code is missed by an invariant."""
+    found = next((each for each in run_seeds(0, WITHIN, mutant=name, processes=2) if each.violation), None)
+    assert found is not None, f"{name} was not found within {WITHIN} seeds"
+    assert found.violation is not None
+    assert found.violation.invariant in SHOWN_BY[name], found.violation
+    assert found.trace[-1].endswith(f"VIOLATION {found.violation.invariant}: {found.violation.detail}")
+
+
+def test_planted_bugs_are_taken_out_again() -> None:
+    """What ran with a bug leaves none behind in its process."""
+    before = run_seed(3)
+    with planted("answer-before-commit"):
+        assert run_seed(3).violation is not None
+    assert run_seed(3) == before
+
+
+# --- the command ----------------------------------------------------------------------------------------------------
+
+
+def simulate(*options: str) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-c", "from raygrid.cli import app; app()", "simulate", "faults", *options]
+    return subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
+
+
+def test_the_command_tells_seeds_and_numbers(clean: list[Outcome]) -> None:
+    """With --json it prints one object, from whose digest two runs can be compared, and exits with 0."""
+    told = simulate("--first-seed", "7", "--seeds", "6", "--json")
+    assert told.returncode == 0, told.stderr
+    answer = json.loads(told.stdout)
+    assert answer["violation"] is None
+    assert (answer["first_seed"], answer["seeds"]) == (7, 6)
+    assert answer["jobs"] == sum(each.jobs for each in clean[7:13])
+    digests = "".join(each.digest for each in clean[7:13])
+    assert answer["digest"] == hashlib.sha256(digests.encode()).hexdigest()
+
+
+def test_the_command_shows_how_to_replay_a_violation() -> None:
+    """It exits with 1, names seed and invariant, and ends its trace with the violation."""
+    told = simulate("--seeds", "20", "--mutant", "answer-before-commit")
+    assert told.returncode == 1
+    assert "violates: acknowledged jobs are stored" in told.stderr
+    assert "raygrid simulate faults --seeds 1 --first-seed" in told.stderr
+    assert "VIOLATION acknowledged jobs are stored" in told.stdout.splitlines()[-1]
+
+
+def test_an_unknown_mutant_is_refused() -> None:
+    """The command says which there are."""
+    told = simulate("--mutant", "none-such")
+    assert told.returncode == 2
+    assert "no-term-check" in told.stderr
