@@ -9,19 +9,22 @@ import asyncio
 import contextlib
 import os
 import signal
+import time
 from dataclasses import replace
 
 from raygrid.config import GridSettings
 from raygrid.drill.drill import Drill
-from raygrid.drill.hand import below
+from raygrid.drill.hand import below, start_of
 from raygrid.drill.injector import Aim
 from raygrid.drill.report import Report
-from raygrid.drill.scenarios import ON_ITS_WAY_S, Struck
+from raygrid.drill.scenarios import Struck
 from raygrid.errors import SettingsError, UnavailableError
 from raygrid.local import GridFile, require_same, start_grid
 
 SCENARIO = "everything"
 START_S = 180.0
+DEATH_S = 10.0
+ON_ITS_WAY_S = 1.0  # an answer that had left before the fault has arrived by then
 
 
 async def lose_everything(drill: Drill, grid: GridFile, settings: GridSettings, slots: int) -> Report:
@@ -44,7 +47,7 @@ async def lose_everything(drill: Drill, grid: GridFile, settings: GridSettings, 
         if not await load.until(lambda: load.ended >= 2 * slots, drill.patience.flow):
             raise UnavailableError(f"{SCENARIO}: the load does not flow: {load.ended} jobs ended")
         at = loop.time()
-        killed = kill_all(grid.pid)
+        killed = await asyncio.to_thread(kill_all, grid.pid)
         drill.say(f"{SCENARIO}: killed all {killed} processes of grid {grid.name}; starting it again")
         await loop.run_in_executor(None, lambda: start_grid(settings, racks, nodes, START_S))
         up_at = loop.time()
@@ -78,4 +81,7 @@ def kill_all(supervisor: int) -> int:
     for pid in stopped:
         with contextlib.suppress(ProcessLookupError):
             os.kill(pid, signal.SIGKILL)
+    until = time.monotonic() + DEATH_S  # their port and their locks are free when they are gone
+    while any(start_of(pid) is not None for pid in stopped) and time.monotonic() < until:
+        time.sleep(0.01)
     return len(stopped)

@@ -35,8 +35,6 @@ COMMANDS: dict[str, tuple[str, ...]] = {
 }
 NODE_SILENT_S = 20.0
 LEADER_FROZEN_S = 10.0
-ON_ITS_WAY_S = 1.0
-"""A result that the grid had before the fault has reached its client by then."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -176,7 +174,8 @@ def _was_in_group(job: LoadJob, final: JobStatus, struck: Struck) -> bool:
     before = struck.before.get(job.job_id)
     if before is None or before.group != struck.aim.group or job.ended_at is None:
         return False
-    return final.attempts > 1 or final.group != struck.aim.group or job.ended_at > struck.at + ON_ITS_WAY_S
+    # Unmoved, it can end only when the group goes on; a result that was there before may be read in between.
+    return final.attempts > 1 or final.group != struck.aim.group or job.ended_at > struck.at + struck.aim.freeze_s
 
 
 _NEEDED = {

@@ -121,7 +121,7 @@ def test_a_group_is_made_up_for_with_the_first_job_that_was_in_it():
     """Moved to another group, or run again; a result that was on its way at the fault does not count."""
     before = {name: status(name) for name in ("on its way", "moved", "back")}
     struck = Struck(100.0, Aim("node", ("a1", "a2"), "rack-a", 20), before)
-    on_its_way = (job("on its way", 99, 100.2), status("on its way"))
+    on_its_way = (job("on its way", 99, 102.2), status("on its way"))  # its node's cache had to be given up first
     moved = (job("moved", 99, 106.0), status("moved", "rack-b"))
     back = (job("back", 99, 121.0), status("back"))
     other = (job("other", 99, 101.5), status("other", "rack-b"))
