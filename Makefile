@@ -10,7 +10,7 @@ ON_RAY := tests/faults $(wildcard tests/integration/test_ray_*.py) $(addprefix t
 .PHONY: help demo test check bench wheel lock clean
 
 help:
-	@echo "make demo    start a grid on this machine, price the example book, show prices per kind"
+	@echo "make demo    start a grid on this machine, price the example book, kill a node agent meanwhile, show prices per kind"
 	@echo "make test    run every test"
 	@echo "make check   formatter, linter, strict types, import contracts"
 	@echo "make bench   jobs per second beside xargs -P, in one run; more in bench/"

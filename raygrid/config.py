@@ -70,6 +70,13 @@ class Section(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
 
+class Straggler(Section):
+    """When a job that takes far longer than others of its pricer gets a second attempt on another node."""
+
+    factor: float = Field(default=3.0, ge=1.0, allow_inf_nan=False)
+    min_s: Seconds = 10.0
+
+
 class Pricer(Section):
     """An executable that prices one input file.
 
@@ -86,6 +93,7 @@ class Pricer(Section):
     memory: Size | None = None
     output: Size = 1024**3
     retry_exit_codes: frozenset[int] = frozenset()
+    straggler: Straggler | None = None
 
     @field_validator("command", mode="before")
     @classmethod
@@ -162,6 +170,7 @@ class Routing(Section):
     site_distance: dict[str, dict[str, float]] = {}
     patience_s: float = Field(default=1.0, ge=0, allow_inf_nan=False)
     max_queued: int = Field(default=200_000, ge=1)
+    lost_after_s: float = Field(default=2.0, ge=0.5, le=86_400, allow_inf_nan=False)
 
 
 class Placement(Section):
@@ -174,7 +183,7 @@ class Placement(Section):
     window: int = Field(default=8_192, ge=1)
     probation_after: int = Field(default=3, ge=1)
     probation_s: Seconds = 15.0
-    node_timeout_s: Seconds = 5.0
+    node_timeout_s: Seconds = 4.0
 
 
 class Node(Section):

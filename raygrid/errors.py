@@ -19,7 +19,9 @@
     ├── HandOverError            a group's lead cannot be handed over
     ├── BusyError                a queue is full, or no group can take the job now; try again later
     │   └── UnavailableError     a part of the grid cannot be reached now
+    │       ├── UnreachableError its process is gone, or the connection to it broke
     │       └── NotLeadingError  that candidate does not lead its group now
+    ├── GroupRefusedError        a group has no node that takes jobs; another group may
     ├── WaitTimeoutError         the wait ended before the job did; the job goes on
     ├── ConnectionFailedError    the grid did not answer the client
     ├── StaleTermError           a leader of an old term tried to write
@@ -144,8 +146,16 @@ class UnavailableError(BusyError):
     """A part of the grid cannot be reached now; whether it acted on the call is unknown."""
 
 
+class UnreachableError(UnavailableError):
+    """The process that was called is gone, or the connection to it broke: more than mere silence."""
+
+
 class NotLeadingError(UnavailableError):
     """The candidate that was asked does not lead its group now; another one may."""
+
+
+class GroupRefusedError(RaygridError):
+    """A leader has no node that takes jobs now: the jobs are kept, and had better go to another group."""
 
 
 class WaitTimeoutError(RaygridError):

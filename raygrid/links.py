@@ -14,13 +14,14 @@ from functools import partial
 from typing import Any, Generic, TypeVar
 
 import ray
-from ray.exceptions import ActorDiedError, GetTimeoutError, RayActorError, RayError, RayTaskError
+from ray.core.generated.gcs_pb2 import ActorTableData  # type: ignore[attr-defined]  # made at run time
+from ray.exceptions import ActorDiedError, RayActorError, RayError, RayTaskError
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from raygrid.config import GridSettings
 from raygrid.core.events import AttemptOrder
-from raygrid.errors import RaygridError, UnavailableError
-from raygrid.models import AttemptId, JobSpec
+from raygrid.errors import RaygridError, UnavailableError, UnreachableError
+from raygrid.models import AttemptId, JobSpec, QueuedJob
 from raygrid.ports import LeaderLink, LeaderReply, NodeLink, NodeReply
 
 logger = logging.getLogger(__name__)
@@ -29,6 +30,7 @@ CALL_TIMEOUT_S = 5.0
 POKE_TIMEOUT_S = 2.0  # a lost one costs little, and others wait behind it
 RESULTS_TIMEOUT_S = 2.0
 POLL_SLACK_S = 2.5
+LOOK_S = 0.1  # how often a call that waits looks whether the actor still lives
 # More than half of a node's share of its rack: two candidates of one group never share a node.
 CANDIDATE_SHARE = 0.51
 CANDIDATES = 2
@@ -50,26 +52,47 @@ class ActorLink:
 
     async def _ask(self, reference: Awaitable[Answer], timeout_s: float = CALL_TIMEOUT_S) -> Answer:
         try:
-            return await _call(self._what, reference, timeout_s)
+            return await _call(self._what, reference, timeout_s, self._is_gone)
         except UnavailableError as error:
-            self.is_dead = isinstance(error.__cause__, ActorDiedError)
+            self.is_dead = self.is_dead or isinstance(error.__cause__, ActorDiedError)
             raise
 
+    def _is_gone(self) -> bool:
+        """Whether Ray says that the actor's process has ended.
 
-async def _call(what: str, reference: Awaitable[Answer], timeout_s: float) -> Answer:
+        Ray tells that to whoever holds the actor within some 20 ms, but lets calls under way fail only 1 to 2.2 s
+        later. The answer is kept in this process, so asking costs nothing.
+        """
+        state = self.actor._get_local_state()
+        self.is_dead = self.is_dead or state == ActorTableData.DEAD
+        return self.is_dead or state == ActorTableData.RESTARTING
+
+
+async def _call(
+    what: str, reference: Awaitable[Answer], timeout_s: float, is_gone: Callable[[], bool] = lambda: False
+) -> Answer:
     """Await a call; its own errors come through, all else means that nobody knows."""
+    call = asyncio.ensure_future(reference)
     try:
-        return await asyncio.wait_for(asyncio.ensure_future(reference), timeout_s)
+        async with asyncio.timeout(timeout_s):
+            while not (await asyncio.wait((call,), timeout=LOOK_S))[0]:
+                if is_gone():
+                    raise UnreachableError(f"{what} failed: its process has ended")
+        return call.result()
     except RayTaskError as error:
         if isinstance(error.cause, RaygridError):
             raise error.cause from None
         raise UnavailableError(f"{what} failed: {error.cause!r}") from error
     except ActorDiedError as error:
-        raise UnavailableError(f"{what} failed: its actor is dead") from error
-    except (RayActorError, GetTimeoutError, RayError) as error:
+        raise UnreachableError(f"{what} failed: its actor is dead") from error
+    except RayActorError as error:
+        raise UnreachableError(f"{what} failed: {type(error).__name__}") from error
+    except RayError as error:
         raise UnavailableError(f"{what} failed: {type(error).__name__}") from error
     except TimeoutError:
         raise UnavailableError(f"{what} did not answer within {timeout_s:g} s") from None
+    finally:
+        call.cancel()
 
 
 class RayNodeLink(ActorLink):
@@ -95,9 +118,13 @@ class RayNodeLink(ActorLink):
 class RayLeaderLink(ActorLink):
     """A leader actor."""
 
-    async def enqueue(self, jobs: Sequence[JobSpec]) -> None:
+    async def enqueue(self, jobs: Sequence[JobSpec | QueuedJob]) -> None:
         """See `LeaderLink.enqueue`."""
         await self._ask(self.actor.enqueue.remote(jobs), POKE_TIMEOUT_S)
+
+    async def forget(self, job_ids: Sequence[str]) -> None:
+        """See `LeaderLink.forget`."""
+        await self._ask(self.actor.forget.remote(job_ids))
 
     async def cancel(self, job_ids: Sequence[str]) -> None:
         """See `LeaderLink.cancel`."""

@@ -134,6 +134,9 @@ class QueuedJob:
         spec: what to run.
         attempts: attempts started so far.
         failures: those of them that count towards the job's limit.
+        losses: those of the failures whose node was lost with them.
+        recalled: attempts that ended for no reason of the job's or its node's.
+        unstarted: attempts that were handed to a node and never began.
         node_id: where the latest attempt runs or ran; None before the first.
         running: whether the store holds it as running.
         cancel_requested: whether a client has asked to cancel it.
@@ -145,6 +148,9 @@ class QueuedJob:
     running: bool = False
     cancel_requested: bool = False
     failures: int = 0
+    losses: int = 0
+    recalled: int = 0
+    unstarted: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -178,8 +184,8 @@ class AttemptReport:
 class JobUpdate:
     """A change to a job that a leader writes to the job store.
 
-    `at` is the instant of the change (UTC): start of a running attempt, or end of the job. `failures` are the attempts
-    so far that count towards the job's limit.
+    `at` is the instant of the change (UTC): start of a running attempt, or end of the job. `attempts` is the number of
+    the latest attempt; `failures` and what follows it count attempts as `QueuedJob` does.
     """
 
     job_id: str
@@ -191,12 +197,16 @@ class JobUpdate:
     report: AttemptReport | None = None
     message: str | None = None
     failures: int = 0
+    losses: int = 0
+    recalled: int = 0
+    unstarted: int = 0
 
 
 @dataclass(frozen=True, slots=True)
 class Job:
     """A job as the store knows it; everything a client may ask about it.
 
+    `attempts` are those that began: one that was handed to a node and taken back before it had a slot is none.
     `revision` orders all changes of all jobs: it rises with every change, and readers resume from it.
     """
 

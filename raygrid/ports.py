@@ -12,7 +12,7 @@ from typing import Protocol
 
 from raygrid.config import GridSettings
 from raygrid.core.events import AttemptOrder
-from raygrid.models import AttemptId, AttemptReport, GroupCapacity, JobSpec, JobState, NodeState
+from raygrid.models import AttemptId, AttemptReport, GroupCapacity, JobSpec, JobState, NodeState, QueuedJob
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,8 +97,16 @@ class LeaderLink(Protocol):
     One that does not lead raises `NotLeadingError`, but for `changes` it first waits whether it comes to lead.
     """
 
-    async def enqueue(self, jobs: Sequence[JobSpec]) -> None:
-        """Tell of jobs that are in the store; a lost call costs a scan interval, never a job."""
+    async def enqueue(self, jobs: Sequence[JobSpec | QueuedJob]) -> None:
+        """Tell of jobs that are in the store; a lost call costs a scan interval, never a job.
+
+        Raises:
+            GroupRefusedError: the group has no node that takes jobs; it keeps them until somebody moves them.
+        """
+        ...
+
+    async def forget(self, job_ids: Sequence[str]) -> None:
+        """Tell of jobs that were moved to another group; a lost call costs at most a run for nothing."""
         ...
 
     async def cancel(self, job_ids: Sequence[str]) -> None:

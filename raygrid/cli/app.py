@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 import raygrid
-from raygrid.cli import data, demo, groups, host, lifecycle, nodes, ready, results, simulate, status, submit
+from raygrid.cli import data, demo, drill, groups, host, lifecycle, nodes, ready, results, simulate, status, submit
 from raygrid.cli.grid import GridChoice, GridCommands
 
 app = typer.Typer(
@@ -28,7 +28,10 @@ def _show_version(wanted: bool) -> None:
 def choose_grid(
     context: typer.Context,
     url: Annotated[
-        str | None, typer.Option(help="The grid's URL; by default RAYGRID_URL, then a grid on this machine.")
+        str | None,
+        typer.Option(
+            help="The grid's URL, or several with commas between; by default RAYGRID_URL, then a grid on this machine."
+        ),
     ] = None,
     api_key: Annotated[
         str | None, typer.Option(help="API key. Better set RAYGRID_API_KEY: others can see command lines.")
@@ -55,6 +58,7 @@ app.command()(status.pricers)
 app.command()(host.deploy)
 app.command()(nodes.drain)
 app.command()(nodes.undrain)
+app.command()(drill.drill)
 app.command()(groups.handover)
 app.add_typer(data.app, name="data")
 app.add_typer(host.app, name="host")

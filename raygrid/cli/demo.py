@@ -1,7 +1,8 @@
-"""`raygrid demo`: a grid on this machine prices the example book, from start to a table of prices."""
+"""`raygrid demo`: a grid on this machine prices the example book, and a node agent is killed meanwhile."""
 
 from __future__ import annotations
 
+import asyncio
 import csv
 import io
 import shutil
@@ -11,7 +12,7 @@ import sys
 import tempfile
 from collections import defaultdict
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Protocol
 
 import typer
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
@@ -21,7 +22,12 @@ from raygrid.cli.grid import err, out
 from raygrid.client import Client
 from raygrid.config import load_settings
 from raygrid.errors import RaygridError, SettingsError
+from raygrid.models import JobState
 
+if TYPE_CHECKING:
+    from raygrid.local import GridFile
+
+NODES = 2  # what runs on one when its agent dies runs again on the other
 RESULT = "prices.csv"
 
 
@@ -31,7 +37,10 @@ def demo(
     files: Annotated[int, typer.Option(min=1, help="Input files, each one job.")] = 40,
     instruments: Annotated[int, typer.Option(min=1, help="Instruments in each file.")] = 25,
 ) -> None:
-    """Start a grid on this machine, price an example book on it, show the prices, stop it."""
+    """Start a grid on this machine, price an example book on it, show the prices, stop it.
+
+    Halfway a node agent is killed, to show that nothing is lost by that.
+    """
     from raygrid.local import free_port, start_grid, stop_grid  # noqa: PLC0415 - brings Ray
 
     here = examples.absolute() / "quantlib"
@@ -46,9 +55,10 @@ def demo(
             storage={"state_dir": scratch},
         )
         with err().status("starting a grid on this machine"):
-            grid = start_grid(settings, with_caller=True)
+            grid = start_grid(settings, nodes=NODES, with_caller=True)
         try:
-            failed = _price(Client(grid.url), book, results.absolute())
+            with asyncio.Runner() as runner:
+                failed = _price(Client(grid.url), book, results.absolute(), _Killer(grid, runner))
         finally:
             with err().status("stopping the grid"):
                 stop_grid(grid)
@@ -62,8 +72,41 @@ def _write_book(program: Path, directory: Path, files: int, instruments: int) ->
     return sorted(directory.glob("*.csv"))
 
 
-def _price(client: Client, book: list[Path], results: Path) -> int:
-    """Price the book; gives the number of failed jobs."""
+class _Killer:
+    """Kills the agent of the grid's last node, once."""
+
+    def __init__(self, grid: GridFile, runner: asyncio.Runner) -> None:
+        from raygrid.drill.injector import Aim, RayInjector  # noqa: PLC0415 - only these commands need it
+        from raygrid.drill.local import way_into  # noqa: PLC0415
+
+        self._runner = runner
+        self._injector = RayInjector(way_into(grid))
+        picture = runner.run(self._injector.look())
+        self.node = max(place.name for place in picture.places if place.agent)
+        runner.run(self._injector.aim(Aim("agent", (self.node,))))
+
+    def strike(self) -> None:
+        """Do it, and let go of everything."""
+        self._runner.run(self._injector.strike())
+        self.close()
+
+    def close(self) -> None:
+        """Let go of everything."""
+        self._runner.run(self._injector.close())
+
+
+class Killer(Protocol):
+    """Kills the agent of a node."""
+
+    node: str
+
+    def strike(self) -> None:
+        """Do it."""
+        ...
+
+
+def _price(client: Client, book: list[Path], results: Path, killer: Killer) -> int:
+    """Price the book, and kill halfway; gives the number of failed jobs."""
     shutil.rmtree(results, ignore_errors=True)
     prices: dict[str, list[float]] = defaultdict(list)
     failed = 0
@@ -71,7 +114,11 @@ def _price(client: Client, book: list[Path], results: Path) -> int:
     with client, Progress(*columns, console=err()) as progress:
         bar = progress.add_task("pricing", total=len(book))
         jobs = client.map(book)
-        for path, result in zip(book, jobs.results(return_errors=True), strict=True):
+        running = 0
+        for number, (path, result) in enumerate(zip(book, jobs.results(return_errors=True), strict=True)):
+            if number == len(book) // 2:
+                running = sum(node.running for node in client.nodes() if node.node == killer.node)
+                killer.strike()
             progress.advance(bar)
             if isinstance(result, RaygridError):
                 failed += 1
@@ -80,8 +127,14 @@ def _price(client: Client, book: list[Path], results: Path) -> int:
             result.extract(results / path.stem)
             for row in csv.DictReader(io.StringIO(result.text(RESULT))):
                 prices[row["kind"]].append(float(row["price"]))
+        found = list(client.jobs(batch=jobs.batch_id))
     out().print(_table(prices))
     out().print(f"results: {results}", highlight=False, soft_wrap=True)
+    done = sum(job.state is JobState.DONE for job in found)
+    again = sum(job.attempts > 1 for job in found)
+    said = f"killed the agent of {killer.node} after {len(book) // 2} jobs ({running} running there): "
+    said += f"{done} of {len(book)} jobs done, {len(book) - len(found)} lost, {again} run again"
+    out().print(said, highlight=False, soft_wrap=True)
     return failed
 
 

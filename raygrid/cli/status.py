@@ -45,7 +45,9 @@ def status(
         f"{capacity.queued} queued",
         highlight=False,
     )
-    _print_table("groups", ("group", "site", "nodes", "slots", "running", "free", "queued"), groups)
+    _print_table(
+        "groups", ("group", "site", "nodes", "slots", "running", "free", "queued", "state", "lost_since"), groups
+    )
     _print_table("nodes", ("node", "group", "slots", "running", "state", "drain_deadline_at", "why"), nodes)
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Iterable, Mapping
+from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
 from types import TracebackType
 from typing import Self, Unpack
 
@@ -11,7 +11,7 @@ import httpx
 from raygrid.client.abatch import AsyncBatchJobs
 from raygrid.client.calls import Call
 from raygrid.client.connection import AsyncConnection
-from raygrid.client.endpoint import Endpoint
+from raygrid.client.endpoint import Endpoint, one_url
 from raygrid.client.job import AsyncJob
 from raygrid.client.options import JobOptions, Options, checked_id, new_id
 from raygrid.client.posting import entries, post
@@ -25,7 +25,7 @@ class AsyncClient:
 
     def __init__(
         self,
-        url: str,
+        url: str | Sequence[str],
         api_key: str | None = None,
         *,
         timeout: float = 30.0,
@@ -33,13 +33,13 @@ class AsyncClient:
         retry_s: float = 60.0,
         retry: RetryPolicy | None = None,
     ) -> None:
-        self._endpoint = Endpoint(url, api_key, retry or RetryPolicy(retry_s=retry_s))
+        self._endpoint = Endpoint(one_url(url), api_key, retry or RetryPolicy(retry_s=retry_s))
         self._connection = AsyncConnection(self._endpoint, timeout, transport)
         self._flows = self._connection.flows
 
     @property
     def url(self) -> str:
-        """Where the grid's parents listen."""
+        """Where the grid's parents listen; several entries with commas between."""
         return self._endpoint.url
 
     async def submit(

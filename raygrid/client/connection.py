@@ -10,11 +10,15 @@ from typing import IO, Any, TypeVar
 
 import httpx
 
+from raygrid.client import sockets
 from raygrid.client.calls import Body, Call, Flow
 from raygrid.client.endpoint import Endpoint
 from raygrid.client.flows import Flows
+from raygrid.client.retry import speaks_for_one_entry
 
 T = TypeVar("T")
+
+_CONNECT_S = 3.0  # where there is another entry to try: time for a lost packet, not for a machine that is gone
 
 
 class Connection:
@@ -29,11 +33,11 @@ class Connection:
         self.flows = Flows(endpoint)
         self._timeout_s = timeout_s
         self._sleep = endpoint.retry.sleep
-        # A proxy from the environment is meant for the way out, not for a grid on this machine.
+        self._endpoint = endpoint
         self._http = httpx.Client(
-            base_url=endpoint.url,
-            transport=transport,
+            transport=transport or sockets.transport(endpoint),
             headers=endpoint.headers(),
+            # A proxy from the environment is meant for the way out, not for a grid on this machine.
             trust_env=not endpoint.is_loopback,
         )
 
@@ -59,14 +63,17 @@ class Connection:
     @contextmanager
     def stream(self, call: Call) -> Iterator[httpx.Response]:
         """Open an answer whose body is read piece by piece; that of a refusal is read at once."""
-        request = self._http.build_request(**_request(call, self._timeout_s))
-        response = self._http.send(request, stream=True)
-        try:
-            if not response.is_success:
-                response.read()
-            yield response
-        finally:
-            response.close()
+        entry = self._endpoint.entry
+        with _leaving(self._endpoint, entry):
+            request = self._http.build_request(**_request(call, self._endpoint, entry, self._timeout_s))
+            response = self._http.send(request, stream=True)
+            try:
+                if not response.is_success:
+                    response.read()
+                    _leave_if_refused(self._endpoint, entry, response)
+                yield response
+            finally:
+                response.close()
 
     def pause(self, seconds: float) -> None:
         """Do nothing for some seconds."""
@@ -99,9 +106,9 @@ class AsyncConnection:
         self.flows = Flows(endpoint)
         self._timeout_s = timeout_s
         self._sleep = endpoint.retry.sleep_async
+        self._endpoint = endpoint
         self._http = httpx.AsyncClient(
-            base_url=endpoint.url,
-            transport=transport,
+            transport=transport or sockets.async_transport(endpoint),
             headers=endpoint.headers(),
             trust_env=not endpoint.is_loopback,
         )
@@ -128,16 +135,19 @@ class AsyncConnection:
     @asynccontextmanager
     async def stream(self, call: Call) -> AsyncIterator[httpx.Response]:
         """Open an answer whose body is read piece by piece; that of a refusal is read at once."""
-        options = _request(call, self._timeout_s)
+        entry = self._endpoint.entry
+        options = _request(call, self._endpoint, entry, self._timeout_s)
         if call.body is not None:
             options["content"] = _in_loop(call.body)
-        response = await self._http.send(self._http.build_request(**options), stream=True)
-        try:
-            if not response.is_success:
-                await response.aread()
-            yield response
-        finally:
-            await response.aclose()
+        with _leaving(self._endpoint, entry):
+            response = await self._http.send(self._http.build_request(**options), stream=True)
+            try:
+                if not response.is_success:
+                    await response.aread()
+                    _leave_if_refused(self._endpoint, entry, response)
+                yield response
+            finally:
+                await response.aclose()
 
     async def pause(self, seconds: float) -> None:
         """Do nothing for some seconds."""
@@ -158,12 +168,13 @@ class AsyncConnection:
         return response
 
 
-def _request(call: Call, timeout_s: float) -> dict[str, Any]:
+def _request(call: Call, endpoint: Endpoint, entry: str, timeout_s: float) -> dict[str, Any]:
     """Arguments for httpx's build_request; a body with a known length is not sent in HTTP chunks."""
+    connect_s = min(timeout_s, _CONNECT_S) if len(endpoint.entries) > 1 else timeout_s
     options: dict[str, Any] = {
         "method": call.method,
-        "url": call.path,
-        "timeout": httpx.Timeout(timeout_s, read=timeout_s + call.wait_s),
+        "url": entry + call.path,
+        "timeout": httpx.Timeout(timeout_s, connect=connect_s, read=timeout_s + call.wait_s),
     }
     if call.params:
         options["params"] = list(call.params)
@@ -171,6 +182,23 @@ def _request(call: Call, timeout_s: float) -> dict[str, Any]:
         options["content"] = call.body.chunks()
         options["headers"] = {"Content-Type": call.body.content_type, "Content-Length": str(call.body.length)}
     return options
+
+
+@contextmanager
+def _leaving(endpoint: Endpoint, entry: str) -> Iterator[None]:
+    """Leave an entry whose connection fails, be it before the answer or in the middle of it."""
+    try:
+        yield
+    except httpx.TransportError:
+        endpoint.leave(entry)
+        raise
+
+
+def _leave_if_refused(endpoint: Endpoint, entry: str, response: httpx.Response) -> None:
+    """After a refusal that is one parent's alone, go on elsewhere: at another entry, or over another connection."""
+    if speaks_for_one_entry(response):
+        endpoint.leave(entry)
+        sockets.hang_up(response)
 
 
 async def _in_loop(body: Body) -> AsyncIterator[bytes]:

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal, Unpack, overload
 
 from raygrid.client.batch import BatchJobs
+from raygrid.client.endpoint import one_url
 from raygrid.client.job import Job
 from raygrid.client.options import Options
 from raygrid.client.result import Result
@@ -19,7 +20,7 @@ from raygrid.errors import RaygridError, SettingsError
 _default: Client | None = None
 
 
-def find_grid(url: str | None = None, api_key: str | None = None) -> tuple[str, str | None]:
+def find_grid(url: str | Sequence[str] | None = None, api_key: str | None = None) -> tuple[str, str | None]:
     """Find the URL and the API key of the grid to use.
 
     Each is looked for in the argument, then in RAYGRID_URL and RAYGRID_API_KEY, then in the file that a grid
@@ -28,7 +29,7 @@ def find_grid(url: str | None = None, api_key: str | None = None) -> tuple[str, 
     Raises:
         SettingsError: there is no URL anywhere; says what to do.
     """
-    url = url or os.environ.get("RAYGRID_URL")
+    url = one_url(url or os.environ.get("RAYGRID_URL") or "")
     api_key = api_key or os.environ.get("RAYGRID_API_KEY") or None
     if url:
         return url, api_key
@@ -71,11 +72,11 @@ def _why_none(path: Path) -> str:
     return f"No grid runs here: looked in {path}."
 
 
-def connect(url: str | None = None, api_key: str | None = None, **options: Any) -> Client:
+def connect(url: str | Sequence[str] | None = None, api_key: str | None = None, **options: Any) -> Client:
     """Choose the grid for `raygrid.submit`, `raygrid.map` and the rest of this process.
 
     Args:
-        url: where its parents listen; by default RAYGRID_URL, then a grid that runs on this machine.
+        url: where its parents listen, one entry or several; by default RAYGRID_URL, then a grid on this machine.
         api_key: the key, where the grid wants one; by default RAYGRID_API_KEY.
         **options: further arguments of `Client`.
 

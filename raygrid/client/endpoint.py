@@ -1,12 +1,14 @@
-"""Which grid a client talks to: its URL, the API key, and whether it has ever answered."""
+"""Which grid a client talks to: its entries, the API key, and whether it has ever answered."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
+from http import HTTPStatus
 
 import httpx
 
-from raygrid.client.retry import RetryPolicy
+from raygrid.client.retry import RetryPolicy, retry_after_s
 from raygrid.errors import ConnectionFailedError, SettingsError
 
 
@@ -14,8 +16,11 @@ from raygrid.errors import ConnectionFailedError, SettingsError
 class Endpoint:
     """One grid as a client sees it.
 
+    A grid may have several entries, such as its parents' machines. All calls go to one of them for as long as that
+    answers; one that fails is left for the next, and there is no way back until that fails, too.
+
     Attributes:
-        url: base URL without a trailing slash.
+        url: base URL without a trailing slash; of a grid with several entries all of them, with commas between.
         api_key: sent as a bearer token; never shown.
         retry: how long and how often to try again.
         answered: whether any answer has come from this grid yet.
@@ -25,21 +30,13 @@ class Endpoint:
     api_key: str | None = field(default=None, repr=False)
     retry: RetryPolicy = field(default_factory=RetryPolicy)
     answered: bool = False
+    entries: tuple[str, ...] = field(init=False)
+    _chosen: int = field(default=0, init=False)
 
     def __post_init__(self) -> None:
-        url = self.url.strip()
-        url = (url if "://" in url else f"http://{url}").rstrip("/")
-        try:
-            parsed = httpx.URL(url)
-        except httpx.InvalidURL as error:
-            raise SettingsError(
-                f"the grid's URL is not valid ({error}); write for instance http://localhost:8000"
-            ) from None
-        if parsed.scheme not in ("http", "https") or not parsed.host:
-            raise SettingsError("the grid's URL must look like http://host:8000 or https://host")
-        if parsed.userinfo:
-            raise SettingsError(f"the URL of the grid at {parsed.host} holds a user or password; pass api_key instead")
-        self.url = url
+        given = [each for each in self.url.split(",") if each.strip()] or [""]
+        self.entries = tuple(dict.fromkeys(_checked(each) for each in given))
+        self.url = ",".join(self.entries)
         key = (self.api_key or "").strip()
         if not (key.isascii() and key.isprintable()) or " " in key:
             # Sent as it is, it would come back inside the HTTP library's error message.
@@ -49,8 +46,26 @@ class Endpoint:
     @property
     def is_loopback(self) -> bool:
         """Whether the grid is on this machine."""
-        host = httpx.URL(self.url).host
-        return host in ("localhost", "::1") or host.startswith("127.")
+        hosts = [httpx.URL(entry).host for entry in self.entries]
+        return all(host in ("localhost", "::1") or host.startswith("127.") for host in hosts)
+
+    @property
+    def entry(self) -> str:
+        """Where calls go now."""
+        return self.entries[self._chosen]
+
+    def leave(self, entry: str) -> None:
+        """Choose the next entry, unless another call that failed has done so already."""
+        if entry == self.entry:
+            self._chosen = (self._chosen + 1) % len(self.entries)
+
+    def wanted_pause_s(self, response: httpx.Response, failures: int) -> float:
+        """Seconds for which the grid does not want to be asked again after so many failures before this one.
+
+        A 503 speaks for one parent: another entry may be asked at once, until each has had its turn.
+        """
+        in_turn = (failures + 1) % len(self.entries)
+        return 0.0 if response.status_code == HTTPStatus.SERVICE_UNAVAILABLE and in_turn else retry_after_s(response)
 
     def headers(self) -> dict[str, str]:
         """Headers of every request."""
@@ -80,3 +95,29 @@ class Endpoint:
             "raygrid.init(), "
             "or set RAYGRID_URL to the URL of one that runs."
         )
+
+
+def one_url(url: str | Sequence[str]) -> str:
+    """The entries of a grid as one text, with commas between."""
+    return url if isinstance(url, str) else ",".join(url)
+
+
+def _checked(url: str) -> str:
+    """One entry as it is used.
+
+    Raises:
+        SettingsError: says what it must look like.
+    """
+    url = url.strip()
+    url = (url if "://" in url else f"http://{url}").rstrip("/")
+    try:
+        parsed = httpx.URL(url)
+    except httpx.InvalidURL as error:
+        raise SettingsError(
+            f"the grid's URL is not valid ({error}); write for instance http://localhost:8000"
+        ) from None
+    if parsed.scheme not in ("http", "https") or not parsed.host:
+        raise SettingsError("the grid's URL must look like http://host:8000 or https://host")
+    if parsed.userinfo:
+        raise SettingsError(f"the URL of the grid at {parsed.host} holds a user or password; pass api_key instead")
+    return url

@@ -56,7 +56,9 @@ class Flows:
                 self.endpoint.answered = True
                 if not is_worth_retrying(response):
                     return response
-                pause = backoff.pause_s(self.endpoint.budget_s(), retry_after_s(response))
+                pause = backoff.pause_s(
+                    self.endpoint.budget_s(), self.endpoint.wanted_pause_s(response, backoff.failures)
+                )
                 if pause is None:
                     raise error_of_answer(response, self.endpoint)
             yield Pause(pause)

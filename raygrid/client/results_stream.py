@@ -15,7 +15,7 @@ from raygrid.client.flows import MAX_WAIT_S
 from raygrid.client.multipart import BrokenStreamError, Part, PartsParser, StreamEnd
 from raygrid.client.options import checked_id
 from raygrid.client.problems import error_of_answer
-from raygrid.client.retry import Backoff, is_worth_retrying, retry_after_s
+from raygrid.client.retry import Backoff, is_worth_retrying
 from raygrid.errors import ConnectionFailedError, RaygridError, WaitTimeoutError
 
 # What a driver catches around the reading of one stream, to hand it to `broken`.
@@ -70,7 +70,8 @@ class ResultsStream:
         """
         self._endpoint.answered = True
         if is_worth_retrying(response):
-            raise _TryAgainError(error_of_answer(response, self._endpoint), retry_after_s(response))
+            wanted_s = self._endpoint.wanted_pause_s(response, self._backoff.failures)
+            raise _TryAgainError(error_of_answer(response, self._endpoint), wanted_s)
         if not response.is_success:
             raise error_of_answer(response, self._endpoint)
         self._parser = PartsParser(response.headers.get("content-type", ""))

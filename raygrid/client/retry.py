@@ -13,6 +13,7 @@ import time
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from http import HTTPStatus
 
 import httpx
 
@@ -51,6 +52,11 @@ class Backoff:
         self._policy = policy
         self._first_failure_at: float | None = None
         self._failures = 0
+
+    @property
+    def failures(self) -> int:
+        """How many there were in a row."""
+        return self._failures
 
     def reset(self) -> None:
         """Start afresh, because something went well."""
@@ -91,6 +97,11 @@ def _has_no_route_yet(response: httpx.Response) -> bool:
         return response.status_code == 404 and "/-/routes" in response.text
     except httpx.ResponseNotRead:
         return False
+
+
+def speaks_for_one_entry(response: httpx.Response) -> bool:
+    """Whether the same call may get a better answer from another entry of the grid; a full queue is full for all."""
+    return is_worth_retrying(response) and response.status_code != HTTPStatus.TOO_MANY_REQUESTS
 
 
 def is_problem(response: httpx.Response) -> bool:

@@ -77,6 +77,8 @@ class GroupStatus:
     """A group and its load.
 
     `nodes` is how many nodes it has, `leader` the candidate that leads it; `term` rises with every change of leader.
+    Its `state` is ok, no_nodes (no node takes jobs), silent (its leader does not answer) or lost: nobody has led it
+    since `lost_since`, other groups take its jobs, and `unfinished` of them still have to move or be cancelled.
     """
 
     group: str
@@ -88,6 +90,9 @@ class GroupStatus:
     nodes: Annotated[int, BeforeValidator(_count)] = 0
     leader: str = ""
     term: int = 0
+    state: str = "ok"
+    lost_since: datetime | None = None
+    unfinished: int | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from types import TracebackType
 from typing import Self, Unpack
 
@@ -11,7 +11,7 @@ import httpx
 from raygrid.client.batch import BatchJobs
 from raygrid.client.calls import Call
 from raygrid.client.connection import Connection
-from raygrid.client.endpoint import Endpoint
+from raygrid.client.endpoint import Endpoint, one_url
 from raygrid.client.job import Job
 from raygrid.client.options import JobOptions, Options, checked_id, new_id
 from raygrid.client.posting import entries, post
@@ -28,7 +28,8 @@ class Client:
     threads may share it.
 
     Args:
-        url: where the grid's parents listen, such as `http://localhost:8000`.
+        url: where the grid's parents listen, such as `http://localhost:8000`. Several entries, as a list or with
+            commas between, are used one at a time: one that fails is left for the next.
         api_key: the key, where the grid wants one.
         timeout: seconds without a byte after which a request counts as lost, on top of any wait that was
             asked for.
@@ -42,7 +43,7 @@ class Client:
 
     def __init__(
         self,
-        url: str,
+        url: str | Sequence[str],
         api_key: str | None = None,
         *,
         timeout: float = 30.0,
@@ -50,13 +51,13 @@ class Client:
         retry_s: float = 60.0,
         retry: RetryPolicy | None = None,
     ) -> None:
-        self._endpoint = Endpoint(url, api_key, retry or RetryPolicy(retry_s=retry_s))
+        self._endpoint = Endpoint(one_url(url), api_key, retry or RetryPolicy(retry_s=retry_s))
         self._connection = Connection(self._endpoint, timeout, transport)
         self._flows = self._connection.flows
 
     @property
     def url(self) -> str:
-        """Where the grid's parents listen."""
+        """Where the grid's parents listen; several entries with commas between."""
         return self._endpoint.url
 
     def submit(

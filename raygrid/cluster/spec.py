@@ -110,6 +110,10 @@ class HostSpec:
         }
         if self.haproxy:
             ours["RAY_SERVE_ENABLE_HA_PROXY"] = "1"
+            # A parent's machine that falls silent delays a request by one second (Ray's own figure is 5), and is looked
+            # at often enough (Ray's: every 5 s) to be out of use after a few.
+            ours["RAY_SERVE_HAPROXY_HEALTH_CHECK_INTER"] = "2s"
+            ours["RAY_SERVE_HAPROXY_TIMEOUT_CONNECT_S"] = "1"
         return ours
 
     def environment(self, inherited: Mapping[str, str] = os.environ) -> dict[str, str]:

@@ -13,10 +13,15 @@ class Collector:
 
     def __init__(self, now: float) -> None:
         self.now = now
-        self.at = datetime.fromtimestamp(now, UTC)
+        self.at = self.instant(now)
         self._starts: dict[str, list[AttemptOrder]] = {}
         self._stops: dict[str, list[AttemptId]] = {}
         self._updates: dict[str, JobUpdate] = {}
+
+    @staticmethod
+    def instant(seconds: float) -> datetime:
+        """The instant for the store, from seconds since the epoch."""
+        return datetime.fromtimestamp(seconds, UTC)
 
     def start(self, node_id: str, order: AttemptOrder) -> None:
         """Have an attempt handed to a node."""

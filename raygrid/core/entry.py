@@ -2,33 +2,101 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass, field
+from datetime import datetime
+from typing import NamedTuple
 
-from raygrid.models import AttemptId, JobSpec
+from raygrid.models import AttemptId, AttemptReport, JobSpec, JobState, JobUpdate, QueuedJob
 
 
-@dataclass(slots=True)
+class Twin(NamedTuple):
+    """The second attempt of a job that takes far longer than others of its kind."""
+
+    attempt: AttemptId
+    node_id: str
+    since: float
+
+
+@dataclass(slots=True, eq=False)
 class Entry:
     """An unfinished job.
 
-    `charged` counts the attempts that count towards its limit. `unconfirmed` is a running one of a leader before this
-    one, of which no node has spoken yet. `recorded` says that the store has been told that the current attempt runs.
+    `attempts` is the highest number given to one of its attempts, `number` that of the current one. `charged` counts
+    the attempts that count towards its limit, `lost` those of them whose node was lost; `recalled` those that ended
+    for no reason of the job's or its node's, `unstarted` those that never began. `unconfirmed` is a running one of a
+    leader before this one, of which no node has spoken yet. `recorded` says that the store has been told that the
+    current attempt runs, `since` from when on.
     """
 
     spec: JobSpec
     attempts: int = 0
+    number: int = 0
     charged: int = 0
     lost: int = 0
+    recalled: int = 0
+    unstarted: int = 0
     node_id: str | None = None
+    twin: Twin | None = None
     failed_on: set[str] = field(default_factory=set)
     cancelled: bool = False
     stop_sent_at: float = 0.0
     unconfirmed: bool = False
     recorded: bool = False
-    recalled: int = 0  # attempts that ended for no reason of the job's or its node's: taken back, moved
+    since: float = 0.0
     moved: bool = False  # the current attempt is being stopped, to be run elsewhere
+    suspect: bool = False  # it was on a node that was lost
+    doubled: bool = False  # it has had its second attempt
+
+    @classmethod
+    def of(cls, job: QueuedJob) -> Entry:
+        """What the store knows of a job."""
+        return cls(
+            job.spec,
+            attempts=job.attempts,
+            number=job.attempts,
+            charged=job.failures,
+            lost=job.losses,
+            recalled=job.recalled,
+            unstarted=job.unstarted,
+            cancelled=job.cancel_requested,
+            suspect=job.losses > 0,
+        )
 
     @property
     def current(self) -> AttemptId:
-        """Its latest attempt."""
-        return AttemptId(self.spec.job_id, self.attempts)
+        """Its attempt that counts; the latest one while it waits."""
+        return AttemptId(self.spec.job_id, self.number)
+
+    def places(self) -> Iterator[tuple[str, AttemptId]]:
+        """Its attempts that nodes have, each with its node."""
+        if self.node_id is not None:
+            yield self.node_id, self.current
+        if self.twin is not None:
+            yield self.twin.node_id, self.twin.attempt
+
+    def update(
+        self,
+        state: JobState,
+        at: datetime,
+        node_id: str | None = None,
+        *,
+        reason: str | None = None,
+        report: AttemptReport | None = None,
+        message: str | None = None,
+    ) -> JobUpdate:
+        """What the store is to be told."""
+        return JobUpdate(
+            self.spec.job_id,
+            state,
+            self.attempts,
+            node_id,
+            at,
+            reason,
+            report,
+            message,
+            failures=self.charged,
+            losses=self.lost,
+            recalled=self.recalled,
+            unstarted=self.unstarted,
+        )

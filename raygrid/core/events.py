@@ -27,12 +27,32 @@ class CancelRequested:
 
 
 @dataclass(frozen=True, slots=True)
+class JobsMoved:
+    """These jobs are another group's by now, whatever was known of them here."""
+
+    job_ids: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
 class NodeReported:
-    """A node answered a poll that was sent at `asked_at`."""
+    """A node answered a poll that was sent at `asked_at`.
+
+    Of the jobs that it speaks of and that were not known here, the store holds those in `found` as this group's and
+    unfinished; those in `gone` have ended, or are another group's.
+    """
 
     state: NodeState
     reports: tuple[AttemptReport, ...]
     asked_at: float
+    found: tuple[QueuedJob, ...] = ()
+    gone: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class NodeHeard:
+    """A node answered a poll, but what it says cannot be judged yet: the job store is away. It will be asked again."""
+
+    node_id: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,8 +108,10 @@ class NodesExpected:
 Event = (
     JobsArrived
     | CancelRequested
+    | JobsMoved
     | NodesExpected
     | NodeReported
+    | NodeHeard
     | NodeLost
     | NodeDraining
     | HandOverEnded

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from raygrid.core.retry import RetryPolicy
+from raygrid.core.stragglers import StragglerPolicy
 
 
 @dataclass(frozen=True, slots=True)
@@ -14,6 +15,7 @@ class GroupPolicy:
 
     Attributes:
         pricers: names of the configured pricers; None for whatever a job names.
+        stragglers: by pricer, when a job gets a second attempt; pricers that are not among them get none.
         deployed_at: stamp of the settings; a node that follows older ones gets no jobs until it was told.
     """
 
@@ -23,8 +25,9 @@ class GroupPolicy:
     prefetch: int = 1
     probation_after: int = 3
     probation_s: float = 15.0
-    node_timeout_s: float = 5.0
+    node_timeout_s: float = 4.0
     window: int = 8_192
     retry: RetryPolicy = field(default_factory=RetryPolicy)
     pricers: frozenset[str] | None = None
+    stragglers: Mapping[str, StragglerPolicy] = field(default_factory=dict)
     deployed_at: float = 0.0

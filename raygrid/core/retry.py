@@ -37,7 +37,7 @@ class RetryPolicy:
 
 def exhausted_reason(report: AttemptReport, charged: int, *, all_lost: bool) -> tuple[str, str]:
     """The reason and the sentence for a job that has had all its attempts."""
-    if all_lost:
+    if all_lost and charged > 1:
         return (
             "poison",
             f"its node was lost in each of {charged} attempts; the job itself is the likely cause",

@@ -14,13 +14,15 @@ from raygrid.errors import RaygridError
 from raygrid.leader.dispatch import Leader
 from raygrid.leader.election import Candidate
 from raygrid.links import RayNodes
-from raygrid.models import JobSpec
+from raygrid.models import JobSpec, QueuedJob
 from raygrid.ports import LeaderReply
+from raygrid.pulse import Pulse, start_guarded
 from raygrid.store import SqlStore
 
 logger = logging.getLogger(__name__)
 
 OPEN_AGAIN_S = 2.0
+FROZEN_S = 20.0  # another candidate leads since long; without this, the frozen one never stood by again
 WARM_S = 5.0  # a candidate that stands by looks for the group's nodes this often, to know them when it comes to lead
 
 
@@ -34,6 +36,7 @@ class LeaderActor:
         self._nodes = RayNodes(group_id, settings)
         self._candidate = Candidate(group_id, f"{address}/{uuid4().hex[:8]}", self._store, self._lead)
         self._tasks: list[asyncio.Task[None]] = []
+        self._pulse: Pulse | None = None
 
     async def open(self) -> None:
         """Begin to stand for election; calling it again changes nothing."""
@@ -47,6 +50,11 @@ class LeaderActor:
                 loop.create_task(self._run(), name=f"candidate {self._group_id}"),
                 loop.create_task(self._keep_warm(), name=f"nodes of {self._group_id}"),
             ]
+            try:
+                self._pulse = start_guarded(FROZEN_S)
+                self._pulse.follow(loop)
+            except OSError as error:  # better a candidate without a guard than none
+                logger.warning("group %s: its candidate has no guard: %s", self._group_id, error)
 
     async def _run(self) -> None:
         while True:
@@ -76,9 +84,13 @@ class LeaderActor:
         self._open()
         return self._candidate.leader
 
-    async def enqueue(self, jobs: Sequence[JobSpec]) -> None:
+    async def enqueue(self, jobs: Sequence[JobSpec | QueuedJob]) -> None:
         """See `LeaderLink.enqueue`."""
         self._leader.enqueue(jobs)
+
+    async def forget(self, job_ids: Sequence[str]) -> None:
+        """See `LeaderLink.forget`."""
+        await self._leader.forget(job_ids)
 
     async def cancel(self, job_ids: Sequence[str]) -> None:
         """See `LeaderLink.cancel`."""
@@ -112,3 +124,5 @@ class LeaderActor:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
         await self._store.close()
+        if self._pulse is not None:
+            await asyncio.to_thread(self._pulse.close)

@@ -19,8 +19,11 @@ from raygrid.core.events import (
     CancelRequested,
     Event,
     JobsArrived,
+    JobsMoved,
     NodeDraining,
+    NodeHeard,
     NodeLost,
+    NodeReported,
     NodesExpected,
     PolicyChanged,
     StartAttempts,
@@ -29,7 +32,8 @@ from raygrid.core.events import (
     WriteUpdates,
 )
 from raygrid.core.lease import Lease
-from raygrid.errors import RaygridError, UnavailableError
+from raygrid.errors import GroupRefusedError, RaygridError, UnavailableError
+from raygrid.leader.lookup import Lookup
 from raygrid.leader.news import News
 from raygrid.leader.node_link import NodeConversation
 from raygrid.leader.outbox import Outbox
@@ -85,6 +89,7 @@ class Leader:
         self._epoch = f"{lease.term}-{uuid4().hex[:8]}"
         self._clock = clock or steady_clock()
         self._news = News()
+        self._lookup = Lookup(store, lease.group_id, self._is_unknown)
         self._outbox = Outbox(store, lease, self._committed, on_stale)
         self._nodes: dict[str, NodeConversation] = {}
         self._tasks: list[asyncio.Task[None]] = []
@@ -124,9 +129,20 @@ class Leader:
 
     # --- what parents ask ---------------------------------------------------------------------------------------
 
-    def enqueue(self, jobs: Sequence[JobSpec]) -> None:
-        """Take jobs that a parent has just stored; those beyond the window stay in the store."""
-        self._arrived(QueuedJob(spec) for spec in jobs)
+    def enqueue(self, jobs: Sequence[JobSpec | QueuedJob]) -> None:
+        """Take jobs that a parent has just stored or moved here; those beyond the window stay in the store.
+
+        Raises:
+            GroupRefusedError: no node takes jobs now; they are kept until somebody moves them.
+        """
+        self._arrived(job if isinstance(job, QueuedJob) else QueuedJob(job) for job in jobs)
+        if self._introduced and not self._state.takes_jobs(self._clock()):
+            raise GroupRefusedError(f"group {self._lease.group_id} has no node that takes jobs now")
+
+    async def forget(self, job_ids: Sequence[str]) -> None:
+        """Let go of those of these jobs that are not this group's any more; the store knows."""
+        own = {job.spec.job_id for job in await self._store.unfinished_of(self._lease.group_id, job_ids)}
+        self._happened(JobsMoved(tuple(job_id for job_id in job_ids if job_id not in own)))
 
     def cancel(self, job_ids: Sequence[str]) -> None:
         """Cancel jobs whose cancelling the store knows."""
@@ -176,6 +192,15 @@ class Leader:
     def _committed(self, updates: Sequence[JobUpdate]) -> None:
         self._news.publish(JobChange(update.job_id, update.state) for update in updates)
 
+    async def _node_reported(self, reply: NodeReported) -> bool:
+        """Take a node's reply in; False where it says something that only the store can judge, which is away."""
+        complete = await self._lookup.complete(reply)
+        self._happened(NodeHeard(reply.state.node_id) if complete is None else complete)
+        return complete is not None
+
+    def _is_unknown(self, job_id: str) -> bool:
+        return self._state.is_unknown(job_id) and job_id not in self._outbox
+
     def _arrived(self, jobs: Iterable[QueuedJob], *, scanned: bool = False) -> None:
         # A job with a change under way is no news, however the store still has it.
         fresh = tuple(job for job in jobs if job.spec.job_id not in self._outbox)
@@ -220,9 +245,14 @@ class Leader:
             return
         self._read_at = self._clock()
         limit = self._state.policy.window + SPARE_ROWS
+        before = [job_id for job_id in self._state.waiting if job_id not in self._outbox]
         found = await self._store.queued(self._lease.group_id, limit)
         self._beyond = 0
         self._arrived(found, scanned=True)
+        if len(found) < limit:
+            listed, waiting = {job.spec.job_id for job in found}, set(self._state.waiting)
+            if gone := [each for each in before if each not in listed and each in waiting]:
+                await self.forget(gone)  # most likely moved to another group, of which nobody could tell
         if len(found) == limit:
             self._beyond = max(0, total - self._state.queued)
 
@@ -270,6 +300,7 @@ class Leader:
                 link,
                 self._lease.term,
                 self._happened,
+                self._node_reported,
                 self._outbox.afterwards,
                 self._on_stale,
                 self._clock,

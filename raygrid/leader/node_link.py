@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 
 from raygrid.config import GridSettings
-from raygrid.core.events import AttemptOrder, Event, HandOverEnded, NodeReported
-from raygrid.errors import RaygridError, StaleTermError
+from raygrid.core.events import AttemptOrder, Event, HandOverEnded, NodeLost, NodeReported
+from raygrid.errors import RaygridError, StaleTermError, UnreachableError
 from raygrid.models import AttemptId
 from raygrid.ports import NodeLink
 
@@ -16,6 +16,9 @@ logger = logging.getLogger(__name__)
 
 POLL_S = 1.0  # longest time that a poll waits at an idle node; well below the silence after which one is lost
 PAUSE_S = 0.2
+# A node whose process is gone, or whose connection broke, is asked again this often, and is lost after so long.
+ASK_AGAIN_S = 0.1
+UNREACHABLE_S = 0.4
 
 
 class NodeConversation:
@@ -25,7 +28,8 @@ class NodeConversation:
         node_id: the node.
         link: how to reach it.
         term: the leader's term.
-        happened: takes the events that come of it.
+        happened: takes the events that come of it, but for replies.
+        reported: takes a reply; gives whether it could be taken in, and otherwise it comes again.
         settle: `settle(action)` runs `action` once everything decided so far is committed.
         stale: called when the node follows a newer term.
         clock: seconds since the epoch, never falling.
@@ -38,6 +42,7 @@ class NodeConversation:
         link: NodeLink,
         term: int,
         happened: Callable[[Event], None],
+        reported: Callable[[NodeReported], Awaitable[bool]],
         settle: Callable[[Callable[[], None]], None],
         stale: Callable[[], None],
         clock: Callable[[], float],
@@ -47,6 +52,7 @@ class NodeConversation:
         self.link = link
         self._term = term
         self._happened = happened
+        self._reported = reported
         self._settle = settle
         self._stale = stale
         self._clock = clock
@@ -59,6 +65,8 @@ class NodeConversation:
         self._tasks: list[asyncio.Task[None]] = []
         self._incarnation = ""
         self._after = self._settled = 0
+        self._unreachable_since: float | None = None
+        self._lost = False
 
     def open(self) -> None:
         """Begin the conversation."""
@@ -102,6 +110,12 @@ class NodeConversation:
             except StaleTermError:
                 self._stale()
                 return
+            except UnreachableError as error:
+                logger.info("node %s cannot be reached: %s", self.node_id, error)
+                self._unreachable()
+                wait_s = 0.0  # once it is back it is to say so at once
+                await asyncio.sleep(ASK_AGAIN_S)
+                continue
             except RaygridError as error:
                 # Silence is counted by the group's clock; here only keep asking.
                 logger.info("node %s did not answer a poll: %s", self.node_id, error)
@@ -111,6 +125,7 @@ class NodeConversation:
                 logger.exception("polling node %s failed unexpectedly", self.node_id)
                 await asyncio.sleep(PAUSE_S)
                 continue
+            self._unreachable_since, self._lost = None, False
             wait_s = min(POLL_S, self._settings.placement.node_timeout_s / 4)
             if reply.state.incarnation != self._incarnation:
                 self._incarnation = reply.state.incarnation
@@ -119,13 +134,30 @@ class NodeConversation:
                     self._after = self._settled = 0
                     wait_s = 0.0
                     continue
-            self._after = reply.last
             if reply.state.deployed_at < self._settings.deployed_at:
                 self._behind = True
                 self._wake.set()
-            self._happened(NodeReported(reply.state, reply.reports, asked_at))
+            if not await self._reported(NodeReported(reply.state, reply.reports, asked_at)):
+                wait_s = 0.0
+                await asyncio.sleep(PAUSE_S)
+                continue  # the same reports once more
+            self._after = reply.last
             if reply.reports:
                 self._settle(self._settler(reply.state.incarnation, reply.last))
+
+    def _unreachable(self) -> None:
+        """Give the node up unless it is back within a moment: no answer can come over what is broken.
+
+        If it was the connection only, the node is taken back with its next answer, as after any silence.
+        """
+        now = self._clock()
+        if self._unreachable_since is None:
+            self._unreachable_since = now
+        if now - self._unreachable_since >= UNREACHABLE_S and not self._lost:
+            self._lost = True
+            logger.warning("node %s is lost: it cannot be reached", self.node_id)
+            self._orders.clear()  # not sent yet, and to be placed anew by what follows
+            self._happened(NodeLost(self.node_id))
 
     def _settler(self, incarnation: str, last: int) -> Callable[[], None]:
         def settle() -> None:

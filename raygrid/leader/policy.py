@@ -6,6 +6,7 @@ from raygrid.config import GridSettings
 from raygrid.core.group import GroupState
 from raygrid.core.policy import GroupPolicy
 from raygrid.core.retry import RetryPolicy
+from raygrid.core.stragglers import StragglerPolicy
 
 
 def group_policy(settings: GridSettings, group_id: str) -> GroupPolicy:
@@ -25,6 +26,11 @@ def group_policy(settings: GridSettings, group_id: str) -> GroupPolicy:
             {name: pricer.retry_exit_codes for name, pricer in settings.pricers.items()},
         ),
         pricers=frozenset(settings.pricers),
+        stragglers={
+            name: StragglerPolicy(pricer.straggler.factor, pricer.straggler.min_s)
+            for name, pricer in settings.pricers.items()
+            if pricer.straggler is not None
+        },
         deployed_at=settings.deployed_at,
     )
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import os
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +28,7 @@ class GridFile:
         api_key: a key that works, where the grid wants one.
         ray_address: for those who look at the Ray cluster behind it.
         started_with: the settings, racks and nodes that it was started with.
+        ray_token: what lets its owner into that Ray cluster; drills need it.
     """
 
     url: str
@@ -38,6 +39,7 @@ class GridFile:
     api_key: str | None = None
     ray_address: str | None = None
     started_with: StartedWith | None = None
+    ray_token: str | None = field(default=None, repr=False)
 
     @property
     def is_alive(self) -> bool:

@@ -121,9 +121,9 @@ class Supervisor:
         self._wait_ready(url, key)
         me = life_of(os.getpid())
         assert me is not None
-        settings = self._settings
+        settings, token = self._settings, os.environ["RAY_AUTH_TOKEN"]
         self._grid = GridFile(
-            url, me.pid, me.started, settings.name, settings.grid_dir, key, address, self._started_with
+            url, me.pid, me.started, settings.name, settings.grid_dir, key, address, self._started_with, token
         )
         self._grid.write()
         self._say(f"up at {url}")

@@ -48,6 +48,7 @@ class NodeAgentActor:
             ObjectStoreShelf(),
             address,
             settings.deployed_at,
+            own_process=True,
         )
         self._agent.open()
 

@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import math
 import os
-import subprocess
 import threading
 import time
 from collections import OrderedDict, deque
@@ -35,10 +35,13 @@ from raygrid.node.traffic import TrafficMeter
 from raygrid.node.watchdog import Watchdog
 from raygrid.node.workspace import Workspace
 from raygrid.ports import NodeReply
+from raygrid.pulse import Pulse
 
 MOST_WAITING = 4_096
+MOST_REPORTS = 4_096
 REMEMBERED = 10_000
 CLOSE_S = 10.0
+FROZEN_S = 15.0  # well beyond the silence after which a leader has its jobs run elsewhere
 
 
 class NodeAgent:
@@ -53,6 +56,7 @@ class NodeAgent:
         shelf: where cached results are kept.
         address: where parents reach this agent.
         deployed_at: stamp of the settings.
+        own_process: whether this process is the agent's alone, and may be killed when it is frozen or hangs.
     """
 
     def __init__(
@@ -65,7 +69,9 @@ class NodeAgent:
         shelf: Shelf | None = None,
         address: str = "",
         deployed_at: float = 0.0,
+        own_process: bool = False,
     ) -> None:
+        self._own_process = own_process
         self._address = address
         self._deployed_at = deployed_at
         self.node_id = node_id
@@ -83,7 +89,7 @@ class NodeAgent:
             node_id, blobs, self._cache, self._deliver, lambda: bool(self._waiting), self._traffic
         )
         self._health = Health(node_id, self._places, blobs, self._publisher, self._wake)
-        self._watchdog = Watchdog(self._mark_prefix, settings.kill_grace_s)
+        self._watchdog = Watchdog(self._mark_prefix, settings.kill_grace_s, own_process=own_process)
         self._lock = threading.Lock()
         self._work = threading.Condition(self._lock)
         self._waiting: OrderedDict[AttemptId, AttemptOrder] = OrderedDict()
@@ -98,7 +104,7 @@ class NodeAgent:
         self._loop: asyncio.AbstractEventLoop | None = None
         self._threads: list[threading.Thread] = []
         self._runner: Runner | None = None
-        self._reaper: subprocess.Popen[bytes] | None = None
+        self._reaper: Pulse | None = None
 
     # --- life ---------------------------------------------------------------------------------------------------
 
@@ -118,7 +124,8 @@ class NodeAgent:
             self._mark_prefix,
             self._traffic,
         )
-        self._reaper = reaper.start(self._mark_prefix, self._places.jobs)
+        frozen_s = FROZEN_S if self._own_process else math.inf
+        self._reaper = reaper.start(self._mark_prefix, self._places.jobs, frozen_s)
         self._watchdog.start({self._reaper.pid})
         self._publisher.start()
         self._health.start()
@@ -140,9 +147,8 @@ class NodeAgent:
         self._publisher.close()
         self._watchdog.close()
         self._health.close()
-        if self._reaper is not None and self._reaper.stdin is not None:
-            self._reaper.stdin.close()
-            self._reaper.wait(timeout=30)
+        if self._reaper is not None:
+            self._reaper.close()
 
     def _fill_slots(self) -> None:
         """Have a thread for every slot; called with the lock held. Threads beyond that end as they come to rest."""
@@ -228,6 +234,8 @@ class NodeAgent:
         """Wait for reports; see `NodeLink.reports`."""
         if self._news is None:
             self._news, self._loop = asyncio.Event(), asyncio.get_running_loop()
+            if self._own_process and self._reaper is not None:
+                self._reaper.follow(self._loop)
         with self._lock:
             self._accept_term(term)
             if not self._first <= after <= self._last:
@@ -283,6 +291,8 @@ class NodeAgent:
         running = tuple(attempt for attempts in (*started, *waiting) for attempt in attempts)
         behind = sum(map(len, waiting))
         why = self._health.why
+        if why is None and len(self._reports) > MOST_REPORTS:
+            why = f"{len(self._reports)} of its reports are not committed to the job store yet"
         return NodeState(
             self.node_id,
             self.incarnation,

@@ -12,13 +12,12 @@ from collections.abc import Callable
 
 from raygrid.blobs import BlobStore
 from raygrid.node.publisher import Publisher
-from raygrid.node.workspace import Workspace
+from raygrid.node.workspace import DISK_RESERVE, Workspace
 
 LOOK_S = 1.0
 LOOK_AT_REMOTE_S = 10.0  # a marker in an object store is asked for this often, while all is well
 FIRST_LOOK_S = 1.0
 STUCK_S = 15.0
-DISK_RESERVE = 64 * 1024**2
 
 
 class Health:

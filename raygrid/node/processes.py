@@ -71,6 +71,13 @@ def mark_of(pid: int) -> str | None:
     return None
 
 
+def kill_child(pid: int) -> None:
+    """Kill a process if it is this one's child still: only then can its pid not have become another's."""
+    with contextlib.suppress(OSError), open(f"/proc/{pid}/stat", "rb") as file:
+        if int(file.read().rpartition(b")")[2].split()[1]) == os.getpid():
+            os.kill(pid, signal.SIGKILL)
+
+
 def signal_group(group: int, number: signal.Signals) -> bool:
     """Signal a process group; False where it has no members left."""
     try:

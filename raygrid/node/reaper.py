@@ -1,40 +1,43 @@
-"""A small process beside each agent that cleans up when the agent dies, even by `kill -9`.
+"""A small process beside each agent that cleans up when the agent dies, even by `kill -9`, and kills a frozen one.
 
-It waits for the end of its standard input, which the agent holds open, then kills every process that carries the
-agent's mark and removes the job directories. Run as a script: `python reaper.py <mark prefix> <jobs directory>`.
+It waits for the end of its standard input, which the agent holds open and beats into (`guard.py`), then kills every
+process that carries the agent's mark and removes the job directories. Run as a script:
+`python reaper.py <mark prefix> <jobs directory> <pid of the agent> <silence of the agent that is a freeze>`.
 """
 
 from __future__ import annotations
 
 import contextlib
-import subprocess
+import os
 import sys
 import time
 from pathlib import Path
 
+from raygrid.guard import watch
 from raygrid.node.processes import kill_marked
 from raygrid.node.workspace import remove_tree
+from raygrid.pulse import Pulse, start_guard
 
 # A pricer that was being spawned when the agent died carries its mark a moment later.
 AGAIN_S = 0.2
 
 
-def start(mark_prefix: str, jobs: Path) -> subprocess.Popen[bytes]:
-    """Start the reaper of an agent; closing the returned process's `stdin` lets it do its work and end."""
-    return subprocess.Popen(
-        [sys.executable, "-m", "raygrid.node.reaper", mark_prefix, str(jobs)],
-        stdin=subprocess.PIPE,
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-        start_new_session=True,  # whoever kills the agent's process group does not hit its reaper
-        cwd="/",
-    )
+def start(mark_prefix: str, jobs: Path, frozen_s: float) -> Pulse:
+    """Start the reaper of the agent in this process; closing what is returned lets it do its work and end.
+
+    Args:
+        mark_prefix: what the marks of the agent's pricers begin with.
+        jobs: the agent's job directories.
+        frozen_s: a freeze of this process for so long ends it.
+    """
+    words = [mark_prefix, str(jobs), str(os.getpid()), str(frozen_s)]
+    return Pulse(start_guard([sys.executable, "-m", "raygrid.node.reaper", *words]))
 
 
-def main(mark_prefix: str, jobs: str) -> None:
+def main(mark_prefix: str, jobs: str, agent: str, frozen_s: str) -> None:
     """Wait for the agent's end, then clean up after it."""
     with contextlib.suppress(KeyboardInterrupt):
-        sys.stdin.buffer.read()
+        watch(int(agent), float(frozen_s))
     kill_marked(lambda mark: mark.startswith(mark_prefix))
     time.sleep(AGAIN_S)
     kill_marked(lambda mark: mark.startswith(mark_prefix))
@@ -43,4 +46,4 @@ def main(mark_prefix: str, jobs: str) -> None:
 
 
 if __name__ == "__main__":
-    main(*sys.argv[1:3])
+    main(*sys.argv[1:5])

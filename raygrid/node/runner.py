@@ -27,9 +27,10 @@ from raygrid.node.result import ResultZip
 from raygrid.node.shared_data import SharedDataCache
 from raygrid.node.traffic import TrafficMeter
 from raygrid.node.watchdog import Running, Watchdog
-from raygrid.node.workspace import BadOutputError, JobDirectory, Workspace
+from raygrid.node.workspace import DISK_RESERVE, BadOutputError, JobDirectory, Workspace
 
 STDERR_TAIL = 4_000
+DISK_FULL = 1024**2
 # What a pricer gets of the agent's own environment; secrets of the grid are not among it.
 PASSED_ON = (
     "PATH",
@@ -148,6 +149,8 @@ class Runner:
         finally:
             self._watchdog.release(running)
         report = _report(running, status, pricer, started_at)
+        if self._disk_was_full(report):
+            return self._infrastructure(order, f"its disk is full at {self._places.root}")
         files, report = self._collect(directory, input_path, input_mark, pricer, report)
         try:
             zipped = result.build(directory, spec, self._node_id, report, usage, files)
@@ -207,6 +210,16 @@ class Runner:
         """No single file may outgrow the limit between two looks of the watchdog."""
         with contextlib.suppress(ProcessLookupError, PermissionError, ValueError, OSError):
             resource.prlimit(pid, resource.RLIMIT_FSIZE, (limit + 1, limit + 1))
+
+    def _disk_was_full(self, report: AttemptReport) -> bool:
+        """Whether the node's disk may be to blame for how a pricer ended, its files being there still.
+
+        A failure with little room left says nothing of the job. And with none, even a success may be one that did not
+        notice what it could not write.
+        """
+        if report.outcome not in (Outcome.EXITED, Outcome.SIGNAL):
+            return False
+        return self._places.free_bytes() < (DISK_FULL if report.exit_code == 0 else DISK_RESERVE)
 
     def _collect(
         self,

@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from raygrid.models import AttemptId, Outcome
-from raygrid.node.processes import Process, mark_of, process_table, signal_group
+from raygrid.node.processes import Process, kill_child, mark_of, process_table, signal_group
 
 TICK_S = 0.1
 SWEEP_S = 1.0
@@ -71,14 +71,22 @@ class Running:
 
 
 class Watchdog:
-    """Watches the pricers of one agent. `close` ends its thread."""
+    """Watches the pricers of one agent. `close` ends its thread.
 
-    def __init__(self, mark_prefix: str, kill_grace_s: float) -> None:
+    Args:
+        mark_prefix: what the marks of the agent's pricers begin with.
+        kill_grace_s: what a pricer gets between being asked to end and being killed.
+        own_process: whether this process is the agent's alone, so that an orphan it is given can only be a pricer's.
+    """
+
+    def __init__(self, mark_prefix: str, kill_grace_s: float, *, own_process: bool = False) -> None:
+        self._own_process = own_process
         self._mark_prefix = mark_prefix
         self.grace_s = kill_grace_s
         self._running: dict[AttemptId, Running] = {}
         self._helpers: set[int] = set()
         self._suspects: set[int] = set()
+        self._unmarked: dict[int, set[AttemptId]] = {}  # by pid: the attempts that an orphan without mark may be of
         self._lock = threading.Lock()
         self._wake = threading.Event()
         self._closed = False
@@ -143,8 +151,13 @@ class Watchdog:
 
     def _check_memory(self, table: list[Process]) -> None:
         used: dict[int, int] = {}
+        parents = {process.pid: process.parent for process in table}
+        pids = {running.pid for running in self.all()}
         for process in table:
-            used[process.session] = used.get(process.session, 0) + process.rss_bytes
+            root = process.session
+            if root not in pids:  # it may have left the session; it still descends from the pricer
+                root = _ancestor(process.pid, parents, pids)
+            used[root] = used.get(root, 0) + process.rss_bytes
         for running in self.all():
             rss = used.get(running.pid, 0)
             if running.pid and running.memory is not None and rss > running.memory:
@@ -166,12 +179,17 @@ class Watchdog:
 
         They are children of the agent by now (it is a subreaper). A pricer itself must never be reaped here: its runner
         waits for it, and it is a child of the agent for a moment before its runner has noted its pid.
+
+        One that also shed its environment, and so its mark, is killed when nothing runs any more of what ran when it
+        was first seen here. A pricer that is just being spawned looks the same; it is watched by then, without a pid.
         """
         me, my_session = os.getpid(), os.getsid(0)
         running = self.all()
         tracked = self._helpers | {each.pid for each in running}
         active = {f"{self._mark_prefix}{each.attempt.job_id}.{each.attempt.number}" for each in running}
         suspects: set[int] = set()
+        unmarked: dict[int, set[AttemptId]] = {}
+        may_be_starting = any(each.pid == 0 for each in running)
         for process in table:
             if process.parent != me or process.pid in tracked or process.session == my_session:
                 continue
@@ -187,7 +205,21 @@ class Watchdog:
                 suspects.add(process.pid)
                 with contextlib.suppress(ProcessLookupError, PermissionError):
                     os.kill(process.pid, signal.SIGKILL)
-        self._suspects = suspects
+            elif mark is None and self._own_process:
+                here = {each.attempt for each in running}
+                unmarked[process.pid] = of = self._unmarked.get(process.pid, here) & here
+                if not of and not may_be_starting:
+                    kill_child(process.pid)
+        self._suspects, self._unmarked = suspects, unmarked
+
+
+def _ancestor(pid: int, parents: dict[int, int], wanted: set[int]) -> int:
+    """The nearest of the wanted processes that a process descends from; 0 where there is none."""
+    for _ in range(len(parents)):
+        pid = parents.get(pid, 0)
+        if pid == 0 or pid in wanted:
+            return pid
+    return 0  # the table was read while processes came and went
 
 
 def _bytes_under(path: Path, enough: int) -> int:

@@ -20,6 +20,7 @@ from uuid_utils import uuid4
 from raygrid.models import AttemptId
 
 MOST_FILES = 100_000
+DISK_RESERVE = 64 * 1024**2  # with less room than this a node takes no work
 
 
 @dataclass(frozen=True, slots=True)

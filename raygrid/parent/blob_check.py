@@ -24,7 +24,7 @@ logger = logging.getLogger(__name__)
 LOOK_S = 10.0  # at an object store; a directory is looked at as often as one that is not the grid's
 LOOK_AGAIN_S = 1.0
 ANSWER_S = 10.0
-RETRY_AFTER_S = 5.0
+RETRY_AFTER_S = 1.0  # other parents may be well, and the next try may reach one
 
 
 class BlobCheck:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from fastapi import APIRouter
 
 from raygrid.parent import schemas
+from raygrid.parent.grid_view import all_groups, led
 from raygrid.parent.openapi import problem_responses
 from raygrid.parent.service import Parent
 
@@ -14,7 +15,7 @@ def group_routes(router: APIRouter, parent: Parent) -> None:
 
     @router.get("/groups", tags=["grid"], summary="All groups", responses=problem_responses(401))
     async def groups() -> schemas.GroupList:
-        return schemas.GroupList(groups=[schemas.group_answer(group) for group in parent.groups.capacities()])
+        return schemas.GroupList(groups=[schemas.group_answer(view) for view in await all_groups(parent)])
 
     @router.post(
         "/groups/{group}/handover",
@@ -23,4 +24,4 @@ def group_routes(router: APIRouter, parent: Parent) -> None:
         responses=problem_responses(401, 404, 409, 503),
     )
     async def hand_over(group: str) -> schemas.GroupAnswer:
-        return schemas.group_answer(await parent.groups.hand_over(group))
+        return schemas.group_answer(led(await parent.groups.hand_over(group)))

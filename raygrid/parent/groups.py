@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 
 from raygrid.batching import Coalescer
@@ -19,12 +19,13 @@ from raygrid.core.spreading import spread
 from raygrid.errors import (
     BusyError,
     GroupNotFoundError,
+    GroupRefusedError,
     HandOverError,
     NotLeadingError,
     RaygridError,
     UnavailableError,
 )
-from raygrid.models import GroupCapacity, JobSpec
+from raygrid.models import GroupCapacity, JobSpec, QueuedJob
 from raygrid.parent.waiters import Waiters
 from raygrid.ports import GroupDirectory, LeaderLink
 
@@ -35,6 +36,7 @@ PAUSE_S = 0.2
 STANDBY_PAUSE_S = 0.02  # a candidate that does not lead has waited for that before it answers
 REFRESH_S = 1.0
 SILENT_S = 4.0
+REFUSAL_S = 2.0  # a group that had no node for a job is passed over for this long
 HAND_OVER_S = 5.0
 
 
@@ -51,7 +53,7 @@ class _Known:
     its latest word.
     """
 
-    pokes: Coalescer[JobSpec, None]
+    pokes: Coalescer[JobSpec | QueuedJob, None]
     followers: dict[LeaderLink, asyncio.Task[None]] = field(default_factory=dict)
     leader: LeaderLink | None = None
     term: int = 0
@@ -92,6 +94,9 @@ class Groups:
         self._max_queued = routing.max_queued
         self._waiters = waiters
         self.home = home
+        self.lost: frozenset[str] = frozenset()  # groups that nobody leads any more, as the sweeper found
+        self.on_refusal: Callable[[str, Sequence[str]], None] = lambda group_id, job_ids: None
+        self._refused_until: dict[str, float] = {}
         self._known: dict[str, _Known] = {}
         self._refreshing: asyncio.Task[None] | None = None
 
@@ -142,14 +147,19 @@ class Groups:
         self._known[chosen.group_id].promised += 1
         return chosen.group_id
 
-    def choose_for(self, bunches: Sequence[tuple[str | None, str | None, int]]) -> list[list[tuple[str, int]]]:
+    def choose_for(
+        self, bunches: Sequence[tuple[str | None, str | None, int]], *, instead_of: str | None = None
+    ) -> list[list[tuple[str, int]]]:
         """How many jobs of each bunch (affinity, site, count) each group gets; all are promised, or none.
+
+        With `instead_of`, for jobs that are to leave that group: as many as others can take now, be it none.
 
         Raises:
             UnavailableError: no group has a leader that answers.
             BusyError: the groups' queues have no room for all of them.
         """
-        loads = {group.group_id: group for group in self._candidates()}
+        candidates = self._candidates() if instead_of is None else self._others(instead_of)
+        loads = {group.group_id: group for group in candidates}
         answers = []
         for affinity, site, count in bunches:
             shares = spread(
@@ -161,7 +171,7 @@ class Groups:
                 home=self.home,
                 max_queued=self._max_queued,
             )
-            if sum(share for _, share in shares) < count:
+            if sum(share for _, share in shares) < count and instead_of is None:
                 raise self._full()
             for group_id, share in shares:
                 loads[group_id] = replace(loads[group_id], queued=loads[group_id].queued + share)
@@ -179,17 +189,31 @@ class Groups:
 
     def _candidates(self) -> list[GroupCapacity]:
         # A silent leader is no reason to refuse a job: the store keeps it, and the next leader finds it.
-        candidates = self.capacities() or self.capacities(silent_too=True)
+        live = self.capacities()
+        wanted = [group for group in live if group.group_id not in self.lost and not self._refuses(group.group_id)]
+        candidates = wanted or live or self.capacities(silent_too=True)
         if not candidates:
             raise UnavailableError("no group can take the job now: no leader answers yet; try again", retry_after_s=2.0)
         return candidates
+
+    def _others(self, group_id: str) -> list[GroupCapacity]:
+        """The groups that can take the jobs of another one and run them."""
+        avoided = {group_id, *self.lost}
+        return [
+            group
+            for group in self.capacities()
+            if group.slots > 0 and group.group_id not in avoided and not self._refuses(group.group_id)
+        ]
+
+    def _refuses(self, group_id: str) -> bool:
+        return _now() < self._refused_until.get(group_id, 0.0)
 
     def _full(self) -> BusyError:
         return BusyError(
             f"every group's queue is full ({self._max_queued} jobs each); try again later", retry_after_s=5.0
         )
 
-    def poke(self, group_id: str, jobs: Sequence[JobSpec]) -> None:
+    def poke(self, group_id: str, jobs: Sequence[JobSpec | QueuedJob]) -> None:
         """Tell a leader of new jobs. Nobody waits for it: the store has them, and the leader scans."""
         known = self._known.get(group_id)
         if known is not None:
@@ -202,7 +226,7 @@ class Groups:
             UnavailableError: it did not answer; it will find the wish in the store when it can.
         """
         known = self._known.get(group_id)
-        if known is None or known.leader is None:
+        if known is None or known.leader is None or group_id in self.lost:
             raise UnavailableError(f"group {group_id} has no leader now")
         await known.leader.cancel(job_ids)
 
@@ -238,6 +262,15 @@ class Groups:
                     f"{HAND_OVER_S:g} s. One will: look at GET /groups"
                 ) from None
         return next(group for group in self.capacities(silent_too=True) if group.group_id == group_id)
+
+    async def forget(self, group_id: str, job_ids: Sequence[str]) -> None:
+        """Tell a leader of jobs that are another group's now, if it can be reached."""
+        known = self._known.get(group_id)
+        try:
+            if known is not None and known.leader is not None:
+                await known.leader.forget(job_ids)
+        except RaygridError as error:
+            logger.info("the leader of %s could not be told of moved jobs (its scan will tell): %s", group_id, error)
 
     def place_of(self, node_id: str) -> NodePlace | None:
         """Where a node stands and its cached results are reached."""
@@ -276,11 +309,15 @@ class Groups:
                 task.cancel()
 
     def _send_to(self, group_id: str):  # type: ignore[no-untyped-def]  # the closure's type is that of Coalescer's send
-        async def send(jobs: Sequence[JobSpec]) -> list[None]:
+        async def send(jobs: Sequence[JobSpec | QueuedJob]) -> list[None]:
             known = self._known.get(group_id)
             try:
                 if known is not None and known.leader is not None:
                     await known.leader.enqueue(jobs)
+            except GroupRefusedError as error:
+                logger.info("%d jobs had better go elsewhere: %s", len(jobs), error)
+                self._refused_until[group_id] = _now() + REFUSAL_S
+                self.on_refusal(group_id, [(job.spec if isinstance(job, QueuedJob) else job).job_id for job in jobs])
             except RaygridError as error:
                 logger.info("a poke of %d jobs was lost (the leader's scan will find them): %s", len(jobs), error)
             if known is not None:

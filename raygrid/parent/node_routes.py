@@ -7,6 +7,7 @@ from typing import Annotated
 from fastapi import APIRouter, Query
 
 from raygrid.parent import schemas
+from raygrid.parent.grid_view import seen_groups
 from raygrid.parent.openapi import problem_responses
 from raygrid.parent.service import Parent
 
@@ -28,7 +29,7 @@ def node_routes(router: APIRouter, parent: Parent) -> None:
 
     @router.get("/nodes", tags=["grid"], summary="All nodes", responses=problem_responses(401))
     async def nodes() -> schemas.NodeList:
-        found = [node for group in parent.groups.capacities() for node in group.nodes]
+        found = [node for group in seen_groups(parent) for node in group.nodes]
         return schemas.NodeList(nodes=[schemas.node_answer(node) for node in found])
 
     @router.post(

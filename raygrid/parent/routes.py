@@ -19,6 +19,7 @@ from raygrid.models import Job, JobState, NewJob
 from raygrid.parent import docs, problems, schemas, streams, traffic_routes
 from raygrid.parent.auth import require_key
 from raygrid.parent.forms import Form, FormReader, limited
+from raygrid.parent.grid_view import all_groups, why_not_ready
 from raygrid.parent.group_routes import group_routes
 from raygrid.parent.node_routes import node_routes
 from raygrid.parent.openapi import BATCH_FORM, DATA_BODY, SUBMIT_FORM, ZIP, problem_responses
@@ -446,13 +447,14 @@ def _data_routes(router: APIRouter, parent: Parent) -> None:
 def _grid_routes(router: APIRouter, parent: Parent) -> None:
     @router.get("/capacity", tags=["grid"], summary="Load of the grid", responses=problem_responses(401))
     async def capacity() -> schemas.GridCapacity:
-        groups = parent.groups.capacities()
+        views = await all_groups(parent)
+        loads = [view.load for view in views]
         return schemas.GridCapacity(
-            slots=sum(group.slots for group in groups),
-            running=sum(group.running for group in groups),
-            free=sum(group.free for group in groups),
-            queued=sum(group.queued for group in groups),
-            groups=[schemas.group_answer(group) for group in groups],
+            slots=sum(load.slots for load in loads),
+            running=sum(load.running for load in loads),
+            free=sum(load.free for load in loads),
+            queued=sum(load.queued for load in loads),
+            groups=[schemas.group_answer(view) for view in views],
         )
 
     @router.get("/pricers", tags=["grid"], summary="All pricers", responses=problem_responses(401))
@@ -485,7 +487,7 @@ def _health_routes(app: FastAPI, parent: Parent) -> None:
     )
     async def ready() -> schemas.Health:
         parent.blob_check.require_answer()
-        if not any(group.slots for group in parent.groups.capacities()):
-            raise UnavailableError("no group has a leader and a node yet")
+        if (why := why_not_ready(parent)) is not None:
+            raise UnavailableError(why)
         await parent.store.get([])
         return schemas.Health(status="ready")

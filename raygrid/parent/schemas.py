@@ -8,7 +8,8 @@ from urllib.parse import quote
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from raygrid.models import GroupCapacity, Job, JobState, NodeTraffic, NodeView
+from raygrid.models import Job, JobState, NodeTraffic, NodeView
+from raygrid.parent.grid_view import GroupView
 
 
 class Answer(BaseModel):
@@ -154,13 +155,19 @@ class NodeTrafficAnswer(Answer):
 
 
 class GroupAnswer(Capacity):
-    """Load of a group."""
+    """Load of a group; `state` is ok, no_nodes (no node takes jobs), silent (its leader does not answer) or lost.
+
+    A lost group has been without any leader for a while; other groups take its jobs.
+    """
 
     group: str
     site: str | None
     nodes: int
     leader: str = Field(description="name of the candidate that leads the group")
     term: int = Field(description="rises with every change of leader")
+    state: str
+    lost_since: datetime | None = Field(description="when the last leader of a lost group was gone")
+    unfinished: int | None = Field(description="jobs of a lost group that still have to move or be cancelled")
     traffic: NodeTrafficAnswer = Field(description="of all its nodes together")
 
 
@@ -179,7 +186,7 @@ class GroupList(Answer):
 class NodeAnswer(Answer):
     """A node; `state` is ok, draining, drained (draining, and nothing runs there any more), unhealthy or probation.
 
-    A node that is being drained while no leader sees it is `lost`.
+    A node that no leader sees is `lost`: its group is, or its leader does not answer, or it is being drained and gone.
     """
 
     node: str
@@ -286,8 +293,9 @@ def traffic_answer(traffic: Iterable[NodeTraffic]) -> NodeTrafficAnswer:
     return NodeTrafficAnswer(**total._asdict())
 
 
-def group_answer(group: GroupCapacity) -> GroupAnswer:
+def group_answer(view: GroupView) -> GroupAnswer:
     """A group as clients see it."""
+    group = view.load
     return GroupAnswer(
         group=group.group_id,
         site=group.site,
@@ -298,6 +306,9 @@ def group_answer(group: GroupCapacity) -> GroupAnswer:
         nodes=len(group.nodes),
         leader=group.leader,
         term=group.term,
+        state=view.state,
+        lost_since=view.since,
+        unfinished=view.unfinished,
         traffic=traffic_answer(node.traffic for node in group.nodes),
     )
 

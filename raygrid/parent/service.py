@@ -14,6 +14,7 @@ from functools import partial
 from raygrid.batching import Coalescer
 from raygrid.blobs import BlobStore, data_key
 from raygrid.config import GridSettings
+from raygrid.core.lost_groups import Patience
 from raygrid.core.spreading import deal
 from raygrid.errors import ConflictError, InvalidRequestError, JobNotFoundError, UnavailableError
 from raygrid.models import Job, JobState, NewJob, SharedData
@@ -22,6 +23,7 @@ from raygrid.parent.groups import Groups
 from raygrid.parent.nodes import Nodes
 from raygrid.parent.results import Results
 from raygrid.parent.submission import checked_id
+from raygrid.parent.sweeper import Sweeper
 from raygrid.parent.traffic import ParentTraffic
 from raygrid.parent.waiters import Waiters
 from raygrid.ports import GroupDirectory, ResultCaches
@@ -30,6 +32,7 @@ from raygrid.store import BatchSummary, Inserted, JobStore, StoredData
 logger = logging.getLogger(__name__)
 
 OPEN_AGAIN_S = 1.0
+NODE_SLACK_S = 2.0  # beyond the silence of a node: it may be back at once
 LOOK_AGAIN_S = 2.0  # a waiter looks into the store this often, in case a wake-up was lost
 
 
@@ -69,6 +72,8 @@ class Parent:
         self.waiters = Waiters()
         self.traffic = ParentTraffic()
         self.groups = Groups(directory, settings, self.waiters, home)
+        patience = Patience(settings.routing.lost_after_s, settings.placement.node_timeout_s + NODE_SLACK_S)
+        self.sweeper = Sweeper(store, self.groups, self.waiters, patience)
         self.nodes = Nodes(store, partial(self.groups.capacities, silent_too=True))
         self.blob_check = BlobCheck(store, blobs, is_default=settings.storage.blobs is None)
         self.results = Results(blobs, caches, self.groups.place_of, self.traffic, home)
@@ -91,11 +96,13 @@ class Parent:
                 await asyncio.sleep(OPEN_AGAIN_S)
         await self.blob_check.open()
         await self.groups.open()
+        await self.sweeper.open()
 
     async def close(self) -> None:
         """Finish the writes under way and let go of everything."""
         await self._inserts.close()
         await self._looks.close()
+        await self.sweeper.close()
         await self.groups.close()
         await self.blob_check.close()
         await self.store.close()
@@ -234,7 +241,7 @@ class Parent:
             try:
                 await self.groups.cancel(group_id, ids)
             except UnavailableError:
-                continue  # the leader that comes next finds the wish in the store
+                self.sweeper.cancel(group_id, ids)  # the leader that comes next finds the wish in the store, too
         return len(wished)
 
     # --- shared data --------------------------------------------------------------------------------------------

@@ -10,7 +10,7 @@ from raygrid.core.events import AttemptOrder
 from raygrid.core.lease import Lease
 from raygrid.leader.dispatch import Leader
 from raygrid.leader.election import Candidate
-from raygrid.models import AttemptId, JobSpec
+from raygrid.models import AttemptId, JobSpec, QueuedJob
 from raygrid.ports import LeaderReply, NodeLink, NodeReply
 from raygrid.simulate.clock import Process
 from raygrid.simulate.network import POLL_SLACK_S, Network, Part
@@ -90,9 +90,13 @@ class SimulatedCandidate:
         await leader.open()
         return leader
 
-    def enqueue(self, jobs: Sequence[JobSpec]) -> None:
+    def enqueue(self, jobs: Sequence[JobSpec | QueuedJob]) -> None:
         """See `LeaderLink.enqueue`."""
         self.candidate.leader.enqueue(jobs)
+
+    async def forget(self, job_ids: Sequence[str]) -> None:
+        """See `LeaderLink.forget`."""
+        await self.candidate.leader.forget(job_ids)
 
     def cancel(self, job_ids: Sequence[str]) -> None:
         """See `LeaderLink.cancel`."""
@@ -121,9 +125,13 @@ class SimulatedLeaderLink:
     def __init__(self, network: Network, host: str, part: Part[SimulatedCandidate]) -> None:
         self._network, self._host, self._part = network, host, part
 
-    async def enqueue(self, jobs: Sequence[JobSpec]) -> None:
+    async def enqueue(self, jobs: Sequence[JobSpec | QueuedJob]) -> None:
         """See `LeaderLink.enqueue`."""
         await self._network.call(self._host, self._part, "enqueue", lambda leader: leader.enqueue(jobs))
+
+    async def forget(self, job_ids: Sequence[str]) -> None:
+        """See `LeaderLink.forget`."""
+        await self._network.call(self._host, self._part, "forget", lambda leader: leader.forget(job_ids))
 
     async def cancel(self, job_ids: Sequence[str]) -> None:
         """See `LeaderLink.cancel`."""

@@ -1,11 +1,23 @@
 """The job store: one port (`port.py`), two adapters (`sql.py`, `memory.py`)."""
 
 from raygrid.store.memory import MemoryStore
-from raygrid.store.port import BLOBS, BatchSummary, Changed, Inserted, JobStore, LeaseState, Purged, StoredData
+from raygrid.store.port import (
+    BLOBS,
+    NOBODY,
+    BatchSummary,
+    Changed,
+    Inserted,
+    JobStore,
+    LeaseState,
+    Purged,
+    StoredData,
+    Unfinished,
+)
 from raygrid.store.sql import SqlStore
 
 __all__ = [
     "BLOBS",
+    "NOBODY",
     "BatchSummary",
     "Changed",
     "Inserted",
@@ -15,4 +27,5 @@ __all__ = [
     "Purged",
     "SqlStore",
     "StoredData",
+    "Unfinished",
 ]

@@ -7,15 +7,15 @@ Time is the caller's to give (`clock`), so that a simulation can run a week of l
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 
 from raygrid.core.lease import Lease, next_lease
 from raygrid.errors import StaleTermError
 from raygrid.models import Drain, Job, JobSpec, JobState, JobUpdate, NewJob, QueuedJob, SharedData
-from raygrid.store.port import BatchSummary, Changed, Inserted, LeaseState, Purged, StoredData
-from raygrid.store.rows import storable_text
+from raygrid.store.port import NOBODY, BatchSummary, Changed, Inserted, LeaseState, Purged, StoredData, Unfinished
+from raygrid.store.rows import UNLED, storable_text
 
 
 @dataclass(slots=True)
@@ -25,7 +25,11 @@ class _Row:
     job: Job
     seq: int
     inline: bytes | None
+    number: int = 0  # of the latest attempt
     failures: int = 0
+    losses: int = 0
+    recalled: int = 0
+    unstarted: int = 0
 
 
 @dataclass(slots=True)
@@ -113,8 +117,10 @@ class MemoryStore:
         for update in updates:
             row = self._rows.get(update.job_id)
             if row is not None and row.job.group_id == group_id and not row.job.state.is_terminal:
-                row.failures = update.failures
-                self._change(_updated(row.job, update, self._next_revision()))
+                if update.attempts >= row.number:  # whoever knows of fewer has not seen what the others came to
+                    row.number, row.failures, row.losses = update.attempts, update.failures, update.losses
+                    row.recalled, row.unstarted = update.recalled, update.unstarted
+                self._change(_updated(row, update, self._next_revision()))
 
     async def queued(self, group_id: str, limit: int) -> list[QueuedJob]:
         """The first queued jobs of a group, in the order in which they should run."""
@@ -123,6 +129,11 @@ class MemoryStore:
     async def running(self, group_id: str) -> list[QueuedJob]:
         """The jobs of a group that are recorded as running."""
         return [_held(row) for row in self._of_group(group_id, JobState.RUNNING)]
+
+    async def unfinished_of(self, group_id: str, job_ids: Sequence[str]) -> list[QueuedJob]:
+        """Those of these jobs that are a group's and have not ended."""
+        found = (self._rows[job_id] for job_id in dict.fromkeys(job_ids) if job_id in self._rows)
+        return [_held(row) for row in found if row.job.group_id == group_id and not row.job.state.is_terminal]
 
     async def count_queued(self, group_id: str) -> int:
         """How many jobs of a group are queued."""
@@ -228,6 +239,60 @@ class MemoryStore:
             for group_id, lease in self._leases.items()
         }
 
+    # --- groups without a leader ----------------------------------------------------------------------------
+
+    async def unfinished(
+        self, group_id: str, limit: int, *, running: bool = True, wished: bool = False
+    ) -> list[Unfinished]:
+        """The first unfinished jobs of a group; see `JobStore.unfinished`."""
+        found = [row.job for row in self._of_group(group_id, JobState.RUNNING)] if running else []
+        found += [row.job for row in self._line(group_id)]
+        found = [job for job in found if job.cancel_requested or not wished]
+        return [Unfinished(job.job_id, job.affinity, job.site) for job in found[:limit]]
+
+    async def count_unfinished(self, group_ids: Sequence[str]) -> dict[str, int]:
+        """How many jobs of these groups have not ended."""
+        unfinished = (row.job.group_id for row in self._rows.values() if not row.job.state.is_terminal)
+        return dict(Counter(group_id for group_id in unfinished if group_id in group_ids))
+
+    async def move(self, from_group: str, to: Mapping[str, str], *, unled: bool = False) -> dict[str, list[QueuedJob]]:
+        """Give jobs of a group to others; see `JobStore.move`."""
+        moved: dict[str, list[QueuedJob]] = {}
+        if unled and not self._take_from_leaders(from_group):
+            return moved
+        for job_id, group_id in to.items():
+            row = self._rows.get(job_id)
+            if row is None or row.job.group_id != from_group or group_id == from_group:
+                continue
+            if row.job.state is JobState.QUEUED or (unled and row.job.state is JobState.RUNNING):
+                revision = self._next_revision()
+                queued = replace(row.job, group_id=group_id, state=JobState.QUEUED, node_id=None, revision=revision)
+                self._change(queued)
+                moved.setdefault(group_id, []).append(_held(row))
+        return moved
+
+    async def cancel_unled(
+        self, group_id: str, job_ids: Sequence[str] | None = None, *, running: bool = False, limit: int = 1_000
+    ) -> list[str] | None:
+        """End jobs that are to be cancelled while nobody leads; see `JobStore.cancel_unled`."""
+        if not self._take_from_leaders(group_id):
+            return None
+        found = [each.job_id for each in await self.unfinished(group_id, len(self._rows), running=running, wished=True)]
+        ended = [job_id for job_id in found if job_ids is None or job_id in job_ids][:limit]
+        for job_id in ended:
+            job = replace(self._rows[job_id].job, state=JobState.CANCELLED, reason="cancelled", message=UNLED)
+            self._change(replace(job, ended_at=self._clock(), revision=self._next_revision()))
+        return ended
+
+    def _take_from_leaders(self, group_id: str) -> bool:
+        """Let no leader that there was write any more; False where one leads."""
+        lease = self._leases.get(group_id)
+        if lease is not None and lease.expires_at > self._clock():
+            return False
+        if lease is not None and lease.holder != NOBODY:
+            self._leases[group_id] = replace(lease, holder=NOBODY, term=lease.term + 1)
+        return True
+
     # --- drains and agreements ------------------------------------------------------------------------------
 
     async def put_drain(self, node_id: str, deadline_s: float | None = None) -> Drain:
@@ -325,13 +390,13 @@ def _queued(new: NewJob, revision: int, now: datetime) -> Job:
     )
 
 
-def _updated(job: Job, update: JobUpdate, revision: int) -> Job:
-    report = update.report
+def _updated(row: _Row, update: JobUpdate, revision: int) -> Job:
+    job, report = row.job, update.report
     started_at = update.at if update.state is JobState.RUNNING else report.started_at if report else None
     return replace(
         job,
         state=update.state,
-        attempts=max(job.attempts, update.attempts),
+        attempts=row.number - row.unstarted,
         node_id=update.node_id,
         reason=update.reason,
         message=storable_text(update.message),
@@ -360,9 +425,12 @@ def _held(row: _Row) -> QueuedJob:
             inline=row.inline,
             data=job.data,
         ),
-        attempts=job.attempts,
+        attempts=row.number,
         node_id=job.node_id,
         running=job.state is JobState.RUNNING,
         cancel_requested=job.cancel_requested,
         failures=row.failures,
+        losses=row.losses,
+        recalled=row.recalled,
+        unstarted=row.unstarted,
     )

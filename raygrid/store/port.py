@@ -6,7 +6,7 @@ One contract suite, `tests/contract/test_job_store.py`, runs over all of them.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Protocol
@@ -15,6 +15,7 @@ from raygrid.core.lease import Lease
 from raygrid.models import Drain, Job, JobState, JobUpdate, NewJob, QueuedJob, SharedData
 
 BLOBS = "blobs"  # the agreement on the blob store: its marker
+NOBODY = "~nobody"  # holds the run-out lease of a group whose jobs were taken away, so that its term is a new one
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,6 +77,15 @@ class LeaseState:
 
 
 @dataclass(frozen=True, slots=True)
+class Unfinished:
+    """An unfinished job with what another group is chosen by."""
+
+    job_id: str
+    affinity: str | None = None
+    site: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class Purged:
     """Blobs that no job needs any more, after `purge` has marked their jobs."""
 
@@ -128,6 +138,10 @@ class JobStore(Protocol):
 
     async def running(self, group_id: str) -> list[QueuedJob]:
         """The jobs of a group that are recorded as running, inputs included."""
+        ...
+
+    async def unfinished_of(self, group_id: str, job_ids: Sequence[str]) -> list[QueuedJob]:
+        """Those of these jobs that are a group's and have not ended, inputs included, in any order."""
         ...
 
     async def count_queued(self, group_id: str) -> int:
@@ -183,6 +197,38 @@ class JobStore(Protocol):
 
     async def leases(self) -> dict[str, LeaseState]:
         """Every lease that was ever taken, by group; takes no lock."""
+        ...
+
+    async def unfinished(
+        self, group_id: str, limit: int, *, running: bool = True, wished: bool = False
+    ) -> list[Unfinished]:
+        """The first unfinished jobs of a group: those that run (with `running`), then the queued ones in their order.
+
+        With `wished`, only those that are to be cancelled.
+        """
+        ...
+
+    async def count_unfinished(self, group_ids: Sequence[str]) -> dict[str, int]:
+        """How many jobs of these groups have not ended; groups without any are left out."""
+        ...
+
+    async def move(self, from_group: str, to: Mapping[str, str], *, unled: bool = False) -> dict[str, list[QueuedJob]]:
+        """Give queued jobs of a group to others, `to` by job id; gives those moved, by their new group.
+
+        A move costs a job nothing: attempts and failures stay. With `unled` running ones are moved, too, and are queued
+        again. That is done only while nobody holds the group's lease, and its term rises with it: a leader that comes
+        back must begin anew, and what it has not written yet counts no more.
+        """
+        ...
+
+    async def cancel_unled(
+        self, group_id: str, job_ids: Sequence[str] | None = None, *, running: bool = False, limit: int = 1_000
+    ) -> list[str] | None:
+        """End jobs of a group that are to be cancelled (all, or these) while nobody holds its lease; gives those ended.
+
+        Queued ones only, unless `running` says that what runs there is lost. The term rises as with `move`, so that
+        the next leader finds all other wishes in the store. None where somebody leads.
+        """
         ...
 
     async def put_drain(self, node_id: str, deadline_s: float | None = None) -> Drain:

@@ -21,7 +21,7 @@ from raygrid.errors import SettingsError
 
 CONNECT_S = 5.0
 CALL_S = 15.0
-IDLE_S = 10.0
+IDLE_S = 2.0  # the revisions row is everybody's: who holds it frozen, or behind a cut line, holds up the whole grid
 WRITERS = 4  # at once in this process; they wait for one another in the server, so that more gain nothing
 POOL = 2 * WRITERS  # so that there is always a connection to read with
 

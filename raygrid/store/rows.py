@@ -10,6 +10,8 @@ from typing import Any
 from raygrid.models import BlobSlice, Job, JobSpec, JobState, JobUpdate, NewJob, QueuedJob, SharedData
 from raygrid.store.tables import jobs
 
+UNLED = "cancelled while nobody led its group"  # what is said of a job that `cancel_unled` ended
+
 # Everything but the inline input, which only a leader needs.
 JOB_COLUMNS = [column for column in jobs.c if column.name != "inline"]
 
@@ -41,6 +43,9 @@ def new_row(job: NewJob, revision: int, now: datetime) -> dict[str, Any]:
         "inline": spec.inline,
         "attempts": 0,
         "failures": 0,
+        "losses": 0,
+        "recalled": 0,
+        "unstarted": 0,
         "submitted_at": now,
     }
 
@@ -64,6 +69,9 @@ def update_values(update: JobUpdate, revision: int) -> dict[str, Any]:
         "new_state": update.state.value,
         "new_attempts": update.attempts,
         "new_failures": update.failures,
+        "new_losses": update.losses,
+        "new_recalled": update.recalled,
+        "new_unstarted": update.unstarted,
         "new_node_id": update.node_id,
         "new_reason": update.reason,
         "new_message": storable_text(update.message),
@@ -105,7 +113,7 @@ def job(row: Mapping[Any, Any]) -> Job:
         data=_shared(row["data"]),
         group_id=row["group_id"],
         state=JobState(row["state"]),
-        attempts=row["attempts"],
+        attempts=row["attempts"] - row["unstarted"],
         node_id=row["node_id"],
         reason=row["reason"],
         message=row["message"],
@@ -142,4 +150,7 @@ def queued_job(row: Mapping[Any, Any]) -> QueuedJob:
         running=row["state"] == JobState.RUNNING.value,
         cancel_requested=row["cancel_requested"],
         failures=row["failures"],
+        losses=row["losses"],
+        recalled=row["recalled"],
+        unstarted=row["unstarted"],
     )

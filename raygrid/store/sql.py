@@ -6,7 +6,7 @@ SQLite needs nothing to start; several processes of one machine share the file. 
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from datetime import datetime
 from typing import Any
 
@@ -17,13 +17,15 @@ from raygrid.errors import StaleTermError
 from raygrid.models import Job, JobState, JobUpdate, NewJob, QueuedJob
 from raygrid.store import rows
 from raygrid.store.port import BatchSummary, Changed, Inserted, Purged
-from raygrid.store.sql_grid import SqlGridTables
-from raygrid.store.tables import Instant, batch_jobs, batches, jobs, leases, revisions
-
-# Under SQLite's limit of bound variables, with room for others in the statement.
-CHUNK = 500
+from raygrid.store.sql_moves import SqlMoves, chunks
+from raygrid.store.tables import Instant, batch_jobs, batches, jobs, leases
 
 _ATTEMPTS = bindparam("new_attempts", type_=Integer())
+# Whoever knows of fewer attempts than the store has not seen what the others came to.
+_COUNTS = {
+    name: case((jobs.c.attempts > _ATTEMPTS, jobs.c[name]), else_=bindparam(f"new_{name}", type_=Integer()))
+    for name in ("failures", "losses", "recalled", "unstarted")
+}
 _RECORD = (
     update(jobs)
     .where(
@@ -34,7 +36,7 @@ _RECORD = (
     .values(
         state=bindparam("new_state"),
         attempts=case((jobs.c.attempts > _ATTEMPTS, jobs.c.attempts), else_=_ATTEMPTS),
-        failures=bindparam("new_failures"),
+        **_COUNTS,
         node_id=bindparam("new_node_id"),
         reason=bindparam("new_reason"),
         message=bindparam("new_message"),
@@ -62,19 +64,8 @@ _CANCEL = (
 )
 
 
-def _chunks(items: Sequence[str]) -> Iterable[Sequence[str]]:
-    for start in range(0, len(items), CHUNK):
-        yield items[start : start + CHUNK]
-
-
-class SqlStore(SqlGridTables):
+class SqlStore(SqlMoves):
     """`JobStore` over a SQLAlchemy URL such as `sqlite+aiosqlite:///jobs.db`."""
-
-    async def _next_revisions(self, connection: AsyncConnection, count: int) -> int:
-        """Reserve `count` revisions; gives the first. Holds the row's lock until the transaction ends."""
-        statement = update(revisions).values(latest=revisions.c.latest + count).returning(revisions.c.latest)
-        latest: int = (await connection.execute(statement)).scalar_one()
-        return latest - count + 1
 
     # --- jobs ---------------------------------------------------------------------------------------------------
 
@@ -118,7 +109,7 @@ class SqlStore(SqlGridTables):
 
     async def _select_jobs(self, connection: AsyncConnection, job_ids: Sequence[str]) -> dict[str, Job]:
         found: dict[str, Job] = {}
-        for chunk in _chunks(job_ids):
+        for chunk in chunks(job_ids):
             statement = select(*rows.JOB_COLUMNS).where(jobs.c.job_id.in_(chunk))
             for row in (await connection.execute(statement)).mappings():
                 found[row["job_id"]] = rows.job(row)
@@ -150,14 +141,6 @@ class SqlStore(SqlGridTables):
         if current != term:
             raise StaleTermError(f"group {group_id}: term {term} is not the current one ({current}); step down")
 
-    async def _touch_batches(self, connection: AsyncConnection, job_ids: Sequence[str]) -> None:
-        newest = select(jobs.c.revision).where(jobs.c.job_id == batch_jobs.c.job_id).scalar_subquery()
-        for chunk in _chunks(job_ids):
-            statement = (
-                update(batch_jobs).where(batch_jobs.c.job_id.in_(chunk), batch_jobs.c.revision < newest)
-            ).values(revision=newest)
-            await connection.execute(statement)
-
     async def queued(self, group_id: str, limit: int) -> list[QueuedJob]:
         """The first queued jobs of a group, in the order in which they should run."""
         statement = (
@@ -172,6 +155,16 @@ class SqlStore(SqlGridTables):
         """The jobs of a group that are recorded as running."""
         statement = select(jobs).where(jobs.c.group_id == group_id, jobs.c.state == JobState.RUNNING.value)
         return await self._queued_jobs(statement)
+
+    async def unfinished_of(self, group_id: str, job_ids: Sequence[str]) -> list[QueuedJob]:
+        """Those of these jobs that are a group's and have not ended."""
+        unfinished = select(jobs).where(jobs.c.group_id == group_id, jobs.c.ended_at.is_(None))
+        found: list[QueuedJob] = []
+        async with self._read() as connection:
+            for chunk in chunks(list(dict.fromkeys(job_ids))):
+                result = await connection.execute(unfinished.where(jobs.c.job_id.in_(chunk)))
+                found += [rows.queued_job(row) for row in result.mappings()]
+        return found
 
     async def _queued_jobs(self, statement: Select[Any]) -> list[QueuedJob]:
         async with self._read() as connection:
@@ -289,7 +282,7 @@ class SqlStore(SqlGridTables):
                 .with_for_update(skip_locked=True)  # two purges at once take different jobs
             )
             found = (await connection.execute(statement)).all()
-            for chunk in _chunks([row.job_id for row in found]):
+            for chunk in chunks([row.job_id for row in found]):
                 await connection.execute(
                     update(jobs).where(jobs.c.job_id.in_(chunk)).values(purged_at=now, inline=None, stderr_tail=None)
                 )
@@ -304,7 +297,7 @@ class SqlStore(SqlGridTables):
 
     async def _in_use(self, connection: AsyncConnection, keys: Sequence[str]) -> set[str]:
         used: set[str] = set()
-        for chunk in _chunks(keys):
+        for chunk in chunks(keys):
             for column in (jobs.c.input_key, jobs.c.result_key):
                 statement = select(column).where(column.in_(chunk), jobs.c.purged_at.is_(None)).distinct()
                 used.update((await connection.execute(statement)).scalars())

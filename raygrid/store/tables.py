@@ -78,6 +78,9 @@ jobs = Table(
     Column("inline", LargeBinary),
     Column("attempts", Integer, nullable=False, default=0),
     Column("failures", Integer, nullable=False, default=0),  # attempts that count towards the limit
+    Column("losses", Integer, nullable=False, default=0, server_default="0"),  # those whose node was lost with them
+    Column("recalled", Integer, nullable=False, default=0, server_default="0"),  # attempts ended for nobody's fault
+    Column("unstarted", Integer, nullable=False, default=0, server_default="0"),  # attempts that never began
     Column("node_id", Text),
     Column("reason", String(32)),
     Column("message", Text),

@@ -755,6 +755,41 @@ async def test_the_next_leader_learns_how_many_attempts_count(store: JobStore) -
     assert (waiting.attempts, waiting.failures) == (2, 2)
 
 
+async def test_the_next_leader_learns_what_the_attempts_came_to(store: JobStore) -> None:
+    """Losses, recalled attempts and those that never began are kept, and only those that began are shown."""
+    await store.insert([new("j1")])
+    lease = await lead(store)
+    counts = {"failures": 3, "losses": 2, "recalled": 4, "unstarted": 1}
+    await store.record("rack-a", lease.term, [replace(running("j1", 8), **counts)])
+    [held] = await store.running("rack-a")
+    assert {name: getattr(held, name) for name in counts} == counts
+    assert (held.attempts, (await one(store, "j1")).attempts) == (8, 7)
+
+
+async def test_who_knows_of_fewer_attempts_leaves_the_counts_as_they_are(store: JobStore) -> None:
+    """A job cancelled by a leader that has never seen it keeps the counts of what happened before."""
+    await store.insert([new("j1")])
+    lease = await lead(store)
+    await store.record("rack-a", lease.term, [JobUpdate("j1", JobState.QUEUED, 5, None, AT, unstarted=2, losses=1)])
+    await store.record("rack-a", lease.term, [JobUpdate("j1", JobState.QUEUED, 0, None, AT)])
+    [waiting] = await store.queued("rack-a", 10)
+    assert (waiting.attempts, waiting.unstarted, waiting.losses) == (5, 2, 1)
+    assert (await one(store, "j1")).attempts == 3
+
+
+async def test_named_jobs_are_found_while_they_are_unfinished_and_the_groups(store: JobStore) -> None:
+    """Of the jobs asked for, queued and running ones of the group come, with their input; ended and others' do not."""
+    names = [f"j{number:04}" for number in range(700)]
+    await store.insert([new("ended"), new("theirs", group="rack-b"), new("other"), *(new(name) for name in names)])
+    lease = await lead(store)
+    await store.record("rack-a", lease.term, [running("j0001", 2, "n7"), done("ended")])
+    found = {job.spec.job_id: job for job in await store.unfinished_of("rack-a", [*names, "ended", "theirs", "none"])}
+    assert found.keys() == set(names)
+    assert (found["j0000"].running, found["j0000"].spec.inline) == (False, b"{}")
+    assert (found["j0001"].attempts, found["j0001"].node_id, found["j0001"].running) == (2, "n7", True)
+    assert await store.unfinished_of("rack-a", []) == []
+
+
 # --- drains and agreements ------------------------------------------------------------------------------------------
 
 

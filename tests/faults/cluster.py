@@ -6,6 +6,7 @@ a release.
 
 from __future__ import annotations
 
+import json
 import os
 import secrets
 import subprocess
@@ -26,6 +27,7 @@ KEY = "a-key-for-the-tests-of-clusters"
 PRICERS: dict[str, Any] = {
     "shell": {"command": ["sh", "{input}"], "result": "stdout"},
     "true": {"command": "true"},
+    "drill": {"command": ["sh", "-c", 'sleep 0.2; cat "$0"', "{input}"], "result": "stdout"},
 }
 
 
@@ -119,6 +121,15 @@ class Cluster:
         """Run `raygrid` on a host, with the cluster's key."""
         environment = {"RAYGRID_API_KEY": KEY, "RAYGRID_URL": f"http://127.0.0.1:{PORT}"}
         return self.hosts.run(host, "raygrid", *command, timeout_s=timeout_s, env=environment).stdout
+
+    def drill(self, *words: str, host: str = "head", timeout_s: float = 900.0) -> list[dict[str, Any]]:
+        """`raygrid drill … --yes --json` on a host; gives its scenarios, whether they went well or not."""
+        environment = {"RAYGRID_API_KEY": KEY, "RAYGRID_URL": f"http://127.0.0.1:{PORT}"}
+        command = ("raygrid", "drill", *words, "--yes", "--json")
+        done = self.hosts.run(host, *command, timeout_s=timeout_s, env=environment, check=False)
+        assert done.stdout, f"raygrid drill {' '.join(words)}: exit code {done.returncode}\n{done.stderr}"
+        found: list[dict[str, Any]] = json.loads(done.stdout)["scenarios"]
+        return found
 
     def wait_ready(self, nodes: int, timeout_s: int = 120) -> None:
         """`raygrid wait-ready`, at the desk's side of the head."""

@@ -252,6 +252,9 @@ async def test_a_pricer_that_takes_too_much_memory(grid: SmallGrid) -> None:
     assert str(80 * MB) in problem["detail"]
     forked = "import os, time\nos.fork()\nkept = bytearray(60 * 1024 ** 2)\ntime.sleep(60)\n"
     assert (await failed(grid, "hogs", forked, pricer="little-memory"))["reason"] == "memory_limit"
+    alone = "import os, time\nif os.fork():\n    os.wait()\nos.setsid()\n" + script
+    problem = await failed(grid, "hog-alone", alone, pricer="little-memory", timeout_s="30")
+    assert problem["reason"] == "memory_limit", "what left the session still descends from the pricer"
 
 
 # --- output ---------------------------------------------------------------------------------------------------------

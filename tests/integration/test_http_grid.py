@@ -180,6 +180,7 @@ async def test_the_grid_tells_its_load(grid: SmallGrid, tmp_path: Path) -> None:
     groups = {each["group"]: each for each in (await grid.http.get("/groups")).json()["groups"]}
     moved = {"inputs": int, "data": int, "results": int, "served": int}
     assert {name: type(count) for name, count in groups["rack-a"].pop("traffic").items()} == moved
+    assert (groups["rack-a"].pop("leader"), groups["rack-a"].pop("term")) == ("test-0", 1)
     assert groups["rack-a"] == {
         "group": "rack-a",
         "site": "london",
@@ -188,6 +189,9 @@ async def test_the_grid_tells_its_load(grid: SmallGrid, tmp_path: Path) -> None:
         "free": 0,
         "queued": 0,
         "nodes": 1,
+        "state": "ok",
+        "lost_since": None,
+        "unfinished": None,
     }
     assert (groups["rack-b"]["site"], groups["rack-b"]["running"]) == ("zurich", 2)
     nodes = {each["node"]: each for each in (await grid.http.get("/nodes")).json()["nodes"]}

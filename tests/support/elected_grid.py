@@ -43,7 +43,16 @@ class FrozenStore(SqlStore):
 
     def __getattribute__(self, name: str) -> object:
         found = super().__getattribute__(name)
-        if name not in ("acquire_lease", "release_lease", "leases", "record", "queued", "running", "count_queued"):
+        if name not in (
+            "acquire_lease",
+            "release_lease",
+            "leases",
+            "record",
+            "queued",
+            "running",
+            "count_queued",
+            "unfinished_of",
+        ):
             return found
 
         async def slowly(*args: object, **named: object) -> object:

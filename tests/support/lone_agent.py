@@ -1,7 +1,8 @@
 """A node agent without a leader: orders go in, reports come out, all with real processes.
 
 Run as a script it is an agent process of its own that can be killed: it runs the scripts that stand in its standard
-input, one a line, and says `ready` before and `accepted` after it took them.
+input, one a line, and says `ready` before and `accepted` after it took them. A second word says after how many seconds
+of a freeze it is killed.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ from raygrid.blobs import BlobStore
 from raygrid.config import Node, Pricer
 from raygrid.core.events import AttemptOrder
 from raygrid.models import AttemptId, AttemptReport, BlobSlice, JobSpec, SharedData
+from raygrid.node import agent as agent_module
 from raygrid.node.agent import NodeAgent
 
 SHELL = {"shell": Pricer(command=("sh", "{input}"))}
@@ -32,10 +34,11 @@ def order(job_id: str, script: str, number: int = 1, *, data: Sequence[SharedDat
     return AttemptOrder(AttemptId(job_id, number), spec)
 
 
-def lone_agent(directory: Path, *, slots: int = 2, **settings: Any) -> NodeAgent:
+def lone_agent(directory: Path, *, slots: int = 2, own_process: bool = False, **settings: Any) -> NodeAgent:
     """An agent that has its root and its blob store under a directory; not opened yet."""
     node = Node(slots=slots, kill_grace_s=0.2, **settings)
-    return NodeAgent("node-1", directory / "root", SHELL, node, BlobStore(str(directory / "blobs")))
+    blobs = BlobStore(str(directory / "blobs"))
+    return NodeAgent("node-1", directory / "root", SHELL, node, blobs, own_process=own_process)
 
 
 def wait_until(condition: Callable[[], object], within_s: float = 20.0) -> None:
@@ -57,9 +60,10 @@ async def reports_of(agent: NodeAgent, count: int, term: int = 1) -> dict[Attemp
         await asyncio.sleep(0.02)
 
 
-def main(directory: str) -> None:
+def main(directory: str, frozen_s: str = "15") -> None:
     """Be an agent until killed."""
-    agent = lone_agent(Path(directory), slots=4)
+    agent_module.FROZEN_S = float(frozen_s)
+    agent = lone_agent(Path(directory), slots=4, own_process=True)
     agent.open()
     print("ready", flush=True)
     agent.start(1, [order(f"job-{number}", line) for number, line in enumerate(sys.stdin.read().splitlines())])
@@ -68,4 +72,4 @@ def main(directory: str) -> None:
 
 
 if __name__ == "__main__":
-    main(sys.argv[1])
+    main(*sys.argv[1:])

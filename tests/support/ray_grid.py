@@ -24,6 +24,7 @@ def settings_for(directory: Path) -> GridSettings:
         pricers={
             "shell": {"command": ["sh", "{input}"]},
             "true": {"command": "true"},
+            "drill": {"command": ["sh", "-c", 'sleep 0.2; cat "$0"', "{input}"], "result": "stdout"},
             "quantlib": {"command": [sys.executable, str(EXAMPLES / "quantlib" / "price.py"), "{input}"]},
             "ore": {"command": [sys.executable, str(EXAMPLES / "ore" / "run_ore.py"), "{input}"]},
         },

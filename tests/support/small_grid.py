@@ -21,7 +21,7 @@ from raygrid.config import GridSettings, load_settings
 from raygrid.core.events import AttemptOrder
 from raygrid.errors import UnavailableError
 from raygrid.leader.dispatch import Leader
-from raygrid.models import AttemptId, JobSpec
+from raygrid.models import AttemptId, JobSpec, QueuedJob
 from raygrid.node.agent import NodeAgent
 from raygrid.parent.blob_check import BlobCheck
 from raygrid.parent.housekeeping import Housekeeping
@@ -82,11 +82,15 @@ class DirectLeader:
         if self.cut:
             raise UnavailableError("the leader is cut off")
 
-    async def enqueue(self, jobs: Sequence[JobSpec]) -> None:
+    async def enqueue(self, jobs: Sequence[JobSpec | QueuedJob]) -> None:
         self._reach()
         if self.deaf:
             raise UnavailableError("the poke is lost")
         self.leader.enqueue(jobs)
+
+    async def forget(self, job_ids: Sequence[str]) -> None:
+        self._reach()
+        await self.leader.forget(job_ids)
 
     async def cancel(self, job_ids: Sequence[str]) -> None:
         self._reach()
@@ -219,6 +223,20 @@ class SmallGrid:
         self.http = httpx.AsyncClient(base_url=self.url, timeout=60)
         self._parents.append((server, asyncio.create_task(server.serve()), self.http))
         await self.until(self._is_ready)
+
+    async def kill_parent(self) -> None:
+        """End the parent that came first as a crash would: whoever waits for an answer sees the connection break."""
+        parent = self._parents.pop(0)
+        server = parent[0]
+        for listener in server.servers:
+            listener.close()
+        for connection in list(server.server_state.connections):
+            connection.transport.abort()  # type: ignore[union-attr]
+        await self._close_parent(parent)
+
+    def waiting(self) -> int:
+        """How many requests the parent that came first has under way."""
+        return len(self._parents[0][0].server_state.tasks)
 
     @staticmethod
     async def _close_parent(parent: tuple[uvicorn.Server, asyncio.Task[None], httpx.AsyncClient]) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -112,6 +113,19 @@ def test_a_cluster_is_closed_to_strangers_by_default() -> None:
 def test_http_goes_through_haproxy_unless_told_otherwise(role: Any) -> None:
     assert role().environment({})["RAY_SERVE_ENABLE_HA_PROXY"] == "1"
     assert "RAY_SERVE_ENABLE_HA_PROXY" not in role(haproxy=False).environment({})
+
+
+def test_ray_knows_the_settings_of_its_entries_that_are_made() -> None:
+    """A variable that Ray does not know would do nothing, and say nothing."""
+    ray = find_spec("ray")
+    assert ray is not None
+    assert ray.origin is not None
+    source = (Path(ray.origin).parent / "serve/_private/constants.py").read_text()
+
+    ours = [name for name in worker().public_environment if name.startswith("RAY_SERVE_HAPROXY_")]
+
+    assert len(ours) == 2
+    assert [name for name in ours if f'"{name}"' not in source] == []
 
 
 def test_the_books_lie_in_the_directory_of_the_head() -> None:

@@ -839,6 +839,23 @@ def test_a_job_that_waits_to_be_tried_again_is_taken_up_where_it_runs() -> None:
     assert rack.view() == {"n1": (1, "ok")}
 
 
+def test_a_connection_that_only_broke_repeats_nothing_that_still_waits_and_lets_the_first_answer_win() -> None:
+    """A node that was given up, and is back in the same life: what runs elsewhere by then is stopped there or wins."""
+    rack = Rack()
+    rack.join("n1", slots=3)
+    rack.submit("a", "b", "c")
+    rack.join("n2", slots=2)
+    told = rack.tell(NodeLost("n1"))
+    assert (told.started, told.states["a"]) == ({"c": "n2", "b": "n2"}, QUEUED)
+    rack.has["n1"].remove(AttemptId("b", 1))  # it ended there while nobody could be told
+    told = rack.poll("n1", AttemptReport(AttemptId("b", 1), Outcome.EXITED, 0))
+    assert told.states == {"b": DONE, "a": RUNNING}, "a is taken up where it never ceased to run"
+    assert told.started == {}
+    assert set(told.stopped) == {("n2", AttemptId("b", 2)), ("n1", AttemptId("c", 1))}
+    assert rack.ends("c").states == {"c": DONE}
+    assert (rack.where["a"], rack.ends("a").states) == (("n1", AttemptId("a", 1)), {"a": DONE})
+
+
 # --- a new leader -------------------------------------------------------------------------------------------
 
 

@@ -10,17 +10,20 @@ end everything heals, and every job must have ended.
 from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime, timedelta
 
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
+from raygrid.core.entry import Entry
 from raygrid.core.events import (
     CancelRequested,
     Event,
     HandOverEnded,
     JobsArrived,
     NodeDraining,
+    NodeHeard,
     NodeLost,
     NodeReported,
     PolicyChanged,
@@ -33,7 +36,9 @@ from raygrid.core.group import GroupState
 from raygrid.core.lifecycle import is_legal
 from raygrid.core.policy import GroupPolicy
 from raygrid.core.retry import RetryPolicy
+from raygrid.core.stragglers import LEAST_KNOWN, StragglerPolicy, most_at_once
 from raygrid.models import (
+    INFRASTRUCTURE_OUTCOMES,
     AttemptId,
     AttemptReport,
     BlobSlice,
@@ -75,6 +80,9 @@ class Row:
     state: JobState = JobState.QUEUED
     attempts: int = 0
     failures: int = 0
+    losses: int = 0
+    recalled: int = 0
+    unstarted: int = 0
     node_id: str | None = None
     cancel_requested: bool = False
 
@@ -86,10 +94,15 @@ class GroupInAHostileWorld(RuleBasedStateMachine):
         window=st.sampled_from([3, 100]),
         placement=st.sampled_from(["least_loaded", "weighted_round_robin"]),
         slots=st.lists(st.integers(1, 3), min_size=3, max_size=3),
+        doubles=st.booleans(),
     )
-    def begin(self, quota: int | None, prefetch: int, window: int, placement: str, slots: list[int]) -> None:
+    def begin(
+        self, quota: int | None, prefetch: int, window: int, placement: str, slots: list[int], doubles: bool
+    ) -> None:
         retry = RetryPolicy(retry_exit_codes={"p": frozenset({75})})
         self.policy = GroupPolicy(quota=quota, prefetch=prefetch, window=window, placement=placement, retry=retry)
+        if doubles:
+            self.policy = replace(self.policy, stragglers={"p": StragglerPolicy(1.0, 0.5)})
         self.first_policy = self.policy = replace(self.policy, pricers=frozenset({"p", "q"}))
         self.state = GroupState("rack-a", self.policy)
         self.now = 1_000.0
@@ -99,9 +112,15 @@ class GroupInAHostileWorld(RuleBasedStateMachine):
         self.stops: list[StopAttempts] = []
         self.ended_by_this_leader: set[str] = set()
         self.started: dict[str, int] = {}  # highest attempt that this leader started
+        self.learn()
         for name in NODES:
             self.poll(name, healthy=True)
             self.reply(name, arrives=True, acknowledged=True)
+
+    def learn(self) -> None:
+        """Jobs of pricer p usually take a tenth of a second."""
+        for _ in range(LEAST_KNOWN):
+            self.state._usual.saw("p", 0.1)
 
     # --- the leader's side ----------------------------------------------------------------------------------
 
@@ -118,7 +137,8 @@ class GroupInAHostileWorld(RuleBasedStateMachine):
                     self.hand_overs.append(command)
                     for order in orders:
                         job_id, number = order.attempt
-                        assert number == self.started.get(job_id, number - 1) + 1 or job_id not in self.started
+                        assert number > self.started.get(job_id, 0)
+                        assert number >= self.store[job_id].attempts
                         self.started[job_id] = number
                     record = self.state.nodes[node_id]
                     assert record.used <= record.slots + record.prefetch(self.policy.prefetch)
@@ -141,14 +161,29 @@ class GroupInAHostileWorld(RuleBasedStateMachine):
         assert update.attempts >= row.attempts or update.state is JobState.CANCELLED
         row.state, row.node_id = update.state, update.node_id
         row.attempts = max(row.attempts, update.attempts)
-        row.failures = update.failures
+        if update.attempts >= row.attempts:
+            row.failures, row.losses = update.failures, update.losses
+            row.recalled, row.unstarted = update.recalled, update.unstarted
+        assert row.losses <= row.failures
+        assert row.recalled <= row.attempts
+        assert row.unstarted <= row.attempts
 
     def unfinished(self, *, running: bool) -> tuple[QueuedJob, ...]:
         state = JobState.RUNNING if running else JobState.QUEUED
-        return tuple(
-            QueuedJob(row.spec, row.attempts, row.node_id, running, row.cancel_requested, row.failures)
-            for row in self.store.values()
-            if row.state is state
+        return tuple(self.as_stored(row) for row in self.store.values() if row.state is state)
+
+    @staticmethod
+    def as_stored(row: Row) -> QueuedJob:
+        return QueuedJob(
+            row.spec,
+            row.attempts,
+            row.node_id,
+            row.state is JobState.RUNNING,
+            row.cancel_requested,
+            row.failures,
+            row.losses,
+            row.recalled,
+            row.unstarted,
         )
 
     # --- what may happen ------------------------------------------------------------------------------------
@@ -183,13 +218,24 @@ class GroupInAHostileWorld(RuleBasedStateMachine):
         said = replace(said, deployed_at=node.deployed_at)
         node.reply = NodeReported(said, tuple(node.reports), asked_at=self.now)
 
-    @rule(name=st.sampled_from(NODES), arrives=st.booleans(), acknowledged=st.booleans())
-    def reply(self, name: str, arrives: bool, acknowledged: bool) -> None:
+    @rule(name=st.sampled_from(NODES), arrives=st.booleans(), acknowledged=st.booleans(), looked_up=MOSTLY)
+    def reply(self, name: str, arrives: bool, acknowledged: bool, looked_up: bool = True) -> None:
         node = self.nodes[name]
         reply, node.reply = node.reply, None
         if reply is None or not arrives or reply.state.incarnation != f"life-{node.life}":
             return
-        self.tell(reply)
+        spoken_of = {attempt.job_id for attempt in reply.state.running} | {r.attempt.job_id for r in reply.reports}
+        asked = sorted(job_id for job_id in spoken_of if self.state.is_unknown(job_id))
+        if asked and not looked_up:
+            self.tell(NodeHeard(name))
+            return
+        found = tuple(self.as_stored(self.store[i]) for i in asked if not self.store[i].state.is_terminal)
+        gone = tuple(i for i in asked if self.store[i].state.is_terminal)
+        self.tell(replace(reply, found=found, gone=gone))
+        for report in reply.reports:
+            if report.outcome not in INFRASTRUCTURE_OUTCOMES and report.outcome is not Outcome.CANCELLED:
+                row = self.store[report.attempt.job_id]
+                assert row.state.is_terminal or report.exit_code == 75, "an answer was heard and forgotten"
         if acknowledged:
             node.reports = [report for report in node.reports if report not in reply.reports]
 
@@ -245,7 +291,9 @@ class GroupInAHostileWorld(RuleBasedStateMachine):
 
     def end(self, node: Node, attempt: AttemptId, outcome: Outcome, code: int | None) -> None:
         node.has.remove(attempt)
-        node.reports.append(AttemptReport(attempt, outcome, code))
+        began = datetime.fromtimestamp(self.now, UTC)
+        report = AttemptReport(attempt, outcome, code, started_at=began, ended_at=began + timedelta(seconds=0.1))
+        node.reports.append(report)
 
     @precondition(lambda self: any(node.has for node in self.nodes.values()))
     @rule(data=st.data(), answer=st.sampled_from(OUTCOMES))
@@ -286,6 +334,7 @@ class GroupInAHostileWorld(RuleBasedStateMachine):
         self.started.clear()
         self.hand_overs.clear()  # died with the old leader; those that arrived are on the nodes
         self.stops.clear()
+        self.learn()
         self.tell(JobsArrived(self.unfinished(running=True)))
         self.scan()
 
@@ -296,18 +345,25 @@ class GroupInAHostileWorld(RuleBasedStateMachine):
         if not hasattr(self, "state"):
             return
         state = self.state
+        doubled: list[Entry] = []
         places: dict[str, list[str]] = {job_id: [] for job_id in state._jobs}
         for job_id in state._backlog:
             places[job_id].append("backlog")
         for node in state.nodes.values():
             for attempt in node.held:
                 entry = state._jobs[attempt.job_id]
-                assert (entry.current, entry.node_id) == (attempt, node.node_id)
-                places[attempt.job_id].append(node.node_id)
+                assert (node.node_id, attempt) in entry.places()
+                if attempt == entry.current:
+                    places[attempt.job_id].append(node.node_id)
+                else:
+                    doubled.append(entry)
+                    assert node.node_id != entry.node_id, "both attempts on one node"
             assert node.uncertain <= node.held.keys()
         for job_id, where in places.items():
             assert len(where) == 1, (job_id, where)
             assert (state._jobs[job_id].node_id is None) == (where[0] == "backlog")
+        assert len(doubled) == sum(entry.twin is not None for entry in state._jobs.values())
+        assert len(doubled) <= most_at_once(sum(node.slots for node in self.nodes.values()))
 
     @invariant()
     def nothing_waits_that_has_ended_or_is_cancelled(self) -> None:

@@ -8,9 +8,10 @@ import threading
 from typing import Any
 
 import pytest
+from ray.core.generated.gcs_pb2 import ActorTableData  # type: ignore[attr-defined]  # made at run time
 
 from raygrid import links
-from raygrid.errors import BusyError, StaleTermError, UnavailableError
+from raygrid.errors import BusyError, StaleTermError, UnavailableError, UnreachableError
 from raygrid.links import CALL_TIMEOUT_S, ActorLink, candidates_of, groups_of, home_of, node_names
 
 
@@ -37,6 +38,16 @@ def test_nodes_of_one_name_are_told_apart() -> None:
     assert node_names(nodes[::-1]) == names
 
 
+class Actor:
+    """An actor's handle of which Ray says that it is in a state."""
+
+    def __init__(self, state: str = "ALIVE") -> None:
+        self.state = state
+
+    def _get_local_state(self) -> int:
+        return int(ActorTableData.ActorState.Value(self.state))
+
+
 async def answer(value: object) -> object:
     if isinstance(value, BaseException):
         raise value
@@ -45,7 +56,7 @@ async def answer(value: object) -> object:
 
 async def test_a_call_that_does_not_answer_is_unavailable() -> None:
     """A call without an answer in time is an error that says so, and is not waited for any longer."""
-    link = ActorLink("node a1", None)
+    link = ActorLink("node a1", Actor())
     never: asyncio.Future[None] = asyncio.get_running_loop().create_future()
     with pytest.raises(UnavailableError, match=r"node a1 did not answer within 0\.01 s"):
         await link._ask(never, timeout_s=0.01)
@@ -78,7 +89,7 @@ async def test_an_actors_own_error_comes_through() -> None:
     """An error that the callee raised on purpose reaches the caller as it was."""
     import ray.exceptions
 
-    link = ActorLink("node a1", None)
+    link = ActorLink("node a1", Actor())
     wrapped = ray.exceptions.RayTaskError("start", "traceback", StaleTermError("term 1 is over"))
     with pytest.raises(StaleTermError, match="term 1 is over"):
         await link._ask(answer(wrapped))
@@ -88,10 +99,37 @@ async def test_a_dead_actor_is_remembered_as_dead() -> None:
     """After Ray says that an actor is dead, its link says so, and whoever keeps links makes another."""
     import ray.exceptions
 
-    link = ActorLink("node a1", None)
+    link = ActorLink("node a1", Actor())
     with pytest.raises(BusyError):
         await link._ask(answer(ray.exceptions.ActorDiedError()))
     assert link.is_dead
+
+
+@pytest.mark.parametrize(("state", "is_dead"), [("RESTARTING", False), ("DEAD", True)])
+async def test_a_call_to_a_process_that_has_ended_fails_at_once(state: str, is_dead: bool) -> None:
+    """Ray lets a call under way fail long after it knows; the link does not wait for it."""
+    actor = Actor()
+    link = ActorLink("node a1", actor)
+    never: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+    asyncio.get_running_loop().call_later(0.15, setattr, actor, "state", state)
+    async with asyncio.timeout(2):
+        with pytest.raises(UnreachableError, match="node a1 failed: its process has ended"):
+            await link._ask(never, timeout_s=30)
+    assert link.is_dead == is_dead
+
+
+async def test_a_broken_connection_is_told_from_silence() -> None:
+    """Ray's word that an actor is unavailable or dead says more than that no answer came."""
+    import ray.exceptions
+
+    link = ActorLink("node a1", Actor())
+    broken = ray.exceptions.ActorUnavailableError("socket closed", b"x" * 16)
+    with pytest.raises(UnreachableError):
+        await link._ask(answer(broken))
+    assert not link.is_dead
+    with pytest.raises(UnavailableError) as silent:
+        await link._ask(asyncio.get_running_loop().create_future(), timeout_s=0.01)
+    assert not isinstance(silent.value, UnreachableError)
 
 
 def test_a_parent_knows_the_rack_it_stands_in() -> None:

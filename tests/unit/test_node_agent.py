@@ -8,8 +8,10 @@ import signal
 import subprocess
 import sys
 import threading
+import time
 import zipfile
 from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from io import BytesIO
 from pathlib import Path
 
@@ -20,6 +22,7 @@ from raygrid.errors import StaleTermError
 from raygrid.models import AttemptId, Outcome
 from raygrid.node.agent import NodeAgent
 from raygrid.node.processes import mark_of, process_table
+from raygrid.node.watchdog import SWEEP_S
 from raygrid.node.workspace import Workspace
 from tests.support.lone_agent import lone_agent, order, reports_of, wait_until
 
@@ -289,6 +292,30 @@ async def test_a_job_directory_that_cannot_be_made_is_no_answer_of_the_job(
     assert (await reports_of(agent, 2))[AttemptId("job", 2)].outcome is Outcome.EXITED
 
 
+async def test_a_node_whose_reports_nobody_commits_takes_no_more(
+    agent: NodeAgent, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What is kept for a leader is bounded: beyond that the node is shown as unhealthy until some is settled."""
+    monkeypatch.setattr("raygrid.node.agent.MOST_REPORTS", 3)
+    agent.start(1, [order(f"job-{number}", "true") for number in range(4)])
+    await reports_of(agent, 4)
+    state = (await agent.reports(1, 4, 0, 0)).state
+    assert (state.healthy, state.why) == (False, "4 of its reports are not committed to the job store yet")
+    assert (await agent.reports(1, 4, 2, 0)).state.healthy
+
+
+async def test_fifty_answers_wait_for_a_leader_to_come(agent: NodeAgent, tmp_path: Path) -> None:
+    """What ends while nobody leads is kept; whoever leads next gets it all, and nothing runs again for it."""
+    runs = tmp_path / "runs"
+    orders = [order(f"job-{number}", f"echo {number} >> {runs}") for number in range(50)]
+    agent.start(1, orders)
+    wait_until(lambda: not agent._held, within_s=60)
+    reply = await agent.reports(2, 0, 0, 0)
+    assert {report.attempt for report in reply.reports} == {each.attempt for each in orders}
+    assert (await agent.reports(2, reply.last, reply.last, 0)).reports == ()
+    assert sorted(map(int, runs.read_text().split())) == list(range(50))
+
+
 # --- the end of an agent --------------------------------------------------------------------------------------------
 
 LEAVES_EVERYTHING = "sleep 1000 & setsid sh -c 'sleep 1000 & sleep 1000' & mkdir deep; touch deep/file; sleep 1000"
@@ -307,7 +334,7 @@ async def test_closing_leaves_nothing(tmp_path: Path) -> None:
     assert pricers_under(tmp_path / "root") == []
     assert list((tmp_path / "root" / "jobs").iterdir()) == []
     assert reaper is not None
-    assert reaper.poll() is not None
+    assert reaper._process.returncode is not None
 
 
 async def test_closing_while_pricers_are_being_started(tmp_path: Path) -> None:
@@ -321,10 +348,11 @@ async def test_closing_while_pricers_are_being_started(tmp_path: Path) -> None:
         assert list((tmp_path / "root" / "jobs").iterdir()) == []
 
 
-async def test_a_killed_agent_leaves_nothing_and_its_root_works_again(tmp_path: Path) -> None:
-    """After `kill -9` of an agent every pricer is dead within seconds, daemons too, and its files are gone."""
+@contextmanager
+def agent_process(directory: Path, *scripts: str) -> Iterator[subprocess.Popen[bytes]]:
+    """An agent in a process of its own that has taken these scripts, and is killed after a freeze of two seconds."""
     with subprocess.Popen(
-        [sys.executable, "-m", "tests.support.lone_agent", str(tmp_path)],
+        [sys.executable, "-m", "tests.support.lone_agent", str(directory), "2"],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         cwd=Path(__file__).parents[2],
@@ -333,12 +361,49 @@ async def test_a_killed_agent_leaves_nothing_and_its_root_works_again(tmp_path: 
         assert process.stdin is not None
         assert process.stdout is not None
         assert process.stdout.readline() == b"ready\n"
-        process.stdin.write(f"{LEAVES_EVERYTHING}\n".encode() * 3)
+        process.stdin.write("".join(f"{script}\n" for script in scripts).encode())
         process.stdin.close()
         assert process.stdout.readline() == b"accepted\n"
+        try:
+            yield process
+        finally:
+            process.kill()
+            process.wait()
+
+
+def running(words: str) -> bool:
+    """Whether a process with these words as its command runs."""
+    for entry in Path("/proc").iterdir():
+        with suppress(OSError):
+            if entry.name.isdigit() and (entry / "cmdline").read_bytes() == words.replace(" ", "\0").encode() + b"\0":
+                return True
+    return False
+
+
+def test_who_sheds_session_and_mark_goes_with_its_attempt(tmp_path: Path) -> None:
+    """A daemon with an empty environment may serve its pricer as long as that runs, and not longer."""
+    daemons = [f"/bin/sleep 1000.{os.getpid()}{number}" for number in range(2)]
+    gate = tmp_path / "gate"
+    with agent_process(tmp_path, f"(setsid env -i {daemons[0]} &); while [ ! -e {gate} ]; do sleep 0.05; done"):
+        wait_until(lambda: running(daemons[0]))
+        time.sleep(2.5 * SWEEP_S)
+        assert running(daemons[0])
+        gate.touch()
+        wait_until(lambda: not running(daemons[0]), within_s=8)
+    with agent_process(tmp_path / "quick", f"setsid env -i {daemons[1]} & sleep 0.1"):
+        wait_until(lambda: running(daemons[1]))
+        wait_until(lambda: not running(daemons[1]), within_s=8)
+
+
+@pytest.mark.parametrize("end", [signal.SIGKILL, signal.SIGSTOP])
+async def test_a_killed_or_frozen_agent_leaves_nothing_and_its_root_works_again(
+    tmp_path: Path, end: signal.Signals
+) -> None:
+    """After `kill -9` of an agent, or a freeze, it and every pricer is dead, daemons too, and its files are gone."""
+    with agent_process(tmp_path, *[LEAVES_EVERYTHING] * 3) as process:
         wait_until(lambda: len(pricers_under(tmp_path / "root")) >= 12)
-        process.send_signal(signal.SIGKILL)
-        process.wait()
+        process.send_signal(end)
+        assert process.wait(timeout=15) == -signal.SIGKILL
     wait_until(lambda: not pricers_under(tmp_path / "root"), within_s=5)
     wait_until(lambda: not list((tmp_path / "root" / "jobs").iterdir()), within_s=5)
     agent = lone_agent(tmp_path)

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import itertools
+import time
 from collections.abc import Callable, Sequence
 from typing import Any
 
 from raygrid.config import GridSettings, load_settings
-from raygrid.core.events import AttemptOrder, Event
-from raygrid.errors import UnavailableError
-from raygrid.leader.node_link import NodeConversation
-from raygrid.models import AttemptId, NodeState
+from raygrid.core.events import AttemptOrder, Event, NodeLost, NodeReported
+from raygrid.errors import UnavailableError, UnreachableError
+from raygrid.leader.node_link import UNREACHABLE_S, NodeConversation
+from raygrid.models import AttemptId, AttemptReport, NodeState, Outcome
 from raygrid.ports import NodeReply
 from tests.support.lone_agent import order
 
@@ -24,9 +25,15 @@ class Node:
         self.deaf_to = deaf_to
         self.asked: list[str] = []
         self.changed = asyncio.Event()
+        self.ended: tuple[AttemptReport, ...] = ()
+        self.started: list[str] = []
+        self.asked_for: list[tuple[int, int]] = []
+        self.polls = 0
+        self.trouble: UnavailableError | None = None
 
     async def start(self, term: int, orders: Sequence[AttemptOrder]) -> None:
         self.asked.append(f"start at {self.deployed_at:g}")
+        self.started += [each.attempt.job_id for each in orders]
 
     async def stop(self, term: int, attempts: Sequence[AttemptId]) -> None:
         self.asked.append("stop")
@@ -39,14 +46,31 @@ class Node:
         self.deployed_at = settings.deployed_at
 
     async def reports(self, term: int, after: int, settled: int, wait_s: float) -> NodeReply:
+        self.polls += 1
         await asyncio.sleep(0.01)
-        return NodeReply(NodeState("n1", "life", 1, deployed_at=self.deployed_at), (), 0)
+        self.asked_for.append((after, settled))
+        if self.trouble is not None:
+            raise self.trouble
+        state = NodeState("n1", "life", 1, deployed_at=self.deployed_at)
+        return NodeReply(state, self.ended if after < len(self.ended) else (), len(self.ended))
 
 
-def conversation(node: Node, deployed_at: float, happened: Callable[[Event], None] = lambda _: None) -> Any:
+def conversation(
+    node: Node,
+    deployed_at: float,
+    happened: Callable[[Event], None] = lambda _: None,
+    clock: Callable[[], float] | None = None,
+    *,
+    reported: Callable[[Event], bool] = lambda _: True,
+) -> Any:
     settings = load_settings().deployed(deployed_at)
-    clock = itertools.count().__next__
-    return NodeConversation("n1", node, 1, happened, lambda _: None, lambda: None, clock, settings)
+    clock = clock or itertools.count().__next__
+
+    async def take(reply: Event) -> bool:
+        happened(reply)
+        return reported(reply)
+
+    return NodeConversation("n1", node, 1, happened, take, lambda action: action(), lambda: None, clock, settings)
 
 
 async def until(condition: Callable[[], bool]) -> None:
@@ -92,3 +116,68 @@ async def test_settings_go_before_the_orders_that_were_decided_by_them() -> None
     await until(lambda: len(node.asked) >= 2)
     assert node.asked[:2] == ["configure", "start at 7"]
     await talk.close()
+
+
+async def test_reports_that_could_not_be_taken_in_come_again_and_are_not_settled() -> None:
+    """While the leader cannot judge a reply the node keeps its reports, and says them again."""
+    node = Node()
+    node.ended = (AttemptReport(AttemptId("a", 1), Outcome.EXITED, 0),)
+    seen: list[Event] = []
+    talk = conversation(node, 0.0, seen.append, reported=lambda _: len(seen) > 2)
+    talk.open()
+    await until(lambda: (1, 1) in node.asked_for)
+    await talk.close()
+    assert node.asked_for[: node.asked_for.index((1, 1))] == [(0, 0)] * 3
+    assert [len(event.reports) for event in seen[:3] if isinstance(event, NodeReported)] == [1, 1, 1]
+
+
+async def test_a_node_that_cannot_be_reached_is_lost_within_a_moment() -> None:
+    """A broken link is told once, long before silence would be, and the next answer makes it a node again."""
+    node, seen = Node(), list[Event]()
+    talk = conversation(node, 0.0, seen.append, time.monotonic)
+    talk.open()
+    await until(lambda: len(seen) > 0)
+    node.trouble = UnreachableError("its process has ended")
+    began = time.monotonic()
+    await until(lambda: NodeLost("n1") in seen)
+    assert UNREACHABLE_S <= time.monotonic() - began < 2
+    polls = node.polls
+    await until(lambda: node.polls > polls + 3)
+    assert seen.count(NodeLost("n1")) == 1
+    node.trouble = None
+    await until(lambda: isinstance(seen[-1], NodeReported))
+    node.trouble = UnreachableError("again")
+    await until(lambda: seen.count(NodeLost("n1")) == 2)
+    await talk.close()
+
+
+async def test_a_link_that_is_whole_again_at_once_costs_nothing() -> None:
+    """Neither a connection that broke for a moment nor mere silence loses the node here."""
+    node, seen = Node(), list[Event]()
+    talk = conversation(node, 0.0, seen.append, time.monotonic)
+    talk.open()
+    for _ in range(4):
+        node.trouble, polls = UnreachableError("socket closed"), node.polls
+        await until(lambda polls=polls: node.polls > polls + 1)
+        node.trouble, reported = None, len(seen)
+        await until(lambda reported=reported: len(seen) > reported)
+    node.trouble = UnavailableError("did not answer")
+    silent_since = time.monotonic()
+    await until(lambda: time.monotonic() - silent_since > 2 * UNREACHABLE_S)
+    assert NodeLost("n1") not in seen
+    await talk.close()
+
+
+async def test_what_was_not_sent_to_a_lost_node_is_never_sent() -> None:
+    """Its jobs are placed anew: an order that still waited must not reach the node when it is back."""
+    node, seen = Node(), list[Event]()
+    talk = conversation(node, 0.0, seen.append, time.monotonic)
+    node.trouble = UnreachableError("its process has ended")
+    talk._orders.append(order("a", ""))  # waits while a call before it is under way
+    talk.open()
+    await until(lambda: NodeLost("n1") in seen)
+    node.trouble = None
+    talk.start((order("b", ""),))
+    await until(lambda: node.asked != [])
+    await talk.close()
+    assert node.started == ["b"]

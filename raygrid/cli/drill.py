@@ -1,0 +1,262 @@
+"""`raygrid drill`: break a part of a running grid on purpose, and see that nothing is lost."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from enum import StrEnum
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+from urllib.parse import urlsplit
+
+import httpx
+import typer
+from rich.table import Table
+
+from raygrid.cli.grid import GridChoice, complain, err, print_table
+from raygrid.client import Client
+from raygrid.client.default import find_grid
+from raygrid.errors import SettingsError
+
+if TYPE_CHECKING:
+    from raygrid.drill.injector import Injector
+    from raygrid.drill.report import Report
+    from raygrid.local import GridFile
+
+PRICER = "drill"
+HARMLESS = """pricers:
+  drill:
+    command: [sh, -c, 'sleep 0.2; cat "$0"', "{input}"]
+    result: stdout"""
+INTERRUPTED = 130
+
+
+class What(StrEnum):
+    """What can be broken."""
+
+    LEADER = "leader"
+    NODE = "node"
+    AGENT = "agent"
+    GROUP = "group"
+    PARENT = "parent"
+    HEAD = "head"
+    ALL = "all"
+    EVERYTHING = "everything"
+
+
+def drill(
+    context: typer.Context,
+    what: Annotated[
+        What,
+        typer.Argument(
+            help="The part to break; `all` breaks each, one after the other; `everything`, on a grid of this machine, "
+            "kills all of its processes and starts it again."
+        ),
+    ],
+    *,
+    jobs: Annotated[int, typer.Option(min=1, help="Run at least so many jobs in each scenario.")] = 100,
+    runs: Annotated[int, typer.Option(min=1, help="Run each scenario so often, and show medians.")] = 1,
+    pricer: Annotated[
+        str | None, typer.Option(help=f"A harmless pricer for the load; by default the one called `{PRICER}`.")
+    ] = None,
+    urls: Annotated[
+        list[str] | None,
+        typer.Option("--url", help="An entry of the grid; repeatable, or several with commas. By default all of them."),
+    ] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object, and nothing else.")] = False,
+    yes: Annotated[bool, typer.Option("--yes", help="Do not ask, even if the grid has other work.")] = False,
+    config: Annotated[
+        Path | None, typer.Option(help="For `everything`: the settings file that the grid was started with.")
+    ] = None,
+    directory: Annotated[
+        Path, typer.Option("--dir", help="On a machine of a cluster: where `raygrid host` keeps its state.")
+    ] = Path("~/.raygrid/host"),
+) -> None:
+    """Break a part of the running grid under load, and see that nothing is lost.
+
+    Exits with 1 if a job was lost or failed, a result was wrong, or a promise was broken.
+    """
+    choice: GridChoice = context.obj
+    given = [url.strip() for word in urls or [] for url in word.split(",") if url.strip()]
+    url, key = find_grid(given[0] if given else choice.url, choice.api_key)
+    environment, local_key = _way_into_ray(url, directory.expanduser().absolute())
+    key = key or local_key
+    with Client(url, key) as client:
+        name = _pricer(client, pricer)
+        _ask(client, yes)
+    try:
+        if what is What.EVERYTHING:
+            reports = asyncio.run(_lose_everything(url, key, name, jobs, config))
+        else:
+            reports = asyncio.run(_run(given or [url], key, name, environment, what, jobs, runs, expand=not given))
+    except KeyboardInterrupt:
+        complain("interrupted; what was frozen goes on, and the jobs of the drill are cancelled")
+        raise typer.Exit(INTERRUPTED) from None
+    if as_json:
+        print(json.dumps(_as_json(reports)))
+    else:
+        _show(reports)
+    for report in reports:
+        for violation in report.violations[:10]:
+            complain(f"{report.scenario}: {violation}")
+    raise typer.Exit(0 if all(report.is_well for report in reports) else 1)
+
+
+def _pricer(client: Client, wanted: str | None) -> str:
+    """The pricer of the load.
+
+    Raises:
+        SettingsError: the grid has none for it; says what to add.
+    """
+    there = {pricer.name for pricer in client.pricers()}
+    name = wanted or PRICER
+    if name in there:
+        return name
+    if wanted is not None:
+        raise SettingsError(f"the grid has no pricer {wanted}; it has: {', '.join(sorted(there))}")
+    raise SettingsError(
+        f"a drill needs a harmless pricer, and this grid has none called {PRICER}. Add it to the grid's settings "
+        f"(grid.yaml):\n\n{HARMLESS}\n\nor name another one with --pricer, whose results depend on its input only"
+    )
+
+
+def _ask(client: Client, yes: bool) -> None:
+    """Ask before breaking a grid that others work on.
+
+    Raises:
+        SettingsError: there is nobody to ask.
+    """
+    capacity = client.capacity()
+    busy = capacity.running + capacity.queued
+    if yes or not busy:
+        return
+    said = f"the grid has other work: {capacity.running} jobs run and {capacity.queued} wait. None is lost by a drill"
+    if not sys.stdin.isatty():
+        raise SettingsError(f"{said}, but those that are hit run again. Say --yes to go on")
+    if not typer.confirm(f"{said}, but those that are hit run again. Go on?", err=True):
+        raise typer.Exit(1)
+
+
+def _way_into_ray(url: str, directory: Path) -> tuple[Mapping[str, str], str | None]:
+    """The environment that leads into the grid's Ray cluster, and the API key that a grid on this machine left."""
+    from raygrid.drill.local import way_into  # noqa: PLC0415 - only drills need it
+
+    grid = _local_grid(url)
+    if grid is not None:
+        return way_into(grid), grid.api_key
+    from raygrid.cluster import adopt_environment  # noqa: PLC0415
+
+    adopt_environment(directory)
+    return {}, None
+
+
+def _local_grid(url: str) -> GridFile | None:
+    from raygrid.drill.local import grid_at  # noqa: PLC0415 - only drills need it
+
+    return grid_at(url, Path(os.environ.get("RAYGRID_STATE_DIR") or "~/.raygrid"))
+
+
+def open_injector(environment: Mapping[str, str]) -> Callable[[], Injector]:
+    """What breaks things, made anew for every scenario."""
+    from raygrid.drill.injector import RayInjector  # noqa: PLC0415 - only drills need it
+
+    return lambda: RayInjector(environment)
+
+
+async def _run(
+    urls: Sequence[str],
+    key: str | None,
+    pricer: str,
+    environment: Mapping[str, str],
+    what: What,
+    jobs: int,
+    runs: int,
+    *,
+    expand: bool,
+) -> list[Report]:
+    from raygrid.drill.drill import Drill  # noqa: PLC0415 - only this command needs it
+    from raygrid.drill.scenarios import COMMANDS  # noqa: PLC0415
+
+    make = open_injector(environment)
+    if expand:
+        urls = await _entries(urls[0], make)
+    console = err()
+    console.print(f"load: pricer {pricer}, through {', '.join(urls)}", highlight=False, markup=False)
+
+    def say(words: str) -> None:
+        console.print(words, highlight=False, markup=False)
+
+    drilled = Drill(urls, key, pricer, make, jobs=jobs, say=say)
+    return await drilled.run(COMMANDS[what.value], runs)
+
+
+async def _lose_everything(url: str, key: str | None, pricer: str, jobs: int, config: Path | None) -> list[Report]:
+    from raygrid.cli.local_grid import settings_of  # noqa: PLC0415 - only this command needs it
+    from raygrid.drill.drill import Drill  # noqa: PLC0415
+    from raygrid.drill.everything import lose_everything  # noqa: PLC0415
+
+    grid = _local_grid(url)
+    if grid is None:
+        raise SettingsError(f"`raygrid drill everything` is for a grid on this machine, and none listens at {url}")
+    settings = settings_of({}, config, name=grid.name)
+    console = err()
+    drilled = Drill(
+        [url],
+        key,
+        pricer,
+        open_injector({}),
+        jobs=jobs,
+        say=lambda words: console.print(words, highlight=False, markup=False),
+    )
+    with Client(url, key) as client:
+        slots = client.capacity().slots
+    return [await lose_everything(drilled, grid, settings, slots)]
+
+
+async def _entries(url: str, make: Callable[[], Injector]) -> list[str]:
+    """On a machine of a cluster, the entries of all of its machines; elsewhere the one that was named."""
+    parsed = urlsplit(url)
+    if parsed.hostname not in ("127.0.0.1", "localhost", "::1"):
+        return [url]
+    injector = make()
+    try:
+        addresses = sorted({place.address for place in (await injector.look()).places})
+    finally:
+        await injector.close()
+    if len(addresses) < 2:
+        return [url]
+    found = [f"{parsed.scheme}://{address}:{parsed.port or 80}" for address in addresses]
+    async with httpx.AsyncClient(timeout=3.0, trust_env=False) as client:
+        alive = await asyncio.gather(*(client.get(f"{each}/health/live") for each in found), return_exceptions=True)
+    well = [
+        each
+        for each, answer in zip(found, alive, strict=True)
+        if isinstance(answer, httpx.Response) and answer.is_success
+    ]
+    return well or [url]
+
+
+def _as_json(reports: Sequence[Report]) -> dict[str, object]:
+    from raygrid.drill.report import medians  # noqa: PLC0415
+
+    return {"scenarios": [report.as_json() for report in reports], "medians": medians(reports)}
+
+
+def _show(reports: Sequence[Report]) -> None:
+    from raygrid.drill.report import medians  # noqa: PLC0415
+
+    table = Table(title="What the drill found")
+    table.add_column("scenario")
+    for column in ("runs", "acknowledged", "done", "lost", "failed", "repeated", "wrong", "client errors", "recovery"):
+        table.add_column(column, justify="right")
+    table.add_column("")
+    for row in medians(reports):
+        notes = [report.note for report in reports if report.scenario == row["scenario"] and report.note]
+        numbers = [str(row[name]) for name in ("runs", "acknowledged", "done", "lost", "failed", "repeated", "wrong")]
+        recovery = "-" if row["recovery_s"] is None else f"{row['recovery_s']:.1f} s"
+        said = f"skipped: {row['skipped']}" if row["skipped"] else next(iter(notes), "")
+        table.add_row(row["scenario"], *numbers, str(row["client_errors"]), recovery, said)
+    print_table(table)

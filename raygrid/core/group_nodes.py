@@ -1,0 +1,157 @@
+"""The nodes of a group: what they say is held against what is believed of them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from raygrid.core import suspects
+from raygrid.core.blob_marker import blob_store_trouble
+from raygrid.core.collector import Collector
+from raygrid.core.draining import overdue
+from raygrid.core.entry import Entry
+from raygrid.core.events import NodeReported
+from raygrid.core.group_attempts import GroupAttempts
+from raygrid.core.placement import NodeRecord
+from raygrid.models import AttemptId, AttemptReport, NodeState, Outcome
+
+RECALL_S = 1.0  # an attempt that has waited on its node for this long is taken back
+STOP_AGAIN_S = 1.0  # a cancelled attempt that a node still has after this long is stopped once more
+
+
+class GroupNodes(GroupAttempts):
+    """Hears the nodes, adopts what they run, and notices what they have lost."""
+
+    def _node_heard(self, node_id: str, out: Collector) -> None:
+        if node_id in self.nodes:
+            self.nodes[node_id].last_seen = out.now
+
+    def _node_reported(self, event: NodeReported, out: Collector) -> None:
+        state = event.state
+        node = self.nodes.get(state.node_id)
+        if node is not None and node.incarnation not in ("", state.incarnation):
+            self._lose_node(state.node_id, "its agent started anew", out)
+            node = None
+        if node is None:
+            node = self._new_node(state.node_id, state.incarnation, state.slots, out)
+        node.incarnation, node.slots, node.last_seen = state.incarnation, state.slots, out.now
+        node.why = state.why if not state.healthy else blob_store_trouble(self.blobs, state)
+        node.healthy, node.address = state.healthy and node.why is None, state.address
+        node.traffic = state.traffic
+        node.deployed_at, node.behind = state.deployed_at, state.deployed_at < self.policy.deployed_at
+        for report in event.reports:
+            self._attempt_ended(node, report, state.node_id, out)
+        self._reconcile(node, state, event.asked_at, out)
+
+    def _reconcile(self, node: NodeRecord, state: NodeState, asked_at: float, out: Collector) -> None:
+        """Hold what is believed of a node against what it says it has."""
+        has = dict.fromkeys(state.running)
+        missing = [attempt for attempt, since in node.held.items() if attempt not in has and since < asked_at]
+        for attempt in missing:
+            if attempt in node.uncertain:
+                self._never_arrived(node, attempt, out)
+            else:
+                lost = AttemptReport(attempt, Outcome.LOST, message=f"node {node.node_id} no longer knows the attempt")
+                self._attempt_ended(node, lost, node.node_id, out)
+        node.uncertain -= has.keys()
+        node.foreign = 0
+        started = len(has) - state.waiting
+        for position, attempt in enumerate(has):
+            if attempt not in node.held:
+                self._adopt(node, attempt, out, runs=position < started)
+                continue
+            entry = self._jobs.get(attempt.job_id)
+            if entry is None or (node.node_id, attempt) not in entry.places():
+                continue
+            if attempt == entry.current:
+                entry.unconfirmed = False
+                if position < started and not entry.recorded:
+                    self._record_running(entry, out)
+            if position >= started and node.draining:
+                out.stop(node.node_id, attempt)  # only what has a slot may finish there
+            elif position >= started and out.now - node.held[attempt] > RECALL_S:
+                # Whatever holds the slots takes longer than thought; elsewhere this one may find a slot sooner.
+                node.saw_at_least(RECALL_S)
+                out.stop(node.node_id, attempt)
+            if entry.cancelled and out.now - entry.stop_sent_at > STOP_AGAIN_S:
+                self._stop(entry, out)  # the first may have been lost, or have overtaken the hand-over
+
+    def _never_arrived(self, node: NodeRecord, attempt: AttemptId, out: Collector) -> None:
+        del node.held[attempt]
+        node.uncertain.discard(attempt)
+        entry = self._jobs.get(attempt.job_id)
+        if entry is None or (node.node_id, attempt) not in entry.places():
+            return
+        if entry.twin is not None:
+            self._one_less(entry, attempt, out, began=False)
+        else:
+            entry.unstarted += 1
+            self._requeue(entry, out, charge=False)
+
+    def _adopt(self, node: NodeRecord, attempt: AttemptId, out: Collector, *, runs: bool) -> None:
+        """A node has an attempt that this leader did not hand over: keep it if its job has no other."""
+        entry = self._jobs.get(attempt.job_id)
+        if entry is not None and entry.node_id is None:
+            self._backlog.remove(attempt.job_id)
+            entry.attempts = max(entry.attempts, attempt.number)
+            entry.number, entry.node_id = attempt.number, node.node_id
+            entry.moved = entry.recorded = False
+            node.held[attempt] = out.now
+            if runs:
+                self._record_running(entry, out)
+            return
+        node.foreign += 1
+        if entry is None:
+            unwanted = attempt.job_id in self._ended or attempt.job_id in self._gone
+        else:
+            unwanted = not entry.unconfirmed  # where the other one is not there, this one is as good
+        if unwanted:
+            out.stop(node.node_id, attempt)
+
+    def _hand_over_ended(self, node_id: str, attempts: Iterable[AttemptId], arrived: bool, out: Collector) -> None:
+        node = self.nodes.get(node_id)
+        if node is None:
+            return
+        for attempt in attempts:
+            if attempt in node.held:
+                node.held[attempt] = out.now
+                if not arrived:
+                    node.uncertain.add(attempt)
+
+    def _lose_node(self, node_id: str, why: str, out: Collector) -> None:
+        node = self.nodes.pop(node_id, None)
+        if node is None:
+            return
+        lost: list[Entry] = []
+        for attempt in node.held:
+            entry = self._jobs.get(attempt.job_id)
+            if entry is None or (node_id, attempt) not in entry.places():
+                continue
+            if entry.twin is not None:
+                self._one_less(entry, attempt, out, began=True)
+                entry.suspect = True
+            else:
+                lost.append(entry)
+        charged = suspects.charged(lost, self.policy.retry.max_attempts)
+        for entry in lost:
+            entry.suspect = True
+        for entry, charge in zip(lost, charged, strict=True):
+            if entry.recorded:
+                message = f"node {node_id} was lost: {why}"
+                report = AttemptReport(entry.current, Outcome.LOST, message=message)
+                self._try_again(entry, report, node_id, out, charge=charge)
+            else:
+                entry.unstarted += 1
+                self._requeue(entry, out, charge=False)
+
+    def _move_overdue(self, out: Collector) -> None:
+        """Have what draining nodes still hold after their deadline stopped; its end puts it back in line."""
+        for node in overdue(self.nodes.values(), out.now):
+            for attempt in node.held:
+                entry = self._jobs.get(attempt.job_id)
+                if entry is None or (node.node_id, attempt) not in entry.places():
+                    continue
+                if entry.twin is not None:
+                    out.stop(node.node_id, attempt)
+                elif out.now - entry.stop_sent_at > STOP_AGAIN_S:
+                    entry.moved = True
+                    self._stop(entry, out)  # again and again: one may be lost, or overtake the hand-over

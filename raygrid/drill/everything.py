@@ -1,0 +1,81 @@
+"""The drill of a grid on this machine that loses everything: `kill -9` of all its processes, and a fresh start.
+
+Apart from the other scenarios, for nothing of Ray is left to ask: the processes are those below the grid's supervisor.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import signal
+from dataclasses import replace
+
+from raygrid.config import GridSettings
+from raygrid.drill.drill import Drill
+from raygrid.drill.hand import below
+from raygrid.drill.injector import Aim
+from raygrid.drill.report import Report
+from raygrid.drill.scenarios import ON_ITS_WAY_S, Struck
+from raygrid.errors import SettingsError, UnavailableError
+from raygrid.local import GridFile, require_same, start_grid
+
+SCENARIO = "everything"
+START_S = 180.0
+
+
+async def lose_everything(drill: Drill, grid: GridFile, settings: GridSettings, slots: int) -> Report:
+    """Kill every process of a grid on this machine under load, start it again, and follow every job to its end.
+
+    Recovery is from the fault to the first finish of a job that was under way; `start_up_s` of it is the start.
+
+    Raises:
+        SettingsError: the grid runs with other settings, so that it could not be started as it was.
+        UnavailableError: the load does not flow.
+    """
+    if grid.started_with is None:
+        raise SettingsError(f"the file of grid {grid.name} does not say how it was started; start it anew first")
+    racks, nodes = grid.started_with.racks, grid.started_with.nodes
+    require_same(grid, settings, racks, nodes)
+    loop = asyncio.get_running_loop()
+    load = await drill.prepare_load(slots, retry_s=START_S + 60)
+    try:
+        load.start()
+        if not await load.until(lambda: load.ended >= 2 * slots, drill.patience.flow):
+            raise UnavailableError(f"{SCENARIO}: the load does not flow: {load.ended} jobs ended")
+        at = loop.time()
+        killed = kill_all(grid.pid)
+        drill.say(f"{SCENARIO}: killed all {killed} processes of grid {grid.name}; starting it again")
+        await loop.run_in_executor(None, lambda: start_grid(settings, racks, nodes, START_S))
+        up_at = loop.time()
+        under_way = [job for job in load.jobs.values() if job.submitted_at < at]
+        await load.until(lambda: all(job.ended_at is not None for job in under_way), drill.patience.recover)
+        load.stop()
+        await load.drained(drill.patience.drain)
+        report = await drill.judge(SCENARIO, Struck(at, Aim(SCENARIO)), load, loop.time())
+    finally:
+        await load.close()
+    ends = [job.ended_at for job in under_way if job.ended_at is not None and job.ended_at > at + ON_ITS_WAY_S]
+    return replace(
+        report,
+        hit=f"kill all {killed} processes of grid {grid.name}",
+        recovery_s=round(min(ends) - at, 3) if ends else None,
+        more={"start_up_s": round(up_at - at, 3)},
+    )
+
+
+def kill_all(supervisor: int) -> int:
+    """Kill a process and everything below it at once; gives how many there were.
+
+    They are stopped first, so that none starts another meanwhile, or ends in an order of its own.
+    """
+    stopped: list[int] = []
+    while new := [pid for pid in (supervisor, *below(supervisor)) if pid not in stopped]:
+        for pid in new:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGSTOP)
+        stopped += new
+    for pid in stopped:
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGKILL)
+    return len(stopped)

@@ -1,0 +1,196 @@
+"""What a drill does on one machine: signals to processes, found through `/proc`. Knows nothing of Ray.
+
+A `Hand` is prepared before the fault, so that the fault itself is a matter of microseconds. What it freezes is thawed
+by a process of its own (`thaw.py`), whatever becomes of the hand, the drill or the machine's Ray.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+ARMED = b"armed\n"
+
+
+class Hand:
+    """One machine's part of a fault."""
+
+    def __init__(self) -> None:
+        self._pids: list[int] = []
+        self._below: int | None = None
+        self._freeze_s = 0.0
+        self._frozen: list[tuple[int, int]] = []
+        self._thawer: subprocess.Popen[bytes] | None = None
+
+    def aim_at(self, pids: Sequence[int], freeze_s: float = 0.0) -> list[str]:
+        """Take aim at processes: to kill them, or to freeze them for some seconds; gives their titles."""
+        titles = [title_of(pid) for pid in pids]
+        if not all(titles):
+            raise ProcessLookupError(f"of the processes {list(pids)}, not all live any more")
+        self._pids, self._freeze_s = list(pids), freeze_s
+        self._ready()
+        return titles
+
+    def aim_at_machine(self, freeze_s: float) -> list[str]:
+        """Take aim at this Ray node as a whole, its raylet and everything below it, but not this hand."""
+        raylet = ancestor("raylet")
+        if raylet is None:
+            raise ProcessLookupError("this process is not below a raylet")
+        self._below, self._freeze_s = raylet, freeze_s
+        self._ready()
+        return [title_of(raylet)]
+
+    def aim_at_head(self) -> list[str]:
+        """Take aim at the GCS process, which was started by whoever started this node's raylet."""
+        gcs = gcs_pid()
+        if gcs is None:
+            raise ProcessLookupError("no GCS process runs here")
+        return self.aim_at([gcs])
+
+    def why_no_head(self) -> str | None:
+        """Why the head must not be killed here; None where it comes back with its books."""
+        gcs = gcs_pid()
+        if gcs is None:
+            return "the head's GCS process was not found"
+        environment = _environment(gcs)
+        if environment.get("RAY_gcs_storage") != "rocksdb" and "RAY_REDIS_ADDRESS" not in environment:
+            return "the head keeps its books in memory only, so its death ends the cluster (or the grid here)"
+        pid: int | None = gcs
+        while pid:
+            if "raygrid.cluster.supervisor" in title_of(pid):
+                return None
+            pid = _parent(pid)
+        return "nothing here would start the head again; start it with `raygrid host start --head`"
+
+    def strike(self) -> int:
+        """Do it; gives how many processes were hit."""
+        if self._below is not None:
+            self._pids = [pid for pid in (self._below, *below(self._below)) if pid not in self._spared()]
+        if self._freeze_s <= 0:
+            for pid in self._pids:
+                os.kill(pid, signal.SIGKILL)
+            return len(self._pids)
+        self._frozen = [(pid, started) for pid in self._pids if (started := start_of(pid)) is not None]
+        self._arm()
+        for pid, _ in self._frozen:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGSTOP)
+        return len(self._frozen)
+
+    def thaw(self) -> None:
+        """Let everything that this hand has frozen go on, now."""
+        thaw(self._frozen)
+
+    def _spared(self) -> set[int]:
+        me = os.getpid()
+        return {me, *below(me)}
+
+    def _ready(self) -> None:
+        if self._freeze_s > 0 and self._thawer is None:
+            self._thawer = subprocess.Popen(
+                [sys.executable, "-I", str(Path(__file__).with_name("thaw.py"))],
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.DEVNULL,
+                start_new_session=True,  # it must outlive everything else of this drill
+            )
+            self._expect(ARMED)
+
+    def _arm(self) -> None:
+        """Nothing is frozen before somebody stands ready to thaw it."""
+        assert self._thawer is not None
+        assert self._thawer.stdin is not None
+        words = [f"{self._freeze_s}", *(f"{pid}:{started}" for pid, started in self._frozen)]
+        self._thawer.stdin.write(" ".join(words).encode() + b"\n")
+        self._thawer.stdin.flush()
+        self._expect(ARMED)
+
+    def _expect(self, word: bytes) -> None:
+        assert self._thawer is not None
+        assert self._thawer.stdout is not None
+        if self._thawer.stdout.readline() != word:
+            raise RuntimeError("the process that thaws what is frozen did not start; nothing was frozen")
+
+
+def thaw(frozen: Sequence[tuple[int, int]]) -> None:
+    """Let processes go on, unless their pids belong to others by now."""
+    for pid, started in frozen:
+        if start_of(pid) == started:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGCONT)
+
+
+def start_of(pid: int) -> int | None:
+    """When a process started, in clock ticks since boot; None where it does not live."""
+    fields = _stat(pid)
+    return None if fields is None or fields[0] == b"Z" else int(fields[19])
+
+
+def title_of(pid: int) -> str:
+    """A process's command line; empty where it does not live."""
+    try:
+        return Path(f"/proc/{pid}/cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace").strip()
+    except OSError:
+        return ""
+
+
+def ancestor(name: str) -> int | None:
+    """The nearest process above this one that has a name."""
+    pid = _parent(os.getpid())
+    while pid and _name(pid) != name:
+        pid = _parent(pid)
+    return pid or None
+
+
+def below(root: int) -> list[int]:
+    """All living processes below one, parents before their children."""
+    children: dict[int, list[int]] = {}
+    for entry in Path("/proc").iterdir():
+        if entry.name.isdigit() and (fields := _stat(int(entry.name))) is not None and fields[0] != b"Z":
+            children.setdefault(int(fields[1]), []).append(int(entry.name))
+    found = [root]
+    for pid in found:
+        found += children.get(pid, [])
+    return found[1:]
+
+
+def gcs_pid() -> int | None:
+    """The GCS process beside the raylet of this process's node."""
+    raylet = ancestor("raylet")
+    starter = _parent(raylet) if raylet is not None else None
+    if starter is None:
+        return None
+    return next((pid for pid in below(starter) if _name(pid) == "gcs_server" and _parent(pid) == starter), None)
+
+
+def _stat(pid: int) -> list[bytes] | None:
+    """The fields of a process behind its name: state, parent, and so on."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_bytes().rpartition(b")")[2].split()
+    except OSError:
+        return None
+
+
+def _parent(pid: int) -> int | None:
+    fields = _stat(pid)
+    return None if fields is None else int(fields[1])
+
+
+def _name(pid: int) -> str:
+    try:
+        return Path(f"/proc/{pid}/comm").read_text().strip()
+    except OSError:
+        return ""
+
+
+def _environment(pid: int) -> dict[str, str]:
+    try:
+        pairs = Path(f"/proc/{pid}/environ").read_bytes().decode(errors="replace").split("\0")
+    except OSError:
+        return {}
+    return dict(pair.split("=", 1) for pair in pairs if "=" in pair)

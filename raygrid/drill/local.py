@@ -1,0 +1,32 @@
+"""Drills on a grid of this machine: how to get into its Ray cluster."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+
+from raygrid.errors import SettingsError
+from raygrid.local import GridFile, running_grid
+
+
+def way_into(grid: GridFile) -> Mapping[str, str]:
+    """The environment in which Ray lets its owner into the cluster of a grid on this machine.
+
+    Raises:
+        SettingsError: the grid's file does not say how.
+    """
+    if grid.ray_address is None or grid.ray_token is None:
+        raise SettingsError(
+            f"grid {grid.name} was started by an older release, whose file does not lead into its Ray cluster; "
+            "stop it with `raygrid down` and start it again"
+        )
+    return {"RAY_ADDRESS": grid.ray_address, "RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": grid.ray_token}
+
+
+def grid_at(url: str, state_dir: Path) -> GridFile | None:
+    """The grid of this machine that listens at a URL, if one does."""
+    for file in sorted(state_dir.expanduser().glob("*/grid.json")):
+        grid = running_grid(file.parent.name, state_dir)
+        if grid is not None and grid.url == url.rstrip("/"):
+            return grid
+    return None

@@ -1,0 +1,246 @@
+"""Faults on a running grid, through its Ray cluster: `python -m raygrid.drill.ray_faults`.
+
+The only file of the drills that knows Ray. It is a process of its own, so that the drill survives the head's death.
+Targets are found in Ray's table of actors; a `Hand` is put on each target machine as an actor before the fault, so that
+striking is one call that needs no head.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import sys
+from collections.abc import Mapping
+from dataclasses import asdict
+from typing import Any
+
+import ray
+from ray._private import state
+from ray.exceptions import GetTimeoutError, RayError, RayTaskError
+from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+
+from raygrid.drill.hand import Hand
+from raygrid.drill.injector import Aim, Candidate, Picture, Place
+from raygrid.errors import RaygridError, UnavailableError
+from raygrid.links import live_nodes, node_names
+
+ANSWER_S = 20.0
+LEADS_S = 3.0
+PARENT = "ServeReplica:raygrid:parent"
+NAMESPACE = "raygrid-"
+_NOT_GRIDS = {"raygrid-supervisor", "raygrid-deploy", "raygrid-drill"}
+
+
+class Faults:
+    """What this process is asked for, one method each."""
+
+    def __init__(self) -> None:
+        self._hands: dict[str, Any] = {}
+        self._armed: list[Any] = []
+
+    def look(self) -> dict[str, Any]:
+        """What runs where."""
+        nodes = live_nodes()
+        names = {node_id: name for name, node_id in node_names(nodes).items()}
+        actors = _actors()
+        agents = {each["Address"]["NodeID"] for each in actors if each["Name"].startswith("agent:")}
+        groups = _groups(actors, agents, nodes)
+        here = ray.get_runtime_context().get_node_id()
+        head = _head(nodes)
+        spared = {
+            head["NodeID"]: "the head and what belongs to it run there",
+            here: "this drill runs on it; start the drill on another machine, such as the head",
+        }
+        places = [
+            Place(
+                names[each["NodeID"]],
+                groups.get(each["NodeID"]),
+                each["NodeManagerAddress"],
+                each["NodeID"] in agents,
+                spared.get(each["NodeID"]) if each["NodeID"] == head["NodeID"] or _machines(nodes) > 1 else None,
+            )
+            for each in nodes
+        ]
+        return asdict(
+            Picture(
+                tuple(places),
+                tuple(_candidates(actors, names)),
+                tuple(names[each["Address"]["NodeID"]] for each in _parents(actors)),
+                ray.get_runtime_context().gcs_address,
+                self._ask(self._hand(names[head["NodeID"]], head["NodeID"]).why_no_head.remote()),
+            )
+        )
+
+    def aim(self, aim: Mapping[str, Any]) -> dict[str, Any]:
+        """Put hands on the target machines and have them take aim."""
+        aimed = Aim(**{**aim, "places": tuple(aim["places"])})
+        ids = node_names(live_nodes())
+        self._armed = []
+        said: list[str] = []
+        for place, pids in self._targets(aimed, ids).items():
+            hand = self._hand(place, ids[place])
+            if aimed.what == "head":
+                self._ask(hand.aim_at_head.remote())
+            elif aimed.what == "node":
+                self._ask(hand.aim_at_machine.remote(aimed.freeze_s))
+            else:
+                self._ask(hand.aim_at.remote(pids, aimed.freeze_s))
+            self._armed.append(hand)
+            numbers = ", ".join(map(str, pids))
+            said.append(f"{place} (process {numbers})" if pids else place)
+        verb = f"freeze for {aimed.freeze_s:g} s" if aimed.freeze_s else "kill"
+        what = {"leader": f"the leader of {aimed.group}", "node": "everything"}.get(aimed.what, f"the {aimed.what}")
+        return {"what": f"{verb} {what} on {', '.join(said)}"}
+
+    def strike(self) -> dict[str, Any]:
+        """Let all hands strike at once."""
+        hits: list[int] = ray.get([hand.strike.remote() for hand in self._armed], timeout=ANSWER_S)
+        return {"hit": sum(hits)}
+
+    def heal(self) -> dict[str, Any]:
+        """Thaw whatever is frozen."""
+        ray.get([hand.thaw.remote() for hand in self._armed], timeout=ANSWER_S)
+        return {}
+
+    def _targets(self, aim: Aim, ids: Mapping[str, str]) -> dict[str, list[int]]:
+        """Processes by machine."""
+        names = {node_id: name for name, node_id in ids.items()}
+        if aim.what == "head":
+            return {names[_head(live_nodes())["NodeID"]]: []}
+        if gone := [place for place in aim.places if place not in ids]:
+            raise UnavailableError(f"{', '.join(gone)} is not part of the cluster any more")
+        if aim.what == "node":
+            return {place: [] for place in aim.places}
+        actors = _actors()
+        if aim.what == "leader":
+            leading = [each for each in actors if _group_of(each["Name"]) == aim.group and _leads(each["Name"])]
+            if not leading:
+                raise UnavailableError(f"no candidate of group {aim.group} leads at the moment")
+            return {names[leading[0]["Address"]["NodeID"]]: [leading[0]["Pid"]]}
+        [place] = aim.places
+        if aim.what == "agent":
+            found = [each for each in actors if each["Name"] == f"agent:{place}:{ids[place]}"]
+        else:
+            found = [each for each in _parents(actors) if each["Address"]["NodeID"] == ids[place]]
+        pids = [int(each["Pid"]) for each in found]
+        if not pids:
+            raise UnavailableError(f"no {aim.what} runs on {place} at the moment")
+        return {place: pids[:1]}
+
+    def _hand(self, place: str, node_id: str) -> Any:
+        """The hand on a machine; made when it is first needed."""
+        if place not in self._hands:
+            options = {
+                "num_cpus": 0,
+                "max_restarts": 0,
+                "enable_task_events": False,
+                "scheduling_strategy": NodeAffinitySchedulingStrategy(node_id, soft=False),
+            }
+            self._hands[place] = ray.remote(Hand).options(**options).remote()
+        return self._hands[place]
+
+    @staticmethod
+    def _ask(reference: Any) -> Any:
+        try:
+            return ray.get(reference, timeout=ANSWER_S)
+        except RayTaskError as error:
+            raise UnavailableError(str(error.cause)) from error
+
+
+def _actors() -> list[dict[str, Any]]:
+    """Ray's table of actors that live."""
+    table: dict[str, dict[str, Any]] = state.actors(actor_state_name="ALIVE")
+    return list(table.values())
+
+
+def _parents(actors: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    return [each for each in actors if each["ActorClassName"] == PARENT]
+
+
+def _head(nodes: list[dict[str, Any]]) -> dict[str, Any]:
+    return next(node for node in nodes if "node:__internal_head__" in node["Resources"])
+
+
+def _machines(nodes: list[dict[str, Any]]) -> int:
+    return len({node["NodeManagerAddress"] for node in nodes})
+
+
+def _group_of(actor: str) -> str | None:
+    """The group of a candidate, by its name: `leader:GROUP` or `leader:GROUP:NODE`."""
+    words = actor.split(":")
+    return words[1] if words[0] == "leader" and len(words) > 1 else None
+
+
+def _groups(actors: list[dict[str, Any]], agents: set[str], nodes: list[dict[str, Any]]) -> dict[str, str]:
+    """Group of each machine with an agent: the custom resource that is named as a group of a leader is."""
+    known = {group for each in actors if (group := _group_of(each["Name"]))}
+    return {
+        node["NodeID"]: here[0]
+        for node in nodes
+        if node["NodeID"] in agents and (here := sorted(known & node["Resources"].keys()))
+    }
+
+
+def _candidates(actors: list[dict[str, Any]], names: Mapping[str, str]) -> list[Candidate]:
+    return [
+        Candidate(group, names[each["Address"]["NodeID"]], _leads(each["Name"]))
+        for each in actors
+        if (group := _group_of(each["Name"])) and each["Address"]["NodeID"] in names
+    ]
+
+
+def _leads(name: str) -> bool:
+    """Ask a candidate whether it leads: one that does not says so by an error."""
+    try:
+        candidate: Any = ray.get_actor(name, _namespace(name))
+        ray.get(candidate.changes.remote("", 0, 0.0), timeout=LEADS_S)
+    except (RayError, GetTimeoutError, ValueError):
+        return False
+    return True
+
+
+def _namespace(actor: str) -> str:
+    """The namespace of the grid to which an actor belongs."""
+    named: Any = ray.util.list_named_actors(all_namespaces=True)
+    found = {each["namespace"] for each in named if each["name"] == actor and each["namespace"].startswith(NAMESPACE)}
+    found -= _NOT_GRIDS
+    if len(found) != 1:
+        raise ValueError(f"{actor} is in {len(found)} grids of this cluster")
+    return str(found.pop())
+
+
+def _join() -> None:
+    address = os.environ.get("RAY_ADDRESS")
+    if not address:
+        from raygrid.parent.ingress import cluster_address  # noqa: PLC0415 - brings Serve
+
+        address = cluster_address()
+    ray.init(address, namespace="raygrid-drill", log_to_driver=False, logging_level=logging.ERROR)
+
+
+def main() -> int:
+    """Answer questions until there are no more."""
+    # Whatever Ray prints must not get among the answers.
+    answers = os.fdopen(os.dup(1), "w", encoding="utf-8")
+    os.dup2(2, 1)
+    faults: Faults | None = None
+    for line in sys.stdin:
+        question = json.loads(line)
+        try:
+            if faults is None:
+                _join()
+                faults = Faults()
+            if question["do"] == "aim":
+                answer = faults.aim(question["aim"])
+            else:
+                answer = {"look": faults.look, "strike": faults.strike, "heal": faults.heal}[question["do"]]()
+        except (RaygridError, RayError, OSError, ValueError, RuntimeError) as error:
+            answer = {"error": str(error) or repr(error)}
+        answers.write(json.dumps(answer) + "\n")
+        answers.flush()
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,83 @@
+"""What a drill found, as values, and the medians of several runs."""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+
+@dataclass(frozen=True, slots=True)
+class Report:
+    """One run of one scenario.
+
+    Attributes:
+        scenario: its name.
+        hit: what was broken, in words; empty where nothing was.
+        acknowledged: jobs that the grid took.
+        done: those that ended well, with a result that was read.
+        lost: those that the grid did not know, or that had not ended, at the end.
+        failed: those that ended otherwise than well, though the pricer is harmless.
+        repeated: those that took more than one attempt.
+        wrong: those whose result was not the one from before the fault.
+        client_errors: requests that failed in spite of retries.
+        recovery_s: seconds from the fault until work flowed again, as the scenario defines it; None where it could
+            not be seen.
+        violations: broken promises, in words.
+        errors: some of what clients were told when requests failed.
+        note: what else there is to know.
+        skipped: why the scenario was not run.
+        more: further figures of the scenario.
+    """
+
+    scenario: str
+    hit: str = ""
+    acknowledged: int = 0
+    done: int = 0
+    lost: int = 0
+    failed: int = 0
+    repeated: int = 0
+    wrong: int = 0
+    client_errors: int = 0
+    recovery_s: float | None = None
+    violations: tuple[str, ...] = ()
+    errors: tuple[str, ...] = ()
+    note: str = ""
+    skipped: str = ""
+    more: dict[str, float] = field(default_factory=dict)
+
+    @property
+    def is_well(self) -> bool:
+        """Whether the grid kept its word; errors of clients are shown, but lose nothing."""
+        return not (self.lost or self.failed or self.wrong or self.violations)
+
+    def as_json(self) -> dict[str, Any]:
+        """For `--json`."""
+        return asdict(self) | {"violations": list(self.violations), "errors": list(self.errors)}
+
+
+def medians(reports: Sequence[Report]) -> list[dict[str, Any]]:
+    """One entry a scenario: the median recovery, the worst of everything that should be 0, sums of the rest."""
+    found = []
+    for scenario in dict.fromkeys(report.scenario for report in reports):
+        runs = [report for report in reports if report.scenario == scenario]
+        done = [report for report in runs if not report.skipped]
+        times = [report.recovery_s for report in done if report.recovery_s is not None]
+        found.append(
+            {
+                "scenario": scenario,
+                "runs": len(done),
+                "recovery_s": round(statistics.median(times), 3) if times else None,
+                "worst_recovery_s": max(times) if times else None,
+                **{
+                    name: sum(getattr(report, name) for report in done)
+                    for name in ("acknowledged", "done", "lost", "failed", "repeated", "wrong", "client_errors")
+                },
+                "skipped": next((report.skipped for report in runs if report.skipped), ""),
+            }
+        )
+    return found
+
+
+__all__ = ["Report", "medians"]

@@ -1,0 +1,209 @@
+"""The scenarios: what each breaks, and what counts as recovered. Pure: decisions over what was seen.
+
+| scenario | breaks | recovered with |
+|---|---|---|
+| `agent` | kills the node agent with most running jobs | the first finish of a job that ran again |
+| `leader` | kills the leader of the busiest group | the first finish, in that group, of a job submitted afterwards |
+| `leader-frozen` | the same leader stands still for 10 s, and goes on | as `leader` |
+| `node` | everything of one machine falls silent for 20 s | as `agent` |
+| `group` | everything of one rack falls silent for 20 s | the first finish of a job that was in that group |
+| `parent` | kills one parent | the first answer, through that machine's entry, to a request made afterwards |
+| `head` | kills the head's GCS process | the longest time in which no job finished, until some time after it is back |
+
+Instants are of the client's own clock: a job has finished when its client has read the result.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import partial
+from urllib.parse import urlsplit
+
+from raygrid.client import JobStatus, NodeStatus
+from raygrid.drill.entries import Try
+from raygrid.drill.injector import Aim, Picture
+from raygrid.drill.load import LoadJob
+
+SCENARIOS = ("agent", "leader", "leader-frozen", "node", "group", "parent", "head")
+COMMANDS: dict[str, tuple[str, ...]] = {
+    **{name: (name,) for name in ("agent", "node", "group", "parent", "head")},
+    "leader": ("leader", "leader-frozen"),
+    "all": SCENARIOS,
+}
+NODE_SILENT_S = 20.0
+LEADER_FROZEN_S = 10.0
+ON_ITS_WAY_S = 1.0
+"""A result that the grid had before the fault has reached its client by then."""
+
+
+@dataclass(frozen=True, slots=True)
+class Skip:
+    """A scenario that cannot be run here, and why."""
+
+    why: str
+
+
+@dataclass(frozen=True, slots=True)
+class Struck:
+    """A fault, and what was known of the load's jobs just before it.
+
+    Attributes:
+        at: when it struck.
+        aim: what it hit.
+        before: the jobs that had not ended, as the grid told them.
+        entries: addresses of the entries that it concerns.
+    """
+
+    at: float
+    aim: Aim
+    before: Mapping[str, JobStatus] = field(default_factory=dict)
+    entries: frozenset[str] = frozenset()
+
+
+def choose(scenario: str, picture: Picture, nodes: Sequence[NodeStatus]) -> Aim | Skip:
+    """Choose what to hit: where most is running, as that is where most could be lost."""
+    if scenario == "head":
+        return Skip(picture.head_spared) if picture.head_spared else Aim("head")
+    if scenario == "parent":
+        return _choose_parent(picture)
+    if scenario in ("leader", "leader-frozen"):
+        return _choose_leader(picture, nodes, LEADER_FROZEN_S if scenario == "leader-frozen" else 0.0)
+    running = Counter({node.node: node.running for node in nodes if node.state == "ok"})
+    return (_choose_group if scenario == "group" else partial(_choose_node, scenario))(picture, running)
+
+
+def _choose_node(scenario: str, picture: Picture, running: Mapping[str, int]) -> Aim | Skip:
+    places = [place for place in picture.places if place.agent and place.name in running]
+    if not places:
+        return Skip("no node of this grid is well")
+    if scenario == "agent":
+        return Aim("agent", (max(places, key=lambda place: running[place.name]).name,))
+    free = [place for place in places if place.spared is None]
+    if not free:
+        return Skip(f"no machine may fall silent: {places[0].spared}")
+    return Aim("node", (max(free, key=lambda place: running[place.name]).name,), freeze_s=NODE_SILENT_S)
+
+
+def _choose_parent(picture: Picture) -> Aim | Skip:
+    if not picture.parents:
+        return Skip("no parent of this grid was found")
+    spared = {place.name for place in picture.places if place.spared}
+    return Aim("parent", (sorted(picture.parents, key=lambda name: (name in spared, name))[0],))
+
+
+def _choose_leader(picture: Picture, nodes: Sequence[NodeStatus], freeze_s: float) -> Aim | Skip:
+    load: Counter[str] = Counter()
+    for node in nodes:
+        load[node.group] += node.running
+    leading = [candidate for candidate in picture.candidates if candidate.leads]
+    if not leading:
+        return Skip("no leader of this grid was found")
+    chosen = max(leading, key=lambda candidate: load[candidate.group])
+    return Aim("leader", (chosen.place,), chosen.group, freeze_s)
+
+
+def _choose_group(picture: Picture, running: Mapping[str, int]) -> Aim | Skip:
+    groups: dict[str, list[str]] = {}
+    spared: dict[str, str] = {}
+    for place in picture.places:
+        if place.group is not None and place.agent:
+            groups.setdefault(place.group, []).append(place.name)
+            if place.spared:
+                spared[place.group] = place.spared
+    if len(groups) < 2:
+        return Skip("there is only one group, and nowhere else for its jobs to go")
+    free = {group: names for group, names in groups.items() if group not in spared}
+    if not free:
+        return Skip(f"no group may fall silent: {next(iter(spared.values()))}")
+    group = max(free, key=lambda each: sum(running.get(name, 0) for name in free[each]))
+    return Aim("node", tuple(sorted(free[group])), group, NODE_SILENT_S)
+
+
+def entries_of(aim: Aim, picture: Picture, urls: Iterable[str]) -> frozenset[str]:
+    """Those of the entries that stand on the machines that were hit; all of them where none does."""
+    hit = {place.address for name in aim.places if (place := picture.place(name)) is not None}
+    urls = frozenset(urls)
+    return frozenset(url for url in urls if urlsplit(url).hostname in hit) or urls
+
+
+def recovery_s(
+    scenario: str,
+    struck: Struck,
+    jobs: Iterable[LoadJob],
+    final: Mapping[str, JobStatus],
+    tries: Sequence[Try],
+    until: float,
+) -> float | None:
+    """Seconds from the fault until work flowed again; None where that was not seen.
+
+    Args:
+        scenario: its name.
+        struck: the fault.
+        jobs: the load's jobs.
+        final: what the grid says of them at the end.
+        tries: requests through entries.
+        until: end of the time in which jobs were submitted.
+    """
+    if scenario == "parent":
+        well = (each for each in tries if each.well and each.asked_at >= struck.at and each.entry in struck.entries)
+        return _since(struck.at, (each.ended_at for each in well))
+    if scenario in ("head", "everything"):
+        return longest_gap_s(struck.at, until, (job.ended_at for job in jobs if job.ended_at is not None))
+    needed = _NEEDED[scenario]
+    ended = (
+        job.ended_at
+        for job in jobs
+        if job.ended_at is not None and job.ended_at >= struck.at and job.job_id in final
+        if needed(job, final[job.job_id], struck)
+    )
+    return _since(struck.at, ended)
+
+
+def _ran_again(job: LoadJob, final: JobStatus, struck: Struck) -> bool:
+    """Its attempt was lost by the fault."""
+    return job.submitted_at < struck.at and final.attempts > 1
+
+
+def _was_led(job: LoadJob, final: JobStatus, struck: Struck) -> bool:
+    """Nobody but the group's next leader (or the same, when it goes on) can have placed it."""
+    return job.submitted_at >= struck.at and final.group == struck.aim.group
+
+
+def _was_in_group(job: LoadJob, final: JobStatus, struck: Struck) -> bool:
+    before = struck.before.get(job.job_id)
+    if before is None or before.group != struck.aim.group or job.ended_at is None:
+        return False
+    return final.attempts > 1 or final.group != struck.aim.group or job.ended_at > struck.at + ON_ITS_WAY_S
+
+
+_NEEDED = {
+    "agent": _ran_again,
+    "node": _ran_again,
+    "leader": _was_led,
+    "leader-frozen": _was_led,
+    "group": _was_in_group,
+}
+
+
+def _since(at: float, instants: Iterable[float]) -> float | None:
+    first = min(instants, default=None)
+    return None if first is None else first - at
+
+
+def longest_gap_s(begin: float, end: float, instants: Iterable[float]) -> float:
+    """The longest time between neighbours, the two ends included."""
+    marks = [begin, *sorted(at for at in instants if begin < at < end), end]
+    return max(after - before for before, after in itertools.pairwise(marks))
+
+
+def settled_s(struck: Struck, tries: Sequence[Try]) -> float:
+    """Seconds until the last request failed that the fault may have hit; 0 where none did."""
+    return max(
+        (each.ended_at - struck.at for each in tries if not each.well and each.ended_at > struck.at), default=0.0
+    )
+
+
+__all__ = ["COMMANDS", "SCENARIOS", "Skip", "Struck", "choose", "entries_of", "recovery_s", "settled_s"]

@@ -1,0 +1,68 @@
+"""Jobs that a node speaks of and this leader does not know: the store says what they are.
+
+A leader holds a window of its jobs in memory, and one before it may have started some that it could not record. Their
+answers count, and what still runs of them is kept.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Iterable
+from dataclasses import replace
+
+from raygrid.core.events import NodeReported
+from raygrid.errors import RaygridError
+from raygrid.models import AttemptId, QueuedJob
+from raygrid.store import JobStore
+
+logger = logging.getLogger(__name__)
+
+AT_ONCE = 500
+
+
+class Lookup:
+    """Completes what nodes say with what the store knows.
+
+    Args:
+        store: the job store.
+        group_id: whose jobs are looked for.
+        is_unknown: whether a job's id says nothing to the leader, and none of its writes is about it.
+    """
+
+    def __init__(self, store: JobStore, group_id: str, is_unknown: Callable[[str], bool]) -> None:
+        self._store = store
+        self._group_id = group_id
+        self._is_unknown = is_unknown
+
+    async def complete(self, reply: NodeReported) -> NodeReported | None:
+        """The reply with its unknown jobs looked up; None where that failed and a report would be lost by it."""
+        unknown = self._unknown(report.attempt for report in reply.reports)
+        reported = len(unknown)
+        unknown |= self._unknown(reply.state.running)
+        if not unknown:
+            return reply
+        job_ids = list(unknown)
+        found: list[QueuedJob] = []
+        try:
+            for start in range(0, len(job_ids), AT_ONCE):
+                found += await self._store.unfinished_of(self._group_id, job_ids[start : start + AT_ONCE])
+        except RaygridError as error:
+            logger.warning("group %s: cannot look jobs up: %s", self._group_id, error)
+            return None if reported else reply
+        except Exception:
+            logger.exception("group %s: cannot look jobs up; trying again", self._group_id)
+            return None if reported else reply
+        here = {job.spec.job_id for job in found}
+        logger.info(
+            "group %s: node %s speaks of %d unknown jobs, %d of them unfinished",
+            self._group_id,
+            reply.state.node_id,
+            len(job_ids),
+            len(here),
+        )
+        return replace(reply, found=tuple(found), gone=tuple(job_id for job_id in job_ids if job_id not in here))
+
+    def _unknown(self, attempts: Iterable[AttemptId]) -> dict[str, None]:
+        """Ids without repeats, in their order."""
+        job_ids = dict.fromkeys(attempt.job_id for attempt in attempts)
+        return {job_id: None for job_id in job_ids if self._is_unknown(job_id)}

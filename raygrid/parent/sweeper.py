@@ -1,0 +1,258 @@
+"""Jobs of lost groups go to other groups: what no leader can do, for there is none.
+
+Every parent watches the groups' leases, one at a time sweeps: the one that holds the lease `SWEEPER`. That it is only
+one saves work; nothing goes wrong with two, for the job store moves a job only from the group that still has it, and
+takes running ones only from groups that nobody leads.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from datetime import datetime
+from functools import partial
+from uuid import uuid4
+
+from raygrid.core.lost_groups import LostGroups, Patience
+from raygrid.core.spreading import deal
+from raygrid.errors import RaygridError, UnavailableError
+from raygrid.models import JobState, QueuedJob
+from raygrid.parent.groups import Groups
+from raygrid.parent.waiters import Waiters
+from raygrid.ports import JobChange
+from raygrid.store import JobStore, LeaseState, Unfinished
+
+logger = logging.getLogger(__name__)
+
+SWEEPER = "~sweeper"  # no group: those have the prefix of the settings
+TTL_S = 3.0
+RENEW_BELOW_S = 2.0
+LOOK_S = 0.5
+CALL_S = 2.5  # a look that takes longer is none
+PAGE = 2_000  # jobs moved in one transaction
+REST_S = 2.0  # between sweeps of a group that had nothing to move
+MOST_KEPT = 100_000
+
+
+class Sweeper:
+    """Watches for lost groups and moves their jobs. The owner opens and closes it.
+
+    Args:
+        store: the job store.
+        groups: the groups as this parent knows them; told which are lost.
+        waiters: woken where a job of theirs has ended here.
+        patience: how long a group is waited for.
+
+    Attributes:
+        lost: the lost groups, and since when nobody leads them, by the store's clock.
+    """
+
+    def __init__(self, store: JobStore, groups: Groups, waiters: Waiters, patience: Patience) -> None:
+        self._store = store
+        self._groups = groups
+        self._waiters = waiters
+        self._watch = LostGroups(patience)
+        self._holder = f"parent/{uuid4().hex[:8]}"
+        self.lost: Mapping[str, datetime] = {}
+        self._idle: Sequence[str] = ()
+        self._sweeps = False
+        self._rest_until: dict[str, float] = {}
+        self._looked = asyncio.Event()
+        self._errands = asyncio.Event()
+        self._refused: dict[str, set[str]] = {}
+        self._wishes: dict[str, set[str]] = {}
+        self._moved: dict[str, set[str]] = {}
+        self._tasks: list[asyncio.Task[None]] = []
+
+    async def open(self) -> None:
+        """Begin to watch."""
+        self._groups.on_refusal = partial(self._keep, self._refused)
+        loop = asyncio.get_running_loop()
+        loops = {"watch": self._watch_forever(), "sweep": self._sweep_forever(), "errands": self._run_errands()}
+        self._tasks = [loop.create_task(each, name=f"sweeper: {name}") for name, each in loops.items()]
+
+    async def close(self) -> None:
+        """Stop, and let another parent sweep at once."""
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        if not self._sweeps:
+            return
+        with contextlib.suppress(UnavailableError, TimeoutError):
+            state = (await asyncio.wait_for(self._store.leases(), CALL_S)).get(SWEEPER)
+            if state is not None and state.lease.holder == self._holder:
+                await asyncio.wait_for(self._store.release_lease(state.lease), CALL_S)
+
+    # --- what the parent asks -----------------------------------------------------------------------------------------
+
+    def cancel(self, group_id: str, job_ids: Sequence[str]) -> None:
+        """Have jobs cancelled whose leader could not be told; the wish is in the store."""
+        self._keep(self._wishes, group_id, job_ids)
+
+    def _keep(self, kept: dict[str, set[str]], group_id: str, job_ids: Sequence[str]) -> None:
+        if sum(map(len, kept.values())) + len(job_ids) > MOST_KEPT:
+            logger.warning("group %s: %d jobs have to wait, as too many wait here", group_id, len(job_ids))
+            return
+        kept.setdefault(group_id, set()).update(job_ids)
+        self._errands.set()
+
+    # --- watching -----------------------------------------------------------------------------------------------------
+
+    async def _watch_forever(self) -> None:
+        while True:
+            try:
+                await self._look()
+            except (UnavailableError, TimeoutError) as error:
+                self._watch.failed(asyncio.get_running_loop().time())
+                logger.warning("cannot look at the groups: %s", str(error) or "the job store did not answer in time")
+            except Exception:
+                self._watch.failed(asyncio.get_running_loop().time())
+                logger.exception("looking at the groups failed; trying again")
+            await asyncio.sleep(LOOK_S)
+
+    async def _look(self) -> None:
+        states = await asyncio.wait_for(self._store.leases(), CALL_S)
+        self._sweeps = await self._stand(states.pop(SWEEPER, None))
+        now = asyncio.get_running_loop().time()
+        self._watch.looked(
+            {group_id: state.left_s for group_id, state in states.items()}, self._groups.capacities(), now
+        )
+        lost = {group_id: states[group_id].lease.expires_at for group_id in self._watch.lost(now)}
+        for group_id in lost.keys() - self.lost.keys():
+            logger.warning("group %s is lost: nobody has led it since %s", group_id, lost[group_id])
+        for group_id in self.lost.keys() - lost.keys():
+            logger.warning("group %s is lost no more", group_id)
+        self.lost, self._idle = lost, self._watch.idle(now)
+        self._groups.lost = frozenset(lost)
+        self._looked.set()
+
+    async def _stand(self, state: LeaseState | None) -> bool:
+        """Whether this parent sweeps: it takes the lease when it is free, and renews it while it lives.
+
+        It does so before the look counts: where nobody can write, no leader could renew its lease, either.
+        """
+        if state is not None and state.left_s > 0:
+            if state.lease.holder != self._holder:
+                return False
+            if state.left_s > RENEW_BELOW_S:
+                return True
+        return await asyncio.wait_for(self._store.acquire_lease(SWEEPER, self._holder, TTL_S), CALL_S) is not None
+
+    # --- sweeping -----------------------------------------------------------------------------------------------------
+
+    async def _sweep_forever(self) -> None:
+        while True:
+            await self._looked.wait()
+            self._looked.clear()
+            for group_id, unled in [*((each, True) for each in self.lost), *((each, False) for each in self._idle)]:
+                try:
+                    await self._sweep(group_id, unled=unled)
+                except UnavailableError as error:
+                    logger.warning("group %s: its jobs cannot be moved now: %s", group_id, error)
+                except Exception:
+                    logger.exception("group %s: moving its jobs failed; trying again", group_id)
+
+    async def _sweep(self, group_id: str, *, unled: bool) -> None:
+        """Move what others can take of a group's jobs, unless another parent does, or the group is back."""
+        while self._sweeps and group_id in (self.lost if unled else self._idle):
+            now = asyncio.get_running_loop().time()
+            if now < self._rest_until.get(group_id, 0.0):
+                return
+            if unled:
+                await self._cancel_all(group_id)
+            page = await self._store.unfinished(group_id, PAGE, running=unled)
+            if not page or not await self._move(group_id, page, unled=unled):
+                self._rest_until[group_id] = now + REST_S
+
+    async def _cancel_all(self, group_id: str) -> None:
+        while await self._store.unfinished(group_id, 1, wished=True):
+            ended = await self._store.cancel_unled(group_id, running=True)
+            if not ended:
+                return
+            self._tell_cancelled(ended)
+
+    async def _move(self, group_id: str, jobs: Sequence[Unfinished], *, unled: bool) -> int:
+        """Give jobs to the groups that can take them, by the routing policy; gives how many."""
+        bunches: dict[tuple[str | None, str | None], list[str]] = {}
+        for job in jobs:
+            bunches.setdefault((job.affinity, job.site), []).append(job.job_id)
+        shares = self._groups.choose_for(
+            [(*alike, len(job_ids)) for alike, job_ids in bunches.items()], instead_of=group_id
+        )
+        # Where not all find a place, the first in line do.
+        to = {
+            job_id: chosen
+            for job_ids, share in zip(bunches.values(), shares, strict=True)
+            for job_id, chosen in zip(job_ids, deal(share), strict=False)
+        }
+        moved: dict[str, list[QueuedJob]] = {}
+        try:
+            if to:
+                moved = await self._store.move(group_id, to, unled=unled)
+        finally:
+            for chosen, promised in Counter(to.values()).items():
+                self._groups.release(chosen, promised - len(moved.get(chosen, ())))
+        count = 0
+        for chosen, queued in moved.items():
+            self._groups.poke(chosen, queued)
+            self._waiters.changed([JobChange(job.spec.job_id, JobState.QUEUED) for job in queued])
+            count += len(queued)
+        if count:
+            logger.warning("group %s: %d jobs moved to %s", group_id, count, ", ".join(sorted(moved)))
+        if count and not unled:
+            self._keep(self._moved, group_id, [job.spec.job_id for queued in moved.values() for job in queued])
+        return count
+
+    # --- errands ------------------------------------------------------------------------------------------------------
+
+    async def _run_errands(self) -> None:
+        """What this parent was asked or has to tell, whether it sweeps or not."""
+        while True:
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self._errands.wait(), LOOK_S if self._wishes else None)
+            self._errands.clear()
+            try:
+                await self._move_refused()
+                await asyncio.gather(*(self._cancel_wished(group_id) for group_id in list(self._wishes)))
+                await asyncio.gather(*(self._tell_moved(group_id) for group_id in list(self._moved)))
+            except (UnavailableError, TimeoutError) as error:
+                logger.warning("an errand has to wait: %s", error)
+                await asyncio.sleep(LOOK_S)
+            except Exception:
+                logger.exception("an errand failed; trying again")
+                await asyncio.sleep(LOOK_S)
+
+    async def _move_refused(self) -> None:
+        """Jobs that their leader had better see elsewhere; where nobody can take them they stay."""
+        while self._refused:
+            group_id, job_ids = self._refused.popitem()
+            found = (await self._store.get(sorted(job_ids))).values()
+            queued = [job for job in found if job.state is JobState.QUEUED and job.group_id == group_id]
+            jobs = [Unfinished(job.job_id, job.affinity, job.site) for job in queued]
+            for start in range(0, len(jobs), PAGE):
+                if not await self._move(group_id, jobs[start : start + PAGE], unled=False):
+                    break
+
+    async def _cancel_wished(self, group_id: str) -> None:
+        """Carry out wishes that a leader could not be told of: tell it now, or do it where there is none.
+
+        What still runs there is cancelled by the next leader, which finds the wish, or once the group is lost.
+        """
+        job_ids = self._wishes.pop(group_id)
+        try:
+            ended = await self._store.cancel_unled(group_id, sorted(job_ids), running=group_id in self.lost)
+            if ended is None:
+                await self._groups.cancel(group_id, sorted(job_ids))
+            else:
+                self._tell_cancelled(ended)
+        except RaygridError:
+            self._wishes.setdefault(group_id, set()).update(job_ids)  # its lease may run out yet
+
+    async def _tell_moved(self, group_id: str) -> None:
+        await self._groups.forget(group_id, sorted(self._moved.pop(group_id)))
+
+    def _tell_cancelled(self, job_ids: Sequence[str]) -> None:
+        self._waiters.changed([JobChange(job_id, JobState.CANCELLED) for job_id in job_ids])

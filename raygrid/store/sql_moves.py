@@ -1,0 +1,174 @@
+"""Jobs of groups that nobody leads: found, moved to other groups, or ended if they are to be cancelled.
+
+Whoever writes here holds the group's lease row and then the row of revisions, in the order of a leader's write.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+
+from sqlalchemy import Update, bindparam, func, or_, select, update
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from raygrid.models import JobState, QueuedJob
+from raygrid.store import rows
+from raygrid.store.port import NOBODY, Unfinished
+from raygrid.store.sql_grid import SqlGridTables
+from raygrid.store.tables import batch_jobs, jobs, leases, revisions
+
+# Under SQLite's limit of bound variables, with room for others in the statement.
+CHUNK = 500
+
+
+def _moving(states: Sequence[str]) -> Update:
+    return (
+        update(jobs)
+        .where(
+            jobs.c.job_id == bindparam("the_job"),
+            jobs.c.group_id == bindparam("the_group"),
+            or_(*(jobs.c.state == state for state in states)),  # `in_` cannot be executed for many
+        )
+        .values(
+            group_id=bindparam("new_group"),
+            state=JobState.QUEUED.value,
+            node_id=None,
+            revision=bindparam("new_revision"),
+        )
+    )
+
+
+_END = (
+    update(jobs)
+    .where(
+        jobs.c.job_id == bindparam("the_job"),
+        jobs.c.group_id == bindparam("the_group"),
+        jobs.c.ended_at.is_(None),
+    )
+    .values(
+        state=JobState.CANCELLED.value,
+        reason="cancelled",
+        message=rows.UNLED,
+        ended_at=bindparam("new_ended_at"),
+        revision=bindparam("new_revision"),
+    )
+)
+
+
+def chunks(items: Sequence[str]) -> Iterable[Sequence[str]]:
+    """Parts that fit into one statement."""
+    for start in range(0, len(items), CHUNK):
+        yield items[start : start + CHUNK]
+
+
+def _states(*, running: bool) -> list[str]:
+    return [JobState.RUNNING.value, JobState.QUEUED.value] if running else [JobState.QUEUED.value]
+
+
+class SqlMoves(SqlGridTables):
+    """What is done with the jobs of a group that nobody leads."""
+
+    async def _next_revisions(self, connection: AsyncConnection, count: int) -> int:
+        """Reserve `count` revisions; gives the first. Holds the row's lock until the transaction ends."""
+        statement = update(revisions).values(latest=revisions.c.latest + count).returning(revisions.c.latest)
+        latest: int = (await connection.execute(statement)).scalar_one()
+        return latest - count + 1
+
+    async def _touch_batches(self, connection: AsyncConnection, job_ids: Sequence[str]) -> None:
+        newest = select(jobs.c.revision).where(jobs.c.job_id == batch_jobs.c.job_id).scalar_subquery()
+        for chunk in chunks(job_ids):
+            statement = (
+                update(batch_jobs).where(batch_jobs.c.job_id.in_(chunk), batch_jobs.c.revision < newest)
+            ).values(revision=newest)
+            await connection.execute(statement)
+
+    async def unfinished(
+        self, group_id: str, limit: int, *, running: bool = True, wished: bool = False
+    ) -> list[Unfinished]:
+        """The first unfinished jobs of a group; see `JobStore.unfinished`."""
+        found: list[Unfinished] = []
+        async with self._read() as connection:
+            for state in _states(running=running):  # one after the other: each in the order of the index
+                statement = (
+                    select(jobs.c.job_id, jobs.c.affinity, jobs.c.site)
+                    .where(jobs.c.group_id == group_id, jobs.c.state == state)
+                    .order_by(jobs.c.priority.desc(), jobs.c.seq)
+                    .limit(limit - len(found))
+                )
+                if wished:
+                    statement = statement.where(jobs.c.cancel_requested)
+                found += [Unfinished(*row) for row in await connection.execute(statement)]
+        return found
+
+    async def count_unfinished(self, group_ids: Sequence[str]) -> dict[str, int]:
+        """How many jobs of these groups have not ended."""
+        statement = (
+            select(jobs.c.group_id, func.count())
+            .where(jobs.c.group_id.in_(group_ids), jobs.c.state.in_(_states(running=True)))
+            .group_by(jobs.c.group_id)
+        )
+        async with self._read() as connection:
+            return {row[0]: row[1] for row in await connection.execute(statement)}
+
+    async def move(self, from_group: str, to: Mapping[str, str], *, unled: bool = False) -> dict[str, list[QueuedJob]]:
+        """Give jobs of a group to others; see `JobStore.move`."""
+        wanted = [(job_id, group_id) for job_id, group_id in to.items() if group_id != from_group]
+        moved: dict[str, list[QueuedJob]] = {}
+        if not wanted:
+            return moved
+        async with self._write() as connection:
+            if unled and not await self._take_from_leaders(connection, from_group):
+                return moved
+            revision = await self._next_revisions(connection, len(wanted))
+            values = [
+                {"the_job": job_id, "the_group": from_group, "new_group": group_id, "new_revision": revision + i}
+                for i, (job_id, group_id) in enumerate(wanted)
+            ]
+            await connection.execute(_moving(_states(running=unled)), values)
+            await self._touch_batches(connection, list(to))
+            for chunk in chunks([job_id for job_id, _ in wanted]):
+                # What has one of these revisions was moved just now.
+                found = select(jobs).where(jobs.c.job_id.in_(chunk), jobs.c.revision >= revision)
+                for row in (await connection.execute(found)).mappings():
+                    moved.setdefault(row["group_id"], []).append(rows.queued_job(row))
+        return moved
+
+    async def cancel_unled(
+        self, group_id: str, job_ids: Sequence[str] | None = None, *, running: bool = False, limit: int = 1_000
+    ) -> list[str] | None:
+        """End jobs that are to be cancelled while nobody leads; see `JobStore.cancel_unled`."""
+        ended: list[str] = []
+        async with self._write() as connection:
+            if not await self._take_from_leaders(connection, group_id):
+                return None
+            wished = select(jobs.c.job_id).where(
+                jobs.c.group_id == group_id, jobs.c.state.in_(_states(running=running)), jobs.c.cancel_requested
+            )
+            if job_ids is None:
+                ended += (await connection.execute(wished.limit(limit))).scalars()
+            else:
+                for chunk in chunks(job_ids[:limit]):
+                    ended += (await connection.execute(wished.where(jobs.c.job_id.in_(chunk)))).scalars()
+            if ended:
+                now = await self._now(connection)
+                revision = await self._next_revisions(connection, len(ended))
+                values = [
+                    {"the_job": job_id, "the_group": group_id, "new_ended_at": now, "new_revision": revision + i}
+                    for i, job_id in enumerate(ended)
+                ]
+                await connection.execute(_END, values)
+                await self._touch_batches(connection, ended)
+        return ended
+
+    async def _take_from_leaders(self, connection: AsyncConnection, group_id: str) -> bool:
+        """Let no leader that there was write any more; False where one leads.
+
+        The lease stays run out since when it was, for anybody to take; only its term is a new one.
+        """
+        statement = select(leases).where(leases.c.group_id == group_id).with_for_update()
+        row = (await connection.execute(statement)).one_or_none()
+        if row is not None and row.expires_at > await self._now(connection):
+            return False
+        if row is not None and row.holder != NOBODY:
+            taken = update(leases).where(leases.c.group_id == group_id).values(holder=NOBODY, term=row.term + 1)
+            await connection.execute(taken)
+        return True

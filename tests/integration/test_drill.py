@@ -1,0 +1,250 @@
+"""`raygrid drill` on a whole grid in one process: faults without Ray, and a loss that was planted is told."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import re
+import sqlite3
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from typer.testing import CliRunner
+
+from raygrid.cli import app, demo
+from raygrid.cli import drill as command
+from raygrid.client import Client
+from raygrid.drill.drill import Drill, Patience
+from raygrid.drill.injector import Aim, Candidate, Injector, Picture, Place
+from tests.support.small_grid import PRICERS, SmallGrid
+
+DRILL = {"command": ["sh", "-c", 'sleep 0.1; cat "$0"', "{input}"], "result": "stdout"}
+PATIENCE = Patience(whole=30, flow=30, recover=30, drain=30, after=0.2)
+
+
+class Breaks:
+    """Breaks a `SmallGrid`; `plant` further damages the job store with each strike."""
+
+    def __init__(self, grid: SmallGrid, plant: str = "") -> None:
+        self.grid = grid
+        self.plant = plant
+        self.log: list[str] = []
+        self._aim = Aim("nothing")
+        self._loop = asyncio.get_running_loop()
+
+    async def look(self) -> Picture:
+        places = tuple(Place(name, name.rpartition("-")[0], "127.0.0.1") for name in self.grid.nodes)
+        candidates = tuple(Candidate(group, f"{group}-1", True) for group in self.grid.leaders)
+        return Picture(places, candidates, ("rack-a-1",), head_spared="there is no head")
+
+    async def aim(self, aim: Aim) -> str:
+        self._aim = aim
+        return f"{aim.what} {' '.join(aim.places)}"
+
+    async def strike(self) -> None:
+        # The command has an event loop of its own, in a thread of its own.
+        await asyncio.wrap_future(asyncio.run_coroutine_threadsafe(self._strike(), self._loop))
+
+    async def _strike(self) -> None:
+        for place in self._aim.places if self._aim.what in ("agent", "node") else ():
+            if self._aim.freeze_s:
+                self.grid.nodes[place].cut = True
+                self._loop.call_later(min(self._aim.freeze_s, 7.0), self._thaw)
+            else:
+                await self.grid.restart_node(place)
+        if self._aim.what == "leader":
+            await self.grid.new_leader(self._aim.group)
+        if self.plant:
+            path = self.grid.settings.grid_dir / "jobs.db"
+            await asyncio.to_thread(damage, path, self.plant)
+        self.log.append(f"strike {self._aim.what}")
+
+    def _thaw(self) -> None:
+        for node in self.grid.nodes.values():
+            node.cut = False
+
+    async def heal(self) -> None:
+        self.log.append("heal")
+
+    async def close(self) -> None:
+        self.log.append("close")
+
+
+def damage(path: Path, statement: str) -> None:
+    with sqlite3.connect(path, timeout=10) as connection:
+        changed = connection.execute(statement).rowcount
+    connection.close()
+    assert changed > 0, f"nothing was planted by {statement}"
+
+
+@pytest.fixture
+async def grid(tmp_path: Path) -> AsyncIterator[SmallGrid]:
+    """Two racks of one node, with a harmless pricer."""
+    async with SmallGrid(tmp_path, racks=2, pricers={**PRICERS, "drill": DRILL}) as small:
+        yield small
+
+
+def drill(grid: SmallGrid, breaks: Injector, jobs: int = 40) -> Drill:
+    return Drill([grid.url], None, "drill", lambda: breaks, jobs=jobs, patience=PATIENCE)
+
+
+async def test_an_agent_that_dies_costs_nothing(grid: SmallGrid) -> None:
+    """Jobs that ran there run again, every result is right, and the time until the first of them is told."""
+    breaks = Breaks(grid)
+    [report] = await drill(grid, breaks).run(["agent"])
+    assert report.is_well, report
+    assert report.done == report.acknowledged >= 40
+    assert (report.lost, report.wrong, report.client_errors) == (0, 0, 0), report.errors
+    assert report.repeated > 0
+    assert report.recovery_s is not None
+    assert 0 < report.recovery_s < 20
+    assert breaks.log == ["strike agent", "heal", "heal", "close"]
+
+
+async def test_a_change_of_leaders_costs_nothing_and_a_grid_without_a_head_is_spared(grid: SmallGrid) -> None:
+    """Scenarios run one after the other; what cannot be done is skipped once, with its reason."""
+    reports = await drill(grid, Breaks(grid)).run(["leader", "head"], runs=2)
+    assert [(report.scenario, report.skipped) for report in reports] == [
+        ("leader", ""),
+        ("leader", ""),
+        ("head", "there is no head"),
+    ]
+    for report in reports[:2]:
+        assert report.is_well, report
+        assert report.recovery_s is not None
+
+
+async def test_a_drill_that_is_interrupted_lets_go_of_everything(grid: SmallGrid) -> None:
+    """What is frozen is thawed, and the drill's own jobs are cancelled; nothing runs on."""
+    breaks = Breaks(grid)
+    running = asyncio.create_task(drill(grid, breaks, jobs=10_000).run(["agent"]))
+
+    async def has_struck() -> bool:
+        return "strike agent" in breaks.log
+
+    await grid.until(has_struck)
+    running.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await running
+    assert breaks.log == ["strike agent", "heal", "close"]
+
+    async def is_idle() -> bool:
+        capacity = (await grid.http.get("/capacity")).json()
+        return capacity["running"] == capacity["queued"] == 0
+
+    await grid.until(is_idle)
+    jobs = (await grid.http.get("/jobs?limit=1000")).json()["jobs"]
+    assert [job["message"] for job in jobs if job["state"] not in ("done", "cancelled")] == []
+    assert any(job["state"] == "cancelled" for job in jobs)
+
+
+async def test_the_demo_kills_halfway_and_tells_what_became_of_each_job(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Every price is there, and the line counts the jobs, those that were lost (none), and those that ran again."""
+    book = [tmp_path / f"{number}.csv" for number in range(12)]
+    for path in book:
+        path.write_text("kind,price\ncall,1.5\n")
+    # The first attempt of each takes its time, so that some run when the agent dies.
+    price = {"command": ["sh", "-c", 'sleep 0.3; cp "$0" prices.csv', "{input}"]}
+    async with SmallGrid(tmp_path / "state", nodes=2, pricers={"price": price}) as small:
+        loop = asyncio.get_running_loop()
+
+        class Killer:
+            node = "rack-a-2"
+            after = 0
+
+            def strike(self) -> None:
+                self.after += 1
+                asyncio.run_coroutine_threadsafe(small.restart_node(self.node), loop).result(30)
+
+        killer = Killer()
+        with Client(small.url) as client:
+            failed = await asyncio.to_thread(demo._price, client, book, tmp_path / "results", killer)
+    assert (failed, killer.after) == (0, 1)
+    said = capsys.readouterr().out
+    told = re.search(r"killed the agent of rack-a-2 after 6 jobs \((\d) running there\): (.*) jobs done, (.*)", said)
+    assert told is not None, said
+    assert told[2] == "12 of 12"
+    assert re.fullmatch(r"0 lost, \d run again", told[3])
+    assert (tmp_path / "results" / "11" / "prices.csv").read_text() == book[11].read_text()
+
+
+@pytest.fixture
+def no_ray(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """No grid of this machine is looked at."""
+    monkeypatch.setenv("RAYGRID_STATE_DIR", str(tmp_path / "none"))
+    monkeypatch.setattr(command, "_way_into_ray", lambda url, directory: ({}, None))
+
+
+async def run(grid: SmallGrid, breaks: Breaks, monkeypatch: pytest.MonkeyPatch, *words: str) -> Any:
+    monkeypatch.setattr(command, "open_injector", lambda environment: lambda: breaks)
+    return await asyncio.to_thread(CliRunner().invoke, app, ["drill", *words, "--url", grid.url])
+
+
+@pytest.mark.usefixtures("no_ray")
+async def test_the_command_prints_one_object(grid: SmallGrid, monkeypatch: pytest.MonkeyPatch) -> None:
+    """With --json nothing else is on standard output, and the figures of the issue are there."""
+    ended = await run(grid, Breaks(grid), monkeypatch, "agent", "--json", "--jobs", "30")
+    assert ended.exit_code == 0, ended.output
+    [scenario] = json.loads(ended.stdout)["scenarios"]
+    figures = {"scenario", "acknowledged", "done", "lost", "repeated", "wrong", "client_errors", "recovery_s"}
+    assert figures <= scenario.keys()
+    assert scenario["done"] == scenario["acknowledged"] >= 30
+
+
+# Not one of the latest, whose result may still be on its way to its client; nor of the first, which are the reference.
+ONE = " WHERE job_id = (SELECT job_id FROM jobs WHERE state = 'done' ORDER BY seq DESC LIMIT 1 OFFSET 5)"
+PLANTED = {
+    "a job is gone": ("DELETE FROM jobs", "lost"),
+    "a job that was done is not": ("UPDATE jobs SET state = 'cancelled'", "failed"),
+}
+
+
+@pytest.mark.usefixtures("no_ray")
+@pytest.mark.parametrize("planted", PLANTED)
+async def test_a_planted_loss_makes_the_exit_code_1(
+    grid: SmallGrid, monkeypatch: pytest.MonkeyPatch, planted: str
+) -> None:
+    """A grid that loses or changes a job is told so: by the figures, in words, and by the exit code."""
+    statement, figure = PLANTED[planted]
+    statement += ONE
+    ended = await run(grid, Breaks(grid, statement), monkeypatch, "agent", "--json", "--jobs", "30")
+    assert ended.exit_code == 1, ended.output
+    [scenario] = json.loads(ended.stdout)["scenarios"]
+    assert scenario[figure] == 1
+    assert len(scenario["violations"]) == 1
+    assert scenario["violations"][0] in ended.stderr
+
+
+@pytest.mark.usefixtures("no_ray")
+async def test_a_grid_with_other_work_is_not_touched_unasked(grid: SmallGrid, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without a terminal and without --yes nothing is broken; with --yes it is, and the others' jobs end well."""
+    breaks = Breaks(grid)
+    others = [asyncio.create_task(grid.submit(f"other-{n}", "sleep 2; echo well")) for n in range(2)]
+    await grid.until_state("other-1", "running")
+    refused = await run(grid, breaks, monkeypatch, "agent")
+    assert refused.exit_code == 2
+    assert "the grid has other work" in refused.stderr
+    assert "--yes" in refused.stderr
+    assert breaks.log == []
+    ended = await run(grid, breaks, monkeypatch, "agent", "--yes", "--jobs", "20")
+    assert ended.exit_code == 0, ended.output
+    assert "agent" in ended.stdout
+    assert "strike agent" in breaks.log
+    assert [(await each).status_code for each in others] == [200, 200]
+
+
+@pytest.mark.usefixtures("no_ray")
+async def test_a_grid_without_a_harmless_pricer_says_what_to_add(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The very lines for grid.yaml; and a pricer that is named must be there."""
+    async with SmallGrid(tmp_path / "plain") as plain:
+        ended = await run(plain, Breaks(plain), monkeypatch, "agent")
+        assert ended.exit_code == 2
+        assert command.HARMLESS in ended.stderr
+        ended = await run(plain, Breaks(plain), monkeypatch, "agent", "--pricer", "nobody")
+        assert "the grid has no pricer nobody; it has: args, cat" in ended.stderr

@@ -1,0 +1,73 @@
+"""A parent in a process of its own, without Ray: its leader is in another process, and both see the same store.
+
+Run as a script: `python -m tests.support.lone_parent STATE_DIR PORT`. It takes jobs and answers for all; a leader over
+the same store finds them there.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import uvicorn
+
+from raygrid.blobs import BlobStore
+from raygrid.config import GridSettings, load_settings
+from raygrid.models import GroupCapacity, JobSpec
+from raygrid.parent.routes import build_app
+from raygrid.parent.service import Parent
+from raygrid.ports import LeaderLink, LeaderReply
+from raygrid.store import SqlStore
+from tests.support.small_grid import PRICERS
+
+GROUP = "rack-a"
+
+
+class FarLeader:
+    """A leader that this process cannot reach, but of which it knows that it has room."""
+
+    async def enqueue(self, jobs: Sequence[JobSpec]) -> None:
+        """Nobody hears of it: the leader finds the jobs in the store."""
+
+    async def cancel(self, job_ids: Sequence[str]) -> None:
+        """As `enqueue`."""
+
+    async def configure(self, settings: GridSettings) -> None:
+        """As `enqueue`."""
+
+    async def hand_over(self) -> None:
+        """As `enqueue`."""
+
+    async def stand(self) -> None:
+        """As `enqueue`."""
+
+    async def changes(self, epoch: str, after: int, wait_s: float) -> LeaderReply:
+        """Tell of the room, and of no change."""
+        await asyncio.sleep(wait_s)
+        return LeaderReply("far", 0, (), gap=True, capacity=GroupCapacity(GROUP, slots=2, running=0, queued=0))
+
+
+class _Directory:
+    def __init__(self) -> None:
+        self._leader = FarLeader()
+
+    async def groups(self) -> Mapping[str, Sequence[LeaderLink]]:
+        return {GROUP: [self._leader]}
+
+
+class _NoCaches:
+    async def results(self, address: str, key: str, job_ids: Sequence[str]) -> list[bytes | None]:
+        return [None] * len(job_ids)
+
+
+def main(state_dir: Path, port: int) -> None:
+    settings = load_settings(None, name="small", pricers=PRICERS, storage={"state_dir": state_dir})
+    blobs = BlobStore(settings.blobs_url, settings.storage.blob_options, retry_s=2.0)
+    parent = Parent(settings, SqlStore(settings.database_url), blobs, _Directory(), _NoCaches())
+    uvicorn.run(build_app(parent), host="0.0.0.0", port=port, log_level="warning")
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]), int(sys.argv[2]))

@@ -1,0 +1,127 @@
+"""The load of a drill: how it goes round the entries of a grid, and how it counts what fails."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+
+import httpx
+import pytest
+
+from raygrid.client import AsyncClient, JobStatus, Result
+from raygrid.drill.drill import count
+from raygrid.drill.entries import Entries, Try
+from raygrid.drill.load import Load, result_digest
+from raygrid.errors import ConnectionFailedError
+from raygrid.models import JobState
+
+ONE, TWO = "http://one:8000", "http://two:8000"
+
+
+def answering(*alive: str) -> httpx.MockTransport:
+    """Entries of which only some answer."""
+
+    def answer(request: httpx.Request) -> httpx.Response:
+        if request.url.host not in alive:
+            raise httpx.ConnectError("nobody there", request=request)
+        assert request.headers["host"] == f"{request.url.host}:8000"
+        return httpx.Response(200, json={"slots": 1, "running": 0, "free": 1, "queued": 0})
+
+    return httpx.MockTransport(answer)
+
+
+async def test_a_dead_entry_is_left_for_the_next() -> None:
+    """The client's own retry goes to the other one, and stays there."""
+    tries: list[Try] = []
+    transport = Entries([ONE, TWO], 0, tries.append, answering("two"))
+    async with AsyncClient(ONE, transport=transport, retry_s=10) as client:
+        assert (await client.capacity()).slots == 1
+        assert (await client.capacity()).slots == 1
+    assert [(each.entry, each.well) for each in tries] == [(ONE, False), (TWO, True), (TWO, True)]
+
+
+async def test_clients_begin_at_different_entries_and_come_round() -> None:
+    """The last entry is followed by the first; where none answers, that is the client's error."""
+    tries: list[Try] = []
+    transport = Entries([ONE, TWO], 1, tries.append, answering("one"))
+    assert transport.entry == TWO
+    async with AsyncClient(ONE, transport=transport, retry_s=10) as client:
+        await client.capacity()
+    assert [each.entry for each in tries] == [TWO, ONE]
+    async with AsyncClient(ONE, transport=Entries([ONE, TWO], 0, None, answering()), retry_s=0.3) as client:
+        with pytest.raises(ConnectionFailedError):
+            await client.capacity()
+
+
+async def test_an_entry_that_answers_with_a_server_error_is_left_too() -> None:
+    """A proxy whose parent has died is no better than no answer."""
+    seen: list[str] = []
+
+    def answer(request: httpx.Request) -> httpx.Response:
+        seen.append(request.url.host)
+        return httpx.Response(503 if request.url.host == "one" else 200, json={})
+
+    transport = Entries([ONE, TWO], 0, None, httpx.MockTransport(answer))
+    async with httpx.AsyncClient(base_url=ONE, transport=transport) as client:
+        await client.get("/")
+        await client.get("/")
+    assert seen == ["one", "two"]
+
+
+async def test_requests_that_fail_in_spite_of_retries_are_counted_and_nothing_is_taken_for_acknowledged() -> None:
+    """Nobody is there at all: each job's submit is one error."""
+    load = Load([ONE], None, "drill", steady=3, trickle_per_s=0, retry_s=0.0, transport=answering)
+    load.start()
+    await load.until(lambda: load.client_errors >= 3, 10)
+    load.stop()
+    assert await load.drained(10)
+    await load.close()
+    report = count("agent", load, {})
+    assert report.client_errors == len(load.history.errors) >= 3
+    assert (report.acknowledged, report.done, report.lost) == (0, 0, 0)
+    assert "submit: no grid answers" in report.errors[0]
+
+
+async def test_every_end_is_counted_once() -> None:
+    """Done needs a result in the client's hands; gone, unfinished and unread are lost; ended otherwise is failed."""
+    load = Load([ONE], None, "drill", steady=0, transport=answering)
+    history = load.history
+    final: dict[str, JobStatus] = {}
+    ends = {
+        "done": JobState.DONE,
+        "again": JobState.DONE,
+        "wrong": JobState.DONE,
+        "unread": JobState.DONE,
+        "hangs": JobState.RUNNING,
+        "failed": JobState.FAILED,
+        "gone": None,
+    }
+    for number, (job_id, state) in enumerate(ends.items()):
+        history.submitted(job_id, "i", number, expected="right")
+        history.acknowledged(job_id, number + 0.1)
+        if state is not None:
+            final[job_id] = JobStatus(job_id, state, attempts=2 if job_id == "again" else 1)
+    history.submitted("refused", "i", 1.0)
+    for job_id, digest in (("done", "right"), ("again", "right"), ("wrong", "other")):
+        history.result(job_id, digest, 10.0)
+    report = count("agent", load, final)
+    await load.close()
+    figures = (report.acknowledged, report.done, report.lost, report.failed, report.repeated, report.wrong)
+    assert figures == (7, 3, 3, 1, 1, 1)
+    assert not report.is_well
+    assert json.dumps(report.as_json())
+
+
+def test_results_are_told_apart_by_what_the_pricer_answered() -> None:
+    """Plain standard output counts as it is."""
+    assert result_digest(Result("a", b"one")) == result_digest(Result("b", b"one"))
+    assert result_digest(Result("a", b"one")) != result_digest(Result("a", b"two"))
+
+
+async def test_waiting_for_the_load_is_bounded() -> None:
+    """A condition that does not come is told, in time."""
+    load = Load([ONE], None, "drill", steady=0, transport=answering)
+    began = asyncio.get_running_loop().time()
+    assert not await load.until(lambda: False, 0.2)
+    assert asyncio.get_running_loop().time() - began < 2
+    await load.close()

@@ -1,0 +1,166 @@
+"""What drills choose to hit, and what they count as recovered."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+
+from raygrid.client import JobStatus, NodeStatus
+from raygrid.drill.entries import Try
+from raygrid.drill.injector import Aim, Candidate, Picture, Place
+from raygrid.drill.load import LoadJob
+from raygrid.drill.report import Report, medians
+from raygrid.drill.scenarios import COMMANDS, SCENARIOS, Skip, Struck, choose, entries_of, longest_gap_s, recovery_s
+from raygrid.models import JobState
+
+PICTURE = Picture(
+    places=(
+        Place("head", None, "10.0.0.1", agent=False, spared="the head runs there"),
+        Place("a1", "rack-a", "10.0.0.11"),
+        Place("a2", "rack-a", "10.0.0.12"),
+        Place("b1", "rack-b", "10.0.0.21"),
+        Place("b2", "rack-b", "10.0.0.22"),
+    ),
+    candidates=(
+        Candidate("rack-a", "a1", True),
+        Candidate("rack-a", "a2", False),
+        Candidate("rack-b", "b1", False),
+        Candidate("rack-b", "b2", True),
+    ),
+    parents=("a1", "b1"),
+    head="10.0.0.1:6379",
+)
+
+
+def nodes(**running: int) -> list[NodeStatus]:
+    return [NodeStatus(name, f"rack-{name[0]}", 2, count, "ok") for name, count in running.items()]
+
+
+BUSY_B = nodes(a1=0, a2=1, b1=2, b2=1)
+
+
+def test_what_is_hit_is_where_most_runs():
+    """The busiest node, the leader of the busiest group and not its standby, the busiest group as a whole."""
+    assert choose("agent", PICTURE, BUSY_B) == Aim("agent", ("b1",))
+    assert choose("node", PICTURE, BUSY_B) == Aim("node", ("b1",), freeze_s=20)
+    assert choose("leader", PICTURE, BUSY_B) == Aim("leader", ("b2",), "rack-b")
+    assert choose("leader-frozen", PICTURE, BUSY_B) == Aim("leader", ("b2",), "rack-b", 10)
+    assert choose("group", PICTURE, BUSY_B) == Aim("node", ("b1", "b2"), "rack-b", 20)
+    assert choose("parent", PICTURE, BUSY_B) == Aim("parent", ("a1",))
+    assert choose("head", PICTURE, BUSY_B) == Aim("head")
+
+
+def test_what_must_not_fall_silent_does_not():
+    """The machine of the drill, or of the head, is left alone, and so is its rack; its agent may be killed."""
+    spared = tuple(replace(place, spared="the drill") if place.name == "b1" else place for place in PICTURE.places)
+    picture = replace(PICTURE, places=spared)
+    assert choose("agent", picture, BUSY_B) == Aim("agent", ("b1",))
+    assert choose("node", picture, BUSY_B) == Aim("node", ("a2",), freeze_s=20)
+    assert choose("group", picture, BUSY_B) == Aim("node", ("a1", "a2"), "rack-a", 20)
+    all_spared = replace(picture, places=tuple(replace(place, spared="why") for place in picture.places))
+    assert choose("node", all_spared, BUSY_B) == Skip("no machine may fall silent: why")
+    assert choose("group", all_spared, BUSY_B) == Skip("no group may fall silent: why")
+
+
+def test_what_cannot_be_drilled_is_skipped_with_the_reason():
+    """A head without books, a single group, a grid without leaders or parents."""
+    assert choose("head", replace(PICTURE, head_spared="in memory"), BUSY_B) == Skip("in memory")
+    one = replace(PICTURE, places=PICTURE.places[:3])
+    assert choose("group", one, BUSY_B) == Skip("there is only one group, and nowhere else for its jobs to go")
+    empty = Picture((), (), ())
+    assert all(isinstance(choose(each, empty, BUSY_B), Skip) for each in SCENARIOS if each != "head")
+
+
+def test_all_are_all():
+    """`all` runs every scenario, and every scenario has a command."""
+    assert COMMANDS["all"] == SCENARIOS
+    assert {each for name, names in COMMANDS.items() if name != "all" for each in names} == set(SCENARIOS)
+
+
+def job(name: str, submitted_at: float, ended_at: float | None) -> LoadJob:
+    return LoadJob(name, submitted_at, submitted_at, ended_at)
+
+
+def status(name: str, group: str = "rack-a", attempts: int = 1) -> JobStatus:
+    return JobStatus(name, JobState.DONE, attempts=attempts, group=group)
+
+
+def seen(scenario: str, struck: Struck, *told: tuple[LoadJob, JobStatus], tries: tuple[Try, ...] = ()) -> float | None:
+    final = {each.job_id: said for each, said in told}
+    return recovery_s(scenario, struck, [each for each, _ in told], final, tries, until=200)
+
+
+@pytest.mark.parametrize("scenario", ["agent", "node"])
+def test_a_node_is_made_up_for_with_the_first_job_that_ran_again(scenario):
+    """Jobs that were not hit, and those submitted afterwards, say nothing of it."""
+    struck = Struck(100.0, Aim("agent", ("a1",)))
+    jobs = (
+        (job("not hit", 99, 100.1), status("not hit")),
+        (job("again", 99, 102.0), status("again", attempts=2)),
+        (job("later", 99, 103.0), status("later", attempts=2)),
+        (job("after", 100.2, 100.6), status("after", attempts=2)),
+    )
+    assert seen(scenario, struck, *jobs) == 2.0
+    assert seen(scenario, struck, jobs[0]) is None
+
+
+@pytest.mark.parametrize("scenario", ["leader", "leader-frozen"])
+def test_a_leader_is_made_up_for_with_the_first_job_that_it_cannot_have_placed(scenario):
+    """Of its group, and submitted after the fault."""
+    struck = Struck(100.0, Aim("leader", ("a1",), "rack-a"))
+    jobs = (
+        (job("before", 99, 100.2), status("before")),
+        (job("elsewhere", 100.1, 100.4), status("elsewhere", "rack-b")),
+        (job("led", 100.5, 103.5), status("led")),
+    )
+    assert seen(scenario, struck, *jobs) == 3.5
+
+
+def test_a_group_is_made_up_for_with_the_first_job_that_was_in_it():
+    """Moved to another group, or run again; a result that was on its way at the fault does not count."""
+    before = {name: status(name) for name in ("on its way", "moved", "back")}
+    struck = Struck(100.0, Aim("node", ("a1", "a2"), "rack-a", 20), before)
+    on_its_way = (job("on its way", 99, 100.2), status("on its way"))
+    moved = (job("moved", 99, 106.0), status("moved", "rack-b"))
+    back = (job("back", 99, 121.0), status("back"))
+    other = (job("other", 99, 101.5), status("other", "rack-b"))
+    assert seen("group", struck, on_its_way, moved, back, other) == 6.0
+    assert seen("group", struck, on_its_way, back, other) == 21.0
+    assert seen("group", struck, on_its_way, other) is None
+
+
+def test_a_parent_is_made_up_for_with_the_first_answer_at_its_entry():
+    """Of those that were asked for after the fault, through that entry, and were answered."""
+    mine, other = "http://10.0.0.11:8000", "http://10.0.0.21:8000"
+    struck = Struck(100.0, Aim("parent", ("a1",)), entries=frozenset({mine}))
+    tries = (
+        Try(mine, 99.9, 100.1, True),
+        Try(other, 100.0, 100.2, True),
+        Try(mine, 100.0, 100.3, False),
+        Try(mine, 100.5, 101.0, True),
+    )
+    assert seen("parent", struck, tries=tries) == 1.0
+
+
+def test_an_entry_belongs_to_the_machine_of_its_address():
+    """Where no entry stands on the machine that was hit, all of them count."""
+    urls = ["http://10.0.0.11:8000", "http://10.0.0.21:8000"]
+    assert entries_of(Aim("parent", ("a1",)), PICTURE, urls) == {urls[0]}
+    assert entries_of(Aim("parent", ("a2",)), PICTURE, urls) == set(urls)
+
+
+def test_the_head_is_judged_by_the_longest_time_without_a_finish():
+    """From the fault to the end of the load, the two ends included."""
+    assert longest_gap_s(100, 110, [99, 101, 105, 109, 120]) == 4
+    assert longest_gap_s(100, 110, []) == 10
+
+
+def test_medians_are_of_the_runs_that_were_made():
+    """Times by their median, what must not happen by its sum, a skipped scenario with its reason."""
+    reports = [
+        Report("agent", acknowledged=10, done=10, lost=lost, recovery_s=t) for lost, t in ((0, 1.0), (1, 9.0), (0, 2.0))
+    ]
+    agent, head = medians([*reports, Report("head", skipped="in memory")])
+    assert (agent["runs"], agent["recovery_s"], agent["worst_recovery_s"], agent["lost"]) == (3, 2.0, 9.0, 1)
+    assert (head["runs"], head["recovery_s"], head["skipped"]) == (0, None, "in memory")
