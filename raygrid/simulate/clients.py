@@ -85,6 +85,8 @@ class Clients:
         def submit(parent: SimulatedParent) -> Any:
             return parent.submit(jobs[0]) if batch_id is None else parent.submit_batch(batch_id, jobs)
 
+        for job in jobs:
+            self._grid.history.submitted(job.spec.job_id, job.fingerprint, self._grid.loop.time())
         while True:
             try:
                 await self._ask("submit", submit, SUBMIT_TIMEOUT_S)
@@ -97,6 +99,7 @@ class Clients:
         self._grid.trace(f"acknowledged {' '.join(ids)}")
         for job in jobs:
             self._grid.watch.acked(job.spec.job_id, job.fingerprint)
+            self._grid.history.acknowledged(job.spec.job_id, self._grid.loop.time(), job.fingerprint)
         if self._random.random() < 0.1:  # a client that does not trust the answer
             await self._ask_until("submit", submit, SUBMIT_TIMEOUT_S)
 
@@ -126,6 +129,7 @@ class Clients:
             def wait(parent: SimulatedParent) -> Any:
                 return parent.wait(job_id, WAIT_S)
 
+            asked_at = self._grid.loop.time()
             try:
                 job: Job = await self._ask("wait", wait, WAIT_S + POLL_SLACK_S)
             except BusyError:
@@ -134,7 +138,7 @@ class Clients:
             except JobNotFoundError:
                 self._grid.watch.fail("acknowledged jobs are stored", f"a parent does not know job {job_id}")
                 return
-            self._grid.watch.seen(job)
+            self._grid.watch.seen(job, asked_at)
             if job.state.is_terminal:
                 return
 

@@ -9,6 +9,7 @@ from random import Random
 from typing import Any
 
 from raygrid.config import GridSettings, Group, Node, Placement, Pricer
+from raygrid.drill.history import History
 from raygrid.leader.election import Candidate
 from raygrid.simulate.clock import WORLD, Process, VirtualLoop
 from raygrid.simulate.invariants import Watch
@@ -24,7 +25,7 @@ from raygrid.store.memory import MemoryStore
 GROUPS = ("rack-a", "rack-b")
 NODES_PER_GROUP = 2
 PARENTS = 2
-WINDOWS = (8_192,)
+WINDOWS = (2, 6, 8_192)
 
 
 @dataclass
@@ -63,6 +64,7 @@ class Grid:
         self.wall_offsets: dict[str, float] = {}  # by host
         self.processes: list[Process] = []
         self.database = Database(loop, random, store)
+        self.history = History()  # what clients saw
         self.watch = Watch(self)
         self.database.observer = self.watch
         self.store_part: Part[Database] = Part("store", "db")

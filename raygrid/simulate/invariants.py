@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 
 from raygrid.core.lease import Lease
 from raygrid.core.lifecycle import is_legal
+from raygrid.drill.history import check
 from raygrid.errors import UnavailableError
 from raygrid.leader.dispatch import Leader
 from raygrid.leader.election import TTL_S
@@ -50,7 +51,6 @@ class Watch(logging.Handler):
         self.runs: Counter[str] = Counter()
         self.terms: dict[str, int] = {}
         self.stored: set[str] = set()  # keys of results that nodes have stored
-        self.acknowledged: dict[str, str] = {}  # fingerprint by job
         self._granted: dict[tuple[str, int], float] = {}  # by holder and term: when the lease was last renewed
         self._followed: dict[str, int] = {}  # by agent's life: the latest term
         self._seen: dict[str, Job] = {}  # ends that clients have seen
@@ -85,7 +85,8 @@ class Watch(logging.Handler):
         if lease.term < latest or (fresh and lease.term == latest):
             self.fail("terms rise", f"{lease.holder} got term {lease.term} after {latest}")
         if lease.term > latest:
-            self._grid.trace(f"term {lease.term} of {lease.group_id} for {lease.holder}")
+            holder = "a parent" if lease.holder.startswith("parent/") else lease.holder  # those are named at random
+            self._grid.trace(f"term {lease.term} of {lease.group_id} for {holder}")
         self.terms[lease.group_id] = lease.term
         self._granted[lease.holder, lease.term] = self._loop.time()
 
@@ -174,15 +175,18 @@ class Watch(logging.Handler):
 
     def acked(self, job_id: str, fingerprint: str) -> None:
         """A client was told that its job is safe."""
-        self.acknowledged[job_id] = fingerprint
         job = self._grid.database.jobs().get(job_id)
         if job is None:
             self.fail("acknowledged jobs are stored", f"job {job_id} was acknowledged and is not in the store")
         elif job.fingerprint != fingerprint:
             self.fail("same jobId, same job", f"another job was acknowledged under the id {job_id}")
 
-    def seen(self, job: Job) -> None:
+    def seen(self, job: Job, asked_at: float) -> None:
         """A client was shown a job."""
+        now = self._loop.time()
+        self._grid.history.saw(job.job_id, job.state, now, asked_at)
+        if job.result is not None:
+            self._grid.history.result(job.job_id, job.result.key, now)
         before = self._seen.get(job.job_id)
         if before is not None and _visible(before) != _visible(job):
             self.fail("ends are final", f"a client saw job {job.job_id} {_brief(before)}, later {_brief(job)}")
@@ -242,9 +246,8 @@ class Watch(logging.Handler):
     def end(self) -> None:
         """What holds in the end."""
         jobs = self._grid.database.jobs()
-        for job_id in self.acknowledged:
-            if job_id not in jobs or not jobs[job_id].state.is_terminal:
-                self.fail("every acknowledged job ends", f"job {job_id} has not")
+        for broken in check(self._grid.history, {job_id: job.state for job_id, job in jobs.items()}):
+            self.fail("what clients saw", str(broken))
         for job_id, job in self._seen.items():
             if _visible(job) != _visible(jobs[job_id]):
                 self.fail("ends are final", f"a client saw job {job_id} {_brief(job)}, it is {_brief(jobs[job_id])}")
