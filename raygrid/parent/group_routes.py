@@ -21,7 +21,7 @@ def group_routes(router: APIRouter, parent: Parent) -> None:
         "/groups/{group}/handover",
         tags=["grid"],
         summary="Have a group's leader hand over to another candidate; answers when that one leads",
-        responses=problem_responses(401, 404, 409, 503),
+        responses=problem_responses(401, 404, 409, 422, 503),
     )
     async def hand_over(group: str) -> schemas.GroupAnswer:
         return schemas.group_answer(led(await parent.groups.hand_over(group)))

@@ -51,6 +51,7 @@ ROUTES = [
     ("GET", "/nodes"),
     ("GET", "/traffic"),
     ("POST", "/nodes/x/drain"),
+    ("POST", "/groups/x/handover"),
     ("DELETE", "/nodes/x/drain"),
     ("GET", "/pricers"),
 ]
