@@ -17,6 +17,7 @@ from raygrid.errors import StaleTermError
 from raygrid.models import Job, JobState, JobUpdate, NewJob, QueuedJob
 from raygrid.store import rows
 from raygrid.store.port import BatchSummary, Changed, Inserted, Purged
+from raygrid.store.sql_connections import to_its_end
 from raygrid.store.sql_moves import SqlMoves, chunks
 from raygrid.store.tables import Instant, batch_jobs, batches, jobs, leases
 
@@ -69,6 +70,7 @@ class SqlStore(SqlMoves):
 
     # --- jobs ---------------------------------------------------------------------------------------------------
 
+    @to_its_end
     async def insert(self, new_jobs: Sequence[NewJob], batch_id: str | None = None) -> list[Inserted]:
         """Insert jobs as queued; see `JobStore.insert`."""
         by_id: dict[str, NewJob] = {}
@@ -120,6 +122,7 @@ class SqlStore(SqlMoves):
         async with self._read() as connection:
             return await self._select_jobs(connection, job_ids)
 
+    @to_its_end
     async def record(self, group_id: str, term: int, updates: Sequence[JobUpdate]) -> None:
         """Write a leader's updates under its term; see `JobStore.record`."""
         if not updates:
@@ -192,6 +195,7 @@ class SqlStore(SqlMoves):
         async with self._read() as connection:
             return int((await connection.execute(statement)).scalar_one())
 
+    @to_its_end
     async def request_cancel(self, job_ids: Sequence[str]) -> list[Job]:
         """Mark unfinished jobs as to be cancelled; gives those."""
         wanted = list(dict.fromkeys(job_ids))
@@ -270,6 +274,7 @@ class SqlStore(SqlMoves):
 
     # --- retention ----------------------------------------------------------------------------------------------
 
+    @to_its_end
     async def purge(self, ended_before: datetime, limit: int = 1_000) -> Purged:
         """Mark jobs that ended before an instant as purged; see `JobStore.purge`."""
         async with self._write() as connection:

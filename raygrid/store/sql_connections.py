@@ -6,13 +6,14 @@ SQLite needs nothing to start; several processes of one machine share the file.
 from __future__ import annotations
 
 import asyncio
+import functools
 import sqlite3
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable, Coroutine
 from contextlib import AsyncExitStack, asynccontextmanager, closing
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, Concatenate, ParamSpec, TypeVar
 
 from sqlalchemy import Table, event, func, select
 from sqlalchemy.dialects import postgresql as postgresql_dialect
@@ -26,6 +27,31 @@ from raygrid.store.migrate import migrate
 from raygrid.store.sql_failures import as_ours
 
 MIGRATE_S = 600.0
+
+Store = TypeVar("Store", bound="SqlConnections")
+Given = ParamSpec("Given")
+Answer = TypeVar("Answer")
+
+
+def to_its_end(
+    method: Callable[Concatenate[Store, Given], Coroutine[Any, Any, Answer]],
+) -> Callable[Concatenate[Store, Given], Coroutine[Any, Any, Answer]]:
+    """Let a transaction on SQLite run to its end, even if whoever waits for it is cancelled.
+
+    A connection whose statement is given up halfway may keep SQLite's one write lock until it is collected as garbage,
+    and meanwhile nobody on the machine can write. A connection to PostgreSQL is cut instead, which frees its locks.
+    """
+
+    @functools.wraps(method)
+    async def run(self: Store, /, *args: Given.args, **named: Given.kwargs) -> Answer:
+        if not self._is_sqlite:
+            return await method(self, *args, **named)
+        transaction = asyncio.ensure_future(method(self, *args, **named))
+        self._under_way.add(transaction)
+        transaction.add_done_callback(self._ended)
+        return await asyncio.shield(transaction)
+
+    return run
 
 
 class SqlConnections:
@@ -48,6 +74,7 @@ class SqlConnections:
             postgresql.dsn(url)
         self._reads: AsyncEngine | None = None
         self._writes: AsyncEngine | None = None
+        self._under_way: set[asyncio.Future[Any]] = set()
         self._writers = asyncio.Semaphore(1 if self._is_sqlite else postgresql.WRITERS)
 
     @property
@@ -80,10 +107,16 @@ class SqlConnections:
             raise
 
     async def close(self) -> None:
-        """Let go of every connection."""
+        """Let transactions under way end, then let go of every connection."""
+        await asyncio.gather(*self._under_way, return_exceptions=True)
         for engine in {self._reads, self._writes}:
             if engine is not None:
                 await engine.dispose()
+
+    def _ended(self, transaction: asyncio.Future[Any]) -> None:
+        self._under_way.discard(transaction)
+        if not transaction.cancelled():
+            transaction.exception()  # whoever waits for it gets it; nobody may
 
     @asynccontextmanager
     async def _read(self) -> AsyncIterator[AsyncConnection]:

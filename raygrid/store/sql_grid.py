@@ -10,7 +10,7 @@ from sqlalchemy import delete, select, update
 from raygrid.core.lease import Lease, next_lease
 from raygrid.models import Drain, SharedData
 from raygrid.store.port import LeaseState, StoredData
-from raygrid.store.sql_connections import SqlConnections
+from raygrid.store.sql_connections import SqlConnections, to_its_end
 from raygrid.store.tables import agreements, drains, leases, shared_data
 
 
@@ -19,6 +19,7 @@ class SqlGridTables(SqlConnections):
 
     # --- shared data --------------------------------------------------------------------------------------------
 
+    @to_its_end
     async def put_data(self, data: SharedData) -> None:
         """Let a name point at stored content."""
         async with self._write() as connection:
@@ -39,6 +40,7 @@ class SqlGridTables(SqlConnections):
 
     # --- leases -------------------------------------------------------------------------------------------------
 
+    @to_its_end
     async def acquire_lease(self, group_id: str, holder: str, ttl_s: float) -> Lease | None:
         """Take or renew a lease; None while another holds it."""
         async with self._write() as connection:
@@ -58,6 +60,7 @@ class SqlGridTables(SqlConnections):
                 await connection.execute(update(leases).where(leases.c.group_id == group_id).values(**values))
             return lease
 
+    @to_its_end
     async def release_lease(self, lease: Lease) -> None:
         """Give a lease back; nothing happens where it is another's by now."""
         async with self._write() as connection:
@@ -83,6 +86,7 @@ class SqlGridTables(SqlConnections):
 
     # --- drains -------------------------------------------------------------------------------------------------
 
+    @to_its_end
     async def put_drain(self, node_id: str, deadline_s: float | None = None) -> Drain:
         """Begin to drain a node, or change its deadline; see `JobStore.put_drain`."""
         async with self._write() as connection:
@@ -92,6 +96,7 @@ class SqlGridTables(SqlConnections):
             await connection.execute(self._insert_or_replace(drains, values))
             return drain
 
+    @to_its_end
     async def delete_drain(self, node_id: str) -> bool:
         """Let a node work again; gives whether it was being drained."""
         async with self._write() as connection:
@@ -105,6 +110,7 @@ class SqlGridTables(SqlConnections):
 
     # --- agreements ---------------------------------------------------------------------------------------------
 
+    @to_its_end
     async def agree(self, name: str, proposal: str) -> str:
         """What the whole grid takes a name for: the first proposal ever made."""
         async with self._write() as connection:

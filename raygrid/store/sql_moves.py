@@ -13,6 +13,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from raygrid.models import JobState, QueuedJob
 from raygrid.store import rows
 from raygrid.store.port import NOBODY, Unfinished
+from raygrid.store.sql_connections import to_its_end
 from raygrid.store.sql_grid import SqlGridTables
 from raygrid.store.tables import batch_jobs, jobs, leases, revisions
 
@@ -109,6 +110,7 @@ class SqlMoves(SqlGridTables):
         async with self._read() as connection:
             return {row[0]: row[1] for row in await connection.execute(statement)}
 
+    @to_its_end
     async def move(self, from_group: str, to: Mapping[str, str], *, unled: bool = False) -> dict[str, list[QueuedJob]]:
         """Give jobs of a group to others; see `JobStore.move`."""
         wanted = [(job_id, group_id) for job_id, group_id in to.items() if group_id != from_group]
@@ -132,6 +134,7 @@ class SqlMoves(SqlGridTables):
                     moved.setdefault(row["group_id"], []).append(rows.queued_job(row))
         return moved
 
+    @to_its_end
     async def cancel_unled(
         self, group_id: str, job_ids: Sequence[str] | None = None, *, running: bool = False, limit: int = 1_000
     ) -> list[str] | None:

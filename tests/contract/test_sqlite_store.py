@@ -235,3 +235,27 @@ def test_instants_come_back_to_the_microsecond(naive: datetime) -> None:
     instant = naive.replace(tzinfo=UTC)
     assert from_micros(to_micros(instant)) == instant
     assert to_micros(instant + timedelta(microseconds=1)) == to_micros(instant) + 1
+
+
+async def test_a_write_that_nobody_waits_for_any_longer_holds_nobody_up(tmp_path: Path) -> None:
+    """However many writes are given up halfway, another process gets SQLite's write lock in its turn."""
+    url = f"sqlite+aiosqlite:///{tmp_path / 'jobs.db'}"
+    mine, other = SqlStore(url), SqlStore(url)
+    await mine.open()
+    await other.open()
+
+    async def give_up(number: int) -> None:
+        write = asyncio.ensure_future(mine.insert([new(f"job-{number}")]))
+        busy = asyncio.ensure_future(other.put_drain(f"node-{number}"))
+        await asyncio.sleep(0.001 * (7 * number % 30))
+        write.cancel()
+        await asyncio.gather(write, busy, return_exceptions=True)
+
+    try:
+        async with asyncio.timeout(25):
+            for start in range(0, 320, 20):
+                await asyncio.gather(*(give_up(start + each) for each in range(20)))
+            assert await other.acquire_lease("rack-a", "me", 3) is not None
+    finally:
+        await mine.close()
+        await other.close()
