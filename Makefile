@@ -7,11 +7,12 @@ READY := $(VENV)/.ready
 # What starts Ray or makes hosts runs alone, one after the other; all else runs in two processes.
 ON_RAY := tests/faults $(wildcard tests/integration/test_ray_*.py) $(addprefix tests/integration/,test_readme.py test_notebook.py)
 
-.PHONY: help demo test check bench wheel lock clean
+.PHONY: help demo test soak check bench wheel lock clean
 
 help:
 	@echo "make demo    start a grid on this machine, price the example book, kill a node agent meanwhile, show prices per kind"
 	@echo "make test    run every test"
+	@echo "make soak    twenty minutes of load on five hosts, with a random fault every twenty seconds (Linux, root)"
 	@echo "make check   formatter, linter, strict types, import contracts"
 	@echo "make bench   jobs per second beside xargs -P, in one run; more in bench/"
 	@echo "make wheel   raygrid as one file, in dist/, for the machines of a cluster"
@@ -32,6 +33,9 @@ demo: $(READY)
 test: $(READY)
 	$(BIN)/python -m pytest -n 2 --dist loadfile $(addprefix --ignore=,$(ON_RAY))
 	$(BIN)/python -m pytest $(ON_RAY)
+
+soak: $(READY)
+	$(BIN)/python -m tests.faults.soak
 
 check: $(READY)
 	$(BIN)/ruff format --check .

@@ -34,7 +34,8 @@ INPUTS = tuple(f"input {number} of a drill: {'abcdefgh'[number] * 64}\n".encode(
 WAIT_S = 2.0
 """One wait for a result. A silent entry is left after this and the timeout; a finished job is known at once."""
 TIMEOUT_S = 3.0
-MOST_OPEN = 400
+MOST_OPEN = 64
+"""Jobs under way beyond which none are added: a grid that stands still must not drown in those who ask for them."""
 REFERENCE_S = 60.0
 
 

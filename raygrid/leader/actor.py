@@ -22,7 +22,7 @@ from raygrid.store import SqlStore
 logger = logging.getLogger(__name__)
 
 OPEN_AGAIN_S = 2.0
-FROZEN_S = 20.0  # another candidate leads since long; without this, the frozen one never stood by again
+FROZEN_S = 8.0  # another candidate leads since long; a frozen one stands by no more, and may hold SQLite's write lock
 WARM_S = 5.0  # a candidate that stands by looks for the group's nodes this often, to know them when it comes to lead
 
 
