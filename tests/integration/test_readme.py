@@ -105,6 +105,12 @@ def test_the_python_lines_print_results(reader: Reader) -> None:
     assert [line.split()[0] for line in printed if line] == ["3", "1", "2", "3", "4", "5"]
 
 
+def test_the_simulation_finds_nothing(tmp_path: Path) -> None:
+    """The simulation as printed needs no grid, and no seed of it breaks a promise."""
+    [code] = blocks("simulation")
+    assert "seeds, no violation" in Reader(tmp_path).shell(code)
+
+
 def test_every_setting_stands_in_the_example_file() -> None:
     """grid.yaml names every field of the settings, and loads."""
     from raygrid.config import GridSettings, load_settings
