@@ -4,7 +4,7 @@
 |---|---|---|
 | `agent` | kills the node agent with most running jobs | the first finish of a job that ran again |
 | `leader` | kills the leader of the busiest group | the first finish, in that group, of a job submitted afterwards |
-| `leader-frozen` | the same leader stands still for 10 s, and goes on | as `leader` |
+| `leader-frozen` | the same leader stands still for 6 s, and goes on | as `leader` |
 | `node` | everything of one machine falls silent for 20 s | as `agent` |
 | `group` | everything of one rack falls silent for 20 s | the first finish of a job that was in that group |
 | `parent` | kills one parent | the first answer, through that machine's entry, to a request made afterwards |
@@ -34,7 +34,7 @@ COMMANDS: dict[str, tuple[str, ...]] = {
     "all": SCENARIOS,
 }
 NODE_SILENT_S = 20.0
-LEADER_FROZEN_S = 10.0
+LEADER_FROZEN_S = 6.0
 
 
 @dataclass(frozen=True, slots=True)
