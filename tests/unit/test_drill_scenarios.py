@@ -45,7 +45,7 @@ def test_what_is_hit_is_where_most_runs():
     assert choose("agent", PICTURE, BUSY_B) == Aim("agent", ("b1",))
     assert choose("node", PICTURE, BUSY_B) == Aim("node", ("b1",), freeze_s=20)
     assert choose("leader", PICTURE, BUSY_B) == Aim("leader", ("b2",), "rack-b")
-    assert choose("leader-frozen", PICTURE, BUSY_B) == Aim("leader", ("b2",), "rack-b", 10)
+    assert choose("leader-frozen", PICTURE, BUSY_B) == Aim("leader", ("b2",), "rack-b", 6)
     assert choose("group", PICTURE, BUSY_B) == Aim("node", ("b1", "b2"), "rack-b", 20)
     assert choose("parent", PICTURE, BUSY_B) == Aim("parent", ("a1",))
     assert choose("head", PICTURE, BUSY_B) == Aim("head")
