@@ -6,7 +6,6 @@ import re
 import socket
 import subprocess
 import sys
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from itertools import pairwise
@@ -20,13 +19,15 @@ pytestmark = pytest.mark.timeout(900)  # one set of hosts at a time: it may wait
 
 SSH = 22
 MB = 1024**2
-# Sends so many bytes to a listener, and ends when it has said that all of them are there.
+# Sends so many bytes to a listener, and says after how many seconds it has heard that all of them are there.
 SENDER = """
-import socket, sys
+import socket, sys, time
+began = time.monotonic()
 with socket.create_connection((sys.argv[1], int(sys.argv[2])), timeout=30) as s:
     s.sendall(bytes(int(sys.argv[3])))
     s.shutdown(socket.SHUT_WR)
     assert s.recv(2) == b"ok"
+print(time.monotonic() - began)
 """
 RECEIVER = """
 import socket
@@ -65,9 +66,7 @@ def sees(hosts: Hosts, host: str, other: str) -> bool:
 
 def send(hosts: Hosts, host: str, to: str, size: int) -> float:
     """Send bytes from one host to another that listens; gives the seconds it took."""
-    began = time.monotonic()
-    hosts.run(host, sys.executable, "-c", SENDER, ADDRESSES[to], "7000", str(size))
-    return time.monotonic() - began
+    return float(hosts.run(host, sys.executable, "-c", SENDER, ADDRESSES[to], "7000", str(size)).stdout)
 
 
 @contextmanager
