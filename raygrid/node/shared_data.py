@@ -50,26 +50,23 @@ class SharedDataCache:
         with self._lock:
             one_fetch = self._fetching.setdefault(data.digest, threading.Lock())
         with one_fetch:
-            copy = self._known_good(data.digest) or self._fetch(data)
-            try:
-                os.link(copy.path, directory / data.name)
-            except FileNotFoundError:
-                # Another input took its room between the two lines above; linking from now on is all that matters.
-                os.link(self._fetch(data).path, directory / data.name)
+            if not self._link_known_good(data.digest, directory / data.name):
+                self._fetch(data, directory / data.name)
 
-    def _known_good(self, digest: str) -> _Copy | None:
-        with self._lock:
+    def _link_known_good(self, digest: str, target: Path) -> bool:
+        with self._lock:  # copies are dropped under it, too: one that is there stays there until it is linked
             copy = self._copies.get(digest)
             if copy is None:
-                return None
+                return False
             if not copy.path.exists() or mark(copy.path) != copy.mark:
                 del self._copies[digest]
                 copy.path.unlink(missing_ok=True)
-                return None
+                return False
             self._copies.move_to_end(digest)
-            return copy
+            os.link(copy.path, target)
+            return True
 
-    def _fetch(self, data: SharedData) -> _Copy:
+    def _fetch(self, data: SharedData, target: Path) -> None:
         path = self._directory / data.digest
         path.unlink(missing_ok=True)
         self._blobs.fetch_now(BlobSlice(data_key(data.digest), 0, data.size, data.digest), path)
@@ -77,6 +74,7 @@ class SharedDataCache:
         path.chmod(0o444)
         copy = _Copy(path, data.size, mark(path))
         with self._lock:
+            os.link(path, target)
             self.fetches += 1
             self._copies[data.digest] = copy
             total = sum(each.size for each in self._copies.values())
@@ -84,4 +82,3 @@ class SharedDataCache:
                 _, oldest = self._copies.popitem(last=False)
                 oldest.path.unlink(missing_ok=True)
                 total -= oldest.size
-        return copy

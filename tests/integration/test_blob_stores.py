@@ -44,8 +44,21 @@ async def run_batch(grid: SmallGrid, batch_id: str, scripts: dict[str, str]) -> 
         stream = await grid.http.get(f"/batches/{batch_id}/results", params={"cursor": cursor, "wait": 30})
         parts, complete = parts_of(stream)
         bodies |= {part.job_id: part.body for part in parts}
+        assert complete or parts, await stuck(grid, [name for name in scripts if name not in bodies])
         cursor = max([cursor, *(part.cursor for part in parts)])
     return bodies
+
+
+async def stuck(grid: SmallGrid, job_ids: list[str]) -> str:
+    """What the store, the leader and the nodes say of jobs that do not end."""
+    stored = [
+        (job.job_id, job.state.value, job.node_id, job.attempts) for job in (await grid.store.get(job_ids)).values()
+    ]
+    state = grid.leaders["rack-a"].leader._state
+    entries = {job_id: state._jobs.get(job_id) for job_id in job_ids[:3]}
+    held = {name: dict(list(record.held.items())[:5]) for name, record in state.nodes.items()}
+    agents = {name: each.agent._state().why for name, each in grid.nodes.items()}
+    return f"{stored[:5]=} {entries=} {held=} {agents=} {state._backlog.__dict__=} {job_ids[0] in state._ended=}"
 
 
 async def node(grid: SmallGrid, name: str) -> dict[str, Any]:

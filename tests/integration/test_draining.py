@@ -78,6 +78,11 @@ async def test_a_drain_among_a_hundred_jobs_lets_what_runs_finish_and_starts_not
     await until_running(grid, runs, 6)
     here = set(grid.nodes["rack-a-1"].agent._held)
     assert len(here) == 3
+
+    async def is_told() -> bool:
+        return bool((await node_of(grid, "rack-a-1"))["running"] == 3)
+
+    await grid.until(is_told)
     said = await drain(grid, "rack-a-1")
     assert (said["node"], said["state"], said["running"], said["drain_deadline_at"]) == (
         "rack-a-1",
