@@ -4,8 +4,11 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
-# What starts Ray or makes hosts runs alone, one after the other; all else runs in two processes.
-ON_RAY := tests/faults $(wildcard tests/integration/test_ray_*.py) $(addprefix tests/integration/,test_readme.py test_notebook.py)
+# Hosts of their own, with links and real clusters, measure how fast they recover: nothing else runs meanwhile. Grids on
+# this machine mostly wait for Ray, so that everything else runs beside them.
+ON_HOSTS := tests/faults
+ON_RAY := $(wildcard tests/integration/test_ray_*.py) $(addprefix tests/integration/,test_readme.py test_notebook.py)
+BESIDE := .beside.log
 
 .PHONY: help demo test soak check bench wheel lock clean
 
@@ -31,8 +34,10 @@ demo: $(READY)
 	$(BIN)/raygrid demo
 
 test: $(READY)
-	$(BIN)/python -m pytest -n 2 --dist loadfile $(addprefix --ignore=,$(ON_RAY))
-	$(BIN)/python -m pytest $(ON_RAY)
+	$(BIN)/python -m pytest $(ON_HOSTS)
+	@$(BIN)/python -m pytest -n 2 --dist loadfile $(addprefix --ignore=,$(ON_HOSTS) $(ON_RAY)) >$(BESIDE) 2>&1 & beside=$$!; \
+	  $(BIN)/python -m pytest $(ON_RAY); on_ray=$$?; \
+	  wait $$beside; others=$$?; cat $(BESIDE); rm -f $(BESIDE); test $$on_ray = 0 -a $$others = 0
 
 soak: $(READY)
 	$(BIN)/python -m tests.faults.soak
@@ -58,4 +63,4 @@ lock: $(READY)
 	  --upgrade --output-file requirements.lock
 
 clean:
-	rm -rf $(VENV) build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .import_linter_cache
+	rm -rf $(VENV) build dist *.egg-info $(BESIDE) .mypy_cache .ruff_cache .pytest_cache .import_linter_cache
