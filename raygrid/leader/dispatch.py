@@ -177,6 +177,14 @@ class Leader:
     # --- events in, commands out --------------------------------------------------------------------------------
 
     def _happened(self, event: Event) -> None:
+        try:
+            self._decide(event)
+        except Exception:
+            # What is in memory may be half changed. The store is not: the next leader begins with that.
+            logger.exception("group %s: %s broke the leader, which steps down", self._lease.group_id, event)
+            self._on_stale()
+
+    def _decide(self, event: Event) -> None:
         for command in self._state.handle(event, self._clock()):
             match command:
                 case WriteUpdates(updates):

@@ -188,6 +188,10 @@ class NodeConversation:
                 logger.warning("node %s could not be told to stop %d attempts: %s", self.node_id, len(stops), error)
                 await asyncio.sleep(PAUSE_S)
                 self.stop(tuple(stops))
+            except Exception:
+                logger.exception("telling node %s failed unexpectedly", self.node_id)
+                await asyncio.sleep(PAUSE_S)
+                self.stop(tuple(stops))
 
     async def _tell_settings(self) -> None:
         self._behind = False
@@ -207,6 +211,9 @@ class NodeConversation:
             raise
         except RaygridError as error:
             logger.warning("node %s may not have got %d attempts: %s", self.node_id, len(attempts), error)
+            self._happened(HandOverEnded(self.node_id, attempts, arrived=False))
+        except Exception:
+            logger.exception("node %s may not have got %d attempts", self.node_id, len(attempts))
             self._happened(HandOverEnded(self.node_id, attempts, arrived=False))
         else:
             self._happened(HandOverEnded(self.node_id, attempts, arrived=True))

@@ -55,6 +55,7 @@ LOCK = Path("/run/raygrid-hosts.lock")
 PLACE, PREFIX = Path("/var/tmp"), "raygrid-hosts-"
 CABLE = "rg-desk"  # this machine's end of the cable to the switches
 _PR_SET_PDEATHSIG = 1
+_PR_SET_CHILD_SUBREAPER = 36
 
 
 def why_not() -> str | None:
@@ -429,6 +430,8 @@ def five_hosts() -> Iterator[Hosts]:
     """Make five hosts; they end with the block. One set at a time on a machine."""
     with LOCK.open("w") as held:
         fcntl.flock(held, fcntl.LOCK_EX)
+        # A node agent that ran in this process has made it adopt orphans, which are the init's to bury.
+        ctypes.CDLL(None).prctl(_PR_SET_CHILD_SUBREAPER, 0, 0, 0, 0)
         # What a killed owner leaves: hosts that are just dying, and its directory.
         _await_no_cable()
         for left in PLACE.glob(f"{PREFIX}*"):
