@@ -4,8 +4,8 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
-# Hosts of their own, with links and real clusters, measure how fast they recover: nothing else runs meanwhile. Grids on
-# this machine mostly wait for Ray, so that everything else runs beside them.
+# Hosts of their own mostly wait for Ray, so that everything else runs beside them: first what needs neither hosts nor Ray,
+# then grids on this machine.
 ON_HOSTS := tests/faults
 ON_RAY := $(wildcard tests/integration/test_ray_*.py) $(addprefix tests/integration/,test_readme.py test_notebook.py)
 BESIDE := .beside.log
@@ -34,10 +34,11 @@ demo: $(READY)
 	$(BIN)/raygrid demo
 
 test: $(READY)
-	$(BIN)/python -m pytest $(ON_HOSTS)
-	@$(BIN)/python -m pytest -n 2 --dist loadfile $(addprefix --ignore=,$(ON_HOSTS) $(ON_RAY)) >$(BESIDE) 2>&1 & beside=$$!; \
+	@$(BIN)/python -m pytest $(ON_HOSTS) >$(BESIDE) 2>&1 & beside=$$!; \
+	  $(BIN)/python -m pytest -n 2 --dist loadfile $(addprefix --ignore=,$(ON_HOSTS) $(ON_RAY)); others=$$?; \
 	  $(BIN)/python -m pytest $(ON_RAY); on_ray=$$?; \
-	  wait $$beside; others=$$?; cat $(BESIDE); rm -f $(BESIDE); test $$on_ray = 0 -a $$others = 0
+	  wait $$beside; on_hosts=$$?; cat $(BESIDE); rm -f $(BESIDE); \
+	  test $$others$$on_ray$$on_hosts = 000
 
 soak: $(READY)
 	$(BIN)/python -m tests.faults.soak
