@@ -51,5 +51,5 @@ def test_a_leader_is_killed_and_then_one_frozen_and_nothing_is_lost(ray_grid: Gr
         assert (scenario["lost"], scenario["wrong"], scenario["client_errors"]) == (0, 0, 0)
         assert 0 < scenario["recovery_s"] < 30
     assert killed["hit"].startswith("kill the leader of rack-")
-    assert frozen["hit"].startswith("freeze for 10 s the leader of rack-")
+    assert frozen["hit"].startswith("freeze for 6 s the leader of rack-")
     until(lambda: len([node for node in client.nodes() if node.state == "ok"]) == 2)
