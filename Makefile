@@ -36,7 +36,7 @@ demo: $(READY)
 test: $(READY)
 	@$(BIN)/python -m pytest $(ON_HOSTS) >$(BESIDE) 2>&1 & beside=$$!; \
 	  trap 'kill $$beside; wait $$beside; exit 130' INT TERM; \
-	  $(BIN)/python -m pytest -n 2 --dist loadfile $(addprefix --ignore=,$(ON_HOSTS) $(ON_RAY)); others=$$?; \
+	  $(BIN)/python -m pytest -n 4 --dist loadfile $(addprefix --ignore=,$(ON_HOSTS) $(ON_RAY)); others=$$?; \
 	  $(BIN)/python -m pytest $(ON_RAY); on_ray=$$?; \
 	  wait $$beside; on_hosts=$$?; cat $(BESIDE); rm -f $(BESIDE); \
 	  test $$others$$on_ray$$on_hosts = 000

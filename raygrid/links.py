@@ -343,7 +343,8 @@ _RAY_THREADS = ThreadPoolExecutor(4, thread_name_prefix="raygrid-ray")
 
 
 async def _in_ray_thread(question: Callable[[], Answer], timeout_s: float = CALL_TIMEOUT_S) -> Answer:
-    return await asyncio.wait_for(asyncio.get_running_loop().run_in_executor(_RAY_THREADS, question), timeout_s)
+    async with asyncio.timeout(timeout_s):
+        return await asyncio.get_running_loop().run_in_executor(_RAY_THREADS, question)
 
 
 async def _ask_ray(question: Callable[[], Answer]) -> Answer:

@@ -103,7 +103,8 @@ class Drill:
                     return await self._under_load(scenario, client, injector, picture, load, slots)
                 except BaseException:
                     with contextlib.suppress(RaygridError, TimeoutError):
-                        await asyncio.wait_for(load.cancel(), 10.0)
+                        async with asyncio.timeout(10.0):
+                            await load.cancel()
                     raise
                 finally:
                     await load.close()
@@ -290,7 +291,8 @@ async def _head_back(address: str, since: float, within_s: float) -> float:
     while clock() - since < within_s:
         await asyncio.sleep(0.1)
         with contextlib.suppress(OSError, TimeoutError):
-            _, writer = await asyncio.wait_for(asyncio.open_connection(host.strip("[]"), int(port)), 1.0)
+            async with asyncio.timeout(1.0):
+                _, writer = await asyncio.open_connection(host.strip("[]"), int(port))
             writer.close()
             break
     return clock() - since

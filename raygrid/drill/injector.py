@@ -162,7 +162,8 @@ class RayInjector:
             assert self._process.stdin is not None
             self._process.stdin.close()
             with contextlib.suppress(TimeoutError):  # it cannot take its leave of a head that is dead
-                await asyncio.wait_for(self._process.wait(), CLOSE_S)
+                async with asyncio.timeout(CLOSE_S):
+                    await self._process.wait()
             await self._end()
 
     async def _end(self) -> None:
@@ -179,7 +180,8 @@ class RayInjector:
         try:
             process.stdin.write(json.dumps(question).encode() + b"\n")
             await process.stdin.drain()
-            line = await asyncio.wait_for(process.stdout.readline(), timeout_s)
+            async with asyncio.timeout(timeout_s):
+                line = await process.stdout.readline()
         except (OSError, TimeoutError) as error:
             await self._end()  # a late answer would be taken for that to the next question
             raise UnavailableError(f"no answer to {question['do']!r} within {timeout_s:g} s ({error!r})") from error

@@ -37,6 +37,7 @@ TIMEOUT_S = 3.0
 MOST_OPEN = 64
 """Jobs under way beyond which none are added: a grid that stands still must not drown in those who ask for them."""
 REFERENCE_S = 60.0
+ANSWER_S = 5.0  # after this long a cancellation does not wait for answers to what was submitted before
 
 
 @dataclass(slots=True)
@@ -103,6 +104,7 @@ class Load:
         self._stop = asyncio.Event()
         self._news = asyncio.Event()
         self._tasks: set[asyncio.Task[None]] = set()
+        self._asking = 0  # jobs that were sent, and the grid has not said whether it takes them
         self._numbers = itertools.count()
         limits = httpx.Limits(max_connections=None, max_keepalive_connections=100)
         make = transport or (lambda: httpx.AsyncHTTPTransport(limits=limits))
@@ -166,7 +168,9 @@ class Load:
             await client.close()
 
     async def cancel(self) -> None:
-        """Ask the grid to cancel whatever of this load has not ended."""
+        """Submit nothing more, and ask the grid to cancel whatever has not ended."""
+        self.stop()
+        await self.until(lambda: not self._asking, ANSWER_S)  # the grid would take them after it has cancelled the rest
         if any(job.acknowledged_at is not None for job in self.jobs.values()):
             await self._clients[0].cancel_batch(self.batch_id)
 
@@ -189,7 +193,8 @@ class Load:
                 return False
             self._news.clear()
             try:
-                await asyncio.wait_for(self._news.wait(), min(0.1, left_s))
+                async with asyncio.timeout(min(0.1, left_s)):
+                    await self._news.wait()
             except TimeoutError:
                 continue
         return True
@@ -244,6 +249,7 @@ class Load:
         self.jobs[job.job_id] = job
         digest = _digest(data)
         self.history.submitted(job.job_id, digest, job.submitted_at, expected=self._expected.get(digest))
+        self._asking += 1
         try:
             posted = await client.map({job.job_id: data}, batch_id=self.batch_id, pricer=self._pricer)
             for refusal in posted.refused.values():
@@ -255,6 +261,8 @@ class Load:
         except RaygridError as error:
             self._failed(job.job_id, f"submit: {error}")
             return False
+        finally:
+            self._asking -= 1
         job.acknowledged_at = clock()
         self.history.acknowledged(job.job_id, job.acknowledged_at)
         while not await self._read(client, job.job_id, WAIT_S):

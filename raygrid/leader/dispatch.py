@@ -94,7 +94,7 @@ class Leader:
         self._nodes: dict[str, NodeConversation] = {}
         self._tasks: list[asyncio.Task[None]] = []
         self._rescan = asyncio.Event()
-        self._introduced = False
+        self._introduced = self._closed = False
         self._beyond = 0  # queued jobs that are in the store only
         self._read_at = -READ_S
         self._asked_at = -PARENTS_SILENT_S  # when a parent was last here
@@ -114,6 +114,7 @@ class Leader:
 
     async def close(self) -> None:
         """Stop at once; the store and the next leader have everything that matters."""
+        self._closed = True
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
@@ -125,7 +126,8 @@ class Leader:
         written = asyncio.Event()
         self._outbox.afterwards(written.set)
         with contextlib.suppress(TimeoutError):
-            await asyncio.wait_for(written.wait(), within_s)
+            async with asyncio.timeout(within_s):
+                await written.wait()
 
     # --- what parents ask ---------------------------------------------------------------------------------------
 
@@ -177,6 +179,8 @@ class Leader:
     # --- events in, commands out --------------------------------------------------------------------------------
 
     def _happened(self, event: Event) -> None:
+        if self._closed:
+            return  # a late poke, or the last word of a conversation
         try:
             self._decide(event)
         except Exception:
@@ -203,6 +207,8 @@ class Leader:
     async def _node_reported(self, reply: NodeReported) -> bool:
         """Take a node's reply in; False where it says something that only the store can judge, which is away."""
         complete = await self._lookup.complete(reply)
+        if reply.state.node_id not in self._nodes:
+            return False  # it left the grid meanwhile, and its attempts were given up
         self._happened(NodeHeard(reply.state.node_id) if complete is None else complete)
         return complete is not None
 
@@ -226,7 +232,8 @@ class Leader:
     async def _scan_forever(self) -> None:
         while True:
             with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(self._rescan.wait(), SCAN_S)
+                async with asyncio.timeout(SCAN_S):
+                    await self._rescan.wait()
             self._rescan.clear()
             try:
                 if self._clock() - self._drains_read_at >= SCAN_S:

@@ -86,7 +86,8 @@ class Candidate:
             NotLeadingError: it did not come to lead within `wait_s`.
         """
         with contextlib.suppress(TimeoutError):
-            await asyncio.wait_for(self._leads.wait(), wait_s)
+            async with asyncio.timeout(wait_s):
+                await self._leads.wait()
         return self.leader
 
     def stand(self) -> None:
@@ -131,11 +132,13 @@ class Candidate:
         while True:
             if wait_s > 0:
                 with contextlib.suppress(TimeoutError):
-                    await asyncio.wait_for(self._stand.wait(), wait_s)
+                    async with asyncio.timeout(wait_s):
+                        await self._stand.wait()
             self._stand.clear()
             wait_s = LOOK_S
             try:
-                found = (await asyncio.wait_for(self._store.leases(), TTL_S)).get(self._group_id)
+                async with asyncio.timeout(TTL_S):
+                    found = (await self._store.leases()).get(self._group_id)
             except (UnavailableError, TimeoutError) as error:
                 logger.warning("group %s: cannot look at the lease: %s", self._group_id, str(error) or "no answer")
             except Exception:
@@ -152,7 +155,8 @@ class Candidate:
             UnavailableError: nobody knows whether it was taken or renewed.
         """
         try:
-            return await asyncio.wait_for(self._store.acquire_lease(self._group_id, holder, TTL_S), timeout_s)
+            async with asyncio.timeout(timeout_s):
+                return await self._store.acquire_lease(self._group_id, holder, TTL_S)
         except TimeoutError:
             raise UnavailableError(f"no answer about the lease within {timeout_s:.1f} s") from None
 
@@ -178,7 +182,8 @@ class Candidate:
             if leader is not None:
                 await leader.close()
             with contextlib.suppress(Exception):
-                await asyncio.wait_for(asyncio.shield(self._store.release_lease(lease)), RENEW_S)
+                async with asyncio.timeout(RENEW_S):
+                    await asyncio.shield(self._store.release_lease(lease))
             self._idle.set()
             logger.warning("group %s: %s steps down from term %d", self._group_id, lease.holder, lease.term)
 

@@ -43,7 +43,8 @@ class News:
         waiter: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._waiters[waiter] = None
         try:
-            await asyncio.wait_for(waiter, wait_s)
+            async with asyncio.timeout(wait_s):
+                await waiter
         except TimeoutError:
             pass
         finally:

@@ -249,7 +249,8 @@ class NodeAgent:
                 self._news.clear()
         if wait_s > 0 and self._last <= after:
             with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(self._news.wait(), wait_s)
+                async with asyncio.timeout(wait_s):
+                    await self._news.wait()
         with self._lock:
             fresh = tuple(report for number, report in self._reports if number > after)
             return NodeReply(self._state(), fresh, self._last)

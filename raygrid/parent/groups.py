@@ -255,7 +255,8 @@ class Groups:
         while known.term <= term:
             known.changed.clear()
             try:
-                await asyncio.wait_for(known.changed.wait(), until - _now())
+                async with asyncio.timeout(until - _now()):
+                    await known.changed.wait()
             except TimeoutError:
                 raise HandOverError(
                     f"group {group_id}: its leader stepped down, and no other candidate was heard to lead within "

@@ -208,7 +208,8 @@ class Parent:
                 if job.state.is_terminal or left <= 0:
                     return job
                 try:
-                    await asyncio.wait_for(changed.wait(), min(left, LOOK_AGAIN_S))
+                    async with asyncio.timeout(min(left, LOOK_AGAIN_S)):
+                        await changed.wait()
                 except TimeoutError:
                     continue
         finally:

@@ -45,7 +45,8 @@ class _Pace:
 
     async def wait(self) -> None:
         try:
-            await asyncio.wait_for(self._changed.wait(), max(0.0, min(LOOK_AGAIN_S, self.left_s)))
+            async with asyncio.timeout(max(0.0, min(LOOK_AGAIN_S, self.left_s))):
+                await self._changed.wait()
         except TimeoutError:
             return
         await asyncio.sleep(BREATH_S)

@@ -83,9 +83,11 @@ class Sweeper:
         if not self._sweeps:
             return
         with contextlib.suppress(UnavailableError, TimeoutError):
-            state = (await asyncio.wait_for(self._store.leases(), CALL_S)).get(SWEEPER)
+            async with asyncio.timeout(CALL_S):
+                state = (await self._store.leases()).get(SWEEPER)
             if state is not None and state.lease.holder == self.holder:
-                await asyncio.wait_for(self._store.release_lease(state.lease), CALL_S)
+                async with asyncio.timeout(CALL_S):
+                    await self._store.release_lease(state.lease)
 
     # --- what the parent asks -----------------------------------------------------------------------------------------
 
@@ -115,7 +117,8 @@ class Sweeper:
             await asyncio.sleep(LOOK_S)
 
     async def _look(self) -> None:
-        states = await asyncio.wait_for(self._store.leases(), CALL_S)
+        async with asyncio.timeout(CALL_S):
+            states = await self._store.leases()
         self._sweeps = await self._stand(states.pop(SWEEPER, None))
         now = asyncio.get_running_loop().time()
         self._watch.looked(
@@ -140,7 +143,8 @@ class Sweeper:
                 return False
             if state.left_s > RENEW_BELOW_S:
                 return True
-        return await asyncio.wait_for(self._store.acquire_lease(SWEEPER, self.holder, TTL_S), CALL_S) is not None
+        async with asyncio.timeout(CALL_S):
+            return await self._store.acquire_lease(SWEEPER, self.holder, TTL_S) is not None
 
     # --- sweeping -----------------------------------------------------------------------------------------------------
 
@@ -213,7 +217,8 @@ class Sweeper:
         """What this parent was asked or has to tell, whether it sweeps or not."""
         while True:
             with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(self._errands.wait(), LOOK_S if self._wishes else None)
+                async with asyncio.timeout(LOOK_S if self._wishes else None):
+                    await self._errands.wait()
             self._errands.clear()
             try:
                 await self._move_refused()

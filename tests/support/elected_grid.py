@@ -107,7 +107,8 @@ class StandingLeader(DirectLeader):
     async def _awake(self) -> None:
         self._reach()
         try:
-            await asyncio.wait_for(self.gate.passed(), 1)
+            async with asyncio.timeout(1):
+                await self.gate.passed()
         except TimeoutError:
             raise UnavailableError("the candidate did not answer in time") from None
 

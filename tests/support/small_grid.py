@@ -220,7 +220,9 @@ class SmallGrid:
         config = uvicorn.Config(self.app, host="127.0.0.1", port=port, log_level="warning", timeout_graceful_shutdown=1)
         server = uvicorn.Server(config)
         self.url = f"http://127.0.0.1:{port}"
-        self.http = httpx.AsyncClient(base_url=self.url, timeout=60)
+        # Connections are let go before the server does so, after 5 s: it may do it as a request comes.
+        limits = httpx.Limits(keepalive_expiry=2)
+        self.http = httpx.AsyncClient(base_url=self.url, timeout=60, limits=limits)
         self._parents.append((server, asyncio.create_task(server.serve()), self.http))
         await self.until(self._is_ready)
 

@@ -41,7 +41,8 @@ class Far:
 
     async def called(self, times: int) -> None:
         async with self._called:
-            await asyncio.wait_for(self._called.wait_for(lambda: len(self.calls) >= times), 5)
+            async with asyncio.timeout(5):
+                await self._called.wait_for(lambda: len(self.calls) >= times)
 
 
 async def test_an_idle_edge_sends_at_once() -> None:
@@ -205,7 +206,8 @@ async def test_a_call_that_is_cancelled_on_the_far_side_leaves_nobody_waiting() 
     edge = Coalescer(far.send, max_batch=1, name="edge")
     lost = edge.put_all([1, 2])
     far.answer(asyncio.CancelledError())
-    answers = await asyncio.wait_for(asyncio.gather(*lost, return_exceptions=True), 5)
+    async with asyncio.timeout(5):
+        answers = await asyncio.gather(*lost, return_exceptions=True)
     assert [type(answer) for answer in answers] == [RuntimeError, RuntimeError]
     assert "edge was stopped" in str(answers[0])
     far.answer()

@@ -99,7 +99,8 @@ async def test_settings_that_come_while_it_begins_to_lead_are_not_missed(
 
     monkeypatch.setattr(Leader, "open", slowly)
     await leader.open()
-    await asyncio.wait_for(begins.wait(), 10)
+    async with asyncio.timeout(10):
+        await begins.wait()
     with pytest.raises(UnavailableError):
         await leader.configure(settings.deployed(3.0))
     told.set()

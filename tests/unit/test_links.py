@@ -79,7 +79,8 @@ async def test_questions_that_ray_never_answers_take_no_thread_from_others(monke
         for number in range(40):
             with pytest.raises(UnavailableError, match="did not answer"):
                 await links._ask_ray(functools.partial(question, number))
-        assert await asyncio.wait_for(asyncio.to_thread(lambda: "at once"), 1) == "at once"
+        async with asyncio.timeout(1):
+            assert await asyncio.to_thread(lambda: "at once") == "at once"
     finally:
         answered.set()
     assert len(asked) <= 4  # the others were given up before their turn, and are never asked
