@@ -19,6 +19,7 @@ from raygrid.models import JobState
 
 LOOK_EVERY_S = 0.5
 NOT_SEEN = "nothing that needed the broken part was seen to finish, so there is no recovery time"
+BUSY_S = 10.0  # so long a fault waits for something to run on what it hits
 READ_AGAIN = 200
 """So many results are read a second time; those of jobs that ran again always are."""
 
@@ -207,15 +208,21 @@ class Drill:
         return replace(report, hit=hit, more={**report.more, **more})
 
     async def _strike(self, injector: Injector, aim: Aim, picture: Picture, load: Load) -> Struck:
-        before = {} if aim.what in ("parent", "head") else await self._unfinished(load)
         entries = entries_of(aim, picture, self._urls)
+        before = await self._under_way(aim, load) if aim.what in ("agent", "node") else {}
         at = asyncio.get_running_loop().time()
         await injector.strike()
         return Struck(at, aim, before, entries)
 
-    @staticmethod
-    async def _unfinished(load: Load) -> dict[str, JobStatus]:
-        return {**await load.statuses("queued"), **await load.statuses("running")}
+    async def _under_way(self, aim: Aim, load: Load) -> dict[str, JobStatus]:
+        """The jobs that have not ended, as soon as some of them run on what is hit, so that a fault costs something."""
+        clock = asyncio.get_running_loop().time
+        until = clock() + BUSY_S
+        while True:
+            jobs = {**await load.statuses("queued"), **await load.statuses("running")}
+            runs_there = any(job.state is JobState.RUNNING and job.node in aim.places for job in jobs.values())
+            if runs_there or clock() >= until:
+                return jobs
 
     async def _after(self, scenario: str, struck: Struck, picture: Picture, load: Load, slots: int) -> dict[str, float]:
         """Keep the load going until what was under way at the fault has ended, and as much again afterwards."""

@@ -35,6 +35,7 @@ COMMANDS: dict[str, tuple[str, ...]] = {
 }
 NODE_SILENT_S = 20.0
 LEADER_FROZEN_S = 6.0
+THAW_S = 1.0  # how exactly it is known when a job ended, held against a thaw
 
 
 @dataclass(frozen=True, slots=True)
@@ -171,11 +172,18 @@ def _was_led(job: LoadJob, final: JobStatus, struck: Struck) -> bool:
 
 
 def _was_in_group(job: LoadJob, final: JobStatus, struck: Struck) -> bool:
+    if _ran_again(job, final, struck):
+        return True  # perhaps it began after the last look at what was under way
     before = struck.before.get(job.job_id)
-    if before is None or before.group != struck.aim.group or job.ended_at is None:
+    if before is None or before.group != struck.aim.group:
         return False
-    # Unmoved, it can end only when the group goes on; a result that was there before may be read in between.
-    return final.attempts > 1 or final.group != struck.aim.group or job.ended_at > struck.at + struck.aim.freeze_s
+    if final.group != struck.aim.group:
+        return True
+    # Unmoved, it counts if it ended when the group went on; what had ended before may only have been told late.
+    if final.ended_at is None or final.submitted_at is None:
+        return False
+    ended_at = job.submitted_at + (final.ended_at - final.submitted_at).total_seconds()  # the grid's clock is another
+    return ended_at > struck.at + struck.aim.freeze_s - THAW_S
 
 
 _NEEDED = {

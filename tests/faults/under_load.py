@@ -1,4 +1,4 @@
-"""What clients of a cluster see while something breaks: load through every entry, and a verdict over their history."""
+"""What clients of a cluster see while links are cut under load: every entry is used, and their history is judged."""
 
 from __future__ import annotations
 
@@ -6,9 +6,11 @@ import asyncio
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from raygrid.client import JobStatus
 from raygrid.drill.history import check
+from raygrid.drill.injector import Aim
 from raygrid.drill.load import Load
+from raygrid.drill.scenarios import Struck, recovery_s
+from raygrid.models import JobState
 from tests.faults.cluster import KEY, Cluster
 
 WORKERS = ("a1", "a2", "b1", "b2")
@@ -17,10 +19,7 @@ END_S = 90.0
 
 @dataclass(frozen=True)
 class Seen:
-    """What came of the load.
-
-    `recovery_s` is the time from the fault to the first end of a job that needed what broke; None where none was seen.
-    """
+    """What came of the load; `recovery_s` as `raygrid drill` counts it, None where nothing needed what broke."""
 
     acknowledged: int
     lost: int
@@ -32,62 +31,51 @@ class Seen:
 
 
 async def _seen(
-    cluster: Cluster,
-    strike: Callable[[], None],
-    heal: Callable[[], None],
-    needs: Callable[[JobStatus], bool],
-    lasts_s: float,
+    cluster: Cluster, scenario: str, aim: Aim, strike: Callable[[], None], heal: Callable[[], None]
 ) -> Seen:
     clock = asyncio.get_running_loop().time
     urls = [cluster.url(host) for host in WORKERS]
     calm = Load(urls, KEY, "drill", steady=0, trickle_per_s=0)
     expected = await calm.reference()
     await calm.close()
-    load = Load(urls, KEY, "drill", steady=12, trickle_per_s=4.0, expected=expected)
+    load = Load(urls, KEY, "drill", steady=16, trickle_per_s=4.0, expected=expected)
     load.start()
     try:
         await load.until(lambda: load.ended >= 24, END_S)
-        under_way = {**await load.statuses("running"), **await load.statuses("queued")}
-        needed = {job_id for job_id, status in under_way.items() if needs(status)}
-        at = clock()
+        before = await load.statuses("running")
+        while not any(job.node in aim.places and job.state is JobState.RUNNING for job in before.values()):
+            before = await load.statuses("running")
+        before = {**await load.statuses("queued"), **before}
+        struck = Struck(clock(), aim, before)
         await asyncio.to_thread(strike)
-        await asyncio.sleep(lasts_s)
+        await asyncio.sleep(aim.freeze_s)
         await asyncio.to_thread(heal)
+        until = clock()
         load.stop()
         await load.drained(END_S)
         final = await load.statuses()
     finally:
         await asyncio.to_thread(heal)
         await load.close()
-    ends = [
-        job.ended_at - at
-        for job_id, job in load.jobs.items()
-        # What had ended before, and was only told afterwards, recovers nothing: it was run again, or elsewhere.
-        if job_id in needed and job.ended_at is not None and _moved(under_way[job_id], final.get(job_id))
-    ]
     taken = load.history.acknowledged_jobs
     return Seen(
         acknowledged=len(taken),
         lost=sum(load.history.result_at(job_id) is None for job_id in taken),
         repeated=sum(status.attempts > 1 for status in final.values()),
         client_errors=load.client_errors,
-        recovery_s=min((end for end in ends if end > 0), default=None),
+        recovery_s=recovery_s(scenario, struck, load.jobs.values(), final, load.tries, until),
         violations=tuple(map(str, check(load.history, {job_id: each.state for job_id, each in final.items()}))),
         errors=tuple(dict.fromkeys(what for _, _, what in load.history.errors))[:3],
     )
 
 
-def _moved(before: JobStatus, after: JobStatus | None) -> bool:
-    return after is not None and (after.attempts > before.attempts or after.node != before.node)
+def cut_host(cluster: Cluster, host: str, lasts_s: float = 10.0) -> Seen:
+    """Cut a host's link under load."""
+    aim = Aim("node", (host,), freeze_s=lasts_s)
+    return asyncio.run(_seen(cluster, "node", aim, lambda: cluster.hosts.cut(host), cluster.hosts.heal))
 
 
-def under_load(
-    cluster: Cluster,
-    strike: Callable[[], None],
-    heal: Callable[[], None],
-    *,
-    needs: Callable[[JobStatus], bool],
-    lasts_s: float,
-) -> Seen:
-    """Break something under load for `lasts_s` seconds; `needs` says which jobs under way needed what breaks."""
-    return asyncio.run(_seen(cluster, strike, heal, needs, lasts_s))
+def cut_rack(cluster: Cluster, rack: str, hosts: tuple[str, ...], lasts_s: float = 14.0) -> Seen:
+    """Cut the uplink of a rack's switch under load; its hosts go on seeing each other."""
+    aim = Aim("node", hosts, rack, freeze_s=lasts_s)
+    return asyncio.run(_seen(cluster, "group", aim, lambda: cluster.hosts.cut(rack), cluster.hosts.heal))

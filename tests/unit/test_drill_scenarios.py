@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from datetime import UTC, datetime, timedelta
 
 import pytest
 
@@ -82,8 +83,10 @@ def job(name: str, submitted_at: float, ended_at: float | None) -> LoadJob:
     return LoadJob(name, submitted_at, submitted_at, ended_at)
 
 
-def status(name: str, group: str = "rack-a", attempts: int = 1) -> JobStatus:
-    return JobStatus(name, JobState.DONE, attempts=attempts, group=group)
+def status(name: str, group: str = "rack-a", attempts: int = 1, took: float = 1.0) -> JobStatus:
+    submitted_at = datetime(2026, 1, 1, tzinfo=UTC)
+    ended_at = submitted_at + timedelta(seconds=took)
+    return JobStatus(name, JobState.DONE, attempts=attempts, group=group, submitted_at=submitted_at, ended_at=ended_at)
 
 
 def seen(scenario: str, struck: Struck, *told: tuple[LoadJob, JobStatus], tries: tuple[Try, ...] = ()) -> float | None:
@@ -118,16 +121,19 @@ def test_a_leader_is_made_up_for_with_the_first_job_that_it_cannot_have_placed(s
 
 
 def test_a_group_is_made_up_for_with_the_first_job_that_was_in_it():
-    """Moved to another group, or run again; a result that was on its way at the fault does not count."""
-    before = {name: status(name) for name in ("on its way", "moved", "back")}
+    """Moved to another group, or run again; a result that was on its way at the fault does not count, however late."""
+    before = {name: status(name) for name in ("on its way", "told late", "moved", "back")}
     struck = Struck(100.0, Aim("node", ("a1", "a2"), "rack-a", 20), before)
     on_its_way = (job("on its way", 99, 102.2), status("on its way"))  # its node's cache had to be given up first
     moved = (job("moved", 99, 106.0), status("moved", "rack-b"))
-    back = (job("back", 99, 121.0), status("back"))
+    late = (job("told late", 99, 120.5), status("told late"))
+    again = (job("again", 99.9, 106.5), status("again", "rack-b", attempts=2))  # was not under way at the last look
+    back = (job("back", 99, 121.0), status("back", took=22.0))
     other = (job("other", 99, 101.5), status("other", "rack-b"))
     assert seen("group", struck, on_its_way, moved, back, other) == 6.0
-    assert seen("group", struck, on_its_way, back, other) == 21.0
-    assert seen("group", struck, on_its_way, other) is None
+    assert seen("group", struck, on_its_way, again, back, other) == 6.5
+    assert seen("group", struck, on_its_way, late, back, other) == 21.0
+    assert seen("group", struck, on_its_way, late, other) is None
 
 
 def test_a_parent_is_made_up_for_with_the_first_answer_at_its_entry():
