@@ -34,6 +34,8 @@ from raygrid.core.pricers import GRACE_S
 from raygrid.core.stragglers import CHECK_S, limits, most_at_once, stragglers
 from raygrid.models import GroupCapacity
 
+UNHEARD = 0.5  # part of the silence that is borne from a node that a new leader has not heard yet
+
 
 class GroupState(GroupNodes):
     """A group's jobs and nodes, and every decision about them."""
@@ -130,9 +132,13 @@ class GroupState(GroupNodes):
                 self._refuse(self._jobs[job_id], out)
         self._backlog.ripen(out.now)
         self._move_overdue(out)
-        silent = [n.node_id for n in self.nodes.values() if out.now - n.last_seen > self.policy.node_timeout_s]
-        for node_id in silent:
-            self._lose_node(node_id, f"silent for more than {self.policy.node_timeout_s:g} s", out)
+        for node in list(self.nodes.values()):
+            limit_s = self.policy.node_timeout_s
+            if not node.incarnation:
+                # This leader has never heard it: most likely it went down together with the leader before.
+                limit_s *= UNHEARD
+            if out.now - node.last_seen > limit_s:
+                self._lose_node(node.node_id, f"silent for more than {limit_s:g} s", out)
         if self.policy.stragglers and out.now - self._looked_for_stragglers_at >= CHECK_S:
             self._looked_for_stragglers_at = out.now
             self._double_stragglers(out)

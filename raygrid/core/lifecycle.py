@@ -5,8 +5,9 @@ from __future__ import annotations
 from raygrid.models import AttemptReport, JobState, Outcome
 
 MOVES: dict[JobState, frozenset[JobState]] = {
-    # A queued job starts, is cancelled before it starts, or fails without a node (poison found at recovery).
-    JobState.QUEUED: frozenset({JobState.RUNNING, JobState.CANCELLED, JobState.FAILED, JobState.DONE}),
+    # A queued job starts, is cancelled before it starts, or fails without a node (poison found at recovery). It is
+    # queued anew, with other counts, where it waited for a slot on a node that was lost.
+    JobState.QUEUED: frozenset({JobState.QUEUED, JobState.RUNNING, JobState.CANCELLED, JobState.FAILED, JobState.DONE}),
     # A running one ends, goes back to the queue when its attempt was lost, or starts again (a next attempt).
     # A queued job may jump to an end, because a fast job's start and end are written together.
     JobState.RUNNING: frozenset(

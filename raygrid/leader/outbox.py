@@ -74,9 +74,14 @@ class Outbox:
             if not await self._write(tuple(self._in_flight.values())):
                 return
             written, self._in_flight = self._in_flight, {}
-            self._written(tuple(written.values()))
-            for action in actions:
-                action()
+            try:
+                self._written(tuple(written.values()))
+                for action in actions:
+                    action()
+            except Exception:
+                logger.exception("group %s: what follows a write broke; the leader steps down", self._lease.group_id)
+                self._stale()
+                return
 
     async def _write(self, updates: Sequence[JobUpdate]) -> bool:
         while updates:

@@ -341,6 +341,10 @@ class Groups:
                 logger.info("a candidate of %s did not answer: %s", group_id, error)
                 await asyncio.sleep(PAUSE_S)
                 continue
+            except Exception:
+                logger.exception("asking a candidate of %s failed unexpectedly; trying again", group_id)
+                await asyncio.sleep(PAUSE_S)
+                continue
             epoch, after = reply.epoch, reply.last
             if reply.term < known.term:
                 # It has not learned yet that its time is over: it was frozen, or cut off.
@@ -362,4 +366,7 @@ class Groups:
             await link.configure(self._settings.without_keys)
         except RaygridError as error:
             logger.info("the leader of %s could not be told of newer settings: %s", group_id, error)
+            await asyncio.sleep(PAUSE_S)
+        except Exception:
+            logger.exception("telling the leader of %s of newer settings failed unexpectedly; trying again", group_id)
             await asyncio.sleep(PAUSE_S)

@@ -17,7 +17,8 @@ _LOCK = 0x72617967  # any number of our own: PostgreSQL's advisory locks are sha
 def migrate(connection: Connection) -> None:
     """Apply the migrations that are missing. Safe to call from many processes at once: one at a time gets through."""
     if connection.dialect.name == "postgresql":
-        connection.execute(text("SET LOCAL statement_timeout = 0"))  # the caller bounds the whole
+        for limit in ("statement_timeout", "lock_timeout"):  # the caller bounds the whole
+            connection.execute(text(f"SET LOCAL {limit} = 0"))
         connection.execute(text("SELECT pg_advisory_xact_lock(:key)"), {"key": _LOCK})
     config = Config()
     config.set_main_option("script_location", str(Path(__file__).parent / "migrations"))

@@ -2,7 +2,8 @@
 
 A connection that has lost its server is noticed when it is taken from the pool, without asking the server; one whose
 server does not answer is cut after `CALL_S`; one whose client stopped in the middle of a transaction, holding locks
-that everybody needs, is cut by the server after `IDLE_S`.
+that everybody needs, is cut by the server after `IDLE_S`. A machine that freezes also has writes waiting for such
+locks, and each would hold them up anew; the server turns them away after `LOCK_S`.
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ from raygrid.errors import SettingsError
 
 CONNECT_S = 5.0
 CALL_S = 15.0
+LOCK_S = 1.0  # a write queues this long for a lock, then comes anew: who froze in the queue does not come
 IDLE_S = 2.0  # the revisions row is everybody's: who holds it frozen, or behind a cut line, holds up the whole grid
 WRITERS = 4  # at once in this process; they wait for one another in the server, so that more gain nothing
 POOL = 2 * WRITERS  # so that there is always a connection to read with
@@ -52,6 +54,7 @@ def dsn(url: str) -> tuple[str, float]:
     options = {name: value for name, value in query.items() if value}
     options.setdefault("application_name", "raygrid")
     options.setdefault("statement_timeout", str(int(CALL_S * 1000)))
+    options.setdefault("lock_timeout", str(int(LOCK_S * 1000)))
     options.setdefault("idle_in_transaction_session_timeout", str(int(IDLE_S * 1000)))
     return urlunsplit(("postgresql", parts.netloc, parts.path, urlencode(options), "")), connect_s
 

@@ -24,7 +24,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_en
 from raygrid.errors import SettingsError
 from raygrid.store import postgresql
 from raygrid.store.migrate import migrate
-from raygrid.store.sql_failures import as_ours
+from raygrid.store.sql_failures import LockedError, as_ours
 
 MIGRATE_S = 600.0
 
@@ -36,22 +36,48 @@ Answer = TypeVar("Answer")
 def to_its_end(
     method: Callable[Concatenate[Store, Given], Coroutine[Any, Any, Answer]],
 ) -> Callable[Concatenate[Store, Given], Coroutine[Any, Any, Answer]]:
-    """Let a transaction on SQLite run to its end, even if whoever waits for it is cancelled.
+    """Let a write run to its end, even if whoever waits for it is cancelled.
 
-    A connection whose statement is given up halfway may keep SQLite's one write lock until it is collected as garbage,
-    and meanwhile nobody on the machine can write. A connection to PostgreSQL is cut instead, which frees its locks.
+    On SQLite, a connection whose statement is given up halfway may keep the one write lock until it is collected as
+    garbage, and meanwhile nobody on the machine can write. A connection to PostgreSQL would be cut, and made anew at
+    the worst time: when clients give up because the store is slow. They come again, and then find what was written.
     """
 
     @functools.wraps(method)
     async def run(self: Store, /, *args: Given.args, **named: Given.kwargs) -> Answer:
-        if not self._is_sqlite:
-            return await method(self, *args, **named)
-        transaction = asyncio.ensure_future(method(self, *args, **named))
+        transaction = asyncio.ensure_future(_until_not_locked(functools.partial(method, self, *args, **named)))
         self._under_way.add(transaction)
         transaction.add_done_callback(self._ended)
         return await asyncio.shield(transaction)
 
     return run
+
+
+def or_cut(
+    method: Callable[Concatenate[Store, Given], Coroutine[Any, Any, Answer]],
+) -> Callable[Concatenate[Store, Given], Coroutine[Any, Any, Answer]]:
+    """As `to_its_end` on SQLite. On PostgreSQL a write that is given up is cut, as it must not come true later."""
+    to_end = to_its_end(method)
+
+    @functools.wraps(method)
+    async def run(self: Store, /, *args: Given.args, **named: Given.kwargs) -> Answer:
+        if self._is_sqlite:
+            return await to_end(self, *args, **named)
+        return await _until_not_locked(functools.partial(method, self, *args, **named))
+
+    return run
+
+
+async def _until_not_locked(write: Callable[[], Coroutine[Any, Any, Answer]]) -> Answer:
+    """Do a write again while others hold a lock that it needs, for as long as a call may take."""
+    clock = asyncio.get_running_loop().time
+    until = clock() + postgresql.CALL_S
+    while True:
+        try:
+            return await write()
+        except LockedError:
+            if clock() >= until:
+                raise
 
 
 class SqlConnections:

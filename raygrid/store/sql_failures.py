@@ -13,6 +13,7 @@ from raygrid.errors import RaygridError, SettingsError, UnavailableError
 RETRY_AFTER_S = 2.0
 
 # SQLSTATEs, by how they begin; https://www.postgresql.org/docs/current/errcodes-appendix.html
+_LOCKED = "55P03"  # a lock was not to be had in time
 _AWAY = (
     "08",  # connection lost
     "25006",  # a standby that takes no writes
@@ -20,7 +21,7 @@ _AWAY = (
     "28", "3D",  # who may connect to what: see _SETTINGS
     "40",  # deadlock, serialization
     "53",  # out of memory, disk or connections
-    "55P03",  # a lock was not to be had
+    _LOCKED,
     "57",  # cancelled, shutting down, starting up
     "58",  # its disk
 )  # fmt: skip
@@ -30,6 +31,10 @@ _SETTINGS = (
     "42501",  # the user may not make tables
     "42704",  # no such parameter in the URL
 )
+
+
+class LockedError(UnavailableError):
+    """Others held a lock for too long; nothing was written, and the same may be tried anew."""
 
 
 @contextmanager
@@ -63,7 +68,8 @@ def _ours(error: Exception, *, opening: bool) -> RaygridError | None:
     is_driver = type(driver).__module__.partition(".")[0] == "asyncpg"
     lost = isinstance(error, (OperationalError, InterfaceError, OSError, PoolTimeoutError)) or (is_driver and not state)
     if lost or state.startswith(_AWAY):
-        return UnavailableError(f"the job store cannot be used now: {said}; try again", retry_after_s=RETRY_AFTER_S)
+        kind = LockedError if state == _LOCKED else UnavailableError
+        return kind(f"the job store cannot be used now: {said}; try again", retry_after_s=RETRY_AFTER_S)
     return None
 
 

@@ -10,7 +10,7 @@ from sqlalchemy import delete, select, update
 from raygrid.core.lease import Lease, next_lease
 from raygrid.models import Drain, SharedData
 from raygrid.store.port import LeaseState, StoredData
-from raygrid.store.sql_connections import SqlConnections, to_its_end
+from raygrid.store.sql_connections import SqlConnections, or_cut, to_its_end
 from raygrid.store.tables import agreements, drains, leases, shared_data
 
 
@@ -40,7 +40,7 @@ class SqlGridTables(SqlConnections):
 
     # --- leases -------------------------------------------------------------------------------------------------
 
-    @to_its_end
+    @or_cut
     async def acquire_lease(self, group_id: str, holder: str, ttl_s: float) -> Lease | None:
         """Take or renew a lease; None while another holds it."""
         async with self._write() as connection:
@@ -60,7 +60,7 @@ class SqlGridTables(SqlConnections):
                 await connection.execute(update(leases).where(leases.c.group_id == group_id).values(**values))
             return lease
 
-    @to_its_end
+    @or_cut
     async def release_lease(self, lease: Lease) -> None:
         """Give a lease back; nothing happens where it is another's by now."""
         async with self._write() as connection:

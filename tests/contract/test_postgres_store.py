@@ -336,10 +336,10 @@ async def test_a_call_that_is_ended_in_the_server_may_be_tried_again(
     assert (await store.insert([new("j1")]))[0].created
 
 
-async def until_waiting(postgres: Postgres) -> None:
+async def until_waiting(postgres: Postgres, count: int = 1) -> None:
     waiting = "SELECT count(*) FROM pg_stat_activity WHERE application_name = 'raygrid' AND wait_event_type = 'Lock'"
     deadline = time.monotonic() + 10
-    while await asyncio.to_thread(postgres.sql, waiting) != "1":
+    while await asyncio.to_thread(postgres.sql, waiting) != str(count):
         assert time.monotonic() < deadline
         await asyncio.sleep(0.02)
 
@@ -386,6 +386,44 @@ async def test_a_process_that_stops_in_a_transaction_stops_nobody_else(database:
         with pytest.raises(UnavailableError):
             await freeze_with_locks()
         assert (await store.get(["j1"]))["j1"].state is JobState.QUEUED
+
+
+async def test_a_process_that_freezes_with_writes_in_the_queue_holds_them_up_once(
+    database: str, postgres: Postgres, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Those that wait for the locks of a frozen one, and are frozen too, do not each hold them for its time."""
+    monkeypatch.setattr(postgresql, "IDLE_S", 2.0)
+    monkeypatch.setattr(postgresql, "LOCK_S", 0.5)
+    async with opened(database) as frozen, opened(database) as store:
+
+        async def freeze_with_locks() -> None:
+            async with frozen._write() as connection:
+                await frozen._next_revisions(connection, 1)
+                await asyncio.sleep(60)
+
+        freezing = [asyncio.create_task(freeze_with_locks()) for _ in range(postgresql.WRITERS)]
+        await until_waiting(postgres, postgresql.WRITERS - 1)
+        began = time.monotonic()
+        await store.insert([new("j1")])
+        assert time.monotonic() - began < 2 * 2.0
+        for task in freezing:
+            task.cancel()
+        await asyncio.wait(freezing)
+
+
+async def test_a_write_that_is_given_up_is_done_all_the_same(store: SqlStore, other: SqlStore) -> None:
+    """Whoever comes again under the same id finds the job; nothing has to be done, or connected, a second time."""
+    async with other._write() as connection:
+        await other._next_revisions(connection, 1)
+        writing = asyncio.create_task(store.insert([new("j1")]))
+        await asyncio.sleep(0.2)
+        writing.cancel()
+        await asyncio.wait([writing])
+        assert writing.cancelled()
+    deadline = time.monotonic() + 10
+    while not await store.get(["j1"]):
+        assert time.monotonic() < deadline
+        await asyncio.sleep(0.02)
 
 
 async def inserted(store: SqlStore) -> bool:

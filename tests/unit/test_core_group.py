@@ -558,6 +558,19 @@ def test_a_silent_node_is_lost_after_its_timeout() -> None:
     assert rack.wait(2, alive=["n2"]).started == {"a": "n2"}
 
 
+def test_a_node_that_a_new_leader_never_hears_is_lost_sooner() -> None:
+    """It went down with the leader before, most likely; a node that speaks in time keeps what it runs."""
+    for heard in (False, True):
+        rack = Rack(node_timeout_s=5.0)
+        rack.submit(job("a", attempts=1, node_id="n1", running=True))
+        rack.join("n2")
+        if heard:
+            rack.slots["n1"], rack.has["n1"], rack.lives["n1"] = 1, [AttemptId("a", 1)], 1
+            rack.poll("n1")
+        told = rack.wait(3, alive=["n2"])
+        assert told.started == ({} if heard else {"a": "n2"})
+
+
 def test_losing_a_node_that_nobody_knows_changes_nothing() -> None:
     """Word of an unknown node is no event."""
     assert Rack().tell(NodeLost("nobody")) == Told()

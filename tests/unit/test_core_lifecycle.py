@@ -29,6 +29,7 @@ def test_the_ends_are_those_that_the_states_call_terminal() -> None:
 @pytest.mark.parametrize(
     ("before", "after"),
     [
+        (QUEUED, QUEUED),
         (QUEUED, RUNNING),
         (QUEUED, DONE),
         (QUEUED, FAILED),
@@ -41,7 +42,7 @@ def test_the_ends_are_those_that_the_states_call_terminal() -> None:
     ],
 )
 def test_the_unfinished_may_move(before: JobState, after: JobState) -> None:
-    """A waiting job starts or ends; a running one goes back, starts again or ends."""
+    """A waiting job starts, waits anew or ends; a running one goes back, starts again or ends."""
     assert is_legal(before, after)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Mapping, Sequence
+from dataclasses import replace
 
 import pytest
 
@@ -20,7 +21,7 @@ class QuietLeader:
     """A leader that says what the test lets it say, and takes pokes when the test lets it."""
 
     def __init__(self, capacity: GroupCapacity) -> None:
-        self.words: asyncio.Queue[GroupCapacity] = asyncio.Queue()
+        self.words: asyncio.Queue[GroupCapacity | Exception] = asyncio.Queue()
         self.words.put_nowait(capacity)
         self.takes = asyncio.Event()
         self.taken: list[str] = []
@@ -33,7 +34,10 @@ class QuietLeader:
         raise UnavailableError("not now")
 
     async def changes(self, epoch: str, after: int, wait_s: float) -> LeaderReply:
-        return LeaderReply("e", 0, (), False, await self.words.get())
+        word = await self.words.get()
+        if isinstance(word, Exception):
+            raise word
+        return LeaderReply("e", 0, (), False, word)
 
 
 class Directory:
@@ -98,6 +102,13 @@ async def test_what_was_sent_counts_until_the_leader_has_spoken_of_it(story: Sto
     assert story.queued() == {"a": 1, "b": 0}
     story.leaders["a"].words.put_nowait(story.a)  # it knows, and has started it already
     await until(story, {"a": 0, "b": 0})
+
+
+async def test_a_leader_is_followed_on_whatever_it_answered(story: Story) -> None:
+    """An error that nobody foresaw is logged, and asking goes on."""
+    story.leaders["a"].words.put_nowait(KeyError("a bug"))
+    story.leaders["a"].words.put_nowait(replace(story.a, queued=3))
+    await until(story, {"a": 3, "b": 0})
 
 
 async def test_a_promise_that_is_not_kept_is_taken_back(story: Story) -> None:
