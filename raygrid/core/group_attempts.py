@@ -81,7 +81,7 @@ class GroupAttempts(GroupJobs):
                 self._came_to_nothing(entry, report, node_id, out)
             return
         # The first answer wins, be it of an attempt that was thought lost; any other is stopped.
-        self._release(entry, out, stop=True, answered=report.attempt)
+        self._release(entry, out, stop=True, answered=(node_id, report.attempt))
         entry.unstarted += is_held and not began
         why = "cancelled" if report.outcome is Outcome.CANCELLED else failure_reason(report)
         state, message = final_state(report), report.message

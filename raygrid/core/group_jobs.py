@@ -182,11 +182,16 @@ class GroupJobs:
         message = removed_message(entry.spec.pricer)
         self._end(entry, JobState.FAILED, out, reason="unknown_pricer", message=message)
 
-    def _release(self, entry: Entry, out: Collector, *, stop: bool, answered: AttemptId | None = None) -> None:
-        """Take a job's attempts off the books of their nodes, and have those stopped that have not answered."""
+    def _release(
+        self, entry: Entry, out: Collector, *, stop: bool, answered: tuple[str, AttemptId] | None = None
+    ) -> None:
+        """Take a job's attempts off the books of their nodes, and have those stopped that have not answered.
+
+        What answered is named with its node: a new leader may believe it to be on another one.
+        """
         for node_id, attempt in entry.places():
             node = self.nodes.get(node_id)
-            if node is None or attempt == answered:
+            if node is None or (node_id, attempt) == answered:
                 continue
             node.held.pop(attempt, None)
             node.uncertain.discard(attempt)

@@ -186,6 +186,16 @@ def test_after_a_change_of_leader_one_of_the_two_goes_on(first_speaks_first: boo
     assert end(rack, "n1", ONE).states == {"slow": JobState.DONE}
 
 
+def test_after_a_change_of_leader_the_answer_of_the_second_frees_the_slot_of_the_first() -> None:
+    """The store names one node per job, and the highest number: the next leader takes them for one attempt."""
+    rack = Rack(stragglers=POLICY)
+    rack.submit(job("slow", attempts=2, node_id="n1", running=True))
+    for name, has in (("n1", [ONE]), ("n2", [TWO])):
+        rack.slots[name], rack.lives[name], rack.has[name] = 1, 1, has
+    assert end(rack, "n2", TWO).states == {"slow": JobState.DONE}
+    assert not any(node.held for node in rack.state.nodes.values())
+
+
 @given(st.lists(st.floats(0.001, 1e4), max_size=200), st.floats(1, 10), st.floats(0.1, 100))
 def test_the_limit_is_never_below_what_is_usual(times: list[float], factor: float, min_s: float) -> None:
     """It is at least the least time and the factor times what half of the jobs exceed; unknown while little is."""
