@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import os
+import resource
 import signal
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -69,6 +70,12 @@ def mark_of(pid: int) -> str | None:
         if entry.startswith(prefix):
             return entry[len(prefix) :].decode(errors="replace")
     return None
+
+
+def limit_file_size(pid: int, limit: int) -> None:
+    """No single file that a process writes may outgrow the limit between two looks of the watchdog."""
+    with contextlib.suppress(ProcessLookupError, PermissionError, ValueError, OSError):
+        resource.prlimit(pid, resource.RLIMIT_FSIZE, (limit + 1, limit + 1))
 
 
 def kill_child(pid: int) -> None:

@@ -6,7 +6,6 @@ import hashlib
 import io
 import json
 import os
-import resource
 import zipfile
 import zlib
 from collections.abc import Sequence
@@ -15,6 +14,7 @@ from pathlib import Path
 from typing import IO, Any
 
 from raygrid.models import AttemptReport, JobSpec
+from raygrid.node.usage import Usage
 from raygrid.node.workspace import JobDirectory, OutputFile
 
 RESERVED = frozenset({"stdout.txt", "stderr.txt", "manifest.json"})
@@ -45,7 +45,7 @@ def build(
     spec: JobSpec,
     node_id: str,
     report: AttemptReport,
-    usage: resource.struct_rusage,
+    usage: Usage,
     files: Sequence[OutputFile],
 ) -> ResultZip:
     """Make the ZIP of an attempt; large ones are written to disk beside the job directory."""
@@ -75,7 +75,7 @@ def _write(
     spec: JobSpec,
     node_id: str,
     report: AttemptReport,
-    usage: resource.struct_rusage,
+    usage: Usage,
     files: Sequence[OutputFile],
 ) -> None:
     listed = []
@@ -146,7 +146,7 @@ def _manifest(
     spec: JobSpec,
     node_id: str,
     report: AttemptReport,
-    usage: resource.struct_rusage,
+    usage: Usage,
     files: list[dict[str, Any]],
 ) -> dict[str, Any]:
     started_at, ended_at = report.started_at, report.ended_at
@@ -167,18 +167,10 @@ def _manifest(
         "started_at": started_at.isoformat() if started_at else None,
         "ended_at": ended_at.isoformat() if ended_at else None,
         "wall_s": wall_s,
-        "cpu_user_s": usage.ru_utime,
-        "cpu_system_s": usage.ru_stime,
-        "max_rss_bytes": _peak_rss(usage),
+        "cpu_user_s": usage.user_s,
+        "cpu_system_s": usage.system_s,
+        "max_rss_bytes": usage.max_rss_bytes,
+        "warm": usage.warm_job is not None,
+        "warm_job": usage.warm_job,
         "files": files,
     }
-
-
-def _peak_rss(usage: resource.struct_rusage) -> int | None:
-    """The pricer's peak memory; None where it stayed below the agent's own.
-
-    A child is spawned sharing the agent's memory until it becomes the pricer, and Linux counts that in: what is not
-    above the agent's own peak says nothing about the pricer.
-    """
-    own = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return usage.ru_maxrss * 1024 if usage.ru_maxrss > own else None

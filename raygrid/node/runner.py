@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-import resource
 import signal
 import subprocess
 import time
@@ -22,10 +21,13 @@ from raygrid.core.events import AttemptOrder
 from raygrid.errors import BlobNotFoundError, UnavailableError
 from raygrid.models import AttemptReport, JobSpec, Outcome
 from raygrid.node import result, workspace
-from raygrid.node.processes import MARK
+from raygrid.node.processes import MARK, limit_file_size
 from raygrid.node.result import ResultZip
 from raygrid.node.shared_data import SharedDataCache
 from raygrid.node.traffic import TrafficMeter
+from raygrid.node.usage import Usage
+from raygrid.node.warm import WarmPool
+from raygrid.node.warm_process import Ended, WarmProcess
 from raygrid.node.watchdog import Running, Watchdog
 from raygrid.node.workspace import DISK_RESERVE, BadOutputError, JobDirectory, Workspace
 
@@ -94,6 +96,7 @@ class Runner:
         self._watchdog = watchdog
         self._mark_prefix = mark_prefix
         self._environment = {name: os.environ[name] for name in PASSED_ON if name in os.environ}
+        self.warm = WarmPool(places, watchdog, mark_prefix, self._environment)
 
     def run(self, order: AttemptOrder) -> Finished:
         """Run an attempt to its end; every failure becomes a report, none is raised."""
@@ -140,15 +143,22 @@ class Runner:
         try:
             started_at = datetime.now(UTC)
             try:
-                process = self._spawn(pricer, spec, input_path, directory, f"{attempt.job_id}.{attempt.number}")
+                if pricer.mode == "warm":
+                    process: subprocess.Popen[bytes] | WarmProcess = self.warm.take(spec.pricer, pricer, attempt)
+                else:
+                    process = self._spawn(pricer, spec, input_path, directory, f"{attempt.job_id}.{attempt.number}")
             except OSError as error:
                 return self._cannot_start(order, pricer, error)
-            running.spawned(process.pid)
-            self._limit_file_size(process.pid, pricer.output)
-            status, usage = _wait(process, running)
+            if isinstance(process, WarmProcess):
+                ended = self.warm.run(process, running, spec, input_path, directory)
+            else:
+                running.spawned(process.pid)
+                limit_file_size(process.pid, pricer.output)
+                ended = _wait(process, running)
         finally:
             self._watchdog.release(running)
-        report = _report(running, status, pricer, started_at)
+        usage = ended.usage
+        report = _report(running, ended, pricer, started_at)
         if self._disk_was_full(report):
             return self._infrastructure(order, f"its disk is full at {self._places.root}")
         files, report = self._collect(directory, input_path, input_mark, pricer, report)
@@ -206,11 +216,6 @@ class Runner:
             return Finished(AttemptReport(order.attempt, Outcome.BAD_OUTPUT, message=message))
         return self._infrastructure(order, f"cannot spawn {pricer.command[0]!r}: {error}")
 
-    def _limit_file_size(self, pid: int, limit: int) -> None:
-        """No single file may outgrow the limit between two looks of the watchdog."""
-        with contextlib.suppress(ProcessLookupError, PermissionError, ValueError, OSError):
-            resource.prlimit(pid, resource.RLIMIT_FSIZE, (limit + 1, limit + 1))
-
     def _disk_was_full(self, report: AttemptReport) -> bool:
         """Whether the node's disk may be to blame for how a pricer ended, its files being there still.
 
@@ -253,8 +258,8 @@ class Runner:
         return files, report
 
 
-def _wait(process: subprocess.Popen[bytes], running: Running) -> tuple[int, resource.struct_rusage]:
-    """Wait for the pricer; gives its wait status and what it used."""
+def _wait(process: subprocess.Popen[bytes], running: Running) -> Ended:
+    """Wait for the pricer."""
     try:
         # Leave it a zombie until its session is killed: its pid names the session and must not be used anew.
         os.waitid(os.P_PID, process.pid, os.WEXITED | os.WNOWAIT)
@@ -263,12 +268,12 @@ def _wait(process: subprocess.Popen[bytes], running: Running) -> tuple[int, reso
     finally:
         running.ended = True
     process.returncode = os.waitstatus_to_exitcode(status)
-    return status, usage
+    return Ended(status, Usage.of_child(usage))
 
 
-def _report(running: Running, status: int, pricer: Pricer, started_at: datetime) -> AttemptReport:
+def _report(running: Running, ended: Ended, pricer: Pricer, started_at: datetime) -> AttemptReport:
     ended_at = datetime.now(UTC)
-    code = os.waitstatus_to_exitcode(status)
+    code = os.waitstatus_to_exitcode(ended.status)
     exit_code, number = (code, None) if code >= 0 else (None, -code)
     outcome, message = Outcome.EXITED, None
     if running.killed_for is not None and not (code == 0 and running.killed_for is not Outcome.CANCELLED):
@@ -279,7 +284,7 @@ def _report(running: Running, status: int, pricer: Pricer, started_at: datetime)
     elif number is not None:
         outcome, message = Outcome.SIGNAL, f"killed by signal {number} ({_signal_name(number)})"
     elif code != 0:
-        message = f"the pricer exited with code {code}"
+        message = f"the pricer exited with code {code}" + (f": {ended.message}" if ended.message else "")
     return AttemptReport(
         running.attempt,
         outcome,

@@ -63,11 +63,67 @@ class Running:
             if self.pid and not self.ended:
                 signal_group(self.pid, signal.SIGKILL)
 
+    def answered(self) -> bool:
+        """A warm pricer has answered: leave its process alone from now on. Tells whether it had been told to end."""
+        with self.lock:
+            self.ended = True
+            return self.killed_for is not None
+
+    def never_began(self) -> bool:
+        """A warm pricer died before it took the job; False where the job was stopped meanwhile and must not go on."""
+        with self.lock:
+            if self.killed_for is not None:
+                return False
+            self.pid = 0
+            return True
+
     def end(self) -> None:
         """The pricer's own process has ended: kill what it left in its session, before its pid can be used anew."""
         with self.lock:
             self.ended = True
             signal_group(self.pid, signal.SIGKILL)
+
+
+@dataclass(slots=True)
+class Kept:
+    """A warm pricer's process as it outlives its jobs: what must not be taken for something that was left behind.
+
+    `pid` is 0 until it is spawned; `attempt` is None between jobs. `own` are the children that it had when it was first
+    looked at: they stay. `strayed` says that a later child outlived the job in which it was seen first, so that the
+    process must go, with all that it started. A child counts from the second look on: the table that tells of it is
+    older than `attempt`.
+    """
+
+    mark: str
+    pid: int = 0
+    attempt: AttemptId | None = None
+    own: frozenset[int] | None = None
+    seen: dict[int, AttemptId | None] = field(default_factory=dict)
+    strayed: bool = False
+    lock: threading.Lock = field(default_factory=threading.Lock)
+
+    def begin(self, attempt: AttemptId | None) -> bool:
+        """A job begins, or with None has ended. False where the process takes none any more."""
+        with self.lock:
+            self.attempt = attempt
+            return not self.strayed
+
+    def look(self, children: frozenset[int]) -> None:
+        """Find children that a job left behind; between jobs, that ends the process at once."""
+        with self.lock:
+            if self.own is None:
+                self.own = children
+            now, before = self.attempt, self.seen
+            self.seen = {pid: before.get(pid, now) for pid in children - self.own}
+            outlived = any(pid in before and (first is None or first != now) for pid, first in self.seen.items())
+            self.strayed = self.strayed or outlived
+            if self.strayed and now is None and self.pid:
+                signal_group(self.pid, signal.SIGKILL)
+
+    def reaped(self) -> None:
+        """Its pid may become another's any moment; called while it is a zombie still."""
+        with self.lock:
+            self.pid = 0
 
 
 class Watchdog:
@@ -84,6 +140,7 @@ class Watchdog:
         self._mark_prefix = mark_prefix
         self.grace_s = kill_grace_s
         self._running: dict[AttemptId, Running] = {}
+        self._kept: dict[str, Kept] = {}  # by whole mark
         self._helpers: set[int] = set()
         self._suspects: set[int] = set()
         self._unmarked: dict[int, set[AttemptId]] = {}  # by pid: the attempts that an orphan without mark may be of
@@ -112,6 +169,16 @@ class Watchdog:
         """The pricer has ended."""
         with self._lock:
             self._running.pop(running.attempt, None)
+
+    def keep(self, kept: Kept) -> None:
+        """Know a warm process, before it is spawned, until `let_go`."""
+        with self._lock:
+            self._kept[self._mark_prefix + kept.mark] = kept
+
+    def let_go(self, kept: Kept) -> None:
+        """It has ended, and was reaped: whatever still carries its mark goes, too."""
+        with self._lock:
+            self._kept.pop(self._mark_prefix + kept.mark, None)
 
     def find(self, attempt: AttemptId) -> Running | None:
         """The running pricer of an attempt."""
@@ -169,7 +236,7 @@ class Watchdog:
         for running in self.all():
             if now - running.started < SWEEP_S / 2:
                 continue
-            written = sum(_bytes_under(path, running.output) for path in running.paths)
+            written = sum(bytes_under(path, running.output) for path in running.paths)
             if written > running.output:
                 message = f"killed for writing more than its limit of {running.output} bytes"
                 running.stop(Outcome.OUTPUT_LIMIT, message, 0)
@@ -182,14 +249,21 @@ class Watchdog:
 
         One that also shed its environment, and so its mark, is killed when nothing runs any more of what ran when it
         was first seen here. A pricer that is just being spawned looks the same; it is watched by then, without a pid.
+        The same goes for what a warm process has orphaned: its mark says which process it is of, but not which job.
         """
         me, my_session = os.getpid(), os.getsid(0)
         running = self.all()
-        tracked = self._helpers | {each.pid for each in running}
+        with self._lock:
+            kept = dict(self._kept)
+        spawning = {
+            mark for mark, each in kept.items() if each.pid == 0
+        }  # before pids are read: one may come meanwhile
+        tracked = self._helpers | {each.pid for each in running} | {each.pid for each in kept.values()}
+        self._look_at_kept(kept, table)
         active = {f"{self._mark_prefix}{each.attempt.job_id}.{each.attempt.number}" for each in running}
         suspects: set[int] = set()
         unmarked: dict[int, set[AttemptId]] = {}
-        may_be_starting = any(each.pid == 0 for each in running)
+        may_be_starting = bool(spawning) or any(each.pid == 0 for each in running)
         for process in table:
             if process.parent != me or process.pid in tracked or process.session == my_session:
                 continue
@@ -201,7 +275,14 @@ class Watchdog:
                     os.waitpid(process.pid, os.WNOHANG)
                 continue
             mark = mark_of(process.pid)
-            if mark is not None and mark.startswith(self._mark_prefix) and mark not in active:
+            if mark in kept:
+                if mark in spawning:
+                    continue
+                here = {each.attempt for each in running if each.attempt == kept[mark].attempt}
+                unmarked[process.pid] = of = self._unmarked.get(process.pid, here) & here
+                if not of:
+                    kill_child(process.pid)
+            elif mark is not None and mark.startswith(self._mark_prefix) and mark not in active:
                 suspects.add(process.pid)
                 with contextlib.suppress(ProcessLookupError, PermissionError):
                     os.kill(process.pid, signal.SIGKILL)
@@ -211,6 +292,16 @@ class Watchdog:
                 if not of and not may_be_starting:
                     kill_child(process.pid)
         self._suspects, self._unmarked = suspects, unmarked
+
+    @staticmethod
+    def _look_at_kept(kept: dict[str, Kept], table: list[Process]) -> None:
+        children: dict[int, set[int]] = {each.pid: set() for each in kept.values()}
+        for process in table:
+            if process.parent in children and not process.is_zombie:
+                children[process.parent].add(process.pid)
+        for each in kept.values():
+            if each.pid in children and each.pid:  # one that has got its pid meanwhile is looked at the next time
+                each.look(frozenset(children[each.pid]))
 
 
 def _ancestor(pid: int, parents: dict[int, int], wanted: set[int]) -> int:
@@ -222,7 +313,7 @@ def _ancestor(pid: int, parents: dict[int, int], wanted: set[int]) -> int:
     return 0  # the table was read while processes came and went
 
 
-def _bytes_under(path: Path, enough: int) -> int:
+def bytes_under(path: Path, enough: int) -> int:
     """Bytes of the files under a path (or of a file), counting no further than `enough`; links are not followed."""
     total = 0
     try:
