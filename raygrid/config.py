@@ -124,7 +124,7 @@ class Pricer(Section):
         if self.mode == "cold":
             if self.recycle_after is not None or self.recycle_memory is not None:
                 raise ValueError(
-                    "recycle_after and recycle_memory are for pricers that stay loaded: add mode: warm, or leave them out"
+                    "recycle_after and recycle_memory are for pricers that stay loaded: add mode: warm or drop them"
                 )
             return self
         for word in self.command:

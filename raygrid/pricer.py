@@ -6,6 +6,7 @@ and little of that, for this is loaded with every pricer. What it says to the no
 
 from __future__ import annotations
 
+import contextlib
 import os
 import sys
 from collections import OrderedDict
@@ -178,8 +179,6 @@ class _Server:
     def _flush(self) -> None:
         """Nothing that was printed may wait in a buffer for the next job."""
         for stream in (sys.stdout, sys.stderr):
-            try:
+            with contextlib.suppress(ValueError, OSError, AttributeError):  # closed, say, as it may be in a cold one
                 stream.flush()
-            except (ValueError, OSError, AttributeError):
-                pass  # closed, or full: a cold pricer would lose it, too
         self._flush_libraries(None)

@@ -31,7 +31,8 @@ from raygrid.node.workspace import JobDirectory, Workspace, remove_tree
 
 WARM = "RAYGRID_WARM"
 LOOK_S = 0.2  # where a child keeps the pipe open, the end of the process itself is seen this late
-MOST_STALE = 1024**2
+MOST_STALE = 64 * 1024  # as much as a pipe holds
+MOST_LAST = 1024**2
 ENDS_S = 1.0  # from closing its stdout to its end
 _CHUNK = 64 * 1024
 
@@ -202,7 +203,7 @@ class WarmProcess:
 
     def _last_words(self, reader: AnswerReader, running: Running) -> Answer | None:
         """What it said before it ended may be the answer."""
-        for _ in range(MOST_STALE // _CHUNK):  # others may hold the pipe and go on printing
+        for _ in range(MOST_LAST // _CHUNK):  # others may hold the pipe and go on printing
             data = self._read()
             if not data:
                 break
@@ -211,10 +212,16 @@ class WarmProcess:
         return None
 
     def _drop_stale(self) -> None:
-        """Drop what was printed since the last answer; a process that prints without end is killed."""
-        for _ in range(MOST_STALE // _CHUNK):
-            if not self._read():
+        """Drop what was printed since the last answer; if that filled the pipe, kill the process.
+
+        It prints without end, which is not the fault of the job that comes: that one has a new process then.
+        """
+        stale = 0
+        while stale < MOST_STALE:
+            data = self._read()
+            if not data:
                 return
+            stale += len(data)
         self.kill()
 
     def _read(self) -> bytes | None:

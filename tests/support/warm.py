@@ -1,10 +1,16 @@
-"""Warm pricers for tests: real programs, written where a test wants them, behind a real node agent."""
+"""Warm pricers for tests: real programs, written where a test wants them, behind a real node agent.
+
+Run as a script it is an agent process of its own that can be killed: it has run one job, runs a second that never ends,
+and says `ready`.
+"""
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 import json
 import sys
+import threading
 import zipfile
 from collections.abc import Sequence
 from io import BytesIO
@@ -23,6 +29,7 @@ ROOT = Path(__file__).parents[2]
 # Python that runs its input, with a count of the program's starts; most tests say in the input what to do.
 RUNS_ITS_INPUT = """
 import os
+import subprocess
 import sys
 import time
 from pathlib import Path
@@ -86,6 +93,7 @@ class WarmNode:
         self.directory = directory
         self.root = directory / "root"
         self.starts = directory / "starts"
+        directory.mkdir(exist_ok=True)
         self.program = directory / "program.py"
         self.program.write_text(program, encoding="utf-8")
         self._env = {"PYTHONPATH": str(ROOT), "STARTS": str(self.starts), "FORK": str(int(fork))}
@@ -98,7 +106,7 @@ class WarmNode:
     def pricer(self, **settings: Any) -> Pricer:
         """The warm pricer, with these settings."""
         command = (sys.executable, str(self.program))
-        return Pricer(command=command, mode="warm", **{"env": self._env, **settings})
+        return Pricer(mode="warm", **{"command": command, "env": self._env, **settings})
 
     def __enter__(self) -> WarmNode:
         self.agent.open()
@@ -118,8 +126,6 @@ class WarmNode:
 
     async def done(self, job_id: str) -> Done:
         """Wait for a job's end."""
-        import asyncio
-
         deadline = asyncio.get_running_loop().time() + 30
         while True:
             reply = await self.agent.reports(1, 0, 0, 0)
@@ -196,3 +202,18 @@ def is_running(pid: int) -> bool:
         return Path(f"/proc/{pid}/stat").read_bytes().rpartition(b")")[2].split()[0] != b"Z"
     except OSError:
         return False
+
+
+async def main(directory: str) -> None:
+    """Be an agent with warm pricers until killed."""
+    with WarmNode(Path(directory), RUNS_ITS_INPUT, slots=2) as node:
+        node.start(("first", "time.sleep(0.5)"), ("second", "time.sleep(0.5)"))
+        await node.done("first")
+        await node.done("second")
+        node.start(("endless", "subprocess.Popen(['sleep', '1000']); os.fork(); time.sleep(1000)"))
+        print("ready", flush=True)
+        threading.Event().wait()
+
+
+if __name__ == "__main__":
+    asyncio.run(main(sys.argv[1]))
