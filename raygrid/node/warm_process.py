@@ -108,7 +108,7 @@ class WarmProcess:
         self._home.mkdir(parents=True)
         with self._stderr.open("ab") as stderr:  # to append, so that it can be emptied between jobs
             return subprocess.Popen(
-                list(self.pricer.command),
+                [word.format() for word in self.pricer.command],  # doubled braces are plain, as in a cold one
                 cwd=self._home,
                 env=environment,
                 stdin=subprocess.PIPE,

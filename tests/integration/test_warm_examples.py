@@ -7,7 +7,6 @@ import math
 import shutil
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -41,7 +40,7 @@ async def test_quantlib_stays_loaded(tmp_path: Path) -> None:
 
 
 @pytest.fixture(scope="module")
-def black_scholes(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+def black_scholes(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The C example, built by its own Makefile."""
     if not (shutil.which("cc") and shutil.which("make")):
         pytest.skip("the example needs a C compiler and make: cc and make")
@@ -50,7 +49,7 @@ def black_scholes(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
         shutil.copy(EXAMPLES / "c" / name, place)
     build = ["make", "-C", str(place), "CFLAGS=-std=c11 -O2 -Wall -Wextra -Wpedantic -Werror"]
     subprocess.run(build, check=True, capture_output=True, timeout=60)
-    yield place / "black_scholes"
+    return place / "black_scholes"
 
 
 def price(*, call: bool, strike: float, spot: float, q: float, r: float, t: float, vol: float) -> float:

@@ -79,6 +79,13 @@ async def test_shared_data_is_loaded_once_for_each_content(tmp_path: Path) -> No
         assert (node.started, node.setups) == (1, 2)
 
 
+async def test_words_of_the_command_are_those_of_a_cold_one(tmp_path: Path) -> None:
+    """Doubled braces in a command reach the program as single ones."""
+    command = (sys.executable, str(tmp_path / "program.py"), "--set={{x}}")
+    with WarmNode(tmp_path, RUNS_ITS_INPUT, command=command) as node:
+        assert (await node.run("job", "print(sys.argv[1])")).stdout == "--set={x}\n"
+
+
 async def test_slots_are_never_exceeded(tmp_path: Path) -> None:
     """However many jobs wait, no more than `slots` run at once, in as many processes, and with enough work no fewer."""
     log = tmp_path / "log"

@@ -85,7 +85,8 @@ def test_a_line_is_one_line_whatever_is_in_it() -> None:
 @pytest.mark.parametrize("size", [1, 2, 7, 1000])
 def test_an_answer_may_come_in_pieces_of_any_size(size: int) -> None:
     """However the bytes are cut, the same answer is found, and only that of this job."""
-    stream = b'noise\n{"number": 1, "exit_code": 9}\n\n[]\n{}\n"\xff\xfe\n {"exit_code": 3, "number": 2, "message": "x"}\nmore'
+    stream = b'noise\n{"number": 1, "exit_code": 9}\n\n[]\n{}\n"\xff\xfe\n'
+    stream += b' {"exit_code": 3, "number": 2, "message": "x"}\nmore'
     reader, found = AnswerReader(2), None
     for start in range(0, len(stream), size):
         found = found or reader.feed(stream[start : start + size])
