@@ -12,7 +12,9 @@ from pathlib import Path
 import pytest
 
 from raygrid.models import AttemptId, Outcome
+from tests.support.http import manifest, unzip
 from tests.support.lone_agent import wait_until
+from tests.support.small_grid import SmallGrid
 from tests.support.warm import ROOT, RUNS_ITS_INPUT, SPEAKS_RAW, Done, WarmNode, is_running
 
 MB = 1024**2
@@ -127,6 +129,33 @@ async def test_what_a_c_library_prints_is_the_jobs_own(tmp_path: Path) -> None:
     with WarmNode(tmp_path, RUNS_ITS_INPUT) as node:
         for job_id in ("one", "two"):
             assert (await node.run(job_id, script)).stdout == f"from c by {job_id}"
+
+
+async def test_a_program_runs_warm_and_cold_over_http(tmp_path: Path) -> None:
+    """Through the whole grid the same program answers alike; a new version of it is run by a new process."""
+    program = tmp_path / "program.py"
+    program.write_text(RUNS_ITS_INPUT, encoding="utf-8")
+    env = {"PYTHONPATH": str(ROOT), "STARTS": str(tmp_path / "starts")}
+    warm = {"command": [sys.executable, str(program)], "mode": "warm", "env": env}
+    pricers = {"warm": warm, "cold": {"command": [sys.executable, str(program), "{input}", "{args}"], "env": env}}
+    script = "print(job.job_id[-1], job.input.name, list(job.args)); Path('out').write_text('x'); assert not job.market"
+    async with SmallGrid(tmp_path / "grid", pricers=pricers, slots=1) as grid:
+        for pricer, job_id, turn in (("warm", "a-1", 1), ("cold", "b-1", None), ("warm", "c-1", 2)):
+            answer = await grid.submit(job_id, script, pricer=pricer, args=["--scale", "2"])
+            assert unzip(answer)["stdout.txt"] == b"1 job.sh ['--scale', '2']\n"
+            assert (manifest(answer)["warm"], manifest(answer)["warm_job"]) == (pricer == "warm", turn)
+            assert unzip(answer)["out"] == b"x"
+        failed = await grid.submit("d-1", "sys.exit(3)", pricer="warm")
+        assert (failed.status_code, failed.json()["exit_code"]) == (422, 3)
+        await grid.deploy(pricers={**pricers, "warm": {**warm, "version": "2"}})
+        agent = grid.nodes["rack-a-1"].agent
+
+        async def follows() -> bool:
+            return agent._pricers["warm"].version == "2"
+
+        await grid.until(follows)
+        answer = await grid.submit("e-1", script, pricer="warm")
+        assert (manifest(answer)["version"], manifest(answer)["warm_job"]) == ("2", 1)
 
 
 # --- crashes and hangs ----------------------------------------------------------------------------------------------
