@@ -108,6 +108,9 @@ class WarmPool:
             ended: Ended | None = None
             try:
                 ended = process.run(running, spec, input_path, directory)
+            except BaseException:
+                running.detach()  # before its pid becomes another's
+                raise
             finally:
                 self._leave(process, unharmed=ended is not None)
             if ended is not None:

@@ -130,10 +130,11 @@ class WarmProcess:
         Only a process that has answered before gets that benefit of the doubt: one that dies before its first answer
         has ended the job, as a cold pricer would.
         """
+        if self._answered and not self._drop_stale():
+            return None
         self.jobs += 1
         running.paths = (*running.paths, self._stderr)
         os.truncate(self._stderr, 0)
-        self._drop_stale()
         running.spawned(self.pid)
         line = request(self.jobs, running.attempt, spec, input_path, directory)
         answer, written = self._converse(running, line)
@@ -145,7 +146,7 @@ class WarmProcess:
             status, usage = self.reap()
             return Ended(status, consumed_by_dead(usage).since(self._before, self.jobs))
         self._answered = True
-        stopped = running.answered()
+        stopped = running.detach()
         if stopped:  # at the last moment; nothing may go on writing while the result is collected
             self.kill()
         self._add_stderr(directory)
@@ -211,18 +212,18 @@ class WarmProcess:
                 return answer
         return None
 
-    def _drop_stale(self) -> None:
-        """Drop what was printed since the last answer; if that filled the pipe, kill the process.
+    def _drop_stale(self) -> bool:
+        """Drop what was printed since the last answer; False if that filled the pipe.
 
-        It prints without end, which is not the fault of the job that comes: that one has a new process then.
+        Such a process prints without end, which is not the fault of the job that comes.
         """
         stale = 0
         while stale < MOST_STALE:
             data = self._read()
             if not data:
-                return
+                return True
             stale += len(data)
-        self.kill()
+        return False
 
     def _read(self) -> bytes | None:
         """What it has printed; None where that is nothing now, empty where nothing will come."""

@@ -63,8 +63,8 @@ class Running:
             if self.pid and not self.ended:
                 signal_group(self.pid, signal.SIGKILL)
 
-    def answered(self) -> bool:
-        """A warm pricer has answered: leave its process alone from now on. Tells whether it had been told to end."""
+    def detach(self) -> bool:
+        """Leave its process alone from now on, which outlives the attempt. Tells whether it had been told to end."""
         with self.lock:
             self.ended = True
             return self.killed_for is not None

@@ -289,8 +289,8 @@ async def test_a_process_that_dies_before_it_takes_the_job_is_not_the_jobs_fault
         await node.run("job", "print('x')")
         [pid] = node.pids
         os.kill(pid, signal.SIGSTOP)
+        wait_until(lambda: b") T " in Path(f"/proc/{pid}/stat").read_bytes())  # until then it may read on
         node.start(("next", "print('fine')"))
-        wait_until(lambda: node.agent._watchdog.find(AttemptId("next", 1)))
         wait_until(lambda: (running := node.agent._watchdog.find(AttemptId("next", 1))) and running.pid == pid)
         os.kill(pid, signal.SIGKILL)
         done = await node.done("next")
