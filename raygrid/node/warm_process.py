@@ -23,10 +23,11 @@ from pathlib import Path
 
 from raygrid.config import Pricer
 from raygrid.models import AttemptId, JobSpec, Outcome
+from raygrid.node.kept import Kept
 from raygrid.node.processes import MARK, limit_file_size, signal_group
 from raygrid.node.usage import Consumed, Usage, consumed, consumed_by_dead
 from raygrid.node.warm_protocol import Answer, AnswerReader, BadAnswerError, request
-from raygrid.node.watchdog import Kept, Running, Watchdog, bytes_under
+from raygrid.node.watchdog import Running, Watchdog, bytes_under
 from raygrid.node.workspace import JobDirectory, Workspace, remove_tree
 
 WARM = "RAYGRID_WARM"
