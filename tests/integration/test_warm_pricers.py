@@ -7,11 +7,13 @@ import signal
 import subprocess
 import sys
 import threading
+import time
 from pathlib import Path
 
 import pytest
 
 from raygrid.models import AttemptId, Outcome
+from raygrid.node.watchdog import SWEEP_S
 from tests.support.http import manifest, unzip
 from tests.support.lone_agent import wait_until
 from tests.support.small_grid import SmallGrid
@@ -374,6 +376,28 @@ async def test_a_helper_that_was_there_from_the_start_stays(tmp_path: Path) -> N
         helper = int(done.stdout)
         assert is_running(helper)
     assert not is_running(helper)
+
+
+async def test_an_idle_process_is_left_alone(tmp_path: Path) -> None:
+    """What waits for its next job is no orphan, however often the watchdog looks."""
+    with WarmNode(tmp_path, RUNS_ITS_INPUT) as node:
+        await node.run("job", "print('x')")
+        time.sleep(3.5 * SWEEP_S)
+        assert (await node.run("next", "print('x')")).manifest["warm_job"] == 2
+
+
+async def test_a_process_that_is_not_needed_may_end_well(tmp_path: Path) -> None:
+    """One that is replaced, or idle when the agent closes, sees the end of its stdin and has the grace to end."""
+    ends = tmp_path / "ends"
+    with WarmNode(tmp_path, SPEAKS_RAW + f"\nopen({str(ends)!r}, 'a').write('x')\n", recycle_after=2) as node:
+        for number in range(3):
+            await node.run(f"job-{number}", "answer()")
+        wait_until(lambda: ends.exists() and ends.read_text() == "x")
+    assert ends.read_text() == "xx"
+    with WarmNode(tmp_path / "deaf", SPEAKS_RAW + "\ntime.sleep(1000)\n") as node:
+        await node.run("job", "answer()")
+        [pid] = node.pids
+    assert not is_running(pid)
 
 
 async def test_closing_leaves_nothing(tmp_path: Path) -> None:
