@@ -94,6 +94,7 @@ class Pricer(Section):
     output: Size = 1024**3
     retry_exit_codes: frozenset[int] = frozenset()
     straggler: Straggler | None = None
+    reuse: Literal["off", "content"] = "off"
 
     @field_validator("command", mode="before")
     @classmethod
@@ -113,6 +114,14 @@ class Pricer(Section):
                 if placeholder == "args" and word != "{args}":
                     raise ValueError(f"{{args}} must be a word of its own, not part of {word!r}")
         return command
+
+    @model_validator(mode="after")
+    def _reusable(self) -> Self:
+        if self.reuse == "content" and any("{job_id}" in word for word in self.command):
+            raise ValueError(
+                "reuse: content is for results that do not depend on the job; take {job_id} out of command"
+            )
+        return self
 
     @property
     def takes_args(self) -> bool:

@@ -1,0 +1,53 @@
+"""Results that a job may take over from an earlier one: how they are found, and held on to while a job is inserted.
+
+Called by `SqlStore`, inside its transactions. Only rows that ended as done have a `content` (see `rows.update_values`).
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from sqlalchemy import JSON, cast, func, literal, select
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from raygrid.store.sql_moves import chunks
+from raygrid.store.tables import jobs
+
+_KEPT = jobs.c.purged_at.is_(None)
+# What a job takes over; `reused_from` leads to the job that really ran.
+_RESULT = ("result_key", "result_offset", "result_size", "result_digest")
+_TAKEN = [jobs.c[name] for name in ("job_id", "content", "reused_from", "exit_code", *_RESULT)]
+
+
+async def latest(connection: AsyncConnection, contents: Sequence[str], *, is_sqlite: bool) -> dict[str, str]:
+    """The id of the latest job of each content that has one: one look into the index each, however many jobs share it."""
+    text = json.dumps(list(contents))
+    if is_sqlite:
+        wanted = func.json_each(text).table_valued("value", name="wanted")
+    else:
+        wanted = func.json_array_elements_text(cast(literal(text), JSON)).table_valued("value", name="wanted")
+    newest = (
+        select(jobs.c.job_id)
+        .where(jobs.c.content == wanted.c.value, _KEPT)
+        .order_by(jobs.c.seq.desc())
+        .limit(1)
+        .correlate(wanted)
+        .scalar_subquery()
+    )
+    found = await connection.execute(select(wanted.c.value, newest).select_from(wanted))
+    return {content: job_id for content, job_id in found if job_id is not None}
+
+
+async def held(connection: AsyncConnection, job_ids: Sequence[str]) -> dict[str, Mapping[Any, Any]]:
+    """What those of these jobs left that still have their results; none is purged before the transaction ends.
+
+    One that is being purged at this moment is left out rather than waited for.
+    """
+    found: dict[str, Mapping[Any, Any]] = {}
+    for chunk in chunks(job_ids):
+        statement = select(*_TAKEN).where(jobs.c.job_id.in_(chunk), jobs.c.content.is_not(None), _KEPT)
+        for row in (await connection.execute(statement.with_for_update(read=True, skip_locked=True))).mappings():
+            found[row["job_id"]] = row
+    return found
