@@ -364,9 +364,14 @@ class BlobStore:
             async def look(key: str) -> None:
                 async with turns:
                     with contextlib.suppress(FileNotFoundError):
-                        sizes[key] = (await obstore.head_async(self._store, key))["size"]
+                        sizes[key] = (await obstore.head_async(self._hasty, key))["size"]
 
-            await asyncio.gather(*map(look, keys))
+            try:
+                async with asyncio.TaskGroup() as looks:
+                    for key in keys:
+                        looks.create_task(look(key))
+            except ExceptionGroup as errors:  # the first one has ended the others
+                raise errors.exceptions[0] from None
             return sizes
 
     # --- keeping order ------------------------------------------------------------------------------------------

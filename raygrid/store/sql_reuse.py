@@ -22,7 +22,7 @@ _TAKEN = [jobs.c[name] for name in ("job_id", "content", "reused_from", "exit_co
 
 
 async def latest(connection: AsyncConnection, contents: Sequence[str], *, is_sqlite: bool) -> dict[str, str]:
-    """The id of the latest job of each content that has one: one look into the index each, however many jobs share it."""
+    """The id of the latest job of each content that has one: one look into the index, however many jobs share it."""
     text = json.dumps(list(contents))
     if is_sqlite:
         wanted = func.json_each(text).table_valued("value", name="wanted")

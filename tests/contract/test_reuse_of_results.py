@@ -10,7 +10,9 @@ import pytest
 
 from raygrid.models import AttemptId, AttemptReport, BlobSlice, JobState, JobUpdate, NewJob, Outcome
 from raygrid.store import JobStore
-from tests.contract.test_job_store import AT, ids, lead, new, one, store  # noqa: F401  (the fixture over all stores)
+from tests.contract.test_job_store import AT, ids, lead, new, one, store
+
+__all__ = ["store"]
 
 SLICE = BlobSlice("results/1", 100, 9, "r")
 
