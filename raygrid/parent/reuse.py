@@ -71,10 +71,11 @@ class Reuse:
     async def _find(self, contents: Sequence[str]) -> list[str | None]:
         """The job whose result lies ready, for each content."""
         found = await self._store.reusable(list(dict.fromkeys(contents)))
-        results = {content: job.result for content, job in found.items() if job.result is not None}
-        sizes = await self._sizes({result.key for result in results.values()})
+        sizes = await self._sizes({job.result.key for job in found.values()})
         there = {
-            c: found[c].job_id for c, each in results.items() if sizes.get(each.key, -1) >= each.offset + each.size
+            content: job.job_id
+            for content, job in found.items()
+            if sizes.get(job.result.key, -1) >= job.result.offset + job.result.size
         }
         if len(there) < len(found):
             logger.warning("%d results are not found in the blob store; their jobs run anew", len(found) - len(there))

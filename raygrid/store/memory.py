@@ -14,7 +14,17 @@ from datetime import UTC, datetime, timedelta
 from raygrid.core.lease import Lease, next_lease
 from raygrid.errors import StaleTermError
 from raygrid.models import Drain, Job, JobSpec, JobState, JobUpdate, NewJob, QueuedJob, SharedData
-from raygrid.store.port import NOBODY, BatchSummary, Changed, Inserted, LeaseState, Purged, StoredData, Unfinished
+from raygrid.store.port import (
+    NOBODY,
+    BatchSummary,
+    Changed,
+    Inserted,
+    LeaseState,
+    Purged,
+    Reusable,
+    StoredData,
+    Unfinished,
+)
 from raygrid.store.rows import UNLED, reusable_content, storable_text
 
 
@@ -107,11 +117,15 @@ class MemoryStore:
         job = replace(job, state=JobState.DONE, ended_at=now, reused_from=ran, result=result, exit_code=0)
         return _Row(job, revision, None, content=source.content)
 
-    async def reusable(self, contents: Sequence[str]) -> dict[str, Job]:
+    async def reusable(self, contents: Sequence[str]) -> dict[str, Reusable]:
         """For each of these contents the latest job with a result; see `JobStore.reusable`."""
         wanted = set(contents)
         rows = sorted(self._rows.values(), key=lambda row: row.seq)
-        return {row.content: row.job for row in rows if row.is_reusable and row.content in wanted}
+        return {
+            row.content: Reusable(row.job.job_id, row.job.result)
+            for row in rows
+            if row.is_reusable and row.content in wanted and row.job.result is not None
+        }
 
     def _next_revision(self) -> int:
         self._revision += 1

@@ -9,10 +9,10 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 from raygrid.core.lease import Lease
-from raygrid.models import Drain, Job, JobState, JobUpdate, NewJob, QueuedJob, SharedData
+from raygrid.models import BlobSlice, Drain, Job, JobState, JobUpdate, NewJob, QueuedJob, SharedData
 
 BLOBS = "blobs"  # the agreement on the blob store: its marker
 NOBODY = "~nobody"  # holds the run-out lease of a group whose jobs were taken away, so that its term is a new one
@@ -79,6 +79,13 @@ class LeaseState:
     left_s: float
 
 
+class Reusable(NamedTuple):
+    """A job whose result others may take over, and where that lies."""
+
+    job_id: str
+    result: BlobSlice
+
+
 @dataclass(frozen=True, slots=True)
 class Unfinished:
     """An unfinished job with what another group is chosen by."""
@@ -124,7 +131,7 @@ class JobStore(Protocol):
         """
         ...
 
-    async def reusable(self, contents: Sequence[str]) -> dict[str, Job]:
+    async def reusable(self, contents: Sequence[str]) -> dict[str, Reusable]:
         """For each of these contents the latest job that was recorded as done under it and is not purged, if any."""
         ...
 

@@ -16,7 +16,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from raygrid.errors import StaleTermError
 from raygrid.models import Job, JobState, JobUpdate, NewJob, QueuedJob
 from raygrid.store import rows, sql_reuse
-from raygrid.store.port import BatchSummary, Changed, Inserted, Purged
+from raygrid.store.port import BatchSummary, Changed, Inserted, Purged, Reusable
 from raygrid.store.sql_connections import to_its_end
 from raygrid.store.sql_moves import SqlMoves, chunks
 from raygrid.store.tables import Instant, batch_jobs, batches, jobs, leases
@@ -132,12 +132,10 @@ class SqlStore(SqlMoves):
         async with self._read() as connection:
             return await self._select_jobs(connection, job_ids)
 
-    async def reusable(self, contents: Sequence[str]) -> dict[str, Job]:
+    async def reusable(self, contents: Sequence[str]) -> dict[str, Reusable]:
         """For each of these contents the latest job with a result; see `JobStore.reusable`."""
         async with self._read() as connection:
-            ids = await sql_reuse.latest(connection, contents, is_sqlite=self._is_sqlite)
-            found = await self._select_jobs(connection, list(ids.values()))
-        return {content: found[job_id] for content, job_id in ids.items()}
+            return await sql_reuse.latest(connection, contents, is_sqlite=self._is_sqlite)
 
     @to_its_end
     async def record(self, group_id: str, term: int, updates: Sequence[JobUpdate]) -> None:

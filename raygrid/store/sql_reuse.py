@@ -12,17 +12,19 @@ from typing import Any
 from sqlalchemy import JSON, cast, func, literal, select
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from raygrid.models import BlobSlice
+from raygrid.store.port import Reusable
 from raygrid.store.sql_moves import chunks
 from raygrid.store.tables import jobs
 
 _KEPT = jobs.c.purged_at.is_(None)
 # What a job takes over; `reused_from` leads to the job that really ran.
-_RESULT = ("result_key", "result_offset", "result_size", "result_digest")
-_TAKEN = [jobs.c[name] for name in ("job_id", "content", "reused_from", "exit_code", *_RESULT)]
+_RESULT = [jobs.c.result_key, jobs.c.result_offset, jobs.c.result_size, jobs.c.result_digest]
+_TAKEN = [jobs.c.job_id, jobs.c.content, jobs.c.reused_from, jobs.c.exit_code, *_RESULT]
 
 
-async def latest(connection: AsyncConnection, contents: Sequence[str], *, is_sqlite: bool) -> dict[str, str]:
-    """The id of the latest job of each content that has one: one look into the index, however many jobs share it."""
+async def latest(connection: AsyncConnection, contents: Sequence[str], *, is_sqlite: bool) -> dict[str, Reusable]:
+    """The latest job of each content that has one: one look into the index, however many jobs share it."""
     text = json.dumps(list(contents))
     if is_sqlite:
         wanted = func.json_each(text).table_valued("value", name="wanted")
@@ -36,8 +38,13 @@ async def latest(connection: AsyncConnection, contents: Sequence[str], *, is_sql
         .correlate(wanted)
         .scalar_subquery()
     )
-    found = await connection.execute(select(wanted.c.value, newest).select_from(wanted))
-    return {content: job_id for content, job_id in found if job_id is not None}
+    ids = (await connection.execute(select(newest).select_from(wanted))).scalars()
+    found: dict[str, Reusable] = {}
+    for chunk in chunks([job_id for job_id in ids if job_id is not None]):
+        statement = select(jobs.c.content, jobs.c.job_id, *_RESULT).where(jobs.c.job_id.in_(chunk))
+        for content, job_id, *result in await connection.execute(statement):
+            found[content] = Reusable(job_id, BlobSlice(*result))
+    return found
 
 
 async def held(connection: AsyncConnection, job_ids: Sequence[str]) -> dict[str, Mapping[Any, Any]]:
