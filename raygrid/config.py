@@ -99,6 +99,7 @@ class Pricer(Section):
     output: Size = 1024**3
     retry_exit_codes: frozenset[int] = frozenset()
     straggler: Straggler | None = None
+    reuse: Literal["off", "content"] = "off"
 
     @field_validator("command", mode="before")
     @classmethod
@@ -139,6 +140,14 @@ class Pricer(Section):
             raise ValueError(
                 "recycle_memory is above memory, at which a job is killed; set it below, so that the process is "
                 "replaced between jobs"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _reusable(self) -> Self:
+        if self.reuse == "content" and any("{job_id}" in word for word in self.command):
+            raise ValueError(
+                "reuse: content is for results that do not depend on the job; take {job_id} out of command"
             )
         return self
 

@@ -117,6 +117,7 @@ class NewJob:
         fingerprint: sha256 over input, pricer, args and shared data; two submits of one jobId must agree on it.
         affinity: the client's key for hash routing, if any.
         site: the client's site for topology routing, if any.
+        source: a job whose stored result this one may take over instead of running, if there is one.
     """
 
     spec: JobSpec
@@ -124,6 +125,7 @@ class NewJob:
     fingerprint: str
     affinity: str | None = None
     site: str | None = None
+    source: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -167,6 +169,7 @@ class AttemptReport:
         result: the result ZIP; None where the attempt left none.
         started_at: when the pricer was spawned (UTC).
         ended_at: when it had ended (UTC).
+        content: key under which other jobs may take over the result; None where none may.
     """
 
     attempt: AttemptId
@@ -178,6 +181,7 @@ class AttemptReport:
     result: BlobSlice | None = None
     started_at: datetime | None = None
     ended_at: datetime | None = None
+    content: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -207,7 +211,8 @@ class Job:
     """A job as the store knows it; everything a client may ask about it.
 
     `attempts` are those that began: one that was handed to a node and taken back before it had a slot is none.
-    `revision` orders all changes of all jobs: it rises with every change, and readers resume from it.
+    `revision` orders all changes of all jobs: it rises with every change, and readers resume from it. A job that took
+    over a stored result never ran: `reused_from` is the job that did.
     """
 
     job_id: str
@@ -238,6 +243,7 @@ class Job:
     started_at: datetime | None
     ended_at: datetime | None
     purged_at: datetime | None
+    reused_from: str | None = None
 
 
 @dataclass(frozen=True, slots=True)

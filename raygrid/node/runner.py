@@ -11,12 +11,13 @@ import os
 import signal
 import subprocess
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 
 from raygrid.blobs import BlobStore
 from raygrid.config import Pricer
+from raygrid.content import Contents
 from raygrid.core.events import AttemptOrder
 from raygrid.errors import BlobNotFoundError, UnavailableError
 from raygrid.models import AttemptReport, JobSpec, Outcome
@@ -90,6 +91,7 @@ class Runner:
         self._traffic = traffic or TrafficMeter()
         self._node_id = node_id
         self.pricers = pricers  # replaced as a whole; an attempt keeps what it began with
+        self._contents = Contents()
         self._blobs = blobs
         self._places = places
         self._shared = shared
@@ -170,6 +172,8 @@ class Runner:
                 message = f"the pricer left a file that cannot be read: {type(error).__name__}"
                 report = _with(report, Outcome.BAD_OUTPUT, message, stderr_tail=_tail(directory.stderr))
             zipped = result.build(directory, spec, self._node_id, report, usage, [])
+        if report.outcome is Outcome.EXITED and report.exit_code == 0:
+            report = replace(report, content=self._contents.key(spec, pricer))
         return Finished(report, zipped)
 
     def _place_input(self, spec: JobSpec, path: Path, directory: JobDirectory) -> None:

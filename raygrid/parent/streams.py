@@ -138,6 +138,7 @@ def _result_headers(each: Changed, size: int) -> dict[str, str]:
         "Raygrid-Job-Id": job.job_id,
         "Raygrid-State": job.state.value,
         "Raygrid-Cursor": str(each.cursor),
+        **({"Raygrid-Reused-From": job.reused_from} if job.reused_from is not None else {}),
     }
     if job.state is not JobState.DONE:
         headers["Raygrid-Reason"] = job.reason or ""

@@ -50,6 +50,23 @@ def new_row(job: NewJob, revision: int, now: datetime) -> dict[str, Any]:
     }
 
 
+def reused_row(job: NewJob, source: Mapping[Any, Any], revision: int, now: datetime) -> dict[str, Any]:
+    """The row of a job just submitted that takes over what another one left."""
+    return {
+        **new_row(job, revision, now),
+        "state": JobState.DONE.value,
+        "inline": None,  # nobody will run it
+        "content": source["content"],
+        "reused_from": source["reused_from"] or source["job_id"],
+        "exit_code": source["exit_code"],
+        "result_key": source["result_key"],
+        "result_offset": source["result_offset"],
+        "result_size": source["result_size"],
+        "result_digest": source["result_digest"],
+        "ended_at": now,
+    }
+
+
 def storable_text(value: str | None) -> str | None:
     """What any database can hold: PostgreSQL has no NUL in text, and no database half a surrogate pair."""
     if value is None:
@@ -85,7 +102,16 @@ def update_values(update: JobUpdate, revision: int) -> dict[str, Any]:
         "new_started_at": started_at,
         "new_ended_at": update.at if update.state.is_terminal else None,
         "new_revision": revision,
+        "new_content": reusable_content(update),
     }
+
+
+def reusable_content(update: JobUpdate) -> str | None:
+    """The content under which the result of a job is found again; None for anything but a success."""
+    report = update.report
+    if update.state is not JobState.DONE or report is None or report.result is None or report.exit_code != 0:
+        return None
+    return report.content
 
 
 def _slice(row: Mapping[Any, Any], what: str) -> BlobSlice:
@@ -127,6 +153,7 @@ def job(row: Mapping[Any, Any]) -> Job:
         started_at=row["started_at"],
         ended_at=row["ended_at"],
         purged_at=row["purged_at"],
+        reused_from=row["reused_from"],
     )
 
 

@@ -15,8 +15,8 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from raygrid.errors import StaleTermError
 from raygrid.models import Job, JobState, JobUpdate, NewJob, QueuedJob
-from raygrid.store import rows
-from raygrid.store.port import BatchSummary, Changed, Inserted, Purged
+from raygrid.store import rows, sql_reuse
+from raygrid.store.port import BatchSummary, Changed, Inserted, Purged, Reusable
 from raygrid.store.sql_connections import to_its_end
 from raygrid.store.sql_moves import SqlMoves, chunks
 from raygrid.store.tables import Instant, batch_jobs, batches, jobs, leases
@@ -51,6 +51,7 @@ _RECORD = (
         started_at=func.coalesce(bindparam("new_started_at", type_=Instant()), jobs.c.started_at),
         ended_at=bindparam("new_ended_at"),
         revision=bindparam("new_revision"),
+        content=bindparam("new_content"),
     )
 )
 
@@ -72,7 +73,7 @@ class SqlStore(SqlMoves):
 
     @to_its_end
     async def insert(self, new_jobs: Sequence[NewJob], batch_id: str | None = None) -> list[Inserted]:
-        """Insert jobs as queued; see `JobStore.insert`."""
+        """Insert jobs as queued, or as done where they take over a result; see `JobStore.insert`."""
         by_id: dict[str, NewJob] = {}
         for job in new_jobs:
             by_id.setdefault(job.spec.job_id, job)  # of two with one id the first counts
@@ -81,9 +82,16 @@ class SqlStore(SqlMoves):
             revision = await self._next_revisions(connection, max(1, len(by_id)))
             existing = await self._select_jobs(connection, list(by_id))
             fresh = [job for job_id, job in by_id.items() if job_id not in existing]
-            if fresh:
-                values = [rows.new_row(job, revision + i, now) for i, job in enumerate(fresh)]
-                await connection.execute(self._insert_ignoring(jobs), values)
+            sources = await sql_reuse.held(connection, [job.source for job in fresh if job.source is not None])
+            queued, taking = [], []
+            for i, job in enumerate(fresh):
+                if (source := sources.get(job.source or "")) is not None:
+                    taking.append(rows.reused_row(job, source, revision + i, now))
+                else:
+                    queued.append(rows.new_row(job, revision + i, now))
+            for values in (queued, taking):
+                if values:
+                    await connection.execute(self._insert_ignoring(jobs), values)
             if batch_id is not None:
                 members = [
                     (job_id, revision + i)
@@ -92,12 +100,14 @@ class SqlStore(SqlMoves):
                 ]
                 await self._join_batch(connection, batch_id, members, now)
         created = {job.spec.job_id for job in fresh}
+        reused = {row["job_id"]: row["reused_from"] for row in taking}
         answers = []
         for job in new_jobs:
             job_id = job.spec.job_id
             found = existing.get(job_id)
             known = found.fingerprint if found else by_id[job_id].fingerprint
-            answers.append(Inserted(job_id in created, found, conflict=known != job.fingerprint))
+            conflict = known != job.fingerprint
+            answers.append(Inserted(job_id in created, found, conflict, None if conflict else reused.get(job_id)))
             created.discard(job_id)  # a second one of the same id in this call is not created again
         return answers
 
@@ -121,6 +131,11 @@ class SqlStore(SqlMoves):
         """The jobs that exist among these."""
         async with self._read() as connection:
             return await self._select_jobs(connection, job_ids)
+
+    async def reusable(self, contents: Sequence[str]) -> dict[str, Reusable]:
+        """For each of these contents the latest job with a result; see `JobStore.reusable`."""
+        async with self._read() as connection:
+            return await sql_reuse.latest(connection, contents, is_sqlite=self._is_sqlite)
 
     @to_its_end
     async def record(self, group_id: str, term: int, updates: Sequence[JobUpdate]) -> None:
@@ -240,13 +255,14 @@ class SqlStore(SqlMoves):
             if submitted_at is None:
                 return None
             statement = (
-                select(jobs.c.state, func.count())
+                select(jobs.c.state, func.count(), func.count(jobs.c.reused_from))
                 .join(batch_jobs, batch_jobs.c.job_id == jobs.c.job_id)
                 .where(batch_jobs.c.batch_id == batch_id)
                 .group_by(jobs.c.state)
             )
-            counts = {JobState(state): count for state, count in await connection.execute(statement)}
-            return BatchSummary(batch_id, submitted_at, counts)
+            states = (await connection.execute(statement)).all()
+            counts = {JobState(state): count for state, count, _ in states}
+            return BatchSummary(batch_id, submitted_at, counts, sum(reused for _, _, reused in states))
 
     async def unfinished_of_batch(self, batch_id: str) -> list[str]:
         """Ids of the jobs of a batch that have not ended."""

@@ -16,7 +16,7 @@ from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
 from hypothesis import given
 from hypothesis import strategies as st
-from sqlalchemy import Connection, create_engine, inspect
+from sqlalchemy import Connection, create_engine, event, inspect
 
 from raygrid.models import BlobSlice, JobSpec, JobState, JobUpdate, NewJob, SharedData
 from raygrid.store import SqlStore
@@ -217,6 +217,24 @@ def test_migrations_make_exactly_the_indexes(tmp_path: Path) -> None:
     made = indexes("migrated.db", migrated=True)
     assert made == indexes("created.db", migrated=False)
     assert "priority DESC" in made["jobs_by_turn"]
+
+
+async def test_results_are_found_through_their_index(tmp_path: Path) -> None:
+    """Whoever looks for reusable results reads one entry of the index for each, however many jobs there are."""
+    async with opened(tmp_path / "jobs.db") as store:
+        plans: list[str] = []
+
+        def explain(connection: Connection, _cursor: object, statement: str, given: object, *_: object) -> None:
+            if "json_each" in statement and not statement.startswith("EXPLAIN"):
+                plans.extend(
+                    str(row[3]) for row in connection.exec_driver_sql(f"EXPLAIN QUERY PLAN {statement}", given)
+                )
+
+        assert store._reads is not None
+        event.listen(store._reads.sync_engine, "before_cursor_execute", explain)
+        await store.reusable(["c1", "c2"])
+    assert [plan for plan in plans if "jobs" in plan] == ["SEARCH jobs USING INDEX jobs_by_content (content=?)"]
+    assert not any("TEMP B-TREE" in plan for plan in plans)
 
 
 def test_migrating_twice_changes_nothing(tmp_path: Path) -> None:
