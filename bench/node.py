@@ -150,7 +150,11 @@ def measure(jobs: int, rounds: int, slots: int, busy_share: float) -> dict[str, 
     with tempfile.TemporaryDirectory(prefix="raygrid-bench-") as scratch:
         root = Path(scratch)
         agent = NodeAgent(
-            "node-1", root / "root", {"true": Pricer(command=(COMMAND,))}, Node(slots=slots), BlobStore(scratch + "/blobs")
+            "node-1",
+            root / "root",
+            {"true": Pricer(command=(COMMAND,))},
+            Node(slots=slots),
+            BlobStore(scratch + "/blobs"),
         )
         agent.open()
         try:

@@ -125,7 +125,7 @@ class NodeAgent:
             self._traffic,
         )
         frozen_s = FROZEN_S if self._own_process else math.inf
-        self._reaper = reaper.start(self._mark_prefix, self._places.jobs, frozen_s)
+        self._reaper = reaper.start(self._mark_prefix, (self._places.jobs, self._places.spare), frozen_s)
         self._watchdog.start({self._reaper.pid})
         self._publisher.start()
         self._health.start()

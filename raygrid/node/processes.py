@@ -71,6 +71,19 @@ def mark_of(pid: int) -> str | None:
     return None
 
 
+def adopted() -> set[int] | None:
+    """The children of this process's main thread, orphans that it was given among them; None where it cannot be told.
+
+    Children that other threads have spawned are not among them.
+    """
+    me = os.getpid()
+    try:
+        with open(f"/proc/self/task/{me}/children", "rb", buffering=0) as file:
+            return set(map(int, file.read().split()))
+    except OSError:
+        return None
+
+
 def kill_child(pid: int) -> None:
     """Kill a process if it is this one's child still: only then can its pid not have become another's."""
     with contextlib.suppress(OSError), open(f"/proc/{pid}/stat", "rb") as file:
