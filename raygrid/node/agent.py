@@ -318,7 +318,9 @@ class NodeAgent:
                 self._remember(report)
                 same_end = self._held.pop(report.attempt.job_id, [report.attempt])
                 self._wanted.pop(report.attempt.job_id, None)
-                self._append([replace(report, attempt=attempt) for attempt in same_end])
+                self._append(
+                    [report if attempt == report.attempt else replace(report, attempt=attempt) for attempt in same_end]
+                )
 
     def _append(self, reports: Sequence[AttemptReport]) -> None:
         if self._closing:

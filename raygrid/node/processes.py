@@ -17,6 +17,7 @@ from dataclasses import dataclass
 MARK = "RAYGRID_ATTEMPT"
 _PR_SET_CHILD_SUBREAPER = 36
 _PAGE = os.sysconf("SC_PAGE_SIZE")
+_CHILDREN = 4_096
 
 
 def become_subreaper() -> None:
@@ -76,12 +77,15 @@ def adopted() -> set[int] | None:
 
     Children that other threads have spawned are not among them.
     """
-    me = os.getpid()
     try:
-        with open(f"/proc/self/task/{me}/children", "rb", buffering=0) as file:
-            return set(map(int, file.read().split()))
+        file = os.open(f"/proc/self/task/{os.getpid()}/children", os.O_RDONLY | os.O_CLOEXEC)
+        try:
+            listed = os.read(file, _CHILDREN)
+        finally:
+            os.close(file)
     except OSError:
         return None
+    return set(map(int, listed.split())) if len(listed) < _CHILDREN else None
 
 
 def kill_child(pid: int) -> None:

@@ -126,10 +126,10 @@ def _lines(manifest: dict[str, Any]) -> bytes:
 def _as_json(value: object) -> str:
     if type(value) is str:
         return encode_basestring_ascii(value)
+    if type(value) is int or type(value) is float:
+        return repr(value)  # times and sizes, always finite
     if value is None:
         return "null"
-    if type(value) is int:
-        return str(value)
     return json.dumps(value)
 
 

@@ -95,7 +95,7 @@ class Runner:
         self._shared = shared
         self._watchdog = watchdog
         self._mark_prefix = mark_prefix
-        self._environments: dict[int, tuple[Pricer, Environment]] = {}
+        self._environments: dict[str, tuple[Pricer, Environment]] = {}  # by the pricer's name
         self._nothing = os.open(os.devnull, os.O_RDONLY | os.O_CLOEXEC)
         self._environment = {name: os.environ[name] for name in PASSED_ON if name in os.environ}
 
@@ -110,10 +110,8 @@ class Runner:
             directory = self._places.create(attempt)
         except OSError as error:
             return self._infrastructure(order, f"cannot make the job directory: {error}")
-        may_serve_again = False
         try:
-            finished = self._run_in(directory, order, pricer)
-            may_serve_again = self._watchdog.sees_nobody_astray()
+            return self._run_in(directory, order, pricer)
         except BlobNotFoundError as error:
             # Nothing is wrong with the node, so this is not held against it.
             return Finished(AttemptReport(attempt, Outcome.INPUT_LOST, message=str(error)))
@@ -122,10 +120,8 @@ class Runner:
             return self._infrastructure(order, what)
         except Exception as error:  # a defect of ours must not take the slot with it
             return self._infrastructure(order, f"unexpected {type(error).__name__}: {error}")
-        else:
-            return finished
         finally:
-            self._places.remove(directory, may_serve_again=may_serve_again)
+            self._places.remove(directory)
 
     def _infrastructure(self, order: AttemptOrder, what: str) -> Finished:
         message = f"node {self._node_id} failed the attempt: {what}"
@@ -155,6 +151,7 @@ class Runner:
             status, usage = _wait(running)
         finally:
             self._watchdog.release(running)
+        directory.is_left_alone = self._watchdog.sees_nobody_astray()  # before one looks at what it left
         report = _report(running, status, pricer, started_at)
         if self._disk_was_full(report):
             return self._infrastructure(order, f"its disk is full at {self._places.root}")
@@ -191,21 +188,20 @@ class Runner:
         try:
             for path in (directory.stdout_at, directory.stderr_at):
                 captures.append(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o666))
-            return spawn(command, self._environment_of(pricer, own), own, directory.where, self._nothing, *captures)
+            return spawn(
+                command, self._environment_of(pricer, spec.pricer, own), own, directory.where, self._nothing, *captures
+            )
         finally:
             for capture in captures:
                 os.close(capture)
 
-    def _environment_of(self, pricer: Pricer, own: Mapping[str, str]) -> Environment:
+    def _environment_of(self, pricer: Pricer, name: str, own: Mapping[str, str]) -> Environment:
         """The environment that all attempts of a pricer share, but for what is their `own`."""
-        known = self._environments.get(id(pricer))
+        known = self._environments.get(name)
         if known is None or known[0] is not pricer:
-            variables = {**self._environment, **pricer.env}
-            made = Environment({name: value for name, value in variables.items() if name not in own})
-            self._environments = {
-                key: value for key, value in self._environments.items() if value[0] in self.pricers.values()
-            }
-            self._environments[id(pricer)] = known = (pricer, made)
+            shared = {**self._environment, **pricer.env}
+            made = Environment({variable: value for variable, value in shared.items() if variable not in own})
+            self._environments[name] = known = (pricer, made)
         return known[1]
 
     def _cannot_start(self, order: AttemptOrder, pricer: Pricer, error: OSError) -> Finished:

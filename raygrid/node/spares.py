@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 KEPT_INPUT = 64 * 1024  # a larger input is removed with its job
+_OWN = stat.S_IRUSR | stat.S_IWUSR
 
 
 @dataclass(slots=True)
@@ -25,6 +26,8 @@ class JobDirectory:
     Attributes:
         where: the directory itself.
         input: name of the input that lies in it; at first perhaps that of an earlier attempt.
+        is_left_alone: whether nobody is left who could write into it, so that it may serve again.
+        is_bare: whether nothing but the input was in it when that was so.
         stdout_at: where stdout is captured; beside the directory, like that of stderr.
         stderr_at: where stderr is captured.
     """
@@ -33,6 +36,8 @@ class JobDirectory:
     stdout_at: str
     stderr_at: str
     input: str | None = None
+    is_left_alone: bool = False
+    is_bare: bool = False
 
     @property
     def path(self) -> Path:
@@ -111,31 +116,34 @@ class Spares:
         """Remove all but the input; False where something else is there than a pricer usually leaves."""
         if os.lstat(directory.where).st_mode != self._mode:
             return False
+        if directory.is_bare:
+            return True
         kept = None
         with os.scandir(directory.where) as entries:
             found = list(entries)
         for entry in found:
-            if entry.name == directory.input:
-                status = entry.stat(follow_symlinks=False)
-                usual = stat.S_ISREG(status.st_mode) and status.st_nlink == 1 and status.st_mode & 0o600 == 0o600
-                if usual and status.st_size <= KEPT_INPUT:
-                    kept = entry.name
-                    continue
-            os.unlink(entry.path)
+            if entry.name == directory.input and is_as_new(entry.stat(follow_symlinks=False), KEPT_INPUT):
+                kept = entry.name
+            else:
+                os.unlink(entry.path)
         directory.input = kept
         return True
+
+
+def is_as_new(status: os.stat_result, most: int) -> bool:
+    """Whether a file can serve again: a plain one, under no other name, that may be written, no larger than `most`."""
+    return (
+        stat.S_ISREG(status.st_mode)
+        and status.st_nlink == 1
+        and status.st_mode & _OWN == _OWN
+        and status.st_size <= most
+    )
 
 
 def _keep_capture(old: str, new: str) -> None:
     """Keep an empty capture; one with something in it costs less to make anew than to empty."""
     with contextlib.suppress(OSError):
-        status = os.lstat(old)
-        if (
-            status.st_size == 0
-            and status.st_nlink == 1
-            and stat.S_ISREG(status.st_mode)
-            and status.st_mode & 0o600 == 0o600
-        ):
+        if is_as_new(os.lstat(old), 0):
             os.rename(old, new)
         else:
             os.unlink(old)

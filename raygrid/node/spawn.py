@@ -10,7 +10,6 @@ from __future__ import annotations
 import ctypes
 import errno
 import os
-import signal
 import subprocess
 from collections.abc import Mapping, Sequence
 
@@ -18,8 +17,6 @@ _SETSIGDEF, _SETSID = 0x04, 0x80
 _NEEDED = ("posix_spawn_file_actions_addchdir_np", "posix_spawn_file_actions_addclosefrom_np")
 _FIRST_TO_CLOSE = 3
 _NOT_THERE = (errno.ENOENT, errno.ENOTDIR)
-# Python ignores these; a pricer must die of them as any program does.
-_TO_DEFAULT = (signal.SIGPIPE, signal.SIGXFSZ)
 # Larger than what the C library wants for any of its types here (on 64 bits: 336, 128 and 80 bytes).
 _ROOM = 1024
 
@@ -42,9 +39,8 @@ class _Library:
         self.attributes = ctypes.create_string_buffer(_ROOM)
         signals = ctypes.create_string_buffer(_ROOM)
         _check(_quick.posix_spawnattr_init(self.attributes))
-        _quick.sigemptyset(signals)
-        for number in _TO_DEFAULT:
-            _quick.sigaddset(signals, int(number))
+        _quick.sigfillset(signals)
+        # Python ignores some signals of which a pricer must die as any program does.
         _check(_quick.posix_spawnattr_setsigdefault(self.attributes, signals))
         _check(_quick.posix_spawnattr_setflags(self.attributes, ctypes.c_short(_SETSID | _SETSIGDEF)))
 

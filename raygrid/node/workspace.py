@@ -18,7 +18,7 @@ from pathlib import Path
 from uuid_utils import uuid4
 
 from raygrid.models import AttemptId
-from raygrid.node.spares import JobDirectory, Spares
+from raygrid.node.spares import KEPT_INPUT, JobDirectory, Spares, is_as_new
 
 MOST_FILES = 100_000
 DISK_RESERVE = 64 * 1024**2  # with less room than this a node takes no work
@@ -106,14 +106,9 @@ class Workspace:
             os.unlink(f"{directory.where}/{directory.input}")
             directory.input = None
 
-    def remove(self, directory: JobDirectory, *, may_serve_again: bool = False) -> None:
-        """Remove everything of an attempt, whatever the pricer did to its permissions.
-
-        Args:
-            directory: the places of the attempt.
-            may_serve_again: nobody is left who could still write there, so that the next attempt may have it.
-        """
-        if may_serve_again and self._spares.keep(directory):
+    def remove(self, directory: JobDirectory) -> None:
+        """Remove everything of an attempt, whatever the pricer did to its permissions, or keep it for the next one."""
+        if directory.is_left_alone and self._spares.keep(directory):
             return
         for capture in (directory.stdout_at, directory.stderr_at):
             with contextlib.suppress(FileNotFoundError):
@@ -176,6 +171,9 @@ def outputs(directory: JobDirectory, input_path: str, input_mark: tuple[int, int
     """
     found: list[OutputFile] = []
     try:
+        if _holds_nothing_else(directory, input_mark):
+            directory.is_bare = directory.is_left_alone
+            return []
         _walk(directory.where, "", found, skip=f"{directory.where}/data")
     except (RecursionError, PermissionError, FileNotFoundError, NotADirectoryError) as error:
         raise BadOutputError(f"the pricer left a directory that cannot be read: {type(error).__name__}") from None
@@ -184,6 +182,16 @@ def outputs(directory: JobDirectory, input_path: str, input_mark: tuple[int, int
             raise
         raise BadOutputError(f"the pricer left directories that are too deep: {error.strerror}") from None
     return sorted((f for f in found if f.path != input_path or f.mark != input_mark), key=lambda file: file.name)
+
+
+def _holds_nothing_else(directory: JobDirectory, input_mark: tuple[int, int]) -> bool:
+    """Whether the untouched input, and it can serve again, is all that lies in a directory."""
+    with os.scandir(directory.where) as entries:
+        found = list(entries)
+    if len(found) != 1 or found[0].name != directory.input:
+        return False
+    status = found[0].stat(follow_symlinks=False)
+    return is_as_new(status, KEPT_INPUT) and (status.st_size, status.st_mtime_ns) == input_mark
 
 
 def mark(path: str | Path) -> tuple[int, int]:
