@@ -126,7 +126,7 @@ class NodeAgent:
         )
         self._runner.warm.follow(self._pricers, self.slots)
         frozen_s = FROZEN_S if self._own_process else math.inf
-        self._reaper = reaper.start(self._mark_prefix, self._places.jobs, frozen_s)
+        self._reaper = reaper.start(self._mark_prefix, (self._places.jobs, self._places.spare), frozen_s)
         self._watchdog.start({self._reaper.pid})
         self._publisher.start()
         self._health.start()
@@ -323,7 +323,9 @@ class NodeAgent:
                 self._remember(report)
                 same_end = self._held.pop(report.attempt.job_id, [report.attempt])
                 self._wanted.pop(report.attempt.job_id, None)
-                self._append([replace(report, attempt=attempt) for attempt in same_end])
+                self._append(
+                    [report if attempt == report.attempt else replace(report, attempt=attempt) for attempt in same_end]
+                )
 
     def _append(self, reports: Sequence[AttemptReport]) -> None:
         if self._closing:

@@ -9,14 +9,14 @@ from __future__ import annotations
 import threading
 from collections import deque
 from collections.abc import Mapping
-from pathlib import Path
 
 from raygrid.config import Pricer
 from raygrid.errors import UnavailableError
 from raygrid.models import AttemptId, JobSpec
+from raygrid.node.spares import JobDirectory
 from raygrid.node.warm_process import Ended, WarmProcess
 from raygrid.node.watchdog import Running, Watchdog
-from raygrid.node.workspace import JobDirectory, Workspace
+from raygrid.node.workspace import Workspace
 
 KEPT_PER_SLOT = 4  # pricers that may stay loaded for each slot; the one that waited longest goes first
 CLOSE_S = 10.0
@@ -97,7 +97,7 @@ class WarmPool:
             raise
 
     def run(
-        self, process: WarmProcess, running: Running, spec: JobSpec, input_path: Path, directory: JobDirectory
+        self, process: WarmProcess, running: Running, spec: JobSpec, input_path: str, directory: JobDirectory
     ) -> Ended:
         """Run a job in a process that was taken, or in another where that one had died meanwhile.
 

@@ -19,16 +19,16 @@ import termios
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
 
 from raygrid.config import Pricer
 from raygrid.models import AttemptId, JobSpec, Outcome
 from raygrid.node.kept import Kept
 from raygrid.node.processes import MARK, limit_file_size, signal_group
+from raygrid.node.spares import JobDirectory
 from raygrid.node.usage import Consumed, Usage, consumed, consumed_by_dead
 from raygrid.node.warm_protocol import Answer, AnswerReader, BadAnswerError, request
 from raygrid.node.watchdog import Running, Watchdog, bytes_under
-from raygrid.node.workspace import JobDirectory, Workspace, remove_tree
+from raygrid.node.workspace import Workspace, remove_tree
 
 WARM = "RAYGRID_WARM"
 LOOK_S = 0.2  # where a child keeps the pipe open, the end of the process itself is seen this late
@@ -125,7 +125,7 @@ class WarmProcess:
         """It is about to run an attempt, or with None has done so. False where it takes no more."""
         return self._kept.begin(attempt)
 
-    def run(self, running: Running, spec: JobSpec, input_path: Path, directory: JobDirectory) -> Ended | None:
+    def run(self, running: Running, spec: JobSpec, input_path: str, directory: JobDirectory) -> Ended | None:
         """Give it a job and wait for the end; None where it died without having begun the job, which is to run anew.
 
         Only a process that has answered before gets that benefit of the doubt: one that dies before its first answer
@@ -134,7 +134,7 @@ class WarmProcess:
         if self._answered and not self._drop_stale():
             return None
         self.jobs += 1
-        running.paths = (*running.paths, self._stderr)
+        running.paths = (*running.paths, str(self._stderr))
         os.truncate(self._stderr, 0)
         running.spawned(self.pid)
         line = request(self.jobs, running.attempt, spec, input_path, directory)
@@ -164,7 +164,7 @@ class WarmProcess:
             self._kept.strayed
             or (pricer.recycle_after is not None and self.jobs >= pricer.recycle_after)
             or (pricer.recycle_memory is not None and self._before.rss_bytes > pricer.recycle_memory)
-            or bytes_under(self._home, pricer.output) > pricer.output // 2
+            or bytes_under(str(self._home), pricer.output) > pricer.output // 2
         )
 
     def has_exited(self) -> bool:

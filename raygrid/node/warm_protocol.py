@@ -8,10 +8,9 @@ from __future__ import annotations
 
 import json
 from dataclasses import dataclass
-from pathlib import Path
 
 from raygrid.models import AttemptId, JobSpec
-from raygrid.node.workspace import JobDirectory
+from raygrid.node.spares import JobDirectory
 
 MOST_LINE = 64 * 1024  # a longer one is no answer
 MOST_MESSAGE = 1_000
@@ -37,14 +36,14 @@ class Answer:
         return self.exit_code << 8 if self.signal is None else self.signal
 
 
-def request(number: int, attempt: AttemptId, spec: JobSpec, input_path: Path, directory: JobDirectory) -> bytes:
+def request(number: int, attempt: AttemptId, spec: JobSpec, input_path: str, directory: JobDirectory) -> bytes:
     """The line that gives a job to a warm pricer."""
     data = [{"name": each.name, "path": str(directory.data / each.name), "sha256": each.digest} for each in spec.data]
     job = {
         "number": number,
         "job_id": spec.job_id,
         "attempt": attempt.number,
-        "input": str(input_path),
+        "input": input_path,
         "output_dir": str(directory.path),
         "data_dir": str(directory.data),
         "stdout": str(directory.stdout),

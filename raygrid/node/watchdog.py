@@ -11,11 +11,10 @@ import signal
 import threading
 import time
 from dataclasses import dataclass, field
-from pathlib import Path
 
 from raygrid.models import AttemptId, Outcome
 from raygrid.node.kept import Kept
-from raygrid.node.processes import Process, kill_child, mark_of, process_table, signal_group
+from raygrid.node.processes import Process, adopted, kill_child, mark_of, process_table, signal_group
 
 TICK_S = 0.1
 SWEEP_S = 1.0
@@ -33,7 +32,7 @@ class Running:
     timeout_s: float
     memory: int | None
     output: int
-    paths: tuple[Path, ...]
+    paths: tuple[str, ...]
     pid: int = 0
     killed_for: Outcome | None = None
     message: str | None = None
@@ -138,6 +137,11 @@ class Watchdog:
         """It has ended, and was reaped: whatever still carries its mark goes, too."""
         with self._lock:
             self._kept.pop(self._mark_prefix + kept.mark, None)
+
+    def sees_nobody_astray(self) -> bool:
+        """Whether nothing that a pricer started outlived it, as far as any pricer is known to have ended."""
+        children = adopted()
+        return children is not None and children <= self._helpers
 
     def find(self, attempt: AttemptId) -> Running | None:
         """The running pricer of an attempt."""
@@ -272,18 +276,18 @@ def _ancestor(pid: int, parents: dict[int, int], wanted: set[int]) -> int:
     return 0  # the table was read while processes came and went
 
 
-def bytes_under(path: Path, enough: int) -> int:
+def bytes_under(path: str, enough: int) -> int:
     """Bytes of the files under a path (or of a file), counting no further than `enough`; links are not followed."""
     total = 0
     try:
-        if not path.is_dir():
-            return path.stat().st_size
+        if not os.path.isdir(path):
+            return os.stat(path).st_size
         stack = [path]
         while stack and total <= enough:
             with os.scandir(stack.pop()) as entries:
                 for entry in entries:
                     if entry.is_dir(follow_symlinks=False):
-                        stack.append(Path(entry.path))
+                        stack.append(entry.path)
                     elif entry.is_file(follow_symlinks=False):
                         total += entry.stat(follow_symlinks=False).st_size
     except OSError:
