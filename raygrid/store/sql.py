@@ -17,7 +17,7 @@ from raygrid.errors import StaleTermError
 from raygrid.models import Job, JobState, JobUpdate, NewJob, QueuedJob
 from raygrid.store import rows
 from raygrid.store.port import BatchSummary, Changed, Inserted, Purged
-from raygrid.store.sql_connections import to_its_end
+from raygrid.store.sql_connections import reading, to_its_end
 from raygrid.store.sql_moves import SqlMoves, chunks
 from raygrid.store.tables import Instant, batch_jobs, batches, jobs, leases
 
@@ -117,6 +117,7 @@ class SqlStore(SqlMoves):
                 found[row["job_id"]] = rows.job(row)
         return found
 
+    @reading
     async def get(self, job_ids: Sequence[str]) -> dict[str, Job]:
         """The jobs that exist among these."""
         async with self._read() as connection:
@@ -144,6 +145,7 @@ class SqlStore(SqlMoves):
         if current != term:
             raise StaleTermError(f"group {group_id}: term {term} is not the current one ({current}); step down")
 
+    @reading
     async def queued(self, group_id: str, limit: int) -> list[QueuedJob]:
         """The first queued jobs of a group, in the order in which they should run."""
         statement = (
@@ -154,11 +156,13 @@ class SqlStore(SqlMoves):
         )
         return await self._queued_jobs(statement)
 
+    @reading
     async def running(self, group_id: str) -> list[QueuedJob]:
         """The jobs of a group that are recorded as running."""
         statement = select(jobs).where(jobs.c.group_id == group_id, jobs.c.state == JobState.RUNNING.value)
         return await self._queued_jobs(statement)
 
+    @reading
     async def unfinished_of(self, group_id: str, job_ids: Sequence[str]) -> list[QueuedJob]:
         """Those of these jobs that are a group's and have not ended."""
         unfinished = select(jobs).where(jobs.c.group_id == group_id, jobs.c.ended_at.is_(None))
@@ -173,6 +177,7 @@ class SqlStore(SqlMoves):
         async with self._read() as connection:
             return [rows.queued_job(row) for row in (await connection.execute(statement)).mappings()]
 
+    @reading
     async def count_queued(self, group_id: str) -> int:
         """How many jobs of a group are queued."""
         statement = (
@@ -183,6 +188,7 @@ class SqlStore(SqlMoves):
         async with self._read() as connection:
             return int((await connection.execute(statement)).scalar_one())
 
+    @reading
     async def queue_position(self, job: Job) -> int:
         """How many queued jobs of its group stand before this one."""
         seq = select(jobs.c.seq).where(jobs.c.job_id == job.job_id).scalar_subquery()
@@ -210,6 +216,7 @@ class SqlStore(SqlMoves):
             found = await self._select_jobs(connection, wanted)
         return [found[job_id] for job_id in wanted if job_id in found and not found[job_id].state.is_terminal]
 
+    @reading
     async def jobs(
         self,
         *,
@@ -232,6 +239,7 @@ class SqlStore(SqlMoves):
 
     # --- batches ------------------------------------------------------------------------------------------------
 
+    @reading
     async def batch(self, batch_id: str) -> BatchSummary | None:
         """How far a batch is."""
         async with self._read() as connection:
@@ -248,16 +256,21 @@ class SqlStore(SqlMoves):
             counts = {JobState(state): count for state, count in await connection.execute(statement)}
             return BatchSummary(batch_id, submitted_at, counts)
 
-    async def unfinished_of_batch(self, batch_id: str) -> list[str]:
+    @reading
+    async def unfinished_of_batch(self, batch_id: str, limit: int | None = None) -> list[str]:
         """Ids of the jobs of a batch that have not ended."""
+        # In this order a few are found at once: what waits changed before anything that has ended.
         statement = (
             select(jobs.c.job_id)
             .join(batch_jobs, batch_jobs.c.job_id == jobs.c.job_id)
             .where(batch_jobs.c.batch_id == batch_id, jobs.c.ended_at.is_(None))
+            .order_by(batch_jobs.c.revision)
+            .limit(limit)
         )
         async with self._read() as connection:
             return list((await connection.execute(statement)).scalars())
 
+    @reading
     async def changed(self, batch_id: str, after: int, limit: int, *, ended_only: bool = False) -> list[Changed]:
         """The jobs of a batch that changed after a cursor."""
         statement = (
@@ -295,6 +308,7 @@ class SqlStore(SqlMoves):
             in_use = await self._in_use(connection, list(keys))
         return Purged(len(found), tuple(sorted(keys - in_use)))
 
+    @reading
     async def blobs_in_use(self, keys: Sequence[str]) -> set[str]:
         """Which of these blobs a job that is not purged refers to."""
         async with self._read() as connection:

@@ -13,7 +13,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from raygrid.models import JobState, QueuedJob
 from raygrid.store import rows
 from raygrid.store.port import NOBODY, Unfinished
-from raygrid.store.sql_connections import to_its_end
+from raygrid.store.sql_connections import reading, to_its_end
 from raygrid.store.sql_grid import SqlGridTables
 from raygrid.store.tables import batch_jobs, jobs, leases, revisions
 
@@ -82,6 +82,7 @@ class SqlMoves(SqlGridTables):
             ).values(revision=newest)
             await connection.execute(statement)
 
+    @reading
     async def unfinished(
         self, group_id: str, limit: int, *, running: bool = True, wished: bool = False
     ) -> list[Unfinished]:
@@ -100,6 +101,7 @@ class SqlMoves(SqlGridTables):
                 found += [Unfinished(*row) for row in await connection.execute(statement)]
         return found
 
+    @reading
     async def count_unfinished(self, group_ids: Sequence[str]) -> dict[str, int]:
         """How many jobs of these groups have not ended."""
         statement = (

@@ -21,7 +21,7 @@ from sqlalchemy import Connection, create_engine, inspect
 from raygrid.models import BlobSlice, JobSpec, JobState, JobUpdate, NewJob, SharedData
 from raygrid.store import SqlStore
 from raygrid.store.migrate import migrate
-from raygrid.store.sql_connections import prepare_file
+from raygrid.store.sqlite import prepare_file
 from raygrid.store.tables import from_micros, metadata, to_micros
 
 AT = datetime(2026, 3, 1, tzinfo=UTC)
