@@ -113,8 +113,8 @@ class SqlStore(SqlMoves):
         found: dict[str, Job] = {}
         for chunk in chunks(job_ids):
             statement = select(*rows.JOB_COLUMNS).where(jobs.c.job_id.in_(chunk))
-            for row in (await connection.execute(statement)).mappings():
-                found[row["job_id"]] = rows.job(row)
+            for row in await connection.execute(statement):
+                found[row.job_id] = rows.job(row)
         return found
 
     @reading
@@ -235,7 +235,7 @@ class SqlStore(SqlMoves):
         if after is not None:
             statement = statement.where(jobs.c.job_id > after)
         async with self._read() as connection:
-            return [rows.job(row) for row in (await connection.execute(statement)).mappings()]
+            return [rows.job(row) for row in await connection.execute(statement)]
 
     # --- batches ------------------------------------------------------------------------------------------------
 
@@ -274,7 +274,7 @@ class SqlStore(SqlMoves):
     async def changed(self, batch_id: str, after: int, limit: int, *, ended_only: bool = False) -> list[Changed]:
         """The jobs of a batch that changed after a cursor."""
         statement = (
-            select(batch_jobs.c.revision.label("cursor"), *rows.JOB_COLUMNS)
+            select(*rows.JOB_COLUMNS, batch_jobs.c.revision.label("cursor"))
             .join(jobs, batch_jobs.c.job_id == jobs.c.job_id)
             .where(batch_jobs.c.batch_id == batch_id, batch_jobs.c.revision > after)
             .order_by(batch_jobs.c.revision)
@@ -283,7 +283,7 @@ class SqlStore(SqlMoves):
         if ended_only:
             statement = statement.where(jobs.c.ended_at.is_not(None))
         async with self._read() as connection:
-            return [Changed(row["cursor"], rows.job(row)) for row in (await connection.execute(statement)).mappings()]
+            return [Changed(row[-1], rows.job(row[:-1])) for row in await connection.execute(statement)]
 
     # --- retention ----------------------------------------------------------------------------------------------
 
