@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from datetime import datetime
 from typing import Any
 
@@ -16,6 +16,16 @@ _STATES = {state.value: state for state in JobState}
 
 # Everything but the inline input, which only a leader needs.
 JOB_COLUMNS = [column for column in jobs.c if column.name != "inline"]
+
+# What a leader needs of a job.
+HELD_COLUMNS = [
+    jobs.c[name]
+    for name in (
+        *("job_id", "pricer", "version", "input_key", "input_offset", "input_size", "input_digest", "filename", "args"),
+        *("priority", "timeout_s", "inline", "data", "attempts", "node_id", "state", "cancel_requested", "failures"),
+        *("losses", "recalled", "unstarted"),
+    )
+]
 
 
 def new_row(job: NewJob, revision: int, now: datetime) -> dict[str, Any]:
@@ -173,27 +183,50 @@ def job(row: Sequence[Any]) -> Job:
     )
 
 
-def queued_job(row: Mapping[Any, Any]) -> QueuedJob:
-    """An unfinished job as its leader takes it up."""
+def queued_job(row: Sequence[Any]) -> QueuedJob:
+    """An unfinished job as its leader takes it up, from a row of `HELD_COLUMNS`, by position."""
+    (
+        job_id,
+        pricer,
+        version,
+        input_key,
+        input_offset,
+        input_size,
+        input_digest,
+        filename,
+        args,
+        priority,
+        timeout_s,
+        inline,
+        data,
+        attempts,
+        node_id,
+        state,
+        cancel_requested,
+        failures,
+        losses,
+        recalled,
+        unstarted,
+    ) = row
     return QueuedJob(
-        spec=JobSpec(
-            job_id=row["job_id"],
-            pricer=row["pricer"],
-            version=row["version"],
-            input=BlobSlice(row["input_key"], row["input_offset"], row["input_size"], row["input_digest"]),
-            filename=row["filename"],
-            args=_args(row["args"]),
-            priority=row["priority"],
-            timeout_s=row["timeout_s"],
-            inline=row["inline"],
-            data=_shared(row["data"]),
+        JobSpec(
+            job_id,
+            pricer,
+            version,
+            BlobSlice(input_key, input_offset, input_size, input_digest),
+            filename,
+            _args(args),
+            priority,
+            timeout_s,
+            inline,
+            _shared(data),
         ),
-        attempts=row["attempts"],
-        node_id=row["node_id"],
-        running=row["state"] == JobState.RUNNING.value,
-        cancel_requested=row["cancel_requested"],
-        failures=row["failures"],
-        losses=row["losses"],
-        recalled=row["recalled"],
-        unstarted=row["unstarted"],
+        attempts,
+        node_id,
+        state == JobState.RUNNING.value,
+        cancel_requested,
+        failures,
+        losses,
+        recalled,
+        unstarted,
     )

@@ -54,6 +54,10 @@ _RECORD = (
     )
 )
 
+# The row stays locked for others that want to change it, where the database locks rows.
+_TERM = select(leases.c.term).where(leases.c.group_id == bindparam("the_group")).with_for_update(read=True)
+_JOBS = select(*rows.JOB_COLUMNS).where(jobs.c.job_id.in_(bindparam("job_ids", expanding=True)))
+
 _CANCEL = (
     update(jobs)
     .where(
@@ -112,8 +116,7 @@ class SqlStore(SqlMoves):
     async def _select_jobs(self, connection: AsyncConnection, job_ids: Sequence[str]) -> dict[str, Job]:
         found: dict[str, Job] = {}
         for chunk in chunks(job_ids):
-            statement = select(*rows.JOB_COLUMNS).where(jobs.c.job_id.in_(chunk))
-            for row in await connection.execute(statement):
+            for row in await connection.execute(_JOBS, {"job_ids": chunk}):
                 found[row.job_id] = rows.job(row)
         return found
 
@@ -138,10 +141,7 @@ class SqlStore(SqlMoves):
             await self._touch_batches(connection, [change.job_id for change in updates])
 
     async def _require_term(self, connection: AsyncConnection, group_id: str, term: int) -> None:
-        statement = select(leases.c.term).where(leases.c.group_id == group_id)
-        if not self._is_sqlite:
-            statement = statement.with_for_update(read=True)
-        current = (await connection.execute(statement)).scalar_one_or_none()
+        current = (await connection.execute(_TERM, {"the_group": group_id})).scalar_one_or_none()
         if current != term:
             raise StaleTermError(f"group {group_id}: term {term} is not the current one ({current}); step down")
 
@@ -149,7 +149,7 @@ class SqlStore(SqlMoves):
     async def queued(self, group_id: str, limit: int) -> list[QueuedJob]:
         """The first queued jobs of a group, in the order in which they should run."""
         statement = (
-            select(jobs)
+            select(*rows.HELD_COLUMNS)
             .where(jobs.c.group_id == group_id, jobs.c.state == JobState.QUEUED.value)
             .order_by(jobs.c.priority.desc(), jobs.c.seq)
             .limit(limit)
@@ -159,23 +159,24 @@ class SqlStore(SqlMoves):
     @reading
     async def running(self, group_id: str) -> list[QueuedJob]:
         """The jobs of a group that are recorded as running."""
-        statement = select(jobs).where(jobs.c.group_id == group_id, jobs.c.state == JobState.RUNNING.value)
+        is_running = and_(jobs.c.group_id == group_id, jobs.c.state == JobState.RUNNING.value)
+        statement = select(*rows.HELD_COLUMNS).where(is_running)
         return await self._queued_jobs(statement)
 
     @reading
     async def unfinished_of(self, group_id: str, job_ids: Sequence[str]) -> list[QueuedJob]:
         """Those of these jobs that are a group's and have not ended."""
-        unfinished = select(jobs).where(jobs.c.group_id == group_id, jobs.c.ended_at.is_(None))
+        unfinished = select(*rows.HELD_COLUMNS).where(jobs.c.group_id == group_id, jobs.c.ended_at.is_(None))
         found: list[QueuedJob] = []
         async with self._read() as connection:
             for chunk in chunks(list(dict.fromkeys(job_ids))):
                 result = await connection.execute(unfinished.where(jobs.c.job_id.in_(chunk)))
-                found += [rows.queued_job(row) for row in result.mappings()]
+                found += [rows.queued_job(row) for row in result]
         return found
 
     async def _queued_jobs(self, statement: Select[Any]) -> list[QueuedJob]:
         async with self._read() as connection:
-            return [rows.queued_job(row) for row in (await connection.execute(statement)).mappings()]
+            return [rows.queued_job(row) for row in await connection.execute(statement)]
 
     @reading
     async def count_queued(self, group_id: str) -> int:

@@ -120,6 +120,7 @@ class SqlConnections:
         self._writers = asyncio.Semaphore(postgresql.WRITERS)
         self._writer: ThreadPoolExecutor | None = None  # of SQLite, which takes one writer at a time
         self._readers: ThreadPoolExecutor | None = None
+        self._made: dict[Table, Any] = {}
 
     @property
     def is_single_machine(self) -> bool:
@@ -238,7 +239,10 @@ class SqlConnections:
         return now
 
     def _insert_ignoring(self, table: Table) -> Any:
-        return self._insert(table).on_conflict_do_nothing()
+        statement = self._made.get(table)
+        if statement is None:
+            statement = self._made[table] = self._insert(table).on_conflict_do_nothing()
+        return statement
 
     def _insert_or_replace(self, table: Table, values: dict[str, Any]) -> Any:
         keys = [column.name for column in table.primary_key]
