@@ -20,6 +20,8 @@ from ray import serve
 from ray._private import services
 from ray.exceptions import AuthenticationError
 from ray.experimental import internal_kv
+from ray.serve._private import constants
+from ray.serve._private.direct_ingress_http_util import ASGIDIReceiveProxy
 
 from raygrid.blobs import BlobStore
 from raygrid.config import GridSettings
@@ -27,6 +29,7 @@ from raygrid.errors import SettingsError, UnavailableError
 from raygrid.links import RayGroups, RayResultCaches, groups_of, home, live_nodes, machines
 from raygrid.parent.housekeeping import Housekeeping
 from raygrid.parent.listener import Listener
+from raygrid.parent.pushback import Pushback
 from raygrid.parent.routes import build_app
 from raygrid.parent.service import Parent
 from raygrid.store import SqlStore
@@ -70,6 +73,8 @@ def asgi(settings: GridSettings, *, listens: bool = False) -> FastAPI:
     storage = settings.storage
     housekeeping = Housekeeping(store, blobs, timedelta(days=storage.retention_days), storage.purge_every_s)
     app = build_app(parent)
+    if not constants.RAY_SERVE_RUN_USER_CODE_IN_SEPARATE_THREAD:  # else nobody waits for room in Serve's queue
+        app.add_middleware(Pushback, gathers=ASGIDIReceiveProxy)
     inner = app.router.lifespan_context
 
     @asynccontextmanager
