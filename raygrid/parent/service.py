@@ -78,7 +78,9 @@ class Parent:
         self.sweeper = Sweeper(store, self.groups, self.waiters, patience)
         self.nodes = Nodes(store, partial(self.groups.capacities, silent_too=True))
         self.blob_check = BlobCheck(store, blobs, is_default=settings.storage.blobs is None)
-        self.results = Results(blobs, caches, self.groups.place_of, self.traffic, home)
+        # The default directory is each machine's own, so a grid that uses it has one machine.
+        here = settings.storage.blobs is None
+        self.results = Results(blobs, caches, self.groups.place_of, self.traffic, home, blobs_are_here=here)
         self.reuse = Reuse(settings, store, blobs)
         self._inserts: Coalescer[NewJob, Inserted] = Coalescer(store.insert, name="inserts")
         self._looks: Coalescer[str, Job | None] = Coalescer(self._look, name="looks")

@@ -226,11 +226,12 @@ class MemoryStore:
         reused = sum(self._rows[job_id].job.reused_from is not None for job_id in batch.members)
         return BatchSummary(batch_id, batch.submitted_at, dict(counts), reused)
 
-    async def unfinished_of_batch(self, batch_id: str) -> list[str]:
+    async def unfinished_of_batch(self, batch_id: str, limit: int | None = None) -> list[str]:
         """Ids of the jobs of a batch that have not ended."""
         batch = self._batches.get(batch_id)
-        members = batch.members if batch else ()
-        return [job_id for job_id in members if not self._rows[job_id].job.state.is_terminal]
+        members = batch.members if batch else {}
+        in_order = sorted(members, key=members.__getitem__)
+        return [job_id for job_id in in_order if not self._rows[job_id].job.state.is_terminal][:limit]
 
     async def changed(self, batch_id: str, after: int, limit: int, *, ended_only: bool = False) -> list[Changed]:
         """The jobs of a batch that changed after a cursor."""

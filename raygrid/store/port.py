@@ -186,8 +186,8 @@ class JobStore(Protocol):
         """How far a batch is; None where it does not exist."""
         ...
 
-    async def unfinished_of_batch(self, batch_id: str) -> list[str]:
-        """Ids of the jobs of a batch that have not ended."""
+    async def unfinished_of_batch(self, batch_id: str, limit: int | None = None) -> list[str]:
+        """Ids of the jobs of a batch that have not ended, at most `limit`, the longest unchanged first."""
         ...
 
     async def changed(self, batch_id: str, after: int, limit: int, *, ended_only: bool = False) -> list[Changed]:

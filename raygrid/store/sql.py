@@ -17,7 +17,7 @@ from raygrid.errors import StaleTermError
 from raygrid.models import Job, JobState, JobUpdate, NewJob, QueuedJob
 from raygrid.store import rows, sql_reuse
 from raygrid.store.port import BatchSummary, Changed, Inserted, Purged, Reusable
-from raygrid.store.sql_connections import to_its_end
+from raygrid.store.sql_connections import reading, to_its_end
 from raygrid.store.sql_moves import SqlMoves, chunks
 from raygrid.store.tables import Instant, batch_jobs, batches, jobs, leases
 
@@ -54,6 +54,10 @@ _RECORD = (
         content=bindparam("new_content"),
     )
 )
+
+# The row stays locked for others that want to change it, where the database locks rows.
+_TERM = select(leases.c.term).where(leases.c.group_id == bindparam("the_group")).with_for_update(read=True)
+_JOBS = select(*rows.JOB_COLUMNS).where(jobs.c.job_id.in_(bindparam("job_ids", expanding=True)))
 
 _CANCEL = (
     update(jobs)
@@ -122,16 +126,17 @@ class SqlStore(SqlMoves):
     async def _select_jobs(self, connection: AsyncConnection, job_ids: Sequence[str]) -> dict[str, Job]:
         found: dict[str, Job] = {}
         for chunk in chunks(job_ids):
-            statement = select(*rows.JOB_COLUMNS).where(jobs.c.job_id.in_(chunk))
-            for row in (await connection.execute(statement)).mappings():
-                found[row["job_id"]] = rows.job(row)
+            for row in await connection.execute(_JOBS, {"job_ids": chunk}):
+                found[row.job_id] = rows.job(row)
         return found
 
+    @reading
     async def get(self, job_ids: Sequence[str]) -> dict[str, Job]:
         """The jobs that exist among these."""
         async with self._read() as connection:
             return await self._select_jobs(connection, job_ids)
 
+    @reading
     async def reusable(self, contents: Sequence[str]) -> dict[str, Reusable]:
         """For each of these contents the latest job with a result; see `JobStore.reusable`."""
         async with self._read() as connection:
@@ -152,42 +157,44 @@ class SqlStore(SqlMoves):
             await self._touch_batches(connection, [change.job_id for change in updates])
 
     async def _require_term(self, connection: AsyncConnection, group_id: str, term: int) -> None:
-        statement = select(leases.c.term).where(leases.c.group_id == group_id)
-        if not self._is_sqlite:
-            statement = statement.with_for_update(read=True)
-        current = (await connection.execute(statement)).scalar_one_or_none()
+        current = (await connection.execute(_TERM, {"the_group": group_id})).scalar_one_or_none()
         if current != term:
             raise StaleTermError(f"group {group_id}: term {term} is not the current one ({current}); step down")
 
+    @reading
     async def queued(self, group_id: str, limit: int) -> list[QueuedJob]:
         """The first queued jobs of a group, in the order in which they should run."""
         statement = (
-            select(jobs)
+            select(*rows.HELD_COLUMNS)
             .where(jobs.c.group_id == group_id, jobs.c.state == JobState.QUEUED.value)
             .order_by(jobs.c.priority.desc(), jobs.c.seq)
             .limit(limit)
         )
         return await self._queued_jobs(statement)
 
+    @reading
     async def running(self, group_id: str) -> list[QueuedJob]:
         """The jobs of a group that are recorded as running."""
-        statement = select(jobs).where(jobs.c.group_id == group_id, jobs.c.state == JobState.RUNNING.value)
+        is_running = and_(jobs.c.group_id == group_id, jobs.c.state == JobState.RUNNING.value)
+        statement = select(*rows.HELD_COLUMNS).where(is_running)
         return await self._queued_jobs(statement)
 
+    @reading
     async def unfinished_of(self, group_id: str, job_ids: Sequence[str]) -> list[QueuedJob]:
         """Those of these jobs that are a group's and have not ended."""
-        unfinished = select(jobs).where(jobs.c.group_id == group_id, jobs.c.ended_at.is_(None))
+        unfinished = select(*rows.HELD_COLUMNS).where(jobs.c.group_id == group_id, jobs.c.ended_at.is_(None))
         found: list[QueuedJob] = []
         async with self._read() as connection:
             for chunk in chunks(list(dict.fromkeys(job_ids))):
                 result = await connection.execute(unfinished.where(jobs.c.job_id.in_(chunk)))
-                found += [rows.queued_job(row) for row in result.mappings()]
+                found += [rows.queued_job(row) for row in result]
         return found
 
     async def _queued_jobs(self, statement: Select[Any]) -> list[QueuedJob]:
         async with self._read() as connection:
-            return [rows.queued_job(row) for row in (await connection.execute(statement)).mappings()]
+            return [rows.queued_job(row) for row in await connection.execute(statement)]
 
+    @reading
     async def count_queued(self, group_id: str) -> int:
         """How many jobs of a group are queued."""
         statement = (
@@ -198,6 +205,7 @@ class SqlStore(SqlMoves):
         async with self._read() as connection:
             return int((await connection.execute(statement)).scalar_one())
 
+    @reading
     async def queue_position(self, job: Job) -> int:
         """How many queued jobs of its group stand before this one."""
         seq = select(jobs.c.seq).where(jobs.c.job_id == job.job_id).scalar_subquery()
@@ -225,6 +233,7 @@ class SqlStore(SqlMoves):
             found = await self._select_jobs(connection, wanted)
         return [found[job_id] for job_id in wanted if job_id in found and not found[job_id].state.is_terminal]
 
+    @reading
     async def jobs(
         self,
         *,
@@ -243,10 +252,11 @@ class SqlStore(SqlMoves):
         if after is not None:
             statement = statement.where(jobs.c.job_id > after)
         async with self._read() as connection:
-            return [rows.job(row) for row in (await connection.execute(statement)).mappings()]
+            return [rows.job(row) for row in await connection.execute(statement)]
 
     # --- batches ------------------------------------------------------------------------------------------------
 
+    @reading
     async def batch(self, batch_id: str) -> BatchSummary | None:
         """How far a batch is."""
         async with self._read() as connection:
@@ -264,20 +274,25 @@ class SqlStore(SqlMoves):
             counts = {JobState(state): count for state, count, _ in states}
             return BatchSummary(batch_id, submitted_at, counts, sum(reused for _, _, reused in states))
 
-    async def unfinished_of_batch(self, batch_id: str) -> list[str]:
+    @reading
+    async def unfinished_of_batch(self, batch_id: str, limit: int | None = None) -> list[str]:
         """Ids of the jobs of a batch that have not ended."""
+        # In this order a few are found at once: what waits changed before anything that has ended.
         statement = (
             select(jobs.c.job_id)
             .join(batch_jobs, batch_jobs.c.job_id == jobs.c.job_id)
             .where(batch_jobs.c.batch_id == batch_id, jobs.c.ended_at.is_(None))
+            .order_by(batch_jobs.c.revision)
+            .limit(limit)
         )
         async with self._read() as connection:
             return list((await connection.execute(statement)).scalars())
 
+    @reading
     async def changed(self, batch_id: str, after: int, limit: int, *, ended_only: bool = False) -> list[Changed]:
         """The jobs of a batch that changed after a cursor."""
         statement = (
-            select(batch_jobs.c.revision.label("cursor"), *rows.JOB_COLUMNS)
+            select(*rows.JOB_COLUMNS, batch_jobs.c.revision.label("cursor"))
             .join(jobs, batch_jobs.c.job_id == jobs.c.job_id)
             .where(batch_jobs.c.batch_id == batch_id, batch_jobs.c.revision > after)
             .order_by(batch_jobs.c.revision)
@@ -286,7 +301,7 @@ class SqlStore(SqlMoves):
         if ended_only:
             statement = statement.where(jobs.c.ended_at.is_not(None))
         async with self._read() as connection:
-            return [Changed(row["cursor"], rows.job(row)) for row in (await connection.execute(statement)).mappings()]
+            return [Changed(row[-1], rows.job(row[:-1])) for row in await connection.execute(statement)]
 
     # --- retention ----------------------------------------------------------------------------------------------
 
@@ -311,6 +326,7 @@ class SqlStore(SqlMoves):
             in_use = await self._in_use(connection, list(keys))
         return Purged(len(found), tuple(sorted(keys - in_use)))
 
+    @reading
     async def blobs_in_use(self, keys: Sequence[str]) -> set[str]:
         """Which of these blobs a job that is not purged refers to."""
         async with self._read() as connection:
