@@ -85,17 +85,45 @@ def highest(what: str) -> Value:
     return value
 
 
+def highest_of(tier: str, what: str) -> Value:
+    """The highest value of all figures of that name that are of a tier."""
+
+    def value(measured: Measured) -> float | None:
+        of_tier = [each for each in measured.figures if each.what == what and each.of.endswith(tier)]
+        return max((max(each.values) for each in of_tier if each.values), default=None)
+
+    return value
+
+
 def _rate(of: str) -> tuple[str, str]:
     return of, "jobs/s"
 
 
 _NEEDS_RATE = (_rate(GRID),)
+_NEEDS_WARM = (_rate("raygrid warm"),)
+_NEEDS_P50 = ((GRID, "ms p50"),)
+_SHARE = "share of slots' time"
+_LARGE, _CP = "raygrid, 100 MB", "cp, 100 MB"
+_FEW, _MANY = ("2,000 queued", "ms a job"), ("100,000 queued", "ms a job")
 GOALS = (
     *(
         Goal(1, f"jobs/s against {peer}", ratio(_rate(GRID), _rate(peer)), _NEEDS_RATE, at_least=2.0)
         for peer in ("HyperQueue", "Dask", "Celery")
     ),
     Goal(1, "jobs/s against xargs -P", ratio(_rate(GRID), _rate("xargs")), _NEEDS_RATE, at_least=0.6),
+    Goal(2, "share of the slots' time", alone(GRID, _SHARE), ((GRID, _SHARE),), at_least=0.97),
+    Goal(3, "warm against cold", ratio(_rate("raygrid warm"), _rate("raygrid cold")), _NEEDS_WARM, at_least=20.0),
+    Goal(3, "warm against bare loops", ratio(_rate("raygrid warm"), _rate("bare loops")), _NEEDS_WARM, at_least=0.7),
+    Goal(4, "ms p50 above a bare spawn", beyond((GRID, "ms p50"), ("bare spawn", "ms p50")), _NEEDS_P50, at_most=8.0),
+    Goal(4, "ms p99", alone(GRID, "ms p99"), ((GRID, "ms p99"),), at_most=30.0),
+    *(
+        Goal(5, f"{what} of 100 MB against cp", ratio((_LARGE, what), (_CP, "MB/s with fsync")), ((_LARGE, what),), 0.5)
+        for what in ("MB/s in", "MB/s out")
+    ),
+    Goal(5, "MB that any tier grew by", highest("MB grown at most"), (), at_most=64.0),
+    Goal(7, "ms a job at 100,000 queued against 2,000", ratio(_MANY, _FEW), (_MANY,), at_most=1.15),
+    Goal(7, "MB of the leader", highest_of("leader", "MB at most"), (_MANY,), at_most=300.0),
+    Goal(8, "results/s in bulk", alone("in bulk", "results/s"), (("in bulk", "results/s"),), at_least=3_000.0),
 )
 
 

@@ -8,7 +8,16 @@ from dataclasses import dataclass
 
 from bench.figures import Figure, Plan
 
-MODULES = {1: "smallest"}
+MODULES = {
+    1: "smallest",
+    2: "sleeping",
+    3: "quantlib",
+    4: "one_at_a_time",
+    5: "large",
+    6: "shared_data",
+    7: "queued",
+    8: "retrieval",
+}
 
 
 @dataclass(frozen=True, slots=True)
