@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from bench.contenders import load
 from bench.figures import Figure, Plan
+from bench.profile import profile_tiers
 from bench.turns import Times, take_turns
 from bench.workloads import Workload
 
@@ -24,6 +25,8 @@ def note(name: str, times: Times) -> str:
 
 def _measure(plan: Plan) -> list[Figure]:
     jobs = plan.jobs(JOBS)
+    if plan.profile is not None:
+        profile_tiers(plan.profile, COMMAND, jobs=jobs, size=INPUT, slots=plan.at_once)
     found = take_turns(plan, COMMAND, jobs=jobs, size=INPUT, at_once=plan.at_once)
     return [
         Figure(name, RATE, tuple(jobs / seconds for seconds in times.seconds), note(name, times))
