@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import argparse
+import signal
+import subprocess
 import sys
 import tempfile
+import traceback
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -14,6 +17,7 @@ from bench.goals import judge
 from bench.report import show, write_json
 from bench.workloads import MODULES as WORKLOADS
 from bench.workloads import load
+from raygrid.errors import RaygridError
 
 QUICK = frozenset({"xargs", "threads", "raygrid"})
 
@@ -21,8 +25,9 @@ QUICK = frozenset({"xargs", "threads", "raygrid"})
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run what the options say; gives the exit code."""
     options = _options().parse_args(arguments)
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that what was started is ended
     done = []
-    with tempfile.TemporaryDirectory(prefix="raygrid-bench-", ignore_cleanup_errors=True) as scratch:
+    with tempfile.TemporaryDirectory(prefix="bench-", ignore_cleanup_errors=True) as scratch:
         plan = Plan(
             Path(scratch),
             rounds=1 if options.quick else options.rounds,
@@ -32,13 +37,23 @@ def main(arguments: Sequence[str] | None = None) -> int:
             profile=options.profile,
         )
         for number in options.workload or sorted(WORKLOADS):
-            workload = load(number)
-            measured = Measured(number, workload.title, tuple(workload.measure(plan)))
+            measured = _measured(number, plan)
             verdicts = [] if options.quick else judge(measured)
             show(measured, verdicts)
             done.append((measured, verdicts))
             write_json(options.json, plan, done)  # after each: an interrupted run has told what it knows
-    return 1 if any(verdict.reached is False for _, verdicts in done for verdict in verdicts) else 0
+    missed = any(verdict.reached is False for _, verdicts in done for verdict in verdicts)
+    return 1 if missed or any(measured.broke for measured, _ in done) else 0
+
+
+def _measured(number: int, plan: Plan) -> Measured:
+    """The figures of a workload; where it breaks, the others still run, and its goals are missed."""
+    workload = load(number)
+    try:
+        return Measured(number, workload.title, tuple(workload.measure(plan)))
+    except (RaygridError, RuntimeError, AssertionError, OSError, subprocess.SubprocessError) as error:
+        traceback.print_exc()
+        return Measured(number, workload.title, broke=f"{type(error).__name__}: {error}")
 
 
 def _options() -> argparse.ArgumentParser:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import statistics
 from collections.abc import Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 
 AT_ONCE = 2 * (os.cpu_count() or 1)
@@ -60,11 +60,12 @@ class Figure:
 
 @dataclass(frozen=True, slots=True)
 class Measured:
-    """All figures of one workload."""
+    """All figures of one workload; `broke` says why there are none, if it broke."""
 
     workload: int
     title: str
-    figures: tuple[Figure, ...] = field(default=())
+    figures: tuple[Figure, ...] = ()
+    broke: str = ""
 
     def values(self, of: str, what: str) -> tuple[float, ...]:
         """The values of one figure; none if it is not there."""

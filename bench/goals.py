@@ -6,10 +6,10 @@ import statistics
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from bench.contenders import GRID
 from bench.figures import Measured
 
 Value = Callable[[Measured], float | None]
-GRID = "raygrid"
 
 
 @dataclass(frozen=True, slots=True)

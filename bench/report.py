@@ -19,6 +19,8 @@ _MARKS = {True: "reached", False: "MISSED", None: "open"}
 def show(measured: Measured, verdicts: Sequence[Verdict]) -> None:
     """Print the table of a workload, and what came of its goals."""
     print(f"\nWorkload {measured.workload}: {measured.title}")
+    if measured.broke:
+        print(f"  BROKE: {measured.broke}")
     rows = [(figure.of, figure.what, *_numbers(figure), figure.note) for figure in measured.figures]
     heads = ("of", "what", "median", "lowest", "highest", "")
     widths = [max(len(row[at]) for row in (heads, *rows)) for at in range(5)]
@@ -54,6 +56,7 @@ def _as_json(of: tuple[Measured, Sequence[Verdict]]) -> dict[str, Any]:
     return {
         "workload": measured.workload,
         "title": measured.title,
+        "broke": measured.broke,
         "figures": [
             {
                 "of": figure.of,

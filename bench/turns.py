@@ -18,7 +18,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from bench.contenders import MODULES, AbsentError
+from bench.contenders import GRID, MODULES, AbsentError
 from bench.figures import Plan
 
 ROOT = Path(__file__).parents[1]
@@ -49,7 +49,7 @@ def take_turns(plan: Plan, command: Sequence[str], *, jobs: int, size: int, at_o
                 continue
             _say(f"round {number + 1} of {plan.rounds}: {name}")
             try:
-                with _hosted(name, command, at_once) as host:
+                with _hosted(name, command, at_once, plan.scratch) as host:
                     times.version = host.version
                     host.run(max(at_once, jobs // 5), size)
                     times.seconds.append(host.run(jobs, size))
@@ -99,12 +99,15 @@ class _Host:
 
 
 @contextmanager
-def _hosted(name: str, command: Sequence[str], at_once: int) -> Iterator[_Host]:
+def _hosted(name: str, command: Sequence[str], at_once: int, scratch: Path) -> Iterator[_Host]:
     """A contender in a process group of its own, all of which ends with the context."""
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    if name != GRID:  # which cleans up by itself, and whose sockets would have too long a path there
+        environment["TMPDIR"] = str(scratch)
     process = subprocess.Popen(
         [sys.executable, "-m", "bench.contenders.host", name, str(at_once), *command],
         cwd=ROOT,
-        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        env=environment,
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         text=True,

@@ -11,6 +11,7 @@ import importlib
 
 from bench.contenders.contender import AbsentError, Contender, Run
 
+GRID = "raygrid"
 MODULES = {
     "xargs": "xargs",
     "threads": "threads",
@@ -18,7 +19,7 @@ MODULES = {
     "Dask": "dask",
     "Celery": "celery",
     "Ray": "ray",
-    "raygrid": "raygrid",
+    GRID: "raygrid",
 }
 """Names of the contenders, in the order of their turns, and the files they are in."""
 
@@ -29,4 +30,4 @@ def load(name: str) -> Contender:
     return contender
 
 
-__all__ = ["MODULES", "AbsentError", "Contender", "Run", "load"]
+__all__ = ["GRID", "MODULES", "AbsentError", "Contender", "Run", "load"]
