@@ -45,12 +45,14 @@ class Figure:
         what: what the numbers are, such as `jobs/s`.
         values: one a round; none if it could not be measured, and then `note` says why.
         note: what has to be known beside it.
+        lacks: what a contender does not do that the grid does.
     """
 
     of: str
     what: str
     values: tuple[float, ...] = ()
     note: str = ""
+    lacks: str = ""
 
     @property
     def median(self) -> float | None:

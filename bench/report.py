@@ -13,6 +13,7 @@ from typing import Any
 from bench.figures import Figure, Measured, Plan
 from bench.goals import Verdict
 
+_NUMBERS = (2, 3, 4)
 _MARKS = {True: "reached", False: "MISSED", None: "open"}
 
 
@@ -21,15 +22,17 @@ def show(measured: Measured, verdicts: Sequence[Verdict]) -> None:
     print(f"\nWorkload {measured.workload}: {measured.title}")
     if measured.broke:
         print(f"  BROKE: {measured.broke}")
-    rows = [(figure.of, figure.what, *_numbers(figure), figure.note) for figure in measured.figures]
-    heads = ("of", "what", "median", "lowest", "highest", "")
-    widths = [max(len(row[at]) for row in (heads, *rows)) for at in range(5)]
+    heads = ["of", "what", "median", "lowest", "highest", "does not do", ""]
+    rows = [[each.of, each.what, *_numbers(each), each.lacks, each.note] for each in measured.figures]
+    if not any(each.lacks for each in measured.figures):
+        heads, rows = [*heads[:5], ""], [[*row[:5], row[6]] for row in rows]
+    widths = [max(len(row[at]) for row in (heads, *rows)) for at in range(len(heads))]
     for row in (heads, *rows):
-        cells = [
-            cell.ljust(width) if at < 2 else cell.rjust(width)
-            for at, (cell, width) in enumerate(zip(row[:5], widths, strict=True))
-        ]
-        print("  ".join([*cells, row[5]]).rstrip())
+        cells = (
+            cell.rjust(width) if at in _NUMBERS else cell.ljust(width)
+            for at, (cell, width) in enumerate(zip(row, widths, strict=True))
+        )
+        print("  ".join(cells).rstrip())
     for verdict in verdicts:
         print(f"{_MARKS[verdict.reached]:>8}: {verdict.goal.what}: {verdict.said}")
 
@@ -66,6 +69,7 @@ def _as_json(of: tuple[Measured, Sequence[Verdict]]) -> dict[str, Any]:
                 "highest": max(figure.values, default=None),
                 "values": figure.values,
                 "note": figure.note,
+                "does_not_do": figure.lacks,
             }
             for figure in measured.figures
         ],

@@ -91,7 +91,7 @@ def _opened(command: Sequence[str], at_once: int) -> Iterator[Run]:
 CONTENDER = Contender(
     "one worker, prefork, prefetch 64, no gossip, events or heartbeat; Redis in memory over a Unix socket; results "
     "not ignored, as nothing else tells that a job has ended",
-    "the queue is in Redis's memory, acknowledged before it runs, only exit codes are returned, no job directories",
+    "a queue on disk, running again what a dead worker had, results beyond exit codes, input files, job directories",
     _version,
     _opened,
 )

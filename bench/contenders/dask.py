@@ -46,7 +46,7 @@ def _opened(command: Sequence[str], at_once: int) -> Iterator[Run]:
 
 CONTENDER = Contender(
     "LocalCluster, a process per core with threads, no dashboard; client.map in batches of 500",
-    "the queue is in the scheduler's memory, only exit codes are returned, no job directories",
+    "a queue on disk, results beyond exit codes, input files, job directories, limits",
     lambda: installed("distributed"),
     _opened,
 )

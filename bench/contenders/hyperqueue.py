@@ -58,8 +58,8 @@ def _finished(client: object, job_id: int) -> bool:
 
 
 CONTENDER = Contender(
-    "LocalCluster, one worker; one job of many tasks, stdout and stderr none, no journal",
-    "results are not kept or returned (stdout none), the queue is in memory without a journal",
+    "LocalCluster, one worker; one job of many tasks, input on stdin, stdout and stderr none, no journal",
+    "a queue on disk (no journal), results (stdout none), job directories",
     lambda: installed("hyperqueue"),
     _opened,
 )

@@ -51,7 +51,7 @@ def _opened(command: Sequence[str], at_once: int) -> Iterator[Run]:
 
 CONTENDER = Contender(
     "ray.init with as many CPUs as processes, one task a job, ray.get of all",
-    "the queue ends with its driver, only exit codes are returned, no job directories",
+    "a queue that outlives its driver, results beyond exit codes, input files, job directories, limits",
     lambda: installed("ray"),
     _opened,
 )

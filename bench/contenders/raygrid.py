@@ -27,7 +27,7 @@ def _opened(command: Sequence[str], at_once: int) -> Iterator[Run]:
 
 
 CONTENDER = Contender(
-    "a grid of one node on SQLite, Client.map",
+    "a grid of one node on SQLite, Client.map, each result fetched and its manifest read",
     "",
     lambda: raygrid.__version__,
     _opened,

@@ -28,7 +28,7 @@ def _opened(command: Sequence[str], at_once: int) -> Iterator[Run]:
 
 CONTENDER = Contender(
     "subprocess.call in a ThreadPoolExecutor",
-    "one process on one machine: no queue that outlives it, no results, no job directories, no limits",
+    "a queue that outlives it, other machines, results, job directories, limits",
     lambda: f"Python {platform.python_version()}",
     _opened,
 )

@@ -32,4 +32,4 @@ def _opened(command: Sequence[str], at_once: int) -> Iterator[Run]:
     yield run
 
 
-CONTENDER = Contender("-n1 -P", "everything but spawning: no queue, no results, no input", _version, _opened)
+CONTENDER = Contender("-n1 -P", "a queue, inputs, results, job directories, limits", _version, _opened)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from bench.figures import Figure, Plan
 from bench.turns import take_turns
 from bench.workloads import Workload
-from bench.workloads.smallest import INPUT, note
+from bench.workloads.smallest import INPUT, figure
 
 JOBS = 2_000
 SLOTS = 16
@@ -17,10 +17,7 @@ def _measure(plan: Plan) -> list[Figure]:
     jobs = plan.jobs(JOBS, at_least=SLOTS)
     found = take_turns(plan, ("/bin/sleep", str(SLEEP_S)), jobs=jobs, size=INPUT, at_once=SLOTS)
     ideal = jobs * SLEEP_S / SLOTS
-    return [
-        Figure(name, SHARE, tuple(ideal / seconds for seconds in times.seconds), note(name, times))
-        for name, times in found.items()
-    ]
+    return [figure(name, SHARE, (ideal / seconds for seconds in times.seconds), times) for name, times in found.items()]
 
 
 WORKLOAD = Workload(

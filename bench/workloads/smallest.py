@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 from bench.contenders import load
 from bench.figures import Figure, Plan
 from bench.profile import profile_tiers
@@ -14,13 +16,11 @@ INPUT = 1_024
 RATE = "jobs/s"
 
 
-def note(name: str, times: Times) -> str:
-    """What stands beside a contender's figure: version, setup, and what it does not do."""
-    if times.absent is not None:
-        return f"absent: {times.absent}"
+def figure(name: str, what: str, values: Iterable[float], times: Times) -> Figure:
+    """A contender's figure, with its version, its setup and what it does not do beside it."""
     contender = load(name)
-    lacks = f"; lacks: {contender.lacks}" if contender.lacks else "; durable, results kept and fetched"
-    return f"{times.version} ({contender.setup}){lacks}"
+    note = f"{times.version}: {contender.setup}" if times.absent is None else f"absent: {times.absent}"
+    return Figure(name, what, tuple(values), note, contender.lacks)
 
 
 def _measure(plan: Plan) -> list[Figure]:
@@ -28,10 +28,7 @@ def _measure(plan: Plan) -> list[Figure]:
     if plan.profile is not None:
         profile_tiers(plan.profile, COMMAND, jobs=jobs, size=INPUT, slots=plan.at_once)
     found = take_turns(plan, COMMAND, jobs=jobs, size=INPUT, at_once=plan.at_once)
-    return [
-        Figure(name, RATE, tuple(jobs / seconds for seconds in times.seconds), note(name, times))
-        for name, times in found.items()
-    ]
+    return [figure(name, RATE, (jobs / seconds for seconds in times.seconds), times) for name, times in found.items()]
 
 
 WORKLOAD = Workload(f"{JOBS:,} jobs of /bin/true with an input of 1 KB", _measure)
