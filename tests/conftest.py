@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -12,6 +13,17 @@ from tests.support.postgres import Postgres
 
 # The one setting that says where the reference data lies; by default beside the project.
 REFERENCE_DATA = Path(os.environ.get("RAYGRID_REFERENCE_DATA", Path(__file__).parents[2] / "shared" / "data"))
+
+# Tests kill processes, never the machine's power: what they write may stay in memory. A disk that takes seconds for a
+# flush, because everything else on it is busy, would let leases run out that no test has broken.
+IN_MEMORY = Path("/dev/shm")
+ROOM = 2 * 1024**3
+
+
+def pytest_configure() -> None:
+    """Have temporary directories in memory, where there is room and nobody has said otherwise."""
+    if os.access(IN_MEMORY, os.W_OK) and shutil.disk_usage(IN_MEMORY).free > ROOM:
+        os.environ.setdefault("PYTEST_DEBUG_TEMPROOT", str(IN_MEMORY))
 
 
 @pytest.fixture(scope="session")

@@ -242,9 +242,23 @@ class Drill:
                 and len(load.jobs) >= self._jobs
             )
 
-        await load.until(is_over, struck.aim.freeze_s + self.patience.recover)
+        until = loop.time() + struck.aim.freeze_s + self.patience.recover
+        await load.until(is_over, until - loop.time())
+        if struck.aim.what == "leader":
+            await self._until_led(scenario, struck, load, until)
         await asyncio.sleep(self.patience.after)
         return more
+
+    @staticmethod
+    async def _until_led(scenario: str, struck: Struck, load: Load, until: float) -> None:
+        """Go on until a new job has ended in the group that was hit: for a while, parents give it none."""
+        clock = asyncio.get_running_loop().time
+        while clock() < until:
+            with contextlib.suppress(RaygridError):  # an entry that does not answer now is asked again
+                now = await load.statuses()
+                if recovery_s(scenario, struck, load.jobs.values(), now, load.tries, until) is not None:
+                    return
+            await asyncio.sleep(LOOK_EVERY_S)
 
     async def judge(self, scenario: str, struck: Struck, load: Load, until: float) -> Report:
         """Decide over what the load's clients saw; jobs were submitted until an instant, and have had time to end."""

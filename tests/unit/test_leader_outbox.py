@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Sequence
+from datetime import UTC, datetime
 from typing import Any
 
 from raygrid.core.lease import Lease
@@ -29,8 +30,9 @@ async def test_a_leader_whose_news_break_steps_down() -> None:
     def breaks(updates: Sequence[JobUpdate]) -> None:
         raise KeyError(updates[0].job_id)
 
-    outbox = Outbox(store, Lease("rack-a", "me", 1), breaks, stale.set)
-    outbox.put([JobUpdate("job", JobState.RUNNING)])
+    now = datetime.now(UTC)
+    outbox = Outbox(store, Lease("rack-a", "me", 1, now), breaks, stale.set)
+    outbox.put([JobUpdate("job", JobState.RUNNING, 1, "a1", now)])
     async with asyncio.timeout(10):
         await outbox.run()
     assert stale.is_set()
