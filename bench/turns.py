@@ -47,14 +47,15 @@ def take_turns(plan: Plan, command: Sequence[str], *, jobs: int, size: int, at_o
         for name, times in found.items():
             if times.absent is not None:
                 continue
-            _say(f"round {number + 1} of {plan.rounds}: {name}")
             try:
                 with _hosted(name, command, at_once, plan.scratch) as host:
                     times.version = host.version
                     host.run(max(at_once, jobs // 5), size)
                     times.seconds.append(host.run(jobs, size))
+                _say(f"round {number + 1} of {plan.rounds}: {name}: {jobs / times.seconds[-1]:.1f} jobs/s")
             except (AbsentError, BrokenContenderError) as error:
                 times.absent = str(error)
+                _say(f"{name}: {error}")
     return found
 
 
