@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from bench.tiers import settle
 from raygrid.client import Client
 from raygrid.config import load_settings
 from raygrid.local import free_port, start_grid, stop_grid
@@ -41,6 +42,7 @@ def grid(pricers: Mapping[str, Mapping[str, Any]], *, slots: int, **settings: An
             with_caller=True,
         )
         try:
+            settle(started.pid)
             with Client(started.url) as client:
                 yield BenchGrid(client, started.url, Path(scratch), started.pid)
         finally:

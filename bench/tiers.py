@@ -1,7 +1,9 @@
-"""The processes of a grid's tiers on this machine, and how much memory each used at most."""
+"""The processes of a grid's tiers on this machine: which they are, how much memory and CPU they use."""
 
 from __future__ import annotations
 
+import os
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -14,30 +16,54 @@ _TITLES = {
     "ray::NodeAgentActor": "agent",
     "raylet": "raylet",
 }
+_TICKS = os.sysconf("SC_CLK_TCK")
+_QUIET = 0.25  # of a core; what an idle grid needs is below it
 _RESET_PEAK = "5"  # of /proc/PID/clear_refs, see proc(5)
+
+
+def descendants(ancestor: int) -> list[int]:
+    """A process and all that are below it."""
+    children: dict[int, list[int]] = {}
+    for directory in Path("/proc").iterdir():
+        if directory.name.isdigit() and (fields := _stat(int(directory.name))):
+            children.setdefault(int(fields[1]), []).append(int(directory.name))
+    found = [ancestor]
+    for pid in found:
+        found += children.get(pid, [])
+    return found
 
 
 def processes(supervisor: int) -> dict[str, list[int]]:
     """Pids by tier, of all that the supervisor of a grid has below it."""
-    children: dict[int, list[int]] = {}
-    for directory in Path("/proc").iterdir():
-        if directory.name.isdigit() and (above := _parent(directory)) is not None:
-            children.setdefault(above, []).append(int(directory.name))
     found: dict[str, list[int]] = {}
-    below = [supervisor]
-    while below:
-        pid = below.pop()
-        below += children.get(pid, [])
+    for pid in descendants(supervisor):
         if (tier := _tier(pid)) is not None:
             found.setdefault(tier, []).append(pid)
     return found
 
 
-def _parent(directory: Path) -> int | None:
+def settle(ancestor: int, most_s: float = 30.0) -> None:
+    """Wait until a process and all below it have come to rest after starting, or until that takes too long."""
+    until = time.monotonic() + most_s
+    while time.monotonic() < until:
+        before = {pid: _cpu_s(pid) for pid in descendants(ancestor)}
+        time.sleep(1.0)
+        used_s = sum(_cpu_s(pid) - before.get(pid, 0.0) for pid in descendants(ancestor))
+        if used_s < _QUIET:
+            return
+
+
+def _stat(pid: int) -> list[bytes]:
+    """The fields of /proc/PID/stat behind the name; none for a process that has ended."""
     try:
-        return int((directory / "stat").read_bytes().rpartition(b")")[2].split()[1])
-    except (OSError, ValueError):
-        return None
+        return Path(f"/proc/{pid}/stat").read_bytes().rpartition(b")")[2].split()
+    except OSError:
+        return []
+
+
+def _cpu_s(pid: int) -> float:
+    fields = _stat(pid)
+    return (int(fields[11]) + int(fields[12])) / _TICKS if fields else 0.0
 
 
 def _tier(pid: int) -> str | None:

@@ -20,6 +20,7 @@ from typing import Any
 
 from bench.contenders import GRID, MODULES, AbsentError
 from bench.figures import Plan
+from bench.tiers import settle
 
 ROOT = Path(__file__).parents[1]
 _START_S = 180.0
@@ -51,6 +52,7 @@ def take_turns(plan: Plan, command: Sequence[str], *, jobs: int, size: int, at_o
                 with _hosted(name, command, at_once, plan.scratch) as host:
                     times.version = host.version
                     host.run(max(at_once, jobs // 5), size)
+                    host.settle()
                     times.seconds.append(host.run(jobs, size))
                 _say(f"round {number + 1} of {plan.rounds}: {name}: {jobs / times.seconds[-1]:.1f} jobs/s")
             except (AbsentError, BrokenContenderError) as error:
@@ -85,6 +87,10 @@ class _Host:
             self._process.stdin.write(json.dumps({"jobs": jobs, "size": size}) + "\n")
             self._process.stdin.flush()
         return float(self._answer(_RUN_S)["seconds"])
+
+    def settle(self) -> None:
+        """Let what it started come to rest: some services still start more when they say that they are up."""
+        settle(self._process.pid)
 
     def _answer(self, within_s: float) -> dict[str, Any]:
         assert self._process.stdout is not None
