@@ -63,7 +63,11 @@ def _measure(plan: Plan) -> list[Figure]:
     book = _book(plan.scratch / "book", plan.jobs(JOBS, at_least=8))
     few = book[: plan.jobs(COLD_JOBS)]
     cold: dict[str, object] = {"command": [sys.executable, str(EXAMPLE / "price.py"), "{input}"]}
-    warm = {"command": [sys.executable, str(Path(__file__).with_name("warm_price.py")), str(EXAMPLE)], "mode": "warm"}
+    warm: dict[str, object] = {
+        "command": [sys.executable, str(Path(__file__).with_name("warm_price.py")), str(EXAMPLE)],
+        "mode": "warm",
+        "env": {"PYTHONPATH": str(ROOT)},  # the raygrid that lies here
+    }
     colds, warms, loops, why = [], [], [], ""
     for _ in range(plan.rounds):
         loops.append(_in_loops(book, plan.at_once, plan.scratch))

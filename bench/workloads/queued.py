@@ -43,7 +43,7 @@ def _at(plan: Plan, depth: int) -> tuple[list[float], float, dict[str, int]]:
     timed = plan.jobs(TIMED)
     with grid({"bench": {"command": ["/bin/true"]}, "hold": hold}, slots=plan.at_once) as bench:
         _fetched(_submitted(bench, timed))
-        holders = bench.client.map([b""] * plan.at_once, pricer="hold", priority=1)
+        holders = bench.client.map([b"-"] * plan.at_once, pricer="hold", priority=1)
         while bench.client.capacity().running < plan.at_once:
             time.sleep(0.05)
         blocks = [_submitted(bench, timed) for _ in range(plan.rounds)]
