@@ -4,6 +4,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
+BENCH_READY := $(VENV)/.bench-ready
 # Hosts of their own mostly wait for Ray, so that everything else runs beside them: first what needs neither hosts nor Ray,
 # then grids on this machine.
 ON_HOSTS := tests/faults
@@ -17,9 +18,9 @@ help:
 	@echo "make test    run every test"
 	@echo "make soak    twenty minutes of load on five hosts, with a random fault every twenty seconds (Linux, root)"
 	@echo "make check   formatter, linter, strict types, import contracts"
-	@echo "make bench   jobs per second beside xargs -P, in one run; more in bench/"
+	@echo "make bench   all measurements beside xargs, HyperQueue, Dask, Celery and Ray; WORKLOAD=1 for one of them"
 	@echo "make wheel   raygrid as one file, in dist/, for the machines of a cluster"
-	@echo "make lock    write requirements.lock anew from pyproject.toml"
+	@echo "make lock    write requirements.lock and requirements-bench.lock anew from pyproject.toml"
 
 # Everything is pinned with hashes; the project itself is installed as it lies here.
 $(READY): requirements.lock pyproject.toml
@@ -52,8 +53,14 @@ check: $(READY)
 	$(BIN)/mypy --strict examples/ore/*.py
 	$(BIN)/lint-imports
 
-bench: $(READY)
-	$(BIN)/python bench/throughput.py
+# What the grid is measured beside has a lock of its own, within the versions of the first.
+$(BENCH_READY): $(READY) requirements-bench.lock
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements-bench.lock
+	@touch $(BENCH_READY)
+
+# make bench WORKLOAD=1 PROFILE=1 BENCH_ARGS='--rounds 5'
+bench: $(BENCH_READY)
+	$(BIN)/python -m bench $(addprefix --workload=,$(WORKLOAD)) $(if $(PROFILE),--profile=bench-profile) $(BENCH_ARGS)
 
 # For machines of a cluster: see cluster.yaml.
 wheel: $(READY)
@@ -63,6 +70,9 @@ lock: $(READY)
 	$(BIN)/uv pip compile pyproject.toml --extra examples --extra postgres --extra dev --universal \
 	  --python-version 3.11 --generate-hashes --no-emit-index-url --no-emit-find-links --no-header \
 	  --upgrade --output-file requirements.lock
+	$(BIN)/uv pip compile pyproject.toml --extra bench --constraint requirements.lock --universal \
+	  --python-version 3.11 --generate-hashes --no-emit-index-url --no-emit-find-links --no-header \
+	  --upgrade --output-file requirements-bench.lock
 
 clean:
 	rm -rf $(VENV) build dist *.egg-info $(BESIDE) .mypy_cache .ruff_cache .pytest_cache .import_linter_cache

@@ -98,6 +98,14 @@ def test_the_curl_lines_for_batches_do_what_the_text_says(reader: Reader) -> Non
     assert '"jobId":"book-3"' in said
 
 
+def test_the_bench_says_what_the_grid_adds(reader: Reader) -> None:
+    """The command as printed measures the grid that runs and ends well."""
+    [code] = blocks("bench")
+    said = reader.shell(code)
+    assert said.startswith("40 jobs in ")
+    assert "The grid adds " in said
+
+
 def test_the_python_lines_print_results(reader: Reader) -> None:
     """The notebook lines submit to the running grid and print one line count an input."""
     [code] = blocks("python")
