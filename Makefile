@@ -5,10 +5,12 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 BENCH_READY := $(VENV)/.bench-ready
-# Hosts of their own mostly wait for Ray, so that everything else runs beside them: first what needs neither hosts nor Ray,
-# then grids on this machine.
+# Hosts of their own mostly wait for Ray, so that everything else runs beside them: first what needs neither hosts nor Ray
+# nor much time on a processor, then, one after the other, grids on this machine and tests in which leases must live: a
+# machine with more to do than it can lets them run out.
 ON_HOSTS := tests/faults
-ON_RAY := $(wildcard tests/integration/test_ray_*.py) $(addprefix tests/integration/,test_readme.py test_notebook.py)
+ONE_BY_ONE := $(wildcard tests/integration/test_ray_*.py) $(addprefix tests/integration/test_,readme.py notebook.py \
+  standby_leaders.py lost_groups.py drill.py draining.py several_parents.py node_and_leader_loss.py job_store_outage.py)
 BESIDE := .beside.log
 
 .PHONY: help demo test soak check bench wheel lock clean
@@ -37,10 +39,10 @@ demo: $(READY)
 test: $(READY)
 	@$(BIN)/python -m pytest $(ON_HOSTS) >$(BESIDE) 2>&1 & beside=$$!; \
 	  trap 'kill $$beside; wait $$beside; exit 130' INT TERM; \
-	  $(BIN)/python -m pytest -n 4 --dist loadfile $(addprefix --ignore=,$(ON_HOSTS) $(ON_RAY)); others=$$?; \
-	  $(BIN)/python -m pytest $(ON_RAY); on_ray=$$?; \
+	  $(BIN)/python -m pytest -n 4 --dist loadfile $(addprefix --ignore=,$(ON_HOSTS) $(ONE_BY_ONE)); others=$$?; \
+	  $(BIN)/python -m pytest $(ONE_BY_ONE); one_by_one=$$?; \
 	  wait $$beside; on_hosts=$$?; cat $(BESIDE); rm -f $(BESIDE); \
-	  test $$others$$on_ray$$on_hosts = 000
+	  test $$others$$one_by_one$$on_hosts = 000
 
 soak: $(READY)
 	$(BIN)/python -m tests.faults.soak
