@@ -13,11 +13,12 @@ ONE_BY_ONE := $(wildcard tests/integration/test_ray_*.py) $(addprefix tests/inte
   standby_leaders.py lost_groups.py drill.py draining.py several_parents.py node_and_leader_loss.py job_store_outage.py)
 BESIDE := .beside.log
 
-.PHONY: help demo test soak check bench wheel lock clean
+.PHONY: help demo test drill soak check bench wheel lock clean
 
 help:
 	@echo "make demo    start a grid on this machine, price the example book, kill a node agent meanwhile, show prices per kind"
 	@echo "make test    run every test"
+	@echo "make drill   every drill five times on five hosts, and real cuts of links, with medians (Linux, root)"
 	@echo "make soak    twenty minutes of load on five hosts, with a random fault every twenty seconds (Linux, root)"
 	@echo "make check   formatter, linter, strict types, import contracts"
 	@echo "make bench   all measurements beside xargs, HyperQueue, Dask, Celery and Ray; WORKLOAD=1 for one of them"
@@ -43,6 +44,9 @@ test: $(READY)
 	  $(BIN)/python -m pytest $(ONE_BY_ONE); one_by_one=$$?; \
 	  wait $$beside; on_hosts=$$?; cat $(BESIDE); rm -f $(BESIDE); \
 	  test $$others$$one_by_one$$on_hosts = 000
+
+drill: $(READY)
+	$(BIN)/python -m tests.faults.drills
 
 soak: $(READY)
 	$(BIN)/python -m tests.faults.soak
