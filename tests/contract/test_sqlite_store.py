@@ -231,7 +231,7 @@ async def test_results_are_found_through_their_index(tmp_path: Path) -> None:
                 )
 
         assert store._reads is not None
-        event.listen(store._reads.sync_engine, "before_cursor_execute", explain)
+        event.listen(store._reads, "before_cursor_execute", explain)
         await store.reusable(["c1", "c2"])
     assert [plan for plan in plans if "jobs" in plan] == ["SEARCH jobs USING INDEX jobs_by_content (content=?)"]
     assert not any("TEMP B-TREE" in plan for plan in plans)

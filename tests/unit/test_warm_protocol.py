@@ -37,8 +37,8 @@ def test_the_line_in_the_description_is_the_line_that_is_sent() -> None:
         args=tuple(job["args"]),
         data=tuple(SharedData(each["name"], each["sha256"], 1) for each in job["data"]),
     )
-    places = JobDirectory(directory, Path(job["stdout"]), Path(job["stderr"]))
-    assert request(7, AttemptId(job["job_id"], 1), spec, directory / "book.csv", places).decode() == shown
+    places = JobDirectory(str(directory), job["stdout"], job["stderr"])
+    assert request(7, AttemptId(job["job_id"], 1), spec, str(directory / "book.csv"), places).decode() == shown
 
 
 def test_the_answer_in_the_description_is_understood() -> None:
@@ -74,8 +74,8 @@ def test_the_program_in_the_description_runs(tmp_path: Path) -> None:
 def test_a_line_is_one_line_whatever_is_in_it() -> None:
     """Line breaks, quotes and bytes that are no text arrive as they were, and no break stands in the line."""
     spec = JobSpec("j", "p", "1", BlobSlice("", 0, 0, ""), args=("a\nb\r", '"x": "y"', "ü\u2028", "\udcff"))
-    places = JobDirectory(Path("/j"), Path("/o"), Path("/e"))
-    line = request(1, AttemptId("j", 1), spec, Path("/j/i"), places)
+    places = JobDirectory("/j", "/o", "/e")
+    line = request(1, AttemptId("j", 1), spec, "/j/i", places)
     assert line.count(b"\n") == 1
     assert line.endswith(b"\n")
     assert tuple(json.loads(line.decode("utf-8", "surrogateescape"))["args"]) == spec.args
