@@ -6,12 +6,13 @@ BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 BENCH_READY := $(VENV)/.bench-ready
 # Hosts of their own mostly wait for Ray, so that everything else runs beside them: first what needs neither hosts nor Ray
-# nor much time on a processor, then, one after the other, grids on this machine and tests in which leases must live: a
-# machine with more to do than it can lets them run out.
+# nor much time on a processor, then grids on this machine, and beside these the tests in which leases must live, one after
+# the other: a machine with more to do than it can lets them run out.
 ON_HOSTS := tests/faults
-ONE_BY_ONE := $(wildcard tests/integration/test_ray_*.py) $(addprefix tests/integration/test_,readme.py notebook.py \
-  standby_leaders.py lost_groups.py drill.py draining.py several_parents.py node_and_leader_loss.py job_store_outage.py)
-BESIDE := .beside.log
+ON_RAY := $(wildcard tests/integration/test_ray_*.py) $(addprefix tests/integration/test_,readme.py notebook.py)
+OF_LEASES := $(addprefix tests/integration/test_,standby_leaders.py lost_groups.py drill.py draining.py several_parents.py \
+  node_and_leader_loss.py job_store_outage.py)
+BESIDE := .beside-hosts.log .beside-leases.log
 
 .PHONY: help demo test drill soak check bench wheel lock clean
 
@@ -38,12 +39,13 @@ demo: $(READY)
 	$(BIN)/raygrid demo
 
 test: $(READY)
-	@$(BIN)/python -m pytest $(ON_HOSTS) >$(BESIDE) 2>&1 & beside=$$!; \
-	  trap 'kill $$beside; wait $$beside; exit 130' INT TERM; \
-	  $(BIN)/python -m pytest -n 4 --dist loadfile $(addprefix --ignore=,$(ON_HOSTS) $(ONE_BY_ONE)); others=$$?; \
-	  $(BIN)/python -m pytest $(ONE_BY_ONE); one_by_one=$$?; \
-	  wait $$beside; on_hosts=$$?; cat $(BESIDE); rm -f $(BESIDE); \
-	  test $$others$$one_by_one$$on_hosts = 000
+	@$(BIN)/python -m pytest $(ON_HOSTS) >.beside-hosts.log 2>&1 & hosts=$$!; \
+	  trap 'kill $$hosts $$leases; wait $$hosts $$leases; exit 130' INT TERM; \
+	  $(BIN)/python -m pytest -n 4 --dist loadfile $(addprefix --ignore=,$(ON_HOSTS) $(ON_RAY) $(OF_LEASES)); others=$$?; \
+	  $(BIN)/python -m pytest $(OF_LEASES) >.beside-leases.log 2>&1 & leases=$$!; \
+	  $(BIN)/python -m pytest $(ON_RAY); on_ray=$$?; \
+	  wait $$leases; of_leases=$$?; wait $$hosts; on_hosts=$$?; cat $(BESIDE); rm -f $(BESIDE); \
+	  test $$others$$on_ray$$of_leases$$on_hosts = 0000
 
 drill: $(READY)
 	$(BIN)/python -m tests.faults.drills
