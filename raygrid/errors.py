@@ -20,6 +20,7 @@
     ├── BusyError                a queue is full, or no group can take the job now; try again later
     │   └── UnavailableError     a part of the grid cannot be reached now
     │       ├── UnreachableError its process is gone, or the connection to it broke
+    │       │   └── ProcessEndedError  Ray says that its process has ended
     │       └── NotLeadingError  that candidate does not lead its group now
     ├── GroupRefusedError        a group has no node that takes jobs; another group may
     ├── WaitTimeoutError         the wait ended before the job did; the job goes on
@@ -148,6 +149,10 @@ class UnavailableError(BusyError):
 
 class UnreachableError(UnavailableError):
     """The process that was called is gone, or the connection to it broke: more than mere silence."""
+
+
+class ProcessEndedError(UnreachableError):
+    """Ray says that the process that was called has ended. It may be wrong of a machine that it cannot hear."""
 
 
 class NotLeadingError(UnavailableError):

@@ -20,7 +20,7 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from raygrid.config import GridSettings
 from raygrid.core.events import AttemptOrder
-from raygrid.errors import RaygridError, UnavailableError, UnreachableError
+from raygrid.errors import ProcessEndedError, RaygridError, UnavailableError, UnreachableError
 from raygrid.models import AttemptId, JobSpec, QueuedJob
 from raygrid.ports import LeaderLink, LeaderReply, NodeLink, NodeReply
 
@@ -77,14 +77,14 @@ async def _call(
         async with asyncio.timeout(timeout_s):
             while not (await asyncio.wait((call,), timeout=LOOK_S))[0]:
                 if is_gone():
-                    raise UnreachableError(f"{what} failed: its process has ended")
+                    raise ProcessEndedError(f"{what} failed: its process has ended")
         return call.result()
     except RayTaskError as error:
         if isinstance(error.cause, RaygridError):
             raise error.cause from None
         raise UnavailableError(f"{what} failed: {error.cause!r}") from error
     except ActorDiedError as error:
-        raise UnreachableError(f"{what} failed: its actor is dead") from error
+        raise ProcessEndedError(f"{what} failed: its actor is dead") from error
     except RayActorError as error:
         raise UnreachableError(f"{what} failed: {type(error).__name__}") from error
     except RayError as error:

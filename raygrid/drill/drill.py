@@ -244,14 +244,14 @@ class Drill:
 
         until = loop.time() + struck.aim.freeze_s + self.patience.recover
         await load.until(is_over, until - loop.time())
-        if struck.aim.what == "leader":
-            await self._until_led(scenario, struck, load, until)
+        if struck.aim.what in ("leader", "parent"):
+            await self._until_seen(scenario, struck, load, until)
         await asyncio.sleep(self.patience.after)
         return more
 
     @staticmethod
-    async def _until_led(scenario: str, struck: Struck, load: Load, until: float) -> None:
-        """Go on until a new job has ended in the group that was hit: for a while, parents give it none."""
+    async def _until_seen(scenario: str, struck: Struck, load: Load, until: float) -> None:
+        """Go on until what was hit has done something new: for a while, a group gets no jobs, or an entry no request."""
         clock = asyncio.get_running_loop().time
         while clock() < until:
             with contextlib.suppress(RaygridError):  # an entry that does not answer now is asked again

@@ -8,11 +8,13 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime
 
 from raygrid.batching import Coalescer
 from raygrid.config import GridSettings
+from raygrid.core.lease import Lease
 from raygrid.core.routing import RoutingPolicy, rank
 from raygrid.core.sources import NodePlace
 from raygrid.core.spreading import spread
@@ -22,6 +24,7 @@ from raygrid.errors import (
     GroupRefusedError,
     HandOverError,
     NotLeadingError,
+    ProcessEndedError,
     RaygridError,
     UnavailableError,
 )
@@ -74,6 +77,10 @@ class _Known:
         return self.places.get(node_id)
 
 
+async def _keep(lease: Lease) -> None:
+    """Let a lease run out."""
+
+
 class Groups:
     """Keeps up with all groups. The owner opens and closes it.
 
@@ -96,6 +103,7 @@ class Groups:
         self.home = home
         self.lost: frozenset[str] = frozenset()  # groups that nobody leads any more, as the sweeper found
         self.on_refusal: Callable[[str, Sequence[str]], None] = lambda group_id, job_ids: None
+        self.give_back: Callable[[Lease], Awaitable[None]] = _keep  # how a lease is given back for its dead holder
         self._refused_until: dict[str, float] = {}
         self._known: dict[str, _Known] = {}
         self._refreshing: asyncio.Task[None] | None = None
@@ -339,6 +347,8 @@ class Groups:
                 continue
             except RaygridError as error:
                 logger.info("a candidate of %s did not answer: %s", group_id, error)
+                if isinstance(error, ProcessEndedError) and known.leader is link:
+                    await self._succeed(group_id, known)
                 await asyncio.sleep(PAUSE_S)
                 continue
             except Exception:
@@ -359,6 +369,21 @@ class Groups:
                 self._waiters.changed(reply.changes)
             if reply.deployed_at < self._settings.deployed_at:
                 await self._tell_settings(group_id, link)
+
+    async def _succeed(self, group_id: str, known: _Known) -> None:
+        """A leader's process has ended: let another candidate take over before the lease has run out.
+
+        Should it live all the same, where Ray does not hear it, then the next term is the end of its own.
+        """
+        dead, known.leader = known.leader, None
+        others = [link for link in known.followers if link is not dead]
+        if not others:
+            return  # the same candidate will lead again; nobody else is kept waiting
+        try:
+            await self.give_back(Lease(group_id, known.holder, known.term, datetime.now(UTC)))
+            await asyncio.gather(*(link.stand() for link in others), return_exceptions=True)
+        except RaygridError as error:
+            logger.info("the lease of %s has to run out: %s", group_id, error)
 
     async def _tell_settings(self, group_id: str, link: LeaderLink) -> None:
         """The grid was deployed anew, and this leader does not know it yet. A leader with newer settings is let be."""

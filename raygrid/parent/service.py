@@ -74,6 +74,7 @@ class Parent:
         self.waiters = Waiters()
         self.traffic = ParentTraffic()
         self.groups = Groups(directory, settings, self.waiters, home)
+        self.groups.give_back = store.release_lease
         patience = Patience(settings.routing.lost_after_s, settings.placement.node_timeout_s + NODE_SLACK_S)
         self.sweeper = Sweeper(store, self.groups, self.waiters, patience)
         self.nodes = Nodes(store, partial(self.groups.capacities, silent_too=True))

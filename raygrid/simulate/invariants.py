@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -54,6 +55,8 @@ class Watch(logging.Handler):
         self._granted: dict[tuple[str, int], float] = {}  # by holder and term: when the lease was last renewed
         self._followed: dict[str, int] = {}  # by agent's life: the latest term
         self._seen: dict[str, Job] = {}  # ends that clients have seen
+        self._came: dict[str, float] = {}  # by job: when it was last moved
+        self._given: dict[tuple[str, AttemptId], float] = {}  # by agent's life: when a report was last given out
         self._ordered: dict[int, tuple[Leader, set[AttemptId]]] = {}  # by leader: what it handed over
 
     def fail(self, invariant: str, detail: str) -> None:
@@ -102,6 +105,8 @@ class Watch(logging.Handler):
             self.fail("ends are final", f"job {job_id} was {_brief(before)} and became {_brief(after)}")
         elif after.state is not before.state and not is_legal(before.state, after.state):
             self.fail("legal moves only", f"job {job_id} went from {before.state} to {after.state}")
+        if after.group_id != before.group_id:
+            self._came[job_id] = self._loop.time()
         if before.fingerprint != after.fingerprint:
             self.fail("same jobId, same job", f"job {job_id} became another job")
         if (failures := grid.database.failures(job_id)) > grid.max_attempts:
@@ -157,12 +162,19 @@ class Watch(logging.Handler):
         if report.result is not None:
             self.stored.add(report.result.key)
 
+    def given(self, agent: SimulatedAgent, reports: Sequence[AttemptReport]) -> None:
+        """Reports go out to a leader."""
+        for report in reports:
+            self._given[agent.incarnation, report.attempt] = self._loop.time()
+
     def settled(self, agent: SimulatedAgent, report: AttemptReport) -> None:
-        """A report is forgotten."""
+        """A report is forgotten. One of a job that was another group's when the leader heard of it is no answer."""
         attempt = report.attempt
+        given_at = self._given.pop((agent.incarnation, attempt), 0.0)
         self._grid.trace(f"settled {attempt.job_id}/{attempt.number} on {agent.incarnation}")
         job = self._grid.database.jobs()[attempt.job_id]
-        if is_answer(report) and not job.state.is_terminal and job.group_id == self._grid.group_of(agent.node_id):
+        own = job.group_id == self._grid.group_of(agent.node_id) and self._came.get(attempt.job_id, 0.0) <= given_at
+        if is_answer(report) and not job.state.is_terminal and own:
             where = f"job {attempt.job_id} is {job.state}, attempt {attempt.number} of it answered on {agent.node_id}"
             self.fail("commit before settle", f"{where}, and the answer is forgotten")
 

@@ -13,12 +13,13 @@ from dataclasses import dataclass
 from random import Random
 from typing import Any, Generic, TypeVar
 
-from raygrid.errors import RaygridError, UnavailableError
+from raygrid.errors import ProcessEndedError, RaygridError, UnavailableError
 from raygrid.simulate.clock import WORLD, Process
 from raygrid.simulate.trace import Trace
 
 CALL_TIMEOUT_S = 5.0
 POLL_SLACK_S = 2.5
+GIVEN_UP = 0.05  # how often whoever is cut off is taken for dead, as by Ray's books after a while
 
 Target = TypeVar("Target")
 
@@ -164,10 +165,14 @@ class _Call(Generic[Target]):
     def arrive(self) -> None:
         """The call is there, if the way is open and somebody is up."""
         network, part = self._network, self._part
-        if network.over or not network.reaches(self._host, part.host):
+        if network.over:
+            return
+        if not network.reaches(self._host, part.host):
+            if network._random.random() < GIVEN_UP:
+                network.later(self._back_s, self._fail, ProcessEndedError(f"{part.name} is given up"))
             return
         if part.process is None:
-            self._failed(UnavailableError(f"{part.name} is down"))
+            self._failed(ProcessEndedError(f"{part.name} is down"))
             return
         network.run_in(part.process, self._carry_out)
 

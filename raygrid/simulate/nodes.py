@@ -41,6 +41,10 @@ class Witness(Protocol):
         """A report can be fetched from now on."""
         ...
 
+    def given(self, agent: SimulatedAgent, reports: Sequence[AttemptReport]) -> None:
+        """Reports go out to whoever asked for them."""
+        ...
+
     def settled(self, agent: SimulatedAgent, report: AttemptReport) -> None:
         """A report is forgotten, because a leader said so."""
         ...
@@ -169,6 +173,7 @@ class SimulatedAgent:
             await poll
             timer.cancel()
         fresh = tuple(report for number, report in self._reports if number > after)
+        self._witness.given(self, fresh)
         return NodeReply(self._state(), fresh, self._last)
 
     def configure(self, term: int, settings: GridSettings) -> None:

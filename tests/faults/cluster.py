@@ -27,7 +27,7 @@ KEY = "a-key-for-the-tests-of-clusters"
 PRICERS: dict[str, Any] = {
     "shell": {"command": ["sh", "{input}"], "result": "stdout"},
     "true": {"command": "true"},
-    "drill": {"command": ["sh", "-c", 'sleep 0.5; cat "$0"', "{input}"], "result": "stdout"},
+    "drill": {"command": ["sh", "-c", 'sleep 0.2; cat "$0"', "{input}"], "result": "stdout"},
 }
 
 

@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 from raygrid.config import GridSettings
 from raygrid.core.events import AttemptOrder
 from raygrid.core.lease import Lease
-from raygrid.errors import UnavailableError
+from raygrid.errors import ProcessEndedError, UnavailableError
 from raygrid.leader.dispatch import Leader
 from raygrid.leader.election import Candidate
 from raygrid.models import AttemptId, JobSpec
@@ -92,7 +92,7 @@ class StandingLeader(DirectLeader):
     def __init__(self, candidate: Candidate, gate: Thaw) -> None:
         self.candidate = candidate
         self.gate = gate
-        self.cut = self.deaf = False
+        self.cut = self.deaf = self.ended = False
         self.running: asyncio.Task[None] | None = None
 
     @property
@@ -105,6 +105,8 @@ class StandingLeader(DirectLeader):
         return self.candidate.leader
 
     async def _awake(self) -> None:
+        if self.ended:
+            raise ProcessEndedError("the candidate's process has ended")
         self._reach()
         try:
             async with asyncio.timeout(1):
@@ -130,7 +132,7 @@ class StandingLeader(DirectLeader):
 
     async def die(self) -> None:
         """End as a killed process does: nothing is written, nothing is given back."""
-        self.cut = True
+        self.cut = self.ended = True
         self.gate.freeze()
         if self.running is not None:
             self.running.cancel()

@@ -9,8 +9,9 @@ from dataclasses import replace
 import pytest
 
 from raygrid.config import load_settings
+from raygrid.core.lease import Lease
 from raygrid.core.sources import NodePlace
-from raygrid.errors import BusyError, UnavailableError
+from raygrid.errors import BusyError, ProcessEndedError, RaygridError, UnavailableError, UnreachableError
 from raygrid.models import BlobSlice, GroupCapacity, JobSpec, NodeView
 from raygrid.parent.groups import Groups
 from raygrid.parent.waiters import Waiters
@@ -20,11 +21,13 @@ from raygrid.ports import LeaderLink, LeaderReply
 class QuietLeader:
     """A leader that says what the test lets it say, and takes pokes when the test lets it."""
 
-    def __init__(self, capacity: GroupCapacity) -> None:
+    def __init__(self, capacity: GroupCapacity, term: int = 0) -> None:
+        self.term = term
         self.words: asyncio.Queue[GroupCapacity | Exception] = asyncio.Queue()
         self.words.put_nowait(capacity)
         self.takes = asyncio.Event()
         self.taken: list[str] = []
+        self.stood = asyncio.Event()
 
     async def enqueue(self, jobs: Sequence[JobSpec]) -> None:
         await self.takes.wait()
@@ -33,21 +36,25 @@ class QuietLeader:
     async def cancel(self, job_ids: Sequence[str]) -> None:
         raise UnavailableError("not now")
 
+    async def stand(self) -> None:
+        self.stood.set()
+
     async def changes(self, epoch: str, after: int, wait_s: float) -> LeaderReply:
         word = await self.words.get()
         if isinstance(word, Exception):
             raise word
-        return LeaderReply("e", 0, (), False, word)
+        return LeaderReply("e", 0, (), False, word, term=self.term, leader=f"leader in term {self.term}")
 
 
 class Directory:
     """The leaders by group."""
 
-    def __init__(self, leaders: Mapping[str, LeaderLink]) -> None:
-        self.leaders = leaders
+    def __init__(self, leaders: Mapping[str, LeaderLink], others: Mapping[str, LeaderLink] | None = None) -> None:
+        self.leaders, self.others = leaders, others or {}
 
     async def groups(self) -> Mapping[str, Sequence[LeaderLink]]:
-        return {group_id: [leader] for group_id, leader in self.leaders.items()}
+        others = {group_id: [other] for group_id, other in self.others.items()}
+        return {group_id: [leader, *others.get(group_id, [])] for group_id, leader in self.leaders.items()}
 
 
 class Story:
@@ -147,3 +154,61 @@ async def test_a_node_is_found_where_the_latest_word_has_it(story: Story) -> Non
     story.leaders["b"].words.put_nowait(GroupCapacity("b", 0, 0, 7))
     await until(story, {"a": 0, "b": 7})
     assert story.groups.place_of("b-1") is None
+
+
+@pytest.mark.parametrize(
+    ("word", "hastens"),
+    [(ProcessEndedError("gone"), True), (UnreachableError("broken"), False), (UnavailableError("silent"), False)],
+)
+async def test_a_successor_need_not_wait_for_the_lease_of_a_leader_whose_process_has_ended(
+    word: RaygridError, hastens: bool
+) -> None:
+    """Its lease is given back and the other candidate stands; silence may be a slow network."""
+    capacity = GroupCapacity("a", 4, 0, 0)
+    leader, other = QuietLeader(capacity, term=3), QuietLeader(capacity)
+    other.words.get_nowait()
+    groups = Groups(Directory({"a": leader}, {"a": other}), load_settings(), Waiters())
+    given_back: list[Lease] = []
+
+    async def give_back(lease: Lease) -> None:
+        given_back.append(lease)
+
+    groups.give_back = give_back
+    await groups.open()
+    try:
+        while not groups.capacities():
+            await asyncio.sleep(0.005)
+        leader.words.put_nowait(word)
+        leader.words.put_nowait(replace(capacity, queued=1))  # whoever is asked again was heard of before
+        if hastens:
+            async with asyncio.timeout(10):
+                await other.stood.wait()
+        while groups.capacities()[0].queued != 1:
+            await asyncio.sleep(0.005)
+        leases = [(each.group_id, each.holder, each.term) for each in given_back]
+        assert leases == [("a", "leader in term 3", 3)] * hastens
+        assert other.stood.is_set() is hastens
+        assert not leader.stood.is_set()
+    finally:
+        await groups.close()
+
+
+async def test_a_candidate_without_others_keeps_its_lease() -> None:
+    """Nobody else waits for it, and jobs of a group that nobody leads would be moved the sooner."""
+    leader = QuietLeader(GroupCapacity("a", 4, 0, 0), term=3)
+    groups = Groups(Directory({"a": leader}), load_settings(), Waiters())
+
+    async def give_back(lease: Lease) -> None:
+        raise AssertionError(lease)
+
+    groups.give_back = give_back
+    await groups.open()
+    try:
+        while not groups.capacities():
+            await asyncio.sleep(0.005)
+        leader.words.put_nowait(ProcessEndedError("gone"))
+        leader.words.put_nowait(GroupCapacity("a", 4, 0, 1))
+        while groups.capacities()[0].queued != 1:
+            await asyncio.sleep(0.005)
+    finally:
+        await groups.close()
