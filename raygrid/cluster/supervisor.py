@@ -17,6 +17,7 @@ import subprocess
 import sys
 import threading
 import time
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TextIO
 
@@ -26,8 +27,11 @@ from raygrid.node.processes import become_subreaper, process_table
 from raygrid.supervision import die_with_parent
 
 LOOK_S = 0.25
-# `ray start --block` ends by itself within about a second of a crash; after a `ray stop` it stays.
+# `ray start --block` looks at its processes every second and ends by itself after a crash; after a `ray stop` it stays.
+# On a machine with too much to do a second may take long, so it must have looked so often.
 STOPPED_AFTER_S = 4.0
+LOOKS = 3
+GIVE_UP_S = 10.0  # a Ray without its raylet that neither ends nor was stopped is begun anew
 FAREWELL_S = 20.0
 RAYLET_END_S = 6.0
 END_S = 4.0
@@ -65,6 +69,27 @@ def _command_line(pid: int) -> str:
     with contextlib.suppress(OSError):
         return Path(f"/proc/{pid}/cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace")
     return ""
+
+
+def looks_of(pid: int) -> int:
+    """How often the main thread of a process has gone to sleep: `ray start --block` does it once a look."""
+    with contextlib.suppress(OSError):
+        for line in Path(f"/proc/{pid}/task/{pid}/status").read_text().splitlines():
+            if line.startswith("voluntary_ctxt_switches:"):
+                return int(line.partition(":")[2])
+    return 0
+
+
+@dataclass(frozen=True)
+class _Gone:
+    """When the raylet was first seen to be gone, and how often `ray start` had looked by then."""
+
+    at: float
+    looks: int
+
+    def is_known_to(self, ray_start: int) -> bool:
+        """Whether `ray start` must have seen it by now, and takes it for granted."""
+        return time.monotonic() - self.at > STOPPED_AFTER_S and looks_of(ray_start) - self.looks >= LOOKS
 
 
 class Supervisor:
@@ -136,7 +161,7 @@ class Supervisor:
             )
         is_up = False
         raylet: int | None = None
-        raylet_gone_at: float | None = None
+        gone: _Gone | None = None
         try:
             while process.poll() is None:
                 if self._told_to_stop():
@@ -144,12 +169,17 @@ class Supervisor:
                     return True
                 if raylet is None:
                     raylet = next((pid for pid, zombie in below(process.pid) if not zombie and _is_raylet(pid)), None)
-                elif not _is_raylet(raylet):
-                    raylet_gone_at = raylet_gone_at or time.monotonic()
-                    if time.monotonic() - raylet_gone_at > STOPPED_AFTER_S:
+                elif gone is None:
+                    if not _is_raylet(raylet):
+                        gone = _Gone(time.monotonic(), looks_of(process.pid))
+                elif is_up and _is_empty(process.pid):
+                    if gone.is_known_to(process.pid):
                         say("somebody has stopped Ray here (`ray stop` or `ray down`)")
                         self._for_good = True
                         return True
+                elif time.monotonic() - gone.at > GIVE_UP_S:
+                    say("Ray has no raylet any more, and does not end by itself")
+                    return False
                 if not is_up and STARTED in log_path.read_bytes():
                     is_up = True
                     say("Ray is up")
@@ -217,6 +247,11 @@ def _wait_until_gone(pids: set[int], patience_s: float) -> set[int]:
             break
         time.sleep(0.05)
     return left
+
+
+def _is_empty(ray_start: int) -> bool:
+    """Whether the books are closed, too: `ray stop` ends everything, and a raylet may go for reasons of its own."""
+    return not any(_name_of(pid) == "gcs_server" for pid, zombie in below(ray_start) if not zombie)
 
 
 def _is_raylet(pid: int) -> bool:

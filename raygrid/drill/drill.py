@@ -251,7 +251,7 @@ class Drill:
 
     @staticmethod
     async def _until_seen(scenario: str, struck: Struck, load: Load, until: float) -> None:
-        """Go on until what was hit has done something new: for a while, a group gets no jobs, or an entry no request."""
+        """Go on until what was hit has done something new: for a while, it gets no jobs, or no requests."""
         clock = asyncio.get_running_loop().time
         while clock() < until:
             with contextlib.suppress(RaygridError):  # an entry that does not answer now is asked again

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import fcntl
 import json
@@ -50,6 +51,8 @@ def child(name, *, stubborn=False):
 if "--fail" in words:
     sys.exit("no head there")
 children = [child("raylet")]
+if "--books" in words:
+    children.append(child("gcs_server"))
 if "--stubborn" in words:
     children.append(child("stubborn", stubborn=True))
 if "--orphan" in words and os.fork() == 0:
@@ -237,6 +240,38 @@ def test_ray_stop_on_the_machine_ends_the_supervisor_too(machine: Machine) -> No
     assert "somebody has stopped Ray here" in machine.log
     assert machine.left() == []
     assert machine.noted["state"] == "stopped"
+
+
+@pytest.mark.parametrize("words", [("--books",), ("--never-up",)], ids=["the books are kept", "it was not up yet"])
+def test_a_raylet_may_go_without_anybody_having_stopped_ray(machine: Machine, words: tuple[str, ...]) -> None:
+    """Whatever became of it: the cluster is not told that it is over, and everything is begun anew."""
+    with contextlib.suppress(RaygridError):
+        machine.start(*words, timeout_s=2)
+    until(lambda: machine.processes("raylet"))
+    went = machine.raylet
+
+    os.kill(went, signal.SIGTERM)
+
+    until(lambda: "does not end by itself" in machine.log, within_s=30)
+    until(lambda: machine.processes("raylet") not in ([], [went]), within_s=30)
+    assert "somebody has stopped Ray" not in machine.log
+    assert stop_host(machine.directory)
+
+
+def test_a_ray_start_that_has_no_time_to_look_says_nothing_yet(machine: Machine) -> None:
+    """Where there is too much to do it may not have noticed a crash yet: its silence counts once it has looked."""
+    machine.start()
+    (ray_start,) = {process.parent for process in process_table() if process.pid == machine.raylet}
+    os.kill(ray_start, signal.SIGSTOP)
+    died_at = time.monotonic()
+
+    os.kill(machine.raylet, signal.SIGKILL)
+    until(lambda: time.monotonic() - died_at > module.STOPPED_AFTER_S + 1)
+
+    os.kill(ray_start, signal.SIGCONT)
+    until(lambda: "starting it again" in machine.log)
+    assert "somebody has stopped Ray" not in machine.log
+    assert stop_host(machine.directory)
 
 
 def test_nothing_that_ignores_sigterm_or_starts_late_outlives_the_supervisor(machine: Machine) -> None:
