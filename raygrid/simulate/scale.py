@@ -1,4 +1,4 @@
-"""A simulation of scale: a grid of any size on a virtual clock, its routing and placement real, everything else a model.
+"""A simulation of scale: a grid of any size on a virtual clock, its routing and placement real, the rest a model.
 
 `simulate` runs one; `sweep` runs several sizes one after another. No failures here: those are `raygrid.simulate.run`.
 Time in the deciding code is the processor's; all other time is virtual, and the same seed makes the same steps.
@@ -7,6 +7,7 @@ Time in the deciding code is the processor's; all other time is virtual, and the
 from __future__ import annotations
 
 import gc
+import math
 import time
 from array import array
 from collections.abc import Iterator
@@ -25,6 +26,8 @@ WARM_UP_S = 2.0  # leaders hear their nodes, the parent hears the leaders, then 
 BATCH = 10_000  # jobs of one submit where all come at once
 NODES_PER_GROUP = 50  # where the number of groups is not given
 WINDOW = 1_024
+LEAST_JOBS = 20_000  # of one size in a sweep
+SIZES = (10, 100, 1_000, 10_000)
 # Nodes with nothing to say are heard every second, and leaders look at the time ten times as often. That decides
 # nothing here, as nothing fails: jobs of hours may be heard of less often, so that a simulation costs its jobs only.
 POLL_S, POLL_SHARE, TICK_SHARE = 1.0, 0.1, 0.1
@@ -62,7 +65,7 @@ class Scenario:
 
     def resized(self, nodes: int) -> Scenario:
         """The same with another number of nodes, in groups of about the same size."""
-        return replace(self, nodes=nodes, groups=max(1, round(nodes * self.groups / self.nodes)))
+        return replace(self, nodes=nodes, groups=math.ceil(nodes * self.groups / self.nodes))
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,13 +76,15 @@ class Outcome:
         scenario: what was simulated.
         ended: jobs that ended; all, unless something is wrong.
         routing_us: CPU time for routing a job, microseconds.
-        placement_us: CPU time of the leaders for placing an attempt, with everything that they hear before and after.
-        load_us: CPU time of the leaders for telling parents their load, by job.
+        placement_us: CPU time of leaders for placing an attempt, with all that they hear of it before and after.
+        load_us: CPU time of leaders for telling parents their load, by job.
+        watching: part of a core that one leader needs for nodes with nothing to say, and for looking at the time.
         makespan_s: from the first arrival to the last end.
         utilisation: part of all slots' time in which they ran jobs, until the last end.
+        utilisation_before: the same until the last start: then slots idle for want of jobs.
         waits_s: from arrival to slot: median, 99 % and longest.
-        share_s: by when 50, 90, 99 and 100 % of the jobs had ended.
         seconds: how long the simulation took.
+        ends_s: when jobs ended, seconds from the beginning, in order.
     """
 
     scenario: Scenario
@@ -87,8 +92,10 @@ class Outcome:
     routing_us: float
     placement_us: float
     load_us: float
+    watching: float
     makespan_s: float
     utilisation: float
+    utilisation_before: float
     waits_s: tuple[float, float, float]
     seconds: float
     ends_s: array[float] = field(repr=False)
@@ -110,43 +117,59 @@ class Outcome:
 
 def simulate(scenario: Scenario) -> Outcome:
     """Run the jobs of a scenario to their ends."""
-    return _Simulation(scenario).run()
+    simulation = Simulation(scenario)
+    simulation.run()
+    return simulation.outcome()
 
 
 def sweep(scenario: Scenario, sizes: tuple[int, ...]) -> Iterator[Outcome]:
-    """Run it with other numbers of nodes, in groups of the same size where there are enough nodes."""
+    """Run it with other numbers of nodes and as many jobs for each, in groups of the same size if they are full."""
     for nodes in sizes:
-        yield simulate(scenario.resized(nodes))
+        jobs = max(min(LEAST_JOBS, scenario.jobs), scenario.jobs * nodes // max(sizes))
+        yield simulate(replace(scenario.resized(nodes), jobs=jobs))
 
 
-class _Simulation:
+class Simulation:
+    """One run of a scenario. Time in it is seconds from the moment at which jobs begin to come.
+
+    Attributes:
+        run_times: how long each job runs.
+        arrivals: when each comes.
+        ended: how many have ended.
+    """
+
     def __init__(self, scenario: Scenario) -> None:
         self._scenario = scenario
         count, random = scenario.jobs, Random(scenario.seed)
-        self._run_times = scenario.run_times.draw(count, random)
-        self._arrivals = scenario.arrivals.draw(count, random)
+        self.run_times = scenario.run_times.draw(count, random)
+        self.arrivals = scenario.arrivals.draw(count, random)
         self._waits = array("d", bytes(8 * count))
         self._ends = array("d", bytes(8 * count))
-        self._ended = 0
+        self.ended = 0
         self._agenda = Agenda()
-        self._routing, self._placement, self._load = Meter(), Meter(), Meter()
+        self._routing, self._placement, self._load, self._watching = Meter(), Meter(), Meter(), Meter()
         self._parent = ModelParent(self._agenda, self._routing, self._load)
         self._zero = STARTS_AT + WARM_UP_S
+        self._seconds = 0.0
 
-    def run(self) -> Outcome:
+    def run(self, wanted: int | None = None, until_s: float = math.inf) -> float:
+        """Run until so many jobs have ended (all, unless said otherwise), or that time has come; gives the time."""
         began, collecting = time.monotonic(), gc.isenabled()
+        wanted = self._scenario.jobs if wanted is None else wanted
+        until = self._zero + until_s
         gc.disable()  # when it runs depends on all the rest of the process
         try:
             self._open()
-            self._agenda.run(lambda: self._ended == self._scenario.jobs)
+            self._agenda.run(lambda: self.ended >= wanted or self._agenda.now > until)
         finally:
             if collecting:
                 gc.enable()
-        return self._outcome(time.monotonic() - began)
+        self._seconds = time.monotonic() - began
+        return self._agenda.now - self._zero
 
     def _open(self) -> None:
         scenario, agenda = self._scenario, self._agenda
-        mean_s = sum(self._run_times) / len(self._run_times)
+        mean_s = sum(self.run_times) / len(self.run_times)
         poll_s = max(POLL_S, POLL_SHARE * mean_s)
         policy = GroupPolicy(placement=scenario.placement, window=scenario.window, node_timeout_s=4 * poll_s)
         groups = []
@@ -156,6 +179,7 @@ class _Simulation:
                 policy,
                 agenda,
                 self._placement,
+                self._watching,
                 TICK_SHARE * poll_s,
                 self._over,
                 self._parent.news,
@@ -170,46 +194,53 @@ class _Simulation:
         return ModelNode(node_id, self._scenario.slots, self._agenda, poll_s, self._run_time_s, self._started)
 
     def _begin(self) -> None:
-        self._placement.ns = self._load.ns = 0  # what leaders did before there were jobs
+        self._placement.ns = self._load.ns = self._watching.ns = 0  # what leaders did before there were jobs
         if self._scenario.arrivals.at_once:
             for first in range(0, self._scenario.jobs, BATCH):
                 self._parent.submit_batch(range(first, min(first + BATCH, self._scenario.jobs)))
         else:
-            self._agenda.after(self._arrivals[0], self._arrive, 0)
+            self._agenda.after(self.arrivals[0], self._arrive, 0)
 
     def _arrive(self, number: int) -> None:
         self._parent.submit(number)
         if number + 1 < self._scenario.jobs:
-            due = self._zero + self._arrivals[number + 1]
+            due = self._zero + self.arrivals[number + 1]
             self._agenda.after(max(0.0, due - self._agenda.now), self._arrive, number + 1)
 
     def _run_time_s(self, job_id: str) -> float:
-        return self._run_times[int(job_id)]
+        return self.run_times[int(job_id)]
 
     def _started(self, job_id: str, at: float) -> None:
         number = int(job_id)
-        self._waits[number] = at - self._zero - self._arrivals[number]
+        self._waits[number] = at - self._zero - self.arrivals[number]
 
     def _over(self, job_id: str) -> None:
         number = int(job_id)
         assert not self._ends[number], f"job {job_id} has ended twice"
         self._ends[number] = self._agenda.now - self._zero
-        self._ended += 1
+        self.ended += 1
 
-    def _outcome(self, seconds: float) -> Outcome:
+    def outcome(self) -> Outcome:
+        """What came of it, once all jobs have ended."""
         scenario, jobs = self._scenario, self._scenario.jobs
-        makespan_s = max(self._ends) - self._arrivals[0]
+        makespan_s = max(self._ends) - self.arrivals[0]
+        slots = scenario.nodes * scenario.slots
+        starts = [at + wait for at, wait in zip(self.arrivals, self._waits, strict=True)]
+        last = max(starts)
+        before_s = sum(min(run_s, last - at) for at, run_s in zip(starts, self.run_times, strict=True))
         waits, ends = array("d", sorted(self._waits)), array("d", sorted(self._ends))
         return Outcome(
             scenario,
-            self._ended,
+            self.ended,
             self._routing.each_us,
             self._placement.each_us,
             self._load.ns / 1000 / jobs,
+            self._watching.ns / 1e9 / scenario.groups / makespan_s,
             makespan_s,
-            sum(self._run_times) / (scenario.nodes * scenario.slots * makespan_s),
+            sum(self.run_times) / (slots * makespan_s),
+            before_s / (slots * (last - self.arrivals[0])),
             (_quantile(waits, 0.5), _quantile(waits, 0.99), waits[-1]),
-            seconds,
+            self._seconds,
             ends,
         )
 

@@ -1,4 +1,4 @@
-"""A leader of a simulation of scale: the real `GroupState`, carried out as `raygrid.leader` does, and its part of the store.
+"""A leader of a simulation of scale: the real `GroupState`, carried out as `raygrid.leader` does, and its queue.
 
 Of jobs that wait in the store there is a number each. A job is made when the leader takes it up, and gone when it ends.
 """
@@ -58,7 +58,8 @@ class ModelGroup:
     Args:
         policy: what it decides by.
         agenda: tells the time.
-        placement: counts what placing costs.
+        placement: counts what placing costs, with all that has to be heard for it.
+        watching: counts what it costs to hear nodes that have nothing to say, and to look at the time.
         tick_s: how often the leader looks at the time.
         ended: told of every job that has ended, once that is committed.
         news: told when the group's load has changed.
@@ -70,6 +71,7 @@ class ModelGroup:
         policy: GroupPolicy,
         agenda: Agenda,
         placement: Meter,
+        watching: Meter,
         tick_s: float,
         ended: Callable[[str], None],
         news: Callable[[ModelGroup], None],
@@ -78,6 +80,7 @@ class ModelGroup:
         self._state = GroupState(group_id, policy)
         self._agenda = agenda
         self._placement = placement
+        self._watching = watching
         self._tick_s = tick_s
         self._ended = ended
         self._news = news
@@ -92,7 +95,7 @@ class ModelGroup:
     def open(self, nodes: Sequence[ModelNode]) -> None:
         """Meet the nodes, each as empty as the group."""
         self._nodes = {node.node_id: node for node in nodes}
-        self._decide(NodesExpected(tuple(self._nodes)))
+        self._decide(NodesExpected(tuple(self._nodes)), self._watching)
         for node in nodes:
             self._poll(node, wait=False)
         self._tick()
@@ -107,7 +110,7 @@ class ModelGroup:
         return self._state.capacity(self._agenda.now, queued=self._state.queued + self.beyond)
 
     def _tick(self) -> None:
-        self._decide(Tick())
+        self._decide(Tick(), self._watching)
         self._agenda.after(self._tick_s, self._tick)
 
     # --- jobs ---------------------------------------------------------------------------------------------------
@@ -126,7 +129,8 @@ class ModelGroup:
         jobs = tuple(_job(number) for number in self._queue[first:last])
         if not jobs:
             return
-        self._decide(JobsArrived(jobs, scanned), jobs)
+        self._decide(JobsArrived(jobs, scanned), self._placement)
+        self._head += sum(job.spec.job_id in self._state for job in jobs)
 
     def _look_for_more(self) -> None:
         if self.beyond and not self._scanning and self._state.wants_more:
@@ -143,13 +147,13 @@ class ModelGroup:
 
     # --- events in, commands out --------------------------------------------------------------------------------
 
-    def _decide(self, event: Event, jobs: Sequence[QueuedJob] = ()) -> None:
+    def _decide(self, event: Event, meter: Meter) -> None:
         began = time.thread_time_ns()
         commands = self._state.handle(event, self._agenda.now)
-        self._placement.ns += time.thread_time_ns() - began
-        if jobs:
-            self._head += sum(job.spec.job_id in self._state for job in jobs)
+        meter.ns += time.thread_time_ns() - began
         self._carry_out(commands)
+        if self.beyond and not self._scanning:
+            self._look_for_more()
 
     def _carry_out(self, commands: Sequence[Command]) -> None:
         agenda = self._agenda
@@ -166,8 +170,6 @@ class ModelGroup:
                         self._hand_over(self._nodes[node_id], orders)
                 case StopAttempts(node_id, attempts):
                     agenda.after(CALL_S, self._nodes[node_id].stop, attempts)
-        if self.beyond and not self._scanning:
-            self._look_for_more()
 
     def _committed(self, over: Sequence[str]) -> None:
         for job_id in over:
@@ -186,7 +188,7 @@ class ModelGroup:
         gathered = self._orders.pop(node.node_id)
         if gathered:
             self._hand_over(node, gathered)
-        self._decide(HandOverEnded(node.node_id, attempts, arrived=True))
+        self._decide(HandOverEnded(node.node_id, attempts, arrived=True), self._placement)
 
     def _poll(self, node: ModelNode, *, wait: bool = True) -> None:
         asked_at, agenda = self._agenda.now, self._agenda
@@ -197,7 +199,8 @@ class ModelGroup:
         agenda.after(CALL_S, node.poll, wait, answer)
 
     def _reported(self, node: ModelNode, reply: NodeReply, asked_at: float) -> None:
-        self._decide(NodeReported(reply.state, reply.reports, asked_at))
+        meter = self._placement if reply.reports else self._watching
+        self._decide(NodeReported(reply.state, reply.reports, asked_at), meter)
         self._poll(node)
 
 

@@ -10,6 +10,7 @@ import re
 from array import array
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 from random import Random
 
@@ -140,7 +141,7 @@ class Arrivals:
                 f"{text!r} is no profile of arrivals; give all-at-once, poisson:200/s or steps:50/s@0s,200/s@1h"
             )
         starts = [start for start, _ in steps]
-        if starts[0] != 0 or any(later <= start for start, later in zip(starts, starts[1:], strict=False)):
+        if starts[0] != 0 or any(later <= start for start, later in pairwise(starts)):
             raise InvalidRequestError(f"{text!r}: steps have to begin at 0s, each after the one before")
         if steps[-1][1] <= 0:
             raise InvalidRequestError(f"{text!r}: the last rate stays until all jobs have come, so it must be above 0")

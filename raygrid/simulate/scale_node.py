@@ -32,8 +32,8 @@ class ModelNode:
     """
 
     __slots__ = (
-        "_agenda", "_answer", "_ended", "_free", "_gathering", "_poll", "_poll_s", "_reports", "_run_time_s", "_running",
-        "_slots", "_started", "_waiting", "node_id",
+        "_agenda", "_answer", "_ended", "_free", "_gathering", "_poll", "_poll_s", "_reports", "_run_time_s",
+        "_running", "_slots", "_started", "_waiting", "node_id",
     )  # fmt: skip
 
     def __init__(
