@@ -24,6 +24,7 @@ class GroupAttempts(GroupJobs):
         entry.node_id = node.node_id
         entry.recorded = entry.moved = False
         node.held[entry.current] = PENDING
+        self._vacancies.touch(node.node_id)
         out.start(node.node_id, AttemptOrder(entry.current, entry.spec, self.blobs))
         if starts_at_once:
             self._record_running(entry, out)
@@ -35,6 +36,7 @@ class GroupAttempts(GroupJobs):
         attempt = AttemptId(entry.spec.job_id, entry.attempts)
         entry.twin = Twin(attempt, node.node_id, out.now)
         node.held[attempt] = PENDING
+        self._vacancies.touch(node.node_id)
         out.start(node.node_id, AttemptOrder(attempt, entry.spec, self.blobs))
         out.update(entry.update(JobState.RUNNING, out.instant(entry.since), entry.node_id))
 
@@ -66,6 +68,7 @@ class GroupAttempts(GroupJobs):
             node.held.pop(report.attempt, None)
             node.uncertain.discard(report.attempt)
             self._learn(node, report, out)
+            self._vacancies.touch(node_id)
         entry = self._jobs.get(report.attempt.job_id)
         if entry is None:
             return  # ended already, or not this group's
