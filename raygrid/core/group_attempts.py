@@ -68,7 +68,6 @@ class GroupAttempts(GroupJobs):
             node.held.pop(report.attempt, None)
             node.uncertain.discard(report.attempt)
             self._learn(node, report, out)
-            self._vacancies.touch(node_id)
         entry = self._jobs.get(report.attempt.job_id)
         if entry is None:
             return  # ended already, or not this group's

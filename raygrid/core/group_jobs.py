@@ -92,7 +92,6 @@ class GroupJobs:
         node = self.nodes[node_id] = NodeRecord(node_id, incarnation, slots, last_seen=out.now)
         node.weight = self.policy.weights.get(node_id, 1.0)
         self._drains.mark(node)
-        self._vacancies.touch(node_id)
         return node
 
     def _cancel(self, job_id: str, out: Collector) -> None:

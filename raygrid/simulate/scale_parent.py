@@ -6,7 +6,8 @@ import time
 from collections.abc import Sequence
 from dataclasses import replace
 
-from raygrid.core.routing import RoutingPolicy, rank
+from raygrid.core.ranking import Ranking
+from raygrid.core.routing import RoutingPolicy
 from raygrid.core.spreading import deal, spread
 from raygrid.models import GroupCapacity
 from raygrid.simulate.scale_clock import Agenda
@@ -28,11 +29,13 @@ class ModelParent:
     def __init__(self, agenda: Agenda, routing: Meter, load: Meter) -> None:
         self._agenda = agenda
         self._routing = routing
-        self._load = load
+        self._telling = load
         self._policy = RoutingPolicy()
         self._groups: dict[str, ModelGroup] = {}
         self._capacities: dict[str, GroupCapacity] = {}
         self._sent: dict[str, int] = {}  # since a leader told its load
+        self._ranking = Ranking()
+        self._stale: set[str] = set()  # groups whose place in the ranking is out of date
         self._hears: set[str] = set()  # groups that are about to be heard
 
     def open(self, groups: Sequence[ModelGroup]) -> None:
@@ -51,19 +54,26 @@ class ModelParent:
         self._hears.discard(group.group_id)
         began = time.perf_counter_ns()
         capacity = group.capacity()
-        self._load.ns += time.perf_counter_ns() - began
-        self._load.count += 1
+        self._telling.ns += time.perf_counter_ns() - began
+        self._telling.count += 1
         self._agenda.after(CALL_S, self._heard, capacity)
 
     def _heard(self, capacity: GroupCapacity) -> None:
         self._capacities[capacity.group_id] = capacity
         self._sent[capacity.group_id] = 0
+        self._stale.add(capacity.group_id)
 
     def submit(self, number: int) -> None:
         """Take one job."""
         began = time.perf_counter_ns()
-        group_id = rank(self._policy, self._loads())[0].group_id
+        for group_id in self._stale:
+            self._ranking.put(self._load_of(group_id))
+        self._stale.clear()
+        chosen = self._ranking.first(lambda group: group.queued < MOST_QUEUED)
+        assert chosen is not None
+        group_id = chosen.group_id
         self._sent[group_id] += 1
+        self._stale.add(group_id)
         self._routing.ns += time.perf_counter_ns() - began
         self._routing.count += 1
         self._groups[group_id].insert((number,))
@@ -71,9 +81,11 @@ class ModelParent:
     def submit_batch(self, numbers: range) -> None:
         """Take many jobs at once."""
         began = time.perf_counter_ns()
-        shares = spread(self._policy, self._loads(), len(numbers), max_queued=MOST_QUEUED)
+        loads = [self._load_of(group_id) for group_id in self._capacities]
+        shares = spread(self._policy, loads, len(numbers), max_queued=MOST_QUEUED)
         for group_id, share in shares:
             self._sent[group_id] += share
+            self._stale.add(group_id)
         names = deal(shares)
         self._routing.ns += time.perf_counter_ns() - began
         self._routing.count += len(numbers)
@@ -83,5 +95,6 @@ class ModelParent:
         for group_id, jobs in given.items():
             self._groups[group_id].insert(jobs)
 
-    def _loads(self) -> list[GroupCapacity]:
-        return [replace(each, queued=each.queued + self._sent[name]) for name, each in self._capacities.items()]
+    def _load_of(self, group_id: str) -> GroupCapacity:
+        heard = self._capacities[group_id]
+        return replace(heard, queued=heard.queued + self._sent[group_id])

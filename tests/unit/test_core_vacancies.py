@@ -6,7 +6,7 @@ from collections.abc import Iterable, Set
 from copy import copy
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import run_state_machine_as_test
 
@@ -154,7 +154,14 @@ def test_a_group_says_of_every_node_that_has_changed(monkeypatch: pytest.MonkeyP
     before = Checked.choices
     run_state_machine_as_test(  # type: ignore[no-untyped-call]  # hypothesis leaves it untyped
         GroupInAHostileWorld,
-        settings=settings(max_examples=40, deadline=None, suppress_health_check=list(HealthCheck)),
+        settings=settings(
+            max_examples=100,
+            stateful_step_count=40,
+            deadline=None,
+            phases=[Phase.generate],
+            suppress_health_check=list(HealthCheck),
+            database=None,
+        ),
     )
     assert Checked.choices - before > 100
 
