@@ -28,7 +28,6 @@ from raygrid.core.events import (
     Tick,
 )
 from raygrid.core.group_nodes import GroupNodes
-from raygrid.core.load import capacity_of
 from raygrid.core.placement import POLICIES, with_room
 from raygrid.core.pricers import GRACE_S
 from raygrid.core.stragglers import CHECK_S, limits, most_at_once, stragglers
@@ -71,7 +70,7 @@ class GroupState(GroupNodes):
     def capacity(self, now: float, *, queued: int | None = None) -> GroupCapacity:
         """The group's load; `queued` where the store knows better than the window in memory."""
         waiting = self.queued if queued is None else queued
-        return capacity_of(self.group_id, self.site, self.nodes.values(), self.policy.quota, waiting, now)
+        return self._load.capacity(self.site, self.policy.quota, waiting, now)
 
     # --- events in, commands out --------------------------------------------------------------------------------------
 
@@ -99,7 +98,7 @@ class GroupState(GroupNodes):
                 self._lose_node(node_id, "its Ray node or agent is gone", out)
             case NodeDraining(node_id):
                 self._drains.told(event, self.nodes.get(node_id))
-                self._vacancies.touch(node_id)
+                self._touch(node_id)
                 self._move_overdue(out)
             case HandOverEnded(node_id, attempts, arrived):
                 self._hand_over_ended(node_id, attempts, arrived, out)
@@ -120,7 +119,7 @@ class GroupState(GroupNodes):
         for node in self.nodes.values():
             node.weight = self.policy.weights.get(node.node_id, 1.0)
             node.behind = node.deployed_at < self.policy.deployed_at
-            self._vacancies.touch(node.node_id)
+            self._touch(node.node_id)
         for job_id in list(self._backlog):
             entry = self._jobs[job_id]
             if job_id in self._backlog.aside or entry.spec.pricer not in self._pricers:
