@@ -1,4 +1,4 @@
-"""`raygrid simulate scale`: what a grid of some size costs to decide for, and how large one has to be for a deadline."""
+"""`raygrid simulate scale`: what deciding costs in a grid of some size, and how large one has to be for a deadline."""
 
 from __future__ import annotations
 
@@ -81,7 +81,7 @@ def scale(
         made = plan(scenario, duration_s(deadline), share, tried=lambda each: None if as_json else _say_tried(each))
         typer.echo(json.dumps(_plan_summary(made))) if as_json else _say_plan(made)
         return
-    sizes = tuple(size for size in simulation.SIZES if size < nodes) + (nodes,) if sweep else (nodes,)
+    sizes = (*(size for size in simulation.SIZES if size < nodes), nodes) if sweep else (nodes,)
     done = []
     for outcome in simulation.sweep(scenario, sizes):
         done.append(outcome)
@@ -144,9 +144,9 @@ def _print(done: list[Outcome]) -> None:
     print_table(table)
     busiest = max(each.watching for each in done)
     out().print(
-        "routing: a parent chooses groups; placement: leaders choose nodes and hear what comes of it; load: leaders tell "
-        "parents how full they are. ratio: against the first row. used: of the slots' time until the last start, then in "
-        f"all. Hearing nodes with nothing to say takes {busiest:.2%} of a leader's core at most.",
+        "routing: a parent chooses groups; placement: leaders choose nodes and hear what comes of it; load: leaders "
+        "tell parents how full they are. ratio: against the first row. used: of the slots' time until the last start, "
+        f"then in all. Hearing nodes with nothing to say takes {busiest:.2%} of a leader's core at most.",
         highlight=False,
         markup=False,
     )

@@ -1,4 +1,4 @@
-"""`raygrid simulate`: the grid's own code on a virtual clock, under faults here, at scale in `scale`; touches no grid."""
+"""`raygrid simulate`: the grid's own code on a virtual clock: under faults here, at scale in `cli/scale.py`."""
 
 from __future__ import annotations
 

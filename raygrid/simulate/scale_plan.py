@@ -70,8 +70,8 @@ def plan(scenario: Scenario, deadline_s: float, share: float, tried: Callable[[T
     while found.ends_s is None:
         if found.nodes == scenario.nodes:
             raise InvalidRequestError(
-                f"{scenario.nodes} nodes of {scenario.slots} slots are too few: {found.ended} of {wanted} jobs end within "
-                f"{deadline_s:g} s; allow more --nodes, a later --deadline or a smaller --share"
+                f"{scenario.nodes} nodes of {scenario.slots} slots are too few: {found.ended} of {wanted} jobs end "
+                f"within {deadline_s:g} s; allow more --nodes, a later --deadline or a smaller --share"
             )
         low, fewer = found.nodes, found
         found = attempt(min(low + step, scenario.nodes))
@@ -91,8 +91,8 @@ def _least_nodes(scenario: Scenario, deadline_s: float, wanted: int) -> int:
     alone = sorted(at + run_s for at, run_s in zip(drawn.arrivals, drawn.run_times, strict=True))
     if alone[wanted - 1] >= deadline_s:
         raise InvalidRequestError(
-            f"no number of nodes is enough: {wanted} jobs that waited for nothing would need {alone[wanted - 1]:g} s, as "
-            f"they come late or run long; allow a later --deadline or a smaller --share"
+            f"no number of nodes is enough: {wanted} jobs that waited for nothing would need {alone[wanted - 1]:g} s, "
+            f"as they come late or run long; allow a later --deadline or a smaller --share"
         )
     work_s = sum(sorted(drawn.run_times)[:wanted])
     return min(scenario.nodes, max(1, math.ceil(work_s / (scenario.slots * deadline_s))))
