@@ -4,22 +4,27 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
-# Hosts of their own mostly wait for Ray, so that everything else runs beside them: first what needs neither hosts nor Ray,
-# then grids on this machine.
+BENCH_READY := $(VENV)/.bench-ready
+# Hosts of their own mostly wait for Ray, so that everything else runs beside them: first what needs neither hosts nor Ray
+# nor much time on a processor, then grids on this machine, and beside these the tests in which leases must live, one after
+# the other: a machine with more to do than it can lets them run out.
 ON_HOSTS := tests/faults
-ON_RAY := $(wildcard tests/integration/test_ray_*.py) $(addprefix tests/integration/,test_readme.py test_notebook.py)
-BESIDE := .beside.log
+ON_RAY := $(wildcard tests/integration/test_ray_*.py) $(addprefix tests/integration/test_,readme.py notebook.py)
+OF_LEASES := $(addprefix tests/integration/test_,standby_leaders.py lost_groups.py drill.py draining.py several_parents.py \
+  node_and_leader_loss.py job_store_outage.py)
+BESIDE := .beside-hosts.log .beside-leases.log
 
-.PHONY: help demo test soak check bench wheel lock clean
+.PHONY: help demo test drill soak check bench wheel lock clean
 
 help:
 	@echo "make demo    start a grid on this machine, price the example book, kill a node agent meanwhile, show prices per kind"
 	@echo "make test    run every test"
+	@echo "make drill   every drill five times on five hosts, and real cuts of links, with medians (Linux, root)"
 	@echo "make soak    twenty minutes of load on five hosts, with a random fault every twenty seconds (Linux, root)"
 	@echo "make check   formatter, linter, strict types, import contracts"
-	@echo "make bench   jobs per second beside xargs -P, in one run; more in bench/"
+	@echo "make bench   all measurements beside xargs, HyperQueue, Dask, Celery and Ray; WORKLOAD=1 for one of them"
 	@echo "make wheel   raygrid as one file, in dist/, for the machines of a cluster"
-	@echo "make lock    write requirements.lock anew from pyproject.toml"
+	@echo "make lock    write requirements.lock and requirements-bench.lock anew from pyproject.toml"
 
 # Everything is pinned with hashes; the project itself is installed as it lies here.
 $(READY): requirements.lock pyproject.toml
@@ -34,12 +39,16 @@ demo: $(READY)
 	$(BIN)/raygrid demo
 
 test: $(READY)
-	@$(BIN)/python -m pytest $(ON_HOSTS) >$(BESIDE) 2>&1 & beside=$$!; \
-	  trap 'kill $$beside; wait $$beside; exit 130' INT TERM; \
-	  $(BIN)/python -m pytest -n 4 --dist loadfile $(addprefix --ignore=,$(ON_HOSTS) $(ON_RAY)); others=$$?; \
+	@$(BIN)/python -m pytest $(ON_HOSTS) >.beside-hosts.log 2>&1 & hosts=$$!; \
+	  trap 'kill $$hosts $$leases; wait $$hosts $$leases; exit 130' INT TERM; \
+	  $(BIN)/python -m pytest -n 4 --dist loadfile $(addprefix --ignore=,$(ON_HOSTS) $(ON_RAY) $(OF_LEASES)); others=$$?; \
+	  $(BIN)/python -m pytest $(OF_LEASES) >.beside-leases.log 2>&1 & leases=$$!; \
 	  $(BIN)/python -m pytest $(ON_RAY); on_ray=$$?; \
-	  wait $$beside; on_hosts=$$?; cat $(BESIDE); rm -f $(BESIDE); \
-	  test $$others$$on_ray$$on_hosts = 000
+	  wait $$leases; of_leases=$$?; wait $$hosts; on_hosts=$$?; cat $(BESIDE); rm -f $(BESIDE); \
+	  test $$others$$on_ray$$of_leases$$on_hosts = 0000
+
+drill: $(READY)
+	$(BIN)/python -m tests.faults.drills
 
 soak: $(READY)
 	$(BIN)/python -m tests.faults.soak
@@ -52,8 +61,14 @@ check: $(READY)
 	$(BIN)/mypy --strict examples/ore/*.py
 	$(BIN)/lint-imports
 
-bench: $(READY)
-	$(BIN)/python bench/throughput.py
+# What the grid is measured beside has a lock of its own, within the versions of the first.
+$(BENCH_READY): $(READY) requirements-bench.lock
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements-bench.lock
+	@touch $(BENCH_READY)
+
+# make bench WORKLOAD=1 PROFILE=1 BENCH_ARGS='--rounds 5'
+bench: $(BENCH_READY)
+	$(BIN)/python -m bench $(addprefix --workload=,$(WORKLOAD)) $(if $(PROFILE),--profile=bench-profile) $(BENCH_ARGS)
 
 # For machines of a cluster: see cluster.yaml.
 wheel: $(READY)
@@ -63,6 +78,9 @@ lock: $(READY)
 	$(BIN)/uv pip compile pyproject.toml --extra examples --extra postgres --extra dev --universal \
 	  --python-version 3.11 --generate-hashes --no-emit-index-url --no-emit-find-links --no-header \
 	  --upgrade --output-file requirements.lock
+	$(BIN)/uv pip compile pyproject.toml --extra bench --constraint requirements.lock --universal \
+	  --python-version 3.11 --generate-hashes --no-emit-index-url --no-emit-find-links --no-header \
+	  --upgrade --output-file requirements-bench.lock
 
 clean:
 	rm -rf $(VENV) build dist *.egg-info $(BESIDE) .mypy_cache .ruff_cache .pytest_cache .import_linter_cache

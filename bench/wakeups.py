@@ -21,7 +21,7 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).parents[1]))  # for the tests' PostgreSQL server
 
-import asyncpg
+import asyncpg  # type: ignore[import-untyped]
 
 from raygrid.models import BlobSlice, JobSpec, NewJob
 from raygrid.store import SqlStore

@@ -83,9 +83,14 @@ class Pricer(Section):
     `command` is split like a shell would, but never run by one. Its placeholders: `{input}` (path of the
     input file), `{output_dir}` (the job directory, also the working directory), `{data_dir}` (where shared
     inputs lie), `{job_id}`, and `{args}` alone as a word, which stands for all arguments of the submit.
+
+    A warm one (`mode`) stays loaded and is told of each job on its stdin, so that its command has none of them.
     """
 
     command: tuple[str, ...]
+    mode: Literal["cold", "warm"] = "cold"
+    recycle_after: int | None = Field(default=None, ge=1)
+    recycle_memory: Size | None = None
     version: str = Field(default="1", max_length=128)
     env: dict[str, str] = Field(default={}, repr=False)
     result: Literal["zip", "stdout"] = "zip"
@@ -94,6 +99,7 @@ class Pricer(Section):
     output: Size = 1024**3
     retry_exit_codes: frozenset[int] = frozenset()
     straggler: Straggler | None = None
+    reuse: Literal["off", "content"] = "off"
 
     @field_validator("command", mode="before")
     @classmethod
@@ -114,10 +120,41 @@ class Pricer(Section):
                     raise ValueError(f"{{args}} must be a word of its own, not part of {word!r}")
         return command
 
+    @model_validator(mode="after")
+    def _suits_its_mode(self) -> Self:
+        if self.mode == "cold":
+            if self.recycle_after is not None or self.recycle_memory is not None:
+                raise ValueError(
+                    "recycle_after and recycle_memory are for pricers that stay loaded: add mode: warm or drop them"
+                )
+            return self
+        for word in self.command:
+            for _, placeholder, _, _ in string.Formatter().parse(word):
+                if placeholder is not None:
+                    raise ValueError(
+                        f"a warm pricer is started before there is a job, so its command cannot have "
+                        f"{{{placeholder}}}: write the program and its own options only; it is told of each job on "
+                        "its stdin (see docs/warm-pricers.md)"
+                    )
+        if self.memory is not None and self.recycle_memory is not None and self.recycle_memory > self.memory:
+            raise ValueError(
+                "recycle_memory is above memory, at which a job is killed; set it below, so that the process is "
+                "replaced between jobs"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _reusable(self) -> Self:
+        if self.reuse == "content" and any("{job_id}" in word for word in self.command):
+            raise ValueError(
+                "reuse: content is for results that do not depend on the job; take {job_id} out of command"
+            )
+        return self
+
     @property
     def takes_args(self) -> bool:
         """Whether a submit may bring arguments."""
-        return "{args}" in self.command
+        return self.mode == "warm" or "{args}" in self.command
 
 
 class ApiKey(Section):

@@ -6,10 +6,27 @@ Every tier imports this module; it imports none of them.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from datetime import datetime
 from enum import StrEnum
-from typing import NamedTuple
+from operator import attrgetter
+from typing import Any, NamedTuple, TypeVar
+
+Kind = TypeVar("Kind")
+
+
+def travels(kind: type[Kind]) -> type[Kind]:
+    """Have a dataclass pickled as a call of itself: it travels by the thousand, and the usual way costs twice as much.
+
+    A field that one side does not know yet is at the end, with a default.
+    """
+    values: Any = attrgetter(*(each.name for each in fields(kind)))  # type: ignore[arg-type]  # it is a dataclass
+
+    def reduce(self: Any) -> tuple[Any, ...]:
+        return kind, values(self)
+
+    kind.__reduce__ = reduce  # type: ignore[method-assign]
+    return kind
 
 
 class JobState(StrEnum):
@@ -78,6 +95,7 @@ class AttemptId(NamedTuple):
     number: int
 
 
+@travels
 @dataclass(frozen=True, slots=True)
 class JobSpec:
     """What a leader and a node need to know to run a job.
@@ -117,6 +135,7 @@ class NewJob:
         fingerprint: sha256 over input, pricer, args and shared data; two submits of one jobId must agree on it.
         affinity: the client's key for hash routing, if any.
         site: the client's site for topology routing, if any.
+        source: a job whose stored result this one may take over instead of running, if there is one.
     """
 
     spec: JobSpec
@@ -124,8 +143,10 @@ class NewJob:
     fingerprint: str
     affinity: str | None = None
     site: str | None = None
+    source: str | None = None
 
 
+@travels
 @dataclass(frozen=True, slots=True)
 class QueuedJob:
     """An unfinished job as a leader holds it: the spec, and what its attempts so far amount to.
@@ -153,6 +174,7 @@ class QueuedJob:
     unstarted: int = 0
 
 
+@travels
 @dataclass(frozen=True, slots=True)
 class AttemptReport:
     """What a node reports of an attempt that has ended.
@@ -167,6 +189,7 @@ class AttemptReport:
         result: the result ZIP; None where the attempt left none.
         started_at: when the pricer was spawned (UTC).
         ended_at: when it had ended (UTC).
+        content: key under which other jobs may take over the result; None where none may.
     """
 
     attempt: AttemptId
@@ -178,6 +201,7 @@ class AttemptReport:
     result: BlobSlice | None = None
     started_at: datetime | None = None
     ended_at: datetime | None = None
+    content: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -207,7 +231,8 @@ class Job:
     """A job as the store knows it; everything a client may ask about it.
 
     `attempts` are those that began: one that was handed to a node and taken back before it had a slot is none.
-    `revision` orders all changes of all jobs: it rises with every change, and readers resume from it.
+    `revision` orders all changes of all jobs: it rises with every change, and readers resume from it. A job that took
+    over a stored result never ran: `reused_from` is the job that did.
     """
 
     job_id: str
@@ -238,6 +263,7 @@ class Job:
     started_at: datetime | None
     ended_at: datetime | None
     purged_at: datetime | None
+    reused_from: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -274,6 +300,7 @@ class NodeTraffic(NamedTuple):
 NO_TRAFFIC = NodeTraffic()
 
 
+@travels
 @dataclass(frozen=True, slots=True)
 class NodeState:
     """What a node says of itself in every reply.
@@ -307,6 +334,7 @@ class NodeState:
     deployed_at: float = 0.0
 
 
+@travels
 @dataclass(frozen=True, slots=True)
 class GroupCapacity:
     """A group's load, as its leader tells the parents.
@@ -346,6 +374,7 @@ class GroupCapacity:
         return max(0, self.slots - self.busy)
 
 
+@travels
 @dataclass(frozen=True, slots=True)
 class NodeView:
     """A node as its leader sees it; `state` is one of ok, draining, drained, unhealthy, probation, lost.

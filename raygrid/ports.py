@@ -12,9 +12,10 @@ from typing import Protocol
 
 from raygrid.config import GridSettings
 from raygrid.core.events import AttemptOrder
-from raygrid.models import AttemptId, AttemptReport, GroupCapacity, JobSpec, JobState, NodeState, QueuedJob
+from raygrid.models import AttemptId, AttemptReport, GroupCapacity, JobSpec, JobState, NodeState, QueuedJob, travels
 
 
+@travels
 @dataclass(frozen=True, slots=True)
 class NodeReply:
     """A node's answer to a poll.
@@ -30,6 +31,7 @@ class NodeReply:
     last: int
 
 
+@travels
 @dataclass(frozen=True, slots=True)
 class JobChange:
     """A committed change of a job."""
@@ -38,6 +40,7 @@ class JobChange:
     state: JobState
 
 
+@travels
 @dataclass(frozen=True, slots=True)
 class LeaderReply:
     """A leader's answer to a parent's poll.

@@ -1,7 +1,8 @@
 """Price a CSV file of instruments with QuantLib: `python price.py INPUT.csv [--output prices.csv]`.
 
 This file is the command line: arguments, messages, exit codes and the output file. Reading is in
-`instruments.py`, the kinds in `kinds.py`, prices and sensitivities in `valuation.py`.
+`instruments.py`, the kinds in `kinds.py`, prices and sensitivities in `valuation.py`. It is a warm pricer as well: with
+`mode: warm` and the command `python price.py`, one process prices file after file.
 Exit codes: 0 all rows priced, 1 output not writable, 2 bad input, 3 QuantLib failed.
 """
 
@@ -20,6 +21,8 @@ from instruments import BadInstrumentError, Instrument, read_instruments
 from kinds import build
 from market import TODAY, flat_market
 from valuation import PricingFailedError, Valuation, value
+
+from raygrid.pricer import serve
 
 OUTPUT_COLUMNS = ("id", "kind", "price", "delta", "gamma", "vega", "theta", "rho", "engine")
 OK, UNWRITABLE, BAD_INPUT, PRICING_FAILED = 0, 1, 2, 3
@@ -93,4 +96,4 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    serve(lambda job: main([str(job.input), *job.args]))

@@ -11,7 +11,7 @@ import hashlib
 import io
 import os
 import re
-from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -31,6 +31,7 @@ from raygrid.models import BlobSlice
 MARKER = "grid/marker"
 CHUNK = 4 * 1024**2
 DELETE_TOGETHER = 500
+LOOKS_TOGETHER = 32
 # Long enough for every node to have noticed an outage before the first attempt fails by it: a job must not fail on one
 # node after another that has not looked yet.
 RETRY_S = 20.0
@@ -61,6 +62,14 @@ def day_of(key: str) -> datetime | None:
     """The day in a key of an input or a result; None for other blobs."""
     match = _DAY.match(key)
     return datetime.strptime(match[1], "%Y-%m-%d").replace(tzinfo=UTC) if match else None
+
+
+def _sizes_below(directory: Path, keys: Iterable[str]) -> dict[str, int]:
+    sizes = {}
+    for key in keys:
+        with contextlib.suppress(FileNotFoundError):
+            sizes[key] = (directory / key).stat().st_size
+    return sizes
 
 
 class BlobStore:
@@ -339,6 +348,31 @@ class BlobStore:
                 file.write(data)
         if hasher.hexdigest() != blob.digest:
             raise BlobNotFoundError(f"blob {blob.key} does not have the content it should have (sha256 differs)")
+
+    async def sizes(self, keys: Collection[str]) -> Mapping[str, int]:
+        """How large those of these blobs are that are there; costs a look at each.
+
+        Raises:
+            UnavailableError: the store does not answer.
+        """
+        with self._as_unavailable():
+            if self._directory is not None:
+                return await asyncio.to_thread(_sizes_below, self._directory, keys)
+            turns = asyncio.Semaphore(LOOKS_TOGETHER)
+            sizes: dict[str, int] = {}
+
+            async def look(key: str) -> None:
+                async with turns:
+                    with contextlib.suppress(FileNotFoundError):
+                        sizes[key] = (await obstore.head_async(self._hasty, key))["size"]
+
+            try:
+                async with asyncio.TaskGroup() as looks:
+                    for key in keys:
+                        looks.create_task(look(key))
+            except ExceptionGroup as errors:  # the first one has ended the others
+                raise errors.exceptions[0] from None
+            return sizes
 
     # --- keeping order ------------------------------------------------------------------------------------------
 

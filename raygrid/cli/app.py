@@ -7,7 +7,21 @@ from typing import Annotated
 import typer
 
 import raygrid
-from raygrid.cli import data, demo, drill, groups, host, lifecycle, nodes, ready, results, simulate, status, submit
+from raygrid.cli import (
+    bench,
+    data,
+    demo,
+    drill,
+    groups,
+    host,
+    lifecycle,
+    nodes,
+    ready,
+    results,
+    simulate,
+    status,
+    submit,
+)
 from raygrid.cli.grid import GridChoice, GridCommands
 
 app = typer.Typer(
@@ -59,6 +73,7 @@ app.command()(host.deploy)
 app.command()(nodes.drain)
 app.command()(nodes.undrain)
 app.command()(drill.drill)
+app.command()(bench.bench)
 app.command()(groups.handover)
 app.add_typer(data.app, name="data")
 app.add_typer(host.app, name="host")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -27,6 +27,7 @@ class EndedJob:
     reason: str | None = None
     message: str = ""
     stderr_tail: str = ""
+    reused_from: str | None = None
 
 
 def folder_names(files: Sequence[Path], job_ids: Sequence[str]) -> list[str]:
@@ -50,10 +51,11 @@ def collect(job: Job, path: Path | None, into: Path | None, *, show: bool) -> En
         raise AssertionError("only jobs that have ended are collected")
     if ending.result is not None:
         _deliver(ending.result, into, show=show and ending.error is None)
+    reused_from = ending.result.reused_from if ending.result is not None else None
     job.release()
     error = ending.error
     if error is None:
-        return EndedJob(path, job.job_id, "done")
+        return EndedJob(path, job.job_id, "done", reused_from=reused_from)
     if isinstance(error, JobFailedError):
         return EndedJob(path, job.job_id, "failed", error.reason, str(error), error.stderr_tail or "")
     return EndedJob(path, job.job_id, _state_of(error), None, str(error))
@@ -91,14 +93,17 @@ def _account(job: EndedJob) -> str:
     return f"job {job.job_id} {why}: {message}"
 
 
-def print_summary(batch_id: str, counts: Mapping[str, int], out_dir: Path | None) -> None:
+def print_summary(batch_id: str, ended: Sequence[EndedJob], out_dir: Path | None) -> None:
     """Print the last table: how many jobs ended how."""
+    counts = Counter(job.state for job in ended)
     table = Table(title=f"batch {batch_id}", title_justify="left")
     table.add_column("state")
     table.add_column("jobs", justify="right")
-    for state, count in Counter(counts).most_common():
+    for state, count in counts.most_common():
         table.add_row(state, f"{count:,}")
     console = err()
     console.print(table)
+    if reused := sum(job.reused_from is not None for job in ended):
+        console.print(f"{reused:,} did not run: their results are those of equal jobs that ran before", highlight=False)
     if out_dir is not None:
         console.print(f"results are below {out_dir}", highlight=False, markup=False)

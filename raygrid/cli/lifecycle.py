@@ -17,7 +17,10 @@ def up(
     *,
     pricer: Annotated[
         list[str] | None,
-        typer.Option(metavar="[NAME=]COMMAND", help="What to run, such as './pricer.exe {input}'. Repeatable."),
+        typer.Option(
+            metavar="[NAME=]COMMAND",
+            help="What to run, such as './pricer.exe {input}'. Repeatable. Warm pricers: in --config.",
+        ),
     ] = None,
     config: Annotated[Path | None, typer.Option(help="Settings file, grid.yaml.")] = None,
     no_input: Annotated[

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import time
-from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated
@@ -89,7 +88,7 @@ def _fetch_batch(context: typer.Context, batch_id: str, into: Path, wait_s: floa
         time.sleep(min(_POLL_S, left_s))
     ended = [collect(job, None, into / job.job_id, show=False) for job in _ended(client, batch_id)]
     print_failures(ended)
-    print_summary(batch_id, Counter(job.state for job in ended), into)
+    print_summary(batch_id, ended, into)
     if missing := status.total - len(ended):
         err().print(
             f"{missing} jobs have not ended yet; fetch them later with\n"

@@ -75,7 +75,7 @@ def pricers(
     if as_json:
         _print_json(found)
     else:
-        _print_table("pricers", ("name", "version", "takes_args", "result", "default"), found)
+        _print_table("pricers", ("name", "version", "takes_args", "result", "reuse", "default"), found)
 
 
 def jobs(
@@ -103,7 +103,8 @@ def _print_batch(found: BatchStatus, as_json: bool) -> None:
         return
     counts = ", ".join(f"{count:,} {state.value}" for state, count in found.counts.items() if count)
     how = "has ended" if found.finished else "goes on"
-    out().print(f"batch {found.batch_id} {how}: {found.total:,} jobs, {counts or 'none'}", highlight=False)
+    reused = f"; {found.reused:,} did not run but took over a stored result" if found.reused else ""
+    out().print(f"batch {found.batch_id} {how}: {found.total:,} jobs, {counts or 'none'}{reused}", highlight=False)
 
 
 def _print_fields(found: JobStatus, as_json: bool) -> None:

@@ -72,7 +72,7 @@ def submit(
         )
         raise typer.Exit(130) from None
     print_failures(ended)
-    print_summary(batch.batch_id, Counter(job.state for job in ended), out_dir)
+    print_summary(batch.batch_id, ended, out_dir)
     raise typer.Exit(0 if all(job.state == "done" for job in ended) else 1)
 
 

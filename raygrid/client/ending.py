@@ -33,7 +33,7 @@ class Ending:
 
 def ending_of(part: Part) -> Ending:
     """Read the end of a job from its part of the results stream."""
-    result = Result(part.job_id, part.body) if part.body else None
+    result = Result(part.job_id, part.body, part.reused_from) if part.body else None
     if part.state is JobState.CANCELLED:
         said = part.message or f"job {part.job_id} was cancelled, so it has no result"
         return Ending(error=JobCancelledError(said))

@@ -118,7 +118,8 @@ class Flows:
                 Call("GET", f"/result/{checked_id(job_id)}", params, wait_s=wait_s, save_to=save_to)
             )
             if response.is_success:
-                return Result(job_id, b"" if save_to else response.content)
+                reused_from = response.headers.get("raygrid-reused-from")
+                return Result(job_id, b"" if save_to else response.content, reused_from)
             error = error_of_answer(response, self.endpoint)
             if not isinstance(error, NotFinishedError):
                 raise error

@@ -26,7 +26,7 @@ class Part:
     """One ended job; `body` is its ZIP and empty where there is none.
 
     `problem` is the type of the problem, as in an answer to a request, where the result was there and is gone, and
-    `problem_detail` what the grid says of it.
+    `problem_detail` what the grid says of it. `reused_from` is the job that ran, where this one took over its result.
     """
 
     job_id: str
@@ -38,6 +38,7 @@ class Part:
     body: bytes = field(default=b"", repr=False)
     problem: str | None = None
     problem_detail: str | None = None
+    reused_from: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -145,5 +146,6 @@ class PartsParser:
                 body=bytes(self._body),
                 problem=headers.get("raygrid-problem"),
                 problem_detail=unquote(detail) if detail else None,
+                reused_from=headers.get("raygrid-reused-from"),
             )
         )

@@ -21,11 +21,17 @@ class Result:
 
     Where the bytes are no ZIP, because something on the way handed out plain stdout, they are its `stdout`,
     and there are no files.
+
+    Attributes:
+        job_id: the job.
+        data: the bytes as they came.
+        reused_from: the earlier job that ran, where this one took over its stored result; the manifest is of that one.
     """
 
-    def __init__(self, job_id: str, data: bytes) -> None:
+    def __init__(self, job_id: str, data: bytes, reused_from: str | None = None) -> None:
         self.job_id = job_id
         self.data = data
+        self.reused_from = reused_from
 
     @cached_property
     def _zip(self) -> zipfile.ZipFile | None:
@@ -54,7 +60,10 @@ class Result:
 
     @cached_property
     def manifest(self) -> dict[str, Any]:
-        """How the job ran: node, attempt, versions, times, hashes, resources; empty without a ZIP."""
+        """How the job ran: node, attempt, versions, times, hashes, resources; empty without a ZIP.
+
+        Its `jobId` is the job that ran, which is `reused_from` where that is not this one.
+        """
         text = self._text_or_empty(MANIFEST)
         manifest: dict[str, Any] = json.loads(text) if text else {}
         return manifest

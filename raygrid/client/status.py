@@ -17,12 +17,15 @@ from raygrid.models import JobState
 
 T = TypeVar("T")
 
-_RENAMED = {"jobId": "job_id", "batchId": "batch_id"}
+_RENAMED = {"jobId": "job_id", "batchId": "batch_id", "reusedFrom": "reused_from"}
 
 
 @dataclass(frozen=True, slots=True)
 class JobStatus:
-    """A job as the grid knows it; `position` is its place in the queue, from 0, while it is queued."""
+    """A job as the grid knows it; `position` is its place in the queue, from 0, while it is queued.
+
+    `reused_from` is the earlier job that ran, where this one took over its stored result.
+    """
 
     job_id: str
     state: JobState
@@ -45,17 +48,19 @@ class JobStatus:
     input_size: int | None = None
     result_digest: str | None = None
     result_size: int | None = None
+    reused_from: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class BatchStatus:
-    """A batch: how many jobs it has, and how many are in which state."""
+    """A batch: how many jobs it has, how many are in which state, and how many took over a stored result."""
 
     batch_id: str
     total: int
     finished: bool
     counts: dict[JobState, int] = field(default_factory=dict)
     submitted_at: datetime | None = None
+    reused: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,13 +133,14 @@ class NodeStatus:
 
 @dataclass(frozen=True, slots=True)
 class PricerInfo:
-    """A pricer that the grid is configured for; `result` is `zip` or `stdout`."""
+    """A pricer that the grid is configured for; `result` is `zip` or `stdout`, `reuse` is `off` or `content`."""
 
     name: str
     version: str
     takes_args: bool = False
     result: str = "zip"
     default: bool = False
+    reuse: str = "off"
 
 
 @dataclass(frozen=True, slots=True)

@@ -114,6 +114,8 @@ class HostSpec:
             # at often enough (Ray's: every 5 s) to be out of use after a few.
             ours["RAY_SERVE_HAPROXY_HEALTH_CHECK_INTER"] = "2s"
             ours["RAY_SERVE_HAPROXY_TIMEOUT_CONNECT_S"] = "1"
+            # In a thread of their own, parents would hold whatever a slow client has not read yet, or sends too fast.
+            ours["RAY_SERVE_RUN_USER_CODE_IN_SEPARATE_THREAD"] = "0"
         return ours
 
     def environment(self, inherited: Mapping[str, str] = os.environ) -> dict[str, str]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from raygrid.core.policy import GroupPolicy
-from raygrid.models import AttemptId, AttemptReport, JobSpec, JobUpdate, NodeState, QueuedJob
+from raygrid.models import AttemptId, AttemptReport, JobSpec, JobUpdate, NodeState, QueuedJob, travels
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,6 +120,7 @@ Event = (
 )
 
 
+@travels
 @dataclass(frozen=True, slots=True)
 class AttemptOrder:
     """One attempt to run; its result belongs into the blob store with this marker, where one is named."""

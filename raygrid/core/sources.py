@@ -14,6 +14,8 @@ from typing import NamedTuple
 
 # Below this a request to an object store costs more than the bytes on an uplink.
 WORTH_A_REQUEST = 256 * 1024
+# So many reads of a file of this machine cost less than a call to a node.
+FEW = 4
 
 
 class NodePlace(NamedTuple):
@@ -30,7 +32,9 @@ class Source(Enum):
     BLOBS = "blobs"
 
 
-def choose_source(home: str | None, node: NodePlace | None, size: int, count: int) -> Source:
+def choose_source(
+    home: str | None, node: NodePlace | None, size: int, count: int, *, blobs_are_here: bool = False
+) -> Source:
     """Where a parent looks first for results of one node that lie in one pack.
 
     Args:
@@ -38,8 +42,11 @@ def choose_source(home: str | None, node: NodePlace | None, size: int, count: in
         node: where the node is; None if it is gone.
         size: bytes of the wanted results together.
         count: how many they are.
+        blobs_are_here: whether the blob store is a directory of the one machine that the grid has.
     """
     if node is None or not node.address:
+        return Source.BLOBS
+    if blobs_are_here and count <= FEW:
         return Source.BLOBS
     if node.group_id == home:
         return Source.CACHE

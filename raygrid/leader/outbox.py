@@ -1,22 +1,25 @@
 """A leader's writes to the job store: at most one transaction in flight, whatever gathers meanwhile in the next.
 
-A job's later change replaces its earlier one that is still waiting: a fast job costs one write, not two.
+A job's later change replaces its earlier one that is still waiting: a fast job costs one write, not two. So that a job
+runs is no reason to write at once.
 """
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 from collections.abc import Callable, Sequence
 
 from raygrid.core.lease import Lease
 from raygrid.errors import StaleTermError, UnavailableError
-from raygrid.models import JobUpdate
+from raygrid.models import JobState, JobUpdate
 from raygrid.store import JobStore
 
 logger = logging.getLogger(__name__)
 
 RETRY_S = 0.5
+PATIENCE_S = 0.03  # how long it may go unwritten that a job runs: many have ended by then
 
 
 class Outbox:
@@ -44,6 +47,7 @@ class Outbox:
         self._after: list[Callable[[], None]] = []
         self._in_flight: dict[str, JobUpdate] = {}
         self._wake = asyncio.Event()
+        self._urgent = asyncio.Event()
 
     def __contains__(self, job_id: object) -> bool:
         """Whether a change of this job is not committed yet."""
@@ -57,18 +61,25 @@ class Outbox:
         """Write these soon."""
         for update in updates:
             self._updates[update.job_id] = update
+            if update.state is not JobState.RUNNING:
+                self._urgent.set()
         self._wake.set()
 
     def afterwards(self, action: Callable[[], None]) -> None:
         """Do something once everything put so far is committed."""
         self._after.append(action)
+        self._urgent.set()
         self._wake.set()
 
     async def run(self) -> None:
         """Write until cancelled."""
         while True:
             await self._wake.wait()
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(PATIENCE_S):
+                    await self._urgent.wait()
             self._wake.clear()
+            self._urgent.clear()
             self._in_flight, self._updates = self._updates, {}
             actions, self._after = self._after, []
             if not await self._write(tuple(self._in_flight.values())):

@@ -124,8 +124,9 @@ class NodeAgent:
             self._mark_prefix,
             self._traffic,
         )
+        self._runner.warm.follow(self._pricers, self.slots)
         frozen_s = FROZEN_S if self._own_process else math.inf
-        self._reaper = reaper.start(self._mark_prefix, self._places.jobs, frozen_s)
+        self._reaper = reaper.start(self._mark_prefix, (self._places.jobs, self._places.spare), frozen_s)
         self._watchdog.start({self._reaper.pid})
         self._publisher.start()
         self._health.start()
@@ -144,6 +145,8 @@ class NodeAgent:
                 running.stop(Outcome.CANCELLED, "the node agent is stopping", 0)
             for thread in list(self._threads):
                 thread.join(timeout=0.05)
+        if self._runner is not None:
+            self._runner.warm.close()
         self._publisher.close()
         self._watchdog.close()
         self._health.close()
@@ -259,7 +262,8 @@ class NodeAgent:
         """Follow newer settings; see `NodeLink.configure`.
 
         Pricers count for attempts that begin from now on, slots and grace at once (what runs beyond fewer slots may
-        finish). The sizes of the caches are those that the agent was opened with.
+        finish); idle warm processes with other settings are ended. The sizes of the caches are those that the agent was
+        opened with.
         """
         with self._work:
             self._accept_term(term)
@@ -272,6 +276,7 @@ class NodeAgent:
             self._watchdog.grace_s = settings.kill_grace_s
             if self._runner is not None:
                 self._runner.pricers = pricers
+                self._runner.warm.follow(pricers, self.slots)
             self._fill_slots()
             self._wake()
 
@@ -318,7 +323,9 @@ class NodeAgent:
                 self._remember(report)
                 same_end = self._held.pop(report.attempt.job_id, [report.attempt])
                 self._wanted.pop(report.attempt.job_id, None)
-                self._append([replace(report, attempt=attempt) for attempt in same_end])
+                self._append(
+                    [report if attempt == report.attempt else replace(report, attempt=attempt) for attempt in same_end]
+                )
 
     def _append(self, reports: Sequence[AttemptReport]) -> None:
         if self._closing:

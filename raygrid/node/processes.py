@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import os
+import resource
 import signal
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -17,6 +18,7 @@ from dataclasses import dataclass
 MARK = "RAYGRID_ATTEMPT"
 _PR_SET_CHILD_SUBREAPER = 36
 _PAGE = os.sysconf("SC_PAGE_SIZE")
+_CHILDREN = 4_096
 
 
 def become_subreaper() -> None:
@@ -69,6 +71,28 @@ def mark_of(pid: int) -> str | None:
         if entry.startswith(prefix):
             return entry[len(prefix) :].decode(errors="replace")
     return None
+
+
+def limit_file_size(pid: int, limit: int) -> None:
+    """No single file that a process writes may outgrow the limit between two looks of the watchdog."""
+    with contextlib.suppress(ProcessLookupError, PermissionError, ValueError, OSError):
+        resource.prlimit(pid, resource.RLIMIT_FSIZE, (limit + 1, limit + 1))
+
+
+def adopted() -> set[int] | None:
+    """The children of this process's main thread, orphans that it was given among them; None where it cannot be told.
+
+    Children that other threads have spawned are not among them.
+    """
+    try:
+        file = os.open(f"/proc/self/task/{os.getpid()}/children", os.O_RDONLY | os.O_CLOEXEC)
+        try:
+            listed = os.read(file, _CHILDREN)
+        finally:
+            os.close(file)
+    except OSError:
+        return None
+    return set(map(int, listed.split())) if len(listed) < _CHILDREN else None
 
 
 def kill_child(pid: int) -> None:

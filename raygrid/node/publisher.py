@@ -23,6 +23,7 @@ PACK_LIMIT = 8 * 1024**2
 # While attempts wait for a slot, results gather this long: nothing idles meanwhile, and every store, flush, report
 # and commit on their way is shared by more of them.
 GATHER_S = 0.1
+STEP_S = 0.01  # looked for in steps: to be woken by each result costs a good part of a short job
 # A result that cannot be stored is kept for as long as its attempt took: then running it again is no worse.
 TRIES = 4
 TRY_S = 10.0
@@ -85,12 +86,25 @@ class Publisher:
             size += next_one.zip.size if next_one.zip is not None and next_one.zip.data is not None else 0
             if size > PACK_LIMIT:
                 return batch, True
-            left_s = until - time.monotonic() if self._is_saturated() else 0.0
             try:
-                next_one = self._queue.get(timeout=left_s) if left_s > 0 else self._queue.get_nowait()
+                next_one = self._next(until)
             except queue.Empty:
                 return batch, True
         return batch, False
+
+    def _next(self, until: float) -> Finished | None:
+        """What came meanwhile, or comes until then while attempts wait for a slot.
+
+        Raises:
+            queue.Empty: nothing did.
+        """
+        while True:
+            try:
+                return self._queue.get_nowait()
+            except queue.Empty:
+                if time.monotonic() >= until or not self._is_saturated():
+                    raise
+            time.sleep(STEP_S)
 
     def _publish(self, batch: list[Finished]) -> None:
         reports = [each.report for each in batch if each.zip is None]

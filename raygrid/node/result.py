@@ -3,19 +3,21 @@
 from __future__ import annotations
 
 import hashlib
-import io
 import json
 import os
-import resource
 import zipfile
 import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass
+from json.encoder import encode_basestring_ascii
 from pathlib import Path
 from typing import IO, Any
 
 from raygrid.models import AttemptReport, JobSpec
-from raygrid.node.workspace import JobDirectory, OutputFile
+from raygrid.node import small_zip
+from raygrid.node.spares import JobDirectory
+from raygrid.node.usage import Usage
+from raygrid.node.workspace import OutputFile
 
 RESERVED = frozenset({"stdout.txt", "stderr.txt", "manifest.json"})
 ASIDE = "pricer_files/"
@@ -45,17 +47,17 @@ def build(
     spec: JobSpec,
     node_id: str,
     report: AttemptReport,
-    usage: resource.struct_rusage,
+    usage: Usage,
     files: Sequence[OutputFile],
 ) -> ResultZip:
     """Make the ZIP of an attempt; large ones are written to disk beside the job directory."""
-    captures = [OutputFile("stdout.txt", directory.stdout, directory.stdout.stat().st_size)]
-    captures.append(OutputFile("stderr.txt", directory.stderr, directory.stderr.stat().st_size))
-    total = sum(file.size for file in (*captures, *files))
-    if total <= IN_MEMORY:
-        buffer = io.BytesIO()
-        _write(buffer, captures, spec, node_id, report, usage, files)
-        data = buffer.getvalue()
+    captures = [
+        OutputFile(name, path, os.stat(path).st_size)
+        for name, path in (("stdout.txt", directory.stdout_at), ("stderr.txt", directory.stderr_at))
+    ]
+    total = sum([file.size for file in captures]) + sum([file.size for file in files])
+    if total <= IN_MEMORY and len(files) < small_zip.MOST_FILES:
+        data = _in_memory(captures, spec, node_id, report, usage, files)
         return ResultZip(len(data), hashlib.sha256(data).hexdigest(), data, None)
     path = directory.path.parent / f"{directory.path.name}@result"
     try:
@@ -69,13 +71,39 @@ def build(
     return ResultZip(path.stat().st_size, digest, None, path)
 
 
+def _in_memory(
+    captures: Sequence[OutputFile],
+    spec: JobSpec,
+    node_id: str,
+    report: AttemptReport,
+    usage: Usage,
+    files: Sequence[OutputFile],
+) -> bytes:
+    parts = [(file.name, _content(file)) for file in captures]
+    listed = []
+    for file in files:
+        name, data = name_in_zip(file.name), _content(file)
+        parts.append((name, data))
+        listed.append({"name": name, "size": len(data), "digest": hashlib.sha256(data).hexdigest()})
+    parts.append(("manifest.json", _lines(_manifest(spec, node_id, report, usage, listed))))
+    return small_zip.make(parts)
+
+
+def _content(file: OutputFile) -> bytes:
+    """What is in a small file now; it is not opened where it was empty."""
+    if not file.size:
+        return b""
+    with _opened(file.path) as source:
+        return source.read()
+
+
 def _write(
     out: IO[bytes],
     captures: Sequence[OutputFile],
     spec: JobSpec,
     node_id: str,
     report: AttemptReport,
-    usage: resource.struct_rusage,
+    usage: Usage,
     files: Sequence[OutputFile],
 ) -> None:
     listed = []
@@ -86,10 +114,23 @@ def _write(
             name = name_in_zip(file.name)
             digest, size = _add(archive, name, file)
             listed.append({"name": name, "size": size, "digest": digest})
-        manifest = _manifest(spec, node_id, report, usage, listed)
-        # A field a line, for people; `indent` would do that, too, at ten times the cost.
-        lines = ",\n ".join(f"{json.dumps(name)}: {json.dumps(value)}" for name, value in manifest.items())
-        _add_bytes(archive, "manifest.json", f"{{\n {lines}\n}}\n".encode())
+        _add_bytes(archive, "manifest.json", _lines(_manifest(spec, node_id, report, usage, listed)))
+
+
+def _lines(manifest: dict[str, Any]) -> bytes:
+    """A field a line, for people; `indent` would do that, too, at many times the cost."""
+    lines = ",\n ".join([f'"{name}": {_as_json(value)}' for name, value in manifest.items()])
+    return f"{{\n {lines}\n}}\n".encode()
+
+
+def _as_json(value: object) -> str:
+    if type(value) is str:
+        return encode_basestring_ascii(value)
+    if type(value) is int or type(value) is float:
+        return repr(value)  # times and sizes, always finite
+    if value is None:
+        return "null"
+    return json.dumps(value)
 
 
 def _add_bytes(archive: zipfile.ZipFile, name: str, data: bytes) -> None:
@@ -116,7 +157,7 @@ def _add(archive: zipfile.ZipFile, name: str, file: OutputFile) -> tuple[str, in
         return _copy(source, archive, info, file.size)
 
 
-def _opened(path: Path) -> IO[bytes]:
+def _opened(path: str) -> IO[bytes]:
     """A pricer's file; neither a link nor a pipe that took its place a moment ago can lead or hold us elsewhere.
 
     Raises:
@@ -146,7 +187,7 @@ def _manifest(
     spec: JobSpec,
     node_id: str,
     report: AttemptReport,
-    usage: resource.struct_rusage,
+    usage: Usage,
     files: list[dict[str, Any]],
 ) -> dict[str, Any]:
     started_at, ended_at = report.started_at, report.ended_at
@@ -167,18 +208,10 @@ def _manifest(
         "started_at": started_at.isoformat() if started_at else None,
         "ended_at": ended_at.isoformat() if ended_at else None,
         "wall_s": wall_s,
-        "cpu_user_s": usage.ru_utime,
-        "cpu_system_s": usage.ru_stime,
-        "max_rss_bytes": _peak_rss(usage),
+        "cpu_user_s": usage.user_s,
+        "cpu_system_s": usage.system_s,
+        "max_rss_bytes": usage.max_rss_bytes,
+        "warm": usage.warm_job is not None,
+        "warm_job": usage.warm_job,
         "files": files,
     }
-
-
-def _peak_rss(usage: resource.struct_rusage) -> int | None:
-    """The pricer's peak memory; None where it stayed below the agent's own.
-
-    A child is spawned sharing the agent's memory until it becomes the pricer, and Linux counts that in: what is not
-    above the agent's own peak says nothing about the pricer.
-    """
-    own = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return usage.ru_maxrss * 1024 if usage.ru_maxrss > own else None

@@ -8,26 +8,31 @@ from __future__ import annotations
 
 import contextlib
 import os
-import resource
 import signal
-import subprocess
 import time
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 
 from raygrid.blobs import BlobStore
 from raygrid.config import Pricer
+from raygrid.content import Contents
 from raygrid.core.events import AttemptOrder
 from raygrid.errors import BlobNotFoundError, UnavailableError
 from raygrid.models import AttemptReport, JobSpec, Outcome
 from raygrid.node import result, workspace
-from raygrid.node.processes import MARK
+from raygrid.node.processes import MARK, limit_file_size
 from raygrid.node.result import ResultZip
 from raygrid.node.shared_data import SharedDataCache
+from raygrid.node.spares import JobDirectory
+from raygrid.node.spawn import Environment, spawn
 from raygrid.node.traffic import TrafficMeter
+from raygrid.node.usage import Usage
+from raygrid.node.warm import WarmPool
+from raygrid.node.warm_process import Ended, WarmProcess
 from raygrid.node.watchdog import Running, Watchdog
-from raygrid.node.workspace import DISK_RESERVE, BadOutputError, JobDirectory, Workspace
+from raygrid.node.workspace import DISK_RESERVE, BadOutputError, Workspace
 
 STDERR_TAIL = 4_000
 DISK_FULL = 1024**2
@@ -54,12 +59,12 @@ class Finished:
     zip: ResultZip | None = None
 
 
-def command_line(pricer: Pricer, spec: JobSpec, input_path: Path, directory: JobDirectory) -> list[str]:
+def command_line(pricer: Pricer, spec: JobSpec, input_path: str, directory: JobDirectory) -> list[str]:
     """The words of the command, placeholders filled in; never passed through a shell."""
     values = {
-        "input": str(input_path),
-        "output_dir": str(directory.path),
-        "data_dir": str(directory.data),
+        "input": input_path,
+        "output_dir": directory.where,
+        "data_dir": f"{directory.where}/data",
         "job_id": spec.job_id,
     }
     words: list[str] = []
@@ -88,12 +93,16 @@ class Runner:
         self._traffic = traffic or TrafficMeter()
         self._node_id = node_id
         self.pricers = pricers  # replaced as a whole; an attempt keeps what it began with
+        self._contents = Contents()
         self._blobs = blobs
         self._places = places
         self._shared = shared
         self._watchdog = watchdog
         self._mark_prefix = mark_prefix
+        self._environments: dict[str, tuple[Pricer, Environment]] = {}  # by the pricer's name
+        self._nothing = os.open(os.devnull, os.O_RDONLY | os.O_CLOEXEC)
         self._environment = {name: os.environ[name] for name in PASSED_ON if name in os.environ}
+        self.warm = WarmPool(places, watchdog, mark_prefix, self._environment)
 
     def run(self, order: AttemptOrder) -> Finished:
         """Run an attempt to its end; every failure becomes a report, none is raised."""
@@ -125,30 +134,39 @@ class Runner:
 
     def _run_in(self, directory: JobDirectory, order: AttemptOrder, pricer: Pricer) -> Finished:
         attempt, spec = order.attempt, order.spec
-        input_path = directory.path / spec.filename
-        self._place_input(spec, input_path, directory)
-        input_mark = workspace.mark(input_path)
+        input_path = f"{directory.where}/{spec.filename}"
+        input_mark = self._place_input(spec, input_path, directory)
         running = Running(
             attempt=attempt,
             started=time.monotonic(),
             timeout_s=min(spec.timeout_s or pricer.timeout_s, pricer.timeout_s),
             memory=pricer.memory,
             output=pricer.output,
-            paths=(directory.path, directory.stdout, directory.stderr),
+            paths=(directory.where, directory.stdout_at, directory.stderr_at),
         )
         self._watchdog.watch(running)
         try:
             started_at = datetime.now(UTC)
             try:
-                process = self._spawn(pricer, spec, input_path, directory, f"{attempt.job_id}.{attempt.number}")
+                if pricer.mode == "warm":
+                    warm: WarmProcess | None = self.warm.take(spec.pricer, pricer, attempt)
+                else:
+                    warm = None
+                    name = f"{attempt.job_id}.{attempt.number}"
+                    running.spawned(self._spawn(pricer, spec, input_path, directory, name))
             except OSError as error:
                 return self._cannot_start(order, pricer, error)
-            running.spawned(process.pid)
-            self._limit_file_size(process.pid, pricer.output)
-            status, usage = _wait(process, running)
+            if warm is not None:
+                ended = self.warm.run(warm, running, spec, input_path, directory)
+            else:
+                limit_file_size(running.pid, pricer.output)
+                ended = _wait(running)
         finally:
             self._watchdog.release(running)
-        report = _report(running, status, pricer, started_at)
+        if warm is None:
+            directory.is_left_alone = self._watchdog.sees_nobody_astray()  # before one looks at what it left
+        usage = ended.usage
+        report = _report(running, ended, pricer, started_at)
         if self._disk_was_full(report):
             return self._infrastructure(order, f"its disk is full at {self._places.root}")
         files, report = self._collect(directory, input_path, input_mark, pricer, report)
@@ -158,41 +176,49 @@ class Runner:
             # One of its files cannot be read, or a descendant removed it meanwhile; elsewhere it would be the same.
             if report.outcome is Outcome.EXITED and report.exit_code == 0:
                 message = f"the pricer left a file that cannot be read: {type(error).__name__}"
-                report = _with(report, Outcome.BAD_OUTPUT, message, stderr_tail=_tail(directory.stderr))
+                report = _with(report, Outcome.BAD_OUTPUT, message, stderr_tail=_tail(directory.stderr_at))
             zipped = result.build(directory, spec, self._node_id, report, usage, [])
+        if report.outcome is Outcome.EXITED and report.exit_code == 0:
+            report = replace(report, content=self._contents.key(spec, pricer))
         return Finished(report, zipped)
 
-    def _place_input(self, spec: JobSpec, path: Path, directory: JobDirectory) -> None:
+    def _place_input(self, spec: JobSpec, path: str, directory: JobDirectory) -> tuple[int, int]:
         if spec.inline is not None:
-            path.write_bytes(spec.inline)
+            input_mark = self._places.write_input(directory, spec.filename, spec.inline)
         else:
-            self._blobs.fetch_now(spec.input, path)
+            self._places.clear_input(directory)
+            self._blobs.fetch_now(spec.input, Path(path))
+            directory.input = spec.filename
             self._traffic.add(inputs=spec.input.size)
+            input_mark = workspace.mark(path)
         if spec.data:
             directory.data.mkdir()
             for data in spec.data:
                 self._shared.link(data, directory.data)
+        return input_mark
 
-    def _spawn(
-        self, pricer: Pricer, spec: JobSpec, input_path: Path, directory: JobDirectory, name: str
-    ) -> subprocess.Popen[bytes]:
-        environment = {
-            **self._environment,
-            "RAYGRID_JOB_ID": spec.job_id,
-            **pricer.env,
-            MARK: self._mark_prefix + name,
-        }
+    def _spawn(self, pricer: Pricer, spec: JobSpec, input_path: str, directory: JobDirectory, name: str) -> int:
         command = command_line(pricer, spec, input_path, directory)
-        with directory.stdout.open("wb") as stdout, directory.stderr.open("wb") as stderr:
-            return subprocess.Popen(
-                command,
-                cwd=directory.path,
-                env=environment,
-                stdin=subprocess.DEVNULL,
-                stdout=stdout,
-                stderr=stderr,
-                start_new_session=True,
+        own = {"RAYGRID_JOB_ID": spec.job_id, MARK: self._mark_prefix + name}
+        captures: list[int] = []
+        try:
+            for path in (directory.stdout_at, directory.stderr_at):
+                captures.append(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o666))
+            return spawn(
+                command, self._environment_of(pricer, spec.pricer, own), own, directory.where, self._nothing, *captures
             )
+        finally:
+            for capture in captures:
+                os.close(capture)
+
+    def _environment_of(self, pricer: Pricer, name: str, own: Mapping[str, str]) -> Environment:
+        """The environment that all attempts of a pricer share, but for what is their `own`."""
+        known = self._environments.get(name)
+        if known is None or known[0] is not pricer:
+            shared = {**self._environment, **pricer.env}
+            made = Environment({variable: value for variable, value in shared.items() if variable not in own})
+            self._environments[name] = known = (pricer, made)
+        return known[1]
 
     def _cannot_start(self, order: AttemptOrder, pricer: Pricer, error: OSError) -> Finished:
         if isinstance(error, FileNotFoundError | NotADirectoryError | PermissionError) or error.errno == 8:
@@ -205,11 +231,6 @@ class Runner:
             message = "the command line is too long for the operating system; pass less in args"
             return Finished(AttemptReport(order.attempt, Outcome.BAD_OUTPUT, message=message))
         return self._infrastructure(order, f"cannot spawn {pricer.command[0]!r}: {error}")
-
-    def _limit_file_size(self, pid: int, limit: int) -> None:
-        """No single file may outgrow the limit between two looks of the watchdog."""
-        with contextlib.suppress(ProcessLookupError, PermissionError, ValueError, OSError):
-            resource.prlimit(pid, resource.RLIMIT_FSIZE, (limit + 1, limit + 1))
 
     def _disk_was_full(self, report: AttemptReport) -> bool:
         """Whether the node's disk may be to blame for how a pricer ended, its files being there still.
@@ -224,51 +245,49 @@ class Runner:
     def _collect(
         self,
         directory: JobDirectory,
-        input_path: Path,
+        input_path: str,
         input_mark: tuple[int, int],
         pricer: Pricer,
         report: AttemptReport,
     ) -> tuple[list[workspace.OutputFile], AttemptReport]:
         """The files for the result; a result that may not be one turns the report into a failure."""
-        for capture in (directory.stdout, directory.stderr):
-            capture.touch()  # a pricer may have removed even these
-        printed = directory.stdout.stat().st_size + directory.stderr.stat().st_size
+        captures = (directory.stdout_at, directory.stderr_at)
+        printed = sum([_size_of_capture(capture) for capture in captures])
         try:
             files = workspace.outputs(directory, input_path, input_mark)
         except BadOutputError as error:
             files = []
             if report.outcome is Outcome.EXITED and report.exit_code == 0:
                 report = _with(report, Outcome.BAD_OUTPUT, str(error))
-        written = printed + sum(file.size for file in files)
+        written = printed + sum([file.size for file in files])
         if written > pricer.output:
             message = f"wrote {written} bytes; its limit is {pricer.output}"
             if report.outcome in (Outcome.EXITED, Outcome.SIGNAL):
                 report = _with(report, Outcome.OUTPUT_LIMIT, message)
             files = []
-            for capture in (directory.stdout, directory.stderr):
+            for capture in captures:
                 with contextlib.suppress(OSError):
-                    os.truncate(capture, min(capture.stat().st_size, pricer.output, STDERR_TAIL))
+                    os.truncate(capture, min(os.stat(capture).st_size, pricer.output, STDERR_TAIL))
         if report.outcome is not Outcome.EXITED or report.exit_code != 0:
-            report = _with(report, report.outcome, report.message, stderr_tail=_tail(directory.stderr))
+            report = _with(report, report.outcome, report.message, stderr_tail=_tail(directory.stderr_at))
         return files, report
 
 
-def _wait(process: subprocess.Popen[bytes], running: Running) -> tuple[int, resource.struct_rusage]:
-    """Wait for the pricer; gives its wait status and what it used."""
+def _wait(running: Running) -> Ended:
+    """Wait for the pricer."""
     try:
         # Leave it a zombie until its session is killed: its pid names the session and must not be used anew.
-        os.waitid(os.P_PID, process.pid, os.WEXITED | os.WNOWAIT)
+        os.waitid(os.P_PID, running.pid, os.WEXITED | os.WNOWAIT)
         running.end()
-        _, status, usage = os.wait4(process.pid, 0)
+        _, status, usage = os.wait4(running.pid, 0)
     finally:
         running.ended = True
-    process.returncode = os.waitstatus_to_exitcode(status)
-    return status, usage
+    return Ended(status, Usage.of_child(usage))
 
 
-def _report(running: Running, status: int, pricer: Pricer, started_at: datetime) -> AttemptReport:
+def _report(running: Running, ended: Ended, pricer: Pricer, started_at: datetime) -> AttemptReport:
     ended_at = datetime.now(UTC)
-    code = os.waitstatus_to_exitcode(status)
+    code = os.waitstatus_to_exitcode(ended.status)
     exit_code, number = (code, None) if code >= 0 else (None, -code)
     outcome, message = Outcome.EXITED, None
     if running.killed_for is not None and not (code == 0 and running.killed_for is not Outcome.CANCELLED):
@@ -279,7 +298,7 @@ def _report(running: Running, status: int, pricer: Pricer, started_at: datetime)
     elif number is not None:
         outcome, message = Outcome.SIGNAL, f"killed by signal {number} ({_signal_name(number)})"
     elif code != 0:
-        message = f"the pricer exited with code {code}"
+        message = f"the pricer exited with code {code}" + (f": {ended.message}" if ended.message else "")
     return AttemptReport(
         running.attempt,
         outcome,
@@ -316,10 +335,18 @@ def _signal_name(number: int) -> str:
         return "unknown"
 
 
-def _tail(path: Path) -> str:
+def _size_of_capture(path: str) -> int:
+    try:
+        return os.stat(path).st_size
+    except FileNotFoundError:  # a pricer may have removed even this
+        os.close(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o666))
+        return 0
+
+
+def _tail(path: str) -> str:
     """The end of a file as text."""
     try:
-        with path.open("rb") as file:
+        with open(path, "rb") as file:
             file.seek(0, os.SEEK_END)
             file.seek(max(0, file.tell() - STDERR_TAIL))
             return file.read().decode(errors="replace").replace("\0", "\ufffd")

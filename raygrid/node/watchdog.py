@@ -11,10 +11,10 @@ import signal
 import threading
 import time
 from dataclasses import dataclass, field
-from pathlib import Path
 
 from raygrid.models import AttemptId, Outcome
-from raygrid.node.processes import Process, kill_child, mark_of, process_table, signal_group
+from raygrid.node.kept import Kept
+from raygrid.node.processes import Process, adopted, kill_child, mark_of, process_table, signal_group
 
 TICK_S = 0.1
 SWEEP_S = 1.0
@@ -32,7 +32,7 @@ class Running:
     timeout_s: float
     memory: int | None
     output: int
-    paths: tuple[Path, ...]
+    paths: tuple[str, ...]
     pid: int = 0
     killed_for: Outcome | None = None
     message: str | None = None
@@ -63,6 +63,20 @@ class Running:
             if self.pid and not self.ended:
                 signal_group(self.pid, signal.SIGKILL)
 
+    def detach(self) -> bool:
+        """Leave its process alone from now on, which outlives the attempt. Tells whether it had been told to end."""
+        with self.lock:
+            self.ended = True
+            return self.killed_for is not None
+
+    def never_began(self) -> bool:
+        """A warm pricer died before it took the job; False where the job was stopped meanwhile and must not go on."""
+        with self.lock:
+            if self.killed_for is not None:
+                return False
+            self.pid = 0
+            return True
+
     def end(self) -> None:
         """The pricer's own process has ended: kill what it left in its session, before its pid can be used anew."""
         with self.lock:
@@ -84,6 +98,7 @@ class Watchdog:
         self._mark_prefix = mark_prefix
         self.grace_s = kill_grace_s
         self._running: dict[AttemptId, Running] = {}
+        self._kept: dict[str, Kept] = {}  # by whole mark
         self._helpers: set[int] = set()
         self._suspects: set[int] = set()
         self._unmarked: dict[int, set[AttemptId]] = {}  # by pid: the attempts that an orphan without mark may be of
@@ -112,6 +127,21 @@ class Watchdog:
         """The pricer has ended."""
         with self._lock:
             self._running.pop(running.attempt, None)
+
+    def keep(self, kept: Kept) -> None:
+        """Know a warm process, before it is spawned, until `let_go`."""
+        with self._lock:
+            self._kept[self._mark_prefix + kept.mark] = kept
+
+    def let_go(self, kept: Kept) -> None:
+        """It has ended, and was reaped: whatever still carries its mark goes, too."""
+        with self._lock:
+            self._kept.pop(self._mark_prefix + kept.mark, None)
+
+    def sees_nobody_astray(self) -> bool:
+        """Whether nothing that a pricer started outlived it, as far as any pricer is known to have ended."""
+        children = adopted()
+        return children is not None and children <= self._helpers
 
     def find(self, attempt: AttemptId) -> Running | None:
         """The running pricer of an attempt."""
@@ -169,7 +199,7 @@ class Watchdog:
         for running in self.all():
             if now - running.started < SWEEP_S / 2:
                 continue
-            written = sum(_bytes_under(path, running.output) for path in running.paths)
+            written = sum(bytes_under(path, running.output) for path in running.paths)
             if written > running.output:
                 message = f"killed for writing more than its limit of {running.output} bytes"
                 running.stop(Outcome.OUTPUT_LIMIT, message, 0)
@@ -182,14 +212,21 @@ class Watchdog:
 
         One that also shed its environment, and so its mark, is killed when nothing runs any more of what ran when it
         was first seen here. A pricer that is just being spawned looks the same; it is watched by then, without a pid.
+        The same goes for what a warm process has orphaned: its mark says which process it is of, but not which job.
         """
         me, my_session = os.getpid(), os.getsid(0)
         running = self.all()
-        tracked = self._helpers | {each.pid for each in running}
+        with self._lock:
+            kept = dict(self._kept)
+        spawning = {
+            mark for mark, each in kept.items() if each.pid == 0
+        }  # before pids are read: one may come meanwhile
+        tracked = self._helpers | {each.pid for each in running} | {each.pid for each in kept.values()}
+        self._look_at_kept(kept, table)
         active = {f"{self._mark_prefix}{each.attempt.job_id}.{each.attempt.number}" for each in running}
         suspects: set[int] = set()
         unmarked: dict[int, set[AttemptId]] = {}
-        may_be_starting = any(each.pid == 0 for each in running)
+        may_be_starting = bool(spawning) or any(each.pid == 0 for each in running)
         for process in table:
             if process.parent != me or process.pid in tracked or process.session == my_session:
                 continue
@@ -201,7 +238,14 @@ class Watchdog:
                     os.waitpid(process.pid, os.WNOHANG)
                 continue
             mark = mark_of(process.pid)
-            if mark is not None and mark.startswith(self._mark_prefix) and mark not in active:
+            if mark in kept:
+                if mark in spawning:
+                    continue
+                here = {each.attempt for each in running if each.attempt == kept[mark].attempt}
+                unmarked[process.pid] = of = self._unmarked.get(process.pid, here) & here
+                if not of:
+                    kill_child(process.pid)
+            elif mark is not None and mark.startswith(self._mark_prefix) and mark not in active:
                 suspects.add(process.pid)
                 with contextlib.suppress(ProcessLookupError, PermissionError):
                     os.kill(process.pid, signal.SIGKILL)
@@ -211,6 +255,16 @@ class Watchdog:
                 if not of and not may_be_starting:
                     kill_child(process.pid)
         self._suspects, self._unmarked = suspects, unmarked
+
+    @staticmethod
+    def _look_at_kept(kept: dict[str, Kept], table: list[Process]) -> None:
+        children: dict[int, set[int]] = {each.pid: set() for each in kept.values()}
+        for process in table:
+            if process.parent in children and not process.is_zombie:
+                children[process.parent].add(process.pid)
+        for each in kept.values():
+            if each.pid in children and each.pid:  # one that has got its pid meanwhile is looked at the next time
+                each.look(frozenset(children[each.pid]))
 
 
 def _ancestor(pid: int, parents: dict[int, int], wanted: set[int]) -> int:
@@ -222,18 +276,18 @@ def _ancestor(pid: int, parents: dict[int, int], wanted: set[int]) -> int:
     return 0  # the table was read while processes came and went
 
 
-def _bytes_under(path: Path, enough: int) -> int:
+def bytes_under(path: str, enough: int) -> int:
     """Bytes of the files under a path (or of a file), counting no further than `enough`; links are not followed."""
     total = 0
     try:
-        if not path.is_dir():
-            return path.stat().st_size
+        if not os.path.isdir(path):
+            return os.stat(path).st_size
         stack = [path]
         while stack and total <= enough:
             with os.scandir(stack.pop()) as entries:
                 for entry in entries:
                     if entry.is_dir(follow_symlinks=False):
-                        stack.append(Path(entry.path))
+                        stack.append(entry.path)
                     elif entry.is_file(follow_symlinks=False):
                         total += entry.stat(follow_symlinks=False).st_size
     except OSError:

@@ -18,23 +18,10 @@ from pathlib import Path
 from uuid_utils import uuid4
 
 from raygrid.models import AttemptId
+from raygrid.node.spares import KEPT_INPUT, JobDirectory, Spares, is_as_new
 
 MOST_FILES = 100_000
 DISK_RESERVE = 64 * 1024**2  # with less room than this a node takes no work
-
-
-@dataclass(frozen=True, slots=True)
-class JobDirectory:
-    """The places of one attempt on disk."""
-
-    path: Path
-    stdout: Path
-    stderr: Path
-
-    @property
-    def data(self) -> Path:
-        """Where shared inputs lie."""
-        return self.path / "data"
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,8 +29,14 @@ class OutputFile:
     """A file that a pricer wrote: its path in the result, and on disk."""
 
     name: str
-    path: Path
+    path: str
     size: int
+    changed_ns: int = 0
+
+    @property
+    def mark(self) -> tuple[int, int]:
+        """See the function `mark`."""
+        return self.size, self.changed_ns
 
 
 class BadOutputError(Exception):
@@ -61,37 +54,72 @@ class Workspace:
         self.root = root
         self.shared = root / "data"
         self.jobs = root / "jobs" / incarnation
+        self.spare = root / "spare" / incarnation
+        self._spares = Spares(self.spare)
+        self._jobs = str(self.jobs)
 
     def open(self) -> None:
         """Make the directories and remove the jobs of earlier lives."""
-        for directory in (self.root, self.shared, self.jobs):
+        for directory in (self.root, self.shared, self.jobs, self.spare):
             directory.mkdir(parents=True, exist_ok=True)
             directory.chmod(0o700)
-        for earlier in self.jobs.parent.iterdir():
-            if earlier != self.jobs:
-                with contextlib.suppress(OSError):
-                    remove_tree(earlier)
+        for mine in (self.jobs, self.spare):
+            for earlier in mine.parent.iterdir():
+                if earlier != mine:
+                    with contextlib.suppress(OSError):
+                        remove_tree(earlier)
+        self._spares.open()
 
     def create(self, attempt: AttemptId) -> JobDirectory:
-        """Make the directory of an attempt."""
-        base = f"{attempt.job_id}.{attempt.number}"
-        path = self.jobs / base
-        path.mkdir(parents=True)  # a pricer may have removed more than its own
-        # A job id cannot contain '@', so that these names belong to no other attempt.
-        return JobDirectory(path, self.jobs / f"{base}@stdout", self.jobs / f"{base}@stderr")
+        """Make the directory of an attempt, or take over one that is as good as new."""
+        directory = JobDirectory.at(f"{self._jobs}/{attempt.job_id}.{attempt.number}")
+        if not self._spares.take(directory):
+            try:
+                os.mkdir(directory.where)
+            except FileNotFoundError:  # a pricer may have removed more than its own
+                os.makedirs(directory.where)
+        return directory
+
+    def write_input(self, directory: JobDirectory, name: str, data: bytes) -> tuple[int, int]:
+        """Write an attempt's input, over that of an earlier one where there is one; gives its mark."""
+        path = f"{directory.where}/{name}"
+        flags = os.O_WRONLY | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC
+        if directory.input is not None and directory.input != name:
+            os.rename(f"{directory.where}/{directory.input}", path)
+        directory.input = name
+        file = os.open(path, flags, 0o666)
+        try:
+            done = os.write(file, data)
+            while done < len(data):
+                done += os.write(file, data[done:])
+            status = os.fstat(file)
+            if status.st_size != len(data):
+                os.ftruncate(file, len(data))
+                status = os.fstat(file)
+        finally:
+            os.close(file)
+        return status.st_size, status.st_mtime_ns
+
+    def clear_input(self, directory: JobDirectory) -> None:
+        """Have no input in a directory."""
+        if directory.input is not None:
+            os.unlink(f"{directory.where}/{directory.input}")
+            directory.input = None
 
     def remove(self, directory: JobDirectory) -> None:
-        """Remove everything of an attempt, whatever the pricer did to its permissions."""
-        for capture in (directory.stdout, directory.stderr):
+        """Remove everything of an attempt, whatever the pricer did to its permissions, or keep it for the next one."""
+        if directory.is_left_alone and self._spares.keep(directory):
+            return
+        for capture in (directory.stdout_at, directory.stderr_at):
             with contextlib.suppress(FileNotFoundError):
                 os.unlink(capture)
         try:
             # Most pricers leave a few files: far quicker than rmtree, which must expect anything.
-            with os.scandir(directory.path) as entries:
+            with os.scandir(directory.where) as entries:
                 names = [entry.path for entry in entries]
             for name in names:
                 os.unlink(name)
-            os.rmdir(directory.path)
+            os.rmdir(directory.where)
         except OSError:
             with contextlib.suppress(OSError):  # what a daemon still writes into is removed with the agent's life
                 remove_tree(directory.path)
@@ -130,7 +158,7 @@ def remove_tree(top: Path) -> None:
     os.rmdir(top)
 
 
-def outputs(directory: JobDirectory, input_path: Path, input_mark: tuple[int, int]) -> list[OutputFile]:
+def outputs(directory: JobDirectory, input_path: str, input_mark: tuple[int, int]) -> list[OutputFile]:
     """The files that a pricer wrote, in name order: all regular files but the untouched input and the shared data.
 
     Args:
@@ -143,19 +171,32 @@ def outputs(directory: JobDirectory, input_path: Path, input_mark: tuple[int, in
     """
     found: list[OutputFile] = []
     try:
-        _walk(directory.path, "", found, skip=directory.data)
+        if _holds_nothing_else(directory, input_mark):
+            directory.is_bare = directory.is_left_alone
+            return []
+        _walk(directory.where, "", found, skip=f"{directory.where}/data")
     except (RecursionError, PermissionError, FileNotFoundError, NotADirectoryError) as error:
         raise BadOutputError(f"the pricer left a directory that cannot be read: {type(error).__name__}") from None
     except OSError as error:
         if error.errno not in (errno.ENAMETOOLONG, errno.ELOOP):
             raise
         raise BadOutputError(f"the pricer left directories that are too deep: {error.strerror}") from None
-    return sorted((f for f in found if f.path != input_path or mark(f.path) != input_mark), key=lambda file: file.name)
+    return sorted((f for f in found if f.path != input_path or f.mark != input_mark), key=lambda file: file.name)
 
 
-def mark(path: Path) -> tuple[int, int]:
+def _holds_nothing_else(directory: JobDirectory, input_mark: tuple[int, int]) -> bool:
+    """Whether the untouched input, and it can serve again, is all that lies in a directory."""
+    with os.scandir(directory.where) as entries:
+        found = list(entries)
+    if len(found) != 1 or found[0].name != directory.input:
+        return False
+    status = found[0].stat(follow_symlinks=False)
+    return is_as_new(status, KEPT_INPUT) and (status.st_size, status.st_mtime_ns) == input_mark
+
+
+def mark(path: str | Path) -> tuple[int, int]:
     """What tells an untouched file from a changed one: its size and modification time (nanoseconds)."""
-    status = path.stat()
+    status = os.stat(path)
     return status.st_size, status.st_mtime_ns
 
 
@@ -167,7 +208,7 @@ def _not_utf8(name: str) -> bool:
     return False
 
 
-def _walk(directory: Path, prefix: str, found: list[OutputFile], skip: Path) -> None:
+def _walk(directory: str, prefix: str, found: list[OutputFile], skip: str) -> None:
     with os.scandir(directory) as entries:
         for entry in entries:
             name = prefix + entry.name
@@ -177,10 +218,10 @@ def _walk(directory: Path, prefix: str, found: list[OutputFile], skip: Path) -> 
                 raise BadOutputError(f"the pricer left more than {MOST_FILES} files; pack them into one")
             status = entry.stat(follow_symlinks=False)
             if stat.S_ISREG(status.st_mode):
-                found.append(OutputFile(name, Path(entry.path), status.st_size))
+                found.append(OutputFile(name, entry.path, status.st_size, status.st_mtime_ns))
             elif stat.S_ISDIR(status.st_mode):
-                if Path(entry.path) != skip:
-                    _walk(Path(entry.path), name + "/", found, skip)
+                if entry.path != skip:
+                    _walk(entry.path, name + "/", found, skip)
             else:
                 kind = "a symbolic link" if stat.S_ISLNK(status.st_mode) else "a special file"
                 raise BadOutputError(f"the pricer left {kind}, {name!r}; only regular files can be part of a result")

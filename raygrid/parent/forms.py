@@ -22,6 +22,7 @@ MOST_OPTIONS = 1_000
 MOST_OPTION_BYTES = 16 * 1024**2  # of all options together
 MOST_HEADER_BYTES = 16 * 1024
 INLINE_TOTAL = 16 * 1024**2
+GATHERED = 1024**2  # of a large file, bytes that are written together: they come in pieces of some 64 KB
 
 
 @dataclass(frozen=True, slots=True)
@@ -199,19 +200,21 @@ class _File(_Part):
         self._upload: Upload | None = None
 
     async def write(self, data: bytes) -> None:
-        if self._upload is None and len(self._held) + len(data) <= self._inline:
-            self._held += data
+        self._held += data
+        if len(self._held) <= (self._inline if self._upload is None else GATHERED):
             return
         if self._upload is None:
             self._upload = self._blobs.new_upload()
-            if self._held:
-                await self._upload.write(bytes(self._held))
-                self._held.clear()
-        await self._upload.write(data)
+        await self._pass_on(self._upload)
+
+    async def _pass_on(self, upload: Upload) -> None:
+        await upload.write(bytes(self._held))
+        self._held.clear()
 
     async def finish(self) -> ReceivedFile:
         name = safe_filename(self._filename)
         if self._upload is not None:
+            await self._pass_on(self._upload)
             blob = await self._upload.finish(input_key)
             self._upload = None
             return ReceivedFile(self._part, name, blob, None)

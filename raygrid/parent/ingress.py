@@ -20,12 +20,16 @@ from ray import serve
 from ray._private import services
 from ray.exceptions import AuthenticationError
 from ray.experimental import internal_kv
+from ray.serve._private import constants
+from ray.serve._private.direct_ingress_http_util import ASGIDIReceiveProxy
 
 from raygrid.blobs import BlobStore
 from raygrid.config import GridSettings
 from raygrid.errors import SettingsError, UnavailableError
 from raygrid.links import RayGroups, RayResultCaches, groups_of, home, live_nodes, machines
 from raygrid.parent.housekeeping import Housekeeping
+from raygrid.parent.listener import Listener
+from raygrid.parent.pushback import Pushback
 from raygrid.parent.routes import build_app
 from raygrid.parent.service import Parent
 from raygrid.store import SqlStore
@@ -60,8 +64,8 @@ def refuse_unsafe(settings: GridSettings, store: SqlStore, machine_count: int) -
         )
 
 
-def asgi(settings: GridSettings) -> FastAPI:
-    """The application of one replica."""
+def asgi(settings: GridSettings, *, listens: bool = False) -> FastAPI:
+    """The application of one replica, which `listens` by itself where no proxy does it."""
     store = SqlStore(settings.database_url)
     refuse_unsafe(settings, store, machines())
     blobs = BlobStore(settings.blobs_url, settings.storage.blob_options, retry_s=RETRY_S)
@@ -69,15 +73,22 @@ def asgi(settings: GridSettings) -> FastAPI:
     storage = settings.storage
     housekeeping = Housekeeping(store, blobs, timedelta(days=storage.retention_days), storage.purge_every_s)
     app = build_app(parent)
+    if not constants.RAY_SERVE_RUN_USER_CODE_IN_SEPARATE_THREAD:  # else nobody waits for room in Serve's queue
+        app.add_middleware(Pushback, gathers=ASGIDIReceiveProxy)
     inner = app.router.lifespan_context
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[Any]:
         async with inner(app) as state:
             await housekeeping.open()
+            listener = Listener(app, settings.http.host, settings.http.port) if listens else None
+            if listener is not None:
+                await listener.open()
             try:
                 yield state
             finally:
+                if listener is not None:
+                    await listener.close()
                 await housekeeping.close()
 
     app.router.lifespan_context = lifespan
@@ -89,12 +100,13 @@ def build(settings: GridSettings, *, spread: bool = True) -> serve.Application:
 
     Args:
         settings: the grid's settings.
-        spread: at most one parent on a machine, none on a machine without CPUs for Ray (a cluster's head).
+        spread: at most one parent on a machine, none on a machine without CPUs for Ray (a cluster's head); requests
+            come in through Serve's proxies. Otherwise all are on this machine, and listen themselves.
     """
     settings.require_safe_listening()
     settings = settings.deployed(time.time())  # the newest wins: leaders and agents outlive a deployment
     parents: Any = serve.deployment(
-        serve.ingress(lambda: asgi(settings))(),
+        serve.ingress(lambda: asgi(settings, listens=not spread))(),
         name="parent",
         num_replicas=settings.http.parents,
         max_ongoing_requests=MAX_ONGOING,
@@ -109,8 +121,7 @@ def build(settings: GridSettings, *, spread: bool = True) -> serve.Application:
 
 def serve_here(settings: GridSettings) -> None:
     """Start Serve on the connected cluster and deploy the parents; returns when they are up."""
-    http = settings.http
-    serve.start(proxy_location="HeadOnly", http_options={"host": http.host, "port": http.port})
+    serve.start(proxy_location="Disabled")
     serve.run(build(settings, spread=False), name=APP_NAME, route_prefix="/")
 
 

@@ -25,7 +25,13 @@ ZIP: dict[int | str, dict[str, Any]] = {
             "application/zip": {"schema": {"type": "string", "format": "binary"}},
             "application/octet-stream": {"schema": {"type": "string", "format": "binary"}},
         },
-        "headers": {"ETag": {"description": "sha256 of the ZIP", "schema": {"type": "string"}}},
+        "headers": {
+            "ETag": {"description": "sha256 of the ZIP", "schema": {"type": "string"}},
+            "Raygrid-Reused-From": {
+                "description": "The earlier job that ran, where this one took over its stored result",
+                "schema": {"type": "string"},
+            },
+        },
     }
 }
 

@@ -60,6 +60,7 @@ class Results:
         place_of: where a node stands and its cache is reached, if the node is there.
         traffic: counts what is read.
         home: the group of the rack in which this parent stands, if it stands in one.
+        blobs_are_here: whether the blob store is a directory of the one machine that the grid has.
     """
 
     def __init__(
@@ -69,12 +70,15 @@ class Results:
         place_of: Callable[[str], NodePlace | None],
         traffic: ParentTraffic,
         home: str | None = None,
+        *,
+        blobs_are_here: bool = False,
     ) -> None:
         self._blobs = blobs
         self._caches = caches
         self._place_of = place_of
         self._traffic = traffic
         self._home = home
+        self._blobs_are_here = blobs_are_here
 
     async def read(self, jobs: Sequence[Job]) -> list[bytes | None]:
         """The ZIPs of many jobs; None for one that has none (any more). Those of one pack are fetched together."""
@@ -87,7 +91,8 @@ class Results:
         async def fetch(node_id: str, key: str, indexes: list[int]) -> None:
             place = self._place_of(node_id)
             sizes = [result.size for i in indexes if (result := jobs[i].result) is not None]
-            first = choose_source(self._home, place, sum(sizes), len(sizes))
+            here = self._blobs_are_here
+            first = choose_source(self._home, place, sum(sizes), len(sizes), blobs_are_here=here)
             if place is not None and first is Source.CACHE:
                 await self._from_cache(place, key, jobs, indexes, found)
             for i in indexes:

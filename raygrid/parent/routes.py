@@ -6,6 +6,7 @@ import json
 import re
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from importlib.metadata import version
 from typing import Annotated, Any
 from uuid import uuid4
@@ -112,6 +113,7 @@ def _accepted(submitted: Submitted, status: int = 202) -> JSONResponse:
         job_id=submitted.job_id,
         state=submitted.state,
         created=submitted.created,
+        reused_from=submitted.reused_from,
         status_url=schemas.status_url(submitted.job_id),
         result_url=schemas.result_url(submitted.job_id),
     )
@@ -148,7 +150,7 @@ def _submit_routes(router: APIRouter, parent: Parent) -> None:
         wait_s = wait if wait is not None else float(preferred[1]) if preferred else http.sync_wait_s
         ended = await parent.wait(job_id, min(wait_s, http.max_wait_s))
         if not ended.state.is_terminal:
-            return _accepted(Submitted(job_id, ended.state, submitted.created))
+            return _accepted(replace(submitted, state=ended.state))
         as_stdout = parent.settings.pricers.get(ended.pricer)
         return await _result(request, parent, ended, stdout=as_stdout is not None and as_stdout.result == "stdout")
 
@@ -171,6 +173,8 @@ async def _result(
     require_result(job, even_if_failed=even_if_failed)
     assert job.result is not None
     headers = {"ETag": f'"{job.result.digest}"', "Raygrid-Job-Id": job.job_id}
+    if job.reused_from is not None:
+        headers["Raygrid-Reused-From"] = job.reused_from
     if stdout:
         headers["ETag"] = f'"{job.result.digest}-stdout"'
         printed = await parent.results.stdout(job)
@@ -348,6 +352,7 @@ def _batch_routes(router: APIRouter, parent: Parent) -> None:
             total=len(accepted),
             created=sum(each.created for each in accepted),
             attached=sum(not each.created for each in accepted),
+            reused=sum(each.created and each.reused_from is not None for each in accepted),
             refused=[schemas.RefusedJob(job_id=job_id, problem=problems.problem_of(why)) for job_id, why in refused],
             status_url=f"/batches/{batch_id}",
             results_url=f"/batches/{batch_id}/results",
@@ -372,6 +377,7 @@ def _batch_routes(router: APIRouter, parent: Parent) -> None:
             total=summary.total,
             finished=summary.finished,
             counts={state: summary.counts.get(state, 0) for state in JobState},
+            reused=summary.reused,
             submitted_at=summary.submitted_at,
         )
 
@@ -467,6 +473,7 @@ def _grid_routes(router: APIRouter, parent: Parent) -> None:
                     version=pricer.version,
                     takes_args=pricer.takes_args,
                     result=pricer.result,
+                    reuse=pricer.reuse,
                     default=name == settings.chosen_default_pricer,
                 )
                 for name, pricer in sorted(settings.pricers.items())

@@ -32,12 +32,16 @@ class Problem(Answer):
     stderr_tail: str | None = None
 
 
+REUSED = "the earlier job that ran, where this one took over its stored result (`reuse: content`)"
+
+
 class SubmitAnswer(Answer):
     """A job that the grid has taken."""
 
     job_id: str = Field(alias="jobId")
     state: JobState
     created: bool = Field(description="false where the job was there before, so that nothing new runs")
+    reused_from: str | None = Field(alias="reusedFrom", description=REUSED)
     status_url: str
     result_url: str
 
@@ -56,6 +60,7 @@ class BatchAnswer(Answer):
     total: int = Field(description="jobs of this request that were taken")
     created: int
     attached: int = Field(description="jobs that were there before with the same input")
+    reused: int = Field(description="those of the created ones that took over the result of an earlier job")
     refused: list[RefusedJob]
     status_url: str
     results_url: str
@@ -69,6 +74,7 @@ class BatchStatus(Answer):
     total: int
     finished: bool
     counts: dict[JobState, int]
+    reused: int = Field(description="jobs that took over the result of an earlier one")
     submitted_at: datetime
 
 
@@ -103,6 +109,7 @@ class JobStatus(Answer):
     input_size: int
     result_digest: str | None
     result_size: int | None
+    reused_from: str | None = Field(alias="reusedFrom", description=REUSED)
     status_url: str
     result_url: str
 
@@ -233,6 +240,7 @@ class PricerAnswer(Answer):
     version: str
     takes_args: bool
     result: str
+    reuse: str = Field(description="`content`: equal jobs share a stored result; `off`: every job runs")
     default: bool
 
 
@@ -282,6 +290,7 @@ def job_status(job: Job, position: int | None = None) -> JobStatus:
         input_size=job.input.size,
         result_digest=job.result.digest if job.result else None,
         result_size=job.result.size if job.result else None,
+        reused_from=job.reused_from,
         status_url=status_url(job.job_id),
         result_url=result_url(job.job_id),
     )

@@ -22,11 +22,12 @@ from raygrid.parent.blob_check import BlobCheck
 from raygrid.parent.groups import Groups
 from raygrid.parent.nodes import Nodes
 from raygrid.parent.results import Results
+from raygrid.parent.reuse import Reuse
 from raygrid.parent.submission import checked_id
 from raygrid.parent.sweeper import Sweeper
 from raygrid.parent.traffic import ParentTraffic
 from raygrid.parent.waiters import Waiters
-from raygrid.ports import GroupDirectory, ResultCaches
+from raygrid.ports import GroupDirectory, JobChange, ResultCaches
 from raygrid.store import BatchSummary, Inserted, JobStore, StoredData
 
 logger = logging.getLogger(__name__)
@@ -38,11 +39,12 @@ LOOK_AGAIN_S = 2.0  # a waiter looks into the store this often, in case a wake-u
 
 @dataclass(frozen=True, slots=True)
 class Submitted:
-    """What came of a submit: its state, and whether the job is new or was there before."""
+    """What came of a submit: its state, whether the job is new or was there before, and whose result it took over."""
 
     job_id: str
     state: JobState
     created: bool
+    reused_from: str | None = None
 
 
 class Parent:
@@ -76,7 +78,10 @@ class Parent:
         self.sweeper = Sweeper(store, self.groups, self.waiters, patience)
         self.nodes = Nodes(store, partial(self.groups.capacities, silent_too=True))
         self.blob_check = BlobCheck(store, blobs, is_default=settings.storage.blobs is None)
-        self.results = Results(blobs, caches, self.groups.place_of, self.traffic, home)
+        # The default directory is each machine's own, so a grid that uses it has one machine.
+        here = settings.storage.blobs is None
+        self.results = Results(blobs, caches, self.groups.place_of, self.traffic, home, blobs_are_here=here)
+        self.reuse = Reuse(settings, store, blobs)
         self._inserts: Coalescer[NewJob, Inserted] = Coalescer(store.insert, name="inserts")
         self._looks: Coalescer[str, Job | None] = Coalescer(self._look, name="looks")
 
@@ -100,6 +105,7 @@ class Parent:
 
     async def close(self) -> None:
         """Finish the writes under way and let go of everything."""
+        await self.reuse.close()
         await self._inserts.close()
         await self._looks.close()
         await self.sweeper.close()
@@ -117,13 +123,14 @@ class Parent:
             BusyError: no group can take it now.
         """
         self.blob_check.require()
+        [job] = await self.reuse.with_sources([job])
         routed = replace(job, group_id=self.groups.choose(job.affinity, job.site))
         try:
             inserted = await self._inserts.put(routed)
         except BaseException:
             self._release([routed])
             raise
-        self._release([] if inserted.created else [routed])
+        self._release([] if _runs(inserted) else [routed])
         return self._settle([routed], [inserted])[0]
 
     async def submit_batch(
@@ -131,14 +138,14 @@ class Parent:
     ) -> tuple[list[Submitted], list[tuple[str, ConflictError]]]:
         """Store many jobs in one transaction; gives those accepted, and those in conflict with why."""
         self.blob_check.require()
-        routed = self._routed(jobs)
+        routed = self._routed(await self.reuse.with_sources(jobs))
         try:
             # A client that hangs up now must not leave half a transaction: it runs to its end by itself.
             inserted = await asyncio.shield(asyncio.ensure_future(self.store.insert(routed, batch_id)))
         except BaseException:
             self._release(routed)
             raise
-        self._release([job for job, each in zip(routed, inserted, strict=True) if not each.created])
+        self._release([job for job, each in zip(routed, inserted, strict=True) if not _runs(each)])
         accepted = [(job, each) for job, each in zip(routed, inserted, strict=True) if not each.conflict]
         refused = [
             (job.spec.job_id, _conflict(job)) for job, each in zip(routed, inserted, strict=True) if each.conflict
@@ -163,19 +170,21 @@ class Parent:
             self.groups.release(job.group_id)
 
     def _settle(self, jobs: Sequence[NewJob], inserted: Sequence[Inserted]) -> list[Submitted]:
-        """Poke the leaders of new jobs; what was there before needs nothing."""
+        """Poke the leaders of new jobs; what was there before, or took over a result, needs nothing."""
         by_group: dict[str, list[NewJob]] = {}
         answers = []
         for job, each in zip(jobs, inserted, strict=True):
             if each.conflict:
                 raise _conflict(job)
-            if each.created:
+            if _runs(each):
                 by_group.setdefault(job.group_id, []).append(job)
-            state = each.existing.state if each.existing else JobState.QUEUED
-            answers.append(Submitted(job.spec.job_id, state, each.created))
+            answers.append(_submitted(job, each))
         for group_id, fresh in by_group.items():
             self.traffic.handed_over(group_id, fresh)
             self.groups.poke(group_id, [job.spec for job in fresh])
+        self.waiters.changed(
+            JobChange(each.job_id, each.state) for each in answers if each.created and each.reused_from
+        )
         return answers
 
     # --- waiting and asking -------------------------------------------------------------------------------------
@@ -265,6 +274,19 @@ class Parent:
         if names is not None and not names:
             return {}
         return await self.store.get_data(names)
+
+
+def _runs(inserted: Inserted) -> bool:
+    """Whether a job is new and has to run."""
+    return inserted.created and inserted.reused_from is None
+
+
+def _submitted(job: NewJob, inserted: Inserted) -> Submitted:
+    job_id, before = job.spec.job_id, inserted.existing
+    if before is not None:
+        return Submitted(job_id, before.state, False, before.reused_from)
+    state = JobState.QUEUED if inserted.reused_from is None else JobState.DONE
+    return Submitted(job_id, state, inserted.created, inserted.reused_from)
 
 
 def _conflict(job: NewJob) -> ConflictError:

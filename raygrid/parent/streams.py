@@ -55,6 +55,27 @@ class _Pace:
         self._waiters.forget(self._changed, self._job_id)
 
 
+class _Unfinished:
+    """Whether a batch still has jobs that have not ended, asked again and again.
+
+    Counting the jobs of a large batch at every look would cost more than all else that a stream does. One job that has
+    not ended is proof enough, and the same one is asked for until it has.
+    """
+
+    def __init__(self, parent: Parent, batch_id: str) -> None:
+        self._store = parent.store
+        self._batch_id = batch_id
+        self._proof: str | None = None
+
+    async def none_left(self) -> bool:
+        if self._proof is not None:
+            job = (await self._store.get([self._proof])).get(self._proof)
+            if job is not None and not job.state.is_terminal:
+                return False
+        self._proof = next(iter(await self._store.unfinished_of_batch(self._batch_id, 1)), None)
+        return self._proof is None
+
+
 # --- results of a batch ---------------------------------------------------------------------------------------------
 
 
@@ -63,13 +84,14 @@ async def batch_results(
 ) -> AsyncIterator[bytes]:
     """A multipart/mixed body: a part for each ended job, then a part that says whether more is to come."""
     pace = _Pace(parent, wait_s)
+    unfinished = _Unfinished(parent, batch_id)
     complete = full = False
     try:
         while True:
             pace.look()
             if not full:
                 # Asked before the page is read: whatever had ended by then is in this page or the next ones.
-                complete = (await parent.batch(batch_id)).finished
+                complete = await unfinished.none_left()
             page = await parent.store.changed(batch_id, cursor, PAGE, ended_only=True)
             for group in _by_size(page):
                 async for chunk in _parts(parent, group, boundary):
@@ -138,6 +160,7 @@ def _result_headers(each: Changed, size: int) -> dict[str, str]:
         "Raygrid-Job-Id": job.job_id,
         "Raygrid-State": job.state.value,
         "Raygrid-Cursor": str(each.cursor),
+        **({"Raygrid-Reused-From": job.reused_from} if job.reused_from is not None else {}),
     }
     if job.state is not JobState.DONE:
         headers["Raygrid-Reason"] = job.reason or ""
@@ -188,12 +211,13 @@ async def batch_events(parent: Parent, batch_id: str, after: int, wait_s: float)
     """State changes of a batch's jobs, each job's latest; ends when all have ended."""
     pace = _Pace(parent, wait_s)
     quiet = _Quiet()
+    unfinished = _Unfinished(parent, batch_id)
     finished = full = False
     try:
         while True:
             pace.look()
             if not full:
-                finished = (await parent.batch(batch_id)).finished  # before the page, as in `batch_results`
+                finished = await unfinished.none_left()  # before the page, as in `batch_results`
             page = await parent.store.changed(batch_id, after, PAGE)
             if page:
                 after = page[-1].cursor

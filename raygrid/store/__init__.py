@@ -10,6 +10,7 @@ from raygrid.store.port import (
     JobStore,
     LeaseState,
     Purged,
+    Reusable,
     StoredData,
     Unfinished,
 )
@@ -25,6 +26,7 @@ __all__ = [
     "LeaseState",
     "MemoryStore",
     "Purged",
+    "Reusable",
     "SqlStore",
     "StoredData",
     "Unfinished",

@@ -14,8 +14,18 @@ from datetime import UTC, datetime, timedelta
 from raygrid.core.lease import Lease, next_lease
 from raygrid.errors import StaleTermError
 from raygrid.models import Drain, Job, JobSpec, JobState, JobUpdate, NewJob, QueuedJob, SharedData
-from raygrid.store.port import NOBODY, BatchSummary, Changed, Inserted, LeaseState, Purged, StoredData, Unfinished
-from raygrid.store.rows import UNLED, storable_text
+from raygrid.store.port import (
+    NOBODY,
+    BatchSummary,
+    Changed,
+    Inserted,
+    LeaseState,
+    Purged,
+    Reusable,
+    StoredData,
+    Unfinished,
+)
+from raygrid.store.rows import UNLED, reusable_content, storable_text
 
 
 @dataclass(slots=True)
@@ -30,6 +40,11 @@ class _Row:
     losses: int = 0
     recalled: int = 0
     unstarted: int = 0
+    content: str | None = None  # once it is done with a result that may be reused
+
+    @property
+    def is_reusable(self) -> bool:
+        return self.content is not None and self.job.purged_at is None
 
 
 @dataclass(slots=True)
@@ -69,7 +84,7 @@ class MemoryStore:
     # --- jobs -----------------------------------------------------------------------------------------------
 
     async def insert(self, jobs: Sequence[NewJob], batch_id: str | None = None) -> list[Inserted]:
-        """Insert jobs as queued; see `JobStore.insert`."""
+        """Insert jobs as queued, or as done where they take over a result; see `JobStore.insert`."""
         now = self._clock()
         before = {new.spec.job_id: self._rows[new.spec.job_id].job for new in jobs if self._has(new)}
         answers = []
@@ -77,10 +92,11 @@ class MemoryStore:
             job_id = new.spec.job_id
             created = job_id not in self._rows
             if created:
-                revision = self._next_revision()
-                self._rows[job_id] = _Row(_queued(new, revision, now), revision, new.spec.inline)
-            conflict = self._rows[job_id].job.fingerprint != new.fingerprint
-            answers.append(Inserted(created, before.get(job_id), conflict))
+                self._rows[job_id] = self._new_row(new, now)
+            job = self._rows[job_id].job
+            conflict = job.fingerprint != new.fingerprint
+            reused_from = None if conflict or job_id in before else job.reused_from
+            answers.append(Inserted(created, before.get(job_id), conflict, reused_from))
         if batch_id is not None:
             batch = self._batches.setdefault(batch_id, _Batch(now))
             for new, answer in zip(jobs, answers, strict=True):
@@ -90,6 +106,26 @@ class MemoryStore:
 
     def _has(self, new: NewJob) -> bool:
         return new.spec.job_id in self._rows
+
+    def _new_row(self, new: NewJob, now: datetime) -> _Row:
+        revision = self._next_revision()
+        job = _queued(new, revision, now)
+        source = self._rows.get(new.source or "")
+        if source is None or not source.is_reusable:
+            return _Row(job, revision, new.spec.inline)
+        ran, result = source.job.reused_from or source.job.job_id, source.job.result
+        job = replace(job, state=JobState.DONE, ended_at=now, reused_from=ran, result=result, exit_code=0)
+        return _Row(job, revision, None, content=source.content)
+
+    async def reusable(self, contents: Sequence[str]) -> dict[str, Reusable]:
+        """For each of these contents the latest job with a result; see `JobStore.reusable`."""
+        wanted = set(contents)
+        rows = sorted(self._rows.values(), key=lambda row: row.seq)
+        return {
+            row.content: Reusable(row.job.job_id, row.job.result)
+            for row in rows
+            if row.is_reusable and row.content in wanted and row.job.result is not None
+        }
 
     def _next_revision(self) -> int:
         self._revision += 1
@@ -121,6 +157,7 @@ class MemoryStore:
                     row.number, row.failures, row.losses = update.attempts, update.failures, update.losses
                     row.recalled, row.unstarted = update.recalled, update.unstarted
                 self._change(_updated(row, update, self._next_revision()))
+                row.content = reusable_content(update)
 
     async def queued(self, group_id: str, limit: int) -> list[QueuedJob]:
         """The first queued jobs of a group, in the order in which they should run."""
@@ -186,13 +223,15 @@ class MemoryStore:
         if batch is None:
             return None
         counts = Counter(self._rows[job_id].job.state for job_id in batch.members)
-        return BatchSummary(batch_id, batch.submitted_at, dict(counts))
+        reused = sum(self._rows[job_id].job.reused_from is not None for job_id in batch.members)
+        return BatchSummary(batch_id, batch.submitted_at, dict(counts), reused)
 
-    async def unfinished_of_batch(self, batch_id: str) -> list[str]:
+    async def unfinished_of_batch(self, batch_id: str, limit: int | None = None) -> list[str]:
         """Ids of the jobs of a batch that have not ended."""
         batch = self._batches.get(batch_id)
-        members = batch.members if batch else ()
-        return [job_id for job_id in members if not self._rows[job_id].job.state.is_terminal]
+        members = batch.members if batch else {}
+        in_order = sorted(members, key=members.__getitem__)
+        return [job_id for job_id in in_order if not self._rows[job_id].job.state.is_terminal][:limit]
 
     async def changed(self, batch_id: str, after: int, limit: int, *, ended_only: bool = False) -> list[Changed]:
         """The jobs of a batch that changed after a cursor."""

@@ -9,10 +9,10 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 from raygrid.core.lease import Lease
-from raygrid.models import Drain, Job, JobState, JobUpdate, NewJob, QueuedJob, SharedData
+from raygrid.models import BlobSlice, Drain, Job, JobState, JobUpdate, NewJob, QueuedJob, SharedData
 
 BLOBS = "blobs"  # the agreement on the blob store: its marker
 NOBODY = "~nobody"  # holds the run-out lease of a group whose jobs were taken away, so that its term is a new one
@@ -26,20 +26,23 @@ class Inserted:
         created: whether the job is new.
         existing: the job that had the id already, if any; none where the other one is earlier in the same call.
         conflict: whether that one has another fingerprint, so that the submit must be refused.
+        reused_from: the job that ran, where the new one took over a stored result and is done.
     """
 
     created: bool
     existing: Job | None = None
     conflict: bool = False
+    reused_from: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class BatchSummary:
-    """How far a batch is."""
+    """How far a batch is; `reused` of its jobs took over the results of others."""
 
     batch_id: str
     submitted_at: datetime
     counts: dict[JobState, int] = field(default_factory=dict)
+    reused: int = 0
 
     @property
     def total(self) -> int:
@@ -74,6 +77,13 @@ class LeaseState:
 
     lease: Lease
     left_s: float
+
+
+class Reusable(NamedTuple):
+    """A job whose result others may take over, and where that lies."""
+
+    job_id: str
+    result: BlobSlice
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,8 +126,13 @@ class JobStore(Protocol):
     async def insert(self, jobs: Sequence[NewJob], batch_id: str | None = None) -> list[Inserted]:
         """Insert jobs as queued, atomically; with a batch, all that are not in conflict belong to it afterwards.
 
-        A job that exists with the same fingerprint is left as it is.
+        A job that exists with the same fingerprint is left as it is. A new one whose `source` is a job that still has
+        a reusable result is done at once and shares that result, which is kept as long as any of the two needs it.
         """
+        ...
+
+    async def reusable(self, contents: Sequence[str]) -> dict[str, Reusable]:
+        """For each of these contents the latest job that was recorded as done under it and is not purged, if any."""
         ...
 
     async def get(self, job_ids: Sequence[str]) -> dict[str, Job]:
@@ -171,8 +186,8 @@ class JobStore(Protocol):
         """How far a batch is; None where it does not exist."""
         ...
 
-    async def unfinished_of_batch(self, batch_id: str) -> list[str]:
-        """Ids of the jobs of a batch that have not ended."""
+    async def unfinished_of_batch(self, batch_id: str, limit: int | None = None) -> list[str]:
+        """Ids of the jobs of a batch that have not ended, at most `limit`, the longest unchanged first."""
         ...
 
     async def changed(self, batch_id: str, after: int, limit: int, *, ended_only: bool = False) -> list[Changed]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import datetime
 from typing import Any
 
@@ -12,8 +12,20 @@ from raygrid.store.tables import jobs
 
 UNLED = "cancelled while nobody led its group"  # what is said of a job that `cancel_unled` ended
 
+_STATES = {state.value: state for state in JobState}
+
 # Everything but the inline input, which only a leader needs.
 JOB_COLUMNS = [column for column in jobs.c if column.name != "inline"]
+
+# What a leader needs of a job.
+HELD_COLUMNS = [
+    jobs.c[name]
+    for name in (
+        *("job_id", "pricer", "version", "input_key", "input_offset", "input_size", "input_digest", "filename", "args"),
+        *("priority", "timeout_s", "inline", "data", "attempts", "node_id", "state", "cancel_requested", "failures"),
+        *("losses", "recalled", "unstarted"),
+    )
+]
 
 
 def new_row(job: NewJob, revision: int, now: datetime) -> dict[str, Any]:
@@ -29,13 +41,13 @@ def new_row(job: NewJob, revision: int, now: datetime) -> dict[str, Any]:
         "fingerprint": job.fingerprint,
         "pricer": spec.pricer,
         "version": spec.version,
-        "args": json.dumps(spec.args),
+        "args": json.dumps(spec.args) if spec.args else "[]",
         "priority": spec.priority,
         "affinity": job.affinity,
         "site": job.site,
         "timeout_s": spec.timeout_s,
         "filename": spec.filename,
-        "data": json.dumps(spec.data),
+        "data": json.dumps(spec.data) if spec.data else "[]",
         "input_key": spec.input.key,
         "input_offset": spec.input.offset,
         "input_size": spec.input.size,
@@ -47,6 +59,23 @@ def new_row(job: NewJob, revision: int, now: datetime) -> dict[str, Any]:
         "recalled": 0,
         "unstarted": 0,
         "submitted_at": now,
+    }
+
+
+def reused_row(job: NewJob, source: Mapping[Any, Any], revision: int, now: datetime) -> dict[str, Any]:
+    """The row of a job just submitted that takes over what another one left."""
+    return {
+        **new_row(job, revision, now),
+        "state": JobState.DONE.value,
+        "inline": None,  # nobody will run it
+        "content": source["content"],
+        "reused_from": source["reused_from"] or source["job_id"],
+        "exit_code": source["exit_code"],
+        "result_key": source["result_key"],
+        "result_offset": source["result_offset"],
+        "result_size": source["result_size"],
+        "result_digest": source["result_digest"],
+        "ended_at": now,
     }
 
 
@@ -85,72 +114,148 @@ def update_values(update: JobUpdate, revision: int) -> dict[str, Any]:
         "new_started_at": started_at,
         "new_ended_at": update.at if update.state.is_terminal else None,
         "new_revision": revision,
+        "new_content": reusable_content(update),
     }
 
 
-def _slice(row: Mapping[Any, Any], what: str) -> BlobSlice:
-    return BlobSlice(row[f"{what}_key"], row[f"{what}_offset"], row[f"{what}_size"], row[f"{what}_digest"])
+def reusable_content(update: JobUpdate) -> str | None:
+    """The content under which the result of a job is found again; None for anything but a success."""
+    report = update.report
+    if update.state is not JobState.DONE or report is None or report.result is None or report.exit_code != 0:
+        return None
+    return report.content
+
+
+def _args(text: str) -> tuple[str, ...]:
+    return () if text == "[]" else tuple(json.loads(text))
 
 
 def _shared(text: str) -> tuple[SharedData, ...]:
-    return tuple(SharedData(*entry) for entry in json.loads(text))
+    return () if text == "[]" else tuple(SharedData(*entry) for entry in json.loads(text))
 
 
-def job(row: Mapping[Any, Any]) -> Job:
-    """A job from its row."""
+def job(row: Sequence[Any]) -> Job:
+    """A job from a row of `JOB_COLUMNS`, by position: pages of results are read by the thousand."""
+    (
+        job_id,
+        _seq,
+        revision,
+        group_id,
+        state,
+        cancel_requested,
+        fingerprint,
+        pricer,
+        version,
+        args,
+        priority,
+        affinity,
+        site,
+        timeout_s,
+        filename,
+        data,
+        input_key,
+        input_offset,
+        input_size,
+        input_digest,
+        attempts,
+        _failures,
+        _losses,
+        _recalled,
+        unstarted,
+        node_id,
+        reason,
+        message,
+        exit_code,
+        signal,
+        stderr_tail,
+        result_key,
+        result_offset,
+        result_size,
+        result_digest,
+        submitted_at,
+        started_at,
+        ended_at,
+        purged_at,
+        _content,
+        reused_from,
+    ) = row
     return Job(
-        job_id=row["job_id"],
-        fingerprint=row["fingerprint"],
-        pricer=row["pricer"],
-        version=row["version"],
-        args=tuple(json.loads(row["args"])),
-        priority=row["priority"],
-        affinity=row["affinity"],
-        site=row["site"],
-        timeout_s=row["timeout_s"],
-        filename=row["filename"],
-        input=_slice(row, "input"),
-        data=_shared(row["data"]),
-        group_id=row["group_id"],
-        state=JobState(row["state"]),
-        attempts=row["attempts"] - row["unstarted"],
-        node_id=row["node_id"],
-        reason=row["reason"],
-        message=row["message"],
-        exit_code=row["exit_code"],
-        signal=row["signal"],
-        stderr_tail=row["stderr_tail"],
-        result=_slice(row, "result") if row["result_key"] is not None else None,
-        cancel_requested=row["cancel_requested"],
-        revision=row["revision"],
-        submitted_at=row["submitted_at"],
-        started_at=row["started_at"],
-        ended_at=row["ended_at"],
-        purged_at=row["purged_at"],
+        job_id,
+        fingerprint,
+        pricer,
+        version,
+        _args(args),
+        priority,
+        affinity,
+        site,
+        timeout_s,
+        filename,
+        BlobSlice(input_key, input_offset, input_size, input_digest),
+        _shared(data),
+        group_id,
+        _STATES[state],
+        attempts - unstarted,
+        node_id,
+        reason,
+        message,
+        exit_code,
+        signal,
+        stderr_tail,
+        None if result_key is None else BlobSlice(result_key, result_offset, result_size, result_digest),
+        cancel_requested,
+        revision,
+        submitted_at,
+        started_at,
+        ended_at,
+        purged_at,
+        reused_from,
     )
 
 
-def queued_job(row: Mapping[Any, Any]) -> QueuedJob:
-    """An unfinished job as its leader takes it up."""
+def queued_job(row: Sequence[Any]) -> QueuedJob:
+    """An unfinished job as its leader takes it up, from a row of `HELD_COLUMNS`, by position."""
+    (
+        job_id,
+        pricer,
+        version,
+        input_key,
+        input_offset,
+        input_size,
+        input_digest,
+        filename,
+        args,
+        priority,
+        timeout_s,
+        inline,
+        data,
+        attempts,
+        node_id,
+        state,
+        cancel_requested,
+        failures,
+        losses,
+        recalled,
+        unstarted,
+    ) = row
     return QueuedJob(
-        spec=JobSpec(
-            job_id=row["job_id"],
-            pricer=row["pricer"],
-            version=row["version"],
-            input=_slice(row, "input"),
-            filename=row["filename"],
-            args=tuple(json.loads(row["args"])),
-            priority=row["priority"],
-            timeout_s=row["timeout_s"],
-            inline=row["inline"],
-            data=_shared(row["data"]),
+        JobSpec(
+            job_id,
+            pricer,
+            version,
+            BlobSlice(input_key, input_offset, input_size, input_digest),
+            filename,
+            _args(args),
+            priority,
+            timeout_s,
+            inline,
+            _shared(data),
         ),
-        attempts=row["attempts"],
-        node_id=row["node_id"],
-        running=row["state"] == JobState.RUNNING.value,
-        cancel_requested=row["cancel_requested"],
-        failures=row["failures"],
-        losses=row["losses"],
-        recalled=row["recalled"],
-        unstarted=row["unstarted"],
+        attempts,
+        node_id,
+        state == JobState.RUNNING.value,
+        cancel_requested,
+        failures,
+        losses,
+        recalled,
+        unstarted,
     )

@@ -15,9 +15,9 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from raygrid.errors import StaleTermError
 from raygrid.models import Job, JobState, JobUpdate, NewJob, QueuedJob
-from raygrid.store import rows
-from raygrid.store.port import BatchSummary, Changed, Inserted, Purged
-from raygrid.store.sql_connections import to_its_end
+from raygrid.store import rows, sql_reuse
+from raygrid.store.port import BatchSummary, Changed, Inserted, Purged, Reusable
+from raygrid.store.sql_connections import reading, to_its_end
 from raygrid.store.sql_moves import SqlMoves, chunks
 from raygrid.store.tables import Instant, batch_jobs, batches, jobs, leases
 
@@ -51,8 +51,13 @@ _RECORD = (
         started_at=func.coalesce(bindparam("new_started_at", type_=Instant()), jobs.c.started_at),
         ended_at=bindparam("new_ended_at"),
         revision=bindparam("new_revision"),
+        content=bindparam("new_content"),
     )
 )
+
+# The row stays locked for others that want to change it, where the database locks rows.
+_TERM = select(leases.c.term).where(leases.c.group_id == bindparam("the_group")).with_for_update(read=True)
+_JOBS = select(*rows.JOB_COLUMNS).where(jobs.c.job_id.in_(bindparam("job_ids", expanding=True)))
 
 _CANCEL = (
     update(jobs)
@@ -72,7 +77,7 @@ class SqlStore(SqlMoves):
 
     @to_its_end
     async def insert(self, new_jobs: Sequence[NewJob], batch_id: str | None = None) -> list[Inserted]:
-        """Insert jobs as queued; see `JobStore.insert`."""
+        """Insert jobs as queued, or as done where they take over a result; see `JobStore.insert`."""
         by_id: dict[str, NewJob] = {}
         for job in new_jobs:
             by_id.setdefault(job.spec.job_id, job)  # of two with one id the first counts
@@ -81,9 +86,16 @@ class SqlStore(SqlMoves):
             revision = await self._next_revisions(connection, max(1, len(by_id)))
             existing = await self._select_jobs(connection, list(by_id))
             fresh = [job for job_id, job in by_id.items() if job_id not in existing]
-            if fresh:
-                values = [rows.new_row(job, revision + i, now) for i, job in enumerate(fresh)]
-                await connection.execute(self._insert_ignoring(jobs), values)
+            sources = await sql_reuse.held(connection, [job.source for job in fresh if job.source is not None])
+            queued, taking = [], []
+            for i, job in enumerate(fresh):
+                if (source := sources.get(job.source or "")) is not None:
+                    taking.append(rows.reused_row(job, source, revision + i, now))
+                else:
+                    queued.append(rows.new_row(job, revision + i, now))
+            for values in (queued, taking):
+                if values:
+                    await connection.execute(self._insert_ignoring(jobs), values)
             if batch_id is not None:
                 members = [
                     (job_id, revision + i)
@@ -92,12 +104,14 @@ class SqlStore(SqlMoves):
                 ]
                 await self._join_batch(connection, batch_id, members, now)
         created = {job.spec.job_id for job in fresh}
+        reused = {row["job_id"]: row["reused_from"] for row in taking}
         answers = []
         for job in new_jobs:
             job_id = job.spec.job_id
             found = existing.get(job_id)
             known = found.fingerprint if found else by_id[job_id].fingerprint
-            answers.append(Inserted(job_id in created, found, conflict=known != job.fingerprint))
+            conflict = known != job.fingerprint
+            answers.append(Inserted(job_id in created, found, conflict, None if conflict else reused.get(job_id)))
             created.discard(job_id)  # a second one of the same id in this call is not created again
         return answers
 
@@ -112,15 +126,21 @@ class SqlStore(SqlMoves):
     async def _select_jobs(self, connection: AsyncConnection, job_ids: Sequence[str]) -> dict[str, Job]:
         found: dict[str, Job] = {}
         for chunk in chunks(job_ids):
-            statement = select(*rows.JOB_COLUMNS).where(jobs.c.job_id.in_(chunk))
-            for row in (await connection.execute(statement)).mappings():
-                found[row["job_id"]] = rows.job(row)
+            for row in await connection.execute(_JOBS, {"job_ids": chunk}):
+                found[row.job_id] = rows.job(row)
         return found
 
+    @reading
     async def get(self, job_ids: Sequence[str]) -> dict[str, Job]:
         """The jobs that exist among these."""
         async with self._read() as connection:
             return await self._select_jobs(connection, job_ids)
+
+    @reading
+    async def reusable(self, contents: Sequence[str]) -> dict[str, Reusable]:
+        """For each of these contents the latest job with a result; see `JobStore.reusable`."""
+        async with self._read() as connection:
+            return await sql_reuse.latest(connection, contents, is_sqlite=self._is_sqlite)
 
     @to_its_end
     async def record(self, group_id: str, term: int, updates: Sequence[JobUpdate]) -> None:
@@ -137,42 +157,44 @@ class SqlStore(SqlMoves):
             await self._touch_batches(connection, [change.job_id for change in updates])
 
     async def _require_term(self, connection: AsyncConnection, group_id: str, term: int) -> None:
-        statement = select(leases.c.term).where(leases.c.group_id == group_id)
-        if not self._is_sqlite:
-            statement = statement.with_for_update(read=True)
-        current = (await connection.execute(statement)).scalar_one_or_none()
+        current = (await connection.execute(_TERM, {"the_group": group_id})).scalar_one_or_none()
         if current != term:
             raise StaleTermError(f"group {group_id}: term {term} is not the current one ({current}); step down")
 
+    @reading
     async def queued(self, group_id: str, limit: int) -> list[QueuedJob]:
         """The first queued jobs of a group, in the order in which they should run."""
         statement = (
-            select(jobs)
+            select(*rows.HELD_COLUMNS)
             .where(jobs.c.group_id == group_id, jobs.c.state == JobState.QUEUED.value)
             .order_by(jobs.c.priority.desc(), jobs.c.seq)
             .limit(limit)
         )
         return await self._queued_jobs(statement)
 
+    @reading
     async def running(self, group_id: str) -> list[QueuedJob]:
         """The jobs of a group that are recorded as running."""
-        statement = select(jobs).where(jobs.c.group_id == group_id, jobs.c.state == JobState.RUNNING.value)
+        is_running = and_(jobs.c.group_id == group_id, jobs.c.state == JobState.RUNNING.value)
+        statement = select(*rows.HELD_COLUMNS).where(is_running)
         return await self._queued_jobs(statement)
 
+    @reading
     async def unfinished_of(self, group_id: str, job_ids: Sequence[str]) -> list[QueuedJob]:
         """Those of these jobs that are a group's and have not ended."""
-        unfinished = select(jobs).where(jobs.c.group_id == group_id, jobs.c.ended_at.is_(None))
+        unfinished = select(*rows.HELD_COLUMNS).where(jobs.c.group_id == group_id, jobs.c.ended_at.is_(None))
         found: list[QueuedJob] = []
         async with self._read() as connection:
             for chunk in chunks(list(dict.fromkeys(job_ids))):
                 result = await connection.execute(unfinished.where(jobs.c.job_id.in_(chunk)))
-                found += [rows.queued_job(row) for row in result.mappings()]
+                found += [rows.queued_job(row) for row in result]
         return found
 
     async def _queued_jobs(self, statement: Select[Any]) -> list[QueuedJob]:
         async with self._read() as connection:
-            return [rows.queued_job(row) for row in (await connection.execute(statement)).mappings()]
+            return [rows.queued_job(row) for row in await connection.execute(statement)]
 
+    @reading
     async def count_queued(self, group_id: str) -> int:
         """How many jobs of a group are queued."""
         statement = (
@@ -183,6 +205,7 @@ class SqlStore(SqlMoves):
         async with self._read() as connection:
             return int((await connection.execute(statement)).scalar_one())
 
+    @reading
     async def queue_position(self, job: Job) -> int:
         """How many queued jobs of its group stand before this one."""
         seq = select(jobs.c.seq).where(jobs.c.job_id == job.job_id).scalar_subquery()
@@ -210,6 +233,7 @@ class SqlStore(SqlMoves):
             found = await self._select_jobs(connection, wanted)
         return [found[job_id] for job_id in wanted if job_id in found and not found[job_id].state.is_terminal]
 
+    @reading
     async def jobs(
         self,
         *,
@@ -228,10 +252,11 @@ class SqlStore(SqlMoves):
         if after is not None:
             statement = statement.where(jobs.c.job_id > after)
         async with self._read() as connection:
-            return [rows.job(row) for row in (await connection.execute(statement)).mappings()]
+            return [rows.job(row) for row in await connection.execute(statement)]
 
     # --- batches ------------------------------------------------------------------------------------------------
 
+    @reading
     async def batch(self, batch_id: str) -> BatchSummary | None:
         """How far a batch is."""
         async with self._read() as connection:
@@ -240,28 +265,34 @@ class SqlStore(SqlMoves):
             if submitted_at is None:
                 return None
             statement = (
-                select(jobs.c.state, func.count())
+                select(jobs.c.state, func.count(), func.count(jobs.c.reused_from))
                 .join(batch_jobs, batch_jobs.c.job_id == jobs.c.job_id)
                 .where(batch_jobs.c.batch_id == batch_id)
                 .group_by(jobs.c.state)
             )
-            counts = {JobState(state): count for state, count in await connection.execute(statement)}
-            return BatchSummary(batch_id, submitted_at, counts)
+            states = (await connection.execute(statement)).all()
+            counts = {JobState(state): count for state, count, _ in states}
+            return BatchSummary(batch_id, submitted_at, counts, sum(reused for _, _, reused in states))
 
-    async def unfinished_of_batch(self, batch_id: str) -> list[str]:
+    @reading
+    async def unfinished_of_batch(self, batch_id: str, limit: int | None = None) -> list[str]:
         """Ids of the jobs of a batch that have not ended."""
+        # In this order a few are found at once: what waits changed before anything that has ended.
         statement = (
             select(jobs.c.job_id)
             .join(batch_jobs, batch_jobs.c.job_id == jobs.c.job_id)
             .where(batch_jobs.c.batch_id == batch_id, jobs.c.ended_at.is_(None))
+            .order_by(batch_jobs.c.revision)
+            .limit(limit)
         )
         async with self._read() as connection:
             return list((await connection.execute(statement)).scalars())
 
+    @reading
     async def changed(self, batch_id: str, after: int, limit: int, *, ended_only: bool = False) -> list[Changed]:
         """The jobs of a batch that changed after a cursor."""
         statement = (
-            select(batch_jobs.c.revision.label("cursor"), *rows.JOB_COLUMNS)
+            select(*rows.JOB_COLUMNS, batch_jobs.c.revision.label("cursor"))
             .join(jobs, batch_jobs.c.job_id == jobs.c.job_id)
             .where(batch_jobs.c.batch_id == batch_id, batch_jobs.c.revision > after)
             .order_by(batch_jobs.c.revision)
@@ -270,7 +301,7 @@ class SqlStore(SqlMoves):
         if ended_only:
             statement = statement.where(jobs.c.ended_at.is_not(None))
         async with self._read() as connection:
-            return [Changed(row["cursor"], rows.job(row)) for row in (await connection.execute(statement)).mappings()]
+            return [Changed(row[-1], rows.job(row[:-1])) for row in await connection.execute(statement)]
 
     # --- retention ----------------------------------------------------------------------------------------------
 
@@ -295,6 +326,7 @@ class SqlStore(SqlMoves):
             in_use = await self._in_use(connection, list(keys))
         return Purged(len(found), tuple(sorted(keys - in_use)))
 
+    @reading
     async def blobs_in_use(self, keys: Sequence[str]) -> set[str]:
         """Which of these blobs a job that is not purged refers to."""
         async with self._read() as connection:

@@ -7,22 +7,21 @@ from __future__ import annotations
 
 import asyncio
 import functools
-import sqlite3
-import time
 from collections.abc import AsyncIterator, Callable, Coroutine
-from contextlib import AsyncExitStack, asynccontextmanager, closing
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import AsyncExitStack, asynccontextmanager
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, Concatenate, ParamSpec, TypeVar
+from typing import Any, Concatenate, ParamSpec, TypeVar, cast
 
-from sqlalchemy import Table, event, func, select
+from sqlalchemy import Engine, Table, func, select
 from sqlalchemy.dialects import postgresql as postgresql_dialect
-from sqlalchemy.dialects import sqlite
+from sqlalchemy.dialects import sqlite as sqlite_dialect
 from sqlalchemy.engine import make_url
-from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
+from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from raygrid.errors import SettingsError
-from raygrid.store import postgresql
+from raygrid.store import postgresql, sqlite
 from raygrid.store.migrate import migrate
 from raygrid.store.sql_failures import LockedError, as_ours
 
@@ -38,14 +37,17 @@ def to_its_end(
 ) -> Callable[Concatenate[Store, Given], Coroutine[Any, Any, Answer]]:
     """Let a write run to its end, even if whoever waits for it is cancelled.
 
-    On SQLite, a connection whose statement is given up halfway may keep the one write lock until it is collected as
-    garbage, and meanwhile nobody on the machine can write. A connection to PostgreSQL would be cut, and made anew at
-    the worst time: when clients give up because the store is slow. They come again, and then find what was written.
+    On SQLite nothing could stop it anyway. A connection to PostgreSQL would be cut, and made anew at the worst time:
+    when clients give up because the store is slow. They come again, and then find what was written.
     """
 
     @functools.wraps(method)
     async def run(self: Store, /, *args: Given.args, **named: Given.kwargs) -> Answer:
-        transaction = asyncio.ensure_future(_until_not_locked(functools.partial(method, self, *args, **named)))
+        work = functools.partial(method, self, *args, **named)
+        if self._is_sqlite:
+            transaction = asyncio.ensure_future(self._in_thread(self._writer, work))
+        else:
+            transaction = asyncio.ensure_future(_until_not_locked(work))
         self._under_way.add(transaction)
         transaction.add_done_callback(self._ended)
         return await asyncio.shield(transaction)
@@ -64,6 +66,20 @@ def or_cut(
         if self._is_sqlite:
             return await to_end(self, *args, **named)
         return await _until_not_locked(functools.partial(method, self, *args, **named))
+
+    return run
+
+
+def reading(
+    method: Callable[Concatenate[Store, Given], Coroutine[Any, Any, Answer]],
+) -> Callable[Concatenate[Store, Given], Coroutine[Any, Any, Answer]]:
+    """A read: on SQLite it is carried out in a thread, beside the writes."""
+
+    @functools.wraps(method)
+    async def run(self: Store, /, *args: Given.args, **named: Given.kwargs) -> Answer:
+        if self._is_sqlite:
+            return await self._in_thread(self._readers, functools.partial(method, self, *args, **named))
+        return await method(self, *args, **named)
 
     return run
 
@@ -98,10 +114,13 @@ class SqlConnections:
         self._is_sqlite = backend == "sqlite"
         if not self._is_sqlite:
             postgresql.dsn(url)
-        self._reads: AsyncEngine | None = None
-        self._writes: AsyncEngine | None = None
+        self._reads: AsyncEngine | Engine | None = None
+        self._writes: AsyncEngine | Engine | None = None
         self._under_way: set[asyncio.Future[Any]] = set()
-        self._writers = asyncio.Semaphore(1 if self._is_sqlite else postgresql.WRITERS)
+        self._writers = asyncio.Semaphore(postgresql.WRITERS)
+        self._writer: ThreadPoolExecutor | None = None  # of SQLite, which takes one writer at a time
+        self._readers: ThreadPoolExecutor | None = None
+        self._made: dict[Table, Any] = {}
 
     @property
     def is_single_machine(self) -> bool:
@@ -118,26 +137,42 @@ class SqlConnections:
         if self._is_sqlite:
             path = make_url(self._url).database
             if path:
-                await asyncio.to_thread(prepare_file, Path(path))
-            self._writes = _sqlite_engine(self._url, "BEGIN IMMEDIATE")
-            self._reads = _sqlite_engine(self._url, "BEGIN")
+                await asyncio.to_thread(sqlite.prepare_file, Path(path))
+            self._writes = sqlite.engine_for(self._url, "BEGIN IMMEDIATE")
+            self._reads = sqlite.engine_for(self._url, "BEGIN")
+            self._writer = ThreadPoolExecutor(1, thread_name_prefix="raygrid-sqlite-write")
+            self._readers = ThreadPoolExecutor(sqlite.READERS, thread_name_prefix="raygrid-sqlite-read")
         else:
             self._writes = postgresql.create_engine(self._url)
             # Each statement sees what is committed, in a transaction or not; without one it is a single round trip.
             self._reads = self._writes.execution_options(isolation_level="AUTOCOMMIT")
         try:
-            async with self._write(MIGRATE_S, opening=True) as connection:
-                await connection.run_sync(migrate)
+            await (self._in_thread(self._writer, self._migrate) if self._is_sqlite else self._migrate())
         except BaseException:
             await self.close()
             raise
 
+    async def _migrate(self) -> None:
+        async with self._write(MIGRATE_S, opening=True) as connection:
+            await connection.run_sync(migrate)
+
     async def close(self) -> None:
         """Let transactions under way end, then let go of every connection."""
         await asyncio.gather(*self._under_way, return_exceptions=True)
+        for threads in (self._writer, self._readers):
+            if threads is not None:
+                await asyncio.to_thread(threads.shutdown)
         for engine in {self._reads, self._writes}:
-            if engine is not None:
+            if isinstance(engine, AsyncEngine):
                 await engine.dispose()
+            elif engine is not None:
+                engine.dispose()
+
+    async def _in_thread(
+        self, threads: ThreadPoolExecutor | None, work: Callable[[], Coroutine[Any, Any, Answer]]
+    ) -> Answer:
+        assert threads is not None, "the store is not open"
+        return await asyncio.get_running_loop().run_in_executor(threads, lambda: sqlite.carried_out(work()))
 
     def _ended(self, transaction: asyncio.Future[Any]) -> None:
         self._under_way.discard(transaction)
@@ -159,14 +194,17 @@ class SqlConnections:
             async with (
                 self._turn(limit_s),
                 self._connected(self._writes, limit_s) as connection,
-                connection.begin(),
+                self._transaction(connection),
             ):
                 yield connection
 
     @asynccontextmanager
     async def _turn(self, limit_s: float) -> AsyncIterator[None]:
-        """One writer at a time where the database takes no more; with PostgreSQL, some connections stay for readers."""
-        async with asyncio.timeout(None if self._is_sqlite else limit_s):
+        """With PostgreSQL, some connections stay for readers; on SQLite there is one thread that writes."""
+        if self._is_sqlite:
+            yield
+            return
+        async with asyncio.timeout(limit_s):
             await self._writers.acquire()
         try:
             yield
@@ -174,16 +212,24 @@ class SqlConnections:
             self._writers.release()
 
     @asynccontextmanager
-    async def _connected(self, engine: AsyncEngine, limit_s: float) -> AsyncIterator[AsyncConnection]:
-        if self._is_sqlite:  # which has its own limit, `timeout` in `_sqlite_engine`
-            async with engine.connect() as connection:
-                yield connection
+    async def _connected(self, engine: AsyncEngine | Engine, limit_s: float) -> AsyncIterator[AsyncConnection]:
+        if isinstance(engine, Engine):  # SQLite, which has its own limit
+            with engine.connect() as direct, direct.begin():
+                yield cast(AsyncConnection, sqlite.DirectConnection(direct))
             return
         async with AsyncExitStack() as stack:
             async with asyncio.timeout(postgresql.CALL_S):
                 connection = await stack.enter_async_context(engine.connect())
             with postgresql.cut_after(connection, limit_s):
                 yield connection
+
+    @asynccontextmanager
+    async def _transaction(self, connection: AsyncConnection) -> AsyncIterator[None]:
+        if isinstance(connection, sqlite.DirectConnection):
+            yield  # it is in one already
+            return
+        async with connection.begin():
+            yield
 
     async def _now(self, connection: AsyncConnection) -> datetime:
         """The store's clock: the database server's, or this machine's where the database is a file on it."""
@@ -193,7 +239,10 @@ class SqlConnections:
         return now
 
     def _insert_ignoring(self, table: Table) -> Any:
-        return self._insert(table).on_conflict_do_nothing()
+        statement = self._made.get(table)
+        if statement is None:
+            statement = self._made[table] = self._insert(table).on_conflict_do_nothing()
+        return statement
 
     def _insert_or_replace(self, table: Table, values: dict[str, Any]) -> Any:
         keys = [column.name for column in table.primary_key]
@@ -201,43 +250,4 @@ class SqlConnections:
         return self._insert(table).values(values).on_conflict_do_update(index_elements=keys, set_=changed)
 
     def _insert(self, table: Table) -> Any:
-        return (sqlite if self._is_sqlite else postgresql_dialect).insert(table)
-
-
-def prepare_file(path: Path) -> None:
-    """Make the directory, and switch the file to write-ahead logging before anybody uses it.
-
-    Where processes that start together collide in the switch, SQLite fails at once, whatever its timeout, as waiting
-    could be a deadlock; so it is tried again here.
-    """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    give_up_at = time.monotonic() + 30
-    with closing(sqlite3.connect(path, timeout=1)) as connection:
-        while True:
-            try:
-                connection.execute("PRAGMA journal_mode=WAL")
-            except sqlite3.OperationalError:
-                if time.monotonic() > give_up_at:
-                    raise
-                time.sleep(0.01)
-            else:
-                return
-
-
-def _sqlite_engine(url: str, begin: str) -> AsyncEngine:
-    """An engine whose transactions begin as told: writers take SQLite's write lock at once, so none must upgrade."""
-    engine = create_async_engine(url, connect_args={"timeout": 30}, pool_size=4, max_overflow=4, hide_parameters=True)
-
-    @event.listens_for(engine.sync_engine, "connect")
-    def set_up(connection: Any, _record: Any) -> None:
-        connection.isolation_level = None  # SQLAlchemy's own BEGIN below, not the driver's implicit one
-        cursor = connection.cursor()
-        for pragma in ("journal_mode=WAL", "synchronous=FULL", "foreign_keys=ON", "temp_store=MEMORY"):
-            cursor.execute(f"PRAGMA {pragma}")
-        cursor.close()
-
-    @event.listens_for(engine.sync_engine, "begin")
-    def start(connection: Any) -> None:
-        connection.exec_driver_sql(begin)
-
-    return engine
+        return (sqlite_dialect if self._is_sqlite else postgresql_dialect).insert(table)

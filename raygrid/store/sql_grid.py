@@ -10,7 +10,7 @@ from sqlalchemy import delete, select, update
 from raygrid.core.lease import Lease, next_lease
 from raygrid.models import Drain, SharedData
 from raygrid.store.port import LeaseState, StoredData
-from raygrid.store.sql_connections import SqlConnections, or_cut, to_its_end
+from raygrid.store.sql_connections import SqlConnections, or_cut, reading, to_its_end
 from raygrid.store.tables import agreements, drains, leases, shared_data
 
 
@@ -27,6 +27,7 @@ class SqlGridTables(SqlConnections):
             values = {"name": data.name, "digest": data.digest, "size": data.size, "stored_at": stored_at}
             await connection.execute(self._insert_or_replace(shared_data, values))
 
+    @reading
     async def get_data(self, names: Sequence[str] | None = None) -> dict[str, StoredData]:
         """What names point at."""
         statement = select(shared_data)
@@ -72,6 +73,7 @@ class SqlGridTables(SqlConnections):
             )
             await connection.execute(statement.values(expires_at=now))
 
+    @reading
     async def leases(self) -> dict[str, LeaseState]:
         """Every lease that was ever taken, by group."""
         async with self._read() as connection:
@@ -102,6 +104,7 @@ class SqlGridTables(SqlConnections):
         async with self._write() as connection:
             return (await connection.execute(delete(drains).where(drains.c.node_id == node_id))).rowcount > 0
 
+    @reading
     async def drains(self) -> dict[str, Drain]:
         """All drains, by node."""
         async with self._read() as connection:
@@ -120,6 +123,7 @@ class SqlGridTables(SqlConnections):
             value: str = (await connection.execute(found)).scalar_one()
             return value
 
+    @reading
     async def agreed(self, name: str) -> str | None:
         """What was agreed on; None where nothing was proposed yet."""
         async with self._read() as connection:

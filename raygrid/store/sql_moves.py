@@ -7,13 +7,13 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 
-from sqlalchemy import Update, bindparam, func, or_, select, update
+from sqlalchemy import BigInteger, Update, bindparam, func, or_, select, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from raygrid.models import JobState, QueuedJob
 from raygrid.store import rows
 from raygrid.store.port import NOBODY, Unfinished
-from raygrid.store.sql_connections import to_its_end
+from raygrid.store.sql_connections import reading, to_its_end
 from raygrid.store.sql_grid import SqlGridTables
 from raygrid.store.tables import batch_jobs, jobs, leases, revisions
 
@@ -55,6 +55,20 @@ _END = (
 )
 
 
+# Statements of every transaction are made once: building one costs more than a short transaction's work.
+_NEXT_REVISIONS = (
+    update(revisions)
+    .values(latest=revisions.c.latest + bindparam("wanted", type_=BigInteger()))
+    .returning(revisions.c.latest)
+)
+_NEWEST = select(jobs.c.revision).where(jobs.c.job_id == batch_jobs.c.job_id).scalar_subquery()
+_TOUCH_BATCHES = (
+    update(batch_jobs)
+    .where(batch_jobs.c.job_id.in_(bindparam("job_ids", expanding=True)), batch_jobs.c.revision < _NEWEST)
+    .values(revision=_NEWEST)
+)
+
+
 def chunks(items: Sequence[str]) -> Iterable[Sequence[str]]:
     """Parts that fit into one statement."""
     for start in range(0, len(items), CHUNK):
@@ -70,18 +84,14 @@ class SqlMoves(SqlGridTables):
 
     async def _next_revisions(self, connection: AsyncConnection, count: int) -> int:
         """Reserve `count` revisions; gives the first. Holds the row's lock until the transaction ends."""
-        statement = update(revisions).values(latest=revisions.c.latest + count).returning(revisions.c.latest)
-        latest: int = (await connection.execute(statement)).scalar_one()
+        latest: int = (await connection.execute(_NEXT_REVISIONS, {"wanted": count})).scalar_one()
         return latest - count + 1
 
     async def _touch_batches(self, connection: AsyncConnection, job_ids: Sequence[str]) -> None:
-        newest = select(jobs.c.revision).where(jobs.c.job_id == batch_jobs.c.job_id).scalar_subquery()
         for chunk in chunks(job_ids):
-            statement = (
-                update(batch_jobs).where(batch_jobs.c.job_id.in_(chunk), batch_jobs.c.revision < newest)
-            ).values(revision=newest)
-            await connection.execute(statement)
+            await connection.execute(_TOUCH_BATCHES, {"job_ids": chunk})
 
+    @reading
     async def unfinished(
         self, group_id: str, limit: int, *, running: bool = True, wished: bool = False
     ) -> list[Unfinished]:
@@ -100,6 +110,7 @@ class SqlMoves(SqlGridTables):
                 found += [Unfinished(*row) for row in await connection.execute(statement)]
         return found
 
+    @reading
     async def count_unfinished(self, group_ids: Sequence[str]) -> dict[str, int]:
         """How many jobs of these groups have not ended."""
         statement = (
@@ -129,9 +140,10 @@ class SqlMoves(SqlGridTables):
             await self._touch_batches(connection, list(to))
             for chunk in chunks([job_id for job_id, _ in wanted]):
                 # What has one of these revisions was moved just now.
-                found = select(jobs).where(jobs.c.job_id.in_(chunk), jobs.c.revision >= revision)
-                for row in (await connection.execute(found)).mappings():
-                    moved.setdefault(row["group_id"], []).append(rows.queued_job(row))
+                columns = (*rows.HELD_COLUMNS, jobs.c.group_id)
+                found = select(*columns).where(jobs.c.job_id.in_(chunk), jobs.c.revision >= revision)
+                for row in await connection.execute(found):
+                    moved.setdefault(row.group_id, []).append(rows.queued_job(row[:-1]))
         return moved
 
     @to_its_end

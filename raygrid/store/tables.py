@@ -18,6 +18,7 @@ from sqlalchemy import (
     Table,
     Text,
     TypeDecorator,
+    text,
 )
 
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
@@ -50,8 +51,9 @@ def from_micros(micros: int) -> datetime:
 
 metadata = MetaData()
 
-# One row a job. `state` moves as core/lifecycle.py says: a parent inserts it as queued; only the leader of `group_id`,
-# with the current term, moves it on; an ended row changes no more, except that the purge empties it (`purged_at`).
+# One row a job. `state` moves as core/lifecycle.py says: a parent inserts it as queued (or as done, where it takes over
+# the result of another); only the leader of `group_id`, with the current term, moves it on; an ended row changes no
+# more, except that the purge empties it (`purged_at`).
 jobs = Table(
     "jobs",
     metadata,
@@ -95,11 +97,15 @@ jobs = Table(
     Column("started_at", Instant),
     Column("ended_at", Instant),
     Column("purged_at", Instant),
+    Column("content", String(64)),  # of a job that is done: what its result depends on, where it may be reused
+    Column("reused_from", String(128)),  # the job that ran, where this one took over its result
 )
 Index("jobs_by_turn", jobs.c.group_id, jobs.c.state, jobs.c.priority.desc(), jobs.c.seq)
 Index("jobs_by_end", jobs.c.purged_at, jobs.c.ended_at)
 Index("jobs_by_input", jobs.c.input_key)
 Index("jobs_by_result", jobs.c.result_key)
+_REUSABLE = text("content IS NOT NULL AND purged_at IS NULL")
+Index("jobs_by_content", jobs.c.content, jobs.c.seq, sqlite_where=_REUSABLE, postgresql_where=_REUSABLE)
 
 batches = Table(
     "batches",

@@ -139,6 +139,16 @@ async def test_a_blob_can_be_read_like_a_file(blobs: BlobStore) -> None:
 # --- keeping order --------------------------------------------------------------------------------------------------
 
 
+async def test_sizes_are_of_what_is_there(blobs: BlobStore) -> None:
+    """Blobs that are there have their size, however many are asked for; others are left out."""
+    assert await blobs.sizes([]) == {}
+    assert await blobs.sizes(["results/none"]) == {}
+    for number in range(3):
+        await blobs.put(f"results/{number}", b"x" * number)
+    asked = [f"results/{number}" for number in range(100)]
+    assert await blobs.sizes(asked) == {"results/0": 0, "results/1": 1, "results/2": 2}
+
+
 async def test_deleting_takes_what_is_there(blobs: BlobStore) -> None:
     """Many blobs go at once; those that are not there are no error."""
     for number in range(5):
@@ -282,6 +292,7 @@ def calls(blobs: BlobStore, tmp_path: Path) -> list[Callable[[], object]]:
         lambda: blobs.read_now(blob),
         lambda: blobs.fetch_now(blob, tmp_path / "out"),
         lambda: asyncio.run(blobs.delete(["results/x"])),
+        lambda: asyncio.run(blobs.sizes(["results/x", "results/y"])),
         lambda: asyncio.run(blobs.upload(chunks_of(b"x"), data_key)),
     ]
 

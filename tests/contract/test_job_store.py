@@ -468,6 +468,19 @@ async def test_a_batch_counts_its_jobs_by_state(store: JobStore) -> None:
     assert await store.unfinished_of_batch("b1") == []
 
 
+async def test_of_the_unfinished_jobs_of_a_batch_the_longest_unchanged_come_first(store: JobStore) -> None:
+    """Asked for one, the store gives a job that waits rather than one that has just begun, and none once all ended."""
+    await store.insert([new("a"), new("b"), new("c")], "b1")
+    lease = await lead(store)
+    await store.record("rack-a", lease.term, [running("a"), done("b")])
+    assert await store.unfinished_of_batch("b1") == ["c", "a"]
+    assert await store.unfinished_of_batch("b1", 1) == ["c"]
+    await store.record("rack-a", lease.term, [done("c")])
+    assert await store.unfinished_of_batch("b1", 1) == ["a"]
+    await store.record("rack-a", lease.term, [done("a")])
+    assert await store.unfinished_of_batch("b1", 1) == []
+
+
 async def test_an_unknown_batch_is_none_and_an_empty_one_is_finished(store: JobStore) -> None:
     """No batch and a batch without jobs are told apart."""
     assert await store.batch("b1") is None

@@ -8,6 +8,7 @@ import sys
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
 from urllib.parse import unquote, urlsplit
@@ -43,6 +44,16 @@ def new(job_id: str, group: str = "rack-a") -> NewJob:
 def done(job_id: str, key: str = "results/1") -> JobUpdate:
     report = AttemptReport(AttemptId(job_id, 1), Outcome.EXITED, 0, result=BlobSlice(key, 0, 9, "r"))
     return JobUpdate(job_id, JobState.DONE, 1, "n1", AT, report=report)
+
+
+async def ran(store: SqlStore) -> None:
+    """The job `ran` has left a result that may be reused."""
+    await store.insert([new("ran")])
+    lease = await store.acquire_lease("rack-a", "me", 60)
+    assert lease is not None
+    update = done("ran")
+    assert update.report is not None
+    await store.record("rack-a", lease.term, [replace(update, report=replace(update.report, content="c"))])
 
 
 def running(job_id: str) -> JobUpdate:
@@ -127,6 +138,35 @@ async def test_two_purges_at_once_take_each_job_once(store: SqlStore, other: Sql
         assert any(each.jobs for each in rounds)
         purged += sum(each.jobs for each in rounds)
     assert purged == 200
+
+
+async def test_a_purge_passes_over_a_result_that_is_being_taken_over(
+    store: SqlStore, other: SqlStore, postgres: Postgres
+) -> None:
+    """While a job that shares a result is not committed yet, the result's job is not purged, nor its blob removed."""
+    await ran(store)
+    async with other._write() as waited_for:
+        await waited_for.execute(text("INSERT INTO batches (batch_id, submitted_at) VALUES ('b1', 0)"))
+        # It has written its row by then, and waits for the other one's batch.
+        inserting = asyncio.create_task(store.insert([replace(new("j2"), source="ran")], "b1"))
+        await until_waiting(postgres)
+        purged = await other.purge(AT + timedelta(days=1))
+    [answer] = await inserting
+    assert (purged.jobs, purged.blob_keys) == (0, ())
+    assert answer.reused_from == "ran"
+    assert (await other.purge(AT + timedelta(days=1))).blob_keys == ()
+    assert await store.blobs_in_use(["results/1"]) == {"results/1"}
+
+
+async def test_a_job_does_not_take_over_a_result_that_is_being_purged(store: SqlStore, other: SqlStore) -> None:
+    """While a purge is not committed yet, a job that would share a result of it is queued, and waits for nothing."""
+    await ran(store)
+    async with other._write() as purging:
+        await purging.execute(text("SELECT 1 FROM jobs WHERE job_id = 'ran' FOR UPDATE"))
+        await purging.execute(text("UPDATE jobs SET purged_at = 1 WHERE job_id = 'ran'"))
+        [answer] = await store.insert([replace(new("j2"), source="ran")])
+    assert (answer.created, answer.reused_from) == (True, None)
+    assert (await store.get(["j2"]))["j2"].state is JobState.QUEUED
 
 
 # --- many writers ---------------------------------------------------------------------------------------------------

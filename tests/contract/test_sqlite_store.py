@@ -16,12 +16,12 @@ from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
 from hypothesis import given
 from hypothesis import strategies as st
-from sqlalchemy import Connection, create_engine, inspect
+from sqlalchemy import Connection, create_engine, event, inspect
 
 from raygrid.models import BlobSlice, JobSpec, JobState, JobUpdate, NewJob, SharedData
 from raygrid.store import SqlStore
 from raygrid.store.migrate import migrate
-from raygrid.store.sql_connections import prepare_file
+from raygrid.store.sqlite import carried_out, prepare_file
 from raygrid.store.tables import from_micros, metadata, to_micros
 
 AT = datetime(2026, 3, 1, tzinfo=UTC)
@@ -219,6 +219,24 @@ def test_migrations_make_exactly_the_indexes(tmp_path: Path) -> None:
     assert "priority DESC" in made["jobs_by_turn"]
 
 
+async def test_results_are_found_through_their_index(tmp_path: Path) -> None:
+    """Whoever looks for reusable results reads one entry of the index for each, however many jobs there are."""
+    async with opened(tmp_path / "jobs.db") as store:
+        plans: list[str] = []
+
+        def explain(connection: Connection, _cursor: object, statement: str, given: object, *_: object) -> None:
+            if "json_each" in statement and not statement.startswith("EXPLAIN"):
+                plans.extend(
+                    str(row[3]) for row in connection.exec_driver_sql(f"EXPLAIN QUERY PLAN {statement}", given)
+                )
+
+        assert store._reads is not None
+        event.listen(store._reads, "before_cursor_execute", explain)
+        await store.reusable(["c1", "c2"])
+    assert [plan for plan in plans if "jobs" in plan] == ["SEARCH jobs USING INDEX jobs_by_content (content=?)"]
+    assert not any("TEMP B-TREE" in plan for plan in plans)
+
+
 def test_migrating_twice_changes_nothing(tmp_path: Path) -> None:
     """A schema that is up to date is left alone, rows included."""
     engine = create_engine(f"sqlite:///{tmp_path / 'jobs.db'}")
@@ -235,6 +253,34 @@ def test_instants_come_back_to_the_microsecond(naive: datetime) -> None:
     instant = naive.replace(tzinfo=UTC)
     assert from_micros(to_micros(instant)) == instant
     assert to_micros(instant + timedelta(microseconds=1)) == to_micros(instant) + 1
+
+
+async def test_a_transaction_that_waits_for_anything_else_is_a_mistake() -> None:
+    """Over SQLite the store's coroutines run as functions: one that would wait for a loop is refused, and ended."""
+    ended = []
+
+    async def waits() -> None:
+        try:
+            await asyncio.sleep(0)
+        finally:
+            ended.append(True)
+
+    with pytest.raises(RuntimeError, match="waited in the middle of a transaction"):
+        carried_out(waits())
+    assert ended == [True]
+
+
+async def test_the_loop_is_free_while_the_database_is_not(tmp_path: Path) -> None:
+    """A write that waits for another process's lock holds up nothing else: reads and timers go on."""
+    async with opened(tmp_path / "jobs.db") as store:
+        with closing(sqlite3.connect(tmp_path / "jobs.db", isolation_level=None)) as other:
+            other.execute("BEGIN IMMEDIATE")
+            write = asyncio.ensure_future(store.insert([new("a")]))
+            for _ in range(5):
+                assert await store.get(["a"]) == {}
+            assert not write.done()
+            other.execute("COMMIT")
+        assert [each.created for each in await write] == [True]
 
 
 async def test_a_write_that_nobody_waits_for_any_longer_holds_nobody_up(tmp_path: Path) -> None:

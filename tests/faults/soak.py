@@ -24,8 +24,8 @@ from typing import Any
 from raygrid.drill.history import check
 from raygrid.drill.load import Load
 from tests.faults.cluster import KEY, Cluster
-from tests.faults.hosts import DESK, Hosts, five_hosts, why_not
-from tests.support.postgres import Postgres
+from tests.faults.drills import cluster_on_hosts
+from tests.faults.hosts import Hosts, why_not
 
 WORKERS = ("a1", "a2", "b1", "b2")
 RACKS = ("rack-a", "rack-b")
@@ -167,17 +167,8 @@ def main() -> int:
         _say(f"no hosts can be made here: {reason}")
         return 2
     seed = given.seed if given.seed is not None else random.randrange(2**32)
-    with five_hosts() as hosts:
-        postgres = Postgres(listen=(DESK, "127.0.0.1"), networks=("10.88.0.0/24", "127.0.0.1/32"))
-        postgres.open()
-        try:
-            with postgres.database() as database:
-                cluster = Cluster.prepare(hosts, database=database)
-                cluster.up()
-                cluster.wait_ready(len(WORKERS))
-                outcome = asyncio.run(soak(cluster, given.minutes, given.every, seed))
-        finally:
-            postgres.close()
+    with cluster_on_hosts() as cluster:
+        outcome = asyncio.run(soak(cluster, given.minutes, given.every, seed))
     text = json.dumps(outcome, indent=2)
     print(text)
     if given.out is not None:

@@ -64,6 +64,7 @@ async def test_a_batch_is_taken_and_finishes(grid: SmallGrid) -> None:
         "total": 2,
         "created": 2,
         "attached": 0,
+        "reused": 0,
         "refused": [],
         "status_url": "/batches/b-1",
         "results_url": "/batches/b-1/results",
@@ -77,6 +78,7 @@ async def test_a_batch_is_taken_and_finishes(grid: SmallGrid) -> None:
         "total": 2,
         "finished": True,
         "counts": {"queued": 0, "running": 0, "done": 1, "failed": 1, "cancelled": 0},
+        "reused": 0,
     }
 
 

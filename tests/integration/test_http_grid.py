@@ -218,6 +218,7 @@ async def test_the_pricers_are_listed(grid: SmallGrid) -> None:
         "version": "2.1",
         "takes_args": False,
         "result": "zip",
+        "reuse": "off",
         "default": True,
     }
     assert (listed["args"]["takes_args"], listed["cat"]["result"], listed["cat"]["default"]) == (True, "stdout", False)

@@ -107,6 +107,7 @@ async def test_prefer_respond_async_answers_at_once(grid: SmallGrid, gate: Path)
         "jobId": "async-1",
         "state": "queued",
         "created": True,
+        "reusedFrom": None,
         "status_url": "/status/async-1",
         "result_url": "/result/async-1",
     }
@@ -235,6 +236,7 @@ async def test_the_status_of_a_done_job(grid: SmallGrid) -> None:
         "input_size": 7,
         "result_digest": answer.headers["etag"].strip('"'),
         "result_size": len(answer.content),
+        "reusedFrom": None,
         "status_url": "/status/told",
         "result_url": "/result/told",
     }

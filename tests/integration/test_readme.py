@@ -98,6 +98,14 @@ def test_the_curl_lines_for_batches_do_what_the_text_says(reader: Reader) -> Non
     assert '"jobId":"book-3"' in said
 
 
+def test_the_bench_says_what_the_grid_adds(reader: Reader) -> None:
+    """The command as printed measures the grid that runs and ends well."""
+    [code] = blocks("bench")
+    said = reader.shell(code)
+    assert said.startswith("40 jobs in ")
+    assert "The grid adds " in said
+
+
 def test_the_python_lines_print_results(reader: Reader) -> None:
     """The notebook lines submit to the running grid and print one line count an input."""
     [code] = blocks("python")
@@ -156,6 +164,16 @@ def test_the_settings_of_a_cluster_load(tmp_path: Path) -> None:
     settings.require_safe_listening()
     assert settings.storage.database is not None
     assert settings.storage.blobs is not None
+
+
+def test_the_settings_of_a_warm_pricer_load(tmp_path: Path) -> None:
+    """The example for warm pricers is valid, and so is the one in their own description."""
+    from raygrid.config import load_settings
+
+    description = (ROOT / "docs" / "warm-pricers.md").read_text(encoding="utf-8")
+    for block in (blocks("warm settings")[0], description.partition("```yaml\n")[2].partition("```")[0]):
+        (tmp_path / "grid.yaml").write_text(block, encoding="utf-8")
+        assert load_settings(tmp_path / "grid.yaml").pricers["quantlib"].mode == "warm"
 
 
 def test_the_cluster_file_loads() -> None:

@@ -20,10 +20,12 @@ pytestmark = pytest.mark.asyncio(loop_scope="module")
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
 async def grid(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[SmallGrid]:
+    directory = tmp_path_factory.mktemp("grid")
     async with SmallGrid(
-        tmp_path_factory.mktemp("grid"),
+        directory,
         racks=3,
         slots=4,
+        storage={"blobs": str(directory / "shared")},  # as on several machines
         groups={"rack-a": {"site": "tokyo"}, "rack-b": {"site": "osaka"}},
         routing={"site_distance": {"tokyo": {"osaka": 1}, "kyoto": {"osaka": 0.5, "tokyo": 2}}},
         placement={"prefetch": 0},
@@ -172,7 +174,8 @@ async def test_payload_bytes_are_counted_by_purpose_and_group(grid: SmallGrid) -
 
 async def test_under_topology_a_parent_keeps_jobs_in_its_rack_while_slots_are_free(tmp_path: Path) -> None:
     """Of three racks alike the parent's own runs what its slots hold; results are read from its caches."""
-    async with SmallGrid(tmp_path, racks=3, home="rack-b", routing={"policy": "topology"}) as home:
+    shared = {"blobs": str(tmp_path / "shared")}  # as on several machines
+    async with SmallGrid(tmp_path, racks=3, home="rack-b", storage=shared, routing={"policy": "topology"}) as home:
         for number in range(4):
             assert (await home.submit(f"stays-{number}", "true")).status_code == 200
             assert (await home.status(f"stays-{number}"))["group"] == "rack-b"

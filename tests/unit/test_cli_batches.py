@@ -45,6 +45,9 @@ def test_the_status_of_a_batch_is_a_line_or_json(run):
         "batch b goes on: 3 jobs, 2 done, 1 running\n"
     )
     assert "has ended: 2 jobs, 2 done" in run(Answers(counts(True, done=2)), "status", "--batch", "b").stdout
+    body = {"batchId": "b", "total": 3, "finished": True, "counts": {"done": 3}, "reused": 2}
+    said = run(Answers(httpx.Response(200, json=body)), "status", "--batch", "b").stdout
+    assert said == "batch b has ended: 3 jobs, 3 done; 2 did not run but took over a stored result\n"
     found = json.loads(run(Answers(counts(done=2)), "status", "--batch", "b", "--json").stdout)
     assert (found["total"], found["counts"]) == (2, {"done": 2})
     assert run(Answers(), "status", "j", "--batch", "b").exit_code == 2

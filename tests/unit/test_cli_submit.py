@@ -59,6 +59,20 @@ def test_all_done_is_exit_code_zero_and_a_summary(run, files):
     assert "3" in ended.stderr
 
 
+def test_jobs_that_took_over_a_result_are_counted(run, files):
+    """The summary says how many of the results were there before, and nothing where none was."""
+
+    def results(request):
+        jobs = [name for name, filename, _ in form_of(grid.requests[0]) if filename is not None]
+        whose = [{"reused_from": "monday-1"}, {}, {"reused_from": "monday-3"}]
+        parts = [part(job_id, at + 1, zip_of(stdout__txt="1"), **whose[at]) for at, job_id in enumerate(jobs)]
+        return stream(*parts, end())
+
+    grid = Answers(batch_accepted, results)
+    assert "2 did not run" in run(grid, "submit", *files).stderr
+    assert "did not run" not in run(answered("done", "done", "done"), "submit", *files).stderr
+
+
 def test_options_reach_the_grid(run, files):
     """Every option of a submit has its form field."""
     answers = answered("done")

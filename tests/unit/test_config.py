@@ -211,6 +211,37 @@ def test_a_command_that_cannot_work_is_refused(command: object, says: str) -> No
     assert "pricers.p.command" in text
 
 
+@pytest.mark.parametrize("word", ["{input}", "{output_dir}", "{data_dir}", "{job_id}", "{args}", "--in={input}"])
+def test_a_warm_command_knows_no_job(word: str) -> None:
+    """A placeholder of a job is refused with what to write instead."""
+    text = refusal(pricers={"p": {"command": f"./p {word}", "mode": "warm"}})
+    assert f"its command cannot have {word.removeprefix('--in=')}: write the program and its own options only" in text
+    assert "docs/warm-pricers.md" in text
+
+
+def test_a_warm_pricer_takes_args_and_is_replaced_as_said() -> None:
+    """Args travel with each job; what replaces a process is off by default, and doubled braces are plain."""
+    warm = load_settings(pricers={"p": {"command": "./p {{x}}", "mode": "warm"}}).pricers["p"]
+    assert (warm.takes_args, warm.recycle_after, warm.recycle_memory) == (True, None, None)
+    sized = load_settings(pricers={"p": {"command": "./p", "mode": "warm", "recycle_memory": "1GB", "memory": "2GB"}})
+    assert sized.pricers["p"].recycle_memory == 1024**3
+
+
+@pytest.mark.parametrize(
+    ("settings", "says"),
+    [
+        ({"recycle_after": 5}, "recycle_after and recycle_memory are for pricers that stay loaded"),
+        ({"recycle_memory": "1GB"}, "recycle_after and recycle_memory are for pricers that stay loaded"),
+        ({"mode": "warm", "recycle_after": 0}, "recycle_after"),
+        ({"mode": "hot"}, "'cold' or 'warm'"),
+        ({"mode": "warm", "memory": "1GB", "recycle_memory": "2GB"}, "recycle_memory is above memory"),
+    ],
+)
+def test_settings_that_mean_nothing_for_the_mode_are_refused(settings: dict[str, Any], says: str) -> None:
+    """What would be passed over in silence is an error."""
+    assert says in refusal(pricers={"p": {"command": "./p", **settings}})
+
+
 def test_the_only_pricer_is_the_default() -> None:
     """With one pricer a submit need not name it; with two it must, unless one is configured."""
     both = {"a": {"command": "a"}, "b": {"command": "b"}}

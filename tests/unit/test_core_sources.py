@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from raygrid.core.sources import WORTH_A_REQUEST, NodePlace, Source, choose_source
+from raygrid.core.sources import FEW, WORTH_A_REQUEST, NodePlace, Source, choose_source
 
 NODE = NodePlace("rack-a", "agent:a1")
 BIG = WORTH_A_REQUEST
@@ -31,3 +31,9 @@ def test_large_results_cross_a_racks_uplink_once(home: str | None, size: int, co
 def test_without_a_cache_there_is_the_blob_store(node: NodePlace | None) -> None:
     """A node that is gone, or has no cache to reach, leaves one copy."""
     assert choose_source("rack-a", node, 1, 1) is Source.BLOBS
+
+
+@pytest.mark.parametrize(("count", "expected"), [(1, Source.BLOBS), (FEW, Source.BLOBS), (FEW + 1, Source.CACHE)])
+def test_a_few_results_on_one_machine_are_read_from_their_files(count: int, expected: Source) -> None:
+    """A call to a node costs more than a few reads of local files, and less than many."""
+    assert choose_source("rack-a", NODE, count, count, blobs_are_here=True) is expected

@@ -60,7 +60,7 @@ def test_what_is_deployed_carries_the_time(settings: GridSettings, monkeypatch: 
     """Each build of the application is newer than those before it, and all its replicas have one stamp."""
     makers: list[Any] = []
     monkeypatch.setattr(ingress.serve, "ingress", lambda make: makers.append(make) or (lambda: type("Replica", (), {})))
-    monkeypatch.setattr(ingress, "asgi", lambda given: given.deployed_at)
+    monkeypatch.setattr(ingress, "asgi", lambda given, *, listens: given.deployed_at)
     before = time.time()
     ingress.build(settings)
     ingress.build(settings)

@@ -11,6 +11,9 @@ from raygrid.core.lease import Lease
 from raygrid.leader.outbox import Outbox
 from raygrid.models import JobState, JobUpdate
 
+AT = datetime(2026, 3, 1, tzinfo=UTC)
+LEASE = Lease("rack-a", "me", 1, AT)
+
 
 class Takes:
     """A job store that takes every write."""
@@ -22,6 +25,10 @@ class Takes:
         self.taken += [update.job_id for update in updates]
 
 
+def change(job_id: str, state: JobState) -> JobUpdate:
+    return JobUpdate(job_id, state, 1, "n1", AT)
+
+
 async def test_a_leader_whose_news_break_steps_down() -> None:
     """Nobody would hear of the writes that follow, so another leader is to begin with what the store has."""
     store: Any = Takes()
@@ -30,10 +37,25 @@ async def test_a_leader_whose_news_break_steps_down() -> None:
     def breaks(updates: Sequence[JobUpdate]) -> None:
         raise KeyError(updates[0].job_id)
 
-    now = datetime.now(UTC)
-    outbox = Outbox(store, Lease("rack-a", "me", 1, now), breaks, stale.set)
-    outbox.put([JobUpdate("job", JobState.RUNNING, 1, "a1", now)])
+    outbox = Outbox(store, LEASE, breaks, stale.set)
+    outbox.put([change("job", JobState.RUNNING)])
     async with asyncio.timeout(10):
         await outbox.run()
     assert stale.is_set()
     assert store.taken == ["job"]
+
+
+async def test_a_job_that_ends_at_once_costs_one_write() -> None:
+    """That it runs is not written where its end comes in a moment; alone it is written soon."""
+    store: Any = Takes()
+    written: asyncio.Queue[Sequence[JobUpdate]] = asyncio.Queue()
+    outbox = Outbox(store, LEASE, written.put_nowait, lambda: None)
+    running = asyncio.create_task(outbox.run())
+    outbox.put([change("short", JobState.RUNNING)])
+    await asyncio.sleep(0)  # the outbox has seen it
+    outbox.put([change("short", JobState.DONE)])
+    async with asyncio.timeout(10):
+        assert [update.state for update in await written.get()] == [JobState.DONE]
+        outbox.put([change("long", JobState.RUNNING)])
+        assert [update.state for update in await written.get()] == [JobState.RUNNING]
+    running.cancel()

@@ -1,0 +1,213 @@
+"""`python bench/node.py`: what a node agent costs per job, without Ray and without the tiers above it.
+
+Jobs of `/bin/true` with an input of 1 KB go into an agent as a leader would hand them over, a little ahead of its
+slots, and its reports are polled from an event loop. Beside it in the same run, alternating: `xargs -P` of the same
+command, and threads of this process that do nothing but spawn it and wait. Read the CPU time per job, which counts the
+jobs' own processes and hardly depends on what else the machine does, rather than the rate. `--busy` adds a thread that
+computes for that share of the time, as Ray's own threads do in a grid, and compete for the interpreter.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import hashlib
+import json
+import os
+import resource
+import statistics
+import subprocess
+import tempfile
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from raygrid.blobs import BlobStore
+from raygrid.config import Node, Pricer
+from raygrid.core.events import AttemptOrder
+from raygrid.models import AttemptId, BlobSlice, JobSpec, Outcome
+from raygrid.node.agent import NodeAgent
+
+COMMAND = "/bin/true"
+INPUT = b"x" * 1024
+AHEAD = 128
+BUSY_PERIOD_S = 0.002
+
+
+@dataclass(frozen=True, slots=True)
+class Cost:
+    """What one contender took in one round; milliseconds of CPU per job, the jobs' own processes included."""
+
+    jobs_per_s: float
+    user_ms: float
+    system_ms: float
+
+    @property
+    def cpu_ms(self) -> float:
+        """User and system together."""
+        return self.user_ms + self.system_ms
+
+
+def measured(run: Callable[[], float], jobs: int) -> Cost:
+    """Run a contender once; it gives the seconds of user time that are not to be charged to it."""
+    kinds = (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)
+    before = [resource.getrusage(kind) for kind in kinds]
+    began = time.perf_counter()
+    others_s = run()
+    seconds = time.perf_counter() - began
+    after = [resource.getrusage(kind) for kind in kinds]
+    user_s = sum(a.ru_utime - b.ru_utime for a, b in zip(after, before, strict=True)) - others_s
+    system_s = sum(a.ru_stime - b.ru_stime for a, b in zip(after, before, strict=True))
+    return Cost(jobs / seconds, 1000 * user_s / jobs, 1000 * system_s / jobs)
+
+
+def through_xargs(jobs: int, slots: int) -> float:
+    """As many spawns by xargs."""
+    lines = "\n".join(map(str, range(jobs))).encode()
+    subprocess.run(["xargs", "-n1", f"-P{slots}", COMMAND], input=lines, check=True)
+    return 0.0
+
+
+def through_bare_threads(jobs: int, slots: int) -> float:
+    """As many spawns by threads of this process, and nothing else."""
+    left = iter(range(jobs))
+    environment = {"PATH": os.environ.get("PATH", "")}
+
+    def work() -> None:
+        for _ in left:
+            os.waitpid(os.posix_spawn(COMMAND, [COMMAND], environment, setsid=True), 0)
+
+    threads = [threading.Thread(target=work) for _ in range(slots)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    return 0.0
+
+
+class Fed:
+    """An agent and the numbers of what it was given and has settled."""
+
+    def __init__(self, agent: NodeAgent) -> None:
+        self._agent = agent
+        self._loop = asyncio.Runner()  # an agent belongs to one event loop
+        self._round = 0
+        self._after = 0
+        self._place = BlobSlice("", 0, len(INPUT), hashlib.sha256(INPUT).hexdigest())
+
+    def run(self, jobs: int) -> float:
+        """Feed jobs and wait for all their reports; gives the seconds that it took to make the orders."""
+        began = time.thread_time()
+        self._round += 1
+        orders = [self._order(number) for number in range(jobs)]
+        making_s = time.thread_time() - began
+        self._loop.run(self._feed(orders))
+        return making_s
+
+    def _order(self, number: int) -> AttemptOrder:
+        job_id = f"round-{self._round}-job-{number}"
+        return AttemptOrder(AttemptId(job_id, 1), JobSpec(job_id, "true", "1", self._place, inline=INPUT))
+
+    async def _feed(self, orders: list[AttemptOrder]) -> None:
+        given = ended = 0
+        while ended < len(orders):
+            more = orders[given : ended + AHEAD]
+            if more:
+                self._agent.start(1, more)
+                given += len(more)
+            reply = await self._agent.reports(1, self._after, self._after, 1.0)
+            self._after = reply.last
+            for report in reply.reports:
+                assert (report.outcome, report.exit_code) == (Outcome.EXITED, 0), report
+            ended += len(reply.reports)
+
+
+@contextmanager
+def busy(share: float) -> Iterator[list[float]]:
+    """A thread that computes for a share of the time; what it took stands in the list afterwards, seconds."""
+    done = threading.Event()
+    took_s: list[float] = []
+
+    def compute() -> None:
+        while not done.wait((1 - share) * BUSY_PERIOD_S):
+            until = time.thread_time() + share * BUSY_PERIOD_S
+            while time.thread_time() < until:
+                pass
+        took_s.append(time.thread_time())
+
+    thread = threading.Thread(target=compute)
+    if share > 0:
+        thread.start()
+    try:
+        yield took_s
+    finally:
+        done.set()
+        if share > 0:
+            thread.join()
+
+
+def measure(jobs: int, rounds: int, slots: int, busy_share: float) -> dict[str, list[Cost]]:
+    """The costs of each contender, by round; a first round warms up and does not count."""
+    with tempfile.TemporaryDirectory(prefix="raygrid-bench-") as scratch:
+        root = Path(scratch)
+        agent = NodeAgent(
+            "node-1",
+            root / "root",
+            {"true": Pricer(command=(COMMAND,))},
+            Node(slots=slots),
+            BlobStore(scratch + "/blobs"),
+        )
+        agent.open()
+        try:
+            fed = Fed(agent)
+
+            def through_agent() -> float:
+                with busy(busy_share) as took_s:
+                    making_s = fed.run(jobs)
+                return making_s + sum(took_s)
+
+            contenders: dict[str, Callable[[], float]] = {
+                "agent": through_agent,
+                "bare threads": lambda: through_bare_threads(jobs, slots),
+                f"xargs -P{slots}": lambda: through_xargs(jobs, slots),
+            }
+            costs: dict[str, list[Cost]] = {name: [] for name in contenders}
+            for number in range(rounds + 1):
+                for name, run in contenders.items():
+                    cost = measured(run, jobs)
+                    if number:
+                        costs[name].append(cost)
+        finally:
+            agent.close()
+    return costs
+
+
+def main() -> None:
+    """Measure, print a table, write JSON."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--jobs", type=int, default=1_000)
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--slots", type=int, default=2 * (os.cpu_count() or 1))
+    parser.add_argument("--busy", type=float, default=0.0, help="share of the time that a thread of the agent computes")
+    parser.add_argument("--json", default="bench-node.json", help="where the figures go")
+    arguments = parser.parse_args()
+    costs = measure(arguments.jobs, arguments.rounds, arguments.slots, arguments.busy)
+    print(f"{arguments.jobs} jobs of {COMMAND}, {arguments.rounds} rounds, {arguments.slots} at once; medians")
+    print(f"{'contender':<14}{'jobs/s':>9}{'CPU ms/job':>12}{'user':>8}{'system':>8}{'CPU lowest':>12}{'highest':>9}")
+    for name, each in costs.items():
+        cpu = [cost.cpu_ms for cost in each]
+        rate, user, system = (
+            statistics.median(values)
+            for values in zip(*((c.jobs_per_s, c.user_ms, c.system_ms) for c in each), strict=True)
+        )
+        middle = statistics.median(cpu)
+        print(f"{name:<14}{rate:>9.0f}{middle:>12.2f}{user:>8.2f}{system:>8.2f}{min(cpu):>12.2f}{max(cpu):>9.2f}")
+    figures = {name: [asdict(cost) for cost in each] for name, each in costs.items()}
+    Path(arguments.json).write_text(json.dumps({"busy": arguments.busy, "costs": figures}, indent=1), encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()

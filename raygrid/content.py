@@ -1,0 +1,43 @@
+"""What a result depends on, as one key: jobs with the same key have the same result if their pricer is deterministic.
+
+The node says of a result under which settings of the pricer it was made (it may follow older ones than the parent that
+took the job), and a parent asks for results made under its own. So a key is made on both sides, by the same function.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+
+from raygrid.config import Pricer
+from raygrid.models import JobSpec
+
+# Settings that bound a run or say what becomes of its end. Any other may change what the pricer answers, those that
+# are yet to come included: a needless run does less harm than a wrong result.
+_NO_PART = {"result", "timeout_s", "memory", "output", "retry_exit_codes", "straggler", "reuse"}
+_NO_PART |= {"recycle_after", "recycle_memory"}
+
+
+def _digest(name: str, pricer: Pricer) -> str:
+    """A digest of a pricer's settings, made slowly: `env` may hold secrets, which nobody must find out by trying."""
+    text = json.dumps([name, pricer.model_dump(mode="json", exclude=_NO_PART)], sort_keys=True).encode()
+    return hashlib.scrypt(text, salt=b"raygrid reuse", n=2**14, r=8, p=1, dklen=32).hex()
+
+
+class Contents:
+    """Makes the keys, and keeps the digests of settings. Safe to call from many threads."""
+
+    def __init__(self) -> None:
+        self._digests: dict[str, tuple[Pricer, str]] = {}
+
+    def key(self, spec: JobSpec, pricer: Pricer | None) -> str | None:
+        """The key of a job's result under these settings; None where the pricer's results are not to be reused."""
+        if pricer is None or pricer.reuse != "content":
+            return None
+        known = self._digests.get(spec.pricer)
+        if known is None or known[0] is not pricer:  # settings are replaced as a whole
+            known = self._digests[spec.pricer] = (pricer, _digest(spec.pricer, pricer))
+        data = sorted((each.name, each.digest) for each in spec.data)
+        # The name of the input is part of it: the pricer finds the file under that name.
+        identity = [known[1], spec.input.digest, spec.filename, spec.args, data]
+        return hashlib.sha256(json.dumps(identity).encode()).hexdigest()

@@ -1,0 +1,82 @@
+"""What an attempt used, as its manifest says it: of a process of its own, or of a warm one that many attempts share."""
+
+from __future__ import annotations
+
+import os
+import resource
+from dataclasses import dataclass
+
+_TICKS = os.sysconf("SC_CLK_TCK")
+_PAGE = os.sysconf("SC_PAGE_SIZE")
+
+
+@dataclass(frozen=True, slots=True)
+class Usage:
+    """CPU and memory of one attempt.
+
+    Attributes:
+        user_s: CPU seconds in the program.
+        system_s: CPU seconds in the kernel on its behalf.
+        max_rss_bytes: the peak of its memory; None where it cannot be told.
+        warm_job: which job of its process this was, from 1; None for a cold pricer.
+    """
+
+    user_s: float
+    system_s: float
+    max_rss_bytes: int | None
+    warm_job: int | None = None
+
+    @staticmethod
+    def of_child(usage: resource.struct_rusage) -> Usage:
+        """What a process that has ended used.
+
+        Its peak memory is None where it stayed below the agent's own: a child is spawned sharing the agent's memory
+        until it becomes the pricer, and Linux counts that in.
+        """
+        own = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+        peak = usage.ru_maxrss * 1024 if usage.ru_maxrss > own else None
+        return Usage(usage.ru_utime, usage.ru_stime, peak)
+
+
+@dataclass(frozen=True, slots=True)
+class Consumed:
+    """What a process has used since it was started, children that it waited for included (their memory is not)."""
+
+    user_s: float = 0.0
+    system_s: float = 0.0
+    rss_bytes: int = 0
+    peak_rss_bytes: int = 0
+
+    def since(self, before: Consumed, warm_job: int) -> Usage:
+        """What was used between two looks; the peak is None unless it rose, for then it is an earlier job's."""
+        peak = self.peak_rss_bytes if self.peak_rss_bytes > before.peak_rss_bytes else None
+        user_s, system_s = self.user_s - before.user_s, self.system_s - before.system_s
+        return Usage(round(max(0.0, user_s), 3), round(max(0.0, system_s), 3), peak, warm_job)
+
+
+def consumed(pid: int) -> Consumed:
+    """What a running process has used so far, CPU in steps of the kernel's clock (10 ms as a rule).
+
+    Raises:
+        OSError: it has gone.
+    """
+    with open(f"/proc/{pid}/stat", "rb") as file:
+        fields = file.read().rpartition(b")")[2].split()
+    peak = 0
+    with open(f"/proc/{pid}/status", "rb") as file:
+        for line in file:
+            if line.startswith(b"VmHWM:"):
+                peak = int(line.split()[1]) * 1024
+                break
+    user, system, of_children_user, of_children_system = map(int, fields[11:15])
+    return Consumed(
+        (user + of_children_user) / _TICKS,
+        (system + of_children_system) / _TICKS,
+        int(fields[21]) * _PAGE,
+        peak,
+    )
+
+
+def consumed_by_dead(usage: resource.struct_rusage) -> Consumed:
+    """The same of a process that has ended."""
+    return Consumed(usage.ru_utime, usage.ru_stime, 0, Usage.of_child(usage).max_rss_bytes or 0)

@@ -1,0 +1,158 @@
+"""The warm processes of a node: who takes a job, who is replaced, and how many may stay.
+
+The slot threads of the agent take a process, run a job in it, and leave it for the next. No more run jobs than there
+are slots; between jobs a few stay loaded, the pricers that were used last. One thread ends those that are replaced.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections import deque
+from collections.abc import Mapping
+
+from raygrid.config import Pricer
+from raygrid.errors import UnavailableError
+from raygrid.models import AttemptId, JobSpec
+from raygrid.node.spares import JobDirectory
+from raygrid.node.warm_process import Ended, WarmProcess
+from raygrid.node.watchdog import Running, Watchdog
+from raygrid.node.workspace import Workspace
+
+KEPT_PER_SLOT = 4  # pricers that may stay loaded for each slot; the one that waited longest goes first
+CLOSE_S = 10.0
+
+
+class WarmPool:
+    """Keeps warm processes; safe to call from many threads. `close` ends them all.
+
+    Args:
+        places: where they get working directories.
+        watchdog: is told of each of them.
+        mark_prefix: what the agent's marks begin with.
+        environment: what they get besides their pricer's own variables.
+    """
+
+    def __init__(self, places: Workspace, watchdog: Watchdog, mark_prefix: str, environment: Mapping[str, str]) -> None:
+        self._places = places
+        self._watchdog = watchdog
+        self._mark_prefix = mark_prefix
+        self._environment = environment
+        self._pricers: Mapping[str, Pricer] = {}
+        self._slots = 1
+        self._work = threading.Condition()
+        self._idle: list[WarmProcess] = []  # used last at the end
+        self._busy = 0
+        self._serial = 0
+        self._ending: deque[WarmProcess] = deque()
+        self._closed = False
+        self._thread: threading.Thread | None = None
+
+    def follow(self, pricers: Mapping[str, Pricer], slots: int) -> None:
+        """Know the settings of now: a process that was started with others takes no job any more."""
+        with self._work:
+            self._pricers, self._slots = pricers, slots
+            for process in [each for each in self._idle if pricers.get(each.name) != each.pricer]:
+                self._idle.remove(process)
+                self._dismiss(process)
+            self._make_room()
+
+    def close(self) -> None:
+        """End every process that is idle, and the thread."""
+        with self._work:
+            self._closed = True
+            while self._idle:
+                self._dismiss(self._idle.pop())
+            self._work.notify_all()
+            thread = self._thread
+        if thread is not None:
+            thread.join(timeout=self._watchdog.grace_s + CLOSE_S)
+
+    def take(self, name: str, pricer: Pricer, attempt: AttemptId) -> WarmProcess:
+        """A process for an attempt: one that is loaded, else a new one.
+
+        Raises:
+            OSError: it cannot be started.
+            UnavailableError: the agent is stopping.
+        """
+        with self._work:
+            if self._closed:
+                raise UnavailableError("the node agent is stopping")
+            for process in [each for each in reversed(self._idle) if each.name == name]:
+                self._idle.remove(process)
+                if process.begin(attempt) and process.pricer == pricer and not process.has_exited():
+                    self._busy += 1
+                    return process
+                self._dismiss(process)
+            self._busy += 1
+            self._serial += 1
+            serial = self._serial
+            self._make_room()
+        try:
+            return WarmProcess(
+                serial, name, pricer, self._mark_prefix, self._environment, self._places, self._watchdog, attempt
+            )
+        except BaseException:
+            with self._work:
+                self._busy -= 1
+            raise
+
+    def run(
+        self, process: WarmProcess, running: Running, spec: JobSpec, input_path: str, directory: JobDirectory
+    ) -> Ended:
+        """Run a job in a process that was taken, or in another where that one had died meanwhile.
+
+        Raises:
+            OSError: the pipe or the disk fails.
+        """
+        while True:
+            ended: Ended | None = None
+            try:
+                ended = process.run(running, spec, input_path, directory)
+            except BaseException:
+                running.detach()  # before its pid becomes another's
+                raise
+            finally:
+                self._leave(process, unharmed=ended is not None)
+            if ended is not None:
+                return ended
+            process = self.take(process.name, process.pricer, running.attempt)
+
+    def _leave(self, process: WarmProcess, *, unharmed: bool) -> None:
+        """Keep a process for the next job, if it may stay."""
+        if not unharmed and not process.gone:
+            process.kill()
+            process.reap()
+        stays = not process.gone and process.begin(None) and not process.is_spent
+        with self._work:
+            self._busy -= 1
+            if process.gone:
+                return
+            if stays and not self._closed and self._pricers.get(process.name) == process.pricer:
+                self._idle.append(process)
+                self._make_room()
+            else:
+                self._dismiss(process)
+
+    def _make_room(self) -> None:
+        """End those that waited longest, if there are too many; called with the lock held."""
+        while self._idle and len(self._idle) + self._busy > KEPT_PER_SLOT * self._slots:
+            self._dismiss(self._idle.pop(0))
+
+    def _dismiss(self, process: WarmProcess) -> None:
+        """Have a process end, which the thread sees to; called with the lock held."""
+        process.dismiss(self._watchdog.grace_s)
+        self._ending.append(process)
+        if self._thread is None:
+            self._thread = threading.Thread(target=self._end_dismissed, name="raygrid-warm", daemon=True)
+            self._thread.start()
+        self._work.notify_all()
+
+    def _end_dismissed(self) -> None:
+        while True:
+            with self._work:
+                while not self._ending and not self._closed:
+                    self._work.wait()
+                if not self._ending:
+                    return
+                process = self._ending.popleft()
+            process.await_end()

@@ -1,0 +1,301 @@
+"""One process of a warm pricer: how it is started, given a job, listened to, and ended.
+
+Owned by the pool (`warm.py`), used by one slot thread at a time. Its stdin and stdout are pipes that never block the
+agent; what it prints to its own stderr goes to a file, and becomes part of the stderr of the job at hand.
+"""
+
+from __future__ import annotations
+
+import array
+import contextlib
+import fcntl
+import os
+import resource
+import select
+import shutil
+import signal
+import subprocess
+import termios
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from raygrid.config import Pricer
+from raygrid.models import AttemptId, JobSpec, Outcome
+from raygrid.node.kept import Kept
+from raygrid.node.processes import MARK, limit_file_size, signal_group
+from raygrid.node.spares import JobDirectory
+from raygrid.node.usage import Consumed, Usage, consumed, consumed_by_dead
+from raygrid.node.warm_protocol import Answer, AnswerReader, BadAnswerError, request
+from raygrid.node.watchdog import Running, Watchdog, bytes_under
+from raygrid.node.workspace import Workspace, remove_tree
+
+WARM = "RAYGRID_WARM"
+LOOK_S = 0.2  # where a child keeps the pipe open, the end of the process itself is seen this late
+MOST_STALE = 64 * 1024  # as much as a pipe holds
+MOST_LAST = 1024**2
+ENDS_S = 1.0  # from closing its stdout to its end
+_CHUNK = 64 * 1024
+
+
+@dataclass(frozen=True, slots=True)
+class Ended:
+    """How a job ended in a warm process: as a wait status, what it used, and what the pricer said of it."""
+
+    status: int
+    usage: Usage
+    message: str | None = None
+
+
+class WarmProcess:
+    """A pricer's process that takes job after job.
+
+    Args:
+        serial: tells it from the agent's others.
+        name: the pricer's name.
+        pricer: the settings that it is started with.
+        mark_prefix: what the agent's marks begin with.
+        environment: what it gets besides the pricer's own variables.
+        places: where it gets a working directory of its own.
+        watchdog: is told of it before it is there.
+        attempt: what it is started for.
+
+    Attributes:
+        jobs: how many jobs it was given.
+        gone: whether it has ended, and was reaped.
+
+    Raises:
+        OSError: it cannot be started.
+    """
+
+    def __init__(
+        self,
+        serial: int,
+        name: str,
+        pricer: Pricer,
+        mark_prefix: str,
+        environment: Mapping[str, str],
+        places: Workspace,
+        watchdog: Watchdog,
+        attempt: AttemptId,
+    ) -> None:
+        self.name = name
+        self.pricer = pricer
+        self.jobs = 0
+        self.gone = False
+        self._answered = False
+        self._watchdog = watchdog
+        self._before = Consumed()
+        self._home = places.jobs / f"@warm.{serial}"  # no job directory: a job id cannot contain '@'
+        self._stderr = places.jobs / f"@warm.{serial}.stderr"
+        self._kept = Kept(f"@warm.{serial}", attempt=attempt)
+        watchdog.keep(self._kept)
+        try:
+            self._process = self._spawn({**environment, **pricer.env, WARM: "1", MARK: mark_prefix + self._kept.mark})
+        except BaseException:
+            watchdog.let_go(self._kept)
+            self._clear()
+            raise
+        self.pid = self._kept.pid = self._process.pid
+        limit_file_size(self.pid, pricer.output)
+        assert self._process.stdin is not None
+        assert self._process.stdout is not None
+        self._in, self._out = self._process.stdin.fileno(), self._process.stdout.fileno()
+        os.set_blocking(self._in, False)
+        os.set_blocking(self._out, False)
+        self._kill_at = float("inf")
+
+    def _spawn(self, environment: dict[str, str]) -> subprocess.Popen[bytes]:
+        self._home.mkdir(parents=True)
+        with self._stderr.open("ab") as stderr:  # to append, so that it can be emptied between jobs
+            return subprocess.Popen(
+                [word.format() for word in self.pricer.command],  # doubled braces are plain, as in a cold one
+                cwd=self._home,
+                env=environment,
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=stderr,
+                bufsize=0,
+                start_new_session=True,
+            )
+
+    # --- a job ------------------------------------------------------------------------------------------------------
+
+    def begin(self, attempt: AttemptId | None) -> bool:
+        """It is about to run an attempt, or with None has done so. False where it takes no more."""
+        return self._kept.begin(attempt)
+
+    def run(self, running: Running, spec: JobSpec, input_path: str, directory: JobDirectory) -> Ended | None:
+        """Give it a job and wait for the end; None where it died without having begun the job, which is to run anew.
+
+        Only a process that has answered before gets that benefit of the doubt: one that dies before its first answer
+        has ended the job, as a cold pricer would.
+        """
+        if self._answered and not self._drop_stale():
+            return None
+        self.jobs += 1
+        running.paths = (*running.paths, str(self._stderr))
+        os.truncate(self._stderr, 0)
+        running.spawned(self.pid)
+        line = request(self.jobs, running.attempt, spec, input_path, directory)
+        answer, written = self._converse(running, line)
+        if answer is None:
+            if self._answered and self._unread() >= written and running.never_began():
+                return None
+            running.end()
+            self._add_stderr(directory)
+            status, usage = self.reap()
+            return Ended(status, consumed_by_dead(usage).since(self._before, self.jobs))
+        self._answered = True
+        stopped = running.detach()
+        if stopped:  # at the last moment; nothing may go on writing while the result is collected
+            self.kill()
+        self._add_stderr(directory)
+        used, self._before = self._before, consumed(self.pid)
+        if stopped:
+            self.reap()
+        return Ended(answer.wait_status, self._before.since(used, self.jobs), answer.message)
+
+    @property
+    def is_spent(self) -> bool:
+        """Whether it has done its jobs, grown too large, or a job left something behind in it."""
+        pricer = self.pricer
+        return (
+            self._kept.strayed
+            or (pricer.recycle_after is not None and self.jobs >= pricer.recycle_after)
+            or (pricer.recycle_memory is not None and self._before.rss_bytes > pricer.recycle_memory)
+            or bytes_under(str(self._home), pricer.output) > pricer.output // 2
+        )
+
+    def has_exited(self) -> bool:
+        """Whether it has ended by itself; it is not reaped by this."""
+        return self.gone or os.waitid(os.P_PID, self.pid, os.WEXITED | os.WNOWAIT | os.WNOHANG) is not None
+
+    def _converse(self, running: Running, line: bytes) -> tuple[Answer | None, int]:
+        """Hand over the line and listen; gives the answer, None where the process ended, and what was handed over."""
+        reader = AnswerReader(self.jobs)
+        rest, written = memoryview(line), 0
+        closed_at: float | None = None
+        poll = select.poll()
+        poll.register(self._in, select.POLLOUT)
+        poll.register(self._out, select.POLLIN)
+        while True:
+            ready = {descriptor for descriptor, _ in poll.poll(1000 * (LOOK_S if closed_at is None else ENDS_S / 20))}
+            if self._in in ready:
+                try:
+                    count = os.write(self._in, rest)
+                    rest, written = rest[count:], written + count
+                except BlockingIOError:
+                    pass
+                except BrokenPipeError:
+                    rest = rest[:0]
+                if not rest:
+                    poll.unregister(self._in)
+            if self._out in ready:
+                data = self._read()
+                if data == b"":
+                    poll.unregister(self._out)
+                    closed_at = time.monotonic()
+                elif data and (answer := _heard(reader, data, running)):
+                    return answer, written
+            if self.has_exited():
+                return self._last_words(reader, running), written
+            if closed_at is not None and time.monotonic() > closed_at + ENDS_S:
+                running.stop(Outcome.BAD_OUTPUT, "the warm pricer closed its stdout and gave no answer", 0)
+
+    def _last_words(self, reader: AnswerReader, running: Running) -> Answer | None:
+        """What it said before it ended may be the answer."""
+        for _ in range(MOST_LAST // _CHUNK):  # others may hold the pipe and go on printing
+            data = self._read()
+            if not data:
+                break
+            if answer := _heard(reader, data, running):
+                return answer
+        return None
+
+    def _drop_stale(self) -> bool:
+        """Drop what was printed since the last answer; False if that filled the pipe.
+
+        Such a process prints without end, which is not the fault of the job that comes.
+        """
+        stale = 0
+        while stale < MOST_STALE:
+            data = self._read()
+            if not data:
+                return True
+            stale += len(data)
+        return False
+
+    def _read(self) -> bytes | None:
+        """What it has printed; None where that is nothing now, empty where nothing will come."""
+        try:
+            return os.read(self._out, _CHUNK)
+        except BlockingIOError:
+            return None
+
+    def _unread(self) -> int:
+        """Bytes in its stdin that it has not read."""
+        count = array.array("i", [0])
+        fcntl.ioctl(self._in, termios.FIONREAD, count)
+        return count[0]
+
+    def _add_stderr(self, directory: JobDirectory) -> None:
+        """What it printed to its own stderr meanwhile belongs to the job: a C library's last words, for one."""
+        with contextlib.suppress(FileNotFoundError):
+            if self._stderr.stat().st_size:
+                with self._stderr.open("rb") as said, directory.stderr.open("ab") as stderr:
+                    shutil.copyfileobj(said, stderr)
+
+    # --- its end ----------------------------------------------------------------------------------------------------
+
+    def dismiss(self, grace_s: float) -> None:
+        """Ask it to end, by the end of its stdin; `await_end` makes it."""
+        assert self._process.stdin is not None
+        self._process.stdin.close()
+        self._kill_at = time.monotonic() + grace_s
+
+    def await_end(self) -> None:
+        """Wait until it has ended, or its grace is over; nothing of it is left after that."""
+        while not self.has_exited() and time.monotonic() < self._kill_at:
+            time.sleep(ENDS_S / 100)
+        self.kill()
+        self.reap()
+
+    def kill(self) -> None:
+        """End its whole session at once."""
+        if not self.gone:
+            signal_group(self.pid, signal.SIGKILL)
+
+    def reap(self) -> tuple[int, resource.struct_rusage]:
+        """Wait for it, which has ended or was killed, and clear up; gives its wait status and what it used."""
+        # Its pid names the session as long as it is a zombie; then it may become another's.
+        os.waitid(os.P_PID, self.pid, os.WEXITED | os.WNOWAIT)
+        signal_group(self.pid, signal.SIGKILL)
+        self._kept.reaped()
+        self.gone = True
+        _, status, usage = os.wait4(self.pid, 0)
+        self._process.returncode = os.waitstatus_to_exitcode(status)
+        for pipe in (self._process.stdin, self._process.stdout):
+            if pipe is not None:
+                pipe.close()
+        self._watchdog.let_go(self._kept)
+        self._clear()
+        return status, usage
+
+    def _clear(self) -> None:
+        with contextlib.suppress(OSError):
+            self._stderr.unlink(missing_ok=True)
+            remove_tree(self._home)
+
+
+def _heard(reader: AnswerReader, data: bytes, running: Running) -> Answer | None:
+    """The answer in what was printed; a process that prints nonsense is stopped."""
+    try:
+        answer = reader.feed(data)
+    except BadAnswerError as error:
+        running.stop(Outcome.BAD_OUTPUT, str(error), 0)
+        return None
+    if answer is None and reader.dropped > running.output:
+        message = f"killed for printing {reader.dropped} bytes that are no answer; its limit is {running.output}"
+        running.stop(Outcome.OUTPUT_LIMIT, message, 0)
+    return answer

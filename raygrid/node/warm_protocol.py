@@ -1,0 +1,111 @@
+"""What a node and a warm pricer say to each other: a JSON line for each job, a JSON line for each answer.
+
+Pure: bytes in, values out. `docs/warm-pricers.md` describes it for those who write a pricer; `raygrid/pricer.py` is
+the other side of it for Python.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+
+from raygrid.models import AttemptId, JobSpec
+from raygrid.node.spares import JobDirectory
+
+MOST_LINE = 64 * 1024  # a longer one is no answer
+MOST_MESSAGE = 1_000
+_MOST_EXIT_CODE = 255
+_MOST_SIGNAL = 64
+
+
+class BadAnswerError(Exception):
+    """An answer to the job at hand that means nothing."""
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """How a warm pricer says that a job ended: by an exit code, or by the signal that its own child died of."""
+
+    exit_code: int
+    signal: int | None = None
+    message: str | None = None
+
+    @property
+    def wait_status(self) -> int:
+        """The same as the wait status of a process of the job's own."""
+        return self.exit_code << 8 if self.signal is None else self.signal
+
+
+def request(number: int, attempt: AttemptId, spec: JobSpec, input_path: str, directory: JobDirectory) -> bytes:
+    """The line that gives a job to a warm pricer."""
+    data = [{"name": each.name, "path": str(directory.data / each.name), "sha256": each.digest} for each in spec.data]
+    job = {
+        "number": number,
+        "job_id": spec.job_id,
+        "attempt": attempt.number,
+        "input": input_path,
+        "output_dir": str(directory.path),
+        "data_dir": str(directory.data),
+        "stdout": str(directory.stdout),
+        "stderr": str(directory.stderr),
+        "args": list(spec.args),
+        "data": data,
+    }
+    return json.dumps(job, ensure_ascii=False).encode("utf-8", "surrogateescape") + b"\n"
+
+
+class AnswerReader:
+    """Finds the answer to one job in what a process prints; keeps one line at most.
+
+    Attributes:
+        dropped: bytes read so far that were no answer, half a line included.
+    """
+
+    def __init__(self, number: int) -> None:
+        self._number = number
+        self._line = b""
+        self._skips = False
+        self.dropped = 0
+
+    def feed(self, data: bytes) -> Answer | None:
+        """Read on; what comes after the answer is left out.
+
+        Raises:
+            BadAnswerError: it is the answer to this job, but means nothing.
+        """
+        self.dropped += len(data)
+        first, *others = data.split(b"\n")
+        pieces = [self._line + first, *others]
+        self._line = pieces.pop()
+        for line in pieces:
+            skipped, self._skips = self._skips, False
+            if not skipped and len(line) <= MOST_LINE and (answer := parse(line, self._number)) is not None:
+                return answer
+        if len(self._line) > MOST_LINE:
+            self._line, self._skips = b"", True
+        return None
+
+
+def parse(line: bytes, number: int) -> Answer | None:
+    """The answer in a line; None where it is none to the job of this number.
+
+    Raises:
+        BadAnswerError: it is, but means nothing.
+    """
+    if not line.lstrip().startswith(b"{"):
+        return None
+    try:
+        said = json.loads(line)
+    except (ValueError, RecursionError):
+        return None
+    if not isinstance(said, dict) or type(said.get("number")) is not int or said["number"] != number:
+        return None
+    code, killed_by, message = said.get("exit_code"), said.get("signal"), said.get("message")
+    text = None if message is None else str(message)[:MOST_MESSAGE].encode(errors="replace").decode().replace("\0", " ")
+    if killed_by is not None:
+        if type(killed_by) is not int or not 0 < killed_by <= _MOST_SIGNAL:
+            raise BadAnswerError(f"the warm pricer answered with signal {killed_by!r}; that is no signal")
+        return Answer(0, killed_by, text)
+    if type(code) is not int or not 0 <= code <= _MOST_EXIT_CODE:
+        raise BadAnswerError(f"the warm pricer answered with exit_code {code!r}; it must be a number from 0 to 255")
+    return Answer(code, None, text)

@@ -1,0 +1,62 @@
+"""A parent's own listener, for a grid on one machine: nothing stands between a parent and its clients.
+
+Serve's proxy on the way would cost more than the parent itself, and would hold whatever a slow reader has not taken
+yet. Several parents of one machine listen on the same port, and the kernel deals connections out to them.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import socket
+from collections.abc import Iterator
+
+import uvicorn
+from fastapi import FastAPI
+
+MOST_CONNECTIONS = 4_096
+KEEP_ALIVE_S = 90.0
+GRACE_S = 5
+
+
+class _Server(uvicorn.Server):
+    @contextlib.contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        """Signals are not its business: its process has other owners."""
+        yield
+
+
+class Listener:
+    """Serves an application over HTTP. The owner opens and closes it."""
+
+    def __init__(self, app: FastAPI, host: str, port: int) -> None:
+        self._address = (host, port)
+        self._server = _Server(
+            uvicorn.Config(
+                app,
+                lifespan="off",  # the application's owner has opened it
+                log_config=None,
+                access_log=False,
+                server_header=False,
+                limit_concurrency=MOST_CONNECTIONS,
+                timeout_keep_alive=int(KEEP_ALIVE_S),
+                timeout_graceful_shutdown=GRACE_S,
+            )
+        )
+        self._serving: asyncio.Task[None] | None = None
+
+    async def open(self) -> None:
+        """Listen; returns once connections are accepted.
+
+        Raises:
+            OSError: the address cannot be had.
+        """
+        family = socket.AF_INET6 if ":" in self._address[0] else socket.AF_INET
+        listening = socket.create_server(self._address, family=family, reuse_port=True, backlog=2_048)
+        self._serving = asyncio.get_running_loop().create_task(self._server.serve([listening]), name="listener")
+
+    async def close(self) -> None:
+        """Take no more requests, and let those under way end for a few seconds."""
+        self._server.should_exit = True
+        if self._serving is not None:
+            await self._serving

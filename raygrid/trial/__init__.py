@@ -1,0 +1,9 @@
+"""`raygrid bench`: what a user's own grid adds to the user's own pricer.
+
+`run.py` runs copies of one input over plain HTTP and times them, `verdict.py` says in words what came of it.
+"""
+
+from raygrid.trial.run import JobTimes, Trial, run_trial
+from raygrid.trial.verdict import Verdict, verdict
+
+__all__ = ["JobTimes", "Trial", "Verdict", "run_trial", "verdict"]

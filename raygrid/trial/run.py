@@ -1,0 +1,201 @@
+"""Runs copies of one input on a grid and times them: first one alone, then a batch. Called by `raygrid bench`.
+
+What a job's pricer took is in its manifest, when the grid took it and when it was done with it in its status; the whole
+is timed here. Jobs that have not ended when this is left, however it is, are cancelled.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+from typing import Any, Unpack
+
+from raygrid.client import BatchJobs, Client, Job
+from raygrid.client.options import Options, new_id
+from raygrid.errors import RaygridError
+
+AIM_S = 30.0  # how long the batch may take where nobody says how many jobs it has
+MOST_JOBS = 2_000
+ROUNDS_OF_SLOTS = 5  # with fewer jobs than so many for each slot, start and end are most of what is seen
+
+
+@dataclass(frozen=True, slots=True)
+class JobTimes:
+    """Where the time of one job went.
+
+    Attributes:
+        waited_s: from the grid's taking it until its pricer began. Like `recorded_s`, by the clocks of two machines.
+        ran_s: what the pricer took.
+        recorded_s: from the pricer's end until the job was recorded as ended, its result stored.
+        cpu_s: CPU time of the pricer.
+    """
+
+    waited_s: float
+    ran_s: float
+    recorded_s: float
+    cpu_s: float
+
+
+@dataclass(frozen=True, slots=True)
+class Trial:
+    """What was seen.
+
+    Attributes:
+        slots: slots of the whole grid.
+        others: jobs that ran or waited there when the trial began.
+        alone: times of the job that ran alone; None if an earlier job's result was taken for it.
+        alone_whole_s: from its submit until its result was here.
+        jobs: how many jobs the batch had.
+        submitted_s: from the first submit until the last job was acknowledged.
+        elapsed_s: from the first submit until the last result was here.
+        times: of the jobs of the batch that ran.
+        reused: jobs of the batch for which nothing ran, as an earlier result was taken.
+        failures: what was said of jobs without a good result.
+        result_bytes: size of all results.
+    """
+
+    slots: int
+    others: int
+    alone: JobTimes | None
+    alone_whole_s: float
+    jobs: int
+    submitted_s: float
+    elapsed_s: float
+    times: tuple[JobTimes, ...]
+    reused: int
+    failures: tuple[str, ...]
+    result_bytes: int
+
+    @property
+    def used_slots(self) -> int:
+        """Slots that so many jobs can use at once."""
+        return max(1, min(self.slots, self.jobs))
+
+
+def run_trial(
+    client: Client,
+    path: Path,
+    jobs: int | None,
+    *,
+    progress: Callable[[int, int], None] = lambda _done, _total: None,
+    **options: Unpack[Options],
+) -> Trial:
+    """Run one job alone and then a batch of copies.
+
+    Args:
+        client: the grid.
+        path: the input.
+        jobs: how many copies; None for as many as take about half a minute, by what the first job took.
+        progress: is told how many jobs of how many have ended.
+        **options: of all jobs, see `JobOptions`.
+
+    Raises:
+        JobFailedError: the job that ran alone failed; then no others are submitted.
+        RaygridError: as for any submit.
+    """
+    capacity = client.capacity()
+    with _cancelled_in_the_end(client) as new_batch:
+        began = time.perf_counter()
+        single = client.map([path], batch_id=new_batch(), **options)
+        next(single.results())
+        alone_whole_s = time.perf_counter() - began
+        alone = _times(single[0], client)
+        jobs = jobs or _fitting(alone, alone_whole_s, capacity.slots)
+        began = time.perf_counter()
+        batch = client.map([path] * jobs, batch_id=new_batch(), **options)
+        submitted_s = time.perf_counter() - began
+        manifests, failures, size = _collect(batch, progress)
+        elapsed_s = time.perf_counter() - began
+        times = _all_times(client, batch, manifests)
+    return Trial(
+        slots=capacity.slots,
+        others=capacity.running + capacity.queued,
+        alone=alone,
+        alone_whole_s=alone_whole_s,
+        jobs=jobs,
+        submitted_s=submitted_s,
+        elapsed_s=elapsed_s,
+        times=tuple(times),
+        reused=sum(manifest.get("jobId") != job_id for job_id, manifest in manifests.items()),
+        failures=tuple(failures),
+        result_bytes=size,
+    )
+
+
+@contextlib.contextmanager
+def _cancelled_in_the_end(client: Client) -> Iterator[Callable[[], str]]:
+    """Gives ids of batches; what is left of these batches when the block is left by an error is cancelled."""
+    batches: list[str] = []
+
+    def new_batch() -> str:
+        batches.append(new_id())
+        return batches[-1]
+
+    try:
+        yield new_batch
+    except BaseException:
+        for batch_id in batches:
+            with contextlib.suppress(RaygridError):
+                client.cancel_batch(batch_id)
+        raise
+
+
+def _fitting(alone: JobTimes | None, whole_s: float, slots: int) -> int:
+    """As many jobs as take about `AIM_S`, but enough to see more than start and end."""
+    one_s = alone.ran_s if alone is not None else whole_s
+    return min(MOST_JOBS, max(ROUNDS_OF_SLOTS * slots, round(AIM_S * slots / max(one_s, 0.001))))
+
+
+def _collect(
+    batch: BatchJobs, progress: Callable[[int, int], None]
+) -> tuple[dict[str, dict[str, Any]], list[str], int]:
+    """Take each result as it comes and keep its manifest only; gives what was said of failed jobs, and all bytes."""
+    manifests: dict[str, dict[str, Any]] = {}
+    failures: list[str] = []
+    size = 0
+    for number, job in enumerate(batch.as_completed(), 1):
+        assert job.ending is not None
+        if job.ending.result is not None:
+            size += len(job.ending.result.data)
+            manifests[job.job_id] = job.ending.result.manifest
+        if job.ending.error is not None:
+            failures.append(str(job.ending.error))
+        job.release()
+        progress(number, len(batch))
+    return manifests, failures, size
+
+
+def _times(job: Job, client: Client) -> JobTimes | None:
+    assert job.ending is not None
+    assert job.ending.result is not None
+    status = client.job(job.job_id).status()
+    return _times_of(job.ending.result.manifest, job.job_id, status.submitted_at, status.ended_at)
+
+
+def _all_times(client: Client, batch: BatchJobs, manifests: dict[str, dict[str, Any]]) -> list[JobTimes]:
+    found = []
+    for status in client.jobs(batch=batch.batch_id):
+        manifest = manifests.get(status.job_id, {})
+        times = _times_of(manifest, status.job_id, status.submitted_at, status.ended_at)
+        if times is not None:
+            found.append(times)
+    return found
+
+
+def _times_of(
+    manifest: dict[str, Any], job_id: str, submitted_at: datetime | None, ended_at: datetime | None
+) -> JobTimes | None:
+    """None for a job that never began, or whose result is that of another one."""
+    if manifest.get("jobId") != job_id or not manifest.get("started_at") or submitted_at is None or ended_at is None:
+        return None
+    began, ended = (datetime.fromisoformat(manifest[name]) for name in ("started_at", "ended_at"))
+    return JobTimes(
+        waited_s=max(0.0, (began - submitted_at).total_seconds()),
+        ran_s=float(manifest["wall_s"]),
+        recorded_s=max(0.0, (ended_at - ended).total_seconds()),
+        cpu_s=float(manifest["cpu_user_s"]) + float(manifest["cpu_system_s"]),
+    )

@@ -1,0 +1,121 @@
+"""What a trial means, in words: what the grid adds to a job, where the time goes, what to try. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from statistics import median
+
+from raygrid.trial.run import ROUNDS_OF_SLOTS, JobTimes, Trial
+
+_WELL_USED = 0.9
+_CROWDED = 1.5
+_SHORT_S = 0.1
+_SLOW_FETCH = 0.2
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """What is said of a trial.
+
+    Attributes:
+        found: one sentence for each thing that was seen.
+        advice: one sentence for each thing to try.
+        adds_s: slot time for each job that did not go into its pricer, seconds; None if nothing ran.
+        used: share of the slots' time that went into pricers; None if nothing ran.
+    """
+
+    found: tuple[str, ...]
+    advice: tuple[str, ...]
+    adds_s: float | None = None
+    used: float | None = None
+
+
+def verdict(trial: Trial) -> Verdict:
+    """Judge a trial."""
+    found = [
+        f"{trial.jobs} jobs in {duration(trial.elapsed_s)}: {trial.jobs / trial.elapsed_s:.3g} a second on "
+        f"{trial.slots} slots."
+    ]
+    if trial.failures:
+        found.append(f"{len(trial.failures)} of them did not end well; what follows counts what ran.")
+    if trial.reused:
+        found.append(
+            f"For {trial.reused} of them nothing ran: equal jobs share a stored result here (reuse: content), and "
+            "copies of one input are equal. To measure, turn reuse off."
+        )
+    if not trial.times:
+        return Verdict(tuple(found), ())
+    ran = [times.ran_s for times in trial.times]
+    slot_s = trial.used_slots * trial.elapsed_s
+    used = min(1.0, sum(ran) / slot_s)
+    adds_s = max(0.0, slot_s - sum(ran)) / len(ran)
+    found += [
+        f"The pricer itself takes {duration(median(ran))} (median; {duration(min(ran))} to {duration(max(ran))}), "
+        f"{duration(median(each.cpu_s for each in trial.times))} of it on a CPU.",
+        f"The grid adds {duration(adds_s)} of a slot's time to each job: {used:.0%} of the slots' time went into the "
+        "pricer.",
+        *_alone(trial),
+        _way(trial),
+    ]
+    return Verdict(tuple(found), tuple(_advice(trial, used, adds_s, median(ran))), adds_s, used)
+
+
+def _alone(trial: Trial) -> list[str]:
+    if trial.alone is None:
+        return []
+    more_s = max(0.0, trial.alone_whole_s - trial.alone.ran_s)
+    return [
+        f"One job alone was back after {duration(trial.alone_whole_s)}, {duration(more_s)} more than its pricer took."
+    ]
+
+
+def _way(trial: Trial) -> str:
+    times = trial.times
+    return (
+        f"Where a job's time went in the batch (medians): {duration(_middle(times, 'waited_s'))} waiting for a slot, "
+        f"{duration(_middle(times, 'ran_s'))} running, {duration(_middle(times, 'recorded_s'))} until its result was "
+        f"stored and recorded. Submitting all of them took {duration(trial.submitted_s)}; {trial.result_bytes:,} bytes "
+        "of results came back."
+    )
+
+
+def _middle(times: Sequence[JobTimes], name: str) -> float:
+    values: list[float] = [getattr(each, name) for each in times]
+    return median(values)
+
+
+def _advice(trial: Trial, used: float, adds_s: float, ran_s: float) -> list[str]:
+    advice = []
+    if trial.others:
+        advice.append(f"The grid had {trial.others} other jobs when this began: repeat it while it is idle.")
+    if trial.jobs < ROUNDS_OF_SLOTS * trial.slots:
+        advice.append(
+            f"So few jobs show little but the start and the end: repeat it with --jobs {ROUNDS_OF_SLOTS * trial.slots} "
+            "or more."
+        )
+    if trial.alone is not None and ran_s > _CROWDED * trial.alone.ran_s and ran_s > _SHORT_S / 10:
+        advice.append(
+            f"Beside others the pricer takes {ran_s / trial.alone.ran_s:.1f} times as long as alone: a node has more "
+            "slots than the pricer's CPUs, memory or disk carry; try fewer (node.slots)."
+        )
+    if used >= _WELL_USED:
+        advice.append("The slots are the limit, not the grid: more nodes make it faster, in proportion.")
+    elif ran_s < _SHORT_S and adds_s > ran_s / 2:
+        advice.append(
+            "The pricer is short beside what a job costs: put more work into each input, or keep the pricer loaded "
+            "(mode: warm) if it spends its time starting."
+        )
+    if trial.submitted_s > _SLOW_FETCH * trial.elapsed_s and used < _WELL_USED:
+        advice.append(
+            "Much of the time went into submitting: what all inputs have in common is stored once as shared data "
+            "(raygrid data put, --data)."
+        )
+    return advice
+
+
+def duration(seconds: float) -> str:
+    """A time as people read it: `3.4 ms`, `120 ms`, `2.5 s`, `310 s`."""
+    if seconds < 1:
+        return f"{seconds * 1_000:.1f} ms" if seconds < 0.01 else f"{seconds * 1_000:.0f} ms"
+    return f"{seconds:.1f} s" if seconds < 100 else f"{seconds:.0f} s"

@@ -1,0 +1,122 @@
+"""Job directories that serve again: taken over as good as new, or not at all."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from raygrid.models import AttemptId
+from raygrid.node import watchdog
+from raygrid.node.processes import adopted
+from raygrid.node.spares import JobDirectory
+from raygrid.node.workspace import Workspace
+from tests.support.lone_agent import lone_agent, order, reports_of
+
+
+@pytest.fixture
+def places(tmp_path: Path) -> Workspace:
+    made = Workspace(tmp_path, "life")
+    made.open()
+    return made
+
+
+def used(places: Workspace, job_id: str, content: bytes, name: str = "trade.csv") -> JobDirectory:
+    """A directory as an attempt has it while it runs."""
+    directory = places.create(AttemptId(job_id, 1))
+    places.write_input(directory, name, content)
+    directory.stdout.touch()
+    directory.stderr.touch()
+    directory.is_left_alone = True
+    return directory
+
+
+def test_the_next_attempt_takes_over_a_directory_and_finds_nothing_of_the_earlier_one(places: Workspace) -> None:
+    """Outputs are gone, the input is the new one and no longer than that, and the places carry the new job's name."""
+    earlier = used(places, "one", b"a long input")
+    (earlier.path / "out").write_text("x")
+    (earlier.path / "link").symlink_to("/etc/passwd")
+    earlier.stdout.write_text("printed")
+    places.remove(earlier)
+    assert list(places.jobs.iterdir()) == []
+    [spare] = [each for each in places.spare.iterdir() if each.is_dir()]
+    inode = spare.stat().st_ino
+    later = used(places, "two", b"short", "other.csv")
+    assert later.path == places.jobs / "two.1"
+    assert later.path.stat().st_ino == inode
+    assert [(each.name, each.read_bytes()) for each in later.path.iterdir()] == [("other.csv", b"short")]
+    assert (later.stdout.read_bytes(), later.stderr.read_bytes()) == (b"", b"")
+    assert list(places.spare.iterdir()) == []
+
+
+def test_attempts_at_the_same_time_have_directories_of_their_own(places: Workspace) -> None:
+    """One spare directory serves one attempt; the next gets a new one."""
+    places.remove(used(places, "one", b"x"))
+    assert len({used(places, name, b"x").path.stat().st_ino for name in ("two", "three")}) == 2
+
+
+@pytest.mark.parametrize(
+    "spoil",
+    [
+        lambda path: path.chmod(0o500),
+        lambda path: (path / "sub").mkdir(),
+        lambda path: path.rename(path.with_name("elsewhere")),
+        lambda path: (path.rename(path.with_name("elsewhere")), path.symlink_to(path.with_name("elsewhere"))),
+    ],
+    ids=["permissions", "a-directory", "moved", "a-link"],
+)
+def test_a_directory_that_is_not_as_good_as_new_is_not_kept(places: Workspace, spoil: Callable[[Path], object]) -> None:
+    """What a pricer changed about the directory itself never reaches another attempt."""
+    spoilt = used(places, "one", b"x")
+    spoil(spoilt.path)
+    places.remove(spoilt)
+    assert list(places.spare.iterdir()) == []
+    assert not spoilt.path.is_dir() or spoilt.path.is_symlink()
+
+
+def test_an_input_that_has_another_name_elsewhere_is_not_written_over(places: Workspace, tmp_path: Path) -> None:
+    """A pricer may have linked its input to a place of its own: the link keeps what it had."""
+    earlier = used(places, "one", b"mine")
+    os.link(earlier.path / "trade.csv", tmp_path / "kept")
+    places.remove(earlier)
+    used(places, "two", b"other")
+    assert (tmp_path / "kept").read_bytes() == b"mine"
+
+
+def test_a_directory_in_which_somebody_may_write_still_is_not_kept(places: Workspace) -> None:
+    """Unless the pricer is known to have left nobody behind, its directory is removed."""
+    watched = used(places, "one", b"x")
+    watched.is_left_alone = False
+    places.remove(watched)
+    assert (list(places.jobs.iterdir()), list(places.spare.iterdir())) == ([], [])
+
+
+async def test_what_outlives_a_pricer_cannot_write_into_the_next_jobs_directory(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A job that starts before a daemon of the job before is found and killed sees nothing of what it writes."""
+    before = adopted() or set()
+    monkeypatch.setattr(watchdog, "adopted", lambda: (adopted() or set()) - before)
+    agent = lone_agent(tmp_path, slots=1)
+    agent.open()
+    gate, written, listing = tmp_path / "gate", tmp_path / "written", tmp_path / "listing"
+    daemon = f"while [ ! -e {gate} ]; do sleep 0.01; done; echo stale > stale; touch {written}"
+    look = f"touch {gate}; for i in 1 2 3 4 5 6 7 8 9; do [ -e {written} ] || sleep 0.05; done; ls > {listing}"
+    try:
+        agent.start(1, [order("clean", "true"), order("daemon", f"setsid sh -c '{daemon}' & sleep 0.05")])
+        agent.start(1, [order("next", look)])
+        await reports_of(agent, 3)
+    finally:
+        agent.close()
+    assert written.exists(), "the daemon lived while the next job ran"
+    assert listing.read_text() == "job.sh\n"
+
+
+def test_an_earlier_lifes_spare_directories_are_removed(places: Workspace, tmp_path: Path) -> None:
+    """A new life of the agent keeps nothing of what an earlier one had at rest."""
+    places.remove(used(places, "one", b"x"))
+    assert list(places.spare.iterdir()) != []
+    Workspace(tmp_path, "next life").open()
+    assert not places.spare.exists()

@@ -1,0 +1,104 @@
+"""Spawning a pricer: what it gets and does not get, and how failing to start it is told, in both ways of doing it."""
+
+from __future__ import annotations
+
+import errno
+import os
+import signal
+from pathlib import Path
+
+import pytest
+
+from raygrid.node import spawn as module
+from raygrid.node.spawn import Environment, spawn
+
+PATH = "/usr/bin:/bin"
+
+
+@pytest.fixture(params=["posix_spawn", "subprocess"], autouse=True)
+def way(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    if request.param == "subprocess":
+        monkeypatch.setattr(module, "_LIBRARY", None)
+    elif module._LIBRARY is None:
+        pytest.skip("this C library cannot change the directory or close files in a spawn; `subprocess` is used here")
+
+
+def run(directory: Path, *command: str, **variables: str) -> tuple[int, str]:
+    """Spawn a command and wait; gives its exit code and what it printed."""
+    environment = Environment({"PATH": PATH, **variables})
+    nothing, out = os.open(os.devnull, os.O_RDONLY), os.open(directory / "out", os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
+    try:
+        pid = spawn(command, environment, {"JOB": "j1"}, str(directory), nothing, out, out)
+        status = os.waitpid(pid, 0)[1]
+    finally:
+        os.close(nothing)
+        os.close(out)
+    return os.waitstatus_to_exitcode(status), (directory / "out").read_text()
+
+
+def test_a_pricer_gets_its_words_its_variables_and_its_directory(tmp_path: Path) -> None:
+    """Words arrive as they are, the environment is the one given and no other, and the directory is the job's."""
+    code, printed = run(tmp_path, "sh", "-c", 'printf "%s|" "$@" "$PWD"; env; exit 7', "sh", "a b", "ü*", CURVE="eur")
+    words, _, variables = printed.rpartition("|")
+    assert (code, words) == (7, f"a b|ü*|{tmp_path}")
+    assert {"JOB=j1", "CURVE=eur", f"PATH={PATH}"} <= set(variables.splitlines())
+    assert {line.partition("=")[0] for line in variables.splitlines()} <= {"JOB", "CURVE", "PATH", "PWD", "_", "SHLVL"}
+
+
+def test_a_pricer_leads_a_session_and_has_no_file_of_the_agent(tmp_path: Path) -> None:
+    """Even a file that the agent has opened to be inherited is not open in the pricer."""
+    leak = os.open(tmp_path, os.O_RDONLY)
+    os.set_inheritable(leak, True)
+    try:
+        code, printed = run(
+            tmp_path,
+            "sh",
+            "-c",
+            'ls /proc/$$/fd; read -r line < /proc/$$/stat; echo "$$ $line"; readlink /proc/$$/fd/0',
+        )
+    finally:
+        os.close(leak)
+    *files, session, stdin = printed.splitlines()
+    assert (code, files, stdin) == (0, ["0", "1", "2"], "/dev/null")
+    fields = session.split()
+    assert fields[0] == fields[1] == fields[6], "its session has its own number"
+
+
+def test_a_pricer_dies_of_signals_that_python_ignores(tmp_path: Path) -> None:
+    """A broken pipe and a file that grows too large end a pricer, as they end any program."""
+    for number in (signal.SIGPIPE, signal.SIGXFSZ):
+        assert run(tmp_path, "sh", "-c", f"kill -{number.value} $$; exit 0")[0] == -number
+
+
+def test_a_program_is_looked_for_in_its_own_path(tmp_path: Path) -> None:
+    """The PATH of the pricer's settings counts; what cannot be run there does not hide what can, further on."""
+    for place, mode in (("first", 0o644), ("second", 0o755)):
+        (tmp_path / place).mkdir()
+        (tmp_path / place / "pricer.exe").write_text(f"#!/bin/sh\necho {place}\n")
+        (tmp_path / place / "pricer.exe").chmod(mode)
+    path = f"{tmp_path}/none:{tmp_path}/first:second:{PATH}"
+    assert run(tmp_path, "pricer.exe", PATH=path) == (0, "second\n")
+    with pytest.raises(PermissionError):
+        run(tmp_path, "pricer.exe", PATH=f"{tmp_path}/first:{tmp_path}/none")
+    with pytest.raises(FileNotFoundError):
+        run(tmp_path, "pricer.exe", PATH=f"{tmp_path}/none")
+
+
+def test_what_cannot_be_started_is_told_with_its_reason(tmp_path: Path) -> None:
+    """A missing file, one that is no program, and too many arguments come back as the system's own errors."""
+    (tmp_path / "text").write_bytes(b"\0\1")
+    (tmp_path / "text").chmod(0o755)
+    for command, code in (
+        (["/nowhere/pricer.exe"], errno.ENOENT),
+        (["/dev/null/pricer.exe"], errno.ENOTDIR),
+        (["./text"], errno.ENOEXEC),
+        (["/etc/passwd"], errno.EACCES),
+        (["sh", *(["x" * 100_000] * 100)], errno.E2BIG),
+    ):
+        with pytest.raises(OSError, match=r"\[Errno") as caught:
+            run(tmp_path, *command)
+        assert caught.value.errno == code
+    with pytest.raises(ValueError, match="null byte"):
+        run(tmp_path, "sh", "a\0b")
+    with pytest.raises(FileNotFoundError):
+        run(tmp_path / "gone", "true")

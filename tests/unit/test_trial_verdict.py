@@ -1,0 +1,95 @@
+"""What `raygrid bench` says of what it has seen."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+
+from raygrid.trial import JobTimes, Trial, verdict
+from raygrid.trial.verdict import duration
+
+JOB = JobTimes(waited_s=3.0, ran_s=1.0, recorded_s=0.02, cpu_s=0.9)
+# 40 jobs of 1 s on 4 slots take 10 s at least; here they took 12.5.
+TRIAL = Trial(
+    slots=4,
+    others=0,
+    alone=JobTimes(0.001, 1.0, 0.002, 0.9),
+    alone_whole_s=1.008,
+    jobs=40,
+    submitted_s=0.1,
+    elapsed_s=12.5,
+    times=(JOB,) * 40,
+    reused=0,
+    failures=(),
+    result_bytes=40_000,
+)
+
+
+def text_of(trial: Trial) -> str:
+    said = verdict(trial)
+    return "\n".join([*said.found, *said.advice])
+
+
+def test_the_share_of_the_slots_time_is_the_pricers_time_over_all_of_it() -> None:
+    """40 s of pricers in 50 s of slots are 80 %, and the other 10 s are spread over the jobs."""
+    said = verdict(TRIAL)
+    assert said.used == pytest.approx(0.8)
+    assert said.adds_s == pytest.approx(0.25)
+    assert "The grid adds 250 ms of a slot's time to each job: 80% of the slots' time" in "\n".join(said.found)
+
+
+def test_a_job_alone_shows_what_the_grid_adds_to_one_submit() -> None:
+    """The way there and back without any queue."""
+    assert "One job alone was back after 1.0 s, 8.0 ms more than its pricer took." in text_of(TRIAL)
+
+
+def test_where_the_time_went_is_said_in_medians() -> None:
+    """Waiting, running, recording."""
+    said = text_of(TRIAL)
+    assert "3.0 s waiting for a slot, 1.0 s running, 20 ms until its result was stored and recorded" in said
+
+
+def test_slots_that_are_never_idle_are_the_limit() -> None:
+    """Then more nodes help, and nothing else is advised."""
+    said = verdict(replace(TRIAL, elapsed_s=10.2))
+    assert said.advice == ("The slots are the limit, not the grid: more nodes make it faster, in proportion.",)
+
+
+def test_fewer_jobs_than_slots_leave_the_other_slots_out_of_account() -> None:
+    """Two jobs cannot use four slots; that is no loss of the grid's."""
+    said = verdict(replace(TRIAL, jobs=2, times=(JOB,) * 2, elapsed_s=1.0))
+    assert said.used == pytest.approx(1.0)
+    assert "--jobs 20 or more" in "\n".join(said.advice)
+
+
+def test_a_short_pricer_is_told_of_larger_inputs_and_warm_pricers() -> None:
+    """Where the job costs more than half of what the pricer takes."""
+    short = replace(JOB, ran_s=0.002)
+    said = text_of(replace(TRIAL, times=(short,) * 40, elapsed_s=0.1, alone=short))
+    assert "mode: warm" in said
+
+
+def test_a_pricer_that_slows_down_beside_others_has_too_many_slots() -> None:
+    """Three times as long as alone is not the grid's doing."""
+    said = text_of(replace(TRIAL, times=(replace(JOB, ran_s=3.0),) * 40, elapsed_s=31.0))
+    assert "3.0 times as long as alone" in said
+    assert "node.slots" in said
+
+
+def test_other_work_on_the_grid_is_told() -> None:
+    """Figures beside other jobs are theirs as well."""
+    assert "The grid had 7 other jobs" in text_of(replace(TRIAL, others=7))
+
+
+def test_results_that_were_reused_are_no_measurement() -> None:
+    """If nothing ran, there is nothing to say of pricers and slots."""
+    said = verdict(replace(TRIAL, reused=40, times=(), alone=None))
+    assert said.used is None
+    assert "nothing ran" in said.found[-1]
+
+
+@pytest.mark.parametrize(("seconds", "said"), [(0.0034, "3.4 ms"), (0.12, "120 ms"), (2.54, "2.5 s"), (310.2, "310 s")])
+def test_times_are_written_as_people_read_them(seconds: float, said: str) -> None:
+    """Milliseconds below a second, no digits that mean nothing."""
+    assert duration(seconds) == said
