@@ -30,7 +30,7 @@ LEAST_JOBS = 20_000  # of one size in a sweep
 SIZES = (10, 100, 1_000, 10_000)
 # Nodes with nothing to say are heard every second, and leaders look at the time ten times as often. That decides
 # nothing here, as nothing fails: jobs of hours may be heard of less often, so that a simulation costs its jobs only.
-POLL_S, POLL_SHARE, TICK_SHARE = 1.0, 0.1, 0.1
+POLL_S, POLL_SHARE, TICK_SHARE = 1.0, 0.5, 0.1
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,7 +78,7 @@ class Outcome:
         routing_us: CPU time for routing a job, microseconds.
         placement_us: CPU time of leaders for placing an attempt, with all that they hear of it before and after.
         load_us: CPU time of leaders for telling parents their load, by job.
-        watching: part of a core that one leader needs for nodes with nothing to say, and for looking at the time.
+        watching: part of a core that one leader needs for nodes with nothing to say, heard every second.
         makespan_s: from the first arrival to the last end.
         utilisation: part of all slots' time in which they ran jobs, until the last end.
         utilisation_before: the same until the last start: then slots idle for want of jobs.
@@ -151,6 +151,7 @@ class Simulation:
         self._parent = ModelParent(self._agenda, self._routing, self._load)
         self._zero = STARTS_AT + WARM_UP_S
         self._seconds, self._on_cpu = 0.0, 1.0
+        self._poll_s = max(POLL_S, POLL_SHARE * sum(self.run_times) / count)
 
     def run(self, wanted: int | None = None, until_s: float = math.inf) -> float:
         """Run until so many jobs have ended (all, unless said otherwise), or that time has come; gives the time."""
@@ -172,8 +173,7 @@ class Simulation:
 
     def _open(self) -> None:
         scenario, agenda = self._scenario, self._agenda
-        mean_s = sum(self.run_times) / len(self.run_times)
-        poll_s = max(POLL_S, POLL_SHARE * mean_s)
+        poll_s = self._poll_s
         policy = GroupPolicy(placement=scenario.placement, window=scenario.window, node_timeout_s=4 * poll_s)
         groups = []
         for number in range(scenario.groups):
@@ -238,7 +238,7 @@ class Simulation:
             self._routing.each_us * self._on_cpu,
             self._placement.each_us * self._on_cpu,
             self._load.ns / 1000 / jobs * self._on_cpu,
-            self._watching.ns * self._on_cpu / 1e9 / scenario.groups / makespan_s,
+            self._watching.ns * self._on_cpu / 1e9 / scenario.groups / makespan_s * self._poll_s / POLL_S,
             makespan_s,
             sum(self.run_times) / (slots * makespan_s),
             before_s / (slots * (last - self.arrivals[0])),
