@@ -1,4 +1,4 @@
-"""`raygrid simulate`: the grid's own code under faults, on a virtual clock in processes of its own; touches no grid."""
+"""`raygrid simulate`: the grid's own code on a virtual clock: under faults here, at scale in `cli/scale.py`."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from raygrid.cli.grid import complain, err, out
+from raygrid.cli.scale import scale
 
 if TYPE_CHECKING:
     from raygrid.simulate.run import Outcome
@@ -23,6 +24,9 @@ app = typer.Typer(no_args_is_help=True, help="Simulate a grid; needs none and to
 @app.callback()
 def _family() -> None:
     """Simulate a grid; needs none and touches none."""
+
+
+app.command()(scale)
 
 
 @app.command()

@@ -28,10 +28,10 @@ from raygrid.core.events import (
     Tick,
 )
 from raygrid.core.group_nodes import GroupNodes
-from raygrid.core.load import capacity_of
-from raygrid.core.placement import POLICIES, pick, with_room
+from raygrid.core.placement import POLICIES, with_room
 from raygrid.core.pricers import GRACE_S
 from raygrid.core.stragglers import CHECK_S, limits, most_at_once, stragglers
+from raygrid.core.vacancies import Suits
 from raygrid.models import GroupCapacity
 
 UNHEARD = 0.5  # part of the silence that is borne from a node that a new leader has not heard yet
@@ -70,7 +70,7 @@ class GroupState(GroupNodes):
     def capacity(self, now: float, *, queued: int | None = None) -> GroupCapacity:
         """The group's load; `queued` where the store knows better than the window in memory."""
         waiting = self.queued if queued is None else queued
-        return capacity_of(self.group_id, self.site, self.nodes.values(), self.policy.quota, waiting, now)
+        return self._load.capacity(self.site, self.policy.quota, waiting, now)
 
     # --- events in, commands out --------------------------------------------------------------------------------------
 
@@ -98,6 +98,7 @@ class GroupState(GroupNodes):
                 self._lose_node(node_id, "its Ray node or agent is gone", out)
             case NodeDraining(node_id):
                 self._drains.told(event, self.nodes.get(node_id))
+                self._touch(node_id)
                 self._move_overdue(out)
             case HandOverEnded(node_id, attempts, arrived):
                 self._hand_over_ended(node_id, attempts, arrived, out)
@@ -118,6 +119,7 @@ class GroupState(GroupNodes):
         for node in self.nodes.values():
             node.weight = self.policy.weights.get(node.node_id, 1.0)
             node.behind = node.deployed_at < self.policy.deployed_at
+            self._touch(node.node_id)
         for job_id in list(self._backlog):
             entry = self._jobs[job_id]
             if job_id in self._backlog.aside or entry.spec.pricer not in self._pricers:
@@ -176,29 +178,28 @@ class GroupState(GroupNodes):
         """Hand waiting jobs to nodes while there is room, most urgent first."""
         if not self._backlog.ready or not self._introductions.are_over(out.now):
             return
-        factor, left = self.policy.prefetch, self._backlog.ready
-        if self.policy.quota is not None:
-            factor = 0  # what waits on a node could start unseen, beyond the quota
-            left = self.policy.quota - sum(node.used for node in self.nodes.values())
-        nodes = with_room(self.nodes.values(), out.now, factor)
+        quota, nodes = self.policy.quota, self._vacancies
+        factor = self.policy.prefetch if quota is None else 0  # what waits on a node could start unseen, beyond a quota
+        nodes.settle(out.now, factor)
+        left = self._backlog.ready if quota is None else quota - nodes.used
         aside: list[Entry] = []
         while nodes and left > 0 and self._backlog.ready and len(aside) < 64:
             entry = self._jobs[self._backlog.pop()]
-            fit = nodes
-            if entry.suspect:
-                limit = self.policy.retry.max_attempts
-                fit = [node for node in nodes if suspects.may_join(entry, node, self._jobs, limit)]
-                if not fit:
-                    due = out.now + suspects.APART_S
-                    self._backlog.add_later(entry.spec.job_id, entry.spec.priority, due)
-                    continue
-            node = pick(self._choose, fit, self.nodes.values(), entry.failed_on, entry.spec.pricer, out.now)
+            joins = self._may_join(entry) if entry.suspect else None
+            if joins is not None and not nodes.any(joins):
+                self._backlog.add_later(entry.spec.job_id, entry.spec.priority, out.now + suspects.APART_S)
+                continue
+            node = nodes.pick(self._choose, entry.failed_on, entry.spec.pricer, out.now, joins)
             if node is None:
                 aside.append(entry)
                 continue
             self._start(entry, node, out)
+            nodes.settle(out.now, factor)
             left -= 1
-            if node.room(out.now, factor) == 0:
-                nodes.remove(node)
         for entry in reversed(aside):
             self._backlog.add(entry.spec.job_id, entry.spec.priority, first=True)
+
+    def _may_join(self, entry: Entry) -> Suits:
+        """Which nodes will do for a suspect."""
+        jobs, limit = self._jobs, self.policy.retry.max_attempts
+        return lambda node: suspects.may_join(entry, node, jobs, limit)

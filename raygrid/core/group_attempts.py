@@ -24,6 +24,7 @@ class GroupAttempts(GroupJobs):
         entry.node_id = node.node_id
         entry.recorded = entry.moved = False
         node.held[entry.current] = PENDING
+        self._touch(node.node_id)
         out.start(node.node_id, AttemptOrder(entry.current, entry.spec, self.blobs))
         if starts_at_once:
             self._record_running(entry, out)
@@ -35,6 +36,7 @@ class GroupAttempts(GroupJobs):
         attempt = AttemptId(entry.spec.job_id, entry.attempts)
         entry.twin = Twin(attempt, node.node_id, out.now)
         node.held[attempt] = PENDING
+        self._touch(node.node_id)
         out.start(node.node_id, AttemptOrder(attempt, entry.spec, self.blobs))
         out.update(entry.update(JobState.RUNNING, out.instant(entry.since), entry.node_id))
 

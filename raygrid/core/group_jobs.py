@@ -13,10 +13,12 @@ from raygrid.core.collector import Collector
 from raygrid.core.draining import Drains
 from raygrid.core.entry import Entry
 from raygrid.core.introductions import Introductions
+from raygrid.core.load import Load
 from raygrid.core.placement import POLICIES, NodeRecord
 from raygrid.core.policy import GroupPolicy
 from raygrid.core.pricers import Pricers, removed_message
 from raygrid.core.stragglers import UsualTimes
+from raygrid.core.vacancies import Vacancies
 from raygrid.models import AttemptId, AttemptReport, JobState, JobUpdate, Outcome, QueuedJob
 
 REMEMBERED_ENDS = 50_000
@@ -41,6 +43,8 @@ class GroupJobs:
         self._ended: OrderedDict[str, None] = OrderedDict()  # late word of these must not revive them
         self._gone: OrderedDict[str, None] = OrderedDict()  # not in the store, for now, as this group's and unfinished
         self._choose = POLICIES[policy.placement]
+        self._vacancies = Vacancies(self.nodes)
+        self._load = Load(group_id, self.nodes)
 
     def __contains__(self, job_id: object) -> bool:
         return job_id in self._jobs
@@ -78,6 +82,7 @@ class GroupJobs:
             entry.since = out.now
             node = self.nodes.get(job.node_id) or self._new_node(job.node_id, "", 0, out)
             node.held[entry.current] = out.now
+            self._touch(node.node_id)
             if entry.cancelled:
                 self._stop(entry, out)
         elif entry.cancelled:
@@ -89,7 +94,13 @@ class GroupJobs:
         node = self.nodes[node_id] = NodeRecord(node_id, incarnation, slots, last_seen=out.now)
         node.weight = self.policy.weights.get(node_id, 1.0)
         self._drains.mark(node)
+        self._touch(node_id)
         return node
+
+    def _touch(self, node_id: str) -> None:
+        """A node has come, gone or changed: how much it holds, takes, is trusted, or says of itself."""
+        self._vacancies.touch(node_id)
+        self._load.touch(node_id)
 
     def _cancel(self, job_id: str, out: Collector) -> None:
         entry = self._jobs.get(job_id)
@@ -194,6 +205,7 @@ class GroupJobs:
             if node is None or (node_id, attempt) == answered:
                 continue
             node.held.pop(attempt, None)
+            self._touch(node_id)
             node.uncertain.discard(attempt)
             if attempt == entry.current:
                 entry.unstarted += not entry.recorded

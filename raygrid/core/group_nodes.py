@@ -41,6 +41,7 @@ class GroupNodes(GroupAttempts):
         for report in event.reports:
             self._attempt_ended(node, report, state.node_id, out)
         self._reconcile(node, state, event.asked_at, out)
+        self._touch(node.node_id)
 
     def _reconcile(self, node: NodeRecord, state: NodeState, asked_at: float, out: Collector) -> None:
         """Hold what is believed of a node against what it says it has."""
@@ -121,6 +122,7 @@ class GroupNodes(GroupAttempts):
         node = self.nodes.pop(node_id, None)
         if node is None:
             return
+        self._touch(node_id)
         lost: list[Entry] = []
         for attempt in node.held:
             entry = self._jobs.get(attempt.job_id)

@@ -9,7 +9,7 @@ while, then one attempt at a time until one succeeds.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Set
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 
 from raygrid.models import NO_TRAFFIC, AttemptId, NodeTraffic
@@ -160,37 +160,3 @@ def mean_duration_s(nodes: Iterable[NodeRecord]) -> float | None:
 def with_room(nodes: Iterable[NodeRecord], now: float, prefetch_factor: int) -> list[NodeRecord]:
     """The nodes that may be handed an attempt now."""
     return [node for node in nodes if node.room(now, prefetch_factor) > 0]
-
-
-def pick(
-    choose: Policy,
-    nodes: list[NodeRecord],
-    everybody: Iterable[NodeRecord],
-    failed_on: Set[str],
-    pricer: str,
-    now: float,
-) -> NodeRecord | None:
-    """A node for a job among those with room, one on which it has not failed where there is any.
-
-    Args:
-        choose: the policy.
-        nodes: the nodes with room; not empty.
-        everybody: all nodes of the group.
-        failed_on: names of the nodes on which the job has failed.
-        pricer: the job's pricer.
-        now: the instant.
-
-    Returns:
-        The node; None where it is better to wait for one that is full now.
-    """
-    if not failed_on and not any(node.blocked for node in nodes):
-        return choose(nodes)
-
-    def suits(node: NodeRecord) -> bool:
-        return node.node_id not in failed_on and not node.is_blocked(pricer, now)
-
-    fresh = [node for node in nodes if suits(node)]
-    if fresh:
-        return choose(fresh)
-    waiting_helps = any(suits(node) and node.state(now) == "ok" for node in everybody)
-    return None if waiting_helps else choose(nodes)

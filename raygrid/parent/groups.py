@@ -15,6 +15,7 @@ from datetime import UTC, datetime
 from raygrid.batching import Coalescer
 from raygrid.config import GridSettings
 from raygrid.core.lease import Lease
+from raygrid.core.ranking import Ranking
 from raygrid.core.routing import RoutingPolicy, rank
 from raygrid.core.sources import NodePlace
 from raygrid.core.spreading import spread
@@ -69,6 +70,11 @@ class _Known:
     places: dict[str, NodePlace] = field(default_factory=dict)
     places_of: GroupCapacity | None = None
 
+    def load(self, heard: GroupCapacity) -> GroupCapacity:
+        """What its leader said of its load, with what was sent since."""
+        queued = heard.queued + self.promised + self.told
+        return replace(heard, queued=queued, leader=self.holder, term=self.term)
+
     def place_of(self, node_id: str) -> NodePlace | None:
         """Where a node of the group is; the index is made when it is first needed after a word of the leader."""
         if self.capacity is not None and self.places_of is not self.capacity:
@@ -105,6 +111,8 @@ class Groups:
         self.on_refusal: Callable[[str, Sequence[str]], None] = lambda group_id, job_ids: None
         self.give_back: Callable[[Lease], Awaitable[None]] = _keep  # how a lease is given back for its dead holder
         self._refused_until: dict[str, float] = {}
+        self._ranking = Ranking(home)
+        self._changed: set[str] = set()  # groups whose place in the ranking is out of date
         self._known: dict[str, _Known] = {}
         self._refreshing: asyncio.Task[None] | None = None
 
@@ -131,12 +139,7 @@ class Groups:
         """
         now = _now()
         return [
-            replace(
-                known.capacity,
-                queued=known.capacity.queued + known.promised + known.told,
-                leader=known.holder,
-                term=known.term,
-            )
+            known.load(known.capacity)
             for known in self._known.values()
             if known.capacity is not None and (silent_too or now - known.heard_at < SILENT_S)
         ]
@@ -148,12 +151,37 @@ class Groups:
             UnavailableError: no group has a leader that answers.
             BusyError: every group's queue is full.
         """
-        room = [group for group in self._candidates() if group.queued < self._max_queued]
-        if not room:
-            raise self._full()
-        chosen = rank(self._policy, room, affinity=affinity, site=site, home=self.home)[0]
+        chosen = None
+        if not (self._policy.goes_by_hash(affinity) or self._policy.goes_by_distance(site)):
+            chosen = self._least_loaded()
+        if chosen is None:
+            room = [group for group in self._candidates() if group.queued < self._max_queued]
+            if not room:
+                raise self._full()
+            chosen = rank(self._policy, room, affinity=affinity, site=site, home=self.home)[0]
         self._known[chosen.group_id].promised += 1
+        self._changed.add(chosen.group_id)
         return chosen.group_id
+
+    def _least_loaded(self) -> GroupCapacity | None:
+        """The best group by load; None where none is as it should be, so that all have to be looked at."""
+        now = _now()
+        for group_id in self._changed:
+            known = self._known.get(group_id)
+            if known is None or known.capacity is None:
+                self._ranking.drop(group_id)
+            else:
+                self._ranking.put(known.load(known.capacity))
+        self._changed.clear()
+
+        def may(group: GroupCapacity) -> bool:
+            group_id = group.group_id
+            heard = now - self._known[group_id].heard_at < SILENT_S
+            return (
+                heard and group.queued < self._max_queued and group_id not in self.lost and not self._refuses(group_id)
+            )
+
+        return self._ranking.first(may)
 
     def choose_for(
         self, bunches: Sequence[tuple[str | None, str | None, int]], *, instead_of: str | None = None
@@ -187,6 +215,7 @@ class Groups:
         for shares in answers:
             for group_id, share in shares:
                 self._known[group_id].promised += share
+                self._changed.add(group_id)
         return answers
 
     def release(self, group_id: str, count: int = 1) -> None:
@@ -194,6 +223,7 @@ class Groups:
         known = self._known.get(group_id)
         if known is not None:
             known.promised = max(0, known.promised - count)
+            self._changed.add(group_id)
 
     def _candidates(self) -> list[GroupCapacity]:
         # A silent leader is no reason to refuse a job: the store keeps it, and the next leader finds it.
@@ -314,6 +344,7 @@ class Groups:
                 if known.leader is link:
                     known.leader = None
         for group_id in self._known.keys() - found.keys():
+            self._changed.add(group_id)
             for task in self._known.pop(group_id).followers.values():
                 task.cancel()
 
@@ -332,6 +363,7 @@ class Groups:
             if known is not None:
                 known.promised = max(0, known.promised - len(jobs))
                 known.told += len(jobs)
+                self._changed.add(group_id)
             return [None] * len(jobs)
 
         return send
@@ -362,6 +394,7 @@ class Groups:
                 continue
             known.leader, known.term, known.holder = link, reply.term, reply.leader
             known.capacity, known.heard_at, known.told = reply.capacity, _now(), 0
+            self._changed.add(group_id)
             known.changed.set()
             if reply.gap:
                 self._waiters.wake_all()

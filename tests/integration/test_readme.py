@@ -119,6 +119,12 @@ def test_the_simulation_finds_nothing(tmp_path: Path) -> None:
     assert "seeds, no violation" in Reader(tmp_path).shell(code)
 
 
+def test_the_planner_finds_a_number_of_nodes(tmp_path: Path) -> None:
+    """The plan as printed needs no grid, and names nodes, slots and what they hold."""
+    [code] = blocks("planner")
+    assert re.search(r"\d nodes in 1 groups, \d+ slots: 2,000 of 2,000 jobs end within", Reader(tmp_path).shell(code))
+
+
 def test_every_setting_stands_in_the_example_file() -> None:
     """grid.yaml names every field of the settings, and loads."""
     from raygrid.config import GridSettings, load_settings

@@ -34,6 +34,7 @@ from raygrid.core.events import (
 )
 from raygrid.core.group import GroupState
 from raygrid.core.lifecycle import is_legal
+from raygrid.core.load import Load
 from raygrid.core.policy import GroupPolicy
 from raygrid.core.retry import RetryPolicy
 from raygrid.core.stragglers import LEAST_KNOWN, StragglerPolicy, most_at_once
@@ -359,6 +360,14 @@ class GroupInAHostileWorld(RuleBasedStateMachine):
         self.a_turn_of_a_node(name, True, True, True, answer, True, True)
 
     # --- what must hold -------------------------------------------------------------------------------------
+
+    @invariant()
+    def load_is_what_a_fresh_look_at_all_nodes_gives(self) -> None:
+        fresh = Load(self.state.group_id, self.state.nodes)
+        for name in self.state.nodes:
+            fresh.touch(name)
+        policy = self.state.policy
+        assert self.state.capacity(self.now) == fresh.capacity(None, policy.quota, self.state.queued, self.now)
 
     @invariant()
     def every_job_is_in_exactly_one_place(self) -> None:

@@ -128,6 +128,24 @@ async def test_a_promise_that_is_not_kept_is_taken_back(story: Story) -> None:
     assert story.queued() == {"a": 0, "b": 0}
 
 
+async def test_every_choice_goes_by_what_is_known_at_that_moment(story: Story) -> None:
+    """Promises, their release, batches, lost groups and new words all count with the very next job."""
+    assert [story.groups.choose(None, None) for _ in range(5)] == ["a", "a", "a", "b", "a"]
+    story.groups.release("b")
+    assert story.groups.choose(None, None) == "b"
+    story.groups.choose_for([(None, None, 1)])  # b's last slot
+    assert story.queued() == {"a": 4, "b": 2}
+    assert [story.groups.choose(None, None) for _ in range(2)] == ["a", "b"]  # the shortest queue per slot
+    story.groups.lost = frozenset({"a"})
+    assert story.groups.choose(None, None) == "b"
+    story.groups.lost = frozenset()
+    story.leaders["b"].words.put_nowait(replace(story.b, slots=40))
+    while story.groups.capacities()[1].slots != 40:
+        await asyncio.sleep(0.005)
+    assert story.queued() == {"a": 5, "b": 4}
+    assert story.groups.choose(None, None) == "b"
+
+
 async def test_bunches_of_a_batch_see_each_other(story: Story) -> None:
     """What the first bunch takes is no longer free for the second, and all of it is promised."""
     first, second = story.groups.choose_for([(None, None, 3), (None, None, 3)])

@@ -1,0 +1,208 @@
+"""A leader of a simulation of scale: the real `GroupState`, carried out as `raygrid.leader` does, and its queue.
+
+Of jobs that wait in the store there is a number each. A job is made when the leader takes it up, and gone when it ends.
+"""
+
+from __future__ import annotations
+
+import time
+from array import array
+from collections.abc import Callable, Sequence
+
+from raygrid.core.events import (
+    AttemptOrder,
+    Command,
+    Event,
+    HandOverEnded,
+    JobsArrived,
+    NodeReported,
+    NodesExpected,
+    StartAttempts,
+    StopAttempts,
+    Tick,
+    WriteUpdates,
+)
+from raygrid.core.group import GroupState
+from raygrid.core.policy import GroupPolicy
+from raygrid.models import AttemptId, BlobSlice, GroupCapacity, JobSpec, QueuedJob
+from raygrid.ports import NodeReply
+from raygrid.simulate.scale_clock import Agenda
+from raygrid.simulate.scale_node import ModelNode
+
+CALL_S = 0.001  # one way of a call between two parts
+COMMIT_S = 0.005
+READ_S, READ_ROW_S = 0.005, 5e-6  # of a scan of the store, and of each row in it
+SPARE_ROWS = 2_000  # as `raygrid.leader.dispatch` reads beyond the window
+PRICER = "model"
+INPUT = BlobSlice("", 0, 0, "")
+
+
+class Meter:
+    """Time spent in the deciding code, and how often it decided."""
+
+    __slots__ = ("count", "ns")
+
+    def __init__(self) -> None:
+        self.ns = 0
+        self.count = 0
+
+    @property
+    def each_us(self) -> float:
+        """Microseconds for one decision."""
+        return self.ns / 1000 / self.count if self.count else 0.0
+
+
+class ModelGroup:
+    """A group with its leader.
+
+    Args:
+        policy: what it decides by.
+        agenda: tells the time.
+        placement: counts what placing costs, with all that has to be heard for it.
+        watching: counts what it costs to hear nodes that have nothing to say, and to look at the time.
+        tick_s: how often the leader looks at the time.
+        ended: told of every job that has ended, once that is committed.
+        news: told when the group's load has changed.
+    """
+
+    def __init__(
+        self,
+        group_id: str,
+        policy: GroupPolicy,
+        agenda: Agenda,
+        placement: Meter,
+        watching: Meter,
+        tick_s: float,
+        ended: Callable[[str], None],
+        news: Callable[[ModelGroup], None],
+    ) -> None:
+        self.group_id = group_id
+        self._state = GroupState(group_id, policy)
+        self._agenda = agenda
+        self._placement = placement
+        self._watching = watching
+        self._tick_s = tick_s
+        self._ended = ended
+        self._news = news
+        self._nodes: dict[str, ModelNode] = {}
+        self._orders: dict[str, list[AttemptOrder]] = {}  # by node, while a hand-over is under way
+        self._queue: array[int] = array("I")  # jobs in the store, in order
+        self._head = 0  # those before it were taken up by the leader
+        self._scanning = False
+
+    # --- life ---------------------------------------------------------------------------------------------------
+
+    def open(self, nodes: Sequence[ModelNode]) -> None:
+        """Meet the nodes, each as empty as the group."""
+        self._nodes = {node.node_id: node for node in nodes}
+        self._decide(NodesExpected(tuple(self._nodes)), self._watching)
+        for node in nodes:
+            self._poll(node, wait=False)
+        self._tick()
+
+    @property
+    def beyond(self) -> int:
+        """Jobs that are in the store only."""
+        return len(self._queue) - self._head
+
+    def capacity(self) -> GroupCapacity:
+        """What the leader tells parents."""
+        return self._state.capacity(self._agenda.now, queued=self._state.queued + self.beyond)
+
+    def _tick(self) -> None:
+        self._decide(Tick(), self._watching)
+        self._agenda.after(self._tick_s, self._tick)
+
+    # --- jobs ---------------------------------------------------------------------------------------------------
+
+    def insert(self, jobs: Sequence[int]) -> None:
+        """A parent has stored jobs; it tells the leader of them."""
+        self._queue.extend(jobs)
+        self._agenda.after(CALL_S, self._poked, len(self._queue) - len(jobs), len(self._queue))
+
+    def _poked(self, first: int, last: int) -> None:
+        if first <= self._head:  # else it has refused some before these, and takes no later ones before a scan
+            self._take_up(self._head, last, scanned=False)
+        self._look_for_more()
+
+    def _take_up(self, first: int, last: int, *, scanned: bool) -> None:
+        jobs = tuple(_job(number) for number in self._queue[first:last])
+        if not jobs:
+            return
+        self._decide(JobsArrived(jobs, scanned), self._placement)
+        self._head += sum(job.spec.job_id in self._state for job in jobs)
+
+    def _look_for_more(self) -> None:
+        if self.beyond and not self._scanning and self._state.wants_more:
+            self._scanning = True
+            self._agenda.after(READ_S + READ_ROW_S * min(self.beyond, self._limit), self._scanned)
+
+    @property
+    def _limit(self) -> int:
+        return self._state.policy.window + SPARE_ROWS
+
+    def _scanned(self) -> None:
+        self._scanning = False
+        self._take_up(self._head, min(self._head + self._limit, len(self._queue)), scanned=True)
+
+    # --- events in, commands out --------------------------------------------------------------------------------
+
+    def _decide(self, event: Event, meter: Meter) -> None:
+        began = time.perf_counter_ns()
+        commands = self._state.handle(event, self._agenda.now)
+        meter.ns += time.perf_counter_ns() - began
+        self._carry_out(commands)
+        if self.beyond and not self._scanning:
+            self._look_for_more()
+
+    def _carry_out(self, commands: Sequence[Command]) -> None:
+        agenda = self._agenda
+        for command in commands:
+            match command:
+                case WriteUpdates(updates):
+                    over = [update.job_id for update in updates if update.state.is_terminal]
+                    agenda.after(COMMIT_S, self._committed, over)
+                case StartAttempts(node_id, orders):
+                    self._placement.count += len(orders)
+                    if (gathered := self._orders.get(node_id)) is not None:
+                        gathered.extend(orders)  # rides the next hand-over
+                    else:
+                        self._hand_over(self._nodes[node_id], orders)
+                case StopAttempts(node_id, attempts):
+                    agenda.after(CALL_S, self._nodes[node_id].stop, attempts)
+
+    def _committed(self, over: Sequence[str]) -> None:
+        for job_id in over:
+            self._ended(job_id)
+        self._news(self)
+
+    def _hand_over(self, node: ModelNode, orders: Sequence[AttemptOrder]) -> None:
+        self._orders[node.node_id] = []
+        self._agenda.after(CALL_S, self._handed_over, node, orders)
+
+    def _handed_over(self, node: ModelNode, orders: Sequence[AttemptOrder]) -> None:
+        node.start(orders)
+        self._agenda.after(CALL_S, self._hand_over_ended, node, tuple(order.attempt for order in orders))
+
+    def _hand_over_ended(self, node: ModelNode, attempts: tuple[AttemptId, ...]) -> None:
+        gathered = self._orders.pop(node.node_id)
+        if gathered:
+            self._hand_over(node, gathered)
+        self._decide(HandOverEnded(node.node_id, attempts, arrived=True), self._placement)
+
+    def _poll(self, node: ModelNode, *, wait: bool = True) -> None:
+        asked_at, agenda = self._agenda.now, self._agenda
+
+        def answer(reply: NodeReply) -> None:
+            agenda.after(CALL_S, self._reported, node, reply, asked_at)
+
+        agenda.after(CALL_S, node.poll, wait, answer)
+
+    def _reported(self, node: ModelNode, reply: NodeReply, asked_at: float) -> None:
+        meter = self._placement if reply.reports else self._watching
+        self._decide(NodeReported(reply.state, reply.reports, asked_at), meter)
+        self._poll(node)
+
+
+def _job(number: int) -> QueuedJob:
+    return QueuedJob(JobSpec(str(number), PRICER, "", INPUT))

@@ -1,0 +1,100 @@
+"""The parent of a simulation of scale: routes jobs by what leaders say, as `raygrid.parent.groups` does."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from dataclasses import replace
+
+from raygrid.core.ranking import Ranking
+from raygrid.core.routing import RoutingPolicy
+from raygrid.core.spreading import deal, spread
+from raygrid.models import GroupCapacity
+from raygrid.simulate.scale_clock import Agenda
+from raygrid.simulate.scale_group import CALL_S, Meter, ModelGroup
+
+HEAR_S = 0.1  # a leader is heard this often while its load changes
+MOST_QUEUED = 1 << 40  # the store of a model takes everything
+
+
+class ModelParent:
+    """One parent that takes all jobs.
+
+    Args:
+        agenda: tells the time.
+        routing: counts what routing costs.
+        load: counts what it costs leaders to tell their load.
+    """
+
+    def __init__(self, agenda: Agenda, routing: Meter, load: Meter) -> None:
+        self._agenda = agenda
+        self._routing = routing
+        self._telling = load
+        self._policy = RoutingPolicy()
+        self._groups: dict[str, ModelGroup] = {}
+        self._capacities: dict[str, GroupCapacity] = {}
+        self._sent: dict[str, int] = {}  # since a leader told its load
+        self._ranking = Ranking()
+        self._stale: set[str] = set()  # groups whose place in the ranking is out of date
+        self._hears: set[str] = set()  # groups that are about to be heard
+
+    def open(self, groups: Sequence[ModelGroup]) -> None:
+        """Meet the groups."""
+        for group in groups:
+            self._groups[group.group_id] = group
+            self._hear(group)
+
+    def news(self, group: ModelGroup) -> None:
+        """A group's load has changed: its leader answers the poll that waits, at the latest in a moment."""
+        if group.group_id not in self._hears:
+            self._hears.add(group.group_id)
+            self._agenda.after(HEAR_S, self._hear, group)
+
+    def _hear(self, group: ModelGroup) -> None:
+        self._hears.discard(group.group_id)
+        began = time.perf_counter_ns()
+        capacity = group.capacity()
+        self._telling.ns += time.perf_counter_ns() - began
+        self._telling.count += 1
+        self._agenda.after(CALL_S, self._heard, capacity)
+
+    def _heard(self, capacity: GroupCapacity) -> None:
+        self._capacities[capacity.group_id] = capacity
+        self._sent[capacity.group_id] = 0
+        self._stale.add(capacity.group_id)
+
+    def submit(self, number: int) -> None:
+        """Take one job."""
+        began = time.perf_counter_ns()
+        for group_id in self._stale:
+            self._ranking.put(self._load_of(group_id))
+        self._stale.clear()
+        chosen = self._ranking.first(lambda group: group.queued < MOST_QUEUED)
+        assert chosen is not None
+        group_id = chosen.group_id
+        self._sent[group_id] += 1
+        self._stale.add(group_id)
+        self._routing.ns += time.perf_counter_ns() - began
+        self._routing.count += 1
+        self._groups[group_id].insert((number,))
+
+    def submit_batch(self, numbers: range) -> None:
+        """Take many jobs at once."""
+        began = time.perf_counter_ns()
+        loads = [self._load_of(group_id) for group_id in self._capacities]
+        shares = spread(self._policy, loads, len(numbers), max_queued=MOST_QUEUED)
+        for group_id, share in shares:
+            self._sent[group_id] += share
+            self._stale.add(group_id)
+        names = deal(shares)
+        self._routing.ns += time.perf_counter_ns() - began
+        self._routing.count += len(numbers)
+        given: dict[str, list[int]] = {}
+        for number, group_id in zip(numbers, names, strict=True):
+            given.setdefault(group_id, []).append(number)
+        for group_id, jobs in given.items():
+            self._groups[group_id].insert(jobs)
+
+    def _load_of(self, group_id: str) -> GroupCapacity:
+        heard = self._capacities[group_id]
+        return replace(heard, queued=heard.queued + self._sent[group_id])

@@ -1,0 +1,30 @@
+"""The order of groups that is kept from job to job is the one that sorting them anew would give."""
+
+from __future__ import annotations
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from raygrid.core.ranking import Ranking
+from raygrid.core.routing import RoutingPolicy, rank
+from raygrid.models import GroupCapacity
+
+NAMES = "abcde"
+LOADS = st.builds(GroupCapacity, st.sampled_from(NAMES), st.integers(0, 4), st.integers(0, 6), st.integers(0, 6))
+
+
+@given(st.lists(LOADS | st.sampled_from(NAMES), min_size=1, max_size=30), st.none() | st.sampled_from(NAMES))
+def test_the_first_group_is_the_one_that_ranks_first(changes: list[GroupCapacity | str], home: str | None) -> None:
+    """Whatever load groups get, and whichever go, `first` is the head of `rank` over those that may be chosen."""
+    ranking, groups = Ranking(home), dict[str, GroupCapacity]()
+    for change in changes:
+        if isinstance(change, str):
+            ranking.drop(change)
+            groups.pop(change, None)
+        else:
+            ranking.put(change)
+            groups[change.group_id] = change
+        for barred in ("", *NAMES):
+            may = [group for group in groups.values() if group.group_id != barred]
+            wanted = rank(RoutingPolicy(), may, home=home)[0] if may else None
+            assert ranking.first(lambda group, barred=barred: group.group_id != barred) == wanted  # type: ignore[misc]
