@@ -26,7 +26,7 @@ SPARE = "c1"
 def cluster(hosts: Hosts, desk_postgres: Postgres) -> Iterator[Cluster]:
     """Four workers in two racks, as `ray up` brings them up."""
     with desk_postgres.database() as url:
-        # Where other tests run beside these, some seconds of silence are want of a processor. Nothing here is about silence.
+        # Where other tests run beside these, seconds of silence are want of a processor; nothing here is about silence.
         cluster = Cluster.prepare(hosts, database=url, placement={"node_timeout_s": 15})
         began = time.monotonic()
         cluster.up()
