@@ -17,7 +17,7 @@ from raygrid.errors import (
     NotFinishedError,
     ResultExpiredError,
 )
-from raygrid.models import Job, JobState
+from raygrid.models import DoneJob, Job, JobState
 from raygrid.parent.traffic import ParentTraffic
 from raygrid.ports import ResultCaches
 
@@ -26,7 +26,7 @@ logger = logging.getLogger(__name__)
 SMALL = 4 * 1024**2
 
 
-def require_result(job: Job, *, even_if_failed: bool = False) -> None:
+def require_result(job: Job | DoneJob, *, even_if_failed: bool = False) -> None:
     """Say why a job has no result to give, if it has none.
 
     Raises:
@@ -80,7 +80,7 @@ class Results:
         self._home = home
         self._blobs_are_here = blobs_are_here
 
-    async def read(self, jobs: Sequence[Job]) -> list[bytes | None]:
+    async def read(self, jobs: Sequence[Job | DoneJob]) -> list[bytes | None]:
         """The ZIPs of many jobs; None for one that has none (any more). Those of one pack are fetched together."""
         packs: dict[tuple[str, str], list[int]] = {}
         for index, job in enumerate(jobs):
@@ -105,7 +105,7 @@ class Results:
         await asyncio.gather(*(fetch(node_id, key, indexes) for (node_id, key), indexes in packs.items()))
         return found
 
-    async def read_one(self, job: Job) -> bytes:
+    async def read_one(self, job: Job | DoneJob) -> bytes:
         """The ZIP of a job that has one.
 
         Raises:
@@ -117,7 +117,12 @@ class Results:
         return data
 
     async def _from_cache(
-        self, place: NodePlace, key: str, jobs: Sequence[Job], indexes: Sequence[int], found: list[bytes | None]
+        self,
+        place: NodePlace,
+        key: str,
+        jobs: Sequence[Job | DoneJob],
+        indexes: Sequence[int],
+        found: list[bytes | None],
     ) -> None:
         if not place.address:
             return
@@ -129,7 +134,7 @@ class Results:
                 found[i] = data
                 self._traffic.count("from_cache", place.group_id, len(data))
 
-    async def _blob(self, job: Job) -> bytes | None:
+    async def _blob(self, job: Job | DoneJob) -> bytes | None:
         assert job.result is not None
         try:
             data = await self._blobs.read(job.result)
@@ -139,11 +144,11 @@ class Results:
         self._traffic.count("from_blobs", job.group_id, len(data))
         return data
 
-    def is_large(self, job: Job) -> bool:
+    def is_large(self, job: Job | DoneJob) -> bool:
         """Whether there is a ZIP that is too large to be held in memory."""
         return job.result is not None and job.purged_at is None and job.result.size > SMALL
 
-    async def stream(self, job: Job) -> AsyncIterator[bytes]:
+    async def stream(self, job: Job | DoneJob) -> AsyncIterator[bytes]:
         """The ZIP of a job in chunks.
 
         Raises:
@@ -162,7 +167,7 @@ class Results:
             self._traffic.count("from_blobs", group_id, len(chunk))
             yield chunk
 
-    async def stdout(self, job: Job) -> AsyncIterator[bytes]:
+    async def stdout(self, job: Job | DoneJob) -> AsyncIterator[bytes]:
         """What the pricer of a job printed, in chunks.
 
         Raises:
@@ -183,7 +188,7 @@ class Results:
         return _chained(first, chunks)
 
 
-def gone(job: Job) -> ResultExpiredError:
+def gone(job: Job | DoneJob) -> ResultExpiredError:
     """What to say of a job whose result was there once."""
     if job.purged_at is not None:
         return ResultExpiredError(
