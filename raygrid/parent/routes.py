@@ -148,8 +148,7 @@ def _submit_routes(router: APIRouter, parent: Parent) -> None:
             return _accepted(submitted)
         preferred = _PREFER_WAIT.search(prefer)
         wait_s = wait if wait is not None else float(preferred[1]) if preferred else http.sync_wait_s
-        runs = submitted.created and not submitted.state.is_terminal
-        ended = await parent.wait(job_id, min(wait_s, http.max_wait_s), is_new=runs)
+        ended = await parent.wait(job_id, min(wait_s, http.max_wait_s), is_new=submitted.runs)
         if not ended.state.is_terminal:
             return _accepted(replace(submitted, state=ended.state))
         as_stdout = parent.settings.pricers.get(job.spec.pricer)

@@ -46,6 +46,11 @@ class Submitted:
     created: bool
     reused_from: str | None = None
 
+    @property
+    def runs(self) -> bool:
+        """Whether it is new and has to run."""
+        return self.created and self.reused_from is None
+
 
 class Parent:
     """One parent. The owner opens and closes it.
