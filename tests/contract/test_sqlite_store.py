@@ -18,6 +18,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from sqlalchemy import Connection, create_engine, event, inspect
 
+from raygrid.errors import UnavailableError
 from raygrid.models import BlobSlice, JobSpec, JobState, JobUpdate, NewJob, SharedData
 from raygrid.store import SqlStore
 from raygrid.store.migrate import migrate
@@ -305,3 +306,22 @@ async def test_a_write_that_nobody_waits_for_any_longer_holds_nobody_up(tmp_path
     finally:
         await mine.close()
         await other.close()
+
+
+async def test_a_store_that_closes_under_load_refuses_in_words_that_clients_understand(tmp_path: Path) -> None:
+    """Each call is carried out or refused as unavailable, which makes a client try elsewhere; none fails otherwise."""
+    store = SqlStore(f"sqlite+aiosqlite:///{tmp_path / 'jobs.db'}")
+    await store.open()
+    calls = [store.insert([new(f"j{number}")]) for number in range(50)] + [store.get(["j1"]) for _ in range(50)]
+    tasks = [asyncio.ensure_future(call) for call in calls]
+    await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+    late = [asyncio.ensure_future(store.insert([new(f"late{number}")])) for number in range(50)]
+    await store.close()
+    answers = await asyncio.gather(*tasks, *late, return_exceptions=True)
+    assert {type(answer) for answer in answers if isinstance(answer, BaseException)} <= {UnavailableError}
+    for call in (store.insert([new("after")]), store.get(["j1"]), store.leases()):
+        with pytest.raises(UnavailableError, match=r"closed.*try again"):
+            await call
+    await store.open()
+    assert await store.get(["after"]) == {}
+    await store.close()
