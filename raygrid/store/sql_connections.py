@@ -122,6 +122,7 @@ class SqlConnections:
         self._readers: ThreadPoolExecutor | None = None
         self._made: dict[Table, Any] = {}
         self._is_closed = False
+        self._file: sqlite.DatabaseFile | None = None
 
     @property
     def is_single_machine(self) -> bool:
@@ -136,6 +137,7 @@ class SqlConnections:
             SettingsError: the database refuses the user, or does not exist.
         """
         self._is_closed = False
+        self._file = None
         if self._is_sqlite:
             path = make_url(self._url).database
             if path:
@@ -153,6 +155,8 @@ class SqlConnections:
         except BaseException:
             await self.close()
             raise
+        if self._is_sqlite and path:
+            self._file = sqlite.DatabaseFile(Path(path))
 
     async def _migrate(self) -> None:
         async with self._write(MIGRATE_S, opening=True) as connection:
@@ -199,6 +203,8 @@ class SqlConnections:
     async def _write(self, limit_s: float | None = None, *, opening: bool = False) -> AsyncIterator[AsyncConnection]:
         assert self._writes is not None, "the store is not open"
         limit_s = limit_s or postgresql.CALL_S
+        if self._file is not None and (why := self._file.why_not_there()) is not None:
+            raise UnavailableError(why, retry_after_s=RETRY_AFTER_S)
         with as_ours(opening=opening):
             async with (
                 self._turn(limit_s),
