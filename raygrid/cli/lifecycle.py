@@ -55,7 +55,10 @@ def up(
         with err().status(f"starting {racks * nodes} node(s)"):
             grid = start(settings, racks, nodes)
     except KeyboardInterrupt:
-        complain(f"interrupted; parts of the grid may have started: `{_down(settings.name)}` stops them")
+        from raygrid.local.grid_file import down_command  # noqa: PLC0415 - brings Ray
+
+        down = down_command(settings.grid_dir, settings.config)
+        complain(f"interrupted; parts of the grid may have started: `{down}` stops them")
         raise typer.Exit(130) from None
     out().print(f"grid {grid.name} is up at {grid.url}\n", highlight=False)
     command = "raygrid" if _is_default(settings.grid_dir) else f"raygrid --url {grid.url}"
@@ -91,7 +94,3 @@ def _is_default(grid_dir: Path) -> bool:
         return False
     state_dir = Path(os.environ.get("RAYGRID_STATE_DIR") or "~/.raygrid")
     return grid_dir == state_dir.expanduser().absolute() / "default"
-
-
-def _down(name: str) -> str:
-    return "raygrid down" if name == "default" else f"raygrid down --name {name}"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pickle
+import subprocess
 from pathlib import Path
 from typing import Any
 
@@ -402,3 +403,68 @@ def test_the_stamp_is_no_setting(name: str, tmp_path: Path, monkeypatch: pytest.
     monkeypatch.setenv(f"RAYGRID__{name.upper()}", "5")
     with pytest.raises(SettingsError, match="sets nothing"):
         load_settings()
+
+
+# --- what a pricer cannot be given ----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"command": ["", "{input}"]}, "the first word of the command is empty"),
+        ({"command": "'' {input}"}, "the first word of the command is empty"),
+        ({"command": ["./p", "a\0b"]}, "a word of the command has a NUL or more than 131071 bytes"),
+        ({"command": ["./p", "x" * 131_072]}, "a word of the command has a NUL or more than 131071 bytes: 'xxx"),
+        ({"command": "./p {job_id!s}", "reuse": "content"}, "without ':' or '!': write '{job_id}'"),
+        ({"command": "./p --file={input:>10}"}, "without ':' or '!': write '--file={input}'"),
+        ({"command": "./p {input:}"}, "without ':' or '!': write '{input}'"),
+        ({"command": "./p {input:{job_id}}"}, "without ':' or '!': write '{input}'"),
+        ({"version": "1\0"}, "printable characters only"),
+        ({"version": "1\n2"}, "printable characters only"),
+        ({"env": {"": "x"}}, "'' cannot be the name of a variable"),
+        ({"env": {"A=B": "x"}}, "'A=B' cannot be the name of a variable"),
+        ({"env": {"A\0": "x"}}, "cannot be the name of a variable"),
+        ({"env": {"A": f"{SECRET}\0"}}, "the value of 'A' has a NUL in it"),
+        ({"env": {"A": SECRET * 7_000}}, "'A' has 140002 bytes, more than the 131071 that a variable can have"),
+        ({"env": {f"A{i}": "x" * 120_000 for i in range(9)}}, "all variables together have 1080036 bytes"),
+    ],
+)
+def test_what_no_process_can_be_started_with_is_refused_at_once(changes: dict[str, Any], said: str) -> None:
+    """It says what is wrong and where, instead of failing every job; values of variables are not shown."""
+    refused = refusal(pricers={"p": {"command": "./p {input}", **changes}})
+    assert said in refused
+    assert "pricers.p" in refused
+    assert SECRET not in refused
+
+
+def test_what_the_kernel_takes_is_accepted() -> None:
+    """Limits are the kernel's own: a process gets the longest variable and the longest word; braces may be doubled."""
+    value, word = "x" * (131_071 - 2), "y" * 131_071
+    settings = load_settings(pricers={"p": {"command": ["/bin/sh", "-c", "echo ${{#A}} ${{#0}}"], "env": {"A": value}}})
+    pricer = settings.pricers["p"]
+    script = pricer.command[2].format()
+    ended = subprocess.run([*pricer.command[:2], script, word], env=dict(pricer.env), capture_output=True, check=True)
+    assert ended.stdout == b"131069 131071\n"
+
+
+def test_reuse_and_job_ids_exclude_each_other_however_they_are_written() -> None:
+    """Doubled braces are no placeholder."""
+    assert "take {job_id} out" in refusal(pricers={"p": {"command": "./p {input} x{job_id}y", "reuse": "content"}})
+    load_settings(pricers={"p": {"command": "./p {input} {{job_id}}", "reuse": "content"}})
+
+
+@pytest.mark.parametrize("key", ["a key with some spaces", "schlüssel-für-alle-preise", "tab\tin-the-middle-of-it"])
+def test_a_key_that_no_header_can_carry_is_refused(key: str) -> None:
+    """The message says what a key may be made of, and does not show it."""
+    refused = refusal(http={"api_keys": [{"name": "desk", "key": key}]})
+    assert "printable ASCII without spaces; make one with: openssl rand -hex 24" in refused
+    assert key not in refused
+
+
+def test_which_file_was_named_is_known_and_makes_no_difference(tmp_path: Path) -> None:
+    """It is for hints: settings are equal by what they say, through pickling, too."""
+    path = grid_yaml(tmp_path, "name: desk\n")
+    settings = pickle.loads(pickle.dumps(load_settings(path).deployed(7.0)))  # noqa: S301 - our own bytes
+    assert settings.config == path
+    assert load_settings(name="desk").config is None
+    assert settings == load_settings(name="desk").deployed(7.0)
