@@ -16,7 +16,7 @@ import httpx
 import typer
 from rich.table import Table
 
-from raygrid.cli.grid import GridChoice, complain, err, print_table
+from raygrid.cli.grid import INTERRUPTED, GridChoice, complain, err, print_table
 from raygrid.client import Client
 from raygrid.client.default import find_grid
 from raygrid.errors import SettingsError
@@ -31,7 +31,6 @@ HARMLESS = """pricers:
   drill:
     command: [sh, -c, 'sleep 0.2; cat "$0"', "{input}"]
     result: stdout"""
-INTERRUPTED = 130
 
 
 class What(StrEnum):

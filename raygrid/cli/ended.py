@@ -10,11 +10,9 @@ from pathlib import Path
 import typer
 from rich.table import Table
 
-from raygrid.cli.grid import complain, err
+from raygrid.cli.grid import complain, err, print_tail
 from raygrid.client import Job, Result
 from raygrid.errors import JobCancelledError, JobFailedError, RaygridError
-
-_TAIL_LINES = 5
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,8 +78,7 @@ def print_failures(ended: Sequence[EndedJob]) -> None:
         if job.state == "done":
             continue
         complain(f"{job.path}: {_account(job)}" if job.path else _account(job))
-        for line in job.stderr_tail.rstrip().splitlines()[-_TAIL_LINES:]:
-            err().print(f"    {line}", highlight=False, markup=False)
+        print_tail(job.stderr_tail)
 
 
 def _account(job: EndedJob) -> str:

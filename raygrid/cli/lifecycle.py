@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from raygrid.cli.grid import complain, err, out
+from raygrid.cli.grid import INTERRUPTED, complain, err, out
 from raygrid.cli.local_grid import pricer_commands, require_same, running, settings_of, start
 from raygrid.errors import SettingsError
 
@@ -56,7 +56,7 @@ def up(
             grid = start(settings, racks, nodes)
     except KeyboardInterrupt:
         complain(f"interrupted; parts of the grid may have started: `{_down(settings.name)}` stops them")
-        raise typer.Exit(130) from None
+        raise typer.Exit(INTERRUPTED) from None
     out().print(f"grid {grid.name} is up at {grid.url}\n", highlight=False)
     command = "raygrid" if _is_default(settings.grid_dir) else f"raygrid --url {grid.url}"
     out().print(f"  {command} submit trades/*.csv\n  {command} status", highlight=False)
