@@ -40,7 +40,7 @@ def collect(job: Job, path: Path | None, into: Path | None, *, show: bool) -> En
 
     Args:
         job: the job; its ending is known.
-        path: its input, where it is known.
+        path: its input, where it is known; else the result says what that was called.
         into: directory to unpack into, if any; a failed job's files are unpacked as well.
         show: whether to print its stdout.
     """
@@ -48,6 +48,7 @@ def collect(job: Job, path: Path | None, into: Path | None, *, show: bool) -> En
     if ending is None:
         raise AssertionError("only jobs that have ended are collected")
     if ending.result is not None:
+        path = path or _input_of(ending.result)
         _deliver(ending.result, into, show=show and ending.error is None)
     reused_from = ending.result.reused_from if ending.result is not None else None
     job.release()
@@ -57,6 +58,12 @@ def collect(job: Job, path: Path | None, into: Path | None, *, show: bool) -> En
     if isinstance(error, JobFailedError):
         return EndedJob(path, job.job_id, "failed", error.reason, str(error), error.stderr_tail or "")
     return EndedJob(path, job.job_id, _state_of(error), None, str(error))
+
+
+def _input_of(result: Result) -> Path | None:
+    """What the input was called; None where the result has no manifest."""
+    given = result.manifest.get("input", {})
+    return Path(given["name"]) if "name" in given else None
 
 
 def _deliver(result: Result, into: Path | None, *, show: bool) -> None:
@@ -70,6 +77,12 @@ def _state_of(error: RaygridError) -> str:
     if isinstance(error, JobCancelledError):
         return "cancelled"
     return "expired" if type(error).__name__ == "ResultExpiredError" else "refused"
+
+
+def print_ended(ended: Sequence[EndedJob]) -> None:
+    """Print a line for each job: its id, how it ended, and its input, with tabs between."""
+    for job in ended:
+        typer.echo("\t".join((job.job_id, job.state, str(job.path or ""))).rstrip())
 
 
 def print_failures(ended: Sequence[EndedJob]) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -84,6 +85,20 @@ def print_table(table: Table) -> None:
     if not console.is_terminal and "COLUMNS" not in os.environ:
         console.width = _FILE_WIDTH  # what reads a pipe has no right edge
     console.print(table, soft_wrap=False)
+
+
+def print_lines(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
+    """Print rows one on a line, below the names of their columns; a column that is empty throughout is left out.
+
+    A terminal cuts a line off at its right edge; what reads a pipe gets all of it.
+    """
+    shown = [at for at in range(len(columns)) if any(row[at] for row in rows)]
+    widths = {at: max(len(columns[at]), *(len(row[at]) for row in rows)) for at in shown}
+    console = out()
+    cut = console.is_terminal or "COLUMNS" in os.environ
+    for row in (columns, *rows):
+        line = "  ".join(" ".join(row[at].split()).ljust(widths[at]) for at in shown).rstrip()
+        console.print(Text(line), no_wrap=True, overflow="ellipsis" if cut else "ignore", crop=cut, soft_wrap=False)
 
 
 class GridCommands(TyperGroup):

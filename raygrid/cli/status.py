@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import asdict, fields
 from datetime import UTC, datetime
-from itertools import islice
+from heapq import nlargest, nsmallest
 from typing import Annotated, Any
 
 import typer
@@ -13,10 +13,14 @@ from pydantic_core import to_json
 from rich.filesize import decimal
 from rich.table import Table
 
-from raygrid.cli.grid import client_of, err, out, print_table
+from raygrid.cli.grid import client_of, command_of, err, out, print_lines, print_table
 from raygrid.client import BatchStatus, JobStatus
 from raygrid.models import JobState
 
+# What tells jobs apart comes first: a terminal cuts lines off at its right edge.
+_JOB_COLUMNS = ("job_id", "state", "submitted_at", "reason", "input_name", "pricer", "node", "attempts", "message")
+_URGENCY = (JobState.FAILED, JobState.CANCELLED, JobState.RUNNING, JobState.QUEUED, JobState.DONE)
+_SOME = 20
 _TRAFFIC = ("inputs", "data", "results", "served")
 
 
@@ -34,7 +38,10 @@ def status(
         _print_fields(client.job(job).status(), as_json)
         return
     if batch is not None:
-        _print_batch(client.batch_status(batch), as_json)
+        counted = client.batch_status(batch)
+        _print_batch(counted, as_json)
+        if not as_json:
+            _print_some(client.jobs(batch=batch), counted.total, f"{command_of(context)} jobs --batch {batch}")
         return
     capacity, groups, nodes = client.capacity(), client.groups(), client.nodes()
     if as_json:
@@ -86,15 +93,34 @@ def jobs(
     limit: Annotated[int, typer.Option(min=1, help="Show so many at most.")] = 100,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
-    """List jobs, in the order of their ids."""
-    listing = client_of(context).jobs(state=state.value if state else None, batch=batch)
-    found = list(islice(listing, limit))
+    """List jobs, the newest first, one on a line; `raygrid status JOB` tells all about one."""
+    client = client_of(context)
+    if batch is not None:
+        client.batch_status(batch)  # an unknown one is an error, not a list of nothing
+    with err().status("looking through the jobs"):
+        found, count = _newest(client.jobs(state=state.value if state else None, batch=batch), limit)
     if as_json:
         _print_json(found)
         return
-    _print_table("jobs", ("job_id", "state", "pricer", "node", "attempts", "submitted_at", "reason", "message"), found)
-    if len(found) == limit and next(listing, None) is not None:
-        err().print(f"there are more than these {limit}; see more with --limit", highlight=False)
+    if found:
+        print_lines(_JOB_COLUMNS, [[_cell(getattr(job, name)) for name in _JOB_COLUMNS] for job in found])
+    else:
+        err().print("no such jobs" if state or batch else "no jobs yet", highlight=False)
+    if count > limit:
+        err().print(f"these are the newest {limit} of {count:,}; see more with --limit", highlight=False)
+
+
+def _newest(jobs: Iterable[JobStatus], limit: int) -> tuple[list[JobStatus], int]:
+    """The last that were submitted, the very last first, and how many there are; the grid lists them by id."""
+    count = 0
+
+    def counted() -> Iterator[JobStatus]:
+        nonlocal count
+        for count, job in enumerate(jobs, 1):  # noqa: B007 - it is given below
+            yield job
+
+    never = datetime.min.replace(tzinfo=UTC)
+    return nlargest(limit, counted(), key=lambda job: job.submitted_at or never), count
 
 
 def _print_batch(found: BatchStatus, as_json: bool) -> None:
@@ -105,6 +131,18 @@ def _print_batch(found: BatchStatus, as_json: bool) -> None:
     how = "has ended" if found.finished else "goes on"
     reused = f"; {found.reused:,} did not run but took over a stored result" if found.reused else ""
     out().print(f"batch {found.batch_id} {how}: {found.total:,} jobs, {counts or 'none'}{reused}", highlight=False)
+
+
+def _print_some(jobs: Iterable[JobStatus], total: int, command: str) -> None:
+    """Print jobs of a batch, those first that somebody may have to look after."""
+    some = nsmallest(_SOME, jobs, key=lambda job: (_URGENCY.index(job.state), job.job_id))
+    columns = ("job_id", "state", "reason", "input_name", "node", "message")
+    if some:
+        print_lines(columns, [[_cell(getattr(job, name)) for name in columns] for job in some])
+    if total > len(some):
+        err().print(
+            f"these are {len(some)} of {total:,}; see the others with: {command} --limit {total}", highlight=False
+        )
 
 
 def _print_fields(found: JobStatus, as_json: bool) -> None:
