@@ -130,6 +130,18 @@ def test_a_result_that_is_not_there_yet_is_an_error_that_says_so(monkeypatch):
     assert len(answers.requests) == 1
 
 
+def test_a_failed_job_shows_the_end_of_its_stderr(monkeypatch):
+    """What the pricer said last is what one needs to see; a flood of it is not."""
+    tail = "".join(f"line {n}\n" for n in range(50)) + "x" * 5_000
+    failed = problem("job-failed", 422, jobId="j", reason="exit_code", exit_code=3, stderr_tail=tail)
+    ended = run(monkeypatch, Answers(failed), "result", "j")
+
+    assert (ended.exit_code, ended.stdout) == (1, "")
+    said, more, *lines = ended.stderr.splitlines()
+    assert (said, more) == ("said job-failed", "    …")
+    assert lines == [*(f"    line {n}" for n in range(41, 50)), f"    {'x' * 300}…"]
+
+
 def test_even_if_failed_asks_for_what_a_failed_job_left(monkeypatch):
     """The option reaches the grid."""
     answers = Answers(httpx.Response(200, content=zip_of(stdout__txt="half")))
