@@ -8,7 +8,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import typer
-from rich.table import Table
 
 from raygrid.cli.grid import complain, err, print_tail
 from raygrid.client import Job, Result
@@ -104,15 +103,11 @@ def _account(job: EndedJob) -> str:
 
 
 def print_summary(batch_id: str, ended: Sequence[EndedJob], out_dir: Path | None) -> None:
-    """Print the last table: how many jobs ended how."""
+    """Print the last lines: how many jobs ended how, and where the results are."""
     counts = Counter(job.state for job in ended)
-    table = Table(title=f"batch {batch_id}", title_justify="left")
-    table.add_column("state")
-    table.add_column("jobs", justify="right")
-    for state, count in counts.most_common():
-        table.add_row(state, f"{count:,}")
     console = err()
-    console.print(table)
+    said = ", ".join(f"{count:,} {state}" for state, count in counts.most_common())
+    console.print(f"batch {batch_id}: {said or 'no job has ended'}", highlight=False, markup=False)
     if reused := sum(job.reused_from is not None for job in ended):
         console.print(f"{reused:,} did not run: their results are those of equal jobs that ran before", highlight=False)
     if out_dir is not None:

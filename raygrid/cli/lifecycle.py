@@ -35,7 +35,7 @@ def up(
     ] = None,
     name: Annotated[str | None, typer.Option(help="Name of the grid, to run several side by side.")] = None,
 ) -> None:
-    """Start a grid on this machine; it goes on in the background.
+    """Start a grid on this machine; returns when it takes jobs, and the grid goes on until `raygrid down`.
 
     If the very same grid runs already, that is said and all is well; if it was started with anything else, that is an
     error which names what differs. Without any option but --name it only makes sure that a grid runs.
@@ -59,7 +59,13 @@ def up(
         raise typer.Exit(INTERRUPTED) from None
     out().print(f"grid {grid.name} is up at {grid.url}\n", highlight=False)
     command = "raygrid" if _is_default(settings.grid_dir) else f"raygrid --url {grid.url}"
-    out().print(f"  {command} submit trades/*.csv\n  {command} status", highlight=False)
+    names = sorted(settings.pricers)
+    choice = "" if settings.default_pricer or len(names) == 1 else f" --pricer {names[0]}"
+    out().print(
+        f"  {command} submit trades/*.csv{choice}\n  {command} status\n  {_down(settings.name)}",
+        highlight=False,
+        markup=False,
+    )
 
 
 def down(

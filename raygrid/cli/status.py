@@ -1,4 +1,4 @@
-"""`raygrid status`, `jobs`, `nodes` and `pricers`: how the grid, a batch or one job is doing."""
+"""`raygrid status`, `jobs`, `groups`, `nodes` and `pricers`: how the grid, a batch or one job is doing."""
 
 from __future__ import annotations
 
@@ -52,10 +52,21 @@ def status(
         f"{capacity.queued} queued",
         highlight=False,
     )
-    _print_table(
-        "groups", ("group", "site", "nodes", "slots", "running", "free", "queued", "state", "lost_since"), groups
-    )
+    columns = ("group", "site", "nodes", "slots", "running", "free", "queued", "state", "lost_since")
+    _print_table("groups", columns, groups)
     _print_table("nodes", ("node", "group", "slots", "running", "state", "drain_deadline_at", "why"), nodes)
+
+
+def groups(
+    context: typer.Context, as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False
+) -> None:
+    """List the groups, with who leads each and in which term."""
+    found = client_of(context).groups()
+    if as_json:
+        _print_json(found)
+        return
+    columns = ("group", "site", "nodes", "slots", "running", "queued", "state", "leader", "term", "lost_since")
+    _print_table("groups", (*columns, "unfinished"), found)
 
 
 def nodes(context: typer.Context, as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False) -> None:
@@ -64,13 +75,30 @@ def nodes(context: typer.Context, as_json: Annotated[bool, typer.Option("--json"
     if as_json:
         _print_json(found)
         return
-    table = Table(title="nodes", title_justify="left")
-    for column in ("node", "group", "state", "slots", "running", *_TRAFFIC, "why"):
-        table.add_column(column, justify="right" if column in _TRAFFIC else "left", no_wrap=column in ("node", "state"))
+    columns = (
+        "node",
+        "group",
+        "state",
+        "slots",
+        "running",
+        *_TRAFFIC,
+        *(("why",) if any(n.why for n in found) else ()),
+    )
+    table = Table(title="nodes", title_justify="left", box=None, pad_edge=False)  # so that it fits 80 columns
+    for column in columns:
+        table.add_column(column, justify="right" if column in _TRAFFIC else "left", no_wrap=column != "why")
     for node in found:
         moved = asdict(node.traffic)
         sizes = (decimal(moved[column]) for column in _TRAFFIC)
-        table.add_row(node.node, node.group, node.state, str(node.slots), str(node.running), *sizes, node.why or "")
+        table.add_row(
+            node.node,
+            node.group,
+            node.state,
+            str(node.slots),
+            str(node.running),
+            *sizes,
+            *([node.why or ""] if "why" in columns else []),
+        )
     print_table(table)
 
 
@@ -153,13 +181,15 @@ def _print_fields(found: JobStatus, as_json: bool) -> None:
     for field in fields(found):
         value = getattr(found, field.name)
         if value is not None:
-            table.add_row(field.name, str(value))
+            table.add_row(field.name, _cell(value))
     print_table(table)
 
 
 def _cell(value: Any) -> str:
     if isinstance(value, datetime):
         return f"{value.astimezone(UTC):%Y-%m-%dT%H:%M:%SZ}"
+    if isinstance(value, bool):
+        return "yes" if value else "no"
     return "" if value is None else str(value)
 
 
@@ -168,10 +198,12 @@ def _print_json(value: Any) -> None:
 
 
 def _print_table(title: str, columns: tuple[str, ...], rows: Iterable[Any]) -> None:
+    """Print a table; columns in which nothing stands are left out, but for the first."""
+    cells = [[_cell(getattr(row, column)) for column in columns] for row in rows]
+    shown = [at for at in range(len(columns)) if at == 0 or not cells or any(row[at] for row in cells)]
     table = Table(title=title, title_justify="left")
-    for column in columns:
-        table.add_column(column)
-    for row in rows:
-        values = asdict(row)
-        table.add_row(*(_cell(values[column]) for column in columns))
+    for at in shown:
+        table.add_column(columns[at])
+    for row in cells:
+        table.add_row(*(row[at] for at in shown))
     print_table(table)

@@ -53,8 +53,9 @@ def submit(
     if not wait:
         _print_ids(batch, files)
     command = command_of(context)
+    taken = len(batch) - len(batch.refused)
     err().print(
-        f"batch {batch.batch_id}: {len(batch) - len(batch.refused)} jobs submitted; come back to it with\n"
+        f"batch {batch.batch_id}: {taken:,} {'job' if taken == 1 else 'jobs'} submitted; come back to it with\n"
         f"  {command} status --batch {batch.batch_id}\n"
         f"  {command} result --batch {batch.batch_id} -o DIR",
         highlight=False,
