@@ -31,9 +31,11 @@ from pydantic import (
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 from pydantic_settings import SettingsError as UnreadableVariableError
 
+from raygrid import config_errors
 from raygrid.errors import SettingsError
 
 COMMAND_FIELDS = frozenset({"input", "output_dir", "data_dir", "job_id", "args"})
+_PLACEHOLDERS = frozenset(f"{{{name}}}" for name in COMMAND_FIELDS)
 
 _UNITS = {"": 1, "k": 1024, "m": 1024**2, "g": 1024**3, "t": 1024**4}
 _SIZE = re.compile(r"(?P<number>\d+(?:\.\d+)?)\s*(?P<unit>[kmgt]?)(?:i?b)?", re.IGNORECASE)
@@ -138,6 +140,11 @@ class Pricer(Section):
             raise ValueError("the command is empty; write for instance './pricer.exe {input}'")
         if not command[0]:
             raise ValueError("the first word of the command is empty; it must name the program")
+        if command[0] in _PLACEHOLDERS:
+            raise ValueError(
+                f"the command begins with {command[0]}, but its first word is the program that is run: write for "
+                f"instance './pricer.exe {' '.join(command)}'"
+            )
         for word in command:
             if "\0" in word or len(os.fsencode(word)) > MOST_TEXT:
                 raise ValueError(f"a word of the command has a NUL or more than {MOST_TEXT} bytes: {word[:40]!r}")
@@ -449,32 +456,35 @@ def load_settings(path: Path | None = None, **overrides: Any) -> GridSettings:
     named = path
     if path is None and os.environ.get("RAYGRID_CONFIG"):
         path = Path(os.environ["RAYGRID_CONFIG"])
-    values: dict[str, Any] = {}
-    if path is not None:
-        try:
-            values = yaml.safe_load(path.read_text(encoding="utf-8")) or {}
-        except (OSError, UnicodeDecodeError) as error:
-            raise SettingsError(f"cannot read the settings file {path}: {error}") from error
-        except yaml.YAMLError as error:
-            # Without the lines that YAML would quote, nor the error itself: they may hold a secret.
-            mark = error.problem_mark if isinstance(error, yaml.MarkedYAMLError) else None
-            where = f"see line {mark.line + 1}, column {mark.column + 1}" if mark else "it cannot be read"
-            raise SettingsError(f"{path} is not valid YAML: {where}") from None
-        if not isinstance(values, dict):
-            raise SettingsError(f"{path} must hold a mapping of settings, not {type(values).__name__}")
-        if odd := [name for name in values if not isinstance(name, str)]:
-            raise SettingsError(f"{path}: {odd[0]!r} is not the name of a setting")
+    text, values = _read(path) if path is not None else ("", {})
     _refuse_unknown_variables()
     try:
         settings = GridSettings(**{**values, **overrides})
     except UnreadableVariableError as error:
-        raise SettingsError(f"a RAYGRID__ variable cannot be read: {error}") from None
+        raise SettingsError(config_errors.unreadable_variable(str(error), _PREFIX)) from None
     except ValidationError as error:
-        # The rejected input is left out on purpose: it may be a secret.
-        lines = [f"  {'.'.join(str(part) for part in e['loc'])}: {e['msg']}" for e in error.errors(include_input=False)]
-        raise SettingsError(f"settings{f' in {path}' if path else ''} are not valid:\n" + "\n".join(lines)) from None
+        raise SettingsError(config_errors.in_words(error, GridSettings, _PREFIX, path, text, overrides)) from None
     settings._read_from = _ReadFrom(named)
     return settings
+
+
+def _read(path: Path) -> tuple[str, dict[str, Any]]:
+    """The text of a settings file, and what it says."""
+    try:
+        text = path.read_text(encoding="utf-8")
+        values = yaml.safe_load(text) or {}
+    except UnicodeDecodeError:
+        raise SettingsError(f"cannot read the settings file {path}: it is not text in UTF-8") from None
+    except OSError as error:
+        raise SettingsError(f"cannot read the settings file {path}: {error.strerror or error}") from error
+    except yaml.YAMLError as error:
+        # Without the error itself, which quotes lines: they may hold a secret.
+        raise SettingsError(f"{path} is not valid YAML: {config_errors.unreadable_yaml(error)}") from None
+    if not isinstance(values, dict):
+        raise SettingsError(f"{path} must hold settings, each as NAME: VALUE, not {type(values).__name__}")
+    if odd := [name for name in values if not isinstance(name, str)]:
+        raise SettingsError(f"{path}: {odd[0]!r} is not the name of a setting")
+    return text, values
 
 
 def _refuse_unknown_variables() -> None:
