@@ -7,6 +7,7 @@ a full pipe nor a descendant that keeps one open can hang the job.
 from __future__ import annotations
 
 import contextlib
+import logging
 import os
 import signal
 import time
@@ -33,6 +34,8 @@ from raygrid.node.warm import WarmPool
 from raygrid.node.warm_process import Ended, WarmProcess
 from raygrid.node.watchdog import Running, Watchdog
 from raygrid.node.workspace import DISK_RESERVE, BadOutputError, Workspace
+
+logger = logging.getLogger(__name__)
 
 STDERR_TAIL = 4_000
 DISK_FULL = 1024**2
@@ -126,7 +129,10 @@ class Runner:
         except Exception as error:  # a defect of ours must not take the slot with it
             return self._infrastructure(order, f"unexpected {type(error).__name__}: {error}")
         finally:
-            self._places.remove(directory)
+            try:
+                self._places.remove(directory)
+            except OSError:  # the answer stands; what is left goes with the agent's life
+                logger.warning("the directory of attempt %s is not removed", directory.where, exc_info=True)
 
     def _infrastructure(self, order: AttemptOrder, what: str) -> Finished:
         message = f"node {self._node_id} failed the attempt: {what}"

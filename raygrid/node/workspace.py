@@ -111,7 +111,7 @@ class Workspace:
         if directory.is_left_alone and self._spares.keep(directory):
             return
         for capture in (directory.stdout_at, directory.stderr_at):
-            with contextlib.suppress(FileNotFoundError):
+            with contextlib.suppress(OSError):  # it may be a directory by now; that goes with the agent's life
                 os.unlink(capture)
         try:
             # Most pricers leave a few files: far quicker than rmtree, which must expect anything.
