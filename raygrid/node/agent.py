@@ -155,6 +155,8 @@ class NodeAgent:
         self._health.close()
         if self._reaper is not None:
             self._reaper.close()
+        if not any(thread.is_alive() for thread in self._threads):
+            self._places.close()
 
     def _fill_slots(self) -> None:
         """Have a thread for every slot; called with the lock held. Threads beyond that end as they come to rest."""

@@ -8,6 +8,7 @@ from __future__ import annotations
 import contextlib
 import os
 import signal
+import stat
 import threading
 import time
 from dataclasses import dataclass, field
@@ -278,18 +279,20 @@ def _ancestor(pid: int, parents: dict[int, int], wanted: set[int]) -> int:
 
 def bytes_under(path: str, enough: int) -> int:
     """Bytes of the files under a path (or of a file), counting no further than `enough`; links are not followed."""
-    total = 0
     try:
-        if not os.path.isdir(path):
-            return os.stat(path).st_size
-        stack = [path]
-        while stack and total <= enough:
-            with os.scandir(stack.pop()) as entries:
-                for entry in entries:
+        status = os.lstat(path)
+    except OSError:
+        return 0
+    if not stat.S_ISDIR(status.st_mode):
+        return status.st_size if stat.S_ISREG(status.st_mode) else 0
+    total = 0
+    stack = [path]
+    while stack and total <= enough:
+        with contextlib.suppress(OSError), os.scandir(stack.pop()) as entries:  # changed under our eyes, or locked
+            for entry in entries:
+                with contextlib.suppress(OSError):
                     if entry.is_dir(follow_symlinks=False):
                         stack.append(entry.path)
                     elif entry.is_file(follow_symlinks=False):
                         total += entry.stat(follow_symlinks=False).st_size
-    except OSError:
-        pass  # it is being changed under our eyes; the next look will tell
     return total
