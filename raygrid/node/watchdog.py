@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 
 from raygrid.models import AttemptId, Outcome
 from raygrid.node.kept import Kept
-from raygrid.node.processes import Process, adopted, kill_child, mark_of, process_table, signal_group
+from raygrid.node.processes import Process, children_of, kill_child, mark_of, process_table, signal_group
 
 TICK_S = 0.1
 SWEEP_S = 1.0
@@ -140,9 +140,14 @@ class Watchdog:
             self._kept.pop(self._mark_prefix + kept.mark, None)
 
     def sees_nobody_astray(self) -> bool:
-        """Whether nothing that a pricer started outlived it, as far as any pricer is known to have ended."""
-        children = adopted()
-        return children is not None and children <= self._helpers
+        """Whether nothing that a pricer started outlived it, as far as any pricer is known to have ended.
+
+        Called by the thread that had spawned the pricer, when that was reaped.
+        """
+        with self._lock:
+            known = self._helpers | {each.pid for each in self._kept.values()}
+        both = (children_of(os.getpid()), children_of(threading.get_native_id()))
+        return all(children is not None and children <= known for children in both)
 
     def find(self, attempt: AttemptId) -> Running | None:
         """The running pricer of an attempt."""
