@@ -98,7 +98,7 @@ def descend(top: int, name: str) -> int:
     return at
 
 
-def remove(name: str, within: int) -> None:
+def remove(name: str, within: int | None = None) -> None:
     """Remove whatever is there, if anything is: a link itself, and never what it leads to.
 
     Raises:

@@ -25,7 +25,7 @@ from raygrid.node import result, workspace
 from raygrid.node.beneath import BadOutputError, open_file, read_file
 from raygrid.node.processes import MARK, limit_file_size
 from raygrid.node.result import ResultZip
-from raygrid.node.shared_data import SharedDataCache
+from raygrid.node.shared_data import Link, SharedDataCache
 from raygrid.node.spares import JobDirectory
 from raygrid.node.spawn import Environment, spawn
 from raygrid.node.traffic import TrafficMeter
@@ -143,7 +143,7 @@ class Runner:
     def _run_in(self, directory: JobDirectory, order: AttemptOrder, pricer: Pricer) -> Finished:
         attempt, spec = order.attempt, order.spec
         input_path = f"{directory.where}/{spec.filename}"
-        input_mark = self._place_input(spec, input_path, directory)
+        input_mark, links = self._place_input(spec, input_path, directory)
         running = Running(
             attempt=attempt,
             started=time.monotonic(),
@@ -177,11 +177,12 @@ class Runner:
         if self._disk_was_full(report):
             return self._infrastructure(order, f"its disk is full at {self._places.root}")
         report, zipped = self._zip(directory, spec, input_mark, pricer, report, ended.usage)
-        if report.outcome is Outcome.EXITED and report.exit_code == 0:
+        unchanged = self._shared.release(links, directory.held) if links else True
+        if unchanged and report.outcome is Outcome.EXITED and report.exit_code == 0:
             report = replace(report, content=self._contents.key(spec, pricer))
         return Finished(report, zipped)
 
-    def _place_input(self, spec: JobSpec, path: str, directory: JobDirectory) -> tuple[int, int]:
+    def _place_input(self, spec: JobSpec, path: str, directory: JobDirectory) -> tuple[tuple[int, int], list[Link]]:
         if spec.inline is not None:
             input_mark = self._places.write_input(directory, spec.filename, spec.inline)
         else:
@@ -192,9 +193,7 @@ class Runner:
             input_mark = workspace.mark(path)
         if spec.data:
             directory.data.mkdir()
-            for data in spec.data:
-                self._shared.link(data, directory.data)
-        return input_mark
+        return input_mark, [self._shared.link(data, directory.data) for data in spec.data]
 
     def _spawn(self, pricer: Pricer, spec: JobSpec, input_path: str, directory: JobDirectory, name: str) -> int:
         command = command_line(pricer, spec, input_path, directory)

@@ -6,6 +6,7 @@ changed or removed.
 
 from __future__ import annotations
 
+import hashlib
 import os
 import zipfile
 from collections.abc import Iterator
@@ -14,7 +15,8 @@ from pathlib import Path
 
 import pytest
 
-from raygrid.models import AttemptId, AttemptReport, Outcome
+from raygrid.blobs import data_key
+from raygrid.models import AttemptId, AttemptReport, Outcome, SharedData
 from raygrid.node.agent import NodeAgent
 from raygrid.node.beneath import BadOutputError, read_file, remove_tree
 from raygrid.node.runner import Runner
@@ -258,3 +260,27 @@ def test_the_watchdog_counts_what_is_there_and_follows_nothing(tmp_path: Path, e
     (capture / "link").symlink_to(elsewhere)
     (capture / "file").write_bytes(b"x" * 7)
     assert bytes_under(str(capture), 1_000) == 7
+
+
+# --- shared data ----------------------------------------------------------------------------------------------------
+
+
+async def test_a_job_with_changed_data_has_no_result_for_others(tmp_path: Path) -> None:
+    """What ran with something else than its shared data is not filed under their content; the next job is."""
+    agent = lone_agent(tmp_path, slots=1)
+    agent._pricers["shell"] = agent._pricers["shell"].model_copy(update={"reuse": "content"})
+    agent.open()
+    digest = hashlib.sha256(b"right").hexdigest()
+    agent._blobs.put_now(data_key(digest), b"right")
+    curve = SharedData("curve", digest, 5)
+    bad = "sleep 0.05; touch -r data/curve kept; chmod 644 data/curve; printf wrong > data/curve; "
+    bad += "touch -r kept data/curve"
+    try:
+        agent.start(1, [order("bad", bad, data=[curve]), order("good", "cat data/curve", data=[curve])])
+        reports = {each.attempt.job_id: each for each in (await reports_of(agent, 2)).values()}
+        assert contents(reports["good"], agent)["stdout.txt"] == b"right"
+    finally:
+        agent.close()
+    assert [each.exit_code for each in reports.values()] == [0, 0]
+    assert reports["bad"].content is None
+    assert reports["good"].content is not None
