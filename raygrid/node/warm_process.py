@@ -265,6 +265,10 @@ class WarmProcess:
         self._process.stdin.close()
         self._kill_at = time.monotonic() + grace_s
 
+    def hurry(self) -> None:
+        """Give it no further grace; `await_end` kills it in a moment."""
+        self._kill_at = 0.0
+
     def await_end(self) -> None:
         """Wait until it has ended, or its grace is over; nothing of it is left after that."""
         while not self.has_exited() and time.monotonic() < self._kill_at:

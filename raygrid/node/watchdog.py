@@ -6,6 +6,7 @@ One thread for the whole node. It wakes often only while something runs that has
 from __future__ import annotations
 
 import contextlib
+import logging
 import os
 import signal
 import stat
@@ -16,6 +17,8 @@ from dataclasses import dataclass, field
 from raygrid.models import AttemptId, Outcome
 from raygrid.node.kept import Kept
 from raygrid.node.processes import Process, children_of, kill_child, mark_of, process_table, signal_group
+
+logger = logging.getLogger(__name__)
 
 TICK_S = 0.1
 SWEEP_S = 1.0
@@ -106,6 +109,7 @@ class Watchdog:
         self._lock = threading.Lock()
         self._wake = threading.Event()
         self._closed = False
+        self._next_sweep = 0.0
         self._thread = threading.Thread(target=self._watch, name="raygrid-watchdog", daemon=True)
 
     def start(self, helpers: set[int]) -> None:
@@ -160,22 +164,28 @@ class Watchdog:
             return list(self._running.values())
 
     def _watch(self) -> None:
-        next_sweep = time.monotonic() + SWEEP_S
+        self._next_sweep = time.monotonic() + SWEEP_S
         while not self._wake.wait(TICK_S if self._running else SWEEP_S):
             if self._closed:
                 return
-            now = time.monotonic()
-            for running in self.all():
-                self._check_time(running, now)
-            sweep = now >= next_sweep
-            limited = any(running.memory is not None for running in self.all())
-            table = list(process_table()) if sweep or limited else []
-            if limited:
-                self._check_memory(table)
-            if sweep:
-                next_sweep = now + SWEEP_S
-                self._check_output()
-                self._kill_strays(table)
+            try:
+                self._look()
+            except Exception:  # one look that fails must not be the last one: nothing else holds the limits
+                logger.exception("a look of the watchdog failed")
+
+    def _look(self) -> None:
+        now = time.monotonic()
+        for running in self.all():
+            self._check_time(running, now)
+        sweep = now >= self._next_sweep
+        limited = any(running.memory is not None for running in self.all())
+        table = list(process_table()) if sweep or limited else []
+        if limited:
+            self._check_memory(table)
+        if sweep:
+            self._next_sweep = now + SWEEP_S
+            self._kill_strays(table)
+            self._check_output()
 
     def _check_time(self, running: Running, now: float) -> None:
         if running.kill_at is not None:

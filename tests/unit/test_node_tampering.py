@@ -12,11 +12,13 @@ import zipfile
 from collections.abc import Iterator
 from io import BytesIO
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from raygrid.blobs import data_key
 from raygrid.models import AttemptId, AttemptReport, Outcome, SharedData
+from raygrid.node import watchdog
 from raygrid.node.agent import NodeAgent
 from raygrid.node.beneath import BadOutputError, read_file, remove_tree
 from raygrid.node.runner import Runner
@@ -34,9 +36,9 @@ def agent(tmp_path: Path) -> Iterator[NodeAgent]:
     made.close()
 
 
-async def run(agent: NodeAgent, script: str, job_id: str = "job") -> AttemptReport:
+async def run(agent: NodeAgent, script: str, job_id: str = "job", **more: Any) -> AttemptReport:
     """Run a script to its end, and then another job in the same slot, which must go well."""
-    agent.start(1, [order(job_id, script), order(f"after-{job_id}", "echo fine")])
+    agent.start(1, [order(job_id, script, **more), order(f"after-{job_id}", "echo fine")])
     seen = {report.attempt.job_id: report for report in (await reports_of(agent, 2)).values()}
     assert seen[f"after-{job_id}"].exit_code == 0, seen[f"after-{job_id}"].message
     return seen[job_id]
@@ -260,6 +262,21 @@ def test_the_watchdog_counts_what_is_there_and_follows_nothing(tmp_path: Path, e
     (capture / "link").symlink_to(elsewhere)
     (capture / "file").write_bytes(b"x" * 7)
     assert bytes_under(str(capture), 1_000) == 7
+
+
+async def test_a_look_of_the_watchdog_that_fails_is_not_the_last_one(
+    agent: NodeAgent, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Limits hold whatever a pricer made one look stumble over."""
+    looks: list[str] = []
+
+    def stumbles(path: str, enough: int) -> int:
+        looks.append(path)
+        raise RuntimeError("a defect")
+
+    monkeypatch.setattr(watchdog, "bytes_under", stumbles)
+    report = await run(agent, "sleep 100", timeout_s=2.5)
+    assert (report.outcome, len(looks) > 0) == (Outcome.TIMEOUT, True)
 
 
 # --- shared data ----------------------------------------------------------------------------------------------------
