@@ -25,7 +25,7 @@ from raygrid.node.runner import Runner
 from raygrid.node.spares import JobDirectory
 from raygrid.node.watchdog import bytes_under
 from raygrid.node.workspace import Workspace, outputs
-from tests.support.lone_agent import lone_agent, order, reports_of
+from tests.support.lone_agent import SHELL, lone_agent, order, reports_of
 
 
 @pytest.fixture
@@ -125,7 +125,7 @@ async def test_a_pricer_that_failed_keeps_its_own_reason(agent: NodeAgent) -> No
 async def test_too_much_output_shortens_nothing_but_the_result(tmp_path: Path) -> None:
     """What a capture is linked to keeps its size: the limit is held in the result, not on the disk."""
     agent = lone_agent(tmp_path, slots=1)
-    agent._pricers["shell"] = agent._pricers["shell"].model_copy(update={"output": 10_000})
+    agent._pricers = {"shell": SHELL["shell"].model_copy(update={"output": 10_000})}
     agent.open()
     precious = tmp_path / "precious"
     precious.write_bytes(b"x" * 20_000)
@@ -142,6 +142,7 @@ async def test_a_large_result_is_not_written_where_a_pricer_laid_a_link(agent: N
     precious = tmp_path / "precious"
     precious.write_text("mine")
     report = await run(agent, f'ln -s {precious} "$PWD@result"; head -c 5000000 /dev/zero > large')
+    assert report.exit_code == 0, report
     assert len(contents(report, agent)["large"]) == 5_000_000
     assert precious.read_text() == "mine"
 
@@ -285,7 +286,7 @@ async def test_a_look_of_the_watchdog_that_fails_is_not_the_last_one(
 async def test_a_job_with_changed_data_has_no_result_for_others(tmp_path: Path) -> None:
     """What ran with something else than its shared data is not filed under their content; the next job is."""
     agent = lone_agent(tmp_path, slots=1)
-    agent._pricers["shell"] = agent._pricers["shell"].model_copy(update={"reuse": "content"})
+    agent._pricers = {"shell": SHELL["shell"].model_copy(update={"reuse": "content"})}
     agent.open()
     digest = hashlib.sha256(b"right").hexdigest()
     agent._blobs.put_now(data_key(digest), b"right")

@@ -58,11 +58,13 @@ def test_the_limit_of_an_answer_is_described_and_held() -> None:
     longest = b'{"number": 1, "exit_code": 7, "x": "' + b"x" * (MOST_LINE - 38) + b'"}'
     assert len(longest) == MOST_LINE
     assert AnswerReader(1).feed(longest + b"\n") == Answer(7)
-    for pieces in ([b" " + longest + b"\n"], [longest, b" ", b"\n"], [longest, b"xx"]):
+    for piece in (b" ", b" \n", b"without an end"):
         reader = AnswerReader(1)
+        assert reader.feed(longest) is None
         with pytest.raises(BadAnswerError, match=f"more than {MOST_LINE} bytes"):
-            for piece in pieces:
-                reader.feed(piece)
+            reader.feed(piece)
+    with pytest.raises(BadAnswerError, match=f"more than {MOST_LINE} bytes"):
+        AnswerReader(1).feed(b" " + longest + b"\n")
 
 
 def test_the_program_in_the_description_runs(tmp_path: Path) -> None:
