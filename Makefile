@@ -6,8 +6,8 @@ BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 BENCH_READY := $(VENV)/.bench-ready
 # Hosts of their own mostly wait for Ray, so that everything else runs beside them: first what needs neither hosts nor Ray
-# nor much time on a processor, then grids on this machine, and beside these the tests in which leases must live, one after
-# the other: a machine with more to do than it can lets them run out.
+# nor much time on a processor, and gives way to them, then grids on this machine, and beside these the tests in which
+# leases must live, one after the other: a machine with more to do than it can lets them run out.
 ON_HOSTS := tests/faults
 ON_RAY := $(wildcard tests/integration/test_ray_*.py) $(addprefix tests/integration/test_,readme.py notebook.py)
 OF_LEASES := $(addprefix tests/integration/test_,standby_leaders.py lost_groups.py drill.py draining.py several_parents.py \
@@ -41,7 +41,7 @@ demo: $(READY)
 test: $(READY)
 	@$(BIN)/python -m pytest $(ON_HOSTS) >.beside-hosts.log 2>&1 & hosts=$$!; \
 	  trap 'kill $$hosts $$leases; wait $$hosts $$leases; exit 130' INT TERM; \
-	  $(BIN)/python -m pytest -n 4 --dist loadfile $(addprefix --ignore=,$(ON_HOSTS) $(ON_RAY) $(OF_LEASES)); others=$$?; \
+	  nice -n 10 $(BIN)/python -m pytest -n 4 --dist loadfile $(addprefix --ignore=,$(ON_HOSTS) $(ON_RAY) $(OF_LEASES)); others=$$?; \
 	  $(BIN)/python -m pytest $(OF_LEASES) >.beside-leases.log 2>&1 & leases=$$!; \
 	  $(BIN)/python -m pytest $(ON_RAY); on_ray=$$?; \
 	  wait $$leases; of_leases=$$?; wait $$hosts; on_hosts=$$?; cat $(BESIDE); rm -f $(BESIDE); \

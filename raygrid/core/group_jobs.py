@@ -53,6 +53,10 @@ class GroupJobs:
         """Whether only the store can tell if a job is this group's and unfinished."""
         return job_id not in self._jobs and job_id not in self._ended and job_id not in self._gone
 
+    def has_ended(self, job_id: str) -> bool:
+        """Whether a job ended here lately, so that further word of it is passed over."""
+        return job_id in self._ended
+
     def _take_up(self, jobs: Iterable[QueuedJob], scanned: bool, out: Collector) -> None:
         if scanned:
             self._backlog.scanned()

@@ -33,7 +33,7 @@ from raygrid.core.events import (
 )
 from raygrid.core.lease import Lease
 from raygrid.errors import GroupRefusedError, RaygridError, UnavailableError
-from raygrid.leader.lookup import Lookup
+from raygrid.leader.lookup import AT_ONCE, Lookup
 from raygrid.leader.news import News
 from raygrid.leader.node_link import NodeConversation
 from raygrid.leader.outbox import Outbox
@@ -95,6 +95,7 @@ class Leader:
         self._tasks: list[asyncio.Task[None]] = []
         self._rescan = asyncio.Event()
         self._introduced = self._closed = False
+        self._returned: set[str] = set()  # jobs that came here and have ended here, if the store took it
         self._beyond = 0  # queued jobs that are in the store only
         self._read_at = -READ_S
         self._asked_at = -PARENTS_SILENT_S  # when a parent was last here
@@ -218,6 +219,7 @@ class Leader:
     def _arrived(self, jobs: Iterable[QueuedJob], *, scanned: bool = False) -> None:
         # A job with a change under way is no news, however the store still has it.
         fresh = tuple(job for job in jobs if job.spec.job_id not in self._outbox)
+        self._returned.update(job.spec.job_id for job in fresh if self._state.has_ended(job.spec.job_id))
         self._happened(JobsArrived(fresh, scanned))
         if any(job.spec.job_id not in self._state and job.spec.job_id not in self._outbox for job in fresh):
             self._beyond = max(self._beyond, 1)
@@ -250,6 +252,7 @@ class Leader:
         """Take up queued jobs of the store that no poke has brought."""
         if self._state.blobs == UNDECIDED:
             self._state.blobs = await self._store.agreed(BLOBS) or UNDECIDED
+        await self._take_back()
         if not self._state.wants_more:
             return
         total = await self._store.count_queued(self._lease.group_id)
@@ -270,6 +273,24 @@ class Leader:
                 await self.forget(gone)  # most likely moved to another group, of which nobody could tell
         if len(found) == limit:
             self._beyond = max(0, total - self._state.queued)
+
+    async def _take_back(self) -> None:
+        """Take up jobs that are queued though they ended here, if the store confirms it.
+
+        Such a job was another group's when its end was written, so that nothing was, and has been moved back since.
+        Most are merely old news: read from the store before their end was.
+        """
+        while asked := [job_id for job_id in self._returned if self._has_ended(job_id)][:AT_ONCE]:
+            found = await self._store.unfinished_of(self._lease.group_id, asked)
+            self._returned.difference_update(asked)
+            if back := tuple(job for job in found if self._has_ended(job.spec.job_id)):
+                self._happened(JobsMoved(tuple(job.spec.job_id for job in back)))
+                self._happened(JobsArrived(back))
+        self._returned.clear()
+
+    def _has_ended(self, job_id: str) -> bool:
+        """Whether a job ended here, and there is nothing of it that the store has not been told."""
+        return self._state.has_ended(job_id) and job_id not in self._outbox
 
     async def _read_drains(self) -> None:
         """Tell the group which drains are new, changed or over.

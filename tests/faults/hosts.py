@@ -131,11 +131,13 @@ class _Namespace:
 Seen = TypeVar("Seen")
 
 
-def until(condition: Callable[[], Seen], claim: str, within_s: float = 60.0) -> Seen:
-    """Wait until a claim holds, and give what showed it; fail with the claim if it does not hold in time."""
+def until(
+    condition: Callable[[], Seen], claim: str, within_s: float = 60.0, *, instead: Callable[[], object] = lambda: ""
+) -> Seen:
+    """Wait until a claim holds, and give what showed it; fail with the claim, and what is `instead`, if it does not."""
     deadline = time.monotonic() + within_s
     while not (seen := condition()):
-        assert time.monotonic() < deadline, f"not within {within_s:g} s: {claim}"
+        assert time.monotonic() < deadline, f"not within {within_s:g} s: {claim}; {instead()}"
         time.sleep(0.05)
     return seen
 

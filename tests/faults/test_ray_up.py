@@ -6,6 +6,7 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Iterator
+from functools import partial
 
 import httpx
 import pytest
@@ -25,7 +26,8 @@ SPARE = "c1"
 def cluster(hosts: Hosts, desk_postgres: Postgres) -> Iterator[Cluster]:
     """Four workers in two racks, as `ray up` brings them up."""
     with desk_postgres.database() as url:
-        cluster = Cluster.prepare(hosts, database=url)
+        # Where other tests run beside these, seconds of silence are want of a processor; nothing here is about silence.
+        cluster = Cluster.prepare(hosts, database=url, placement={"node_timeout_s": 15})
         began = time.monotonic()
         cluster.up()
         returned = time.monotonic()
@@ -206,7 +208,7 @@ def test_an_upgrade_under_load_fails_no_request_that_is_sent_once_more(cluster: 
     try:
         cluster.write_settings(pricers={**cluster.settings["pricers"], "greet": {"command": ["sh", "-c", "echo hi"]}})
         cluster.copy_settings()
-        cluster.raygrid("deploy", "--config", "/opt/raygrid/grid.yaml")
+        cluster.raygrid("deploy", "--config", "/opt/raygrid/grid.yaml", timeout_s=320)  # its own limit is 300 s
         with cluster.client("b1") as client:
             until(lambda: "greet" in {pricer.name for pricer in client.pricers()}, "the new pricer is known")
             # It has reached the leaders and nodes as well.
@@ -278,16 +280,20 @@ def test_the_head_may_die_while_jobs_run_and_comes_back_by_itself(cluster: Clust
         hosts.kill("head", "gcs_server")
 
         list(batch.results(timeout=120))  # through a parent on a worker, with no head
-        assert times_run(hosts, "headless") == {1: 60}
+        more_than_once = [job for job in statuses(client, batch) if job.attempts != 1]
+        assert (times_run(hosts, "headless"), more_than_once) == ({1: 60}, [])
     cluster.wait_ready(nodes=5)
     with cluster.client("head") as through_the_head:
         assert through_the_head.submit(b"echo back").result(timeout=60).stdout == "back\n"
 
 
 def test_ray_down_leaves_nothing(cluster: Cluster, hosts: Hosts) -> None:
+    cluster.wait_ready(nodes=5)  # `ray down` does not reach a head that is just being restarted
+
     cluster.down()
 
-    until(lambda: sum(map(len, left_on(hosts).values())) == 0, "no process is left", within_s=60)
+    left = partial(left_on, hosts)
+    until(lambda: sum(map(len, left().values())) == 0, "no process is left", within_s=120, instead=left)
     assert [list(hosts.file(host, "/dev/shm").iterdir()) for host in ("head", "a1", SPARE)] == [[], [], []]
     jobs = [hosts.file(host, "/opt/raygrid/state/default/nodes") for host in ("a1", "b1", SPARE)]
     assert [list(directory.glob("*/jobs/*")) for directory in jobs] == [[], [], []]

@@ -14,6 +14,7 @@ from raygrid.simulate.pool import run_seeds
 from raygrid.simulate.run import Outcome, run_seed
 
 SEEDS = 50
+HAVE_FOUND = (299, 1401)
 
 WITHIN = 150  # seeds, within which every planted bug has to fall; most do at one of the first three
 
@@ -65,6 +66,12 @@ def test_a_seed_replays_exactly_in_the_same_process() -> None:
     first = run_seed(11)
     run_seed(12)
     assert run_seed(11) == first
+
+
+@pytest.mark.parametrize("seed", HAVE_FOUND)
+def test_a_seed_that_once_found_something_finds_nothing_any_more(seed: int) -> None:
+    """What was mended stays mended."""
+    assert run_seed(seed).violation is None
 
 
 @pytest.mark.parametrize("name", MUTANTS)
