@@ -10,6 +10,8 @@ import asyncio
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Generic, TypeVar
 
+from raygrid.errors import BusyError, UnavailableError
+
 Item = TypeVar("Item")
 Answer = TypeVar("Answer")
 
@@ -41,12 +43,13 @@ class Coalescer(Generic[Item, Answer]):
         """Hand items over; each future gets its answer.
 
         Raises:
-            RuntimeError: closed, or more items wait than the limit allows.
+            UnavailableError: closed.
+            BusyError: more items wait than the limit allows.
         """
         if self._closed:
-            raise RuntimeError(f"{self._name} is closed")
+            raise UnavailableError(f"{self._name} is closed, as this process ends; try again")
         if len(self._waiting) + len(items) > self._max_waiting:
-            raise RuntimeError(f"{self._name} is full: {len(self._waiting)} items wait")
+            raise BusyError(f"{self._name} is full: {len(self._waiting)} items wait; try again later")
         loop = asyncio.get_running_loop()
         pairs: list[tuple[Item, asyncio.Future[Answer]]] = [(item, loop.create_future()) for item in items]
         self._waiting.extend(pairs)
@@ -69,9 +72,11 @@ class Coalescer(Generic[Item, Answer]):
                 except Exception as error:
                     _fail(batch, error)
                     continue
-                except BaseException as error:  # this task ends, so nobody would carry out the rest either
+                except BaseException:  # this task ends, so nobody would carry out the rest either
                     waiting, self._waiting = self._waiting, []
-                    _fail(batch + waiting, RuntimeError(f"{self._name} was stopped: {error!r}"))
+                    _fail(
+                        batch + waiting, UnavailableError(f"{self._name} was stopped, as this process ends; try again")
+                    )
                     raise
                 for (_, future), answer in zip(batch, answers, strict=True):
                     if not future.done():

@@ -11,6 +11,7 @@ import os
 import re
 import shlex
 import string
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
@@ -30,9 +31,11 @@ from pydantic import (
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 from pydantic_settings import SettingsError as UnreadableVariableError
 
+from raygrid import config_errors
 from raygrid.errors import SettingsError
 
 COMMAND_FIELDS = frozenset({"input", "output_dir", "data_dir", "job_id", "args"})
+_PLACEHOLDERS = frozenset(f"{{{name}}}" for name in COMMAND_FIELDS)
 
 _UNITS = {"": 1, "k": 1024, "m": 1024**2, "g": 1024**3, "t": 1024**4}
 _SIZE = re.compile(r"(?P<number>\d+(?:\.\d+)?)\s*(?P<unit>[kmgt]?)(?:i?b)?", re.IGNORECASE)
@@ -40,6 +43,11 @@ _PREFIX = "RAYGRID__"
 _SECRET_OPTION = re.compile(
     r"secret|password|access_key|account_key|service_account_key|customer_key|sas|token(?!_file)"
 )
+MOST_TEXT = 128 * 1024 - 1
+"""The kernel takes no word of a command and no variable ("NAME=VALUE") of more bytes."""
+MOST_ENV = 1024**2
+
+_KEY = re.compile(r"[!-~]+")
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 
 
@@ -57,6 +65,25 @@ def _name(value: str) -> str:
     if _NAME.fullmatch(value) is None:
         raise ValueError(f"{value!r} is not a name; use up to 64 letters, digits, '.', '_' or '-'")
     return value
+
+
+def _placeholders(word: str) -> list[str]:
+    """The names in braces, whatever stands beside them there."""
+    return [name for _, name, _, _ in string.Formatter().parse(word) if name is not None]
+
+
+def _plain(word: str) -> str:
+    """A word of a command without formats and conversions in its placeholders."""
+    pieces = []
+    for literal, name, _, _ in string.Formatter().parse(word):
+        pieces.append(literal.replace("{", "{{").replace("}", "}}"))
+        if name is not None:
+            pieces.append(f"{{{name}}}")
+    return "".join(pieces)
+
+
+def _size_of(name: str, value: str) -> int:
+    return len(os.fsencode(f"{name}={value}"))
 
 
 Size = Annotated[int, BeforeValidator(_bytes), Field(ge=0)]
@@ -111,14 +138,49 @@ class Pricer(Section):
     def _known_placeholders(cls, command: tuple[str, ...]) -> tuple[str, ...]:
         if not command:
             raise ValueError("the command is empty; write for instance './pricer.exe {input}'")
+        if not command[0]:
+            raise ValueError("the first word of the command is empty; it must name the program")
+        if command[0] in _PLACEHOLDERS:
+            raise ValueError(
+                f"the command begins with {command[0]}, but its first word is the program that is run: write for "
+                f"instance './pricer.exe {' '.join(command)}'"
+            )
         for word in command:
-            for _, placeholder, _, _ in string.Formatter().parse(word):
-                if placeholder is not None and placeholder not in COMMAND_FIELDS:
+            if "\0" in word or len(os.fsencode(word)) > MOST_TEXT:
+                raise ValueError(f"a word of the command has a NUL or more than {MOST_TEXT} bytes: {word[:40]!r}")
+            for placeholder in _placeholders(word):
+                if placeholder not in COMMAND_FIELDS:
                     known = ", ".join(f"{{{name}}}" for name in sorted(COMMAND_FIELDS))
                     raise ValueError(f"unknown placeholder {{{placeholder}}} in {word!r}; known are {known}")
                 if placeholder == "args" and word != "{args}":
                     raise ValueError(f"{{args}} must be a word of its own, not part of {word!r}")
+            if _plain(word) != word:
+                raise ValueError(f"a placeholder is replaced as it is, without ':' or '!': write {_plain(word)!r}")
         return command
+
+    @field_validator("version")
+    @classmethod
+    def _storable(cls, version: str) -> str:
+        if not version.isprintable():
+            raise ValueError("a version must be printable characters only: no NUL, no line breaks")
+        return version
+
+    @field_validator("env")
+    @classmethod
+    def _can_be_passed(cls, env: dict[str, str]) -> dict[str, str]:
+        # Values may be secrets, so they are not shown.
+        for name, value in env.items():
+            if not name or "=" in name or "\0" in name:
+                raise ValueError(
+                    f"{name[:80]!r} cannot be the name of a variable: it is empty, or has '=' or NUL in it"
+                )
+            if "\0" in value:
+                raise ValueError(f"the value of {name[:80]!r} has a NUL in it, which no variable can have")
+            if (size := _size_of(name, value)) > MOST_TEXT:
+                raise ValueError(f"{name[:80]!r} has {size} bytes, more than the {MOST_TEXT} that a variable can have")
+        if (size := sum(_size_of(name, value) + 1 for name, value in env.items())) > MOST_ENV:
+            raise ValueError(f"all variables together have {size} bytes, more than {MOST_ENV}; put them into a file")
+        return env
 
     @model_validator(mode="after")
     def _suits_its_mode(self) -> Self:
@@ -129,13 +191,12 @@ class Pricer(Section):
                 )
             return self
         for word in self.command:
-            for _, placeholder, _, _ in string.Formatter().parse(word):
-                if placeholder is not None:
-                    raise ValueError(
-                        f"a warm pricer is started before there is a job, so its command cannot have "
-                        f"{{{placeholder}}}: write the program and its own options only; it is told of each job on "
-                        "its stdin (see docs/warm-pricers.md)"
-                    )
+            for placeholder in _placeholders(word):
+                raise ValueError(
+                    f"a warm pricer is started before there is a job, so its command cannot have "
+                    f"{{{placeholder}}}: write the program and its own options only; it is told of each job on "
+                    "its stdin (see docs/warm-pricers.md)"
+                )
         if self.memory is not None and self.recycle_memory is not None and self.recycle_memory > self.memory:
             raise ValueError(
                 "recycle_memory is above memory, at which a job is killed; set it below, so that the process is "
@@ -145,7 +206,7 @@ class Pricer(Section):
 
     @model_validator(mode="after")
     def _reusable(self) -> Self:
-        if self.reuse == "content" and any("{job_id}" in word for word in self.command):
+        if self.reuse == "content" and any("job_id" in _placeholders(word) for word in self.command):
             raise ValueError(
                 "reuse: content is for results that do not depend on the job; take {job_id} out of command"
             )
@@ -165,9 +226,14 @@ class ApiKey(Section):
 
     @field_validator("key")
     @classmethod
-    def _long_enough(cls, key: SecretStr) -> SecretStr:
+    def _can_be_sent(cls, key: SecretStr) -> SecretStr:
         if len(key.get_secret_value()) < 16:
             raise ValueError("an API key needs at least 16 characters; make one with: openssl rand -hex 24")
+        if _KEY.fullmatch(key.get_secret_value()) is None:
+            raise ValueError(
+                "an API key travels in a header, so it must be printable ASCII without spaces; make one with: "
+                "openssl rand -hex 24"
+            )
         return key
 
 
@@ -255,6 +321,11 @@ class Storage(Section):
         return options
 
 
+@dataclass(frozen=True)
+class _ReadFrom:
+    path: Path | None = field(default=None, compare=False)  # the same settings from another file are the same
+
+
 class GridSettings(BaseSettings):
     """The settings of a grid; see `grid.yaml` for every field explained."""
 
@@ -279,6 +350,8 @@ class GridSettings(BaseSettings):
 
     # Set by `deployed` only: neither a file nor a variable can.
     _deployed_at: float = PrivateAttr(default=0.0)
+    # Set by `load_settings` for a file that its caller named.
+    _read_from: _ReadFrom = PrivateAttr(default=_ReadFrom())
 
     @classmethod
     def settings_customise_sources(
@@ -332,6 +405,11 @@ class GridSettings(BaseSettings):
         """When these settings were deployed, UTC seconds; the newer ones win. 0 where they never were."""
         return self._deployed_at
 
+    @property
+    def config(self) -> Path | None:
+        """The file that these settings were read from, if one was named, as it was named."""
+        return self._read_from.path
+
     def deployed(self, at: float) -> GridSettings:
         """The same settings, deployed at an instant (UTC seconds)."""
         copy = self.model_copy()
@@ -375,32 +453,38 @@ def load_settings(path: Path | None = None, **overrides: Any) -> GridSettings:
     Raises:
         SettingsError: the file cannot be read, or a value is wrong; says which field and why.
     """
+    named = path
     if path is None and os.environ.get("RAYGRID_CONFIG"):
         path = Path(os.environ["RAYGRID_CONFIG"])
-    values: dict[str, Any] = {}
-    if path is not None:
-        try:
-            values = yaml.safe_load(path.read_text(encoding="utf-8")) or {}
-        except (OSError, UnicodeDecodeError) as error:
-            raise SettingsError(f"cannot read the settings file {path}: {error}") from error
-        except yaml.YAMLError as error:
-            # Without the lines that YAML would quote, nor the error itself: they may hold a secret.
-            mark = error.problem_mark if isinstance(error, yaml.MarkedYAMLError) else None
-            where = f"see line {mark.line + 1}, column {mark.column + 1}" if mark else "it cannot be read"
-            raise SettingsError(f"{path} is not valid YAML: {where}") from None
-        if not isinstance(values, dict):
-            raise SettingsError(f"{path} must hold a mapping of settings, not {type(values).__name__}")
-        if odd := [name for name in values if not isinstance(name, str)]:
-            raise SettingsError(f"{path}: {odd[0]!r} is not the name of a setting")
+    text, values = _read(path) if path is not None else ("", {})
     _refuse_unknown_variables()
     try:
-        return GridSettings(**{**values, **overrides})
+        settings = GridSettings(**{**values, **overrides})
     except UnreadableVariableError as error:
-        raise SettingsError(f"a RAYGRID__ variable cannot be read: {error}") from None
+        raise SettingsError(config_errors.unreadable_variable(str(error), _PREFIX)) from None
     except ValidationError as error:
-        # The rejected input is left out on purpose: it may be a secret.
-        lines = [f"  {'.'.join(str(part) for part in e['loc'])}: {e['msg']}" for e in error.errors(include_input=False)]
-        raise SettingsError(f"settings{f' in {path}' if path else ''} are not valid:\n" + "\n".join(lines)) from None
+        raise SettingsError(config_errors.in_words(error, GridSettings, _PREFIX, path, text, overrides)) from None
+    settings._read_from = _ReadFrom(named)
+    return settings
+
+
+def _read(path: Path) -> tuple[str, dict[str, Any]]:
+    """The text of a settings file, and what it says."""
+    try:
+        text = path.read_text(encoding="utf-8")
+        values = yaml.safe_load(text) or {}
+    except UnicodeDecodeError:
+        raise SettingsError(f"cannot read the settings file {path}: it is not text in UTF-8") from None
+    except OSError as error:
+        raise SettingsError(f"cannot read the settings file {path}: {error.strerror or error}") from error
+    except yaml.YAMLError as error:
+        # Without the error itself, which quotes lines: they may hold a secret.
+        raise SettingsError(f"{path} is not valid YAML: {config_errors.unreadable_yaml(error)}") from None
+    if not isinstance(values, dict):
+        raise SettingsError(f"{path} must hold settings, each as NAME: VALUE, not {type(values).__name__}")
+    if odd := [name for name in values if not isinstance(name, str)]:
+        raise SettingsError(f"{path}: {odd[0]!r} is not the name of a setting")
+    return text, values
 
 
 def _refuse_unknown_variables() -> None:

@@ -90,6 +90,7 @@ class _Server:
         self._answers = os.dup(1)
         self._log = os.dup(2)
         self._nothing = os.open(os.devnull, os.O_RDONLY)
+        self._streams = (sys.stdin, sys.stdout, sys.stderr)
         self._leave()
 
     def run(self) -> NoReturn:
@@ -163,8 +164,9 @@ class _Server:
         """Be where a cold pricer would be: in the job directory, printing into the job's files."""
         for descriptor, path in ((1, said["stdout"]), (2, said["stderr"])):
             capture = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
-            os.dup2(capture, descriptor)
-            os.close(capture)
+            if capture != descriptor:  # an earlier job may have closed it
+                os.dup2(capture, descriptor)
+                os.close(capture)
         os.chdir(said["output_dir"])
         os.environ["RAYGRID_JOB_ID"] = said["job_id"]
 
@@ -175,6 +177,18 @@ class _Server:
         os.dup2(self._log, 1)
         os.dup2(self._log, 2)
         os.chdir(self._home)
+        self._reopen()
+
+    def _reopen(self) -> None:
+        """Have Python's own streams again, which the job may have closed or replaced."""
+        stdin, stdout, stderr = self._streams
+        if stdin is None or stdin.closed:
+            stdin = open(0, closefd=False)  # noqa: SIM115 - it is for the jobs to come
+        if stdout is None or stdout.closed:
+            stdout = open(1, "w", closefd=False)  # noqa: SIM115 - likewise
+        if stderr is None or stderr.closed:
+            stderr = open(2, "w", buffering=1, errors="backslashreplace", closefd=False)  # noqa: SIM115 - likewise
+        self._streams = sys.stdin, sys.stdout, sys.stderr = stdin, stdout, stderr
 
     def _flush(self) -> None:
         """Nothing that was printed may wait in a buffer for the next job."""

@@ -12,10 +12,9 @@ from typing import Annotated
 import typer
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
 
-from raygrid.cli.grid import client_of, complain, err, out
+from raygrid.cli.grid import INTERRUPTED, client_of, complain, err, out
 from raygrid.trial import Trial, Verdict, run_trial, verdict
 
-INTERRUPTED = 130
 _SHOWN = 5
 
 

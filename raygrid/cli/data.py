@@ -31,5 +31,10 @@ def list_data(context: typer.Context) -> None:
     for column in ("name", "size", "stored_at", "sha256"):
         table.add_column(column)
     for stored in client_of(context).data():
-        table.add_row(stored.name, f"{stored.size:,}", str(stored.stored_at or ""), stored.digest[:16])
+        table.add_row(
+            stored.name,
+            f"{stored.size:,}",
+            f"{stored.stored_at:%Y-%m-%dT%H:%M:%SZ}" if stored.stored_at else "",
+            stored.digest[:16],
+        )
     print_table(table)

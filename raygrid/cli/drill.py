@@ -16,12 +16,13 @@ import httpx
 import typer
 from rich.table import Table
 
-from raygrid.cli.grid import GridChoice, complain, err, print_table
+from raygrid.cli.grid import INTERRUPTED, GridChoice, complain, err, print_table
 from raygrid.client import Client
 from raygrid.client.default import find_grid
 from raygrid.errors import SettingsError
 
 if TYPE_CHECKING:
+    from raygrid.config import GridSettings
     from raygrid.drill.injector import Injector
     from raygrid.drill.report import Report
     from raygrid.local import GridFile
@@ -31,7 +32,6 @@ HARMLESS = """pricers:
   drill:
     command: [sh, -c, 'sleep 0.2; cat "$0"', "{input}"]
     result: stdout"""
-INTERRUPTED = 130
 
 
 class What(StrEnum):
@@ -202,6 +202,7 @@ async def _lose_everything(url: str, key: str | None, pricer: str, jobs: int, co
     if grid is None:
         raise SettingsError(f"`raygrid drill everything` is for a grid on this machine, and none listens at {url}")
     settings = settings_of({}, config, name=grid.name)
+    _require_known(grid, settings)
     console = err()
     drilled = Drill(
         [url],
@@ -214,6 +215,21 @@ async def _lose_everything(url: str, key: str | None, pricer: str, jobs: int, co
     with Client(url, key) as client:
         slots = client.capacity().slots
     return [await lose_everything(drilled, grid, settings, slots)]
+
+
+def _require_known(grid: GridFile, settings: GridSettings) -> None:
+    """Refuse to kill a grid that could not be started again as it was.
+
+    Raises:
+        SettingsError: says what is not known of it, and what to do.
+    """
+    unknown = grid.started_with.differences(settings, None, None) if grid.started_with is not None else []
+    if unknown:
+        raise SettingsError(
+            "\n  - ".join((f"the drill has to start grid {grid.name} again as it was, and would not:", *unknown))
+            + "\nSay with --config which settings file it was started with. What was said on the command line of "
+            "`raygrid up` (--pricer, --slots, --port) has to stand in that file, or in RAYGRID__ variables"
+        )
 
 
 async def _entries(url: str, make: Callable[[], Injector]) -> list[str]:

@@ -8,13 +8,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import typer
-from rich.table import Table
 
-from raygrid.cli.grid import complain, err
+from raygrid.cli.grid import complain, err, print_tail
 from raygrid.client import Job, Result
 from raygrid.errors import JobCancelledError, JobFailedError, RaygridError
-
-_TAIL_LINES = 5
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,7 +39,7 @@ def collect(job: Job, path: Path | None, into: Path | None, *, show: bool) -> En
 
     Args:
         job: the job; its ending is known.
-        path: its input, where it is known.
+        path: its input, where it is known; else the result says what that was called.
         into: directory to unpack into, if any; a failed job's files are unpacked as well.
         show: whether to print its stdout.
     """
@@ -50,6 +47,7 @@ def collect(job: Job, path: Path | None, into: Path | None, *, show: bool) -> En
     if ending is None:
         raise AssertionError("only jobs that have ended are collected")
     if ending.result is not None:
+        path = path or _input_of(ending.result)
         _deliver(ending.result, into, show=show and ending.error is None)
     reused_from = ending.result.reused_from if ending.result is not None else None
     job.release()
@@ -59,6 +57,12 @@ def collect(job: Job, path: Path | None, into: Path | None, *, show: bool) -> En
     if isinstance(error, JobFailedError):
         return EndedJob(path, job.job_id, "failed", error.reason, str(error), error.stderr_tail or "")
     return EndedJob(path, job.job_id, _state_of(error), None, str(error))
+
+
+def _input_of(result: Result) -> Path | None:
+    """What the input was called; None where the result has no manifest."""
+    given = result.manifest.get("input", {})
+    return Path(given["name"]) if "name" in given else None
 
 
 def _deliver(result: Result, into: Path | None, *, show: bool) -> None:
@@ -74,14 +78,19 @@ def _state_of(error: RaygridError) -> str:
     return "expired" if type(error).__name__ == "ResultExpiredError" else "refused"
 
 
+def print_ended(ended: Sequence[EndedJob]) -> None:
+    """Print a line for each job: its id, how it ended, and its input, with tabs between."""
+    for job in ended:
+        typer.echo("\t".join((job.job_id, job.state, str(job.path or ""))).rstrip())
+
+
 def print_failures(ended: Sequence[EndedJob]) -> None:
     """Say for each job without a result: which file, which job, why, and the end of its stderr."""
     for job in ended:
         if job.state == "done":
             continue
         complain(f"{job.path}: {_account(job)}" if job.path else _account(job))
-        for line in job.stderr_tail.rstrip().splitlines()[-_TAIL_LINES:]:
-            err().print(f"    {line}", highlight=False, markup=False)
+        print_tail(job.stderr_tail)
 
 
 def _account(job: EndedJob) -> str:
@@ -94,15 +103,11 @@ def _account(job: EndedJob) -> str:
 
 
 def print_summary(batch_id: str, ended: Sequence[EndedJob], out_dir: Path | None) -> None:
-    """Print the last table: how many jobs ended how."""
+    """Print the last lines: how many jobs ended how, and where the results are."""
     counts = Counter(job.state for job in ended)
-    table = Table(title=f"batch {batch_id}", title_justify="left")
-    table.add_column("state")
-    table.add_column("jobs", justify="right")
-    for state, count in counts.most_common():
-        table.add_row(state, f"{count:,}")
     console = err()
-    console.print(table)
+    said = ", ".join(f"{count:,} {state}" for state, count in counts.most_common())
+    console.print(f"batch {batch_id}: {said or 'no job has ended'}", highlight=False, markup=False)
     if reused := sum(job.reused_from is not None for job in ended):
         console.print(f"{reused:,} did not run: their results are those of equal jobs that ran before", highlight=False)
     if out_dir is not None:

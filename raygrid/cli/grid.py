@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -15,9 +16,12 @@ from typer.core import TyperGroup
 
 from raygrid.client import Client
 from raygrid.client.default import find_grid
-from raygrid.errors import RaygridError, SettingsError
+from raygrid.errors import JobFailedError, RaygridError, SettingsError
 
+INTERRUPTED = 130  # exit code after Ctrl-C, as shells count it
 _FILE_WIDTH = 500
+_TAIL_LINES = 10
+_TAIL_WIDTH = 300
 
 
 def out() -> Console:
@@ -33,6 +37,16 @@ def err() -> Console:
 def complain(message: str) -> None:
     """Print an error, in red on a terminal."""
     err().print(Text(message, style="red"), highlight=False)
+
+
+def print_tail(stderr: str) -> None:
+    """Print the last lines of what a pricer wrote to its stderr, each cut where it is very long."""
+    lines = stderr.rstrip().splitlines()
+    if len(lines) > _TAIL_LINES:
+        err().print("    …", highlight=False)
+    for line in lines[-_TAIL_LINES:]:
+        shown = line if len(line) <= _TAIL_WIDTH else f"{line[:_TAIL_WIDTH]}…"
+        err().print(f"    {shown}", highlight=False, markup=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,8 +87,25 @@ def print_table(table: Table) -> None:
     console.print(table, soft_wrap=False)
 
 
+def print_lines(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
+    """Print rows one on a line, below the names of their columns; a column that is empty throughout is left out.
+
+    A terminal cuts a line off at its right edge; what reads a pipe gets all of it.
+    """
+    shown = [at for at in range(len(columns)) if any(row[at] for row in rows)]
+    widths = {at: max(len(columns[at]), *(len(row[at]) for row in rows)) for at in shown}
+    console = out()
+    cut = console.is_terminal or "COLUMNS" in os.environ
+    for row in (columns, *rows):
+        line = "  ".join(" ".join(row[at].split()).ljust(widths[at]) for at in shown).rstrip()
+        console.print(Text(line), no_wrap=True, overflow="ellipsis" if cut else "ignore", crop=cut, soft_wrap=False)
+
+
 class GridCommands(TyperGroup):
-    """Turns the errors of raygrid into a red line and an exit code: 2 for wrong settings, 1 for the rest."""
+    """Turns the errors of raygrid into a red line and an exit code: 2 for wrong settings, 1 for the rest.
+
+    A failed job's line is followed by the end of its stderr; Ctrl-C is one line, too, where a command says no more.
+    """
 
     def invoke(self, ctx: Any) -> Any:
         """Run the command that was asked for."""
@@ -82,7 +113,12 @@ class GridCommands(TyperGroup):
             return super().invoke(ctx)
         except RaygridError as error:
             complain("\n".join([str(error), *getattr(error, "__notes__", ())]))
+            if isinstance(error, JobFailedError):
+                print_tail(error.stderr_tail or "")
             raise typer.Exit(2 if isinstance(error, SettingsError) else 1) from None
+        except KeyboardInterrupt:
+            complain("interrupted")
+            raise typer.Exit(INTERRUPTED) from None
         except BrokenPipeError:
             # Whoever read this (`| head`) has seen enough. What is still unwritten must not complain at exit.
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

@@ -11,7 +11,7 @@ from raygrid.cli.grid import client_of, out
 
 def handover(
     context: typer.Context,
-    group: Annotated[str, typer.Argument(help="Name of the group, as in `raygrid status`.")],
+    group: Annotated[str, typer.Argument(help="Name of the group, as in `raygrid groups`.")],
 ) -> None:
     """Have a group's leader hand over to the rack's other candidate, as before work on its machine.
 

@@ -8,8 +8,9 @@ from typing import Annotated
 
 import typer
 
-from raygrid.cli.grid import complain, err, out
+from raygrid.cli.grid import INTERRUPTED, complain, err, out
 from raygrid.cli.local_grid import pricer_commands, require_same, running, settings_of, start
+from raygrid.config import GridSettings
 from raygrid.errors import SettingsError
 
 
@@ -35,7 +36,7 @@ def up(
     ] = None,
     name: Annotated[str | None, typer.Option(help="Name of the grid, to run several side by side.")] = None,
 ) -> None:
-    """Start a grid on this machine; it goes on in the background.
+    """Start a grid on this machine; returns when it takes jobs, and the grid goes on until `raygrid down`.
 
     If the very same grid runs already, that is said and all is well; if it was started with anything else, that is an
     error which names what differs. Without any option but --name it only makes sure that a grid runs.
@@ -55,11 +56,17 @@ def up(
         with err().status(f"starting {racks * nodes} node(s)"):
             grid = start(settings, racks, nodes)
     except KeyboardInterrupt:
-        complain(f"interrupted; parts of the grid may have started: `{_down(settings.name)}` stops them")
-        raise typer.Exit(130) from None
+        complain(f"interrupted; parts of the grid may have started: `{_down(settings)}` stops them")
+        raise typer.Exit(INTERRUPTED) from None
     out().print(f"grid {grid.name} is up at {grid.url}\n", highlight=False)
     command = "raygrid" if _is_default(settings.grid_dir) else f"raygrid --url {grid.url}"
-    out().print(f"  {command} submit trades/*.csv\n  {command} status", highlight=False)
+    names = sorted(settings.pricers)
+    choice = "" if settings.default_pricer or len(names) == 1 else f" --pricer {names[0]}"
+    out().print(
+        f"  {command} submit trades/*.csv{choice}\n  {command} status\n  {_down(settings)}",
+        highlight=False,
+        markup=False,
+    )
 
 
 def down(
@@ -93,5 +100,7 @@ def _is_default(grid_dir: Path) -> bool:
     return grid_dir == state_dir.expanduser().absolute() / "default"
 
 
-def _down(name: str) -> str:
-    return "raygrid down" if name == "default" else f"raygrid down --name {name}"
+def _down(settings: GridSettings) -> str:
+    from raygrid.local.grid_file import down_command  # noqa: PLC0415 - brings Ray
+
+    return down_command(settings.grid_dir, settings.config)

@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from raygrid.cli.duration import seconds_of, words_of
-from raygrid.cli.grid import client_of, complain, err, out
+from raygrid.cli.grid import INTERRUPTED, client_of, complain, err, out
 from raygrid.client import Client, NodeStatus
 
 LOOK_EVERY_S = 0.5
@@ -54,7 +54,7 @@ def drain(
         last = _wait(client, found, timeout)
     except KeyboardInterrupt:
         complain(f"interrupted; node {node} goes on draining. Take it back with: raygrid undrain {node}")
-        raise typer.Exit(130) from None
+        raise typer.Exit(INTERRUPTED) from None
     if last.state != "drained":
         complain(
             f"node {node} is not drained: {_still(last)}. It goes on draining; wait "

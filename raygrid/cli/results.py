@@ -10,7 +10,7 @@ from typing import Annotated
 import typer
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
-from raygrid.cli.ended import collect, print_failures, print_summary
+from raygrid.cli.ended import collect, print_ended, print_failures, print_summary
 from raygrid.cli.grid import client_of, command_of, err, out
 from raygrid.client import Client, Job
 
@@ -37,8 +37,8 @@ def result(
 ) -> None:
     """Fetch the result of a job or of a batch.
 
-    That of a job is printed, its stdout, unless --out or -o says where it goes. For a batch the exit code is 0 if all
-    its jobs are done.
+    That of a job is printed, its stdout, unless --out or -o says where it goes. For a batch a line tells of each job
+    how it ended and what its input was called, and the exit code is 0 if all jobs are done.
     """
     if out_dir is not None and file is not None:
         raise typer.BadParameter("give --out or -o, not both")
@@ -87,6 +87,7 @@ def _fetch_batch(context: typer.Context, batch_id: str, into: Path, wait_s: floa
     while not (status := client.batch_status(batch_id)).finished and (left_s := until - time.monotonic()) > 0:
         time.sleep(min(_POLL_S, left_s))
     ended = [collect(job, None, into / job.job_id, show=False) for job in _ended(client, batch_id)]
+    print_ended(ended)
     print_failures(ended)
     print_summary(batch_id, ended, into)
     if missing := status.total - len(ended):

@@ -1,11 +1,11 @@
-"""`raygrid status`, `jobs`, `nodes` and `pricers`: how the grid, a batch or one job is doing."""
+"""`raygrid status`, `jobs`, `groups`, `nodes` and `pricers`: how the grid, a batch or one job is doing."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import asdict, fields
 from datetime import UTC, datetime
-from itertools import islice
+from heapq import nlargest, nsmallest
 from typing import Annotated, Any
 
 import typer
@@ -13,10 +13,14 @@ from pydantic_core import to_json
 from rich.filesize import decimal
 from rich.table import Table
 
-from raygrid.cli.grid import client_of, err, out, print_table
+from raygrid.cli.grid import client_of, command_of, err, out, print_lines, print_table
 from raygrid.client import BatchStatus, JobStatus
 from raygrid.models import JobState
 
+# What tells jobs apart comes first: a terminal cuts lines off at its right edge.
+_JOB_COLUMNS = ("job_id", "state", "submitted_at", "reason", "input_name", "pricer", "node", "attempts", "message")
+_URGENCY = (JobState.FAILED, JobState.CANCELLED, JobState.RUNNING, JobState.QUEUED, JobState.DONE)
+_SOME = 20
 _TRAFFIC = ("inputs", "data", "results", "served")
 
 
@@ -34,7 +38,10 @@ def status(
         _print_fields(client.job(job).status(), as_json)
         return
     if batch is not None:
-        _print_batch(client.batch_status(batch), as_json)
+        counted = client.batch_status(batch)
+        _print_batch(counted, as_json)
+        if not as_json:
+            _print_some(client.jobs(batch=batch), counted.total, f"{command_of(context)} jobs --batch {batch}")
         return
     capacity, groups, nodes = client.capacity(), client.groups(), client.nodes()
     if as_json:
@@ -45,10 +52,21 @@ def status(
         f"{capacity.queued} queued",
         highlight=False,
     )
-    _print_table(
-        "groups", ("group", "site", "nodes", "slots", "running", "free", "queued", "state", "lost_since"), groups
-    )
+    columns = ("group", "site", "nodes", "slots", "running", "free", "queued", "state", "lost_since")
+    _print_table("groups", columns, groups)
     _print_table("nodes", ("node", "group", "slots", "running", "state", "drain_deadline_at", "why"), nodes)
+
+
+def groups(
+    context: typer.Context, as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False
+) -> None:
+    """List the groups, with who leads each and in which term."""
+    found = client_of(context).groups()
+    if as_json:
+        _print_json(found)
+        return
+    columns = ("group", "site", "nodes", "slots", "running", "queued", "state", "leader", "term", "lost_since")
+    _print_table("groups", (*columns, "unfinished"), found)
 
 
 def nodes(context: typer.Context, as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False) -> None:
@@ -57,13 +75,30 @@ def nodes(context: typer.Context, as_json: Annotated[bool, typer.Option("--json"
     if as_json:
         _print_json(found)
         return
-    table = Table(title="nodes", title_justify="left")
-    for column in ("node", "group", "state", "slots", "running", *_TRAFFIC, "why"):
-        table.add_column(column, justify="right" if column in _TRAFFIC else "left", no_wrap=column in ("node", "state"))
+    columns = (
+        "node",
+        "group",
+        "state",
+        "slots",
+        "running",
+        *_TRAFFIC,
+        *(("why",) if any(n.why for n in found) else ()),
+    )
+    table = Table(title="nodes", title_justify="left", box=None, pad_edge=False)  # so that it fits 80 columns
+    for column in columns:
+        table.add_column(column, justify="right" if column in _TRAFFIC else "left", no_wrap=column != "why")
     for node in found:
         moved = asdict(node.traffic)
         sizes = (decimal(moved[column]) for column in _TRAFFIC)
-        table.add_row(node.node, node.group, node.state, str(node.slots), str(node.running), *sizes, node.why or "")
+        table.add_row(
+            node.node,
+            node.group,
+            node.state,
+            str(node.slots),
+            str(node.running),
+            *sizes,
+            *([node.why or ""] if "why" in columns else []),
+        )
     print_table(table)
 
 
@@ -86,15 +121,34 @@ def jobs(
     limit: Annotated[int, typer.Option(min=1, help="Show so many at most.")] = 100,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
-    """List jobs, in the order of their ids."""
-    listing = client_of(context).jobs(state=state.value if state else None, batch=batch)
-    found = list(islice(listing, limit))
+    """List jobs, the newest first, one on a line; `raygrid status JOB` tells all about one."""
+    client = client_of(context)
+    if batch is not None:
+        client.batch_status(batch)  # an unknown one is an error, not a list of nothing
+    with err().status("looking through the jobs"):
+        found, count = _newest(client.jobs(state=state.value if state else None, batch=batch), limit)
     if as_json:
         _print_json(found)
         return
-    _print_table("jobs", ("job_id", "state", "pricer", "node", "attempts", "submitted_at", "reason", "message"), found)
-    if len(found) == limit and next(listing, None) is not None:
-        err().print(f"there are more than these {limit}; see more with --limit", highlight=False)
+    if found:
+        print_lines(_JOB_COLUMNS, [[_cell(getattr(job, name)) for name in _JOB_COLUMNS] for job in found])
+    else:
+        err().print("no such jobs" if state or batch else "no jobs yet", highlight=False)
+    if count > limit:
+        err().print(f"these are the newest {limit} of {count:,}; see more with --limit", highlight=False)
+
+
+def _newest(jobs: Iterable[JobStatus], limit: int) -> tuple[list[JobStatus], int]:
+    """The last that were submitted, the very last first, and how many there are; the grid lists them by id."""
+    count = 0
+
+    def counted() -> Iterator[JobStatus]:
+        nonlocal count
+        for count, job in enumerate(jobs, 1):  # noqa: B007 - it is given below
+            yield job
+
+    never = datetime.min.replace(tzinfo=UTC)
+    return nlargest(limit, counted(), key=lambda job: job.submitted_at or never), count
 
 
 def _print_batch(found: BatchStatus, as_json: bool) -> None:
@@ -107,6 +161,18 @@ def _print_batch(found: BatchStatus, as_json: bool) -> None:
     out().print(f"batch {found.batch_id} {how}: {found.total:,} jobs, {counts or 'none'}{reused}", highlight=False)
 
 
+def _print_some(jobs: Iterable[JobStatus], total: int, command: str) -> None:
+    """Print jobs of a batch, those first that somebody may have to look after."""
+    some = nsmallest(_SOME, jobs, key=lambda job: (_URGENCY.index(job.state), job.job_id))
+    columns = ("job_id", "state", "reason", "input_name", "node", "message")
+    if some:
+        print_lines(columns, [[_cell(getattr(job, name)) for name in columns] for job in some])
+    if total > len(some):
+        err().print(
+            f"these are {len(some)} of {total:,}; see the others with: {command} --limit {total}", highlight=False
+        )
+
+
 def _print_fields(found: JobStatus, as_json: bool) -> None:
     if as_json:
         _print_json(found)
@@ -115,13 +181,15 @@ def _print_fields(found: JobStatus, as_json: bool) -> None:
     for field in fields(found):
         value = getattr(found, field.name)
         if value is not None:
-            table.add_row(field.name, str(value))
+            table.add_row(field.name, _cell(value))
     print_table(table)
 
 
 def _cell(value: Any) -> str:
     if isinstance(value, datetime):
         return f"{value.astimezone(UTC):%Y-%m-%dT%H:%M:%SZ}"
+    if isinstance(value, bool):
+        return "yes" if value else "no"
     return "" if value is None else str(value)
 
 
@@ -130,10 +198,12 @@ def _print_json(value: Any) -> None:
 
 
 def _print_table(title: str, columns: tuple[str, ...], rows: Iterable[Any]) -> None:
+    """Print a table; columns in which nothing stands are left out, but for the first."""
+    cells = [[_cell(getattr(row, column)) for column in columns] for row in rows]
+    shown = [at for at in range(len(columns)) if at == 0 or not cells or any(row[at] for row in cells)]
     table = Table(title=title, title_justify="left")
-    for column in columns:
-        table.add_column(column)
-    for row in rows:
-        values = asdict(row)
-        table.add_row(*(_cell(values[column]) for column in columns))
+    for at in shown:
+        table.add_column(columns[at])
+    for row in cells:
+        table.add_row(*(row[at] for at in shown))
     print_table(table)

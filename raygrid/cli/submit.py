@@ -10,7 +10,7 @@ import typer
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
 from raygrid.cli.ended import EndedJob, collect, folder_names, print_failures, print_summary
-from raygrid.cli.grid import client_of, command_of, complain, err
+from raygrid.cli.grid import INTERRUPTED, client_of, command_of, complain, err
 from raygrid.client import BatchJobs
 from raygrid.client.options import checked_id
 from raygrid.errors import InvalidRequestError
@@ -53,8 +53,9 @@ def submit(
     if not wait:
         _print_ids(batch, files)
     command = command_of(context)
+    taken = len(batch) - len(batch.refused)
     err().print(
-        f"batch {batch.batch_id}: {len(batch) - len(batch.refused)} jobs submitted; come back to it with\n"
+        f"batch {batch.batch_id}: {taken:,} {'job' if taken == 1 else 'jobs'} submitted; come back to it with\n"
         f"  {command} status --batch {batch.batch_id}\n"
         f"  {command} result --batch {batch.batch_id} -o DIR",
         highlight=False,
@@ -70,7 +71,7 @@ def submit(
             f"  cancel them: {command} cancel --batch {batch.batch_id}\n"
             f"  their results: {command} result --batch {batch.batch_id} -o DIR --wait 60"
         )
-        raise typer.Exit(130) from None
+        raise typer.Exit(INTERRUPTED) from None
     print_failures(ended)
     print_summary(batch.batch_id, ended, out_dir)
     raise typer.Exit(0 if all(job.state == "done" for job in ended) else 1)

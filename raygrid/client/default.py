@@ -37,7 +37,7 @@ def find_grid(url: str | Sequence[str] | None = None, api_key: str | None = None
     local = _local_grid(path)
     if local is None:
         raise SettingsError(
-            "which grid? Set RAYGRID_URL, or call raygrid.connect(url), or start a grid on this machine with "
+            "which grid? Set RAYGRID_URL, say --url or raygrid.connect(url), or start a grid on this machine with "
             f"`raygrid up` or raygrid.init(). ({_why_none(path)})"
         )
     return str(local["url"]), api_key or local.get("api_key")

@@ -24,7 +24,8 @@ _RENAMED = {"jobId": "job_id", "batchId": "batch_id", "reusedFrom": "reused_from
 class JobStatus:
     """A job as the grid knows it; `position` is its place in the queue, from 0, while it is queued.
 
-    `reused_from` is the earlier job that ran, where this one took over its stored result.
+    `reused_from` is the earlier job that ran, where this one took over its stored result. `input_name` is what its
+    input file is called, where the grid tells it.
     """
 
     job_id: str
@@ -44,6 +45,7 @@ class JobStatus:
     message: str | None = None
     position: int | None = None
     cancel_requested: bool = False
+    input_name: str | None = None
     input_digest: str | None = None
     input_size: int | None = None
     result_digest: str | None = None

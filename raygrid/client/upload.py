@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import stat
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -39,7 +40,7 @@ class Upload:
             filename: name for the input in the job directory; by default that of the file, or `input`.
 
         Raises:
-            InvalidRequestError: the path is a directory.
+            InvalidRequestError: the path is a directory, or the file is empty.
             FileNotFoundError: there is no such file.
             TypeError: `what` is none of these, or a file opened in text mode.
         """
@@ -50,7 +51,10 @@ class Upload:
             path = Path(what)
             if path.is_dir():
                 raise InvalidRequestError(f"{path} is a directory; submit the files in it one by one, or a ZIP of it")
-            return cls(filename or path.name, path.stat().st_size, path)
+            found = path.stat()
+            if stat.S_ISREG(found.st_mode) and found.st_size == 0:
+                raise InvalidRequestError(f"{path} is empty, which no job can price; fill it or leave it out")
+            return cls(filename or path.name, found.st_size, path)
         if not hasattr(what, "read") or hasattr(what, "encoding"):
             raise TypeError(f"an input is a path, bytes, or a file opened in binary mode, not {what!r}")
         name = getattr(what, "name", None)

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from raygrid.errors import SettingsError
 from raygrid.local import GridFile, running_grid
+from raygrid.local.grid_file import down_command
 
 
 def way_into(grid: GridFile) -> Mapping[str, str]:
@@ -18,7 +19,7 @@ def way_into(grid: GridFile) -> Mapping[str, str]:
     if grid.ray_address is None or grid.ray_token is None:
         raise SettingsError(
             f"grid {grid.name} was started by an older release, whose file does not lead into its Ray cluster; "
-            "stop it with `raygrid down` and start it again"
+            f"stop it with `{down_command(grid.directory)}` and start it again"
         )
     return {"RAY_ADDRESS": grid.ray_address, "RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": grid.ray_token}
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shlex
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -79,7 +80,7 @@ def running_grid(name: str = "default", state_dir: Path | None = None) -> GridFi
             return None  # what a grid that has ended left
         raise SettingsError(
             f"grid {name} runs (process {supervisor.pid}), but its file {path} cannot be read "
-            f"({type(error).__name__}); stop it with `{down_command(name)}`, then start it again"
+            f"({type(error).__name__}); stop it with `{down_command(path.parent)}`, then start it again"
         ) from None
     return grid if grid.is_alive else None
 
@@ -95,6 +96,18 @@ def _read(values: dict[str, Any]) -> GridFile:
     )
 
 
-def down_command(name: str) -> str:
-    """What stops the grid of that name."""
-    return "raygrid down" if name == "default" else f"raygrid down --name {name}"
+def down_command(directory: Path, config: Path | None = None) -> str:
+    """What stops the grid of that directory, in the shell that asks: with the same options as it was started with.
+
+    Args:
+        directory: the grid's own, named as the grid is.
+        config: the settings file that was named, if any: it may say where that directory is.
+    """
+    words = ["raygrid", "down"]
+    if config is not None:
+        words += ["--config", str(config)]
+    if directory.name != "default":
+        words += ["--name", directory.name]
+    usual = Path(os.environ.get("RAYGRID_STATE_DIR") or "~/.raygrid").expanduser().absolute()
+    elsewhere = config is None and directory.parent != usual
+    return (f"RAYGRID_STATE_DIR={shlex.quote(str(directory.parent))} " if elsewhere else "") + shlex.join(words)

@@ -13,6 +13,11 @@ from pathlib import Path
 from raygrid.errors import SettingsError
 
 DYING_S = 40.0
+MOST_SOCKET_PATH = 107
+"""Bytes; a limit of the kernel."""
+# The longest path of a socket below the prefix, as Ray makes them.
+_BELOW = "12345678/r/session_2030-12-31_23-59-59_999999_4194304/sockets/plasma_store.999"
+_SHORT = ("/tmp", "/var/tmp")  # noqa: S108 - what is made there is its owner's alone
 _POLL_S = 0.1
 _LISTEN = "0A"
 _LOOKS = 3
@@ -34,10 +39,22 @@ def reachable(host: str) -> str:
 def ray_prefix(grid_dir: Path) -> str:
     """How the paths of a grid's Ray directories begin, in this life and in earlier ones.
 
-    Ray puts Unix sockets below them, whose paths may not be long: so they do not lie in the grid's own directory.
+    Ray puts Unix sockets below them, whose paths may not be long: so they do not lie in the grid's own directory, nor
+    in a temporary directory with a long path.
+
+    Raises:
+        SettingsError: there is no temporary directory with a path that is short enough; says what to set.
     """
     mark = hashlib.sha256(str(grid_dir).encode()).hexdigest()[:10]
-    return str(Path(tempfile.gettempdir()) / f"raygrid-{mark}-")
+    most = MOST_SOCKET_PATH - len(f"/raygrid-{mark}-{_BELOW}")
+    wanted = tempfile.gettempdir()
+    for place in (wanted, *_SHORT):
+        if len(os.fsencode(place)) <= most and os.access(place, os.W_OK | os.X_OK):
+            return str(Path(place) / f"raygrid-{mark}-")
+    raise SettingsError(
+        f"Ray's sockets need a temporary directory whose path has at most {most} bytes, and {wanted} has "
+        f"{len(os.fsencode(wanted))}; set TMPDIR to a shorter one (neither {' nor '.join(_SHORT)} can be written)"
+    )
 
 
 def require_port(host: str, port: int, grid_dir: Path, patience_s: float = DYING_S) -> None:

@@ -16,7 +16,7 @@ from raygrid.errors import RaygridError, SettingsError
 from raygrid.local.executables import require_executables
 from raygrid.local.grid_file import GridFile, down_command, running_grid
 from raygrid.local.lock import Life, holder, life_of
-from raygrid.local.port import require_port
+from raygrid.local.port import ray_prefix, require_port
 from raygrid.supervision import end_of, start_supervisor
 
 LOG = "supervisor.log"
@@ -48,6 +48,7 @@ def start_grid(
         raise SettingsError(f"a grid needs at least 1 rack with 1 node, not {racks} with {nodes}")
     settings.require_safe_listening()
     require_executables(settings)
+    ray_prefix(settings.grid_dir)  # said here, and not only in the supervisor's log
     until = time.monotonic() + timeout_s
     while True:
         running = _running_or_free(settings, until)
@@ -84,10 +85,10 @@ def require_same(
     else:
         found = grid.started_with.differences(settings, racks, nodes, pricers)
     if found:
+        down = down_command(settings.grid_dir, settings.config)
         raise SettingsError(
             "\n  - ".join((f"grid {grid.name} runs already at {grid.url}, but not as asked for:", *found))
-            + f"\nStop it first with `{down_command(grid.name)}`, or start another one beside it with a --name and "
-            "a --port of its own"
+            + f"\nStop it first with `{down}`, or start another one beside it with a --name and a --port of its own"
         )
 
 
@@ -101,7 +102,7 @@ def _running_or_free(settings: GridSettings, until: float) -> GridFile | None:
         if time.monotonic() > until:
             raise RaygridError(
                 f"grid {settings.name} is being started or stopped by process {other.pid}, which takes too long; "
-                f"see {settings.grid_dir / LOG}, or stop it with `{down_command(settings.name)}`"
+                f"see {settings.grid_dir / LOG}, or stop it with `{down_command(settings.grid_dir, settings.config)}`"
             )
         time.sleep(_POLL_S)
 

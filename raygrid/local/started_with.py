@@ -19,6 +19,7 @@ from raygrid.config import GridSettings
 
 # Which grid it is, not how it was started: the file lies there.
 _PLACE = {"name", "storage.state_dir"}
+_NOTHING = "nothing"
 _SECRETS = ("http.api_keys", "storage.database", "storage.blobs")
 
 
@@ -77,7 +78,7 @@ class StartedWith:
             pricer = _pricer_of(name)
             if pricers is not None if pricer is None else pricer not in here & wanted:
                 continue
-            mine, theirs = self.settings.get(name, "nothing"), asked.settings.get(name, "nothing")
+            mine, theirs = self.settings.get(name, _NOTHING), asked.settings.get(name, _NOTHING)
             if mine != theirs:
                 found.append(f"{name}: it runs with {mine}, asked for is {theirs}")
         if pricers is None and self.digest != asked.digest:
@@ -103,7 +104,7 @@ def _is_secret(name: str) -> bool:
 
 def _digest(settings: GridSettings, salt: str) -> str:
     """One digest of all secrets, made slowly: a short password cannot be found out by trying."""
-    hidden = {name: value for name, value in _leaves(settings) if _is_secret(name)}
+    hidden = {name: value for name, value in _leaves(settings) if _is_secret(name) and value}
     hidden["http.api_keys"] = [[key.name, key.key.get_secret_value()] for key in settings.http.api_keys]
     text = json.dumps(hidden, sort_keys=True).encode()
     return hashlib.scrypt(text, salt=bytes.fromhex(salt), n=2**14, r=8, p=1, dklen=16).hex()
@@ -115,6 +116,8 @@ def _shown(value: Any) -> str:
         return " ".join(word if word and not set(word) & set(" \t\n'\"\\") else shlex.quote(word) for word in value)
     if isinstance(value, frozenset):
         return json.dumps(sorted(value))
+    if value is None:
+        return _NOTHING
     return str(value) if isinstance(value, str | Path) else json.dumps(value)
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import logging
 import math
 import os
 import threading
@@ -29,13 +30,15 @@ from raygrid.node.cache import LocalShelf, ResultCache, Shelf
 from raygrid.node.health import Health
 from raygrid.node.processes import become_subreaper, kill_marked
 from raygrid.node.publisher import Publisher
-from raygrid.node.runner import Runner
+from raygrid.node.runner import Finished, Runner
 from raygrid.node.shared_data import SharedDataCache
 from raygrid.node.traffic import TrafficMeter
 from raygrid.node.watchdog import Watchdog
 from raygrid.node.workspace import Workspace
 from raygrid.ports import NodeReply
 from raygrid.pulse import Pulse
+
+logger = logging.getLogger(__name__)
 
 MOST_WAITING = 4_096
 MOST_REPORTS = 4_096
@@ -152,6 +155,8 @@ class NodeAgent:
         self._health.close()
         if self._reaper is not None:
             self._reaper.close()
+        if not any(thread.is_alive() for thread in self._threads):
+            self._places.close()
 
     def _fill_slots(self) -> None:
         """Have a thread for every slot; called with the lock held. Threads beyond that end as they come to rest."""
@@ -173,7 +178,13 @@ class NodeAgent:
                     self._work.notify()  # it may have been this one that was woken for an attempt
                     return
                 _, order = self._waiting.popitem(last=False)
-            self._publisher.put(runner.run(order))
+            try:
+                finished = runner.run(order)
+            except Exception as error:  # whatever it was: this attempt ends, the slot does not
+                logger.exception("attempt %s.%s failed on this node", order.attempt.job_id, order.attempt.number)
+                message = f"node {self.node_id} failed the attempt: unexpected {type(error).__name__}: {error}"
+                finished = Finished(AttemptReport(order.attempt, Outcome.INFRASTRUCTURE, message=message))
+            self._publisher.put(finished)
 
     # --- what leaders ask ---------------------------------------------------------------------------------------
 

@@ -79,13 +79,14 @@ def limit_file_size(pid: int, limit: int) -> None:
         resource.prlimit(pid, resource.RLIMIT_FSIZE, (limit + 1, limit + 1))
 
 
-def adopted() -> set[int] | None:
-    """The children of this process's main thread, orphans that it was given among them; None where it cannot be told.
+def children_of(thread: int) -> set[int] | None:
+    """The children of one thread of this process; None where it cannot be told.
 
-    Children that other threads have spawned are not among them.
+    Those are the children that it has spawned and those that they gave it by `clone(CLONE_PARENT)`; and for the main
+    thread, whose number is the process's, all orphans that the process was given.
     """
     try:
-        file = os.open(f"/proc/self/task/{os.getpid()}/children", os.O_RDONLY | os.O_CLOEXEC)
+        file = os.open(f"/proc/self/task/{thread}/children", os.O_RDONLY | os.O_CLOEXEC)
         try:
             listed = os.read(file, _CHILDREN)
         finally:

@@ -15,8 +15,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from raygrid.guard import watch
+from raygrid.node.beneath import remove_tree
 from raygrid.node.processes import kill_marked
-from raygrid.node.workspace import remove_tree
 from raygrid.pulse import Pulse, start_guard
 
 # A pricer that was being spawned when the agent died carries its mark a moment later.

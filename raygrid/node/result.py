@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import os
@@ -13,8 +14,11 @@ from json.encoder import encode_basestring_ascii
 from pathlib import Path
 from typing import IO, Any
 
+from uuid_utils import uuid4
+
 from raygrid.models import AttemptReport, JobSpec
 from raygrid.node import small_zip
+from raygrid.node.beneath import read_file
 from raygrid.node.spares import JobDirectory
 from raygrid.node.usage import Usage
 from raygrid.node.workspace import OutputFile
@@ -48,27 +52,31 @@ def build(
     node_id: str,
     report: AttemptReport,
     usage: Usage,
+    captures: Sequence[OutputFile],
     files: Sequence[OutputFile],
 ) -> ResultZip:
-    """Make the ZIP of an attempt; large ones are written to disk beside the job directory."""
-    captures = [
-        OutputFile(name, path, os.stat(path).st_size)
-        for name, path in (("stdout.txt", directory.stdout_at), ("stderr.txt", directory.stderr_at))
-    ]
+    """Make the ZIP of an attempt; large ones are written to disk beside the job directory.
+
+    Raises:
+        BadOutputError: something else took the place of a file meanwhile.
+        OSError: a file cannot be read, or the disk does not take the ZIP.
+    """
     total = sum([file.size for file in captures]) + sum([file.size for file in files])
     if total <= IN_MEMORY and len(files) < small_zip.MOST_FILES:
         data = _in_memory(captures, spec, node_id, report, usage, files)
         return ResultZip(len(data), hashlib.sha256(data).hexdigest(), data, None)
-    path = directory.path.parent / f"{directory.path.name}@result"
+    path = directory.path.parent / f"{directory.name}@{uuid4().hex}"  # where no pricer can have put anything
+    made = os.open(path.name, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600, dir_fd=directory.within)
     try:
-        with path.open("wb") as out:
+        with os.fdopen(made, "w+b") as out:
             _write(out, captures, spec, node_id, report, usage, files)
+            out.seek(0)
+            digest = hashlib.file_digest(out, "sha256").hexdigest()
+            return ResultZip(os.fstat(made).st_size, digest, None, path)
     except BaseException:
-        path.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):
+            os.unlink(path.name, dir_fd=directory.within)
         raise
-    with path.open("rb") as done:
-        digest = hashlib.file_digest(done, "sha256").hexdigest()
-    return ResultZip(path.stat().st_size, digest, None, path)
 
 
 def _in_memory(
@@ -90,11 +98,11 @@ def _in_memory(
 
 
 def _content(file: OutputFile) -> bytes:
-    """What is in a small file now; it is not opened where it was empty."""
+    """What is in a small file now, as far as it was seen; it is not opened where it was empty."""
     if not file.size:
         return b""
-    with _opened(file.path) as source:
-        return source.read()
+    with read_file(file.path, file.within) as source:
+        return source.read(file.size)
 
 
 def _write(
@@ -141,29 +149,17 @@ def _add_bytes(archive: zipfile.ZipFile, name: str, data: bytes) -> None:
 
 
 def _add(archive: zipfile.ZipFile, name: str, file: OutputFile) -> tuple[str, int]:
-    """Add a file; gives sha256 and size of what was added, which may differ from what was seen if it still grows."""
+    """Add a file; gives sha256 and size of what was added, which is less than was seen if it shrank meanwhile."""
     if file.size <= _CHUNK:
-        data = b""
-        if file.size:
-            with _opened(file.path) as source:
-                data = source.read()
+        data = _content(file)
         _add_bytes(archive, name, data)
         return hashlib.sha256(data).hexdigest(), len(data)
     info = zipfile.ZipInfo(name)
     info.external_attr = 0o644 << 16
     info.file_size = file.size  # lets zipfile choose ZIP64 in time
-    with _opened(file.path) as source:
+    with read_file(file.path, file.within) as source:
         info.compress_type = zipfile.ZIP_DEFLATED if _is_compressible(source) else zipfile.ZIP_STORED
         return _copy(source, archive, info, file.size)
-
-
-def _opened(path: str) -> IO[bytes]:
-    """A pricer's file; neither a link nor a pipe that took its place a moment ago can lead or hold us elsewhere.
-
-    Raises:
-        OSError: it is a link by now.
-    """
-    return os.fdopen(os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK), "rb")
 
 
 def _is_compressible(source: IO[bytes]) -> bool:
@@ -176,7 +172,7 @@ def _is_compressible(source: IO[bytes]) -> bool:
 def _copy(source: IO[bytes], archive: zipfile.ZipFile, info: zipfile.ZipInfo, expected: int) -> tuple[str, int]:
     hasher, size = hashlib.sha256(), 0
     with archive.open(info, "w", force_zip64=expected > 2**31) as target:
-        while chunk := source.read(_CHUNK):
+        while chunk := source.read(min(_CHUNK, expected - size)):
             hasher.update(chunk)
             size += len(chunk)
             target.write(chunk)

@@ -6,11 +6,11 @@ a full pipe nor a descendant that keeps one open can hang the job.
 
 from __future__ import annotations
 
-import contextlib
+import logging
 import os
 import signal
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -22,9 +22,10 @@ from raygrid.core.events import AttemptOrder
 from raygrid.errors import BlobNotFoundError, UnavailableError
 from raygrid.models import AttemptReport, JobSpec, Outcome
 from raygrid.node import result, workspace
+from raygrid.node.beneath import BadOutputError, open_file, read_file
 from raygrid.node.processes import MARK, limit_file_size
 from raygrid.node.result import ResultZip
-from raygrid.node.shared_data import SharedDataCache
+from raygrid.node.shared_data import Link, SharedDataCache
 from raygrid.node.spares import JobDirectory
 from raygrid.node.spawn import Environment, spawn
 from raygrid.node.traffic import TrafficMeter
@@ -32,10 +33,14 @@ from raygrid.node.usage import Usage
 from raygrid.node.warm import WarmPool
 from raygrid.node.warm_process import Ended, WarmProcess
 from raygrid.node.watchdog import Running, Watchdog
-from raygrid.node.workspace import DISK_RESERVE, BadOutputError, Workspace
+from raygrid.node.workspace import DISK_RESERVE, OutputFile, Workspace
+
+logger = logging.getLogger(__name__)
 
 STDERR_TAIL = 4_000
 DISK_FULL = 1024**2
+_CAPTURE = os.O_WRONLY | os.O_CREAT | os.O_TRUNC
+_NO_CAPTURES = tuple(OutputFile(name, -1, "", 0) for name in ("stdout.txt", "stderr.txt"))
 # What a pricer gets of the agent's own environment; secrets of the grid are not among it.
 PASSED_ON = (
     "PATH",
@@ -126,7 +131,10 @@ class Runner:
         except Exception as error:  # a defect of ours must not take the slot with it
             return self._infrastructure(order, f"unexpected {type(error).__name__}: {error}")
         finally:
-            self._places.remove(directory)
+            try:
+                self._places.remove(directory)
+            except OSError:  # the answer stands; what is left goes with the agent's life
+                logger.warning("the directory of attempt %s is not removed", directory.where, exc_info=True)
 
     def _infrastructure(self, order: AttemptOrder, what: str) -> Finished:
         message = f"node {self._node_id} failed the attempt: {what}"
@@ -135,7 +143,7 @@ class Runner:
     def _run_in(self, directory: JobDirectory, order: AttemptOrder, pricer: Pricer) -> Finished:
         attempt, spec = order.attempt, order.spec
         input_path = f"{directory.where}/{spec.filename}"
-        input_mark = self._place_input(spec, input_path, directory)
+        input_mark, links = self._place_input(spec, input_path, directory)
         running = Running(
             attempt=attempt,
             started=time.monotonic(),
@@ -165,24 +173,16 @@ class Runner:
             self._watchdog.release(running)
         if warm is None:
             directory.is_left_alone = self._watchdog.sees_nobody_astray()  # before one looks at what it left
-        usage = ended.usage
         report = _report(running, ended, pricer, started_at)
         if self._disk_was_full(report):
             return self._infrastructure(order, f"its disk is full at {self._places.root}")
-        files, report = self._collect(directory, input_path, input_mark, pricer, report)
-        try:
-            zipped = result.build(directory, spec, self._node_id, report, usage, files)
-        except (PermissionError, FileNotFoundError) as error:
-            # One of its files cannot be read, or a descendant removed it meanwhile; elsewhere it would be the same.
-            if report.outcome is Outcome.EXITED and report.exit_code == 0:
-                message = f"the pricer left a file that cannot be read: {type(error).__name__}"
-                report = _with(report, Outcome.BAD_OUTPUT, message, stderr_tail=_tail(directory.stderr_at))
-            zipped = result.build(directory, spec, self._node_id, report, usage, [])
-        if report.outcome is Outcome.EXITED and report.exit_code == 0:
+        report, zipped = self._zip(directory, spec, input_mark, pricer, report, ended.usage)
+        unchanged = self._shared.release(links, directory.held) if links else True
+        if unchanged and report.outcome is Outcome.EXITED and report.exit_code == 0:
             report = replace(report, content=self._contents.key(spec, pricer))
         return Finished(report, zipped)
 
-    def _place_input(self, spec: JobSpec, path: str, directory: JobDirectory) -> tuple[int, int]:
+    def _place_input(self, spec: JobSpec, path: str, directory: JobDirectory) -> tuple[tuple[int, int], list[Link]]:
         if spec.inline is not None:
             input_mark = self._places.write_input(directory, spec.filename, spec.inline)
         else:
@@ -193,17 +193,16 @@ class Runner:
             input_mark = workspace.mark(path)
         if spec.data:
             directory.data.mkdir()
-            for data in spec.data:
-                self._shared.link(data, directory.data)
-        return input_mark
+        return input_mark, [self._shared.link(data, directory.data) for data in spec.data]
 
     def _spawn(self, pricer: Pricer, spec: JobSpec, input_path: str, directory: JobDirectory, name: str) -> int:
         command = command_line(pricer, spec, input_path, directory)
         own = {"RAYGRID_JOB_ID": spec.job_id, MARK: self._mark_prefix + name}
         captures: list[int] = []
         try:
-            for path in (directory.stdout_at, directory.stderr_at):
-                captures.append(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o666))
+            for place in directory.captures:
+                captures.append(open_file(place, directory.within, _CAPTURE))
+                os.set_blocking(captures[-1], True)  # that it was opened without waiting is not the pricer's affair
             return spawn(
                 command, self._environment_of(pricer, spec.pricer, own), own, directory.where, self._nothing, *captures
             )
@@ -242,35 +241,56 @@ class Runner:
             return False
         return self._places.free_bytes() < (DISK_FULL if report.exit_code == 0 else DISK_RESERVE)
 
-    def _collect(
+    def _zip(
         self,
         directory: JobDirectory,
-        input_path: str,
+        spec: JobSpec,
         input_mark: tuple[int, int],
         pricer: Pricer,
         report: AttemptReport,
-    ) -> tuple[list[workspace.OutputFile], AttemptReport]:
-        """The files for the result; a result that may not be one turns the report into a failure."""
-        captures = (directory.stdout_at, directory.stderr_at)
-        printed = sum([_size_of_capture(capture) for capture in captures])
+        usage: Usage,
+    ) -> tuple[AttemptReport, ResultZip]:
+        """The result, and what its files make of the report."""
+        captures, files, report = self._collect(directory, input_mark, pricer, report)
         try:
-            files = workspace.outputs(directory, input_path, input_mark)
+            zipped = result.build(directory, spec, self._node_id, report, usage, captures, files)
+        except (BadOutputError, PermissionError, FileNotFoundError) as error:
+            # One of its files cannot be read, or a descendant removed it meanwhile; elsewhere it would be the same.
+            if isinstance(error, BadOutputError):
+                report = _spoilt(report, str(error))
+            else:
+                report = _spoilt(report, f"the pricer left a file that cannot be read: {type(error).__name__}")
+            if report.outcome is Outcome.BAD_OUTPUT:
+                report = _with(report, report.outcome, report.message, stderr_tail=_tail(directory))
+            zipped = result.build(directory, spec, self._node_id, report, usage, _NO_CAPTURES, [])
+        return report, zipped
+
+    def _collect(
+        self, directory: JobDirectory, input_mark: tuple[int, int], pricer: Pricer, report: AttemptReport
+    ) -> tuple[Sequence[OutputFile], Sequence[OutputFile], AttemptReport]:
+        """Captures and files for the result; a result that may not be one turns the report into a failure."""
+        captures: list[OutputFile] = []
+        files: list[OutputFile] = []
+        for name, empty in zip(directory.captures, _NO_CAPTURES, strict=True):
+            try:
+                captures.append(workspace.capture(directory, name, empty.name))
+            except BadOutputError as error:
+                captures.append(empty)
+                report = _spoilt(report, str(error))
+        try:
+            files = workspace.outputs(directory, input_mark)
         except BadOutputError as error:
-            files = []
-            if report.outcome is Outcome.EXITED and report.exit_code == 0:
-                report = _with(report, Outcome.BAD_OUTPUT, str(error))
-        written = printed + sum([file.size for file in files])
+            report = _spoilt(report, str(error))
+        written = sum([file.size for file in captures]) + sum([file.size for file in files])
         if written > pricer.output:
             message = f"wrote {written} bytes; its limit is {pricer.output}"
             if report.outcome in (Outcome.EXITED, Outcome.SIGNAL):
                 report = _with(report, Outcome.OUTPUT_LIMIT, message)
             files = []
-            for capture in captures:
-                with contextlib.suppress(OSError):
-                    os.truncate(capture, min(os.stat(capture).st_size, pricer.output, STDERR_TAIL))
+            captures = [replace(each, size=min(each.size, pricer.output, STDERR_TAIL)) for each in captures]
         if report.outcome is not Outcome.EXITED or report.exit_code != 0:
-            report = _with(report, report.outcome, report.message, stderr_tail=_tail(directory.stderr_at))
-        return files, report
+            report = _with(report, report.outcome, report.message, stderr_tail=_tail(directory))
+        return captures, files, report
 
 
 def _wait(running: Running) -> Ended:
@@ -335,20 +355,19 @@ def _signal_name(number: int) -> str:
         return "unknown"
 
 
-def _size_of_capture(path: str) -> int:
-    try:
-        return os.stat(path).st_size
-    except FileNotFoundError:  # a pricer may have removed even this
-        os.close(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o666))
-        return 0
+def _spoilt(report: AttemptReport, why: str) -> AttemptReport:
+    """A success with a result that cannot be one is a failure; what failed by itself keeps its own reason."""
+    if report.outcome is Outcome.EXITED and report.exit_code == 0:
+        return _with(report, Outcome.BAD_OUTPUT, why)
+    return report
 
 
-def _tail(path: str) -> str:
-    """The end of a file as text."""
+def _tail(directory: JobDirectory) -> str:
+    """The end of what was printed to stderr, as text."""
     try:
-        with open(path, "rb") as file:
+        with read_file(directory.captures[1], directory.within) as file:
             file.seek(0, os.SEEK_END)
             file.seek(max(0, file.tell() - STDERR_TAIL))
-            return file.read().decode(errors="replace").replace("\0", "\ufffd")
-    except OSError:
+            return file.read(STDERR_TAIL).decode(errors="replace").replace("\0", "\ufffd")
+    except (OSError, BadOutputError):
         return ""

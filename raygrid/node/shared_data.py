@@ -1,31 +1,70 @@
-"""Local copies of shared inputs (market data), by digest: fetched once, bounded in bytes, least recently used out."""
+"""Local copies of shared inputs (market data), by digest: fetched once, bounded in bytes, least recently used out.
+
+A copy is one file under many names, so that a pricer that writes into it changes it for all. That cannot be forbidden
+to a program with the same user; it is noticed, before the copy is used again and when each attempt ends.
+"""
 
 from __future__ import annotations
 
+import contextlib
+import hashlib
 import os
 import threading
 from collections import OrderedDict
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
+from typing import NamedTuple
 
 from raygrid.blobs import BlobStore, data_key
 from raygrid.models import BlobSlice, SharedData
+from raygrid.node.beneath import BadOutputError, open_directory, open_file, remove
 from raygrid.node.traffic import TrafficMeter
-from raygrid.node.workspace import mark
+
+# A copy's own time lies before any write of a pricer, which then shows even within one tick of the file system's clock.
+_EARLIER_NS = 2 * 10**9
+
+
+class _State(NamedTuple):
+    """What tells an untouched file: it cannot be written, and its times set back, without a new time of change."""
+
+    device: int
+    inode: int
+    size: int
+    modified_ns: int
+    changed_ns: int
+
+    @staticmethod
+    def of(status: os.stat_result) -> _State:
+        return _State(status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns)
+
+    @property
+    def but_changed(self) -> tuple[int, int, int, int]:
+        """All but the time of change, which removing one of its names changes, too."""
+        return self[:4]
 
 
 @dataclass(slots=True)
 class _Copy:
     path: Path
     size: int
-    mark: tuple[int, int]
+    state: _State
+    spoilt: bool = False
+
+
+class Link(NamedTuple):
+    """A shared input as one attempt has it."""
+
+    data: SharedData
+    copy: _Copy
 
 
 class SharedDataCache:
-    """Copies under one directory, linked into job directories.
+    """Copies under one directory, linked into job directories. Safe to call from many threads.
 
     A hard link keeps a copy alive for the attempts that use it, even after it left the cache. A copy that a pricer has
-    changed in place is noticed by its size and time, and fetched anew.
+    changed in place is fetched anew.
     """
 
     def __init__(self, directory: Path, blobs: BlobStore, limit: int, traffic: TrafficMeter | None = None) -> None:
@@ -34,51 +73,165 @@ class SharedDataCache:
         self._blobs = blobs
         self._limit = limit
         self._copies: OrderedDict[str, _Copy] = OrderedDict()
-        self._lock = threading.Lock()
-        self._fetching: dict[str, threading.Lock] = {}
+        self._lock = threading.Lock()  # held for a few calls of the system at most
+        self._at_work: dict[str, threading.Lock] = {}  # by digest: while a copy is fetched or read through
         self.fetches = 0
         for leftover in directory.iterdir():
             leftover.unlink(missing_ok=True)
 
-    def link(self, data: SharedData, directory: Path) -> None:
-        """Put a shared input into a job's data directory.
+    def link(self, data: SharedData, directory: Path) -> Link:
+        """Put a shared input into a job's data directory; `release` takes it out again.
 
         Raises:
             BlobNotFoundError: the blob store does not have it.
             OSError: the disk does not take it.
         """
+        target = directory / data.name
+        with self._one_at_a_time(data.digest):
+            copy = self._known_good(data.digest, target) or self._fetch(data, target)
+        return Link(data, copy)
+
+    def release(self, links: list[Link], directory: int) -> bool:
+        """Take an attempt's shared inputs back once its pricer has ended; tells whether it had them unchanged.
+
+        Args:
+            links: what it got.
+            directory: descriptor of its job directory, in which they lie under `data`.
+        """
+        unchanged = True
+        within = -1
+        with contextlib.suppress(OSError):  # the pricer may have moved it away
+            within = open_directory("data", directory)
+        try:
+            for link in links:
+                with self._one_at_a_time(link.data.digest):
+                    unchanged &= self._release(link, within)
+        finally:
+            if within >= 0:
+                os.close(within)
+        return unchanged
+
+    def _release(self, link: Link, within: int) -> bool:
+        copy = link.copy
+        if (file := self._opened(copy, link.data.name, within)) is None:
+            return False  # no name of it is left: nobody can tell any more
+        try:
+            if not self._is_good(copy, file, link.data.digest):
+                self._drop(copy, link.data.digest)
+                return False
+            with self._lock:
+                self._renamed(copy, file, lambda: _unlink(link.data.name, within, copy))
+        finally:
+            os.close(file)
+        return True
+
+    @staticmethod
+    def _opened(copy: _Copy, name: str, within: int) -> int | None:
+        """The copy, by its name in the job directory or else by that in the cache."""
+        for place, inside in ((name, within), (str(copy.path), None)):
+            if inside == -1:
+                continue
+            with contextlib.suppress(OSError, BadOutputError):
+                file = open_file(place, inside)
+                if _State.of(os.fstat(file))[:2] == copy.state[:2]:
+                    return file
+                os.close(file)
+        return None
+
+    def _known_good(self, digest: str, target: Path) -> _Copy | None:
         with self._lock:
-            one_fetch = self._fetching.setdefault(data.digest, threading.Lock())
-        with one_fetch:
-            if not self._link_known_good(data.digest, directory / data.name):
-                self._fetch(data, directory / data.name)
-
-    def _link_known_good(self, digest: str, target: Path) -> bool:
-        with self._lock:  # copies are dropped under it, too: one that is there stays there until it is linked
             copy = self._copies.get(digest)
-            if copy is None:
-                return False
-            if not copy.path.exists() or mark(copy.path) != copy.mark:
-                del self._copies[digest]
-                copy.path.unlink(missing_ok=True)
-                return False
-            self._copies.move_to_end(digest)
-            os.link(copy.path, target)
-            return True
+        if copy is None:
+            return None
+        if (file := self._opened(copy, "", -1)) is None:
+            self._drop(copy, digest)
+            return None
+        try:
+            if self._is_good(copy, file, digest):
+                # Copies are dropped under the lock, too: one that is there stays there until it is linked.
+                with self._lock, contextlib.suppress(FileNotFoundError):
+                    self._renamed(copy, file, lambda: os.link(copy.path, target, follow_symlinks=False))
+                    if digest in self._copies:
+                        self._copies.move_to_end(digest)
+                    return copy
+        finally:
+            os.close(file)
+        self._drop(copy, digest)
+        return None
 
-    def _fetch(self, data: SharedData, target: Path) -> None:
+    def _is_good(self, copy: _Copy, file: int, digest: str) -> bool:
+        """Whether a copy is what was fetched. Where only its time of change differs, it is read through."""
+        if copy.spoilt:
+            return False
+        with self._lock:
+            now = _State.of(os.fstat(file))
+            if now == copy.state:
+                return True
+        if now.but_changed != copy.state.but_changed:
+            return False
+        with os.fdopen(os.dup(file), "rb") as content:
+            content.seek(0)
+            if hashlib.file_digest(content, "sha256").hexdigest() != digest:
+                return False
+        with self._lock:
+            if now != _State.of(os.fstat(file)):
+                return False  # somebody is at it
+            copy.state = now
+        return True
+
+    @staticmethod
+    def _renamed(copy: _Copy, file: int, work: Callable[[], object]) -> None:
+        """Give or take a name of a copy, which changes its state; a change that came before stays to be found."""
+        before = _State.of(os.fstat(file))
+        work()
+        if before == copy.state:
+            copy.state = _State.of(os.fstat(file))
+
+    def _drop(self, copy: _Copy, digest: str) -> None:
+        """Use a copy no more; attempts that have it learn of it as they end."""
+        with self._lock:
+            copy.spoilt = True
+            if self._copies.get(digest) is copy:
+                del self._copies[digest]
+                remove(str(copy.path))
+
+    def _fetch(self, data: SharedData, target: Path) -> _Copy:
         path = self._directory / data.digest
-        path.unlink(missing_ok=True)
+        remove(str(path))
         self._blobs.fetch_now(BlobSlice(data_key(data.digest), 0, data.size, data.digest), path)
         self._traffic.add(data=data.size)
         path.chmod(0o444)
-        copy = _Copy(path, data.size, mark(path))
+        fetched_ns = path.stat().st_mtime_ns
+        os.utime(path, ns=(fetched_ns, fetched_ns - _EARLIER_NS))
         with self._lock:
             os.link(path, target)
+            copy = _Copy(path, data.size, _State.of(os.lstat(path)))
             self.fetches += 1
             self._copies[data.digest] = copy
-            total = sum(each.size for each in self._copies.values())
-            while total > self._limit and len(self._copies) > 1:
-                _, oldest = self._copies.popitem(last=False)
-                oldest.path.unlink(missing_ok=True)
-                total -= oldest.size
+            self._make_room()
+        return copy
+
+    def _make_room(self) -> None:
+        """Drop those used least recently; called with the lock held. Attempts that have one go on with it."""
+        total = sum(each.size for each in self._copies.values())
+        while total > self._limit and len(self._copies) > 1:
+            _, oldest = self._copies.popitem(last=False)
+            total -= oldest.size
+            if (file := self._opened(oldest, "", -1)) is None:
+                remove(str(oldest.path))
+                continue
+            try:
+                self._renamed(oldest, file, partial(oldest.path.unlink, missing_ok=True))
+            finally:
+                os.close(file)
+
+    def _one_at_a_time(self, digest: str) -> threading.Lock:
+        with self._lock:
+            return self._at_work.setdefault(digest, threading.Lock())
+
+
+def _unlink(name: str, within: int, copy: _Copy) -> None:
+    """Take a copy's name out of a job directory, if it is the copy that has it still."""
+    with contextlib.suppress(OSError):
+        if within >= 0 and _State.of(os.stat(name, dir_fd=within, follow_symlinks=False))[:2] == copy.state[:2]:
+            os.unlink(name, dir_fd=within)

@@ -7,6 +7,7 @@ are slots; between jobs a few stay loaded, the pricers that were used last. One 
 from __future__ import annotations
 
 import threading
+import time
 from collections import deque
 from collections.abc import Mapping
 
@@ -19,7 +20,9 @@ from raygrid.node.watchdog import Running, Watchdog
 from raygrid.node.workspace import Workspace
 
 KEPT_PER_SLOT = 4  # pricers that may stay loaded for each slot; the one that waited longest goes first
+ENDING_PER_SLOT = KEPT_PER_SLOT  # those that were told to end; with more of them, no further one is started
 CLOSE_S = 10.0
+HURRY_S = 0.05
 
 
 class WarmPool:
@@ -72,7 +75,7 @@ class WarmPool:
 
         Raises:
             OSError: it cannot be started.
-            UnavailableError: the agent is stopping.
+            UnavailableError: the agent is stopping, or too many of those before it do not end.
         """
         with self._work:
             if self._closed:
@@ -88,6 +91,7 @@ class WarmPool:
             serial = self._serial
             self._make_room()
         try:
+            self._await_the_ending()
             return WarmProcess(
                 serial, name, pricer, self._mark_prefix, self._environment, self._places, self._watchdog, attempt
             )
@@ -138,6 +142,20 @@ class WarmPool:
         while self._idle and len(self._idle) + self._busy > KEPT_PER_SLOT * self._slots:
             self._dismiss(self._idle.pop(0))
 
+    def _await_the_ending(self) -> None:
+        """Start nothing while too many that were told to end are still there; the oldest get no further grace.
+
+        Raises:
+            UnavailableError: not even that ends them.
+        """
+        until = time.monotonic() + CLOSE_S
+        with self._work:
+            while len(self._ending) > ENDING_PER_SLOT * self._slots and not self._closed:
+                if time.monotonic() > until:
+                    raise UnavailableError(f"{len(self._ending)} processes of warm pricers were killed and do not end")
+                self._ending[0].hurry()
+                self._work.wait(HURRY_S)
+
     def _dismiss(self, process: WarmProcess) -> None:
         """Have a process end, which the thread sees to; called with the lock held."""
         process.dismiss(self._watchdog.grace_s)
@@ -154,5 +172,8 @@ class WarmPool:
                     self._work.wait()
                 if not self._ending:
                     return
-                process = self._ending.popleft()
+                process = self._ending[0]  # counted until nothing of it is left
             process.await_end()
+            with self._work:
+                self._ending.popleft()
+                self._work.notify_all()

@@ -7,12 +7,10 @@ agent; what it prints to its own stderr goes to a file, and becomes part of the 
 from __future__ import annotations
 
 import array
-import contextlib
 import fcntl
 import os
 import resource
 import select
-import shutil
 import signal
 import subprocess
 import termios
@@ -22,13 +20,14 @@ from dataclasses import dataclass
 
 from raygrid.config import Pricer
 from raygrid.models import AttemptId, JobSpec, Outcome
+from raygrid.node.beneath import BadOutputError, open_file
 from raygrid.node.kept import Kept
 from raygrid.node.processes import MARK, limit_file_size, signal_group
 from raygrid.node.spares import JobDirectory
 from raygrid.node.usage import Consumed, Usage, consumed, consumed_by_dead
 from raygrid.node.warm_protocol import Answer, AnswerReader, BadAnswerError, request
 from raygrid.node.watchdog import Running, Watchdog, bytes_under
-from raygrid.node.workspace import Workspace, remove_tree
+from raygrid.node.workspace import Workspace
 
 WARM = "RAYGRID_WARM"
 LOOK_S = 0.2  # where a child keeps the pipe open, the end of the process itself is seen this late
@@ -86,9 +85,10 @@ class WarmProcess:
         self._answered = False
         self._watchdog = watchdog
         self._before = Consumed()
-        self._home = places.jobs / f"@warm.{serial}"  # no job directory: a job id cannot contain '@'
-        self._stderr = places.jobs / f"@warm.{serial}.stderr"
+        self._places = places
+        self._log = -1
         self._kept = Kept(f"@warm.{serial}", attempt=attempt)
+        self._home = places.make(self._kept.mark)  # no job directory: a job id cannot begin with '@'
         watchdog.keep(self._kept)
         try:
             self._process = self._spawn({**environment, **pricer.env, WARM: "1", MARK: mark_prefix + self._kept.mark})
@@ -106,18 +106,19 @@ class WarmProcess:
         self._kill_at = float("inf")
 
     def _spawn(self, environment: dict[str, str]) -> subprocess.Popen[bytes]:
-        self._home.mkdir(parents=True)
-        with self._stderr.open("ab") as stderr:  # to append, so that it can be emptied between jobs
-            return subprocess.Popen(
-                [word.format() for word in self.pricer.command],  # doubled braces are plain, as in a cold one
-                cwd=self._home,
-                env=environment,
-                stdin=subprocess.PIPE,
-                stdout=subprocess.PIPE,
-                stderr=stderr,
-                bufsize=0,
-                start_new_session=True,
-            )
+        # To append, so that it can be emptied between jobs; held, so that it is ours whatever has its name by now.
+        flags = os.O_RDWR | os.O_APPEND | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
+        self._log = os.open(self._home.captures[1], flags, 0o600, dir_fd=self._home.within)
+        return subprocess.Popen(
+            [word.format() for word in self.pricer.command],  # doubled braces are plain, as in a cold one
+            cwd=self._home.where,
+            env=environment,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=self._log,
+            bufsize=0,
+            start_new_session=True,
+        )
 
     # --- a job ------------------------------------------------------------------------------------------------------
 
@@ -134,8 +135,8 @@ class WarmProcess:
         if self._answered and not self._drop_stale():
             return None
         self.jobs += 1
-        running.paths = (*running.paths, str(self._stderr))
-        os.truncate(self._stderr, 0)
+        running.paths = (*running.paths, self._home.stderr_at)
+        os.ftruncate(self._log, 0)
         running.spawned(self.pid)
         line = request(self.jobs, running.attempt, spec, input_path, directory)
         answer, written = self._converse(running, line)
@@ -164,7 +165,7 @@ class WarmProcess:
             self._kept.strayed
             or (pricer.recycle_after is not None and self.jobs >= pricer.recycle_after)
             or (pricer.recycle_memory is not None and self._before.rss_bytes > pricer.recycle_memory)
-            or bytes_under(str(self._home), pricer.output) > pricer.output // 2
+            or bytes_under(self._home.where, pricer.output) > pricer.output // 2
         )
 
     def has_exited(self) -> bool:
@@ -241,10 +242,20 @@ class WarmProcess:
 
     def _add_stderr(self, directory: JobDirectory) -> None:
         """What it printed to its own stderr meanwhile belongs to the job: a C library's last words, for one."""
-        with contextlib.suppress(FileNotFoundError):
-            if self._stderr.stat().st_size:
-                with self._stderr.open("rb") as said, directory.stderr.open("ab") as stderr:
-                    shutil.copyfileobj(said, stderr)
+        said = min(os.fstat(self._log).st_size, self.pricer.output + 1)  # one more tells that it was too much
+        if not said:
+            return
+        flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT
+        try:
+            stderr = open_file(directory.captures[1], directory.within, flags)
+        except BadOutputError:  # which the job will be told when its captures are read
+            return
+        try:
+            done = 0
+            while done < said and (piece := os.pread(self._log, min(_CHUNK, said - done), done)):
+                done += os.write(stderr, piece)
+        finally:
+            os.close(stderr)
 
     # --- its end ----------------------------------------------------------------------------------------------------
 
@@ -253,6 +264,10 @@ class WarmProcess:
         assert self._process.stdin is not None
         self._process.stdin.close()
         self._kill_at = time.monotonic() + grace_s
+
+    def hurry(self) -> None:
+        """Give it no further grace; `await_end` kills it in a moment."""
+        self._kill_at = 0.0
 
     def await_end(self) -> None:
         """Wait until it has ended, or its grace is over; nothing of it is left after that."""
@@ -283,9 +298,10 @@ class WarmProcess:
         return status, usage
 
     def _clear(self) -> None:
-        with contextlib.suppress(OSError):
-            self._stderr.unlink(missing_ok=True)
-            remove_tree(self._home)
+        self._places.remove(self._home)
+        if self._log >= 0:
+            os.close(self._log)
+            self._log = -1
 
 
 def _heard(reader: AnswerReader, data: bytes, running: Running) -> Answer | None:

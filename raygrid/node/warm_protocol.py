@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from raygrid.models import AttemptId, JobSpec
 from raygrid.node.spares import JobDirectory
 
-MOST_LINE = 64 * 1024  # a longer one is no answer
+MOST_LINE = 64 * 1024  # bytes of an answer
 MOST_MESSAGE = 1_000
 _MOST_EXIT_CODE = 255
 _MOST_SIGNAL = 64
@@ -71,7 +71,7 @@ class AnswerReader:
         """Read on; what comes after the answer is left out.
 
         Raises:
-            BadAnswerError: it is the answer to this job, but means nothing.
+            BadAnswerError: it is the answer to this job, but means nothing, or is too long to be one.
         """
         self.dropped += len(data)
         first, *others = data.split(b"\n")
@@ -79,11 +79,28 @@ class AnswerReader:
         self._line = pieces.pop()
         for line in pieces:
             skipped, self._skips = self._skips, False
-            if not skipped and len(line) <= MOST_LINE and (answer := parse(line, self._number)) is not None:
+            if not skipped and not _is_too_long(line) and (answer := parse(line, self._number)) is not None:
                 return answer
         if len(self._line) > MOST_LINE:
+            if not self._skips:  # else it is the rest of a line
+                _is_too_long(self._line)
             self._line, self._skips = b"", True
         return None
+
+
+def _is_too_long(line: bytes) -> bool:
+    """Whether a line is none to look into.
+
+    Raises:
+        BadAnswerError: it begins like an answer: were it dropped, its author would be left with a job that hangs.
+    """
+    if len(line) <= MOST_LINE:
+        return False
+    if line.lstrip().startswith(b"{"):
+        raise BadAnswerError(
+            f"the warm pricer answered with a line of more than {MOST_LINE} bytes; an answer must not be longer"
+        )
+    return True
 
 
 def parse(line: bytes, number: int) -> Answer | None:

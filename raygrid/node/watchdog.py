@@ -6,15 +6,19 @@ One thread for the whole node. It wakes often only while something runs that has
 from __future__ import annotations
 
 import contextlib
+import logging
 import os
 import signal
+import stat
 import threading
 import time
 from dataclasses import dataclass, field
 
 from raygrid.models import AttemptId, Outcome
 from raygrid.node.kept import Kept
-from raygrid.node.processes import Process, adopted, kill_child, mark_of, process_table, signal_group
+from raygrid.node.processes import Process, children_of, kill_child, mark_of, process_table, signal_group
+
+logger = logging.getLogger(__name__)
 
 TICK_S = 0.1
 SWEEP_S = 1.0
@@ -105,6 +109,7 @@ class Watchdog:
         self._lock = threading.Lock()
         self._wake = threading.Event()
         self._closed = False
+        self._next_sweep = 0.0
         self._thread = threading.Thread(target=self._watch, name="raygrid-watchdog", daemon=True)
 
     def start(self, helpers: set[int]) -> None:
@@ -139,9 +144,14 @@ class Watchdog:
             self._kept.pop(self._mark_prefix + kept.mark, None)
 
     def sees_nobody_astray(self) -> bool:
-        """Whether nothing that a pricer started outlived it, as far as any pricer is known to have ended."""
-        children = adopted()
-        return children is not None and children <= self._helpers
+        """Whether nothing that a pricer started outlived it, as far as any pricer is known to have ended.
+
+        Called by the thread that had spawned the pricer, when that was reaped.
+        """
+        with self._lock:
+            known = self._helpers | {each.pid for each in self._kept.values()}
+        both = (children_of(os.getpid()), children_of(threading.get_native_id()))
+        return all(children is not None and children <= known for children in both)
 
     def find(self, attempt: AttemptId) -> Running | None:
         """The running pricer of an attempt."""
@@ -154,22 +164,28 @@ class Watchdog:
             return list(self._running.values())
 
     def _watch(self) -> None:
-        next_sweep = time.monotonic() + SWEEP_S
+        self._next_sweep = time.monotonic() + SWEEP_S
         while not self._wake.wait(TICK_S if self._running else SWEEP_S):
             if self._closed:
                 return
-            now = time.monotonic()
-            for running in self.all():
-                self._check_time(running, now)
-            sweep = now >= next_sweep
-            limited = any(running.memory is not None for running in self.all())
-            table = list(process_table()) if sweep or limited else []
-            if limited:
-                self._check_memory(table)
-            if sweep:
-                next_sweep = now + SWEEP_S
-                self._check_output()
-                self._kill_strays(table)
+            try:
+                self._look()
+            except Exception:  # one look that fails must not be the last one: nothing else holds the limits
+                logger.exception("a look of the watchdog failed")
+
+    def _look(self) -> None:
+        now = time.monotonic()
+        for running in self.all():
+            self._check_time(running, now)
+        sweep = now >= self._next_sweep
+        limited = any(running.memory is not None for running in self.all())
+        table = list(process_table()) if sweep or limited else []
+        if limited:
+            self._check_memory(table)
+        if sweep:
+            self._next_sweep = now + SWEEP_S
+            self._kill_strays(table)
+            self._check_output()
 
     def _check_time(self, running: Running, now: float) -> None:
         if running.kill_at is not None:
@@ -278,18 +294,20 @@ def _ancestor(pid: int, parents: dict[int, int], wanted: set[int]) -> int:
 
 def bytes_under(path: str, enough: int) -> int:
     """Bytes of the files under a path (or of a file), counting no further than `enough`; links are not followed."""
-    total = 0
     try:
-        if not os.path.isdir(path):
-            return os.stat(path).st_size
-        stack = [path]
-        while stack and total <= enough:
-            with os.scandir(stack.pop()) as entries:
-                for entry in entries:
+        status = os.lstat(path)
+    except OSError:
+        return 0
+    if not stat.S_ISDIR(status.st_mode):
+        return status.st_size if stat.S_ISREG(status.st_mode) else 0
+    total = 0
+    stack = [path]
+    while stack and total <= enough:
+        with contextlib.suppress(OSError), os.scandir(stack.pop()) as entries:  # changed under our eyes, or locked
+            for entry in entries:
+                with contextlib.suppress(OSError):
                     if entry.is_dir(follow_symlinks=False):
                         stack.append(entry.path)
                     elif entry.is_file(follow_symlinks=False):
                         total += entry.stat(follow_symlinks=False).st_size
-    except OSError:
-        pass  # it is being changed under our eyes; the next look will tell
     return total

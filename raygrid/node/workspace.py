@@ -12,23 +12,33 @@ import errno
 import os
 import shutil
 import stat
+import threading
 from dataclasses import dataclass
 from pathlib import Path
 
-from uuid_utils import uuid4
-
 from raygrid.models import AttemptId
+from raygrid.node.beneath import BadOutputError, descend, open_directory, remove, remove_tree
 from raygrid.node.spares import KEPT_INPUT, JobDirectory, Spares, is_as_new
 
 MOST_FILES = 100_000
+MOST_DEPTH = 500  # of directories in each other
+MOST_PATH = 4_000  # characters of a name in the result
 DISK_RESERVE = 64 * 1024**2  # with less room than this a node takes no work
 
 
 @dataclass(frozen=True, slots=True)
 class OutputFile:
-    """A file that a pricer wrote: its path in the result, and on disk."""
+    """A file that a pricer wrote, as it was seen once the pricer had ended.
+
+    Attributes:
+        name: its path in the result.
+        path: where it is, from the directory `within`, of which this is an open descriptor.
+        size: its bytes; no more are read of it, should it grow.
+        changed_ns: when it was modified.
+    """
 
     name: str
+    within: int
     path: str
     size: int
     changed_ns: int = 0
@@ -37,10 +47,6 @@ class OutputFile:
     def mark(self) -> tuple[int, int]:
         """See the function `mark`."""
         return self.size, self.changed_ns
-
-
-class BadOutputError(Exception):
-    """A pricer left something that cannot be part of a result."""
 
 
 class Workspace:
@@ -57,6 +63,8 @@ class Workspace:
         self.spare = root / "spare" / incarnation
         self._spares = Spares(self.spare)
         self._jobs = str(self.jobs)
+        self._held: list[int] = []  # descriptors of the jobs directory; the last one is that of now
+        self._lock = threading.Lock()
 
     def open(self) -> None:
         """Make the directories and remove the jobs of earlier lives."""
@@ -68,26 +76,70 @@ class Workspace:
                 if earlier != mine:
                     with contextlib.suppress(OSError):
                         remove_tree(earlier)
+        self._hold()
         self._spares.open()
+
+    def close(self) -> None:
+        """Hold nothing open any more; no attempt is left by then."""
+        self._spares.close()
+        while self._held:
+            os.close(self._held.pop())
 
     def create(self, attempt: AttemptId) -> JobDirectory:
         """Make the directory of an attempt, or take over one that is as good as new."""
-        directory = JobDirectory.at(f"{self._jobs}/{attempt.job_id}.{attempt.number}")
-        if not self._spares.take(directory):
-            try:
-                os.mkdir(directory.where)
-            except FileNotFoundError:  # a pricer may have removed more than its own
-                os.makedirs(directory.where)
+        name = f"{attempt.job_id}.{attempt.number}"
+        directory = JobDirectory.at(f"{self._jobs}/{name}", self._held[-1])
+        if self._spares.take(directory) and directory.is_in_place():
+            return directory
+        directory.close()
+        return self.make(name)
+
+    def make(self, name: str) -> JobDirectory:
+        """Make an empty directory beside those of attempts, and whatever of the node's own is no longer there."""
+        directory = JobDirectory.at(f"{self._jobs}/{name}", self._held[-1])
+        with contextlib.suppress(FileNotFoundError):  # a pricer may have removed more than its own
+            self._make(directory)
+        if not directory.is_in_place():  # or have put something else there
+            self.remove(directory)
+            self._hold()
+            directory = JobDirectory.at(directory.where, self._held[-1])
+            self._make(directory)
+            if not directory.is_in_place():
+                self.remove(directory)
+                raise OSError(errno.ELOOP, "something was put in the place of the node's directories", directory.where)
         return directory
+
+    def _make(self, directory: JobDirectory) -> None:
+        try:
+            os.mkdir(directory.name, dir_fd=directory.within)
+        except FileExistsError:
+            remove(directory.name, directory.within)
+            os.mkdir(directory.name, dir_fd=directory.within)
+        directory.held = open_directory(directory.name, directory.within)
+
+    def _hold(self) -> None:
+        """Open the jobs directory, and make it anew where a pricer removed it or put a link or a file in its place.
+
+        Earlier ones stay open: attempts may be in them still.
+        """
+        with self._lock:
+            self.root.mkdir(mode=0o700, parents=True, exist_ok=True)
+            at = os.open(self.root, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)  # itself where its settings say
+            for part in self.jobs.relative_to(self.root).parts:
+                around = at
+                try:
+                    at = _made(part, around)
+                finally:
+                    os.close(around)
+            self._held.append(at)
 
     def write_input(self, directory: JobDirectory, name: str, data: bytes) -> tuple[int, int]:
         """Write an attempt's input, over that of an earlier one where there is one; gives its mark."""
-        path = f"{directory.where}/{name}"
-        flags = os.O_WRONLY | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC
+        flags = os.O_WRONLY | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
         if directory.input is not None and directory.input != name:
-            os.rename(f"{directory.where}/{directory.input}", path)
+            os.rename(directory.input, name, src_dir_fd=directory.held, dst_dir_fd=directory.held)
         directory.input = name
-        file = os.open(path, flags, 0o666)
+        file = os.open(name, flags, 0o666, dir_fd=directory.held)
         try:
             done = os.write(file, data)
             while done < len(data):
@@ -103,90 +155,122 @@ class Workspace:
     def clear_input(self, directory: JobDirectory) -> None:
         """Have no input in a directory."""
         if directory.input is not None:
-            os.unlink(f"{directory.where}/{directory.input}")
+            os.unlink(directory.input, dir_fd=directory.held)
             directory.input = None
 
     def remove(self, directory: JobDirectory) -> None:
         """Remove everything of an attempt, whatever the pricer did to its permissions, or keep it for the next one."""
         if directory.is_left_alone and self._spares.keep(directory):
             return
-        for capture in (directory.stdout_at, directory.stderr_at):
-            with contextlib.suppress(FileNotFoundError):
-                os.unlink(capture)
-        try:
-            # Most pricers leave a few files: far quicker than rmtree, which must expect anything.
-            with os.scandir(directory.where) as entries:
-                names = [entry.path for entry in entries]
-            for name in names:
-                os.unlink(name)
-            os.rmdir(directory.where)
-        except OSError:
+        for capture in directory.captures:
             with contextlib.suppress(OSError):  # what a daemon still writes into is removed with the agent's life
-                remove_tree(directory.path)
+                remove(capture, directory.within)
+        try:
+            # Most pricers leave a few files: far quicker than `remove_tree`, which must expect anything.
+            if not directory.is_named():  # what is there by now is not what was made
+                raise NotADirectoryError
+            with os.scandir(directory.held) as entries:
+                names = [entry.name for entry in entries]
+            for name in names:
+                os.unlink(name, dir_fd=directory.held)
+            os.rmdir(directory.name, dir_fd=directory.within)
+        except OSError:
+            with contextlib.suppress(OSError):  # likewise
+                remove(directory.name, directory.within)
+        finally:
+            directory.close()
 
     def free_bytes(self) -> int:
         """Free room on the workspace's disk."""
         return shutil.disk_usage(self.root).free
 
 
-def remove_tree(top: Path) -> None:
-    """Remove a directory whatever a pricer made of it: without permissions, or deeper than any path or stack can be.
-
-    Inner directories are moved up to the top before they are emptied, so that no path grows long.
-
-    Raises:
-        OSError: somebody still writes in it, or the disk refuses.
-    """
-    lifted = f".{uuid4().hex}-"
-    count = 0
-    directories = [top]
-    while directories:
-        directory = directories.pop()
-        os.chmod(directory, 0o700)
-        with os.scandir(directory) as entries:
-            found = [(entry.path, entry.is_dir(follow_symlinks=False)) for entry in entries]
-        for path, is_directory in found:
-            if not is_directory:
-                os.unlink(path)
-                continue
-            os.chmod(path, 0o700)  # moving a directory writes into it, too
-            count += 1
-            os.rename(path, top / f"{lifted}{count}")
-            directories.append(top / f"{lifted}{count}")
-        if directory != top:
-            os.rmdir(directory)
-    os.rmdir(top)
+def _made(name: str, within: int) -> int:
+    """Open a directory of the node's own, made anew where something else is in its place."""
+    try:
+        return open_directory(name, within)
+    except FileNotFoundError:
+        pass
+    except (NotADirectoryError, PermissionError):
+        remove(name, within)
+    except OSError as error:
+        if error.errno != errno.ELOOP:
+            raise
+        remove(name, within)
+    with contextlib.suppress(FileExistsError):
+        os.mkdir(name, 0o700, dir_fd=within)
+    return open_directory(name, within)
 
 
-def outputs(directory: JobDirectory, input_path: str, input_mark: tuple[int, int]) -> list[OutputFile]:
+def outputs(directory: JobDirectory, input_mark: tuple[int, int]) -> list[OutputFile]:
     """The files that a pricer wrote, in name order: all regular files but the untouched input and the shared data.
 
     Args:
         directory: the attempt's directory.
-        input_path: the input; it counts as an output only if the pricer changed it.
-        input_mark: size and modification time of the input before the run.
+        input_mark: size and modification time of its input before the run; changed by the pricer, that is an output.
 
     Raises:
         BadOutputError: something else than a regular file or directory is there, such as a symbolic link.
+        OSError: not this directory, but one around it is not where it was: that need not be this pricer's doing.
     """
-    found: list[OutputFile] = []
+    if not directory.is_in_place():
+        _find_out_why(directory)
     try:
         if _holds_nothing_else(directory, input_mark):
             directory.is_bare = directory.is_left_alone
             return []
-        _walk(directory.where, "", found, skip=f"{directory.where}/data")
-    except (RecursionError, PermissionError, FileNotFoundError, NotADirectoryError) as error:
+        found = _walk(directory.held)
+    except (PermissionError, FileNotFoundError, NotADirectoryError) as error:
         raise BadOutputError(f"the pricer left a directory that cannot be read: {type(error).__name__}") from None
     except OSError as error:
         if error.errno not in (errno.ENAMETOOLONG, errno.ELOOP):
             raise
-        raise BadOutputError(f"the pricer left directories that are too deep: {error.strerror}") from None
-    return sorted((f for f in found if f.path != input_path or f.mark != input_mark), key=lambda file: file.name)
+        raise BadOutputError(f"the pricer left directories that cannot be read: {error.strerror}") from None
+    return sorted((f for f in found if f.name != directory.input or f.mark != input_mark), key=lambda file: file.name)
+
+
+def _find_out_why(directory: JobDirectory) -> None:
+    """Say what became of a job directory that is not where it was made."""
+    if directory.is_named():
+        raise OSError(errno.ENOTDIR, "the node's jobs directory was replaced meanwhile", directory.where)
+    try:
+        mode = os.stat(directory.name, dir_fd=directory.within, follow_symlinks=False).st_mode
+    except FileNotFoundError as error:
+        raise BadOutputError(
+            f"the job directory cannot be read: {type(error).__name__}; the pricer removed it"
+        ) from None
+    raise BadOutputError(f"the pricer put {_kind(mode)} in the place of its job directory")
+
+
+def _kind(mode: int) -> str:
+    if stat.S_ISDIR(mode):
+        return "another directory"
+    return "a symbolic link" if stat.S_ISLNK(mode) else "a file" if stat.S_ISREG(mode) else "a special file"
+
+
+def capture(directory: JobDirectory, name: str, title: str) -> OutputFile:
+    """One of the two captures of an attempt; empty where the pricer removed it.
+
+    Args:
+        directory: the attempt's directory.
+        name: the capture's name beside it.
+        title: its name in the result.
+
+    Raises:
+        BadOutputError: the pricer put something else in its place.
+    """
+    try:
+        status = os.stat(name, dir_fd=directory.within, follow_symlinks=False)
+    except FileNotFoundError:
+        return OutputFile(title, directory.within, name, 0)
+    if not stat.S_ISREG(status.st_mode):
+        raise BadOutputError(f"the pricer put {_kind(status.st_mode)} in the place of its {title.partition('.')[0]}")
+    return OutputFile(title, directory.within, name, status.st_size)
 
 
 def _holds_nothing_else(directory: JobDirectory, input_mark: tuple[int, int]) -> bool:
     """Whether the untouched input, and it can serve again, is all that lies in a directory."""
-    with os.scandir(directory.where) as entries:
+    with os.scandir(directory.held) as entries:
         found = list(entries)
     if len(found) != 1 or found[0].name != directory.input:
         return False
@@ -208,20 +292,38 @@ def _not_utf8(name: str) -> bool:
     return False
 
 
-def _walk(directory: str, prefix: str, found: list[OutputFile], skip: str) -> None:
-    with os.scandir(directory) as entries:
-        for entry in entries:
-            name = prefix + entry.name
-            if not name.isprintable() or (not name.isascii() and _not_utf8(name)):
-                raise BadOutputError(f"the pricer left a file whose name is not printable text: {name!r}")
-            if len(found) >= MOST_FILES:
-                raise BadOutputError(f"the pricer left more than {MOST_FILES} files; pack them into one")
-            status = entry.stat(follow_symlinks=False)
-            if stat.S_ISREG(status.st_mode):
-                found.append(OutputFile(name, entry.path, status.st_size, status.st_mtime_ns))
-            elif stat.S_ISDIR(status.st_mode):
-                if entry.path != skip:
-                    _walk(entry.path, name + "/", found, skip)
-            else:
-                kind = "a symbolic link" if stat.S_ISLNK(status.st_mode) else "a special file"
-                raise BadOutputError(f"the pricer left {kind}, {name!r}; only regular files can be part of a result")
+def _walk(top: int) -> list[OutputFile]:
+    """All files below a directory but those of the shared data."""
+    found: list[OutputFile] = []
+    waiting, directories = [""], 0
+    while waiting:
+        prefix = waiting.pop()
+        if prefix.count("/") > MOST_DEPTH or len(prefix) > MOST_PATH:
+            raise BadOutputError(f"the pricer left directories that are too deep: more than {MOST_DEPTH} levels")
+        directories += 1
+        directory = descend(top, prefix[:-1])
+        try:
+            with os.scandir(directory) as entries:
+                for entry in entries:
+                    if (inner := _sorted_out(entry, prefix, top, found)) is not None:
+                        waiting.append(inner)
+                    if len(found) + directories + len(waiting) > MOST_FILES:
+                        raise BadOutputError(f"the pricer left more than {MOST_FILES} files; pack them into one")
+        finally:
+            os.close(directory)
+    return found
+
+
+def _sorted_out(entry: os.DirEntry[str], prefix: str, top: int, found: list[OutputFile]) -> str | None:
+    """Note a file; gives a directory's prefix, which is to be looked into."""
+    name = prefix + entry.name
+    if not name.isprintable() or (not name.isascii() and _not_utf8(name)):
+        raise BadOutputError(f"the pricer left a file whose name is not printable text: {name!r}")
+    status = entry.stat(follow_symlinks=False)
+    if stat.S_ISREG(status.st_mode):
+        found.append(OutputFile(name, top, name, status.st_size, status.st_mtime_ns))
+        return None
+    if stat.S_ISDIR(status.st_mode):
+        return None if name == "data" else f"{name}/"
+    what = _kind(status.st_mode)
+    raise BadOutputError(f"the pricer left {what}, {name!r}; only regular files can be part of a result")

@@ -37,6 +37,7 @@ from raygrid.store import SqlStore
 APP_NAME = "raygrid"
 DEPLOYED = b"raygrid:deployed"
 GRID = b"raygrid:grid"
+HEAD = "node:__internal_head__"  # a resource that Ray gives the head of each cluster
 A_LITTLE = 0.001  # of a CPU: keeps parents off machines that offer none
 MAX_ONGOING = 2_000
 GRACE_S = 10.0
@@ -101,7 +102,8 @@ def build(settings: GridSettings, *, spread: bool = True) -> serve.Application:
     Args:
         settings: the grid's settings.
         spread: at most one parent on a machine, none on a machine without CPUs for Ray (a cluster's head); requests
-            come in through Serve's proxies. Otherwise all are on this machine, and listen themselves.
+            come in through Serve's proxies. Otherwise all are on the head, where no drill ends them with a rack's node,
+            and listen themselves.
     """
     settings.require_safe_listening()
     settings = settings.deployed(time.time())  # the newest wins: leaders and agents outlive a deployment
@@ -111,7 +113,7 @@ def build(settings: GridSettings, *, spread: bool = True) -> serve.Application:
         num_replicas=settings.http.parents,
         max_ongoing_requests=MAX_ONGOING,
         graceful_shutdown_timeout_s=GRACE_S,
-        ray_actor_options={"num_cpus": A_LITTLE if spread else 0},
+        ray_actor_options={"num_cpus": A_LITTLE} if spread else {"num_cpus": 0, "resources": {HEAD: A_LITTLE}},
     )
     if spread:
         parents = parents.options(max_replicas_per_node=1)

@@ -14,9 +14,10 @@ from collections.abc import Iterator
 import uvicorn
 from fastapi import FastAPI
 
-MOST_CONNECTIONS = 4_096
-KEEP_ALIVE_S = 90.0
+from raygrid.parent.connection import KEEP_ALIVE_S, Connection
+
 GRACE_S = 5
+_TICKS = 10  # of 0.1 s, between two looks after the connections
 
 
 class _Server(uvicorn.Server):
@@ -24,6 +25,15 @@ class _Server(uvicorn.Server):
     def capture_signals(self) -> Iterator[None]:
         """Signals are not its business: its process has other owners."""
         yield
+
+    async def on_tick(self, counter: int) -> bool:
+        """Called by uvicorn ten times a second."""
+        if counter % _TICKS == 0:
+            now = asyncio.get_running_loop().time()
+            for connection in list(self.server_state.connections):
+                if isinstance(connection, Connection):
+                    connection.look_after(now)
+        return await super().on_tick(counter)
 
 
 class Listener:
@@ -34,11 +44,12 @@ class Listener:
         self._server = _Server(
             uvicorn.Config(
                 app,
+                http=Connection,
+                ws="none",
                 lifespan="off",  # the application's owner has opened it
                 log_config=None,
                 access_log=False,
                 server_header=False,
-                limit_concurrency=MOST_CONNECTIONS,
                 timeout_keep_alive=int(KEEP_ALIVE_S),
                 timeout_graceful_shutdown=GRACE_S,
             )

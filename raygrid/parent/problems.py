@@ -90,6 +90,13 @@ def response_of(error: RaygridError) -> JSONResponse:
     return _json(problem, headers)
 
 
+def of_status(status: HTTPStatus, detail: str, headers: dict[str, str] | None = None) -> JSONResponse:
+    """The HTTP answer for what is no error of raygrid's own; it is called as its status is."""
+    title = status.phrase.lower()
+    problem = Problem(type=f"urn:raygrid:problem:{title.replace(' ', '-')}", title=title, status=status, detail=detail)
+    return _json(problem, headers)
+
+
 def _json(problem: Problem, headers: dict[str, str] | None = None) -> JSONResponse:
     body = problem.model_dump(mode="json", by_alias=True, exclude_none=True)
     return JSONResponse(body, problem.status, headers, media_type=MEDIA_TYPE)
@@ -112,15 +119,7 @@ def install(app: FastAPI) -> None:
 
     @app.exception_handler(HTTPException)
     async def http_error(_request: Request, error: HTTPException) -> JSONResponse:
-        title = HTTPStatus(error.status_code).phrase
-        word = title.lower().replace(" ", "-")
-        problem = Problem(
-            type=f"urn:raygrid:problem:{word}",
-            title=title.lower(),
-            status=error.status_code,
-            detail=str(error.detail),
-        )
-        return _json(problem, dict(error.headers or {}))
+        return of_status(HTTPStatus(error.status_code), str(error.detail), dict(error.headers or {}))
 
     @app.exception_handler(ClientDisconnect)
     async def client_gone(request: Request, _error: ClientDisconnect) -> JSONResponse:

@@ -494,6 +494,7 @@ def _health_routes(app: FastAPI, parent: Parent) -> None:
     )
     async def ready() -> schemas.Health:
         parent.blob_check.require_answer()
+        await parent.store_check.require()  # before the groups: without it none has a leader for long
         if (why := why_not_ready(parent)) is not None:
             raise UnavailableError(why)
         await parent.store.get([])

@@ -105,6 +105,7 @@ class JobStatus(Answer):
     message: str | None
     position: int | None = Field(description="jobs before it in its group's queue; null unless queued")
     cancel_requested: bool
+    input_name: str = Field(description="the name of the input's file in the job directory")
     input_digest: str
     input_size: int
     result_digest: str | None
@@ -286,6 +287,7 @@ def job_status(job: Job, position: int | None = None) -> JobStatus:
         message=job.message,
         position=position,
         cancel_requested=job.cancel_requested,
+        input_name=job.filename,
         input_digest=job.input.digest,
         input_size=job.input.size,
         result_digest=job.result.digest if job.result else None,

@@ -23,6 +23,7 @@ from raygrid.parent.groups import Groups
 from raygrid.parent.nodes import Nodes
 from raygrid.parent.results import Results
 from raygrid.parent.reuse import Reuse
+from raygrid.parent.store_check import StoreCheck
 from raygrid.parent.submission import checked_id
 from raygrid.parent.sweeper import Sweeper
 from raygrid.parent.traffic import ParentTraffic
@@ -84,6 +85,7 @@ class Parent:
         self.sweeper = Sweeper(store, self.groups, self.waiters, patience)
         self.nodes = Nodes(store, partial(self.groups.capacities, silent_too=True))
         self.blob_check = BlobCheck(store, blobs, is_default=settings.storage.blobs is None)
+        self.store_check = StoreCheck(store)
         # The default directory is each machine's own, so a grid that uses it has one machine.
         here = settings.storage.blobs is None
         self.results = Results(blobs, caches, self.groups.place_of, self.traffic, home, blobs_are_here=here)
@@ -117,6 +119,7 @@ class Parent:
         await self.sweeper.close()
         await self.groups.close()
         await self.blob_check.close()
+        await self.store_check.close()
         await self.store.close()
 
     # --- submitting ---------------------------------------------------------------------------------------------

@@ -55,7 +55,8 @@ def _worker(first: int, end: int, step: int, mutant: str | None, tail: int) -> I
     command += [] if mutant is None else ["--mutant", mutant]
     settings = {name: value for name, value in os.environ.items() if not name.upper().startswith("RAYGRID_")}
     environment = {**settings, "PYTHONHASHSEED": "0"}
-    process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=environment)
+    # In a group of its own: Ctrl-C is for whoever takes the outcomes, and ends the workers from here.
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=environment, process_group=0)
     try:
         yield process
     finally:

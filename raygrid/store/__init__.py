@@ -15,6 +15,7 @@ from raygrid.store.port import (
     Unfinished,
 )
 from raygrid.store.sql import SqlStore
+from raygrid.store.sql_failures import LockedError
 
 __all__ = [
     "BLOBS",
@@ -24,6 +25,7 @@ __all__ = [
     "Inserted",
     "JobStore",
     "LeaseState",
+    "LockedError",
     "MemoryStore",
     "Purged",
     "Reusable",

@@ -335,6 +335,9 @@ class MemoryStore:
             self._leases[group_id] = replace(lease, holder=NOBODY, term=lease.term + 1)
         return True
 
+    async def probe(self) -> None:
+        """It can always be written."""
+
     # --- drains and agreements ------------------------------------------------------------------------------
 
     async def put_drain(self, node_id: str, deadline_s: float | None = None) -> Drain:

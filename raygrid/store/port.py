@@ -123,6 +123,15 @@ class JobStore(Protocol):
         """Let go of every connection."""
         ...
 
+    async def probe(self) -> None:
+        """See whether jobs could be written now, by writing next to nothing.
+
+        Raises:
+            UnavailableError: they could not; says why.
+            LockedError: nobody can tell, as others write for a long time.
+        """
+        ...
+
     async def insert(self, jobs: Sequence[NewJob], batch_id: str | None = None) -> list[Inserted]:
         """Insert jobs as queued, atomically; with a batch, all that are not in conflict belong to it afterwards.
 

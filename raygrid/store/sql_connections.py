@@ -20,10 +20,10 @@ from sqlalchemy.dialects import sqlite as sqlite_dialect
 from sqlalchemy.engine import make_url
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
-from raygrid.errors import SettingsError
+from raygrid.errors import SettingsError, UnavailableError
 from raygrid.store import postgresql, sqlite
 from raygrid.store.migrate import migrate
-from raygrid.store.sql_failures import LockedError, as_ours
+from raygrid.store.sql_failures import RETRY_AFTER_S, LockedError, as_ours
 
 MIGRATE_S = 600.0
 
@@ -121,6 +121,8 @@ class SqlConnections:
         self._writer: ThreadPoolExecutor | None = None  # of SQLite, which takes one writer at a time
         self._readers: ThreadPoolExecutor | None = None
         self._made: dict[Table, Any] = {}
+        self._is_closed = False
+        self._file: sqlite.DatabaseFile | None = None
 
     @property
     def is_single_machine(self) -> bool:
@@ -134,6 +136,8 @@ class SqlConnections:
             UnavailableError: the database cannot be used now; it may be opened again later.
             SettingsError: the database refuses the user, or does not exist.
         """
+        self._is_closed = False
+        self._file = None
         if self._is_sqlite:
             path = make_url(self._url).database
             if path:
@@ -151,13 +155,16 @@ class SqlConnections:
         except BaseException:
             await self.close()
             raise
+        if self._is_sqlite and path:
+            self._file = sqlite.DatabaseFile(Path(path))
 
     async def _migrate(self) -> None:
         async with self._write(MIGRATE_S, opening=True) as connection:
             await connection.run_sync(migrate)
 
     async def close(self) -> None:
-        """Let transactions under way end, then let go of every connection."""
+        """Let transactions under way end, then let go of every connection; whoever comes later is refused."""
+        self._is_closed = True
         await asyncio.gather(*self._under_way, return_exceptions=True)
         for threads in (self._writer, self._readers):
             if threads is not None:
@@ -172,7 +179,13 @@ class SqlConnections:
         self, threads: ThreadPoolExecutor | None, work: Callable[[], Coroutine[Any, Any, Answer]]
     ) -> Answer:
         assert threads is not None, "the store is not open"
+        self._require_open()
         return await asyncio.get_running_loop().run_in_executor(threads, lambda: sqlite.carried_out(work()))
+
+    def _require_open(self) -> None:
+        if self._is_closed:
+            said = "the job store is closed, as this process ends; nothing was written, try again"
+            raise UnavailableError(said, retry_after_s=RETRY_AFTER_S)
 
     def _ended(self, transaction: asyncio.Future[Any]) -> None:
         self._under_way.discard(transaction)
@@ -190,6 +203,8 @@ class SqlConnections:
     async def _write(self, limit_s: float | None = None, *, opening: bool = False) -> AsyncIterator[AsyncConnection]:
         assert self._writes is not None, "the store is not open"
         limit_s = limit_s or postgresql.CALL_S
+        if self._file is not None and (why := self._file.why_not_there()) is not None:
+            raise UnavailableError(why, retry_after_s=RETRY_AFTER_S)
         with as_ours(opening=opening):
             async with (
                 self._turn(limit_s),
@@ -217,6 +232,7 @@ class SqlConnections:
             with engine.connect() as direct, direct.begin():
                 yield cast(AsyncConnection, sqlite.DirectConnection(direct))
             return
+        self._require_open()  # the pool would begin anew
         async with AsyncExitStack() as stack:
             async with asyncio.timeout(postgresql.CALL_S):
                 connection = await stack.enter_async_context(engine.connect())

@@ -68,7 +68,8 @@ def _ours(error: Exception, *, opening: bool) -> RaygridError | None:
     is_driver = type(driver).__module__.partition(".")[0] == "asyncpg"
     lost = isinstance(error, (OperationalError, InterfaceError, OSError, PoolTimeoutError)) or (is_driver and not state)
     if lost or state.startswith(_AWAY):
-        kind = LockedError if state == _LOCKED else UnavailableError
+        is_locked = state == _LOCKED or getattr(driver, "sqlite_errorname", "").startswith("SQLITE_BUSY")
+        kind = LockedError if is_locked else UnavailableError
         return kind(f"the job store cannot be used now: {said}; try again", retry_after_s=RETRY_AFTER_S)
     return None
 

@@ -8,10 +8,13 @@ from datetime import timedelta
 from sqlalchemy import delete, select, update
 
 from raygrid.core.lease import Lease, next_lease
+from raygrid.errors import UnavailableError
 from raygrid.models import Drain, SharedData
 from raygrid.store.port import LeaseState, StoredData
 from raygrid.store.sql_connections import SqlConnections, or_cut, reading, to_its_end
 from raygrid.store.tables import agreements, drains, leases, shared_data
+
+PROBE = "~probe"  # among the agreements, though nobody agrees on it
 
 
 class SqlGridTables(SqlConnections):
@@ -110,6 +113,15 @@ class SqlGridTables(SqlConnections):
         async with self._read() as connection:
             rows = await connection.execute(select(drains))
             return {row.node_id: Drain(row.node_id, row.requested_at, row.deadline_at) for row in rows}
+
+    @to_its_end
+    async def probe(self) -> None:
+        """Write one small row, as any write would be."""
+        if self._file is not None and (why := self._file.why_no_room()) is not None:
+            raise UnavailableError(why)
+        async with self._write() as connection:
+            now = await self._now(connection)
+            await connection.execute(self._insert_or_replace(agreements, {"name": PROBE, "value": now.isoformat()}))
 
     # --- agreements ---------------------------------------------------------------------------------------------
 

@@ -6,6 +6,8 @@ end: handing over every single statement, as an asyncio driver does, costs five 
 
 from __future__ import annotations
 
+import os
+import shutil
 import sqlite3
 import time
 from collections.abc import Callable, Coroutine, Sequence
@@ -18,6 +20,7 @@ from sqlalchemy.engine import make_url
 
 BUSY_S = 30.0
 READERS = 4
+ROOM = 16 * 1024**2  # with less on its disk, writes may fail at any moment
 
 Answer = TypeVar("Answer")
 
@@ -40,6 +43,40 @@ def prepare_file(path: Path) -> None:
                 time.sleep(0.01)
             else:
                 return
+
+
+class DatabaseFile:
+    """The file as it was opened. SQLite goes on in one that was removed, and all that is written there is lost."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._identity = self._seen()
+
+    def why_not_there(self) -> str | None:
+        """Why nothing may be written; None where the file is the one that was opened."""
+        if self._seen() == self._identity:
+            return None
+        return (
+            f"the job store's file {self._path} was removed or replaced while the grid runs: put it back, or stop the "
+            "grid and start it again, which begins with what is there"
+        )
+
+    def why_no_room(self) -> str | None:
+        """Why writes are likely to fail; None where the disk has room."""
+        try:
+            free = shutil.disk_usage(self._path.parent).free
+        except OSError as error:
+            return f"the directory of the job store {self._path} cannot be looked at: {error}"
+        if free >= ROOM:
+            return None
+        return f"the disk of the job store {self._path} is full ({free // 1024**2} MB are free); make room on it"
+
+    def _seen(self) -> tuple[int, int] | None:
+        try:
+            found = os.stat(self._path)
+        except OSError:
+            return None
+        return found.st_dev, found.st_ino
 
 
 def engine_for(url: str, begin: str) -> Engine:

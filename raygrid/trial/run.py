@@ -1,5 +1,7 @@
 """Runs copies of one input on a grid and times them: first one alone, then a batch. Called by `raygrid bench`.
 
+Where the first one has a warm pricer loaded, another one runs alone after it, without that.
+
 What a job's pricer took is in its manifest, when the grid took it and when it was done with it in its status; the whole
 is timed here. Jobs that have not ended when this is left, however it is, are cancelled.
 """
@@ -32,12 +34,19 @@ class JobTimes:
         ran_s: what the pricer took.
         recorded_s: from the pricer's end until the job was recorded as ended, its result stored.
         cpu_s: CPU time of the pricer.
+        warm_job: which job it was of its warm process, from 1; None where the pricer is started for each job.
     """
 
     waited_s: float
     ran_s: float
     recorded_s: float
     cpu_s: float
+    warm_job: int | None = None
+
+    @property
+    def loaded(self) -> bool:
+        """Whether the pricer was loaded for this job, though it stays loaded for others."""
+        return self.warm_job == 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,6 +65,7 @@ class Trial:
         reused: jobs of the batch for which nothing ran, as an earlier result was taken.
         failures: what was said of jobs without a good result.
         result_bytes: size of all results.
+        loading: times of the job before that, for which a warm pricer had to be loaded; None without one.
     """
 
     slots: int
@@ -69,6 +79,7 @@ class Trial:
     reused: int
     failures: tuple[str, ...]
     result_bytes: int
+    loading: JobTimes | None = None
 
     @property
     def used_slots(self) -> int:
@@ -99,11 +110,11 @@ def run_trial(
     """
     capacity = client.capacity()
     with _cancelled_in_the_end(client) as new_batch:
-        began = time.perf_counter()
-        single = client.map([path], batch_id=new_batch(), **options)
-        next(single.results())
-        alone_whole_s = time.perf_counter() - began
-        alone = _times(single[0], client)
+        alone, alone_whole_s = _run_alone(client, path, new_batch(), options)
+        loading = None
+        if alone is not None and alone.loaded:
+            loading = alone
+            alone, alone_whole_s = _run_alone(client, path, new_batch(), options)
         jobs = jobs or _fitting(alone, alone_whole_s, capacity.slots)
         began = time.perf_counter()
         batch = client.map([path] * jobs, batch_id=new_batch(), **options)
@@ -123,7 +134,17 @@ def run_trial(
         reused=sum(manifest.get("jobId") != job_id for job_id, manifest in manifests.items()),
         failures=tuple(failures),
         result_bytes=size,
+        loading=loading,
     )
+
+
+def _run_alone(client: Client, path: Path, batch_id: str, options: Options) -> tuple[JobTimes | None, float]:
+    """Run one job; gives its times, and the seconds from its submit until its result was here."""
+    began = time.perf_counter()
+    single = client.map([path], batch_id=batch_id, **options)
+    next(single.results())
+    whole_s = time.perf_counter() - began
+    return _times(single[0], client), whole_s
 
 
 @contextlib.contextmanager
@@ -198,4 +219,5 @@ def _times_of(
         ran_s=float(manifest["wall_s"]),
         recorded_s=max(0.0, (ended_at - ended).total_seconds()),
         cpu_s=float(manifest["cpu_user_s"]) + float(manifest["cpu_system_s"]),
+        warm_job=manifest.get("warm_job"),
     )

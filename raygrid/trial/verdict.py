@@ -47,26 +47,51 @@ def verdict(trial: Trial) -> Verdict:
     if not trial.times:
         return Verdict(tuple(found), ())
     ran = [times.ran_s for times in trial.times]
+    # Loading is paid once for many jobs: what a job takes is what those took that found the pricer loaded.
+    usual = [times for times in trial.times if not times.loaded] or list(trial.times)
+    usual_s = [times.ran_s for times in usual]
     slot_s = trial.used_slots * trial.elapsed_s
     used = min(1.0, sum(ran) / slot_s)
     adds_s = max(0.0, slot_s - sum(ran)) / len(ran)
     found += [
-        f"The pricer itself takes {duration(median(ran))} (median; {duration(min(ran))} to {duration(max(ran))}), "
-        f"{duration(median(each.cpu_s for each in trial.times))} of it on a CPU.",
+        f"The pricer itself takes {duration(median(usual_s))} (median; {duration(min(usual_s))} to "
+        f"{duration(max(usual_s))}), {duration(median(each.cpu_s for each in usual))} of it on a CPU.",
+        *_loading(trial, median(usual_s)),
         f"The grid adds {duration(adds_s)} of a slot's time to each job: {used:.0%} of the slots' time went into the "
         "pricer.",
         *_alone(trial),
         _way(trial),
     ]
-    return Verdict(tuple(found), tuple(_advice(trial, used, adds_s, median(ran))), adds_s, used)
+    return Verdict(tuple(found), tuple(_advice(trial, used, adds_s, median(usual_s))), adds_s, used)
+
+
+def _loading(trial: Trial, usual_s: float) -> list[str]:
+    """What the start of a warm pricer costs, and how often it was paid."""
+    if not _is_warm(trial):
+        return []
+    first = [times for times in trial.times if times.loaded]
+    seen = [times.ran_s for times in (*first, *([trial.loading] if trial.loading else []))]
+    said = "It stays loaded between jobs (mode: warm)"
+    if not seen:
+        return [f"{said}, and was loaded already."]
+    return [
+        f"{said}: {len(first)} of the {len(trial.times)} jobs had to load it first, and loading takes about "
+        f"{duration(max(0.0, median(seen) - usual_s))}; later jobs do not pay for it."
+    ]
+
+
+def _is_warm(trial: Trial) -> bool:
+    return any(times.warm_job is not None for times in trial.times)
 
 
 def _alone(trial: Trial) -> list[str]:
     if trial.alone is None:
         return []
     more_s = max(0.0, trial.alone_whole_s - trial.alone.ran_s)
+    loaded = ", the pricer's loading included," if trial.alone.loaded else ""
     return [
-        f"One job alone was back after {duration(trial.alone_whole_s)}, {duration(more_s)} more than its pricer took."
+        f"One job alone{loaded} was back after {duration(trial.alone_whole_s)}, {duration(more_s)} more than its "
+        "pricer took."
     ]
 
 
@@ -94,7 +119,12 @@ def _advice(trial: Trial, used: float, adds_s: float, ran_s: float) -> list[str]
             f"So few jobs show little but the start and the end: repeat it with --jobs {ROUNDS_OF_SLOTS * trial.slots} "
             "or more."
         )
-    if trial.alone is not None and ran_s > _CROWDED * trial.alone.ran_s and ran_s > _SHORT_S / 10:
+    if (
+        trial.alone is not None
+        and not trial.alone.loaded
+        and ran_s > _CROWDED * trial.alone.ran_s
+        and ran_s > _SHORT_S / 10
+    ):
         advice.append(
             f"Beside others the pricer takes {ran_s / trial.alone.ran_s:.1f} times as long as alone: a node has more "
             "slots than the pricer's CPUs, memory or disk carry; try fewer (node.slots)."
@@ -102,10 +132,8 @@ def _advice(trial: Trial, used: float, adds_s: float, ran_s: float) -> list[str]
     if used >= _WELL_USED:
         advice.append("The slots are the limit, not the grid: more nodes make it faster, in proportion.")
     elif ran_s < _SHORT_S and adds_s > ran_s / 2:
-        advice.append(
-            "The pricer is short beside what a job costs: put more work into each input, or keep the pricer loaded "
-            "(mode: warm) if it spends its time starting."
-        )
+        warm = "" if _is_warm(trial) else ", or keep the pricer loaded (mode: warm) if it spends its time starting"
+        advice.append(f"The pricer is short beside what a job costs: put more work into each input{warm}.")
     if trial.submitted_s > _SLOW_FETCH * trial.elapsed_s and used < _WELL_USED:
         advice.append(
             "Much of the time went into submitting: what all inputs have in common is stored once as shared data "

@@ -846,3 +846,11 @@ async def test_the_first_proposal_is_what_everybody_agrees_on(store: JobStore) -
     assert await store.agree("blobs", "yours") == "mine"
 
     assert await store.agreed("blobs") == "mine"
+
+
+async def test_a_probe_leaves_nothing_that_counts(store: JobStore) -> None:
+    await store.probe()
+    await store.probe()
+
+    assert await store.jobs() == []
+    assert await store.leases() == {}

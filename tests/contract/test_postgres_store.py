@@ -547,3 +547,22 @@ async def test_a_missing_driver_is_named(database: str, monkeypatch: pytest.Monk
 def test_a_password_in_a_url_is_read_as_it_was_meant(postgres: Postgres) -> None:
     """The URLs of these tests carry a password with characters that mean something in URLs."""
     assert unquote(urlsplit(postgres.url()).password or "") == PASSWORD
+
+
+async def test_a_store_that_closes_under_load_refuses_in_words_that_clients_understand(database: str) -> None:
+    """Each call is carried out or refused as unavailable, which makes a client try elsewhere; none fails otherwise."""
+    store = SqlStore(database)
+    await store.open()
+    calls = [store.insert([new(f"j{number}")]) for number in range(50)] + [store.get(["j1"]) for _ in range(50)]
+    tasks = [asyncio.ensure_future(call) for call in calls]
+    await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+    late = [asyncio.ensure_future(store.insert([new(f"late{number}")])) for number in range(50)]
+    await store.close()
+    answers = await asyncio.gather(*tasks, *late, return_exceptions=True)
+    assert {type(answer) for answer in answers if isinstance(answer, BaseException)} <= {UnavailableError}
+    for call in (store.insert([new("after")]), store.get(["j1"]), store.leases()):
+        with pytest.raises(UnavailableError, match=r"closed.*try again"):
+            await call
+    await store.open()
+    assert await store.get(["after"]) == {}
+    await store.close()

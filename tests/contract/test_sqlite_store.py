@@ -18,8 +18,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from sqlalchemy import Connection, create_engine, event, inspect
 
+from raygrid.errors import UnavailableError
 from raygrid.models import BlobSlice, JobSpec, JobState, JobUpdate, NewJob, SharedData
-from raygrid.store import SqlStore
+from raygrid.store import LockedError, SqlStore, sqlite
 from raygrid.store.migrate import migrate
 from raygrid.store.sqlite import carried_out, prepare_file
 from raygrid.store.tables import from_micros, metadata, to_micros
@@ -305,3 +306,53 @@ async def test_a_write_that_nobody_waits_for_any_longer_holds_nobody_up(tmp_path
     finally:
         await mine.close()
         await other.close()
+
+
+async def test_a_store_that_closes_under_load_refuses_in_words_that_clients_understand(tmp_path: Path) -> None:
+    """Each call is carried out or refused as unavailable, which makes a client try elsewhere; none fails otherwise."""
+    store = SqlStore(f"sqlite+aiosqlite:///{tmp_path / 'jobs.db'}")
+    await store.open()
+    calls = [store.insert([new(f"j{number}")]) for number in range(50)] + [store.get(["j1"]) for _ in range(50)]
+    tasks = [asyncio.ensure_future(call) for call in calls]
+    await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+    late = [asyncio.ensure_future(store.insert([new(f"late{number}")])) for number in range(50)]
+    await store.close()
+    answers = await asyncio.gather(*tasks, *late, return_exceptions=True)
+    assert {type(answer) for answer in answers if isinstance(answer, BaseException)} <= {UnavailableError}
+    for call in (store.insert([new("after")]), store.get(["j1"]), store.leases()):
+        with pytest.raises(UnavailableError, match=r"closed.*try again"):
+            await call
+    await store.open()
+    assert await store.get(["after"]) == {}
+    await store.close()
+
+
+async def test_nothing_is_written_into_a_file_that_was_removed(tmp_path: Path) -> None:
+    """SQLite would go on in the removed file, and all of that be lost; once it is put back, work goes on."""
+    path, aside = tmp_path / "jobs.db", tmp_path / "aside.db"
+    async with opened(path) as store:
+        await store.insert([new("j1")])
+        path.rename(aside)
+        for call in (store.insert([new("j2")]), store.probe()):
+            with pytest.raises(UnavailableError, match=r"jobs\.db was removed or replaced.*put it back"):
+                await call
+        path.touch()
+        with pytest.raises(UnavailableError, match=r"jobs\.db was removed or replaced"):
+            await store.insert([new("j2")])
+        aside.rename(path)
+        await store.probe()
+        await store.insert([new("j2")])
+        assert {job.job_id for job in await store.jobs()} == {"j1", "j2"}
+
+
+async def test_a_file_that_others_write_for_long_is_locked_and_not_broken(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whoever asks whether jobs can be written can tell a slow moment from a store that is of no use."""
+    monkeypatch.setattr(sqlite, "BUSY_S", 0.05)
+    async with opened(tmp_path / "jobs.db") as store:
+        with closing(sqlite3.connect(tmp_path / "jobs.db", isolation_level=None)) as other:
+            other.execute("BEGIN IMMEDIATE")
+            with pytest.raises(LockedError):
+                await store.probe()
+        await store.probe()

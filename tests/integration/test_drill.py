@@ -16,8 +16,11 @@ from typer.testing import CliRunner
 from raygrid.cli import app, demo
 from raygrid.cli import drill as command
 from raygrid.client import Client
+from raygrid.config import load_settings
 from raygrid.drill.drill import Drill, Patience
 from raygrid.drill.injector import Aim, Candidate, Injector, Picture, Place
+from raygrid.local import GridFile
+from raygrid.local.started_with import StartedWith
 from tests.support.small_grid import PRICERS, SmallGrid
 
 DRILL = {"command": ["sh", "-c", 'sleep 0.1; cat "$0"', "{input}"], "result": "stdout"}
@@ -248,3 +251,22 @@ async def test_a_grid_without_a_harmless_pricer_says_what_to_add(
         assert command.HARMLESS in ended.stderr
         ended = await run(plain, Breaks(plain), monkeypatch, "agent", "--pricer", "nobody")
         assert "the grid has no pricer nobody; it has: args, cat" in ended.stderr
+
+
+@pytest.mark.usefixtures("no_ray")
+async def test_a_grid_that_could_not_be_started_again_is_not_killed(
+    grid: SmallGrid, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """Before anything is hit, `everything` wants the settings file that the grid was started with."""
+    settings = load_settings(pricers={"drill": DRILL})
+    here = GridFile(grid.url, 4711, 1, "default", tmp_path, started_with=StartedWith.of(settings, 1, 2))
+    monkeypatch.setattr(command, "_local_grid", lambda url: here)
+    breaks = Breaks(grid)
+    ended = await run(grid, breaks, monkeypatch, "everything")
+    assert ended.exit_code == 2
+    assert "pricer drill: it has it, but it was not asked for\n" in ended.stderr
+    assert "Say with --config which settings file" in ended.stderr
+    assert breaks.log == []
+    known = tmp_path / "grid.yaml"
+    known.write_text(json.dumps({"pricers": {"drill": DRILL}}))
+    command._require_known(here, load_settings(known))

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import subprocess
 from collections.abc import Iterator
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from raygrid.errors import UnavailableError
 from raygrid.node.workspace import DISK_RESERVE
+from raygrid.parent import store_check
+from raygrid.store import SqlStore
 from tests.support.http import manifest, unzip
 from tests.support.small_grid import SmallGrid
 
@@ -18,16 +21,21 @@ MB = 1024**2
 ROOM = 16 * MB  # beyond what makes a node refuse work
 
 
-@pytest.fixture
-def small_disk(tmp_path: Path) -> Iterator[Path]:
-    """A small disk of its own for the node rack-a-1."""
-    place = tmp_path / "grid" / "small" / "nodes" / "rack-a-1"
+@contextmanager
+def mounted(place: Path, size: int) -> Iterator[Path]:
     place.mkdir(parents=True)
-    mount = ["mount", "-t", "tmpfs", "-o", f"size={DISK_RESERVE + ROOM}", "raygrid-test", str(place)]
+    mount = ["mount", "-t", "tmpfs", "-o", f"size={size}", "raygrid-test", str(place)]
     if subprocess.run(mount, capture_output=True, check=False).returncode != 0:
         pytest.skip("this user may not mount a small disk; run as root")
     yield place
     subprocess.run(["umount", "-l", str(place)], check=True)
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Path]:
+    """A small disk of its own for the node rack-a-1."""
+    with mounted(tmp_path / "grid" / "small" / "nodes" / "rack-a-1", DISK_RESERVE + ROOM) as place:
+        yield place
 
 
 async def node(grid: SmallGrid) -> dict[str, Any]:
@@ -85,3 +93,54 @@ async def test_a_full_node_is_shown_and_works_again_with_room(tmp_path: Path, sm
         await grid.submit("holds-1", "sleep 1000", wait=0)
         states = [await grid.until_state(f"holds-{number}", "running") for number in (1, 2)]
         assert {state["node"] for state in states} == {"rack-a-1", "rack-a-2"}
+
+
+# --- the job store --------------------------------------------------------------------------------------------------
+
+
+async def health(grid: SmallGrid) -> tuple[int, str]:
+    answer = await grid.http.get("/health/ready")
+    return answer.status_code, answer.text
+
+
+async def test_a_job_store_without_a_disk_that_has_room_cannot_be_written(tmp_path: Path) -> None:
+    """Whether there is no room left, or hardly any, is said with the path; once there is room, all is well."""
+    with mounted(tmp_path / "store", 64 * MB) as place:
+        store = SqlStore(f"sqlite+aiosqlite:///{place / 'jobs.db'}")
+        await store.open()
+        await store.probe()
+        for size in (52 * MB, 64 * MB):
+            with suppress(OSError), (place / "ballast").open("wb", buffering=0) as ballast:
+                for _ in range(size // MB):
+                    ballast.write(bytes(MB))
+            with pytest.raises(UnavailableError, match=r"jobs\.db is full \(\d+ MB are free\); make room"):
+                await store.probe()
+        (place / "ballast").unlink()
+        await store.probe()
+        await store.close()
+
+
+async def test_a_parent_whose_job_store_was_removed_is_not_ready(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It says what is wrong, takes no job that would be lost, and is ready again when the file is back."""
+    monkeypatch.setattr(store_check, "FRESH_S", 0.1)
+    monkeypatch.setattr(store_check, "AGAIN_S", 0.1)
+    async with SmallGrid(tmp_path / "grid") as grid:
+        assert (await health(grid))[0] == 200
+        path, aside = tmp_path / "grid" / "small" / "jobs.db", tmp_path / "aside"
+        path.rename(aside)
+
+        async def not_ready() -> bool:
+            return (await health(grid))[0] == 503
+
+        await grid.until(not_ready, within_s=5)
+        assert "jobs.db was removed or replaced while the grid runs: put it back" in (await health(grid))[1]
+        assert (await grid.submit("lost", "true", wait=0)).status_code == 503
+        aside.rename(path)
+
+        async def is_ready() -> bool:
+            return (await health(grid))[0] == 200
+
+        await grid.until(is_ready, within_s=5)
+        assert (await grid.submit("found", "true")).status_code == 200

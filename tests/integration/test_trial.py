@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import sys
 from collections.abc import AsyncIterator
 from pathlib import Path
 
@@ -84,3 +85,27 @@ async def test_jobs_that_have_not_ended_are_cancelled_when_it_is_left(grid: Smal
     assert states.count(JobState.DONE) >= 1 + JOBS // 2
     assert states.count(JobState.CANCELLED) >= 1
     assert len(states) == 1 + JOBS
+
+
+async def test_loading_a_warm_pricer_is_no_part_of_what_a_job_takes(tmp_path: Path) -> None:
+    """The job that loads the pricer is run before the one that is timed alone, and told apart in the batch."""
+    program = tmp_path / "price.py"
+    program.write_text(
+        "import time\nimport raygrid.pricer\ntime.sleep(0.5)\nraygrid.pricer.serve(lambda job: print('priced'))\n"
+    )
+    warm = {"warm": {"command": [sys.executable, str(program)], "mode": "warm"}}
+    (tmp_path / "input").write_text("1\n")
+
+    def trial():
+        with Client(grid.url) as client:
+            return run_trial(client, tmp_path / "input", JOBS, pricer="warm")
+
+    async with SmallGrid(tmp_path, slots=2, pricers=warm) as grid:
+        seen = await asyncio.to_thread(trial)
+    assert seen.loading is not None
+    assert seen.loading.ran_s >= 0.5
+    assert seen.alone is not None
+    assert seen.alone.warm_job == 2
+    assert seen.alone.ran_s < 0.5
+    assert sum(times.loaded for times in seen.times) <= 1  # there is a process left from before
+    assert "It stays loaded between jobs (mode: warm)" in "\n".join(verdict(seen).found)

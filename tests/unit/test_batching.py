@@ -9,6 +9,7 @@ from collections.abc import Sequence
 import pytest
 
 from raygrid.batching import Coalescer
+from raygrid.errors import BusyError, UnavailableError
 
 
 class Far:
@@ -154,7 +155,7 @@ async def test_closing_carries_out_what_waits() -> None:
     closing = asyncio.create_task(edge.close())
     await far.called(1)
     assert not closing.done()
-    with pytest.raises(RuntimeError, match="edge is closed"):
+    with pytest.raises(UnavailableError, match=r"edge is closed.*try again"):
         edge.put_all([3])
     far.answer()
     far.answer()
@@ -179,7 +180,7 @@ async def test_a_full_edge_refuses_all_of_a_call_and_keeps_what_it_has() -> None
     first = edge.put_all([1])
     await far.called(1)
     waiting = edge.put_all([2])
-    with pytest.raises(RuntimeError, match="edge is full: 1 items wait"):
+    with pytest.raises(BusyError, match="edge is full: 1 items wait"):
         edge.put_all([3, 4])
     waiting += edge.put_all([5])
     far.answer()
@@ -208,7 +209,7 @@ async def test_a_call_that_is_cancelled_on_the_far_side_leaves_nobody_waiting() 
     far.answer(asyncio.CancelledError())
     async with asyncio.timeout(5):
         answers = await asyncio.gather(*lost, return_exceptions=True)
-    assert [type(answer) for answer in answers] == [RuntimeError, RuntimeError]
+    assert [type(answer) for answer in answers] == [UnavailableError, UnavailableError]
     assert "edge was stopped" in str(answers[0])
     far.answer()
     assert await edge.put(3) == 30

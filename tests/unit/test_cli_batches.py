@@ -41,28 +41,43 @@ def listing(**states):
 
 def test_the_status_of_a_batch_is_a_line_or_json(run):
     """How many jobs are in which state, and whether that is the end."""
-    assert run(Answers(counts(done=2, running=1)), "status", "--batch", "b").stdout == (
+    assert run(Answers(counts(done=2, running=1), listing()), "status", "--batch", "b").stdout == (
         "batch b goes on: 3 jobs, 2 done, 1 running\n"
     )
-    assert "has ended: 2 jobs, 2 done" in run(Answers(counts(True, done=2)), "status", "--batch", "b").stdout
+    assert "has ended: 2 jobs, 2 done" in run(Answers(counts(True, done=2), listing()), "status", "--batch", "b").stdout
     body = {"batchId": "b", "total": 3, "finished": True, "counts": {"done": 3}, "reused": 2}
-    said = run(Answers(httpx.Response(200, json=body)), "status", "--batch", "b").stdout
+    said = run(Answers(httpx.Response(200, json=body), listing()), "status", "--batch", "b").stdout
     assert said == "batch b has ended: 3 jobs, 3 done; 2 did not run but took over a stored result\n"
     found = json.loads(run(Answers(counts(done=2)), "status", "--batch", "b", "--json").stdout)
     assert (found["total"], found["counts"]) == (2, {"done": 2})
     assert run(Answers(), "status", "j", "--batch", "b").exit_code == 2
 
 
+def test_the_status_of_a_batch_shows_jobs_with_their_inputs_and_failures_first(run):
+    """A person knows files, not job ids; of a large batch some are shown, and how to see the others is said."""
+    jobs = [{"jobId": f"j{n:02}", "state": "done", "input_name": f"{n}.csv"} for n in range(30)]
+    jobs[29] |= {"state": "failed", "reason": "exit_code"}
+    page = httpx.Response(200, json={"jobs": jobs})
+    ended = run(Answers(counts(done=29, failed=1), page), "status", "--batch", "b")
+
+    _, names, *lines = ended.stdout.splitlines()
+    assert names.split() == ["job_id", "state", "reason", "input_name"]
+    assert lines[0].split() == ["j29", "failed", "exit_code", "29.csv"]
+    assert lines[1].split() == ["j00", "done", "0.csv"]
+    assert len(lines) == 20
+    assert "see the others with: raygrid jobs --batch b --limit 30" in ended.stderr
+
+
 def test_jobs_are_listed_by_state_and_batch_up_to_a_limit(run):
     """The filters reach the grid; that there are more is said."""
-    answers = Answers(listing(x="failed", y="failed", z="failed"))
+    answers = Answers(counts(failed=3), listing(x="failed", y="failed", z="failed"))
     ended = run(answers, "jobs", "--state", "failed", "--batch", "b", "--limit", "2")
 
-    assert (answers.requests[0].url.params["state"], answers.requests[0].url.params["batch"]) == ("failed", "b")
+    assert (answers.requests[1].url.params["state"], answers.requests[1].url.params["batch"]) == ("failed", "b")
     assert "x" in ended.stdout
     assert "y" in ended.stdout
     assert "z" not in ended.stdout
-    assert "more than these 2" in ended.stderr
+    assert "the newest 2 of 3" in ended.stderr
     assert run(Answers(listing(x="done", y="done")), "jobs", "--limit", "2").stderr == ""
     all_of_them = run(Answers(listing(x="done", y="done")), "jobs", "--limit", "2", "--json")
     assert [job["job_id"] for job in json.loads(all_of_them.stdout)] == ["x", "y"]
@@ -70,23 +85,53 @@ def test_jobs_are_listed_by_state_and_batch_up_to_a_limit(run):
     assert run(Answers(), "jobs", "--state", "sleeping").exit_code == 2
 
 
-def test_a_table_in_a_pipe_has_each_job_on_one_line(run, monkeypatch):
-    """There is no right edge to fold at, so that `grep` finds what it looks for."""
-    monkeypatch.delenv("COLUMNS")
-    job = {
-        "jobId": "j" * 100,
-        "state": "failed",
-        "submitted_at": "2030-01-02T03:04:05.678Z",
-        "message": "no curve " * 9,
-    }
-    [line] = [
-        line
-        for line in run(Answers(httpx.Response(200, json={"jobs": [job]})), "jobs").stdout.splitlines()
-        if "jjj" in line
+def test_the_newest_job_comes_first(run):
+    """Whatever the ids are: somebody who has just submitted looks at the top."""
+    jobs = [
+        {"jobId": job_id, "state": "done", "submitted_at": f"2030-01-02T03:04:0{second}Z"}
+        for job_id, second in (("a", 1), ("b", 3), ("c", 2))
     ]
+    listed = run(Answers(httpx.Response(200, json={"jobs": jobs})), "jobs", "--limit", "2")
+    assert [line.split()[0] for line in listed.stdout.splitlines()] == ["job_id", "b", "c"]
+
+
+def test_the_jobs_of_an_unknown_batch_are_an_error(run):
+    """A mistyped batch is told from one whose jobs are in no such state."""
+    ended = run(Answers(problem("job-not-found", 404)), "jobs", "--batch", "b")
+    assert (ended.exit_code, ended.stdout, ended.stderr) == (1, "", "said job-not-found\n")
+    none = run(Answers(counts(done=1), listing()), "jobs", "--batch", "b", "--state", "failed")
+    assert (none.exit_code, none.stdout, none.stderr) == (0, "", "no such jobs\n")
+
+
+JOB = {
+    "jobId": "0198f4a2-7b6e-7cc1-9d0a-1f2e3d4c5b6a",
+    "state": "failed",
+    "pricer": "p" * 20,
+    "reason": "exit_code",
+    "submitted_at": "2030-01-02T03:04:05.678Z",
+    "message": "no curve\n" * 9,
+}
+
+
+def test_a_job_takes_one_line_of_a_terminal_of_80_columns(run, monkeypatch):
+    """What tells jobs apart is whole; the rest is cut off at the edge."""
+    monkeypatch.setenv("COLUMNS", "80")
+    _, *lines = run(Answers(httpx.Response(200, json={"jobs": [JOB] * 2})), "jobs").stdout.splitlines()
+    assert len(lines) == 2
+    for line in lines:
+        assert len(line) <= 80
+        assert line.split()[:3] == [JOB["jobId"], "failed", "2030-01-02T03:04:05Z"]
+        assert "exit_code" in line
+
+
+def test_a_list_in_a_pipe_has_each_job_whole_on_one_line(run, monkeypatch):
+    """There is no right edge to cut at, so that `grep` finds what it looks for."""
+    monkeypatch.delenv("COLUMNS")
+    job = {**JOB, "jobId": "j" * 100}
+    _, line = run(Answers(httpx.Response(200, json={"jobs": [job]})), "jobs").stdout.splitlines()
     assert "j" * 100 in line
     assert "2030-01-02T03:04:05Z" in line
-    assert ("no curve " * 9).strip() in line
+    assert line.endswith(("no curve " * 9).strip())
 
 
 def test_the_results_of_a_batch_come_into_directories_of_the_job_ids(run, tmp_path):
@@ -97,7 +142,7 @@ def test_the_results_of_a_batch_come_into_directories_of_the_job_ids(run, tmp_pa
         counts(done=1, failed=1, running=1),
         listing(x="done", y="failed", z="running"),
         stream(
-            part("x", 1, zip_of(stdout__txt="42\n")),
+            part("x", 1, zip_of(stdout__txt="42\n", manifest__json='{"input": {"name": "x.csv"}}')),
             part("y", 2, zip_of(stderr__txt="no curve"), "failed", reason="exit_code", message="exited with 3"),
         ),
     )
@@ -107,6 +152,7 @@ def test_the_results_of_a_batch_come_into_directories_of_the_job_ids(run, tmp_pa
     assert (out / "x" / "stdout.txt").read_text() == "42\n"
     assert (out / "y" / "stderr.txt").read_text() == "no curve"
     assert sorted(path.name for path in out.iterdir()) == ["x", "y"]
+    assert ended.stdout == "x\tdone\tx.csv\ny\tfailed\n"
     assert "job y failed (exit_code): exited with 3\n    no curve" in ended.stderr
     assert f"1 jobs have not ended yet; fetch them later with\n  raygrid result --batch b -o {out}" in ended.stderr
 

@@ -76,6 +76,35 @@ def test_a_long_reason_is_not_cut(monkeypatch):
     assert why.replace(" ", "") in "".join(rows).replace(" ", "")
 
 
+def test_groups_shows_who_leads_and_no_empty_columns(monkeypatch):
+    """A table of what there is to say; sites and losses only where there are some."""
+    group = {
+        "group": "rack-1",
+        "slots": 4,
+        "running": 1,
+        "free": 3,
+        "queued": 7,
+        "nodes": 1,
+        "leader": "n-1",
+        "term": 3,
+    }
+    ended = run(monkeypatch, Answers(httpx.Response(200, json={"groups": [group]})), "groups")
+
+    assert ended.exit_code == 0
+    names, found = (line.replace("│", " ").replace("┃", " ").split() for line in ended.stdout.splitlines()[2:5:2])
+    assert names == ["group", "nodes", "slots", "running", "queued", "state", "leader", "term"]
+    assert found == ["rack-1", "1", "4", "1", "7", "ok", "n-1", "3"]
+
+
+def test_nodes_fit_a_terminal_of_80_columns(monkeypatch):
+    """Each node that is well is one line."""
+    monkeypatch.setenv("COLUMNS", "80")
+    node = {"node": "rack-a-1", "group": "rack-a", "slots": 4, "running": 1, "state": "ok"}
+    ended = run(monkeypatch, Answers(httpx.Response(200, json={"nodes": [node] * 3})), "nodes")
+
+    assert [line.split()[:3] for line in ended.stdout.splitlines()[2:]] == [["rack-a-1", "rack-a", "ok"]] * 3
+
+
 def test_status_in_json_is_json(monkeypatch):
     """A script gets values, not a table."""
     status = json.loads(run(monkeypatch, whole_grid(), "status", "--json").stdout)
@@ -128,6 +157,18 @@ def test_a_result_that_is_not_there_yet_is_an_error_that_says_so(monkeypatch):
     assert ended.exit_code == 1
     assert "job j has not ended" in ended.stderr
     assert len(answers.requests) == 1
+
+
+def test_a_failed_job_shows_the_end_of_its_stderr(monkeypatch):
+    """What the pricer said last is what one needs to see; a flood of it is not."""
+    tail = "".join(f"line {n}\n" for n in range(50)) + "x" * 5_000
+    failed = problem("job-failed", 422, jobId="j", reason="exit_code", exit_code=3, stderr_tail=tail)
+    ended = run(monkeypatch, Answers(failed), "result", "j")
+
+    assert (ended.exit_code, ended.stdout) == (1, "")
+    said, more, *lines = ended.stderr.splitlines()
+    assert (said, more) == ("said job-failed", "    …")
+    assert lines == [*(f"    line {n}" for n in range(41, 50)), f"    {'x' * 300}…"]
 
 
 def test_even_if_failed_asks_for_what_a_failed_job_left(monkeypatch):
@@ -278,7 +319,8 @@ def test_up_starts_a_grid_and_says_how_to_use_it(local):
     }
     assert (racks, nodes, settings.node.slots) == (2, 3, 4)
     assert "grid default is up at http://127.0.0.1:8000" in ended.stdout
-    assert "  raygrid submit trades/*.csv\n  raygrid status" in ended.stdout
+    hints = "  raygrid submit trades/*.csv --pricer pricer\n  raygrid status\n  raygrid down\n"
+    assert ended.stdout.endswith(hints)  # with two pricers a submit has to name one
 
 
 def test_up_lets_options_win_over_file_and_environment(local, monkeypatch, tmp_path):

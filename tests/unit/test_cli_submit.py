@@ -137,7 +137,7 @@ def test_equal_stems_are_told_apart_by_job_id(run, tmp_path):
     paths = [tmp_path / "x" / "t.csv", tmp_path / "y" / "t.csv"]
     for path in paths:
         path.parent.mkdir()
-        path.touch()
+        path.write_text("t")
     answers = answered("done", "done")
     run(answers, "submit", *map(str, paths), "--out", str(tmp_path / "out"))
 
@@ -216,3 +216,24 @@ def test_an_error_of_the_grid_is_one_line_without_a_traceback(run, files):
 
     assert ended.exit_code == 1
     assert ended.stderr == "said unknown-pricer\n"
+
+
+def test_an_empty_file_is_named_and_nothing_is_sent(run, files, tmp_path):
+    """In a batch of thousands one has to be told which, and the others are not half submitted."""
+    (tmp_path / "empty.csv").touch()
+    answers = Answers()
+    ended = run(answers, "submit", *files, str(tmp_path / "empty.csv"))
+
+    assert ended.exit_code == 1
+    assert ended.stderr == f"{tmp_path / 'empty.csv'} is empty, which no job can price; fill it or leave it out\n"
+    assert answers.requests == []
+
+
+def test_ctrl_c_at_any_time_is_one_line(run, files, monkeypatch):
+    """While files are still being sent, too."""
+
+    def interrupted(request):
+        raise KeyboardInterrupt
+
+    ended = run(Answers(interrupted), "submit", *files)
+    assert (ended.exit_code, ended.stdout, ended.stderr) == (130, "", "interrupted\n")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pickle
+import subprocess
 from pathlib import Path
 from typing import Any
 
@@ -80,13 +81,29 @@ def test_an_empty_file_is_all_defaults(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("text", "says"),
     [
-        ("[1, 2]", "must hold a mapping of settings, not list"),
-        ("just words", "must hold a mapping of settings, not str"),
+        ("[1, 2]", "must hold settings, each as NAME: VALUE, not list"),
+        ("just words", "must hold settings, each as NAME: VALUE, not str"),
         ("name: [", "is not valid YAML"),
         ("1: 2", "1"),
-        ("htpp: {port: 1}", "htpp: Extra inputs are not permitted"),
-        ("http: {prot: 1}", "http.prot: Extra inputs are not permitted"),
-        ("http: {port: 99999}", "http.port: Input should be less than or equal to 65535"),
+        ("htpp: {port: 1}", "line 1: htpp: no such setting; did you mean http? known here are default_pricer, "),
+        ("http: {prot: 1}", "line 1: http.prot: no such setting; did you mean port? known here are api_keys, host, "),
+        ("http: {port: 99999}", "line 1: http.port: must be at most 65535"),
+        ("name: x\nhttp:\n  port: many", "line 3: http.port: must be a whole number"),
+        ("pricers:\n  p: {command: p,\n    mode: hot}", "line 3: pricers.p.mode: must be 'cold' or 'warm'"),
+        ("pricers:\n  p: {}", "line 2: pricers.p.command: is missing"),
+        ("pricers:\n  p: {command: p, straggler: {facter: 2}}", "did you mean factor? known here are factor, min_s"),
+        (
+            "http:\n  api_keys:\n  - {name: x, kye: x}",
+            "line 3: http.api_keys.0.kye: no such setting; did you mean key?",
+        ),
+        ("pricers: none", "line 1: pricers: must hold settings of its own"),
+        (
+            "storage: {blob_options: {x: [1]}}",
+            "storage.blob_options.x: must be true or false, or must be a whole number",
+        ),
+        ("default_pricer: p", "default_pricer 'p' is not among the pricers"),
+        ("name: x\n\thttp: {}", "see line 2, column 1"),
+        ("a: b: c", "see line 1, column 5: mapping values are not allowed here"),
     ],
 )
 def test_a_wrong_file_is_refused_by_name_of_file_and_field(tmp_path: Path, text: str, says: str) -> None:
@@ -111,7 +128,32 @@ def test_a_file_that_cannot_be_read_is_refused(tmp_path: Path) -> None:
 def test_a_mistyped_variable_of_a_section_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     """A variable that sets no known field of its section is not passed over."""
     monkeypatch.setenv("RAYGRID__HTTP__PROT", "1")
-    assert "http.prot" in refusal()
+    assert "variable RAYGRID__HTTP__PROT: http.prot: no such setting" in refusal()
+
+
+def test_an_error_names_the_variable_where_that_wins_over_the_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What is wrong is looked for where it was said: in the variable, else in the file, else with the caller."""
+    path = grid_yaml(tmp_path, "http:\n  port: 1\n  parents: 0\nnode: {slots: 1}\n")
+    monkeypatch.setenv("RAYGRID__HTTP__PORT", "many")
+    with pytest.raises(SettingsError) as refused:
+        load_settings(path, node={"slots": 0})
+    assert str(refused.value).splitlines() == [
+        "the settings are not valid:",
+        "  variable RAYGRID__HTTP__PORT: http.port: must be a whole number",
+        f"  {path}, line 3: http.parents: must be at least 1",
+        "  node.slots: must be at least 1",
+    ]
+
+
+def test_errors_of_settings_are_in_the_words_of_raygrid(tmp_path: Path) -> None:
+    """Nobody has to know the library that checks them."""
+    text = "http: {port: x, max_wait_s: .inf, parents: 1.5}\nstorage: {retention_days: -1}\nrouting: []\nname: [x]\n"
+    with pytest.raises(SettingsError) as refused:
+        load_settings(grid_yaml(tmp_path, text))
+    assert len(str(refused.value).splitlines()) == 7
+    assert "nput" not in str(refused.value)
 
 
 # --- values -------------------------------------------------------------------------------------------------
@@ -200,6 +242,8 @@ def test_all_known_placeholders_are_accepted() -> None:
         ("./p --x={args}", "{args} must be a word of its own, not part of '--x={args}'"),
         ("./p {input", "pricers.p.command"),
         ("./p 'open", "No closing quotation"),
+        ("{input} --fast", "begins with {input}, but its first word is the program that is run"),
+        (["{args}"], "begins with {args}"),
         ("", "the command is empty"),
         ([], "the command is empty"),
     ],
@@ -324,7 +368,7 @@ def test_a_variable_that_is_not_json_is_refused_without_showing_it(monkeypatch: 
     """A variable for a list that cannot be read is a settings error like any other."""
     monkeypatch.setenv("RAYGRID__HTTP", f"[{SECRET}")
     text = refusal()
-    assert "http" in text
+    assert "the variable RAYGRID__HTTP is not JSON" in text
     assert SECRET not in text
 
 
@@ -402,3 +446,68 @@ def test_the_stamp_is_no_setting(name: str, tmp_path: Path, monkeypatch: pytest.
     monkeypatch.setenv(f"RAYGRID__{name.upper()}", "5")
     with pytest.raises(SettingsError, match="sets nothing"):
         load_settings()
+
+
+# --- what a pricer cannot be given ----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"command": ["", "{input}"]}, "the first word of the command is empty"),
+        ({"command": "'' {input}"}, "the first word of the command is empty"),
+        ({"command": ["./p", "a\0b"]}, "a word of the command has a NUL or more than 131071 bytes"),
+        ({"command": ["./p", "x" * 131_072]}, "a word of the command has a NUL or more than 131071 bytes: 'xxx"),
+        ({"command": "./p {job_id!s}", "reuse": "content"}, "without ':' or '!': write '{job_id}'"),
+        ({"command": "./p --file={input:>10}"}, "without ':' or '!': write '--file={input}'"),
+        ({"command": "./p {input:}"}, "without ':' or '!': write '{input}'"),
+        ({"command": "./p {input:{job_id}}"}, "without ':' or '!': write '{input}'"),
+        ({"version": "1\0"}, "printable characters only"),
+        ({"version": "1\n2"}, "printable characters only"),
+        ({"env": {"": "x"}}, "'' cannot be the name of a variable"),
+        ({"env": {"A=B": "x"}}, "'A=B' cannot be the name of a variable"),
+        ({"env": {"A\0": "x"}}, "cannot be the name of a variable"),
+        ({"env": {"A": f"{SECRET}\0"}}, "the value of 'A' has a NUL in it"),
+        ({"env": {"A": SECRET * 7_000}}, "'A' has 140002 bytes, more than the 131071 that a variable can have"),
+        ({"env": {f"A{i}": "x" * 120_000 for i in range(9)}}, "all variables together have 1080036 bytes"),
+    ],
+)
+def test_what_no_process_can_be_started_with_is_refused_at_once(changes: dict[str, Any], said: str) -> None:
+    """It says what is wrong and where, instead of failing every job; values of variables are not shown."""
+    refused = refusal(pricers={"p": {"command": "./p {input}", **changes}})
+    assert said in refused
+    assert "pricers.p" in refused
+    assert SECRET not in refused
+
+
+def test_what_the_kernel_takes_is_accepted() -> None:
+    """Limits are the kernel's own: a process gets the longest variable and the longest word; braces may be doubled."""
+    value, word = "x" * (131_071 - 2), "y" * 131_071
+    settings = load_settings(pricers={"p": {"command": ["/bin/sh", "-c", "echo ${{#A}} ${{#0}}"], "env": {"A": value}}})
+    pricer = settings.pricers["p"]
+    script = pricer.command[2].format()
+    ended = subprocess.run([*pricer.command[:2], script, word], env=dict(pricer.env), capture_output=True, check=True)
+    assert ended.stdout == b"131069 131071\n"
+
+
+def test_reuse_and_job_ids_exclude_each_other_however_they_are_written() -> None:
+    """Doubled braces are no placeholder."""
+    assert "take {job_id} out" in refusal(pricers={"p": {"command": "./p {input} x{job_id}y", "reuse": "content"}})
+    load_settings(pricers={"p": {"command": "./p {input} {{job_id}}", "reuse": "content"}})
+
+
+@pytest.mark.parametrize("key", ["a key with some spaces", "schlüssel-für-alle-preise", "tab\tin-the-middle-of-it"])
+def test_a_key_that_no_header_can_carry_is_refused(key: str) -> None:
+    """The message says what a key may be made of, and does not show it."""
+    refused = refusal(http={"api_keys": [{"name": "desk", "key": key}]})
+    assert "printable ASCII without spaces; make one with: openssl rand -hex 24" in refused
+    assert key not in refused
+
+
+def test_which_file_was_named_is_known_and_makes_no_difference(tmp_path: Path) -> None:
+    """It is for hints: settings are equal by what they say, through pickling, too."""
+    path = grid_yaml(tmp_path, "name: desk\n")
+    settings = pickle.loads(pickle.dumps(load_settings(path).deployed(7.0)))  # noqa: S301 - our own bytes
+    assert settings.config == path
+    assert load_settings(name="desk").config is None
+    assert settings == load_settings(name="desk").deployed(7.0)

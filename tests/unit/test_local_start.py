@@ -6,6 +6,7 @@ import os
 import socket
 import subprocess
 import sys
+import tempfile
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -15,8 +16,9 @@ import pytest
 
 from raygrid.config import GridSettings, load_settings
 from raygrid.errors import RaygridError, SettingsError
-from raygrid.local import GridFile, running_grid, start_grid, stop_supervisor
+from raygrid.local import GridFile, require_same, running_grid, start_grid, stop_supervisor
 from raygrid.local import port as port_of_grid
+from raygrid.local.grid_file import down_command
 from raygrid.local.lock import holder, only_one, start_time
 from raygrid.local.port import free_port, ray_prefix, require_port
 from raygrid.local.started_with import StartedWith
@@ -273,3 +275,53 @@ def test_the_grid_file_keeps_what_it_was_started_with(tmp_path: Path) -> None:
     found = running_grid("default", tmp_path)
     assert found is not None
     assert found.started_with == started
+
+
+# --- where Ray's sockets lie, and how a grid is stopped -------------------------------------------------------------
+
+
+def test_a_long_temporary_directory_is_passed_over(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Paths of Unix sockets are short: Ray's own directory is then elsewhere; one with a short path is kept."""
+    long = tmp_path / ("x" * 80)
+    long.mkdir()
+    monkeypatch.setattr(tempfile, "tempdir", str(long))
+    assert ray_prefix(tmp_path).startswith("/tmp/raygrid-")
+    monkeypatch.setattr(tempfile, "tempdir", "/var/tmp")
+    prefix = ray_prefix(tmp_path)
+    assert prefix.startswith("/var/tmp/raygrid-")
+    session = "session_2030-12-31_23-59-59_999999_4194304"
+    assert len(f"{prefix}12345678/r/{session}/sockets/plasma_store.999") <= 107
+
+
+def test_without_a_short_temporary_directory_nothing_is_started(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It says what to set, before there is a process whose log one would have to read."""
+    long = tmp_path / ("x" * 80)
+    long.mkdir()
+    monkeypatch.setattr(tempfile, "tempdir", str(long))
+    monkeypatch.setattr(port_of_grid, "_SHORT", ("/proc/none",))
+    with pytest.raises(SettingsError, match=r"at most \d+ bytes.*x has \d+; set TMPDIR to a shorter one"):
+        start_grid(load_settings(storage={"state_dir": tmp_path / "state"}))
+    assert not (tmp_path / "state").exists()
+
+
+def test_a_grid_is_stopped_with_the_options_it_was_started_with(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The hint works in the shell that got it, wherever the state is and whatever says so."""
+    monkeypatch.delenv("RAYGRID_STATE_DIR", raising=False)
+    usual = Path("~/.raygrid").expanduser()
+    config = tmp_path / "my grid.yaml"
+    assert down_command(usual / "default") == "raygrid down"
+    assert down_command(usual / "side") == "raygrid down --name side"
+    assert down_command(tmp_path / "side", config) == f"raygrid down --config '{config}' --name side"
+    assert down_command(tmp_path / "default") == f"RAYGRID_STATE_DIR={tmp_path} raygrid down"
+    monkeypatch.setenv("RAYGRID_STATE_DIR", str(tmp_path))
+    assert down_command(tmp_path / "default") == "raygrid down"
+
+    config.write_text("name: side\nstorage: {state_dir: " + str(tmp_path / "state") + "}\n", encoding="utf-8")
+    settings = load_settings(config)
+    grid = GridFile("http://x", 1, 1, "side", settings.grid_dir, started_with=StartedWith.of(settings, 1, 1))
+    with pytest.raises(SettingsError, match=f"with `raygrid down --config '{config}' --name side`, or"):
+        require_same(grid, settings, 2, 1)

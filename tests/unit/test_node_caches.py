@@ -13,7 +13,8 @@ from raygrid.blobs import BlobStore, data_key
 from raygrid.errors import BlobNotFoundError
 from raygrid.models import SharedData
 from raygrid.node.cache import LocalShelf, ResultCache
-from raygrid.node.shared_data import SharedDataCache
+from raygrid.node.shared_data import Link, SharedDataCache
+from tests.support.lone_agent import wait_until
 
 # --- results --------------------------------------------------------------------------------------------------------
 
@@ -72,17 +73,29 @@ class Shared:
         self.copies.mkdir()
         self.cache = SharedDataCache(self.copies, self.blobs, limit)
         self._directory = directory
+        self._links: dict[str, list[Link]] = {}
 
     def stored(self, name: str, content: bytes) -> SharedData:
         digest = hashlib.sha256(content).hexdigest()
         self.blobs.put_now(data_key(digest), content)
         return SharedData(name, digest, len(content))
 
+    def path(self, job: str, data: SharedData) -> Path:
+        return self._directory / "jobs" / job / "data" / data.name
+
     def linked(self, job: str, data: SharedData) -> Path:
-        directory = self._directory / "jobs" / job
-        directory.mkdir(parents=True, exist_ok=True)
-        self.cache.link(data, directory)
-        return directory / data.name
+        path = self.path(job, data)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        self._links.setdefault(job, []).append(self.cache.link(data, path.parent))
+        return path
+
+    def released(self, job: str) -> bool:
+        """End a job; tells whether it had its data unchanged."""
+        directory = os.open(self._directory / "jobs" / job, os.O_RDONLY)
+        try:
+            return self.cache.release(self._links.pop(job), directory)
+        finally:
+            os.close(directory)
 
 
 @pytest.fixture
@@ -107,6 +120,86 @@ def test_a_copy_that_a_pricer_changed_is_fetched_anew(shared: Shared) -> None:
     path.write_bytes(b"wrong")
     assert shared.linked("next", curve).read_bytes() == b"right"
     assert shared.cache.fetches == 2
+
+
+def rewrite(path: Path, content: bytes, *, hide: bool = True) -> None:
+    """Write into a file in place; hidden, its size and times of access and modification are as before."""
+    status = path.stat()
+    path.chmod(0o644)
+    path.write_bytes(content)
+    path.chmod(0o444)
+    if hide:
+        os.utime(path, ns=(status.st_atime_ns, status.st_mtime_ns))
+
+
+def wait_for_the_clock(path: Path) -> None:
+    """Until the file system's clock tells a change from the one before."""
+    before = path.stat().st_ctime_ns
+    probe = path.with_name("probe")
+    probe.touch()
+    wait_until(lambda: (probe.touch(), probe.stat().st_ctime_ns > before)[1])
+    probe.unlink()
+
+
+def test_a_change_of_which_size_and_time_tell_nothing_is_found(shared: Shared) -> None:
+    """Setting a file's times back does not hide that it was written into."""
+    curve = shared.stored("curve", b"right")
+    path = shared.linked("bad", curve)
+    wait_for_the_clock(path)
+    rewrite(path, b"wrong")
+    assert shared.linked("next", curve).read_bytes() == b"right"
+    assert shared.cache.fetches == 2
+
+
+def test_every_attempt_that_had_a_changed_copy_is_told_so(shared: Shared) -> None:
+    """Also one that only read it, when the copy has been fetched anew already; later ones have the right one."""
+    curve = shared.stored("curve", b"right")
+    early = shared.linked("early", curve)
+    shared.linked("reader", curve)
+    wait_for_the_clock(shared.linked("bad", curve))
+    assert shared.released("early")
+    assert not early.exists()
+    rewrite(shared.path("bad", curve), b"wrong")
+    assert not shared.released("bad")
+    assert shared.linked("next", curve).read_bytes() == b"right"
+    assert not shared.released("reader")
+    assert shared.released("next")
+    assert shared.cache.fetches == 2
+
+
+def test_a_change_right_after_the_start_is_found(shared: Shared) -> None:
+    """A write within one tick of the clock after a copy was fetched shows by the copy's time, which lies before."""
+    curve = shared.stored("curve", b"right")
+    rewrite(shared.linked("bad", curve), b"wrong", hide=False)
+    assert not shared.released("bad")
+
+
+def test_names_that_come_and_go_are_no_change(shared: Shared) -> None:
+    """Links of other attempts, one that its pricer removed, and leaving the cache cost neither answer nor fetch."""
+    first, second = shared.stored("first", b"x" * 100), shared.stored("second", b"y" * 200)
+    for job in ("a", "b", "c"):
+        shared.linked(job, first)
+        wait_for_the_clock(shared.path(job, first))
+    shared.path("a", first).unlink()
+    assert shared.released("a")
+    assert shared.released("b")
+    assert shared.linked("d", first).read_bytes() == b"x" * 100
+    assert shared.cache.fetches == 1
+    shared.linked("e", second)
+    assert [path.name for path in shared.copies.iterdir()] == [second.digest]
+    assert (shared.released("c"), shared.released("d"), shared.released("e")) == (True, True, True)
+
+
+def test_a_link_in_the_place_of_the_data_directory_is_not_followed(shared: Shared, tmp_path: Path) -> None:
+    """A job that moved its shared data away loses nothing of anybody else's."""
+    curve = shared.stored("curve", b"right")
+    path = shared.linked("bad", curve)
+    (tmp_path / "elsewhere").mkdir()
+    (tmp_path / "elsewhere" / "curve").write_bytes(b"mine")
+    path.parent.rename(tmp_path / "away")
+    path.parent.symlink_to(tmp_path / "elsewhere")
+    assert shared.released("bad")
+    assert (tmp_path / "elsewhere" / "curve").read_bytes() == b"mine"
 
 
 def test_a_copy_that_a_pricer_removed_is_fetched_anew(shared: Shared) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -10,7 +11,7 @@ import pytest
 
 from raygrid.models import AttemptId
 from raygrid.node import watchdog
-from raygrid.node.processes import adopted
+from raygrid.node.processes import children_of
 from raygrid.node.spares import JobDirectory
 from raygrid.node.workspace import Workspace
 from tests.support.lone_agent import lone_agent, order, reports_of
@@ -93,19 +94,36 @@ def test_a_directory_in_which_somebody_may_write_still_is_not_kept(places: Works
     assert (list(places.jobs.iterdir()), list(places.spare.iterdir())) == ([], [])
 
 
+# A child of the pricer's own parent, in a session of its own: nobody's orphan when the pricer ends.
+BY_THE_SIDE = """
+import ctypes, os, platform, signal, sys
+number = {"x86_64": 56, "aarch64": 220}[platform.machine()]
+CLONE_PARENT = 0x8000
+if ctypes.CDLL(None).syscall(number, CLONE_PARENT | signal.SIGCHLD, 0, 0, 0, 0) == 0:
+    os.setsid()
+    os.execvp("sh", ["sh", "-c", sys.argv[1]])
+"""
+
+
+@pytest.mark.parametrize("kind", ["orphan", "sibling"])
 async def test_what_outlives_a_pricer_cannot_write_into_the_next_jobs_directory(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str
 ) -> None:
     """A job that starts before a daemon of the job before is found and killed sees nothing of what it writes."""
-    before = adopted() or set()
-    monkeypatch.setattr(watchdog, "adopted", lambda: (adopted() or set()) - before)
+    before = children_of(os.getpid()) or set()
+    monkeypatch.setattr(watchdog, "children_of", lambda thread: (children_of(thread) or set()) - before)
     agent = lone_agent(tmp_path, slots=1)
     agent.open()
     gate, written, listing = tmp_path / "gate", tmp_path / "written", tmp_path / "listing"
     daemon = f"while [ ! -e {gate} ]; do sleep 0.01; done; echo stale > stale; touch {written}"
+    (tmp_path / "sibling.py").write_text(BY_THE_SIDE)
+    start = {
+        "orphan": f"setsid sh -c '{daemon}' & sleep 0.05",
+        "sibling": f"exec {sys.executable} {tmp_path}/sibling.py '{daemon}'",
+    }
     look = f"touch {gate}; for i in 1 2 3 4 5 6 7 8 9; do [ -e {written} ] || sleep 0.05; done; ls > {listing}"
     try:
-        agent.start(1, [order("clean", "true"), order("daemon", f"setsid sh -c '{daemon}' & sleep 0.05")])
+        agent.start(1, [order("clean", "true"), order("daemon", start[kind])])
         agent.start(1, [order("next", look)])
         await reports_of(agent, 3)
     finally:

@@ -11,7 +11,7 @@ from ray import NodeID
 from raygrid import links
 from raygrid.config import load_settings
 from raygrid.errors import SettingsError
-from raygrid.parent.ingress import refuse_unsafe
+from raygrid.parent.ingress import build, refuse_unsafe
 
 SHARED: Any = SimpleNamespace(is_single_machine=False)
 SQLITE: Any = SimpleNamespace(is_single_machine=True)
@@ -56,3 +56,14 @@ def test_agents_are_not_told_the_database(monkeypatch: pytest.MonkeyPatch) -> No
     links.RayNodes("rack-a", settings)._agent("n1", NodeID.from_random().hex())
     assert made[1].storage.database is None
     assert made[1] == settings.for_nodes
+
+
+def test_parents_of_a_local_grid_stand_on_its_head() -> None:
+    """A rack's node may be killed by a drill and takes nobody's parent along; a cluster's parents are beside racks."""
+
+    def resources(*, spread: bool) -> Any:
+        application: Any = build(load_settings(), spread=spread)
+        return application._bound_deployment.ray_actor_options
+
+    assert resources(spread=False) == {"num_cpus": 0, "resources": {"node:__internal_head__": 0.001}}
+    assert resources(spread=True) == {"num_cpus": 0.001}

@@ -5,12 +5,14 @@ from __future__ import annotations
 import asyncio
 import socket
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 
 import httpx
+import pytest
 from fastapi import FastAPI, Request
 
 from raygrid.local import free_port
+from raygrid.parent import connection
 from raygrid.parent.listener import Listener
 
 UPLOAD = 64 * 1024**2
@@ -101,3 +103,181 @@ async def test_a_body_that_nobody_reads_stays_with_the_sender() -> None:
         assert sent < UPLOAD / 2
         go_on.set()
         assert (await answer).json() == UPLOAD
+
+
+# --- clients that mean no good --------------------------------------------------------------------------------------
+
+
+async def knock(port: int, said: bytes = b"") -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+    reader, writer = await asyncio.open_connection("127.0.0.1", port)
+    writer.write(said)
+    return reader, writer
+
+
+async def everything(reader: asyncio.StreamReader) -> bytes:
+    """What is answered until the other side hangs up."""
+    answer = b""
+    async with asyncio.timeout(10):
+        with suppress(ConnectionError):
+            while part := await reader.read(65_536):
+                answer += part
+    return answer
+
+
+@pytest.mark.parametrize(
+    ("begin", "part"),
+    [
+        (b"GET /name HTTP/1.1\r\nHost: a\r\n", b"X: " + b"y" * 1_000 + b"\r\n"),
+        (b"GET /name HTTP/1.1\r\nHost: a\r\nX: ", b"y" * 1_000),
+        (b"GET /name HTTP/1.1\r\nHost: a\r\n", b"y" * 1_000),
+        (b"GET /name?", b"y" * 1_000),
+        (b"", b"\r\n" * 500),
+        (b"POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n", b"X: " + b"y" * 1_000 + b"\r\n"),
+        (b"POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n0\r\nX: ", b"y" * 1_000),
+    ],
+    ids=["many headers", "one header", "one name", "the path", "blank lines", "many trailers", "one trailer"],
+)
+async def test_what_comes_without_an_end_is_refused(begin: bytes, part: bytes) -> None:
+    """A request whose headers, path or trailers do not end is answered with 431 long before it fills the memory."""
+    app, port = FastAPI(), free_port()
+
+    @app.post("/")
+    async def receive(request: Request) -> int:
+        return len(await request.body())
+
+    async with listening(app, port):
+        reader, writer = await knock(port, begin)
+        answered = asyncio.create_task(everything(reader))
+        with suppress(ConnectionError):
+            for _ in range(3_000):
+                writer.write(part)
+                await writer.drain()
+                await asyncio.sleep(0)  # the listener is in this process, too
+                if answered.done():
+                    break
+        answer = await answered
+        assert answer.startswith(b"HTTP/1.1 431 Request Header Fields Too Large\r\n")
+        assert b"content-type: application/problem+json" in answer
+        assert b"larger than 65536 bytes" in answer
+        writer.close()
+
+
+async def test_headers_of_some_size_are_no_matter() -> None:
+    """Headers below the limit pass on one connection again and again, as do long bodies and chunks between them."""
+    app, port = FastAPI(), free_port()
+
+    @app.post("/")
+    async def receive(request: Request) -> int:
+        return len(await request.body()) + len(request.headers["x"])
+
+    async def body() -> AsyncIterator[bytes]:
+        for _ in range(100):
+            yield bytes(10_000)
+
+    async with listening(app, port), httpx.AsyncClient(base_url=f"http://127.0.0.1:{port}") as client:
+        for _ in range(3):
+            headers = {"X": "y" * 60_000}
+            assert (await client.post("/", headers=headers, content=body())).json() == 1_060_000
+            assert (await client.post("/", headers=headers, content=bytes(300_000))).json() == 360_000
+        assert (await client.post("/", headers={"X": "y" * 66_000})).status_code == 431
+
+
+@pytest.mark.parametrize("said", [b"", b"GET /name HT", b"GET /name HTTP/1.1\r\nHost: a\r\n"])
+async def test_who_does_not_come_to_the_point_is_hung_up_on(said: bytes, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A connection on which no whole request comes in time is closed, and its place is free again."""
+    monkeypatch.setattr(connection, "HEAD_S", 0.2)
+    port = free_port()
+    async with listening(answering("one"), port):
+        reader, writer = await knock(port, said)
+        assert (await everything(reader)).startswith(b"HTTP/1.1 408 Request Timeout\r\n")
+        writer.close()
+
+
+async def test_the_next_request_has_to_be_whole_in_time_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Half a request after a whole one keeps a connection no longer than half a request at its beginning."""
+    monkeypatch.setattr(connection, "HEAD_S", 0.2)
+    port = free_port()
+    async with listening(answering("one"), port):
+        reader, writer = await knock(port, b"GET /name HTTP/1.1\r\nHost: a\r\n\r\nGET /na")
+        answer = await everything(reader)
+        assert answer.startswith(b"HTTP/1.1 200 OK\r\n")
+        assert b"HTTP/1.1 408 Request Timeout\r\n" in answer
+        writer.close()
+
+
+async def test_a_body_that_stops_ends_the_request(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Who announces a body and does not send it is told so, and is not waited for."""
+    monkeypatch.setattr(connection, "BODY_S", 0.2)
+    app, port = FastAPI(), free_port()
+
+    @app.post("/")
+    async def receive(request: Request) -> int:
+        return len(await request.body())
+
+    async with listening(app, port):
+        reader, writer = await knock(port, b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 100\r\n\r\nabc")
+        answer = await everything(reader)
+        assert answer.startswith(b"HTTP/1.1 408 Request Timeout\r\n")
+        assert b"nothing of the body came" in answer
+        writer.close()
+
+
+async def test_nobody_is_hurried_who_waits_for_an_answer(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Limits are for clients: one that has said everything waits for as long as the application takes."""
+    for limit in ("HEAD_S", "BODY_S", "KEEP_ALIVE_S", "CROWDED_KEEP_ALIVE_S"):
+        monkeypatch.setattr(connection, limit, 0.1)
+    app, port = FastAPI(), free_port()
+
+    @app.post("/")
+    async def slow(request: Request) -> str:
+        await asyncio.sleep(2.5)  # two looks after the connections, and more
+        return f"{len(await request.body())}"
+
+    async with listening(app, port), httpx.AsyncClient() as client:
+        assert (await client.post(f"http://127.0.0.1:{port}/", content=bytes(300_000))).json() == "300000"
+
+
+async def test_a_kept_connection_is_let_go_sooner_in_a_crowd(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where more than half of the connections are taken, those between two requests have to go."""
+    monkeypatch.setattr(connection, "MOST_CONNECTIONS", 1)
+    monkeypatch.setattr(connection, "CROWDED_KEEP_ALIVE_S", 0.2)
+    port = free_port()
+    async with listening(answering("one"), port):
+        reader, writer = await knock(port, b"GET /name HTTP/1.1\r\nHost: a\r\n\r\n")
+        assert (await everything(reader)).endswith(b'"one"')
+        writer.close()
+
+
+async def test_too_many_connections_are_told_to_come_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Beyond the limit a request gets 503, a problem document and Retry-After, until a place is free."""
+    monkeypatch.setattr(connection, "MOST_CONNECTIONS", 2)
+    port = free_port()
+    url = f"http://127.0.0.1:{port}/name"
+    async with listening(answering("one"), port):
+        idle = [await knock(port) for _ in range(2)]
+        async with httpx.AsyncClient() as client:
+            refused = await client.get(url)
+            assert refused.status_code == 503
+            assert refused.headers["content-type"] == "application/problem+json"
+            assert refused.headers["retry-after"] == "5"
+            assert refused.json()["type"] == "urn:raygrid:problem:unavailable"
+            idle.pop()[1].close()
+            async with asyncio.timeout(10):
+                while (await client.get(url)).status_code != 200:
+                    await asyncio.sleep(0.01)
+        idle.pop()[1].close()
+
+
+async def test_far_too_many_connections_are_cut_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nobody takes a parent's last file descriptor: beyond the spare connections no request is waited for."""
+    monkeypatch.setattr(connection, "MOST_CONNECTIONS", 1)
+    monkeypatch.setattr(connection, "SPARE_CONNECTIONS", 1)
+    port = free_port()
+    async with listening(answering("one"), port):
+        idle = [await knock(port) for _ in range(2)]
+        reader, writer = await knock(port)
+        answer = await everything(reader)
+        assert answer.startswith(b"HTTP/1.1 503 Service Unavailable\r\n")
+        assert b"retry-after: 5\r\n" in answer
+        for _, each in [*idle, (reader, writer)]:
+            each.close()

@@ -77,6 +77,34 @@ def test_a_pricer_that_slows_down_beside_others_has_too_many_slots() -> None:
     assert "node.slots" in said
 
 
+WARM = replace(JOB, ran_s=0.01, warm_job=7)
+LOADING = replace(WARM, ran_s=3.01, warm_job=1)
+
+
+def test_loading_a_warm_pricer_is_told_apart_from_pricing() -> None:
+    """Start-up is paid once for each process: it is not what a job takes."""
+    times = (LOADING,) * 4 + (WARM,) * 36
+    said = text_of(replace(TRIAL, times=times, alone=WARM, alone_whole_s=0.018, loading=LOADING, elapsed_s=4.0))
+    assert "The pricer itself takes 10 ms (median; 10 ms to 10 ms)" in said
+    assert "4 of the 40 jobs had to load it first, and loading takes about 3.0 s" in said
+    assert "One job alone was back after 18 ms, 8.0 ms more than its pricer took." in said
+
+
+def test_a_warm_pricer_is_not_told_to_become_one() -> None:
+    """Where it is short, only larger inputs help."""
+    said = text_of(replace(TRIAL, times=(WARM,) * 40, elapsed_s=1.0, alone=WARM))
+    assert "put more work into each input." in said
+    assert "or keep the pricer loaded" not in said
+    assert "and was loaded already" in said
+
+
+def test_a_job_alone_that_loaded_the_pricer_is_no_measure_of_crowding() -> None:
+    """A process that serves one job only (recycle_after: 1) loads for each: that is said, and nothing is compared."""
+    said = text_of(replace(TRIAL, times=(LOADING,) * 40, alone=replace(LOADING, ran_s=1.0), loading=LOADING))
+    assert "One job alone, the pricer's loading included, was back" in said
+    assert "times as long as alone" not in said
+
+
 def test_other_work_on_the_grid_is_told() -> None:
     """Figures beside other jobs are theirs as well."""
     assert "The grid had 7 other jobs" in text_of(replace(TRIAL, others=7))

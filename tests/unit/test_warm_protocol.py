@@ -52,6 +52,21 @@ def test_every_key_is_described() -> None:
         assert re.search(rf"^\|[^|]*`{key}`", DESCRIPTION, re.MULTILINE), key
 
 
+def test_the_limit_of_an_answer_is_described_and_held() -> None:
+    """The longest answer is heard; one byte more is refused, in one piece or many, and so is one without an end."""
+    assert f"at most {MOST_LINE:,} bytes" in DESCRIPTION
+    longest = b'{"number": 1, "exit_code": 7, "x": "' + b"x" * (MOST_LINE - 38) + b'"}'
+    assert len(longest) == MOST_LINE
+    assert AnswerReader(1).feed(longest + b"\n") == Answer(7)
+    for piece in (b" ", b" \n", b"without an end"):
+        reader = AnswerReader(1)
+        assert reader.feed(longest) is None
+        with pytest.raises(BadAnswerError, match=f"more than {MOST_LINE} bytes"):
+            reader.feed(piece)
+    with pytest.raises(BadAnswerError, match=f"more than {MOST_LINE} bytes"):
+        AnswerReader(1).feed(b" " + longest + b"\n")
+
+
 def test_the_program_in_the_description_runs(tmp_path: Path) -> None:
     """The lines of Python run, cold as they stand, with shared data under data/."""
     (tmp_path / "price.py").write_text(block("serve"), encoding="utf-8")

@@ -1,0 +1,200 @@
+"""One connection to a parent's listener: how much may come before a request is whole, and how long it may take.
+
+Whoever connects takes one of a parent's connections, whether he has a key or not. So nobody keeps one by sending
+nothing, half a request, or headers without an end; and where all are taken, that is said in a way clients understand.
+"""
+
+from __future__ import annotations
+
+from http import HTTPStatus
+from typing import Any
+
+from starlette.responses import Response
+from starlette.types import Receive, Scope, Send
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+
+from raygrid.errors import UnavailableError
+from raygrid.parent import problems
+
+MOST_CONNECTIONS = 4_096
+SPARE_CONNECTIONS = 256  # for telling those that come beyond; one that is not even among these is cut at once
+MOST_HEAD = 64 * 1024  # bytes of a request's line, headers and trailers, and of whatever is not whole yet
+HEAD_S = 15.0
+BODY_S = 60.0
+KEEP_ALIVE_S = 90.0
+CROWDED_KEEP_ALIVE_S = 15.0  # while more than half of the connections are taken
+LINGER_S = 2.0  # a client that still sends loses an answer with which the connection is closed at once
+RETRY_AFTER_S = 5.0
+
+
+class _TooLargeError(Exception):
+    """More than `MOST_HEAD`; the parser only passes on that there was an error."""
+
+
+class Connection(HttpToolsProtocol):
+    """A connection that has limits. `look_after` has to be called now and then."""
+
+    def __init__(self, *args: Any, **named: Any) -> None:
+        super().__init__(*args, **named)
+        self._since = (
+            self.loop.time()
+        )  # when it last came forward: it began, a request did, one was answered, a body grew
+        self._in_head = True
+        self._head = 0  # bytes of the request that were taken in as its line and headers
+        self._pending = 0  # bytes of which the parser has made nothing yet
+        self._progress = False
+        self._too_large = False
+        self._is_ending = False
+
+    # --- what uvicorn and the parser call -----------------------------------------------------------------------
+
+    def connection_made(self, transport: Any) -> None:
+        """Take the connection, unless there are far too many."""
+        super().connection_made(transport)
+        if len(self.connections) > MOST_CONNECTIONS + SPARE_CONNECTIONS:
+            self._end(_full())
+            self.transport.close()
+
+    def data_received(self, data: bytes) -> None:
+        """Parse what came, and see that it does not gather."""
+        if self._is_ending:
+            return
+        self._progress = False
+        super().data_received(data)
+        if not self._progress:
+            self._pending += len(data)
+            if self._pending > MOST_HEAD:
+                self._end(_too_large())
+        elif self.cycle is not None and self.cycle.more_body and not self._in_head:
+            self._since = self.loop.time()
+
+    def send_400_response(self, msg: str) -> None:
+        """What cannot be parsed, or is too large to be."""
+        self._end(_too_large() if self._too_large else problems.of_status(HTTPStatus.BAD_REQUEST, msg))
+
+    def on_message_begin(self) -> None:
+        """A request begins; also the parser's first call on a connection."""
+        self._forward()
+        self._begins()
+        super().on_message_begin()
+
+    def on_url(self, url: bytes) -> None:
+        """A piece of the request's line."""
+        self._count(len(url))
+        super().on_url(url)
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        """A header, or a trailer after a chunked body."""
+        self._count(len(name) + len(value) + 4)
+        super().on_header(name, value)
+
+    def on_headers_complete(self) -> None:
+        """The request goes to the application, or is refused where there are too many connections."""
+        self._forward()
+        self._in_head = False
+        self._since = self.loop.time()
+        self.app = _refuse if len(self.connections) > MOST_CONNECTIONS else self.config.loaded_app
+        super().on_headers_complete()
+
+    def on_chunk_header(self) -> None:
+        """A chunk of a body begins."""
+        self._forward()
+
+    def on_body(self, body: bytes) -> None:
+        """A piece of a body."""
+        self._forward()
+        super().on_body(body)
+
+    def on_message_complete(self) -> None:
+        """The request is whole."""
+        self._forward()
+        super().on_message_complete()
+
+    def on_response_complete(self) -> None:
+        """A request was answered."""
+        self._since = self.loop.time()
+        super().on_response_complete()
+
+    # --- time ---------------------------------------------------------------------------------------------------
+
+    def look_after(self, now: float) -> None:
+        """End the connection if its client has kept us waiting for too long.
+
+        Nobody is hurried who waits for an answer, reads one slowly, or sends a body that the application does not take.
+        """
+        quiet_s = now - self._since
+        if self.transport.is_closing():
+            return
+        if self._is_ending:
+            if quiet_s > LINGER_S:
+                self.transport.close()
+        elif self._is_idle and self._in_head:
+            if quiet_s > HEAD_S:
+                self._end(problems.of_status(HTTPStatus.REQUEST_TIMEOUT, f"no whole request came within {HEAD_S:g} s"))
+        elif self._is_idle:
+            is_crowded = len(self.connections) > MOST_CONNECTIONS / 2
+            if quiet_s > (CROWDED_KEEP_ALIVE_S if is_crowded else KEEP_ALIVE_S):
+                self.transport.close()
+        elif self._owes_body and quiet_s > BODY_S:
+            said = f"nothing of the body came for {BODY_S:g} s; send the request again"
+            self._end(problems.of_status(HTTPStatus.REQUEST_TIMEOUT, said))
+
+    @property
+    def _is_idle(self) -> bool:
+        """Whether no request is being answered."""
+        return self.cycle is None or self.cycle.response_complete
+
+    @property
+    def _owes_body(self) -> bool:
+        """Whether the client could send more of its body, and was asked to."""
+        return self.cycle.more_body and not self.cycle.waiting_for_100_continue and not self.flow.read_paused
+
+    def _begins(self) -> None:
+        self._in_head = True
+        self._head = 0
+        self._since = self.loop.time()
+
+    def _forward(self) -> None:
+        self._progress = True
+        self._pending = 0
+
+    def _count(self, size: int) -> None:
+        self._forward()
+        self._head += size
+        if self._head > MOST_HEAD:
+            self._too_large = True
+            raise _TooLargeError
+
+    def _end(self, answer: Response) -> None:
+        """Say why, if no answer has begun, and take in nothing more; the connection is closed in a moment."""
+        if self._is_ending:
+            return
+        self._is_ending = True
+        self._since = self.loop.time()
+        if self._is_idle or not self.cycle.response_started:
+            status, body = HTTPStatus(answer.status_code), bytes(answer.body)
+            lines = [f"HTTP/1.1 {status} {status.phrase}".encode()]
+            lines += [name + b": " + value for name, value in answer.raw_headers]
+            self.transport.write(b"\r\n".join([*lines, b"connection: close", b"", body]))
+        if not self._is_idle:  # for the application, the client is gone
+            self.cycle.disconnected = True
+            self.cycle.message_event.set()
+        self.flow.resume_reading()
+        self.transport.write_eof()
+
+
+async def _refuse(scope: Scope, receive: Receive, send: Send) -> None:
+    """The application of connections that are too many."""
+    answer = _full()
+    answer.headers["Connection"] = "close"
+    await answer(scope, receive, send)
+
+
+def _full() -> Response:
+    said = f"this parent has {MOST_CONNECTIONS} connections, which is all it takes; try again"
+    return problems.response_of(UnavailableError(said, retry_after_s=RETRY_AFTER_S))
+
+
+def _too_large() -> Response:
+    said = f"the request's line and headers are larger than {MOST_HEAD} bytes together"
+    return problems.of_status(HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE, said)

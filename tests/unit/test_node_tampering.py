@@ -1,0 +1,304 @@
+"""Pricers that lay hands on what the node keeps beside their files: captures, directories, shared data.
+
+Whatever they put there, the attempt gets its end, the slot goes on, and nothing outside of the job is read, published,
+changed or removed.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import zipfile
+from collections.abc import Iterator
+from io import BytesIO
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from raygrid.blobs import data_key
+from raygrid.models import AttemptId, AttemptReport, Outcome, SharedData
+from raygrid.node import watchdog
+from raygrid.node.agent import NodeAgent
+from raygrid.node.beneath import BadOutputError, read_file, remove_tree
+from raygrid.node.runner import Runner
+from raygrid.node.spares import JobDirectory
+from raygrid.node.watchdog import bytes_under
+from raygrid.node.workspace import Workspace, outputs
+from tests.support.lone_agent import SHELL, lone_agent, order, reports_of
+
+
+@pytest.fixture
+def agent(tmp_path: Path) -> Iterator[NodeAgent]:
+    made = lone_agent(tmp_path, slots=1)
+    made.open()
+    yield made
+    made.close()
+
+
+async def run(agent: NodeAgent, script: str, job_id: str = "job", **more: Any) -> AttemptReport:
+    """Run a script to its end, and then another job in the same slot, which must go well."""
+    agent.start(1, [order(job_id, script, **more), order(f"after-{job_id}", "echo fine")])
+    seen = {report.attempt.job_id: report for report in (await reports_of(agent, 2)).values()}
+    assert seen[f"after-{job_id}"].exit_code == 0, seen[f"after-{job_id}"].message
+    return seen[job_id]
+
+
+# --- slots ----------------------------------------------------------------------------------------------------------
+
+
+async def test_a_defect_of_the_node_costs_an_attempt_and_not_the_slot(
+    agent: NodeAgent, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whatever escapes from an attempt is its report as infrastructure, and the slot takes the next one."""
+    runs = Runner.run
+
+    def breaks(self: Runner, given: object) -> object:
+        if given.attempt.job_id == "job":  # type: ignore[attr-defined]  # an order
+            raise RuntimeError("a defect")
+        return runs(self, given)  # type: ignore[arg-type]  # likewise
+
+    monkeypatch.setattr(Runner, "run", breaks)
+    report = await run(agent, "true")
+    assert report.outcome is Outcome.INFRASTRUCTURE
+    assert "node-1" in (report.message or "")
+    assert "RuntimeError: a defect" in (report.message or "")
+
+
+async def test_a_directory_that_cannot_be_removed_costs_neither_answer_nor_slot(
+    agent: NodeAgent, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What the disk refuses while the node clears up has no say in how the job ended."""
+    removes = Workspace.remove
+
+    def refuses(self: Workspace, directory: object) -> None:
+        removes(self, directory)  # type: ignore[arg-type]  # passed on
+        raise OSError(5, "Input/output error")
+
+    monkeypatch.setattr(Workspace, "remove", refuses)
+    report = await run(agent, "echo x")
+    assert (report.outcome, report.exit_code) == (Outcome.EXITED, 0)
+    assert report.attempt == AttemptId("job", 1)
+
+
+# --- captures -------------------------------------------------------------------------------------------------------
+
+
+def contents(report: AttemptReport, agent: NodeAgent) -> dict[str, bytes]:
+    """The files of a result."""
+    assert report.result is not None, report.message
+    with zipfile.ZipFile(BytesIO(agent._blobs.read_now(report.result))) as archive:
+        return {name: archive.read(name) for name in archive.namelist()}
+
+
+@pytest.mark.parametrize("which", ["stdout", "stderr"])
+@pytest.mark.parametrize(
+    ("put", "says"),
+    [
+        ('mkfifo "$capture"', "a special file"),
+        ('ln -s "$secret" "$capture"', "a symbolic link"),
+        ('ln -s nowhere "$capture"', "a symbolic link"),
+        ('mkdir "$capture"; echo x > "$capture/file"', "another directory"),
+    ],
+    ids=["fifo", "link", "dangling", "directory"],
+)
+async def test_something_else_in_the_place_of_a_capture_is_bad_output(
+    agent: NodeAgent, tmp_path: Path, which: str, put: str, says: str
+) -> None:
+    """The slot does not wait for it, nothing is read through it, and it is the pricer's failure, said once."""
+    secret = tmp_path / "secret"
+    secret.write_text("of somebody else")
+    report = await run(agent, f'secret={secret}; capture="$PWD@{which}"; rm "$capture"; {put}; echo y > out')
+    assert report.outcome is Outcome.BAD_OUTPUT
+    assert f"the pricer put {says} in the place of its {which}" in (report.message or "")
+    assert not any(b"somebody" in each for each in contents(report, agent).values())
+    assert secret.read_text() == "of somebody else"
+    assert list(agent._places.jobs.iterdir()) == []
+
+
+async def test_a_pricer_that_failed_keeps_its_own_reason(agent: NodeAgent) -> None:
+    """Its exit code says more than what became of its captures."""
+    report = await run(agent, 'rm "$PWD@stderr"; mkfifo "$PWD@stderr"; exit 3')
+    assert (report.outcome, report.exit_code, report.stderr_tail) == (Outcome.EXITED, 3, "")
+
+
+async def test_too_much_output_shortens_nothing_but_the_result(tmp_path: Path) -> None:
+    """What a capture is linked to keeps its size: the limit is held in the result, not on the disk."""
+    agent = lone_agent(tmp_path, slots=1)
+    agent._pricers = {"shell": SHELL["shell"].model_copy(update={"output": 10_000})}
+    agent.open()
+    precious = tmp_path / "precious"
+    precious.write_bytes(b"x" * 20_000)
+    try:
+        report = await run(agent, f'rm "$PWD@stdout"; ln {precious} "$PWD@stdout"')
+    finally:
+        agent.close()
+    assert report.outcome is Outcome.OUTPUT_LIMIT
+    assert precious.stat().st_size == 20_000
+
+
+async def test_a_large_result_is_not_written_where_a_pricer_laid_a_link(agent: NodeAgent, tmp_path: Path) -> None:
+    """Whatever names a pricer takes beside its directory, the ZIP goes to one that it cannot know."""
+    precious = tmp_path / "precious"
+    precious.write_text("mine")
+    report = await run(agent, f'ln -s {precious} "$PWD@result"; head -c 5000000 /dev/zero > large')
+    assert report.exit_code == 0, report
+    assert len(contents(report, agent)["large"]) == 5_000_000
+    assert precious.read_text() == "mine"
+
+
+# --- directories ----------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def elsewhere(tmp_path: Path) -> Path:
+    """A directory that is none of the grid's business."""
+    (tmp_path / "elsewhere" / "deeper").mkdir(parents=True)
+    for name in ("prices.csv", "deeper/more.csv", "job.sh"):
+        (tmp_path / "elsewhere" / name).write_text("of somebody else")
+    return tmp_path / "elsewhere"
+
+
+def is_untouched(elsewhere: Path) -> bool:
+    found = {str(path.relative_to(elsewhere)) for path in elsewhere.rglob("*") if path.is_file()}
+    return found == {"prices.csv", "deeper/more.csv", "job.sh"} and all(
+        (elsewhere / name).read_text() == "of somebody else" for name in found
+    )
+
+
+@pytest.mark.parametrize(
+    "swap",
+    [
+        'mv "$here" "$here.away"; ln -s {elsewhere} "$here"',
+        'rm -r "$here"; ln -s {elsewhere} "$here"',
+        'mv "$here" {elsewhere}.away; ln -s {elsewhere} "$here"',
+    ],
+    ids=["moved", "removed", "moved-out"],
+)
+async def test_a_link_in_the_place_of_the_job_directory_is_bad_output(
+    agent: NodeAgent, elsewhere: Path, swap: str
+) -> None:
+    """Where it leads, nothing is published and nothing is removed."""
+    report = await run(agent, f'here="$PWD"; {swap.format(elsewhere=elsewhere)}')
+    assert (report.outcome, is_untouched(elsewhere)) == (Outcome.BAD_OUTPUT, True)
+    assert "the pricer put a symbolic link in the place of its job directory" in (report.message or "")
+    assert sorted(contents(report, agent)) == ["manifest.json", "stderr.txt", "stdout.txt"]
+    assert not (agent._places.jobs / "job.1").is_symlink()
+
+
+async def test_a_failed_pricers_link_is_not_followed_either(agent: NodeAgent, elsewhere: Path) -> None:
+    """The directory is cleared up after any end."""
+    report = await run(agent, f'here="$PWD"; rm -r "$here"; ln -s {elsewhere} "$here"; exit 3')
+    assert (report.exit_code, is_untouched(elsewhere)) == (3, True)
+
+
+@pytest.mark.parametrize("above", ['"$(dirname "$PWD")"', '"$(dirname "$(dirname "$PWD")")"'])
+async def test_a_link_in_the_place_of_the_nodes_directories_is_mended(
+    agent: NodeAgent, elsewhere: Path, above: str
+) -> None:
+    """Whose doing it was cannot be told, so the attempt runs again; the node makes its directories anew."""
+    report = await run(agent, f'above={above}; mv "$above" "$above.away"; ln -s {elsewhere} "$above"')
+    assert (report.outcome, is_untouched(elsewhere)) == (Outcome.INFRASTRUCTURE, True)
+    assert "jobs directory was replaced" in (report.message or "")
+    assert not agent._places.jobs.is_symlink()
+    assert not agent._places.jobs.parent.is_symlink()
+
+
+def used(places: Workspace) -> JobDirectory:
+    """A directory with an output below another directory."""
+    directory = places.create(AttemptId("job", 1))
+    (directory.path / "sub").mkdir()
+    (directory.path / "sub" / "prices.csv").write_text("mine")
+    return directory
+
+
+@pytest.fixture
+def places(tmp_path: Path) -> Iterator[Workspace]:
+    made = Workspace(tmp_path / "root", "life")
+    made.open()
+    yield made
+    made.close()
+
+
+def test_a_link_that_takes_the_place_of_a_directory_between_look_and_read_is_not_followed(
+    places: Workspace, elsewhere: Path
+) -> None:
+    """A process that a pricer left behind cannot have another file published under the name of an output."""
+    directory = used(places)
+    [found] = outputs(directory, (0, 0))
+    with read_file(found.path, found.within) as file:
+        assert file.read() == b"mine"
+    (directory.path / "sub").rename(directory.path / "away")
+    (directory.path / "sub").symlink_to(elsewhere)
+    with pytest.raises(BadOutputError, match=r"sub/prices\.csv"):
+        read_file(found.path, found.within)
+
+
+def test_what_a_link_leads_to_is_never_removed(places: Workspace, elsewhere: Path) -> None:
+    """Not by a link inside of a directory, nor in its place, nor in that of the directory around it."""
+    directory = used(places)
+    (directory.path / "sub" / "link").symlink_to(elsewhere)
+    places.remove(directory)
+    assert list(places.jobs.iterdir()) == []
+    (places.jobs / "link").symlink_to(elsewhere)
+    remove_tree(places.jobs / "link")
+    assert list(places.jobs.iterdir()) == []
+    places.jobs.rmdir()
+    places.jobs.symlink_to(elsewhere)
+    with pytest.raises(NotADirectoryError):
+        remove_tree(places.jobs / "deeper")
+    assert is_untouched(elsewhere)
+
+
+def test_the_watchdog_counts_what_is_there_and_follows_nothing(tmp_path: Path, elsewhere: Path) -> None:
+    """Links, pipes and locked directories neither stop its sum nor add to it."""
+    capture = tmp_path / "capture"
+    capture.symlink_to(elsewhere / "prices.csv")
+    assert bytes_under(str(capture), 1_000) == 0
+    capture.unlink()
+    os.mkfifo(capture)
+    assert bytes_under(str(capture), 1_000) == 0
+    capture.unlink()
+    capture.mkdir()
+    (capture / "link").symlink_to(elsewhere)
+    (capture / "file").write_bytes(b"x" * 7)
+    assert bytes_under(str(capture), 1_000) == 7
+
+
+async def test_a_look_of_the_watchdog_that_fails_is_not_the_last_one(
+    agent: NodeAgent, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Limits hold whatever a pricer made one look stumble over."""
+    looks: list[str] = []
+
+    def stumbles(path: str, enough: int) -> int:
+        looks.append(path)
+        raise RuntimeError("a defect")
+
+    monkeypatch.setattr(watchdog, "bytes_under", stumbles)
+    report = await run(agent, "sleep 100", timeout_s=2.5)
+    assert (report.outcome, len(looks) > 0) == (Outcome.TIMEOUT, True)
+
+
+# --- shared data ----------------------------------------------------------------------------------------------------
+
+
+async def test_a_job_with_changed_data_has_no_result_for_others(tmp_path: Path) -> None:
+    """What ran with something else than its shared data is not filed under their content; the next job is."""
+    agent = lone_agent(tmp_path, slots=1)
+    agent._pricers = {"shell": SHELL["shell"].model_copy(update={"reuse": "content"})}
+    agent.open()
+    digest = hashlib.sha256(b"right").hexdigest()
+    agent._blobs.put_now(data_key(digest), b"right")
+    curve = SharedData("curve", digest, 5)
+    bad = "sleep 0.05; touch -r data/curve kept; chmod 644 data/curve; printf wrong > data/curve; "
+    bad += "touch -r kept data/curve"
+    try:
+        agent.start(1, [order("bad", bad, data=[curve]), order("good", "cat data/curve", data=[curve])])
+        reports = {each.attempt.job_id: each for each in (await reports_of(agent, 2)).values()}
+        assert contents(reports["good"], agent)["stdout.txt"] == b"right"
+    finally:
+        agent.close()
+    assert [each.exit_code for each in reports.values()] == [0, 0]
+    assert reports["bad"].content is None
+    assert reports["good"].content is not None

@@ -1,0 +1,57 @@
+"""Streams of events look into the job store when there is something to see, and not otherwise."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from raygrid.models import BlobSlice, Job, JobSpec, JobState, NewJob
+from raygrid.parent import streams
+from raygrid.parent.waiters import Waiters
+from raygrid.ports import JobChange
+from raygrid.store import MemoryStore
+
+
+async def parent_with(job_id: str) -> Any:
+    """What a stream uses of a parent; it counts how often the job is looked at."""
+    store = MemoryStore()
+    await store.open()
+    await store.insert([NewJob(JobSpec(job_id, "p", "1", BlobSlice("", 0, 2, "d"), inline=b"{}"), "rack-a", "f")])
+    parent = SimpleNamespace(waiters=Waiters(), looks=0)
+
+    async def job(wanted: str) -> Job:
+        parent.looks += 1
+        return (await store.get([wanted]))[wanted]
+
+    parent.job = job
+    return parent
+
+
+async def test_the_stream_of_one_job_sleeps_through_the_changes_of_others(monkeypatch: pytest.MonkeyPatch) -> None:
+    """However many other jobs change, its stream does not look; its own change wakes it."""
+    monkeypatch.setattr(streams, "LOOK_AGAIN_S", 600.0)
+    monkeypatch.setattr(streams, "BREATH_S", 0.0)
+    parent = await parent_with("mine")
+    told: list[bytes] = []
+
+    async def follow(events: AsyncIterator[bytes]) -> None:
+        async for event in events:
+            told.append(event)
+
+    following = asyncio.create_task(follow(streams.job_events(parent, "mine", 0, 600.0)))
+    async with asyncio.timeout(5):
+        while not told:
+            await asyncio.sleep(0)
+        for number in range(100):
+            parent.waiters.changed(JobChange(f"{number}-{other}", JobState.DONE) for other in range(100))
+            for _ in range(5):
+                await asyncio.sleep(0)
+        assert parent.looks == 1
+        parent.waiters.changed([JobChange("mine", JobState.RUNNING)])
+        while parent.looks < 2:
+            await asyncio.sleep(0)
+    following.cancel()
