@@ -1,7 +1,8 @@
-"""The only place where one tier calls another: Ray actor handles behind the ports.
+"""The only place where one tier calls another: Ray actor handles behind the ports, and connections beside Ray.
 
-Every call has a timeout, and Ray's errors become raygrid's here. Actors are found by name; whoever needs one that is
-not there makes it, and Ray's `get_if_exists` lets racing makers meet in one actor.
+An actor tells through Ray where its door is (`door.py`). From then on calls take that shorter way, and go through Ray
+again as soon as it breaks. Every call has a timeout, and Ray's errors become raygrid's here. Actors are found by name;
+whoever needs one that is not there makes it, and Ray's `get_if_exists` lets racing makers meet in one actor.
 """
 
 from __future__ import annotations
@@ -18,11 +19,13 @@ from ray.core.generated.gcs_pb2 import ActorTableData  # type: ignore[attr-defin
 from ray.exceptions import ActorDiedError, RayActorError, RayError, RayTaskError
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
+from raygrid.channel import BrokenError, Channel, open_channel
 from raygrid.config import GridSettings
 from raygrid.core.events import AttemptOrder
 from raygrid.errors import ProcessEndedError, RaygridError, UnavailableError, UnreachableError
 from raygrid.models import AttemptId, JobSpec, QueuedJob
 from raygrid.ports import LeaderLink, LeaderReply, NodeLink, NodeReply
+from raygrid.wire import FrameTooLargeError
 
 logger = logging.getLogger(__name__)
 
@@ -30,6 +33,8 @@ CALL_TIMEOUT_S = 5.0
 POKE_TIMEOUT_S = 2.0  # a lost one costs little, and others wait behind it
 RESULTS_TIMEOUT_S = 2.0
 POLL_SLACK_S = 2.5
+KNOCK_AGAIN_S, LONGEST_PAUSE_S = 0.5, 30.0  # between tries to open a short way
+GONE_WITHIN_S = 0.2  # Ray tells of the end of a process within some 20 ms, on an idle machine
 LOOK_S = 0.1  # how often a call that waits looks whether the actor still lives
 # More than half of a node's share of its rack: two candidates of one group never share a node.
 CANDIDATE_SHARE = 0.51
@@ -49,6 +54,52 @@ class ActorLink:
         self._what = what
         self.actor = actor
         self.is_dead = False
+        self._channel: Channel | None = None
+        self._opening: asyncio.Task[None] | None = None
+        self._pause_s = KNOCK_AGAIN_S
+
+    async def _do(self, method: str, *args: Any, timeout_s: float = CALL_TIMEOUT_S) -> Any:
+        """Call a method of the actor, by the shortest way that is open."""
+        channel = self._channel
+        if channel is None or not channel.is_open:
+            self._knock()
+            return await self._ask(getattr(self.actor, method).remote(*args), timeout_s)
+        try:
+            answer = channel.ask(method, args)
+        except FrameTooLargeError:
+            return await self._ask(getattr(self.actor, method).remote(*args), timeout_s)
+        try:
+            return await self._ask(answer, timeout_s)
+        except UnavailableError as error:
+            if isinstance(error.__cause__, TimeoutError):
+                channel.retire()  # should it be this way only that leads nowhere, the next call takes the other
+            raise
+
+    def _knock(self) -> None:
+        """Begin to open the short way, unless that is under way."""
+        if self._opening is None or self._opening.done():
+            self._opening = asyncio.get_running_loop().create_task(self._open(), name=f"door of {self._what}")
+
+    async def _open(self) -> None:
+        try:
+            address = await self._ask(self.actor.door.remote())
+            if address is not None:
+                self._channel = await open_channel(address)
+                self._pause_s = KNOCK_AGAIN_S
+                return
+        except (RaygridError, OSError, TimeoutError) as error:
+            logger.info("%s is called through Ray for now: %s", self._what, error)
+        except Exception:
+            logger.exception("%s is called through Ray for now", self._what)
+        await asyncio.sleep(self._pause_s)
+        self._pause_s = min(self._pause_s * 2, LONGEST_PAUSE_S)
+
+    def close(self) -> None:
+        """Let go of the connection."""
+        if self._opening is not None:
+            self._opening.cancel()
+        if self._channel is not None:
+            self._channel.close()
 
     async def _ask(self, reference: Awaitable[Answer], timeout_s: float = CALL_TIMEOUT_S) -> Answer:
         try:
@@ -79,6 +130,14 @@ async def _call(
                 if is_gone():
                     raise ProcessEndedError(f"{what} failed: its process has ended")
         return call.result()
+    except BrokenError as error:
+        # As when Ray's own connection breaks; but Ray says a moment later only that a process has ended.
+        until = asyncio.get_running_loop().time() + GONE_WITHIN_S
+        while not is_gone() and asyncio.get_running_loop().time() < until:  # noqa: ASYNC110 - Ray gives no event
+            await asyncio.sleep(GONE_WITHIN_S / 20)
+        if is_gone():
+            raise ProcessEndedError(f"{what} failed: its process has ended") from error
+        raise UnreachableError(f"{what} failed: {error}") from error
     except RayTaskError as error:
         if isinstance(error.cause, RaygridError):
             raise error.cause from None
@@ -89,8 +148,8 @@ async def _call(
         raise UnreachableError(f"{what} failed: {type(error).__name__}") from error
     except RayError as error:
         raise UnavailableError(f"{what} failed: {type(error).__name__}") from error
-    except TimeoutError:
-        raise UnavailableError(f"{what} did not answer within {timeout_s:g} s") from None
+    except TimeoutError as error:
+        raise UnavailableError(f"{what} did not answer within {timeout_s:g} s") from error
     finally:
         call.cancel()
 
@@ -100,19 +159,20 @@ class RayNodeLink(ActorLink):
 
     async def start(self, term: int, orders: Sequence[AttemptOrder]) -> None:
         """See `NodeLink.start`."""
-        await self._ask(self.actor.start.remote(term, orders))
+        await self._do("start", term, orders)
 
     async def stop(self, term: int, attempts: Sequence[AttemptId]) -> None:
         """See `NodeLink.stop`."""
-        await self._ask(self.actor.stop.remote(term, attempts))
+        await self._do("stop", term, attempts)
 
     async def reports(self, term: int, after: int, settled: int, wait_s: float) -> NodeReply:
         """See `NodeLink.reports`."""
-        return await self._ask(self.actor.reports.remote(term, after, settled, wait_s), wait_s + POLL_SLACK_S)
+        reply: NodeReply = await self._do("reports", term, after, settled, wait_s, timeout_s=wait_s + POLL_SLACK_S)
+        return reply
 
     async def configure(self, term: int, settings: GridSettings) -> None:
         """See `NodeLink.configure`."""
-        await self._ask(self.actor.configure.remote(term, settings.for_nodes))
+        await self._do("configure", term, settings.for_nodes)
 
 
 class RayLeaderLink(ActorLink):
@@ -120,31 +180,32 @@ class RayLeaderLink(ActorLink):
 
     async def enqueue(self, jobs: Sequence[JobSpec | QueuedJob]) -> None:
         """See `LeaderLink.enqueue`."""
-        await self._ask(self.actor.enqueue.remote(jobs), POKE_TIMEOUT_S)
+        await self._do("enqueue", jobs, timeout_s=POKE_TIMEOUT_S)
 
     async def forget(self, job_ids: Sequence[str]) -> None:
         """See `LeaderLink.forget`."""
-        await self._ask(self.actor.forget.remote(job_ids))
+        await self._do("forget", job_ids)
 
     async def cancel(self, job_ids: Sequence[str]) -> None:
         """See `LeaderLink.cancel`."""
-        await self._ask(self.actor.cancel.remote(job_ids))
+        await self._do("cancel", job_ids)
 
     async def changes(self, epoch: str, after: int, wait_s: float) -> LeaderReply:
         """See `LeaderLink.changes`."""
-        return await self._ask(self.actor.changes.remote(epoch, after, wait_s), wait_s + POLL_SLACK_S)
+        reply: LeaderReply = await self._do("changes", epoch, after, wait_s, timeout_s=wait_s + POLL_SLACK_S)
+        return reply
 
     async def configure(self, settings: GridSettings) -> None:
         """See `LeaderLink.configure`."""
-        await self._ask(self.actor.configure.remote(settings.without_keys))
+        await self._do("configure", settings.without_keys)
 
     async def hand_over(self) -> None:
         """See `LeaderLink.hand_over`."""
-        await self._ask(self.actor.hand_over.remote())
+        await self._do("hand_over")
 
     async def stand(self) -> None:
         """See `LeaderLink.stand`."""
-        await self._ask(self.actor.stand.remote())
+        await self._do("stand")
 
 
 Link = TypeVar("Link", bound=ActorLink)
@@ -214,12 +275,14 @@ class _Actors(Generic[Link]):
         link = self._links.get(key)
         if link is None or link.is_dead:
             actor = await _ask_ray(find)
+            if link is not None:
+                link.close()
             link = self._links[key] = wrap(actor)
         return link
 
     def keep_only(self, keys: set[str]) -> None:
         for key in self._links.keys() - keys:
-            del self._links[key]
+            self._links.pop(key).close()
 
 
 class RayNodes:
@@ -352,6 +415,11 @@ async def _ask_ray(question: Callable[[], Answer]) -> Answer:
         return await _in_ray_thread(question)
     except (RayError, TimeoutError, ConnectionError) as error:
         raise UnavailableError(f"the Ray cluster did not answer: {error!r}") from error
+
+
+def node_address() -> str:
+    """The address of this process's Ray node: what its actors listen on."""
+    return str(ray.util.get_node_ip_address())  # type: ignore[no-untyped-call]  # Ray leaves it untyped
 
 
 def machines() -> int:

@@ -266,6 +266,27 @@ class Job:
     reused_from: str | None = None
 
 
+@travels
+@dataclass(frozen=True, slots=True)
+class DoneJob:
+    """A job that is done, as its leader tells whoever waits for it: of `Job` what it takes to give out the result.
+
+    It is told only once the store has it so, and what is done never changes.
+    """
+
+    job_id: str
+    group_id: str
+    node_id: str | None
+    result: BlobSlice | None
+    exit_code: int | None = None
+    state: JobState = JobState.DONE
+    reason: str | None = None
+    message: str | None = None
+    stderr_tail: str | None = None
+    reused_from: str | None = None
+    purged_at: datetime | None = None
+
+
 @dataclass(frozen=True, slots=True)
 class Drain:
     """The wish that a node takes no new jobs and lets go of what it has.

@@ -12,7 +12,17 @@ from typing import Protocol
 
 from raygrid.config import GridSettings
 from raygrid.core.events import AttemptOrder
-from raygrid.models import AttemptId, AttemptReport, GroupCapacity, JobSpec, JobState, NodeState, QueuedJob, travels
+from raygrid.models import (
+    AttemptId,
+    AttemptReport,
+    DoneJob,
+    GroupCapacity,
+    JobSpec,
+    JobState,
+    NodeState,
+    QueuedJob,
+    travels,
+)
 
 
 @travels
@@ -34,10 +44,18 @@ class NodeReply:
 @travels
 @dataclass(frozen=True, slots=True)
 class JobChange:
-    """A committed change of a job."""
+    """A committed change of a job.
+
+    Attributes:
+        job_id: the job.
+        state: its new state; where another group has the job by now, only the store knows.
+        done: the job itself, where it is done and the store is known to have it so; without it, the store has to be
+            asked.
+    """
 
     job_id: str
     state: JobState
+    done: DoneJob | None = None
 
 
 @travels

@@ -10,10 +10,11 @@ from uuid import uuid4
 
 from raygrid.config import GridSettings
 from raygrid.core.lease import Lease
+from raygrid.door import Door, DoorAddress
 from raygrid.errors import RaygridError
 from raygrid.leader.dispatch import Leader
 from raygrid.leader.election import Candidate
-from raygrid.links import RayNodes
+from raygrid.links import RayNodes, node_address
 from raygrid.models import JobSpec, QueuedJob
 from raygrid.ports import LeaderReply
 from raygrid.pulse import Pulse, start_guarded
@@ -37,6 +38,7 @@ class LeaderActor:
         self._candidate = Candidate(group_id, f"{address}/{uuid4().hex[:8]}", self._store, self._lead)
         self._tasks: list[asyncio.Task[None]] = []
         self._pulse: Pulse | None = None
+        self._door: Door | None = None
 
     async def open(self) -> None:
         """Begin to stand for election; calling it again changes nothing."""
@@ -79,6 +81,12 @@ class LeaderActor:
         leader.configure(self._settings)  # newer ones may have come meanwhile
         return leader
 
+    async def door(self) -> DoorAddress | None:
+        """Where parents may call this candidate without Ray."""
+        if self._door is None:
+            self._door = Door(self, ("enqueue", "forget", "cancel", "changes", "configure", "hand_over", "stand"))
+        return await self._door.address(node_address())
+
     @property
     def _leader(self) -> Leader:
         self._open()
@@ -120,6 +128,8 @@ class LeaderActor:
 
     async def close(self) -> None:
         """Step down and let go of the store."""
+        if self._door is not None:
+            await self._door.close()
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)

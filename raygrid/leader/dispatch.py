@@ -38,7 +38,7 @@ from raygrid.leader.news import News
 from raygrid.leader.node_link import NodeConversation
 from raygrid.leader.outbox import Outbox
 from raygrid.leader.policy import fresh_state, group_policy, group_site
-from raygrid.models import Drain, JobSpec, JobUpdate, QueuedJob
+from raygrid.models import DoneJob, Drain, JobSpec, JobState, JobUpdate, QueuedJob
 from raygrid.ports import JobChange, LeaderReply, NodeDirectory
 from raygrid.store import BLOBS, JobStore
 
@@ -49,6 +49,7 @@ SCAN_S = 1.0
 READ_S = 10.0  # changes under way blur the count of queued jobs, so they are read this often in any case
 DISCOVER_S = 1.0
 PARENTS_SILENT_S = 5.0  # parents ask at least every second
+FEW = 16  # so many ends are told whole; those who wait for a crowd share one question to the store
 SPARE_ROWS = 2_000  # a scan also meets jobs that were started but are not yet recorded as running
 
 
@@ -202,8 +203,18 @@ class Leader:
         if self._beyond and self._state.wants_more:
             self._rescan.set()
 
-    def _committed(self, updates: Sequence[JobUpdate]) -> None:
-        self._news.publish(JobChange(update.job_id, update.state) for update in updates)
+    def _committed(self, updates: Sequence[JobUpdate], surely: bool) -> None:
+        whole = surely and len(updates) <= FEW
+        self._news.publish(
+            JobChange(update.job_id, update.state, self._done(update) if whole else None) for update in updates
+        )
+
+    def _done(self, update: JobUpdate) -> DoneJob | None:
+        """What whoever waits for a job needs to know of its success, so that nobody has to ask the store."""
+        report = update.report
+        if update.state is not JobState.DONE or report is None or report.result is None or update.reason:
+            return None
+        return DoneJob(update.job_id, self._lease.group_id, update.node_id, report.result, report.exit_code)
 
     async def _node_reported(self, reply: NodeReported) -> bool:
         """Take a node's reply in; False where it says something that only the store can judge, which is away."""

@@ -28,7 +28,8 @@ class Outbox:
     Args:
         store: the job store.
         lease: whose term every write carries.
-        written: called with updates once they are committed.
+        written: called with updates once they are committed, and with whether the store surely has them all: it lets
+            jobs be that have ended or are another group's by now.
         stale: called when the store says that the term is over.
     """
 
@@ -36,7 +37,7 @@ class Outbox:
         self,
         store: JobStore,
         lease: Lease,
-        written: Callable[[Sequence[JobUpdate]], None],
+        written: Callable[[Sequence[JobUpdate], bool], None],
         stale: Callable[[], None],
     ) -> None:
         self._store = store
@@ -82,11 +83,12 @@ class Outbox:
             self._urgent.clear()
             self._in_flight, self._updates = self._updates, {}
             actions, self._after = self._after, []
-            if not await self._write(tuple(self._in_flight.values())):
+            whole = await self._write(tuple(self._in_flight.values()))
+            if whole is None:
                 return
             written, self._in_flight = self._in_flight, {}
             try:
-                self._written(tuple(written.values()))
+                self._written(tuple(written.values()), whole)
                 for action in actions:
                     action()
             except Exception:
@@ -94,13 +96,14 @@ class Outbox:
                 self._stale()
                 return
 
-    async def _write(self, updates: Sequence[JobUpdate]) -> bool:
+    async def _write(self, updates: Sequence[JobUpdate]) -> bool | None:
+        """Write until it is written, and say whether the store surely has all of it; None where the term is over."""
         while updates:
             try:
-                await self._store.record(self._lease.group_id, self._lease.term, updates)
+                return await self._store.record(self._lease.group_id, self._lease.term, updates)
             except StaleTermError:
                 self._stale()
-                return False
+                return None
             except UnavailableError as error:
                 # What was decided must reach the store when it is back, or the next leader finds it anew.
                 logger.warning("group %s: a write has to wait: %s", self._lease.group_id, error)
@@ -108,6 +111,4 @@ class Outbox:
             except Exception:
                 logger.exception("group %s: the job store did not take a write; trying again", self._lease.group_id)
                 await asyncio.sleep(RETRY_S)
-            else:
-                return True
         return True

@@ -11,6 +11,7 @@ import ray
 from raygrid.blobs import BlobStore
 from raygrid.config import GridSettings
 from raygrid.core.events import AttemptOrder
+from raygrid.door import Door, DoorAddress
 from raygrid.models import AttemptId
 from raygrid.node.agent import NodeAgent
 from raygrid.ports import NodeReply
@@ -51,6 +52,13 @@ class NodeAgentActor:
             own_process=True,
         )
         self._agent.open()
+        self._door: Door | None = None
+
+    async def door(self) -> DoorAddress | None:
+        """Where leaders may call this agent without Ray."""
+        if self._door is None:
+            self._door = Door(self, ("start", "stop", "reports", "configure"))
+        return await self._door.address(ray.util.get_node_ip_address())  # type: ignore[no-untyped-call]  # by Ray
 
     async def start(self, term: int, orders: Sequence[AttemptOrder]) -> None:
         """See `NodeLink.start`."""
@@ -74,4 +82,6 @@ class NodeAgentActor:
 
     async def close(self) -> None:
         """End everything this agent started."""
+        if self._door is not None:
+            await self._door.close()
         await asyncio.to_thread(self._agent.close)

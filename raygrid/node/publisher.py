@@ -12,6 +12,7 @@ import threading
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from typing import TypeAlias
 
 from raygrid.blobs import BlobStore, new_result_key
 from raygrid.models import AttemptReport, BlobSlice, Outcome
@@ -29,6 +30,9 @@ TRIES = 4
 TRY_S = 10.0
 KEEP_S = 60.0
 PAUSE_S = 2.0
+
+
+_Pack: TypeAlias = tuple[str, bytes, list[tuple[str, int, int]]]  # key, content, and for each job offset and size
 
 
 class Publisher:
@@ -109,14 +113,20 @@ class Publisher:
     def _publish(self, batch: list[Finished]) -> None:
         reports = [each.report for each in batch if each.zip is None]
         packed = [each for each in batch if each.zip is not None and each.zip.data is not None]
+        pack = None
         if packed:
-            reports += self._publish_pack(packed)
+            pack, stored = self._store_pack(packed)
+            reports += stored
         for each in batch:
             if each.zip is not None and each.zip.path is not None:
                 reports.append(self._publish_file(each))
         self._deliver(reports)
+        if pack is not None:
+            # Nobody waits for it: what is stored may be told, and who asks the cache too early reads it from there.
+            self._cache.add(*pack)
 
-    def _publish_pack(self, packed: list[Finished]) -> list[AttemptReport]:
+    def _store_pack(self, packed: list[Finished]) -> tuple[_Pack | None, list[AttemptReport]]:
+        """Store results as one blob; gives what to keep of it in the cache, and the reports."""
         key, offset = new_result_key(), 0
         slices: list[BlobSlice] = []
         for each in packed:
@@ -126,14 +136,11 @@ class Publisher:
         data = b"".join(each.zip.data for each in packed if each.zip is not None and each.zip.data is not None)
         problem = self._store(lambda: self._blobs.put_now(key, data), _worth_s(packed))
         if problem is not None:
-            return [self._lost_result(each.report, problem) for each in packed]
+            return None, [self._lost_result(each.report, problem) for each in packed]
         self._traffic.add(results=len(data))
-        self._cache.add(
-            key,
-            data,
-            [(e.report.attempt.job_id, s.offset, s.size) for e, s in zip(packed, slices, strict=True)],
-        )
-        return [replace(each.report, result=piece) for each, piece in zip(packed, slices, strict=True)]
+        places = [(e.report.attempt.job_id, s.offset, s.size) for e, s in zip(packed, slices, strict=True)]
+        reports = [replace(each.report, result=piece) for each, piece in zip(packed, slices, strict=True)]
+        return (key, data, places), reports
 
     def _publish_file(self, finished: Finished) -> AttemptReport:
         assert finished.zip is not None

@@ -17,16 +17,17 @@ from raygrid.errors import (
     NotFinishedError,
     ResultExpiredError,
 )
-from raygrid.models import Job, JobState
+from raygrid.models import DoneJob, Job, JobState
 from raygrid.parent.traffic import ParentTraffic
 from raygrid.ports import ResultCaches
 
 logger = logging.getLogger(__name__)
 
 SMALL = 4 * 1024**2
+AT_HAND = 64 * 1024
 
 
-def require_result(job: Job, *, even_if_failed: bool = False) -> None:
+def require_result(job: Job | DoneJob, *, even_if_failed: bool = False) -> None:
     """Say why a job has no result to give, if it has none.
 
     Raises:
@@ -80,7 +81,7 @@ class Results:
         self._home = home
         self._blobs_are_here = blobs_are_here
 
-    async def read(self, jobs: Sequence[Job]) -> list[bytes | None]:
+    async def read(self, jobs: Sequence[Job | DoneJob]) -> list[bytes | None]:
         """The ZIPs of many jobs; None for one that has none (any more). Those of one pack are fetched together."""
         packs: dict[tuple[str, str], list[int]] = {}
         for index, job in enumerate(jobs):
@@ -105,7 +106,7 @@ class Results:
         await asyncio.gather(*(fetch(node_id, key, indexes) for (node_id, key), indexes in packs.items()))
         return found
 
-    async def read_one(self, job: Job) -> bytes:
+    async def read_one(self, job: Job | DoneJob) -> bytes:
         """The ZIP of a job that has one.
 
         Raises:
@@ -117,7 +118,12 @@ class Results:
         return data
 
     async def _from_cache(
-        self, place: NodePlace, key: str, jobs: Sequence[Job], indexes: Sequence[int], found: list[bytes | None]
+        self,
+        place: NodePlace,
+        key: str,
+        jobs: Sequence[Job | DoneJob],
+        indexes: Sequence[int],
+        found: list[bytes | None],
     ) -> None:
         if not place.address:
             return
@@ -129,21 +135,23 @@ class Results:
                 found[i] = data
                 self._traffic.count("from_cache", place.group_id, len(data))
 
-    async def _blob(self, job: Job) -> bytes | None:
+    async def _blob(self, job: Job | DoneJob) -> bytes | None:
         assert job.result is not None
+        just_told = self._blobs_are_here and isinstance(job, DoneJob) and job.result.size <= AT_HAND
         try:
-            data = await self._blobs.read(job.result)
+            # What was written on this machine a moment ago is in its memory: to change to a thread would take longer.
+            data = self._blobs.read_now(job.result) if just_told else await self._blobs.read(job.result)
         except BlobNotFoundError as error:
             logger.warning("the result of job %s is not in the blob store: %s", job.job_id, error)
             return None
         self._traffic.count("from_blobs", job.group_id, len(data))
         return data
 
-    def is_large(self, job: Job) -> bool:
+    def is_large(self, job: Job | DoneJob) -> bool:
         """Whether there is a ZIP that is too large to be held in memory."""
         return job.result is not None and job.purged_at is None and job.result.size > SMALL
 
-    async def stream(self, job: Job) -> AsyncIterator[bytes]:
+    async def stream(self, job: Job | DoneJob) -> AsyncIterator[bytes]:
         """The ZIP of a job in chunks.
 
         Raises:
@@ -162,7 +170,7 @@ class Results:
             self._traffic.count("from_blobs", group_id, len(chunk))
             yield chunk
 
-    async def stdout(self, job: Job) -> AsyncIterator[bytes]:
+    async def stdout(self, job: Job | DoneJob) -> AsyncIterator[bytes]:
         """What the pricer of a job printed, in chunks.
 
         Raises:
@@ -183,7 +191,7 @@ class Results:
         return _chained(first, chunks)
 
 
-def gone(job: Job) -> ResultExpiredError:
+def gone(job: Job | DoneJob) -> ResultExpiredError:
     """What to say of a job whose result was there once."""
     if job.purged_at is not None:
         return ResultExpiredError(

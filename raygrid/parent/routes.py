@@ -16,7 +16,7 @@ from fastapi.responses import JSONResponse, StreamingResponse
 from uuid_utils import uuid7
 
 from raygrid.errors import InvalidRequestError, TooLargeError, UnavailableError
-from raygrid.models import Job, JobState, NewJob
+from raygrid.models import DoneJob, Job, JobState, NewJob
 from raygrid.parent import data_routes, docs, problems, schemas, streams, traffic_routes
 from raygrid.parent.auth import require_key
 from raygrid.parent.forms import Form, FormReader, limited
@@ -148,10 +148,10 @@ def _submit_routes(router: APIRouter, parent: Parent) -> None:
             return _accepted(submitted)
         preferred = _PREFER_WAIT.search(prefer)
         wait_s = wait if wait is not None else float(preferred[1]) if preferred else http.sync_wait_s
-        ended = await parent.wait(job_id, min(wait_s, http.max_wait_s))
+        ended = await parent.wait(job_id, min(wait_s, http.max_wait_s), is_new=submitted.runs)
         if not ended.state.is_terminal:
             return _accepted(replace(submitted, state=ended.state))
-        as_stdout = parent.settings.pricers.get(ended.pricer)
+        as_stdout = parent.settings.pricers.get(job.spec.pricer)
         return await _result(request, parent, ended, stdout=as_stdout is not None and as_stdout.result == "stdout")
 
     @router.post(
@@ -168,7 +168,7 @@ def _submit_routes(router: APIRouter, parent: Parent) -> None:
 
 
 async def _result(
-    request: Request, parent: Parent, job: Job, *, even_if_failed: bool = False, stdout: bool = False
+    request: Request, parent: Parent, job: Job | DoneJob, *, even_if_failed: bool = False, stdout: bool = False
 ) -> Response:
     require_result(job, even_if_failed=even_if_failed)
     assert job.result is not None

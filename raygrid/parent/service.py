@@ -17,7 +17,7 @@ from raygrid.config import GridSettings
 from raygrid.core.lost_groups import Patience
 from raygrid.core.spreading import deal
 from raygrid.errors import ConflictError, InvalidRequestError, JobNotFoundError, UnavailableError
-from raygrid.models import Job, JobState, NewJob, SharedData
+from raygrid.models import DoneJob, Job, JobState, NewJob, SharedData
 from raygrid.parent.blob_check import BlobCheck
 from raygrid.parent.groups import Groups
 from raygrid.parent.nodes import Nodes
@@ -46,6 +46,11 @@ class Submitted:
     state: JobState
     created: bool
     reused_from: str | None = None
+
+    @property
+    def runs(self) -> bool:
+        """Whether it is new and has to run."""
+        return self.created and self.reused_from is None
 
 
 class Parent:
@@ -208,18 +213,26 @@ class Parent:
             raise JobNotFoundError(f"there is no job {job_id!r}")
         return job
 
-    async def wait(self, job_id: str, wait_s: float) -> Job:
-        """The job once it has ended, or as it is when the wait is over."""
+    async def wait(self, job_id: str, wait_s: float, *, is_new: bool = False) -> Job | DoneJob:
+        """The job once it has ended, or as it is when the wait is over.
+
+        One that `is_new` was stored by this parent just now, to run: there is no need to look at it at once.
+        """
         changed = self.waiters.watch_job(job_id)
         loop = asyncio.get_running_loop()
         until = loop.time() + wait_s
         try:
             while True:
                 changed.clear()
-                job = await self.job(job_id)
+                if changed.done is not None:
+                    return changed.done
                 left = until - loop.time()
-                if job.state.is_terminal or left <= 0:
-                    return job
+                if not is_new or left <= 0:
+                    job = await self.job(job_id)
+                    left = until - loop.time()
+                    if job.state.is_terminal or left <= 0:
+                        return job
+                is_new = False
                 try:
                     async with asyncio.timeout(min(left, LOOK_AGAIN_S)):
                         await changed.wait()

@@ -36,9 +36,9 @@ def _no_term_check() -> list[Patch]:
     """The store takes the writes of every leader, whatever its term."""
     record = MemoryStore.record
 
-    async def careless(self: MemoryStore, group_id: str, term: int, updates: Sequence[JobUpdate]) -> None:
+    async def careless(self: MemoryStore, group_id: str, term: int, updates: Sequence[JobUpdate]) -> bool:
         lease = self._leases.get(group_id)
-        await record(self, group_id, lease.term if lease else term, updates)
+        return await record(self, group_id, lease.term if lease else term, updates)
 
     return [(MemoryStore, "record", careless)]
 
@@ -145,12 +145,12 @@ def _ends_change() -> list[Patch]:
     """The store lets a later report change the end of a job."""
     record = MemoryStore.record
 
-    async def careless(self: MemoryStore, group_id: str, term: int, updates: Sequence[JobUpdate]) -> None:
+    async def careless(self: MemoryStore, group_id: str, term: int, updates: Sequence[JobUpdate]) -> bool:
         for update in updates:
             row = self._rows.get(update.job_id)
             if row is not None and row.job.state.is_terminal:
                 row.job = replace(row.job, state=JobState.RUNNING)
-        await record(self, group_id, term, updates)
+        return await record(self, group_id, term, updates)
 
     return [(MemoryStore, "record", careless)]
 

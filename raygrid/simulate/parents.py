@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, cast
 
 from raygrid.blobs import BlobStore
-from raygrid.models import Job, NewJob
+from raygrid.models import DoneJob, Job, NewJob
 from raygrid.parent.service import Parent, Submitted
 from raygrid.ports import LeaderLink
 from raygrid.simulate.clock import Process
@@ -76,7 +76,7 @@ class SimulatedParent:
         accepted, _ = await self.parent.submit_batch(batch_id, jobs)
         return accepted
 
-    async def wait(self, job_id: str, wait_s: float) -> Job:
+    async def wait(self, job_id: str, wait_s: float) -> Job | DoneJob:
         """What `GET /result/{jobId}` waits for."""
         return await self.parent.wait(job_id, wait_s)
 

@@ -142,14 +142,15 @@ class MemoryStore:
         """The jobs that exist among these."""
         return {job_id: self._rows[job_id].job for job_id in job_ids if job_id in self._rows}
 
-    async def record(self, group_id: str, term: int, updates: Sequence[JobUpdate]) -> None:
+    async def record(self, group_id: str, term: int, updates: Sequence[JobUpdate]) -> bool:
         """Write a leader's updates under its term; see `JobStore.record`."""
         if not updates:
-            return
+            return True
         lease = self._leases.get(group_id)
         current = lease.term if lease else None
         if current != term:
             raise StaleTermError(f"group {group_id}: term {term} is not the current one ({current}); step down")
+        written = 0
         for update in updates:
             row = self._rows.get(update.job_id)
             if row is not None and row.job.group_id == group_id and not row.job.state.is_terminal:
@@ -158,6 +159,8 @@ class MemoryStore:
                     row.recalled, row.unstarted = update.recalled, update.unstarted
                 self._change(_updated(row, update, self._next_revision()))
                 row.content = reusable_content(update)
+                written += 1
+        return written == len(updates)
 
     async def queued(self, group_id: str, limit: int) -> list[QueuedJob]:
         """The first queued jobs of a group, in the order in which they should run."""

@@ -148,8 +148,11 @@ class JobStore(Protocol):
         """The jobs that exist among these."""
         ...
 
-    async def record(self, group_id: str, term: int, updates: Sequence[JobUpdate]) -> None:
+    async def record(self, group_id: str, term: int, updates: Sequence[JobUpdate]) -> bool:
         """Write a leader's updates. A job that has ended, or is another group's, stays as it is.
+
+        Gives whether every job is now as its update says. False where some stayed as they were, and where the database
+        does not tell.
 
         Raises:
             StaleTermError: `term` is not the group's current one; nothing was written.

@@ -143,18 +143,20 @@ class SqlStore(SqlMoves):
             return await sql_reuse.latest(connection, contents, is_sqlite=self._is_sqlite)
 
     @to_its_end
-    async def record(self, group_id: str, term: int, updates: Sequence[JobUpdate]) -> None:
+    async def record(self, group_id: str, term: int, updates: Sequence[JobUpdate]) -> bool:
         """Write a leader's updates under its term; see `JobStore.record`."""
         if not updates:
-            return
+            return True
         async with self._write() as connection:
             await self._require_term(connection, group_id, term)
             revision = await self._next_revisions(connection, len(updates))
             values = [
                 {**rows.update_values(change, revision + i), "the_group": group_id} for i, change in enumerate(updates)
             ]
-            await connection.execute(_RECORD, values)
+            # One by itself is told how it went by every database; of many, PostgreSQL's driver does not say.
+            written = (await connection.execute(_RECORD, values if len(values) > 1 else values[0])).rowcount
             await self._touch_batches(connection, [change.job_id for change in updates])
+        return bool(written == len(updates))
 
     async def _require_term(self, connection: AsyncConnection, group_id: str, term: int) -> None:
         current = (await connection.execute(_TERM, {"the_group": group_id})).scalar_one_or_none()

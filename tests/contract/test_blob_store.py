@@ -369,3 +369,25 @@ def test_messages_hold_no_credentials() -> None:
     with pytest.raises(SettingsError) as raised:
         BlobStore("s4://user:hunter2@bucket/prefix?sig=hunter3")
     assert "hunter" not in str(raised.value)
+
+
+async def test_a_write_into_a_directory_that_fails_leaves_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A blob is there whole or not at all; what a crash left half written is in no listing."""
+
+    def full(fd: int) -> None:
+        raise OSError(28, "No space left on device")
+
+    blobs = BlobStore(str(tmp_path))
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "fsync", full)
+        with pytest.raises(UnavailableError, match="No space left"):
+            blobs.put_now("results/pack", b"half")
+    assert [path for path in tmp_path.rglob("*") if path.is_file()] == []
+    blobs.put_now("results/pack", b"whole")
+    (tmp_path / "results/other#340282366920938463463374607431768211455").write_bytes(b"half")
+    os.utime(tmp_path / "results/pack", (0, 0))
+    os.utime(tmp_path / "results/other#340282366920938463463374607431768211455", (0, 0))
+    assert [keys async for keys in blobs.list_older("results", timedelta(hours=1))] == [["results/pack"]]
+    assert blobs.read_now(place("results/pack", b"whole")) == b"whole"

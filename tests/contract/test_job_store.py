@@ -312,6 +312,18 @@ async def test_the_first_of_two_ends_in_one_write_counts(store: JobStore) -> Non
     assert (job.result.key, job.attempts) == ("first", 1)
 
 
+async def test_a_write_says_whether_every_job_is_as_it_says(store: JobStore) -> None:
+    """Only then may a leader tell the end of a job as the store's; of many written together a store may not know."""
+    await store.insert([new("j1"), new("j2"), new("j3"), new("moved", group="rack-b")])
+    lease = await lead(store)
+    assert await store.record("rack-a", lease.term, [done("j1")])
+    assert not await store.record("rack-a", lease.term, [done("j1", 2, key="late")])
+    assert not await store.record("rack-a", lease.term, [done("moved")])
+    assert not await store.record("rack-a", lease.term, [done("j2"), done("moved")])
+    assert not await store.record("rack-a", lease.term, [done("j3"), done("j2", 2, key="late")])
+    assert (await one(store, "j3")).state is JobState.DONE
+
+
 async def test_a_leader_cannot_touch_another_groups_jobs(store: JobStore) -> None:
     """Updates for a job of another group, or for none at all, are passed over."""
     await store.insert([new("mine"), new("theirs", group="rack-b")])

@@ -5,11 +5,12 @@ from __future__ import annotations
 import asyncio
 import io
 import zipfile
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from pathlib import Path
 
 import pytest
 
+from raygrid.models import Job
 from tests.support.small_grid import SmallGrid
 
 
@@ -28,6 +29,20 @@ async def test_a_file_goes_in_and_a_zip_comes_back(grid: SmallGrid) -> None:
     assert sorted(archive.namelist()) == ["deep/er.txt", "manifest.json", "price.txt", "stderr.txt", "stdout.txt"]
     assert archive.read("stdout.txt") == b"priced\n"
     assert archive.read("price.txt") == b"42\n"
+
+
+async def test_whoever_waits_gets_the_result_by_what_the_leader_tells(
+    grid: SmallGrid, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nothing is asked of the job store between the insert of a job and the answer with its ZIP."""
+
+    async def never(job_ids: Sequence[str]) -> dict[str, Job]:
+        raise AssertionError(f"the store was asked for {job_ids}")
+
+    monkeypatch.setattr(grid.parent.store, "get", never)
+    assert (await grid.submit("told", "echo priced")).status_code == 200
+    monkeypatch.undo()
+    assert (await grid.status("told"))["state"] == "done"
 
 
 async def test_the_same_job_id_runs_once(grid: SmallGrid) -> None:

@@ -21,8 +21,9 @@ class Takes:
     def __init__(self) -> None:
         self.taken: list[str] = []
 
-    async def record(self, group_id: str, term: int, updates: Sequence[JobUpdate]) -> None:
+    async def record(self, group_id: str, term: int, updates: Sequence[JobUpdate]) -> bool:
         self.taken += [update.job_id for update in updates]
+        return True
 
 
 def change(job_id: str, state: JobState) -> JobUpdate:
@@ -34,7 +35,7 @@ async def test_a_leader_whose_news_break_steps_down() -> None:
     store: Any = Takes()
     stale = asyncio.Event()
 
-    def breaks(updates: Sequence[JobUpdate]) -> None:
+    def breaks(updates: Sequence[JobUpdate], surely: bool) -> None:
         raise KeyError(updates[0].job_id)
 
     outbox = Outbox(store, LEASE, breaks, stale.set)
@@ -49,7 +50,7 @@ async def test_a_job_that_ends_at_once_costs_one_write() -> None:
     """That it runs is not written where its end comes in a moment; alone it is written soon."""
     store: Any = Takes()
     written: asyncio.Queue[Sequence[JobUpdate]] = asyncio.Queue()
-    outbox = Outbox(store, LEASE, written.put_nowait, lambda: None)
+    outbox = Outbox(store, LEASE, lambda updates, surely: written.put_nowait(updates), lambda: None)
     running = asyncio.create_task(outbox.run())
     outbox.put([change("short", JobState.RUNNING)])
     await asyncio.sleep(0)  # the outbox has seen it

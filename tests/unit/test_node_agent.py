@@ -179,7 +179,8 @@ async def test_the_result_is_in_cache_and_blob_store_alike(agent: NodeAgent, tmp
     agent.start(1, [order(f"job-{number}", f"echo {number}") for number in range(5)])
     for attempt, report in (await reports_of(agent, 5)).items():
         assert report.result is not None
-        [cached] = agent.results(report.result.key, [attempt.job_id])
+        while (cached := agent.results(report.result.key, [attempt.job_id])[0]) is None:
+            await asyncio.sleep(0.01)  # it is reported as soon as it is stored
         assert cached == BlobStore(str(tmp_path / "blobs")).read_now(report.result)
         with zipfile.ZipFile(BytesIO(cached)) as archive:
             assert archive.read("stdout.txt").decode().strip() == attempt.job_id.removeprefix("job-")

@@ -1,0 +1,78 @@
+"""Ends of jobs that a leader tells whole, so that nobody has to ask the store: only what the store surely has."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Mapping
+from datetime import UTC, datetime
+
+import pytest
+
+from raygrid.config import GridSettings
+from raygrid.leader.dispatch import FEW, Leader
+from raygrid.models import AttemptId, AttemptReport, BlobSlice, DoneJob, JobSpec, JobState, JobUpdate, NewJob, Outcome
+from raygrid.ports import JobChange, NodeLink
+from raygrid.store import MemoryStore
+
+AT = datetime(2026, 3, 1, tzinfo=UTC)
+RESULT = BlobSlice("results/1", 0, 9, "digest")
+
+
+class NoNodes:
+    """A rack in which nothing runs."""
+
+    async def nodes(self) -> Mapping[str, NodeLink]:
+        return {}
+
+
+def end(job_id: str, exit_code: int = 0) -> JobUpdate:
+    report = AttemptReport(AttemptId(job_id, 1), Outcome.EXITED, exit_code, result=RESULT)
+    state, reason = (JobState.FAILED, "exit_code") if exit_code else (JobState.DONE, None)
+    return JobUpdate(job_id, state, 1, "n1", AT, reason, report)
+
+
+@pytest.fixture
+async def store() -> MemoryStore:
+    return MemoryStore()
+
+
+@pytest.fixture
+async def leader(store: MemoryStore) -> AsyncIterator[Leader]:
+    lease = await store.acquire_lease("a", "a/0", 60.0)
+    assert lease is not None
+    settings = GridSettings.model_validate({"pricers": {"p": {"command": "cat {input}", "version": "1"}}})
+    leads = Leader(lease, settings, store, NoNodes(), lambda: None)
+    await leads.open()
+    yield leads
+    await leads.close()
+
+
+async def told(leader: Leader, store: MemoryStore, group_id: str, *updates: JobUpdate) -> tuple[JobChange, ...]:
+    """What parents hear of ends of jobs that the store has as that group's."""
+    specs = [JobSpec(update.job_id, "p", "1", BlobSlice("", 0, 0, "")) for update in updates]
+    await store.insert([NewJob(spec, group_id, "f") for spec in specs])
+    leader._outbox.put(updates)
+    await leader.settle(10)
+    epoch = (await leader.changes("", 0, 0)).epoch
+    return (await leader.changes(epoch, 0, 0)).changes
+
+
+async def test_a_success_is_told_whole(leader: Leader, store: MemoryStore) -> None:
+    [change] = await told(leader, store, "a", end("j"))
+    assert change.done == DoneJob("j", "a", "n1", RESULT, 0)
+    kept = (await store.get(["j"]))["j"]
+    assert (kept.state, kept.result, kept.node_id) == (JobState.DONE, RESULT, "n1")
+
+
+async def test_an_end_that_the_store_did_not_take_is_none(leader: Leader, store: MemoryStore) -> None:
+    """The job was moved to another group, where it runs again; told as done it would have two visible results."""
+    [change] = await told(leader, store, "b", end("j"))
+    assert change.done is None
+    assert (await store.get(["j"]))["j"].state is JobState.QUEUED
+
+
+async def test_failures_and_crowds_are_read_from_the_store(leader: Leader, store: MemoryStore) -> None:
+    """A failure has more to say; and many who wait share one question."""
+    assert [change.done for change in await told(leader, store, "a", end("j", exit_code=3))] == [None]
+    many = await told(leader, store, "a", *(end(f"j{number}") for number in range(FEW + 1)))
+    assert len(many) == FEW + 2
+    assert [change.done for change in many] == [None] * len(many)
