@@ -312,6 +312,10 @@ class RayNodes:
             for name, node_id in members.items()
         }
 
+    def close(self) -> None:
+        """Let go of every connection."""
+        self._actors.keep_only(set())
+
     def _agent(self, name: str, node_id: str) -> Any:
         from raygrid.node.actor import NodeAgentActor  # noqa: PLC0415 - only who makes agents needs their code
 
@@ -342,6 +346,10 @@ class RayGroups:
     def __init__(self, settings: GridSettings) -> None:
         self._settings = settings
         self._actors: _Actors[RayLeaderLink] = _Actors()
+
+    def close(self) -> None:
+        """Let go of every connection."""
+        self._actors.keep_only(set())
 
     async def groups(self) -> Mapping[str, Sequence[LeaderLink]]:
         """See `GroupDirectory.groups`."""

@@ -133,6 +133,7 @@ class LeaderActor:
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
+        self._nodes.close()
         await self._store.close()
         if self._pulse is not None:
             await asyncio.to_thread(self._pulse.close)

@@ -70,7 +70,8 @@ def asgi(settings: GridSettings, *, listens: bool = False) -> FastAPI:
     store = SqlStore(settings.database_url)
     refuse_unsafe(settings, store, machines())
     blobs = BlobStore(settings.blobs_url, settings.storage.blob_options, retry_s=RETRY_S)
-    parent = Parent(settings, store, blobs, RayGroups(settings), RayResultCaches(settings), home(settings))
+    groups = RayGroups(settings)
+    parent = Parent(settings, store, blobs, groups, RayResultCaches(settings), home(settings))
     storage = settings.storage
     housekeeping = Housekeeping(store, blobs, timedelta(days=storage.retention_days), storage.purge_every_s)
     app = build_app(parent)
@@ -91,6 +92,7 @@ def asgi(settings: GridSettings, *, listens: bool = False) -> FastAPI:
                 if listener is not None:
                     await listener.close()
                 await housekeeping.close()
+        groups.close()  # the parent has ended, and asks nobody any more
 
     app.router.lifespan_context = lifespan
     return app

@@ -17,13 +17,13 @@ from uuid_utils import uuid7
 
 from raygrid.errors import InvalidRequestError, TooLargeError, UnavailableError
 from raygrid.models import DoneJob, Job, JobState, NewJob
-from raygrid.parent import docs, problems, schemas, streams, traffic_routes
+from raygrid.parent import data_routes, docs, problems, schemas, streams, traffic_routes
 from raygrid.parent.auth import require_key
 from raygrid.parent.forms import Form, FormReader, limited
 from raygrid.parent.grid_view import all_groups, why_not_ready
 from raygrid.parent.group_routes import group_routes
 from raygrid.parent.node_routes import node_routes
-from raygrid.parent.openapi import BATCH_FORM, DATA_BODY, SUBMIT_FORM, ZIP, problem_responses
+from raygrid.parent.openapi import BATCH_FORM, SUBMIT_FORM, ZIP, problem_responses
 from raygrid.parent.results import require_result
 from raygrid.parent.service import Parent, Submitted
 from raygrid.parent.submission import Options, checked_id, make_job, options_of_form, options_of_json
@@ -65,7 +65,7 @@ def build_app(parent: Parent, *, manage: bool = True) -> FastAPI:
     _submit_routes(guarded, parent)
     _job_routes(guarded, parent)
     _batch_routes(guarded, parent)
-    _data_routes(guarded, parent)
+    data_routes.add_to(guarded, parent)
     _grid_routes(guarded, parent)
     traffic_routes.add_to(guarded, parent)
     node_routes(guarded, parent)
@@ -422,32 +422,7 @@ def _batch_routes(router: APIRouter, parent: Parent) -> None:
         return schemas.BatchCancelled(batch_id=batch_id, cancelling=count)
 
 
-# --- shared data and the grid ---------------------------------------------------------------------------------------
-
-
-def _data_routes(router: APIRouter, parent: Parent) -> None:
-    @router.put(
-        "/data/{name}",
-        tags=["data"],
-        summary="Store a shared input",
-        status_code=201,
-        openapi_extra=DATA_BODY,
-        response_model=schemas.DataAnswer,
-        responses=problem_responses(401, 413, 422),
-    )
-    async def put_data(request: Request, name: str) -> schemas.DataAnswer:
-        stored = await parent.put_data(name, limited(request.stream(), parent.settings.http.max_body))
-        return schemas.DataAnswer(name=stored.name, digest=stored.digest, size=stored.size)
-
-    @router.get("/data", tags=["data"], summary="All shared inputs", responses=problem_responses(401))
-    async def list_data() -> schemas.DataList:
-        found = await parent.data()
-        return schemas.DataList(
-            data=[
-                schemas.DataAnswer(name=name, digest=each.data.digest, size=each.data.size, stored_at=each.stored_at)
-                for name, each in sorted(found.items())
-            ]
-        )
+# --- the grid -------------------------------------------------------------------------------------------------------
 
 
 def _grid_routes(router: APIRouter, parent: Parent) -> None:

@@ -1,0 +1,37 @@
+"""`PUT /data/{name}` and `GET /data`: shared inputs, stored once and named by jobs."""
+
+from __future__ import annotations
+
+from fastapi import APIRouter, Request
+
+from raygrid.parent import schemas
+from raygrid.parent.forms import limited
+from raygrid.parent.openapi import DATA_BODY, problem_responses
+from raygrid.parent.service import Parent
+
+
+def add_to(router: APIRouter, parent: Parent) -> None:
+    """Add the routes."""
+
+    @router.put(
+        "/data/{name}",
+        tags=["data"],
+        summary="Store a shared input",
+        status_code=201,
+        openapi_extra=DATA_BODY,
+        response_model=schemas.DataAnswer,
+        responses=problem_responses(401, 413, 422),
+    )
+    async def put_data(request: Request, name: str) -> schemas.DataAnswer:
+        stored = await parent.put_data(name, limited(request.stream(), parent.settings.http.max_body))
+        return schemas.DataAnswer(name=stored.name, digest=stored.digest, size=stored.size)
+
+    @router.get("/data", tags=["data"], summary="All shared inputs", responses=problem_responses(401))
+    async def list_data() -> schemas.DataList:
+        found = await parent.data()
+        return schemas.DataList(
+            data=[
+                schemas.DataAnswer(name=name, digest=each.data.digest, size=each.data.size, stored_at=each.stored_at)
+                for name, each in sorted(found.items())
+            ]
+        )
