@@ -10,6 +10,7 @@ import asyncio
 import contextlib
 import logging
 import os
+import socket
 from asyncio import StreamReader, StreamWriter
 from collections.abc import Collection
 from typing import Any, NamedTuple
@@ -77,6 +78,8 @@ class Door:
         task = asyncio.current_task()
         assert task is not None
         self._callers.add(task)
+        # A caller whose machine died says nothing any more; some day that is noticed.
+        writer.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
         try:
             await wire.greet_caller(reader, writer, self._secret)
             room = asyncio.Semaphore(AT_ONCE)
