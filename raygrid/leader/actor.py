@@ -128,12 +128,14 @@ class LeaderActor:
 
     async def close(self) -> None:
         """Step down and let go of the store."""
-        if self._door is not None:
-            await self._door.close()
-        for task in self._tasks:
-            task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
-        self._nodes.close()
-        await self._store.close()
-        if self._pulse is not None:
-            await asyncio.to_thread(self._pulse.close)
+        try:
+            if self._door is not None:
+                await self._door.close()
+            for task in self._tasks:
+                task.cancel()
+            await asyncio.gather(*self._tasks, return_exceptions=True)
+            self._nodes.close()
+            await self._store.close()
+        finally:
+            if self._pulse is not None:  # or its guard would take this process for a frozen one
+                await asyncio.to_thread(self._pulse.close)

@@ -118,6 +118,9 @@ class _Nodes:
     async def nodes(self) -> Mapping[str, NodeLink]:
         return self.all
 
+    def close(self) -> None:
+        """Nothing to let go of."""
+
 
 class _Groups:
     def __init__(self) -> None:

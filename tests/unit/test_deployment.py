@@ -31,6 +31,9 @@ class NoNodes:
     async def nodes(self) -> Mapping[str, NodeLink]:
         return {}
 
+    def close(self) -> None:
+        pass
+
 
 @pytest.fixture
 def settings(tmp_path: Path) -> GridSettings:
