@@ -7,12 +7,14 @@ READY := $(VENV)/.ready
 BENCH_READY := $(VENV)/.bench-ready
 # Hosts of their own mostly wait for Ray, so that everything else runs beside them: first what needs neither hosts nor Ray
 # nor much time on a processor, and gives way to them, then grids on this machine, and beside these the tests in which
-# leases must live, one after the other: a machine with more to do than it can lets them run out.
+# leases must live, one after the other: a machine with more to do than it can lets them run out. What only computes takes
+# whatever of the processors these leave.
 ON_HOSTS := tests/faults
 ON_RAY := $(wildcard tests/integration/test_ray_*.py) $(addprefix tests/integration/test_,readme.py notebook.py)
 OF_LEASES := $(addprefix tests/integration/test_,standby_leaders.py lost_groups.py drill.py draining.py several_parents.py \
   node_and_leader_loss.py job_store_outage.py)
-BESIDE := .beside-hosts.log .beside-leases.log
+ONLY_COMPUTE := $(wildcard tests/unit/test_simulate_*.py tests/unit/test_example_*.py)
+BESIDE := .beside-hosts.log .beside-leases.log .beside-computing.log
 
 .PHONY: help demo test drill soak check bench wheel lock clean
 
@@ -40,12 +42,15 @@ demo: $(READY)
 
 test: $(READY)
 	@$(BIN)/python -m pytest $(ON_HOSTS) >.beside-hosts.log 2>&1 & hosts=$$!; \
-	  trap 'kill $$hosts $$leases; wait $$hosts $$leases; exit 130' INT TERM; \
-	  nice -n 10 $(BIN)/python -m pytest -n 4 --dist loadfile $(addprefix --ignore=,$(ON_HOSTS) $(ON_RAY) $(OF_LEASES)); others=$$?; \
+	  trap 'kill $$hosts $$leases $$computing; wait $$hosts $$leases $$computing; exit 130' INT TERM; \
+	  nice -n 10 $(BIN)/python -m pytest -n 4 --dist loadfile \
+	    $(addprefix --ignore=,$(ON_HOSTS) $(ON_RAY) $(OF_LEASES) $(ONLY_COMPUTE)); others=$$?; \
 	  $(BIN)/python -m pytest $(OF_LEASES) >.beside-leases.log 2>&1 & leases=$$!; \
+	  nice -n 19 $(BIN)/python -m pytest $(ONLY_COMPUTE) >.beside-computing.log 2>&1 & computing=$$!; \
 	  $(BIN)/python -m pytest $(ON_RAY); on_ray=$$?; \
-	  wait $$leases; of_leases=$$?; wait $$hosts; on_hosts=$$?; cat $(BESIDE); rm -f $(BESIDE); \
-	  test $$others$$on_ray$$of_leases$$on_hosts = 0000
+	  wait $$leases; of_leases=$$?; wait $$computing; computed=$$?; wait $$hosts; on_hosts=$$?; \
+	  cat $(BESIDE); rm -f $(BESIDE); \
+	  test $$others$$on_ray$$of_leases$$computed$$on_hosts = 00000
 
 drill: $(READY)
 	$(BIN)/python -m tests.faults.drills

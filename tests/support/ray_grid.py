@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import sys
@@ -67,7 +68,11 @@ def pids_of(supervisor: int, title: str) -> list[int]:
 
 def alive(pids: Iterable[int]) -> dict[int, str]:
     """Those of these processes that still live (a zombie does not), with what they are."""
-    found = {pid: Path(f"/proc/{pid}/cmdline").read_text() for pid in pids if start_time(pid) is not None}
+    found = {}
+    for pid in pids:
+        with contextlib.suppress(OSError):  # gone between two looks
+            if start_time(pid) is not None:
+                found[pid] = Path(f"/proc/{pid}/cmdline").read_text()
     # Two of Ray's own helpers notice the death of their raylet only after most of a minute.
     return {pid: title for pid, title in found.items() if not title.startswith(RAYS_OWN)}
 
