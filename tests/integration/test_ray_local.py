@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import subprocess
 import sys
 from pathlib import Path
@@ -22,8 +23,13 @@ sys.stdin.read()
 
 def raylets(below: int) -> list[int]:
     """Raylets that are children of a process."""
-    found = [pid for pid in descendants(below) if Path(f"/proc/{pid}/comm").read_text() == "raylet\n"]
-    return [pid for pid in found if int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[1]) == below]
+    found = []
+    for pid in descendants(below):
+        with contextlib.suppress(OSError):  # it has ended since
+            name, _, rest = Path(f"/proc/{pid}/stat").read_text().rpartition(")")
+            if name.endswith("(raylet") and int(rest.split()[1]) == below:
+                found.append(pid)
+    return found
 
 
 def log_of(grid: GridFile) -> str:
