@@ -25,7 +25,9 @@ class Channel:
         self._waiting: dict[int, asyncio.Future[Any]] = {}
         self._number = 0
         self._retired = False
+        self._why = "it was closed"
         self._reading = asyncio.get_running_loop().create_task(self._read(reader), name="channel")
+        self._reading.add_done_callback(lambda _: self._ended())  # also of a task that is cancelled before it began
 
     @property
     def is_open(self) -> bool:
@@ -64,7 +66,6 @@ class Channel:
             self.close()
 
     async def _read(self, reader: StreamReader) -> None:
-        why = "it was closed"
         try:
             while True:
                 number, succeeded, value = await wire.read_frame(reader)
@@ -75,16 +76,15 @@ class Channel:
                     answer.set_result(value)
                 else:
                     answer.set_exception(value)
-        except asyncio.CancelledError:
-            pass
         except Exception as error:  # it ended, or what came cannot be read: nothing more can come
-            why = repr(error)
-        finally:
-            self._writer.close()
-            for answer in list(self._waiting.values()):
-                if not answer.done():
-                    answer.set_exception(BrokenError(f"the connection broke: {why}"))
-                    answer.exception()  # whoever waits sees it; nobody waiting is no accident
+            self._why = repr(error)
+
+    def _ended(self) -> None:
+        self._writer.close()
+        for answer in list(self._waiting.values()):
+            if not answer.done():
+                answer.set_exception(BrokenError(f"the connection broke: {self._why}"))
+                answer.exception()  # whoever waits sees it; nobody waiting is no accident
 
 
 async def open_channel(address: DoorAddress) -> Channel:

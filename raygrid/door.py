@@ -66,15 +66,19 @@ class Door:
 
     async def close(self) -> None:
         """Let nobody in any more, and end every call."""
-        self._closed = True
-        if self._server is not None:
-            self._server.close()
+        async with self._opening:
+            self._closed = True
+            if self._server is not None:
+                self._server.close()
         tasks = [*self._callers, *self._calls]
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
 
     async def _serve(self, reader: StreamReader, writer: StreamWriter) -> None:
+        if self._closed:  # it came while the door was being closed
+            writer.close()
+            return
         task = asyncio.current_task()
         assert task is not None
         self._callers.add(task)
@@ -106,6 +110,11 @@ class Door:
             if method not in self._methods:
                 raise UnavailableError(f"there is no call {method!r} here")
             frame = wire.packed((number, True, await getattr(self._owner, method)(*args)))
+        except asyncio.CancelledError as error:
+            task = asyncio.current_task()
+            if task is None or task.cancelling():
+                raise
+            frame = _failed(number, error)  # something that the call waited for was cancelled
         except Exception as error:
             frame = _failed(number, error)
         if not writer.is_closing():
@@ -114,9 +123,12 @@ class Door:
                 await writer.drain()
 
 
-def _failed(number: int, error: Exception) -> bytes:
-    # The grid's own errors come through, all else means that nobody knows; some cannot be pickled.
-    if isinstance(error, RaygridError):
+def _failed(number: int, error: BaseException) -> bytes:
+    # The grid's own errors come through, and that an answer is too large; all else means that nobody knows. What could
+    # not be unpickled would break the connection.
+    if isinstance(error, RaygridError | wire.FrameTooLargeError):
         with contextlib.suppress(Exception):
-            return wire.packed((number, False, error))
+            frame = wire.packed((number, False, error))
+            wire.unpacked(frame)
+            return frame
     return wire.packed((number, False, UnavailableError(f"the call failed: {error!r}")))

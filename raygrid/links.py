@@ -57,19 +57,26 @@ class ActorLink:
         self._channel: Channel | None = None
         self._opening: asyncio.Task[None] | None = None
         self._pause_s = KNOCK_AGAIN_S
+        self._closed = False
+        self._too_large: set[str] = set()  # methods whose answers have not fitted: they go through Ray
 
     async def _do(self, method: str, *args: Any, timeout_s: float = CALL_TIMEOUT_S) -> Any:
         """Call a method of the actor, by the shortest way that is open."""
         channel = self._channel
         if channel is None or not channel.is_open:
             self._knock()
-            return await self._ask(getattr(self.actor, method).remote(*args), timeout_s)
+            channel = None
         try:
-            answer = channel.ask(method, args)
+            answer = None if channel is None or method in self._too_large else channel.ask(method, args)
         except FrameTooLargeError:
+            answer = None
+        if channel is None or answer is None:
             return await self._ask(getattr(self.actor, method).remote(*args), timeout_s)
         try:
             return await self._ask(answer, timeout_s)
+        except FrameTooLargeError as error:
+            self._too_large.add(method)
+            raise UnavailableError(f"{self._what}: its answer was too large, and is lost: {error}") from error
         except UnavailableError as error:
             if isinstance(error.__cause__, TimeoutError):
                 channel.retire()  # should it be this way only that leads nowhere, the next call takes the other
@@ -77,7 +84,7 @@ class ActorLink:
 
     def _knock(self) -> None:
         """Begin to open the short way, unless that is under way."""
-        if self._opening is None or self._opening.done():
+        if not self._closed and (self._opening is None or self._opening.done()):
             self._opening = asyncio.get_running_loop().create_task(self._open(), name=f"door of {self._what}")
 
     async def _open(self) -> None:
@@ -95,7 +102,8 @@ class ActorLink:
         self._pause_s = min(self._pause_s * 2, LONGEST_PAUSE_S)
 
     def close(self) -> None:
-        """Let go of the connection."""
+        """Let go of the connection for good; calls go through Ray from now on."""
+        self._closed = True
         if self._opening is not None:
             self._opening.cancel()
         if self._channel is not None:

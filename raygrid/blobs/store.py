@@ -114,6 +114,7 @@ class BlobStore:
         self.trouble: str | None = None
         self._expected: str | None = None
         self._directory: Path | None = None
+        self._lasting: set[Path] = set()  # directories whose names are known to survive a power cut
         self._local: tuple[tuple[int, int], Any] = ((0, 0), None)
         scheme = urlsplit(url).scheme
         if scheme in ("", "file"):
@@ -268,8 +269,7 @@ class BlobStore:
             else:
                 obstore.put(self._store, key, data, use_multipart=False)
 
-    @staticmethod
-    def _write(path: Path, data: bytes) -> None:
+    def _write(self, path: Path, data: bytes) -> None:
         """Write a file of a directory whole or not at all, and return when it survives a power cut.
 
         As obstore would, but without its threads, which cost a small blob more than its write.
@@ -292,7 +292,7 @@ class BlobStore:
             with contextlib.suppress(OSError):
                 os.unlink(staged)
             raise
-        _sync_now(path.parent)
+        self._sync_directory(path.parent)
 
     def put_file_now(self, key: str, path: Path) -> None:
         """Store a file under a key, from a thread, without reading it whole into memory."""
@@ -326,8 +326,18 @@ class BlobStore:
         if self._directory is None:
             return
         path = self._directory / key
-        for each in (path, path.parent):
-            _sync_now(each)
+        _sync_now(path)
+        self._sync_directory(path.parent)
+
+    def _sync_directory(self, directory: Path) -> None:
+        """Bring a directory to its disk, and for the first time those above it, too: they may be as new."""
+        _sync_now(directory)
+        if directory not in self._lasting and self._directory is not None:
+            above = directory
+            while above not in (self._directory, above.parent):
+                above = above.parent
+                _sync_now(above)
+            self._lasting.add(directory)
 
     # --- reading ------------------------------------------------------------------------------------------------
 

@@ -99,7 +99,7 @@ def _account(job: EndedJob) -> str:
     if message.startswith(f"job {job.job_id} "):
         return message
     why = f"{job.state} ({job.reason})" if job.reason else job.state
-    return f"job {job.job_id} {why}: {message}"
+    return f"job {job.job_id} {why}" if message == why else f"job {job.job_id} {why}: {message}"
 
 
 def print_summary(batch_id: str, ended: Sequence[EndedJob], out_dir: Path | None) -> None:
@@ -110,5 +110,5 @@ def print_summary(batch_id: str, ended: Sequence[EndedJob], out_dir: Path | None
     console.print(f"batch {batch_id}: {said or 'no job has ended'}", highlight=False, markup=False)
     if reused := sum(job.reused_from is not None for job in ended):
         console.print(f"{reused:,} did not run: their results are those of equal jobs that ran before", highlight=False)
-    if out_dir is not None:
+    if out_dir is not None and counts.keys() & {"done", "failed"}:
         console.print(f"results are below {out_dir}", highlight=False, markup=False)

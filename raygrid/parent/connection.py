@@ -10,7 +10,6 @@ from http import HTTPStatus
 from typing import Any
 
 from starlette.responses import Response
-from starlette.types import Receive, Scope, Send
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from raygrid.errors import UnavailableError
@@ -23,12 +22,13 @@ HEAD_S = 15.0
 BODY_S = 60.0
 KEEP_ALIVE_S = 90.0
 CROWDED_KEEP_ALIVE_S = 15.0  # while more than half of the connections are taken
+MOST_WAITING = 16  # requests of a client that does not wait for their answers
 LINGER_S = 2.0  # a client that still sends loses an answer with which the connection is closed at once
 RETRY_AFTER_S = 5.0
 
 
-class _TooLargeError(Exception):
-    """More than `MOST_HEAD`; the parser only passes on that there was an error."""
+class _EndedError(Exception):
+    """The connection is at its end, and the answer is written; the parser only passes on that there was an error."""
 
 
 class Connection(HttpToolsProtocol):
@@ -43,7 +43,7 @@ class Connection(HttpToolsProtocol):
         self._head = 0  # bytes of the request that were taken in as its line and headers
         self._pending = 0  # bytes of which the parser has made nothing yet
         self._progress = False
-        self._too_large = False
+        self._body_grew = False
         self._is_ending = False
 
     # --- what uvicorn and the parser call -----------------------------------------------------------------------
@@ -59,22 +59,24 @@ class Connection(HttpToolsProtocol):
         """Parse what came, and see that it does not gather."""
         if self._is_ending:
             return
-        self._progress = False
+        self._progress = self._body_grew = False
         super().data_received(data)
         if not self._progress:
             self._pending += len(data)
             if self._pending > MOST_HEAD:
                 self._end(_too_large())
-        elif self.cycle is not None and self.cycle.more_body and not self._in_head:
+        elif self._body_grew and not self._is_idle:  # trailers, and what comes after the answer, are no reason to wait
             self._since = self.loop.time()
 
     def send_400_response(self, msg: str) -> None:
-        """What cannot be parsed, or is too large to be."""
-        self._end(_too_large() if self._too_large else problems.of_status(HTTPStatus.BAD_REQUEST, msg))
+        """What cannot be parsed."""
+        self._end(problems.of_status(HTTPStatus.BAD_REQUEST, msg))
 
     def on_message_begin(self) -> None:
         """A request begins; also the parser's first call on a connection."""
         self._forward()
+        if len(self.pipeline) >= MOST_WAITING:
+            self._refuse(_too_many())
         self._begins()
         super().on_message_begin()
 
@@ -93,7 +95,8 @@ class Connection(HttpToolsProtocol):
         self._forward()
         self._in_head = False
         self._since = self.loop.time()
-        self.app = _refuse if len(self.connections) > MOST_CONNECTIONS else self.config.loaded_app
+        if self._is_idle and len(self.connections) > MOST_CONNECTIONS:
+            self._refuse(_full())
         super().on_headers_complete()
 
     def on_chunk_header(self) -> None:
@@ -103,6 +106,7 @@ class Connection(HttpToolsProtocol):
     def on_body(self, body: bytes) -> None:
         """A piece of a body."""
         self._forward()
+        self._body_grew = True
         super().on_body(body)
 
     def on_message_complete(self) -> None:
@@ -162,8 +166,16 @@ class Connection(HttpToolsProtocol):
         self._forward()
         self._head += size
         if self._head > MOST_HEAD:
-            self._too_large = True
-            raise _TooLargeError
+            self._refuse(_too_large())
+
+    def _refuse(self, answer: Response) -> None:
+        """End the connection from within the parser, which stops.
+
+        Raises:
+            _EndedError: in any case.
+        """
+        self._end(answer)
+        raise _EndedError
 
     def _end(self, answer: Response) -> None:
         """Say why, if no answer has begun, and take in nothing more; the connection is closed in a moment."""
@@ -183,16 +195,14 @@ class Connection(HttpToolsProtocol):
         self.transport.write_eof()
 
 
-async def _refuse(scope: Scope, receive: Receive, send: Send) -> None:
-    """The application of connections that are too many."""
-    answer = _full()
-    answer.headers["Connection"] = "close"
-    await answer(scope, receive, send)
-
-
 def _full() -> Response:
     said = f"this parent has {MOST_CONNECTIONS} connections, which is all it takes; try again"
     return problems.response_of(UnavailableError(said, retry_after_s=RETRY_AFTER_S))
+
+
+def _too_many() -> Response:
+    said = f"more than {MOST_WAITING} requests wait for their answers on one connection"
+    return problems.of_status(HTTPStatus.TOO_MANY_REQUESTS, said)
 
 
 def _too_large() -> Response:

@@ -43,6 +43,11 @@ class Actor:
     async def break_down(self) -> None:
         raise KeyError("unexpected")
 
+    async def lean_on_what_is_given_up(self) -> None:
+        asleep = asyncio.get_running_loop().create_task(asyncio.sleep(60))
+        asyncio.get_running_loop().call_soon(asleep.cancel)
+        await asleep
+
     async def unspeakable(self) -> object:
         return lambda: None
 
@@ -57,7 +62,7 @@ def actor() -> Actor:
 
 @pytest.fixture
 async def door(actor: Actor) -> AsyncIterator[Door]:
-    opened = Door(actor, ("double", "wait", "refuse", "break_down", "unspeakable"))
+    opened = Door(actor, ("double", "wait", "refuse", "break_down", "unspeakable", "lean_on_what_is_given_up"))
     yield opened
     await opened.close()
 
@@ -75,6 +80,25 @@ async def until(condition: Any) -> None:
     async with asyncio.timeout(10):
         while not condition():
             await asyncio.sleep(0.005)
+
+
+async def test_a_connection_that_is_closed_at_once_fails_the_calls_on_it(door: Door) -> None:
+    """Also before anything was read from it."""
+    address = await door.address(HERE)
+    assert address is not None
+    closed = await open_channel(address)
+    call = closed.ask("double", (1,))
+    closed.close()
+    async with asyncio.timeout(10):
+        with pytest.raises(BrokenError):
+            await call
+
+
+async def test_a_call_that_was_let_down_is_answered_all_the_same(channel: Channel) -> None:
+    """Something that it waited for was given up: nobody is left waiting for its time limit."""
+    async with asyncio.timeout(10):
+        with pytest.raises(UnavailableError, match="the call failed"):
+            await channel.ask("lean_on_what_is_given_up", ())
 
 
 async def test_many_calls_at_once_each_get_their_own_answer(channel: Channel, actor: Actor) -> None:

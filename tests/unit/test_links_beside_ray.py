@@ -112,6 +112,28 @@ async def test_what_is_too_large_for_a_frame_goes_through_ray(link: ActorLink, m
     assert link.actor.through_ray == ["double"]
 
 
+async def test_an_answer_that_is_too_large_for_a_frame_comes_through_ray(
+    link: ActorLink, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is lost once, for the call may not be one to repeat; whoever asks again is answered."""
+    await opened(link)
+    monkeypatch.setattr(wire, "LARGEST", 1_000)
+    with pytest.raises(UnavailableError, match="its answer was too large"):
+        await link._do("double", b"x" * 600)
+    assert len(await link._do("double", b"x" * 600)) == 1_200
+    assert link.actor.through_ray == ["double"]
+    with pytest.raises(StaleTermError):
+        await link._do("stale")
+    assert link.actor.through_ray == ["double"]  # other calls go beside Ray as before
+
+
+async def test_a_link_that_was_let_go_opens_no_way_again(link: ActorLink) -> None:
+    await opened(link)
+    link.close()
+    assert await link._do("double", 1) == 2
+    assert link.actor.through_ray == ["double"]
+
+
 async def test_a_connection_that_breaks_is_no_dead_process_and_ray_is_next(link: ActorLink, target: Target) -> None:
     """The call on it may have been carried out, so it is not made again; the next one goes through Ray."""
     await opened(link)

@@ -237,6 +237,48 @@ async def test_nobody_is_hurried_who_waits_for_an_answer(monkeypatch: pytest.Mon
         assert (await client.post(f"http://127.0.0.1:{port}/", content=bytes(300_000))).json() == "300000"
 
 
+async def test_what_comes_after_the_answer_is_not_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A body that goes on dripping though the request was answered keeps no connection."""
+    monkeypatch.setattr(connection, "KEEP_ALIVE_S", 0.5)
+    port = free_port()
+    async with listening(answering("one"), port):
+        said = b"POST /nothing HTTP/1.1\r\nHost: a\r\nContent-Length: 1000000\r\n\r\n"
+        reader, writer = await knock(port, said)
+        answered = asyncio.create_task(everything(reader))
+        with suppress(ConnectionError):
+            while not answered.done():
+                writer.write(b"x")
+                await writer.drain()
+                await asyncio.sleep(0.05)
+        assert (await answered).startswith(b"HTTP/1.1 404 Not Found\r\n")
+        writer.close()
+
+
+async def test_requests_that_nobody_waits_for_do_not_gather(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A client may send some requests ahead; one that sends them without an end is refused."""
+    monkeypatch.setattr(connection, "MOST_WAITING", 4)
+    port = free_port()
+    async with listening(answering("one"), port):
+        reader, writer = await knock(port, b"GET /name HTTP/1.1\r\nHost: a\r\n\r\n" * 4)
+        async with asyncio.timeout(10):
+            for _ in range(4):
+                assert await reader.readuntil(b'"one"')
+        writer.write(b"GET /name HTTP/1.1\r\nHost: a\r\n\r\n" * 1_000)
+        answer = await everything(reader)
+        assert answer.startswith(b"HTTP/1.1 429 Too Many Requests\r\n")
+        writer.close()
+
+
+async def test_who_sends_a_body_is_told_as_well_that_there_are_too_many(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The answer is not lost to the body that is still on its way."""
+    monkeypatch.setattr(connection, "MOST_CONNECTIONS", 0)
+    port = free_port()
+    async with listening(answering("one"), port), httpx.AsyncClient() as client:
+        for size in (100, 100_000, 2_000_000):
+            refused = await client.post(f"http://127.0.0.1:{port}/name", content=bytes(size))
+            assert (refused.status_code, refused.headers["retry-after"]) == (503, "5")
+
+
 async def test_a_kept_connection_is_let_go_sooner_in_a_crowd(monkeypatch: pytest.MonkeyPatch) -> None:
     """Where more than half of the connections are taken, those between two requests have to go."""
     monkeypatch.setattr(connection, "MOST_CONNECTIONS", 1)
