@@ -59,6 +59,13 @@ def statuses(client: Client, batch: BatchJobs) -> list[JobStatus]:
     return list(client.jobs(batch=batch.batch_id))
 
 
+def groups_of_a_batch(client: Client) -> set[str]:
+    """The groups that run a batch of short jobs."""
+    batch = client.map(short_jobs(40, 0.5))
+    list(batch.results(timeout=120))
+    return {job.group for job in statuses(client, batch)}
+
+
 def short_jobs(count: int, seconds: float) -> list[bytes]:
     return [f"sleep {seconds}; hostname; echo {number}".encode() for number in range(count)]
 
@@ -127,10 +134,9 @@ def test_a_second_ray_up_adds_a_worker_in_a_new_rack_and_disturbs_no_running_job
         assert added is not None
         assert added.group == "rack-c"
         list(batch.results(timeout=180))
-        # The new one was empty while the others had queues of their own: what comes from now on goes there as well.
-        later = client.map(short_jobs(40, 0.5))
-        list(later.results(timeout=120))
-        assert "rack-c" in {job.group for job in statuses(client, later)}
+        # It was empty while the others had queues of their own: what comes from now on goes there as well, as soon as
+        # the parent that takes it has heard of the rack.
+        until(lambda: "rack-c" in groups_of_a_batch(client), "the new rack takes jobs")
 
     assert times_run(hosts, "added") == {1: 200}
 
