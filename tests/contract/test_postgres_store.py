@@ -32,6 +32,7 @@ from raygrid.models import (
 )
 from raygrid.store import SqlStore, postgresql
 from raygrid.store.tables import metadata
+from tests.contract.closing import refuses_when_closed_under_load
 from tests.support.postgres import PASSWORD, Postgres
 
 AT = datetime(2026, 3, 1, tzinfo=UTC)
@@ -552,18 +553,4 @@ def test_a_password_in_a_url_is_read_as_it_was_meant(postgres: Postgres) -> None
 
 async def test_a_store_that_closes_under_load_refuses_in_words_that_clients_understand(database: str) -> None:
     """Each call is carried out or refused as unavailable, which makes a client try elsewhere; none fails otherwise."""
-    store = SqlStore(database)
-    await store.open()
-    calls = [store.insert([new(f"j{number}")]) for number in range(50)] + [store.get(["j1"]) for _ in range(50)]
-    tasks = [asyncio.ensure_future(call) for call in calls]
-    await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
-    late = [asyncio.ensure_future(store.insert([new(f"late{number}")])) for number in range(50)]
-    await store.close()
-    answers = await asyncio.gather(*tasks, *late, return_exceptions=True)
-    assert {type(answer) for answer in answers if isinstance(answer, BaseException)} <= {UnavailableError}
-    for call in (store.insert([new("after")]), store.get(["j1"]), store.leases()):
-        with pytest.raises(UnavailableError, match=r"closed.*try again"):
-            await call
-    await store.open()
-    assert await store.get(["after"]) == {}
-    await store.close()
+    await refuses_when_closed_under_load(SqlStore(database))

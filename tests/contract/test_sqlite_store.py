@@ -24,6 +24,7 @@ from raygrid.store import LockedError, SqlStore, sqlite
 from raygrid.store.migrate import migrate
 from raygrid.store.sqlite import carried_out, prepare_file
 from raygrid.store.tables import from_micros, metadata, to_micros
+from tests.contract.closing import refuses_when_closed_under_load
 
 AT = datetime(2026, 3, 1, tzinfo=UTC)
 
@@ -310,21 +311,7 @@ async def test_a_write_that_nobody_waits_for_any_longer_holds_nobody_up(tmp_path
 
 async def test_a_store_that_closes_under_load_refuses_in_words_that_clients_understand(tmp_path: Path) -> None:
     """Each call is carried out or refused as unavailable, which makes a client try elsewhere; none fails otherwise."""
-    store = SqlStore(f"sqlite+aiosqlite:///{tmp_path / 'jobs.db'}")
-    await store.open()
-    calls = [store.insert([new(f"j{number}")]) for number in range(50)] + [store.get(["j1"]) for _ in range(50)]
-    tasks = [asyncio.ensure_future(call) for call in calls]
-    await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
-    late = [asyncio.ensure_future(store.insert([new(f"late{number}")])) for number in range(50)]
-    await store.close()
-    answers = await asyncio.gather(*tasks, *late, return_exceptions=True)
-    assert {type(answer) for answer in answers if isinstance(answer, BaseException)} <= {UnavailableError}
-    for call in (store.insert([new("after")]), store.get(["j1"]), store.leases()):
-        with pytest.raises(UnavailableError, match=r"closed.*try again"):
-            await call
-    await store.open()
-    assert await store.get(["after"]) == {}
-    await store.close()
+    await refuses_when_closed_under_load(SqlStore(f"sqlite+aiosqlite:///{tmp_path / 'jobs.db'}"))
 
 
 async def test_nothing_is_written_into_a_file_that_was_removed(tmp_path: Path) -> None:
