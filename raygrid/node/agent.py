@@ -14,7 +14,7 @@ import os
 import threading
 import time
 from collections import OrderedDict, deque
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -44,6 +44,8 @@ MOST_WAITING = 4_096
 MOST_REPORTS = 4_096
 REMEMBERED = 10_000
 CLOSE_S = 10.0
+COLLECTORS = 2  # threads beyond the slots: they put results together while pricers run in all slots
+SHORT_S = 0.02
 FROZEN_S = 15.0  # well beyond the silence after which a leader has its jobs run elsewhere
 
 
@@ -102,6 +104,7 @@ class NodeAgent:
         self._recent: OrderedDict[str, AttemptReport] = OrderedDict()
         self._first = self._last = int(self.incarnation[:12], 16)  # every life numbers its reports from elsewhere
         self._term = 0
+        self._busy = 0  # slots that are in use
         self._closing = False
         self._news: asyncio.Event | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
@@ -159,32 +162,50 @@ class NodeAgent:
             self._places.close()
 
     def _fill_slots(self) -> None:
-        """Have a thread for every slot; called with the lock held. Threads beyond that end as they come to rest."""
-        while len(self._threads) < self.slots and not self._closing and self._runner is not None:
+        """Have a thread for every slot, and a few to spare; called with the lock held.
+
+        Threads beyond that end as they come to rest.
+        """
+        while len(self._threads) < self._most_threads and not self._closing and self._runner is not None:
             thread = threading.Thread(target=self._slot, args=(self._runner,), name="raygrid-slot", daemon=True)
             self._threads.append(thread)
             thread.start()
         self._work.notify_all()
 
+    @property
+    def _most_threads(self) -> int:
+        return self.slots + min(self.slots, COLLECTORS)
+
     def _slot(self, runner: Runner) -> None:
         while True:
             with self._work:
-                while not self._waiting and not self._closing and len(self._threads) <= self.slots:
+                while not (self._closing or len(self._threads) > self._most_threads) and (
+                    not self._waiting or self._busy >= self.slots
+                ):
                     self._work.wait()
                 if self._closing:
                     return
-                if len(self._threads) > self.slots:
+                if len(self._threads) > self._most_threads:
                     self._threads.remove(threading.current_thread())
                     self._work.notify()  # it may have been this one that was woken for an attempt
                     return
                 _, order = self._waiting.popitem(last=False)
+                self._busy += 1
+            slot = _Slot(self._leave_slot)
             try:
-                finished = runner.run(order)
+                finished = runner.run(order, slot.leave_early)
             except Exception as error:  # whatever it was: this attempt ends, the slot does not
                 logger.exception("attempt %s.%s failed on this node", order.attempt.job_id, order.attempt.number)
                 message = f"node {self.node_id} failed the attempt: unexpected {type(error).__name__}: {error}"
                 finished = Finished(AttemptReport(order.attempt, Outcome.INFRASTRUCTURE, message=message))
+            slot.leave()
             self._publisher.put(finished)
+
+    def _leave_slot(self, *, wake: bool) -> None:
+        with self._work:
+            self._busy -= 1
+            if wake and self._waiting:
+                self._work.notify()
 
     # --- what leaders ask ---------------------------------------------------------------------------------------
 
@@ -363,6 +384,26 @@ class NodeAgent:
         self._recent[report.attempt.job_id] = report
         if len(self._recent) > REMEMBERED:
             self._recent.popitem(last=False)
+
+
+class _Slot:
+    """A slot that an attempt has, until its pricer has ended: what is left to do then is done beside the next one."""
+
+    def __init__(self, leave: Callable[..., None]) -> None:
+        self._leave = leave
+        self._began = time.monotonic()
+        self._left = False
+
+    def leave_early(self) -> None:
+        """The pricer has ended. One that was short keeps its slot: to wake another thread would take as long."""
+        if time.monotonic() - self._began > SHORT_S:
+            self._left = True
+            self._leave(wake=True)
+
+    def leave(self) -> None:
+        """All is done; the thread goes on by itself."""
+        if not self._left:
+            self._leave(wake=False)
 
 
 def _slots(settings: Node) -> int:

@@ -19,6 +19,7 @@ MARK = "RAYGRID_ATTEMPT"
 _PR_SET_CHILD_SUBREAPER = 36
 _PAGE = os.sysconf("SC_PAGE_SIZE")
 _CHILDREN = 4_096
+_WNOTHREAD, _WALL = 0x2000_0000, 0x4000_0000  # see waitpid(2)
 
 
 def become_subreaper() -> None:
@@ -79,21 +80,41 @@ def limit_file_size(pid: int, limit: int) -> None:
         resource.prlimit(pid, resource.RLIMIT_FSIZE, (limit + 1, limit + 1))
 
 
-def children_of(thread: int) -> set[int] | None:
-    """The children of one thread of this process; None where it cannot be told.
+class ChildrenOf:
+    """The children of one thread of this process, read again and again. The owner closes it.
 
     Those are the children that it has spawned and those that they gave it by `clone(CLONE_PARENT)`; and for the main
     thread, whose number is the process's, all orphans that the process was given.
     """
-    try:
-        file = os.open(f"/proc/self/task/{thread}/children", os.O_RDONLY | os.O_CLOEXEC)
+
+    def __init__(self, thread: int) -> None:
         try:
-            listed = os.read(file, _CHILDREN)
-        finally:
-            os.close(file)
-    except OSError:
-        return None
-    return set(map(int, listed.split())) if len(listed) < _CHILDREN else None
+            self._file = os.open(f"/proc/self/task/{thread}/children", os.O_RDONLY | os.O_CLOEXEC)
+        except OSError:
+            self._file = -1
+
+    def now(self) -> set[int] | None:
+        """Their pids; None where that cannot be told."""
+        try:
+            listed = os.pread(self._file, _CHILDREN, 0)
+        except OSError:
+            return None
+        return set(map(int, listed.split())) if len(listed) < _CHILDREN else None
+
+    def close(self) -> None:
+        """Read no more."""
+        if self._file >= 0:
+            os.close(self._file)
+            self._file = -1
+
+
+def own_thread_has_children() -> bool:
+    """Whether the calling thread has any child, of whatever kind."""
+    try:
+        os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOHANG | os.WNOWAIT | _WNOTHREAD | _WALL)
+    except ChildProcessError:
+        return False
+    return True
 
 
 def kill_child(pid: int) -> None:

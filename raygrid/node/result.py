@@ -18,7 +18,6 @@ from uuid_utils import uuid4
 
 from raygrid.models import AttemptReport, JobSpec
 from raygrid.node import small_zip
-from raygrid.node.beneath import read_file
 from raygrid.node.spares import JobDirectory
 from raygrid.node.usage import Usage
 from raygrid.node.workspace import OutputFile
@@ -28,7 +27,7 @@ ASIDE = "pricer_files/"
 IN_MEMORY = 4 * 1024**2
 _CHUNK = 1024**2
 _SAMPLE = 64 * 1024
-_TINY = 256  # compressing less than this makes it longer, and costs as much as a small job
+_TINY = 1024  # compressing less than this gains little, and costs a good part of a small job
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,7 +100,9 @@ def _content(file: OutputFile) -> bytes:
     """What is in a small file now, as far as it was seen; it is not opened where it was empty."""
     if not file.size:
         return b""
-    with read_file(file.path, file.within) as source:
+    if file.held >= 0:
+        return os.pread(file.held, file.size, 0)  # small: whole in one call
+    with file.open() as source:
         return source.read(file.size)
 
 
@@ -138,6 +139,10 @@ def _as_json(value: object) -> str:
         return repr(value)  # times and sizes, always finite
     if value is None:
         return "null"
+    if type(value) is bool:
+        return "true" if value else "false"
+    if type(value) is list and not value:
+        return "[]"
     return json.dumps(value)
 
 
@@ -157,7 +162,7 @@ def _add(archive: zipfile.ZipFile, name: str, file: OutputFile) -> tuple[str, in
     info = zipfile.ZipInfo(name)
     info.external_attr = 0o644 << 16
     info.file_size = file.size  # lets zipfile choose ZIP64 in time
-    with read_file(file.path, file.within) as source:
+    with file.open() as source:
         info.compress_type = zipfile.ZIP_DEFLATED if _is_compressible(source) else zipfile.ZIP_STORED
         return _copy(source, archive, info, file.size)
 

@@ -10,7 +10,7 @@ import logging
 import os
 import signal
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -22,7 +22,7 @@ from raygrid.core.events import AttemptOrder
 from raygrid.errors import BlobNotFoundError, UnavailableError
 from raygrid.models import AttemptReport, JobSpec, Outcome
 from raygrid.node import result, workspace
-from raygrid.node.beneath import BadOutputError, open_file, read_file
+from raygrid.node.beneath import BadOutputError
 from raygrid.node.processes import MARK, limit_file_size
 from raygrid.node.result import ResultZip
 from raygrid.node.shared_data import Link, SharedDataCache
@@ -39,7 +39,6 @@ logger = logging.getLogger(__name__)
 
 STDERR_TAIL = 4_000
 DISK_FULL = 1024**2
-_CAPTURE = os.O_WRONLY | os.O_CREAT | os.O_TRUNC
 _NO_CAPTURES = tuple(OutputFile(name, -1, "", 0) for name in ("stdout.txt", "stderr.txt"))
 # What a pricer gets of the agent's own environment; secrets of the grid are not among it.
 PASSED_ON = (
@@ -109,19 +108,24 @@ class Runner:
         self._environment = {name: os.environ[name] for name in PASSED_ON if name in os.environ}
         self.warm = WarmPool(places, watchdog, mark_prefix, self._environment)
 
-    def run(self, order: AttemptOrder) -> Finished:
-        """Run an attempt to its end; every failure becomes a report, none is raised."""
+    def run(self, order: AttemptOrder, ended: Callable[[], None] = lambda: None) -> Finished:
+        """Run an attempt to its end; every failure becomes a report, none is raised.
+
+        Args:
+            order: the attempt.
+            ended: called when its pricer has ended, and only its result is still to be put together.
+        """
         attempt, spec = order.attempt, order.spec
         pricer = self.pricers.get(spec.pricer)
         if pricer is None:
             message = f"node {self._node_id} has no pricer {spec.pricer!r} in its settings"
             return Finished(AttemptReport(attempt, Outcome.CANNOT_START, message=message))
         try:
-            directory = self._places.create(attempt)
+            directory = self._places.create(attempt, named_captures=pricer.mode == "warm")
         except OSError as error:
             return self._infrastructure(order, f"cannot make the job directory: {error}")
         try:
-            return self._run_in(directory, order, pricer)
+            return self._run_in(directory, order, pricer, ended)
         except BlobNotFoundError as error:
             # Nothing is wrong with the node, so this is not held against it.
             return Finished(AttemptReport(attempt, Outcome.INPUT_LOST, message=str(error)))
@@ -140,7 +144,9 @@ class Runner:
         message = f"node {self._node_id} failed the attempt: {what}"
         return Finished(AttemptReport(order.attempt, Outcome.INFRASTRUCTURE, message=message))
 
-    def _run_in(self, directory: JobDirectory, order: AttemptOrder, pricer: Pricer) -> Finished:
+    def _run_in(
+        self, directory: JobDirectory, order: AttemptOrder, pricer: Pricer, has_ended: Callable[[], None]
+    ) -> Finished:
         attempt, spec = order.attempt, order.spec
         input_path = f"{directory.where}/{spec.filename}"
         input_mark, links = self._place_input(spec, input_path, directory)
@@ -150,7 +156,7 @@ class Runner:
             timeout_s=min(spec.timeout_s or pricer.timeout_s, pricer.timeout_s),
             memory=pricer.memory,
             output=pricer.output,
-            paths=(directory.where, directory.stdout_at, directory.stderr_at),
+            paths=(directory.where, *(each.where for each in directory.streams)),
         )
         self._watchdog.watch(running)
         try:
@@ -171,6 +177,7 @@ class Runner:
                 ended = _wait(running)
         finally:
             self._watchdog.release(running)
+        has_ended()
         if warm is None:
             directory.is_left_alone = self._watchdog.sees_nobody_astray()  # before one looks at what it left
         report = _report(running, ended, pricer, started_at)
@@ -178,7 +185,7 @@ class Runner:
             return self._infrastructure(order, f"its disk is full at {self._places.root}")
         report, zipped = self._zip(directory, spec, input_mark, pricer, report, ended.usage)
         unchanged = self._shared.release(links, directory.held) if links else True
-        if unchanged and report.outcome is Outcome.EXITED and report.exit_code == 0:
+        if pricer.reuse == "content" and unchanged and report.outcome is Outcome.EXITED and report.exit_code == 0:
             report = replace(report, content=self._contents.key(spec, pricer))
         return Finished(report, zipped)
 
@@ -198,17 +205,9 @@ class Runner:
     def _spawn(self, pricer: Pricer, spec: JobSpec, input_path: str, directory: JobDirectory, name: str) -> int:
         command = command_line(pricer, spec, input_path, directory)
         own = {"RAYGRID_JOB_ID": spec.job_id, MARK: self._mark_prefix + name}
-        captures: list[int] = []
-        try:
-            for place in directory.captures:
-                captures.append(open_file(place, directory.within, _CAPTURE))
-                os.set_blocking(captures[-1], True)  # that it was opened without waiting is not the pricer's affair
-            return spawn(
-                command, self._environment_of(pricer, spec.pricer, own), own, directory.where, self._nothing, *captures
-            )
-        finally:
-            for capture in captures:
-                os.close(capture)
+        environment = self._environment_of(pricer, spec.pricer, own)
+        captures = [each.file for each in directory.streams]
+        return spawn(command, environment, own, directory.where, self._nothing, *captures)
 
     def _environment_of(self, pricer: Pricer, name: str, own: Mapping[str, str]) -> Environment:
         """The environment that all attempts of a pricer share, but for what is their `own`."""
@@ -261,7 +260,9 @@ class Runner:
             else:
                 report = _spoilt(report, f"the pricer left a file that cannot be read: {type(error).__name__}")
             if report.outcome is Outcome.BAD_OUTPUT:
-                report = _with(report, report.outcome, report.message, stderr_tail=_tail(directory))
+                report = _with(
+                    report, report.outcome, report.message, stderr_tail=_tail(directory, by_name=pricer.mode == "warm")
+                )
             zipped = result.build(directory, spec, self._node_id, report, usage, _NO_CAPTURES, [])
         return report, zipped
 
@@ -271,9 +272,9 @@ class Runner:
         """Captures and files for the result; a result that may not be one turns the report into a failure."""
         captures: list[OutputFile] = []
         files: list[OutputFile] = []
-        for name, empty in zip(directory.captures, _NO_CAPTURES, strict=True):
+        for capture, empty in zip(directory.streams, _NO_CAPTURES, strict=True):
             try:
-                captures.append(workspace.capture(directory, name, empty.name))
+                captures.append(workspace.captured(capture, by_name=pricer.mode == "warm"))
             except BadOutputError as error:
                 captures.append(empty)
                 report = _spoilt(report, str(error))
@@ -289,7 +290,9 @@ class Runner:
             files = []
             captures = [replace(each, size=min(each.size, pricer.output, STDERR_TAIL)) for each in captures]
         if report.outcome is not Outcome.EXITED or report.exit_code != 0:
-            report = _with(report, report.outcome, report.message, stderr_tail=_tail(directory))
+            report = _with(
+                report, report.outcome, report.message, stderr_tail=_tail(directory, by_name=pricer.mode == "warm")
+            )
         return captures, files, report
 
 
@@ -362,10 +365,13 @@ def _spoilt(report: AttemptReport, why: str) -> AttemptReport:
     return report
 
 
-def _tail(directory: JobDirectory) -> str:
+def _tail(directory: JobDirectory, *, by_name: bool) -> str:
     """The end of what was printed to stderr, as text."""
     try:
-        with read_file(directory.captures[1], directory.within) as file:
+        printed = workspace.captured(directory.streams.stderr, by_name=by_name)
+        if not printed.size:
+            return ""
+        with printed.open() as file:
             file.seek(0, os.SEEK_END)
             file.seek(max(0, file.tell() - STDERR_TAIL))
             return file.read(STDERR_TAIL).decode(errors="replace").replace("\0", "\ufffd")

@@ -10,7 +10,7 @@ import zlib
 from collections.abc import Iterable
 
 MOST_FILES = 1_000  # well below what needs ZIP64
-_TINY = 256  # compressing less than this makes it longer, and costs as much as a small job
+_TINY = 1024  # compressing less than this gains little, and costs a good part of a small job
 _LEVEL = 6
 # Window and memory of the packer, as powers of two: preparing those for any size costs more than packing a little text.
 _ANY, _LITTLE, _LITTLE_ROOM = (-15, 8), (-11, 4), 2_048

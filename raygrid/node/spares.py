@@ -1,13 +1,12 @@
 """Job directories that served and are empty but for a small input: the next attempt takes one over by renaming it.
 
-A file system that makes and removes a directory and three files for every job spends more on that than a short job
+A file system that makes and removes a directory and an input for every job spends more on that than a short job
 takes: some look through everything that was removed lately, some wait for the disk. Only what is as good as new is
 kept, and only if nobody is left who could still write into it. `workspace.py` owns this.
 """
 
 from __future__ import annotations
 
-import contextlib
 import itertools
 import os
 import stat
@@ -16,7 +15,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from raygrid.node.beneath import open_directory, remove
+from raygrid.node.beneath import open_directory
+from raygrid.node.captures import Captures
 
 KEPT_INPUT = 64 * 1024  # a larger input is removed with its job
 _OWN = stat.S_IRUSR | stat.S_IWUSR
@@ -28,28 +28,25 @@ class JobDirectory:
 
     Attributes:
         where: the directory itself.
+        name: its name in the directory that it is in.
+        within: descriptor of that directory.
+        held: descriptor of the directory itself, whatever stands under its name by now; -1 where it is not open.
+        identity: device and inode of what is held.
+        captures: what takes the attempt's output; only attempts have it.
         input: name of the input that lies in it; at first perhaps that of an earlier attempt.
         is_left_alone: whether nobody is left who could write into it, so that it may serve again.
-        is_bare: whether nothing but the input was in it when that was so.
-        stdout_at: where stdout is captured; beside the directory, like that of stderr.
-        stderr_at: where stderr is captured.
-        within: descriptor of the directory that all three are in.
-        held: descriptor of the directory itself, whatever stands under its name by now; -1 where it is not open.
+        bare_mode: its mode when nothing but the input was seen in it and that was so; else None.
     """
 
     where: str
-    stdout_at: str
-    stderr_at: str
-    input: str | None = None
-    is_left_alone: bool = False
-    is_bare: bool = False
+    name: str
     within: int = -1
     held: int = -1
-
-    @property
-    def name(self) -> str:
-        """Its name in the directory that it is in."""
-        return self.where.rpartition("/")[2]
+    identity: tuple[int, int] = (-1, -1)
+    captures: Captures | None = None
+    input: str | None = None
+    is_left_alone: bool = False
+    bare_mode: int | None = None
 
     @property
     def path(self) -> Path:
@@ -57,38 +54,36 @@ class JobDirectory:
         return Path(self.where)
 
     @property
-    def stdout(self) -> Path:
-        """Where stdout is captured."""
-        return Path(self.stdout_at)
-
-    @property
-    def stderr(self) -> Path:
-        """Where stderr is captured."""
-        return Path(self.stderr_at)
-
-    @property
     def data(self) -> Path:
         """Where shared inputs lie."""
         return Path(self.where, "data")
 
     @property
-    def captures(self) -> tuple[str, str]:
-        """Names of the captures in the directory that they are in: stdout, stderr."""
-        return f"{self.name}@stdout", f"{self.name}@stderr"
+    def streams(self) -> Captures:
+        """What takes the attempt's output."""
+        assert self.captures is not None, "no attempt runs here"
+        return self.captures
 
-    def is_in_place(self) -> bool:
-        """Whether the directory that is open is the one that its path leads to; without following a link at its end."""
-        return self._is(lambda: os.lstat(self.where))
+    def hold(self, descriptor: int) -> None:
+        """Take an open descriptor of the directory over."""
+        self.held = descriptor
+        status = os.fstat(descriptor)
+        self.identity = status.st_dev, status.st_ino
+
+    def in_place(self) -> os.stat_result | None:
+        """What its path leads to, without following a link at its end; None unless that is what is open."""
+        return self._same(lambda: os.lstat(self.where))
 
     def is_named(self) -> bool:
         """Whether it is the one that has its name, wherever the directory around it may be by now."""
-        return self._is(lambda: os.stat(self.name, dir_fd=self.within, follow_symlinks=False))
+        return self._same(lambda: os.stat(self.name, dir_fd=self.within, follow_symlinks=False)) is not None
 
-    def _is(self, look: Callable[[], os.stat_result]) -> bool:
+    def _same(self, look: Callable[[], os.stat_result]) -> os.stat_result | None:
         try:
-            return os.path.samestat(look(), os.fstat(self.held))
+            status = look()
         except OSError:
-            return False
+            return None
+        return status if (status.st_dev, status.st_ino) == self.identity else None
 
     def close(self) -> None:
         """Hold it no more."""
@@ -97,9 +92,9 @@ class JobDirectory:
             self.held = -1
 
     @staticmethod
-    def at(where: str, within: int = -1) -> JobDirectory:
-        """The places that go with a directory. A job id cannot contain '@', so they belong to no other attempt."""
-        return JobDirectory(where, f"{where}@stdout", f"{where}@stderr", within=within)
+    def at(place: str, name: str, within: int = -1) -> JobDirectory:
+        """A directory of that name in a place, of which `within` is a descriptor."""
+        return JobDirectory(f"{place}/{name}", name, within)
 
 
 class Spares:
@@ -138,10 +133,7 @@ class Spares:
         except OSError:
             spare.close()
             return False
-        directory.input, directory.held = spare.input, spare.held
-        for old, new in zip(spare.captures, directory.captures, strict=True):
-            with contextlib.suppress(OSError):  # it was not kept: a new one is made
-                os.rename(old, new, src_dir_fd=self._held, dst_dir_fd=directory.within)
+        directory.input, directory.held, directory.identity = spare.input, spare.held, spare.identity
         return True
 
     def keep(self, directory: JobDirectory) -> bool:
@@ -149,23 +141,21 @@ class Spares:
         try:
             if self._held < 0 or not self._clear(directory):
                 return False
-            spare = JobDirectory.at(f"{self._place}/{next(self._serial)}", self._held)
+            spare = JobDirectory.at(self._place, str(next(self._serial)), self._held)
             os.rename(directory.name, spare.name, src_dir_fd=directory.within, dst_dir_fd=self._held)
         except OSError:
             return False
-        for old, new in zip(directory.captures, spare.captures, strict=True):
-            self._keep_capture(directory.within, old, new)
-        spare.input, spare.held = directory.input, directory.held
+        spare.input, spare.held, spare.identity = directory.input, directory.held, directory.identity
         directory.held = -1
         self._free.append(spare)
         return True
 
     def _clear(self, directory: JobDirectory) -> bool:
         """Remove all but the input; False where something else is there than a pricer usually leaves."""
+        if directory.bare_mode is not None:
+            return directory.bare_mode == self._mode
         if not directory.is_named() or os.fstat(directory.held).st_mode != self._mode:
             return False
-        if directory.is_bare:
-            return True
         kept = None
         with os.scandir(directory.held) as entries:
             found = list(entries)
@@ -176,14 +166,6 @@ class Spares:
                 os.unlink(entry.name, dir_fd=directory.held)
         directory.input = kept
         return True
-
-    def _keep_capture(self, within: int, old: str, new: str) -> None:
-        """Keep an empty capture; one with something in it costs less to make anew than to empty."""
-        with contextlib.suppress(OSError):
-            if is_as_new(os.stat(old, dir_fd=within, follow_symlinks=False), 0):
-                os.rename(old, new, src_dir_fd=within, dst_dir_fd=self._held)
-            else:
-                remove(old, within)
 
 
 def is_as_new(status: os.stat_result, most: int) -> bool:

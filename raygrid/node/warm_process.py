@@ -7,6 +7,7 @@ agent; what it prints to its own stderr goes to a file, and becomes part of the 
 from __future__ import annotations
 
 import array
+import contextlib
 import fcntl
 import os
 import resource
@@ -20,7 +21,7 @@ from dataclasses import dataclass
 
 from raygrid.config import Pricer
 from raygrid.models import AttemptId, JobSpec, Outcome
-from raygrid.node.beneath import BadOutputError, open_file
+from raygrid.node.beneath import BadOutputError, open_file, remove
 from raygrid.node.kept import Kept
 from raygrid.node.processes import MARK, limit_file_size, signal_group
 from raygrid.node.spares import JobDirectory
@@ -89,6 +90,7 @@ class WarmProcess:
         self._log = -1
         self._kept = Kept(f"@warm.{serial}", attempt=attempt)
         self._home = places.make(self._kept.mark)  # no job directory: a job id cannot begin with '@'
+        self._log_name = f"{self._home.name}@stderr"
         watchdog.keep(self._kept)
         try:
             self._process = self._spawn({**environment, **pricer.env, WARM: "1", MARK: mark_prefix + self._kept.mark})
@@ -108,7 +110,7 @@ class WarmProcess:
     def _spawn(self, environment: dict[str, str]) -> subprocess.Popen[bytes]:
         # To append, so that it can be emptied between jobs; held, so that it is ours whatever has its name by now.
         flags = os.O_RDWR | os.O_APPEND | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
-        self._log = os.open(self._home.captures[1], flags, 0o600, dir_fd=self._home.within)
+        self._log = os.open(self._log_name, flags, 0o600, dir_fd=self._home.within)
         return subprocess.Popen(
             [word.format() for word in self.pricer.command],  # doubled braces are plain, as in a cold one
             cwd=self._home.where,
@@ -135,7 +137,7 @@ class WarmProcess:
         if self._answered and not self._drop_stale():
             return None
         self.jobs += 1
-        running.paths = (*running.paths, self._home.stderr_at)
+        running.paths = (*running.paths, f"{self._home.where}@stderr")
         os.ftruncate(self._log, 0)
         running.spawned(self.pid)
         line = request(self.jobs, running.attempt, spec, input_path, directory)
@@ -247,7 +249,7 @@ class WarmProcess:
             return
         flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT
         try:
-            stderr = open_file(directory.captures[1], directory.within, flags)
+            stderr = open_file(directory.streams.stderr.name, directory.streams.stderr.within, flags)
         except BadOutputError:  # which the job will be told when its captures are read
             return
         try:
@@ -302,6 +304,8 @@ class WarmProcess:
         if self._log >= 0:
             os.close(self._log)
             self._log = -1
+            with contextlib.suppress(OSError):
+                remove(self._log_name, self._home.within)
 
 
 def _heard(reader: AnswerReader, data: bytes, running: Running) -> Answer | None:

@@ -46,8 +46,8 @@ def request(number: int, attempt: AttemptId, spec: JobSpec, input_path: str, dir
         "input": input_path,
         "output_dir": str(directory.path),
         "data_dir": str(directory.data),
-        "stdout": str(directory.stdout),
-        "stderr": str(directory.stderr),
+        "stdout": directory.streams.stdout.where,
+        "stderr": directory.streams.stderr.where,
         "args": list(spec.args),
         "data": data,
     }

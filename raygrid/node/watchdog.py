@@ -16,7 +16,15 @@ from dataclasses import dataclass, field
 
 from raygrid.models import AttemptId, Outcome
 from raygrid.node.kept import Kept
-from raygrid.node.processes import Process, children_of, kill_child, mark_of, process_table, signal_group
+from raygrid.node.processes import (
+    ChildrenOf,
+    Process,
+    kill_child,
+    mark_of,
+    own_thread_has_children,
+    process_table,
+    signal_group,
+)
 
 logger = logging.getLogger(__name__)
 
@@ -104,6 +112,7 @@ class Watchdog:
         self._running: dict[AttemptId, Running] = {}
         self._kept: dict[str, Kept] = {}  # by whole mark
         self._helpers: set[int] = set()
+        self._orphans = ChildrenOf(os.getpid())
         self._suspects: set[int] = set()
         self._unmarked: dict[int, set[AttemptId]] = {}  # by pid: the attempts that an orphan without mark may be of
         self._lock = threading.Lock()
@@ -122,6 +131,7 @@ class Watchdog:
         self._closed = True
         self._wake.set()
         self._thread.join(timeout=10)
+        self._orphans.close()
 
     def watch(self, running: Running) -> None:
         """Hold a pricer to its limits until `release`."""
@@ -150,8 +160,17 @@ class Watchdog:
         """
         with self._lock:
             known = self._helpers | {each.pid for each in self._kept.values()}
-        both = (children_of(os.getpid()), children_of(threading.get_native_id()))
-        return all(children is not None and children <= known for children in both)
+        orphans = self._orphans.now()
+        if orphans is None or not orphans <= known:
+            return False
+        if not own_thread_has_children():  # quickly told, and so for most pricers
+            return True
+        own = ChildrenOf(threading.get_native_id())
+        try:
+            children = own.now()
+        finally:
+            own.close()
+        return children is not None and children <= known
 
     def find(self, attempt: AttemptId) -> Running | None:
         """The running pricer of an attempt."""

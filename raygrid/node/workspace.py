@@ -10,14 +10,15 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
-import shutil
 import stat
 import threading
 from dataclasses import dataclass
 from pathlib import Path
+from typing import IO
 
 from raygrid.models import AttemptId
-from raygrid.node.beneath import BadOutputError, descend, open_directory, remove, remove_tree
+from raygrid.node.beneath import BadOutputError, descend, open_directory, read_file, remove, remove_tree
+from raygrid.node.captures import Capture, CapturePool
 from raygrid.node.spares import KEPT_INPUT, JobDirectory, Spares, is_as_new
 
 MOST_FILES = 100_000
@@ -35,6 +36,7 @@ class OutputFile:
         path: where it is, from the directory `within`, of which this is an open descriptor.
         size: its bytes; no more are read of it, should it grow.
         changed_ns: when it was modified.
+        held: a descriptor of the file itself, where the node has one; then its path does not matter.
     """
 
     name: str
@@ -42,11 +44,23 @@ class OutputFile:
     path: str
     size: int
     changed_ns: int = 0
+    held: int = -1
 
     @property
     def mark(self) -> tuple[int, int]:
         """See the function `mark`."""
         return self.size, self.changed_ns
+
+    def open(self) -> IO[bytes]:
+        """Open it to be read.
+
+        Raises:
+            BadOutputError: something else took its place meanwhile.
+            OSError: it cannot be read.
+        """
+        if self.held >= 0:
+            return open(f"/proc/self/fd/{self.held}", "rb")  # anew: to be read from its beginning
+        return read_file(self.path, self.within)
 
 
 class Workspace:
@@ -58,10 +72,12 @@ class Workspace:
 
     def __init__(self, root: Path, incarnation: str) -> None:
         self.root = root
+        self._root = str(root)
         self.shared = root / "data"
         self.jobs = root / "jobs" / incarnation
         self.spare = root / "spare" / incarnation
         self._spares = Spares(self.spare)
+        self._captures = CapturePool(str(self.spare))
         self._jobs = str(self.jobs)
         self._held: list[int] = []  # descriptors of the jobs directory; the last one is that of now
         self._lock = threading.Lock()
@@ -78,33 +94,45 @@ class Workspace:
                         remove_tree(earlier)
         self._hold()
         self._spares.open()
+        self._captures.open()
 
     def close(self) -> None:
         """Hold nothing open any more; no attempt is left by then."""
         self._spares.close()
+        self._captures.close()
         while self._held:
             os.close(self._held.pop())
 
-    def create(self, attempt: AttemptId) -> JobDirectory:
-        """Make the directory of an attempt, or take over one that is as good as new."""
+    def create(self, attempt: AttemptId, *, named_captures: bool = False) -> JobDirectory:
+        """Make the directory of an attempt, or take over one that is as good as new.
+
+        Args:
+            attempt: the attempt.
+            named_captures: whether what it prints is captured in files that it will open by their names.
+        """
         name = f"{attempt.job_id}.{attempt.number}"
-        directory = JobDirectory.at(f"{self._jobs}/{name}", self._held[-1])
-        if self._spares.take(directory) and directory.is_in_place():
-            return directory
-        directory.close()
-        return self.make(name)
+        directory = JobDirectory.at(self._jobs, name, self._held[-1])
+        if not self._spares.take(directory) or directory.in_place() is None:
+            directory.close()
+            directory = self.make(name)
+        try:
+            directory.captures = self._captures.take(directory.where, directory.within, named=named_captures)
+        except BaseException:
+            self.remove(directory)
+            raise
+        return directory
 
     def make(self, name: str) -> JobDirectory:
         """Make an empty directory beside those of attempts, and whatever of the node's own is no longer there."""
-        directory = JobDirectory.at(f"{self._jobs}/{name}", self._held[-1])
+        directory = JobDirectory.at(self._jobs, name, self._held[-1])
         with contextlib.suppress(FileNotFoundError):  # a pricer may have removed more than its own
             self._make(directory)
-        if not directory.is_in_place():  # or have put something else there
+        if directory.in_place() is None:  # or have put something else there
             self.remove(directory)
             self._hold()
-            directory = JobDirectory.at(directory.where, self._held[-1])
+            directory = JobDirectory.at(self._jobs, name, self._held[-1])
             self._make(directory)
-            if not directory.is_in_place():
+            if directory.in_place() is None:
                 self.remove(directory)
                 raise OSError(errno.ELOOP, "something was put in the place of the node's directories", directory.where)
         return directory
@@ -115,7 +143,7 @@ class Workspace:
         except FileExistsError:
             remove(directory.name, directory.within)
             os.mkdir(directory.name, dir_fd=directory.within)
-        directory.held = open_directory(directory.name, directory.within)
+        directory.hold(open_directory(directory.name, directory.within))
 
     def _hold(self) -> None:
         """Open the jobs directory, and make it anew where a pricer removed it or put a link or a file in its place.
@@ -160,11 +188,14 @@ class Workspace:
 
     def remove(self, directory: JobDirectory) -> None:
         """Remove everything of an attempt, whatever the pricer did to its permissions, or keep it for the next one."""
+        if (captures := directory.captures) is not None:
+            directory.captures = None
+            if directory.is_left_alone:
+                self._captures.give_back(captures)
+            else:
+                captures.drop()
         if directory.is_left_alone and self._spares.keep(directory):
             return
-        for capture in directory.captures:
-            with contextlib.suppress(OSError):  # what a daemon still writes into is removed with the agent's life
-                remove(capture, directory.within)
         try:
             # Most pricers leave a few files: far quicker than `remove_tree`, which must expect anything.
             if not directory.is_named():  # what is there by now is not what was made
@@ -175,14 +206,15 @@ class Workspace:
                 os.unlink(name, dir_fd=directory.held)
             os.rmdir(directory.name, dir_fd=directory.within)
         except OSError:
-            with contextlib.suppress(OSError):  # likewise
+            with contextlib.suppress(OSError):  # what a daemon still writes into goes with the agent's life
                 remove(directory.name, directory.within)
         finally:
             directory.close()
 
     def free_bytes(self) -> int:
         """Free room on the workspace's disk."""
-        return shutil.disk_usage(self.root).free
+        disk = os.statvfs(self._root)
+        return disk.f_bavail * disk.f_frsize
 
 
 def _made(name: str, within: int) -> int:
@@ -213,11 +245,12 @@ def outputs(directory: JobDirectory, input_mark: tuple[int, int]) -> list[Output
         BadOutputError: something else than a regular file or directory is there, such as a symbolic link.
         OSError: not this directory, but one around it is not where it was: that need not be this pricer's doing.
     """
-    if not directory.is_in_place():
+    if (status := directory.in_place()) is None:
         _find_out_why(directory)
     try:
         if _holds_nothing_else(directory, input_mark):
-            directory.is_bare = directory.is_left_alone
+            if status is not None and directory.is_left_alone:
+                directory.bare_mode = status.st_mode
             return []
         found = _walk(directory.held)
     except (PermissionError, FileNotFoundError, NotADirectoryError) as error:
@@ -248,24 +281,26 @@ def _kind(mode: int) -> str:
     return "a symbolic link" if stat.S_ISLNK(mode) else "a file" if stat.S_ISREG(mode) else "a special file"
 
 
-def capture(directory: JobDirectory, name: str, title: str) -> OutputFile:
-    """One of the two captures of an attempt; empty where the pricer removed it.
+def captured(capture: Capture, *, by_name: bool) -> OutputFile:
+    """What an attempt printed to one of its captures.
 
     Args:
-        directory: the attempt's directory.
-        name: the capture's name beside it.
-        title: its name in the result.
+        capture: the capture.
+        by_name: whether the pricer opened it by its name: then what has that name counts, and nothing if nothing has.
 
     Raises:
         BadOutputError: the pricer put something else in its place.
     """
+    if not by_name:
+        return OutputFile(capture.title, -1, "", os.fstat(capture.file).st_size, held=capture.file)
     try:
-        status = os.stat(name, dir_fd=directory.within, follow_symlinks=False)
+        status = os.stat(capture.name, dir_fd=capture.within, follow_symlinks=False)
     except FileNotFoundError:
-        return OutputFile(title, directory.within, name, 0)
+        return OutputFile(capture.title, capture.within, capture.name, 0)
     if not stat.S_ISREG(status.st_mode):
-        raise BadOutputError(f"the pricer put {_kind(status.st_mode)} in the place of its {title.partition('.')[0]}")
-    return OutputFile(title, directory.within, name, status.st_size)
+        what = capture.title.partition(".")[0]
+        raise BadOutputError(f"the pricer put {_kind(status.st_mode)} in the place of its {what}")
+    return OutputFile(capture.title, capture.within, capture.name, status.st_size)
 
 
 def _holds_nothing_else(directory: JobDirectory, input_mark: tuple[int, int]) -> bool:

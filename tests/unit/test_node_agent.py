@@ -14,14 +14,17 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from io import BytesIO
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from raygrid.blobs import BlobStore
 from raygrid.errors import StaleTermError
-from raygrid.models import AttemptId, Outcome
+from raygrid.models import AttemptId, JobSpec, Outcome
+from raygrid.node import result
 from raygrid.node.agent import NodeAgent
 from raygrid.node.processes import mark_of, process_table
+from raygrid.node.spares import JobDirectory
 from raygrid.node.watchdog import SWEEP_S
 from raygrid.node.workspace import Workspace
 from tests.support.lone_agent import lone_agent, order, reports_of, wait_until
@@ -281,7 +284,7 @@ async def test_a_job_directory_that_cannot_be_made_is_no_answer_of_the_job(
 ) -> None:
     """A disk that refuses is an infrastructure failure, and the slot goes on."""
 
-    def full(*_: object) -> None:
+    def full(*_: object, **__: object) -> None:
         raise OSError(28, "No space left on device")
 
     with monkeypatch.context() as patch:
@@ -292,6 +295,30 @@ async def test_a_job_directory_that_cannot_be_made_is_no_answer_of_the_job(
     assert "No space left on device" in (report.message or "")
     agent.start(1, [order("job", "true", 2)])
     assert (await reports_of(agent, 2))[AttemptId("job", 2)].outcome is Outcome.EXITED
+
+
+async def test_a_slot_is_free_as_soon_as_its_pricer_has_ended(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """While the result of one attempt is put together, the next pricer runs, and never more of them than slots."""
+    build, began = result.build, tmp_path / "second"
+    seen: list[bool] = []
+
+    def waits(directory: JobDirectory, spec: JobSpec, *more: Any) -> result.ResultZip:
+        if spec.job_id == "first":
+            wait_until(began.exists)
+            seen.append(True)
+        return build(directory, spec, *more)
+
+    monkeypatch.setattr(result, "build", waits)
+    agent = lone_agent(tmp_path, slots=1)
+    agent.open()
+    try:
+        script = f"[ -e {tmp_path}/busy ] && exit 9; touch {tmp_path}/busy; sleep 0.05; rm {tmp_path}/busy"
+        agent.start(1, [order("first", script), order("second", f"touch {began}; {script}"), order("third", script)])
+        ended = await reports_of(agent, 3)
+    finally:
+        await asyncio.to_thread(agent.close)
+    assert seen == [True]
+    assert [report.exit_code for report in ended.values()] == [0, 0, 0]
 
 
 async def test_a_node_whose_reports_nobody_commits_takes_no_more(

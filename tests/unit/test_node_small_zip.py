@@ -31,7 +31,7 @@ def test_a_small_zip_reads_as_one_of_zipfile(files: list[tuple[str, bytes]]) -> 
         for name, data in files:
             info = zipfile.ZipInfo(name)
             info.external_attr = 0o644 << 16
-            archive.writestr(info, data, compress_type=zipfile.ZIP_STORED if len(data) < 256 else zipfile.ZIP_DEFLATED)
+            archive.writestr(info, data, compress_type=zipfile.ZIP_STORED if len(data) < 1024 else zipfile.ZIP_DEFLATED)
     made = zipfile.ZipFile(io.BytesIO(small_zip.make(files)))
     assert made.testzip() is None
     assert [(name, made.read(name)) for name in made.namelist()] == files

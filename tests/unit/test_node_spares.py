@@ -10,8 +10,7 @@ from pathlib import Path
 import pytest
 
 from raygrid.models import AttemptId
-from raygrid.node import watchdog
-from raygrid.node.processes import children_of
+from raygrid.node.processes import ChildrenOf
 from raygrid.node.spares import JobDirectory
 from raygrid.node.workspace import Workspace
 from tests.support.lone_agent import lone_agent, order, reports_of
@@ -28,10 +27,12 @@ def used(places: Workspace, job_id: str, content: bytes, name: str = "trade.csv"
     """A directory as an attempt has it while it runs."""
     directory = places.create(AttemptId(job_id, 1))
     places.write_input(directory, name, content)
-    directory.stdout.touch()
-    directory.stderr.touch()
     directory.is_left_alone = True
     return directory
+
+
+def spares(places: Workspace) -> list[Path]:
+    return [each for each in places.spare.iterdir() if each.is_dir()]
 
 
 def test_the_next_attempt_takes_over_a_directory_and_finds_nothing_of_the_earlier_one(places: Workspace) -> None:
@@ -39,17 +40,17 @@ def test_the_next_attempt_takes_over_a_directory_and_finds_nothing_of_the_earlie
     earlier = used(places, "one", b"a long input")
     (earlier.path / "out").write_text("x")
     (earlier.path / "link").symlink_to("/etc/passwd")
-    earlier.stdout.write_text("printed")
+    os.write(earlier.streams.stdout.file, b"printed")
     places.remove(earlier)
     assert list(places.jobs.iterdir()) == []
-    [spare] = [each for each in places.spare.iterdir() if each.is_dir()]
+    [spare] = spares(places)
     inode = spare.stat().st_ino
     later = used(places, "two", b"short", "other.csv")
     assert later.path == places.jobs / "two.1"
     assert later.path.stat().st_ino == inode
     assert [(each.name, each.read_bytes()) for each in later.path.iterdir()] == [("other.csv", b"short")]
-    assert (later.stdout.read_bytes(), later.stderr.read_bytes()) == (b"", b"")
-    assert list(places.spare.iterdir()) == []
+    assert [Path(each.where).read_bytes() for each in later.streams] == [b"", b""]
+    assert spares(places) == []
 
 
 def test_attempts_at_the_same_time_have_directories_of_their_own(places: Workspace) -> None:
@@ -73,7 +74,7 @@ def test_a_directory_that_is_not_as_good_as_new_is_not_kept(places: Workspace, s
     spoilt = used(places, "one", b"x")
     spoil(spoilt.path)
     places.remove(spoilt)
-    assert list(places.spare.iterdir()) == []
+    assert spares(places) == []
     assert not spoilt.path.is_dir() or spoilt.path.is_symlink()
 
 
@@ -91,7 +92,7 @@ def test_a_directory_in_which_somebody_may_write_still_is_not_kept(places: Works
     watched = used(places, "one", b"x")
     watched.is_left_alone = False
     places.remove(watched)
-    assert (list(places.jobs.iterdir()), list(places.spare.iterdir())) == ([], [])
+    assert (list(places.jobs.iterdir()), list(places.spare.iterdir())) == ([], [])  # nor are its captures
 
 
 # A child of the pricer's own parent, in a session of its own: nobody's orphan when the pricer ends.
@@ -110,8 +111,9 @@ async def test_what_outlives_a_pricer_cannot_write_into_the_next_jobs_directory(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str
 ) -> None:
     """A job that starts before a daemon of the job before is found and killed sees nothing of what it writes."""
-    before = children_of(os.getpid()) or set()
-    monkeypatch.setattr(watchdog, "children_of", lambda thread: (children_of(thread) or set()) - before)
+    now = ChildrenOf.now
+    before = now(ChildrenOf(os.getpid())) or set()
+    monkeypatch.setattr(ChildrenOf, "now", lambda thread: (now(thread) or set()) - before)
     agent = lone_agent(tmp_path, slots=1)
     agent.open()
     gate, written, listing = tmp_path / "gate", tmp_path / "written", tmp_path / "listing"

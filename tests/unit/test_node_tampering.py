@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import sys
 import zipfile
 from collections.abc import Iterator
 from io import BytesIO
@@ -17,6 +18,7 @@ from typing import Any
 import pytest
 
 from raygrid.blobs import data_key
+from raygrid.core.events import AttemptOrder
 from raygrid.models import AttemptId, AttemptReport, Outcome, SharedData
 from raygrid.node import watchdog
 from raygrid.node.agent import NodeAgent
@@ -53,10 +55,10 @@ async def test_a_defect_of_the_node_costs_an_attempt_and_not_the_slot(
     """Whatever escapes from an attempt is its report as infrastructure, and the slot takes the next one."""
     runs = Runner.run
 
-    def breaks(self: Runner, given: object) -> object:
-        if given.attempt.job_id == "job":  # type: ignore[attr-defined]  # an order
+    def breaks(self: Runner, given: AttemptOrder, *more: Any) -> object:
+        if given.attempt.job_id == "job":
             raise RuntimeError("a defect")
-        return runs(self, given)  # type: ignore[arg-type]  # likewise
+        return runs(self, given, *more)
 
     monkeypatch.setattr(Runner, "run", breaks)
     report = await run(agent, "true")
@@ -93,48 +95,38 @@ def contents(report: AttemptReport, agent: NodeAgent) -> dict[str, bytes]:
 
 @pytest.mark.parametrize("which", ["stdout", "stderr"])
 @pytest.mark.parametrize(
-    ("put", "says"),
-    [
-        ('mkfifo "$capture"', "a special file"),
-        ('ln -s "$secret" "$capture"', "a symbolic link"),
-        ('ln -s nowhere "$capture"', "a symbolic link"),
-        ('mkdir "$capture"; echo x > "$capture/file"', "another directory"),
-    ],
-    ids=["fifo", "link", "dangling", "directory"],
+    "put",
+    ["true", 'mkfifo "$capture"', 'ln -s "$secret" "$capture"', 'mkdir "$capture"', 'echo z > "$capture"'],
+    ids=["nothing", "fifo", "link", "directory", "file"],
 )
-async def test_something_else_in_the_place_of_a_capture_is_bad_output(
-    agent: NodeAgent, tmp_path: Path, which: str, put: str, says: str
+async def test_what_was_printed_counts_whatever_has_the_captures_name(
+    agent: NodeAgent, tmp_path: Path, which: str, put: str
 ) -> None:
-    """The slot does not wait for it, nothing is read through it, and it is the pricer's failure, said once."""
+    """The node holds the files that it gave to the pricer; it follows no link, and nothing stands in its way."""
     secret = tmp_path / "secret"
     secret.write_text("of somebody else")
-    report = await run(agent, f'secret={secret}; capture="$PWD@{which}"; rm "$capture"; {put}; echo y > out')
-    assert report.outcome is Outcome.BAD_OUTPUT
-    assert f"the pricer put {says} in the place of its {which}" in (report.message or "")
-    assert not any(b"somebody" in each for each in contents(report, agent).values())
+    number = 1 if which == "stdout" else 2
+    tamper = f'secret={secret}; capture="$(readlink /proc/$$/fd/{number})"; rm "$capture"; {put}'
+    report = await run(agent, f"echo before >&{number}; {tamper}; echo after >&{number}")
+    assert (report.outcome, report.exit_code) == (Outcome.EXITED, 0)
+    assert contents(report, agent)[f"{which}.txt"] == b"before\nafter\n"
     assert secret.read_text() == "of somebody else"
     assert list(agent._places.jobs.iterdir()) == []
 
 
 async def test_a_pricer_that_failed_keeps_its_own_reason(agent: NodeAgent) -> None:
-    """Its exit code says more than what became of its captures."""
-    report = await run(agent, 'rm "$PWD@stderr"; mkfifo "$PWD@stderr"; exit 3')
-    assert (report.outcome, report.exit_code, report.stderr_tail) == (Outcome.EXITED, 3, "")
+    """Its exit code and its last words are told, whatever became of the name of its stderr."""
+    report = await run(agent, 'echo why >&2; err="$(readlink /proc/$$/fd/2)"; rm "$err"; mkfifo "$err"; exit 3')
+    assert (report.outcome, report.exit_code, report.stderr_tail) == (Outcome.EXITED, 3, "why\n")
 
 
-async def test_too_much_output_shortens_nothing_but_the_result(tmp_path: Path) -> None:
-    """What a capture is linked to keeps its size: the limit is held in the result, not on the disk."""
-    agent = lone_agent(tmp_path, slots=1)
-    agent._pricers = {"shell": SHELL["shell"].model_copy(update={"output": 10_000})}
-    agent.open()
-    precious = tmp_path / "precious"
-    precious.write_bytes(b"x" * 20_000)
-    try:
-        report = await run(agent, f'rm "$PWD@stdout"; ln {precious} "$PWD@stdout"')
-    finally:
-        agent.close()
-    assert report.outcome is Outcome.OUTPUT_LIMIT
-    assert precious.stat().st_size == 20_000
+async def test_what_two_jobs_print_is_never_mixed(agent: NodeAgent) -> None:
+    """Captures serve again while they are empty: whatever an earlier job did with its own, the next begins anew."""
+    moves_on = f"{sys.executable} -c 'import os; os.lseek(1, 100, os.SEEK_SET)'"
+    agent.start(1, [order("one", moves_on), order("two", "echo two"), order("three", "echo three")])
+    seen = {report.attempt.job_id: report for report in (await reports_of(agent, 3)).values()}
+    printed = {job_id: contents(report, agent)["stdout.txt"] for job_id, report in seen.items()}
+    assert printed == {"one": b"", "two": b"two\n", "three": b"three\n"}
 
 
 async def test_a_large_result_is_not_written_where_a_pricer_laid_a_link(agent: NodeAgent, tmp_path: Path) -> None:

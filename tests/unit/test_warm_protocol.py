@@ -11,11 +11,17 @@ from pathlib import Path
 import pytest
 
 from raygrid.models import AttemptId, BlobSlice, JobSpec, SharedData
+from raygrid.node.captures import Capture, Captures
 from raygrid.node.warm_protocol import MOST_LINE, Answer, AnswerReader, BadAnswerError, parse, request
 from raygrid.node.workspace import JobDirectory
 
 ROOT = Path(__file__).parents[2]
 DESCRIPTION = (ROOT / "docs" / "warm-pricers.md").read_text(encoding="utf-8")
+
+
+def directory_at(where: str, stdout: str, stderr: str) -> JobDirectory:
+    captures = [Capture("", "", -1, path, -1) for path in (stdout, stderr)]
+    return JobDirectory(where, "", captures=Captures(*captures))
 
 
 def block(name: str) -> str:
@@ -37,7 +43,7 @@ def test_the_line_in_the_description_is_the_line_that_is_sent() -> None:
         args=tuple(job["args"]),
         data=tuple(SharedData(each["name"], each["sha256"], 1) for each in job["data"]),
     )
-    places = JobDirectory(str(directory), job["stdout"], job["stderr"])
+    places = directory_at(str(directory), job["stdout"], job["stderr"])
     assert request(7, AttemptId(job["job_id"], 1), spec, str(directory / "book.csv"), places).decode() == shown
 
 
@@ -89,7 +95,7 @@ def test_the_program_in_the_description_runs(tmp_path: Path) -> None:
 def test_a_line_is_one_line_whatever_is_in_it() -> None:
     """Line breaks, quotes and bytes that are no text arrive as they were, and no break stands in the line."""
     spec = JobSpec("j", "p", "1", BlobSlice("", 0, 0, ""), args=("a\nb\r", '"x": "y"', "ü\u2028", "\udcff"))
-    places = JobDirectory("/j", "/o", "/e")
+    places = directory_at("/j", "/o", "/e")
     line = request(1, AttemptId("j", 1), spec, "/j/i", places)
     assert line.count(b"\n") == 1
     assert line.endswith(b"\n")
