@@ -17,6 +17,9 @@ from raygrid.errors import BusyError, InvalidRequestError, RaygridError
 
 MAX_JOBS = 2_000
 MAX_BYTES = 32 * 1024**2
+# The grid begins with the first request while the others are still being made and read: that one is short.
+FIRST_JOBS = 128
+GROWTH = 4
 
 Entry = tuple[str, Upload]
 
@@ -49,14 +52,14 @@ def entries(files: Iterable[Input] | Mapping[str, Input], job_ids: Iterable[str]
 
 
 def split(jobs: Sequence[Entry], max_jobs: int = MAX_JOBS, max_bytes: int = MAX_BYTES) -> Iterator[list[Entry]]:
-    """Cut into requests of at most so many jobs and bytes; an input over the limit travels alone."""
+    """Cut into requests of at most so many jobs and bytes, the first ones short; an input over the limit goes alone."""
     chunk: list[Entry] = []
-    size = 0
+    size, most = 0, min(FIRST_JOBS, max_jobs)
     for entry in jobs:
         length = entry[1].length
-        if chunk and (len(chunk) >= max_jobs or size + length > max_bytes):
+        if chunk and (len(chunk) >= most or size + length > max_bytes):
             yield chunk
-            chunk, size = [], 0
+            chunk, size, most = [], 0, min(most * GROWTH, max_jobs)
         chunk.append(entry)
         size += length
     if chunk:
