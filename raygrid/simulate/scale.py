@@ -166,7 +166,7 @@ class Simulation:
         wanted = self._scenario.jobs if wanted is None else wanted
         turn_s = POLLS_PER_TURN * self._poll_s
         now, until = STARTS_AT, self._zero + until_s
-        gc.disable()  # when it runs depends on all the rest of the process
+        gc.disable()  # it would walk what all leaders hold together, whenever the rest of the process calls for it
         try:
             self._open()
             while self.ended < wanted and now < until:
