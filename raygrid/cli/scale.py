@@ -146,7 +146,8 @@ def _print(done: list[Outcome]) -> None:
     out().print(
         "routing: a parent chooses groups; placement: leaders choose nodes and hear what comes of it; load: leaders "
         "tell parents how full they are. ratio: against the first row. used: of the slots' time until the last start, "
-        f"then in all. Hearing nodes with nothing to say takes {busiest:.2%} of a leader's core at most.",
+        "then in all. Between arrivals leaders take turns, each with the processor's cache to itself as in a process "
+        f"of its own. Hearing nodes with nothing to say takes {busiest:.2%} of a leader's core at most.",
         highlight=False,
         markup=False,
     )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import datetime
 from typing import NamedTuple
 
@@ -38,7 +38,7 @@ class Entry:
     unstarted: int = 0
     node_id: str | None = None
     twin: Twin | None = None
-    failed_on: set[str] = field(default_factory=set)
+    failed_on: frozenset[str] = frozenset()  # nodes; none for nearly all jobs, so no set of their own
     cancelled: bool = False
     stop_sent_at: float = 0.0
     unconfirmed: bool = False

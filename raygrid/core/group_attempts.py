@@ -138,7 +138,7 @@ class GroupAttempts(GroupJobs):
             return
         entry.charged += 1
         entry.lost += report.outcome is Outcome.LOST
-        entry.failed_on.add(node_id)
+        entry.failed_on |= {node_id}
         retry = self.policy.retry
         exhausted = entry.charged >= retry.max_attempts or entry.attempts - entry.recalled >= retry.hard_limit
         if exhausted and not entry.cancelled:

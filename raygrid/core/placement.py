@@ -150,13 +150,6 @@ def weighted_round_robin(nodes: list[NodeRecord]) -> NodeRecord:
 POLICIES: dict[str, Policy] = {"least_loaded": least_loaded, "weighted_round_robin": weighted_round_robin}
 
 
-def mean_duration_s(nodes: Iterable[NodeRecord]) -> float | None:
-    """How long attempts took lately on these nodes, each weighed by its slots; None while nobody knows."""
-    known = [(node.slots, node.mean_s) for node in nodes if node.mean_s is not None]
-    slots = sum(count for count, _ in known)
-    return sum(count * mean_s for count, mean_s in known) / slots if slots else None
-
-
 def with_room(nodes: Iterable[NodeRecord], now: float, prefetch_factor: int) -> list[NodeRecord]:
     """The nodes that may be handed an attempt now."""
     return [node for node in nodes if node.room(now, prefetch_factor) > 0]

@@ -16,7 +16,7 @@ from random import Random
 
 from raygrid.core.policy import GroupPolicy
 from raygrid.errors import InvalidRequestError
-from raygrid.simulate.scale_clock import STARTS_AT, Agenda
+from raygrid.simulate.scale_clock import STARTS_AT, Agenda, Turns
 from raygrid.simulate.scale_group import Meter, ModelGroup
 from raygrid.simulate.scale_load import Arrivals, RunTimes
 from raygrid.simulate.scale_node import ModelNode
@@ -31,6 +31,8 @@ SIZES = (10, 100, 1_000, 10_000)
 # Nodes with nothing to say are heard every second, and leaders look at the time ten times as often. That decides
 # nothing here, as nothing fails: jobs of hours may be heard of less often, so that a simulation costs its jobs only.
 POLL_S, POLL_SHARE, TICK_SHARE = 1.0, 0.5, 0.1
+# So many of these polls a group lives through before the next one has its turn, where no job comes meanwhile.
+POLLS_PER_TURN = 4
 
 
 @dataclass(frozen=True, slots=True)
@@ -146,22 +148,32 @@ class Simulation:
         self._waits = array("d", bytes(8 * count))
         self._ends = array("d", bytes(8 * count))
         self.ended = 0
-        self._agenda = Agenda()
+        self._turns, self._agenda = Turns(), Agenda()  # of the groups, and the parent's
         self._routing, self._placement, self._load, self._watching = Meter(), Meter(), Meter(), Meter()
-        self._parent = ModelParent(self._agenda, self._routing, self._load)
+        self._parent = ModelParent(self._agenda, self._turns, self._routing, self._load)
         self._zero = STARTS_AT + WARM_UP_S
-        self._seconds, self._on_cpu = 0.0, 1.0
+        self._next_arrival = self._zero
+        self._seconds, self._on_cpu, self._lived_s = 0.0, 1.0, 0.0
         self._poll_s = max(POLL_S, POLL_SHARE * sum(self.run_times) / count)
 
     def run(self, wanted: int | None = None, until_s: float = math.inf) -> float:
-        """Run until so many jobs have ended (all, unless said otherwise), or that time has come; gives the time."""
+        """Run until so many jobs have ended (all, unless said otherwise), or that time has come.
+
+        Returns:
+            When the last of so many ended; infinity if they did not by then. Some more may have, for groups take turns.
+        """
         began, began_cpu, collecting = time.perf_counter(), time.process_time(), gc.isenabled()
         wanted = self._scenario.jobs if wanted is None else wanted
-        until = self._zero + until_s
-        gc.disable()  # when it runs depends on all the rest of the process
+        turn_s = POLLS_PER_TURN * self._poll_s
+        now, until = STARTS_AT, self._zero + until_s
+        gc.disable()  # it would walk what all leaders hold together, whenever the rest of the process calls for it
         try:
             self._open()
-            self._agenda.run(lambda: self.ended >= wanted or self._agenda.now > until)
+            while self.ended < wanted and now < until:
+                # A group shows to others only by where the parent puts jobs: until one comes it is on its own.
+                now = min(now + turn_s, self._next_arrival, until)
+                self._turns.run(now)
+                self._agenda.run(now)
         finally:
             if collecting:
                 gc.enable()
@@ -169,10 +181,11 @@ class Simulation:
         # Asking for CPU time around every decision would cost more than many a decision. What others took of the
         # processor is spread over all that was measured instead.
         self._on_cpu = min(1.0, (time.process_time() - began_cpu) / self._seconds)
-        return self._agenda.now - self._zero
+        self._lived_s = now - self._zero
+        return self._ended_s(wanted)
 
     def _open(self) -> None:
-        scenario, agenda = self._scenario, self._agenda
+        scenario = self._scenario
         poll_s = self._poll_s
         policy = GroupPolicy(placement=scenario.placement, window=scenario.window, node_timeout_s=4 * poll_s)
         groups = []
@@ -180,7 +193,7 @@ class Simulation:
             group = ModelGroup(
                 f"rack-{number + 1:03}",
                 policy,
-                agenda,
+                Agenda(),
                 self._placement,
                 self._watching,
                 TICK_SHARE * poll_s,
@@ -188,27 +201,34 @@ class Simulation:
                 self._parent.news,
             )
             members = range(number, scenario.nodes, scenario.groups)
-            group.open([self._node(f"{group.group_id}-{each + 1:05}", poll_s) for each in members])
+            group.open([self._node(f"{group.group_id}-{each + 1:05}", group.agenda) for each in members])
+            self._turns.wake(group.agenda)
             groups.append(group)
-        agenda.after(WARM_UP_S / 2, self._parent.open, groups)
-        agenda.after(WARM_UP_S, self._begin)
+        self._parent.open(groups, STARTS_AT + WARM_UP_S / 2)
+        self._agenda.at(self._zero, self._begin)
 
-    def _node(self, node_id: str, poll_s: float) -> ModelNode:
-        return ModelNode(node_id, self._scenario.slots, self._agenda, poll_s, self._run_time_s, self._started)
+    def _node(self, node_id: str, agenda: Agenda) -> ModelNode:
+        return ModelNode(node_id, self._scenario.slots, agenda, self._poll_s, self._run_time_s, self._started)
 
     def _begin(self) -> None:
         self._placement.ns = self._load.ns = self._watching.ns = 0  # what leaders did before there were jobs
         if self._scenario.arrivals.at_once:
             for first in range(0, self._scenario.jobs, BATCH):
                 self._parent.submit_batch(range(first, min(first + BATCH, self._scenario.jobs)))
+            self._next_arrival = math.inf
         else:
-            self._agenda.after(self.arrivals[0], self._arrive, 0)
+            self._expect(0)
+
+    def _expect(self, number: int) -> None:
+        self._next_arrival = max(self._agenda.now, self._zero + self.arrivals[number])
+        self._agenda.at(self._next_arrival, self._arrive, number)
 
     def _arrive(self, number: int) -> None:
         self._parent.submit(number)
         if number + 1 < self._scenario.jobs:
-            due = self._zero + self.arrivals[number + 1]
-            self._agenda.after(max(0.0, due - self._agenda.now), self._arrive, number + 1)
+            self._expect(number + 1)
+        else:
+            self._next_arrival = math.inf
 
     def _run_time_s(self, job_id: str) -> float:
         return self.run_times[int(job_id)]
@@ -217,11 +237,14 @@ class Simulation:
         number = int(job_id)
         self._waits[number] = at - self._zero - self.arrivals[number]
 
-    def _over(self, job_id: str) -> None:
+    def _over(self, job_id: str, at: float) -> None:
         number = int(job_id)
         assert not self._ends[number], f"job {job_id} has ended twice"
-        self._ends[number] = self._agenda.now - self._zero
+        self._ends[number] = at - self._zero
         self.ended += 1
+
+    def _ended_s(self, wanted: int) -> float:
+        return sorted(end for end in self._ends if end)[wanted - 1] if self.ended >= wanted else math.inf
 
     def outcome(self) -> Outcome:
         """What came of it, once all jobs have ended."""
@@ -238,7 +261,7 @@ class Simulation:
             self._routing.each_us * self._on_cpu,
             self._placement.each_us * self._on_cpu,
             self._load.ns / 1000 / jobs * self._on_cpu,
-            self._watching.ns * self._on_cpu / 1e9 / scenario.groups / makespan_s * self._poll_s / POLL_S,
+            self._watching.ns * self._on_cpu / 1e9 / scenario.groups / self._lived_s * self._poll_s / POLL_S,
             makespan_s,
             sum(self.run_times) / (slots * makespan_s),
             before_s / (slots * (last - self.arrivals[0])),

@@ -57,11 +57,11 @@ class ModelGroup:
 
     Args:
         policy: what it decides by.
-        agenda: tells the time.
+        agenda: its own; tells the time, and is nobody else's, so that groups can take turns.
         placement: counts what placing costs, with all that has to be heard for it.
         watching: counts what it costs to hear nodes that have nothing to say, and to look at the time.
         tick_s: how often the leader looks at the time.
-        ended: told of every job that has ended, once that is committed.
+        ended: told of every job that has ended, and when that was committed.
         news: told when the group's load has changed.
     """
 
@@ -73,12 +73,12 @@ class ModelGroup:
         placement: Meter,
         watching: Meter,
         tick_s: float,
-        ended: Callable[[str], None],
+        ended: Callable[[str, float], None],
         news: Callable[[ModelGroup], None],
     ) -> None:
         self.group_id = group_id
         self._state = GroupState(group_id, policy)
-        self._agenda = agenda
+        self.agenda = agenda
         self._placement = placement
         self._watching = watching
         self._tick_s = tick_s
@@ -107,18 +107,18 @@ class ModelGroup:
 
     def capacity(self) -> GroupCapacity:
         """What the leader tells parents."""
-        return self._state.capacity(self._agenda.now, queued=self._state.queued + self.beyond)
+        return self._state.capacity(self.agenda.now, queued=self._state.queued + self.beyond)
 
     def _tick(self) -> None:
         self._decide(Tick(), self._watching)
-        self._agenda.after(self._tick_s, self._tick)
+        self.agenda.after(self._tick_s, self._tick)
 
     # --- jobs ---------------------------------------------------------------------------------------------------
 
-    def insert(self, jobs: Sequence[int]) -> None:
+    def insert(self, jobs: Sequence[int], at: float) -> None:
         """A parent has stored jobs; it tells the leader of them."""
         self._queue.extend(jobs)
-        self._agenda.after(CALL_S, self._poked, len(self._queue) - len(jobs), len(self._queue))
+        self.agenda.at(at + CALL_S, self._poked, len(self._queue) - len(jobs), len(self._queue))
 
     def _poked(self, first: int, last: int) -> None:
         if first <= self._head:  # else it has refused some before these, and takes no later ones before a scan
@@ -135,7 +135,7 @@ class ModelGroup:
     def _look_for_more(self) -> None:
         if self.beyond and not self._scanning and self._state.wants_more:
             self._scanning = True
-            self._agenda.after(READ_S + READ_ROW_S * min(self.beyond, self._limit), self._scanned)
+            self.agenda.after(READ_S + READ_ROW_S * min(self.beyond, self._limit), self._scanned)
 
     @property
     def _limit(self) -> int:
@@ -149,14 +149,14 @@ class ModelGroup:
 
     def _decide(self, event: Event, meter: Meter) -> None:
         began = time.perf_counter_ns()
-        commands = self._state.handle(event, self._agenda.now)
+        commands = self._state.handle(event, self.agenda.now)
         meter.ns += time.perf_counter_ns() - began
         self._carry_out(commands)
         if self.beyond and not self._scanning:
             self._look_for_more()
 
     def _carry_out(self, commands: Sequence[Command]) -> None:
-        agenda = self._agenda
+        agenda = self.agenda
         for command in commands:
             match command:
                 case WriteUpdates(updates):
@@ -173,16 +173,16 @@ class ModelGroup:
 
     def _committed(self, over: Sequence[str]) -> None:
         for job_id in over:
-            self._ended(job_id)
+            self._ended(job_id, self.agenda.now)
         self._news(self)
 
     def _hand_over(self, node: ModelNode, orders: Sequence[AttemptOrder]) -> None:
         self._orders[node.node_id] = []
-        self._agenda.after(CALL_S, self._handed_over, node, orders)
+        self.agenda.after(CALL_S, self._handed_over, node, orders)
 
     def _handed_over(self, node: ModelNode, orders: Sequence[AttemptOrder]) -> None:
         node.start(orders)
-        self._agenda.after(CALL_S, self._hand_over_ended, node, tuple(order.attempt for order in orders))
+        self.agenda.after(CALL_S, self._hand_over_ended, node, tuple(order.attempt for order in orders))
 
     def _hand_over_ended(self, node: ModelNode, attempts: tuple[AttemptId, ...]) -> None:
         gathered = self._orders.pop(node.node_id)
@@ -191,7 +191,7 @@ class ModelGroup:
         self._decide(HandOverEnded(node.node_id, attempts, arrived=True), self._placement)
 
     def _poll(self, node: ModelNode, *, wait: bool = True) -> None:
-        asked_at, agenda = self._agenda.now, self._agenda
+        asked_at, agenda = self.agenda.now, self.agenda
 
         def answer(reply: NodeReply) -> None:
             agenda.after(CALL_S, self._reported, node, reply, asked_at)

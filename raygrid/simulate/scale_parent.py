@@ -1,4 +1,8 @@
-"""The parent of a simulation of scale: routes jobs by what leaders say, as `raygrid.parent.groups` does."""
+"""The parent of a simulation of scale: routes jobs by what leaders say, as `raygrid.parent.groups` does.
+
+It has its own agenda, as groups have theirs. What it does to groups happens at its time and shows at theirs after a
+call; what leaders tell it, it hears after a call too.
+"""
 
 from __future__ import annotations
 
@@ -10,7 +14,7 @@ from raygrid.core.ranking import Ranking
 from raygrid.core.routing import RoutingPolicy
 from raygrid.core.spreading import deal, spread
 from raygrid.models import GroupCapacity
-from raygrid.simulate.scale_clock import Agenda
+from raygrid.simulate.scale_clock import Agenda, Turns
 from raygrid.simulate.scale_group import CALL_S, Meter, ModelGroup
 
 HEAR_S = 0.1  # a leader is heard this often while its load changes
@@ -21,13 +25,15 @@ class ModelParent:
     """One parent that takes all jobs.
 
     Args:
-        agenda: tells the time.
+        agenda: its own; tells the time.
+        turns: those that the groups take.
         routing: counts what routing costs.
         load: counts what it costs leaders to tell their load.
     """
 
-    def __init__(self, agenda: Agenda, routing: Meter, load: Meter) -> None:
+    def __init__(self, agenda: Agenda, turns: Turns, routing: Meter, load: Meter) -> None:
         self._agenda = agenda
+        self._turns = turns
         self._routing = routing
         self._telling = load
         self._policy = RoutingPolicy()
@@ -38,17 +44,18 @@ class ModelParent:
         self._stale: set[str] = set()  # groups whose place in the ranking is out of date
         self._hears: set[str] = set()  # groups that are about to be heard
 
-    def open(self, groups: Sequence[ModelGroup]) -> None:
-        """Meet the groups."""
+    def open(self, groups: Sequence[ModelGroup], at: float) -> None:
+        """Meet the groups, and hear them at that instant for the first time."""
         for group in groups:
             self._groups[group.group_id] = group
-            self._hear(group)
+            group.agenda.at(at, self._hear, group)
+            self._turns.wake(group.agenda)
 
     def news(self, group: ModelGroup) -> None:
         """A group's load has changed: its leader answers the poll that waits, at the latest in a moment."""
         if group.group_id not in self._hears:
             self._hears.add(group.group_id)
-            self._agenda.after(HEAR_S, self._hear, group)
+            group.agenda.after(HEAR_S, self._hear, group)
 
     def _hear(self, group: ModelGroup) -> None:
         self._hears.discard(group.group_id)
@@ -56,7 +63,7 @@ class ModelParent:
         capacity = group.capacity()
         self._telling.ns += time.perf_counter_ns() - began
         self._telling.count += 1
-        self._agenda.after(CALL_S, self._heard, capacity)
+        self._agenda.at(group.agenda.now + CALL_S, self._heard, capacity)
 
     def _heard(self, capacity: GroupCapacity) -> None:
         self._capacities[capacity.group_id] = capacity
@@ -76,7 +83,7 @@ class ModelParent:
         self._stale.add(group_id)
         self._routing.ns += time.perf_counter_ns() - began
         self._routing.count += 1
-        self._groups[group_id].insert((number,))
+        self._insert(group_id, (number,))
 
     def submit_batch(self, numbers: range) -> None:
         """Take many jobs at once."""
@@ -93,7 +100,12 @@ class ModelParent:
         for number, group_id in zip(numbers, names, strict=True):
             given.setdefault(group_id, []).append(number)
         for group_id, jobs in given.items():
-            self._groups[group_id].insert(jobs)
+            self._insert(group_id, jobs)
+
+    def _insert(self, group_id: str, jobs: Sequence[int]) -> None:
+        group = self._groups[group_id]
+        group.insert(jobs, self._agenda.now)
+        self._turns.wake(group.agenda)
 
     def _load_of(self, group_id: str) -> GroupCapacity:
         heard = self._capacities[group_id]

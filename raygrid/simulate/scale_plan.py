@@ -16,7 +16,7 @@ class Try:
 
     Attributes:
         nodes: how many.
-        ended: jobs that ended by the deadline; those beyond the wanted ones were not waited for.
+        ended: jobs that ended by the deadline, at least; those beyond the wanted ones were not waited for.
         ends_s: when the last of the wanted jobs ended; None if that was later.
     """
 
@@ -61,7 +61,7 @@ def plan(scenario: Scenario, deadline_s: float, share: float, tried: Callable[[T
     def attempt(nodes: int) -> Try:
         simulation = Simulation(scenario.resized(nodes))
         at_s = simulation.run(wanted, deadline_s)
-        came = Try(nodes, simulation.ended, at_s if simulation.ended >= wanted and at_s <= deadline_s else None)
+        came = Try(nodes, simulation.ended, at_s if at_s <= deadline_s else None)
         tried(came)
         return came
 

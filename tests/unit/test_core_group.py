@@ -982,9 +982,10 @@ def test_capacity_tells_how_long_attempts_take_and_what_nodes_moved() -> None:
     rack.join("n2", slots=1)
     rack.join("n3", slots=4)
     assert rack.state.capacity(rack.now).mean_s is None
-    rack.poll("n1", traffic=NodeTraffic(inputs=5, served=2))
     for name, took_s in (("n1", 1.0), ("n2", 3.0), ("n3", 100.0)):
         rack.state.nodes[name].saw_duration(took_s)
+    rack.poll("n1", traffic=NodeTraffic(inputs=5, served=2))
+    rack.poll("n2")
     rack.tell(NodeDraining("n3", True))
     capacity = rack.state.capacity(rack.now)
     assert capacity.mean_s == pytest.approx((3 * 1.0 + 1 * 3.0) / 4)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from array import array
 from dataclasses import asdict, replace
+from itertools import pairwise
 from pathlib import Path
 from random import Random
 
@@ -12,8 +13,12 @@ import pytest
 from typer.testing import CliRunner
 
 from raygrid.cli import app
+from raygrid.core.events import Event
 from raygrid.errors import InvalidRequestError
+from raygrid.simulate import scale
 from raygrid.simulate.scale import Outcome, Scenario, Simulation, simulate, sweep
+from raygrid.simulate.scale_clock import STARTS_AT, Agenda, Turns
+from raygrid.simulate.scale_group import Meter, ModelGroup
 from raygrid.simulate.scale_load import Arrivals, RunTimes, duration_s
 from raygrid.simulate.scale_plan import Try, plan
 
@@ -68,6 +73,53 @@ def test_the_same_seed_decides_the_same() -> None:
     one, again, other = (simulate(scenario(arrivals="poisson:100/s", seed=seed)) for seed in (1, 1, 2))
     assert decided(one) == decided(again)
     assert one.ends_s != other.ends_s
+
+
+@pytest.mark.parametrize("arrivals", ["all-at-once", "poisson:100/s"])
+@pytest.mark.parametrize("run_time", ["lognormal:1s:0.5", "constant:20ms"])
+def test_turns_of_groups_decide_nothing(arrivals: str, run_time: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Step by step in the order of time or each group as long as it can: jobs start and end at the same instants."""
+    asked = scenario(run_time, arrivals, groups=3, window=64)
+    outcomes = []
+    for polls in (0.001, 4, 1_000):
+        monkeypatch.setattr(scale, "POLLS_PER_TURN", polls)
+        outcomes.append(decided(simulate(asked)))
+    assert outcomes[0] == outcomes[1] == outcomes[2]
+
+
+def test_a_group_lives_a_while_before_another_has_its_turn(monkeypatch: pytest.MonkeyPatch) -> None:
+    """So that each finds what it works with in the processor's cache, as a leader in a process of its own does."""
+    decisions: list[ModelGroup] = []
+    decide = ModelGroup._decide
+
+    def recorded(group: ModelGroup, event: Event, meter: Meter) -> None:
+        decisions.append(group)
+        decide(group, event, meter)
+
+    monkeypatch.setattr(ModelGroup, "_decide", recorded)
+    simulate(scenario(groups=3))
+    changes = sum(one is not other for one, other in pairwise(decisions))
+    assert len(set(decisions)) == 3
+    assert 3 <= changes < len(decisions) / 50
+
+
+def test_what_is_planned_out_of_turn_happens_in_its_time() -> None:
+    """A part that sleeps long is woken for what another one asks of it, once, and the others' turns go on."""
+    turns, parts, seen = Turns(), (Agenda(), Agenda()), list[tuple[str, float]]()
+    for part, first in zip(parts, (1.0, 50.0), strict=True):
+        part.after(first, lambda part=part: seen.append(("own", part.now - STARTS_AT)))
+        turns.wake(part)
+    turns.run(STARTS_AT + 10.0)
+    for at in (40.0, 20.0):
+        parts[1].at(STARTS_AT + at, lambda: seen.append(("asked", parts[1].now - STARTS_AT)))
+        turns.wake(parts[1])
+    turns.run(STARTS_AT + 40.0)
+    assert seen == [("own", 1.0), ("asked", 20.0), ("asked", 40.0)]
+    turns.run(STARTS_AT + 60.0)
+    assert seen[3:] == [("own", 50.0)]
+    parts[1].at(STARTS_AT + 45.0, lambda: None)
+    with pytest.raises(AssertionError, match="lived beyond"):
+        turns.wake(parts[1])
 
 
 def test_a_sweep_gives_every_node_the_same_work_in_groups_of_the_same_size() -> None:
