@@ -12,6 +12,7 @@ from raygrid.config import GridSettings
 from raygrid.core.lease import Lease
 from raygrid.door import Door, DoorAddress
 from raygrid.errors import RaygridError
+from raygrid.garbage import spare_what_is_loaded
 from raygrid.leader.dispatch import Leader
 from raygrid.leader.election import Candidate
 from raygrid.links import RayNodes, node_address
@@ -66,6 +67,7 @@ class LeaderActor:
             except Exception as error:  # a group must not stay without a leader because the store came up later
                 logger.warning("group %s: cannot open the job store; trying again: %s", self._group_id, error)
                 await asyncio.sleep(OPEN_AGAIN_S)
+        spare_what_is_loaded()
         await self._candidate.run()
 
     async def _keep_warm(self) -> None:

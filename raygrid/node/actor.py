@@ -12,6 +12,7 @@ from raygrid.blobs import BlobStore
 from raygrid.config import GridSettings
 from raygrid.core.events import AttemptOrder
 from raygrid.door import Door, DoorAddress
+from raygrid.garbage import spare_what_is_loaded
 from raygrid.models import AttemptId
 from raygrid.node.agent import NodeAgent
 from raygrid.ports import NodeReply
@@ -52,6 +53,7 @@ class NodeAgentActor:
             own_process=True,
         )
         self._agent.open()
+        spare_what_is_loaded()
         self._door: Door | None = None
 
     async def door(self) -> DoorAddress | None:

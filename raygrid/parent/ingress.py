@@ -26,6 +26,7 @@ from ray.serve._private.direct_ingress_http_util import ASGIDIReceiveProxy
 from raygrid.blobs import BlobStore
 from raygrid.config import GridSettings
 from raygrid.errors import SettingsError, UnavailableError
+from raygrid.garbage import spare_what_is_loaded
 from raygrid.links import RayGroups, RayResultCaches, groups_of, home, live_nodes, machines
 from raygrid.parent.housekeeping import Housekeeping
 from raygrid.parent.listener import Listener
@@ -86,6 +87,7 @@ def asgi(settings: GridSettings, *, listens: bool = False) -> FastAPI:
             listener = Listener(app, settings.http.host, settings.http.port) if listens else None
             if listener is not None:
                 await listener.open()
+            spare_what_is_loaded()
             try:
                 yield state
             finally:
