@@ -55,7 +55,7 @@ def collect(job: Job, path: Path | None, into: Path | None, *, show: bool) -> En
     if error is None:
         return EndedJob(path, job.job_id, "done", reused_from=reused_from)
     if isinstance(error, JobFailedError):
-        return EndedJob(path, job.job_id, "failed", error.reason, str(error), error.stderr_tail or "")
+        return EndedJob(path, job.job_id, "failed", error.reason, error.message, error.stderr_tail or "")
     return EndedJob(path, job.job_id, _state_of(error), None, str(error))
 
 

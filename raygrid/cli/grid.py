@@ -16,12 +16,11 @@ from typer.core import TyperGroup
 
 from raygrid.client import Client
 from raygrid.client.default import find_grid
+from raygrid.client.failure import last_lines
 from raygrid.errors import JobFailedError, RaygridError, SettingsError
 
 INTERRUPTED = 130  # exit code after Ctrl-C, as shells count it
 _FILE_WIDTH = 500
-_TAIL_LINES = 10
-_TAIL_WIDTH = 300
 
 
 def out() -> Console:
@@ -40,13 +39,9 @@ def complain(message: str) -> None:
 
 
 def print_tail(stderr: str) -> None:
-    """Print the last lines of what a pricer wrote to its stderr, each cut where it is very long."""
-    lines = stderr.rstrip().splitlines()
-    if len(lines) > _TAIL_LINES:
-        err().print("    …", highlight=False)
-    for line in lines[-_TAIL_LINES:]:
-        shown = line if len(line) <= _TAIL_WIDTH else f"{line[:_TAIL_WIDTH]}…"
-        err().print(f"    {shown}", highlight=False, markup=False)
+    """Print the last lines of what a pricer wrote to its stderr."""
+    for line in last_lines(stderr):
+        err().print(line, highlight=False, markup=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,7 +107,8 @@ class GridCommands(TyperGroup):
         try:
             return super().invoke(ctx)
         except RaygridError as error:
-            complain("\n".join([str(error), *getattr(error, "__notes__", ())]))
+            said = error.message if isinstance(error, JobFailedError) else str(error)
+            complain("\n".join([said, *getattr(error, "__notes__", ())]))
             if isinstance(error, JobFailedError):
                 print_tail(error.stderr_tail or "")
             raise typer.Exit(2 if isinstance(error, SettingsError) else 1) from None
