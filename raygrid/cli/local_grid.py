@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import re
 import shlex
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -125,16 +125,18 @@ def start(settings: GridSettings, racks: int, nodes: int, *, with_caller: bool =
 
 
 def require_same(
-    grid: GridFile,
-    settings: GridSettings,
-    racks: int | None,
-    nodes: int | None,
-    pricers: Mapping[str, str] | None = None,
+    grid: GridFile, settings: GridSettings, racks: int | None, nodes: int | None, said: Collection[str] | None
 ) -> None:
-    """Refuse to go on with a running grid that is not as asked for; with `pricers`, only these are compared."""
+    """Refuse to go on with a running grid that is not as asked for; `said` are the settings asked for, None is all."""
     from raygrid.local import require_same  # noqa: PLC0415 - brings Ray
 
-    require_same(grid, settings, racks, nodes, pricers)
+    if said is None or said or racks or nodes:
+        require_same(grid, settings, racks, nodes, said)
+
+
+def commands_of(pricers: Mapping[str, str]) -> set[str]:
+    """The settings that are said where pricers are given by their commands."""
+    return {f"pricers.{name}.command".lower() for name in pricers}
 
 
 def require_pricers(client: Client, wanted: Mapping[str, str]) -> None:
@@ -172,8 +174,6 @@ def find_or_start(
     started = None
     if grid is None:
         grid = started = start(settings, racks or 1, nodes or 1, with_caller=True)
-    elif config is not None:
-        require_same(grid, settings, racks, nodes)
-    elif pricers or racks or nodes:
-        require_same(grid, settings, racks, nodes, pricers)
+    else:
+        require_same(grid, settings, racks, nodes, None if config is not None else commands_of(pricers))
     return connect(grid.url, os.environ.get("RAYGRID_API_KEY") or grid.api_key), started

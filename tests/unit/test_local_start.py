@@ -21,7 +21,7 @@ from raygrid.local import port as port_of_grid
 from raygrid.local.grid_file import down_command
 from raygrid.local.lock import holder, only_one, start_time
 from raygrid.local.port import free_port, ray_prefix, require_port
-from raygrid.local.started_with import StartedWith
+from raygrid.local.started_with import StartedWith, said_by_variables
 from raygrid.local.supervisor import node_name
 
 
@@ -256,13 +256,42 @@ def test_secrets_are_compared_and_not_kept(tmp_path: Path) -> None:
     assert "hunter" not in text
     assert "correct-horse" not in text
     assert started.differences(load_settings(**secret), 1, 1) == []
-    for section, change in (
-        ("http", {"api_keys": [{"name": "desk", "key": "correct-horse-battery2"}]}),
-        ("storage", {**secret["storage"], "database": "postgresql+asyncpg://u:hunter5@h/db"}),
-        ("pricers", {"p": {"command": "cat {input}", "env": {"TOKEN": "hunter5"}}}),
+    for section, name, change in (
+        ("http", "api_keys", {"api_keys": [{"name": "desk", "key": "correct-horse-battery2"}]}),
+        ("storage", "database", {**secret["storage"], "database": "postgresql+asyncpg://u:hunter5@h/db"}),
+        ("pricers", "p.env", {"p": {"command": "cat {input}", "env": {"TOKEN": "hunter5"}}}),
     ):
         [found] = started.differences(load_settings(**{**secret, section: change}), 1, 1)
-        assert found.startswith("a secret")
+        assert found == f"a secret: {section}.{name} is not what it runs with"
+
+
+def test_only_what_is_asked_for_is_compared(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A variable for one field of a section asks for nothing else of it; secrets are compared where they are set."""
+    key = {"name": "desk", "key": "correct-horse-battery"}
+    running = load_settings(
+        http={"port": 8005, "parents": 3, "api_keys": [key]},
+        pricers={"P.q": {"command": "cat {input}", "timeout_s": 9}, "r": {"command": "wc {input}"}},
+    )
+    started = StartedWith.of(running, 2, 2)
+
+    def differences(*said: str, **settings: object) -> list[str]:
+        return started.differences(load_settings(**settings), None, None, {*said, *said_by_variables()})
+
+    assert differences() == []
+    assert differences("pricers.p.q.command", pricers={"P.q": {"command": "cat {input}"}}) == []
+    assert differences("pricers", pricers={"P.q": {"command": "tac {input}"}, "s": {"command": "cat {input}"}}) == [
+        "pricer s: it has none of that name",
+        "pricers.P.q.command: it runs with cat {input}, asked for is tac {input}",
+        "pricers.P.q.timeout_s: it runs with 9.0, asked for is 3600.0",
+    ]
+    monkeypatch.setenv("RAYGRID__STORAGE__BLOBS", "s3://bucket")
+    monkeypatch.setenv("RAYGRID__HTTP__PORT", "8000")
+    monkeypatch.setenv("RAYGRID__PRICERS__R__ENV__TOKEN", "hunter6")
+    assert differences(pricers={"r": {"command": "cat {input}"}}) == [
+        "http.port: it runs with 8005, asked for is 8000",
+        "a secret: pricers.r.env is not what it runs with",
+        "a secret: storage.blobs is not what it runs with",
+    ]
 
 
 def test_the_grid_file_keeps_what_it_was_started_with(tmp_path: Path) -> None:
