@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import socket
 import subprocess
 import sys
@@ -204,6 +205,39 @@ def test_the_port_of_a_dying_life_of_this_grid_is_waited_for(tmp_path: Path) -> 
         ours.unlink()
     with process(LISTENS, port), pytest.raises(SettingsError, match=rf"port {port}.*--port"):
         require_port("127.0.0.1", port, tmp_path, patience_s=60)
+
+
+GRID = """
+import os, socket, subprocess, sys
+from pathlib import Path
+from raygrid.local.lock import only_one
+os.chdir(sys.argv[1])  # as a supervisor is started
+with only_one(Path(sys.argv[1])), socket.socket() as listener:
+    listener.bind(("127.0.0.1", int(sys.argv[2])))
+    listener.listen()
+    below = [sys.executable, "-c", "import sys; print('listens', flush=True); sys.stdin.read()"]
+    parent = subprocess.Popen(below, pass_fds=[listener.fileno()], cwd="/", stdin=subprocess.PIPE)
+    listener.close()  # as in a grid, where a parent listens, which is a process below the supervisor
+    sys.stdin.readline()
+"""
+
+
+def test_a_port_of_another_grid_of_ones_own_is_said_to_be_so(tmp_path: Path) -> None:
+    """The error names that grid and what stops it, wherever its state is, and a port that is free."""
+    other = tmp_path / "state" / "desk"
+    other.mkdir(parents=True)
+    port = free_port()
+    with process(GRID, other, port), pytest.raises(SettingsError) as caught:
+        require_port("127.0.0.1", port, tmp_path / "mine")
+    stop = f"RAYGRID_STATE_DIR={tmp_path / 'state'} raygrid down --name desk"
+    said = re.fullmatch(
+        rf"cannot listen on 127\.0\.0\.1 port {port}: your grid desk listens there; stop it with `(.*)`; "
+        r"choose --port (\d+), which is free \(or http\.port in the settings\)",
+        str(caught.value),
+    )
+    assert said is not None, caught.value
+    assert said[1] == stop
+    require_port("127.0.0.1", int(said[2]), tmp_path / "mine")
 
 
 def test_a_listener_that_ends_this_very_moment_is_no_strangers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
