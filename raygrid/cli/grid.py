@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -31,6 +32,16 @@ def out() -> Console:
 def err() -> Console:
     """Where progress and complaints go."""
     return Console(stderr=True, soft_wrap=True)
+
+
+@contextlib.contextmanager
+def waiting(words: str) -> Iterator[None]:
+    """Say what is waited for: a terminal shows it while it lasts, a log gets it as a line."""
+    console = err()
+    if not console.is_terminal:
+        console.print(words, highlight=False, markup=False)
+    with console.status(Text(words)):
+        yield
 
 
 def complain(message: str) -> None:

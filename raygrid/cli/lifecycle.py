@@ -9,8 +9,16 @@ from typing import Annotated
 
 import typer
 
-from raygrid.cli.grid import INTERRUPTED, complain, err, out
-from raygrid.cli.local_grid import commands_of, pricer_commands, require_same, running, settings_of, start
+from raygrid.cli.grid import INTERRUPTED, complain, err, out, waiting
+from raygrid.cli.local_grid import (
+    commands_of,
+    nodes_in_words,
+    pricer_commands,
+    require_same,
+    running,
+    settings_of,
+    start,
+)
 from raygrid.config import GridSettings
 from raygrid.errors import SettingsError
 
@@ -54,7 +62,7 @@ def up(
         return
     racks, nodes = racks or 1, nodes or 1
     try:
-        with err().status(f"starting {racks * nodes} node(s)"):
+        with waiting(f"starting {nodes_in_words(racks * nodes)}"):
             grid = start(settings, racks, nodes)
     except KeyboardInterrupt:
         complain(f"interrupted; parts of the grid may have started: `{_down(settings)}` stops them")

@@ -318,6 +318,7 @@ def test_up_starts_a_grid_and_says_how_to_use_it(local):
         "slow": ("sleep", "1"),
     }
     assert (racks, nodes, settings.node.slots) == (2, 3, 4)
+    assert ended.stderr == "starting 6 nodes\n"
     assert "grid default is up at http://127.0.0.1:8000" in ended.stdout
     hints = "  raygrid submit trades/*.csv --pricer pricer\n  raygrid status\n  raygrid down\n"
     assert ended.stdout.endswith(hints)  # with two pricers a submit has to name one
