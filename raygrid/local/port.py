@@ -82,7 +82,8 @@ def require_port(host: str, port: int, grid_dir: Path, patience_s: float = DYING
                 f"cannot listen on {host} port {port}: processes of an earlier start of this grid still have it; "
                 "try again in a minute"
             )
-        raise SettingsError(f"cannot listen on {host} port {port}: {_whose(port) or why}; {_another(host, port)}")
+        whose, another = _whose(port), _another(host, port)
+        raise SettingsError(f"cannot listen on {host} port {port}: {f'{whose}, or' if whose else f'{why};'} {another}")
 
 
 def _whose(port: int) -> str | None:

@@ -231,7 +231,7 @@ def test_a_port_of_another_grid_of_ones_own_is_said_to_be_so(tmp_path: Path) -> 
         require_port("127.0.0.1", port, tmp_path / "mine")
     stop = f"RAYGRID_STATE_DIR={tmp_path / 'state'} raygrid down --name desk"
     said = re.fullmatch(
-        rf"cannot listen on 127\.0\.0\.1 port {port}: your grid desk listens there; stop it with `(.*)`; "
+        rf"cannot listen on 127\.0\.0\.1 port {port}: your grid desk listens there; stop it with `(.*)`, or "
         r"choose --port (\d+), which is free \(or http\.port in the settings\)",
         str(caught.value),
     )
