@@ -105,6 +105,8 @@ def init(
 
     A grid that this call starts ends with `shutdown()` or with the process, even if that is killed; one that is to
     outlive it is started with `raygrid up`. Of a grid that runs already, only what the arguments say has to be so.
+    A start takes some seconds, which is said on stderr in a notebook or at a prompt, and elsewhere by the logger
+    `raygrid`, as INFO.
 
     Args:
         pricer: command of the pricer, such as `./pricer.exe {input}`, or a mapping from names to commands.

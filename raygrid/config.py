@@ -479,7 +479,9 @@ def _read(path: Path) -> tuple[str, dict[str, Any]]:
         raise SettingsError(f"cannot read the settings file {path}: {error.strerror or error}") from error
     except yaml.YAMLError as error:
         # Without the error itself, which quotes lines: they may hold a secret.
-        raise SettingsError(f"{path} is not valid YAML: {config_errors.unreadable_yaml(error)}") from None
+        raise SettingsError(f"{path} is not valid YAML: {config_errors.unreadable_yaml(error, text)}") from None
+    except ValueError:
+        raise SettingsError(f"{path} cannot be read: {config_errors.unreadable_value(text)}") from None
     if not isinstance(values, dict):
         raise SettingsError(f"{path} must hold settings, each as NAME: VALUE, not {type(values).__name__}")
     if odd := [name for name in values if not isinstance(name, str)]:

@@ -44,6 +44,30 @@ _ALLOWED = {
     "tuple_type": "must be a list",
     "frozen_set_type": "must be a list",
 }
+# A part of what YAML says, and what is said instead: it often quotes the file, and speaks of tokens and scalars.
+_OF_YAML = {
+    r"character '\t'": "a tab stands where YAML wants spaces",
+    "cannot start any token": "a value that begins with this character must be in quotes",
+    "mapping values are not allowed here": "mapping values are not allowed here; one that holds ': ' must be in quotes",
+    "expected ',' or ']'": "the list that begins in BEGUN lacks a ',' or ']' here",
+    "expected ',' or '}'": "the settings in braces that begin in BEGUN lack a ',' or '}' here",
+    "unexpected end of stream": "the quotes that open in BEGUN are never closed",
+    "expected <block end>": "this does not belong to what stands before it; look at the indentation, dashes and quotes",
+    "expected ':'": "a line above is neither NAME: VALUE nor part of a value; see BEGUN",
+    "undefined alias": "a value that begins with * must be in quotes",
+    "second occurrence": "a value that begins with & must be in quotes",
+    "alphabetic or numeric character": "a value that begins with & or * must be in quotes",
+    "constructor for the tag": "a value that begins with ! must be in quotes",
+    "tag handle": "a value that begins with ! must be in quotes",
+    "expected '>'": "a value that begins with ! must be in quotes",
+    "unknown escape character": "there is no such escape; in single quotes a backslash is taken as it is",
+    "escape sequence": "this escape is not complete; in single quotes a backslash is taken as it is",
+    "chomping or indentation": "after | or > the text begins on the next line",
+    "the node content": "a value is missing here",
+    "unhashable key": "a name cannot be a list, nor settings in braces",
+    "<document start>": "a line above begins with %, which no setting does",
+    "another document": "a second document begins here with ---, and settings are one",
+}
 _KINDS = frozenset({"bool", "int", "float", "str", "[key]"})  # what pydantic adds to a place, and nobody wrote
 
 
@@ -135,16 +159,44 @@ def _line(node: yaml.Node, place: Sequence[int | str]) -> int | None:
     return line
 
 
-def unreadable_yaml(error: yaml.YAMLError) -> str:
-    """Where a file stops being YAML, and why, without the lines that YAML would quote."""
-    mark = error.problem_mark if isinstance(error, yaml.MarkedYAMLError) else None
-    if mark is None:
+def unreadable_yaml(error: yaml.YAMLError, text: str) -> str:
+    """Where a file stops being YAML, and why, without what stands there, which YAML would quote."""
+    if isinstance(error, yaml.reader.ReaderError):
+        line, column = text.count("\n", 0, error.position), error.position - text.rfind("\n", 0, error.position) - 1
+        return f"see {_at(line, column)}: a character that no text may hold, such as a control character"
+    if not isinstance(error, yaml.MarkedYAMLError) or error.problem_mark is None:
         return "it cannot be read"
-    problem = (error.problem if isinstance(error, yaml.MarkedYAMLError) else None) or ""
-    if r"'\t'" in problem:
-        problem = "a tab stands where YAML wants spaces"
-    why = f": {problem}" if problem and not re.search("['\"`]", problem) else ""
-    return f"see line {mark.line + 1}, column {mark.column + 1}{why}"
+    mark, begun = error.problem_mark, error.context_mark or error.problem_mark
+    return f"see {_at(mark.line, mark.column)}: {_why(error.problem or '', _at(begun.line, begun.column))}"
+
+
+def _at(line: int, column: int) -> str:
+    return f"line {line + 1}, column {column + 1}"
+
+
+def _why(problem: str, begun: str) -> str:
+    """What YAML complains about, in words; what it quotes is left out."""
+    for said, words in _OF_YAML.items():
+        if said in problem:
+            return words.replace("BEGUN", begun)
+    return re.sub("['\"`].*['\"`]", "…", problem, flags=re.DOTALL) or "this is not YAML"
+
+
+def unreadable_value(text: str) -> str:
+    """Where a value stands that looks like a date or a number, and is none; YAML does not say it."""
+    loader = yaml.SafeLoader(text)
+    nodes = [loader.get_single_node()]
+    while nodes:
+        node = nodes.pop()
+        if isinstance(node, yaml.ScalarNode):
+            try:
+                loader.construct_object(node)
+            except ValueError:
+                at = _at(node.start_mark.line, node.start_mark.column)
+                return f"see {at}: this looks like a date or a number, and is none; in quotes it is text"
+        elif isinstance(node, yaml.CollectionNode):
+            nodes += (part for each in node.value for part in (each if isinstance(each, tuple) else (each,)))
+    return "a value looks like a date or a number, and is none"
 
 
 def unreadable_variable(message: str, prefix: str) -> str:

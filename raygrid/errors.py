@@ -104,7 +104,10 @@ class ResultExpiredError(RaygridError):
 class JobFailedError(RaygridError):
     """The job ended as failed.
 
+    Where a client raises it, its text is the message and the last lines of the pricer's stderr.
+
     Attributes:
+        message: what happened, without stderr.
         job_id: the job.
         reason: stable word for the cause, such as `exit_code` or `timeout`.
         exit_code: the pricer's exit code, if it exited.
@@ -119,8 +122,10 @@ class JobFailedError(RaygridError):
         reason: str | None = None,
         exit_code: int | None = None,
         stderr_tail: str | None = None,
+        text: str | None = None,
     ) -> None:
-        super().__init__(message)
+        super().__init__(text or message)
+        self.message = message
         self.job_id = job_id
         self.reason = reason
         self.exit_code = exit_code

@@ -18,7 +18,7 @@ import typer
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
-from raygrid.cli.grid import err, out
+from raygrid.cli.grid import err, out, waiting
 from raygrid.client import Client
 from raygrid.config import load_settings
 from raygrid.errors import RaygridError, SettingsError
@@ -54,13 +54,13 @@ def demo(
             http={"port": free_port()},
             storage={"state_dir": scratch},
         )
-        with err().status("starting a grid on this machine"):
+        with waiting(f"starting a grid of {NODES} nodes on this machine"):
             grid = start_grid(settings, nodes=NODES, with_caller=True)
         try:
             with asyncio.Runner() as runner:
                 failed = _price(Client(grid.url), book, results.absolute(), _Killer(grid, runner))
         finally:
-            with err().status("stopping the grid"):
+            with waiting("stopping the grid"):
                 stop_grid(grid)
     print(f"demo: {files - failed} jobs done, {failed} failed")
     raise typer.Exit(1 if failed else 0)

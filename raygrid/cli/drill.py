@@ -9,22 +9,23 @@ import sys
 from collections.abc import Callable, Mapping, Sequence
 from enum import StrEnum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 from urllib.parse import urlsplit
 
 import httpx
 import typer
 from rich.table import Table
+from rich.text import Text
 
-from raygrid.cli.grid import INTERRUPTED, GridChoice, complain, err, print_table
+from raygrid.cli.grid import INTERRUPTED, GridChoice, complain, err, out, print_table
 from raygrid.client import Client
 from raygrid.client.default import find_grid
+from raygrid.drill.report import Report, medians, verdict
 from raygrid.errors import SettingsError
 
 if TYPE_CHECKING:
     from raygrid.config import GridSettings
     from raygrid.drill.injector import Injector
-    from raygrid.drill.report import Report
     from raygrid.local import GridFile
 
 PRICER = "drill"
@@ -77,6 +78,8 @@ def drill(
 ) -> None:
     """Break a part of the running grid under load, and see that nothing is lost.
 
+    The last line says in a sentence whether that is so.
+
     Exits with 1 if a job was lost or failed, a result was wrong, or a promise was broken.
     """
     choice: GridChoice = context.obj
@@ -102,7 +105,10 @@ def drill(
     for report in reports:
         for violation in report.violations[:10]:
             complain(f"{report.scenario}: {violation}")
-    raise typer.Exit(0 if all(report.is_well for report in reports) else 1)
+    well = all(report.is_well for report in reports)
+    if not as_json:
+        out().print(Text(verdict(reports), style="" if well else "red"), highlight=False)
+    raise typer.Exit(0 if well else 1)
 
 
 def _pricer(client: Client, wanted: str | None) -> str:
@@ -256,23 +262,28 @@ async def _entries(url: str, make: Callable[[], Injector]) -> list[str]:
 
 
 def _as_json(reports: Sequence[Report]) -> dict[str, object]:
-    from raygrid.drill.report import medians  # noqa: PLC0415
-
     return {"scenarios": [report.as_json() for report in reports], "medians": medians(reports)}
 
 
 def _show(reports: Sequence[Report]) -> None:
-    from raygrid.drill.report import medians  # noqa: PLC0415
-
     table = Table(title="What the drill found")
     table.add_column("scenario")
     for column in ("runs", "acknowledged", "done", "lost", "failed", "repeated", "wrong", "client errors", "recovery"):
         table.add_column(column, justify="right")
-    table.add_column("")
-    for row in medians(reports):
-        notes = [report.note for report in reports if report.scenario == row["scenario"] and report.note]
+    rows = medians(reports)
+    notes = {row["scenario"]: _note(row, reports) for row in rows}
+    noted = any(notes.values())
+    if noted:
+        table.add_column("note")
+    for row in rows:
         numbers = [str(row[name]) for name in ("runs", "acknowledged", "done", "lost", "failed", "repeated", "wrong")]
         recovery = "-" if row["recovery_s"] is None else f"{row['recovery_s']:.1f} s"
-        said = f"skipped: {row['skipped']}" if row["skipped"] else next(iter(notes), "")
-        table.add_row(row["scenario"], *numbers, str(row["client_errors"]), recovery, said)
+        note = [notes[row["scenario"]]] if noted else []
+        table.add_row(row["scenario"], *numbers, str(row["client_errors"]), recovery, *note)
     print_table(table)
+
+
+def _note(row: Mapping[str, Any], reports: Sequence[Report]) -> str:
+    if row["skipped"]:
+        return f"skipped: {row['skipped']}"
+    return next((report.note for report in reports if report.scenario == row["scenario"] and report.note), "")

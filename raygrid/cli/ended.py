@@ -1,11 +1,12 @@
-"""What `raygrid submit` does with a job that has ended, and what it says about it."""
+"""What `raygrid submit` and `raygrid result` do with jobs that have ended, and what they say about them."""
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
+from enum import StrEnum
+from pathlib import Path, PurePath
 
 import typer
 
@@ -25,13 +26,37 @@ class EndedJob:
     message: str = ""
     stderr_tail: str = ""
     reused_from: str | None = None
+    folder: Path | None = None
 
 
-def folder_names(files: Sequence[Path], job_ids: Sequence[str]) -> list[str]:
-    """Name the result directories after the inputs where that tells them apart, else after the jobs."""
-    stems = [path.stem for path in files]
-    unique = len({stem.casefold() for stem in stems}) == len(stems) and not {"", ".", ".."} & set(stems)
-    return stems if unique else list(job_ids)
+class NameBy(StrEnum):
+    """What the directories of results are named after."""
+
+    INPUT = "input"
+    JOB = "job"
+
+
+NAME_BY = typer.Option(
+    "--name-by",
+    help="Name the directories after the inputs, without suffix, or after the job ids; these are also taken where two "
+    "inputs of the batch share a name.",
+)
+
+
+def folder_names(inputs: Mapping[str, str | None], name_by: NameBy) -> tuple[NameBy, dict[str, str]]:
+    """Name the directory of each job's result; gives what they are named after, and the names by job id.
+
+    All of them are named in one way, so that no job's id can be taken for the name of another one's input.
+
+    Args:
+        inputs: job id to what its input is called, where that is known.
+        name_by: what is wished; inputs that share a name are told apart by their job ids in any case.
+    """
+    stems = {job_id: PurePath(name or "").stem for job_id, name in inputs.items()}
+    alike = len({stem.casefold() for stem in stems.values()}) < len(stems) or {"", ".", ".."} & {*stems.values()}
+    if name_by is NameBy.JOB or alike:
+        return NameBy.JOB, {job_id: job_id for job_id in inputs}
+    return NameBy.INPUT, stems
 
 
 def collect(job: Job, path: Path | None, into: Path | None, *, show: bool) -> EndedJob:
@@ -39,7 +64,7 @@ def collect(job: Job, path: Path | None, into: Path | None, *, show: bool) -> En
 
     Args:
         job: the job; its ending is known.
-        path: its input, where it is known; else the result says what that was called.
+        path: its input, where it is known.
         into: directory to unpack into, if any; a failed job's files are unpacked as well.
         show: whether to print its stdout.
     """
@@ -47,22 +72,17 @@ def collect(job: Job, path: Path | None, into: Path | None, *, show: bool) -> En
     if ending is None:
         raise AssertionError("only jobs that have ended are collected")
     if ending.result is not None:
-        path = path or _input_of(ending.result)
         _deliver(ending.result, into, show=show and ending.error is None)
     reused_from = ending.result.reused_from if ending.result is not None else None
+    folder = into if ending.result is not None else None
     job.release()
     error = ending.error
     if error is None:
-        return EndedJob(path, job.job_id, "done", reused_from=reused_from)
+        return EndedJob(path, job.job_id, "done", reused_from=reused_from, folder=folder)
     if isinstance(error, JobFailedError):
-        return EndedJob(path, job.job_id, "failed", error.reason, str(error), error.stderr_tail or "")
+        tail = error.stderr_tail or ""
+        return EndedJob(path, job.job_id, "failed", error.reason, error.message, tail, folder=folder)
     return EndedJob(path, job.job_id, _state_of(error), None, str(error))
-
-
-def _input_of(result: Result) -> Path | None:
-    """What the input was called; None where the result has no manifest."""
-    given = result.manifest.get("input", {})
-    return Path(given["name"]) if "name" in given else None
 
 
 def _deliver(result: Result, into: Path | None, *, show: bool) -> None:
@@ -79,9 +99,9 @@ def _state_of(error: RaygridError) -> str:
 
 
 def print_ended(ended: Sequence[EndedJob]) -> None:
-    """Print a line for each job: its id, how it ended, and its input, with tabs between."""
+    """Print a line for each job: its id, how it ended, its input, and where its files are, with tabs between."""
     for job in ended:
-        typer.echo("\t".join((job.job_id, job.state, str(job.path or ""))).rstrip())
+        typer.echo("\t".join((job.job_id, job.state, str(job.path or ""), str(job.folder or ""))).rstrip())
 
 
 def print_failures(ended: Sequence[EndedJob]) -> None:
@@ -102,7 +122,7 @@ def _account(job: EndedJob) -> str:
     return f"job {job.job_id} {why}" if message == why else f"job {job.job_id} {why}: {message}"
 
 
-def print_summary(batch_id: str, ended: Sequence[EndedJob], out_dir: Path | None) -> None:
+def print_summary(batch_id: str, ended: Sequence[EndedJob], out_dir: Path | None, named: NameBy) -> None:
     """Print the last lines: how many jobs ended how, and where the results are."""
     counts = Counter(job.state for job in ended)
     console = err()
@@ -111,4 +131,5 @@ def print_summary(batch_id: str, ended: Sequence[EndedJob], out_dir: Path | None
     if reused := sum(job.reused_from is not None for job in ended):
         console.print(f"{reused:,} did not run: their results are those of equal jobs that ran before", highlight=False)
     if out_dir is not None and counts.keys() & {"done", "failed"}:
-        console.print(f"results are below {out_dir}", highlight=False, markup=False)
+        after = "inputs" if named is NameBy.INPUT else "job ids"
+        console.print(f"results are below {out_dir}, named after the {after}", highlight=False, markup=False)

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -16,12 +17,11 @@ from typer.core import TyperGroup
 
 from raygrid.client import Client
 from raygrid.client.default import find_grid
+from raygrid.client.failure import last_lines
 from raygrid.errors import JobFailedError, RaygridError, SettingsError
 
 INTERRUPTED = 130  # exit code after Ctrl-C, as shells count it
 _FILE_WIDTH = 500
-_TAIL_LINES = 10
-_TAIL_WIDTH = 300
 
 
 def out() -> Console:
@@ -34,19 +34,25 @@ def err() -> Console:
     return Console(stderr=True, soft_wrap=True)
 
 
+@contextlib.contextmanager
+def waiting(words: str) -> Iterator[None]:
+    """Say what is waited for: a terminal shows it while it lasts, a log gets it as a line."""
+    console = err()
+    if not console.is_terminal:
+        console.print(words, highlight=False, markup=False)
+    with console.status(Text(words)):
+        yield
+
+
 def complain(message: str) -> None:
     """Print an error, in red on a terminal."""
     err().print(Text(message, style="red"), highlight=False)
 
 
 def print_tail(stderr: str) -> None:
-    """Print the last lines of what a pricer wrote to its stderr, each cut where it is very long."""
-    lines = stderr.rstrip().splitlines()
-    if len(lines) > _TAIL_LINES:
-        err().print("    …", highlight=False)
-    for line in lines[-_TAIL_LINES:]:
-        shown = line if len(line) <= _TAIL_WIDTH else f"{line[:_TAIL_WIDTH]}…"
-        err().print(f"    {shown}", highlight=False, markup=False)
+    """Print the last lines of what a pricer wrote to its stderr."""
+    for line in last_lines(stderr):
+        err().print(line, highlight=False, markup=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,7 +118,8 @@ class GridCommands(TyperGroup):
         try:
             return super().invoke(ctx)
         except RaygridError as error:
-            complain("\n".join([str(error), *getattr(error, "__notes__", ())]))
+            said = error.message if isinstance(error, JobFailedError) else str(error)
+            complain("\n".join([said, *getattr(error, "__notes__", ())]))
             if isinstance(error, JobFailedError):
                 print_tail(error.stderr_tail or "")
             raise typer.Exit(2 if isinstance(error, SettingsError) else 1) from None

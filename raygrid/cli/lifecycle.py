@@ -3,13 +3,22 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Collection
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from raygrid.cli.grid import INTERRUPTED, complain, err, out
-from raygrid.cli.local_grid import pricer_commands, require_same, running, settings_of, start
+from raygrid.cli.grid import INTERRUPTED, complain, err, out, waiting
+from raygrid.cli.local_grid import (
+    commands_of,
+    nodes_in_words,
+    pricer_commands,
+    require_same,
+    running,
+    settings_of,
+    start,
+)
 from raygrid.config import GridSettings
 from raygrid.errors import SettingsError
 
@@ -38,22 +47,22 @@ def up(
 ) -> None:
     """Start a grid on this machine; returns when it takes jobs, and the grid goes on until `raygrid down`.
 
-    If the very same grid runs already, that is said and all is well; if it was started with anything else, that is an
-    error which names what differs. Without any option but --name it only makes sure that a grid runs.
+    If a grid of that name runs already and is as asked for, that is said and all is well; otherwise an error names what
+    differs. Options and variables ask for what they say, and a settings file for all settings; without any of them,
+    `up` only makes sure that a grid runs.
     """
     pricers = pricer_commands(pricer or [])
     http = {key: value for key, value in (("host", host), ("port", port)) if value is not None}
     settings = settings_of(pricers, config, name=name, http=http, slots=slots, without_input=no_input)
-    asked = bool(pricer) or any(value is not None for value in (config, racks, nodes, slots, port, host))
     grid = running(settings)
     if grid is not None:
-        if asked or settings.pricers:
-            require_same(grid, settings, racks or 1, nodes or 1)
+        said = commands_of(pricers) | {f"http.{key}" for key in http} | ({"node.slots"} if slots else set())
+        require_same(grid, settings, racks, nodes, _with_variables(said, config))
         out().print(f"grid {grid.name} runs already at {grid.url} (process {grid.pid})", highlight=False)
         return
     racks, nodes = racks or 1, nodes or 1
     try:
-        with err().status(f"starting {racks * nodes} node(s)"):
+        with waiting(f"starting {nodes_in_words(racks * nodes)}"):
             grid = start(settings, racks, nodes)
     except KeyboardInterrupt:
         complain(f"interrupted; parts of the grid may have started: `{_down(settings)}` stops them")
@@ -90,6 +99,13 @@ def down(
     with err().status(f"stopping grid {grid.name}"):
         stop_grid(grid)
     out().print(f"grid {grid.name} is down", highlight=False)
+
+
+def _with_variables(said: set[str], config: Path | None) -> Collection[str] | None:
+    """The settings that are asked for: all of them where a file is read, which asks also by leaving a line out."""
+    from raygrid.local.started_with import said_by_variables  # noqa: PLC0415 - brings Ray
+
+    return None if config is not None or os.environ.get("RAYGRID_CONFIG") else said | said_by_variables()
 
 
 def _is_default(grid_dir: Path) -> bool:

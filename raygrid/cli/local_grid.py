@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import re
 import shlex
-from collections.abc import Mapping, Sequence
+import sys
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -124,17 +126,33 @@ def start(settings: GridSettings, racks: int, nodes: int, *, with_caller: bool =
     return start_grid(settings, racks=racks, nodes=nodes, with_caller=with_caller)
 
 
+def nodes_in_words(count: int) -> str:
+    """How many nodes."""
+    return "1 node" if count == 1 else f"{count} nodes"
+
+
+def _tell(words: str) -> None:
+    """Tell what is waited for: whoever sits before a prompt or a notebook; else the log, for output is the script's."""
+    log = logging.getLogger("raygrid")
+    log.info(words)
+    logged = log.isEnabledFor(logging.INFO) and log.hasHandlers()
+    if not logged and (hasattr(sys, "ps1") or sys.flags.interactive):  # IPython and its kernels have a ps1, too
+        print(words, file=sys.stderr, flush=True)
+
+
 def require_same(
-    grid: GridFile,
-    settings: GridSettings,
-    racks: int | None,
-    nodes: int | None,
-    pricers: Mapping[str, str] | None = None,
+    grid: GridFile, settings: GridSettings, racks: int | None, nodes: int | None, said: Collection[str] | None
 ) -> None:
-    """Refuse to go on with a running grid that is not as asked for; with `pricers`, only these are compared."""
+    """Refuse to go on with a running grid that is not as asked for; `said` are the settings asked for, None is all."""
     from raygrid.local import require_same  # noqa: PLC0415 - brings Ray
 
-    require_same(grid, settings, racks, nodes, pricers)
+    if said is None or said or racks or nodes:
+        require_same(grid, settings, racks, nodes, said)
+
+
+def commands_of(pricers: Mapping[str, str]) -> set[str]:
+    """The settings that are said where pricers are given by their commands."""
+    return {f"pricers.{name}.command".lower() for name in pricers}
 
 
 def require_pricers(client: Client, wanted: Mapping[str, str]) -> None:
@@ -171,9 +189,9 @@ def find_or_start(
     grid = running(settings)
     started = None
     if grid is None:
-        grid = started = start(settings, racks or 1, nodes or 1, with_caller=True)
-    elif config is not None:
-        require_same(grid, settings, racks, nodes)
-    elif pricers or racks or nodes:
-        require_same(grid, settings, racks, nodes, pricers)
+        racks, nodes = racks or 1, nodes or 1
+        _tell(f"raygrid: starting a grid of {nodes_in_words(racks * nodes)} on this machine, which takes a while")
+        grid = started = start(settings, racks, nodes, with_caller=True)
+    else:
+        require_same(grid, settings, racks, nodes, None if config is not None else commands_of(pricers))
     return connect(grid.url, os.environ.get("RAYGRID_API_KEY") or grid.api_key), started

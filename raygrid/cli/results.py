@@ -10,9 +10,9 @@ from typing import Annotated
 import typer
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
-from raygrid.cli.ended import collect, print_ended, print_failures, print_summary
+from raygrid.cli.ended import NAME_BY, NameBy, collect, folder_names, print_ended, print_failures, print_summary
 from raygrid.cli.grid import client_of, command_of, err, out
-from raygrid.client import Client, Job
+from raygrid.client import BatchJobs, Job
 
 COLUMNS = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
 _POLL_S = 0.5
@@ -23,7 +23,7 @@ def result(
     job: Annotated[str | None, typer.Argument(help="The job's id.")] = None,
     *,
     batch: Annotated[
-        str | None, typer.Option(help="Fetch what has ended of this batch, each job into a directory of its id.")
+        str | None, typer.Option(help="Fetch what has ended of this batch, each job into a directory of its own.")
     ] = None,
     out_dir: Annotated[
         Path | None, typer.Option("--out", file_okay=False, help="Unpack the result into this directory.")
@@ -32,13 +32,15 @@ def result(
         Path | None,
         typer.Option("--file", "-o", help="Write the result's ZIP to this file; for a batch: the same as --out."),
     ] = None,
+    name_by: Annotated[NameBy, NAME_BY] = NameBy.INPUT,
     even_if_failed: Annotated[bool, typer.Option("--even-if-failed", help="Also what a failed job left.")] = False,
     wait: Annotated[float, typer.Option(min=0, help="Seconds to wait for the end.")] = 0.0,
 ) -> None:
     """Fetch the result of a job or of a batch.
 
     That of a job is printed, its stdout, unless --out or -o says where it goes. For a batch a line tells of each job
-    how it ended and what its input was called, and the exit code is 0 if all jobs are done.
+    how it ended, what its input was called and in which directory its files are, with tabs between, and the exit code
+    is 0 if all jobs are done.
     """
     if out_dir is not None and file is not None:
         raise typer.BadParameter("give --out or -o, not both")
@@ -48,7 +50,7 @@ def result(
         into = out_dir or file
         if into is None:
             raise typer.BadParameter("say with -o which directory the results of the batch go to")
-        raise typer.Exit(_fetch_batch(context, batch, into, wait))
+        raise typer.Exit(_fetch_batch(context, batch, into, name_by, wait))
     assert job is not None
     attached = client_of(context).job(job)
     if file is not None:
@@ -80,28 +82,36 @@ def cancel(
         out().print(said, highlight=False, markup=False)
 
 
-def _fetch_batch(context: typer.Context, batch_id: str, into: Path, wait_s: float) -> int:
+def _fetch_batch(context: typer.Context, batch_id: str, into: Path, name_by: NameBy, wait_s: float) -> int:
     """Unpack whatever has ended of a batch; gives the exit code."""
     client = client_of(context)
     until = time.monotonic() + wait_s
     while not (status := client.batch_status(batch_id)).finished and (left_s := until - time.monotonic()) > 0:
         time.sleep(min(_POLL_S, left_s))
-    ended = [collect(job, None, into / job.job_id, show=False) for job in _ended(client, batch_id)]
+    batch = client.batch(batch_id, ended_only=True)
+    # Of all jobs, ended or not: a directory is called the same whenever one comes for it.
+    inputs = {job.job_id: job.input_name for job in client.jobs(batch=batch_id)}
+    named, folder_of = folder_names(inputs, name_by)
+    ended = [
+        collect(job, Path(name) if (name := inputs[job.job_id]) else None, into / folder_of[job.job_id], show=False)
+        for job in _in_sight(batch)
+    ]
     print_ended(ended)
     print_failures(ended)
-    print_summary(batch_id, ended, into)
+    print_summary(batch_id, ended, into, named)
     if missing := status.total - len(ended):
+        again = "" if name_by is NameBy.INPUT else f" --name-by {name_by}"
         err().print(
             f"{missing} jobs have not ended yet; fetch them later with\n"
-            f"  {command_of(context)} result --batch {batch_id} -o {into} --wait 60",
+            f"  {command_of(context)} result --batch {batch_id} -o {into}{again} --wait 60",
             highlight=False,
             markup=False,
         )
     return 0 if not missing and all(job.state == "done" for job in ended) else 1
 
 
-def _ended(client: Client, batch_id: str) -> Iterator[Job]:
-    batch = client.batch(batch_id, ended_only=True)
+def _in_sight(batch: BatchJobs) -> Iterator[Job]:
+    """The jobs as they are read, with a bar on a terminal."""
     console = err()
     with Progress(*COLUMNS, console=console, disable=not console.is_terminal, transient=True) as progress:
-        yield from progress.track(batch.as_completed(), total=len(batch), description=f"batch {batch_id}")
+        yield from progress.track(batch.as_completed(), total=len(batch), description=f"batch {batch.batch_id}")

@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
-from raygrid.cli.ended import EndedJob, collect, folder_names, print_failures, print_summary
+from raygrid.cli.ended import NAME_BY, EndedJob, NameBy, collect, folder_names, print_failures, print_summary
 from raygrid.cli.grid import INTERRUPTED, client_of, command_of, complain, err
 from raygrid.client import BatchJobs
 from raygrid.client.options import checked_id
@@ -34,6 +34,7 @@ def submit(
     out_dir: Annotated[
         Path | None, typer.Option("--out", file_okay=False, help="Unpack each result below this directory.")
     ] = None,
+    name_by: Annotated[NameBy, NAME_BY] = NameBy.INPUT,
     batch_id: Annotated[str | None, typer.Option(help="Add to this batch.")] = None,
     wait: Annotated[bool, typer.Option("--wait/--no-wait", help="Wait for the results.")] = True,
 ) -> None:
@@ -64,7 +65,7 @@ def submit(
     if not wait:
         raise typer.Exit(1 if batch.refused else 0)
     try:
-        ended = _wait(batch, files, out_dir)
+        ended, named = _wait(batch, files, out_dir, name_by)
     except KeyboardInterrupt:
         complain(
             f"interrupted; the jobs of batch {batch.batch_id} go on.\n"
@@ -73,7 +74,7 @@ def submit(
         )
         raise typer.Exit(INTERRUPTED) from None
     print_failures(ended)
-    print_summary(batch.batch_id, ended, out_dir)
+    print_summary(batch.batch_id, ended, out_dir, named)
     raise typer.Exit(0 if all(job.state == "done" for job in ended) else 1)
 
 
@@ -101,10 +102,10 @@ def _print_ids(batch: BatchJobs, files: list[Path]) -> None:
             typer.echo(f"{job.job_id}\t{path}")
 
 
-def _wait(batch: BatchJobs, files: list[Path], out_dir: Path | None) -> list[EndedJob]:
+def _wait(batch: BatchJobs, files: list[Path], out_dir: Path | None, name_by: NameBy) -> tuple[list[EndedJob], NameBy]:
     """Take each job as it ends: unpack it, or print it where there is only one."""
     path_of = {job.job_id: path for job, path in zip(batch, files, strict=True)}
-    folder_of = dict(zip(path_of, folder_names(files, list(path_of)), strict=True))
+    named, folder_of = folder_names({job_id: path.name for job_id, path in path_of.items()}, name_by)
     ended = []
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
     console = err()
@@ -115,4 +116,4 @@ def _wait(batch: BatchJobs, files: list[Path], out_dir: Path | None) -> list[End
             show = out_dir is None and len(batch) == 1
             ended.append(collect(job, path_of[job.job_id], into, show=show))
             progress.advance(bar)
-    return ended
+    return ended, named

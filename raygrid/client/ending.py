@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from raygrid.client.failure import job_failed
 from raygrid.client.multipart import Part
 from raygrid.client.result import Result
 from raygrid.errors import JobCancelledError, JobFailedError, RaygridError, ResultExpiredError
@@ -40,7 +41,7 @@ def ending_of(part: Part) -> Ending:
     if part.state is JobState.FAILED:
         return Ending(
             result=result,
-            error=JobFailedError(
+            error=job_failed(
                 part.message or f"job {part.job_id} failed ({part.reason or 'no reason given'})",
                 job_id=part.job_id,
                 reason=part.reason,

@@ -9,6 +9,7 @@ from typing import Any
 import httpx
 
 from raygrid.client.endpoint import Endpoint
+from raygrid.client.failure import job_failed
 from raygrid.client.retry import is_problem, retry_after_s
 from raygrid.errors import (
     BusyError,
@@ -17,7 +18,6 @@ from raygrid.errors import (
     HandOverError,
     InvalidRequestError,
     JobCancelledError,
-    JobFailedError,
     JobNotFoundError,
     NodeNotFoundError,
     NotAuthorizedError,
@@ -94,7 +94,7 @@ def error_of_problem(members: Mapping[str, Any], endpoint: Endpoint, retry_after
     if word == "unauthorized":
         return _not_authorized(endpoint)
     if word == "job-failed":
-        return JobFailedError(
+        return job_failed(
             said,
             job_id=str(members.get("jobId", "")),
             reason=members.get("reason"),

@@ -1,11 +1,14 @@
-"""What a drill found, as values, and the medians of several runs."""
+"""What a drill found: as values, as the medians of several runs, and in a sentence."""
 
 from __future__ import annotations
 
 import statistics
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
+
+_COUNTED = ("acknowledged", "done", "lost", "failed", "wrong", "client_errors")
+_BROKEN = {"lost": "lost", "failed": "failed", "wrong": "with a wrong result"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,4 +83,41 @@ def medians(reports: Sequence[Report]) -> list[dict[str, Any]]:
     return found
 
 
-__all__ = ["Report", "medians"]
+def verdict(reports: Sequence[Report]) -> str:
+    """Whether the grid kept its word, what became of the jobs and how long it took, in a sentence."""
+    ran = [report for report in reports if not report.skipped]
+    if not ran:
+        return "nothing was broken, so nothing is proven: every scenario was skipped"
+    sums = {name: sum(getattr(report, name) for report in ran) for name in _COUNTED}
+    if all(report.is_well for report in ran):
+        said = [f"nothing was lost: {sums['acknowledged']:,} jobs acknowledged, {sums['done']:,} done"]
+    else:
+        found = [*((sums[name], word) for name, word in _BROKEN.items())]
+        found.append((sum(len(report.violations) for report in ran), "broken promises"))
+        bad = ", ".join(f"{count:,} {word}" for count, word in found if count)
+        said = [
+            f"the grid did not keep its word: {sums['acknowledged']:,} jobs acknowledged, {sums['done']:,} done; {bad}"
+        ]
+    said += _times(ran)
+    if sums["client_errors"]:
+        said.append(f"requests that failed in spite of retries: {sums['client_errors']:,}")
+    if skipped := dict.fromkeys(report.scenario for report in reports if report.skipped):
+        said.append(f"skipped: {', '.join(skipped)}")
+    return "; ".join(said)
+
+
+def _times(ran: Sequence[Report]) -> Iterator[str]:
+    gaps = [report.recovery_s for report in ran if report.scenario == "head" and report.recovery_s is not None]
+    times = [
+        (report.recovery_s, report.scenario)
+        for report in ran
+        if report.scenario != "head" and report.recovery_s is not None
+    ]
+    if times:
+        longest_s, scenario = max(times)
+        yield f"the longest recovery took {longest_s:.1f} s ({scenario})"
+    if gaps:
+        yield f"around the death of the head, the longest time without a finished job was {max(gaps):.1f} s"
+
+
+__all__ = ["Report", "medians", "verdict"]

@@ -11,6 +11,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from raygrid.errors import SettingsError
+from raygrid.local.grid_file import down_command
+from raygrid.local.lock import holder
 
 DYING_S = 40.0
 MOST_SOCKET_PATH = 107
@@ -20,6 +22,7 @@ _BELOW = "12345678/r/session_2030-12-31_23-59-59_999999_4194304/sockets/plasma_s
 _SHORT = ("/tmp", "/var/tmp")  # noqa: S108 - what is made there is its owner's alone
 _POLL_S = 0.1
 _LISTEN = "0A"
+_NEAR = 100
 _LOOKS = 3
 """So often a listener has to look like a stranger's: a process that ends has no files any more before its port goes."""
 
@@ -79,7 +82,28 @@ def require_port(host: str, port: int, grid_dir: Path, patience_s: float = DYING
                 f"cannot listen on {host} port {port}: processes of an earlier start of this grid still have it; "
                 "try again in a minute"
             )
-        raise SettingsError(f"cannot listen on {host} port {port}: {why}; choose another with --port or http.port")
+        whose, another = _whose(port), _another(host, port)
+        raise SettingsError(f"cannot listen on {host} port {port}: {f'{whose}, or' if whose else f'{why};'} {another}")
+
+
+def _whose(port: int) -> str | None:
+    """Which grid of one's own has the port, and how to stop it; None where it is somebody else's."""
+    for process in _holders(port):
+        above: Path | None = process
+        while above is not None:
+            directory = _directory(above)
+            life = None if directory is None else holder(directory)
+            if directory is not None and life is not None and str(life.pid) == above.name:
+                return f"your grid {directory.name} listens there; stop it with `{down_command(directory)}`"
+            above = _parent(above)
+    return None
+
+
+def _another(host: str, port: int) -> str:
+    """What to do instead, with a port that is free now."""
+    near = next((each for each in range(port + 1, min(port + _NEAR, 65_536)) if _why_not(host, each) is None), None)
+    choice = "another with --port" if near is None else f"--port {near}, which is free"
+    return f"choose {choice} (or http.port in the settings)"
 
 
 def _why_not(host: str, port: int) -> str | None:
@@ -99,14 +123,15 @@ def _why_not(host: str, port: int) -> str | None:
 
 def _belongs_to(prefix: str, port: int) -> bool:
     """Whether a process that listens on the port has files below a path of this prefix open."""
+    return any(path.startswith(prefix) for process in _holders(port) for path in _open_files(process))
+
+
+def _holders(port: int) -> Iterator[Path]:
+    """The processes that listen on a TCP port, in /proc; those of other users are not seen."""
     sockets = {f"socket:[{inode}]" for inode in _listening(port)}
-    for process in Path("/proc").iterdir():
-        if not process.name.isdigit():
-            continue
-        opened = set(_open_files(process))
-        if opened & sockets and any(path.startswith(prefix) for path in opened):
-            return True
-    return False
+    for process in Path("/proc").iterdir() if sockets else ():
+        if process.name.isdigit() and not sockets.isdisjoint(_open_files(process)):
+            yield process
 
 
 def _listening(port: int) -> Iterator[str]:
@@ -127,3 +152,19 @@ def _open_files(process: Path) -> Iterator[str]:
             yield os.readlink(entry.path)
     except OSError:
         return  # it has ended, or is another user's
+
+
+def _directory(process: Path) -> Path | None:
+    """Where a process works; a supervisor does in the directory of its grid."""
+    try:
+        return (process / "cwd").readlink()
+    except OSError:
+        return None
+
+
+def _parent(process: Path) -> Path | None:
+    try:
+        fields = (process / "stat").read_bytes().rpartition(b")")[2].split()
+    except OSError:
+        return None
+    return None if fields[1] == b"0" else process.with_name(fields[1].decode())

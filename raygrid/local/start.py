@@ -66,7 +66,7 @@ def require_same(
     settings: GridSettings,
     racks: int | None,
     nodes: int | None,
-    pricers: Collection[str] | None = None,
+    said: Collection[str] | None = None,
 ) -> None:
     """Refuse to take a running grid for one that was asked for and is not the same.
 
@@ -75,7 +75,7 @@ def require_same(
         settings: as asked for.
         racks: as asked for; None for any.
         nodes: as asked for; None for any.
-        pricers: only these pricers of the settings are asked for; None for all settings.
+        said: which settings are asked for, see `StartedWith.differences`; None for all of them.
 
     Raises:
         SettingsError: names what differs, and says what to do.
@@ -83,7 +83,7 @@ def require_same(
     if grid.started_with is None:
         found = ["how it was started: its file does not say"]
     else:
-        found = grid.started_with.differences(settings, racks, nodes, pricers)
+        found = grid.started_with.differences(settings, racks, nodes, said)
     if found:
         down = down_command(settings.grid_dir, settings.config)
         raise SettingsError(

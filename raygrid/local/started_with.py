@@ -1,16 +1,17 @@
 """What a grid on this machine was started with, so that a second start can tell whether it asks for the same.
 
-Settings are kept in readable form, for the error has to name what differs. Secrets are not: all of them together are
-one slow, salted digest, which tells that one was changed and nothing else.
+Settings are kept in readable form, for the error has to name what differs. Secrets are not: each is a slow, salted
+digest, which tells that it was changed and nothing else.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
+import os
 import secrets
 import shlex
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
@@ -31,29 +32,29 @@ class StartedWith:
         racks: number of groups.
         nodes: Ray nodes in each.
         settings: dotted name to value, for people; no secrets.
-        salt: of the digest of the secrets.
-        digest: of the secrets.
+        salt: of the digests.
+        digests: dotted name to digest, of the secrets that are set.
     """
 
     racks: int
     nodes: int
     settings: dict[str, str]
     salt: str
-    digest: str
+    digests: dict[str, str]
 
     @classmethod
     def of(cls, settings: GridSettings, racks: int, nodes: int, salt: str | None = None) -> Self:
         """Take down how a grid is being started."""
         salt = salt or secrets.token_hex(16)
         shown = {name: _shown(value) for name, value in _leaves(settings) if not _is_secret(name)}
-        return cls(racks, nodes, shown, salt, _digest(settings, salt))
+        return cls(racks, nodes, shown, salt, _digests(settings, salt))
 
     def differences(
         self,
         settings: GridSettings,
         racks: int | None,
         nodes: int | None,
-        pricers: Collection[str] | None = None,
+        said: Collection[str] | None = None,
     ) -> list[str]:
         """What is asked for and is not so, in words.
 
@@ -61,7 +62,8 @@ class StartedWith:
             settings: as asked for.
             racks: as asked for; None for any.
             nodes: as asked for; None for any.
-            pricers: compare only these pricers of the settings; None for everything.
+            said: dotted names of the settings and sections that are asked for, in small letters, whatever the others
+                are; None where all are.
         """
         asked = StartedWith.of(settings, racks or self.racks, nodes or self.nodes, self.salt)
         found = [
@@ -70,20 +72,41 @@ class StartedWith:
             if mine != theirs
         ]
         here, there = _pricers(self.settings), _pricers(asked.settings)
-        wanted = there if pricers is None else there & set(pricers)
+        wanted = _pricers(name for name in asked.settings if _is_said(name, said))
         found += [f"pricer {name}: it has none of that name" for name in sorted(wanted - here)]
-        if pricers is None:
+        if said is None:
             found += [f"pricer {name}: it has it, but it was not asked for" for name in sorted(here - there)]
-        for name in sorted(self.settings.keys() | asked.settings.keys()):
-            pricer = _pricer_of(name)
-            if pricers is not None if pricer is None else pricer not in here & wanted:
-                continue
+        for name in _compared(self.settings.keys() | asked.settings.keys(), said, here & there):
             mine, theirs = self.settings.get(name, _NOTHING), asked.settings.get(name, _NOTHING)
             if mine != theirs:
                 found.append(f"{name}: it runs with {mine}, asked for is {theirs}")
-        if pricers is None and self.digest != asked.digest:
-            found.append(f"a secret: one of {', '.join(_SECRETS)} or the env of a pricer")
+        found += [
+            f"a secret: {name} is not what it runs with"
+            for name in _compared(self.digests.keys() | asked.digests.keys(), said, here & there)
+            if self.digests.get(name) != asked.digests.get(name)
+        ]
         return found
+
+
+def said_by_variables() -> frozenset[str]:
+    """Dotted names, in small letters, of the settings that variables of the environment set."""
+    prefix = str(GridSettings.model_config["env_prefix"]).upper()
+    names = (name.upper() for name in os.environ)
+    return frozenset(name.removeprefix(prefix).lower().replace("__", ".") for name in names if name.startswith(prefix))
+
+
+def _is_said(name: str, said: Collection[str] | None) -> bool:
+    """Whether a setting, a part of it or a section that it is in is among those that are asked for."""
+    name = f"{name.lower()}."
+    return said is None or any(name.startswith(f"{each}.") or each.startswith(name) for each in said)
+
+
+def _compared(names: Iterable[str], said: Collection[str] | None, pricers: Collection[str]) -> Iterator[str]:
+    """The names to compare: those that were said, apart from pricers that only one side has."""
+    for name in sorted(names):
+        pricer = _pricer_of(name)
+        if _is_said(name, said) and (pricer is None or pricer in pricers):
+            yield name
 
 
 def _leaves(settings: GridSettings) -> Iterator[tuple[str, Any]]:
@@ -102,12 +125,17 @@ def _is_secret(name: str) -> bool:
     return name in _SECRETS or (name.startswith("pricers.") and name.endswith(".env"))
 
 
-def _digest(settings: GridSettings, salt: str) -> str:
-    """One digest of all secrets, made slowly: a short password cannot be found out by trying."""
+def _digests(settings: GridSettings, salt: str) -> dict[str, str]:
+    """A digest of each secret, made slowly: a short password cannot be found out by trying."""
     hidden = {name: value for name, value in _leaves(settings) if _is_secret(name) and value}
-    hidden["http.api_keys"] = [[key.name, key.key.get_secret_value()] for key in settings.http.api_keys]
-    text = json.dumps(hidden, sort_keys=True).encode()
-    return hashlib.scrypt(text, salt=bytes.fromhex(salt), n=2**14, r=8, p=1, dklen=16).hex()
+    if settings.http.api_keys:
+        hidden["http.api_keys"] = [[key.name, key.key.get_secret_value()] for key in settings.http.api_keys]
+    return {name: _digest(f"{salt}{name}", value) for name, value in hidden.items()}
+
+
+def _digest(salt: str, value: Any) -> str:
+    text = json.dumps(value, sort_keys=True).encode()
+    return hashlib.scrypt(text, salt=salt.encode(), n=2**14, r=8, p=1, dklen=16).hex()
 
 
 def _shown(value: Any) -> str:
@@ -126,5 +154,5 @@ def _pricer_of(name: str) -> str | None:
     return name.removeprefix("pricers.").rpartition(".")[0] if name.startswith("pricers.") else None
 
 
-def _pricers(settings: Mapping[str, str]) -> set[str]:
-    return {pricer for name in settings if (pricer := _pricer_of(name)) is not None}
+def _pricers(names: Iterable[str]) -> set[str]:
+    return {pricer for name in names if (pricer := _pricer_of(name)) is not None}

@@ -77,13 +77,13 @@ def test_the_curl_lines_do_what_the_text_says(reader: Reader) -> None:
 
 
 def test_the_batch_commands_find_back_to_a_batch(reader: Reader) -> None:
-    """Ready, submitted, ended, fetched into a directory of the job's id, and listed."""
+    """Ready, submitted, ended, fetched into a directory named after the input, and listed."""
     [commands] = blocks("batch commands")
     said = reader.shell(commands)
     assert said.startswith("ready after ")
-    job_id = said.splitlines()[1].split("\t")[0]
     assert "batch evening " in said
-    assert (reader.directory / "evening" / job_id / "stdout.txt").read_text() == "2\n"
+    assert (reader.directory / "evening" / "book" / "stdout.txt").read_text() == "2\n"
+    assert "\tdone\tbook.csv\tevening/book\n" in said
     assert "done" in said.rpartition("jobs")[2]
 
 

@@ -34,8 +34,8 @@ def counts(finished=False, **states):
 
 
 def listing(**states):
-    """A page of jobs."""
-    jobs = [{"jobId": job_id, "state": state} for job_id, state in states.items()]
+    """A page of jobs; each one's input is called after it."""
+    jobs = [{"jobId": job_id, "state": state, "input_name": f"of {job_id}.csv"} for job_id, state in states.items()]
     return httpx.Response(200, json={"jobs": jobs})
 
 
@@ -134,27 +134,57 @@ def test_a_list_in_a_pipe_has_each_job_whole_on_one_line(run, monkeypatch):
     assert line.endswith(("no curve " * 9).strip())
 
 
-def test_the_results_of_a_batch_come_into_directories_of_the_job_ids(run, tmp_path):
-    """What has ended is unpacked, a failed job's files as well; what goes on is said, with how to come back."""
-    out = tmp_path / "out"
-    answers = Answers(
+def partly_ended(*names):
+    """A batch of which two jobs have ended, one of them badly, and one goes on; with what the inputs are called."""
+    states = zip("xyz", ("done", "failed", "running"), names, strict=True)
+    jobs = [{"jobId": job_id, "state": state, "input_name": name} for job_id, state, name in states]
+    page = {"jobs": jobs}
+    return Answers(
         counts(done=1, failed=1, running=1),
         counts(done=1, failed=1, running=1),
-        listing(x="done", y="failed", z="running"),
+        httpx.Response(200, json=page),
+        httpx.Response(200, json=page),
         stream(
-            part("x", 1, zip_of(stdout__txt="42\n", manifest__json='{"input": {"name": "x.csv"}}')),
+            part("x", 1, zip_of(stdout__txt="42\n")),
             part("y", 2, zip_of(stderr__txt="no curve"), "failed", reason="exit_code", message="exited with 3"),
         ),
     )
-    ended = run(answers, "result", "--batch", "b", "-o", str(out))
+
+
+def test_the_results_of_a_batch_come_into_directories_named_after_the_inputs(run, tmp_path):
+    """As `submit --out` names them, a failed job's files as well; what goes on is said, with how to come back."""
+    out = tmp_path / "out"
+    ended = run(partly_ended("a.csv", "b.csv", "c.csv"), "result", "--batch", "b", "-o", str(out))
 
     assert ended.exit_code == 1
-    assert (out / "x" / "stdout.txt").read_text() == "42\n"
-    assert (out / "y" / "stderr.txt").read_text() == "no curve"
+    assert (out / "a" / "stdout.txt").read_text() == "42\n"
+    assert (out / "b" / "stderr.txt").read_text() == "no curve"
+    assert sorted(path.name for path in out.iterdir()) == ["a", "b"]
+    assert ended.stdout == f"x\tdone\ta.csv\t{out}/a\ny\tfailed\tb.csv\t{out}/b\n"
+    assert "b.csv: job y failed (exit_code): exited with 3\n    no curve" in ended.stderr
+    assert f"results are below {out}, named after the inputs\n" in ended.stderr
+    assert f"1 jobs have not ended yet; fetch them later with\n  raygrid result --batch b -o {out} --w" in ended.stderr
+
+
+@pytest.mark.parametrize(
+    ("names", "words"),
+    [
+        (("a.csv", "b.csv", "c.csv"), ("--name-by", "job")),
+        (("a.csv", "b.csv", "a.txt"), ()),  # c has not ended, but will want its directory
+        (("a.csv", "b.csv", "B.csv"), ()),
+        (("a.csv", "b.csv", None), ()),
+        (("a.csv", "b.csv", ".."), ()),
+    ],
+)
+def test_the_directories_of_a_batch_are_named_after_the_jobs_on_wish_or_where_names_clash(run, tmp_path, names, words):
+    """No result overwrites another, not even that of a job which ends later; the line of each job says where it is."""
+    out = tmp_path / "out"
+    ended = run(partly_ended(*names), "result", "--batch", "b", "-o", str(out), *words)
+
     assert sorted(path.name for path in out.iterdir()) == ["x", "y"]
-    assert ended.stdout == "x\tdone\tx.csv\ny\tfailed\n"
-    assert "job y failed (exit_code): exited with 3\n    no curve" in ended.stderr
-    assert f"1 jobs have not ended yet; fetch them later with\n  raygrid result --batch b -o {out}" in ended.stderr
+    assert ended.stdout == f"x\tdone\ta.csv\t{out}/x\ny\tfailed\tb.csv\t{out}/y\n"
+    assert f"results are below {out}, named after the job ids\n" in ended.stderr
+    assert " ".join(("-o", str(out), *words, "--wait 60")) in ended.stderr
 
 
 def test_a_batch_that_is_done_is_exit_code_zero(run, tmp_path):
@@ -164,12 +194,13 @@ def test_a_batch_that_is_done_is_exit_code_zero(run, tmp_path):
         counts(True, done=1),
         counts(True, done=1),
         listing(x="done"),
+        listing(x="done"),
         stream(part("x", 1, zip_of(stdout__txt="42\n")), end()),
     )
     ended = run(answers, "result", "--batch", "b", "--out", str(tmp_path), "--wait", "30")
 
     assert ended.exit_code == 0
-    assert (tmp_path / "x" / "stdout.txt").read_text() == "42\n"
+    assert (tmp_path / "of x" / "stdout.txt").read_text() == "42\n"
 
 
 @pytest.mark.parametrize("words", [(), ("j", "--batch", "b", "-o", "d"), ("--batch", "b")])

@@ -318,6 +318,7 @@ def test_up_starts_a_grid_and_says_how_to_use_it(local):
         "slow": ("sleep", "1"),
     }
     assert (racks, nodes, settings.node.slots) == (2, 3, 4)
+    assert ended.stderr == "starting 6 nodes\n"
     assert "grid default is up at http://127.0.0.1:8000" in ended.stdout
     hints = "  raygrid submit trades/*.csv --pricer pricer\n  raygrid status\n  raygrid down\n"
     assert ended.stdout.endswith(hints)  # with two pricers a submit has to name one
@@ -385,11 +386,54 @@ def test_up_again_says_that_the_grid_runs(local):
 
 
 @pytest.mark.parametrize(
+    ("words", "environment", "said"),
+    [
+        (("--port", "8005"), {}, ["http.port: it runs with 8000, asked for is 8005"]),
+        ((), {"RAYGRID__HTTP__PORT": "8005"}, ["http.port: it runs with 8000, asked for is 8005"]),
+        (("--nodes", "2"), {}, ["nodes: it runs with 1, asked for are 2"]),
+        (("--pricer", "more=cat {input}"), {}, ["pricer more: it has none of that name"]),
+        (("--slots", "3", "--racks", "2"), {}, []),
+        (("--pricer", "cat {input}"), {}, []),
+    ],
+)
+def test_up_lists_no_difference_that_nobody_asked_for(local, monkeypatch, words, environment, said):
+    """Racks, slots and pricers of the running grid may be as they are where only a port was asked for."""
+    up(*ASKED, "--pricer", "second=wc {input}")
+    for name, value in environment.items():
+        monkeypatch.setenv(name, value)
+    ended = up(*words)
+
+    assert ended.exit_code == (2 if said else 0)
+    assert [line[4:] for line in ended.stderr.splitlines() if line.startswith("  - ")] == said
+    assert len(local.started) == 1
+
+
+@pytest.mark.parametrize("by_variable", [False, True])
+def test_a_settings_file_asks_for_all_settings(local, monkeypatch, tmp_path, by_variable):
+    """A line that was removed from it is a difference; how many racks and nodes there are does not stand in it."""
+    config = tmp_path / "grid.yaml"
+    config.write_text("pricers: {p: {command: cat, timeout_s: 9}, q: {command: cat}}\n")
+    words = () if by_variable else ("--config", str(config))
+    if by_variable:
+        monkeypatch.setenv("RAYGRID_CONFIG", str(config))
+    up(*words, "--racks", "2", "--nodes", "3")
+    assert up(*words).exit_code == 0
+    config.write_text("pricers: {p: {command: cat}}\n")
+    ended = up(*words, "--port", "8005")
+
+    assert ended.exit_code == 2
+    assert [line[4:] for line in ended.stderr.splitlines() if line.startswith("  - ")] == [
+        "pricer q: it has it, but it was not asked for",
+        "http.port: it runs with 8000, asked for is 8005",
+        "pricers.p.timeout_s: it runs with 9.0, asked for is 3600.0",
+    ]
+
+
+@pytest.mark.parametrize(
     ("words", "said"),
     [
         (("--pricer", "wc -l {input}"), "pricers.pricer.command: it runs with cat {input}, asked for is wc -l {input}"),
         (("--pricer", "other=cat {input}"), "pricer other: it has none of that name"),
-        (("--pricer", "other=cat {input}"), "pricer pricer: it has it, but it was not asked for"),
         (("--racks", "1"), "racks: it runs with 2, asked for are 1"),
         (("--nodes", "2"), "nodes: it runs with 1, asked for are 2"),
         (("--slots", "4"), "node.slots: it runs with 3, asked for is 4"),

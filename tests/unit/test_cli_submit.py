@@ -145,6 +145,15 @@ def test_equal_stems_are_told_apart_by_job_id(run, tmp_path):
     assert {path.name for path in (tmp_path / "out").iterdir()} == ids
 
 
+def test_directories_may_be_named_after_the_jobs(run, files, tmp_path):
+    """A script that knows the ids need not know whether names clash."""
+    out = tmp_path / "out"
+    ended = run(answered("done"), "submit", files[0], "--job-id", "t-1", "--out", str(out), "--name-by", "job")
+
+    assert [path.name for path in out.iterdir()] == ["t-1"]
+    assert f"results are below {out}, named after the job ids\n" in ended.stderr
+
+
 def test_ids_from_names_are_the_stems(run, files):
     """With it a second run attaches to the first one's jobs."""
     answers = answered("done", "done", "done")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import os
 import subprocess
 import sys
@@ -131,6 +132,26 @@ def test_init_starts_a_grid_and_shutdown_stops_it(local, tmp_path):
     raygrid.shutdown()
     raygrid.shutdown()
     assert [grid.url for grid in local.stopped] == ["http://127.0.0.1:8123"]
+
+
+def test_init_says_what_it_waits_for_and_leaves_the_output_of_scripts_alone(local, monkeypatch, capsys, caplog):
+    """In a notebook it is a line of stderr, in a script a line of the log; a grid that runs is not waited for."""
+    said = "raygrid: starting a grid of 2 nodes on this machine, which takes a while"
+    monkeypatch.delattr(sys, "ps1", raising=False)
+    raygrid.init("cat {input}", racks=2)
+    assert capsys.readouterr() == ("", "")
+
+    with caplog.at_level(logging.INFO, "raygrid"):
+        raygrid.init("cat {input}", racks=2)
+    assert caplog.messages == [said]
+    assert capsys.readouterr() == ("", "")
+
+    monkeypatch.setattr(sys, "ps1", "In : ", raising=False)
+    raygrid.init("cat {input}", racks=2)
+    assert capsys.readouterr() == ("", f"{said}\n")
+    local.grid = grid_file("http://127.0.0.1:9999")
+    raygrid.init()
+    assert capsys.readouterr() == ("", "")
 
 
 def test_init_connects_to_a_grid_that_runs_and_shutdown_leaves_it_alone(local):

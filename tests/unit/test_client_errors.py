@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import pickle
 import traceback
 
 import httpx
@@ -59,6 +60,27 @@ def test_a_failed_job_tells_reason_exit_code_and_the_end_of_stderr():
         3,
         "no curve",
     )
+
+
+def test_the_text_of_a_failed_job_ends_with_the_last_lines_of_stderr():
+    """A notebook shows the text of an exception and nothing else; a flood of lines is cut, and so is a long one."""
+
+    def text_of(tail):
+        failed = problem("job-failed", 422, jobId="j", reason="exit_code", exit_code=3, stderr_tail=tail)
+        with pytest.raises(errors.JobFailedError) as caught:
+            Answers(failed).client().job("j").result()
+        assert (caught.value.message, caught.value.stderr_tail) == ("said job-failed", tail)
+        passed_on = pickle.loads(pickle.dumps(caught.value))  # noqa: S301 - our own bytes
+        assert (str(passed_on), passed_on.message) == (str(caught.value), "said job-failed")
+        return str(caught.value)
+
+    assert text_of("no curve\n") == "said job-failed; its stderr ends with:\n    no curve"
+    assert text_of(" \n") == text_of(None) == "said job-failed"
+    _, *lines = text_of("".join(f"line {n}\n" for n in range(50))).splitlines()
+    assert lines == ["    …", *(f"    line {n}" for n in range(40, 50))]
+    flood = text_of("".join(f"{n}" * 900 + "\n" for n in range(9)))
+    assert [line[4] for line in flood.splitlines()[1:]] == ["…", "6", "7", "8"]
+    assert len(flood) < 1_100
 
 
 @pytest.mark.parametrize(

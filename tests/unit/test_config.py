@@ -8,8 +8,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 
 from raygrid.config import GridSettings, load_settings
+from raygrid.config_errors import unreadable_yaml
 from raygrid.errors import SettingsError
 
 SECRET = "s3cret-s3cret-s3cret"
@@ -362,6 +364,54 @@ def test_a_broken_file_does_not_show_its_lines(tmp_path: Path) -> None:
     with pytest.raises(SettingsError, match=r"grid\.yaml is not valid YAML: .*line \d+") as refused:
         load_settings(path)
     assert SECRET not in str(refused.value)
+
+
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        (
+            "http: {port: 1}\nname: [a,\n  SECRET\n",
+            "line 4, column 1: the list that begins in line 2, column 7 lacks a",
+        ),
+        (
+            "http: {port: 1 x: SECRET}",
+            "line 1, column 17: the settings in braces that begin in line 1, column 7 lack a",
+        ),
+        ('a: 1\nname: "SECRET\n', "line 3, column 1: the quotes that open in line 2, column 7 are never closed"),
+        ("http:\n  port: 1\n name: SECRET\n", "line 3, column 2: this does not belong to what stands before it; look"),
+        ("name: x\nSECRET\nhttp: 1\n", "line 3, column 1: a line above is neither NAME: VALUE nor part of a value"),
+        ("name: 'a' SECRET", "line 1, column 11: this does not belong to what stands before it; look at the"),
+        ("name: *SECRET", "line 1, column 7: a value that begins with * must be in quotes"),
+        ("name: !SECRET", "line 1, column 7: a value that begins with ! must be in quotes"),
+        ("name: !x!SECRET", "line 1, column 7: a value that begins with ! must be in quotes"),
+        ("a: &SECRET 1\nb: &SECRET 2", "line 2, column 4: a value that begins with & must be in quotes"),
+        ("name: @SECRET", "line 1, column 7: a value that begins with this character must be in quotes"),
+        (
+            'name: "\\SECRET"',
+            "line 1, column 9: there is no such escape; in single quotes a backslash is taken as it is",
+        ),
+        ("name: |SECRET", "line 1, column 8: after | or > the text begins on the next line"),
+        ("name: x\nhttp: \x07SECRET", "line 2, column 7: a character that no text may hold"),
+        ("a: 1\nname: [x, 2030-13-45, SECRET]", "line 2, column 11: this looks like a date or a number, and is none"),
+    ],
+)
+def test_a_broken_file_is_refused_with_the_reason_and_not_with_what_stands_there(
+    tmp_path: Path, text: str, says: str
+) -> None:
+    """The error says where and why, in words that show nothing of the file."""
+    with pytest.raises(SettingsError) as refused:
+        load_settings(grid_yaml(tmp_path, text.replace("SECRET", SECRET)))
+    assert says in str(refused.value)
+    assert SECRET not in str(refused.value)
+    assert refused.value.__suppress_context__
+
+
+def test_whatever_yaml_quotes_is_left_out() -> None:
+    """A complaint that nobody has put into words yet shows no more of the file than the known ones."""
+    mark = yaml.Mark("grid.yaml", 0, 4, 2, SECRET, 0)
+    for quote in "'\"`":
+        error = yaml.MarkedYAMLError(problem=f"found odd {quote}{SECRET}\nit's {quote} there", problem_mark=mark)
+        assert unreadable_yaml(error, SECRET) == "see line 5, column 3: found odd … there"
 
 
 def test_a_variable_that_is_not_json_is_refused_without_showing_it(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -11,7 +11,7 @@ from raygrid.client import JobStatus, NodeStatus
 from raygrid.drill.entries import Try
 from raygrid.drill.injector import Aim, Candidate, Picture, Place
 from raygrid.drill.load import LoadJob
-from raygrid.drill.report import Report, medians
+from raygrid.drill.report import Report, medians, verdict
 from raygrid.drill.scenarios import COMMANDS, SCENARIOS, Skip, Struck, choose, entries_of, longest_gap_s, recovery_s
 from raygrid.models import JobState
 
@@ -170,3 +170,37 @@ def test_medians_are_of_the_runs_that_were_made():
     agent, head = medians([*reports, Report("head", skipped="in memory")])
     assert (agent["runs"], agent["recovery_s"], agent["worst_recovery_s"], agent["lost"]) == (3, 2.0, 9.0, 1)
     assert (head["runs"], head["recovery_s"], head["skipped"]) == (0, None, "in memory")
+
+
+AGENT = Report("agent", acknowledged=100, done=100, repeated=3, recovery_s=0.94)
+
+
+@pytest.mark.parametrize(
+    ("reports", "said"),
+    [
+        ([AGENT], "nothing was lost: 100 jobs acknowledged, 100 done; the longest recovery took 0.9 s (agent)"),
+        (
+            [AGENT, replace(AGENT, scenario="node", acknowledged=1_000, done=1_000, recovery_s=4.3, client_errors=2)],
+            "nothing was lost: 1,100 jobs acknowledged, 1,100 done; the longest recovery took 4.3 s (node); "
+            "requests that failed in spite of retries: 2",
+        ),
+        (
+            [Report("head", acknowledged=9, done=9, recovery_s=0.21), Report("group", skipped="only one group")],
+            "nothing was lost: 9 jobs acknowledged, 9 done; around the death of the head, the longest time without a "
+            "finished job was 0.2 s; skipped: group",
+        ),
+        (
+            [AGENT, Report("parent", acknowledged=50, done=47, lost=2, failed=1, violations=("a", "b"))],
+            "the grid did not keep its word: 150 jobs acknowledged, 147 done; 2 lost, 1 failed, 2 broken promises; "
+            "the longest recovery took 0.9 s (agent)",
+        ),
+        (
+            [replace(AGENT, recovery_s=None, wrong=1)],
+            "the grid did not keep its word: 100 jobs acknowledged, 100 done; 1 with a wrong result",
+        ),
+        ([Report("head", skipped="x")], "nothing was broken, so nothing is proven: every scenario was skipped"),
+    ],
+)
+def test_what_a_drill_found_is_a_sentence(reports, said):
+    """Whoever ran it need not add up columns to know whether anything was lost."""
+    assert verdict(reports) == said

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import socket
 import subprocess
 import sys
@@ -21,7 +22,7 @@ from raygrid.local import port as port_of_grid
 from raygrid.local.grid_file import down_command
 from raygrid.local.lock import holder, only_one, start_time
 from raygrid.local.port import free_port, ray_prefix, require_port
-from raygrid.local.started_with import StartedWith
+from raygrid.local.started_with import StartedWith, said_by_variables
 from raygrid.local.supervisor import node_name
 
 
@@ -206,6 +207,39 @@ def test_the_port_of_a_dying_life_of_this_grid_is_waited_for(tmp_path: Path) -> 
         require_port("127.0.0.1", port, tmp_path, patience_s=60)
 
 
+GRID = """
+import os, socket, subprocess, sys
+from pathlib import Path
+from raygrid.local.lock import only_one
+os.chdir(sys.argv[1])  # as a supervisor is started
+with only_one(Path(sys.argv[1])), socket.socket() as listener:
+    listener.bind(("127.0.0.1", int(sys.argv[2])))
+    listener.listen()
+    below = [sys.executable, "-c", "import sys; print('listens', flush=True); sys.stdin.read()"]
+    parent = subprocess.Popen(below, pass_fds=[listener.fileno()], cwd="/", stdin=subprocess.PIPE)
+    listener.close()  # as in a grid, where a parent listens, which is a process below the supervisor
+    sys.stdin.readline()
+"""
+
+
+def test_a_port_of_another_grid_of_ones_own_is_said_to_be_so(tmp_path: Path) -> None:
+    """The error names that grid and what stops it, wherever its state is, and a port that is free."""
+    other = tmp_path / "state" / "desk"
+    other.mkdir(parents=True)
+    port = free_port()
+    with process(GRID, other, port), pytest.raises(SettingsError) as caught:
+        require_port("127.0.0.1", port, tmp_path / "mine")
+    stop = f"RAYGRID_STATE_DIR={tmp_path / 'state'} raygrid down --name desk"
+    said = re.fullmatch(
+        rf"cannot listen on 127\.0\.0\.1 port {port}: your grid desk listens there; stop it with `(.*)`, or "
+        r"choose --port (\d+), which is free \(or http\.port in the settings\)",
+        str(caught.value),
+    )
+    assert said is not None, caught.value
+    assert said[1] == stop
+    require_port("127.0.0.1", int(said[2]), tmp_path / "mine")
+
+
 def test_a_listener_that_ends_this_very_moment_is_no_strangers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The kernel takes a dying process's files before its port: one such look is no reason to give up."""
     looks = ["taken", "taken", None]
@@ -256,13 +290,42 @@ def test_secrets_are_compared_and_not_kept(tmp_path: Path) -> None:
     assert "hunter" not in text
     assert "correct-horse" not in text
     assert started.differences(load_settings(**secret), 1, 1) == []
-    for section, change in (
-        ("http", {"api_keys": [{"name": "desk", "key": "correct-horse-battery2"}]}),
-        ("storage", {**secret["storage"], "database": "postgresql+asyncpg://u:hunter5@h/db"}),
-        ("pricers", {"p": {"command": "cat {input}", "env": {"TOKEN": "hunter5"}}}),
+    for section, name, change in (
+        ("http", "api_keys", {"api_keys": [{"name": "desk", "key": "correct-horse-battery2"}]}),
+        ("storage", "database", {**secret["storage"], "database": "postgresql+asyncpg://u:hunter5@h/db"}),
+        ("pricers", "p.env", {"p": {"command": "cat {input}", "env": {"TOKEN": "hunter5"}}}),
     ):
         [found] = started.differences(load_settings(**{**secret, section: change}), 1, 1)
-        assert found.startswith("a secret")
+        assert found == f"a secret: {section}.{name} is not what it runs with"
+
+
+def test_only_what_is_asked_for_is_compared(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A variable for one field of a section asks for nothing else of it; secrets are compared where they are set."""
+    key = {"name": "desk", "key": "correct-horse-battery"}
+    running = load_settings(
+        http={"port": 8005, "parents": 3, "api_keys": [key]},
+        pricers={"P.q": {"command": "cat {input}", "timeout_s": 9}, "r": {"command": "wc {input}"}},
+    )
+    started = StartedWith.of(running, 2, 2)
+
+    def differences(*said: str, **settings: object) -> list[str]:
+        return started.differences(load_settings(**settings), None, None, {*said, *said_by_variables()})
+
+    assert differences() == []
+    assert differences("pricers.p.q.command", pricers={"P.q": {"command": "cat {input}"}}) == []
+    assert differences("pricers", pricers={"P.q": {"command": "tac {input}"}, "s": {"command": "cat {input}"}}) == [
+        "pricer s: it has none of that name",
+        "pricers.P.q.command: it runs with cat {input}, asked for is tac {input}",
+        "pricers.P.q.timeout_s: it runs with 9.0, asked for is 3600.0",
+    ]
+    monkeypatch.setenv("RAYGRID__STORAGE__BLOBS", "s3://bucket")
+    monkeypatch.setenv("RAYGRID__HTTP__PORT", "8000")
+    monkeypatch.setenv("RAYGRID__PRICERS__R__ENV__TOKEN", "hunter6")
+    assert differences(pricers={"r": {"command": "cat {input}"}}) == [
+        "http.port: it runs with 8005, asked for is 8000",
+        "a secret: pricers.r.env is not what it runs with",
+        "a secret: storage.blobs is not what it runs with",
+    ]
 
 
 def test_the_grid_file_keeps_what_it_was_started_with(tmp_path: Path) -> None:

@@ -1,0 +1,46 @@
+"""What a failed job's error says: what happened, and the last lines of stderr, which mostly say why.
+
+Who looks at an exception, in a notebook or a log, sees its text and nothing else. The command line shows the same lines
+in its own way.
+"""
+
+from __future__ import annotations
+
+from raygrid.errors import JobFailedError
+
+_LINES = 10
+_LINE = 300
+_CHARACTERS = 1_000
+
+
+def last_lines(stderr: str) -> list[str]:
+    """The last lines of what a pricer wrote to its stderr, indented; what is left out is a `…`.
+
+    They are at most ten, of a thousand characters together; each is cut where it is very long.
+    """
+    lines = stderr.rstrip().splitlines()
+    shown: list[str] = []
+    left = _CHARACTERS
+    for line in reversed(lines[-_LINES:]):
+        left -= min(len(line), _LINE)
+        if left < 0:
+            break
+        shown.append(f"    {line}" if len(line) <= _LINE else f"    {line[:_LINE]}…")
+    if len(shown) < len(lines):
+        shown.append("    …")
+    return shown[::-1]
+
+
+def job_failed(
+    message: str, *, job_id: str, reason: str | None, exit_code: int | None, stderr_tail: str | None
+) -> JobFailedError:
+    """The error of a failed job, with the last lines of its stderr in the text."""
+    lines = last_lines(stderr_tail or "")
+    return JobFailedError(
+        message,
+        job_id=job_id,
+        reason=reason,
+        exit_code=exit_code,
+        stderr_tail=stderr_tail,
+        text="\n".join((f"{message}; its stderr ends with:", *lines)) if lines else message,
+    )

@@ -1,0 +1,35 @@
+"""What `make demo` says while one waits for it; what it does is tested on grids."""
+
+from __future__ import annotations
+
+import subprocess
+from pathlib import Path
+
+from typer.testing import CliRunner
+
+import raygrid.local
+from raygrid.cli import app
+from raygrid.errors import RaygridError
+
+ROOT = Path(__file__).parents[2]
+
+
+def test_the_demo_says_that_it_starts_a_grid(monkeypatch):
+    """Where there is no terminal for a spinner, too: it takes many seconds."""
+
+    def start(*given, **options):
+        raise RaygridError("not here")
+
+    monkeypatch.chdir(ROOT)
+    monkeypatch.setattr(raygrid.local, "start_grid", start)
+    ended = CliRunner().invoke(app, ["demo"])
+
+    assert ended.stderr == "starting a grid of 2 nodes on this machine\nnot here\n"
+
+
+def test_make_says_that_it_installs_packages():
+    """Before it does, as pip is quiet about it."""
+    command = ["make", "--dry-run", "--what-if=requirements.lock", "demo"]
+    said = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True).stdout
+
+    assert 0 < said.find('echo "installing Python packages into .venv;') < said.find("pip install")

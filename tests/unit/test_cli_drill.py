@@ -1,0 +1,67 @@
+"""`raygrid drill`: what it prints of what it found; that it finds it is tested on grids."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+from typer.testing import CliRunner
+
+from raygrid.cli import app
+from raygrid.cli import drill as command
+from raygrid.drill.report import Report
+
+WELL = Report("agent", acknowledged=100, done=100, recovery_s=0.94)
+LOST = Report("node", acknowledged=9, done=8, lost=1, violations=("job j was lost",), note="something to know")
+
+
+@pytest.fixture
+def drill(monkeypatch, tmp_path):
+    """Run the command with a drill that has found something."""
+    monkeypatch.setenv("RAYGRID_URL", "http://grid.test")
+    monkeypatch.setenv("COLUMNS", "200")
+
+    def drill(reports, *words):
+        async def found(*args, **options):
+            return reports
+
+        monkeypatch.setattr(command, "_run", found)
+        monkeypatch.setattr(command, "_way_into_ray", lambda url, directory: ({}, None))
+        monkeypatch.setattr(command, "_pricer", lambda client, wanted: "drill")
+        monkeypatch.setattr(command, "_ask", lambda client, yes: None)
+        return CliRunner().invoke(app, ["drill", "all", *words])
+
+    return drill
+
+
+def columns(printed):
+    """The names of the table's columns."""
+    return [name.strip() for name in printed.splitlines()[2].strip("┃").split("┃")]
+
+
+def test_a_drill_ends_with_a_sentence_and_has_no_empty_column(drill):
+    """Where there is nothing to note there is no column for it, and the last line says whether all is well."""
+    ended = drill([WELL])
+
+    assert ended.exit_code == 0
+    assert columns(ended.stdout)[-1] == "recovery"
+    assert ended.stdout.splitlines()[-1].startswith("nothing was lost: 100 jobs acknowledged, 100 done; ")
+
+
+def test_what_was_lost_is_in_the_last_line_too(drill):
+    """Broken promises are listed, notes have a column with a name, and the exit code is 1."""
+    ended = drill([WELL, LOST, Report("head", skipped="in memory")])
+
+    assert ended.exit_code == 1
+    assert columns(ended.stdout)[-1] == "note"
+    assert "something to know" in ended.stdout
+    assert "skipped: in memory" in ended.stdout
+    assert ended.stderr.endswith("node: job j was lost\n")
+    assert ended.stdout.splitlines()[-1].startswith(
+        "the grid did not keep its word: 109 jobs acknowledged, 108 done; 1"
+    )
+
+
+def test_json_has_no_sentence(drill):
+    """A script gets one object, and nothing else."""
+    assert json.loads(drill([WELL], "--json").stdout)["scenarios"][0]["done"] == 100
