@@ -49,16 +49,24 @@ def value(contract: Contract, market: Market) -> Valuation:
         raise PricingFailedError(str(error)) from None
     if not math.isfinite(price):
         raise PricingFailedError(f"the price is {price}")
-    own = {name: _engine_value(option, name) for name in ("delta", "gamma", "vega", "theta", "rho")}
-    delta, gamma = own["delta"], own["gamma"]
+    delta, gamma, vega, theta, rho = _engine_values(option)
     if (delta is None or gamma is None) and not _near_a_kink(contract, market):
-        moved_delta, moved_gamma = _spot_differences(option, market.spot)
+        moved_delta, moved_gamma = _spot_differences(option, price, market.spot)
         delta = moved_delta if delta is None else delta
         gamma = moved_gamma if gamma is None else gamma
-    vega = own["vega"] if own["vega"] is not None else _slope(option, market.volatility, VOLATILITY_STEP)
-    rho = own["rho"] if own["rho"] is not None else _slope(option, market.rate, RATE_STEP)
-    engine = type(contract.engine).__name__
-    return Valuation(price, delta, gamma, vega, own["theta"], rho, engine)
+    if vega is None:
+        vega = _slope(option, price, market.volatility, VOLATILITY_STEP)
+    if rho is None:
+        rho = _slope(option, price, market.rate, RATE_STEP)
+    return Valuation(price, delta, gamma, vega, theta, rho, type(contract.engine).__name__)
+
+
+def _engine_values(option: ql.Instrument) -> tuple[float | None, ...]:
+    """Delta, gamma, vega, theta and rho as far as the engine gives them."""
+    delta = _engine_value(option, "delta")
+    if delta is None:  # then it gives none of them; to ask for each costs more than most prices do
+        return (None,) * 5
+    return delta, *(_engine_value(option, name) for name in ("gamma", "vega", "theta", "rho"))
 
 
 def _engine_value(option: ql.Instrument, name: str) -> float | None:
@@ -77,33 +85,34 @@ def _near_a_kink(contract: Contract, market: Market) -> bool:
     return any(abs(spot - level) <= 2.0 * SPOT_STEP * spot for level in contract.kinks)
 
 
-def _spot_differences(option: ql.Instrument, spot: ql.SimpleQuote) -> tuple[float | None, float | None]:
+def _spot_differences(option: ql.Instrument, price: float, spot: ql.SimpleQuote) -> tuple[float | None, float | None]:
     step = float(spot.value()) * SPOT_STEP
-    below, here, above = _prices(option, spot, step)
-    return _finite((above - below) / (2.0 * step)), _finite((above - 2.0 * here + below) / step**2)
+    below, above = _moved_prices(option, spot, step)
+    return _finite((above - below) / (2.0 * step)), _finite((above - 2.0 * price + below) / step**2)
 
 
-def _slope(option: ql.Instrument, quote: ql.SimpleQuote, step: float) -> float | None:
-    below, here, above = _prices(option, quote, step)
+def _slope(option: ql.Instrument, price: float, quote: ql.SimpleQuote, step: float) -> float | None:
+    below, above = _moved_prices(option, quote, step)
     if math.isnan(below):  # some engines refuse a negative rate: look upwards only
-        return _finite((above - here) / step)
+        return _finite((above - price) / step)
     return _finite((above - below) / (2.0 * step))
 
 
-def _prices(option: ql.Instrument, quote: ql.SimpleQuote, step: float) -> tuple[float, float, float]:
-    """The prices with `quote` lower by `step`, as it is, and higher by `step`; NaN where there is none."""
+def _moved_prices(option: ql.Instrument, quote: ql.SimpleQuote, step: float) -> tuple[float, float]:
+    """The prices with `quote` lower and higher by `step`; NaN where there is none."""
     middle = quote.value()
-    found: list[float] = []
     try:
-        for moved in (middle - step, middle, middle + step):
-            quote.setValue(moved)
-            try:
-                found.append(float(option.NPV()))
-            except RuntimeError:
-                found.append(math.nan)
+        return _price_at(option, quote, middle - step), _price_at(option, quote, middle + step)
     finally:
         quote.setValue(middle)
-    return found[0], found[1], found[2]
+
+
+def _price_at(option: ql.Instrument, quote: ql.SimpleQuote, moved: float) -> float:
+    quote.setValue(moved)
+    try:
+        return float(option.NPV())
+    except RuntimeError:
+        return math.nan
 
 
 def _finite(number: float) -> float | None:
