@@ -1,7 +1,8 @@
 """Price and sensitivities of one contract.
 
 A sensitivity that the engine computes is taken from it; otherwise delta, gamma, vega and rho are central
-differences over moved quotes. Called by `price.py` with the contract that `kinds.py` has built.
+differences over moved quotes (vega and rho one-sided ones where a price takes long). Called by `price.py` with
+the contract that `kinds.py` has built.
 """
 
 from __future__ import annotations
@@ -15,8 +16,8 @@ from contracts import Contract
 from market import Market
 
 SPOT_STEP = 1e-3  # of the spot
-VOLATILITY_STEP = 1e-4
-RATE_STEP = 1e-4
+QUOTE_STEP = 1e-4  # of volatility and rate
+ONE_SIDED_STEP = 1e-5  # likewise; smaller, for the error of a one-sided slope grows with the step, not its square
 
 
 class PricingFailedError(RuntimeError):
@@ -55,9 +56,9 @@ def value(contract: Contract, market: Market) -> Valuation:
         delta = moved_delta if delta is None else delta
         gamma = moved_gamma if gamma is None else gamma
     if vega is None:
-        vega = _slope(option, price, market.volatility, VOLATILITY_STEP)
+        vega = _slope(contract, price, market.volatility)
     if rho is None:
-        rho = _slope(option, price, market.rate, RATE_STEP)
+        rho = _slope(contract, price, market.rate)
     return Valuation(price, delta, gamma, vega, theta, rho, type(contract.engine).__name__)
 
 
@@ -87,32 +88,30 @@ def _near_a_kink(contract: Contract, market: Market) -> bool:
 
 def _spot_differences(option: ql.Instrument, price: float, spot: ql.SimpleQuote) -> tuple[float | None, float | None]:
     step = float(spot.value()) * SPOT_STEP
-    below, above = _moved_prices(option, spot, step)
+    below, above = _price_after(option, spot, -step), _price_after(option, spot, step)
     return _finite((above - below) / (2.0 * step)), _finite((above - 2.0 * price + below) / step**2)
 
 
-def _slope(option: ql.Instrument, price: float, quote: ql.SimpleQuote, step: float) -> float | None:
-    below, above = _moved_prices(option, quote, step)
+def _slope(contract: Contract, price: float, quote: ql.SimpleQuote) -> float | None:
+    option = contract.option
+    if contract.one_sided:
+        return _finite((_price_after(option, quote, ONE_SIDED_STEP) - price) / ONE_SIDED_STEP)
+    below, above = _price_after(option, quote, -QUOTE_STEP), _price_after(option, quote, QUOTE_STEP)
     if math.isnan(below):  # some engines refuse a negative rate: look upwards only
-        return _finite((above - price) / step)
-    return _finite((above - below) / (2.0 * step))
+        return _finite((above - price) / QUOTE_STEP)
+    return _finite((above - below) / (2.0 * QUOTE_STEP))
 
 
-def _moved_prices(option: ql.Instrument, quote: ql.SimpleQuote, step: float) -> tuple[float, float]:
-    """The prices with `quote` lower and higher by `step`; NaN where there is none."""
-    middle = quote.value()
-    try:
-        return _price_at(option, quote, middle - step), _price_at(option, quote, middle + step)
-    finally:
-        quote.setValue(middle)
-
-
-def _price_at(option: ql.Instrument, quote: ql.SimpleQuote, moved: float) -> float:
-    quote.setValue(moved)
+def _price_after(option: ql.Instrument, quote: ql.SimpleQuote, move: float) -> float:
+    """The price with `quote` moved; NaN where there is none."""
+    here = quote.value()
+    quote.setValue(here + move)
     try:
         return float(option.NPV())
     except RuntimeError:
         return math.nan
+    finally:
+        quote.setValue(here)
 
 
 def _finite(number: float) -> float | None:
