@@ -33,5 +33,5 @@ def spread_kirk(row: Instrument, market: Market) -> Contract:
     if row.q != 0.0 or row.number("q2", -MAX_RATE, MAX_RATE) != 0.0:
         raise row.bad("spot and spot2 are futures prices: q and q2 must be 0")
     first, second = on_futures(market), on_futures(_second(row, market))
-    engine = ql.KirkEngine(first.process, second.process, row.number("rho", -1.0, 1.0))
+    engine = ql.KirkEngine(first, second, row.number("rho", -1.0, 1.0))
     return Contract(ql.BasketOption(ql.SpreadBasketPayoff(vanilla(row)), european_exercise(row)), engine)

@@ -21,11 +21,13 @@ class Contract:
     """A QuantLib option with the engine to price it.
 
     `kinks` are spot levels (barriers, running extremes) across which a price difference means nothing.
+    `one_sided` is for engines that take long: vega and rho then cost one further price each in place of two.
     """
 
     option: ql.Instrument
     engine: ql.PricingEngine
     kinks: tuple[float, ...] = ()
+    one_sided: bool = False
 
 
 Builder = Callable[[Instrument, Market], Contract]

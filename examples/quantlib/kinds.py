@@ -26,7 +26,8 @@ def build(row: Instrument, market: Market) -> Contract:
     kind = KINDS.get(row.kind)
     if kind is None:
         raise row.bad(f"unknown kind; known are {', '.join(sorted(KINDS))}")
-    if unknown := sorted(set(row.extra) - kind.terms):
+    if not row.extra.keys() <= kind.terms:
+        unknown = sorted(row.extra.keys() - kind.terms)
         allowed = ", ".join(sorted(kind.terms)) or "nothing"
         raise row.bad(f"extra has {', '.join(unknown)}, but {row.kind} takes {allowed}")
     return kind.build(row, market)

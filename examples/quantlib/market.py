@@ -8,6 +8,7 @@ the same file gives the same prices on any day. Used by `kinds.py`; `valuation.p
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cache
 
 import QuantLib as ql  # type: ignore[import-untyped]  # noqa: N813  # an untyped wheel; its usual name
 
@@ -23,7 +24,12 @@ def days(years: float) -> int:
 
 def date_in(years: float) -> ql.Date:
     """The date `years` after the valuation date."""
-    return TODAY + days(years)
+    return _date_after(days(years))
+
+
+@cache  # averages have dozens of dates, and instruments share them
+def _date_after(number: int) -> ql.Date:
+    return TODAY + number
 
 
 def flat_rate(rate: ql.SimpleQuote) -> ql.YieldTermStructureHandle:
@@ -39,7 +45,11 @@ def flat_volatility(volatility: ql.SimpleQuote) -> ql.BlackVolTermStructureHandl
 
 @dataclass(frozen=True, slots=True)
 class Market:
-    """The quotes of one underlying and the Black-Scholes-Merton process that follows them."""
+    """The quotes of one underlying and the Black-Scholes-Merton process that follows them.
+
+    One market serves instrument after instrument: to build one costs more than most of the closed formulas,
+    to move its quotes next to nothing.
+    """
 
     spot: ql.SimpleQuote
     yield_: ql.SimpleQuote
@@ -47,24 +57,38 @@ class Market:
     volatility: ql.SimpleQuote
     process: ql.BlackScholesMertonProcess
 
+    def move_to(self, spot: float, q: float, r: float, vol: float) -> None:
+        """Set price, dividend yield, riskless rate and volatility."""
+        self.spot.setValue(spot)
+        self.yield_.setValue(q)
+        self.rate.setValue(r)
+        self.volatility.setValue(vol)
 
-def flat_market(spot: float, q: float, r: float, vol: float) -> Market:
-    """A market of one underlying: price, dividend yield, riskless rate and volatility as given."""
-    return _market(ql.SimpleQuote(spot), ql.SimpleQuote(q), ql.SimpleQuote(r), ql.SimpleQuote(vol))
+
+def flat_market() -> Market:
+    """A market of one underlying, whose quotes have no values before `Market.move_to`."""
+    rate = ql.SimpleQuote()
+    return _market(ql.SimpleQuote(), ql.SimpleQuote(), rate, flat_rate(rate), ql.SimpleQuote())
 
 
 def second_underlying(market: Market, spot: float, q: float, vol: float) -> Market:
     """A further underlying under the riskless rate of `market`."""
-    return _market(ql.SimpleQuote(spot), ql.SimpleQuote(q), market.rate, ql.SimpleQuote(vol))
+    curve = market.process.riskFreeRate()
+    return _market(ql.SimpleQuote(spot), ql.SimpleQuote(q), market.rate, curve, ql.SimpleQuote(vol))
 
 
-def on_futures(market: Market) -> Market:
-    """`market` with its price read as a futures price, which grows at the riskless rate less itself."""
-    return _market(market.spot, market.rate, market.rate, market.volatility)
+def on_futures(market: Market) -> ql.BlackProcess:
+    """The process of `market` with its price read as a futures price, which grows at the riskless rate less itself."""
+    process = market.process
+    return ql.BlackProcess(ql.QuoteHandle(market.spot), process.riskFreeRate(), process.blackVolatility())
 
 
-def _market(spot: ql.SimpleQuote, yield_: ql.SimpleQuote, rate: ql.SimpleQuote, volatility: ql.SimpleQuote) -> Market:
-    process = ql.BlackScholesMertonProcess(
-        ql.QuoteHandle(spot), flat_rate(yield_), flat_rate(rate), flat_volatility(volatility)
-    )
+def _market(
+    spot: ql.SimpleQuote,
+    yield_: ql.SimpleQuote,
+    rate: ql.SimpleQuote,
+    curve: ql.YieldTermStructureHandle,
+    volatility: ql.SimpleQuote,
+) -> Market:
+    process = ql.BlackScholesMertonProcess(ql.QuoteHandle(spot), flat_rate(yield_), curve, flat_volatility(volatility))
     return Market(spot, yield_, rate, volatility, process)

@@ -12,8 +12,8 @@ import argparse
 import csv
 import os
 import sys
-import tempfile
 from collections.abc import Sequence
+from functools import cache
 from pathlib import Path
 
 import QuantLib as ql  # type: ignore[import-untyped]  # noqa: N813  # an untyped wheel; its usual name
@@ -34,11 +34,12 @@ def price_all(instruments: Sequence[Instrument]) -> list[Valuation]:
     Raises BadInstrumentError, or if no row is bad PricingFailedError, with a line for each row concerned.
     """
     ql.Settings.instance().evaluationDate = TODAY
+    market = flat_market()
     valuations: list[Valuation] = []
     bad: list[str] = []
     failed: list[str] = []
     for row in instruments:
-        market = flat_market(row.spot, row.q, row.r, row.vol)
+        market.move_to(row.spot, row.q, row.r, row.vol)
         try:
             valuations.append(value(build(row, market), market))
         except BadInstrumentError as error:
@@ -54,16 +55,16 @@ def price_all(instruments: Sequence[Instrument]) -> list[Valuation]:
 
 def write_prices(path: Path, instruments: Sequence[Instrument], valuations: Sequence[Valuation]) -> None:
     """Write the output file `path` in one step: a reader sees all of it or none."""
-    handle, temporary = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    file = temporary.open("w", newline="", encoding="utf-8")
     try:
-        with os.fdopen(handle, "w", newline="", encoding="utf-8") as file:
+        with file:
             writer = csv.writer(file, lineterminator="\n")
             writer.writerow(OUTPUT_COLUMNS)
             writer.writerows(map(_cells, instruments, valuations))
-        Path(temporary).chmod(0o644)  # mkstemp makes the file private; results are for others to read
-        os.replace(temporary, path)
+        temporary.replace(path)
     except BaseException:
-        Path(temporary).unlink(missing_ok=True)
+        temporary.unlink(missing_ok=True)
         raise
 
 
@@ -73,12 +74,17 @@ def _cells(row: Instrument, found: Valuation) -> list[str]:
     return [row.id, row.kind, *texts, found.engine]
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the command line; the exit code."""
+@cache  # a warm pricer runs `main` for every file
+def _command_line() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(description="Price a CSV file of instruments with QuantLib.")
     parser.add_argument("input", type=Path, metavar="INPUT.csv", help="the instruments, one a row")
     parser.add_argument("--output", type=Path, default=Path("prices.csv"), help="default: %(default)s")
-    options = parser.parse_args(arguments)
+    return parser
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command line; the exit code."""
+    options = _command_line().parse_args(arguments)
     try:
         instruments = read_instruments(options.input)
         valuations = price_all(instruments)

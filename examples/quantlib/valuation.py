@@ -1,7 +1,8 @@
 """Price and sensitivities of one contract.
 
 A sensitivity that the engine computes is taken from it; otherwise delta, gamma, vega and rho are central
-differences over moved quotes. Called by `price.py` with the contract that `kinds.py` has built.
+differences over moved quotes (vega and rho one-sided ones where a price takes long). Called by `price.py` with
+the contract that `kinds.py` has built.
 """
 
 from __future__ import annotations
@@ -15,8 +16,8 @@ from contracts import Contract
 from market import Market
 
 SPOT_STEP = 1e-3  # of the spot
-VOLATILITY_STEP = 1e-4
-RATE_STEP = 1e-4
+QUOTE_STEP = 1e-4  # of volatility and rate
+ONE_SIDED_STEP = 1e-5  # likewise; smaller, for the error of a one-sided slope grows with the step, not its square
 
 
 class PricingFailedError(RuntimeError):
@@ -49,16 +50,24 @@ def value(contract: Contract, market: Market) -> Valuation:
         raise PricingFailedError(str(error)) from None
     if not math.isfinite(price):
         raise PricingFailedError(f"the price is {price}")
-    own = {name: _engine_value(option, name) for name in ("delta", "gamma", "vega", "theta", "rho")}
-    delta, gamma = own["delta"], own["gamma"]
+    delta, gamma, vega, theta, rho = _engine_values(option)
     if (delta is None or gamma is None) and not _near_a_kink(contract, market):
-        moved_delta, moved_gamma = _spot_differences(option, market.spot)
+        moved_delta, moved_gamma = _spot_differences(option, price, market.spot)
         delta = moved_delta if delta is None else delta
         gamma = moved_gamma if gamma is None else gamma
-    vega = own["vega"] if own["vega"] is not None else _slope(option, market.volatility, VOLATILITY_STEP)
-    rho = own["rho"] if own["rho"] is not None else _slope(option, market.rate, RATE_STEP)
-    engine = type(contract.engine).__name__
-    return Valuation(price, delta, gamma, vega, own["theta"], rho, engine)
+    if vega is None:
+        vega = _slope(contract, price, market.volatility)
+    if rho is None:
+        rho = _slope(contract, price, market.rate)
+    return Valuation(price, delta, gamma, vega, theta, rho, type(contract.engine).__name__)
+
+
+def _engine_values(option: ql.Instrument) -> tuple[float | None, ...]:
+    """Delta, gamma, vega, theta and rho as far as the engine gives them."""
+    delta = _engine_value(option, "delta")
+    if delta is None:  # then it gives none of them; to ask for each costs more than most prices do
+        return (None,) * 5
+    return delta, *(_engine_value(option, name) for name in ("gamma", "vega", "theta", "rho"))
 
 
 def _engine_value(option: ql.Instrument, name: str) -> float | None:
@@ -77,33 +86,32 @@ def _near_a_kink(contract: Contract, market: Market) -> bool:
     return any(abs(spot - level) <= 2.0 * SPOT_STEP * spot for level in contract.kinks)
 
 
-def _spot_differences(option: ql.Instrument, spot: ql.SimpleQuote) -> tuple[float | None, float | None]:
+def _spot_differences(option: ql.Instrument, price: float, spot: ql.SimpleQuote) -> tuple[float | None, float | None]:
     step = float(spot.value()) * SPOT_STEP
-    below, here, above = _prices(option, spot, step)
-    return _finite((above - below) / (2.0 * step)), _finite((above - 2.0 * here + below) / step**2)
+    below, above = _price_after(option, spot, -step), _price_after(option, spot, step)
+    return _finite((above - below) / (2.0 * step)), _finite((above - 2.0 * price + below) / step**2)
 
 
-def _slope(option: ql.Instrument, quote: ql.SimpleQuote, step: float) -> float | None:
-    below, here, above = _prices(option, quote, step)
+def _slope(contract: Contract, price: float, quote: ql.SimpleQuote) -> float | None:
+    option = contract.option
+    if contract.one_sided:
+        return _finite((_price_after(option, quote, ONE_SIDED_STEP) - price) / ONE_SIDED_STEP)
+    below, above = _price_after(option, quote, -QUOTE_STEP), _price_after(option, quote, QUOTE_STEP)
     if math.isnan(below):  # some engines refuse a negative rate: look upwards only
-        return _finite((above - here) / step)
-    return _finite((above - below) / (2.0 * step))
+        return _finite((above - price) / QUOTE_STEP)
+    return _finite((above - below) / (2.0 * QUOTE_STEP))
 
 
-def _prices(option: ql.Instrument, quote: ql.SimpleQuote, step: float) -> tuple[float, float, float]:
-    """The prices with `quote` lower by `step`, as it is, and higher by `step`; NaN where there is none."""
-    middle = quote.value()
-    found: list[float] = []
+def _price_after(option: ql.Instrument, quote: ql.SimpleQuote, move: float) -> float:
+    """The price with `quote` moved; NaN where there is none."""
+    here = quote.value()
+    quote.setValue(here + move)
     try:
-        for moved in (middle - step, middle, middle + step):
-            quote.setValue(moved)
-            try:
-                found.append(float(option.NPV()))
-            except RuntimeError:
-                found.append(math.nan)
+        return float(option.NPV())
+    except RuntimeError:
+        return math.nan
     finally:
-        quote.setValue(middle)
-    return found[0], found[1], found[2]
+        quote.setValue(here)
 
 
 def _finite(number: float) -> float | None:

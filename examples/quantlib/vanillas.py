@@ -26,10 +26,10 @@ def european(row: Instrument, market: Market) -> Contract:
     return Contract(option, ql.AnalyticEuropeanEngine(market.process))
 
 
-def _american(row: Instrument, engine_name: str, engine: ql.PricingEngine) -> Contract:
+def _american(row: Instrument, engine_name: str, engine: ql.PricingEngine, one_sided: bool = False) -> Contract:
     if "engine" in row.extra:
         row.choice("engine", (engine_name,))
-    return Contract(ql.VanillaOption(vanilla(row), american_exercise(row)), engine)
+    return Contract(ql.VanillaOption(vanilla(row), american_exercise(row)), engine, one_sided=one_sided)
 
 
 @KINDS.kind("american_baw", "engine")
@@ -52,8 +52,12 @@ def american_ju(row: Instrument, market: Market) -> Contract:
 
 @KINDS.kind("american_fd", "engine")
 def american_fd(row: Instrument, market: Market) -> Contract:
-    """American call or put: finite differences, 100 steps in time on 200 points of spot."""
-    return _american(row, "FiniteDifference", ql.FdBlackScholesVanillaEngine(market.process, 100, 200))
+    """American call or put: finite differences, 100 steps in time on 200 points of spot.
+
+    The grid itself puts vega and rho off by more (0.3 % of a typical rho) than one-sided slopes do.
+    """
+    engine = ql.FdBlackScholesVanillaEngine(market.process, 100, 200)
+    return _american(row, "FiniteDifference", engine, one_sided=True)
 
 
 @KINDS.kind("digital", "payoff cash secondStrike")

@@ -135,6 +135,18 @@ def test_sensitivities_are_slopes_of_the_price(tmp_path: Path) -> None:
             assert float(found[f"{name} here"][sensitivity]) == slope, (name, sensitivity)
 
 
+def test_a_row_is_priced_as_if_it_stood_alone(tmp_path: Path) -> None:
+    """The order of rows changes none of them, although all are priced in one market that moves."""
+    rows = [
+        GOOD_ROW,
+        "other,european,Put,50,40,0,0.01,2,0.4,",
+        "grid,american_fd,Put,100,95,0,0.06,0.5,0.4,",
+        "basket,basket2,Call,95,100,0.01,0.04,0.5,0.3,basket=Max;spot2=95;q2=0.01;vol2=0.3;rho=0.4",
+        "spread,spread_kirk,Call,5,122,0,0.05,1,0.2,basket=Spread;spot2=120;q2=0;vol2=0.2;rho=0.5",
+    ]
+    assert prices(tmp_path, *rows) == prices(tmp_path, *reversed(rows))
+
+
 def test_no_slope_is_taken_across_a_running_extreme(tmp_path: Path) -> None:
     """Delta and gamma stay empty where a lower spot would itself be the new lowest."""
     found = prices(
