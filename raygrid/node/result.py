@@ -10,7 +10,6 @@ import zipfile
 import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass
-from json.encoder import encode_basestring_ascii
 from pathlib import Path
 from typing import IO, Any
 
@@ -25,6 +24,7 @@ from raygrid.node.workspace import OutputFile
 RESERVED = frozenset({"stdout.txt", "stderr.txt", "manifest.json"})
 ASIDE = "pricer_files/"
 IN_MEMORY = 4 * 1024**2
+_ENCODE = json.JSONEncoder(separators=(",\n ", ": ")).encode
 _CHUNK = 1024**2
 _SAMPLE = 64 * 1024
 _TINY = 1024  # compressing less than this gains little, and costs a good part of a small job
@@ -128,22 +128,7 @@ def _write(
 
 def _lines(manifest: dict[str, Any]) -> bytes:
     """A field a line, for people; `indent` would do that, too, at many times the cost."""
-    lines = ",\n ".join([f'"{name}": {_as_json(value)}' for name, value in manifest.items()])
-    return f"{{\n {lines}\n}}\n".encode()
-
-
-def _as_json(value: object) -> str:
-    if type(value) is str:
-        return encode_basestring_ascii(value)
-    if type(value) is int or type(value) is float:
-        return repr(value)  # times and sizes, always finite
-    if value is None:
-        return "null"
-    if type(value) is bool:
-        return "true" if value else "false"
-    if type(value) is list and not value:
-        return "[]"
-    return json.dumps(value)
+    return f"{_ENCODE(manifest)}\n".encode()
 
 
 def _add_bytes(archive: zipfile.ZipFile, name: str, data: bytes) -> None:
