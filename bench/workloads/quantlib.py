@@ -24,9 +24,9 @@ RATE = "jobs/s"
 def _book(directory: Path, files: int) -> list[Path]:
     options = [str(directory), f"--files={files}", f"--instruments={INSTRUMENTS}", "--seed=1"]
     subprocess.run([sys.executable, str(EXAMPLE / "book.py"), *options], check=True, stdout=subprocess.DEVNULL)
-    files = sorted(directory.glob("*.csv"))
-    random.Random(1).shuffle(files)  # else each loop would get desks of its own, some of which take far longer
-    return files
+    found = sorted(directory.glob("*.csv"))
+    random.Random(1).shuffle(found)  # else each loop would get desks of its own, some of which take far longer
+    return found
 
 
 def _through_the_grid(client: Client, pricer: str, files: Sequence[Path]) -> float:

@@ -33,13 +33,16 @@ class Result:
         self.data = data
         self.reused_from = reused_from
 
-    @cached_property
-    def _zip(self) -> zipfile.ZipFile | None:
-        return zipfile.ZipFile(io.BytesIO(self.data)) if zipfile.is_zipfile(io.BytesIO(self.data)) else None
+    def _opened(self) -> zipfile.ZipFile | None:
+        # Opened whenever it is read, for few are read twice: kept open, thousands of them would be much to hold.
+        try:
+            return zipfile.ZipFile(io.BytesIO(self.data))
+        except zipfile.BadZipFile:
+            return None
 
     @cached_property
     def _names(self) -> tuple[str, ...]:
-        return tuple(name for name in self._zip.namelist() if not name.endswith("/")) if self._zip else ()
+        return _files_in(self._opened())
 
     @property
     def files(self) -> tuple[str, ...]:
@@ -49,14 +52,14 @@ class Result:
     @property
     def stdout(self) -> str:
         """What the pricer wrote to stdout; bytes that are not UTF-8 are replaced."""
-        if self._zip is None:
+        if (archive := self._opened()) is None:
             return self.data.decode(errors="replace")
-        return self._text_or_empty(STDOUT)
+        return _text_or_empty(archive, STDOUT)
 
     @property
     def stderr(self) -> str:
         """What the pricer wrote to stderr; bytes that are not UTF-8 are replaced."""
-        return self._text_or_empty(STDERR)
+        return _text_or_empty(self._opened(), STDERR)
 
     @cached_property
     def manifest(self) -> dict[str, Any]:
@@ -64,7 +67,7 @@ class Result:
 
         Its `jobId` is the job that ran, which is `reused_from` where that is not this one.
         """
-        text = self._text_or_empty(MANIFEST)
+        text = _text_or_empty(self._opened(), MANIFEST)
         manifest: dict[str, Any] = json.loads(text) if text else {}
         return manifest
 
@@ -74,10 +77,11 @@ class Result:
         Raises:
             FileNotFoundError: the result has no such file; says which it has.
         """
-        if self._zip is None or name not in self._names:
+        archive = self._opened()
+        if archive is None or name not in _files_in(archive):
             there = ", ".join(self.files) or "none"
             raise FileNotFoundError(f"the result of job {self.job_id} has no file {name!r}; its files: {there}")
-        return self._zip.read(name)
+        return archive.read(name)
 
     def text(self, name: str) -> str:
         """Read one file of the result as text; bytes that are not UTF-8 are replaced."""
@@ -97,13 +101,14 @@ class Result:
         """
         root = Path(directory)
         root.mkdir(parents=True, exist_ok=True)
-        if self._zip is None:
+        archive = self._opened()
+        if archive is None:
             (root / STDOUT).write_bytes(self.data)
             return root
         targets = {name: self._inside(root.resolve(), name) for name in self._names}
         for name, target in targets.items():
             target.parent.mkdir(parents=True, exist_ok=True)
-            target.write_bytes(self._zip.read(name))
+            target.write_bytes(archive.read(name))
         return root
 
     def _inside(self, root: Path, name: str) -> Path:
@@ -118,9 +123,6 @@ class Result:
             )
         return target
 
-    def _text_or_empty(self, name: str) -> str:
-        return self.text(name) if name in self._names else ""
-
     def __repr__(self) -> str:
         files = f", files={list(self.files)}" if len(self.files) <= 5 else f", {len(self.files)} files"
         return f"<Result of job {self.job_id}: {len(self.data):,} bytes{files}>"
@@ -129,3 +131,14 @@ class Result:
         files = "".join(f"<li>{html.escape(name)}</li>" for name in self.files)
         stdout = html.escape(self.stdout[:2000])
         return f"<b>Result of job {html.escape(self.job_id)}</b><pre>{stdout}</pre><ul>{files}</ul>"
+
+
+def _files_in(archive: zipfile.ZipFile | None) -> tuple[str, ...]:
+    return tuple(name for name in archive.namelist() if not name.endswith("/")) if archive is not None else ()
+
+
+def _text_or_empty(archive: zipfile.ZipFile | None, name: str) -> str:
+    """A file of a result as text; bytes that are not UTF-8 are replaced."""
+    if archive is None or name not in archive.NameToInfo:
+        return ""
+    return archive.read(name).decode(errors="replace")

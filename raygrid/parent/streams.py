@@ -33,7 +33,8 @@ class _Pace:
         self._waiters = parent.waiters
         self._job_id = job_id
         self._changed = self._waiters.watch_all() if job_id is None else self._waiters.watch_job(job_id)
-        self._until = asyncio.get_running_loop().time() + wait_s
+        self._looked_at = asyncio.get_running_loop().time()
+        self._until = self._looked_at + wait_s
 
     @property
     def left_s(self) -> float:
@@ -42,6 +43,7 @@ class _Pace:
     def look(self) -> None:
         """Note that the store is looked at now; later changes wake again."""
         self._changed.clear()
+        self._looked_at = asyncio.get_running_loop().time()
 
     async def wait(self) -> None:
         try:
@@ -49,7 +51,7 @@ class _Pace:
                 await self._changed.wait()
         except TimeoutError:
             return
-        await asyncio.sleep(BREATH_S)
+        await asyncio.sleep(self._looked_at + BREATH_S - asyncio.get_running_loop().time())
 
     def close(self) -> None:
         self._waiters.forget(self._changed, self._job_id)
