@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 
 GATHERED = 1024**2  # bytes that go to the thread together; they come in pieces of 64 to 256 KB
 AHEAD = 2  # such lots that the thread has before it; beyond them, who sends has to wait
-MOST_PIECES = 1_024  # of a lot: the kernel takes no more in one call
+MOST_PIECES = 1_024  # that wait to be joined, for one of a byte takes many times its room
 HELD = 4 * 1024**2  # a blob up to this size goes to an object store in one request
 PART = 8 * 1024**2  # S3 takes no part of less than 5 MB but the last
 AT_ONCE = 2  # parts of one blob on their way at the same time
@@ -109,11 +109,13 @@ class Upload(ABC):
         if self._thread is None:
             self._thread = ThreadPoolExecutor(1, thread_name_prefix="upload")
             self._room = min(self._room, GATHERED)
-        lot, self._pieces, self._gathered = self._pieces, [], 0
+        # Joined here, where there is time: the thread, which is busier, waits for the GIL after each of its calls.
+        data = b"".join(self._pieces)
+        self._pieces, self._gathered = [], 0
         with self._blobs._as_unavailable():
             while len(self._ahead) >= AHEAD:
                 await self._oldest_is_done()
-            await self._take(lot, self._thread)
+            await self._take(data, self._thread)
 
     async def _oldest_is_done(self) -> None:
         await asyncio.wait((self._ahead[0],))  # unlike waiting for it alone, this does not cancel it
@@ -123,7 +125,7 @@ class Upload(ABC):
         self._ahead.append(asyncio.get_running_loop().run_in_executor(thread, work, *args))
 
     @abstractmethod
-    async def _take(self, lot: list[bytes], thread: ThreadPoolExecutor) -> None:
+    async def _take(self, data: bytes, thread: ThreadPoolExecutor) -> None:
         """Have the thread hash these bytes, and write them after those before."""
 
     @abstractmethod
@@ -145,8 +147,8 @@ class FileUpload(Upload):
         self._file: FileIO | None = None
         self._written = self._begun = 0
 
-    async def _take(self, lot: list[bytes], thread: ThreadPoolExecutor) -> None:
-        self._in_thread(thread, self._append, lot)
+    async def _take(self, data: bytes, thread: ThreadPoolExecutor) -> None:
+        self._in_thread(thread, self._append, data)
 
     async def _settle(self, key: str, thread: ThreadPoolExecutor) -> None:
         self._in_thread(thread, self._settle_now, key)
@@ -156,22 +158,17 @@ class FileUpload(Upload):
         self._in_thread(thread, self._discard_now)
         await asyncio.wait(self._ahead)
 
-    def _append(self, lot: list[bytes]) -> None:
+    def _append(self, data: bytes) -> None:
         if self._file is None:
             self._file = self._open()
-        for piece in lot:
-            self._hasher.update(piece)
-        fd = self._file.fileno()
-        size = sum(map(len, lot))
-        written = os.writev(fd, lot)
-        if written < size:  # of a disk that is full the next call tells
-            left = memoryview(b"".join(lot))[written:]
-            while left:
-                left = left[os.write(fd, left) :]
-        self._written += size
+        self._hasher.update(data)
+        left = memoryview(data)
+        while left:
+            left = left[self._file.write(left) :]
+        self._written += len(data)
         if self._written - self._begun >= SYNCED and _sync_file_range is not None:
             # No more than a start: what it says is of no matter, fsync has the last word.
-            _sync_file_range(fd, self._begun, self._written - self._begun, _SYNC_FILE_RANGE_WRITE)
+            _sync_file_range(self._file.fileno(), self._begun, self._written - self._begun, _SYNC_FILE_RANGE_WRITE)
             self._begun = self._written
 
     def _open(self) -> FileIO:
@@ -209,8 +206,7 @@ class ObjectUpload(Upload):
         super().__init__(blobs, HELD)
         self._writer: Any = None
 
-    async def _take(self, lot: list[bytes], thread: ThreadPoolExecutor) -> None:
-        data = b"".join(lot)
+    async def _take(self, data: bytes, thread: ThreadPoolExecutor) -> None:
         self._in_thread(thread, self._hasher.update, data)
         if self._writer is None:
             await asyncio.to_thread(self._blobs._before_writing)

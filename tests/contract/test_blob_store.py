@@ -8,13 +8,15 @@ import os
 import socket
 import threading
 import time
-from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from collections.abc import AsyncIterator, Callable, Iterator
 from datetime import timedelta
+from io import FileIO
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from raygrid.blobs import BlobStore, backend, data_key
+from raygrid.blobs import BlobStore, backend, data_key, upload
 from raygrid.errors import BlobNotFoundError, SettingsError, UnavailableError
 from raygrid.local import free_port
 from raygrid.models import BlobSlice
@@ -422,21 +424,23 @@ async def test_a_disk_that_takes_less_at_a_time_gets_everything(
 ) -> None:
     """A write that ends early, as the kernel may end any, goes on where it ended."""
 
-    def some_of_it(fd: int, lot: Sequence[bytes]) -> int:
-        return os.write(fd, b"".join(lot)[:1_000])
+    class Reluctant(FileIO):
+        def write(self, data: Any) -> int:
+            return super().write(data[:100_000])
 
-    monkeypatch.setattr(os, "writev", some_of_it)
+    monkeypatch.setattr(upload, "FileIO", Reluctant)
     blobs, data = BlobStore(str(tmp_path)), os.urandom(3 * 1024**2)
     assert await read(blobs, await blobs.upload(chunks_of(data, 256_000), data_key)) == data
 
 
 async def test_a_slow_disk_holds_the_sender_back(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """While nothing can be written, an upload takes a few megabytes and no more; when it can, it is whole."""
-    writev, go_on, taken, data = os.writev, threading.Event(), 0, os.urandom(BIG)
+    go_on, taken, data = threading.Event(), 0, os.urandom(BIG)
 
-    def stuck(fd: int, lot: Sequence[bytes]) -> int:
-        assert go_on.wait(30)
-        return writev(fd, lot)
+    class Stuck(FileIO):
+        def write(self, data: Any) -> int:
+            assert go_on.wait(30)
+            return super().write(data)
 
     async def counted() -> AsyncIterator[bytes]:
         nonlocal taken
@@ -444,7 +448,7 @@ async def test_a_slow_disk_holds_the_sender_back(tmp_path: Path, monkeypatch: py
             taken += len(chunk)
             yield chunk
 
-    monkeypatch.setattr(os, "writev", stuck)
+    monkeypatch.setattr(upload, "FileIO", Stuck)
     blobs = BlobStore(str(tmp_path))
     uploading = asyncio.create_task(blobs.upload(counted(), data_key))
     before = -1
@@ -459,8 +463,9 @@ async def test_a_slow_disk_holds_the_sender_back(tmp_path: Path, monkeypatch: py
 async def test_a_full_disk_ends_an_upload(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Whoever sends is told at once rather than at the end, and neither a file nor a thread is left."""
 
-    def full(fd: int, lot: Sequence[bytes]) -> int:
-        raise OSError(28, "No space left on device")
+    class Full(FileIO):
+        def write(self, data: Any) -> int:
+            raise OSError(28, "No space left on device")
 
     taken = 0
 
@@ -470,7 +475,7 @@ async def test_a_full_disk_ends_an_upload(tmp_path: Path, monkeypatch: pytest.Mo
             taken += len(chunk)
             yield chunk
 
-    monkeypatch.setattr(os, "writev", full)
+    monkeypatch.setattr(upload, "FileIO", Full)
     blobs = BlobStore(str(tmp_path))
     with pytest.raises(UnavailableError, match="No space left"):
         await blobs.upload(counted(), data_key)
