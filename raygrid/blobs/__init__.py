@@ -10,6 +10,6 @@ A directory by default; S3, Google Cloud or Azure by URL. Keys say what a blob i
 """
 
 from raygrid.blobs.store import BlobStore, data_key, day_of, input_key, new_result_key
-from raygrid.blobs.streams import Upload
+from raygrid.blobs.upload import Upload
 
 __all__ = ["BlobStore", "Upload", "data_key", "day_of", "input_key", "new_result_key"]

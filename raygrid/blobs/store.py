@@ -23,7 +23,8 @@ from obstore.store import LocalStore
 from uuid_utils import uuid4
 
 from raygrid.blobs.backend import first_line, open_remote, shown
-from raygrid.blobs.streams import AT_ONCE, PART, BlobFile, Upload
+from raygrid.blobs.blob_file import BlobFile
+from raygrid.blobs.upload import AT_ONCE, PART, FileUpload, ObjectUpload, Upload
 from raygrid.core.blob_marker import not_the_grids
 from raygrid.errors import BlobNotFoundError, RaygridError, SettingsError, UnavailableError
 from raygrid.models import BlobSlice
@@ -242,7 +243,7 @@ class BlobStore:
 
     def new_upload(self) -> Upload:
         """A blob that is written piece by piece."""
-        return Upload(self)
+        return ObjectUpload(self) if self._directory is None else FileUpload(self, self._directory)
 
     async def upload(self, chunks: AsyncIterator[bytes], key_for: Callable[[str], str]) -> BlobSlice:
         """Store a stream under a key made from its sha256; an error of the stream leaves nothing behind."""

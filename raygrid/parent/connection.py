@@ -107,6 +107,10 @@ class Connection(HttpToolsProtocol):
         """A piece of a body."""
         self._forward()
         self._body_grew = True
+        # uvicorn adds the piece to what it holds and copies that for the application. Added to empty bytes, a piece
+        # alone is passed on as it is; only from the second on is a buffer worth its copies.
+        held = self.cycle.body
+        self.cycle.body = bytearray(held) if held else b""  # type: ignore[assignment]  # it only asks for its length
         super().on_body(body)
 
     def on_message_complete(self) -> None:

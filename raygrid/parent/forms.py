@@ -22,7 +22,6 @@ MOST_OPTIONS = 1_000
 MOST_OPTION_BYTES = 16 * 1024**2  # of all options together
 MOST_HEADER_BYTES = 16 * 1024
 INLINE_TOTAL = 16 * 1024**2
-GATHERED = 1024**2  # of a large file, bytes that are written together: they come in pieces of some 64 KB
 
 
 @dataclass(frozen=True, slots=True)
@@ -200,21 +199,20 @@ class _File(_Part):
         self._upload: Upload | None = None
 
     async def write(self, data: bytes) -> None:
-        self._held += data
-        if len(self._held) <= (self._inline if self._upload is None else GATHERED):
-            return
-        if self._upload is None:
+        if self._upload is not None:
+            await self._upload.write(data)
+        elif len(self._held) + len(data) <= self._inline:
+            self._held += data
+        else:
             self._upload = self._blobs.new_upload()
-        await self._pass_on(self._upload)
-
-    async def _pass_on(self, upload: Upload) -> None:
-        await upload.write(bytes(self._held))
-        self._held.clear()
+            if self._held:
+                await self._upload.write(bytes(self._held))
+                self._held.clear()
+            await self._upload.write(data)
 
     async def finish(self) -> ReceivedFile:
         name = safe_filename(self._filename)
         if self._upload is not None:
-            await self._pass_on(self._upload)
             blob = await self._upload.finish(input_key)
             self._upload = None
             return ReceivedFile(self._part, name, blob, None)

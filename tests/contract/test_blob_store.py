@@ -6,14 +6,17 @@ import asyncio
 import hashlib
 import os
 import socket
+import threading
 import time
 from collections.abc import AsyncIterator, Callable, Iterator
 from datetime import timedelta
+from io import FileIO
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from raygrid.blobs import BlobStore, backend, data_key
+from raygrid.blobs import BlobStore, backend, data_key, upload
 from raygrid.errors import BlobNotFoundError, SettingsError, UnavailableError
 from raygrid.local import free_port
 from raygrid.models import BlobSlice
@@ -391,3 +394,110 @@ async def test_a_write_into_a_directory_that_fails_leaves_nothing(
     os.utime(tmp_path / "results/other#340282366920938463463374607431768211455", (0, 0))
     assert [keys async for keys in blobs.list_older("results", timedelta(hours=1))] == [["results/pack"]]
     assert blobs.read_now(place("results/pack", b"whole")) == b"whole"
+
+
+# --- an upload and its thread ---------------------------------------------------------------------------------------
+
+
+def upload_threads() -> list[str]:
+    return [thread.name for thread in threading.enumerate() if thread.name.startswith("upload")]
+
+
+async def no_thread_is_left() -> None:
+    async with asyncio.timeout(10):
+        while upload_threads():
+            await asyncio.sleep(0.01)
+
+
+@pytest.mark.parametrize(("pieces", "size"), [(6_001, 499), (2_003, 1_999), (97, 256_000)])
+async def test_a_blob_is_the_same_however_it_is_cut(blobs: BlobStore, pieces: int, size: int) -> None:
+    """Pieces of any number and size end up one after the other, and the thread that wrote them is gone."""
+    data = os.urandom(pieces * size)
+    stored = await blobs.upload(chunks_of(data, size), data_key)
+    assert stored == place(data_key(hashlib.sha256(data).hexdigest()), data)
+    assert await read(blobs, stored) == data
+    await no_thread_is_left()
+
+
+async def test_a_disk_that_takes_less_at_a_time_gets_everything(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A write that ends early, as the kernel may end any, goes on where it ended."""
+
+    class Reluctant(FileIO):
+        def write(self, data: Any) -> int:
+            return super().write(data[:100_000])
+
+    monkeypatch.setattr(upload, "FileIO", Reluctant)
+    blobs, data = BlobStore(str(tmp_path)), os.urandom(3 * 1024**2)
+    assert await read(blobs, await blobs.upload(chunks_of(data, 256_000), data_key)) == data
+
+
+async def test_a_slow_disk_holds_the_sender_back(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """While nothing can be written, an upload takes a few megabytes and no more; when it can, it is whole."""
+    go_on, taken, data = threading.Event(), 0, os.urandom(BIG)
+
+    class Stuck(FileIO):
+        def write(self, data: Any) -> int:
+            assert go_on.wait(30)
+            return super().write(data)
+
+    async def counted() -> AsyncIterator[bytes]:
+        nonlocal taken
+        async for chunk in chunks_of(data, 256_000):
+            taken += len(chunk)
+            yield chunk
+
+    monkeypatch.setattr(upload, "FileIO", Stuck)
+    blobs = BlobStore(str(tmp_path))
+    uploading = asyncio.create_task(blobs.upload(counted(), data_key))
+    before = -1
+    while before != taken or not upload_threads():  # until the sender has come to a stop
+        before = taken
+        await asyncio.sleep(0.2)
+    go_on.set()
+    assert before <= 4 * 1024**2
+    assert await read(blobs, await uploading) == data
+
+
+async def test_a_full_disk_ends_an_upload(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whoever sends is told at once rather than at the end, and neither a file nor a thread is left."""
+
+    class Full(FileIO):
+        def write(self, data: Any) -> int:
+            raise OSError(28, "No space left on device")
+
+    taken = 0
+
+    async def counted() -> AsyncIterator[bytes]:
+        nonlocal taken
+        async for chunk in chunks_of(bytes(BIG), 256_000):
+            taken += len(chunk)
+            yield chunk
+
+    monkeypatch.setattr(upload, "FileIO", Full)
+    blobs = BlobStore(str(tmp_path))
+    with pytest.raises(UnavailableError, match="No space left"):
+        await blobs.upload(counted(), data_key)
+    assert taken < BIG / 2
+    assert [path for path in tmp_path.rglob("*") if path.is_file()] == []
+    await no_thread_is_left()
+
+
+async def test_a_client_that_leaves_in_the_middle_leaves_nothing(blobs: BlobStore) -> None:
+    """A request that is cancelled while its body arrives takes file and thread with it."""
+    begun = asyncio.Event()
+
+    async def endless() -> AsyncIterator[bytes]:
+        for _ in range(40):
+            yield bytes(256_000)
+        begun.set()
+        await asyncio.Event().wait()
+
+    uploading = asyncio.create_task(blobs.upload(endless(), data_key))
+    await begun.wait()
+    uploading.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await uploading
+    await no_thread_is_left()
+    assert await keys(blobs, "") == []

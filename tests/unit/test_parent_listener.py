@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import hashlib
+import os
 import socket
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
@@ -103,6 +105,35 @@ async def test_a_body_that_nobody_reads_stays_with_the_sender() -> None:
         assert sent < UPLOAD / 2
         go_on.set()
         assert (await answer).json() == UPLOAD
+
+
+async def test_a_body_arrives_in_order_however_it_is_sent() -> None:
+    """Pieces that come together, alone, or while the application is busy are the body, each once and in its place."""
+    app = FastAPI()
+
+    @app.post("/")
+    async def receive(request: Request) -> str:
+        said = hashlib.sha256()
+        async for chunk in request.stream():
+            said.update(chunk)
+            await asyncio.sleep(0)
+        return said.hexdigest()
+
+    pieces = [os.urandom(size) for size in (1, 2, 300_000, 5, 70_000, 3, 1_000_000, 1) * 5]
+
+    async def body() -> AsyncIterator[bytes]:
+        for at, piece in enumerate(pieces):
+            yield piece
+            if at % 3 == 0:
+                await asyncio.sleep(0.001)
+
+    port = free_port()
+    async with listening(app, port), httpx.AsyncClient(timeout=30) as client:
+        whole = b"".join(pieces)
+        for content in (body(), whole, whole[:10]):
+            answer = await client.post(f"http://127.0.0.1:{port}/", content=content)
+            sent = whole[:10] if content == whole[:10] else whole
+            assert answer.json() == hashlib.sha256(sent).hexdigest()
 
 
 # --- clients that mean no good --------------------------------------------------------------------------------------
