@@ -17,6 +17,7 @@ from raygrid.errors import StaleTermError
 from raygrid.models import Job, JobState, JobUpdate, NewJob, QueuedJob
 from raygrid.store import rows, sql_reuse
 from raygrid.store.port import BatchSummary, Changed, Inserted, Purged, Reusable
+from raygrid.store.prepared import PREPARED
 from raygrid.store.sql_connections import reading, to_its_end
 from raygrid.store.sql_moves import SqlMoves, chunks
 from raygrid.store.tables import Instant, batch_jobs, batches, jobs, leases
@@ -53,10 +54,17 @@ _RECORD = (
         revision=bindparam("new_revision"),
         content=bindparam("new_content"),
     )
+    .execution_options(**{PREPARED: True})
 )
 
 # The row stays locked for others that want to change it, where the database locks rows.
-_TERM = select(leases.c.term).where(leases.c.group_id == bindparam("the_group")).with_for_update(read=True)
+_TERM = (
+    select(leases.c.term)
+    .where(leases.c.group_id == bindparam("the_group"))
+    .with_for_update(read=True)
+    .execution_options(**{PREPARED: True})
+)
+_JOB = select(*rows.JOB_COLUMNS).where(jobs.c.job_id == bindparam("the_job")).execution_options(**{PREPARED: True})
 _JOBS = select(*rows.JOB_COLUMNS).where(jobs.c.job_id.in_(bindparam("job_ids", expanding=True)))
 
 _CANCEL = (
@@ -124,11 +132,12 @@ class SqlStore(SqlMoves):
             await connection.execute(self._insert_ignoring(batch_jobs), values)
 
     async def _select_jobs(self, connection: AsyncConnection, job_ids: Sequence[str]) -> dict[str, Job]:
-        found: dict[str, Job] = {}
-        for chunk in chunks(job_ids):
-            for row in await connection.execute(_JOBS, {"job_ids": chunk}):
-                found[row.job_id] = rows.job(row)
-        return found
+        if len(job_ids) == 1:  # as when a job is submitted by itself, or asked for
+            read = (await connection.execute(_JOB, {"the_job": job_ids[0]})).all()
+        else:
+            read = [row for chunk in chunks(job_ids) for row in await connection.execute(_JOBS, {"job_ids": chunk})]
+        found = map(rows.job, read)
+        return {job.job_id: job for job in found}
 
     @reading
     async def get(self, job_ids: Sequence[str]) -> dict[str, Job]:

@@ -23,6 +23,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 from raygrid.errors import SettingsError, UnavailableError
 from raygrid.store import postgresql, sqlite
 from raygrid.store.migrate import migrate
+from raygrid.store.prepared import PREPARED
 from raygrid.store.sql_failures import RETRY_AFTER_S, LockedError, as_ours
 
 MIGRATE_S = 600.0
@@ -121,6 +122,7 @@ class SqlConnections:
         self._writer: ThreadPoolExecutor | None = None  # of SQLite, which takes one writer at a time
         self._readers: ThreadPoolExecutor | None = None
         self._made: dict[Table, Any] = {}
+        self._prepared: sqlite.Prepared = {}
         self._is_closed = False
         self._file: sqlite.DatabaseFile | None = None
 
@@ -230,7 +232,7 @@ class SqlConnections:
     async def _connected(self, engine: AsyncEngine | Engine, limit_s: float) -> AsyncIterator[AsyncConnection]:
         if isinstance(engine, Engine):  # SQLite, which has its own limit
             with engine.connect() as direct, direct.begin():
-                yield cast(AsyncConnection, sqlite.DirectConnection(direct))
+                yield cast(AsyncConnection, sqlite.DirectConnection(direct, self._prepared))
             return
         self._require_open()  # the pool would begin anew
         async with AsyncExitStack() as stack:
@@ -257,7 +259,9 @@ class SqlConnections:
     def _insert_ignoring(self, table: Table) -> Any:
         statement = self._made.get(table)
         if statement is None:
-            statement = self._made[table] = self._insert(table).on_conflict_do_nothing()
+            statement = self._made[table] = (
+                self._insert(table).on_conflict_do_nothing().execution_options(**{PREPARED: True})
+            )
         return statement
 
     def _insert_or_replace(self, table: Table, values: dict[str, Any]) -> Any:

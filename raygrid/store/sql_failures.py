@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sqlite3
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -31,6 +32,7 @@ _SETTINGS = (
     "42501",  # the user may not make tables
     "42704",  # no such parameter in the URL
 )
+_LOST = (OperationalError, InterfaceError, sqlite3.OperationalError, OSError, PoolTimeoutError)
 
 
 class LockedError(UnavailableError):
@@ -66,7 +68,7 @@ def _ours(error: Exception, *, opening: bool) -> RaygridError | None:
     if opening and state.startswith(_SETTINGS):
         return SettingsError(f"the job store cannot be opened: {said}; correct storage.database")
     is_driver = type(driver).__module__.partition(".")[0] == "asyncpg"
-    lost = isinstance(error, (OperationalError, InterfaceError, OSError, PoolTimeoutError)) or (is_driver and not state)
+    lost = isinstance(error, _LOST) or (is_driver and not state)
     if lost or state.startswith(_AWAY):
         is_locked = state == _LOCKED or getattr(driver, "sqlite_errorname", "").startswith("SQLITE_BUSY")
         kind = LockedError if is_locked else UnavailableError

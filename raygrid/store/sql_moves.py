@@ -13,6 +13,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from raygrid.models import JobState, QueuedJob
 from raygrid.store import rows
 from raygrid.store.port import NOBODY, Unfinished
+from raygrid.store.prepared import PREPARED
 from raygrid.store.sql_connections import reading, to_its_end
 from raygrid.store.sql_grid import SqlGridTables
 from raygrid.store.tables import batch_jobs, jobs, leases, revisions
@@ -60,12 +61,14 @@ _NEXT_REVISIONS = (
     update(revisions)
     .values(latest=revisions.c.latest + bindparam("wanted", type_=BigInteger()))
     .returning(revisions.c.latest)
+    .execution_options(**{PREPARED: True})
 )
 _NEWEST = select(jobs.c.revision).where(jobs.c.job_id == batch_jobs.c.job_id).scalar_subquery()
 _TOUCH_BATCHES = (
     update(batch_jobs)
-    .where(batch_jobs.c.job_id.in_(bindparam("job_ids", expanding=True)), batch_jobs.c.revision < _NEWEST)
+    .where(batch_jobs.c.job_id == bindparam("the_job"), batch_jobs.c.revision < _NEWEST)
     .values(revision=_NEWEST)
+    .execution_options(**{PREPARED: True})
 )
 
 
@@ -88,8 +91,8 @@ class SqlMoves(SqlGridTables):
         return latest - count + 1
 
     async def _touch_batches(self, connection: AsyncConnection, job_ids: Sequence[str]) -> None:
-        for chunk in chunks(job_ids):
-            await connection.execute(_TOUCH_BATCHES, {"job_ids": chunk})
+        if job_ids:
+            await connection.execute(_TOUCH_BATCHES, [{"the_job": job_id} for job_id in job_ids])
 
     @reading
     async def unfinished(

@@ -13,16 +13,19 @@ import time
 from collections.abc import Callable, Coroutine, Sequence
 from contextlib import closing
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, TypeAlias, TypeVar
 
-from sqlalchemy import Connection, CursorResult, Engine, Executable, create_engine, event
+from sqlalchemy import Connection, CursorResult, Engine, create_engine, event
 from sqlalchemy.engine import make_url
+
+from raygrid.store.prepared import PREPARED, PreparedStatement, Rows, Statement
 
 BUSY_S = 30.0
 READERS = 4
 ROOM = 16 * 1024**2  # with less on its disk, writes may fail at any moment
 
 Answer = TypeVar("Answer")
+Prepared: TypeAlias = dict[tuple[Statement, tuple[str, ...]], PreparedStatement]
 
 
 def prepare_file(path: Path) -> None:
@@ -98,21 +101,34 @@ def engine_for(url: str, begin: str) -> Engine:
         cursor.close()
 
     @event.listens_for(engine, "begin")
-    def start(connection: Any) -> None:
-        connection.exec_driver_sql(begin)
+    def start(connection: Connection) -> None:
+        connection.connection.cursor().execute(begin)
 
     return engine
 
 
 class DirectConnection:
-    """What the store uses of SQLAlchemy's `AsyncConnection`, over a connection that blocks; nothing here waits."""
+    """What the store uses of SQLAlchemy's `AsyncConnection`, over a connection that blocks; nothing here waits.
 
-    def __init__(self, connection: Connection) -> None:
+    Args:
+        connection: the connection.
+        prepared: statements that were prepared before, to which others are added.
+    """
+
+    def __init__(self, connection: Connection, prepared: Prepared) -> None:
         self._connection = connection
+        self._prepared = prepared
 
-    async def execute(self, statement: Executable, parameters: Any = None) -> CursorResult[Any]:
+    async def execute(self, statement: Any, parameters: Any = None) -> CursorResult[Any] | Rows:
         """Execute a statement."""
-        return self._connection.execute(statement, parameters)
+        if not parameters or PREPARED not in statement.get_execution_options():
+            return self._connection.execute(statement, parameters)
+        names = tuple(parameters if isinstance(parameters, dict) else parameters[0])
+        known = self._prepared.get((statement, names))
+        if known is None:
+            known = PreparedStatement(statement, names, self._connection.dialect)
+            self._prepared[statement, names] = known
+        return known.execute(self._connection, parameters)
 
     async def exec_driver_sql(self, statement: str, parameters: Sequence[Any] | None = None) -> CursorResult[Any]:
         """Execute the database's own SQL."""
