@@ -61,6 +61,23 @@ ROUTES = [
 ]
 
 
+@pytest.mark.parametrize(("method", "path"), ROUTES)
+async def test_no_request_is_handed_to_a_thread_of_the_web_framework(
+    grid: SmallGrid, monkeypatch: pytest.MonkeyPatch, method: str, path: str
+) -> None:
+    """It would be for any function of ours that is no coroutine, and cost each request a good part of a millisecond."""
+
+    async def hand_over(*_: object, **__: object) -> None:
+        handed_over.append(path)
+
+    handed_over: list[str] = []
+    monkeypatch.setattr("fastapi.dependencies.utils.run_in_threadpool", hand_over)
+    monkeypatch.setattr("fastapi.routing.run_in_threadpool", hand_over)
+    async with grid.http.stream(method, path, headers=RIGHT, params={"wait": "0"}):
+        pass
+    assert handed_over == []
+
+
 DESCRIPTION = [("GET", "/openapi.json")]
 
 
