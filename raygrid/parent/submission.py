@@ -148,14 +148,14 @@ def pricer_for(settings: GridSettings, name: str | None) -> tuple[str, Pricer]:
     Raises:
         UnknownPricerError: there is none of that name, or none is named and the grid has several.
     """
-    known = ", ".join(sorted(settings.pricers)) or "none at all"
     chosen = name or settings.chosen_default_pricer
+    pricer = settings.pricers.get(chosen) if chosen is not None else None
+    if chosen is not None and pricer is not None:
+        return chosen, pricer
+    known = ", ".join(sorted(settings.pricers)) or "none at all"
     if chosen is None:
         raise UnknownPricerError(f"say which pricer: the grid has {known}")
-    pricer = settings.pricers.get(chosen)
-    if pricer is None:
-        raise UnknownPricerError(f"there is no pricer {chosen!r}; the grid has {known}")
-    return chosen, pricer
+    raise UnknownPricerError(f"there is no pricer {chosen!r}; the grid has {known}")
 
 
 def make_job(
@@ -175,8 +175,7 @@ def make_job(
         raise InvalidRequestError(f"job {job_id}: the file {file.filename!r} is empty")
     if options.args and not pricer.takes_args:
         raise InvalidRequestError(f"job {job_id}: pricer {name!r} takes no args (its command has no {{args}})")
-    sites = settings.known_sites
-    if options.site is not None and sites and options.site not in sites:
+    if options.site is not None and (sites := settings.known_sites) and options.site not in sites:
         raise UnknownSiteError(
             f"job {job_id}: no group is at a site {options.site!r}; the grid knows {', '.join(sorted(sites))}"
         )
