@@ -130,10 +130,10 @@ async def test_a_node_that_swallows_jobs_goes_on_probation(grid: SmallGrid, monk
     """A node on which attempt after attempt fails for its own reasons gets no more, and no job fails for it."""
     create = Workspace.create
 
-    def failing(self: Workspace, attempt: Any) -> Any:
+    def failing(self: Workspace, attempt: Any, **more: Any) -> Any:
         if self.root.name == "rack-a-2":
             raise OSError(30, "Read-only file system")
-        return create(self, attempt)
+        return create(self, attempt, **more)
 
     monkeypatch.setattr(Workspace, "create", failing)
     await batch(grid, "hole", {f"hole-{n}": "echo x" for n in range(40)})
