@@ -10,7 +10,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from bench.figures import Figure, Measured, Plan
+from bench.figures import Figure, Measured, Plan, shown
 from bench.goals import Verdict
 
 _NUMBERS = (2, 3, 4)
@@ -40,11 +40,7 @@ def show(measured: Measured, verdicts: Sequence[Verdict]) -> None:
 def _numbers(figure: Figure) -> tuple[str, str, str]:
     if figure.median is None:
         return "-", "-", "-"
-    return _number(figure.median), _number(min(figure.values)), _number(max(figure.values))
-
-
-def _number(value: float) -> str:
-    return f"{value:,.0f}" if abs(value) >= 100 else f"{value:.3g}"
+    return shown(figure.median), shown(min(figure.values)), shown(max(figure.values))
 
 
 def write_json(path: Path, plan: Plan, done: Sequence[tuple[Measured, Sequence[Verdict]]]) -> None:

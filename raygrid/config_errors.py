@@ -1,6 +1,6 @@
 """Where settings are wrong and what is allowed there, in words for whoever wrote them. Called by `config` only.
 
-What was written is never quoted: it may be a secret.
+What was written is never quoted: it may be a secret, and so may be what stands where a name should (`key:SECRET`).
 """
 
 from __future__ import annotations
@@ -68,6 +68,9 @@ _OF_YAML = {
     "<document start>": "a line above begins with %, which no setting does",
     "another document": "a second document begins here with ---, and settings are one",
 }
+_UNKNOWN = "no such setting"
+_OWN_NAME = r"[a-z_]{1,40}"  # as settings are called
+_ANY_NAME = r"[\w.-]{1,64}"  # as variables, pricers and the like may be called
 _KINDS = frozenset({"bool", "int", "float", "str", "[key]"})  # what pydantic adds to a place, and nobody wrote
 
 
@@ -97,9 +100,16 @@ def in_words(
     lines = []
     for place, words in found.items():
         where = _origin(place, prefix, path, None if set(place[:1]) & set(given) else root)
-        name = ".".join(str(part) for part in place)
+        name = ".".join(_named(part, place, words) for part in place)
         lines.append("  " + ": ".join(part for part in (where, name, ", or ".join(words)) if part))
     return "the settings are not valid:\n" + "\n".join(lines)
+
+
+def _named(part: int | str, place: Place, words: Sequence[str]) -> str:
+    """A part of a place, unless it looks as if it were a value that was meant to stand behind a name."""
+    text = str(part)
+    is_unknown = part is place[-1] and any(each.startswith(_UNKNOWN) for each in words)
+    return text if re.fullmatch(_OWN_NAME if is_unknown else _ANY_NAME, text) else "…"
 
 
 def _allowed(kind: str, message: str, context: Mapping[str, Any], place: Place, model: type[BaseModel]) -> str:
@@ -107,7 +117,7 @@ def _allowed(kind: str, message: str, context: Mapping[str, Any], place: Place, 
         known = sorted(_known(model, place[:-1]))
         close = difflib.get_close_matches(str(place[-1]), known, n=1)
         meant = f"did you mean {close[0]}? " if close else ""
-        return f"no such setting; {meant}known here are {', '.join(known)}" if known else "no such setting"
+        return f"{_UNKNOWN}; {meant}known here are {', '.join(known)}" if known else _UNKNOWN
     if kind == "value_error":
         return str(context.get("error", message))
     return _ALLOWED[kind].format(**context) if kind in _ALLOWED else message

@@ -86,7 +86,7 @@ def _fetch_batch(context: typer.Context, batch_id: str, into: Path, name_by: Nam
     """Unpack whatever has ended of a batch; gives the exit code."""
     client = client_of(context)
     until = time.monotonic() + wait_s
-    while not (status := client.batch_status(batch_id)).finished and (left_s := until - time.monotonic()) > 0:
+    while not client.batch_status(batch_id).finished and (left_s := until - time.monotonic()) > 0:
         time.sleep(min(_POLL_S, left_s))
     batch = client.batch(batch_id, ended_only=True)
     # Of all jobs, ended or not: a directory is called the same whenever one comes for it.
@@ -99,7 +99,7 @@ def _fetch_batch(context: typer.Context, batch_id: str, into: Path, name_by: Nam
     print_ended(ended)
     print_failures(ended)
     print_summary(batch_id, ended, into, named)
-    if missing := status.total - len(ended):
+    if missing := len(inputs) - len(ended):
         again = "" if name_by is NameBy.INPUT else f" --name-by {name_by}"
         err().print(
             f"{missing} jobs have not ended yet; fetch them later with\n"

@@ -34,7 +34,8 @@ def last_lines(stderr: str) -> list[str]:
 def job_failed(
     message: str, *, job_id: str, reason: str | None, exit_code: int | None, stderr_tail: str | None
 ) -> JobFailedError:
-    """The error of a failed job, with the last lines of its stderr in the text."""
+    """The error of a failed job; its text says which one, and has the last lines of its stderr."""
+    said = message if job_id in message else f"job {job_id} failed: {message}"
     lines = last_lines(stderr_tail or "")
     return JobFailedError(
         message,
@@ -42,5 +43,5 @@ def job_failed(
         reason=reason,
         exit_code=exit_code,
         stderr_tail=stderr_tail,
-        text="\n".join((f"{message}; its stderr ends with:", *lines)) if lines else message,
+        text="\n".join((f"{said}; its stderr ends with:", *lines)) if lines else said,
     )

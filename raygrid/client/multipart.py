@@ -62,7 +62,10 @@ class PartsParser:
         """
         header = Message()
         header["Content-Type"] = content_type
-        boundary = header.get_boundary()
+        try:
+            boundary = header.get_boundary()
+        except (TypeError, ValueError):  # a boundary in pieces that do not belong together
+            boundary = None
         if header.get_content_maintype() != "multipart" or not boundary:
             raise BrokenStreamError(f"the grid sent {content_type!r} where a multipart stream was due")
         self._opening = f"\r\n--{boundary}\r\n".encode()

@@ -76,8 +76,9 @@ def post(flows: Flows, batch_id: str, jobs: Sequence[Entry], options: JobOptions
         except RaygridError as error:
             if posted:
                 error.add_note(
-                    f"{posted} of {len(jobs)} jobs were posted to batch {batch_id}. To go on, map the same inputs "
-                    "again with the same job ids and batch_id: those that are there already attach."
+                    f"{posted} of {len(jobs)} jobs were posted to batch {batch_id}, in the order of the inputs. To go "
+                    "on, map the other inputs with this batch_id. Inputs that were given job ids may all be mapped "
+                    "again with them: those that are there already attach."
                 )
             raise
         posted += len(chunk)

@@ -102,6 +102,7 @@ class Leader:
         self._asked_at = -PARENTS_SILENT_S  # when a parent was last here
         self._drains: dict[str, Drain] = {}
         self._drains_read_at = -SCAN_S
+        self._room = (0, 0)  # slots and nodes, as they were last told of
 
     # --- life ---------------------------------------------------------------------------------------------------
 
@@ -202,6 +203,16 @@ class Leader:
                         self._nodes[node_id].stop(attempts)
         if self._beyond and self._state.wants_more:
             self._rescan.set()
+        if isinstance(event, NodeReported | NodeLost | NodeDraining):
+            self._tell_of_nodes()
+
+    def _tell_of_nodes(self) -> None:
+        """Have parents hear at once that there is more or less room, as when a new leader hears of its first nodes."""
+        capacity = self._state.capacity(self._clock())
+        room = capacity.slots, len(capacity.nodes)
+        if room != self._room:
+            self._room = room
+            self._news.wake()
 
     def _committed(self, updates: Sequence[JobUpdate], surely: bool) -> None:
         whole = surely and len(updates) <= FEW

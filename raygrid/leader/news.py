@@ -31,10 +31,14 @@ class News:
             self._last += 1
             self._changes.append(change)
         if self._last > before:
-            for waiter in self._waiters:
-                if not waiter.done():
-                    waiter.set_result(None)
-            self._waiters.clear()
+            self.wake()
+
+    def wake(self) -> None:
+        """Let whoever waits ask anew, though there may be no change: how loaded the group is comes with each answer."""
+        for waiter in self._waiters:
+            if not waiter.done():
+                waiter.set_result(None)
+        self._waiters.clear()
 
     async def wait(self, after: int, wait_s: float) -> None:
         """Wait until there is a change after a number, at most `wait_s`."""

@@ -1,8 +1,10 @@
-"""The files that take what pricers print: held open, reached by descriptor, and used again while they are empty.
+"""The files that take what pricers print: opened by the node, reached by descriptor, used again while they are empty.
 
-A pair serves attempt after attempt, since making and removing two files costs more than a short job prints. The pricer
-gets the very files that the node holds, so that nothing it does to their names matters. A warm pricer is told the names
-instead, and opens them itself. `workspace.py` owns this.
+A pair serves attempt after attempt, since making and removing two files costs more than a short job prints. Each gets
+it opened anew, so that nothing of how an earlier pricer used it (position, flags, locks) lasts, and only if nobody else
+has it open any more, be it a process to which the earlier pricer passed it on. The node reads what it opened, so that
+nothing a pricer does to the names matters. A warm pricer is told the names instead, and opens them itself.
+`workspace.py` owns this.
 """
 
 from __future__ import annotations
@@ -11,16 +13,21 @@ import contextlib
 import fcntl
 import itertools
 import os
+import signal
 import stat
 from collections import deque
 from dataclasses import dataclass
 from typing import NamedTuple
 
+from raygrid.node import at_once
 from raygrid.node.beneath import open_directory, remove
 
 _OWN = stat.S_IRUSR | stat.S_IWUSR
-_NEW = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
-_NO_FLAGS = 0
+_AGAIN = os.O_RDWR | os.O_NOFOLLOW | os.O_CLOEXEC
+_NEW = _AGAIN | os.O_CREAT | os.O_EXCL
+# Pairs rest while so many others do: until it has become another pricer, a process that was spawned in the meantime has
+# them open as well, which cannot be told from somebody to whom they were passed on.
+RESTING = 16
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,8 +37,9 @@ class Capture:
     Attributes:
         title: its name in the result.
         name: its name in the directory `within`, of which that is an open descriptor.
+        within: see there.
         where: its path.
-        file: its descriptor, open for reading and writing.
+        file: a descriptor, open for reading and writing, that only this attempt has.
     """
 
     title: str
@@ -40,28 +48,14 @@ class Capture:
     where: str
     file: int
 
-    def is_in_place(self) -> bool:
-        """Whether it still has its name."""
-        try:
-            return os.path.samestat(os.stat(self.name, dir_fd=self.within, follow_symlinks=False), os.fstat(self.file))
-        except OSError:
-            return False
-
-    def is_as_new(self) -> bool:
-        """Whether it can serve again: empty, under no other name, to be read and written."""
-        status = os.fstat(self.file)
-        return status.st_size == 0 and status.st_nlink == 1 and status.st_mode & _OWN == _OWN
-
-    def rewind(self) -> None:
-        """Take back what an earlier pricer may have set: where it wrote next, and how."""
-        os.lseek(self.file, 0, os.SEEK_SET)
-        fcntl.fcntl(self.file, fcntl.F_SETFL, _NO_FLAGS)
+    def close(self) -> None:
+        """Hold it open no more."""
+        os.close(self.file)
 
     def drop(self) -> None:
         """Close it, and remove its name."""
-        os.close(self.file)
-        with contextlib.suppress(OSError):  # what a daemon still writes into is removed with the agent's life
-            remove(self.name, self.within)
+        self.close()
+        _remove(self.name, self.within)
 
 
 class Captures(NamedTuple):
@@ -83,7 +77,7 @@ class CapturePool:
         self._place = place
         self._held = -1
         self._serial = itertools.count()
-        self._free: deque[Captures] = deque()
+        self._free: deque[str] = deque()  # names of pairs that were empty, those that rest longest first
 
     def open(self) -> None:
         """Begin, in a directory that is there."""
@@ -91,55 +85,97 @@ class CapturePool:
 
     def close(self) -> None:
         """Hold nothing open any more; none is kept after that."""
-        while self._free:
-            self._free.pop().drop()
         if self._held >= 0:
             os.close(self._held)
             self._held = -1
 
-    def take(self, beside: str, within: int, *, named: bool) -> Captures:
+    def take(self, beside: str, within: int) -> Captures:
         """A pair for one attempt.
 
         Args:
             beside: path of the job directory, beside which they are made where a pricer removed their own directory.
             within: descriptor of the directory that it is in.
-            named: whether they must be found by name.
         """
-        with contextlib.suppress(IndexError):
-            captures = self._free.pop()
-            if not named or all(each.is_in_place() for each in captures):
-                return captures
-            captures.drop()
+        try:
+            name = self._free.popleft() if len(self._free) > RESTING else None
+        except IndexError:  # another thread was faster
+            name = None
+        if name is None:
+            return self._new(beside, within)
+        try:
+            captures = _pair(self._place, name, self._held, _AGAIN)
+        except OSError:
+            for stream in ("stdout", "stderr"):
+                _remove(f"{name}@{stream}", self._held)
+            return self.take(beside, within)
+        if all(_is_as_new(each.file) for each in captures):
+            return captures
+        captures.drop()
+        return self.take(beside, within)
+
+    def _new(self, beside: str, within: int) -> Captures:
         name = str(next(self._serial))
         try:
-            return _make(f"{self._place}/{name}", name, self._held)
+            return _pair(self._place, name, self._held, _NEW)
         except FileNotFoundError:
-            return _make(beside, beside.rpartition("/")[2], within)
+            place, _, name = beside.rpartition("/")
+            return _pair(place, name, within, _NEW)
 
     def give_back(self, captures: Captures) -> None:
-        """Take a pair back once nobody can write into it any more; it serves again if it is as good as new."""
-        if self._held >= 0 and all(each.within == self._held and each.is_as_new() for each in captures):
+        """Take a pair back once its attempt is over; it serves again if nothing was printed."""
+        stdout = captures.stdout
+        if self._held >= 0 and stdout.within == self._held and not any(at_once.size_of(each.file) for each in captures):
             for each in captures:
-                each.rewind()
-            self._free.append(captures)
+                each.close()
+            self._free.append(stdout.name.partition("@")[0])
         else:
             captures.drop()
 
 
-def _make(where: str, name: str, within: int) -> Captures:
-    out = _made("stdout", where, name, within)
+def _is_as_new(file: int) -> bool:
+    """Whether a file can serve again: empty, without room of its own on the disk, under one name, and ours alone."""
+    status = os.fstat(file)
+    return (
+        stat.S_ISREG(status.st_mode)
+        and status.st_size == 0
+        and status.st_blocks == 0
+        and status.st_nlink == 1
+        and status.st_mode & _OWN == _OWN
+        and _nobody_else_has_it(file)
+    )
+
+
+def _nobody_else_has_it(file: int) -> bool:
+    """Whether no other open file leads to it: only then does the kernel give a lease to write. False without leases."""
     try:
-        return Captures(out, _made("stderr", where, name, within))
+        # Who opens it in this very moment makes the kernel tell us, by a signal that does nothing instead of SIGIO.
+        at_once.control(file, fcntl.F_SETSIG, signal.SIGURG)
+        at_once.control(file, fcntl.F_SETLEASE, fcntl.F_WRLCK)
+        at_once.control(file, fcntl.F_SETLEASE, fcntl.F_UNLCK)
     except OSError:
-        out.drop()
+        return False
+    return True
+
+
+def _remove(name: str, within: int) -> None:
+    with contextlib.suppress(OSError):  # what a daemon still writes into is removed with the agent's life
+        remove(name, within)
+
+
+def _pair(place: str, name: str, within: int, flags: int) -> Captures:
+    out = _opened("stdout", place, name, within, flags)
+    try:
+        return Captures(out, _opened("stderr", place, name, within, flags))
+    except OSError:
+        out.close()
         raise
 
 
-def _made(stream: str, where: str, name: str, within: int) -> Capture:
+def _opened(stream: str, place: str, name: str, within: int, flags: int) -> Capture:
     named = f"{name}@{stream}"  # an attempt cannot be called so: a job id has no '@'
     try:
-        file = os.open(named, _NEW, 0o666, dir_fd=within)
+        file = os.open(named, flags, 0o666, dir_fd=within)
     except FileExistsError:
         remove(named, within)
-        file = os.open(named, _NEW, 0o666, dir_fd=within)
-    return Capture(f"{stream}.txt", named, within, f"{where}@{stream}", file)
+        file = os.open(named, flags, 0o666, dir_fd=within)
+    return Capture(f"{stream}.txt", named, within, f"{place}/{named}", file)

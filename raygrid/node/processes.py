@@ -15,6 +15,8 @@ import signal
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
+from raygrid.node import at_once
+
 MARK = "RAYGRID_ATTEMPT"
 _PR_SET_CHILD_SUBREAPER = 36
 _PAGE = os.sysconf("SC_PAGE_SIZE")
@@ -110,11 +112,7 @@ class ChildrenOf:
 
 def own_thread_has_children() -> bool:
     """Whether the calling thread has any child, of whatever kind."""
-    try:
-        os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOHANG | os.WNOWAIT | _WNOTHREAD | _WALL)
-    except ChildProcessError:
-        return False
-    return True
+    return at_once.has_child(os.WEXITED | os.WNOHANG | os.WNOWAIT | _WNOTHREAD | _WALL)
 
 
 def kill_child(pid: int) -> None:

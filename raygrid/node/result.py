@@ -100,8 +100,6 @@ def _content(file: OutputFile) -> bytes:
     """What is in a small file now, as far as it was seen; it is not opened where it was empty."""
     if not file.size:
         return b""
-    if file.held >= 0:
-        return os.pread(file.held, file.size, 0)  # small: whole in one call
     with file.open() as source:
         return source.read(file.size)
 

@@ -121,7 +121,7 @@ class Runner:
             message = f"node {self._node_id} has no pricer {spec.pricer!r} in its settings"
             return Finished(AttemptReport(attempt, Outcome.CANNOT_START, message=message))
         try:
-            directory = self._places.create(attempt, named_captures=pricer.mode == "warm")
+            directory = self._places.create(attempt)
         except OSError as error:
             return self._infrastructure(order, f"cannot make the job directory: {error}")
         try:

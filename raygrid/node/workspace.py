@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import IO
 
 from raygrid.models import AttemptId
+from raygrid.node import at_once
 from raygrid.node.beneath import BadOutputError, descend, open_directory, read_file, remove, remove_tree
 from raygrid.node.captures import Capture, CapturePool
 from raygrid.node.spares import KEPT_INPUT, JobDirectory, Spares, is_as_new
@@ -59,7 +60,8 @@ class OutputFile:
             OSError: it cannot be read.
         """
         if self.held >= 0:
-            return open(f"/proc/self/fd/{self.held}", "rb")  # anew: to be read from its beginning
+            # Anew: from its beginning, and whatever the pricer set for the file that it had.
+            return open(f"/proc/self/fd/{self.held}", "rb")
         return read_file(self.path, self.within)
 
 
@@ -103,20 +105,15 @@ class Workspace:
         while self._held:
             os.close(self._held.pop())
 
-    def create(self, attempt: AttemptId, *, named_captures: bool = False) -> JobDirectory:
-        """Make the directory of an attempt, or take over one that is as good as new.
-
-        Args:
-            attempt: the attempt.
-            named_captures: whether what it prints is captured in files that it will open by their names.
-        """
+    def create(self, attempt: AttemptId) -> JobDirectory:
+        """Make the directory of an attempt, or take over one that is as good as new."""
         name = f"{attempt.job_id}.{attempt.number}"
         directory = JobDirectory.at(self._jobs, name, self._held[-1])
         if not self._spares.take(directory) or directory.in_place() is None:
             directory.close()
             directory = self.make(name)
         try:
-            directory.captures = self._captures.take(directory.where, directory.within, named=named_captures)
+            directory.captures = self._captures.take(directory.where, directory.within)
         except BaseException:
             self.remove(directory)
             raise
@@ -292,7 +289,7 @@ def captured(capture: Capture, *, by_name: bool) -> OutputFile:
         BadOutputError: the pricer put something else in its place.
     """
     if not by_name:
-        return OutputFile(capture.title, -1, "", os.fstat(capture.file).st_size, held=capture.file)
+        return OutputFile(capture.title, -1, "", at_once.size_of(capture.file), held=capture.file)
     try:
         status = os.stat(capture.name, dir_fd=capture.within, follow_symlinks=False)
     except FileNotFoundError:

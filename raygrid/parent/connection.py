@@ -110,7 +110,7 @@ class Connection(HttpToolsProtocol):
         # uvicorn adds the piece to what it holds and copies that for the application. Added to empty bytes, a piece
         # alone is passed on as it is; only from the second on is a buffer worth its copies.
         held = self.cycle.body
-        self.cycle.body = bytearray(held) if held else b""  # type: ignore[assignment]  # it only asks for its length
+        self.cycle.body = held if isinstance(held, bytearray) else bytearray(held) if held else b""
         super().on_body(body)
 
     def on_message_complete(self) -> None:

@@ -72,7 +72,7 @@ class BatchStatus(Answer):
 
     batch_id: str = Field(alias="batchId")
     total: int
-    finished: bool
+    finished: bool = Field(description="all jobs so far have ended; a batch that is posted in several requests grows")
     counts: dict[JobState, int]
     reused: int = Field(description="jobs that took over the result of an earlier one")
     submitted_at: datetime

@@ -22,8 +22,10 @@ from raygrid.store import Changed
 PAGE = 256
 PAGE_BYTES = 16 * 1024**2
 HEARTBEAT_S = 15.0
-# Streams that wait for "anything" look at most this often, however fast jobs end.
+# Streams that wait for "anything" look at most this often while jobs go on ending. The first looks after a quiet while
+# come sooner: a few jobs are told at once.
 BREATH_S = 0.05
+FIRST_BREATH_S = 0.004
 
 
 class _Pace:
@@ -34,6 +36,7 @@ class _Pace:
         self._job_id = job_id
         self._changed = self._waiters.watch_all() if job_id is None else self._waiters.watch_job(job_id)
         self._looked_at = asyncio.get_running_loop().time()
+        self._breath_s = FIRST_BREATH_S
         self._until = self._looked_at + wait_s
 
     @property
@@ -51,7 +54,12 @@ class _Pace:
                 await self._changed.wait()
         except TimeoutError:
             return
-        await asyncio.sleep(self._looked_at + BREATH_S - asyncio.get_running_loop().time())
+        since_s = asyncio.get_running_loop().time() - self._looked_at
+        if since_s >= BREATH_S:
+            self._breath_s = FIRST_BREATH_S
+            return
+        await asyncio.sleep(self._breath_s - since_s)
+        self._breath_s = min(2 * self._breath_s, BREATH_S)
 
     def close(self) -> None:
         self._waiters.forget(self._changed, self._job_id)

@@ -34,7 +34,7 @@ class Verdict:
 def verdict(trial: Trial) -> Verdict:
     """Judge a trial."""
     found = [
-        f"{trial.jobs} jobs in {duration(trial.elapsed_s)}: {trial.jobs / trial.elapsed_s:.3g} a second on "
+        f"{trial.jobs} jobs in {duration(trial.elapsed_s)}: {_rate(trial.jobs / trial.elapsed_s)} a second on "
         f"{trial.slots} slots."
     ]
     if trial.failures:
@@ -147,3 +147,7 @@ def duration(seconds: float) -> str:
     if seconds < 1:
         return f"{seconds * 1_000:.1f} ms" if seconds < 0.01 else f"{seconds * 1_000:.0f} ms"
     return f"{seconds:.1f} s" if seconds < 100 else f"{seconds:.0f} s"
+
+
+def _rate(per_s: float) -> str:
+    return f"{per_s:,.0f}" if per_s >= 100 else f"{per_s:.3g}"

@@ -120,7 +120,7 @@ def test_jobs_come_as_they_end_and_their_endings_need_no_further_request():
     with pytest.raises(JobFailedError, match="exited with 3") as caught:
         b.result()
     assert (caught.value.exit_code, caught.value.stderr_tail) == (3, "it said: no curve")
-    assert str(caught.value) == "exited with 3; its stderr ends with:\n    it said: no curve"
+    assert str(caught.value) == "job b failed: exited with 3; its stderr ends with:\n    it said: no curve"
     assert b.result(even_if_failed=True).stderr == "it said: no curve"
     with pytest.raises(ResultExpiredError):
         d.result()

@@ -326,6 +326,25 @@ def test_keys_have_a_length_and_a_name_of_their_own() -> None:
 # --- secrets ------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.parametrize(
+    "text",
+    [
+        "http: {api_keys: [{name: desk, key:Sec-ret9}]}",
+        "http:\n  api_keys:\n    - Secret9: desk",
+        "pricers: {p: {command: cat, env: {TOKEN:Sec-ret9}}}",
+        "pricers: {p: {command: cat, env: {TOKEN=Secret9}}}",
+        "storage: {database:postgresql://user:Secret9@host/db}",
+    ],
+)
+def test_a_value_that_stands_where_a_name_should_is_not_shown(tmp_path: Path, text: str) -> None:
+    """A space that is missing after a colon makes a name of what was to be secret; the line tells where to look."""
+    path = tmp_path / "grid.yaml"
+    path.write_text(text)
+    with pytest.raises(SettingsError, match="line") as caught:
+        load_settings(path)
+    assert "ret9" not in str(caught.value)
+
+
 def test_secrets_are_not_in_what_settings_print() -> None:
     """Keys, passwords in URLs and the pricers' environment stay out of repr and str."""
     settings = load_settings(

@@ -2,19 +2,59 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Mapping
+import asyncio
+from collections.abc import AsyncIterator, Mapping, Sequence
 from datetime import UTC, datetime
 
 import pytest
 
 from raygrid.config import GridSettings
 from raygrid.leader.dispatch import FEW, Leader
-from raygrid.models import AttemptId, AttemptReport, BlobSlice, DoneJob, JobSpec, JobState, JobUpdate, NewJob, Outcome
-from raygrid.ports import JobChange, NodeLink
+from raygrid.models import (
+    AttemptId,
+    AttemptReport,
+    BlobSlice,
+    DoneJob,
+    JobSpec,
+    JobState,
+    JobUpdate,
+    NewJob,
+    NodeState,
+    Outcome,
+)
+from raygrid.ports import JobChange, NodeLink, NodeReply
 from raygrid.store import MemoryStore
 
 AT = datetime(2026, 3, 1, tzinfo=UTC)
 RESULT = BlobSlice("results/1", 0, 9, "digest")
+
+
+class AgentOfItsOwn:
+    """A node with two slots and nothing to do, that answers at once."""
+
+    async def reports(self, term: int, after: int, settled: int, wait_s: float) -> NodeReply:
+        await asyncio.sleep(wait_s)
+        return NodeReply(NodeState("n1", "life", 2), (), 1)
+
+    async def start(self, term: int, orders: Sequence[object]) -> None:
+        """Take orders."""
+
+    async def stop(self, term: int, attempts: Sequence[AttemptId]) -> None:
+        """Stop attempts."""
+
+    async def configure(self, term: int, settings: GridSettings) -> None:
+        """Follow settings."""
+
+
+class OneNode:
+    """A rack with one node, which is found when the test says so."""
+
+    def __init__(self) -> None:
+        self.is_there = False
+        self.node = AgentOfItsOwn()
+
+    async def nodes(self) -> Mapping[str, NodeLink]:
+        return {"n1": self.node} if self.is_there else {}
 
 
 class NoNodes:
@@ -76,3 +116,23 @@ async def test_failures_and_crowds_are_read_from_the_store(leader: Leader, store
     many = await told(leader, store, "a", *(end(f"j{number}") for number in range(FEW + 1)))
     assert len(many) == FEW + 2
     assert [change.done for change in many] == [None] * len(many)
+
+
+async def test_parents_hear_at_once_of_the_first_node(store: MemoryStore) -> None:
+    """A parent that waits at a new leader is answered when a node is heard of, though no job has changed."""
+    lease = await store.acquire_lease("a", "a/0", 60.0)
+    assert lease is not None
+    settings = GridSettings.model_validate({"pricers": {"p": {"command": "cat {input}", "version": "1"}}})
+    rack = OneNode()
+    leader = Leader(lease, settings, store, rack, lambda: None)
+    await leader.open()
+    try:
+        first = await leader.changes("", 0, 0)
+        assert first.capacity.nodes == ()
+        waiting = asyncio.create_task(leader.changes(first.epoch, first.last, 600))
+        await asyncio.sleep(0)
+        rack.is_there = True
+        async with asyncio.timeout(30):
+            assert [node.node_id for node in (await waiting).capacity.nodes] == ["n1"]
+    finally:
+        await leader.close()

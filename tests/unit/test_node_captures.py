@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import fcntl
 import os
+import subprocess
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
+from raygrid.node import at_once
+from raygrid.node import captures as captures_module
 from raygrid.node.beneath import BadOutputError
 from raygrid.node.captures import Capture, CapturePool, Captures
 from raygrid.node.workspace import captured
@@ -22,23 +25,29 @@ def place(tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-def pool(place: Path) -> Iterator[CapturePool]:
+def pool(place: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[CapturePool]:
+    monkeypatch.setattr(captures_module, "RESTING", 0)  # so that the next attempt gets the pair of the last one
     made = CapturePool(str(place))
     made.open()
     yield made
     made.close()
 
 
-def taken(pool: CapturePool, tmp_path: Path, *, named: bool = False) -> Captures:
+def taken(pool: CapturePool, tmp_path: Path) -> Captures:
     within = os.open(tmp_path, os.O_RDONLY | os.O_DIRECTORY)
-    return pool.take(f"{tmp_path}/job.1", within, named=named)
+    return pool.take(f"{tmp_path}/job.1", within)
+
+
+def inodes(captures: Captures) -> list[int]:
+    return [os.fstat(each.file).st_ino for each in captures]
 
 
 def test_an_empty_pair_serves_again(pool: CapturePool, tmp_path: Path) -> None:
     """Nothing was printed: the next attempt gets the same two files."""
     first = taken(pool, tmp_path)
+    before = inodes(first)
     pool.give_back(first)
-    assert taken(pool, tmp_path) == first
+    assert inodes(taken(pool, tmp_path)) == before
 
 
 @pytest.mark.parametrize(
@@ -48,41 +57,68 @@ def test_an_empty_pair_serves_again(pool: CapturePool, tmp_path: Path) -> None:
         lambda capture: os.fchmod(capture.file, 0),
         lambda capture: os.link(capture.where, f"{capture.where}-too"),
         lambda capture: os.unlink(capture.where),
+        lambda capture: os.rename(capture.where, f"{capture.where}-aside"),
+        lambda capture: (os.unlink(capture.where), os.symlink("/etc/passwd", capture.where)),
+        lambda capture: (os.unlink(capture.where), os.mkdir(capture.where)),
+        lambda capture: reserve(capture, 1024**2),
+        lambda capture: os.dup(capture.file),
     ],
-    ids=["printed", "permissions", "another-name", "removed"],
+    ids=["printed", "permissions", "other-name", "removed", "renamed", "link", "directory", "room", "passed-on"],
 )
-def test_a_pair_that_is_not_as_good_as_new_is_removed(
-    pool: CapturePool, place: Path, tmp_path: Path, spoil: Callable[[Capture], object]
+def test_a_pair_that_is_not_as_good_as_new_serves_no_more(
+    pool: CapturePool, tmp_path: Path, spoil: Callable[[Capture], object]
 ) -> None:
-    """What a pricer did to one of its captures reaches no other attempt."""
+    """What a pricer did to one of its captures, or whom it gave it, reaches no other attempt."""
     first = taken(pool, tmp_path)
+    before = inodes(first)
     spoil(first.stderr)
     pool.give_back(first)
-    assert {each.where for each in first}.isdisjoint(str(each) for each in place.iterdir())
-    assert all(os.fstat(each.file).st_size == 0 for each in taken(pool, tmp_path))
+    second = taken(pool, tmp_path)
+    assert before[1] not in inodes(second)
+    for each in second:
+        status = os.lstat(each.where)
+        assert os.path.samestat(status, os.fstat(each.file))
+        assert (status.st_size, status.st_blocks) == (0, 0)
 
 
-def test_where_and_how_a_pricer_wrote_is_forgotten(pool: CapturePool, tmp_path: Path) -> None:
-    """A pricer may move on in its stdout without a word, or have it append or not wait: the next one begins anew."""
+def reserve(capture: Capture, size: int) -> None:
+    """Take room on the disk without a size."""
+    subprocess.run(["fallocate", "--keep-size", f"--length={size}", capture.where], check=True)
+
+
+def test_how_a_pricer_used_a_file_is_forgotten(pool: CapturePool, tmp_path: Path) -> None:
+    """A pricer may move on in its stdout without a word, lock it, or have it append: the next one begins anew."""
     first = taken(pool, tmp_path)
+    before = inodes(first)
     os.lseek(first.stdout.file, 100, os.SEEK_SET)
-    fcntl.fcntl(first.stdout.file, fcntl.F_SETFL, os.O_APPEND | os.O_NONBLOCK)
+    fcntl.fcntl(first.stdout.file, fcntl.F_SETFL, os.O_APPEND | os.O_NONBLOCK | os.O_DIRECT)
+    fcntl.flock(first.stdout.file, fcntl.LOCK_EX)
     pool.give_back(first)
     second = taken(pool, tmp_path)
-    assert second.stdout.file == first.stdout.file
+    assert inodes(second) == before
+    with open(second.stdout.where, "rb") as other:
+        fcntl.flock(other, fcntl.LOCK_EX | fcntl.LOCK_NB)
     os.write(second.stdout.file, b"price")
     assert os.pread(second.stdout.file, 200, 0) == b"price"
-    assert not fcntl.fcntl(second.stdout.file, fcntl.F_GETFL) & (os.O_APPEND | os.O_NONBLOCK)
+    assert not fcntl.fcntl(second.stdout.file, fcntl.F_GETFL) & (os.O_APPEND | os.O_NONBLOCK | os.O_DIRECT)
 
 
-def test_whoever_opens_them_by_name_finds_them(pool: CapturePool, tmp_path: Path) -> None:
-    """A pair whose names lead elsewhere by now is not given to a pricer that is told the names."""
+def test_a_disk_without_leases_gets_new_files(
+    pool: CapturePool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where the kernel cannot say whether somebody else has a file open, none serves twice."""
+    control = at_once.control
+
+    def refuses(file: int, command: int, argument: int) -> int:
+        if command == fcntl.F_SETLEASE:
+            raise OSError(22, "Invalid argument")
+        return control(file, command, argument)
+
     first = taken(pool, tmp_path)
-    os.rename(first.stdout.where, f"{first.stdout.where}-aside")
-    os.symlink("/etc/passwd", first.stdout.where)
+    before = inodes(first)
     pool.give_back(first)
-    second = taken(pool, tmp_path, named=True)
-    assert all(os.path.samestat(os.lstat(each.where), os.fstat(each.file)) for each in second)
+    monkeypatch.setattr(at_once, "control", refuses)
+    assert set(before).isdisjoint(inodes(taken(pool, tmp_path)))
 
 
 def test_a_pool_whose_directory_was_removed_makes_them_beside_the_job(
@@ -90,9 +126,9 @@ def test_a_pool_whose_directory_was_removed_makes_them_beside_the_job(
 ) -> None:
     """A hostile pricer costs its node nothing: what the next one prints is captured all the same."""
     place.rmdir()
-    made = taken(pool, tmp_path, named=True)
+    made = taken(pool, tmp_path)
     assert [each.where for each in made] == [f"{tmp_path}/job.1@stdout", f"{tmp_path}/job.1@stderr"]
-    assert all(each.is_in_place() for each in made)
+    assert all(os.path.samestat(os.lstat(each.where), os.fstat(each.file)) for each in made)
     pool.give_back(made)
     assert list(tmp_path.iterdir()) == []
 
@@ -110,7 +146,7 @@ def test_something_else_where_a_warm_pricer_should_have_written_is_no_output(
     pool: CapturePool, tmp_path: Path, put: Callable[[str], None], says: str
 ) -> None:
     """Who opens a capture by name is judged by what has that name; nothing is read through it."""
-    stdout = taken(pool, tmp_path, named=True).stdout
+    stdout = taken(pool, tmp_path).stdout
     os.unlink(stdout.where)
     assert captured(stdout, by_name=True).size == 0
     put(stdout.where)
@@ -120,7 +156,7 @@ def test_something_else_where_a_warm_pricer_should_have_written_is_no_output(
 
 def test_what_a_warm_pricer_wrote_under_the_name_is_read(pool: CapturePool, tmp_path: Path) -> None:
     """Even where it wrote another file and gave it the capture's name."""
-    stdout = taken(pool, tmp_path, named=True).stdout
+    stdout = taken(pool, tmp_path).stdout
     (tmp_path / "mine").write_bytes(b"price")
     os.rename(tmp_path / "mine", stdout.where)
     with captured(stdout, by_name=True).open() as file:

@@ -20,7 +20,7 @@ import pytest
 from raygrid.blobs import data_key
 from raygrid.core.events import AttemptOrder
 from raygrid.models import AttemptId, AttemptReport, Outcome, SharedData
-from raygrid.node import watchdog
+from raygrid.node import captures, watchdog
 from raygrid.node.agent import NodeAgent
 from raygrid.node.beneath import BadOutputError, read_file, remove_tree
 from raygrid.node.runner import Runner
@@ -120,8 +120,17 @@ async def test_a_pricer_that_failed_keeps_its_own_reason(agent: NodeAgent) -> No
     assert (report.outcome, report.exit_code, report.stderr_tail) == (Outcome.EXITED, 3, "why\n")
 
 
-async def test_what_two_jobs_print_is_never_mixed(agent: NodeAgent) -> None:
+async def test_a_pricer_may_do_with_its_stdout_what_it_likes(agent: NodeAgent) -> None:
+    """Written past the page cache, as `dd oflag=direct` does, it is read all the same."""
+    direct = "import os, fcntl; fcntl.fcntl(1, fcntl.F_SETFL, os.O_DIRECT)"
+    report = await run(agent, f"echo price; {sys.executable} -c '{direct}'")
+    assert (report.outcome, report.exit_code) == (Outcome.EXITED, 0)
+    assert contents(report, agent)["stdout.txt"] == b"price\n"
+
+
+async def test_what_two_jobs_print_is_never_mixed(agent: NodeAgent, monkeypatch: pytest.MonkeyPatch) -> None:
     """Captures serve again while they are empty: whatever an earlier job did with its own, the next begins anew."""
+    monkeypatch.setattr(captures, "RESTING", 0)
     moves_on = f"{sys.executable} -c 'import os; os.lseek(1, 100, os.SEEK_SET)'"
     agent.start(1, [order("one", moves_on), order("two", "echo two"), order("three", "echo three")])
     seen = {report.attempt.job_id: report for report in (await reports_of(agent, 3)).values()}
