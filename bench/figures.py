@@ -78,8 +78,3 @@ def percentile(values: Iterable[float], share: float) -> float:
     """The value that this share of all values does not exceed, by the nearest rank."""
     ranked = sorted(values)
     return ranked[min(len(ranked) - 1, max(0, int(len(ranked) * share + 0.999999) - 1))]
-
-
-def shown(value: float) -> str:
-    """A figure for people."""
-    return f"{value:,.0f}" if abs(value) >= 100 else f"{value:.3g}"

@@ -7,7 +7,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from bench.contenders import GRID
-from bench.figures import Measured, shown
+from bench.figures import Measured
+from raygrid.trial.verdict import figure
 
 Value = Callable[[Measured], float | None]
 
@@ -144,7 +145,7 @@ def _verdict(goal: Goal, measured: Measured) -> Verdict:
     else:
         assert goal.at_most is not None, "a goal has a bound"
         reached, bound, side = found <= goal.at_most, goal.at_most, "at most"
-    said = f"{shown(found)}, to be {side} {shown(bound)}"
+    said = f"{figure(found)}, to be {side} {figure(bound)}"
     if not reached:
-        said += f": missed by {shown(abs(found - bound))} ({abs(found - bound) / bound:.0%})" if bound else ": missed"
+        said += f": missed by {figure(abs(found - bound))} ({abs(found - bound) / bound:.0%})" if bound else ": missed"
     return Verdict(goal, reached, said)

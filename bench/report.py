@@ -10,8 +10,9 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from bench.figures import Figure, Measured, Plan, shown
+from bench.figures import Figure, Measured, Plan
 from bench.goals import Verdict
+from raygrid.trial.verdict import figure as shown
 
 _NUMBERS = (2, 3, 4)
 _MARKS = {True: "reached", False: "MISSED", None: "open"}

@@ -100,16 +100,18 @@ def in_words(
     lines = []
     for place, words in found.items():
         where = _origin(place, prefix, path, None if set(place[:1]) & set(given) else root)
-        name = ".".join(_named(part, place, words) for part in place)
+        patterns = [_ANY_NAME] * len(place)
+        if any(each.startswith(_UNKNOWN) for each in words):
+            patterns[-1] = _OWN_NAME
+        name = ".".join(map(_named, place, patterns))
         lines.append("  " + ": ".join(part for part in (where, name, ", or ".join(words)) if part))
     return "the settings are not valid:\n" + "\n".join(lines)
 
 
-def _named(part: int | str, place: Place, words: Sequence[str]) -> str:
+def _named(part: int | str, pattern: str) -> str:
     """A part of a place, unless it looks as if it were a value that was meant to stand behind a name."""
     text = str(part)
-    is_unknown = part is place[-1] and any(each.startswith(_UNKNOWN) for each in words)
-    return text if re.fullmatch(_OWN_NAME if is_unknown else _ANY_NAME, text) else "…"
+    return text if re.fullmatch(pattern, text) else "…"
 
 
 def _allowed(kind: str, message: str, context: Mapping[str, Any], place: Place, model: type[BaseModel]) -> str:

@@ -24,7 +24,7 @@ from uuid_utils import uuid4
 
 from raygrid.blobs.backend import first_line, open_remote, shown
 from raygrid.blobs.blob_file import BlobFile
-from raygrid.blobs.upload import AT_ONCE, PART, FileUpload, ObjectUpload, Upload
+from raygrid.blobs.upload import AT_ONCE, PART, FileUpload, ObjectUpload, Upload, write_all
 from raygrid.core.blob_marker import not_the_grids
 from raygrid.errors import BlobNotFoundError, RaygridError, SettingsError, UnavailableError
 from raygrid.models import BlobSlice
@@ -284,9 +284,7 @@ class BlobStore:
             fd = os.open(staged, flags, 0o666)
         try:
             with open(fd, "wb", buffering=0) as file:
-                left = memoryview(data)
-                while left:
-                    left = left[file.write(left) :]
+                write_all(file, data)
                 os.fsync(fd)
             os.rename(staged, path)
         except BaseException:

@@ -43,6 +43,13 @@ if _sync_file_range is not None:
 _SYNC_FILE_RANGE_WRITE = 2
 
 
+def write_all(file: FileIO, data: bytes) -> None:
+    """Write bytes to a raw file, which may take some of them at a time."""
+    left = memoryview(data)
+    while left:
+        left = left[file.write(left) :]
+
+
 class Upload(ABC):
     """A blob on its way in, holding a few megabytes in memory, never the whole.
 
@@ -162,9 +169,7 @@ class FileUpload(Upload):
         if self._file is None:
             self._file = self._open()
         self._hasher.update(data)
-        left = memoryview(data)
-        while left:
-            left = left[self._file.write(left) :]
+        write_all(self._file, data)
         self._written += len(data)
         if self._written - self._begun >= SYNCED and _sync_file_range is not None:
             # No more than a start: what it says is of no matter, fsync has the last word.

@@ -32,10 +32,25 @@ def last_lines(stderr: str) -> list[str]:
 
 
 def job_failed(
-    message: str, *, job_id: str, reason: str | None, exit_code: int | None, stderr_tail: str | None
+    message: str,
+    *,
+    job_id: str,
+    reason: str | None,
+    exit_code: int | None,
+    stderr_tail: str | None,
+    said: str | None = None,
 ) -> JobFailedError:
-    """The error of a failed job; its text says which one, and has the last lines of its stderr."""
-    said = message if job_id in message else f"job {job_id} failed: {message}"
+    """The error of a failed job, with the last lines of its stderr in the text.
+
+    Args:
+        message: what happened.
+        job_id: the job.
+        reason: see `JobFailedError`, as for the two that follow.
+        exit_code: see there.
+        stderr_tail: see there.
+        said: what the text says instead of the message, where that does not say which job it was.
+    """
+    said = said or message
     lines = last_lines(stderr_tail or "")
     return JobFailedError(
         message,

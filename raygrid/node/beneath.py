@@ -18,6 +18,7 @@ from uuid_utils import uuid4
 
 _DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 _LOOK = os.O_PATH | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
+_OWN = stat.S_IRUSR | stat.S_IWUSR
 _FILE = os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
 # What the kernel says of a link, a pipe without a reader or a socket, and a directory that is opened as a file.
 _NO_FILE = (errno.ELOOP, errno.ENXIO, errno.EISDIR, errno.ENOTDIR)
@@ -34,6 +35,16 @@ def kind(mode: int) -> str:
     if stat.S_ISDIR(mode):
         return "a directory"
     return "a regular file" if stat.S_ISREG(mode) else "a special file"
+
+
+def is_as_new(status: os.stat_result, most: int) -> bool:
+    """Whether a file can serve again: a plain one, under no other name, that may be written, no larger than `most`."""
+    return (
+        stat.S_ISREG(status.st_mode)
+        and status.st_nlink == 1
+        and status.st_mode & _OWN == _OWN
+        and status.st_size <= most
+    )
 
 
 def open_directory(name: str, within: int | None = None) -> int:

@@ -14,15 +14,13 @@ import fcntl
 import itertools
 import os
 import signal
-import stat
 from collections import deque
 from dataclasses import dataclass
 from typing import NamedTuple
 
 from raygrid.node import at_once
-from raygrid.node.beneath import open_directory, remove
+from raygrid.node.beneath import is_as_new, open_directory, remove
 
-_OWN = stat.S_IRUSR | stat.S_IWUSR
 _AGAIN = os.O_RDWR | os.O_NOFOLLOW | os.O_CLOEXEC
 _NEW = _AGAIN | os.O_CREAT | os.O_EXCL
 # Pairs rest while so many others do: until it has become another pricer, a process that was spawned in the meantime has
@@ -96,24 +94,20 @@ class CapturePool:
             beside: path of the job directory, beside which they are made where a pricer removed their own directory.
             within: descriptor of the directory that it is in.
         """
-        try:
-            name = self._free.popleft() if len(self._free) > RESTING else None
-        except IndexError:  # another thread was faster
-            name = None
-        if name is None:
-            return self._new(beside, within)
-        try:
-            captures = _pair(self._place, name, self._held, _AGAIN)
-        except OSError:
-            for stream in ("stdout", "stderr"):
-                _remove(f"{name}@{stream}", self._held)
-            return self.take(beside, within)
-        if all(_is_as_new(each.file) for each in captures):
-            return captures
-        captures.drop()
-        return self.take(beside, within)
-
-    def _new(self, beside: str, within: int) -> Captures:
+        while len(self._free) > RESTING:
+            try:
+                name = self._free.popleft()
+            except IndexError:  # other threads were faster
+                break
+            try:
+                captures = _pair(self._place, name, self._held, _AGAIN)
+            except OSError:
+                for stream in ("stdout", "stderr"):
+                    _remove(f"{name}@{stream}", self._held)
+                continue
+            if all(_serves_again(each.file) for each in captures):
+                return captures
+            captures.drop()
         name = str(next(self._serial))
         try:
             return _pair(self._place, name, self._held, _NEW)
@@ -132,17 +126,10 @@ class CapturePool:
             captures.drop()
 
 
-def _is_as_new(file: int) -> bool:
-    """Whether a file can serve again: empty, without room of its own on the disk, under one name, and ours alone."""
+def _serves_again(file: int) -> bool:
+    """Whether a file is as good as new: empty, without room of its own on the disk, and ours alone."""
     status = os.fstat(file)
-    return (
-        stat.S_ISREG(status.st_mode)
-        and status.st_size == 0
-        and status.st_blocks == 0
-        and status.st_nlink == 1
-        and status.st_mode & _OWN == _OWN
-        and _nobody_else_has_it(file)
-    )
+    return is_as_new(status, 0) and status.st_blocks == 0 and _nobody_else_has_it(file)
 
 
 def _nobody_else_has_it(file: int) -> bool:

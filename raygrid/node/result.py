@@ -27,7 +27,6 @@ IN_MEMORY = 4 * 1024**2
 _ENCODE = json.JSONEncoder(separators=(",\n ", ": ")).encode
 _CHUNK = 1024**2
 _SAMPLE = 64 * 1024
-_TINY = 1024  # compressing less than this gains little, and costs a good part of a small job
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,7 +131,7 @@ def _lines(manifest: dict[str, Any]) -> bytes:
 def _add_bytes(archive: zipfile.ZipFile, name: str, data: bytes) -> None:
     info = zipfile.ZipInfo(name)  # no time stamp: the same output makes the same bytes
     info.external_attr = 0o644 << 16
-    kind = zipfile.ZIP_STORED if len(data) < _TINY else zipfile.ZIP_DEFLATED
+    kind = zipfile.ZIP_STORED if len(data) < small_zip.TINY else zipfile.ZIP_DEFLATED
     archive.writestr(info, data, compress_type=kind)
 
 

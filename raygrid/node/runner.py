@@ -23,6 +23,7 @@ from raygrid.errors import BlobNotFoundError, UnavailableError
 from raygrid.models import AttemptReport, JobSpec, Outcome
 from raygrid.node import result, workspace
 from raygrid.node.beneath import BadOutputError
+from raygrid.node.captures import Capture
 from raygrid.node.processes import MARK, limit_file_size
 from raygrid.node.result import ResultZip
 from raygrid.node.shared_data import Link, SharedDataCache
@@ -260,9 +261,7 @@ class Runner:
             else:
                 report = _spoilt(report, f"the pricer left a file that cannot be read: {type(error).__name__}")
             if report.outcome is Outcome.BAD_OUTPUT:
-                report = _with(
-                    report, report.outcome, report.message, stderr_tail=_tail(directory, by_name=pricer.mode == "warm")
-                )
+                report = _with(report, report.outcome, report.message, stderr_tail=_tail(directory, pricer))
             zipped = result.build(directory, spec, self._node_id, report, usage, _NO_CAPTURES, [])
         return report, zipped
 
@@ -274,7 +273,7 @@ class Runner:
         files: list[OutputFile] = []
         for capture, empty in zip(directory.streams, _NO_CAPTURES, strict=True):
             try:
-                captures.append(workspace.captured(capture, by_name=pricer.mode == "warm"))
+                captures.append(_printed(capture, pricer))
             except BadOutputError as error:
                 captures.append(empty)
                 report = _spoilt(report, str(error))
@@ -290,9 +289,7 @@ class Runner:
             files = []
             captures = [replace(each, size=min(each.size, pricer.output, STDERR_TAIL)) for each in captures]
         if report.outcome is not Outcome.EXITED or report.exit_code != 0:
-            report = _with(
-                report, report.outcome, report.message, stderr_tail=_tail(directory, by_name=pricer.mode == "warm")
-            )
+            report = _with(report, report.outcome, report.message, stderr_tail=_tail(directory, pricer))
         return captures, files, report
 
 
@@ -365,10 +362,14 @@ def _spoilt(report: AttemptReport, why: str) -> AttemptReport:
     return report
 
 
-def _tail(directory: JobDirectory, *, by_name: bool) -> str:
+def _printed(capture: Capture, pricer: Pricer) -> OutputFile:
+    return workspace.captured(capture, by_name=pricer.mode == "warm")  # a warm one opens them itself
+
+
+def _tail(directory: JobDirectory, pricer: Pricer) -> str:
     """The end of what was printed to stderr, as text."""
     try:
-        printed = workspace.captured(directory.streams.stderr, by_name=by_name)
+        printed = _printed(directory.streams.stderr, pricer)
         if not printed.size:
             return ""
         with printed.open() as file:

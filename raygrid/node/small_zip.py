@@ -10,7 +10,7 @@ import zlib
 from collections.abc import Iterable
 
 MOST_FILES = 1_000  # well below what needs ZIP64
-_TINY = 1024  # compressing less than this gains little, and costs a good part of a small job
+TINY = 1024  # compressing less than this gains little, and costs a good part of a small job
 _LEVEL = 6
 # Window and memory of the packer, as powers of two: preparing those for any size costs more than packing a little text.
 _ANY, _LITTLE, _LITTLE_ROOM = (-15, 8), (-11, 4), 2_048
@@ -35,7 +35,7 @@ def make(files: Iterable[tuple[str, bytes]]) -> bytes:
         else:
             title, flags = name.encode(), _UTF8
         crc, size, kind, body = zlib.crc32(data), len(data), _STORED, data
-        if size >= _TINY:
+        if size >= TINY:
             packer = zlib.compressobj(_LEVEL, zlib.DEFLATED, *(_LITTLE if size <= _LITTLE_ROOM else _ANY))
             kind, body = _DEFLATED, packer.compress(data) + packer.flush()
         packed = len(body)

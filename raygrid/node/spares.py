@@ -9,17 +9,15 @@ from __future__ import annotations
 
 import itertools
 import os
-import stat
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from raygrid.node.beneath import open_directory
+from raygrid.node.beneath import is_as_new, open_directory
 from raygrid.node.captures import Captures
 
 KEPT_INPUT = 64 * 1024  # a larger input is removed with its job
-_OWN = stat.S_IRUSR | stat.S_IWUSR
 
 
 @dataclass(slots=True)
@@ -166,13 +164,3 @@ class Spares:
                 os.unlink(entry.name, dir_fd=directory.held)
         directory.input = kept
         return True
-
-
-def is_as_new(status: os.stat_result, most: int) -> bool:
-    """Whether a file can serve again: a plain one, under no other name, that may be written, no larger than `most`."""
-    return (
-        stat.S_ISREG(status.st_mode)
-        and status.st_nlink == 1
-        and status.st_mode & _OWN == _OWN
-        and status.st_size <= most
-    )

@@ -165,11 +165,8 @@ class Watchdog:
             return False
         if not own_thread_has_children():  # quickly told, and so for most pricers
             return True
-        own = ChildrenOf(threading.get_native_id())
-        try:
+        with contextlib.closing(ChildrenOf(threading.get_native_id())) as own:
             children = own.now()
-        finally:
-            own.close()
         return children is not None and children <= known
 
     def find(self, attempt: AttemptId) -> Running | None:

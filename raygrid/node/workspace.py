@@ -18,9 +18,9 @@ from typing import IO
 
 from raygrid.models import AttemptId
 from raygrid.node import at_once
-from raygrid.node.beneath import BadOutputError, descend, open_directory, read_file, remove, remove_tree
+from raygrid.node.beneath import BadOutputError, descend, is_as_new, open_directory, read_file, remove, remove_tree
 from raygrid.node.captures import Capture, CapturePool
-from raygrid.node.spares import KEPT_INPUT, JobDirectory, Spares, is_as_new
+from raygrid.node.spares import KEPT_INPUT, JobDirectory, Spares
 
 MOST_FILES = 100_000
 MOST_DEPTH = 500  # of directories in each other

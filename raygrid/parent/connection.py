@@ -7,7 +7,7 @@ nothing, half a request, or headers without an end; and where all are taken, tha
 from __future__ import annotations
 
 from http import HTTPStatus
-from typing import Any
+from typing import Any, cast
 
 from starlette.responses import Response
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
@@ -109,8 +109,11 @@ class Connection(HttpToolsProtocol):
         self._body_grew = True
         # uvicorn adds the piece to what it holds and copies that for the application. Added to empty bytes, a piece
         # alone is passed on as it is; only from the second on is a buffer worth its copies.
-        held = self.cycle.body
-        self.cycle.body = held if isinstance(held, bytearray) else bytearray(held) if held else b""
+        held = cast(bytes | bytearray, self.cycle.body)
+        if not held:
+            self.cycle.body = b""  # type: ignore[assignment]  # it is added to, measured and turned into bytes
+        elif not isinstance(held, bytearray):
+            self.cycle.body = bytearray(held)
         super().on_body(body)
 
     def on_message_complete(self) -> None:

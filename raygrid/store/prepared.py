@@ -1,33 +1,44 @@
 """Statements of the hot path over SQLite: compiled once, then handed to the driver as they are.
 
 SQLAlchemy's way through its caches, contexts and results takes several times what SQLite needs for a statement of one
-row. A statement with the execution option `PREPARED` goes past all that, with the same types on both sides. PostgreSQL,
-where the way over the network is longer still, does not know the option.
+row. A statement that is marked by `prepared` goes past all that, with the same types on both sides. PostgreSQL, where
+the way over the network is longer still, does not know the mark.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from operator import itemgetter
-from typing import Any, TypeAlias
+from typing import Any, TypeAlias, TypeVar, cast
 
 from sqlalchemy import Connection, Dialect, Select
 from sqlalchemy.sql.dml import UpdateBase
 
-PREPARED = "raygrid_prepared"
+_OPTION = "raygrid_prepared"
 
 Statement: TypeAlias = Select[Any] | UpdateBase
 Parameters: TypeAlias = Mapping[str, Any]
+Marked = TypeVar("Marked", bound=Statement)
+
+
+def prepared(statement: Marked) -> Marked:
+    """Mark a statement as one that goes past SQLAlchemy's execution over SQLite."""
+    return cast(Marked, statement.execution_options(**{_OPTION: True}))
+
+
+def is_prepared(statement: Statement) -> bool:
+    """Whether it is marked so."""
+    return _OPTION in statement.get_execution_options()
 
 
 class Rows:
     """What a statement gave: plain tuples, by position."""
 
-    def __init__(self, rows: list[tuple[Any, ...]], rowcount: int) -> None:
+    def __init__(self, rows: Sequence[tuple[Any, ...]], rowcount: int) -> None:
         self._rows = rows
         self.rowcount = rowcount
 
-    def all(self) -> list[tuple[Any, ...]]:
+    def all(self) -> Sequence[tuple[Any, ...]]:
         """Every row."""
         return self._rows
 
@@ -81,7 +92,7 @@ class PreparedStatement:
             rows = cursor.fetchall() if self._gives_rows else []
             if self._from_database:
                 rows = [_converted(row, self._from_database) for row in rows]
-            return Rows(list(rows), cursor.rowcount)
+            return Rows(rows, cursor.rowcount)
         finally:
             cursor.close()
 

@@ -17,7 +17,7 @@ from raygrid.errors import StaleTermError
 from raygrid.models import Job, JobState, JobUpdate, NewJob, QueuedJob
 from raygrid.store import rows, sql_reuse
 from raygrid.store.port import BatchSummary, Changed, Inserted, Purged, Reusable
-from raygrid.store.prepared import PREPARED
+from raygrid.store.prepared import prepared
 from raygrid.store.sql_connections import reading, to_its_end
 from raygrid.store.sql_moves import SqlMoves, chunks
 from raygrid.store.tables import Instant, batch_jobs, batches, jobs, leases
@@ -28,7 +28,7 @@ _COUNTS = {
     name: case((jobs.c.attempts > _ATTEMPTS, jobs.c[name]), else_=bindparam(f"new_{name}", type_=Integer()))
     for name in ("failures", "losses", "recalled", "unstarted")
 }
-_RECORD = (
+_RECORD = prepared(
     update(jobs)
     .where(
         jobs.c.job_id == bindparam("the_job"),
@@ -54,17 +54,11 @@ _RECORD = (
         revision=bindparam("new_revision"),
         content=bindparam("new_content"),
     )
-    .execution_options(**{PREPARED: True})
 )
 
 # The row stays locked for others that want to change it, where the database locks rows.
-_TERM = (
-    select(leases.c.term)
-    .where(leases.c.group_id == bindparam("the_group"))
-    .with_for_update(read=True)
-    .execution_options(**{PREPARED: True})
-)
-_JOB = select(*rows.JOB_COLUMNS).where(jobs.c.job_id == bindparam("the_job")).execution_options(**{PREPARED: True})
+_TERM = prepared(select(leases.c.term).where(leases.c.group_id == bindparam("the_group")).with_for_update(read=True))
+_JOB = prepared(select(*rows.JOB_COLUMNS).where(jobs.c.job_id == bindparam("the_job")))
 _JOBS = select(*rows.JOB_COLUMNS).where(jobs.c.job_id.in_(bindparam("job_ids", expanding=True)))
 
 _CANCEL = (

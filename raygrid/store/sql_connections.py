@@ -23,7 +23,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 from raygrid.errors import SettingsError, UnavailableError
 from raygrid.store import postgresql, sqlite
 from raygrid.store.migrate import migrate
-from raygrid.store.prepared import PREPARED
+from raygrid.store.prepared import prepared
 from raygrid.store.sql_failures import RETRY_AFTER_S, LockedError, as_ours
 
 MIGRATE_S = 600.0
@@ -259,9 +259,7 @@ class SqlConnections:
     def _insert_ignoring(self, table: Table) -> Any:
         statement = self._made.get(table)
         if statement is None:
-            statement = self._made[table] = (
-                self._insert(table).on_conflict_do_nothing().execution_options(**{PREPARED: True})
-            )
+            statement = self._made[table] = prepared(self._insert(table).on_conflict_do_nothing())
         return statement
 
     def _insert_or_replace(self, table: Table, values: dict[str, Any]) -> Any:

@@ -13,7 +13,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from raygrid.models import JobState, QueuedJob
 from raygrid.store import rows
 from raygrid.store.port import NOBODY, Unfinished
-from raygrid.store.prepared import PREPARED
+from raygrid.store.prepared import prepared
 from raygrid.store.sql_connections import reading, to_its_end
 from raygrid.store.sql_grid import SqlGridTables
 from raygrid.store.tables import batch_jobs, jobs, leases, revisions
@@ -57,18 +57,16 @@ _END = (
 
 
 # Statements of every transaction are made once: building one costs more than a short transaction's work.
-_NEXT_REVISIONS = (
+_NEXT_REVISIONS = prepared(
     update(revisions)
     .values(latest=revisions.c.latest + bindparam("wanted", type_=BigInteger()))
     .returning(revisions.c.latest)
-    .execution_options(**{PREPARED: True})
 )
 _NEWEST = select(jobs.c.revision).where(jobs.c.job_id == batch_jobs.c.job_id).scalar_subquery()
-_TOUCH_BATCHES = (
+_TOUCH_BATCHES = prepared(
     update(batch_jobs)
     .where(batch_jobs.c.job_id == bindparam("the_job"), batch_jobs.c.revision < _NEWEST)
     .values(revision=_NEWEST)
-    .execution_options(**{PREPARED: True})
 )
 
 

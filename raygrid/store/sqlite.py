@@ -18,7 +18,7 @@ from typing import Any, TypeAlias, TypeVar
 from sqlalchemy import Connection, CursorResult, Engine, create_engine, event
 from sqlalchemy.engine import make_url
 
-from raygrid.store.prepared import PREPARED, PreparedStatement, Rows, Statement
+from raygrid.store.prepared import PreparedStatement, Rows, Statement, is_prepared
 
 BUSY_S = 30.0
 READERS = 4
@@ -121,7 +121,7 @@ class DirectConnection:
 
     async def execute(self, statement: Any, parameters: Any = None) -> CursorResult[Any] | Rows:
         """Execute a statement."""
-        if not parameters or PREPARED not in statement.get_execution_options():
+        if not parameters or not is_prepared(statement):
             return self._connection.execute(statement, parameters)
         names = tuple(parameters if isinstance(parameters, dict) else parameters[0])
         known = self._prepared.get((statement, names))

@@ -34,7 +34,7 @@ class Verdict:
 def verdict(trial: Trial) -> Verdict:
     """Judge a trial."""
     found = [
-        f"{trial.jobs} jobs in {duration(trial.elapsed_s)}: {_rate(trial.jobs / trial.elapsed_s)} a second on "
+        f"{trial.jobs} jobs in {duration(trial.elapsed_s)}: {figure(trial.jobs / trial.elapsed_s)} a second on "
         f"{trial.slots} slots."
     ]
     if trial.failures:
@@ -149,5 +149,6 @@ def duration(seconds: float) -> str:
     return f"{seconds:.1f} s" if seconds < 100 else f"{seconds:.0f} s"
 
 
-def _rate(per_s: float) -> str:
-    return f"{per_s:,.0f}" if per_s >= 100 else f"{per_s:.3g}"
+def figure(value: float) -> str:
+    """A figure for people: three digits, or all before the point."""
+    return f"{value:,.0f}" if abs(value) >= 100 else f"{value:.3g}"

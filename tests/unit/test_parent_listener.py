@@ -136,6 +136,28 @@ async def test_a_body_arrives_in_order_however_it_is_sent() -> None:
             assert answer.json() == hashlib.sha256(sent).hexdigest()
 
 
+async def test_a_piece_of_a_body_that_comes_alone_is_passed_on_without_a_copy(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What the application gets is the very bytes that were read from the connection."""
+    app = FastAPI()
+    read: list[bytes] = []
+    takes = connection.Connection.on_body
+
+    def take(self: connection.Connection, body: bytes) -> None:
+        read.append(body)
+        takes(self, body)
+
+    @app.post("/")
+    async def receive(request: Request) -> bool:
+        return all([chunk is read[-1] async for chunk in request.stream() if chunk])
+
+    monkeypatch.setattr(connection.Connection, "on_body", take)
+    port = free_port()
+    async with listening(app, port), httpx.AsyncClient(timeout=30) as client:
+        answer = await client.post(f"http://127.0.0.1:{port}/", content=b"x" * 1_000)
+    assert answer.json() is True
+    assert len(read) == 1
+
+
 # --- clients that mean no good --------------------------------------------------------------------------------------
 
 
