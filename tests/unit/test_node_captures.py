@@ -81,6 +81,14 @@ def test_a_pair_that_is_not_as_good_as_new_serves_no_more(
         assert (status.st_size, status.st_blocks) == (0, 0)
 
 
+def test_what_was_printed_leaves_the_disk_with_its_attempt(pool: CapturePool, place: Path, tmp_path: Path) -> None:
+    """It may be much, and whether the pair serves again is seen only when another attempt comes."""
+    first = taken(pool, tmp_path)
+    os.write(first.stdout.file, b"price")
+    pool.give_back(first)
+    assert list(place.iterdir()) == []
+
+
 def reserve(capture: Capture, size: int) -> None:
     """Take room on the disk without a size."""
     subprocess.run(["fallocate", "--keep-size", f"--length={size}", capture.where], check=True)

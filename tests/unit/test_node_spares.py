@@ -126,6 +126,7 @@ async def test_what_outlives_a_pricer_cannot_write_into_the_next_jobs_directory(
     look = f"touch {gate}; for i in 1 2 3 4 5 6 7 8 9; do [ -e {written} ] || sleep 0.05; done; ls > {listing}"
     try:
         agent.start(1, [order("clean", "true"), order("daemon", start[kind])])
+        await reports_of(agent, 2)  # by then the directory is kept, if it is
         agent.start(1, [order("next", look)])
         await reports_of(agent, 3)
     finally:

@@ -132,7 +132,9 @@ async def test_what_two_jobs_print_is_never_mixed(agent: NodeAgent, monkeypatch:
     """Captures serve again while they are empty: whatever an earlier job did with its own, the next begins anew."""
     monkeypatch.setattr(captures, "RESTING", 0)
     moves_on = f"{sys.executable} -c 'import os; os.lseek(1, 100, os.SEEK_SET)'"
-    agent.start(1, [order("one", moves_on), order("two", "echo two"), order("three", "echo three")])
+    for number, job in enumerate((order("one", moves_on), order("two", "echo two"), order("three", "echo three"))):
+        agent.start(1, [job])
+        await reports_of(agent, number + 1)  # by then its captures are given back
     seen = {report.attempt.job_id: report for report in (await reports_of(agent, 3)).values()}
     printed = {job_id: contents(report, agent)["stdout.txt"] for job_id, report in seen.items()}
     assert printed == {"one": b"", "two": b"two\n", "three": b"three\n"}
