@@ -5,7 +5,7 @@ from __future__ import annotations
 from fastapi import APIRouter, Request
 
 from raygrid.parent import schemas
-from raygrid.parent.forms import limited
+from raygrid.parent.forms import limited, require_plain_body
 from raygrid.parent.openapi import DATA_BODY, problem_responses
 from raygrid.parent.service import Parent
 
@@ -23,6 +23,7 @@ def add_to(router: APIRouter, parent: Parent) -> None:
         responses=problem_responses(401, 413, 422),
     )
     async def put_data(request: Request, name: str) -> schemas.DataAnswer:
+        require_plain_body(request.headers.get("content-encoding", ""))
         stored = await parent.put_data(name, limited(request.stream(), parent.settings.http.max_body))
         return schemas.DataAnswer(name=stored.name, digest=stored.digest, size=stored.size)
 

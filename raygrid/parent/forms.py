@@ -17,6 +17,8 @@ from python_multipart.multipart import MultipartParser, parse_options_header
 from raygrid.blobs import BlobStore, Upload, input_key
 from raygrid.errors import InvalidRequestError, TooLargeError
 from raygrid.models import BlobSlice
+from raygrid.parent.part_headers import CONTENT_HEADERS, PartHead, decoded, part_head
+from raygrid.parent.transfer_encodings import Decoder, decoder
 
 MOST_OPTIONS = 1_000
 MOST_OPTION_BYTES = 16 * 1024**2  # of all options together
@@ -53,6 +55,19 @@ def safe_filename(raw: str) -> str:
     return "input" if name in ("", ".", "..", "data") else name
 
 
+def require_plain_body(content_encoding: str) -> None:
+    """Refuse a body that is compressed as a whole: its bytes would be stored as they are.
+
+    Raises:
+        InvalidRequestError: the header Content-Encoding, which is given, names an encoding.
+    """
+    if content_encoding.strip().lower() not in ("", "identity"):
+        raise InvalidRequestError(
+            f"the request body has the Content-Encoding {content_encoding[:40]!r}, which the grid does not decode; "
+            "send it without"
+        )
+
+
 async def limited(chunks: AsyncIterator[bytes], limit: int) -> AsyncIterator[bytes]:
     """The same chunks, refusing to go on beyond the limit.
 
@@ -84,6 +99,8 @@ class FormReader:
         self._options = self._option_bytes = 0
         self._form = Form()
         self._part: _Part | None = None
+        self._texts: list[_Option] = []
+        self._decoder: Decoder | None = None  # of the part that is being read, where it needs one
 
     async def read(self, content_type: str | None, chunks: AsyncIterator[bytes]) -> Form:
         """Read a body to its end.
@@ -108,6 +125,7 @@ class FormReader:
             await self._take(events)
             if not events.complete:
                 raise InvalidRequestError("the multipart body ends early; send it again")
+            self._read_options()
         except FormParserError as error:
             raise InvalidRequestError(f"the multipart body is malformed: {error}") from error
         finally:
@@ -122,33 +140,41 @@ class FormReader:
             elif self._part is None:
                 continue
             elif kind == "data":
-                await self._part.write(value)
+                await self._part.write(value if self._decoder is None else self._decode(self._part, value))
             else:
+                if self._decoder is not None:
+                    await self._part.write(self._decode(self._part, None))
                 await self._end(self._part)
                 self._part = None
 
-    def _begin(self, header: bytes) -> _Part:
-        _, parameters = parse_options_header(header)
-        name = parameters.get(b"name")
-        if name is None:
-            raise InvalidRequestError(
-                "a part of the form has no name; each needs Content-Disposition: form-data; name=…"
-            )
-        filename = parameters.get(b"filename")
-        if filename is None:
+    def _begin(self, headers: dict[bytes, bytes]) -> _Part:
+        head = part_head(headers)
+        try:
+            self._decoder = decoder(head.transfer_encoding)
+        except ValueError as error:
+            raise InvalidRequestError(f"the part {head.name[:140]!r} of the form cannot be read: {error}") from None
+        if head.filename is None:
             self._options += 1
             if self._options > MOST_OPTIONS:
                 raise TooLargeError(f"the form has more than {MOST_OPTIONS} options; files need a filename")
-            return _Option(name.decode(errors="replace"), MOST_OPTION_BYTES - self._option_bytes)
+            return _Option(head, MOST_OPTION_BYTES - self._option_bytes)
         if len(self._form.files) >= self._max_files:
             raise TooLargeError(f"the form has more than {self._max_files} files; split it into several requests")
         # Once enough is held for this request, further files go to the blob store whatever their size.
         inline = self._inline if self._inline_total < INLINE_TOTAL else 0
-        return _File(name.decode(errors="replace"), filename.decode(errors="replace"), self._blobs, inline)
+        return _File(head.name, head.filename, self._blobs, inline)
+
+    def _decode(self, part: _Part, data: bytes | None) -> bytes:
+        """Decode the next bytes of a part, or what is left at its end (None)."""
+        assert self._decoder is not None
+        try:
+            return self._decoder.finish() if data is None else self._decoder.feed(data)
+        except ValueError as error:
+            raise InvalidRequestError(f"the part {part.name[:140]!r} of the form cannot be read: {error}") from None
 
     async def _end(self, part: _Part) -> None:
         if isinstance(part, _Option):
-            self._form.options.setdefault(part.name, []).append(part.text())
+            self._texts.append(part)
             self._option_bytes += part.size
             return
         assert isinstance(part, _File)
@@ -156,8 +182,17 @@ class FormReader:
         self._inline_total += len(received.inline or b"")
         self._form.files.append(received)
 
+    def _read_options(self) -> None:
+        """Decode the options once all are there: one of them, `_charset_`, is the character set of the others."""
+        default = next((option.text("utf-8") for option in self._texts if option.name == "_charset_"), "utf-8")
+        for option in self._texts:
+            if option.name != "_charset_":
+                self._form.options.setdefault(option.name, []).append(option.text(default))
+
 
 class _Part:
+    name: str
+
     async def write(self, data: bytes) -> None:
         raise NotImplementedError
 
@@ -166,8 +201,9 @@ class _Part:
 
 
 class _Option(_Part):
-    def __init__(self, name: str, room: int) -> None:
-        self.name = name
+    def __init__(self, head: PartHead, room: int) -> None:
+        self.name = head.name
+        self._charset = head.charset
         self._room = room
         self._data = bytearray()
 
@@ -182,16 +218,13 @@ class _Option(_Part):
                 f"the options are longer than {MOST_OPTION_BYTES} bytes together (at {self.name[:80]!r})"
             )
 
-    def text(self) -> str:
-        try:
-            return self._data.decode()
-        except UnicodeDecodeError:
-            raise InvalidRequestError(f"the option {self.name!r} is not UTF-8 text") from None
+    def text(self, default_charset: str) -> str:
+        return decoded(self._data, self._charset or default_charset, f"the option {self.name[:140]!r}")
 
 
 class _File(_Part):
     def __init__(self, part: str, filename: str, blobs: BlobStore, inline: int) -> None:
-        self._part = part
+        self.name = part
         self._filename = filename
         self._blobs = blobs
         self._inline = inline
@@ -215,9 +248,9 @@ class _File(_Part):
         if self._upload is not None:
             blob = await self._upload.finish(input_key)
             self._upload = None
-            return ReceivedFile(self._part, name, blob, None)
+            return ReceivedFile(self.name, name, blob, None)
         data = bytes(self._held)
-        return ReceivedFile(self._part, name, BlobSlice("", 0, len(data), hashlib.sha256(data).hexdigest()), data)
+        return ReceivedFile(self.name, name, BlobSlice("", 0, len(data), hashlib.sha256(data).hexdigest()), data)
 
     async def abort(self) -> None:
         if self._upload is not None:
@@ -225,16 +258,19 @@ class _File(_Part):
 
 
 class _Events:
-    """Turns the parser's callbacks into a list that asynchronous code can work off."""
+    """Turns the parser's callbacks into a list that asynchronous code can work off.
+
+    An event is its kind and what belongs to it: the headers of a part that begins, bytes of its data, or nothing.
+    """
 
     def __init__(self) -> None:
-        self._events: list[tuple[str, bytes]] = []
+        self._events: list[tuple[str, Any]] = []
         self._name = bytearray()
         self._value = bytearray()
-        self._disposition = b""
+        self._headers: dict[bytes, bytes] = {}
         self.complete = False
 
-    def drain(self) -> list[tuple[str, bytes]]:
+    def drain(self) -> list[tuple[str, Any]]:
         events, self._events = self._events, []
         return events
 
@@ -245,18 +281,21 @@ class _Events:
             "on_header_field": lambda data, start, end: self._name.extend(data[start:end]),
             "on_header_value": lambda data, start, end: self._value.extend(data[start:end]),
             "on_header_end": self._header_end,
-            "on_headers_finished": lambda: self._events.append(("begin", self._disposition)),
+            "on_headers_finished": lambda: self._events.append(("begin", self._headers)),
             "on_part_data": lambda data, start, end: self._events.append(("data", data[start:end])),
-            "on_part_end": lambda: self._events.append(("end", b"")),
+            "on_part_end": lambda: self._events.append(("end", None)),
             "on_end": self._end,
         }
 
     def _part_begin(self) -> None:
-        self._disposition = b""
+        self._headers = {}
 
     def _header_end(self) -> None:
-        if bytes(self._name).lower() == b"content-disposition":
-            self._disposition = bytes(self._value)
+        name = bytes(self._name).lower()
+        if name in CONTENT_HEADERS:
+            if name in self._headers:
+                raise InvalidRequestError(f"a part of the form has two headers {name.decode()!r}; send one")
+            self._headers[name] = bytes(self._value).strip()
         self._name.clear()
         self._value.clear()
 

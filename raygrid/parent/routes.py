@@ -19,7 +19,7 @@ from raygrid.errors import InvalidRequestError, TooLargeError, UnavailableError
 from raygrid.models import DoneJob, Job, JobState, NewJob
 from raygrid.parent import data_routes, docs, problems, schemas, streams, traffic_routes
 from raygrid.parent.auth import require_key
-from raygrid.parent.forms import Form, FormReader, limited
+from raygrid.parent.forms import Form, FormReader, limited, require_plain_body
 from raygrid.parent.grid_view import all_groups, why_not_ready
 from raygrid.parent.group_routes import group_routes
 from raygrid.parent.node_routes import node_routes
@@ -83,6 +83,7 @@ async def _read_form(request: Request, parent: Parent, max_files: int) -> Form:
     parent.blob_check.require()  # before the body is read, rather than after a long upload
     settings = parent.settings
     limit = settings.http.max_body
+    require_plain_body(request.headers.get("content-encoding", ""))
     announced = request.headers.get("content-length", "")
     if announced.isdigit() and int(announced) > limit:
         raise TooLargeError(f"the request body is larger than the limit of {limit} bytes (http.max_body)")

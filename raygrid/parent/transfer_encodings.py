@@ -1,0 +1,126 @@
+"""Decodes parts of a form that were sent with a Content-Transfer-Encoding, piece by piece and strictly.
+
+RFC 7578 advises against these encodings, but mail libraries write them. A pricer must never read the encoded text.
+"""
+
+from __future__ import annotations
+
+import binascii
+import re
+from typing import Protocol
+
+PLAIN = frozenset({"", "7bit", "8bit", "binary"})
+MOST_BLANKS = 1_000  # at the end of a line of quoted-printable; a line should have 76 characters
+
+_WHITESPACE = b" \t\r\n"
+_NOT_BASE64 = re.compile(rb"[^A-Za-z0-9+/=]")
+_SOFT_BREAK = re.compile(rb"=[ \t]*\r?\n")
+_BROKEN_ESCAPE = re.compile(rb"=(?![0-9A-Fa-f]{2})")
+_BLANKS_AT_END = re.compile(rb"(?<![ \t=])[ \t]+(?=\r?\n)")
+_NOT_PRINTABLE = re.compile(rb"[^\t\r\n -~]")
+
+
+class Decoder(Protocol):
+    """Decodes one part. Both methods raise ValueError, with the reason, for what is not in this encoding."""
+
+    def feed(self, data: bytes) -> bytes:
+        """Take the next bytes of the part; gives what is decoded by now."""
+
+    def finish(self) -> bytes:
+        """The part has ended; gives the rest."""
+
+
+def decoder(transfer_encoding: str) -> Decoder | None:
+    """A decoder for an encoding, given in small letters; None for those that leave bytes as they are.
+
+    Raises:
+        ValueError: there is no such encoding, or none that is read.
+    """
+    if transfer_encoding in PLAIN:
+        return None
+    if transfer_encoding == "base64":
+        return Base64()
+    if transfer_encoding == "quoted-printable":
+        return QuotedPrintable()
+    raise ValueError(
+        f"its Content-Transfer-Encoding {transfer_encoding[:40]!r} is not known; send binary, base64 or "
+        "quoted-printable, or leave the header out"
+    )
+
+
+class Base64:
+    """Base64 (RFC 2045): line breaks and blanks may stand anywhere, padding only at the end."""
+
+    def __init__(self) -> None:
+        self._held = b""
+        self._ended = False
+
+    def feed(self, data: bytes) -> bytes:
+        """See `Decoder`."""
+        text = self._held + data.translate(None, _WHITESPACE)
+        if not text:
+            return b""
+        if self._ended:
+            raise ValueError("it goes on after the end of its base64 text")
+        if (odd := _NOT_BASE64.search(text)) is not None:
+            raise ValueError(f"it is not base64: it has the byte {odd[0]!r}")
+        whole = len(text) // 4 * 4
+        block, self._held = text[:whole], text[whole:]
+        # Padding in the group that has begun: it has to follow two characters, and a group without padding.
+        if b"=" in self._held and (b"=" in block or self._held.find(b"=") < 2):
+            raise ValueError("it is not base64: it has padding before its end")
+        if not block:
+            return b""
+        self._ended = block.endswith(b"=")
+        if self._ended and self._held:
+            raise ValueError("it goes on after the end of its base64 text")
+        try:
+            return binascii.a2b_base64(block, strict_mode=True)
+        except binascii.Error:
+            raise ValueError("it is not base64: it has padding before its end") from None
+
+    def finish(self) -> bytes:
+        """See `Decoder`."""
+        if self._held:
+            raise ValueError("its base64 text is not complete: the number of characters is no multiple of 4")
+        return b""
+
+
+class QuotedPrintable:
+    """Quoted-printable (RFC 2045): line breaks stay as they were sent, blanks at the end of a line are dropped."""
+
+    def __init__(self) -> None:
+        self._held = b""
+
+    def feed(self, data: bytes) -> bytes:
+        """See `Decoder`."""
+        text = self._held + data
+        at = _unfinished(text)
+        if len(text) - at > MOST_BLANKS:
+            raise ValueError(f"it is not quoted-printable: a line ends with more than {MOST_BLANKS} blanks")
+        self._held = text[at:]
+        return _unquoted(text[:at])
+
+    def finish(self) -> bytes:
+        """See `Decoder`."""
+        rest = self._held.rstrip(b" \t") if not self._held.endswith(b"\r") else self._held
+        return _unquoted(rest.removesuffix(b"="))
+
+
+def _unfinished(text: bytes) -> int:
+    """Where an escape, a soft line break or the end of a line begins that the next bytes complete."""
+    line = text.removesuffix(b"\r").rstrip(b" \t")
+    if line.endswith(b"="):
+        return len(line) - 1
+    if line[-2:-1] == b"=" and len(line) == len(text):
+        return len(line) - 2
+    return len(line)
+
+
+def _unquoted(text: bytes) -> bytes:
+    if (odd := _NOT_PRINTABLE.search(text)) is not None:
+        raise ValueError(f"it is not quoted-printable: it has the byte {odd[0]!r}, which must be written as =XX")
+    text = _SOFT_BREAK.sub(b"", _BLANKS_AT_END.sub(b"", text))
+    if _BROKEN_ESCAPE.search(text) is not None:
+        raise ValueError("it is not quoted-printable: a '=' is not followed by two hexadecimal digits")
+    return binascii.a2b_qp(text)
