@@ -1,20 +1,43 @@
-"""Whether the commands of the pricers can be started on this machine, said before a grid is."""
+"""Whether the commands of the pricers can be started on this machine, checked before a grid is started."""
 
 from __future__ import annotations
 
 import os
-import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 from raygrid.config import GridSettings, Pricer
 from raygrid.errors import SettingsError
+from raygrid.node.diagnosis import why_not, wrong_line_ends
+
+PROBE_S = 10.0
+# The kernel stops a traced process after a successful exec, before the program's first instruction: it never runs.
+_PROBE = """
+import ctypes, os, sys
+pid = os.fork()
+if pid == 0:
+    traced = ctypes.CDLL(None).ptrace(0, 0, None, None) == 0
+    try:
+        if traced:
+            os.execv(sys.argv[1], sys.argv[1:])
+    except OSError:
+        os._exit(1)
+    os._exit(2)
+_, status = os.waitpid(pid, os.WUNTRACED)
+if os.WIFSTOPPED(status):
+    os.kill(pid, 9)
+    os.waitpid(pid, 0)
+    sys.exit(0)
+sys.exit(1)
+"""
 
 
 def require_executables(settings: GridSettings) -> None:
-    """Refuse pricers whose program is not there.
+    """Refuse pricers whose program is not there or cannot be run.
 
     Raises:
-        SettingsError: names the pricer and where it was looked for.
+        SettingsError: names the pricer, the program that was looked at, and what to do.
     """
     for name, pricer in settings.pricers.items():
         if why := _why_not(pricer):
@@ -25,14 +48,24 @@ def _why_not(pricer: Pricer) -> str | None:
     program = pricer.command[0]
     if "{" in program:
         return None  # known only with the job
-    if "/" not in program:
-        path = pricer.env.get("PATH") or os.environ.get("PATH") or os.defpath
-        there = shutil.which(program, path=path) is not None
-        return None if there else f"there is no program {program!r} in the PATH {path}"
-    found = Path(program)
-    if not found.is_absolute():
-        return f"its path {program!r} is relative, but it runs in the job's directory; write it from the root on"
-    if not found.is_file():
-        return f"{found} is not a file" if found.exists() else f"there is no file {found}"
-    executable = os.access(found, os.X_OK)
-    return None if executable else f"{found} is not executable; make it so with: chmod +x {found}"
+    why = why_not(program, pricer.env.get("PATH") or os.environ.get("PATH") or os.defpath)
+    if why is None or not program.startswith("/"):
+        return why
+    # A container does not always show the handlers (binfmt_misc) that its kernel has: wine's, or an emulator's.
+    return None if wrong_line_ends(Path(program)) is None and _kernel_runs(program) else why
+
+
+def _kernel_runs(program: str) -> bool:
+    """Whether the kernel can start a program, tried without letting it run; False where that cannot be tried."""
+    try:
+        probe = subprocess.run(
+            [sys.executable, "-I", "-S", "-c", _PROBE, program],
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+            timeout=PROBE_S,
+            check=False,
+        )
+    except (OSError, subprocess.TimeoutExpired):
+        return False
+    return probe.returncode == 0

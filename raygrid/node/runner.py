@@ -6,6 +6,7 @@ a full pipe nor a descendant that keeps one open can hang the job.
 
 from __future__ import annotations
 
+import errno
 import logging
 import os
 import signal
@@ -21,7 +22,7 @@ from raygrid.content import Contents
 from raygrid.core.events import AttemptOrder
 from raygrid.errors import BlobNotFoundError, UnavailableError
 from raygrid.models import AttemptReport, JobSpec, Outcome
-from raygrid.node import result, workspace
+from raygrid.node import diagnosis, result, workspace
 from raygrid.node.beneath import BadOutputError
 from raygrid.node.captures import Capture
 from raygrid.node.processes import MARK, limit_file_size
@@ -220,16 +221,25 @@ class Runner:
         return known[1]
 
     def _cannot_start(self, order: AttemptOrder, pricer: Pricer, error: OSError) -> Finished:
-        if isinstance(error, FileNotFoundError | NotADirectoryError | PermissionError) or error.errno == 8:
+        if isinstance(error, FileNotFoundError | NotADirectoryError | PermissionError) or error.errno in (
+            errno.ENOEXEC,
+            errno.ELIBBAD,
+        ):
             message = (
                 f"cannot start pricer {order.spec.pricer!r} on node {self._node_id}: {error.strerror}: "
-                f"{pricer.command[0]!r}; the file must exist there and be executable"
+                f"{self._why_not(pricer, error)}"
             )
             return Finished(AttemptReport(order.attempt, Outcome.CANNOT_START, message=message))
-        if error.errno == 7:  # E2BIG: the arguments are too long wherever it runs
+        if error.errno == errno.E2BIG:  # the arguments are too long wherever it runs
             message = "the command line is too long for the operating system; pass less in args"
             return Finished(AttemptReport(order.attempt, Outcome.BAD_OUTPUT, message=message))
         return self._infrastructure(order, f"cannot spawn {pricer.command[0]!r}: {error}")
+
+    def _why_not(self, pricer: Pricer, error: OSError) -> str:
+        """What is wrong with a program that could not be started, and what to do."""
+        program = str(error.filename or pricer.command[0])
+        search_path = pricer.env.get("PATH") or self._environment.get("PATH") or os.defpath
+        return diagnosis.why_not(program, search_path) or f"{program!r}; the file must exist there and be executable"
 
     def _disk_was_full(self, report: AttemptReport) -> bool:
         """Whether the node's disk may be to blame for how a pricer ended, its files being there still.
