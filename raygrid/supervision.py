@@ -4,11 +4,20 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
+import os
 import signal
 import subprocess
 import sys
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 
+from raygrid.loopback import without_proxy
+
+NO_UPLOADS = {"RAY_ENABLE_UV_RUN_RUNTIME_ENV": "0"}
+"""For processes that join Ray: below `uv run`, Ray would pack their working directory, such as a grid's whole state,
+and send it to every worker; from 512 MiB on it refuses to. Must be set before Ray is imported."""
+
+_RUNTIME_HOOK = "RAY_RUNTIME_ENV_HOOK"
 _PR_SET_PDEATHSIG = 1
 _TAIL_LINES = 12
 
@@ -34,6 +43,24 @@ def start_supervisor(module: str, given: bytes, log: Path) -> subprocess.Popen[b
     with contextlib.suppress(BrokenPipeError), process.stdin as pipe:
         pipe.write(given)
     return process
+
+
+def environment_beside_ray(environment: Mapping[str, str], hosts: Iterable[str] = ()) -> dict[str, str]:
+    """The environment for a process that joins Ray: nothing is uploaded, and no proxy used for this machine.
+
+    Args:
+        environment: what is set already.
+        hosts: further hosts for which no proxy is used.
+    """
+    # The hook, too, may be the one of `uv run`; and raygrid is installed wherever its processes run.
+    rest = {name: value for name, value in environment.items() if name != _RUNTIME_HOOK}
+    return {**rest, **NO_UPLOADS, **without_proxy(environment, hosts)}
+
+
+def prepare_to_join_ray() -> None:
+    """Prepare this process for joining Ray, which must not be imported yet; see `environment_beside_ray`."""
+    os.environ.pop(_RUNTIME_HOOK, None)
+    os.environ.update(environment_beside_ray(os.environ))
 
 
 def end_of(log: Path) -> str:

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from raygrid.loopback import without_proxy
 from tests.support.postgres import Postgres
 
 # The one setting that says where the reference data lies; by default beside the project.
@@ -21,7 +22,8 @@ ROOM = 2 * 1024**3
 
 
 def pytest_configure() -> None:
-    """Have temporary directories in memory, where there is room and nobody has said otherwise."""
+    """Have temporary directories in memory, where there is room and nobody has said otherwise; no proxy for tests."""
+    os.environ.update(without_proxy(os.environ))  # tests ask this machine with curl and with clients of all kinds
     if os.access(IN_MEMORY, os.W_OK) and shutil.disk_usage(IN_MEMORY).free > ROOM:
         os.environ.setdefault("PYTEST_DEBUG_TEMPROOT", str(IN_MEMORY))
 

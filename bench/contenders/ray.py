@@ -11,6 +11,7 @@ from contextlib import contextmanager
 
 from bench.contenders.contender import Contender, Run, installed
 from bench.contenders.spawn import require_all_well, spawn
+from raygrid.supervision import NO_UPLOADS
 
 
 @contextmanager
@@ -22,6 +23,7 @@ def _opened(command: Sequence[str], at_once: int) -> Iterator[Run]:
         RAY_worker_niceness="0",
         RAY_AUTH_MODE="token",
         RAY_AUTH_TOKEN=secrets.token_hex(32),
+        **NO_UPLOADS,
     )
     import ray
 

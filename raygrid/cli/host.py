@@ -107,9 +107,11 @@ def deploy(
     """Deploy the parents on the cluster of this machine, or bring those that run to new settings."""
     from raygrid.cluster import adopt_environment  # noqa: PLC0415
     from raygrid.config import load_settings  # noqa: PLC0415
+    from raygrid.supervision import prepare_to_join_ray  # noqa: PLC0415
 
     settings = load_settings(config)
     adopt_environment(directory.expanduser().absolute())  # before Ray reads it
+    prepare_to_join_ray()
     from raygrid.parent.ingress import deploy as deploy_parents  # noqa: PLC0415 - brings Ray
 
     changed = deploy_parents(settings, wait_s=timeout if wait else None)

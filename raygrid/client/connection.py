@@ -36,9 +36,10 @@ class Connection:
         self._endpoint = endpoint
         self._http = httpx.Client(
             transport=transport or sockets.transport(endpoint),
+            mounts=None if transport else sockets.mounts(endpoint),
             headers=endpoint.headers(),
             # A proxy from the environment is meant for the way out, not for a grid on this machine.
-            trust_env=not endpoint.is_loopback,
+            trust_env=not endpoint.is_local,
         )
 
     def run(self, flow: Flow[T]) -> T:
@@ -109,8 +110,9 @@ class AsyncConnection:
         self._endpoint = endpoint
         self._http = httpx.AsyncClient(
             transport=transport or sockets.async_transport(endpoint),
+            mounts=None if transport else sockets.async_mounts(endpoint),
             headers=endpoint.headers(),
-            trust_env=not endpoint.is_loopback,
+            trust_env=not endpoint.is_local,
         )
 
     async def run(self, flow: Flow[T]) -> T:

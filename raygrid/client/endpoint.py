@@ -10,6 +10,7 @@ import httpx
 
 from raygrid.client.retry import RetryPolicy, retry_after_s
 from raygrid.errors import ConnectionFailedError, SettingsError
+from raygrid.loopback import is_this_machine
 
 
 @dataclass(slots=True)
@@ -44,10 +45,15 @@ class Endpoint:
         self.api_key = key or None
 
     @property
-    def is_loopback(self) -> bool:
-        """Whether the grid is on this machine."""
-        hosts = [httpx.URL(entry).host for entry in self.entries]
-        return all(host in ("localhost", "::1") or host.startswith("127.") for host in hosts)
+    def own_hosts(self) -> frozenset[str]:
+        """The hosts of those entries that are on this machine; a proxy from the environment is not meant for them."""
+        hosts = (httpx.URL(entry).host for entry in self.entries)
+        return frozenset(host for host in hosts if is_this_machine(host))
+
+    @property
+    def is_local(self) -> bool:
+        """Whether all entries are on this machine."""
+        return all(httpx.URL(entry).host in self.own_hosts for entry in self.entries)
 
     @property
     def entry(self) -> str:

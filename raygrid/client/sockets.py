@@ -35,7 +35,8 @@ def options() -> list[tuple[int, int, int]]:
 
 def _is_direct(endpoint: Endpoint) -> bool:
     """Whether no proxy of the environment stands between; httpx asks for those only where it makes the transport."""
-    return endpoint.is_loopback or not urllib.request.getproxies()
+    # `no_proxy` counts there as the proxy of a scheme `no`.
+    return endpoint.is_local or urllib.request.getproxies().keys() <= {"no"}
 
 
 def transport(endpoint: Endpoint) -> httpx.HTTPTransport | None:
@@ -46,6 +47,24 @@ def transport(endpoint: Endpoint) -> httpx.HTTPTransport | None:
 def async_transport(endpoint: Endpoint) -> httpx.AsyncHTTPTransport | None:
     """What carries the requests of a client for an event loop; None for httpx's own choice."""
     return httpx.AsyncHTTPTransport(socket_options=options()) if _is_direct(endpoint) else None
+
+
+def mounts(endpoint: Endpoint) -> dict[str, httpx.HTTPTransport | None]:
+    """What carries requests to entries on this machine where a proxy of the environment is used for the others."""
+    return {_to(host): httpx.HTTPTransport(socket_options=options()) for host in _beside_proxy(endpoint)}
+
+
+def async_mounts(endpoint: Endpoint) -> dict[str, httpx.AsyncHTTPTransport | None]:
+    """As `mounts`, for an event loop."""
+    return {_to(host): httpx.AsyncHTTPTransport(socket_options=options()) for host in _beside_proxy(endpoint)}
+
+
+def _beside_proxy(endpoint: Endpoint) -> frozenset[str]:
+    return frozenset() if _is_direct(endpoint) else endpoint.own_hosts
+
+
+def _to(host: str) -> str:
+    return f"all://{f'[{host}]' if ':' in host else host}"
 
 
 def hang_up(response: httpx.Response) -> None:

@@ -11,6 +11,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from raygrid.errors import SettingsError
+from raygrid.supervision import environment_beside_ray
 
 # Room for the results that a node keeps hot (node.cache, 64 MB unless set otherwise), and for Ray's own objects.
 OBJECT_STORE = 192 * 1024**2
@@ -125,7 +126,8 @@ class HostSpec:
             ours |= {"RAY_gcs_storage": "rocksdb", "RAY_gcs_storage_path": str(self.books)}
         elif self.head and self.storage.startswith(REDIS):
             ours["RAY_REDIS_ADDRESS"] = self.storage
-        return {**ours, **inherited}
+        # The head's address is one within the site, which no proxy on the way out of it need reach.
+        return {**ours, **environment_beside_ray(inherited, [self.head_address[0]])}
 
     def to_json(self) -> str:
         """For the supervisor's standard input."""

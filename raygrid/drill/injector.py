@@ -16,6 +16,7 @@ from dataclasses import asdict, dataclass
 from typing import Any, Protocol
 
 from raygrid.errors import RaygridError, UnavailableError
+from raygrid.supervision import environment_beside_ray
 
 LOOK_S = 60.0
 STRIKE_S = 10.0
@@ -198,7 +199,7 @@ class RayInjector:
             stdin=asyncio.subprocess.PIPE,
             stdout=asyncio.subprocess.PIPE,
             stderr=asyncio.subprocess.DEVNULL,
-            env={**os.environ, **self._environment},
+            env={**environment_beside_ray(os.environ), **self._environment},
             start_new_session=True,  # Ctrl-C is for the drill, which tells this process what to do about it
         )
         return self._process

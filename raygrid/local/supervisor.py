@@ -32,6 +32,8 @@ from raygrid.local.port import ray_prefix, reachable
 from raygrid.local.start import LOCKED
 from raygrid.local.started_with import StartedWith
 from raygrid.local.worker_node import WorkerNode, head_processes
+from raygrid.loopback import open_here
+from raygrid.supervision import prepare_to_join_ray
 
 OBJECT_STORE_SLACK = 128 * 1024**2
 READY_S = 120.0
@@ -53,6 +55,7 @@ def node_name(rack: int, node: int) -> tuple[str, str]:
 
 def prepare_environment() -> None:
     """Ray's own settings for a grid on one machine; must be set before Ray is imported."""
+    prepare_to_join_ray()
     os.environ.update(
         RAY_USAGE_STATS_ENABLED="0",
         RAY_enable_metrics_collection="0",
@@ -164,7 +167,7 @@ class Supervisor:
         while time.monotonic() < until:
             with contextlib.suppress(OSError, ValueError):
                 request = urllib.request.Request(f"{url}/nodes", headers=headers)  # noqa: S310 - our own URL
-                with urllib.request.urlopen(request, timeout=5) as answer:  # noqa: S310
+                with open_here(request, timeout_s=5) as answer:
                     seen = sum(node["slots"] > 0 for node in json.load(answer)["nodes"])
                 if seen >= len(self._places):
                     return

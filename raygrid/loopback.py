@@ -1,0 +1,87 @@
+"""Which addresses are this machine's own, and how requests to them stay clear of proxies.
+
+A proxy that the environment names (`http_proxy`, `all_proxy`) is meant for the way out of a site. It cannot reach this
+machine's loopback, so a request there that goes through it fails, or reaches another machine's grid.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import ipaddress
+import socket
+import urllib.request
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+NO_PROXY = ("no_proxy", "NO_PROXY")
+_ALWAYS = ("localhost", "127.0.0.1", "127.0.0.0/8", "::1")
+# Connecting a datagram socket sends nothing; the kernel only chooses the address that it would send from.
+_FAR_AWAY = ((socket.AF_INET, "8.8.8.8"), (socket.AF_INET6, "2001:4860:4860::8888"))
+
+
+def is_this_machine(host: str) -> bool:
+    """Whether a host is this machine by its very name: `localhost`, a loopback address, or an address of its own.
+
+    Other names are not resolved: that would take a name server, and a site may want a proxy used for its own names.
+
+    Args:
+        host: as in a URL; an IPv6 address with or without brackets.
+    """
+    host = host.strip("[]").rstrip(".").lower()
+    if host == "localhost":
+        return True
+    try:
+        address = ipaddress.ip_address(host)
+    except ValueError:
+        return _is_short_loopback(host)
+    mapped = getattr(address, "ipv4_mapped", None) or address
+    return bool(mapped.is_loopback or mapped.is_unspecified) or _is_own(str(mapped))
+
+
+def _is_short_loopback(host: str) -> bool:
+    """Whether it is a loopback address in one of the forms that only resolvers know, such as `127.1`."""
+    try:
+        return host[:1].isdigit() and ipaddress.ip_address(socket.inet_aton(host)).is_loopback
+    except (OSError, ValueError):
+        return False
+
+
+def _is_own(address: str) -> bool:
+    """Whether a numeric address is one of this machine's: only such an address can be bound."""
+    family = socket.AF_INET6 if ":" in address else socket.AF_INET
+    try:
+        with socket.socket(family, socket.SOCK_DGRAM) as probe:
+            probe.bind((address, 0))
+    except (OSError, UnicodeError):
+        return False
+    return True
+
+
+def own_addresses() -> list[str]:
+    """The addresses from which this machine reaches others; Ray announces its processes at the first of them."""
+    found = []
+    for family, far_away in _FAR_AWAY:
+        with contextlib.suppress(OSError), socket.socket(family, socket.SOCK_DGRAM) as probe:
+            probe.connect((far_away, 80))
+            found.append(str(probe.getsockname()[0]))
+    return found
+
+
+def without_proxy(environment: Mapping[str, str], hosts: Iterable[str] = ()) -> dict[str, str]:
+    """The variables with which a process and its children use no proxy for this machine.
+
+    Args:
+        environment: what is set already; the hosts that it excepts stay excepted.
+        hosts: further hosts to except.
+
+    Returns:
+        `no_proxy` and `NO_PROXY`: libraries read one or the other.
+    """
+    known = [each.strip() for name in NO_PROXY for each in environment.get(name, "").split(",")]
+    value = ",".join(dict.fromkeys(each for each in (*known, *_ALWAYS, *own_addresses(), *hosts) if each))
+    return dict.fromkeys(NO_PROXY, value)
+
+
+def open_here(request: urllib.request.Request, timeout_s: float) -> Any:
+    """As `urllib.request.urlopen`, for a server on this machine: whatever the environment says, no proxy is used."""
+    return urllib.request.build_opener(urllib.request.ProxyHandler({})).open(request, timeout=timeout_s)
