@@ -123,7 +123,8 @@ class GroupAttempts(GroupJobs):
             if report.started_at is not None and report.ended_at is not None:
                 took_s = (report.ended_at - report.started_at).total_seconds()
                 node.saw_duration(took_s)
-                if report.exit_code == 0 and pricer in policy.stragglers:
+                is_done = report.outcome is Outcome.EXITED and report.exit_code == 0
+                if is_done and pricer in policy.stragglers:
                     self._usual.saw(pricer, took_s)
 
     def _try_again(

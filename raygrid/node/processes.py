@@ -122,6 +122,14 @@ def kill_child(pid: int) -> None:
             os.kill(pid, signal.SIGKILL)
 
 
+def has_exited(pid: int) -> bool:
+    """Whether a child of this process has ended; it is not reaped by this."""
+    try:
+        return os.waitid(os.P_PID, pid, os.WEXITED | os.WNOWAIT | os.WNOHANG) is not None
+    except ChildProcessError:
+        return False
+
+
 def signal_group(group: int, number: signal.Signals) -> bool:
     """Signal a process group; False where it has no members left."""
     try:

@@ -42,6 +42,7 @@ logger = logging.getLogger(__name__)
 STDERR_TAIL = 4_000
 DISK_FULL = 1024**2
 _NO_CAPTURES = tuple(OutputFile(name, -1, "", 0) for name in ("stdout.txt", "stderr.txt"))
+_ANSWERS = "it must answer each job with a line on its stdout, see docs/warm-pricers.md"
 # What a pricer gets of the agent's own environment; secrets of the grid are not among it.
 PASSED_ON = (
     "PATH",
@@ -320,15 +321,18 @@ def _report(running: Running, ended: Ended, pricer: Pricer, started_at: datetime
     code = os.waitstatus_to_exitcode(ended.status)
     exit_code, number = (code, None) if code >= 0 else (None, -code)
     outcome, message = Outcome.EXITED, None
-    if running.killed_for is not None and not (code == 0 and running.killed_for is not Outcome.CANCELLED):
+    without = "" if ended.answered else "; the warm pricer ended without an answer"
+    if running.killed_for is not None:  # whatever exit code follows a kill, the work was cut short
         outcome, message = running.killed_for, running.message
     elif number == signal.SIGXFSZ:
         outcome = Outcome.OUTPUT_LIMIT
         message = f"killed for writing a file larger than its limit of {pricer.output} bytes"
     elif number is not None:
-        outcome, message = Outcome.SIGNAL, f"killed by signal {number} ({_signal_name(number)})"
+        outcome, message = Outcome.SIGNAL, f"killed by signal {number} ({_signal_name(number)}){without}"
     elif code != 0:
-        message = f"the pricer exited with code {code}" + (f": {ended.message}" if ended.message else "")
+        message = f"the pricer exited with code {code}{without}" + (f": {ended.message}" if ended.message else "")
+    elif not ended.answered:
+        outcome, message = Outcome.BAD_OUTPUT, f"the warm pricer ended without an answer (exit code 0); {_ANSWERS}"
     return AttemptReport(
         running.attempt,
         outcome,

@@ -23,7 +23,7 @@ from raygrid.config import Pricer
 from raygrid.models import AttemptId, JobSpec, Outcome
 from raygrid.node.beneath import BadOutputError, open_file, remove
 from raygrid.node.kept import Kept
-from raygrid.node.processes import MARK, limit_file_size, signal_group
+from raygrid.node.processes import MARK, has_exited, limit_file_size, signal_group
 from raygrid.node.spares import JobDirectory
 from raygrid.node.usage import Consumed, Usage, consumed, consumed_by_dead
 from raygrid.node.warm_protocol import Answer, AnswerReader, BadAnswerError, request
@@ -40,11 +40,15 @@ _CHUNK = 64 * 1024
 
 @dataclass(frozen=True, slots=True)
 class Ended:
-    """How a job ended in a warm process: as a wait status, what it used, and what the pricer said of it."""
+    """How a job ended: as a wait status, what it used, and what a warm pricer said of it.
+
+    `answered` is False where a warm process ended without an answer to its job. Then even exit code 0 is a failure.
+    """
 
     status: int
     usage: Usage
     message: str | None = None
+    answered: bool = True
 
 
 class WarmProcess:
@@ -148,7 +152,7 @@ class WarmProcess:
             running.end()
             self._add_stderr(directory)
             status, usage = self.reap()
-            return Ended(status, consumed_by_dead(usage).since(self._before, self.jobs))
+            return Ended(status, consumed_by_dead(usage).since(self._before, self.jobs), answered=False)
         self._answered = True
         stopped = running.detach()
         if stopped:  # at the last moment; nothing may go on writing while the result is collected
@@ -172,7 +176,7 @@ class WarmProcess:
 
     def has_exited(self) -> bool:
         """Whether it has ended by itself; it is not reaped by this."""
-        return self.gone or os.waitid(os.P_PID, self.pid, os.WEXITED | os.WNOWAIT | os.WNOHANG) is not None
+        return self.gone or has_exited(self.pid)
 
     def _converse(self, running: Running, line: bytes) -> tuple[Answer | None, int]:
         """Hand over the line and listen; gives the answer, None where the process ended, and what was handed over."""
@@ -204,7 +208,7 @@ class WarmProcess:
             if self.has_exited():
                 return self._last_words(reader, running), written
             if closed_at is not None and time.monotonic() > closed_at + ENDS_S:
-                running.stop(Outcome.BAD_OUTPUT, "the warm pricer closed its stdout and gave no answer", 0)
+                running.fail(Outcome.BAD_OUTPUT, "the warm pricer closed its stdout: the job ended without an answer")
 
     def _last_words(self, reader: AnswerReader, running: Running) -> Answer | None:
         """What it said before it ended may be the answer."""
@@ -313,9 +317,9 @@ def _heard(reader: AnswerReader, data: bytes, running: Running) -> Answer | None
     try:
         answer = reader.feed(data)
     except BadAnswerError as error:
-        running.stop(Outcome.BAD_OUTPUT, str(error), 0)
+        running.fail(Outcome.BAD_OUTPUT, str(error))
         return None
     if answer is None and reader.dropped > running.output:
         message = f"killed for printing {reader.dropped} bytes that are no answer; its limit is {running.output}"
-        running.stop(Outcome.OUTPUT_LIMIT, message, 0)
+        running.fail(Outcome.OUTPUT_LIMIT, message)
     return answer

@@ -19,6 +19,7 @@ from raygrid.node.kept import Kept
 from raygrid.node.processes import (
     ChildrenOf,
     Process,
+    has_exited,
     kill_child,
     mark_of,
     own_thread_has_children,
@@ -60,14 +61,27 @@ class Running:
                 signal_group(pid, signal.SIGKILL)
 
     def stop(self, why: Outcome, message: str, grace_s: float) -> None:
-        """Ask the whole session to end (SIGTERM); the watchdog makes it (SIGKILL) after the grace."""
+        """Ask the whole session to end (SIGTERM); the watchdog makes it (SIGKILL) after the grace.
+
+        From here on the attempt ends for this reason, whatever exit code follows: a program that shuts down cleanly
+        exits 0 with half its work done. A process that had ended before the signal keeps its own end.
+        """
         with self.lock:
-            if self.ended or self.killed_for is not None:
+            if self.ended or self.killed_for is not None or (self.pid and has_exited(self.pid)):
                 return
-            self.killed_for, self.message = why, message
-            self.kill_at = time.monotonic() + grace_s
-            if self.pid:
-                signal_group(self.pid, signal.SIGTERM if grace_s > 0 else signal.SIGKILL)
+            self._end_for(why, message, grace_s)
+
+    def fail(self, why: Outcome, message: str) -> None:
+        """Kill the whole session for something that was seen of it; this counts even if its process has just ended."""
+        with self.lock:
+            if not self.ended and self.killed_for is None:
+                self._end_for(why, message, 0)
+
+    def _end_for(self, why: Outcome, message: str, grace_s: float) -> None:
+        self.killed_for, self.message = why, message
+        self.kill_at = time.monotonic() + grace_s
+        if self.pid:
+            signal_group(self.pid, signal.SIGTERM if grace_s > 0 else signal.SIGKILL)
 
     def kill(self) -> None:
         """End the whole session at once."""

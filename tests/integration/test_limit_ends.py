@@ -1,0 +1,121 @@
+"""Ends that are what they say: a job that was told to end for a limit, and a warm pricer that gave no answer."""
+
+from __future__ import annotations
+
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from raygrid.models import AttemptId, Outcome
+from raygrid.node.processes import has_exited
+from raygrid.node.watchdog import Running
+from tests.support.http import unzip
+from tests.support.lone_agent import lone_agent, order, reports_of, wait_until
+from tests.support.small_grid import SmallGrid
+from tests.support.warm import SPEAKS_RAW, WarmNode
+
+MB = 1024**2
+CLEAN = "trap 'echo half > prices.csv; exit 0' TERM; touch {ready}; while :; do sleep 0.02; done"
+
+
+async def test_a_time_limit_is_a_timeout_even_if_the_pricer_shuts_down_cleanly(tmp_path: Path) -> None:
+    """A pricer that exits 0 on SIGTERM has failed as `timeout`; what it wrote is in the result of the failure."""
+    async with SmallGrid(tmp_path) as grid:
+        answer = await grid.submit("half", CLEAN.format(ready=tmp_path / "ready"), timeout_s="0.5")
+        assert (answer.status_code, answer.json()["reason"]) == (422, "timeout")
+        assert "wall-time limit of 0.5 s" in answer.json()["detail"]
+        status = await grid.status("half")
+        assert (status["state"], status["reason"], status["attempts"]) == ("failed", "timeout", 1)
+        kept = unzip(await grid.http.get("/result/half?even_if=failed"))
+        assert kept["prices.csv"] == b"half\n"
+
+
+async def test_a_cancelled_pricer_that_exits_0_is_cancelled(tmp_path: Path) -> None:
+    """Exit code 0 after the request to end does not make a cancelled attempt a success."""
+    agent, ready = lone_agent(tmp_path), tmp_path / "ready"
+    agent.open()
+    try:
+        agent.start(1, [order("job", CLEAN.format(ready=ready))])
+        wait_until(ready.exists)
+        agent.stop(1, [AttemptId("job", 1)])
+        report = (await reports_of(agent, 1))[AttemptId("job", 1)]
+        assert (report.outcome, report.exit_code) == (Outcome.CANCELLED, 0)
+    finally:
+        agent.close()
+
+
+def running(pid: int) -> Running:
+    return Running(AttemptId("job", 1), 0.0, 60.0, None, MB, (), pid=pid)
+
+
+def test_a_pricer_that_had_ended_before_the_signal_keeps_its_own_end() -> None:
+    """A stop that comes after the process has ended changes nothing; one that comes before counts."""
+    with subprocess.Popen(["true"], start_new_session=True) as done:
+        wait_until(lambda: has_exited(done.pid))
+        ended = running(done.pid)
+        ended.stop(Outcome.TIMEOUT, "late", 1.0)
+        assert ended.killed_for is None
+    with subprocess.Popen(["sleep", "1000"], start_new_session=True) as sleeps:
+        runs = running(sleeps.pid)
+        runs.stop(Outcome.TIMEOUT, "in time", 1.0)
+        assert runs.killed_for is Outcome.TIMEOUT
+
+
+@pytest.mark.parametrize(
+    ("program", "outcome", "exit_code", "says"),
+    [
+        ("read -r line; exit 0", Outcome.BAD_OUTPUT, 0, "ended without an answer (exit code 0)"),
+        ("read -r line; exec >&-; exit 0", Outcome.BAD_OUTPUT, 0, "ended without an answer (exit code 0)"),
+        ("read -r line; exec >&-; sleep 1000", Outcome.BAD_OUTPUT, None, "ended without an answer"),
+        ("read -r line; exit 5", Outcome.EXITED, 5, "exited with code 5; the warm pricer ended without an answer"),
+        ("read -r line; kill -SEGV $$", Outcome.SIGNAL, None, "(SIGSEGV); the warm pricer ended without an answer"),
+        ("exit 0", Outcome.BAD_OUTPUT, 0, "ended without an answer (exit code 0)"),
+    ],
+)
+async def test_a_warm_pricer_that_ends_without_an_answer_has_failed(
+    tmp_path: Path, program: str, outcome: Outcome, exit_code: int | None, says: str
+) -> None:
+    """Neither exit code 0 nor a closed stdout is an answer; a failing exit code and a signal are kept."""
+    with WarmNode(tmp_path, "", command=("sh", "-c", program.replace("{", "{{").replace("}", "}}"))) as node:
+        report = (await node.run("job", "")).report
+    assert (report.outcome, report.exit_code) == (outcome, exit_code), report
+    assert says in (report.message or "")
+
+
+async def test_a_warm_pricer_that_answers_once_and_exits_0_in_the_next_job_has_failed(tmp_path: Path) -> None:
+    """The job that was read and not answered fails; the one before it is done."""
+    with WarmNode(tmp_path, SPEAKS_RAW) as node:
+        assert (await node.run("one", "answer()")).report.exit_code == 0
+        report = (await node.run("two", "os._exit(0)")).report
+        assert (report.outcome, report.exit_code) == (Outcome.BAD_OUTPUT, 0)
+        assert (await node.run("three", "answer()")).report.outcome is Outcome.EXITED
+
+
+async def test_an_answer_after_the_time_limit_is_a_timeout(tmp_path: Path) -> None:
+    """A warm pricer that answers 0 when it is told to end has been cut short all the same."""
+    script = (
+        "import signal\ndef ends(*_):\n    answer()\nsignal.signal(signal.SIGTERM, ends)\nwhile True: time.sleep(0.02)"
+    )
+    with WarmNode(tmp_path, SPEAKS_RAW) as node:
+        report = (await node.run("late", script, timeout_s=0.5)).report
+        assert report.outcome is Outcome.TIMEOUT
+
+
+@pytest.mark.parametrize("limit", ["memory", "output"])
+async def test_any_limit_is_named_whatever_the_exit_code(tmp_path: Path, limit: str) -> None:
+    """An agent that told a pricer to end for a limit reports that limit, even for exit code 0."""
+    agent = lone_agent(tmp_path)
+    agent.open()
+    outcome = Outcome.MEMORY_LIMIT if limit == "memory" else Outcome.OUTPUT_LIMIT
+    ready = tmp_path / "ready"
+    try:
+        agent.start(1, [order("job", CLEAN.format(ready=ready))])
+        wait_until(ready.exists)
+        found = agent._watchdog.find(AttemptId("job", 1))
+        assert found is not None
+        found.stop(outcome, "too much", 5.0)
+        report = (await reports_of(agent, 1))[AttemptId("job", 1)]
+        assert (report.outcome, report.exit_code, report.message) == (outcome, 0, "too much")
+    finally:
+        agent.close()
