@@ -10,10 +10,10 @@ from http import HTTPStatus
 from typing import Any, cast
 
 from starlette.responses import Response
-from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from raygrid.errors import UnavailableError
 from raygrid.parent import problems
+from raygrid.parent.upgrades import PlainProtocol
 
 MOST_CONNECTIONS = 4_096
 SPARE_CONNECTIONS = 256  # for telling those that come beyond; one that is not even among these is cut at once
@@ -31,7 +31,7 @@ class _EndedError(Exception):
     """The connection is at its end, and the answer is written; the parser only passes on that there was an error."""
 
 
-class Connection(HttpToolsProtocol):
+class Connection(PlainProtocol):
     """A connection that has limits. `look_after` has to be called now and then."""
 
     def __init__(self, *args: Any, **named: Any) -> None:

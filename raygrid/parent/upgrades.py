@@ -1,0 +1,83 @@
+"""Ignores what clients offer to upgrade a connection to, such as `Upgrade: h2c`: requests are answered in HTTP/1.1.
+
+RFC 9110 lets a server ignore the offer, and Java's HTTP client makes it with each first request. uvicorn ignores the
+header, too, but its parser takes everything behind the request's headers for the other protocol, so that the body of
+the request was lost. The protocol of this module has such a request parsed a second time, without the offer.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import httptools
+from uvicorn.protocols.http import auto
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+
+_OF_AN_OFFER = frozenset({b"upgrade", b"http2-settings"})
+
+
+class PlainProtocol(HttpToolsProtocol):
+    """uvicorn's protocol over httptools, without upgrades."""
+
+    def __init__(self, *args: Any, **named: Any) -> None:
+        super().__init__(*args, **named)
+        self._offered = False
+
+    def data_received(self, data: bytes) -> None:
+        """Parse what came."""
+        self._unset_keepalive_if_required()
+        while data:
+            try:
+                self.parser.feed_data(data)
+            except httptools.HttpParserUpgrade as offer:
+                self._offered = False
+                if (head := self._head_without_offer()) is None:
+                    self.send_400_response("this request cannot be answered in HTTP/1.1")
+                    return
+                self.parser = httptools.HttpRequestParser(self)
+                self.parser.set_dangerous_leniencies(lenient_data_after_close=True)  # as uvicorn has it
+                data = head + data[offer.args[0] :]
+            except httptools.HttpParserError:
+                self.send_400_response("Invalid HTTP request received.")
+                return
+            else:
+                return
+
+    def on_headers_complete(self) -> None:
+        """The request goes to the application, unless it has to be parsed again."""
+        self._offered = self.parser.should_upgrade()
+        if not self._offered:
+            super().on_headers_complete()
+
+    def on_message_complete(self) -> None:
+        """The request is whole, unless it has to be parsed again."""
+        if not self._offered:
+            super().on_message_complete()
+
+    def _should_upgrade(self) -> bool:
+        """Whether uvicorn hands the connection to another protocol: never."""
+        return False
+
+    def _head_without_offer(self) -> bytes | None:
+        """The head of the request that was just parsed, as it came, but for the offer; None if it is more than one."""
+        method = self.parser.get_method()
+        if method == b"CONNECT" or any(b"\r" in value or b"\n" in value for _, value in self.headers):
+            return None
+        lines = [b"%s %s HTTP/%s" % (method, self.url, self.parser.get_http_version().encode("ascii"))]
+        for name, value in self.headers:
+            if name == b"connection":
+                options = [option.strip() for option in value.split(b",")]
+                lines += [b"connection: " + option for option in options if option.lower() not in _OF_AN_OFFER]
+            elif name not in _OF_AN_OFFER:
+                lines.append(name + b": " + value)
+        return b"\r\n".join([*lines, b"", b""])
+
+
+def for_serve() -> list[Any]:
+    """Let Ray Serve's servers in this process ignore offers, too; Serve calls it before it makes them.
+
+    Returns:
+        No middleware: that is what Serve calls it for.
+    """
+    auto.AutoHTTPProtocol = PlainProtocol
+    return []
