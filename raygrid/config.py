@@ -31,7 +31,7 @@ from pydantic import (
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 from pydantic_settings import SettingsError as UnreadableVariableError
 
-from raygrid import config_errors
+from raygrid import config_errors, expected
 from raygrid.errors import SettingsError
 
 COMMAND_FIELDS = frozenset({"input", "output_dir", "data_dir", "job_id", "args"})
@@ -127,6 +127,7 @@ class Pricer(Section):
     retry_exit_codes: frozenset[int] = frozenset()
     straggler: Straggler | None = None
     reuse: Literal["off", "content"] = "off"
+    expect: tuple[str, ...] = ()
 
     @field_validator("command", mode="before")
     @classmethod
@@ -164,6 +165,16 @@ class Pricer(Section):
         if not version.isprintable():
             raise ValueError("a version must be printable characters only: no NUL, no line breaks")
         return version
+
+    @field_validator("expect")
+    @classmethod
+    def _can_be_expected(cls, names: tuple[str, ...]) -> tuple[str, ...]:
+        if len(names) > expected.MOST_NAMES:
+            raise ValueError(f"more than {expected.MOST_NAMES} files are expected; name a few, or use a pattern")
+        for name in names:
+            if (problem := expected.problem_of(name)) is not None:
+                raise ValueError(problem)
+        return names
 
     @field_validator("env")
     @classmethod

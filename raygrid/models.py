@@ -53,6 +53,7 @@ class Outcome(StrEnum):
     MEMORY_LIMIT = "memory_limit"  # killed for using more memory than allowed
     OUTPUT_LIMIT = "output_limit"  # killed for writing more than allowed
     BAD_OUTPUT = "bad_output"  # ran, but left something that cannot be a result
+    MISSING_OUTPUT = "missing_output"  # exited with 0, but without the files that it must leave
     CANCELLED = "cancelled"  # killed because its job was cancelled
     CANNOT_START = "cannot_start"  # the executable is missing or not executable on that node
     INFRASTRUCTURE = "infrastructure"  # the grid failed it: full disk, blob store away, agent stopping

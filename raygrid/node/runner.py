@@ -16,6 +16,7 @@ from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 
+from raygrid import expected
 from raygrid.blobs import BlobStore
 from raygrid.config import Pricer
 from raygrid.content import Contents
@@ -299,6 +300,10 @@ class Runner:
                 report = _with(report, Outcome.OUTPUT_LIMIT, message)
             files = []
             captures = [replace(each, size=min(each.size, pricer.output, STDERR_TAIL)) for each in captures]
+        if pricer.expect and report.outcome is Outcome.EXITED and report.exit_code == 0:
+            left = [(file.name, file.size) for file in files]
+            if missing := expected.missing(pricer.expect, left):
+                report = _with(report, Outcome.MISSING_OUTPUT, expected.sentence(missing, left))
         if report.outcome is not Outcome.EXITED or report.exit_code != 0:
             report = _with(report, report.outcome, report.message, stderr_tail=_tail(directory, pricer))
         return captures, files, report

@@ -1,0 +1,82 @@
+"""Files that a pricer must leave (`expect` in its settings): which names are allowed, and which files are missing.
+
+Pure. `config.py` checks the names; `node/runner.py` looks for the files once a pricer has exited with 0.
+"""
+
+from __future__ import annotations
+
+import fnmatch
+import unicodedata
+from collections.abc import Iterable, Sequence
+
+MOST_NAMES = 100
+MOST_NAME = 255  # bytes of one component, as file systems have it
+_MOST_SHOWN = 10
+_OWN = frozenset({"stdout.txt", "stderr.txt", "manifest.json"})
+_DATA = "data"
+_WILD = frozenset("*?[")
+_REMEDY = (
+    "check its stdout and stderr, and that it writes into its working directory; a Windows program that loses its "
+    "wineserver also exits with 0 and leaves nothing"
+)
+
+
+def problem_of(name: str) -> str | None:
+    """Why a name cannot be expected, for the person who wrote it; None where it can."""
+    parts, shown = name.split("/"), repr(name[:80])
+    problems = (
+        (not name, "an expected file has an empty name; write for instance prices.csv"),
+        (
+            any(unicodedata.category(each) in ("Cc", "Cs") for each in name),
+            f"{shown} has a control character, a NUL for instance, which no file in a result can have",
+        ),
+        (
+            name.startswith("/"),
+            f"{shown} is an absolute path; name a file in the job directory, such as prices.csv or out/prices.csv",
+        ),
+        ("\\" in name, f"{shown} has a backslash; write '/' between directory and file"),
+        (
+            any(part in ("", ".", "..") for part in parts),
+            f"{shown} is no plain path in the job directory: leave out '.', '..' and doubled or trailing slashes",
+        ),
+        (
+            any(len(part.encode(errors="replace")) > MOST_NAME for part in parts),
+            f"{shown} has a part of more than {MOST_NAME} bytes, which no file system takes",
+        ),
+        (name in _OWN, f"{name} is written by the grid and always there; name a file that the pricer writes"),
+        (
+            parts[0] == _DATA,
+            f"{shown} lies under {_DATA}/, where shared inputs are; nothing there becomes part of a result",
+        ),
+    )
+    return next((problem for is_so, problem in problems if is_so), None)
+
+
+def missing(expected: Sequence[str], files: Iterable[tuple[str, int]]) -> list[str]:
+    """Those of the expected names, or patterns, without a file that has something in it; in their order.
+
+    Args:
+        expected: names in the job directory; `*`, `?` and `[…]` stand for text as in a shell, never for a '/'.
+        files: name and size, bytes, of each file of the result.
+    """
+    there = {name for name, size in files if size > 0}
+    return [each for each in expected if each not in there and not _is_matched(each, there)]
+
+
+def sentence(names: Sequence[str], files: Iterable[tuple[str, int]]) -> str:
+    """What is missing and what to check, for the client."""
+    empty = {name for name, size in files if size == 0}
+    shown = [f"{name} (empty)" if name in empty else name for name in names[:_MOST_SHOWN]]
+    more = f" and {len(names) - _MOST_SHOWN} more" if len(names) > _MOST_SHOWN else ""
+    return f"the pricer exited with 0 but did not leave {', '.join(shown)}{more}, which it must (expect); {_REMEDY}"
+
+
+def _is_matched(pattern: str, names: Iterable[str]) -> bool:
+    if not _WILD & set(pattern):
+        return False
+    wanted = pattern.split("/")
+    for name in names:
+        parts = name.split("/")
+        if len(parts) == len(wanted) and all(map(fnmatch.fnmatchcase, parts, wanted)):
+            return True
+    return False

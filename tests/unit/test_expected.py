@@ -1,0 +1,79 @@
+"""Files that a pricer must leave: names that settings refuse, and what counts as missing."""
+
+from __future__ import annotations
+
+import pytest
+
+from raygrid.config import load_settings
+from raygrid.errors import SettingsError
+from raygrid.expected import missing, sentence
+
+FILES = [("prices.csv", 10), ("out/a.csv", 1), ("out/deep/b.csv", 1), ("empty.csv", 0), ("odd[1].csv", 5)]
+
+
+@pytest.mark.parametrize(
+    ("expect", "lacking"),
+    [
+        ([], []),
+        (["prices.csv"], []),
+        (["prices.csv", "risk.csv"], ["risk.csv"]),
+        (["Prices.csv"], ["Prices.csv"]),
+        (["*.csv", "out/*.csv"], []),
+        (["*/b.csv", "out/*/b.csv"], ["*/b.csv"]),
+        (["empty.csv"], ["empty.csv"]),
+        (["e*.csv"], ["e*.csv"]),
+        (["odd[1].csv"], []),
+        (["odd[[]?].csv"], []),
+        (["[a-m]*.csv"], ["[a-m]*.csv"]),
+    ],
+)
+def test_missing_are_names_and_patterns_without_a_file_that_has_content(expect: list[str], lacking: list[str]) -> None:
+    """A pattern stays within one directory, case counts, a name is also taken literally, an empty file is none."""
+    assert missing(expect, FILES) == lacking
+
+
+def test_the_sentence_names_the_files_and_what_to_check() -> None:
+    """An empty file is called empty, a long list is cut, and the lost wineserver is mentioned."""
+    text = sentence(["empty.csv", "risk.csv"], FILES)
+    assert "did not leave empty.csv (empty), risk.csv, which" in text
+    assert "stderr" in text
+    assert "wineserver" in text
+    assert "f9 and 2 more" in sentence([f"f{n}" for n in range(12)], [])
+
+
+@pytest.mark.parametrize(
+    ("name", "says"),
+    [
+        ("", "an empty name"),
+        ("/tmp/prices.csv", "is an absolute path"),
+        ("../prices.csv", "is no plain path"),
+        ("out/../prices.csv", "is no plain path"),
+        ("./prices.csv", "is no plain path"),
+        ("out//prices.csv", "is no plain path"),
+        ("out/", "is no plain path"),
+        ("..", "is no plain path"),
+        ("a\0b", "a NUL for instance"),
+        ("a\nb", "a control character"),
+        ("\ud800", "a control character"),
+        ("out\\prices.csv", "write '/'"),
+        ("stdout.txt", "always there"),
+        ("manifest.json", "always there"),
+        ("data/curves", "shared inputs"),
+        ("x" * 256, "more than 255 bytes"),
+    ],
+)
+def test_a_name_that_no_result_can_have_is_refused(name: str, says: str) -> None:
+    """The settings say at once what is wrong with it, and for which pricer."""
+    with pytest.raises(SettingsError, match=r"pricers\.p\.expect") as refused:
+        load_settings(pricers={"p": {"command": "./p {input}", "expect": [name]}})
+    assert says in str(refused.value)
+
+
+def test_expected_files_are_a_list_of_any_other_names() -> None:
+    """Spaces, kanji, patterns and directories are allowed; a lone text is not a list; too many are refused."""
+    names = ["my prices.csv", "価格.csv", "out/*.csv", "...", "data.csv"]
+    settings = load_settings(pricers={"p": {"command": "./p {input}", "expect": names, "mode": "cold"}})
+    assert settings.pricers["p"].expect == tuple(names)
+    for wrong, says in (("prices.csv", "must be a list"), ([f"f{n}" for n in range(101)], "more than 100 files")):
+        with pytest.raises(SettingsError, match=says):
+            load_settings(pricers={"p": {"command": "./p {input}", "expect": wrong}})
