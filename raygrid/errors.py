@@ -23,6 +23,8 @@
     │       │   └── ProcessEndedError  Ray says that its process has ended
     │       └── NotLeadingError  that candidate does not lead its group now
     ├── GroupRefusedError        a group has no node that takes jobs; another group may
+    ├── DamagedResultError       the result's bytes are not those that were recorded; run the job again
+    ├── MismatchedResponseError  the answer that a client got is about another job or batch
     ├── WaitTimeoutError         the wait ended before the job did; the job goes on
     ├── ConnectionFailedError    the grid did not answer the client
     ├── StaleTermError           a leader of an old term tried to write
@@ -166,6 +168,14 @@ class NotLeadingError(UnavailableError):
 
 class GroupRefusedError(RaygridError):
     """A leader has no node that takes jobs now: the jobs are kept, and had better go to another group."""
+
+
+class DamagedResultError(RaygridError):
+    """The stored result is not what its job left: its digest differs, and there is no other copy."""
+
+
+class MismatchedResponseError(RaygridError):
+    """A client got the answer to another call; nothing of it was used."""
 
 
 class WaitTimeoutError(RaygridError):

@@ -98,7 +98,7 @@ class AsyncBatchJobs:
         try:
             async with self._connection.stream(stream.call(deadline)) as response:
                 stream.opened(response)
-                async for chunk in response.aiter_bytes():
+                async for chunk in self._connection.chunks(response):
                     for part in stream.feed(chunk):
                         yield self._take(part)
             await self._connection.pause(stream.closed())

@@ -110,7 +110,7 @@ class BatchJobs(Sequence[Job]):
         try:
             with self._connection.stream(stream.call(deadline)) as response:
                 stream.opened(response)
-                for chunk in response.iter_bytes():
+                for chunk in self._connection.chunks(response):
                     for part in stream.feed(chunk):
                         yield self._take(part)
             self._connection.pause(stream.closed())

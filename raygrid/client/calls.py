@@ -40,6 +40,9 @@ class Call:
         body: request body, if any.
         wait_s: how long the grid may hold its answer back on our wish, seconds.
         save_to: write the body of a 2xx answer to this file and do not keep it in memory.
+        job_id: the job that the answer must be about, if it is one job.
+        batch_id: the same for a batch.
+        is_result: whether a 2xx answer is the job's result, which must name its job and match its digest.
     """
 
     method: str
@@ -48,6 +51,9 @@ class Call:
     body: Body | None = None
     wait_s: float = 0.0
     save_to: Path | None = None
+    job_id: str | None = None
+    batch_id: str | None = None
+    is_result: bool = False
 
 
 @dataclass(frozen=True, slots=True)

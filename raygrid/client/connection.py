@@ -13,7 +13,9 @@ import httpx
 from raygrid.client import sockets
 from raygrid.client.calls import Body, Call, Flow
 from raygrid.client.endpoint import Endpoint
+from raygrid.client.fit import BodyCheck, MixedUpAnswerError, require_own
 from raygrid.client.flows import Flows
+from raygrid.client.per_process import Mark, PerProcess, this_process
 from raygrid.client.retry import speaks_for_one_entry
 
 T = TypeVar("T")
@@ -22,7 +24,10 @@ _CONNECT_S = 3.0  # where there is another entry to try: time for a lost packet,
 
 
 class Connection:
-    """Carries flows out, blocking; safe to share between threads."""
+    """Carries flows out, blocking; safe to share between threads, and with forked processes.
+
+    Each process has sockets of its own; a transport that was given is used in all of them.
+    """
 
     def __init__(
         self,
@@ -34,13 +39,16 @@ class Connection:
         self._timeout_s = timeout_s
         self._sleep = endpoint.retry.sleep
         self._endpoint = endpoint
-        self._http = httpx.Client(
-            transport=transport or sockets.transport(endpoint),
-            mounts=None if transport else sockets.mounts(endpoint),
-            headers=endpoint.headers(),
-            # A proxy from the environment is meant for the way out, not for a grid on this machine.
-            trust_env=not endpoint.is_local,
+        self._http = PerProcess(
+            lambda: httpx.Client(
+                transport=transport or sockets.transport(endpoint),
+                mounts=None if transport else sockets.mounts(endpoint),
+                headers=endpoint.headers(),
+                # A proxy from the environment is meant for the way out, not for a grid on this machine.
+                trust_env=not endpoint.is_local,
+            )
         )
+        self._http.get()  # says now what is wrong with a proxy of the environment
 
     def run(self, flow: Flow[T]) -> T:
         """Run a flow to its end."""
@@ -64,17 +72,33 @@ class Connection:
     @contextmanager
     def stream(self, call: Call) -> Iterator[httpx.Response]:
         """Open an answer whose body is read piece by piece; that of a refusal is read at once."""
-        entry = self._endpoint.entry
+        entry, http, process = self._endpoint.entry, self._http.get(), this_process()
         with _leaving(self._endpoint, entry):
-            request = self._http.build_request(**_request(call, self._endpoint, entry, self._timeout_s))
-            response = self._http.send(request, stream=True)
+            request = http.build_request(**_request(call, self._endpoint, entry, self._timeout_s))
+            response = http.send(request, stream=True)
             try:
+                require_own(call, response, entry)
                 if not response.is_success:
                     response.read()
                     _leave_if_refused(self._endpoint, entry, response)
                 yield response
+            except MixedUpAnswerError:
+                self._http.replace(http)  # other answers may be as mixed up
+                raise
             finally:
-                response.close()
+                if this_process() == process:
+                    response.close()
+
+    def chunks(self, response: httpx.Response) -> Iterator[bytes]:
+        """Read the body of an answer piece by piece, in the process that opened it.
+
+        Raises:
+            ReadError: the reader goes on in a forked process; the bytes that follow belong to the other one.
+        """
+        process = this_process()
+        for chunk in response.iter_bytes():
+            yield chunk
+            _require_same(process)
 
     def pause(self, seconds: float) -> None:
         """Do nothing for some seconds."""
@@ -82,16 +106,21 @@ class Connection:
 
     def close(self) -> None:
         """Give the sockets back."""
-        self._http.close()
+        if (http := self._http.made()) is not None:
+            http.close()
 
     def _send(self, call: Call) -> httpx.Response:
         with self.stream(call) as response:
+            check = BodyCheck(call, response, self._endpoint.entry)
             if call.save_to is None:
-                response.read()
+                check.update(response.read())
+                check.require()
             elif response.is_success:
                 with _written_whole(call.save_to) as file:
                     for chunk in response.iter_bytes():
                         file.write(chunk)
+                        check.update(chunk)
+                    check.require()
         return response
 
 
@@ -108,12 +137,15 @@ class AsyncConnection:
         self._timeout_s = timeout_s
         self._sleep = endpoint.retry.sleep_async
         self._endpoint = endpoint
-        self._http = httpx.AsyncClient(
-            transport=transport or sockets.async_transport(endpoint),
-            mounts=None if transport else sockets.async_mounts(endpoint),
-            headers=endpoint.headers(),
-            trust_env=not endpoint.is_local,
+        self._http = PerProcess(
+            lambda: httpx.AsyncClient(
+                transport=transport or sockets.async_transport(endpoint),
+                mounts=None if transport else sockets.async_mounts(endpoint),
+                headers=endpoint.headers(),
+                trust_env=not endpoint.is_local,
+            )
         )
+        self._http.get()  # as in `Connection`
 
     async def run(self, flow: Flow[T]) -> T:
         """Run a flow to its end."""
@@ -137,19 +169,31 @@ class AsyncConnection:
     @asynccontextmanager
     async def stream(self, call: Call) -> AsyncIterator[httpx.Response]:
         """Open an answer whose body is read piece by piece; that of a refusal is read at once."""
-        entry = self._endpoint.entry
+        entry, http, process = self._endpoint.entry, self._http.get(), this_process()
         options = _request(call, self._endpoint, entry, self._timeout_s)
         if call.body is not None:
             options["content"] = _in_loop(call.body)
         with _leaving(self._endpoint, entry):
-            response = await self._http.send(self._http.build_request(**options), stream=True)
+            response = await http.send(http.build_request(**options), stream=True)
             try:
+                require_own(call, response, entry)
                 if not response.is_success:
                     await response.aread()
                     _leave_if_refused(self._endpoint, entry, response)
                 yield response
+            except MixedUpAnswerError:
+                self._http.replace(http)
+                raise
             finally:
-                await response.aclose()
+                if this_process() == process:
+                    await response.aclose()
+
+    async def chunks(self, response: httpx.Response) -> AsyncIterator[bytes]:
+        """Read the body of an answer piece by piece; as `Connection.chunks`."""
+        process = this_process()
+        async for chunk in response.aiter_bytes():
+            yield chunk
+            _require_same(process)
 
     async def pause(self, seconds: float) -> None:
         """Do nothing for some seconds."""
@@ -157,16 +201,21 @@ class AsyncConnection:
 
     async def close(self) -> None:
         """Give the sockets back."""
-        await self._http.aclose()
+        if (http := self._http.made()) is not None:
+            await http.aclose()
 
     async def _send(self, call: Call) -> httpx.Response:
         async with self.stream(call) as response:
+            check = BodyCheck(call, response, self._endpoint.entry)
             if call.save_to is None:
-                await response.aread()
+                check.update(await response.aread())
+                check.require()
             elif response.is_success:
                 with _written_whole(call.save_to) as file:
                     async for chunk in response.aiter_bytes():
                         file.write(chunk)
+                        check.update(chunk)
+                    check.require()
         return response
 
 
@@ -194,6 +243,11 @@ def _leaving(endpoint: Endpoint, entry: str) -> Iterator[None]:
     except httpx.TransportError:
         endpoint.leave(entry)
         raise
+
+
+def _require_same(process: Mark) -> None:
+    if this_process() != process:
+        raise httpx.ReadError("this process was forked while it read an answer; it reads on over its own connection")
 
 
 def _leave_if_refused(endpoint: Endpoint, entry: str, response: httpx.Response) -> None:

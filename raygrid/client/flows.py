@@ -14,6 +14,7 @@ import httpx
 
 from raygrid.client.calls import Call, Flow, Pause
 from raygrid.client.endpoint import Endpoint
+from raygrid.client.fit import TRIES, UnfitAnswerError
 from raygrid.client.form import Form
 from raygrid.client.options import JobOptions, checked_id
 from raygrid.client.problems import error_of_answer
@@ -43,9 +44,15 @@ class Flows:
     def answer(self, call: Call) -> Flow[httpx.Response]:
         """Send a call until there is an answer that is worth having, or the retries are used up."""
         backoff = Backoff(self.endpoint.retry)
+        unfit = 0
         while True:
             try:
                 response: httpx.Response = yield call
+            except UnfitAnswerError as cause:
+                unfit += 1
+                pause = backoff.pause_s(self.endpoint.budget_s())
+                if unfit == TRIES or pause is None:
+                    raise cause.error from None
             except (httpx.UnsupportedProtocol, httpx.LocalProtocolError) as cause:
                 raise self.endpoint.no_answer(cause) from cause
             except httpx.TransportError as cause:
@@ -93,7 +100,7 @@ class Flows:
     def submit(self, upload: Upload, job_id: str, options: JobOptions) -> Flow[None]:
         """Submit one job; sending it again under its id does no harm."""
         form = Form([("jobId", checked_id(job_id)), *options.fields()], [("file", upload)])
-        yield from self.success(Call("POST", "/submit", body=form))
+        yield from self.success(Call("POST", "/submit", body=form, job_id=job_id))
 
     def result(
         self,
@@ -115,7 +122,15 @@ class Flows:
             wait_s = MAX_WAIT_S if deadline is None else max(0.0, min(MAX_WAIT_S, deadline - asked_at))
             params = (("wait", f"{wait_s:.3f}"), *((("even_if", "failed"),) if even_if_failed else ()))
             response = yield from self.answer(
-                Call("GET", f"/result/{checked_id(job_id)}", params, wait_s=wait_s, save_to=save_to)
+                Call(
+                    "GET",
+                    f"/result/{checked_id(job_id)}",
+                    params,
+                    wait_s=wait_s,
+                    save_to=save_to,
+                    job_id=job_id,
+                    is_result=True,
+                )
             )
             if response.is_success:
                 reused_from = response.headers.get("raygrid-reused-from")
@@ -133,19 +148,22 @@ class Flows:
 
     def status(self, job_id: str) -> Flow[JobStatus]:
         """Ask for a job's state."""
-        return self.value(JobStatus, Call("GET", f"/status/{checked_id(job_id)}"))
+        return self.value(JobStatus, Call("GET", f"/status/{checked_id(job_id)}", job_id=job_id))
 
     def cancel(self, job_id: str) -> Flow[JobState]:
         """Ask for a job to be cancelled; gives the state that it was in."""
-        return (yield from self.value(JobStatus, Call("DELETE", f"/jobs/{checked_id(job_id)}"))).state
+        call = Call("DELETE", f"/jobs/{checked_id(job_id)}", job_id=job_id)
+        return (yield from self.value(JobStatus, call)).state
 
     def batch_status(self, batch_id: str) -> Flow[BatchStatus]:
         """Ask for a batch's counts."""
-        return self.value(BatchStatus, Call("GET", f"/batches/{checked_id(batch_id, 'batch id')}"))
+        path = f"/batches/{checked_id(batch_id, 'batch id')}"
+        return self.value(BatchStatus, Call("GET", path, batch_id=batch_id))
 
     def cancel_batch(self, batch_id: str) -> Flow[int]:
         """Ask for all unfinished jobs of a batch to be cancelled; gives how many there are."""
-        body = yield from self.members(Call("DELETE", f"/batches/{checked_id(batch_id, 'batch id')}"))
+        path = f"/batches/{checked_id(batch_id, 'batch id')}"
+        body = yield from self.members(Call("DELETE", path, batch_id=batch_id))
         return int(body.get("cancelling", 0))
 
     def jobs_page(

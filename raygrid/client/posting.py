@@ -95,7 +95,7 @@ def _post_chunk(
     pending = dict(chunk)
     while pending:
         form = Form([("batchId", batch_id), *options.fields()], list(pending.items()))
-        response = yield from flows.answer(Call("POST", "/batches", body=form))
+        response = yield from flows.answer(Call("POST", "/batches", body=form, batch_id=batch_id))
         refused_now = _refused(response, flows)
         if not response.is_success and not refused_now:
             raise error_of_answer(response, endpoint)

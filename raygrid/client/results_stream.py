@@ -11,6 +11,7 @@ import httpx
 
 from raygrid.client.calls import Call
 from raygrid.client.endpoint import Endpoint
+from raygrid.client.fit import TRIES, UnfitAnswerError
 from raygrid.client.flows import MAX_WAIT_S
 from raygrid.client.multipart import BrokenStreamError, Part, PartsParser, StreamEnd
 from raygrid.client.options import checked_id
@@ -41,6 +42,7 @@ class ResultsStream:
         self._end: StreamEnd | None = None
         self._parts = 0
         self._opened_at = 0.0
+        self._unfit = 0
 
     def call(self, deadline: float | None = None) -> Call:
         """Make the request for the next stream.
@@ -59,7 +61,7 @@ class ResultsStream:
         self._end = None
         self._parts = 0
         params = (("cursor", str(self.cursor)), ("wait", f"{wait_s:.3f}"))
-        return Call("GET", self._path, params, wait_s=wait_s)
+        return Call("GET", self._path, params, wait_s=wait_s, batch_id=self._batch_id)
 
     def opened(self, response: httpx.Response) -> None:
         """Take the head of the answer.
@@ -92,6 +94,7 @@ class ResultsStream:
         """Move the cursor behind a part that has been dealt with."""
         self.cursor = max(self.cursor, part.cursor)
         self._parts += 1
+        self._unfit = 0
         self._backoff.reset()
 
     def closed(self) -> float:
@@ -113,11 +116,17 @@ class ResultsStream:
         Raises:
             RaygridError: the retries are used up.
         """
+        if isinstance(error, UnfitAnswerError):
+            self._unfit += 1
+            if self._unfit >= TRIES:
+                raise error.error from None
         transport = error if isinstance(error, httpx.TransportError) else None
         at_least_s = error.retry_after_s if isinstance(error, _TryAgainError) else 0.0
         pause = self._backoff.pause_s(self._endpoint.budget_s(transport), at_least_s)
         if pause is not None:
             return pause
+        if isinstance(error, UnfitAnswerError):
+            raise error.error from None
         if isinstance(error, _TryAgainError):
             raise error.refusal from error
         if transport is not None:

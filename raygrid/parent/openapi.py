@@ -27,6 +27,10 @@ ZIP: dict[int | str, dict[str, Any]] = {
         },
         "headers": {
             "ETag": {"description": "sha256 of the ZIP", "schema": {"type": "string"}},
+            "Raygrid-Job-Id": {
+                "description": "The job whose result this is; a client compares it with the job that it asked for",
+                "schema": {"type": "string"},
+            },
             "Raygrid-Reused-From": {
                 "description": "The earlier job that ran, where this one took over its stored result",
                 "schema": {"type": "string"},

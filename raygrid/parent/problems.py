@@ -33,6 +33,7 @@ from raygrid.errors import (
     UnknownSiteError,
 )
 from raygrid.models import JobState
+from raygrid.parent.naming import about
 from raygrid.parent.schemas import Problem
 
 logger = logging.getLogger(__name__)
@@ -77,10 +78,10 @@ def problem_of(error: RaygridError) -> Problem:
     return problem
 
 
-def response_of(error: RaygridError) -> JSONResponse:
-    """The HTTP answer for an error."""
+def response_of(error: RaygridError, request: Request | None = None) -> JSONResponse:
+    """The HTTP answer for an error; it names the job or batch that the request was about."""
     problem = problem_of(error)
-    headers = {}
+    headers = {} if request is None else about(request)
     if isinstance(error, BusyError):
         headers["Retry-After"] = str(max(1, math.ceil(error.retry_after_s)))
     elif isinstance(error, NotFinishedError):
@@ -106,16 +107,16 @@ def install(app: FastAPI) -> None:
     """Let every error of the application answer as a problem document."""
 
     @app.exception_handler(RaygridError)
-    async def raygrid_error(_request: Request, error: RaygridError) -> JSONResponse:
+    async def raygrid_error(request: Request, error: RaygridError) -> JSONResponse:
         if problem_of(error).status == 500:
             logger.exception("unexpected %s", type(error).__name__, exc_info=error)
-        return response_of(error)
+        return response_of(error, request)
 
     @app.exception_handler(RequestValidationError)
-    async def validation_error(_request: Request, error: RequestValidationError) -> JSONResponse:
+    async def validation_error(request: Request, error: RequestValidationError) -> JSONResponse:
         first = error.errors()[0]
         where = ".".join(str(part) for part in first["loc"])
-        return response_of(InvalidRequestError(f"{where}: {first['msg']}"))
+        return response_of(InvalidRequestError(f"{where}: {first['msg']}"), request)
 
     @app.exception_handler(HTTPException)
     async def http_error(_request: Request, error: HTTPException) -> JSONResponse:

@@ -22,6 +22,7 @@ from raygrid.parent.auth import require_key
 from raygrid.parent.forms import Form, FormReader, limited, require_plain_body
 from raygrid.parent.grid_view import all_groups, why_not_ready
 from raygrid.parent.group_routes import group_routes
+from raygrid.parent.naming import BATCH, JOB
 from raygrid.parent.node_routes import node_routes
 from raygrid.parent.openapi import BATCH_FORM, SUBMIT_FORM, ZIP, problem_responses
 from raygrid.parent.results import require_result
@@ -119,7 +120,7 @@ def _accepted(submitted: Submitted, status: int = 202) -> JSONResponse:
         result_url=schemas.result_url(submitted.job_id),
     )
     body = answer.model_dump(mode="json", by_alias=True)
-    return JSONResponse(body, status, {"Location": answer.status_url})
+    return JSONResponse(body, status, {"Location": answer.status_url, JOB: answer.job_id})
 
 
 def _submit_routes(router: APIRouter, parent: Parent) -> None:
@@ -173,7 +174,7 @@ async def _result(
 ) -> Response:
     require_result(job, even_if_failed=even_if_failed)
     assert job.result is not None
-    headers = {"ETag": f'"{job.result.digest}"', "Raygrid-Job-Id": job.job_id}
+    headers = {"ETag": f'"{job.result.digest}"', JOB: job.job_id}
     if job.reused_from is not None:
         headers["Raygrid-Reused-From"] = job.reused_from
     if stdout:
@@ -200,8 +201,9 @@ def _job_routes(router: APIRouter, parent: Parent) -> None:
         response_model=schemas.JobStatus,
         responses=problem_responses(401, 404, 422),
     )
-    async def status(job_id: Annotated[str, Path(alias="jobId")]) -> schemas.JobStatus:
+    async def status(response: Response, job_id: Annotated[str, Path(alias="jobId")]) -> schemas.JobStatus:
         job = await parent.job(job_id)
+        response.headers[JOB] = job.job_id
         return schemas.job_status(job, await parent.position(job))
 
     @router.get(
@@ -234,8 +236,9 @@ def _job_routes(router: APIRouter, parent: Parent) -> None:
         response_model=schemas.JobCancelled,
         responses=problem_responses(401, 404, 422),
     )
-    async def cancel(job_id: Annotated[str, Path(alias="jobId")]) -> schemas.JobCancelled:
+    async def cancel(response: Response, job_id: Annotated[str, Path(alias="jobId")]) -> schemas.JobCancelled:
         job = await parent.job(job_id)
+        response.headers[JOB] = job.job_id
         await parent.cancel([job_id])
         return schemas.JobCancelled(job_id=job.job_id, state=job.state)
 
@@ -362,7 +365,7 @@ def _batch_routes(router: APIRouter, parent: Parent) -> None:
         if not accepted:
             raise refused[0][1]
         body = answer.model_dump(mode="json", by_alias=True, exclude_none=True)
-        return JSONResponse(body, 202, {"Location": answer.status_url})
+        return JSONResponse(body, 202, {"Location": answer.status_url, BATCH: batch_id})
 
     @router.get(
         "/batches/{batchId}",
@@ -371,8 +374,9 @@ def _batch_routes(router: APIRouter, parent: Parent) -> None:
         response_model=schemas.BatchStatus,
         responses=problem_responses(401, 404, 422),
     )
-    async def batch_status(batch_id: Annotated[str, Path(alias="batchId")]) -> schemas.BatchStatus:
+    async def batch_status(response: Response, batch_id: Annotated[str, Path(alias="batchId")]) -> schemas.BatchStatus:
         summary = await parent.batch(batch_id)
+        response.headers[BATCH] = summary.batch_id
         return schemas.BatchStatus(
             batch_id=batch_id,
             total=summary.total,
@@ -407,7 +411,8 @@ def _batch_routes(router: APIRouter, parent: Parent) -> None:
         wait_s = min(http.sync_wait_s if wait is None else wait, http.max_wait_s)
         boundary = f"raygrid-{uuid4().hex}"
         body = streams.batch_results(parent, batch_id, cursor, wait_s, boundary)
-        return StreamingResponse(body, media_type=f"multipart/mixed; boundary={boundary}")
+        media_type = f"multipart/mixed; boundary={boundary}"
+        return StreamingResponse(body, headers={BATCH: batch_id}, media_type=media_type)
 
     @router.delete(
         "/batches/{batchId}",
@@ -417,8 +422,10 @@ def _batch_routes(router: APIRouter, parent: Parent) -> None:
         response_model=schemas.BatchCancelled,
         responses=problem_responses(401, 404, 422),
     )
-    async def cancel_batch(batch_id: Annotated[str, Path(alias="batchId")]) -> schemas.BatchCancelled:
-        await parent.batch(batch_id)
+    async def cancel_batch(
+        response: Response, batch_id: Annotated[str, Path(alias="batchId")]
+    ) -> schemas.BatchCancelled:
+        response.headers[BATCH] = (await parent.batch(batch_id)).batch_id
         count = await parent.cancel(await parent.store.unfinished_of_batch(batch_id))
         return schemas.BatchCancelled(batch_id=batch_id, cancelling=count)
 

@@ -65,12 +65,20 @@ class Answers:
         answer = self.answers.pop(0)
         if isinstance(answer, Exception):
             raise answer
-        return answer(request) if callable(answer) else answer
+        return named(answer(request) if callable(answer) else answer, request)
 
     def client(self, time: FakeTime | None = None, api_key: str | None = None, **policy: float) -> Client:
         """A client that gets these answers."""
         retry = (time or FakeTime()).policy(**policy)
         return Client(URL, api_key, transport=httpx.MockTransport(self), retry=retry)
+
+
+def named(response: httpx.Response, request: httpx.Request) -> httpx.Response:
+    """An answer with the name of the job that was asked for, as parents give it with results."""
+    head, _, job_id = request.url.path.rpartition("/")
+    if head.endswith("/result"):
+        response.headers.setdefault("Raygrid-Job-Id", job_id)
+    return response
 
 
 def problem(word: str, status: int, *, retry_after: str | None = None, **members: object) -> httpx.Response:
