@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-import os
 import statistics
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
-AT_ONCE = 2 * (os.cpu_count() or 1)
+from raygrid.processors import usable_processors
+
+AT_ONCE = 2 * usable_processors()
 
 
 @dataclass(frozen=True, slots=True)

@@ -30,6 +30,7 @@ from raygrid.config import Node, Pricer
 from raygrid.core.events import AttemptOrder
 from raygrid.models import AttemptId, BlobSlice, JobSpec, Outcome
 from raygrid.node.agent import NodeAgent
+from raygrid.processors import usable_processors
 
 COMMAND = "/bin/true"
 INPUT = b"x" * 1024
@@ -190,7 +191,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--jobs", type=int, default=1_000)
     parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--slots", type=int, default=2 * (os.cpu_count() or 1))
+    parser.add_argument("--slots", type=int, default=2 * usable_processors())
     parser.add_argument("--busy", type=float, default=0.0, help="share of the time that a thread of the agent computes")
     parser.add_argument("--json", default="bench-node.json", help="where the figures go")
     arguments = parser.parse_args()

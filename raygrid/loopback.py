@@ -15,6 +15,8 @@ from typing import Any
 
 NO_PROXY = ("no_proxy", "NO_PROXY")
 _ALWAYS = ("localhost", "127.0.0.1", "127.0.0.0/8", "::1")
+# A cloud answers there on the machine's own link, and a proxy's answer would be about the proxy; Ray asks as it starts.
+_METADATA = ("169.254.169.254", "metadata.google.internal")
 # Connecting a datagram socket sends nothing; the kernel only chooses the address that it would send from.
 _FAR_AWAY = ((socket.AF_INET, "8.8.8.8"), (socket.AF_INET6, "2001:4860:4860::8888"))
 
@@ -78,7 +80,7 @@ def without_proxy(environment: Mapping[str, str], hosts: Iterable[str] = ()) -> 
         `no_proxy` and `NO_PROXY`: libraries read one or the other.
     """
     known = [each.strip() for name in NO_PROXY for each in environment.get(name, "").split(",")]
-    value = ",".join(dict.fromkeys(each for each in (*known, *_ALWAYS, *own_addresses(), *hosts) if each))
+    value = ",".join(dict.fromkeys(each for each in (*known, *_ALWAYS, *_METADATA, *own_addresses(), *hosts) if each))
     return dict.fromkeys(NO_PROXY, value)
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import tempfile
 import time
 from collections.abc import Iterator, Sequence
@@ -10,6 +9,7 @@ from contextlib import contextmanager
 
 from bench.contenders.contender import Contender, Run, installed
 from bench.contenders.spawn import require_all_well, spawn
+from raygrid.processors import usable_processors
 
 _BATCH = 500
 
@@ -19,7 +19,7 @@ def _opened(command: Sequence[str], at_once: int) -> Iterator[Run]:
     from distributed import Client, LocalCluster
 
     # Threads, as the job releases the interpreter's lock while it waits; a process for each core, as spawning does not.
-    processes = min(os.cpu_count() or 1, at_once)
+    processes = min(usable_processors(), at_once)
     with (
         tempfile.TemporaryDirectory(prefix="dask-", ignore_cleanup_errors=True) as home,
         LocalCluster(

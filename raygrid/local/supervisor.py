@@ -33,6 +33,7 @@ from raygrid.local.start import LOCKED
 from raygrid.local.started_with import StartedWith
 from raygrid.local.worker_node import WorkerNode, head_processes
 from raygrid.loopback import open_here
+from raygrid.processors import usable_processors
 from raygrid.supervision import prepare_to_join_ray
 
 OBJECT_STORE_SLACK = 128 * 1024**2
@@ -101,7 +102,7 @@ class Supervisor:
         context: Any = ray.init(
             address="local",
             namespace="raygrid-supervisor",
-            num_cpus=os.cpu_count(),
+            num_cpus=usable_processors(),
             resources={group: 1},
             object_store_memory=self._object_store,
             include_dashboard=False,
@@ -145,7 +146,7 @@ class Supervisor:
             f"--address={address}",
             f"--node-name={name}",
             f"--resources={json.dumps({group: 1})}",
-            f"--num-cpus={os.cpu_count()}",
+            f"--num-cpus={usable_processors()}",
             f"--object-store-memory={self._object_store}",
             f"--temp-dir={self._ray_dir}",
             "--include-log-monitor=false",

@@ -10,7 +10,6 @@ import asyncio
 import contextlib
 import logging
 import math
-import os
 import threading
 import time
 from collections import OrderedDict, deque
@@ -36,6 +35,7 @@ from raygrid.node.traffic import TrafficMeter
 from raygrid.node.watchdog import Watchdog
 from raygrid.node.workspace import Workspace
 from raygrid.ports import NodeReply
+from raygrid.processors import usable_processors
 from raygrid.pulse import Pulse
 
 logger = logging.getLogger(__name__)
@@ -407,4 +407,4 @@ class _Slot:
 
 
 def _slots(settings: Node) -> int:
-    return settings.slots or os.cpu_count() or 1
+    return settings.slots or usable_processors()

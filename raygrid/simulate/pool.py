@@ -13,6 +13,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 
+from raygrid.processors import usable_processors
 from raygrid.simulate.invariants import Violation
 from raygrid.simulate.run import Outcome
 
@@ -34,7 +35,7 @@ def run_seeds(
     Raises:
         RuntimeError: a process ended before its time.
     """
-    step = max(1, min(count, processes or os.cpu_count() or 1))
+    step = max(1, min(count, processes or usable_processors()))
     with contextlib.ExitStack() as stack:
         workers = [
             stack.enter_context(_worker(first + each, first + count, step, mutant, tail)) for each in range(step)
