@@ -59,10 +59,13 @@ class Outcome(StrEnum):
     INFRASTRUCTURE = "infrastructure"  # the grid failed it: full disk, blob store away, agent stopping
     INPUT_LOST = "input_lost"  # the blob store does not have the input any more
     LOST = "lost"  # nobody knows: its node or agent went away
+    MEMORY_PRESSURE = "memory_pressure"  # killed because its node was running out of memory, not at a limit of its own
 
 
 # An outcome in this set says something about the node, not about the job: run it again elsewhere.
-INFRASTRUCTURE_OUTCOMES = frozenset({Outcome.CANNOT_START, Outcome.INFRASTRUCTURE, Outcome.INPUT_LOST, Outcome.LOST})
+INFRASTRUCTURE_OUTCOMES = frozenset(
+    {Outcome.CANNOT_START, Outcome.INFRASTRUCTURE, Outcome.INPUT_LOST, Outcome.LOST, Outcome.MEMORY_PRESSURE}
+)
 
 
 class BlobSlice(NamedTuple):
@@ -191,6 +194,7 @@ class AttemptReport:
         started_at: when the pricer was spawned (UTC).
         ended_at: when it had ended (UTC).
         content: key under which other jobs may take over the result; None where none may.
+        crowded: with `memory_pressure`, whether other pricers ran on the same machine at that time.
     """
 
     attempt: AttemptId
@@ -203,6 +207,7 @@ class AttemptReport:
     started_at: datetime | None = None
     ended_at: datetime | None = None
     content: str | None = None
+    crowded: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -340,6 +345,7 @@ class NodeState:
         blobs: where it looks for it, for people.
         traffic: payload bytes that it has moved.
         deployed_at: stamp of the settings that it follows.
+        memory: bytes of memory that its machine or cgroup has; 0 where that is not known.
     """
 
     node_id: str
@@ -354,6 +360,7 @@ class NodeState:
     blobs: str = ""
     traffic: NodeTraffic = NO_TRAFFIC
     deployed_at: float = 0.0
+    memory: int = 0
 
 
 @travels

@@ -123,11 +123,15 @@ Event = (
 @travels
 @dataclass(frozen=True, slots=True)
 class AttemptOrder:
-    """One attempt to run; its result belongs into the blob store with this marker, where one is named."""
+    """One attempt to run; its result belongs into the blob store with this marker, where one is named.
+
+    `apart` marks the last attempt that a suspect has: of these, one machine runs one at a time.
+    """
 
     attempt: AttemptId
     spec: JobSpec
     blobs: str | None = None
+    apart: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -4,12 +4,13 @@
 node holds, and what is known of every unfinished job in memory; the job store stays the truth. The leader carries
 the commands out and brings back what came of them as further events.
 
-It is made in layers, one file each: `group_jobs`, `group_attempts`, `group_nodes`, and here what happens and when.
+It is made in layers, one file each: `group_jobs`, `group_attempts`, `group_leftovers`, `group_nodes`, and here what
+happens and when.
 """
 
 from __future__ import annotations
 
-from raygrid.core import suspects
+from raygrid.core import alone, suspects
 from raygrid.core.collector import Collector
 from raygrid.core.entry import Entry
 from raygrid.core.events import (
@@ -176,6 +177,8 @@ class GroupState(GroupNodes):
 
     def _place(self, out: Collector) -> None:
         """Hand waiting jobs to nodes while there is room, most urgent first."""
+        if self._alone:
+            self._start_alone(out)
         if not self._backlog.ready or not self._introductions.are_over(out.now):
             return
         quota, nodes = self.policy.quota, self._vacancies
@@ -185,6 +188,10 @@ class GroupState(GroupNodes):
         aside: list[Entry] = []
         while nodes and left > 0 and self._backlog.ready and len(aside) < 64:
             entry = self._jobs[self._backlog.pop()]
+            if entry.alone:
+                left -= self._wait_for_node_alone(entry, out)
+                nodes.settle(out.now, factor)
+                continue
             joins = self._may_join(entry) if entry.suspect else None
             if joins is not None and not nodes.any(joins):
                 self._backlog.add_later(entry.spec.job_id, entry.spec.priority, out.now + suspects.APART_S)
@@ -198,6 +205,24 @@ class GroupState(GroupNodes):
             left -= 1
         for entry in reversed(aside):
             self._backlog.add(entry.spec.job_id, entry.spec.priority, first=True)
+
+    def _start_alone(self, out: Collector) -> int:
+        """Start the jobs whose node is kept for them and holds nothing else by now; gives how many."""
+        started = 0
+        for node, entry in self._alone.ready(self._jobs, self._backlog.aside, out.now):
+            quota = self.policy.quota
+            if quota is None or sum(each.used for each in self.nodes.values()) < quota:
+                self._backlog.remove(entry.spec.job_id)
+                self._start(entry, node, out)
+                started += 1
+        return started
+
+    def _wait_for_node_alone(self, entry: Entry, out: Collector) -> int:
+        """Have a node kept for a job that runs alone, and start there what can start; gives how many jobs did."""
+        others_wait = any(not self._jobs[job_id].alone for job_id in self._backlog)
+        self._alone.keep_node(entry, out.now, others_wait=others_wait)
+        self._backlog.add_later(entry.spec.job_id, entry.spec.priority, out.now + alone.LOOK_AGAIN_S)
+        return self._start_alone(out)
 
     def _may_join(self, entry: Entry) -> Suits:
         """Which nodes will do for a suspect."""

@@ -8,7 +8,8 @@ from raygrid.core.events import AttemptOrder
 from raygrid.core.group_jobs import GroupJobs
 from raygrid.core.lifecycle import failure_reason, final_state
 from raygrid.core.placement import NodeRecord
-from raygrid.core.retry import exhausted_reason
+from raygrid.core.retry import exhausted_reason, too_large_message
+from raygrid.core.suspects import at_last_chance
 from raygrid.models import INFRASTRUCTURE_OUTCOMES, AttemptId, AttemptReport, JobState, Outcome
 
 PENDING = float("inf")
@@ -25,7 +26,8 @@ class GroupAttempts(GroupJobs):
         entry.recorded = entry.moved = False
         node.held[entry.current] = PENDING
         self._touch(node.node_id)
-        out.start(node.node_id, AttemptOrder(entry.current, entry.spec, self.blobs))
+        apart = at_last_chance(entry, self.policy.retry.max_attempts)
+        out.start(node.node_id, AttemptOrder(entry.current, entry.spec, self.blobs, apart))
         if starts_at_once:
             self._record_running(entry, out)
 
@@ -101,6 +103,9 @@ class GroupAttempts(GroupJobs):
 
     def _came_to_nothing(self, entry: Entry, report: AttemptReport, node_id: str, out: Collector) -> None:
         """The only attempt of a job has ended without an answer."""
+        if report.outcome is Outcome.MEMORY_PRESSURE and not (entry.moved or (report.crowded and entry.alone)):
+            self._did_not_fit(entry, report, node_id, out)
+            return
         if report.outcome in INFRASTRUCTURE_OUTCOMES:
             self._try_again(entry, report, node_id, out)
             return
@@ -110,6 +115,20 @@ class GroupAttempts(GroupJobs):
             entry.charged += 1
         self._requeue(entry, out, charge=False)
 
+    def _did_not_fit(self, entry: Entry, report: AttemptReport, node_id: str, out: Collector) -> None:
+        """A job was killed because its node ran out of memory: it runs alone next; if it did already, it has failed.
+
+        The first time costs it no attempt, for jobs beside it may have been the cause.
+        """
+        if not entry.alone or entry.cancelled:
+            entry.alone = True
+            self._requeue(entry, out, charge=False)
+            return
+        entry.charged += 1
+        message = too_large_message(report, entry.spec.pricer, node_id)
+        state, why = JobState.FAILED, Outcome.MEMORY_PRESSURE.value
+        self._end(entry, state, out, reason=why, report=report, message=message, node_id=node_id)
+
     def _learn(self, node: NodeRecord, report: AttemptReport, out: Collector) -> None:
         entry = self._jobs.get(report.attempt.job_id)
         pricer = entry.spec.pricer if entry else ""
@@ -118,7 +137,12 @@ class GroupAttempts(GroupJobs):
             node.could_not_start(pricer, out.now, policy.probation_after, policy.probation_s)
         elif report.outcome is Outcome.INFRASTRUCTURE:
             node.failed(out.now, policy.probation_after, policy.probation_s)
-        elif report.outcome not in (Outcome.LOST, Outcome.INPUT_LOST, Outcome.CANCELLED):
+        elif report.outcome not in (
+            Outcome.LOST,
+            Outcome.INPUT_LOST,
+            Outcome.CANCELLED,
+            Outcome.MEMORY_PRESSURE,  # the job was too large for what was left; the node is as good as any
+        ):
             node.succeeded(pricer)
             if report.started_at is not None and report.ended_at is not None:
                 took_s = (report.ended_at - report.started_at).total_seconds()
@@ -132,8 +156,9 @@ class GroupAttempts(GroupJobs):
     ) -> None:
         """An attempt failed for the grid's reasons: run it elsewhere, unless it has had its attempts."""
         if entry.moved or not charge or (entry.unconfirmed and report.outcome is Outcome.LOST):
-            # Its node was to be rid of it anyway; or another job may have been the cause; or the grid was restarted, or
-            # leader and node went together: nothing says that the job had a part in it.
+            # Its node was to be rid of it anyway; or another job may have been the cause; or the grid was restarted in
+            # order, or leader and node went together: nothing says that the job had a part in it. (Where everything
+            # ended at once, the node names the attempt when it comes up again: see `group_leftovers`.)
             entry.recalled += entry.moved
             self._requeue(entry, out, charge=False)
             return

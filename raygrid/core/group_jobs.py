@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections import OrderedDict
 from collections.abc import Iterable
 
+from raygrid.core.alone import Alone
 from raygrid.core.backlog import Backlog
 from raygrid.core.collector import Collector
 from raygrid.core.draining import Drains
@@ -45,6 +46,7 @@ class GroupJobs:
         self._choose = POLICIES[policy.placement]
         self._vacancies = Vacancies(self.nodes)
         self._load = Load(group_id, self.nodes)
+        self._alone = Alone(self.nodes, self._touch)
 
     def __contains__(self, job_id: object) -> bool:
         return job_id in self._jobs

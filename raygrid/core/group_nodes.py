@@ -10,7 +10,7 @@ from raygrid.core.collector import Collector
 from raygrid.core.draining import overdue
 from raygrid.core.entry import Entry
 from raygrid.core.events import NodeReported
-from raygrid.core.group_attempts import GroupAttempts
+from raygrid.core.group_leftovers import GroupLeftovers
 from raygrid.core.placement import NodeRecord
 from raygrid.models import AttemptId, AttemptReport, NodeState, Outcome
 
@@ -18,7 +18,7 @@ RECALL_S = 1.0  # an attempt that has waited on its node for this long is taken 
 STOP_AGAIN_S = 1.0  # a cancelled attempt that a node still has after this long is stopped once more
 
 
-class GroupNodes(GroupAttempts):
+class GroupNodes(GroupLeftovers):
     """Hears the nodes, adopts what they run, and notices what they have lost."""
 
     def _node_heard(self, node_id: str, out: Collector) -> None:
@@ -36,10 +36,14 @@ class GroupNodes(GroupAttempts):
         node.incarnation, node.slots, node.last_seen = state.incarnation, state.slots, out.now
         node.why = state.why if not state.healthy else blob_store_trouble(self.blobs, state)
         node.healthy, node.address = state.healthy and node.why is None, state.address
-        node.traffic = state.traffic
+        node.traffic, node.memory = state.traffic, state.memory
         node.deployed_at, node.behind = state.deployed_at, state.deployed_at < self.policy.deployed_at
+        left_over = [report for report in event.reports if report.outcome is Outcome.LOST]
+        if left_over:
+            self._left_over(node, left_over, out)
         for report in event.reports:
-            self._attempt_ended(node, report, state.node_id, out)
+            if report.outcome is not Outcome.LOST:
+                self._attempt_ended(node, report, state.node_id, out)
         self._reconcile(node, state, event.asked_at, out)
         self._touch(node.node_id)
 

@@ -31,6 +31,8 @@ class NodeRecord:
         deployed_at: stamp of the settings that it follows; `behind` while they are older than the group's.
         failures: infrastructure failures in a row; `probations` in a row make each longer.
         blocked: by pricer, failed starts in a row and until when other nodes are preferred for it.
+        memory: bytes of memory of its machine; 0 where that is not known.
+        alone_for: the job that the node is kept for; no other is handed to it until that one has ended.
     """
 
     node_id: str
@@ -55,6 +57,8 @@ class NodeRecord:
     credit: float = 0.0
     mean_s: float | None = None
     blocked: dict[str, tuple[int, float]] = field(default_factory=dict)
+    memory: int = 0
+    alone_for: str | None = None
 
     @property
     def used(self) -> int:
@@ -77,7 +81,7 @@ class NodeRecord:
 
     def room(self, now: float, prefetch_factor: int) -> int:
         """How many more attempts it may be handed now."""
-        if not self.healthy or self.draining or self.behind:
+        if not self.healthy or self.draining or self.behind or self.alone_for is not None:
             return 0
         if self.probation_until is not None:
             return 0 if now < self.probation_until else max(0, 1 - self.used)

@@ -40,7 +40,18 @@ def exhausted_reason(report: AttemptReport, charged: int, *, all_lost: bool) -> 
     if all_lost and charged > 1:
         return (
             "poison",
-            f"its node was lost in each of {charged} attempts; the job itself is the likely cause",
+            f"its node was lost in each of {charged} attempts; the job itself is the likely cause. Have the pricer "
+            "signal only processes that it has started itself (a failed fork makes `kill -9 -1` of a harmless line), "
+            "then submit the job again under another id",
         )
     last = report.message or report.outcome.value
     return report.outcome.value, f"gave up after {charged} attempts; the last one: {last}"
+
+
+def too_large_message(report: AttemptReport, pricer: str, node_id: str) -> str:
+    """The sentence for a job that ran out of memory on a node that it had alone; the report has its size."""
+    return (
+        f"the job does not fit into the memory of node {node_id}, even with no other job beside it: {report.message}. "
+        f"Run it on a machine with more memory, or make it smaller; a `memory:` limit on pricer {pricer!r} ends such "
+        "jobs before their node is short of memory"
+    )

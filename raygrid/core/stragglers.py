@@ -70,6 +70,6 @@ def stragglers(entries: Iterable[Entry], limit_s: Mapping[str, float], now: floa
 
 
 def _may_be_doubled(entry: Entry) -> bool:
-    """A job that may have killed a node is not let loose on two at once."""
+    """A job that may have killed a node is not let loose on two at once; one that needs a node alone has its node."""
     runs = entry.node_id is not None and entry.recorded and not entry.unconfirmed
-    return runs and not (entry.doubled or entry.twin or entry.cancelled or entry.moved or entry.suspect)
+    return runs and not (entry.doubled or entry.twin or entry.cancelled or entry.moved or entry.suspect or entry.alone)

@@ -25,10 +25,11 @@ def at_last_chance(entry: Entry, max_attempts: int) -> bool:
 def charged(lost: Sequence[Entry], max_attempts: int) -> list[bool]:
     """To which of the jobs that a lost node had the loss is charged, in their order.
 
-    What was still waiting on the node for a slot is not charged, but it may have had one without anybody knowing.
+    Jobs that were still waiting on the node for a slot are among them, for one may have got it unseen; it is for the
+    caller not to charge these.
     """
     suspects = sum(entry.suspect for entry in lost)
-    return [entry.recorded and (suspects == 1 or not at_last_chance(entry, max_attempts)) for entry in lost]
+    return [suspects == 1 or not at_last_chance(entry, max_attempts) for entry in lost]
 
 
 def may_join(entry: Entry, node: NodeRecord, jobs: Mapping[str, Entry], max_attempts: int) -> bool:

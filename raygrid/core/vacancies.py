@@ -99,7 +99,9 @@ class Vacancies:
         node = self._choose(choose, lambda node: fresh(node) and (joins is None or joins(node)))
         if node is not None:
             return node
-        waiting_helps = any(fresh(node) and node.state(now) == "ok" for node in self._nodes.values())
+        waiting_helps = any(
+            fresh(node) and node.state(now) == "ok" and node.alone_for is None for node in self._nodes.values()
+        )
         return None if waiting_helps else self._choose(choose, joins)
 
     def _choose(self, choose: Policy, suits: Suits | None) -> NodeRecord | None:

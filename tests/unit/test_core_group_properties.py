@@ -314,10 +314,13 @@ class GroupInAHostileWorld(RuleBasedStateMachine):
         node = data.draw(st.sampled_from([node for node in self.nodes.values() if node.has]))
         self.end(node, data.draw(st.sampled_from(node.has)), *answer)
 
-    @rule(name=st.sampled_from(NODES), noticed=st.booleans())
-    def die(self, name: str, noticed: bool) -> None:
+    @rule(name=st.sampled_from(NODES), noticed=st.booleans(), leaves=st.booleans())
+    def die(self, name: str, noticed: bool, leaves: bool) -> None:
+        """The next life of its agent reports what the earlier one left, where nothing was there to clean up."""
         old = self.nodes[name]
-        self.nodes[name] = Node(old.slots, old.life + 1)
+        left = old.has[: old.slots] if leaves else []
+        reports = [AttemptReport(attempt, Outcome.LOST, message="left over") for attempt in left]
+        self.nodes[name] = Node(old.slots, old.life + 1, reports=reports)
         if noticed:
             self.tell(NodeLost(name))
 
@@ -393,6 +396,16 @@ class GroupInAHostileWorld(RuleBasedStateMachine):
             assert (state._jobs[job_id].node_id is None) == (where[0] == "backlog")
         assert len(doubled) == sum(entry.twin is not None for entry in state._jobs.values())
         assert len(doubled) <= most_at_once(sum(node.slots for node in self.nodes.values()))
+
+    @invariant()
+    def a_node_that_is_kept_for_a_job_takes_no_other(self) -> None:
+        if not hasattr(self, "state"):
+            return
+        for node in self.state.nodes.values():
+            if node.alone_for is not None:
+                assert node.room(self.now, 1) == 0
+                for entry in self.state._jobs.values():
+                    assert not (entry.alone and entry.node_id == node.node_id) or entry.spec.job_id == node.alone_for
 
     @invariant()
     def nothing_waits_that_has_ended_or_is_cancelled(self) -> None:

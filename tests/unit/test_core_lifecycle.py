@@ -73,4 +73,10 @@ def test_reasons_fit_their_column() -> None:
 
 def test_what_says_nothing_about_the_job() -> None:
     """Exactly the grid's own failures lead to another attempt."""
-    assert {Outcome.CANNOT_START, Outcome.INFRASTRUCTURE, Outcome.INPUT_LOST, Outcome.LOST} == INFRASTRUCTURE_OUTCOMES
+    assert {
+        Outcome.CANNOT_START,
+        Outcome.INFRASTRUCTURE,
+        Outcome.INPUT_LOST,
+        Outcome.LOST,
+        Outcome.MEMORY_PRESSURE,
+    } == INFRASTRUCTURE_OUTCOMES

@@ -1,0 +1,182 @@
+"""Jobs that end the whole grid: what nodes report of their earlier life is charged, and only the culprit fails."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from raygrid.core.events import JobsArrived, NodesExpected
+from raygrid.core.group import GroupState
+from raygrid.models import AttemptId, AttemptReport, JobState, JobUpdate, Outcome
+from tests.unit.test_core_group import FAILED, QUEUED, RUNNING, Rack, Told, job
+from tests.unit.test_core_suspects import World
+
+
+def left(name: str, number: int = 1, life: int = 0) -> AttemptReport:
+    ended_at = datetime.fromtimestamp(life, UTC)
+    return AttemptReport(AttemptId(name, number), Outcome.LOST, message="everything ended at once", ended_at=ended_at)
+
+
+def comes_up(rack: Rack, name: str, *reports: AttemptReport, slots: int = 2) -> Told:
+    rack.slots[name], rack.has[name] = slots, []
+    rack.lives[name] = rack.lives.get(name, 0) + 1
+    return rack.poll(name, *reports)
+
+
+def test_a_loss_that_the_store_does_not_know_is_charged() -> None:
+    """A job that is queued with no attempt so far has lost one, by the word of the node that ran it."""
+    rack = Rack()
+    rack.submit("a")
+    update = comes_up(rack, "n1", left("a")).wrote["a"]
+    assert (update.attempts, update.failures, update.losses) == (1 + (update.state is RUNNING), 1, 1)
+
+
+def test_a_running_attempt_that_was_left_over_is_charged() -> None:
+    """A job that the store holds as running has lost that attempt, though no leader saw its node go."""
+    rack = Rack()
+    rack.submit(job("a", attempts=1, running=True, node_id="n1"))
+    update = comes_up(rack, "n1", left("a")).wrote["a"]
+    assert (update.failures, update.losses) == (1, 1)
+
+
+def test_a_grid_that_was_stopped_in_order_charges_nobody() -> None:
+    """Without a node's word that an attempt was left over, one that is gone with the grid costs nothing."""
+    rack = Rack()
+    rack.submit(job("a", attempts=1, running=True, node_id="n1"))
+    update = comes_up(rack, "n1").wrote["a"]
+    assert (update.failures, update.losses) == (0, 0)
+
+
+@pytest.mark.parametrize("state", ["queued", "running again", "ended"])
+def test_a_loss_is_counted_once(state: str) -> None:
+    """The same report, given to the next leader once more, changes nothing."""
+    rack = Rack()
+    if state == "queued":
+        rack.submit(job("a", attempts=1, failures=1, losses=1))
+    elif state == "running again":
+        rack.submit(job("a", attempts=2, failures=1, losses=1, running=True, node_id="n2"))
+    update = comes_up(rack, "n1", left("a")).wrote.get("a")
+    assert update is None or (update.failures, update.losses) == (1, 1)
+
+
+def test_a_node_that_comes_up_late_still_counts() -> None:
+    """Where the job runs on another node again under the same number, the loss is counted and the attempt goes on."""
+    rack = Rack()
+    rack.join("n1")
+    assert rack.submit("a").started == {"a": "n1"}
+    told = comes_up(rack, "n2", left("a"))
+    assert (told.wrote["a"].state, told.wrote["a"].losses) == (RUNNING, 1)
+    assert (told.started, told.stopped) == ({}, [])
+    assert rack.ends("a").states == {"a": JobState.DONE}
+
+
+def test_the_last_allowed_loss_ends_the_job_before_it_runs_again() -> None:
+    """A job that took the grid down as often as it may fails as poison with the next start, and says what to do."""
+    rack = Rack()
+    rack.submit(job("a", attempts=2, failures=2, losses=2))
+    told = comes_up(rack, "n1", left("a", 3))
+    update = told.wrote["a"]
+    assert (told.started, update.state, update.reason) == ({}, FAILED, "poison")
+    assert "signal only processes that it has started itself" in (update.message or "")
+
+
+def test_losses_of_several_lives_are_counted_one_after_the_other() -> None:
+    """What one life of the agent could not bring home before the next crash is judged apart from what that one lost."""
+    rack = Rack()
+    rack.submit("a", "b")
+    told = comes_up(rack, "n1", left("a", 1, 1), left("b", 1, 1), left("a", 2, 2), left("a", 3, 3))
+    assert (told.wrote["a"].reason, told.wrote["a"].losses) == ("poison", 3)
+    assert (told.wrote["b"].state, told.wrote["b"].losses) == (QUEUED, 1)
+
+
+def test_innocent_jobs_are_not_charged_their_last_loss_beside_another_suspect() -> None:
+    """Of two suspects that went down together at their last chance neither fails."""
+    rack = Rack()
+    rack.submit(*(job(name, attempts=2, failures=2, losses=2) for name in ("a", "b")))
+    told = comes_up(rack, "n1", left("a", 3), left("b", 3))
+    assert {told.wrote[name].losses for name in ("a", "b")} == {2}
+    assert FAILED not in told.states.values()
+
+
+def test_the_last_attempt_of_a_suspect_is_marked() -> None:
+    """The node is told which attempt must be the only one of its kind on its machine."""
+    rack = Rack()
+    rack.join("n1", slots=2)
+    events: list[bool] = []
+    for each in (job("a"), job("b", attempts=2, failures=2, losses=2)):
+        for command in rack.state.handle(JobsArrived((each,)), rack.now):
+            events += [order.apart for order in getattr(command, "orders", ())]
+    assert events == [False, True]
+
+
+class Unlucky(World):
+    """A grid that ends as a whole whenever the culprit runs, at times before anything was committed since its start.
+
+    What a node reports of its earlier life is reported again by each later life, until it was committed.
+    """
+
+    durable: dict[str, JobUpdate]
+    unsettled: dict[str, list[AttemptReport]]
+
+    def lead(self) -> None:
+        """All tiers start, with what is in the store and what nodes report of their earlier lives."""
+        if not hasattr(self, "durable"):
+            self.durable, self.unsettled = {}, {}
+        self.state = GroupState("rack-a", self.policy)
+        self.tell(NodesExpected(tuple(self.has)))
+        unfinished = [self.stored(name) for name in self.jobs if not self.ended(name)]
+        self.tell(JobsArrived(tuple(each for each in unfinished if each.running)))
+        self.tell(JobsArrived(tuple(each for each in unfinished if not each.running)))
+        for name in self.has:
+            self.poll(name, *self.unsettled.get(name, ()))
+
+    def turn(self) -> None:
+        running = {name: self.has[name][: self.slots] for name in self.has}
+        if any(attempt.job_id == "poison" for attempts in running.values() for attempt in attempts):
+            self.losses += 1
+            if self.random.random() < 0.5:
+                self.last = dict(self.durable)
+            else:
+                self.unsettled = {}
+            for name, attempts in running.items():
+                self.unsettled[name] = self.unsettled.get(name, []) + [
+                    left(*attempt, self.losses) for attempt in attempts
+                ]
+                self.has[name], self.lives[name] = [], self.lives[name] + 1
+            self.durable = dict(self.last)
+            self.lead()
+        else:
+            super().turn()
+            self.durable, self.unsettled = dict(self.last), {}
+
+
+@settings(max_examples=100, deadline=None)
+@given(st.integers(0, 2**32), st.integers(1, 8), st.integers(0, 30), st.integers(2, 4))
+def test_only_the_culprit_fails_after_as_many_restarts_as_it_has_attempts(
+    seed: int, slots: int, innocents: int, limit: int
+) -> None:
+    """A job that ends the whole grid is poison after `max_attempts` restarts; all others are done in the end."""
+    world = Unlucky(seed, 1, slots, innocents, limit)
+    for _ in range(4_000):
+        world.turn()
+        if all(map(world.ended, world.jobs)):
+            break
+    ends = {name: (update.state, update.reason) for name, update in world.last.items()}
+    assert ends.pop("poison") == (FAILED, "poison")
+    assert ends == {name: (JobState.DONE, None) for name in world.jobs if name != "poison"}
+    assert world.losses == limit
+
+
+def test_reports_of_answers_are_taken_in_beside_losses() -> None:
+    """One reply may hold both; neither hides the other."""
+    rack = Rack()
+    rack.submit("a", job("b", attempts=1, running=True, node_id="n1"))
+    rack.slots["n1"], rack.has["n1"], rack.lives["n1"] = 2, [], 1
+    rack.now += 0.01
+    done = AttemptReport(AttemptId("b", 1), Outcome.EXITED, 0)
+    told = rack.poll("n1", left("a"), done)
+    assert told.wrote["b"].state is JobState.DONE
+    assert told.wrote["a"].losses == 1
