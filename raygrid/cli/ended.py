@@ -89,7 +89,7 @@ def _deliver(result: Result, into: Path | None, *, show: bool) -> None:
     if into is not None:
         result.extract(into)
     elif show:
-        typer.echo(result.stdout, nl=False)
+        typer.echo(result.stdout_bytes, nl=False)  # as the pricer wrote it: any encoding, any line ends, or data
 
 
 def _state_of(error: RaygridError) -> str:

@@ -58,7 +58,7 @@ def result(
         return
     fetched = attached.result(wait, even_if_failed=even_if_failed)
     if out_dir is None:
-        typer.echo(fetched.stdout, nl=False)
+        typer.echo(fetched.stdout_bytes, nl=False)  # byte for byte: `> file` must hold what the pricer wrote
     else:
         fetched.extract(out_dir)
 

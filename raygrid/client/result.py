@@ -51,15 +51,28 @@ class Result:
 
     @property
     def stdout(self) -> str:
-        """What the pricer wrote to stdout; bytes that are not UTF-8 are replaced."""
-        if (archive := self._opened()) is None:
-            return self.data.decode(errors="replace")
-        return _text_or_empty(archive, STDOUT)
+        """What the pricer wrote to stdout, as UTF-8 text.
+
+        A byte that is not UTF-8 becomes U+FFFD, so this is for people and for pricers that write UTF-8. For another
+        encoding, or for data, use `stdout_bytes`: `result.stdout_bytes.decode("shift_jis")`.
+        """
+        return self.stdout_bytes.decode(errors="replace")
+
+    @property
+    def stdout_bytes(self) -> bytes:
+        """What the pricer wrote to stdout, byte for byte."""
+        archive = self._opened()
+        return self.data if archive is None else _bytes_or_empty(archive, STDOUT)
 
     @property
     def stderr(self) -> str:
-        """What the pricer wrote to stderr; bytes that are not UTF-8 are replaced."""
-        return _text_or_empty(self._opened(), STDERR)
+        """What the pricer wrote to stderr, as UTF-8 text; a byte that is not UTF-8 becomes U+FFFD."""
+        return self.stderr_bytes.decode(errors="replace")
+
+    @property
+    def stderr_bytes(self) -> bytes:
+        """What the pricer wrote to stderr, byte for byte."""
+        return _bytes_or_empty(self._opened(), STDERR)
 
     @cached_property
     def manifest(self) -> dict[str, Any]:
@@ -67,7 +80,7 @@ class Result:
 
         Its `jobId` is the job that ran, which is `reused_from` where that is not this one.
         """
-        text = _text_or_empty(self._opened(), MANIFEST)
+        text = _bytes_or_empty(self._opened(), MANIFEST)
         manifest: dict[str, Any] = json.loads(text) if text else {}
         return manifest
 
@@ -84,7 +97,7 @@ class Result:
         return archive.read(name)
 
     def text(self, name: str) -> str:
-        """Read one file of the result as text; bytes that are not UTF-8 are replaced."""
+        """Read one file of the result as UTF-8 text; a byte that is not UTF-8 becomes U+FFFD (`read` gives bytes)."""
         return self.read(name).decode(errors="replace")
 
     def save(self, path: str | Path) -> Path:
@@ -137,8 +150,6 @@ def _files_in(archive: zipfile.ZipFile | None) -> tuple[str, ...]:
     return tuple(name for name in archive.namelist() if not name.endswith("/")) if archive is not None else ()
 
 
-def _text_or_empty(archive: zipfile.ZipFile | None, name: str) -> str:
-    """A file of a result as text; bytes that are not UTF-8 are replaced."""
-    if archive is None or name not in archive.NameToInfo:
-        return ""
-    return archive.read(name).decode(errors="replace")
+def _bytes_or_empty(archive: zipfile.ZipFile | None, name: str) -> bytes:
+    """A file of a result; empty where there is none."""
+    return b"" if archive is None or name not in archive.NameToInfo else archive.read(name)

@@ -53,7 +53,7 @@ class LoadJob:
 def result_digest(result: Result) -> str:
     """The digest of what a pricer answered, without what tells of the attempt: its manifest and its stderr."""
     digest = hashlib.sha256()
-    digest.update(result.stdout.encode())
+    digest.update(result.stdout_bytes)
     for name in sorted(set(result.files) - {STDOUT, STDERR, MANIFEST}):
         digest.update(f"\0{name}\0".encode())
         digest.update(result.read(name))

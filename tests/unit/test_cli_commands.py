@@ -14,7 +14,7 @@ from typer.testing import CliRunner
 from raygrid.cli import app, grid
 from raygrid.local import GridFile, require_same
 from raygrid.local.started_with import StartedWith
-from tests.unit.test_client_fakes import Answers, FakeTime, problem, zip_of
+from tests.unit.test_client_fakes import ANY_BYTES, Answers, FakeTime, problem, zip_of, zip_with
 
 KEY = "0123456789-secret-key-abcdef"
 
@@ -147,6 +147,15 @@ def test_result_prints_stdout_unpacks_or_saves(monkeypatch, tmp_path):
     assert (tmp_path / "d" / "stdout.txt").read_text() == "42\n"
     run(monkeypatch, answer[2], "result", "j", "-o", str(tmp_path / "r.zip"))
     assert (tmp_path / "r.zip").read_bytes() == data
+
+
+@pytest.mark.parametrize("command", [["result", "j"], ["result", "j", "--even-if-failed"]])
+@pytest.mark.parametrize("printed", ANY_BYTES, ids=("shift_jis", "binary", "line ends", "nothing"))
+def test_result_writes_the_bytes_of_the_pricers_stdout(monkeypatch, command, printed):
+    """Shift_JIS, data, CRLF and a missing last newline come out as the pricer wrote them."""
+    answers = Answers(httpx.Response(200, content=zip_with({"stdout.txt": printed})))
+
+    assert run(monkeypatch, answers, *command).stdout_bytes == printed
 
 
 def test_a_result_that_is_not_there_yet_is_an_error_that_says_so(monkeypatch):

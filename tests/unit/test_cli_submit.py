@@ -8,7 +8,19 @@ from typer.testing import CliRunner
 
 from raygrid.cli import app, grid
 from raygrid.client import BatchJobs
-from tests.unit.test_client_fakes import Answers, FakeTime, batch_accepted, end, form_of, part, problem, stream, zip_of
+from tests.unit.test_client_fakes import (
+    ANY_BYTES,
+    Answers,
+    FakeTime,
+    batch_accepted,
+    end,
+    form_of,
+    part,
+    problem,
+    stream,
+    zip_of,
+    zip_with,
+)
 
 
 @pytest.fixture
@@ -57,6 +69,19 @@ def test_all_done_is_exit_code_zero_and_a_summary(run, files):
     assert "batch" in ended.stderr
     assert "done" in ended.stderr
     assert "3" in ended.stderr
+
+
+@pytest.mark.parametrize("printed", ANY_BYTES, ids=("shift_jis", "binary", "line ends", "nothing"))
+def test_submit_writes_the_bytes_of_the_pricers_stdout(run, files, printed):
+    """Shift_JIS, data, CRLF and a missing last newline come out as the pricer wrote them."""
+
+    def results(_request):
+        [(job_id, _, _)] = [each for each in form_of(grid.requests[0]) if each[1] is not None]
+        return stream(part(job_id, 1, zip_with({"stdout.txt": printed})), end())
+
+    grid = Answers(batch_accepted, results)
+
+    assert run(grid, "submit", files[0]).stdout_bytes == printed
 
 
 def test_jobs_that_took_over_a_result_are_counted(run, files):

@@ -9,7 +9,7 @@ import asyncio
 import io
 import json
 import zipfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from email.message import Message
 from urllib.parse import quote
 
@@ -100,7 +100,11 @@ def zip_of(**files: str) -> bytes:
     return zip_with({name.replace("__", "."): text for name, text in files.items()})
 
 
-def zip_with(files: dict[str, str]) -> bytes:
+# What pricers print that is no UTF-8 text: kanji in Shift_JIS, data, line ends of other systems, nothing.
+ANY_BYTES = [b"\x8e\xe6\x88\xf8\n", bytes(range(256)), b"a\r\nb\rc", b""]
+
+
+def zip_with(files: Mapping[str, str | bytes]) -> bytes:
     """A result ZIP of these files."""
     buffer = io.BytesIO()
     with zipfile.ZipFile(buffer, "w") as archive:

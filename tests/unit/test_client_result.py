@@ -16,7 +16,7 @@ from raygrid.errors import (
     ResultExpiredError,
     WaitTimeoutError,
 )
-from tests.unit.test_client_fakes import Answers, FakeTime, problem, zip_of, zip_with
+from tests.unit.test_client_fakes import ANY_BYTES, Answers, FakeTime, problem, zip_of, zip_with
 
 WHOLE = {
     "stdout.txt": "42\n",
@@ -36,6 +36,17 @@ def test_a_result_gives_its_streams_manifest_and_files():
     assert (result.read("out/greeks.csv"), result.text("out/greeks.csv")) == (b"d,g", "d,g")
     with pytest.raises(FileNotFoundError, match=r"no file 'x\.csv'; its files: out/greeks\.csv"):
         result.read("x.csv")
+
+
+@pytest.mark.parametrize("written", ANY_BYTES, ids=("shift_jis", "binary", "line ends", "nothing"))
+def test_stdout_and_stderr_are_there_byte_for_byte(written):
+    """Text in another encoding can be decoded, and data is whole."""
+    result = Result("j", zip_with({"stdout.txt": written, "stderr.txt": written}))
+
+    assert (result.stdout_bytes, result.stderr_bytes) == (written, written)
+    assert result.stdout == written.decode(errors="replace")
+    assert Result("j", b"").stdout_bytes == b""
+    assert Result("j", b"plain \xff").stdout_bytes == b"plain \xff"
 
 
 def test_bytes_that_are_no_zip_are_stdout():

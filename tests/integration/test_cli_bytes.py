@@ -1,0 +1,44 @@
+"""The command line as a user runs it, with its stdout in a file: the file holds what the pricer wrote."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.support.small_grid import SmallGrid
+
+RAYGRID = "import sys; from raygrid.cli import app; sys.exit(app())"
+PRINTED = {
+    r'printf "\216\346\210\370\n"': b"\x8e\xe6\x88\xf8\n",  # "trade" in Shift_JIS
+    r'printf "\000\377\001no newline"': b"\x00\xff\x01no newline",
+    r'printf "a\r\nb\r\n"': b"a\r\nb\r\n",
+}
+
+
+@pytest.mark.parametrize(("script", "printed"), PRINTED.items(), ids=("shift_jis", "data", "crlf"))
+async def test_what_submit_and_result_write_into_a_file_is_what_the_pricer_wrote(tmp_path, script, printed):
+    """`raygrid submit f > out` and `raygrid result JOB > out`, also where the locale is not UTF-8."""
+    path = tmp_path / "in.sh"
+    path.write_text(script)
+    async with SmallGrid(tmp_path / "grid") as grid:
+        written = [
+            await raygrid(grid, tmp_path / "out-1", "submit", str(path), "--pricer", "shell", "--job-id", "j"),
+            await raygrid(grid, tmp_path / "out-2", "result", "j"),
+            await raygrid(grid, tmp_path / "out-3", "result", "j", LC_ALL="C", PYTHONUTF8="0"),
+        ]
+
+    assert written == [printed] * 3
+
+
+async def raygrid(grid: SmallGrid, out: Path, *words: str, **environment: str) -> bytes:
+    """Run a command with its stdout in a file; gives what is in the file then."""
+    env = {**os.environ, "RAYGRID_URL": grid.url, **environment}
+    with out.open("wb") as file:
+        command = await asyncio.create_subprocess_exec(sys.executable, "-c", RAYGRID, *words, stdout=file, env=env)
+        async with asyncio.timeout(60):
+            assert await command.wait() == 0
+    return out.read_bytes()
