@@ -6,7 +6,9 @@ sets `http.port`. `grid.yaml` at the project's root shows every field with a com
 
 from __future__ import annotations
 
+import contextlib
 import ipaddress
+import json
 import os
 import re
 import shlex
@@ -28,7 +30,13 @@ from pydantic import (
     field_validator,
     model_validator,
 )
-from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
+from pydantic_settings import (
+    BaseSettings,
+    EnvSettingsSource,
+    NoDecode,
+    PydanticBaseSettingsSource,
+    SettingsConfigDict,
+)
 from pydantic_settings import SettingsError as UnreadableVariableError
 
 from raygrid import config_errors, expected
@@ -114,7 +122,7 @@ class Pricer(Section):
     A warm one (`mode`) stays loaded and is told of each job on its stdin, so that its command has none of them.
     """
 
-    command: tuple[str, ...]
+    command: Annotated[tuple[str, ...], NoDecode]  # a variable may hold it as a shell's line or as JSON
     mode: Literal["cold", "warm"] = "cold"
     recycle_after: int | None = Field(default=None, ge=1)
     recycle_memory: Size | None = None
@@ -132,7 +140,12 @@ class Pricer(Section):
     @field_validator("command", mode="before")
     @classmethod
     def _split(cls, value: object) -> object:
-        return tuple(shlex.split(value)) if isinstance(value, str) else value
+        if not isinstance(value, str):
+            return value
+        if value.lstrip().startswith("["):
+            with contextlib.suppress(ValueError):
+                return json.loads(value)
+        return tuple(shlex.split(value))
 
     @field_validator("command")
     @classmethod
@@ -332,6 +345,31 @@ class Storage(Section):
         return options
 
 
+class _Variables(EnvSettingsSource):
+    """Variables of the environment: their names are read in small letters, but for the variables of a pricer."""
+
+    def __call__(self) -> dict[str, Any]:
+        values = super().__call__()
+        written = {name.lower(): name for name in os.environ}
+        for name, pricer in (values.get("pricers") or {}).items():
+            env = pricer.get("env") if isinstance(pricer, dict) else None
+            if not isinstance(env, dict):
+                continue
+            before = f"{_PREFIX}pricers__{name}__env__".lower()
+            pricer["env"] = {written.get(before + key, before + key)[len(before) :]: env[key] for key in env}
+        return values
+
+
+class _Loader(yaml.SafeLoader):
+    """Reads YAML in which every name is text, such as that of a pricer named `1`, `yes` or `null`."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        for key, _ in node.value:
+            if isinstance(key, yaml.ScalarNode) and key.tag != "tag:yaml.org,2002:merge":
+                key.tag = "tag:yaml.org,2002:str"
+        return super().construct_mapping(node, deep)
+
+
 @dataclass(frozen=True)
 class _ReadFrom:
     path: Path | None = field(default=None, compare=False)  # the same settings from another file are the same
@@ -374,7 +412,7 @@ class GridSettings(BaseSettings):
         file_secret_settings: PydanticBaseSettingsSource,
     ) -> tuple[PydanticBaseSettingsSource, ...]:
         """Let the environment win over what the file gave."""
-        return env_settings, init_settings
+        return _Variables(settings_cls), init_settings
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:
@@ -483,7 +521,7 @@ def _read(path: Path) -> tuple[str, dict[str, Any]]:
     """The text of a settings file, and what it says."""
     try:
         text = path.read_text(encoding="utf-8")
-        values = yaml.safe_load(text) or {}
+        values = yaml.load(text, _Loader) or {}  # noqa: S506 - it is a safe loader
     except UnicodeDecodeError:
         raise SettingsError(f"cannot read the settings file {path}: it is not text in UTF-8") from None
     except OSError as error:

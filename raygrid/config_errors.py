@@ -217,6 +217,10 @@ def unreadable_variable(message: str, prefix: str) -> str:
     if named is None:
         return f"a variable that begins with {prefix} cannot be read"
     variable = f"{prefix}{named[1].upper()}"
+    inner = sorted(name for name in os.environ if name.upper().startswith(f"{variable}__"))
+    if inner and not any(name.upper() == variable for name in os.environ):
+        which = "the variable" if len(inner) == 1 else "one of the variables"
+        return f"{which} {', '.join(inner)} is not JSON, as a list and a group of settings have to be"
     return (
         f"the variable {variable} is not JSON; write JSON, or one variable for each setting, such as {variable}__NAME"
     )

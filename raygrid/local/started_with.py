@@ -18,10 +18,13 @@ from typing import Any, Self
 
 from raygrid.config import GridSettings
 
+# The parts of a setting's name are kept apart by a character that no name has: a pricer may be named `env` or `a.b`.
+_BETWEEN = "\x1f"
 # Which grid it is, not how it was started: the file lies there.
-_PLACE = {"name", "storage.state_dir"}
+_PLACE = {("name",), ("storage", "state_dir")}
 _NOTHING = "nothing"
-_SECRETS = ("http.api_keys", "storage.database", "storage.blobs")
+_API_KEYS = ("http", "api_keys")
+_SECRETS = {_API_KEYS, ("storage", "database"), ("storage", "blobs")}
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,9 +34,9 @@ class StartedWith:
     Attributes:
         racks: number of groups.
         nodes: Ray nodes in each.
-        settings: dotted name to value, for people; no secrets.
+        settings: name to value, for people; no secrets. The parts of a name are joined by a control character.
         salt: of the digests.
-        digests: dotted name to digest, of the secrets that are set.
+        digests: name to digest, of the secrets that are set.
     """
 
     racks: int
@@ -46,7 +49,7 @@ class StartedWith:
     def of(cls, settings: GridSettings, racks: int, nodes: int, salt: str | None = None) -> Self:
         """Take down how a grid is being started."""
         salt = salt or secrets.token_hex(16)
-        shown = {name: _shown(value) for name, value in _leaves(settings) if not _is_secret(name)}
+        shown = {_BETWEEN.join(path): _shown(value) for path, value in _leaves(settings) if not _is_secret(path)}
         return cls(racks, nodes, shown, salt, _digests(settings, salt))
 
     def differences(
@@ -72,16 +75,16 @@ class StartedWith:
             if mine != theirs
         ]
         here, there = _pricers(self.settings), _pricers(asked.settings)
-        wanted = _pricers(name for name in asked.settings if _is_said(name, said))
+        wanted = _pricers(name for name in asked.settings if _is_said(_dotted(name), said))
         found += [f"pricer {name}: it has none of that name" for name in sorted(wanted - here)]
         if said is None:
             found += [f"pricer {name}: it has it, but it was not asked for" for name in sorted(here - there)]
         for name in _compared(self.settings.keys() | asked.settings.keys(), said, here & there):
             mine, theirs = self.settings.get(name, _NOTHING), asked.settings.get(name, _NOTHING)
             if mine != theirs:
-                found.append(f"{name}: it runs with {mine}, asked for is {theirs}")
+                found.append(f"{_dotted(name)}: it runs with {mine}, asked for is {theirs}")
         found += [
-            f"a secret: {name} is not what it runs with"
+            f"a secret: {_dotted(name)} is not what it runs with"
             for name in _compared(self.digests.keys() | asked.digests.keys(), said, here & there)
             if self.digests.get(name) != asked.digests.get(name)
         ]
@@ -105,32 +108,39 @@ def _compared(names: Iterable[str], said: Collection[str] | None, pricers: Colle
     """The names to compare: those that were said, apart from pricers that only one side has."""
     for name in sorted(names):
         pricer = _pricer_of(name)
-        if _is_said(name, said) and (pricer is None or pricer in pricers):
+        if _is_said(_dotted(name), said) and (pricer is None or pricer in pricers):
             yield name
 
 
-def _leaves(settings: GridSettings) -> Iterator[tuple[str, Any]]:
-    def walk(prefix: str, value: Any) -> Iterator[tuple[str, Any]]:
+def _dotted(name: str) -> str:
+    """A setting's name for people."""
+    return name.replace(_BETWEEN, ".")
+
+
+def _leaves(settings: GridSettings) -> Iterator[tuple[tuple[str, ...], Any]]:
+    """Each setting with the path to it."""
+
+    def walk(path: tuple[str, ...], value: Any) -> Iterator[tuple[tuple[str, ...], Any]]:
         for key, inner in value.items():
-            name = f"{prefix}{key}"
-            if isinstance(inner, dict) and not _is_secret(name):
-                yield from walk(f"{name}.", inner)
-            elif name not in _PLACE:
-                yield name, inner
+            where = (*path, str(key))
+            if isinstance(inner, dict) and not _is_secret(where):
+                yield from walk(where, inner)
+            elif where not in _PLACE:
+                yield where, inner
 
-    yield from walk("", settings.model_dump())
+    yield from walk((), settings.model_dump())
 
 
-def _is_secret(name: str) -> bool:
-    return name in _SECRETS or (name.startswith("pricers.") and name.endswith(".env"))
+def _is_secret(path: tuple[str, ...]) -> bool:
+    return path in _SECRETS or (len(path) == 3 and path[0] == "pricers" and path[2] == "env")
 
 
 def _digests(settings: GridSettings, salt: str) -> dict[str, str]:
     """A digest of each secret, made slowly: a short password cannot be found out by trying."""
-    hidden = {name: value for name, value in _leaves(settings) if _is_secret(name) and value}
+    hidden = {path: value for path, value in _leaves(settings) if _is_secret(path) and value}
     if settings.http.api_keys:
-        hidden["http.api_keys"] = [[key.name, key.key.get_secret_value()] for key in settings.http.api_keys]
-    return {name: _digest(f"{salt}{name}", value) for name, value in hidden.items()}
+        hidden[_API_KEYS] = [[key.name, key.key.get_secret_value()] for key in settings.http.api_keys]
+    return {_BETWEEN.join(path): _digest(salt + _BETWEEN.join(path), value) for path, value in hidden.items()}
 
 
 def _digest(salt: str, value: Any) -> str:
@@ -150,8 +160,8 @@ def _shown(value: Any) -> str:
 
 
 def _pricer_of(name: str) -> str | None:
-    # The name of a pricer may hold dots, that of its field does not.
-    return name.removeprefix("pricers.").rpartition(".")[0] if name.startswith("pricers.") else None
+    section, *inner = name.split(_BETWEEN)
+    return inner[0] if section == "pricers" else None
 
 
 def _pricers(names: Iterable[str]) -> set[str]:

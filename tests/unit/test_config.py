@@ -580,3 +580,60 @@ def test_which_file_was_named_is_known_and_makes_no_difference(tmp_path: Path) -
     assert settings.config == path
     assert load_settings(name="desk").config is None
     assert settings == load_settings(name="desk").deployed(7.0)
+
+
+# --- names that are words of the settings or of YAML ----------------------------------------------------------------
+
+ODD_NAMES = [
+    "env",
+    "command",
+    "keys",
+    "default",
+    "None",
+    "null",
+    "1",
+    "0x1",
+    "yes",
+    "off",
+    "1e3",
+    "a.env",
+    "a-b.c",
+    "~",
+]
+
+
+@pytest.mark.parametrize("name", ODD_NAMES)
+def test_every_name_in_a_file_is_text(tmp_path: Path, name: str) -> None:
+    """Names of pricers, groups, sites and nodes are what stands there, though YAML has another use for some."""
+    pricers = f"pricers:\n  {name}: {{command: 'cat {{input}}', env: {{{name}: x}}}}\n" if name != "~" else ""
+    text = (
+        f"{pricers}groups:\n  {name}: {{site: a}}\nplacement: {{weights: {{{name}: 2}}}}\n"
+        f"routing:\n  site_distance:\n    a: {{{name}: 1}}\n"
+    )
+    settings = load_settings(grid_yaml(tmp_path, text))
+    assert [*settings.groups, *settings.placement.weights, *settings.routing.site_distance["a"]] == [name] * 3
+    if pricers:
+        assert settings.pricers[name].command == ("cat", "{input}")
+        assert settings.pricers[name].env == {name: "x"}
+
+
+@pytest.mark.parametrize("name", [name for name in ODD_NAMES if name.islower()])
+def test_a_variable_may_set_up_a_pricer_of_any_name(monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+    """A variable names the pricer; its command is a line for a shell or JSON, and its variables keep their case."""
+    for command in ("cat '{input}' -n", '["cat", "{input}", "-n"]'):
+        monkeypatch.setenv(f"RAYGRID__PRICERS__{name.upper()}__COMMAND", command)
+        monkeypatch.setenv(f"RAYGRID__PRICERS__{name.upper()}__ENV__Java_Home", "/x")
+        settings = load_settings()
+        assert settings.pricers[name].command == ("cat", "{input}", "-n")
+        assert settings.pricers[name].env == {"Java_Home": "/x"}
+
+
+def test_a_variable_of_a_pricer_that_cannot_be_read_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The message names the variable that was set, and not one of the whole section."""
+    monkeypatch.setenv("RAYGRID__PRICERS__P__COMMAND", "cat {input}")
+    monkeypatch.setenv("RAYGRID__PRICERS__P__RETRY_EXIT_CODES", "3,4")
+    with pytest.raises(SettingsError, match=r"one of the variables .*__RETRY_EXIT_CODES is not JSON"):
+        load_settings()
+    monkeypatch.delenv("RAYGRID__PRICERS__P__COMMAND")
+    with pytest.raises(SettingsError, match=r"the variable RAYGRID__PRICERS__P__RETRY_EXIT_CODES is not JSON"):
+        load_settings()

@@ -299,6 +299,39 @@ def test_secrets_are_compared_and_not_kept(tmp_path: Path) -> None:
         assert found == f"a secret: {section}.{name} is not what it runs with"
 
 
+@pytest.mark.parametrize(
+    "name", ["env", "command", "keys", "default", "None", "1", "a.env", "a.straggler", "x.command"]
+)
+def test_a_pricer_may_be_named_like_a_setting(tmp_path: Path, name: str) -> None:
+    """What a grid was started with is kept and compared for pricers, groups and nodes of any name."""
+
+    def started_as(command: str, password: str) -> GridSettings:
+        pricer = {"command": command, "env": {"TOKEN": password}, "retry_exit_codes": [3], "straggler": {"factor": 2}}
+        plain = {"command": "cat {input}", "straggler": {"factor": 2}}
+        return load_settings(
+            pricers={name: pricer, "a": plain, "x": plain},
+            groups={name: {"site": "s"}},
+            placement={"weights": {name: 2}},
+            routing={"site_distance": {name: {name: 1}}},
+        )
+
+    started = StartedWith.of(started_as("wc {input}", "hunter2"), 1, 1)
+    (tmp_path / "default").mkdir()
+    mine = start_time(os.getpid())
+    assert mine is not None
+    GridFile("http://x", os.getpid(), mine, "default", tmp_path / "default", started_with=started).write()
+    assert "hunter" not in (tmp_path / "default" / "grid.json").read_text()
+    found = running_grid("default", tmp_path)
+    assert found is not None
+    assert found.started_with is not None
+    assert found.started_with.differences(started_as("wc {input}", "hunter2"), 1, 1) == []
+    assert found.started_with.differences(started_as("tac {input}", "hunter3"), 1, 1) == [
+        f"pricers.{name}.command: it runs with wc {{input}}, asked for is tac {{input}}",
+        f"a secret: pricers.{name}.env is not what it runs with",
+    ]
+    assert found.started_with.differences(load_settings(pricers={}), 1, 1, ["name"]) == []
+
+
 def test_only_what_is_asked_for_is_compared(monkeypatch: pytest.MonkeyPatch) -> None:
     """A variable for one field of a section asks for nothing else of it; secrets are compared where they are set."""
     key = {"name": "desk", "key": "correct-horse-battery"}
