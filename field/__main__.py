@@ -1,0 +1,72 @@
+"""`python -m field`: run the cases, print the table; exits with 1 if anything is wrong."""
+
+from __future__ import annotations
+
+import argparse
+import signal
+import sys
+import tempfile
+import time
+import traceback
+from collections.abc import Sequence
+from pathlib import Path
+
+import field.cases  # noqa: F401 - registers the cases
+from field.account import RIGHT, SKIPPED, WRONG, Account, print_head
+from field.case import CASES, Case
+from field.desk import Desk
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run what the options say; gives the exit code."""
+    options = _options().parse_args(arguments)
+    if options.list:
+        for each in CASES.values():
+            print(f"{each.name:18} {each.title}")
+        return 0
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that what was started is ended
+    account = Account()
+    began = time.monotonic()
+    print_head()
+    with tempfile.TemporaryDirectory(prefix="rg-field-", ignore_cleanup_errors=True) as scratch:
+        desk = Desk(Path(scratch), options.raygrid, options.port, options.jobs)
+        try:
+            for each in CASES.values():
+                if not options.only or each.name in options.only:
+                    _run(each, desk, account)
+        finally:
+            desk.close()
+    counts = ", ".join(f"{account.count(verdict)} {verdict}" for verdict in (RIGHT, WRONG, SKIPPED))
+    print(f"\n{counts}; {time.monotonic() - began:.0f} s")
+    return 1 if account.count(WRONG) else 0
+
+
+def _run(each: Case, desk: Desk, account: Account) -> None:
+    """Run one case; whatever it raises is a wrong row, and the other cases still run."""
+    account.case = each.name
+    if missing := [tool.missing for tool in each.tools if not tool.found()]:
+        account.skip(each.title, "; ".join(missing))
+        return
+    began = time.monotonic()
+    try:
+        each.run(desk, account)
+    except Exception as error:
+        traceback.print_exc()
+        account.check(each.title, f"{type(error).__name__}: {error}", right=False)
+    print(f"{each.name}: {time.monotonic() - began:.1f} s", file=sys.stderr)
+
+
+def _options() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="python -m field", description=__doc__)
+    parser.add_argument("--only", action="append", choices=CASES, metavar="CASE", help="one case; repeatable")
+    parser.add_argument("--list", action="store_true", help="list the cases")
+    parser.add_argument("--jobs", type=int, default=400, help="jobs of the case `pinned` (default: %(default)s)")
+    parser.add_argument(
+        "--raygrid", type=Path, help="directory of the copy of raygrid to try; by default the installed one"
+    )
+    parser.add_argument("--port", type=int, help="first port to listen on; by default free ones")
+    return parser
+
+
+if __name__ == "__main__":
+    sys.exit(main())
