@@ -10,10 +10,12 @@ from __future__ import annotations
 import ctypes
 import errno
 import os
+import signal
 import subprocess
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 
-_SETSIGDEF, _SETSID = 0x04, 0x80
+_SETSIGDEF, _SETSIGMASK, _SETSID = 0x04, 0x08, 0x80
 _NEEDED = ("posix_spawn_file_actions_addchdir_np", "posix_spawn_file_actions_addclosefrom_np")
 _FIRST_TO_CLOSE = 3
 _NOT_THERE = (errno.ENOENT, errno.ENOTDIR)
@@ -42,7 +44,10 @@ class _Library:
         _quick.sigfillset(signals)
         # Python ignores some signals of which a pricer must die as any program does.
         _check(_quick.posix_spawnattr_setsigdefault(self.attributes, signals))
-        _check(_quick.posix_spawnattr_setflags(self.attributes, ctypes.c_short(_SETSID | _SETSIGDEF)))
+        # As `no_blocked_signals` does.
+        _quick.sigemptyset(signals)
+        _check(_quick.posix_spawnattr_setsigmask(self.attributes, signals))
+        _check(_quick.posix_spawnattr_setflags(self.attributes, ctypes.c_short(_SETSID | _SETSIGDEF | _SETSIGMASK)))
 
 
 def _check(error: int) -> None:
@@ -58,6 +63,19 @@ def _library() -> _Library | None:
 
 
 _LIBRARY = _library()
+
+
+@contextmanager
+def no_blocked_signals() -> Iterator[None]:
+    """Let this thread block no signal for a moment: a process that it starts then blocks none either.
+
+    Ray blocks SIGINT in its workers, and a process passes its mask on: in a pricer, `timeout -s INT` would do nothing.
+    """
+    blocked = signal.pthread_sigmask(signal.SIG_SETMASK, ())
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, blocked)
 
 
 class Environment:
@@ -158,14 +176,15 @@ def _by_subprocess(
     stdout: int,
     stderr: int,
 ) -> int:
-    process = subprocess.Popen(
-        command,
-        cwd=directory,
-        env={**environment.variables, **more},
-        stdin=stdin,
-        stdout=stdout,
-        stderr=stderr,
-        start_new_session=True,
-    )
+    with no_blocked_signals():
+        process = subprocess.Popen(
+            command,
+            cwd=directory,
+            env={**environment.variables, **more},
+            stdin=stdin,
+            stdout=stdout,
+            stderr=stderr,
+            start_new_session=True,
+        )
     process.returncode = 0  # the caller waits for it; this object must not
     return process.pid

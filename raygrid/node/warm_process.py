@@ -25,6 +25,7 @@ from raygrid.node.beneath import BadOutputError, open_file, remove
 from raygrid.node.kept import Kept
 from raygrid.node.processes import MARK, has_exited, limit_file_size, signal_group
 from raygrid.node.spares import JobDirectory
+from raygrid.node.spawn import no_blocked_signals
 from raygrid.node.usage import Consumed, Usage, consumed, consumed_by_dead
 from raygrid.node.warm_protocol import Answer, AnswerReader, BadAnswerError, request
 from raygrid.node.watchdog import Running, Watchdog, bytes_under
@@ -115,16 +116,17 @@ class WarmProcess:
         # To append, so that it can be emptied between jobs; held, so that it is ours whatever has its name by now.
         flags = os.O_RDWR | os.O_APPEND | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
         self._log = os.open(self._log_name, flags, 0o600, dir_fd=self._home.within)
-        return subprocess.Popen(
-            [word.format() for word in self.pricer.command],  # doubled braces are plain, as in a cold one
-            cwd=self._home.where,
-            env=environment,
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=self._log,
-            bufsize=0,
-            start_new_session=True,
-        )
+        with no_blocked_signals():
+            return subprocess.Popen(
+                [word.format() for word in self.pricer.command],  # doubled braces are plain, as in a cold one
+                cwd=self._home.where,
+                env=environment,
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=self._log,
+                bufsize=0,
+                start_new_session=True,
+            )
 
     # --- a job ------------------------------------------------------------------------------------------------------
 

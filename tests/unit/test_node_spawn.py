@@ -70,6 +70,17 @@ def test_a_pricer_dies_of_signals_that_python_ignores(tmp_path: Path) -> None:
         assert run(tmp_path, "sh", "-c", f"kill -{number.value} $$; exit 0")[0] == -number
 
 
+def test_a_pricer_blocks_no_signal(tmp_path: Path) -> None:
+    """Ray blocks SIGINT in its workers; a pricer that interrupts a program of its own must not wait for it in vain."""
+    blocked = signal.pthread_sigmask(signal.SIG_BLOCK, (signal.SIGINT, signal.SIGTERM))
+    try:
+        assert run(tmp_path, "sh", "-c", "kill -INT $$; exit 0")[0] == -signal.SIGINT
+        assert run(tmp_path, "grep", "SigBlk", "/proc/self/status") == (0, f"SigBlk:\t{0:016x}\n")
+        assert signal.SIGINT in signal.pthread_sigmask(signal.SIG_BLOCK, ()), "the agent's own mask is as it was"
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, blocked)
+
+
 def test_a_program_is_looked_for_in_its_own_path(tmp_path: Path) -> None:
     """The PATH of the pricer's settings counts; what cannot be run there does not hide what can, further on."""
     for place, mode in (("first", 0o644), ("second", 0o755)):
