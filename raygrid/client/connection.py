@@ -264,7 +264,16 @@ async def _in_loop(body: Body) -> AsyncIterator[bytes]:
 
 @contextmanager
 def _written_whole(path: Path) -> Iterator[IO[bytes]]:
-    """Write a file that appears under its name only when it is whole."""
+    """Write a file that appears under its name only when it is whole.
+
+    A link stays a link, and what it leads to is written. What is no file, such as /dev/null or a FIFO, is written
+    into: a new file in its place would take the device away from everything on the machine.
+    """
+    path = path.resolve()
+    if path.exists() and not path.is_file():
+        with path.open("wb") as device:
+            yield device
+        return
     unfinished = path.with_name(f".{path.name}.{secrets.token_hex(4)}.part")
     try:
         with unfinished.open("xb") as file:
