@@ -12,6 +12,7 @@ import typer
 
 from raygrid.cli.grid import complain, err, print_tail
 from raygrid.client import Job, Result
+from raygrid.client.earlier import remove_earlier
 from raygrid.errors import JobCancelledError, JobFailedError, RaygridError
 
 
@@ -73,6 +74,8 @@ def collect(job: Job, path: Path | None, into: Path | None, *, show: bool) -> En
         raise AssertionError("only jobs that have ended are collected")
     if ending.result is not None:
         _deliver(ending.result, into, show=show and ending.error is None)
+    elif into is not None and isinstance(ending.error, JobFailedError):
+        remove_earlier(into, whole=True)  # what lies there is of another job, which may have succeeded
     reused_from = ending.result.reused_from if ending.result is not None else None
     folder = into if ending.result is not None else None
     job.release()

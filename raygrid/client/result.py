@@ -10,6 +10,7 @@ from functools import cached_property
 from pathlib import Path, PurePosixPath
 from typing import Any
 
+from raygrid.client.earlier import remove_earlier
 from raygrid.errors import RaygridError
 
 STDOUT, STDERR, MANIFEST = "stdout.txt", "stderr.txt", "manifest.json"
@@ -109,6 +110,8 @@ class Result:
     def extract(self, directory: str | Path) -> Path:
         """Unpack everything below `directory`, which is made if need be.
 
+        Where an earlier result was unpacked there, its files are removed first, except those that were changed since.
+
         Raises:
             RaygridError: a name in the ZIP leads out of the directory; nothing was written.
         """
@@ -119,6 +122,7 @@ class Result:
             (root / STDOUT).write_bytes(self.data)
             return root
         targets = {name: self._inside(root.resolve(), name) for name in self._names}
+        remove_earlier(root)
         for name, target in targets.items():
             target.parent.mkdir(parents=True, exist_ok=True)
             target.write_bytes(archive.read(name))

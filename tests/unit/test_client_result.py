@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import hashlib
 import io
+import json
+import os
+import stat
 import zipfile
 
 import httpx
@@ -84,6 +88,59 @@ def test_a_link_in_the_directory_is_not_followed_out_of_it(tmp_path):
     with pytest.raises(RaygridError, match="could lead out"):
         Result("j", zip_of(**{"sub/x": "x"})).extract(tmp_path / "in")
     assert list((tmp_path / "elsewhere").iterdir()) == []
+
+
+def with_manifest(**files: str) -> bytes:
+    """A result whose manifest lists its files, as the grid writes it."""
+    listed = [
+        {"name": name, "size": len(text), "digest": hashlib.sha256(text.encode()).hexdigest()}
+        for name, text in files.items()
+    ]
+    manifest = {"jobId": "j", "attempt": 1, "outcome": "exited", "files": listed}
+    return zip_with({"stdout.txt": "", "manifest.json": json.dumps(manifest), **files})
+
+
+def test_files_of_an_earlier_result_do_not_pass_for_those_of_a_later_one(tmp_path):
+    """A second result in the same directory replaces the first, with the files that only the first had."""
+    Result("j", with_manifest(**{"prices.csv": "old", "deep/down/risk.csv": "old", "both.csv": "old"})).extract(
+        tmp_path
+    )
+    Result("k", with_manifest(**{"both.csv": "new"})).extract(tmp_path)
+
+    assert {path.name for path in tmp_path.iterdir()} == {"stdout.txt", "manifest.json", "both.csv"}
+    assert (tmp_path / "both.csv").read_text() == "new"
+
+
+def test_what_an_earlier_result_did_not_leave_stays(tmp_path):
+    """Files that somebody added or changed are kept, and so is what a manifest of another kind lists."""
+    Result("j", with_manifest(**{"prices.csv": "old", "sub/risk.csv": "old"})).extract(tmp_path)
+    (tmp_path / "prices.csv").write_text("corrected by hand")
+    (tmp_path / "sub" / "notes.txt").write_text("mine")
+    Result("k", with_manifest(**{"other.csv": "new"})).extract(tmp_path)
+
+    assert (tmp_path / "prices.csv").read_text() == "corrected by hand"
+    assert [path.name for path in (tmp_path / "sub").iterdir()] == ["notes.txt"]
+
+    (tmp_path / "manifest.json").write_text(json.dumps({"name": "a web page", "files": ["prices.csv"]}))
+    Result("k", with_manifest()).extract(tmp_path)
+    assert (tmp_path / "prices.csv").exists()
+
+
+@pytest.mark.parametrize("name", ["../victim.csv", "link/victim.csv"])
+def test_a_manifest_removes_nothing_elsewhere(tmp_path, name):
+    """A manifest in the directory is only text: names that lead out of it, also through a link, remove nothing."""
+    victim = tmp_path / "victim.csv"
+    victim.write_text("x")
+    inside = tmp_path / "in"
+    inside.mkdir()
+    (inside / "link").symlink_to(tmp_path)
+    listed = [{"name": name, "size": 1, "digest": hashlib.sha256(b"x").hexdigest()}]
+    (inside / "manifest.json").write_text(
+        json.dumps({"jobId": "j", "attempt": 1, "outcome": "exited", "files": listed})
+    )
+    Result("k", with_manifest()).extract(inside)
+
+    assert victim.exists()
 
 
 def test_a_link_in_the_zip_becomes_a_plain_file(tmp_path):
@@ -207,6 +264,23 @@ def test_a_download_goes_to_the_file_and_leaves_nothing_half_written(tmp_path):
     assert grid.client().job("j").download(target) == target
     assert target.read_bytes() == data
     assert list(tmp_path.iterdir()) == [target]
+
+
+def test_a_download_to_a_device_leaves_the_device(tmp_path):
+    """As root, a file renamed to /dev/null would replace it for everybody; a link stays a link."""
+    fifo, link, target = tmp_path / "fifo", tmp_path / "link", tmp_path / "r.zip"
+    os.mkfifo(fifo)
+    link.symlink_to(target)
+    reading = os.open(fifo, os.O_RDONLY | os.O_NONBLOCK)
+    try:
+        Answers(httpx.Response(200, content=b"42")).client().job("j").download(fifo)
+        assert os.read(reading, 10) == b"42"
+    finally:
+        os.close(reading)
+    Answers(httpx.Response(200, content=b"43")).client().job("j").download(link)
+
+    assert stat.S_ISFIFO(fifo.stat().st_mode)
+    assert (link.is_symlink(), target.read_bytes()) == (True, b"43")
 
 
 def test_a_refused_download_leaves_no_file(tmp_path):
