@@ -10,6 +10,7 @@ import asyncio
 import contextlib
 import logging
 import math
+import sys
 import threading
 import time
 from collections import OrderedDict, deque
@@ -25,14 +26,16 @@ from raygrid.core.events import AttemptOrder
 from raygrid.errors import StaleTermError
 from raygrid.models import INFRASTRUCTURE_OUTCOMES, AttemptId, AttemptReport, NodeState, Outcome
 from raygrid.node import reaper
+from raygrid.node.apart import Apart
 from raygrid.node.cache import LocalShelf, ResultCache, Shelf
 from raygrid.node.health import Health
+from raygrid.node.leftovers import Leftovers
 from raygrid.node.processes import become_subreaper, kill_marked
 from raygrid.node.publisher import Publisher
 from raygrid.node.runner import Finished, Runner
 from raygrid.node.shared_data import SharedDataCache
 from raygrid.node.traffic import TrafficMeter
-from raygrid.node.watchdog import Watchdog
+from raygrid.node.watchdog import Running, Watchdog
 from raygrid.node.workspace import Workspace
 from raygrid.ports import NodeReply
 from raygrid.processors import usable_processors
@@ -95,6 +98,9 @@ class NodeAgent:
         )
         self._health = Health(node_id, self._places, blobs, self._publisher, self._wake)
         self._watchdog = Watchdog(self._mark_prefix, settings.kill_grace_s, own_process=own_process)
+        self._leftovers = Leftovers(root, node_id)
+        self._left_over = 0  # number of the last report of an earlier life's attempts; 0 once they are settled
+        self._apart = Apart(root.parent)
         self._lock = threading.Lock()
         self._work = threading.Condition(self._lock)
         self._waiting: OrderedDict[AttemptId, AttemptOrder] = OrderedDict()
@@ -118,6 +124,7 @@ class NodeAgent:
         """Clear what an earlier life left, then begin to work."""
         become_subreaper()
         kill_marked(lambda mark: mark.startswith(f"{self._root}|") and not mark.startswith(self._mark_prefix))
+        left_over = self._leftovers.find(self._places.jobs)
         self._places.open()
         shared = SharedDataCache(self._places.shared, self._blobs, self._settings.data_cache, self._traffic)
         self._runner = Runner(
@@ -137,6 +144,8 @@ class NodeAgent:
         self._publisher.start()
         self._health.start()
         with self._work:
+            self._append(left_over)
+            self._left_over = self._last if left_over else 0
             self._fill_slots()
 
     def close(self) -> None:
@@ -193,13 +202,29 @@ class NodeAgent:
                 self._busy += 1
             slot = _Slot(self._leave_slot)
             try:
-                finished = runner.run(order, slot.leave_early)
+                run = self._run_apart if order.apart else runner.run
+                finished = run(order, slot.leave_early)
             except Exception as error:  # whatever it was: this attempt ends, the slot does not
                 logger.exception("attempt %s.%s failed on this node", order.attempt.job_id, order.attempt.number)
                 message = f"node {self.node_id} failed the attempt: unexpected {type(error).__name__}: {error}"
                 finished = Finished(AttemptReport(order.attempt, Outcome.INFRASTRUCTURE, message=message))
             slot.leave()
             self._publisher.put(finished)
+
+    def _run_apart(self, order: AttemptOrder, ended: Callable[[], None]) -> Finished:
+        """Run an attempt at a time at which no other agent of this machine runs one of its kind."""
+        runner = self._runner
+        assert runner is not None
+        waiting = Running(order.attempt, time.monotonic(), math.inf, None, sys.maxsize, ())
+        self._watchdog.watch(waiting)
+        try:
+            with self._apart.turn(lambda: waiting.killed_for is not None) as is_mine:
+                self._watchdog.release(waiting)
+                if is_mine:
+                    return runner.run(order, ended)
+        finally:
+            self._watchdog.release(waiting)
+        return Finished(AttemptReport(order.attempt, waiting.killed_for or Outcome.CANCELLED, message=waiting.message))
 
     def _leave_slot(self, *, wake: bool) -> None:
         with self._work:
@@ -280,6 +305,9 @@ class NodeAgent:
                 after, settled = self._first, 0
             while self._reports and self._reports[0][0] <= settled:
                 self._reports.popleft()
+            if 0 < self._left_over <= settled:
+                self._left_over = 0
+                self._leftovers.settle()
             if self._last <= after:
                 self._news.clear()
         if wait_s > 0 and self._last <= after:

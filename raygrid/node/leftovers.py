@@ -1,0 +1,123 @@
+"""Attempts that earlier lives of a node's agent left unfinished, reported until a leader has taken them in.
+
+After an orderly end, and after the death of the agent alone, no job directory is left: the agent or its reaper has
+removed them. Directories that are still there belong to attempts that ended together with everything else: the machine
+lost its power, or a pricer killed every process that it could reach. Their names say which attempts they were.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import logging
+import os
+from collections.abc import Iterator
+from datetime import UTC, datetime
+from pathlib import Path
+
+from raygrid.models import AttemptId, AttemptReport, Outcome
+
+logger = logging.getLogger(__name__)
+
+NAME = "unfinished"
+MOST_LIVES = 64  # of which it is remembered what they left: more end in a row only where no leader is ever up
+MOST_ATTEMPTS = 4_096
+
+
+class Leftovers:
+    """What earlier lives left, kept in a file from before their directories are removed until `settle`.
+
+    The leader may end before it has written the losses down, most likely by the very job that it starts next.
+
+    Args:
+        root: the node's directory.
+        node_id: the node, for messages.
+    """
+
+    def __init__(self, root: Path, node_id: str) -> None:
+        self._path = root / NAME
+        self._node_id = node_id
+
+    def find(self, jobs: Path) -> list[AttemptReport]:
+        """Find what earlier lives left, to be called before their directories are removed.
+
+        Args:
+            jobs: the directory of this life's job directories; those of earlier lives are beside it.
+
+        Returns:
+            A report for each attempt, in the order of lives; those of one life have the same end.
+        """
+        lives = self._remembered()
+        known = {life["life"] for life in lives}
+        with contextlib.suppress(FileNotFoundError):
+            for earlier in sorted(jobs.parent.iterdir(), key=_changed_at):
+                if earlier != jobs and earlier.name not in known and (attempts := list(_attempts_in(earlier))):
+                    ended_at = datetime.fromtimestamp(_changed_at(earlier), UTC)
+                    lives.append({"life": earlier.name, "ended_at": ended_at.isoformat(), "attempts": attempts})
+        if not lives:
+            return []
+        self._remember(lives[-MOST_LIVES:])
+        reports = [report for life in lives[-MOST_LIVES:] for report in self._reports(life)][-MOST_ATTEMPTS:]
+        logger.warning("node %s: %d attempts of earlier lives were left unfinished", self._node_id, len(reports))
+        return reports
+
+    def settle(self) -> None:
+        """A leader has written down all that was reported."""
+        with contextlib.suppress(OSError):
+            self._path.unlink()
+
+    def _reports(self, life: dict[str, object]) -> Iterator[AttemptReport]:
+        message = (
+            f"node {self._node_id}: all processes of the grid on its machine ended at once while the attempt ran, "
+            "by a power cut or because they were killed"
+        )
+        ended_at = datetime.fromisoformat(str(life["ended_at"]))
+        attempts = life["attempts"]
+        assert isinstance(attempts, list)
+        for job_id, number in attempts:
+            yield AttemptReport(AttemptId(job_id, number), Outcome.LOST, message=message, ended_at=ended_at)
+
+    def _remembered(self) -> list[dict[str, object]]:
+        try:
+            lives: list[dict[str, object]] = json.loads(self._path.read_text(encoding="utf-8"))
+            for life in lives:
+                list(self._reports(life))
+        except FileNotFoundError:
+            return []
+        except (OSError, ValueError, TypeError, KeyError, AssertionError) as error:
+            logger.warning("node %s: %s cannot be read and is ignored: %s", self._node_id, self._path, error)
+            return []
+        return [life for life in lives if isinstance(life.get("life"), str)]
+
+    def _remember(self, lives: list[dict[str, object]]) -> None:
+        new = self._path.with_suffix(".new")
+        try:
+            with open(new, "w", encoding="utf-8", opener=_private) as file:
+                json.dump(lives, file)
+            new.replace(self._path)
+        except OSError as error:
+            # They are reported all the same, in this life of the agent.
+            logger.warning("node %s: cannot write %s: %s", self._node_id, self._path, error)
+
+
+def _private(path: str, flags: int) -> int:
+    return os.open(path, flags | os.O_NOFOLLOW, 0o600)
+
+
+def _changed_at(path: Path) -> float:
+    """About when the last attempt began or ended in a life's directory, seconds since the epoch."""
+    try:
+        return path.stat(follow_symlinks=False).st_mtime
+    except OSError:
+        return 0.0
+
+
+def _attempts_in(directory: Path) -> Iterator[tuple[str, int]]:
+    """The attempts that job directories are named after; other directories of the node are passed over."""
+    with contextlib.suppress(OSError), os.scandir(directory) as entries:
+        for entry in entries:
+            job_id, _, number = entry.name.rpartition(".")
+            if job_id and "@" not in job_id and number.isascii() and number.isdigit():
+                with contextlib.suppress(OSError):
+                    if entry.is_dir(follow_symlinks=False):
+                        yield job_id, int(number)
