@@ -12,7 +12,6 @@ import json
 import os
 import re
 import shlex
-import string
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
@@ -30,20 +29,12 @@ from pydantic import (
     field_validator,
     model_validator,
 )
-from pydantic_settings import (
-    BaseSettings,
-    EnvSettingsSource,
-    NoDecode,
-    PydanticBaseSettingsSource,
-    SettingsConfigDict,
-)
+from pydantic_settings import BaseSettings, NoDecode, PydanticBaseSettingsSource, SettingsConfigDict
 from pydantic_settings import SettingsError as UnreadableVariableError
 
-from raygrid import config_errors, expected
+from raygrid import commands, config_errors, expected
+from raygrid.config_sources import NamesAreText, Variables
 from raygrid.errors import SettingsError
-
-COMMAND_FIELDS = frozenset({"input", "output_dir", "data_dir", "job_id", "args"})
-_PLACEHOLDERS = frozenset(f"{{{name}}}" for name in COMMAND_FIELDS)
 
 _UNITS = {"": 1, "k": 1024, "m": 1024**2, "g": 1024**3, "t": 1024**4}
 _SIZE = re.compile(r"(?P<number>\d+(?:\.\d+)?)\s*(?P<unit>[kmgt]?)(?:i?b)?", re.IGNORECASE)
@@ -51,8 +42,6 @@ _PREFIX = "RAYGRID__"
 _SECRET_OPTION = re.compile(
     r"secret|password|access_key|account_key|service_account_key|customer_key|sas|token(?!_file)"
 )
-MOST_TEXT = 128 * 1024 - 1
-"""The kernel takes no word of a command and no variable ("NAME=VALUE") of more bytes."""
 MOST_ENV = 1024**2
 
 _KEY = re.compile(r"[!-~]+")
@@ -73,21 +62,6 @@ def _name(value: str) -> str:
     if _NAME.fullmatch(value) is None:
         raise ValueError(f"{value!r} is not a name; use up to 64 letters, digits, '.', '_' or '-'")
     return value
-
-
-def _placeholders(word: str) -> list[str]:
-    """The names in braces, whatever stands beside them there."""
-    return [name for _, name, _, _ in string.Formatter().parse(word) if name is not None]
-
-
-def _plain(word: str) -> str:
-    """A word of a command without formats and conversions in its placeholders."""
-    pieces = []
-    for literal, name, _, _ in string.Formatter().parse(word):
-        pieces.append(literal.replace("{", "{{").replace("}", "}}"))
-        if name is not None:
-            pieces.append(f"{{{name}}}")
-    return "".join(pieces)
 
 
 def _size_of(name: str, value: str) -> int:
@@ -150,26 +124,8 @@ class Pricer(Section):
     @field_validator("command")
     @classmethod
     def _known_placeholders(cls, command: tuple[str, ...]) -> tuple[str, ...]:
-        if not command:
-            raise ValueError("the command is empty; write for instance './pricer.exe {input}'")
-        if not command[0]:
-            raise ValueError("the first word of the command is empty; it must name the program")
-        if command[0] in _PLACEHOLDERS:
-            raise ValueError(
-                f"the command begins with {command[0]}, but its first word is the program that is run: write for "
-                f"instance './pricer.exe {' '.join(command)}'"
-            )
-        for word in command:
-            if "\0" in word or len(os.fsencode(word)) > MOST_TEXT:
-                raise ValueError(f"a word of the command has a NUL or more than {MOST_TEXT} bytes: {word[:40]!r}")
-            for placeholder in _placeholders(word):
-                if placeholder not in COMMAND_FIELDS:
-                    known = ", ".join(f"{{{name}}}" for name in sorted(COMMAND_FIELDS))
-                    raise ValueError(f"unknown placeholder {{{placeholder}}} in {word!r}; known are {known}")
-                if placeholder == "args" and word != "{args}":
-                    raise ValueError(f"{{args}} must be a word of its own, not part of {word!r}")
-            if _plain(word) != word:
-                raise ValueError(f"a placeholder is replaced as it is, without ':' or '!': write {_plain(word)!r}")
+        if (problem := commands.problem_of(command)) is not None:
+            raise ValueError(problem)
         return command
 
     @field_validator("version")
@@ -200,8 +156,10 @@ class Pricer(Section):
                 )
             if "\0" in value:
                 raise ValueError(f"the value of {name[:80]!r} has a NUL in it, which no variable can have")
-            if (size := _size_of(name, value)) > MOST_TEXT:
-                raise ValueError(f"{name[:80]!r} has {size} bytes, more than the {MOST_TEXT} that a variable can have")
+            if (size := _size_of(name, value)) > commands.MOST_TEXT:
+                raise ValueError(
+                    f"{name[:80]!r} has {size} bytes, more than the {commands.MOST_TEXT} that a variable can have"
+                )
         if (size := sum(_size_of(name, value) + 1 for name, value in env.items())) > MOST_ENV:
             raise ValueError(f"all variables together have {size} bytes, more than {MOST_ENV}; put them into a file")
         return env
@@ -215,7 +173,7 @@ class Pricer(Section):
                 )
             return self
         for word in self.command:
-            for placeholder in _placeholders(word):
+            for placeholder in commands.placeholders(word):
                 raise ValueError(
                     f"a warm pricer is started before there is a job, so its command cannot have "
                     f"{{{placeholder}}}: write the program and its own options only; it is told of each job on "
@@ -230,7 +188,7 @@ class Pricer(Section):
 
     @model_validator(mode="after")
     def _reusable(self) -> Self:
-        if self.reuse == "content" and any("job_id" in _placeholders(word) for word in self.command):
+        if self.reuse == "content" and any("job_id" in commands.placeholders(word) for word in self.command):
             raise ValueError(
                 "reuse: content is for results that do not depend on the job; take {job_id} out of command"
             )
@@ -345,31 +303,6 @@ class Storage(Section):
         return options
 
 
-class _Variables(EnvSettingsSource):
-    """Variables of the environment: their names are read in small letters, but for the variables of a pricer."""
-
-    def __call__(self) -> dict[str, Any]:
-        values = super().__call__()
-        written = {name.lower(): name for name in os.environ}
-        for name, pricer in (values.get("pricers") or {}).items():
-            env = pricer.get("env") if isinstance(pricer, dict) else None
-            if not isinstance(env, dict):
-                continue
-            before = f"{_PREFIX}pricers__{name}__env__".lower()
-            pricer["env"] = {written.get(before + key, before + key)[len(before) :]: env[key] for key in env}
-        return values
-
-
-class _Loader(yaml.SafeLoader):
-    """Reads YAML in which every name is text, such as that of a pricer named `1`, `yes` or `null`."""
-
-    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
-        for key, _ in node.value:
-            if isinstance(key, yaml.ScalarNode) and key.tag != "tag:yaml.org,2002:merge":
-                key.tag = "tag:yaml.org,2002:str"
-        return super().construct_mapping(node, deep)
-
-
 @dataclass(frozen=True)
 class _ReadFrom:
     path: Path | None = field(default=None, compare=False)  # the same settings from another file are the same
@@ -412,7 +345,7 @@ class GridSettings(BaseSettings):
         file_secret_settings: PydanticBaseSettingsSource,
     ) -> tuple[PydanticBaseSettingsSource, ...]:
         """Let the environment win over what the file gave."""
-        return _Variables(settings_cls), init_settings
+        return Variables(settings_cls), init_settings
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:
@@ -521,7 +454,7 @@ def _read(path: Path) -> tuple[str, dict[str, Any]]:
     """The text of a settings file, and what it says."""
     try:
         text = path.read_text(encoding="utf-8")
-        values = yaml.load(text, _Loader) or {}  # noqa: S506 - it is a safe loader
+        values = yaml.load(text, NamesAreText) or {}  # noqa: S506 - it is a safe loader
     except UnicodeDecodeError:
         raise SettingsError(f"cannot read the settings file {path}: it is not text in UTF-8") from None
     except OSError as error:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import secrets
 from collections.abc import Iterable, Iterator, Sequence
+from urllib.parse import quote
 
 from raygrid.client.upload import CHUNK, Upload
 
@@ -24,8 +25,7 @@ class Form:
         self._files = [
             (
                 f'--{boundary}\r\nContent-Disposition: form-data; name="{name.translate(_ESCAPES)}"; '
-                f'filename="{upload.filename.translate(_ESCAPES)}"\r\n'
-                f"Content-Type: {upload.content_type}\r\n\r\n".encode(errors="surrogateescape"),
+                f"{_filename(upload.filename)}\r\nContent-Type: {upload.content_type}\r\n\r\n".encode(),
                 upload,
             )
             for name, upload in files
@@ -63,3 +63,11 @@ class Form:
             yield from upload.chunks()
             yield b"\r\n"
         yield self._tail
+
+
+def _filename(name: str) -> str:
+    """The parameter that names a file; one that quotes cannot hold as it is comes percent-encoded, too (RFC 5987)."""
+    plain = f'filename="{name.translate(_ESCAPES)}"'
+    if '"' in name or "\\" in name or name.startswith("=?"):
+        return f"{plain}; filename*=UTF-8''{quote(name, safe='')}"
+    return plain

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import BinaryIO, TypeAlias
 
 from raygrid.errors import InvalidRequestError
+from raygrid.filenames import problem_of_input
 
 CHUNK = 256 * 1024
 
@@ -40,13 +41,13 @@ class Upload:
             filename: name for the input in the job directory; by default that of the file, or `input`.
 
         Raises:
-            InvalidRequestError: the path is a directory, or the file is empty.
+            InvalidRequestError: the path is a directory, the file is empty, or no input can have its name.
             FileNotFoundError: there is no such file.
             TypeError: `what` is none of these, or a file opened in text mode.
         """
         if isinstance(what, (bytes, bytearray, memoryview)):
             content = bytes(what)
-            return cls(filename or "input", len(content), content)
+            return cls(_checked(filename or "input"), len(content), content)
         if isinstance(what, (str, os.PathLike)):
             path = Path(what)
             if path.is_dir():
@@ -54,11 +55,11 @@ class Upload:
             found = path.stat()
             if stat.S_ISREG(found.st_mode) and found.st_size == 0:
                 raise InvalidRequestError(f"{path} is empty, which no job can price; fill it or leave it out")
-            return cls(filename or path.name, found.st_size, path)
+            return cls(_checked(filename or _name_of(path)), found.st_size, path)
         if not hasattr(what, "read") or hasattr(what, "encoding"):
             raise TypeError(f"an input is a path, bytes, or a file opened in binary mode, not {what!r}")
         name = getattr(what, "name", None)
-        filename = filename or (Path(name).name if isinstance(name, str) else "input")
+        filename = _checked(filename or (_name_of(Path(name)) if isinstance(name, str) else "input"))
         if not what.seekable():
             return cls.of(what.read(), filename)
         start = what.tell()
@@ -90,3 +91,20 @@ class Upload:
             yield chunk
         if sent != self.length:
             raise InvalidRequestError(f"{self.filename} changed while it was being sent; submit it again")
+
+
+def _name_of(path: Path) -> str:
+    """What a file is called: its name as UTF-8 where it is that, whatever the locale of this process."""
+    try:
+        return os.fsencode(path.name).decode("utf-8")
+    except UnicodeError:
+        return path.name
+
+
+def _checked(filename: str) -> str:
+    if (problem := problem_of_input(filename)) is not None:
+        raise InvalidRequestError(
+            f"an input cannot be named {filename!r}: the name {problem}; rename the file, or submit it alone with "
+            "another name as filename="
+        )
+    return filename

@@ -40,8 +40,20 @@ class ResultZip:
 
 
 def name_in_zip(name: str) -> str:
-    """Where a pricer's file stands in the ZIP; one that is named like a part of ours moves aside."""
+    """Where a pricer's file stands in the ZIP; one that is named like a part of ours moves aside.
+
+    A backslash is part of a name here, but separates directories where a ZIP is unpacked on Windows, and could lead out
+    of the directory there. It is written as `%5C`, and the manifest has the name as it was.
+    """
+    if "\\" in name:
+        name = name.replace("\\", "%5C")
     return f"{ASIDE}{name}" if name in RESERVED or name.startswith(ASIDE) else name
+
+
+def _listed(file: OutputFile, name: str, size: int, digest: str) -> dict[str, Any]:
+    """A file as the manifest has it."""
+    written = {"written_as": file.name} if "\\" in file.name else {}
+    return {"name": name, "size": size, "digest": digest, **written}
 
 
 def build(
@@ -90,7 +102,7 @@ def _in_memory(
     for file in files:
         name, data = name_in_zip(file.name), _content(file)
         parts.append((name, data))
-        listed.append({"name": name, "size": len(data), "digest": hashlib.sha256(data).hexdigest()})
+        listed.append(_listed(file, name, len(data), hashlib.sha256(data).hexdigest()))
     parts.append(("manifest.json", _lines(_manifest(spec, node_id, report, usage, listed))))
     return small_zip.make(parts)
 
@@ -119,7 +131,7 @@ def _write(
         for file in files:
             name = name_in_zip(file.name)
             digest, size = _add(archive, name, file)
-            listed.append({"name": name, "size": size, "digest": digest})
+            listed.append(_listed(file, name, size, digest))
         _add_bytes(archive, "manifest.json", _lines(_manifest(spec, node_id, report, usage, listed)))
 
 

@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO
 
+from raygrid.filenames import problem_of
 from raygrid.models import AttemptId
 from raygrid.node import at_once
 from raygrid.node.beneath import BadOutputError, descend, is_as_new, open_directory, read_file, remove, remove_tree
@@ -256,7 +257,17 @@ def outputs(directory: JobDirectory, input_mark: tuple[int, int]) -> list[Output
         if error.errno not in (errno.ENAMETOOLONG, errno.ELOOP):
             raise
         raise BadOutputError(f"the pricer left directories that cannot be read: {error.strerror}") from None
-    return sorted((f for f in found if f.name != directory.input or f.mark != input_mark), key=lambda file: file.name)
+    files = sorted((f for f in found if f.name != directory.input or f.mark != input_mark), key=lambda file: file.name)
+    _require_one_name_each(files)
+    return files
+
+
+def _require_one_name_each(files: list[OutputFile]) -> None:
+    """Refuse two files that would have one name in the ZIP, where a backslash is written as `%5C`."""
+    odd = {file.name.replace("\\", "%5C"): file.name for file in files if "\\" in file.name}
+    for file in files if odd else ():
+        if (other := odd.get(file.name, file.name)) != file.name:
+            raise BadOutputError(f"the pricer left {other!r} and {file.name!r}, which have one name in a ZIP")
 
 
 def _find_out_why(directory: JobDirectory) -> None:
@@ -316,14 +327,6 @@ def mark(path: str | Path) -> tuple[int, int]:
     return status.st_size, status.st_mtime_ns
 
 
-def _not_utf8(name: str) -> bool:
-    try:
-        name.encode()
-    except UnicodeEncodeError:
-        return True
-    return False
-
-
 def _walk(top: int) -> list[OutputFile]:
     """All files below a directory but those of the shared data."""
     found: list[OutputFile] = []
@@ -349,8 +352,8 @@ def _walk(top: int) -> list[OutputFile]:
 def _sorted_out(entry: os.DirEntry[str], prefix: str, top: int, found: list[OutputFile]) -> str | None:
     """Note a file; gives a directory's prefix, which is to be looked into."""
     name = prefix + entry.name
-    if not name.isprintable() or (not name.isascii() and _not_utf8(name)):
-        raise BadOutputError(f"the pricer left a file whose name is not printable text: {name!r}")
+    if (problem := problem_of(name)) is not None:
+        raise BadOutputError(f"the pricer left a file whose name {problem}: {name!r}")
     status = entry.stat(follow_symlinks=False)
     if stat.S_ISREG(status.st_mode):
         found.append(OutputFile(name, top, name, status.st_size, status.st_mtime_ns))

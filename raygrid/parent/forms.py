@@ -16,6 +16,7 @@ from python_multipart.multipart import MultipartParser, parse_options_header
 
 from raygrid.blobs import BlobStore, Upload, input_key
 from raygrid.errors import InvalidRequestError, TooLargeError
+from raygrid.filenames import last_component, problem_of_input
 from raygrid.models import BlobSlice
 from raygrid.parent.part_headers import CONTENT_HEADERS, PartHead, decoded, part_head
 from raygrid.parent.transfer_encodings import Decoder, decoder
@@ -44,13 +45,15 @@ class Form:
     options: dict[str, list[str]] = field(default_factory=dict)
 
 
-def safe_filename(raw: str) -> str:
-    """A plain file name made of what a client called its file: no directories, no control characters, never empty."""
-    name = raw.replace("\\", "/").rpartition("/")[2]
-    name = "".join(character for character in name if character.isprintable()).strip()
-    while len(name.encode()) > 200:
-        stem, dot, ending = name.rpartition(".")
-        name = stem[:-1] + dot + ending if dot and stem and len(ending) < 20 else name[:-1]
+def input_name(sent: str, part: str) -> str:
+    """What an input is called in its job directory: the last component of the name that a client sent.
+
+    Raises:
+        InvalidRequestError: no file of the grid can have that name; nothing is left out of it or cut off.
+    """
+    name = last_component(sent)
+    if (problem := problem_of_input(name)) is not None:
+        raise InvalidRequestError(f"the file name in the part {part[:140]!r} {problem}: {name[:140]!r}")
     # `data` is the directory of shared inputs beside it.
     return "input" if name in ("", ".", "..", "data") else name
 
@@ -162,7 +165,7 @@ class FormReader:
             raise TooLargeError(f"the form has more than {self._max_files} files; split it into several requests")
         # Once enough is held for this request, further files go to the blob store whatever their size.
         inline = self._inline if self._inline_total < INLINE_TOTAL else 0
-        return _File(head.name, head.filename, self._blobs, inline)
+        return _File(head.name, input_name(head.filename, head.name), self._blobs, inline)
 
     def _decode(self, part: _Part, data: bytes | None) -> bytes:
         """Decode the next bytes of a part, or what is left at its end (None)."""
@@ -244,13 +247,14 @@ class _File(_Part):
             await self._upload.write(data)
 
     async def finish(self) -> ReceivedFile:
-        name = safe_filename(self._filename)
         if self._upload is not None:
             blob = await self._upload.finish(input_key)
             self._upload = None
-            return ReceivedFile(self.name, name, blob, None)
+            return ReceivedFile(self.name, self._filename, blob, None)
         data = bytes(self._held)
-        return ReceivedFile(self.name, name, BlobSlice("", 0, len(data), hashlib.sha256(data).hexdigest()), data)
+        return ReceivedFile(
+            self.name, self._filename, BlobSlice("", 0, len(data), hashlib.sha256(data).hexdigest()), data
+        )
 
     async def abort(self) -> None:
         if self._upload is not None:

@@ -268,8 +268,11 @@ async def test_a_pricer_that_takes_too_much_memory(grid: SmallGrid) -> None:
         ("fifo", "mkfifo pipe", "a special file"),
         ("fifo-for-input", 'rm "$0"; mkfifo "$0"', "a special file"),
         ("link-for-input", 'ln -sf /etc/passwd "$0"', "a symbolic link"),
-        ("bad-name", "touch \"$(printf 'a\\377b')\"", "not printable text"),
-        ("newline-name", "touch \"$(printf 'a\\nb')\"", "not printable text"),
+        ("bad-name", "touch \"$(printf 'a\\377b')\"", "is not UTF-8"),
+        ("newline-name", "touch \"$(printf 'a\\nb')\"", "has a control character, '\\n'"),
+        ("c1-name", "touch \"$(printf 'a\\302\\205b')\"", "has a control character, '\\x85'"),
+        ("bad-directory", "mkdir \"$(printf 'a\\033b')\"", "has a control character, '\\x1b'"),
+        ("two-in-one", "touch 'a\\b' 'a%5Cb'", "which have one name in a ZIP"),
         ("no-directory", 'rm -rf "$PWD"', "cannot be read"),
     ],
 )
@@ -324,6 +327,37 @@ async def test_an_input_that_is_changed_is_output(grid: SmallGrid) -> None:
     assert unzip(changed)["trade.csv"] == b"priced\n"
     removed = await grid.submit("input-gone", 'rm "$0"; echo x > y')
     assert sorted(unzip(removed)) == ["manifest.json", "stderr.txt", "stdout.txt", "y"]
+
+
+NAMES = [
+    "取引\u3000二.csv", "a\u00a0b", "a\u202fb", "a\u200bb\u200c\ufeff", "👩\u200d👩\u200d👧.csv", "\u202eexe.txt",
+    "a\u2028b", "e\u0301", "\u00e9", " ", "a ", "\U000e0001", "\ue000", "x" * 255, "é" * 127,
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("large", [False, True])
+async def test_files_may_have_any_name_in_unicode(grid: SmallGrid, large: bool) -> None:
+    """Spaces and characters that are not seen are part of a name; each file comes back under its own name."""
+    size = 500_000 if large else 1
+    script = f"import os\nfor name in {NAMES!a}:\n    open(name, 'wb').write(name.encode() + bytes({size}))\n"
+    answer = await grid.submit(f"names-{size}", f"exec {sys.executable} - <<'E'\n{script}\nE")
+    assert answer.status_code == 200, answer.text
+    files = unzip(answer)
+    assert {name: data.rstrip(b"\0").decode() for name, data in files.items() if name in NAMES} == {n: n for n in NAMES}
+    assert [file["name"] for file in manifest(answer)["files"]] == sorted(NAMES)
+
+
+@pytest.mark.parametrize("size", [1, 5_000_000])
+async def test_a_backslash_leads_nowhere_when_a_result_is_unpacked_on_windows(grid: SmallGrid, size: int) -> None:
+    """In the ZIP it is written as %5C, since Windows would take it for a separator; the manifest has the name."""
+    script = f"head -c {size} /dev/zero > '..\\..\\x.exe'; mkdir 'C:\\out'; echo y > 'C:\\out/y'"
+    answer = await grid.submit(f"backslash-{size}", script)
+    assert sorted(unzip(answer).keys() - {"stdout.txt", "stderr.txt", "manifest.json"}) == [
+        "..%5C..%5Cx.exe",
+        "C:%5Cout/y",
+    ]
+    listed = {file["name"]: file["written_as"] for file in manifest(answer)["files"]}
+    assert listed == {"..%5C..%5Cx.exe": "..\\..\\x.exe", "C:%5Cout/y": "C:\\out/y"}
 
 
 async def test_files_named_like_the_grids_own_move_aside(grid: SmallGrid) -> None:

@@ -97,7 +97,7 @@ def test_a_missing_file_and_a_directory_are_refused_before_anything_is_sent(tmp_
 
 def test_the_body_has_the_length_that_it_announces(tmp_path):
     """Content-Length is exact for bytes, paths and odd file names, and small pieces share a chunk."""
-    path = tmp_path / 'a "quoted"\nname.csv'
+    path = tmp_path / 'a "quoted" name.csv'
     path.write_bytes(b"y" * 300_000)
     form = Form([("pricer", "ü")], [("a", Upload.of(b"x" * 10)), ("b", Upload.of(path)), ("c", Upload.of(b""))])
 
@@ -105,7 +105,7 @@ def test_the_body_has_the_length_that_it_announces(tmp_path):
 
     assert sum(map(len, chunks)) == form.length
     assert len(chunks) <= 4
-    assert b'filename="a %22quoted%22%0Aname.csv"' in b"".join(chunks)
+    assert b"filename*=UTF-8''a%20%22quoted%22%20name.csv" in b"".join(chunks)
     assert b"".join(form.chunks()) == b"".join(chunks)
 
 

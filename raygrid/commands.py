@@ -1,0 +1,63 @@
+"""Commands of pricers: which placeholders they have, and which commands cannot be run as they are meant.
+
+Pure. `config.py` checks settings with it.
+"""
+
+from __future__ import annotations
+
+import os
+import string
+from collections.abc import Sequence
+
+FIELDS = frozenset({"input", "output_dir", "data_dir", "job_id", "args"})
+MOST_TEXT = 128 * 1024 - 1
+"""The kernel takes no word of a command and no variable ("NAME=VALUE") of more bytes."""
+
+_PLACEHOLDERS = frozenset(f"{{{name}}}" for name in FIELDS)
+
+
+def placeholders(word: str) -> list[str]:
+    """The names in braces, whatever stands beside them there."""
+    return [name for _, name, _, _ in string.Formatter().parse(word) if name is not None]
+
+
+def problem_of(command: Sequence[str]) -> str | None:
+    """Why a command cannot be that of a pricer, for the person who wrote it; None where it can.
+
+    Raises:
+        ValueError: braces in a word do not belong together; says so.
+    """
+    if not command:
+        return "the command is empty; write for instance './pricer.exe {input}'"
+    if not command[0]:
+        return "the first word of the command is empty; it must name the program"
+    if command[0] in _PLACEHOLDERS:
+        return (
+            f"the command begins with {command[0]}, but its first word is the program that is run: write for "
+            f"instance './pricer.exe {' '.join(command)}'"
+        )
+    return next((problem for word in command if (problem := _problem_of_word(word)) is not None), None)
+
+
+def _problem_of_word(word: str) -> str | None:
+    if "\0" in word or len(os.fsencode(word)) > MOST_TEXT:
+        return f"a word of the command has a NUL or more than {MOST_TEXT} bytes: {word[:40]!r}"
+    for placeholder in placeholders(word):
+        if placeholder not in FIELDS:
+            known = ", ".join(f"{{{name}}}" for name in sorted(FIELDS))
+            return f"unknown placeholder {{{placeholder}}} in {word!r}; known are {known}"
+        if placeholder == "args" and word != "{args}":
+            return f"{{args}} must be a word of its own, not part of {word!r}"
+    if (plain := _plain(word)) != word:
+        return f"a placeholder is replaced as it is, without ':' or '!': write {plain!r}"
+    return None
+
+
+def _plain(word: str) -> str:
+    """A word of a command without formats and conversions in its placeholders."""
+    pieces = []
+    for literal, name, _, _ in string.Formatter().parse(word):
+        pieces.append(literal.replace("{", "{{").replace("}", "}}"))
+        if name is not None:
+            pieces.append(f"{{{name}}}")
+    return "".join(pieces)

@@ -1,0 +1,39 @@
+"""Where settings come from: variables of the environment and a YAML file, read so that every name stays as written.
+
+Called by `config` only.
+"""
+
+from __future__ import annotations
+
+import os
+from typing import Any
+
+import yaml
+from pydantic_settings import EnvSettingsSource
+
+
+class Variables(EnvSettingsSource):
+    """Variables of the environment: their names are read in small letters, but for the variables of a pricer."""
+
+    def __call__(self) -> dict[str, Any]:
+        """What the variables set, as nested dicts."""
+        values = super().__call__()
+        written = {name.lower(): name for name in os.environ}
+        for name, pricer in (values.get("pricers") or {}).items():
+            env = pricer.get("env") if isinstance(pricer, dict) else None
+            if not isinstance(env, dict):
+                continue
+            before = f"{self.env_prefix}pricers__{name}__env__".lower()
+            pricer["env"] = {written.get(before + key, before + key)[len(before) :]: env[key] for key in env}
+        return values
+
+
+class NamesAreText(yaml.SafeLoader):
+    """Reads YAML in which every name is text, such as that of a pricer named `1`, `yes` or `null`."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        """Settings, or values by name."""
+        for key, _ in node.value:
+            if isinstance(key, yaml.ScalarNode) and key.tag != "tag:yaml.org,2002:merge":
+                key.tag = "tag:yaml.org,2002:str"
+        return super().construct_mapping(node, deep)
