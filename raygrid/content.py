@@ -1,7 +1,7 @@
 """What a result depends on, as one key: jobs with the same key have the same result if their pricer is deterministic.
 
-The node says of a result under which settings of the pricer it was made (it may follow older ones than the parent that
-took the job), and a parent asks for results made under its own. So a key is made on both sides, by the same function.
+The node says with which definition of the pricer a result was made, which is that of the job's submit; a parent asks
+for results made with that of its own settings. So a key is made on both sides, by the same function.
 """
 
 from __future__ import annotations
@@ -10,12 +10,14 @@ import hashlib
 import json
 
 from raygrid.config import Pricer
+from raygrid.definition import same_definition
 from raygrid.models import JobSpec
 
 # Settings that bound a run or say what becomes of its end. Any other may change what the pricer answers, those that
 # are yet to come included: a needless run does less harm than a wrong result.
 _NO_PART = {"result", "timeout_s", "memory", "output", "retry_exit_codes", "straggler", "reuse"}
 _NO_PART |= {"recycle_after", "recycle_memory"}
+MOST_DIGESTS = 1_000
 
 
 def _digest(name: str, pricer: Pricer) -> str:
@@ -28,15 +30,18 @@ class Contents:
     """Makes the keys, and keeps the digests of settings. Safe to call from many threads."""
 
     def __init__(self) -> None:
-        self._digests: dict[str, tuple[Pricer, str]] = {}
+        self._digests: dict[tuple[str, str], tuple[Pricer, str]] = {}  # by pricer and definition
 
     def key(self, spec: JobSpec, pricer: Pricer | None) -> str | None:
         """The key of a job's result under these settings; None where the pricer's results are not to be reused."""
         if pricer is None or pricer.reuse != "content":
             return None
-        known = self._digests.get(spec.pricer)
-        if known is None or known[0] is not pricer:  # settings are replaced as a whole
-            known = self._digests[spec.pricer] = (pricer, _digest(spec.pricer, pricer))
+        what = spec.pricer, spec.definition
+        known = self._digests.get(what)
+        if known is None or (known[0] is not pricer and not same_definition(known[0], pricer)):
+            if len(self._digests) >= MOST_DIGESTS:
+                self._digests.clear()
+            known = self._digests[what] = (pricer, _digest(spec.pricer, pricer))
         data = sorted((each.name, each.digest) for each in spec.data)
         # The name of the input is part of it: the pricer finds the file under that name.
         identity = [known[1], spec.input.digest, spec.filename, spec.args, data]

@@ -23,7 +23,7 @@ from raygrid.channel import BrokenError, Channel, open_channel
 from raygrid.config import GridSettings
 from raygrid.core.events import AttemptOrder
 from raygrid.errors import ProcessEndedError, RaygridError, UnavailableError, UnreachableError
-from raygrid.models import AttemptId, JobSpec, QueuedJob
+from raygrid.models import AttemptId, Definition, JobSpec, QueuedJob
 from raygrid.ports import LeaderLink, LeaderReply, NodeLink, NodeReply
 from raygrid.wire import FrameTooLargeError
 
@@ -165,9 +165,9 @@ async def _call(
 class RayNodeLink(ActorLink):
     """A node agent actor."""
 
-    async def start(self, term: int, orders: Sequence[AttemptOrder]) -> None:
+    async def start(self, term: int, orders: Sequence[AttemptOrder], definitions: Sequence[Definition] = ()) -> None:
         """See `NodeLink.start`."""
-        await self._do("start", term, orders)
+        await self._do("start", term, orders, definitions)
 
     async def stop(self, term: int, attempts: Sequence[AttemptId]) -> None:
         """See `NodeLink.stop`."""

@@ -115,6 +115,8 @@ class JobSpec:
         input: where the input lies; its key is empty while the input travels inline.
         inline: the input itself where it is small, else None.
         data: shared inputs, placed under `data/` in the job directory.
+        definition: digest of the pricer's definition when the job was submitted; empty for a job that an older release
+            stored, which runs what the settings say when an attempt starts.
     """
 
     job_id: str
@@ -127,6 +129,23 @@ class JobSpec:
     timeout_s: float | None = None
     inline: bytes | None = field(default=None, repr=False)
     data: tuple[SharedData, ...] = ()
+    definition: str = ""
+
+
+@travels
+@dataclass(frozen=True, slots=True)
+class Definition:
+    """What runs for the jobs of a pricer, as it was configured when they were submitted.
+
+    Attributes:
+        digest: tells it from every other definition.
+        body: what runs, as JSON; it may hold secrets, so that it is kept by the job store and nodes only.
+        limits: the pricer's limits when they were last known, as JSON; they hold where the pricer is gone.
+    """
+
+    digest: str
+    body: str = field(repr=False)
+    limits: str = field(default="{}", repr=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -238,7 +257,7 @@ class Job:
 
     `attempts` are those that began: one that was handed to a node and taken back before it had a slot is none.
     `revision` orders all changes of all jobs: it rises with every change, and readers resume from it. A job that took
-    over a stored result never ran: `reused_from` is the job that did.
+    over a stored result never ran: `reused_from` is the job that did. `definition` is that of `JobSpec`.
     """
 
     job_id: str
@@ -270,6 +289,7 @@ class Job:
     ended_at: datetime | None
     purged_at: datetime | None
     reused_from: str | None = None
+    definition: str = ""
 
 
 @travels
@@ -346,6 +366,7 @@ class NodeState:
         traffic: payload bytes that it has moved.
         deployed_at: stamp of the settings that it follows.
         memory: bytes of memory that its machine or cgroup has; 0 where that is not known.
+        lacks: digests of definitions that its attempts wait for.
     """
 
     node_id: str
@@ -361,6 +382,7 @@ class NodeState:
     traffic: NodeTraffic = NO_TRAFFIC
     deployed_at: float = 0.0
     memory: int = 0
+    lacks: tuple[str, ...] = ()
 
 
 @travels

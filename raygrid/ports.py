@@ -15,6 +15,7 @@ from raygrid.core.events import AttemptOrder
 from raygrid.models import (
     AttemptId,
     AttemptReport,
+    Definition,
     DoneJob,
     GroupCapacity,
     JobSpec,
@@ -87,8 +88,8 @@ class LeaderReply:
 class NodeLink(Protocol):
     """How a leader reaches a node agent."""
 
-    async def start(self, term: int, orders: Sequence[AttemptOrder]) -> None:
-        """Hand attempts over. An attempt handed over twice runs once."""
+    async def start(self, term: int, orders: Sequence[AttemptOrder], definitions: Sequence[Definition] = ()) -> None:
+        """Hand attempts over, with what they run as far as the node may lack it. One handed over twice runs once."""
         ...
 
     async def stop(self, term: int, attempts: Sequence[AttemptId]) -> None:

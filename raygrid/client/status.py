@@ -25,7 +25,8 @@ class JobStatus:
     """A job as the grid knows it; `position` is its place in the queue, from 0, while it is queued.
 
     `reused_from` is the earlier job that ran, where this one took over its stored result. `input_name` is what its
-    input file is called, where the grid tells it.
+    input file is called, where the grid tells it. `definition` is the digest of what it runs, fixed at its submit;
+    None where an older release took the job.
     """
 
     job_id: str
@@ -51,6 +52,7 @@ class JobStatus:
     result_digest: str | None = None
     result_size: int | None = None
     reused_from: str | None = None
+    definition: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -135,7 +137,10 @@ class NodeStatus:
 
 @dataclass(frozen=True, slots=True)
 class PricerInfo:
-    """A pricer that the grid is configured for; `result` is `zip` or `stdout`, `reuse` is `off` or `content`."""
+    """A pricer that the grid is configured for; `result` is `zip` or `stdout`, `reuse` is `off` or `content`.
+
+    `definition` is the digest of what jobs that are submitted now run.
+    """
 
     name: str
     version: str
@@ -143,6 +148,7 @@ class PricerInfo:
     result: str = "zip"
     default: bool = False
     reuse: str = "off"
+    definition: str | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -65,6 +65,11 @@ class Entry:
         )
 
     @property
+    def runs(self) -> str:
+        """What it runs: its definition, or its pricer as it is configured where an older release took the job."""
+        return self.spec.definition or self.spec.pricer
+
+    @property
     def current(self) -> AttemptId:
         """Its attempt that counts; the latest one while it waits."""
         return AttemptId(self.spec.job_id, self.number)

@@ -123,7 +123,7 @@ class GroupState(GroupNodes):
             self._touch(node.node_id)
         for job_id in list(self._backlog):
             entry = self._jobs[job_id]
-            if job_id in self._backlog.aside or entry.spec.pricer not in self._pricers:
+            if job_id in self._backlog.aside or not self._can_run(entry):
                 self._backlog.remove(job_id)
                 self._line_up(entry, out)
 
@@ -158,15 +158,14 @@ class GroupState(GroupNodes):
         if not nodes or left <= 0:
             return
         for entry in stragglers(self._jobs.values(), limits(self.policy.stragglers, self._usual), out.now):
-            pricer = entry.spec.pricer
             others = [
                 node
                 for node in nodes
                 if node.node_id != entry.node_id
                 and node.node_id not in entry.failed_on
-                and not node.is_blocked(pricer, out.now)
+                and not node.is_blocked(entry.runs, out.now)
             ]
-            if not others or pricer not in self._pricers:
+            if not others or not self._can_run(entry):
                 continue
             node = self._choose(others)
             self._double(entry, node, out)
@@ -196,7 +195,7 @@ class GroupState(GroupNodes):
             if joins is not None and not nodes.any(joins):
                 self._backlog.add_later(entry.spec.job_id, entry.spec.priority, out.now + suspects.APART_S)
                 continue
-            node = nodes.pick(self._choose, entry.failed_on, entry.spec.pricer, out.now, joins)
+            node = nodes.pick(self._choose, entry.failed_on, entry.runs, out.now, joins)
             if node is None:
                 aside.append(entry)
                 continue

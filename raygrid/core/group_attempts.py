@@ -131,10 +131,10 @@ class GroupAttempts(GroupJobs):
 
     def _learn(self, node: NodeRecord, report: AttemptReport, out: Collector) -> None:
         entry = self._jobs.get(report.attempt.job_id)
-        pricer = entry.spec.pricer if entry else ""
+        pricer, runs = (entry.spec.pricer, entry.runs) if entry else ("", "")
         policy = self.policy
         if report.outcome is Outcome.CANNOT_START:
-            node.could_not_start(pricer, out.now, policy.probation_after, policy.probation_s)
+            node.could_not_start(runs, out.now, policy.probation_after, policy.probation_s)
         elif report.outcome is Outcome.INFRASTRUCTURE:
             node.failed(out.now, policy.probation_after, policy.probation_s)
         elif report.outcome not in (
@@ -143,7 +143,7 @@ class GroupAttempts(GroupJobs):
             Outcome.CANCELLED,
             Outcome.MEMORY_PRESSURE,  # the job was too large for what was left; the node is as good as any
         ):
-            node.succeeded(pricer)
+            node.succeeded(runs)
             if report.started_at is not None and report.ended_at is not None:
                 took_s = (report.ended_at - report.started_at).total_seconds()
                 node.saw_duration(took_s)

@@ -186,14 +186,19 @@ class GroupJobs:
     def _line_up(self, entry: Entry, out: Collector, *, first: bool = False, delay: float = 0.0) -> None:
         """Let a job wait for a node, or for its pricer to become known; refuse it where that cannot come."""
         spec = entry.spec
-        if self._pricers.is_removed(spec.pricer):
-            self._refuse(entry, out)
-        elif spec.pricer not in self._pricers:
-            self._backlog.aside[spec.job_id] = out.now
+        if not self._can_run(entry):
+            if self._pricers.is_removed(spec.pricer):
+                self._refuse(entry, out)
+            else:
+                self._backlog.aside[spec.job_id] = out.now
         elif delay:
             self._backlog.add_later(spec.job_id, spec.priority, out.now + delay)
         else:
             self._backlog.add(spec.job_id, spec.priority, first=first)
+
+    def _can_run(self, entry: Entry) -> bool:
+        """Whether nodes can know what a job runs: one with a definition needs no pricer in the settings of now."""
+        return bool(entry.spec.definition) or entry.spec.pricer in self._pricers
 
     def _refuse(self, entry: Entry, out: Collector) -> None:
         message = removed_message(entry.spec.pricer)

@@ -30,7 +30,7 @@ class NodeRecord:
         foreign: attempts that the node holds for somebody else (a leader before this one).
         deployed_at: stamp of the settings that it follows; `behind` while they are older than the group's.
         failures: infrastructure failures in a row; `probations` in a row make each longer.
-        blocked: by pricer, failed starts in a row and until when other nodes are preferred for it.
+        blocked: by `Entry.runs`, failed starts in a row and until when other nodes are preferred for it.
         memory: bytes of memory of its machine; 0 where that is not known.
         alone_for: the job that the node is kept for; no other is handed to it until that one has ended.
     """
@@ -96,11 +96,11 @@ class NodeRecord:
         """Attempts here take this long or longer now, whatever they took before."""
         self.mean_s = max(seconds, self.mean_s or 0.0)
 
-    def succeeded(self, pricer: str) -> None:
+    def succeeded(self, runs: str) -> None:
         """An attempt ran properly here: whatever was held against the node is forgotten."""
         self.failures = self.probations = 0
         self.probation_until = None
-        self.blocked.pop(pricer, None)
+        self.blocked.pop(runs, None)
 
     def failed(self, now: float, after: int, probation_s: float) -> None:
         """An attempt failed for the grid's reasons; after several in a row the node goes on probation."""
@@ -110,14 +110,14 @@ class NodeRecord:
             self.probations += 1
             self.failures = after - 1  # one more failure after the probation is enough
 
-    def could_not_start(self, pricer: str, now: float, after: int, probation_s: float) -> None:
+    def could_not_start(self, runs: str, now: float, after: int, probation_s: float) -> None:
         """A pricer could not be started here: after several in a row, others are preferred for that pricer."""
-        count, _ = self.blocked.get(pricer, (0, 0.0))
-        self.blocked[pricer] = (count + 1, now + probation_s if count + 1 >= after else 0.0)
+        count, _ = self.blocked.get(runs, (0, 0.0))
+        self.blocked[runs] = (count + 1, now + probation_s if count + 1 >= after else 0.0)
 
-    def is_blocked(self, pricer: str, now: float) -> bool:
+    def is_blocked(self, runs: str, now: float) -> bool:
         """Whether that pricer keeps failing to start here."""
-        entry = self.blocked.get(pricer)
+        entry = self.blocked.get(runs)
         return entry is not None and now < entry[1]
 
     def state(self, now: float) -> str:

@@ -1,5 +1,7 @@
 """Which pricers a group may run, and for how long a job may wait for one that is not among them.
 
+This concerns jobs without a definition, which an older release has stored; all others run theirs in any case.
+
 Two things can be behind it: the pricer was taken out of the settings, or this leader has older settings than the
 parent that took the job (its actor was restarted, say) and will be told in a moment. In the first case no waiting
 helps, in the second the job must not be failed.

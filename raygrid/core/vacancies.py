@@ -76,14 +76,14 @@ class Vacancies:
         return any(suits(self._nodes[node_id]) for node_id in self._roomy)
 
     def pick(
-        self, choose: Policy, failed_on: Set[str], pricer: str, now: float, joins: Suits | None = None
+        self, choose: Policy, failed_on: Set[str], runs: str, now: float, joins: Suits | None = None
     ) -> NodeRecord | None:
         """A node with room for a job, one on which it has not failed where there is any.
 
         Args:
             choose: the policy.
             failed_on: names of the nodes on which the job has failed.
-            pricer: the job's pricer.
+            runs: what the job runs (`Entry.runs`).
             now: the instant.
             joins: which nodes will do at all; one with room has to, where it is given.
 
@@ -94,7 +94,7 @@ class Vacancies:
             return self._choose(choose, joins)
 
         def fresh(node: NodeRecord) -> bool:
-            return node.node_id not in failed_on and not node.is_blocked(pricer, now)
+            return node.node_id not in failed_on and not node.is_blocked(runs, now)
 
         node = self._choose(choose, lambda node: fresh(node) and (joins is None or joins(node)))
         if node is not None:

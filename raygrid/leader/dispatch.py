@@ -33,6 +33,7 @@ from raygrid.core.events import (
 )
 from raygrid.core.lease import Lease
 from raygrid.errors import GroupRefusedError, RaygridError, UnavailableError
+from raygrid.leader.definitions import Definitions
 from raygrid.leader.lookup import AT_ONCE, Lookup
 from raygrid.leader.news import News
 from raygrid.leader.node_link import NodeConversation
@@ -86,6 +87,7 @@ class Leader:
         self._state = fresh_state(settings, lease.group_id)
         self._store = store
         self._directory = directory
+        self._definitions = Definitions(store)
         self._on_stale = on_stale
         self._epoch = f"{lease.term}-{uuid4().hex[:8]}"
         self._clock = clock or steady_clock()
@@ -176,6 +178,7 @@ class Leader:
         logger.warning("group %s: follows newer settings", self._lease.group_id)
         group_id = self._lease.group_id
         self._happened(PolicyChanged(group_policy(settings, group_id), group_site(settings, group_id)))
+        self._definitions.forget()
         for node in self._nodes.values():
             node.configure(settings)
 
@@ -363,6 +366,7 @@ class Leader:
                 self._on_stale,
                 self._clock,
                 self._settings,
+                self._definitions,
             )
             self._nodes[node_id] = conversation
             conversation.open()

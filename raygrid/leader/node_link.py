@@ -9,7 +9,8 @@ from collections.abc import Awaitable, Callable
 from raygrid.config import GridSettings
 from raygrid.core.events import AttemptOrder, Event, HandOverEnded, NodeLost, NodeReported
 from raygrid.errors import RaygridError, StaleTermError, UnreachableError
-from raygrid.models import AttemptId
+from raygrid.leader.definitions import Definitions
+from raygrid.models import AttemptId, Definition
 from raygrid.ports import NodeLink
 
 logger = logging.getLogger(__name__)
@@ -34,6 +35,7 @@ class NodeConversation:
         stale: called when the node follows a newer term.
         clock: seconds since the epoch, never falling.
         settings: what the node is to follow; one that follows older settings is told.
+        definitions: what jobs run; each is sent once to each life of the node, with the first order that needs it.
     """
 
     def __init__(
@@ -47,6 +49,7 @@ class NodeConversation:
         stale: Callable[[], None],
         clock: Callable[[], float],
         settings: GridSettings,
+        definitions: Definitions,
     ) -> None:
         self.node_id = node_id
         self.link = link
@@ -57,6 +60,9 @@ class NodeConversation:
         self._stale = stale
         self._clock = clock
         self._settings = settings
+        self._definitions = definitions
+        self._given: set[str] = set()  # digests of definitions that this life of the node has
+        self._lacks: set[str] = set()  # those that it waits for
         self._behind = False  # whether the node is known to follow older settings, and not told yet
         self._orders: list[AttemptOrder] = []
         self._sending: list[AttemptOrder] = []
@@ -88,6 +94,7 @@ class NodeConversation:
     def configure(self, settings: GridSettings) -> None:
         """Have the node follow newer settings soon; its next reply says when it does."""
         self._settings = settings
+        self._given.clear()  # their limits may be others now
         self._behind = True
         self._wake.set()
 
@@ -129,6 +136,7 @@ class NodeConversation:
             wait_s = min(POLL_S, self._settings.placement.node_timeout_s / 4)
             if reply.state.incarnation != self._incarnation:
                 self._incarnation = reply.state.incarnation
+                self._given.clear()
                 if self._after:
                     # A new life of the agent numbers its reports anew: ask again, from the beginning.
                     self._after = self._settled = 0
@@ -136,6 +144,10 @@ class NodeConversation:
                     continue
             if reply.state.deployed_at < self._settings.deployed_at:
                 self._behind = True
+                self._wake.set()
+            if reply.state.lacks:
+                self._given.difference_update(reply.state.lacks)
+                self._lacks.update(reply.state.lacks)
                 self._wake.set()
             if not await self._reported(NodeReported(reply.state, reply.reports, asked_at)):
                 wait_s = 0.0
@@ -177,8 +189,9 @@ class NodeConversation:
                 if self._behind:
                     await self._tell_settings()
                 # Orders go first: a stop may be for one of them.
-                if orders:
-                    await self._hand_over(orders)
+                definitions = await self._needed(orders)
+                if orders or definitions:
+                    await self._hand_over(orders, definitions)
                 if stops:
                     await self.link.stop(self._term, stops)
             except StaleTermError:
@@ -203,10 +216,26 @@ class NodeConversation:
             # Its next reply shows that it is behind still.
             logger.warning("node %s could not be told of newer settings: %s", self.node_id, error)
 
-    async def _hand_over(self, orders: list[AttemptOrder]) -> None:
-        attempts = tuple(order.attempt for order in orders)
+    async def _needed(self, orders: list[AttemptOrder]) -> list[Definition]:
+        """The definitions that these orders, or earlier ones, need and the node is not known to have."""
+        wanted = {order.spec.definition for order in orders if order.spec.definition} - self._given | self._lacks
+        if not wanted:
+            return []
+        self._lacks.clear()
         try:
-            await self.link.start(self._term, orders)
+            return await self._definitions.get(wanted)
+        except RaygridError as error:
+            # Its attempts wait for a while, and its next reply says again what it lacks.
+            logger.warning("node %s is not sent what its jobs run: %s", self.node_id, error)
+            return []
+
+    async def _hand_over(self, orders: list[AttemptOrder], definitions: list[Definition]) -> None:
+        attempts, incarnation = tuple(order.attempt for order in orders), self._incarnation
+        try:
+            if definitions:
+                await self.link.start(self._term, orders, definitions)
+            else:
+                await self.link.start(self._term, orders)
         except StaleTermError:
             raise
         except RaygridError as error:
@@ -216,5 +245,7 @@ class NodeConversation:
             logger.exception("node %s may not have got %d attempts", self.node_id, len(attempts))
             self._happened(HandOverEnded(self.node_id, attempts, arrived=False))
         else:
+            if incarnation == self._incarnation:
+                self._given.update(each.digest for each in definitions)
             self._happened(HandOverEnded(self.node_id, attempts, arrived=True))
         self._sending = []

@@ -13,7 +13,7 @@ from raygrid.config import GridSettings
 from raygrid.core.events import AttemptOrder
 from raygrid.door import Door, DoorAddress
 from raygrid.garbage import spare_what_is_loaded
-from raygrid.models import AttemptId
+from raygrid.models import AttemptId, Definition
 from raygrid.node.agent import NodeAgent
 from raygrid.ports import NodeReply
 
@@ -62,9 +62,9 @@ class NodeAgentActor:
             self._door = Door(self, ("start", "stop", "reports", "configure"))
         return await self._door.address(ray.util.get_node_ip_address())  # type: ignore[no-untyped-call]  # by Ray
 
-    async def start(self, term: int, orders: Sequence[AttemptOrder]) -> None:
+    async def start(self, term: int, orders: Sequence[AttemptOrder], definitions: Sequence[Definition] = ()) -> None:
         """See `NodeLink.start`."""
-        self._agent.start(term, orders)
+        self._agent.start(term, orders, definitions)
 
     async def stop(self, term: int, attempts: Sequence[AttemptId]) -> None:
         """See `NodeLink.stop`."""

@@ -24,10 +24,11 @@ from raygrid.blobs import BlobStore
 from raygrid.config import Node, Pricer
 from raygrid.core.events import AttemptOrder
 from raygrid.errors import StaleTermError
-from raygrid.models import INFRASTRUCTURE_OUTCOMES, AttemptId, AttemptReport, NodeState, Outcome
+from raygrid.models import INFRASTRUCTURE_OUTCOMES, AttemptId, AttemptReport, Definition, NodeState, Outcome
 from raygrid.node import reaper
 from raygrid.node.apart import Apart
 from raygrid.node.cache import LocalShelf, ResultCache, Shelf
+from raygrid.node.definitions import Definitions
 from raygrid.node.health import Health
 from raygrid.node.leftovers import Leftovers
 from raygrid.node.processes import become_subreaper, kill_marked
@@ -87,6 +88,7 @@ class NodeAgent:
         self.slots = _slots(settings)
         self._root = root
         self._pricers = pricers
+        self._definitions = Definitions(pricers, self._wake)
         self._settings = settings
         self._blobs = blobs
         self._mark_prefix = f"{root}|{self.incarnation}|"
@@ -129,7 +131,7 @@ class NodeAgent:
         shared = SharedDataCache(self._places.shared, self._blobs, self._settings.data_cache, self._traffic)
         self._runner = Runner(
             self.node_id,
-            self._pricers,
+            self._definitions,
             self._blobs,
             self._places,
             shared,
@@ -154,6 +156,7 @@ class NodeAgent:
             self._closing = True
             self._waiting.clear()
             self._work.notify_all()
+        self._definitions.close()
         until = time.monotonic() + CLOSE_S
         while any(thread.is_alive() for thread in self._threads) and time.monotonic() < until:
             for running in self._watchdog.all():  # again and again: one may just be about to spawn its pricer
@@ -234,7 +237,7 @@ class NodeAgent:
 
     # --- what leaders ask ---------------------------------------------------------------------------------------
 
-    def start(self, term: int, orders: Sequence[AttemptOrder]) -> None:
+    def start(self, term: int, orders: Sequence[AttemptOrder], definitions: Sequence[Definition] = ()) -> None:
         """Accept attempts; see `NodeLink.start`.
 
         Raises:
@@ -243,6 +246,8 @@ class NodeAgent:
         answered: list[AttemptReport] = []
         with self._work:
             self._accept_term(term)
+            if definitions:
+                self._definitions.put(definitions)
             for order in orders:
                 if order.blobs is not None:
                     self._blobs.expect(order.blobs)  # the same in every order: a grid agrees on it once
@@ -263,6 +268,7 @@ class NodeAgent:
                 else:
                     self._held[attempt.job_id] = [attempt]
                     self._waiting[attempt] = order
+                    self._definitions.expect(order.spec)
             self._work.notify(len(orders))
             self._append(answered)
 
@@ -334,8 +340,8 @@ class NodeAgent:
             self._settings = settings
             self.slots = _slots(settings)
             self._watchdog.grace_s = settings.kill_grace_s
+            self._definitions.follow(pricers)
             if self._runner is not None:
-                self._runner.pricers = pricers
                 self._runner.warm.follow(pricers, self.slots)
             self._fill_slots()
             self._wake()
@@ -372,6 +378,7 @@ class NodeAgent:
             blobs=self._blobs.shown,
             traffic=self._traffic.total,
             deployed_at=self._deployed_at,
+            lacks=self._definitions.lacks,
         )
 
     # --- ends of attempts ---------------------------------------------------------------------------------------

@@ -193,6 +193,7 @@ def _manifest(
         "node": node_id,
         "pricer": spec.pricer,
         "version": spec.version,
+        "definition": spec.definition,
         "args": list(spec.args),
         "input": {"name": spec.filename, "digest": spec.input.digest, "size": spec.input.size},
         "data": [{"name": data.name, "digest": data.digest, "size": data.size} for data in spec.data],

@@ -21,11 +21,12 @@ from raygrid.blobs import BlobStore
 from raygrid.config import Pricer
 from raygrid.content import Contents
 from raygrid.core.events import AttemptOrder
-from raygrid.errors import BlobNotFoundError, UnavailableError
+from raygrid.errors import BlobNotFoundError, SettingsError, UnavailableError
 from raygrid.models import AttemptReport, JobSpec, Outcome
 from raygrid.node import diagnosis, result, workspace
 from raygrid.node.beneath import BadOutputError
 from raygrid.node.captures import Capture
+from raygrid.node.definitions import Definitions
 from raygrid.node.processes import MARK, limit_file_size
 from raygrid.node.result import ResultZip
 from raygrid.node.shared_data import Link, SharedDataCache
@@ -41,6 +42,7 @@ from raygrid.node.workspace import DISK_RESERVE, OutputFile, Workspace
 logger = logging.getLogger(__name__)
 
 STDERR_TAIL = 4_000
+MOST_ENVIRONMENTS = 64
 DISK_FULL = 1024**2
 _NO_CAPTURES = tuple(OutputFile(name, -1, "", 0) for name in ("stdout.txt", "stderr.txt"))
 _ANSWERS = "it must answer each job with a line on its stdout, see docs/warm-pricers.md"
@@ -90,7 +92,7 @@ class Runner:
     def __init__(
         self,
         node_id: str,
-        pricers: dict[str, Pricer],
+        definitions: Definitions,
         blobs: BlobStore,
         places: Workspace,
         shared: SharedDataCache,
@@ -100,14 +102,14 @@ class Runner:
     ) -> None:
         self._traffic = traffic or TrafficMeter()
         self._node_id = node_id
-        self.pricers = pricers  # replaced as a whole; an attempt keeps what it began with
+        self._definitions = definitions
         self._contents = Contents()
         self._blobs = blobs
         self._places = places
         self._shared = shared
         self._watchdog = watchdog
         self._mark_prefix = mark_prefix
-        self._environments: dict[str, tuple[Pricer, Environment]] = {}  # by the pricer's name
+        self._environments: dict[tuple[str, str], tuple[Pricer, Environment]] = {}  # by pricer and definition
         self._nothing = os.open(os.devnull, os.O_RDONLY | os.O_CLOEXEC)
         self._environment = {name: os.environ[name] for name in PASSED_ON if name in os.environ}
         self.warm = WarmPool(places, watchdog, mark_prefix, self._environment)
@@ -119,11 +121,10 @@ class Runner:
             order: the attempt.
             ended: called when its pricer has ended, and only its result is still to be put together.
         """
-        attempt, spec = order.attempt, order.spec
-        pricer = self.pricers.get(spec.pricer)
-        if pricer is None:
-            message = f"node {self._node_id} has no pricer {spec.pricer!r} in its settings"
-            return Finished(AttemptReport(attempt, Outcome.CANNOT_START, message=message))
+        attempt = order.attempt
+        pricer = self._pricer_for(order)
+        if isinstance(pricer, Finished):
+            return pricer
         try:
             directory = self._places.create(attempt)
         except OSError as error:
@@ -144,6 +145,17 @@ class Runner:
             except OSError:  # the answer stands; what is left goes with the agent's life
                 logger.warning("the directory of attempt %s is not removed", directory.where, exc_info=True)
 
+    def _pricer_for(self, order: AttemptOrder) -> Pricer | Finished:
+        """What to run; or how the attempt has ended, where that is not known here."""
+        try:
+            pricer = self._definitions.pricer(order.spec)
+        except (SettingsError, UnavailableError) as error:
+            return self._infrastructure(order, str(error))
+        if pricer is None:
+            message = f"node {self._node_id} has no pricer {order.spec.pricer!r} in its settings"
+            return Finished(AttemptReport(order.attempt, Outcome.CANNOT_START, message=message))
+        return pricer
+
     def _infrastructure(self, order: AttemptOrder, what: str) -> Finished:
         message = f"node {self._node_id} failed the attempt: {what}"
         return Finished(AttemptReport(order.attempt, Outcome.INFRASTRUCTURE, message=message))
@@ -151,7 +163,7 @@ class Runner:
     def _run_in(
         self, directory: JobDirectory, order: AttemptOrder, pricer: Pricer, has_ended: Callable[[], None]
     ) -> Finished:
-        attempt, spec = order.attempt, order.spec
+        attempt, spec = order.attempt, self._definitions.named(order.spec, pricer)
         input_path = f"{directory.where}/{spec.filename}"
         input_mark, links = self._place_input(spec, input_path, directory)
         running = Running(
@@ -167,7 +179,7 @@ class Runner:
             started_at = datetime.now(UTC)
             try:
                 if pricer.mode == "warm":
-                    warm: WarmProcess | None = self.warm.take(spec.pricer, pricer, attempt)
+                    warm: WarmProcess | None = self.warm.take(spec.pricer, spec.definition, pricer, attempt)
                 else:
                     warm = None
                     name = f"{attempt.job_id}.{attempt.number}"
@@ -209,17 +221,19 @@ class Runner:
     def _spawn(self, pricer: Pricer, spec: JobSpec, input_path: str, directory: JobDirectory, name: str) -> int:
         command = command_line(pricer, spec, input_path, directory)
         own = {"RAYGRID_JOB_ID": spec.job_id, MARK: self._mark_prefix + name}
-        environment = self._environment_of(pricer, spec.pricer, own)
+        environment = self._environment_of(pricer, spec, own)
         captures = [each.file for each in directory.streams]
         return spawn(command, environment, own, directory.where, self._nothing, *captures)
 
-    def _environment_of(self, pricer: Pricer, name: str, own: Mapping[str, str]) -> Environment:
-        """The environment that all attempts of a pricer share, but for what is their `own`."""
-        known = self._environments.get(name)
+    def _environment_of(self, pricer: Pricer, spec: JobSpec, own: Mapping[str, str]) -> Environment:
+        """The environment that all attempts with a definition share, but for what is their `own`."""
+        known = self._environments.get((spec.pricer, spec.definition))
         if known is None or known[0] is not pricer:
             shared = {**self._environment, **pricer.env}
             made = Environment({variable: value for variable, value in shared.items() if variable not in own})
-            self._environments[name] = known = (pricer, made)
+            if len(self._environments) >= MOST_ENVIRONMENTS:
+                self._environments.clear()
+            self._environments[spec.pricer, spec.definition] = known = (pricer, made)
         return known[1]
 
     def _cannot_start(self, order: AttemptOrder, pricer: Pricer, error: OSError) -> Finished:

@@ -12,6 +12,7 @@ from collections import deque
 from collections.abc import Mapping
 
 from raygrid.config import Pricer
+from raygrid.definition import same_definition
 from raygrid.errors import UnavailableError
 from raygrid.models import AttemptId, JobSpec
 from raygrid.node.spares import JobDirectory
@@ -21,6 +22,7 @@ from raygrid.node.workspace import Workspace
 
 KEPT_PER_SLOT = 4  # pricers that may stay loaded for each slot; the one that waited longest goes first
 ENDING_PER_SLOT = KEPT_PER_SLOT  # those that were told to end; with more of them, no further one is started
+OLD_IDLE_S = 5.0  # for so long one of an earlier definition waits for jobs that were submitted with that
 CLOSE_S = 10.0
 HURRY_S = 0.05
 
@@ -51,13 +53,23 @@ class WarmPool:
         self._thread: threading.Thread | None = None
 
     def follow(self, pricers: Mapping[str, Pricer], slots: int) -> None:
-        """Know the settings of now: a process that was started with others takes no job any more."""
+        """Know the settings of now.
+
+        Processes that run an earlier definition stay for a moment, for jobs that are still queued with it; those with
+        other limits take no job any more.
+        """
         with self._work:
             self._pricers, self._slots = pricers, slots
-            for process in [each for each in self._idle if pricers.get(each.name) != each.pricer]:
+            for process in [each for each in self._idle if self._has_other_limits(each)]:
                 self._idle.remove(process)
                 self._dismiss(process)
             self._make_room()
+            if self._idle:
+                self._look_after()
+
+    def _has_other_limits(self, process: WarmProcess) -> bool:
+        now = self._pricers.get(process.name)
+        return now is not None and now != process.pricer and same_definition(now, process.pricer)
 
     def close(self) -> None:
         """End every process that is idle, and the thread."""
@@ -70,7 +82,7 @@ class WarmPool:
         if thread is not None:
             thread.join(timeout=self._watchdog.grace_s + CLOSE_S)
 
-    def take(self, name: str, pricer: Pricer, attempt: AttemptId) -> WarmProcess:
+    def take(self, name: str, definition: str, pricer: Pricer, attempt: AttemptId) -> WarmProcess:
         """A process for an attempt: one that is loaded, else a new one.
 
         Raises:
@@ -80,7 +92,8 @@ class WarmPool:
         with self._work:
             if self._closed:
                 raise UnavailableError("the node agent is stopping")
-            for process in [each for each in reversed(self._idle) if each.name == name]:
+            fit = [each for each in reversed(self._idle) if (each.name, each.definition) == (name, definition)]
+            for process in fit:
                 self._idle.remove(process)
                 if process.begin(attempt) and process.pricer == pricer and not process.has_exited():
                     self._busy += 1
@@ -93,7 +106,15 @@ class WarmPool:
         try:
             self._await_the_ending()
             return WarmProcess(
-                serial, name, pricer, self._mark_prefix, self._environment, self._places, self._watchdog, attempt
+                serial,
+                name,
+                definition,
+                pricer,
+                self._mark_prefix,
+                self._environment,
+                self._places,
+                self._watchdog,
+                attempt,
             )
         except BaseException:
             with self._work:
@@ -119,7 +140,7 @@ class WarmPool:
                 self._leave(process, unharmed=ended is not None)
             if ended is not None:
                 return ended
-            process = self.take(process.name, process.pricer, running.attempt)
+            process = self.take(process.name, process.definition, process.pricer, running.attempt)
 
     def _leave(self, process: WarmProcess, *, unharmed: bool) -> None:
         """Keep a process for the next job, if it may stay."""
@@ -131,9 +152,12 @@ class WarmPool:
             self._busy -= 1
             if process.gone:
                 return
-            if stays and not self._closed and self._pricers.get(process.name) == process.pricer:
+            if stays and not self._closed and not self._has_other_limits(process):
+                process.idle_since = time.monotonic()
                 self._idle.append(process)
                 self._make_room()
+                if self._pricers.get(process.name) != process.pricer:
+                    self._look_after()
             else:
                 self._dismiss(process)
 
@@ -160,16 +184,37 @@ class WarmPool:
         """Have a process end, which the thread sees to; called with the lock held."""
         process.dismiss(self._watchdog.grace_s)
         self._ending.append(process)
+        self._look_after()
+
+    def _look_after(self) -> None:
+        """Have the thread see what is to be ended, now or in a moment; called with the lock held."""
         if self._thread is None:
             self._thread = threading.Thread(target=self._end_dismissed, name="raygrid-warm", daemon=True)
             self._thread.start()
         self._work.notify_all()
 
+    def _dismiss_outdated(self) -> float | None:
+        """Have those of earlier definitions end that waited long enough; gives when to look again, if at all."""
+        now, again = time.monotonic(), None
+        for process in list(self._idle):
+            if self._pricers.get(process.name) == process.pricer:
+                continue
+            left = process.idle_since + OLD_IDLE_S - now
+            if left <= 0:
+                self._idle.remove(process)
+                self._dismiss(process)
+            else:
+                again = left if again is None else min(again, left)
+        return again
+
     def _end_dismissed(self) -> None:
         while True:
             with self._work:
-                while not self._ending and not self._closed:
-                    self._work.wait()
+                while not self._closed:
+                    again = self._dismiss_outdated()
+                    if self._ending:
+                        break
+                    self._work.wait(again)
                 if not self._ending:
                     return
                 process = self._ending[0]  # counted until nothing of it is left

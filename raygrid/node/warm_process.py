@@ -58,6 +58,7 @@ class WarmProcess:
     Args:
         serial: tells it from the agent's others.
         name: the pricer's name.
+        definition: digest of what it runs.
         pricer: the settings that it is started with.
         mark_prefix: what the agent's marks begin with.
         environment: what it gets besides the pricer's own variables.
@@ -68,6 +69,7 @@ class WarmProcess:
     Attributes:
         jobs: how many jobs it was given.
         gone: whether it has ended, and was reaped.
+        idle_since: when its last job ended, on the monotonic clock.
 
     Raises:
         OSError: it cannot be started.
@@ -77,6 +79,7 @@ class WarmProcess:
         self,
         serial: int,
         name: str,
+        definition: str,
         pricer: Pricer,
         mark_prefix: str,
         environment: Mapping[str, str],
@@ -85,7 +88,9 @@ class WarmProcess:
         attempt: AttemptId,
     ) -> None:
         self.name = name
+        self.definition = definition
         self.pricer = pricer
+        self.idle_since = 0.0
         self.jobs = 0
         self.gone = False
         self._answered = False

@@ -17,6 +17,7 @@ from raygrid.store import JobStore
 logger = logging.getLogger(__name__)
 
 ABANDONED = timedelta(days=1)
+DEFINITIONS_KEPT = timedelta(days=1)  # at least; parents store those that they use again well within that
 
 
 class Housekeeping:
@@ -65,7 +66,9 @@ class Housekeeping:
             await self._blobs.delete(key for key in purged.blob_keys if self._may_go(key))
             total += purged.jobs
             if not purged.jobs:
-                return total
+                break
+        await self._store.purge_definitions(min(before, (now or datetime.now(UTC)) - DEFINITIONS_KEPT))
+        return total
 
     def _may_go(self, key: str) -> bool:
         """Whether no submit of today can come to share this blob: inputs are shared within a day only."""

@@ -107,7 +107,7 @@ async def _one_job(request: Request, parent: Parent, job_id: str | None) -> NewJ
     options = options_of_form(form.options)
     data = {name: stored.data for name, stored in (await parent.data(options.data)).items()}
     chosen = job_id or (checked_id(given[0]) if given else str(uuid7()))
-    return make_job(parent.settings, chosen, form.files[0], options, data)
+    return make_job(parent.settings, parent.definitions.digest, chosen, form.files[0], options, data)
 
 
 def _accepted(submitted: Submitted, status: int = 202) -> JSONResponse:
@@ -327,7 +327,8 @@ async def _batch_jobs(parent: Parent, form: Form) -> list[NewJob]:
         per_job[job_id] = options_of_json(overrides.get(job_id, {}), defaults)
     names = sorted({name for options in per_job.values() for name in options.data})
     data = {name: stored.data for name, stored in (await parent.data(names)).items()}
-    return [make_job(parent.settings, file.part, file, per_job[file.part], data) for file in form.files]
+    pinned = parent.definitions.digest
+    return [make_job(parent.settings, pinned, file.part, file, per_job[file.part], data) for file in form.files]
 
 
 def _batch_routes(router: APIRouter, parent: Parent) -> None:
@@ -457,6 +458,7 @@ def _grid_routes(router: APIRouter, parent: Parent) -> None:
                     takes_args=pricer.takes_args,
                     result=pricer.result,
                     reuse=pricer.reuse,
+                    definition=parent.definitions.digest(name),
                     default=name == settings.chosen_default_pricer,
                 )
                 for name, pricer in sorted(settings.pricers.items())

@@ -34,6 +34,11 @@ class Problem(Answer):
 
 REUSED = "the earlier job that ran, where this one took over its stored result (`reuse: content`)"
 
+DEFINITION = (
+    "digest of the pricer's definition (command, mode, variables, version) that the job was submitted with and runs; "
+    "null where an older release took the job, which runs what is configured when an attempt starts"
+)
+
 
 class SubmitAnswer(Answer):
     """A job that the grid has taken."""
@@ -92,6 +97,7 @@ class JobStatus(Answer):
     state: JobState
     pricer: str
     version: str
+    definition: str | None = Field(description=DEFINITION)
     attempts: int
     group: str
     node: str | None
@@ -241,6 +247,7 @@ class PricerAnswer(Answer):
     version: str
     takes_args: bool
     result: str
+    definition: str = Field(description="digest of what jobs that are submitted now run")
     reuse: str = Field(description="`content`: equal jobs share a stored result; `off`: every job runs")
     default: bool
 
@@ -274,6 +281,7 @@ def job_status(job: Job, position: int | None = None) -> JobStatus:
         state=job.state,
         pricer=job.pricer,
         version=job.version,
+        definition=job.definition or None,
         attempts=job.attempts,
         group=job.group_id,
         node=job.node_id,

@@ -19,6 +19,7 @@ from raygrid.core.spreading import deal
 from raygrid.errors import ConflictError, InvalidRequestError, JobNotFoundError, UnavailableError
 from raygrid.models import DoneJob, Job, JobState, NewJob, SharedData
 from raygrid.parent.blob_check import BlobCheck
+from raygrid.parent.definitions import Definitions
 from raygrid.parent.groups import Groups
 from raygrid.parent.nodes import Nodes
 from raygrid.parent.results import Results
@@ -90,6 +91,7 @@ class Parent:
         here = settings.storage.blobs is None
         self.results = Results(blobs, caches, self.groups.place_of, self.traffic, home, blobs_are_here=here)
         self.reuse = Reuse(settings, store, blobs)
+        self.definitions = Definitions(settings, store)
         self._inserts: Coalescer[NewJob, Inserted] = Coalescer(store.insert, name="inserts")
         self._looks: Coalescer[str, Job | None] = Coalescer(self._look, name="looks")
 
@@ -132,6 +134,7 @@ class Parent:
             BusyError: no group can take it now.
         """
         self.blob_check.require()
+        await self.definitions.require([job.spec.definition])
         [job] = await self.reuse.with_sources([job])
         routed = replace(job, group_id=self.groups.choose(job.affinity, job.site))
         try:
@@ -147,6 +150,7 @@ class Parent:
     ) -> tuple[list[Submitted], list[tuple[str, ConflictError]]]:
         """Store many jobs in one transaction; gives those accepted, and those in conflict with why."""
         self.blob_check.require()
+        await self.definitions.require({job.spec.definition for job in jobs})
         routed = self._routed(await self.reuse.with_sources(jobs))
         try:
             # A client that hangs up now must not leave half a transaction: it runs to its end by itself.

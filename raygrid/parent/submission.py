@@ -6,7 +6,7 @@ import hashlib
 import json
 import math
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -159,9 +159,22 @@ def pricer_for(settings: GridSettings, name: str | None) -> tuple[str, Pricer]:
 
 
 def make_job(
-    settings: GridSettings, job_id: str, file: ReceivedFile, options: Options, data: Mapping[str, SharedData]
+    settings: GridSettings,
+    definition: Callable[[str], str],
+    job_id: str,
+    file: ReceivedFile,
+    options: Options,
+    data: Mapping[str, SharedData],
 ) -> NewJob:
     """The job for a file and its options; its group is chosen later.
+
+    Args:
+        settings: the grid's settings.
+        definition: gives the digest of what a configured pricer runs, which the job is pinned to.
+        job_id: the client's id for it.
+        file: its input.
+        options: how it is to be run.
+        data: the shared data that options may name.
 
     Raises:
         InvalidRequestError: the file is empty, or the pricer takes no args.
@@ -197,6 +210,7 @@ def make_job(
         timeout_s=options.timeout_s,
         inline=file.inline,
         data=shared,
+        definition=definition(name),
     )
     fingerprint = hashlib.sha256(json.dumps(identity).encode()).hexdigest()
     return NewJob(spec, "", fingerprint, options.affinity, options.site)

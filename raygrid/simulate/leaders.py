@@ -10,7 +10,7 @@ from raygrid.core.events import AttemptOrder
 from raygrid.core.lease import Lease
 from raygrid.leader.dispatch import Leader
 from raygrid.leader.election import Candidate
-from raygrid.models import AttemptId, JobSpec, QueuedJob
+from raygrid.models import AttemptId, Definition, JobSpec, QueuedJob
 from raygrid.ports import LeaderReply, NodeLink, NodeReply
 from raygrid.simulate.clock import Process
 from raygrid.simulate.network import POLL_SLACK_S, Network, Part
@@ -27,10 +27,10 @@ class SimulatedNodeLink:
         self._network, self._host, self._part = network, host, part
         self._ordered = ordered
 
-    async def start(self, term: int, orders: Sequence[AttemptOrder]) -> None:
+    async def start(self, term: int, orders: Sequence[AttemptOrder], definitions: Sequence[Definition] = ()) -> None:
         """See `NodeLink.start`."""
         self._ordered.update(order.attempt for order in orders)
-        await self._network.call(self._host, self._part, "start", lambda agent: agent.start(term, orders))
+        await self._network.call(self._host, self._part, "start", lambda agent: agent.start(term, orders, definitions))
 
     async def stop(self, term: int, attempts: Sequence[AttemptId]) -> None:
         """See `NodeLink.stop`."""

@@ -17,7 +17,7 @@ from typing import Protocol
 from raygrid.config import GridSettings
 from raygrid.core.events import AttemptOrder
 from raygrid.errors import StaleTermError
-from raygrid.models import INFRASTRUCTURE_OUTCOMES, AttemptId, AttemptReport, BlobSlice, NodeState, Outcome
+from raygrid.models import INFRASTRUCTURE_OUTCOMES, AttemptId, AttemptReport, BlobSlice, Definition, NodeState, Outcome
 from raygrid.ports import NodeReply
 from raygrid.simulate.store import EPOCH
 
@@ -122,7 +122,7 @@ class SimulatedAgent:
 
     # --- what leaders ask ---------------------------------------------------------------------------------------
 
-    def start(self, term: int, orders: Sequence[AttemptOrder]) -> None:
+    def start(self, term: int, orders: Sequence[AttemptOrder], definitions: Sequence[Definition] = ()) -> None:
         """See `NodeLink.start`."""
         self._accept_term("start", term)
         answered: list[AttemptReport] = []

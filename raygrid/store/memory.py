@@ -9,20 +9,18 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 
-from raygrid.core.lease import Lease, next_lease
 from raygrid.errors import StaleTermError
-from raygrid.models import Drain, Job, JobSpec, JobState, JobUpdate, NewJob, QueuedJob, SharedData
+from raygrid.models import Job, JobSpec, JobState, JobUpdate, NewJob, QueuedJob
+from raygrid.store.memory_grid import MemoryGridTables
 from raygrid.store.port import (
     NOBODY,
     BatchSummary,
     Changed,
     Inserted,
-    LeaseState,
     Purged,
     Reusable,
-    StoredData,
     Unfinished,
 )
 from raygrid.store.rows import UNLED, reusable_content, storable_text
@@ -53,7 +51,7 @@ class _Batch:
     members: dict[str, int] = field(default_factory=dict)  # job id to the cursor of its latest change
 
 
-class MemoryStore:
+class MemoryStore(MemoryGridTables):
     """`JobStore` in plain dicts.
 
     Args:
@@ -61,13 +59,9 @@ class MemoryStore:
     """
 
     def __init__(self, clock: Callable[[], datetime] | None = None) -> None:
-        self._clock = clock or (lambda: datetime.now(UTC))
+        super().__init__(clock or (lambda: datetime.now(UTC)))
         self._rows: dict[str, _Row] = {}
         self._batches: dict[str, _Batch] = {}
-        self._data: dict[str, StoredData] = {}
-        self._leases: dict[str, Lease] = {}
-        self._drains: dict[str, Drain] = {}
-        self._agreements: dict[str, str] = {}
         self._revision = 0
 
     @property
@@ -244,43 +238,6 @@ class MemoryStore:
         found = (Changed(cursor, self._rows[job_id].job) for cursor, job_id in news)
         return [change for change in found if change.job.state.is_terminal or not ended_only][:limit]
 
-    # --- shared data ----------------------------------------------------------------------------------------
-
-    async def put_data(self, data: SharedData) -> None:
-        """Let a name point at stored content."""
-        self._data[data.name] = StoredData(data, self._clock())
-
-    async def get_data(self, names: Sequence[str] | None = None) -> dict[str, StoredData]:
-        """What names point at."""
-        if names is None:
-            return dict(self._data)
-        return {name: self._data[name] for name in names if name in self._data}
-
-    # --- leases ---------------------------------------------------------------------------------------------
-
-    async def acquire_lease(self, group_id: str, holder: str, ttl_s: float) -> Lease | None:
-        """Take or renew a lease; None while another holds it."""
-        now = self._clock()
-        current = self._leases.get(group_id)
-        lease = next_lease(current, group_id, holder, now, now + timedelta(seconds=ttl_s))
-        if lease is not None:
-            self._leases[group_id] = lease
-        return lease
-
-    async def release_lease(self, lease: Lease) -> None:
-        """Give a lease back; nothing happens where it is another's by now."""
-        current = self._leases.get(lease.group_id)
-        if current is not None and (current.term, current.holder) == (lease.term, lease.holder):
-            self._leases[lease.group_id] = replace(current, expires_at=self._clock())
-
-    async def leases(self) -> dict[str, LeaseState]:
-        """Every lease that was ever taken."""
-        now = self._clock()
-        return {
-            group_id: LeaseState(lease, (lease.expires_at - now).total_seconds())
-            for group_id, lease in self._leases.items()
-        }
-
     # --- groups without a leader ----------------------------------------------------------------------------
 
     async def unfinished(
@@ -335,34 +292,6 @@ class MemoryStore:
             self._leases[group_id] = replace(lease, holder=NOBODY, term=lease.term + 1)
         return True
 
-    async def probe(self) -> None:
-        """It can always be written."""
-
-    # --- drains and agreements ------------------------------------------------------------------------------
-
-    async def put_drain(self, node_id: str, deadline_s: float | None = None) -> Drain:
-        """Begin to drain a node, or change its deadline; see `JobStore.put_drain`."""
-        now = self._clock()
-        deadline_at = None if deadline_s is None else now + timedelta(seconds=deadline_s)
-        drain = self._drains[node_id] = Drain(node_id, now, deadline_at)
-        return drain
-
-    async def delete_drain(self, node_id: str) -> bool:
-        """Let a node work again; gives whether it was being drained."""
-        return self._drains.pop(node_id, None) is not None
-
-    async def drains(self) -> dict[str, Drain]:
-        """All drains, by node."""
-        return dict(self._drains)
-
-    async def agree(self, name: str, proposal: str) -> str:
-        """What the whole grid takes a name for: the first proposal ever made."""
-        return self._agreements.setdefault(name, proposal)
-
-    async def agreed(self, name: str) -> str | None:
-        """What was agreed on; None where nothing was proposed yet."""
-        return self._agreements.get(name)
-
     # --- retention ------------------------------------------------------------------------------------------
 
     async def purge(self, ended_before: datetime, limit: int = 1_000) -> Purged:
@@ -379,6 +308,14 @@ class MemoryStore:
             row.job = replace(row.job, purged_at=now, stderr_tail=None)
             row.inline = None
         return Purged(len(old), tuple(sorted(keys - await self.blobs_in_use(list(keys)))))
+
+    async def purge_definitions(self, stored_before: datetime) -> int:
+        """Remove definitions that nothing needs any more; see `JobStore.purge_definitions`."""
+        needed = {row.job.definition for row in self._rows.values() if not row.job.state.is_terminal}
+        old = {digest for digest, at in self._definitions_stored_at.items() if at < stored_before}
+        for digest in old - needed:
+            del self._definitions[digest], self._definitions_stored_at[digest]
+        return len(old - needed)
 
     async def blobs_in_use(self, keys: Sequence[str]) -> set[str]:
         """Which of these blobs a job that is not purged refers to."""
@@ -432,6 +369,7 @@ def _queued(new: NewJob, revision: int, now: datetime) -> Job:
         started_at=None,
         ended_at=None,
         purged_at=None,
+        definition=spec.definition,
     )
 
 
@@ -469,6 +407,7 @@ def _held(row: _Row) -> QueuedJob:
             timeout_s=job.timeout_s,
             inline=row.inline,
             data=job.data,
+            definition=job.definition,
         ),
         attempts=row.number,
         node_id=job.node_id,

@@ -12,7 +12,7 @@ from datetime import datetime
 from typing import NamedTuple, Protocol
 
 from raygrid.core.lease import Lease
-from raygrid.models import BlobSlice, Drain, Job, JobState, JobUpdate, NewJob, QueuedJob, SharedData
+from raygrid.models import BlobSlice, Definition, Drain, Job, JobState, JobUpdate, NewJob, QueuedJob, SharedData
 
 BLOBS = "blobs"  # the agreement on the blob store: its marker
 NOBODY = "~nobody"  # holds the run-out lease of a group whose jobs were taken away, so that its term is a new one
@@ -256,6 +256,18 @@ class JobStore(Protocol):
         Queued ones only, unless `running` says that what runs there is lost. The term rises as with `move`, so that
         the next leader finds all other wishes in the store. None where somebody leads.
         """
+        ...
+
+    async def put_definitions(self, definitions: Sequence[Definition]) -> None:
+        """Keep what jobs to come will run. One that is there already gets these limits, and is kept for longer."""
+        ...
+
+    async def definitions(self, digests: Sequence[str]) -> dict[str, Definition]:
+        """Those of these definitions that are there, by digest."""
+        ...
+
+    async def purge_definitions(self, stored_before: datetime) -> int:
+        """Remove definitions that no unfinished job runs and none has needed since an instant; gives how many."""
         ...
 
     async def put_drain(self, node_id: str, deadline_s: float | None = None) -> Drain:

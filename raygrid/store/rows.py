@@ -23,7 +23,7 @@ HELD_COLUMNS = [
     for name in (
         *("job_id", "pricer", "version", "input_key", "input_offset", "input_size", "input_digest", "filename", "args"),
         *("priority", "timeout_s", "inline", "data", "attempts", "node_id", "state", "cancel_requested", "failures"),
-        *("losses", "recalled", "unstarted"),
+        *("losses", "recalled", "unstarted", "definition"),
     )
 ]
 
@@ -59,6 +59,7 @@ def new_row(job: NewJob, revision: int, now: datetime) -> dict[str, Any]:
         "recalled": 0,
         "unstarted": 0,
         "submitted_at": now,
+        "definition": spec.definition or None,
     }
 
 
@@ -178,6 +179,7 @@ def job(row: Sequence[Any]) -> Job:
         purged_at,
         _content,
         reused_from,
+        definition,
     ) = row
     return Job(
         job_id,
@@ -209,6 +211,7 @@ def job(row: Sequence[Any]) -> Job:
         ended_at,
         purged_at,
         reused_from,
+        definition or "",
     )
 
 
@@ -236,6 +239,7 @@ def queued_job(row: Sequence[Any]) -> QueuedJob:
         losses,
         recalled,
         unstarted,
+        definition,
     ) = row
     return QueuedJob(
         JobSpec(
@@ -249,6 +253,7 @@ def queued_job(row: Sequence[Any]) -> QueuedJob:
             timeout_s,
             inline,
             _shared(data),
+            definition or "",
         ),
         attempts,
         node_id,

@@ -19,6 +19,7 @@ from raygrid.store import rows, sql_reuse
 from raygrid.store.port import BatchSummary, Changed, Inserted, Purged, Reusable
 from raygrid.store.prepared import prepared
 from raygrid.store.sql_connections import reading, to_its_end
+from raygrid.store.sql_definitions import SqlDefinitions
 from raygrid.store.sql_moves import SqlMoves, chunks
 from raygrid.store.tables import Instant, batch_jobs, batches, jobs, leases
 
@@ -72,7 +73,7 @@ _CANCEL = (
 )
 
 
-class SqlStore(SqlMoves):
+class SqlStore(SqlMoves, SqlDefinitions):
     """`JobStore` over a SQLAlchemy URL such as `sqlite+aiosqlite:///jobs.db`."""
 
     # --- jobs ---------------------------------------------------------------------------------------------------

@@ -99,6 +99,7 @@ jobs = Table(
     Column("purged_at", Instant),
     Column("content", String(64)),  # of a job that is done: what its result depends on, where it may be reused
     Column("reused_from", String(128)),  # the job that ran, where this one took over its result
+    Column("definition", String(64)),  # digest of what it runs; none where an older release stored the job
 )
 Index("jobs_by_turn", jobs.c.group_id, jobs.c.state, jobs.c.priority.desc(), jobs.c.seq)
 Index("jobs_by_end", jobs.c.purged_at, jobs.c.ended_at)
@@ -150,6 +151,16 @@ leases = Table(
     Column("holder", Text, nullable=False),
     Column("term", BigInteger, nullable=False),
     Column("expires_at", Instant, nullable=False),
+)
+
+# What jobs run, once for all jobs that run it; the body may hold secrets. `limits` are those last known of the pricer.
+definitions = Table(
+    "definitions",
+    metadata,
+    Column("digest", String(64), primary_key=True),
+    Column("body", Text, nullable=False),  # JSON
+    Column("limits", Text, nullable=False),  # JSON
+    Column("stored_at", Instant, nullable=False),  # when a parent last stored it for jobs to come
 )
 
 # Nodes that take no new jobs. Names of nodes are unique in the grid, and outlive their Ray nodes.

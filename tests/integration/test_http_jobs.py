@@ -222,6 +222,7 @@ async def test_the_status_of_a_done_job(grid: SmallGrid) -> None:
         "state": "done",
         "pricer": "shell",
         "version": "1",
+        "definition": grid.parent.definitions.digest("shell"),
         "attempts": 1,
         "group": "rack-a",
         "node": "rack-a-1",

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import AsyncIterator
+from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from raygrid.models import JobState
+from raygrid.models import BlobSlice, JobSpec, JobState, NewJob
 from tests.support.http import manifest, parts_of, word
 from tests.support.small_grid import PRICERS, SHELL, SmallGrid
 
@@ -41,6 +42,13 @@ async def results(grid: SmallGrid, batch_id: str) -> dict[str, dict[str, Any]]:
     assert {part.state for part in parts} == {JobState.DONE}
     assert len(parts) == len({part.job_id for part in parts})
     return {part.job_id: manifest(part.body) for part in parts}
+
+
+def of_an_older_release(job_id: str, script: str, pricer: str) -> NewJob:
+    """A job as a release stored it that pinned no definitions."""
+    content = script.encode()
+    place = BlobSlice("", 0, len(content), sha256(content).hexdigest())
+    return NewJob(JobSpec(job_id, pricer, "0", place, "job.sh", inline=content), "rack-a", "f")
 
 
 def lines(path: Path) -> list[str]:
@@ -111,7 +119,7 @@ async def test_an_older_parent_does_not_set_it_back(grid: SmallGrid) -> None:
 
 
 async def test_a_restarted_leader_is_told_again_and_fails_nothing_meanwhile(grid: SmallGrid) -> None:
-    """A leader that came up with the settings it was made with keeps a job of a pricer it does not know yet."""
+    """A leader that came up with the settings it was made with runs a job of a pricer that it does not know yet."""
     first = grid.settings
     await grid.deploy(pricers=MORE)
     await until_following(grid, 1.0)
@@ -120,6 +128,23 @@ async def test_a_restarted_leader_is_told_again_and_fails_nothing_meanwhile(grid
     grid.leaders["rack-a"].cut = True  # no parent reaches it for now
     await grid.submit("kept", "echo x", pricer="new", wait=0)
 
+    status = await grid.until_state("kept", "done", "failed", within_s=10)
+    assert (status["state"], status["attempts"]) == ("done", 1)
+    assert "new" not in leader._settings.pricers
+    grid.leaders["rack-a"].cut = False
+    await until_following(grid, 1.0)
+
+
+async def test_a_job_of_an_older_release_waits_for_a_leader_that_knows_its_pricer(grid: SmallGrid) -> None:
+    """It has no definition, so it runs what is configured when it starts; the status names none, the manifest does."""
+    first = grid.settings
+    await grid.deploy(pricers=MORE)
+    await until_following(grid, 1.0)
+    await grid.leaders["rack-a"].leader.close()
+    leader = await grid.new_leader("rack-a", first)
+    grid.leaders["rack-a"].cut = True
+    await grid.store.insert([of_an_older_release("kept", "echo x", "new")])
+
     async def set_aside() -> bool:
         return list(leader._state._backlog.aside) == ["kept"]
 
@@ -127,7 +152,9 @@ async def test_a_restarted_leader_is_told_again_and_fails_nothing_meanwhile(grid
     assert (await grid.status("kept"))["state"] == "queued"
     grid.leaders["rack-a"].cut = False
     status = await grid.until_state("kept", "done", "failed", within_s=10)
-    assert (status["state"], status["attempts"]) == ("done", 1)
+    assert (status["state"], status["attempts"], status["definition"]) == ("done", 1, None)
+    ran = manifest(await grid.http.get("/result/kept"))
+    assert (ran["version"], ran["definition"]) == ("1", grid.parent.definitions.digest("new"))
     await until_following(grid, 1.0)
 
 
@@ -151,24 +178,29 @@ async def test_a_restarted_agent_gets_no_job_before_it_is_told_again(grid: Small
     assert grid.nodes["rack-a-1"].agent._deployed_at == 1.0
 
 
-async def test_jobs_of_a_removed_pricer_end_with_words_and_those_that_run_finish(
+async def test_jobs_of_a_removed_pricer_run_and_those_of_an_older_release_end_with_words(
     grid: SmallGrid, tmp_path: Path
 ) -> None:
-    """What waited for it fails at once, having cost no attempt; what runs keeps what it began with."""
+    """What was submitted runs, on nodes that never knew the pricer, too; only a job without definition cannot."""
     gate, runs = tmp_path / "gate", tmp_path / "runs"
     await batch(grid, "runs", {f"r-{n}": gated(gate, runs, n) for n in range(6)}, pricer="old")
     await until_lines(grid, runs, 6)
-    await batch(grid, "waits", {f"w-{n}": "echo x" for n in range(4)}, pricer="old")
+    await batch(grid, "waits", {f"w-{n}": f"echo {n}" for n in range(4)}, pricer="old")
+    await grid.store.insert([of_an_older_release("without", "echo x", "old")])
     await grid.deploy(pricers=PRICERS)
-    for number in range(4):
-        status = await grid.until_state(f"w-{number}", "failed", within_s=10)
-        assert (status["reason"], status["attempts"]) == ("unknown_pricer", 0)
-    answer = await grid.http.get("/result/w-0")
+    status = await grid.until_state("without", "failed", within_s=10)
+    assert (status["reason"], status["attempts"]) == ("unknown_pricer", 0)
+    answer = await grid.http.get("/result/without")
     assert (answer.status_code, word(answer)) == (422, "job-failed")
     assert "pricer 'old' is not configured any more; configure it again" in answer.json()["detail"]
+    refused = await grid.submit("late", "echo x", pricer="old")
+    assert (refused.status_code, word(refused)) == (422, "unknown-pricer")
+    await grid.restart_node("rack-a-1")
     gate.touch()
+    assert set(await results(grid, "waits")) == {f"w-{n}" for n in range(4)}
     await results(grid, "runs")
-    assert Counter(lines(runs)) == {str(n): 1 for n in range(6)}
+    counts = Counter(lines(runs))
+    assert set(counts) == {str(n) for n in range(6)}
 
 
 async def test_slots_and_quota_follow(tmp_path: Path) -> None:

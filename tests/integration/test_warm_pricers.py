@@ -300,7 +300,7 @@ async def test_a_process_that_dies_before_it_takes_the_job_is_not_the_jobs_fault
 
 
 async def test_a_new_deployment_replaces_what_was_started_before(tmp_path: Path) -> None:
-    """No job runs in a process of older settings: idle ones end at once, a busy one after its job."""
+    """Jobs of an older release never run in a process of older settings; those end soon, a busy one after its job."""
     gate = tmp_path / "gate"
     script = "print(os.environ['CURVE'])"
     with WarmNode(tmp_path, RUNS_ITS_INPUT, slots=2) as node:

@@ -11,7 +11,7 @@ from raygrid.core.lease import Lease
 from raygrid.errors import ProcessEndedError, UnavailableError
 from raygrid.leader.dispatch import Leader
 from raygrid.leader.election import Candidate
-from raygrid.models import AttemptId, JobSpec
+from raygrid.models import AttemptId, Definition, JobSpec
 from raygrid.ports import LeaderReply, NodeReply
 from raygrid.store import SqlStore
 from tests.support.small_grid import DirectLeader, DirectNode, SmallGrid, _Nodes
@@ -69,9 +69,9 @@ class SeenNode:
         self._node = node
         self._gate = gate
 
-    async def start(self, term: int, orders: Sequence[AttemptOrder]) -> None:
+    async def start(self, term: int, orders: Sequence[AttemptOrder], definitions: Sequence[Definition] = ()) -> None:
         await self._gate.passed()
-        await self._node.start(term, orders)
+        await self._node.start(term, orders, definitions)
 
     async def stop(self, term: int, attempts: Sequence[AttemptId]) -> None:
         await self._gate.passed()

@@ -21,7 +21,7 @@ from raygrid.config import GridSettings, load_settings
 from raygrid.core.events import AttemptOrder
 from raygrid.errors import UnavailableError
 from raygrid.leader.dispatch import Leader
-from raygrid.models import AttemptId, JobSpec, QueuedJob
+from raygrid.models import AttemptId, Definition, JobSpec, QueuedJob
 from raygrid.node.agent import NodeAgent
 from raygrid.parent.blob_check import BlobCheck
 from raygrid.parent.housekeeping import Housekeeping
@@ -47,15 +47,17 @@ class DirectNode:
         self.agent = agent
         self.cut = False
         self.calls: list[str] = []
+        self.definitions: list[str] = []  # digests of those that were sent to it
 
     def _reach(self, call: str) -> None:
         if self.cut:
             raise UnavailableError(f"node {self.agent.node_id} is cut off")
         self.calls.append(call)
 
-    async def start(self, term: int, orders: Sequence[AttemptOrder]) -> None:
+    async def start(self, term: int, orders: Sequence[AttemptOrder], definitions: Sequence[Definition] = ()) -> None:
         self._reach("start")
-        self.agent.start(term, orders)
+        self.definitions += [each.digest for each in definitions]
+        self.agent.start(term, orders, definitions)
 
     async def stop(self, term: int, attempts: Sequence[AttemptId]) -> None:
         self._reach("stop")

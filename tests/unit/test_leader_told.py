@@ -36,7 +36,7 @@ class AgentOfItsOwn:
         await asyncio.sleep(wait_s)
         return NodeReply(NodeState("n1", "life", 2), (), 1)
 
-    async def start(self, term: int, orders: Sequence[object]) -> None:
+    async def start(self, term: int, orders: Sequence[object], definitions: Sequence[object] = ()) -> None:
         """Take orders."""
 
     async def stop(self, term: int, attempts: Sequence[AttemptId]) -> None:

@@ -6,14 +6,19 @@ import asyncio
 import itertools
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import Any
+
+import pytest
 
 from raygrid.config import GridSettings, load_settings
 from raygrid.core.events import AttemptOrder, Event, NodeLost, NodeReported
 from raygrid.errors import UnavailableError, UnreachableError
+from raygrid.leader.definitions import Definitions
 from raygrid.leader.node_link import UNREACHABLE_S, NodeConversation
-from raygrid.models import AttemptId, AttemptReport, NodeState, Outcome
+from raygrid.models import AttemptId, AttemptReport, Definition, NodeState, Outcome
 from raygrid.ports import NodeReply
+from raygrid.store import JobStore, MemoryStore
 from tests.support.lone_agent import order
 
 
@@ -27,13 +32,17 @@ class Node:
         self.changed = asyncio.Event()
         self.ended: tuple[AttemptReport, ...] = ()
         self.started: list[str] = []
+        self.given: list[list[str]] = []
+        self.lacks: tuple[str, ...] = ()
+        self.incarnation = "life"
         self.asked_for: list[tuple[int, int]] = []
         self.polls = 0
         self.trouble: UnavailableError | None = None
 
-    async def start(self, term: int, orders: Sequence[AttemptOrder]) -> None:
+    async def start(self, term: int, orders: Sequence[AttemptOrder], definitions: Sequence[Definition] = ()) -> None:
         self.asked.append(f"start at {self.deployed_at:g}")
         self.started += [each.attempt.job_id for each in orders]
+        self.given.append([each.digest for each in definitions])
 
     async def stop(self, term: int, attempts: Sequence[AttemptId]) -> None:
         self.asked.append("stop")
@@ -51,7 +60,7 @@ class Node:
         self.asked_for.append((after, settled))
         if self.trouble is not None:
             raise self.trouble
-        state = NodeState("n1", "life", 1, deployed_at=self.deployed_at)
+        state = NodeState("n1", self.incarnation, 1, deployed_at=self.deployed_at, lacks=self.lacks)
         return NodeReply(state, self.ended if after < len(self.ended) else (), len(self.ended))
 
 
@@ -62,6 +71,7 @@ def conversation(
     clock: Callable[[], float] | None = None,
     *,
     reported: Callable[[Event], bool] = lambda _: True,
+    store: JobStore | None = None,
 ) -> Any:
     settings = load_settings().deployed(deployed_at)
     clock = clock or itertools.count().__next__
@@ -70,7 +80,9 @@ def conversation(
         happened(reply)
         return reported(reply)
 
-    return NodeConversation("n1", node, 1, happened, take, lambda action: action(), lambda: None, clock, settings)
+    settle, stale = (lambda action: action()), (lambda: None)
+    definitions = Definitions(store or MemoryStore())
+    return NodeConversation("n1", node, 1, happened, take, settle, stale, clock, settings, definitions)
 
 
 async def until(condition: Callable[[], bool]) -> None:
@@ -181,3 +193,106 @@ async def test_what_was_not_sent_to_a_lost_node_is_never_sent() -> None:
     await until(lambda: node.asked != [])
     await talk.close()
     assert node.started == ["b"]
+
+
+def running(job_id: str, definition: str) -> AttemptOrder:
+    """An order for a job that was submitted with a definition."""
+    plain = order(job_id, "")
+    return replace(plain, spec=replace(plain.spec, definition=definition))
+
+
+class CountingStore(MemoryStore):
+    """Counts how often definitions are read, and is away for so many reads."""
+
+    def __init__(self, away: int = 0) -> None:
+        super().__init__()
+        self.reads: list[list[str]] = []
+        self.away = away
+
+    async def definitions(self, digests: Sequence[str]) -> dict[str, Definition]:
+        self.reads.append(list(digests))
+        if len(self.reads) <= self.away:
+            raise UnavailableError("the job store is away")
+        return await super().definitions(digests)
+
+
+async def kept(*digests: str, away: int = 0) -> CountingStore:
+    store = CountingStore(away)
+    await store.put_definitions([Definition(digest, "{}") for digest in digests])
+    return store
+
+
+async def test_a_definition_goes_once_with_the_first_orders_that_need_it() -> None:
+    """Later orders come without; the store is read once; jobs without a definition need none."""
+    node, store = Node(), await kept("d1", "d2")
+    talk = conversation(node, 0.0, store=store)
+    talk.open()
+    await until(lambda: node.polls > 0)
+    talk.start((running("a", "d1"), running("b", "d1"), running("c", "")))
+    await until(lambda: len(node.given) == 1)
+    talk.start((running("d", "d1"),))
+    await until(lambda: len(node.given) == 2)
+    talk.start((running("e", "d2"), running("f", "d1")))
+    await until(lambda: len(node.given) == 3)
+    await talk.close()
+    assert node.given == [["d1"], [], ["d2"]]
+    assert store.reads == [["d1"], ["d2"]]
+
+
+async def test_another_life_of_a_node_is_sent_definitions_anew() -> None:
+    """What an agent has is gone with its process."""
+    node, store = Node(), await kept("d1")
+    talk = conversation(node, 0.0, store=store)
+    talk.open()
+    await until(lambda: node.polls > 0)
+    talk.start((running("a", "d1"),))
+    await until(lambda: len(node.given) == 1)
+    node.incarnation, polls = "next", node.polls
+    await until(lambda: node.polls > polls + 2)
+    talk.start((running("b", "d1"),))
+    await until(lambda: len(node.given) == 2)
+    await talk.close()
+    assert node.given == [["d1"], ["d1"]]
+    assert store.reads == [["d1"]]
+
+
+async def test_a_node_that_lacks_a_definition_is_sent_it_without_any_order() -> None:
+    """As when a leader before this one handed the attempts over; what it lacks no longer is not sent again."""
+    node, store = Node(), await kept("d1")
+    node.lacks = ("d1",)
+    talk = conversation(node, 0.0, store=store)
+    talk.open()
+    await until(lambda: node.given != [])
+    node.lacks, sent = (), len(node.given)
+    polls = node.polls
+    await until(lambda: node.polls > polls + 5)
+    await talk.close()
+    assert set(map(tuple, node.given)) == {("d1",)}
+    assert len(node.given) <= sent + 1
+    assert node.started == []
+
+
+async def test_orders_go_although_the_store_cannot_be_asked() -> None:
+    """The node waits for what it lacks, names it, and is sent it as soon as the store is back."""
+    node, store = Node(), await kept("d1", away=2)
+    node.lacks = ("d1",)
+    talk = conversation(node, 0.0, store=store)
+    talk.start((running("a", "d1"),))
+    talk.open()
+    await until(lambda: node.started == ["a"])
+    await until(lambda: ["d1"] in node.given)
+    await talk.close()
+    assert len(store.reads) >= 3
+
+
+async def test_a_definition_that_the_store_does_not_have_is_reported_once(caplog: pytest.LogCaptureFixture) -> None:
+    """The log names it, however often the node asks for it."""
+    node, store = Node(), await kept()
+    node.lacks = ("gone",)
+    talk = conversation(node, 0.0, store=store)
+    talk.open()
+    await until(lambda: len(store.reads) > 2)
+    await talk.close()
+    assert [record.message for record in caplog.records if record.levelname == "ERROR"] == [
+        "the job store has no definition gone; jobs that run it will fail"
+    ]

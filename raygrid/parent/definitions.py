@@ -1,0 +1,63 @@
+"""What the pricers of a parent's settings run: pinned to each new job, and in the job store before the job is.
+
+A definition is stored once for many jobs. It is stored again now and then, for the job store forgets those that were
+not stored for a while and that no unfinished job runs.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable, Iterable
+
+from raygrid.config import GridSettings
+from raygrid.definition import define
+from raygrid.models import Definition
+from raygrid.store import JobStore
+
+STORE_AGAIN_S = 6 * 3600.0  # well within `housekeeping.DEFINITIONS_KEPT`
+
+
+class Definitions:
+    """The definitions that jobs of this parent are submitted with.
+
+    Args:
+        settings: the grid's settings.
+        store: the job store.
+        clock: seconds since the epoch; it goes on while the machine is suspended.
+    """
+
+    def __init__(self, settings: GridSettings, store: JobStore, clock: Callable[[], float] = time.time) -> None:
+        self._settings = settings
+        self._store = store
+        self._clock = clock
+        self._made: dict[str, Definition] = {}  # by the pricer's name
+        self._stored: dict[str, float] = {}  # by digest: when it was last stored
+        self._storing = asyncio.Lock()
+
+    def digest(self, name: str) -> str:
+        """The digest of what a configured pricer runs; made at first use, slowly where there are variables."""
+        known = self._made.get(name)
+        if known is None:
+            known = self._made[name] = define(name, self._settings.pricers[name])
+        return known.digest
+
+    async def require(self, digests: Iterable[str]) -> None:
+        """See that the job store has these definitions.
+
+        Raises:
+            UnavailableError: it cannot be told; no job that needs them may be inserted.
+        """
+        missing = [digest for digest in digests if digest and not self._is_stored(digest)]
+        if not missing:
+            return
+        async with self._storing:
+            wanted = {digest for digest in missing if not self._is_stored(digest)}
+            if definitions := [each for each in self._made.values() if each.digest in wanted]:
+                at = self._clock()
+                await self._store.put_definitions(definitions)
+                self._stored.update((each.digest, at) for each in definitions)
+
+    def _is_stored(self, digest: str) -> bool:
+        at = self._stored.get(digest)
+        return at is not None and 0 <= self._clock() - at < STORE_AGAIN_S

@@ -1,0 +1,51 @@
+"""What jobs run, in SQL: definitions of pricers, each kept once for all the jobs that were submitted with it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import datetime
+
+from sqlalchemy import delete, select
+
+from raygrid.models import Definition
+from raygrid.store.sql_connections import SqlConnections, reading, to_its_end
+from raygrid.store.tables import definitions, jobs
+
+# By the index on ends: as many rows as there are jobs that have not ended.
+_NEEDED = select(jobs.c.definition).where(
+    jobs.c.purged_at.is_(None), jobs.c.ended_at.is_(None), jobs.c.definition.is_not(None)
+)
+
+
+class SqlDefinitions(SqlConnections):
+    """The table of definitions."""
+
+    @to_its_end
+    async def put_definitions(self, definitions_: Sequence[Definition]) -> None:
+        """Keep what jobs to come will run; see `JobStore.put_definitions`."""
+        async with self._write() as connection:
+            stored_at = await self._now(connection)
+            for each in sorted(definitions_, key=lambda each: each.digest):  # two at once lock rows in one order
+                values = {"digest": each.digest, "body": each.body, "limits": each.limits, "stored_at": stored_at}
+                await connection.execute(self._insert_or_replace(definitions, values))
+
+    @reading
+    async def definitions(self, digests: Sequence[str]) -> dict[str, Definition]:
+        """Those of these definitions that are there."""
+        wanted = select(definitions.c.digest, definitions.c.body, definitions.c.limits)
+        async with self._read() as connection:
+            rows = await connection.execute(wanted.where(definitions.c.digest.in_(digests)))
+            return {row.digest: Definition(*row) for row in rows}
+
+    @to_its_end
+    async def purge_definitions(self, stored_before: datetime) -> int:
+        """Remove definitions that nothing needs any more; see `JobStore.purge_definitions`."""
+        old = definitions.c.stored_at < stored_before
+        async with self._write() as connection:
+            found = set((await connection.execute(select(definitions.c.digest).where(old))).scalars())
+            if found:  # or the unfinished jobs need not be looked through
+                found -= set((await connection.execute(_NEEDED.distinct())).scalars())
+            if found:
+                # One that is stored again at this moment is not old any more.
+                await connection.execute(delete(definitions).where(definitions.c.digest.in_(found), old))
+        return len(found)
