@@ -11,7 +11,6 @@ import ipaddress
 import json
 import os
 import re
-import shlex
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
@@ -32,7 +31,7 @@ from pydantic import (
 from pydantic_settings import BaseSettings, NoDecode, PydanticBaseSettingsSource, SettingsConfigDict
 from pydantic_settings import SettingsError as UnreadableVariableError
 
-from raygrid import commands, config_errors, expected
+from raygrid import commands, config_errors, expected, shell_words
 from raygrid.config_sources import NamesAreText, Variables
 from raygrid.errors import SettingsError
 
@@ -119,7 +118,7 @@ class Pricer(Section):
         if value.lstrip().startswith("["):
             with contextlib.suppress(ValueError):
                 return json.loads(value)
-        return tuple(shlex.split(value))
+        return shell_words.split(value)
 
     @field_validator("command")
     @classmethod

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pickle
+import shlex
 import subprocess
 from pathlib import Path
 from typing import Any
@@ -225,6 +226,51 @@ def test_a_command_is_split_like_a_shell_would() -> None:
     """Quotes group words; a list is taken as it is; nothing is expanded."""
     assert pricer("./p 'a b' {input} $HOME *").pricers["p"].command == ("./p", "a b", "{input}", "$HOME", "*")
     assert pricer(["./my pricer", "{input}"]).pricers["p"].command == ("./my pricer", "{input}")
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "cat {input} | wc -l",
+        "sort {input} > out.csv",
+        "sort {input} >out.csv",
+        "price {input} 2>/dev/null",
+        "price {input} 2>&1",
+        "price < {input}",
+        "price {input} && report",
+        "price {input} || true",
+        "price {input} &",
+        "price {input}; report",
+        "price {input} ; report",
+    ],
+)
+def test_what_is_meant_for_a_shell_is_refused(line: str) -> None:
+    """Without a shell `echo {input} > out.csv` prints its words and succeeds; the error shows the form that works."""
+    assert "no shell runs the command" in (said := refusal(pricers={"p": {"command": line}}))
+    assert "sh -c 'COMMANDS' {input}" in said
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "awk '$1 > 5' {input}",
+        "price --sep='|' {input}",
+        'price "|" {input}',
+        r"find {output_dir} -exec cat {data_dir} \;",
+        "price --url http://127.0.0.1/?a=1&b=2 {input}",
+        "price --filter=a>b {input}",
+        """sh -c 'cat "$0" | wc -l' {input}""",
+    ],
+)
+def test_what_is_quoted_or_within_a_word_is_an_argument(line: str) -> None:
+    """Only a word that a shell would take for an operator is refused."""
+    assert load_settings(pricers={"p": {"command": line}}).pricers["p"].command == tuple(shlex.split(line))
+
+
+def test_a_list_is_taken_as_it_is() -> None:
+    """Its words have been told apart already, so that a lone `|` in it is an argument."""
+    command = ("cut", "-d", "|", "-f1", "{input}")
+    assert load_settings(pricers={"p": {"command": list(command)}}).pricers["p"].command == command
 
 
 def test_all_known_placeholders_are_accepted() -> None:
