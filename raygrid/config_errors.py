@@ -64,6 +64,7 @@ _OF_YAML = {
     "escape sequence": "this escape is not complete; in single quotes a backslash is taken as it is",
     "chomping or indentation": "after | or > the text begins on the next line",
     "the node content": "a value is missing here",
+    "set twice": "this name is set here for the second time; the first time is in BEGUN",
     "unhashable key": "a name cannot be a list, nor settings in braces",
     "<document start>": "a line above begins with %, which no setting does",
     "another document": "a second document begins here with ---, and settings are one",
@@ -192,6 +193,11 @@ def _why(problem: str, begun: str) -> str:
         if said in problem:
             return words.replace("BEGUN", begun)
     return re.sub("['\"`].*['\"`]", "…", problem, flags=re.DOTALL) or "this is not YAML"
+
+
+def twice(first: yaml.Node, second: yaml.Node) -> yaml.YAMLError:
+    """The error for a name that a file sets twice in one place."""
+    return yaml.constructor.ConstructorError(None, first.start_mark, "set twice", second.start_mark)
 
 
 def unreadable_value(text: str) -> str:

@@ -11,6 +11,8 @@ from typing import Any
 import yaml
 from pydantic_settings import EnvSettingsSource
 
+from raygrid import config_errors
+
 
 class Variables(EnvSettingsSource):
     """Variables of the environment: their names are read in small letters, but for the variables of a pricer."""
@@ -29,11 +31,18 @@ class Variables(EnvSettingsSource):
 
 
 class NamesAreText(yaml.SafeLoader):
-    """Reads YAML in which every name is text, such as that of a pricer named `1`, `yes` or `null`."""
+    """Reads YAML in which every name is text, such as that of a pricer named `1`, `yes` or `null`, and stands once."""
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
-        """Settings, or values by name."""
+        """Settings, or values by name.
+
+        Raises:
+            ConstructorError: a name stands there twice, of which YAML would take the last one in silence.
+        """
+        named: dict[str, yaml.Node] = {}
         for key, _ in node.value:
             if isinstance(key, yaml.ScalarNode) and key.tag != "tag:yaml.org,2002:merge":
                 key.tag = "tag:yaml.org,2002:str"
+                if (first := named.setdefault(key.value, key)) is not key:
+                    raise config_errors.twice(first, key)
         return super().construct_mapping(node, deep)

@@ -118,6 +118,30 @@ def test_a_wrong_file_is_refused_by_name_of_file_and_field(tmp_path: Path, text:
     assert "grid.yaml" in str(refused.value)
 
 
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        (
+            "pricers:\n  a: {command: cat}\n  b: {command: wc}\n  a: {command: ls}\n",
+            "line 4, column 3: .* line 2, column 3",
+        ),
+        ("http: {port: 8001, port: 8002}\n", "line 1, column 20: .* line 1, column 8"),
+        ("name: one\npricers: {}\nname: two\n", "line 3, column 1: .* line 1, column 1"),
+        ("pricers: {1: {command: cat}, '1': {command: ls}}\n", "second time"),
+    ],
+)
+def test_a_name_that_is_set_twice_is_refused(tmp_path: Path, text: str, says: str) -> None:
+    """YAML would take the last one in silence: a pricer that was copied and changed would replace the first."""
+    with pytest.raises(SettingsError, match=says):
+        load_settings(grid_yaml(tmp_path, text))
+
+
+def test_settings_may_be_merged(tmp_path: Path) -> None:
+    """A merged group may be overridden, and several groups merged: that is what it is for."""
+    text = "pricers:\n  a: &a {command: cat, timeout_s: 5}\n  b: {<<: *a, command: wc}\n"
+    assert load_settings(grid_yaml(tmp_path, text)).pricers["b"].timeout_s == 5
+
+
 def test_a_file_that_cannot_be_read_is_refused(tmp_path: Path) -> None:
     """A missing file and one that is not text are told from a wrong value."""
     with pytest.raises(SettingsError, match=r"cannot read the settings file .*nowhere\.yaml"):
