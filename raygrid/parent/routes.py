@@ -25,6 +25,7 @@ from raygrid.parent.group_routes import group_routes
 from raygrid.parent.naming import BATCH, JOB
 from raygrid.parent.node_routes import node_routes
 from raygrid.parent.openapi import BATCH_FORM, SUBMIT_FORM, ZIP, problem_responses
+from raygrid.parent.query import require_known_query
 from raygrid.parent.results import require_result
 from raygrid.parent.service import Parent, Submitted
 from raygrid.parent.submission import Options, checked_id, make_job, options_of_form, options_of_json
@@ -59,10 +60,14 @@ def build_app(parent: Parent, *, manage: bool = True) -> FastAPI:
         version=version("raygrid"),
         description="Turns any executable into a fault-tolerant compute grid.",
         lifespan=lifespan,
+        # A redirect would name the scheme that the parent was asked with: behind a proxy with TLS, plain HTTP.
+        redirect_slashes=False,
         **docs.OFF,
     )
     problems.install(app)
-    guarded = APIRouter(dependencies=[Depends(require_key(parent.settings.http.api_keys))])
+    guarded = APIRouter(
+        dependencies=[Depends(require_key(parent.settings.http.api_keys)), Depends(require_known_query)]
+    )
     _submit_routes(guarded, parent)
     _job_routes(guarded, parent)
     _batch_routes(guarded, parent)
@@ -292,7 +297,9 @@ def _job_routes(router: APIRouter, parent: Parent) -> None:
             assert batch is not None
             await parent.batch(batch)
             body = streams.batch_events(parent, batch, after, wait_s)
-        return StreamingResponse(body, media_type="text/event-stream", headers={"Cache-Control": "no-store"})
+        # nginx, unless told so, gathers an answer before it passes it on.
+        headers = {"Cache-Control": "no-store", "X-Accel-Buffering": "no"}
+        return StreamingResponse(body, media_type="text/event-stream", headers=headers)
 
 
 # --- batches --------------------------------------------------------------------------------------------------------
@@ -413,7 +420,8 @@ def _batch_routes(router: APIRouter, parent: Parent) -> None:
         boundary = f"raygrid-{uuid4().hex}"
         body = streams.batch_results(parent, batch_id, cursor, wait_s, boundary)
         media_type = f"multipart/mixed; boundary={boundary}"
-        return StreamingResponse(body, headers={BATCH: batch_id}, media_type=media_type)
+        headers = {BATCH: batch_id, "X-Accel-Buffering": "no"}
+        return StreamingResponse(body, headers=headers, media_type=media_type)
 
     @router.delete(
         "/batches/{batchId}",

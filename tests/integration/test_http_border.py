@@ -73,9 +73,43 @@ async def test_no_request_is_handed_to_a_thread_of_the_web_framework(
     handed_over: list[str] = []
     monkeypatch.setattr("fastapi.dependencies.utils.run_in_threadpool", hand_over)
     monkeypatch.setattr("fastapi.routing.run_in_threadpool", hand_over)
-    async with grid.http.stream(method, path, headers=RIGHT, params={"wait": "0"}):
+    waits = {"wait": "0"} if path in {"/submit/x", "/result/x", "/batches/x/results"} else None
+    async with grid.http.stream(method, path, headers=RIGHT, params=waits):
         pass
     assert handed_over == []
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "says"),
+    [
+        ("GET", "/jobs?stat=failed", "known are batch, cursor, limit, state"),
+        ("GET", "/status/x?wait=1", "there are none"),
+        ("POST", "/submit/x?pricer=risk", "-F pricer=VALUE"),
+        ("POST", "/batches?timeout_s=5", "-F timeout_s=VALUE"),
+        ("DELETE", "/batches/x?state=queued", "there are none"),
+        ("GET", "/jobs?state=failed&state=done", "given twice"),
+    ],
+)
+async def test_a_query_parameter_that_a_route_does_not_have_is_refused(
+    grid: SmallGrid, method: str, path: str, says: str
+) -> None:
+    """It would be ignored: everything listed or cancelled, or another pricer run, with an answer that looks right."""
+    answer = await grid.http.request(method, path, headers=RIGHT)
+    assert (answer.status_code, word(answer)) == (422, "invalid-request")
+    assert says in answer.json()["detail"]
+    assert (await grid.http.request(method, path)).status_code == 401, "without a key nothing is told"
+
+
+@pytest.mark.parametrize("path", ["/health/ready", "/docs"])
+async def test_probes_may_add_parameters(grid: SmallGrid, path: str) -> None:
+    """Monitors add parameters of their own, against caches."""
+    assert (await grid.http.get(f"{path}?t=1")).status_code == 200
+
+
+async def test_a_path_with_a_slash_at_its_end_is_not_redirected(grid: SmallGrid) -> None:
+    """A redirect names the scheme that the parent was asked with: a client behind TLS would go on in plain text."""
+    answer = await grid.http.get("/jobs/", headers=RIGHT)
+    assert (answer.status_code, word(answer), answer.headers.get("location")) == (404, "not-found", None)
 
 
 DESCRIPTION = [("GET", "/openapi.json")]
