@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import re
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import replace
@@ -22,9 +21,12 @@ from raygrid.parent.auth import require_key
 from raygrid.parent.forms import Form, FormReader, limited, require_plain_body
 from raygrid.parent.grid_view import all_groups, why_not_ready
 from raygrid.parent.group_routes import group_routes
+from raygrid.parent.head import AppWithHead
 from raygrid.parent.naming import BATCH, JOB
 from raygrid.parent.node_routes import node_routes
 from raygrid.parent.openapi import BATCH_FORM, SUBMIT_FORM, ZIP, problem_responses
+from raygrid.parent.preferences import preferences
+from raygrid.parent.preferences import wait_s as preferred_wait_s
 from raygrid.parent.query import require_known_query
 from raygrid.parent.results import require_result
 from raygrid.parent.service import Parent, Submitted
@@ -39,7 +41,6 @@ Wait = Annotated[
         description="Seconds to wait at most; the server has a maximum of its own",
     ),
 ]
-_PREFER_WAIT = re.compile(r"\bwait=(\d{1,5})\b")
 
 
 def build_app(parent: Parent, *, manage: bool = True) -> FastAPI:
@@ -55,7 +56,7 @@ def build_app(parent: Parent, *, manage: bool = True) -> FastAPI:
             if manage:
                 await parent.close()
 
-    app = FastAPI(
+    app = AppWithHead(
         title="raygrid",
         version=version("raygrid"),
         description="Turns any executable into a fault-tolerant compute grid.",
@@ -147,14 +148,14 @@ def _submit_routes(router: APIRouter, parent: Parent) -> None:
         request: Request,
         job_id: Annotated[str, Path(alias="jobId")],
         wait: Wait = None,
-        prefer: Annotated[str, Header()] = "",
+        prefer: Annotated[str, Header(description="`respond-async`, `wait=SECONDS` (RFC 7240)")] = "",
     ) -> Response:
         job = await _one_job(request, parent, checked_id(job_id))
         submitted = await parent.submit(job)
-        if "respond-async" in prefer:
+        preferred = preferences(request.headers.getlist("prefer")) if prefer else {}
+        if "respond-async" in preferred:
             return _accepted(submitted)
-        preferred = _PREFER_WAIT.search(prefer)
-        wait_s = wait if wait is not None else float(preferred[1]) if preferred else http.sync_wait_s
+        wait_s = next(each for each in (wait, preferred_wait_s(preferred), http.sync_wait_s) if each is not None)
         ended = await parent.wait(job_id, min(wait_s, http.max_wait_s), is_new=submitted.runs)
         if not ended.state.is_terminal:
             return _accepted(replace(submitted, state=ended.state))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import base64
 import logging
 import re
@@ -193,6 +194,46 @@ async def test_a_key_is_in_no_log_and_no_answer(grid: SmallGrid, caplog: pytest.
     own = [record for record in caplog.records if not record.name.startswith(("httpcore", "httpx"))]
     assert all(KEY not in record.getMessage() for record in own)
     assert KEY not in repr(grid.settings)
+
+
+@pytest.mark.parametrize(
+    "path", ["/health/live", "/health/ready", "/capacity", "/status/head-1", "/result/head-1", "/docs", "/openapi.json"]
+)
+async def test_head_answers_as_get_does(grid: SmallGrid, path: str) -> None:
+    """Status and headers are those of GET, the body is left out, and the connection stays usable."""
+    await grid.submit("head-1", "head -c 100000 /dev/urandom > out")
+    got = await grid.http.get(path, headers=RIGHT)
+    for _ in range(2):
+        head = await grid.http.head(path, headers=RIGHT)
+        assert (head.status_code, head.content) == (got.status_code, b"")
+        kept = ("content-type", "content-length", "etag")
+        assert [head.headers.get(name) for name in kept] == [got.headers.get(name) for name in kept]
+
+
+async def test_head_waits_for_no_stream(grid: SmallGrid) -> None:
+    """A stream is answered with its headers at once, and the request ends, though the job goes on."""
+    await grid.submit("head-2", "sleep 20", wait=0)
+    async with asyncio.timeout(10):
+        head = await grid.http.head("/events?job=head-2", headers=RIGHT)
+    assert (head.status_code, head.headers["content-type"]) == (200, "text/event-stream; charset=utf-8")
+
+    async def no_request_is_open() -> bool:
+        return grid.waiting() == 0
+
+    await grid.until(no_request_is_open, within_s=5)
+    await grid.http.delete("/jobs/head-2", headers=RIGHT)
+
+
+async def test_head_changes_nothing(grid: SmallGrid) -> None:
+    """Where there is no GET there is no HEAD, and without a key there is neither."""
+    refused = await grid.http.head("/submit/x", headers=RIGHT)
+    assert refused.status_code == 405
+    assert (await grid.http.head("/capacity")).status_code == 401
+    assert (await grid.http.head("/nowhere", headers=RIGHT)).status_code == 404
+    assert all(
+        "head" not in methods
+        for methods in (await grid.http.get("/openapi.json", headers=RIGHT)).json()["paths"].values()
+    )
 
 
 async def test_problems_everywhere(grid: SmallGrid) -> None:

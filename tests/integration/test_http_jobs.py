@@ -125,6 +125,18 @@ async def test_a_wait_that_runs_out_answers_202(grid: SmallGrid, gate: Path) -> 
     assert unzip(await grid.submit("slow-1", waiting_for(gate, "echo late")))["stdout.txt"] == b"late\n"
 
 
+@pytest.mark.parametrize("prefer", ["Respond-Async", "wait=30, RESPOND-ASYNC"])
+async def test_a_preference_counts_in_any_capitals(grid: SmallGrid, gate: Path, prefer: str) -> None:
+    """Names of preferences are the same in small and in capital letters (RFC 7240)."""
+    files = {"file": ("job.sh", f"while [ ! -e {gate} ]; do sleep 0.02; done".encode())}
+    job_id = f"prefer-{len(prefer)}"
+    answer = await grid.http.post(
+        f"/submit/{job_id}", files=files, data={"pricer": "shell"}, headers={"Prefer": prefer}
+    )
+    assert (answer.status_code, answer.json()["jobId"]) == (202, job_id)
+    gate.touch()
+
+
 async def test_prefer_wait_is_understood(grid: SmallGrid, gate: Path) -> None:
     """`Prefer: wait=0` is as good as `?wait=0`."""
     files = {"file": ("job.sh", waiting_for(gate).encode())}
