@@ -414,9 +414,12 @@ class GridSettings(BaseSettings):
         return self.storage.state_dir.expanduser().absolute() / self.name
 
     @property
-    def database_url(self) -> str:
-        """SQLAlchemy URL of the job store."""
-        return self.storage.database or f"sqlite+aiosqlite:///{self.grid_dir / 'jobs.db'}"
+    def database_url(self) -> str | Path:
+        """SQLAlchemy URL of the job store, or the path of its SQLite file: no path is put into a URL and back."""
+        given = self.storage.database
+        if given is None:
+            return self.grid_dir / "jobs.db"
+        return Path(given).expanduser() if given.startswith(("/", "~")) else given
 
     @property
     def blobs_url(self) -> str:

@@ -30,9 +30,9 @@ def start_supervisor(module: str, given: bytes, log: Path) -> subprocess.Popen[b
         given: what it finds on its standard input: settings may hold secrets, which do not belong into arguments.
         log: where its output goes, behind what is there.
     """
-    with log.open("ab") as output:
+    with open(os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600), "ab") as output:
         process = subprocess.Popen(
-            [sys.executable, "-m", module],
+            [sys.executable, "-P", "-m", module],  # nothing is imported from the log's directory
             stdin=subprocess.PIPE,
             stdout=output,
             stderr=subprocess.STDOUT,

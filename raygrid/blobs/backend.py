@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from datetime import timedelta
+from pathlib import Path
 from typing import Any
-from urllib.parse import urlsplit
+from urllib.parse import unquote, urlsplit
 
 from obstore.store import from_url
 
@@ -38,6 +39,23 @@ CLIENT_OPTIONS = frozenset(
 )
 LIMITS = {"connect_timeout": "3s", "read_timeout": "20s", "timeout": "60s"}
 LOOK_LIMITS = {"connect_timeout": "3s", "read_timeout": "5s", "timeout": "5s"}
+
+
+def directory_of(place: str) -> Path | None:
+    """The directory that a setting names, by its path or by a `file:` URL; None where it names an object store.
+
+    Raises:
+        SettingsError: the URL has a `?` or a `#`, which no directory's name can have in a URL.
+    """
+    if not place.startswith("file:"):
+        is_path = place.startswith(("/", "~", ".")) or not urlsplit(place).scheme
+        return Path(place).expanduser().absolute() if is_path else None
+    if set(place) & set("?#"):
+        raise SettingsError(
+            "storage.blobs: a file: URL must have no '?' or '#'; where they belong to the name of the directory, write "
+            "its plain path instead of a URL"
+        )
+    return Path(unquote(urlsplit(place).path)).expanduser().absolute()
 
 
 def open_remote(url: str, options: Mapping[str, Any], retry_s: float) -> tuple[Any, Any]:

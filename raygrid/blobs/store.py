@@ -15,15 +15,15 @@ from collections.abc import AsyncIterator, Callable, Collection, Iterable, Itera
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlsplit
 
 import obstore
 from obstore.exceptions import AlreadyExistsError, BaseError, GenericError
 from obstore.store import LocalStore
 from uuid_utils import uuid4
 
-from raygrid.blobs.backend import first_line, open_remote, shown
+from raygrid.blobs.backend import directory_of, first_line, open_remote, shown
 from raygrid.blobs.blob_file import BlobFile
+from raygrid.blobs.permissions import Permissions
 from raygrid.blobs.upload import AT_ONCE, PART, FileUpload, ObjectUpload, Upload, write_all
 from raygrid.core.blob_marker import not_the_grids
 from raygrid.errors import BlobNotFoundError, RaygridError, SettingsError, UnavailableError
@@ -117,12 +117,11 @@ class BlobStore:
         self._directory: Path | None = None
         self._lasting: set[Path] = set()  # directories whose names are known to survive a power cut
         self._local: tuple[tuple[int, int], Any] = ((0, 0), None)
-        scheme = urlsplit(url).scheme
-        if scheme in ("", "file"):
+        if (directory := directory_of(url)) is not None:
             if options:
                 raise SettingsError("storage.blob_options are for object stores; storage.blobs is a directory")
-            path = urlsplit(url).path if scheme == "file" else url
-            self._directory = Path(path).expanduser().absolute()
+            self._directory = directory
+            self.permissions = Permissions(directory)
             self.shown = str(self._directory)
         else:
             self._remote, self._hasty = open_remote(url, options or {}, retry_s)
@@ -201,7 +200,7 @@ class BlobStore:
         if self._directory is not None:
             if make_directory:
                 with self._as_unavailable():
-                    self._directory.mkdir(parents=True, exist_ok=True)
+                    self._directory.mkdir(mode=0o700, parents=True, exist_ok=True)
             elif not self._directory.is_dir():
                 raise self._away("there is no such directory; mount the share there, or make the directory")
         with self._as_unavailable():
@@ -209,6 +208,7 @@ class BlobStore:
                 obstore.put(self._store, MARKER, f"{marker}\n".encode(), mode="create", use_multipart=False)
             except AlreadyExistsError:
                 return self.look_now()
+            self._restrict(MARKER)
             self._sync(MARKER)
         return self.look_now()
 
@@ -235,7 +235,7 @@ class BlobStore:
             if self._expected is not None and self.seen not in (None, self._expected):
                 raise self._away(not_the_grids(self._expected, self.seen, self.shown))
         elif self._expected is None:
-            self._directory.mkdir(parents=True, exist_ok=True)
+            self._directory.mkdir(mode=0o700, parents=True, exist_ok=True)
         else:
             self.require_now()
 
@@ -277,11 +277,12 @@ class BlobStore:
         """
         staged = f"{path}#{uuid4().int}"  # obstore passes over such names in its listings
         flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
+        mode = self.permissions.file
         try:
-            fd = os.open(staged, flags, 0o666)
+            fd = os.open(staged, flags, mode)
         except FileNotFoundError:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            fd = os.open(staged, flags, 0o666)
+            self.permissions.make_parents(path)
+            fd = os.open(staged, flags, mode)
         try:
             with open(fd, "wb", buffering=0) as file:
                 write_all(file, data)
@@ -298,7 +299,13 @@ class BlobStore:
         with self._as_unavailable():
             self._before_writing()
             obstore.put(self._store, key, path, chunk_size=PART, max_concurrency=AT_ONCE)
+            self._restrict(key)
             self._flush(key)
+
+    def _restrict(self, key: str) -> None:
+        """Have a file that obstore has written read by those only who may read the others."""
+        if self._directory is not None:
+            self.permissions.restrict(self._directory / key)
 
     def _flush(self, key: str) -> None:
         """On a local directory, wait until the blob survives a power cut; object stores promise that themselves.

@@ -179,10 +179,13 @@ class FileUpload(Upload):
     def _open(self) -> FileIO:
         self._blobs._before_writing()
         try:
-            return FileIO(self._path, "xb")
+            return FileIO(self._path, "xb", opener=self._create)
         except FileNotFoundError:
-            self._path.parent.mkdir(exist_ok=True)
-            return FileIO(self._path, "xb")
+            self._blobs.permissions.make_parents(self._path)
+            return FileIO(self._path, "xb", opener=self._create)
+
+    def _create(self, path: str, flags: int) -> int:
+        return os.open(path, flags, self._blobs.permissions.file)
 
     def _settle_now(self, key: str) -> None:
         assert self._file is not None
@@ -193,7 +196,7 @@ class FileUpload(Upload):
             os.rename(self._path, path)
         except FileNotFoundError:
             self._blobs._before_writing()  # below a share that went away, no directories are made
-            path.parent.mkdir(parents=True, exist_ok=True)
+            self._blobs.permissions.make_parents(path)
             os.rename(self._path, path)
         self._blobs._sync_directory(path.parent)
         self._blobs._require_grids(key)

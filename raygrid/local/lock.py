@@ -54,7 +54,8 @@ def only_one(directory: Path) -> Iterator[None]:
     Raises:
         SettingsError: another one holds it.
     """
-    with (directory / NAME).open("a+", encoding="utf-8") as lock:
+    flags = os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC
+    with open(os.open(directory / NAME, flags, 0o600), "a+", encoding="utf-8") as lock:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError:

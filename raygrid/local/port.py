@@ -48,7 +48,7 @@ def ray_prefix(grid_dir: Path) -> str:
     Raises:
         SettingsError: there is no temporary directory with a path that is short enough; says what to set.
     """
-    mark = hashlib.sha256(str(grid_dir).encode()).hexdigest()[:10]
+    mark = hashlib.sha256(os.fsencode(grid_dir)).hexdigest()[:10]
     most = MOST_SOCKET_PATH - len(f"/raygrid-{mark}-{_BELOW}")
     wanted = tempfile.gettempdir()
     for place in (wanted, *_SHORT):

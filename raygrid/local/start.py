@@ -109,8 +109,11 @@ def _running_or_free(settings: GridSettings, until: float) -> GridFile | None:
 
 def _start(settings: GridSettings, racks: int, nodes: int, with_caller: bool, until: float) -> GridFile | None:
     """Start a supervisor and wait for its grid; None if another supervisor was faster."""
-    settings.grid_dir.mkdir(parents=True, exist_ok=True)
-    settings.grid_dir.chmod(0o700)
+    for directory in (settings.grid_dir.parent, settings.grid_dir):
+        directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+    for directory in (settings.grid_dir, settings.grid_dir / "blobs"):
+        if directory.exists():
+            directory.chmod(0o700)  # an earlier release left blobs to the umask
     log = settings.grid_dir / LOG
     owner = life_of(os.getpid()) if with_caller else None
     # The supervisor empties the log once it knows that it is the only one.

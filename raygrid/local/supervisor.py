@@ -99,17 +99,18 @@ class Supervisor:
 
         self._say("starting Ray")
         group, name = self._places[0]
-        context: Any = ray.init(
-            address="local",
-            namespace="raygrid-supervisor",
-            num_cpus=usable_processors(),
-            resources={group: 1},
-            object_store_memory=self._object_store,
-            include_dashboard=False,
-            log_to_driver=False,
-            _node_name=name,
-            _temp_dir=str(self._ray_dir),
-        )
+        with _encodable_directory(self._ray_dir.parent):
+            context: Any = ray.init(
+                address="local",
+                namespace="raygrid-supervisor",
+                num_cpus=usable_processors(),
+                resources={group: 1},
+                object_store_memory=self._object_store,
+                include_dashboard=False,
+                log_to_driver=False,
+                _node_name=name,
+                _temp_dir=str(self._ray_dir),
+            )
         self.listen()  # Ray has put its own handlers in place
         self._head = head_processes()
         address = str(context.address_info["gcs_address"])
@@ -259,6 +260,15 @@ class Supervisor:
     @staticmethod
     def _say(what: str) -> None:
         print(time.strftime("%H:%M:%S"), what, flush=True)  # standard output is this process's log
+
+
+def _encodable_directory(instead: Path) -> contextlib.AbstractContextManager[None]:
+    """Work elsewhere for a while where the name of the present directory is not UTF-8: Ray passes it on as text."""
+    try:
+        str(Path.cwd()).encode()
+    except UnicodeEncodeError:
+        return contextlib.chdir(instead)
+    return contextlib.nullcontext()
 
 
 def _fresh_ray_directory(grid_dir: Path) -> Path:

@@ -72,7 +72,7 @@ def mark_of(pid: int) -> str | None:
     prefix = MARK.encode() + b"="
     for entry in environment.split(b"\0"):
         if entry.startswith(prefix):
-            return entry[len(prefix) :].decode(errors="replace")
+            return os.fsdecode(entry[len(prefix) :])
     return None
 
 

@@ -87,8 +87,9 @@ class Workspace:
 
     def open(self) -> None:
         """Make the directories and remove the jobs of earlier lives."""
-        for directory in (self.root, self.shared, self.jobs, self.spare):
-            directory.mkdir(parents=True, exist_ok=True)
+        self.root.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        for directory in (self.root, self.shared, self.jobs.parent, self.jobs, self.spare.parent, self.spare):
+            directory.mkdir(exist_ok=True)
             directory.chmod(0o700)
         for mine in (self.jobs, self.spare):
             for earlier in mine.parent.iterdir():

@@ -21,7 +21,8 @@ def migrate(connection: Connection) -> None:
             connection.execute(text(f"SET LOCAL {limit} = 0"))
         connection.execute(text("SELECT pg_advisory_xact_lock(:key)"), {"key": _LOCK})
     config = Config()
-    config.set_main_option("script_location", str(Path(__file__).parent / "migrations"))
+    here = str(Path(__file__).parent / "migrations")
+    config.set_main_option("script_location", here.replace("%", "%%"))  # Alembic takes % for interpolation
     scripts = ScriptDirectory.from_config(config)
     with EnvironmentContext(
         config,

@@ -17,7 +17,6 @@ from typing import Any, Concatenate, ParamSpec, TypeVar, cast
 from sqlalchemy import Engine, Table, func, select
 from sqlalchemy.dialects import postgresql as postgresql_dialect
 from sqlalchemy.dialects import sqlite as sqlite_dialect
-from sqlalchemy.engine import make_url
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from raygrid.errors import SettingsError, UnavailableError
@@ -100,21 +99,27 @@ async def _until_not_locked(write: Callable[[], Coroutine[Any, Any, Answer]]) ->
 class SqlConnections:
     """Transactions over a URL such as `sqlite+aiosqlite:///jobs.db` or `postgresql://user:password@host/raygrid`.
 
+    Args:
+        place: the URL, or the path of a SQLite file.
+
     Raises:
         SettingsError: the URL is for no database that can hold jobs, or cannot be read.
     """
 
-    def __init__(self, url: str) -> None:
-        self._url = url
-        backend = url.partition(":")[0].partition("+")[0]
+    def __init__(self, place: str | Path) -> None:
+        self._url = "" if isinstance(place, Path) else place
+        backend = "sqlite" if isinstance(place, Path) else place.partition(":")[0].partition("+")[0]
         if backend not in ("sqlite", "postgresql", "postgres"):
             raise SettingsError(
                 "storage.database must be a URL that begins with postgresql:// or sqlite+aiosqlite:///, "
-                f"not with {backend[:20]!r}"
+                f"or the absolute path of a SQLite file; it begins with {backend[:20]!r}"
             )
         self._is_sqlite = backend == "sqlite"
-        if not self._is_sqlite:
-            postgresql.dsn(url)
+        self._sqlite_file = place if isinstance(place, Path) else None
+        if self._is_sqlite and not isinstance(place, Path):
+            self._sqlite_file = sqlite.file_of(place)
+        elif not self._is_sqlite:
+            postgresql.dsn(self._url)
         self._reads: AsyncEngine | Engine | None = None
         self._writes: AsyncEngine | Engine | None = None
         self._under_way: set[asyncio.Future[Any]] = set()
@@ -141,11 +146,11 @@ class SqlConnections:
         self._is_closed = False
         self._file = None
         if self._is_sqlite:
-            path = make_url(self._url).database
-            if path:
-                await asyncio.to_thread(sqlite.prepare_file, Path(path))
-            self._writes = sqlite.engine_for(self._url, "BEGIN IMMEDIATE")
-            self._reads = sqlite.engine_for(self._url, "BEGIN")
+            path = self._sqlite_file
+            if path is not None:
+                await asyncio.to_thread(sqlite.prepare_file, path)
+            self._writes = sqlite.engine_for(path, "BEGIN IMMEDIATE")
+            self._reads = sqlite.engine_for(path, "BEGIN")
             self._writer = ThreadPoolExecutor(1, thread_name_prefix="raygrid-sqlite-write")
             self._readers = ThreadPoolExecutor(sqlite.READERS, thread_name_prefix="raygrid-sqlite-read")
         else:
@@ -157,8 +162,8 @@ class SqlConnections:
         except BaseException:
             await self.close()
             raise
-        if self._is_sqlite and path:
-            self._file = sqlite.DatabaseFile(Path(path))
+        if self._sqlite_file is not None:
+            self._file = sqlite.DatabaseFile(self._sqlite_file)
 
     async def _migrate(self) -> None:
         async with self._write(MIGRATE_S, opening=True) as connection:

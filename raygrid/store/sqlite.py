@@ -15,9 +15,11 @@ from contextlib import closing
 from pathlib import Path
 from typing import Any, TypeAlias, TypeVar
 
-from sqlalchemy import Connection, CursorResult, Engine, create_engine, event
+from sqlalchemy import URL, Connection, CursorResult, Engine, create_engine, event
 from sqlalchemy.engine import make_url
+from sqlalchemy.exc import ArgumentError
 
+from raygrid.errors import SettingsError
 from raygrid.store.prepared import PreparedStatement, Rows, Statement, is_prepared
 
 BUSY_S = 30.0
@@ -34,7 +36,9 @@ def prepare_file(path: Path) -> None:
     Where processes that start together collide in the switch, SQLite fails at once, whatever its timeout, as waiting
     could be a deadlock; so it is tried again here.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
+    path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    # It may hold inputs and results; SQLite gives the files beside it, -wal and -shm, the same mode.
+    os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600))
     give_up_at = time.monotonic() + BUSY_S
     with closing(sqlite3.connect(path, timeout=1)) as connection:
         while True:
@@ -82,10 +86,34 @@ class DatabaseFile:
         return found.st_dev, found.st_ino
 
 
-def engine_for(url: str, begin: str) -> Engine:
-    """An engine whose transactions begin as told: writers take SQLite's write lock at once, so none must upgrade."""
+def file_of(url: str) -> Path | None:
+    """The file that a SQLite URL names; None for a database in memory.
+
+    Raises:
+        SettingsError: the URL cannot be read, or has a `?` in it: in a URL a name ends there, and the job store would
+            be in a file of another name.
+    """
+    try:
+        found = make_url(url)
+    except (ArgumentError, ValueError):
+        raise SettingsError("storage.database begins like a SQLite URL, but cannot be read as one") from None
+    if "?" in url:
+        raise SettingsError(
+            "storage.database: a SQLite URL must have no '?'. If it belongs to the name of the file, write the plain "
+            "path instead of a URL; options after it are not supported"
+        )
+    return Path(found.database) if found.database and found.database != ":memory:" else None
+
+
+def engine_for(path: Path | None, begin: str) -> Engine:
+    """An engine whose transactions begin as told: writers take SQLite's write lock at once, so none must upgrade.
+
+    Args:
+        path: the file; None for a database in memory.
+        begin: the statement.
+    """
     engine = create_engine(
-        make_url(url).set(drivername="sqlite"),
+        URL.create("sqlite", database=None if path is None else str(path)),
         connect_args={"timeout": BUSY_S},
         pool_size=READERS,
         max_overflow=4,

@@ -24,7 +24,7 @@ TOO_MUCH_TO_UPLOAD = 700 * 1024**2
 def test_a_grid_starts_below_uv_run_beside_a_proxy_and_on_one_cpu(tmp_path: Path) -> None:
     """With 700 MB in its state it is up in the usual time, asks no proxy, and has a slot for the one CPU it may use."""
     assert UV is not None
-    state = tmp_path / "state"
+    state = tmp_path / "100% a?b#c 価格"
     results = state / "here" / "blobs" / "results"
     results.mkdir(parents=True)
     with (results / "much").open("wb") as much:

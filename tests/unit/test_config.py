@@ -46,7 +46,7 @@ def test_no_file_is_needed() -> None:
     """Every field has a default, and the defaults are safe to start with."""
     settings = load_settings()
     assert (settings.name, settings.http.host, settings.http.port) == ("default", "127.0.0.1", 8000)
-    assert settings.database_url == f"sqlite+aiosqlite:///{Path.home()}/.raygrid/default/jobs.db"
+    assert settings.database_url == Path.home() / ".raygrid/default/jobs.db"
     assert settings.blobs_url == f"{Path.home()}/.raygrid/default/blobs"
     settings.require_safe_listening()
 
