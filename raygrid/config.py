@@ -277,6 +277,7 @@ class Node(Section):
     cache: Size = 64 * 1024**2
     data_cache: Size = 4 * 1024**3
     kill_grace_s: float = Field(default=2.0, ge=0, allow_inf_nan=False)
+    memory_reserve: Size | None = None
 
 
 class Storage(Section):

@@ -17,6 +17,16 @@ NO_UPLOADS = {"RAY_ENABLE_UV_RUN_RUNTIME_ENV": "0"}
 """For processes that join Ray: below `uv run`, Ray would pack their working directory, such as a grid's whole state,
 and send it to every worker; from 512 MiB on it refuses to. Must be set before Ray is imported."""
 
+TIERS_STAY = {
+    # Ray's memory monitor can only kill Ray's own workers, which are the grid's tiers; the agents watch the memory and
+    # kill the pricer that grew most instead.
+    "RAY_memory_monitor_refresh_ms": "0",
+    # Ray gives its workers the highest score there is, and pricers inherit it: the kernel would kill a tier as soon as
+    # a pricer.
+    "RAY_worker_oom_score_adjustment": "0",
+}
+"""For all Ray nodes: what keeps the tiers alive when memory runs out. Must be set before Ray is started."""
+
 _RUNTIME_HOOK = "RAY_RUNTIME_ENV_HOOK"
 _PR_SET_PDEATHSIG = 1
 _TAIL_LINES = 12

@@ -11,7 +11,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from raygrid.errors import SettingsError
-from raygrid.supervision import environment_beside_ray
+from raygrid.supervision import TIERS_STAY, environment_beside_ray
 
 # Room for the results that a node keeps hot (node.cache, 64 MB unless set otherwise), and for Ray's own objects.
 OBJECT_STORE = 192 * 1024**2
@@ -100,6 +100,7 @@ class HostSpec:
             "RAY_enable_metrics_collection": "0",
             # Ray runs its workers, and so every pricer, at nice 15; here they are what the machine is for.
             "RAY_worker_niceness": "0",
+            **TIERS_STAY,
             # An agent that ends must not take its reaper along, which cleans up after it.
             "RAY_kill_child_processes_on_worker_exit": "0",
             "RAY_ROTATION_MAX_BYTES": str(32 * 1024**2),

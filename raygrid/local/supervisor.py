@@ -34,7 +34,7 @@ from raygrid.local.started_with import StartedWith
 from raygrid.local.worker_node import WorkerNode, head_processes
 from raygrid.loopback import open_here
 from raygrid.processors import usable_processors
-from raygrid.supervision import prepare_to_join_ray
+from raygrid.supervision import TIERS_STAY, prepare_to_join_ray
 
 OBJECT_STORE_SLACK = 128 * 1024**2
 READY_S = 120.0
@@ -67,6 +67,7 @@ def prepare_environment() -> None:
         RAY_SERVE_KV_TIMEOUT_S="5",
         # Ray runs its workers, and so every pricer, at nice 15; here they are what the machine is for.
         RAY_worker_niceness="0",
+        **TIERS_STAY,
         # An agent that ends must not take its reaper along, which cleans up after it.
         RAY_kill_child_processes_on_worker_exit="0",
     )

@@ -31,6 +31,7 @@ from raygrid.node.cache import LocalShelf, ResultCache, Shelf
 from raygrid.node.definitions import Definitions
 from raygrid.node.health import Health
 from raygrid.node.leftovers import Leftovers
+from raygrid.node.memory_guard import MemoryGuard
 from raygrid.node.processes import become_subreaper, kill_marked
 from raygrid.node.publisher import Publisher
 from raygrid.node.runner import Finished, Runner
@@ -100,6 +101,9 @@ class NodeAgent:
         )
         self._health = Health(node_id, self._places, blobs, self._publisher, self._wake)
         self._watchdog = Watchdog(self._mark_prefix, settings.kill_grace_s, own_process=own_process)
+        self._memory = MemoryGuard(
+            node_id, root, self.incarnation, self._mark_prefix, self._watchdog, settings.memory_reserve
+        )
         self._leftovers = Leftovers(root, node_id)
         self._left_over = 0  # number of the last report of an earlier life's attempts; 0 once they are settled
         self._apart = Apart(root.parent)
@@ -138,11 +142,13 @@ class NodeAgent:
             self._watchdog,
             self._mark_prefix,
             self._traffic,
+            self._memory.verdict,
         )
         self._runner.warm.follow(self._pricers, self.slots)
         frozen_s = FROZEN_S if self._own_process else math.inf
         self._reaper = reaper.start(self._mark_prefix, (self._places.jobs, self._places.spare), frozen_s)
         self._watchdog.start({self._reaper.pid})
+        self._memory.start()
         self._publisher.start()
         self._health.start()
         with self._work:
@@ -166,6 +172,7 @@ class NodeAgent:
         if self._runner is not None:
             self._runner.warm.close()
         self._publisher.close()
+        self._memory.close()
         self._watchdog.close()
         self._health.close()
         if self._reaper is not None:
@@ -341,6 +348,7 @@ class NodeAgent:
             self.slots = _slots(settings)
             self._watchdog.grace_s = settings.kill_grace_s
             self._definitions.follow(pricers)
+            self._memory.reserve = settings.memory_reserve
             if self._runner is not None:
                 self._runner.warm.follow(pricers, self.slots)
             self._fill_slots()
@@ -379,6 +387,7 @@ class NodeAgent:
             traffic=self._traffic.total,
             deployed_at=self._deployed_at,
             lacks=self._definitions.lacks,
+            memory=self._memory.total,
         )
 
     # --- ends of attempts ---------------------------------------------------------------------------------------

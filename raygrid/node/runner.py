@@ -34,6 +34,7 @@ from raygrid.node.spares import JobDirectory
 from raygrid.node.spawn import Environment, spawn
 from raygrid.node.traffic import TrafficMeter
 from raygrid.node.usage import Usage
+from raygrid.node.verdicts import Verdict
 from raygrid.node.warm import WarmPool
 from raygrid.node.warm_process import Ended, WarmProcess
 from raygrid.node.watchdog import Running, Watchdog
@@ -44,6 +45,7 @@ logger = logging.getLogger(__name__)
 STDERR_TAIL = 4_000
 MOST_ENVIRONMENTS = 64
 DISK_FULL = 1024**2
+SHELL_SAW_KILL = 128 + signal.SIGKILL
 _NO_CAPTURES = tuple(OutputFile(name, -1, "", 0) for name in ("stdout.txt", "stderr.txt"))
 _ANSWERS = "it must answer each job with a line on its stdout, see docs/warm-pricers.md"
 # What a pricer gets of the agent's own environment; secrets of the grid are not among it.
@@ -99,7 +101,9 @@ class Runner:
         watchdog: Watchdog,
         mark_prefix: str,
         traffic: TrafficMeter | None = None,
+        verdict: Callable[[Running, Usage], Verdict | None] = lambda *_: None,
     ) -> None:
+        self._verdict = verdict
         self._traffic = traffic or TrafficMeter()
         self._node_id = node_id
         self._definitions = definitions
@@ -196,7 +200,7 @@ class Runner:
         has_ended()
         if warm is None:
             directory.is_left_alone = self._watchdog.sees_nobody_astray()  # before one looks at what it left
-        report = _report(running, ended, pricer, started_at)
+        report = self._explained(_report(running, ended, pricer, started_at), running, ended.usage)
         if self._disk_was_full(report):
             return self._infrastructure(order, f"its disk is full at {self._places.root}")
         report, zipped = self._zip(directory, spec, input_mark, pricer, report, ended.usage)
@@ -256,6 +260,15 @@ class Runner:
         program = str(error.filename or pricer.command[0])
         search_path = pricer.env.get("PATH") or self._environment.get("PATH") or os.defpath
         return diagnosis.why_not(program, search_path) or f"{program!r}; the file must exist there and be executable"
+
+    def _explained(self, report: AttemptReport, running: Running, usage: Usage) -> AttemptReport:
+        """The report of a pricer that died of SIGKILL, or has a shell say so of its child, with the reason if known."""
+        if running.killed_for is not None or (report.signal != signal.SIGKILL and report.exit_code != SHELL_SAW_KILL):
+            return report
+        verdict = self._verdict(running, usage)
+        if verdict is None:
+            return report
+        return replace(_with(report, Outcome.MEMORY_PRESSURE, verdict.message), crowded=verdict.crowded)
 
     def _disk_was_full(self, report: AttemptReport) -> bool:
         """Whether the node's disk may be to blame for how a pricer ended, its files being there still.
@@ -362,6 +375,7 @@ def _report(running: Running, ended: Ended, pricer: Pricer, started_at: datetime
         None,
         started_at=started_at,
         ended_at=ended_at,
+        crowded=running.crowded,
     )
 
 
@@ -378,6 +392,8 @@ def _with(
         report.result,
         report.started_at,
         report.ended_at,
+        report.content,
+        report.crowded,
     )
 
 

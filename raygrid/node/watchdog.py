@@ -37,7 +37,8 @@ SWEEP_S = 1.0
 class Running:
     """A pricer that is about to run or runs: how to reach it, its limits, and why it was killed if it was.
 
-    `pid` is 0 until it is spawned. `started` and `kill_at` are on the monotonic clock.
+    `pid` is 0 until it is spawned. `started` and `kill_at` are on the monotonic clock. `crowded` says, where it was
+    killed for want of memory, whether other pricers ran on the machine.
     """
 
     attempt: AttemptId
@@ -52,6 +53,7 @@ class Running:
     kill_at: float | None = None
     ended: bool = False
     lock: threading.Lock = field(default_factory=threading.Lock)
+    crowded: bool = False
 
     def spawned(self, pid: int) -> None:
         """Note the pid; a stop that came before takes effect now."""

@@ -103,6 +103,8 @@ def test_what_is_set_already_wins() -> None:
     assert environment["RAY_AUTH_MODE"] == "disabled"
     assert environment["OTHER"] == "kept"
     assert environment["RAY_worker_niceness"] == "0"
+    assert environment["RAY_memory_monitor_refresh_ms"] == "0"
+    assert environment["RAY_worker_oom_score_adjustment"] == "0"
 
 
 def test_a_cluster_is_closed_to_strangers_by_default() -> None:

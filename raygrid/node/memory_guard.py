@@ -1,0 +1,216 @@
+"""Watches the memory of the machine and of its cgroups, and under pressure kills the pricer that grew most.
+
+Of all agents of a grid on one machine (and in one cgroup), the one that holds a lock decides for all of them. Each
+agent raises the kernel's score of its own pricers and remembers why they were killed. One thread; while memory is
+plentiful it reads two small files a second.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import hashlib
+import logging
+import os
+import signal
+import threading
+import time
+from pathlib import Path
+
+from raygrid.models import Outcome
+from raygrid.node.machine import machine_id
+from raygrid.node.memory import Gauge, Memory
+from raygrid.node.oom_score import AFTER_S, OomScores
+from raygrid.node.pressure import History, Victim, choose, is_watched, next_look_s
+from raygrid.node.processes import process_table
+from raygrid.node.trees import Tree, trees
+from raygrid.node.usage import Usage
+from raygrid.node.verdicts import Verdict, Verdicts, leave_verdict
+from raygrid.node.watchdog import Running, Watchdog
+
+logger = logging.getLogger(__name__)
+
+BUSY_S = 0.25  # a look this often while pricers run, for their scores
+IDLE_S = 1.0
+SNAPSHOT_S = 1.0
+GONE_S = 2.0  # a killed pricer may take this long to give its memory back
+COMPLAIN_S = 60.0
+
+
+class MemoryGuard:
+    """The guard of one agent; `close` ends its thread.
+
+    Args:
+        node_id: the node, for messages.
+        root: its directory, beside those of the grid's other nodes on this machine.
+        incarnation: this life of the agent.
+        mark_prefix: what the marks of the agent's pricers begin with.
+        watchdog: knows what runs.
+        reserve: bytes of memory to be left; None for the usual part.
+        gauge: tells what is left.
+    """
+
+    def __init__(
+        self,
+        node_id: str,
+        root: Path,
+        incarnation: str,
+        mark_prefix: str,
+        watchdog: Watchdog,
+        reserve: int | None,
+        gauge: Gauge | None = None,
+    ) -> None:
+        self._node_id = node_id
+        self._nodes = root.parent
+        self._mark_prefix = mark_prefix
+        self._watchdog = watchdog
+        self.reserve = reserve
+        self._gauge = gauge or Gauge()
+        self.total = self._gauge.total
+        self._verdicts = Verdicts(root, incarnation)
+        self._scores = OomScores()
+        self._history = History()
+        self._lock = -1
+        self._next_look = self._next_minute = 0.0
+        self._closed = threading.Event()
+        self._thread = threading.Thread(target=self._watch, name="raygrid-memory", daemon=True)
+
+    def start(self) -> None:
+        """Begin."""
+        self._verdicts.open()
+        self._thread.start()
+
+    def close(self) -> None:
+        """Watch no more; another agent of the machine decides from now on."""
+        self._closed.set()
+        if self._thread.is_alive():
+            self._thread.join(timeout=10)
+        if self._lock >= 0:
+            os.close(self._lock)
+            self._lock = -1
+
+    def verdict(self, running: Running, usage: Usage) -> Verdict | None:
+        """Why a pricer that has died of SIGKILL was killed for want of memory; None where it was not."""
+        told = self._verdicts.of(running.pid, running.started)
+        if told is None and self._verdicts.kernel_killed_lately():
+            peak = usage.max_rss_bytes
+            size = "" if peak is None else f"; the largest of the pricer's processes used {figure(peak)}"
+            message = f"killed by the kernel of node {self._node_id}, which had no memory left{size}"
+            return Verdict(message, crowded=any(tree.pid != running.pid for tree in self._trees()))
+        return told
+
+    # --- the thread -----------------------------------------------------------------------------------------
+
+    def _watch(self) -> None:
+        wait_s = 0.0
+        while not self._closed.wait(wait_s):
+            try:
+                wait_s = self._look()
+            except Exception:  # one look that fails must not be the last one
+                logger.exception("a look at the memory of node %s failed", self._node_id)
+                wait_s = IDLE_S
+
+    def _look(self) -> float:
+        """Look once; gives the seconds until the next look."""
+        now = time.monotonic()
+        running = [each for each in self._watchdog.all() if each.pid and not each.ended]
+        self._scores.raise_for(each.pid for each in running if now - each.started > AFTER_S)
+        if now >= self._next_look:
+            self._verdicts.look_at_kernel()
+            self._next_look = now + (self._decide(now) if self._decides() else IDLE_S)
+        return max(0.0, min(self._next_look - time.monotonic(), BUSY_S if running else IDLE_S))
+
+    def _decides(self) -> bool:
+        """Whether this agent is the one that decides for the machine; it stays so while it lives."""
+        if self._lock >= 0:
+            return True
+        with contextlib.suppress(OSError):
+            where = Path("/proc/self/cgroup").read_bytes()
+            name = f"memory-{machine_id()}-{hashlib.sha256(where).hexdigest()[:8]}.lock"
+            lock = os.open(self._nodes / name, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                os.close(lock)
+                return False
+            except OSError as error:
+                logger.warning("cannot lock %s: %s; every agent decides for itself", name, error)
+            self._lock = lock
+        return self._lock >= 0
+
+    def _decide(self, now: float) -> float:
+        memory = self._gauge.look(self.reserve)
+        if memory is None:
+            return IDLE_S
+        if not is_watched(memory):
+            self._history.clear()
+        elif memory.headroom < 0 or self._history.last_at is None or now - self._history.last_at >= SNAPSHOT_S:
+            found = self._trees()
+            sizes = [tree.size for tree in found]
+            self._history.add(now, sizes)
+            victim = choose(memory, sizes, self._history)
+            if victim is not None:
+                tree = next(tree for tree in found if tree.pid == victim.size.pid)
+                self._kill(tree, victim, memory)
+                return 0.0
+            if memory.headroom < 0:
+                self._complain(memory, sum(size.rss for size in sizes))
+                return IDLE_S
+        return next_look_s(memory)
+
+    def _trees(self) -> list[Tree]:
+        own = {
+            each.pid: f"{self._mark_prefix}{each.attempt.job_id}.{each.attempt.number}"
+            for each in self._watchdog.all()
+            if each.pid and not each.ended
+        }
+        return trees(process_table(), own, self._mark_prefix, str(self._nodes))
+
+    def _kill(self, tree: Tree, victim: Victim, memory: Memory) -> None:
+        """Kill a pricer with all that it started, and wait until its memory is free."""
+        message = (
+            f"killed because node {self._node_id} ran short of memory: the pricer's processes used {figure(tree.rss)}"
+            + (f" ({figure(victim.grown)} more than {victim.over_s:.0f} s before)" if victim.over_s else "")
+            + f", and of the {figure(memory.total)} of {memory.of} {figure(max(0, memory.available))} were left, less "
+            f"than the {figure(memory.reserve)} that are kept free (node.memory_reserve)"
+        )
+        if tree.is_own:
+            running = next((each for each in self._watchdog.all() if each.pid == tree.pid), None)
+            if running is None:
+                return  # it has just ended
+            running.crowded = victim.crowded
+            running.fail(Outcome.MEMORY_PRESSURE, message)
+        elif not leave_verdict(str(self._nodes), tree.mark, tree.pid, Verdict(message, victim.crowded)):
+            logger.warning("process %d (%s) is killed, but its agent cannot be told why", tree.pid, tree.mark)
+        logger.warning("%s: %s", tree.mark.rpartition("|")[2], message)
+        for pid in tree.members:
+            if pid != tree.pid or not tree.is_own:
+                with contextlib.suppress(ProcessLookupError, PermissionError):
+                    os.kill(pid, signal.SIGKILL)
+        until = time.monotonic() + GONE_S
+        while any(_lives(pid) for pid in tree.members) and time.monotonic() < until:
+            self._closed.wait(0.02)
+
+    def _complain(self, memory: Memory, used: int) -> None:
+        if time.monotonic() >= self._next_minute:
+            self._next_minute = time.monotonic() + COMPLAIN_S
+            logger.warning(
+                "node %s: of the %s of %s only %s are left, but all pricers together use %s, so that none is killed; "
+                "look for what else uses the memory",
+                self._node_id,
+                *(figure(memory.total), memory.of, figure(max(0, memory.available)), figure(used)),
+            )
+
+
+def figure(size: int) -> str:
+    """A number of bytes for people."""
+    return f"{size / 1024**3:.1f} GB" if size >= 1024**3 else f"{size / 1024**2:.0f} MB"
+
+
+def _lives(pid: int) -> bool:
+    """Whether a process still holds its memory: it has not gone, and is no zombie."""
+    try:
+        with open(f"/proc/{pid}/stat", "rb") as file:
+            return file.read().rpartition(b")")[2].split()[0] != b"Z"
+    except OSError:
+        return False

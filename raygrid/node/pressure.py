@@ -1,0 +1,114 @@
+"""Under memory pressure, which pricer is killed, and how soon to look again. Pure: snapshots in, a decision out.
+
+The pricer that grew most within the last seconds goes: what has held its memory for an hour did not bring the pressure
+about, and has more work to lose. Where none has grown, the largest goes.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from raygrid.node.memory import Memory
+
+WINDOW_S = 20.0
+LEAST = 16 * 1024**2  # killing a smaller pricer frees next to nothing; growth below this tells nothing
+FASTEST = 8 * 1024**3  # bytes a second that pricers may grow by, all together
+SOONEST_S, LATEST_S = 0.05, 1.0
+WATCH = 4  # times the reserve: with less than this left, snapshots of the pricers are kept
+
+
+@dataclass(frozen=True, slots=True)
+class Size:
+    """The memory of a pricer's whole process tree, bytes.
+
+    Attributes:
+        pid: its process.
+        rss: resident memory of the tree.
+        is_own: whether it belongs to the agent that decides.
+    """
+
+    pid: int
+    rss: int
+    is_own: bool = True
+
+
+@dataclass(frozen=True, slots=True)
+class Victim:
+    """The pricer to kill.
+
+    Attributes:
+        size: it.
+        grown: by how much it grew within `over_s` seconds.
+        over_s: see there.
+        crowded: whether there are other pricers on the machine.
+    """
+
+    size: Size
+    grown: int
+    over_s: float
+    crowded: bool
+
+
+class History:
+    """What pricers used within the last seconds."""
+
+    def __init__(self) -> None:
+        self._looks: deque[tuple[float, Mapping[int, int]]] = deque()
+
+    def add(self, now: float, sizes: Sequence[Size]) -> None:
+        """Remember a snapshot taken at `now` (monotonic seconds)."""
+        self._looks.append((now, {size.pid: size.rss for size in sizes}))
+        while len(self._looks) > 2 and self._looks[1][0] <= now - WINDOW_S:
+            self._looks.popleft()
+
+    def clear(self) -> None:
+        """There is enough memory: what was is of no interest."""
+        self._looks.clear()
+
+    @property
+    def last_at(self) -> float | None:
+        """When the latest snapshot was taken."""
+        return self._looks[-1][0] if self._looks else None
+
+    def grown(self, size: Size) -> int:
+        """By how much a pricer of the latest snapshot grew since the earliest; one that was not there began since."""
+        return size.rss - self._looks[0][1].get(size.pid, 0) if len(self._looks) > 1 else size.rss
+
+    @property
+    def over_s(self) -> float:
+        """The time between the earliest and the latest snapshot."""
+        return self._looks[-1][0] - self._looks[0][0] if self._looks else 0.0
+
+
+def is_watched(memory: Memory) -> bool:
+    """Whether so little is left that snapshots of the pricers are worth their cost."""
+    return memory.available < WATCH * memory.reserve
+
+
+def choose(memory: Memory, sizes: Sequence[Size], history: History) -> Victim | None:
+    """The pricer to kill; None where there is no pressure, or where killing pricers cannot end it.
+
+    Args:
+        memory: what is left.
+        sizes: the pricers of all agents, as of the latest snapshot.
+        history: snapshots of the last seconds, the latest included.
+    """
+    if memory.headroom >= 0:
+        return None
+    large = [size for size in sizes if size.rss >= LEAST]
+    if sum(size.rss for size in large) < -memory.headroom or not large:
+        return None  # something else on the machine uses the memory; that all jobs fail would not help
+    grown = {size.pid: history.grown(size) for size in large}
+
+    def blame(size: Size) -> tuple[int, int]:
+        return (grown[size.pid] if grown[size.pid] >= LEAST else 0), size.rss
+
+    worst = max(large, key=blame)
+    return Victim(worst, grown[worst.pid], history.over_s, crowded=len(sizes) > 1)
+
+
+def next_look_s(memory: Memory) -> float:
+    """Seconds until the next look: before pricers that grow at full speed can have used the headroom."""
+    return min(LATEST_S, max(SOONEST_S, memory.headroom / FASTEST))

@@ -1,0 +1,76 @@
+"""Which processes of the machine belong to which pricer, of this agent and of others of the same grid.
+
+A process belongs to the pricer in whose session it is or from which it descends; one that left both (a daemon) belongs
+to the pricer whose mark it carries.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+
+from raygrid.node.pressure import LEAST, Size
+from raygrid.node.processes import Process, mark_of
+
+
+@dataclass(slots=True)
+class Tree:
+    """A pricer and all processes that it started.
+
+    Attributes:
+        pid: the pricer's own process.
+        mark: its mark, which names its agent and attempt.
+        is_own: whether it belongs to this agent.
+        members: pids of all its processes, its own included.
+        rss: their resident memory, bytes.
+    """
+
+    pid: int
+    mark: str
+    is_own: bool
+    members: list[int] = field(default_factory=list)
+    rss: int = 0
+
+    @property
+    def size(self) -> Size:
+        """Its size, for the decision."""
+        return Size(self.pid, self.rss, self.is_own)
+
+
+def trees(table: Iterable[Process], own: Mapping[int, str], own_prefix: str, nodes: str) -> list[Tree]:
+    """The pricers of a machine.
+
+    Args:
+        table: all its processes.
+        own: the marks of this agent's running pricers, by pid.
+        own_prefix: what the marks of all this agent's processes begin with.
+        nodes: the directory in which the agents of this grid have theirs: what marks of all of them begin with.
+    """
+    processes = {process.pid: process for process in table if not process.is_zombie}
+    found = {pid: Tree(pid, mark, is_own=True) for pid, mark in own.items() if pid in processes}
+    for process in processes.values():
+        if process.pid == process.session and process.pid not in found:
+            mark = mark_of(process.pid)
+            if mark is not None and mark.startswith(f"{nodes}/") and not mark.startswith(own_prefix):
+                found[process.pid] = Tree(process.pid, mark, is_own=False)
+    by_mark = {tree.mark: tree for tree in found.values()}
+    for process in processes.values():
+        tree = found.get(process.session) or _around(process, processes, found)
+        if tree is None and process.rss_bytes >= LEAST:
+            tree = by_mark.get(mark_of(process.pid) or "")
+        if tree is not None:
+            tree.members.append(process.pid)
+            tree.rss += process.rss_bytes
+    return list(found.values())
+
+
+def _around(process: Process, processes: Mapping[int, Process], found: Mapping[int, Tree]) -> Tree | None:
+    """The pricer that a process descends from."""
+    for _ in range(len(processes)):
+        parent = processes.get(process.parent)
+        if parent is None:
+            return None
+        if (tree := found.get(parent.pid) or found.get(parent.session)) is not None:
+            return tree
+        process = parent
+    return None  # the table was read while processes came and went

@@ -1,0 +1,111 @@
+"""Why a pricer was killed from outside its agent: by the agent that decides for the machine, or by the kernel.
+
+An agent sees only that its pricer died of SIGKILL. The deciding agent leaves a small file with the reason in the
+directory of the pricer's agent before it kills; of the kernel it is known when it last killed something for want of
+memory.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import re
+import time
+from collections import deque
+from dataclasses import dataclass
+from pathlib import Path
+
+from raygrid.node.memory import kernel_kills
+
+NAME = "killed"
+LATELY_S = 3.0
+_INCARNATION = re.compile(r"[0-9a-f]{32}")
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """Why a pricer was killed, and whether others ran on the machine."""
+
+    message: str
+    crowded: bool
+
+
+class Verdicts:
+    """Those of one agent's pricers.
+
+    Args:
+        root: the node's directory.
+        incarnation: this life of its agent.
+    """
+
+    def __init__(self, root: Path, incarnation: str) -> None:
+        self._directory = root / NAME / incarnation
+        self._kernel: deque[tuple[float, int]] = deque([(time.monotonic(), kernel_kills())])
+
+    def open(self) -> None:
+        """Make room for verdicts, and forget those of earlier lives."""
+        self._directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+        for earlier in self._directory.parent.iterdir():
+            if earlier != self._directory:
+                with contextlib.suppress(OSError):
+                    for file in earlier.iterdir():
+                        file.unlink()
+                    earlier.rmdir()
+
+    def look_at_kernel(self) -> None:
+        """Note how many processes the kernel has killed by now; called about once a second."""
+        now = time.monotonic()
+        self._kernel.append((now, kernel_kills()))
+        while len(self._kernel) > 1 and self._kernel[1][0] <= now - LATELY_S:
+            self._kernel.popleft()
+
+    def of(self, pid: int, started: float) -> Verdict | None:
+        """Why another agent killed a pricer; None where none did.
+
+        Args:
+            pid: its process, which has ended.
+            started: when it was started, monotonic seconds.
+        """
+        path = self._directory / str(pid)
+        with contextlib.suppress(OSError, ValueError, TypeError, KeyError):
+            told = json.loads(path.read_text(encoding="utf-8"))
+            path.unlink()
+            if float(told["at"]) >= started:
+                return Verdict(str(told["message"]), bool(told["crowded"]))
+        return None
+
+    def kernel_killed_lately(self) -> bool:
+        """Whether the kernel has killed a process for want of memory within the last seconds, here or elsewhere."""
+        return kernel_kills() > self._kernel[0][1]
+
+
+def leave_verdict(nodes: str, mark: str, pid: int, verdict: Verdict) -> bool:
+    """Leave a verdict for another agent of the same grid; False where it cannot be left.
+
+    Args:
+        nodes: the directory in which the agents of this grid have theirs.
+        mark: the mark of the pricer, which names its agent.
+        pid: the pricer's process.
+        verdict: the reason.
+    """
+    root, _, incarnation = mark.rpartition("|")[0].rpartition("|")
+    # A pricer can give its children any mark, so it decides neither where a file is written nor over what.
+    if (
+        os.path.dirname(root) != nodes
+        or os.path.basename(root) in (".", "..")
+        or not _INCARNATION.fullmatch(incarnation)
+    ):
+        return False
+    told = {"at": time.monotonic(), "message": verdict.message, "crowded": verdict.crowded}
+    flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
+    path = f"{root}/{NAME}/{incarnation}/{pid}"
+    try:
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(path)
+        file = os.open(path, flags, 0o600)
+    except OSError:
+        return False
+    with os.fdopen(file, "w", encoding="utf-8") as opened:
+        json.dump(told, opened)
+    return True

@@ -1,0 +1,171 @@
+"""Real pricers under memory pressure: the one that grew goes, with a reason, whichever agent it belongs to."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import pytest
+
+from raygrid.models import AttemptId, Outcome
+from raygrid.node.agent import NodeAgent
+from raygrid.node.memory import Gauge, Memory
+from raygrid.node.processes import mark_of, process_table
+from raygrid.node.verdicts import Verdict, Verdicts, leave_verdict
+from tests.support.lone_agent import lone_agent, order, reports_of, wait_until
+
+MB = 1024**2
+PRESSURE = Outcome.MEMORY_PRESSURE
+
+
+def hog(size: int, seconds: float = 100.0) -> str:
+    """Use so many MB."""
+    return f"exec python3 -c 'import time; x = b\"x\" * ({size} << 20); time.sleep({seconds})'"
+
+
+class Room(Gauge):
+    """A machine whose memory is used by pricers below a directory alone."""
+
+    def __init__(self, directory: Path, total: int) -> None:
+        super().__init__()
+        self._directory, self._room = str(directory), total
+
+    @property
+    def total(self) -> int:
+        return self._room
+
+    def look(self, reserve: int | None) -> Memory:
+        used = sum(
+            process.rss_bytes
+            for process in process_table()
+            if process.rss_bytes > 30 * MB and (mark_of(process.pid) or "").startswith(self._directory)
+        )
+        return Memory(self._room, self._room - used, 100 * MB if reserve is None else reserve, "the machine")
+
+
+def agent_with(directory: Path, room: int, name: str = "root", slots: int = 3) -> NodeAgent:
+    """An agent on a machine with so many bytes of memory."""
+    agent = lone_agent(directory, slots=slots, own_process=False)
+    if name != "root":
+        agent = NodeAgent(name, directory / name, agent._pricers, agent._settings, agent._blobs)
+    agent._memory._gauge = Room(directory, room)
+    agent.open()
+    return agent
+
+
+@pytest.fixture
+async def node(tmp_path: Path) -> AsyncIterator[NodeAgent]:
+    agent = agent_with(tmp_path, 400 * MB)
+    yield agent
+    await asyncio.to_thread(agent.close)
+
+
+async def test_a_hog_goes_and_its_neighbours_stay(node: NodeAgent, tmp_path: Path) -> None:
+    """What grew is killed soon, the report names its size, and a pricer that merely was there ends as it would."""
+    neighbour = (
+        'exec python3 -c \'import os, time\nx = b"x" * (60 << 20)\n'
+        f'while not os.path.exists("{tmp_path}/go"): time.sleep(0.02)\''
+    )
+    node.start(1, [order("steady", neighbour)])
+    wait_until(lambda: any(tree.rss > 60 * MB for tree in node._memory._trees()))
+    node.start(1, [order("hog", hog(300))])
+    report = (await reports_of(node, 1))[AttemptId("hog", 1)]
+    assert (report.outcome, report.signal, report.crowded) == (PRESSURE, 9, True)
+    assert report.message is not None
+    assert "the pricer's processes used" in report.message
+    assert "node.memory_reserve" in report.message
+    (tmp_path / "go").touch()
+    assert (await reports_of(node, 2))[AttemptId("steady", 1)].exit_code == 0
+
+
+async def test_the_whole_tree_counts_and_goes(node: NodeAgent) -> None:
+    """Children count, one that left its session and its parent too, and all of them are killed."""
+    script = (
+        "cat > child.py <<'END'\nimport os, time\nif os.fork(): os._exit(0)\nos.setsid()\n"
+        "x = b'x' * (320 << 20)\ntime.sleep(100)\nEND\npython3 child.py; sleep 100"
+    )
+    node.start(1, [order("daemon", script)])
+    report = (await reports_of(node, 1))[AttemptId("daemon", 1)]
+    assert (report.outcome, report.crowded) == (PRESSURE, False)
+    wait_until(lambda: not node._memory._trees())
+
+
+async def test_a_pricer_of_another_agent_goes_with_the_same_reason(tmp_path: Path) -> None:
+    """One agent decides for the machine, and the agent of the killed pricer reports memory pressure, not signal 9."""
+    decides = agent_with(tmp_path, 400 * MB, "node-a")
+    wait_until(lambda: decides._memory._lock >= 0)
+    other = agent_with(tmp_path, 400 * MB, "node-b")
+    try:
+        decides.start(1, [order("steady", hog(60, 3.0))])
+        wait_until(lambda: any(tree.rss > 60 * MB for tree in decides._memory._trees()))
+        other.start(1, [order("hog", hog(300))])
+        report = (await reports_of(other, 1))[AttemptId("hog", 1)]
+        assert (report.outcome, report.crowded) == (PRESSURE, True)
+        assert "node.memory_reserve" in (report.message or "")
+        assert other._memory._lock == -1
+        assert (await reports_of(decides, 1))[AttemptId("steady", 1)].exit_code == 0
+        await asyncio.to_thread(decides.close)
+        wait_until(lambda: other._memory._lock >= 0)
+        other.start(1, [order("again", hog(400))])
+        assert (await reports_of(other, 2))[AttemptId("again", 1)].outcome is PRESSURE
+    finally:
+        await asyncio.to_thread(decides.close)
+        await asyncio.to_thread(other.close)
+
+
+async def test_without_pressure_nothing_is_killed(node: NodeAgent) -> None:
+    """A pricer that stays within what is there is let alone, and signal 9 stays signal 9."""
+    node.start(1, [order("fits", hog(100, 1.5)), order("killed", "kill -9 $$")])
+    reports = await reports_of(node, 2)
+    assert reports[AttemptId("fits", 1)].exit_code == 0
+    assert reports[AttemptId("killed", 1)].outcome is Outcome.SIGNAL
+
+
+@pytest.mark.parametrize("script", ["kill -9 $$", "sh -c 'kill -9 $$'; exit $?"])
+async def test_what_the_kernel_kills_for_want_of_memory_is_pressure(
+    node: NodeAgent, monkeypatch: pytest.MonkeyPatch, script: str
+) -> None:
+    """Where the kernel has just killed something for want of memory, SIGKILL is no answer, nor a shell's 137."""
+    before = node._memory._verdicts._kernel[0][1]
+    monkeypatch.setattr("raygrid.node.verdicts.kernel_kills", lambda: before + 1)
+    node.start(1, [order("j", script)])
+    report = (await reports_of(node, 1))[AttemptId("j", 1)]
+    assert (report.outcome, report.crowded) == (PRESSURE, False)
+    assert "killed by the kernel" in (report.message or "")
+
+
+async def test_the_kernel_prefers_pricers_with_all_that_they_started(node: NodeAgent, tmp_path: Path) -> None:
+    """A pricer that has run for a moment has a raised score, its children too; the agent's own stays."""
+    own = int(Path("/proc/self/oom_score_adj").read_text())
+    node.start(1, [order("j", f"echo $$ > {tmp_path}/shell; sleep 100 & echo $! > {tmp_path}/child; wait")])
+    wait_until(lambda: (tmp_path / "child").exists() and (tmp_path / "child").read_text())
+    pids = [int((tmp_path / name).read_text()) for name in ("shell", "child")]
+    raised = min(1000, own + 800)
+    wait_until(lambda: all(int(Path(f"/proc/{pid}/oom_score_adj").read_text()) == raised for pid in pids))
+    assert int(Path("/proc/self/oom_score_adj").read_text()) == own
+
+
+def test_a_verdict_is_left_for_agents_of_the_same_grid_only(tmp_path: Path) -> None:
+    """A pricer may give a child any mark; none makes an agent write elsewhere, and an old verdict is not another's."""
+    life = "0123456789abcdef" * 2
+    root, nodes = tmp_path / "nodes" / "n", str(tmp_path / "nodes")
+    verdicts = Verdicts(root, life)
+    verdicts.open()
+    verdict = Verdict("too large", crowded=True)
+    began = time.monotonic()
+    assert leave_verdict(nodes, f"{root}|{life}|j.1", 7, verdict)
+    assert verdicts.of(8, began) is None
+    assert verdicts.of(7, began) == verdict
+    assert verdicts.of(7, began) is None, "it is told once"
+    assert leave_verdict(nodes, f"{root}|{life}|j.1", 7, verdict)
+    assert verdicts.of(7, time.monotonic()) is None, "it was about an earlier process of that number"
+    for mark in (f"/etc|{life}|j.1", f"{nodes}/..|{life}|j.1", f"{root}|../../x|j.1", f"{root}/x|{life}|j.1", "", "||"):
+        assert not leave_verdict(nodes, mark, 7, verdict)
+    (root / "killed" / life / "9").symlink_to(tmp_path / "victim")
+    (tmp_path / "victim").write_text("precious")
+    leave_verdict(nodes, f"{root}|{life}|j.1", 9, verdict)
+    assert (tmp_path / "victim").read_text() == "precious"
+    Verdicts(root, "f" * 32).open()
+    assert [each.name for each in (root / "killed").iterdir()] == ["f" * 32]
