@@ -27,6 +27,10 @@ TIERS_STAY = {
 }
 """For all Ray nodes: what keeps the tiers alive when memory runs out. Must be set before Ray is started."""
 
+UTF8 = {"PYTHONUTF8": "1"}
+"""For processes of a grid: names of files are UTF-8 in all of them, whatever the locale of who starts them. Pricers do
+not get it: `node/runner.py` names what is passed on to them."""
+
 _RUNTIME_HOOK = "RAY_RUNTIME_ENV_HOOK"
 _PR_SET_PDEATHSIG = 1
 _TAIL_LINES = 12
@@ -48,6 +52,7 @@ def start_supervisor(module: str, given: bytes, log: Path) -> subprocess.Popen[b
             stderr=subprocess.STDOUT,
             start_new_session=True,
             cwd=log.parent,
+            env={**os.environ, **UTF8},
         )
     assert process.stdin is not None
     with contextlib.suppress(BrokenPipeError), process.stdin as pipe:
@@ -56,7 +61,7 @@ def start_supervisor(module: str, given: bytes, log: Path) -> subprocess.Popen[b
 
 
 def environment_beside_ray(environment: Mapping[str, str], hosts: Iterable[str] = ()) -> dict[str, str]:
-    """The environment for a process that joins Ray: nothing is uploaded, and no proxy used for this machine.
+    """The environment for a process that joins Ray: nothing is uploaded, no proxy used here, names are UTF-8.
 
     Args:
         environment: what is set already.
@@ -64,7 +69,7 @@ def environment_beside_ray(environment: Mapping[str, str], hosts: Iterable[str] 
     """
     # The hook, too, may be the one of `uv run`; and raygrid is installed wherever its processes run.
     rest = {name: value for name, value in environment.items() if name != _RUNTIME_HOOK}
-    return {**rest, **NO_UPLOADS, **without_proxy(environment, hosts)}
+    return {**rest, **NO_UPLOADS, **UTF8, **without_proxy(environment, hosts)}
 
 
 def prepare_to_join_ray() -> None:

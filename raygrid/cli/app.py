@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -23,8 +23,18 @@ from raygrid.cli import (
     submit,
 )
 from raygrid.cli.grid import GridChoice, GridCommands
+from raygrid.cli.text import print_whatever_comes, read_names_as_utf8
 
-app = typer.Typer(
+
+class _Command(typer.Typer):
+    def __call__(self, *args: Any, **named: Any) -> Any:
+        """Run as a program does."""
+        read_names_as_utf8()
+        print_whatever_comes()
+        return super().__call__(*args, **named)
+
+
+app = _Command(
     cls=GridCommands,
     no_args_is_help=True,
     pretty_exceptions_enable=False,  # its tracebacks show local variables, and an API key may be one

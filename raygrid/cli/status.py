@@ -194,7 +194,7 @@ def _cell(value: Any) -> str:
 
 
 def _print_json(value: Any) -> None:
-    typer.echo(to_json(value, indent=2).decode())
+    typer.echo(to_json(value, indent=2))  # bytes: JSON is UTF-8 whatever the terminal's encoding is
 
 
 def _print_table(title: str, columns: tuple[str, ...], rows: Iterable[Any]) -> None:

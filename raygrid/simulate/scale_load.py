@@ -101,7 +101,7 @@ def _positive(seconds: float, text: str) -> float:
 
 def _read(path: Path) -> tuple[float, ...]:
     try:
-        found = tuple(float(line) for line in path.read_text().split("\n") if line.strip())
+        found = tuple(float(line) for line in path.read_text(encoding="utf-8-sig").split("\n") if line.strip())
     except (OSError, ValueError) as error:
         raise InvalidRequestError(f"cannot read run times from {path}: {error}") from error
     if not found or not all(0 < each < math.inf for each in found):

@@ -184,6 +184,8 @@ def test_run_times_are_drawn_as_asked(tmp_path: Path) -> None:
     observed = tmp_path / "seconds.txt"
     observed.write_text("1.5\n\n2\n30\n")
     assert set(RunTimes.parse(f"file:{observed}").draw(100, random)) == {1.5, 2.0, 30.0}
+    observed.write_text("1.5\r\n2\r\n", encoding="utf-8-sig")  # as programs of Windows write it
+    assert set(RunTimes.parse(f"file:{observed}").draw(100, random)) == {1.5, 2.0}
 
 
 def test_arrivals_follow_their_rates() -> None:
