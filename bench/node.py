@@ -28,6 +28,7 @@ from pathlib import Path
 from raygrid.blobs import BlobStore
 from raygrid.config import Node, Pricer
 from raygrid.core.events import AttemptOrder
+from raygrid.definition import define
 from raygrid.models import AttemptId, BlobSlice, JobSpec, Outcome
 from raygrid.node.agent import NodeAgent
 from raygrid.processors import usable_processors
@@ -36,6 +37,8 @@ COMMAND = "/bin/true"
 INPUT = b"x" * 1024
 AHEAD = 128
 BUSY_PERIOD_S = 0.002
+PRICER = Pricer(command=(COMMAND,))
+DEFINITION = define("true", PRICER)
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,7 +113,8 @@ class Fed:
 
     def _order(self, number: int) -> AttemptOrder:
         job_id = f"round-{self._round}-job-{number}"
-        return AttemptOrder(AttemptId(job_id, 1), JobSpec(job_id, "true", "1", self._place, inline=INPUT))
+        spec = JobSpec(job_id, "true", "1", self._place, inline=INPUT, definition=DEFINITION.digest)
+        return AttemptOrder(AttemptId(job_id, 1), spec)
 
     async def _feed(self, orders: list[AttemptOrder]) -> None:
         given = ended = 0
@@ -157,12 +161,13 @@ def measure(jobs: int, rounds: int, slots: int, busy_share: float) -> dict[str, 
         agent = NodeAgent(
             "node-1",
             root / "root",
-            {"true": Pricer(command=(COMMAND,))},
+            {"true": PRICER},
             Node(slots=slots),
             BlobStore(scratch + "/blobs"),
         )
         agent.open()
         try:
+            agent.start(1, [], [DEFINITION])
             fed = Fed(agent)
 
             def through_agent() -> float:

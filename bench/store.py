@@ -29,7 +29,9 @@ STEPS = ("insert", "running", "done", "get")
 
 def new(job_id: str) -> NewJob:
     """A job with an inline input of 1 KB."""
-    return NewJob(JobSpec(job_id, "p", "1", BlobSlice("", 0, 1024, "d" * 64), inline=b"x" * 1024), "rack-a", "f" * 64)
+    place, inline = BlobSlice("", 0, 1024, "d" * 64), b"x" * 1024
+    spec = JobSpec(job_id, "p", "1", place, inline=inline, definition="e" * 32)
+    return NewJob(spec, "rack-a", "f" * 64)
 
 
 def running(job_id: str) -> JobUpdate:

@@ -279,6 +279,14 @@ def _drain(faults: Faults) -> str:
     return f"{node_id} is drained for {for_s:.2f} s, deadline {deadline_s}"
 
 
+def _deploy(faults: Faults) -> str:
+    grid = faults.grid
+    grid.deploy()
+    for part in grid.parent_parts:
+        grid.kill(part, faults.seconds(0.1, 2.0))
+    return f"version {grid.settings.pricers['sim'].version} is deployed"
+
+
 KINDS: tuple[Fault, ...] = (
     _crash,
     _crash_leader,
@@ -300,4 +308,5 @@ KINDS: tuple[Fault, ...] = (
     _bad_weather,
     _hand_over,
     _drain,
+    _deploy,
 )

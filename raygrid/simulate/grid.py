@@ -92,6 +92,14 @@ class Grid:
             node=Node(slots=self.slots),
         )
 
+    def deploy(self) -> None:
+        """Deploy another version of the pricer: parents come with newer settings, which leaders and nodes learn."""
+        before = self.settings
+        pricer = before.pricers["sim"]
+        newer = pricer.model_copy(update={"version": str(int(pricer.version) + 1)})
+        settings = before.model_copy(update={"pricers": {"sim": newer}})
+        self.settings = settings.deployed(before.deployed_at + 1)
+
     # --- what others ask ----------------------------------------------------------------------------------------
 
     def group_of(self, node_id: str) -> str:
@@ -195,7 +203,14 @@ class Grid:
     def _agent(self, name: str) -> SimulatedAgent:
         life = self._lives
         return SimulatedAgent(
-            name, f"{name}.{life}", self.slots, self.loop, self.random, self.watch, first=life * 1_000_000
+            name,
+            f"{name}.{life}",
+            self.slots,
+            self.loop,
+            self.random,
+            self.watch,
+            first=life * 1_000_000,
+            settings=self.settings,
         )
 
     def kill(self, part: Part[Any], down_s: float) -> None:

@@ -145,8 +145,12 @@ class Watch(logging.Handler):
             self.fail("nodes ignore old terms", f"{agent.node_id} took {call} of term {term} after one of {latest}")
         self._followed[agent.incarnation] = max(latest, term)
 
-    def started(self, agent: SimulatedAgent, attempt: AttemptId) -> None:
-        """A pricer runs."""
+    def started(self, agent: SimulatedAgent, attempt: AttemptId, version: str) -> None:
+        """A pricer of this version runs."""
+        submitted = self._grid.database.jobs()[attempt.job_id].version
+        if version != submitted:
+            where = f"job {attempt.job_id} was submitted with version {submitted}, {agent.node_id} runs {version}"
+            self.fail("what was submitted is what runs", where)
         self._grid.trace(f"run {attempt.job_id}/{attempt.number} on {agent.incarnation}")
         self.runs[attempt.job_id] += 1
         if agent.running > (slots := self._grid.slots):

@@ -13,6 +13,7 @@ from typing import Any
 
 from raygrid.config import GridSettings
 from raygrid.core.backlog import Backlog
+from raygrid.core.events import AttemptOrder
 from raygrid.core.group import GroupState
 from raygrid.core.lease import Lease
 from raygrid.core.placement import NodeRecord
@@ -21,9 +22,10 @@ from raygrid.errors import UnavailableError
 from raygrid.leader import dispatch
 from raygrid.leader.dispatch import Leader
 from raygrid.leader.election import RENEW_S, Candidate
+from raygrid.leader.node_link import NodeConversation
 from raygrid.leader.outbox import Outbox
 from raygrid.leader.policy import fresh_state
-from raygrid.models import AttemptReport, JobState, JobUpdate, NewJob
+from raygrid.models import AttemptReport, Definition, JobState, JobUpdate, NewJob
 from raygrid.parent.service import Parent, Submitted
 from raygrid.simulate.nodes import SimulatedAgent
 from raygrid.store.memory import MemoryStore
@@ -146,9 +148,10 @@ def _ends_change() -> list[Patch]:
     record = MemoryStore.record
 
     async def careless(self: MemoryStore, group_id: str, term: int, updates: Sequence[JobUpdate]) -> bool:
+        lease = self._leases.get(group_id)
         for update in updates:
             row = self._rows.get(update.job_id)
-            if row is not None and row.job.state.is_terminal:
+            if row is not None and row.job.state.is_terminal and lease is not None and lease.term == term:
                 row.job = replace(row.job, state=JobState.RUNNING)
         return await record(self, group_id, term, updates)
 
@@ -185,6 +188,25 @@ def _endless_attempts() -> list[Patch]:
     return [(dispatch, "fresh_state", without)]
 
 
+def _run_what_is_configured() -> list[Patch]:
+    """Nodes run what the settings say when an attempt starts."""
+
+    def version_of(self: SimulatedAgent, order: AttemptOrder) -> str:
+        assert self._settings is not None
+        return self._settings.pricers[order.spec.pricer].version
+
+    return [(SimulatedAgent, "_version_of", version_of)]
+
+
+def _send_no_definitions() -> list[Patch]:
+    """Leaders hand over orders, and nothing of what they run."""
+
+    async def nothing(self: NodeConversation, orders: Sequence[AttemptOrder]) -> list[Definition]:
+        return []
+
+    return [(NodeConversation, "_needed", nothing)]
+
+
 MUTANTS: dict[str, Callable[[], list[Patch]]] = {
     "no-term-check": _no_term_check,
     "no-term-check-on-nodes": _no_term_check_on_nodes,
@@ -200,6 +222,8 @@ MUTANTS: dict[str, Callable[[], list[Patch]]] = {
     "any-input": _any_input,
     "retry-failures": _retry_failures,
     "endless-attempts": _endless_attempts,
+    "run-what-is-configured": _run_what_is_configured,
+    "send-no-definitions": _send_no_definitions,
 }
 
 

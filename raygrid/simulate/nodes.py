@@ -7,6 +7,7 @@ are settled, one run for each job with its attempts attached to it, and no more 
 from __future__ import annotations
 
 import asyncio
+import json
 from collections import OrderedDict, deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
@@ -24,6 +25,7 @@ from raygrid.simulate.store import EPOCH
 RETRIED = 75  # the exit code that asks for another attempt
 FAILED = 3  # the exit code of a pricer that fails
 GRACE_S = 0.05
+WAIT_S = 20.0  # for what an attempt runs
 
 
 class Witness(Protocol):
@@ -33,8 +35,8 @@ class Witness(Protocol):
         """An agent followed an order of a term."""
         ...
 
-    def started(self, agent: SimulatedAgent, attempt: AttemptId) -> None:
-        """A pricer runs."""
+    def started(self, agent: SimulatedAgent, attempt: AttemptId, version: str) -> None:
+        """A pricer of this version runs."""
         ...
 
     def ended(self, agent: SimulatedAgent, report: AttemptReport) -> None:
@@ -62,6 +64,7 @@ class _Run:
     timer: asyncio.TimerHandle | None
     started_at: float
     running: bool = True  # has its slot still
+    begun: bool = False  # its pricer was spawned
 
 
 class SimulatedAgent:
@@ -75,7 +78,7 @@ class SimulatedAgent:
         random: for how long storing takes.
         witness: told of everything.
         first: its reports are numbered from here on.
-        deployed_at: stamp of the settings.
+        settings: what it follows at first.
     """
 
     def __init__(
@@ -87,7 +90,7 @@ class SimulatedAgent:
         random: Random,
         witness: Witness,
         first: int = 0,
-        deployed_at: float = 0.0,
+        settings: GridSettings | None = None,
     ) -> None:
         self.node_id = node_id
         self.incarnation = incarnation
@@ -95,7 +98,8 @@ class SimulatedAgent:
         self._loop = loop
         self._random = random
         self._witness = witness
-        self._deployed_at = deployed_at
+        self._settings = settings
+        self._definitions: dict[str, Definition] = {}
         self.disk_full = False
         self.disk_slow_s = 0.0
         self._waiting: OrderedDict[AttemptId, AttemptOrder] = OrderedDict()
@@ -114,6 +118,11 @@ class SimulatedAgent:
         return sum(run.running for run in self._runs.values())
 
     @property
+    def deployed_at(self) -> float:
+        """Stamp of the settings that it follows."""
+        return self._settings.deployed_at if self._settings is not None else 0.0
+
+    @property
     def leftovers(self) -> list[str]:
         """What it still has: attempts and reports."""
         return [f"job {job_id}" for job_id in self._held] + [
@@ -125,6 +134,7 @@ class SimulatedAgent:
     def start(self, term: int, orders: Sequence[AttemptOrder], definitions: Sequence[Definition] = ()) -> None:
         """See `NodeLink.start`."""
         self._accept_term("start", term)
+        self._definitions.update((each.digest, each) for each in definitions)
         answered: list[AttemptReport] = []
         for order in orders:
             attempt = order.attempt
@@ -140,6 +150,8 @@ class SimulatedAgent:
                 self._held[attempt.job_id] = [attempt]
                 self._waiting[attempt] = order
         self._append(answered)
+        for run in list(self._runs.values()):
+            self._begin(run)
         self._fill_slots()
 
     def stop(self, term: int, attempts: Sequence[AttemptId]) -> None:
@@ -179,7 +191,8 @@ class SimulatedAgent:
     def configure(self, term: int, settings: GridSettings) -> None:
         """See `NodeLink.configure`."""
         self._accept_term("configure", term)
-        self._deployed_at = max(self._deployed_at, settings.deployed_at)
+        if settings.deployed_at > self.deployed_at:
+            self._settings = settings
 
     def _accept_term(self, call: str, term: int) -> None:
         if term < self._term:
@@ -198,7 +211,8 @@ class SimulatedAgent:
             running,
             sum(map(len, waiting)),
             marker="marker",
-            deployed_at=self._deployed_at,
+            deployed_at=self.deployed_at,
+            lacks=self._lacks(),
         )
 
     # --- runs ---------------------------------------------------------------------------------------------------
@@ -207,13 +221,35 @@ class SimulatedAgent:
         while self._waiting and self.running < self.slots:
             attempt, order = self._waiting.popitem(last=False)
             run = self._runs[attempt] = _Run(order, None, self._loop.time())
-            kind, seconds = order.spec.args
-            work: Callable[..., object] = self._end
-            how: Outcome | None = Outcome.EXITED
-            if kind == "kill":
-                work, how = self._kill, None
-            run.timer = self._loop.call_later(float(seconds), work, run, how)
-            self._witness.started(self, attempt)
+            run.timer = self._loop.call_later(WAIT_S, self._end, run, Outcome.INFRASTRUCTURE)
+            self._begin(run)
+        if self._lacks():
+            self._wake_polls()
+
+    def _lacks(self) -> tuple[str, ...]:
+        orders = [run.order for run in self._runs.values() if not run.begun] + list(self._waiting.values())
+        wanted = dict.fromkeys(order.spec.definition for order in orders if order.spec.definition)
+        return tuple(digest for digest in wanted if digest not in self._definitions)
+
+    def _begin(self, run: _Run) -> None:
+        """Spawn the pricer, once what it is to run is here."""
+        version = self._version_of(run.order)
+        if run.begun or not run.running or version is None or run.timer is None:
+            return
+        run.timer.cancel()
+        run.begun, run.started_at = True, self._loop.time()
+        kind, seconds = run.order.spec.args
+        work: Callable[..., object] = self._end
+        how: Outcome | None = Outcome.EXITED
+        if kind == "kill":
+            work, how = self._kill, None
+        run.timer = self._loop.call_later(float(seconds), work, run, how)
+        self._witness.started(self, run.order.attempt, version)
+
+    def _version_of(self, order: AttemptOrder) -> str | None:
+        """The version of what an attempt runs; None while that is not known here."""
+        definition = self._definitions.get(order.spec.definition)
+        return None if definition is None else str(json.loads(definition.body)["version"])
 
     def _kill(self, run: _Run, _: object) -> None:
         self._witness.killer(self, run.order.attempt)
@@ -231,6 +267,9 @@ class SimulatedAgent:
         del self._runs[attempt]
         if outcome is Outcome.CANCELLED:
             self._deliver(AttemptReport(attempt, outcome, message="cancelled"))
+            return
+        if outcome is Outcome.INFRASTRUCTURE:
+            self._deliver(AttemptReport(attempt, outcome, message="what it runs did not come"))
             return
         if self.disk_full:
             self._deliver(AttemptReport(attempt, Outcome.INFRASTRUCTURE, message="the disk is full"))
@@ -260,9 +299,12 @@ class SimulatedAgent:
             self._reports.append((self._last, report))
             self._witness.ended(self, report)
         if reports:
-            polls, self._polls = self._polls, []
-            for poll in polls:
-                _wake(poll)
+            self._wake_polls()
+
+    def _wake_polls(self) -> None:
+        polls, self._polls = self._polls, []
+        for poll in polls:
+            _wake(poll)
 
     def _remember(self, report: AttemptReport) -> None:
         if report.outcome in INFRASTRUCTURE_OUTCOMES or report.outcome is Outcome.CANCELLED:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING, cast
 
 from raygrid.blobs import BlobStore
@@ -69,12 +70,18 @@ class SimulatedParent:
 
     async def submit(self, job: NewJob) -> Submitted:
         """What `POST /submit/{jobId}` comes to."""
-        return await self.parent.submit(job)
+        return await self.parent.submit(self._pinned(job))
 
     async def submit_batch(self, batch_id: str, jobs: Sequence[NewJob]) -> list[Submitted]:
         """What `POST /batches/{batchId}` comes to."""
-        accepted, _ = await self.parent.submit_batch(batch_id, jobs)
+        accepted, _ = await self.parent.submit_batch(batch_id, [self._pinned(job) for job in jobs])
         return accepted
+
+    def _pinned(self, job: NewJob) -> NewJob:
+        """The job as it is made of a form."""
+        name = job.spec.pricer
+        version, definition = self.parent.settings.pricers[name].version, self.parent.definitions.digest(name)
+        return replace(job, spec=replace(job.spec, version=version, definition=definition))
 
     async def wait(self, job_id: str, wait_s: float) -> Job | DoneJob:
         """What `GET /result/{jobId}` waits for."""

@@ -34,6 +34,8 @@ SHOWN_BY: dict[str, set[str]] = {
     "any-input": {"same jobId, same job"},
     "retry-failures": {"commit before settle", "nothing runs twice without a fault"},
     "endless-attempts": {"attempts are bounded"},
+    "run-what-is-configured": {"what was submitted is what runs"},
+    "send-no-definitions": {"everything comes to its end"},
 }
 
 
