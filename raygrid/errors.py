@@ -29,6 +29,7 @@
     ├── ConnectionFailedError    the grid did not answer the client
     ├── StaleTermError           a leader of an old term tried to write
     └── BlobNotFoundError        bytes that should be in the blob store are not
+        └── BlobDamagedError     they are there, but are not those that were stored
 
 Each message says what happened, to which job, node or group, and what to do.
 """
@@ -192,3 +193,7 @@ class StaleTermError(RaygridError):
 
 class BlobNotFoundError(RaygridError):
     """The blob store does not hold bytes that a job refers to."""
+
+
+class BlobDamagedError(BlobNotFoundError):
+    """The blob store holds other bytes than those that were stored, or not all of them."""

@@ -214,6 +214,7 @@ class AttemptReport:
         ended_at: when it had ended (UTC).
         content: key under which other jobs may take over the result; None where none may.
         crowded: with `memory_pressure`, whether other pricers ran on the same machine at that time.
+        chunks: digests of the result's chunks, where it is larger than one (`blobs/chunks.py`).
     """
 
     attempt: AttemptId
@@ -227,6 +228,7 @@ class AttemptReport:
     ended_at: datetime | None = None
     content: str | None = None
     crowded: bool = False
+    chunks: bytes | None = field(default=None, repr=False)
 
 
 @dataclass(frozen=True, slots=True)

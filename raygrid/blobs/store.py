@@ -8,7 +8,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import hashlib
-import io
 import os
 import re
 from collections.abc import AsyncIterator, Callable, Collection, Iterable, Iterator, Mapping, Sequence
@@ -22,11 +21,10 @@ from obstore.store import LocalStore
 from uuid_utils import uuid4
 
 from raygrid.blobs.backend import directory_of, first_line, open_remote, shown
-from raygrid.blobs.blob_file import BlobFile
 from raygrid.blobs.permissions import Permissions
 from raygrid.blobs.upload import AT_ONCE, PART, FileUpload, ObjectUpload, Upload, write_all
 from raygrid.core.blob_marker import not_the_grids
-from raygrid.errors import BlobNotFoundError, RaygridError, SettingsError, UnavailableError
+from raygrid.errors import BlobDamagedError, BlobNotFoundError, RaygridError, SettingsError, UnavailableError
 from raygrid.models import BlobSlice
 
 MARKER = "grid/marker"
@@ -348,15 +346,16 @@ class BlobStore:
     # --- reading ------------------------------------------------------------------------------------------------
 
     async def read(self, blob: BlobSlice) -> bytes:
-        """The bytes of a slice.
+        """The bytes of a slice, compared with its digest if that is known.
 
         Raises:
             BlobNotFoundError: they are not there.
+            BlobDamagedError: they are not what was stored.
         """
         return await asyncio.to_thread(self.read_now, blob)
 
     def read_now(self, blob: BlobSlice) -> bytes:
-        """The bytes of a slice, from a thread."""
+        """The bytes of a slice, from a thread; errors as `read`."""
         if blob.size == 0:
             return b""
         with self._as_unavailable():
@@ -372,7 +371,13 @@ class BlobStore:
                 self._require_size(blob)
                 raise
         if len(data) != blob.size:
-            raise BlobNotFoundError(f"blob {blob.key} is shorter than expected: {len(data)} of {blob.size} bytes")
+            raise BlobDamagedError(f"blob {blob.key} is shorter than expected: {len(data)} of {blob.size} bytes")
+        if blob.digest and hashlib.sha256(data).hexdigest() != blob.digest:
+            end = blob.offset + blob.size
+            raise BlobDamagedError(
+                f"blob {blob.key} is damaged: its bytes {blob.offset} to {end} are not those that were recorded "
+                "(sha256 differs)"
+            )
         return data
 
     def _missing(self, key: str) -> RaygridError:
@@ -390,23 +395,14 @@ class BlobStore:
             raise self._missing(blob.key) from None
         if size < blob.offset + blob.size:
             needed = blob.offset + blob.size
-            raise BlobNotFoundError(f"blob {blob.key} is shorter than expected: {size} of {needed} bytes")
-
-    async def stream(self, blob: BlobSlice) -> AsyncIterator[bytes]:
-        """The bytes of a slice in chunks of a few megabytes."""
-        for start in range(0, blob.size, CHUNK):
-            part = BlobSlice(blob.key, blob.offset + start, min(CHUNK, blob.size - start), "")
-            yield await self.read(part)
-
-    def open_now(self, blob: BlobSlice) -> io.BufferedIOBase:
-        """A whole blob as a file that can be read and sought, from a thread."""
-        return io.BufferedReader(BlobFile(self, blob))
+            raise BlobDamagedError(f"blob {blob.key} is shorter than expected: {size} of {needed} bytes")
 
     def fetch_now(self, blob: BlobSlice, path: Path) -> None:
         """Write a slice to a new file, from a thread, and check its digest.
 
         Raises:
-            BlobNotFoundError: it is not there, or is not what it should be.
+            BlobNotFoundError: it is not there.
+            BlobDamagedError: it is not what was stored.
         """
         hasher = hashlib.sha256()
         with path.open("wb") as file:
@@ -416,7 +412,7 @@ class BlobStore:
                 hasher.update(data)
                 file.write(data)
         if hasher.hexdigest() != blob.digest:
-            raise BlobNotFoundError(f"blob {blob.key} does not have the content it should have (sha256 differs)")
+            raise BlobDamagedError(f"blob {blob.key} does not have the content it should have (sha256 differs)")
 
     async def sizes(self, keys: Collection[str]) -> Mapping[str, int]:
         """How large those of these blobs are that are there; costs a look at each.

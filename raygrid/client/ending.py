@@ -7,13 +7,14 @@ from dataclasses import dataclass
 from raygrid.client.failure import job_failed
 from raygrid.client.multipart import Part
 from raygrid.client.result import Result
-from raygrid.errors import JobCancelledError, JobFailedError, RaygridError, ResultExpiredError
+from raygrid.errors import DamagedResultError, JobCancelledError, JobFailedError, RaygridError, ResultExpiredError
 from raygrid.models import JobState
 
 _TAIL = 4096
+DAMAGED = "urn:raygrid:problem:damaged-result"
 
 # Errors after which asking again gives the same answer.
-FINAL_ERRORS = (JobFailedError, JobCancelledError, ResultExpiredError)
+FINAL_ERRORS = (JobFailedError, JobCancelledError, ResultExpiredError, DamagedResultError)
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,5 +53,6 @@ def ending_of(part: Part) -> Ending:
         )
     if result is None or part.problem is not None:
         said = part.problem_detail or f"the result of job {part.job_id} was removed when its retention ended"
-        return Ending(error=ResultExpiredError(said))
+        kind = DamagedResultError if part.problem == DAMAGED else ResultExpiredError
+        return Ending(error=kind(said))
     return Ending(result=result)

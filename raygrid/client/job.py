@@ -10,7 +10,7 @@ from raygrid.client.connection import AsyncConnection, Connection
 from raygrid.client.ending import FINAL_ERRORS, Ending
 from raygrid.client.result import Result
 from raygrid.client.status import JobStatus
-from raygrid.errors import JobFailedError, RaygridError
+from raygrid.errors import DamagedResultError, JobFailedError, RaygridError
 from raygrid.models import JobState
 
 if TYPE_CHECKING:
@@ -28,12 +28,14 @@ class JobRecord:
         """The ending, if it answers what is asked: a failure seen without its ZIP does not show the ZIP."""
         if self.ending is None:
             return None
+        if isinstance(self.ending.error, DamagedResultError):
+            return None  # it may have been damaged on its way only, or be repaired by now
         lacks_zip = isinstance(self.ending.error, JobFailedError) and self.ending.result is None
         return None if even_if_failed and lacks_zip else self.ending
 
     def remember_result(self, result: Result, *, even_if_failed: bool) -> None:
         """Keep a fetched result; one fetched even if failed says nothing about whether the job did fail."""
-        if self.ending is not None:
+        if self.ending is not None and not isinstance(self.ending.error, DamagedResultError):
             self.ending = Ending(result=result, error=self.ending.error)
         elif not even_if_failed:
             self.ending = Ending(result=result)

@@ -26,6 +26,7 @@ class Part:
 
     `problem` is the type of the problem, as in an answer to a request, where the result was there and is gone, and
     `problem_detail` what the grid says of it. `reused_from` is the job that ran, where this one took over its result.
+    `digest` is the sha256 that the ZIP should have, where the grid says it.
     """
 
     job_id: str
@@ -38,6 +39,7 @@ class Part:
     problem: str | None = None
     problem_detail: str | None = None
     reused_from: str | None = None
+    digest: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -152,4 +154,5 @@ def _part(headers: dict[str, str], body: bytes) -> Part | StreamEnd:
         problem=headers.get("raygrid-problem"),
         problem_detail=unquote(detail) if detail else None,
         reused_from=headers.get("raygrid-reused-from"),
+        digest=headers["etag"].strip('"') if "etag" in headers else None,
     )

@@ -14,6 +14,7 @@ from raygrid.client.retry import is_problem, retry_after_s
 from raygrid.errors import (
     BusyError,
     ConflictError,
+    DamagedResultError,
     GroupNotFoundError,
     HandOverError,
     InvalidRequestError,
@@ -31,7 +32,7 @@ from raygrid.errors import (
     UnknownSiteError,
 )
 
-_PREFIX = "urn:raygrid:problem:"
+PREFIX = "urn:raygrid:problem:"
 
 _ERRORS: dict[str, type[RaygridError]] = {
     "invalid-request": InvalidRequestError,
@@ -46,6 +47,7 @@ _ERRORS: dict[str, type[RaygridError]] = {
     "hand-over": HandOverError,
     "not-finished": NotFinishedError,
     "result-expired": ResultExpiredError,
+    "damaged-result": DamagedResultError,
     "job-cancelled": JobCancelledError,
 }
 
@@ -76,7 +78,7 @@ def error_of_answer(response: httpx.Response, endpoint: Endpoint) -> RaygridErro
     status = response.status_code
     said = f"the grid at {endpoint.url} answered {status} {_phrase(status)}"
     if status in _WORDS_OF_STATUS:
-        members = {"type": _PREFIX + _WORDS_OF_STATUS[status], "detail": said}
+        members = {"type": PREFIX + _WORDS_OF_STATUS[status], "detail": said}
         return error_of_problem(members, endpoint, retry_after_s(response))
     return RaygridError(f"{said}, not as a grid does; check that the URL is the grid's")
 
@@ -89,7 +91,7 @@ def error_of_problem(members: Mapping[str, Any], endpoint: Endpoint, retry_after
         endpoint: the grid that sent it.
         retry_after: seconds after which the grid wants to be asked again; 0 if it did not say.
     """
-    word = str(members.get("type", "")).removeprefix(_PREFIX)
+    word = str(members.get("type", "")).removeprefix(PREFIX)
     said = str(members.get("detail") or members.get("title") or "the grid gave no reason")
     if word == "unauthorized":
         return _not_authorized(endpoint)

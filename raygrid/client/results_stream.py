@@ -7,11 +7,16 @@ the bytes.
 
 from __future__ import annotations
 
+import hashlib
+from collections.abc import Iterator
+from dataclasses import replace
+
 import httpx
 
 from raygrid.client.calls import Call
+from raygrid.client.ending import DAMAGED
 from raygrid.client.endpoint import Endpoint
-from raygrid.client.fit import TRIES, UnfitAnswerError
+from raygrid.client.fit import TRIES, UnfitAnswerError, damaged
 from raygrid.client.flows import MAX_WAIT_S
 from raygrid.client.multipart import BrokenStreamError, Part, PartsParser, StreamEnd
 from raygrid.client.options import checked_id
@@ -43,6 +48,7 @@ class ResultsStream:
         self._parts = 0
         self._opened_at = 0.0
         self._unfit = 0
+        self._damaged = ""  # the job whose part came damaged last
 
     def call(self, deadline: float | None = None) -> Call:
         """Make the request for the next stream.
@@ -78,17 +84,30 @@ class ResultsStream:
             raise error_of_answer(response, self._endpoint)
         self._parser = PartsParser(response.headers.get("content-type", ""))
 
-    def feed(self, chunk: bytes) -> list[Part]:
-        """Take bytes of the body and give the parts that came whole; acknowledge each with `taken`."""
+    def feed(self, chunk: bytes) -> Iterator[Part]:
+        """Take bytes of the body and give the parts that came whole; acknowledge each with `taken`.
+
+        Raises:
+            BrokenStreamError: a part is not what its digest says; it is read again, once.
+        """
         if self._parser is None:
             raise AssertionError("feed() comes after opened()")
-        parts = []
         for part in self._parser.feed(chunk):
             if isinstance(part, Part):
-                parts.append(part)
+                yield self._checked(part)
             else:
                 self._end = part
-        return parts
+
+    def _checked(self, part: Part) -> Part:
+        if not part.digest or not part.body or hashlib.sha256(part.body).hexdigest() == part.digest:
+            return part
+        entry = self._endpoint.entry
+        if self._damaged != part.job_id:
+            self._damaged = part.job_id
+            self._endpoint.leave(entry)
+            raise BrokenStreamError(f"the result of job {part.job_id} came damaged from {entry}")
+        said = str(damaged(part.job_id, entry))
+        return replace(part, body=b"", problem=DAMAGED, problem_detail=said)
 
     def taken(self, part: Part) -> None:
         """Move the cursor behind a part that has been dealt with."""

@@ -139,7 +139,10 @@ class Publisher:
             return None, [self._lost_result(each.report, problem) for each in packed]
         self._traffic.add(results=len(data))
         places = [(e.report.attempt.job_id, s.offset, s.size) for e, s in zip(packed, slices, strict=True)]
-        reports = [replace(each.report, result=piece) for each, piece in zip(packed, slices, strict=True)]
+        reports = [
+            replace(each.report, result=piece, chunks=each.zip.chunks if each.zip is not None else None)
+            for each, piece in zip(packed, slices, strict=True)
+        ]
         return (key, data, places), reports
 
     def _publish_file(self, finished: Finished) -> AttemptReport:
@@ -154,7 +157,8 @@ class Publisher:
         if problem is not None:
             return self._lost_result(finished.report, problem)
         self._traffic.add(results=finished.zip.size)
-        return replace(finished.report, result=BlobSlice(key, 0, finished.zip.size, finished.zip.digest))
+        result = BlobSlice(key, 0, finished.zip.size, finished.zip.digest)
+        return replace(finished.report, result=result, chunks=finished.zip.chunks)
 
     def _store(self, write: Callable[[], None], worth_s: float) -> str | None:
         """Write, again and again while that is worth it; gives what went wrong in the last try."""

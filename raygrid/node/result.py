@@ -10,11 +10,13 @@ import zipfile
 import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import IO, Any
 
 from uuid_utils import uuid4
 
+from raygrid.blobs.chunks import CHUNK, digests, pieces_of
 from raygrid.models import AttemptReport, JobSpec
 from raygrid.node import small_zip
 from raygrid.node.spares import JobDirectory
@@ -31,12 +33,13 @@ _SAMPLE = 64 * 1024
 
 @dataclass(frozen=True, slots=True)
 class ResultZip:
-    """A finished ZIP: its bytes where it is small, else a file."""
+    """A finished ZIP: its bytes where it is small, else a file; `chunks` are digests of a large one's chunks."""
 
     size: int
     digest: str
     data: bytes | None
     path: Path | None
+    chunks: bytes | None = None
 
 
 def name_in_zip(name: str) -> str:
@@ -74,15 +77,18 @@ def build(
     total = sum([file.size for file in captures]) + sum([file.size for file in files])
     if total <= IN_MEMORY and len(files) < small_zip.MOST_FILES:
         data = _in_memory(captures, spec, node_id, report, usage, files)
-        return ResultZip(len(data), hashlib.sha256(data).hexdigest(), data, None)
+        if len(data) <= CHUNK:  # nearly all are, and this is on the way of every short job
+            return ResultZip(len(data), hashlib.sha256(data).hexdigest(), data, None)
+        digest, chunks = digests(pieces_of(data))
+        return ResultZip(len(data), digest, data, None, chunks)
     path = directory.path.parent / f"{directory.name}@{uuid4().hex}"  # where no pricer can have put anything
     made = os.open(path.name, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600, dir_fd=directory.within)
     try:
         with os.fdopen(made, "w+b") as out:
             _write(out, captures, spec, node_id, report, usage, files)
             out.seek(0)
-            digest = hashlib.file_digest(out, "sha256").hexdigest()
-            return ResultZip(os.fstat(made).st_size, digest, None, path)
+            digest, chunks = digests(iter(partial(out.read, CHUNK), b""))
+            return ResultZip(os.fstat(made).st_size, digest, None, path, chunks)
     except BaseException:
         with contextlib.suppress(OSError):
             os.unlink(path.name, dir_fd=directory.within)

@@ -15,6 +15,7 @@ _MEANING = {
     413: "The body or the batch is over its limit",
     422: "The request is wrong, or the job failed (see `type`)",
     429: "Every queue is full; try again after Retry-After seconds",
+    500: "The stored result is damaged; submit under a new jobId to run the job again (see `type`)",
     503: "A part of the grid is away; try again after Retry-After seconds",
 }
 

@@ -15,6 +15,7 @@ from starlette.requests import ClientDisconnect
 from raygrid.errors import (
     BusyError,
     ConflictError,
+    DamagedResultError,
     GroupNotFoundError,
     HandOverError,
     InvalidRequestError,
@@ -56,6 +57,8 @@ PROBLEMS: list[tuple[type[RaygridError], str, int]] = [
     (HandOverError, "hand-over", 409),
     (NotFinishedError, "not-finished", 404),
     (ResultExpiredError, "result-expired", 410),
+    # Not 502 to 504, which clients and proxies send again by themselves: the stored bytes stay as they are.
+    (DamagedResultError, "damaged-result", 500),
     (JobFailedError, "job-failed", 422),
     (JobCancelledError, "job-cancelled", 409),
     (UnavailableError, "unavailable", 503),
@@ -108,7 +111,7 @@ def install(app: FastAPI) -> None:
 
     @app.exception_handler(RaygridError)
     async def raygrid_error(request: Request, error: RaygridError) -> JSONResponse:
-        if problem_of(error).status == 500:
+        if not any(isinstance(error, kind) for kind, _, _ in PROBLEMS):
             logger.exception("unexpected %s", type(error).__name__, exc_info=error)
         return response_of(error, request)
 

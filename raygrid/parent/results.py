@@ -1,23 +1,32 @@
-"""Finds the bytes of results: in the cache of the node that made them or in the blob store, whichever is nearer."""
+"""Finds the bytes of results: in the cache of the node that made them or in the blob store, whichever is nearer.
+
+No byte leaves here that was not compared with the result's recorded digest. Where one copy is damaged or gone the other
+one is used; large results, which are read in chunks, are in `large_results.py`.
+"""
 
 from __future__ import annotations
 
 import asyncio
+import hashlib
 import io
 import logging
-import zipfile
-from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from typing import TypeAlias
 
 from raygrid.blobs import BlobStore
 from raygrid.core.sources import NodePlace, Source, choose_source
 from raygrid.errors import (
+    BlobDamagedError,
     BlobNotFoundError,
+    DamagedResultError,
     JobCancelledError,
     JobFailedError,
     NotFinishedError,
     ResultExpiredError,
+    UnavailableError,
 )
-from raygrid.models import DoneJob, Job, JobState
+from raygrid.models import BlobSlice, DoneJob, Job, JobState
+from raygrid.parent.large_results import LargeResults, stdout_of
 from raygrid.parent.traffic import ParentTraffic
 from raygrid.ports import ResultCaches
 
@@ -25,6 +34,8 @@ logger = logging.getLogger(__name__)
 
 SMALL = 4 * 1024**2
 AT_HAND = 64 * 1024
+
+Found: TypeAlias = bytes | ResultExpiredError | DamagedResultError | None
 
 
 def require_result(job: Job | DoneJob, *, even_if_failed: bool = False) -> None:
@@ -62,6 +73,8 @@ class Results:
         traffic: counts what is read.
         home: the group of the rack in which this parent stands, if it stands in one.
         blobs_are_here: whether the blob store is a directory of the one machine that the grid has.
+        chunks_of: digests of the chunks of a job's result (`JobStore.result_chunks`).
+        on_damage: is told of a result whose stored copy is damaged (`JobStore.stop_reuse`).
     """
 
     def __init__(
@@ -73,6 +86,8 @@ class Results:
         home: str | None = None,
         *,
         blobs_are_here: bool = False,
+        chunks_of: Callable[[str], Awaitable[bytes | None]] | None = None,
+        on_damage: Callable[[BlobSlice], Awaitable[object]] | None = None,
     ) -> None:
         self._blobs = blobs
         self._caches = caches
@@ -80,14 +95,20 @@ class Results:
         self._traffic = traffic
         self._home = home
         self._blobs_are_here = blobs_are_here
+        self._on_damage = on_damage
+        self._large = LargeResults(blobs, traffic, self._cached_alone, self._damaged, chunks_of)
 
-    async def read(self, jobs: Sequence[Job | DoneJob]) -> list[bytes | None]:
-        """The ZIPs of many jobs; None for one that has none (any more). Those of one pack are fetched together."""
+    async def read(self, jobs: Sequence[Job | DoneJob]) -> list[Found]:
+        """The ZIPs of many jobs; those of one pack are fetched together.
+
+        In the place of a ZIP that is gone or damaged stands the error that says so, and None where there is none (any
+        more).
+        """
         packs: dict[tuple[str, str], list[int]] = {}
         for index, job in enumerate(jobs):
             if job.result is not None and job.purged_at is None:
                 packs.setdefault((job.node_id or "", job.result.key), []).append(index)
-        found: list[bytes | None] = [None] * len(jobs)
+        found: list[Found] = [None] * len(jobs)
 
         async def fetch(node_id: str, key: str, indexes: list[int]) -> None:
             place = self._place_of(node_id)
@@ -99,9 +120,9 @@ class Results:
             for i in indexes:
                 if found[i] is None:
                     found[i] = await self._blob(jobs[i])
-            gone = [i for i in indexes if found[i] is None]
-            if gone and place is not None and first is Source.BLOBS:
-                await self._from_cache(place, key, jobs, gone, found)
+            missing = [i for i in indexes if not isinstance(found[i], bytes)]
+            if missing and place is not None and first is Source.BLOBS:
+                await self._from_cache(place, key, jobs, missing, found)
 
         await asyncio.gather(*(fetch(node_id, key, indexes) for (node_id, key), indexes in packs.items()))
         return found
@@ -111,10 +132,13 @@ class Results:
 
         Raises:
             ResultExpiredError: it is gone.
+            DamagedResultError: every copy of it is damaged.
         """
         [data] = await self.read([job])
         if data is None:
             raise gone(job)
+        if not isinstance(data, bytes):
+            raise data
         return data
 
     async def _from_cache(
@@ -123,72 +147,90 @@ class Results:
         key: str,
         jobs: Sequence[Job | DoneJob],
         indexes: Sequence[int],
-        found: list[bytes | None],
+        found: list[Found],
     ) -> None:
         if not place.address:
             return
         cached = await self._caches.results(place.address, key, [jobs[i].job_id for i in indexes])
-        for i, data in zip(indexes, cached, strict=True):
-            result = jobs[i].result
-            # A cache may know another attempt's result of the job; only the recorded one is visible.
-            if data is not None and result is not None and len(data) == result.size:
+        # A cache may know another attempt's result of the job; only the recorded one is visible.
+        copies = [
+            (i, data, result.digest)
+            for i, data in zip(indexes, cached, strict=True)
+            if data is not None and (result := jobs[i].result) is not None and len(data) == result.size
+        ]
+        if sum(len(data) for _, data, _ in copies) <= AT_HAND:
+            intact = [_matches(data, digest) for _, data, digest in copies]
+        else:  # the event loop is not to stand still meanwhile
+            intact = await asyncio.to_thread(lambda: [_matches(data, digest) for _, data, digest in copies])
+        for (i, data, _), is_intact in zip(copies, intact, strict=True):
+            if is_intact:
                 found[i] = data
                 self._traffic.count("from_cache", place.group_id, len(data))
+            else:
+                logger.error("node %s has a damaged copy of the result of job %s", jobs[i].node_id, jobs[i].job_id)
 
-    async def _blob(self, job: Job | DoneJob) -> bytes | None:
+    async def _cached_alone(self, job: Job | DoneJob) -> bytes | None:
+        """The copy of one result in its node's cache, whole and compared with its digest, if there is one."""
+        place = self._place_of(job.node_id or "")
+        found: list[Found] = [None]
+        if place is not None and job.result is not None:
+            await self._from_cache(place, job.result.key, [job], [0], found)
+        return found[0] if isinstance(found[0], bytes) else None
+
+    async def _blob(self, job: Job | DoneJob) -> Found:
         assert job.result is not None
         just_told = self._blobs_are_here and isinstance(job, DoneJob) and job.result.size <= AT_HAND
         try:
             # What was written on this machine a moment ago is in its memory: to change to a thread would take longer.
             data = self._blobs.read_now(job.result) if just_told else await self._blobs.read(job.result)
         except BlobNotFoundError as error:
-            logger.warning("the result of job %s is not in the blob store: %s", job.job_id, error)
-            return None
+            return await self._damaged(job, error)
         self._traffic.count("from_blobs", job.group_id, len(data))
         return data
+
+    async def _damaged(self, job: Job | DoneJob, error: BlobNotFoundError) -> ResultExpiredError | DamagedResultError:
+        """Note that the stored copy of a result is damaged or gone; gives what to say of it without another copy."""
+        if not isinstance(error, BlobDamagedError):
+            logger.warning("the result of job %s is not in the blob store: %s", job.job_id, error)
+            return gone(job)
+        logger.error("the stored result of job %s is damaged: %s", job.job_id, error)
+        if self._on_damage is not None and job.result is not None:
+            try:
+                await self._on_damage(job.result)
+            except UnavailableError as away:
+                logger.warning("jobs may still take over the damaged result of job %s: %s", job.job_id, away)
+        return damaged(job)
 
     def is_large(self, job: Job | DoneJob) -> bool:
         """Whether there is a ZIP that is too large to be held in memory."""
         return job.result is not None and job.purged_at is None and job.result.size > SMALL
 
     async def stream(self, job: Job | DoneJob) -> AsyncIterator[bytes]:
-        """The ZIP of a job in chunks.
+        """The ZIP of a job in chunks, for large ones.
 
         Raises:
             ResultExpiredError: it is gone; this is known before the first chunk is given.
+            DamagedResultError: it is damaged at its beginning. Damaged later, the chunks end with this error.
         """
-        assert job.result is not None
-        chunks = self._counted(self._blobs.stream(job.result), job.group_id)
-        try:
-            first = await anext(chunks)
-        except BlobNotFoundError as error:
-            raise gone(job) from error
-        return _chained(first, chunks)
-
-    async def _counted(self, chunks: AsyncIterator[bytes], group_id: str) -> AsyncIterator[bytes]:
-        async for chunk in chunks:
-            self._traffic.count("from_blobs", group_id, len(chunk))
-            yield chunk
+        return await self._large.stream(job)
 
     async def stdout(self, job: Job | DoneJob) -> AsyncIterator[bytes]:
-        """What the pricer of a job printed, in chunks.
-
-        Raises:
-            ResultExpiredError: it is gone; this is known before the first chunk is given.
-        """
+        """What the pricer of a job printed, in chunks; errors as `stream`."""
         if self.is_large(job):
-            assert job.result is not None
-            source: io.BytesIO | io.BufferedIOBase = self._blobs.open_now(job.result)
-            chunks = _thread_chunks(
-                _entry_chunks(source, "stdout.txt", lambda read: self._traffic.count("from_blobs", job.group_id, read))
-            )
-        else:
-            chunks = _thread_chunks(_entry_chunks(io.BytesIO(await self.read_one(job)), "stdout.txt"))
-        try:
-            first = await anext(chunks, b"")
-        except BlobNotFoundError as error:
-            raise gone(job) from error
-        return _chained(first, chunks)
+            return await self._large.stdout(job)
+        return stdout_of(io.BytesIO(await self.read_one(job)))
+
+
+def _matches(data: bytes, digest: str) -> bool:
+    return hashlib.sha256(data).hexdigest() == digest
+
+
+def damaged(job: Job | DoneJob) -> DamagedResultError:
+    """What to say of a job of whose result no intact copy is left."""
+    return DamagedResultError(
+        f"the stored result of job {job.job_id} is damaged (its bytes do not have the digest that was recorded), and "
+        "there is no other copy; submit the input under a new jobId to run it again"
+    )
 
 
 def gone(job: Job | DoneJob) -> ResultExpiredError:
@@ -201,24 +243,3 @@ def gone(job: Job | DoneJob) -> ResultExpiredError:
     return ResultExpiredError(
         f"the result of job {job.job_id} is gone from the blob store; submit it under a new jobId to run it again"
     )
-
-
-async def _chained(first: bytes, rest: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
-    yield first
-    async for chunk in rest:
-        yield chunk
-
-
-async def _thread_chunks(chunks: Iterator[bytes]) -> AsyncIterator[bytes]:
-    while (chunk := await asyncio.to_thread(next, chunks, None)) is not None:
-        yield chunk
-
-
-def _entry_chunks(
-    source: io.BytesIO | io.BufferedIOBase, name: str, count: Callable[[int], None] | None = None
-) -> Iterator[bytes]:
-    with zipfile.ZipFile(source) as archive, archive.open(name) as entry:
-        if count is not None:  # what is read of the ZIP: this entry as it is stored, and little else
-            count(archive.getinfo(name).compress_size)
-        while chunk := entry.read(SMALL):
-            yield chunk

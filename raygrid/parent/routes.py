@@ -141,7 +141,7 @@ def _submit_routes(router: APIRouter, parent: Parent) -> None:
         responses={
             **ZIP,
             202: {"model": schemas.SubmitAnswer, "description": "Taken; the wait is over or was not wanted"},
-            **problem_responses(401, 409, 410, 413, 422, 429, 503),
+            **problem_responses(401, 409, 410, 413, 422, 429, 500, 503),
         },
     )
     async def submit_and_wait(
@@ -220,7 +220,7 @@ def _job_routes(router: APIRouter, parent: Parent) -> None:
         responses={
             **ZIP,
             304: {"description": "The result is the one that If-None-Match names"},
-            **problem_responses(401, 404, 409, 410, 422),
+            **problem_responses(401, 404, 409, 410, 422, 500),
         },
     )
     async def result(

@@ -89,7 +89,16 @@ class Parent:
         self.store_check = StoreCheck(store)
         # The default directory is each machine's own, so a grid that uses it has one machine.
         here = settings.storage.blobs is None
-        self.results = Results(blobs, caches, self.groups.place_of, self.traffic, home, blobs_are_here=here)
+        self.results = Results(
+            blobs,
+            caches,
+            self.groups.place_of,
+            self.traffic,
+            home,
+            blobs_are_here=here,
+            chunks_of=store.result_chunks,
+            on_damage=store.stop_reuse,
+        )
         self.reuse = Reuse(settings, store, blobs)
         self.definitions = Definitions(settings, store)
         self._inserts: Coalescer[NewJob, Inserted] = Coalescer(store.insert, name="inserts")

@@ -11,7 +11,7 @@ import json
 from collections.abc import AsyncIterator
 from urllib.parse import quote
 
-from raygrid.errors import ResultExpiredError
+from raygrid.errors import DamagedResultError, ResultExpiredError
 from raygrid.models import Job, JobState
 from raygrid.parent.problems import problem_of
 from raygrid.parent.results import gone
@@ -144,8 +144,8 @@ async def _parts(parent: Parent, piece: list[Changed], boundary: str) -> AsyncIt
         each = piece[0]
         try:
             chunks = await parent.results.stream(each.job)
-        except ResultExpiredError as error:
-            yield _head(boundary, _result_headers(each, 0) | _gone_headers(error)) + b"\r\n"
+        except (ResultExpiredError, DamagedResultError) as error:
+            yield _head(boundary, _result_headers(each, 0) | _problem_headers(error)) + b"\r\n"
             return
         yield _head(boundary, _result_headers(each, each.job.result.size if each.job.result else 0))
         async for chunk in chunks:
@@ -154,18 +154,19 @@ async def _parts(parent: Parent, piece: list[Changed], boundary: str) -> AsyncIt
         return
     bodies = await parent.results.read([each.job for each in piece])
     joined = bytearray()
-    for each, body in zip(piece, bodies, strict=True):
-        headers = _result_headers(each, len(body or b""))
-        if body is None and each.job.result is not None:
-            headers |= _gone_headers(gone(each.job))
-        joined += _head(boundary, headers) + (body or b"") + b"\r\n"
+    for each, found in zip(piece, bodies, strict=True):
+        body = found if isinstance(found, bytes) else b""
+        headers = _result_headers(each, len(body))
+        if not isinstance(found, bytes) and each.job.result is not None:
+            headers |= _problem_headers(found or gone(each.job))
+        joined += _head(boundary, headers) + body + b"\r\n"
     yield bytes(joined)
 
 
 def _result_headers(each: Changed, size: int) -> dict[str, str]:
     job = each.job
     headers = {
-        **({"Content-Type": "application/zip"} if size else {}),
+        **({"Content-Type": "application/zip", "ETag": f'"{job.result.digest}"'} if size and job.result else {}),
         "Content-Length": str(size),
         "Raygrid-Job-Id": job.job_id,
         "Raygrid-State": job.state.value,
@@ -180,8 +181,8 @@ def _result_headers(each: Changed, size: int) -> dict[str, str]:
     return headers
 
 
-def _gone_headers(error: ResultExpiredError) -> dict[str, str]:
-    """Say of a job that its result was there and is no more; a part without a body alone would not tell."""
+def _problem_headers(error: ResultExpiredError | DamagedResultError) -> dict[str, str]:
+    """Say of a job why its result cannot be given any more; a part without a body alone would not tell."""
     return {"Raygrid-Problem": problem_of(error).type, "Raygrid-Problem-Detail": quote(str(error))}
 
 

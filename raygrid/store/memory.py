@@ -12,7 +12,7 @@ from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 
 from raygrid.errors import StaleTermError
-from raygrid.models import Job, JobSpec, JobState, JobUpdate, NewJob, QueuedJob
+from raygrid.models import BlobSlice, Job, JobSpec, JobState, JobUpdate, NewJob, QueuedJob
 from raygrid.store.memory_grid import MemoryGridTables
 from raygrid.store.port import (
     NOBODY,
@@ -39,6 +39,7 @@ class _Row:
     recalled: int = 0
     unstarted: int = 0
     content: str | None = None  # once it is done with a result that may be reused
+    chunks: bytes | None = None  # digests of the result's chunks
 
     @property
     def is_reusable(self) -> bool:
@@ -109,7 +110,7 @@ class MemoryStore(MemoryGridTables):
             return _Row(job, revision, new.spec.inline)
         ran, result = source.job.reused_from or source.job.job_id, source.job.result
         job = replace(job, state=JobState.DONE, ended_at=now, reused_from=ran, result=result, exit_code=0)
-        return _Row(job, revision, None, content=source.content)
+        return _Row(job, revision, None, content=source.content, chunks=source.chunks)
 
     async def reusable(self, contents: Sequence[str]) -> dict[str, Reusable]:
         """For each of these contents the latest job with a result; see `JobStore.reusable`."""
@@ -120,6 +121,21 @@ class MemoryStore(MemoryGridTables):
             for row in rows
             if row.is_reusable and row.content in wanted and row.job.result is not None
         }
+
+    async def result_chunks(self, job_id: str) -> bytes | None:
+        """The digests of the chunks of a job's result; see `JobStore.result_chunks`."""
+        return self._rows[job_id].chunks if job_id in self._rows else None
+
+    async def stop_reuse(self, result: BlobSlice) -> int:
+        """Let no further job take over this result; see `JobStore.stop_reuse`."""
+        found = [
+            row
+            for row in self._rows.values()
+            if row.content is not None and row.job.result is not None and row.job.result[:2] == result[:2]
+        ]
+        for row in found:
+            row.content = None
+        return len(found)
 
     def _next_revision(self) -> int:
         self._revision += 1
@@ -153,6 +169,7 @@ class MemoryStore(MemoryGridTables):
                     row.recalled, row.unstarted = update.recalled, update.unstarted
                 self._change(_updated(row, update, self._next_revision()))
                 row.content = reusable_content(update)
+                row.chunks = update.report.chunks if update.report else None
                 written += 1
         return written == len(updates)
 
@@ -306,7 +323,7 @@ class MemoryStore(MemoryGridTables):
         keys = {key for _, row in old for key in _blob_keys(row.job)}
         for _, row in old:
             row.job = replace(row.job, purged_at=now, stderr_tail=None)
-            row.inline = None
+            row.inline = row.chunks = None
         return Purged(len(old), tuple(sorted(keys - await self.blobs_in_use(list(keys)))))
 
     async def purge_definitions(self, stored_before: datetime) -> int:

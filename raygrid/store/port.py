@@ -144,6 +144,20 @@ class JobStore(Protocol):
         """For each of these contents the latest job that was recorded as done under it and is not purged, if any."""
         ...
 
+    async def result_chunks(self, job_id: str) -> bytes | None:
+        """The digests of the chunks of a job's result (`blobs/chunks.py`).
+
+        None where the result is no larger than one chunk, was made by a release that recorded none, or is gone.
+        """
+        ...
+
+    async def stop_reuse(self, result: BlobSlice) -> int:
+        """Let no further job take over a stored result that was found damaged; gives how many offered it.
+
+        The jobs that have it already stay as they are.
+        """
+        ...
+
     async def get(self, job_ids: Sequence[str]) -> dict[str, Job]:
         """The jobs that exist among these."""
         ...

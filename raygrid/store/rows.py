@@ -14,8 +14,8 @@ UNLED = "cancelled while nobody led its group"  # what is said of a job that `ca
 
 _STATES = {state.value: state for state in JobState}
 
-# Everything but the inline input, which only a leader needs.
-JOB_COLUMNS = [column for column in jobs.c if column.name != "inline"]
+# Everything but the inline input, which only a leader needs, and the digests of chunks, which only a large result does.
+JOB_COLUMNS = [column for column in jobs.c if column.name not in ("inline", "result_chunks")]
 
 # What a leader needs of a job.
 HELD_COLUMNS = [
@@ -76,6 +76,7 @@ def reused_row(job: NewJob, source: Mapping[Any, Any], revision: int, now: datet
         "result_offset": source["result_offset"],
         "result_size": source["result_size"],
         "result_digest": source["result_digest"],
+        "result_chunks": source["result_chunks"],
         "ended_at": now,
     }
 
@@ -112,6 +113,7 @@ def update_values(update: JobUpdate, revision: int) -> dict[str, Any]:
         "new_result_offset": result.offset if result else None,
         "new_result_size": result.size if result else None,
         "new_result_digest": result.digest if result else None,
+        "new_result_chunks": report.chunks if report else None,
         "new_started_at": started_at,
         "new_ended_at": update.at if update.state.is_terminal else None,
         "new_revision": revision,

@@ -14,7 +14,7 @@ from sqlalchemy import Integer, Select, and_, bindparam, case, func, or_, select
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from raygrid.errors import StaleTermError
-from raygrid.models import Job, JobState, JobUpdate, NewJob, QueuedJob
+from raygrid.models import BlobSlice, Job, JobState, JobUpdate, NewJob, QueuedJob
 from raygrid.store import rows, sql_reuse
 from raygrid.store.port import BatchSummary, Changed, Inserted, Purged, Reusable
 from raygrid.store.prepared import prepared
@@ -50,6 +50,7 @@ _RECORD = prepared(
         result_offset=bindparam("new_result_offset"),
         result_size=bindparam("new_result_size"),
         result_digest=bindparam("new_result_digest"),
+        result_chunks=bindparam("new_result_chunks"),
         started_at=func.coalesce(bindparam("new_started_at", type_=Instant()), jobs.c.started_at),
         ended_at=bindparam("new_ended_at"),
         revision=bindparam("new_revision"),
@@ -62,6 +63,7 @@ _TERM = prepared(select(leases.c.term).where(leases.c.group_id == bindparam("the
 _JOB = prepared(select(*rows.JOB_COLUMNS).where(jobs.c.job_id == bindparam("the_job")))
 _JOBS = select(*rows.JOB_COLUMNS).where(jobs.c.job_id.in_(bindparam("job_ids", expanding=True)))
 
+_PURGED = {"inline": None, "stderr_tail": None, "result_chunks": None}
 _CANCEL = (
     update(jobs)
     .where(
@@ -145,6 +147,18 @@ class SqlStore(SqlMoves, SqlDefinitions):
         """For each of these contents the latest job with a result; see `JobStore.reusable`."""
         async with self._read() as connection:
             return await sql_reuse.latest(connection, contents, is_sqlite=self._is_sqlite)
+
+    @reading
+    async def result_chunks(self, job_id: str) -> bytes | None:
+        """The digests of the chunks of a job's result; see `JobStore.result_chunks`."""
+        async with self._read() as connection:
+            return await sql_reuse.chunks_of(connection, job_id)
+
+    @to_its_end
+    async def stop_reuse(self, result: BlobSlice) -> int:
+        """Let no further job take over this result; see `JobStore.stop_reuse`."""
+        async with self._write() as connection:
+            return await sql_reuse.stop(connection, result)
 
     @to_its_end
     async def record(self, group_id: str, term: int, updates: Sequence[JobUpdate]) -> bool:
@@ -325,9 +339,7 @@ class SqlStore(SqlMoves, SqlDefinitions):
             )
             found = (await connection.execute(statement)).all()
             for chunk in chunks([row.job_id for row in found]):
-                await connection.execute(
-                    update(jobs).where(jobs.c.job_id.in_(chunk)).values(purged_at=now, inline=None, stderr_tail=None)
-                )
+                await connection.execute(update(jobs).where(jobs.c.job_id.in_(chunk)).values(purged_at=now, **_PURGED))
             keys = {key for row in found for key in (row.input_key, row.result_key) if key}
             in_use = await self._in_use(connection, list(keys))
         return Purged(len(found), tuple(sorted(keys - in_use)))

@@ -9,7 +9,7 @@ import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from sqlalchemy import JSON, cast, func, literal, select
+from sqlalchemy import JSON, cast, func, literal, select, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from raygrid.models import BlobSlice
@@ -20,7 +20,7 @@ from raygrid.store.tables import jobs
 _KEPT = jobs.c.purged_at.is_(None)
 # What a job takes over; `reused_from` leads to the job that really ran.
 _RESULT = [jobs.c.result_key, jobs.c.result_offset, jobs.c.result_size, jobs.c.result_digest]
-_TAKEN = [jobs.c.job_id, jobs.c.content, jobs.c.reused_from, jobs.c.exit_code, *_RESULT]
+_TAKEN = [jobs.c.job_id, jobs.c.content, jobs.c.reused_from, jobs.c.exit_code, *_RESULT, jobs.c.result_chunks]
 
 
 async def latest(connection: AsyncConnection, contents: Sequence[str], *, is_sqlite: bool) -> dict[str, Reusable]:
@@ -57,4 +57,20 @@ async def held(connection: AsyncConnection, job_ids: Sequence[str]) -> dict[str,
         statement = select(*_TAKEN).where(jobs.c.job_id.in_(chunk), jobs.c.content.is_not(None), _KEPT)
         for row in (await connection.execute(statement.with_for_update(read=True, skip_locked=True))).mappings():
             found[row["job_id"]] = row
+    return found
+
+
+async def stop(connection: AsyncConnection, result: BlobSlice) -> int:
+    """Take a result out of what is found by content, for the job that ran and those that took it over."""
+    statement = update(jobs).where(
+        jobs.c.result_key == result.key, jobs.c.result_offset == result.offset, jobs.c.content.is_not(None)
+    )
+    return (await connection.execute(statement.values(content=None))).rowcount
+
+
+async def chunks_of(connection: AsyncConnection, job_id: str) -> bytes | None:
+    """The digests of the chunks of a job's result."""
+    found: bytes | None = (
+        await connection.execute(select(jobs.c.result_chunks).where(jobs.c.job_id == job_id))
+    ).scalar_one_or_none()
     return found

@@ -93,6 +93,7 @@ jobs = Table(
     Column("result_offset", BigInteger),
     Column("result_size", BigInteger),
     Column("result_digest", String(64)),
+    Column("result_chunks", LargeBinary),  # digests of the result's chunks, where it is larger than one
     Column("submitted_at", Instant, nullable=False),
     Column("started_at", Instant),
     Column("ended_at", Instant),

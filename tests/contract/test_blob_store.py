@@ -17,7 +17,8 @@ from typing import Any
 import pytest
 
 from raygrid.blobs import BlobStore, backend, data_key, upload
-from raygrid.errors import BlobNotFoundError, SettingsError, UnavailableError
+from raygrid.blobs.chunks import CHUNK, CheckedBlob, digests, pieces_of
+from raygrid.errors import BlobDamagedError, BlobNotFoundError, SettingsError, UnavailableError
 from raygrid.local import free_port
 from raygrid.models import BlobSlice
 from tests.support.s3 import S3, SECRETS, Cable, s3_server
@@ -53,7 +54,7 @@ async def keys(blobs: BlobStore, prefix: str, age: timedelta = timedelta(days=-1
 
 
 async def read(blobs: BlobStore, blob: BlobSlice) -> bytes:
-    return b"".join([chunk async for chunk in blobs.stream(blob)])
+    return await blobs.read(blob)
 
 
 # --- bytes in, bytes out --------------------------------------------------------------------------------------------
@@ -131,12 +132,106 @@ async def test_a_fetch_checks_the_digest(blobs: BlobStore, tmp_path: Path) -> No
         await asyncio.to_thread(blobs.fetch_now, place("data/x", b"what was meant"), tmp_path / "out")
 
 
-async def test_a_blob_can_be_read_like_a_file(blobs: BlobStore) -> None:
-    """A ZIP in the blob store can be opened without fetching it whole."""
-    await blobs.put("results/z", b"head" + bytes(1000) + b"tail")
-    with blobs.open_now(BlobSlice("results/z", 0, 1008, "")) as file:
-        file.seek(-4, 2)
-        assert await asyncio.to_thread(file.read) == b"tail"
+async def test_a_read_checks_the_digest_where_it_is_known(blobs: BlobStore) -> None:
+    """Of two slices in one blob the damaged one is refused, and the other is given."""
+    await blobs.put("results/pack", b"onetwo")
+    one, two = (hashlib.sha256(part).hexdigest() for part in (b"one", b"two"))
+    await blobs.put("results/pack", b"oneTwo")
+    assert await blobs.read(BlobSlice("results/pack", 0, 3, one)) == b"one"
+    with pytest.raises(BlobDamagedError, match=r"results/pack is damaged: its bytes 3 to 6 .*sha256"):
+        await blobs.read(BlobSlice("results/pack", 3, 3, two))
+
+
+# --- large blobs, chunk by chunk ------------------------------------------------------------------------------------
+
+
+async def test_a_large_blob_is_read_in_checked_chunks(blobs: BlobStore) -> None:
+    """Any run of chunks, also behind the end; the last chunk is a short one."""
+    data, checked = await large(blobs)
+    whole = b"".join([await asyncio.to_thread(checked.read_now, first, 3) for first in range(0, 7, 3)])
+    assert whole == data
+    assert await asyncio.to_thread(checked.read_now, 5, 1) == data[5 * CHUNK :]
+    assert await asyncio.to_thread(checked.read_now, 6, 1) == b""
+    await asyncio.to_thread(checked.check_now)
+
+
+async def test_a_flipped_bit_spoils_its_chunk_and_no_other(blobs: BlobStore) -> None:
+    """The chunks around it can be read; every read that would hold the damaged byte is refused and names the place."""
+    data, checked = await large(blobs)
+    spoilt = bytearray(data)
+    spoilt[2 * CHUNK + 5] ^= 1
+    await blobs.put("results/large", b"before" + bytes(spoilt))
+    assert await asyncio.to_thread(checked.read_now, 0, 2) == data[: 2 * CHUNK]
+    assert await asyncio.to_thread(checked.read_now, 3, 4) == data[3 * CHUNK :]
+    place = f"bytes {2 * CHUNK} to {3 * CHUNK}"
+    for read_it in (lambda: checked.read_now(2, 1), lambda: checked.read_now(0, 4), checked.check_now):
+        with pytest.raises(BlobDamagedError, match=f"results/large is damaged: its {place}"):
+            await asyncio.to_thread(read_it)
+
+
+async def test_a_truncated_large_blob_is_damaged_and_a_removed_one_is_not_there(blobs: BlobStore) -> None:
+    """What is left of it is still checked and given; the error tells damage from absence."""
+    data, checked = await large(blobs)
+    await blobs.put("results/large", (b"before" + data)[: 3 * CHUNK])
+    assert await asyncio.to_thread(checked.read_now, 0, 2) == data[: 2 * CHUNK]
+    with pytest.raises(BlobDamagedError, match="shorter than expected"):
+        await asyncio.to_thread(checked.read_now, 2, 1)
+    await blobs.delete(["results/large"])
+    with pytest.raises(BlobNotFoundError, match="is not in the blob store") as missing:
+        await asyncio.to_thread(checked.check_now)
+    assert not isinstance(missing.value, BlobDamagedError)
+
+
+async def test_a_large_blob_can_be_read_like_a_file(blobs: BlobStore) -> None:
+    """A ZIP in the blob store can be opened without fetching it whole, and a damaged chunk stops only who needs it."""
+    data, checked = await large(blobs)
+
+    def look() -> None:
+        with checked.open() as file:
+            file.seek(-4, 2)
+            assert file.read() == data[-4:]
+            file.seek(CHUNK - 2)
+            assert file.read(4) == data[CHUNK - 2 : CHUNK + 2]
+            file.seek(0)
+            assert file.read() == data
+            file.seek(len(data) + 5)
+            assert file.read(1) == b""
+
+    await asyncio.to_thread(look)
+    await blobs.put("results/large", b"before" + data[:CHUNK] + b"x" * CHUNK + data[2 * CHUNK :])
+    with checked.open() as file:
+        assert await asyncio.to_thread(file.read, 10) == data[:10]
+        file.seek(CHUNK)
+        with pytest.raises(BlobDamagedError):
+            await asyncio.to_thread(file.read, 1)
+
+
+async def test_another_copy_takes_the_place_of_a_damaged_blob(blobs: BlobStore) -> None:
+    """From then on all is read from the copy, also in a file that is open."""
+    data, checked = await large(blobs)
+    await blobs.delete(["results/large"])
+    checked.use(data)
+    assert await asyncio.to_thread(checked.read_now, 1, 2) == data[CHUNK : 3 * CHUNK]
+    assert await asyncio.to_thread(checked.open().read) == data
+
+
+def test_a_blob_of_one_chunk_has_one_digest() -> None:
+    """Digests of chunks are made where there is more than one chunk; the digest of the whole is the usual one."""
+    for size in (0, 1, CHUNK):
+        data = os.urandom(size)
+        assert digests(pieces_of(data)) == (hashlib.sha256(data).hexdigest(), None)
+    data = os.urandom(CHUNK + 1)
+    first, last = hashlib.sha256(data[:CHUNK]).digest(), hashlib.sha256(data[CHUNK:]).digest()
+    assert digests(pieces_of(data)) == (hashlib.sha256(data).hexdigest(), first + last)
+
+
+async def large(blobs: BlobStore) -> tuple[bytes, CheckedBlob]:
+    """A slice of six chunks that does not begin at the beginning of its blob."""
+    data = os.urandom(5 * CHUNK + 1_000)
+    await blobs.put("results/large", b"before" + data)
+    digest, chunks = digests(pieces_of(data))
+    assert chunks is not None
+    return data, CheckedBlob(blobs, BlobSlice("results/large", 6, len(data), digest), chunks)
 
 
 # --- keeping order --------------------------------------------------------------------------------------------------

@@ -48,6 +48,31 @@ async def test_a_job_that_takes_over_a_result_is_done_at_once(store: JobStore) -
     assert (await one(store, "ran")).reused_from is None
 
 
+async def test_the_digests_of_chunks_are_kept_with_the_result_and_taken_over_with_it(store: JobStore) -> None:
+    """A large result's are there for the job that ran and for one that shares it, until the result is purged."""
+    chunks = bytes(range(256))
+    large = replace(report("ran", "c"), chunks=chunks)
+    await ended(store, [replace(done("ran"), report=large), done("small", "other")])
+    await store.insert([taking("j2", "ran")])
+    found = {job_id: await store.result_chunks(job_id) for job_id in ("ran", "j2", "small", "unknown")}
+    assert found == {"ran": chunks, "j2": chunks, "small": None, "unknown": None}
+    await store.purge(AT + timedelta(days=36_500))
+    assert await store.result_chunks("ran") is None
+
+
+async def test_a_result_that_was_found_damaged_is_offered_no_more(store: JobStore) -> None:
+    """Neither by the job that ran nor by those that share it; an equal result in another place still is."""
+    elsewhere = SLICE._replace(key="results/2")
+    await ended(store, [done("older", result=elsewhere), done("ran")])
+    await store.insert([taking("shares", "ran")])
+    assert await store.stop_reuse(SLICE) == 2
+    assert (await store.reusable(["c"]))["c"] == ("older", elsewhere)
+    [late] = await store.insert([taking("late", "ran")])
+    assert (late.reused_from, (await one(store, "late")).state) == (None, JobState.QUEUED)
+    assert (await one(store, "shares")).result == SLICE
+    assert await store.stop_reuse(SLICE) == 0
+
+
 async def test_no_leader_ever_sees_it(store: JobStore) -> None:
     """A job that took over a result is neither queued nor running nor unfinished."""
     await ended(store, [done("ran")])

@@ -188,3 +188,36 @@ def test_a_failed_jobs_files_are_compared_as_well():
         job.result()
     with pytest.raises(DamagedResultError):
         job.result(even_if_failed=True)
+
+
+def tagged(job_id: str, cursor: int, data: bytes, digest: str = DIGEST) -> bytes:
+    """A part of a results stream with the digest that its ZIP should have."""
+    plain = part(job_id, cursor, data)
+    return plain.replace(b"Content-Type:", f'ETag: "{digest}"\r\nContent-Type:'.encode(), 1)
+
+
+def test_a_part_of_a_stream_that_came_damaged_is_read_again():
+    """The jobs before it are there already; the second stream begins behind them."""
+    streams = [stream(tagged("a", 1, ZIP), tagged("b", 2, OTHERS)), stream(tagged("b", 2, ZIP), end())]
+    client, requests = asked(httpx.Response(202, json={}), *streams)
+
+    batch = client.map({"a": b"x", "b": b"x"}, batch_id="mine")
+
+    assert [result.data for result in batch.results()] == [ZIP, ZIP]
+    assert [request.url.params.get("cursor") for request in requests[1:]] == ["0", "1"]
+
+
+def test_a_part_that_stays_damaged_is_that_jobs_error_and_the_others_come():
+    """The job's error is of its own class; asking for the job alone later asks the grid again."""
+    bad = tagged("a", 1, OTHERS)
+    streams = [stream(bad), stream(bad, tagged("b", 2, ZIP), end())]
+    client, _ = asked(httpx.Response(202, json={}), *streams, result())
+
+    batch = client.map({"a": b"x", "b": b"x"}, batch_id="mine")
+    error, other = batch.results(return_errors=True)
+
+    assert isinstance(error, DamagedResultError)
+    assert "result of job a" in str(error)
+    assert other.data == ZIP
+    assert batch[0].result().data == ZIP
+    assert batch[0].result().data == ZIP  # and is remembered

@@ -1,0 +1,180 @@
+"""Results that are too large to be held in memory: read in pieces, each of which is checked before it leaves.
+
+A status cannot be changed once the first piece is on its way. So where a later piece is damaged and there is no other
+copy, the answer breaks off instead of ending, which no client takes for a whole one, and the next request for that
+result is checked as a whole before it is answered.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import io
+import zipfile
+from collections import OrderedDict
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from typing import TypeVar
+
+from raygrid.blobs import BlobStore
+from raygrid.blobs.chunks import CHUNK, TOGETHER, CheckedBlob, digests, pieces_of
+from raygrid.errors import BlobDamagedError, BlobNotFoundError, RaygridError
+from raygrid.models import BlobSlice, DoneJob, Job
+from raygrid.parent.traffic import ParentTraffic
+
+PIECE = TOGETHER * CHUNK
+REMEMBERED = 256
+
+Value = TypeVar("Value")
+
+
+class LargeResults:
+    """Streams large results out of the blob store.
+
+    Args:
+        blobs: the blob store.
+        traffic: counts what is read.
+        other_copy: the copy in the cache of the job's node, already checked.
+        damaged: notes that the stored copy is damaged or gone, and gives the error to raise.
+        chunks_of: the recorded digests of chunks.
+    """
+
+    def __init__(
+        self,
+        blobs: BlobStore,
+        traffic: ParentTraffic,
+        other_copy: Callable[[Job | DoneJob], Awaitable[bytes | None]],
+        damaged: Callable[[Job | DoneJob, BlobNotFoundError], Awaitable[RaygridError]],
+        chunks_of: Callable[[str], Awaitable[bytes | None]] | None = None,
+    ) -> None:
+        self._blobs = blobs
+        self._traffic = traffic
+        self._other_copy = other_copy
+        self._damaged = damaged
+        self._chunks_of = chunks_of
+        # Digests of chunks that were made here, for results of releases that recorded none.
+        self._made: OrderedDict[tuple[str, int], bytes] = OrderedDict()
+        # Results that broke off in the middle of an answer.
+        self._suspects: OrderedDict[tuple[str, int], None] = OrderedDict()
+
+    async def stream(self, job: Job | DoneJob) -> AsyncIterator[bytes]:
+        """The ZIP of a job in pieces; the first one is checked before this returns.
+
+        Raises:
+            RaygridError: the result is gone or damaged at its beginning; later, the pieces end with it.
+        """
+        blob = await self._opened(job)
+        pieces = self._pieces(job, blob)
+        return _chained(await anext(pieces), pieces)
+
+    async def stdout(self, job: Job | DoneJob) -> AsyncIterator[bytes]:
+        """What the pricer of a job printed, in pieces; as `stream`."""
+        blob = await self._opened(job)
+        pieces = self._printed(job, blob)
+        return _chained(await anext(pieces, b""), pieces)
+
+    async def _opened(self, job: Job | DoneJob) -> CheckedBlob:
+        """A result with the digests of its chunks; one that broke off before is read through at once."""
+        assert job.result is not None
+        place = job.result[:2]
+        try:
+            chunks = self._made.get(place)
+            if chunks is None and self._chunks_of is not None:
+                chunks = await self._chunks_of(job.job_id)
+            if chunks is None:
+                chunks = await asyncio.to_thread(self._survey, job.result)
+                _remember(self._made, place, chunks)
+            blob = CheckedBlob(self._blobs, job.result, chunks)
+            if place in self._suspects:
+                await asyncio.to_thread(blob.check_now)
+                self._suspects.pop(place, None)
+        except BlobNotFoundError as error:
+            blob = CheckedBlob(self._blobs, job.result, b"")
+            await self._use_other_copy(job, blob, error)
+        return blob
+
+    def _survey(self, blob: BlobSlice) -> bytes:
+        """Read a whole result once, to compare it with its one digest and to make those of its chunks."""
+        starts = range(0, blob.size, PIECE)
+        parts = (BlobSlice(blob.key, blob.offset + at, min(PIECE, blob.size - at), "") for at in starts)
+        whole, chunks = digests(piece for part in parts for piece in pieces_of(self._blobs.read_now(part)))
+        if whole != blob.digest:
+            raise BlobDamagedError(f"blob {blob.key} does not have the content it should have (sha256 differs)")
+        return chunks or b""
+
+    async def _use_other_copy(self, job: Job | DoneJob, blob: CheckedBlob, error: BlobNotFoundError) -> None:
+        """Go on with the node's copy of a result whose stored one is damaged or gone.
+
+        Raises:
+            RaygridError: there is none.
+        """
+        said = await self._damaged(job, error)
+        copy = await self._other_copy(job)
+        if copy is None:
+            _remember(self._suspects, blob.blob[:2], None)
+            raise said from error
+        blob.use(copy)
+
+    async def _pieces(self, job: Job | DoneJob, blob: CheckedBlob) -> AsyncIterator[bytes]:
+        for first in range(0, -(-blob.blob.size // CHUNK), TOGETHER):
+            try:
+                piece = await asyncio.to_thread(blob.read_now, first)
+            except BlobNotFoundError as error:
+                await self._use_other_copy(job, blob, error)
+                piece = blob.read_now(first)
+            if not blob.has_other_copy:
+                self._traffic.count("from_blobs", job.group_id, len(piece))
+            yield piece
+
+    async def _printed(self, job: Job | DoneJob, blob: CheckedBlob) -> AsyncIterator[bytes]:
+        given = 0
+        try:
+            count = None if blob.has_other_copy else self._counted(job)
+            async for piece in stdout_of(blob.open(), count):
+                given += len(piece)
+                yield piece
+        except BlobNotFoundError as error:
+            await self._use_other_copy(job, blob, error)
+        else:
+            return
+        async for piece in stdout_of(blob.open()):
+            if new := piece[given:]:
+                yield new
+            given = max(0, given - len(piece))
+
+    def _counted(self, job: Job | DoneJob) -> Callable[[int], None]:
+        return lambda size: self._traffic.count("from_blobs", job.group_id, size)
+
+
+def _remember(known: OrderedDict[tuple[str, int], Value], place: tuple[str, int], value: Value) -> None:
+    known[place] = value
+    while len(known) > REMEMBERED:
+        known.popitem(last=False)
+
+
+async def _chained(first: bytes, rest: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
+    yield first
+    async for piece in rest:
+        yield piece
+
+
+async def stdout_of(
+    source: io.BytesIO | io.BufferedIOBase, count: Callable[[int], None] | None = None
+) -> AsyncIterator[bytes]:
+    """What a pricer printed, out of the ZIP that holds it; unpacked in a thread.
+
+    Args:
+        source: the ZIP.
+        count: is told how many bytes of the ZIP are read for it.
+    """
+    pieces = _entry_pieces(source, "stdout.txt", count)
+    while (piece := await asyncio.to_thread(next, pieces, None)) is not None:
+        yield piece
+
+
+def _entry_pieces(
+    source: io.BytesIO | io.BufferedIOBase, name: str, count: Callable[[int], None] | None
+) -> Iterator[bytes]:
+    with zipfile.ZipFile(source) as archive, archive.open(name) as entry:
+        if count is not None:  # what is read of the ZIP: this entry as it is stored, and little else
+            count(archive.getinfo(name).compress_size)
+        while piece := entry.read(PIECE):
+            yield piece
