@@ -11,6 +11,7 @@ import sys
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
+from raygrid.logs import DIRECTORY, VARIABLE
 from raygrid.loopback import without_proxy
 
 NO_UPLOADS = {"RAY_ENABLE_UV_RUN_RUNTIME_ENV": "0"}
@@ -36,23 +37,25 @@ _PR_SET_PDEATHSIG = 1
 _TAIL_LINES = 12
 
 
-def start_supervisor(module: str, given: bytes, log: Path) -> subprocess.Popen[bytes]:
+def start_supervisor(module: str, given: bytes, directory: Path, log: Path) -> subprocess.Popen[bytes]:
     """Start a module as a process that outlives this one's terminal.
 
     Args:
-        module: the module, run as a script in the log's directory.
+        module: the module, run as a script.
+        directory: what it works in, and by what others find it.
         given: what it finds on its standard input: settings may hold secrets, which do not belong into arguments.
         log: where its output goes, behind what is there.
     """
+    log.parent.mkdir(mode=0o700, exist_ok=True)
     with open(os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600), "ab") as output:
         process = subprocess.Popen(
-            [sys.executable, "-P", "-m", module],  # nothing is imported from the log's directory
+            [sys.executable, "-P", "-m", module],  # nothing is imported from the directory
             stdin=subprocess.PIPE,
             stdout=output,
             stderr=subprocess.STDOUT,
             start_new_session=True,
-            cwd=log.parent,
-            env={**os.environ, **UTF8},
+            cwd=directory,
+            env={**os.environ, **UTF8, VARIABLE: str(directory / DIRECTORY)},
         )
     assert process.stdin is not None
     with contextlib.suppress(BrokenPipeError), process.stdin as pipe:
@@ -78,10 +81,22 @@ def prepare_to_join_ray() -> None:
     os.environ.update(environment_beside_ray(os.environ))
 
 
-def end_of(log: Path) -> str:
-    """The last lines of a log, for an error message."""
+def size_of(log: Path) -> int:
+    """How many bytes a log has by now."""
+    return log.stat().st_size if log.exists() else 0
+
+
+def end_of(log: Path, since: int = 0) -> str:
+    """The last lines of a log, for an error message.
+
+    Args:
+        log: the log.
+        since: what it had by the begin of what the message is about; lines before are of earlier lives.
+    """
     with contextlib.suppress(OSError):
-        return "\n".join(log.read_text(errors="replace").splitlines()[-_TAIL_LINES:])
+        data = log.read_bytes()
+        lines = data[since if since <= len(data) else 0 :].decode(errors="replace").splitlines()
+        return "\n".join(lines[-_TAIL_LINES:])
     return "(no log)"
 
 

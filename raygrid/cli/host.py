@@ -14,7 +14,7 @@ from raygrid.errors import ConnectionFailedError, RaygridError, UnavailableError
 
 app = typer.Typer(no_args_is_help=True, help="Ray on this machine of a cluster, under a supervisor.")
 
-Directory = Annotated[Path, typer.Option("--dir", help="Where the supervisor keeps its log and state.")]
+Directory = Annotated[Path, typer.Option("--dir", help="Where the supervisor keeps its state, and all logs, in logs/.")]
 _DIRECTORY = Path("~/.raygrid/host")
 
 

@@ -47,6 +47,8 @@ def up(
 ) -> None:
     """Start a grid on this machine; returns when it takes jobs, and the grid goes on until `raygrid down`.
 
+    Its logs are in ~/.raygrid/NAME/logs (below RAYGRID_STATE_DIR or storage.state_dir, where set), and stay there.
+
     If a grid of that name runs already and is as asked for, that is said and all is well; otherwise an error names what
     differs. Options and variables ask for what they say, and a settings file for all settings; without any of them,
     `up` only makes sure that a grid runs.

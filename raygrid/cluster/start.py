@@ -16,9 +16,10 @@ from typing import Any
 from raygrid.cluster.farewell import cluster_token
 from raygrid.cluster.spec import STOP, HostSpec
 from raygrid.errors import RaygridError, SettingsError
+from raygrid.logs import DIRECTORY, SUPERVISOR
 from raygrid.supervision import end_of, start_supervisor
 
-LOG = "supervisor.log"
+LOG = f"{DIRECTORY}/{SUPERVISOR}"
 _POLL_S = 0.1
 
 
@@ -120,7 +121,9 @@ def _only_starter(directory: Path, until: float) -> Iterator[None]:
 def _start_supervisor(spec: HostSpec) -> subprocess.Popen[bytes]:
     for earlier in ("host.json", STOP):
         (spec.directory / earlier).unlink(missing_ok=True)
-    return start_supervisor("raygrid.cluster.supervisor", spec.to_json().encode() + b"\n", spec.directory / LOG)
+    return start_supervisor(
+        "raygrid.cluster.supervisor", spec.to_json().encode() + b"\n", spec.directory, spec.directory / LOG
+    )
 
 
 def _await_farewell(directory: Path, timeout_s: float = 30.0) -> None:

@@ -21,6 +21,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TextIO
 
+from raygrid import logs
 from raygrid.cluster.farewell import HeadWatch, cluster_token, say_farewell
 from raygrid.cluster.spec import STOP, HostSpec
 from raygrid.node.processes import become_subreaper, process_table
@@ -41,9 +42,8 @@ STARTED = b"Ray runtime started."
 
 
 def say(what: str) -> None:
-    """Write a line to this process's log, which is its standard output."""
-    with contextlib.suppress(OSError):  # a full disk must not end the supervisor
-        print(time.strftime("%Y-%m-%d %H:%M:%S"), what, flush=True)
+    """Write a line to this process's log."""
+    logs.say("supervisor", what)
 
 
 def below(ancestor: int) -> list[tuple[int, bool]]:
@@ -148,7 +148,7 @@ class Supervisor:
 
     def _run_ray(self) -> bool:
         """Run Ray once; gives whether it was stopped on purpose."""
-        log_path = self._spec.directory / "ray.log"
+        log_path = self._spec.directory / logs.DIRECTORY / "ray.log"
         say(" ".join(["starting Ray:", *self._spec.command()[2:]]))
         with log_path.open("wb") as log:
             process = subprocess.Popen(

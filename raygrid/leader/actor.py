@@ -16,6 +16,7 @@ from raygrid.garbage import spare_what_is_loaded
 from raygrid.leader.dispatch import Leader
 from raygrid.leader.election import Candidate
 from raygrid.links import RayNodes, node_address
+from raygrid.logs import keep_logs
 from raygrid.models import JobSpec, QueuedJob
 from raygrid.ports import LeaderReply
 from raygrid.pulse import Pulse, start_guarded
@@ -32,6 +33,7 @@ class LeaderActor:
     """A candidate to lead a group, on one node of the group's rack."""
 
     def __init__(self, group_id: str, settings: GridSettings, address: str) -> None:
+        keep_logs(f"leader {group_id}")
         self._group_id = group_id
         self._settings = settings
         self._store = SqlStore(settings.database_url)

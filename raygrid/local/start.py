@@ -8,8 +8,7 @@ import pickle
 import signal
 import subprocess
 import time
-from collections.abc import Collection
-from pathlib import Path
+from collections.abc import Callable, Collection
 
 from raygrid.config import GridSettings
 from raygrid.errors import RaygridError, SettingsError
@@ -17,9 +16,10 @@ from raygrid.local.executables import require_executables
 from raygrid.local.grid_file import GridFile, down_command, running_grid
 from raygrid.local.lock import Life, holder, life_of
 from raygrid.local.port import ray_prefix, require_port
-from raygrid.supervision import end_of, start_supervisor
+from raygrid.logs import DIRECTORY, SUPERVISOR
+from raygrid.supervision import end_of, size_of, start_supervisor
 
-LOG = "supervisor.log"
+LOG = f"{DIRECTORY}/{SUPERVISOR}"
 LOCKED = 75
 """Exit code of a supervisor that another one was before (EX_TEMPFAIL)."""
 
@@ -116,13 +116,14 @@ def _start(settings: GridSettings, racks: int, nodes: int, with_caller: bool, un
             directory.chmod(0o700)  # an earlier release left blobs to the umask
     log = settings.grid_dir / LOG
     owner = life_of(os.getpid()) if with_caller else None
-    # The supervisor empties the log once it knows that it is the only one.
-    process = start_supervisor("raygrid.local.supervisor", pickle.dumps((settings, racks, nodes, owner)), log)
-    return _wait_until_up(process, settings, log, until)
+    given = pickle.dumps((settings, racks, nodes, owner))
+    since = size_of(log)
+    process = start_supervisor("raygrid.local.supervisor", given, settings.grid_dir, log)
+    return _wait_until_up(process, settings, lambda: f"the end of {log}:\n{end_of(log, since)}", until)
 
 
 def _wait_until_up(
-    process: subprocess.Popen[bytes], settings: GridSettings, log: Path, until: float
+    process: subprocess.Popen[bytes], settings: GridSettings, why: Callable[[], str], until: float
 ) -> GridFile | None:
     try:
         while time.monotonic() < until:
@@ -132,13 +133,13 @@ def _wait_until_up(
             if process.poll() == LOCKED:
                 return None
             if process.poll() is not None:
-                raise RaygridError(f"the grid did not start; the end of {log}:\n{end_of(log)}")
+                raise RaygridError(f"the grid did not start; {why()}")
             time.sleep(_POLL_S)
     except BaseException:
         _end(life_of(process.pid), 30.0)
         raise
     _end(life_of(process.pid), 30.0)
-    raise RaygridError(f"the grid was not up in time; the end of {log}:\n{end_of(log)}")
+    raise RaygridError(f"the grid was not up in time; {why()}")
 
 
 def stop_grid(grid: GridFile, timeout_s: float = 60.0) -> None:

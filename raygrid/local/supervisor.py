@@ -15,11 +15,11 @@ import pickle
 import secrets
 import shutil
 import signal
-import stat
 import sys
 import tempfile
 import threading
 import time
+import traceback
 import urllib.request
 from pathlib import Path
 from typing import Any
@@ -32,6 +32,7 @@ from raygrid.local.port import ray_prefix, reachable
 from raygrid.local.start import LOCKED
 from raygrid.local.started_with import StartedWith
 from raygrid.local.worker_node import WorkerNode, head_processes
+from raygrid.logs import DIRECTORY, say
 from raygrid.loopback import open_here
 from raygrid.processors import usable_processors
 from raygrid.supervision import TIERS_STAY, prepare_to_join_ray
@@ -153,7 +154,7 @@ class Supervisor:
             f"--temp-dir={self._ray_dir}",
             "--include-log-monitor=false",
         ]
-        node = WorkerNode(group, name, command, self._settings.grid_dir / f"{name}.log")
+        node = WorkerNode(group, name, command, self._settings.grid_dir / DIRECTORY / f"ray-{name}.log")
         node.start()
         self._nodes.append(node)
         until = time.monotonic() + NODE_S
@@ -175,7 +176,10 @@ class Supervisor:
                 if seen >= len(self._places):
                     return
             self._pause(0.1)
-        raise RaygridError(f"only {seen} of {len(self._places)} nodes came up within {READY_S:g} s")
+        raise RaygridError(
+            f"only {seen} of {len(self._places)} nodes came up within {READY_S:g} s; the logs of parents, leaders and "
+            f"agents are in {self._settings.grid_dir / DIRECTORY}"
+        )
 
     def _pause(self, seconds: float) -> None:
         if self.stop.wait(seconds):
@@ -260,7 +264,7 @@ class Supervisor:
 
     @staticmethod
     def _say(what: str) -> None:
-        print(time.strftime("%H:%M:%S"), what, flush=True)  # standard output is this process's log
+        say("supervisor", what)
 
 
 def _encodable_directory(instead: Path) -> contextlib.AbstractContextManager[None]:
@@ -281,12 +285,6 @@ def _fresh_ray_directory(grid_dir: Path) -> Path:
     return Path(tempfile.mkdtemp(prefix=prefix.name, dir=prefix.parent)) / "r"
 
 
-def _empty_log() -> None:
-    """Standard output goes on from the start of its file: what stands there is of an earlier life."""
-    if stat.S_ISREG(os.fstat(1).st_mode):
-        os.ftruncate(1, 0)
-
-
 def main() -> int:
     """Run a grid until told to stop."""
     settings, racks, nodes, owner = pickle.load(sys.stdin.buffer)  # noqa: S301 - our own parent's pipe
@@ -295,8 +293,7 @@ def main() -> int:
         try:
             held.enter_context(only_one(settings.grid_dir))
         except SettingsError:
-            return LOCKED  # our parent waits for the other one; the log is the other's
-        _empty_log()
+            return LOCKED  # our parent waits for the other one
         try:
             supervisor = Supervisor(settings, racks, nodes, owner)
             supervisor.listen()
@@ -310,7 +307,10 @@ def main() -> int:
                 else:
                     supervisor.abandon()
         except RaygridError as error:
-            print(f"error: {error}", flush=True)
+            say("supervisor", str(error), "ERROR")
+            return 1
+        except Exception:
+            say("supervisor", traceback.format_exc(), "ERROR")
             return 1
     return 0
 

@@ -13,6 +13,7 @@ from raygrid.config import GridSettings
 from raygrid.core.events import AttemptOrder
 from raygrid.door import Door, DoorAddress
 from raygrid.garbage import spare_what_is_loaded
+from raygrid.logs import keep_logs
 from raygrid.models import AttemptId, Definition
 from raygrid.node.agent import NodeAgent
 from raygrid.ports import NodeReply
@@ -40,6 +41,7 @@ class NodeAgentActor:
     """One per Ray node of a group; named after it."""
 
     def __init__(self, node_id: str, settings: GridSettings, address: str) -> None:
+        keep_logs(f"agent {node_id}")
         root = settings.grid_dir / "nodes" / node_id
         self._agent = NodeAgent(
             node_id,

@@ -28,6 +28,7 @@ from raygrid.config import GridSettings
 from raygrid.errors import SettingsError, UnavailableError
 from raygrid.garbage import spare_what_is_loaded
 from raygrid.links import RayGroups, RayResultCaches, groups_of, home, live_nodes, machines
+from raygrid.logs import keep_logs
 from raygrid.parent.housekeeping import Housekeeping
 from raygrid.parent.listener import Listener
 from raygrid.parent.pushback import Pushback
@@ -68,6 +69,7 @@ def refuse_unsafe(settings: GridSettings, store: SqlStore, machine_count: int) -
 
 def asgi(settings: GridSettings, *, listens: bool = False) -> FastAPI:
     """The application of one replica, which `listens` by itself where no proxy does it."""
+    keep_logs("parent")
     store = SqlStore(settings.database_url)
     refuse_unsafe(settings, store, machines())
     blobs = BlobStore(settings.blobs_url, settings.storage.blob_options, retry_s=RETRY_S)

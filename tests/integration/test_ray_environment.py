@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -22,7 +23,7 @@ TOO_MUCH_TO_UPLOAD = 700 * 1024**2
 
 @pytest.mark.skipif(UV is None, reason="uv is not installed; `pip install uv` into this environment")
 def test_a_grid_starts_below_uv_run_beside_a_proxy_and_on_one_cpu(tmp_path: Path) -> None:
-    """With 700 MB in its state it is up in the usual time, asks no proxy, and has a slot for the one CPU it may use."""
+    """With 700 MB in its state it is up in the usual time, asks no proxy, and has one slot; its logs outlive it."""
     assert UV is not None
     state = tmp_path / "100% a?b#c 価格"
     results = state / "here" / "blobs" / "results"
@@ -54,5 +55,10 @@ def test_a_grid_starts_below_uv_run_beside_a_proxy_and_on_one_cpu(tmp_path: Path
         finally:
             run("down", "--name", "here")
         assert proxy.asked == []
+    logs = {log.name: log.read_text() for log in (state / "here" / "logs").glob("*.log")}
+    assert sorted(logs) == ["agent-rack-a-1.log", "leader-rack-a.log", "parent.log", "supervisor.log"]
+    for name, text in logs.items():  # they stay when the grid is down
+        who = name.partition(".")[0].replace("-", " ", 1)
+        assert re.match(rf"2\d\d\d-\d\d-\d\dT[0-9:.]+Z INFO {who}: ", text), text[:200]
     assert (results / "much").stat().st_size == TOO_MUCH_TO_UPLOAD
     assert set(NO_PROXY) <= environment.keys()

@@ -34,7 +34,7 @@ def raylets(below: int) -> list[int]:
 
 def log_of(grid: GridFile) -> str:
     """What the supervisor has said."""
-    return (grid.directory / "supervisor.log").read_text(errors="replace")
+    return (grid.directory / "logs" / "supervisor.log").read_text(errors="replace")
 
 
 def test_a_dead_node_starts_again_and_a_killed_notebook_takes_its_grid_along(tmp_path: Path) -> None:

@@ -110,7 +110,7 @@ class Machine:
 
     @property
     def log(self) -> str:
-        return (self.directory / "supervisor.log").read_text()
+        return (self.directory / "logs" / "supervisor.log").read_text()
 
     def processes(self, name: str | None = None) -> list[int]:
         """What was started from this machine's directory and lives; or those of a name."""
@@ -324,7 +324,7 @@ def test_it_says_what_went_wrong_and_can_be_stopped_before_ray_is_up(machine: Ma
         machine.start("--fail", timeout_s=1)
 
     until(lambda: "Ray ended with exit code 1; see " in machine.log)
-    until(lambda: "no head there" in (machine.directory / "ray.log").read_text())
+    until(lambda: "no head there" in (machine.directory / "logs" / "ray.log").read_text())
     assert is_supervised(machine.directory)  # it goes on trying
     assert stop_host(machine.directory) is True
 
@@ -352,13 +352,13 @@ def test_a_second_start_waits_until_ray_is_up_again(machine: Machine) -> None:
 def test_a_directory_that_cannot_be_written_does_not_end_the_supervisor(machine: Machine) -> None:
     """As when the disk is full: Ray is started again once there is room."""
     machine.start()
-    (machine.directory / "ray.log").unlink()
-    (machine.directory / "ray.log").mkdir()
+    (machine.directory / "logs" / "ray.log").unlink()
+    (machine.directory / "logs" / "ray.log").mkdir()
     (machine.directory / "host.new").mkdir()
     os.kill(machine.raylet, signal.SIGKILL)
 
     until(lambda: "cannot run Ray: " in machine.log and "cannot write " in machine.log)
-    (machine.directory / "ray.log").rmdir()
+    (machine.directory / "logs" / "ray.log").rmdir()
     (machine.directory / "host.new").rmdir()
 
     until(lambda: machine.log.count("Ray is up") == 2)

@@ -129,7 +129,8 @@ def test_a_start_waits_for_another_one_and_takes_its_grid(tmp_path: Path) -> Non
     """The second `up` at the same time gives the first one's grid, and leaves its log alone."""
     settings = settings_for(tmp_path)
     settings.grid_dir.mkdir()
-    log = settings.grid_dir / "supervisor.log"
+    log = settings.grid_dir / "logs" / "supervisor.log"
+    log.parent.mkdir()
     log.write_text("of the first\n")
     with process(HOLDS, settings.grid_dir) as first:
         started = start_time(first.pid)
