@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 
 from raygrid.core.events import AttemptOrder
+from raygrid.local.lock import life_of
 from raygrid.models import AttemptId, AttemptReport, Outcome
 from raygrid.node.agent import NodeAgent
 from raygrid.node.apart import Apart
@@ -89,7 +90,7 @@ async def test_everything_killed_at_once_is_reported_by_the_next_life(tmp_path: 
     for pid in (process.pid, *below):
         os.kill(pid, signal.SIGKILL)
     process.wait()
-    wait_until(lambda: not any(Path(f"/proc/{pid}").exists() for pid in below))
+    wait_until(lambda: not any(map(life_of, below)))
     agent = lone_agent(tmp_path)
     agent.open()
     try:
