@@ -12,6 +12,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from raygrid.cli.ended import NAME_BY, NameBy, collect, folder_names, print_ended, print_failures, print_summary
 from raygrid.cli.grid import client_of, command_of, err, out
+from raygrid.cli.offline import client_to_cancel
 from raygrid.client import BatchJobs, Job
 
 COLUMNS = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
@@ -67,11 +68,20 @@ def cancel(
     context: typer.Context,
     jobs: Annotated[list[str] | None, typer.Argument(metavar="JOB...", help="Ids of jobs.")] = None,
     batch: Annotated[str | None, typer.Option(help="Cancel all jobs of this batch.")] = None,
+    name: Annotated[str | None, typer.Option(help="Name of the grid on this machine, if it is not `default`.")] = None,
+    config: Annotated[
+        Path | None, typer.Option(help="Settings file that the grid on this machine was started with.")
+    ] = None,
 ) -> None:
-    """Cancel jobs; one that has ended stays as it is."""
+    """Cancel jobs; one that has ended stays as it is.
+
+    A grid on this machine need not run: the jobs are then cancelled in its job store.
+    """
     if not jobs and batch is None:
         raise typer.BadParameter("name the jobs, or a batch with --batch")
-    client = client_of(context)
+    client = client_to_cancel(context, jobs or (), batch, name, config)
+    if client is None:
+        return
     for job_id in jobs or ():
         was = client.job(job_id).cancel()
         said = f"job {job_id} has ended already: it is {was.value}" if was.is_terminal else f"cancelling job {job_id}"

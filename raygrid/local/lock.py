@@ -63,7 +63,10 @@ def only_one(directory: Path) -> Iterator[None]:
         lock.truncate(0)
         json.dump([os.getpid(), start_time(os.getpid())], lock)
         lock.flush()
-        yield
+        try:
+            yield
+        finally:
+            lock.truncate(0)  # this process may go on without it
 
 
 def holder(directory: Path) -> Life | None:
