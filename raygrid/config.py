@@ -34,6 +34,7 @@ from pydantic_settings import SettingsError as UnreadableVariableError
 from raygrid import commands, config_errors, expected, shell_words
 from raygrid.config_sources import NamesAreText, Variables
 from raygrid.errors import SettingsError
+from raygrid.home import expanded
 
 _UNITS = {"": 1, "k": 1024, "m": 1024**2, "g": 1024**3, "t": 1024**4}
 _SIZE = re.compile(r"(?P<number>\d+(?:\.\d+)?)\s*(?P<unit>[kmgt]?)(?:i?b)?", re.IGNORECASE)
@@ -412,7 +413,7 @@ class GridSettings(BaseSettings):
     @property
     def grid_dir(self) -> Path:
         """Directory of this grid's state on this machine."""
-        return self.storage.state_dir.expanduser().absolute() / self.name
+        return expanded(self.storage.state_dir).absolute() / self.name
 
     @property
     def database_url(self) -> str | Path:
@@ -420,7 +421,7 @@ class GridSettings(BaseSettings):
         given = self.storage.database
         if given is None:
             return self.grid_dir / "jobs.db"
-        return Path(given).expanduser() if given.startswith(("/", "~")) else given
+        return expanded(given) if given.startswith(("/", "~")) else given
 
     @property
     def blobs_url(self) -> str:

@@ -11,6 +11,7 @@ from urllib.parse import unquote, urlsplit
 from obstore.store import from_url
 
 from raygrid.errors import SettingsError
+from raygrid.home import expanded
 
 # Options of the HTTP client rather than of the object store; obstore wants them apart.
 CLIENT_OPTIONS = frozenset(
@@ -49,13 +50,13 @@ def directory_of(place: str) -> Path | None:
     """
     if not place.startswith("file:"):
         is_path = place.startswith(("/", "~", ".")) or not urlsplit(place).scheme
-        return Path(place).expanduser().absolute() if is_path else None
+        return expanded(place).absolute() if is_path else None
     if set(place) & set("?#"):
         raise SettingsError(
             "storage.blobs: a file: URL must have no '?' or '#'; where they belong to the name of the directory, write "
             "its plain path instead of a URL"
         )
-    return Path(unquote(urlsplit(place).path)).expanduser().absolute()
+    return expanded(unquote(urlsplit(place).path)).absolute()
 
 
 def open_remote(url: str, options: Mapping[str, Any], retry_s: float) -> tuple[Any, Any]:

@@ -22,6 +22,7 @@ from raygrid.client import Client
 from raygrid.client.default import find_grid
 from raygrid.drill.report import Report, medians, verdict
 from raygrid.errors import SettingsError
+from raygrid.home import expanded
 
 if TYPE_CHECKING:
     from raygrid.config import GridSettings
@@ -85,7 +86,7 @@ def drill(
     choice: GridChoice = context.obj
     given = [url.strip() for word in urls or [] for url in word.split(",") if url.strip()]
     url, key = find_grid(given[0] if given else choice.url, choice.api_key)
-    environment, local_key = _way_into_ray(url, directory.expanduser().absolute())
+    environment, local_key = _way_into_ray(url, expanded(directory).absolute())
     key = key or local_key
     with Client(url, key) as client:
         name = _pricer(client, pricer)

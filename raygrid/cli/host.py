@@ -11,6 +11,7 @@ import typer
 from raygrid.cli.grid import out
 from raygrid.client.retry import RetryPolicy
 from raygrid.errors import ConnectionFailedError, RaygridError, UnavailableError
+from raygrid.home import expanded
 
 app = typer.Typer(no_args_is_help=True, help="Ray on this machine of a cluster, under a supervisor.")
 
@@ -47,7 +48,7 @@ def start(
     from raygrid.cluster.spec import rack_of  # noqa: PLC0415
 
     spec = HostSpec(
-        directory=directory.expanduser().absolute(),
+        directory=expanded(directory).absolute(),
         head=head,
         address=address,
         port=port,
@@ -71,7 +72,7 @@ def stop(directory: Directory = _DIRECTORY) -> None:
     """Take this machine out of its cluster; stopping the head stops all of it."""
     from raygrid.cluster import stop_host  # noqa: PLC0415
 
-    stopped = stop_host(directory.expanduser().absolute())
+    stopped = stop_host(expanded(directory).absolute())
     out().print("stopped" if stopped else "no Ray runs here under a supervisor", highlight=False)
 
 
@@ -110,7 +111,7 @@ def deploy(
     from raygrid.supervision import prepare_to_join_ray  # noqa: PLC0415
 
     settings = load_settings(config)
-    adopt_environment(directory.expanduser().absolute())  # before Ray reads it
+    adopt_environment(expanded(directory).absolute())  # before Ray reads it
     prepare_to_join_ray()
     from raygrid.parent.ingress import deploy as deploy_parents  # noqa: PLC0415 - brings Ray
 

@@ -21,6 +21,7 @@ from raygrid.cli.local_grid import (
 )
 from raygrid.config import GridSettings
 from raygrid.errors import SettingsError
+from raygrid.home import usual_state_dir
 
 
 def up(
@@ -114,8 +115,8 @@ def _is_default(grid_dir: Path) -> bool:
     """Whether the other commands find this grid by themselves."""
     if os.environ.get("RAYGRID_URL"):
         return False
-    state_dir = Path(os.environ.get("RAYGRID_STATE_DIR") or "~/.raygrid")
-    return grid_dir == state_dir.expanduser().absolute() / "default"
+    usual = usual_state_dir()
+    return usual is not None and grid_dir == usual / "default"
 
 
 def _down(settings: GridSettings) -> str:

@@ -15,6 +15,7 @@ from raygrid.client import Client
 from raygrid.client.default import connect
 from raygrid.config import GridSettings, load_settings
 from raygrid.errors import SettingsError
+from raygrid.home import expanded
 
 if TYPE_CHECKING:
     from raygrid.local import GridFile
@@ -108,7 +109,7 @@ def running(settings: GridSettings) -> GridFile | None:
     """Give the grid of that name if it runs on this machine."""
     from raygrid.local import running_grid  # noqa: PLC0415 - brings Ray
 
-    return running_grid(settings.name, settings.storage.state_dir.expanduser())
+    return running_grid(settings.name, expanded(settings.storage.state_dir))
 
 
 def start(settings: GridSettings, racks: int, nodes: int, *, with_caller: bool = False) -> GridFile:

@@ -16,6 +16,7 @@ from raygrid.client.result import Result
 from raygrid.client.sync import Client
 from raygrid.client.upload import Input
 from raygrid.errors import RaygridError, SettingsError
+from raygrid.home import expanded
 
 _default: Client | None = None
 
@@ -33,7 +34,7 @@ def find_grid(url: str | Sequence[str] | None = None, api_key: str | None = None
     api_key = api_key or os.environ.get("RAYGRID_API_KEY") or None
     if url:
         return url, api_key
-    path = Path(os.environ.get("RAYGRID_STATE_DIR") or "~/.raygrid").expanduser() / "default" / "grid.json"
+    path = expanded(os.environ.get("RAYGRID_STATE_DIR") or "~/.raygrid") / "default" / "grid.json"
     local = _local_grid(path)
     if local is None:
         raise SettingsError(

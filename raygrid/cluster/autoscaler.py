@@ -13,6 +13,7 @@ from pathlib import Path
 import yaml
 
 from raygrid.errors import SettingsError
+from raygrid.home import expanded
 
 OPTION = "--autoscaling-config"
 
@@ -23,7 +24,7 @@ def configuration(ray_args: Sequence[str]) -> Path | None:
         name, equals, value = word.partition("=")
         if name == OPTION:
             value = value if equals else ray_args[index + 1] if index + 1 < len(ray_args) else ""
-            return Path(value).expanduser() if value else None
+            return expanded(value) if value else None
     return None
 
 

@@ -22,7 +22,9 @@ import socket
 import threading
 import time
 from collections.abc import Mapping
-from pathlib import Path
+
+from raygrid.errors import SettingsError
+from raygrid.home import expanded
 
 MAGIC = b"raygrid-farewell\n"
 NONCE_BYTES = 16
@@ -37,10 +39,9 @@ def cluster_token(environment: Mapping[str, str] = os.environ) -> bytes:
     """Ray's token as Ray finds it; empty where the cluster has none."""
     if environment.get("RAY_AUTH_TOKEN"):
         return environment["RAY_AUTH_TOKEN"].encode()
-    path = Path(environment.get("RAY_AUTH_TOKEN_PATH") or "~/.ray/auth_token").expanduser()
     try:
-        return path.read_bytes().strip()
-    except OSError:
+        return expanded(environment.get("RAY_AUTH_TOKEN_PATH") or "~/.ray/auth_token").read_bytes().strip()
+    except (OSError, SettingsError):
         return b""
 
 

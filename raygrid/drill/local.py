@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from raygrid.errors import SettingsError
+from raygrid.home import expanded
 from raygrid.local import GridFile, running_grid
 from raygrid.local.grid_file import down_command
 
@@ -26,7 +27,7 @@ def way_into(grid: GridFile) -> Mapping[str, str]:
 
 def grid_at(url: str, state_dir: Path) -> GridFile | None:
     """The grid of this machine that listens at a URL, if one does."""
-    for file in sorted(state_dir.expanduser().glob("*/grid.json")):
+    for file in sorted(expanded(state_dir).glob("*/grid.json")):
         grid = running_grid(file.parent.name, state_dir)
         if grid is not None and grid.url == url.rstrip("/"):
             return grid

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from raygrid.errors import SettingsError
+from raygrid.home import expanded, usual_state_dir
 from raygrid.local.lock import holder, start_time
 from raygrid.local.started_with import StartedWith
 
@@ -69,7 +70,7 @@ def running_grid(name: str = "default", state_dir: Path | None = None) -> GridFi
         SettingsError: one runs, but its file cannot be read; says what to do.
     """
     base = state_dir or Path(os.environ.get("RAYGRID_STATE_DIR") or "~/.raygrid")
-    path = base.expanduser().absolute() / name / NAME
+    path = expanded(base).absolute() / name / NAME
     try:
         grid = _read(json.loads(path.read_text(encoding="utf-8")))
     except FileNotFoundError:
@@ -108,6 +109,5 @@ def down_command(directory: Path, config: Path | None = None) -> str:
         words += ["--config", str(config)]
     if directory.name != "default":
         words += ["--name", directory.name]
-    usual = Path(os.environ.get("RAYGRID_STATE_DIR") or "~/.raygrid").expanduser().absolute()
-    elsewhere = config is None and directory.parent != usual
+    elsewhere = config is None and directory.parent != usual_state_dir()
     return (f"RAYGRID_STATE_DIR={shlex.quote(str(directory.parent))} " if elsewhere else "") + shlex.join(words)
