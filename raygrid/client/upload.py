@@ -13,6 +13,7 @@ from raygrid.errors import InvalidRequestError
 from raygrid.filenames import problem_of_input
 
 CHUNK = 256 * 1024
+_EMPTY = "{} is empty, which no job can price; fill it or leave it out"
 
 Input: TypeAlias = str | os.PathLike[str] | bytes | bytearray | memoryview | BinaryIO
 """What may be submitted. A `str` is always a path, never content."""
@@ -23,7 +24,7 @@ class Upload:
     """Bytes to send, with a file name and a known length.
 
     A path is opened only while it is being read, so a batch of thousands holds no open files. A file object
-    that can seek is read from where it stood; one that cannot is read into memory at once.
+    that can seek is read from where it stood; one that cannot is read into memory at once, as is a pipe.
     """
 
     filename: str
@@ -41,7 +42,7 @@ class Upload:
             filename: name for the input in the job directory; by default that of the file, or `input`.
 
         Raises:
-            InvalidRequestError: the path is a directory, the file is empty, or no input can have its name.
+            InvalidRequestError: the path is a directory or device, the file is empty, or no input can have its name.
             FileNotFoundError: there is no such file.
             TypeError: `what` is none of these, or a file opened in text mode.
         """
@@ -53,8 +54,12 @@ class Upload:
             if path.is_dir():
                 raise InvalidRequestError(f"{path} is a directory; submit the files in it one by one, or a ZIP of it")
             found = path.stat()
-            if stat.S_ISREG(found.st_mode) and found.st_size == 0:
-                raise InvalidRequestError(f"{path} is empty, which no job can price; fill it or leave it out")
+            if stat.S_ISFIFO(found.st_mode):
+                return cls._of_pipe(path, filename)
+            if not stat.S_ISREG(found.st_mode):
+                raise InvalidRequestError(f"{path} is neither a file nor a pipe; write its content into a file")
+            if found.st_size == 0:
+                raise InvalidRequestError(_EMPTY.format(path))
             return cls(_checked(filename or _name_of(path)), found.st_size, path)
         if not hasattr(what, "read") or hasattr(what, "encoding"):
             raise TypeError(f"an input is a path, bytes, or a file opened in binary mode, not {what!r}")
@@ -66,6 +71,16 @@ class Upload:
         length = what.seek(0, os.SEEK_END) - start
         what.seek(start)
         return cls(filename, max(0, length), what, start)
+
+    @classmethod
+    def _of_pipe(cls, path: Path, filename: str | None) -> Upload:
+        """Read a pipe to its end, at once: it has no length before, and cannot be read again for a retry."""
+        content = path.read_bytes()
+        if not content:
+            raise InvalidRequestError(_EMPTY.format(path))
+        # What a shell calls the pipe of `<(…)`, such as /dev/fd/63, is no name for an input.
+        is_numbered = (path.parent.name == "fd" and path.name.isdecimal()) or path == Path("/dev/stdin")
+        return cls(_checked(filename or ("input" if is_numbered else _name_of(path))), len(content), content)
 
     def chunks(self) -> Iterator[bytes]:
         """Read the input from its beginning.

@@ -34,6 +34,33 @@ async def test_what_submit_and_result_write_into_a_file_is_what_the_pricer_wrote
     assert written == [printed] * 3
 
 
+async def test_a_pipe_is_submitted_as_a_shell_hands_it_over(tmp_path: Path) -> None:
+    """`raygrid submit <(…)` sends what comes out of the pipe; an empty pipe and a device are refused in a sentence."""
+    async with SmallGrid(tmp_path / "grid") as grid:
+
+        async def submit(what: str) -> tuple[int | None, bytes, bytes]:
+            line = f'"$0" -c "$1" submit {what} --pricer shell'
+            pipes = {"stdout": asyncio.subprocess.PIPE, "stderr": asyncio.subprocess.PIPE}
+            env = {**os.environ, "RAYGRID_URL": grid.url}
+            shell = await asyncio.create_subprocess_exec("bash", "-c", line, sys.executable, RAYGRID, env=env, **pipes)
+            async with asyncio.timeout(60):
+                printed, said = await shell.communicate()
+            return shell.returncode, printed, said
+
+        script = "basename $0; seq 100000 | tail -1"
+        assert (await submit(f"<(echo '{script}')"))[:2] == (0, b"input\n100000\n")
+        code, printed, said = await submit("<(true)")
+        assert (code, printed) == (1, b"")
+        assert b"is empty, which no job can price" in said
+        code, printed, said = await submit("/dev/zero")
+        assert (code, printed) == (1, b"")
+        assert b"neither a file nor a pipe" in said
+        os.mkfifo(tmp_path / "in.sh")
+        feed = asyncio.create_task(asyncio.to_thread((tmp_path / "in.sh").write_text, "basename $0"))
+        assert (await submit(str(tmp_path / "in.sh")))[:2] == (0, b"in.sh\n")
+        await feed
+
+
 async def raygrid(grid: SmallGrid, out: Path, *words: str, **environment: str) -> bytes:
     """Run a command with its stdout in a file; gives what is in the file then."""
     env = {**os.environ, "RAYGRID_URL": grid.url, **environment}
