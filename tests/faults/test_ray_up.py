@@ -230,6 +230,54 @@ def test_an_upgrade_under_load_fails_no_request_that_is_sent_once_more(cluster: 
     assert failed == []
 
 
+def test_each_of_2000_jobs_runs_the_definition_that_was_deployed_when_it_was_submitted(cluster: Cluster) -> None:
+    """Half of the jobs still wait when the other version is deployed; more are submitted meanwhile and afterwards."""
+    slots = 2 * 5
+    shown = {"command": ["sh", "-c", "echo one"], "version": "1"}
+    _deploy(cluster, edition=shown)
+    with cluster.client("a1") as client:
+        until(lambda: "edition" in {pricer.name for pricer in client.pricers()}, "version 1 is known")
+        blocking = client.map(short_jobs(slots, 15))  # so that version 1 still waits when version 2 comes
+        before = client.map([b"x"] * 1_000, pricer="edition")
+        meanwhile: list[BatchJobs] = []
+        stop = threading.Event()
+
+        def submit_on() -> None:
+            while not stop.is_set() and len(meanwhile) < 60:
+                meanwhile.append(client.map([b"y"] * 10, pricer="edition"))
+                time.sleep(0.5)
+
+        submitting = threading.Thread(target=submit_on)
+        submitting.start()
+        try:
+            _deploy(cluster, edition={"command": ["sh", "-c", "echo two"], "version": "2"})
+        finally:
+            stop.set()
+            submitting.join()
+        after = client.map([b"z"] * (1_000 - 10 * len(meanwhile)), pricer="edition")
+        list(blocking.results(timeout=120))
+
+        ran: Counter[tuple[str, str, str]] = Counter()
+        for name, batches in (("before", [before]), ("meanwhile", meanwhile), ("after", [after])):
+            for batch in batches:
+                printed = [result.stdout.strip() for result in batch.results(timeout=180)]
+                told = {job.job_id: job.version for job in statuses(client, batch)}
+                ran.update((name, told[job.job_id], text) for job, text in zip(batch, printed, strict=True))
+    print(f"2,000 jobs with a deployment in the middle (when submitted, version in status, printed): {dict(ran)}")
+    assert ran["before", "1", "one"] == 1_000
+    assert ran["after", "2", "two"] == 1_000 - 10 * len(meanwhile)
+    assert set(ran) <= {
+        (name, *pair) for name in ("before", "meanwhile", "after") for pair in (("1", "one"), ("2", "two"))
+    }
+    assert ran.total() == 2_000
+
+
+def _deploy(cluster: Cluster, **pricers: dict[str, object]) -> None:
+    cluster.write_settings(pricers={**cluster.settings["pricers"], **pricers})
+    cluster.copy_settings()
+    cluster.raygrid("deploy", "--config", "/opt/raygrid/grid.yaml", timeout_s=320)  # its own limit is 300 s
+
+
 def _submit(url: str, job_id: str, script: str) -> str:
     try:
         answer = httpx.post(
