@@ -9,6 +9,8 @@ import os
 import string
 from collections.abc import Sequence
 
+from raygrid.code_words import code_words
+
 FIELDS = frozenset({"input", "output_dir", "data_dir", "job_id", "args"})
 MOST_TEXT = 128 * 1024 - 1
 """The kernel takes no word of a command and no variable ("NAME=VALUE") of more bytes."""
@@ -36,7 +38,21 @@ def problem_of(command: Sequence[str]) -> str | None:
             f"the command begins with {command[0]}, but its first word is the program that is run: write for "
             f"instance './pricer.exe {' '.join(command)}'"
         )
-    return next((problem for word in command if (problem := _problem_of_word(word)) is not None), None)
+    problem = next((problem for word in command if (problem := _problem_of_word(word)) is not None), None)
+    return problem or _problem_of_code(command)
+
+
+def _problem_of_code(command: Sequence[str]) -> str | None:
+    """Whether a placeholder stands in code that the command runs: what a client sends would be run."""
+    for code in code_words(command):
+        for placeholder in placeholders(code.word):
+            form = code.form.format(program=code.program, placeholder=placeholder)
+            return (
+                f"{{{placeholder}}} stands in code that {code.program} runs, {code.word[:80]!r}, so that what a client "
+                "sends, such as the name of its file, would be run as code. Give it as a word of its own behind the "
+                "code, which reads it as an argument" + (f", for instance {form}" if form else "")
+            )
+    return None
 
 
 def _problem_of_word(word: str) -> str | None:

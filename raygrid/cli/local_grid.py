@@ -5,12 +5,12 @@ from __future__ import annotations
 import logging
 import os
 import re
-import shlex
 import sys
 from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from raygrid import shell_words
 from raygrid.client import Client
 from raygrid.client.default import connect
 from raygrid.config import GridSettings, load_settings
@@ -95,7 +95,7 @@ def _require_input(pricers: Mapping[str, str]) -> None:
 def _from_here(command: str) -> list[str]:
     """Make the files that a command names absolute: it will run in the job directory, not here."""
     try:
-        words = shlex.split(command)
+        words = shell_words.split(command)
     except ValueError as error:
         raise SettingsError(f"the pricer's command {command!r} cannot be read: {error}") from None
     # A bare first word is looked up in PATH, as a shell does it; with a slash it is a file, there or not.

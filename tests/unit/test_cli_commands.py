@@ -366,6 +366,8 @@ def test_a_side_grid_is_addressed_by_its_url(local):
         (["--pricer", "book=./price 2"], "the command of pricer 'book' has no {input}"),
         (["--pricer", "a=x", "--pricer", "a=y"], "two pricers are called 'a'"),
         (["--pricer", "cat {input} 'open"], "cannot be read"),
+        (["--pricer", "cat {input} | wc -l"], "no shell runs the command"),
+        (["--pricer", "sh -c 'wc -l {input}'"], "would be run as code"),
         (["--pricer", "cat {input}", "--host", "0.0.0.0"], "no API key is set"),
         (["--pricer", "cat {input}", "--config", "none.yaml"], "cannot read the settings file"),
         (["--pricer", "cat {input}", "--name", "a/b"], "is not a name"),

@@ -297,6 +297,106 @@ def test_a_list_is_taken_as_it_is() -> None:
     assert load_settings(pricers={"p": {"command": list(command)}}).pricers["p"].command == command
 
 
+@pytest.mark.parametrize(
+    "line",
+    [
+        "sh -c 'wc -l {input}'",
+        "/bin/sh -c 'wc {input}'",
+        "bash -ec 'x {input}'",
+        "bash -c -e 'x {input}'",
+        "bash -o pipefail -c 'x {input}'",
+        "bash -eo pipefail -c 'x {input}'",
+        "env A=b sh -c '{input}'",
+        "env sh -c {input}",
+        "busybox sh -c '{job_id}'",
+        "nice -n 5 bash -lc 'x {input}'",
+        "sh -c {args}",
+        "python3.11 -c 'open(\"{input}\")'",
+        "python -Ic 'print(1)+{input}'",
+        "python -W ignore -c '{input}'",
+        "python '-cprint(\"{input}\")'",
+        "perl -ne 'print {job_id}'",
+        "perl -e 'x' -e '{input}'",
+        "awk '/x{job_id}/'",
+        "awk -F , '{input}'",
+        "awk {input}",
+        "gawk -v a=1 'x{input}'",
+        "node -e 'x{input}'",
+        "node --eval=x{input}",
+        "node -pe 'x{input}'",
+        "Rscript -e 'source(\"{input}\")'",
+        "env -S 'sh {input}'",
+        "env '-Ssh {input}'",
+        "wine cmd /c 'type {input}'",
+        "cmd.exe /C 'a{input}'",
+        "pwsh -Command ./x.ps1 {input}",
+        "su desk -c 'x {input}'",
+        "sh -c 'x' sh bash -c 'cat {input}'",
+        "sh -c -- '{input}'",
+        "ruby -e '{input}'",
+        "php -r 'x{input}'",
+        "fish --command='x {input}'",
+        "flock /tmp/l -c 'x {input}'",
+        "bash -c 'ls {output_dir}'",
+    ],
+)
+def test_a_placeholder_in_code_is_refused(line: str) -> None:
+    """What a client sends, such as a file's name, is an argument, and never a part of what an interpreter runs."""
+    said = refusal(pricers={"p": {"command": shlex.split(line)}})
+    assert "would be run as code. Give it as a word of its own behind the code" in said
+
+
+def test_a_placeholder_in_code_is_refused_with_the_form_that_works() -> None:
+    """The message shows a command that does what was meant."""
+    said = refusal(pricers={"p": {"command": "dash -c 'wc -l {input}'"}})
+    assert said.endswith("""for instance [dash, -c, 'wc -l "$1"', dash, "{input}"]""")
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "sh -c 'wc -l \"$1\"' sh {input}",
+        "sh {input}",
+        "sh -e {input}",
+        "bash -o pipefail script.sh {input}",
+        "python script.py -c {input}",
+        "python -m mod -c {input}",
+        "python {input}",
+        "perl -Mstrict script.pl {input}",
+        "perl -MModule script.pl {input}",
+        "perl -i.bak -pe 's/a/b/' {input}",
+        "perl -I lib x.pl {input}",
+        "awk -f prog.awk {input}",
+        "awk '/x/' {input}",
+        "awk -v out={output_dir} '/x/' {input}",
+        "node script.js -e {input}",
+        "node --require x.js s.js {input}",
+        "Rscript model.R {input}",
+        "./pricer -c {input}",
+        "./pricer.exe -e 'a {input}'",
+        "wine pricer.exe /c {input}",
+        "wine cmd /c run.bat {input}",
+        "env A=b ./x {input}",
+        "timeout 5 sh -c 'cat \"$0\"' {input}",
+        "stat -c %s {input}",
+        "sh -c 'echo ${{HOME}}' {input} {args}",
+        "julia model.jl {input}",
+        "pwsh -File x.ps1 {input}",
+        "grep -c ^t {input}",
+        "python -X utf8 script.py {input}",
+        "tclsh x.tcl {input}",
+        "script {input}",
+        "ruby -r json x.rb {input}",
+        "php -d a=b x.php {input}",
+        "perl x.pl -e {input}",
+        "java -cp x.jar Main {input}",
+    ],
+)
+def test_a_placeholder_beside_code_is_an_argument(line: str) -> None:
+    """Options that only look alike, and words behind the code, may have placeholders."""
+    assert load_settings(pricers={"p": {"command": shlex.split(line)}}).pricers["p"].command == tuple(shlex.split(line))
+
+
 def test_all_known_placeholders_are_accepted() -> None:
     """Placeholders may stand inside words, doubled braces are plain, and only `{args}` takes arguments."""
     settings = pricer("./p --in={input} {output_dir}/x {data_dir} {job_id} {{literal}} {args}")
