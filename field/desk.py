@@ -5,7 +5,9 @@ from __future__ import annotations
 import os
 import shutil
 import socket
+import stat
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +15,7 @@ from field import tools
 from field.grid import Grid, Ran, run
 
 PROGRAMS = Path(__file__).parent / "programs"
+FIELD = Path(__file__).resolve().parents[1]
 SLOTS = 4
 PASSED_ON = ("PATH", "LANG", "LC_ALL", "TMPDIR", "VIRTUAL_ENV", "DOTNET_ROOT")
 
@@ -49,6 +52,16 @@ class Desk:
         """The Python that runs this, beside which the command lies."""
         return sys.executable
 
+    @property
+    def uv(self) -> Path:
+        """The command `uv` beside it."""
+        return Path(sys.executable).with_name("uv")
+
+    @property
+    def count(self) -> int:
+        """Number of grids made so far."""
+        return self._names
+
     def program(self, name: str) -> Path:
         """A program of `programs/`."""
         return PROGRAMS / name
@@ -56,6 +69,22 @@ class Desk:
     def run(self, *command: str | Path, timeout_s: float = 120.0) -> Ran:
         """Run a command in the scratch directory."""
         return run(command, env=self.env, cwd=self.scratch, timeout_s=timeout_s)
+
+    def run_isolated(self, *command: str, timeout_s: float) -> Ran:
+        """Run a command as the first process of a PID namespace, in which the user nobody can reach this Python."""
+        scratch = self.scratch / "isolated"
+        scratch.mkdir(exist_ok=True)
+        shutil.chown(scratch, tools.NOBODY, tools.NOBODY)
+        self.scratch.chmod(0o755)
+        env = {**self.env, "TMPDIR": str(scratch), "HOME": str(scratch)}
+        env["PYTHONPATH"] = os.pathsep.join(str(place) for place in (self._raygrid, FIELD) if place is not None)
+        needed = [Path(sys.base_prefix), Path(sys.prefix), FIELD, *([self._raygrid] if self._raygrid else [])]
+        return run(
+            [*tools.OWN_NAMESPACE, "sh", "-c", tools.REVEAL, "sh", *_hidden(needed), "--", *command],
+            env=env,
+            cwd=scratch,
+            timeout_s=timeout_s,
+        )
 
     def build(self, compiler: str, source: str, target: str, *more: str) -> Path:
         """Compile a program, once; gives where it is."""
@@ -71,11 +100,12 @@ class Desk:
         """A further grid, not started yet, with a name, a port and directories of its own."""
         self._names += 1
         name = f"field{self._names}"
-        grid = Grid(name, self._next_port(), self.scratch / more.pop("folder", name), self.env, settings, **more)
+        grid = Grid(name, self.new_port(), self.scratch / more.pop("folder", name), self.env, settings, **more)
         self._started.append(grid)
         return grid
 
-    def _next_port(self) -> int:
+    def new_port(self) -> int:
+        """A port that nothing listens on."""
         if self._port is not None:
             self._port += 1
             return self._port - 1
@@ -102,6 +132,7 @@ class Desk:
             "cat": {"command": ["cat", "{input}"], "result": "stdout"},
             "show": {"command": ["sh", "-c", SHOW, "{input}"], "result": "stdout"},
             "show_args": {"command": ["printf", "%s\\n", "{args}"], "result": "stdout"},
+            "versioned": versioned("one"),
             "little": {"command": ["sh", "{input}"], "output": "2MB"},
             "warm_leaves": {"command": ["sh", "-c", "read -r line; exit 0"], "mode": "warm"},
             "warm_closes": {"command": ["sh", "-c", "read -r line; exec >&-; sleep 2"], "mode": "warm"},
@@ -143,6 +174,22 @@ class Desk:
         for grid in self._started:
             if (grid.state_dir / grid.name).exists():
                 grid.down()
+
+
+def _hidden(places: Sequence[Path]) -> list[str]:
+    """For each place that others cannot reach: the directory that closes the way, and the place."""
+    found = []
+    for place in places:
+        way = [*reversed(place.resolve().parents)]
+        closed = next((each for each in way if not each.stat().st_mode & stat.S_IXOTH), None)
+        if closed is not None:
+            found += [str(closed), str(place.resolve())]
+    return found
+
+
+def versioned(version: str) -> dict[str, Any]:
+    """A pricer that prints its version after the seconds that its input names."""
+    return {"command": ["sh", "-c", f'sleep "$(cat "$0")"; echo {version}', "{input}"], "version": version}
 
 
 SHOW = 'basename "$0"; od -An -v -tx1 "$0" | tr -d " \\n"'

@@ -52,7 +52,8 @@ def run(
 class Grid:
     """One grid: its name, port and directories, and the environment that its commands run in.
 
-    `before` are words put before the command that starts it, such as `taskset -c 0`.
+    `before` are words put before the command that starts it, such as `taskset -c 0`; `neighbours` is what lay beside
+    its directory when it was made.
     """
 
     name: str
@@ -62,10 +63,12 @@ class Grid:
     settings: dict[str, Any]
     before: tuple[str, ...] = ()
     state_dir: Path = field(init=False)
+    neighbours: frozenset[str] = field(init=False)
 
     def __post_init__(self) -> None:
         self.state_dir = self.scratch / "state"
         self.scratch.mkdir(parents=True, exist_ok=True)
+        self.neighbours = frozenset(entry.name for entry in self.scratch.parent.iterdir()) - {self.scratch.name}
 
     @property
     def url(self) -> str:
@@ -113,6 +116,20 @@ class Grid:
             stdin=stdin,
         )
 
+    def processes(self) -> dict[int, str]:
+        """All processes below the grid's supervisor, with their titles."""
+        try:
+            supervisor = int(json.loads((self.state_dir / self.name / "grid.json").read_text())["pid"])
+        except (OSError, ValueError, KeyError):
+            return {}
+        parents, titles = {}, {}
+        for entry in Path("/proc").iterdir():
+            with contextlib.suppress(OSError, ValueError):
+                pid = int(entry.name)
+                titles[pid] = (entry / "cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace").strip()
+                parents[pid] = int((entry / "stat").read_bytes().rpartition(b")")[2].split()[1])
+        return {pid: title for pid, title in titles.items() if _is_below(pid, supervisor, parents)}
+
     def python(self, script: str, *arguments: str, timeout_s: float = 60.0) -> Ran:
         """Run a Python script that uses the client; its first argument is the grid's URL."""
         command = [sys.executable, "-c", script, self.url, *arguments]
@@ -138,3 +155,9 @@ class Grid:
         if prefer is not None:
             headers["Prefer"] = prefer
         return self.request("POST", f"/submit/{job_id or uuid.uuid4()}", body, headers)
+
+
+def _is_below(pid: int, ancestor: int, parents: Mapping[int, int]) -> bool:
+    while pid in parents and pid != ancestor:
+        pid = parents[pid]
+    return pid == ancestor

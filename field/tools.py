@@ -41,16 +41,29 @@ def _can_isolate() -> bool:
     """Whether a program can be run as another user in a PID namespace of its own."""
     if os.geteuid() != 0 or not shutil.which("setpriv"):
         return False
-    trial = subprocess.run([*ISOLATED, "true"], check=False, capture_output=True, timeout=20)
+    trial = subprocess.run([*OWN_NAMESPACE, "true"], check=False, capture_output=True, timeout=20)
     return trial.returncode == 0
 
 
 NOBODY = 65534
-ISOLATED = (
-    *("unshare", "--pid", "--fork", "--mount-proc", "--kill-child", "--ipc"),
-    *("setpriv", f"--reuid={NOBODY}", f"--regid={NOBODY}", "--clear-groups", "--no-new-privs"),
-)
-"""Runs a command as the user nobody, in a PID namespace that ends with it."""
+OWN_NAMESPACE = ("unshare", "--pid", "--fork", "--mount", "--mount-proc", "--ipc", "--kill-child")
+"""Runs a command as the first process of a PID namespace, which ends with it."""
+
+# Words: pairs of a directory that others may not enter and a place below it, then -- and a command. In this namespace
+# alone the directory becomes an empty one that holds nothing but the place.
+REVEAL = """
+kept=$(mktemp -d) && mount -t tmpfs none "$kept" || exit 1
+while [ "$1" != -- ]; do
+  place="$kept/$#"; mkdir "$place" && mount --bind "$2" "$place" || exit 1
+  if [ ! -e "$1/.revealed" ]; then
+    mount -t tmpfs -o mode=755 none "$1" && : > "$1/.revealed" || exit 1
+  fi
+  mkdir -p "$2" && mount --bind "$place" "$2" || exit 1
+  shift 2
+done
+shift
+exec "$@"
+"""
 
 CURL = _command("curl", "curl")
 CC = _command("cc", "gcc")

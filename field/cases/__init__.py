@@ -1,3 +1,12 @@
-"""The cases, one module for each family; importing this registers them, in the order in which they run."""
+"""The cases, one module for each family; importing this registers them, in the order in which they run.
 
-from field.cases import bytes, forms, batches, ends, names, clients, jobs, runtimes  # noqa: F401, I001 - in this order they run
+Those that share a grid come first, and the last of these, `lives`, gives it other settings.
+"""
+
+from importlib import import_module
+
+FAMILIES = ("bytes", "forms", "batches", "ends", "names", "clients", "jobs", "runtimes", "lives")
+OWN_GRIDS = ("starts", "surroundings", "memory", "isolated")
+
+for family in (*FAMILIES, *OWN_GRIDS):
+    import_module(f"field.cases.{family}")
