@@ -6,7 +6,7 @@ import secrets
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
-from typing import IO, Any, TypeVar
+from typing import IO, Any, NoReturn, TypeVar
 
 import httpx
 
@@ -15,6 +15,7 @@ from raygrid.client.calls import Body, Call, Flow
 from raygrid.client.endpoint import Endpoint
 from raygrid.client.fit import BodyCheck, MixedUpAnswerError, require_own
 from raygrid.client.flows import Flows
+from raygrid.client.per_loop import PerLoop
 from raygrid.client.per_process import Mark, PerProcess, this_process
 from raygrid.client.retry import speaks_for_one_entry
 
@@ -49,6 +50,10 @@ class Connection:
             )
         )
         self._http.get()  # says now what is wrong with a proxy of the environment
+
+    def __reduce__(self) -> NoReturn:
+        """Refuse to be pickled: sockets belong to a process, and the API key should not be written anywhere."""
+        raise _cannot_be_pickled(self._endpoint)
 
     def run(self, flow: Flow[T]) -> T:
         """Run a flow to its end."""
@@ -125,7 +130,7 @@ class Connection:
 
 
 class AsyncConnection:
-    """Carries flows out in an event loop."""
+    """Carries flows out in an event loop; safe to use in several, one after another or at once."""
 
     def __init__(
         self,
@@ -137,7 +142,7 @@ class AsyncConnection:
         self._timeout_s = timeout_s
         self._sleep = endpoint.retry.sleep_async
         self._endpoint = endpoint
-        self._http = PerProcess(
+        self._http = PerLoop(
             lambda: httpx.AsyncClient(
                 transport=transport or sockets.async_transport(endpoint),
                 mounts=None if transport else sockets.async_mounts(endpoint),
@@ -146,6 +151,10 @@ class AsyncConnection:
             )
         )
         self._http.get()  # as in `Connection`
+
+    def __reduce__(self) -> NoReturn:
+        """As `Connection`."""
+        raise _cannot_be_pickled(self._endpoint)
 
     async def run(self, flow: Flow[T]) -> T:
         """Run a flow to its end."""
@@ -217,6 +226,13 @@ class AsyncConnection:
                         check.update(chunk)
                     check.require()
         return response
+
+
+def _cannot_be_pickled(endpoint: Endpoint) -> TypeError:
+    return TypeError(
+        "a client, and a job or batch that it gave, cannot be sent to another process: connections and API key stay "
+        f"in this one. Make a client there, raygrid.connect({endpoint.url!r}), and send job ids, inputs or results"
+    )
 
 
 def _request(call: Call, endpoint: Endpoint, entry: str, timeout_s: float) -> dict[str, Any]:

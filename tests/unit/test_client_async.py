@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 import inspect
+import pickle
+import queue
+import threading
 
 import httpx
 import pytest
@@ -53,6 +58,47 @@ async def test_a_result_is_waited_for_and_kept():
         assert (await job.result()).stdout == "42"
         assert (await job.result()).stdout == "42"
         assert await job.done()
+
+
+def test_a_client_is_used_in_one_event_loop_after_another():
+    """`asyncio.run` makes a loop each time: the connections of the one before have ended with it."""
+
+    async def answer(reader, writer):
+        while await reader.readuntil(b"\r\n\r\n"):
+            writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\nRaygrid-Job-Id: j\r\n\r\n42")
+
+    def serve(ready):
+        async def run():
+            async with await asyncio.start_server(answer, "127.0.0.1", 0) as server:
+                ready.put((server.sockets[0].getsockname()[1], asyncio.get_running_loop(), asyncio.current_task()))
+                with contextlib.suppress(asyncio.CancelledError):
+                    await server.serve_forever()
+
+        asyncio.run(run())
+
+    async def ask():
+        return (await client.job("j").result()).stdout
+
+    ready = queue.Queue()
+    thread = threading.Thread(target=serve, args=(ready,))
+    thread.start()
+    port, loop, task = ready.get(timeout=10)
+    try:
+        client = AsyncClient(f"http://127.0.0.1:{port}", retry_s=0)
+        assert [asyncio.run(ask()) for _ in range(3)] == ["42"] * 3
+    finally:
+        loop.call_soon_threadsafe(task.cancel)
+        thread.join(10)
+
+
+@pytest.mark.parametrize("kind", [Client, AsyncClient])
+def test_a_client_cannot_be_pickled_and_says_what_to_do(kind):
+    """What joblib, Dask and multiprocessing try; a result can be, and so can an error."""
+    client = kind(URL, "k" * 32)
+    for each in (client, client.job("j")):
+        with pytest.raises(TypeError, match=r"Make a client there, raygrid.connect\('http://grid.test'\)") as refused:
+            pickle.dumps(each)
+        assert "k" * 32 not in str(refused.value)
 
 
 async def test_errors_are_raised_where_they_are_awaited():
