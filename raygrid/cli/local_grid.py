@@ -20,6 +20,7 @@ from raygrid.home import expanded
 if TYPE_CHECKING:
     from raygrid.local import GridFile
 
+CONTACT_S = 15.0  # a parent of the grid on this machine may just be starting again
 _NAMED = re.compile(r"(?P<name>[A-Za-z0-9][A-Za-z0-9._-]{0,63})=(?P<command>.+)", re.DOTALL)
 
 
@@ -195,4 +196,5 @@ def find_or_start(
         grid = started = start(settings, racks, nodes, with_caller=True)
     else:
         require_same(grid, settings, racks, nodes, None if config is not None else commands_of(pricers))
-    return connect(grid.url, os.environ.get("RAYGRID_API_KEY") or grid.api_key), started
+    key = os.environ.get("RAYGRID_API_KEY") or grid.api_key
+    return connect(grid.url, key, contact_s=CONTACT_S), started

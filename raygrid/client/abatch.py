@@ -8,6 +8,7 @@ from typing import Literal, overload
 
 from raygrid.client.connection import AsyncConnection
 from raygrid.client.ending import Ending, ending_of
+from raygrid.client.failure import placed
 from raygrid.client.job import AsyncJob
 from raygrid.client.multipart import Part
 from raygrid.client.result import Result
@@ -30,9 +31,11 @@ class AsyncBatchJobs:
         batch_id: str,
         job_ids: Iterable[str],
         refused: Mapping[str, RaygridError] | None = None,
+        names: Mapping[str, str] | None = None,
     ) -> None:
         self.batch_id = batch_id
         self.refused = dict(refused or {})
+        self._names = names or {}
         self._connection = connection
         self._jobs = {job_id: AsyncJob(connection, job_id) for job_id in job_ids}
         self._stream = ResultsStream(connection.flows.endpoint, batch_id)
@@ -77,13 +80,16 @@ class AsyncBatchJobs:
     ) -> AsyncIterator[Result | RaygridError]:
         """Give the results in the order of the inputs; as `BatchJobs.results`."""
         async with aclosing(self.as_completed(timeout)) as ended:
-            for job in self:
+            for index, job in enumerate(self):
                 while job.ending is None:
                     await anext(ended)
-                if return_errors and job.ending.error is not None:
-                    yield job.ending.error
-                else:
+                if job.ending.error is None:
                     yield job.ending.get()
+                    continue
+                error = self._placed(index, job.job_id, job.ending.error)
+                if not return_errors:
+                    raise error
+                yield error
 
     async def status(self) -> BatchStatus:
         """Ask the grid for the counts of the batch."""
@@ -119,6 +125,11 @@ class AsyncBatchJobs:
         except RaygridError:
             if job.ending is None:
                 raise
+
+    def _placed(self, index: int, job_id: str, error: RaygridError) -> RaygridError:
+        """How a job ended, with what tells which one it was."""
+        name = self._names.get(job_id) or "input"
+        return placed(error, index=index, name=name, job_id=job_id, batch_id=self.batch_id)
 
     def __repr__(self) -> str:
         ended = sum(job.ending is not None for job in self)

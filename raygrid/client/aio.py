@@ -12,6 +12,7 @@ from raygrid.client.abatch import AsyncBatchJobs
 from raygrid.client.calls import Call
 from raygrid.client.connection import AsyncConnection
 from raygrid.client.endpoint import Endpoint, one_url
+from raygrid.client.flows import CONTACT_S
 from raygrid.client.job import AsyncJob
 from raygrid.client.options import JobOptions, Options, checked_id, new_id
 from raygrid.client.posting import entries, post
@@ -42,6 +43,11 @@ class AsyncClient:
         """Where the grid's parents listen; several entries with commas between."""
         return self._endpoint.url
 
+    @property
+    def has_key(self) -> bool:
+        """Whether it sends an API key."""
+        return self._endpoint.api_key is not None
+
     async def submit(
         self,
         file_or_bytes: Input,
@@ -68,7 +74,8 @@ class AsyncClient:
         batch_id = new_id() if batch_id is None else checked_id(batch_id, "batch id")
         jobs = entries(files, job_ids)
         refused = await self._connection.run(post(self._flows, batch_id, jobs, JobOptions(**options)))
-        return AsyncBatchJobs(self._connection, batch_id, [job_id for job_id, _ in jobs], refused)
+        names = {job_id: upload.filename for job_id, upload in jobs}
+        return AsyncBatchJobs(self._connection, batch_id, names, refused, names)
 
     def job(self, job_id: str) -> AsyncJob:
         """Attach to a job that was submitted before; asks the grid nothing."""
@@ -78,8 +85,12 @@ class AsyncClient:
         """Attach to a batch that was submitted before; as `Client.batch`."""
         await self._connection.run(self._flows.batch_status(batch_id))
         found = self.jobs(batch=batch_id)
-        job_ids = [status.job_id async for status in found if status.state.is_terminal or not ended_only]
-        return AsyncBatchJobs(self._connection, batch_id, job_ids)
+        names = {
+            status.job_id: status.input_name or ""
+            async for status in found
+            if status.state.is_terminal or not ended_only
+        }
+        return AsyncBatchJobs(self._connection, batch_id, names, names=names)
 
     async def batch_status(self, batch_id: str) -> BatchStatus:
         """Ask for the counts of a batch; as `Client.batch_status`."""
@@ -134,6 +145,10 @@ class AsyncClient:
     async def hand_over(self, group: str) -> GroupStatus:
         """Have a group's leader hand over; as `Client.hand_over`."""
         return await self._connection.run(self._flows.hand_over(group))
+
+    async def contact(self, within_s: float = CONTACT_S) -> None:
+        """See that a grid is there and takes the API key; as `Client.contact`."""
+        await self._connection.run(self._flows.contact(within_s))
 
     async def require_ready(self) -> None:
         """Ask whether the grid can take jobs and have them run; as `Client.require_ready`."""

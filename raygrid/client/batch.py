@@ -7,6 +7,7 @@ from typing import Literal, overload
 
 from raygrid.client.connection import Connection
 from raygrid.client.ending import Ending, ending_of
+from raygrid.client.failure import placed
 from raygrid.client.job import Job
 from raygrid.client.multipart import Part
 from raygrid.client.result import Result
@@ -29,9 +30,11 @@ class BatchJobs(Sequence[Job]):
         batch_id: str,
         job_ids: Iterable[str],
         refused: Mapping[str, RaygridError] | None = None,
+        names: Mapping[str, str] | None = None,
     ) -> None:
         self.batch_id = batch_id
         self.refused = dict(refused or {})
+        self._names = names or {}
         self._connection = connection
         self._jobs = {job_id: Job(connection, job_id, self) for job_id in job_ids}
         self._order = list(self._jobs.values())
@@ -87,15 +90,22 @@ class BatchJobs(Sequence[Job]):
         Args:
             timeout: seconds for all of them together; None for as long as it takes.
             return_errors: give the error of a job that failed in its place; raised, it ends the iteration.
+
+        Raises:
+            RaygridError: a job did not end well, as `Job.result` raises it; the message names the input by its index
+                and name, the job and the batch.
         """
         ended = self.as_completed(timeout)
-        for job in self._order:
+        for index, job in enumerate(self._order):
             while job.ending is None:
                 next(ended)
-            if return_errors and job.ending.error is not None:
-                yield job.ending.error
-            else:
+            if job.ending.error is None:
                 yield job.ending.get()
+                continue
+            error = self._placed(index, job.job_id, job.ending.error)
+            if not return_errors:
+                raise error
+            yield error
 
     def status(self) -> BatchStatus:
         """Ask the grid for the counts of the batch."""
@@ -131,6 +141,11 @@ class BatchJobs(Sequence[Job]):
         except RaygridError:
             if job.ending is None:
                 raise
+
+    def _placed(self, index: int, job_id: str, error: RaygridError) -> RaygridError:
+        """How a job ended, with what tells which one it was."""
+        name = self._names.get(job_id) or "input"
+        return placed(error, index=index, name=name, job_id=job_id, batch_id=self.batch_id)
 
     def __repr__(self) -> str:
         ended = sum(job.ending is not None for job in self._order)

@@ -39,6 +39,7 @@ class Call:
         params: query parameters.
         body: request body, if any.
         wait_s: how long the grid may hold its answer back on our wish, seconds.
+        at_most_s: give up so long after the last byte came, where that is sooner than the client's own time limit.
         save_to: write the body of a 2xx answer to this file and do not keep it in memory.
         job_id: the job that the answer must be about, if it is one job.
         batch_id: the same for a batch.
@@ -50,6 +51,7 @@ class Call:
     params: tuple[tuple[str, str], ...] = ()
     body: Body | None = None
     wait_s: float = 0.0
+    at_most_s: float | None = None
     save_to: Path | None = None
     job_id: str | None = None
     batch_id: str | None = None

@@ -237,6 +237,8 @@ def _cannot_be_pickled(endpoint: Endpoint) -> TypeError:
 
 def _request(call: Call, endpoint: Endpoint, entry: str, timeout_s: float) -> dict[str, Any]:
     """Arguments for httpx's build_request; a body with a known length is not sent in HTTP chunks."""
+    if call.at_most_s is not None:
+        timeout_s = min(timeout_s, call.at_most_s)
     connect_s = min(timeout_s, _CONNECT_S) if len(endpoint.entries) > 1 else timeout_s
     options: dict[str, Any] = {
         "method": call.method,

@@ -4,14 +4,18 @@ from __future__ import annotations
 
 import json
 import os
+import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Literal, Unpack, overload
 
+from raygrid.client import interrupted
 from raygrid.client.batch import BatchJobs
 from raygrid.client.endpoint import one_url
+from raygrid.client.flows import CONTACT_S
 from raygrid.client.job import Job
-from raygrid.client.options import Options
+from raygrid.client.options import Options, new_id
 from raygrid.client.result import Result
 from raygrid.client.sync import Client
 from raygrid.client.upload import Input
@@ -73,20 +77,31 @@ def _why_none(path: Path) -> str:
     return f"No grid runs here: looked in {path}."
 
 
-def connect(url: str | Sequence[str] | None = None, api_key: str | None = None, **options: Any) -> Client:
-    """Choose the grid for `raygrid.submit`, `raygrid.map` and the rest of this process.
+def connect(
+    url: str | Sequence[str] | None = None, api_key: str | None = None, *, contact_s: float = CONTACT_S, **options: Any
+) -> Client:
+    """Choose the grid for `raygrid.submit`, `raygrid.map` and the rest of this process, and see that it answers.
 
     Args:
         url: where its parents listen, one entry or several; by default RAYGRID_URL, then a grid on this machine.
         api_key: the key, where the grid wants one; by default RAYGRID_API_KEY.
+        contact_s: seconds in which it has to answer.
         **options: further arguments of `Client`.
 
     Raises:
         SettingsError: no grid is known.
+        ConnectionFailedError: no grid answers there.
+        NotAuthorizedError: it does not take the key.
     """
     global _default  # noqa: PLW0603 - the point of this function is to set what the module's functions share
-    _default = Client(*find_grid(url, api_key), **options)
-    return _default
+    chosen = Client(*find_grid(url, api_key), **options)
+    try:
+        chosen.contact(contact_s)
+    except BaseException:
+        chosen.close()
+        raise
+    _default = chosen
+    return chosen
 
 
 def forget() -> None:
@@ -98,12 +113,15 @@ def forget() -> None:
 
 
 def client() -> Client:
-    """Give the default client; connects at its first use.
+    """Give the default client; it is made at its first use, and the grid is asked by the call that follows.
 
     Raises:
         SettingsError: no grid is known.
     """
-    return _default or connect()
+    global _default  # noqa: PLW0603 - as in connect
+    if _default is None:
+        _default = Client(*find_grid())
+    return _default
 
 
 def submit(
@@ -157,13 +175,51 @@ def map(
         timeout: seconds for all results together; None for as long as it takes.
         return_errors: give the error of a job that failed in its place instead of raising it.
         **options: for all jobs: pricer, args, priority, affinity, site, timeout_s, data: see `JobOptions`.
+
+    Interrupted (Ctrl-C, or the stop button of a notebook), it prints how to cancel the jobs, which go on, and how to
+    come back to their results.
     """
-    jobs = client().map(inputs, job_ids=job_ids, batch_id=batch_id, **options)
-    return _handed_over(jobs, jobs.results(timeout, return_errors=return_errors))
+    batch_id = new_id() if batch_id is None else batch_id
+    grid = client()
+    with _telling_of_jobs(grid, batch_id):
+        jobs = grid.map(inputs, job_ids=job_ids, batch_id=batch_id, **options)
+    return _handed_over(grid, jobs, jobs.results(timeout, return_errors=return_errors))
 
 
-def _handed_over(jobs: BatchJobs, results: Iterator[Result | RaygridError]) -> Iterator[Result | RaygridError]:
+def _handed_over(
+    grid: Client, jobs: BatchJobs, results: Iterator[Result | RaygridError]
+) -> Iterator[Result | RaygridError]:
     """Keep no result that the caller has: a long map would hold them all."""
-    for job, result in zip(jobs, results, strict=True):
-        job.release()
-        yield result
+    with _telling_of_jobs(grid, jobs.batch_id):
+        for index, (job, result) in enumerate(zip(jobs, results, strict=True)):
+            job.release()
+            try:
+                yield result
+            except GeneratorExit:
+                # An interrupt of what the caller does with a result cannot be told from a `break`; either way jobs that
+                # the caller may have forgotten go on.
+                if any(other.ending is None for other in jobs[index + 1 :]):
+                    _tell(grid, jobs.batch_id, left=True)
+                raise
+
+
+@contextmanager
+def _telling_of_jobs(grid: Client, batch_id: str) -> Iterator[None]:
+    """Say after an interrupt that the jobs of a batch go on, and what can be done."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        _tell(grid, batch_id)
+        raise
+
+
+def _tell(grid: Client, batch_id: str, *, left: bool = False) -> None:
+    try:
+        found, key = find_grid()
+    except SettingsError:
+        found, key = None, None
+    url = None if found == grid.url else grid.url
+    needs_key = grid.has_key and (url is not None or key is None) and not os.environ.get("RAYGRID_API_KEY")
+    own = getattr(sys.modules.get("raygrid"), "_own_grid", None)
+    ends = own is not None and own.url == grid.url
+    interrupted.tell(interrupted.message(batch_id, url, left=left, needs_key=needs_key, ends_with_process=ends))

@@ -97,9 +97,8 @@ class Endpoint:
                 "safe."
             )
         return ConnectionFailedError(
-            f"no grid answers at {self.url} ({why}). Start one on this machine with `raygrid up` or "
-            "raygrid.init(), "
-            "or set RAYGRID_URL to the URL of one that runs."
+            f"no grid answers at {self.url} ({why}). Check the host and the port; start a grid on this machine with "
+            "`raygrid up` or raygrid.init(), or set RAYGRID_URL to the URL of one that runs."
         )
 
 

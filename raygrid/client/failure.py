@@ -6,7 +6,9 @@ in its own way.
 
 from __future__ import annotations
 
-from raygrid.errors import JobFailedError
+import copy
+
+from raygrid.errors import JobFailedError, RaygridError
 
 _LINES = 10
 _LINE = 300
@@ -29,6 +31,24 @@ def last_lines(stderr: str) -> list[str]:
     if len(shown) < len(lines):
         shown.append("    …")
     return shown[::-1]
+
+
+def placed(error: RaygridError, *, index: int, name: str, job_id: str, batch_id: str) -> RaygridError:
+    """The same error with the place of the job in its map or batch, which is what one looks for first.
+
+    Args:
+        error: how the job ended.
+        index: of the input, counted from 0 as Python counts.
+        name: what the input is called.
+        job_id: the job.
+        batch_id: the batch.
+    """
+    what, _, rest = str(error).partition(f"job {job_id} failed: ")
+    said = rest if rest and not what else str(error)
+    text = f"input {index} ({name}), job {job_id}, batch {batch_id}: {said}"
+    copied = copy.copy(error)
+    copied.args = (text, *error.args[1:])
+    return copied
 
 
 def job_failed(

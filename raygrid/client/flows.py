@@ -6,6 +6,7 @@ and a connection carries them out.
 
 from __future__ import annotations
 
+from math import inf
 from pathlib import Path
 from typing import Any, TypeVar
 from urllib.parse import quote
@@ -28,6 +29,9 @@ from raygrid.models import JobState
 MAX_WAIT_S = 30.0
 """Longest wait of one request; longer ones are several requests, so that a dead connection is noticed."""
 
+CONTACT_S = 3.0
+"""Within this `contact` wants an answer: time for a lost packet, and no wait for a person who mistyped a port."""
+
 PAGE = 1_000
 """Jobs in one page of a listing; the most that a parent gives."""
 
@@ -41,8 +45,13 @@ class Flows:
     def __init__(self, endpoint: Endpoint) -> None:
         self.endpoint = endpoint
 
-    def answer(self, call: Call) -> Flow[httpx.Response]:
-        """Send a call until there is an answer that is worth having, or the retries are used up."""
+    def answer(self, call: Call, within_s: float = inf) -> Flow[httpx.Response]:
+        """Send a call until there is an answer that is worth having, or the retries are used up.
+
+        Args:
+            call: the call.
+            within_s: seconds after the first failure in which to try again, where that is less than the policy's.
+        """
         backoff = Backoff(self.endpoint.retry)
         unfit = 0
         while True:
@@ -50,21 +59,22 @@ class Flows:
                 response: httpx.Response = yield call
             except UnfitAnswerError as cause:
                 unfit += 1
-                pause = backoff.pause_s(self.endpoint.budget_s())
+                pause = backoff.pause_s(min(within_s, self.endpoint.budget_s()))
                 if unfit == TRIES or pause is None:
                     raise cause.error from None
             except (httpx.UnsupportedProtocol, httpx.LocalProtocolError) as cause:
-                raise self.endpoint.no_answer(cause) from cause
+                raise self.endpoint.no_answer(cause) from None
             except httpx.TransportError as cause:
-                pause = backoff.pause_s(self.endpoint.budget_s(cause))
+                pause = backoff.pause_s(min(within_s, self.endpoint.budget_s(cause)))
                 if pause is None:
-                    raise self.endpoint.no_answer(cause) from cause
+                    # The HTTP library's own errors would be pages of it; the message says what they say.
+                    raise self.endpoint.no_answer(cause) from None
             else:
                 self.endpoint.answered = True
                 if not is_worth_retrying(response):
                     return response
                 pause = backoff.pause_s(
-                    self.endpoint.budget_s(), self.endpoint.wanted_pause_s(response, backoff.failures)
+                    min(within_s, self.endpoint.budget_s()), self.endpoint.wanted_pause_s(response, backoff.failures)
                 )
                 if pause is None:
                     raise error_of_answer(response, self.endpoint)
@@ -79,13 +89,15 @@ class Flows:
 
     def members(self, call: Call) -> Flow[dict[str, Any]]:
         """Send a call whose answer is a JSON object."""
-        response = yield from self.success(call)
+        return self._body((yield from self.success(call)))
+
+    def _body(self, response: httpx.Response) -> dict[str, Any]:
         try:
             body = response.json()
         except ValueError:
             body = None
         if not isinstance(body, dict):
-            raise RaygridError(f"the answer from {self.endpoint.url} is not a grid's; check the URL")
+            raise RaygridError(f"the answer from {self.endpoint.url} is not a grid's; check the URL") from None
         return body
 
     def value(self, kind: type[T], call: Call) -> Flow[T]:
@@ -96,6 +108,13 @@ class Flows:
         """Ask for a list of values of `status.py`."""
         body = yield from self.members(Call("GET", path))
         return [read(kind, item) for item in body.get(member, [])]
+
+    def contact(self, within_s: float) -> Flow[None]:
+        """See that a grid is there and takes the API key, with a question that costs it next to nothing."""
+        response = yield from self.answer(Call("GET", "/pricers", at_most_s=within_s), within_s)
+        if not response.is_success:
+            raise error_of_answer(response, self.endpoint)
+        self._body(response)
 
     def submit(self, upload: Upload, job_id: str, options: JobOptions) -> Flow[None]:
         """Submit one job; sending it again under its id does no harm."""

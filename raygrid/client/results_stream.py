@@ -147,9 +147,9 @@ class ResultsStream:
         if isinstance(error, UnfitAnswerError):
             raise error.error from None
         if isinstance(error, _TryAgainError):
-            raise error.refusal from error
+            raise error.refusal from None
         if transport is not None:
-            raise self._endpoint.no_answer(transport) from error
+            raise self._endpoint.no_answer(transport) from None
         raise ConnectionFailedError(
             f"the results of batch {self._batch_id} cannot be read from {self._endpoint.url}: {error}. "
             "The batch goes on; ask again with client.batch()"

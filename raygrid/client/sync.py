@@ -12,6 +12,7 @@ from raygrid.client.batch import BatchJobs
 from raygrid.client.calls import Call
 from raygrid.client.connection import Connection
 from raygrid.client.endpoint import Endpoint, one_url
+from raygrid.client.flows import CONTACT_S
 from raygrid.client.job import Job
 from raygrid.client.options import JobOptions, Options, checked_id, new_id
 from raygrid.client.posting import entries, post
@@ -59,6 +60,11 @@ class Client:
     def url(self) -> str:
         """Where the grid's parents listen; several entries with commas between."""
         return self._endpoint.url
+
+    @property
+    def has_key(self) -> bool:
+        """Whether it sends an API key."""
+        return self._endpoint.api_key is not None
 
     def submit(
         self,
@@ -110,7 +116,8 @@ class Client:
         batch_id = new_id() if batch_id is None else checked_id(batch_id, "batch id")
         jobs = entries(files, job_ids)
         refused = self._connection.run(post(self._flows, batch_id, jobs, JobOptions(**options)))
-        return BatchJobs(self._connection, batch_id, [job_id for job_id, _ in jobs], refused)
+        names = {job_id: upload.filename for job_id, upload in jobs}
+        return BatchJobs(self._connection, batch_id, names, refused, names)
 
     def job(self, job_id: str) -> Job:
         """Attach to a job that was submitted before; asks the grid nothing."""
@@ -124,8 +131,10 @@ class Client:
         """
         self._connection.run(self._flows.batch_status(batch_id))
         found = self.jobs(batch=batch_id)
-        job_ids = [status.job_id for status in found if status.state.is_terminal or not ended_only]
-        return BatchJobs(self._connection, batch_id, job_ids)
+        names = {
+            status.job_id: status.input_name or "" for status in found if status.state.is_terminal or not ended_only
+        }
+        return BatchJobs(self._connection, batch_id, names, names=names)
 
     def batch_status(self, batch_id: str) -> BatchStatus:
         """Ask for the counts of a batch.
@@ -211,6 +220,19 @@ class Client:
             HandOverError: the group has no other candidate, or none took over in time.
         """
         return self._connection.run(self._flows.hand_over(group))
+
+    def contact(self, within_s: float = CONTACT_S) -> None:
+        """See that a grid is there and takes the API key; returns at once if so.
+
+        Args:
+            within_s: seconds in which to try again, and for which to wait for an answer.
+
+        Raises:
+            ConnectionFailedError: nothing answers there.
+            NotAuthorizedError: the key is missing or wrong.
+            RaygridError: what answers there is no grid, or cannot answer now.
+        """
+        self._connection.run(self._flows.contact(within_s))
 
     def require_ready(self) -> None:
         """Ask whether the grid can take jobs and have them run; returns if it can.

@@ -14,7 +14,7 @@ import httpx
 import pytest
 
 import raygrid
-from raygrid.client import default
+from raygrid.client import Client, default
 from raygrid.client.default import find_grid
 from raygrid.config import load_settings
 from raygrid.errors import SettingsError
@@ -55,6 +55,8 @@ def local(monkeypatch):
     module.require_same = require_same
     monkeypatch.setitem(sys.modules, "raygrid.local", module)
     monkeypatch.setattr("atexit.register", lambda function: None)
+    module.contacted = []
+    monkeypatch.setattr(Client, "contact", lambda client, within_s: module.contacted.append(client.url))
     return module
 
 
@@ -129,6 +131,7 @@ def test_init_starts_a_grid_and_shutdown_stops_it(local, tmp_path):
     assert settings.pricers["pricer"].command == ("cat", "{input}")
     assert settings.storage.state_dir == tmp_path / "state"
     assert (racks, nodes) == (2, 3)
+    assert local.contacted == ["http://127.0.0.1:8123"]
     raygrid.shutdown()
     raygrid.shutdown()
     assert [grid.url for grid in local.stopped] == ["http://127.0.0.1:8123"]
