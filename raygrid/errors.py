@@ -115,6 +115,7 @@ class JobFailedError(RaygridError):
         reason: stable word for the cause, such as `exit_code` or `timeout`.
         exit_code: the pricer's exit code, if it exited.
         stderr_tail: the end of the pricer's stderr.
+        has_result: whether what the job left can be fetched: `even_if_failed`.
     """
 
     def __init__(
@@ -126,6 +127,7 @@ class JobFailedError(RaygridError):
         exit_code: int | None = None,
         stderr_tail: str | None = None,
         text: str | None = None,
+        has_result: bool = False,
     ) -> None:
         super().__init__(text or message)
         self.message = message
@@ -133,6 +135,7 @@ class JobFailedError(RaygridError):
         self.reason = reason
         self.exit_code = exit_code
         self.stderr_tail = stderr_tail
+        self.has_result = has_result
 
     def __reduce__(self) -> tuple[Any, ...]:
         """Let it pass between processes with all it knows."""

@@ -10,7 +10,7 @@ from pathlib import Path, PurePath
 
 import typer
 
-from raygrid.cli.grid import complain, err, print_tail
+from raygrid.cli.grid import complain, err, print_tail, print_what_is_left
 from raygrid.client import Job, Result
 from raygrid.client.earlier import remove_earlier
 from raygrid.errors import JobCancelledError, JobFailedError, RaygridError
@@ -28,6 +28,7 @@ class EndedJob:
     stderr_tail: str = ""
     reused_from: str | None = None
     folder: Path | None = None
+    has_result: bool = False
 
 
 class NameBy(StrEnum):
@@ -84,7 +85,9 @@ def collect(job: Job, path: Path | None, into: Path | None, *, show: bool) -> En
         return EndedJob(path, job.job_id, "done", reused_from=reused_from, folder=folder)
     if isinstance(error, JobFailedError):
         tail = error.stderr_tail or ""
-        return EndedJob(path, job.job_id, "failed", error.reason, error.message, tail, folder=folder)
+        return EndedJob(
+            path, job.job_id, "failed", error.reason, error.message, tail, folder=folder, has_result=error.has_result
+        )
     return EndedJob(path, job.job_id, _state_of(error), None, str(error))
 
 
@@ -133,6 +136,8 @@ def print_summary(batch_id: str, ended: Sequence[EndedJob], out_dir: Path | None
     console.print(f"batch {batch_id}: {said or 'no job has ended'}", highlight=False, markup=False)
     if reused := sum(job.reused_from is not None for job in ended):
         console.print(f"{reused:,} did not run: their results are those of equal jobs that ran before", highlight=False)
+    if out_dir is None and (failed := [job for job in ended if job.has_result and job.state == "failed"]):
+        print_what_is_left(failed[0].job_id if len(failed) == 1 else "JOB")
     if out_dir is not None and counts.keys() & {"done", "failed"}:
         after = "inputs" if named is NameBy.INPUT else "job ids"
         console.print(f"results are below {out_dir}, named after the {after}", highlight=False, markup=False)

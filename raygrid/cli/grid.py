@@ -55,6 +55,12 @@ def print_tail(stderr: str) -> None:
         err().print(line, highlight=False, markup=False)
 
 
+def print_what_is_left(job: str) -> None:
+    """Print how to fetch what a failed job left."""
+    words = f"what it left (stdout, stderr, files): raygrid result {job} --even-if-failed --out DIR"
+    err().print(words, highlight=False, markup=False)
+
+
 @dataclass(frozen=True, slots=True)
 class GridChoice:
     """The grid that the command line names, if it does."""
@@ -122,6 +128,8 @@ class GridCommands(TyperGroup):
             complain("\n".join([said, *getattr(error, "__notes__", ())]))
             if isinstance(error, JobFailedError):
                 print_tail(error.stderr_tail or "")
+                if error.has_result:
+                    print_what_is_left(error.job_id)
             raise typer.Exit(2 if isinstance(error, SettingsError) else 1) from None
         except KeyboardInterrupt:
             complain("interrupted")

@@ -49,6 +49,7 @@ def ending_of(part: Part) -> Ending:
                 exit_code=part.exit_code,
                 stderr_tail=result.stderr[-_TAIL:] if result else None,
                 said=f"job {part.job_id} failed: {part.message}" if part.message else None,
+                has_result=result is not None,
             ),
         )
     if result is None or part.problem is not None:

@@ -59,6 +59,7 @@ def job_failed(
     exit_code: int | None,
     stderr_tail: str | None,
     said: str | None = None,
+    has_result: bool = False,
 ) -> JobFailedError:
     """The error of a failed job, with the last lines of its stderr in the text.
 
@@ -68,6 +69,7 @@ def job_failed(
         reason: see `JobFailedError`, as for the two that follow.
         exit_code: see there.
         stderr_tail: see there.
+        has_result: see there.
         said: what the text says instead of the message, where that does not say which job it was.
     """
     said = said or message
@@ -79,4 +81,5 @@ def job_failed(
         exit_code=exit_code,
         stderr_tail=stderr_tail,
         text="\n".join((f"{said}; its stderr ends with:", *lines)) if lines else said,
+        has_result=has_result,
     )

@@ -102,6 +102,7 @@ def error_of_problem(members: Mapping[str, Any], endpoint: Endpoint, retry_after
             reason=members.get("reason"),
             exit_code=members.get("exit_code"),
             stderr_tail=members.get("stderr_tail"),
+            has_result="result_url" in members,
         )
     if word in ("busy", "unavailable"):
         kind = BusyError if word == "busy" else UnavailableError

@@ -19,24 +19,31 @@ _MEANING = {
     503: "A part of the grid is away; try again after Retry-After seconds",
 }
 
+BYTES = {"type": "string", "format": "binary"}
+_HEADERS = {
+    "ETag": {"description": "sha256 of the ZIP", "schema": {"type": "string"}},
+    "Raygrid-Job-Id": {
+        "description": "The job whose result this is; a client compares it with the job that it asked for",
+        "schema": {"type": "string"},
+    },
+    "Raygrid-Reused-From": {
+        "description": "The earlier job that ran, where this one took over its stored result",
+        "schema": {"type": "string"},
+    },
+}
+# Routes with these answers are made with `response_class=Response`: FastAPI would add JSON to them otherwise.
 ZIP: dict[int | str, dict[str, Any]] = {
     200: {
-        "description": "The result as a ZIP (or what the pricer printed, where it is configured so)",
-        "content": {
-            "application/zip": {"schema": {"type": "string", "format": "binary"}},
-            "application/octet-stream": {"schema": {"type": "string", "format": "binary"}},
-        },
-        "headers": {
-            "ETag": {"description": "sha256 of the ZIP", "schema": {"type": "string"}},
-            "Raygrid-Job-Id": {
-                "description": "The job whose result this is; a client compares it with the job that it asked for",
-                "schema": {"type": "string"},
-            },
-            "Raygrid-Reused-From": {
-                "description": "The earlier job that ran, where this one took over its stored result",
-                "schema": {"type": "string"},
-            },
-        },
+        "description": "The result as a ZIP",
+        "content": {"application/zip": {"schema": BYTES}},
+        "headers": _HEADERS,
+    }
+}
+ZIP_OR_STDOUT: dict[int | str, dict[str, Any]] = {
+    200: {
+        "description": "The result as a ZIP, or what the pricer printed, where it is configured so",
+        "content": {"application/zip": {"schema": BYTES}, "application/octet-stream": {"schema": BYTES}},
+        "headers": _HEADERS,
     }
 }
 
@@ -59,7 +66,6 @@ _OPTIONS: dict[str, Any] = {
         "description": "Names of shared inputs, one a field",
     },
 }
-_FILE = {"type": "string", "format": "binary"}
 _EXPLODED = {"args": {"explode": True}, "data": {"explode": True}}
 
 
@@ -75,7 +81,7 @@ def _form(properties: dict[str, Any], required: list[str], **more: Any) -> dict[
 
 SUBMIT_FORM = _form(
     {
-        "file": _FILE,
+        "file": BYTES,
         "jobId": {"type": "string", "description": "Only without a jobId in the path"},
         **_OPTIONS,
     },
@@ -95,10 +101,10 @@ BATCH_FORM = _form(
         **_OPTIONS,
     },
     [],
-    additionalProperties={**_FILE, "description": "A job's file; the part is named by the jobId"},
+    additionalProperties={**BYTES, "description": "A job's file; the part is named by the jobId"},
 )
 DATA_BODY: dict[str, Any] = {
-    "requestBody": {"required": True, "content": {"application/octet-stream": {"schema": _FILE}}}
+    "requestBody": {"required": True, "content": {"application/octet-stream": {"schema": BYTES}}}
 }
 
 

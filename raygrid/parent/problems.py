@@ -78,6 +78,7 @@ def problem_of(error: RaygridError) -> Problem:
     if isinstance(error, JobFailedError):
         problem.job_id, problem.reason = error.job_id, error.reason
         problem.exit_code, problem.stderr_tail = error.exit_code, error.stderr_tail
+        problem.result_url = f"/result/{error.job_id}?even_if=failed" if error.has_result else None
     return problem
 
 

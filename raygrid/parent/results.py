@@ -60,6 +60,7 @@ def require_result(job: Job | DoneJob, *, even_if_failed: bool = False) -> None:
             reason=job.reason,
             exit_code=job.exit_code,
             stderr_tail=job.stderr_tail,
+            has_result=job.result is not None,
         )
 
 

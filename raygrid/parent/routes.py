@@ -24,7 +24,7 @@ from raygrid.parent.group_routes import group_routes
 from raygrid.parent.head import AppWithHead
 from raygrid.parent.naming import BATCH, JOB
 from raygrid.parent.node_routes import node_routes
-from raygrid.parent.openapi import BATCH_FORM, SUBMIT_FORM, ZIP, problem_responses
+from raygrid.parent.openapi import BATCH_FORM, BYTES, SUBMIT_FORM, ZIP, ZIP_OR_STDOUT, problem_responses
 from raygrid.parent.preferences import preferences
 from raygrid.parent.preferences import wait_s as preferred_wait_s
 from raygrid.parent.query import require_known_query
@@ -137,9 +137,10 @@ def _submit_routes(router: APIRouter, parent: Parent) -> None:
         tags=["submit"],
         summary="Submit a job and wait for its result",
         openapi_extra=SUBMIT_FORM,
+        response_class=Response,
         response_model=None,
         responses={
-            **ZIP,
+            **ZIP_OR_STDOUT,
             202: {"model": schemas.SubmitAnswer, "description": "Taken; the wait is over or was not wanted"},
             **problem_responses(401, 409, 410, 413, 422, 429, 500, 503),
         },
@@ -216,6 +217,7 @@ def _job_routes(router: APIRouter, parent: Parent) -> None:
         "/result/{jobId}",
         tags=["jobs"],
         summary="The result of a job",
+        response_class=Response,
         response_model=None,
         responses={
             **ZIP,
@@ -273,10 +275,11 @@ def _job_routes(router: APIRouter, parent: Parent) -> None:
         "/events",
         tags=["jobs"],
         summary="State changes of a job or a batch as server-sent events",
+        response_class=Response,
         response_model=None,
         responses={
             200: {
-                "content": {"text/event-stream": {}},
+                "content": {"text/event-stream": {"schema": {"type": "string"}}},
                 "description": "Events `state`, at last `end`; resumable by Last-Event-ID",
             },
             **problem_responses(401, 404, 422),
@@ -399,10 +402,11 @@ def _batch_routes(router: APIRouter, parent: Parent) -> None:
         "/batches/{batchId}/results",
         tags=["batches"],
         summary="The results of a batch as its jobs end",
+        response_class=Response,
         response_model=None,
         responses={
             200: {
-                "content": {"multipart/mixed": {}},
+                "content": {"multipart/mixed": {"schema": BYTES}},
                 "description": "A part for each ended job with its ZIP and Raygrid-* headers; where the result is "
                 "gone, the part is empty and Raygrid-Problem says so; "
                 "the last part says whether the batch is complete",

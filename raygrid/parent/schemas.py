@@ -30,6 +30,9 @@ class Problem(Answer):
     reason: str | None = None
     exit_code: int | None = None
     stderr_tail: str | None = None
+    result_url: str | None = Field(
+        default=None, description="what a failed job left, its stdout, stderr, manifest and files, as a ZIP"
+    )
 
 
 REUSED = "the earlier job that ran, where this one took over its stored result (`reuse: content`)"

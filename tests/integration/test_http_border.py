@@ -17,7 +17,7 @@ import httpx
 import pytest
 import pytest_asyncio
 
-from tests.support.http import FORM_TYPE, form_body, word
+from tests.support.http import FORM_TYPE, form_body, unzip, word
 from tests.support.small_grid import SmallGrid
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
@@ -261,6 +261,15 @@ async def test_an_error_of_the_grid_itself_is_a_problem_without_its_innards(
     assert "the-innards" not in answer.text
 
 
+async def test_a_failed_job_names_where_its_files_are(grid: SmallGrid) -> None:
+    """The 422 has the address of what the job left."""
+    submit = {"files": {"file": ("a.sh", b"echo x > partial.csv; exit 3")}, "data": {"pricer": "shell"}}
+    failed = (await grid.http.post("/submit/left-1", headers=RIGHT, **submit)).json()
+    assert failed["result_url"] == "/result/left-1?even_if=failed"
+    assert unzip(await grid.http.get(failed["result_url"], headers=RIGHT))["partial.csv"] == b"x\n"
+    assert (await grid.http.get("/result/left-1", headers=RIGHT)).json()["result_url"] == failed["result_url"]
+
+
 @pytest.mark.parametrize("announced", [True, False])
 async def test_a_body_over_the_limit_is_refused(grid: SmallGrid, announced: bool) -> None:
     """A body over http.max_body gets 413, whether its length is announced or found out, and leaves nothing."""
@@ -387,6 +396,28 @@ async def test_the_description_documents_what_the_grid_answers(grid: SmallGrid, 
     grid.show_leaders()
     statuses = {status for _, _, status, _ in checked}
     assert statuses == {200, 201, 202, 304, 401, 404, 409, 410, 413, 422, 503}
+
+
+async def test_the_description_names_no_media_type_that_does_not_come(grid: SmallGrid) -> None:
+    """A generated client takes what is listed: results and streams are no JSON, all else is only JSON."""
+    described = (await grid.http.get("/openapi.json", headers=RIGHT)).json()
+    special = {
+        ("post", "/submit/{jobId}", "200"): {"application/zip", "application/octet-stream"},
+        ("get", "/result/{jobId}", "200"): {"application/zip"},
+        ("get", "/result/{jobId}", "304"): set(),
+        ("get", "/events", "200"): {"text/event-stream"},
+        ("get", "/batches/{batchId}/results", "200"): {"multipart/mixed"},
+    }
+    found = {
+        (method, path, status): set(response.get("content", {}))
+        for path, methods in described["paths"].items()
+        for method, operation in methods.items()
+        for status, response in operation["responses"].items()
+        if status[0] in "23"
+    }
+    assert special.keys() <= found.keys()
+    for where, kinds in found.items():
+        assert kinds == special.get(where, {"application/json"}), where
 
 
 async def test_every_route_documents_its_answers(grid: SmallGrid) -> None:
