@@ -191,14 +191,16 @@ def _handed_over(
 ) -> Iterator[Result | RaygridError]:
     """Keep no result that the caller has: a long map would hold them all."""
     with _telling_of_jobs(grid, jobs.batch_id):
-        for index, (job, result) in enumerate(zip(jobs, results, strict=True)):
+        given = 0
+        for job, result in zip(jobs, results, strict=True):
             job.release()
+            given += 1  # noqa: SIM113 - enumerate would hold on to the result
             try:
                 yield result
             except GeneratorExit:
                 # An interrupt of what the caller does with a result cannot be told from a `break`; either way jobs that
                 # the caller may have forgotten go on.
-                if any(other.ending is None for other in jobs[index + 1 :]):
+                if any(other.ending is None for other in jobs[given:]):
                     _tell(grid, jobs.batch_id, left=True)
                 raise
 
