@@ -56,15 +56,23 @@ class Outcome(StrEnum):
     MISSING_OUTPUT = "missing_output"  # exited with 0, but without the files that it must leave
     CANCELLED = "cancelled"  # killed because its job was cancelled
     CANNOT_START = "cannot_start"  # the executable is missing or not executable on that node
-    INFRASTRUCTURE = "infrastructure"  # the grid failed it: full disk, blob store away, agent stopping
+    INFRASTRUCTURE = "infrastructure"  # the grid failed it: blob store away, agent stopping
     INPUT_LOST = "input_lost"  # the blob store does not have the input any more
+    DISK_FULL = "disk_full"  # its node's disk was full while it ran, which was not its doing
     LOST = "lost"  # nobody knows: its node or agent went away
     MEMORY_PRESSURE = "memory_pressure"  # killed because its node was running out of memory, not at a limit of its own
 
 
 # An outcome in this set says something about the node, not about the job: run it again elsewhere.
 INFRASTRUCTURE_OUTCOMES = frozenset(
-    {Outcome.CANNOT_START, Outcome.INFRASTRUCTURE, Outcome.INPUT_LOST, Outcome.LOST, Outcome.MEMORY_PRESSURE}
+    {
+        Outcome.CANNOT_START,
+        Outcome.INFRASTRUCTURE,
+        Outcome.INPUT_LOST,
+        Outcome.DISK_FULL,
+        Outcome.LOST,
+        Outcome.MEMORY_PRESSURE,
+    }
 )
 
 

@@ -13,6 +13,7 @@ from raygrid.core.suspects import at_last_chance
 from raygrid.models import INFRASTRUCTURE_OUTCOMES, AttemptId, AttemptReport, JobState, Outcome
 
 PENDING = float("inf")
+MOST_RECALLED = 20  # attempts of a job that a full disk may spoil without being charged to the job
 
 
 class GroupAttempts(GroupJobs):
@@ -106,6 +107,10 @@ class GroupAttempts(GroupJobs):
         if report.outcome is Outcome.MEMORY_PRESSURE and not (entry.moved or (report.crowded and entry.alone)):
             self._did_not_fit(entry, report, node_id, out)
             return
+        if report.outcome is Outcome.DISK_FULL and entry.recalled < MOST_RECALLED:
+            entry.recalled += 1  # some other job filled the disk; the node takes no work until there is room again
+            self._requeue(entry, out, charge=False)
+            return
         if report.outcome in INFRASTRUCTURE_OUTCOMES:
             self._try_again(entry, report, node_id, out)
             return
@@ -141,6 +146,7 @@ class GroupAttempts(GroupJobs):
             Outcome.LOST,
             Outcome.INPUT_LOST,
             Outcome.CANCELLED,
+            Outcome.DISK_FULL,
             Outcome.MEMORY_PRESSURE,  # the job was too large for what was left; the node is as good as any
         ):
             node.succeeded(runs)

@@ -29,6 +29,7 @@ from raygrid.node import reaper
 from raygrid.node.apart import Apart
 from raygrid.node.cache import LocalShelf, ResultCache, Shelf
 from raygrid.node.definitions import Definitions
+from raygrid.node.disk import DiskWatch
 from raygrid.node.health import Health
 from raygrid.node.leftovers import Leftovers
 from raygrid.node.memory_guard import MemoryGuard
@@ -107,6 +108,7 @@ class NodeAgent:
         self._leftovers = Leftovers(root, node_id)
         self._left_over = 0  # number of the last report of an earlier life's attempts; 0 once they are settled
         self._apart = Apart(root.parent)
+        self._disk = DiskWatch(self._watchdog, self._places, self._wake)
         self._lock = threading.Lock()
         self._work = threading.Condition(self._lock)
         self._waiting: OrderedDict[AttemptId, AttemptOrder] = OrderedDict()
@@ -143,6 +145,7 @@ class NodeAgent:
             self._mark_prefix,
             self._traffic,
             self._memory.verdict,
+            self._disk,
         )
         self._runner.warm.follow(self._pricers, self.slots)
         frozen_s = FROZEN_S if self._own_process else math.inf
@@ -151,6 +154,7 @@ class NodeAgent:
         self._memory.start()
         self._publisher.start()
         self._health.start()
+        self._disk.start()
         with self._work:
             self._append(left_over)
             self._left_over = self._last if left_over else 0
@@ -174,6 +178,7 @@ class NodeAgent:
         self._publisher.close()
         self._memory.close()
         self._watchdog.close()
+        self._disk.close()
         self._health.close()
         if self._reaper is not None:
             self._reaper.close()
@@ -370,7 +375,7 @@ class NodeAgent:
         waiting = [attempts for attempts in self._held.values() if attempts[0] in self._waiting]
         running = tuple(attempt for attempts in (*started, *waiting) for attempt in attempts)
         behind = sum(map(len, waiting))
-        why = self._health.why
+        why = self._health.why or self._disk.why
         if why is None and len(self._reports) > MOST_REPORTS:
             why = f"{len(self._reports)} of its reports are not committed to the job store yet"
         return NodeState(

@@ -10,7 +10,6 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import os
-import resource
 import signal
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -76,12 +75,6 @@ def mark_of(pid: int) -> str | None:
     return None
 
 
-def limit_file_size(pid: int, limit: int) -> None:
-    """No single file that a process writes may outgrow the limit between two looks of the watchdog."""
-    with contextlib.suppress(ProcessLookupError, PermissionError, ValueError, OSError):
-        resource.prlimit(pid, resource.RLIMIT_FSIZE, (limit + 1, limit + 1))
-
-
 class ChildrenOf:
     """The children of one thread of this process, read again and again. The owner closes it.
 
@@ -128,6 +121,15 @@ def has_exited(pid: int) -> bool:
         return os.waitid(os.P_PID, pid, os.WEXITED | os.WNOWAIT | os.WNOHANG) is not None
     except ChildProcessError:
         return False
+
+
+def ancestor(pid: int, parents: dict[int, int], wanted: set[int]) -> int:
+    """The nearest of the wanted processes that a process descends from; 0 where there is none."""
+    for _ in range(len(parents)):
+        pid = parents.get(pid, 0)
+        if pid == 0 or pid in wanted:
+            return pid
+    return 0  # the table was read while processes came and went
 
 
 def signal_group(group: int, number: signal.Signals) -> bool:

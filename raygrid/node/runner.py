@@ -27,7 +27,8 @@ from raygrid.node import diagnosis, result, workspace
 from raygrid.node.beneath import BadOutputError
 from raygrid.node.captures import Capture
 from raygrid.node.definitions import Definitions
-from raygrid.node.processes import MARK, limit_file_size
+from raygrid.node.disk import NO_ROOM, DiskWatch
+from raygrid.node.processes import MARK
 from raygrid.node.result import ResultZip
 from raygrid.node.shared_data import Link, SharedDataCache
 from raygrid.node.spares import JobDirectory
@@ -38,13 +39,12 @@ from raygrid.node.verdicts import Verdict
 from raygrid.node.warm import WarmPool
 from raygrid.node.warm_process import Ended, WarmProcess
 from raygrid.node.watchdog import Running, Watchdog
-from raygrid.node.workspace import DISK_RESERVE, OutputFile, Workspace
+from raygrid.node.workspace import OutputFile, Workspace
 
 logger = logging.getLogger(__name__)
 
 STDERR_TAIL = 4_000
 MOST_ENVIRONMENTS = 64
-DISK_FULL = 1024**2
 SHELL_SAW_KILL = 128 + signal.SIGKILL
 _NO_CAPTURES = tuple(OutputFile(name, -1, "", 0) for name in ("stdout.txt", "stderr.txt"))
 _ANSWERS = "it must answer each job with a line on its stdout, see docs/warm-pricers.md"
@@ -102,8 +102,10 @@ class Runner:
         mark_prefix: str,
         traffic: TrafficMeter | None = None,
         verdict: Callable[[Running, Usage], Verdict | None] = lambda *_: None,
+        disk: DiskWatch | None = None,
     ) -> None:
         self._verdict = verdict
+        self._disk = disk or DiskWatch(watchdog, places)
         self._traffic = traffic or TrafficMeter()
         self._node_id = node_id
         self._definitions = definitions
@@ -132,7 +134,7 @@ class Runner:
         try:
             directory = self._places.create(attempt)
         except OSError as error:
-            return self._infrastructure(order, f"cannot make the job directory: {error}")
+            return self._infrastructure(order, f"cannot make the job directory: {error}", error)
         try:
             return self._run_in(directory, order, pricer, ended)
         except BlobNotFoundError as error:
@@ -140,7 +142,7 @@ class Runner:
             return Finished(AttemptReport(attempt, Outcome.INPUT_LOST, message=str(error)))
         except (OSError, UnavailableError) as error:
             what = str(error) if isinstance(error, UnavailableError) else f"{type(error).__name__}: {error}"
-            return self._infrastructure(order, what)
+            return self._infrastructure(order, what, error)
         except Exception as error:  # a defect of ours must not take the slot with it
             return self._infrastructure(order, f"unexpected {type(error).__name__}: {error}")
         finally:
@@ -160,7 +162,9 @@ class Runner:
             return Finished(AttemptReport(order.attempt, Outcome.CANNOT_START, message=message))
         return pricer
 
-    def _infrastructure(self, order: AttemptOrder, what: str) -> Finished:
+    def _infrastructure(self, order: AttemptOrder, what: str, error: Exception | None = None) -> Finished:
+        if isinstance(error, OSError) and error.errno in NO_ROOM:
+            return Finished(self._disk.no_room(order.attempt, error))
         message = f"node {self._node_id} failed the attempt: {what}"
         return Finished(AttemptReport(order.attempt, Outcome.INFRASTRUCTURE, message=message))
 
@@ -177,6 +181,7 @@ class Runner:
             memory=pricer.memory,
             output=pricer.output,
             paths=(directory.where, *(each.where for each in directory.streams)),
+            given=spec.input.size + sum(each.size for each in spec.data),
         )
         self._watchdog.watch(running)
         try:
@@ -190,20 +195,27 @@ class Runner:
                     running.spawned(self._spawn(pricer, spec, input_path, directory, name))
             except OSError as error:
                 return self._cannot_start(order, pricer, error)
-            if warm is not None:
-                ended = self.warm.run(warm, running, spec, input_path, directory)
-            else:
-                limit_file_size(running.pid, pricer.output)
-                ended = _wait(running)
+            ended = self.warm.run(warm, running, spec, input_path, directory) if warm is not None else _wait(running)
         finally:
             self._watchdog.release(running)
         has_ended()
         if warm is None:
             directory.is_left_alone = self._watchdog.sees_nobody_astray()  # before one looks at what it left
-        report = self._explained(_report(running, ended, pricer, started_at), running, ended.usage)
-        if self._disk_was_full(report):
-            return self._infrastructure(order, f"its disk is full at {self._places.root}")
-        report, zipped = self._zip(directory, spec, input_mark, pricer, report, ended.usage)
+        report = self._explained(_report(running, ended, started_at), running, ended.usage)
+        report = self._disk.judge(running, report)
+        if report.outcome is Outcome.DISK_FULL:
+            return Finished(report)
+        try:
+            report, zipped = self._zip(directory, spec, input_mark, pricer, report, ended.usage)
+        except OSError as error:
+            if error.errno not in NO_ROOM:
+                raise
+            report, zipped = self._disk.no_room_for_result(running, report, error), None
+            if report.outcome is Outcome.OUTPUT_LIMIT:
+                report, zipped = self._zip(directory, spec, input_mark, pricer, report, ended.usage)
+        report = self._disk.judge_result(running, report)
+        if report.outcome is Outcome.DISK_FULL:
+            return Finished(report)
         unchanged = self._shared.release(links, directory.held) if links else True
         if pricer.reuse == "content" and unchanged and report.outcome is Outcome.EXITED and report.exit_code == 0:
             report = replace(report, content=self._contents.key(spec, pricer))
@@ -270,16 +282,6 @@ class Runner:
             return report
         return replace(_with(report, Outcome.MEMORY_PRESSURE, verdict.message), crowded=verdict.crowded)
 
-    def _disk_was_full(self, report: AttemptReport) -> bool:
-        """Whether the node's disk may be to blame for how a pricer ended, its files being there still.
-
-        A failure with little room left says nothing of the job. And with none, even a success may be one that did not
-        notice what it could not write.
-        """
-        if report.outcome not in (Outcome.EXITED, Outcome.SIGNAL):
-            return False
-        return self._places.free_bytes() < (DISK_FULL if report.exit_code == 0 else DISK_RESERVE)
-
     def _zip(
         self,
         directory: JobDirectory,
@@ -321,8 +323,8 @@ class Runner:
         except BadOutputError as error:
             report = _spoilt(report, str(error))
         written = sum([file.size for file in captures]) + sum([file.size for file in files])
-        if written > pricer.output:
-            message = f"wrote {written} bytes; its limit is {pricer.output}"
+        if written > pricer.output or report.outcome is Outcome.OUTPUT_LIMIT:
+            message = f"its files have {written} bytes, holes included, and its limit is {pricer.output}"
             if report.outcome in (Outcome.EXITED, Outcome.SIGNAL):
                 report = _with(report, Outcome.OUTPUT_LIMIT, message)
             files = []
@@ -348,7 +350,7 @@ def _wait(running: Running) -> Ended:
     return Ended(status, Usage.of_child(usage))
 
 
-def _report(running: Running, ended: Ended, pricer: Pricer, started_at: datetime) -> AttemptReport:
+def _report(running: Running, ended: Ended, started_at: datetime) -> AttemptReport:
     ended_at = datetime.now(UTC)
     code = os.waitstatus_to_exitcode(ended.status)
     exit_code, number = (code, None) if code >= 0 else (None, -code)
@@ -356,9 +358,6 @@ def _report(running: Running, ended: Ended, pricer: Pricer, started_at: datetime
     without = "" if ended.answered else "; the warm pricer ended without an answer"
     if running.killed_for is not None:  # whatever exit code follows a kill, the work was cut short
         outcome, message = running.killed_for, running.message
-    elif number == signal.SIGXFSZ:
-        outcome = Outcome.OUTPUT_LIMIT
-        message = f"killed for writing a file larger than its limit of {pricer.output} bytes"
     elif number is not None:
         outcome, message = Outcome.SIGNAL, f"killed by signal {number} ({_signal_name(number)}){without}"
     elif code != 0:

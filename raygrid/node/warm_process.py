@@ -21,14 +21,15 @@ from dataclasses import dataclass
 
 from raygrid.config import Pricer
 from raygrid.models import AttemptId, JobSpec, Outcome
+from raygrid.node.allocated import allocated
 from raygrid.node.beneath import BadOutputError, open_file, remove
 from raygrid.node.kept import Kept
-from raygrid.node.processes import MARK, has_exited, limit_file_size, signal_group
+from raygrid.node.processes import MARK, has_exited, signal_group
 from raygrid.node.spares import JobDirectory
 from raygrid.node.spawn import no_blocked_signals
 from raygrid.node.usage import Consumed, Usage, consumed, consumed_by_dead
 from raygrid.node.warm_protocol import Answer, AnswerReader, BadAnswerError, request
-from raygrid.node.watchdog import Running, Watchdog, bytes_under
+from raygrid.node.watchdog import Running, Watchdog
 from raygrid.node.workspace import Workspace
 
 WARM = "RAYGRID_WARM"
@@ -94,6 +95,7 @@ class WarmProcess:
         self.jobs = 0
         self.gone = False
         self._answered = False
+        self._left = 0  # bytes on disk that earlier jobs left in its own directory
         self._watchdog = watchdog
         self._before = Consumed()
         self._places = places
@@ -109,7 +111,6 @@ class WarmProcess:
             self._clear()
             raise
         self.pid = self._kept.pid = self._process.pid
-        limit_file_size(self.pid, pricer.output)
         assert self._process.stdin is not None
         assert self._process.stdout is not None
         self._in, self._out = self._process.stdin.fileno(), self._process.stdout.fileno()
@@ -148,19 +149,22 @@ class WarmProcess:
         if self._answered and not self._drop_stale():
             return None
         self.jobs += 1
-        running.paths = (*running.paths, f"{self._home.where}@stderr")
+        running.given += self._left
+        running.paths = (*running.paths, self._home.where, f"{self._home.where}@stderr")
         os.ftruncate(self._log, 0)
         running.spawned(self.pid)
         line = request(self.jobs, running.attempt, spec, input_path, directory)
         answer, written = self._converse(running, line)
         if answer is None:
             if self._answered and self._unread() >= written and running.never_began():
+                running.given -= self._left
                 return None
             running.end()
             self._add_stderr(directory)
             status, usage = self.reap()
             return Ended(status, consumed_by_dead(usage).since(self._before, self.jobs), answered=False)
         self._answered = True
+        self._left = allocated([self._home.where]).written
         stopped = running.detach()
         if stopped:  # at the last moment; nothing may go on writing while the result is collected
             self.kill()
@@ -178,7 +182,7 @@ class WarmProcess:
             self._kept.strayed
             or (pricer.recycle_after is not None and self.jobs >= pricer.recycle_after)
             or (pricer.recycle_memory is not None and self._before.rss_bytes > pricer.recycle_memory)
-            or bytes_under(self._home.where, pricer.output) > pricer.output // 2
+            or self._left > pricer.output // 2
         )
 
     def has_exited(self) -> bool:

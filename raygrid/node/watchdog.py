@@ -9,7 +9,6 @@ import contextlib
 import logging
 import os
 import signal
-import stat
 import threading
 import time
 from dataclasses import dataclass, field
@@ -19,6 +18,7 @@ from raygrid.node.kept import Kept
 from raygrid.node.processes import (
     ChildrenOf,
     Process,
+    ancestor,
     has_exited,
     kill_child,
     mark_of,
@@ -38,7 +38,8 @@ class Running:
     """A pricer that is about to run or runs: how to reach it, its limits, and why it was killed if it was.
 
     `pid` is 0 until it is spawned. `started` and `kill_at` are on the monotonic clock. `crowded` says, where it was
-    killed for want of memory, whether other pricers ran on the machine.
+    killed for want of memory, whether other pricers ran on the machine. `paths` are where its files are; `given` bytes
+    of what is there are not its own: input, shared data, and what earlier jobs of a warm process left.
     """
 
     attempt: AttemptId
@@ -54,6 +55,7 @@ class Running:
     ended: bool = False
     lock: threading.Lock = field(default_factory=threading.Lock)
     crowded: bool = False
+    given: int = 0
 
     def spawned(self, pid: int) -> None:
         """Note the pid; a stop that came before takes effect now."""
@@ -217,7 +219,6 @@ class Watchdog:
         if sweep:
             self._next_sweep = now + SWEEP_S
             self._kill_strays(table)
-            self._check_output()
 
     def _check_time(self, running: Running, now: float) -> None:
         if running.kill_at is not None:
@@ -234,23 +235,13 @@ class Watchdog:
         for process in table:
             root = process.session
             if root not in pids:  # it may have left the session; it still descends from the pricer
-                root = _ancestor(process.pid, parents, pids)
+                root = ancestor(process.pid, parents, pids)
             used[root] = used.get(root, 0) + process.rss_bytes
         for running in self.all():
             rss = used.get(running.pid, 0)
             if running.pid and running.memory is not None and rss > running.memory:
                 message = f"killed for using {rss} bytes of memory; its limit is {running.memory}"
                 running.stop(Outcome.MEMORY_LIMIT, message, 0)
-
-    def _check_output(self) -> None:
-        now = time.monotonic()
-        for running in self.all():
-            if now - running.started < SWEEP_S / 2:
-                continue
-            written = sum(bytes_under(path, running.output) for path in running.paths)
-            if written > running.output:
-                message = f"killed for writing more than its limit of {running.output} bytes"
-                running.stop(Outcome.OUTPUT_LIMIT, message, 0)
 
     def _kill_strays(self, table: list[Process]) -> None:
         """Kill and reap descendants that left their session and lost their parent.
@@ -313,33 +304,3 @@ class Watchdog:
         for each in kept.values():
             if each.pid in children and each.pid:  # one that has got its pid meanwhile is looked at the next time
                 each.look(frozenset(children[each.pid]))
-
-
-def _ancestor(pid: int, parents: dict[int, int], wanted: set[int]) -> int:
-    """The nearest of the wanted processes that a process descends from; 0 where there is none."""
-    for _ in range(len(parents)):
-        pid = parents.get(pid, 0)
-        if pid == 0 or pid in wanted:
-            return pid
-    return 0  # the table was read while processes came and went
-
-
-def bytes_under(path: str, enough: int) -> int:
-    """Bytes of the files under a path (or of a file), counting no further than `enough`; links are not followed."""
-    try:
-        status = os.lstat(path)
-    except OSError:
-        return 0
-    if not stat.S_ISDIR(status.st_mode):
-        return status.st_size if stat.S_ISREG(status.st_mode) else 0
-    total = 0
-    stack = [path]
-    while stack and total <= enough:
-        with contextlib.suppress(OSError), os.scandir(stack.pop()) as entries:  # changed under our eyes, or locked
-            for entry in entries:
-                with contextlib.suppress(OSError):
-                    if entry.is_dir(follow_symlinks=False):
-                        stack.append(entry.path)
-                    elif entry.is_file(follow_symlinks=False):
-                        total += entry.stat(follow_symlinks=False).st_size
-    return total

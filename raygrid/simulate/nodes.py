@@ -272,7 +272,7 @@ class SimulatedAgent:
             self._deliver(AttemptReport(attempt, outcome, message="what it runs did not come"))
             return
         if self.disk_full:
-            self._deliver(AttemptReport(attempt, Outcome.INFRASTRUCTURE, message="the disk is full"))
+            self._deliver(AttemptReport(attempt, Outcome.DISK_FULL, message="the disk is full"))
             return
         exit_code = FAILED if kind == "fail" else RETRIED if kind == "again" and attempt.number == 1 else 0
         key = f"results/{attempt.job_id}/{attempt.number}-{self.incarnation}"

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import subprocess
+import sqlite3
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import closing, suppress
 from pathlib import Path
 from typing import Any
 
@@ -15,20 +15,12 @@ from raygrid.node.workspace import DISK_RESERVE
 from raygrid.parent import store_check
 from raygrid.store import SqlStore
 from tests.support.http import manifest, unzip
+from tests.support.lone_agent import wait_until
+from tests.support.small_disk import fill, free, mounted
 from tests.support.small_grid import SmallGrid
 
 MB = 1024**2
 ROOM = 16 * MB  # beyond what makes a node refuse work
-
-
-@contextmanager
-def mounted(place: Path, size: int) -> Iterator[Path]:
-    place.mkdir(parents=True)
-    mount = ["mount", "-t", "tmpfs", "-o", f"size={size}", "raygrid-test", str(place)]
-    if subprocess.run(mount, capture_output=True, check=False).returncode != 0:
-        pytest.skip("this user may not mount a small disk; run as root")
-    yield place
-    subprocess.run(["umount", "-l", str(place)], check=True)
 
 
 @pytest.fixture
@@ -59,9 +51,7 @@ async def test_a_pricer_that_finds_the_disk_full_runs_elsewhere(
             return any(each.name == "job.sh" for each in small_disk.rglob("*"))
 
         await grid.until(has_begun)
-        with suppress(OSError), (small_disk / "ballast").open("wb", buffering=0) as ballast:
-            while True:
-                ballast.write(bytes(4096))
+        fill(small_disk)
         gate.touch()
         await grid.until_state("unlucky", "done", "failed")
         answer = await grid.http.get("/result/unlucky")
@@ -144,3 +134,93 @@ async def test_a_parent_whose_job_store_was_removed_is_not_ready(
 
         await grid.until(is_ready, within_s=5)
         assert (await grid.submit("found", "true")).status_code == 200
+
+
+# --- an attempt that fills the disk ---------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def shared_disk(tmp_path: Path) -> Iterator[Path]:
+    """A disk that all nodes of the grid share, with room for large results."""
+    with mounted(tmp_path / "grid" / "small" / "nodes", DISK_RESERVE + 96 * MB) as place:
+        yield place
+
+
+def twice(tmp_path: Path, first: str) -> str:
+    """A job that waits for a gate in its first attempt, and then does this; in the next one it is right."""
+    again, gate = tmp_path / "again", tmp_path / "gate"
+    waits = f"while [ ! -e {gate} ]; do sleep 0.02; done"
+    return f"if [ -e {again} ]; then echo right > out; exit 0; fi; touch {again}; {waits}; {first}"
+
+
+def charged(grid: SmallGrid, job_id: str) -> int:
+    """How many attempts of a job counted towards its limit."""
+    with closing(sqlite3.connect(grid.directory / "small" / "jobs.db")) as store:
+        [(failures,)] = store.execute("SELECT failures FROM jobs WHERE job_id = ?", (job_id,))
+    return int(failures)
+
+
+async def assert_fills(grid: SmallGrid, script: str) -> None:
+    """A job fails as `output_limit` in its first attempt; nothing of what it wrote is kept."""
+    answer = await grid.submit("filler", script)
+    assert (answer.status_code, answer.json()["reason"]) == (422, "output_limit"), answer.text
+    assert "filling the disk" in answer.json()["detail"]
+    assert (await grid.status("filler"))["attempts"] == 1
+    kept = unzip(await grid.http.get("/result/filler?even_if=failed"))
+    assert sorted(kept) == ["manifest.json", "stderr.txt", "stdout.txt"]
+    assert sum(map(len, kept.values())) < 100_000
+
+
+@pytest.mark.parametrize(
+    "fills",
+    ["cat /dev/zero > all; sleep 1000", "cat /dev/zero > all", "cat /dev/zero > all; true", "cat /dev/zero"],
+    ids=["stays", "fails", "does-not-notice", "prints"],
+)
+async def test_who_fills_the_disk_is_ended_and_who_failed_beside_it_runs_again(
+    tmp_path: Path, small_disk: Path, fills: str
+) -> None:
+    """The job that fills the disk has failed for good; its neighbour runs again, and no attempt of it is counted."""
+    async with SmallGrid(tmp_path / "grid", nodes=1, slots=2) as grid:
+        await grid.submit("beside", twice(tmp_path, "exit 3"), wait=0)
+        wait_until((tmp_path / "again").exists)
+        await assert_fills(grid, fills)
+        (tmp_path / "gate").touch()
+        await grid.until_state("beside", "done", "failed")
+        answer = await grid.http.get("/result/beside")
+        assert answer.status_code == 200, answer.text
+        assert unzip(answer)["out"] == b"right\n"
+        assert ((await grid.status("beside"))["attempts"], charged(grid, "beside")) == (2, 0)
+        assert free(small_disk) > DISK_RESERVE
+
+
+async def test_a_success_while_the_disk_was_full_is_no_answer(
+    tmp_path: Path, small_disk: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A job that exits with 0 may not have noticed what it could not write, even if there is room again by then."""
+    monkeypatch.setattr("raygrid.node.disk.TICK_S", 1000)  # so that the filler always comes to the last byte
+    async with SmallGrid(tmp_path / "grid", nodes=1, slots=2) as grid:
+        await grid.submit("beside", twice(tmp_path, "exit 0"), wait=0)
+        wait_until((tmp_path / "again").exists)
+        await assert_fills(grid, "cat /dev/zero > all")
+        (tmp_path / "gate").touch()
+        await grid.until_state("beside", "done", "failed")
+        assert unzip(await grid.http.get("/result/beside"))["out"] == b"right\n"
+        assert ((await grid.status("beside"))["attempts"], charged(grid, "beside")) == (2, 0)
+
+
+async def test_agents_that_share_a_disk_end_the_one_job_that_fills_it(tmp_path: Path, shared_disk: Path) -> None:
+    """A job of another node with a large result of its own is left alone."""
+    large = f"head -c {40 * MB} /dev/zero > all; touch {tmp_path}/written; sleep 1000"
+    async with SmallGrid(tmp_path / "grid", nodes=2, slots=1) as grid:
+        await grid.submit("large", large, wait=0)
+        wait_until((tmp_path / "written").exists)
+        await assert_fills(grid, "cat /dev/zero > all; sleep 1000")
+        assert (await grid.status("filler"))["node"] != (await grid.status("large"))["node"]
+        assert (await grid.status("large"))["state"] == "running"
+        assert free(shared_disk) > DISK_RESERVE
+
+
+async def test_a_result_that_does_not_fit_on_the_disk_is_too_large(tmp_path: Path, small_disk: Path) -> None:
+    """A pricer that leaves room, but not for its ZIP, has written too much for this disk."""
+    async with SmallGrid(tmp_path / "grid", nodes=1, slots=1) as grid:
+        await assert_fills(grid, f"head -c {55 * MB} /dev/urandom > all")

@@ -5,6 +5,8 @@ from __future__ import annotations
 from datetime import UTC, datetime
 
 from raygrid.core.events import HandOverEnded, NodeDraining, NodeLost
+from raygrid.core.group_attempts import MOST_RECALLED
+from raygrid.core.retry import RetryPolicy
 from raygrid.models import AttemptId, AttemptReport, JobState, JobUpdate, Outcome
 from tests.unit.test_core_group import Rack, job
 
@@ -73,3 +75,28 @@ def test_moves_are_not_held_against_a_job_by_the_next_leader() -> None:
     rack.submit(job("a", attempts=30, recalled=30))
     update = rack.ends("a", Outcome.INFRASTRUCTURE).wrote["a"]
     assert (update.state, update.recalled) == (JobState.QUEUED, 30)
+
+
+def test_a_full_disk_costs_a_job_no_attempt() -> None:
+    """An attempt that a full disk spoilt runs again without being charged, and its node is not held to be broken."""
+    rack = Rack(retry=RetryPolicy(max_attempts=2))
+    rack.join("n1")
+    rack.submit("a")
+    for number in range(1, MOST_RECALLED + 1):
+        told = rack.ends("a", Outcome.DISK_FULL)
+        assert told.started == {"a": "n1"}, number
+    update = rack.ends("a").wrote["a"]
+    assert (update.state, update.failures, update.recalled) == (JobState.DONE, 0, MOST_RECALLED)
+
+
+def test_a_disk_that_is_full_again_and_again_ends_a_job_in_the_end() -> None:
+    """Beyond a number of such attempts they are charged, so that no job goes round for ever."""
+    rack = Rack(retry=RetryPolicy(max_attempts=2))
+    rack.join("n1")
+    rack.submit("a")
+    for _ in range(MOST_RECALLED):
+        rack.ends("a", Outcome.DISK_FULL)
+    assert rack.ends("a", Outcome.DISK_FULL).wrote["a"].failures == 1
+    rack.wait(1, alive=["n1"])
+    update = rack.ends("a", Outcome.DISK_FULL).wrote["a"]
+    assert (update.state, update.reason) == (JobState.FAILED, "disk_full")

@@ -57,6 +57,7 @@ def test_the_unfinished_may_move(before: JobState, after: JobState) -> None:
         (Outcome.MEMORY_LIMIT, None, FAILED, "memory_limit"),
         (Outcome.OUTPUT_LIMIT, None, FAILED, "output_limit"),
         (Outcome.BAD_OUTPUT, 0, FAILED, "bad_output"),
+        (Outcome.MISSING_OUTPUT, 0, FAILED, "missing_output"),
         (Outcome.CANCELLED, None, CANCELLED, "cancelled"),
     ],
 )
@@ -77,6 +78,7 @@ def test_what_says_nothing_about_the_job() -> None:
         Outcome.CANNOT_START,
         Outcome.INFRASTRUCTURE,
         Outcome.INPUT_LOST,
+        Outcome.DISK_FULL,
         Outcome.LOST,
         Outcome.MEMORY_PRESSURE,
     } == INFRASTRUCTURE_OUTCOMES

@@ -282,19 +282,21 @@ async def test_a_nearly_full_disk_makes_the_node_unhealthy(agent: NodeAgent, mon
 async def test_a_job_directory_that_cannot_be_made_is_no_answer_of_the_job(
     agent: NodeAgent, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A disk that refuses is an infrastructure failure, and the slot goes on."""
+    """A disk that refuses is an infrastructure failure, a full one costs the job no attempt, and the slot goes on."""
+    refusals = ((28, "No space left on device", Outcome.DISK_FULL), (5, "Input/output error", Outcome.INFRASTRUCTURE))
+    for number, (code, words, outcome) in enumerate(refusals, 1):
 
-    def full(*_: object, **__: object) -> None:
-        raise OSError(28, "No space left on device")
+        def refuse(*_: object, code: int = code, words: str = words, **__: object) -> None:
+            raise OSError(code, words)
 
-    with monkeypatch.context() as patch:
-        patch.setattr(Workspace, "create", full)
-        agent.start(1, [order("job", "true")])
-        report = (await reports_of(agent, 1))[AttemptId("job", 1)]
-    assert report.outcome is Outcome.INFRASTRUCTURE
-    assert "No space left on device" in (report.message or "")
-    agent.start(1, [order("job", "true", 2)])
-    assert (await reports_of(agent, 2))[AttemptId("job", 2)].outcome is Outcome.EXITED
+        with monkeypatch.context() as patch:
+            patch.setattr(Workspace, "create", refuse)
+            agent.start(1, [order("job", "true", number)])
+            report = (await reports_of(agent, number))[AttemptId("job", number)]
+        assert report.outcome is outcome
+        assert words in (report.message or "")
+    agent.start(1, [order("job", "true", 3)])
+    assert (await reports_of(agent, 3))[AttemptId("job", 3)].outcome is Outcome.EXITED
 
 
 async def test_a_slot_is_free_as_soon_as_its_pricer_has_ended(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,0 +1,258 @@
+"""The disk of a node: holds pricers to their output limits, and tells who was hurt when it was full.
+
+A thread looks ten times a second at how much of the disk is free, which costs next to nothing. Only where that, or
+the growth seen so far, says that a pricer may have come near its limit are its files looked through. A pricer that
+fills the disk is killed; attempts beside it that failed meanwhile are no answers, and run again.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import logging
+import os
+import threading
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+
+from raygrid.models import AttemptId, AttemptReport, Outcome
+from raygrid.node import fillers
+from raygrid.node.allocated import allocated, deleted_but_open
+from raygrid.node.processes import process_table
+from raygrid.node.watchdog import Running, Watchdog
+from raygrid.node.workspace import DISK_RESERVE, Workspace
+
+logger = logging.getLogger(__name__)
+
+TICK_S = 0.1
+LOOK_S = 1.0  # a pricer that runs for longer is looked at this often in any case
+FIRST_LOOK_S = 0.5
+LOW = DISK_RESERVE // 4  # with less room than this, an attempt that fills the disk is ended
+FULL = 1024**2  # and with less than this, writes have failed
+REST = 10  # looking through files takes at most one part in so many of the time
+NO_ROOM = frozenset({errno.ENOSPC, errno.EDQUOT})
+
+
+class DiskWatch:
+    """Watches the disk of one agent. `close` ends its thread.
+
+    Args:
+        watchdog: knows what runs.
+        places: where the agent works.
+        changed: called from the thread when the node begins or ceases to have too little room.
+
+    Attributes:
+        why: why the node can take no work now; None while there is room.
+    """
+
+    def __init__(self, watchdog: Watchdog, places: Workspace, changed: Callable[[], None] = lambda: None) -> None:
+        self._watchdog = watchdog
+        self._places = places
+        self._changed = changed
+        self.why: str | None = None
+        self._gauges: dict[AttemptId, _Gauge] = {}
+        self._free_before = 0
+        self._low_at = self._full_at = float("-inf")  # when that was seen last
+        self._look_for_filler_at = float("-inf")
+        self._closed = threading.Event()
+        self._thread = threading.Thread(target=self._watch, name="raygrid-disk", daemon=True)
+
+    def start(self) -> None:
+        """Begin to watch."""
+        with contextlib.suppress(OSError):
+            self._free_before = self._places.free_bytes()
+        self._thread.start()
+
+    def close(self) -> None:
+        """Watch no more; a look at a disk that hangs is left to end by itself."""
+        self._closed.set()
+        if self._thread.is_alive():
+            self._thread.join(timeout=2)
+
+    # --- limits -----------------------------------------------------------------------------------------------------
+
+    def _watch(self) -> None:
+        while not self._closed.wait(TICK_S):
+            running = self._watchdog.all()
+            if running or self._gauges or self.why is not None:
+                try:
+                    self._look(running)
+                except Exception:  # one look that fails must not be the last one: nothing else holds these limits
+                    logger.exception("a look at the disk failed")
+
+    def _look(self, running: Sequence[Running]) -> None:
+        free = self._free()
+        if free is None:
+            return
+        now = time.monotonic()
+        known = self._gauges
+        self._gauges = {each.attempt: known.get(each.attempt) or _Gauge(each, self._free_before) for each in running}
+        self._free_before = free
+        pids: dict[AttemptId, list[int]] | None = None
+        for gauge in self._gauges.values():
+            if not gauge.is_due(free, now):
+                continue
+            gauge.look(free)
+            if not gauge.is_over and gauge.misses:
+                if pids is None:
+                    pids = fillers.pids_of(running, list(process_table()))
+                gauge.look_deeper(pids[gauge.running.attempt], self._device())
+            if gauge.is_over:
+                gauge.running.stop(Outcome.OUTPUT_LIMIT, gauge.message, 0)
+        if free < LOW and now >= self._look_for_filler_at:
+            self._end_filler(running, free)
+
+    def _end_filler(self, running: Sequence[Running], free: int) -> None:
+        """End the attempt that fills the disk, one at a time: once it is cleared away, there may be room enough."""
+        began = time.monotonic()
+        if any(each.killed_for is Outcome.OUTPUT_LIMIT and not each.ended for each in running):
+            return
+        found = fillers.find(running, self._places.root, DISK_RESERVE - LOW)
+        self._look_for_filler_at = time.monotonic() + REST * (time.monotonic() - began)
+        # Once more: had the one that filled it been cleared away meanwhile, the next largest would have been found.
+        if found is not None and self._is_low():
+            found.running.stop(Outcome.OUTPUT_LIMIT, _filled(found.held, free, self._places), 0)
+
+    def _is_low(self) -> bool:
+        free = self._free()
+        return free is not None and free < LOW
+
+    def _device(self) -> int:
+        return os.stat(self._places.root).st_dev
+
+    def _free(self) -> int | None:
+        """Bytes that are free now, and what follows from that; None where it cannot be told."""
+        try:
+            free = self._places.free_bytes()
+        except OSError:
+            return None
+        now = time.monotonic()
+        if free < LOW:
+            self._low_at = now
+        if free < FULL:
+            self._full_at = now
+        had_room = self.why is None
+        self.why = None
+        if free < DISK_RESERVE:
+            self.why = f"its disk is nearly full: {free} bytes free at {self._places.root}"
+        if had_room != (self.why is None):
+            self._changed()
+        return free
+
+    # --- ends -------------------------------------------------------------------------------------------------------
+
+    def judge(self, running: Running, report: AttemptReport) -> AttemptReport:
+        """What the end of a pricer means, its files being there still: the same, unless the disk had no room for it.
+
+        A failure with little room left says nothing of the job. And with none, even a success may be one that did not
+        notice what it could not write. Either is the doing of the attempt that fills the disk, if this is the one.
+        """
+        if report.outcome not in (Outcome.EXITED, Outcome.SIGNAL):
+            return report
+        free, done = self._free(), report.exit_code == 0
+        if free is None or not (free < (FULL if done else DISK_RESERVE) or self._had_no_room(running, done=done)):
+            return report
+        if free < LOW and (filled := self._filled_by(running, free)) is not None:
+            return replace(report, outcome=Outcome.OUTPUT_LIMIT, message=filled)
+        return self._no_answer(report, f"had {free} bytes free" if free < DISK_RESERVE else "was full while it ran")
+
+    def judge_result(self, running: Running, report: AttemptReport) -> AttemptReport:
+        """What a result that lacks something means: the pricer may have had no room to write it."""
+        spoilt = report.outcome in (Outcome.MISSING_OUTPUT, Outcome.BAD_OUTPUT)
+        return (
+            self._no_answer(report, "was full while it ran") if spoilt and self._low_at >= running.started else report
+        )
+
+    def no_room_for_result(self, running: Running, report: AttemptReport, error: OSError) -> AttemptReport:
+        """What it means that a result does not fit on the disk: that its files fill it, or that something else does."""
+        self._low_at = self._full_at = time.monotonic()
+        if (filled := self._filled_by(running, None)) is not None:
+            return replace(report, outcome=Outcome.OUTPUT_LIMIT, message=filled)
+        return self._no_answer(report, f"took no result: {error.strerror}")
+
+    def no_room(self, attempt: AttemptId, error: OSError) -> AttemptReport:
+        """The report of an attempt that could not begin because the disk is full."""
+        return self._no_answer(AttemptReport(attempt, Outcome.DISK_FULL), f"refused a file: {error.strerror}")
+
+    def _had_no_room(self, running: Running, *, done: bool) -> bool:
+        return (self._full_at if done else self._low_at) >= running.started
+
+    def _filled_by(self, running: Running, free: int | None) -> str | None:
+        """What to say of an attempt if it is the one that fills the disk."""
+        own = [*(each for each in self._watchdog.all() if each is not running), running]
+        with contextlib.suppress(OSError):
+            found = fillers.find(own, self._places.root, DISK_RESERVE - LOW)
+            if found is not None and found.running is running and (free is None or self._is_low()):
+                return _filled(found.held, free, self._places)
+        return None
+
+    def _no_answer(self, report: AttemptReport, what: str) -> AttemptReport:
+        message = f"the disk of its node {what} ({self._places.root}); the job runs again and loses no attempt by it"
+        return AttemptReport(report.attempt, Outcome.DISK_FULL, message=message)
+
+
+def _filled(held: int, free: int | None, places: Workspace) -> str:
+    left = "" if free is None else f", where {free} bytes were left"
+    return (
+        f"killed for filling the disk: its files take {held} bytes at {places.root}{left}. Have it write less, give "
+        "the node a larger disk, or set a smaller `output` limit for the pricer"
+    )
+
+
+class _Gauge:
+    """What is known of the room that one attempt takes, and when it has to be looked at again."""
+
+    def __init__(self, running: Running, free: int) -> None:
+        self.running = running
+        self._named = self._nameless = 0  # bytes in its files, and in those without a name that it keeps open
+        self._missed = 0  # bytes that went since the last look at the latter, and that its files do not explain
+        self._free = free  # when it was looked at; at first, before it began
+        self._at = running.started
+        self._next = running.started + FIRST_LOOK_S
+        self._not_before = running.started
+
+    @property
+    def _written(self) -> int:
+        return self._named + self._nameless - self.running.given
+
+    @property
+    def _room(self) -> int:
+        return max(0, self.running.output - self._written)
+
+    @property
+    def is_over(self) -> bool:
+        """Whether it has written more than it may."""
+        return self._written > self.running.output
+
+    @property
+    def misses(self) -> bool:
+        """Whether so much more room went than its files explain that files without a name may be at its limit."""
+        return self._missed > self._room // 2
+
+    @property
+    def message(self) -> str:
+        """What to say when it is over."""
+        limit = self.running.output
+        return f"killed for writing more than its limit of {limit} bytes: {self._written} bytes on disk"
+
+    def is_due(self, free: int, now: float) -> bool:
+        """Whether it may have come near its limit since the last look, or was not looked at for long."""
+        return now >= self._not_before and (now >= self._next or self._free - free > self._room // 2)
+
+    def look(self, free: int) -> None:
+        """See how much its files take."""
+        began, before = time.monotonic(), self._named
+        self._named = allocated(self.running.paths).written
+        grown = self._named - before
+        self._missed += max(0, self._free - free - max(0, grown))
+        until_over_s = self._room * (began - self._at) / grown if grown > 0 else LOOK_S
+        self._free, self._at = free, began
+        now = time.monotonic()
+        self._next = now + min(LOOK_S, until_over_s / 2)
+        self._not_before = now + REST * (now - began)
+
+    def look_deeper(self, pids: Sequence[int], device: int) -> None:
+        """See how much is in files that have no name any more."""
+        self._nameless = deleted_but_open(pids, device).written
+        self._missed = 0

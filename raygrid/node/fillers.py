@@ -1,0 +1,125 @@
+"""Who fills a disk: of all attempts on this machine that work on it, the one that takes most of it.
+
+Agents of one machine share a disk, and each may kill only its own pricers. So each looks at the directories of all
+agents that stand beside its own, and all come to the same answer without a word between them. Called by `disk.py`
+while a disk is nearly full, which is rare: nothing here needs to be quick.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+from raygrid.models import AttemptId
+from raygrid.node.allocated import Allocated, allocated, deleted_but_open
+from raygrid.node.processes import Process, ancestor, mark_of, process_table
+from raygrid.node.watchdog import Running
+
+RECENT_S = 10.0  # a file that was changed within this time is one that grows
+SMALL = 1024**2  # what holds less is not counted among those that share a disk
+PLACES = ("jobs", "spare", "tmp")  # where an agent's attempts have their files, each with a directory for each life
+
+
+class Filler(NamedTuple):
+    """An attempt that fills the disk, and the bytes of disk that it holds."""
+
+    running: Running
+    held: int
+
+
+def find(own: Sequence[Running], root: Path, reserve: int) -> Filler | None:
+    """The attempt of this agent that fills its disk; None where it is another agent's, or no attempt's doing.
+
+    Most is what grows: an attempt that wrote much an hour ago is not the one that fills the disk now. What is taken
+    by no attempt was taken by something else on the machine; then killing attempts would not help.
+
+    Args:
+        own: the agent's attempts that run, or have just ended and are not cleared away.
+        root: the agent's directory, beside which those of other agents of the machine are.
+        reserve: bytes that were free when the node last took work; attempts alone have filled the disk only if one of
+            them holds at least its even share of that.
+    """
+    if not own:
+        return None
+    since_ns = time.time_ns() - int(RECENT_S * 1e9)
+    device = os.stat(root).st_dev
+    table = list(process_table())
+    mine = {each.attempt: allocated(each.paths, changed_since_ns=since_ns) for each in own}
+    for attempt, pids in pids_of(own, table).items():
+        mine[attempt] += deleted_but_open(pids, device, changed_since_ns=since_ns)
+    paths = {path for each in own for path in each.paths}
+    others = _others(root, device, paths, since_ns)
+    for place, pids in _marked(table, others).items():
+        others[place] += deleted_but_open(pids, device, changed_since_ns=since_ns)
+    most = max(own, key=lambda each: _rank(mine[each.attempt], each.given))
+    rank = _rank(mine[most.attempt], most.given)
+    if any(_rank(each, 0) >= rank for each in others.values()):
+        return None
+    held = mine[most.attempt].held - most.given
+    sharing = len(own) + sum(each.held >= SMALL for each in others.values())
+    return Filler(most, held) if held * sharing >= reserve else None
+
+
+def _rank(taken: Allocated, given: int) -> tuple[int, int]:
+    return min(taken.growing, taken.held - given), taken.held - given
+
+
+def pids_of(own: Sequence[Running], table: Sequence[Process]) -> dict[AttemptId, list[int]]:
+    """The processes of each attempt: those in its session, and those that descend from it. By attempt."""
+    by_root = {each.pid: each.attempt for each in own if each.pid}
+    parents = {process.pid: process.parent for process in table}
+    found: dict[AttemptId, list[int]] = {each.attempt: [] for each in own}
+    for process in table:
+        root = process.session if process.session in by_root else ancestor(process.pid, parents, set(by_root))
+        if root in by_root:
+            found[by_root[root]].append(process.pid)
+    return found
+
+
+def _others(root: Path, device: int, mine: set[str], since_ns: int) -> dict[str, Allocated]:
+    """What attempts of other agents take, and those of this one that are being cleared away; by directory."""
+    found: dict[str, Allocated] = {}
+    for life in _lives(root.parent, device):
+        with contextlib.suppress(OSError):
+            for name in os.listdir(life):
+                path = f"{life}/{name}"
+                if path in mine:
+                    continue
+                place = path if name.startswith("@") else f"{life}/{name.partition('@')[0]}"  # with its ZIP beside it
+                found[place] = found.get(place, Allocated()) + _of_attempt(path, since_ns)
+    return found
+
+
+def _lives(beside: Path, device: int) -> Iterator[str]:
+    for agent in beside.iterdir():
+        for place in PLACES:
+            with contextlib.suppress(OSError):
+                top = agent / place
+                if top.stat().st_dev == device:
+                    yield from (str(life) for life in top.iterdir())
+
+
+def _of_attempt(path: str, since_ns: int) -> Allocated:
+    """A job directory without its shared data, which is the cache's; or a file."""
+    if not os.path.isdir(path):
+        return allocated([path], changed_since_ns=since_ns)
+    with contextlib.suppress(OSError):
+        return allocated((f"{path}/{each}" for each in os.listdir(path) if each != "data"), changed_since_ns=since_ns)
+    return Allocated()
+
+
+def _marked(table: Sequence[Process], places: Mapping[str, Allocated]) -> dict[str, list[int]]:
+    """Processes of other agents' attempts, told by their marks; by directory."""
+    found: dict[str, list[int]] = {}
+    for process in table:
+        if process.is_zombie or (mark := mark_of(process.pid)) is None:
+            continue
+        root, _, rest = mark.partition("|")
+        place = f"{root}/jobs/{rest.replace('|', '/')}"
+        if place in places:
+            found.setdefault(place, []).append(process.pid)
+    return found

@@ -1,0 +1,98 @@
+"""The output limit counts what a pricer puts on the disk: not what it reserves, and wherever it writes it."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import AsyncIterator
+from typing import Any
+
+import pytest
+import pytest_asyncio
+
+from tests.support.http import unzip
+from tests.support.small_grid import SmallGrid
+
+pytestmark = pytest.mark.asyncio(loop_scope="module")
+MB = 1024**2
+LIMIT = 4 * MB
+PYTHON: dict[str, Any] = {"command": [sys.executable, "{input}"], "output": LIMIT}
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
+async def grid(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[SmallGrid]:
+    async with SmallGrid(tmp_path_factory.mktemp("grid"), pricers={"python": PYTHON}) as running:
+        yield running
+
+
+async def failed(grid: SmallGrid, job_id: str, script: str) -> str:
+    """Why a script fails for its output; it runs once."""
+    answer = await grid.submit(job_id, script, pricer="python", timeout_s="30")
+    assert (answer.status_code, answer.json()["reason"]) == (422, "output_limit"), answer.text
+    assert (await grid.status(job_id))["attempts"] == 1
+    detail: str = answer.json()["detail"]
+    assert str(LIMIT) in detail
+    return detail
+
+
+async def test_what_a_runtime_reserves_is_no_output(grid: SmallGrid) -> None:
+    """A memory file of 2 TB, as .NET makes one, and a file of 2 TB of holes that is removed again cost nothing."""
+    script = (
+        "import os, time\n"
+        "os.ftruncate(os.memfd_create('doublemapper'), 2 * 1024**4)\n"
+        "file = open('heap', 'wb')\n"
+        "file.truncate(2 * 1024**4)\n"
+        "time.sleep(1.5)\n"
+        "os.unlink('heap')\n"
+        "print('priced')\n"
+    )
+    answer = await grid.submit("reserves", script, pricer="python")
+    assert answer.status_code == 200, answer.text
+    assert unzip(answer)["stdout.txt"] == b"priced\n"
+
+
+async def test_a_file_of_holes_cannot_be_a_result(grid: SmallGrid) -> None:
+    """A file of 2 TB with nothing in it ends the job at its limit at once, without being read through."""
+    detail = await failed(grid, "sparse", "open('sparse', 'wb').truncate(2 * 1024**4)")
+    assert f"its files have {2 * 1024**4} bytes, holes included" in detail
+
+
+@pytest.mark.parametrize(
+    ("job_id", "script"),
+    [
+        ("halves", f"for n in range(2): open(f'part-{{n}}', 'wb').write(bytes({LIMIT // 2 + 1}))"),
+        ("printed", f"print('x' * {LIMIT + 1})"),
+        ("at-rest", f"open('large', 'wb').write(bytes({LIMIT + 1}))\nimport time; time.sleep(1000)"),
+        ("slowly", "import time\nfor n in range(1000):\n    open(str(n), 'wb').write(bytes(500_000)); time.sleep(0.1)"),
+        (
+            "no-name",
+            "import os, time\nfile = open('gone', 'wb', 0)\nos.unlink('gone')\n"
+            "while True:\n    file.write(bytes(500_000)); time.sleep(0.05)",
+        ),
+        (
+            "in-a-child",
+            "import subprocess\nsubprocess.run(['sh', '-c', 'exec 3> gone; rm gone; cat /dev/zero >&3 & wait'])",
+        ),
+    ],
+)
+async def test_output_beyond_the_limit_ends_the_job(grid: SmallGrid, job_id: str, script: str) -> None:
+    """Whether in one file or several, at once or slowly, with a name or without one."""
+    await failed(grid, job_id, script)
+
+
+async def test_output_of_exactly_the_limit_is_a_result(grid: SmallGrid) -> None:
+    """The limit itself is allowed, in one file and in many small ones, however long the job goes on."""
+    script = f"open('all', 'wb').write(bytes({LIMIT}))\nimport time; time.sleep(1.2)"
+    assert (await grid.submit("exactly", script, pricer="python")).status_code == 200
+    small = f"for n in range(1024): open(str(n), 'wb').write(bytes({LIMIT // 1024}))\nimport time; time.sleep(1.2)"
+    assert (await grid.submit("small", small, pricer="python")).status_code == 200
+
+
+async def test_input_and_shared_data_are_no_output(grid: SmallGrid) -> None:
+    """A job may be given more than it may write."""
+    content = b"x" * (2 * LIMIT)
+    stored = await grid.http.put("/data/curves", content=content)
+    assert stored.status_code in (200, 201), stored.text
+    script = "import time; time.sleep(1.5); print(len(open('data/curves').read()))\n#" + "x" * (2 * LIMIT)
+    answer = await grid.submit("given", script, pricer="python", data="curves")
+    assert answer.status_code == 200, answer.text
+    assert unzip(answer)["stdout.txt"] == f"{2 * LIMIT}\n".encode()
