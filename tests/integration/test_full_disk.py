@@ -15,7 +15,6 @@ from raygrid.node.workspace import DISK_RESERVE
 from raygrid.parent import store_check
 from raygrid.store import SqlStore
 from tests.support.http import manifest, unzip
-from tests.support.lone_agent import wait_until
 from tests.support.small_disk import fill, free, mounted
 from tests.support.small_grid import SmallGrid
 
@@ -153,6 +152,13 @@ def twice(tmp_path: Path, first: str) -> str:
     return f"if [ -e {again} ]; then echo right > out; exit 0; fi; touch {again}; {waits}; {first}"
 
 
+async def until_there(grid: SmallGrid, path: Path) -> None:
+    async def is_there() -> bool:
+        return path.exists()
+
+    await grid.until(is_there)
+
+
 def charged(grid: SmallGrid, job_id: str) -> int:
     """How many attempts of a job counted towards its limit."""
     with closing(sqlite3.connect(grid.directory / "small" / "jobs.db")) as store:
@@ -182,7 +188,7 @@ async def test_who_fills_the_disk_is_ended_and_who_failed_beside_it_runs_again(
     """The job that fills the disk has failed for good; its neighbour runs again, and no attempt of it is counted."""
     async with SmallGrid(tmp_path / "grid", nodes=1, slots=2) as grid:
         await grid.submit("beside", twice(tmp_path, "exit 3"), wait=0)
-        wait_until((tmp_path / "again").exists)
+        await until_there(grid, tmp_path / "again")
         await assert_fills(grid, fills)
         (tmp_path / "gate").touch()
         await grid.until_state("beside", "done", "failed")
@@ -200,7 +206,7 @@ async def test_a_success_while_the_disk_was_full_is_no_answer(
     monkeypatch.setattr("raygrid.node.disk.TICK_S", 1000)  # so that the filler always comes to the last byte
     async with SmallGrid(tmp_path / "grid", nodes=1, slots=2) as grid:
         await grid.submit("beside", twice(tmp_path, "exit 0"), wait=0)
-        wait_until((tmp_path / "again").exists)
+        await until_there(grid, tmp_path / "again")
         await assert_fills(grid, "cat /dev/zero > all")
         (tmp_path / "gate").touch()
         await grid.until_state("beside", "done", "failed")
@@ -213,7 +219,7 @@ async def test_agents_that_share_a_disk_end_the_one_job_that_fills_it(tmp_path: 
     large = f"head -c {40 * MB} /dev/zero > all; touch {tmp_path}/written; sleep 1000"
     async with SmallGrid(tmp_path / "grid", nodes=2, slots=1) as grid:
         await grid.submit("large", large, wait=0)
-        wait_until((tmp_path / "written").exists)
+        await until_there(grid, tmp_path / "written")
         await assert_fills(grid, "cat /dev/zero > all; sleep 1000")
         assert (await grid.status("filler"))["node"] != (await grid.status("large"))["node"]
         assert (await grid.status("large"))["state"] == "running"
