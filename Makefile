@@ -16,11 +16,12 @@ OF_LEASES := $(addprefix tests/integration/test_,standby_leaders.py lost_groups.
 ONLY_COMPUTE := $(wildcard tests/unit/test_simulate_*.py tests/unit/test_example_*.py)
 BESIDE := .beside-hosts.log .beside-leases.log .beside-computing.log
 
-.PHONY: help demo test drill soak check bench wheel lock clean
+.PHONY: help demo test field drill soak check bench wheel lock clean
 
 help:
 	@echo "make demo    start a grid on this machine, price the example book, kill a node agent meanwhile, show prices per kind"
 	@echo "make test    run every test"
+	@echo "make field   problems that others have reported, tried on real grids (wine, .NET and Java where they are there)"
 	@echo "make drill   every drill five times on five hosts, and real cuts of links, with medians (Linux, root)"
 	@echo "make soak    twenty minutes of load on five hosts, with a random fault every twenty seconds (Linux, root)"
 	@echo "make check   formatter, linter, strict types, import contracts"
@@ -52,6 +53,10 @@ test: $(READY)
 	  wait $$leases; of_leases=$$?; wait $$computing; computed=$$?; wait $$hosts; on_hosts=$$?; \
 	  cat $(BESIDE); rm -f $(BESIDE); \
 	  test $$others$$on_ray$$of_leases$$computed$$on_hosts = 00000
+
+# make field FIELD_ARGS='--only wine'; --list names the cases.
+field: $(READY)
+	$(BIN)/python -m field $(FIELD_ARGS)
 
 drill: $(READY)
 	$(BIN)/python -m tests.faults.drills
