@@ -165,7 +165,7 @@ class Runner:
     def _infrastructure(self, order: AttemptOrder, what: str, error: Exception | None = None) -> Finished:
         if isinstance(error, OSError) and error.errno in NO_ROOM:
             return Finished(self._disk.no_room(order.attempt, error))
-        message = f"node {self._node_id} failed the attempt: {what}"
+        message = f"node {self._node_id} failed the attempt: {self._places.without_paths(what)}"
         return Finished(AttemptReport(order.attempt, Outcome.INFRASTRUCTURE, message=message))
 
     def _run_in(
@@ -202,6 +202,8 @@ class Runner:
         if warm is None:
             directory.is_left_alone = self._watchdog.sees_nobody_astray()  # before one looks at what it left
         report = self._explained(_report(running, ended, started_at), running, ended.usage)
+        if report.message is not None:
+            report = replace(report, message=self._places.without_paths(report.message))
         report = self._disk.judge(running, report)
         if report.outcome is Outcome.DISK_FULL:
             return Finished(report)
@@ -261,6 +263,7 @@ class Runner:
                 f"cannot start pricer {order.spec.pricer!r} on node {self._node_id}: {error.strerror}: "
                 f"{self._why_not(pricer, error)}"
             )
+            message = self._places.without_paths(message)
             return Finished(AttemptReport(order.attempt, Outcome.CANNOT_START, message=message))
         if error.errno == errno.E2BIG:  # the arguments are too long wherever it runs
             message = "the command line is too long for the operating system; pass less in args"

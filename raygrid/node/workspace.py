@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
+import re
 import stat
 import threading
 from dataclasses import dataclass
@@ -209,6 +210,14 @@ class Workspace:
                 remove(directory.name, directory.within)
         finally:
             directory.close()
+
+    def without_paths(self, text: str) -> str:
+        """A message for clients: paths in a job directory begin there, as for the pricer."""
+        if self._jobs not in text:
+            return text
+        text = re.sub(rf"{re.escape(self._jobs)}/[^/\s'\"]+/", "", text)
+        text = re.sub(rf"{re.escape(self._jobs)}/[^/\s'\":;,]+", "the job directory", text)
+        return text.replace(self._jobs, "the jobs directory")
 
     def free_bytes(self) -> int:
         """Free room on the workspace's disk."""
