@@ -21,7 +21,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TextIO
 
-from raygrid import logs
+from raygrid import logs, tmp_cleaners
 from raygrid.cluster.farewell import HeadWatch, cluster_token, say_farewell
 from raygrid.cluster.spec import STOP, HostSpec
 from raygrid.node.processes import become_subreaper, process_table
@@ -99,6 +99,7 @@ class Supervisor:
         self._spec = spec
         self._stop = threading.Event()
         self._for_good = False  # whether the cluster is to end with its head
+        self._locked: int | None = None
         self._token = cluster_token(spec.environment())
         self._watch = None if spec.head else HeadWatch(spec.head_address, self._token)
 
@@ -183,6 +184,7 @@ class Supervisor:
                 if not is_up and STARTED in log_path.read_bytes():
                     is_up = True
                     say("Ray is up")
+                    self._lock_ray_directory()
                     self._write("up")
                 _bury(spare=process.pid)
                 self._stop.wait(LOOK_S)
@@ -190,6 +192,10 @@ class Supervisor:
             return False
         finally:
             self._end(process)
+
+    def _lock_ray_directory(self) -> None:
+        if self._locked is None:
+            self._locked = tmp_cleaners.lock(tmp_cleaners.ray_directory(self._spec.environment()))
 
     def _end(self, process: subprocess.Popen[bytes]) -> None:
         """End Ray in its own order: first its raylet, which ends agents and leaders, then the rest."""

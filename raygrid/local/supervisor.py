@@ -24,6 +24,7 @@ import urllib.request
 from pathlib import Path
 from typing import Any
 
+from raygrid import tmp_cleaners
 from raygrid.config import GridSettings
 from raygrid.errors import RaygridError, SettingsError
 from raygrid.local.grid_file import GridFile
@@ -84,6 +85,7 @@ class Supervisor:
         self._head: dict[Life, str] = {}
         self._places = [node_name(rack, node) for rack in range(racks) for node in range(nodes)]
         self._ray_dir = _fresh_ray_directory(settings.grid_dir)
+        self._locked = tmp_cleaners.lock(self._ray_dir.parent)
         self._nodes: list[WorkerNode] = []
         self._grid: GridFile | None = None
         self.stop = threading.Event()
