@@ -34,11 +34,18 @@ def order(job_id: str, script: str, number: int = 1, *, data: Sequence[SharedDat
     return AttemptOrder(AttemptId(job_id, number), spec)
 
 
-def lone_agent(directory: Path, *, slots: int | None = 2, own_process: bool = False, **settings: Any) -> NodeAgent:
+def lone_agent(
+    directory: Path,
+    *,
+    slots: int | None = 2,
+    own_process: bool = False,
+    pricers: dict[str, Pricer] | None = None,
+    **settings: Any,
+) -> NodeAgent:
     """An agent that has its root and its blob store under a directory; not opened yet."""
     node = Node(slots=slots, kill_grace_s=0.2, **settings)
     blobs = BlobStore(str(directory / "blobs"))
-    return NodeAgent("node-1", directory / "root", SHELL, node, blobs, own_process=own_process)
+    return NodeAgent("node-1", directory / "root", pricers or SHELL, node, blobs, own_process=own_process)
 
 
 def wait_until(condition: Callable[[], object], within_s: float = 20.0) -> None:

@@ -20,12 +20,12 @@ import pytest
 from raygrid.blobs import data_key
 from raygrid.core.events import AttemptOrder
 from raygrid.models import AttemptId, AttemptReport, Outcome, SharedData
-from raygrid.node import captures, watchdog
+from raygrid.node import captures, disk, watchdog
 from raygrid.node.agent import NodeAgent
+from raygrid.node.allocated import allocated
 from raygrid.node.beneath import BadOutputError, read_file, remove_tree
 from raygrid.node.runner import Runner
 from raygrid.node.spares import JobDirectory
-from raygrid.node.watchdog import bytes_under
 from raygrid.node.workspace import Workspace, outputs
 from tests.support.lone_agent import SHELL, lone_agent, order, reports_of
 
@@ -257,15 +257,15 @@ def test_the_watchdog_counts_what_is_there_and_follows_nothing(tmp_path: Path, e
     """Links, pipes and locked directories neither stop its sum nor add to it."""
     capture = tmp_path / "capture"
     capture.symlink_to(elsewhere / "prices.csv")
-    assert bytes_under(str(capture), 1_000) == 0
+    assert allocated([str(capture)]).written == 0
     capture.unlink()
     os.mkfifo(capture)
-    assert bytes_under(str(capture), 1_000) == 0
+    assert allocated([str(capture)]).written == 0
     capture.unlink()
     capture.mkdir()
     (capture / "link").symlink_to(elsewhere)
     (capture / "file").write_bytes(b"x" * 7)
-    assert bytes_under(str(capture), 1_000) == 7
+    assert allocated([str(capture)]).written == 7
 
 
 async def test_a_look_of_the_watchdog_that_fails_is_not_the_last_one(
@@ -274,13 +274,17 @@ async def test_a_look_of_the_watchdog_that_fails_is_not_the_last_one(
     """Limits hold whatever a pricer made one look stumble over."""
     looks: list[str] = []
 
-    def stumbles(path: str, enough: int) -> int:
-        looks.append(path)
-        raise RuntimeError("a defect")
+    def stumbles(where: str) -> Any:
+        def look(*_: object, **__: object) -> Any:
+            looks.append(where)
+            raise RuntimeError("a defect")
 
-    monkeypatch.setattr(watchdog, "bytes_under", stumbles)
+        return look
+
+    monkeypatch.setattr(watchdog, "process_table", stumbles("at processes"))
+    monkeypatch.setattr(disk, "allocated", stumbles("at the disk"))
     report = await run(agent, "sleep 100", timeout_s=2.5)
-    assert (report.outcome, len(looks) > 0) == (Outcome.TIMEOUT, True)
+    assert (report.outcome, set(looks)) == (Outcome.TIMEOUT, {"at processes", "at the disk"})
 
 
 # --- shared data ----------------------------------------------------------------------------------------------------
@@ -288,8 +292,8 @@ async def test_a_look_of_the_watchdog_that_fails_is_not_the_last_one(
 
 async def test_a_job_with_changed_data_has_no_result_for_others(tmp_path: Path) -> None:
     """What ran with something else than its shared data is not filed under their content; the next job is."""
-    agent = lone_agent(tmp_path, slots=1)
-    agent._pricers = {"shell": SHELL["shell"].model_copy(update={"reuse": "content"})}
+    reused = SHELL["shell"].model_copy(update={"reuse": "content"})
+    agent = lone_agent(tmp_path, slots=1, pricers={"shell": reused})
     agent.open()
     digest = hashlib.sha256(b"right").hexdigest()
     agent._blobs.put_now(data_key(digest), b"right")

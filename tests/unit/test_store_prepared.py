@@ -37,7 +37,7 @@ THINGS: list[dict[str, Any]] = [
 
 @pytest.fixture
 def connection(tmp_path: Path) -> Iterator[Connection]:
-    engine = engine_for(f"sqlite:///{tmp_path}/things.db", "BEGIN IMMEDIATE")
+    engine = engine_for(tmp_path / "things.db", "BEGIN IMMEDIATE")
     with engine.connect() as opened, opened.begin():
         metadata.create_all(opened)
         yield opened
