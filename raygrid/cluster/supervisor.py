@@ -170,8 +170,9 @@ class Supervisor:
                     return True
                 if raylet is None:
                     raylet = next((pid for pid, zombie in below(process.pid) if not zombie and _is_raylet(pid)), None)
-                elif gone is None:
-                    if not _is_raylet(raylet):
+                if gone is None:
+                    # A Ray that is up has had one: it may have gone before the first look at it.
+                    if is_up if raylet is None else not _is_raylet(raylet):
                         gone = _Gone(time.monotonic(), looks_of(process.pid))
                 elif is_up and _is_empty(process.pid):
                     if gone.is_known_to(process.pid):
