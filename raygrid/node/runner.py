@@ -7,6 +7,7 @@ a full pipe nor a descendant that keeps one open can hang the job.
 from __future__ import annotations
 
 import errno
+import hashlib
 import logging
 import os
 import signal
@@ -21,7 +22,7 @@ from raygrid.blobs import BlobStore
 from raygrid.config import Pricer
 from raygrid.content import Contents
 from raygrid.core.events import AttemptOrder
-from raygrid.errors import BlobNotFoundError, SettingsError, UnavailableError
+from raygrid.errors import BlobDamagedError, BlobNotFoundError, SettingsError, UnavailableError
 from raygrid.models import AttemptReport, JobSpec, Outcome
 from raygrid.node import diagnosis, result, workspace
 from raygrid.node.beneath import BadOutputError
@@ -225,6 +226,11 @@ class Runner:
 
     def _place_input(self, spec: JobSpec, path: str, directory: JobDirectory) -> tuple[tuple[int, int], list[Link]]:
         if spec.inline is not None:
+            if hashlib.sha256(spec.inline).hexdigest() != spec.input.digest:
+                raise BlobDamagedError(
+                    f"the input of job {spec.job_id} in the job store is damaged (sha256 differs); submit it again "
+                    "under a new jobId"
+                )
             input_mark = self._places.write_input(directory, spec.filename, spec.inline)
         else:
             self._places.clear_input(directory)

@@ -51,6 +51,9 @@ def child(name, *, stubborn=False):
 if "--fail" in words:
     sys.exit("no head there")
 children = [child("raylet")]
+if "--gone" in words:
+    os.kill(children[0], signal.SIGTERM)
+    os.waitid(os.P_PID, children[0], os.WEXITED | os.WNOWAIT)
 if "--books" in words:
     children.append(child("gcs_server"))
 if "--stubborn" in words:
@@ -254,6 +257,16 @@ def test_a_raylet_may_go_without_anybody_having_stopped_ray(machine: Machine, wo
 
     until(lambda: "does not end by itself" in machine.log, within_s=30)
     until(lambda: machine.processes("raylet") not in ([], [went]), within_s=30)
+    assert "somebody has stopped Ray" not in machine.log
+    assert stop_host(machine.directory)
+
+
+def test_a_raylet_that_goes_before_it_was_seen_is_missed_all_the_same(machine: Machine) -> None:
+    """Ray says that it is up and its raylet has gone already: nothing else would ever notice."""
+    assert machine.start("--books", "--gone")
+
+    until(lambda: "does not end by itself" in machine.log, within_s=30)
+    until(lambda: "starting it again" in machine.log)
     assert "somebody has stopped Ray" not in machine.log
     assert stop_host(machine.directory)
 

@@ -12,6 +12,7 @@ import time
 import zipfile
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from dataclasses import replace
 from io import BytesIO
 from pathlib import Path
 from typing import Any
@@ -43,6 +44,15 @@ def pricers_under(root: Path) -> list[int]:
 
 
 # --- slots ----------------------------------------------------------------------------------------------------------
+
+
+async def test_an_inline_input_that_is_not_what_was_submitted_is_not_priced(agent: NodeAgent) -> None:
+    """One byte was changed on its way through the job store: the pricer does not see it, and the report says why."""
+    given = order("job", "echo 11")
+    agent.start(1, [replace(given, spec=replace(given.spec, inline=b"echo 91"))])
+    report = (await reports_of(agent, 1))[AttemptId("job", 1)]
+    assert (report.outcome, report.result) == (Outcome.INPUT_LOST, None)
+    assert "input of job job in the job store is damaged" in (report.message or "")
 
 
 async def test_never_more_pricers_than_slots(agent: NodeAgent, tmp_path: Path) -> None:
