@@ -15,6 +15,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 
 from raygrid import expected
@@ -33,7 +34,7 @@ from raygrid.node.processes import MARK
 from raygrid.node.result import ResultZip
 from raygrid.node.shared_data import Link, SharedDataCache
 from raygrid.node.spares import JobDirectory
-from raygrid.node.spawn import Environment, spawn
+from raygrid.node.spawn import Environment, spawn, when_written
 from raygrid.node.traffic import TrafficMeter
 from raygrid.node.usage import Usage
 from raygrid.node.verdicts import Verdict
@@ -189,11 +190,13 @@ class Runner:
             started_at = datetime.now(UTC)
             try:
                 if pricer.mode == "warm":
-                    warm: WarmProcess | None = self.warm.take(spec.pricer, spec.definition, pricer, attempt)
+                    take = partial(self.warm.take, spec.pricer, spec.definition, pricer, attempt)
+                    warm: WarmProcess | None = when_written(take)
                 else:
                     warm = None
                     name = f"{attempt.job_id}.{attempt.number}"
-                    running.spawned(self._spawn(pricer, spec, input_path, directory, name))
+                    start = partial(self._spawn, pricer, spec, input_path, directory, name)
+                    running.spawned(when_written(start))
             except OSError as error:
                 return self._cannot_start(order, pricer, error)
             ended = self.warm.run(warm, running, spec, input_path, directory) if warm is not None else _wait(running)

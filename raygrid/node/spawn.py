@@ -12,12 +12,19 @@ import errno
 import os
 import signal
 import subprocess
-from collections.abc import Iterator, Mapping, Sequence
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from typing import TypeVar
+
+T = TypeVar("T")
 
 _SETSIGDEF, _SETSIGMASK, _SETSID = 0x04, 0x08, 0x80
 _NEEDED = ("posix_spawn_file_actions_addchdir_np", "posix_spawn_file_actions_addclosefrom_np")
 _FIRST_TO_CLOSE = 3
+WRITTEN_S = 10.0
+"""Seconds for which copying a large program may take; then it is another node's turn."""
+_LOOK_S = 0.05
 _NOT_THERE = (errno.ENOENT, errno.ENOTDIR)
 # Larger than what the C library wants for any of its types here (on 64 bits: 336, 128 and 80 bytes).
 _ROOM = 1024
@@ -105,6 +112,25 @@ def _word(text: str) -> bytes:
     if "\0" in text:
         raise ValueError("embedded null byte")
     return os.fsencode(text)
+
+
+def when_written(start: Callable[[], T], patience_s: float = WRITTEN_S) -> T:
+    """Start a program with `start`; wait for one that is just being written, for so many seconds at most.
+
+    Linux starts no program that is open for writing. While a new version is copied onto an executable, each attempt
+    would fail within milliseconds, and its job with the last of them.
+
+    Raises:
+        OSError: what `start` raised.
+    """
+    until = time.monotonic() + patience_s
+    while True:
+        try:
+            return start()
+        except OSError as error:
+            if error.errno != errno.ETXTBSY or time.monotonic() > until:
+                raise
+        time.sleep(_LOOK_S)
 
 
 def spawn(

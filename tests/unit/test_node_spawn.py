@@ -5,12 +5,13 @@ from __future__ import annotations
 import errno
 import os
 import signal
+import threading
 from pathlib import Path
 
 import pytest
 
 from raygrid.node import spawn as module
-from raygrid.node.spawn import Environment, spawn
+from raygrid.node.spawn import Environment, spawn, when_written
 
 PATH = "/usr/bin:/bin"
 
@@ -93,6 +94,20 @@ def test_a_program_is_looked_for_in_its_own_path(tmp_path: Path) -> None:
         run(tmp_path, "pricer.exe", PATH=f"{tmp_path}/first:{tmp_path}/none")
     with pytest.raises(FileNotFoundError):
         run(tmp_path, "pricer.exe", PATH=f"{tmp_path}/none")
+
+
+def test_a_program_that_is_just_being_written_is_waited_for(tmp_path: Path) -> None:
+    """Linux starts no program that is open for writing, as while a new version is copied onto it."""
+    program = tmp_path / "pricer.exe"
+    program.write_bytes(Path("/bin/echo").read_bytes())
+    program.chmod(0o755)
+    with program.open("r+b") as being_written:
+        with pytest.raises(OSError, match="Text file busy"):
+            when_written(lambda: run(tmp_path, str(program)), patience_s=0.1)
+        threading.Timer(0.3, being_written.close).start()
+        assert when_written(lambda: run(tmp_path, str(program), "new")) == (0, "new\n")
+    with pytest.raises(FileNotFoundError):  # is not waited for
+        when_written(lambda: run(tmp_path, "/nowhere/pricer.exe"), patience_s=1e9)
 
 
 def test_what_cannot_be_started_is_told_with_its_reason(tmp_path: Path) -> None:
