@@ -45,7 +45,8 @@ class Verdicts:
 
     def open(self) -> None:
         """Make room for verdicts, and forget those of earlier lives."""
-        self._directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+        self._directory.parent.mkdir(mode=0o700, parents=True, exist_ok=True)  # the mode is that of the last part only
+        self._directory.mkdir(mode=0o700, exist_ok=True)
         for earlier in self._directory.parent.iterdir():
             if earlier != self._directory:
                 with contextlib.suppress(OSError):
