@@ -170,6 +170,8 @@ class Supervisor:
                     return True
                 if raylet is None:
                     raylet = next((pid for pid, zombie in below(process.pid) if not zombie and _is_raylet(pid)), None)
+                    if raylet is not None:
+                        say(f"Ray's raylet is process {raylet}")
                 if gone is None:
                     # A Ray that is up has had one: it may have gone before the first look at it.
                     if is_up if raylet is None else not _is_raylet(raylet):

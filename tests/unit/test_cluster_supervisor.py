@@ -252,6 +252,7 @@ def test_a_raylet_may_go_without_anybody_having_stopped_ray(machine: Machine, wo
         machine.start(*words, timeout_s=2)
     until(lambda: machine.processes("raylet"))
     went = machine.raylet
+    until(lambda: f"raylet is process {went}" in machine.log)  # until then, a Ray that is not up may be without one
 
     os.kill(went, signal.SIGTERM)
 
@@ -313,6 +314,7 @@ def test_a_supervisor_that_is_killed_takes_ray_along_and_another_can_be_started(
     os.kill(first, signal.SIGKILL)
 
     until(lambda: machine.processes() == [])
+    until(lambda: not is_supervised(machine.directory))  # the kernel gives its lock back after all else that it had
     assert stop_host(machine.directory) is False
     assert machine.noted["state"] == "up"  # what it left behind is not taken for the next one's
     assert machine.start() is True
