@@ -3,11 +3,16 @@
 The ZIP holds a folder `Input` with `ore.xml` and the files it names. ORE runs in the current directory and
 leaves its results where `ore.xml` says (as a rule `Output/`); the unpacked `Input` is removed again.
 Exit codes: 0 success, 2 unusable input, 3 ORE failed; the reason is on stderr.
+
+A trade that ORE cannot build fails the run, since ORE prices the others as if it were not there. With
+`--accept-incomplete` the run succeeds without such trades, and `missing_trades.csv` lists them; it is empty but for
+its header when none is missing.
 """
 
 from __future__ import annotations
 
 import argparse
+import csv
 import os
 import shutil
 import sys
@@ -21,13 +26,14 @@ from verdict import Verdict, judge
 
 OK, BAD_INPUT, ORE_FAILED = 0, 2, 3
 STRUCTURED_LOG = "log_structured.json"
+MISSING_TRADES = "missing_trades.csv"
 
 
 class OreFailedError(RuntimeError):
     """ORE raised an error instead of running; the text is ORE's own."""
 
 
-def run_ore(here: Path) -> Verdict:
+def run_ore(here: Path, *, accept_incomplete: bool = False) -> Verdict:
     """Run ORE on `Input/ore.xml` below the current directory `here`; what its console and logs come to.
 
     Raises OreFailedError when ORE cannot start on ore.xml, BadArchiveError if it would write outside `here`.
@@ -46,12 +52,22 @@ def run_ore(here: Path) -> Verdict:
         app = ORE.OREApp(parameters, True)
         console = with_console_text(app.run)
         messages = list(app.getErrors())
+        portfolio = app.getInputs().portfolio()
+        trades = frozenset(portfolio.ids()) if portfolio is not None else frozenset()
     except RuntimeError as error:
         raise OreFailedError(str(error)) from None
     if structured_log.is_file():
         messages = structured_log.read_text(encoding="utf-8", errors="replace").splitlines() + messages
     print(_without_progress_bars(console), end="")
-    return judge(console, messages)
+    return judge(console, messages, accept_incomplete=accept_incomplete, trades=trades)
+
+
+def _write_missing(path: Path, verdict: Verdict) -> None:
+    """List the trades that the results do not have."""
+    with path.open("w", encoding="utf-8", newline="") as file:
+        writer = csv.writer(file)
+        writer.writerow(("trade", "type", "reason"))
+        writer.writerows(verdict.missing)
 
 
 def with_console_text(run: Callable[[], object]) -> str:
@@ -94,6 +110,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line; the exit code."""
     parser = argparse.ArgumentParser(description="Run the Open Source Risk Engine on a ZIP file.")
     parser.add_argument("input", type=Path, metavar="INPUT.zip", help="holds Input/ore.xml and its files")
+    parser.add_argument(
+        "--accept-incomplete",
+        action="store_true",
+        help=f"succeed without trades that ORE cannot build, and list them in {MISSING_TRADES}",
+    )
     options = parser.parse_args(arguments)
     here = Path.cwd()
     try:
@@ -101,7 +122,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         try:
             if not (unpacked / "ore.xml").is_file():
                 raise BadArchiveError(f"{options.input}: no {INPUT_FOLDER}/ore.xml in it")
-            verdict = run_ore(here)
+            verdict = run_ore(here, accept_incomplete=options.accept_incomplete)
+            if options.accept_incomplete:
+                _write_missing(here / MISSING_TRADES, verdict)
         finally:
             shutil.rmtree(unpacked)
     except BadArchiveError as error:
@@ -112,6 +135,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return ORE_FAILED
     for note in verdict.notes:
         print(f"ORE continued after: {note}", file=sys.stderr)
+    for trade, kind, reason in verdict.missing:
+        print(f"ORE left out: trade {trade} ({kind}): {reason}", file=sys.stderr)
     for failure in verdict.failures:
         print(f"ORE failed: {failure}", file=sys.stderr)
     return ORE_FAILED if verdict.failures else OK

@@ -21,9 +21,9 @@ needs_ore = pytest.mark.skipif(
 )
 
 
-def run_ore(directory: Path, archive: Path) -> subprocess.CompletedProcess[str]:
+def run_ore(directory: Path, archive: Path, *options: str) -> subprocess.CompletedProcess[str]:
     """Run run_ore.py on `archive` in `directory`."""
-    command = [sys.executable, str(EXAMPLE / "run_ore.py"), str(archive)]
+    command = [sys.executable, str(EXAMPLE / "run_ore.py"), *options, str(archive)]
     return subprocess.run(command, cwd=directory, capture_output=True, text=True, timeout=120, check=False)
 
 
@@ -65,10 +65,9 @@ def test_published_results_are_met(tmp_path: Path, reference_data: Path, case: s
     done = run_ore(tmp_path, folder / "input.zip")
     assert done.returncode == 0, done.stderr
     assert [path.name for path in tmp_path.iterdir()] == ["Output"]
-    compare = [sys.executable, str(reference_data / "ore" / "compare.py"), str(folder / "expected"), "Output"]
-    compared = subprocess.run(compare, cwd=tmp_path, capture_output=True, text=True, timeout=60, check=False)
-    assert compared.returncode == 0, compared.stdout
-    assert compared.stdout.count("OK ") == len(list((folder / "expected").iterdir()))
+    met = compared(reference_data, case, tmp_path)
+    assert met.returncode == 0, met.stdout
+    assert met.stdout.count("OK ") == len(list((folder / "expected").iterdir()))
 
 
 @needs_ore
@@ -89,6 +88,76 @@ def test_a_failed_run_says_why(tmp_path: Path, reference_data: Path, case: str, 
     assert reason in done.stderr
     assert "Traceback" not in done.stderr
     assert not (tmp_path / "Input").exists()
+
+
+def changed(archive: Path, directory: Path, member: str, old: str, new: str) -> Path:
+    """A copy of an archive in which one member has another text."""
+    with zipfile.ZipFile(archive) as source:
+        members = {name: source.read(name).decode("latin-1") for name in source.namelist() if not name.endswith("/")}
+    assert old in members[member]
+    return zip_file(directory, {**members, member: members[member].replace(old, new)})
+
+
+def compared(reference_data: Path, case: str, directory: Path) -> subprocess.CompletedProcess[str]:
+    """The comparison of the output in `directory` with the published results of a case."""
+    ore = reference_data / "ore"
+    command = [sys.executable, str(ore / "compare.py"), str(ore / case / "expected"), "Output"]
+    return subprocess.run(command, cwd=directory, capture_output=True, text=True, timeout=60, check=False)
+
+
+@needs_ore
+def test_a_netting_set_without_a_definition_does_not_fail_a_run(tmp_path: Path, reference_data: Path) -> None:
+    """ORE takes it as one without collateral, so that all published results are met; stderr says so."""
+    job = tmp_path / "job"
+    job.mkdir()
+    archive = reference_data / "ore" / "minimal_xva" / "input.zip"
+    done = run_ore(job, changed(archive, tmp_path, "Input/netting.xml", "CPTY_A", "ANOTHER"))
+    assert done.returncode == 0, done.stderr
+    assert "ORE continued after: trade Swap_20y (Swap): Netting set definition is not found." in done.stderr
+    assert "ORE failed" not in done.stderr
+    met = compared(reference_data, "minimal_xva", job)
+    assert met.returncode == 0, met.stdout
+
+
+BAD_TRADE = """  <Trade id="Odd">
+    <TradeType>Nonsense</TradeType>
+    <Envelope><CounterParty>CPTY_A</CounterParty><NettingSetId>CPTY_A</NettingSetId></Envelope>
+  </Trade>
+</Portfolio>"""
+
+
+@needs_ore
+def test_an_incomplete_portfolio_is_accepted_on_request_only(tmp_path: Path, reference_data: Path) -> None:
+    """The other trades have their published results, and the result lists the one that is missing."""
+    job = tmp_path / "job"
+    job.mkdir()
+    case = reference_data / "ore" / "minimal_swaptions"
+    with_one_more = changed(case / "input.zip", tmp_path, "Input/portfolio_swaptions.xml", "</Portfolio>", BAD_TRADE)
+    refused = run_ore(job, with_one_more)
+    assert refused.returncode == 3
+    assert "ORE failed: trade Odd (Nonsense): Error parsing Trade XML" in refused.stderr
+    done = run_ore(job, with_one_more, "--accept-incomplete")
+    assert done.returncode == 0, done.stderr
+    assert "ORE left out: trade Odd (Nonsense): Error parsing Trade XML" in done.stderr
+    header, row = (job / "missing_trades.csv").read_text().splitlines()
+    assert header == "trade,type,reason"
+    assert row.startswith("Odd,Nonsense,Error parsing Trade XML: ")
+    [published] = (case / "expected").iterdir()
+    [npvs] = job.rglob(published.name)
+    priced = {line.split(",")[0]: line.split(",")[4] for line in npvs.read_text().splitlines()}
+    assert priced.pop("Odd") == "#N/A"
+    assert priced == {line.split(",")[0]: line.split(",")[4] for line in published.read_text().splitlines()}
+
+
+@needs_ore
+def test_a_complete_portfolio_has_an_empty_list(tmp_path: Path, reference_data: Path) -> None:
+    """The list is there and has no row; a portfolio of which no trade is left is no success."""
+    done = run_ore(tmp_path, reference_data / "ore" / "academy_ir_swap" / "input.zip", "--accept-incomplete")
+    assert (done.returncode, done.stderr) == (0, "")
+    assert (tmp_path / "missing_trades.csv").read_text().splitlines() == ["trade,type,reason"]
+    done = run_ore(tmp_path, reference_data / "ore_bad" / "bad_trade_type" / "input.zip", "--accept-incomplete")
+    assert done.returncode == 3
+    assert "ORE failed: ORE can build none of the 1 trades, such as Swap_20y Nonsense" in done.stderr
 
 
 @needs_ore
@@ -250,3 +319,40 @@ def test_a_run_that_does_not_end_has_failed(example_module: ModuleType) -> None:
     verdict = example_module.judge("Loading inputs OK\nError: no asof date\nbye\n", [])
     assert verdict.failures == ("no asof date",)
     assert example_module.judge("", []).failures == ("ORE stopped without a message",)
+
+
+NETTING = (
+    "Definition for netting set CRIF_20191230 is not found. A fallback of 'uncollateralised' netting set will be used, "
+    "results for this netting set may be invalid."
+)
+
+
+@with_module("verdict")
+def test_the_fallback_of_a_netting_set_is_harmless_and_no_other_message_of_its_kind(example_module: ModuleType) -> None:
+    """Both messages of the fallback are notes; one that says anything else fails the run."""
+    trade = message("Error", "Trade", NETTING, exceptionType="Netting set definition is not found.", tradeId="T1")
+    found = {"exceptionType": "Netting set definition not found", "analyticType": "XvaAnalytic"}
+    analytic = message("Error", "Analytics", NETTING, **found)
+    verdict = example_module.judge("ORE done.", [trade, analytic])
+    assert (verdict.failures, len(verdict.notes)) == ((), 2)
+    for changed_text in (NETTING + " And more.", NETTING.replace("uncollateralised", "other"), "netting set not found"):
+        assert example_module.judge("ORE done.", [message("Error", "Analytics", changed_text, **found)]).failures
+    other = message("Error", "Trade", NETTING, exceptionType="pricing", tradeId="T1")
+    assert example_module.judge("ORE done.", [other]).failures
+
+
+@with_module("verdict")
+def test_only_trades_that_cannot_be_built_may_be_missing(example_module: ModuleType) -> None:
+    """An error of pricing or of an analytic fails the run also where an incomplete portfolio is accepted."""
+    kinds = ("Error parsing Trade XML", "Error building trade for context 'pricing'", "Error during trade pricing")
+    lines = [
+        message("Error", "Trade", "why", exceptionType=kind, tradeId=f"T{at}", tradeType="Swap")
+        for at, kind in enumerate(kinds)
+    ]
+    again = message("Error", "Trade", "no price", exceptionType="Error during trade pricing", tradeId="T0")
+    verdict = example_module.judge("ORE done.", [*lines, again], accept_incomplete=True, trades=["T0", "T1", "T2"])
+    assert verdict.failures == ("trade T2 (Swap): Error during trade pricing: why",)
+    assert [trade for trade, _, _ in verdict.missing] == ["T0", "T1"]
+    assert example_module.judge("ORE done.", lines).missing == ()
+    assert len(example_module.judge("ORE done.", lines).failures) == 3
+    assert example_module.judge("", lines[:1], accept_incomplete=True).failures == ("ORE stopped without a message",)
