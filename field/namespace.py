@@ -65,7 +65,7 @@ def _cancelled(grid: Grid) -> None:
         _up(grid)
     killer = _submit(grid, "second", "kill -9 -1")
     _ended(grid, killer, within_s=12)
-    done = _command(grid, "cancel", killer)
+    done = _command(grid, "cancel", killer, "--name", grid.name, url=False)
     said = (done.stdout + done.stderr)[-150:]
     if not _tell("raygrid cancel JOB while the grid is down", said, done.returncode == 0):
         return
@@ -90,8 +90,8 @@ def _up(grid: Grid) -> Ran:
     return done
 
 
-def _command(grid: Grid, *words: str) -> Ran:
-    done = grid.command(*words, before=AS_NOBODY)
+def _command(grid: Grid, *words: str, url: bool = True) -> Ran:
+    done = grid.command(*words, before=AS_NOBODY, env={} if url else {"RAYGRID_URL": ""})
     _reap()
     return done
 
