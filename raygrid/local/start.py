@@ -13,6 +13,7 @@ from collections.abc import Callable, Collection
 from raygrid.config import GridSettings
 from raygrid.errors import RaygridError, SettingsError
 from raygrid.local.executables import require_executables
+from raygrid.local.filesystem import require_local_job_store
 from raygrid.local.grid_file import GridFile, down_command, running_grid
 from raygrid.local.lock import Life, holder, life_of
 from raygrid.local.port import ray_prefix, require_port
@@ -48,6 +49,7 @@ def start_grid(
         raise SettingsError(f"a grid needs at least 1 rack with 1 node, not {racks} with {nodes}")
     settings.require_safe_listening()
     require_executables(settings)
+    require_local_job_store(settings)
     ray_prefix(settings.grid_dir)  # said here, and not only in the supervisor's log
     until = time.monotonic() + timeout_s
     while True:
