@@ -19,8 +19,9 @@ HOST = "client"
 SUBMIT_TIMEOUT_S = 8.0
 WAIT_S = 5.0
 
-# What a pricer does: mostly it answers; else it fails, asks for another attempt, or takes its node's agent down.
-KINDS = ("ok",) * 16 + ("fail",) * 2 + ("again",) * 2
+# What a pricer does: mostly it answers; else it fails, asks for another attempt, is too large for what runs beside it,
+# or takes its node's agent down.
+KINDS = ("ok",) * 15 + ("large",) + ("fail",) * 2 + ("again",) * 2
 
 
 def new_job(job_id: str, kind: str, seconds: float, *, fingerprint: str = "", priority: int = 0) -> NewJob:

@@ -11,6 +11,7 @@ from typing import Any
 from raygrid.config import GridSettings, Group, Node, Placement, Pricer
 from raygrid.drill.history import History
 from raygrid.leader.election import Candidate
+from raygrid.models import AttemptId
 from raygrid.simulate.clock import WORLD, Process, VirtualLoop
 from raygrid.simulate.invariants import Watch
 from raygrid.simulate.leaders import SimulatedCandidate
@@ -61,6 +62,7 @@ class Grid:
         self.kinds: dict[str, str] = {}
         self.cancelled: set[str] = set()
         self._lives = 0
+        self._left_over: dict[str, list[AttemptId]] = {}  # by agent
         self.wall_offsets: dict[str, float] = {}  # by host
         self.processes: list[Process] = []
         self.database = Database(loop, random, store)
@@ -211,6 +213,7 @@ class Grid:
             self.watch,
             first=life * 1_000_000,
             settings=self.settings,
+            left_over=self._left_over.pop(name, ()),
         )
 
     def kill(self, part: Part[Any], down_s: float) -> None:
@@ -218,13 +221,21 @@ class Grid:
         if part.process is None:
             return
         self.trace(f"kill {part.process.name}")
+        if isinstance(part.target, SimulatedAgent) and self._lives % 2:
+            # Whatever cleans up after an agent was killed, too: its next life finds what it left.
+            self._left_over[part.name] = part.target.begun
         part.process.kill()
         part.process = part.target = None
         self.later(down_s, self.start_again, part)
 
     def killer(self, agent: SimulatedAgent) -> None:
-        """A pricer takes down the agent that runs it."""
-        self.later(0.0, self.kill, self.agent_parts[agent.node_id], 0.5 + self.random.random())
+        """A pricer takes down the agent that runs it, and at times the leader on its host, too."""
+        down_s = 0.5 + self.random.random()
+        self.later(0.0, self.kill, self.agent_parts[agent.node_id], down_s)
+        if self._lives % 3 == 0:
+            for part in self.candidate_parts[self.group_of(agent.node_id)]:
+                if part.host == agent.node_id:
+                    self.later(0.0, self.kill, part, down_s)
 
     def later(self, delay_s: float, action: Callable[..., object], *args: Any) -> None:
         """Let something happen to the grid."""

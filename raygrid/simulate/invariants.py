@@ -153,9 +153,13 @@ class Watch(logging.Handler):
             self.fail("what was submitted is what runs", where)
         self._grid.trace(f"run {attempt.job_id}/{attempt.number} on {agent.incarnation}")
         self.runs[attempt.job_id] += 1
+        if self._grid.calm and agent.running > 1:
+            again = [each.job_id for each in agent.begun if self.runs[each.job_id] > 1]
+            if alone := [job_id for job_id in again if self._grid.kinds[job_id] == "large"]:
+                self.fail("what met memory pressure runs alone", f"{alone[0]} does not on {agent.node_id}")
         if agent.running > (slots := self._grid.slots):
             self.fail("no more runs than slots", f"{agent.node_id} runs {agent.running} and has {slots} slots")
-        most = 2 if self._grid.kinds[attempt.job_id] == "again" else 1
+        most = 2 if self._grid.kinds[attempt.job_id] in ("again", "large") else 1
         if self._grid.calm and self._grid.no_prefetch and self.runs[attempt.job_id] > most:
             self.fail("nothing runs twice without a fault", f"job {attempt.job_id} runs again on {agent.node_id}")
 

@@ -102,6 +102,20 @@ def _no_slot_limit_on_nodes() -> list[Patch]:
     return [(SimulatedAgent, "_fill_slots", fill_all)]
 
 
+def _share_kept_nodes() -> list[Patch]:
+    """Leaders hand jobs to nodes that are kept for one job alone."""
+    room = NodeRecord.room
+
+    def shared(self: NodeRecord, now: float, prefetch_factor: int) -> int:
+        kept, self.alone_for = self.alone_for, None
+        try:
+            return room(self, now, prefetch_factor)
+        finally:
+            self.alone_for = kept
+
+    return [(NodeRecord, "room", shared)]
+
+
 def _no_quota() -> list[Patch]:
     """Leaders do not heed their group's quota."""
 
@@ -215,6 +229,7 @@ MUTANTS: dict[str, Callable[[], list[Patch]]] = {
     "no-slot-limit": _no_slot_limit,
     "no-slot-limit-on-nodes": _no_slot_limit_on_nodes,
     "no-quota": _no_quota,
+    "share-kept-nodes": _share_kept_nodes,
     "settle-before-commit": _settle_before_commit,
     "lead-beyond-lease": _lead_beyond_lease,
     "no-scan": _no_scan,

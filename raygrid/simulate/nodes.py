@@ -91,6 +91,7 @@ class SimulatedAgent:
         witness: Witness,
         first: int = 0,
         settings: GridSettings | None = None,
+        left_over: Sequence[AttemptId] = (),
     ) -> None:
         self.node_id = node_id
         self.incarnation = incarnation
@@ -111,6 +112,13 @@ class SimulatedAgent:
         self._first = self._last = first
         self._term = 0
         self._polls: list[asyncio.Future[None]] = []
+        ended_at = self._instant(loop.time())
+        self._append([AttemptReport(each, Outcome.LOST, message="left over", ended_at=ended_at) for each in left_over])
+
+    @property
+    def begun(self) -> list[AttemptId]:
+        """The attempts that have a job directory."""
+        return [attempt for attempt, run in self._runs.items() if run.running]
 
     @property
     def running(self) -> int:
@@ -270,6 +278,10 @@ class SimulatedAgent:
             return
         if outcome is Outcome.INFRASTRUCTURE:
             self._deliver(AttemptReport(attempt, outcome, message="what it runs did not come"))
+            return
+        if kind == "large" and self.running:
+            # It ran out of memory because of what runs beside it.
+            self._deliver(AttemptReport(attempt, Outcome.MEMORY_PRESSURE, message="it is too large"))
             return
         if self.disk_full:
             self._deliver(AttemptReport(attempt, Outcome.DISK_FULL, message="the disk is full"))

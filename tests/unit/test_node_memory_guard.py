@@ -11,38 +11,11 @@ import pytest
 
 from raygrid.models import AttemptId, Outcome
 from raygrid.node.agent import NodeAgent
-from raygrid.node.memory import Gauge, Memory
-from raygrid.node.processes import mark_of, process_table
 from raygrid.node.verdicts import Verdict, Verdicts, leave_verdict
 from tests.support.lone_agent import lone_agent, order, reports_of, wait_until
+from tests.support.room import MB, Room, hog
 
-MB = 1024**2
 PRESSURE = Outcome.MEMORY_PRESSURE
-
-
-def hog(size: int, seconds: float = 100.0) -> str:
-    """Use so many MB."""
-    return f"exec python3 -c 'import time; x = b\"x\" * ({size} << 20); time.sleep({seconds})'"
-
-
-class Room(Gauge):
-    """A machine whose memory is used by pricers below a directory alone."""
-
-    def __init__(self, directory: Path, total: int) -> None:
-        super().__init__()
-        self._directory, self._room = str(directory), total
-
-    @property
-    def total(self) -> int:
-        return self._room
-
-    def look(self, reserve: int | None) -> Memory:
-        used = sum(
-            process.rss_bytes
-            for process in process_table()
-            if process.rss_bytes > 30 * MB and (mark_of(process.pid) or "").startswith(self._directory)
-        )
-        return Memory(self._room, self._room - used, 100 * MB if reserve is None else reserve, "the machine")
 
 
 def agent_with(directory: Path, room: int, name: str = "root", slots: int = 3) -> NodeAgent:
@@ -64,11 +37,7 @@ async def node(tmp_path: Path) -> AsyncIterator[NodeAgent]:
 
 async def test_a_hog_goes_and_its_neighbours_stay(node: NodeAgent, tmp_path: Path) -> None:
     """What grew is killed soon, the report names its size, and a pricer that merely was there ends as it would."""
-    neighbour = (
-        'exec python3 -c \'import os, time\nx = b"x" * (60 << 20)\n'
-        f'while not os.path.exists("{tmp_path}/go"): time.sleep(0.02)\''
-    )
-    node.start(1, [order("steady", neighbour)])
+    node.start(1, [order("steady", hog(60, until=tmp_path / "go"))])
     wait_until(lambda: any(tree.rss > 60 * MB for tree in node._memory._trees()))
     node.start(1, [order("hog", hog(300))])
     report = (await reports_of(node, 1))[AttemptId("hog", 1)]

@@ -27,6 +27,7 @@ SHOWN_BY: dict[str, set[str]] = {
     "no-slot-limit": {"no more orders than slots"},
     "no-slot-limit-on-nodes": {"no more runs than slots"},
     "no-quota": {"no more orders than quota"},
+    "share-kept-nodes": {"what met memory pressure runs alone"},
     "settle-before-commit": {"commit before settle"},
     "lead-beyond-lease": {"no lead beyond the lease"},
     "no-scan": {"everything comes to its end"},
