@@ -53,6 +53,11 @@ class Desk:
         return sys.executable
 
     @property
+    def copied(self) -> Path:
+        """A program of the shared grid that is nothing else's."""
+        return self.scratch / "copied"
+
+    @property
     def uv(self) -> Path:
         """The command `uv` beside it."""
         return Path(sys.executable).with_name("uv")
@@ -137,6 +142,8 @@ class Desk:
             "warm_leaves": {"command": ["sh", "-c", "read -r line; exit 0"], "mode": "warm"},
             "warm_closes": {"command": ["sh", "-c", "read -r line; exec >&-; sleep 2"], "mode": "warm"},
         }
+        shutil.copy(shutil.which("cat") or "/bin/cat", self.copied)
+        pricers["copied"] = {"command": [str(self.copied), "{input}"]}
         pricers |= self._windows() | self._dotnet() | self._java()
         return {"pricers": pricers, "default_pricer": "shell", "node": {"slots": SLOTS}}
 

@@ -5,7 +5,7 @@ Those that share a grid come first, and the last of these, `lives`, gives it oth
 
 from importlib import import_module
 
-FAMILIES = ("bytes", "forms", "batches", "ends", "names", "clients", "jobs", "runtimes", "lives")
+FAMILIES = ("bytes", "forms", "batches", "ends", "names", "clients", "jobs", "found", "runtimes", "lives")
 OWN_GRIDS = ("starts", "surroundings", "memory", "isolated")
 
 for family in (*FAMILIES, *OWN_GRIDS):
