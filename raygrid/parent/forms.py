@@ -130,7 +130,10 @@ class FormReader:
                 raise InvalidRequestError("the multipart body ends early; send it again")
             self._read_options()
         except FormParserError as error:
-            raise InvalidRequestError(f"the multipart body is malformed: {error}") from error
+            raise InvalidRequestError(
+                f"the multipart body is malformed: {error}; nothing may stand before the first boundary, or behind one "
+                "in its line, lines end with CR LF, and headers are not folded"
+            ) from error
         finally:
             if self._part is not None:
                 await self._part.abort()

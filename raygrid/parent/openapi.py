@@ -81,7 +81,11 @@ def _form(properties: dict[str, Any], required: list[str], **more: Any) -> dict[
 
 SUBMIT_FORM = _form(
     {
-        "file": BYTES,
+        "file": {
+            **BYTES,
+            "description": "The input. Its name is the last component of `filename*` or `filename`: UTF-8, at most 255 "
+            "bytes, no control characters",
+        },
         "jobId": {"type": "string", "description": "Only without a jobId in the path"},
         **_OPTIONS,
     },

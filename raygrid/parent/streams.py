@@ -26,6 +26,7 @@ HEARTBEAT_S = 15.0
 # come sooner: a few jobs are told at once.
 BREATH_S = 0.05
 FIRST_BREATH_S = 0.004
+_LINE_ENDS = {ord(end): f"\\u{ord(end):04x}" for end in "\x85\u2028\u2029"}
 
 
 class _Pace:
@@ -266,7 +267,8 @@ class _Quiet:
 
 
 def _event(revision: int, job: Job) -> bytes:
-    data = job_status(job).model_dump_json(by_alias=True)
+    # Some clients end a line at these, too; in JSON they can only stand in a text.
+    data = job_status(job).model_dump_json(by_alias=True).translate(_LINE_ENDS)
     return f"id: {revision}\nevent: state\ndata: {data}\n\n".encode()
 
 

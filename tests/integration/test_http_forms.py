@@ -11,7 +11,7 @@ import httpx
 import pytest
 import pytest_asyncio
 
-from tests.support.http import BOUNDARY, FORM_TYPE, word
+from tests.support.http import BOUNDARY, FORM_TYPE, events_of, word
 from tests.support.small_grid import SmallGrid
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
@@ -137,3 +137,13 @@ async def test_a_body_that_is_compressed_as_a_whole_is_refused(grid: SmallGrid) 
         assert (answer.status_code, word(answer)) == (422, "invalid-request")
         assert "Content-Encoding 'gzip'" in answer.json()["detail"]
     assert "packed" not in (await grid.http.get("/data")).text
+
+
+async def test_an_event_is_one_line_whatever_an_input_is_called(grid: SmallGrid) -> None:
+    """Separators of lines in a name are escaped in events: some clients would take them for the end of the line."""
+    name = "a\u2028b\u2029c.csv"
+    answer = await grid.http.post("/submit/lines", files={"file": (name, b"x")})
+    assert answer.status_code == 200, answer.text
+    text = (await grid.http.get("/events?job=lines")).text
+    assert text.splitlines() == text.split("\n")[: len(text.splitlines())]
+    assert [event.data["input_name"] for event in events_of(text) if event.kind == "state"][-1] == name
