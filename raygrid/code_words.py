@@ -47,7 +47,7 @@ _INTERPRETERS = (
         _SHELLS, "c", ("--command",), ("o", "O", "--rcfile", "--init-file"), is_attached=False, form=_AS_ARGUMENT
     ),
     Interpreter(
-        r"py|python[\d.]*w?|pypy[\d.]*",
+        r"python[\d.]*w?|pypy[\d.]*",
         "c",
         takes_value=("W", "X", "Q", "--check-hash-based-pycs"),
         ends="m",
@@ -58,7 +58,7 @@ _INTERPRETERS = (
     Interpreter(r"node|nodejs|bun", "ep", ("--eval", "--print"), ("r", "--require", "--import"), is_attached=False),
     Interpreter(r"php[\d.]*", "rRBE", ("--run", "--process-code"), ("d", "c", "--define")),
     Interpreter(r"lua[\d.]*|luajit|texlua", "e", takes_value=("l",)),
-    Interpreter(r"Rscript|R|littler|r", "e", ("--expression",)),
+    Interpreter(r"Rscript|R|littler", "e", ("--expression",)),
     Interpreter(r"julia", "eE", ("--eval", "--print"), ("L", "--load")),
     Interpreter(r"guile[\d.]*", "c", takes_value=("L", "C", "l")),
     Interpreter(
@@ -73,8 +73,10 @@ _INTERPRETERS = (
 )
 _OPTION = re.compile(r"[-+][A-Za-z].*", re.DOTALL)
 _RUNS_SHELL = frozenset({"su", "runuser", "script", "flock"})  # whose -c may stand behind other words
+_SYSTEM = frozenset({"", "/bin", "/sbin", "/usr/bin", "/usr/sbin"})
 _WINDOWS = re.compile(r"cmd|powershell|pwsh", re.IGNORECASE)
-_COMMAND = re.compile(r"/[ckr]|-(?:c|co|com|comm|comma|comman|command)", re.IGNORECASE)
+_CMD_COMMAND = re.compile(r"/[ckr]", re.IGNORECASE)
+_POWERSHELL_COMMAND = re.compile(r"[-/](?:c|co|com|comm|comma|comman|command)", re.IGNORECASE)
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,7 +95,7 @@ def code_words(command: Sequence[str]) -> Iterator[CodeWord]:
         rest = command[at + 1 :]
         if _WINDOWS.fullmatch(name):
             yield from _of_windows(name, rest)
-        if name in _RUNS_SHELL:
+        if name in _RUNS_SHELL and word.rpartition("/")[0] in _SYSTEM:  # others may be called so, too
             yield from (CodeWord(each, word) for each in _of_option_c(rest))
         for interpreter in _INTERPRETERS:
             if re.fullmatch(interpreter.names, name):
@@ -172,8 +174,9 @@ def _of_windows(name: str, words: Sequence[str]) -> Iterator[CodeWord]:
 
     For cmd a word that is a placeholder alone is let through: it is how a batch file gets its input.
     """
-    start = next((at for at, word in enumerate(words) if _COMMAND.fullmatch(word)), len(words))
     is_cmd = name.lower() == "cmd"
+    command = _CMD_COMMAND if is_cmd else _POWERSHELL_COMMAND
+    start = next((at for at, word in enumerate(words) if command.fullmatch(word)), len(words))
     for word in words[start + 1 :]:
         if not (is_cmd and re.fullmatch(r"\{\w+\}", word)):
             yield CodeWord(word, name, "" if is_cmd else '[{program}, -File, SCRIPT.ps1, "{{{placeholder}}}"]')

@@ -390,6 +390,8 @@ def test_a_placeholder_in_code_is_refused_with_the_form_that_works() -> None:
         "php -d a=b x.php {input}",
         "perl x.pl -e {input}",
         "java -cp x.jar Main {input}",
+        "./script -c {input}",
+        "/opt/desk/cmd -c 'x={input}'",
     ],
 )
 def test_a_placeholder_beside_code_is_an_argument(line: str) -> None:
