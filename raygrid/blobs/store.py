@@ -120,7 +120,7 @@ class BlobStore:
                 raise SettingsError("storage.blob_options are for object stores; storage.blobs is a directory")
             self._directory = directory
             self.permissions = Permissions(directory)
-            self.shown = str(self._directory)
+            self.shown = os.fsencode(self._directory).decode(errors="backslashreplace")  # can always be printed
         else:
             self._remote, self._hasty = open_remote(url, options or {}, retry_s)
             self.shown = shown(url)

@@ -57,6 +57,7 @@ class DatabaseFile:
 
     def __init__(self, path: Path) -> None:
         self._path = path
+        self._shown = os.fsencode(path).decode(errors="backslashreplace")  # can always be sent and printed
         self._identity = self._seen()
 
     def why_not_there(self) -> str | None:
@@ -64,7 +65,7 @@ class DatabaseFile:
         if self._seen() == self._identity:
             return None
         return (
-            f"the job store's file {self._path} was removed or replaced while the grid runs: put it back, or stop the "
+            f"the job store's file {self._shown} was removed or replaced while the grid runs: put it back, or stop the "
             "grid and start it again, which begins with what is there"
         )
 
@@ -73,10 +74,10 @@ class DatabaseFile:
         try:
             free = shutil.disk_usage(self._path.parent).free
         except OSError as error:
-            return f"the directory of the job store {self._path} cannot be looked at: {error}"
+            return f"the directory of the job store {self._shown} cannot be looked at: {error}"
         if free >= ROOM:
             return None
-        return f"the disk of the job store {self._path} is full ({free // 1024**2} MB are free); make room on it"
+        return f"the disk of the job store {self._shown} is full ({free // 1024**2} MB are free); make room on it"
 
     def _seen(self) -> tuple[int, int] | None:
         try:
