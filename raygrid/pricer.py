@@ -28,6 +28,7 @@ class Job(NamedTuple):
         args: arguments of the submit.
         data: shared data by name. The files go with the job; `setup` must have read what is to stay.
         market: what `setup` returned for this shared data; None without one.
+        slot: number of the job's slot on its node, from 0: no job that runs there at the same time has the same.
     """
 
     job_id: str
@@ -36,6 +37,7 @@ class Job(NamedTuple):
     args: tuple[str, ...] = ()
     data: Mapping[str, Path] = {}
     market: Any = None
+    slot: int = 0
 
 
 Main = Callable[[Job], object]
@@ -68,7 +70,8 @@ def _run_once(main: Main, setup: Setup | None) -> NoReturn:
     here = Path.cwd()
     shared = here / "data"
     data = {path.name: path for path in sorted(shared.iterdir())} if shared.is_dir() else {}
-    job = Job(os.environ.get("RAYGRID_JOB_ID", ""), Path(sys.argv[1]), here, tuple(sys.argv[2:]), data)
+    slot = int(os.environ.get("RAYGRID_SLOT") or 0)
+    job = Job(os.environ.get("RAYGRID_JOB_ID", ""), Path(sys.argv[1]), here, tuple(sys.argv[2:]), data, slot=slot)
     sys.exit(main(job if setup is None else job._replace(market=setup(data))))  # type: ignore[arg-type]  # as documented
 
 
@@ -85,6 +88,11 @@ class _Server:
         self._flush_libraries = ctypes.CDLL(None).fflush
         self._markets: OrderedDict[tuple[tuple[str, str], ...], object] = OrderedDict()
         self._home = os.getcwd()
+        self._temporary = os.environ.get("TMPDIR", "")
+        names = [name for name in ("TMPDIR", "TMP", "TEMP") if name in os.environ]
+        self._variables = [
+            name for name in names if os.path.realpath(os.environ[name]) == self._home
+        ]  # set by the node
         sys.stdout.flush()  # what was printed while loading is no answer, nor any job's
         self._requests = os.fdopen(os.dup(0), "rb")
         self._answers = os.dup(1)
@@ -110,6 +118,7 @@ class _Server:
                 Path(said["output_dir"]),
                 tuple(said["args"]),
                 {each["name"]: Path(each["path"]) for each in said["data"]},
+                slot=said.get("slot", 0),  # a node may be older than this file
             )
             loaded: list[object] = []
             code = self._exit_code(lambda: loaded.append(self._market(job, said["data"])))
@@ -169,6 +178,17 @@ class _Server:
                 os.close(capture)
         os.chdir(said["output_dir"])
         os.environ["RAYGRID_JOB_ID"] = said["job_id"]
+        os.environ["RAYGRID_SLOT"] = str(said.get("slot", 0))
+        self._put_temporary_files(said.get("tmp_dir", self._home))
+
+    def _put_temporary_files(self, place: str) -> None:
+        """Have temporary files go somewhere else from now on, unless the pricer's settings or the program chose."""
+        before, self._temporary = self._temporary, place
+        for name in self._variables:
+            os.environ[name] = place
+        tempfile: Any = sys.modules.get("tempfile")
+        if tempfile is not None and tempfile.tempdir == before:  # it stays with the place that it found first
+            tempfile.tempdir = None
 
     def _leave(self) -> None:
         """Be nowhere: what is printed between jobs, by a thread, say, goes to the log of the process."""
@@ -177,6 +197,7 @@ class _Server:
         os.dup2(self._log, 1)
         os.dup2(self._log, 2)
         os.chdir(self._home)
+        self._put_temporary_files(self._home)
         self._reopen()
 
     def _reopen(self) -> None:

@@ -37,6 +37,7 @@ from raygrid.node.processes import become_subreaper, kill_marked
 from raygrid.node.publisher import Publisher
 from raygrid.node.runner import Finished, Runner
 from raygrid.node.shared_data import SharedDataCache
+from raygrid.node.slot_numbers import SlotNumbers
 from raygrid.node.traffic import TrafficMeter
 from raygrid.node.watchdog import Running, Watchdog
 from raygrid.node.workspace import Workspace
@@ -119,6 +120,7 @@ class NodeAgent:
         self._first = self._last = int(self.incarnation[:12], 16)  # every life numbers its reports from elsewhere
         self._term = 0
         self._busy = 0  # slots that are in use
+        self._numbers = SlotNumbers()
         self._closing = False
         self._news: asyncio.Event | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
@@ -149,7 +151,9 @@ class NodeAgent:
         )
         self._runner.warm.follow(self._pricers, self.slots)
         frozen_s = FROZEN_S if self._own_process else math.inf
-        self._reaper = reaper.start(self._mark_prefix, (self._places.jobs, self._places.spare), frozen_s)
+        self._reaper = reaper.start(
+            self._mark_prefix, (self._places.jobs, self._places.spare, self._places.temporary), frozen_s
+        )
         self._watchdog.start({self._reaper.pid})
         self._memory.start()
         self._publisher.start()
@@ -215,10 +219,10 @@ class NodeAgent:
                     return
                 _, order = self._waiting.popitem(last=False)
                 self._busy += 1
-            slot = _Slot(self._leave_slot)
+                slot = _Slot(self._numbers.take(), self._leave_slot)
             try:
                 run = self._run_apart if order.apart else runner.run
-                finished = run(order, slot.leave_early)
+                finished = run(order, slot.leave_early, slot.number)
             except Exception as error:  # whatever it was: this attempt ends, the slot does not
                 logger.exception("attempt %s.%s failed on this node", order.attempt.job_id, order.attempt.number)
                 message = f"node {self.node_id} failed the attempt: unexpected {type(error).__name__}: {error}"
@@ -226,7 +230,7 @@ class NodeAgent:
             slot.leave()
             self._publisher.put(finished)
 
-    def _run_apart(self, order: AttemptOrder, ended: Callable[[], None]) -> Finished:
+    def _run_apart(self, order: AttemptOrder, ended: Callable[[], None], slot: int) -> Finished:
         """Run an attempt at a time at which no other agent of this machine runs one of its kind."""
         runner = self._runner
         assert runner is not None
@@ -236,14 +240,15 @@ class NodeAgent:
             with self._apart.turn(lambda: waiting.killed_for is not None) as is_mine:
                 self._watchdog.release(waiting)
                 if is_mine:
-                    return runner.run(order, ended)
+                    return runner.run(order, ended, slot)
         finally:
             self._watchdog.release(waiting)
         return Finished(AttemptReport(order.attempt, waiting.killed_for or Outcome.CANCELLED, message=waiting.message))
 
-    def _leave_slot(self, *, wake: bool) -> None:
+    def _leave_slot(self, number: int, *, wake: bool) -> None:
         with self._work:
             self._busy -= 1
+            self._numbers.give_back(number)
             if wake and self._waiting:
                 self._work.notify()
 
@@ -438,7 +443,8 @@ class NodeAgent:
 class _Slot:
     """A slot that an attempt has, until its pricer has ended: what is left to do then is done beside the next one."""
 
-    def __init__(self, leave: Callable[..., None]) -> None:
+    def __init__(self, number: int, leave: Callable[..., None]) -> None:
+        self.number = number
         self._leave = leave
         self._began = time.monotonic()
         self._left = False
@@ -447,12 +453,12 @@ class _Slot:
         """The pricer has ended. One that was short keeps its slot: to wake another thread would take as long."""
         if time.monotonic() - self._began > SHORT_S:
             self._left = True
-            self._leave(wake=True)
+            self._leave(self.number, wake=True)
 
     def leave(self) -> None:
         """All is done; the thread goes on by itself."""
         if not self._left:
-            self._leave(wake=False)
+            self._leave(self.number, wake=False)
 
 
 def _slots(settings: Node) -> int:

@@ -57,7 +57,6 @@ PASSED_ON = (
     "LANG",
     "LC_ALL",
     "TZ",
-    "TMPDIR",
     "USER",
     "LOGNAME",
     "LD_LIBRARY_PATH",
@@ -122,12 +121,13 @@ class Runner:
         self._environment = {name: os.environ[name] for name in PASSED_ON if name in os.environ}
         self.warm = WarmPool(places, watchdog, mark_prefix, self._environment)
 
-    def run(self, order: AttemptOrder, ended: Callable[[], None] = lambda: None) -> Finished:
+    def run(self, order: AttemptOrder, ended: Callable[[], None] = lambda: None, slot: int = 0) -> Finished:
         """Run an attempt to its end; every failure becomes a report, none is raised.
 
         Args:
             order: the attempt.
             ended: called when its pricer has ended, and only its result is still to be put together.
+            slot: number of the slot that it has; it is free again once `ended` is called.
         """
         attempt = order.attempt
         pricer = self._pricer_for(order)
@@ -138,7 +138,7 @@ class Runner:
         except OSError as error:
             return self._infrastructure(order, f"cannot make the job directory: {error}", error)
         try:
-            return self._run_in(directory, order, pricer, ended)
+            return self._run_in(directory, order, pricer, ended, slot)
         except BlobNotFoundError as error:
             # Nothing is wrong with the node, so this is not held against it.
             return Finished(AttemptReport(attempt, Outcome.INPUT_LOST, message=str(error)))
@@ -171,7 +171,7 @@ class Runner:
         return Finished(AttemptReport(order.attempt, Outcome.INFRASTRUCTURE, message=message))
 
     def _run_in(
-        self, directory: JobDirectory, order: AttemptOrder, pricer: Pricer, has_ended: Callable[[], None]
+        self, directory: JobDirectory, order: AttemptOrder, pricer: Pricer, has_ended: Callable[[], None], slot: int
     ) -> Finished:
         attempt, spec = order.attempt, self._definitions.named(order.spec, pricer)
         input_path = f"{directory.where}/{spec.filename}"
@@ -182,7 +182,7 @@ class Runner:
             timeout_s=min(spec.timeout_s or pricer.timeout_s, pricer.timeout_s),
             memory=pricer.memory,
             output=pricer.output,
-            paths=(directory.where, *(each.where for each in directory.streams)),
+            paths=(directory.where, directory.temporary_files.where, *(each.where for each in directory.streams)),
             given=spec.input.size + sum(each.size for each in spec.data),
         )
         self._watchdog.watch(running)
@@ -195,14 +195,17 @@ class Runner:
                 else:
                     warm = None
                     name = f"{attempt.job_id}.{attempt.number}"
-                    start = partial(self._spawn, pricer, spec, input_path, directory, name)
+                    start = partial(self._spawn, pricer, spec, input_path, directory, name, slot)
                     running.spawned(when_written(start))
             except OSError as error:
                 return self._cannot_start(order, pricer, error)
-            ended = self.warm.run(warm, running, spec, input_path, directory) if warm is not None else _wait(running)
+            ended = (
+                self.warm.run(warm, running, spec, input_path, directory, slot) if warm is not None else _wait(running)
+            )
         finally:
             self._watchdog.release(running)
         has_ended()
+        directory.is_warm = warm is not None
         if warm is None:
             directory.is_left_alone = self._watchdog.sees_nobody_astray()  # before one looks at what it left
         report = self._explained(_report(running, ended, started_at), running, ended.usage)
@@ -245,9 +248,12 @@ class Runner:
             directory.data.mkdir()
         return input_mark, [self._shared.link(data, directory.data) for data in spec.data]
 
-    def _spawn(self, pricer: Pricer, spec: JobSpec, input_path: str, directory: JobDirectory, name: str) -> int:
+    def _spawn(
+        self, pricer: Pricer, spec: JobSpec, input_path: str, directory: JobDirectory, name: str, slot: int
+    ) -> int:
         command = command_line(pricer, spec, input_path, directory)
-        own = {"RAYGRID_JOB_ID": spec.job_id, MARK: self._mark_prefix + name}
+        own = {"RAYGRID_JOB_ID": spec.job_id, MARK: self._mark_prefix + name, "RAYGRID_SLOT": str(slot)}
+        own |= directory.temporary_files.variables(pricer.env)
         environment = self._environment_of(pricer, spec, own)
         captures = [each.file for each in directory.streams]
         return spawn(command, environment, own, directory.where, self._nothing, *captures)

@@ -16,6 +16,7 @@ from pathlib import Path
 
 from raygrid.node.beneath import is_as_new, open_directory
 from raygrid.node.captures import Captures
+from raygrid.node.temporaries import Temporary
 
 KEPT_INPUT = 64 * 1024  # a larger input is removed with its job
 
@@ -31,8 +32,10 @@ class JobDirectory:
         held: descriptor of the directory itself, whatever stands under its name by now; -1 where it is not open.
         identity: device and inode of what is held.
         captures: what takes the attempt's output; only attempts have it.
+        temporary: where its temporary files go; only attempts have it.
         input: name of the input that lies in it; at first perhaps that of an earlier attempt.
         is_left_alone: whether nobody is left who could write into it, so that it may serve again.
+        is_warm: whether a warm process had it, which goes on with other jobs.
         bare_mode: its mode when nothing but the input was seen in it and that was so; else None.
     """
 
@@ -42,8 +45,10 @@ class JobDirectory:
     held: int = -1
     identity: tuple[int, int] = (-1, -1)
     captures: Captures | None = None
+    temporary: Temporary | None = None
     input: str | None = None
     is_left_alone: bool = False
+    is_warm: bool = False
     bare_mode: int | None = None
 
     @property
@@ -61,6 +66,12 @@ class JobDirectory:
         """What takes the attempt's output."""
         assert self.captures is not None, "no attempt runs here"
         return self.captures
+
+    @property
+    def temporary_files(self) -> Temporary:
+        """Where the attempt's temporary files go."""
+        assert self.temporary is not None, "no attempt runs here"
+        return self.temporary
 
     def hold(self, descriptor: int) -> None:
         """Take an open descriptor of the directory over."""

@@ -122,7 +122,7 @@ class WarmPool:
             raise
 
     def run(
-        self, process: WarmProcess, running: Running, spec: JobSpec, input_path: str, directory: JobDirectory
+        self, process: WarmProcess, running: Running, spec: JobSpec, input_path: str, directory: JobDirectory, slot: int
     ) -> Ended:
         """Run a job in a process that was taken, or in another where that one had died meanwhile.
 
@@ -132,7 +132,7 @@ class WarmPool:
         while True:
             ended: Ended | None = None
             try:
-                ended = process.run(running, spec, input_path, directory)
+                ended = process.run(running, spec, input_path, directory, slot)
             except BaseException:
                 running.detach()  # before its pid becomes another's
                 raise

@@ -27,6 +27,7 @@ from raygrid.node.kept import Kept
 from raygrid.node.processes import MARK, has_exited, signal_group
 from raygrid.node.spares import JobDirectory
 from raygrid.node.spawn import no_blocked_signals
+from raygrid.node.temporaries import VARIABLES
 from raygrid.node.usage import Consumed, Usage, consumed, consumed_by_dead
 from raygrid.node.warm_protocol import Answer, AnswerReader, BadAnswerError, request
 from raygrid.node.watchdog import Running, Watchdog
@@ -105,7 +106,9 @@ class WarmProcess:
         self._log_name = f"{self._home.name}@stderr"
         watchdog.keep(self._kept)
         try:
-            self._process = self._spawn({**environment, **pricer.env, WARM: "1", MARK: mark_prefix + self._kept.mark})
+            temporary = dict.fromkeys(VARIABLES, self._home.where)
+            own = {WARM: "1", MARK: mark_prefix + self._kept.mark}
+            self._process = self._spawn({**environment, **temporary, **pricer.env, **own})
         except BaseException:
             watchdog.let_go(self._kept)
             self._clear()
@@ -140,7 +143,7 @@ class WarmProcess:
         """It is about to run an attempt, or with None has done so. False where it takes no more."""
         return self._kept.begin(attempt)
 
-    def run(self, running: Running, spec: JobSpec, input_path: str, directory: JobDirectory) -> Ended | None:
+    def run(self, running: Running, spec: JobSpec, input_path: str, directory: JobDirectory, slot: int) -> Ended | None:
         """Give it a job and wait for the end; None where it died without having begun the job, which is to run anew.
 
         Only a process that has answered before gets that benefit of the doubt: one that dies before its first answer
@@ -153,7 +156,7 @@ class WarmProcess:
         running.paths = (*running.paths, self._home.where, f"{self._home.where}@stderr")
         os.ftruncate(self._log, 0)
         running.spawned(self.pid)
-        line = request(self.jobs, running.attempt, spec, input_path, directory)
+        line = request(self.jobs, running.attempt, spec, input_path, directory, slot)
         answer, written = self._converse(running, line)
         if answer is None:
             if self._answered and self._unread() >= written and running.never_began():

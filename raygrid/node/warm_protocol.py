@@ -36,7 +36,9 @@ class Answer:
         return self.exit_code << 8 if self.signal is None else self.signal
 
 
-def request(number: int, attempt: AttemptId, spec: JobSpec, input_path: str, directory: JobDirectory) -> bytes:
+def request(
+    number: int, attempt: AttemptId, spec: JobSpec, input_path: str, directory: JobDirectory, slot: int
+) -> bytes:
     """The line that gives a job to a warm pricer."""
     data = [{"name": each.name, "path": str(directory.data / each.name), "sha256": each.digest} for each in spec.data]
     job = {
@@ -50,6 +52,8 @@ def request(number: int, attempt: AttemptId, spec: JobSpec, input_path: str, dir
         "stderr": directory.streams.stderr.where,
         "args": list(spec.args),
         "data": data,
+        "tmp_dir": directory.temporary_files.where,
+        "slot": slot,
     }
     return json.dumps(job, ensure_ascii=False).encode("utf-8", "surrogateescape") + b"\n"
 

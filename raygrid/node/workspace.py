@@ -23,7 +23,9 @@ from raygrid.node import at_once
 from raygrid.node.beneath import BadOutputError, descend, is_as_new, open_directory, read_file, remove, remove_tree
 from raygrid.node.captures import Capture, CapturePool
 from raygrid.node.spares import KEPT_INPUT, JobDirectory, Spares
+from raygrid.node.temporaries import TemporaryPool
 
+_SHORT = 8  # letters of a life's name that are enough to tell it from others, where paths must be short
 MOST_FILES = 100_000
 MOST_DEPTH = 500  # of directories in each other
 MOST_PATH = 4_000  # characters of a name in the result
@@ -82,6 +84,8 @@ class Workspace:
         self.spare = root / "spare" / incarnation
         self._spares = Spares(self.spare)
         self._captures = CapturePool(str(self.spare))
+        self.temporary = root / "tmp" / incarnation[:_SHORT]
+        self._temporaries = TemporaryPool(self.temporary)
         self._jobs = str(self.jobs)
         self._held: list[int] = []  # descriptors of the jobs directory; the last one is that of now
         self._lock = threading.Lock()
@@ -89,10 +93,11 @@ class Workspace:
     def open(self) -> None:
         """Make the directories and remove the jobs of earlier lives."""
         self.root.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        for directory in (self.root, self.shared, self.jobs.parent, self.jobs, self.spare.parent, self.spare):
+        of_this_life = (self.jobs, self.spare, self.temporary)
+        for directory in (self.root, self.shared, *(each.parent for each in of_this_life), *of_this_life):
             directory.mkdir(exist_ok=True)
             directory.chmod(0o700)
-        for mine in (self.jobs, self.spare):
+        for mine in of_this_life:
             for earlier in mine.parent.iterdir():
                 if earlier != mine:
                     with contextlib.suppress(OSError):
@@ -100,11 +105,13 @@ class Workspace:
         self._hold()
         self._spares.open()
         self._captures.open()
+        self._temporaries.open()
 
     def close(self) -> None:
         """Hold nothing open any more; no attempt is left by then."""
         self._spares.close()
         self._captures.close()
+        self._temporaries.close()
         while self._held:
             os.close(self._held.pop())
 
@@ -117,6 +124,7 @@ class Workspace:
             directory = self.make(name)
         try:
             directory.captures = self._captures.take(directory.where, directory.within)
+            directory.temporary = self._temporaries.take(directory.where, directory.within)
         except BaseException:
             self.remove(directory)
             raise
@@ -194,6 +202,11 @@ class Workspace:
                 self._captures.give_back(captures)
             else:
                 captures.drop()
+        if directory.temporary is not None:
+            self._temporaries.give_back(
+                directory.temporary, is_left_alone=directory.is_left_alone, is_warm=directory.is_warm
+            )
+            directory.temporary = None
         if directory.is_left_alone and self._spares.keep(directory):
             return
         try:

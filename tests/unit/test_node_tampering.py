@@ -10,7 +10,7 @@ import hashlib
 import os
 import sys
 import zipfile
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from io import BytesIO
 from pathlib import Path
 from typing import Any
@@ -22,7 +22,7 @@ from raygrid.core.events import AttemptOrder
 from raygrid.models import AttemptId, AttemptReport, Outcome, SharedData
 from raygrid.node import captures, disk, watchdog
 from raygrid.node.agent import NodeAgent
-from raygrid.node.allocated import allocated
+from raygrid.node.allocated import Allocated, allocated
 from raygrid.node.beneath import BadOutputError, read_file, remove_tree
 from raygrid.node.runner import Runner
 from raygrid.node.spares import JobDirectory
@@ -253,7 +253,7 @@ def test_what_a_link_leads_to_is_never_removed(places: Workspace, elsewhere: Pat
     assert is_untouched(elsewhere)
 
 
-def test_the_watchdog_counts_what_is_there_and_follows_nothing(tmp_path: Path, elsewhere: Path) -> None:
+def test_the_output_limit_counts_what_is_there_and_follows_nothing(tmp_path: Path, elsewhere: Path) -> None:
     """Links, pipes and locked directories neither stop its sum nor add to it."""
     capture = tmp_path / "capture"
     capture.symlink_to(elsewhere / "prices.csv")
@@ -285,6 +285,24 @@ async def test_a_look_of_the_watchdog_that_fails_is_not_the_last_one(
     monkeypatch.setattr(disk, "allocated", stumbles("at the disk"))
     report = await run(agent, "sleep 100", timeout_s=2.5)
     assert (report.outcome, set(looks)) == (Outcome.TIMEOUT, {"at processes", "at the disk"})
+
+
+async def test_a_look_at_the_disk_that_fails_is_not_the_last_one(
+    agent: NodeAgent, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The output limit holds whatever a pricer made one look stumble over."""
+    looks: list[None] = []
+
+    def stumbles(paths: Iterable[str]) -> Allocated:
+        looks.append(None)
+        if len(looks) == 1:
+            raise RuntimeError("a defect")
+        return allocated(paths)
+
+    monkeypatch.setattr(disk, "allocated", stumbles)
+    agent._definitions.follow({"shell": SHELL["shell"].model_copy(update={"output": 1024**2})})
+    report = await run(agent, "head -c 2000000 /dev/zero > out; sleep 100", timeout_s=30)
+    assert (report.outcome, len(looks) > 1) == (Outcome.OUTPUT_LIMIT, True)
 
 
 # --- shared data ----------------------------------------------------------------------------------------------------

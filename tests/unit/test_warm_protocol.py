@@ -12,6 +12,7 @@ import pytest
 
 from raygrid.models import AttemptId, BlobSlice, JobSpec, SharedData
 from raygrid.node.captures import Capture, Captures
+from raygrid.node.temporaries import Temporary
 from raygrid.node.warm_protocol import MOST_LINE, Answer, AnswerReader, BadAnswerError, parse, request
 from raygrid.node.workspace import JobDirectory
 
@@ -19,9 +20,10 @@ ROOT = Path(__file__).parents[2]
 DESCRIPTION = (ROOT / "docs" / "warm-pricers.md").read_text(encoding="utf-8")
 
 
-def directory_at(where: str, stdout: str, stderr: str) -> JobDirectory:
+def directory_at(where: str, stdout: str, stderr: str, temporary: str = "/tmp") -> JobDirectory:
     captures = [Capture("", "", -1, path, -1) for path in (stdout, stderr)]
-    return JobDirectory(where, "", captures=Captures(*captures))
+    files = Temporary(temporary, "", -1, ())
+    return JobDirectory(where, "", captures=Captures(*captures), temporary=files)
 
 
 def block(name: str) -> str:
@@ -43,8 +45,9 @@ def test_the_line_in_the_description_is_the_line_that_is_sent() -> None:
         args=tuple(job["args"]),
         data=tuple(SharedData(each["name"], each["sha256"], 1) for each in job["data"]),
     )
-    places = directory_at(str(directory), job["stdout"], job["stderr"])
-    assert request(7, AttemptId(job["job_id"], 1), spec, str(directory / "book.csv"), places).decode() == shown
+    places = directory_at(str(directory), job["stdout"], job["stderr"], job["tmp_dir"])
+    made = request(7, AttemptId(job["job_id"], 1), spec, str(directory / "book.csv"), places, job["slot"])
+    assert made.decode() == shown
 
 
 def test_the_answer_in_the_description_is_understood() -> None:
@@ -96,7 +99,7 @@ def test_a_line_is_one_line_whatever_is_in_it() -> None:
     """Line breaks, quotes and bytes that are no text arrive as they were, and no break stands in the line."""
     spec = JobSpec("j", "p", "1", BlobSlice("", 0, 0, ""), args=("a\nb\r", '"x": "y"', "ü\u2028", "\udcff"))
     places = directory_at("/j", "/o", "/e")
-    line = request(1, AttemptId("j", 1), spec, "/j/i", places)
+    line = request(1, AttemptId("j", 1), spec, "/j/i", places, 0)
     assert line.count(b"\n") == 1
     assert line.endswith(b"\n")
     assert tuple(json.loads(line.decode("utf-8", "surrogateescape"))["args"]) == spec.args
