@@ -6,22 +6,23 @@ the next part, which may be an hour later.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from email.message import Message
+from typing import NamedTuple
 from urllib.parse import unquote
 
 from raygrid.errors import RaygridError
 from raygrid.models import JobState
 
 MOST_HEADER_BYTES = 64 * 1024
+_STATES = {state.value: state for state in JobState}
 
 
 class BrokenStreamError(RaygridError):
     """The stream is not what was announced; reading it again from the last cursor is the way on."""
 
 
-@dataclass(frozen=True, slots=True)
-class Part:
+class Part(NamedTuple):
     """One ended job; `body` is its ZIP and empty where there is none.
 
     `problem` is the type of the problem, as in an answer to a request, where the result was there and is gone, and
@@ -35,11 +36,14 @@ class Part:
     reason: str | None = None
     exit_code: int | None = None
     message: str | None = None
-    body: bytes = field(default=b"", repr=False)
+    body: bytes = b""
     problem: str | None = None
     problem_detail: str | None = None
     reused_from: str | None = None
     digest: str | None = None
+
+    def __repr__(self) -> str:
+        return f"<Part of job {self.job_id}: {self.state}, {len(self.body):,} bytes>"
 
 
 @dataclass(frozen=True, slots=True)
@@ -145,7 +149,7 @@ def _part(headers: dict[str, str], body: bytes) -> Part | StreamEnd:
     detail = headers.get("raygrid-problem-detail")
     return Part(
         job_id=headers["raygrid-job-id"],
-        state=JobState(headers["raygrid-state"]),
+        state=_STATES[headers["raygrid-state"]],
         cursor=int(headers["raygrid-cursor"]),
         reason=headers.get("raygrid-reason") or None,
         exit_code=int(exit_code) if exit_code else None,

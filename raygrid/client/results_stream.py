@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterator
-from dataclasses import replace
 
 import httpx
 
@@ -107,7 +106,7 @@ class ResultsStream:
             self._endpoint.leave(entry)
             raise BrokenStreamError(f"the result of job {part.job_id} came damaged from {entry}")
         said = str(damaged(part.job_id, entry))
-        return replace(part, body=b"", problem=DAMAGED, problem_detail=said)
+        return part._replace(body=b"", problem=DAMAGED, problem_detail=said)
 
     def taken(self, part: Part) -> None:
         """Move the cursor behind a part that has been dealt with."""

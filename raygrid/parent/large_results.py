@@ -114,15 +114,24 @@ class LargeResults:
         blob.use(copy)
 
     async def _pieces(self, job: Job | DoneJob, blob: CheckedBlob) -> AsyncIterator[bytes]:
-        for first in range(0, -(-blob.blob.size // CHUNK), TOGETHER):
-            try:
-                piece = await asyncio.to_thread(blob.read_now, first)
-            except BlobNotFoundError as error:
-                await self._use_other_copy(job, blob, error)
-                piece = blob.read_now(first)
-            if not blob.has_other_copy:
-                self._traffic.count("from_blobs", job.group_id, len(piece))
-            yield piece
+        starts = range(0, -(-blob.blob.size // CHUNK), TOGETHER)
+        # The next piece is read and checked while the one before is on its way to the client.
+        coming = asyncio.ensure_future(asyncio.to_thread(blob.read_now, 0))
+        try:
+            for first in starts:
+                try:
+                    piece = await coming
+                except BlobNotFoundError as error:
+                    await self._use_other_copy(job, blob, error)
+                    piece = blob.read_now(first)
+                if not blob.has_other_copy:
+                    self._traffic.count("from_blobs", job.group_id, len(piece))
+                coming = asyncio.ensure_future(asyncio.to_thread(blob.read_now, first + TOGETHER))
+                yield piece
+        finally:
+            if coming.done() and not coming.cancelled():
+                coming.exception()  # nothing waits for it any more
+            coming.cancel()
 
     async def _printed(self, job: Job | DoneJob, blob: CheckedBlob) -> AsyncIterator[bytes]:
         given = 0

@@ -34,6 +34,7 @@ logger = logging.getLogger(__name__)
 
 SMALL = 4 * 1024**2
 AT_HAND = 64 * 1024
+LITTLE = 1024**2  # takes half a millisecond to compare
 
 Found: TypeAlias = bytes | ResultExpiredError | DamagedResultError | None
 
@@ -153,22 +154,19 @@ class Results:
         if not place.address:
             return
         cached = await self._caches.results(place.address, key, [jobs[i].job_id for i in indexes])
-        # A cache may know another attempt's result of the job; only the recorded one is visible.
-        copies = [
-            (i, data, result.digest)
-            for i, data in zip(indexes, cached, strict=True)
-            if data is not None and (result := jobs[i].result) is not None and len(data) == result.size
-        ]
-        if sum(len(data) for _, data, _ in copies) <= AT_HAND:
-            intact = [_matches(data, digest) for _, data, digest in copies]
-        else:  # the event loop is not to stand still meanwhile
-            intact = await asyncio.to_thread(lambda: [_matches(data, digest) for _, data, digest in copies])
-        for (i, data, _), is_intact in zip(copies, intact, strict=True):
-            if is_intact:
-                found[i] = data
-                self._traffic.count("from_cache", place.group_id, len(data))
-            else:
+        at_once = sum([len(data) for data in cached if data is not None]) <= LITTLE
+        for i, data in zip(indexes, cached, strict=True):
+            result = jobs[i].result
+            # A cache may know another attempt's result of the job; only the recorded one is visible.
+            if data is None or result is None or len(data) != result.size:
+                continue
+            # The event loop is not to stand still while much is compared.
+            digest = sha256_of(data) if at_once else await asyncio.to_thread(sha256_of, data)
+            if digest != result.digest:
                 logger.error("node %s has a damaged copy of the result of job %s", jobs[i].node_id, jobs[i].job_id)
+                continue
+            found[i] = data
+            self._traffic.count("from_cache", place.group_id, len(data))
 
     async def _cached_alone(self, job: Job | DoneJob) -> bytes | None:
         """The copy of one result in its node's cache, whole and compared with its digest, if there is one."""
@@ -222,8 +220,9 @@ class Results:
         return stdout_of(io.BytesIO(await self.read_one(job)))
 
 
-def _matches(data: bytes, digest: str) -> bool:
-    return hashlib.sha256(data).hexdigest() == digest
+def sha256_of(data: bytes) -> str:
+    """The digest of bytes, as it is recorded."""
+    return hashlib.sha256(data).hexdigest()
 
 
 def damaged(job: Job | DoneJob) -> DamagedResultError:

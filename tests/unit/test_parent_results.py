@@ -265,7 +265,7 @@ async def test_a_large_result_that_is_truncated_or_gone_says_which(tmp_path: Pat
     job = stored(story, data, NEW)
     story.blobs.put_now(KEY, data[: 6 * CHUNK])
     came, error = await gathered(await story.results.stream(job))
-    assert (came, type(error)) == (data[: 4 * CHUNK], DamagedResultError)
+    assert (came, type(error)) == (data[: 6 * CHUNK], DamagedResultError)
     await story.blobs.delete([KEY])
     with pytest.raises(ResultExpiredError, match="gone from the blob store"):
         await story.results.stream(job)
