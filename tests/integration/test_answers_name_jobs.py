@@ -27,7 +27,7 @@ async def test_every_answer_about_a_job_names_the_job(tmp_path):
         for answer, status in (
             (await grid.submit("bad", "exit 3"), 422),
             (await grid.http.get("/result/bad"), 422),
-            (await grid.http.get("/status/bad", params={"wait": "x"}), 200),
+            (await grid.http.get("/status/bad", params={"wait": "x"}), 422),
             (await grid.http.get("/result/bad", params={"wait": "x"}), 422),
         ):
             assert (answer.status_code, answer.headers.get(JOB)) == (status, "bad")

@@ -210,9 +210,11 @@ async def test_the_grid_tells_its_load(grid: SmallGrid, tmp_path: Path) -> None:
 
 
 async def test_the_pricers_are_listed(grid: SmallGrid) -> None:
-    """Each configured pricer is told with its version, whether it takes args, and which one is the default."""
+    """Each configured pricer is listed: version, definition, whether it takes args, and which one is the default."""
     listed = {each["name"]: each for each in (await grid.http.get("/pricers")).json()["pricers"]}
     assert set(listed) == set(PRICERS)
+    definitions = {name: listed[name].pop("definition") for name in listed}
+    assert len(set(definitions.values())) == len(PRICERS)  # each has another command
     assert listed["shell"] == {
         "name": "shell",
         "version": "2.1",

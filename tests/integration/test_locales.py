@@ -101,5 +101,6 @@ async def test_supervisors_start_tiers_in_utf8_mode(tmp_path: Path, monkeypatch:
     assert HostSpec(Path(), head=True).environment(LOCALES[0])["PYTHONUTF8"] == "1"
     (tmp_path / "tell.py").write_text("import sys; print(sys.flags.utf8_mode, flush=True)")
     log = tmp_path / "log"
-    assert await asyncio.to_thread(start_supervisor("tell", b"", log).wait, 30) == 0
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    assert await asyncio.to_thread(start_supervisor("tell", b"", tmp_path, log).wait, 30) == 0
     assert log.read_text() == "1\n"
