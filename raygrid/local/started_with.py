@@ -18,8 +18,8 @@ from typing import Any, Self
 
 from raygrid.config import GridSettings
 
-# The parts of a setting's name are kept apart by a character that no name has: a pricer may be named `env` or `a.b`.
-_BETWEEN = "\x1f"
+# What stands for a dot in a part of a setting's name, so that the parts can be told apart: a pricer may be named `a.b`.
+_DOT = "\x1f"
 # Which grid it is, not how it was started: the file lies there.
 _PLACE = {("name",), ("storage", "state_dir")}
 _NOTHING = "nothing"
@@ -34,7 +34,7 @@ class StartedWith:
     Attributes:
         racks: number of groups.
         nodes: Ray nodes in each.
-        settings: name to value, for people; no secrets. The parts of a name are joined by a control character.
+        settings: name (see `_name_of`) to value, for people; no secrets.
         salt: of the digests.
         digests: name to digest, of the secrets that are set.
     """
@@ -49,7 +49,7 @@ class StartedWith:
     def of(cls, settings: GridSettings, racks: int, nodes: int, salt: str | None = None) -> Self:
         """Take down how a grid is being started."""
         salt = salt or secrets.token_hex(16)
-        shown = {_BETWEEN.join(path): _shown(value) for path, value in _leaves(settings) if not _is_secret(path)}
+        shown = {_name_of(path): _shown(value) for path, value in _leaves(settings) if not _is_secret(path)}
         return cls(racks, nodes, shown, salt, _digests(settings, salt))
 
     def differences(
@@ -114,7 +114,12 @@ def _compared(names: Iterable[str], said: Collection[str] | None, pricers: Colle
 
 def _dotted(name: str) -> str:
     """A setting's name for people."""
-    return name.replace(_BETWEEN, ".")
+    return name.replace(_DOT, ".")
+
+
+def _name_of(path: tuple[str, ...]) -> str:
+    """A setting's name: the parts of its path with dots between, and another character for a dot within a part."""
+    return ".".join(part.replace(".", _DOT) for part in path)
 
 
 def _leaves(settings: GridSettings) -> Iterator[tuple[tuple[str, ...], Any]]:
@@ -140,7 +145,7 @@ def _digests(settings: GridSettings, salt: str) -> dict[str, str]:
     hidden = {path: value for path, value in _leaves(settings) if _is_secret(path) and value}
     if settings.http.api_keys:
         hidden[_API_KEYS] = [[key.name, key.key.get_secret_value()] for key in settings.http.api_keys]
-    return {_BETWEEN.join(path): _digest(salt + _BETWEEN.join(path), value) for path, value in hidden.items()}
+    return {_name_of(path): _digest(salt + _name_of(path), value) for path, value in hidden.items()}
 
 
 def _digest(salt: str, value: Any) -> str:
@@ -160,8 +165,8 @@ def _shown(value: Any) -> str:
 
 
 def _pricer_of(name: str) -> str | None:
-    section, *inner = name.split(_BETWEEN)
-    return inner[0] if section == "pricers" else None
+    section, *inner = name.split(".")
+    return _dotted(inner[0]) if section == "pricers" else None
 
 
 def _pricers(names: Iterable[str]) -> set[str]:
