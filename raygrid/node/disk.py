@@ -30,7 +30,7 @@ LOOK_S = 1.0  # a pricer that runs for longer is looked at this often in any cas
 FIRST_LOOK_S = 0.5
 LOW = DISK_RESERVE // 4  # with less room than this, an attempt that fills the disk is ended
 FULL = 1024**2  # and with less than this, writes have failed
-REST = 10  # looking through files takes at most one part in so many of the time
+REST = 10  # looking through the files of an attempt takes at most one part in so many of the time
 NO_ROOM = frozenset({errno.ENOSPC, errno.EDQUOT})
 
 
@@ -52,7 +52,7 @@ class DiskWatch:
         self._changed = changed
         self.why: str | None = None
         self._gauges: dict[AttemptId, _Gauge] = {}
-        self._free_before = 0
+        self._free_before: int | None = None  # at the last look, unless nothing ran at that time
         self._low_at = self._full_at = float("-inf")  # when that was seen last
         self._look_for_filler_at = float("-inf")
         self._closed = threading.Event()
@@ -60,8 +60,6 @@ class DiskWatch:
 
     def start(self) -> None:
         """Begin to watch."""
-        with contextlib.suppress(OSError):
-            self._free_before = self._places.free_bytes()
         self._thread.start()
 
     def close(self) -> None:
@@ -73,21 +71,25 @@ class DiskWatch:
     # --- limits -----------------------------------------------------------------------------------------------------
 
     def _watch(self) -> None:
-        while not self._closed.wait(TICK_S):
+        took_s = 0.0
+        while not self._closed.wait(max(TICK_S, took_s)):  # however much there is to look at, half of the time is left
+            began = time.monotonic()
             running = self._watchdog.all()
             if running or self._gauges or self.why is not None:
                 try:
                     self._look(running)
                 except Exception:  # one look that fails must not be the last one: nothing else holds these limits
                     logger.exception("a look at the disk failed")
+            else:
+                self._free_before = None
+            took_s = time.monotonic() - began
 
     def _look(self, running: Sequence[Running]) -> None:
         free = self._free()
         if free is None:
             return
         now = time.monotonic()
-        known = self._gauges
-        self._gauges = {each.attempt: known.get(each.attempt) or _Gauge(each, self._free_before) for each in running}
+        self._gauges = {each.attempt: self._gauge(each) for each in running}
         self._free_before = free
         pids: dict[AttemptId, list[int]] | None = None
         for gauge in self._gauges.values():
@@ -99,9 +101,13 @@ class DiskWatch:
                     pids = fillers.pids_of(running, list(process_table()))
                 gauge.look_deeper(pids[gauge.running.attempt], self._device())
             if gauge.is_over:
-                gauge.running.stop(Outcome.OUTPUT_LIMIT, gauge.message, 0)
+                _end(gauge.running, gauge.message)
         if free < LOW and now >= self._look_for_filler_at:
             self._end_filler(running, free)
+
+    def _gauge(self, running: Running) -> _Gauge:
+        known = self._gauges.get(running.attempt)
+        return known if known is not None and known.running is running else _Gauge(running, self._free_before)
 
     def _end_filler(self, running: Sequence[Running], free: int) -> None:
         """End the attempt that fills the disk, one at a time: once it is cleared away, there may be room enough."""
@@ -112,7 +118,7 @@ class DiskWatch:
         self._look_for_filler_at = time.monotonic() + REST * (time.monotonic() - began)
         # Once more: had the one that filled it been cleared away meanwhile, the next largest would have been found.
         if found is not None and self._is_low():
-            found.running.stop(Outcome.OUTPUT_LIMIT, _filled(found.held, free, self._places), 0)
+            _end(found.running, _filled(found.held, free, self._places))
 
     def _is_low(self) -> bool:
         free = self._free()
@@ -132,11 +138,11 @@ class DiskWatch:
             self._low_at = now
         if free < FULL:
             self._full_at = now
-        had_room = self.why is None
-        self.why = None
+        before, why = self.why, None
         if free < DISK_RESERVE:
-            self.why = f"its disk is nearly full: {free} bytes free at {self._places.root}"
-        if had_room != (self.why is None):
+            why = f"its disk is nearly full: {free} bytes free at {self._places.root}"
+        self.why = why
+        if (before is None) != (why is None):
             self._changed()
         return free
 
@@ -192,6 +198,12 @@ class DiskWatch:
         return AttemptReport(report.attempt, Outcome.DISK_FULL, message=message)
 
 
+def _end(running: Running, message: str) -> None:
+    """Kill an attempt, be it one that was told to end for another reason and is given time for that."""
+    running.stop(Outcome.OUTPUT_LIMIT, message, 0)
+    running.kill()
+
+
 def _filled(held: int, free: int | None, places: Workspace) -> str:
     left = "" if free is None else f", where {free} bytes were left"
     return (
@@ -203,11 +215,11 @@ def _filled(held: int, free: int | None, places: Workspace) -> str:
 class _Gauge:
     """What is known of the room that one attempt takes, and when it has to be looked at again."""
 
-    def __init__(self, running: Running, free: int) -> None:
+    def __init__(self, running: Running, free: int | None) -> None:
         self.running = running
         self._named = self._nameless = 0  # bytes in its files, and in those without a name that it keeps open
         self._missed = 0  # bytes that went since the last look at the latter, and that its files do not explain
-        self._free = free  # when it was looked at; at first, before it began
+        self._free = free  # when it was looked at; at first, before it began, where that is known
         self._at = running.started
         self._next = running.started + FIRST_LOOK_S
         self._not_before = running.started
@@ -238,14 +250,17 @@ class _Gauge:
 
     def is_due(self, free: int, now: float) -> bool:
         """Whether it may have come near its limit since the last look, or was not looked at for long."""
-        return now >= self._not_before and (now >= self._next or self._free - free > self._room // 2)
+        if now < self._not_before:
+            return False
+        return self._free is None or now >= self._next or self._free - free > self._room // 2
 
     def look(self, free: int) -> None:
         """See how much its files take."""
         began, before = time.monotonic(), self._named
         self._named = allocated(self.running.paths).written
         grown = self._named - before
-        self._missed += max(0, self._free - free - max(0, grown))
+        if self._free is not None:
+            self._missed += max(0, self._free - free - max(0, grown))
         until_over_s = self._room * (began - self._at) / grown if grown > 0 else LOOK_S
         self._free, self._at = free, began
         now = time.monotonic()

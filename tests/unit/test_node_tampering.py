@@ -11,6 +11,7 @@ import os
 import sys
 import zipfile
 from collections.abc import Iterable, Iterator
+from dataclasses import replace
 from io import BytesIO
 from pathlib import Path
 from typing import Any
@@ -27,7 +28,7 @@ from raygrid.node.beneath import BadOutputError, read_file, remove_tree
 from raygrid.node.runner import Runner
 from raygrid.node.spares import JobDirectory
 from raygrid.node.workspace import Workspace, outputs
-from tests.support.lone_agent import SHELL, lone_agent, order, reports_of
+from tests.support.lone_agent import SHELL, lone_agent, order, reports_of, wait_until
 
 
 @pytest.fixture
@@ -303,6 +304,16 @@ async def test_a_look_at_the_disk_that_fails_is_not_the_last_one(
     agent._definitions.follow({"shell": SHELL["shell"].model_copy(update={"output": 1024**2})})
     report = await run(agent, "head -c 2000000 /dev/zero > out; sleep 100", timeout_s=30)
     assert (report.outcome, len(looks) > 1) == (Outcome.OUTPUT_LIMIT, True)
+
+
+async def test_an_attempt_that_waited_for_its_turn_is_held_to_its_output_limit(agent: NodeAgent) -> None:
+    """What is known of it from before it began counts for nothing once it runs."""
+    agent._definitions.follow({"shell": SHELL["shell"].model_copy(update={"output": 1024**2})})
+    with agent._apart.turn(lambda: False):
+        agent.start(1, [replace(order("job", "cat /dev/zero > out", timeout_s=30), apart=True)])
+        wait_until(lambda: AttemptId("job", 1) in agent._disk._gauges)
+    report = (await reports_of(agent, 1))[AttemptId("job", 1)]
+    assert report.outcome is Outcome.OUTPUT_LIMIT
 
 
 # --- shared data ----------------------------------------------------------------------------------------------------
