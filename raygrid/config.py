@@ -34,6 +34,7 @@ from pydantic_settings import SettingsError as UnreadableVariableError
 from raygrid import commands, config_errors, expected, shell_words
 from raygrid.config_sources import NamesAreText, Variables
 from raygrid.errors import SettingsError
+from raygrid.helper_programs import HelperPrograms
 from raygrid.home import expanded
 
 _UNITS = {"": 1, "k": 1024, "m": 1024**2, "g": 1024**3, "t": 1024**4}
@@ -110,6 +111,7 @@ class Pricer(Section):
     straggler: Straggler | None = None
     reuse: Literal["off", "content"] = "off"
     expect: tuple[str, ...] = ()
+    helpers: HelperPrograms = None
 
     @field_validator("command", mode="before")
     @classmethod
@@ -279,6 +281,8 @@ class Node(Section):
     data_cache: Size = 4 * 1024**3
     kill_grace_s: float = Field(default=2.0, ge=0, allow_inf_nan=False)
     memory_reserve: Size | None = None
+    helper_linger_s: float = Field(default=3.0, ge=0, allow_inf_nan=False)
+    helper_age_s: Seconds = 3600.0
 
 
 class Storage(Section):

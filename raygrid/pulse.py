@@ -57,6 +57,19 @@ class Pulse:
         if self._loop is None:
             self._loop = loop
 
+    def send(self, data: bytes) -> bool:
+        """Pass data to the guard between two beats, at most `select.PIPE_BUF` bytes; False where it cannot take it now.
+
+        Never blocks, and is safe to call from any thread.
+        """
+        try:
+            os.write(self._pipe.fileno(), data)
+        except (BlockingIOError, ValueError):  # ValueError: it is closed
+            return False
+        except BrokenPipeError:
+            return True  # the guard was killed; there is nothing to keep it for
+        return True
+
     def close(self) -> None:
         """Let the guard end, with whatever it does at its owner's end, and wait for that."""
         self._closed.set()

@@ -31,9 +31,10 @@ from raygrid.node.cache import LocalShelf, ResultCache, Shelf
 from raygrid.node.definitions import Definitions
 from raygrid.node.disk import DiskWatch
 from raygrid.node.health import Health
+from raygrid.node.killing import kill_lineage
 from raygrid.node.leftovers import Leftovers
 from raygrid.node.memory_guard import MemoryGuard
-from raygrid.node.processes import become_subreaper, kill_marked
+from raygrid.node.processes import become_subreaper
 from raygrid.node.publisher import Publisher
 from raygrid.node.runner import Finished, Runner
 from raygrid.node.shared_data import SharedDataCache
@@ -51,6 +52,7 @@ MOST_WAITING = 4_096
 MOST_REPORTS = 4_096
 REMEMBERED = 10_000
 CLOSE_S = 10.0
+EARLIER_LIFE_S = 10.0  # how long to kill what an earlier life of the agent left
 COLLECTORS = 2  # threads beyond the slots: they put results together while pricers run in all slots
 SHORT_S = 0.02
 FROZEN_S = 15.0  # well beyond the silence after which a leader has its jobs run elsewhere
@@ -102,7 +104,7 @@ class NodeAgent:
             node_id, blobs, self._cache, self._deliver, lambda: bool(self._waiting), self._traffic
         )
         self._health = Health(node_id, self._places, blobs, self._publisher, self._wake)
-        self._watchdog = Watchdog(self._mark_prefix, settings.kill_grace_s, own_process=own_process)
+        self._watchdog = Watchdog(self._mark_prefix, settings, own_process=own_process)
         self._memory = MemoryGuard(
             node_id, root, self.incarnation, self._mark_prefix, self._watchdog, settings.memory_reserve
         )
@@ -133,7 +135,10 @@ class NodeAgent:
     def open(self) -> None:
         """Clear what an earlier life left, then begin to work."""
         become_subreaper()
-        kill_marked(lambda mark: mark.startswith(f"{self._root}|") and not mark.startswith(self._mark_prefix))
+        earlier = f"{self._root}|"
+        kill_lineage(
+            (), lambda mark: mark.startswith(earlier) and not mark.startswith(self._mark_prefix), EARLIER_LIFE_S
+        )
         left_over = self._leftovers.find(self._places.jobs)
         self._places.open()
         shared = SharedDataCache(self._places.shared, self._blobs, self._settings.data_cache, self._traffic)
@@ -151,9 +156,12 @@ class NodeAgent:
         )
         self._runner.warm.follow(self._pricers, self.slots)
         frozen_s = FROZEN_S if self._own_process else math.inf
+        self._watchdog.bury = self._runner.warm.bury
+        self._watchdog.helpers.retire = self._runner.warm.retire
         self._reaper = reaper.start(
             self._mark_prefix, (self._places.jobs, self._places.spare, self._places.temporary), frozen_s
         )
+        self._watchdog.helpers.record = reaper.Record(self._reaper.send)
         self._watchdog.start({self._reaper.pid})
         self._memory.start()
         self._publisher.start()
@@ -356,7 +364,7 @@ class NodeAgent:
             self._pricers = pricers
             self._settings = settings
             self.slots = _slots(settings)
-            self._watchdog.grace_s = settings.kill_grace_s
+            self._watchdog.follow(settings)
             self._definitions.follow(pricers)
             self._memory.reserve = settings.memory_reserve
             if self._runner is not None:

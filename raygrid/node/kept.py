@@ -24,6 +24,7 @@ class Kept:
     """
 
     mark: str
+    pricer: str = ""
     pid: int = 0
     attempt: AttemptId | None = None
     own: frozenset[int] | None = None

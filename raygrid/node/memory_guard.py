@@ -160,7 +160,7 @@ class MemoryGuard:
 
     def _trees(self) -> list[Tree]:
         own = {
-            each.pid: f"{self._mark_prefix}{each.attempt.job_id}.{each.attempt.number}"
+            each.pid: f"{self._mark_prefix}{each.pricer}|{each.attempt.job_id}.{each.attempt.number}"
             for each in self._watchdog.all()
             if each.pid and not each.ended
         }

@@ -7,11 +7,10 @@ descendant becomes its child. Linux only: everything is read from /proc.
 
 from __future__ import annotations
 
-import contextlib
 import ctypes
 import os
 import signal
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 from raygrid.node import at_once
@@ -19,6 +18,7 @@ from raygrid.node import at_once
 MARK = "RAYGRID_ATTEMPT"
 _PR_SET_CHILD_SUBREAPER = 36
 _PAGE = os.sysconf("SC_PAGE_SIZE")
+_ENDED = (b"Z", b"X", b"x")
 _CHILDREN = 4_096
 _WNOTHREAD, _WALL = 0x2000_0000, 0x4000_0000  # see waitpid(2)
 
@@ -39,40 +39,59 @@ class Process:
     session: int
     rss_bytes: int
     is_zombie: bool
+    group: int
+    started: int  # in clock ticks since boot: with the pid it tells one process from a later one
+
+
+def process_of(pid: int) -> Process | None:
+    """One process of this machine (or container); None where there is none of that pid."""
+    try:
+        with open(f"/proc/{pid}/stat", "rb") as file:
+            # The command name, in parentheses, may contain anything; the fields follow the last one.
+            fields = file.read().rpartition(b")")[2].split()
+    except OSError:
+        return None
+    return Process(
+        pid=pid,
+        parent=int(fields[1]),
+        session=int(fields[3]),
+        rss_bytes=int(fields[21]) * _PAGE,
+        # The first thread may have ended before others of its process; then the process is still to be killed.
+        is_zombie=fields[0] in _ENDED and int(fields[17]) <= 1,
+        group=int(fields[2]),
+        started=int(fields[19]),
+    )
 
 
 def process_table() -> Iterator[Process]:
     """All processes of this machine (or container) that can be read."""
     for name in os.listdir("/proc"):
-        if not name.isdigit():
-            continue
-        try:
-            with open(f"/proc/{name}/stat", "rb") as file:
-                # The command name, in parentheses, may contain anything; the fields follow the last one.
-                fields = file.read().rpartition(b")")[2].split()
-        except OSError:
-            continue
-        yield Process(
-            pid=int(name),
-            parent=int(fields[1]),
-            session=int(fields[3]),
-            rss_bytes=int(fields[21]) * _PAGE,
-            is_zombie=fields[0] == b"Z",
-        )
+        if name.isdigit() and (process := process_of(int(name))) is not None:
+            yield process
 
 
-def mark_of(pid: int) -> str | None:
-    """The raygrid mark in a process's environment, if it has one that we may read."""
+def environment_of(pid: int) -> bytes | None:
+    """The environment that a process was started with; None where we may not read it."""
     try:
         with open(f"/proc/{pid}/environ", "rb") as file:
-            environment = file.read()
+            return file.read()
     except OSError:
         return None
+
+
+def mark_in(environment: bytes) -> str | None:
+    """The raygrid mark in an environment, if it has one."""
     prefix = MARK.encode() + b"="
     for entry in environment.split(b"\0"):
         if entry.startswith(prefix):
             return os.fsdecode(entry[len(prefix) :])
     return None
+
+
+def mark_of(pid: int) -> str | None:
+    """The raygrid mark in a process's environment, if it has one that we may read."""
+    environment = environment_of(pid)
+    return None if environment is None else mark_in(environment)
 
 
 class ChildrenOf:
@@ -108,13 +127,6 @@ def own_thread_has_children() -> bool:
     return at_once.has_child(os.WEXITED | os.WNOHANG | os.WNOWAIT | _WNOTHREAD | _WALL)
 
 
-def kill_child(pid: int) -> None:
-    """Kill a process if it is this one's child still: only then can its pid not have become another's."""
-    with contextlib.suppress(OSError), open(f"/proc/{pid}/stat", "rb") as file:
-        if int(file.read().rpartition(b")")[2].split()[1]) == os.getpid():
-            os.kill(pid, signal.SIGKILL)
-
-
 def has_exited(pid: int) -> bool:
     """Whether a child of this process has ended; it is not reaped by this."""
     try:
@@ -141,25 +153,3 @@ def signal_group(group: int, number: signal.Signals) -> bool:
     except PermissionError:
         return True
     return True
-
-
-def kill_marked(matches: Callable[[str], bool], *, rounds: int = 20) -> int:
-    """Kill every process whose mark matches, again until none is left, so that none escapes by forking.
-
-    Gives the number of processes killed.
-    """
-    killed = 0
-    me = os.getpid()
-    for _ in range(rounds):
-        found = [
-            p.pid
-            for p in process_table()
-            if p.pid != me and not p.is_zombie and (mark := mark_of(p.pid)) is not None and matches(mark)
-        ]
-        if not found:
-            break
-        for pid in found:
-            with contextlib.suppress(ProcessLookupError, PermissionError):
-                os.kill(pid, signal.SIGKILL)
-        killed += len(found)
-    return killed

@@ -1,7 +1,8 @@
 """A small process beside each agent that cleans up when the agent dies, even by `kill -9`, and kills a frozen one.
 
-It waits for the end of its standard input, which the agent holds open and beats into (`guard.py`), then kills every
-process that carries the agent's mark and removes the job directories. Run as a script:
+It waits for the end of its standard input, which the agent holds open and beats into (`guard.py`). Then it kills every
+process that carries the agent's mark or that the agent has recorded (`Record`), with all below them, and removes the
+job directories. Run as a script:
 `python reaper.py <mark prefix> <pid of the agent> <silence of the agent that is a freeze> <directories to remove>`.
 """
 
@@ -10,17 +11,22 @@ from __future__ import annotations
 import contextlib
 import os
 import sys
+import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Collection, Sequence
 from pathlib import Path
 
 from raygrid.guard import watch
 from raygrid.node.beneath import remove_tree
-from raygrid.node.processes import kill_marked
+from raygrid.node.killing import kill_lineage
+from raygrid.node.processes import process_of
 from raygrid.pulse import Pulse, start_guard
 
 # A pricer that was being spawned when the agent died carries its mark a moment later.
 AGAIN_S = 0.2
+KILL_S = 20.0
+MOST_KNOWN = 10_000
+_AT_ONCE = 100  # records; a pipe takes so few whole or not at all
 
 
 def start(mark_prefix: str, directories: Sequence[Path], frozen_s: float) -> Pulse:
@@ -35,13 +41,64 @@ def start(mark_prefix: str, directories: Sequence[Path], frozen_s: float) -> Pul
     return Pulse(start_guard([sys.executable, "-m", "raygrid.node.reaper", *words]))
 
 
+class Record:
+    """The agent's side of the record: passes each process that pricers started on to the reaper, once.
+
+    A daemon that has neither its mark nor its parents any more is found by this alone.
+
+    Args:
+        send: takes up to `select.PIPE_BUF` bytes; False where it cannot take them now.
+    """
+
+    def __init__(self, send: Callable[[bytes], bool]) -> None:
+        self._send = send
+        self._lock = threading.Lock()
+        self._sent: set[tuple[int, int]] = set()
+
+    def __call__(self, processes: Collection[tuple[int, int]]) -> None:
+        """Record all processes that are there now, by pid and start time."""
+        with self._lock:
+            self._sent.intersection_update(processes)
+            unsent = [each for each in processes if each not in self._sent]
+            for begin in range(0, len(unsent), _AT_ONCE):
+                some = unsent[begin : begin + _AT_ONCE]
+                if not self._send(b"".join(b"%d:%d;" % each for each in some)):
+                    return  # it is frozen, or busy: the next look tries again
+                self._sent.update(some)
+
+
+class Recorded:
+    """The reaper's side of the record: what is left of the processes that it was told of."""
+
+    def __init__(self) -> None:
+        self._rest = b""
+        self._known: dict[int, int] = {}
+        self._prune_at = MOST_KNOWN
+
+    def heard(self, data: bytes) -> None:
+        """Take what the agent wrote, its beats included."""
+        *lines, self._rest = (self._rest + data.replace(b".", b"")).split(b";")
+        for line in lines:
+            pid, _, started = line.partition(b":")
+            self._known[int(pid)] = int(started)
+        if len(self._known) > self._prune_at:
+            self._known = dict(self.alive())
+            self._prune_at = max(MOST_KNOWN, 2 * len(self._known))
+
+    def alive(self) -> list[tuple[int, int]]:
+        """Those that are there still."""
+        there = ((pid, started, process_of(pid)) for pid, started in self._known.items())
+        return [(pid, started) for pid, started, process in there if process and process.started == started]
+
+
 def main(mark_prefix: str, agent: str, frozen_s: str, *directories: str) -> None:
     """Wait for the agent's end, then clean up after it."""
+    recorded = Recorded()
     with contextlib.suppress(KeyboardInterrupt):
-        watch(int(agent), float(frozen_s))
-    kill_marked(lambda mark: mark.startswith(mark_prefix))
-    time.sleep(AGAIN_S)
-    kill_marked(lambda mark: mark.startswith(mark_prefix))
+        watch(int(agent), float(frozen_s), heard=recorded.heard)
+    for pause_s in (AGAIN_S, 0.0):
+        kill_lineage(recorded.alive(), lambda mark: mark.startswith(mark_prefix), KILL_S)
+        time.sleep(pause_s)
     for directory in directories:
         with contextlib.suppress(OSError):
             remove_tree(Path(directory))

@@ -176,8 +176,10 @@ class Runner:
         attempt, spec = order.attempt, self._definitions.named(order.spec, pricer)
         input_path = f"{directory.where}/{spec.filename}"
         input_mark, links = self._place_input(spec, input_path, directory)
+        self._watchdog.helpers.gate.begin(spec.pricer, pricer)
         running = Running(
             attempt=attempt,
+            pricer=spec.pricer,
             started=time.monotonic(),
             timeout_s=min(spec.timeout_s or pricer.timeout_s, pricer.timeout_s),
             memory=pricer.memory,
@@ -204,10 +206,11 @@ class Runner:
             )
         finally:
             self._watchdog.release(running)
+            self._watchdog.helpers.gate.end(spec.pricer, pricer)
         has_ended()
         directory.is_warm = warm is not None
         if warm is None:
-            directory.is_left_alone = self._watchdog.sees_nobody_astray()  # before one looks at what it left
+            directory.is_left_alone = self._watchdog.sees_nobody_astray(spec.pricer)  # before one looks at what it left
         report = self._explained(_report(running, ended, started_at), running, ended.usage)
         if report.message is not None:
             report = replace(report, message=self._places.without_paths(report.message))
@@ -252,8 +255,13 @@ class Runner:
         self, pricer: Pricer, spec: JobSpec, input_path: str, directory: JobDirectory, name: str, slot: int
     ) -> int:
         command = command_line(pricer, spec, input_path, directory)
-        own = {"RAYGRID_JOB_ID": spec.job_id, MARK: self._mark_prefix + name, "RAYGRID_SLOT": str(slot)}
-        own |= directory.temporary_files.variables(pricer.env)
+        own = {
+            "RAYGRID_JOB_ID": spec.job_id,
+            MARK: f"{self._mark_prefix}{spec.pricer}|{name}",
+            "RAYGRID_SLOT": str(slot),
+        }
+        if not self._watchdog.helpers.gate.runs_under_wine(spec.pricer):  # whose server all jobs look for in one TMPDIR
+            own |= directory.temporary_files.variables(pricer.env)
         environment = self._environment_of(pricer, spec, own)
         captures = [each.file for each in directory.streams]
         return spawn(command, environment, own, directory.where, self._nothing, *captures)

@@ -90,7 +90,7 @@ def leave_verdict(nodes: str, mark: str, pid: int, verdict: Verdict) -> bool:
         pid: the pricer's process.
         verdict: the reason.
     """
-    root, _, incarnation = mark.rpartition("|")[0].rpartition("|")
+    root, incarnation, *_ = [*mark.rsplit("|", 3), "", ""]
     # A pricer can give its children any mark, so it decides neither where a file is written nor over what.
     if (
         os.path.dirname(root) != nodes

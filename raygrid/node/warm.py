@@ -71,6 +71,20 @@ class WarmPool:
         now = self._pricers.get(process.name)
         return now is not None and now != process.pricer and same_definition(now, process.pricer)
 
+    def bury(self) -> None:
+        """Clear up after idle processes that have ended by themselves, or were killed."""
+        with self._work:
+            for process in [each for each in self._idle if each.has_exited()]:
+                self._idle.remove(process)
+                self._dismiss(process)
+
+    def retire(self, names: frozenset[str]) -> None:
+        """End the idle processes of these pricers."""
+        with self._work:
+            for process in [each for each in self._idle if each.name in names]:
+                self._idle.remove(process)
+                self._dismiss(process)
+
     def close(self) -> None:
         """End every process that is idle, and the thread."""
         with self._work:

@@ -101,16 +101,19 @@ class WarmProcess:
         self._before = Consumed()
         self._places = places
         self._log = -1
-        self._kept = Kept(f"@warm.{serial}", attempt=attempt)
+        self._kept = Kept(f"@warm.{serial}", name, attempt=attempt)
         self._home = places.make(self._kept.mark)  # no job directory: a job id cannot begin with '@'
         self._log_name = f"{self._home.name}@stderr"
         watchdog.keep(self._kept)
+        # While it is loaded it uses helpers, as an attempt does: a program under wine dies with wine's server.
+        watchdog.helpers.gate.begin(name, pricer, waits=False)
         try:
-            temporary = dict.fromkeys(VARIABLES, self._home.where)
-            own = {WARM: "1", MARK: mark_prefix + self._kept.mark}
+            own_temporary = not watchdog.helpers.gate.runs_under_wine(name)  # jobs under wine find its server in TMPDIR
+            temporary = dict.fromkeys(VARIABLES, self._home.where) if own_temporary else {}
+            own = {WARM: "1", MARK: f"{mark_prefix}{name}|{self._kept.mark}"}
             self._process = self._spawn({**environment, **temporary, **pricer.env, **own})
         except BaseException:
-            watchdog.let_go(self._kept)
+            self._let_go()
             self._clear()
             raise
         self.pid = self._kept.pid = self._process.pid
@@ -313,9 +316,13 @@ class WarmProcess:
         for pipe in (self._process.stdin, self._process.stdout):
             if pipe is not None:
                 pipe.close()
-        self._watchdog.let_go(self._kept)
+        self._let_go()
         self._clear()
         return status, usage
+
+    def _let_go(self) -> None:
+        self._watchdog.let_go(self._kept)
+        self._watchdog.helpers.gate.end(self.name, self.pricer)
 
     def _clear(self) -> None:
         self._places.remove(self._home)

@@ -11,17 +11,19 @@ import os
 import signal
 import threading
 import time
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
+from raygrid.config import Node
 from raygrid.models import AttemptId, Outcome
+from raygrid.node.helpers import Helpers
 from raygrid.node.kept import Kept
+from raygrid.node.lineage import Root
 from raygrid.node.processes import (
     ChildrenOf,
     Process,
     ancestor,
     has_exited,
-    kill_child,
-    mark_of,
     own_thread_has_children,
     process_table,
     signal_group,
@@ -49,6 +51,7 @@ class Running:
     output: int
     paths: tuple[str, ...]
     pid: int = 0
+    pricer: str = ""
     killed_for: Outcome | None = None
     message: str | None = None
     kill_at: float | None = None
@@ -117,38 +120,48 @@ class Running:
 class Watchdog:
     """Watches the pricers of one agent. `close` ends its thread.
 
+    Attributes:
+        helpers: what it does with processes that jobs leave behind.
+        bury: called once a second, to clear up after idle warm processes that have ended.
+
     Args:
         mark_prefix: what the marks of the agent's pricers begin with.
-        kill_grace_s: what a pricer gets between being asked to end and being killed.
+        settings: the node's settings, such as the time that a pricer has from SIGTERM to SIGKILL.
         own_process: whether this process is the agent's alone, so that an orphan it is given can only be a pricer's.
     """
 
-    def __init__(self, mark_prefix: str, kill_grace_s: float, *, own_process: bool = False) -> None:
-        self._own_process = own_process
-        self._mark_prefix = mark_prefix
-        self.grace_s = kill_grace_s
+    def __init__(self, mark_prefix: str, settings: Node, *, own_process: bool = False) -> None:
         self._running: dict[AttemptId, Running] = {}
-        self._kept: dict[str, Kept] = {}  # by whole mark
-        self._helpers: set[int] = set()
+        self._kept: dict[str, Kept] = {}  # by mark
+        self._tools: set[int] = set()  # children of the agent that are no pricers
+        self.helpers = Helpers(mark_prefix, self._roots, own_process=own_process)
+        self.follow(settings)
         self._orphans = ChildrenOf(os.getpid())
         self._suspects: set[int] = set()
-        self._unmarked: dict[int, set[AttemptId]] = {}  # by pid: the attempts that an orphan without mark may be of
         self._lock = threading.Lock()
         self._wake = threading.Event()
+        self.bury: Callable[[], None] = lambda: None
         self._closed = False
         self._next_sweep = 0.0
         self._thread = threading.Thread(target=self._watch, name="raygrid-watchdog", daemon=True)
 
-    def start(self, helpers: set[int]) -> None:
-        """Begin; `helpers` are children of the agent that are no pricers."""
-        self._helpers = helpers
+    def follow(self, settings: Node) -> None:
+        """Use newer settings from now on."""
+        self.grace_s = self.helpers.grace_s = settings.kill_grace_s
+        self.helpers.linger_s, self.helpers.age_s = settings.helper_linger_s, settings.helper_age_s
+
+    def start(self, tools: set[int]) -> None:
+        """Begin; `tools` are children of the agent that are no pricers."""
+        self._tools = tools
+        self.helpers.start(tools)
         self._thread.start()
 
     def close(self) -> None:
-        """Stop watching."""
+        """Stop watching, and end what jobs left behind."""
         self._closed = True
         self._wake.set()
         self._thread.join(timeout=10)
+        self.helpers.close()
         self._orphans.close()
 
     def watch(self, running: Running) -> None:
@@ -164,22 +177,23 @@ class Watchdog:
     def keep(self, kept: Kept) -> None:
         """Know a warm process, before it is spawned, until `let_go`."""
         with self._lock:
-            self._kept[self._mark_prefix + kept.mark] = kept
+            self._kept[kept.mark] = kept
 
     def let_go(self, kept: Kept) -> None:
-        """It has ended, and was reaped: whatever still carries its mark goes, too."""
+        """It has ended, and was reaped."""
         with self._lock:
-            self._kept.pop(self._mark_prefix + kept.mark, None)
+            self._kept.pop(kept.mark, None)
 
-    def sees_nobody_astray(self) -> bool:
-        """Whether nothing that a pricer started outlived it, as far as any pricer is known to have ended.
+    def sees_nobody_astray(self, pricer: str) -> bool:
+        """Whether nothing is left that a job of this pricer started, as far as any of its jobs is known to have ended.
 
-        Called by the thread that had spawned the pricer, when that was reaped.
+        Called by the thread that had spawned the pricer, when that was reaped. Known helpers of other pricers do not
+        count: they were started by other jobs.
         """
         with self._lock:
-            known = self._helpers | {each.pid for each in self._kept.values()}
+            known = self._tools | {each.pid for each in self._kept.values()}
         orphans = self._orphans.now()
-        if orphans is None or not orphans <= known:
+        if orphans is None or not (orphans <= known or self.helpers.are_others(orphans - known, pricer)):
             return False
         if not own_thread_has_children():  # quickly told, and so for most pricers
             return True
@@ -218,7 +232,7 @@ class Watchdog:
             self._check_memory(table)
         if sweep:
             self._next_sweep = now + SWEEP_S
-            self._kill_strays(table)
+            self._look_at_strays(table)
 
     def _check_time(self, running: Running, now: float) -> None:
         if running.kill_at is not None:
@@ -243,57 +257,40 @@ class Watchdog:
                 message = f"killed for using {rss} bytes of memory; its limit is {running.memory}"
                 running.stop(Outcome.MEMORY_LIMIT, message, 0)
 
-    def _kill_strays(self, table: list[Process]) -> None:
-        """Kill and reap descendants that left their session and lost their parent.
+    def _look_at_strays(self, table: list[Process]) -> None:
+        """See to descendants that lost their parent: `helpers.py` ends those that must go; the dead are reaped here.
 
         They are children of the agent by now (it is a subreaper). A pricer itself must never be reaped here: its runner
         waits for it, and it is a child of the agent for a moment before its runner has noted its pid.
-
-        One that also shed its environment, and so its mark, is killed when nothing runs any more of what ran when it
-        was first seen here. A pricer that is just being spawned looks the same; it is watched by then, without a pid.
-        The same goes for what a warm process has orphaned: its mark says which process it is of, but not which job.
         """
         me, my_session = os.getpid(), os.getsid(0)
-        running = self.all()
         with self._lock:
             kept = dict(self._kept)
-        spawning = {
-            mark for mark, each in kept.items() if each.pid == 0
-        }  # before pids are read: one may come meanwhile
-        tracked = self._helpers | {each.pid for each in running} | {each.pid for each in kept.values()}
         self._look_at_kept(kept, table)
-        active = {f"{self._mark_prefix}{each.attempt.job_id}.{each.attempt.number}" for each in running}
+        self.bury()
+        self.helpers.look(table)
+        tracked = self._tools | {each.pid for each in self.all()} | {each.pid for each in kept.values()}
         suspects: set[int] = set()
-        unmarked: dict[int, set[AttemptId]] = {}
-        may_be_starting = bool(spawning) or any(each.pid == 0 for each in running)
         for process in table:
-            if process.parent != me or process.pid in tracked or process.session == my_session:
+            if not process.is_zombie or process.parent != me or process.session == my_session:
                 continue
-            if process.is_zombie:
-                if process.session == process.pid and process.pid not in self._suspects:
-                    suspects.add(process.pid)  # perhaps a pricer just spawned; the next sweep knows
-                    continue
-                with contextlib.suppress(ChildProcessError):
-                    os.waitpid(process.pid, os.WNOHANG)
+            if process.pid in tracked:
                 continue
-            mark = mark_of(process.pid)
-            if mark in kept:
-                if mark in spawning:
-                    continue
-                here = {each.attempt for each in running if each.attempt == kept[mark].attempt}
-                unmarked[process.pid] = of = self._unmarked.get(process.pid, here) & here
-                if not of:
-                    kill_child(process.pid)
-            elif mark is not None and mark.startswith(self._mark_prefix) and mark not in active:
-                suspects.add(process.pid)
-                with contextlib.suppress(ProcessLookupError, PermissionError):
-                    os.kill(process.pid, signal.SIGKILL)
-            elif mark is None and self._own_process:
-                here = {each.attempt for each in running}
-                unmarked[process.pid] = of = self._unmarked.get(process.pid, here) & here
-                if not of and not may_be_starting:
-                    kill_child(process.pid)
-        self._suspects, self._unmarked = suspects, unmarked
+            if process.session == process.pid and process.pid not in self._suspects:
+                suspects.add(process.pid)  # perhaps a pricer just spawned; the next sweep knows
+                continue
+            with contextlib.suppress(ChildProcessError):
+                os.waitpid(process.pid, os.WNOHANG)
+        self._suspects = suspects
+
+    def _roots(self) -> list[Root]:
+        """What the agent has spawned for pricers, or is about to spawn."""
+        with self._lock:
+            running, kept = list(self._running.values()), list(self._kept.values())
+        roots = [Root(each.pid, each.pricer, name, name) for each in running for name in (_name(each.attempt),)]
+        return roots + [
+            Root(each.pid, each.pricer, each.mark, "" if each.attempt is None else _name(each.attempt)) for each in kept
+        ]
 
     @staticmethod
     def _look_at_kept(kept: dict[str, Kept], table: list[Process]) -> None:
@@ -304,3 +301,7 @@ class Watchdog:
         for each in kept.values():
             if each.pid in children and each.pid:  # one that has got its pid meanwhile is looked at the next time
                 each.look(frozenset(children[each.pid]))
+
+
+def _name(attempt: AttemptId) -> str:
+    return f"{attempt.job_id}.{attempt.number}"

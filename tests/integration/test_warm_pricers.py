@@ -374,14 +374,30 @@ async def test_what_a_job_leaves_behind_is_killed(tmp_path: Path, own_session: b
         await assert_goes_on(node, starts=2)
 
 
-async def test_a_daemon_of_a_job_is_killed(tmp_path: Path) -> None:
+LEAVES_A_DAEMON = "subprocess.run(['sh', '-c', 'setsid sleep 1000 & echo $! > {pid}'], check=True); time.sleep(1.5)"
+
+
+async def test_a_daemon_of_a_job_is_killed_where_helpers_are_forbidden(tmp_path: Path) -> None:
     """An orphan in a session of its own ends with its job, and the process stays."""
     pid = tmp_path / "pid"
-    script = f"subprocess.run(['sh', '-c', 'setsid sleep 1000 & echo $! > {pid}'], check=True); time.sleep(1.5)"
-    with WarmNode(tmp_path, RUNS_ITS_INPUT) as node:
+    script = LEAVES_A_DAEMON.replace("{pid}", str(pid))
+    with WarmNode(tmp_path, RUNS_ITS_INPUT, helpers="forbid") as node:
         assert ended(await node.run("daemon", script)) == FINE
         wait_until(lambda: not is_running(int(pid.read_text())))
         assert (await node.run("next", "print('x')")).manifest["warm_job"] == 2
+
+
+async def test_a_daemon_of_a_job_lives_while_a_process_of_its_pricer_is_loaded(tmp_path: Path) -> None:
+    """A loaded program may need it between jobs, as one under wine needs wine's server; without it, it lingers."""
+    pid = tmp_path / "pid"
+    script = LEAVES_A_DAEMON.replace("{pid}", str(pid))
+    with WarmNode(tmp_path, RUNS_ITS_INPUT, recycle_after=2, node={"helper_linger_s": 0.5}) as node:
+        assert ended(await node.run("daemon", script)) == FINE
+        daemon = int(pid.read_text())
+        time.sleep(3 * SWEEP_S)
+        assert is_running(daemon)
+        assert (await node.run("next", "print('x')")).manifest["warm_job"] == 2
+        wait_until(lambda: not is_running(daemon))
 
 
 async def test_a_helper_that_was_there_from_the_start_stays(tmp_path: Path) -> None:

@@ -12,7 +12,7 @@ import json
 import sys
 import threading
 import zipfile
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from io import BytesIO
 from pathlib import Path
 from typing import Any
@@ -89,7 +89,16 @@ class WarmNode:
         starts: where its program leaves a mark at every start.
     """
 
-    def __init__(self, directory: Path, program: str, *, slots: int = 1, fork: bool = False, **pricer: Any) -> None:
+    def __init__(
+        self,
+        directory: Path,
+        program: str,
+        *,
+        slots: int = 1,
+        fork: bool = False,
+        node: Mapping[str, Any] | None = None,
+        **pricer: Any,
+    ) -> None:
         self.directory = directory
         self.root = directory / "root"
         self.starts = directory / "starts"
@@ -98,7 +107,7 @@ class WarmNode:
         self.program.write_text(program, encoding="utf-8")
         self._env = {"PYTHONPATH": str(ROOT), "STARTS": str(self.starts), "FORK": str(int(fork))}
         self.pricers = {"warm": self.pricer(**pricer)}
-        self.node = Node(slots=slots, kill_grace_s=0.5)
+        self.node = Node(slots=slots, kill_grace_s=0.5, **(node or {}))
         self.blobs = BlobStore(str(directory / "blobs"))
         self.agent = NodeAgent("node-1", self.root, self.pricers, self.node, self.blobs)
         self._seen = 0

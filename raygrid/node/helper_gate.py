@@ -1,0 +1,188 @@
+"""Which pricers are in use on a node, and a gate that keeps their attempts from starting while helpers end.
+
+An attempt that connects to a helper that is just dying would fail, or end with exit code 0 and no output (wine). So an
+attempt registers here before its pricer is spawned, and waits while the helpers of its pricer are being ended; they are
+ended only while none of its attempts is registered. Safe to use from many threads.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+from raygrid.config import Pricer
+from raygrid.errors import UnavailableError
+from raygrid.node.helper_rule import WINE, Programs, shared_through, sharing_with
+
+HOLD_STEP_S = 0.1
+
+
+@dataclass(slots=True)
+class _Use:
+    """How one pricer is used: by attempts, and by warm processes that are loaded."""
+
+    pricer: Pricer
+    running: int = 0
+    ended_at: float = 0.0  # of the last attempt, on the monotonic clock
+    rules: dict[Programs, int] = field(default_factory=dict)  # attempts by their setting `helpers`: it may be deployed
+    ran_since_look: bool = True
+
+
+class HelperGate:
+    """Registers attempts, and holds new ones back while helpers of their pricers are being ended.
+
+    Args:
+        patience_s: how long an attempt is held back before it fails for the node's reasons.
+    """
+
+    def __init__(self, patience_s: float) -> None:
+        self._patience_s = patience_s
+        self._changed = threading.Condition()
+        self._uses: dict[str, _Use] = {}
+        self._through: dict[str, frozenset[str]] = {}
+        self._closed: frozenset[str] = frozenset()
+
+    def begin(self, name: str, pricer: Pricer, *, waits: bool = True) -> None:
+        """An attempt is about to start; every call needs its `end`.
+
+        Args:
+            name: the pricer's name.
+            pricer: the definition that the attempt runs.
+            waits: whether to wait at a closed gate. A warm process that is loaded for an attempt does not: the attempt
+                is registered already, and it is that which the gate waits for.
+
+        Raises:
+            UnavailableError: helpers of the pricer are being ended and do not end.
+        """
+        with self._changed:
+            use = self._uses.get(name)
+            if use is None or use.pricer is not pricer:
+                use = self._learn(name, pricer)
+            if waits and self._closed and self._is_closed(name):
+                self._await_opening(name)
+            use.running += 1
+            use.rules[pricer.helpers] = use.rules.get(pricer.helpers, 0) + 1
+
+    def end(self, name: str, pricer: Pricer) -> None:
+        """It has ended, and was reaped."""
+        with self._changed:
+            use = self._uses[name]
+            use.running -= 1
+            use.ran_since_look = True
+            if use.rules[pricer.helpers] > 1:
+                use.rules[pricer.helpers] -= 1
+            else:
+                del use.rules[pricer.helpers]
+            if not use.running:
+                use.ended_at = time.monotonic()
+                if self._closed:
+                    self._changed.notify_all()
+
+    def _learn(self, name: str, pricer: Pricer) -> _Use:
+        # What earlier definitions share stays shared: their helpers may be there still.
+        through = shared_through(pricer.command, pricer.helpers, is_windows=_is_windows(pricer.command[0]))
+        use = self._uses.get(name)
+        if use is None:
+            use = self._uses[name] = _Use(pricer)
+        use.pricer = pricer
+        self._through[name] = self._through.get(name, frozenset()) | through
+        return use
+
+    def _is_closed(self, name: str) -> bool:
+        return not self._closed.isdisjoint(sharing_with(name, self._through))
+
+    def _await_opening(self, name: str) -> None:
+        until = time.monotonic() + self._patience_s
+        while self._is_closed(name):
+            if not self._changed.wait(until - time.monotonic()) and self._is_closed(name):
+                raise UnavailableError(
+                    f"helper processes that jobs of pricer {name!r} left behind were killed and do not end"
+                )
+
+    def look(self) -> dict[str, bool]:
+        """The pricers that ever ran, and whether they did since the last look."""
+        with self._changed:
+            ran = {name: use.ran_since_look or use.running > 0 for name, use in self._uses.items()}
+            for use in self._uses.values():
+                use.ran_since_look = False
+            return ran
+
+    def idle_s(self) -> dict[str, float]:
+        """By pricer: seconds since it was last in use, 0 while it is."""
+        with self._changed:
+            now = time.monotonic()
+            return {name: 0.0 if use.running else now - use.ended_at for name, use in self._uses.items()}
+
+    def rules(self, name: str) -> list[Programs]:
+        """The settings `helpers` of a pricer: those of the attempts that run, else those of the last one."""
+        with self._changed:
+            use = self._uses.get(name)
+            if use is None:
+                return []
+            if not use.running:
+                return [use.pricer.helpers]
+            return list(use.rules)
+
+    def runs_under_wine(self, name: str) -> bool:
+        """Whether a pricer, which has begun, is known to use wine."""
+        return WINE in self._through[name]
+
+    def sharing(self, names: frozenset[str]) -> frozenset[str]:
+        """These pricers and those that share helpers with them."""
+        with self._changed:
+            return frozenset(each for name in names for each in sharing_with(name, self._through))
+
+    def close(self, names: frozenset[str], idle_s: float) -> bool:
+        """Let no attempt of these pricers start until `open`, if they are not in use; gives whether it is so.
+
+        Args:
+            names: the pricers.
+            idle_s: for how long they must have been out of use.
+        """
+        with self._changed:
+            now = time.monotonic()
+            uses = [self._uses[name] for name in names if name in self._uses]
+            if any(use.running or now - use.ended_at < idle_s for use in uses):
+                return False
+            self._closed |= names
+            return True
+
+    def hold(self, names: frozenset[str], wait_s: float, meanwhile: Callable[[], None]) -> bool:
+        """Hold new attempts of these pricers back until those that run have ended; gives whether they have.
+
+        If so, none starts until `open`, as after `close`; else the gate is open again.
+
+        Args:
+            names: the pricers.
+            wait_s: how long to wait.
+            meanwhile: called again and again, without the lock.
+        """
+        with self._changed:
+            self._closed |= names
+        until = time.monotonic() + wait_s
+        while True:
+            meanwhile()
+            with self._changed:
+                if not any(self._uses[name].running for name in names if name in self._uses):
+                    return True
+                if time.monotonic() >= until:
+                    break
+                self._changed.wait(HOLD_STEP_S)
+        self.open(names)
+        return False
+
+    def open(self, names: frozenset[str]) -> None:
+        """Let attempts of these pricers start again."""
+        with self._changed:
+            self._closed -= names
+            self._changed.notify_all()
+
+
+def _is_windows(program: str) -> bool:
+    try:
+        with open(program, "rb") as file:
+            return file.read(2) == b"MZ"
+    except OSError:
+        return False

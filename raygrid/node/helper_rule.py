@@ -1,0 +1,158 @@
+"""Which processes that jobs left behind must end now: the rule alone, pure, with time as an argument.
+
+A helper is a process that outlived the job that started it and that later jobs of the pricer may use: wine's server, an
+ssh master, a licence daemon. `helpers.py` finds these processes, asks this rule, and carries out what it decides.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import PurePosixPath
+
+Programs = tuple[str, ...] | None
+"""A pricer's setting `helpers`: None allows any program, an empty tuple none."""
+
+MOST_HELPERS = 64
+"""Processes that the jobs of one pricer may leave behind before all of them are ended: jobs that each leave one."""
+
+WINE = "wine"
+_COMM = 15  # bytes of its name that the kernel keeps of a process
+
+
+@dataclass(frozen=True, slots=True)
+class LeftBehind:
+    """A process that outlived its parent.
+
+    Attributes:
+        pid: its process id.
+        started: its start time in clock ticks since boot: with the pid it names one process.
+        age_s: seconds since it started.
+        pricers: the pricers whose jobs may have started it or may use it; empty where none can.
+        allowed: whether the settings of one of these pricers let it live.
+        in_job: whether an attempt that may have started it still runs.
+    """
+
+    pid: int
+    started: int
+    age_s: float
+    pricers: frozenset[str]
+    allowed: bool
+    in_job: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """What is to be done.
+
+    Attributes:
+        kill: processes that no job may use; they are killed at once.
+        clear: groups of pricers that have been idle for the linger: all helpers of theirs are ended, while none of
+            their attempts can start.
+        renew: groups with a helper beyond its age, or with too many: the same, once the attempts that run have ended.
+    """
+
+    kill: tuple[LeftBehind, ...] = ()
+    clear: tuple[frozenset[str], ...] = ()
+    renew: tuple[frozenset[str], ...] = ()
+
+
+def judge(
+    left: Sequence[LeftBehind],
+    idle_s: Mapping[str, float],
+    *,
+    linger_s: float,
+    age_s: float,
+    most: int = MOST_HELPERS,
+) -> Verdict:
+    """Decide over everything that was left behind on a node.
+
+    Args:
+        left: the processes.
+        idle_s: by pricer: seconds since its last attempt ended, 0 while one runs. A pricer that is not in it never ran.
+        linger_s: how long helpers outlive the last attempt.
+        age_s: the age that ends a helper.
+        most: how many helpers a pricer may have.
+    """
+    kill = tuple(each for each in left if not each.in_job and not (each.allowed and each.pricers))
+    helpers = [each for each in left if each.allowed and each.pricers]
+    idle = {name for each in helpers for name in each.pricers if idle_s.get(name, linger_s) >= linger_s}
+    clear = [each.pricers for each in helpers if each.pricers <= idle]
+    counts = Counter(each.pricers for each in helpers)
+    renew = [
+        each.pricers
+        for each in helpers
+        if (each.age_s >= age_s or counts[each.pricers] > most) and not each.pricers <= idle
+    ]
+    return Verdict(kill, _merged(clear), _merged(renew))
+
+
+def _merged(sets: Iterable[frozenset[str]]) -> tuple[frozenset[str], ...]:
+    """Sets that have an element in common, made one."""
+    merged: list[frozenset[str]] = []
+    for each in set(sets):
+        apart = [other for other in merged if other.isdisjoint(each)]
+        merged = [*apart, each.union(*(other for other in merged if other not in apart))]
+    return tuple(merged)
+
+
+def is_allowed(programs: Programs, executable: str, name: str) -> bool:
+    """Whether a pricer's setting lets a program live on.
+
+    A program is told by its executable, which a process cannot choose freely, unlike its name. `wineserver64` (or
+    `wineserver`, `wine`) stands for wine as a whole, whose own services are run by wine's loader. `services.exe` is a
+    Windows program of that name, run by wine's loader.
+
+    Args:
+        programs: the setting.
+        executable: path of the process's executable; empty where it cannot be read.
+        name: the name that the kernel has for the process.
+    """
+    if programs is None:
+        return True
+    if not executable:
+        return False
+    base = PurePosixPath(executable).name
+    by_wine = _is_wine(base)
+    return any(
+        entry in (executable, base)
+        or (by_wine and (_is_wine(entry) or (entry.lower().endswith(".exe") and entry[:_COMM] == name)))
+        for entry in programs
+    )
+
+
+def _is_wine(program: str) -> bool:
+    base = PurePosixPath(program).name
+    return base in ("wine", "wine64", "wine32") or base.startswith(("wineserver", "wine-preloader", "wine64-preloader"))
+
+
+def shared_through(command: Iterable[str], programs: Programs, *, is_windows: bool = False) -> frozenset[str]:
+    """What a pricer shares helpers through: pricers that have one of these in common use the same helpers.
+
+    These are the helpers that its settings list, and wine: its server serves all Windows programs of a user.
+
+    Args:
+        command: the words of its command.
+        programs: its setting `helpers`.
+        is_windows: whether its program is one for Windows, which the kernel hands to wine.
+    """
+    through = {WINE if _is_wine(entry) else PurePosixPath(entry).name for entry in programs or ()}
+    if is_windows or any(_is_wine(word) for word in command):
+        through.add(WINE)
+    return frozenset(through)
+
+
+def sharing_with(name: str, through: Mapping[str, frozenset[str]]) -> frozenset[str]:
+    """The pricers that share helpers with one, directly or by way of others; it is among them.
+
+    Args:
+        name: the pricer.
+        through: by pricer, what it shares helpers through.
+    """
+    group = {name}
+    keys = set(through.get(name, ()))
+    while more := {each for each, its in through.items() if each not in group and its & keys}:
+        group |= more
+        keys.update(*(through[each] for each in more))
+    return frozenset(group)

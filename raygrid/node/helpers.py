@@ -1,0 +1,244 @@
+"""Processes that jobs leave behind on a node: which of them may serve later jobs, and when they end.
+
+The watchdog hands in what it sees; `lineage.py` tells whose each process is, `helper_rule.py` decides, and a thread of
+this class ends what must end, while `helper_gate.py` keeps the pricer's next attempts from starting. When the agent
+closes, everything goes. The reaper is told of each process, for the case that the agent is killed.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import math
+import os
+import signal
+import threading
+import time
+from collections.abc import Callable, Collection, Iterable, Sequence
+
+from raygrid.node.helper_gate import HelperGate
+from raygrid.node.helper_rule import LeftBehind, Verdict, is_allowed, judge
+from raygrid.node.killing import end_children, signal_process
+from raygrid.node.lineage import Key, Lineage, Origin, Root, Traced
+from raygrid.node.processes import Process, process_table
+
+logger = logging.getLogger(__name__)
+
+KILL_STEP_S = 0.01
+HOLD_S = 2.0
+"""How long new attempts of a pricer are held back for those that run, before its helpers are renewed later."""
+HOLD_AGAIN_S = 30.0
+CLEAN_LOOKS = 2
+PATIENCE_S = 10.0
+CLOSE_S = 10.0
+_TICKS = os.sysconf("SC_CLK_TCK")
+
+
+class Helpers:
+    """The helpers of one node; safe to use from many threads. `close` ends them all.
+
+    Args:
+        mark_prefix: what the marks of the agent's pricers begin with.
+        roots: gives what the agent has spawned or is about to spawn.
+        own_process: whether this process is the agent's alone.
+
+    Attributes:
+        linger_s: how long helpers outlive the last attempt of their pricer.
+        age_s: the age at which they are renewed.
+        grace_s: what a helper gets between being asked to end and being killed.
+        retire: ends idle warm processes of these pricers.
+        record: is told of processes that pricers started, for whoever has to end them should this process be killed.
+    """
+
+    def __init__(self, mark_prefix: str, roots: Callable[[], Sequence[Root]], *, own_process: bool) -> None:
+        self.linger_s = 3.0
+        self.age_s = 3600.0
+        self.grace_s = 2.0
+        self.retire: Callable[[frozenset[str]], None] = lambda names: None
+        self.record: Callable[[Collection[Key]], None] = lambda processes: None
+        self.gate = HelperGate(PATIENCE_S)
+        self._own_process = own_process
+        self._roots = roots
+        self._tools: set[int] = set()
+        self._lineage = Lineage(mark_prefix, own_process=own_process)
+        self._looking = threading.Lock()
+        self._owners: dict[int, frozenset[str]] = {}  # by pid: the pricers that each orphan may be of
+        self._beyond_reach: set[Key] = set()
+        self._hold_again_at: dict[frozenset[str], float] = {}
+        self._wanted = Verdict()
+        self._work = threading.Condition()
+        self._closed = False
+        self._thread: threading.Thread | None = None
+
+    def start(self, tools: set[int]) -> None:
+        """Begin; `tools` are children of the agent that are no pricers."""
+        self._tools = tools
+
+    def are_others(self, orphans: set[int], name: str) -> bool:
+        """Whether each of these orphans is known to be a helper of other pricers, which no job of this one started."""
+        owners = self._owners
+        return all((of := owners.get(pid)) is not None and name not in of for pid in orphans)
+
+    def look(self, table: Sequence[Process]) -> None:
+        """Look at all processes, read just now: kill what must not live, and have the helpers end that are due."""
+        left = self._judged(self._trace(table))
+        if not left:
+            return
+        verdict = judge(left, self.gate.idle_s(), linger_s=self.linger_s, age_s=self.age_s)
+        self._kill(verdict.kill, table)
+        now = time.monotonic()
+        renew = tuple(group for group in verdict.renew if self._hold_again_at.get(group, 0.0) <= now)
+        if verdict.clear or renew:
+            self._ask(Verdict(clear=verdict.clear, renew=renew))
+
+    def close(self) -> None:
+        """End everything that jobs left behind. No attempt runs or starts any more."""
+        with self._work:
+            self._closed = True
+            self._work.notify_all()
+            thread = self._thread
+        if thread is not None:
+            thread.join(timeout=self.grace_s + CLOSE_S)
+        if self._own_process:
+            end_children(lambda pid: pid not in self._tools, self.grace_s, CLOSE_S)
+        else:
+            self._end(None, CLOSE_S)
+
+    # --- looking ----------------------------------------------------------------------------------------------------
+
+    def _trace(self, table: Sequence[Process]) -> Traced:
+        with self._looking:
+            traced = self._lineage.trace(table, self._roots(), self._tools, self.gate.look())
+            me = os.getpid()
+            self._owners = {
+                process.pid: self.gate.sharing(origin.pricers)
+                for process, origin in traced.left
+                if process.parent == me and origin.pricers
+            }
+        for process in traced.zombies:
+            with contextlib.suppress(ChildProcessError):
+                os.waitpid(process.pid, os.WNOHANG)
+        self.record(traced.below)
+        return traced
+
+    def _judged(self, traced: Traced) -> list[LeftBehind]:
+        if not traced.left:
+            return []
+        running = {root.attempt for root in self._roots()}
+        now = time.clock_gettime(time.CLOCK_BOOTTIME)
+        allowed: set[int] = set()
+        left = []
+        for process, origin in traced.left:  # each parent before its children, which live as it does
+            if process.parent in allowed or self._is_allowed(process, origin):
+                allowed.add(process.pid)
+            if (process.pid, process.started) in self._beyond_reach:
+                continue
+            left.append(
+                LeftBehind(
+                    process.pid,
+                    process.started,
+                    now - process.started / _TICKS,
+                    self.gate.sharing(origin.pricers),
+                    process.pid in allowed,
+                    not origin.attempts.isdisjoint(running),
+                )
+            )
+        return left
+
+    def _is_allowed(self, process: Process, origin: Origin) -> bool:
+        rules = [rule for name in origin.pricers for rule in self.gate.rules(name)]
+        if any(rule is None for rule in rules):
+            return True
+        if not any(rules):
+            return False
+        executable = name = ""
+        with contextlib.suppress(OSError):
+            executable = os.readlink(f"/proc/{process.pid}/exe").removesuffix(" (deleted)")
+            with open(f"/proc/{process.pid}/comm", encoding="utf-8", errors="replace") as file:
+                name = file.read().rstrip("\n")
+        return any(is_allowed(rule, executable, name) for rule in rules)
+
+    # --- ending -----------------------------------------------------------------------------------------------------
+
+    def _ask(self, verdict: Verdict) -> None:
+        with self._work:
+            if self._closed:
+                return
+            self._wanted = verdict
+            if self._thread is None:
+                self._thread = threading.Thread(target=self._work_on, name="raygrid-helpers", daemon=True)
+                self._thread.start()
+            self._work.notify_all()
+
+    def _work_on(self) -> None:
+        while True:
+            with self._work:
+                while not (self._closed or self._wanted.clear or self._wanted.renew):
+                    self._work.wait()
+                if self._closed:
+                    return
+                wanted, self._wanted = self._wanted, Verdict()
+            try:
+                for group in wanted.clear:
+                    self._clear(group)
+                for group in wanted.renew:
+                    self._renew(group)
+            except Exception:  # the next look asks again
+                logger.exception("ending helper processes failed")
+
+    def _clear(self, group: frozenset[str]) -> None:
+        """End the helpers of pricers that are idle still."""
+        if self.gate.close(group, self.linger_s):
+            try:
+                self._end(group)
+            finally:
+                self.gate.open(group)
+
+    def _renew(self, group: frozenset[str]) -> None:
+        """End the helpers of pricers that are in use, between two attempts."""
+        if not self.gate.hold(group, HOLD_S, lambda: self.retire(group)):
+            self._hold_again_at[group] = time.monotonic() + HOLD_AGAIN_S
+            logger.warning(
+                "pricer %s has helper processes that are too old or too many; they end when no attempt of it runs",
+                ", ".join(sorted(group)),
+            )
+            return
+        try:
+            self._end(group)
+        finally:
+            self.gate.open(group)
+
+    def _end(self, group: frozenset[str] | None, within_s: float = math.inf) -> None:
+        """Ask helpers of these pricers (or all) to end, kill them after the grace, and return once they are gone."""
+        began = time.monotonic()
+        asked: set[Key] = set()
+        clean = 0
+        while time.monotonic() < began + within_s and not (self._closed and within_s == math.inf):
+            table = list(process_table())
+            traced = self._trace(table)
+            found = [each for each in self._judged(traced) if group is None or each.pricers <= group]
+            if not found and not traced.zombies:
+                clean += 1
+                if clean == CLEAN_LOOKS:  # one may have been starting another while the first look was taken
+                    return
+                continue
+            clean = 0
+            if time.monotonic() >= began + self.grace_s:
+                self._kill(found, table)
+            else:
+                for each in found:
+                    if (each.pid, each.started) not in asked:
+                        asked.add((each.pid, each.started))
+                        signal_process(each.pid, each.started, signal.SIGTERM)
+            time.sleep(KILL_STEP_S)
+
+    def _kill(self, doomed: Iterable[LeftBehind], table: Iterable[Process]) -> None:
+        if not (doomed := list(doomed)):
+            return
+        groups = {process.pid: process.group for process in table}
+        spared = {root.pid for root in self._roots()}  # one with a forged mark may stay in the group of its own pricer
+        for each in doomed:
+            group = groups.get(each.pid, 0)
+            if not signal_process(each.pid, each.started, signal.SIGKILL, 0 if group in spared else group):
+                self._beyond_reach.add((each.pid, each.started))
+                logger.error("process %s, which a job left behind, is another user's and cannot be ended", each.pid)

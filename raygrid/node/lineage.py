@@ -1,0 +1,173 @@
+"""Which pricer's job started a process below the agent: by ancestry where that was seen, else by its mark.
+
+The table of all processes is traced again and again, and what was once seen of a process is kept: a daemon loses its
+parents and may shed its mark. Ancestry comes first, since a mark can be forged and a parent cannot.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+from raygrid.node.processes import Process, environment_of, mark_in
+
+Key = tuple[int, int]
+"""A process: its pid and its start time in clock ticks since boot."""
+
+
+@dataclass(frozen=True, slots=True)
+class Origin:
+    """Where a process comes from.
+
+    Attributes:
+        pricers: the pricers whose jobs may have started it.
+        attempts: names of the attempts that may have started it; they may have ended meanwhile.
+    """
+
+    pricers: frozenset[str]
+    attempts: frozenset[str]
+
+
+@dataclass(frozen=True, slots=True)
+class Root:
+    """A process that the agent itself spawned for a pricer.
+
+    Attributes:
+        pid: its pid; 0 where it is about to be spawned.
+        pricer: the pricer's name.
+        name: what its mark calls it.
+        attempt: name of the attempt that it runs; empty where it runs none (a warm one between jobs).
+    """
+
+    pid: int
+    pricer: str
+    name: str
+    attempt: str
+
+    @property
+    def origin(self) -> Origin:
+        """Where the processes below it come from."""
+        return Origin(frozenset((self.pricer,)), frozenset((self.attempt,) if self.attempt else ()))
+
+
+@dataclass(slots=True)
+class Traced:
+    """The processes below the agent, without those that it spawned itself.
+
+    Attributes:
+        left: those that lost their parent, which makes them children of the agent, and all below them.
+        zombies: those of them that have ended, are children of the agent, and were seen alive before.
+        below: all that pricers started, pricers included, whether or not they lost their parents.
+    """
+
+    left: list[tuple[Process, Origin]] = field(default_factory=list)
+    zombies: list[Process] = field(default_factory=list)
+    below: set[Key] = field(default_factory=set)
+
+
+class Lineage:
+    """What is known of the processes below one agent; not safe to use from several threads at once.
+
+    Args:
+        mark_prefix: what the marks of the agent's pricers begin with.
+        own_process: whether this process is the agent's alone, so that an orphan without a mark is a pricer's.
+    """
+
+    def __init__(self, mark_prefix: str, *, own_process: bool) -> None:
+        self._prefix = mark_prefix
+        self._own_process = own_process
+        self._origins: dict[Key, Origin] = {}
+        self._earlier: dict[Key, Origin] = {}  # of the trace before: two may be taken from tables of other orders
+        self._spawned: set[Key] = set()
+        self._environment = environment_of(os.getpid())
+
+    def trace(
+        self, table: Sequence[Process], roots: Sequence[Root], tools: set[int], pricers: Mapping[str, bool]
+    ) -> Traced:
+        """Find everything that pricers started.
+
+        Args:
+            table: all processes, read before the other arguments: whatever spawned one of them is among `roots`, or
+                has ended.
+            roots: what the agent has spawned for pricers or is about to spawn.
+            tools: children of the agent that are no pricers.
+            pricers: the pricers that ever ran, and whether they did since the last trace.
+        """
+        me, own_session = os.getpid(), os.getsid(0)
+        spawned = {root.pid: root for root in roots if root.pid}
+        children: dict[int, list[Process]] = {}
+        for process in table:
+            children.setdefault(process.parent, []).append(process)
+        before = self._earlier | self._origins
+        self._earlier, self._origins = self._origins, {}
+        own, self._spawned = self._spawned, set()
+        traced = Traced()
+        for process in children.get(me, ()):
+            key = (process.pid, process.started)
+            if process.pid in tools:
+                continue
+            if process.pid in spawned or key in own:  # the thread that spawned it reaps it
+                self._spawned.add(key)
+            if (root := spawned.get(process.pid)) is not None:
+                self._walk(process, root.origin, children, before, traced, was_left=False)
+            elif process.session != own_session and key not in own:
+                origin = before.get(key)
+                if process.is_zombie:
+                    if origin is not None:
+                        self._origins[key] = origin
+                        traced.zombies.append(process)
+                    continue
+                origin = origin or self._of_orphan(process.pid, roots, pricers, before)
+                if origin is not None:
+                    self._walk(process, origin, children, before, traced, was_left=True)
+        return traced
+
+    def _walk(
+        self,
+        top: Process,
+        origin: Origin,
+        children: Mapping[int, Sequence[Process]],
+        before: Mapping[Key, Origin],
+        traced: Traced,
+        *,
+        was_left: bool,
+    ) -> None:
+        """Note a process and all below it."""
+        waiting = [(top, origin)]
+        while waiting:
+            process, inherited = waiting.pop()
+            key = (process.pid, process.started)
+            if key in self._origins:
+                continue  # the table was read while processes came and went
+            own = self._origins[key] = inherited if process is top else before.get(key, inherited)
+            traced.below.add(key)
+            if was_left and not process.is_zombie:
+                traced.left.append((process, own))
+            waiting.extend((child, own) for child in children.get(process.pid, ()))
+
+    def _of_orphan(
+        self, pid: int, roots: Sequence[Root], pricers: Mapping[str, bool], before: Mapping[Key, Origin]
+    ) -> Origin | None:
+        """Where an orphan comes from that was not seen before; None where it is no pricer's, or may be a pricer itself.
+
+        A process that is just being spawned looks like an orphan until its pid is noted.
+        """
+        environment = environment_of(pid)
+        if environment is None or environment == self._environment:
+            return None
+        mark = mark_in(environment)
+        if mark is not None and mark.startswith(self._prefix):
+            pricer, _, name = mark[len(self._prefix) :].partition("|")
+            root = next((each for each in roots if each.name == name), None)
+            if root is not None and root.pid == 0:
+                return None
+            if pricer in pricers:
+                return root.origin if root is not None else Origin(frozenset((pricer,)), frozenset((name,)))
+        if not self._own_process:
+            return None
+        attempts = frozenset(root.attempt for root in roots if root.attempt)
+        lately = frozenset(name for name, ran in pricers.items() if ran)
+        if not lately:  # it descends from something that was left behind earlier
+            lately = frozenset(name for origin in before.values() for name in origin.pricers)
+        return Origin(lately, attempts)

@@ -1,0 +1,160 @@
+"""Which of the processes that jobs left behind must end: the rule, without processes and clock."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from raygrid.config import Pricer
+from raygrid.node.helper_rule import (
+    MOST_HELPERS,
+    LeftBehind,
+    Verdict,
+    is_allowed,
+    judge,
+    shared_through,
+    sharing_with,
+)
+
+LINGER_S, AGE_S = 3.0, 100.0
+SERVER, LOADER = "/usr/lib/wine/wineserver64", "/usr/lib/wine/wine64-preloader"
+
+
+def helper(pid: int = 1, *pricers: str, **more: Any) -> LeftBehind:
+    values = {"started": 7, "age_s": 1.0, "allowed": True, "in_job": False, **more}
+    return LeftBehind(pid, pricers=frozenset(pricers or ("p",)), **values)
+
+
+def decided(*left: LeftBehind, **idle_s: float) -> Verdict:
+    return judge(left, idle_s, linger_s=LINGER_S, age_s=AGE_S)
+
+
+def group(*names: str) -> tuple[frozenset[str], ...]:
+    return (frozenset(names),)
+
+
+def test_a_helper_lives_while_an_attempt_of_its_pricer_runs() -> None:
+    """However long its own job has ended; another pricer that runs does not keep it."""
+    assert decided(helper(), p=0.0) == Verdict()
+    assert decided(helper(), p=LINGER_S, q=0.0) == Verdict(clear=group("p"))
+
+
+def test_a_helper_lingers_after_the_last_attempt() -> None:
+    """It ends once its pricer has been idle for the linger, not a moment before."""
+    assert decided(helper(), p=LINGER_S - 0.01) == Verdict()
+    assert decided(helper(), p=LINGER_S) == Verdict(clear=group("p"))
+
+
+def test_all_helpers_of_a_pricer_end_together() -> None:
+    """One of a group (a server and its services) is never ended apart from the others."""
+    verdict = decided(helper(1), helper(2), helper(3, age_s=AGE_S), p=LINGER_S)
+    assert verdict == Verdict(clear=group("p"))
+
+
+def test_a_helper_of_one_of_two_pricers_waits_for_both() -> None:
+    """Where it is unknown whose it is, it may be of any pricer that ran when it was first seen."""
+    assert decided(helper(1, "p", "q"), p=60.0, q=0.0) == Verdict()
+    assert decided(helper(1, "p", "q"), p=60.0, q=LINGER_S) == Verdict(clear=group("p", "q"))
+
+
+def test_groups_that_overlap_are_cleared_behind_one_gate() -> None:
+    """No attempt of either pricer may start while a process that may be of both is ended."""
+    verdict = decided(helper(1, "p"), helper(2, "p", "q"), helper(3, "r"), p=9.0, q=9.0, r=9.0)
+    assert set(verdict.clear) == {frozenset("pq"), frozenset("r")}
+
+
+def test_a_helper_at_its_age_is_renewed_while_its_pricer_is_in_use() -> None:
+    """And merely cleared where it is idle."""
+    assert decided(helper(age_s=AGE_S), p=0.0) == Verdict(renew=group("p"))
+    assert decided(helper(age_s=AGE_S - 1), p=0.0) == Verdict()
+
+
+def test_jobs_that_each_leave_a_process_do_not_fill_the_machine() -> None:
+    """A pricer with too many helpers gets rid of them between two attempts, though it is never idle."""
+    many = [helper(pid) for pid in range(MOST_HELPERS + 1)]
+    assert decided(*many[1:], p=0.0) == Verdict()
+    assert decided(*many, p=0.0) == Verdict(renew=group("p"))
+
+
+def test_what_the_settings_do_not_allow_ends_with_its_job() -> None:
+    """It lives while an attempt that may have started it runs, and no linger longer."""
+    running, ended = helper(1, allowed=False, in_job=True), helper(2, allowed=False)
+    assert decided(running, ended, p=0.0) == Verdict(kill=(ended,))
+
+
+def test_what_no_pricer_can_have_left_is_killed() -> None:
+    """An orphan that appears though nothing ran belongs to nobody's job."""
+    stray = LeftBehind(1, 7, 1.0, frozenset(), allowed=True, in_job=False)
+    assert decided(stray, p=0.0) == Verdict(kill=(stray,))
+
+
+@pytest.mark.parametrize(
+    ("setting", "executable", "name", "allowed"),
+    [
+        (None, "/bin/anything", "anything", True),
+        (None, "", "", True),
+        ("forbid", SERVER, "wineserver64", False),
+        (["gpg-agent"], "/usr/bin/gpg-agent", "gpg-agent", True),
+        (["gpg-agent"], "/tmp/sleeper", "gpg-agent", False),  # it gave itself the name
+        (["/opt/licd"], "/opt/licd", "licd", True),
+        (["/opt/licd"], "/tmp/licd", "licd", False),
+        (["gpg-agent"], "", "gpg-agent", False),
+        (["wineserver64"], SERVER, "wineserver64", True),
+        (["wineserver64"], LOADER, "services.exe", True),
+        (["wine"], LOADER, "winedevice.exe", True),
+        (["services.exe"], LOADER, "services.exe", True),
+        (["services.exe"], "/tmp/services.exe", "services.exe", True),
+        (["services.exe"], "/tmp/sleeper", "services.exe", False),
+        (["services.exe"], LOADER, "winedevice.exe", False),
+        (["winemenubuilder.exe"], LOADER, "winemenubuilder", True),  # the kernel keeps 15 bytes
+        (["gpg-agent"], SERVER, "wineserver64", False),
+    ],
+)
+def test_a_program_is_told_by_its_executable(setting: object, executable: str, name: str, *, allowed: bool) -> None:
+    """A process can choose its name and not its executable; what wine runs is known by both."""
+    programs = Pricer(command=("x",), helpers=setting).helpers  # type: ignore[arg-type]  # as it is written
+    assert is_allowed(programs, executable, name) == allowed
+
+
+@pytest.mark.parametrize(
+    ("command", "setting", "through"),
+    [
+        (("sh", "{input}"), None, set()),
+        (("wine", "/opt/a.exe", "{input}"), None, {"wine"}),
+        (("env", "X=1", "/usr/bin/wine64", "a.exe"), None, {"wine"}),
+        (("/opt/a.exe", "{input}"), None, set()),  # a name says little: it is a Windows program by its content
+        (("sh", "{input}"), ["wineserver64"], {"wine"}),
+        (("sh", "{input}"), ["/usr/bin/gpg-agent", "ssh"], {"gpg-agent", "ssh"}),
+        (("sh", "{input}"), "forbid", set()),
+    ],
+)
+def test_pricers_share_helpers_through_wine_and_what_they_list(
+    command: tuple[str, ...], setting: object, through: set[str]
+) -> None:
+    """Two Windows pricers of one user have one wineserver, whichever of them started it."""
+    pricer = Pricer(command=command, helpers=setting)  # type: ignore[arg-type]  # as it is written
+    assert shared_through(pricer.command, pricer.helpers) == through
+    assert shared_through(pricer.command, pricer.helpers, is_windows=True) == through | {"wine"}
+
+
+def test_sharing_reaches_over_others() -> None:
+    """If a shares with b and b with c, what a left may be of use to c."""
+    through = {
+        "a": frozenset("x"),
+        "b": frozenset("xy"),
+        "c": frozenset("y"),
+        "d": frozenset("z"),
+        "e": frozenset[str](),
+    }
+    assert sharing_with("a", through) == {"a", "b", "c"}
+    assert sharing_with("d", through) == {"d"}
+    assert sharing_with("e", through) == {"e"}
+    assert sharing_with("unknown", through) == {"unknown"}
+
+
+@pytest.mark.parametrize("wrong", ["sleep", ["bin/licd"], [""], ["a\0b"]])
+def test_a_setting_that_names_no_program_is_refused(wrong: object) -> None:
+    """A relative path could be anybody's, and a bare word other than `forbid` is a mistake."""
+    with pytest.raises(ValueError, match="helpers"):
+        Pricer(command=("x",), helpers=wrong)  # type: ignore[arg-type]  # that is the point

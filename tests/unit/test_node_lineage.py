@@ -1,0 +1,133 @@
+"""Whose a process is: by ancestry, else by its mark, else by who ran; from made-up tables of processes."""
+
+from __future__ import annotations
+
+import os
+
+import pytest
+
+from raygrid.node import lineage
+from raygrid.node.lineage import Lineage, Origin, Root
+from raygrid.node.processes import Process
+
+PREFIX = "/root|life|"
+ME = os.getpid()
+OWN = b"PATH=/bin\0"
+
+
+def process(pid: int, parent: int = ME, *, started: int = 1, zombie: bool = False) -> Process:
+    return Process(pid, parent, pid, 0, zombie, pid, started)
+
+
+class Machine:
+    """A table of processes with environments."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, *, own_process: bool = True) -> None:
+        self.environments: dict[int, bytes] = {ME: OWN}
+        monkeypatch.setattr(lineage, "environment_of", self.environments.get)
+        self.lineage = Lineage(PREFIX, own_process=own_process)
+
+    def left(self, *table: Process, roots: tuple[Root, ...] = (), **pricers: bool) -> dict[int, Origin]:
+        traced = self.lineage.trace([process(ME, 1), *table], roots, {900}, pricers)
+        self.zombies = [each.pid for each in traced.zombies]
+        self.below = {pid for pid, _ in traced.below}
+        return {each.pid: origin for each, origin in traced.left}
+
+    def mark(self, pid: int, mark: str) -> None:
+        self.environments[pid] = f"A=b\0RAYGRID_ATTEMPT={mark}\0".encode()
+
+
+def of(pricer: str, *attempts: str) -> Origin:
+    return Origin(frozenset((pricer,)), frozenset(attempts))
+
+
+JOB = Root(10, "p", "j.1", "j.1")
+
+
+@pytest.fixture
+def machine(monkeypatch: pytest.MonkeyPatch) -> Machine:
+    """A machine on which this process is the agent's alone."""
+    return Machine(monkeypatch)
+
+
+def test_what_a_pricer_still_holds_is_not_left_behind(machine: Machine) -> None:
+    """Its children, and what the agent itself runs besides, are nobody's leftovers."""
+    assert machine.left(process(10), process(11, 10), process(900), process(901, 900), roots=(JOB,), p=True) == {}
+    assert machine.below == {10, 11}
+
+
+def test_a_mark_names_the_pricer_of_an_orphan(machine: Machine) -> None:
+    """All that is below an orphan is of the same job."""
+    machine.mark(11, f"{PREFIX}p|j.1")
+    assert machine.left(process(11), process(12, 11), p=False) == {11: of("p", "j.1"), 12: of("p", "j.1")}
+
+
+@pytest.mark.parametrize("mark", [f"{PREFIX}q|other.1", "x", None])
+def test_ancestry_that_was_seen_comes_before_the_mark(machine: Machine, mark: str | None) -> None:
+    """A daemon that was seen below its pricer once stays that pricer's, whatever it claims."""
+    machine.environments[11] = OWN + b"X=1\0"
+    if mark is not None:
+        machine.mark(11, mark)
+    machine.left(process(10), process(11, 10), roots=(JOB,), p=True, q=True)
+    assert machine.left(process(11), roots=(), p=True, q=True) == {11: of("p", "j.1")}
+
+
+@pytest.mark.parametrize(
+    "environment", [b"", b"RAYGRID_ATTEMPT=x\0", b"RAYGRID_ATTEMPT=" + PREFIX.encode() + b"no|j.1\0"]
+)
+def test_an_orphan_without_a_true_mark_may_be_of_whoever_ran(machine: Machine, environment: bytes) -> None:
+    """Of each pricer that ran since the last look, and of each attempt that runs."""
+    machine.environments[11] = environment
+    origin = machine.left(process(10), process(11), roots=(JOB,), p=True, q=True, r=False)[11]
+    assert origin == Origin(frozenset("pq"), frozenset(("j.1",)))
+
+
+def test_a_pid_that_is_used_again_is_another_process(machine: Machine) -> None:
+    """What was known of the earlier process says nothing of the later one."""
+    machine.mark(11, f"{PREFIX}p|j.1")
+    machine.left(process(11), p=True, q=True)
+    machine.mark(11, f"{PREFIX}q|k.1")
+    assert machine.left(process(11, started=2), p=True, q=True) == {11: of("q", "k.1")}
+
+
+def test_a_pricer_that_is_just_being_spawned_is_not_left_behind(machine: Machine) -> None:
+    """Before its pid is noted it looks like an orphan: with the agent's environment first, then with its own mark."""
+    about = Root(0, "p", "j.1", "j.1")
+    machine.environments[10] = OWN
+    assert machine.left(process(10), roots=(about,), p=True) == {}
+    machine.mark(10, f"{PREFIX}p|j.1")
+    assert machine.left(process(10), roots=(about,), p=True) == {}
+
+
+def test_a_pricer_is_reaped_by_its_own_thread_only(machine: Machine) -> None:
+    """Its zombie is left alone even when it is no longer registered; that of a daemon is to be reaped here."""
+    machine.mark(10, f"{PREFIX}p|j.1")
+    machine.mark(11, f"{PREFIX}p|j.1")
+    machine.left(process(10), process(11), roots=(JOB,), p=True)
+    assert machine.left(process(10, zombie=True), process(11, zombie=True), p=True) == {}
+    assert machine.zombies == [11]
+
+
+def test_what_a_warm_process_orphaned_is_of_the_job_at_hand(machine: Machine) -> None:
+    """Its mark names the process; the job is the one that ran when it was first seen."""
+    machine.mark(11, f"{PREFIX}w|@warm.1")
+    busy, idle = Root(10, "w", "@warm.1", "j.1"), Root(10, "w", "@warm.1", "")
+    assert machine.left(process(10), process(11), roots=(busy,), w=True) == {11: of("w", "j.1")}
+    assert machine.left(process(10), process(11), roots=(idle,), w=True) == {11: of("w", "j.1")}
+
+
+def test_of_an_agent_among_others_only_marks_count(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where several agents share a process, an orphan without this one's mark may be anybody's."""
+    machine = Machine(monkeypatch, own_process=False)
+    machine.environments[11] = b""
+    machine.mark(12, "/root|other-life|p|j.1")
+    machine.mark(13, f"{PREFIX}p|j.1")
+    assert set(machine.left(process(11), process(12), process(13), p=True)) == {13}
+
+
+def test_a_daemon_that_forks_when_nothing_ran_is_of_those_before_it(machine: Machine) -> None:
+    """An orphan without a mark that appears between jobs descends from something that was left behind."""
+    machine.mark(11, f"{PREFIX}p|j.1")
+    machine.environments[12] = b""
+    machine.left(process(11), p=True, q=False)
+    assert machine.left(process(12), p=False, q=False) == {12: Origin(frozenset("p"), frozenset())}
