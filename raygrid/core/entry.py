@@ -47,6 +47,7 @@ class Entry:
     moved: bool = False  # the current attempt is being stopped, to be run elsewhere
     suspect: bool = False  # it was on a node that was lost
     doubled: bool = False  # it has had its second attempt
+    given_up: tuple[str, int] | None = None  # node and number of an unconfirmed attempt whose loss was not charged
     alone: bool = False  # it was killed when its node ran out of memory: it runs with nothing beside it from now on
 
     @classmethod

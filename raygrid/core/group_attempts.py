@@ -166,6 +166,8 @@ class GroupAttempts(GroupJobs):
             # order, or leader and node went together: nothing says that the job had a part in it. (Where everything
             # ended at once, the node names the attempt when it comes up again: see `group_leftovers`.)
             entry.recalled += entry.moved
+            if entry.unconfirmed:
+                entry.given_up = node_id, report.attempt.number
             self._requeue(entry, out, charge=False)
             return
         entry.charged += 1

@@ -52,6 +52,8 @@ class GroupLeftovers(GroupAttempts):
         number = report.attempt.number
         if number > entry.attempts or (node_id, report.attempt) in entry.places():
             return True
+        if entry.given_up == (node_id, number):  # the node came up late, and its attempt was not charged so far
+            return True
         restarted = entry.node_id not in (None, node_id) and not entry.unconfirmed
         return restarted and number == entry.number == entry.attempts and entry.twin is None
 
@@ -62,6 +64,7 @@ class GroupLeftovers(GroupAttempts):
         node.held.pop(report.attempt, None)
         node.uncertain.discard(report.attempt)
         entry.attempts = max(entry.attempts, report.attempt.number)
+        entry.given_up = None
         if held and entry.twin is not None:
             self._one_less(entry, report.attempt, out, began=True)
         elif held or entry.node_id is None:

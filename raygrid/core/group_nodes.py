@@ -139,7 +139,7 @@ class GroupNodes(GroupLeftovers):
                 lost.append(entry)
         charged = suspects.charged(lost, self.policy.retry.max_attempts)
         for entry in lost:
-            entry.suspect = True
+            entry.suspect |= not entry.unconfirmed  # what is unconfirmed is not charged, but for what the node reports
         for entry, charge in zip(lost, charged, strict=True):
             if entry.recorded:
                 message = f"node {node_id} was lost: {why}"

@@ -170,7 +170,7 @@ class MemoryGuard:
         """Kill a pricer with all that it started, and wait until its memory is free."""
         message = (
             f"killed because node {self._node_id} ran short of memory: the pricer's processes used {figure(tree.rss)}"
-            + (f" ({figure(victim.grown)} more than {victim.over_s:.0f} s before)" if victim.over_s else "")
+            + (f" ({figure(victim.grown)} more than {victim.over_s:.0f} s before)" if victim.over_s >= 1 else "")
             + f", and of the {figure(memory.total)} of {memory.of} {figure(max(0, memory.available))} were left, less "
             f"than the {figure(memory.reserve)} that are kept free (node.memory_reserve)"
         )

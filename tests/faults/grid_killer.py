@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import sqlite3
 import subprocess
 import sys
 import time
@@ -63,6 +64,16 @@ class World:
                     continue  # this is PID 1: orphans are its children
             return holder(self.directory / "default") is not None
 
+    def left(self) -> str:
+        """What a crash has left, for a test that fails."""
+        grid = self.directory / "default"
+        with contextlib.suppress(sqlite3.Error), contextlib.closing(sqlite3.connect(grid / "jobs.db")) as store:
+            rows = store.execute("select job_id, state, attempts, failures, losses from jobs where state != 'done'")
+            directories = [path.name for path in (grid / "nodes").glob("*/jobs/*/*")]
+            notes = [path.read_text() for path in (grid / "nodes").glob("*/unfinished")]
+            return f"jobs {rows.fetchall()}, directories {directories}, unfinished {notes}"
+        return "no job store"
+
     def jobs(self) -> dict[str, Any]:
         with Client(self.url, retry_s=0, timeout=5) as client:
             return {job.job_id: job for job in client.jobs()}
@@ -71,7 +82,7 @@ class World:
         """Start the grid again whenever it is gone, until its jobs are as wanted; gives them."""
         while self.starts <= MOST_STARTS:
             if not self.runs():
-                self.tell("the grid is gone")
+                self.tell(f"the grid is gone; {self.left()}")
                 self.up()
             with contextlib.suppress(Exception):  # it may go at any moment
                 if done(jobs := self.jobs()):

@@ -73,6 +73,28 @@ def test_a_node_that_comes_up_late_still_counts() -> None:
     assert rack.ends("a").states == {"a": JobState.DONE}
 
 
+def test_a_node_that_comes_up_after_it_was_given_up_still_counts() -> None:
+    """A grid that starts gives a silent node up at once; the loss of what ran there counts when the node reports it."""
+    rack = Rack()
+    rack.submit(job("a", attempts=1, running=True, node_id="n1"))
+    update = rack.wait(4).wrote["a"]
+    assert (update.state, update.attempts, update.losses) == (QUEUED, 1, 0)
+    update = comes_up(rack, "n1", left("a")).wrote["a"]
+    assert (update.failures, update.losses) == (1, 1)
+    update = rack.poll("n1", left("a")).wrote.get("a")  # type: ignore[assignment]
+    assert update is None or update.losses == 1
+
+
+def test_jobs_whose_late_node_was_given_up_are_no_suspects() -> None:
+    """Beside jobs that had lost nothing before, the last loss of the only suspect counts, however late its node is."""
+    rack = Rack()
+    last = job("last", attempts=3, failures=2, losses=2, running=True, node_id="n1")
+    rack.submit(last, job("fresh", attempts=1, running=True, node_id="n1"))
+    rack.wait(4)
+    told = comes_up(rack, "n1", left("last", 3), left("fresh", 1))
+    assert (told.wrote["last"].reason, told.wrote["fresh"].losses) == ("poison", 1)
+
+
 def test_the_last_allowed_loss_ends_the_job_before_it_runs_again() -> None:
     """A job that took the grid down as often as it may fails as poison with the next start, and says what to do."""
     rack = Rack()
