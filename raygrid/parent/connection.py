@@ -7,7 +7,7 @@ nothing, half a request, or headers without an end; and where all are taken, tha
 from __future__ import annotations
 
 from http import HTTPStatus
-from typing import Any, cast
+from typing import Any, ClassVar, cast
 
 from starlette.responses import Response
 
@@ -32,7 +32,12 @@ class _EndedError(Exception):
 
 
 class Connection(PlainProtocol):
-    """A connection that has limits. `look_after` has to be called now and then."""
+    """A connection that has limits. `look_after` has to be called now and then.
+
+    `room` is how many connections the process can have open, where that is less than a parent takes otherwise.
+    """
+
+    room: ClassVar[int] = MOST_CONNECTIONS
 
     def __init__(self, *args: Any, **named: Any) -> None:
         super().__init__(*args, **named)
@@ -51,8 +56,8 @@ class Connection(PlainProtocol):
     def connection_made(self, transport: Any) -> None:
         """Take the connection, unless there are far too many."""
         super().connection_made(transport)
-        if len(self.connections) > MOST_CONNECTIONS + SPARE_CONNECTIONS:
-            self._end(_full())
+        if len(self.connections) > self._most + SPARE_CONNECTIONS:
+            self._end(_full(self._most))
             self.transport.close()
 
     def data_received(self, data: bytes) -> None:
@@ -95,8 +100,8 @@ class Connection(PlainProtocol):
         self._forward()
         self._in_head = False
         self._since = self.loop.time()
-        if self._is_idle and len(self.connections) > MOST_CONNECTIONS:
-            self._refuse(_full())
+        if self._is_idle and len(self.connections) > self._most:
+            self._refuse(_full(self._most))
         super().on_headers_complete()
 
     def on_chunk_header(self) -> None:
@@ -143,12 +148,16 @@ class Connection(PlainProtocol):
             if quiet_s > HEAD_S:
                 self._end(problems.of_status(HTTPStatus.REQUEST_TIMEOUT, f"no whole request came within {HEAD_S:g} s"))
         elif self._is_idle:
-            is_crowded = len(self.connections) > MOST_CONNECTIONS / 2
+            is_crowded = len(self.connections) > self._most / 2
             if quiet_s > (CROWDED_KEEP_ALIVE_S if is_crowded else KEEP_ALIVE_S):
                 self.transport.close()
         elif self._owes_body and quiet_s > BODY_S:
             said = f"nothing of the body came for {BODY_S:g} s; send the request again"
             self._end(problems.of_status(HTTPStatus.REQUEST_TIMEOUT, said))
+
+    @property
+    def _most(self) -> int:
+        return min(MOST_CONNECTIONS, self.room)
 
     @property
     def _is_idle(self) -> bool:
@@ -202,8 +211,8 @@ class Connection(PlainProtocol):
         self.transport.write_eof()
 
 
-def _full() -> Response:
-    said = f"this parent has {MOST_CONNECTIONS} connections, which is all it takes; try again"
+def _full(most: int) -> Response:
+    said = f"this parent has {most} connections, which is all it takes; try again"
     return problems.response_of(UnavailableError(said, retry_after_s=RETRY_AFTER_S))
 
 

@@ -14,7 +14,8 @@ from collections.abc import Iterator
 import uvicorn
 from fastapi import FastAPI
 
-from raygrid.parent.connection import KEEP_ALIVE_S, Connection
+from raygrid.parent.connection import KEEP_ALIVE_S, MOST_CONNECTIONS, SPARE_CONNECTIONS, Connection
+from raygrid.parent.open_files import BACKLOG, make_room
 
 GRACE_S = 5
 _TICKS = 10  # of 0.1 s, between two looks after the connections
@@ -41,10 +42,12 @@ class Listener:
 
     def __init__(self, app: FastAPI, host: str, port: int) -> None:
         self._address = (host, port)
+        room = make_room(MOST_CONNECTIONS, SPARE_CONNECTIONS)
         self._server = _Server(
             uvicorn.Config(
                 app,
-                http=Connection,
+                http=type("Connection", (Connection,), {"room": room.connections}),
+                backlog=room.backlog,
                 ws="none",
                 lifespan="off",  # the application's owner has opened it
                 log_config=None,
@@ -63,7 +66,7 @@ class Listener:
             OSError: the address cannot be had.
         """
         family = socket.AF_INET6 if ":" in self._address[0] else socket.AF_INET
-        listening = socket.create_server(self._address, family=family, reuse_port=True, backlog=2_048)
+        listening = socket.create_server(self._address, family=family, reuse_port=True, backlog=BACKLOG)
         self._serving = asyncio.get_running_loop().create_task(self._server.serve([listening]), name="listener")
 
     async def close(self) -> None:

@@ -6,6 +6,7 @@ import asyncio
 import hashlib
 import os
 import socket
+import sys
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
 
@@ -14,7 +15,7 @@ import pytest
 from fastapi import FastAPI, Request
 
 from raygrid.local import free_port
-from raygrid.parent import connection
+from raygrid.parent import connection, open_files
 from raygrid.parent.listener import Listener
 
 UPLOAD = 64 * 1024**2
@@ -361,6 +362,67 @@ async def test_too_many_connections_are_told_to_come_again(monkeypatch: pytest.M
                 while (await client.get(url)).status_code != 200:
                     await asyncio.sleep(0.01)
         idle.pop()[1].close()
+
+
+LITTLE_ROOM = """
+import asyncio, resource, sys
+resource.setrlimit(resource.RLIMIT_NOFILE, (256, 1024))
+from fastapi import FastAPI
+from raygrid.parent.listener import Listener
+
+app = FastAPI()
+
+@app.get("/name")
+async def name() -> str:
+    return "one"
+
+async def main() -> None:
+    listener = Listener(app, "127.0.0.1", int(sys.argv[1]))
+    await listener.open()
+    print("open", flush=True)
+    await asyncio.get_running_loop().run_in_executor(None, sys.stdin.read)
+    await listener.close()
+
+asyncio.run(main())
+"""
+
+
+async def test_where_few_files_may_be_open_fewer_connections_are_taken() -> None:
+    """More clients than the process may open files: those who came first are served, and no accept fails."""
+    port = free_port()
+    parent = await asyncio.create_subprocess_exec(
+        *(sys.executable, "-c", LITTLE_ROOM, str(port)),
+        stdin=asyncio.subprocess.PIPE,
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.PIPE,
+    )
+    assert parent.stdin is not None
+    assert parent.stdout is not None
+    async with asyncio.timeout(60):
+        assert await parent.stdout.readline() == b"open\n"
+        first, writer = await knock(port, b"GET /name HTTP/1.1\r\nHost: a\r\n\r\n")
+        assert (await first.readuntil(b'"one"')).startswith(b"HTTP/1.1 200")
+        crowd = [await knock(port, b"GET /name HTTP/1.1\r\nHost: a\r\n") for _ in range(1_500)]
+        writer.write(b"GET /name HTTP/1.1\r\nHost: a\r\n\r\n")
+        told = await first.readuntil(b"\r\n\r\n")
+        assert told.startswith((b"HTTP/1.1 200", b"HTTP/1.1 503"))
+        for _, each in (*crowd, (first, writer)):
+            each.close()
+        async with httpx.AsyncClient() as client:
+            while (await client.get(f"http://127.0.0.1:{port}/name")).status_code != 200:
+                await asyncio.sleep(0.05)
+        _, complaints = await parent.communicate(b"")
+    assert complaints == b""
+
+
+@pytest.mark.parametrize(
+    ("files", "room"),
+    [(100_000, (4096, 2048)), (6_656, (4096, 1664)), (1_024, (256, 256)), (256, (16, 64)), (20, (16, 16))],
+)
+def test_the_room_is_what_is_left_of_the_files(files: int, room: tuple[int, int]) -> None:
+    """After those that wait, those that are told to come again, and the parent's own."""
+    found = open_files.room_in(files, most=4_096, spare=256)
+    assert (found.connections, found.backlog) == room
 
 
 async def test_far_too_many_connections_are_cut_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
