@@ -11,6 +11,7 @@ from raygrid.cli import (
     bench,
     data,
     demo,
+    deploy,
     drill,
     groups,
     host,
@@ -80,7 +81,7 @@ app.command()(status.jobs)
 app.command()(results.result)
 app.command()(results.cancel)
 app.command()(status.pricers)
-app.command()(host.deploy)
+app.command()(deploy.deploy)
 app.command()(nodes.drain)
 app.command()(nodes.undrain)
 app.command()(drill.drill)

@@ -1,16 +1,13 @@
-"""`raygrid host` and `raygrid deploy`: a grid on the machines of a cluster. `cluster.yaml` calls them for `ray up`."""
+"""`raygrid host`: Ray on the machines of a cluster. `cluster.yaml` calls it for `ray up`."""
 
 from __future__ import annotations
 
-import time
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from raygrid.cli.grid import out
-from raygrid.client.retry import RetryPolicy
-from raygrid.errors import ConnectionFailedError, RaygridError, UnavailableError
 from raygrid.home import expanded
 
 app = typer.Typer(no_args_is_help=True, help="Ray on this machine of a cluster, under a supervisor.")
@@ -74,50 +71,3 @@ def stop(directory: Directory = _DIRECTORY) -> None:
 
     stopped = stop_host(expanded(directory).absolute())
     out().print("stopped" if stopped else "no Ray runs here under a supervisor", highlight=False)
-
-
-def _await_word(port: int, within_s: float = 20.0) -> None:
-    """Wait until the entry of this machine says that the parents take jobs.
-
-    Raises:
-        UnavailableError: they do not; says why, in their words.
-    """
-    from raygrid.client import Client  # noqa: PLC0415
-
-    until = time.monotonic() + within_s
-    with Client(f"http://127.0.0.1:{port}", retry=RetryPolicy(retry_s=0, first_contact_s=within_s)) as client:
-        while True:
-            try:
-                client.require_ready()
-            except RaygridError as error:
-                if time.monotonic() > until:
-                    if isinstance(error, ConnectionFailedError):
-                        return  # no entry on this machine
-                    raise UnavailableError(f"the parents are up, but take no jobs: {error}") from error
-                time.sleep(0.5)
-            else:
-                return
-
-
-def deploy(
-    config: Annotated[Path | None, typer.Option(help="Settings file, grid.yaml.")] = None,
-    wait: Annotated[bool, typer.Option(help="Return when every parent is up.")] = True,
-    timeout: Annotated[float, typer.Option(min=1, help="Seconds to wait at most.")] = 300.0,
-    directory: Directory = _DIRECTORY,
-) -> None:
-    """Deploy the parents on the cluster of this machine, or bring those that run to new settings."""
-    from raygrid.cluster import adopt_environment  # noqa: PLC0415
-    from raygrid.config import load_settings  # noqa: PLC0415
-    from raygrid.supervision import prepare_to_join_ray  # noqa: PLC0415
-
-    settings = load_settings(config)
-    adopt_environment(expanded(directory).absolute())  # before Ray reads it
-    prepare_to_join_ray()
-    from raygrid.parent.ingress import deploy as deploy_parents  # noqa: PLC0415 - brings Ray
-
-    changed = deploy_parents(settings, wait_s=timeout if wait else None)
-    if wait:
-        _await_word(settings.http.port)
-    parents = settings.http.parents
-    done = "run already with these settings" if not changed else "are up" if wait else "are on their way"
-    out().print(f"grid {settings.name}: {parents} parent(s) {done}, port {settings.http.port}", highlight=False)

@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 import logging
 import os
+import re
 import sys
 from collections.abc import Mapping
 from dataclasses import asdict
@@ -27,7 +28,7 @@ from raygrid.links import live_nodes, node_names
 
 ANSWER_S = 20.0
 LEADS_S = 3.0
-PARENT = "ServeReplica:raygrid:parent"
+PARENT = re.compile(r"ServeReplica:raygrid(-\d+)?:parent")  # numbered since `raygrid deploy` replaced them here
 NAMESPACE = "raygrid-"
 _NOT_GRIDS = {"raygrid-supervisor", "raygrid-deploy", "raygrid-drill"}
 
@@ -155,7 +156,7 @@ def _actors() -> list[dict[str, Any]]:
 
 
 def _parents(actors: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    return [each for each in actors if each["ActorClassName"] == PARENT]
+    return [each for each in actors if PARENT.fullmatch(each["ActorClassName"])]
 
 
 def _head(nodes: list[dict[str, Any]]) -> dict[str, Any]:

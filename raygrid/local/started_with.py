@@ -90,6 +90,20 @@ class StartedWith:
         ]
         return found
 
+    def changes_to(self, newer: StartedWith) -> list[str]:
+        """What differs in newer settings, a line each; of secrets only that they differ. Both have the same salt."""
+        found = []
+        for name in sorted(self.settings.keys() | newer.settings.keys()):
+            before, after = self.settings.get(name, _NOTHING), newer.settings.get(name, _NOTHING)
+            if before != after:
+                found.append(f"{_dotted(name)}: {before} -> {after}")
+        found += [
+            f"{_dotted(name)} changed"
+            for name in sorted(self.digests.keys() | newer.digests.keys())
+            if self.digests.get(name) != newer.digests.get(name)
+        ]
+        return found
+
 
 def said_by_variables() -> frozenset[str]:
     """Dotted names, in small letters, of the settings that variables of the environment set."""

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
+import itertools
 import logging
+import pickle
 import socket
 import time
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import asynccontextmanager, contextmanager, suppress
 from datetime import timedelta
 from importlib.metadata import version
 from typing import Any
@@ -39,10 +41,12 @@ from raygrid.store import SqlStore
 APP_NAME = "raygrid"
 DEPLOYED = b"raygrid:deployed"
 GRID = b"raygrid:grid"
+SETTINGS = b"raygrid:settings"  # of a grid on one machine; whoever may read it may also run code there
 HEAD = "node:__internal_head__"  # a resource that Ray gives the head of each cluster
 A_LITTLE = 0.001  # of a CPU: keeps parents off machines that offer none
 MAX_ONGOING = 2_000
 GRACE_S = 10.0
+REPLACED_S = 60.0
 HEAD_ANSWERS_S = 5.0
 RETRY_S = 5.0  # a client is told soon that the blob store is away; it tries again by itself
 
@@ -131,6 +135,79 @@ def serve_here(settings: GridSettings) -> None:
     """Start Serve on the connected cluster and deploy the parents; returns when they are up."""
     serve.start(proxy_location="Disabled")
     serve.run(build(settings, spread=False), name=APP_NAME, route_prefix="/")
+    internal_kv._internal_kv_put(SETTINGS, pickle.dumps(settings), overwrite=True)
+
+
+@contextmanager
+def joined(address: str) -> Iterator[None]:
+    """Be connected to the Ray cluster at an address.
+
+    Raises:
+        UnavailableError: it does not let this process in.
+    """
+    logging.getLogger("ray.serve").setLevel(logging.WARNING)
+    try:
+        ray.init(address, namespace="raygrid-deploy", log_to_driver=False, logging_level=logging.WARNING)
+    except (ConnectionError, RuntimeError, AuthenticationError) as error:
+        raise UnavailableError(f"the Ray cluster at {address} does not let this machine in: {error}") from error
+    try:
+        yield
+    finally:
+        ray.shutdown()
+
+
+def deployed_here() -> GridSettings:
+    """The settings that the connected grid of one machine follows.
+
+    Raises:
+        SettingsError: an older release has started it.
+    """
+    known: bytes | None = internal_kv._internal_kv_get(SETTINGS)
+    if known is None:
+        raise SettingsError(
+            "the grid was started by an older release, which does not tell its settings; stop it with `raygrid down`, "
+            "and start it again"
+        )
+    settings: GridSettings = pickle.loads(known)  # noqa: S301 - from the grid's own Ray, proven by its token
+    return settings
+
+
+def replace_here(settings: GridSettings, ready: Callable[[], None], within_s: float = REPLACED_S) -> None:
+    """Replace the parents of the connected grid of one machine by others with newer settings.
+
+    The new ones listen on the same port before the old ones go, so that no connection is refused; leaders and agents
+    stay, and learn of the settings from the new parents.
+
+    Args:
+        settings: what to follow.
+        ready: returns when the new parents take jobs, or raises.
+        within_s: seconds until the new parents are up.
+
+    Raises:
+        UnavailableError: the new parents do not come up; the old ones go on.
+    """
+    before = [name for name in serve.status().applications if _is_ours(name)]
+    name = next(each for number in itertools.count(1) if (each := _app_name(number)) not in before)
+    target = serve.RunTarget(build(settings, spread=False), name=name, route_prefix=None)
+    try:
+        serve.run_many([target], wait_for_applications_running=False)
+        _await_running(within_s, name)
+        ready()
+    except BaseException:
+        with suppress(Exception):
+            serve.delete(name)
+        raise
+    internal_kv._internal_kv_put(SETTINGS, pickle.dumps(settings), overwrite=True)
+    for each in before:
+        serve.delete(each)
+
+
+def _app_name(number: int) -> str:
+    return APP_NAME if number == 1 else f"{APP_NAME}-{number}"
+
+
+def _is_ours(name: str) -> bool:
+    return name == APP_NAME or name.startswith(f"{APP_NAME}-")
 
 
 def deploy(settings: GridSettings, *, wait_s: float | None) -> bool:
@@ -150,13 +227,7 @@ def deploy(settings: GridSettings, *, wait_s: float | None) -> bool:
         SettingsError: the settings cannot work on a cluster.
         UnavailableError: no Ray runs here, the job store does not answer, or the parents did not come up in time.
     """
-    address = cluster_address()
-    logging.getLogger("ray.serve").setLevel(logging.WARNING)
-    try:
-        ray.init(address, namespace="raygrid-deploy", log_to_driver=False, logging_level=logging.WARNING)
-    except (ConnectionError, RuntimeError, AuthenticationError) as error:
-        raise UnavailableError(f"the Ray cluster at {address} does not let this machine in: {error}") from error
-    try:
+    with joined(cluster_address()):
         racks = groups_of(live_nodes(), settings.group_prefix)
         store = SqlStore(settings.database_url)
         # Where no machine with a rack has joined yet, they are all other machines than this one.
@@ -175,8 +246,6 @@ def deploy(settings: GridSettings, *, wait_s: float | None) -> bool:
         if wait_s is not None:
             _await_running(wait_s)
         return True
-    finally:
-        ray.shutdown()
 
 
 def cluster_address() -> str:
@@ -217,10 +286,10 @@ def _digest(settings: GridSettings) -> bytes:
     return hashlib.sha256(content.encode()).hexdigest().encode()
 
 
-def _await_running(within_s: float) -> None:
+def _await_running(within_s: float, name: str = APP_NAME) -> None:
     until = time.monotonic() + within_s
     while True:
-        application = serve.status().applications[APP_NAME]
+        application = serve.status().applications[name]
         state, said = application.status.value, "; ".join(each.message for each in application.deployments.values())
         if state == "RUNNING":
             return

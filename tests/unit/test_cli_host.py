@@ -174,12 +174,36 @@ def no_ray(monkeypatch: pytest.MonkeyPatch) -> NoRay:
     return made
 
 
-@pytest.mark.parametrize("address", [None, "local"])
-def test_deploying_where_no_ray_runs_says_so_and_starts_none(
-    no_ray: NoRay, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, address: str | None
+def test_deploying_without_grid_and_cluster_contacts_no_other_ray_of_the_machine(no_ray: NoRay, tmp_path: Path) -> None:
+    """A Ray that runs here for something else is left alone; the message says what to do."""
+    (tmp_path / "ray").mkdir()
+    (tmp_path / "ray" / "ray_current_cluster").write_text("127.0.0.1:1")
+
+    ended = run("deploy", "--config", settings_file(tmp_path), "--dir", str(tmp_path / "none"))
+
+    assert ended.exit_code == 1
+    assert ended.stderr.startswith("no grid default runs on this machine (`raygrid up` starts one), and no Ray cluster")
+    assert ended.stderr.count("\n") == 1
+    assert no_ray.addresses == []
+
+
+def test_pricers_and_slots_of_a_cluster_are_in_its_settings_file(
+    no_ray: NoRay, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    if address is not None:
-        monkeypatch.setenv("RAY_ADDRESS", address)
+    """On a cluster a command of this machine would mean nothing."""
+    monkeypatch.setenv("RAY_ADDRESS", "10.0.0.1:1")
+
+    ended = run("deploy", "--pricer", "true {input}", "--dir", str(tmp_path / "none"))
+
+    assert (ended.exit_code, no_ray.addresses) == (2, [])
+    assert "--pricer and --slots are for a grid on this machine; put them into --config" in ended.stderr
+
+
+@pytest.mark.parametrize("address", ["local"])
+def test_deploying_where_no_ray_runs_says_so_and_starts_none(
+    no_ray: NoRay, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, address: str
+) -> None:
+    monkeypatch.setenv("RAY_ADDRESS", address)
 
     ended = run("deploy", "--config", settings_file(tmp_path), "--dir", str(tmp_path / "none"))
 
@@ -201,6 +225,7 @@ def test_deploying_where_the_head_is_gone_fails_at_once(
     else:
         (tmp_path / "ray").mkdir()
         (tmp_path / "ray" / "ray_current_cluster").write_text(address)
+        monkeypatch.setattr(raygrid.cluster, "is_supervised", lambda _: True)
     began = time.monotonic()
 
     ended = run("deploy", "--config", settings_file(tmp_path), "--dir", str(tmp_path / "none"))
@@ -278,6 +303,7 @@ def test_deploying_uses_the_settings_that_ray_has_here(
     monkeypatch.setenv("RAY_AUTH_MODE", "to be restored")
     monkeypatch.delenv("RAY_AUTH_MODE")
     (tmp_path / "host.json").write_text(json.dumps({"pid": 1, "state": "up", "ray": {"RAY_AUTH_MODE": "token"}}))
+    monkeypatch.setattr(raygrid.cluster, "is_supervised", lambda _: True)
 
     run("deploy", "--config", settings_file(tmp_path), "--dir", str(tmp_path))
 
