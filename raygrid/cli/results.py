@@ -106,6 +106,8 @@ def _fetch_batch(context: typer.Context, batch_id: str, into: Path, name_by: Nam
         collect(job, Path(name) if (name := inputs[job.job_id]) else None, into / folder_of[job.job_id], show=False)
         for job in _in_sight(batch)
     ]
+    submitted = {job_id: place for place, job_id in enumerate(inputs)}
+    ended.sort(key=lambda job: submitted[job.job_id])
     print_ended(ended)
     print_failures(ended)
     print_summary(batch_id, ended, into, named)

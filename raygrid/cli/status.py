@@ -1,4 +1,4 @@
-"""`raygrid status`, `jobs`, `groups`, `nodes` and `pricers`: how the grid, a batch or one job is doing."""
+"""`raygrid status`, `jobs`, `batches`, `groups`, `nodes` and `pricers`: how the grid, a batch or one job is doing."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import asdict, fields
 from datetime import UTC, datetime
 from heapq import nlargest, nsmallest
+from itertools import islice
 from typing import Annotated, Any
 
 import typer
@@ -138,6 +139,30 @@ def jobs(
         err().print(f"these are the newest {limit} of {count:,}; see more with --limit", highlight=False)
 
 
+def batches(
+    context: typer.Context,
+    limit: Annotated[int, typer.Option(min=1, help="Show so many at most.")] = 20,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+) -> None:
+    """List batches, the newest first; `raygrid status --batch BATCH` tells more of one."""
+    found = list(islice(client_of(context).batches(), limit + 1))
+    shown = found[:limit]
+    if as_json:
+        _print_json(shown)
+        return
+    if not found:
+        err().print("no batches yet", highlight=False)
+        return
+    columns = ("batch_id", "submitted_at", "jobs", *(state.value for state in JobState))
+    lines = []
+    for each in shown:
+        counts = [str(each.counts.get(state, 0)) for state in JobState]
+        lines.append([each.batch_id, _cell(each.submitted_at), str(each.total), *counts])
+    print_lines(columns, lines)
+    if len(found) > limit:
+        err().print(f"these are the newest {limit}; see more with --limit", highlight=False)
+
+
 def _newest(jobs: Iterable[JobStatus], limit: int) -> tuple[list[JobStatus], int]:
     """The last that were submitted, the very last first, and how many there are; the grid lists them by id."""
     count = 0
@@ -163,7 +188,7 @@ def _print_batch(found: BatchStatus, as_json: bool) -> None:
 
 def _print_some(jobs: Iterable[JobStatus], total: int, command: str) -> None:
     """Print jobs of a batch, those first that somebody may have to look after."""
-    some = nsmallest(_SOME, jobs, key=lambda job: (_URGENCY.index(job.state), job.job_id))
+    some = nsmallest(_SOME, jobs, key=lambda job: _URGENCY.index(job.state))  # of a state as submitted
     columns = ("job_id", "state", "reason", "input_name", "node", "message")
     if some:
         print_lines(columns, [[_cell(getattr(job, name)) for name in columns] for job in some])
@@ -180,7 +205,7 @@ def _print_fields(found: JobStatus, as_json: bool) -> None:
     table = Table(show_header=False, box=None)
     for field in fields(found):
         value = getattr(found, field.name)
-        if value is not None:
+        if value is not None and value != ():
             table.add_row(field.name, _cell(value))
     print_table(table)
 
@@ -190,6 +215,8 @@ def _cell(value: Any) -> str:
         return f"{value.astimezone(UTC):%Y-%m-%dT%H:%M:%SZ}"
     if isinstance(value, bool):
         return "yes" if value else "no"
+    if isinstance(value, tuple):
+        return " ".join(map(str, value))
     return "" if value is None else str(value)
 
 

@@ -110,6 +110,16 @@ class AsyncClient:
             if cursor is None:
                 return
 
+    async def batches(self) -> AsyncIterator[BatchStatus]:
+        """Go through the grid's batches, the newest first; as `Client.batches`."""
+        cursor: str | None = None
+        while True:
+            page, cursor = await self._connection.run(self._flows.batches_page(cursor))
+            for status in page:
+                yield status
+            if cursor is None:
+                return
+
     async def put_data(self, name: str, file_or_bytes: Input) -> DataInfo:
         """Store data under a name, for many jobs to read; as `Client.put_data`."""
         return await self._connection.run(self._flows.put_data(name, Upload.of(file_or_bytes)))

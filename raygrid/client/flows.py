@@ -194,6 +194,11 @@ class Flows:
         body = yield from self.members(Call("GET", "/jobs", (*params, ("limit", str(PAGE)))))
         return [read(JobStatus, job) for job in body.get("jobs", [])], body.get("next_cursor")
 
+    def batches_page(self, cursor: str | None) -> Flow[tuple[list[BatchStatus], str | None]]:
+        """Ask for one page of batches; gives the page and the cursor of the next one, if there is one."""
+        body = yield from self.members(Call("GET", "/batches", () if cursor is None else (("cursor", cursor),)))
+        return [read(BatchStatus, batch) for batch in body.get("batches", [])], body.get("next_cursor")
+
     def drain(self, node: str, deadline_s: float | None) -> Flow[NodeStatus]:
         """Ask for a node to get no new jobs."""
         params = () if deadline_s is None else (("deadline_s", f"{deadline_s:.3f}"),)

@@ -26,7 +26,7 @@ class JobStatus:
 
     `reused_from` is the earlier job that ran, where this one took over its stored result. `input_name` is what its
     input file is called, where the grid tells it. `definition` is the digest of what it runs, fixed at its submit;
-    None where an older release took the job.
+    None where an older release took the job. `batches` are those that it belongs to.
     """
 
     job_id: str
@@ -53,6 +53,7 @@ class JobStatus:
     result_size: int | None = None
     reused_from: str | None = None
     definition: str | None = None
+    batches: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -126,6 +126,8 @@ class Client:
     def batch(self, batch_id: str, *, ended_only: bool = False) -> BatchJobs:
         """Attach to a batch that was submitted before, or to those of its jobs that have ended by now.
 
+        Its jobs are in the order in which they were submitted.
+
         Raises:
             JobNotFoundError: the grid has no such batch.
         """
@@ -149,7 +151,7 @@ class Client:
         return self._connection.run(self._flows.cancel_batch(batch_id))
 
     def jobs(self, *, state: str | None = None, batch: str | None = None) -> Iterator[JobStatus]:
-        """Go through the grid's jobs, page by page.
+        """Go through the grid's jobs, page by page: those of a batch as they were submitted, others by id.
 
         Args:
             state: only jobs in this state: queued, running, done, failed or cancelled.
@@ -158,6 +160,15 @@ class Client:
         cursor: str | None = None
         while True:
             page, cursor = self._connection.run(self._flows.jobs_page(state, batch, cursor))
+            yield from page
+            if cursor is None:
+                return
+
+    def batches(self) -> Iterator[BatchStatus]:
+        """Go through the grid's batches, the newest first, page by page."""
+        cursor: str | None = None
+        while True:
+            page, cursor = self._connection.run(self._flows.batches_page(cursor))
             yield from page
             if cursor is None:
                 return

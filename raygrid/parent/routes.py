@@ -2,45 +2,34 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import replace
 from importlib.metadata import version
-from typing import Annotated, Any
-from uuid import uuid4
+from typing import Annotated
 
 from fastapi import APIRouter, Depends, FastAPI, Header, Path, Query, Request, Response
 from fastapi.responses import JSONResponse, StreamingResponse
 from uuid_utils import uuid7
 
-from raygrid.errors import InvalidRequestError, TooLargeError, UnavailableError
+from raygrid.errors import InvalidRequestError, UnavailableError
 from raygrid.models import DoneJob, Job, JobState, NewJob
 from raygrid.parent import data_routes, docs, problems, schemas, streams, traffic_routes
 from raygrid.parent.auth import require_key
-from raygrid.parent.forms import Form, FormReader, limited, require_plain_body
+from raygrid.parent.batch_routes import batch_routes
 from raygrid.parent.grid_view import all_groups, why_not_ready
 from raygrid.parent.group_routes import group_routes
 from raygrid.parent.head import AppWithHead
-from raygrid.parent.naming import BATCH, JOB
+from raygrid.parent.naming import JOB
 from raygrid.parent.node_routes import node_routes
-from raygrid.parent.openapi import BATCH_FORM, BYTES, SUBMIT_FORM, ZIP, ZIP_OR_STDOUT, problem_responses
+from raygrid.parent.openapi import SUBMIT_FORM, ZIP, ZIP_OR_STDOUT, problem_responses
 from raygrid.parent.preferences import preferences
 from raygrid.parent.preferences import wait_s as preferred_wait_s
 from raygrid.parent.query import require_known_query
+from raygrid.parent.requests import Wait, read_form
 from raygrid.parent.results import require_result
 from raygrid.parent.service import Parent, Submitted
-from raygrid.parent.submission import Options, checked_id, make_job, options_of_form, options_of_json
-
-Wait = Annotated[
-    float | None,
-    Query(
-        ge=0,
-        le=86_400,
-        allow_inf_nan=False,
-        description="Seconds to wait at most; the server has a maximum of its own",
-    ),
-]
+from raygrid.parent.submission import checked_id, make_job, options_of_form
 
 
 def build_app(parent: Parent, *, manage: bool = True) -> FastAPI:
@@ -71,7 +60,7 @@ def build_app(parent: Parent, *, manage: bool = True) -> FastAPI:
     )
     _submit_routes(guarded, parent)
     _job_routes(guarded, parent)
-    _batch_routes(guarded, parent)
+    batch_routes(guarded, parent)
     data_routes.add_to(guarded, parent)
     _grid_routes(guarded, parent)
     traffic_routes.add_to(guarded, parent)
@@ -86,23 +75,9 @@ def build_app(parent: Parent, *, manage: bool = True) -> FastAPI:
 # --- submitting -----------------------------------------------------------------------------------------------------
 
 
-async def _read_form(request: Request, parent: Parent, max_files: int) -> Form:
-    parent.blob_check.require()  # before the body is read, rather than after a long upload
-    settings = parent.settings
-    limit = settings.http.max_body
-    require_plain_body(request.headers.get("content-encoding", ""))
-    announced = request.headers.get("content-length", "")
-    if announced.isdigit() and int(announced) > limit:
-        raise TooLargeError(f"the request body is larger than the limit of {limit} bytes (http.max_body)")
-    reader = FormReader(parent.blobs, inline=settings.storage.inline, max_files=max_files)
-    form = await reader.read(request.headers.get("content-type"), limited(request.stream(), limit))
-    parent.traffic.received(form.files)
-    return form
-
-
 async def _one_job(request: Request, parent: Parent, job_id: str | None) -> NewJob:
     """Read the form of a single submit."""
-    form = await _read_form(request, parent, max_files=1)
+    form = await read_form(request, parent, max_files=1)
     if not form.files:
         raise InvalidRequestError("the form has no file; send one as: -F file=@trade.csv")
     if form.files[0].part != "file":
@@ -211,7 +186,8 @@ def _job_routes(router: APIRouter, parent: Parent) -> None:
     async def status(response: Response, job_id: Annotated[str, Path(alias="jobId")]) -> schemas.JobStatus:
         job = await parent.job(job_id)
         response.headers[JOB] = job.job_id
-        return schemas.job_status(job, await parent.position(job))
+        batches = await parent.store.batches_of([job_id])
+        return schemas.job_status(job, await parent.position(job), batches.get(job_id, ()))
 
     @router.get(
         "/result/{jobId}",
@@ -266,8 +242,9 @@ def _job_routes(router: APIRouter, parent: Parent) -> None:
         batch_id = checked_id(batch, "batchId") if batch is not None else None
         after = checked_id(cursor, "cursor") if cursor is not None else None
         page = await parent.store.jobs(state=state, batch_id=batch_id, after=after, limit=limit)
+        batches = await parent.store.batches_of([job.job_id for job in page])
         return schemas.JobPage(
-            jobs=[schemas.job_status(job) for job in page],
+            jobs=[schemas.job_status(job, batches=batches.get(job.job_id, ())) for job in page],
             next_cursor=page[-1].job_id if len(page) == limit else None,
         )
 
@@ -304,144 +281,6 @@ def _job_routes(router: APIRouter, parent: Parent) -> None:
         # nginx, unless told so, gathers an answer before it passes it on.
         headers = {"Cache-Control": "no-store", "X-Accel-Buffering": "no"}
         return StreamingResponse(body, media_type="text/event-stream", headers=headers)
-
-
-# --- batches --------------------------------------------------------------------------------------------------------
-
-
-def _overrides(form: Form) -> dict[str, dict[str, Any]]:
-    texts = form.options.pop("jobs", [])
-    if not texts:
-        return {}
-    try:
-        parsed = json.loads(texts[0]) if len(texts) == 1 else None
-    except (ValueError, RecursionError):  # a number of thousands of digits is a plain ValueError
-        parsed = None
-    if not isinstance(parsed, dict) or not all(isinstance(each, dict) for each in parsed.values()):
-        raise InvalidRequestError("the option 'jobs' must be one JSON object: jobId to an object of options")
-    unknown = parsed.keys() - {file.part for file in form.files}
-    if unknown:
-        raise InvalidRequestError(
-            f"the option 'jobs' speaks of {sorted(unknown)[0][:140]!r}, but there is no file of that name"
-        )
-    return parsed
-
-
-async def _batch_jobs(parent: Parent, form: Form) -> list[NewJob]:
-    overrides = _overrides(form)
-    defaults = options_of_form(form.options)
-    per_job: dict[str, Options] = {}
-    for file in form.files:
-        job_id = checked_id(file.part)
-        if job_id in per_job:
-            raise InvalidRequestError(f"two files of the batch have the jobId {job_id!r}")
-        per_job[job_id] = options_of_json(overrides.get(job_id, {}), defaults)
-    names = sorted({name for options in per_job.values() for name in options.data})
-    data = {name: stored.data for name, stored in (await parent.data(names)).items()}
-    pinned = parent.definitions.digest
-    return [make_job(parent.settings, pinned, file.part, file, per_job[file.part], data) for file in form.files]
-
-
-def _batch_routes(router: APIRouter, parent: Parent) -> None:
-    @router.post(
-        "/batches",
-        tags=["batches"],
-        summary="Submit many jobs at once",
-        status_code=202,
-        openapi_extra=BATCH_FORM,
-        response_model=schemas.BatchAnswer,
-        responses=problem_responses(401, 409, 413, 422, 429, 503),
-    )
-    async def submit_batch(request: Request) -> Response:
-        form = await _read_form(request, parent, max_files=parent.settings.http.max_batch_jobs)
-        given = form.options.pop("batchId", [])
-        if len(given) > 1:
-            raise InvalidRequestError("the option 'batchId' is given more than once")
-        batch_id = checked_id(given[0], "batchId") if given else str(uuid7())
-        if not form.files:
-            raise InvalidRequestError(
-                "the batch has no files; send each as a part named by its jobId: -F trade-1=@1.csv"
-            )
-        accepted, refused = await parent.submit_batch(batch_id, await _batch_jobs(parent, form))
-        answer = schemas.BatchAnswer(
-            batch_id=batch_id,
-            total=len(accepted),
-            created=sum(each.created for each in accepted),
-            attached=sum(not each.created for each in accepted),
-            reused=sum(each.created and each.reused_from is not None for each in accepted),
-            refused=[schemas.RefusedJob(job_id=job_id, problem=problems.problem_of(why)) for job_id, why in refused],
-            status_url=f"/batches/{batch_id}",
-            results_url=f"/batches/{batch_id}/results",
-            events_url=f"/events?batch={batch_id}",
-        )
-        if not accepted:
-            raise refused[0][1]
-        body = answer.model_dump(mode="json", by_alias=True, exclude_none=True)
-        return JSONResponse(body, 202, {"Location": answer.status_url, BATCH: batch_id})
-
-    @router.get(
-        "/batches/{batchId}",
-        tags=["batches"],
-        summary="How far a batch is",
-        response_model=schemas.BatchStatus,
-        responses=problem_responses(401, 404, 422),
-    )
-    async def batch_status(response: Response, batch_id: Annotated[str, Path(alias="batchId")]) -> schemas.BatchStatus:
-        summary = await parent.batch(batch_id)
-        response.headers[BATCH] = summary.batch_id
-        return schemas.BatchStatus(
-            batch_id=batch_id,
-            total=summary.total,
-            finished=summary.finished,
-            counts={state: summary.counts.get(state, 0) for state in JobState},
-            reused=summary.reused,
-            submitted_at=summary.submitted_at,
-        )
-
-    @router.get(
-        "/batches/{batchId}/results",
-        tags=["batches"],
-        summary="The results of a batch as its jobs end",
-        response_class=Response,
-        response_model=None,
-        responses={
-            200: {
-                "content": {"multipart/mixed": {"schema": BYTES}},
-                "description": "A part for each ended job with its ZIP and Raygrid-* headers; where the result is "
-                "gone, the part is empty and Raygrid-Problem says so; "
-                "the last part says whether the batch is complete",
-            },
-            **problem_responses(401, 404, 422),
-        },
-    )
-    async def batch_results(
-        batch_id: Annotated[str, Path(alias="batchId")],
-        cursor: Annotated[int, Query(ge=0, le=2**62, description="Raygrid-Cursor of the last part received")] = 0,
-        wait: Wait = None,
-    ) -> Response:
-        await parent.batch(batch_id)
-        http = parent.settings.http
-        wait_s = min(http.sync_wait_s if wait is None else wait, http.max_wait_s)
-        boundary = f"raygrid-{uuid4().hex}"
-        body = streams.batch_results(parent, batch_id, cursor, wait_s, boundary)
-        media_type = f"multipart/mixed; boundary={boundary}"
-        headers = {BATCH: batch_id, "X-Accel-Buffering": "no"}
-        return StreamingResponse(body, headers=headers, media_type=media_type)
-
-    @router.delete(
-        "/batches/{batchId}",
-        tags=["batches"],
-        summary="Cancel what has not ended of a batch",
-        status_code=202,
-        response_model=schemas.BatchCancelled,
-        responses=problem_responses(401, 404, 422),
-    )
-    async def cancel_batch(
-        response: Response, batch_id: Annotated[str, Path(alias="batchId")]
-    ) -> schemas.BatchCancelled:
-        response.headers[BATCH] = (await parent.batch(batch_id)).batch_id
-        count = await parent.cancel(await parent.store.unfinished_of_batch(batch_id))
-        return schemas.BatchCancelled(batch_id=batch_id, cancelling=count)
 
 
 # --- the grid -------------------------------------------------------------------------------------------------------

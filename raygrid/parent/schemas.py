@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from datetime import datetime
 from urllib.parse import quote
 
@@ -10,6 +10,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from raygrid.models import Job, JobState, NodeTraffic, NodeView
 from raygrid.parent.grid_view import GroupView
+from raygrid.store import BatchSummary
 
 
 class Answer(BaseModel):
@@ -86,6 +87,13 @@ class BatchStatus(Answer):
     submitted_at: datetime
 
 
+class BatchPage(Answer):
+    """A page of batches, the newest first; with large batches it may have fewer than asked for."""
+
+    batches: list[BatchStatus]
+    next_cursor: str | None
+
+
 class BatchCancelled(Answer):
     """How many jobs of a batch are being cancelled."""
 
@@ -120,12 +128,13 @@ class JobStatus(Answer):
     result_digest: str | None
     result_size: int | None
     reused_from: str | None = Field(alias="reusedFrom", description=REUSED)
+    batches: list[str] = Field(description="the batches that it belongs to, in the order in which it joined them")
     status_url: str
     result_url: str
 
 
 class JobPage(Answer):
-    """A page of jobs, by id."""
+    """A page of jobs: those of a batch in the order in which they were submitted to it, others by id."""
 
     jobs: list[JobStatus]
     next_cursor: str | None
@@ -277,7 +286,19 @@ def result_url(job_id: str) -> str:
     return f"/result/{quote(job_id)}"
 
 
-def job_status(job: Job, position: int | None = None) -> JobStatus:
+def batch_status(summary: BatchSummary) -> BatchStatus:
+    """A batch as clients see it."""
+    return BatchStatus(
+        batch_id=summary.batch_id,
+        total=summary.total,
+        finished=summary.finished,
+        counts={state: summary.counts.get(state, 0) for state in JobState},
+        reused=summary.reused,
+        submitted_at=summary.submitted_at,
+    )
+
+
+def job_status(job: Job, position: int | None = None, batches: Sequence[str] = ()) -> JobStatus:
     """A job as clients see it."""
     return JobStatus(
         job_id=job.job_id,
@@ -304,6 +325,7 @@ def job_status(job: Job, position: int | None = None) -> JobStatus:
         result_digest=job.result.digest if job.result else None,
         result_size=job.result.size if job.result else None,
         reused_from=job.reused_from,
+        batches=list(batches),
         status_url=status_url(job.job_id),
         result_url=result_url(job.job_id),
     )

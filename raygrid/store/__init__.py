@@ -4,6 +4,7 @@ from raygrid.store.memory import MemoryStore
 from raygrid.store.port import (
     BLOBS,
     NOBODY,
+    BatchPage,
     BatchSummary,
     Changed,
     Inserted,
@@ -20,6 +21,7 @@ from raygrid.store.sql_failures import LockedError
 __all__ = [
     "BLOBS",
     "NOBODY",
+    "BatchPage",
     "BatchSummary",
     "Changed",
     "Inserted",

@@ -15,7 +15,9 @@ from raygrid.errors import StaleTermError
 from raygrid.models import BlobSlice, Job, JobSpec, JobState, JobUpdate, NewJob, QueuedJob
 from raygrid.store.memory_grid import MemoryGridTables
 from raygrid.store.port import (
+    MOST_COUNTED,
     NOBODY,
+    BatchPage,
     BatchSummary,
     Changed,
     Inserted,
@@ -23,7 +25,7 @@ from raygrid.store.port import (
     Reusable,
     Unfinished,
 )
-from raygrid.store.rows import UNLED, reusable_content, storable_text
+from raygrid.store.rows import UNLED, no_such_cursor, reusable_content, storable_text
 
 
 @dataclass(slots=True)
@@ -50,6 +52,7 @@ class _Row:
 class _Batch:
     submitted_at: datetime
     members: dict[str, int] = field(default_factory=dict)  # job id to the cursor of its latest change
+    joined: dict[str, int] = field(default_factory=dict)  # job id to the revision at which it joined
 
 
 class MemoryStore(MemoryGridTables):
@@ -96,7 +99,7 @@ class MemoryStore(MemoryGridTables):
             batch = self._batches.setdefault(batch_id, _Batch(now))
             for new, answer in zip(jobs, answers, strict=True):
                 if not answer.conflict and new.spec.job_id not in batch.members:
-                    batch.members[new.spec.job_id] = self._next_revision()
+                    batch.members[new.spec.job_id] = batch.joined[new.spec.job_id] = self._next_revision()
         return answers
 
     def _has(self, new: NewJob) -> bool:
@@ -223,10 +226,17 @@ class MemoryStore(MemoryGridTables):
         after: str | None = None,
         limit: int = 100,
     ) -> list[Job]:
-        """A page of jobs by id."""
+        """A page of jobs, those of a batch as they were submitted to it; see `JobStore.jobs`."""
         batch = self._batches.get(batch_id) if batch_id is not None else None
-        ids = self._rows if batch_id is None else batch.members if batch else ()
-        found = (self._rows[job_id].job for job_id in sorted(ids) if after is None or job_id > after)
+        if batch_id is None:
+            ids = [job_id for job_id in sorted(self._rows) if after is None or job_id > after]
+        else:
+            ids = list(batch.members) if batch else []  # in the order in which they joined
+            if after is not None:
+                if after not in ids:
+                    raise no_such_cursor(after, f"job of batch {batch_id}")
+                ids = ids[ids.index(after) + 1 :]
+        found = (self._rows[job_id].job for job_id in ids)
         return [job for job in found if state is None or job.state is state][:limit]
 
     # --- batches --------------------------------------------------------------------------------------------
@@ -239,6 +249,30 @@ class MemoryStore(MemoryGridTables):
         counts = Counter(self._rows[job_id].job.state for job_id in batch.members)
         reused = sum(self._rows[job_id].job.reused_from is not None for job_id in batch.members)
         return BatchSummary(batch_id, batch.submitted_at, dict(counts), reused)
+
+    async def batches(self, *, after: str | None = None, limit: int = 20, most_jobs: int = MOST_COUNTED) -> BatchPage:
+        """A page of batches, the newest first; see `JobStore.batches`."""
+        ids = sorted(self._batches, key=lambda batch_id: (self._batches[batch_id].submitted_at, batch_id), reverse=True)
+        if after is not None:
+            if after not in ids:
+                raise no_such_cursor(after, "batch")
+            ids = ids[ids.index(after) + 1 :]
+        page: list[BatchSummary] = []
+        for batch_id in ids[:limit]:
+            summary = await self.batch(batch_id)
+            assert summary is not None
+            page.append(summary)
+            if sum(each.total for each in page) >= most_jobs:
+                break
+        return BatchPage(page, len(page) < len(ids))
+
+    async def batches_of(self, job_ids: Sequence[str]) -> dict[str, list[str]]:
+        """The batches that these jobs belong to."""
+        found: dict[str, list[tuple[int, str]]] = {}
+        for batch_id, batch in self._batches.items():
+            for job_id in batch.members.keys() & set(job_ids):
+                found.setdefault(job_id, []).append((batch.joined[job_id], batch_id))
+        return {job_id: [batch_id for _, batch_id in sorted(joined)] for job_id, joined in found.items()}
 
     async def unfinished_of_batch(self, batch_id: str, limit: int | None = None) -> list[str]:
         """Ids of the jobs of a batch that have not ended."""

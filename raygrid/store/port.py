@@ -15,6 +15,7 @@ from raygrid.core.lease import Lease
 from raygrid.models import BlobSlice, Definition, Drain, Job, JobState, JobUpdate, NewJob, QueuedJob, SharedData
 
 BLOBS = "blobs"  # the agreement on the blob store: its marker
+MOST_COUNTED = 20_000  # jobs, which takes some 80 ms
 NOBODY = "~nobody"  # holds the run-out lease of a group whose jobs were taken away, so that its term is a new one
 
 
@@ -53,6 +54,13 @@ class BatchSummary:
     def finished(self) -> bool:
         """Whether every job has ended."""
         return all(state.is_terminal for state, count in self.counts.items() if count)
+
+
+class BatchPage(NamedTuple):
+    """Some batches, and whether more come after them."""
+
+    batches: list[BatchSummary]
+    more: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -205,7 +213,25 @@ class JobStore(Protocol):
         after: str | None = None,
         limit: int = 100,
     ) -> list[Job]:
-        """A page of jobs by id, those with an id above `after`."""
+        """A page of jobs that come after the job `after`: those of a batch as they were submitted to it, others by id.
+
+        Raises:
+            InvalidRequestError: `after` is no job of the batch.
+        """
+        ...
+
+    async def batches(self, *, after: str | None = None, limit: int = 20, most_jobs: int = MOST_COUNTED) -> BatchPage:
+        """A page of batches, the newest first, those that come after the batch `after`.
+
+        Jobs are counted: with more than `most_jobs` of them together, a page ends before it has `limit` batches.
+
+        Raises:
+            InvalidRequestError: there is no batch `after`.
+        """
+        ...
+
+    async def batches_of(self, job_ids: Sequence[str]) -> dict[str, list[str]]:
+        """The batches that these jobs belong to, in the order in which they joined; jobs of none are left out."""
         ...
 
     async def batch(self, batch_id: str) -> BatchSummary | None:

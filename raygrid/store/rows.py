@@ -7,8 +7,15 @@ from collections.abc import Mapping, Sequence
 from datetime import datetime
 from typing import Any
 
+from raygrid.errors import InvalidRequestError
 from raygrid.models import BlobSlice, Job, JobSpec, JobState, JobUpdate, NewJob, QueuedJob, SharedData
 from raygrid.store.tables import jobs
+
+
+def no_such_cursor(after: str, what: str) -> InvalidRequestError:
+    """A listing was to go on after something that is not there."""
+    return InvalidRequestError(f"the cursor {after!r} is no {what}; begin again without one")
+
 
 UNLED = "cancelled while nobody led its group"  # what is said of a job that `cancel_unled` ended
 

@@ -16,12 +16,13 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from raygrid.errors import StaleTermError
 from raygrid.models import BlobSlice, Job, JobState, JobUpdate, NewJob, QueuedJob
 from raygrid.store import rows, sql_reuse
-from raygrid.store.port import BatchSummary, Changed, Inserted, Purged, Reusable
+from raygrid.store.port import Inserted, Purged, Reusable
 from raygrid.store.prepared import prepared
+from raygrid.store.sql_batches import SqlBatches
 from raygrid.store.sql_connections import reading, to_its_end
 from raygrid.store.sql_definitions import SqlDefinitions
 from raygrid.store.sql_moves import SqlMoves, chunks
-from raygrid.store.tables import Instant, batch_jobs, batches, jobs, leases
+from raygrid.store.tables import Instant, jobs, leases
 
 _ATTEMPTS = bindparam("new_attempts", type_=Integer())
 # Whoever knows of fewer attempts than the store has not seen what the others came to.
@@ -75,7 +76,7 @@ _CANCEL = (
 )
 
 
-class SqlStore(SqlMoves, SqlDefinitions):
+class SqlStore(SqlBatches, SqlMoves, SqlDefinitions):
     """`JobStore` over a SQLAlchemy URL such as `sqlite+aiosqlite:///jobs.db`."""
 
     # --- jobs ---------------------------------------------------------------------------------------------------
@@ -119,14 +120,6 @@ class SqlStore(SqlMoves, SqlDefinitions):
             answers.append(Inserted(job_id in created, found, conflict, None if conflict else reused.get(job_id)))
             created.discard(job_id)  # a second one of the same id in this call is not created again
         return answers
-
-    async def _join_batch(
-        self, connection: AsyncConnection, batch_id: str, members: list[tuple[str, int]], now: datetime
-    ) -> None:
-        await connection.execute(self._insert_ignoring(batches), {"batch_id": batch_id, "submitted_at": now})
-        if members:
-            values = [{"batch_id": batch_id, "job_id": job_id, "revision": revision} for job_id, revision in members]
-            await connection.execute(self._insert_ignoring(batch_jobs), values)
 
     async def _select_jobs(self, connection: AsyncConnection, job_ids: Sequence[str]) -> dict[str, Job]:
         if len(job_ids) == 1:  # as when a job is submitted by itself, or asked for
@@ -252,76 +245,6 @@ class SqlStore(SqlMoves, SqlDefinitions):
             await self._touch_batches(connection, wanted)
             found = await self._select_jobs(connection, wanted)
         return [found[job_id] for job_id in wanted if job_id in found and not found[job_id].state.is_terminal]
-
-    @reading
-    async def jobs(
-        self,
-        *,
-        state: JobState | None = None,
-        batch_id: str | None = None,
-        after: str | None = None,
-        limit: int = 100,
-    ) -> list[Job]:
-        """A page of jobs by id."""
-        statement = select(*rows.JOB_COLUMNS).order_by(jobs.c.job_id).limit(limit)
-        if state is not None:
-            statement = statement.where(jobs.c.state == state.value)
-        if batch_id is not None:
-            statement = statement.join(batch_jobs, batch_jobs.c.job_id == jobs.c.job_id)
-            statement = statement.where(batch_jobs.c.batch_id == batch_id)
-        if after is not None:
-            statement = statement.where(jobs.c.job_id > after)
-        async with self._read() as connection:
-            return [rows.job(row) for row in await connection.execute(statement)]
-
-    # --- batches ------------------------------------------------------------------------------------------------
-
-    @reading
-    async def batch(self, batch_id: str) -> BatchSummary | None:
-        """How far a batch is."""
-        async with self._read() as connection:
-            found = select(batches.c.submitted_at).where(batches.c.batch_id == batch_id)
-            submitted_at = (await connection.execute(found)).scalar_one_or_none()
-            if submitted_at is None:
-                return None
-            statement = (
-                select(jobs.c.state, func.count(), func.count(jobs.c.reused_from))
-                .join(batch_jobs, batch_jobs.c.job_id == jobs.c.job_id)
-                .where(batch_jobs.c.batch_id == batch_id)
-                .group_by(jobs.c.state)
-            )
-            states = (await connection.execute(statement)).all()
-            counts = {JobState(state): count for state, count, _ in states}
-            return BatchSummary(batch_id, submitted_at, counts, sum(reused for _, _, reused in states))
-
-    @reading
-    async def unfinished_of_batch(self, batch_id: str, limit: int | None = None) -> list[str]:
-        """Ids of the jobs of a batch that have not ended."""
-        # In this order a few are found at once: what waits changed before anything that has ended.
-        statement = (
-            select(jobs.c.job_id)
-            .join(batch_jobs, batch_jobs.c.job_id == jobs.c.job_id)
-            .where(batch_jobs.c.batch_id == batch_id, jobs.c.ended_at.is_(None))
-            .order_by(batch_jobs.c.revision)
-            .limit(limit)
-        )
-        async with self._read() as connection:
-            return list((await connection.execute(statement)).scalars())
-
-    @reading
-    async def changed(self, batch_id: str, after: int, limit: int, *, ended_only: bool = False) -> list[Changed]:
-        """The jobs of a batch that changed after a cursor."""
-        statement = (
-            select(*rows.JOB_COLUMNS, batch_jobs.c.revision.label("cursor"))
-            .join(jobs, batch_jobs.c.job_id == jobs.c.job_id)
-            .where(batch_jobs.c.batch_id == batch_id, batch_jobs.c.revision > after)
-            .order_by(batch_jobs.c.revision)
-            .limit(limit)
-        )
-        if ended_only:
-            statement = statement.where(jobs.c.ended_at.is_not(None))
-        async with self._read() as connection:
-            return [Changed(row[-1], rows.job(row[:-1])) for row in await connection.execute(statement)]
 
     # --- retention ----------------------------------------------------------------------------------------------
 

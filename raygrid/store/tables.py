@@ -115,16 +115,19 @@ batches = Table(
     Column("batch_id", String(128), primary_key=True),
     Column("submitted_at", Instant, nullable=False),
 )
+Index("batches_by_age", batches.c.submitted_at, batches.c.batch_id)
 
-# Which jobs belong to a batch; `revision` is that of the job's latest change, or of its joining if that came later, so
-# that it is the cursor of whoever reads the batch.
+# Which jobs belong to a batch; `position` orders them as they were submitted to it. `revision` is that of the job's
+# latest change, or of its joining if that came later, so that it is the cursor of whoever reads the batch.
 batch_jobs = Table(
     "batch_jobs",
     metadata,
     Column("batch_id", String(128), primary_key=True),
     Column("job_id", String(128), primary_key=True),
     Column("revision", BigInteger, nullable=False),
+    Column("position", BigInteger, nullable=False, server_default="0"),  # revision at which the job joined the batch
 )
+Index("batch_jobs_by_position", batch_jobs.c.batch_id, batch_jobs.c.position)
 Index("batch_jobs_by_revision", batch_jobs.c.batch_id, batch_jobs.c.revision)
 Index("batch_jobs_by_job", batch_jobs.c.job_id)
 

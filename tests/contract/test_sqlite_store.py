@@ -183,6 +183,24 @@ async def test_a_commit_is_on_disk_when_it_returns(tmp_path: Path) -> None:
         assert (await connection.exec_driver_sql("PRAGMA journal_mode")).scalar_one() == "wal"
 
 
+async def test_batches_of_an_older_release_keep_the_order_in_which_their_jobs_arrived(tmp_path: Path) -> None:
+    """Their jobs were written in the order of submission; the ids say nothing about it."""
+    async with opened(tmp_path / "jobs.db") as store:
+        await store.insert([new("t10"), new("t9"), new("t1")], "b1")
+        async with store._write() as connection:
+            for statement in (
+                "DROP INDEX batches_by_age",
+                "DROP INDEX batch_jobs_by_position",
+                "ALTER TABLE batch_jobs DROP COLUMN position",
+                "UPDATE alembic_version SET version_num = '0006'",
+            ):
+                await connection.exec_driver_sql(statement)
+    async with opened(tmp_path / "jobs.db") as store:
+        assert [job.job_id for job in await store.jobs(batch_id="b1")] == ["t10", "t9", "t1"]
+        await store.insert([new("a")], "b1")
+        assert [job.job_id for job in await store.jobs(batch_id="b1")] == ["t10", "t9", "t1", "a"]
+
+
 def test_migrations_make_exactly_the_tables(tmp_path: Path) -> None:
     """After all migrations Alembic finds no difference in tables, columns, types or nullability."""
 

@@ -13,7 +13,7 @@ import httpx
 import pytest
 import pytest_asyncio
 
-from raygrid.client import Client
+from raygrid.client import AsyncClient, Client
 from raygrid.errors import JobFailedError, ResultExpiredError
 from raygrid.models import JobState
 from tests.support.http import manifest, parts_of, unzip, word
@@ -379,3 +379,80 @@ async def test_two_readers_of_a_stream_get_the_same(grid: SmallGrid) -> None:
     first, second = await asyncio.gather(results(grid, "b-two"), results(grid, "b-two"))
     assert sorted(part.cursor for part in parts_of(first)[0]) == sorted(part.cursor for part in parts_of(second)[0])
     assert len(parts_of(first)[0]) == 10
+
+
+ORDER = ["t10", "t9", "t2", "t1"]
+
+
+async def test_a_batch_attached_again_has_its_jobs_in_the_order_of_submission(grid: SmallGrid) -> None:
+    """Over HTTP and in both clients, page by page, whatever the ids and whichever job ends first."""
+    first = {name: f"sleep {0.01 * len(ORDER)}; echo {name}" for name in ORDER}
+    assert (await post(grid, "in-order", first)).status_code == 202
+    assert (await post(grid, "in-order", {"t5": "echo t5", "t9": first["t9"], "a": "echo a"})).status_code == 202
+    expected = [*ORDER, "t5", "a"]
+
+    listed: list[str] = []
+    cursor: dict[str, str] = {}
+    while True:
+        page = (await grid.http.get("/jobs", params={"batch": "in-order", "limit": 2, **cursor})).json()
+        listed += [job["jobId"] for job in page["jobs"]]
+        if page["next_cursor"] is None:
+            break
+        cursor = {"cursor": page["next_cursor"]}
+    assert listed == expected
+
+    def blocking() -> tuple[list[str], list[str]]:
+        with Client(grid.url) as client:
+            jobs = client.batch("in-order")
+            return [job.job_id for job in jobs], [result.stdout.strip() for result in jobs.results(30)]
+
+    assert await asyncio.to_thread(blocking) == (expected, expected)
+    async with AsyncClient(grid.url) as client:
+        jobs = await client.batch("in-order")
+        assert [job.job_id for job in jobs] == expected
+        assert [result.stdout.strip() async for result in jobs.results(30)] == expected
+
+
+async def test_a_cursor_of_another_batch_is_refused(grid: SmallGrid) -> None:
+    """It is no place in this one; the message names it."""
+    await post(grid, "cursor-1", {"cursor-1-a": "echo 1"})
+    await post(grid, "cursor-2", {"cursor-2-a": "echo 1"})
+    answer = await grid.http.get("/jobs", params={"batch": "cursor-1", "cursor": "cursor-2-a"})
+    assert (answer.status_code, word(answer)) == (422, "invalid-request")
+    assert "'cursor-2-a' is no job of batch cursor-1" in answer.json()["detail"]
+
+
+async def test_a_job_names_its_batches(grid: SmallGrid) -> None:
+    """Its status and the list of jobs do; a job that was submitted alone names none."""
+    script = {"of-two": "echo 1"}
+    await post(grid, "names-2", script)
+    await post(grid, "names-1", script)
+    assert (await grid.status("of-two"))["batches"] == ["names-2", "names-1"]
+    await grid.submit("of-none", "echo 1")
+    assert (await grid.status("of-none"))["batches"] == []
+    [job] = (await grid.http.get("/jobs", params={"batch": "names-1"})).json()["jobs"]
+    assert job["batches"] == ["names-2", "names-1"]
+
+
+async def test_batches_are_listed_newest_first_page_by_page(grid: SmallGrid) -> None:
+    """Each with its counts, over HTTP and in both clients; a cursor that is no batch is refused."""
+    for number in range(3):
+        await post(grid, f"listed-{number}", {f"listed-{number}-{n}": "echo 1" for n in range(number + 1)})
+    page = (await grid.http.get("/batches", params={"limit": 2})).json()
+    assert [(each["batchId"], each["total"]) for each in page["batches"]] == [("listed-2", 3), ("listed-1", 2)]
+    assert page["next_cursor"] == "listed-1"
+    rest = (await grid.http.get("/batches", params={"cursor": "listed-1", "limit": 1})).json()
+    assert [each["batchId"] for each in rest["batches"]] == ["listed-0"]
+    assert sum(rest["batches"][0]["counts"].values()) == 1
+    refused = await grid.http.get("/batches", params={"cursor": "unknown"})
+    assert (refused.status_code, word(refused)) == (422, "invalid-request")
+
+    def blocking() -> list[str]:
+        with Client(grid.url) as client:
+            return [batch.batch_id for batch in client.batches()]
+
+    listed = await asyncio.to_thread(blocking)
+    assert listed[:3] == ["listed-2", "listed-1", "listed-0"]
+    assert len(listed) == len(set(listed))
+    async with AsyncClient(grid.url) as client:
+        assert [batch.batch_id async for batch in client.batches()] == listed

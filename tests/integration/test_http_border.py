@@ -41,6 +41,7 @@ ROUTES = [
     ("POST", "/submit/x"),
     ("POST", "/submit"),
     ("POST", "/batches"),
+    ("GET", "/batches"),
     ("GET", "/batches/x"),
     ("GET", "/batches/x/results"),
     ("DELETE", "/batches/x"),

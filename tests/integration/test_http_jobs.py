@@ -251,6 +251,7 @@ async def test_the_status_of_a_done_job(grid: SmallGrid) -> None:
         "result_digest": answer.headers["etag"].strip('"'),
         "result_size": len(answer.content),
         "reusedFrom": None,
+        "batches": [],
         "status_url": "/status/told",
         "result_url": "/result/told",
     }

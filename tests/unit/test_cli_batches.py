@@ -308,3 +308,36 @@ def test_a_grid_on_this_machine_may_come_later(wait_ready, monkeypatch):
 def test_a_time_or_number_that_makes_no_sense_is_a_usage_error(wait_ready, words):
     """Exit code 2; nothing is asked."""
     assert wait_ready(Answers(), *words)[0].exit_code == 2
+
+
+def batches(*names, cursor=None):
+    """A page of batches."""
+    listed = [
+        {"batchId": name, "total": 2, "finished": False, "counts": {"queued": 1, "done": 1}, "submitted_at": AT}
+        for name in names
+    ]
+    return httpx.Response(200, json={"batches": listed, "next_cursor": cursor})
+
+
+AT = "2026-03-01T18:30:00Z"
+
+
+def test_batches_are_listed_one_on_a_line(run):
+    """Newest first as the grid gives them, with how many jobs are in which state; pages are joined."""
+    answers = Answers(batches("b3", "b2", cursor="b2"), batches("b1"))
+    lines = run(answers, "batches").stdout.splitlines()
+    assert lines[0].split() == ["batch_id", "submitted_at", "jobs", "queued", "running", "done", "failed", "cancelled"]
+    assert [line.split() for line in lines[1:]] == [
+        [name, AT, "2", "1", "0", "1", "0", "0"] for name in ("b3", "b2", "b1")
+    ]
+    assert [request.url.query for request in answers.requests] == [b"", b"cursor=b2"]
+
+
+def test_more_batches_than_are_shown_are_mentioned(run):
+    """Only as many pages are asked for as are needed."""
+    answers = Answers(batches("b3", "b2", cursor="b2"))
+    ended = run(answers, "batches", "--limit", "1")
+    assert "these are the newest 1; see more with --limit" in ended.stderr
+    assert len(answers.requests) == 1
+    assert json.loads(run(Answers(batches("b1")), "batches", "--json").stdout)[0]["batch_id"] == "b1"
+    assert "no batches yet" in run(Answers(batches()), "batches").stderr

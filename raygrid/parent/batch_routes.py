@@ -1,0 +1,169 @@
+"""The routes of the batches: submitting many jobs at once, how far they are, and their results as they end."""
+
+from __future__ import annotations
+
+import json
+from typing import Annotated, Any
+from uuid import uuid4
+
+from fastapi import APIRouter, Path, Query, Request, Response
+from fastapi.responses import JSONResponse, StreamingResponse
+from uuid_utils import uuid7
+
+from raygrid.errors import InvalidRequestError
+from raygrid.models import NewJob
+from raygrid.parent import problems, schemas, streams
+from raygrid.parent.forms import Form
+from raygrid.parent.naming import BATCH
+from raygrid.parent.openapi import BATCH_FORM, BYTES, problem_responses
+from raygrid.parent.requests import Wait, read_form
+from raygrid.parent.service import Parent
+from raygrid.parent.submission import Options, checked_id, make_job, options_of_form, options_of_json
+
+
+def _overrides(form: Form) -> dict[str, dict[str, Any]]:
+    texts = form.options.pop("jobs", [])
+    if not texts:
+        return {}
+    try:
+        parsed = json.loads(texts[0]) if len(texts) == 1 else None
+    except (ValueError, RecursionError):  # a number of thousands of digits is a plain ValueError
+        parsed = None
+    if not isinstance(parsed, dict) or not all(isinstance(each, dict) for each in parsed.values()):
+        raise InvalidRequestError("the option 'jobs' must be one JSON object: jobId to an object of options")
+    unknown = parsed.keys() - {file.part for file in form.files}
+    if unknown:
+        raise InvalidRequestError(
+            f"the option 'jobs' speaks of {sorted(unknown)[0][:140]!r}, but there is no file of that name"
+        )
+    return parsed
+
+
+async def _batch_jobs(parent: Parent, form: Form) -> list[NewJob]:
+    overrides = _overrides(form)
+    defaults = options_of_form(form.options)
+    per_job: dict[str, Options] = {}
+    for file in form.files:
+        job_id = checked_id(file.part)
+        if job_id in per_job:
+            raise InvalidRequestError(f"two files of the batch have the jobId {job_id!r}")
+        per_job[job_id] = options_of_json(overrides.get(job_id, {}), defaults)
+    names = sorted({name for options in per_job.values() for name in options.data})
+    data = {name: stored.data for name, stored in (await parent.data(names)).items()}
+    pinned = parent.definitions.digest
+    return [make_job(parent.settings, pinned, file.part, file, per_job[file.part], data) for file in form.files]
+
+
+def batch_routes(router: APIRouter, parent: Parent) -> None:
+    """Add the routes of the batches."""
+
+    @router.post(
+        "/batches",
+        tags=["batches"],
+        summary="Submit many jobs at once",
+        status_code=202,
+        openapi_extra=BATCH_FORM,
+        response_model=schemas.BatchAnswer,
+        responses=problem_responses(401, 409, 413, 422, 429, 503),
+    )
+    async def submit_batch(request: Request) -> Response:
+        form = await read_form(request, parent, max_files=parent.settings.http.max_batch_jobs)
+        given = form.options.pop("batchId", [])
+        if len(given) > 1:
+            raise InvalidRequestError("the option 'batchId' is given more than once")
+        batch_id = checked_id(given[0], "batchId") if given else str(uuid7())
+        if not form.files:
+            raise InvalidRequestError(
+                "the batch has no files; send each as a part named by its jobId: -F trade-1=@1.csv"
+            )
+        accepted, refused = await parent.submit_batch(batch_id, await _batch_jobs(parent, form))
+        answer = schemas.BatchAnswer(
+            batch_id=batch_id,
+            total=len(accepted),
+            created=sum(each.created for each in accepted),
+            attached=sum(not each.created for each in accepted),
+            reused=sum(each.created and each.reused_from is not None for each in accepted),
+            refused=[schemas.RefusedJob(job_id=job_id, problem=problems.problem_of(why)) for job_id, why in refused],
+            status_url=f"/batches/{batch_id}",
+            results_url=f"/batches/{batch_id}/results",
+            events_url=f"/events?batch={batch_id}",
+        )
+        if not accepted:
+            raise refused[0][1]
+        body = answer.model_dump(mode="json", by_alias=True, exclude_none=True)
+        return JSONResponse(body, 202, {"Location": answer.status_url, BATCH: batch_id})
+
+    @router.get(
+        "/batches",
+        tags=["batches"],
+        summary="List batches, the newest first",
+        response_model=schemas.BatchPage,
+        responses=problem_responses(401, 422),
+    )
+    async def batches(
+        cursor: Annotated[str | None, Query(description="`next_cursor` of the page before")] = None,
+        limit: Annotated[int, Query(ge=1, le=100)] = 20,
+    ) -> schemas.BatchPage:
+        after = checked_id(cursor, "cursor") if cursor is not None else None
+        page = await parent.store.batches(after=after, limit=limit)
+        return schemas.BatchPage(
+            batches=[schemas.batch_status(each) for each in page.batches],
+            next_cursor=page.batches[-1].batch_id if page.more else None,
+        )
+
+    @router.get(
+        "/batches/{batchId}",
+        tags=["batches"],
+        summary="How far a batch is",
+        response_model=schemas.BatchStatus,
+        responses=problem_responses(401, 404, 422),
+    )
+    async def batch_status(response: Response, batch_id: Annotated[str, Path(alias="batchId")]) -> schemas.BatchStatus:
+        summary = await parent.batch(batch_id)
+        response.headers[BATCH] = summary.batch_id
+        return schemas.batch_status(summary)
+
+    @router.get(
+        "/batches/{batchId}/results",
+        tags=["batches"],
+        summary="The results of a batch as its jobs end",
+        response_class=Response,
+        response_model=None,
+        responses={
+            200: {
+                "content": {"multipart/mixed": {"schema": BYTES}},
+                "description": "A part for each ended job with its ZIP and Raygrid-* headers; where the result is "
+                "gone, the part is empty and Raygrid-Problem says so; "
+                "the last part says whether the batch is complete",
+            },
+            **problem_responses(401, 404, 422),
+        },
+    )
+    async def batch_results(
+        batch_id: Annotated[str, Path(alias="batchId")],
+        cursor: Annotated[int, Query(ge=0, le=2**62, description="Raygrid-Cursor of the last part received")] = 0,
+        wait: Wait = None,
+    ) -> Response:
+        await parent.batch(batch_id)
+        http = parent.settings.http
+        wait_s = min(http.sync_wait_s if wait is None else wait, http.max_wait_s)
+        boundary = f"raygrid-{uuid4().hex}"
+        body = streams.batch_results(parent, batch_id, cursor, wait_s, boundary)
+        media_type = f"multipart/mixed; boundary={boundary}"
+        headers = {BATCH: batch_id, "X-Accel-Buffering": "no"}
+        return StreamingResponse(body, headers=headers, media_type=media_type)
+
+    @router.delete(
+        "/batches/{batchId}",
+        tags=["batches"],
+        summary="Cancel what has not ended of a batch",
+        status_code=202,
+        response_model=schemas.BatchCancelled,
+        responses=problem_responses(401, 404, 422),
+    )
+    async def cancel_batch(
+        response: Response, batch_id: Annotated[str, Path(alias="batchId")]
+    ) -> schemas.BatchCancelled:
+        response.headers[BATCH] = (await parent.batch(batch_id)).batch_id
+        count = await parent.cancel(await parent.store.unfinished_of_batch(batch_id))
+        return schemas.BatchCancelled(batch_id=batch_id, cancelling=count)

@@ -1,0 +1,147 @@
+"""Batches in SQL: which jobs belong to one, in which order they were submitted to it, and how far it is."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import datetime
+
+from sqlalchemy import func, literal, select, tuple_
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from raygrid.models import Job, JobState
+from raygrid.store import rows
+from raygrid.store.port import MOST_COUNTED, BatchPage, BatchSummary, Changed
+from raygrid.store.rows import no_such_cursor
+from raygrid.store.sql_connections import SqlConnections, reading
+from raygrid.store.sql_moves import chunks
+from raygrid.store.tables import batch_jobs, batches, jobs
+
+
+class SqlBatches(SqlConnections):
+    """The tables of batches, and jobs in pages."""
+
+    async def _join_batch(
+        self, connection: AsyncConnection, batch_id: str, members: list[tuple[str, int]], now: datetime
+    ) -> None:
+        await connection.execute(self._insert_ignoring(batches), {"batch_id": batch_id, "submitted_at": now})
+        if members:
+            values = [
+                {"batch_id": batch_id, "job_id": job_id, "revision": revision, "position": revision}
+                for job_id, revision in members
+            ]
+            await connection.execute(self._insert_ignoring(batch_jobs), values)
+
+    @reading
+    async def jobs(
+        self,
+        *,
+        state: JobState | None = None,
+        batch_id: str | None = None,
+        after: str | None = None,
+        limit: int = 100,
+    ) -> list[Job]:
+        """A page of jobs, those of a batch as they were submitted to it; see `JobStore.jobs`."""
+        statement = select(*rows.JOB_COLUMNS).limit(limit)
+        if state is not None:
+            statement = statement.where(jobs.c.state == state.value)
+        async with self._read() as connection:
+            if batch_id is None:
+                statement = statement.order_by(jobs.c.job_id)
+                statement = statement if after is None else statement.where(jobs.c.job_id > after)
+            else:
+                statement = statement.join(batch_jobs, batch_jobs.c.job_id == jobs.c.job_id)
+                statement = statement.where(batch_jobs.c.batch_id == batch_id).order_by(batch_jobs.c.position)
+                if after is not None:
+                    position = await self._position(connection, batch_id, after)
+                    statement = statement.where(batch_jobs.c.position > position)
+            return [rows.job(row) for row in await connection.execute(statement)]
+
+    async def _position(self, connection: AsyncConnection, batch_id: str, job_id: str) -> int:
+        found = select(batch_jobs.c.position).where(batch_jobs.c.batch_id == batch_id, batch_jobs.c.job_id == job_id)
+        position: int | None = (await connection.execute(found)).scalar_one_or_none()
+        if position is None:
+            raise no_such_cursor(job_id, f"job of batch {batch_id}")
+        return position
+
+    @reading
+    async def batch(self, batch_id: str) -> BatchSummary | None:
+        """How far a batch is."""
+        async with self._read() as connection:
+            found = select(batches.c.submitted_at).where(batches.c.batch_id == batch_id)
+            submitted_at = (await connection.execute(found)).scalar_one_or_none()
+            return None if submitted_at is None else await self._counted(connection, batch_id, submitted_at)
+
+    async def _counted(self, connection: AsyncConnection, batch_id: str, submitted_at: datetime) -> BatchSummary:
+        statement = (
+            select(jobs.c.state, func.count(), func.count(jobs.c.reused_from))
+            .join(batch_jobs, batch_jobs.c.job_id == jobs.c.job_id)
+            .where(batch_jobs.c.batch_id == batch_id)
+            .group_by(jobs.c.state)
+        )
+        states = (await connection.execute(statement)).all()
+        counts = {JobState(state): count for state, count, _ in states}
+        return BatchSummary(batch_id, submitted_at, counts, sum(reused for _, _, reused in states))
+
+    @reading
+    async def batches(self, *, after: str | None = None, limit: int = 20, most_jobs: int = MOST_COUNTED) -> BatchPage:
+        """A page of batches, the newest first; see `JobStore.batches`."""
+        age = (batches.c.submitted_at, batches.c.batch_id)
+        statement = select(batches.c.batch_id, batches.c.submitted_at).limit(limit + 1)
+        statement = statement.order_by(*(column.desc() for column in age))
+        page: list[BatchSummary] = []
+        async with self._read() as connection:
+            if after is not None:
+                found = select(*age).where(batches.c.batch_id == after)
+                last = (await connection.execute(found)).one_or_none()
+                if last is None:
+                    raise no_such_cursor(after, "batch")
+                statement = statement.where(
+                    tuple_(*age)
+                    < tuple_(*(literal(value, column.type) for value, column in zip(last, age, strict=True)))
+                )
+            listed = (await connection.execute(statement)).all()
+            for batch_id, submitted_at in listed[:limit]:
+                page.append(await self._counted(connection, batch_id, submitted_at))
+                if sum(each.total for each in page) >= most_jobs:
+                    break
+        return BatchPage(page, len(page) < len(listed))
+
+    @reading
+    async def batches_of(self, job_ids: Sequence[str]) -> dict[str, list[str]]:
+        """The batches that these jobs belong to."""
+        found: dict[str, list[str]] = {}
+        async with self._read() as connection:
+            for chunk in chunks(list(dict.fromkeys(job_ids))):
+                statement = select(batch_jobs.c.job_id, batch_jobs.c.batch_id).where(batch_jobs.c.job_id.in_(chunk))
+                for job_id, batch_id in await connection.execute(statement.order_by(batch_jobs.c.position)):
+                    found.setdefault(job_id, []).append(batch_id)
+        return found
+
+    @reading
+    async def unfinished_of_batch(self, batch_id: str, limit: int | None = None) -> list[str]:
+        """Ids of the jobs of a batch that have not ended."""
+        # In this order a few are found at once: what waits changed before anything that has ended.
+        statement = (
+            select(jobs.c.job_id)
+            .join(batch_jobs, batch_jobs.c.job_id == jobs.c.job_id)
+            .where(batch_jobs.c.batch_id == batch_id, jobs.c.ended_at.is_(None))
+            .order_by(batch_jobs.c.revision)
+            .limit(limit)
+        )
+        async with self._read() as connection:
+            return list((await connection.execute(statement)).scalars())
+
+    @reading
+    async def changed(self, batch_id: str, after: int, limit: int, *, ended_only: bool = False) -> list[Changed]:
+        """The jobs of a batch that changed after a cursor."""
+        statement = (
+            select(*rows.JOB_COLUMNS, batch_jobs.c.revision.label("cursor"))
+            .join(jobs, batch_jobs.c.job_id == jobs.c.job_id)
+            .where(batch_jobs.c.batch_id == batch_id, batch_jobs.c.revision > after)
+            .order_by(batch_jobs.c.revision)
+            .limit(limit)
+        )
+        if ended_only:
+            statement = statement.where(jobs.c.ended_at.is_not(None))
+        async with self._read() as connection:
+            return [Changed(row[-1], rows.job(row[:-1])) for row in await connection.execute(statement)]
