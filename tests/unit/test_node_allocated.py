@@ -53,6 +53,7 @@ def test_a_few_bytes_count_as_such(tmp_path: Path) -> None:
 
 def test_room_that_was_reserved_counts(tmp_path: Path) -> None:
     """Blocks that a program has reserved beyond a file's end are taken."""
+    (tmp_path / "reserved").touch()
     reserve = ["fallocate", "--keep-size", "--length", str(8 * MB), str(tmp_path / "reserved")]
     if subprocess.run(reserve, capture_output=True, check=False).returncode != 0:
         pytest.skip("this file system reserves no room")
