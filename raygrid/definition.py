@@ -18,7 +18,7 @@ from raygrid.config import Pricer
 from raygrid.errors import SettingsError
 from raygrid.models import Definition
 
-PINNED = frozenset({"command", "mode", "env", "expect", "version", "recycle_after", "recycle_memory"})
+PINNED = frozenset({"command", "mode", "env", "expect", "helpers", "version", "recycle_after", "recycle_memory"})
 """Settings that decide what runs and how its process is kept."""
 LIMITS = frozenset({"result", "timeout_s", "memory", "output", "retry_exit_codes", "straggler", "reuse"})
 """Settings that bound a run, or decide what becomes of its end and of its result."""

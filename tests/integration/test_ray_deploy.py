@@ -90,10 +90,12 @@ def test_a_deployment_in_the_middle_of_many_jobs(tmp_path: Path) -> None:
             assert {version for version, _ in ran} == {"one", "two"}
             assert {job.status().version for job in during} <= {"one", "two"}
             assert left > 0, "the deployment came after the last job had ended"
+            print(f"{JOBS} jobs, {left} of the first half unfinished after the deployment, which took {took_s:.1f} s;")
+            print(
+                f"{len(during)} more submitted during it: {Counter(job.status().version for job in during)}; ran {ran}"
+            )
             [group] = client.groups()
             assert group.slots == 2
-        print(f"{JOBS} jobs, {left} of the first half unfinished after the deployment, which took {took_s:.1f} s;")
-        print(f"{len(during)} more submitted during it: {Counter(job.status().version for job in during)}; ran {ran}")
         again = raygrid(tmp_path, "up", "--config", str(two))
         assert (again.returncode, "runs already" in again.stdout) == (0, True), again.stderr
         assert raygrid(tmp_path, "up", "--config", str(one)).returncode == 2

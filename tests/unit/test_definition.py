@@ -18,6 +18,7 @@ FULL = Pricer.model_validate(
         "mode": "warm",
         "env": {"TOKEN": SECRET},
         "expect": ["prices.csv", "*.log"],
+        "helpers": ["wineserver64"],
         "version": "7",
         "recycle_after": 9,
         "recycle_memory": "64MB",
