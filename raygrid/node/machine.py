@@ -1,4 +1,4 @@
-"""What tells one machine from another, for files in a directory that several machines may share."""
+"""Identifies a machine, for files in a directory that several machines may share."""
 
 from __future__ import annotations
 

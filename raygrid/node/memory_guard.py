@@ -47,7 +47,7 @@ class MemoryGuard:
         mark_prefix: what the marks of the agent's pricers begin with.
         watchdog: knows what runs.
         reserve: bytes of memory to be left; None for the usual part.
-        gauge: tells what is left.
+        gauge: reads what is left.
     """
 
     def __init__(

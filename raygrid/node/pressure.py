@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from raygrid.node.memory import Memory
 
 WINDOW_S = 20.0
-LEAST = 16 * 1024**2  # killing a smaller pricer frees next to nothing; growth below this tells nothing
+LEAST = 16 * 1024**2  # killing a smaller pricer frees next to nothing; growth below this is noise
 FASTEST = 8 * 1024**3  # bytes a second that pricers may grow by, all together
 SOONEST_S, LATEST_S = 0.05, 1.0
 WATCH = 4  # times the reserve: with less than this left, snapshots of the pricers are kept

@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 NOBODY = 65534
-# Only to read: an interpreter may lie in root's home. It lets nobody signal, write or trace what is not theirs.
+# Only to read: an interpreter may lie in root's home. It allows no signal, write or trace beyond what the user may do.
 _READ = ["--inh-caps", "-all,+dac_read_search", "--ambient-caps", "+dac_read_search"]
 _LIMITS = ["prlimit", "--nproc=4000", "--nofile=8192", "--core=0"]
 

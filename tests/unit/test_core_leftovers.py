@@ -42,7 +42,7 @@ def test_a_running_attempt_that_was_left_over_is_charged() -> None:
     assert (update.failures, update.losses) == (1, 1)
 
 
-def test_a_grid_that_was_stopped_in_order_charges_nobody() -> None:
+def test_a_grid_that_was_stopped_in_order_charges_no_job() -> None:
     """Without a node's word that an attempt was left over, one that is gone with the grid costs nothing."""
     rack = Rack()
     rack.submit(job("a", attempts=1, running=True, node_id="n1"))

@@ -103,7 +103,7 @@ def test_the_lease_of_a_leader_that_was_killed_is_waited_for(settings: GridSetti
 
 
 def test_a_lease_that_lasts_leaves_the_wish(settings: GridSettings, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Where a lease does not run out in time, the wish is in the store for whoever leads next."""
+    """Where a lease does not run out in time, the wish is in the store for the next leader."""
     monkeypatch.setattr(offline, "LEASE_S", 0.0)
     with_jobs(settings, lease_s=60.0)
     assert cancel("r").stdout.strip() == "job r is cancelled when the grid starts, before it runs"
