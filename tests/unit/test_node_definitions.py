@@ -1,0 +1,142 @@
+"""What a node runs for jobs of several definitions, and how it gets those that it lacks."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from raygrid.config import Pricer
+from raygrid.core.events import AttemptOrder
+from raygrid.definition import define
+from raygrid.errors import UnavailableError
+from raygrid.models import BlobSlice, Definition, JobSpec, Outcome
+from raygrid.node import definitions as module
+from raygrid.node import warm
+from raygrid.node.definitions import Definitions
+from tests.support.lone_agent import lone_agent, order, reports_of, wait_until
+from tests.support.warm import RUNS_ITS_INPUT, WarmNode, is_running
+
+OLD, NEW = Pricer(command=("old",)), Pricer(command=("new",), timeout_s=5.0)
+SPEC = JobSpec("j", "p", "1", BlobSlice("", 0, 1, "d"))
+
+
+def spec_of(definition: Definition) -> JobSpec:
+    return replace(SPEC, definition=definition.digest)
+
+
+def ordered(job_id: str, script: str, definition: Definition) -> AttemptOrder:
+    plain = order(job_id, script)
+    return replace(plain, spec=replace(plain.spec, definition=definition.digest))
+
+
+def test_definitions_that_were_sent_are_run_within_the_limits_of_now() -> None:
+    """Each job gets its own, whatever is configured; newer settings change the limits at once."""
+    kept = Definitions({"p": NEW})
+    old, new = define("p", OLD), define("p", NEW)
+    kept.put([old, new])
+    assert kept.pricer(spec_of(new)) is NEW
+    pricer = kept.pricer(spec_of(old))
+    assert pricer is not None
+    assert (pricer.command, pricer.timeout_s) == (("old",), 5.0)
+    assert kept.pricer(spec_of(old)) is pricer
+    kept.follow({"p": NEW.model_copy(update={"timeout_s": 9.0})})
+    after = kept.pricer(spec_of(old))
+    assert after is not None
+    assert (after.command, after.timeout_s) == (("old",), 9.0)
+
+
+def test_a_job_without_a_definition_runs_what_is_configured() -> None:
+    """It is named as such: with the version and the digest of that."""
+    kept = Definitions({"p": NEW})
+    assert kept.pricer(SPEC) is NEW
+    assert kept.named(SPEC, NEW) == replace(SPEC, version="1", definition=define("p", NEW).digest)
+    kept.follow({})
+    assert kept.pricer(SPEC) is None
+
+
+def test_an_attempt_waits_for_a_definition_that_is_lacking() -> None:
+    """That is told at once, and once; the attempt goes on when the definition comes."""
+    told = threading.Event()
+    kept, old = Definitions({"p": NEW}, told.set), define("p", OLD)
+    found: list[Pricer | None] = []
+    waiter = threading.Thread(target=lambda: found.append(kept.pricer(spec_of(old))))
+    waiter.start()
+    assert told.wait(10)
+    assert kept.lacks == (old.digest,)
+    kept.put([old])
+    waiter.join(10)
+    assert [pricer.command for pricer in found if pricer is not None] == [("old",)]
+    assert kept.lacks == ()
+
+
+def test_it_waits_for_a_bounded_time_and_not_beyond_the_end_of_the_agent(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The error names the definition; nothing is lacking any more that nobody waits for."""
+    kept = Definitions({"p": NEW})
+    monkeypatch.setattr(module, "WAIT_S", 0.05)
+    with pytest.raises(UnavailableError, match=r"definition gone of pricer 'p'.* did not come from the job store"):
+        kept.pricer(replace(SPEC, definition="gone"))
+    assert kept.lacks == ()
+    monkeypatch.setattr(module, "WAIT_S", 60.0)
+    kept.close()
+    with pytest.raises(UnavailableError, match="the agent is stopping"):
+        kept.pricer(replace(SPEC, definition="gone"))
+
+
+def test_few_definitions_are_kept_and_one_that_was_dropped_is_asked_for_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Those used last stay."""
+    monkeypatch.setattr(module, "KEPT", 2)
+    kept = Definitions({})
+    made = [define("p", Pricer(command=(name,))) for name in ("a", "b", "c")]
+    kept.put(made[:2])
+    kept.pricer(spec_of(made[0]))
+    kept.put(made[2:])
+    kept.expect(spec_of(made[0]))
+    assert kept.lacks == ()
+    kept.expect(spec_of(made[1]))
+    assert kept.lacks == (made[1].digest,)
+
+
+async def test_an_agent_says_what_it_lacks_and_goes_on_when_it_comes(tmp_path: Path) -> None:
+    """A poll that waits is answered at once; the attempt runs what was sent, with no further order."""
+    agent = lone_agent(tmp_path)
+    agent.open()
+    try:
+        loud = define("shell", Pricer(command=("sh", "-c", "exit 7", "{input}")))
+        poll = asyncio.ensure_future(agent.reports(1, 0, 0, 30))
+        await asyncio.sleep(0)
+        agent.start(1, [ordered("j1", "exit 0", loud)])
+        async with asyncio.timeout(10):
+            reply = await poll
+        assert reply.state.lacks == (loud.digest,)
+        agent.start(1, [], [loud])
+        [report] = (await reports_of(agent, 1)).values()
+        assert (report.outcome, report.exit_code) == (Outcome.EXITED, 7)
+        assert (await agent.reports(1, 0, 0, 0)).state.lacks == ()
+    finally:
+        agent.close()
+
+
+async def test_warm_processes_of_two_definitions_run_side_by_side(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Jobs that alternate start each once; idle ones of the older definition end soon, those of the newer one stay."""
+    monkeypatch.setattr(warm, "OLD_IDLE_S", 1.0)
+    script = "print(os.environ['CURVE'])"
+    with WarmNode(tmp_path, RUNS_ITS_INPUT, slots=1) as node:
+        env = node.pricers["warm"].env
+        eur, usd = (node.pricer(env={**env, "CURVE": curve}) for curve in ("eur", "usd"))
+        old, new = define("warm", eur), define("warm", usd)
+        node.agent.configure(1, {"warm": usd}, node.node, 1.0)
+        node.agent.start(1, [], [old, new])
+        for number in range(3):
+            assert (await node.run(f"o{number}", script, definition=old.digest)).stdout == "eur\n"
+            assert (await node.run(f"n{number}", script, definition=new.digest)).stdout == "usd\n"
+        assert node.started == 2
+        pids = node.pids
+        wait_until(lambda: sum(map(is_running, pids)) == 1)
+        assert (await node.run("last", script, definition=new.digest)).stdout == "usd\n"
+        assert node.started == 2
