@@ -90,7 +90,8 @@ def require_same(
         down = down_command(settings.grid_dir, settings.config)
         raise SettingsError(
             "\n  - ".join((f"grid {grid.name} runs already at {grid.url}, but not as asked for:", *found))
-            + f"\nStop it first with `{down}`, or start another one beside it with a --name and a --port of its own"
+            + "\nGive it new settings with `raygrid deploy`; where racks, nodes, addresses, storage or caches differ, "
+            f"stop it first with `{down}`, or start another one beside it with a --name and a --port of its own"
         )
 
 
