@@ -51,6 +51,7 @@ logger = logging.getLogger(__name__)
 MOST_WAITING = 4_096
 MOST_REPORTS = 4_096
 REMEMBERED = 10_000
+SHARED = ".helpers"  # beside the nodes' own directories: no node can have that name
 CLOSE_S = 10.0
 EARLIER_LIFE_S = 10.0  # how long to kill what an earlier life of the agent left
 COLLECTORS = 2  # threads beyond the slots: they put results together while pricers run in all slots
@@ -104,7 +105,7 @@ class NodeAgent:
             node_id, blobs, self._cache, self._deliver, lambda: bool(self._waiting), self._traffic
         )
         self._health = Health(node_id, self._places, blobs, self._publisher, self._wake)
-        self._watchdog = Watchdog(self._mark_prefix, settings, own_process=own_process)
+        self._watchdog = Watchdog(self._mark_prefix, settings, own_process=own_process, shared=root.parent / SHARED)
         self._memory = MemoryGuard(
             node_id, root, self.incarnation, self._mark_prefix, self._watchdog, settings.memory_reserve
         )

@@ -14,9 +14,11 @@ from dataclasses import dataclass, field
 
 from raygrid.config import Pricer
 from raygrid.errors import UnavailableError
+from raygrid.node.claims import Claims
 from raygrid.node.helper_rule import WINE, Programs, shared_through, sharing_with
 
 HOLD_STEP_S = 0.1
+CLAIM_STEP_S = 0.02
 
 
 @dataclass(slots=True)
@@ -28,6 +30,7 @@ class _Use:
     ended_at: float = 0.0  # of the last attempt, on the monotonic clock
     rules: dict[Programs, int] = field(default_factory=dict)  # attempts by their setting `helpers`: it may be deployed
     ran_since_look: bool = True
+    claims: frozenset[str] = frozenset()  # what attempts of it use on the machine
 
 
 class HelperGate:
@@ -35,9 +38,11 @@ class HelperGate:
 
     Args:
         patience_s: how long an attempt is held back before it fails for the node's reasons.
+        claims: what is in use on this machine, by other agents as well.
     """
 
-    def __init__(self, patience_s: float) -> None:
+    def __init__(self, patience_s: float, claims: Claims | None = None) -> None:
+        self._claims = claims or Claims(None)
         self._patience_s = patience_s
         self._changed = threading.Condition()
         self._uses: dict[str, _Use] = {}
@@ -60,8 +65,8 @@ class HelperGate:
             use = self._uses.get(name)
             if use is None or use.pricer is not pricer:
                 use = self._learn(name, pricer)
-            if waits and self._closed and self._is_closed(name):
-                self._await_opening(name)
+            if waits and not (self._claims.holds(use.claims) and not self._closed):
+                self._await_opening(name, use)
             use.running += 1
             use.rules[pricer.helpers] = use.rules.get(pricer.helpers, 0) + 1
 
@@ -83,23 +88,25 @@ class HelperGate:
     def _learn(self, name: str, pricer: Pricer) -> _Use:
         # What earlier definitions share stays shared: their helpers may be there still.
         through = shared_through(pricer.command, pricer.helpers, is_windows=_is_windows(pricer.command[0]))
+        self._through[name] = through = self._through.get(name, frozenset()) | through
         use = self._uses.get(name)
         if use is None:
             use = self._uses[name] = _Use(pricer)
         use.pricer = pricer
-        self._through[name] = self._through.get(name, frozenset()) | through
+        use.claims = _claims_of(name, through)
         return use
 
     def _is_closed(self, name: str) -> bool:
         return not self._closed.isdisjoint(sharing_with(name, self._through))
 
-    def _await_opening(self, name: str) -> None:
+    def _await_opening(self, name: str, use: _Use) -> None:
         until = time.monotonic() + self._patience_s
-        while self._is_closed(name):
-            if not self._changed.wait(until - time.monotonic()) and self._is_closed(name):
+        while (is_closed := self._is_closed(name)) or not self._claims.share(use.claims):
+            if time.monotonic() >= until:
                 raise UnavailableError(
                     f"helper processes that jobs of pricer {name!r} left behind were killed and do not end"
                 )
+            self._changed.wait(until - time.monotonic() if is_closed else CLAIM_STEP_S)
 
     def look(self) -> dict[str, bool]:
         """The pricers that ever ran, and whether they did since the last look."""
@@ -173,11 +180,32 @@ class HelperGate:
         self.open(names)
         return False
 
+    def exclude(self, names: frozenset[str]) -> bool:
+        """Have no other agent of this machine use the helpers of these pricers until `open`; False if one does."""
+        with self._changed:
+            return self._claims.exclude({each for name in names for each in self._claims_of_group(name)})
+
+    def release_idle(self, idle_s: float) -> None:
+        """Claim no more what has not been used for so long."""
+        with self._changed:
+            now = time.monotonic()
+            used = [use for use in self._uses.values() if use.running or now - use.ended_at < idle_s]
+            if not self._closed:
+                self._claims.keep_only(each for use in used for each in use.claims)
+
+    def _claims_of_group(self, name: str) -> frozenset[str]:
+        return _claims_of(name, self._through.get(name, frozenset()))
+
     def open(self, names: frozenset[str]) -> None:
         """Let attempts of these pricers start again."""
         with self._changed:
+            self._claims.release({each for name in names for each in self._claims_of_group(name)})
             self._closed -= names
             self._changed.notify_all()
+
+
+def _claims_of(name: str, through: frozenset[str]) -> frozenset[str]:
+    return frozenset((f"pricer-{name}", *(f"program-{program}" for program in through)))
 
 
 def _is_windows(program: str) -> bool:

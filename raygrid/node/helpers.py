@@ -15,7 +15,9 @@ import signal
 import threading
 import time
 from collections.abc import Callable, Collection, Iterable, Sequence
+from pathlib import Path
 
+from raygrid.node.claims import Claims
 from raygrid.node.helper_gate import HelperGate
 from raygrid.node.helper_rule import LeftBehind, Verdict, is_allowed, judge
 from raygrid.node.killing import end_children, signal_process
@@ -29,6 +31,7 @@ HOLD_S = 2.0
 """How long new attempts of a pricer are held back for those that run, before its helpers are renewed later."""
 HOLD_AGAIN_S = 30.0
 CLEAN_LOOKS = 2
+QUICK_S = 0.2
 PATIENCE_S = 10.0
 CLOSE_S = 10.0
 _TICKS = os.sysconf("SC_CLK_TCK")
@@ -41,6 +44,7 @@ class Helpers:
         mark_prefix: what the marks of the agent's pricers begin with.
         roots: gives what the agent has spawned or is about to spawn.
         own_process: whether this process is the agent's alone.
+        shared: a directory that it has in common with the other agents of the grid on this machine.
 
     Attributes:
         linger_s: how long helpers outlive the last attempt of their pricer.
@@ -50,13 +54,20 @@ class Helpers:
         record: is told of processes that pricers started, for whoever has to end them should this process be killed.
     """
 
-    def __init__(self, mark_prefix: str, roots: Callable[[], Sequence[Root]], *, own_process: bool) -> None:
+    def __init__(
+        self,
+        mark_prefix: str,
+        roots: Callable[[], Sequence[Root]],
+        *,
+        own_process: bool,
+        shared: Path | None = None,
+    ) -> None:
         self.linger_s = 3.0
         self.age_s = 3600.0
         self.grace_s = 2.0
         self.retire: Callable[[frozenset[str]], None] = lambda names: None
         self.record: Callable[[Collection[Key]], None] = lambda processes: None
-        self.gate = HelperGate(PATIENCE_S)
+        self.gate = HelperGate(PATIENCE_S, Claims(shared))
         self._own_process = own_process
         self._roots = roots
         self._tools: set[int] = set()
@@ -82,6 +93,7 @@ class Helpers:
     def look(self, table: Sequence[Process]) -> None:
         """Look at all processes, read just now: kill what must not live, and have the helpers end that are due."""
         left = self._judged(self._trace(table))
+        self.gate.release_idle(self.linger_s)
         if not left:
             return
         verdict = judge(left, self.gate.idle_s(), linger_s=self.linger_s, age_s=self.age_s)
@@ -190,13 +202,16 @@ class Helpers:
         """End the helpers of pricers that are idle still."""
         if self.gate.close(group, self.linger_s):
             try:
-                self._end(group)
+                if self.gate.exclude(group):
+                    self._end(group)
             finally:
                 self.gate.open(group)
 
     def _renew(self, group: frozenset[str]) -> None:
         """End the helpers of pricers that are in use, between two attempts."""
-        if not self.gate.hold(group, HOLD_S, lambda: self.retire(group)):
+        held = self.gate.hold(group, HOLD_S, lambda: self.retire(group))
+        if not held or not self.gate.exclude(group):
+            self.gate.open(group)
             self._hold_again_at[group] = time.monotonic() + HOLD_AGAIN_S
             logger.warning(
                 "pricer %s has helper processes that are too old or too many; they end when no attempt of it runs",
@@ -220,6 +235,7 @@ class Helpers:
             if not found and not traced.zombies:
                 clean += 1
                 if clean == CLEAN_LOOKS:  # one may have been starting another while the first look was taken
+                    end_children(self._belongs_to(group), 0.0, QUICK_S)  # one that forks on is in no table
                     return
                 continue
             clean = 0
@@ -231,6 +247,23 @@ class Helpers:
                         asked.add((each.pid, each.started))
                         signal_process(each.pid, each.started, signal.SIGTERM)
             time.sleep(KILL_STEP_S)
+
+    def _belongs_to(self, group: frozenset[str] | None) -> Callable[[int], bool]:
+        """Whether a child of this process is something that was left by these pricers, of which no attempt runs."""
+        spared = self._tools | {root.pid for root in self._roots()}
+
+        def belongs(pid: int) -> bool:
+            if pid in spared:
+                return False
+            pricer, is_marked = self._lineage.pricer_by_mark(pid)
+            if is_marked:
+                return pricer is not None and (group is None or pricer in group)
+            if not self._own_process:
+                return False
+            # Asked last: an attempt registers before its pricer is spawned, which has no environment for a moment.
+            return all(idle for name, idle in self.gate.idle_s().items() if group is None or name not in group)
+
+        return belongs
 
     def _kill(self, doomed: Iterable[LeftBehind], table: Iterable[Process]) -> None:
         if not (doomed := list(doomed)):

@@ -146,6 +146,16 @@ class Lineage:
                 traced.left.append((process, own))
             waiting.extend((child, own) for child in children.get(process.pid, ()))
 
+    def pricer_by_mark(self, pid: int) -> tuple[str | None, bool]:
+        """The pricer that a process's mark names, and whether it has a mark; not told of one that is being spawned."""
+        environment = environment_of(pid)
+        if environment is None or environment == self._environment:
+            return None, True
+        mark = mark_in(environment)
+        if mark is None or not mark.startswith(self._prefix):
+            return None, False
+        return mark[len(self._prefix) :].partition("|")[0], True
+
     def _of_orphan(
         self, pid: int, roots: Sequence[Root], pricers: Mapping[str, bool], before: Mapping[Key, Origin]
     ) -> Origin | None:

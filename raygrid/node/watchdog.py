@@ -13,6 +13,7 @@ import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from pathlib import Path
 
 from raygrid.config import Node
 from raygrid.models import AttemptId, Outcome
@@ -128,13 +129,16 @@ class Watchdog:
         mark_prefix: what the marks of the agent's pricers begin with.
         settings: the node's settings, such as the time that a pricer has from SIGTERM to SIGKILL.
         own_process: whether this process is the agent's alone, so that an orphan it is given can only be a pricer's.
+        shared: a directory that it has in common with the other agents of the grid on this machine.
     """
 
-    def __init__(self, mark_prefix: str, settings: Node, *, own_process: bool = False) -> None:
+    def __init__(
+        self, mark_prefix: str, settings: Node, *, own_process: bool = False, shared: Path | None = None
+    ) -> None:
         self._running: dict[AttemptId, Running] = {}
         self._kept: dict[str, Kept] = {}  # by mark
         self._tools: set[int] = set()  # children of the agent that are no pricers
-        self.helpers = Helpers(mark_prefix, self._roots, own_process=own_process)
+        self.helpers = Helpers(mark_prefix, self._roots, own_process=own_process, shared=shared)
         self.follow(settings)
         self._orphans = ChildrenOf(os.getpid())
         self._suspects: set[int] = set()

@@ -34,6 +34,8 @@ dying = threading.Event()
 
 def die(*_):
     dying.set()
+    with open(place + ".ends", "a") as ends:
+        ends.write(f"{os.getpid()}\\n")
     threading.Timer(0.2, os._exit, (0,)).start()
 
 
@@ -105,8 +107,16 @@ class Served:
     @property
     def servers(self) -> list[int]:
         """The servers that were started, in that order."""
-        starts = Path(f"{self.place}.starts")
-        return [int(line) for line in starts.read_text().splitlines()] if starts.exists() else []
+        return self._pids("starts")
+
+    @property
+    def dying(self) -> list[int]:
+        """Those that were asked to end, and take a moment for it."""
+        return self._pids("ends")
+
+    def _pids(self, what: str) -> list[int]:
+        file = Path(f"{self.place}.{what}")
+        return [int(line) for line in file.read_text().splitlines()] if file.exists() else []
 
     def live(self) -> list[int]:
         """Those that run."""
@@ -144,16 +154,15 @@ def test_jobs_share_the_server_that_the_first_one_started(tmp_path: Path, served
 
 
 def test_no_job_meets_a_dying_server(tmp_path: Path, served: Served) -> None:
-    """Without any linger, jobs come while the server of the one before is being ended: each gets its answer."""
+    """Jobs come in the moment in which the server of the one before is asked to end: each waits, and is right."""
     with AgentProcess(tmp_path, {"served": served.pricer}, sweep_s=0.05, helper_linger_s=0.0) as agent:
-        pauses = random.Random(2)
-        for number in range(40):
+        for number in range(20):
             agent.run(f"job-{number}", str(number), "served", ("0",))
-            if number % 3:
+            if number % 4:  # the others come two at a time
                 agent.done(f"job-{number}")
-                time.sleep(pauses.uniform(0, 0.08))  # into the moment in which the server is asked to end
-        assert outputs(agent, 40) == right(40)
-        assert len(served.servers) > 8
+                wait_until(lambda: served.dying == served.servers)
+        assert outputs(agent, 20) == right(20)
+        assert len(served.servers) >= 15
 
 
 def test_a_server_is_renewed_at_its_age_between_jobs(tmp_path: Path, served: Served) -> None:
@@ -189,6 +198,29 @@ def test_pricers_that_list_the_same_program_share_it(tmp_path: Path, served: Ser
         agent.run("job-1", "1", "b", ("2",))
         assert outputs(agent, 2) == right(2)
         assert len(served.servers) <= 2  # one more where the linger ended before the second job came
+
+
+def test_nodes_that_share_a_machine_share_the_server(tmp_path: Path, served: Served) -> None:
+    """The node whose job started it is idle; it ends once no job of the other node uses it."""
+    pricers = {"served": served.pricer}
+    node = {"sweep_s": 0.1, "helper_linger_s": 0.3}
+    with (
+        AgentProcess(tmp_path, pricers, name="a", **node) as one,
+        AgentProcess(tmp_path, pricers, name="b", **node) as two,
+    ):
+        one.run("job-0", "0", "served", ("0.5",))
+        wait_until(served.live)
+        two.run("job-0", "0", "served", ("3",))
+        assert outputs(one, 1) == right(1)
+        assert outputs(two, 1) == right(1)
+        assert len(served.servers) == 1
+        wait_until(lambda: not served.live())
+        for number in range(1, 16):  # by turns, into the moments in which the other node ends its server
+            (one, two)[number % 2].run(f"job-{number}", str(number), "served", ("0",))
+            [ended] = (one, two)[number % 2].done(f"job-{number}")
+            assert ended["files"]["stdout.txt"] == f"price {number}"
+            time.sleep(0.2 + number * 0.02)
+        assert len(served.servers) > 1
 
 
 # --- what the settings allow -----------------------------------------------------------------------------------------

@@ -50,6 +50,7 @@ class AgentProcess:
         pricers: settings of its pricers, by name.
         slots: its slots.
         sweep_s: how often it looks for what jobs left behind.
+        name: name of its root in the directory.
         node: further settings of the node.
 
     Attributes:
@@ -63,6 +64,7 @@ class AgentProcess:
         *,
         slots: int = 4,
         sweep_s: float = 1.0,
+        name: str = "root",
         **node: Any,
     ) -> None:
         self.reports: dict[str, dict[str, Any]] = {}
@@ -81,6 +83,7 @@ class AgentProcess:
             "pricers": pricers,
             "node": {"slots": slots, "kill_grace_s": 0.3, **node},
             "sweep_s": sweep_s,
+            "name": name,
         }
         self._say(settings)
         threading.Thread(target=self._listen, daemon=True).start()
@@ -154,7 +157,9 @@ def main() -> None:
     directory = Path(settings["directory"])
     blobs = BlobStore(str(directory / "blobs"))
     pricers = {name: Pricer(**pricer) for name, pricer in settings["pricers"].items()}
-    agent = NodeAgent("node-1", directory / "root", pricers, Node(**settings["node"]), blobs, own_process=True)
+    agent = NodeAgent(
+        "node-1", directory / settings["name"], pricers, Node(**settings["node"]), blobs, own_process=True
+    )
     agent.open()
     closed = threading.Event()
     reporting = threading.Thread(target=asyncio.run, args=(_report(agent, blobs, closed),))

@@ -1,0 +1,80 @@
+"""Which helpers are in use on this machine, among the agents of a grid that share it: locked files, one for each use.
+
+Several nodes on one machine share what a user has there, wine's server for one. An agent holds a shared lock on a file
+for each pricer and program that its attempts use, and ends helpers only under exclusive locks. The kernel releases the
+locks of a dead agent. Used by `helper_gate.py`, under its lock.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import logging
+import os
+from collections.abc import Iterable
+from pathlib import Path
+
+logger = logging.getLogger(__name__)
+
+
+class Claims:
+    """The locks of one agent.
+
+    Args:
+        directory: where the files are; None where no other agent can share anything.
+    """
+
+    def __init__(self, directory: Path | None) -> None:
+        self._directory = directory
+        self._held: dict[str, int] = {}
+
+    def holds(self, uses: frozenset[str]) -> bool:
+        """Whether all of these are claimed already."""
+        return self._directory is None or uses <= self._held.keys()
+
+    def share(self, uses: Iterable[str]) -> bool:
+        """Claim what attempts are about to use; False where another agent is ending helpers of these just now."""
+        return all(use in self._held or self._lock(use, fcntl.LOCK_SH) for use in uses)
+
+    def exclude(self, uses: Iterable[str]) -> bool:
+        """Take these for this agent alone; False, and none is claimed, where another agent uses one of them."""
+        uses = list(uses)
+        if self._directory is None or all(self._lock(use, fcntl.LOCK_EX) for use in uses):
+            return True
+        self.release(uses)
+        return False
+
+    def release(self, uses: Iterable[str]) -> None:
+        """Claim these no more."""
+        for use in uses:
+            if (file := self._held.pop(use, None)) is not None:
+                os.close(file)
+
+    def keep_only(self, uses: Iterable[str]) -> None:
+        """Release all but these."""
+        self.release(self._held.keys() - set(uses))
+
+    def _lock(self, use: str, kind: int) -> bool:
+        if self._directory is None:
+            return True
+        file = self._held.pop(use, -1)
+        try:
+            if file < 0:
+                self._directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+                flags = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW
+                file = os.open(self._directory / use, flags, 0o600)
+            fcntl.flock(file, kind | fcntl.LOCK_NB)
+        except BlockingIOError:
+            os.close(file)
+            return False
+        except OSError as error:  # a file system without locks: each agent for itself
+            logger.warning("cannot lock %s: %s", self._directory / use, error)
+            if file < 0:
+                return True
+        self._held[use] = file
+        return True
+
+    def close(self) -> None:
+        """Release everything."""
+        with contextlib.suppress(OSError):
+            self.keep_only(())
