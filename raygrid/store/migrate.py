@@ -11,6 +11,7 @@ from sqlalchemy import Connection, text
 
 from raygrid.store.tables import metadata
 
+_IDLE_S = 60.0  # a starting process may get no processor for seconds between two statements; a frozen one still lets go
 _LOCK = 0x72617967  # any number of our own: PostgreSQL's advisory locks are shared by a database
 
 
@@ -19,6 +20,7 @@ def migrate(connection: Connection) -> None:
     if connection.dialect.name == "postgresql":
         for limit in ("statement_timeout", "lock_timeout"):  # the caller bounds the whole
             connection.execute(text(f"SET LOCAL {limit} = 0"))
+        connection.execute(text(f"SET LOCAL idle_in_transaction_session_timeout = {int(_IDLE_S * 1000)}"))
         connection.execute(text("SELECT pg_advisory_xact_lock(:key)"), {"key": _LOCK})
     config = Config()
     here = str(Path(__file__).parent / "migrations")
