@@ -276,7 +276,7 @@ async def test_a_write_waits_for_a_lease_that_is_being_taken_and_is_then_refused
 
 
 async def test_stores_that_do_everything_at_once_never_block_each_other(database: str) -> None:
-    """Three seconds of submits, cancels, leaders' writes, purges and small tables from four processes: no error."""
+    """Submits, cancels, leaders' writes, purges and small tables from four stores for a while: no error."""
     async with AsyncExitStack() as stack:
         stores = [await stack.enter_async_context(opened(database)) for _ in range(4)]
         ends_at = time.monotonic() + 3
@@ -289,7 +289,9 @@ async def test_stores_that_do_everything_at_once_never_block_each_other(database
         async def over_and_over(call: Callable[[int], Awaitable[Any]]) -> None:
             nonlocal calls
             turn = 0
-            while time.monotonic() < ends_at:
+            while (
+                time.monotonic() < ends_at or calls < 100
+            ):  # however slow the machine is: enough to get in each other's way
                 await call(turn)
                 turn += 1
                 calls += 1
@@ -314,7 +316,7 @@ async def test_stores_that_do_everything_at_once_never_block_each_other(database
             ]
 
         await asyncio.gather(*(each for number, store in enumerate(stores) for each in callers(number, store)))
-        assert calls > 100
+        assert calls >= 100
 
 
 # --- a server that goes away ----------------------------------------------------------------------------------------
