@@ -24,7 +24,8 @@ from typing import TextIO
 from raygrid import logs, tmp_cleaners
 from raygrid.cluster.farewell import HeadWatch, cluster_token, say_farewell
 from raygrid.cluster.spec import STOP, HostSpec
-from raygrid.node.processes import become_subreaper, process_table
+from raygrid.node.processes import process_table
+from raygrid.strays import Strays
 from raygrid.supervision import die_with_parent
 
 LOOK_S = 0.25
@@ -107,7 +108,7 @@ class Supervisor:
         """Run Ray, again and again, until told to stop."""
         for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
             signal.signal(number, lambda *_: self._stop.set())
-        become_subreaper()
+        self._strays = Strays()
         self._write("starting")
         if self._watch is not None:
             self._watch.start()
@@ -157,9 +158,10 @@ class Supervisor:
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=subprocess.STDOUT,
-                env=self._spec.environment(),
+                env={**self._spec.environment(), **self._strays.variables},
                 preexec_fn=die_with_parent,  # noqa: PLW1509 - one child at a time, and the threads here hold no locks
             )
+        self._strays.spare(process.pid)
         is_up = False
         raylet: int | None = None
         gone: _Gone | None = None
@@ -189,7 +191,7 @@ class Supervisor:
                     say("Ray is up")
                     self._lock_ray_directory()
                     self._write("up")
-                _bury(spare=process.pid)
+                self._strays.look()
                 self._stop.wait(LOOK_S)
             say(f"Ray ended with exit code {process.returncode}; see {log_path}")
             return False
@@ -211,6 +213,7 @@ class Supervisor:
         while (late := _living()) and time.monotonic() < until:  # started by what was ending
             _signal_until_gone(late, 0)
         process.wait()
+        self._strays.end_all(0.0, END_S)
         _bury(spare=0)
 
     def _say_farewell(self) -> None:

@@ -36,12 +36,15 @@ from raygrid.local.worker_node import WorkerNode, head_processes
 from raygrid.logs import DIRECTORY, say
 from raygrid.loopback import open_here
 from raygrid.processors import usable_processors
+from raygrid.strays import Strays
 from raygrid.supervision import TIERS_STAY, prepare_to_join_ray
 
 OBJECT_STORE_SLACK = 128 * 1024**2
 READY_S = 120.0
 NODE_S = 60.0
 WATCH_S = 0.25
+REAPERS_S = 5.0
+STRAYS_S = 5.0
 
 
 def node_name(rack: int, node: int) -> tuple[str, str]:
@@ -88,6 +91,7 @@ class Supervisor:
         self._locked = tmp_cleaners.lock(self._ray_dir.parent)
         self._nodes: list[WorkerNode] = []
         self._grid: GridFile | None = None
+        self._strays: Strays | None = None
         self.stop = threading.Event()
 
     def listen(self) -> None:
@@ -97,6 +101,8 @@ class Supervisor:
 
     def up(self) -> None:
         """Start everything; returns when a job can be submitted."""
+        self._strays = Strays()
+        os.environ.update(self._strays.variables)
         import ray  # noqa: PLC0415 - after its environment is set
 
         from raygrid.parent.ingress import serve_here  # noqa: PLC0415
@@ -117,6 +123,7 @@ class Supervisor:
             )
         self.listen()  # Ray has put its own handlers in place
         self._head = head_processes()
+        self._strays.spare()
         address = str(context.address_info["gcs_address"])
         for group, name in self._places[1:]:
             self._start_node(address, group, name)
@@ -158,6 +165,7 @@ class Supervisor:
         ]
         node = WorkerNode(group, name, command, self._settings.grid_dir / DIRECTORY / f"ray-{name}.log")
         node.start()
+        self._spare(node)
         self._nodes.append(node)
         until = time.monotonic() + NODE_S
         while not any(each["NodeName"] == name for each in live_nodes()):
@@ -199,6 +207,8 @@ class Supervisor:
         It cannot where the head has died: everything that would be asked to end is gone or waits for it.
         """
         while not self.stop.wait(WATCH_S):
+            if self._strays is not None:
+                self._strays.look()
             if self._orphaned:
                 assert self._owner is not None
                 self._say(f"process {self._owner.pid}, which started this grid for itself, has ended")
@@ -209,6 +219,7 @@ class Supervisor:
             for node in self._nodes:
                 if said := node.mend(time.monotonic(), self._is_known):
                     self._say(said)
+                    self._spare(node)
         return True
 
     @staticmethod
@@ -224,6 +235,7 @@ class Supervisor:
             self._grid.remove()
         for node in self._nodes:
             node.end(grace_s=2.0)
+        self._end_strays()
         shutil.rmtree(self._ray_dir.parent, ignore_errors=True)
         self._say("stopped")
         os._exit(1)
@@ -243,8 +255,18 @@ class Supervisor:
             import ray  # noqa: PLC0415
 
             ray.shutdown()
+        self._end_strays()
         shutil.rmtree(self._ray_dir.parent, ignore_errors=True)
         self._say("stopped")
+
+    def _spare(self, node: WorkerNode) -> None:
+        if self._strays is not None and node.pid is not None:
+            self._strays.spare(node.pid)
+
+    def _end_strays(self) -> None:
+        """End what is left below this process: what jobs left, and what Ray did."""
+        if self._strays is not None and (left := self._strays.end_all(REAPERS_S, STRAYS_S)):
+            self._say(f"{left} processes that jobs have left do not end")
 
     def _end_actors(self) -> None:
         import ray  # noqa: PLC0415

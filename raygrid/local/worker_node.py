@@ -42,6 +42,11 @@ class WorkerNode:
         self._pause_s = FIRST_PAUSE_S
 
     @property
+    def pid(self) -> int | None:
+        """Its process; None before it was started."""
+        return None if self._process is None else self._process.pid
+
+    @property
     def exit_code(self) -> int | None:
         """How it ended; None while it lives."""
         return None if self._process is None else self._process.poll()
