@@ -9,9 +9,10 @@ from __future__ import annotations
 import os
 import shutil
 import sqlite3
+import stat
 import time
 from collections.abc import Callable, Coroutine, Sequence
-from contextlib import closing
+from contextlib import closing, suppress
 from pathlib import Path
 from typing import Any, TypeAlias, TypeVar
 
@@ -37,8 +38,10 @@ def prepare_file(path: Path) -> None:
     could be a deadlock; so it is tried again here.
     """
     path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-    # It may hold inputs and results; SQLite gives the files beside it, -wal and -shm, the same mode.
-    os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600))
+    # It may hold inputs and results; SQLite gives the files beside it, -wal and -shm, the same mode. The file must not
+    # be opened here: closing it would drop the locks of this process's SQLite connections to it, and damage it.
+    with suppress(FileExistsError):
+        os.mknod(path, stat.S_IFREG | 0o600)
     give_up_at = time.monotonic() + BUSY_S
     with closing(sqlite3.connect(path, timeout=1)) as connection:
         while True:

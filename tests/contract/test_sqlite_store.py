@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import sqlite3
+import subprocess
+import sys
 import threading
 from collections.abc import AsyncIterator
 from concurrent.futures import ThreadPoolExecutor
@@ -131,6 +133,18 @@ def test_switching_a_new_file_to_write_ahead_never_collides(tmp_path: Path) -> N
     with ThreadPoolExecutor(4) as callers:
         for number in range(60):
             list(callers.map(prepare, [(number, threading.Barrier(4))] * 4))
+
+
+def test_preparing_a_file_takes_no_lock_away_from_this_process(tmp_path: Path) -> None:
+    """Closing a file drops all locks of the process on it: another one would take away the log that is still in use."""
+    path = tmp_path / "jobs.db"
+    prepare_file(path)
+    with closing(sqlite3.connect(path)) as used:
+        used.execute("CREATE TABLE t (x)")
+        prepare_file(path)
+        other = "import sqlite3, sys; sqlite3.connect(sys.argv[1]).execute('SELECT * FROM t').fetchall()"
+        subprocess.run([sys.executable, "-c", other, path], check=True)
+        assert (tmp_path / "jobs.db-wal").exists()
 
 
 async def test_opening_waits_for_whoever_uses_the_file(tmp_path: Path) -> None:
