@@ -17,14 +17,15 @@ from typing import Any
 
 from raygrid.client import Client
 from raygrid.local import free_port
+from raygrid.models import JobState
 
 JOBS = int(os.environ.get("DEPLOY_JOBS", "300"))
-TAKES_S = max(0.02, 60 / JOBS)  # with one slot the first half takes longer than the deployment
 
 
 def settings(directory: Path, version: str, quota: int, port: int) -> Path:
-    """A settings file with one pricer that prints its version, a variable and its input."""
-    command = ["sh", "-c", f'sleep {TAKES_S:g}; echo {version} $FEED; cat "$1"', "sh", "{input}"]
+    """A settings file with one pricer that waits for a file, then prints its version, a variable and its input."""
+    wait = f"while [ ! -e {directory / 'gate'} ]; do sleep 0.05; done"
+    command = ["sh", "-c", f'{wait}; echo {version} $FEED; cat "$1"', "sh", "{input}"]
     content = {
         "name": "deployed",
         "http": {"port": port},
@@ -71,8 +72,9 @@ def test_a_deployment_in_the_middle_of_many_jobs(tmp_path: Path) -> None:
             assert deployed.returncode == 0, deployed.stderr
             assert "groups.rack-a.quota: 1 -> 2" in deployed.stdout
             assert "feed-" not in deployed.stdout + deployed.stderr
-            left = sum(job.status().state in ("queued", "running") for job in first)
+            left = sum(first.status().counts.get(state, 0) for state in (JobState.QUEUED, JobState.RUNNING))
             second = client.map([f"{n}".encode() for n in range(JOBS // 2)])
+            (tmp_path / "gate").touch()
             ran: Counter[Any] = Counter()
             for jobs, version in ((first, "one"), (second, "two")):
                 for result in jobs.results(300):
@@ -89,7 +91,7 @@ def test_a_deployment_in_the_middle_of_many_jobs(tmp_path: Path) -> None:
             assert sorted(count for _, count in ran.items()) == [JOBS // 2, JOBS // 2]
             assert {version for version, _ in ran} == {"one", "two"}
             assert {job.status().version for job in during} <= {"one", "two"}
-            assert left > 0, "the deployment came after the last job had ended"
+            assert left == JOBS // 2
             print(f"{JOBS} jobs, {left} of the first half unfinished after the deployment, which took {took_s:.1f} s;")
             print(
                 f"{len(during)} more submitted during it: {Counter(job.status().version for job in during)}; ran {ran}"
