@@ -96,6 +96,7 @@ class WarmProcess:
         self.jobs = 0
         self.gone = False
         self._answered = False
+        self._is_mid_line = False  # it had printed the beginning of another line when its answer was read
         self._left = 0  # bytes on disk that earlier jobs left in its own directory
         self._watchdog = watchdog
         self._before = Consumed()
@@ -221,6 +222,7 @@ class WarmProcess:
                     poll.unregister(self._out)
                     closed_at = time.monotonic()
                 elif data and (answer := _heard(reader, data, running)):
+                    self._is_mid_line = reader.is_mid_line
                     return answer, written
             if self.has_exited():
                 return self._last_words(reader, running), written
@@ -238,15 +240,17 @@ class WarmProcess:
         return None
 
     def _drop_stale(self) -> bool:
-        """Drop what was printed since the last answer; False if that filled the pipe.
+        """Drop what was printed since the last answer; False if that filled the pipe, or ends within a line.
 
-        Such a process prints without end, which is not the fault of the job that comes.
+        Such a process prints without end, or goes on printing once it gets a processor. The next job's answer would be
+        glued to that and not be found, which is not the fault of that job.
         """
         stale = 0
         while stale < MOST_STALE:
             data = self._read()
             if not data:
-                return True
+                return not self._is_mid_line
+            self._is_mid_line = not data.endswith(b"\n")
             stale += len(data)
         return False
 

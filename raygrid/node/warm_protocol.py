@@ -63,6 +63,7 @@ class AnswerReader:
 
     Attributes:
         dropped: bytes read so far that were no answer, half a line included.
+        is_mid_line: whether what was read last ends within a line, so that what comes next would be glued to it.
     """
 
     def __init__(self, number: int) -> None:
@@ -70,6 +71,7 @@ class AnswerReader:
         self._line = b""
         self._skips = False
         self.dropped = 0
+        self.is_mid_line = False
 
     def feed(self, data: bytes) -> Answer | None:
         """Read on; what comes after the answer is left out.
@@ -78,6 +80,7 @@ class AnswerReader:
             BadAnswerError: it is the answer to this job, but means nothing, or is too long to be one.
         """
         self.dropped += len(data)
+        self.is_mid_line = not data.endswith(b"\n")
         first, *others = data.split(b"\n")
         pieces = [self._line + first, *others]
         self._line = pieces.pop()

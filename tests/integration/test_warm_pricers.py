@@ -522,6 +522,13 @@ async def test_a_flood_between_jobs_is_not_the_next_jobs_fault(tmp_path: Path) -
         await assert_goes_on(node, starts=2)
 
 
+async def test_half_a_line_after_an_answer_is_not_glued_to_the_next_one(tmp_path: Path) -> None:
+    """A process that has begun another line with its answer, and may be far from its end, gets no further job."""
+    with WarmNode(tmp_path, SPEAKS_RAW) as node:
+        assert ended(await node.run("one", "say(json.dumps({'number': 1, 'exit_code': 0}) + chr(10) + 'half')")) == FINE
+        await assert_goes_on(node, starts=2)
+
+
 @pytest.mark.parametrize("code", ["'zero'", "256", "-1", "None", "True", "1.5"])
 async def test_an_answer_that_means_nothing_is_said_so(tmp_path: Path, code: str) -> None:
     """An exit code that is none ends the job with a sentence about it, and the process."""
