@@ -21,10 +21,16 @@ _QUICK_S = 0.5
 
 
 class Strays:
-    """The children of this process that jobs have left; made before anything is started here, used by one thread."""
+    """The children of this process that jobs have left; made before anything is started here, used by one thread.
 
-    def __init__(self) -> None:
+    Args:
+        runs_jobs: whether jobs run below this process. Where none do, nothing is killed before the end: on a cluster's
+            head Ray's autoscaler keeps ssh masters, which lose their parents and write over their environment.
+    """
+
+    def __init__(self, *, runs_jobs: bool = True) -> None:
         become_subreaper()
+        self._runs_jobs = runs_jobs
         self._mark = f"{os.getpid()}.{time.time_ns()}"
         self._own: set[int] = set()
         self._children = ChildrenOf(os.getpid())
@@ -48,7 +54,7 @@ class Strays:
             if process is not None and process.is_zombie:
                 with contextlib.suppress(ChildProcessError):
                     os.waitpid(pid, os.WNOHANG)
-        if any(self._is_stray(pid) for pid in given):
+        if self._runs_jobs and any(self._is_stray(pid) for pid in given):
             end_children(self._is_stray, 0.0, _QUICK_S)  # again and again: one may fork on
 
     def end_all(self, patience_s: float, within_s: float) -> int:

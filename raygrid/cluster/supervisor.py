@@ -108,7 +108,7 @@ class Supervisor:
         """Run Ray, again and again, until told to stop."""
         for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
             signal.signal(number, lambda *_: self._stop.set())
-        self._strays = Strays()
+        self._strays = Strays(runs_jobs=not self._spec.head)
         self._write("starting")
         if self._watch is not None:
             self._watch.start()

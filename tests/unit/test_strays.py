@@ -22,7 +22,7 @@ SUPERVISOR = """
 import os, subprocess, sys, threading, time
 from raygrid.strays import Strays
 
-strays = Strays()
+strays = Strays(runs_jobs=sys.argv[2] == 'jobs')
 os.environ.update(strays.variables)
 agent = subprocess.Popen(["sh", "-c", sys.argv[1]], start_new_session=True)
 strays.spare(agent.pid)
@@ -49,10 +49,10 @@ while time.monotonic() < until:
 
 
 @contextmanager
-def supervised(script: str) -> Iterator[subprocess.Popen[str]]:
-    """A supervisor whose agent runs a script."""
+def supervised(script: str, below: str = "jobs") -> Iterator[subprocess.Popen[str]]:
+    """A supervisor whose agent runs a script; `below` is what runs below it."""
     with subprocess.Popen(
-        [sys.executable, "-c", SUPERVISOR, script],
+        [sys.executable, "-c", SUPERVISOR, script, below],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         cwd=ROOT,
@@ -85,6 +85,18 @@ def test_a_process_that_lost_its_agent_is_killed_and_one_of_rays_is_not(environm
         assert running_with(words(of_ray))
         assert supervisor.communicate(timeout=15)[0] == "0\n"
     assert not running_with(words(of_ray))
+
+
+def test_where_no_jobs_run_nothing_is_killed_before_the_end(tmp_path: Path) -> None:
+    """On a cluster's head Ray's ssh masters lose their parents and write over their environment."""
+    master = f"/bin/sleep 2224.{os.getpid()}"
+    with supervised(f"setsid env -i {master} & touch {tmp_path}/ready", "no jobs") as supervisor:
+        wait_until(lambda: (tmp_path / "ready").exists() and running_with(words(master)))
+        wait_until(lambda: _parent(running_with(words(master))[0]) == supervisor.pid)
+        time.sleep(0.5)
+        assert running_with(words(master))
+        assert supervisor.communicate(timeout=15)[0] == "0\n"
+    assert not running_with(words(master))
 
 
 def test_what_still_has_its_agent_is_left_to_that(tmp_path: Path) -> None:
