@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import PurePath
 
 _SHELLS = r"(?:ba|da|a|z|k|mk|pdk|ya|rba|fi|c|tc)?sh(?:93)?"
-_AS_ARGUMENT = '[{program}, -c, \'wc -l "$1"\', {program}, "{{{placeholder}}}"]'
+_AS_ARGUMENT = """{program} -c 'wc -l "$0"' {{{placeholder}}}"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,8 +40,8 @@ class Interpreter:
     form: str = ""
 
 
-_PYTHON = "[{program}, -c, 'import sys; print(open(sys.argv[1]).read())', \"{{{placeholder}}}\"]"
-_PERL = "[{program}, -e, 'print scalar <>', \"{{{placeholder}}}\"]"
+_PYTHON = "{program} -c 'import sys; print(open(sys.argv[1]).read())' {{{placeholder}}}"
+_PERL = "{program} -e 'print scalar <>' {{{placeholder}}}"
 _INTERPRETERS = (
     Interpreter(
         _SHELLS, "c", ("--command",), ("o", "O", "--rcfile", "--init-file"), is_attached=False, form=_AS_ARGUMENT
@@ -67,7 +67,7 @@ _INTERPRETERS = (
         takes_value=("F", "v", "--field-separator", "--assign"),
         ends="f",
         is_operand=True,
-        form='[{program}, PROGRAM, "{{{placeholder}}}"]',
+        form="{program} 'PROGRAM' {{{placeholder}}}",
     ),
     Interpreter(r"env", "S", ("--split-string",), ("u", "C", "--unset", "--chdir")),
 )

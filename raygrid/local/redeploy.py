@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
+import os
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from typing import Any
@@ -99,7 +100,7 @@ def one_at_a_time(grid: GridFile) -> Iterator[None]:
     Raises:
         SettingsError: another deployment is under way.
     """
-    with (grid.directory / LOCK).open("a") as lock:
+    with open(os.open(grid.directory / LOCK, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600), "a") as lock:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError:

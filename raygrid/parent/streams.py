@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from urllib.parse import quote
 
 from raygrid.errors import DamagedResultError, ResultExpiredError
@@ -205,7 +205,8 @@ async def job_events(parent: Parent, job_id: str, after: int, wait_s: float) -> 
             job = await parent.job(job_id)
             if job.revision > after:
                 after = job.revision
-                yield _event(after, job)
+                batches = await parent.store.batches_of([job_id])
+                yield _event(after, job, batches.get(job_id, ()))
                 quiet.spoke()
             if job.state.is_terminal:
                 yield _end(after)
@@ -233,7 +234,8 @@ async def batch_events(parent: Parent, batch_id: str, after: int, wait_s: float)
             page = await parent.store.changed(batch_id, after, PAGE)
             if page:
                 after = page[-1].cursor
-                yield b"".join(_event(each.cursor, each.job) for each in page)
+                batches = await parent.store.batches_of([each.job.job_id for each in page])
+                yield b"".join(_event(each.cursor, each.job, batches.get(each.job.job_id, ())) for each in page)
                 quiet.spoke()
             full = len(page) == PAGE
             if full:
@@ -266,9 +268,9 @@ class _Quiet:
         return True
 
 
-def _event(revision: int, job: Job) -> bytes:
+def _event(revision: int, job: Job, batches: Sequence[str]) -> bytes:
     # Some clients end a line at these, too; in JSON they can only stand in a text.
-    data = job_status(job).model_dump_json(by_alias=True).translate(_LINE_ENDS)
+    data = job_status(job, batches=batches).model_dump_json(by_alias=True).translate(_LINE_ENDS)
     return f"id: {revision}\nevent: state\ndata: {data}\n\n".encode()
 
 

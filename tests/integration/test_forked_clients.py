@@ -13,9 +13,10 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+import httpx
 import pytest
 
-from raygrid.client import AsyncClient, BatchJobs, Client
+from raygrid.client import AsyncClient, BatchJobs, Client, sockets
 from tests.support.small_grid import PRICERS, SmallGrid
 
 CHILDREN = 3
@@ -164,8 +165,14 @@ def one_connection(client: Client) -> Iterator[set[str]]:
     yield connections() - before
 
 
-async def test_a_child_that_uses_or_closes_an_inherited_client_leaves_the_parents_connection_alone(tmp_path):
+async def test_a_child_that_uses_or_closes_an_inherited_client_leaves_the_parents_connection_alone(
+    tmp_path, monkeypatch
+):
     """The child's request drops its copy of the parent's connection, which the parent goes on using."""
+    limits = httpx.Limits(keepalive_expiry=120)  # httpx drops what was idle for 5 s, which a busy machine may take
+    monkeypatch.setattr(
+        sockets, "transport", lambda _: httpx.HTTPTransport(socket_options=sockets.options(), limits=limits)
+    )
     async with SmallGrid(tmp_path) as grid:
 
         def work() -> tuple[dict[str, int], set[str], set[str]]:

@@ -432,6 +432,9 @@ async def test_a_job_names_its_batches(grid: SmallGrid) -> None:
     assert (await grid.status("of-none"))["batches"] == []
     [job] = (await grid.http.get("/jobs", params={"batch": "names-1"})).json()["jobs"]
     assert job["batches"] == ["names-2", "names-1"]
+    for which in ({"batch": "names-1"}, {"job": "of-two"}):
+        events = (await grid.http.get("/events", params=which)).text
+        assert '"batches":["names-2","names-1"]' in events
 
 
 async def test_batches_are_listed_newest_first_page_by_page(grid: SmallGrid) -> None:

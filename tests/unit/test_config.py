@@ -347,9 +347,11 @@ def test_a_placeholder_in_code_is_refused(line: str) -> None:
 
 
 def test_a_placeholder_in_code_is_refused_with_the_form_that_works() -> None:
-    """The message shows a command that does what was meant."""
+    """The message shows a command that does what was meant, in a file of settings as well as behind `--pricer`."""
     said = refusal(pricers={"p": {"command": "dash -c 'wc -l {input}'"}})
-    assert said.endswith("""for instance [dash, -c, 'wc -l "$1"', dash, "{input}"]""")
+    form = """dash -c 'wc -l "$0"' {input}"""
+    assert said.endswith(f"for instance {form}")
+    load_settings(pricers={"p": {"command": form}})
 
 
 @pytest.mark.parametrize(
