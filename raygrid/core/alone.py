@@ -2,8 +2,9 @@
 
 Such a job needs a node that holds nothing else. No node may be empty by itself on a busy grid, so one is kept for the
 job: it gets no further attempts, and the job starts there once what the node still holds has ended. To leave room for
-other jobs, at most a quarter of the group's nodes are kept at once, and a node that was kept takes other jobs for as
-long again, at most a minute, before it is kept anew.
+other jobs, at most a quarter of the group's nodes are kept at once. While other jobs wait, a node is kept for a bounded
+time only, twice as long with each try, and then takes other jobs for as long again before it is kept anew: what runs
+there may run for hours.
 """
 
 from __future__ import annotations
@@ -15,7 +16,8 @@ from raygrid.core.entry import Entry
 from raygrid.core.placement import NodeRecord
 
 LOOK_AGAIN_S = 0.5  # a job for which no node can be kept now is looked at again after this long
-MOST_SHARED_S = 60.0
+FIRST_KEPT_S = 10.0  # while other jobs wait; then twice as long with each try
+MOST_KEPT_S = 640.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,6 +39,7 @@ class Alone:
         self._touch = touch
         self._kept: dict[str, _Kept] = {}  # by node
         self._shared_until: dict[str, float] = {}  # by node
+        self._patience: dict[str, float] = {}  # by job: how long a node is kept for it the next time
 
     def __bool__(self) -> bool:
         """Whether any node is kept."""
@@ -46,14 +49,19 @@ class Alone:
         """Whether a node is kept for the job."""
         return any(kept.job_id == job_id for kept in self._kept.values())
 
-    def ready(self, jobs: Mapping[str, Entry], aside: Container[str], now: float) -> Iterator[tuple[NodeRecord, Entry]]:
+    def ready(
+        self, jobs: Mapping[str, Entry], aside: Container[str], now: float, *, others_wait: bool
+    ) -> Iterator[tuple[NodeRecord, Entry]]:
         """Give up nodes that need not be kept any longer; gives the jobs that can start, each with its node.
 
         Args:
             jobs: the group's unfinished jobs.
             aside: ids of those that cannot be started as things stand.
             now: the instant.
+            others_wait: whether jobs wait that could run beside others.
         """
+        for job_id in [each for each in self._patience if each not in jobs]:
+            del self._patience[job_id]
         for node_id, kept in list(self._kept.items()):
             node, entry = self._nodes.get(node_id), jobs.get(kept.job_id)
             if node is None or node.alone_for != kept.job_id or entry is None:
@@ -64,6 +72,9 @@ class Alone:
                 self._give_up(node_id, now)
             elif not node.used:
                 yield node, entry
+            elif others_wait and now - kept.since >= (patience := self._patience.get(kept.job_id, FIRST_KEPT_S)):
+                self._patience[kept.job_id] = min(2 * patience, MOST_KEPT_S)
+                self._give_up(node_id, now)
 
     def keep_node(self, entry: Entry, now: float, *, others_wait: bool) -> bool:
         """Keep a node for a job that waits, unless there is one already; gives whether there is one now.
@@ -84,7 +95,8 @@ class Alone:
         free = [
             node
             for node in usable
-            if node.alone_for is None and not (others_wait and now < self._shared_until.get(node.node_id, 0.0))
+            if node.alone_for is None
+            and not ((others_wait or node.used) and now < self._shared_until.get(node.node_id, 0.0))
         ]
         if not free:
             return False
@@ -107,7 +119,7 @@ class Alone:
             return
         if node.alone_for == kept.job_id:
             node.alone_for = None
-        self._shared_until[node_id] = now + min(now - kept.since, MOST_SHARED_S)
+        self._shared_until[node_id] = now + min(now - kept.since, MOST_KEPT_S)
         self._touch(node_id)
 
 

@@ -208,7 +208,8 @@ class GroupState(GroupNodes):
     def _start_alone(self, out: Collector) -> int:
         """Start the jobs whose node is kept for them and holds nothing else by now; gives how many."""
         started = 0
-        for node, entry in self._alone.ready(self._jobs, self._backlog.aside, out.now):
+        others_wait = any(not self._jobs[job_id].alone for job_id in self._backlog)
+        for node, entry in self._alone.ready(self._jobs, self._backlog.aside, out.now, others_wait=others_wait):
             quota = self.policy.quota
             if quota is None or sum(each.used for each in self.nodes.values()) < quota:
                 self._backlog.remove(entry.spec.job_id)

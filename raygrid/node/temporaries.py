@@ -76,12 +76,11 @@ class TemporaryPool:
         Raises:
             OSError: the disk does not take it.
         """
-        with contextlib.suppress(IndexError):
-            return self._free.pop()
-        with contextlib.suppress(IndexError):
-            while not _is_untouched(spare := self._doubtful.popleft()):
-                self._remove(spare)
-            return spare
+        for spares in (self._free, self._doubtful):  # a job may have removed or changed those of others
+            with contextlib.suppress(IndexError):
+                while not _is_untouched(spare := spares.popleft()):
+                    self._remove(spare)
+                return spare
         place, _, name = beside.rpartition("/")
         made = _made(self._place, str(next(self._serial)), self._held) or _made(place, f"{name}@tmp", within)
         if made is None:

@@ -15,7 +15,7 @@ MOST_BLANKS = 1_000  # at the end of a line of quoted-printable; a line should h
 _WHITESPACE = b" \t\r\n"
 _NOT_BASE64 = re.compile(rb"[^A-Za-z0-9+/=]")
 _SOFT_BREAK = re.compile(rb"=[ \t]*\r?\n")
-_BROKEN_ESCAPE = re.compile(rb"=(?![0-9A-Fa-f]{2})")
+_BROKEN_ESCAPE = re.compile(rb"=(?![0-9A-Fa-f]{2}|[ \t]*\r?\n)")
 _BLANKS_AT_END = re.compile(rb"(?<![ \t=])[ \t]+(?=\r?\n)")
 _NOT_PRINTABLE = re.compile(rb"[^\t\r\n -~]")
 
@@ -72,6 +72,8 @@ class Base64:
         if not block:
             return b""
         self._ended = block.endswith(b"=")
+        if block.endswith(b"==="):
+            raise ValueError("it is not base64: it has more padding than a group can have")
         if self._ended and self._held:
             raise ValueError("it goes on after the end of its base64 text")
         try:
@@ -120,7 +122,7 @@ def _unfinished(text: bytes) -> int:
 def _unquoted(text: bytes) -> bytes:
     if (odd := _NOT_PRINTABLE.search(text)) is not None:
         raise ValueError(f"it is not quoted-printable: it has the byte {odd[0]!r}, which must be written as =XX")
-    text = _SOFT_BREAK.sub(b"", _BLANKS_AT_END.sub(b"", text))
+    text = _BLANKS_AT_END.sub(b"", text)
     if _BROKEN_ESCAPE.search(text) is not None:
         raise ValueError("it is not quoted-printable: a '=' is not followed by two hexadecimal digits")
-    return binascii.a2b_qp(text)
+    return binascii.a2b_qp(_SOFT_BREAK.sub(b"", text))

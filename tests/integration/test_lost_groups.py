@@ -23,7 +23,7 @@ async def submit(grid: RackGrid, count: int, script: str, prefix: str = "j") -> 
     names = [f"{prefix}-{number:03}" for number in range(count)]
     for name in names:
         response = await grid.submit(name, script, wait=0)
-        assert response.status_code == 202, response.text
+        assert response.status_code in (200, 202), response.text  # a short job may be done before the answer is made
     return names
 
 

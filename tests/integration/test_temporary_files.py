@@ -144,3 +144,13 @@ async def test_a_warm_process_has_a_directory_of_its_own_between_jobs(tmp_path: 
     with WarmNode(tmp_path / "other", RUNS_ITS_INPUT, env={**env, "STARTS": str(tmp_path / "s")}) as node:
         looks = "import tempfile as t; print(os.environ['TMPDIR'], t.gettempdir(), os.environ['TMP'] != t.gettempdir())"
         assert (await node.run("job", looks)).stdout == f"{tmp_path} {tmp_path} True\n"
+
+
+async def test_a_job_that_removes_the_directories_of_others_harms_no_later_job(tmp_path: Path) -> None:
+    """What lies ready for later jobs is looked at before it is used: each finds an empty directory of its own."""
+    async with SmallGrid(tmp_path) as grid:
+        await asyncio.gather(*(grid.submit(f"before-{number}", "sleep 1") for number in range(8)))  # several at once
+        assert (await grid.submit("vandal", 'rm -rf "$(dirname "$TMPDIR")"')).status_code == 200
+        for number in range(8):
+            answer = await grid.submit(f"after-{number}", 'mktemp > /dev/null && ls "$TMPDIR" | wc -l')
+            assert (answer.status_code, unzip(answer)["stdout.txt"].strip()) == (200, b"1"), answer.text

@@ -139,3 +139,24 @@ def test_the_quota_holds_for_jobs_that_run_alone() -> None:
     rack.wait(3, alive=("n1", "n2"))
     assert sum(map(len, rack.has.values())) == 1
     assert rack.where["hog"][1].number == 2
+
+
+def test_a_long_job_on_the_only_node_does_not_hold_up_all_others() -> None:
+    """While others wait, the node is kept for 10 s, and later for 20; between, it takes them beside the long job."""
+    rack = Rack()
+    rack.join("n1", slots=2)
+    rack.submit("hog", "long")
+    rack.ends("hog", PRESSURE)
+    assert rack.submit("a").started == {}, "the node is kept"
+    assert rack.wait(9, alive=("n1",)).started == {}
+    assert rack.wait(2, alive=("n1",)).started == {"a": "n1"}
+    rack.ends("a")
+    assert rack.submit("b").started == {"b": "n1"}, "the node is shared for as long as it was kept"
+    rack.wait(12, alive=("n1",))
+    rack.ends("b")
+    assert rack.submit("c").started == {}, "the node is kept again"
+    assert rack.wait(18, alive=("n1",)).started == {}, "for twice as long"
+    assert rack.wait(3, alive=("n1",)).started == {"c": "n1"}
+    rack.ends("c")
+    rack.wait(25, alive=("n1",))
+    assert rack.ends("long").started == {"hog": "n1"}

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import time
+
 import pytest
 
 from raygrid.errors import InvalidRequestError
@@ -88,3 +90,12 @@ def test_encoding_and_character_set_are_read_apart_from_the_names() -> None:
     assert head(option, content_type=b"application/json") == PartHead("args", charset="utf-8")
     assert head(file, content_transfer_encoding=b" BASE64 ") == PartHead("file", "x", "base64")
     assert part_head({b"content-disposition": b"attachment; name=file"}) == PartHead("file")
+
+
+@pytest.mark.parametrize("parameter", [b"name=", b"name=file; charset=", b"name=file;", b'name="file"; x'])
+def test_a_header_of_blanks_is_read_at_once(parameter: bytes) -> None:
+    """A long run of blanks is looked at once: seconds for one header would stop everything that the parent does."""
+    began = time.process_time()
+    with pytest.raises(InvalidRequestError):
+        head(parameter + b" " * 16_000 + b'"x')
+    assert time.process_time() - began < 1
