@@ -37,8 +37,8 @@ def pinned(desk: Desk, account: Account) -> None:
     _finish(grid, first, second)
     _check_batch(account, grid, first, desk.jobs, "one")
     _check_batch(account, grid, second, AFTER, "two")
-    _post(grid, third, LATER, slow="1")
     damaged = _make_results(grid)
+    _post(grid, third, LATER, slow="1")
     grid.down()
     for job, mended in damaged.items():
         _damage(grid, job, mended=mended)

@@ -71,8 +71,9 @@ def _all_inside(grid: Grid) -> tuple[object, bool]:
 
 def _large_state(grid: Grid) -> None:
     """Results of many jobs: bytes that cannot be packed."""
-    (grid.state_dir / "results").mkdir(parents=True)
-    with (grid.state_dir / "results" / "old").open("wb") as file:
+    place = grid.state_dir / grid.name / "old"
+    place.mkdir(parents=True)
+    with (place / "results").open("wb") as file:
         for _ in range(STATE // 10_000_000):
             file.write(os.urandom(10_000_000))
 
