@@ -29,7 +29,7 @@ from raygrid.node.spares import JobDirectory
 from raygrid.node.spawn import no_blocked_signals
 from raygrid.node.temporaries import VARIABLES
 from raygrid.node.usage import Consumed, Usage, consumed, consumed_by_dead
-from raygrid.node.warm_protocol import Answer, AnswerReader, BadAnswerError, request
+from raygrid.node.warm_protocol import Answer, AnswerReader, BadAnswerError, is_cut, request
 from raygrid.node.watchdog import Running, Watchdog
 from raygrid.node.workspace import Workspace
 
@@ -96,7 +96,7 @@ class WarmProcess:
         self.jobs = 0
         self.gone = False
         self._answered = False
-        self._is_mid_line = False  # it had printed the beginning of another line when its answer was read
+        self._is_mid_line = False  # it may still print a line that it had begun when its answer was read
         self._left = 0  # bytes on disk that earlier jobs left in its own directory
         self._watchdog = watchdog
         self._before = Consumed()
@@ -250,7 +250,7 @@ class WarmProcess:
             data = self._read()
             if not data:
                 return not self._is_mid_line
-            self._is_mid_line = not data.endswith(b"\n")
+            self._is_mid_line = is_cut(data)
             stale += len(data)
         return False
 

@@ -7,6 +7,7 @@ the other side of it for Python.
 from __future__ import annotations
 
 import json
+import select
 from dataclasses import dataclass
 
 from raygrid.models import AttemptId, JobSpec
@@ -63,7 +64,7 @@ class AnswerReader:
 
     Attributes:
         dropped: bytes read so far that were no answer, half a line included.
-        is_mid_line: whether what was read last ends within a line, so that what comes next would be glued to it.
+        is_mid_line: whether what was read last ends within a line that may still be being printed; see `is_cut`.
     """
 
     def __init__(self, number: int) -> None:
@@ -80,7 +81,7 @@ class AnswerReader:
             BadAnswerError: it is the answer to this job, but means nothing, or is too long to be one.
         """
         self.dropped += len(data)
-        self.is_mid_line = not data.endswith(b"\n")
+        self.is_mid_line = is_cut(data)
         first, *others = data.split(b"\n")
         pieces = [self._line + first, *others]
         self._line = pieces.pop()
@@ -93,6 +94,14 @@ class AnswerReader:
                 _is_too_long(self._line)
             self._line, self._skips = b"", True
         return None
+
+
+def is_cut(data: bytes) -> bool:
+    """Whether what was read ends within a line that its program may not have finished printing.
+
+    The kernel writes up to PIPE_BUF bytes into a pipe at once, so a shorter rest was printed as it is.
+    """
+    return len(data) - data.rfind(b"\n") > select.PIPE_BUF
 
 
 def _is_too_long(line: bytes) -> bool:

@@ -161,7 +161,7 @@ async def test_a_stream_that_was_open_at_the_fork_goes_on_in_both_processes(tmp_
 @contextmanager
 def one_connection(client: Client) -> Iterator[set[str]]:
     before = connections()
-    client.capacity()
+    client.pricers()
     yield connections() - before
 
 
@@ -179,14 +179,14 @@ async def test_a_child_that_uses_or_closes_an_inherited_client_leaves_the_parent
             with Client(grid.url) as client, one_connection(client) as mine:
 
                 def child() -> dict[str, int]:
-                    client.capacity()
+                    client.pricers()
                     gc.collect()
                     kept = len(connections() & mine)
                     client.close()
                     return {"had": len(mine), "kept": kept}
 
                 found = in_child(child)()
-                client.capacity()
+                client.pricers()
                 return found, mine, connections() & mine
 
         found, mine, used = await asyncio.to_thread(work)

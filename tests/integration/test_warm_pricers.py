@@ -522,10 +522,11 @@ async def test_a_flood_between_jobs_is_not_the_next_jobs_fault(tmp_path: Path) -
         await assert_goes_on(node, starts=2)
 
 
-async def test_half_a_line_after_an_answer_is_not_glued_to_the_next_one(tmp_path: Path) -> None:
-    """A process that has begun another line with its answer, and may be far from its end, gets no further job."""
+async def test_a_long_line_after_an_answer_is_not_glued_to_the_next_one(tmp_path: Path) -> None:
+    """A process that has begun a long line with its answer, and may be far from its end, gets no further job."""
     with WarmNode(tmp_path, SPEAKS_RAW) as node:
-        assert ended(await node.run("one", "say(json.dumps({'number': 1, 'exit_code': 0}) + chr(10) + 'half')")) == FINE
+        begun = "say(json.dumps({'number': 1, 'exit_code': 0}) + chr(10) + 'x' * 5_000)"
+        assert ended(await node.run("one", begun)) == FINE
         await assert_goes_on(node, starts=2)
 
 

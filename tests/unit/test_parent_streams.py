@@ -21,7 +21,7 @@ async def parent_with(job_id: str) -> Any:
     store = MemoryStore()
     await store.open()
     await store.insert([NewJob(JobSpec(job_id, "p", "1", BlobSlice("", 0, 2, "d"), inline=b"{}"), "rack-a", "f")])
-    parent = SimpleNamespace(waiters=Waiters(), looks=0)
+    parent = SimpleNamespace(waiters=Waiters(), store=store, looks=0)
 
     async def job(wanted: str) -> Job:
         parent.looks += 1
