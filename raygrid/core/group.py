@@ -208,8 +208,7 @@ class GroupState(GroupNodes):
     def _start_alone(self, out: Collector) -> int:
         """Start the jobs whose node is kept for them and holds nothing else by now; gives how many."""
         started = 0
-        others_wait = any(not self._jobs[job_id].alone for job_id in self._backlog)
-        for node, entry in self._alone.ready(self._jobs, self._backlog.aside, out.now, others_wait=others_wait):
+        for node, entry in self._alone.ready(self._jobs, self._backlog.aside, out.now, others_wait=self._others_wait):
             quota = self.policy.quota
             if quota is None or sum(each.used for each in self.nodes.values()) < quota:
                 self._backlog.remove(entry.spec.job_id)
@@ -217,10 +216,14 @@ class GroupState(GroupNodes):
                 started += 1
         return started
 
+    @property
+    def _others_wait(self) -> bool:
+        """Whether jobs wait that could run beside others."""
+        return any(not self._jobs[job_id].alone for job_id in self._backlog)
+
     def _wait_for_node_alone(self, entry: Entry, out: Collector) -> int:
         """Have a node kept for a job that runs alone, and start there what can start; gives how many jobs did."""
-        others_wait = any(not self._jobs[job_id].alone for job_id in self._backlog)
-        self._alone.keep_node(entry, out.now, others_wait=others_wait)
+        self._alone.keep_node(entry, out.now, others_wait=self._others_wait)
         self._backlog.add_later(entry.spec.job_id, entry.spec.priority, out.now + alone.LOOK_AGAIN_S)
         return self._start_alone(out)
 

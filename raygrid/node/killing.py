@@ -12,7 +12,7 @@ import signal
 import time
 from collections.abc import Callable, Iterable, Mapping
 
-from raygrid.node.processes import ChildrenOf, Process, mark_of, process_of, process_table
+from raygrid.node.processes import ChildrenOf, Process, mark_of, process_of, process_table, signal_group
 
 STEP_S = 0.01
 CLEAN_LOOKS = 3
@@ -49,8 +49,7 @@ def signal_process(pid: int, started: int, number: signal.Signals, group: int = 
 
 def _signal_group(group: int, number: signal.Signals) -> bool:
     if group > 1 and group != os.getpgrp():
-        with contextlib.suppress(ProcessLookupError, PermissionError):
-            os.killpg(group, number)
+        signal_group(group, number)
     return True
 
 
