@@ -7,8 +7,8 @@ from pathlib import Path
 
 from ray import serve
 
-from raygrid.config import load_settings
 from raygrid.parent.ingress import build
+from raygrid.settings.model import load_settings
 
 
 def app(args: dict[str, str]) -> serve.Application:

@@ -11,8 +11,8 @@ from typing import Any
 
 from bench.tiers import settle
 from raygrid.client import Client
-from raygrid.config import load_settings
 from raygrid.local import free_port, start_grid, stop_grid
+from raygrid.settings.model import load_settings
 
 
 @dataclass(frozen=True, slots=True)

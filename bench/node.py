@@ -26,12 +26,12 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from raygrid.blobs import BlobStore
-from raygrid.config import Node, Pricer
 from raygrid.core.events import AttemptOrder
-from raygrid.definition import define
 from raygrid.models import AttemptId, BlobSlice, JobSpec, Outcome
 from raygrid.node.agent import NodeAgent
 from raygrid.processors import usable_processors
+from raygrid.settings.definition import define
+from raygrid.settings.model import Node, Pricer
 
 COMMAND = "/bin/true"
 INPUT = b"x" * 1024

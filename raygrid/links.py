@@ -20,11 +20,11 @@ from ray.exceptions import ActorDiedError, RayActorError, RayError, RayTaskError
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from raygrid.channel import BrokenError, Channel, open_channel
-from raygrid.config import GridSettings
 from raygrid.core.events import AttemptOrder
 from raygrid.errors import ProcessEndedError, RaygridError, UnavailableError, UnreachableError
 from raygrid.models import AttemptId, Definition, JobSpec, QueuedJob
 from raygrid.ports import LeaderLink, LeaderReply, NodeLink, NodeReply
+from raygrid.settings.model import GridSettings
 from raygrid.wire import FrameTooLargeError
 
 logger = logging.getLogger(__name__)

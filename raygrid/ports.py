@@ -10,7 +10,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
-from raygrid.config import GridSettings
 from raygrid.core.events import AttemptOrder
 from raygrid.models import (
     AttemptId,
@@ -24,6 +23,7 @@ from raygrid.models import (
     QueuedJob,
     travels,
 )
+from raygrid.settings.model import GridSettings
 
 
 @travels

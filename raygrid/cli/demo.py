@@ -20,9 +20,9 @@ from rich.table import Table
 
 from raygrid.cli.grid import err, out, waiting
 from raygrid.client import Client
-from raygrid.config import load_settings
 from raygrid.errors import RaygridError, SettingsError
 from raygrid.models import JobState
+from raygrid.settings.model import load_settings
 
 if TYPE_CHECKING:
     from raygrid.local import GridFile

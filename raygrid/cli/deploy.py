@@ -16,8 +16,8 @@ from raygrid.errors import ConnectionFailedError, RaygridError, SettingsError, U
 from raygrid.home import expanded
 
 if TYPE_CHECKING:
-    from raygrid.config import GridSettings
     from raygrid.local import GridFile
+    from raygrid.settings.model import GridSettings
 
 _READY_IN_A_ROW = 10  # old and new parents share the port for a moment: so many answers are not all of an old one
 
@@ -104,7 +104,7 @@ def _deploy_here(grid: GridFile, settings: GridSettings, timeout_s: float) -> No
 
 def _deploy_on_cluster(config: Path | None, name: str | None, host: Path, wait_s: float | None) -> None:
     from raygrid.cluster import adopt_environment  # noqa: PLC0415
-    from raygrid.config import load_settings  # noqa: PLC0415
+    from raygrid.settings.model import load_settings  # noqa: PLC0415
     from raygrid.supervision import prepare_to_join_ray  # noqa: PLC0415
 
     settings = load_settings(config, **({"name": name} if name else {}))

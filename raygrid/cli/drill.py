@@ -25,9 +25,9 @@ from raygrid.errors import SettingsError
 from raygrid.home import expanded
 
 if TYPE_CHECKING:
-    from raygrid.config import GridSettings
     from raygrid.drill.injector import Injector
     from raygrid.local import GridFile
+    from raygrid.settings.model import GridSettings
 
 PRICER = "drill"
 HARMLESS = """pricers:

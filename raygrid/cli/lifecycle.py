@@ -19,9 +19,9 @@ from raygrid.cli.local_grid import (
     settings_of,
     start,
 )
-from raygrid.config import GridSettings
 from raygrid.errors import SettingsError
 from raygrid.home import usual_state_dir
+from raygrid.settings.model import GridSettings
 
 
 def up(

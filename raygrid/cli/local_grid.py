@@ -10,12 +10,12 @@ from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from raygrid import shell_words
 from raygrid.client import Client
 from raygrid.client.default import connect
-from raygrid.config import GridSettings, load_settings
 from raygrid.errors import SettingsError
 from raygrid.home import expanded
+from raygrid.settings import shell_words
+from raygrid.settings.model import GridSettings, load_settings
 
 if TYPE_CHECKING:
     from raygrid.local import GridFile

@@ -12,7 +12,6 @@ import signal
 import time
 from dataclasses import replace
 
-from raygrid.config import GridSettings
 from raygrid.drill.drill import Drill
 from raygrid.drill.hand import below, start_of
 from raygrid.drill.injector import Aim
@@ -20,6 +19,7 @@ from raygrid.drill.report import Report
 from raygrid.drill.scenarios import Struck
 from raygrid.errors import SettingsError, UnavailableError
 from raygrid.local import GridFile, require_same, start_grid
+from raygrid.settings.model import GridSettings
 
 SCENARIO = "everything"
 START_S = 180.0

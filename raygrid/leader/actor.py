@@ -8,7 +8,6 @@ import logging
 from collections.abc import Callable, Sequence
 from uuid import uuid4
 
-from raygrid.config import GridSettings
 from raygrid.core.lease import Lease
 from raygrid.door import Door, DoorAddress
 from raygrid.errors import RaygridError
@@ -20,6 +19,7 @@ from raygrid.logs import keep_logs
 from raygrid.models import JobSpec, QueuedJob
 from raygrid.ports import LeaderReply
 from raygrid.pulse import Pulse, start_guarded
+from raygrid.settings.model import GridSettings
 from raygrid.store import SqlStore
 
 logger = logging.getLogger(__name__)

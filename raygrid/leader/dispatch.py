@@ -13,7 +13,6 @@ import time
 from collections.abc import Callable, Iterable, Sequence
 from uuid import uuid4
 
-from raygrid.config import GridSettings
 from raygrid.core.blob_marker import UNDECIDED
 from raygrid.core.events import (
     CancelRequested,
@@ -41,6 +40,7 @@ from raygrid.leader.outbox import Outbox
 from raygrid.leader.policy import fresh_state, group_policy, group_site
 from raygrid.models import DoneJob, Drain, JobSpec, JobState, JobUpdate, QueuedJob
 from raygrid.ports import JobChange, LeaderReply, NodeDirectory
+from raygrid.settings.model import GridSettings
 from raygrid.store import BLOBS, JobStore
 
 logger = logging.getLogger(__name__)

@@ -6,12 +6,12 @@ import asyncio
 import logging
 from collections.abc import Awaitable, Callable
 
-from raygrid.config import GridSettings
 from raygrid.core.events import AttemptOrder, Event, HandOverEnded, NodeLost, NodeReported
 from raygrid.errors import RaygridError, StaleTermError, UnreachableError
 from raygrid.leader.definitions import Definitions
 from raygrid.models import AttemptId, Definition
 from raygrid.ports import NodeLink
+from raygrid.settings.model import GridSettings
 
 logger = logging.getLogger(__name__)
 

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from raygrid.config import GridSettings
 from raygrid.core.group import GroupState
 from raygrid.core.policy import GroupPolicy
 from raygrid.core.retry import RetryPolicy
 from raygrid.core.stragglers import StragglerPolicy
+from raygrid.settings.model import GridSettings
 
 
 def group_policy(settings: GridSettings, group_id: str) -> GroupPolicy:

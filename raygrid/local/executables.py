@@ -7,9 +7,9 @@ import subprocess
 import sys
 from pathlib import Path
 
-from raygrid.config import GridSettings, Pricer
 from raygrid.errors import SettingsError
 from raygrid.node.diagnosis import why_not, wrong_line_ends
+from raygrid.settings.model import GridSettings, Pricer
 
 PROBE_S = 10.0
 # The kernel stops a traced process after a successful exec, before the program's first instruction: it never runs.

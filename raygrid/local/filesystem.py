@@ -10,8 +10,8 @@ import os
 from pathlib import Path
 from urllib.parse import unquote
 
-from raygrid.config import GridSettings
 from raygrid.errors import SettingsError
+from raygrid.settings.model import GridSettings
 
 NETWORK = frozenset({"nfs", "nfs4", "cifs", "smb3", "smbfs", "afs", "ncpfs", "glusterfs"})
 NETWORK |= {f"fuse.{name}" for name in ("sshfs", "glusterfs", "s3fs", "gcsfuse", "rclone", "goofys")}

@@ -12,11 +12,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from raygrid.config import GridSettings
 from raygrid.errors import JobNotFoundError, SettingsError
 from raygrid.local.grid_file import down_command
 from raygrid.local.lock import holder, only_one
 from raygrid.models import Job
+from raygrid.settings.model import GridSettings
 from raygrid.store import JobStore, SqlStore
 
 LEASE_S = 5.0  # a leader that was killed a moment ago still holds its lease for as long

@@ -13,10 +13,10 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from typing import Any
 
-from raygrid.config import GridSettings
 from raygrid.errors import SettingsError
 from raygrid.local.grid_file import GridFile, down_command
 from raygrid.local.started_with import StartedWith
+from raygrid.settings.model import GridSettings
 
 LOCK = "deploy.lock"
 

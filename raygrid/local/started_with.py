@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
 
-from raygrid.config import GridSettings
+from raygrid.settings.model import GridSettings
 
 # What stands for a dot in a part of a setting's name, so that the parts can be told apart: a pricer may be named `a.b`.
 _DOT = "\x1f"

@@ -25,7 +25,6 @@ from pathlib import Path
 from typing import Any
 
 from raygrid import tmp_cleaners
-from raygrid.config import GridSettings
 from raygrid.errors import RaygridError, SettingsError
 from raygrid.local.grid_file import GridFile
 from raygrid.local.lock import Life, life_of, only_one
@@ -36,6 +35,7 @@ from raygrid.local.worker_node import WorkerNode, head_processes
 from raygrid.logs import DIRECTORY, say
 from raygrid.loopback import open_here
 from raygrid.processors import usable_processors
+from raygrid.settings.model import GridSettings
 from raygrid.strays import Strays
 from raygrid.supervision import TIERS_STAY, prepare_to_join_ray
 

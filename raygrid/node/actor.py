@@ -9,7 +9,6 @@ from pathlib import Path
 import ray
 
 from raygrid.blobs import BlobStore
-from raygrid.config import GridSettings
 from raygrid.core.events import AttemptOrder
 from raygrid.door import Door, DoorAddress
 from raygrid.garbage import spare_what_is_loaded
@@ -17,6 +16,7 @@ from raygrid.logs import keep_logs
 from raygrid.models import AttemptId, Definition
 from raygrid.node.agent import NodeAgent
 from raygrid.ports import NodeReply
+from raygrid.settings.model import GridSettings
 
 GET_TIMEOUT_S = 5.0
 

@@ -21,7 +21,6 @@ from pathlib import Path
 from uuid_utils import uuid4
 
 from raygrid.blobs import BlobStore
-from raygrid.config import Node, Pricer
 from raygrid.core.events import AttemptOrder
 from raygrid.errors import StaleTermError
 from raygrid.models import INFRASTRUCTURE_OUTCOMES, AttemptId, AttemptReport, Definition, NodeState, Outcome
@@ -45,6 +44,7 @@ from raygrid.node.workspace import Workspace
 from raygrid.ports import NodeReply
 from raygrid.processors import usable_processors
 from raygrid.pulse import Pulse
+from raygrid.settings.model import Node, Pricer
 
 logger = logging.getLogger(__name__)
 

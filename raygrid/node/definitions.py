@@ -11,10 +11,10 @@ from collections import OrderedDict
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
 
-from raygrid.config import Pricer
-from raygrid.definition import define, pricer_of
 from raygrid.errors import UnavailableError
 from raygrid.models import Definition, JobSpec
+from raygrid.settings.definition import define, pricer_of
+from raygrid.settings.model import Pricer
 
 WAIT_S = 20.0  # longer than a change of leader takes
 KEPT = 256

@@ -12,10 +12,10 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
-from raygrid.config import Pricer
 from raygrid.errors import UnavailableError
 from raygrid.node.claims import Claims
 from raygrid.node.helper_rule import WINE, Programs, shared_through, sharing_with
+from raygrid.settings.model import Pricer
 
 HOLD_STEP_S = 0.1
 CLAIM_STEP_S = 0.02

@@ -18,10 +18,7 @@ from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
 
-from raygrid import expected
 from raygrid.blobs import BlobStore
-from raygrid.config import Pricer
-from raygrid.content import Contents
 from raygrid.core.events import AttemptOrder
 from raygrid.errors import BlobDamagedError, BlobNotFoundError, SettingsError, UnavailableError
 from raygrid.models import AttemptReport, JobSpec, Outcome
@@ -42,6 +39,9 @@ from raygrid.node.warm import WarmPool
 from raygrid.node.warm_process import Ended, WarmProcess
 from raygrid.node.watchdog import Running, Watchdog
 from raygrid.node.workspace import OutputFile, Workspace
+from raygrid.settings import expected_files
+from raygrid.settings.content_key import Contents
+from raygrid.settings.model import Pricer
 
 logger = logging.getLogger(__name__)
 
@@ -357,8 +357,8 @@ class Runner:
             captures = [replace(each, size=min(each.size, pricer.output, STDERR_TAIL)) for each in captures]
         if pricer.expect and report.outcome is Outcome.EXITED and report.exit_code == 0:
             left = [(file.name, file.size) for file in files]
-            if missing := expected.missing(pricer.expect, left):
-                report = _with(report, Outcome.MISSING_OUTPUT, expected.sentence(missing, left))
+            if missing := expected_files.missing(pricer.expect, left):
+                report = _with(report, Outcome.MISSING_OUTPUT, expected_files.sentence(missing, left))
         if report.outcome is not Outcome.EXITED or report.exit_code != 0:
             report = _with(report, report.outcome, report.message, stderr_tail=_tail(directory, pricer))
         return captures, files, report

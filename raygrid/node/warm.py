@@ -11,14 +11,14 @@ import time
 from collections import deque
 from collections.abc import Mapping
 
-from raygrid.config import Pricer
-from raygrid.definition import same_definition
 from raygrid.errors import UnavailableError
 from raygrid.models import AttemptId, JobSpec
 from raygrid.node.spares import JobDirectory
 from raygrid.node.warm_process import Ended, WarmProcess
 from raygrid.node.watchdog import Running, Watchdog
 from raygrid.node.workspace import Workspace
+from raygrid.settings.definition import same_definition
+from raygrid.settings.model import Pricer
 
 KEPT_PER_SLOT = 4  # pricers that may stay loaded for each slot; the one that waited longest goes first
 ENDING_PER_SLOT = KEPT_PER_SLOT  # those that were told to end; with more of them, no further one is started

@@ -19,7 +19,6 @@ import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from raygrid.config import Pricer
 from raygrid.models import AttemptId, JobSpec, Outcome
 from raygrid.node.allocated import allocated
 from raygrid.node.beneath import BadOutputError, open_file, remove
@@ -32,6 +31,7 @@ from raygrid.node.usage import Consumed, Usage, consumed, consumed_by_dead
 from raygrid.node.warm_protocol import Answer, AnswerReader, BadAnswerError, is_cut, request
 from raygrid.node.watchdog import Running, Watchdog
 from raygrid.node.workspace import Workspace
+from raygrid.settings.model import Pricer
 
 WARM = "RAYGRID_WARM"
 LOOK_S = 0.2  # where a child keeps the pipe open, the end of the process itself is seen this late

@@ -15,7 +15,6 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from raygrid.config import Node
 from raygrid.models import AttemptId, Outcome
 from raygrid.node.helpers import Helpers
 from raygrid.node.kept import Kept
@@ -29,6 +28,7 @@ from raygrid.node.processes import (
     process_table,
     signal_group,
 )
+from raygrid.settings.model import Node
 
 logger = logging.getLogger(__name__)
 

@@ -10,8 +10,8 @@ from typing import Annotated
 from fastapi import Depends
 from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
 
-from raygrid.config import ApiKey
 from raygrid.errors import NotAuthorizedError
+from raygrid.settings.model import ApiKey
 
 _scheme = HTTPBearer(auto_error=False, description="An API key of the grid's settings")
 

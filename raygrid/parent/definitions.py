@@ -10,9 +10,9 @@ import asyncio
 import time
 from collections.abc import Callable, Iterable
 
-from raygrid.config import GridSettings
-from raygrid.definition import define
 from raygrid.models import Definition
+from raygrid.settings.definition import define
+from raygrid.settings.model import GridSettings
 from raygrid.store import JobStore
 
 STORE_AGAIN_S = 6 * 3600.0  # well within `housekeeping.DEFINITIONS_KEPT`

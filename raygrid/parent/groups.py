@@ -13,7 +13,6 @@ from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 
 from raygrid.batching import Coalescer
-from raygrid.config import GridSettings
 from raygrid.core.lease import Lease
 from raygrid.core.ranking import Ranking
 from raygrid.core.routing import RoutingPolicy, rank
@@ -32,6 +31,7 @@ from raygrid.errors import (
 from raygrid.models import GroupCapacity, JobSpec, QueuedJob
 from raygrid.parent.waiters import Waiters
 from raygrid.ports import GroupDirectory, LeaderLink
+from raygrid.settings.model import GridSettings
 
 logger = logging.getLogger(__name__)
 

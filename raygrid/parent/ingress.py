@@ -26,7 +26,6 @@ from ray.serve._private import constants
 from ray.serve._private.direct_ingress_http_util import ASGIDIReceiveProxy
 
 from raygrid.blobs import BlobStore
-from raygrid.config import GridSettings
 from raygrid.errors import SettingsError, UnavailableError
 from raygrid.garbage import spare_what_is_loaded
 from raygrid.links import RayGroups, RayResultCaches, groups_of, home, live_nodes, machines
@@ -36,6 +35,7 @@ from raygrid.parent.listener import Listener
 from raygrid.parent.pushback import Pushback
 from raygrid.parent.routes import build_app
 from raygrid.parent.service import Parent
+from raygrid.settings.model import GridSettings
 from raygrid.store import SqlStore
 
 APP_NAME = "raygrid"

@@ -13,10 +13,10 @@ from dataclasses import replace
 
 from raygrid.batching import Coalescer
 from raygrid.blobs import BlobStore
-from raygrid.config import GridSettings
-from raygrid.content import Contents
 from raygrid.errors import UnavailableError
 from raygrid.models import NewJob
+from raygrid.settings.content_key import Contents
+from raygrid.settings.model import GridSettings
 from raygrid.store import JobStore
 
 logger = logging.getLogger(__name__)

@@ -13,7 +13,6 @@ from functools import partial
 
 from raygrid.batching import Coalescer
 from raygrid.blobs import BlobStore, data_key
-from raygrid.config import GridSettings
 from raygrid.core.lost_groups import Patience
 from raygrid.core.spreading import deal
 from raygrid.errors import ConflictError, InvalidRequestError, JobNotFoundError, UnavailableError
@@ -30,6 +29,7 @@ from raygrid.parent.sweeper import Sweeper
 from raygrid.parent.traffic import ParentTraffic
 from raygrid.parent.waiters import Waiters
 from raygrid.ports import GroupDirectory, JobChange, ResultCaches
+from raygrid.settings.model import GridSettings
 from raygrid.store import BatchSummary, Inserted, JobStore, StoredData
 
 logger = logging.getLogger(__name__)

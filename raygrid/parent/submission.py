@@ -10,10 +10,10 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from raygrid.config import GridSettings, Pricer
 from raygrid.errors import InvalidRequestError, UnknownDataError, UnknownPricerError, UnknownSiteError
 from raygrid.models import JobSpec, NewJob, SharedData
 from raygrid.parent.forms import ReceivedFile
+from raygrid.settings.model import GridSettings, Pricer
 
 JOB_ID = re.compile(r"[A-Za-z0-9._-]{1,128}")
 MOST_ARGS = 256

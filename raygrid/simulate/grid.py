@@ -8,10 +8,10 @@ from dataclasses import dataclass, field
 from random import Random
 from typing import Any
 
-from raygrid.config import GridSettings, Group, Node, Placement, Pricer
 from raygrid.drill.history import History
 from raygrid.leader.election import Candidate
 from raygrid.models import AttemptId
+from raygrid.settings.model import GridSettings, Group, Node, Placement, Pricer
 from raygrid.simulate.clock import WORLD, Process, VirtualLoop
 from raygrid.simulate.invariants import Watch
 from raygrid.simulate.leaders import SimulatedCandidate

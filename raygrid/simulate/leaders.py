@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
-from raygrid.config import GridSettings
 from raygrid.core.events import AttemptOrder
 from raygrid.core.lease import Lease
 from raygrid.leader.dispatch import Leader
 from raygrid.leader.election import Candidate
 from raygrid.models import AttemptId, Definition, JobSpec, QueuedJob
 from raygrid.ports import LeaderReply, NodeLink, NodeReply
+from raygrid.settings.model import GridSettings
 from raygrid.simulate.clock import Process
 from raygrid.simulate.network import POLL_SLACK_S, Network, Part
 from raygrid.simulate.nodes import SimulatedAgent

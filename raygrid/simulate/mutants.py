@@ -11,7 +11,6 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from typing import Any
 
-from raygrid.config import GridSettings
 from raygrid.core.backlog import Backlog
 from raygrid.core.events import AttemptOrder
 from raygrid.core.group import GroupState
@@ -27,6 +26,7 @@ from raygrid.leader.outbox import Outbox
 from raygrid.leader.policy import fresh_state
 from raygrid.models import AttemptReport, Definition, JobState, JobUpdate, NewJob
 from raygrid.parent.service import Parent, Submitted
+from raygrid.settings.model import GridSettings
 from raygrid.simulate.nodes import SimulatedAgent
 from raygrid.store.memory import MemoryStore
 from raygrid.store.port import Inserted

@@ -15,11 +15,11 @@ from datetime import datetime, timedelta
 from random import Random
 from typing import Protocol
 
-from raygrid.config import GridSettings
 from raygrid.core.events import AttemptOrder
 from raygrid.errors import StaleTermError
 from raygrid.models import INFRASTRUCTURE_OUTCOMES, AttemptId, AttemptReport, BlobSlice, Definition, NodeState, Outcome
 from raygrid.ports import NodeReply
+from raygrid.settings.model import GridSettings
 from raygrid.simulate.store import EPOCH
 
 RETRIED = 75  # the exit code that asks for another attempt

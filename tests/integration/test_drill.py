@@ -16,11 +16,11 @@ from typer.testing import CliRunner
 from raygrid.cli import app, demo
 from raygrid.cli import drill as command
 from raygrid.client import Client
-from raygrid.config import load_settings
 from raygrid.drill.drill import Drill, Patience
 from raygrid.drill.injector import Aim, Candidate, Injector, Picture, Place
 from raygrid.local import GridFile
 from raygrid.local.started_with import StartedWith
+from raygrid.settings.model import load_settings
 from tests.support.small_grid import PRICERS, SmallGrid
 
 DRILL = {"command": ["sh", "-c", 'sleep 0.1; cat "$0"', "{input}"], "result": "stdout"}

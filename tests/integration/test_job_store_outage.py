@@ -11,10 +11,10 @@ from pathlib import Path
 import httpx
 import pytest
 
-from raygrid.config import load_settings
 from raygrid.errors import UnavailableError
 from raygrid.leader import actor
 from raygrid.models import JobState
+from raygrid.settings.model import load_settings
 from tests.support.elected_grid import ElectedGrid
 from tests.support.http import parts_of
 from tests.support.postgres import Postgres

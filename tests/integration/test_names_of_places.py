@@ -10,12 +10,12 @@ from typing import Any
 
 import pytest
 
-from raygrid.config import load_settings
 from raygrid.errors import SettingsError
 from raygrid.local import GridFile
 from raygrid.local.lock import holder, only_one
 from raygrid.local.port import ray_prefix
 from raygrid.node.processes import mark_of
+from raygrid.settings.model import load_settings
 from raygrid.store import SqlStore
 from tests.support.http import unzip
 from tests.support.lone_agent import wait_until

@@ -8,9 +8,9 @@ import sys
 from pathlib import Path
 
 from raygrid.client import Client
-from raygrid.config import GridSettings, load_settings
 from raygrid.local import GridFile, free_port, running_grid, start_grid, stop_grid
 from raygrid.local.lock import start_time
+from raygrid.settings.model import GridSettings, load_settings
 from tests.support.ray_grid import alive, descendants, kill_hard, until
 
 OWNER = """

@@ -128,7 +128,7 @@ def test_the_planner_finds_a_number_of_nodes(tmp_path: Path) -> None:
 
 def test_every_setting_stands_in_the_example_file() -> None:
     """grid.yaml names every field of the settings, and loads."""
-    from raygrid.config import GridSettings, load_settings
+    from raygrid.settings.model import GridSettings, load_settings
 
     text = (ROOT / "grid.yaml").read_text(encoding="utf-8")
 
@@ -157,7 +157,7 @@ def test_every_route_stands_in_the_readme() -> None:
 
 def test_the_settings_of_a_cluster_load(tmp_path: Path) -> None:
     """The example for clusters is valid, and safe to listen with."""
-    from raygrid.config import load_settings
+    from raygrid.settings.model import load_settings
 
     [block] = blocks("cluster settings")
     (tmp_path / "grid.yaml").write_text(block, encoding="utf-8")
@@ -169,7 +169,7 @@ def test_the_settings_of_a_cluster_load(tmp_path: Path) -> None:
 
 def test_the_settings_of_a_warm_pricer_load(tmp_path: Path) -> None:
     """The example for warm pricers is valid, and so is the one in their own description."""
-    from raygrid.config import load_settings
+    from raygrid.settings.model import load_settings
 
     description = (ROOT / "docs" / "warm-pricers.md").read_text(encoding="utf-8")
     for block in (blocks("warm settings")[0], description.partition("```yaml\n")[2].partition("```")[0]):

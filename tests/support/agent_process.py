@@ -19,12 +19,12 @@ from pathlib import Path
 from typing import Any, Self
 
 from raygrid.blobs import BlobStore
-from raygrid.config import Node, Pricer
 from raygrid.core.events import AttemptOrder
 from raygrid.models import AttemptId, BlobSlice, JobSpec
 from raygrid.node import watchdog
 from raygrid.node.agent import NodeAgent
 from raygrid.node.processes import process_table
+from raygrid.settings.model import Node, Pricer
 
 ROOT = Path(__file__).parents[2]
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Sequence
 
-from raygrid.config import GridSettings
 from raygrid.core.events import AttemptOrder
 from raygrid.core.lease import Lease
 from raygrid.errors import ProcessEndedError, UnavailableError
@@ -13,6 +12,7 @@ from raygrid.leader.dispatch import Leader
 from raygrid.leader.election import Candidate
 from raygrid.models import AttemptId, Definition, JobSpec
 from raygrid.ports import LeaderReply, NodeReply
+from raygrid.settings.model import GridSettings
 from raygrid.store import SqlStore
 from tests.support.small_grid import DirectLeader, DirectNode, SmallGrid, _Nodes
 

@@ -17,11 +17,11 @@ from pathlib import Path
 from typing import Any
 
 from raygrid.blobs import BlobStore
-from raygrid.config import Node, Pricer
 from raygrid.core.events import AttemptOrder
 from raygrid.models import AttemptId, AttemptReport, BlobSlice, JobSpec, SharedData
 from raygrid.node import agent as agent_module
 from raygrid.node.agent import NodeAgent
+from raygrid.settings.model import Node, Pricer
 
 SHELL = {"shell": Pricer(command=("sh", "{input}"))}
 

@@ -14,11 +14,11 @@ from pathlib import Path
 import uvicorn
 
 from raygrid.blobs import BlobStore
-from raygrid.config import GridSettings, load_settings
 from raygrid.models import GroupCapacity, JobSpec, QueuedJob
 from raygrid.parent.routes import build_app
 from raygrid.parent.service import Parent
 from raygrid.ports import LeaderLink, LeaderReply
+from raygrid.settings.model import GridSettings, load_settings
 from raygrid.store import SqlStore
 from tests.support.small_grid import PRICERS
 

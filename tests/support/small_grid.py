@@ -17,7 +17,6 @@ import httpx
 import uvicorn
 
 from raygrid.blobs import BlobStore
-from raygrid.config import GridSettings, load_settings
 from raygrid.core.events import AttemptOrder
 from raygrid.errors import UnavailableError
 from raygrid.leader.dispatch import Leader
@@ -28,6 +27,7 @@ from raygrid.parent.housekeeping import Housekeeping
 from raygrid.parent.routes import build_app
 from raygrid.parent.service import Parent
 from raygrid.ports import LeaderLink, LeaderReply, NodeLink, NodeReply
+from raygrid.settings.model import GridSettings, load_settings
 from raygrid.store import SqlStore
 
 SHELL = {"command": ["sh", "{input}"]}

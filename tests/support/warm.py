@@ -18,11 +18,11 @@ from pathlib import Path
 from typing import Any
 
 from raygrid.blobs import BlobStore, data_key
-from raygrid.config import Node, Pricer
 from raygrid.core.events import AttemptOrder
 from raygrid.models import AttemptId, AttemptReport, BlobSlice, JobSpec, SharedData
 from raygrid.node.agent import NodeAgent
 from raygrid.node.processes import mark_of, process_table
+from raygrid.settings.model import Node, Pricer
 
 ROOT = Path(__file__).parents[2]
 

@@ -16,10 +16,10 @@ import pytest
 import raygrid
 from raygrid.client import Client, default
 from raygrid.client.default import find_grid
-from raygrid.config import load_settings
 from raygrid.errors import SettingsError
 from raygrid.local import GridFile, require_same
 from raygrid.local.started_with import StartedWith
+from raygrid.settings.model import load_settings
 
 
 def grid_file(url, api_key=None, started_with=None):

@@ -11,9 +11,9 @@ from typing import Any
 import pytest
 import yaml
 
-from raygrid.config import GridSettings, load_settings
-from raygrid.config_errors import unreadable_yaml
 from raygrid.errors import SettingsError
+from raygrid.settings.messages import unreadable_yaml
+from raygrid.settings.model import GridSettings, load_settings
 
 SECRET = "s3cret-s3cret-s3cret"
 

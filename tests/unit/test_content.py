@@ -9,11 +9,11 @@ from typing import Any
 
 import pytest
 
-from raygrid.config import Pricer, load_settings
-from raygrid.content import Contents
 from raygrid.errors import SettingsError
 from raygrid.models import AttemptReport, BlobSlice, JobSpec, SharedData
 from raygrid.node.agent import NodeAgent
+from raygrid.settings.content_key import Contents
+from raygrid.settings.model import Pricer, load_settings
 from tests.support.lone_agent import lone_agent, order, reports_of
 
 BOOK = BlobSlice("inputs/2026-03-01/abc", 0, 7, "abc")

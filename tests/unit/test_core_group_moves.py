@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from raygrid.config import load_settings
 from raygrid.core.events import JobsMoved, NodeDraining, NodeLost, NodesExpected
 from raygrid.errors import SettingsError
+from raygrid.settings.model import load_settings
 from tests.unit.test_core_group import Rack, Told, job
 
 

@@ -7,9 +7,9 @@ from dataclasses import replace
 
 import pytest
 
-from raygrid.config import Pricer
-from raygrid.definition import LIMITS, PINNED, define, pricer_of, same_definition
 from raygrid.errors import SettingsError
+from raygrid.settings.definition import LIMITS, PINNED, define, pricer_of, same_definition
+from raygrid.settings.model import Pricer
 
 SECRET = "hunter2"
 FULL = Pricer.model_validate(

@@ -10,13 +10,13 @@ from typing import Any
 
 import pytest
 
-from raygrid.config import GridSettings, load_settings
 from raygrid.errors import UnavailableError
 from raygrid.leader import actor
 from raygrid.leader.actor import LeaderActor
 from raygrid.leader.dispatch import Leader
 from raygrid.parent import ingress
 from raygrid.ports import NodeLink
+from raygrid.settings.model import GridSettings, load_settings
 
 
 class NoNodes:

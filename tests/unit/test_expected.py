@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from raygrid.config import load_settings
 from raygrid.errors import SettingsError
-from raygrid.expected import missing, sentence
+from raygrid.settings.expected_files import missing, sentence
+from raygrid.settings.model import load_settings
 
 FILES = [("prices.csv", 10), ("out/a.csv", 1), ("out/deep/b.csv", 1), ("empty.csv", 0), ("odd[1].csv", 5)]
 

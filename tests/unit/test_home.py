@@ -10,9 +10,9 @@ from pathlib import Path
 
 import pytest
 
-from raygrid.config import load_settings
 from raygrid.errors import SettingsError
 from raygrid.home import expanded, usual_state_dir
+from raygrid.settings.model import load_settings
 
 # As a user runs it whom the system does not know.
 HOMELESS_RAYGRID = """

@@ -5,10 +5,10 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Mapping
 
-from raygrid.config import GridSettings
 from raygrid.leader.dispatch import Leader
 from raygrid.models import BlobSlice, JobSpec, JobState, NewJob
 from raygrid.ports import NodeLink
+from raygrid.settings.model import GridSettings
 from raygrid.store import MemoryStore
 
 JOB = JobSpec("j", "p", "1", BlobSlice("", 0, 0, ""))

@@ -8,7 +8,6 @@ from datetime import UTC, datetime
 
 import pytest
 
-from raygrid.config import GridSettings
 from raygrid.leader.dispatch import FEW, Leader
 from raygrid.models import (
     AttemptId,
@@ -23,6 +22,7 @@ from raygrid.models import (
     Outcome,
 )
 from raygrid.ports import JobChange, NodeLink, NodeReply
+from raygrid.settings.model import GridSettings
 from raygrid.store import MemoryStore
 
 AT = datetime(2026, 3, 1, tzinfo=UTC)

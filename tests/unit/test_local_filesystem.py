@@ -8,11 +8,11 @@ from typing import Any
 
 import pytest
 
-from raygrid.config import GridSettings, load_settings
 from raygrid.errors import SettingsError
 from raygrid.local import filesystem as module
 from raygrid.local import start_grid
 from raygrid.local.filesystem import kind_of, require_local_job_store
+from raygrid.settings.model import GridSettings, load_settings
 
 
 def mounts(tmp_path: Path, kind: str) -> Path:

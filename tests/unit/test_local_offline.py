@@ -13,10 +13,10 @@ import pytest
 from typer.testing import CliRunner, Result
 
 from raygrid.cli import app
-from raygrid.config import GridSettings, load_settings
 from raygrid.local import offline
 from raygrid.local.lock import holder, only_one
 from raygrid.models import BlobSlice, JobSpec, JobState, JobUpdate, NewJob
+from raygrid.settings.model import GridSettings, load_settings
 from raygrid.store import SqlStore
 from raygrid.store.port import JobStore
 from tests.contract.test_job_store import AT, one

@@ -8,12 +8,12 @@ from typing import Any
 
 import pytest
 
-from raygrid.config import GridSettings, load_settings
 from raygrid.errors import SettingsError
 from raygrid.local import GridFile, require_same, running_grid
 from raygrid.local.lock import start_time
 from raygrid.local.redeploy import FIXED, note, one_at_a_time, redeployment
 from raygrid.local.started_with import StartedWith
+from raygrid.settings.model import GridSettings, load_settings
 
 PRICERS = {"p": {"command": "price {input}", "env": {"TOKEN": "hunter2"}}}
 

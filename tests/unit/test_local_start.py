@@ -15,7 +15,6 @@ from pathlib import Path
 
 import pytest
 
-from raygrid.config import GridSettings, load_settings
 from raygrid.errors import RaygridError, SettingsError
 from raygrid.local import GridFile, require_same, running_grid, start_grid, stop_supervisor
 from raygrid.local import port as port_of_grid
@@ -24,6 +23,7 @@ from raygrid.local.lock import holder, only_one, start_time
 from raygrid.local.port import free_port, ray_prefix, require_port
 from raygrid.local.started_with import StartedWith, said_by_variables
 from raygrid.local.supervisor import node_name
+from raygrid.settings.model import GridSettings, load_settings
 
 
 def test_a_taken_port_is_said_before_anything_starts(tmp_path: Path) -> None:

@@ -16,10 +16,10 @@ import pytest
 from raygrid.client import AsyncClient, Client
 from raygrid.client.endpoint import Endpoint
 from raygrid.cluster import HostSpec
-from raygrid.config import load_settings
 from raygrid.errors import RaygridError
 from raygrid.local.supervisor import Supervisor, prepare_environment
 from raygrid.loopback import is_this_machine, own_addresses, without_proxy
+from raygrid.settings.model import load_settings
 from raygrid.supervision import environment_beside_ray
 from tests.support.recording_proxy import RecordingProxy, recording_proxy
 

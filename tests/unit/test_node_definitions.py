@@ -9,14 +9,14 @@ from pathlib import Path
 
 import pytest
 
-from raygrid.config import Pricer
 from raygrid.core.events import AttemptOrder
-from raygrid.definition import define
 from raygrid.errors import UnavailableError
 from raygrid.models import BlobSlice, Definition, JobSpec, Outcome
 from raygrid.node import definitions as module
 from raygrid.node import warm
 from raygrid.node.definitions import Definitions
+from raygrid.settings.definition import define
+from raygrid.settings.model import Pricer
 from tests.support.lone_agent import lone_agent, order, reports_of, wait_until
 from tests.support.warm import RUNS_ITS_INPUT, WarmNode, is_running
 

@@ -10,12 +10,12 @@ from pathlib import Path
 
 import pytest
 
-from raygrid.config import Pricer, load_settings
 from raygrid.errors import SettingsError
 from raygrid.local.executables import require_executables
 from raygrid.models import AttemptId, Outcome
 from raygrid.node import diagnosis
 from raygrid.node.diagnosis import why_not
+from raygrid.settings.model import Pricer, load_settings
 from tests.support.lone_agent import lone_agent, order, reports_of
 
 MZ = b"MZ\x90\x00" + b"\0" * 60

@@ -9,9 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from raygrid.config import Pricer
 from raygrid.errors import UnavailableError
 from raygrid.node.helper_gate import HelperGate
+from raygrid.settings.model import Pricer
 from tests.support.lone_agent import wait_until
 
 PRICER = Pricer(command=("sh", "{input}"))

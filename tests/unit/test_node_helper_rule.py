@@ -6,7 +6,6 @@ from typing import Any
 
 import pytest
 
-from raygrid.config import Pricer
 from raygrid.node.helper_rule import (
     MOST_HELPERS,
     LeftBehind,
@@ -16,6 +15,7 @@ from raygrid.node.helper_rule import (
     shared_through,
     sharing_with,
 )
+from raygrid.settings.model import Pricer
 
 LINGER_S, AGE_S = 3.0, 100.0
 SERVER, LOADER = "/usr/lib/wine/wineserver64", "/usr/lib/wine/wine64-preloader"

@@ -8,10 +8,10 @@ from pathlib import Path
 
 import pytest
 
-from raygrid.config import Node, Pricer
 from raygrid.errors import StaleTermError
 from raygrid.models import AttemptId, Outcome
 from raygrid.node.agent import NodeAgent
+from raygrid.settings.model import Node, Pricer
 from tests.support.lone_agent import SHELL, lone_agent, order, reports_of, wait_until
 
 FAILING = {"shell": Pricer(command=("sh", "-c", "exit 7"))}

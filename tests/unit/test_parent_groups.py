@@ -8,7 +8,6 @@ from dataclasses import replace
 
 import pytest
 
-from raygrid.config import load_settings
 from raygrid.core.lease import Lease
 from raygrid.core.sources import NodePlace
 from raygrid.errors import BusyError, ProcessEndedError, RaygridError, UnavailableError, UnreachableError
@@ -16,6 +15,7 @@ from raygrid.models import BlobSlice, GroupCapacity, JobSpec, NodeView
 from raygrid.parent.groups import Groups
 from raygrid.parent.waiters import Waiters
 from raygrid.ports import LeaderLink, LeaderReply
+from raygrid.settings.model import load_settings
 
 
 class QuietLeader:

@@ -11,12 +11,12 @@ from pathlib import Path
 import pytest
 
 from raygrid.blobs import BlobStore
-from raygrid.config import load_settings
-from raygrid.content import Contents
 from raygrid.errors import UnavailableError
 from raygrid.models import AttemptId, AttemptReport, BlobSlice, JobSpec, JobState, JobUpdate, NewJob, Outcome
 from raygrid.parent import reuse as reuse_module
 from raygrid.parent.reuse import Reuse
+from raygrid.settings.content_key import Contents
+from raygrid.settings.model import load_settings
 from raygrid.store import MemoryStore
 from tests.contract.test_job_store import AT
 

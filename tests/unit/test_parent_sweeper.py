@@ -8,7 +8,6 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from raygrid.config import load_settings
 from raygrid.core.lost_groups import Patience
 from raygrid.errors import GroupRefusedError, UnavailableError
 from raygrid.models import (
@@ -28,6 +27,7 @@ from raygrid.parent.groups import Groups
 from raygrid.parent.sweeper import SWEEPER, Sweeper
 from raygrid.parent.waiters import Waiters
 from raygrid.ports import LeaderLink, LeaderReply
+from raygrid.settings.model import load_settings
 from raygrid.store import MemoryStore
 
 BEGIN = datetime(2026, 3, 1, tzinfo=UTC)

@@ -12,8 +12,8 @@ from pathlib import Path
 import pytest
 
 from raygrid import tmp_cleaners
-from raygrid.config import load_settings
 from raygrid.local.supervisor import Supervisor
+from raygrid.settings.model import load_settings
 
 OLD_S = 60 * 86_400
 

@@ -11,7 +11,7 @@ from typing import Any
 import yaml
 from pydantic_settings import EnvSettingsSource
 
-from raygrid import config_errors
+from raygrid.settings import messages
 
 
 class Variables(EnvSettingsSource):
@@ -44,5 +44,5 @@ class NamesAreText(yaml.SafeLoader):
             if isinstance(key, yaml.ScalarNode) and key.tag != "tag:yaml.org,2002:merge":
                 key.tag = "tag:yaml.org,2002:str"
                 if (first := named.setdefault(key.value, key)) is not key:
-                    raise config_errors.twice(first, key)
+                    raise messages.twice(first, key)
         return super().construct_mapping(node, deep)

@@ -1,7 +1,7 @@
 """Which words of a command are code: the script of `sh -c`, the program of `python -c`, `perl -e`, `awk` and their kin.
 
 A placeholder must not stand in code. The name of an input comes from a client, so `sh -c 'wc -l {input}'` would run
-whatever a file is named like. Pure; `commands.py` checks commands with it.
+whatever a file is named like. Pure; `settings/commands.py` checks commands with it.
 """
 
 from __future__ import annotations

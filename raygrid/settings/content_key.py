@@ -9,9 +9,9 @@ from __future__ import annotations
 import hashlib
 import json
 
-from raygrid.config import Pricer
-from raygrid.definition import same_definition
 from raygrid.models import JobSpec
+from raygrid.settings.definition import same_definition
+from raygrid.settings.model import Pricer
 
 # Settings that bound a run or say what becomes of its end. Any other may change what the pricer answers, those that
 # are yet to come included: a needless run does less harm than a wrong result.

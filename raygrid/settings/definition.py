@@ -14,9 +14,9 @@ from typing import Any
 
 from pydantic import TypeAdapter, ValidationError
 
-from raygrid.config import Pricer
 from raygrid.errors import SettingsError
 from raygrid.models import Definition
+from raygrid.settings.model import Pricer
 
 PINNED = frozenset({"command", "mode", "env", "expect", "helpers", "version", "recycle_after", "recycle_memory"})
 """Settings that decide what runs and how its process is kept."""

@@ -31,11 +31,11 @@ from pydantic import (
 from pydantic_settings import BaseSettings, NoDecode, PydanticBaseSettingsSource, SettingsConfigDict
 from pydantic_settings import SettingsError as UnreadableVariableError
 
-from raygrid import commands, config_errors, expected, shell_words
-from raygrid.config_sources import NamesAreText, Variables
 from raygrid.errors import SettingsError
-from raygrid.helper_programs import HelperPrograms
 from raygrid.home import expanded
+from raygrid.settings import commands, expected_files, messages, shell_words
+from raygrid.settings.helper_programs import HelperPrograms
+from raygrid.settings.sources import NamesAreText, Variables
 
 _UNITS = {"": 1, "k": 1024, "m": 1024**2, "g": 1024**3, "t": 1024**4}
 _SIZE = re.compile(r"(?P<number>\d+(?:\.\d+)?)\s*(?P<unit>[kmgt]?)(?:i?b)?", re.IGNORECASE)
@@ -140,10 +140,10 @@ class Pricer(Section):
     @field_validator("expect")
     @classmethod
     def _can_be_expected(cls, names: tuple[str, ...]) -> tuple[str, ...]:
-        if len(names) > expected.MOST_NAMES:
-            raise ValueError(f"more than {expected.MOST_NAMES} files are expected; name a few, or use a pattern")
+        if len(names) > expected_files.MOST_NAMES:
+            raise ValueError(f"more than {expected_files.MOST_NAMES} files are expected; name a few, or use a pattern")
         for name in names:
-            if (problem := expected.problem_of(name)) is not None:
+            if (problem := expected_files.problem_of(name)) is not None:
                 raise ValueError(problem)
         return names
 
@@ -451,9 +451,9 @@ def load_settings(path: Path | None = None, **overrides: Any) -> GridSettings:
     try:
         settings = GridSettings(**{**values, **overrides})
     except UnreadableVariableError as error:
-        raise SettingsError(config_errors.unreadable_variable(str(error), _PREFIX)) from None
+        raise SettingsError(messages.unreadable_variable(str(error), _PREFIX)) from None
     except ValidationError as error:
-        raise SettingsError(config_errors.in_words(error, GridSettings, _PREFIX, path, text, overrides)) from None
+        raise SettingsError(messages.in_words(error, GridSettings, _PREFIX, path, text, overrides)) from None
     settings._read_from = _ReadFrom(named)
     return settings
 
@@ -469,9 +469,9 @@ def _read(path: Path) -> tuple[str, dict[str, Any]]:
         raise SettingsError(f"cannot read the settings file {path}: {error.strerror or error}") from error
     except yaml.YAMLError as error:
         # Without the error itself, which quotes lines: they may hold a secret.
-        raise SettingsError(f"{path} is not valid YAML: {config_errors.unreadable_yaml(error, text)}") from None
+        raise SettingsError(f"{path} is not valid YAML: {messages.unreadable_yaml(error, text)}") from None
     except ValueError:
-        raise SettingsError(f"{path} cannot be read: {config_errors.unreadable_value(text)}") from None
+        raise SettingsError(f"{path} cannot be read: {messages.unreadable_value(text)}") from None
     if not isinstance(values, dict):
         raise SettingsError(f"{path} must hold settings, each as NAME: VALUE, not {type(values).__name__}")
     if odd := [name for name in values if not isinstance(name, str)]:

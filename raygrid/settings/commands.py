@@ -1,6 +1,6 @@
 """Commands of pricers: which placeholders they have, and which commands cannot be run as they are meant.
 
-Pure. `config.py` checks settings with it.
+Pure. `settings/model.py` checks settings with it.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ import os
 import string
 from collections.abc import Sequence
 
-from raygrid.code_words import code_words
+from raygrid.settings.code_words import code_words
 
 FIELDS = frozenset({"input", "output_dir", "data_dir", "job_id", "args"})
 MOST_TEXT = 128 * 1024 - 1
