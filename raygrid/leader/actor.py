@@ -9,18 +9,18 @@ from collections.abc import Callable, Sequence
 from uuid import uuid4
 
 from raygrid.core.lease import Lease
-from raygrid.door import Door, DoorAddress
 from raygrid.errors import RaygridError
 from raygrid.garbage import spare_what_is_loaded
 from raygrid.leader.dispatch import Leader
 from raygrid.leader.election import Candidate
-from raygrid.links import RayNodes, node_address
 from raygrid.logs import keep_logs
 from raygrid.models import JobSpec, QueuedJob
-from raygrid.ports import LeaderReply
 from raygrid.pulse import Pulse, start_guarded
 from raygrid.settings.model import GridSettings
 from raygrid.store import SqlStore
+from raygrid.transport.direct_server import Door, DoorAddress
+from raygrid.transport.links import RayNodes, node_address
+from raygrid.transport.ports import LeaderReply
 
 logger = logging.getLogger(__name__)
 

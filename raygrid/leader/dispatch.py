@@ -39,9 +39,9 @@ from raygrid.leader.node_link import NodeConversation
 from raygrid.leader.outbox import Outbox
 from raygrid.leader.policy import fresh_state, group_policy, group_site
 from raygrid.models import DoneJob, Drain, JobSpec, JobState, JobUpdate, QueuedJob
-from raygrid.ports import JobChange, LeaderReply, NodeDirectory
 from raygrid.settings.model import GridSettings
 from raygrid.store import BLOBS, JobStore
+from raygrid.transport.ports import JobChange, LeaderReply, NodeDirectory
 
 logger = logging.getLogger(__name__)
 

@@ -6,7 +6,7 @@ import asyncio
 from collections import deque
 from collections.abc import Iterable
 
-from raygrid.ports import JobChange
+from raygrid.transport.ports import JobChange
 
 REMEMBERED = 20_000
 

@@ -10,8 +10,8 @@ from raygrid.core.events import AttemptOrder, Event, HandOverEnded, NodeLost, No
 from raygrid.errors import RaygridError, StaleTermError, UnreachableError
 from raygrid.leader.definitions import Definitions
 from raygrid.models import AttemptId, Definition
-from raygrid.ports import NodeLink
 from raygrid.settings.model import GridSettings
+from raygrid.transport.ports import NodeLink
 
 logger = logging.getLogger(__name__)
 

@@ -150,7 +150,7 @@ class Supervisor:
 
     def _start_node(self, address: str, group: str, name: str) -> None:
         """Start one more Ray node and wait for it: two at once are slower than one after the other."""
-        from raygrid.links import live_nodes  # noqa: PLC0415
+        from raygrid.transport.links import live_nodes  # noqa: PLC0415
 
         self._say(f"starting node {name}")
         command = [
@@ -225,7 +225,7 @@ class Supervisor:
     @staticmethod
     def _is_known(name: str) -> bool:
         """Whether Ray takes a node of that name for alive."""
-        from raygrid.links import live_nodes  # noqa: PLC0415
+        from raygrid.transport.links import live_nodes  # noqa: PLC0415
 
         return any(node["NodeName"] == name for node in live_nodes())
 
@@ -272,7 +272,7 @@ class Supervisor:
         import ray  # noqa: PLC0415
         from ray import serve  # noqa: PLC0415
 
-        from raygrid.links import namespace  # noqa: PLC0415
+        from raygrid.transport.links import namespace  # noqa: PLC0415
 
         if not ray.is_initialized():
             return

@@ -10,13 +10,13 @@ import ray
 
 from raygrid.blobs import BlobStore
 from raygrid.core.events import AttemptOrder
-from raygrid.door import Door, DoorAddress
 from raygrid.garbage import spare_what_is_loaded
 from raygrid.logs import keep_logs
 from raygrid.models import AttemptId, Definition
 from raygrid.node.agent import NodeAgent
-from raygrid.ports import NodeReply
 from raygrid.settings.model import GridSettings
+from raygrid.transport.direct_server import Door, DoorAddress
+from raygrid.transport.ports import NodeReply
 
 GET_TIMEOUT_S = 5.0
 

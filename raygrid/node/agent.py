@@ -41,10 +41,10 @@ from raygrid.node.slot_numbers import SlotNumbers
 from raygrid.node.traffic import TrafficMeter
 from raygrid.node.watchdog import Running, Watchdog
 from raygrid.node.workspace import Workspace
-from raygrid.ports import NodeReply
 from raygrid.processors import usable_processors
 from raygrid.pulse import Pulse
 from raygrid.settings.model import Node, Pricer
+from raygrid.transport.ports import NodeReply
 
 logger = logging.getLogger(__name__)
 

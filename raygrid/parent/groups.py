@@ -12,7 +12,6 @@ from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 
-from raygrid.batching import Coalescer
 from raygrid.core.lease import Lease
 from raygrid.core.ranking import Ranking
 from raygrid.core.routing import RoutingPolicy, rank
@@ -30,8 +29,9 @@ from raygrid.errors import (
 )
 from raygrid.models import GroupCapacity, JobSpec, QueuedJob
 from raygrid.parent.waiters import Waiters
-from raygrid.ports import GroupDirectory, LeaderLink
 from raygrid.settings.model import GridSettings
+from raygrid.transport.batching import Coalescer
+from raygrid.transport.ports import GroupDirectory, LeaderLink
 
 logger = logging.getLogger(__name__)
 

@@ -28,7 +28,7 @@ from raygrid.errors import (
 from raygrid.models import BlobSlice, DoneJob, Job, JobState
 from raygrid.parent.large_results import LargeResults, stdout_of
 from raygrid.parent.traffic import ParentTraffic
-from raygrid.ports import ResultCaches
+from raygrid.transport.ports import ResultCaches
 
 logger = logging.getLogger(__name__)
 

@@ -11,13 +11,13 @@ import logging
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
 
-from raygrid.batching import Coalescer
 from raygrid.blobs import BlobStore
 from raygrid.errors import UnavailableError
 from raygrid.models import NewJob
 from raygrid.settings.content_key import Contents
 from raygrid.settings.model import GridSettings
 from raygrid.store import JobStore
+from raygrid.transport.batching import Coalescer
 
 logger = logging.getLogger(__name__)
 

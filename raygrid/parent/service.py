@@ -11,7 +11,6 @@ from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 
-from raygrid.batching import Coalescer
 from raygrid.blobs import BlobStore, data_key
 from raygrid.core.lost_groups import Patience
 from raygrid.core.spreading import deal
@@ -28,9 +27,10 @@ from raygrid.parent.submission import checked_id
 from raygrid.parent.sweeper import Sweeper
 from raygrid.parent.traffic import ParentTraffic
 from raygrid.parent.waiters import Waiters
-from raygrid.ports import GroupDirectory, JobChange, ResultCaches
 from raygrid.settings.model import GridSettings
 from raygrid.store import BatchSummary, Inserted, JobStore, StoredData
+from raygrid.transport.batching import Coalescer
+from raygrid.transport.ports import GroupDirectory, JobChange, ResultCaches
 
 logger = logging.getLogger(__name__)
 

@@ -22,8 +22,8 @@ from raygrid.errors import RaygridError, UnavailableError
 from raygrid.models import JobState, QueuedJob
 from raygrid.parent.groups import Groups
 from raygrid.parent.waiters import Waiters
-from raygrid.ports import JobChange
 from raygrid.store import JobStore, LeaseState, Unfinished
+from raygrid.transport.ports import JobChange
 
 logger = logging.getLogger(__name__)
 

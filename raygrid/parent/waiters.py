@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import Iterable
 
 from raygrid.models import DoneJob
-from raygrid.ports import JobChange
+from raygrid.transport.ports import JobChange
 
 
 class Watch(asyncio.Event):

@@ -10,11 +10,11 @@ from raygrid.core.lease import Lease
 from raygrid.leader.dispatch import Leader
 from raygrid.leader.election import Candidate
 from raygrid.models import AttemptId, Definition, JobSpec, QueuedJob
-from raygrid.ports import LeaderReply, NodeLink, NodeReply
 from raygrid.settings.model import GridSettings
 from raygrid.simulate.clock import Process
 from raygrid.simulate.network import POLL_SLACK_S, Network, Part
 from raygrid.simulate.nodes import SimulatedAgent
+from raygrid.transport.ports import LeaderReply, NodeLink, NodeReply
 
 if TYPE_CHECKING:
     from raygrid.simulate.grid import Grid

@@ -1,7 +1,7 @@
 """The network of a simulation: calls between parts that may be late, lost before or after they took effect, or doubled.
 
 Whoever calls sees an answer, an error of the called, or `UnavailableError`; the latter never tells whether the call was
-carried out. Timeouts are those of `raygrid.links`.
+carried out. Timeouts are those of `raygrid.transport.links`.
 """
 
 from __future__ import annotations

@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, cast
 from raygrid.blobs import BlobStore
 from raygrid.models import DoneJob, Job, NewJob
 from raygrid.parent.service import Parent, Submitted
-from raygrid.ports import LeaderLink
 from raygrid.simulate.clock import Process
 from raygrid.simulate.leaders import SimulatedLeaderLink
+from raygrid.transport.ports import LeaderLink
 
 if TYPE_CHECKING:
     from raygrid.simulate.grid import Grid

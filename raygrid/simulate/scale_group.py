@@ -25,9 +25,9 @@ from raygrid.core.events import (
 from raygrid.core.group import GroupState
 from raygrid.core.policy import GroupPolicy
 from raygrid.models import AttemptId, BlobSlice, GroupCapacity, JobSpec, QueuedJob
-from raygrid.ports import NodeReply
 from raygrid.simulate.scale_clock import Agenda
 from raygrid.simulate.scale_node import ModelNode
+from raygrid.transport.ports import NodeReply
 
 CALL_S = 0.001  # one way of a call between two parts
 COMMIT_S = 0.005

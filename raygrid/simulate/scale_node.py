@@ -12,8 +12,8 @@ from datetime import UTC, datetime
 
 from raygrid.core.events import AttemptOrder
 from raygrid.models import AttemptId, AttemptReport, NodeState, Outcome
-from raygrid.ports import NodeReply
 from raygrid.simulate.scale_clock import Agenda
+from raygrid.transport.ports import NodeReply
 
 STORE_S = 0.002  # until a result is stored
 GATHER_S = 0.1  # while attempts wait for a slot, results gather this long

@@ -15,7 +15,7 @@ import pytest_asyncio
 
 from raygrid.client import AsyncClient, Client
 from raygrid.models import JobState
-from raygrid.ports import JobChange
+from raygrid.transport.ports import JobChange
 from tests.support.http import events_of, manifest, parts_of, unzip, word
 from tests.support.small_grid import SmallGrid
 

@@ -11,9 +11,9 @@ from raygrid.errors import ProcessEndedError, UnavailableError
 from raygrid.leader.dispatch import Leader
 from raygrid.leader.election import Candidate
 from raygrid.models import AttemptId, Definition, JobSpec
-from raygrid.ports import LeaderReply, NodeReply
 from raygrid.settings.model import GridSettings
 from raygrid.store import SqlStore
+from raygrid.transport.ports import LeaderReply, NodeReply
 from tests.support.small_grid import DirectLeader, DirectNode, SmallGrid, _Nodes
 
 

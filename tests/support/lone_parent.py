@@ -17,9 +17,9 @@ from raygrid.blobs import BlobStore
 from raygrid.models import GroupCapacity, JobSpec, QueuedJob
 from raygrid.parent.routes import build_app
 from raygrid.parent.service import Parent
-from raygrid.ports import LeaderLink, LeaderReply
 from raygrid.settings.model import GridSettings, load_settings
 from raygrid.store import SqlStore
+from raygrid.transport.ports import LeaderLink, LeaderReply
 from tests.support.small_grid import PRICERS
 
 GROUP = "rack-a"

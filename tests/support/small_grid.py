@@ -26,9 +26,9 @@ from raygrid.parent.blob_check import BlobCheck
 from raygrid.parent.housekeeping import Housekeeping
 from raygrid.parent.routes import build_app
 from raygrid.parent.service import Parent
-from raygrid.ports import LeaderLink, LeaderReply, NodeLink, NodeReply
 from raygrid.settings.model import GridSettings, load_settings
 from raygrid.store import SqlStore
+from raygrid.transport.ports import LeaderLink, LeaderReply, NodeLink, NodeReply
 
 SHELL = {"command": ["sh", "{input}"]}
 PRICERS: dict[str, dict[str, Any]] = {

@@ -8,8 +8,8 @@ from collections.abc import Sequence
 
 import pytest
 
-from raygrid.batching import Coalescer
 from raygrid.errors import BusyError, UnavailableError
+from raygrid.transport.batching import Coalescer
 
 
 class Far:

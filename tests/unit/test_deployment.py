@@ -15,8 +15,8 @@ from raygrid.leader import actor
 from raygrid.leader.actor import LeaderActor
 from raygrid.leader.dispatch import Leader
 from raygrid.parent import ingress
-from raygrid.ports import NodeLink
 from raygrid.settings.model import GridSettings, load_settings
+from raygrid.transport.ports import NodeLink
 
 
 class NoNodes:

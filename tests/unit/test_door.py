@@ -10,10 +10,10 @@ from typing import Any
 
 import pytest
 
-from raygrid import wire
-from raygrid.channel import BrokenError, Channel, open_channel
-from raygrid.door import Door, DoorAddress
 from raygrid.errors import BusyError, UnavailableError
+from raygrid.transport import wire
+from raygrid.transport.direct_client import BrokenError, Channel, open_channel
+from raygrid.transport.direct_server import Door, DoorAddress
 
 HERE = "127.0.0.1"
 

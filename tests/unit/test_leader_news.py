@@ -8,7 +8,7 @@ import pytest
 
 from raygrid.leader.news import News
 from raygrid.models import JobState
-from raygrid.ports import JobChange
+from raygrid.transport.ports import JobChange
 
 
 @pytest.mark.parametrize("steps", range(5))

@@ -21,9 +21,9 @@ from raygrid.models import (
     NodeState,
     Outcome,
 )
-from raygrid.ports import JobChange, NodeLink, NodeReply
 from raygrid.settings.model import GridSettings
 from raygrid.store import MemoryStore
+from raygrid.transport.ports import JobChange, NodeLink, NodeReply
 
 AT = datetime(2026, 3, 1, tzinfo=UTC)
 RESULT = BlobSlice("results/1", 0, 9, "digest")

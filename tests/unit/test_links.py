@@ -10,9 +10,9 @@ from typing import Any
 import pytest
 from ray.core.generated.gcs_pb2 import ActorTableData  # type: ignore[attr-defined]  # made at run time
 
-from raygrid import links
 from raygrid.errors import BusyError, StaleTermError, UnavailableError, UnreachableError
-from raygrid.links import CALL_TIMEOUT_S, ActorLink, candidates_of, groups_of, home_of, node_names
+from raygrid.transport import links
+from raygrid.transport.links import CALL_TIMEOUT_S, ActorLink, candidates_of, groups_of, home_of, node_names
 
 
 def ray_node(node_id: str, name: str, **resources: float) -> dict[str, Any]:

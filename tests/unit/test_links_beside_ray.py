@@ -9,10 +9,10 @@ from typing import Any
 import pytest
 from ray.core.generated.gcs_pb2 import ActorTableData  # type: ignore[attr-defined]  # made at run time
 
-from raygrid import channel, links, wire
-from raygrid.door import Door, DoorAddress
 from raygrid.errors import ProcessEndedError, StaleTermError, UnavailableError, UnreachableError
-from raygrid.links import ActorLink
+from raygrid.transport import direct_client, links, wire
+from raygrid.transport.direct_server import Door, DoorAddress
+from raygrid.transport.links import ActorLink
 
 
 class Method:
@@ -178,9 +178,9 @@ async def test_a_door_that_cannot_be_reached_is_tried_again(link: ActorLink, mon
     """Calls do not wait for it."""
     monkeypatch.setattr(links, "KNOCK_AGAIN_S", 0.01)
     link._pause_s = 0.01
-    reach, tries = channel.open_channel, 0
+    reach, tries = direct_client.open_channel, 0
 
-    async def blocked(address: DoorAddress) -> channel.Channel:
+    async def blocked(address: DoorAddress) -> direct_client.Channel:
         nonlocal tries
         tries += 1
         if tries < 3:

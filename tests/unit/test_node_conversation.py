@@ -16,9 +16,9 @@ from raygrid.errors import UnavailableError, UnreachableError
 from raygrid.leader.definitions import Definitions
 from raygrid.leader.node_link import UNREACHABLE_S, NodeConversation
 from raygrid.models import AttemptId, AttemptReport, Definition, NodeState, Outcome
-from raygrid.ports import NodeReply
 from raygrid.settings.model import GridSettings, load_settings
 from raygrid.store import JobStore, MemoryStore
+from raygrid.transport.ports import NodeReply
 from tests.support.lone_agent import order
 
 

@@ -14,8 +14,8 @@ from raygrid.errors import BusyError, ProcessEndedError, RaygridError, Unavailab
 from raygrid.models import BlobSlice, GroupCapacity, JobSpec, NodeView
 from raygrid.parent.groups import Groups
 from raygrid.parent.waiters import Waiters
-from raygrid.ports import LeaderLink, LeaderReply
 from raygrid.settings.model import load_settings
+from raygrid.transport.ports import LeaderLink, LeaderReply
 
 
 class QuietLeader:

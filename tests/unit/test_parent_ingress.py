@@ -8,10 +8,10 @@ from typing import Any
 import pytest
 from ray import NodeID
 
-from raygrid import links
 from raygrid.errors import SettingsError
 from raygrid.parent.ingress import build, refuse_unsafe
 from raygrid.settings.model import load_settings
+from raygrid.transport import links
 
 SHARED: Any = SimpleNamespace(is_single_machine=False)
 SQLITE: Any = SimpleNamespace(is_single_machine=True)

@@ -26,9 +26,9 @@ from raygrid.models import (
 from raygrid.parent.groups import Groups
 from raygrid.parent.sweeper import SWEEPER, Sweeper
 from raygrid.parent.waiters import Waiters
-from raygrid.ports import LeaderLink, LeaderReply
 from raygrid.settings.model import load_settings
 from raygrid.store import MemoryStore
+from raygrid.transport.ports import LeaderLink, LeaderReply
 
 BEGIN = datetime(2026, 3, 1, tzinfo=UTC)
 

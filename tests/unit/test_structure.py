@@ -8,7 +8,7 @@ from pathlib import Path
 PACKAGE = Path(__file__).parents[2] / "raygrid"
 
 # One file a tier knows Ray, besides the links between them and the supervisor that starts it.
-KNOW_RAY = {"links.py", "node/actor.py", "parent/ingress.py", "local/supervisor.py", "cluster/autoscaler.py"}
+KNOW_RAY = {"transport/links.py", "node/actor.py", "parent/ingress.py", "local/supervisor.py", "cluster/autoscaler.py"}
 KNOW_RAY |= {"drill/ray_faults.py"}
 MOST_LINES = 500
 

@@ -7,8 +7,8 @@ import contextlib
 from asyncio import StreamReader, StreamWriter
 from typing import Any
 
-from raygrid import wire
-from raygrid.door import DoorAddress
+from raygrid.transport import wire
+from raygrid.transport.direct_server import DoorAddress
 
 CONNECT_S = 2.0
 

@@ -1,8 +1,8 @@
 """The only place where one tier calls another: Ray actor handles behind the ports, and connections beside Ray.
 
-An actor tells through Ray where its door is (`door.py`). From then on calls take that shorter way, and go through Ray
-again as soon as it breaks. Every call has a timeout, and Ray's errors become raygrid's here. Actors are found by name;
-whoever needs one that is not there makes it, and Ray's `get_if_exists` lets racing makers meet in one actor.
+An actor tells through Ray where its direct server is (`direct_server.py`). From then on calls take that shorter way,
+and go through Ray again as soon as it breaks. Every call has a timeout, and Ray's errors become raygrid's here. Actors
+are found by name; a caller that finds none makes it, and Ray's `get_if_exists` lets racing makers meet in one actor.
 """
 
 from __future__ import annotations
@@ -19,13 +19,13 @@ from ray.core.generated.gcs_pb2 import ActorTableData  # type: ignore[attr-defin
 from ray.exceptions import ActorDiedError, RayActorError, RayError, RayTaskError
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
-from raygrid.channel import BrokenError, Channel, open_channel
 from raygrid.core.events import AttemptOrder
 from raygrid.errors import ProcessEndedError, RaygridError, UnavailableError, UnreachableError
 from raygrid.models import AttemptId, Definition, JobSpec, QueuedJob
-from raygrid.ports import LeaderLink, LeaderReply, NodeLink, NodeReply
 from raygrid.settings.model import GridSettings
-from raygrid.wire import FrameTooLargeError
+from raygrid.transport.direct_client import BrokenError, Channel, open_channel
+from raygrid.transport.ports import LeaderLink, LeaderReply, NodeLink, NodeReply
+from raygrid.transport.wire import FrameTooLargeError
 
 logger = logging.getLogger(__name__)
 

@@ -15,8 +15,8 @@ from asyncio import StreamReader, StreamWriter
 from collections.abc import Collection
 from typing import Any, NamedTuple
 
-from raygrid import wire
 from raygrid.errors import RaygridError, UnavailableError
+from raygrid.transport import wire
 
 logger = logging.getLogger(__name__)
 
