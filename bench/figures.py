@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
-from raygrid.processors import usable_processors
+from raygrid.system.processors import usable_processors
 
 AT_ONCE = 2 * usable_processors()
 

@@ -29,9 +29,9 @@ from raygrid.blobs import BlobStore
 from raygrid.core.events import AttemptOrder
 from raygrid.models import AttemptId, BlobSlice, JobSpec, Outcome
 from raygrid.node.agent import NodeAgent
-from raygrid.processors import usable_processors
 from raygrid.settings.definition import define
 from raygrid.settings.model import Node, Pricer
+from raygrid.system.processors import usable_processors
 
 COMMAND = "/bin/true"
 INPUT = b"x" * 1024

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from raygrid.loopback import without_proxy
+from raygrid.system.loopback import without_proxy
 from tests.support.postgres import Postgres
 
 # The one setting that says where the reference data lies; by default beside the project.

@@ -9,7 +9,7 @@ from contextlib import contextmanager
 
 from bench.contenders.contender import Contender, Run, installed
 from bench.contenders.spawn import require_all_well, spawn
-from raygrid.processors import usable_processors
+from raygrid.system.processors import usable_processors
 
 _BATCH = 500
 

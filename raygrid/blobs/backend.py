@@ -11,7 +11,7 @@ from urllib.parse import unquote, urlsplit
 from obstore.store import from_url
 
 from raygrid.errors import SettingsError
-from raygrid.home import expanded
+from raygrid.system.home import expanded
 
 # Options of the HTTP client rather than of the object store; obstore wants them apart.
 CLIENT_OPTIONS = frozenset(

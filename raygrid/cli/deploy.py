@@ -13,7 +13,7 @@ from raygrid.cli.grid import out, waiting
 from raygrid.cli.local_grid import pricer_commands, running, settings_of
 from raygrid.client.retry import RetryPolicy
 from raygrid.errors import ConnectionFailedError, RaygridError, SettingsError, UnavailableError
-from raygrid.home import expanded
+from raygrid.system.home import expanded
 
 if TYPE_CHECKING:
     from raygrid.local import GridFile
@@ -73,7 +73,7 @@ def _deploy_here(grid: GridFile, settings: GridSettings, timeout_s: float) -> No
     from raygrid.drill.local import way_into  # noqa: PLC0415
     from raygrid.local.executables import require_executables  # noqa: PLC0415
     from raygrid.local.redeploy import note, one_at_a_time, redeployment  # noqa: PLC0415
-    from raygrid.supervision import prepare_to_join_ray  # noqa: PLC0415
+    from raygrid.system.supervision import prepare_to_join_ray  # noqa: PLC0415
 
     if not settings.pricers:
         raise SettingsError(
@@ -105,7 +105,7 @@ def _deploy_here(grid: GridFile, settings: GridSettings, timeout_s: float) -> No
 def _deploy_on_cluster(config: Path | None, name: str | None, host: Path, wait_s: float | None) -> None:
     from raygrid.cluster import adopt_environment  # noqa: PLC0415
     from raygrid.settings.model import load_settings  # noqa: PLC0415
-    from raygrid.supervision import prepare_to_join_ray  # noqa: PLC0415
+    from raygrid.system.supervision import prepare_to_join_ray  # noqa: PLC0415
 
     settings = load_settings(config, **({"name": name} if name else {}))
     adopt_environment(host)  # before Ray reads it

@@ -22,7 +22,7 @@ from raygrid.client import Client
 from raygrid.client.default import find_grid
 from raygrid.drill.report import Report, medians, verdict
 from raygrid.errors import SettingsError
-from raygrid.home import expanded
+from raygrid.system.home import expanded
 
 if TYPE_CHECKING:
     from raygrid.drill.injector import Injector

@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from raygrid.cli.grid import out
-from raygrid.home import expanded
+from raygrid.system.home import expanded
 
 app = typer.Typer(no_args_is_help=True, help="Ray on this machine of a cluster, under a supervisor.")
 

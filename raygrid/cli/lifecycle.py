@@ -20,8 +20,8 @@ from raygrid.cli.local_grid import (
     start,
 )
 from raygrid.errors import SettingsError
-from raygrid.home import usual_state_dir
 from raygrid.settings.model import GridSettings
+from raygrid.system.home import usual_state_dir
 
 
 def up(

@@ -13,9 +13,9 @@ from typing import TYPE_CHECKING, Any
 from raygrid.client import Client
 from raygrid.client.default import connect
 from raygrid.errors import SettingsError
-from raygrid.home import expanded
 from raygrid.settings import shell_words
 from raygrid.settings.model import GridSettings, load_settings
+from raygrid.system.home import expanded
 
 if TYPE_CHECKING:
     from raygrid.local import GridFile

@@ -20,7 +20,7 @@ from raygrid.client.result import Result
 from raygrid.client.sync import Client
 from raygrid.client.upload import Input
 from raygrid.errors import RaygridError, SettingsError
-from raygrid.home import expanded
+from raygrid.system.home import expanded
 
 _default: Client | None = None
 

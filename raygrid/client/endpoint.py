@@ -10,7 +10,7 @@ import httpx
 
 from raygrid.client.retry import RetryPolicy, retry_after_s
 from raygrid.errors import ConnectionFailedError, SettingsError
-from raygrid.loopback import is_this_machine
+from raygrid.system.loopback import is_this_machine
 
 
 @dataclass(slots=True)

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import BinaryIO, TypeAlias
 
 from raygrid.errors import InvalidRequestError
-from raygrid.filenames import problem_of_input
+from raygrid.system.filenames import problem_of_input
 
 CHUNK = 256 * 1024
 _EMPTY = "{} is empty, which no job can price; fill it or leave it out"

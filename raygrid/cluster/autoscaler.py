@@ -13,7 +13,7 @@ from pathlib import Path
 import yaml
 
 from raygrid.errors import SettingsError
-from raygrid.home import expanded
+from raygrid.system.home import expanded
 
 OPTION = "--autoscaling-config"
 

@@ -24,7 +24,7 @@ import time
 from collections.abc import Mapping
 
 from raygrid.errors import SettingsError
-from raygrid.home import expanded
+from raygrid.system.home import expanded
 
 MAGIC = b"raygrid-farewell\n"
 NONCE_BYTES = 16

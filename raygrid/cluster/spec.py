@@ -11,7 +11,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from raygrid.errors import SettingsError
-from raygrid.supervision import TIERS_STAY, environment_beside_ray
+from raygrid.system.supervision import TIERS_STAY, environment_beside_ray
 
 # Room for the results that a node keeps hot (node.cache, 64 MB unless set otherwise), and for Ray's own objects.
 OBJECT_STORE = 192 * 1024**2

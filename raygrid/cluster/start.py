@@ -16,8 +16,8 @@ from typing import Any
 from raygrid.cluster.farewell import cluster_token
 from raygrid.cluster.spec import STOP, HostSpec
 from raygrid.errors import RaygridError, SettingsError
-from raygrid.logs import DIRECTORY, SUPERVISOR
-from raygrid.supervision import end_of, start_supervisor
+from raygrid.system.logs import DIRECTORY, SUPERVISOR
+from raygrid.system.supervision import end_of, start_supervisor
 
 LOG = f"{DIRECTORY}/{SUPERVISOR}"
 _POLL_S = 0.1

@@ -21,12 +21,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TextIO
 
-from raygrid import logs, tmp_cleaners
 from raygrid.cluster.farewell import HeadWatch, cluster_token, say_farewell
 from raygrid.cluster.spec import STOP, HostSpec
-from raygrid.node.processes import process_table
-from raygrid.strays import Strays
-from raygrid.supervision import die_with_parent
+from raygrid.system import logs, tmp_cleaners
+from raygrid.system.orphans import Strays
+from raygrid.system.processes import process_table
+from raygrid.system.supervision import die_with_parent
 
 LOOK_S = 0.25
 # `ray start --block` looks at its processes every second and ends by itself after a crash; after a `ray stop` it stays.

@@ -6,9 +6,9 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from raygrid.errors import SettingsError
-from raygrid.home import expanded
 from raygrid.local import GridFile, running_grid
 from raygrid.local.grid_file import down_command
+from raygrid.system.home import expanded
 
 
 def way_into(grid: GridFile) -> Mapping[str, str]:

@@ -10,14 +10,14 @@ from uuid import uuid4
 
 from raygrid.core.lease import Lease
 from raygrid.errors import RaygridError
-from raygrid.garbage import spare_what_is_loaded
 from raygrid.leader.dispatch import Leader
 from raygrid.leader.election import Candidate
-from raygrid.logs import keep_logs
 from raygrid.models import JobSpec, QueuedJob
-from raygrid.pulse import Pulse, start_guarded
 from raygrid.settings.model import GridSettings
 from raygrid.store import SqlStore
+from raygrid.system.garbage_collection import spare_what_is_loaded
+from raygrid.system.heartbeat import Pulse, start_guarded
+from raygrid.system.logs import keep_logs
 from raygrid.transport.direct_server import Door, DoorAddress
 from raygrid.transport.links import RayNodes, node_address
 from raygrid.transport.ports import LeaderReply

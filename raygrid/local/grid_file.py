@@ -10,9 +10,9 @@ from pathlib import Path
 from typing import Any
 
 from raygrid.errors import SettingsError
-from raygrid.home import expanded, usual_state_dir
-from raygrid.local.lock import holder, start_time
 from raygrid.local.started_with import StartedWith
+from raygrid.system.home import expanded, usual_state_dir
+from raygrid.system.lock import holder, start_time
 
 NAME = "grid.json"
 

@@ -14,10 +14,10 @@ from pathlib import Path
 
 from raygrid.errors import JobNotFoundError, SettingsError
 from raygrid.local.grid_file import down_command
-from raygrid.local.lock import holder, only_one
 from raygrid.models import Job
 from raygrid.settings.model import GridSettings
 from raygrid.store import JobStore, SqlStore
+from raygrid.system.lock import holder, only_one
 
 LEASE_S = 5.0  # a leader that was killed a moment ago still holds its lease for as long
 _LOOK_S = 0.2

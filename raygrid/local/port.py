@@ -12,7 +12,7 @@ from pathlib import Path
 
 from raygrid.errors import SettingsError
 from raygrid.local.grid_file import down_command
-from raygrid.local.lock import holder
+from raygrid.system.lock import holder
 
 DYING_S = 40.0
 MOST_SOCKET_PATH = 107

@@ -12,13 +12,13 @@ from collections.abc import Callable, Collection
 
 from raygrid.errors import RaygridError, SettingsError
 from raygrid.local.executables import require_executables
-from raygrid.local.filesystem import require_local_job_store
 from raygrid.local.grid_file import GridFile, down_command, running_grid
-from raygrid.local.lock import Life, holder, life_of
 from raygrid.local.port import ray_prefix, require_port
-from raygrid.logs import DIRECTORY, SUPERVISOR
 from raygrid.settings.model import GridSettings
-from raygrid.supervision import end_of, size_of, start_supervisor
+from raygrid.system.filesystem import require_local_job_store
+from raygrid.system.lock import Life, holder, life_of
+from raygrid.system.logs import DIRECTORY, SUPERVISOR
+from raygrid.system.supervision import end_of, size_of, start_supervisor
 
 LOG = f"{DIRECTORY}/{SUPERVISOR}"
 LOCKED = 75

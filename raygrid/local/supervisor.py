@@ -24,20 +24,20 @@ import urllib.request
 from pathlib import Path
 from typing import Any
 
-from raygrid import tmp_cleaners
 from raygrid.errors import RaygridError, SettingsError
 from raygrid.local.grid_file import GridFile
-from raygrid.local.lock import Life, life_of, only_one
 from raygrid.local.port import ray_prefix, reachable
 from raygrid.local.start import LOCKED
 from raygrid.local.started_with import StartedWith
 from raygrid.local.worker_node import WorkerNode, head_processes
-from raygrid.logs import DIRECTORY, say
-from raygrid.loopback import open_here
-from raygrid.processors import usable_processors
 from raygrid.settings.model import GridSettings
-from raygrid.strays import Strays
-from raygrid.supervision import TIERS_STAY, prepare_to_join_ray
+from raygrid.system import tmp_cleaners
+from raygrid.system.lock import Life, life_of, only_one
+from raygrid.system.logs import DIRECTORY, say
+from raygrid.system.loopback import open_here
+from raygrid.system.orphans import Strays
+from raygrid.system.processors import usable_processors
+from raygrid.system.supervision import TIERS_STAY, prepare_to_join_ray
 
 OBJECT_STORE_SLACK = 128 * 1024**2
 READY_S = 120.0

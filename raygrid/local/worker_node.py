@@ -7,8 +7,8 @@ import subprocess
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from raygrid.local.lock import Life, life_of
-from raygrid.supervision import die_with_parent
+from raygrid.system.lock import Life, life_of
+from raygrid.system.supervision import die_with_parent
 
 FIRST_PAUSE_S = 1.0
 MOST_PAUSE_S = 60.0

@@ -10,11 +10,11 @@ import ray
 
 from raygrid.blobs import BlobStore
 from raygrid.core.events import AttemptOrder
-from raygrid.garbage import spare_what_is_loaded
-from raygrid.logs import keep_logs
 from raygrid.models import AttemptId, Definition
 from raygrid.node.agent import NodeAgent
 from raygrid.settings.model import GridSettings
+from raygrid.system.garbage_collection import spare_what_is_loaded
+from raygrid.system.logs import keep_logs
 from raygrid.transport.direct_server import Door, DoorAddress
 from raygrid.transport.ports import NodeReply
 

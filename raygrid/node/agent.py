@@ -30,10 +30,8 @@ from raygrid.node.cache import LocalShelf, ResultCache, Shelf
 from raygrid.node.definitions import Definitions
 from raygrid.node.disk import DiskWatch
 from raygrid.node.health import Health
-from raygrid.node.killing import kill_lineage
 from raygrid.node.leftovers import Leftovers
 from raygrid.node.memory_guard import MemoryGuard
-from raygrid.node.processes import become_subreaper
 from raygrid.node.publisher import Publisher
 from raygrid.node.runner import Finished, Runner
 from raygrid.node.shared_data import SharedDataCache
@@ -41,9 +39,11 @@ from raygrid.node.slot_numbers import SlotNumbers
 from raygrid.node.traffic import TrafficMeter
 from raygrid.node.watchdog import Running, Watchdog
 from raygrid.node.workspace import Workspace
-from raygrid.processors import usable_processors
-from raygrid.pulse import Pulse
 from raygrid.settings.model import Node, Pricer
+from raygrid.system.heartbeat import Pulse
+from raygrid.system.killing import kill_lineage
+from raygrid.system.processes import become_subreaper
+from raygrid.system.processors import usable_processors
 from raygrid.transport.ports import NodeReply
 
 logger = logging.getLogger(__name__)

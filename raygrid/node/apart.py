@@ -14,7 +14,7 @@ import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from raygrid.node.machine import machine_id
+from raygrid.system.machine import machine_id
 
 logger = logging.getLogger(__name__)
 

@@ -19,9 +19,9 @@ from dataclasses import replace
 from raygrid.models import AttemptId, AttemptReport, Outcome
 from raygrid.node import fillers
 from raygrid.node.allocated import allocated, deleted_but_open
-from raygrid.node.processes import process_table
 from raygrid.node.watchdog import Running, Watchdog
 from raygrid.node.workspace import DISK_RESERVE, Workspace
+from raygrid.system.processes import process_table
 
 logger = logging.getLogger(__name__)
 

@@ -20,9 +20,9 @@ from pathlib import Path
 from raygrid.node.claims import Claims
 from raygrid.node.helper_gate import HelperGate
 from raygrid.node.helper_rule import LeftBehind, Verdict, is_allowed, judge
-from raygrid.node.killing import end_children, signal_process
 from raygrid.node.lineage import Key, Lineage, Origin, Root, Traced
-from raygrid.node.processes import Process, process_table
+from raygrid.system.killing import end_children, signal_process
+from raygrid.system.processes import Process, process_table
 
 logger = logging.getLogger(__name__)
 

@@ -10,7 +10,7 @@ import threading
 from dataclasses import dataclass, field
 
 from raygrid.models import AttemptId
-from raygrid.node.processes import signal_group
+from raygrid.system.processes import signal_group
 
 
 @dataclass(slots=True)

@@ -10,7 +10,7 @@ import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
-from raygrid.node.processes import Process, environment_of, mark_in
+from raygrid.system.processes import Process, environment_of, mark_in
 
 Key = tuple[int, int]
 """A process: its pid and its start time in clock ticks since boot."""

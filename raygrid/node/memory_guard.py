@@ -18,15 +18,15 @@ import time
 from pathlib import Path
 
 from raygrid.models import Outcome
-from raygrid.node.machine import machine_id
-from raygrid.node.memory import Gauge, Memory
-from raygrid.node.oom_score import AFTER_S, OomScores
 from raygrid.node.pressure import History, Victim, choose, is_watched, next_look_s
-from raygrid.node.processes import process_table
 from raygrid.node.trees import Tree, trees
 from raygrid.node.usage import Usage
 from raygrid.node.verdicts import Verdict, Verdicts, leave_verdict
 from raygrid.node.watchdog import Running, Watchdog
+from raygrid.system.machine import machine_id
+from raygrid.system.memory import Gauge, Memory
+from raygrid.system.oom_score import AFTER_S, OomScores
+from raygrid.system.processes import process_table
 
 logger = logging.getLogger(__name__)
 

@@ -10,7 +10,7 @@ from collections import deque
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from raygrid.node.memory import Memory
+from raygrid.system.memory import Memory
 
 WINDOW_S = 20.0
 LEAST = 16 * 1024**2  # killing a smaller pricer frees next to nothing; growth below this is noise

@@ -1,8 +1,8 @@
 """A small process beside each agent that cleans up when the agent dies, even by `kill -9`, and kills a frozen one.
 
-It waits for the end of its standard input, which the agent holds open and beats into (`guard.py`). Then it kills every
-process that carries the agent's mark or that the agent has recorded (`Record`), with all below them, and removes the
-job directories. Run as a script:
+It waits for the end of its standard input, which the agent holds open and beats into (`system/guard.py`). Then it kills
+every process that carries the agent's mark or that the agent has recorded (`Record`), with all below them, and removes
+the job directories. Run as a script:
 `python reaper.py <mark prefix> <pid of the agent> <silence of the agent that is a freeze> <directories to remove>`.
 """
 
@@ -16,11 +16,11 @@ import time
 from collections.abc import Callable, Collection, Sequence
 from pathlib import Path
 
-from raygrid.guard import watch
 from raygrid.node.beneath import remove_tree
-from raygrid.node.killing import kill_lineage
-from raygrid.node.processes import process_of
-from raygrid.pulse import Pulse, start_guard
+from raygrid.system.guard import watch
+from raygrid.system.heartbeat import Pulse, start_guard
+from raygrid.system.killing import kill_lineage
+from raygrid.system.processes import process_of
 
 # A pricer that was being spawned when the agent died carries its mark a moment later.
 AGAIN_S = 0.2

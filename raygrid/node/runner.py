@@ -27,7 +27,6 @@ from raygrid.node.beneath import BadOutputError
 from raygrid.node.captures import Capture
 from raygrid.node.definitions import Definitions
 from raygrid.node.disk import NO_ROOM, DiskWatch
-from raygrid.node.processes import MARK
 from raygrid.node.result import ResultZip
 from raygrid.node.shared_data import Link, SharedDataCache
 from raygrid.node.spares import JobDirectory
@@ -42,6 +41,7 @@ from raygrid.node.workspace import OutputFile, Workspace
 from raygrid.settings import expected_files
 from raygrid.settings.content_key import Contents
 from raygrid.settings.model import Pricer
+from raygrid.system.processes import MARK
 
 logger = logging.getLogger(__name__)
 

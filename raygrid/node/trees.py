@@ -10,7 +10,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
 from raygrid.node.pressure import LEAST, Size
-from raygrid.node.processes import Process, mark_of
+from raygrid.system.processes import Process, mark_of
 
 
 @dataclass(slots=True)

@@ -23,7 +23,6 @@ from raygrid.models import AttemptId, JobSpec, Outcome
 from raygrid.node.allocated import allocated
 from raygrid.node.beneath import BadOutputError, open_file, remove
 from raygrid.node.kept import Kept
-from raygrid.node.processes import MARK, has_exited, signal_group
 from raygrid.node.spares import JobDirectory
 from raygrid.node.spawn import no_blocked_signals
 from raygrid.node.temporaries import VARIABLES
@@ -32,6 +31,7 @@ from raygrid.node.warm_protocol import Answer, AnswerReader, BadAnswerError, is_
 from raygrid.node.watchdog import Running, Watchdog
 from raygrid.node.workspace import Workspace
 from raygrid.settings.model import Pricer
+from raygrid.system.processes import MARK, has_exited, signal_group
 
 WARM = "RAYGRID_WARM"
 LOOK_S = 0.2  # where a child keeps the pipe open, the end of the process itself is seen this late

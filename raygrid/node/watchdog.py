@@ -19,7 +19,8 @@ from raygrid.models import AttemptId, Outcome
 from raygrid.node.helpers import Helpers
 from raygrid.node.kept import Kept
 from raygrid.node.lineage import Root
-from raygrid.node.processes import (
+from raygrid.settings.model import Node
+from raygrid.system.processes import (
     ChildrenOf,
     Process,
     ancestor,
@@ -28,7 +29,6 @@ from raygrid.node.processes import (
     process_table,
     signal_group,
 )
-from raygrid.settings.model import Node
 
 logger = logging.getLogger(__name__)
 

@@ -17,13 +17,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO
 
-from raygrid.filenames import problem_of
 from raygrid.models import AttemptId
 from raygrid.node import at_once
 from raygrid.node.beneath import BadOutputError, descend, is_as_new, open_directory, read_file, remove, remove_tree
 from raygrid.node.captures import Capture, CapturePool
 from raygrid.node.spares import KEPT_INPUT, JobDirectory, Spares
 from raygrid.node.temporaries import TemporaryPool
+from raygrid.system.filenames import problem_of
 
 _SHORT = 8  # letters of a life's name that are enough to tell it from others, where paths must be short
 MOST_FILES = 100_000

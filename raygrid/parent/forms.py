@@ -16,10 +16,10 @@ from python_multipart.multipart import MultipartParser, parse_options_header
 
 from raygrid.blobs import BlobStore, Upload, input_key
 from raygrid.errors import InvalidRequestError, TooLargeError
-from raygrid.filenames import last_component, problem_of_input
 from raygrid.models import BlobSlice
 from raygrid.parent.part_headers import CONTENT_HEADERS, PartHead, decoded, part_head
 from raygrid.parent.transfer_encodings import Decoder, decoder
+from raygrid.system.filenames import last_component, problem_of_input
 
 MOST_OPTIONS = 1_000
 MOST_OPTION_BYTES = 16 * 1024**2  # of all options together

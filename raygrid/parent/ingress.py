@@ -27,8 +27,6 @@ from ray.serve._private.direct_ingress_http_util import ASGIDIReceiveProxy
 
 from raygrid.blobs import BlobStore
 from raygrid.errors import SettingsError, UnavailableError
-from raygrid.garbage import spare_what_is_loaded
-from raygrid.logs import keep_logs
 from raygrid.parent.housekeeping import Housekeeping
 from raygrid.parent.listener import Listener
 from raygrid.parent.pushback import Pushback
@@ -36,6 +34,8 @@ from raygrid.parent.routes import build_app
 from raygrid.parent.service import Parent
 from raygrid.settings.model import GridSettings
 from raygrid.store import SqlStore
+from raygrid.system.garbage_collection import spare_what_is_loaded
+from raygrid.system.logs import keep_logs
 from raygrid.transport.links import RayGroups, RayResultCaches, groups_of, home, live_nodes, machines
 
 APP_NAME = "raygrid"

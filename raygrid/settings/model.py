@@ -32,10 +32,10 @@ from pydantic_settings import BaseSettings, NoDecode, PydanticBaseSettingsSource
 from pydantic_settings import SettingsError as UnreadableVariableError
 
 from raygrid.errors import SettingsError
-from raygrid.home import expanded
 from raygrid.settings import commands, expected_files, messages, shell_words
 from raygrid.settings.helper_programs import HelperPrograms
 from raygrid.settings.sources import NamesAreText, Variables
+from raygrid.system.home import expanded
 
 _UNITS = {"": 1, "k": 1024, "m": 1024**2, "g": 1024**3, "t": 1024**4}
 _SIZE = re.compile(r"(?P<number>\d+(?:\.\d+)?)\s*(?P<unit>[kmgt]?)(?:i?b)?", re.IGNORECASE)

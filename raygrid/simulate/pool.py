@@ -13,9 +13,9 @@ import subprocess
 import sys
 from collections.abc import Iterator
 
-from raygrid.processors import usable_processors
 from raygrid.simulate.invariants import Violation
 from raygrid.simulate.run import Outcome
+from raygrid.system.processors import usable_processors
 
 STOP_S = 5.0
 

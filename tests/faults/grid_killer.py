@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from raygrid.client import Client
-from raygrid.local.lock import holder, life_of
+from raygrid.system.lock import holder, life_of
 
 GOOD = 20
 MOST_STARTS = 7

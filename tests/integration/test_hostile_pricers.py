@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 import pytest_asyncio
 
-from raygrid.node.processes import mark_of, process_table
+from raygrid.system.processes import mark_of, process_table
 from tests.support.http import manifest, unzip, word
 from tests.support.small_grid import PRICERS, SmallGrid
 

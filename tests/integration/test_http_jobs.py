@@ -14,7 +14,7 @@ import httpx
 import pytest
 import pytest_asyncio
 
-from raygrid.node.processes import mark_of, process_table
+from raygrid.system.processes import mark_of, process_table
 from tests.support.http import manifest, unzip, word
 from tests.support.small_grid import SmallGrid
 

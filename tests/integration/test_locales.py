@@ -13,7 +13,7 @@ import pytest
 import pytest_asyncio
 
 from raygrid.cluster.spec import HostSpec
-from raygrid.supervision import environment_beside_ray, start_supervisor
+from raygrid.system.supervision import environment_beside_ray, start_supervisor
 from tests.support.small_grid import SmallGrid
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")

@@ -12,11 +12,11 @@ import pytest
 
 from raygrid.errors import SettingsError
 from raygrid.local import GridFile
-from raygrid.local.lock import holder, only_one
 from raygrid.local.port import ray_prefix
-from raygrid.node.processes import mark_of
 from raygrid.settings.model import load_settings
 from raygrid.store import SqlStore
+from raygrid.system.lock import holder, only_one
+from raygrid.system.processes import mark_of
 from tests.support.http import unzip
 from tests.support.lone_agent import wait_until
 from tests.support.small_grid import SmallGrid

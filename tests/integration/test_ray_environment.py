@@ -13,7 +13,7 @@ import pytest
 
 from raygrid.client import Client
 from raygrid.local import free_port, running_grid
-from raygrid.loopback import NO_PROXY
+from raygrid.system.loopback import NO_PROXY
 from tests.support.recording_proxy import recording_proxy
 
 RAYGRID = Path(sys.executable).with_name("raygrid")

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from raygrid.node.processes import mark_of, process_table
+from raygrid.system.processes import mark_of, process_table
 from tests.support.agent_process import AgentProcess
 from tests.support.lone_agent import wait_until
 

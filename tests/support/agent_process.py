@@ -23,8 +23,8 @@ from raygrid.core.events import AttemptOrder
 from raygrid.models import AttemptId, BlobSlice, JobSpec
 from raygrid.node import watchdog
 from raygrid.node.agent import NodeAgent
-from raygrid.node.processes import process_table
 from raygrid.settings.model import Node, Pricer
+from raygrid.system.processes import process_table
 
 ROOT = Path(__file__).parents[2]
 

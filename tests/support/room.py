@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from raygrid.node.memory import Gauge, Memory
-from raygrid.node.processes import mark_of, process_table
+from raygrid.system.memory import Gauge, Memory
+from raygrid.system.processes import mark_of, process_table
 
 MB = 1024**2
 

@@ -21,8 +21,8 @@ from raygrid.blobs import BlobStore, data_key
 from raygrid.core.events import AttemptOrder
 from raygrid.models import AttemptId, AttemptReport, BlobSlice, JobSpec, SharedData
 from raygrid.node.agent import NodeAgent
-from raygrid.node.processes import mark_of, process_table
 from raygrid.settings.model import Node, Pricer
+from raygrid.system.processes import mark_of, process_table
 
 ROOT = Path(__file__).parents[2]
 

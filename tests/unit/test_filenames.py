@@ -15,8 +15,8 @@ from hypothesis import strategies as st
 from raygrid.client.form import Form
 from raygrid.client.upload import Upload
 from raygrid.errors import InvalidRequestError
-from raygrid.filenames import last_component, problem_of, problem_of_input
 from raygrid.parent.part_headers import part_head
+from raygrid.system.filenames import last_component, problem_of, problem_of_input
 
 
 @pytest.mark.parametrize(

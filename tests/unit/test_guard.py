@@ -11,20 +11,20 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from raygrid.guard import STEP_S
-from raygrid.pulse import BEAT_S, Pulse, start_guard
+from raygrid.system.guard import STEP_S
+from raygrid.system.heartbeat import BEAT_S, Pulse, start_guard
 from tests.support.lone_agent import wait_until
 
 LIMIT_S = 4.0
 THREADED = f"""
 import time
-from raygrid.pulse import start_guarded
+from raygrid.system.heartbeat import start_guarded
 print(start_guarded({LIMIT_S}).pid, flush=True)
 time.sleep(1000)
 """
 LOOP = f"""
 import asyncio, sys, time
-from raygrid.pulse import start_guarded
+from raygrid.system.heartbeat import start_guarded
 async def main():
     pulse = start_guarded({LIMIT_S})
     pulse.follow(asyncio.get_running_loop())

@@ -11,8 +11,8 @@ from pathlib import Path
 import pytest
 
 from raygrid.errors import SettingsError
-from raygrid.home import expanded, usual_state_dir
 from raygrid.settings.model import load_settings
+from raygrid.system.home import expanded, usual_state_dir
 
 # As a user runs it whom the system does not know.
 HOMELESS_RAYGRID = """

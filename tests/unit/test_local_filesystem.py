@@ -9,10 +9,10 @@ from typing import Any
 import pytest
 
 from raygrid.errors import SettingsError
-from raygrid.local import filesystem as module
 from raygrid.local import start_grid
-from raygrid.local.filesystem import kind_of, require_local_job_store
 from raygrid.settings.model import GridSettings, load_settings
+from raygrid.system import filesystem as module
+from raygrid.system.filesystem import kind_of, require_local_job_store
 
 
 def mounts(tmp_path: Path, kind: str) -> Path:

@@ -14,11 +14,11 @@ from typer.testing import CliRunner, Result
 
 from raygrid.cli import app
 from raygrid.local import offline
-from raygrid.local.lock import holder, only_one
 from raygrid.models import BlobSlice, JobSpec, JobState, JobUpdate, NewJob
 from raygrid.settings.model import GridSettings, load_settings
 from raygrid.store import SqlStore
 from raygrid.store.port import JobStore
+from raygrid.system.lock import holder, only_one
 from tests.contract.test_job_store import AT, one
 
 
@@ -137,7 +137,7 @@ def test_a_grid_that_is_just_starting_is_left_alone(settings: GridSettings) -> N
     """While another process holds the grid's lock nothing is written, and the error says what to do."""
     with_jobs(settings)
     script = (
-        "import sys; from pathlib import Path; from raygrid.local.lock import only_one\n"
+        "import sys; from pathlib import Path; from raygrid.system.lock import only_one\n"
         f"with only_one(Path({str(settings.grid_dir)!r})): print('held', flush=True); sys.stdin.read()"
     )
     other = subprocess.Popen([sys.executable, "-c", script], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)

@@ -19,11 +19,11 @@ from raygrid.errors import RaygridError, SettingsError
 from raygrid.local import GridFile, require_same, running_grid, start_grid, stop_supervisor
 from raygrid.local import port as port_of_grid
 from raygrid.local.grid_file import down_command
-from raygrid.local.lock import holder, only_one, start_time
 from raygrid.local.port import free_port, ray_prefix, require_port
 from raygrid.local.started_with import StartedWith, said_by_variables
 from raygrid.local.supervisor import node_name
 from raygrid.settings.model import GridSettings, load_settings
+from raygrid.system.lock import holder, only_one, start_time
 
 
 def test_a_taken_port_is_said_before_anything_starts(tmp_path: Path) -> None:
@@ -89,7 +89,7 @@ def test_racks_are_lettered_and_nodes_numbered() -> None:
 HOLDS = """
 import sys, time
 from pathlib import Path
-from raygrid.local.lock import only_one
+from raygrid.system.lock import only_one
 with only_one(Path(sys.argv[1])):
     print("held", flush=True)
     sys.stdin.readline()
@@ -211,7 +211,7 @@ def test_the_port_of_a_dying_life_of_this_grid_is_waited_for(tmp_path: Path) -> 
 GRID = """
 import os, socket, subprocess, sys
 from pathlib import Path
-from raygrid.local.lock import only_one
+from raygrid.system.lock import only_one
 os.chdir(sys.argv[1])  # as a supervisor is started
 with only_one(Path(sys.argv[1])), socket.socket() as listener:
     listener.bind(("127.0.0.1", int(sys.argv[2])))

@@ -15,8 +15,8 @@ import pytest
 
 from raygrid.errors import RaygridError
 from raygrid.local import start_grid
-from raygrid.logs import line
-from raygrid.supervision import end_of, size_of
+from raygrid.system.logs import line
+from raygrid.system.supervision import end_of, size_of
 from tests.unit.test_local_start import settings_for
 
 TIER = """

@@ -24,10 +24,10 @@ from raygrid.errors import StaleTermError
 from raygrid.models import AttemptId, JobSpec, Outcome
 from raygrid.node import result
 from raygrid.node.agent import NodeAgent
-from raygrid.node.processes import mark_of, process_table
 from raygrid.node.spares import JobDirectory
 from raygrid.node.watchdog import SWEEP_S
 from raygrid.node.workspace import Workspace
+from raygrid.system.processes import mark_of, process_table
 from tests.support.lone_agent import lone_agent, order, reports_of, wait_until
 
 

@@ -14,11 +14,11 @@ from pathlib import Path
 import pytest
 
 from raygrid.core.events import AttemptOrder
-from raygrid.local.lock import life_of
 from raygrid.models import AttemptId, AttemptReport, Outcome
 from raygrid.node.agent import NodeAgent
 from raygrid.node.apart import Apart
 from raygrid.node.leftovers import Leftovers
+from raygrid.system.lock import life_of
 from tests.support.lone_agent import lone_agent, order, reports_of, wait_until
 
 

@@ -8,7 +8,7 @@ import pytest
 
 from raygrid.node import lineage
 from raygrid.node.lineage import Lineage, Origin, Root
-from raygrid.node.processes import Process
+from raygrid.system.processes import Process
 
 PREFIX = "/root|life|"
 ME = os.getpid()

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 
 import pytest
 
-from raygrid.node.memory import Gauge, Memory, kernel_kills, usual_reserve
+from raygrid.system.memory import Gauge, Memory, kernel_kills, usual_reserve
 
 MB, GB = 1024**2, 1024**3
 MEMINFO = "MemTotal: 16777216 kB\nMemFree: 1 kB\nMemAvailable: 8388608 kB\nSwapTotal: 0 kB\nSwapFree: 0 kB\n"

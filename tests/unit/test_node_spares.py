@@ -10,9 +10,9 @@ from pathlib import Path
 import pytest
 
 from raygrid.models import AttemptId
-from raygrid.node.processes import ChildrenOf
 from raygrid.node.spares import JobDirectory
 from raygrid.node.workspace import Workspace
+from raygrid.system.processes import ChildrenOf
 from tests.support.lone_agent import lone_agent, order, reports_of
 
 

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from raygrid.processors import usable_processors, within_quota
+from raygrid.system.processors import usable_processors, within_quota
 
 V2 = "30 23 0:26 / /sys/fs/cgroup rw,nosuid shared:4 - cgroup2 cgroup2 rw,nsdelegate\n"
 V1 = (
@@ -103,7 +103,7 @@ def test_a_process_on_one_processor_has_one_slot(tmp_path: Path) -> None:
     cpu = str(min(os.sched_getaffinity(0)))
     script = (
         "import asyncio, pathlib\n"
-        "from raygrid.processors import usable_processors\n"
+        "from raygrid.system.processors import usable_processors\n"
         "from tests.support.lone_agent import lone_agent\n"
         f"agent = lone_agent(pathlib.Path({str(tmp_path)!r}), slots=None)\n"
         "agent.open()\n"

@@ -20,7 +20,7 @@ ROOT = Path(__file__).parents[2]
 # It starts a program that starts others and dies, as an agent would, and looks until told to end; then it ends all.
 SUPERVISOR = """
 import os, subprocess, sys, threading, time
-from raygrid.strays import Strays
+from raygrid.system.orphans import Strays
 
 strays = Strays(runs_jobs=sys.argv[2] == 'jobs')
 os.environ.update(strays.variables)

@@ -11,9 +11,9 @@ from pathlib import Path
 
 import pytest
 
-from raygrid import tmp_cleaners
 from raygrid.local.supervisor import Supervisor
 from raygrid.settings.model import load_settings
+from raygrid.system import tmp_cleaners
 
 OLD_S = 60 * 86_400
 

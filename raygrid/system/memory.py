@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from raygrid.cgroups import Reader, mounts, read_text
+from raygrid.system.cgroups import Reader, mounts, read_text
 
 _NO_LIMIT = 1 << 60  # version 1 writes a number near 2^63 where there is none
 _LEAST_RESERVE = 256 * 1024**2

@@ -1,4 +1,4 @@
-"""The owner's side of a guard (`guard.py`): a byte a second that says that this process works."""
+"""The owner's side of a guard (`system/guard.py`): a byte a second that says that this process works."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import subprocess
 import sys
 import threading
 
-from raygrid import guard
+from raygrid.system import guard
 
 BEAT_S = 1.0
 ENDS_S = 30.0

@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator
 
-from raygrid.cgroups import Mount, Reader, mounts, read_text
+from raygrid.system.cgroups import Mount, Reader, mounts, read_text
 
 
 def usable_processors() -> int:

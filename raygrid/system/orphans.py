@@ -11,8 +11,8 @@ import contextlib
 import os
 import time
 
-from raygrid.node.killing import end_children
-from raygrid.node.processes import ChildrenOf, become_subreaper, environment_of, process_of
+from raygrid.system.killing import end_children
+from raygrid.system.processes import ChildrenOf, become_subreaper, environment_of, process_of
 
 VARIABLE = "RAYGRID_SUPERVISOR"
 REAPER = b"raygrid.node.reaper"

@@ -12,7 +12,7 @@ import signal
 import time
 from collections.abc import Callable, Iterable, Mapping
 
-from raygrid.node.processes import ChildrenOf, Process, mark_of, process_of, process_table, signal_group
+from raygrid.system.processes import ChildrenOf, Process, mark_of, process_of, process_table, signal_group
 
 STEP_S = 0.01
 CLEAN_LOOKS = 3

@@ -11,8 +11,8 @@ import sys
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
-from raygrid.logs import DIRECTORY, VARIABLE
-from raygrid.loopback import without_proxy
+from raygrid.system.logs import DIRECTORY, VARIABLE
+from raygrid.system.loopback import without_proxy
 
 NO_UPLOADS = {"RAY_ENABLE_UV_RUN_RUNTIME_ENV": "0"}
 """For processes that join Ray: below `uv run`, Ray would pack their working directory, such as a grid's whole state,

@@ -1,8 +1,8 @@
 """A small process beside a bigger one, its owner: it kills an owner that is frozen, so that Ray starts it anew.
 
-The owner (`pulse.py`) writes a byte a second into a pipe, the guard's standard input. Its end means that the owner is
-gone, and the guard goes too. Run as a script, `python guard.py <pid of the owner> <limit in seconds>`; nothing but the
-standard library is imported, for one of these runs beside every leader. The reaper of a node agent guards it, too.
+The owner (`heartbeat.py`) writes a byte a second into a pipe, the guard's standard input. Its end means that the owner
+is gone, and the guard goes too. Run as a script, `python guard.py <pid of the owner> <limit in seconds>`; nothing but
+the standard library is imported, for one of these runs beside every leader. The reaper of a node agent guards it, too.
 """
 
 from __future__ import annotations
