@@ -26,7 +26,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from raygrid.blobs import BlobStore
-from raygrid.core.events import AttemptOrder
+from raygrid.core.group.events import AttemptOrder
 from raygrid.models import AttemptId, BlobSlice, JobSpec, Outcome
 from raygrid.node.agent import NodeAgent
 from raygrid.settings.definition import define

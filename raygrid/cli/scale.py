@@ -54,7 +54,7 @@ def scale(
     Prints what a decision costs, how well slots are used, and how long jobs wait. With --deadline: how many nodes are
     enough. Nothing fails here; for that there is `raygrid simulate faults`.
     """
-    from raygrid.core.placement import POLICIES  # noqa: PLC0415 - other commands do not need it
+    from raygrid.core.group.placement import POLICIES  # noqa: PLC0415 - other commands do not need it
     from raygrid.simulate import scale as simulation  # noqa: PLC0415
     from raygrid.simulate.scale_load import Arrivals, RunTimes, duration_s  # noqa: PLC0415
     from raygrid.simulate.scale_plan import plan  # noqa: PLC0415

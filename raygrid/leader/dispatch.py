@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterable, Sequence
 from uuid import uuid4
 
 from raygrid.core.blob_marker import UNDECIDED
-from raygrid.core.events import (
+from raygrid.core.group.events import (
     CancelRequested,
     Event,
     JobsArrived,

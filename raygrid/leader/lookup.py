@@ -10,7 +10,7 @@ import logging
 from collections.abc import Callable, Iterable
 from dataclasses import replace
 
-from raygrid.core.events import NodeReported
+from raygrid.core.group.events import NodeReported
 from raygrid.errors import RaygridError
 from raygrid.models import AttemptId, QueuedJob
 from raygrid.store import JobStore

@@ -6,7 +6,7 @@ import asyncio
 import logging
 from collections.abc import Awaitable, Callable
 
-from raygrid.core.events import AttemptOrder, Event, HandOverEnded, NodeLost, NodeReported
+from raygrid.core.group.events import AttemptOrder, Event, HandOverEnded, NodeLost, NodeReported
 from raygrid.errors import RaygridError, StaleTermError, UnreachableError
 from raygrid.leader.definitions import Definitions
 from raygrid.models import AttemptId, Definition

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from raygrid.core.group import GroupState
-from raygrid.core.policy import GroupPolicy
-from raygrid.core.retry import RetryPolicy
-from raygrid.core.stragglers import StragglerPolicy
+from raygrid.core.group.policy import GroupPolicy
+from raygrid.core.group.retry import RetryPolicy
+from raygrid.core.group.state import GroupState
+from raygrid.core.group.stragglers import StragglerPolicy
 from raygrid.settings.model import GridSettings
 
 

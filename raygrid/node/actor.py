@@ -9,7 +9,7 @@ from pathlib import Path
 import ray
 
 from raygrid.blobs import BlobStore
-from raygrid.core.events import AttemptOrder
+from raygrid.core.group.events import AttemptOrder
 from raygrid.models import AttemptId, Definition
 from raygrid.node.agent import NodeAgent
 from raygrid.settings.model import GridSettings

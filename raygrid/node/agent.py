@@ -21,7 +21,7 @@ from pathlib import Path
 from uuid_utils import uuid4
 
 from raygrid.blobs import BlobStore
-from raygrid.core.events import AttemptOrder
+from raygrid.core.group.events import AttemptOrder
 from raygrid.errors import StaleTermError
 from raygrid.models import INFRASTRUCTURE_OUTCOMES, AttemptId, AttemptReport, Definition, NodeState, Outcome
 from raygrid.node import reaper

@@ -19,7 +19,7 @@ from functools import partial
 from pathlib import Path
 
 from raygrid.blobs import BlobStore
-from raygrid.core.events import AttemptOrder
+from raygrid.core.group.events import AttemptOrder
 from raygrid.errors import BlobDamagedError, BlobNotFoundError, SettingsError, UnavailableError
 from raygrid.models import AttemptReport, JobSpec, Outcome
 from raygrid.node import diagnosis, result, workspace

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 
-from raygrid.core.lost_groups import takes_jobs
+from raygrid.core.routing.lost_groups import takes_jobs
 from raygrid.models import GroupCapacity, NodeView
 from raygrid.parent.service import Parent
 

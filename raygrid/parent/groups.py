@@ -13,10 +13,10 @@ from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 
 from raygrid.core.lease import Lease
-from raygrid.core.ranking import Ranking
-from raygrid.core.routing import RoutingPolicy, rank
-from raygrid.core.sources import NodePlace
-from raygrid.core.spreading import spread
+from raygrid.core.result_sources import NodePlace
+from raygrid.core.routing.choice import RoutingPolicy, rank
+from raygrid.core.routing.ranking import Ranking
+from raygrid.core.routing.spreading import spread
 from raygrid.errors import (
     BusyError,
     GroupNotFoundError,

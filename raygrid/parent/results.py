@@ -14,7 +14,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from typing import TypeAlias
 
 from raygrid.blobs import BlobStore
-from raygrid.core.sources import NodePlace, Source, choose_source
+from raygrid.core.result_sources import NodePlace, Source, choose_source
 from raygrid.errors import (
     BlobDamagedError,
     BlobNotFoundError,

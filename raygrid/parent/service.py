@@ -12,8 +12,8 @@ from dataclasses import dataclass, replace
 from functools import partial
 
 from raygrid.blobs import BlobStore, data_key
-from raygrid.core.lost_groups import Patience
-from raygrid.core.spreading import deal
+from raygrid.core.routing.lost_groups import Patience
+from raygrid.core.routing.spreading import deal
 from raygrid.errors import ConflictError, InvalidRequestError, JobNotFoundError, UnavailableError
 from raygrid.models import DoneJob, Job, JobState, NewJob, SharedData
 from raygrid.parent.blob_check import BlobCheck

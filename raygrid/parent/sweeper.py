@@ -16,8 +16,8 @@ from datetime import datetime
 from functools import partial
 from uuid import uuid4
 
-from raygrid.core.lost_groups import LostGroups, Patience
-from raygrid.core.spreading import deal
+from raygrid.core.routing.lost_groups import LostGroups, Patience
+from raygrid.core.routing.spreading import deal
 from raygrid.errors import RaygridError, UnavailableError
 from raygrid.models import JobState, QueuedJob
 from raygrid.parent.groups import Groups

@@ -11,12 +11,12 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from typing import Any
 
-from raygrid.core.backlog import Backlog
-from raygrid.core.events import AttemptOrder
-from raygrid.core.group import GroupState
+from raygrid.core.group.backlog import Backlog
+from raygrid.core.group.events import AttemptOrder
+from raygrid.core.group.placement import NodeRecord
+from raygrid.core.group.retry import RetryPolicy
+from raygrid.core.group.state import GroupState
 from raygrid.core.lease import Lease
-from raygrid.core.placement import NodeRecord
-from raygrid.core.retry import RetryPolicy
 from raygrid.errors import UnavailableError
 from raygrid.leader import dispatch
 from raygrid.leader.dispatch import Leader

@@ -15,7 +15,7 @@ from datetime import datetime, timedelta
 from random import Random
 from typing import Protocol
 
-from raygrid.core.events import AttemptOrder
+from raygrid.core.group.events import AttemptOrder
 from raygrid.errors import StaleTermError
 from raygrid.models import INFRASTRUCTURE_OUTCOMES, AttemptId, AttemptReport, BlobSlice, Definition, NodeState, Outcome
 from raygrid.settings.model import GridSettings

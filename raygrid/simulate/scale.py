@@ -14,7 +14,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from random import Random
 
-from raygrid.core.policy import GroupPolicy
+from raygrid.core.group.policy import GroupPolicy
 from raygrid.errors import InvalidRequestError
 from raygrid.simulate.scale_clock import STARTS_AT, Agenda, Turns
 from raygrid.simulate.scale_group import Meter, ModelGroup

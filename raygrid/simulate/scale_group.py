@@ -9,7 +9,7 @@ import time
 from array import array
 from collections.abc import Callable, Sequence
 
-from raygrid.core.events import (
+from raygrid.core.group.events import (
     AttemptOrder,
     Command,
     Event,
@@ -22,8 +22,8 @@ from raygrid.core.events import (
     Tick,
     WriteUpdates,
 )
-from raygrid.core.group import GroupState
-from raygrid.core.policy import GroupPolicy
+from raygrid.core.group.policy import GroupPolicy
+from raygrid.core.group.state import GroupState
 from raygrid.models import AttemptId, BlobSlice, GroupCapacity, JobSpec, QueuedJob
 from raygrid.simulate.scale_clock import Agenda
 from raygrid.simulate.scale_node import ModelNode

@@ -10,7 +10,7 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 
-from raygrid.core.events import AttemptOrder
+from raygrid.core.group.events import AttemptOrder
 from raygrid.models import AttemptId, AttemptReport, NodeState, Outcome
 from raygrid.simulate.scale_clock import Agenda
 from raygrid.transport.ports import NodeReply

@@ -10,9 +10,9 @@ import time
 from collections.abc import Sequence
 from dataclasses import replace
 
-from raygrid.core.ranking import Ranking
-from raygrid.core.routing import RoutingPolicy
-from raygrid.core.spreading import deal, spread
+from raygrid.core.routing.choice import RoutingPolicy
+from raygrid.core.routing.ranking import Ranking
+from raygrid.core.routing.spreading import deal, spread
 from raygrid.models import GroupCapacity
 from raygrid.simulate.scale_clock import Agenda, Turns
 from raygrid.simulate.scale_group import CALL_S, Meter, ModelGroup

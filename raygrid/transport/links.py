@@ -19,7 +19,7 @@ from ray.core.generated.gcs_pb2 import ActorTableData  # type: ignore[attr-defin
 from ray.exceptions import ActorDiedError, RayActorError, RayError, RayTaskError
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
-from raygrid.core.events import AttemptOrder
+from raygrid.core.group.events import AttemptOrder
 from raygrid.errors import ProcessEndedError, RaygridError, UnavailableError, UnreachableError
 from raygrid.models import AttemptId, Definition, JobSpec, QueuedJob
 from raygrid.settings.model import GridSettings

@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any, Self
 
 from raygrid.blobs import BlobStore
-from raygrid.core.events import AttemptOrder
+from raygrid.core.group.events import AttemptOrder
 from raygrid.models import AttemptId, BlobSlice, JobSpec
 from raygrid.node import watchdog
 from raygrid.node.agent import NodeAgent

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Sequence
 
-from raygrid.core.events import AttemptOrder
+from raygrid.core.group.events import AttemptOrder
 from raygrid.core.lease import Lease
 from raygrid.errors import ProcessEndedError, UnavailableError
 from raygrid.leader.dispatch import Leader

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from raygrid.blobs import BlobStore
-from raygrid.core.events import AttemptOrder
+from raygrid.core.group.events import AttemptOrder
 from raygrid.models import AttemptId, AttemptReport, BlobSlice, JobSpec, SharedData
 from raygrid.node import agent as agent_module
 from raygrid.node.agent import NodeAgent

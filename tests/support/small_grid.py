@@ -17,7 +17,7 @@ import httpx
 import uvicorn
 
 from raygrid.blobs import BlobStore
-from raygrid.core.events import AttemptOrder
+from raygrid.core.group.events import AttemptOrder
 from raygrid.errors import UnavailableError
 from raygrid.leader.dispatch import Leader
 from raygrid.models import AttemptId, Definition, JobSpec, QueuedJob

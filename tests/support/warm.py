@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from raygrid.blobs import BlobStore, data_key
-from raygrid.core.events import AttemptOrder
+from raygrid.core.group.events import AttemptOrder
 from raygrid.models import AttemptId, AttemptReport, BlobSlice, JobSpec, SharedData
 from raygrid.node.agent import NodeAgent
 from raygrid.settings.model import Node, Pricer

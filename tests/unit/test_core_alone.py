@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from raygrid.core.retry import RetryPolicy
+from raygrid.core.group.retry import RetryPolicy
 from raygrid.models import JobState, Outcome
 from tests.unit.test_core_group import DONE, FAILED, QUEUED, Rack
 

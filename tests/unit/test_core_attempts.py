@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from datetime import UTC, datetime
 
-from raygrid.core.events import HandOverEnded, NodeDraining, NodeLost
-from raygrid.core.group_attempts import MOST_RECALLED
-from raygrid.core.retry import RetryPolicy
+from raygrid.core.group.attempts import MOST_RECALLED
+from raygrid.core.group.events import HandOverEnded, NodeDraining, NodeLost
+from raygrid.core.group.retry import RetryPolicy
 from raygrid.models import AttemptId, AttemptReport, JobState, JobUpdate, Outcome
 from tests.unit.test_core_group import Rack, job
 

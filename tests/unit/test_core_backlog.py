@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from raygrid.core.backlog import Backlog
+from raygrid.core.group.backlog import Backlog
 
 
 def test_a_job_that_waits_a_while_comes_first_when_its_time_has_come() -> None:

@@ -7,9 +7,9 @@ from typing import Any
 import pytest
 
 from raygrid.core.blob_marker import UNDECIDED, blob_store_trouble
-from raygrid.core.events import AttemptOrder, Command, JobsArrived, NodeReported, StartAttempts
-from raygrid.core.group import GroupState
-from raygrid.core.policy import GroupPolicy
+from raygrid.core.group.events import AttemptOrder, Command, JobsArrived, NodeReported, StartAttempts
+from raygrid.core.group.policy import GroupPolicy
+from raygrid.core.group.state import GroupState
 from raygrid.models import BlobSlice, JobSpec, NodeState, QueuedJob
 
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from datetime import UTC, datetime
 
-from raygrid.core.events import NodeDraining, NodeLost, Tick
-from raygrid.core.retry import RetryPolicy
+from raygrid.core.group.events import NodeDraining, NodeLost, Tick
+from raygrid.core.group.retry import RetryPolicy
 from raygrid.models import AttemptId, JobState, Outcome
 from tests.unit.test_core_group import Rack, Told, job
 

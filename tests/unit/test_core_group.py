@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from raygrid.core.events import (
+from raygrid.core.group.events import (
     CancelRequested,
     Event,
     HandOverEnded,
@@ -24,9 +24,9 @@ from raygrid.core.events import (
     Tick,
     WriteUpdates,
 )
-from raygrid.core.group import GroupState
-from raygrid.core.policy import GroupPolicy
-from raygrid.core.retry import RetryPolicy
+from raygrid.core.group.policy import GroupPolicy
+from raygrid.core.group.retry import RetryPolicy
+from raygrid.core.group.state import GroupState
 from raygrid.models import (
     AttemptId,
     AttemptReport,

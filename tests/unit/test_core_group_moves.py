@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from raygrid.core.events import JobsMoved, NodeDraining, NodeLost, NodesExpected
+from raygrid.core.group.events import JobsMoved, NodeDraining, NodeLost, NodesExpected
 from raygrid.errors import SettingsError
 from raygrid.settings.model import load_settings
 from tests.unit.test_core_group import Rack, Told, job

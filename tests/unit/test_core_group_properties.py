@@ -16,8 +16,8 @@ from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
-from raygrid.core.entry import Entry
-from raygrid.core.events import (
+from raygrid.core.group.entry import Entry
+from raygrid.core.group.events import (
     CancelRequested,
     Event,
     HandOverEnded,
@@ -32,12 +32,12 @@ from raygrid.core.events import (
     Tick,
     WriteUpdates,
 )
-from raygrid.core.group import GroupState
+from raygrid.core.group.load import Load
+from raygrid.core.group.policy import GroupPolicy
+from raygrid.core.group.retry import RetryPolicy
+from raygrid.core.group.state import GroupState
+from raygrid.core.group.stragglers import LEAST_KNOWN, StragglerPolicy, most_at_once
 from raygrid.core.lifecycle import is_legal
-from raygrid.core.load import Load
-from raygrid.core.policy import GroupPolicy
-from raygrid.core.retry import RetryPolicy
-from raygrid.core.stragglers import LEAST_KNOWN, StragglerPolicy, most_at_once
 from raygrid.models import (
     INFRASTRUCTURE_OUTCOMES,
     AttemptId,

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from raygrid.core.events import NodeLost, NodesExpected, Tick
-from raygrid.core.introductions import HEAR_S
+from raygrid.core.group.events import NodeLost, NodesExpected, Tick
+from raygrid.core.group.introductions import HEAR_S
 from raygrid.models import AttemptId
 from tests.unit.test_core_group import Rack
 

@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from raygrid.core.events import JobsArrived, NodesExpected
-from raygrid.core.group import GroupState
+from raygrid.core.group.events import JobsArrived, NodesExpected
+from raygrid.core.group.state import GroupState
 from raygrid.models import AttemptId, AttemptReport, JobState, JobUpdate, Outcome
 from tests.unit.test_core_group import FAILED, QUEUED, RUNNING, Rack, Told, job
 from tests.unit.test_core_suspects import World

@@ -7,8 +7,8 @@ from collections.abc import Iterator
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from raygrid.core.load import Load
-from raygrid.core.placement import NodeRecord
+from raygrid.core.group.load import Load
+from raygrid.core.group.placement import NodeRecord
 from tests.unit.test_core_vacancies import CHANGES, NAMES, change
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from raygrid.core.lost_groups import LostGroups, Patience, takes_jobs
+from raygrid.core.routing.lost_groups import LostGroups, Patience, takes_jobs
 from raygrid.models import GroupCapacity, NodeView
 
 LOOK_S = 0.5

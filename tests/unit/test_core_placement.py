@@ -7,7 +7,7 @@ from dataclasses import replace
 
 import pytest
 
-from raygrid.core.placement import PREFETCH_LIMIT, NodeRecord, least_loaded, weighted_round_robin, with_room
+from raygrid.core.group.placement import PREFETCH_LIMIT, NodeRecord, least_loaded, weighted_round_robin, with_room
 from raygrid.models import AttemptId
 
 

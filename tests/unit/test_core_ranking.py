@@ -5,8 +5,8 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from raygrid.core.ranking import Ranking
-from raygrid.core.routing import RoutingPolicy, rank
+from raygrid.core.routing.choice import RoutingPolicy, rank
+from raygrid.core.routing.ranking import Ranking
 from raygrid.models import GroupCapacity
 
 NAMES = "abcde"

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from raygrid.core.retry import RetryPolicy, exhausted_reason
+from raygrid.core.group.retry import RetryPolicy, exhausted_reason
 from raygrid.models import AttemptId, AttemptReport, Outcome
 
 POLICY = RetryPolicy(max_attempts=3, retry_exit_codes={"p": frozenset({75})})

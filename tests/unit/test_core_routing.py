@@ -6,7 +6,7 @@ from collections import Counter
 
 import pytest
 
-from raygrid.core.routing import RoutingPolicy, rank
+from raygrid.core.routing.choice import RoutingPolicy, rank
 from raygrid.models import GroupCapacity
 
 LOAD, HASH, TOPOLOGY = (RoutingPolicy(policy) for policy in ("least_loaded", "hash", "topology"))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from raygrid.core.sources import FEW, WORTH_A_REQUEST, NodePlace, Source, choose_source
+from raygrid.core.result_sources import FEW, WORTH_A_REQUEST, NodePlace, Source, choose_source
 
 NODE = NodePlace("rack-a", "agent:a1")
 BIG = WORTH_A_REQUEST

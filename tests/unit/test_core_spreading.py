@@ -10,8 +10,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from raygrid.core.routing import RoutingPolicy, demand, rank
-from raygrid.core.spreading import deal, spread
+from raygrid.core.routing.choice import RoutingPolicy, demand, rank
+from raygrid.core.routing.spreading import deal, spread
 from raygrid.models import GroupCapacity
 
 LOAD = RoutingPolicy("least_loaded")

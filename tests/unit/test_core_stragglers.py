@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from raygrid.core.events import NodeDraining, NodeLost
-from raygrid.core.stragglers import LEAST_KNOWN, StragglerPolicy, UsualTimes, limits, most_at_once
+from raygrid.core.group.events import NodeDraining, NodeLost
+from raygrid.core.group.stragglers import LEAST_KNOWN, StragglerPolicy, UsualTimes, limits, most_at_once
 from raygrid.models import AttemptId, AttemptReport, JobState, Outcome
 from tests.unit.test_core_group import Rack, job
 

@@ -8,7 +8,7 @@ from datetime import UTC, datetime
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from raygrid.core.events import (
+from raygrid.core.group.events import (
     Event,
     HandOverEnded,
     JobsArrived,
@@ -20,9 +20,9 @@ from raygrid.core.events import (
     Tick,
     WriteUpdates,
 )
-from raygrid.core.group import GroupState
-from raygrid.core.policy import GroupPolicy
-from raygrid.core.retry import RetryPolicy
+from raygrid.core.group.policy import GroupPolicy
+from raygrid.core.group.retry import RetryPolicy
+from raygrid.core.group.state import GroupState
 from raygrid.models import AttemptId, AttemptReport, JobState, JobUpdate, NodeState, Outcome, QueuedJob
 from tests.unit.test_core_group import FAILED, Rack, job
 

@@ -6,10 +6,10 @@ from typing import Any
 
 import pytest
 
-from raygrid.core.events import JobsArrived, PolicyChanged, Tick
-from raygrid.core.policy import GroupPolicy
-from raygrid.core.pricers import GRACE_S
-from raygrid.core.retry import RetryPolicy
+from raygrid.core.group.events import JobsArrived, PolicyChanged, Tick
+from raygrid.core.group.policy import GroupPolicy
+from raygrid.core.group.pricers import GRACE_S
+from raygrid.core.group.retry import RetryPolicy
 from raygrid.models import AttemptId, JobState, Outcome
 from tests.unit.test_core_group import Rack, Told, job
 

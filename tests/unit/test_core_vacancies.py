@@ -10,10 +10,10 @@ from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import run_state_machine_as_test
 
-from raygrid.core import group_jobs
+from raygrid.core.group import jobs
+from raygrid.core.group.placement import POLICIES, NodeRecord, Policy, least_loaded, with_room
+from raygrid.core.group.vacancies import Suits, Vacancies
 from raygrid.core.ordered import Ordered
-from raygrid.core.placement import POLICIES, NodeRecord, Policy, least_loaded, with_room
-from raygrid.core.vacancies import Suits, Vacancies
 from raygrid.models import AttemptId
 from raygrid.simulate.run import run_seed
 from tests.unit.test_core_group_properties import GroupInAHostileWorld
@@ -150,7 +150,7 @@ def test_the_choice_is_that_of_a_look_over_all_nodes(
 
 def test_a_group_says_of_every_node_that_has_changed(monkeypatch: pytest.MonkeyPatch) -> None:
     """In a hostile world, every choice of a group is the one of the specification: no change goes unnoticed."""
-    monkeypatch.setattr(group_jobs, "Vacancies", Checked)
+    monkeypatch.setattr(jobs, "Vacancies", Checked)
     before = Checked.choices
     run_state_machine_as_test(  # type: ignore[no-untyped-call]  # hypothesis leaves it untyped
         GroupInAHostileWorld,
@@ -168,7 +168,7 @@ def test_a_group_says_of_every_node_that_has_changed(monkeypatch: pytest.MonkeyP
 
 def test_a_grid_under_faults_places_by_the_specification(monkeypatch: pytest.MonkeyPatch) -> None:
     """Nodes that die, freeze, fill up and come back, quotas and windows: every choice is the plain one."""
-    monkeypatch.setattr(group_jobs, "Vacancies", Checked)
+    monkeypatch.setattr(jobs, "Vacancies", Checked)
     before = Checked.choices
     assert [run_seed(seed).violation for seed in range(6)] == [None] * 6
     assert Checked.choices - before > 100

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from raygrid.core.waiting import WaitingLine
+from raygrid.core.group.waiting_line import WaitingLine
 
 
 def line_of(*jobs: tuple[str, int]) -> WaitingLine:

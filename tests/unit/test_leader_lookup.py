@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from raygrid.core.events import NodeHeard, NodeReported, Tick
+from raygrid.core.group.events import NodeHeard, NodeReported, Tick
 from raygrid.errors import UnavailableError
 from raygrid.leader.lookup import AT_ONCE, Lookup
 from raygrid.models import AttemptId, AttemptReport, BlobSlice, JobSpec, JobState, NewJob, NodeState, Outcome, QueuedJob

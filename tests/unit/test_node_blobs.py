@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from raygrid.blobs import BlobStore
-from raygrid.core.events import AttemptOrder
+from raygrid.core.group.events import AttemptOrder
 from raygrid.models import AttemptId, AttemptReport, BlobSlice, NodeState, Outcome
 from raygrid.node import health
 from raygrid.node.agent import NodeAgent

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from raygrid.core.events import AttemptOrder, Event, NodeLost, NodeReported
+from raygrid.core.group.events import AttemptOrder, Event, NodeLost, NodeReported
 from raygrid.errors import UnavailableError, UnreachableError
 from raygrid.leader.definitions import Definitions
 from raygrid.leader.node_link import UNREACHABLE_S, NodeConversation

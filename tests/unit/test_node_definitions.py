@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from raygrid.core.events import AttemptOrder
+from raygrid.core.group.events import AttemptOrder
 from raygrid.errors import UnavailableError
 from raygrid.models import BlobSlice, Definition, JobSpec, Outcome
 from raygrid.node import definitions as module

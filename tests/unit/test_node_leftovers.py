@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from raygrid.core.events import AttemptOrder
+from raygrid.core.group.events import AttemptOrder
 from raygrid.models import AttemptId, AttemptReport, Outcome
 from raygrid.node.agent import NodeAgent
 from raygrid.node.apart import Apart

@@ -19,7 +19,7 @@ from typing import Any
 import pytest
 
 from raygrid.blobs import data_key
-from raygrid.core.events import AttemptOrder
+from raygrid.core.group.events import AttemptOrder
 from raygrid.models import AttemptId, AttemptReport, Outcome, SharedData
 from raygrid.node import captures, disk, watchdog
 from raygrid.node.agent import NodeAgent

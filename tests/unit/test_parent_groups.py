@@ -9,7 +9,7 @@ from dataclasses import replace
 import pytest
 
 from raygrid.core.lease import Lease
-from raygrid.core.sources import NodePlace
+from raygrid.core.result_sources import NodePlace
 from raygrid.errors import BusyError, ProcessEndedError, RaygridError, UnavailableError, UnreachableError
 from raygrid.models import BlobSlice, GroupCapacity, JobSpec, NodeView
 from raygrid.parent.groups import Groups

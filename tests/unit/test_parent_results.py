@@ -13,7 +13,7 @@ import pytest
 
 from raygrid.blobs import BlobStore
 from raygrid.blobs.chunks import CHUNK, digests, pieces_of
-from raygrid.core.sources import WORTH_A_REQUEST, NodePlace
+from raygrid.core.result_sources import WORTH_A_REQUEST, NodePlace
 from raygrid.errors import DamagedResultError, ResultExpiredError
 from raygrid.models import BlobSlice, Job, JobState
 from raygrid.parent.results import SMALL, Results

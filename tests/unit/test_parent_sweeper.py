@@ -8,7 +8,7 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from raygrid.core.lost_groups import Patience
+from raygrid.core.routing.lost_groups import Patience
 from raygrid.errors import GroupRefusedError, UnavailableError
 from raygrid.models import (
     AttemptId,

@@ -13,7 +13,7 @@ import pytest
 from typer.testing import CliRunner
 
 from raygrid.cli import app
-from raygrid.core.events import Event
+from raygrid.core.group.events import Event
 from raygrid.errors import InvalidRequestError
 from raygrid.simulate import scale
 from raygrid.simulate.scale import Outcome, Scenario, Simulation, simulate, sweep

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from heapq import heappop, heappush
 
-from raygrid.core.waiting import WaitingLine
+from raygrid.core.group.waiting_line import WaitingLine
 
 
 class Backlog:

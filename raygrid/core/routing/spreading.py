@@ -12,7 +12,7 @@ import math
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 
-from raygrid.core.routing import Key, RoutingPolicy, Viewpoint, backlog, by_hash, by_load, demand, hash_limit
+from raygrid.core.routing.choice import Key, RoutingPolicy, Viewpoint, backlog, by_hash, by_load, demand, hash_limit
 from raygrid.models import GroupCapacity
 
 _HALVINGS = 64

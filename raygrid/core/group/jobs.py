@@ -8,18 +8,18 @@ from __future__ import annotations
 from collections import OrderedDict
 from collections.abc import Iterable
 
-from raygrid.core.alone import Alone
-from raygrid.core.backlog import Backlog
-from raygrid.core.collector import Collector
-from raygrid.core.draining import Drains
-from raygrid.core.entry import Entry
-from raygrid.core.introductions import Introductions
-from raygrid.core.load import Load
-from raygrid.core.placement import POLICIES, NodeRecord
-from raygrid.core.policy import GroupPolicy
-from raygrid.core.pricers import Pricers, removed_message
-from raygrid.core.stragglers import UsualTimes
-from raygrid.core.vacancies import Vacancies
+from raygrid.core.group.alone import Alone
+from raygrid.core.group.backlog import Backlog
+from raygrid.core.group.collector import Collector
+from raygrid.core.group.draining import Drains
+from raygrid.core.group.entry import Entry
+from raygrid.core.group.introductions import Introductions
+from raygrid.core.group.load import Load
+from raygrid.core.group.placement import POLICIES, NodeRecord
+from raygrid.core.group.policy import GroupPolicy
+from raygrid.core.group.pricers import Pricers, removed_message
+from raygrid.core.group.stragglers import UsualTimes
+from raygrid.core.group.vacancies import Vacancies
 from raygrid.models import AttemptId, AttemptReport, JobState, JobUpdate, Outcome, QueuedJob
 
 REMEMBERED_ENDS = 50_000

@@ -10,10 +10,10 @@ happens and when.
 
 from __future__ import annotations
 
-from raygrid.core import alone, suspects
-from raygrid.core.collector import Collector
-from raygrid.core.entry import Entry
-from raygrid.core.events import (
+from raygrid.core.group import alone, suspects
+from raygrid.core.group.collector import Collector
+from raygrid.core.group.entry import Entry
+from raygrid.core.group.events import (
     CancelRequested,
     Command,
     Event,
@@ -28,11 +28,11 @@ from raygrid.core.events import (
     PolicyChanged,
     Tick,
 )
-from raygrid.core.group_nodes import GroupNodes
-from raygrid.core.placement import POLICIES, with_room
-from raygrid.core.pricers import GRACE_S
-from raygrid.core.stragglers import CHECK_S, limits, most_at_once, stragglers
-from raygrid.core.vacancies import Suits
+from raygrid.core.group.nodes import GroupNodes
+from raygrid.core.group.placement import POLICIES, with_room
+from raygrid.core.group.pricers import GRACE_S
+from raygrid.core.group.stragglers import CHECK_S, limits, most_at_once, stragglers
+from raygrid.core.group.vacancies import Suits
 from raygrid.models import GroupCapacity
 
 UNHEARD = 0.5  # part of the silence that is borne from a node that a new leader has not heard yet

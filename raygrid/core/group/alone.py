@@ -12,8 +12,8 @@ from __future__ import annotations
 from collections.abc import Callable, Container, Iterator, Mapping
 from dataclasses import dataclass
 
-from raygrid.core.entry import Entry
-from raygrid.core.placement import NodeRecord
+from raygrid.core.group.entry import Entry
+from raygrid.core.group.placement import NodeRecord
 
 LOOK_AGAIN_S = 0.5  # a job for which no node can be kept now is looked at again after this long
 FIRST_KEPT_S = 10.0  # while other jobs wait; then twice as long with each try

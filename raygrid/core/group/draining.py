@@ -8,8 +8,8 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 
-from raygrid.core.events import NodeDraining
-from raygrid.core.placement import NodeRecord
+from raygrid.core.group.events import NodeDraining
+from raygrid.core.group.placement import NodeRecord
 
 
 class Drains:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from datetime import UTC, datetime
 
-from raygrid.core.events import AttemptOrder, Command, StartAttempts, StopAttempts, WriteUpdates
+from raygrid.core.group.events import AttemptOrder, Command, StartAttempts, StopAttempts, WriteUpdates
 from raygrid.models import AttemptId, JobUpdate
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from raygrid.core.policy import GroupPolicy
+from raygrid.core.group.policy import GroupPolicy
 from raygrid.models import AttemptId, AttemptReport, JobSpec, JobUpdate, NodeState, QueuedJob, travels
 
 

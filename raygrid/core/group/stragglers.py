@@ -11,7 +11,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from statistics import median
 
-from raygrid.core.entry import Entry
+from raygrid.core.group.entry import Entry
 
 CHECK_S = 0.5
 REMEMBERED = 64

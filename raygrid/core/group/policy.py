@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from raygrid.core.retry import RetryPolicy
-from raygrid.core.stragglers import StragglerPolicy
+from raygrid.core.group.retry import RetryPolicy
+from raygrid.core.group.stragglers import StragglerPolicy
 
 
 @dataclass(frozen=True, slots=True)

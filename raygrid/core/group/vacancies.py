@@ -8,8 +8,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Set
 
+from raygrid.core.group.placement import NodeRecord, Policy, least_loaded
 from raygrid.core.ordered import Ordered
-from raygrid.core.placement import NodeRecord, Policy, least_loaded
 
 Suits = Callable[[NodeRecord], bool]
 

@@ -11,8 +11,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from raygrid.core.entry import Entry
-from raygrid.core.placement import NodeRecord
+from raygrid.core.group.entry import Entry
+from raygrid.core.group.placement import NodeRecord
 
 APART_S = 0.5  # a suspect for which no node with room will do looks again after this long
 

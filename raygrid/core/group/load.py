@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import NamedTuple
 
-from raygrid.core.placement import NodeRecord
+from raygrid.core.group.placement import NodeRecord
 from raygrid.models import GroupCapacity, NodeView
 
 

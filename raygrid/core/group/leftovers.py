@@ -10,11 +10,11 @@ from __future__ import annotations
 from collections.abc import Iterable
 from itertools import groupby
 
-from raygrid.core import suspects
-from raygrid.core.collector import Collector
-from raygrid.core.entry import Entry
-from raygrid.core.group_attempts import GroupAttempts
-from raygrid.core.placement import NodeRecord
+from raygrid.core.group import suspects
+from raygrid.core.group.attempts import GroupAttempts
+from raygrid.core.group.collector import Collector
+from raygrid.core.group.entry import Entry
+from raygrid.core.group.placement import NodeRecord
 from raygrid.models import AttemptReport, JobState
 
 

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from raygrid.core.collector import Collector
-from raygrid.core.entry import Entry, Twin
-from raygrid.core.events import AttemptOrder
-from raygrid.core.group_jobs import GroupJobs
+from raygrid.core.group.collector import Collector
+from raygrid.core.group.entry import Entry, Twin
+from raygrid.core.group.events import AttemptOrder
+from raygrid.core.group.jobs import GroupJobs
+from raygrid.core.group.placement import NodeRecord
+from raygrid.core.group.retry import exhausted_reason, too_large_message
+from raygrid.core.group.suspects import at_last_chance
 from raygrid.core.lifecycle import failure_reason, final_state
-from raygrid.core.placement import NodeRecord
-from raygrid.core.retry import exhausted_reason, too_large_message
-from raygrid.core.suspects import at_last_chance
 from raygrid.models import INFRASTRUCTURE_OUTCOMES, AttemptId, AttemptReport, JobState, Outcome
 
 PENDING = float("inf")

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from raygrid.core import suspects
 from raygrid.core.blob_marker import blob_store_trouble
-from raygrid.core.collector import Collector
-from raygrid.core.draining import overdue
-from raygrid.core.entry import Entry
-from raygrid.core.events import NodeReported
-from raygrid.core.group_leftovers import GroupLeftovers
-from raygrid.core.placement import NodeRecord
+from raygrid.core.group import suspects
+from raygrid.core.group.collector import Collector
+from raygrid.core.group.draining import overdue
+from raygrid.core.group.entry import Entry
+from raygrid.core.group.events import NodeReported
+from raygrid.core.group.leftovers import GroupLeftovers
+from raygrid.core.group.placement import NodeRecord
 from raygrid.models import AttemptId, AttemptReport, NodeState, Outcome
 
 RECALL_S = 1.0  # an attempt that has waited on its node for this long is taken back

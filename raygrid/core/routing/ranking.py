@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from raygrid.core.ordered import Ordered
-from raygrid.core.routing import by_load
+from raygrid.core.routing.choice import by_load
 from raygrid.models import GroupCapacity
 
 

@@ -1,0 +1,1 @@
+"""Choosing groups for jobs, and telling which groups are lost: what parents decide."""
