@@ -106,7 +106,7 @@ class HostSpec:
             "RAY_ROTATION_MAX_BYTES": str(32 * 1024**2),
             "RAY_SERVE_KV_TIMEOUT_S": "5",
             # Serve's own servers lose the body of a request that offers an upgrade (Java's HTTP client does).
-            "RAY_SERVE_HTTP_PROXY_CALLBACK_IMPORT_PATH": "raygrid.parent.upgrades.for_serve",
+            "RAY_SERVE_HTTP_PROXY_CALLBACK_IMPORT_PATH": "raygrid.parent.http.upgrades.for_serve",
             # A parent that is replaced stays this long for entries that have not heard of it.
             "RAY_SERVE_DIRECT_INGRESS_MIN_DRAINING_PERIOD_S": "5",
             # Workers wait this long for a head that is being restarted.

@@ -12,7 +12,7 @@ from typing import Any
 
 from raygrid.errors import InvalidRequestError, UnknownDataError, UnknownPricerError, UnknownSiteError
 from raygrid.models import JobSpec, NewJob, SharedData
-from raygrid.parent.forms import ReceivedFile
+from raygrid.parent.http.forms import ReceivedFile
 from raygrid.settings.model import GridSettings, Pricer
 
 JOB_ID = re.compile(r"[A-Za-z0-9._-]{1,128}")

@@ -13,7 +13,7 @@ from typing import Literal
 from uuid import uuid4
 
 from raygrid.models import NewJob
-from raygrid.parent.forms import ReceivedFile
+from raygrid.parent.http.forms import ReceivedFile
 
 Purpose = Literal["received", "stored", "inline", "from_cache", "from_blobs"]
 

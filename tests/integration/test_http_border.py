@@ -151,7 +151,7 @@ async def test_the_page_of_the_description_opens_without_a_key_and_says_nothing_
     answer = await grid.http.get("/docs")
     assert answer.status_code == 200
     assert "text/html" in answer.headers["content-type"]
-    page = files("raygrid.parent").joinpath("docs.html").read_text(encoding="utf-8")
+    page = files("raygrid.parent.http").joinpath("docs.html").read_text(encoding="utf-8")
     assert answer.text == page
     assert '"./openapi.json"' in page
 

@@ -146,9 +146,9 @@ def test_every_setting_stands_in_the_example_file() -> None:
 
 def test_every_route_stands_in_the_readme() -> None:
     """Every route family of the interface is named in the README."""
-    from raygrid.parent import routes
+    from raygrid.parent.http import job_routes
 
-    modules = Path(routes.__file__).parent.glob("*routes.py")
+    modules = Path(job_routes.__file__).parent.glob("*routes.py")
     source = "".join(module.read_text(encoding="utf-8") for module in modules)
     families = set(re.findall(r'f?"/([a-z]+)[/"?]', source))
     missing = [family for family in sorted(families) if f"/{family}" not in README]

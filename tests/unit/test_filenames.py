@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from raygrid.client.form import Form
 from raygrid.client.upload import Upload
 from raygrid.errors import InvalidRequestError
-from raygrid.parent.part_headers import part_head
+from raygrid.parent.http.part_headers import part_head
 from raygrid.system.filenames import last_component, problem_of, problem_of_input
 
 

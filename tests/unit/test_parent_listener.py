@@ -15,8 +15,8 @@ import pytest
 from fastapi import FastAPI, Request
 
 from raygrid.local import free_port
-from raygrid.parent import connection, open_files
-from raygrid.parent.listener import Listener
+from raygrid.parent.http import connection, open_files
+from raygrid.parent.http.listener import Listener
 
 UPLOAD = 64 * 1024**2
 
@@ -368,7 +368,7 @@ LITTLE_ROOM = """
 import asyncio, resource, sys
 resource.setrlimit(resource.RLIMIT_NOFILE, (256, 1024))
 from fastapi import FastAPI
-from raygrid.parent.listener import Listener
+from raygrid.parent.http.listener import Listener
 
 app = FastAPI()
 

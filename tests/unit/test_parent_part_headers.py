@@ -7,7 +7,7 @@ import time
 import pytest
 
 from raygrid.errors import InvalidRequestError
-from raygrid.parent.part_headers import PartHead, part_head
+from raygrid.parent.http.part_headers import PartHead, part_head
 
 NAME = "取引.csv"
 STAR = b"filename*=UTF-8''%E5%8F%96%E5%BC%95.csv"

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from raygrid.parent.preferences import preferences, wait_s
+from raygrid.parent.http.preferences import preferences, wait_s
 
 
 @pytest.mark.parametrize(

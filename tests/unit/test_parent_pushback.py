@@ -8,7 +8,7 @@ from typing import Any
 from ray.serve._private.direct_ingress_http_util import ASGIDIReceiveProxy
 from starlette.types import Message, Receive, Scope, Send
 
-from raygrid.parent.pushback import AHEAD, Pushback
+from raygrid.parent.http.backpressure import AHEAD, Pushback
 
 SCOPE: Scope = {"type": "http"}
 PIECES = 1_000

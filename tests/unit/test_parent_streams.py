@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from raygrid.models import BlobSlice, Job, JobSpec, JobState, NewJob
-from raygrid.parent import streams
+from raygrid.parent.http import streams
 from raygrid.parent.waiters import Waiters
 from raygrid.store import MemoryStore
 from raygrid.transport.ports import JobChange

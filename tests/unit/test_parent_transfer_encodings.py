@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from raygrid.parent.transfer_encodings import MOST_BLANKS, decoder
+from raygrid.parent.http.transfer_encodings import MOST_BLANKS, decoder
 
 CUTS = st.lists(st.integers(0, 2_000), max_size=20)
 

@@ -18,7 +18,7 @@ from uvicorn.protocols.http import auto
 
 from raygrid.cluster.spec import HostSpec
 from raygrid.local import free_port
-from raygrid.parent.listener import Listener
+from raygrid.parent.http.listener import Listener
 
 OFFERS = {
     "h2c": "Connection: Upgrade, HTTP2-Settings\r\nUpgrade: h2c\r\nHTTP2-Settings: AAEAAEAAAAIAAAAB\r\n",

@@ -24,7 +24,7 @@ _INLINE = re.compile(r"<(?P<tag>style|script)>(?P<content>.*?)</(?P=tag)>", re.D
 
 def install(app: FastAPI, guarded: APIRouter) -> None:
     """Add the description to a router that lets nobody in without a key, and the page to the application itself."""
-    page = files("raygrid.parent").joinpath("docs.html").read_text(encoding="utf-8")
+    page = files("raygrid.parent.http").joinpath("docs.html").read_text(encoding="utf-8")
     headers = {"Content-Security-Policy": policy_of(page), "Referrer-Policy": "no-referrer"}
 
     @guarded.get("/openapi.json", include_in_schema=False)

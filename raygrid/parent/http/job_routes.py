@@ -14,19 +14,19 @@ from uuid_utils import uuid7
 
 from raygrid.errors import InvalidRequestError, UnavailableError
 from raygrid.models import DoneJob, Job, JobState, NewJob
-from raygrid.parent import data_routes, docs, problems, schemas, streams, traffic_routes
-from raygrid.parent.auth import require_key
-from raygrid.parent.batch_routes import batch_routes
 from raygrid.parent.grid_view import all_groups, why_not_ready
-from raygrid.parent.group_routes import group_routes
-from raygrid.parent.head import AppWithHead
-from raygrid.parent.naming import JOB
-from raygrid.parent.node_routes import node_routes
-from raygrid.parent.openapi import SUBMIT_FORM, ZIP, ZIP_OR_STDOUT, problem_responses
-from raygrid.parent.preferences import preferences
-from raygrid.parent.preferences import wait_s as preferred_wait_s
-from raygrid.parent.query import require_known_query
-from raygrid.parent.requests import Wait, read_form
+from raygrid.parent.http import data_routes, docs, problems, schemas, streams, traffic_routes
+from raygrid.parent.http.auth import require_key
+from raygrid.parent.http.batch_routes import batch_routes
+from raygrid.parent.http.group_routes import group_routes
+from raygrid.parent.http.head import AppWithHead
+from raygrid.parent.http.naming import JOB
+from raygrid.parent.http.node_routes import node_routes
+from raygrid.parent.http.openapi import SUBMIT_FORM, ZIP, ZIP_OR_STDOUT, problem_responses
+from raygrid.parent.http.preferences import preferences
+from raygrid.parent.http.preferences import wait_s as preferred_wait_s
+from raygrid.parent.http.query import require_known_query
+from raygrid.parent.http.requests import Wait, read_form
 from raygrid.parent.results import require_result
 from raygrid.parent.service import Parent, Submitted
 from raygrid.parent.submission import checked_id, make_job, options_of_form

@@ -7,7 +7,7 @@ from typing import Annotated
 from fastapi import Query, Request
 
 from raygrid.errors import TooLargeError
-from raygrid.parent.forms import Form, FormReader, limited, require_plain_body
+from raygrid.parent.http.forms import Form, FormReader, limited, require_plain_body
 from raygrid.parent.service import Parent
 
 Wait = Annotated[

@@ -6,9 +6,9 @@ from typing import Annotated
 
 from fastapi import APIRouter, Query
 
-from raygrid.parent import schemas
 from raygrid.parent.grid_view import seen_groups
-from raygrid.parent.openapi import problem_responses
+from raygrid.parent.http import schemas
+from raygrid.parent.http.openapi import problem_responses
 from raygrid.parent.service import Parent
 
 LONGEST_DEADLINE_S = 30 * 86_400

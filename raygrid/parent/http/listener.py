@@ -14,8 +14,8 @@ from collections.abc import Iterator
 import uvicorn
 from fastapi import FastAPI
 
-from raygrid.parent.connection import KEEP_ALIVE_S, MOST_CONNECTIONS, SPARE_CONNECTIONS, Connection
-from raygrid.parent.open_files import BACKLOG, make_room
+from raygrid.parent.http.connection import KEEP_ALIVE_S, MOST_CONNECTIONS, SPARE_CONNECTIONS, Connection
+from raygrid.parent.http.open_files import BACKLOG, make_room
 
 GRACE_S = 5
 _TICKS = 10  # of 0.1 s, between two looks after the connections

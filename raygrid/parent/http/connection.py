@@ -12,8 +12,8 @@ from typing import Any, ClassVar, cast
 from starlette.responses import Response
 
 from raygrid.errors import UnavailableError
-from raygrid.parent import problems
-from raygrid.parent.upgrades import PlainProtocol
+from raygrid.parent.http import problems
+from raygrid.parent.http.upgrades import PlainProtocol
 
 MOST_CONNECTIONS = 4_096
 SPARE_CONNECTIONS = 256  # for telling those that come beyond; one that is not even among these is cut at once

@@ -13,9 +13,9 @@ from urllib.parse import quote
 
 from raygrid.errors import DamagedResultError, ResultExpiredError
 from raygrid.models import Job, JobState
-from raygrid.parent.problems import problem_of
+from raygrid.parent.http.problems import problem_of
+from raygrid.parent.http.schemas import job_status
 from raygrid.parent.results import gone
-from raygrid.parent.schemas import job_status
 from raygrid.parent.service import LOOK_AGAIN_S, Parent
 from raygrid.store import Changed
 

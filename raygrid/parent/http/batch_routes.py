@@ -12,11 +12,11 @@ from uuid_utils import uuid7
 
 from raygrid.errors import InvalidRequestError
 from raygrid.models import NewJob
-from raygrid.parent import problems, schemas, streams
-from raygrid.parent.forms import Form
-from raygrid.parent.naming import BATCH
-from raygrid.parent.openapi import BATCH_FORM, BYTES, problem_responses
-from raygrid.parent.requests import Wait, read_form
+from raygrid.parent.http import problems, schemas, streams
+from raygrid.parent.http.forms import Form
+from raygrid.parent.http.naming import BATCH
+from raygrid.parent.http.openapi import BATCH_FORM, BYTES, problem_responses
+from raygrid.parent.http.requests import Wait, read_form
 from raygrid.parent.service import Parent
 from raygrid.parent.submission import Options, checked_id, make_job, options_of_form, options_of_json
 

@@ -17,8 +17,8 @@ from python_multipart.multipart import MultipartParser, parse_options_header
 from raygrid.blobs import BlobStore, Upload, input_key
 from raygrid.errors import InvalidRequestError, TooLargeError
 from raygrid.models import BlobSlice
-from raygrid.parent.part_headers import CONTENT_HEADERS, PartHead, decoded, part_head
-from raygrid.parent.transfer_encodings import Decoder, decoder
+from raygrid.parent.http.part_headers import CONTENT_HEADERS, PartHead, decoded, part_head
+from raygrid.parent.http.transfer_encodings import Decoder, decoder
 from raygrid.system.filenames import last_component, problem_of_input
 
 MOST_OPTIONS = 1_000

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from fastapi import APIRouter, Request
 
-from raygrid.parent import schemas
-from raygrid.parent.forms import limited, require_plain_body
-from raygrid.parent.openapi import DATA_BODY, problem_responses
+from raygrid.parent.http import schemas
+from raygrid.parent.http.forms import limited, require_plain_body
+from raygrid.parent.http.openapi import DATA_BODY, problem_responses
 from raygrid.parent.service import Parent
 
 

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from fastapi import APIRouter
 
-from raygrid.parent import schemas
 from raygrid.parent.grid_view import all_groups, led
-from raygrid.parent.openapi import problem_responses
+from raygrid.parent.http import schemas
+from raygrid.parent.http.openapi import problem_responses
 from raygrid.parent.service import Parent
 
 

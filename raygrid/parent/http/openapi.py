@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from raygrid.parent.problems import MEDIA_TYPE
-from raygrid.parent.schemas import Problem
+from raygrid.parent.http.problems import MEDIA_TYPE
+from raygrid.parent.http.schemas import Problem
 
 _MEANING = {
     401: "No API key, or a wrong one",

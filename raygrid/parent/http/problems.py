@@ -34,8 +34,8 @@ from raygrid.errors import (
     UnknownSiteError,
 )
 from raygrid.models import JobState
-from raygrid.parent.naming import about
-from raygrid.parent.schemas import Problem
+from raygrid.parent.http.naming import about
+from raygrid.parent.http.schemas import Problem
 
 logger = logging.getLogger(__name__)
 
