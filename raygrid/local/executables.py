@@ -8,7 +8,7 @@ import sys
 from pathlib import Path
 
 from raygrid.errors import SettingsError
-from raygrid.node.diagnosis import why_not, wrong_line_ends
+from raygrid.node.attempt.diagnosis import why_not, wrong_line_ends
 from raygrid.settings.model import GridSettings, Pricer
 
 PROBE_S = 10.0

@@ -26,19 +26,19 @@ from raygrid.errors import StaleTermError
 from raygrid.models import INFRASTRUCTURE_OUTCOMES, AttemptId, AttemptReport, Definition, NodeState, Outcome
 from raygrid.node import reaper
 from raygrid.node.apart import Apart
+from raygrid.node.attempt.runner import Finished, Runner
+from raygrid.node.attempt.slot_numbers import SlotNumbers
+from raygrid.node.attempt.workspace import Workspace
 from raygrid.node.cache import LocalShelf, ResultCache, Shelf
 from raygrid.node.definitions import Definitions
-from raygrid.node.disk import DiskWatch
 from raygrid.node.health import Health
 from raygrid.node.leftovers import Leftovers
-from raygrid.node.memory_guard import MemoryGuard
+from raygrid.node.limits.disk import DiskWatch
+from raygrid.node.limits.memory_guard import MemoryGuard
+from raygrid.node.limits.watchdog import Running, Watchdog
 from raygrid.node.publisher import Publisher
-from raygrid.node.runner import Finished, Runner
 from raygrid.node.shared_data import SharedDataCache
-from raygrid.node.slot_numbers import SlotNumbers
 from raygrid.node.traffic import TrafficMeter
-from raygrid.node.watchdog import Running, Watchdog
-from raygrid.node.workspace import Workspace
 from raygrid.settings.model import Node, Pricer
 from raygrid.system.heartbeat import Pulse
 from raygrid.system.killing import kill_lineage

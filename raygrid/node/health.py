@@ -11,8 +11,8 @@ import time
 from collections.abc import Callable
 
 from raygrid.blobs import BlobStore
+from raygrid.node.attempt.workspace import DISK_RESERVE, Workspace
 from raygrid.node.publisher import Publisher
-from raygrid.node.workspace import DISK_RESERVE, Workspace
 
 LOOK_S = 1.0
 LOOK_AT_REMOTE_S = 10.0  # a marker in an object store is asked for this often, while all is well

@@ -16,8 +16,8 @@ from typing import TypeAlias
 
 from raygrid.blobs import BlobStore, new_result_key
 from raygrid.models import AttemptReport, BlobSlice, Outcome
+from raygrid.node.attempt.runner import Finished
 from raygrid.node.cache import ResultCache
-from raygrid.node.runner import Finished
 from raygrid.node.traffic import TrafficMeter
 
 PACK_LIMIT = 8 * 1024**2

@@ -16,7 +16,7 @@ import time
 from collections.abc import Callable, Collection, Sequence
 from pathlib import Path
 
-from raygrid.node.beneath import remove_tree
+from raygrid.node.attempt.safe_paths import remove_tree
 from raygrid.system.guard import watch
 from raygrid.system.heartbeat import Pulse, start_guard
 from raygrid.system.killing import kill_lineage

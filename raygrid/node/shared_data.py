@@ -19,7 +19,7 @@ from typing import NamedTuple
 
 from raygrid.blobs import BlobStore, data_key
 from raygrid.models import BlobSlice, SharedData
-from raygrid.node.beneath import BadOutputError, open_directory, open_file, remove
+from raygrid.node.attempt.safe_paths import BadOutputError, open_directory, open_file, remove
 from raygrid.node.traffic import TrafficMeter
 
 # A copy's own time lies before any write of a pricer, which then shows even within one tick of the file system's clock.

@@ -1,6 +1,6 @@
 """Files that a pricer must leave (`expect` in its settings): which names are allowed, and which files are missing.
 
-Pure. `settings/model.py` checks the names; `node/runner.py` looks for the files once a pricer has exited with 0.
+Pure. `model.py` checks the names; `node/attempt/runner.py` looks for the files once a pricer has exited with 0.
 """
 
 from __future__ import annotations

@@ -13,7 +13,7 @@ import signal
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from raygrid.node import at_once
+from raygrid.node.attempt import system_calls
 
 MARK = "RAYGRID_ATTEMPT"
 _PR_SET_CHILD_SUBREAPER = 36
@@ -124,7 +124,7 @@ class ChildrenOf:
 
 def own_thread_has_children() -> bool:
     """Whether the calling thread has any child, of whatever kind."""
-    return at_once.has_child(os.WEXITED | os.WNOHANG | os.WNOWAIT | _WNOTHREAD | _WALL)
+    return system_calls.has_child(os.WEXITED | os.WNOHANG | os.WNOWAIT | _WNOTHREAD | _WALL)
 
 
 def has_exited(pid: int) -> bool:

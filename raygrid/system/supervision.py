@@ -30,7 +30,7 @@ TIERS_STAY = {
 
 UTF8 = {"PYTHONUTF8": "1"}
 """For processes of a grid: names of files are UTF-8 in all of them, whatever the locale of who starts them. Pricers do
-not get it: `node/runner.py` names what is passed on to them."""
+not get it: `node/attempt/runner.py` names what is passed on to them."""
 
 _RUNTIME_HOOK = "RAY_RUNTIME_ENV_HOOK"
 _PR_SET_PDEATHSIG = 1

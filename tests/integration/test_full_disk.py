@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from raygrid.errors import UnavailableError
-from raygrid.node.workspace import DISK_RESERVE
+from raygrid.node.attempt.workspace import DISK_RESERVE
 from raygrid.parent import store_check
 from raygrid.store import SqlStore
 from tests.support.http import manifest, unzip
@@ -203,7 +203,7 @@ async def test_a_success_while_the_disk_was_full_is_no_answer(
     tmp_path: Path, small_disk: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A job that exits with 0 may not have noticed what it could not write, even if there is room again by then."""
-    monkeypatch.setattr("raygrid.node.disk.TICK_S", 1000)  # so that the filler always comes to the last byte
+    monkeypatch.setattr("raygrid.node.limits.disk.TICK_S", 1000)  # so that the filler always comes to the last byte
     async with SmallGrid(tmp_path / "grid", nodes=1, slots=2) as grid:
         await grid.submit("beside", twice(tmp_path, "exit 0"), wait=0)
         await until_there(grid, tmp_path / "again")

@@ -12,7 +12,7 @@ import pytest
 
 from raygrid.errors import UnavailableError
 from raygrid.models import JobState
-from raygrid.node.workspace import Workspace
+from raygrid.node.attempt.workspace import Workspace
 from tests.support.http import manifest, parts_of, unzip
 from tests.support.small_grid import SmallGrid
 

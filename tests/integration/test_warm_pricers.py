@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from raygrid.models import AttemptId, Outcome
-from raygrid.node.watchdog import SWEEP_S
+from raygrid.node.limits.watchdog import SWEEP_S
 from tests.support.http import manifest, unzip
 from tests.support.lone_agent import wait_until
 from tests.support.small_grid import SmallGrid
@@ -345,7 +345,7 @@ async def test_a_new_deployment_replaces_what_was_started_before(tmp_path: Path)
 
 async def test_a_bounded_number_of_pricers_stays_loaded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Where many pricers take turns, those that waited longest are ended to make room."""
-    monkeypatch.setattr("raygrid.node.warm.KEPT_PER_SLOT", 2)
+    monkeypatch.setattr("raygrid.node.warm.pool.KEPT_PER_SLOT", 2)
     with WarmNode(tmp_path, RUNS_ITS_INPUT) as node:
         node.agent.configure(1, {f"warm-{n}": node.pricer() for n in range(3)}, node.node, 1.0)
         for number in (0, 1, 2, 2, 1):

@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 
 from raygrid.models import Outcome
-from raygrid.node import warm
-from raygrid.node.warm_protocol import MOST_LINE
+from raygrid.node.warm import pool
+from raygrid.node.warm.protocol import MOST_LINE
 from tests.support.lone_agent import wait_until
 from tests.support.warm import RUNS_ITS_INPUT, SPEAKS_RAW, WarmNode, is_running
 
@@ -46,7 +46,7 @@ async def test_a_job_that_closes_its_streams_takes_none_from_the_next(tmp_path: 
 
 async def test_a_bounded_number_of_processes_is_about_to_end(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Processes that do not listen when they are told to end do not pile up, however fast they are replaced."""
-    monkeypatch.setattr(warm, "ENDING_PER_SLOT", 2)
+    monkeypatch.setattr(pool, "ENDING_PER_SLOT", 2)
     deaf = SPEAKS_RAW + "\nwhile True:\n    time.sleep(1)\n"
     pids = tmp_path / "pids"
     with WarmNode(tmp_path, deaf, recycle_after=1) as node:

@@ -21,8 +21,8 @@ from typing import Any, Self
 from raygrid.blobs import BlobStore
 from raygrid.core.group.events import AttemptOrder
 from raygrid.models import AttemptId, BlobSlice, JobSpec
-from raygrid.node import watchdog
 from raygrid.node.agent import NodeAgent
+from raygrid.node.limits import watchdog
 from raygrid.settings.model import Node, Pricer
 from raygrid.system.processes import process_table
 

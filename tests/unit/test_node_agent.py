@@ -22,11 +22,11 @@ import pytest
 from raygrid.blobs import BlobStore
 from raygrid.errors import StaleTermError
 from raygrid.models import AttemptId, JobSpec, Outcome
-from raygrid.node import result
 from raygrid.node.agent import NodeAgent
-from raygrid.node.spares import JobDirectory
-from raygrid.node.watchdog import SWEEP_S
-from raygrid.node.workspace import Workspace
+from raygrid.node.attempt import result
+from raygrid.node.attempt.spare_directories import JobDirectory
+from raygrid.node.attempt.workspace import Workspace
+from raygrid.node.limits.watchdog import SWEEP_S
 from raygrid.system.processes import mark_of, process_table
 from tests.support.lone_agent import lone_agent, order, reports_of, wait_until
 

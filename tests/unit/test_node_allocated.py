@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from raygrid.node.allocated import Allocated, allocated, deleted_but_open
+from raygrid.node.limits.allocated import Allocated, allocated, deleted_but_open
 from tests.support.lone_agent import wait_until
 
 MB = 1024**2

@@ -17,10 +17,10 @@ from raygrid.core.group.events import AttemptOrder
 from raygrid.models import AttemptId, AttemptReport, BlobSlice, NodeState, Outcome
 from raygrid.node import health
 from raygrid.node.agent import NodeAgent
+from raygrid.node.attempt.result import ResultZip
+from raygrid.node.attempt.runner import Finished
 from raygrid.node.cache import LocalShelf, ResultCache
 from raygrid.node.publisher import Publisher
-from raygrid.node.result import ResultZip
-from raygrid.node.runner import Finished
 from tests.support.lone_agent import lone_agent, order, reports_of, wait_until
 
 

@@ -10,11 +10,11 @@ from pathlib import Path
 
 import pytest
 
-from raygrid.node import at_once
-from raygrid.node import captures as captures_module
-from raygrid.node.beneath import BadOutputError
-from raygrid.node.captures import Capture, CapturePool, Captures
-from raygrid.node.workspace import captured
+from raygrid.node.attempt import captures as captures_module
+from raygrid.node.attempt import system_calls
+from raygrid.node.attempt.captures import Capture, CapturePool, Captures
+from raygrid.node.attempt.safe_paths import BadOutputError
+from raygrid.node.attempt.workspace import captured
 
 
 @pytest.fixture
@@ -115,7 +115,7 @@ def test_a_disk_without_leases_gets_new_files(
     pool: CapturePool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Where the kernel cannot say whether somebody else has a file open, none serves twice."""
-    control = at_once.control
+    control = system_calls.control
 
     def refuses(file: int, command: int, argument: int) -> int:
         if command == fcntl.F_SETLEASE:
@@ -125,7 +125,7 @@ def test_a_disk_without_leases_gets_new_files(
     first = taken(pool, tmp_path)
     before = inodes(first)
     pool.give_back(first)
-    monkeypatch.setattr(at_once, "control", refuses)
+    monkeypatch.setattr(system_calls, "control", refuses)
     assert set(before).isdisjoint(inodes(taken(pool, tmp_path)))
 
 

@@ -13,8 +13,8 @@ from raygrid.core.group.events import AttemptOrder
 from raygrid.errors import UnavailableError
 from raygrid.models import BlobSlice, Definition, JobSpec, Outcome
 from raygrid.node import definitions as module
-from raygrid.node import warm
 from raygrid.node.definitions import Definitions
+from raygrid.node.warm import pool
 from raygrid.settings.definition import define
 from raygrid.settings.model import Pricer
 from tests.support.lone_agent import lone_agent, order, reports_of, wait_until
@@ -124,7 +124,7 @@ async def test_warm_processes_of_two_definitions_run_side_by_side(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Jobs that alternate start each once; idle ones of the older definition end soon, those of the newer one stay."""
-    monkeypatch.setattr(warm, "OLD_IDLE_S", 1.0)
+    monkeypatch.setattr(pool, "OLD_IDLE_S", 1.0)
     script = "print(os.environ['CURVE'])"
     with WarmNode(tmp_path, RUNS_ITS_INPUT, slots=1) as node:
         env = node.pricers["warm"].env

@@ -13,8 +13,8 @@ import pytest
 from raygrid.errors import SettingsError
 from raygrid.local.executables import require_executables
 from raygrid.models import AttemptId, Outcome
-from raygrid.node import diagnosis
-from raygrid.node.diagnosis import why_not
+from raygrid.node.attempt import diagnosis
+from raygrid.node.attempt.diagnosis import why_not
 from raygrid.settings.model import Pricer, load_settings
 from tests.support.lone_agent import lone_agent, order, reports_of
 

@@ -6,8 +6,8 @@ import os
 from pathlib import Path
 
 from raygrid.models import AttemptId
-from raygrid.node import fillers
-from raygrid.node.watchdog import Running
+from raygrid.node.limits import fillers
+from raygrid.node.limits.watchdog import Running
 
 MB = 1024**2
 RESERVE = 8 * MB

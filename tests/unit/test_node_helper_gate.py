@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from raygrid.errors import UnavailableError
-from raygrid.node.helper_gate import HelperGate
+from raygrid.node.helpers.gate import HelperGate
 from raygrid.settings.model import Pricer
 from tests.support.lone_agent import wait_until
 

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from raygrid.node.helper_rule import (
+from raygrid.node.helpers.rule import (
     MOST_HELPERS,
     LeftBehind,
     Verdict,

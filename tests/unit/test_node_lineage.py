@@ -6,8 +6,8 @@ import os
 
 import pytest
 
-from raygrid.node import lineage
-from raygrid.node.lineage import Lineage, Origin, Root
+from raygrid.node.helpers import lineage
+from raygrid.node.helpers.lineage import Lineage, Origin, Root
 from raygrid.system.processes import Process
 
 PREFIX = "/root|life|"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from raygrid.node.pressure import WINDOW_S, History, Size, choose, is_watched, next_look_s
+from raygrid.node.limits.pressure import WINDOW_S, History, Size, choose, is_watched, next_look_s
 from raygrid.system.memory import Memory
 
 MB, GB = 1024**2, 1024**3

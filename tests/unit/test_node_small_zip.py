@@ -8,7 +8,7 @@ import zipfile
 
 import pytest
 
-from raygrid.node import small_zip
+from raygrid.node.attempt import small_zip
 
 NOISE = random.Random(1).randbytes(5_000)
 

@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 
 from raygrid.models import AttemptId
-from raygrid.node.spares import JobDirectory
-from raygrid.node.workspace import Workspace
+from raygrid.node.attempt.spare_directories import JobDirectory
+from raygrid.node.attempt.workspace import Workspace
 from raygrid.system.processes import ChildrenOf
 from tests.support.lone_agent import lone_agent, order, reports_of
 

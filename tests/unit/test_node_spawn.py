@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from raygrid.node import spawn as module
-from raygrid.node.spawn import Environment, spawn, when_written
+from raygrid.node.attempt import spawn as module
+from raygrid.node.attempt.spawn import Environment, spawn, when_written
 
 PATH = "/usr/bin:/bin"
 

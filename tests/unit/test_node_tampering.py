@@ -21,13 +21,14 @@ import pytest
 from raygrid.blobs import data_key
 from raygrid.core.group.events import AttemptOrder
 from raygrid.models import AttemptId, AttemptReport, Outcome, SharedData
-from raygrid.node import captures, disk, watchdog
 from raygrid.node.agent import NodeAgent
-from raygrid.node.allocated import Allocated, allocated
-from raygrid.node.beneath import BadOutputError, read_file, remove_tree
-from raygrid.node.runner import Runner
-from raygrid.node.spares import JobDirectory
-from raygrid.node.workspace import Workspace, outputs
+from raygrid.node.attempt import captures
+from raygrid.node.attempt.runner import Runner
+from raygrid.node.attempt.safe_paths import BadOutputError, read_file, remove_tree
+from raygrid.node.attempt.spare_directories import JobDirectory
+from raygrid.node.attempt.workspace import Workspace, outputs
+from raygrid.node.limits import disk, watchdog
+from raygrid.node.limits.allocated import Allocated, allocated
 from tests.support.lone_agent import SHELL, lone_agent, order, reports_of, wait_until
 
 

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from raygrid.node.slot_numbers import SlotNumbers
-from raygrid.node.temporaries import VARIABLES, Temporary, TemporaryPool
+from raygrid.node.attempt.slot_numbers import SlotNumbers
+from raygrid.node.attempt.temporary_files import VARIABLES, Temporary, TemporaryPool
 
 
 @pytest.fixture

@@ -11,10 +11,10 @@ from pathlib import Path
 import pytest
 
 from raygrid.models import AttemptId, BlobSlice, JobSpec, SharedData
-from raygrid.node.captures import Capture, Captures
-from raygrid.node.temporaries import Temporary
-from raygrid.node.warm_protocol import MOST_LINE, Answer, AnswerReader, BadAnswerError, parse, request
-from raygrid.node.workspace import JobDirectory
+from raygrid.node.attempt.captures import Capture, Captures
+from raygrid.node.attempt.temporary_files import Temporary
+from raygrid.node.attempt.workspace import JobDirectory
+from raygrid.node.warm.protocol import MOST_LINE, Answer, AnswerReader, BadAnswerError, parse, request
 
 ROOT = Path(__file__).parents[2]
 DESCRIPTION = (ROOT / "docs" / "warm-pricers.md").read_text(encoding="utf-8")

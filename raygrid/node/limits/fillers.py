@@ -15,8 +15,8 @@ from pathlib import Path
 from typing import NamedTuple
 
 from raygrid.models import AttemptId
-from raygrid.node.allocated import Allocated, allocated, deleted_but_open
-from raygrid.node.watchdog import Running
+from raygrid.node.limits.allocated import Allocated, allocated, deleted_but_open
+from raygrid.node.limits.watchdog import Running
 from raygrid.system.processes import Process, ancestor, mark_of, process_table
 
 RECENT_S = 10.0  # a file that was changed within this time is one that grows

@@ -11,7 +11,7 @@ import select
 from dataclasses import dataclass
 
 from raygrid.models import AttemptId, JobSpec
-from raygrid.node.spares import JobDirectory
+from raygrid.node.attempt.spare_directories import JobDirectory
 
 MOST_LINE = 64 * 1024  # bytes of an answer
 MOST_MESSAGE = 1_000

@@ -18,8 +18,8 @@ from collections import deque
 from dataclasses import dataclass
 from typing import NamedTuple
 
-from raygrid.node import at_once
-from raygrid.node.beneath import is_as_new, open_directory, remove
+from raygrid.node.attempt import system_calls
+from raygrid.node.attempt.safe_paths import is_as_new, open_directory, remove
 
 _AGAIN = os.O_RDWR | os.O_NOFOLLOW | os.O_CLOEXEC
 _NEW = _AGAIN | os.O_CREAT | os.O_EXCL
@@ -118,7 +118,11 @@ class CapturePool:
     def give_back(self, captures: Captures) -> None:
         """Take a pair back once its attempt is over; it serves again if nothing was printed."""
         stdout = captures.stdout
-        if self._held >= 0 and stdout.within == self._held and not any(at_once.size_of(each.file) for each in captures):
+        if (
+            self._held >= 0
+            and stdout.within == self._held
+            and not any(system_calls.size_of(each.file) for each in captures)
+        ):
             for each in captures:
                 each.close()
             self._free.append(stdout.name.partition("@")[0])
@@ -136,9 +140,9 @@ def _nobody_else_has_it(file: int) -> bool:
     """Whether no other open file leads to it: only then does the kernel give a lease to write. False without leases."""
     try:
         # Who opens it in this very moment makes the kernel tell us, by a signal that does nothing instead of SIGIO.
-        at_once.control(file, fcntl.F_SETSIG, signal.SIGURG)
-        at_once.control(file, fcntl.F_SETLEASE, fcntl.F_WRLCK)
-        at_once.control(file, fcntl.F_SETLEASE, fcntl.F_UNLCK)
+        system_calls.control(file, fcntl.F_SETSIG, signal.SIGURG)
+        system_calls.control(file, fcntl.F_SETLEASE, fcntl.F_WRLCK)
+        system_calls.control(file, fcntl.F_SETLEASE, fcntl.F_UNLCK)
     except OSError:
         return False
     return True

@@ -18,11 +18,19 @@ from pathlib import Path
 from typing import IO
 
 from raygrid.models import AttemptId
-from raygrid.node import at_once
-from raygrid.node.beneath import BadOutputError, descend, is_as_new, open_directory, read_file, remove, remove_tree
-from raygrid.node.captures import Capture, CapturePool
-from raygrid.node.spares import KEPT_INPUT, JobDirectory, Spares
-from raygrid.node.temporaries import TemporaryPool
+from raygrid.node.attempt import system_calls
+from raygrid.node.attempt.captures import Capture, CapturePool
+from raygrid.node.attempt.safe_paths import (
+    BadOutputError,
+    descend,
+    is_as_new,
+    open_directory,
+    read_file,
+    remove,
+    remove_tree,
+)
+from raygrid.node.attempt.spare_directories import KEPT_INPUT, JobDirectory, Spares
+from raygrid.node.attempt.temporary_files import TemporaryPool
 from raygrid.system.filenames import problem_of
 
 _SHORT = 8  # letters of a life's name that are enough to tell it from others, where paths must be short
@@ -323,7 +331,7 @@ def captured(capture: Capture, *, by_name: bool) -> OutputFile:
         BadOutputError: the pricer put something else in its place.
     """
     if not by_name:
-        return OutputFile(capture.title, -1, "", at_once.size_of(capture.file), held=capture.file)
+        return OutputFile(capture.title, -1, "", system_calls.size_of(capture.file), held=capture.file)
     try:
         status = os.stat(capture.name, dir_fd=capture.within, follow_symlinks=False)
     except FileNotFoundError:

@@ -18,10 +18,10 @@ from uuid_utils import uuid4
 
 from raygrid.blobs.chunks import CHUNK, digests, pieces_of
 from raygrid.models import AttemptReport, JobSpec
-from raygrid.node import small_zip
-from raygrid.node.spares import JobDirectory
-from raygrid.node.usage import Usage
-from raygrid.node.workspace import OutputFile
+from raygrid.node.attempt import small_zip
+from raygrid.node.attempt.spare_directories import JobDirectory
+from raygrid.node.attempt.usage import Usage
+from raygrid.node.attempt.workspace import OutputFile
 
 RESERVED = frozenset({"stdout.txt", "stderr.txt", "manifest.json"})
 ASIDE = "pricer_files/"

@@ -13,8 +13,8 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from raygrid.errors import UnavailableError
-from raygrid.node.claims import Claims
-from raygrid.node.helper_rule import WINE, Programs, shared_through, sharing_with
+from raygrid.node.helpers.claims import Claims
+from raygrid.node.helpers.rule import WINE, Programs, shared_through, sharing_with
 from raygrid.settings.model import Pricer
 
 HOLD_STEP_S = 0.1

@@ -18,11 +18,11 @@ import time
 from pathlib import Path
 
 from raygrid.models import Outcome
-from raygrid.node.pressure import History, Victim, choose, is_watched, next_look_s
-from raygrid.node.trees import Tree, trees
-from raygrid.node.usage import Usage
-from raygrid.node.verdicts import Verdict, Verdicts, leave_verdict
-from raygrid.node.watchdog import Running, Watchdog
+from raygrid.node.attempt.usage import Usage
+from raygrid.node.attempt.verdicts import Verdict, Verdicts, leave_verdict
+from raygrid.node.limits.pressure import History, Victim, choose, is_watched, next_look_s
+from raygrid.node.limits.trees import Tree, trees
+from raygrid.node.limits.watchdog import Running, Watchdog
 from raygrid.system.machine import machine_id
 from raygrid.system.memory import Gauge, Memory
 from raygrid.system.oom_score import AFTER_S, OomScores

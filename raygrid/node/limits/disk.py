@@ -17,10 +17,10 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 from raygrid.models import AttemptId, AttemptReport, Outcome
-from raygrid.node import fillers
-from raygrid.node.allocated import allocated, deleted_but_open
-from raygrid.node.watchdog import Running, Watchdog
-from raygrid.node.workspace import DISK_RESERVE, Workspace
+from raygrid.node.attempt.workspace import DISK_RESERVE, Workspace
+from raygrid.node.limits import fillers
+from raygrid.node.limits.allocated import allocated, deleted_but_open
+from raygrid.node.limits.watchdog import Running, Watchdog
 from raygrid.system.processes import process_table
 
 logger = logging.getLogger(__name__)

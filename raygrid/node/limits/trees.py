@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
-from raygrid.node.pressure import LEAST, Size
+from raygrid.node.limits.pressure import LEAST, Size
 from raygrid.system.processes import Process, mark_of
 
 

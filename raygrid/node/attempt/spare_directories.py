@@ -14,9 +14,9 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from raygrid.node.beneath import is_as_new, open_directory
-from raygrid.node.captures import Captures
-from raygrid.node.temporaries import Temporary
+from raygrid.node.attempt.captures import Captures
+from raygrid.node.attempt.safe_paths import is_as_new, open_directory
+from raygrid.node.attempt.temporary_files import Temporary
 
 KEPT_INPUT = 64 * 1024  # a larger input is removed with its job
 

@@ -16,7 +16,7 @@ from collections.abc import Container
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from raygrid.node.beneath import open_directory, remove
+from raygrid.node.attempt.safe_paths import open_directory, remove
 
 VARIABLES = ("TMPDIR", "TMP", "TEMP")  # POSIX, and what Windows programs and others look for
 _IDENTITY = 3  # as many of the parts of a state tell which directory it is, and what may be done there

@@ -17,10 +17,10 @@ import time
 from collections.abc import Callable, Collection, Iterable, Sequence
 from pathlib import Path
 
-from raygrid.node.claims import Claims
-from raygrid.node.helper_gate import HelperGate
-from raygrid.node.helper_rule import LeftBehind, Verdict, is_allowed, judge
-from raygrid.node.lineage import Key, Lineage, Origin, Root, Traced
+from raygrid.node.helpers.claims import Claims
+from raygrid.node.helpers.gate import HelperGate
+from raygrid.node.helpers.lineage import Key, Lineage, Origin, Root, Traced
+from raygrid.node.helpers.rule import LeftBehind, Verdict, is_allowed, judge
 from raygrid.system.killing import end_children, signal_process
 from raygrid.system.processes import Process, process_table
 

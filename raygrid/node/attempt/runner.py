@@ -22,22 +22,22 @@ from raygrid.blobs import BlobStore
 from raygrid.core.group.events import AttemptOrder
 from raygrid.errors import BlobDamagedError, BlobNotFoundError, SettingsError, UnavailableError
 from raygrid.models import AttemptReport, JobSpec, Outcome
-from raygrid.node import diagnosis, result, workspace
-from raygrid.node.beneath import BadOutputError
-from raygrid.node.captures import Capture
+from raygrid.node.attempt import diagnosis, result, workspace
+from raygrid.node.attempt.captures import Capture
+from raygrid.node.attempt.result import ResultZip
+from raygrid.node.attempt.safe_paths import BadOutputError
+from raygrid.node.attempt.spare_directories import JobDirectory
+from raygrid.node.attempt.spawn import Environment, spawn, when_written
+from raygrid.node.attempt.usage import Usage
+from raygrid.node.attempt.verdicts import Verdict
+from raygrid.node.attempt.workspace import OutputFile, Workspace
 from raygrid.node.definitions import Definitions
-from raygrid.node.disk import NO_ROOM, DiskWatch
-from raygrid.node.result import ResultZip
+from raygrid.node.limits.disk import NO_ROOM, DiskWatch
+from raygrid.node.limits.watchdog import Running, Watchdog
 from raygrid.node.shared_data import Link, SharedDataCache
-from raygrid.node.spares import JobDirectory
-from raygrid.node.spawn import Environment, spawn, when_written
 from raygrid.node.traffic import TrafficMeter
-from raygrid.node.usage import Usage
-from raygrid.node.verdicts import Verdict
-from raygrid.node.warm import WarmPool
-from raygrid.node.warm_process import Ended, WarmProcess
-from raygrid.node.watchdog import Running, Watchdog
-from raygrid.node.workspace import OutputFile, Workspace
+from raygrid.node.warm.pool import WarmPool
+from raygrid.node.warm.process import Ended, WarmProcess
 from raygrid.settings import expected_files
 from raygrid.settings.content_key import Contents
 from raygrid.settings.model import Pricer

@@ -20,16 +20,16 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from raygrid.models import AttemptId, JobSpec, Outcome
-from raygrid.node.allocated import allocated
-from raygrid.node.beneath import BadOutputError, open_file, remove
-from raygrid.node.kept import Kept
-from raygrid.node.spares import JobDirectory
-from raygrid.node.spawn import no_blocked_signals
-from raygrid.node.temporaries import VARIABLES
-from raygrid.node.usage import Consumed, Usage, consumed, consumed_by_dead
-from raygrid.node.warm_protocol import Answer, AnswerReader, BadAnswerError, is_cut, request
-from raygrid.node.watchdog import Running, Watchdog
-from raygrid.node.workspace import Workspace
+from raygrid.node.attempt.safe_paths import BadOutputError, open_file, remove
+from raygrid.node.attempt.spare_directories import JobDirectory
+from raygrid.node.attempt.spawn import no_blocked_signals
+from raygrid.node.attempt.temporary_files import VARIABLES
+from raygrid.node.attempt.usage import Consumed, Usage, consumed, consumed_by_dead
+from raygrid.node.attempt.workspace import Workspace
+from raygrid.node.limits.allocated import allocated
+from raygrid.node.limits.watchdog import Running, Watchdog
+from raygrid.node.warm.protocol import Answer, AnswerReader, BadAnswerError, is_cut, request
+from raygrid.node.warm.watched import Kept
 from raygrid.settings.model import Pricer
 from raygrid.system.processes import MARK, has_exited, signal_group
 

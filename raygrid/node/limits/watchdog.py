@@ -16,9 +16,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from raygrid.models import AttemptId, Outcome
-from raygrid.node.helpers import Helpers
-from raygrid.node.kept import Kept
-from raygrid.node.lineage import Root
+from raygrid.node.helpers.lineage import Root
+from raygrid.node.helpers.watch import Helpers
+from raygrid.node.warm.watched import Kept
 from raygrid.settings.model import Node
 from raygrid.system.processes import (
     ChildrenOf,

@@ -13,10 +13,10 @@ from collections.abc import Mapping
 
 from raygrid.errors import UnavailableError
 from raygrid.models import AttemptId, JobSpec
-from raygrid.node.spares import JobDirectory
-from raygrid.node.warm_process import Ended, WarmProcess
-from raygrid.node.watchdog import Running, Watchdog
-from raygrid.node.workspace import Workspace
+from raygrid.node.attempt.spare_directories import JobDirectory
+from raygrid.node.attempt.workspace import Workspace
+from raygrid.node.limits.watchdog import Running, Watchdog
+from raygrid.node.warm.process import Ended, WarmProcess
 from raygrid.settings.definition import same_definition
 from raygrid.settings.model import Pricer
 
