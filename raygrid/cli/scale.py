@@ -13,8 +13,8 @@ from raygrid.cli.duration import words_of
 from raygrid.cli.grid import err, out, print_table
 
 if TYPE_CHECKING:
-    from raygrid.simulate.scale import Outcome, Scenario
-    from raygrid.simulate.scale_plan import Plan, Try
+    from raygrid.planner.plan import Plan, Try
+    from raygrid.planner.report import Outcome, Scenario
 
 
 def scale(
@@ -55,9 +55,9 @@ def scale(
     enough. Nothing fails here; for that there is `raygrid simulate faults`.
     """
     from raygrid.core.group.placement import POLICIES  # noqa: PLC0415 - other commands do not need it
-    from raygrid.simulate import scale as simulation  # noqa: PLC0415
-    from raygrid.simulate.scale_load import Arrivals, RunTimes, duration_s  # noqa: PLC0415
-    from raygrid.simulate.scale_plan import plan  # noqa: PLC0415
+    from raygrid.planner import report as simulation  # noqa: PLC0415
+    from raygrid.planner.load import Arrivals, RunTimes, duration_s  # noqa: PLC0415
+    from raygrid.planner.plan import plan  # noqa: PLC0415
 
     if placement not in POLICIES:
         raise typer.BadParameter(f"there is no placement policy {placement!r}; known are {', '.join(POLICIES)}")

@@ -15,12 +15,12 @@ from typer.testing import CliRunner
 from raygrid.cli import app
 from raygrid.core.group.events import Event
 from raygrid.errors import InvalidRequestError
-from raygrid.simulate import scale
-from raygrid.simulate.scale import Outcome, Scenario, Simulation, simulate, sweep
-from raygrid.simulate.scale_clock import STARTS_AT, Agenda, Turns
-from raygrid.simulate.scale_group import Meter, ModelGroup
-from raygrid.simulate.scale_load import Arrivals, RunTimes, duration_s
-from raygrid.simulate.scale_plan import Try, plan
+from raygrid.planner import report
+from raygrid.planner.clock import STARTS_AT, Agenda, Turns
+from raygrid.planner.group import Meter, ModelGroup
+from raygrid.planner.load import Arrivals, RunTimes, duration_s
+from raygrid.planner.plan import Try, plan
+from raygrid.planner.report import Outcome, Scenario, Simulation, simulate, sweep
 
 CPU_TIMES = ("routing_us", "placement_us", "load_us", "watching", "seconds")
 
@@ -82,7 +82,7 @@ def test_turns_of_groups_decide_nothing(arrivals: str, run_time: str, monkeypatc
     asked = scenario(run_time, arrivals, groups=3, window=64)
     outcomes = []
     for polls in (0.001, 4, 1_000):
-        monkeypatch.setattr(scale, "POLLS_PER_TURN", polls)
+        monkeypatch.setattr(report, "POLLS_PER_TURN", polls)
         outcomes.append(decided(simulate(asked)))
     assert outcomes[0] == outcomes[1] == outcomes[2]
 

@@ -16,11 +16,11 @@ from random import Random
 
 from raygrid.core.group.policy import GroupPolicy
 from raygrid.errors import InvalidRequestError
-from raygrid.simulate.scale_clock import STARTS_AT, Agenda, Turns
-from raygrid.simulate.scale_group import Meter, ModelGroup
-from raygrid.simulate.scale_load import Arrivals, RunTimes
-from raygrid.simulate.scale_node import ModelNode
-from raygrid.simulate.scale_parent import ModelParent
+from raygrid.planner.clock import STARTS_AT, Agenda, Turns
+from raygrid.planner.group import Meter, ModelGroup
+from raygrid.planner.load import Arrivals, RunTimes
+from raygrid.planner.node import ModelNode
+from raygrid.planner.parent import ModelParent
 
 WARM_UP_S = 2.0  # leaders hear their nodes, the parent hears the leaders, then jobs come
 BATCH = 10_000  # jobs of one submit where all come at once

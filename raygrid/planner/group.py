@@ -25,8 +25,8 @@ from raygrid.core.group.events import (
 from raygrid.core.group.policy import GroupPolicy
 from raygrid.core.group.state import GroupState
 from raygrid.models import AttemptId, BlobSlice, GroupCapacity, JobSpec, QueuedJob
-from raygrid.simulate.scale_clock import Agenda
-from raygrid.simulate.scale_node import ModelNode
+from raygrid.planner.clock import Agenda
+from raygrid.planner.node import ModelNode
 from raygrid.transport.ports import NodeReply
 
 CALL_S = 0.001  # one way of a call between two parts

@@ -14,8 +14,8 @@ from raygrid.core.routing.choice import RoutingPolicy
 from raygrid.core.routing.ranking import Ranking
 from raygrid.core.routing.spreading import deal, spread
 from raygrid.models import GroupCapacity
-from raygrid.simulate.scale_clock import Agenda, Turns
-from raygrid.simulate.scale_group import CALL_S, Meter, ModelGroup
+from raygrid.planner.clock import Agenda, Turns
+from raygrid.planner.group import CALL_S, Meter, ModelGroup
 
 HEAR_S = 0.1  # a leader is heard this often while its load changes
 MOST_QUEUED = 1 << 40  # the store of a model takes everything

@@ -12,7 +12,7 @@ from datetime import UTC, datetime
 
 from raygrid.core.group.events import AttemptOrder
 from raygrid.models import AttemptId, AttemptReport, NodeState, Outcome
-from raygrid.simulate.scale_clock import Agenda
+from raygrid.planner.clock import Agenda
 from raygrid.transport.ports import NodeReply
 
 STORE_S = 0.002  # until a result is stored
