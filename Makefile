@@ -13,15 +13,16 @@ ON_HOSTS := tests/faults
 ON_RAY := $(wildcard tests/integration/test_ray_*.py) $(addprefix tests/integration/test_,readme.py notebook.py)
 OF_LEASES := $(addprefix tests/integration/test_,standby_leaders.py lost_groups.py drill.py draining.py several_parents.py \
   node_and_leader_loss.py job_store_outage.py)
-ONLY_COMPUTE := $(wildcard tests/unit/test_simulate_*.py tests/unit/test_example_*.py)
+ONLY_COMPUTE := $(wildcard tests/unit/test_simulate_*.py tests/unit/test_planner.py tests/unit/test_example_*.py)
 BESIDE := .beside-hosts.log .beside-leases.log .beside-computing.log
 
-.PHONY: help demo test field drill soak check bench wheel lock clean
+.PHONY: help demo test field simulate drill soak check bench wheel lock clean
 
 help:
 	@echo "make demo    start a grid on this machine, price the example book, kill a node agent meanwhile, show prices per kind"
 	@echo "make test    run every test"
 	@echo "make field   problems that others have reported, tried on real grids (wine, .NET and Java where they are there)"
+	@echo "make simulate  the grid's own code under seeded faults on a virtual clock; SEEDS=2000 FIRST_SEED=0"
 	@echo "make drill   every drill five times on five hosts, and real cuts of links, with medians (Linux, root)"
 	@echo "make soak    twenty minutes of load on five hosts, with a random fault every twenty seconds (Linux, root)"
 	@echo "make check   formatter, linter, strict types, import contracts"
@@ -57,6 +58,12 @@ test: $(READY)
 # make field FIELD_ARGS='--only wine'; --list names the cases.
 field: $(READY)
 	$(BIN)/python -m field $(FIELD_ARGS)
+
+# make simulate SEEDS=2000 FIRST_SEED=0 MUTANT=endless-attempts; MUTANT=list names the bugs that can be planted.
+SEEDS ?= 200
+FIRST_SEED ?= 0
+simulate: $(READY)
+	$(BIN)/python -m tests.simulation --seeds $(SEEDS) --first-seed $(FIRST_SEED) $(addprefix --mutant=,$(MUTANT))
 
 drill: $(READY)
 	$(BIN)/python -m tests.faults.drills

@@ -17,6 +17,7 @@ from raygrid.cli import (
     host,
     lifecycle,
     nodes,
+    plan,
     ready,
     results,
     simulate,
@@ -87,7 +88,8 @@ app.command()(nodes.drain)
 app.command()(nodes.undrain)
 app.command()(drill.drill)
 app.command()(bench.bench)
+app.command()(plan.plan)
 app.command()(groups.handover)
 app.add_typer(data.app, name="data")
 app.add_typer(host.app, name="host")
-app.add_typer(simulate.app, name="simulate")
+app.add_typer(simulate.app, name="simulate", hidden=True)

@@ -1,108 +1,25 @@
-"""`raygrid simulate`: the grid's own code on a virtual clock: under faults here, at scale in `cli/scale.py`."""
+"""`raygrid simulate`: a command of earlier versions; it prints what replaced it."""
 
 from __future__ import annotations
 
-import hashlib
-import json
-import time
-from dataclasses import asdict
-from typing import TYPE_CHECKING, Annotated
-
 import typer
 
-from raygrid.cli.grid import complain, err, out
-from raygrid.cli.scale import scale
+from raygrid.cli.grid import complain
 
-if TYPE_CHECKING:
-    from raygrid.simulate.run import Outcome
+_ANYTHING = {"ignore_unknown_options": True, "allow_extra_args": True, "help_option_names": []}
 
-SHOW_EVERY = 100
-
-app = typer.Typer(no_args_is_help=True, help="Simulate a grid; needs none and touches none.")
+app = typer.Typer(no_args_is_help=True, help="Replaced by `raygrid plan` and `make simulate`.")
 
 
-@app.callback()
-def _family() -> None:
-    """Simulate a grid; needs none and touches none."""
+@app.command(context_settings=_ANYTHING)
+def scale() -> None:
+    """Replaced by `raygrid plan`."""
+    complain("`raygrid simulate scale` is now `raygrid plan`; its options are the same")
+    raise typer.Exit(2)
 
 
-app.command()(scale)
-
-
-@app.command()
-def faults(
-    *,
-    seeds: Annotated[int, typer.Option(min=1, help="How many runs, each from its own seed.")] = 200,
-    first_seed: Annotated[int, typer.Option(min=0, help="The first seed; the others follow it.")] = 0,
-    mutant: Annotated[
-        str | None, typer.Option(metavar="NAME", help="Plant a bug, to see it found; `list` shows the names.")
-    ] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
-) -> None:
-    """Run the grid's own code under seeded faults and check its invariants at every step.
-
-    Calls are lost, late and doubled; parts crash, freeze and are cut off; disks fill and clocks step. Exits with 1 at
-    the first seed that violates an invariant. The same seed makes the same steps, on any machine.
-    """
-    from raygrid.simulate.mutants import MUTANTS, about  # noqa: PLC0415 - other commands do not need it
-    from raygrid.simulate.pool import run_seeds  # noqa: PLC0415
-
-    if mutant == "list":
-        for name in MUTANTS:
-            out().print(f"{name:24} {about(name)}", highlight=False, markup=False)
-        return
-    if mutant is not None and mutant not in MUTANTS:
-        raise typer.BadParameter(f"there is no mutant {mutant!r}; known are {', '.join(MUTANTS)}")
-    started, done = time.monotonic(), []
-    violated: Outcome | None = None
-    for outcome in run_seeds(first_seed, seeds, mutant=mutant):
-        done.append(outcome)
-        if outcome.violation is not None:
-            violated = outcome
-            break
-        if not as_json and len(done) % SHOW_EVERY == 0:
-            err().print(f"{len(done)} of {seeds} seeds, no violation", highlight=False, markup=False)
-    seconds = time.monotonic() - started
-    if as_json:
-        typer.echo(json.dumps(_summary(done, seconds)))
-    elif violated is None:
-        out().print(_sentence(done, seconds), highlight=False, markup=False)
-    else:
-        _explain(violated, mutant)
-    if violated is not None:
-        raise typer.Exit(1)
-
-
-def _summary(done: list[Outcome], seconds: float) -> dict[str, object]:
-    last = done[-1]
-    return {
-        "seeds": len(done),
-        "first_seed": done[0].seed,
-        "violation": None if last.violation is None else {"seed": last.seed, **asdict(last.violation)},
-        "trace": list(last.trace),
-        "jobs": sum(each.jobs for each in done),
-        "runs": sum(each.runs for each in done),
-        "faults": sum(each.faults for each in done),
-        "terms": sum(each.terms for each in done),
-        "calls": sum(each.calls for each in done),
-        "virtual_s": round(sum(each.virtual_s for each in done), 1),
-        "seconds": round(seconds, 1),
-        "digest": hashlib.sha256("".join(each.digest for each in done).encode()).hexdigest(),
-    }
-
-
-def _sentence(done: list[Outcome], seconds: float) -> str:
-    made = _summary(done, seconds)
-    return (
-        f"{made['seeds']} seeds, no violation: {made['jobs']} jobs, {made['runs']} runs, {made['faults']} faults, "
-        f"{made['terms']} terms, {made['virtual_s']} s of virtual time in {made['seconds']} s; digest {made['digest']}"
-    )
-
-
-def _explain(violated: Outcome, mutant: str | None) -> None:
-    assert violated.violation is not None
-    for line in violated.trace:
-        out().print(line, highlight=False, markup=False)
-    complain(f"seed {violated.seed} violates: {violated.violation.invariant}. {violated.violation.detail}")
-    planted = f" --mutant {mutant}" if mutant else ""
-    complain(f"replay it with: raygrid simulate faults --seeds 1 --first-seed {violated.seed}{planted}")
+@app.command(context_settings=_ANYTHING)
+def faults() -> None:
+    """Replaced by `make simulate`, in raygrid's sources."""
+    complain("`raygrid simulate faults` is now `make simulate SEEDS=200 FIRST_SEED=0`, in raygrid's sources")
+    raise typer.Exit(2)

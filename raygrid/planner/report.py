@@ -1,6 +1,6 @@
 """A simulation of scale: a grid of any size on a virtual clock, its routing and placement real, the rest a model.
 
-`simulate` runs one; `sweep` runs several sizes one after another. No failures here: those are `raygrid.simulate.run`.
+`simulate` runs one; `sweep` runs several sizes one after another. Nothing fails here.
 Time in the deciding code is the processor's; all other time is virtual, and the same seed makes the same steps.
 """
 

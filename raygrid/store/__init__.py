@@ -1,6 +1,5 @@
-"""The job store: one port (`port.py`), two adapters (`sql.py`, `memory.py`)."""
+"""The job store: one port (`port.py`), and its adapter in SQL (`sql.py`) for SQLite and PostgreSQL."""
 
-from raygrid.store.memory import MemoryStore
 from raygrid.store.port import (
     BLOBS,
     NOBODY,
@@ -28,7 +27,6 @@ __all__ = [
     "JobStore",
     "LeaseState",
     "LockedError",
-    "MemoryStore",
     "Purged",
     "Reusable",
     "SqlStore",

@@ -22,7 +22,8 @@ from raygrid.models import (
     Outcome,
     SharedData,
 )
-from raygrid.store import JobStore, MemoryStore, SqlStore
+from raygrid.store import JobStore, SqlStore
+from tests.simulation.memory_store import MemoryStore
 
 # One line here puts another adapter under the whole contract.
 STORES: dict[str, Callable[[pytest.FixtureRequest], JobStore]] = {

@@ -15,7 +15,7 @@ from raygrid.core.group.placement import POLICIES, NodeRecord, Policy, least_loa
 from raygrid.core.group.vacancies import Suits, Vacancies
 from raygrid.core.ordered import Ordered
 from raygrid.models import AttemptId
-from raygrid.simulate.run import run_seed
+from tests.simulation.run import run_seed
 from tests.unit.test_core_group_properties import GroupInAHostileWorld
 
 

@@ -8,7 +8,7 @@ from raygrid.core.group.events import NodeHeard, NodeReported, Tick
 from raygrid.errors import UnavailableError
 from raygrid.leader.lookup import AT_ONCE, Lookup
 from raygrid.models import AttemptId, AttemptReport, BlobSlice, JobSpec, JobState, NewJob, NodeState, Outcome, QueuedJob
-from raygrid.store import MemoryStore
+from tests.simulation.memory_store import MemoryStore
 from tests.unit.test_core_group import Rack, job
 
 

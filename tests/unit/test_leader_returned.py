@@ -8,8 +8,8 @@ from collections.abc import Mapping
 from raygrid.leader.dispatch import Leader
 from raygrid.models import BlobSlice, JobSpec, JobState, NewJob
 from raygrid.settings.model import GridSettings
-from raygrid.store import MemoryStore
 from raygrid.transport.ports import NodeLink
+from tests.simulation.memory_store import MemoryStore
 
 JOB = JobSpec("j", "p", "1", BlobSlice("", 0, 0, ""))
 

@@ -22,8 +22,8 @@ from raygrid.models import (
     Outcome,
 )
 from raygrid.settings.model import GridSettings
-from raygrid.store import MemoryStore
 from raygrid.transport.ports import JobChange, NodeLink, NodeReply
+from tests.simulation.memory_store import MemoryStore
 
 AT = datetime(2026, 3, 1, tzinfo=UTC)
 RESULT = BlobSlice("results/1", 0, 9, "digest")

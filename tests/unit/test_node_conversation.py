@@ -17,8 +17,9 @@ from raygrid.leader.definitions import Definitions
 from raygrid.leader.node_link import UNREACHABLE_S, NodeConversation
 from raygrid.models import AttemptId, AttemptReport, Definition, NodeState, Outcome
 from raygrid.settings.model import GridSettings, load_settings
-from raygrid.store import JobStore, MemoryStore
+from raygrid.store import JobStore
 from raygrid.transport.ports import NodeReply
+from tests.simulation.memory_store import MemoryStore
 from tests.support.lone_agent import order
 
 

@@ -17,8 +17,8 @@ from raygrid.parent import reuse as reuse_module
 from raygrid.parent.reuse import Reuse
 from raygrid.settings.content_key import Contents
 from raygrid.settings.model import load_settings
-from raygrid.store import MemoryStore
 from tests.contract.test_job_store import AT
+from tests.simulation.memory_store import MemoryStore
 
 SETTINGS = load_settings(
     None,

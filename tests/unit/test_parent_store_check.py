@@ -9,7 +9,8 @@ import pytest
 from raygrid.errors import UnavailableError
 from raygrid.parent import store_check
 from raygrid.parent.store_check import StoreCheck
-from raygrid.store import LockedError, MemoryStore
+from raygrid.store import LockedError
+from tests.simulation.memory_store import MemoryStore
 
 
 class Store(MemoryStore):

@@ -12,8 +12,8 @@ import pytest
 from raygrid.models import BlobSlice, Job, JobSpec, JobState, NewJob
 from raygrid.parent.http import streams
 from raygrid.parent.waiters import Waiters
-from raygrid.store import MemoryStore
 from raygrid.transport.ports import JobChange
+from tests.simulation.memory_store import MemoryStore
 
 
 async def parent_with(job_id: str) -> Any:

@@ -27,8 +27,8 @@ from raygrid.parent.groups import Groups
 from raygrid.parent.sweeper import SWEEPER, Sweeper
 from raygrid.parent.waiters import Waiters
 from raygrid.settings.model import load_settings
-from raygrid.store import MemoryStore
 from raygrid.transport.ports import LeaderLink, LeaderReply
+from tests.simulation.memory_store import MemoryStore
 
 BEGIN = datetime(2026, 3, 1, tzinfo=UTC)
 

@@ -9,9 +9,9 @@ import sys
 
 import pytest
 
-from raygrid.simulate.mutants import MUTANTS, planted
-from raygrid.simulate.pool import run_seeds
-from raygrid.simulate.run import Outcome, run_seed
+from tests.simulation.mutants import MUTANTS, planted
+from tests.simulation.pool import run_seeds
+from tests.simulation.run import Outcome, run_seed
 
 SEEDS = 50
 HAVE_FOUND = (299, 1401)
@@ -99,7 +99,7 @@ def test_planted_bugs_are_taken_out_again() -> None:
 
 
 def simulate(*options: str) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-c", "from raygrid.cli import app; app()", "simulate", "faults", *options]
+    command = [sys.executable, "-m", "tests.simulation", *options]
     return subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
 
 
@@ -120,7 +120,7 @@ def test_the_command_shows_how_to_replay_a_violation() -> None:
     told = simulate("--seeds", "20", "--mutant", "answer-before-commit")
     assert told.returncode == 1
     assert "violates: acknowledged jobs are stored" in told.stderr
-    assert "raygrid simulate faults --seeds 1 --first-seed" in told.stderr
+    assert "make simulate SEEDS=1 FIRST_SEED=" in told.stderr
     assert "VIOLATION acknowledged jobs are stored" in told.stdout.splitlines()[-1]
 
 

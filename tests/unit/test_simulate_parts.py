@@ -11,9 +11,9 @@ from typing import Any
 import pytest
 
 from raygrid.errors import ConflictError, UnavailableError
-from raygrid.simulate.clock import STARTS_AT, Process, StuckError, VirtualLoop
-from raygrid.simulate.network import Network, Part, Weather
-from raygrid.simulate.trace import Trace
+from tests.simulation.clock import STARTS_AT, Process, StuckError, VirtualLoop
+from tests.simulation.network import Network, Part, Weather
+from tests.simulation.trace import Trace
 
 
 @pytest.fixture

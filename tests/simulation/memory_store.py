@@ -13,7 +13,6 @@ from datetime import UTC, datetime
 
 from raygrid.errors import StaleTermError
 from raygrid.models import BlobSlice, Job, JobSpec, JobState, JobUpdate, NewJob, QueuedJob
-from raygrid.store.memory_grid import MemoryGridTables
 from raygrid.store.port import (
     MOST_COUNTED,
     NOBODY,
@@ -26,6 +25,7 @@ from raygrid.store.port import (
     Unfinished,
 )
 from raygrid.store.rows import UNLED, no_such_cursor, reusable_content, storable_text
+from tests.simulation.memory_store_grid import MemoryGridTables
 
 
 @dataclass(slots=True)

@@ -14,8 +14,8 @@ from random import Random
 from typing import Any, Generic, TypeVar
 
 from raygrid.errors import ProcessEndedError, RaygridError, UnavailableError
-from raygrid.simulate.clock import WORLD, Process
-from raygrid.simulate.trace import Trace
+from tests.simulation.clock import WORLD, Process
+from tests.simulation.trace import Trace
 
 CALL_TIMEOUT_S = 5.0
 POLL_SLACK_S = 2.5

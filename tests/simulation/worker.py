@@ -1,4 +1,4 @@
-"""A process that runs every n-th seed and prints a line of JSON for each; `raygrid.simulate.pool` starts some."""
+"""A process that runs every n-th seed and prints a line of JSON for each; `tests.simulation.pool` starts some."""
 
 from __future__ import annotations
 
@@ -6,8 +6,8 @@ import argparse
 import json
 from dataclasses import asdict
 
-from raygrid.simulate.mutants import MUTANTS, planted
-from raygrid.simulate.run import run_seed
+from tests.simulation.mutants import MUTANTS, planted
+from tests.simulation.run import run_seed
 
 
 def main() -> None:

@@ -9,12 +9,12 @@ from typing import TYPE_CHECKING, cast
 from raygrid.blobs import BlobStore
 from raygrid.models import DoneJob, Job, NewJob
 from raygrid.parent.service import Parent, Submitted
-from raygrid.simulate.clock import Process
-from raygrid.simulate.leaders import SimulatedLeaderLink
 from raygrid.transport.ports import LeaderLink
+from tests.simulation.clock import Process
+from tests.simulation.leaders import SimulatedLeaderLink
 
 if TYPE_CHECKING:
-    from raygrid.simulate.grid import Grid
+    from tests.simulation.grid import Grid
 
 MARKER = "marker"
 

@@ -27,9 +27,9 @@ from raygrid.leader.policy import fresh_state
 from raygrid.models import AttemptReport, Definition, JobState, JobUpdate, NewJob
 from raygrid.parent.service import Parent, Submitted
 from raygrid.settings.model import GridSettings
-from raygrid.simulate.nodes import SimulatedAgent
-from raygrid.store.memory import MemoryStore
 from raygrid.store.port import Inserted
+from tests.simulation.memory_store import MemoryStore
+from tests.simulation.nodes import SimulatedAgent
 
 Patch = tuple[object, str, object]
 

@@ -19,10 +19,10 @@ from raygrid.errors import UnavailableError
 from raygrid.leader.dispatch import Leader
 from raygrid.leader.election import TTL_S
 from raygrid.models import INFRASTRUCTURE_OUTCOMES, AttemptId, AttemptReport, DoneJob, Job, JobState, Outcome
-from raygrid.simulate.nodes import RETRIED, SimulatedAgent
+from tests.simulation.nodes import RETRIED, SimulatedAgent
 
 if TYPE_CHECKING:
-    from raygrid.simulate.grid import Grid
+    from tests.simulation.grid import Grid
 
 THAW_S = 3.5  # a leader that was frozen may need so long to learn that its time is over
 

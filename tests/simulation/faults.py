@@ -7,9 +7,9 @@ from random import Random
 from typing import Any
 
 from raygrid.errors import RaygridError
-from raygrid.simulate.grid import GROUPS, Grid
-from raygrid.simulate.network import Part, Weather
-from raygrid.simulate.parents import SimulatedParent
+from tests.simulation.grid import GROUPS, Grid
+from tests.simulation.network import Part, Weather
+from tests.simulation.parents import SimulatedParent
 
 Fault = Callable[["Faults"], str]
 REST = frozenset({"db", "head", "client", "parent-1", "parent-2"})

@@ -19,8 +19,8 @@ from raygrid.core.group.events import AttemptOrder
 from raygrid.errors import StaleTermError
 from raygrid.models import INFRASTRUCTURE_OUTCOMES, AttemptId, AttemptReport, BlobSlice, Definition, NodeState, Outcome
 from raygrid.settings.model import GridSettings
-from raygrid.simulate.store import EPOCH
 from raygrid.transport.ports import NodeReply
+from tests.simulation.store import EPOCH
 
 RETRIED = 75  # the exit code that asks for another attempt
 FAILED = 3  # the exit code of a pricer that fails

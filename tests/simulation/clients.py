@@ -9,11 +9,11 @@ from typing import TYPE_CHECKING, Any
 
 from raygrid.errors import BusyError, ConflictError, JobNotFoundError, RaygridError
 from raygrid.models import BlobSlice, DoneJob, Job, JobSpec, NewJob
-from raygrid.simulate.network import POLL_SLACK_S
-from raygrid.simulate.parents import SimulatedParent
+from tests.simulation.network import POLL_SLACK_S
+from tests.simulation.parents import SimulatedParent
 
 if TYPE_CHECKING:
-    from raygrid.simulate.grid import Grid
+    from tests.simulation.grid import Grid
 
 HOST = "client"
 SUBMIT_TIMEOUT_S = 8.0

@@ -9,12 +9,12 @@ from dataclasses import dataclass
 from random import Random
 
 from raygrid.errors import RaygridError
-from raygrid.simulate.clients import Clients
-from raygrid.simulate.clock import WORLD, StuckError, VirtualLoop
-from raygrid.simulate.faults import Faults
-from raygrid.simulate.grid import Grid
-from raygrid.simulate.invariants import Violation
-from raygrid.store.memory import MemoryStore
+from tests.simulation.clients import Clients
+from tests.simulation.clock import WORLD, StuckError, VirtualLoop
+from tests.simulation.faults import Faults
+from tests.simulation.grid import Grid
+from tests.simulation.invariants import Violation
+from tests.simulation.memory_store import MemoryStore
 
 FAULTS_S = 14.0  # faults strike for so long
 SUBMIT_S = 10.0

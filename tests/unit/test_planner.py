@@ -223,9 +223,7 @@ def test_arrivals_follow_their_rates() -> None:
 )
 def test_senseless_options_are_refused_with_a_reason(options: tuple[str, ...], complaint: str) -> None:
     """Nothing is simulated, and the message says what is wrong."""
-    result = CliRunner().invoke(
-        app, ["simulate", "scale", "--nodes", "6", "--jobs", "10", *options], env={"COLUMNS": "500"}
-    )
+    result = CliRunner().invoke(app, ["plan", "--nodes", "6", "--jobs", "10", *options], env={"COLUMNS": "500"})
     assert result.exit_code != 0
     assert complaint in result.output
 
@@ -234,7 +232,7 @@ def test_the_command_prints_json() -> None:
     """One object: of a size, of a sweep, of a plan."""
 
     def run(*options: str) -> dict[str, object]:
-        words = ["simulate", "scale", "--jobs", "300", "--run-time", "constant:1s", "--json", *options]
+        words = ["plan", "--jobs", "300", "--run-time", "constant:1s", "--json", *options]
         result = CliRunner().invoke(app, words)
         assert result.exit_code == 0, result.output
         found: dict[str, object] = json.loads(result.stdout)

@@ -1,4 +1,4 @@
-"""`raygrid simulate scale`: what deciding costs in a grid of some size, and how large one has to be for a deadline."""
+"""`raygrid plan`: what deciding costs in a grid of some size, and how large one has to be for a deadline."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from raygrid.planner.report import Outcome, Scenario
 
 
-def scale(
+def plan(
     *,
     nodes: Annotated[int, typer.Option(min=1, help="Nodes; with --deadline at most so many.")] = 10_000,
     groups: Annotated[int | None, typer.Option(min=1, help="Groups; by default one for 50 nodes.")] = None,
@@ -52,12 +52,12 @@ def scale(
     """Run a grid of any size on a virtual clock, with the real code that routes and places.
 
     Prints what a decision costs, how well slots are used, and how long jobs wait. With --deadline: how many nodes are
-    enough. Nothing fails here; for that there is `raygrid simulate faults`.
+    enough. Nothing fails here.
     """
     from raygrid.core.group.placement import POLICIES  # noqa: PLC0415 - other commands do not need it
     from raygrid.planner import report as simulation  # noqa: PLC0415
     from raygrid.planner.load import Arrivals, RunTimes, duration_s  # noqa: PLC0415
-    from raygrid.planner.plan import plan  # noqa: PLC0415
+    from raygrid.planner.plan import plan as fewest_nodes  # noqa: PLC0415
 
     if placement not in POLICIES:
         raise typer.BadParameter(f"there is no placement policy {placement!r}; known are {', '.join(POLICIES)}")
@@ -78,7 +78,8 @@ def scale(
         seed=seed,
     )
     if deadline is not None:
-        made = plan(scenario, duration_s(deadline), share, tried=lambda each: None if as_json else _say_tried(each))
+        show = (lambda each: None) if as_json else _say_tried
+        made = fewest_nodes(scenario, duration_s(deadline), share, tried=show)
         typer.echo(json.dumps(_plan_summary(made))) if as_json else _say_plan(made)
         return
     sizes = (*(size for size in simulation.SIZES if size < nodes), nodes) if sweep else (nodes,)

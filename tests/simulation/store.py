@@ -14,10 +14,10 @@ from typing import Any, Protocol, cast
 
 from raygrid.core.lease import Lease
 from raygrid.models import Job
-from raygrid.simulate.clock import Process
-from raygrid.simulate.network import Network, Part
 from raygrid.store import JobStore
-from raygrid.store.memory import MemoryStore
+from tests.simulation.clock import Process
+from tests.simulation.memory_store import MemoryStore
+from tests.simulation.network import Network, Part
 
 TIMEOUT_S = 6.0
 EPOCH = datetime(2030, 1, 1, tzinfo=UTC)

@@ -12,16 +12,16 @@ from raygrid.drill.history import History
 from raygrid.leader.election import Candidate
 from raygrid.models import AttemptId
 from raygrid.settings.model import GridSettings, Group, Node, Placement, Pricer
-from raygrid.simulate.clock import WORLD, Process, VirtualLoop
-from raygrid.simulate.invariants import Watch
-from raygrid.simulate.leaders import SimulatedCandidate
-from raygrid.simulate.network import Network, Part
-from raygrid.simulate.nodes import RETRIED, SimulatedAgent
-from raygrid.simulate.parents import MARKER, SimulatedParent
-from raygrid.simulate.store import EPOCH, Database, store_for
-from raygrid.simulate.trace import Trace
 from raygrid.store import BLOBS, JobStore
-from raygrid.store.memory import MemoryStore
+from tests.simulation.clock import WORLD, Process, VirtualLoop
+from tests.simulation.invariants import Watch
+from tests.simulation.leaders import SimulatedCandidate
+from tests.simulation.memory_store import MemoryStore
+from tests.simulation.network import Network, Part
+from tests.simulation.nodes import RETRIED, SimulatedAgent
+from tests.simulation.parents import MARKER, SimulatedParent
+from tests.simulation.store import EPOCH, Database, store_for
+from tests.simulation.trace import Trace
 
 GROUPS = ("rack-a", "rack-b")
 NODES_PER_GROUP = 2

@@ -12,11 +12,13 @@ import os
 import subprocess
 import sys
 from collections.abc import Iterator
+from pathlib import Path
 
-from raygrid.simulate.invariants import Violation
-from raygrid.simulate.run import Outcome
 from raygrid.system.processors import usable_processors
+from tests.simulation.invariants import Violation
+from tests.simulation.run import Outcome
 
+PROJECT = Path(__file__).parents[2]
 STOP_S = 5.0
 
 
@@ -51,13 +53,15 @@ def run_seeds(
 
 @contextlib.contextmanager
 def _worker(first: int, end: int, step: int, mutant: str | None, tail: int) -> Iterator[subprocess.Popen[str]]:
-    command = [sys.executable, "-m", "raygrid.simulate.worker"]
+    command = [sys.executable, "-m", "tests.simulation.worker"]
     command += ["--first", str(first), "--end", str(end), "--step", str(step), "--tail", str(tail)]
     command += [] if mutant is None else ["--mutant", mutant]
     settings = {name: value for name, value in os.environ.items() if not name.upper().startswith("RAYGRID_")}
     environment = {**settings, "PYTHONHASHSEED": "0"}
     # In a group of its own: Ctrl-C is for whoever takes the outcomes, and ends the workers from here.
-    process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=environment, process_group=0)
+    process = subprocess.Popen(
+        command, stdout=subprocess.PIPE, text=True, cwd=PROJECT, env=environment, process_group=0
+    )
     try:
         yield process
     finally:

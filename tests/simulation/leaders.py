@@ -11,13 +11,13 @@ from raygrid.leader.dispatch import Leader
 from raygrid.leader.election import Candidate
 from raygrid.models import AttemptId, Definition, JobSpec, QueuedJob
 from raygrid.settings.model import GridSettings
-from raygrid.simulate.clock import Process
-from raygrid.simulate.network import POLL_SLACK_S, Network, Part
-from raygrid.simulate.nodes import SimulatedAgent
 from raygrid.transport.ports import LeaderReply, NodeLink, NodeReply
+from tests.simulation.clock import Process
+from tests.simulation.network import POLL_SLACK_S, Network, Part
+from tests.simulation.nodes import SimulatedAgent
 
 if TYPE_CHECKING:
-    from raygrid.simulate.grid import Grid
+    from tests.simulation.grid import Grid
 
 
 class SimulatedNodeLink:
