@@ -21,6 +21,7 @@ from raygrid.cli.local_grid import (
 )
 from raygrid.errors import SettingsError
 from raygrid.settings.model import GridSettings
+from raygrid.settings.sources import set_by_variables
 from raygrid.system.home import usual_state_dir
 
 
@@ -106,9 +107,7 @@ def down(
 
 def _with_variables(said: set[str], config: Path | None) -> Collection[str] | None:
     """The settings that are asked for: all of them where a file is read, which asks also by leaving a line out."""
-    from raygrid.local.started_with import said_by_variables  # noqa: PLC0415 - brings Ray
-
-    return None if config is not None or os.environ.get("RAYGRID_CONFIG") else said | said_by_variables()
+    return None if config is not None or os.environ.get("RAYGRID_CONFIG") else said | set_by_variables()
 
 
 def _is_default(grid_dir: Path) -> bool:
@@ -120,6 +119,6 @@ def _is_default(grid_dir: Path) -> bool:
 
 
 def _down(settings: GridSettings) -> str:
-    from raygrid.local.grid_file import down_command  # noqa: PLC0415 - brings Ray
+    from raygrid.system.grid_file import down_command  # noqa: PLC0415 - brings Ray
 
     return down_command(settings.grid_dir, settings.config)

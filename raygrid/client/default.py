@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import json
 import os
 import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from pathlib import Path
 from typing import Any, Literal, Unpack, overload
 
 from raygrid.client import interrupted
@@ -20,7 +18,7 @@ from raygrid.client.result import Result
 from raygrid.client.sync import Client
 from raygrid.client.upload import Input
 from raygrid.errors import RaygridError, SettingsError
-from raygrid.system.home import expanded
+from raygrid.system.grid_file import file_of, running_grid
 
 _default: Client | None = None
 
@@ -32,49 +30,20 @@ def find_grid(url: str | Sequence[str] | None = None, api_key: str | None = None
     on this machine leaves. The key in that file goes to no other grid than the file's own.
 
     Raises:
-        SettingsError: there is no URL anywhere; says what to do.
+        SettingsError: there is no URL anywhere, or the file of the grid on this machine cannot be read; the message
+            names the remedy.
     """
     url = one_url(url or os.environ.get("RAYGRID_URL") or "")
     api_key = api_key or os.environ.get("RAYGRID_API_KEY") or None
     if url:
         return url, api_key
-    path = expanded(os.environ.get("RAYGRID_STATE_DIR") or "~/.raygrid") / "default" / "grid.json"
-    local = _local_grid(path)
+    local = running_grid()
     if local is None:
         raise SettingsError(
             "which grid? Set RAYGRID_URL, say --url or raygrid.connect(url), or start a grid on this machine with "
-            f"`raygrid up` or raygrid.init(). ({_why_none(path)})"
+            f"`raygrid up` or raygrid.init(). (No grid runs here: looked in {file_of()}.)"
         )
-    return str(local["url"]), api_key or local.get("api_key")
-
-
-def _local_grid(path: Path) -> dict[str, Any] | None:
-    """Read the file that a running grid on this machine leaves; None without one that lives."""
-    try:
-        grid = json.loads(path.read_text(encoding="utf-8"))
-        pid = int(grid["pid"])
-        if not grid["url"]:
-            return None
-    except (OSError, ValueError, KeyError, TypeError):
-        return None
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return None
-    except OSError:
-        pass
-    found: dict[str, Any] = grid
-    return found
-
-
-def _why_none(path: Path) -> str:
-    try:
-        json.loads(path.read_text(encoding="utf-8"))["url"].strip()
-    except FileNotFoundError:
-        pass
-    except (OSError, ValueError, TypeError, KeyError, AttributeError):
-        return f"{path} cannot be read: if a grid runs here, stop it with `raygrid down` and start it again."
-    return f"No grid runs here: looked in {path}."
+    return local.url, api_key or local.api_key
 
 
 def connect(

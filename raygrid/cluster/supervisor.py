@@ -18,14 +18,13 @@ import sys
 import threading
 import time
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TextIO
 
 from raygrid.cluster.farewell import HeadWatch, cluster_token, say_farewell
 from raygrid.cluster.spec import STOP, HostSpec
 from raygrid.system import logs, tmp_cleaners
 from raygrid.system.orphans import Strays
-from raygrid.system.processes import process_table
+from raygrid.system.proc import name_of, process_table, title_of, voluntary_switches
 from raygrid.system.supervision import die_with_parent
 
 LOOK_S = 0.25
@@ -60,27 +59,6 @@ def below(ancestor: int) -> list[tuple[int, bool]]:
     return found
 
 
-def _name_of(pid: int) -> str:
-    with contextlib.suppress(OSError):
-        return Path(f"/proc/{pid}/comm").read_text().strip()
-    return ""
-
-
-def _command_line(pid: int) -> str:
-    with contextlib.suppress(OSError):
-        return Path(f"/proc/{pid}/cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace")
-    return ""
-
-
-def looks_of(pid: int) -> int:
-    """How often the main thread of a process has gone to sleep: `ray start --block` does it once a look."""
-    with contextlib.suppress(OSError):
-        for line in Path(f"/proc/{pid}/task/{pid}/status").read_text().splitlines():
-            if line.startswith("voluntary_ctxt_switches:"):
-                return int(line.partition(":")[2])
-    return 0
-
-
 @dataclass(frozen=True)
 class _Gone:
     """When the raylet was first seen to be gone, and how often `ray start` had looked by then."""
@@ -90,7 +68,7 @@ class _Gone:
 
     def is_known_to(self, ray_start: int) -> bool:
         """Whether `ray start` must have seen it by now, and takes it for granted."""
-        return time.monotonic() - self.at > STOPPED_AFTER_S and looks_of(ray_start) - self.looks >= LOOKS
+        return time.monotonic() - self.at > STOPPED_AFTER_S and voluntary_switches(ray_start) - self.looks >= LOOKS
 
 
 class Supervisor:
@@ -177,7 +155,7 @@ class Supervisor:
                 if gone is None:
                     # A Ray that is up has had one: it may have gone before the first look at it.
                     if is_up if raylet is None else not _is_raylet(raylet):
-                        gone = _Gone(time.monotonic(), looks_of(process.pid))
+                        gone = _Gone(time.monotonic(), voluntary_switches(process.pid))
                 elif is_up and _is_empty(process.pid):
                     if gone.is_known_to(process.pid):
                         say("somebody has stopped Ray here (`ray stop` or `ray down`)")
@@ -205,7 +183,7 @@ class Supervisor:
     def _end(self, process: subprocess.Popen[bytes]) -> None:
         """End Ray in its own order: first its raylet, which ends agents and leaders, then the rest."""
         _signal_until_gone({pid for pid in _living() if _is_raylet(pid)}, RAYLET_END_S)
-        reapers = {pid for pid in _living() if REAPER in _command_line(pid)}
+        reapers = {pid for pid in _living() if REAPER in title_of(pid)}
         _signal_until_gone(_living() - reapers, END_S)
         # They end by themselves, when they have cleaned up after their agents.
         _wait_until_gone(reapers, END_S)
@@ -263,11 +241,11 @@ def _wait_until_gone(pids: set[int], patience_s: float) -> set[int]:
 
 def _is_empty(ray_start: int) -> bool:
     """Whether the books are closed, too: `ray stop` ends everything, and a raylet may go for reasons of its own."""
-    return not any(_name_of(pid) == "gcs_server" for pid, zombie in below(ray_start) if not zombie)
+    return not any(name_of(pid) == "gcs_server" for pid, zombie in below(ray_start) if not zombie)
 
 
 def _is_raylet(pid: int) -> bool:
-    return _name_of(pid) == "raylet" and not any(p.pid == pid and p.is_zombie for p in process_table())
+    return name_of(pid) == "raylet" and not any(p.pid == pid and p.is_zombie for p in process_table())
 
 
 def _take(lock: TextIO) -> bool:

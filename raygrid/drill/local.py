@@ -7,7 +7,7 @@ from pathlib import Path
 
 from raygrid.errors import SettingsError
 from raygrid.local import GridFile, running_grid
-from raygrid.local.grid_file import down_command
+from raygrid.system.grid_file import down_command
 from raygrid.system.home import expanded
 
 

@@ -5,8 +5,8 @@ Serve application, the actors; `grid_file.py` is how others find the grid, `star
 the one they want, and `lock.py` keeps it the only one. Ending the supervisor ends everything.
 """
 
-from raygrid.local.grid_file import GridFile, running_grid
 from raygrid.local.port import free_port
 from raygrid.local.start import require_same, start_grid, stop_grid, stop_supervisor
+from raygrid.system.grid_file import GridFile, running_grid
 
 __all__ = ["GridFile", "free_port", "require_same", "running_grid", "start_grid", "stop_grid", "stop_supervisor"]

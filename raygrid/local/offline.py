@@ -13,10 +13,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from raygrid.errors import JobNotFoundError, SettingsError
-from raygrid.local.grid_file import down_command
 from raygrid.models import Job
 from raygrid.settings.model import GridSettings
 from raygrid.store import JobStore, SqlStore
+from raygrid.system.grid_file import down_command
 from raygrid.system.lock import holder, only_one
 
 LEASE_S = 5.0  # a leader that was killed a moment ago still holds its lease for as long

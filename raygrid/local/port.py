@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from raygrid.errors import SettingsError
-from raygrid.local.grid_file import down_command
+from raygrid.system.grid_file import down_command
 from raygrid.system.lock import holder
 
 DYING_S = 40.0

@@ -14,9 +14,9 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from raygrid.errors import SettingsError
-from raygrid.local.grid_file import GridFile, down_command
-from raygrid.local.started_with import StartedWith
 from raygrid.settings.model import GridSettings
+from raygrid.settings.started_with import StartedWith
+from raygrid.system.grid_file import GridFile, down_command
 
 LOCK = "deploy.lock"
 

@@ -12,12 +12,13 @@ from collections.abc import Callable, Collection
 
 from raygrid.errors import RaygridError, SettingsError
 from raygrid.local.executables import require_executables
-from raygrid.local.grid_file import GridFile, down_command, running_grid
 from raygrid.local.port import ray_prefix, require_port
 from raygrid.settings.model import GridSettings
 from raygrid.system.filesystem import require_local_job_store
-from raygrid.system.lock import Life, holder, life_of
+from raygrid.system.grid_file import GridFile, down_command, running_grid
+from raygrid.system.lock import holder
 from raygrid.system.logs import DIRECTORY, SUPERVISOR
+from raygrid.system.proc import Life, life_of
 from raygrid.system.supervision import end_of, size_of, start_supervisor
 
 LOG = f"{DIRECTORY}/{SUPERVISOR}"

@@ -25,17 +25,18 @@ from pathlib import Path
 from typing import Any
 
 from raygrid.errors import RaygridError, SettingsError
-from raygrid.local.grid_file import GridFile
 from raygrid.local.port import ray_prefix, reachable
 from raygrid.local.start import LOCKED
-from raygrid.local.started_with import StartedWith
 from raygrid.local.worker_node import WorkerNode, head_processes
 from raygrid.settings.model import GridSettings
+from raygrid.settings.started_with import StartedWith
 from raygrid.system import tmp_cleaners
-from raygrid.system.lock import Life, life_of, only_one
+from raygrid.system.grid_file import GridFile
+from raygrid.system.lock import only_one
 from raygrid.system.logs import DIRECTORY, say
 from raygrid.system.loopback import open_here
 from raygrid.system.orphans import Strays
+from raygrid.system.proc import Life, life_of
 from raygrid.system.processors import usable_processors
 from raygrid.system.supervision import TIERS_STAY, prepare_to_join_ray
 

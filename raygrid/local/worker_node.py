@@ -7,7 +7,7 @@ import subprocess
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from raygrid.system.lock import Life, life_of
+from raygrid.system.proc import Life, children_of, life_of, name_of
 from raygrid.system.supervision import die_with_parent
 
 FIRST_PAUSE_S = 1.0
@@ -107,16 +107,5 @@ class WorkerNode:
 
 def head_processes() -> dict[Life, str]:
     """The processes without which there is no Ray cluster: children of this one, started by `ray.init`."""
-    me = str(os.getpid()).encode()
-    found = {}
-    for directory in Path("/proc").iterdir():
-        if not directory.name.isdigit():
-            continue
-        try:
-            before, _, after = (directory / "stat").read_bytes().rpartition(b")")
-        except OSError:
-            continue
-        name = before.partition(b"(")[2].decode(errors="replace")
-        if name in _HEAD and after.split()[1] == me and (life := life_of(int(directory.name))) is not None:
-            found[life] = name
-    return found
+    names = {pid: name_of(pid) for pid in children_of(os.getpid())}
+    return {life: names[pid] for pid in names if names[pid] in _HEAD and (life := life_of(pid)) is not None}

@@ -20,7 +20,7 @@ from raygrid.node.attempt.safe_paths import remove_tree
 from raygrid.system.guard import watch
 from raygrid.system.heartbeat import Pulse, start_guard
 from raygrid.system.killing import kill_lineage
-from raygrid.system.processes import process_of
+from raygrid.system.proc import process_of
 
 # A pricer that was being spawned when the agent died carries its mark a moment later.
 AGAIN_S = 0.2

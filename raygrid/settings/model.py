@@ -34,12 +34,11 @@ from pydantic_settings import SettingsError as UnreadableVariableError
 from raygrid.errors import SettingsError
 from raygrid.settings import commands, expected_files, messages, shell_words
 from raygrid.settings.helper_programs import HelperPrograms
-from raygrid.settings.sources import NamesAreText, Variables
+from raygrid.settings.sources import PREFIX, NamesAreText, Variables
 from raygrid.system.home import expanded
 
 _UNITS = {"": 1, "k": 1024, "m": 1024**2, "g": 1024**3, "t": 1024**4}
 _SIZE = re.compile(r"(?P<number>\d+(?:\.\d+)?)\s*(?P<unit>[kmgt]?)(?:i?b)?", re.IGNORECASE)
-_PREFIX = "RAYGRID__"
 _SECRET_OPTION = re.compile(
     r"secret|password|access_key|account_key|service_account_key|customer_key|sas|token(?!_file)"
 )
@@ -317,7 +316,7 @@ class GridSettings(BaseSettings):
     """The settings of a grid; see `grid.yaml` for every field explained."""
 
     model_config = SettingsConfigDict(
-        env_prefix=_PREFIX,
+        env_prefix=PREFIX,
         env_nested_delimiter="__",
         extra="forbid",
         frozen=True,
@@ -451,9 +450,9 @@ def load_settings(path: Path | None = None, **overrides: Any) -> GridSettings:
     try:
         settings = GridSettings(**{**values, **overrides})
     except UnreadableVariableError as error:
-        raise SettingsError(messages.unreadable_variable(str(error), _PREFIX)) from None
+        raise SettingsError(messages.unreadable_variable(str(error), PREFIX)) from None
     except ValidationError as error:
-        raise SettingsError(messages.in_words(error, GridSettings, _PREFIX, path, text, overrides)) from None
+        raise SettingsError(messages.in_words(error, GridSettings, PREFIX, path, text, overrides)) from None
     settings._read_from = _ReadFrom(named)
     return settings
 
@@ -483,7 +482,7 @@ def _refuse_unknown_variables() -> None:
     """A mistyped variable would be ignored in silence; say so instead."""
     known = GridSettings.model_fields
     for name in os.environ:
-        if name.upper().startswith(_PREFIX) and name[len(_PREFIX) :].split("__")[0].lower() not in known:
+        if name.upper().startswith(PREFIX) and name[len(PREFIX) :].split("__")[0].lower() not in known:
             raise SettingsError(
-                f"the variable {name} sets nothing: known after {_PREFIX} are {', '.join(sorted(known))}"
+                f"the variable {name} sets nothing: known after {PREFIX} are {', '.join(sorted(known))}"
             )

@@ -1,6 +1,6 @@
 """Where settings come from: variables of the environment and a YAML file, read so that every name stays as written.
 
-Called by `config` only.
+Called by `model.py`, and for the variables' names by the command line.
 """
 
 from __future__ import annotations
@@ -12,6 +12,14 @@ import yaml
 from pydantic_settings import EnvSettingsSource
 
 from raygrid.settings import messages
+
+PREFIX = "RAYGRID__"
+
+
+def set_by_variables() -> frozenset[str]:
+    """Dotted names, in small letters, of the settings that variables of the environment set."""
+    names = (name.upper() for name in os.environ)
+    return frozenset(name.removeprefix(PREFIX).lower().replace("__", ".") for name in names if name.startswith(PREFIX))
 
 
 class Variables(EnvSettingsSource):

@@ -12,7 +12,8 @@ import signal
 import time
 from collections.abc import Callable, Iterable, Mapping
 
-from raygrid.system.processes import ChildrenOf, Process, mark_of, process_of, process_table, signal_group
+from raygrid.system.proc import Process, all_pids, process_of, process_table
+from raygrid.system.processes import ChildrenOf, mark_of, signal_group
 
 STEP_S = 0.01
 CLEAN_LOOKS = 3
@@ -110,7 +111,7 @@ def kill_lineage(known: Iterable[tuple[int, int]], matches: Callable[[str], bool
         found = 0
         table: dict[int, Process] = {}
         for _ in range(NEWEST_LOOKS):
-            newest = [pid for pid in _all_pids() if pid not in table]
+            newest = [pid for pid in all_pids() if pid not in table]
             for pid in newest:
                 if (process := process_of(pid)) is None:
                     continue
@@ -124,10 +125,6 @@ def kill_lineage(known: Iterable[tuple[int, int]], matches: Callable[[str], bool
         killed += found
         clean = 0 if found else clean + 1
     return killed
-
-
-def _all_pids() -> list[int]:
-    return [int(name) for name in os.listdir("/proc") if name.isdigit()]
 
 
 def _is_doomed(

@@ -11,40 +11,12 @@ import fcntl
 import json
 import os
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
 
 from raygrid.errors import SettingsError
+from raygrid.system.proc import Life, start_time
 
 NAME = "lock"
-
-
-@dataclass(frozen=True, slots=True)
-class Life:
-    """A process, told from a later one of the same pid by its start time in clock ticks since boot."""
-
-    pid: int
-    started: int
-
-    @property
-    def is_over(self) -> bool:
-        """Whether the process has ended."""
-        return start_time(self.pid) != self.started
-
-
-def start_time(pid: int) -> int | None:
-    """A process's start time in clock ticks since boot; None where it does not live (a zombie does not)."""
-    try:
-        fields = Path(f"/proc/{pid}/stat").read_bytes().rpartition(b")")[2].split()
-    except OSError:
-        return None
-    return None if fields[0] == b"Z" else int(fields[19])
-
-
-def life_of(pid: int) -> Life | None:
-    """The process that has this pid now, if one has."""
-    started = start_time(pid)
-    return None if started is None else Life(pid, started)
 
 
 @contextlib.contextmanager

@@ -7,9 +7,10 @@ by then, and pay nothing.
 from __future__ import annotations
 
 import contextlib
-import os
 from collections.abc import Iterable, Iterator
 from pathlib import Path
+
+from raygrid.system.proc import children_of
 
 RAISED_BY = 800  # of 1000: as if a pricer used 80 % more of the machine's memory than it does
 AFTER_S = 0.1
@@ -39,7 +40,4 @@ def _with_descendants(pid: int) -> Iterator[int]:
     waiting = [pid]
     while waiting:
         yield (parent := waiting.pop())
-        with contextlib.suppress(OSError):
-            for thread in os.listdir(f"/proc/{parent}/task"):
-                with open(f"/proc/{parent}/task/{thread}/children", "rb") as file:
-                    waiting += map(int, file.read().split())
+        waiting += children_of(parent)

@@ -12,7 +12,8 @@ import os
 import time
 
 from raygrid.system.killing import end_children
-from raygrid.system.processes import ChildrenOf, become_subreaper, environment_of, process_of
+from raygrid.system.proc import command_line, environment_of, process_of
+from raygrid.system.processes import ChildrenOf, become_subreaper
 
 VARIABLE = "RAYGRID_SUPERVISOR"
 REAPER = b"raygrid.node.reaper"
@@ -65,7 +66,7 @@ class Strays:
             within_s: when to give up.
         """
         until = time.monotonic() + patience_s
-        while any(REAPER in _words(pid) for pid in self._now()) and time.monotonic() < until:
+        while any(REAPER in command_line(pid) for pid in self._now()) and time.monotonic() < until:
             self.look()
             time.sleep(0.05)
         return end_children(lambda pid: pid not in self._own, 0.0, within_s)
@@ -78,11 +79,5 @@ class Strays:
         return pid not in self._own and not self._is_rays(pid) and not self._is_rays(pid)
 
     def _is_rays(self, pid: int) -> bool:
-        environment = environment_of(pid) or b""
-        return f"{VARIABLE}={self._mark}".encode() in environment.split(b"\0") or _words(pid).startswith(_RAYS_OWN)
-
-
-def _words(pid: int) -> bytes:
-    with contextlib.suppress(OSError), open(f"/proc/{pid}/cmdline", "rb") as file:
-        return file.read()
-    return b""
+        marked = f"{VARIABLE}={self._mark}".encode() in (environment_of(pid) or b"").split(b"\0")
+        return marked or command_line(pid).startswith(_RAYS_OWN)

@@ -1,8 +1,8 @@
-"""Process trees: watching their limits, killing them whole, and finding those that outlived their time.
+"""The marks of pricers' processes, the children of this process, and signals to process groups.
 
 A pricer leads a session of its own. Its children usually stay in that session; one that leaves it is found by the
 environment mark that every pricer gets and passes on. The agent makes itself a child subreaper, so that an orphaned
-descendant becomes its child. Linux only: everything is read from /proc.
+descendant becomes its child. Linux only.
 """
 
 from __future__ import annotations
@@ -10,15 +10,12 @@ from __future__ import annotations
 import ctypes
 import os
 import signal
-from collections.abc import Iterator
-from dataclasses import dataclass
 
-from raygrid.node.attempt import system_calls
+from raygrid.system import system_calls
+from raygrid.system.proc import environment_of
 
 MARK = "RAYGRID_ATTEMPT"
 _PR_SET_CHILD_SUBREAPER = 36
-_PAGE = os.sysconf("SC_PAGE_SIZE")
-_ENDED = (b"Z", b"X", b"x")
 _CHILDREN = 4_096
 _WNOTHREAD, _WALL = 0x2000_0000, 0x4000_0000  # see waitpid(2)
 
@@ -28,55 +25,6 @@ def become_subreaper() -> None:
     libc = ctypes.CDLL(None, use_errno=True)
     if libc.prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0) != 0:
         raise OSError(ctypes.get_errno(), "prctl(PR_SET_CHILD_SUBREAPER) failed")
-
-
-@dataclass(frozen=True, slots=True)
-class Process:
-    """One line of the process table."""
-
-    pid: int
-    parent: int
-    session: int
-    rss_bytes: int
-    is_zombie: bool
-    group: int
-    started: int  # in clock ticks since boot: with the pid it tells one process from a later one
-
-
-def process_of(pid: int) -> Process | None:
-    """One process of this machine (or container); None where there is none of that pid."""
-    try:
-        with open(f"/proc/{pid}/stat", "rb") as file:
-            # The command name, in parentheses, may contain anything; the fields follow the last one.
-            fields = file.read().rpartition(b")")[2].split()
-    except OSError:
-        return None
-    return Process(
-        pid=pid,
-        parent=int(fields[1]),
-        session=int(fields[3]),
-        rss_bytes=int(fields[21]) * _PAGE,
-        # The first thread may have ended before others of its process; then the process is still to be killed.
-        is_zombie=fields[0] in _ENDED and int(fields[17]) <= 1,
-        group=int(fields[2]),
-        started=int(fields[19]),
-    )
-
-
-def process_table() -> Iterator[Process]:
-    """All processes of this machine (or container) that can be read."""
-    for name in os.listdir("/proc"):
-        if name.isdigit() and (process := process_of(int(name))) is not None:
-            yield process
-
-
-def environment_of(pid: int) -> bytes | None:
-    """The environment that a process was started with; None where we may not read it."""
-    try:
-        with open(f"/proc/{pid}/environ", "rb") as file:
-            return file.read()
-    except OSError:
-        return None
 
 
 def mark_in(environment: bytes) -> str | None:

@@ -18,7 +18,8 @@ from pathlib import Path
 from typing import Any
 
 from raygrid.client import Client
-from raygrid.system.lock import holder, life_of
+from raygrid.system.lock import holder
+from raygrid.system.proc import life_of
 
 GOOD = 20
 MOST_STARTS = 7

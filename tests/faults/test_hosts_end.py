@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from raygrid.system.processes import process_table
+from raygrid.system.proc import process_table
 from tests.faults import conftest
 from tests.faults.hosts import CABLE, FIVE, five_hosts, until
 

@@ -19,8 +19,8 @@ from raygrid.client import Client
 from raygrid.drill.drill import Drill, Patience
 from raygrid.drill.injector import Aim, Candidate, Injector, Picture, Place
 from raygrid.local import GridFile
-from raygrid.local.started_with import StartedWith
 from raygrid.settings.model import load_settings
+from raygrid.settings.started_with import StartedWith
 from tests.support.small_grid import PRICERS, SmallGrid
 
 DRILL = {"command": ["sh", "-c", 'sleep 0.1; cat "$0"', "{input}"], "result": "stdout"}

@@ -14,7 +14,8 @@ import httpx
 import pytest
 import pytest_asyncio
 
-from raygrid.system.processes import mark_of, process_table
+from raygrid.system.proc import process_table
+from raygrid.system.processes import mark_of
 from tests.support.http import manifest, unzip, word
 from tests.support.small_grid import SmallGrid
 

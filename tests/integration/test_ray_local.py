@@ -10,7 +10,7 @@ from pathlib import Path
 from raygrid.client import Client
 from raygrid.local import GridFile, free_port, running_grid, start_grid, stop_grid
 from raygrid.settings.model import GridSettings, load_settings
-from raygrid.system.lock import start_time
+from raygrid.system.proc import start_time
 from tests.support.ray_grid import alive, descendants, kill_hard, until
 
 OWNER = """

@@ -11,7 +11,8 @@ from typing import Any
 
 import pytest
 
-from raygrid.system.processes import mark_of, process_table
+from raygrid.system.proc import process_table
+from raygrid.system.processes import mark_of
 from tests.support.agent_process import AgentProcess
 from tests.support.lone_agent import wait_until
 

@@ -24,7 +24,7 @@ from raygrid.models import AttemptId, BlobSlice, JobSpec
 from raygrid.node.agent import NodeAgent
 from raygrid.node.limits import watchdog
 from raygrid.settings.model import Node, Pricer
-from raygrid.system.processes import process_table
+from raygrid.system.proc import process_table
 
 ROOT = Path(__file__).parents[2]
 

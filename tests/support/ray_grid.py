@@ -12,7 +12,7 @@ from pathlib import Path
 
 from raygrid.local import free_port
 from raygrid.settings.model import GridSettings, load_settings
-from raygrid.system.lock import start_time
+from raygrid.system.proc import start_time
 
 RAYS_OWN = ("ray::DashboardAgent", "ray::RuntimeEnvAgent")
 EXAMPLES = Path(__file__).parents[2] / "examples"

@@ -5,7 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 
 from raygrid.system.memory import Gauge, Memory
-from raygrid.system.processes import mark_of, process_table
+from raygrid.system.proc import process_table
+from raygrid.system.processes import mark_of
 
 MB = 1024**2
 

@@ -22,7 +22,8 @@ from raygrid.core.group.events import AttemptOrder
 from raygrid.models import AttemptId, AttemptReport, BlobSlice, JobSpec, SharedData
 from raygrid.node.agent import NodeAgent
 from raygrid.settings.model import Node, Pricer
-from raygrid.system.processes import mark_of, process_table
+from raygrid.system.proc import process_table
+from raygrid.system.processes import mark_of
 
 ROOT = Path(__file__).parents[2]
 

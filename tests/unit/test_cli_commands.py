@@ -13,7 +13,7 @@ from typer.testing import CliRunner
 
 from raygrid.cli import app, grid
 from raygrid.local import GridFile, require_same
-from raygrid.local.started_with import StartedWith
+from raygrid.settings.started_with import StartedWith
 from tests.unit.test_client_fakes import ANY_BYTES, Answers, FakeTime, problem, zip_of, zip_with
 
 KEY = "0123456789-secret-key-abcdef"

@@ -18,8 +18,11 @@ from raygrid.client import Client, default
 from raygrid.client.default import find_grid
 from raygrid.errors import SettingsError
 from raygrid.local import GridFile, require_same
-from raygrid.local.started_with import StartedWith
 from raygrid.settings.model import load_settings
+from raygrid.settings.started_with import StartedWith
+from raygrid.system.grid_file import running_grid
+from raygrid.system.lock import only_one
+from raygrid.system.proc import start_time
 
 
 def grid_file(url, api_key=None, started_with=None):
@@ -61,11 +64,14 @@ def local(monkeypatch):
 
 
 def grid_json(tmp_path, **members):
-    """Write the file of a grid on this machine."""
+    """Write the file of a grid on this machine, whose supervisor is this process."""
     directory = tmp_path / "state" / "default"
     directory.mkdir(parents=True)
-    grid = {"url": "http://127.0.0.1:8001", "pid": os.getpid(), "api_key": "key-of-the-file", **members}
-    (directory / "grid.json").write_text(json.dumps(grid))
+    GridFile(
+        "http://127.0.0.1:8001", os.getpid(), start_time(os.getpid()), "default", directory, "key-of-the-file"
+    ).write()
+    path = directory / "grid.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), **members}))
 
 
 def test_the_argument_wins_over_the_environment_and_that_over_the_local_grid(monkeypatch, tmp_path):
@@ -86,21 +92,25 @@ def test_the_local_grids_key_is_sent_to_no_other_grid(tmp_path):
     assert find_grid("http://elsewhere") == ("http://elsewhere", None)
 
 
-@pytest.mark.parametrize("members", [{"pid": 2**22 + 1}, {"pid": "none"}, {"url": None}])
+@pytest.mark.parametrize("members", [{"pid": 2**22 + 1}, {"pid": "none"}, {"url": None}, {"started": 1}])
 def test_the_file_of_a_grid_that_is_gone_does_not_count(tmp_path, members):
-    """A stale or broken file is as good as none."""
+    """A stale or broken file counts as none, also if the supervisor's pid belongs to a later process by now."""
     grid_json(tmp_path, **members)
 
+    assert running_grid() is None
     with pytest.raises(SettingsError, match="which grid"):
         find_grid()
 
 
-def test_a_damaged_file_is_said_to_be_one(tmp_path):
-    """It may hide a grid that runs: the error says so and what to do."""
+def test_a_damaged_file_of_a_grid_that_runs_is_reported(tmp_path):
+    """The error names the file and the remedy, because a grid holds the lock beside it."""
     grid_json(tmp_path)
-    (tmp_path / "state" / "default" / "grid.json").write_text('{"url": "http')
+    directory = tmp_path / "state" / "default"
+    (directory / "grid.json").write_text('{"url": "http')
 
-    with pytest.raises(SettingsError, match=r"grid\.json cannot be read.*raygrid down"):
+    with only_one(directory), pytest.raises(SettingsError, match=r"grid\.json cannot be read.*raygrid down"):
+        find_grid()
+    with pytest.raises(SettingsError, match="which grid"):
         find_grid()
 
 

@@ -26,7 +26,7 @@ from raygrid.cluster.farewell import HeadWatch, say_farewell
 from raygrid.cluster.start import is_supervised
 from raygrid.cluster.supervisor import Supervisor
 from raygrid.errors import RaygridError, SettingsError
-from raygrid.system.processes import process_table
+from raygrid.system.proc import process_table
 
 PROJECT = Path(__file__).parents[2]
 # What `ray start --block` does, as far as its supervisor can tell: it starts processes that die with it, watches them,

@@ -11,9 +11,9 @@ import pytest
 from raygrid.errors import SettingsError
 from raygrid.local import GridFile, require_same, running_grid
 from raygrid.local.redeploy import FIXED, note, one_at_a_time, redeployment
-from raygrid.local.started_with import StartedWith
 from raygrid.settings.model import GridSettings, load_settings
-from raygrid.system.lock import start_time
+from raygrid.settings.started_with import StartedWith
+from raygrid.system.proc import start_time
 
 PRICERS = {"p": {"command": "price {input}", "env": {"TOKEN": "hunter2"}}}
 

@@ -18,12 +18,14 @@ import pytest
 from raygrid.errors import RaygridError, SettingsError
 from raygrid.local import GridFile, require_same, running_grid, start_grid, stop_supervisor
 from raygrid.local import port as port_of_grid
-from raygrid.local.grid_file import down_command
 from raygrid.local.port import free_port, ray_prefix, require_port
-from raygrid.local.started_with import StartedWith, said_by_variables
 from raygrid.local.supervisor import node_name
 from raygrid.settings.model import GridSettings, load_settings
-from raygrid.system.lock import holder, only_one, start_time
+from raygrid.settings.sources import set_by_variables
+from raygrid.settings.started_with import StartedWith
+from raygrid.system.grid_file import down_command
+from raygrid.system.lock import holder, only_one
+from raygrid.system.proc import start_time
 
 
 def test_a_taken_port_is_said_before_anything_starts(tmp_path: Path) -> None:
@@ -343,7 +345,7 @@ def test_only_what_is_asked_for_is_compared(monkeypatch: pytest.MonkeyPatch) -> 
     started = StartedWith.of(running, 2, 2)
 
     def differences(*said: str, **settings: object) -> list[str]:
-        return started.differences(load_settings(**settings), None, None, {*said, *said_by_variables()})
+        return started.differences(load_settings(**settings), None, None, {*said, *set_by_variables()})
 
     assert differences() == []
     assert differences("pricers.p.q.command", pricers={"P.q": {"command": "cat {input}"}}) == []

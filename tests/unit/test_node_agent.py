@@ -27,7 +27,8 @@ from raygrid.node.attempt import result
 from raygrid.node.attempt.spare_directories import JobDirectory
 from raygrid.node.attempt.workspace import Workspace
 from raygrid.node.limits.watchdog import SWEEP_S
-from raygrid.system.processes import mark_of, process_table
+from raygrid.system.proc import process_table
+from raygrid.system.processes import mark_of
 from tests.support.lone_agent import lone_agent, order, reports_of, wait_until
 
 

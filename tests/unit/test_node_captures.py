@@ -11,10 +11,10 @@ from pathlib import Path
 import pytest
 
 from raygrid.node.attempt import captures as captures_module
-from raygrid.node.attempt import system_calls
 from raygrid.node.attempt.captures import Capture, CapturePool, Captures
 from raygrid.node.attempt.safe_paths import BadOutputError
 from raygrid.node.attempt.workspace import captured
+from raygrid.system import system_calls
 
 
 @pytest.fixture

@@ -18,7 +18,7 @@ from raygrid.models import AttemptId, AttemptReport, Outcome
 from raygrid.node.agent import NodeAgent
 from raygrid.node.apart import Apart
 from raygrid.node.leftovers import Leftovers
-from raygrid.system.lock import life_of
+from raygrid.system.proc import life_of
 from tests.support.lone_agent import lone_agent, order, reports_of, wait_until
 
 

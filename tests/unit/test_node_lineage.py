@@ -8,7 +8,7 @@ import pytest
 
 from raygrid.node.helpers import lineage
 from raygrid.node.helpers.lineage import Lineage, Origin, Root
-from raygrid.system.processes import Process
+from raygrid.system.proc import Process
 
 PREFIX = "/root|life|"
 ME = os.getpid()

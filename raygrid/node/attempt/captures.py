@@ -18,8 +18,8 @@ from collections import deque
 from dataclasses import dataclass
 from typing import NamedTuple
 
-from raygrid.node.attempt import system_calls
 from raygrid.node.attempt.safe_paths import is_as_new, open_directory, remove
+from raygrid.system import system_calls
 
 _AGAIN = os.O_RDWR | os.O_NOFOLLOW | os.O_CLOEXEC
 _NEW = _AGAIN | os.O_CREAT | os.O_EXCL

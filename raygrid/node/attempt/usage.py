@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import os
 import resource
 from dataclasses import dataclass
 
-_TICKS = os.sysconf("SC_CLK_TCK")
-_PAGE = os.sysconf("SC_PAGE_SIZE")
+from raygrid.system.proc import cpu_and_memory
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,21 +58,8 @@ def consumed(pid: int) -> Consumed:
     Raises:
         OSError: it has gone.
     """
-    with open(f"/proc/{pid}/stat", "rb") as file:
-        fields = file.read().rpartition(b")")[2].split()
-    peak = 0
-    with open(f"/proc/{pid}/status", "rb") as file:
-        for line in file:
-            if line.startswith(b"VmHWM:"):
-                peak = int(line.split()[1]) * 1024
-                break
-    user, system, of_children_user, of_children_system = map(int, fields[11:15])
-    return Consumed(
-        (user + of_children_user) / _TICKS,
-        (system + of_children_system) / _TICKS,
-        int(fields[21]) * _PAGE,
-        peak,
-    )
+    used = cpu_and_memory(pid)
+    return Consumed(used.user_s, used.system_s, used.rss_bytes, used.peak_rss_bytes)
 
 
 def consumed_by_dead(usage: resource.struct_rusage) -> Consumed:

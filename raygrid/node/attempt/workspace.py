@@ -18,7 +18,6 @@ from pathlib import Path
 from typing import IO
 
 from raygrid.models import AttemptId
-from raygrid.node.attempt import system_calls
 from raygrid.node.attempt.captures import Capture, CapturePool
 from raygrid.node.attempt.safe_paths import (
     BadOutputError,
@@ -31,6 +30,7 @@ from raygrid.node.attempt.safe_paths import (
 )
 from raygrid.node.attempt.spare_directories import KEPT_INPUT, JobDirectory, Spares
 from raygrid.node.attempt.temporary_files import TemporaryPool
+from raygrid.system import system_calls
 from raygrid.system.filenames import problem_of
 
 _SHORT = 8  # letters of a life's name that are enough to tell it from others, where paths must be short

@@ -10,7 +10,8 @@ import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
-from raygrid.system.processes import Process, environment_of, mark_in
+from raygrid.system.proc import Process, environment_of
+from raygrid.system.processes import mark_in
 
 Key = tuple[int, int]
 """A process: its pid and its start time in clock ticks since boot."""

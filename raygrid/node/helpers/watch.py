@@ -22,7 +22,7 @@ from raygrid.node.helpers.gate import HelperGate
 from raygrid.node.helpers.lineage import Key, Lineage, Origin, Root, Traced
 from raygrid.node.helpers.rule import LeftBehind, Verdict, is_allowed, judge
 from raygrid.system.killing import end_children, signal_process
-from raygrid.system.processes import Process, process_table
+from raygrid.system.proc import Process, executable_of, name_of, process_table
 
 logger = logging.getLogger(__name__)
 
@@ -163,11 +163,7 @@ class Helpers:
             return True
         if not any(rules):
             return False
-        executable = name = ""
-        with contextlib.suppress(OSError):
-            executable = os.readlink(f"/proc/{process.pid}/exe").removesuffix(" (deleted)")
-            with open(f"/proc/{process.pid}/comm", encoding="utf-8", errors="replace") as file:
-                name = file.read().rstrip("\n")
+        executable, name = executable_of(process.pid), name_of(process.pid)
         return any(is_allowed(rule, executable, name) for rule in rules)
 
     # --- ending -----------------------------------------------------------------------------------------------------

@@ -21,7 +21,7 @@ from raygrid.node.attempt.workspace import DISK_RESERVE, Workspace
 from raygrid.node.limits import fillers
 from raygrid.node.limits.allocated import allocated, deleted_but_open
 from raygrid.node.limits.watchdog import Running, Watchdog
-from raygrid.system.processes import process_table
+from raygrid.system.proc import process_table
 
 logger = logging.getLogger(__name__)
 

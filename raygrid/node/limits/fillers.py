@@ -17,7 +17,8 @@ from typing import NamedTuple
 from raygrid.models import AttemptId
 from raygrid.node.limits.allocated import Allocated, allocated, deleted_but_open
 from raygrid.node.limits.watchdog import Running
-from raygrid.system.processes import Process, ancestor, mark_of, process_table
+from raygrid.system.proc import Process, process_table
+from raygrid.system.processes import ancestor, mark_of
 
 RECENT_S = 10.0  # a file that was changed within this time is one that grows
 SMALL = 1024**2  # what holds less is not counted among those that share a disk

@@ -26,7 +26,7 @@ from raygrid.node.limits.watchdog import Running, Watchdog
 from raygrid.system.machine import machine_id
 from raygrid.system.memory import Gauge, Memory
 from raygrid.system.oom_score import AFTER_S, OomScores
-from raygrid.system.processes import process_table
+from raygrid.system.proc import life_of, process_table
 
 logger = logging.getLogger(__name__)
 
@@ -188,7 +188,7 @@ class MemoryGuard:
                 with contextlib.suppress(ProcessLookupError, PermissionError):
                     os.kill(pid, signal.SIGKILL)
         until = time.monotonic() + GONE_S
-        while any(_lives(pid) for pid in tree.members) and time.monotonic() < until:
+        while any(map(life_of, tree.members)) and time.monotonic() < until:
             self._closed.wait(0.02)
 
     def _complain(self, memory: Memory, used: int) -> None:
@@ -205,12 +205,3 @@ class MemoryGuard:
 def figure(size: int) -> str:
     """A number of bytes for people."""
     return f"{size / 1024**3:.1f} GB" if size >= 1024**3 else f"{size / 1024**2:.0f} MB"
-
-
-def _lives(pid: int) -> bool:
-    """Whether a process still holds its memory: it has not gone, and is no zombie."""
-    try:
-        with open(f"/proc/{pid}/stat", "rb") as file:
-            return file.read().rpartition(b")")[2].split()[0] != b"Z"
-    except OSError:
-        return False

@@ -10,7 +10,8 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
 from raygrid.node.limits.pressure import LEAST, Size
-from raygrid.system.processes import Process, mark_of
+from raygrid.system.proc import Process
+from raygrid.system.processes import mark_of
 
 
 @dataclass(slots=True)

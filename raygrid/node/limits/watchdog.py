@@ -20,15 +20,8 @@ from raygrid.node.helpers.lineage import Root
 from raygrid.node.helpers.watch import Helpers
 from raygrid.node.warm.watched import Kept
 from raygrid.settings.model import Node
-from raygrid.system.processes import (
-    ChildrenOf,
-    Process,
-    ancestor,
-    has_exited,
-    own_thread_has_children,
-    process_table,
-    signal_group,
-)
+from raygrid.system.proc import Process, process_table
+from raygrid.system.processes import ChildrenOf, ancestor, has_exited, own_thread_has_children, signal_group
 
 logger = logging.getLogger(__name__)
 

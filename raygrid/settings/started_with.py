@@ -1,22 +1,23 @@
-"""What a grid on this machine was started with, so that a second start can tell whether it asks for the same.
+"""What a grid on this machine was started with, so that a second start can be compared with the first one.
 
-Settings are kept in readable form, for the error has to name what differs. Secrets are not: each is a slow, salted
-digest, which tells that it was changed and nothing else.
+Settings are kept in readable form, because the error names what differs. Of a secret only a slow, salted digest is
+kept, which shows that it was changed and nothing else. The settings model is imported for type checks only: clients
+import this file to read the file of a grid.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
-import os
 import secrets
 import shlex
 from collections.abc import Collection, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Self
 
-from raygrid.settings.model import GridSettings
+if TYPE_CHECKING:
+    from raygrid.settings.model import GridSettings
 
 # What stands for a dot in a part of a setting's name, so that the parts can be told apart: a pricer may be named `a.b`.
 _DOT = "\x1f"
@@ -103,13 +104,6 @@ class StartedWith:
             if self.digests.get(name) != newer.digests.get(name)
         ]
         return found
-
-
-def said_by_variables() -> frozenset[str]:
-    """Dotted names, in small letters, of the settings that variables of the environment set."""
-    prefix = str(GridSettings.model_config["env_prefix"]).upper()
-    names = (name.upper() for name in os.environ)
-    return frozenset(name.removeprefix(prefix).lower().replace("__", ".") for name in names if name.startswith(prefix))
 
 
 def _is_said(name: str, said: Collection[str] | None) -> bool:

@@ -1,4 +1,7 @@
-"""The file that a grid on this machine leaves while it runs, so that clients and `raygrid down` find it."""
+"""The file that a grid on this machine keeps while it runs, so that clients and `raygrid down` find it.
+
+Every reader of that file uses `running_grid`, which also judges whether the grid lives.
+"""
 
 from __future__ import annotations
 
@@ -10,9 +13,10 @@ from pathlib import Path
 from typing import Any
 
 from raygrid.errors import SettingsError
-from raygrid.local.started_with import StartedWith
+from raygrid.settings.started_with import StartedWith
 from raygrid.system.home import expanded, usual_state_dir
-from raygrid.system.lock import holder, start_time
+from raygrid.system.lock import holder
+from raygrid.system.proc import start_time
 
 NAME = "grid.json"
 
@@ -24,7 +28,7 @@ class GridFile:
     Attributes:
         url: where its parents listen.
         pid: its supervisor's process.
-        started: the supervisor's start time in clock ticks since boot, which tells it from a later process of that pid.
+        started: the supervisor's start time in clock ticks since boot: a later process of the same pid has another one.
         name: the grid's name.
         directory: its state: job store, blobs, logs.
         api_key: a key that works, where the grid wants one.
@@ -45,7 +49,7 @@ class GridFile:
 
     @property
     def is_alive(self) -> bool:
-        """Whether the supervisor that wrote the file still lives."""
+        """Whether the supervisor that wrote the file still lives; a later process of its pid does not count."""
         return start_time(self.pid) == self.started
 
     def write(self) -> None:
@@ -63,14 +67,24 @@ class GridFile:
         (self.directory / NAME).unlink(missing_ok=True)
 
 
-def running_grid(name: str = "default", state_dir: Path | None = None) -> GridFile | None:
-    """The grid of that name on this machine, if it runs.
+def file_of(name: str = "default", state_dir: Path | None = None) -> Path:
+    """Where the file of a grid on this machine is.
 
-    Raises:
-        SettingsError: one runs, but its file cannot be read; says what to do.
+    Args:
+        name: the grid's name.
+        state_dir: where grids keep their state; by default RAYGRID_STATE_DIR, then `~/.raygrid`.
     """
     base = state_dir or Path(os.environ.get("RAYGRID_STATE_DIR") or "~/.raygrid")
-    path = expanded(base).absolute() / name / NAME
+    return expanded(base).absolute() / name / NAME
+
+
+def running_grid(name: str = "default", state_dir: Path | None = None) -> GridFile | None:
+    """The grid of that name on this machine, if it runs; arguments as of `file_of`.
+
+    Raises:
+        SettingsError: a grid runs, but its file cannot be read; the message names the remedy.
+    """
+    path = file_of(name, state_dir)
     try:
         grid = _read(json.loads(path.read_text(encoding="utf-8")))
     except FileNotFoundError:
@@ -78,7 +92,7 @@ def running_grid(name: str = "default", state_dir: Path | None = None) -> GridFi
     except (OSError, ValueError, TypeError, KeyError) as error:
         supervisor = holder(path.parent)
         if supervisor is None:
-            return None  # what a grid that has ended left
+            return None  # a grid that has ended left the file
         raise SettingsError(
             f"grid {name} runs (process {supervisor.pid}), but its file {path} cannot be read "
             f"({type(error).__name__}); stop it with `{down_command(path.parent)}`, then start it again"
@@ -87,12 +101,14 @@ def running_grid(name: str = "default", state_dir: Path | None = None) -> GridFi
 
 
 def _read(values: dict[str, Any]) -> GridFile:
-    with_ = values.get("started_with")
+    started_with = values.get("started_with")
+    if not values["url"]:
+        raise ValueError("the file names no URL")
     return GridFile(
         **{
             **values,
             "directory": Path(values["directory"]),
-            "started_with": None if with_ is None else StartedWith(**with_),
+            "started_with": None if started_with is None else StartedWith(**started_with),
         }
     )
 
