@@ -24,7 +24,7 @@ from raygrid.cluster.farewell import HeadWatch, cluster_token, say_farewell
 from raygrid.cluster.spec import STOP, HostSpec
 from raygrid.system import logs, tmp_cleaners
 from raygrid.system.orphans import Strays
-from raygrid.system.proc import name_of, process_table, title_of, voluntary_switches
+from raygrid.system.proc import name_of, process_of, process_table, title_of, voluntary_switches
 from raygrid.system.supervision import die_with_parent
 
 LOOK_S = 0.25
@@ -245,7 +245,8 @@ def _is_empty(ray_start: int) -> bool:
 
 
 def _is_raylet(pid: int) -> bool:
-    return name_of(pid) == "raylet" and not any(p.pid == pid and p.is_zombie for p in process_table())
+    process = process_of(pid)
+    return process is not None and not process.is_zombie and name_of(pid) == "raylet"
 
 
 def _take(lock: TextIO) -> bool:

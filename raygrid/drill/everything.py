@@ -13,13 +13,14 @@ import time
 from dataclasses import replace
 
 from raygrid.drill.drill import Drill
-from raygrid.drill.hand import below, start_of
+from raygrid.drill.hand import below
 from raygrid.drill.injector import Aim
 from raygrid.drill.report import Report
 from raygrid.drill.scenarios import Struck
 from raygrid.errors import SettingsError, UnavailableError
 from raygrid.local import GridFile, require_same, start_grid
 from raygrid.settings.model import GridSettings
+from raygrid.system.proc import start_time
 
 SCENARIO = "everything"
 START_S = 180.0
@@ -82,6 +83,6 @@ def kill_all(supervisor: int) -> int:
         with contextlib.suppress(ProcessLookupError):
             os.kill(pid, signal.SIGKILL)
     until = time.monotonic() + DEATH_S  # their port and their locks are free when they are gone
-    while any(start_of(pid) is not None for pid in stopped) and time.monotonic() < until:
+    while any(start_time(pid) is not None for pid in stopped) and time.monotonic() < until:
         time.sleep(0.01)
     return len(stopped)

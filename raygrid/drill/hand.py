@@ -1,4 +1,4 @@
-"""What a drill does on one machine: signals to processes, found through `/proc`. Knows nothing of Ray.
+"""What a drill does on one machine: it finds processes and sends them signals. Does not import Ray.
 
 A `Hand` is prepared before the fault, so that the fault itself is a matter of microseconds. What it freezes is thawed
 by a process of its own (`thaw.py`), whatever becomes of the hand, the drill or the machine's Ray.
@@ -12,7 +12,10 @@ import signal
 import subprocess
 import sys
 from collections.abc import Sequence
-from pathlib import Path
+
+import psutil
+
+from raygrid.system.proc import Process, environment_of, name_of, process_of, process_table, start_time, title_of
 
 ARMED = b"armed\n"
 
@@ -60,11 +63,8 @@ class Hand:
         environment = _environment(gcs)
         if environment.get("RAY_gcs_storage") != "rocksdb" and "RAY_REDIS_ADDRESS" not in environment:
             return "the head keeps its books in memory only, so its death ends the cluster (or the grid here)"
-        pid: int | None = gcs
-        while pid:
-            if "raygrid.cluster.supervisor" in title_of(pid):
-                return None
-            pid = _parent(pid)
+        if any("raygrid.cluster.supervisor" in title_of(process.pid) for process in psutil.Process(gcs).parents()):
+            return None
         return "nothing here would start the head again; start it with `raygrid host start --head`"
 
     def strike(self) -> int:
@@ -75,7 +75,7 @@ class Hand:
             for pid in self._pids:
                 os.kill(pid, signal.SIGKILL)
             return len(self._pids)
-        self._frozen = [(pid, started) for pid in self._pids if (started := start_of(pid)) is not None]
+        self._frozen = [(pid, started) for pid in self._pids if (started := start_time(pid)) is not None]
         self._arm()
         for pid, _ in self._frozen:
             with contextlib.suppress(ProcessLookupError):
@@ -93,7 +93,7 @@ class Hand:
     def _ready(self) -> None:
         if self._freeze_s > 0 and self._thawer is None:
             self._thawer = subprocess.Popen(
-                [sys.executable, "-I", str(Path(__file__).with_name("thaw.py"))],
+                [sys.executable, "-P", "-m", "raygrid.drill.thaw"],
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 stderr=subprocess.DEVNULL,
@@ -120,77 +120,38 @@ class Hand:
 def thaw(frozen: Sequence[tuple[int, int]]) -> None:
     """Let processes go on, unless their pids belong to others by now."""
     for pid, started in frozen:
-        if start_of(pid) == started:
+        if start_time(pid) == started:
             with contextlib.suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGCONT)
 
 
-def start_of(pid: int) -> int | None:
-    """When a process started, in clock ticks since boot; None where it does not live."""
-    fields = _stat(pid)
-    return None if fields is None or fields[0] == b"Z" else int(fields[19])
-
-
-def title_of(pid: int) -> str:
-    """A process's command line; empty where it does not live."""
-    try:
-        return Path(f"/proc/{pid}/cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace").strip()
-    except OSError:
-        return ""
-
-
 def ancestor(name: str) -> int | None:
     """The nearest process above this one that has a name."""
-    pid = _parent(os.getpid())
-    while pid and _name(pid) != name:
-        pid = _parent(pid)
-    return pid or None
+    return next((process.pid for process in psutil.Process().parents() if process.name() == name), None)
 
 
 def below(root: int) -> list[int]:
     """All living processes below one, parents before their children."""
-    children: dict[int, list[int]] = {}
-    for entry in Path("/proc").iterdir():
-        if entry.name.isdigit() and (fields := _stat(int(entry.name))) is not None and fields[0] != b"Z":
-            children.setdefault(int(fields[1]), []).append(int(entry.name))
-    found = [root]
-    for pid in found:
-        found += children.get(pid, [])
-    return found[1:]
+    try:
+        found = psutil.Process(root).children(recursive=True)
+    except psutil.NoSuchProcess:
+        return []
+    return [process.pid for process in found if start_time(process.pid) is not None]
 
 
 def gcs_pid() -> int | None:
     """The GCS process beside the raylet of this process's node."""
     raylet = ancestor("raylet")
-    starter = _parent(raylet) if raylet is not None else None
+    starter = process_of(raylet) if raylet is not None else None
     if starter is None:
         return None
-    return next((pid for pid in below(starter) if _name(pid) == "gcs_server" and _parent(pid) == starter), None)
+    return next((process.pid for process in process_table() if _is_gcs(process, starter.parent)), None)
 
 
-def _stat(pid: int) -> list[bytes] | None:
-    """The fields of a process behind its name: state, parent, and so on."""
-    try:
-        return Path(f"/proc/{pid}/stat").read_bytes().rpartition(b")")[2].split()
-    except OSError:
-        return None
-
-
-def _parent(pid: int) -> int | None:
-    fields = _stat(pid)
-    return None if fields is None else int(fields[1])
-
-
-def _name(pid: int) -> str:
-    try:
-        return Path(f"/proc/{pid}/comm").read_text().strip()
-    except OSError:
-        return ""
+def _is_gcs(process: Process, starter: int) -> bool:
+    return process.parent == starter and not process.is_zombie and name_of(process.pid) == "gcs_server"
 
 
 def _environment(pid: int) -> dict[str, str]:
-    try:
-        pairs = Path(f"/proc/{pid}/environ").read_bytes().decode(errors="replace").split("\0")
-    except OSError:
-        return {}
+    pairs = (environment_of(pid) or b"").decode(errors="replace").split("\0")
     return dict(pair.split("=", 1) for pair in pairs if "=" in pair)

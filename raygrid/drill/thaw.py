@@ -1,7 +1,7 @@
-"""Lets frozen processes go on after some seconds, even if whoever froze them is gone. Run as a script by `hand.py`.
+"""Lets frozen processes go on after some seconds, even if the process that froze them has ended. Started by `hand.py`.
 
-Needs the standard library only, so that it is ready at once: one line `SECONDS PID:START …` comes in; nothing, and it
-ends without having done anything.
+It imports little beside the standard library, so that it is ready at once. It reads one line `SECONDS PID:START …` from
+its standard input; without such a line it ends and does nothing.
 """
 
 from __future__ import annotations
@@ -10,15 +10,8 @@ import os
 import signal
 import sys
 import time
-from pathlib import Path
 
-
-def _started(pid: int) -> int | None:
-    try:
-        fields = Path(f"/proc/{pid}/stat").read_bytes().rpartition(b")")[2].split()
-    except OSError:
-        return None
-    return int(fields[19])
+from raygrid.system.proc import start_time
 
 
 def main() -> None:
@@ -33,7 +26,7 @@ def main() -> None:
     _say()
     time.sleep(float(words[0]))
     for pid, started in frozen:
-        if _started(pid) == started:
+        if start_time(pid) == started:
             try:
                 os.kill(pid, signal.SIGCONT)
             except OSError:

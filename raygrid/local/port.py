@@ -7,12 +7,12 @@ import os
 import socket
 import tempfile
 import time
-from collections.abc import Iterator
 from pathlib import Path
 
 from raygrid.errors import SettingsError
 from raygrid.system.grid_file import down_command
 from raygrid.system.lock import holder
+from raygrid.system.proc import listeners, open_files, process_of, working_directory
 
 DYING_S = 40.0
 MOST_SOCKET_PATH = 107
@@ -21,7 +21,6 @@ MOST_SOCKET_PATH = 107
 _BELOW = "12345678/r/session_2030-12-31_23-59-59_999999_4194304/sockets/plasma_store.999"
 _SHORT = ("/tmp", "/var/tmp")  # noqa: S108 - what is made there is its owner's alone
 _POLL_S = 0.1
-_LISTEN = "0A"
 _NEAR = 100
 _LOOKS = 3
 """So often a listener has to look like a stranger's: a process that ends has no files any more before its port goes."""
@@ -87,15 +86,17 @@ def require_port(host: str, port: int, grid_dir: Path, patience_s: float = DYING
 
 
 def _whose(port: int) -> str | None:
-    """Which grid of one's own has the port, and how to stop it; None where it is somebody else's."""
-    for process in _holders(port):
-        above: Path | None = process
+    """Which of this user's grids has the port, and how to stop it; None if another program has it."""
+    for pid in listeners(port):
+        above = process_of(pid)
         while above is not None:
-            directory = _directory(above)
-            life = None if directory is None else holder(directory)
-            if directory is not None and life is not None and str(life.pid) == above.name:
-                return f"your grid {directory.name} listens there; stop it with `{down_command(directory)}`"
-            above = _parent(above)
+            # A supervisor works in the directory of its grid.
+            directory = working_directory(above.pid)
+            life = None if directory is None else holder(Path(directory))
+            if directory is not None and life is not None and life.pid == above.pid:
+                grid = Path(directory)
+                return f"your grid {grid.name} listens there; stop it with `{down_command(grid)}`"
+            above = process_of(above.parent)
     return None
 
 
@@ -123,48 +124,4 @@ def _why_not(host: str, port: int) -> str | None:
 
 def _belongs_to(prefix: str, port: int) -> bool:
     """Whether a process that listens on the port has files below a path of this prefix open."""
-    return any(path.startswith(prefix) for process in _holders(port) for path in _open_files(process))
-
-
-def _holders(port: int) -> Iterator[Path]:
-    """The processes that listen on a TCP port, in /proc; those of other users are not seen."""
-    sockets = {f"socket:[{inode}]" for inode in _listening(port)}
-    for process in Path("/proc").iterdir() if sockets else ():
-        if process.name.isdigit() and not sockets.isdisjoint(_open_files(process)):
-            yield process
-
-
-def _listening(port: int) -> Iterator[str]:
-    """Inodes of the sockets that listen on a TCP port."""
-    for table in ("tcp", "tcp6"):
-        try:
-            lines = Path(f"/proc/net/{table}").read_text(encoding="ascii").splitlines()[1:]
-        except OSError:
-            continue
-        for fields in map(str.split, lines):
-            if fields[3] == _LISTEN and int(fields[1].rpartition(":")[2], 16) == port:
-                yield fields[9]
-
-
-def _open_files(process: Path) -> Iterator[str]:
-    try:
-        for entry in os.scandir(process / "fd"):
-            yield os.readlink(entry.path)
-    except OSError:
-        return  # it has ended, or is another user's
-
-
-def _directory(process: Path) -> Path | None:
-    """Where a process works; a supervisor does in the directory of its grid."""
-    try:
-        return (process / "cwd").readlink()
-    except OSError:
-        return None
-
-
-def _parent(process: Path) -> Path | None:
-    try:
-        fields = (process / "stat").read_bytes().rpartition(b")")[2].split()
-    except OSError:
-        return None
-    return None if fields[1] == b"0" else process.with_name(fields[1].decode())
+    return any(path.startswith(prefix) for pid in listeners(port) for path in open_files(pid))

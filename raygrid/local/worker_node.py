@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import subprocess
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from raygrid.system.proc import Life, children_of, life_of, name_of
+import psutil
+
+from raygrid.system.proc import Life, life_of
 from raygrid.system.supervision import die_with_parent
 
 FIRST_PAUSE_S = 1.0
@@ -107,5 +110,10 @@ class WorkerNode:
 
 def head_processes() -> dict[Life, str]:
     """The processes without which there is no Ray cluster: children of this one, started by `ray.init`."""
-    names = {pid: name_of(pid) for pid in children_of(os.getpid())}
-    return {life: names[pid] for pid in names if names[pid] in _HEAD and (life := life_of(pid)) is not None}
+    found = {}
+    for child in psutil.Process().children():
+        with contextlib.suppress(psutil.NoSuchProcess):
+            name = child.name()
+            if name in _HEAD and (life := life_of(child.pid)) is not None:
+                found[life] = name
+    return found

@@ -13,7 +13,8 @@ import pytest
 
 from raygrid.drill import hand
 from raygrid.drill.everything import kill_all
-from raygrid.drill.hand import Hand, below, start_of
+from raygrid.drill.hand import Hand, below
+from raygrid.system.proc import start_time
 
 FREEZE_AND_DIE = """
 import os, sys
@@ -33,7 +34,7 @@ def family() -> Iterator[subprocess.Popen[bytes]]:
         child = below(process.pid)[0]
         yield process
         for pid in (process.pid, child):
-            if start_of(pid) is not None:
+            if start_time(pid) is not None:
                 os.kill(pid, 9)
 
 
@@ -123,4 +124,4 @@ def test_everything_below_a_process_dies_with_it(family: subprocess.Popen[bytes]
     [child] = below(family.pid)
     assert kill_all(family.pid) == 2
     assert family.wait(5) == -9
-    until(lambda: start_of(child) is None)
+    until(lambda: start_time(child) is None)
