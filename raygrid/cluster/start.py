@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import json
 import os
 import signal
@@ -16,6 +15,8 @@ from typing import Any
 from raygrid.cluster.farewell import cluster_token
 from raygrid.cluster.spec import STOP, HostSpec
 from raygrid.errors import RaygridError, SettingsError
+from raygrid.system.lock import NAME as LOCK
+from raygrid.system.lock import is_locked, try_lock
 from raygrid.system.logs import DIRECTORY, SUPERVISOR
 from raygrid.system.supervision import end_of, start_supervisor
 
@@ -25,14 +26,7 @@ _POLL_S = 0.1
 
 def is_supervised(directory: Path) -> bool:
     """Whether a supervisor holds the directory."""
-    try:
-        with (directory / "lock").open() as lock:
-            fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)  # shared: two who look are no supervisors
-    except FileNotFoundError:
-        return False
-    except BlockingIOError:
-        return True
-    return False
+    return is_locked(directory / LOCK)
 
 
 def _state(directory: Path) -> dict[str, Any]:
@@ -103,18 +97,11 @@ def require_token(environment: Mapping[str, str]) -> None:
 
 @contextlib.contextmanager
 def _only_starter(directory: Path, until: float) -> Iterator[None]:
-    """Hold the right to start a supervisor; who comes second finds the first one's."""
-    with (directory / "starting").open("w") as lock:
-        while True:
-            try:
-                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                break
-            except BlockingIOError:
-                if time.monotonic() > until:
-                    raise RaygridError(
-                        f"somebody else is starting Ray on this machine; see {directory / LOG}"
-                    ) from None
-                time.sleep(_POLL_S)
+    """Hold the right to start a supervisor; a second caller waits, and then finds the supervisor of the first one."""
+    lock = try_lock(directory / "starting", max(0.0, until - time.monotonic()))
+    if lock is None:
+        raise RaygridError(f"another process is starting Ray on this machine; see {directory / LOG}")
+    with lock:
         yield
 
 

@@ -8,7 +8,6 @@ Whatever Ray started ends with it.
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import json
 import os
 import shutil
@@ -18,11 +17,12 @@ import sys
 import threading
 import time
 from dataclasses import dataclass
-from typing import TextIO
 
 from raygrid.cluster.farewell import HeadWatch, cluster_token, say_farewell
 from raygrid.cluster.spec import STOP, HostSpec
+from raygrid.errors import SettingsError
 from raygrid.system import logs, tmp_cleaners
+from raygrid.system.lock import only_one
 from raygrid.system.orphans import Strays
 from raygrid.system.proc import name_of, process_of, process_table, title_of, voluntary_switches
 from raygrid.system.supervision import die_with_parent
@@ -249,25 +249,13 @@ def _is_raylet(pid: int) -> bool:
     return process is not None and not process.is_zombie and name_of(pid) == "raylet"
 
 
-def _take(lock: TextIO) -> bool:
-    """Take the lock for good; who only looks whether a supervisor runs holds it for a moment."""
-    until = time.monotonic() + LOOK_S
-    while True:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            if time.monotonic() > until:
-                return False
-            time.sleep(0.01)
-        else:
-            return True
-
-
 def main() -> int:
     """Supervise until told to stop."""
     spec = HostSpec.from_json(sys.stdin.readline())
-    with (spec.directory / "lock").open("w") as lock:
-        if not _take(lock):
+    with contextlib.ExitStack() as held:
+        try:
+            held.enter_context(only_one(spec.directory, LOOK_S))
+        except SettingsError:
             say("another supervisor runs already")
             return 3
         Supervisor(spec).run()

@@ -7,8 +7,6 @@ file is kept true, so that a later `raygrid up` compares with what really runs.
 from __future__ import annotations
 
 import contextlib
-import fcntl
-import os
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from typing import Any
@@ -17,6 +15,7 @@ from raygrid.errors import SettingsError
 from raygrid.settings.model import GridSettings
 from raygrid.settings.started_with import StartedWith
 from raygrid.system.grid_file import GridFile, down_command
+from raygrid.system.lock import try_lock
 
 LOCK = "deploy.lock"
 
@@ -100,13 +99,10 @@ def one_at_a_time(grid: GridFile) -> Iterator[None]:
     Raises:
         SettingsError: another deployment is under way.
     """
-    with open(os.open(grid.directory / LOCK, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600), "a") as lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
-            raise SettingsError(
-                f"another `raygrid deploy` on grid {grid.name} is under way; wait for its end"
-            ) from None
+    lock = try_lock(grid.directory / LOCK)
+    if lock is None:
+        raise SettingsError(f"another `raygrid deploy` on grid {grid.name} is under way; wait for its end")
+    with lock:
         yield
 
 

@@ -7,13 +7,14 @@ was can only be told if no other one runs at that time, be it under another agen
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import logging
-import os
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+from filelock import BaseFileLock
+
+from raygrid.system.lock import try_lock
 from raygrid.system.machine import machine_id
 
 logger = logging.getLogger(__name__)
@@ -37,26 +38,19 @@ class Apart:
 
         Where the lock cannot be used at all (a file system without locks), the turn is had at once.
         """
+        lock: BaseFileLock | None = None
+        has_turn = False
         try:
-            lock = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+            while not has_turn and not given_up():
+                lock = try_lock(self._path)
+                has_turn = lock is not None
+                if not has_turn:
+                    time.sleep(LOOK_S)
         except OSError as error:
-            logger.warning("cannot open %s: %s; other suspects may run at the same time", self._path, error)
-            yield not given_up()
-            return
+            logger.warning("cannot lock %s: %s; other suspects may run at the same time", self._path, error)
+            has_turn = not given_up()
         try:
-            yield self._wait(lock, given_up)
+            yield has_turn
         finally:
-            os.close(lock)
-
-    def _wait(self, lock: int, given_up: Callable[[], bool]) -> bool:
-        while not given_up():
-            try:
-                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                time.sleep(LOOK_S)
-            except OSError as error:
-                logger.warning("cannot lock %s: %s; other suspects may run at the same time", self._path, error)
-                return True
-            else:
-                return True
-        return False
+            if lock is not None:
+                lock.release()

@@ -11,7 +11,6 @@ Lines that begin with two blanks belong to the line before them.
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import logging
 import os
 import re
@@ -23,6 +22,12 @@ from datetime import UTC, datetime
 from io import TextIOWrapper
 from logging.handlers import RotatingFileHandler
 from pathlib import Path
+from typing import TYPE_CHECKING
+
+from raygrid.system.lock import try_lock
+
+if TYPE_CHECKING:
+    from filelock import BaseFileLock
 
 VARIABLE = "RAYGRID_LOGS"
 """Names the directory of logs, for processes of the tiers."""
@@ -35,6 +40,8 @@ KEPT = 3
 
 _OWN = "raygrid"
 _MOST_OF_ONE_NAME = 64
+_held: list[BaseFileLock] = []
+"""Locks of this process's logs, held until it ends: two processes that rotate one file would lose lines."""
 
 
 def line(at_s: float, level: str, who: str, text: str) -> str:
@@ -128,13 +135,10 @@ def _claim(directory: Path, name: str) -> Path:
     directory.mkdir(mode=0o700, parents=True, exist_ok=True)
     for number in range(1, _MOST_OF_ONE_NAME + 1):
         path = directory / (f"{name}.log" if number == 1 else f"{name}-{number}.log")
-        lock = os.open(directory / f".{path.name}.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            os.close(lock)
-        else:
-            return path  # the lock is held until this process ends: two that rotate one file would lose lines
+        lock = try_lock(directory / f".{path.name}.lock")
+        if lock is not None:
+            _held.append(lock)
+            return path
     raise OSError(f"{_MOST_OF_ONE_NAME} processes have logs there")
 
 

@@ -2,6 +2,7 @@
 
 Debian 13, Fedora and RHEL remove what is older than 10 days from /tmp, file by file: Ray's session goes, and a node
 that restarts an actor then fails. systemd-tmpfiles skips a locked directory and all below it (tmpfiles.d(5)).
+That lock is a shared flock(2) on the directory itself, which filelock does not offer.
 """
 
 from __future__ import annotations

@@ -26,6 +26,7 @@ from raygrid.cluster.farewell import HeadWatch, say_farewell
 from raygrid.cluster.start import is_supervised
 from raygrid.cluster.supervisor import Supervisor
 from raygrid.errors import RaygridError, SettingsError
+from raygrid.system.lock import only_one
 from raygrid.system.proc import process_table
 
 PROJECT = Path(__file__).parents[2]
@@ -206,15 +207,15 @@ def test_two_who_start_it_at_once_start_one(machine: Machine) -> None:
     assert stop_host(machine.directory)
 
 
-def test_who_only_looks_whether_a_supervisor_runs_is_not_taken_for_one(tmp_path: Path) -> None:
+def test_a_look_for_a_supervisor_is_not_taken_for_one_and_does_not_prevent_its_start(tmp_path: Path) -> None:
     (tmp_path / "lock").touch()
-    with (tmp_path / "lock").open() as looking, (tmp_path / "lock").open("w") as supervising:
+    with (tmp_path / "lock").open() as looking:
         fcntl.flock(looking, fcntl.LOCK_SH)
         assert not is_supervised(tmp_path)
 
         threading.Timer(0.1, fcntl.flock, (looking, fcntl.LOCK_UN)).start()
-        assert module._take(supervising)  # it waits for the moment that a look takes
-        assert is_supervised(tmp_path)
+        with only_one(tmp_path, module.LOOK_S):  # it waits for the moment that a look takes
+            assert is_supervised(tmp_path)
 
 
 def test_a_crash_starts_ray_again_after_a_pause_that_grows(machine: Machine) -> None:

@@ -21,7 +21,7 @@ from tests.unit.test_local_start import settings_for
 
 TIER = """
 import logging, sys, threading
-from raygrid import logs
+from raygrid.system import logs
 logs.MOST_BYTES = int(sys.argv[2])
 logs.keep_logs(sys.argv[1])
 logs.keep_logs(sys.argv[1])
@@ -118,7 +118,7 @@ def test_without_a_directory_nothing_is_set_up() -> None:
 
 SUPERVISOR = """
 import sys
-from raygrid import logs
+from raygrid.system import logs
 logs.MOST_BYTES = 2_000
 for number in range(200):
     logs.say("supervisor", f"line {number} \\udcff")

@@ -64,7 +64,7 @@ async def test_the_whole_tree_counts_and_goes(node: NodeAgent) -> None:
 async def test_a_pricer_of_another_agent_goes_with_the_same_reason(tmp_path: Path) -> None:
     """One agent decides for the machine, and the agent of the killed pricer reports memory pressure, not signal 9."""
     decides = agent_with(tmp_path, 400 * MB, "node-a")
-    wait_until(lambda: decides._memory._lock >= 0)
+    wait_until(lambda: decides._memory.decides)
     other = agent_with(tmp_path, 400 * MB, "node-b")
     try:
         decides.start(1, [order("steady", hog(60, 3.0))])
@@ -73,10 +73,10 @@ async def test_a_pricer_of_another_agent_goes_with_the_same_reason(tmp_path: Pat
         report = (await reports_of(other, 1))[AttemptId("hog", 1)]
         assert (report.outcome, report.crowded) == (PRESSURE, True)
         assert "node.memory_reserve" in (report.message or "")
-        assert other._memory._lock == -1
+        assert not other._memory.decides
         assert (await reports_of(decides, 1))[AttemptId("steady", 1)].exit_code == 0
         await asyncio.to_thread(decides.close)
-        wait_until(lambda: other._memory._lock >= 0)
+        wait_until(lambda: other._memory.decides)
         other.start(1, [order("again", hog(400))])
         assert (await reports_of(other, 2))[AttemptId("again", 1)].outcome is PRESSURE
     finally:

@@ -2,7 +2,10 @@
 
 Several nodes on one machine share what a user has there, wine's server for one. An agent holds a shared lock on a file
 for each pricer and program that its attempts use, and ends helpers only under exclusive locks. The kernel releases the
-locks of a dead agent. Used by `helper_gate.py`, under its lock.
+locks of a dead agent. These are flock(2) itself: filelock has no shared lock on a file (its `ReadWriteLock` is a SQLite
+database), and here a shared lock becomes an exclusive one without being released.
+
+Used by `gate.py`, under its lock.
 """
 
 from __future__ import annotations

@@ -8,7 +8,6 @@ plentiful it reads two small files a second.
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import hashlib
 import logging
 import os
@@ -17,12 +16,15 @@ import threading
 import time
 from pathlib import Path
 
+from filelock import BaseFileLock
+
 from raygrid.models import Outcome
 from raygrid.node.attempt.usage import Usage
 from raygrid.node.attempt.verdicts import Verdict, Verdicts, leave_verdict
 from raygrid.node.limits.pressure import History, Victim, choose, is_watched, next_look_s
 from raygrid.node.limits.trees import Tree, trees
 from raygrid.node.limits.watchdog import Running, Watchdog
+from raygrid.system.lock import NO_LOCKS, try_lock
 from raygrid.system.machine import machine_id
 from raygrid.system.memory import Gauge, Memory
 from raygrid.system.oom_score import AFTER_S, OomScores
@@ -48,6 +50,9 @@ class MemoryGuard:
         watchdog: knows what runs.
         reserve: bytes of memory to be left; None for the usual part.
         gauge: reads what is left.
+
+    Attributes:
+        decides: whether this agent decides for the machine.
     """
 
     def __init__(
@@ -70,7 +75,8 @@ class MemoryGuard:
         self._verdicts = Verdicts(root, incarnation)
         self._scores = OomScores()
         self._history = History()
-        self._lock = -1
+        self.decides = False
+        self._lock: BaseFileLock | None = None
         self._next_look = self._next_minute = 0.0
         self._closed = threading.Event()
         self._thread = threading.Thread(target=self._watch, name="raygrid-memory", daemon=True)
@@ -85,9 +91,9 @@ class MemoryGuard:
         self._closed.set()
         if self._thread.is_alive():
             self._thread.join(timeout=10)
-        if self._lock >= 0:
-            os.close(self._lock)
-            self._lock = -1
+        if self._lock is not None:
+            self._lock.release()
+        self.decides = False
 
     def verdict(self, running: Running, usage: Usage) -> Verdict | None:
         """Why a pricer that has died of SIGKILL was killed for want of memory; None where it was not."""
@@ -122,21 +128,18 @@ class MemoryGuard:
 
     def _decides(self) -> bool:
         """Whether this agent is the one that decides for the machine; it stays so while it lives."""
-        if self._lock >= 0:
-            return True
-        with contextlib.suppress(OSError):
-            where = Path("/proc/self/cgroup").read_bytes()
-            name = f"memory-{machine_id()}-{hashlib.sha256(where).hexdigest()[:8]}.lock"
-            lock = os.open(self._nodes / name, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+        if not self.decides:
             try:
-                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                os.close(lock)
-                return False
+                where = hashlib.sha256(Path("/proc/self/cgroup").read_bytes()).hexdigest()[:8]
+                self._lock = try_lock(self._nodes / f"memory-{machine_id()}-{where}.lock")
+                self.decides = self._lock is not None
             except OSError as error:
-                logger.warning("cannot lock %s: %s; every agent decides for itself", name, error)
-            self._lock = lock
-        return self._lock >= 0
+                if error.errno in NO_LOCKS:
+                    logger.warning(
+                        "node %s cannot lock a file: %s; it watches the memory by itself", self._node_id, error
+                    )
+                    self.decides = True
+        return self.decides
 
     def _decide(self, now: float) -> float:
         memory = self._gauge.look(self.reserve)
