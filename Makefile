@@ -78,6 +78,7 @@ check: $(READY)
 	$(BIN)/mypy --strict examples/quantlib/*.py
 	$(BIN)/mypy --strict examples/ore/*.py
 	$(BIN)/lint-imports
+	$(BIN)/codespell
 
 # What the grid is measured beside has a lock of its own, within the versions of the first.
 $(BENCH_READY): $(READY) requirements-bench.lock

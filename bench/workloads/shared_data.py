@@ -38,7 +38,7 @@ def _measure(plan: Plan) -> list[Figure]:
         "market": {"command": ["stat", "-c", "%s", "{data_dir}/market"]},
         "without": {"command": ["stat", "-c", "%s", "{input}"]},
     }
-    withs, withouts, stores, reads, kept = [], [], [], [], []
+    rates_with, rates_without, stores, reads, kept = [], [], [], [], []
     with grid(pricers, slots=plan.at_once) as bench:
         for number in range(plan.rounds + 1):
             market, before, held = os.urandom(MARKET_MB * MB), _read_by_nodes(bench), _stored(bench)
@@ -48,14 +48,14 @@ def _measure(plan: Plan) -> list[Figure]:
             of_market = _rate(bench, jobs, "market", ["market"])
             without = _rate(bench, jobs, "without", [])
             if number:  # the first warms up
-                withs.append(of_market)
-                withouts.append(without)
+                rates_with.append(of_market)
+                rates_without.append(without)
                 stores.append(MARKET_MB / store_s)
                 reads.append(_read_by_nodes(bench) - before)
                 kept.append(_stored(bench) - held)
     return [
-        Figure("with the file", "jobs/s", tuple(withs), "first job on the node brings the file there"),
-        Figure("without it", "jobs/s", tuple(withouts)),
+        Figure("with the file", "jobs/s", tuple(rates_with), "first job on the node brings the file there"),
+        Figure("without it", "jobs/s", tuple(rates_without)),
         Figure("storing it", "MB/s", tuple(stores)),
         Figure("read by nodes", "MB", tuple(reads), f"{MARKET_MB} is once for all jobs"),
         Figure("more on disk", "MB", tuple(kept), "in the blob store and in the node's copy"),

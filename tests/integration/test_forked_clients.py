@@ -153,9 +153,9 @@ async def test_a_stream_that_was_open_at_the_fork_goes_on_in_both_processes(tmp_
                 child = in_child(lambda: read_on(batch, ended))
                 return [read_on(batch, ended), child()]
 
-        mine, childs = await asyncio.to_thread(work)
+        mine, in_child_process = await asyncio.to_thread(work)
     assert mine == {True: JOBS}
-    assert childs == {"true": JOBS}
+    assert in_child_process == {"true": JOBS}
 
 
 @contextmanager

@@ -44,7 +44,7 @@ def test_what_cannot_change_the_answer_is_no_part_of_the_key() -> None:
 @pytest.mark.parametrize(
     "other",
     [
-        {"input": BlobSlice("", 0, 7, "abd")},
+        {"input": BlobSlice("", 0, 7, "abe")},
         {"filename": "other.csv"},
         {"args": ("--slow",)},
         {"args": ()},

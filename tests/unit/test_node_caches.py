@@ -213,14 +213,14 @@ def test_a_copy_that_a_pricer_removed_is_fetched_anew(shared: Shared) -> None:
 
 def test_copies_stay_within_their_limit_and_in_use(shared: Shared) -> None:
     """The least recently used copy goes first, and jobs that have it keep it."""
-    first, second, third = (shared.stored(name, name.encode() * 20) for name in ("first", "secon", "third"))
+    first, second, third = (shared.stored(name, name.encode() * 20) for name in ("first", "other", "third"))
     held = shared.linked("holder", first)
     shared.linked("a", second)
     shared.linked("b", first)
     shared.linked("c", third)
     assert sorted(path.name for path in shared.copies.iterdir()) == sorted([first.digest, third.digest])
     assert held.read_bytes() == b"first" * 20
-    assert shared.linked("d", second).read_bytes() == b"secon" * 20
+    assert shared.linked("d", second).read_bytes() == b"other" * 20
 
 
 def test_a_small_cache_under_many_jobs_never_fails_one(shared: Shared) -> None:
