@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from pydantic import BaseModel
 
 import raygrid
+from raygrid.settings.model import GridSettings, load_settings
 
 ROOT = Path(__file__).parents[2]
 DECISIONS = ROOT / "docs" / "decisions"
@@ -56,7 +59,9 @@ def test_every_package_is_on_the_code_map() -> None:
     assert sorted(entry for entry in entries if entry not in code_map) == []
 
 
-@pytest.mark.parametrize("name", ["ARCHITECTURE.md", *(str(page.relative_to(ROOT)) for page in PAGES)])
+@pytest.mark.parametrize(
+    "name", ["ARCHITECTURE.md", "CONTRIBUTING.md", *(str(page.relative_to(ROOT)) for page in PAGES)]
+)
 def test_every_path_that_a_document_names_exists(name: str) -> None:
     """A file that was moved or removed is corrected in the documents as well."""
     paths = paths_in(text_of(name))
@@ -94,6 +99,21 @@ def test_every_decision_that_is_cited_exists() -> None:
     found = {name for path in files for name in cited.findall(path.read_text(encoding="utf-8"))}
     assert found - known == set()
     assert found
+
+
+def test_every_setting_stands_in_the_example_file() -> None:
+    """grid.yaml names every field of the settings, and loads."""
+
+    def fields(model: type[BaseModel]) -> Iterator[str]:
+        for name, field in model.model_fields.items():
+            yield name
+            for inner in (field.annotation, *getattr(field.annotation, "__args__", ())):
+                if hasattr(inner, "model_fields"):
+                    yield from fields(inner)
+
+    text = text_of("grid.yaml")
+    assert [name for name in fields(GridSettings) if not re.search(rf"\b{name}:", text)] == []
+    assert set(load_settings(ROOT / "grid.yaml").pricers) == {"lines", "greet"}
 
 
 def test_the_changelog_names_this_version() -> None:
