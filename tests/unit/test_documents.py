@@ -14,7 +14,7 @@ from raygrid.settings.model import GridSettings, load_settings
 
 ROOT = Path(__file__).parents[2]
 DECISIONS = ROOT / "docs" / "decisions"
-PAGES = sorted(path for path in DECISIONS.glob("*.md") if path.name != "index.md")
+PAGES = sorted(path for path in DECISIONS.glob("*.md") if path.name != "README.md")
 PARTS = ("Context", "Decision", "Figures", "What would change it", "Where")
 # Every word of the file counts, those of tables, code and diagrams included: what `wc -w` prints.
 MOST_WORDS = {"ARCHITECTURE.md": 2_000}
@@ -87,7 +87,7 @@ def test_the_index_lists_every_decision() -> None:
         for page in PAGES
         for identifier, title in headings(page)
     }
-    listed = {line for line in text_of("docs/decisions/index.md").splitlines() if line.startswith("| [")}
+    listed = {line for line in text_of("docs/decisions/README.md").splitlines() if line.startswith("| [")}
     assert listed == rows
 
 
