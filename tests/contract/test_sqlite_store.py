@@ -15,14 +15,17 @@ from pathlib import Path
 
 import pytest
 from alembic.autogenerate import compare_metadata
+from alembic.config import Config
 from alembic.migration import MigrationContext
+from alembic.runtime.environment import EnvironmentContext
+from alembic.script import ScriptDirectory
 from hypothesis import given
 from hypothesis import strategies as st
 from sqlalchemy import Connection, create_engine, event, inspect
 
 from raygrid.errors import UnavailableError
 from raygrid.models import BlobSlice, JobSpec, JobState, JobUpdate, NewJob, SharedData
-from raygrid.store import LockedError, SqlStore, sqlite
+from raygrid.store import LockedError, SqlStore, migrations, sqlite
 from raygrid.store.migrate import migrate
 from raygrid.store.sqlite import carried_out, prepare_file
 from raygrid.store.tables import from_micros, metadata, to_micros
@@ -197,18 +200,28 @@ async def test_a_commit_is_on_disk_when_it_returns(tmp_path: Path) -> None:
         assert (await connection.exec_driver_sql("PRAGMA journal_mode")).scalar_one() == "wal"
 
 
+def downgrade(path: Path, revision: str) -> None:
+    """Undo the migrations after a revision, whichever there are."""
+    config = Config()
+    config.set_main_option("script_location", str(Path(migrations.__file__).parent))
+    scripts = ScriptDirectory.from_config(config)
+    engine = create_engine(f"sqlite:///{path}")
+    with (
+        engine.begin() as connection,
+        EnvironmentContext(
+            config, scripts, fn=lambda current, _: scripts._downgrade_revs(revision, current), destination_rev=revision
+        ) as environment,
+    ):
+        environment.configure(connection=connection, transactional_ddl=True)
+        environment.run_migrations()
+    engine.dispose()
+
+
 async def test_batches_of_an_older_release_keep_the_order_in_which_their_jobs_arrived(tmp_path: Path) -> None:
     """Their jobs were written in the order of submission; the ids say nothing about it."""
     async with opened(tmp_path / "jobs.db") as store:
         await store.insert([new("t10"), new("t9"), new("t1")], "b1")
-        async with store._write() as connection:
-            for statement in (
-                "DROP INDEX batches_by_age",
-                "DROP INDEX batch_jobs_by_position",
-                "ALTER TABLE batch_jobs DROP COLUMN position",
-                "UPDATE alembic_version SET version_num = '0006'",
-            ):
-                await connection.exec_driver_sql(statement)
+    downgrade(tmp_path / "jobs.db", "0006")
     async with opened(tmp_path / "jobs.db") as store:
         assert [job.job_id for job in await store.jobs(batch_id="b1")] == ["t10", "t9", "t1"]
         await store.insert([new("a")], "b1")
