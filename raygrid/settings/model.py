@@ -83,34 +83,73 @@ class Straggler(Section):
     """When a job that takes far longer than others of its pricer gets a second attempt on another node."""
 
     factor: float = Field(default=3.0, ge=1.0, allow_inf_nan=False)
+    """A job is late once it has run for this many times the median of its pricer's latest jobs."""
     min_s: Seconds = 10.0
+    """A job that has run for less than this is never late, seconds."""
 
 
 class Pricer(Section):
     """An executable that prices one input file.
 
-    `command` is split like a shell would, but never run by one. Its placeholders: `{input}` (path of the
-    input file), `{output_dir}` (the job directory, also the working directory), `{data_dir}` (where shared
-    inputs lie), `{job_id}`, and `{args}` alone as a word, which stands for all arguments of the submit.
-
-    A warm one (`mode`) stays loaded and is told of each job on its stdin, so that its command has none of them.
+    Placeholders of `command`: `{input}` (path of the input file), `{output_dir}` (the job directory, also the working
+    directory), `{data_dir}` (where shared inputs lie), `{job_id}`, and `{args}`, which stands for all arguments of the
+    submit. The command of a warm pricer has none of them: it reads each job from its stdin.
     """
 
     command: Annotated[tuple[str, ...], NoDecode]  # a variable may hold it as a shell's line or as JSON
+    """The program and its arguments, as one line or as a list; a line is split like a shell would, never run by one.
+
+    Placeholders: `{input}`, `{output_dir}`, `{data_dir}`, `{job_id}`, and `{args}` alone as a word. Give absolute
+    paths: the command runs in the job directory. A placeholder cannot stand in code that a shell or an interpreter
+    runs, since clients choose the names of files: instead of `sh -c 'wc -l {input}'` write
+    `[sh, -c, 'wc -l "$1"', sh, "{input}"]`.
+    """
     mode: Literal["cold", "warm"] = "cold"
+    """`cold`: the program is started for every job. `warm`: it stays loaded and takes job after job on its stdin."""
     recycle_after: int | None = Field(default=None, ge=1)
+    """Warm pricers only: the process is replaced after this many jobs; by default never."""
     recycle_memory: Size | None = None
+    """Warm pricers only: the process is replaced between jobs once it is larger than this."""
     version: str = Field(default="1", max_length=128)
+    """Recorded with every job. Raise it with every change of the program."""
     env: dict[str, str] = Field(default={}, repr=False)
+    """Environment variables on top of `PATH`, `HOME`, `LANG` and the like.
+
+    The grid itself sets `RAYGRID_JOB_ID`, `RAYGRID_SLOT` and, unless they are set here, `TMPDIR`, `TMP` and `TEMP`.
+    """
     result: Literal["zip", "stdout"] = "zip"
+    """What `POST /submit/{jobId}` answers with: the whole result, or only what the pricer printed."""
     timeout_s: Seconds = 3600.0
+    """Wall-time limit of one attempt, seconds; a submit may ask for another."""
     memory: Size | None = None
+    """Memory limit of the whole process tree; the job fails as `memory_limit` above it."""
     output: Size = 1024**3
+    """Limit of everything that an attempt writes, in blocks on the disk; of a result, in bytes."""
     retry_exit_codes: frozenset[int] = frozenset()
+    """Exit codes that mean "run the job again" instead of "the job failed"."""
     straggler: Straggler | None = None
+    """When a job that takes far too long gets a second attempt on another node; by default never.
+
+    Only for pricers that may run twice at once.
+    """
     reuse: Literal["off", "content"] = "off"
+    """`content`: a job that is equal to one that is done takes over its stored result and does not run.
+
+    Equal: the same input under the same file name, args and shared data, and the same `version`, `command` and `env` of
+    the pricer. Only for pricers whose result depends on nothing else: no clock, no random numbers, no database.
+    """
     expect: tuple[str, ...] = ()
+    """Files that the pricer must leave, such as `[prices.csv, "out/*.csv"]`.
+
+    Exit code 0 without one of them, or with an empty one, fails the job as `missing_output`. `*`, `?` and `[]` work as
+    in a shell, within one directory.
+    """
     helpers: HelperPrograms = None
+    """Programs that may outlive the job that started them, to serve later jobs (wine's server, an ssh master).
+
+    By default any; a list of file names or paths allows only these; `forbid` allows none. `[wineserver64]` stands for
+    all of wine.
+    """
 
     @field_validator("command", mode="before")
     @classmethod
@@ -205,7 +244,9 @@ class ApiKey(Section):
     """A key that clients send as `Authorization: Bearer …`; the name says whose it is."""
 
     name: Name
+    """Whose key it is; shown in place of the key."""
     key: SecretStr
+    """The key: at least 16 printable ASCII characters without spaces. Make one with `openssl rand -hex 24`."""
 
     @field_validator("key")
     @classmethod
@@ -224,13 +265,21 @@ class Http(Section):
     """Where parents listen and what they accept."""
 
     host: str = "127.0.0.1"
+    """Address on which parents listen; one that other machines can reach needs `api_keys`."""
     port: int = Field(default=8000, ge=1, le=65535)
+    """Port on which parents listen."""
     parents: int = Field(default=1, ge=1)
+    """Number of parents; on a cluster at most one runs on a machine, and any of them answers for any job."""
     api_keys: tuple[ApiKey, ...] = ()
+    """Keys that clients may send; with none, every client that reaches the port may use the grid."""
     max_body: Size = 1024**3
+    """Largest body of one request."""
     max_batch_jobs: int = Field(default=10_000, ge=1)
+    """Most jobs of one `POST /batches`."""
     sync_wait_s: Seconds = 60.0
+    """How long a synchronous submit waits unless it asks for another time, seconds."""
     max_wait_s: Seconds = 300.0
+    """Longest wait that a request may ask for, seconds."""
 
     @property
     def is_loopback(self) -> bool:
@@ -245,55 +294,98 @@ class Group(Section):
     """What is known of a group beyond its Ray resource."""
 
     site: str | None = None
+    """Where the group is; submits may name a site."""
     quota: int | None = Field(default=None, ge=1)
+    """Most attempts at once in this group; by default as many as it has slots."""
 
 
 class Routing(Section):
     """How a parent chooses a group."""
 
     policy: Literal["auto", "least_loaded", "topology", "hash"] = "auto"
+    """How a parent chooses a group.
+
+    `least_loaded`; `topology` (nearest site first); `hash` (by affinity); `auto`: `hash` for a submit with an
+    affinity, `topology` for one that names a site, else `least_loaded`.
+    """
     hash_load_bound: float = Field(default=1.25, ge=1.0, allow_inf_nan=False)
+    """With `hash`, a group that is this many times as loaded as the average is passed over."""
     site_distance: dict[str, dict[str, float]] = {}
+    """Distances between sites, such as `{tokyo: {osaka: 1, london: 10}}`; each counts both ways."""
     patience_s: float = Field(default=1.0, ge=0, allow_inf_nan=False)
+    """Longest expected wait for a slot at the site that a submit names before a farther site is taken, seconds."""
     max_queued: int = Field(default=200_000, ge=1)
+    """Most jobs that wait in one group; beyond it submits get 429."""
     lost_after_s: float = Field(default=2.0, ge=0.5, le=86_400, allow_inf_nan=False)
+    """A group is lost this long after its leader's lease ran out, seconds; then other groups take its jobs.
+
+    A group that was not seen at work since the grid or the job store came up gets 30 seconds.
+    """
 
 
 class Placement(Section):
     """How a leader chooses a node, and when it tries again."""
 
     policy: Literal["least_loaded", "weighted_round_robin"] = "least_loaded"
+    """How a leader chooses a node."""
     weights: dict[str, Annotated[float, Field(gt=0, allow_inf_nan=False)]] = {}
+    """For `weighted_round_robin`: weight of a node by name, such as `{rack-a-1: 2.0}`, times its slots."""
     prefetch: int = Field(default=1, ge=0)
+    """Multiples of about 0.2 s of work that a node is handed beyond its slots where jobs are short; 0: none."""
     max_attempts: int = Field(default=3, ge=1)
+    """Attempts that may fail for the grid's reasons before the job fails."""
     window: int = Field(default=8_192, ge=1)
+    """Queued jobs that a leader holds in memory; the rest waits in the job store."""
     probation_after: int = Field(default=3, ge=1)
+    """Failures in a row after which a node is on probation."""
     probation_s: Seconds = 15.0
+    """How long a node stays on probation, seconds."""
     node_timeout_s: Seconds = 4.0
+    """Silence after which a node's jobs run elsewhere, seconds; a node whose agent died is lost at once."""
 
 
 class Node(Section):
     """How a node runs pricers."""
 
     slots: int | None = Field(default=None, ge=1)
+    """Pricers at once on a node; by default the CPUs that affinity and cgroup quota leave."""
     cache: Size = 64 * 1024**2
+    """Results kept in the object store of each node for fast reading."""
     data_cache: Size = 4 * 1024**3
+    """Local copies of shared inputs on each node."""
     kill_grace_s: float = Field(default=2.0, ge=0, allow_inf_nan=False)
+    """Time between SIGTERM and SIGKILL for a pricer, seconds."""
     memory_reserve: Size | None = None
+    """Memory kept free on the machine and in its cgroup; by default 5 %, at least 256 MB and at most 4 GB.
+
+    With less left, the pricer that grew most is killed and its job runs again alone.
+    """
     helper_linger_s: float = Field(default=3.0, ge=0, allow_inf_nan=False)
+    """How long helper processes stay after the last attempt of their pricer, seconds."""
     helper_age_s: Seconds = 3600.0
+    """A helper process this old is ended between two attempts, seconds."""
 
 
 class Storage(Section):
     """Where the truth and the bytes are kept; the defaults lie under `state_dir`."""
 
     state_dir: Path = Path("~/.raygrid")
+    """Directory for the job store, blobs, logs and job directories, unless the next two settings say otherwise."""
     database: str | None = Field(default=None, repr=False)
+    """The job store: `postgresql://user:password@host/raygrid` for a cluster, else the path of a SQLite file."""
     blobs: str | None = Field(default=None, repr=False)
+    """The blob store: a shared directory, `s3://bucket/prefix`, `gs://…` or `az://…`; the same on every machine."""
     blob_options: dict[str, bool | int | float | str] = {}
+    """Options of an object store, such as `{endpoint: "http://minio:9000", region: eu-1, allow_http: true}`.
+
+    Credentials come from the environment of every machine, for S3 as `AWS_ACCESS_KEY_ID` and `AWS_SECRET_ACCESS_KEY`.
+    """
     inline: Size = 8 * 1024
+    """Inputs up to this size travel with their job instead of through the blob store."""
     retention_days: float = Field(default=7.0, ge=0, allow_inf_nan=False)
+    """How long input and result are kept after a job's end, days."""
     purge_every_s: Seconds = 600.0
+    """How often expired jobs are removed, seconds."""
 
     @field_validator("blob_options")
     @classmethod
@@ -324,15 +416,25 @@ class GridSettings(BaseSettings):
     )
 
     name: Name = "default"
+    """Name of the grid; several can run side by side under different names."""
     default_pricer: Name | None = None
+    """The pricer for submits that name none; not needed with a single pricer."""
     pricers: dict[Name, Pricer] = {}
+    """What jobs may run, by name."""
     group_prefix: str = Field(default="rack-", min_length=1)
+    """Ray custom resources with this prefix are groups."""
     groups: dict[str, Group] = {}
+    """What is known of groups beyond their Ray resource, by name."""
     http: Http = Http()
+    """Where parents listen and what they accept."""
     routing: Routing = Routing()
+    """How a parent chooses a group."""
     placement: Placement = Placement()
+    """How a leader chooses a node, and when it tries again."""
     node: Node = Node()
+    """How a node runs pricers."""
     storage: Storage = Storage()
+    """Where jobs, inputs and results are kept."""
 
     # Set by `deployed` only: neither a file nor a variable can.
     _deployed_at: float = PrivateAttr(default=0.0)
