@@ -5,18 +5,19 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 BENCH_READY := $(VENV)/.bench-ready
+DOCS_READY := $(VENV)/.docs-ready
 # Hosts of their own mostly wait for Ray, so that everything else runs beside them: first what needs neither hosts nor Ray
 # nor much time on a processor, and gives way to them, then grids on this machine, and beside these the tests in which
 # leases must live, one after the other: a machine with more to do than it can lets them run out. What only computes takes
 # whatever of the processors these leave.
 ON_HOSTS := tests/faults
-ON_RAY := $(wildcard tests/integration/test_ray_*.py) $(addprefix tests/integration/test_,readme.py notebook.py)
+ON_RAY := $(wildcard tests/integration/test_ray_*.py) $(addprefix tests/integration/test_,readme.py docs.py notebook.py)
 OF_LEASES := $(addprefix tests/integration/test_,standby_leaders.py lost_groups.py drill.py draining.py several_parents.py \
   node_and_leader_loss.py job_store_outage.py)
 ONLY_COMPUTE := $(wildcard tests/unit/test_simulate_*.py tests/unit/test_planner.py tests/unit/test_example_*.py)
 BESIDE := .beside-hosts.log .beside-leases.log .beside-computing.log
 
-.PHONY: help demo test field simulate drill soak check bench wheel lock clean
+.PHONY: help demo test field simulate drill soak check bench docs wheel lock clean
 
 help:
 	@echo "make demo    start a grid on this machine, price the example book, kill a node agent meanwhile, show prices per kind"
@@ -27,8 +28,9 @@ help:
 	@echo "make soak    twenty minutes of load on five hosts, with a random fault every twenty seconds (Linux, root)"
 	@echo "make check   formatter, linter, strict types, import contracts"
 	@echo "make bench   all measurements beside xargs, HyperQueue, Dask, Celery and Ray; WORKLOAD=1 for one of them"
+	@echo "make docs    the documentation, as a site in site/"
 	@echo "make wheel   raygrid as one file, in dist/, for the machines of a cluster"
-	@echo "make lock    write requirements.lock and requirements-bench.lock anew from pyproject.toml"
+	@echo "make lock    write requirements.lock and its companions for bench and docs anew from pyproject.toml"
 
 # Everything is pinned with hashes; the project itself is installed as it lies here.
 $(READY): requirements.lock pyproject.toml
@@ -89,6 +91,16 @@ $(BENCH_READY): $(READY) requirements-bench.lock
 bench: $(BENCH_READY)
 	$(BIN)/python -m bench $(addprefix --workload=,$(WORKLOAD)) $(if $(PROFILE),--profile=bench-profile) $(BENCH_ARGS)
 
+# What builds the documentation has a lock of its own, too.
+$(DOCS_READY): $(READY) requirements-docs.lock
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements-docs.lock
+	@touch $(DOCS_READY)
+
+# Strict: a broken link, an unknown name or a missing page is an error. The variable silences an advertisement.
+docs: $(DOCS_READY)
+	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build
+	@echo "open site/index.html, or with the search: $(BIN)/python -m http.server --bind 127.0.0.1 --directory site"
+
 # For machines of a cluster: see cluster.yaml.
 wheel: $(READY)
 	$(BIN)/python -m pip wheel --quiet --disable-pip-version-check --no-deps --no-build-isolation -w dist .
@@ -100,6 +112,9 @@ lock: $(READY)
 	$(BIN)/uv pip compile pyproject.toml --extra bench --constraint requirements.lock --universal \
 	  --python-version 3.11 --generate-hashes --no-emit-index-url --no-emit-find-links --no-header \
 	  --upgrade --output-file requirements-bench.lock
+	$(BIN)/uv pip compile pyproject.toml --extra docs --constraint requirements.lock --universal \
+	  --python-version 3.11 --generate-hashes --no-emit-index-url --no-emit-find-links --no-header \
+	  --upgrade --output-file requirements-docs.lock
 
 clean:
-	rm -rf $(VENV) build dist *.egg-info $(BESIDE) .mypy_cache .ruff_cache .pytest_cache .import_linter_cache
+	rm -rf $(VENV) build dist site *.egg-info $(BESIDE) .mypy_cache .ruff_cache .pytest_cache .import_linter_cache

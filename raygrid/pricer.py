@@ -1,7 +1,7 @@
 """Make a Python program a warm pricer in one line: `serve(main)`.
 
 The same program still runs cold, once for the input on its command line. Nothing but the standard library is imported,
-and little of that, for this is loaded with every pricer. What it says to the node is in `docs/warm-pricers.md`.
+and little of that, for this is loaded with every pricer. What it says to the node is in `docs/guides/warm-pricers.md`.
 """
 
 from __future__ import annotations

@@ -4,7 +4,7 @@
  * id,price,delta,vega. Exit codes: 0 all rows priced, 1 output not writable, 2 bad input (each bad row on stderr).
  *
  * The same program is a cold and a warm pricer: where RAYGRID_WARM is set it takes a JSON line for each job on stdin and
- * answers with one on stdout, as docs/warm-pricers.md says.
+ * answers with one on stdout, as docs/guides/warm-pricers.md says.
  */
 #define _POSIX_C_SOURCE 200809L
 #include <errno.h>

@@ -111,7 +111,7 @@ class Client:
 
         Raises:
             RaygridError: as `submit`. A job that the grid refuses alone does not stop the others: see
-            `refused`.
+                `refused`.
         """
         batch_id = new_id() if batch_id is None else checked_id(batch_id, "batch id")
         jobs = entries(files, job_ids)

@@ -217,7 +217,7 @@ class Pricer(Section):
                 raise ValueError(
                     f"a warm pricer is started before there is a job, so its command cannot have "
                     f"{{{placeholder}}}: write the program and its own options only; it is told of each job on "
-                    "its stdin (see docs/warm-pricers.md)"
+                    "its stdin (see docs/guides/warm-pricers.md)"
                 )
         if self.memory is not None and self.recycle_memory is not None and self.recycle_memory > self.memory:
             raise ValueError(

@@ -175,7 +175,7 @@ def test_the_settings_of_a_warm_pricer_load(tmp_path: Path) -> None:
     """The example for warm pricers is valid, and so is the one in their own description."""
     from raygrid.settings.model import load_settings
 
-    description = (ROOT / "docs" / "warm-pricers.md").read_text(encoding="utf-8")
+    description = (ROOT / "docs" / "guides" / "warm-pricers.md").read_text(encoding="utf-8")
     for block in (blocks("warm settings")[0], description.partition("```yaml\n")[2].partition("```")[0]):
         (tmp_path / "grid.yaml").write_text(block, encoding="utf-8")
         assert load_settings(tmp_path / "grid.yaml").pricers["quantlib"].mode == "warm"

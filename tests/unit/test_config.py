@@ -436,7 +436,7 @@ def test_a_warm_command_knows_no_job(word: str) -> None:
     """A placeholder of a job is refused with what to write instead."""
     text = refusal(pricers={"p": {"command": f"./p {word}", "mode": "warm"}})
     assert f"its command cannot have {word.removeprefix('--in=')}: write the program and its own options only" in text
-    assert "docs/warm-pricers.md" in text
+    assert "docs/guides/warm-pricers.md" in text
 
 
 def test_a_warm_pricer_takes_args_and_is_replaced_as_said() -> None:

@@ -17,7 +17,7 @@ from raygrid.node.attempt.workspace import JobDirectory
 from raygrid.node.warm.protocol import MOST_LINE, Answer, AnswerReader, BadAnswerError, parse, request
 
 ROOT = Path(__file__).parents[2]
-DESCRIPTION = (ROOT / "docs" / "warm-pricers.md").read_text(encoding="utf-8")
+DESCRIPTION = (ROOT / "docs" / "guides" / "warm-pricers.md").read_text(encoding="utf-8")
 
 
 def directory_at(where: str, stdout: str, stderr: str, temporary: str = "/tmp") -> JobDirectory:
@@ -78,7 +78,7 @@ def test_the_limit_of_an_answer_is_described_and_held() -> None:
 
 def test_the_program_in_the_description_runs(tmp_path: Path) -> None:
     """The lines of Python run, cold as they stand, with shared data under data/."""
-    (tmp_path / "price.py").write_text(block("serve"), encoding="utf-8")
+    (tmp_path / "price.py").write_text(block("file price.py"), encoding="utf-8")
     (tmp_path / "data").mkdir()
     (tmp_path / "data" / "curves").write_text("eur")
     (tmp_path / "book.csv").write_text("put")

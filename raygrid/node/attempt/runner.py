@@ -49,7 +49,7 @@ STDERR_TAIL = 4_000
 MOST_ENVIRONMENTS = 64
 SHELL_SAW_KILL = 128 + signal.SIGKILL
 _NO_CAPTURES = tuple(OutputFile(name, -1, "", 0) for name in ("stdout.txt", "stderr.txt"))
-_ANSWERS = "it must answer each job with a line on its stdout, see docs/warm-pricers.md"
+_ANSWERS = "it must answer each job with a line on its stdout, see docs/guides/warm-pricers.md"
 # What a pricer gets of the agent's own environment; secrets of the grid are not among it.
 PASSED_ON = (
     "PATH",

@@ -1,6 +1,6 @@
 """What a node and a warm pricer say to each other: a JSON line for each job, a JSON line for each answer.
 
-Pure: bytes in, values out. `docs/warm-pricers.md` describes it for those who write a pricer; `raygrid/pricer.py` is
+Pure: bytes in, values out. `docs/guides/warm-pricers.md` describes it for authors of pricers; `raygrid/pricer.py` is
 the other side of it for Python.
 """
 

@@ -1,0 +1,99 @@
+"""The page of the Python interface: its public names, whose docstrings mkdocstrings sets in."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from docs.reference.markdown import page, text
+
+OPENING = """\
+The [guide](../guides/python.md) shows these names at work. `import raygrid` alone loads nothing else: each name is
+imported when it is first used."""
+
+
+@dataclass(frozen=True)
+class Part:
+    """One part of the page: a title, a sentence, and the names of a module in order."""
+
+    title: str
+    opening: str
+    module: str
+    names: tuple[str, ...]
+
+    @property
+    def paths(self) -> tuple[str, ...]:
+        """Where the names are, in full."""
+        return tuple(f"{self.module}.{name}" for name in self.names)
+
+
+PARTS = (
+    Part(
+        "Functions",
+        "They talk to one grid, which `init` or `connect` chooses.",
+        "raygrid",
+        ("init", "connect", "submit", "map", "as_completed", "shutdown"),
+    ),
+    Part(
+        "Clients",
+        "For more than one grid in a process, and for asyncio.",
+        "raygrid",
+        ("Client", "AsyncClient"),
+    ),
+    Part(
+        "Jobs and results",
+        "What clients give.",
+        "raygrid",
+        ("Job", "AsyncJob", "BatchJobs", "AsyncBatchJobs", "Result", "JobStatus", "BatchStatus"),
+    ),
+    Part(
+        "Options of a submit",
+        "Keyword arguments of every `submit` and `map`.",
+        "raygrid.client.options",
+        ("JobOptions",),
+    ),
+    Part(
+        "Warm pricers",
+        "What a pricer in Python imports to stay loaded; the [guide](../guides/warm-pricers.md) shows one.",
+        "raygrid.pricer",
+        ("serve", "Job"),
+    ),
+    Part(
+        "Errors",
+        "All are below `RaygridError`. Each message says what happened, to which job, node or group, and what to do.",
+        "raygrid.errors",
+        (
+            "RaygridError",
+            "SettingsError",
+            "InvalidRequestError",
+            "UnknownPricerError",
+            "UnknownDataError",
+            "UnknownSiteError",
+            "TooLargeError",
+            "ConflictError",
+            "NotAuthorizedError",
+            "JobNotFoundError",
+            "NodeNotFoundError",
+            "GroupNotFoundError",
+            "NotFinishedError",
+            "ResultExpiredError",
+            "JobFailedError",
+            "JobCancelledError",
+            "HandOverError",
+            "BusyError",
+            "UnavailableError",
+            "DamagedResultError",
+            "MismatchedResponseError",
+            "WaitTimeoutError",
+            "ConnectionFailedError",
+        ),
+    ),
+)
+
+
+def markdown() -> str:
+    """The page, with one directive for each name."""
+    parts = []
+    for part in PARTS:
+        parts += [f"## {part.title}", text(part.opening)]
+        parts += [f"::: {path}" for path in part.paths]
+    return page("Python", OPENING, parts)
