@@ -30,7 +30,8 @@ from raygrid.core.group.events import AttemptOrder
 from raygrid.models import AttemptId, BlobSlice, JobSpec, Outcome
 from raygrid.node.agent import NodeAgent
 from raygrid.settings.definition import define
-from raygrid.settings.model import Node, Pricer
+from raygrid.settings.pricer import Pricer
+from raygrid.settings.sections import Node
 from raygrid.system.processors import usable_processors
 
 COMMAND = "/bin/true"

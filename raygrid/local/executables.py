@@ -9,7 +9,8 @@ from pathlib import Path
 
 from raygrid.errors import SettingsError
 from raygrid.node.attempt.diagnosis import why_not, wrong_line_ends
-from raygrid.settings.model import GridSettings, Pricer
+from raygrid.settings.model import GridSettings
+from raygrid.settings.pricer import Pricer
 
 PROBE_S = 10.0
 # The kernel stops a traced process after a successful exec, before the program's first instruction: it never runs.

@@ -39,7 +39,8 @@ from raygrid.node.limits.watchdog import Running, Watchdog
 from raygrid.node.publisher import Publisher
 from raygrid.node.shared_data import SharedDataCache
 from raygrid.node.traffic import TrafficMeter
-from raygrid.settings.model import Node, Pricer
+from raygrid.settings.pricer import Pricer
+from raygrid.settings.sections import Node
 from raygrid.system.heartbeat import Pulse
 from raygrid.system.killing import kill_lineage
 from raygrid.system.processes import become_subreaper

@@ -14,7 +14,7 @@ from dataclasses import replace
 from raygrid.errors import UnavailableError
 from raygrid.models import Definition, JobSpec
 from raygrid.settings.definition import define, pricer_of
-from raygrid.settings.model import Pricer
+from raygrid.settings.pricer import Pricer
 
 WAIT_S = 20.0  # longer than a change of leader takes
 KEPT = 256

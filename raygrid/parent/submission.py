@@ -13,7 +13,8 @@ from typing import Any
 from raygrid.errors import InvalidRequestError, UnknownDataError, UnknownPricerError, UnknownSiteError
 from raygrid.models import JobSpec, NewJob, SharedData
 from raygrid.parent.http.forms import ReceivedFile
-from raygrid.settings.model import GridSettings, Pricer
+from raygrid.settings.model import GridSettings
+from raygrid.settings.pricer import Pricer
 
 JOB_ID = re.compile(r"[A-Za-z0-9._-]{1,128}")
 MOST_ARGS = 256

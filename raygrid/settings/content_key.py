@@ -11,7 +11,7 @@ import json
 
 from raygrid.models import JobSpec
 from raygrid.settings.definition import same_definition
-from raygrid.settings.model import Pricer
+from raygrid.settings.pricer import Pricer
 
 # Settings that bound a run or say what becomes of its end. Any other may change what the pricer answers, those that
 # are yet to come included: a needless run does less harm than a wrong result.

@@ -16,7 +16,7 @@ from pydantic import TypeAdapter, ValidationError
 
 from raygrid.errors import SettingsError
 from raygrid.models import Definition
-from raygrid.settings.model import Pricer
+from raygrid.settings.pricer import Pricer
 
 PINNED = frozenset({"command", "mode", "env", "expect", "helpers", "version", "recycle_after", "recycle_memory"})
 """Settings that decide what runs and how its process is kept."""

@@ -11,7 +11,9 @@ from typing import Any
 from raygrid.drill.history import History
 from raygrid.leader.election import Candidate
 from raygrid.models import AttemptId
-from raygrid.settings.model import GridSettings, Group, Node, Placement, Pricer
+from raygrid.settings.model import GridSettings
+from raygrid.settings.pricer import Pricer
+from raygrid.settings.sections import Group, Node, Placement
 from raygrid.store import BLOBS, JobStore
 from tests.simulation.clock import WORLD, Process, VirtualLoop
 from tests.simulation.invariants import Watch

@@ -23,7 +23,8 @@ from raygrid.core.group.events import AttemptOrder
 from raygrid.models import AttemptId, BlobSlice, JobSpec
 from raygrid.node.agent import NodeAgent
 from raygrid.node.limits import watchdog
-from raygrid.settings.model import Node, Pricer
+from raygrid.settings.pricer import Pricer
+from raygrid.settings.sections import Node
 from raygrid.system.proc import process_table
 
 ROOT = Path(__file__).parents[2]

@@ -21,7 +21,8 @@ from raygrid.core.group.events import AttemptOrder
 from raygrid.models import AttemptId, AttemptReport, BlobSlice, JobSpec, SharedData
 from raygrid.node import agent as agent_module
 from raygrid.node.agent import NodeAgent
-from raygrid.settings.model import Node, Pricer
+from raygrid.settings.pricer import Pricer
+from raygrid.settings.sections import Node
 
 SHELL = {"shell": Pricer(command=("sh", "{input}"))}
 

@@ -21,7 +21,8 @@ from raygrid.blobs import BlobStore, data_key
 from raygrid.core.group.events import AttemptOrder
 from raygrid.models import AttemptId, AttemptReport, BlobSlice, JobSpec, SharedData
 from raygrid.node.agent import NodeAgent
-from raygrid.settings.model import Node, Pricer
+from raygrid.settings.pricer import Pricer
+from raygrid.settings.sections import Node
 from raygrid.system.proc import process_table
 from raygrid.system.processes import mark_of
 

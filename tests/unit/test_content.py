@@ -13,7 +13,8 @@ from raygrid.errors import SettingsError
 from raygrid.models import AttemptReport, BlobSlice, JobSpec, SharedData
 from raygrid.node.agent import NodeAgent
 from raygrid.settings.content_key import Contents
-from raygrid.settings.model import Pricer, load_settings
+from raygrid.settings.model import load_settings
+from raygrid.settings.pricer import Pricer
 from tests.support.lone_agent import lone_agent, order, reports_of
 
 BOOK = BlobSlice("inputs/2026-03-01/abc", 0, 7, "abc")

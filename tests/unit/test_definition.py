@@ -9,7 +9,7 @@ import pytest
 
 from raygrid.errors import SettingsError
 from raygrid.settings.definition import LIMITS, PINNED, define, pricer_of, same_definition
-from raygrid.settings.model import Pricer
+from raygrid.settings.pricer import Pricer
 
 SECRET = "hunter2"
 FULL = Pricer.model_validate(

@@ -16,7 +16,7 @@ from raygrid.node import definitions as module
 from raygrid.node.definitions import Definitions
 from raygrid.node.warm import pool
 from raygrid.settings.definition import define
-from raygrid.settings.model import Pricer
+from raygrid.settings.pricer import Pricer
 from tests.support.lone_agent import lone_agent, order, reports_of, wait_until
 from tests.support.warm import RUNS_ITS_INPUT, WarmNode, is_running
 

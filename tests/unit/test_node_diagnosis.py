@@ -15,7 +15,8 @@ from raygrid.local.executables import require_executables
 from raygrid.models import AttemptId, Outcome
 from raygrid.node.attempt import diagnosis
 from raygrid.node.attempt.diagnosis import why_not
-from raygrid.settings.model import Pricer, load_settings
+from raygrid.settings.model import load_settings
+from raygrid.settings.pricer import Pricer
 from tests.support.lone_agent import lone_agent, order, reports_of
 
 MZ = b"MZ\x90\x00" + b"\0" * 60

@@ -11,7 +11,7 @@ import pytest
 
 from raygrid.errors import UnavailableError
 from raygrid.node.helpers.gate import HelperGate
-from raygrid.settings.model import Pricer
+from raygrid.settings.pricer import Pricer
 from tests.support.lone_agent import wait_until
 
 PRICER = Pricer(command=("sh", "{input}"))

@@ -15,7 +15,7 @@ from raygrid.node.helpers.rule import (
     shared_through,
     sharing_with,
 )
-from raygrid.settings.model import Pricer
+from raygrid.settings.pricer import Pricer
 
 LINGER_S, AGE_S = 3.0, 100.0
 SERVER, LOADER = "/usr/lib/wine/wineserver64", "/usr/lib/wine/wine64-preloader"

@@ -11,7 +11,8 @@ import pytest
 from raygrid.errors import StaleTermError
 from raygrid.models import AttemptId, Outcome
 from raygrid.node.agent import NodeAgent
-from raygrid.settings.model import Node, Pricer
+from raygrid.settings.pricer import Pricer
+from raygrid.settings.sections import Node
 from tests.support.lone_agent import SHELL, lone_agent, order, reports_of, wait_until
 
 FAILING = {"shell": Pricer(command=("sh", "-c", "exit 7"))}

@@ -40,7 +40,7 @@ from raygrid.node.warm.pool import WarmPool
 from raygrid.node.warm.process import Ended, WarmProcess
 from raygrid.settings import expected_files
 from raygrid.settings.content_key import Contents
-from raygrid.settings.model import Pricer
+from raygrid.settings.pricer import Pricer
 from raygrid.system.processes import MARK
 
 logger = logging.getLogger(__name__)

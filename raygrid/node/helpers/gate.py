@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 from raygrid.errors import UnavailableError
 from raygrid.node.helpers.claims import Claims
 from raygrid.node.helpers.rule import WINE, Programs, shared_through, sharing_with
-from raygrid.settings.model import Pricer
+from raygrid.settings.pricer import Pricer
 
 HOLD_STEP_S = 0.1
 CLAIM_STEP_S = 0.02

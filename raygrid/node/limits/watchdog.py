@@ -19,7 +19,7 @@ from raygrid.models import AttemptId, Outcome
 from raygrid.node.helpers.lineage import Root
 from raygrid.node.helpers.watch import Helpers
 from raygrid.node.warm.watched import Kept
-from raygrid.settings.model import Node
+from raygrid.settings.sections import Node
 from raygrid.system.proc import Process, process_table
 from raygrid.system.processes import ChildrenOf, ancestor, has_exited, own_thread_has_children, signal_group
 

@@ -18,7 +18,7 @@ from raygrid.node.attempt.workspace import Workspace
 from raygrid.node.limits.watchdog import Running, Watchdog
 from raygrid.node.warm.process import Ended, WarmProcess
 from raygrid.settings.definition import same_definition
-from raygrid.settings.model import Pricer
+from raygrid.settings.pricer import Pricer
 
 KEPT_PER_SLOT = 4  # pricers that may stay loaded for each slot; the one that waited longest goes first
 ENDING_PER_SLOT = KEPT_PER_SLOT  # those that were told to end; with more of them, no further one is started

@@ -30,7 +30,7 @@ from raygrid.node.limits.allocated import allocated
 from raygrid.node.limits.watchdog import Running, Watchdog
 from raygrid.node.warm.protocol import Answer, AnswerReader, BadAnswerError, is_cut, request
 from raygrid.node.warm.watched import Kept
-from raygrid.settings.model import Pricer
+from raygrid.settings.pricer import Pricer
 from raygrid.system.processes import MARK, has_exited, signal_group
 
 WARM = "RAYGRID_WARM"

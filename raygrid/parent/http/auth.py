@@ -11,7 +11,7 @@ from fastapi import Depends
 from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
 
 from raygrid.errors import NotAuthorizedError
-from raygrid.settings.model import ApiKey
+from raygrid.settings.sections import ApiKey
 
 _scheme = HTTPBearer(auto_error=False, description="An API key of the grid's settings")
 

@@ -1,0 +1,182 @@
+"""The settings of a pricer: what runs for a job, and within which limits."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+from typing import Annotated, Literal, Self
+
+from pydantic import Field, field_validator, model_validator
+from pydantic_settings import NoDecode
+
+from raygrid.settings import commands, expected_files, shell_words
+from raygrid.settings.helper_programs import HelperPrograms
+from raygrid.settings.values import Seconds, Section, Size
+
+MOST_ENV = 1024**2
+
+
+def _size_of(name: str, value: str) -> int:
+    return len(os.fsencode(f"{name}={value}"))
+
+
+class Straggler(Section):
+    """When a job that takes far longer than others of its pricer gets a second attempt on another node."""
+
+    factor: float = Field(default=3.0, ge=1.0, allow_inf_nan=False)
+    """A job is late once it has run for this many times the median of its pricer's latest jobs."""
+    min_s: Seconds = 10.0
+    """A job that has run for less than this is never late, seconds."""
+
+
+class Pricer(Section):
+    """An executable that prices one input file.
+
+    Placeholders of `command`: `{input}` (path of the input file), `{output_dir}` (the job directory, also the working
+    directory), `{data_dir}` (where shared inputs lie), `{job_id}`, and `{args}`, which stands for all arguments of the
+    submit. The command of a warm pricer has none of them: it reads each job from its stdin.
+    """
+
+    command: Annotated[tuple[str, ...], NoDecode]  # a variable may hold it as a shell's line or as JSON
+    """The program and its arguments, as one line or as a list; a line is split like a shell would, never run by one.
+
+    Placeholders: `{input}`, `{output_dir}`, `{data_dir}`, `{job_id}`, and `{args}` alone as a word. Give absolute
+    paths: the command runs in the job directory. A placeholder cannot stand in code that a shell or an interpreter
+    runs, since clients choose the names of files: instead of `sh -c 'wc -l {input}'` write
+    `[sh, -c, 'wc -l "$1"', sh, "{input}"]`.
+    """
+    mode: Literal["cold", "warm"] = "cold"
+    """`cold`: the program is started for every job. `warm`: it stays loaded and takes job after job on its stdin."""
+    recycle_after: int | None = Field(default=None, ge=1)
+    """Warm pricers only: the process is replaced after this many jobs; by default never."""
+    recycle_memory: Size | None = None
+    """Warm pricers only: the process is replaced between jobs once it is larger than this."""
+    version: str = Field(default="1", max_length=128)
+    """Recorded with every job. Raise it with every change of the program."""
+    env: dict[str, str] = Field(default={}, repr=False)
+    """Environment variables on top of `PATH`, `HOME`, `LANG` and the like.
+
+    The grid itself sets `RAYGRID_JOB_ID`, `RAYGRID_SLOT` and, unless they are set here, `TMPDIR`, `TMP` and `TEMP`.
+    """
+    result: Literal["zip", "stdout"] = "zip"
+    """What `POST /submit/{jobId}` answers with: the whole result, or only what the pricer printed."""
+    timeout_s: Seconds = 3600.0
+    """Wall-time limit of one attempt, seconds; a submit may ask for another."""
+    memory: Size | None = None
+    """Memory limit of the whole process tree; the job fails as `memory_limit` above it."""
+    output: Size = 1024**3
+    """Limit of everything that an attempt writes, in blocks on the disk; of a result, in bytes."""
+    retry_exit_codes: frozenset[int] = frozenset()
+    """Exit codes that mean "run the job again" instead of "the job failed"."""
+    straggler: Straggler | None = None
+    """When a job that takes far too long gets a second attempt on another node; by default never.
+
+    Only for pricers that may run twice at once.
+    """
+    reuse: Literal["off", "content"] = "off"
+    """`content`: a job that is equal to one that is done takes over its stored result and does not run.
+
+    Equal: the same input under the same file name, args and shared data, and the same `version`, `command` and `env` of
+    the pricer. Only for pricers whose result depends on nothing else: no clock, no random numbers, no database.
+    """
+    expect: tuple[str, ...] = ()
+    """Files that the pricer must leave, such as `[prices.csv, "out/*.csv"]`.
+
+    Exit code 0 without one of them, or with an empty one, fails the job as `missing_output`. `*`, `?` and `[]` work as
+    in a shell, within one directory.
+    """
+    helpers: HelperPrograms = None
+    """Programs that may outlive the job that started them, to serve later jobs (wine's server, an ssh master).
+
+    By default any; a list of file names or paths allows only these; `forbid` allows none. `[wineserver64]` stands for
+    all of wine.
+    """
+
+    @field_validator("command", mode="before")
+    @classmethod
+    def _split(cls, value: object) -> object:
+        if not isinstance(value, str):
+            return value
+        if value.lstrip().startswith("["):
+            with contextlib.suppress(ValueError):
+                return json.loads(value)
+        return shell_words.split(value)
+
+    @field_validator("command")
+    @classmethod
+    def _known_placeholders(cls, command: tuple[str, ...]) -> tuple[str, ...]:
+        if (problem := commands.problem_of(command)) is not None:
+            raise ValueError(problem)
+        return command
+
+    @field_validator("version")
+    @classmethod
+    def _storable(cls, version: str) -> str:
+        if not version.isprintable():
+            raise ValueError("a version must be printable characters only: no NUL, no line breaks")
+        return version
+
+    @field_validator("expect")
+    @classmethod
+    def _can_be_expected(cls, names: tuple[str, ...]) -> tuple[str, ...]:
+        if len(names) > expected_files.MOST_NAMES:
+            raise ValueError(f"more than {expected_files.MOST_NAMES} files are expected; name a few, or use a pattern")
+        for name in names:
+            if (problem := expected_files.problem_of(name)) is not None:
+                raise ValueError(problem)
+        return names
+
+    @field_validator("env")
+    @classmethod
+    def _can_be_passed(cls, env: dict[str, str]) -> dict[str, str]:
+        # Values may be secrets, so they are not shown.
+        for name, value in env.items():
+            if not name or "=" in name or "\0" in name:
+                raise ValueError(
+                    f"{name[:80]!r} cannot be the name of a variable: it is empty, or has '=' or NUL in it"
+                )
+            if "\0" in value:
+                raise ValueError(f"the value of {name[:80]!r} has a NUL in it, which no variable can have")
+            if (size := _size_of(name, value)) > commands.MOST_TEXT:
+                raise ValueError(
+                    f"{name[:80]!r} has {size} bytes, more than the {commands.MOST_TEXT} that a variable can have"
+                )
+        if (size := sum(_size_of(name, value) + 1 for name, value in env.items())) > MOST_ENV:
+            raise ValueError(f"all variables together have {size} bytes, more than {MOST_ENV}; put them into a file")
+        return env
+
+    @model_validator(mode="after")
+    def _suits_its_mode(self) -> Self:
+        if self.mode == "cold":
+            if self.recycle_after is not None or self.recycle_memory is not None:
+                raise ValueError(
+                    "recycle_after and recycle_memory are for pricers that stay loaded: add mode: warm or drop them"
+                )
+            return self
+        for word in self.command:
+            for placeholder in commands.placeholders(word):
+                raise ValueError(
+                    f"a warm pricer is started before there is a job, so its command cannot have "
+                    f"{{{placeholder}}}: write the program and its own options only; it is told of each job on "
+                    "its stdin (see docs/guides/warm-pricers.md)"
+                )
+        if self.memory is not None and self.recycle_memory is not None and self.recycle_memory > self.memory:
+            raise ValueError(
+                "recycle_memory is above memory, at which a job is killed; set it below, so that the process is "
+                "replaced between jobs"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _reusable(self) -> Self:
+        if self.reuse == "content" and any("job_id" in commands.placeholders(word) for word in self.command):
+            raise ValueError(
+                "reuse: content is for results that do not depend on the job; take {job_id} out of command"
+            )
+        return self
+
+    @property
+    def takes_args(self) -> bool:
+        """Whether a submit may bring arguments."""
+        return self.mode == "warm" or "{args}" in self.command
