@@ -26,8 +26,9 @@ from raygrid.errors import StaleTermError
 from raygrid.models import INFRASTRUCTURE_OUTCOMES, AttemptId, AttemptReport, Definition, NodeState, Outcome
 from raygrid.node import reaper
 from raygrid.node.apart import Apart
-from raygrid.node.attempt.runner import Finished, Runner
+from raygrid.node.attempt.runner import Runner
 from raygrid.node.attempt.slot_numbers import SlotNumbers
+from raygrid.node.attempt.stages import FinishedAttempt
 from raygrid.node.attempt.workspace import Workspace
 from raygrid.node.cache import LocalShelf, ResultCache, Shelf
 from raygrid.node.definitions import Definitions
@@ -236,11 +237,11 @@ class NodeAgent:
             except Exception as error:  # whatever it was: this attempt ends, the slot does not
                 logger.exception("attempt %s.%s failed on this node", order.attempt.job_id, order.attempt.number)
                 message = f"node {self.node_id} failed the attempt: unexpected {type(error).__name__}: {error}"
-                finished = Finished(AttemptReport(order.attempt, Outcome.INFRASTRUCTURE, message=message))
+                finished = FinishedAttempt(AttemptReport(order.attempt, Outcome.INFRASTRUCTURE, message=message))
             slot.leave()
             self._publisher.put(finished)
 
-    def _run_apart(self, order: AttemptOrder, ended: Callable[[], None], slot: int) -> Finished:
+    def _run_apart(self, order: AttemptOrder, ended: Callable[[], None], slot: int) -> FinishedAttempt:
         """Run an attempt at a time at which no other agent of this machine runs one of its kind."""
         runner = self._runner
         assert runner is not None
@@ -253,7 +254,9 @@ class NodeAgent:
                     return runner.run(order, ended, slot)
         finally:
             self._watchdog.release(waiting)
-        return Finished(AttemptReport(order.attempt, waiting.killed_for or Outcome.CANCELLED, message=waiting.message))
+        return FinishedAttempt(
+            AttemptReport(order.attempt, waiting.killed_for or Outcome.CANCELLED, message=waiting.message)
+        )
 
     def _leave_slot(self, number: int, *, wake: bool) -> None:
         with self._work:

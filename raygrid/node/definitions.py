@@ -76,6 +76,25 @@ class Definitions:
                     self._lacks[digest] = None
             self._lacking()
 
+    def resolve(self, spec: JobSpec) -> tuple[JobSpec, Pricer] | None:
+        """What to run for a job, and the job with the digest of that; None where its pricer is unknown.
+
+        A job of an older release has no definition; it runs what is configured now.
+
+        Raises:
+            UnavailableError: its definition did not come in time.
+            SettingsError: its definition cannot be read.
+        """
+        pricer = self.pricer(spec)
+        if pricer is None:
+            return None
+        if spec.definition:
+            return spec, pricer
+        known = self._configured.get(spec.pricer)
+        if known is None or known[0] is not pricer:
+            known = self._configured[spec.pricer] = (pricer, define(spec.pricer, pricer).digest)
+        return replace(spec, version=pricer.version, definition=known[1]), pricer
+
     def pricer(self, spec: JobSpec) -> Pricer | None:
         """What to run for a job; None where its pricer is not configured and the job has no definition.
 
@@ -104,12 +123,3 @@ class Definitions:
             pricer = pricer_of(definition, self._pricers.get(spec.pricer))
             self._ready[spec.pricer, spec.definition] = pricer
             return pricer
-
-    def named(self, spec: JobSpec, pricer: Pricer) -> JobSpec:
-        """The job with what it runs by name: one of an older release runs what is configured now."""
-        if spec.definition:
-            return spec
-        known = self._configured.get(spec.pricer)
-        if known is None or known[0] is not pricer:
-            known = self._configured[spec.pricer] = (pricer, define(spec.pricer, pricer).digest)
-        return replace(spec, version=pricer.version, definition=known[1])

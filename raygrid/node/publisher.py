@@ -16,7 +16,7 @@ from typing import TypeAlias
 
 from raygrid.blobs import BlobStore, new_result_key
 from raygrid.models import AttemptReport, BlobSlice, Outcome
-from raygrid.node.attempt.runner import Finished
+from raygrid.node.attempt.stages import FinishedAttempt
 from raygrid.node.cache import ResultCache
 from raygrid.node.traffic import TrafficMeter
 
@@ -53,7 +53,7 @@ class Publisher:
         self._blobs = blobs
         self._cache = cache
         self._deliver = deliver
-        self._queue: queue.SimpleQueue[Finished | None] = queue.SimpleQueue()
+        self._queue: queue.SimpleQueue[FinishedAttempt | None] = queue.SimpleQueue()
         self._thread = threading.Thread(target=self._work, name="raygrid-publisher", daemon=True)
         self._closing = False
         self.trouble: str | None = None
@@ -68,7 +68,7 @@ class Publisher:
         self._queue.put(None)
         self._thread.join(timeout=30)
 
-    def put(self, finished: Finished) -> None:
+    def put(self, finished: FinishedAttempt) -> None:
         """Hand over an attempt that has ended."""
         self._queue.put(finished)
 
@@ -79,9 +79,9 @@ class Publisher:
             if batch:
                 self._publish(batch)
 
-    def _gather(self) -> tuple[list[Finished], bool]:
+    def _gather(self) -> tuple[list[FinishedAttempt], bool]:
         """The next results to store together, and whether more may come after them."""
-        batch: list[Finished] = []
+        batch: list[FinishedAttempt] = []
         size = 0
         next_one = self._queue.get()
         until = time.monotonic() + GATHER_S
@@ -96,7 +96,7 @@ class Publisher:
                 return batch, True
         return batch, False
 
-    def _next(self, until: float) -> Finished | None:
+    def _next(self, until: float) -> FinishedAttempt | None:
         """What came meanwhile, or comes until then while attempts wait for a slot.
 
         Raises:
@@ -110,7 +110,7 @@ class Publisher:
                     raise
             time.sleep(STEP_S)
 
-    def _publish(self, batch: list[Finished]) -> None:
+    def _publish(self, batch: list[FinishedAttempt]) -> None:
         reports = [each.report for each in batch if each.zip is None]
         packed = [each for each in batch if each.zip is not None and each.zip.data is not None]
         pack = None
@@ -125,7 +125,7 @@ class Publisher:
             # Nobody waits for it: what is stored may be told, and who asks the cache too early reads it from there.
             self._cache.add(*pack)
 
-    def _store_pack(self, packed: list[Finished]) -> tuple[_Pack | None, list[AttemptReport]]:
+    def _store_pack(self, packed: list[FinishedAttempt]) -> tuple[_Pack | None, list[AttemptReport]]:
         """Store results as one blob; gives what to keep of it in the cache, and the reports."""
         key, offset = new_result_key(), 0
         slices: list[BlobSlice] = []
@@ -145,7 +145,7 @@ class Publisher:
         ]
         return (key, data, places), reports
 
-    def _publish_file(self, finished: Finished) -> AttemptReport:
+    def _publish_file(self, finished: FinishedAttempt) -> AttemptReport:
         assert finished.zip is not None
         assert finished.zip.path is not None
         path, key = finished.zip.path, new_result_key()
@@ -185,7 +185,7 @@ class Publisher:
         return AttemptReport(report.attempt, Outcome.INFRASTRUCTURE, message=message)
 
 
-def _worth_s(batch: Sequence[Finished]) -> float:
+def _worth_s(batch: Sequence[FinishedAttempt]) -> float:
     """How long it may take to store results before running their attempts again would be faster."""
     took_s = [
         (each.report.ended_at - each.report.started_at).total_seconds()

@@ -11,7 +11,7 @@ import hashlib
 import os
 import threading
 from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -53,8 +53,8 @@ class _Copy:
     spoilt: bool = False
 
 
-class Link(NamedTuple):
-    """A shared input as one attempt has it."""
+class DataLink(NamedTuple):
+    """A shared input in the directory of one attempt."""
 
     data: SharedData
     copy: _Copy
@@ -79,7 +79,7 @@ class SharedDataCache:
         for leftover in directory.iterdir():
             leftover.unlink(missing_ok=True)
 
-    def link(self, data: SharedData, directory: Path) -> Link:
+    def link(self, data: SharedData, directory: Path) -> DataLink:
         """Put a shared input into a job's data directory; `release` takes it out again.
 
         Raises:
@@ -89,9 +89,9 @@ class SharedDataCache:
         target = directory / data.name
         with self._one_at_a_time(data.digest):
             copy = self._known_good(data.digest, target) or self._fetch(data, target)
-        return Link(data, copy)
+        return DataLink(data, copy)
 
-    def release(self, links: list[Link], directory: int) -> bool:
+    def release(self, links: Sequence[DataLink], directory: int) -> bool:
         """Take an attempt's shared inputs back once its pricer has ended; tells whether it had them unchanged.
 
         Args:
@@ -111,7 +111,7 @@ class SharedDataCache:
                 os.close(within)
         return unchanged
 
-    def _release(self, link: Link, within: int) -> bool:
+    def _release(self, link: DataLink, within: int) -> bool:
         copy = link.copy
         if (file := self._opened(copy, link.data.name, within)) is None:
             return False  # no name of it is left: nobody can tell any more

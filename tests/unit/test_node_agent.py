@@ -15,16 +15,15 @@ from contextlib import contextmanager, suppress
 from dataclasses import replace
 from io import BytesIO
 from pathlib import Path
-from typing import Any
 
 import pytest
 
 from raygrid.blobs import BlobStore
 from raygrid.errors import StaleTermError
-from raygrid.models import AttemptId, JobSpec, Outcome
+from raygrid.models import AttemptId, Outcome
 from raygrid.node.agent import NodeAgent
 from raygrid.node.attempt import result
-from raygrid.node.attempt.spare_directories import JobDirectory
+from raygrid.node.attempt.stages import CollectedAttempt, ResultZip
 from raygrid.node.attempt.workspace import Workspace
 from raygrid.node.limits.watchdog import SWEEP_S
 from raygrid.system.proc import process_table
@@ -312,16 +311,16 @@ async def test_a_job_directory_that_cannot_be_made_is_no_answer_of_the_job(
 
 async def test_a_slot_is_free_as_soon_as_its_pricer_has_ended(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """While the result of one attempt is put together, the next pricer runs, and never more of them than slots."""
-    build, began = result.build, tmp_path / "second"
+    build, began = result.build_zip, tmp_path / "second"
     seen: list[bool] = []
 
-    def waits(directory: JobDirectory, spec: JobSpec, *more: Any) -> result.ResultZip:
-        if spec.job_id == "first":
+    def waits(collected: CollectedAttempt, node_id: str) -> ResultZip:
+        if collected.report.attempt.job_id == "first":
             wait_until(began.exists)
             seen.append(True)
-        return build(directory, spec, *more)
+        return build(collected, node_id)
 
-    monkeypatch.setattr(result, "build", waits)
+    monkeypatch.setattr(result, "build_zip", waits)
     agent = lone_agent(tmp_path, slots=1)
     agent.open()
     try:

@@ -17,8 +17,7 @@ from raygrid.core.group.events import AttemptOrder
 from raygrid.models import AttemptId, AttemptReport, BlobSlice, NodeState, Outcome
 from raygrid.node import health
 from raygrid.node.agent import NodeAgent
-from raygrid.node.attempt.result import ResultZip
-from raygrid.node.attempt.runner import Finished
+from raygrid.node.attempt.stages import FinishedAttempt, ResultZip
 from raygrid.node.cache import LocalShelf, ResultCache
 from raygrid.node.publisher import Publisher
 from tests.support.lone_agent import lone_agent, order, reports_of, wait_until
@@ -125,12 +124,12 @@ class Away(BlobStore):
             raise OSError("away")
 
 
-def finished(took_s: float) -> Finished:
+def finished(took_s: float) -> FinishedAttempt:
     ended = datetime.now(UTC)
     report = AttemptReport(
         AttemptId("job", 1), Outcome.EXITED, 0, started_at=ended - timedelta(seconds=took_s), ended_at=ended
     )
-    return Finished(report, ResultZip(2, hashlib.sha256(b"PK").hexdigest(), b"PK", None))
+    return FinishedAttempt(report, ResultZip(2, hashlib.sha256(b"PK").hexdigest(), b"PK", None))
 
 
 def test_the_result_of_a_long_attempt_is_kept_through_an_outage(tmp_path: Path) -> None:

@@ -13,7 +13,7 @@ from raygrid.blobs import BlobStore, data_key
 from raygrid.errors import BlobNotFoundError
 from raygrid.models import SharedData
 from raygrid.node.cache import LocalShelf, ResultCache
-from raygrid.node.shared_data import Link, SharedDataCache
+from raygrid.node.shared_data import DataLink, SharedDataCache
 from tests.support.lone_agent import wait_until
 
 # --- results --------------------------------------------------------------------------------------------------------
@@ -73,7 +73,7 @@ class Shared:
         self.copies.mkdir()
         self.cache = SharedDataCache(self.copies, self.blobs, limit)
         self._directory = directory
-        self._links: dict[str, list[Link]] = {}
+        self._links: dict[str, list[DataLink]] = {}
 
     def stored(self, name: str, content: bytes) -> SharedData:
         digest = hashlib.sha256(content).hexdigest()

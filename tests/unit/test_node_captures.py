@@ -13,7 +13,6 @@ import pytest
 from raygrid.node.attempt import captures as captures_module
 from raygrid.node.attempt.captures import Capture, CapturePool, Captures
 from raygrid.node.attempt.safe_paths import BadOutputError
-from raygrid.node.attempt.workspace import captured
 from raygrid.system import system_calls
 
 
@@ -33,13 +32,13 @@ def pool(place: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[CapturePool]:
     made.close()
 
 
-def taken(pool: CapturePool, tmp_path: Path) -> Captures:
+def taken(pool: CapturePool, tmp_path: Path, *, by_name: bool = False) -> Captures:
     within = os.open(tmp_path, os.O_RDONLY | os.O_DIRECTORY)
-    return pool.take(f"{tmp_path}/job.1", within)
+    return pool.take(f"{tmp_path}/job.1", within, by_name=by_name)
 
 
 def inodes(captures: Captures) -> list[int]:
-    return [os.fstat(each.file).st_ino for each in captures]
+    return [os.fstat(each.descriptor).st_ino for each in captures]
 
 
 def test_an_empty_pair_serves_again(pool: CapturePool, tmp_path: Path) -> None:
@@ -53,15 +52,15 @@ def test_an_empty_pair_serves_again(pool: CapturePool, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     "spoil",
     [
-        lambda capture: os.write(capture.file, b"price"),
-        lambda capture: os.fchmod(capture.file, 0),
+        lambda capture: os.write(capture.descriptor, b"price"),
+        lambda capture: os.fchmod(capture.descriptor, 0),
         lambda capture: os.link(capture.where, f"{capture.where}-too"),
         lambda capture: os.unlink(capture.where),
         lambda capture: os.rename(capture.where, f"{capture.where}-aside"),
         lambda capture: (os.unlink(capture.where), os.symlink("/etc/passwd", capture.where)),
         lambda capture: (os.unlink(capture.where), os.mkdir(capture.where)),
         lambda capture: reserve(capture, 1024**2),
-        lambda capture: os.dup(capture.file),
+        lambda capture: os.dup(capture.descriptor),
     ],
     ids=["printed", "permissions", "other-name", "removed", "renamed", "link", "directory", "room", "passed-on"],
 )
@@ -77,14 +76,14 @@ def test_a_pair_that_is_not_as_good_as_new_serves_no_more(
     assert before[1] not in inodes(second)
     for each in second:
         status = os.lstat(each.where)
-        assert os.path.samestat(status, os.fstat(each.file))
+        assert os.path.samestat(status, os.fstat(each.descriptor))
         assert (status.st_size, status.st_blocks) == (0, 0)
 
 
 def test_what_was_printed_leaves_the_disk_with_its_attempt(pool: CapturePool, place: Path, tmp_path: Path) -> None:
     """It may be much, and whether the pair serves again is seen only when another attempt comes."""
     first = taken(pool, tmp_path)
-    os.write(first.stdout.file, b"price")
+    os.write(first.stdout.descriptor, b"price")
     pool.give_back(first)
     assert list(place.iterdir()) == []
 
@@ -98,17 +97,17 @@ def test_how_a_pricer_used_a_file_is_forgotten(pool: CapturePool, tmp_path: Path
     """A pricer may move on in its stdout without a word, lock it, or have it append: the next one begins anew."""
     first = taken(pool, tmp_path)
     before = inodes(first)
-    os.lseek(first.stdout.file, 100, os.SEEK_SET)
-    fcntl.fcntl(first.stdout.file, fcntl.F_SETFL, os.O_APPEND | os.O_NONBLOCK | os.O_DIRECT)
-    fcntl.flock(first.stdout.file, fcntl.LOCK_EX)
+    os.lseek(first.stdout.descriptor, 100, os.SEEK_SET)
+    fcntl.fcntl(first.stdout.descriptor, fcntl.F_SETFL, os.O_APPEND | os.O_NONBLOCK | os.O_DIRECT)
+    fcntl.flock(first.stdout.descriptor, fcntl.LOCK_EX)
     pool.give_back(first)
     second = taken(pool, tmp_path)
     assert inodes(second) == before
     with open(second.stdout.where, "rb") as other:
         fcntl.flock(other, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    os.write(second.stdout.file, b"price")
-    assert os.pread(second.stdout.file, 200, 0) == b"price"
-    assert not fcntl.fcntl(second.stdout.file, fcntl.F_GETFL) & (os.O_APPEND | os.O_NONBLOCK | os.O_DIRECT)
+    os.write(second.stdout.descriptor, b"price")
+    assert os.pread(second.stdout.descriptor, 200, 0) == b"price"
+    assert not fcntl.fcntl(second.stdout.descriptor, fcntl.F_GETFL) & (os.O_APPEND | os.O_NONBLOCK | os.O_DIRECT)
 
 
 def test_a_disk_without_leases_gets_new_files(
@@ -136,7 +135,7 @@ def test_a_pool_whose_directory_was_removed_makes_them_beside_the_job(
     place.rmdir()
     made = taken(pool, tmp_path)
     assert [each.where for each in made] == [f"{tmp_path}/job.1@stdout", f"{tmp_path}/job.1@stderr"]
-    assert all(os.path.samestat(os.lstat(each.where), os.fstat(each.file)) for each in made)
+    assert all(os.path.samestat(os.lstat(each.where), os.fstat(each.descriptor)) for each in made)
     pool.give_back(made)
     assert list(tmp_path.iterdir()) == []
 
@@ -154,18 +153,18 @@ def test_something_else_where_a_warm_pricer_should_have_written_is_no_output(
     pool: CapturePool, tmp_path: Path, put: Callable[[str], None], says: str
 ) -> None:
     """Who opens a capture by name is judged by what has that name; nothing is read through it."""
-    stdout = taken(pool, tmp_path).stdout
+    stdout = taken(pool, tmp_path, by_name=True).stdout
     os.unlink(stdout.where)
-    assert captured(stdout, by_name=True).size == 0
+    assert stdout.printed().size == 0
     put(stdout.where)
     with pytest.raises(BadOutputError, match=f"the pricer put {says} in the place of its stdout"):
-        captured(stdout, by_name=True)
+        stdout.printed()
 
 
 def test_what_a_warm_pricer_wrote_under_the_name_is_read(pool: CapturePool, tmp_path: Path) -> None:
     """Even where it wrote another file and gave it the capture's name."""
-    stdout = taken(pool, tmp_path).stdout
+    stdout = taken(pool, tmp_path, by_name=True).stdout
     (tmp_path / "mine").write_bytes(b"price")
     os.rename(tmp_path / "mine", stdout.where)
-    with captured(stdout, by_name=True).open() as file:
+    with stdout.printed().open() as file:
         assert file.read() == b"price"

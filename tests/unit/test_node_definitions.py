@@ -53,7 +53,7 @@ def test_a_job_without_a_definition_runs_what_is_configured() -> None:
     """It is named as such: with the version and the digest of that."""
     kept = Definitions({"p": NEW})
     assert kept.pricer(SPEC) is NEW
-    assert kept.named(SPEC, NEW) == replace(SPEC, version="1", definition=define("p", NEW).digest)
+    assert kept.resolve(SPEC) == (replace(SPEC, version="1", definition=define("p", NEW).digest), NEW)
     kept.follow({})
     assert kept.pricer(SPEC) is None
 

@@ -10,7 +10,8 @@ from pathlib import Path
 import pytest
 
 from raygrid.models import AttemptId
-from raygrid.node.attempt.spare_directories import JobDirectory
+from raygrid.node.attempt.directory import JobDirectory
+from raygrid.node.attempt.remaining_writers import RemainingWriters
 from raygrid.node.attempt.workspace import Workspace
 from raygrid.system.processes import ChildrenOf
 from tests.support.lone_agent import lone_agent, order, reports_of
@@ -26,8 +27,8 @@ def places(tmp_path: Path) -> Workspace:
 def used(places: Workspace, job_id: str, content: bytes, name: str = "trade.csv") -> JobDirectory:
     """A directory as an attempt has it while it runs."""
     directory = places.create(AttemptId(job_id, 1))
-    places.write_input(directory, name, content)
-    directory.is_left_alone = True
+    directory.write_input(name, content)
+    directory.pricer_ended(RemainingWriters.NONE)
     return directory
 
 
@@ -40,7 +41,7 @@ def test_the_next_attempt_takes_over_a_directory_and_finds_nothing_of_the_earlie
     earlier = used(places, "one", b"a long input")
     (earlier.path / "out").write_text("x")
     (earlier.path / "link").symlink_to("/etc/passwd")
-    os.write(earlier.streams.stdout.file, b"printed")
+    os.write(earlier.captures.stdout.descriptor, b"printed")
     places.remove(earlier)
     assert list(places.jobs.iterdir()) == []
     [spare] = spares(places)
@@ -49,7 +50,7 @@ def test_the_next_attempt_takes_over_a_directory_and_finds_nothing_of_the_earlie
     assert later.path == places.jobs / "two.1"
     assert later.path.stat().st_ino == inode
     assert [(each.name, each.read_bytes()) for each in later.path.iterdir()] == [("other.csv", b"short")]
-    assert [Path(each.where).read_bytes() for each in later.streams] == [b"", b""]
+    assert [Path(each.where).read_bytes() for each in later.captures] == [b"", b""]
     assert spares(places) == []
 
 
@@ -90,7 +91,7 @@ def test_an_input_that_has_another_name_elsewhere_is_not_written_over(places: Wo
 def test_a_directory_in_which_somebody_may_write_still_is_not_kept(places: Workspace) -> None:
     """Unless the pricer is known to have left nobody behind, its directory is removed."""
     watched = used(places, "one", b"x")
-    watched.is_left_alone = False
+    watched.pricer_ended(RemainingWriters.UNKNOWN)
     places.remove(watched)
     assert (list(places.jobs.iterdir()), list(places.spare.iterdir())) == ([], [])  # nor are its captures
 

@@ -23,10 +23,10 @@ from raygrid.core.group.events import AttemptOrder
 from raygrid.models import AttemptId, AttemptReport, Outcome, SharedData
 from raygrid.node.agent import NodeAgent
 from raygrid.node.attempt import captures
+from raygrid.node.attempt.directory import JobDirectory
 from raygrid.node.attempt.runner import Runner
 from raygrid.node.attempt.safe_paths import BadOutputError, read_file, remove_tree
-from raygrid.node.attempt.spare_directories import JobDirectory
-from raygrid.node.attempt.workspace import Workspace, outputs
+from raygrid.node.attempt.workspace import Workspace
 from raygrid.node.limits import disk, watchdog
 from raygrid.node.limits.allocated import Allocated, allocated
 from tests.support.lone_agent import SHELL, lone_agent, order, reports_of, wait_until
@@ -230,7 +230,7 @@ def test_a_link_that_takes_the_place_of_a_directory_between_look_and_read_is_not
 ) -> None:
     """A process that a pricer left behind cannot have another file published under the name of an output."""
     directory = used(places)
-    [found] = outputs(directory, (0, 0))
+    [found] = directory.outputs()
     with read_file(found.path, found.within) as file:
         assert file.read() == b"mine"
     (directory.path / "sub").rename(directory.path / "away")

@@ -8,8 +8,9 @@ from pathlib import Path
 
 import pytest
 
+from raygrid.node.attempt.remaining_writers import RemainingWriters
 from raygrid.node.attempt.slot_numbers import SlotNumbers
-from raygrid.node.attempt.temporary_files import VARIABLES, Temporary, TemporaryPool
+from raygrid.node.attempt.temporary_files import VARIABLES, TemporaryDirectories, TemporaryDirectory
 
 
 @pytest.fixture
@@ -20,30 +21,30 @@ def place(tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-def pool(place: Path) -> Iterator[TemporaryPool]:
-    made = TemporaryPool(place)
+def pool(place: Path) -> Iterator[TemporaryDirectories]:
+    made = TemporaryDirectories(place)
     made.open()
     yield made
     made.close()
 
 
 @pytest.fixture
-def take(pool: TemporaryPool, tmp_path: Path) -> Iterator[Callable[[], Temporary]]:
+def take(pool: TemporaryDirectories, tmp_path: Path) -> Iterator[Callable[[], TemporaryDirectory]]:
     within = os.open(tmp_path, os.O_RDONLY | os.O_DIRECTORY)
     yield lambda: pool.take(f"{tmp_path}/job.1", within)
     os.close(within)
 
 
-Take = Callable[[], Temporary]
+Take = Callable[[], TemporaryDirectory]
 
 
-def test_an_untouched_one_serves_again(pool: TemporaryPool, take: Take, place: Path) -> None:
+def test_an_untouched_one_serves_again(pool: TemporaryDirectories, take: Take, place: Path) -> None:
     """No attempt makes a directory while one is free."""
     first = take()
     second = take()
     assert first.where != second.where
     assert os.listdir(first.where) == os.listdir(second.where) == []
-    pool.give_back(first, is_left_alone=True, is_warm=False)
+    pool.give_back(first, RemainingWriters.NONE)
     assert take() is first
     assert len(list(place.iterdir())) == 2
 
@@ -88,42 +89,44 @@ def _leave_a_tree(where: str) -> None:
     ],
 )
 @pytest.mark.parametrize("late", [False, True], ids=["in-time", "late"])
-def test_what_was_touched_is_gone(pool: TemporaryPool, take: Take, touch: Callable[[str], None], *, late: bool) -> None:
+def test_what_was_touched_is_gone(
+    pool: TemporaryDirectories, take: Take, touch: Callable[[str], None], *, late: bool
+) -> None:
     """Whatever an attempt did to its directory, be it a warm one after its end, the next one finds its own empty."""
     first = take()
     if late:
-        pool.give_back(first, is_left_alone=False, is_warm=True)
+        pool.give_back(first, RemainingWriters.WARM_PROCESS)
     touch(first.where)
     if not late:
-        pool.give_back(first, is_left_alone=True, is_warm=False)
+        pool.give_back(first, RemainingWriters.NONE)
         assert not os.path.lexists(first.where) or os.listdir(first.where) == []
     second = take()
     assert second.state != first.state
     assert (os.listdir(second.where), os.stat(second.where).st_mode & 0o777) == ([], 0o700)
-    pool.give_back(second, is_left_alone=True, is_warm=False)
+    pool.give_back(second, RemainingWriters.NONE)
     assert take() is second
 
 
-def test_files_are_removed_and_the_directory_serves_again(pool: TemporaryPool, take: Take) -> None:
+def test_files_are_removed_and_the_directory_serves_again(pool: TemporaryDirectories, take: Take) -> None:
     """A pricer that leaves its temporary files costs no new directory."""
     first = take()
     for name in ("a", "b"):
         Path(first.where, name).write_text("x")
-    pool.give_back(first, is_left_alone=True, is_warm=False)
+    pool.give_back(first, RemainingWriters.NONE)
     assert os.listdir(first.where) == []
     assert take().where == first.where
 
 
-def test_one_that_somebody_may_still_use_is_removed(pool: TemporaryPool, take: Take) -> None:
+def test_one_that_somebody_may_still_use_is_removed(pool: TemporaryDirectories, take: Take) -> None:
     """Untouched so far is not enough where a process of the attempt may be left."""
     first = take()
-    pool.give_back(first, is_left_alone=False, is_warm=False)
+    pool.give_back(first, RemainingWriters.UNKNOWN)
     assert not os.path.lexists(first.where)
 
 
 @pytest.mark.parametrize("put", [None, "link"])
 def test_a_pool_whose_directory_was_removed_makes_them_elsewhere(
-    pool: TemporaryPool, take: Take, place: Path, tmp_path: Path, put: str | None
+    pool: TemporaryDirectories, take: Take, place: Path, tmp_path: Path, put: str | None
 ) -> None:
     """They are beside the job directory then; a link in the pool's place is not followed."""
     place.rmdir()
@@ -134,7 +137,7 @@ def test_a_pool_whose_directory_was_removed_makes_them_elsewhere(
     made = take()
     assert made.where == f"{tmp_path}/job.1@tmp"
     assert os.listdir(made.where) == []
-    pool.give_back(made, is_left_alone=True, is_warm=False)
+    pool.give_back(made, RemainingWriters.NONE)
     assert not os.path.lexists(made.where)
     assert list(elsewhere.iterdir()) == []
 

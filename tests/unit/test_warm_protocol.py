@@ -12,18 +12,21 @@ import pytest
 
 from raygrid.models import AttemptId, BlobSlice, JobSpec, SharedData
 from raygrid.node.attempt.captures import Capture, Captures
-from raygrid.node.attempt.temporary_files import Temporary
-from raygrid.node.attempt.workspace import JobDirectory
+from raygrid.node.attempt.directory import HeldDirectory, JobDirectory
+from raygrid.node.attempt.stages import PreparedAttempt
+from raygrid.node.attempt.temporary_files import TemporaryDirectory
 from raygrid.node.warm.protocol import MOST_LINE, Answer, AnswerReader, BadAnswerError, parse, request
+from raygrid.settings.pricer import Pricer
 
 ROOT = Path(__file__).parents[2]
 DESCRIPTION = (ROOT / "docs" / "guides" / "warm-pricers.md").read_text(encoding="utf-8")
+WARM = Pricer(command=("pricer",), mode="warm")
 
 
 def directory_at(where: str, stdout: str, stderr: str, temporary: str = "/tmp") -> JobDirectory:
     captures = [Capture("", "", -1, path, -1) for path in (stdout, stderr)]
-    files = Temporary(temporary, "", -1, ())
-    return JobDirectory(where, "", captures=Captures(*captures), temporary=files)
+    files = TemporaryDirectory(temporary, "", -1, ())
+    return JobDirectory(HeldDirectory(where, "", -1, -1, (0, 0)), Captures(*captures), files)
 
 
 def block(name: str) -> str:
@@ -36,17 +39,17 @@ def test_the_line_in_the_description_is_the_line_that_is_sent() -> None:
     """Byte for byte: keys, their order and spacing are what pricers may rely on."""
     shown = block("request")
     job = json.loads(shown)
-    directory = Path(job["output_dir"])
     spec = JobSpec(
         job["job_id"],
         "pricer",
         "1",
         BlobSlice("", 0, 0, ""),
+        "book.csv",
         args=tuple(job["args"]),
         data=tuple(SharedData(each["name"], each["sha256"], 1) for each in job["data"]),
     )
-    places = directory_at(str(directory), job["stdout"], job["stderr"], job["tmp_dir"])
-    made = request(7, AttemptId(job["job_id"], 1), spec, str(directory / "book.csv"), places, job["slot"])
+    directory = directory_at(job["output_dir"], job["stdout"], job["stderr"], job["tmp_dir"])
+    made = request(7, PreparedAttempt(AttemptId(job["job_id"], 1), spec, WARM, job["slot"], directory))
     assert made.decode() == shown
 
 
@@ -98,8 +101,7 @@ def test_the_program_in_the_description_runs(tmp_path: Path) -> None:
 def test_a_line_is_one_line_whatever_is_in_it() -> None:
     """Line breaks, quotes and bytes that are no text arrive as they were, and no break stands in the line."""
     spec = JobSpec("j", "p", "1", BlobSlice("", 0, 0, ""), args=("a\nb\r", '"x": "y"', "ü\u2028", "\udcff"))
-    places = directory_at("/j", "/o", "/e")
-    line = request(1, AttemptId("j", 1), spec, "/j/i", places, 0)
+    line = request(1, PreparedAttempt(AttemptId("j", 1), spec, WARM, 0, directory_at("/j", "/o", "/e")))
     assert line.count(b"\n") == 1
     assert line.endswith(b"\n")
     assert tuple(json.loads(line.decode("utf-8", "surrogateescape"))["args"]) == spec.args

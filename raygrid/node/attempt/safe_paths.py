@@ -29,15 +29,15 @@ class BadOutputError(Exception):
 
 
 def kind(mode: int) -> str:
-    """What a file of this mode is, for people."""
+    """Name the kind of a file that stands where it should not, for messages."""
+    if stat.S_ISDIR(mode):
+        return "another directory"
     if stat.S_ISLNK(mode):
         return "a symbolic link"
-    if stat.S_ISDIR(mode):
-        return "a directory"
-    return "a regular file" if stat.S_ISREG(mode) else "a special file"
+    return "a file" if stat.S_ISREG(mode) else "a special file"
 
 
-def is_as_new(status: os.stat_result, most: int) -> bool:
+def is_reusable(status: os.stat_result, most: int) -> bool:
     """Whether a file can serve again: a plain one, under no other name, that may be written, no larger than `most`."""
     return (
         stat.S_ISREG(status.st_mode)

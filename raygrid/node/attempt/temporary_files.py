@@ -1,8 +1,8 @@
 """Directories for temporary files (`TMPDIR`): one for each attempt, removed with it, used again while it is untouched.
 
-Most pricers never use theirs, so that making one for each would be wasted. One that was left untouched serves again;
-it is told by the times that it had when it was made, which any file put into it changes, were it removed again.
-Paths are short, for sockets in these directories must fit into 107 bytes. `workspace.py` owns this.
+Most pricers never use theirs, so that making one for each would be a waste. An untouched directory serves again. It is
+recognised by the times that it had when it was made: any file put into it changes them, even if it is removed again.
+Paths are short, because the path of a socket in such a directory must fit into 107 bytes.
 """
 
 from __future__ import annotations
@@ -16,22 +16,23 @@ from collections.abc import Container
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from raygrid.node.attempt.remaining_writers import RemainingWriters
 from raygrid.node.attempt.safe_paths import open_directory, remove
 
 VARIABLES = ("TMPDIR", "TMP", "TEMP")  # POSIX, and what Windows programs and others look for
-_IDENTITY = 3  # as many of the parts of a state tell which directory it is, and what may be done there
-_EARLY_NS = 10**9  # a time of change that no file put into a directory gives it
+_IDENTITY = 3  # the first parts of a state: which directory it is, and its mode
+_EARLY_NS = 10**9  # a modification time that no file put into a directory gives it
 
 
 @dataclass(frozen=True, slots=True)
-class Temporary:
+class TemporaryDirectory:
     """A directory for the temporary files of one attempt.
 
     Attributes:
         where: its path.
         name: its name in the directory `within`, of which that is an open descriptor.
         within: see there.
-        state: what tells that it is the one that was made, and untouched.
+        state: recognises the directory that was made, while it is untouched.
     """
 
     where: str
@@ -40,77 +41,71 @@ class Temporary:
     state: tuple[int, ...]
 
     def variables(self, chosen: Container[str]) -> dict[str, str]:
-        """The variables that lead to it, but for those that the pricer's settings have chosen otherwise."""
+        """The variables that name it, without those that the pricer's settings set."""
         return {name: self.where for name in VARIABLES if name not in chosen}
 
 
-class TemporaryPool:
+class TemporaryDirectories:
     """The temporary directories of one life of an agent. Safe to call from many threads."""
 
     def __init__(self, place: Path) -> None:
         self._place = str(place)
-        self._held = -1
+        self._descriptor = -1
         self._serial = itertools.count()
-        self._free: deque[Temporary] = deque()
-        self._doubtful: deque[Temporary] = deque()  # a process that had them goes on, and may still write there
+        self._free: deque[TemporaryDirectory] = deque()
+        self._used_by_warm: deque[TemporaryDirectory] = deque()  # a warm process may still write there
 
     def open(self) -> None:
-        """Begin, in a directory that is there."""
-        self._held = open_directory(self._place)
+        """Open the directory, which must exist."""
+        self._descriptor = open_directory(self._place)
 
     def close(self) -> None:
-        """Hold nothing open any more."""
+        """Close the directory; nothing is kept any more."""
         self._free.clear()
-        self._doubtful.clear()
-        if self._held >= 0:
-            os.close(self._held)
-            self._held = -1
+        self._used_by_warm.clear()
+        if self._descriptor >= 0:
+            os.close(self._descriptor)
+            self._descriptor = -1
 
-    def take(self, beside: str, within: int) -> Temporary:
+    def take(self, job_directory: str, within: int) -> TemporaryDirectory:
         """An empty directory.
 
         Args:
-            beside: path of the job directory, beside which it is made where a pricer removed the pool's directory.
-            within: descriptor of the directory that it is in.
+            job_directory: its path; where a pricer removed this pool's directory, a directory beside it is made.
+            within: descriptor of the directory around the job directory.
 
         Raises:
             OSError: the disk does not take it.
         """
-        for spares in (self._free, self._doubtful):  # a job may have removed or changed those of others
+        for spares in (self._free, self._used_by_warm):  # a job may have removed or changed directories of others
             with contextlib.suppress(IndexError):
                 while not _is_untouched(spare := spares.popleft()):
                     self._remove(spare)
                 return spare
-        place, _, name = beside.rpartition("/")
-        made = _made(self._place, str(next(self._serial)), self._held) or _made(place, f"{name}@tmp", within)
+        place, _, name = job_directory.rpartition("/")
+        made = _made(self._place, str(next(self._serial)), self._descriptor) or _made(place, f"{name}@tmp", within)
         if made is None:
-            raise OSError(errno.ELOOP, "something was put in the place of the node's directories", beside)
+            raise OSError(errno.ELOOP, "something was put in the place of the node's directories", job_directory)
         return made
 
-    def give_back(self, temporary: Temporary, *, is_left_alone: bool, is_warm: bool) -> None:
-        """Take one back once its attempt is over.
-
-        Args:
-            temporary: the directory.
-            is_left_alone: whether no process is left that could still write into it.
-            is_warm: whether the process that had it goes on with other jobs.
-        """
-        spare: Temporary | None = None
-        if (is_left_alone or is_warm) and temporary.within == self._held:
+    def give_back(self, temporary: TemporaryDirectory, writers: RemainingWriters) -> None:
+        """Take a directory back once its attempt is over; it is removed unless it can serve again."""
+        spare: TemporaryDirectory | None = None
+        if writers is not RemainingWriters.UNKNOWN and temporary.within == self._descriptor:
             spare = temporary if _is_untouched(temporary) else _cleared(temporary)
         if spare is None:
             self._remove(temporary)
         else:
-            (self._free if is_left_alone else self._doubtful).append(spare)
+            (self._free if writers is RemainingWriters.NONE else self._used_by_warm).append(spare)
 
     @staticmethod
-    def _remove(temporary: Temporary) -> None:
-        with contextlib.suppress(OSError):  # what a daemon still writes into is removed with the agent's life
+    def _remove(temporary: TemporaryDirectory) -> None:
+        with contextlib.suppress(OSError):  # one that a daemon still writes to is removed when the agent ends
             remove(temporary.name, temporary.within)
 
 
-def _made(place: str, name: str, within: int) -> Temporary | None:
-    """A new directory; None where a pricer removed the one that it is to be in, or put something in its place."""
+def _made(place: str, name: str, within: int) -> TemporaryDirectory | None:
+    """A new directory; None where a pricer removed or replaced the directory around it."""
     where = f"{place}/{name}"
     try:
         try:
@@ -119,14 +114,14 @@ def _made(place: str, name: str, within: int) -> Temporary | None:
             remove(name, within)
             os.mkdir(name, 0o700, dir_fd=within)
         os.utime(name, ns=(_EARLY_NS, _EARLY_NS), dir_fd=within, follow_symlinks=False)
-        made = Temporary(where, name, within, _state(os.stat(name, dir_fd=within, follow_symlinks=False)))
+        made = TemporaryDirectory(where, name, within, _state(os.stat(name, dir_fd=within, follow_symlinks=False)))
     except FileNotFoundError:
         return None
     return made if _is_untouched(made) else None
 
 
-def _cleared(temporary: Temporary) -> Temporary | None:
-    """The same directory without the files in it, as new; None where more than files were left, or it is another."""
+def _cleared(temporary: TemporaryDirectory) -> TemporaryDirectory | None:
+    """The same directory without its files, as new; None where subdirectories were left, or where it was replaced."""
     try:
         held = open_directory(temporary.name, temporary.within)
         try:
@@ -149,7 +144,7 @@ def _state(status: os.stat_result) -> tuple[int, ...]:
     return status.st_dev, status.st_ino, status.st_mode, status.st_mtime_ns, status.st_ctime_ns
 
 
-def _is_untouched(temporary: Temporary) -> bool:
+def _is_untouched(temporary: TemporaryDirectory) -> bool:
     try:
         return _state(os.lstat(temporary.where)) == temporary.state
     except OSError:

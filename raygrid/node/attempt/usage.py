@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import resource
 from dataclasses import dataclass
 
@@ -34,6 +35,28 @@ class Usage:
         own = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
         peak = usage.ru_maxrss * 1024 if usage.ru_maxrss > own else None
         return Usage(usage.ru_utime, usage.ru_stime, peak)
+
+
+@dataclass(frozen=True, slots=True)
+class ProcessEnd:
+    """How the process of an attempt ended, or what a warm process answered.
+
+    Attributes:
+        status: the wait status.
+        usage: what the attempt used.
+        message: what a warm pricer added to its answer.
+        answered: False where a warm process ended without an answer to its job; then even exit code 0 is a failure.
+    """
+
+    status: int
+    usage: Usage
+    message: str | None = None
+    answered: bool = True
+
+    @property
+    def exit_code(self) -> int:
+        """The exit code; the negative number of the signal where one ended the process."""
+        return os.waitstatus_to_exitcode(self.status)
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,11 +12,12 @@ from collections import deque
 from collections.abc import Mapping
 
 from raygrid.errors import UnavailableError
-from raygrid.models import AttemptId, JobSpec
-from raygrid.node.attempt.spare_directories import JobDirectory
+from raygrid.models import AttemptId
+from raygrid.node.attempt.stages import PreparedAttempt
+from raygrid.node.attempt.usage import ProcessEnd
 from raygrid.node.attempt.workspace import Workspace
 from raygrid.node.limits.watchdog import Running, Watchdog
-from raygrid.node.warm.process import Ended, WarmProcess
+from raygrid.node.warm.process import WarmProcess
 from raygrid.settings.definition import same_definition
 from raygrid.settings.pricer import Pricer
 
@@ -135,18 +136,16 @@ class WarmPool:
                 self._busy -= 1
             raise
 
-    def run(
-        self, process: WarmProcess, running: Running, spec: JobSpec, input_path: str, directory: JobDirectory, slot: int
-    ) -> Ended:
+    def run(self, process: WarmProcess, running: Running, prepared: PreparedAttempt) -> ProcessEnd:
         """Run a job in a process that was taken, or in another where that one had died meanwhile.
 
         Raises:
             OSError: the pipe or the disk fails.
         """
         while True:
-            ended: Ended | None = None
+            ended: ProcessEnd | None = None
             try:
-                ended = process.run(running, spec, input_path, directory, slot)
+                ended = process.run(running, prepared)
             except BaseException:
                 running.detach()  # before its pid becomes another's
                 raise

@@ -17,14 +17,14 @@ import subprocess
 import termios
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass
 
-from raygrid.models import AttemptId, JobSpec, Outcome
+from raygrid.models import AttemptId, Outcome
+from raygrid.node.attempt.directory import JobDirectory
 from raygrid.node.attempt.safe_paths import BadOutputError, open_file, remove
-from raygrid.node.attempt.spare_directories import JobDirectory
 from raygrid.node.attempt.spawn import no_blocked_signals
+from raygrid.node.attempt.stages import PreparedAttempt
 from raygrid.node.attempt.temporary_files import VARIABLES
-from raygrid.node.attempt.usage import Consumed, Usage, consumed, consumed_by_dead
+from raygrid.node.attempt.usage import Consumed, ProcessEnd, consumed, consumed_by_dead
 from raygrid.node.attempt.workspace import Workspace
 from raygrid.node.limits.allocated import allocated
 from raygrid.node.limits.watchdog import Running, Watchdog
@@ -39,19 +39,6 @@ MOST_STALE = 64 * 1024  # as much as a pipe holds
 MOST_LAST = 1024**2
 ENDS_S = 1.0  # from closing its stdout to its end
 _CHUNK = 64 * 1024
-
-
-@dataclass(frozen=True, slots=True)
-class Ended:
-    """How a job ended: as a wait status, what it used, and what a warm pricer said of it.
-
-    `answered` is False where a warm process ended without an answer to its job. Then even exit code 0 is a failure.
-    """
-
-    status: int
-    usage: Usage
-    message: str | None = None
-    answered: bool = True
 
 
 class WarmProcess:
@@ -147,7 +134,7 @@ class WarmProcess:
         """It is about to run an attempt, or with None has done so. False where it takes no more."""
         return self._kept.begin(attempt)
 
-    def run(self, running: Running, spec: JobSpec, input_path: str, directory: JobDirectory, slot: int) -> Ended | None:
+    def run(self, running: Running, prepared: PreparedAttempt) -> ProcessEnd | None:
         """Give it a job and wait for the end; None where it died without having begun the job, which is to run anew.
 
         Only a process that has answered before gets that benefit of the doubt: one that dies before its first answer
@@ -160,26 +147,26 @@ class WarmProcess:
         running.paths = (*running.paths, self._home.where, f"{self._home.where}@stderr")
         os.ftruncate(self._log, 0)
         running.spawned(self.pid)
-        line = request(self.jobs, running.attempt, spec, input_path, directory, slot)
+        line = request(self.jobs, prepared)
         answer, written = self._converse(running, line)
         if answer is None:
             if self._answered and self._unread() >= written and running.never_began():
                 running.given -= self._left
                 return None
             running.end()
-            self._add_stderr(directory)
+            self._add_stderr(prepared.directory)
             status, usage = self.reap()
-            return Ended(status, consumed_by_dead(usage).since(self._before, self.jobs), answered=False)
+            return ProcessEnd(status, consumed_by_dead(usage).since(self._before, self.jobs), answered=False)
         self._answered = True
         self._left = allocated([self._home.where]).written
         stopped = running.detach()
         if stopped:  # at the last moment; nothing may go on writing while the result is collected
             self.kill()
-        self._add_stderr(directory)
+        self._add_stderr(prepared.directory)
         used, self._before = self._before, consumed(self.pid)
         if stopped:
             self.reap()
-        return Ended(answer.wait_status, self._before.since(used, self.jobs), answer.message)
+        return ProcessEnd(answer.wait_status, self._before.since(used, self.jobs), answer.message)
 
     @property
     def is_spent(self) -> bool:
@@ -274,7 +261,7 @@ class WarmProcess:
             return
         flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT
         try:
-            stderr = open_file(directory.streams.stderr.name, directory.streams.stderr.within, flags)
+            stderr = open_file(directory.captures.stderr.name, directory.captures.stderr.within, flags)
         except BadOutputError:  # which the job will be told when its captures are read
             return
         try:
@@ -329,7 +316,7 @@ class WarmProcess:
         self._watchdog.helpers.gate.end(self.name, self.pricer)
 
     def _clear(self) -> None:
-        self._places.remove(self._home)
+        self._places.remove_held(self._home)
         if self._log >= 0:
             os.close(self._log)
             self._log = -1

@@ -10,8 +10,7 @@ import json
 import select
 from dataclasses import dataclass
 
-from raygrid.models import AttemptId, JobSpec
-from raygrid.node.attempt.spare_directories import JobDirectory
+from raygrid.node.attempt.stages import PreparedAttempt
 
 MOST_LINE = 64 * 1024  # bytes of an answer
 MOST_MESSAGE = 1_000
@@ -37,24 +36,23 @@ class Answer:
         return self.exit_code << 8 if self.signal is None else self.signal
 
 
-def request(
-    number: int, attempt: AttemptId, spec: JobSpec, input_path: str, directory: JobDirectory, slot: int
-) -> bytes:
+def request(number: int, prepared: PreparedAttempt) -> bytes:
     """The line that gives a job to a warm pricer."""
+    spec, directory = prepared.spec, prepared.directory
     data = [{"name": each.name, "path": str(directory.data / each.name), "sha256": each.digest} for each in spec.data]
     job = {
         "number": number,
         "job_id": spec.job_id,
-        "attempt": attempt.number,
-        "input": input_path,
+        "attempt": prepared.attempt.number,
+        "input": prepared.input_path,
         "output_dir": str(directory.path),
         "data_dir": str(directory.data),
-        "stdout": directory.streams.stdout.where,
-        "stderr": directory.streams.stderr.where,
+        "stdout": directory.captures.stdout.where,
+        "stderr": directory.captures.stderr.where,
         "args": list(spec.args),
         "data": data,
-        "tmp_dir": directory.temporary_files.where,
-        "slot": slot,
+        "tmp_dir": directory.temporary.where,
+        "slot": prepared.slot,
     }
     return json.dumps(job, ensure_ascii=False).encode("utf-8", "surrogateescape") + b"\n"
 

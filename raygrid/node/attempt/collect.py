@@ -1,0 +1,78 @@
+"""Collects the files of a result, once the pricer has ended, and judges them.
+
+A success whose files cannot be a result, are too large, or lack what was expected becomes a failure.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from raygrid.models import AttemptReport, Outcome
+from raygrid.node.attempt.captures import STDERR_TAIL
+from raygrid.node.attempt.outputs import OutputFile
+from raygrid.node.attempt.safe_paths import BadOutputError
+from raygrid.node.attempt.stages import CollectedAttempt, JudgedAttempt
+from raygrid.settings import expected_files
+
+_NO_CAPTURES = tuple(OutputFile(name, -1, "", 0) for name in ("stdout.txt", "stderr.txt"))
+
+
+def collect(judged: JudgedAttempt) -> CollectedAttempt:
+    """Collect captured output and files.
+
+    Raises:
+        OSError: a directory around the job directory was replaced.
+    """
+    directory, pricer, report = judged.prepared.directory, judged.prepared.pricer, judged.report
+    captures: list[OutputFile] = []
+    files: list[OutputFile] = []
+    for capture, empty in zip(directory.captures, _NO_CAPTURES, strict=True):
+        try:
+            captures.append(capture.printed())
+        except BadOutputError as error:
+            captures.append(empty)
+            report = _spoilt(report, str(error))
+    try:
+        files = directory.outputs()
+    except BadOutputError as error:
+        report = _spoilt(report, str(error))
+    written = sum([file.size for file in captures]) + sum([file.size for file in files])
+    if written > pricer.output or report.outcome is Outcome.OUTPUT_LIMIT:
+        if report.outcome in (Outcome.EXITED, Outcome.SIGNAL):
+            message = f"its files have {written} bytes, holes included, and its limit is {pricer.output}"
+            report = replace(report, outcome=Outcome.OUTPUT_LIMIT, message=message)
+        return cut(CollectedAttempt(judged, report, captures, files), report)
+    if pricer.expect and _is_success(report):
+        left = [(file.name, file.size) for file in files]
+        if missing := expected_files.missing(pricer.expect, left):
+            message = expected_files.sentence(missing, left)
+            report = replace(report, outcome=Outcome.MISSING_OUTPUT, message=message)
+    return CollectedAttempt(judged, report, captures, files)
+
+
+def without_files(collected: CollectedAttempt, error: Exception) -> CollectedAttempt:
+    """The same where a file cannot be read: a success becomes a failure, and no file is part of the result.
+
+    A process that the pricer left behind may have removed the file; on another node the same would happen.
+    """
+    if isinstance(error, BadOutputError):
+        why = str(error)
+    else:
+        why = f"the pricer left a file that cannot be read: {type(error).__name__}"
+    return CollectedAttempt(collected.judged, _spoilt(collected.report, why), _NO_CAPTURES, [])
+
+
+def cut(collected: CollectedAttempt, report: AttemptReport) -> CollectedAttempt:
+    """The same for an attempt that wrote too much: the end of what it printed is left, and no file."""
+    most = min(collected.judged.prepared.pricer.output, STDERR_TAIL)
+    captures = [replace(each, size=min(each.size, most)) for each in collected.captures]
+    return CollectedAttempt(collected.judged, report, captures, [])
+
+
+def _is_success(report: AttemptReport) -> bool:
+    return report.outcome is Outcome.EXITED and report.exit_code == 0
+
+
+def _spoilt(report: AttemptReport, why: str) -> AttemptReport:
+    """A success without a usable result is a failure; a failure keeps its own reason."""
+    return replace(report, outcome=Outcome.BAD_OUTPUT, message=why) if _is_success(report) else report

@@ -1,0 +1,101 @@
+"""What the end of a pricer's process means: the report of its attempt, before its files are looked at."""
+
+from __future__ import annotations
+
+import signal
+from collections.abc import Callable
+from dataclasses import replace
+
+from raygrid.models import AttemptReport, Outcome
+from raygrid.node.attempt.remaining_writers import RemainingWriters
+from raygrid.node.attempt.stages import JudgedAttempt, PreparedAttempt, ProcessedAttempt
+from raygrid.node.attempt.usage import Usage
+from raygrid.node.attempt.verdicts import Verdict
+from raygrid.node.attempt.workspace import Workspace
+from raygrid.node.limits.disk import DiskWatch
+from raygrid.node.limits.watchdog import Running, Watchdog
+
+SHELL_SAW_KILL = 128 + signal.SIGKILL  # the exit code of a shell whose child was killed
+_HOW_TO_ANSWER = "it must answer each job with a line on its stdout, see docs/guides/warm-pricers.md"
+
+
+class Judge:
+    """Judges the ends of processes on one node.
+
+    Args:
+        places: the node's directories, whose paths are left out of messages.
+        watchdog: knows which processes are left.
+        disk: knows whether the disk had room.
+        kill_reason: why a pricer was killed by another agent or the kernel; None where that is not known.
+    """
+
+    def __init__(
+        self,
+        places: Workspace,
+        watchdog: Watchdog,
+        disk: DiskWatch,
+        kill_reason: Callable[[Running, Usage], Verdict | None],
+    ) -> None:
+        self._places = places
+        self._watchdog = watchdog
+        self._disk = disk
+        self._kill_reason = kill_reason
+
+    def remaining_writers(self, prepared: PreparedAttempt) -> RemainingWriters:
+        """Which processes may still write into the attempt's files; asked before the node looks at them."""
+        if prepared.is_warm:
+            return RemainingWriters.WARM_PROCESS
+        if self._watchdog.sees_nobody_astray(prepared.spec.pricer):
+            return RemainingWriters.NONE
+        return RemainingWriters.UNKNOWN
+
+    def judge(self, processed: ProcessedAttempt) -> JudgedAttempt:
+        """The outcome of a process, its files being there still."""
+        running, usage = processed.running, processed.end.usage
+        report = self._with_kill_reason(_report(processed), running, usage)
+        if report.message is not None:
+            report = replace(report, message=self._places.without_paths(report.message))
+        return JudgedAttempt(processed.prepared, running, usage, self._disk.judge(running, report))
+
+    def _with_kill_reason(self, report: AttemptReport, running: Running, usage: Usage) -> AttemptReport:
+        """The same, with the reason where the pricer or its child died of SIGKILL and the reason is known."""
+        if running.killed_for is not None or (report.signal != signal.SIGKILL and report.exit_code != SHELL_SAW_KILL):
+            return report
+        reason = self._kill_reason(running, usage)
+        if reason is None:
+            return report
+        return replace(report, outcome=Outcome.MEMORY_PRESSURE, message=reason.message, crowded=reason.crowded)
+
+
+def _report(processed: ProcessedAttempt) -> AttemptReport:
+    running, end = processed.running, processed.end
+    code = end.exit_code
+    exit_code, number = (code, None) if code >= 0 else (None, -code)
+    outcome, message = Outcome.EXITED, None
+    unanswered = "" if end.answered else "; the warm pricer ended without an answer"
+    if running.killed_for is not None:  # whatever exit code follows a kill, the work was cut short
+        outcome, message = running.killed_for, running.message
+    elif number is not None:
+        outcome, message = Outcome.SIGNAL, f"killed by signal {number} ({_signal_name(number)}){unanswered}"
+    elif code != 0:
+        message = f"the pricer exited with code {code}{unanswered}" + (f": {end.message}" if end.message else "")
+    elif not end.answered:
+        outcome = Outcome.BAD_OUTPUT
+        message = f"the warm pricer ended without an answer (exit code 0); {_HOW_TO_ANSWER}"
+    return AttemptReport(
+        running.attempt,
+        outcome,
+        exit_code,
+        number,
+        message,
+        started_at=processed.started_at,
+        ended_at=processed.ended_at,
+        crowded=running.crowded,
+    )
+
+
+def _signal_name(number: int) -> str:
+    try:
+        return signal.Signals(number).name
+    except ValueError:
+        return "unknown"

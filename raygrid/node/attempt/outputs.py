@@ -1,0 +1,132 @@
+"""The files that a pricer leaves in its job directory: which of them are part of the result, and how they are read.
+
+A directory is searched by descriptor, one component at a time, so that no link that the pricer put there is followed.
+Called by `directory.py`; `captures.py` describes captured output with the same class.
+"""
+
+from __future__ import annotations
+
+import os
+import stat
+from dataclasses import dataclass
+from typing import IO, NamedTuple
+
+from raygrid.node.attempt.safe_paths import BadOutputError, descend, kind, read_file
+from raygrid.system.filenames import problem_of
+
+MOST_FILES = 100_000
+MOST_DEPTH = 500  # directories in each other
+MOST_PATH = 4_000  # characters of a name in the result
+
+
+class FileMark(NamedTuple):
+    """Tells an untouched file from a changed one: its size, and when it was modified (nanoseconds)."""
+
+    size: int
+    modified_ns: int
+
+    @staticmethod
+    def of(status: os.stat_result) -> FileMark:
+        """The mark of a file with this status."""
+        return FileMark(status.st_size, status.st_mtime_ns)
+
+
+@dataclass(frozen=True, slots=True)
+class OutputFile:
+    """A file that a pricer wrote, as it was seen once the pricer had ended.
+
+    Attributes:
+        name: its path in the result.
+        within: an open descriptor of the directory from which `path` leads to it.
+        path: see `within`.
+        size: its bytes; no more are read of it, even if it grows.
+        modified_ns: when it was modified.
+        descriptor: an open descriptor of the file itself, -1 where the node has none; then `path` is not used.
+    """
+
+    name: str
+    within: int
+    path: str
+    size: int
+    modified_ns: int = 0
+    descriptor: int = -1
+
+    @property
+    def mark(self) -> FileMark:
+        """Tells whether it is untouched."""
+        return FileMark(self.size, self.modified_ns)
+
+    def open(self) -> IO[bytes]:
+        """Open it for reading.
+
+        Raises:
+            BadOutputError: something else took its place meanwhile.
+            OSError: it cannot be read.
+        """
+        if self.descriptor >= 0:
+            # A new open file: it starts at the beginning, and flags that the pricer set on its own do not apply.
+            return open(f"/proc/self/fd/{self.descriptor}", "rb")
+        return read_file(self.path, self.within)
+
+
+def find_outputs(top: int, input_name: str | None, input_mark: FileMark | None) -> list[OutputFile]:
+    """All regular files in and below a directory, in name order, without shared data and without an untouched input.
+
+    Args:
+        top: descriptor of the job directory.
+        input_name: the name of the input in it.
+        input_mark: the mark that the input had before the run; an input that was changed is an output.
+
+    Raises:
+        BadOutputError: something else than regular files and directories is there, or too much of it.
+        OSError: a directory cannot be read.
+    """
+    found = _walk(top)
+    files = sorted((f for f in found if f.name != input_name or f.mark != input_mark), key=lambda file: file.name)
+    _require_one_name_each(files)
+    return files
+
+
+def _walk(top: int) -> list[OutputFile]:
+    found: list[OutputFile] = []
+    waiting, directories = [""], 0
+    while waiting:
+        prefix = waiting.pop()
+        if prefix.count("/") > MOST_DEPTH or len(prefix) > MOST_PATH:
+            raise BadOutputError(f"the pricer left directories that are too deep: more than {MOST_DEPTH} levels")
+        directories += 1
+        directory = descend(top, prefix[:-1])
+        try:
+            with os.scandir(directory) as entries:
+                for entry in entries:
+                    if (inner := _sort_entry(entry, prefix, top, found)) is not None:
+                        waiting.append(inner)
+                    if len(found) + directories + len(waiting) > MOST_FILES:
+                        raise BadOutputError(f"the pricer left more than {MOST_FILES} files; pack them into one")
+        finally:
+            os.close(directory)
+    return found
+
+
+def _sort_entry(entry: os.DirEntry[str], prefix: str, top: int, found: list[OutputFile]) -> str | None:
+    """Add a file to those found; for a directory that has to be searched, return its prefix."""
+    name = prefix + entry.name
+    if (problem := problem_of(name)) is not None:
+        raise BadOutputError(f"the pricer left a file whose name {problem}: {name!r}")
+    status = entry.stat(follow_symlinks=False)
+    if stat.S_ISREG(status.st_mode):
+        found.append(OutputFile(name, top, name, status.st_size, status.st_mtime_ns))
+        return None
+    if stat.S_ISDIR(status.st_mode):
+        return None if name == "data" else f"{name}/"
+    raise BadOutputError(
+        f"the pricer left {kind(status.st_mode)}, {name!r}; only regular files can be part of a result"
+    )
+
+
+def _require_one_name_each(files: list[OutputFile]) -> None:
+    """Refuse two files that would have the same name in the ZIP, where a backslash is written as `%5C`."""
+    odd = {file.name.replace("\\", "%5C"): file.name for file in files if "\\" in file.name}
+    for file in files if odd else ():
+        if (other := odd.get(file.name, file.name)) != file.name:
+            raise BadOutputError(f"the pricer left {other!r} and {file.name!r}, which have one name in a ZIP")

@@ -1,0 +1,121 @@
+"""The result of an attempt as a ZIP: what the pricer printed, the files that it wrote, and a manifest.
+
+A small result is put together in memory, a large one in a file beside the job directory (`zip_writers.py`).
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import os
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from uuid_utils import uuid4
+
+from raygrid.blobs.chunks import CHUNK, digests, pieces_of
+from raygrid.node.attempt import small_zip
+from raygrid.node.attempt.stages import CollectedAttempt, ResultZip
+from raygrid.node.attempt.zip_writers import FileZip, InMemoryZip, ZipWriter
+
+RESERVED = frozenset({"stdout.txt", "stderr.txt", "manifest.json"})
+ASIDE = "pricer_files/"
+IN_MEMORY = 4 * 1024**2
+_ENCODE = json.JSONEncoder(separators=(",\n ", ": ")).encode
+
+
+def name_in_zip(name: str) -> str:
+    """The name of a pricer's file in the ZIP; a file that is named like a part of the node's own is put aside.
+
+    A backslash is part of a name here, but separates directories where a ZIP is unpacked on Windows, and could lead out
+    of the directory there. It is written as `%5C`; the manifest has the original name.
+    """
+    if "\\" in name:
+        name = name.replace("\\", "%5C")
+    return f"{ASIDE}{name}" if name in RESERVED or name.startswith(ASIDE) else name
+
+
+def build_zip(collected: CollectedAttempt, node_id: str) -> ResultZip:
+    """Make the ZIP of an attempt; a large one is written to disk beside the job directory.
+
+    Raises:
+        BadOutputError: something else took the place of a file meanwhile.
+        OSError: a file cannot be read, or the disk does not take the ZIP.
+    """
+    captures, files = collected.captures, collected.files
+    total = sum([file.size for file in captures]) + sum([file.size for file in files])
+    if total > IN_MEMORY or len(files) >= small_zip.MOST_FILES:
+        return _in_file(collected, node_id)
+    small = InMemoryZip()
+    _fill(small, collected, node_id)
+    data = small.content()
+    if len(data) <= CHUNK:  # so it is for nearly all, and every short job passes here
+        return ResultZip(len(data), hashlib.sha256(data).hexdigest(), data, None)
+    digest, chunks = digests(pieces_of(data))
+    return ResultZip(len(data), digest, data, None, chunks)
+
+
+def _in_file(collected: CollectedAttempt, node_id: str) -> ResultZip:
+    held = collected.judged.prepared.directory.held
+    path = Path(f"{held.where}@{uuid4().hex}")  # a name that no pricer can have taken
+    made = os.open(path.name, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600, dir_fd=held.within)
+    try:
+        with os.fdopen(made, "w+b") as out:
+            with FileZip(out) as large:
+                _fill(large, collected, node_id)
+            out.seek(0)
+            digest, chunks = digests(iter(partial(out.read, CHUNK), b""))
+            return ResultZip(os.fstat(made).st_size, digest, None, path, chunks)
+    except BaseException:
+        with contextlib.suppress(OSError):
+            os.unlink(path.name, dir_fd=held.within)
+        raise
+
+
+def _fill(archive: ZipWriter, collected: CollectedAttempt, node_id: str) -> None:
+    names = [name_in_zip(file.name) for file in collected.files]
+    for capture in collected.captures:
+        archive.add(capture.name, capture)
+    listed = []
+    for name, file in zip(names, collected.files, strict=True):
+        digest, size = archive.add(name, file)
+        written = {"written_as": file.name} if "\\" in file.name else {}
+        listed.append({"name": name, "size": size, "digest": digest, **written})
+    archive.add_bytes("manifest.json", _lines(_manifest(collected, node_id, listed)))
+
+
+def _lines(manifest: dict[str, Any]) -> bytes:
+    """One field a line, for people to read; `indent` would do the same at many times the cost."""
+    return f"{_ENCODE(manifest)}\n".encode()
+
+
+def _manifest(collected: CollectedAttempt, node_id: str, files: list[dict[str, Any]]) -> dict[str, Any]:
+    spec, report, usage = collected.judged.prepared.spec, collected.report, collected.judged.usage
+    started_at, ended_at = report.started_at, report.ended_at
+    wall_s = (ended_at - started_at).total_seconds() if started_at and ended_at else None
+    return {
+        "jobId": spec.job_id,
+        "attempt": report.attempt.number,
+        "node": node_id,
+        "pricer": spec.pricer,
+        "version": spec.version,
+        "definition": spec.definition,
+        "args": list(spec.args),
+        "input": {"name": spec.filename, "digest": spec.input.digest, "size": spec.input.size},
+        "data": [{"name": data.name, "digest": data.digest, "size": data.size} for data in spec.data],
+        "outcome": report.outcome.value,
+        "exit_code": report.exit_code,
+        "signal": report.signal,
+        "message": report.message,
+        "started_at": started_at.isoformat() if started_at else None,
+        "ended_at": ended_at.isoformat() if ended_at else None,
+        "wall_s": wall_s,
+        "cpu_user_s": usage.user_s,
+        "cpu_system_s": usage.system_s,
+        "max_rss_bytes": usage.max_rss_bytes,
+        "warm": usage.warm_job is not None,
+        "warm_job": usage.warm_job,
+        "files": files,
+    }

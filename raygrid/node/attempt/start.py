@@ -1,0 +1,138 @@
+"""Starts the pricer of an attempt: a process of its own for a cold pricer, a loaded one for a warm pricer.
+
+A cold pricer leads a session of its own, reads nothing, and prints into files, so that neither a full pipe nor a
+descendant that keeps one open can make the job hang.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+from collections.abc import Callable, Mapping
+from functools import partial
+
+from raygrid.models import Outcome
+from raygrid.node.attempt import diagnosis
+from raygrid.node.attempt.failures import CannotRunError, NodeFaultError
+from raygrid.node.attempt.spawn import Environment, spawn, when_written
+from raygrid.node.attempt.stages import PreparedAttempt
+from raygrid.node.attempt.usage import ProcessEnd
+from raygrid.node.attempt.wait import wait_for_child
+from raygrid.node.limits.watchdog import Running, Watchdog
+from raygrid.node.warm.pool import WarmPool
+from raygrid.settings.pricer import Pricer
+from raygrid.system.processes import MARK
+
+MOST_ENVIRONMENTS = 64
+# The variables that a pricer gets from the agent's own environment; no secret of the grid is among them.
+PASSED_ON = (
+    "PATH",
+    "HOME",
+    "LANG",
+    "LC_ALL",
+    "TZ",
+    "USER",
+    "LOGNAME",
+    "LD_LIBRARY_PATH",
+    "VIRTUAL_ENV",
+)
+_NOT_EXECUTABLE = (errno.ENOENT, errno.ENOTDIR, errno.EPERM, errno.EACCES, errno.ENOEXEC, errno.ELIBBAD)
+
+
+def inherited_environment() -> dict[str, str]:
+    """The variables that pricers get from this process."""
+    return {name: os.environ[name] for name in PASSED_ON if name in os.environ}
+
+
+def command_line(prepared: PreparedAttempt) -> list[str]:
+    """The words of the command, placeholders filled in; no shell reads them."""
+    spec, directory = prepared.spec, prepared.directory
+    values = {
+        "input": prepared.input_path,
+        "output_dir": directory.where,
+        "data_dir": directory.path_of("data"),
+        "job_id": spec.job_id,
+    }
+    words: list[str] = []
+    for word in prepared.pricer.command:
+        if word == "{args}":
+            words.extend(spec.args)
+        else:
+            words.append(word.format_map(values))
+    return words
+
+
+class PricerStarter:
+    """Starts pricers on one node; safe to call from many threads."""
+
+    def __init__(self, node_id: str, watchdog: Watchdog, mark_prefix: str, warm: WarmPool) -> None:
+        self._node_id = node_id
+        self._watchdog = watchdog
+        self._mark_prefix = mark_prefix
+        self._warm = warm
+        self._inherited = inherited_environment()
+        self._environments: dict[tuple[str, str], tuple[Pricer, Environment]] = {}  # by pricer and definition
+        self._nothing = os.open(os.devnull, os.O_RDONLY | os.O_CLOEXEC)
+
+    def start(self, prepared: PreparedAttempt, running: Running) -> Callable[[], ProcessEnd]:
+        """Start the pricer; return a function that waits for its end.
+
+        Raises:
+            CannotRunError: the pricer cannot be started on this node, or on any.
+            NodeFaultError: the node failed to start it.
+            UnavailableError: the agent is stopping, or has too many warm processes that do not end.
+        """
+        try:
+            if prepared.is_warm:
+                take = partial(
+                    self._warm.take, prepared.spec.pricer, prepared.spec.definition, prepared.pricer, prepared.attempt
+                )
+                return partial(self._warm.run, when_written(take), running, prepared)
+            running.spawned(when_written(partial(self._spawn, prepared)))
+            return partial(wait_for_child, running)
+        except OSError as error:
+            raise self._explained(prepared, error) from error
+
+    def _spawn(self, prepared: PreparedAttempt) -> int:
+        spec, attempt, directory = prepared.spec, prepared.attempt, prepared.directory
+        own = {
+            "RAYGRID_JOB_ID": spec.job_id,
+            MARK: f"{self._mark_prefix}{spec.pricer}|{attempt.job_id}.{attempt.number}",
+            "RAYGRID_SLOT": str(prepared.slot),
+        }
+        # Under wine, all jobs must have the same TMPDIR, where they look for wine's server.
+        if not self._watchdog.helpers.gate.runs_under_wine(spec.pricer):
+            own |= directory.temporary.variables(prepared.pricer.env)
+        captures = [each.descriptor for each in directory.captures]
+        environment = self._environment_of(prepared, own)
+        return spawn(command_line(prepared), environment, own, directory.where, self._nothing, *captures)
+
+    def _environment_of(self, prepared: PreparedAttempt, own: Mapping[str, str]) -> Environment:
+        """The environment that all attempts with a definition share, without the variables of this attempt."""
+        key, pricer = (prepared.spec.pricer, prepared.spec.definition), prepared.pricer
+        known = self._environments.get(key)
+        if known is None or known[0] is not pricer:
+            shared = {**self._inherited, **pricer.env}
+            made = Environment({variable: value for variable, value in shared.items() if variable not in own})
+            if len(self._environments) >= MOST_ENVIRONMENTS:
+                self._environments.clear()
+            self._environments[key] = known = (pricer, made)
+        return known[1]
+
+    def _explained(self, prepared: PreparedAttempt, error: OSError) -> Exception:
+        """What to raise for a pricer that could not be started."""
+        pricer = prepared.pricer
+        if error.errno in _NOT_EXECUTABLE:
+            program = str(error.filename or pricer.command[0])
+            search_path = pricer.env.get("PATH") or self._inherited.get("PATH") or os.defpath
+            why = diagnosis.why_not(program, search_path)
+            return CannotRunError(
+                Outcome.CANNOT_START,
+                f"cannot start pricer {prepared.spec.pricer!r} on node {self._node_id}: {error.strerror}: "
+                + (why or f"{program!r}; the file must exist there and be executable"),
+            )
+        if error.errno == errno.E2BIG:  # the arguments are too long on every node
+            return CannotRunError(
+                Outcome.BAD_OUTPUT, "the command line is too long for the operating system; pass less in args"
+            )
+        return NodeFaultError(f"cannot spawn {pricer.command[0]!r}: {error}")
