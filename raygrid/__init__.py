@@ -141,7 +141,7 @@ def shutdown() -> None:
     default.forget()
     grid, _own_grid = _own_grid, None
     if grid is not None:
-        from raygrid.local import stop_grid  # noqa: PLC0415 - brings Ray
+        from raygrid.local import stop_grid  # noqa: PLC0415 - `import raygrid` stays light
 
         stop_grid(grid)
 

@@ -7,13 +7,15 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
 
 from raygrid.cli.grid import INTERRUPTED, client_of, complain, err, out
-from raygrid.trial import Trial, Verdict, run_trial, verdict
+
+if TYPE_CHECKING:
+    from raygrid.trial import Trial, Verdict
 
 _SHOWN = 5
 
@@ -36,6 +38,8 @@ def bench(
     The jobs have ids of their own, and are like any others; those that have not ended when this is interrupted are
     cancelled. Exits with 1 if one of them failed.
     """
+    from raygrid.trial import run_trial, verdict  # noqa: PLC0415 - only this command needs it
+
     client = client_of(context)
     try:
         with _progress(show=not as_json) as (bar, row):

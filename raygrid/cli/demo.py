@@ -18,8 +18,10 @@ import typer
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
+from raygrid import local
 from raygrid.cli.grid import err, out, waiting
 from raygrid.client import Client
+from raygrid.drill.local import way_into
 from raygrid.errors import RaygridError, SettingsError
 from raygrid.models import JobState
 from raygrid.settings.model import load_settings
@@ -41,8 +43,6 @@ def demo(
 
     Halfway a node agent is killed, to show that nothing is lost by that.
     """
-    from raygrid.local import free_port, start_grid, stop_grid  # noqa: PLC0415 - brings Ray
-
     here = examples.absolute() / "quantlib"
     if not (here / "price.py").is_file():
         raise SettingsError(f"no example pricer at {here}; run this in the project's directory, or say --examples DIR")
@@ -51,17 +51,17 @@ def demo(
         settings = load_settings(
             name="demo",
             pricers={"quantlib": {"command": [sys.executable, str(here / "price.py"), "{input}"]}},
-            http={"port": free_port()},
+            http={"port": local.free_port()},
             storage={"state_dir": scratch},
         )
         with waiting(f"starting a grid of {NODES} nodes on this machine"):
-            grid = start_grid(settings, nodes=NODES, with_caller=True)
+            grid = local.start_grid(settings, nodes=NODES, with_caller=True)
         try:
             with asyncio.Runner() as runner:
                 failed = _price(Client(grid.url), book, results.absolute(), _Killer(grid, runner))
         finally:
             with waiting("stopping the grid"):
-                stop_grid(grid)
+                local.stop_grid(grid)
     print(f"demo: {files - failed} jobs done, {failed} failed")
     raise typer.Exit(1 if failed else 0)
 
@@ -77,7 +77,6 @@ class _Killer:
 
     def __init__(self, grid: GridFile, runner: asyncio.Runner) -> None:
         from raygrid.drill.injector import Aim, RayInjector  # noqa: PLC0415 - only these commands need it
-        from raygrid.drill.local import way_into  # noqa: PLC0415
 
         self._runner = runner
         self._injector = RayInjector(way_into(grid))

@@ -5,19 +5,21 @@ from __future__ import annotations
 import os
 import time
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
 from raygrid.cli.grid import out, waiting
 from raygrid.cli.local_grid import pricer_commands, running, settings_of
+from raygrid.client import Client
 from raygrid.client.retry import RetryPolicy
+from raygrid.drill.local import way_into
 from raygrid.errors import ConnectionFailedError, RaygridError, SettingsError, UnavailableError
+from raygrid.local import GridFile
+from raygrid.local.executables import require_executables
+from raygrid.settings.model import GridSettings, load_settings
 from raygrid.system.home import expanded
-
-if TYPE_CHECKING:
-    from raygrid.local import GridFile
-    from raygrid.settings.model import GridSettings
+from raygrid.system.supervision import prepare_to_join_ray
 
 _READY_IN_A_ROW = 10  # old and new parents share the port for a moment: so many answers are not all of an old one
 
@@ -42,7 +44,7 @@ def deploy(
 
     Jobs that were submitted before run what they were submitted with; limits, quotas and slots change at once.
     """
-    from raygrid.cluster import is_supervised  # noqa: PLC0415
+    from raygrid.cluster import is_supervised  # noqa: PLC0415 - other commands do not need it
 
     host = expanded(directory).absolute()
     settings = settings_of(pricer_commands(pricer or []), config, name=name, slots=slots, without_input=no_input)
@@ -70,10 +72,7 @@ def deploy(
 
 def _deploy_here(grid: GridFile, settings: GridSettings, timeout_s: float) -> None:
     """Change the settings of a grid on this machine, through its own Ray and no other."""
-    from raygrid.drill.local import way_into  # noqa: PLC0415
-    from raygrid.local.executables import require_executables  # noqa: PLC0415
-    from raygrid.local.redeploy import note, one_at_a_time, redeployment  # noqa: PLC0415
-    from raygrid.system.supervision import prepare_to_join_ray  # noqa: PLC0415
+    from raygrid.local.redeploy import note, one_at_a_time, redeployment  # noqa: PLC0415 - only this command needs it
 
     if not settings.pricers:
         raise SettingsError(
@@ -103,9 +102,7 @@ def _deploy_here(grid: GridFile, settings: GridSettings, timeout_s: float) -> No
 
 
 def _deploy_on_cluster(config: Path | None, name: str | None, host: Path, wait_s: float | None) -> None:
-    from raygrid.cluster import adopt_environment  # noqa: PLC0415
-    from raygrid.settings.model import load_settings  # noqa: PLC0415
-    from raygrid.system.supervision import prepare_to_join_ray  # noqa: PLC0415
+    from raygrid.cluster import adopt_environment  # noqa: PLC0415 - as above
 
     settings = load_settings(config, **({"name": name} if name else {}))
     adopt_environment(host)  # before Ray reads it
@@ -126,8 +123,6 @@ def _await_word(port: int, within_s: float = 20.0) -> None:
     Raises:
         UnavailableError: they do not; says why, in their words.
     """
-    from raygrid.client import Client  # noqa: PLC0415
-
     until = time.monotonic() + within_s
     with Client(f"http://127.0.0.1:{port}", retry=RetryPolicy(retry_s=0, first_contact_s=within_s)) as client:
         while True:
@@ -149,8 +144,6 @@ def _await_ready(grid: GridFile, settings: GridSettings, within_s: float) -> Non
     Raises:
         UnavailableError: they do not in time; says why, in their words.
     """
-    from raygrid.client import Client  # noqa: PLC0415
-
     until = time.monotonic() + within_s
     in_a_row = 0
     while in_a_row < _READY_IN_A_ROW:

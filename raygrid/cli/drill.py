@@ -18,8 +18,10 @@ from rich.table import Table
 from rich.text import Text
 
 from raygrid.cli.grid import INTERRUPTED, GridChoice, complain, err, out, print_table
+from raygrid.cli.local_grid import settings_of
 from raygrid.client import Client
 from raygrid.client.default import find_grid
+from raygrid.drill.local import grid_at, way_into
 from raygrid.drill.report import Report, medians, verdict
 from raygrid.errors import SettingsError
 from raygrid.system.home import expanded
@@ -149,20 +151,16 @@ def _ask(client: Client, yes: bool) -> None:
 
 def _way_into_ray(url: str, directory: Path) -> tuple[Mapping[str, str], str | None]:
     """The environment that leads into the grid's Ray cluster, and the API key that a grid on this machine left."""
-    from raygrid.drill.local import way_into  # noqa: PLC0415 - only drills need it
-
     grid = _local_grid(url)
     if grid is not None:
         return way_into(grid), grid.api_key
-    from raygrid.cluster import adopt_environment  # noqa: PLC0415
+    from raygrid.cluster import adopt_environment  # noqa: PLC0415 - only drills need it
 
     adopt_environment(directory)
     return {}, None
 
 
 def _local_grid(url: str) -> GridFile | None:
-    from raygrid.drill.local import grid_at  # noqa: PLC0415 - only drills need it
-
     return grid_at(url, Path(os.environ.get("RAYGRID_STATE_DIR") or "~/.raygrid"))
 
 
@@ -201,8 +199,7 @@ async def _run(
 
 
 async def _lose_everything(url: str, key: str | None, pricer: str, jobs: int, config: Path | None) -> list[Report]:
-    from raygrid.cli.local_grid import settings_of  # noqa: PLC0415 - only this command needs it
-    from raygrid.drill.drill import Drill  # noqa: PLC0415
+    from raygrid.drill.drill import Drill  # noqa: PLC0415 - only this command needs it
     from raygrid.drill.everything import lose_everything  # noqa: PLC0415
 
     grid = _local_grid(url)

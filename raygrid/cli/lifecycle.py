@@ -9,6 +9,7 @@ from typing import Annotated
 
 import typer
 
+from raygrid import local
 from raygrid.cli.grid import INTERRUPTED, complain, err, out, waiting
 from raygrid.cli.local_grid import (
     commands_of,
@@ -22,6 +23,7 @@ from raygrid.cli.local_grid import (
 from raygrid.errors import SettingsError
 from raygrid.settings.model import GridSettings
 from raygrid.settings.sources import set_by_variables
+from raygrid.system.grid_file import down_command
 from raygrid.system.home import usual_state_dir
 
 
@@ -87,8 +89,6 @@ def down(
     config: Annotated[Path | None, typer.Option(help="Settings file that the grid was started with.")] = None,
 ) -> None:
     """Stop a grid on this machine; what it has acknowledged goes on at the next `raygrid up`."""
-    from raygrid.local import stop_grid, stop_supervisor  # noqa: PLC0415 - brings Ray
-
     settings = settings_of({}, config, name=name)
     try:
         grid = running(settings)
@@ -96,12 +96,12 @@ def down(
         grid = None  # its file cannot be read; that of its lock can
     if grid is None:
         with err().status(f"looking for grid {settings.name}"):
-            stopped = stop_supervisor(settings)
+            stopped = local.stop_supervisor(settings)
         said = "had no readable file, or was just starting or stopping; it is down" if stopped else "does not run here"
         out().print(f"grid {settings.name} {said}", highlight=False)
         return
     with err().status(f"stopping grid {grid.name}"):
-        stop_grid(grid)
+        local.stop_grid(grid)
     out().print(f"grid {grid.name} is down", highlight=False)
 
 
@@ -119,6 +119,4 @@ def _is_default(grid_dir: Path) -> bool:
 
 
 def _down(settings: GridSettings) -> str:
-    from raygrid.system.grid_file import down_command  # noqa: PLC0415 - brings Ray
-
     return down_command(settings.grid_dir, settings.config)

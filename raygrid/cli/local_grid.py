@@ -8,17 +8,16 @@ import re
 import sys
 from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+from raygrid import local
 from raygrid.client import Client
 from raygrid.client.default import connect
 from raygrid.errors import SettingsError
+from raygrid.local import GridFile
 from raygrid.settings import shell_words
 from raygrid.settings.model import GridSettings, load_settings
 from raygrid.system.home import expanded
-
-if TYPE_CHECKING:
-    from raygrid.local import GridFile
 
 CONTACT_S = 15.0  # a parent of the grid on this machine may just be starting again
 _NAMED = re.compile(r"(?P<name>[A-Za-z0-9][A-Za-z0-9._-]{0,63})=(?P<command>.+)", re.DOTALL)
@@ -108,9 +107,7 @@ def _from_here(command: str) -> list[str]:
 
 def running(settings: GridSettings) -> GridFile | None:
     """Give the grid of that name if it runs on this machine."""
-    from raygrid.local import running_grid  # noqa: PLC0415 - brings Ray
-
-    return running_grid(settings.name, expanded(settings.storage.state_dir))
+    return local.running_grid(settings.name, expanded(settings.storage.state_dir))
 
 
 def start(settings: GridSettings, racks: int, nodes: int, *, with_caller: bool = False) -> GridFile:
@@ -119,13 +116,11 @@ def start(settings: GridSettings, racks: int, nodes: int, *, with_caller: bool =
     Raises:
         SettingsError: no pricer is configured.
     """
-    from raygrid.local import start_grid  # noqa: PLC0415 - brings Ray
-
     if not settings.pricers:
         raise SettingsError(
             "no pricer is configured; say what to run, for instance: raygrid up --pricer './pricer.exe {input}'"
         )
-    return start_grid(settings, racks=racks, nodes=nodes, with_caller=with_caller)
+    return local.start_grid(settings, racks=racks, nodes=nodes, with_caller=with_caller)
 
 
 def nodes_in_words(count: int) -> str:
@@ -146,10 +141,8 @@ def require_same(
     grid: GridFile, settings: GridSettings, racks: int | None, nodes: int | None, said: Collection[str] | None
 ) -> None:
     """Refuse to go on with a running grid that is not as asked for; `said` are the settings asked for, None is all."""
-    from raygrid.local import require_same  # noqa: PLC0415 - brings Ray
-
     if said is None or said or racks or nodes:
-        require_same(grid, settings, racks, nodes, said)
+        local.require_same(grid, settings, racks, nodes, said)
 
 
 def commands_of(pricers: Mapping[str, str]) -> set[str]:

@@ -25,7 +25,7 @@ from raygrid.system import logs, tmp_cleaners
 from raygrid.system.lock import only_one
 from raygrid.system.orphans import Strays
 from raygrid.system.proc import name_of, process_of, process_table, title_of, voluntary_switches
-from raygrid.system.supervision import die_with_parent
+from raygrid.system.processes import die_with_parent
 
 LOOK_S = 0.25
 # `ray start --block` looks at its processes every second and ends by itself after a crash; after a `ray stop` it stays.

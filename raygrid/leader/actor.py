@@ -17,7 +17,7 @@ from raygrid.settings.model import GridSettings
 from raygrid.store import SqlStore
 from raygrid.system.garbage_collection import spare_what_is_loaded
 from raygrid.system.heartbeat import Pulse, start_guarded
-from raygrid.system.logs import keep_logs
+from raygrid.system.log_files import keep_logs
 from raygrid.transport.direct_server import Door, DoorAddress
 from raygrid.transport.links import RayNodes, node_address
 from raygrid.transport.ports import LeaderReply

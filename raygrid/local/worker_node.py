@@ -11,7 +11,7 @@ from pathlib import Path
 import psutil
 
 from raygrid.system.proc import Life, life_of
-from raygrid.system.supervision import die_with_parent
+from raygrid.system.processes import die_with_parent
 
 FIRST_PAUSE_S = 1.0
 MOST_PAUSE_S = 60.0

@@ -14,7 +14,7 @@ from raygrid.models import AttemptId, Definition
 from raygrid.node.agent import NodeAgent
 from raygrid.settings.model import GridSettings
 from raygrid.system.garbage_collection import spare_what_is_loaded
-from raygrid.system.logs import keep_logs
+from raygrid.system.log_files import keep_logs
 from raygrid.transport.direct_server import Door, DoorAddress
 from raygrid.transport.ports import NodeReply
 

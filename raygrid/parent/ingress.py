@@ -35,7 +35,7 @@ from raygrid.parent.service import Parent
 from raygrid.settings.model import GridSettings
 from raygrid.store import SqlStore
 from raygrid.system.garbage_collection import spare_what_is_loaded
-from raygrid.system.logs import keep_logs
+from raygrid.system.log_files import keep_logs
 from raygrid.transport.links import RayGroups, RayResultCaches, groups_of, home, live_nodes, machines
 
 APP_NAME = "raygrid"

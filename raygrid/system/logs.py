@@ -1,7 +1,6 @@
-"""The logs of a grid: a file for each process of a tier and for the supervisor, of bounded size, kept when it ends.
+"""Lines of a grid's logs, where the logs are, and how a supervisor writes its own.
 
-They lie in `logs` below the grid's directory, or the host's on a cluster. A supervisor tells the processes that it
-starts by a variable where that is; without it, as in tests, logs go where Python's logging sends them by itself.
+Logs are in `logs` below the grid's directory, or the host's on a cluster. `log_files.py` writes those of the tiers.
 
     2026-11-29T17:40:01.123Z WARNING leader rack-a: the job store does not answer: …
 
@@ -11,23 +10,11 @@ Lines that begin with two blanks belong to the line before them.
 from __future__ import annotations
 
 import contextlib
-import logging
 import os
-import re
 import shutil
 import stat
-import threading
 import time
 from datetime import UTC, datetime
-from io import TextIOWrapper
-from logging.handlers import RotatingFileHandler
-from pathlib import Path
-from typing import TYPE_CHECKING
-
-from raygrid.system.lock import try_lock
-
-if TYPE_CHECKING:
-    from filelock import BaseFileLock
 
 VARIABLE = "RAYGRID_LOGS"
 """Names the directory of logs, for processes of the tiers."""
@@ -37,11 +24,6 @@ SUPERVISOR = "supervisor.log"
 MOST_BYTES = 10 * 1024**2
 KEPT = 3
 """A log has at most so many bytes; that many earlier ones of it are kept."""
-
-_OWN = "raygrid"
-_MOST_OF_ONE_NAME = 64
-_held: list[BaseFileLock] = []
-"""Locks of this process's logs, held until it ends: two processes that rotate one file would lose lines."""
 
 
 def line(at_s: float, level: str, who: str, text: str) -> str:
@@ -58,7 +40,7 @@ def line(at_s: float, level: str, who: str, text: str) -> str:
 
 
 def say(who: str, text: str, level: str = "INFO") -> None:
-    """Write a line to this process's standard output, which is its log; never fails, nor lets the log grow for ever."""
+    """Write a line to this process's standard output, which is its log of bounded size; errors are ignored."""
     with contextlib.suppress(OSError, ValueError):  # a full disk must not end a supervisor
         print(line(time.time(), level, who, text).encode(errors="backslashreplace").decode(), flush=True)
         _bound_output()
@@ -69,92 +51,15 @@ def _bound_output() -> None:
     found = os.fstat(1)
     if stat.S_ISREG(found.st_mode) and found.st_size > MOST_BYTES:
         earlier = f"{os.readlink('/proc/self/fd/1')}.1"
-        with open("/proc/self/fd/1", "rb") as now, open(earlier, "wb", opener=_private) as kept:
+        with open("/proc/self/fd/1", "rb") as now, open(earlier, "wb", opener=private) as kept:
             shutil.copyfileobj(now, kept)
         os.ftruncate(1, 0)
 
 
-def keep_logs(who: str) -> None:
-    """Have this process, one of a tier, write its logs into a file of its own; nothing where no directory is named.
-
-    Warnings of all libraries are kept, and of raygrid also the little that is worth an INFO.
-
-    Args:
-        who: the tier and what it serves, such as `leader rack-a`; names the file, too.
-    """
-    named = os.environ.get(VARIABLE)
-    root = logging.getLogger()
-    if not named or any(isinstance(handler, _File) for handler in root.handlers):
-        return
-    try:
-        handler = _File(_claim(Path(named), re.sub(r"[^A-Za-z0-9._-]+", "-", who)))
-    except OSError as error:
-        logging.getLogger(__name__).warning("%s has no log in %s: %s", who, named, error)
-        return
-    handler.setFormatter(_Lines(who))
-    root.addHandler(handler)
-    root.setLevel(logging.WARNING)
-    logging.getLogger(_OWN).setLevel(logging.INFO)
-    threading.excepthook = _log_end_of_thread
-    logging.getLogger(_OWN).info("process %d begins", os.getpid())
-
-
-class _File(RotatingFileHandler):
-    """A file that only its owner can read; where it cannot be written, the process goes on without."""
-
-    def __init__(self, path: Path) -> None:
-        super().__init__(path, maxBytes=MOST_BYTES, backupCount=KEPT, encoding="utf-8", errors="backslashreplace")
-
-    def _open(self) -> TextIOWrapper:
-        return open(self.baseFilename, "a", encoding=self.encoding, errors=self.errors, opener=_private)
-
-    def handleError(self, record: logging.LogRecord) -> None:  # noqa: N802 - logging calls it so
-        """The disk is full, or the directory gone; nothing can be said about it here."""
-
-
-class _Lines(logging.Formatter):
-    def __init__(self, who: str) -> None:
-        super().__init__()
-        self._who = who
-
-    def format(self, record: logging.LogRecord) -> str:
-        text = record.getMessage()
-        if not record.name.startswith(_OWN):
-            text = f"{record.name}: {text}"
-        for more in (record.exc_info and self.formatException(record.exc_info), record.stack_info):
-            text += f"\n{more}" if more else ""
-        return line(record.created, record.levelname, self._who, text)
-
-
-def _claim(directory: Path, name: str) -> Path:
-    """The file for a process of that name: that of an earlier one that has ended, else a new one.
-
-    Raises:
-        OSError: the directory cannot be written, or too many processes of that name have logs there.
-    """
-    directory.mkdir(mode=0o700, parents=True, exist_ok=True)
-    for number in range(1, _MOST_OF_ONE_NAME + 1):
-        path = directory / (f"{name}.log" if number == 1 else f"{name}-{number}.log")
-        lock = try_lock(directory / f".{path.name}.lock")
-        if lock is not None:
-            _held.append(lock)
-            return path
-    raise OSError(f"{_MOST_OF_ONE_NAME} processes have logs there")
-
-
-def _private(path: str, flags: int) -> int:
+def private(path: str, flags: int) -> int:
+    """Open a file that only its owner can read, as an `opener` of `open`."""
     return os.open(path, flags | os.O_CLOEXEC, 0o600)
-
-
-def _log_end_of_thread(ended: threading.ExceptHookArgs) -> None:
-    if ended.exc_type is not SystemExit and ended.exc_value is not None:
-        name = "a thread" if ended.thread is None else f"thread {ended.thread.name}"
-        found = (ended.exc_type, ended.exc_value, ended.exc_traceback)
-        logging.getLogger(__name__).error("%s ended with an error", name, exc_info=found)
 
 
 def _printable(text: str) -> str:
     return "".join(character if character.isprintable() else repr(character)[1:-1] for character in text)
-
-
-__all__ = ["DIRECTORY", "SUPERVISOR", "VARIABLE", "keep_logs", "line", "say"]

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
-from dataclasses import dataclass
+from typing import NamedTuple
 
 # Positions of fields in /proc/PID/stat, counted from the one behind the name; see proc_pid_stat(5).
 _STATE, _PARENT, _GROUP, _SESSION, _THREADS, _STARTED, _RSS = 0, 1, 2, 3, 17, 19, 21
@@ -21,8 +21,7 @@ _PAGE = os.sysconf("SC_PAGE_SIZE")
 _TICKS = os.sysconf("SC_CLK_TCK")
 
 
-@dataclass(frozen=True, slots=True)
-class Life:
+class Life(NamedTuple):
     """A process, told from a later one of the same pid by its start time in clock ticks since boot."""
 
     pid: int
@@ -34,8 +33,7 @@ class Life:
         return start_time(self.pid) != self.started
 
 
-@dataclass(frozen=True, slots=True)
-class Process:
+class Process(NamedTuple):
     """One line of the process table."""
 
     pid: int
@@ -47,8 +45,7 @@ class Process:
     started: int  # in clock ticks since boot: with the pid it tells one process from a later one
 
 
-@dataclass(frozen=True, slots=True)
-class CpuAndMemory:
+class CpuAndMemory(NamedTuple):
     """What a running process has used so far.
 
     Attributes:

@@ -15,7 +15,7 @@ from raygrid.system import system_calls
 from raygrid.system.proc import environment_of
 
 MARK = "RAYGRID_ATTEMPT"
-_PR_SET_CHILD_SUBREAPER = 36
+_PR_SET_PDEATHSIG, _PR_SET_CHILD_SUBREAPER = 1, 36
 _CHILDREN = 4_096
 _WNOTHREAD, _WALL = 0x2000_0000, 0x4000_0000  # see waitpid(2)
 
@@ -25,6 +25,11 @@ def become_subreaper() -> None:
     libc = ctypes.CDLL(None, use_errno=True)
     if libc.prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0) != 0:
         raise OSError(ctypes.get_errno(), "prctl(PR_SET_CHILD_SUBREAPER) failed")
+
+
+def die_with_parent() -> None:
+    """Have the kernel send this process SIGTERM when its parent dies; makes one system call and allocates nothing."""
+    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
 
 
 def mark_in(environment: bytes) -> str | None:

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-import ctypes
 import os
-import signal
 import subprocess
 import sys
 from collections.abc import Iterable, Mapping
@@ -33,7 +31,6 @@ UTF8 = {"PYTHONUTF8": "1"}
 not get it: `node/attempt/runner.py` names what is passed on to them."""
 
 _RUNTIME_HOOK = "RAY_RUNTIME_ENV_HOOK"
-_PR_SET_PDEATHSIG = 1
 _TAIL_LINES = 12
 
 
@@ -98,8 +95,3 @@ def end_of(log: Path, since: int = 0) -> str:
         lines = data[since if since <= len(data) else 0 :].decode(errors="replace").splitlines()
         return "\n".join(lines[-_TAIL_LINES:])
     return "(no log)"
-
-
-def die_with_parent() -> None:
-    """Have the kernel send this process SIGTERM when its parent dies; makes one system call and allocates nothing."""
-    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)

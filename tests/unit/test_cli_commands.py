@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import json
-import sys
 from pathlib import Path
-from types import ModuleType
 
 import httpx
 import pytest
 from typer.testing import CliRunner
 
+import raygrid.local
 from raygrid.cli import app, grid
 from raygrid.local import GridFile, require_same
 from raygrid.settings.started_with import StartedWith
@@ -253,11 +252,10 @@ def test_no_grid_at_all_is_a_usage_error_with_advice(monkeypatch):
     assert "Traceback" not in ended.output
 
 
-class Local(ModuleType):
-    """A stand-in for raygrid.local."""
+class Local:
+    """Stands in for the functions of raygrid.local that find, start and stop grids."""
 
     def __init__(self):
-        super().__init__("raygrid.local")
         self.grid = None
         self.starting = False
         self.started = []
@@ -293,10 +291,11 @@ class Local(ModuleType):
 @pytest.fixture
 def local(monkeypatch):
     """The stand-in, in place."""
-    module = Local()
-    monkeypatch.setitem(sys.modules, "raygrid.local", module)
+    stand_in = Local()
+    for name in ("running_grid", "start_grid", "require_same", "stop_supervisor", "stop_grid"):
+        monkeypatch.setattr(raygrid.local, name, getattr(stand_in, name))
     monkeypatch.delenv("RAYGRID_URL")
-    return module
+    return stand_in
 
 
 def up(*words):
@@ -470,7 +469,7 @@ def test_ctrl_c_while_starting_says_how_to_clean_up(local, monkeypatch):
     def interrupted(*args, **options):
         raise KeyboardInterrupt
 
-    local.start_grid = interrupted
+    monkeypatch.setattr(raygrid.local, "start_grid", interrupted)
     ended = up("--pricer", "cat {input}", "--name", "side")
 
     assert ended.exit_code == 130

@@ -8,16 +8,17 @@ import os
 import subprocess
 import sys
 from pathlib import Path
-from types import ModuleType
+from types import SimpleNamespace
 
 import httpx
 import pytest
 
 import raygrid
+import raygrid.local
 from raygrid.client import Client, default
 from raygrid.client.default import find_grid
 from raygrid.errors import SettingsError
-from raygrid.local import GridFile, require_same
+from raygrid.local import GridFile
 from raygrid.settings.model import load_settings
 from raygrid.settings.started_with import StartedWith
 from raygrid.system.grid_file import running_grid
@@ -42,25 +43,23 @@ def _no_grid(monkeypatch, tmp_path):
 
 @pytest.fixture
 def local(monkeypatch):
-    """A stand-in for raygrid.local that remembers what it started and stopped."""
-    module = ModuleType("raygrid.local")
-    module.grid, module.started, module.stopped = None, [], []
+    """Stands in for the functions of raygrid.local, and remembers what it started and stopped."""
+    stand_in = SimpleNamespace(grid=None, started=[], stopped=[], contacted=[])
 
     def running_grid(name="default", state_dir=None):
-        return module.grid
+        return stand_in.grid
 
     def start_grid(settings, racks=1, nodes=1, timeout_s=180, with_caller=False):
         assert with_caller, "what init starts ends with its process"
-        module.started.append((settings, racks, nodes))
+        stand_in.started.append((settings, racks, nodes))
         return grid_file("http://127.0.0.1:8123")
 
-    module.running_grid, module.start_grid, module.stop_grid = running_grid, start_grid, module.stopped.append
-    module.require_same = require_same
-    monkeypatch.setitem(sys.modules, "raygrid.local", module)
+    monkeypatch.setattr(raygrid.local, "running_grid", running_grid)
+    monkeypatch.setattr(raygrid.local, "start_grid", start_grid)
+    monkeypatch.setattr(raygrid.local, "stop_grid", stand_in.stopped.append)
     monkeypatch.setattr("atexit.register", lambda function: None)
-    module.contacted = []
-    monkeypatch.setattr(Client, "contact", lambda client, within_s: module.contacted.append(client.url))
-    return module
+    monkeypatch.setattr(Client, "contact", lambda client, within_s: stand_in.contacted.append(client.url))
+    return stand_in
 
 
 def grid_json(tmp_path, **members):

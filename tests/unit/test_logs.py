@@ -21,10 +21,10 @@ from tests.unit.test_local_start import settings_for
 
 TIER = """
 import logging, sys, threading
-from raygrid.system import logs
-logs.MOST_BYTES = int(sys.argv[2])
-logs.keep_logs(sys.argv[1])
-logs.keep_logs(sys.argv[1])
+from raygrid.system import log_files
+log_files.MOST_BYTES = int(sys.argv[2])
+log_files.keep_logs(sys.argv[1])
+log_files.keep_logs(sys.argv[1])
 log = logging.getLogger("raygrid.leader.election")
 """
 LINE = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z (INFO|WARNING|ERROR) [a-z]+( [^ ]+)?: .*")

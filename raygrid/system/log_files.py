@@ -1,0 +1,100 @@
+"""The logs of the tiers: a file for each process, of bounded size, kept when the process ends.
+
+A supervisor names their directory to the processes that it starts by a variable; without it, as in tests, logs go
+where Python's logging sends them by itself. Apart from `logs.py`, because clients need none of this.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import re
+import threading
+from io import TextIOWrapper
+from logging.handlers import RotatingFileHandler
+from pathlib import Path
+
+from filelock import BaseFileLock
+
+from raygrid.system.lock import try_lock
+from raygrid.system.logs import KEPT, MOST_BYTES, VARIABLE, line, private
+
+_OWN = "raygrid"
+_MOST_OF_ONE_NAME = 64
+_held: list[BaseFileLock] = []
+"""Locks of this process's logs, held until it ends: two processes that rotate one file would lose lines."""
+
+
+def keep_logs(who: str) -> None:
+    """Have this process, one of a tier, write its logs into a file of its own; nothing where no directory is named.
+
+    Warnings of all libraries are kept, and of raygrid also the little that is worth an INFO.
+
+    Args:
+        who: the tier and what it serves, such as `leader rack-a`; names the file, too.
+    """
+    named = os.environ.get(VARIABLE)
+    root = logging.getLogger()
+    if not named or any(isinstance(handler, _File) for handler in root.handlers):
+        return
+    try:
+        handler = _File(_claim(Path(named), re.sub(r"[^A-Za-z0-9._-]+", "-", who)))
+    except OSError as error:
+        logging.getLogger(__name__).warning("%s has no log in %s: %s", who, named, error)
+        return
+    handler.setFormatter(_Lines(who))
+    root.addHandler(handler)
+    root.setLevel(logging.WARNING)
+    logging.getLogger(_OWN).setLevel(logging.INFO)
+    threading.excepthook = _log_end_of_thread
+    logging.getLogger(_OWN).info("process %d begins", os.getpid())
+
+
+class _File(RotatingFileHandler):
+    """A file that only its owner can read; where it cannot be written, the process goes on without."""
+
+    def __init__(self, path: Path) -> None:
+        super().__init__(path, maxBytes=MOST_BYTES, backupCount=KEPT, encoding="utf-8", errors="backslashreplace")
+
+    def _open(self) -> TextIOWrapper:
+        return open(self.baseFilename, "a", encoding=self.encoding, errors=self.errors, opener=private)
+
+    def handleError(self, record: logging.LogRecord) -> None:  # noqa: N802 - logging calls it so
+        """The disk is full, or the directory gone; nothing can be said about it here."""
+
+
+class _Lines(logging.Formatter):
+    def __init__(self, who: str) -> None:
+        super().__init__()
+        self._who = who
+
+    def format(self, record: logging.LogRecord) -> str:
+        text = record.getMessage()
+        if not record.name.startswith(_OWN):
+            text = f"{record.name}: {text}"
+        for more in (record.exc_info and self.formatException(record.exc_info), record.stack_info):
+            text += f"\n{more}" if more else ""
+        return line(record.created, record.levelname, self._who, text)
+
+
+def _claim(directory: Path, name: str) -> Path:
+    """The file for a process of that name: that of an earlier one that has ended, else a new one.
+
+    Raises:
+        OSError: the directory cannot be written, or too many processes of that name have logs there.
+    """
+    directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+    for number in range(1, _MOST_OF_ONE_NAME + 1):
+        path = directory / (f"{name}.log" if number == 1 else f"{name}-{number}.log")
+        lock = try_lock(directory / f".{path.name}.lock")
+        if lock is not None:
+            _held.append(lock)
+            return path
+    raise OSError(f"{_MOST_OF_ONE_NAME} processes have logs there")
+
+
+def _log_end_of_thread(ended: threading.ExceptHookArgs) -> None:
+    if ended.exc_type is not SystemExit and ended.exc_value is not None:
+        name = "a thread" if ended.thread is None else f"thread {ended.thread.name}"
+        found = (ended.exc_type, ended.exc_value, ended.exc_traceback)
+        logging.getLogger(__name__).error("%s ended with an error", name, exc_info=found)
