@@ -7,15 +7,11 @@ Reports are numbered and kept until the leader has committed them, so that a lea
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import logging
 import math
-import sys
 import threading
-import time
-from collections import OrderedDict, deque
-from collections.abc import Callable, Sequence
-from dataclasses import replace
+from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 
 from uuid_utils import uuid4
@@ -23,41 +19,37 @@ from uuid_utils import uuid4
 from raygrid.blobs import BlobStore
 from raygrid.core.group.events import AttemptOrder
 from raygrid.errors import StaleTermError
-from raygrid.models import INFRASTRUCTURE_OUTCOMES, AttemptId, AttemptReport, Definition, NodeState, Outcome
+from raygrid.models import AttemptId, AttemptReport, Definition, NodeState, Outcome
 from raygrid.node import reaper
-from raygrid.node.apart import Apart
+from raygrid.node.accepted import AcceptedAttempts
 from raygrid.node.attempt.runner import Runner
-from raygrid.node.attempt.slot_numbers import SlotNumbers
 from raygrid.node.attempt.stages import FinishedAttempt
 from raygrid.node.attempt.workspace import Workspace
 from raygrid.node.cache import LocalShelf, ResultCache, Shelf
 from raygrid.node.definitions import Definitions
 from raygrid.node.health import Health
-from raygrid.node.leftovers import Leftovers
+from raygrid.node.leftovers import Leftovers, kill_earlier_lives
 from raygrid.node.limits.disk import DiskWatch
 from raygrid.node.limits.memory_guard import MemoryGuard
-from raygrid.node.limits.watchdog import Running, Watchdog
+from raygrid.node.limits.watchdog import Watchdog
 from raygrid.node.publisher import Publisher
+from raygrid.node.report_log import ReportLog
 from raygrid.node.shared_data import SharedDataCache
+from raygrid.node.slots import Slot, Slots
+from raygrid.node.suspect_turns import SuspectTurns
 from raygrid.node.traffic import TrafficMeter
 from raygrid.settings.pricer import Pricer
 from raygrid.settings.sections import Node
 from raygrid.system.heartbeat import Pulse
-from raygrid.system.killing import kill_lineage
 from raygrid.system.processes import become_subreaper
 from raygrid.system.processors import usable_processors
 from raygrid.transport.ports import NodeReply
 
 logger = logging.getLogger(__name__)
 
-MOST_WAITING = 4_096
 MOST_REPORTS = 4_096
-REMEMBERED = 10_000
 SHARED = ".helpers"  # beside the nodes' own directories: no node can have that name
 CLOSE_S = 10.0
-EARLIER_LIFE_S = 10.0  # how long to kill what an earlier life of the agent left
-COLLECTORS = 2  # threads beyond the slots: they put results together while pricers run in all slots
-SHORT_S = 0.02
 FROZEN_S = 15.0  # well beyond the silence after which a leader has its jobs run elsewhere
 
 
@@ -93,10 +85,14 @@ class NodeAgent:
         self._deployed_at = deployed_at
         self.node_id = node_id
         self.incarnation = uuid4().hex
-        self.slots = _slots(settings)
+        self._lock = threading.Lock()
+        self._work = threading.Condition(self._lock)
+        self._accepted = AcceptedAttempts(node_id)
+        self._slots = Slots(_slots(settings), self._accepted, self._work, self._run)
+        self._log = ReportLog(self.incarnation)
         self._root = root
         self._pricers = pricers
-        self._definitions = Definitions(pricers, self._wake)
+        self._definitions = Definitions(pricers, self._log.wake)
         self._settings = settings
         self._blobs = blobs
         self._mark_prefix = f"{root}|{self.incarnation}|"
@@ -104,32 +100,17 @@ class NodeAgent:
         self._cache = ResultCache(shelf or LocalShelf(), settings.cache)
         self._traffic = TrafficMeter()
         self._publisher = Publisher(
-            node_id, blobs, self._cache, self._deliver, lambda: bool(self._waiting), self._traffic
+            node_id, blobs, self._cache, self._deliver, lambda: bool(self._accepted.waiting), self._traffic
         )
-        self._health = Health(node_id, self._places, blobs, self._publisher, self._wake)
+        self._health = Health(node_id, self._places, blobs, self._publisher, self._log.wake)
         self._watchdog = Watchdog(self._mark_prefix, settings, own_process=own_process, shared=root.parent / SHARED)
         self._memory = MemoryGuard(
             node_id, root, self.incarnation, self._mark_prefix, self._watchdog, settings.memory_reserve
         )
         self._leftovers = Leftovers(root, node_id)
-        self._left_over = 0  # number of the last report of an earlier life's attempts; 0 once they are settled
-        self._apart = Apart(root.parent)
-        self._disk = DiskWatch(self._watchdog, self._places, self._wake)
-        self._lock = threading.Lock()
-        self._work = threading.Condition(self._lock)
-        self._waiting: OrderedDict[AttemptId, AttemptOrder] = OrderedDict()
-        self._held: dict[str, list[AttemptId]] = {}  # by job: the attempt that runs, then those that share its end
-        self._wanted: dict[str, list[AttemptId]] = {}  # by job: of those, the ones not stopped, once one was
-        self._reports: deque[tuple[int, AttemptReport]] = deque()
-        self._recent: OrderedDict[str, AttemptReport] = OrderedDict()
-        self._first = self._last = int(self.incarnation[:12], 16)  # every life numbers its reports from elsewhere
+        self._suspect_turns = SuspectTurns(root.parent, self._watchdog)
+        self._disk = DiskWatch(self._watchdog, self._places, self._log.wake)
         self._term = 0
-        self._busy = 0  # slots that are in use
-        self._numbers = SlotNumbers()
-        self._closing = False
-        self._news: asyncio.Event | None = None
-        self._loop: asyncio.AbstractEventLoop | None = None
-        self._threads: list[threading.Thread] = []
         self._runner: Runner | None = None
         self._reaper: Pulse | None = None
 
@@ -138,10 +119,7 @@ class NodeAgent:
     def open(self) -> None:
         """Clear what an earlier life left, then begin to work."""
         become_subreaper()
-        earlier = f"{self._root}|"
-        kill_lineage(
-            (), lambda mark: mark.startswith(earlier) and not mark.startswith(self._mark_prefix), EARLIER_LIFE_S
-        )
+        kill_earlier_lives(self._root, self._mark_prefix)
         left_over = self._leftovers.find(self._places.jobs)
         self._places.open()
         shared = SharedDataCache(self._places.shared, self._blobs, self._settings.data_cache, self._traffic)
@@ -157,7 +135,7 @@ class NodeAgent:
             self._memory.verdict,
             self._disk,
         )
-        self._runner.warm.follow(self._pricers, self.slots)
+        self._runner.warm.follow(self._pricers, self._slots.count)
         frozen_s = FROZEN_S if self._own_process else math.inf
         self._watchdog.bury = self._runner.warm.bury
         self._watchdog.helpers.retire = self._runner.warm.retire
@@ -171,23 +149,17 @@ class NodeAgent:
         self._health.start()
         self._disk.start()
         with self._work:
-            self._append(left_over)
-            self._left_over = self._last if left_over else 0
-            self._fill_slots()
+            self._log.append(left_over)
+            self._leftovers.reported(self._log.last if left_over else 0)
+            self._slots.resize(self._slots.count)
 
     def close(self) -> None:
         """Kill what runs, report it as not answered, and end every thread and helper."""
         with self._work:
-            self._closing = True
-            self._waiting.clear()
-            self._work.notify_all()
+            self._log.is_closed = True
+            self._accepted.waiting.clear()
         self._definitions.close()
-        until = time.monotonic() + CLOSE_S
-        while any(thread.is_alive() for thread in self._threads) and time.monotonic() < until:
-            for running in self._watchdog.all():  # again and again: one may just be about to spawn its pricer
-                running.stop(Outcome.CANCELLED, "the node agent is stopping", 0)
-            for thread in list(self._threads):
-                thread.join(timeout=0.05)
+        have_ended = self._slots.close(self._watchdog.stop_all, CLOSE_S)
         if self._runner is not None:
             self._runner.warm.close()
         self._publisher.close()
@@ -197,73 +169,24 @@ class NodeAgent:
         self._health.close()
         if self._reaper is not None:
             self._reaper.close()
-        if not any(thread.is_alive() for thread in self._threads):
+        if have_ended:
             self._places.close()
 
-    def _fill_slots(self) -> None:
-        """Have a thread for every slot, and a few to spare; called with the lock held.
+    # --- attempts ---------------------------------------------------------------------------------------------------
 
-        Threads beyond that end as they come to rest.
-        """
-        while len(self._threads) < self._most_threads and not self._closing and self._runner is not None:
-            thread = threading.Thread(target=self._slot, args=(self._runner,), name="raygrid-slot", daemon=True)
-            self._threads.append(thread)
-            thread.start()
-        self._work.notify_all()
-
-    @property
-    def _most_threads(self) -> int:
-        return self.slots + min(self.slots, COLLECTORS)
-
-    def _slot(self, runner: Runner) -> None:
-        while True:
-            with self._work:
-                while not (self._closing or len(self._threads) > self._most_threads) and (
-                    not self._waiting or self._busy >= self.slots
-                ):
-                    self._work.wait()
-                if self._closing:
-                    return
-                if len(self._threads) > self._most_threads:
-                    self._threads.remove(threading.current_thread())
-                    self._work.notify()  # it may have been this one that was woken for an attempt
-                    return
-                _, order = self._waiting.popitem(last=False)
-                self._busy += 1
-                slot = _Slot(self._numbers.take(), self._leave_slot)
-            try:
-                run = self._run_apart if order.apart else runner.run
-                finished = run(order, slot.leave_early, slot.number)
-            except Exception as error:  # whatever it was: this attempt ends, the slot does not
-                logger.exception("attempt %s.%s failed on this node", order.attempt.job_id, order.attempt.number)
-                message = f"node {self.node_id} failed the attempt: unexpected {type(error).__name__}: {error}"
-                finished = FinishedAttempt(AttemptReport(order.attempt, Outcome.INFRASTRUCTURE, message=message))
-            slot.leave()
-            self._publisher.put(finished)
-
-    def _run_apart(self, order: AttemptOrder, ended: Callable[[], None], slot: int) -> FinishedAttempt:
-        """Run an attempt at a time at which no other agent of this machine runs one of its kind."""
+    def _run(self, order: AttemptOrder, slot: Slot) -> None:
+        """Run an attempt in a slot, and hand its result over to be stored."""
         runner = self._runner
-        assert runner is not None
-        waiting = Running(order.attempt, time.monotonic(), math.inf, None, sys.maxsize, ())
-        self._watchdog.watch(waiting)
+        assert runner is not None, "the agent is not open"
         try:
-            with self._apart.turn(lambda: waiting.killed_for is not None) as is_mine:
-                self._watchdog.release(waiting)
-                if is_mine:
-                    return runner.run(order, ended, slot)
-        finally:
-            self._watchdog.release(waiting)
-        return FinishedAttempt(
-            AttemptReport(order.attempt, waiting.killed_for or Outcome.CANCELLED, message=waiting.message)
-        )
-
-    def _leave_slot(self, number: int, *, wake: bool) -> None:
-        with self._work:
-            self._busy -= 1
-            self._numbers.give_back(number)
-            if wake and self._waiting:
-                self._work.notify()
+            run = partial(runner.run, order, slot.leave_early, slot.number)
+            finished = self._suspect_turns.run(order.attempt, run) if order.apart else run()
+        except Exception as error:  # whatever it was: this attempt ends, the slot does not
+            logger.exception("attempt %s.%s failed on this node", order.attempt.job_id, order.attempt.number)
+            message = f"node {self.node_id} failed the attempt: unexpected {type(error).__name__}: {error}"
+            finished = FinishedAttempt(AttemptReport(order.attempt, Outcome.INFRASTRUCTURE, message=message))
+        slot.leave()
+        self._publisher.put(finished)
 
     # --- what leaders ask ---------------------------------------------------------------------------------------
 
@@ -281,45 +204,18 @@ class NodeAgent:
             for order in orders:
                 if order.blobs is not None:
                     self._blobs.expect(order.blobs)  # the same in every order: a grid agrees on it once
-                attempt = order.attempt
-                known = self._held.get(attempt.job_id)
-                if known is not None:
-                    # The job is here already, under this attempt or one thought lost: it runs once, and each attempt
-                    # gets the answer.
-                    if attempt not in known:
-                        known.append(attempt)
-                        if (wanted := self._wanted.get(attempt.job_id)) is not None:
-                            wanted.append(attempt)
-                elif (recent := self._recent.get(attempt.job_id)) is not None:
-                    answered.append(replace(recent, attempt=attempt))
-                elif len(self._waiting) >= MOST_WAITING:
-                    message = f"node {self.node_id} has {MOST_WAITING} attempts waiting and takes no more"
-                    answered.append(AttemptReport(attempt, Outcome.INFRASTRUCTURE, message=message))
+                if (report := self._accepted.accept(order)) is not None:
+                    answered.append(report)
                 else:
-                    self._held[attempt.job_id] = [attempt]
-                    self._waiting[attempt] = order
                     self._definitions.expect(order.spec)
             self._work.notify(len(orders))
-            self._append(answered)
+            self._log.append(answered)
 
     def stop(self, term: int, attempts: Sequence[AttemptId]) -> None:
         """Kill attempts; see `NodeLink.stop`."""
-        gone: list[AttemptId] = []
-        runs: list[AttemptId] = []
         with self._work:
             self._accept_term(term)
-            for attempt in attempts:
-                known = self._held.get(attempt.job_id, [])
-                wanted = self._wanted.get(attempt.job_id, known)
-                if attempt not in wanted:
-                    continue
-                if len(wanted) > 1:
-                    # Another attempt of the job shares the run and still wants its end.
-                    self._wanted[attempt.job_id] = [each for each in wanted if each != attempt]
-                elif self._waiting.pop(known[0], None) is not None:
-                    gone.append(known[0])
-                else:
-                    runs.append(known[0])
+            gone, runs = self._accepted.stop(attempts)
         self._deliver([AttemptReport(attempt, Outcome.CANCELLED, message="cancelled") for attempt in gone])
         for attempt in runs:
             running = self._watchdog.find(attempt)
@@ -328,31 +224,23 @@ class NodeAgent:
 
     async def reports(self, term: int, after: int, settled: int, wait_s: float) -> NodeReply:
         """Wait for reports; see `NodeLink.reports`."""
-        if self._news is None:
-            self._news, self._loop = asyncio.Event(), asyncio.get_running_loop()
-            if self._own_process and self._reaper is not None:
-                self._reaper.follow(self._loop)
+        loop = asyncio.get_running_loop()
+        if self._log.attach(loop) and self._own_process and self._reaper is not None:
+            self._reaper.follow(loop)
         with self._lock:
             self._accept_term(term)
-            if not self._first <= after <= self._last:
-                # The asker knows nothing, or means the reports of an earlier life: it must settle none of this one, and
-                # learn of it at once.
+            if not self._log.knows(after):
+                # The leader has no report yet, or its number is of an earlier life: it settles no report of this one,
+                # and is answered at once.
                 wait_s = 0.0 if after else wait_s
-                after, settled = self._first, 0
-            while self._reports and self._reports[0][0] <= settled:
-                self._reports.popleft()
-            if 0 < self._left_over <= settled:
-                self._left_over = 0
-                self._leftovers.settle()
-            if self._last <= after:
-                self._news.clear()
-        if wait_s > 0 and self._last <= after:
-            with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(wait_s):
-                    await self._news.wait()
+                after, settled = self._log.first, 0
+            self._log.settle(settled)
+            self._leftovers.settle(settled)
+            self._log.expect(after)
+        if wait_s > 0 and self._log.last <= after:
+            await self._log.wait(wait_s)
         with self._lock:
-            fresh = tuple(report for number, report in self._reports if number > after)
-            return NodeReply(self._state(), fresh, self._last)
+            return NodeReply(self._state(), self._log.since(after), self._log.last)
 
     def configure(self, term: int, pricers: dict[str, Pricer], settings: Node, deployed_at: float) -> None:
         """Follow newer settings; see `NodeLink.configure`.
@@ -368,14 +256,13 @@ class NodeAgent:
             self._deployed_at = deployed_at
             self._pricers = pricers
             self._settings = settings
-            self.slots = _slots(settings)
+            self._slots.resize(_slots(settings))
             self._watchdog.follow(settings)
             self._definitions.follow(pricers)
             self._memory.reserve = settings.memory_reserve
             if self._runner is not None:
-                self._runner.warm.follow(pricers, self.slots)
-            self._fill_slots()
-            self._wake()
+                self._runner.warm.follow(pricers, self._slots.count)
+            self._log.wake()
 
     def results(self, key: str, job_ids: Sequence[str]) -> list[bytes | None]:
         """Cached results; see `ResultCaches.results`."""
@@ -389,18 +276,15 @@ class NodeAgent:
         self._term = term
 
     def _state(self) -> NodeState:
-        started = [attempts for attempts in self._held.values() if attempts[0] not in self._waiting]
-        waiting = [attempts for attempts in self._held.values() if attempts[0] in self._waiting]
-        running = tuple(attempt for attempts in (*started, *waiting) for attempt in attempts)
-        behind = sum(map(len, waiting))
+        attempts, behind = self._accepted.in_order()
         why = self._health.why or self._disk.why
-        if why is None and len(self._reports) > MOST_REPORTS:
-            why = f"{len(self._reports)} of its reports are not committed to the job store yet"
+        if why is None and len(self._log) > MOST_REPORTS:
+            why = f"{len(self._log)} of its reports are not committed to the job store yet"
         return NodeState(
             self.node_id,
             self.incarnation,
-            self.slots,
-            running,
+            self._slots.count,
+            attempts,
             behind,
             why is None,
             why,
@@ -413,65 +297,11 @@ class NodeAgent:
             memory=self._memory.total,
         )
 
-    # --- ends of attempts ---------------------------------------------------------------------------------------
-
     def _deliver(self, reports: Sequence[AttemptReport]) -> None:
-        """Take reports of ended attempts (from the publisher's thread) and wake whoever waits for them."""
+        """Take reports of attempts that have ended; called from the publisher's thread, too."""
         with self._lock:
             for report in reports:
-                self._remember(report)
-                same_end = self._held.pop(report.attempt.job_id, [report.attempt])
-                self._wanted.pop(report.attempt.job_id, None)
-                self._append(
-                    [report if attempt == report.attempt else replace(report, attempt=attempt) for attempt in same_end]
-                )
-
-    def _append(self, reports: Sequence[AttemptReport]) -> None:
-        if self._closing:
-            return
-        for report in reports:
-            self._last += 1
-            self._reports.append((self._last, report))
-        if reports:
-            self._wake()
-
-    def _wake(self) -> None:
-        """Let a poll that waits be answered now."""
-        if self._news is not None and self._loop is not None and not self._loop.is_closed():
-            self._loop.call_soon_threadsafe(self._news.set)
-
-    def _remember(self, report: AttemptReport) -> None:
-        """Keep an answer for a further attempt of the same job, unless that attempt is meant to answer anew."""
-        if report.outcome in INFRASTRUCTURE_OUTCOMES or report.outcome is Outcome.CANCELLED:
-            return
-        if report.exit_code not in (None, 0) and any(
-            report.exit_code in pricer.retry_exit_codes for pricer in self._pricers.values()
-        ):
-            return
-        self._recent[report.attempt.job_id] = report
-        if len(self._recent) > REMEMBERED:
-            self._recent.popitem(last=False)
-
-
-class _Slot:
-    """A slot that an attempt has, until its pricer has ended: what is left to do then is done beside the next one."""
-
-    def __init__(self, number: int, leave: Callable[..., None]) -> None:
-        self.number = number
-        self._leave = leave
-        self._began = time.monotonic()
-        self._left = False
-
-    def leave_early(self) -> None:
-        """The pricer has ended. One that was short keeps its slot: to wake another thread would take as long."""
-        if time.monotonic() - self._began > SHORT_S:
-            self._left = True
-            self._leave(self.number, wake=True)
-
-    def leave(self) -> None:
-        """All is done; the thread goes on by itself."""
-        if not self._left:
-            self._leave(self.number, wake=False)
+                self._log.append(self._accepted.end(report, self._pricers))
 
 
 def _slots(settings: Node) -> int:

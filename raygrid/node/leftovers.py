@@ -16,18 +16,31 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from raygrid.models import AttemptId, AttemptReport, Outcome
+from raygrid.system.killing import kill_lineage
 
 logger = logging.getLogger(__name__)
 
 NAME = "unfinished"
+KILL_S = 10.0
 MOST_LIVES = 64  # of which it is remembered what they left: more end in a row only where no leader is ever up
 MOST_ATTEMPTS = 4_096
+
+
+def kill_earlier_lives(root: Path, mark_prefix: str) -> None:
+    """Kill the processes that earlier lives of a node's agent left.
+
+    Args:
+        root: the node's directory, with which the marks of all its lives begin.
+        mark_prefix: what the marks of this life begin with.
+    """
+    earlier = f"{root}|"
+    kill_lineage((), lambda mark: mark.startswith(earlier) and not mark.startswith(mark_prefix), KILL_S)
 
 
 class Leftovers:
     """What earlier lives left, kept in a file from before their directories are removed until `settle`.
 
-    The leader may end before it has written the losses down, most likely by the very job that it starts next.
+    The leader may end before it has committed the losses, most likely killed by the very job that it starts next.
 
     Args:
         root: the node's directory.
@@ -37,6 +50,7 @@ class Leftovers:
     def __init__(self, root: Path, node_id: str) -> None:
         self._path = root / NAME
         self._node_id = node_id
+        self._last = 0  # the number of the last report; 0 where there is none, or once all are committed
 
     def find(self, jobs: Path) -> list[AttemptReport]:
         """Find what earlier lives left, to be called before their directories are removed.
@@ -61,10 +75,16 @@ class Leftovers:
         logger.warning("node %s: %d attempts of earlier lives were left unfinished", self._node_id, len(reports))
         return reports
 
-    def settle(self) -> None:
-        """A leader has written down all that was reported."""
-        with contextlib.suppress(OSError):
-            self._path.unlink()
+    def reported(self, last: int) -> None:
+        """The reports have been given to the leaders; `last` is the number of the last one."""
+        self._last = last
+
+    def settle(self, number: int) -> None:
+        """A leader has committed all reports up to a number: the file is removed once that includes all of these."""
+        if 0 < self._last <= number:
+            self._last = 0
+            with contextlib.suppress(OSError):
+                self._path.unlink()
 
     def _reports(self, life: dict[str, object]) -> Iterator[AttemptReport]:
         message = (

@@ -76,7 +76,7 @@ async def test_a_drain_among_a_hundred_jobs_lets_what_runs_finish_and_starts_not
     gate, runs = tmp_path / "gate", tmp_path / "runs"
     await batch(grid, "many", {f"m-{n}": gated(gate, runs, n) for n in range(100)})
     await until_running(grid, runs, 6)
-    here = set(grid.nodes["rack-a-1"].agent._held)
+    here = set(grid.nodes["rack-a-1"].agent._accepted.by_job)
     assert len(here) == 3
 
     async def is_told() -> bool:
@@ -118,7 +118,7 @@ async def test_at_the_deadline_a_long_job_moves_and_is_answered_once(grid: Small
     status = await grid.until_state("long", "done", within_s=10)
     assert (status["attempts"], status["node"] == name) == (2, False)
     assert (await until_node(grid, name, "drained"))["drain_deadline_at"] == said["drain_deadline_at"]
-    assert not grid.nodes[name].agent._held
+    assert not grid.nodes[name].agent._accepted.by_job
     answer = await grid.http.get("/result/long")
     assert unzip(answer)["stdout.txt"] == b"moved\n"
     again = await grid.http.get("/result/long")

@@ -73,7 +73,7 @@ async def test_jobs_of_a_silent_node_run_elsewhere_and_late_answers_change_nothi
 
     async def heard_again() -> bool:
         agent = grid.nodes[node_id].agent
-        return (await node_states(grid)).get(node_id) == "ok" and not agent._held and not agent._reports
+        return (await node_states(grid)).get(node_id) == "ok" and not agent._accepted.by_job and not agent._log
 
     await grid.until(heard_again, within_s=10)
     assert (await grid.http.get("/result/moved")).headers["etag"] == answer.headers["etag"]
@@ -237,7 +237,7 @@ async def test_answers_that_came_while_nobody_led_are_not_lost(grid: SmallGrid, 
     gate.touch()
 
     async def all_ended() -> bool:
-        return not any(node.agent._held for node in grid.nodes.values())
+        return not any(node.agent._accepted.by_job for node in grid.nodes.values())
 
     await grid.until(all_ended)
     assert (await grid.http.get("/batches/between")).json()["counts"]["done"] == 0

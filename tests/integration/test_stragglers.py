@@ -33,7 +33,7 @@ async def test_a_job_that_hangs_on_one_node_is_answered_by_its_second_attempt(tm
         pid = int((tmp_path / "pid").read_text())
 
         async def nothing_is_left() -> bool:
-            return not is_alive(pid) and not any(node.agent._held for node in grid.nodes.values())
+            return not is_alive(pid) and not any(node.agent._accepted.by_job for node in grid.nodes.values())
 
         await grid.until(nothing_is_left)
         assert await grid.status("hangs") == status

@@ -62,7 +62,7 @@ async def test_a_report_of_a_job_beyond_the_window_counts(
     (tmp_path / "end-late").touch()
 
     async def reported() -> bool:
-        return "late" not in grid.nodes["rack-a-1"].agent._held
+        return "late" not in grid.nodes["rack-a-1"].agent._accepted.by_job
 
     await grid.until(reported)
     look_up, asked = SqlStore.unfinished_of, []
@@ -90,7 +90,7 @@ async def test_an_attempt_of_a_job_that_has_ended_is_killed(grid: SmallGrid, tmp
     await grid.new_leader("rack-a")
 
     async def killed() -> bool:
-        return "late" not in grid.nodes["rack-a-1"].agent._held
+        return "late" not in grid.nodes["rack-a-1"].agent._accepted.by_job
 
     await grid.until(killed, within_s=10)
     (tmp_path / "end-other").touch()

@@ -351,7 +351,7 @@ async def test_fifty_answers_wait_for_a_leader_to_come(agent: NodeAgent, tmp_pat
     runs = tmp_path / "runs"
     orders = [order(f"job-{number}", f"echo {number} >> {runs}") for number in range(50)]
     agent.start(1, orders)
-    wait_until(lambda: not agent._held, within_s=60)
+    wait_until(lambda: not agent._accepted.by_job, within_s=60)
     reply = await agent.reports(2, 0, 0, 0)
     assert {report.attempt for report in reply.reports} == {each.attempt for each in orders}
     assert (await agent.reports(2, reply.last, reply.last, 0)).reports == ()

@@ -16,8 +16,8 @@ import pytest
 from raygrid.core.group.events import AttemptOrder
 from raygrid.models import AttemptId, AttemptReport, Outcome
 from raygrid.node.agent import NodeAgent
-from raygrid.node.apart import Apart
 from raygrid.node.leftovers import Leftovers
+from raygrid.node.suspect_turns import SuspectTurns
 from raygrid.system.proc import life_of
 from tests.support.lone_agent import lone_agent, order, reports_of, wait_until
 
@@ -58,7 +58,9 @@ def test_lives_are_reported_in_their_order_until_they_are_settled(tmp_path: Path
     assert reports[0].ended_at != reports[2].ended_at
     (tmp_path / "jobs" / "a" / "j.1").rmdir()
     assert found(tmp_path) == reports, "their directories are gone by then"
-    Leftovers(tmp_path, "node-1").settle()
+    leftovers = Leftovers(tmp_path, "node-1")
+    leftovers.reported(7)
+    leftovers.settle(7)
     assert {report.attempt for report in found(tmp_path)} == {AttemptId("k", 1), AttemptId("j", 2)}
 
 
@@ -122,7 +124,7 @@ async def test_one_agent_of_a_machine_at_a_time_runs_a_suspect_apart(tmp_path: P
     """The second suspect waits in its slot, other jobs do not, and it can be cancelled meanwhile."""
     agents = [lone_agent(tmp_path / name) for name in ("one", "two")]
     for agent in agents:
-        agent._apart = Apart(tmp_path)
+        agent._suspect_turns = SuspectTurns(tmp_path, agent._watchdog)
         agent.open()
     first, second = agents
     try:
@@ -142,10 +144,10 @@ async def test_one_agent_of_a_machine_at_a_time_runs_a_suspect_apart(tmp_path: P
 async def test_a_suspect_that_waits_for_its_turn_can_be_cancelled(tmp_path: Path) -> None:
     """It ends as cancelled, and never ran."""
     agent = lone_agent(tmp_path)
-    agent._apart = Apart(tmp_path)
+    agent._suspect_turns = SuspectTurns(tmp_path, agent._watchdog)
     agent.open()
     release = threading.Event()
-    with Apart(tmp_path).turn(release.is_set) as is_mine:
+    with agent._suspect_turns.turn(release.is_set) as is_mine:
         assert is_mine
         try:
             agent.start(1, [apart(f"touch {tmp_path}/ran")])

@@ -94,7 +94,7 @@ async def test_fewer_slots_let_what_runs_finish_and_hold_from_then_on(tmp_path: 
         ended = await reports_of(agent, 10)
         assert {each.exit_code for each in ended.values()} == {0}
         assert log.read_text().split() == ["+", "-"] * 6
-        assert len(agent._threads) == 2  # one of them for a result while the next pricer runs
+        assert len(agent._slots._threads) == 2  # one of them for a result while the next pricer runs
     finally:
         await asyncio.to_thread(agent.close)
 
@@ -102,6 +102,6 @@ async def test_fewer_slots_let_what_runs_finish_and_hold_from_then_on(tmp_path: 
 async def test_fewer_slots_on_an_idle_node(agent: NodeAgent) -> None:
     """Threads that wait for work end, and those that stay do all of it."""
     agent.configure(1, SHELL, Node(slots=1), 5.0)
-    wait_until(lambda: len(agent._threads) == 2)
+    wait_until(lambda: len(agent._slots._threads) == 2)
     agent.start(1, [order(f"j{n}", "exit 0") for n in range(3)])
     assert len(await reports_of(agent, 3)) == 3

@@ -310,7 +310,7 @@ async def test_a_look_at_the_disk_that_fails_is_not_the_last_one(
 async def test_an_attempt_that_waited_for_its_turn_is_held_to_its_output_limit(agent: NodeAgent) -> None:
     """What is known of it from before it began counts for nothing once it runs."""
     agent._definitions.follow({"shell": SHELL["shell"].model_copy(update={"output": 1024**2})})
-    with agent._apart.turn(lambda: False):
+    with agent._suspect_turns.turn(lambda: False):
         agent.start(1, [replace(order("job", "cat /dev/zero > out", timeout_s=30), apart=True)])
         wait_until(lambda: AttemptId("job", 1) in agent._disk._gauges)
     report = (await reports_of(agent, 1))[AttemptId("job", 1)]

@@ -208,6 +208,11 @@ class Watchdog:
         with self._lock:
             return list(self._running.values())
 
+    def stop_all(self) -> None:
+        """Kill everything that runs, as cancelled: the agent is stopping."""
+        for running in self.all():
+            running.stop(Outcome.CANCELLED, "the node agent is stopping", 0)
+
     def _watch(self) -> None:
         self._next_sweep = time.monotonic() + SWEEP_S
         while not self._wake.wait(TICK_S if self._running else SWEEP_S):
