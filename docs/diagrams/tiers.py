@@ -13,9 +13,7 @@ DIAGRAM = Diagram(
     boxes=(
         Box("client", 380, 36, "client", ("curl, Python, any program",), width=230, kind="outside"),
         Box("parent", 380, 160, "parent", ("stores jobs, chooses a group", "any number of them"), width=230),
-        Box(
-            "leader", 380, 290, "group leader", ("chooses a node by free slots", "one per rack, another stands by"), 230
-        ),
+        Box("leader", 380, 290, "group leader", ("chooses a node by free slots", "one per rack, and a standby"), 230),
         Box("node", 380, 420, "node agent", ("at most as many pricers as slots", "one per machine"), width=230),
         Box("pricer", 380, 530, "pricer", ("your program",), width=230, kind="outside"),
         Box("jobs", 655, 225, "job store", ("SQLite or PostgreSQL", "every job is one row"), width=180, kind="store"),

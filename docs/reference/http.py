@@ -20,7 +20,7 @@ Where API keys are set, every request but those below `/health` and the page `/d
 with 422."""
 
 PROBLEM_OPENING = """\
-Every error is a problem document (RFC 9457, `application/problem+json`). Its `type` is stable; its `detail` says what
+Every error is a problem document (RFC 9457, `application/problem+json`). Its `type` is stable; its `detail` states what
 happened and what to do. The last column is the exception that raygrid's Python client raises."""
 
 _FORMATS = {"binary": "bytes", "date-time": "date and time"}

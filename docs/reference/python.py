@@ -59,7 +59,7 @@ PARTS = (
     ),
     Part(
         "Errors",
-        "All are below `RaygridError`. Each message says what happened, to which job, node or group, and what to do.",
+        "All are below `RaygridError`. Each message states what happened, to which job, node or group, and what to do.",
         "raygrid.errors",
         (
             "RaygridError",

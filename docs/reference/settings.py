@@ -19,7 +19,7 @@ from raygrid.settings.model import GridSettings
 OPENING = """\
 Every setting has a default, so no file is needed. Settings come from a YAML file (`raygrid up --config grid.yaml`,
 `raygrid deploy --config grid.yaml`) and from environment variables, which win. The [guide](../guides/settings.md)
-shows how they stand in a file. Sizes are bytes or text such as `64MB` and `10GiB`; both count in powers of 1024. `NAME`
+shows them in a file. Sizes are bytes or text such as `64MB` and `10GiB`; both count in powers of 1024. `NAME`
 stands for a name that you choose."""
 
 _KINDS = {
@@ -50,10 +50,10 @@ class Setting:
     """One setting, as the page shows it.
 
     Attributes:
-        path: where it stands in the file, with dots between.
+        path: its place in the file, with dots between.
         kind: what its value may be, in words.
-        default: its default, as it would stand in the file; None for a setting that has to be given, and for a section.
-        description: what it does; the first paragraph says it in a sentence.
+        default: its default, as it is written in a file; None for a setting that has to be given, and for a section.
+        description: what it does; the first paragraph is one sentence.
         is_section: whether it only holds further settings.
     """
 
@@ -119,7 +119,7 @@ def _settings_of(model: type[BaseModel], prefix: str) -> Iterator[Setting]:
 
 
 def _section_of(field: FieldInfo, path: str) -> tuple[type[BaseModel] | None, str]:
-    """The model of the settings below a field, and where these stand; None for a plain value."""
+    """The model of the settings below a field, and their path; None for a plain value."""
     annotation: Any = field.annotation
     if isinstance(annotation, type) and issubclass(annotation, BaseModel):
         return annotation, path
@@ -146,7 +146,7 @@ def descriptions(model: type[BaseModel]) -> dict[str, str]:
 
 @cache
 def _annotations(model: type[BaseModel]) -> dict[str, str]:
-    """How the types of a model's fields stand in the source: `Size` says more than `int`."""
+    """The types of a model's fields as the source has them: `Size` means more than `int`."""
     [tree] = ast.parse(inspect.getsource(model)).body
     assert isinstance(tree, ast.ClassDef)
     fields = [each for each in tree.body if isinstance(each, ast.AnnAssign) and isinstance(each.target, ast.Name)]

@@ -42,8 +42,8 @@ class Pricer(Section):
     """The program and its arguments, as one line or as a list; a line is split like a shell would, never run by one.
 
     Placeholders: `{input}`, `{output_dir}`, `{data_dir}`, `{job_id}`, and `{args}` alone as a word. Give absolute
-    paths: the command runs in the job directory. A placeholder cannot stand in code that a shell or an interpreter
-    runs, since clients choose the names of files: instead of `sh -c 'wc -l {input}'` write
+    paths: the command runs in the job directory. A placeholder is refused in code that a shell or an interpreter runs,
+    since clients choose the names of files: instead of `sh -c 'wc -l {input}'` write
     `[sh, -c, 'wc -l "$1"', sh, "{input}"]`.
     """
     mode: Literal["cold", "warm"] = "cold"

@@ -18,7 +18,7 @@ _KEY = re.compile(r"[!-~]+")
 
 
 class ApiKey(Section):
-    """A key that clients send as `Authorization: Bearer …`; the name says whose it is."""
+    """A key that clients send as `Authorization: Bearer …`; the name is its owner's."""
 
     name: Name
     """Whose key it is; shown in place of the key."""
@@ -144,10 +144,10 @@ class Node(Section):
 
 
 class Storage(Section):
-    """Where the truth and the bytes are kept; the defaults lie under `state_dir`."""
+    """Where jobs, inputs and results are kept; the defaults are under `state_dir`."""
 
     state_dir: Path = Path("~/.raygrid")
-    """Directory for the job store, blobs, logs and job directories, unless the next two settings say otherwise."""
+    """Directory for the job store, blobs, logs and job directories, unless the next two settings name others."""
     database: str | None = Field(default=None, repr=False)
     """The job store: `postgresql://user:password@host/raygrid` for a cluster, else the path of a SQLite file."""
     blobs: str | None = Field(default=None, repr=False)

@@ -1,4 +1,4 @@
-"""The documentation is run as it stands: commands, curl lines and Python on one grid; its settings are loaded."""
+"""Every block of the documentation runs as printed: commands, curl lines and Python on one grid; its settings load."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def pages_with(wanted: str) -> list[str]:
 
 @pytest.fixture(scope="module")
 def reader(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Reader]:
-    """Somebody who has followed "Getting started"."""
+    """A reader who has followed "Getting started"."""
     follower = Reader(tmp_path_factory.mktemp("reader"))
     try:
         follower.follow(blocks(FIRST))

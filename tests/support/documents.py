@@ -1,12 +1,12 @@
-"""The code blocks of a document, and a reader who runs them as they stand.
+"""The code blocks of a document, and a reader who runs them as printed.
 
-A comment above a block says what becomes of it:
+A comment above a block decides what is done with it:
 
     <!-- test -->                 it is run (sh, python), in the order of the page
     <!-- test: file NAME -->      it is written to that file, which later blocks use
     <!-- test: settings -->       it is loaded as settings of a grid
     <!-- test: WORDS -->          a test of its own uses it
-    <!-- prints -->               it is what the block before prints; … stands for anything
+    <!-- prints -->               it is what the block before prints; … matches anything
     <!-- not run: REASON -->      it cannot be run in a test
 """
 
@@ -39,8 +39,8 @@ class Block:
 
     Attributes:
         mark: `test`, `prints`, `not run`, or empty for a block without any.
-        words: what the mark says further.
-        language: what stands after the fence.
+        words: the text after the mark.
+        language: the word after the fence.
         code: the block itself.
         prints: what it prints, as the document shows it; None where it does not.
     """
@@ -72,7 +72,7 @@ def blocks_of(text: str) -> list[Block]:
 
 
 def printed_as_shown(shown: str, printed: str) -> bool:
-    """Whether a block printed what its document shows; `…` stands for anything, spaces do not matter."""
+    """Whether a block printed what its document shows; `…` matches anything, spaces do not matter."""
     pattern = ".*".join(re.escape("".join(part.split())) for part in shown.split("…"))
     return re.fullmatch(pattern, "".join(printed.split()), re.DOTALL) is not None
 

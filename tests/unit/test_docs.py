@@ -128,14 +128,16 @@ def test_every_block_is_tested_or_says_why_not(page: str, block: Block) -> None:
     """A block that a reader could run or use is marked, and one that is not run has a reason; others are plain text."""
     if block.language in (*RUN, *DATA):
         assert block.mark in ("test", "not run"), f"{page}: mark this block:\n{block.code}"
-        assert block.mark == "test" or len(block.words) > 10, f"{page}: say why this is not run:\n{block.code}"
-        assert block.language in RUN or block.words, f"{page}: say what the test of this block is:\n{block.code}"
+        assert block.mark == "test" or len(block.words) > 10, (
+            f"{page}: give the reason why this is not run:\n{block.code}"
+        )
+        assert block.language in RUN or block.words, f"{page}: name the test of this block:\n{block.code}"
     else:
         assert block.language == "text", f"{page}: a block in {block.language!r} is neither run nor plain text"
 
 
 def test_output_is_compared_with_what_is_shown() -> None:
-    """Spaces do not matter, `…` stands for anything, and everything else does."""
+    """Spaces do not matter, `…` matches anything, and everything else counts."""
     assert printed_as_shown("2\n", "2\n")
     assert printed_as_shown("ready after …\n", "ready after 3.2 s\n")
     assert printed_as_shown('{"a": 1}', '{"a":1}')
@@ -167,7 +169,7 @@ def test_every_diagram_is_drawn_into_a_page(name: str) -> None:
 
 
 def test_a_page_names_no_file_of_the_sources_that_is_gone() -> None:
-    """What the pages say is in the sources is there."""
+    """Paths in the sources that the pages name exist."""
     named = {
         found for text in PAGES.values() for found in re.findall(r"`((?:docs|deploy|examples|tests)/[\w./-]*)`", text)
     }
