@@ -33,7 +33,7 @@ def bench(
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object, and nothing else.")] = False,
 ) -> None:
-    """Run one input many times on the grid, and say what the grid adds to the pricer and where the time goes.
+    """Run one input many times on the grid, and report what the grid adds to the pricer and where the time goes.
 
     The jobs have ids of their own, and are like any others; those that have not ended when this is interrupted are
     cancelled. Exits with 1 if one of them failed.

@@ -61,8 +61,8 @@ def drill(
         ),
     ],
     *,
-    jobs: Annotated[int, typer.Option(min=1, help="Run at least so many jobs in each scenario.")] = 100,
-    runs: Annotated[int, typer.Option(min=1, help="Run each scenario so often, and show medians.")] = 1,
+    jobs: Annotated[int, typer.Option(min=1, help="Run at least this many jobs in each scenario.")] = 100,
+    runs: Annotated[int, typer.Option(min=1, help="Run each scenario this many times, and show medians.")] = 1,
     pricer: Annotated[
         str | None, typer.Option(help=f"A harmless pricer for the load; by default the one called `{PRICER}`.")
     ] = None,
@@ -79,9 +79,9 @@ def drill(
         Path, typer.Option("--dir", help="On a machine of a cluster: where `raygrid host` keeps its state.")
     ] = Path("~/.raygrid/host"),
 ) -> None:
-    """Break a part of the running grid under load, and see that nothing is lost.
+    """Break a part of the running grid under load, and check that nothing is lost.
 
-    The last line says in a sentence whether that is so.
+    The last line states the outcome in a sentence.
 
     Exits with 1 if a job was lost or failed, a result was wrong, or a promise was broken.
     """

@@ -15,7 +15,7 @@ def handover(
 ) -> None:
     """Have a group's leader hand over to the rack's other candidate, as before work on its machine.
 
-    What runs goes on, and what waits goes on waiting.
+    Running and waiting jobs are not disturbed.
     """
     found = client_of(context).hand_over(group)
     out().print(f"group {group}: {found.leader} leads in term {found.term}", highlight=False, markup=False)

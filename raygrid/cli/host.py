@@ -20,7 +20,7 @@ _DIRECTORY = Path("~/.raygrid/host")
 def start(
     *,
     head: Annotated[
-        bool, typer.Option("--head", help="This is the head: it keeps the books and runs no pricers.")
+        bool, typer.Option("--head", help="This is the head: it keeps the cluster's books and runs no pricers.")
     ] = False,
     address: Annotated[str | None, typer.Option(metavar="HOST:PORT", help="Join the head at this address.")] = None,
     port: Annotated[int, typer.Option(min=1, max=65535, help="Where the head listens.")] = 6379,

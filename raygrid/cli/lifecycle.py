@@ -49,12 +49,12 @@ def up(
     ] = None,
     name: Annotated[str | None, typer.Option(help="Name of the grid, to run several side by side.")] = None,
 ) -> None:
-    """Start a grid on this machine; returns when it takes jobs, and the grid goes on until `raygrid down`.
+    """Start a grid on this machine; returns when it takes jobs. The grid runs until `raygrid down`.
 
-    Its logs are in ~/.raygrid/NAME/logs (below RAYGRID_STATE_DIR or storage.state_dir, where set), and stay there.
+    Its logs are in ~/.raygrid/NAME/logs (below RAYGRID_STATE_DIR or storage.state_dir, if set), and stay there.
 
-    If a grid of that name runs already and is as asked for, that is said and all is well; otherwise an error names what
-    differs. Options and variables ask for what they say, and a settings file for all settings; without any of them,
+    Running `up` again is safe: it succeeds if the running grid matches your options; otherwise it lists the
+    differences. Options and variables are compared one by one, a settings file with all settings; without any of them,
     `up` only makes sure that a grid runs.
     """
     pricers = pricer_commands(pricer or [])
@@ -88,7 +88,7 @@ def down(
     name: Annotated[str | None, typer.Option(help="Name of the grid.")] = None,
     config: Annotated[Path | None, typer.Option(help="Settings file that the grid was started with.")] = None,
 ) -> None:
-    """Stop a grid on this machine; what it has acknowledged goes on at the next `raygrid up`."""
+    """Stop a grid on this machine; the next `raygrid up` continues with every job that was acknowledged."""
     settings = settings_of({}, config, name=name)
     try:
         grid = running(settings)

@@ -29,7 +29,7 @@ def drain(
             help="Move what still runs after this time to other nodes, such as 10m; by default everything finishes.",
         ),
     ] = None,
-    wait: Annotated[bool, typer.Option("--wait", help="Wait until nothing runs there any more.")] = False,
+    wait: Annotated[bool, typer.Option("--wait", help="Wait until nothing runs there.")] = False,
     timeout: Annotated[
         float | None,
         typer.Option(
@@ -69,7 +69,7 @@ def undrain(
     context: typer.Context,
     node: Annotated[str, typer.Argument(help="Name of the node, as in `raygrid status`.")],
 ) -> None:
-    """Let a node that was drained work again."""
+    """Let a drained node work again."""
     found = client_of(context).undrain(node)
     more = f", but it is {found.state}: {found.why}" if found.why else ""
     out().print(f"node {node} gets jobs again{more}", highlight=False, markup=False)

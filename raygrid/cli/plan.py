@@ -19,10 +19,10 @@ if TYPE_CHECKING:
 
 def plan(
     *,
-    nodes: Annotated[int, typer.Option(min=1, help="Nodes; with --deadline at most so many.")] = 10_000,
+    nodes: Annotated[int, typer.Option(min=1, help="Nodes; with --deadline at most this many.")] = 10_000,
     groups: Annotated[int | None, typer.Option(min=1, help="Groups; by default one for 50 nodes.")] = None,
     slots: Annotated[int, typer.Option(min=1, help="Slots of each node.")] = 8,
-    jobs: Annotated[int, typer.Option(min=1, help="How many jobs come.")] = 1_000_000,
+    jobs: Annotated[int, typer.Option(min=1, help="How many jobs arrive.")] = 1_000_000,
     run_time: Annotated[
         str,
         typer.Option(
@@ -35,7 +35,7 @@ def plan(
         str,
         typer.Option(
             metavar="PROFILE",
-            help="When jobs come: `all-at-once`, `poisson:200/s`, or a rate that changes: `steps:50/s@0s,200/s@1h`.",
+            help="When jobs arrive: `all-at-once`, `poisson:200/s`, or a rate that changes: `steps:50/s@0s,200/s@1h`.",
         ),
     ] = "all-at-once",
     placement: Annotated[
@@ -46,13 +46,13 @@ def plan(
     ] = None,
     share: Annotated[float, typer.Option(help="With --deadline: this part of the jobs has to end by then.")] = 1.0,
     sweep: Annotated[bool, typer.Option("--sweep", help="10, 100, 1,000 and 10,000 nodes, up to --nodes.")] = False,
-    seed: Annotated[int, typer.Option(min=0, help="What is drawn is drawn from it.")] = 0,
+    seed: Annotated[int, typer.Option(min=0, help="Seed of everything random.")] = 0,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
 ) -> None:
     """Run a grid of any size on a virtual clock, with the real code that routes and places.
 
     Prints what a decision costs, how well slots are used, and how long jobs wait. With --deadline: how many nodes are
-    enough. Nothing fails here.
+    enough. Failures are not simulated.
     """
     from raygrid.core.group.placement import POLICIES  # noqa: PLC0415 - other commands do not need it
     from raygrid.planner import report as simulation  # noqa: PLC0415

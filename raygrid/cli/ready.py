@@ -29,10 +29,10 @@ def seconds(text: str) -> float:
 
 def wait_ready(
     context: typer.Context,
-    nodes: Annotated[int, typer.Option(min=1, help="How many nodes have to be well.")] = 1,
+    nodes: Annotated[int, typer.Option(min=1, help="How many nodes have to be `ok`.")] = 1,
     timeout: Annotated[str, typer.Option(metavar="TIME", help="How long to wait, such as 60s or 2m.")] = "60s",
 ) -> None:
-    """Wait until the grid can take jobs and has so many nodes that are well; exits with 1 if it takes too long."""
+    """Wait until the grid can take jobs and has enough working nodes; exits with 1 if that takes too long."""
     timeout_s = seconds(timeout)
     began = time.monotonic()
     while (missing := _missing(context.obj, nodes)) is not None:

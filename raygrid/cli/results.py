@@ -34,14 +34,16 @@ def result(
         typer.Option("--file", "-o", help="Write the result's ZIP to this file; for a batch: the same as --out."),
     ] = None,
     name_by: Annotated[NameBy, NAME_BY] = NameBy.INPUT,
-    even_if_failed: Annotated[bool, typer.Option("--even-if-failed", help="Also what a failed job left.")] = False,
+    even_if_failed: Annotated[
+        bool, typer.Option("--even-if-failed", help="Also fetch what a failed job left.")
+    ] = False,
     wait: Annotated[float, typer.Option(min=0, help="Seconds to wait for the end.")] = 0.0,
 ) -> None:
     """Fetch the result of a job or of a batch.
 
-    That of a job is printed, its stdout, unless --out or -o says where it goes. For a batch a line tells of each job
-    how it ended, what its input was called and in which directory its files are, with tabs between, and the exit code
-    is 0 if all jobs are done.
+    For a job, its stdout is printed, unless --out or -o names a place for the result. For a batch, one line per job
+    shows its id, its state, its input and the directory of its files, separated by tabs; the exit code is 0 if all jobs
+    are done.
     """
     if out_dir is not None and file is not None:
         raise typer.BadParameter("give --out or -o, not both")

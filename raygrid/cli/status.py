@@ -61,7 +61,7 @@ def status(
 def groups(
     context: typer.Context, as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False
 ) -> None:
-    """List the groups, with who leads each and in which term."""
+    """List the groups, with the leader and the term of each."""
     found = client_of(context).groups()
     if as_json:
         _print_json(found)
@@ -119,10 +119,10 @@ def jobs(
     *,
     state: Annotated[JobState | None, typer.Option(help="Only jobs in this state.")] = None,
     batch: Annotated[str | None, typer.Option(help="Only jobs of this batch.")] = None,
-    limit: Annotated[int, typer.Option(min=1, help="Show so many at most.")] = 100,
+    limit: Annotated[int, typer.Option(min=1, help="Show at most this many.")] = 100,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
-    """List jobs, the newest first, one on a line; `raygrid status JOB` tells all about one."""
+    """List jobs, the newest first, one on a line; `raygrid status JOB` shows everything about one."""
     client = client_of(context)
     if batch is not None:
         client.batch_status(batch)  # an unknown one is an error, not a list of nothing
@@ -141,10 +141,10 @@ def jobs(
 
 def batches(
     context: typer.Context,
-    limit: Annotated[int, typer.Option(min=1, help="Show so many at most.")] = 20,
+    limit: Annotated[int, typer.Option(min=1, help="Show at most this many.")] = 20,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
-    """List batches, the newest first; `raygrid status --batch BATCH` tells more of one."""
+    """List batches, the newest first; `raygrid status --batch BATCH` shows more of one."""
     found = list(islice(client_of(context).batches(), limit + 1))
     shown = found[:limit]
     if as_json:
