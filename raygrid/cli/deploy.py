@@ -81,6 +81,7 @@ def _deploy_here(grid: GridFile, settings: GridSettings, timeout_s: float) -> No
     require_executables(settings)
     os.environ.update(way_into(grid))  # before Ray reads it
     prepare_to_join_ray()
+    from raygrid.composition import ACTORS  # noqa: PLC0415 - brings Ray
     from raygrid.parent import ingress  # noqa: PLC0415 - brings Ray
 
     def ready() -> None:
@@ -89,7 +90,7 @@ def _deploy_here(grid: GridFile, settings: GridSettings, timeout_s: float) -> No
     with one_at_a_time(grid), waiting(f"deploying on grid {grid.name}"), ingress.joined(str(grid.ray_address)):
         chosen = redeployment(ingress.deployed_here(), settings)
         if chosen.changes:
-            ingress.replace_here(chosen.settings, ready)
+            ingress.replace_here(chosen.settings, ACTORS, ready)
         note(grid, chosen.settings)
     for line in chosen.kept:
         out().print(f"{line} (a change needs a restart)", highlight=False, markup=False)
@@ -107,9 +108,10 @@ def _deploy_on_cluster(config: Path | None, name: str | None, host: Path, wait_s
     settings = load_settings(config, **({"name": name} if name else {}))
     adopt_environment(host)  # before Ray reads it
     prepare_to_join_ray()
+    from raygrid.composition import ACTORS  # noqa: PLC0415 - brings Ray
     from raygrid.parent.ingress import deploy as deploy_parents  # noqa: PLC0415 - brings Ray
 
-    changed = deploy_parents(settings, wait_s=wait_s)
+    changed = deploy_parents(settings, ACTORS, wait_s=wait_s)
     if wait_s is not None:
         _await_word(settings.http.port)
     parents = settings.http.parents

@@ -24,7 +24,7 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 from raygrid.drill.hand import Hand
 from raygrid.drill.injector import Aim, Candidate, Picture, Place
 from raygrid.errors import RaygridError, UnavailableError
-from raygrid.transport.links import live_nodes, node_names
+from raygrid.transport.racks import live_nodes, node_names
 
 ANSWER_S = 20.0
 LEADS_S = 3.0

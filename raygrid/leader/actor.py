@@ -5,141 +5,110 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
+from typing import Any
 from uuid import uuid4
 
 from raygrid.core.lease import Lease
 from raygrid.errors import RaygridError
 from raygrid.leader.dispatch import Leader
 from raygrid.leader.election import Candidate
-from raygrid.models import JobSpec, QueuedJob
+from raygrid.leader.service import LeaderService
 from raygrid.settings.model import GridSettings
 from raygrid.store import SqlStore
 from raygrid.system.garbage_collection import spare_what_is_loaded
 from raygrid.system.heartbeat import Pulse, start_guarded
 from raygrid.system.log_files import keep_logs
-from raygrid.transport.direct_server import Door, DoorAddress
-from raygrid.transport.links import RayNodes, node_address
-from raygrid.transport.ports import LeaderReply
+from raygrid.transport.actors import node_address
+from raygrid.transport.calls import exposes
+from raygrid.transport.direct_server import DirectAddress, DirectServer
+from raygrid.transport.nodes import RayNodes
+from raygrid.transport.ports import LeaderCalls
 
 logger = logging.getLogger(__name__)
 
 OPEN_AGAIN_S = 2.0
-FROZEN_S = 8.0  # another candidate leads since long; a frozen one stands by no more, and may hold SQLite's write lock
-WARM_S = 5.0  # a candidate that stands by looks for the group's nodes this often, to know them when it comes to lead
+FROZEN_S = 8.0  # long after another candidate leads; a frozen process may hold SQLite's write lock, so it is killed
+REFRESH_S = 5.0  # a candidate that stands by refreshes its links to the nodes this often, to have them when it leads
 
 
+@exposes(LeaderCalls)
 class LeaderActor:
-    """A candidate to lead a group, on one node of the group's rack."""
+    """A candidate to lead a group, on one node of the group's rack. Its calls are those of `LeaderCalls`."""
 
-    def __init__(self, group_id: str, settings: GridSettings, address: str) -> None:
+    def __init__(self, group_id: str, settings: GridSettings, address: str, agent_class: type[Any]) -> None:
         keep_logs(f"leader {group_id}")
         self._group_id = group_id
-        self._settings = settings
         self._store = SqlStore(settings.database_url)
-        self._nodes = RayNodes(group_id, settings)
+        self._nodes = RayNodes(group_id, settings, agent_class)
         self._candidate = Candidate(group_id, f"{address}/{uuid4().hex[:8]}", self._store, self._lead)
+        self._service = LeaderService(self._candidate, settings, self._nodes.configure)
+        self._server: DirectServer[LeaderCalls] = DirectServer(LeaderCalls, self._service)
         self._tasks: list[asyncio.Task[None]] = []
-        self._pulse: Pulse | None = None
-        self._door: Door | None = None
+        self._heartbeat: Pulse | None = None
+
+    @property
+    def calls(self) -> LeaderCalls:
+        """What carries the calls out; a restarted actor begins to stand for election with the first one."""
+        self._begin()
+        return self._service
 
     async def open(self) -> None:
         """Begin to stand for election; calling it again changes nothing."""
-        self._open()
+        self._begin()
 
-    def _open(self) -> None:
-        # A restarted actor begins with the first call that it gets.
-        if not self._tasks:
-            loop = asyncio.get_running_loop()
-            self._tasks = [
-                loop.create_task(self._run(), name=f"candidate {self._group_id}"),
-                loop.create_task(self._keep_warm(), name=f"nodes of {self._group_id}"),
-            ]
-            try:
-                self._pulse = start_guarded(FROZEN_S)
-                self._pulse.follow(loop)
-            except OSError as error:  # better a candidate without a guard than none
-                logger.warning("group %s: its candidate has no guard: %s", self._group_id, error)
-
-    async def _run(self) -> None:
-        while True:
-            try:
-                await self._store.open()
-                break
-            except Exception as error:  # a group must not stay without a leader because the store came up later
-                logger.warning("group %s: cannot open the job store; trying again: %s", self._group_id, error)
-                await asyncio.sleep(OPEN_AGAIN_S)
-        spare_what_is_loaded()
-        await self._candidate.run()
-
-    async def _keep_warm(self) -> None:
-        while True:
-            if not self._candidate.leads:
-                with contextlib.suppress(RaygridError):
-                    await self._nodes.nodes()
-            await asyncio.sleep(WARM_S)
-
-    async def _lead(self, lease: Lease, over: Callable[[], None]) -> Leader:
-        leader = Leader(lease, self._settings, self._store, self._nodes, over)
-        await leader.open()
-        leader.configure(self._settings)  # newer ones may have come meanwhile
-        return leader
-
-    async def door(self) -> DoorAddress | None:
-        """Where parents may call this candidate without Ray."""
-        if self._door is None:
-            self._door = Door(self, ("enqueue", "forget", "cancel", "changes", "configure", "hand_over", "stand"))
-        return await self._door.address(node_address())
-
-    @property
-    def _leader(self) -> Leader:
-        self._open()
-        return self._candidate.leader
-
-    async def enqueue(self, jobs: Sequence[JobSpec | QueuedJob]) -> None:
-        """See `LeaderLink.enqueue`."""
-        self._leader.enqueue(jobs)
-
-    async def forget(self, job_ids: Sequence[str]) -> None:
-        """See `LeaderLink.forget`."""
-        await self._leader.forget(job_ids)
-
-    async def cancel(self, job_ids: Sequence[str]) -> None:
-        """See `LeaderLink.cancel`."""
-        self._leader.cancel(job_ids)
-
-    async def changes(self, epoch: str, after: int, wait_s: float) -> LeaderReply:
-        """See `LeaderLink.changes`."""
-        self._open()
-        return await (await self._candidate.leading(wait_s)).changes(epoch, after, wait_s)
-
-    async def configure(self, settings: GridSettings) -> None:
-        """See `LeaderLink.configure`. A restarted actor has forgotten it, and is told again."""
-        if settings.deployed_at > self._settings.deployed_at:
-            self._settings = settings
-            self._nodes.configure(settings)
-        self._leader.configure(self._settings)
-
-    async def hand_over(self) -> None:
-        """See `LeaderLink.hand_over`."""
-        self._open()
-        await self._candidate.hand_over()
-
-    async def stand(self) -> None:
-        """See `LeaderLink.stand`."""
-        self._open()
-        self._candidate.stand()
+    async def direct_address(self) -> DirectAddress | None:
+        """Where parents may call this candidate beside Ray."""
+        self._begin()
+        return await self._server.address(node_address())
 
     async def close(self) -> None:
-        """Step down and let go of the store."""
+        """Step down and close the store."""
         try:
-            if self._door is not None:
-                await self._door.close()
+            await self._server.close()
             for task in self._tasks:
                 task.cancel()
             await asyncio.gather(*self._tasks, return_exceptions=True)
             self._nodes.close()
             await self._store.close()
         finally:
-            if self._pulse is not None:  # or its guard would take this process for a frozen one
-                await asyncio.to_thread(self._pulse.close)
+            if self._heartbeat is not None:  # otherwise its guard would take this process for frozen
+                await asyncio.to_thread(self._heartbeat.close)
+
+    def _begin(self) -> None:
+        if self._tasks:
+            return
+        loop = asyncio.get_running_loop()
+        self._tasks = [
+            loop.create_task(self._run(), name=f"candidate {self._group_id}"),
+            loop.create_task(self._keep_links(), name=f"nodes of {self._group_id}"),
+        ]
+        try:
+            self._heartbeat = start_guarded(FROZEN_S)
+            self._heartbeat.follow(loop)
+        except OSError as error:
+            logger.warning("group %s: its candidate runs without a guard process: %s", self._group_id, error)
+
+    async def _run(self) -> None:
+        while True:
+            try:
+                await self._store.open()
+                break
+            except Exception as error:  # any error may pass, and the group needs a leader afterwards
+                logger.warning("group %s: cannot open the job store; trying again: %s", self._group_id, error)
+                await asyncio.sleep(OPEN_AGAIN_S)
+        spare_what_is_loaded()
+        await self._candidate.run()
+
+    async def _keep_links(self) -> None:
+        while True:
+            if not self._candidate.leads:
+                with contextlib.suppress(RaygridError):
+                    await self._nodes.nodes()
+            await asyncio.sleep(REFRESH_S)
+
+    async def _lead(self, lease: Lease, over: Callable[[], None]) -> Leader:
+        leader = Leader(lease, self._service.settings, self._store, self._nodes, over)
+        await leader.open()
+        leader.configure(self._service.settings)  # newer ones may have come meanwhile
+        return leader

@@ -41,7 +41,7 @@ from raygrid.leader.policy import fresh_state, group_policy, group_site
 from raygrid.models import DoneJob, Drain, JobSpec, JobState, JobUpdate, QueuedJob
 from raygrid.settings.model import GridSettings
 from raygrid.store import BLOBS, JobStore
-from raygrid.transport.ports import JobChange, LeaderReply, NodeDirectory
+from raygrid.transport.ports import JobChange, LeaderReply, NodeDiscovery
 
 logger = logging.getLogger(__name__)
 
@@ -78,7 +78,7 @@ class Leader:
         lease: Lease,
         settings: GridSettings,
         store: JobStore,
-        directory: NodeDirectory,
+        directory: NodeDiscovery,
         on_stale: Callable[[], None],
         clock: Callable[[], float] | None = None,
     ) -> None:
@@ -156,7 +156,7 @@ class Leader:
         self._happened(CancelRequested(tuple(job_ids)))
 
     async def changes(self, epoch: str, after: int, wait_s: float) -> LeaderReply:
-        """Wait for committed changes; see `LeaderLink.changes`."""
+        """Wait for committed changes; see `LeaderCalls.changes`."""
         self._asked_at = self._clock()
         if epoch == self._epoch:
             await self._news.wait(after, wait_s)
@@ -168,7 +168,7 @@ class Leader:
         return LeaderReply(self._epoch, self._news.last, changes, gap, capacity, deployed_at, lease.term, lease.holder)
 
     def configure(self, settings: GridSettings) -> None:
-        """Lead by newer settings from now on, and tell the nodes; see `LeaderLink.configure`.
+        """Lead by newer settings from now on, and tell the nodes; see `LeaderCalls.configure`.
 
         Nothing that runs is touched, and the term stays: only what is decided from now on is decided anew.
         """

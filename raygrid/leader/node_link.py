@@ -11,7 +11,7 @@ from raygrid.errors import RaygridError, StaleTermError, UnreachableError
 from raygrid.leader.definitions import Definitions
 from raygrid.models import AttemptId, Definition
 from raygrid.settings.model import GridSettings
-from raygrid.transport.ports import NodeLink
+from raygrid.transport.ports import NodeCalls
 
 logger = logging.getLogger(__name__)
 
@@ -41,7 +41,7 @@ class NodeConversation:
     def __init__(
         self,
         node_id: str,
-        link: NodeLink,
+        link: NodeCalls,
         term: int,
         happened: Callable[[Event], None],
         reported: Callable[[NodeReported], Awaitable[bool]],
@@ -209,7 +209,7 @@ class NodeConversation:
     async def _tell_settings(self) -> None:
         self._behind = False
         try:
-            await self.link.configure(self._term, self._settings)
+            await self.link.configure(self._term, self._settings.for_nodes)
         except StaleTermError:
             raise
         except RaygridError as error:

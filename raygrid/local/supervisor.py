@@ -106,6 +106,7 @@ class Supervisor:
         os.environ.update(self._strays.variables)
         import ray  # noqa: PLC0415 - after its environment is set
 
+        from raygrid.composition import ACTORS  # noqa: PLC0415
         from raygrid.parent.ingress import serve_here  # noqa: PLC0415
 
         self._say("starting Ray")
@@ -129,7 +130,7 @@ class Supervisor:
         for group, name in self._places[1:]:
             self._start_node(address, group, name)
         self._say("starting the parents")
-        serve_here(self._settings)
+        serve_here(self._settings, ACTORS)
         self._say("waiting for leaders and nodes")
         http = self._settings.http
         host = reachable(http.host)
@@ -151,7 +152,7 @@ class Supervisor:
 
     def _start_node(self, address: str, group: str, name: str) -> None:
         """Start one more Ray node and wait for it: two at once are slower than one after the other."""
-        from raygrid.transport.links import live_nodes  # noqa: PLC0415
+        from raygrid.transport.racks import live_nodes  # noqa: PLC0415
 
         self._say(f"starting node {name}")
         command = [
@@ -226,7 +227,7 @@ class Supervisor:
     @staticmethod
     def _is_known(name: str) -> bool:
         """Whether Ray takes a node of that name for alive."""
-        from raygrid.transport.links import live_nodes  # noqa: PLC0415
+        from raygrid.transport.racks import live_nodes  # noqa: PLC0415
 
         return any(node["NodeName"] == name for node in live_nodes())
 
@@ -273,7 +274,7 @@ class Supervisor:
         import ray  # noqa: PLC0415
         from ray import serve  # noqa: PLC0415
 
-        from raygrid.transport.links import namespace  # noqa: PLC0415
+        from raygrid.transport.actors import namespace  # noqa: PLC0415
 
         if not ray.is_initialized():
             return

@@ -3,20 +3,20 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
 from pathlib import Path
 
 import ray
 
 from raygrid.blobs import BlobStore
-from raygrid.core.group.events import AttemptOrder
-from raygrid.models import AttemptId, Definition
 from raygrid.node.agent import NodeAgent
+from raygrid.node.service import AgentService
 from raygrid.settings.model import GridSettings
 from raygrid.system.garbage_collection import spare_what_is_loaded
 from raygrid.system.log_files import keep_logs
-from raygrid.transport.direct_server import Door, DoorAddress
-from raygrid.transport.ports import NodeReply
+from raygrid.transport.actors import node_address
+from raygrid.transport.calls import exposes
+from raygrid.transport.direct_server import DirectAddress, DirectServer
+from raygrid.transport.ports import AgentCalls
 
 GET_TIMEOUT_S = 5.0
 
@@ -37,8 +37,9 @@ class ObjectStoreShelf:
         return data
 
 
+@exposes(AgentCalls)
 class NodeAgentActor:
-    """One per Ray node of a group; named after it."""
+    """The agent of one Ray node. Its calls are those of `AgentCalls`."""
 
     def __init__(self, node_id: str, settings: GridSettings, address: str) -> None:
         keep_logs(f"agent {node_id}")
@@ -56,36 +57,19 @@ class NodeAgentActor:
         )
         self._agent.open()
         spare_what_is_loaded()
-        self._door: Door | None = None
+        self._service = AgentService(self._agent)
+        self._server: DirectServer[AgentCalls] = DirectServer(AgentCalls, self._service)
 
-    async def door(self) -> DoorAddress | None:
-        """Where leaders may call this agent without Ray."""
-        if self._door is None:
-            self._door = Door(self, ("start", "stop", "reports", "configure"))
-        return await self._door.address(ray.util.get_node_ip_address())  # type: ignore[no-untyped-call]  # by Ray
+    @property
+    def calls(self) -> AgentCalls:
+        """What carries the calls out."""
+        return self._service
 
-    async def start(self, term: int, orders: Sequence[AttemptOrder], definitions: Sequence[Definition] = ()) -> None:
-        """See `NodeLink.start`."""
-        self._agent.start(term, orders, definitions)
-
-    async def stop(self, term: int, attempts: Sequence[AttemptId]) -> None:
-        """See `NodeLink.stop`."""
-        self._agent.stop(term, attempts)
-
-    async def reports(self, term: int, after: int, settled: int, wait_s: float) -> NodeReply:
-        """See `NodeLink.reports`."""
-        return await self._agent.reports(term, after, settled, wait_s)
-
-    async def configure(self, term: int, settings: GridSettings) -> None:
-        """See `NodeLink.configure`. A restarted actor has forgotten it, and is told again."""
-        self._agent.configure(term, dict(settings.pricers), settings.node, settings.deployed_at)
-
-    async def results(self, key: str, job_ids: Sequence[str]) -> list[bytes | None]:
-        """See `ResultCaches.results`."""
-        return await asyncio.to_thread(self._agent.results, key, job_ids)
+    async def direct_address(self) -> DirectAddress | None:
+        """Where leaders may call this agent beside Ray."""
+        return await self._server.address(node_address())
 
     async def close(self) -> None:
-        """End everything this agent started."""
-        if self._door is not None:
-            await self._door.close()
+        """End everything that this agent started."""
+        await self._server.close()
         await asyncio.to_thread(self._agent.close)

@@ -191,7 +191,7 @@ class NodeAgent:
     # --- what leaders ask ---------------------------------------------------------------------------------------
 
     def start(self, term: int, orders: Sequence[AttemptOrder], definitions: Sequence[Definition] = ()) -> None:
-        """Accept attempts; see `NodeLink.start`.
+        """Accept attempts; see `NodeCalls.start`.
 
         Raises:
             StaleTermError: the order is that of a leader that leads no more.
@@ -212,7 +212,7 @@ class NodeAgent:
             self._log.append(answered)
 
     def stop(self, term: int, attempts: Sequence[AttemptId]) -> None:
-        """Kill attempts; see `NodeLink.stop`."""
+        """Kill attempts; see `NodeCalls.stop`."""
         with self._work:
             self._accept_term(term)
             gone, runs = self._accepted.stop(attempts)
@@ -223,7 +223,7 @@ class NodeAgent:
                 running.stop(Outcome.CANCELLED, "cancelled", self._settings.kill_grace_s)
 
     async def reports(self, term: int, after: int, settled: int, wait_s: float) -> NodeReply:
-        """Wait for reports; see `NodeLink.reports`."""
+        """Wait for reports; see `NodeCalls.reports`."""
         loop = asyncio.get_running_loop()
         if self._log.attach(loop) and self._own_process and self._reaper is not None:
             self._reaper.follow(loop)
@@ -243,7 +243,7 @@ class NodeAgent:
             return NodeReply(self._state(), self._log.since(after), self._log.last)
 
     def configure(self, term: int, pricers: dict[str, Pricer], settings: Node, deployed_at: float) -> None:
-        """Follow newer settings; see `NodeLink.configure`.
+        """Follow newer settings; see `NodeCalls.configure`.
 
         Pricers count for attempts that begin from now on, slots and grace at once (what runs beyond fewer slots may
         finish); idle warm processes with other settings are ended. The sizes of the caches are those that the agent was
@@ -265,7 +265,7 @@ class NodeAgent:
             self._log.wake()
 
     def results(self, key: str, job_ids: Sequence[str]) -> list[bytes | None]:
-        """Cached results; see `ResultCaches.results`."""
+        """Cached results; see `CacheCalls.results`."""
         found = self._cache.get(key, job_ids)
         self._traffic.add(served=sum(len(each) for each in found if each is not None))
         return found

@@ -31,7 +31,7 @@ from raygrid.models import GroupCapacity, JobSpec, QueuedJob
 from raygrid.parent.waiters import Waiters
 from raygrid.settings.model import GridSettings
 from raygrid.transport.batching import Coalescer
-from raygrid.transport.ports import GroupDirectory, LeaderLink
+from raygrid.transport.ports import GroupDiscovery, LeaderCalls
 
 logger = logging.getLogger(__name__)
 
@@ -58,8 +58,8 @@ class _Known:
     """
 
     pokes: Coalescer[JobSpec | QueuedJob, None]
-    followers: dict[LeaderLink, asyncio.Task[None]] = field(default_factory=dict)
-    leader: LeaderLink | None = None
+    followers: dict[LeaderCalls, asyncio.Task[None]] = field(default_factory=dict)
+    leader: LeaderCalls | None = None
     term: int = 0
     holder: str = ""
     changed: asyncio.Event = field(default_factory=asyncio.Event)
@@ -98,7 +98,7 @@ class Groups:
     """
 
     def __init__(
-        self, directory: GroupDirectory, settings: GridSettings, waiters: Waiters, home: str | None = None
+        self, directory: GroupDiscovery, settings: GridSettings, waiters: Waiters, home: str | None = None
     ) -> None:
         self._directory = directory
         self._settings = settings
@@ -368,7 +368,7 @@ class Groups:
 
         return send
 
-    async def _follow(self, group_id: str, known: _Known, link: LeaderLink) -> None:
+    async def _follow(self, group_id: str, known: _Known, link: LeaderCalls) -> None:
         """Ask one candidate, over and over, for what changed; only the one that leads answers."""
         epoch, after = "", 0
         while True:
@@ -418,7 +418,7 @@ class Groups:
         except RaygridError as error:
             logger.info("the lease of %s has to run out: %s", group_id, error)
 
-    async def _tell_settings(self, group_id: str, link: LeaderLink) -> None:
+    async def _tell_settings(self, group_id: str, link: LeaderCalls) -> None:
         """The grid was deployed anew, and this leader does not know it yet. A leader with newer settings is let be."""
         try:
             await link.configure(self._settings.without_keys)

@@ -36,7 +36,10 @@ from raygrid.settings.model import GridSettings
 from raygrid.store import SqlStore
 from raygrid.system.garbage_collection import spare_what_is_loaded
 from raygrid.system.log_files import keep_logs
-from raygrid.transport.links import RayGroups, RayResultCaches, groups_of, home, live_nodes, machines
+from raygrid.transport.actors import ActorClasses
+from raygrid.transport.groups import RayGroups
+from raygrid.transport.nodes import RayResultCaches
+from raygrid.transport.racks import groups_of, home, live_nodes, machines
 
 APP_NAME = "raygrid"
 DEPLOYED = b"raygrid:deployed"
@@ -71,13 +74,13 @@ def refuse_unsafe(settings: GridSettings, store: SqlStore, machine_count: int) -
         )
 
 
-def asgi(settings: GridSettings, *, listens: bool = False) -> FastAPI:
+def asgi(settings: GridSettings, actors: ActorClasses, *, listens: bool = False) -> FastAPI:
     """The application of one replica, which `listens` by itself where no proxy does it."""
     keep_logs("parent")
     store = SqlStore(settings.database_url)
     refuse_unsafe(settings, store, machines())
     blobs = BlobStore(settings.blobs_url, settings.storage.blob_options, retry_s=RETRY_S)
-    groups = RayGroups(settings)
+    groups = RayGroups(settings, actors)
     parent = Parent(settings, store, blobs, groups, RayResultCaches(settings), home(settings))
     storage = settings.storage
     housekeeping = Housekeeping(store, blobs, timedelta(days=storage.retention_days), storage.purge_every_s)
@@ -100,17 +103,18 @@ def asgi(settings: GridSettings, *, listens: bool = False) -> FastAPI:
                 if listener is not None:
                     await listener.close()
                 await housekeeping.close()
-        groups.close()  # the parent has ended, and asks nobody any more
+        groups.close()  # the parent has ended
 
     app.router.lifespan_context = lifespan
     return app
 
 
-def build(settings: GridSettings, *, spread: bool = True) -> serve.Application:
+def build(settings: GridSettings, actors: ActorClasses, *, spread: bool = True) -> serve.Application:
     """The Serve application of a grid: what `serve run`, `raygrid deploy` and `raygrid up` deploy.
 
     Args:
         settings: the grid's settings.
+        actors: the classes of the leaders and agents that the parents make.
         spread: at most one parent on a machine, none on a machine without CPUs for Ray (a cluster's head); requests
             come in through Serve's proxies. Otherwise all are on the head, where no drill ends them with a rack's node,
             and listen themselves.
@@ -118,7 +122,7 @@ def build(settings: GridSettings, *, spread: bool = True) -> serve.Application:
     settings.require_safe_listening()
     settings = settings.deployed(time.time())  # the newest wins: leaders and agents outlive a deployment
     parents: Any = serve.deployment(
-        serve.ingress(lambda: asgi(settings, listens=not spread))(),
+        serve.ingress(lambda: asgi(settings, actors, listens=not spread))(),
         name="parent",
         num_replicas=settings.http.parents,
         max_ongoing_requests=MAX_ONGOING,
@@ -131,10 +135,10 @@ def build(settings: GridSettings, *, spread: bool = True) -> serve.Application:
     return application
 
 
-def serve_here(settings: GridSettings) -> None:
+def serve_here(settings: GridSettings, actors: ActorClasses) -> None:
     """Start Serve on the connected cluster and deploy the parents; returns when they are up."""
     serve.start(proxy_location="Disabled")
-    serve.run(build(settings, spread=False), name=APP_NAME, route_prefix="/")
+    serve.run(build(settings, actors, spread=False), name=APP_NAME, route_prefix="/")
     internal_kv._internal_kv_put(SETTINGS, pickle.dumps(settings), overwrite=True)
 
 
@@ -172,7 +176,9 @@ def deployed_here() -> GridSettings:
     return settings
 
 
-def replace_here(settings: GridSettings, ready: Callable[[], None], within_s: float = REPLACED_S) -> None:
+def replace_here(
+    settings: GridSettings, actors: ActorClasses, ready: Callable[[], None], within_s: float = REPLACED_S
+) -> None:
     """Replace the parents of the connected grid of one machine by others with newer settings.
 
     The new ones listen on the same port before the old ones go, so that no connection is refused; leaders and agents
@@ -180,6 +186,7 @@ def replace_here(settings: GridSettings, ready: Callable[[], None], within_s: fl
 
     Args:
         settings: what to follow.
+        actors: as for `build`.
         ready: returns when the new parents take jobs, or raises.
         within_s: seconds until the new parents are up.
 
@@ -188,7 +195,7 @@ def replace_here(settings: GridSettings, ready: Callable[[], None], within_s: fl
     """
     before = [name for name in serve.status().applications if _is_ours(name)]
     name = next(each for number in itertools.count(1) if (each := _app_name(number)) not in before)
-    target = serve.RunTarget(build(settings, spread=False), name=name, route_prefix=None)
+    target = serve.RunTarget(build(settings, actors, spread=False), name=name, route_prefix=None)
     try:
         serve.run_many([target], wait_for_applications_running=False)
         _await_running(within_s, name)
@@ -210,13 +217,14 @@ def _is_ours(name: str) -> bool:
     return name == APP_NAME or name.startswith(f"{APP_NAME}-")
 
 
-def deploy(settings: GridSettings, *, wait_s: float | None) -> bool:
+def deploy(settings: GridSettings, actors: ActorClasses, *, wait_s: float | None) -> bool:
     """Deploy the parents on the cluster that this machine belongs to, or change those that run to new settings.
 
     Serve replaces parents one after the other, and lets each finish its requests. The same settings again replace none.
 
     Args:
         settings: the grid's settings.
+        actors: as for `build`.
         wait_s: return when every parent is up, at most so much later; None: Serve goes on in the background, as
             machines join.
 
@@ -240,7 +248,7 @@ def deploy(settings: GridSettings, *, wait_s: float | None) -> bool:
             return False
         http = settings.http
         serve.start(proxy_location="EveryNode", http_options={"host": http.host, "port": http.port})
-        target = serve.RunTarget(build(settings), name=APP_NAME, route_prefix="/")
+        target = serve.RunTarget(build(settings, actors), name=APP_NAME, route_prefix="/")
         serve.run_many([target], wait_for_applications_running=False)
         internal_kv._internal_kv_put(DEPLOYED, wanted, overwrite=True)
         if wait_s is not None:

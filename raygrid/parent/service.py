@@ -30,7 +30,7 @@ from raygrid.parent.waiters import Waiters
 from raygrid.settings.model import GridSettings
 from raygrid.store import BatchSummary, Inserted, JobStore, StoredData
 from raygrid.transport.batching import Coalescer
-from raygrid.transport.ports import GroupDirectory, JobChange, ResultCaches
+from raygrid.transport.ports import GroupDiscovery, JobChange, ResultCaches
 
 logger = logging.getLogger(__name__)
 
@@ -71,7 +71,7 @@ class Parent:
         settings: GridSettings,
         store: JobStore,
         blobs: BlobStore,
-        directory: GroupDirectory,
+        directory: GroupDiscovery,
         caches: ResultCaches,
         home: str | None = None,
     ) -> None:

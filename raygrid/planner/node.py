@@ -62,12 +62,12 @@ class ModelNode:
     # --- what leaders ask ---------------------------------------------------------------------------------------
 
     def start(self, orders: Sequence[AttemptOrder]) -> None:
-        """See `NodeLink.start`."""
+        """See `NodeCalls.start`."""
         self._waiting.extend(order.attempt for order in orders)
         self._fill_slots()
 
     def stop(self, attempts: Sequence[AttemptId]) -> None:
-        """See `NodeLink.stop`."""
+        """See `NodeCalls.stop`."""
         stopped = False
         for attempt in attempts:
             if attempt in self._waiting:
@@ -78,7 +78,7 @@ class ModelNode:
             self._reply()
 
     def poll(self, wait: bool, answer: Callable[[NodeReply], None]) -> None:
-        """See `NodeLink.reports`."""
+        """See `NodeCalls.reports`."""
         self._answer = answer
         self._poll += 1
         if self._reports or not wait:

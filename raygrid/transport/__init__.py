@@ -1,4 +1,7 @@
-"""Calls between the tiers: what they are (`ports.py`), and how they travel.
+"""Calls between the tiers: what they are, and how they travel.
 
-Over Ray actors (`links.py`) and, faster, over direct connections (`direct_server.py`, `direct_client.py`, `wire.py`).
+`ports.py` declares the calls, `calls.py` derives links, actor methods and fakes from the declarations, `batching.py`
+joins items into batches. Over Ray: `actors.py` finds and makes actors, `actor_link.py` calls one, `nodes.py` and
+`groups.py` find those of a group and of the grid, `racks.py` reads Ray's list of nodes. Beside Ray: `direct_server.py`,
+`direct_client.py` and `wire.py`.
 """

@@ -1,4 +1,4 @@
-"""The caller's side of a door: one connection to an actor, with any number of calls on it at once."""
+"""The caller's side of a direct connection to an actor, which carries any number of calls at once."""
 
 from __future__ import annotations
 
@@ -8,98 +8,98 @@ from asyncio import StreamReader, StreamWriter
 from typing import Any
 
 from raygrid.transport import wire
-from raygrid.transport.direct_server import DoorAddress
+from raygrid.transport.direct_server import DirectAddress
 
 CONNECT_S = 2.0
 
 
-class BrokenError(ConnectionError):
-    """The connection broke while a call was under way: nobody knows whether it was carried out."""
+class ConnectionBrokenError(ConnectionError):
+    """The connection broke during a call: it is not known whether the call was carried out."""
 
 
-class Channel:
-    """A connection to a door. Made by `open_channel`; the owner closes it."""
+class DirectConnection:
+    """A connection to a direct server. Made by `connect_directly`; the owner closes it."""
 
     def __init__(self, reader: StreamReader, writer: StreamWriter) -> None:
         self._writer = writer
-        self._waiting: dict[int, asyncio.Future[Any]] = {}
+        self._pending: dict[int, asyncio.Future[Any]] = {}
         self._number = 0
         self._retired = False
         self._why = "it was closed"
-        self._reading = asyncio.get_running_loop().create_task(self._read(reader), name="channel")
+        self._reading = asyncio.get_running_loop().create_task(self._read(reader), name="direct connection")
         self._reading.add_done_callback(lambda _: self._ended())  # also of a task that is cancelled before it began
 
     @property
     def is_open(self) -> bool:
-        """Whether it takes calls."""
+        """Whether it accepts calls."""
         return not self._retired and not self._reading.done()
 
     def ask(self, method: str, args: tuple[Any, ...]) -> asyncio.Future[Any]:
-        """Send a call; its answer, its error or `BrokenError` comes with the future, which may be cancelled.
+        """Send a call. The future gets the answer, the callee's error or `ConnectionBrokenError`; it may be cancelled.
 
         Raises:
-            FrameTooLargeError: it takes more room than a frame has; nothing was sent.
+            FrameTooLargeError: the arguments do not fit into a frame; nothing was sent.
         """
         self._number += 1
         number = self._number
         frame = wire.packed((number, method, args))
         answer: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
-        self._waiting[number] = answer
+        self._pending[number] = answer
         answer.add_done_callback(lambda _: self._done(number))
         self._writer.write(frame)
         return answer
 
     def retire(self) -> None:
-        """Take no more calls, and close once those under way have ended: somebody waited in vain."""
+        """Accept no new calls; close when pending ones finish. Used after a timeout."""
         self._retired = True
-        if not self._waiting:
+        if not self._pending:
             self.close()
 
     def close(self) -> None:
-        """End the connection; calls under way fail."""
+        """Close the connection; pending calls fail."""
         self._retired = True
         self._reading.cancel()
 
     def _done(self, number: int) -> None:
-        self._waiting.pop(number, None)
-        if self._retired and not self._waiting:
+        self._pending.pop(number, None)
+        if self._retired and not self._pending:
             self.close()
 
     async def _read(self, reader: StreamReader) -> None:
         try:
             while True:
                 number, succeeded, value = await wire.read_frame(reader)
-                answer = self._waiting.get(number)
+                answer = self._pending.get(number)
                 if answer is None or answer.done():
-                    continue  # nobody waits for it any more
+                    continue  # the caller has given up
                 if succeeded:
                     answer.set_result(value)
                 else:
                     answer.set_exception(value)
-        except Exception as error:  # it ended, or what came cannot be read: nothing more can come
+        except Exception as error:  # the connection has ended, or the frame cannot be read: no answer can follow
             self._why = repr(error)
 
     def _ended(self) -> None:
         self._writer.close()
-        for answer in list(self._waiting.values()):
+        for answer in list(self._pending.values()):
             if not answer.done():
-                answer.set_exception(BrokenError(f"the connection broke: {self._why}"))
-                answer.exception()  # whoever waits sees it; nobody waiting is no accident
+                answer.set_exception(ConnectionBrokenError(f"the connection broke: {self._why}"))
+                answer.exception()  # marks it as retrieved: the caller may have given up
 
 
-async def open_channel(address: DoorAddress) -> Channel:
-    """Connect to a door.
+async def connect_directly(address: DirectAddress) -> DirectConnection:
+    """Connect to a direct server.
 
     Raises:
-        OSError: it cannot be reached, or is another process's by now.
+        OSError: it cannot be reached, or another process listens at the address.
         TimeoutError: it does not answer.
     """
     async with asyncio.timeout(CONNECT_S):
         reader, writer = await asyncio.open_connection(address.host, address.port)
     try:
-        await wire.greet_called(reader, writer, address.secret)
+        await wire.authenticate_to_server(reader, writer, address.secret)
     except BaseException:
         with contextlib.suppress(OSError):
             writer.close()
         raise
-    return Channel(reader, writer)
+    return DirectConnection(reader, writer)

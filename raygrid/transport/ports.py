@@ -1,7 +1,7 @@
-"""What one tier may ask of another: the calls on each edge, and what they answer.
+"""The calls from one tier to another, each declared once, and the values that they return.
 
-`links.py` implements these over Ray actors; tests connect the tiers directly or record the calls. Every call has a
-timeout; one that fails without telling whether it was carried out raises `UnavailableError`.
+The decorator `call` gives each call its timeout; `calls.py` derives the caller's link, the actor's methods and the
+fakes of tests from the Protocols. A call raises `UnavailableError` if it is not known whether it was carried out.
 """
 
 from __future__ import annotations
@@ -24,6 +24,12 @@ from raygrid.models import (
     travels,
 )
 from raygrid.settings.model import GridSettings
+from raygrid.transport.calls import call
+
+CALL_TIMEOUT_S = 5.0
+ENQUEUE_TIMEOUT_S = 2.0  # a lost call costs little, and others wait behind it
+RESULTS_TIMEOUT_S = 2.0
+POLL_SLACK_S = 2.5  # beyond the time that the callee may wait
 
 
 @travels
@@ -85,84 +91,114 @@ class LeaderReply:
     leader: str = ""
 
 
-class NodeLink(Protocol):
-    """How a leader reaches a node agent."""
+class NodeCalls(Protocol):
+    """What a leader asks of a node agent."""
 
-    async def start(self, term: int, orders: Sequence[AttemptOrder], definitions: Sequence[Definition] = ()) -> None:
-        """Hand attempts over, with what they run as far as the node may lack it. One handed over twice runs once."""
+    @call(CALL_TIMEOUT_S)
+    async def start(self, term: int, orders: Sequence[AttemptOrder], definitions: Sequence[Definition] = (), /) -> None:
+        """Start attempts, with the definitions that the node may lack. An attempt that is sent twice runs once."""
         ...
 
-    async def stop(self, term: int, attempts: Sequence[AttemptId]) -> None:
+    @call(CALL_TIMEOUT_S)
+    async def stop(self, term: int, attempts: Sequence[AttemptId], /) -> None:
         """Kill attempts that the node still has."""
         ...
 
-    async def reports(self, term: int, after: int, settled: int, wait_s: float) -> NodeReply:
-        """Wait up to `wait_s` for reports numbered above `after`; those up to `settled` are kept no longer."""
+    @call(POLL_SLACK_S, waits="wait_s")
+    async def reports(self, term: int, after: int, settled: int, wait_s: float, /) -> NodeReply:
+        """Wait up to `wait_s` for reports numbered above `after`; the node may drop those up to `settled`."""
         ...
 
-    async def configure(self, term: int, settings: GridSettings) -> None:
-        """Follow these settings from now on, unless the node follows newer ones; what runs is left alone."""
-        ...
+    @call(CALL_TIMEOUT_S)
+    async def configure(self, term: int, settings: GridSettings, /) -> None:
+        """Follow these settings, unless the node follows newer ones; running attempts are not changed.
 
-
-class ResultCaches(Protocol):
-    """How a parent reaches the results that nodes keep hot; payloads never pass through a leader."""
-
-    async def results(self, address: str, key: str, job_ids: Sequence[str]) -> list[bytes | None]:
-        """Results of jobs in a pack, from the node at `address`; None for what is not there."""
-        ...
-
-
-class LeaderLink(Protocol):
-    """How a parent reaches a candidate of a group, which leads it or stands by.
-
-    One that does not lead raises `NotLeadingError`, but for `changes` it first waits whether it comes to lead.
-    """
-
-    async def enqueue(self, jobs: Sequence[JobSpec | QueuedJob]) -> None:
-        """Tell of jobs that are in the store; a lost call costs a scan interval, never a job.
-
-        Raises:
-            GroupRefusedError: the group has no node that takes jobs; it keeps them until somebody moves them.
+        The settings must be `GridSettings.for_nodes`: nodes get no access to the job store.
         """
         ...
 
-    async def forget(self, job_ids: Sequence[str]) -> None:
-        """Tell of jobs that were moved to another group; a lost call costs at most a run for nothing."""
+
+class CacheCalls(Protocol):
+    """What a parent asks of the result cache of a node agent."""
+
+    @call(RESULTS_TIMEOUT_S, direct=False)
+    async def results(self, key: str, job_ids: Sequence[str], /) -> list[bytes | None]:
+        """Results of jobs in the pack `key`; None for each that the cache does not have."""
         ...
 
-    async def cancel(self, job_ids: Sequence[str]) -> None:
-        """Tell of jobs whose cancelling was requested in the store."""
+
+class AgentCalls(NodeCalls, CacheCalls, Protocol):
+    """Every call that a node agent answers."""
+
+
+class LeaderCalls(Protocol):
+    """What a parent asks of a candidate of a group, which leads it or stands by.
+
+    A candidate that does not lead raises `NotLeadingError`; `changes` first waits for it to become the leader.
+    """
+
+    @call(ENQUEUE_TIMEOUT_S)
+    async def enqueue(self, jobs: Sequence[JobSpec | QueuedJob], /) -> None:
+        """Announce jobs that are in the store; a lost call costs a scan interval, never a job.
+
+        Raises:
+            GroupRefusedError: the group has no node that takes jobs; it keeps them until they are moved.
+        """
         ...
 
-    async def changes(self, epoch: str, after: int, wait_s: float) -> LeaderReply:
-        """Wait up to `wait_s` for changes after a number."""
+    @call(CALL_TIMEOUT_S)
+    async def forget(self, job_ids: Sequence[str], /) -> None:
+        """Announce jobs that were moved to another group; a lost call costs at most one unneeded run of each."""
         ...
 
-    async def configure(self, settings: GridSettings) -> None:
-        """Lead by these settings from now on, unless the leader has newer ones; what runs is left alone."""
+    @call(CALL_TIMEOUT_S)
+    async def cancel(self, job_ids: Sequence[str], /) -> None:
+        """Announce jobs whose cancellation was requested in the store."""
         ...
 
+    @call(POLL_SLACK_S, waits="wait_s")
+    async def changes(self, epoch: str, after: int, wait_s: float, /) -> LeaderReply:
+        """Wait up to `wait_s` for changes numbered above `after`."""
+        ...
+
+    @call(CALL_TIMEOUT_S)
+    async def configure(self, settings: GridSettings, /) -> None:
+        """Lead by these settings, unless the leader has newer ones; running attempts are not changed.
+
+        The settings must be `GridSettings.without_keys`.
+        """
+        ...
+
+    @call(CALL_TIMEOUT_S)
     async def hand_over(self) -> None:
         """Write what is decided, step down, and leave the lease to another candidate for a while."""
         ...
 
+    @call(CALL_TIMEOUT_S)
     async def stand(self) -> None:
-        """Try for the lease at once."""
+        """Try to take the lease at once."""
         ...
 
 
-class NodeDirectory(Protocol):
-    """The nodes of one group, as they come and go."""
+class ResultCaches(Protocol):
+    """The result caches of all nodes; payloads never pass through a leader."""
 
-    async def nodes(self) -> Mapping[str, NodeLink]:
-        """The nodes that are there now, each with an agent that runs."""
+    async def results(self, address: str, key: str, job_ids: Sequence[str]) -> list[bytes | None]:
+        """Results of jobs in a pack, from the node at `address`; None for each that is not there."""
         ...
 
 
-class GroupDirectory(Protocol):
-    """The groups of the grid, as they come and go."""
+class NodeDiscovery(Protocol):
+    """Finds the nodes of one group, which join and leave at any time."""
 
-    async def groups(self) -> Mapping[str, Sequence[LeaderLink]]:
+    async def nodes(self) -> Mapping[str, NodeCalls]:
+        """The nodes that are there now, by name, each with a running agent."""
+        ...
+
+
+class GroupDiscovery(Protocol):
+    """Finds the groups of the grid, which join and leave at any time."""
+
+    async def groups(self) -> Mapping[str, Sequence[LeaderCalls]]:
         """The groups that are there now, each with its candidates."""
         ...

@@ -124,11 +124,11 @@ async def test_a_leader_that_starts_before_the_job_store_leads_once_it_is_there(
     monkeypatch.setattr(actor, "RayNodes", lambda *_: _Nodes({}))
     monkeypatch.setattr(actor, "OPEN_AGAIN_S", 0.1)
     settings = load_settings(None, pricers=PRICERS, storage={"database": database})
-    candidate = actor.LeaderActor("rack-a", settings, "leader:rack-a:1")
+    candidate = actor.LeaderActor("rack-a", settings, "leader:rack-a:1", object)
 
     async def leads() -> bool:
         with suppress(UnavailableError):
-            return (await candidate.changes("", 0, 0)).capacity.group_id == "rack-a"
+            return (await candidate.calls.changes("", 0, 0)).capacity.group_id == "rack-a"
         return False
 
     async def tried() -> bool:

@@ -167,7 +167,7 @@ async def test_a_restarted_agent_gets_no_job_before_it_is_told_again(grid: Small
     await grid.restart_node("rack-a-1", first)
 
     async def found() -> bool:
-        return grid.leaders["rack-a"].leader._nodes["rack-a-1"].link is grid.nodes["rack-a-1"]
+        return grid.leaders["rack-a"].leader._nodes["rack-a-1"].link is grid.nodes["rack-a-1"].link
 
     await grid.until(found)
     await batch(grid, "new", {f"n-{n}": gated(gate, runs, n) for n in range(6)}, pricer="new")

@@ -1,7 +1,7 @@
 """The network of a simulation: calls between parts that may be late, lost before or after they took effect, or doubled.
 
-Whoever calls sees an answer, an error of the called, or `UnavailableError`; the latter never tells whether the call was
-carried out. Timeouts are those of `raygrid.transport.links`.
+The caller gets an answer, the callee's error, or `UnavailableError`; the latter leaves open whether the call was
+carried out. Calls between tiers have their declared timeouts.
 """
 
 from __future__ import annotations
@@ -14,11 +14,11 @@ from random import Random
 from typing import Any, Generic, TypeVar
 
 from raygrid.errors import ProcessEndedError, RaygridError, UnavailableError
+from raygrid.transport.calls import Call, Carrier
+from raygrid.transport.ports import CALL_TIMEOUT_S
 from tests.simulation.clock import WORLD, Process
 from tests.simulation.trace import Trace
 
-CALL_TIMEOUT_S = 5.0
-POLL_SLACK_S = 2.5
 GIVEN_UP = 0.05  # how often whoever is cut off is taken for dead, as by Ray's books after a while
 
 Target = TypeVar("Target")
@@ -132,6 +132,17 @@ class Network:
             if fate == "doubled":
                 loop.call_later(there + extra_s + 0.3 * random.random() ** 2, call.arrive, context=WORLD)
         return answer
+
+    def carrier(self, host: str, part: Part[Any]) -> Carrier:
+        """Carries the calls of a tier from a host to a part."""
+
+        async def carry(call: Call, args: tuple[Any, ...]) -> Any:
+            def ask(target: Any) -> Any:
+                return getattr(target, call.name)(*args)
+
+            return await self.call(host, part, call.name, ask, call.timeout_s(args))
+
+        return carry
 
     def later(self, delay_s: float, action: Callable[..., None], *args: Any) -> None:
         """Bring an answer home."""

@@ -1,7 +1,7 @@
 """A node agent of a simulation: `raygrid.node.agent` with the pricers replaced by timers.
 
-It keeps the contract of `NodeLink` as the real one does: terms, incarnations, numbered reports that are kept until they
-are settled, one run for each job with its attempts attached to it, and no more runs than slots.
+It keeps the contract of `NodeCalls` as the real one does: terms, incarnations, numbered reports that are kept until
+they are settled, one run for each job with its attempts attached to it, and no more runs than slots.
 """
 
 from __future__ import annotations
@@ -140,7 +140,7 @@ class SimulatedAgent:
     # --- what leaders ask ---------------------------------------------------------------------------------------
 
     def start(self, term: int, orders: Sequence[AttemptOrder], definitions: Sequence[Definition] = ()) -> None:
-        """See `NodeLink.start`."""
+        """See `NodeCalls.start`."""
         self._accept_term("start", term)
         self._definitions.update((each.digest, each) for each in definitions)
         answered: list[AttemptReport] = []
@@ -163,7 +163,7 @@ class SimulatedAgent:
         self._fill_slots()
 
     def stop(self, term: int, attempts: Sequence[AttemptId]) -> None:
-        """See `NodeLink.stop`."""
+        """See `NodeCalls.stop`."""
         self._accept_term("stop", term)
         for attempt in attempts:
             known = self._held.get(attempt.job_id, [])
@@ -179,7 +179,7 @@ class SimulatedAgent:
                 run.timer = self._loop.call_later(GRACE_S, self._end, run, Outcome.CANCELLED)
 
     async def reports(self, term: int, after: int, settled: int, wait_s: float) -> NodeReply:
-        """See `NodeLink.reports`."""
+        """See `NodeCalls.reports`."""
         self._accept_term("reports", term)
         if not self._first <= after <= self._last:
             wait_s = 0.0 if after else wait_s
@@ -197,7 +197,7 @@ class SimulatedAgent:
         return NodeReply(self._state(), fresh, self._last)
 
     def configure(self, term: int, settings: GridSettings) -> None:
-        """See `NodeLink.configure`."""
+        """See `NodeCalls.configure`."""
         self._accept_term("configure", term)
         if settings.deployed_at > self.deployed_at:
             self._settings = settings

@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, cast
 from raygrid.blobs import BlobStore
 from raygrid.models import DoneJob, Job, NewJob
 from raygrid.parent.service import Parent, Submitted
-from raygrid.transport.ports import LeaderLink
+from raygrid.transport.calls import link_to
+from raygrid.transport.ports import LeaderCalls
 from tests.simulation.clock import Process
-from tests.simulation.leaders import SimulatedLeaderLink
 
 if TYPE_CHECKING:
     from tests.simulation.grid import Grid
@@ -47,13 +47,13 @@ class SimulatedGroups:
 
     def __init__(self, grid: Grid, host: str) -> None:
         self._grid, self._host = grid, host
-        self._links: dict[str, Sequence[LeaderLink]] = {
-            group_id: [SimulatedLeaderLink(grid.network, host, part) for part in parts]
+        self._links: dict[str, Sequence[LeaderCalls]] = {
+            group_id: [link_to(LeaderCalls, grid.network.carrier(host, part)) for part in parts]
             for group_id, parts in grid.candidate_parts.items()
         }
 
-    async def groups(self) -> Mapping[str, Sequence[LeaderLink]]:
-        """See `GroupDirectory.groups`."""
+    async def groups(self) -> Mapping[str, Sequence[LeaderCalls]]:
+        """See `GroupDiscovery.groups`."""
         await self._grid.network.call(self._host, self._grid.head, "groups", lambda _: None)
         return dict(self._links)
 

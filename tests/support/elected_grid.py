@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
+from typing import Any
 
-from raygrid.core.group.events import AttemptOrder
 from raygrid.core.lease import Lease
 from raygrid.errors import ProcessEndedError, UnavailableError
 from raygrid.leader.dispatch import Leader
 from raygrid.leader.election import Candidate
-from raygrid.models import AttemptId, Definition, JobSpec
+from raygrid.leader.service import LeaderService
 from raygrid.settings.model import GridSettings
 from raygrid.store import SqlStore
-from raygrid.transport.ports import LeaderReply, NodeReply
-from tests.support.small_grid import DirectLeader, DirectNode, SmallGrid, _Nodes
+from raygrid.transport.calls import Call, link_to
+from raygrid.transport.ports import LeaderCalls, NodeCalls
+from tests.support.calls import answer_of
+from tests.support.small_grid import DirectLeader, SmallGrid, _Nodes
 
 
 class Thaw:
@@ -62,38 +64,26 @@ class FrozenStore(SqlStore):
         return slowly
 
 
-class SeenNode:
+def behind(gate: Thaw, node: NodeCalls) -> NodeCalls:
     """A node as a candidate sees it: calls wait while the candidate is frozen."""
 
-    def __init__(self, node: DirectNode, gate: Thaw) -> None:
-        self._node = node
-        self._gate = gate
+    async def carry(call: Call, args: tuple[Any, ...]) -> Any:
+        await gate.passed()
+        return await answer_of(node, call, args)
 
-    async def start(self, term: int, orders: Sequence[AttemptOrder], definitions: Sequence[Definition] = ()) -> None:
-        await self._gate.passed()
-        await self._node.start(term, orders, definitions)
-
-    async def stop(self, term: int, attempts: Sequence[AttemptId]) -> None:
-        await self._gate.passed()
-        await self._node.stop(term, attempts)
-
-    async def reports(self, term: int, after: int, settled: int, wait_s: float) -> NodeReply:
-        await self._gate.passed()
-        return await self._node.reports(term, after, settled, wait_s)
-
-    async def configure(self, term: int, settings: GridSettings) -> None:
-        await self._gate.passed()
-        await self._node.configure(term, settings)
+    return link_to(NodeCalls, carry)
 
 
 class StandingLeader(DirectLeader):
     """A candidate called directly; it leads or stands by. `gate` freezes it."""
 
-    def __init__(self, candidate: Candidate, gate: Thaw) -> None:
+    def __init__(self, candidate: Candidate, gate: Thaw, settings: GridSettings) -> None:
         self.candidate = candidate
         self.gate = gate
         self.cut = self.deaf = self.ended = False
         self.running: asyncio.Task[None] | None = None
+        self.link = link_to(LeaderCalls, self._carry)
+        self._service = LeaderService(candidate, settings)
 
     @property
     def leader(self) -> Leader:
@@ -104,31 +94,16 @@ class StandingLeader(DirectLeader):
         """
         return self.candidate.leader
 
-    async def _awake(self) -> None:
+    async def _carry(self, call: Call, args: tuple[Any, ...]) -> Any:
         if self.ended:
             raise ProcessEndedError("the candidate's process has ended")
-        self._reach()
-        try:
-            async with asyncio.timeout(1):
-                await self.gate.passed()
-        except TimeoutError:
-            raise UnavailableError("the candidate did not answer in time") from None
-
-    async def enqueue(self, jobs: Sequence[JobSpec]) -> None:
-        await self._awake()
-        await super().enqueue(jobs)
-
-    async def changes(self, epoch: str, after: int, wait_s: float) -> LeaderReply:
-        await self._awake()
-        return await (await self.candidate.leading(wait_s)).changes(epoch, after, wait_s)
-
-    async def hand_over(self) -> None:
-        await self._awake()
-        await self.candidate.hand_over()
-
-    async def stand(self) -> None:
-        await self._awake()
-        self.candidate.stand()
+        if not self.cut:
+            try:
+                async with asyncio.timeout(1):
+                    await self.gate.passed()
+            except TimeoutError:
+                raise UnavailableError("the candidate did not answer in time") from None
+        return await super()._carry(call, args)
 
     async def die(self) -> None:
         """End as a killed process does: nothing is written, nothing is given back."""
@@ -156,14 +131,15 @@ class ElectedGrid(SmallGrid):
     async def new_leader(self, group_id: str) -> None:
         """Let candidates stand for the group."""
         self.standing[group_id] = [await self._stand(group_id, number + 1) for number in range(self._count)]
-        self.leaders[group_id] = self._groups.all[group_id] = self.standing[group_id][0]
-        self._groups.candidates[group_id] = list(self.standing[group_id])
+        self.leaders[group_id] = self.standing[group_id][0]
+        self._groups.all[group_id] = self.leaders[group_id].link
+        self._groups.candidates[group_id] = [each.link for each in self.standing[group_id]]
 
     async def _stand(self, group_id: str, number: int) -> StandingLeader:
         gate = Thaw()
         store = FrozenStore(self.settings.database_url, gate)
         await store.open()
-        nodes = _Nodes({name: SeenNode(node, gate) for name, node in self._members[group_id].items()})
+        nodes = _Nodes({name: behind(gate, node) for name, node in self._members[group_id].items()})
 
         async def lead(lease: Lease, over: Callable[[], None]) -> Leader:
             self.terms.append(lease.term)
@@ -171,7 +147,7 @@ class ElectedGrid(SmallGrid):
             await leader.open()
             return leader
 
-        standing = StandingLeader(Candidate(group_id, f"{group_id}/{number}", store, lead), gate)
+        standing = StandingLeader(Candidate(group_id, f"{group_id}/{number}", store, lead), gate, self.settings)
         standing.running = asyncio.create_task(standing.candidate.run())
         return standing
 

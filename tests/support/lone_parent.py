@@ -14,49 +14,32 @@ from pathlib import Path
 import uvicorn
 
 from raygrid.blobs import BlobStore
-from raygrid.models import GroupCapacity, JobSpec, QueuedJob
+from raygrid.models import GroupCapacity
 from raygrid.parent.http.job_routes import build_app
 from raygrid.parent.service import Parent
-from raygrid.settings.model import GridSettings, load_settings
+from raygrid.settings.model import load_settings
 from raygrid.store import SqlStore
-from raygrid.transport.ports import LeaderLink, LeaderReply
+from raygrid.transport.ports import LeaderCalls, LeaderReply
+from tests.support.calls import fake_of
 from tests.support.small_grid import PRICERS
 
 GROUP = "rack-a"
 
 
 class FarLeader:
-    """A leader that this process cannot reach, but of which it knows that it has room."""
-
-    async def enqueue(self, jobs: Sequence[JobSpec | QueuedJob]) -> None:
-        """Nobody hears of it: the leader finds the jobs in the store."""
-
-    async def forget(self, job_ids: Sequence[str]) -> None:
-        """As `enqueue`."""
-
-    async def cancel(self, job_ids: Sequence[str]) -> None:
-        """As `enqueue`."""
-
-    async def configure(self, settings: GridSettings) -> None:
-        """As `enqueue`."""
-
-    async def hand_over(self) -> None:
-        """As `enqueue`."""
-
-    async def stand(self) -> None:
-        """As `enqueue`."""
+    """A leader that this process cannot reach, with room for jobs; it finds them in the store."""
 
     async def changes(self, epoch: str, after: int, wait_s: float) -> LeaderReply:
-        """Tell of the room, and of no change."""
+        """Report the room, and no change."""
         await asyncio.sleep(wait_s)
         return LeaderReply("far", 0, (), gap=True, capacity=GroupCapacity(GROUP, slots=2, running=0, queued=0))
 
 
-class _Directory:
+class _Discovery:
     def __init__(self) -> None:
-        self._leader = FarLeader()
+        self._leader = fake_of(LeaderCalls, FarLeader())
 
-    async def groups(self) -> Mapping[str, Sequence[LeaderLink]]:
+    async def groups(self) -> Mapping[str, Sequence[LeaderCalls]]:
         return {GROUP: [self._leader]}
 
 
@@ -68,7 +51,7 @@ class _NoCaches:
 def main(state_dir: Path, port: int) -> None:
     settings = load_settings(None, name="small", pricers=PRICERS, storage={"state_dir": state_dir})
     blobs = BlobStore(settings.blobs_url, settings.storage.blob_options, retry_s=2.0)
-    parent = Parent(settings, SqlStore(settings.database_url), blobs, _Directory(), _NoCaches())
+    parent = Parent(settings, SqlStore(settings.database_url), blobs, _Discovery(), _NoCaches())
     uvicorn.run(build_app(parent), host="0.0.0.0", port=port, log_level="warning")
 
 

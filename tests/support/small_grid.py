@@ -11,24 +11,27 @@ import socket
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import httpx
 import uvicorn
 
 from raygrid.blobs import BlobStore
-from raygrid.core.group.events import AttemptOrder
 from raygrid.errors import UnavailableError
 from raygrid.leader.dispatch import Leader
-from raygrid.models import AttemptId, Definition, JobSpec, QueuedJob
+from raygrid.leader.election import Candidate
+from raygrid.leader.service import LeaderService
 from raygrid.node.agent import NodeAgent
+from raygrid.node.service import AgentService
 from raygrid.parent.blob_check import BlobCheck
 from raygrid.parent.housekeeping import Housekeeping
 from raygrid.parent.http.job_routes import build_app
 from raygrid.parent.service import Parent
 from raygrid.settings.model import GridSettings, load_settings
 from raygrid.store import SqlStore
-from raygrid.transport.ports import LeaderLink, LeaderReply, NodeLink, NodeReply
+from raygrid.transport.calls import Call, link_to
+from raygrid.transport.ports import LeaderCalls, NodeCalls
+from tests.support.calls import answer_of
 
 SHELL = {"command": ["sh", "{input}"]}
 PRICERS: dict[str, dict[str, Any]] = {
@@ -41,83 +44,64 @@ PRICERS: dict[str, dict[str, Any]] = {
 
 
 class DirectNode:
-    """A node agent called directly; `cut` makes it fall silent."""
+    """A node agent called directly; `cut` makes its calls fail. `link` is what its leader gets."""
 
     def __init__(self, agent: NodeAgent) -> None:
         self.agent = agent
         self.cut = False
         self.calls: list[str] = []
         self.definitions: list[str] = []  # digests of those that were sent to it
+        self.link: NodeCalls = link_to(NodeCalls, self._carry)
+        self._service = AgentService(agent)
 
-    def _reach(self, call: str) -> None:
+    async def _carry(self, call: Call, args: tuple[Any, ...]) -> Any:
         if self.cut:
             raise UnavailableError(f"node {self.agent.node_id} is cut off")
-        self.calls.append(call)
+        self.calls.append(call.name)
+        if call.name == "start":
+            self.definitions += [each.digest for definitions in args[2:] for each in definitions]
+        return await answer_of(self._service, call, args)
 
-    async def start(self, term: int, orders: Sequence[AttemptOrder], definitions: Sequence[Definition] = ()) -> None:
-        self._reach("start")
-        self.definitions += [each.digest for each in definitions]
-        self.agent.start(term, orders, definitions)
 
-    async def stop(self, term: int, attempts: Sequence[AttemptId]) -> None:
-        self._reach("stop")
-        self.agent.stop(term, attempts)
+class _SoleCandidate:
+    """A candidate that always leads."""
 
-    async def reports(self, term: int, after: int, settled: int, wait_s: float) -> NodeReply:
-        self._reach("reports")
-        return await self.agent.reports(term, after, settled, wait_s)
+    def __init__(self, leader: Leader) -> None:
+        self.leader = leader
 
-    async def configure(self, term: int, settings: GridSettings) -> None:
-        self._reach("configure")
-        self.agent.configure(term, dict(settings.pricers), settings.node, settings.deployed_at)
+    async def leading(self, _wait_s: float) -> Leader:
+        return self.leader
+
+    async def hand_over(self) -> None:
+        raise UnavailableError("this leader stands alone")
+
+    def stand(self) -> None:
+        """It leads already."""
 
 
 class DirectLeader:
-    """A leader called directly; `cut` makes it fall silent, `deaf` lets pokes of new jobs get lost."""
+    """A leader called directly; `cut` makes its calls fail, `deaf` those that announce jobs. Parents get its `link`."""
 
     def __init__(self, leader: Leader) -> None:
         self.leader = leader
         self.cut = False
         self.deaf = False
+        self.link: LeaderCalls = link_to(LeaderCalls, self._carry)
+        self._service = LeaderService(cast(Candidate, _SoleCandidate(leader)), leader._settings)
 
-    def _reach(self) -> None:
+    async def _carry(self, call: Call, args: tuple[Any, ...]) -> Any:
         if self.cut:
             raise UnavailableError("the leader is cut off")
-
-    async def enqueue(self, jobs: Sequence[JobSpec | QueuedJob]) -> None:
-        self._reach()
-        if self.deaf:
-            raise UnavailableError("the poke is lost")
-        self.leader.enqueue(jobs)
-
-    async def forget(self, job_ids: Sequence[str]) -> None:
-        self._reach()
-        await self.leader.forget(job_ids)
-
-    async def cancel(self, job_ids: Sequence[str]) -> None:
-        self._reach()
-        self.leader.cancel(job_ids)
-
-    async def changes(self, epoch: str, after: int, wait_s: float) -> LeaderReply:
-        self._reach()
-        return await self.leader.changes(epoch, after, wait_s)
-
-    async def configure(self, settings: GridSettings) -> None:
-        self._reach()
-        self.leader.configure(settings)
-
-    async def hand_over(self) -> None:
-        raise UnavailableError("this leader stands alone")
-
-    async def stand(self) -> None:
-        self._reach()
+        if self.deaf and call.name == "enqueue":
+            raise UnavailableError("the call is lost")
+        return await answer_of(self._service, call, args)
 
 
 class _Nodes:
-    def __init__(self, nodes: dict[str, NodeLink]) -> None:
+    def __init__(self, nodes: dict[str, NodeCalls]) -> None:
         self.all = nodes
 
-    async def nodes(self) -> Mapping[str, NodeLink]:
+    async def nodes(self) -> Mapping[str, NodeCalls]:
         return self.all
 
     def close(self) -> None:
@@ -126,10 +110,10 @@ class _Nodes:
 
 class _Groups:
     def __init__(self) -> None:
-        self.all: dict[str, LeaderLink] = {}
-        self.candidates: dict[str, list[LeaderLink]] = {}  # of groups that have more than one
+        self.all: dict[str, LeaderCalls] = {}
+        self.candidates: dict[str, list[LeaderCalls]] = {}  # of groups that have more than one
 
-    async def groups(self) -> Mapping[str, Sequence[LeaderLink]]:
+    async def groups(self) -> Mapping[str, Sequence[LeaderCalls]]:
         return {group_id: self.candidates.get(group_id, [leader]) for group_id, leader in self.all.items()}
 
 
@@ -178,7 +162,7 @@ class SmallGrid:
         self.nodes: dict[str, DirectNode] = {}
         self.leaders: dict[str, DirectLeader] = {}
         self.stale_terms: list[int] = []
-        self._members: dict[str, dict[str, NodeLink]] = {}
+        self._members: dict[str, dict[str, NodeCalls]] = {}
         self._groups = _Groups()
         self.blobs = BlobStore(self.settings.blobs_url, self.settings.storage.blob_options, retry_s=2.0)
         self.store = SqlStore(self.settings.database_url)
@@ -195,7 +179,7 @@ class SmallGrid:
             group_id = f"rack-{'abcdefgh'[rack]}"
             members = self._members[group_id] = {}
             for number in range(self._per_rack):
-                members[f"{group_id}-{number + 1}"] = self.add_node(f"{group_id}-{number + 1}")
+                members[f"{group_id}-{number + 1}"] = self.add_node(f"{group_id}-{number + 1}").link
             await self.new_leader(group_id)
         await self._open_parent()
         return self
@@ -265,7 +249,8 @@ class SmallGrid:
         over = functools.partial(self.stale_terms.append, lease.term)
         leader = Leader(lease, settings or self.settings, self.store, _Nodes(self._members[group_id]), over)
         await leader.open()
-        self.leaders[group_id] = self._groups.all[group_id] = DirectLeader(leader)  # type: ignore[assignment]
+        self.leaders[group_id] = DirectLeader(leader)
+        self._groups.all[group_id] = self.leaders[group_id].link
         return leader
 
     def hide_leaders(self) -> None:
@@ -274,7 +259,7 @@ class SmallGrid:
 
     def show_leaders(self) -> None:
         """Let the parent find the groups again."""
-        self._groups.all = dict(self.leaders)
+        self._groups.all = {group_id: leader.link for group_id, leader in self.leaders.items()}
 
     async def purge(self, later: timedelta) -> int:
         """Let housekeeping purge as if it were that much later."""
@@ -303,7 +288,7 @@ class SmallGrid:
         """End a node's agent, with what it runs, and start another life of it, perhaps with older settings."""
         group_id = name.rpartition("-")[0]
         await asyncio.to_thread(self.nodes[name].agent.close)
-        self._members[group_id][name] = self.add_node(name, settings)
+        self._members[group_id][name] = self.add_node(name, settings).link
 
     async def _is_ready(self) -> bool:
         try:

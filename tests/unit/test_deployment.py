@@ -10,25 +10,26 @@ from typing import Any
 
 import pytest
 
+from raygrid.composition import ACTORS
 from raygrid.errors import UnavailableError
 from raygrid.leader import actor
 from raygrid.leader.actor import LeaderActor
 from raygrid.leader.dispatch import Leader
 from raygrid.parent import ingress
 from raygrid.settings.model import GridSettings, load_settings
-from raygrid.transport.ports import NodeLink
+from raygrid.transport.ports import NodeCalls
 
 
 class NoNodes:
     """A group that has none; remembers what new agents would be made with."""
 
-    def __init__(self, _group_id: str, settings: GridSettings) -> None:
+    def __init__(self, _group_id: str, settings: GridSettings, _agent_class: type[Any]) -> None:
         self.settings = settings
 
     def configure(self, settings: GridSettings) -> None:
         self.settings = settings
 
-    async def nodes(self) -> Mapping[str, NodeLink]:
+    async def nodes(self) -> Mapping[str, NodeCalls]:
         return {}
 
     def close(self) -> None:
@@ -44,7 +45,7 @@ def settings(tmp_path: Path) -> GridSettings:
 @pytest.fixture
 async def leader(settings: GridSettings, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[LeaderActor]:
     monkeypatch.setattr(actor, "RayNodes", NoNodes)
-    made = LeaderActor("rack-a", settings, "leader:rack-a:1")
+    made = LeaderActor("rack-a", settings, "leader:rack-a:1", object)
     yield made
     await made.close()
 
@@ -54,7 +55,7 @@ async def stamp_of(leader: LeaderActor) -> float:
     async with asyncio.timeout(10):
         while True:
             try:
-                return (await leader.changes("", 0, 0)).deployed_at
+                return (await leader.calls.changes("", 0, 0)).deployed_at
             except UnavailableError:
                 await asyncio.sleep(0.02)
 
@@ -63,10 +64,10 @@ def test_what_is_deployed_carries_the_time(settings: GridSettings, monkeypatch: 
     """Each build of the application is newer than those before it, and all its replicas have one stamp."""
     makers: list[Any] = []
     monkeypatch.setattr(ingress.serve, "ingress", lambda make: makers.append(make) or (lambda: type("Replica", (), {})))
-    monkeypatch.setattr(ingress, "asgi", lambda given, *, listens: given.deployed_at)
+    monkeypatch.setattr(ingress, "asgi", lambda given, _actors, *, listens: given.deployed_at)
     before = time.time()
-    ingress.build(settings)
-    ingress.build(settings)
+    ingress.build(settings, ACTORS)
+    ingress.build(settings, ACTORS)
     first, again, second = makers[0](), makers[0](), makers[1]()
     assert before <= first == again < second <= time.time()
 
@@ -74,8 +75,8 @@ def test_what_is_deployed_carries_the_time(settings: GridSettings, monkeypatch: 
 async def test_a_leader_follows_newer_settings_and_no_older_ones(leader: LeaderActor, settings: GridSettings) -> None:
     """It says which it follows; new agents are made with them, too."""
     assert await stamp_of(leader) == 1.0
-    await leader.configure(settings.deployed(3.0))
-    await leader.configure(settings.deployed(2.0))
+    await leader.calls.configure(settings.deployed(3.0))
+    await leader.calls.configure(settings.deployed(2.0))
     assert await stamp_of(leader) == 3.0
     assert isinstance(leader._nodes, NoNodes)
     assert leader._nodes.settings.deployed_at == 3.0
@@ -84,7 +85,7 @@ async def test_a_leader_follows_newer_settings_and_no_older_ones(leader: LeaderA
 async def test_settings_that_come_before_it_leads_are_led_by(leader: LeaderActor, settings: GridSettings) -> None:
     """A candidate that was just restarted keeps what it is told until it has the lease."""
     with pytest.raises(UnavailableError):
-        await leader.configure(settings.deployed(3.0))
+        await leader.calls.configure(settings.deployed(3.0))
     assert await stamp_of(leader) == 3.0
 
 
@@ -105,6 +106,6 @@ async def test_settings_that_come_while_it_begins_to_lead_are_not_missed(
     async with asyncio.timeout(10):
         await begins.wait()
     with pytest.raises(UnavailableError):
-        await leader.configure(settings.deployed(3.0))
+        await leader.calls.configure(settings.deployed(3.0))
     told.set()
     assert await stamp_of(leader) == 3.0

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from raygrid.leader.dispatch import Leader
 from raygrid.models import BlobSlice, JobSpec, JobState, NewJob
 from raygrid.settings.model import GridSettings
-from raygrid.transport.ports import NodeLink
+from raygrid.transport.ports import NodeCalls
 from tests.simulation.memory_store import MemoryStore
 
 JOB = JobSpec("j", "p", "1", BlobSlice("", 0, 0, ""))
@@ -17,7 +17,7 @@ JOB = JobSpec("j", "p", "1", BlobSlice("", 0, 0, ""))
 class NoNodes:
     """A rack in which nothing runs."""
 
-    async def nodes(self) -> Mapping[str, NodeLink]:
+    async def nodes(self) -> Mapping[str, NodeCalls]:
         return {}
 
 

@@ -22,7 +22,7 @@ from raygrid.models import (
     Outcome,
 )
 from raygrid.settings.model import GridSettings
-from raygrid.transport.ports import JobChange, NodeLink, NodeReply
+from raygrid.transport.ports import JobChange, NodeCalls, NodeReply
 from tests.simulation.memory_store import MemoryStore
 
 AT = datetime(2026, 3, 1, tzinfo=UTC)
@@ -53,14 +53,14 @@ class OneNode:
         self.is_there = False
         self.node = AgentOfItsOwn()
 
-    async def nodes(self) -> Mapping[str, NodeLink]:
+    async def nodes(self) -> Mapping[str, NodeCalls]:
         return {"n1": self.node} if self.is_there else {}
 
 
 class NoNodes:
     """A rack in which nothing runs."""
 
-    async def nodes(self) -> Mapping[str, NodeLink]:
+    async def nodes(self) -> Mapping[str, NodeCalls]:
         return {}
 
 

@@ -11,8 +11,11 @@ import pytest
 from ray.core.generated.gcs_pb2 import ActorTableData  # type: ignore[attr-defined]  # made at run time
 
 from raygrid.errors import BusyError, StaleTermError, UnavailableError, UnreachableError
-from raygrid.transport import links
-from raygrid.transport.links import CALL_TIMEOUT_S, ActorLink, candidates_of, groups_of, home_of, node_names
+from raygrid.transport.actor_link import ActorLink
+from raygrid.transport.actors import ask_ray
+from raygrid.transport.groups import candidates_of
+from raygrid.transport.ports import CALL_TIMEOUT_S, NodeCalls
+from raygrid.transport.racks import groups_of, home_of, node_names
 
 
 def ray_node(node_id: str, name: str, **resources: float) -> dict[str, Any]:
@@ -56,7 +59,7 @@ async def answer(value: object) -> object:
 
 async def test_a_call_that_does_not_answer_is_unavailable() -> None:
     """A call without an answer in time is an error that says so, and is not waited for any longer."""
-    link = ActorLink("node a1", Actor())
+    link = ActorLink(NodeCalls, "node a1", Actor())
     never: asyncio.Future[None] = asyncio.get_running_loop().create_future()
     with pytest.raises(UnavailableError, match=r"node a1 did not answer within 0\.01 s"):
         await link._ask(never, timeout_s=0.01)
@@ -64,10 +67,8 @@ async def test_a_call_that_does_not_answer_is_unavailable() -> None:
     assert CALL_TIMEOUT_S < 10
 
 
-async def test_questions_that_ray_never_answers_take_no_thread_from_others(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_questions_that_ray_never_answers_take_no_thread_from_others() -> None:
     """While the head is cut off every question hangs; whatever else needs a thread gets one."""
-    monkeypatch.setattr(links, "CALL_TIMEOUT_S", 0.05)
-    monkeypatch.setattr(links._in_ray_thread, "__defaults__", (0.05,))
     answered = threading.Event()
     asked: list[int] = []
 
@@ -78,7 +79,7 @@ async def test_questions_that_ray_never_answers_take_no_thread_from_others(monke
     try:
         for number in range(40):
             with pytest.raises(UnavailableError, match="did not answer"):
-                await links._ask_ray(functools.partial(question, number))
+                await ask_ray(functools.partial(question, number), 0.05)
         async with asyncio.timeout(1):
             assert await asyncio.to_thread(lambda: "at once") == "at once"
     finally:
@@ -90,7 +91,7 @@ async def test_an_actors_own_error_comes_through() -> None:
     """An error that the callee raised on purpose reaches the caller as it was."""
     import ray.exceptions
 
-    link = ActorLink("node a1", Actor())
+    link = ActorLink(NodeCalls, "node a1", Actor())
     wrapped = ray.exceptions.RayTaskError("start", "traceback", StaleTermError("term 1 is over"))
     with pytest.raises(StaleTermError, match="term 1 is over"):
         await link._ask(answer(wrapped))
@@ -100,7 +101,7 @@ async def test_a_dead_actor_is_remembered_as_dead() -> None:
     """After Ray says that an actor is dead, its link says so, and whoever keeps links makes another."""
     import ray.exceptions
 
-    link = ActorLink("node a1", Actor())
+    link = ActorLink(NodeCalls, "node a1", Actor())
     with pytest.raises(BusyError):
         await link._ask(answer(ray.exceptions.ActorDiedError()))
     assert link.is_dead
@@ -110,7 +111,7 @@ async def test_a_dead_actor_is_remembered_as_dead() -> None:
 async def test_a_call_to_a_process_that_has_ended_fails_at_once(state: str, is_dead: bool) -> None:
     """Ray lets a call under way fail long after it knows; the link does not wait for it."""
     actor = Actor()
-    link = ActorLink("node a1", actor)
+    link = ActorLink(NodeCalls, "node a1", actor)
     never: asyncio.Future[None] = asyncio.get_running_loop().create_future()
     asyncio.get_running_loop().call_later(0.15, setattr, actor, "state", state)
     async with asyncio.timeout(2):
@@ -123,7 +124,7 @@ async def test_a_broken_connection_is_told_from_silence() -> None:
     """Ray's word that an actor is unavailable or dead says more than that no answer came."""
     import ray.exceptions
 
-    link = ActorLink("node a1", Actor())
+    link = ActorLink(NodeCalls, "node a1", Actor())
     broken = ray.exceptions.ActorUnavailableError("socket closed", b"x" * 16)
     with pytest.raises(UnreachableError):
         await link._ask(answer(broken))

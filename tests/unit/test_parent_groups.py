@@ -15,7 +15,7 @@ from raygrid.models import BlobSlice, GroupCapacity, JobSpec, NodeView
 from raygrid.parent.groups import Groups
 from raygrid.parent.waiters import Waiters
 from raygrid.settings.model import load_settings
-from raygrid.transport.ports import LeaderLink, LeaderReply
+from raygrid.transport.ports import LeaderCalls, LeaderReply
 
 
 class QuietLeader:
@@ -49,10 +49,10 @@ class QuietLeader:
 class Directory:
     """The leaders by group."""
 
-    def __init__(self, leaders: Mapping[str, LeaderLink], others: Mapping[str, LeaderLink] | None = None) -> None:
+    def __init__(self, leaders: Mapping[str, LeaderCalls], others: Mapping[str, LeaderCalls] | None = None) -> None:
         self.leaders, self.others = leaders, others or {}
 
-    async def groups(self) -> Mapping[str, Sequence[LeaderLink]]:
+    async def groups(self) -> Mapping[str, Sequence[LeaderCalls]]:
         others = {group_id: [other] for group_id, other in self.others.items()}
         return {group_id: [leader, *others.get(group_id, [])] for group_id, leader in self.leaders.items()}
 

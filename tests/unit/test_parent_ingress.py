@@ -8,10 +8,12 @@ from typing import Any
 import pytest
 from ray import NodeID
 
+from raygrid.composition import ACTORS
 from raygrid.errors import SettingsError
 from raygrid.parent.ingress import build, refuse_unsafe
 from raygrid.settings.model import load_settings
-from raygrid.transport import links
+from raygrid.transport import actors
+from raygrid.transport.nodes import RayNodes
 
 SHARED: Any = SimpleNamespace(is_single_machine=False)
 SQLITE: Any = SimpleNamespace(is_single_machine=True)
@@ -51,9 +53,9 @@ def test_agents_are_not_told_the_database(monkeypatch: pytest.MonkeyPatch) -> No
         def remote(self, *arguments: Any) -> None:
             made.extend(arguments)
 
-    monkeypatch.setattr(links, "ray", SimpleNamespace(remote=lambda _kind: Maker()))
+    monkeypatch.setattr(actors, "ray", SimpleNamespace(remote=lambda _kind: Maker()))
     settings = load_settings(storage={"database": "postgresql+asyncpg://u:secret@db/raygrid"})
-    links.RayNodes("rack-a", settings)._agent("n1", NodeID.from_random().hex())
+    RayNodes("rack-a", settings, object)._agent("n1", NodeID.from_random().hex(), "agent:n1")
     assert made[1].storage.database is None
     assert made[1] == settings.for_nodes
 
@@ -62,7 +64,7 @@ def test_parents_of_a_local_grid_stand_on_its_head() -> None:
     """A rack's node may be killed by a drill and takes nobody's parent along; a cluster's parents are beside racks."""
 
     def resources(*, spread: bool) -> Any:
-        application: Any = build(load_settings(), spread=spread)
+        application: Any = build(load_settings(), ACTORS, spread=spread)
         return application._bound_deployment.ray_actor_options
 
     assert resources(spread=False) == {"num_cpus": 0, "resources": {"node:__internal_head__": 0.001}}

@@ -27,7 +27,7 @@ from raygrid.parent.groups import Groups
 from raygrid.parent.sweeper import SWEEPER, Sweeper
 from raygrid.parent.waiters import Waiters
 from raygrid.settings.model import load_settings
-from raygrid.transport.ports import LeaderLink, LeaderReply
+from raygrid.transport.ports import LeaderCalls, LeaderReply
 from tests.simulation.memory_store import MemoryStore
 
 BEGIN = datetime(2026, 3, 1, tzinfo=UTC)
@@ -71,10 +71,10 @@ class PlainLeader:
 class Directory:
     """Each group with its one leader."""
 
-    def __init__(self, leaders: Mapping[str, LeaderLink]) -> None:
+    def __init__(self, leaders: Mapping[str, LeaderCalls]) -> None:
         self._leaders = leaders
 
-    async def groups(self) -> Mapping[str, Sequence[LeaderLink]]:
+    async def groups(self) -> Mapping[str, Sequence[LeaderCalls]]:
         return {name: [leader] for name, leader in self._leaders.items()}
 
 

@@ -7,8 +7,9 @@ from pathlib import Path
 
 PACKAGE = Path(__file__).parents[2] / "raygrid"
 
-# One file a tier knows Ray, besides the links between them and the supervisor that starts it.
-KNOW_RAY = {"transport/links.py", "node/actor.py", "parent/ingress.py", "local/supervisor.py", "cluster/autoscaler.py"}
+# One file of each tier knows Ray, besides the links between them and the supervisor that starts it.
+KNOW_RAY = {"transport/actor_link.py", "transport/actors.py", "transport/racks.py"}
+KNOW_RAY |= {"node/actor.py", "parent/ingress.py", "local/supervisor.py", "cluster/autoscaler.py"}
 KNOW_RAY |= {"drill/ray_faults.py"}
 MOST_LINES = 500
 

@@ -1,0 +1,166 @@
+"""Ray actors by name: found, or made where there are none, and the links to them.
+
+Ray's `get_if_exists` lets several makers of one actor get the same one. `ActorClasses` carries the actor classes of the
+tiers to the code that makes actors, so that no tier imports another.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import Any, Generic, TypeVar
+
+import ray
+from ray.exceptions import RayError
+from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+
+from raygrid.errors import UnavailableError
+from raygrid.settings.model import GridSettings
+from raygrid.transport.actor_link import ActorLink
+from raygrid.transport.calls import Calls
+from raygrid.transport.ports import CALL_TIMEOUT_S
+
+Answer = TypeVar("Answer")
+
+
+@dataclass(frozen=True, slots=True)
+class ActorClasses:
+    """The classes of the actors that a grid is made of.
+
+    Attributes:
+        leader: made with the group, the settings, the actor's name and the agent's class.
+        agent: made with the node's name, the settings and the actor's name.
+    """
+
+    leader: type[Any]
+    agent: type[Any]
+
+
+def namespace(settings: GridSettings) -> str:
+    """The Ray namespace of a grid's actors."""
+    return f"raygrid-{settings.name}"
+
+
+def actor_names(namespace: str) -> set[str]:
+    """Names of all actors of a namespace."""
+    found = ray.util.list_named_actors(all_namespaces=True)
+    return {each["name"] for each in found if each["namespace"] == namespace}
+
+
+def find_actor(name: str, namespace: str) -> Any:
+    """The handle of an actor.
+
+    Raises:
+        ValueError: there is none.
+    """
+    return ray.get_actor(name, namespace)
+
+
+def make_actor(
+    actor_class: type[Any],
+    *arguments: Any,
+    name: str,
+    namespace: str,
+    node_id: str,
+    max_concurrency: int,
+    resources: Mapping[str, float] | None = None,
+) -> Any:
+    """The handle of an actor, which is made unless there is one of this name.
+
+    It stays on its Ray node, is restarted there after a crash, and ends with the node. A node that rejoins is another
+    Ray node, with an actor of its own.
+
+    Args:
+        actor_class: the actor's class.
+        arguments: what the class is made with.
+        name: unique in the namespace.
+        namespace: see `namespace`.
+        node_id: the Ray node.
+        max_concurrency: how many calls it carries out at once.
+        resources: share of the node's custom resources that it takes.
+    """
+    options = {
+        "name": name,
+        "namespace": namespace,
+        "get_if_exists": True,
+        "lifetime": "detached",
+        "max_restarts": -1,
+        "max_task_retries": 0,
+        "num_cpus": 0,
+        "resources": dict(resources or {}),
+        "max_concurrency": max_concurrency,
+        "enable_task_events": False,
+        "scheduling_strategy": NodeAffinitySchedulingStrategy(node_id, soft=False),
+    }
+    return ray.remote(actor_class).options(**options).remote(*arguments)
+
+
+class ActorLinks(Generic[Calls]):
+    """Links to actors by name. A dead actor is found (or made) again when its link is next asked for.
+
+    Args:
+        protocol: the calls that these actors answer.
+    """
+
+    def __init__(self, protocol: Callable[..., Calls]) -> None:
+        self._protocol = protocol
+        self._links: dict[str, ActorLink[Calls]] = {}
+
+    async def get(self, name: str, find: Callable[[], Any], what: str, timeout_s: float = CALL_TIMEOUT_S) -> Calls:
+        """The calls of an actor.
+
+        Args:
+            name: the actor's name.
+            find: gives its handle; runs in a thread.
+            what: the actor's name in errors and logs.
+            timeout_s: how long `find` may take.
+
+        Raises:
+            UnavailableError: Ray did not answer.
+        """
+        link = self._links.get(name)
+        if link is None or link.is_dead:
+            actor = await ask_ray(find, timeout_s)
+            if link is not None:
+                link.close()
+            link = self._links[name] = ActorLink(self._protocol, what, actor)
+        return link.calls
+
+    def keep_only(self, names: set[str]) -> None:
+        """Close all other links."""
+        for name in self._links.keys() - names:
+            self.drop(name)
+
+    def drop(self, name: str) -> None:
+        """Close a link, if there is one; the actor is looked for again when it is next asked for."""
+        if (link := self._links.pop(name, None)) is not None:
+            link.close()
+
+    def close(self) -> None:
+        """Close all links."""
+        self.keep_only(set())
+
+
+# A question to Ray's head blocks its thread, for minutes while the head cannot be reached. These threads serve nothing
+# else, and a question that timed out before its turn is never asked.
+_RAY_THREADS = ThreadPoolExecutor(4, thread_name_prefix="raygrid-ray")
+
+
+async def ask_ray(question: Callable[[], Answer], timeout_s: float = CALL_TIMEOUT_S) -> Answer:
+    """Ask Ray's head something that blocks.
+
+    Raises:
+        UnavailableError: it did not answer in time.
+    """
+    try:
+        async with asyncio.timeout(timeout_s):
+            return await asyncio.get_running_loop().run_in_executor(_RAY_THREADS, question)
+    except (RayError, TimeoutError, ConnectionError) as error:
+        raise UnavailableError(f"the Ray cluster did not answer: {error!r}") from error
+
+
+def node_address() -> str:
+    """The address of this process's Ray node: what its actors listen on."""
+    return str(ray.util.get_node_ip_address())  # type: ignore[no-untyped-call]  # Ray leaves it untyped

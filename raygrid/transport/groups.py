@@ -1,0 +1,79 @@
+"""The groups of a grid on Ray: every custom resource with the configured prefix gets two candidates to lead it.
+
+They run on different nodes of the rack, where it has two. A candidate that was made stays as long as its Ray node, so
+that all parents soon follow the same candidates, whichever nodes they saw first.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping, Sequence
+from functools import partial
+from typing import Any
+
+from raygrid.settings.model import GridSettings
+from raygrid.transport.actors import ActorClasses, ActorLinks, actor_names, ask_ray, make_actor, namespace
+from raygrid.transport.ports import LeaderCalls
+from raygrid.transport.racks import carriers_of, groups_of, live_nodes
+
+# More than half of a node's share of its rack: two candidates of one group never share a node.
+CANDIDATE_SHARE = 0.51
+CANDIDATES = 2
+MAX_CONCURRENCY = 1_000
+
+
+class RayGroups:
+    """Finds the groups, and makes their candidates.
+
+    Args:
+        settings: the settings of candidates that are made.
+        actors: the classes of candidates and of the agents that they make.
+    """
+
+    def __init__(self, settings: GridSettings, actors: ActorClasses) -> None:
+        self._settings = settings
+        self._actors = actors
+        self._links: ActorLinks[LeaderCalls] = ActorLinks(LeaderCalls)
+
+    async def groups(self) -> Mapping[str, Sequence[LeaderCalls]]:
+        """See `GroupDiscovery.groups`."""
+        alive, known = await ask_ray(live_nodes), await ask_ray(partial(actor_names, namespace(self._settings)))
+        addresses = {
+            group_id: candidates_of(alive, group_id, known)
+            for group_id in groups_of(alive, self._settings.group_prefix)
+        }
+        self._links.keep_only({address for each in addresses.values() for address in each})
+        return {
+            group_id: [
+                await self._links.get(address, partial(self._candidate, group_id, address), address) for address in each
+            ]
+            for group_id, each in addresses.items()
+        }
+
+    def close(self) -> None:
+        """Close every connection."""
+        self._links.close()
+
+    def _candidate(self, group_id: str, address: str) -> Any:
+        return make_actor(
+            self._actors.leader,
+            group_id,
+            self._settings.without_keys,
+            address,
+            self._actors.agent,
+            name=address,
+            namespace=namespace(self._settings),
+            node_id=address.rpartition(":")[2],
+            max_concurrency=MAX_CONCURRENCY,
+            resources={group_id: CANDIDATE_SHARE},
+        )
+
+
+def candidates_of(nodes: Sequence[Mapping[str, Any]], group_id: str, known: Collection[str]) -> list[str]:
+    """Addresses of a group's candidates: those that exist on live nodes, and as many more as make two.
+
+    Where a Ray node carries more than one group, its share of each is separate.
+    """
+    addresses = [f"leader:{group_id}:{node_id}" for _, node_id in sorted(carriers_of(nodes, group_id).items())]
+    existing = [address for address in addresses if address in known]
+    missing = [address for address in addresses if address not in known]
+    return sorted(existing + missing[: max(0, CANDIDATES - len(existing))])

@@ -1,0 +1,264 @@
+"""Direct calls to an actor: which callers are accepted, what they get, and what remains when a connection breaks."""
+
+from __future__ import annotations
+
+import asyncio
+import pickle
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any, Protocol
+
+import pytest
+
+from raygrid.errors import BusyError, UnavailableError
+from raygrid.transport import wire
+from raygrid.transport.calls import call
+from raygrid.transport.direct_client import ConnectionBrokenError, DirectConnection, connect_directly
+from raygrid.transport.direct_server import DirectAddress, DirectServer
+
+HERE = "127.0.0.1"
+
+
+class ActorCalls(Protocol):
+    """The calls of the actor of these tests; `hidden` may not be called directly."""
+
+    @call(1.0)
+    async def double(self, number: int, /) -> int: ...
+
+    @call(1.0)
+    async def wait(self, answer: object, /) -> object: ...
+
+    @call(1.0)
+    async def refuse(self) -> None: ...
+
+    @call(1.0)
+    async def break_down(self) -> None: ...
+
+    @call(1.0)
+    async def await_what_is_cancelled(self) -> None: ...
+
+    @call(1.0)
+    async def unpicklable(self) -> object: ...
+
+    @call(1.0, direct=False)
+    async def hidden(self) -> None: ...
+
+
+class Actor:
+    """Something that can be called."""
+
+    def __init__(self) -> None:
+        self.go = asyncio.Event()
+        self.entered = 0
+        self.ended = 0
+
+    async def double(self, number: int) -> int:
+        return 2 * number
+
+    async def wait(self, answer: object) -> object:
+        self.entered += 1
+        try:
+            await self.go.wait()
+        finally:
+            self.ended += 1
+        return answer
+
+    async def refuse(self) -> None:
+        raise BusyError("full", retry_after_s=7.0)
+
+    async def break_down(self) -> None:
+        raise KeyError("unexpected")
+
+    async def await_what_is_cancelled(self) -> None:
+        asleep = asyncio.get_running_loop().create_task(asyncio.sleep(60))
+        asyncio.get_running_loop().call_soon(asleep.cancel)
+        await asleep
+
+    async def unpicklable(self) -> object:
+        return lambda: None
+
+    async def hidden(self) -> None:
+        raise AssertionError("it is not a direct call")
+
+    async def private(self) -> None:
+        raise AssertionError("nobody may call this")
+
+
+@pytest.fixture
+def actor() -> Actor:
+    return Actor()
+
+
+@pytest.fixture
+async def server(actor: Actor) -> AsyncIterator[DirectServer[ActorCalls]]:
+    opened = DirectServer(ActorCalls, actor)
+    yield opened
+    await opened.close()
+
+
+@pytest.fixture
+async def connection(server: DirectServer[ActorCalls]) -> AsyncIterator[DirectConnection]:
+    address = await server.address(HERE)
+    assert address is not None
+    opened = await connect_directly(address)
+    yield opened
+    opened.close()
+
+
+async def until(condition: Any) -> None:
+    async with asyncio.timeout(10):
+        while not condition():
+            await asyncio.sleep(0.005)
+
+
+async def test_a_connection_that_is_closed_at_once_fails_the_calls_on_it(server: DirectServer[ActorCalls]) -> None:
+    """Also before anything was read from it."""
+    address = await server.address(HERE)
+    assert address is not None
+    closed = await connect_directly(address)
+    call = closed.ask("double", (1,))
+    closed.close()
+    async with asyncio.timeout(10):
+        with pytest.raises(ConnectionBrokenError):
+            await call
+
+
+async def test_a_call_that_was_let_down_is_answered_all_the_same(connection: DirectConnection) -> None:
+    """Something that it waited for was given up: nobody is left waiting for its time limit."""
+    async with asyncio.timeout(10):
+        with pytest.raises(UnavailableError, match="the call failed"):
+            await connection.ask("await_what_is_cancelled", ())
+
+
+async def test_many_calls_at_once_each_get_their_own_answer(connection: DirectConnection, actor: Actor) -> None:
+    """Also those that are called later and answered earlier, and more than the server carries out at once."""
+    slow = [connection.ask("wait", (number,)) for number in range(150)]
+    async with asyncio.timeout(10):
+        assert await asyncio.gather(*(connection.ask("double", (number,)) for number in range(30))) == list(
+            range(0, 60, 2)
+        )
+        slow += [connection.ask("wait", (number,)) for number in range(150, 500)]
+        actor.go.set()
+        assert await asyncio.gather(*slow) == list(range(500))
+
+
+async def test_errors_of_the_grid_come_through_and_others_mean_that_nobody_knows(connection: DirectConnection) -> None:
+    with pytest.raises(BusyError, match="full") as refused:
+        await connection.ask("refuse", ())
+    assert refused.value.retry_after_s == 7.0
+    for method in ("break_down", "unpicklable", "private", "hidden", "__class__"):
+        with pytest.raises(UnavailableError):
+            await connection.ask(method, ())
+    assert await connection.ask("double", (4,)) == 8
+
+
+async def test_a_connection_that_is_cut_fails_the_calls_on_it_and_takes_no_more(
+    connection: DirectConnection, server: DirectServer[ActorCalls], actor: Actor
+) -> None:
+    waiting = connection.ask("wait", (1,))
+    await until(lambda: actor.entered)
+    await server.close()
+    async with asyncio.timeout(10):
+        with pytest.raises(ConnectionBrokenError):
+            await waiting
+    await until(lambda: not connection.is_open)
+
+
+async def test_a_server_that_closes_cancels_every_call(
+    connection: DirectConnection, server: DirectServer[ActorCalls], actor: Actor
+) -> None:
+    waiting = [connection.ask("wait", (number,)) for number in range(20)]
+    await until(lambda: actor.entered == 20)
+    await server.close()
+    assert actor.ended == 20
+    assert not server._calls
+    await asyncio.wait(waiting, timeout=10)
+    assert all(isinstance(each.exception(), ConnectionBrokenError) for each in waiting)
+    assert await server.address(HERE) is None
+
+
+async def test_a_call_that_is_given_up_leaves_nothing_behind(connection: DirectConnection, actor: Actor) -> None:
+    """Its late answer is nobody's; a connection that is retired closes with the last call."""
+    given_up = connection.ask("wait", (1,))
+    await until(lambda: actor.entered)
+    given_up.cancel()
+    other = connection.ask("wait", (2,))
+    connection.retire()
+    assert not connection.is_open
+    actor.go.set()
+    assert await other == 2
+    await until(connection._reading.done)
+    assert not connection._pending
+
+
+class Trap:
+    """Leaves a trace where it is unpickled."""
+
+    def __init__(self, trace: Path) -> None:
+        self.trace = trace
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return Path.touch, (self.trace,)
+
+
+@pytest.mark.parametrize("opening", [b"", bytes(64), bytes(63)])
+async def test_nothing_from_an_unauthenticated_caller_is_unpickled(
+    server: DirectServer[ActorCalls], tmp_path: Path, opening: bytes
+) -> None:
+    """The connection is closed as soon as the caller fails to prove that it knows the secret."""
+    address = await server.address(HERE)
+    assert address is not None
+    reader, writer = await asyncio.open_connection(address.host, address.port)
+    trap = pickle.dumps(Trap(tmp_path / "trace"))
+    writer.write(opening + len(trap).to_bytes(4, "big") + trap)
+    writer.write_eof()
+    async with asyncio.timeout(10):
+        assert len(await reader.read()) == 32  # what it was to prove the secret over, and no more
+    writer.close()
+    assert not (tmp_path / "trace").exists()
+
+
+async def test_a_wrong_secret_is_refused(server: DirectServer[ActorCalls]) -> None:
+    address = await server.address(HERE)
+    assert address is not None
+    with pytest.raises(wire.NotAuthenticatedError):
+        await connect_directly(address._replace(secret=b"another life's"))
+
+
+async def test_another_process_at_the_address_is_not_believed(tmp_path: Path) -> None:
+    """A port may be another's by now; what it says is not unpickled either."""
+
+    async def impostor(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        trap = pickle.dumps(Trap(tmp_path / "trace"))
+        writer.write(bytes(64) + len(trap).to_bytes(4, "big") + trap)
+        await reader.read()
+        writer.close()
+
+    async with await asyncio.start_server(impostor, HERE, 0) as server:
+        with pytest.raises(wire.NotAuthenticatedError):
+            await connect_directly(DirectAddress(HERE, server.sockets[0].getsockname()[1], b"secret"))
+    assert not (tmp_path / "trace").exists()
+
+
+async def test_an_oversized_frame_is_refused_on_both_sides(
+    connection: DirectConnection, server: DirectServer[ActorCalls], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Before it is sent, and where it is announced all the same, before it is read."""
+    with monkeypatch.context() as patch:
+        patch.setattr(wire, "MAX_FRAME_BYTES", 1_000)
+        with pytest.raises(wire.FrameTooLargeError):
+            connection.ask("double", (b"x" * 1_000,))
+        assert await connection.ask("double", (2,)) == 4
+        connection._writer.write((1_001).to_bytes(4, "big"))
+        await until(lambda: not connection.is_open)
+
+
+async def test_no_server_listens_where_ray_encrypts(
+    server: DirectServer[ActorCalls], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("RAY_USE_TLS", "1")
+    assert await server.address(HERE) is None
+
+
+async def test_a_server_that_cannot_listen_has_no_address(server: DirectServer[ActorCalls]) -> None:
+    assert await server.address("192.0.2.1") is None
