@@ -262,7 +262,7 @@ class JobUpdate:
 
 
 @dataclass(frozen=True, slots=True)
-class Job:
+class StoredJob:
     """A job as the store knows it; everything a client may ask about it.
 
     `attempts` are those that began: one that was handed to a node and taken back before it had a slot is none.
@@ -305,7 +305,7 @@ class Job:
 @travels
 @dataclass(frozen=True, slots=True)
 class DoneJob:
-    """A job that is done, as its leader tells whoever waits for it: of `Job` what it takes to give out the result.
+    """A job that is done, as its leader announces it: the part of `StoredJob` that a parent needs to give its result.
 
     It is told only once the store has it so, and what is done never changes.
     """

@@ -18,7 +18,7 @@ KEPT_MARKETS = 4  # what `setup` returned for the sets of shared data used last
 _USAGE = 2
 
 
-class Job(NamedTuple):
+class PricerJob(NamedTuple):
     """One job of a pricer.
 
     Attributes:
@@ -40,7 +40,7 @@ class Job(NamedTuple):
     slot: int = 0
 
 
-Main = Callable[[Job], object]
+Main = Callable[[PricerJob], object]
 Setup = Callable[[Mapping[str, Path]], object]
 
 
@@ -71,7 +71,7 @@ def _run_once(main: Main, setup: Setup | None) -> NoReturn:
     shared = here / "data"
     data = {path.name: path for path in sorted(shared.iterdir())} if shared.is_dir() else {}
     slot = int(os.environ.get("RAYGRID_SLOT") or 0)
-    job = Job(os.environ.get("RAYGRID_JOB_ID", ""), Path(sys.argv[1]), here, tuple(sys.argv[2:]), data, slot=slot)
+    job = PricerJob(os.environ.get("RAYGRID_JOB_ID", ""), Path(sys.argv[1]), here, tuple(sys.argv[2:]), data, slot=slot)
     sys.exit(main(job if setup is None else job._replace(market=setup(data))))  # type: ignore[arg-type]  # as documented
 
 
@@ -112,7 +112,7 @@ class _Server:
     def _answer(self, said: dict[str, Any]) -> dict[str, int]:
         self._enter(said)
         try:
-            job = Job(
+            job = PricerJob(
                 said["job_id"],
                 Path(said["input"]),
                 Path(said["output_dir"]),
@@ -129,7 +129,7 @@ class _Server:
         finally:
             self._leave()
 
-    def _market(self, job: Job, data: list[dict[str, str]]) -> object:
+    def _market(self, job: PricerJob, data: list[dict[str, str]]) -> object:
         if self._setup is None:
             return None
         key = tuple(sorted((each["name"], each["sha256"]) for each in data))
@@ -154,7 +154,7 @@ class _Server:
         print(code, file=sys.stderr)
         return 1
 
-    def _in_fork(self, job: Job) -> dict[str, int]:
+    def _in_fork(self, job: PricerJob) -> dict[str, int]:
         self._flush()
         pid = os.fork()
         if pid == 0:

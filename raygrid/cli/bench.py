@@ -15,7 +15,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextC
 from raygrid.cli.grid import INTERRUPTED, client_of, complain, err, out
 
 if TYPE_CHECKING:
-    from raygrid.trial import Trial, Verdict
+    from raygrid.trial import Trial, TrialVerdict
 
 _SHOWN = 5
 
@@ -73,12 +73,12 @@ def _progress(*, show: bool) -> Iterator[tuple[Progress, TaskID]]:
         yield bar, bar.add_task("one job alone, then a batch", total=None)
 
 
-def _show(said: Verdict) -> None:
+def _show(said: TrialVerdict) -> None:
     for sentence in said.found:
         out().print(sentence, highlight=False, markup=False)
     for sentence in said.advice:
         out().print(f"- {sentence}", highlight=False, markup=False)
 
 
-def _as_json(trial: Trial, said: Verdict) -> dict[str, object]:
+def _as_json(trial: Trial, said: TrialVerdict) -> dict[str, object]:
     return {**asdict(trial), "adds_s": said.adds_s, "used": said.used, "found": said.found, "advice": said.advice}

@@ -13,8 +13,8 @@ from raygrid.cli.duration import words_of
 from raygrid.cli.grid import err, out, print_table
 
 if TYPE_CHECKING:
-    from raygrid.planner.plan import Plan, Try
-    from raygrid.planner.report import Outcome, Scenario
+    from raygrid.planner.plan import NodeCountResult, Plan
+    from raygrid.planner.report import Scenario, ScenarioOutcome
 
 
 def plan(
@@ -95,7 +95,7 @@ def plan(
         _print(done)
 
 
-def _summary(outcome: Outcome, first: Outcome) -> dict[str, object]:
+def _summary(outcome: ScenarioOutcome, first: ScenarioOutcome) -> dict[str, object]:
     return {
         **_size(outcome.scenario),
         "ended": outcome.ended,
@@ -126,7 +126,7 @@ def _size(scenario: Scenario) -> dict[str, object]:
     }
 
 
-def _print(done: list[Outcome]) -> None:
+def _print(done: list[ScenarioOutcome]) -> None:
     costs = Table(title="CPU time of the deciding code alone, for each job, in microseconds", title_justify="left")
     for column in ("nodes", "jobs", "decisions/s", "routing", "placement", "load", "together", "ratio"):
         costs.add_column(column, justify="right")
@@ -167,7 +167,7 @@ def _seconds(seconds: float) -> str:
     return words_of(seconds) if seconds >= 600 else f"{seconds:.3g}s"
 
 
-def _say_tried(tried: Try) -> None:
+def _say_tried(tried: NodeCountResult) -> None:
     verdict = "too few" if tried.ends_s is None else f"enough, after {_seconds(tried.ends_s)}"
     err().print(f"{tried.nodes} nodes: {verdict}", highlight=False, markup=False)
 

@@ -14,11 +14,11 @@ from raygrid.client.connection import AsyncConnection
 from raygrid.client.endpoint import Endpoint, one_url
 from raygrid.client.flows import CONTACT_S
 from raygrid.client.job import AsyncJob
-from raygrid.client.options import JobOptions, Options, checked_id, new_id
+from raygrid.client.options import JobOptions, SubmitKeywords, checked_id, new_id
 from raygrid.client.posting import entries, post
 from raygrid.client.retry import RetryPolicy
 from raygrid.client.status import BatchStatus, Capacity, DataInfo, GroupStatus, JobStatus, NodeStatus, PricerInfo
-from raygrid.client.upload import Input, Upload
+from raygrid.client.upload import Input, InputUpload
 
 
 class AsyncClient:
@@ -54,11 +54,11 @@ class AsyncClient:
         *,
         job_id: str | None = None,
         filename: str | None = None,
-        **options: Unpack[Options],
+        **options: Unpack[SubmitKeywords],
     ) -> AsyncJob:
         """Submit one job; as `Client.submit`."""
         job_id = new_id() if job_id is None else job_id
-        upload = Upload.of(file_or_bytes, filename)
+        upload = InputUpload.of(file_or_bytes, filename)
         await self._connection.run(self._flows.submit(upload, job_id, JobOptions(**options)))
         return AsyncJob(self._connection, job_id)
 
@@ -68,7 +68,7 @@ class AsyncClient:
         *,
         job_ids: Iterable[str] | None = None,
         batch_id: str | None = None,
-        **options: Unpack[Options],
+        **options: Unpack[SubmitKeywords],
     ) -> AsyncBatchJobs:
         """Submit many inputs as one batch, in few requests; as `Client.map`."""
         batch_id = new_id() if batch_id is None else checked_id(batch_id, "batch id")
@@ -122,7 +122,7 @@ class AsyncClient:
 
     async def put_data(self, name: str, file_or_bytes: Input) -> DataInfo:
         """Store data under a name, for many jobs to read; as `Client.put_data`."""
-        return await self._connection.run(self._flows.put_data(name, Upload.of(file_or_bytes)))
+        return await self._connection.run(self._flows.put_data(name, InputUpload.of(file_or_bytes)))
 
     async def data(self) -> list[DataInfo]:
         """List the shared data."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Literal, overload
 
-from raygrid.client.connection import Connection
+from raygrid.client.connection import BlockingConnection
 from raygrid.client.ending import Ending, ending_of
 from raygrid.client.failure import placed
 from raygrid.client.job import Job
@@ -26,7 +26,7 @@ class BatchJobs(Sequence[Job]):
 
     def __init__(
         self,
-        connection: Connection,
+        connection: BlockingConnection,
         batch_id: str,
         job_ids: Iterable[str],
         refused: Mapping[str, RaygridError] | None = None,

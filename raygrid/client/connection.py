@@ -24,7 +24,7 @@ T = TypeVar("T")
 _CONNECT_S = 3.0  # where there is another entry to try: time for a lost packet, not for a machine that is gone
 
 
-class Connection:
+class BlockingConnection:
     """Carries flows out, blocking; safe to share between threads, and with forked processes.
 
     Each process has sockets of its own; a transport that was given is used in all of them.
@@ -150,10 +150,10 @@ class AsyncConnection:
                 trust_env=not endpoint.is_local,
             )
         )
-        self._http.get()  # as in `Connection`
+        self._http.get()  # as in `BlockingConnection`
 
     def __reduce__(self) -> NoReturn:
-        """As `Connection`."""
+        """As `BlockingConnection`."""
         raise _cannot_be_pickled(self._endpoint)
 
     async def run(self, flow: Flow[T]) -> T:
@@ -198,7 +198,7 @@ class AsyncConnection:
                     await response.aclose()
 
     async def chunks(self, response: httpx.Response) -> AsyncIterator[bytes]:
-        """Read the body of an answer piece by piece; as `Connection.chunks`."""
+        """Read the body of an answer piece by piece; as `BlockingConnection.chunks`."""
         process = this_process()
         async for chunk in response.aiter_bytes():
             yield chunk

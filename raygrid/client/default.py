@@ -13,7 +13,7 @@ from raygrid.client.batch import BatchJobs
 from raygrid.client.endpoint import one_url
 from raygrid.client.flows import CONTACT_S
 from raygrid.client.job import Job
-from raygrid.client.options import Options, new_id
+from raygrid.client.options import SubmitKeywords, new_id
 from raygrid.client.result import Result
 from raygrid.client.sync import Client
 from raygrid.client.upload import Input
@@ -98,7 +98,7 @@ def submit(
     *,
     job_id: str | None = None,
     filename: str | None = None,
-    **options: Unpack[Options],
+    **options: Unpack[SubmitKeywords],
 ) -> Job:
     """Submit one job to the default grid; as `Client.submit`."""
     return client().submit(file_or_bytes, job_id=job_id, filename=filename, **options)
@@ -112,7 +112,7 @@ def map(
     batch_id: str | None = None,
     timeout: float | None = None,
     return_errors: Literal[False] = False,
-    **options: Unpack[Options],
+    **options: Unpack[SubmitKeywords],
 ) -> Iterator[Result]: ...
 @overload
 def map(
@@ -122,7 +122,7 @@ def map(
     batch_id: str | None = None,
     timeout: float | None = None,
     return_errors: bool,
-    **options: Unpack[Options],
+    **options: Unpack[SubmitKeywords],
 ) -> Iterator[Result | RaygridError]: ...
 def map(
     inputs: Iterable[Input] | Mapping[str, Input],
@@ -131,7 +131,7 @@ def map(
     batch_id: str | None = None,
     timeout: float | None = None,
     return_errors: bool = False,
-    **options: Unpack[Options],
+    **options: Unpack[SubmitKeywords],
 ) -> Iterator[Result | RaygridError]:
     """Run all inputs on the default grid and give their results in the order of the inputs.
 

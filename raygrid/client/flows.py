@@ -16,13 +16,13 @@ import httpx
 from raygrid.client.calls import Call, Flow, Pause
 from raygrid.client.endpoint import Endpoint
 from raygrid.client.fit import TRIES, UnfitAnswerError
-from raygrid.client.form import Form
+from raygrid.client.form import MultipartForm
 from raygrid.client.options import JobOptions, checked_id
 from raygrid.client.problems import error_of_answer
 from raygrid.client.result import Result
 from raygrid.client.retry import Backoff, is_worth_retrying, retry_after_s
 from raygrid.client.status import BatchStatus, DataInfo, GroupStatus, JobStatus, NodeStatus, read
-from raygrid.client.upload import Upload
+from raygrid.client.upload import InputUpload
 from raygrid.errors import NotFinishedError, RaygridError, WaitTimeoutError
 from raygrid.models import JobState
 
@@ -116,9 +116,9 @@ class Flows:
             raise error_of_answer(response, self.endpoint)
         self._body(response)
 
-    def submit(self, upload: Upload, job_id: str, options: JobOptions) -> Flow[None]:
+    def submit(self, upload: InputUpload, job_id: str, options: JobOptions) -> Flow[None]:
         """Submit one job; sending it again under its id does no harm."""
-        form = Form([("jobId", checked_id(job_id)), *options.fields()], [("file", upload)])
+        form = MultipartForm([("jobId", checked_id(job_id)), *options.fields()], [("file", upload)])
         yield from self.success(Call("POST", "/submit", body=form, job_id=job_id))
 
     def result(
@@ -212,6 +212,6 @@ class Flows:
         """Ask for another candidate to lead a group."""
         return self.value(GroupStatus, Call("POST", f"/groups/{quote(group, safe='')}/handover"))
 
-    def put_data(self, name: str, upload: Upload) -> Flow[DataInfo]:
+    def put_data(self, name: str, upload: InputUpload) -> Flow[DataInfo]:
         """Store shared data under a name."""
         return self.value(DataInfo, Call("PUT", f"/data/{checked_id(name, 'data name')}", body=upload))

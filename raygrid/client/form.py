@@ -10,16 +10,16 @@ import secrets
 from collections.abc import Iterable, Iterator, Sequence
 from urllib.parse import quote
 
-from raygrid.client.upload import CHUNK, Upload
+from raygrid.client.upload import CHUNK, InputUpload
 
 # A name stands between double quotes in the part's header, so these would end it.
 _ESCAPES = str.maketrans({'"': "%22", "\r": "%0D", "\n": "%0A", "\\": "\\\\"})
 
 
-class Form:
+class MultipartForm:
     """Form fields, then files; a `Body` that can be sent again."""
 
-    def __init__(self, fields: Iterable[tuple[str, str]], files: Sequence[tuple[str, Upload]]) -> None:
+    def __init__(self, fields: Iterable[tuple[str, str]], files: Sequence[tuple[str, InputUpload]]) -> None:
         boundary = secrets.token_hex(16)
         self.content_type = f"multipart/form-data; boundary={boundary}"
         self._files = [

@@ -6,7 +6,7 @@ import html
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from raygrid.client.connection import AsyncConnection, Connection
+from raygrid.client.connection import AsyncConnection, BlockingConnection
 from raygrid.client.ending import FINAL_ERRORS, Ending
 from raygrid.client.result import Result
 from raygrid.client.status import JobStatus
@@ -69,7 +69,7 @@ class Job(JobRecord):
         batch: the batch that it came with, if any.
     """
 
-    def __init__(self, connection: Connection, job_id: str, batch: BatchJobs | None = None) -> None:
+    def __init__(self, connection: BlockingConnection, job_id: str, batch: BatchJobs | None = None) -> None:
         super().__init__(job_id)
         self.batch = batch
         self._connection = connection

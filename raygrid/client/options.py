@@ -14,7 +14,7 @@ from raygrid.errors import InvalidRequestError
 _ID = re.compile(r"(?!\.+\Z)[A-Za-z0-9._-]{1,128}")
 
 
-class Options(TypedDict, total=False):
+class SubmitKeywords(TypedDict, total=False):
     """Keyword arguments of every submit; `JobOptions` says what they mean."""
 
     pricer: str | None

@@ -8,11 +8,11 @@ import httpx
 
 from raygrid.client.calls import Call, Flow, Pause
 from raygrid.client.flows import Flows
-from raygrid.client.form import Form
+from raygrid.client.form import MultipartForm
 from raygrid.client.options import JobOptions, checked_id, new_id
 from raygrid.client.problems import error_of_answer, error_of_problem
 from raygrid.client.retry import Backoff
-from raygrid.client.upload import Input, Upload
+from raygrid.client.upload import Input, InputUpload
 from raygrid.errors import BusyError, InvalidRequestError, RaygridError
 
 MAX_JOBS = 2_000
@@ -21,7 +21,7 @@ MAX_BYTES = 32 * 1024**2
 FIRST_JOBS = 128
 GROWTH = 4
 
-Entry = tuple[str, Upload]
+Entry = tuple[str, InputUpload]
 
 
 def entries(files: Iterable[Input] | Mapping[str, Input], job_ids: Iterable[str] | None = None) -> list[Entry]:
@@ -35,11 +35,11 @@ def entries(files: Iterable[Input] | Mapping[str, Input], job_ids: Iterable[str]
     if isinstance(files, Mapping):
         if job_ids is not None:
             raise InvalidRequestError("give job ids as the keys of the mapping or in job_ids, not both")
-        pairs = [(checked_id(job_id), Upload.of(what)) for job_id, what in files.items()]
+        pairs = [(checked_id(job_id), InputUpload.of(what)) for job_id, what in files.items()]
     elif job_ids is None:
-        return [(new_id(), Upload.of(what)) for what in files]
+        return [(new_id(), InputUpload.of(what)) for what in files]
     else:
-        uploads, ids = [Upload.of(what) for what in files], [checked_id(job_id) for job_id in job_ids]
+        uploads, ids = [InputUpload.of(what) for what in files], [checked_id(job_id) for job_id in job_ids]
         if len(uploads) != len(ids):
             raise InvalidRequestError(f"there are {len(uploads)} inputs and {len(ids)} job ids; give one id per input")
         pairs = list(zip(ids, uploads, strict=True))
@@ -94,7 +94,7 @@ def _post_chunk(
     refused: dict[str, RaygridError] = {}
     pending = dict(chunk)
     while pending:
-        form = Form([("batchId", batch_id), *options.fields()], list(pending.items()))
+        form = MultipartForm([("batchId", batch_id), *options.fields()], list(pending.items()))
         response = yield from flows.answer(Call("POST", "/batches", body=form, batch_id=batch_id))
         refused_now = _refused(response, flows)
         if not response.is_success and not refused_now:

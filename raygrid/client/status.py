@@ -106,7 +106,7 @@ class GroupStatus:
 
 
 @dataclass(frozen=True, slots=True)
-class NodeTraffic:
+class TrafficStatus:
     """Payload bytes that nodes moved since their agents started.
 
     `inputs` and `data` were read from the blob store, `results` written to it, and `served` are results that parents
@@ -132,7 +132,7 @@ class NodeStatus:
     running: int
     state: str
     why: str | None = None
-    traffic: NodeTraffic = NodeTraffic()
+    traffic: TrafficStatus = TrafficStatus()
     drain_deadline_at: datetime | None = None
 
 

@@ -10,15 +10,15 @@ import httpx
 
 from raygrid.client.batch import BatchJobs
 from raygrid.client.calls import Call
-from raygrid.client.connection import Connection
+from raygrid.client.connection import BlockingConnection
 from raygrid.client.endpoint import Endpoint, one_url
 from raygrid.client.flows import CONTACT_S
 from raygrid.client.job import Job
-from raygrid.client.options import JobOptions, Options, checked_id, new_id
+from raygrid.client.options import JobOptions, SubmitKeywords, checked_id, new_id
 from raygrid.client.posting import entries, post
 from raygrid.client.retry import RetryPolicy
 from raygrid.client.status import BatchStatus, Capacity, DataInfo, GroupStatus, JobStatus, NodeStatus, PricerInfo
-from raygrid.client.upload import Input, Upload
+from raygrid.client.upload import Input, InputUpload
 
 
 class Client:
@@ -53,7 +53,7 @@ class Client:
         retry: RetryPolicy | None = None,
     ) -> None:
         self._endpoint = Endpoint(one_url(url), api_key, retry or RetryPolicy(retry_s=retry_s))
-        self._connection = Connection(self._endpoint, timeout, transport)
+        self._connection = BlockingConnection(self._endpoint, timeout, transport)
         self._flows = self._connection.flows
 
     @property
@@ -72,7 +72,7 @@ class Client:
         *,
         job_id: str | None = None,
         filename: str | None = None,
-        **options: Unpack[Options],
+        **options: Unpack[SubmitKeywords],
     ) -> Job:
         """Submit one job; when this returns, the grid will not lose it.
 
@@ -89,7 +89,7 @@ class Client:
             ConnectionFailedError: the grid did not answer, in spite of retries.
         """
         job_id = new_id() if job_id is None else job_id
-        self._connection.run(self._flows.submit(Upload.of(file_or_bytes, filename), job_id, JobOptions(**options)))
+        self._connection.run(self._flows.submit(InputUpload.of(file_or_bytes, filename), job_id, JobOptions(**options)))
         return Job(self._connection, job_id)
 
     def map(
@@ -98,7 +98,7 @@ class Client:
         *,
         job_ids: Iterable[str] | None = None,
         batch_id: str | None = None,
-        **options: Unpack[Options],
+        **options: Unpack[SubmitKeywords],
     ) -> BatchJobs:
         """Submit many inputs as one batch, in few requests.
 
@@ -175,7 +175,7 @@ class Client:
 
     def put_data(self, name: str, file_or_bytes: Input) -> DataInfo:
         """Store data under a name, for many jobs to read; storing again changes it for new jobs."""
-        return self._connection.run(self._flows.put_data(name, Upload.of(file_or_bytes)))
+        return self._connection.run(self._flows.put_data(name, InputUpload.of(file_or_bytes)))
 
     def data(self) -> list[DataInfo]:
         """List the shared data."""

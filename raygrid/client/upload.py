@@ -20,7 +20,7 @@ Input: TypeAlias = str | os.PathLike[str] | bytes | bytearray | memoryview | Bin
 
 
 @dataclass(frozen=True, slots=True)
-class Upload:
+class InputUpload:
     """Bytes to send, with a file name and a known length.
 
     A path is opened only while it is being read, so a batch of thousands holds no open files. A file object
@@ -34,7 +34,7 @@ class Upload:
     content_type: str = "application/octet-stream"
 
     @classmethod
-    def of(cls, what: Input, filename: str | None = None) -> Upload:
+    def of(cls, what: Input, filename: str | None = None) -> InputUpload:
         """Prepare an input for sending.
 
         Args:
@@ -73,7 +73,7 @@ class Upload:
         return cls(filename, max(0, length), what, start)
 
     @classmethod
-    def _of_pipe(cls, path: Path, filename: str | None) -> Upload:
+    def _of_pipe(cls, path: Path, filename: str | None) -> InputUpload:
         """Read a pipe to its end, at once: it has no length before, and cannot be read again for a retry."""
         content = path.read_bytes()
         if not content:

@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 from raygrid.client import AsyncClient, JobStatus, NodeStatus
 from raygrid.drill.history import Wrong, check
 from raygrid.drill.injector import Aim, Injector, Picture
-from raygrid.drill.load import Load
+from raygrid.drill.load import ClientLoad
 from raygrid.drill.report import Report
 from raygrid.drill.scenarios import Skip, Struck, choose, entries_of, recovery_s, settled_s
 from raygrid.errors import RaygridError, UnavailableError
@@ -25,7 +25,7 @@ READ_AGAIN = 200
 
 
 @dataclass(frozen=True, slots=True)
-class Patience:
+class DrillTimeouts:
     """How long a drill waits for what, in seconds.
 
     Attributes:
@@ -65,7 +65,7 @@ class Drill:
         *,
         jobs: int = 100,
         say: Callable[[str], None] = lambda _: None,
-        patience: Patience | None = None,
+        patience: DrillTimeouts | None = None,
     ) -> None:
         self._urls = urls
         self._key = api_key
@@ -73,7 +73,7 @@ class Drill:
         self._make_injector = injector
         self._jobs = jobs
         self.say = say
-        self.patience = patience or Patience()
+        self.patience = patience or DrillTimeouts()
         self._expected: dict[str, str] = {}
         self._whole: tuple[frozenset[str], int, int] | None = None
 
@@ -118,7 +118,7 @@ class Drill:
         await injector.heal()
         await injector.close()
 
-    async def prepare_load(self, slots: int, retry_s: float = 60.0) -> Load:
+    async def prepare_load(self, slots: int, retry_s: float = 60.0) -> ClientLoad:
         """A load for so many slots, not yet started; the first time, reference results are made.
 
         Raises:
@@ -126,14 +126,14 @@ class Drill:
         """
         steady = min(200, max(4, 2 * slots))
         if not self._expected:
-            load = Load(self._urls, self._key, self._pricer, steady=0, trickle_per_s=0)
+            load = ClientLoad(self._urls, self._key, self._pricer, steady=0, trickle_per_s=0)
             try:
                 self._expected = await load.reference()
             except TimeoutError:
                 raise UnavailableError(f"pricer {self._pricer} did not answer within a minute") from None
             finally:
                 await load.close()
-        return Load(self._urls, self._key, self._pricer, steady=steady, expected=self._expected, retry_s=retry_s)
+        return ClientLoad(self._urls, self._key, self._pricer, steady=steady, expected=self._expected, retry_s=retry_s)
 
     async def _until_whole(self, scenario: str, client: AsyncClient, injector: Injector) -> Picture:
         """Wait until everything is there that was there before the first scenario.
@@ -185,7 +185,7 @@ class Drill:
         return f"{parents_now} of {parents} parents are there" if parents_now < parents else None
 
     async def _under_load(
-        self, scenario: str, client: AsyncClient, injector: Injector, picture: Picture, load: Load, slots: int
+        self, scenario: str, client: AsyncClient, injector: Injector, picture: Picture, load: ClientLoad, slots: int
     ) -> Report:
         load.start()
         if not await load.until(lambda: load.ended >= 2 * slots, self.patience.flow):
@@ -207,14 +207,14 @@ class Drill:
             report = replace(report, note="there is only one parent, so clients had to wait for its next life")
         return replace(report, hit=hit, more={**report.more, **more})
 
-    async def _strike(self, injector: Injector, aim: Aim, picture: Picture, load: Load) -> Struck:
+    async def _strike(self, injector: Injector, aim: Aim, picture: Picture, load: ClientLoad) -> Struck:
         entries = entries_of(aim, picture, self._urls)
         before = await self._under_way(aim, load) if aim.what in ("agent", "node") else {}
         at = asyncio.get_running_loop().time()
         await injector.strike()
         return Struck(at, aim, before, entries)
 
-    async def _under_way(self, aim: Aim, load: Load) -> dict[str, JobStatus]:
+    async def _under_way(self, aim: Aim, load: ClientLoad) -> dict[str, JobStatus]:
         """The jobs that have not ended, as soon as some of them run on what is hit, so that a fault costs something."""
         clock = asyncio.get_running_loop().time
         until = clock() + BUSY_S
@@ -224,7 +224,9 @@ class Drill:
             if runs_there or clock() >= until:
                 return jobs
 
-    async def _after(self, scenario: str, struck: Struck, picture: Picture, load: Load, slots: int) -> dict[str, float]:
+    async def _after(
+        self, scenario: str, struck: Struck, picture: Picture, load: ClientLoad, slots: int
+    ) -> dict[str, float]:
         """Keep the load going until what was under way at the fault has ended, and as much again afterwards."""
         more: dict[str, float] = {}
         loop = asyncio.get_running_loop()
@@ -250,7 +252,7 @@ class Drill:
         return more
 
     @staticmethod
-    async def _until_seen(scenario: str, struck: Struck, load: Load, until: float) -> None:
+    async def _until_seen(scenario: str, struck: Struck, load: ClientLoad, until: float) -> None:
         """Go on until what was hit has done something new: for a while, it gets no jobs, or no requests."""
         clock = asyncio.get_running_loop().time
         while clock() < until:
@@ -260,7 +262,7 @@ class Drill:
                     return
             await asyncio.sleep(LOOK_EVERY_S)
 
-    async def judge(self, scenario: str, struck: Struck, load: Load, until: float) -> Report:
+    async def judge(self, scenario: str, struck: Struck, load: ClientLoad, until: float) -> Report:
         """Decide over what the load's clients saw; jobs were submitted until an instant, and have had time to end."""
         final = await load.statuses()
         again = [job_id for job_id, status in final.items() if status.attempts > 1]
@@ -280,7 +282,7 @@ class Drill:
         )
 
 
-def count(scenario: str, load: Load, final: Mapping[str, JobStatus]) -> Report:
+def count(scenario: str, load: ClientLoad, final: Mapping[str, JobStatus]) -> Report:
     """Count what became of the jobs that the grid took."""
     taken = load.history.acknowledged_jobs
     ends = [_end(final.get(job_id), load.history.result_at(job_id)) for job_id in taken]
@@ -319,4 +321,4 @@ async def _head_back(address: str, since: float, within_s: float) -> float:
     return clock() - since
 
 
-__all__ = ["Drill", "Patience", "count"]
+__all__ = ["Drill", "DrillTimeouts", "count"]

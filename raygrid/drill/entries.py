@@ -14,7 +14,7 @@ import httpx
 
 
 @dataclass(frozen=True, slots=True)
-class Try:
+class EntryRequest:
     """One request through one entry; times are those of the event loop's clock."""
 
     entry: str
@@ -37,7 +37,7 @@ class Entries(httpx.AsyncBaseTransport):
         self,
         urls: Sequence[str],
         first: int = 0,
-        tell: Callable[[Try], None] | None = None,
+        tell: Callable[[EntryRequest], None] | None = None,
         inner: httpx.AsyncBaseTransport | None = None,
     ) -> None:
         self._urls = [httpx.URL(url) for url in urls]
@@ -67,11 +67,11 @@ class Entries(httpx.AsyncBaseTransport):
         if response.status_code >= 500:
             self._leave(at, asked_at, clock())
         else:
-            self._tell(Try(str(url), asked_at, clock(), True))
+            self._tell(EntryRequest(str(url), asked_at, clock(), True))
         return response
 
     def _leave(self, at: int, asked_at: float, now: float) -> None:
-        self._tell(Try(str(self._urls[at]), asked_at, now, False))
+        self._tell(EntryRequest(str(self._urls[at]), asked_at, now, False))
         if self._at == at:  # another request may have left it already
             self._at = next(self._order)
 
@@ -80,4 +80,4 @@ class Entries(httpx.AsyncBaseTransport):
         await self._inner.aclose()
 
 
-__all__ = ["Entries", "Try"]
+__all__ = ["Entries", "EntryRequest"]

@@ -1,7 +1,7 @@
 """What clients saw of their jobs, and whether a grid that keeps its word can have shown it to them.
 
 Pure: times are arguments, in seconds of whichever clock the observer has, as long as it is one clock. Drills, fault
-tests, the soak and the simulator record into a `History`; `check` decides over it.
+tests, the soak and the simulator record into a `ClientHistory`; `check` decides over it.
 """
 
 from __future__ import annotations
@@ -67,7 +67,7 @@ class _Record:
     conflicts: list[float] = field(default_factory=list)
 
 
-class History:
+class ClientHistory:
     """What clients saw; threads may share it.
 
     An observation is known by when its answer came (`at`) and, where questions overlap, by when it was asked
@@ -176,7 +176,7 @@ def _add(seen: list[_Seen], value: str, at: float, asked_at: float) -> None:
         seen.append(_Seen(value, at, asked_at))
 
 
-def check(history: History, final: Mapping[str, JobState], *, must_have_ended: bool = True) -> list[Violation]:
+def check(history: ClientHistory, final: Mapping[str, JobState], *, must_have_ended: bool = True) -> list[Violation]:
     """Decide over a history; an empty list means that the grid kept its word.
 
     Args:
@@ -237,4 +237,4 @@ def _short(digest: str) -> str:
     return digest[:12]
 
 
-__all__ = ["History", "Violation", "Wrong", "check"]
+__all__ = ["ClientHistory", "Violation", "Wrong", "check"]

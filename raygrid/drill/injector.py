@@ -43,7 +43,7 @@ class Place:
 
 
 @dataclass(frozen=True, slots=True)
-class Candidate:
+class RunningCandidate:
     """A leader candidate that lives: of which group, on which machine, and whether it leads."""
 
     group: str
@@ -64,7 +64,7 @@ class Picture:
     """
 
     places: tuple[Place, ...]
-    candidates: tuple[Candidate, ...]
+    candidates: tuple[RunningCandidate, ...]
     parents: tuple[str, ...]
     head: str = ""
     head_spared: str | None = None
@@ -78,7 +78,7 @@ class Picture:
         """Read what `asdict` has written."""
         return cls(
             tuple(Place(**each) for each in said["places"]),
-            tuple(Candidate(**each) for each in said["candidates"]),
+            tuple(RunningCandidate(**each) for each in said["candidates"]),
             tuple(said["parents"]),
             said["head"],
             said["head_spared"],
@@ -205,4 +205,4 @@ class RayInjector:
         return self._process
 
 
-__all__ = ["Aim", "Candidate", "Injector", "Picture", "Place", "RayInjector"]
+__all__ = ["Aim", "Injector", "Picture", "Place", "RayInjector", "RunningCandidate"]

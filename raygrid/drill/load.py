@@ -1,7 +1,7 @@
 """Load on a running grid, as its clients make it: they submit without a pause, wait for each result, and hash it.
 
 Everything goes through the client library over HTTP, retries with the same job ids included. What clients see is
-recorded in a `History`; the clock is that of the event loop.
+recorded in a `ClientHistory`; the clock is that of the event loop.
 """
 
 from __future__ import annotations
@@ -17,8 +17,8 @@ import httpx
 from raygrid.client import AsyncClient, JobStatus, Result
 from raygrid.client.options import new_id
 from raygrid.client.result import MANIFEST, STDERR, STDOUT
-from raygrid.drill.entries import Entries, Try
-from raygrid.drill.history import History
+from raygrid.drill.entries import Entries, EntryRequest
+from raygrid.drill.history import ClientHistory
 from raygrid.errors import (
     ConflictError,
     JobCancelledError,
@@ -66,7 +66,7 @@ def attempt_of(result: Result) -> int | None:
     return attempt if isinstance(attempt, int) else None
 
 
-class Load:
+class ClientLoad:
     """Clients that keep a grid busy.
 
     Args:
@@ -92,10 +92,10 @@ class Load:
         retry_s: float = 60.0,
         transport: Callable[[], httpx.AsyncBaseTransport] | None = None,
     ) -> None:
-        self.history = History()
+        self.history = ClientHistory()
         self.batch_id = f"drill-{new_id()}"
         self.jobs: dict[str, LoadJob] = {}
-        self.tries: list[Try] = []
+        self.tries: list[EntryRequest] = []
         self.client_errors = 0
         self._pricer = pricer
         self._steady = steady
@@ -303,4 +303,4 @@ def _digest(data: bytes) -> str:
     return hashlib.sha256(data).hexdigest()
 
 
-__all__ = ["INPUTS", "Load", "LoadJob", "attempt_of", "result_digest"]
+__all__ = ["INPUTS", "ClientLoad", "LoadJob", "attempt_of", "result_digest"]

@@ -22,7 +22,7 @@ from ray.exceptions import GetTimeoutError, RayError, RayTaskError
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from raygrid.drill.hand import Hand
-from raygrid.drill.injector import Aim, Candidate, Picture, Place
+from raygrid.drill.injector import Aim, Picture, Place, RunningCandidate
 from raygrid.errors import RaygridError, UnavailableError
 from raygrid.transport.racks import live_nodes, node_names
 
@@ -183,9 +183,9 @@ def _groups(actors: list[dict[str, Any]], agents: set[str], nodes: list[dict[str
     }
 
 
-def _candidates(actors: list[dict[str, Any]], names: Mapping[str, str]) -> list[Candidate]:
+def _candidates(actors: list[dict[str, Any]], names: Mapping[str, str]) -> list[RunningCandidate]:
     return [
-        Candidate(group, names[each["Address"]["NodeID"]], _leads(each["Name"]))
+        RunningCandidate(group, names[each["Address"]["NodeID"]], _leads(each["Name"]))
         for each in actors
         if (group := _group_of(each["Name"])) and each["Address"]["NodeID"] in names
     ]

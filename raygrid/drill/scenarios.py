@@ -23,7 +23,7 @@ from functools import partial
 from urllib.parse import urlsplit
 
 from raygrid.client import JobStatus, NodeStatus
-from raygrid.drill.entries import Try
+from raygrid.drill.entries import EntryRequest
 from raygrid.drill.injector import Aim, Picture
 from raygrid.drill.load import LoadJob
 
@@ -133,7 +133,7 @@ def recovery_s(
     struck: Struck,
     jobs: Iterable[LoadJob],
     final: Mapping[str, JobStatus],
-    tries: Sequence[Try],
+    tries: Sequence[EntryRequest],
     until: float,
 ) -> float | None:
     """Seconds from the fault until work flowed again; None where that was not seen.
@@ -206,7 +206,7 @@ def longest_gap_s(begin: float, end: float, instants: Iterable[float]) -> float:
     return max(after - before for before, after in itertools.pairwise(marks))
 
 
-def settled_s(struck: Struck, tries: Sequence[Try]) -> float:
+def settled_s(struck: Struck, tries: Sequence[EntryRequest]) -> float:
     """Seconds until the last request failed that the fault may have hit; 0 where none did."""
     return max(
         (each.ended_at - struck.at for each in tries if not each.well and each.ended_at > struck.at), default=0.0

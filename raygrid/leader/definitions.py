@@ -14,7 +14,7 @@ logger = logging.getLogger(__name__)
 KEPT = 256  # in memory; what is older is read again
 
 
-class Definitions:
+class DefinitionReader:
     """Reads definitions.
 
     Args:

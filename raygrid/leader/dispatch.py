@@ -32,7 +32,7 @@ from raygrid.core.group.events import (
 )
 from raygrid.core.lease import Lease
 from raygrid.errors import GroupRefusedError, RaygridError, UnavailableError
-from raygrid.leader.definitions import Definitions
+from raygrid.leader.definitions import DefinitionReader
 from raygrid.leader.lookup import AT_ONCE, Lookup
 from raygrid.leader.news import News
 from raygrid.leader.node_link import NodeConversation
@@ -87,7 +87,7 @@ class Leader:
         self._state = fresh_state(settings, lease.group_id)
         self._store = store
         self._directory = directory
-        self._definitions = Definitions(store)
+        self._definitions = DefinitionReader(store)
         self._on_stale = on_stale
         self._epoch = f"{lease.term}-{uuid4().hex[:8]}"
         self._clock = clock or steady_clock()

@@ -8,7 +8,7 @@ from collections.abc import Awaitable, Callable
 
 from raygrid.core.group.events import AttemptOrder, Event, HandOverEnded, NodeLost, NodeReported
 from raygrid.errors import RaygridError, StaleTermError, UnreachableError
-from raygrid.leader.definitions import Definitions
+from raygrid.leader.definitions import DefinitionReader
 from raygrid.models import AttemptId, Definition
 from raygrid.settings.model import GridSettings
 from raygrid.transport.ports import NodeCalls
@@ -49,7 +49,7 @@ class NodeConversation:
         stale: Callable[[], None],
         clock: Callable[[], float],
         settings: GridSettings,
-        definitions: Definitions,
+        definitions: DefinitionReader,
     ) -> None:
         self.node_id = node_id
         self.link = link

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from raygrid.core.group.policy import GroupPolicy
-from raygrid.core.group.retry import RetryPolicy
+from raygrid.core.group.retry import JobRetryPolicy
 from raygrid.core.group.state import GroupState
 from raygrid.core.group.stragglers import StragglerPolicy
 from raygrid.settings.model import GridSettings
@@ -21,7 +21,7 @@ def group_policy(settings: GridSettings, group_id: str) -> GroupPolicy:
         probation_s=placement.probation_s,
         node_timeout_s=placement.node_timeout_s,
         window=placement.window,
-        retry=RetryPolicy(
+        retry=JobRetryPolicy(
             placement.max_attempts,
             {name: pricer.retry_exit_codes for name, pricer in settings.pricers.items()},
         ),

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from raygrid.errors import JobNotFoundError, SettingsError
-from raygrid.models import Job
+from raygrid.models import StoredJob
 from raygrid.settings.model import GridSettings
 from raygrid.store import JobStore, SqlStore
 from raygrid.system.grid_file import down_command
@@ -100,7 +100,7 @@ async def _cancel(settings: GridSettings, job_ids: Sequence[str], batch_id: str 
         await store.close()
 
 
-async def _end(store: JobStore, jobs: Sequence[Job]) -> set[str]:
+async def _end(store: JobStore, jobs: Sequence[StoredJob]) -> set[str]:
     """End jobs whose groups have no leader any more; gives those that could not be, and end when the grid starts."""
     left: dict[str, set[str]] = {}
     for job in jobs:

@@ -18,7 +18,7 @@ from raygrid.store import JobStore
 STORE_AGAIN_S = 6 * 3600.0  # well within `housekeeping.DEFINITIONS_KEPT`
 
 
-class Definitions:
+class SubmittedDefinitions:
     """The definitions that jobs of this parent are submitted with.
 
     Args:

@@ -17,7 +17,7 @@ from typing import TypeVar
 from raygrid.blobs import BlobStore
 from raygrid.blobs.chunks import CHUNK, TOGETHER, CheckedBlob, digests, pieces_of
 from raygrid.errors import BlobDamagedError, BlobNotFoundError, RaygridError
-from raygrid.models import BlobSlice, DoneJob, Job
+from raygrid.models import BlobSlice, DoneJob, StoredJob
 from raygrid.parent.traffic import ParentTraffic
 
 PIECE = TOGETHER * CHUNK
@@ -41,8 +41,8 @@ class LargeResults:
         self,
         blobs: BlobStore,
         traffic: ParentTraffic,
-        other_copy: Callable[[Job | DoneJob], Awaitable[bytes | None]],
-        damaged: Callable[[Job | DoneJob, BlobNotFoundError], Awaitable[RaygridError]],
+        other_copy: Callable[[StoredJob | DoneJob], Awaitable[bytes | None]],
+        damaged: Callable[[StoredJob | DoneJob, BlobNotFoundError], Awaitable[RaygridError]],
         chunks_of: Callable[[str], Awaitable[bytes | None]] | None = None,
     ) -> None:
         self._blobs = blobs
@@ -55,7 +55,7 @@ class LargeResults:
         # Results that broke off in the middle of an answer.
         self._suspects: OrderedDict[tuple[str, int], None] = OrderedDict()
 
-    async def stream(self, job: Job | DoneJob) -> AsyncIterator[bytes]:
+    async def stream(self, job: StoredJob | DoneJob) -> AsyncIterator[bytes]:
         """The ZIP of a job in pieces; the first one is checked before this returns.
 
         Raises:
@@ -65,13 +65,13 @@ class LargeResults:
         pieces = self._pieces(job, blob)
         return _chained(await anext(pieces), pieces)
 
-    async def stdout(self, job: Job | DoneJob) -> AsyncIterator[bytes]:
+    async def stdout(self, job: StoredJob | DoneJob) -> AsyncIterator[bytes]:
         """What the pricer of a job printed, in pieces; as `stream`."""
         blob = await self._opened(job)
         pieces = self._printed(job, blob)
         return _chained(await anext(pieces, b""), pieces)
 
-    async def _opened(self, job: Job | DoneJob) -> CheckedBlob:
+    async def _opened(self, job: StoredJob | DoneJob) -> CheckedBlob:
         """A result with the digests of its chunks; one that broke off before is read through at once."""
         assert job.result is not None
         place = job.result[:2]
@@ -100,7 +100,7 @@ class LargeResults:
             raise BlobDamagedError(f"blob {blob.key} does not have the content it should have (sha256 differs)")
         return chunks or b""
 
-    async def _use_other_copy(self, job: Job | DoneJob, blob: CheckedBlob, error: BlobNotFoundError) -> None:
+    async def _use_other_copy(self, job: StoredJob | DoneJob, blob: CheckedBlob, error: BlobNotFoundError) -> None:
         """Go on with the node's copy of a result whose stored one is damaged or gone.
 
         Raises:
@@ -113,7 +113,7 @@ class LargeResults:
             raise said from error
         blob.use(copy)
 
-    async def _pieces(self, job: Job | DoneJob, blob: CheckedBlob) -> AsyncIterator[bytes]:
+    async def _pieces(self, job: StoredJob | DoneJob, blob: CheckedBlob) -> AsyncIterator[bytes]:
         starts = range(0, -(-blob.blob.size // CHUNK), TOGETHER)
         # The next piece is read and checked while the one before is on its way to the client.
         coming = asyncio.ensure_future(asyncio.to_thread(blob.read_now, 0))
@@ -133,7 +133,7 @@ class LargeResults:
                 coming.exception()  # nothing waits for it any more
             coming.cancel()
 
-    async def _printed(self, job: Job | DoneJob, blob: CheckedBlob) -> AsyncIterator[bytes]:
+    async def _printed(self, job: StoredJob | DoneJob, blob: CheckedBlob) -> AsyncIterator[bytes]:
         given = 0
         try:
             count = None if blob.has_other_copy else self._counted(job)
@@ -149,7 +149,7 @@ class LargeResults:
                 yield new
             given = max(0, given - len(piece))
 
-    def _counted(self, job: Job | DoneJob) -> Callable[[int], None]:
+    def _counted(self, job: StoredJob | DoneJob) -> Callable[[int], None]:
         return lambda size: self._traffic.count("from_blobs", job.group_id, size)
 
 

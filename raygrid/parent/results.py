@@ -25,7 +25,7 @@ from raygrid.errors import (
     ResultExpiredError,
     UnavailableError,
 )
-from raygrid.models import BlobSlice, DoneJob, Job, JobState
+from raygrid.models import BlobSlice, DoneJob, JobState, StoredJob
 from raygrid.parent.large_results import LargeResults, stdout_of
 from raygrid.parent.traffic import ParentTraffic
 from raygrid.transport.ports import ResultCaches
@@ -39,7 +39,7 @@ LITTLE = 1024**2  # takes half a millisecond to compare
 Found: TypeAlias = bytes | ResultExpiredError | DamagedResultError | None
 
 
-def require_result(job: Job | DoneJob, *, even_if_failed: bool = False) -> None:
+def require_result(job: StoredJob | DoneJob, *, even_if_failed: bool = False) -> None:
     """Say why a job has no result to give, if it has none.
 
     Raises:
@@ -100,7 +100,7 @@ class Results:
         self._on_damage = on_damage
         self._large = LargeResults(blobs, traffic, self._cached_alone, self._damaged, chunks_of)
 
-    async def read(self, jobs: Sequence[Job | DoneJob]) -> list[Found]:
+    async def read(self, jobs: Sequence[StoredJob | DoneJob]) -> list[Found]:
         """The ZIPs of many jobs; those of one pack are fetched together.
 
         In the place of a ZIP that is gone or damaged stands the error that says so, and None where there is none (any
@@ -129,7 +129,7 @@ class Results:
         await asyncio.gather(*(fetch(node_id, key, indexes) for (node_id, key), indexes in packs.items()))
         return found
 
-    async def read_one(self, job: Job | DoneJob) -> bytes:
+    async def read_one(self, job: StoredJob | DoneJob) -> bytes:
         """The ZIP of a job that has one.
 
         Raises:
@@ -147,7 +147,7 @@ class Results:
         self,
         place: NodePlace,
         key: str,
-        jobs: Sequence[Job | DoneJob],
+        jobs: Sequence[StoredJob | DoneJob],
         indexes: Sequence[int],
         found: list[Found],
     ) -> None:
@@ -168,7 +168,7 @@ class Results:
             found[i] = data
             self._traffic.count("from_cache", place.group_id, len(data))
 
-    async def _cached_alone(self, job: Job | DoneJob) -> bytes | None:
+    async def _cached_alone(self, job: StoredJob | DoneJob) -> bytes | None:
         """The copy of one result in its node's cache, whole and compared with its digest, if there is one."""
         place = self._place_of(job.node_id or "")
         found: list[Found] = [None]
@@ -176,7 +176,7 @@ class Results:
             await self._from_cache(place, job.result.key, [job], [0], found)
         return found[0] if isinstance(found[0], bytes) else None
 
-    async def _blob(self, job: Job | DoneJob) -> Found:
+    async def _blob(self, job: StoredJob | DoneJob) -> Found:
         assert job.result is not None
         just_told = self._blobs_are_here and isinstance(job, DoneJob) and job.result.size <= AT_HAND
         try:
@@ -187,7 +187,9 @@ class Results:
         self._traffic.count("from_blobs", job.group_id, len(data))
         return data
 
-    async def _damaged(self, job: Job | DoneJob, error: BlobNotFoundError) -> ResultExpiredError | DamagedResultError:
+    async def _damaged(
+        self, job: StoredJob | DoneJob, error: BlobNotFoundError
+    ) -> ResultExpiredError | DamagedResultError:
         """Note that the stored copy of a result is damaged or gone; gives what to say of it without another copy."""
         if not isinstance(error, BlobDamagedError):
             logger.warning("the result of job %s is not in the blob store: %s", job.job_id, error)
@@ -200,11 +202,11 @@ class Results:
                 logger.warning("jobs may still take over the damaged result of job %s: %s", job.job_id, away)
         return damaged(job)
 
-    def is_large(self, job: Job | DoneJob) -> bool:
+    def is_large(self, job: StoredJob | DoneJob) -> bool:
         """Whether there is a ZIP that is too large to be held in memory."""
         return job.result is not None and job.purged_at is None and job.result.size > SMALL
 
-    async def stream(self, job: Job | DoneJob) -> AsyncIterator[bytes]:
+    async def stream(self, job: StoredJob | DoneJob) -> AsyncIterator[bytes]:
         """The ZIP of a job in chunks, for large ones.
 
         Raises:
@@ -213,7 +215,7 @@ class Results:
         """
         return await self._large.stream(job)
 
-    async def stdout(self, job: Job | DoneJob) -> AsyncIterator[bytes]:
+    async def stdout(self, job: StoredJob | DoneJob) -> AsyncIterator[bytes]:
         """What the pricer of a job printed, in chunks; errors as `stream`."""
         if self.is_large(job):
             return await self._large.stdout(job)
@@ -225,7 +227,7 @@ def sha256_of(data: bytes) -> str:
     return hashlib.sha256(data).hexdigest()
 
 
-def damaged(job: Job | DoneJob) -> DamagedResultError:
+def damaged(job: StoredJob | DoneJob) -> DamagedResultError:
     """What to say of a job of whose result no intact copy is left."""
     return DamagedResultError(
         f"the stored result of job {job.job_id} is damaged (its bytes do not have the digest that was recorded), and "
@@ -233,7 +235,7 @@ def damaged(job: Job | DoneJob) -> DamagedResultError:
     )
 
 
-def gone(job: Job | DoneJob) -> ResultExpiredError:
+def gone(job: StoredJob | DoneJob) -> ResultExpiredError:
     """What to say of a job whose result was there once."""
     if job.purged_at is not None:
         return ResultExpiredError(

@@ -12,12 +12,12 @@ from dataclasses import dataclass, replace
 from functools import partial
 
 from raygrid.blobs import BlobStore, data_key
-from raygrid.core.routing.lost_groups import Patience
+from raygrid.core.routing.lost_groups import LostGroupTimeouts
 from raygrid.core.routing.spreading import deal
 from raygrid.errors import ConflictError, InvalidRequestError, JobNotFoundError, UnavailableError
-from raygrid.models import DoneJob, Job, JobState, NewJob, SharedData
+from raygrid.models import DoneJob, JobState, NewJob, SharedData, StoredJob
 from raygrid.parent.blob_check import BlobCheck
-from raygrid.parent.definitions import Definitions
+from raygrid.parent.definitions import SubmittedDefinitions
 from raygrid.parent.groups import Groups
 from raygrid.parent.nodes import Nodes
 from raygrid.parent.results import Results
@@ -82,7 +82,7 @@ class Parent:
         self.traffic = ParentTraffic()
         self.groups = Groups(directory, settings, self.waiters, home)
         self.groups.give_back = store.release_lease
-        patience = Patience(settings.routing.lost_after_s, settings.placement.node_timeout_s + NODE_SLACK_S)
+        patience = LostGroupTimeouts(settings.routing.lost_after_s, settings.placement.node_timeout_s + NODE_SLACK_S)
         self.sweeper = Sweeper(store, self.groups, self.waiters, patience)
         self.nodes = Nodes(store, partial(self.groups.capacities, silent_too=True))
         self.blob_check = BlobCheck(store, blobs, is_default=settings.storage.blobs is None)
@@ -100,9 +100,9 @@ class Parent:
             on_damage=store.stop_reuse,
         )
         self.reuse = Reuse(settings, store, blobs)
-        self.definitions = Definitions(settings, store)
+        self.definitions = SubmittedDefinitions(settings, store)
         self._inserts: Coalescer[NewJob, Inserted] = Coalescer(store.insert, name="inserts")
-        self._looks: Coalescer[str, Job | None] = Coalescer(self._look, name="looks")
+        self._looks: Coalescer[str, StoredJob | None] = Coalescer(self._look, name="looks")
 
     async def open(self) -> None:
         """Connect to everything; waits for a job store that is away.
@@ -211,11 +211,11 @@ class Parent:
 
     # --- waiting and asking -------------------------------------------------------------------------------------
 
-    async def _look(self, job_ids: Sequence[str]) -> list[Job | None]:
+    async def _look(self, job_ids: Sequence[str]) -> list[StoredJob | None]:
         found = await self.store.get(list(dict.fromkeys(job_ids)))
         return [found.get(job_id) for job_id in job_ids]
 
-    async def job(self, job_id: str) -> Job:
+    async def job(self, job_id: str) -> StoredJob:
         """A job.
 
         Raises:
@@ -226,7 +226,7 @@ class Parent:
             raise JobNotFoundError(f"there is no job {job_id!r}")
         return job
 
-    async def wait(self, job_id: str, wait_s: float, *, is_new: bool = False) -> Job | DoneJob:
+    async def wait(self, job_id: str, wait_s: float, *, is_new: bool = False) -> StoredJob | DoneJob:
         """The job once it has ended, or as it is when the wait is over.
 
         One that `is_new` was stored by this parent just now, to run: there is no need to look at it at once.
@@ -254,7 +254,7 @@ class Parent:
         finally:
             self.waiters.forget(changed, job_id)
 
-    async def position(self, job: Job) -> int | None:
+    async def position(self, job: StoredJob) -> int | None:
         """How many jobs stand before a queued one; None for others."""
         return await self.store.queue_position(job) if job.state is JobState.QUEUED else None
 

@@ -41,7 +41,7 @@ def checked_id(value: str, what: str = "jobId") -> str:
 
 
 @dataclass(frozen=True, slots=True)
-class Options:
+class SubmissionOptions:
     """How a job is to be run, as far as the client says."""
 
     pricer: str | None = None
@@ -53,7 +53,7 @@ class Options:
     data: tuple[str, ...] = ()
 
 
-def options_of_form(fields: Mapping[str, Sequence[str]], also: frozenset[str] = frozenset()) -> Options:
+def options_of_form(fields: Mapping[str, Sequence[str]], also: frozenset[str] = frozenset()) -> SubmissionOptions:
     """Read the options of a form, all of them optional.
 
     Raises:
@@ -75,7 +75,7 @@ def options_of_form(fields: Mapping[str, Sequence[str]], also: frozenset[str] = 
     return options_of_json({**single, "args": list(fields.get("args", ())), "data": list(fields.get("data", ()))})
 
 
-def options_of_json(values: Mapping[str, Any], base: Options = Options()) -> Options:
+def options_of_json(values: Mapping[str, Any], base: SubmissionOptions = SubmissionOptions()) -> SubmissionOptions:
     """Read options from plain values (texts of a form, or JSON), over those of `base`."""
     unknown = values.keys() - OPTIONS
     if unknown:
@@ -164,7 +164,7 @@ def make_job(
     definition: Callable[[str], str],
     job_id: str,
     file: ReceivedFile,
-    options: Options,
+    options: SubmissionOptions,
     data: Mapping[str, SharedData],
 ) -> NewJob:
     """The job for a file and its options; its group is chosen later.

@@ -16,7 +16,7 @@ from datetime import datetime
 from functools import partial
 from uuid import uuid4
 
-from raygrid.core.routing.lost_groups import LostGroups, Patience
+from raygrid.core.routing.lost_groups import LostGroups, LostGroupTimeouts
 from raygrid.core.routing.spreading import deal
 from raygrid.errors import RaygridError, UnavailableError
 from raygrid.models import JobState, QueuedJob
@@ -51,7 +51,7 @@ class Sweeper:
         holder: the name under which it sweeps, unique in every life.
     """
 
-    def __init__(self, store: JobStore, groups: Groups, waiters: Waiters, patience: Patience) -> None:
+    def __init__(self, store: JobStore, groups: Groups, waiters: Waiters, patience: LostGroupTimeouts) -> None:
         self._store = store
         self._groups = groups
         self._waiters = waiters

@@ -11,7 +11,7 @@ from raygrid.planner.report import Scenario, Simulation
 
 
 @dataclass(frozen=True, slots=True)
-class Try:
+class NodeCountResult:
     """What came of a number of nodes.
 
     Attributes:
@@ -40,8 +40,8 @@ class Plan:
     scenario: Scenario
     deadline_s: float
     wanted: int
-    found: Try
-    fewer: Try | None
+    found: NodeCountResult
+    fewer: NodeCountResult | None
 
     @property
     def slots(self) -> int:
@@ -49,7 +49,9 @@ class Plan:
         return self.scenario.nodes * self.scenario.slots
 
 
-def plan(scenario: Scenario, deadline_s: float, share: float, tried: Callable[[Try], None] = lambda _: None) -> Plan:
+def plan(
+    scenario: Scenario, deadline_s: float, share: float, tried: Callable[[NodeCountResult], None] = lambda _: None
+) -> Plan:
     """Find the smallest number of nodes, up to those of the scenario, at which a share of the jobs ends in time.
 
     Raises:
@@ -58,10 +60,10 @@ def plan(scenario: Scenario, deadline_s: float, share: float, tried: Callable[[T
     wanted = math.ceil(share * scenario.jobs)
     least = _least_nodes(scenario, deadline_s, wanted)
 
-    def attempt(nodes: int) -> Try:
+    def attempt(nodes: int) -> NodeCountResult:
         simulation = Simulation(scenario.resized(nodes))
         at_s = simulation.run(wanted, deadline_s)
-        came = Try(nodes, simulation.ended, at_s if at_s <= deadline_s else None)
+        came = NodeCountResult(nodes, simulation.ended, at_s if at_s <= deadline_s else None)
         tried(came)
         return came
 

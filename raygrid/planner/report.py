@@ -71,7 +71,7 @@ class Scenario:
 
 
 @dataclass(frozen=True, slots=True)
-class Outcome:
+class ScenarioOutcome:
     """What came of it.
 
     Attributes:
@@ -117,14 +117,14 @@ class Outcome:
         return _quantile(self.ends_s, share)
 
 
-def simulate(scenario: Scenario) -> Outcome:
+def simulate(scenario: Scenario) -> ScenarioOutcome:
     """Run the jobs of a scenario to their ends."""
     simulation = Simulation(scenario)
     simulation.run()
     return simulation.outcome()
 
 
-def sweep(scenario: Scenario, sizes: tuple[int, ...]) -> Iterator[Outcome]:
+def sweep(scenario: Scenario, sizes: tuple[int, ...]) -> Iterator[ScenarioOutcome]:
     """Run it with other numbers of nodes and as many jobs for each, in groups of the same size if they are full."""
     for nodes in sizes:
         jobs = max(min(LEAST_JOBS, scenario.jobs), scenario.jobs * nodes // max(sizes))
@@ -246,7 +246,7 @@ class Simulation:
     def _ended_s(self, wanted: int) -> float:
         return sorted(end for end in self._ends if end)[wanted - 1] if self.ended >= wanted else math.inf
 
-    def outcome(self) -> Outcome:
+    def outcome(self) -> ScenarioOutcome:
         """What came of it, once all jobs have ended."""
         scenario, jobs = self._scenario, self._scenario.jobs
         makespan_s = max(self._ends) - self.arrivals[0]
@@ -255,7 +255,7 @@ class Simulation:
         last = max(starts)
         before_s = sum(min(run_s, last - at) for at, run_s in zip(starts, self.run_times, strict=True))
         waits, ends = array("d", sorted(self._waits)), array("d", sorted(self._ends))
-        return Outcome(
+        return ScenarioOutcome(
             scenario,
             self.ended,
             self._routing.each_us * self._on_cpu,

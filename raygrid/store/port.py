@@ -12,7 +12,7 @@ from datetime import datetime
 from typing import NamedTuple, Protocol
 
 from raygrid.core.lease import Lease
-from raygrid.models import BlobSlice, Definition, Drain, Job, JobState, JobUpdate, NewJob, QueuedJob, SharedData
+from raygrid.models import BlobSlice, Definition, Drain, JobState, JobUpdate, NewJob, QueuedJob, SharedData, StoredJob
 
 BLOBS = "blobs"  # the agreement on the blob store: its marker
 MOST_COUNTED = 20_000  # jobs, which takes some 80 ms
@@ -31,7 +31,7 @@ class Inserted:
     """
 
     created: bool
-    existing: Job | None = None
+    existing: StoredJob | None = None
     conflict: bool = False
     reused_from: str | None = None
 
@@ -68,7 +68,7 @@ class Changed:
     """A job of a batch at the revision where a reader resumes after it."""
 
     cursor: int
-    job: Job
+    job: StoredJob
 
 
 @dataclass(frozen=True, slots=True)
@@ -166,7 +166,7 @@ class JobStore(Protocol):
         """
         ...
 
-    async def get(self, job_ids: Sequence[str]) -> dict[str, Job]:
+    async def get(self, job_ids: Sequence[str]) -> dict[str, StoredJob]:
         """The jobs that exist among these."""
         ...
 
@@ -197,11 +197,11 @@ class JobStore(Protocol):
         """How many jobs of a group are queued."""
         ...
 
-    async def queue_position(self, job: Job) -> int:
+    async def queue_position(self, job: StoredJob) -> int:
         """How many queued jobs of its group stand before a queued job."""
         ...
 
-    async def request_cancel(self, job_ids: Sequence[str]) -> list[Job]:
+    async def request_cancel(self, job_ids: Sequence[str]) -> list[StoredJob]:
         """Mark unfinished jobs as to be cancelled; gives those that were unfinished."""
         ...
 
@@ -212,7 +212,7 @@ class JobStore(Protocol):
         batch_id: str | None = None,
         after: str | None = None,
         limit: int = 100,
-    ) -> list[Job]:
+    ) -> list[StoredJob]:
         """A page of jobs that come after the job `after`: those of a batch as they were submitted to it, others by id.
 
         Raises:

@@ -8,7 +8,7 @@ from datetime import datetime
 from typing import Any
 
 from raygrid.errors import InvalidRequestError
-from raygrid.models import BlobSlice, Job, JobSpec, JobState, JobUpdate, NewJob, QueuedJob, SharedData
+from raygrid.models import BlobSlice, JobSpec, JobState, JobUpdate, NewJob, QueuedJob, SharedData, StoredJob
 from raygrid.store.tables import jobs
 
 
@@ -144,7 +144,7 @@ def _shared(text: str) -> tuple[SharedData, ...]:
     return () if text == "[]" else tuple(SharedData(*entry) for entry in json.loads(text))
 
 
-def job(row: Sequence[Any]) -> Job:
+def job(row: Sequence[Any]) -> StoredJob:
     """A job from a row of `JOB_COLUMNS`, by position: pages of results are read by the thousand."""
     (
         job_id,
@@ -190,7 +190,7 @@ def job(row: Sequence[Any]) -> Job:
         reused_from,
         definition,
     ) = row
-    return Job(
+    return StoredJob(
         job_id,
         fingerprint,
         pricer,

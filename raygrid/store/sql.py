@@ -14,7 +14,7 @@ from sqlalchemy import Integer, Select, and_, bindparam, case, func, or_, select
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from raygrid.errors import StaleTermError
-from raygrid.models import BlobSlice, Job, JobState, JobUpdate, NewJob, QueuedJob
+from raygrid.models import BlobSlice, JobState, JobUpdate, NewJob, QueuedJob, StoredJob
 from raygrid.store import rows, sql_reuse
 from raygrid.store.port import Inserted, Purged, Reusable
 from raygrid.store.prepared import prepared
@@ -121,7 +121,7 @@ class SqlStore(SqlBatches, SqlMoves, SqlDefinitions):
             created.discard(job_id)  # a second one of the same id in this call is not created again
         return answers
 
-    async def _select_jobs(self, connection: AsyncConnection, job_ids: Sequence[str]) -> dict[str, Job]:
+    async def _select_jobs(self, connection: AsyncConnection, job_ids: Sequence[str]) -> dict[str, StoredJob]:
         if len(job_ids) == 1:  # as when a job is submitted by itself, or asked for
             read = (await connection.execute(_JOB, {"the_job": job_ids[0]})).all()
         else:
@@ -130,7 +130,7 @@ class SqlStore(SqlBatches, SqlMoves, SqlDefinitions):
         return {job.job_id: job for job in found}
 
     @reading
-    async def get(self, job_ids: Sequence[str]) -> dict[str, Job]:
+    async def get(self, job_ids: Sequence[str]) -> dict[str, StoredJob]:
         """The jobs that exist among these."""
         async with self._read() as connection:
             return await self._select_jobs(connection, job_ids)
@@ -219,7 +219,7 @@ class SqlStore(SqlBatches, SqlMoves, SqlDefinitions):
             return int((await connection.execute(statement)).scalar_one())
 
     @reading
-    async def queue_position(self, job: Job) -> int:
+    async def queue_position(self, job: StoredJob) -> int:
         """How many queued jobs of its group stand before this one."""
         seq = select(jobs.c.seq).where(jobs.c.job_id == job.job_id).scalar_subquery()
         before = or_(jobs.c.priority > job.priority, and_(jobs.c.priority == job.priority, jobs.c.seq < seq))
@@ -232,7 +232,7 @@ class SqlStore(SqlBatches, SqlMoves, SqlDefinitions):
             return int((await connection.execute(statement)).scalar_one())
 
     @to_its_end
-    async def request_cancel(self, job_ids: Sequence[str]) -> list[Job]:
+    async def request_cancel(self, job_ids: Sequence[str]) -> list[StoredJob]:
         """Mark unfinished jobs as to be cancelled; gives those."""
         wanted = list(dict.fromkeys(job_ids))
         if not wanted:

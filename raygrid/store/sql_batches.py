@@ -8,7 +8,7 @@ from datetime import datetime
 from sqlalchemy import func, literal, select, tuple_
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from raygrid.models import Job, JobState
+from raygrid.models import JobState, StoredJob
 from raygrid.store import rows
 from raygrid.store.port import MOST_COUNTED, BatchPage, BatchSummary, Changed
 from raygrid.store.rows import no_such_cursor
@@ -39,7 +39,7 @@ class SqlBatches(SqlConnections):
         batch_id: str | None = None,
         after: str | None = None,
         limit: int = 100,
-    ) -> list[Job]:
+    ) -> list[StoredJob]:
         """A page of jobs, those of a batch as they were submitted to it; see `JobStore.jobs`."""
         statement = select(*rows.JOB_COLUMNS).limit(limit)
         if state is not None:

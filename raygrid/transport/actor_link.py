@@ -1,4 +1,4 @@
-"""The link to one actor: its calls take a direct connection while one is open, and go through Ray otherwise.
+"""The link to one actor: its calls take a direct channel while one is open, and go through Ray otherwise.
 
 Ray carries the question where the actor's direct server listens. Every call has a timeout, and Ray's errors become
 raygrid's here.
@@ -15,8 +15,8 @@ from ray.core.generated.gcs_pb2 import ActorTableData  # type: ignore[attr-defin
 from ray.exceptions import ActorDiedError, RayActorError, RayError, RayTaskError
 
 from raygrid.errors import ProcessEndedError, RaygridError, UnavailableError, UnreachableError
-from raygrid.transport.calls import Call, Calls, link_to
-from raygrid.transport.direct_client import ConnectionBrokenError, DirectConnection, connect_directly
+from raygrid.transport.calls import Calls, DeclaredCall, link_to
+from raygrid.transport.direct_client import ConnectionBrokenError, DirectChannel, connect_directly
 from raygrid.transport.ports import CALL_TIMEOUT_S
 from raygrid.transport.wire import FrameTooLargeError
 
@@ -46,26 +46,26 @@ class ActorLink(Generic[Calls]):
         self.is_dead = False
         self._what = what
         self._actor = actor
-        self._connection: DirectConnection | None = None
+        self._channel: DirectChannel | None = None
         self._connecting: asyncio.Task[None] | None = None
         self._pause_s = RECONNECT_S
         self._closed = False
         self._too_large: set[str] = set()  # calls whose answers did not fit into a frame: they go through Ray
 
-    async def _carry(self, call: Call, args: tuple[Any, ...]) -> Any:
+    async def _carry(self, call: DeclaredCall, args: tuple[Any, ...]) -> Any:
         timeout_s = call.timeout_s(args)
-        connection = self._open_connection() if call.direct else None
-        if connection is not None and call.name not in self._too_large:
+        channel = self._open_channel() if call.direct else None
+        if channel is not None and call.name not in self._too_large:
             try:
-                answer = connection.ask(call.name, args)
+                answer = channel.ask(call.name, args)
             except FrameTooLargeError:
                 pass  # the arguments do not fit into a frame; nothing was sent
             else:
-                return await self._answered_directly(connection, call, answer, timeout_s)
+                return await self._answered_directly(channel, call, answer, timeout_s)
         return await self._ask(getattr(self._actor, call.name).remote(*args), timeout_s)
 
     async def _answered_directly(
-        self, connection: DirectConnection, call: Call, answer: Awaitable[Any], timeout_s: float
+        self, channel: DirectChannel, call: DeclaredCall, answer: Awaitable[Any], timeout_s: float
     ) -> Any:
         try:
             return await self._ask(answer, timeout_s)
@@ -74,13 +74,13 @@ class ActorLink(Generic[Calls]):
             raise UnavailableError(f"{self._what}: its answer was too large, and is lost: {error}") from error
         except UnavailableError as error:
             if isinstance(error.__cause__, TimeoutError):
-                connection.retire()  # perhaps only this connection fails, so the next call goes through Ray
+                channel.retire()  # perhaps only this channel fails, so the next call goes through Ray
             raise
 
-    def _open_connection(self) -> DirectConnection | None:
-        """The direct connection, if it is open; begins to open one otherwise."""
-        if self._connection is not None and self._connection.is_open:
-            return self._connection
+    def _open_channel(self) -> DirectChannel | None:
+        """The direct channel, if it is open; begins to open one otherwise."""
+        if self._channel is not None and self._channel.is_open:
+            return self._channel
         if not self._closed and (self._connecting is None or self._connecting.done()):
             self._connecting = asyncio.get_running_loop().create_task(self._connect(), name=f"connect {self._what}")
         return None
@@ -89,23 +89,23 @@ class ActorLink(Generic[Calls]):
         try:
             address = await self._ask(self._actor.direct_address.remote())
             if address is not None:
-                self._connection = await connect_directly(address)
+                self._channel = await connect_directly(address)
                 self._pause_s = RECONNECT_S
                 return
         except (RaygridError, OSError, TimeoutError) as error:
-            logger.info("%s has no direct connection; calling it through Ray: %s", self._what, error)
+            logger.info("%s has no direct channel; calling it through Ray: %s", self._what, error)
         except Exception:
-            logger.exception("%s has no direct connection; calling it through Ray", self._what)
+            logger.exception("%s has no direct channel; calling it through Ray", self._what)
         await asyncio.sleep(self._pause_s)
         self._pause_s = min(self._pause_s * 2, LONGEST_PAUSE_S)
 
     def close(self) -> None:
-        """Close the direct connection for good; later calls go through Ray."""
+        """Close the direct channel for good; later calls go through Ray."""
         self._closed = True
         if self._connecting is not None:
             self._connecting.cancel()
-        if self._connection is not None:
-            self._connection.close()
+        if self._channel is not None:
+            self._channel.close()
 
     async def _ask(self, reference: Awaitable[Answer], timeout_s: float = CALL_TIMEOUT_S) -> Answer:
         try:

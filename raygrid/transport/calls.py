@@ -21,7 +21,7 @@ Method = TypeVar("Method", bound=Callable[..., Coroutine[Any, Any, Any]])
 
 
 @dataclass(frozen=True, slots=True)
-class Call:
+class DeclaredCall:
     """One declared call.
 
     Attributes:
@@ -44,7 +44,7 @@ class Call:
 class Carrier(Protocol):
     """Carries a call to the callee and brings the answer back."""
 
-    def __call__(self, call: Call, args: tuple[Any, ...], /) -> Coroutine[Any, Any, Any]:
+    def __call__(self, call: DeclaredCall, args: tuple[Any, ...], /) -> Coroutine[Any, Any, Any]:
         """The callee's answer.
 
         Raises:
@@ -69,14 +69,14 @@ def call(timeout_s: float, *, waits: str | None = None, direct: bool = True) -> 
             raise TypeError(f"the parameters of {method.__qualname__} must be positional-only")
         names = [each.name for each in parameters]
         index = None if waits is None else names.index(waits)
-        setattr(method, _DECLARED, Call(method.__name__, timeout_s, index, direct))
+        setattr(method, _DECLARED, DeclaredCall(method.__name__, timeout_s, index, direct))
         return method
 
     return declare
 
 
 @functools.cache
-def calls_of(protocol: Callable[..., Any]) -> tuple[Call, ...]:
+def calls_of(protocol: Callable[..., Any]) -> tuple[DeclaredCall, ...]:
     """The calls that a Protocol declares.
 
     Raises:
@@ -108,7 +108,7 @@ class _TypedLink:
 
 @functools.cache
 def _link_class(protocol: Callable[..., Any]) -> type[_TypedLink]:
-    def method(call: Call) -> Callable[..., Coroutine[Any, Any, Any]]:
+    def method(call: DeclaredCall) -> Callable[..., Coroutine[Any, Any, Any]]:
         def carried(self: _TypedLink, *args: Any) -> Coroutine[Any, Any, Any]:
             return self._carry(call, args)
 

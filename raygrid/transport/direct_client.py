@@ -1,4 +1,4 @@
-"""The caller's side of a direct connection to an actor, which carries any number of calls at once."""
+"""The caller's side of a direct channel to an actor: one connection, which carries any number of calls at once."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ class ConnectionBrokenError(ConnectionError):
     """The connection broke during a call: it is not known whether the call was carried out."""
 
 
-class DirectConnection:
+class DirectChannel:
     """A connection to a direct server. Made by `connect_directly`; the owner closes it."""
 
     def __init__(self, reader: StreamReader, writer: StreamWriter) -> None:
@@ -26,7 +26,7 @@ class DirectConnection:
         self._number = 0
         self._retired = False
         self._why = "it was closed"
-        self._reading = asyncio.get_running_loop().create_task(self._read(reader), name="direct connection")
+        self._reading = asyncio.get_running_loop().create_task(self._read(reader), name="direct channel")
         self._reading.add_done_callback(lambda _: self._ended())  # also of a task that is cancelled before it began
 
     @property
@@ -87,7 +87,7 @@ class DirectConnection:
                 answer.exception()  # marks it as retrieved: the caller may have given up
 
 
-async def connect_directly(address: DirectAddress) -> DirectConnection:
+async def connect_directly(address: DirectAddress) -> DirectChannel:
     """Connect to a direct server.
 
     Raises:
@@ -102,4 +102,4 @@ async def connect_directly(address: DirectAddress) -> DirectConnection:
         with contextlib.suppress(OSError):
             writer.close()
         raise
-    return DirectConnection(reader, writer)
+    return DirectChannel(reader, writer)

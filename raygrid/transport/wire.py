@@ -1,4 +1,4 @@
-"""The wire format of a direct connection: mutual authentication, then frames with pickles.
+"""The wire format of a direct channel: mutual authentication, then frames with pickles.
 
 Both ends prove that they know a secret before either unpickles anything: unpickling can run any code. A frame is its
 length (four bytes, big-endian) and a pickle of the values that Ray would carry.

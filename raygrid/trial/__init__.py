@@ -4,6 +4,6 @@
 """
 
 from raygrid.trial.run import JobTimes, Trial, run_trial
-from raygrid.trial.verdict import Verdict, verdict
+from raygrid.trial.verdict import TrialVerdict, verdict
 
-__all__ = ["JobTimes", "Trial", "Verdict", "run_trial", "verdict"]
+__all__ = ["JobTimes", "Trial", "TrialVerdict", "run_trial", "verdict"]

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any, Unpack
 
 from raygrid.client import BatchJobs, Client, Job
-from raygrid.client.options import Options, new_id
+from raygrid.client.options import SubmitKeywords, new_id
 from raygrid.errors import RaygridError
 
 AIM_S = 30.0  # how long the batch may take where nobody says how many jobs it has
@@ -93,7 +93,7 @@ def run_trial(
     jobs: int | None,
     *,
     progress: Callable[[int, int], None] = lambda _done, _total: None,
-    **options: Unpack[Options],
+    **options: Unpack[SubmitKeywords],
 ) -> Trial:
     """Run one job alone and then a batch of copies.
 
@@ -138,7 +138,7 @@ def run_trial(
     )
 
 
-def _run_alone(client: Client, path: Path, batch_id: str, options: Options) -> tuple[JobTimes | None, float]:
+def _run_alone(client: Client, path: Path, batch_id: str, options: SubmitKeywords) -> tuple[JobTimes | None, float]:
     """Run one job; gives its times, and the seconds from its submit until its result was here."""
     began = time.perf_counter()
     single = client.map([path], batch_id=batch_id, **options)

@@ -15,7 +15,7 @@ _SLOW_FETCH = 0.2
 
 
 @dataclass(frozen=True, slots=True)
-class Verdict:
+class TrialVerdict:
     """What is said of a trial.
 
     Attributes:
@@ -31,7 +31,7 @@ class Verdict:
     used: float | None = None
 
 
-def verdict(trial: Trial) -> Verdict:
+def verdict(trial: Trial) -> TrialVerdict:
     """Judge a trial."""
     found = [
         f"{trial.jobs} jobs in {duration(trial.elapsed_s)}: {figure(trial.jobs / trial.elapsed_s)} a second on "
@@ -45,7 +45,7 @@ def verdict(trial: Trial) -> Verdict:
             "copies of one input are equal. To measure, turn reuse off."
         )
     if not trial.times:
-        return Verdict(tuple(found), ())
+        return TrialVerdict(tuple(found), ())
     ran = [times.ran_s for times in trial.times]
     # Loading is paid once for many jobs: what a job takes is what those took that found the pricer loaded.
     usual = [times for times in trial.times if not times.loaded] or list(trial.times)
@@ -62,7 +62,7 @@ def verdict(trial: Trial) -> Verdict:
         *_alone(trial),
         _way(trial),
     ]
-    return Verdict(tuple(found), tuple(_advice(trial, used, adds_s, median(usual_s))), adds_s, used)
+    return TrialVerdict(tuple(found), tuple(_advice(trial, used, adds_s, median(usual_s))), adds_s, used)
 
 
 def _loading(trial: Trial, usual_s: float) -> list[str]:

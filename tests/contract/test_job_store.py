@@ -14,13 +14,13 @@ from raygrid.models import (
     AttemptId,
     AttemptReport,
     BlobSlice,
-    Job,
     JobSpec,
     JobState,
     JobUpdate,
     NewJob,
     Outcome,
     SharedData,
+    StoredJob,
 )
 from raygrid.store import JobStore, SqlStore
 from tests.simulation.memory_store import MemoryStore
@@ -56,7 +56,7 @@ def new(job_id: str, *, group: str = "rack-a", fingerprint: str = "f", priority:
     )
 
 
-async def one(store: JobStore, job_id: str) -> Job:
+async def one(store: JobStore, job_id: str) -> StoredJob:
     return (await store.get([job_id]))[job_id]
 
 
@@ -75,7 +75,7 @@ def done(job_id: str, number: int = 1, node: str = "n1", *, at: datetime = AT, k
     return JobUpdate(job_id, JobState.DONE, number, node, at, report=report)
 
 
-def ids(jobs: list[Job]) -> list[str]:
+def ids(jobs: list[StoredJob]) -> list[str]:
     return [job.job_id for job in jobs]
 
 

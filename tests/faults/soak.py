@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import Any
 
 from raygrid.drill.history import check
-from raygrid.drill.load import Load
+from raygrid.drill.load import ClientLoad
 from tests.faults.cluster import KEY, Cluster
 from tests.faults.drills import cluster_on_hosts
 from tests.faults.hosts import Hosts, why_not
@@ -104,10 +104,10 @@ async def soak(cluster: Cluster, minutes: float, every_s: float, seed: int) -> d
     """Keep the cluster busy and break it; gives what came of it."""
     hosts, chance = cluster.hosts, random.Random(seed)
     urls = [cluster.url(host) for host in WORKERS]
-    calm = Load(urls, KEY, "drill", steady=0)
+    calm = ClientLoad(urls, KEY, "drill", steady=0)
     expected = await calm.reference()
     await calm.close()
-    load = Load(urls, KEY, "drill", steady=12, trickle_per_s=4.0, expected=expected)
+    load = ClientLoad(urls, KEY, "drill", steady=12, trickle_per_s=4.0, expected=expected)
     before = memory(hosts)
     began = time.monotonic()
     faults: Counter[str] = Counter()

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from raygrid.drill.history import check
 from raygrid.drill.injector import Aim
-from raygrid.drill.load import Load
+from raygrid.drill.load import ClientLoad
 from raygrid.drill.scenarios import Struck, recovery_s
 from raygrid.models import JobState
 from tests.faults.cluster import KEY, Cluster
@@ -35,10 +35,10 @@ async def _seen(
 ) -> Seen:
     clock = asyncio.get_running_loop().time
     urls = [cluster.url(host) for host in WORKERS]
-    calm = Load(urls, KEY, "drill", steady=0, trickle_per_s=0)
+    calm = ClientLoad(urls, KEY, "drill", steady=0, trickle_per_s=0)
     expected = await calm.reference()
     await calm.close()
-    load = Load(urls, KEY, "drill", steady=16, trickle_per_s=4.0, expected=expected)
+    load = ClientLoad(urls, KEY, "drill", steady=16, trickle_per_s=4.0, expected=expected)
     load.start()
     try:
         await load.until(lambda: load.ended >= 24, END_S)

@@ -16,15 +16,15 @@ from typer.testing import CliRunner
 from raygrid.cli import app, demo
 from raygrid.cli import drill as command
 from raygrid.client import Client
-from raygrid.drill.drill import Drill, Patience
-from raygrid.drill.injector import Aim, Candidate, Injector, Picture, Place
+from raygrid.drill.drill import Drill, DrillTimeouts
+from raygrid.drill.injector import Aim, Injector, Picture, Place, RunningCandidate
 from raygrid.local import GridFile
 from raygrid.settings.model import load_settings
 from raygrid.settings.started_with import StartedWith
 from tests.support.small_grid import PRICERS, SmallGrid
 
 DRILL = {"command": ["sh", "-c", 'sleep 0.1; cat "$0"', "{input}"], "result": "stdout"}
-PATIENCE = Patience(whole=30, flow=30, recover=30, drain=30, after=0.2)
+PATIENCE = DrillTimeouts(whole=30, flow=30, recover=30, drain=30, after=0.2)
 
 
 class Breaks:
@@ -39,7 +39,7 @@ class Breaks:
 
     async def look(self) -> Picture:
         places = tuple(Place(name, name.rpartition("-")[0], "127.0.0.1") for name in self.grid.nodes)
-        candidates = tuple(Candidate(group, f"{group}-1", True) for group in self.grid.leaders)
+        candidates = tuple(RunningCandidate(group, f"{group}-1", True) for group in self.grid.leaders)
         return Picture(places, candidates, ("rack-a-1",), head_spared="there is no head")
 
     async def aim(self, aim: Aim) -> str:

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from raygrid.models import Job
+from raygrid.models import StoredJob
 from tests.support.small_grid import SmallGrid
 
 
@@ -40,7 +40,7 @@ async def test_whoever_waits_gets_the_result_by_what_the_leader_tells(
     """
     get, asked = grid.parent.store.get, 0
 
-    async def counted(job_ids: Sequence[str]) -> dict[str, Job]:
+    async def counted(job_ids: Sequence[str]) -> dict[str, StoredJob]:
         nonlocal asked
         asked += 1
         return await get(job_ids)

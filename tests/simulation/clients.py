@@ -8,7 +8,7 @@ from random import Random
 from typing import TYPE_CHECKING, Any
 
 from raygrid.errors import BusyError, ConflictError, JobNotFoundError, RaygridError
-from raygrid.models import BlobSlice, DoneJob, Job, JobSpec, NewJob
+from raygrid.models import BlobSlice, DoneJob, JobSpec, NewJob, StoredJob
 from tests.simulation.network import POLL_SLACK_S
 from tests.simulation.parents import SimulatedParent
 
@@ -132,7 +132,7 @@ class Clients:
 
             asked_at = self._grid.loop.time()
             try:
-                job: Job | DoneJob = await self._ask("wait", wait, WAIT_S + POLL_SLACK_S)
+                job: StoredJob | DoneJob = await self._ask("wait", wait, WAIT_S + POLL_SLACK_S)
             except BusyError:
                 await asyncio.sleep(0.5)
                 continue

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from random import Random
 from typing import Any
 
-from raygrid.drill.history import History
+from raygrid.drill.history import ClientHistory
 from raygrid.leader.election import Candidate
 from raygrid.models import AttemptId
 from raygrid.settings.model import GridSettings
@@ -68,7 +68,7 @@ class Grid:
         self.wall_offsets: dict[str, float] = {}  # by host
         self.processes: list[Process] = []
         self.database = Database(loop, random, store)
-        self.history = History()  # what clients saw
+        self.history = ClientHistory()  # what clients saw
         self.watch = Watch(self)
         self.database.observer = self.watch
         self.store_part: Part[Database] = Part("store", "db")

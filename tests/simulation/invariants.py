@@ -18,7 +18,7 @@ from raygrid.drill.history import check
 from raygrid.errors import UnavailableError
 from raygrid.leader.dispatch import Leader
 from raygrid.leader.election import TTL_S
-from raygrid.models import INFRASTRUCTURE_OUTCOMES, AttemptId, AttemptReport, DoneJob, Job, JobState, Outcome
+from raygrid.models import INFRASTRUCTURE_OUTCOMES, AttemptId, AttemptReport, DoneJob, JobState, Outcome, StoredJob
 from tests.simulation.nodes import RETRIED, SimulatedAgent
 
 if TYPE_CHECKING:
@@ -54,7 +54,7 @@ class Watch(logging.Handler):
         self.stored: set[str] = set()  # keys of results that nodes have stored
         self._granted: dict[tuple[str, int], float] = {}  # by holder and term: when the lease was last renewed
         self._followed: dict[str, int] = {}  # by agent's life: the latest term
-        self._seen: dict[str, Job | DoneJob] = {}  # ends that clients have seen
+        self._seen: dict[str, StoredJob | DoneJob] = {}  # ends that clients have seen
         self._came: dict[str, float] = {}  # by job: when it was last moved
         self._given: dict[tuple[str, AttemptId], float] = {}  # by agent's life: when a report was last given out
         self._ordered: dict[int, tuple[Leader, set[AttemptId]]] = {}  # by leader: what it handed over
@@ -93,7 +93,7 @@ class Watch(logging.Handler):
         self.terms[lease.group_id] = lease.term
         self._granted[lease.holder, lease.term] = self._loop.time()
 
-    def changed(self, before: Job | None, after: Job) -> None:
+    def changed(self, before: StoredJob | None, after: StoredJob) -> None:
         """A transaction left a job like this."""
         grid, job_id = self._grid, after.job_id
         grid.trace(f"job {job_id} {after.state} attempt {after.attempts} on {after.node_id} {after.reason or ''}")
@@ -114,7 +114,7 @@ class Watch(logging.Handler):
         if after.state.is_terminal:
             self._ended(after)
 
-    def _ended(self, job: Job) -> None:
+    def _ended(self, job: StoredJob) -> None:
         kind = self._grid.kinds[job.job_id]
         if job.state is JobState.DONE:
             result = job.result.key if job.result else ""
@@ -201,7 +201,7 @@ class Watch(logging.Handler):
         elif job.fingerprint != fingerprint:
             self.fail("same jobId, same job", f"another job was acknowledged under the id {job_id}")
 
-    def seen(self, job: Job | DoneJob, asked_at: float) -> None:
+    def seen(self, job: StoredJob | DoneJob, asked_at: float) -> None:
         """A client was shown a job."""
         now = self._loop.time()
         self._grid.history.saw(job.job_id, job.state, now, asked_at)
@@ -280,18 +280,18 @@ def is_answer(report: AttemptReport) -> bool:
     return report.exit_code != RETRIED
 
 
-def _alike(one: Job | DoneJob, other: Job | DoneJob) -> bool:
+def _alike(one: StoredJob | DoneJob, other: StoredJob | DoneJob) -> bool:
     """Whether a client that was shown both saw no difference; a job that is told to be done is not shown whole."""
-    if isinstance(one, Job) and isinstance(other, Job) and one.attempts != other.attempts:
+    if isinstance(one, StoredJob) and isinstance(other, StoredJob) and one.attempts != other.attempts:
         return False
     return _visible(one) == _visible(other)
 
 
-def _visible(job: Job | DoneJob) -> tuple[object, ...]:
+def _visible(job: StoredJob | DoneJob) -> tuple[object, ...]:
     return job.state, job.result, job.reason, job.exit_code, job.node_id
 
 
-def _brief(job: Job | DoneJob) -> str:
+def _brief(job: StoredJob | DoneJob) -> str:
     result = job.result.key if job.result else "no result"
-    attempts = f" attempt {job.attempts}" if isinstance(job, Job) else ""
+    attempts = f" attempt {job.attempts}" if isinstance(job, StoredJob) else ""
     return f"{job.state} ({job.reason or ''}{attempts} on {job.node_id}, {result})"

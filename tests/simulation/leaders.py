@@ -10,7 +10,7 @@ from raygrid.leader.dispatch import Leader
 from raygrid.leader.election import Candidate
 from raygrid.leader.service import LeaderService
 from raygrid.models import AttemptId
-from raygrid.transport.calls import Call, exposes, link_to
+from raygrid.transport.calls import DeclaredCall, exposes, link_to
 from raygrid.transport.ports import LeaderCalls, NodeCalls
 from tests.simulation.clock import Process
 from tests.simulation.network import Network, Part
@@ -24,7 +24,7 @@ def node_link(network: Network, host: str, part: Part[SimulatedAgent], ordered: 
     """A node agent, as a leader on some host reaches it; notes in `ordered` what is handed over."""
     carrier = network.carrier(host, part)
 
-    async def carry(call: Call, args: tuple[Any, ...]) -> Any:
+    async def carry(call: DeclaredCall, args: tuple[Any, ...]) -> Any:
         if call.name == "start":
             ordered.update(order.attempt for order in args[1])
         return await carrier(call, args)

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 
 from raygrid.errors import StaleTermError
-from raygrid.models import BlobSlice, Job, JobSpec, JobState, JobUpdate, NewJob, QueuedJob
+from raygrid.models import BlobSlice, JobSpec, JobState, JobUpdate, NewJob, QueuedJob, StoredJob
 from raygrid.store.port import (
     MOST_COUNTED,
     NOBODY,
@@ -32,7 +32,7 @@ from tests.simulation.memory_store_grid import MemoryGridTables
 class _Row:
     """A job with what only leaders need: its place in the order of arrival, and the inline input."""
 
-    job: Job
+    job: StoredJob
     seq: int
     inline: bytes | None
     number: int = 0  # of the latest attempt
@@ -144,14 +144,14 @@ class MemoryStore(MemoryGridTables):
         self._revision += 1
         return self._revision
 
-    def _change(self, job: Job) -> None:
+    def _change(self, job: StoredJob) -> None:
         """Let a changed job be seen by whoever reads its batches."""
         self._rows[job.job_id].job = job
         for batch in self._batches.values():
             if job.job_id in batch.members:
                 batch.members[job.job_id] = job.revision
 
-    async def get(self, job_ids: Sequence[str]) -> dict[str, Job]:
+    async def get(self, job_ids: Sequence[str]) -> dict[str, StoredJob]:
         """The jobs that exist among these."""
         return {job_id: self._rows[job_id].job for job_id in job_ids if job_id in self._rows}
 
@@ -193,7 +193,7 @@ class MemoryStore(MemoryGridTables):
         """How many jobs of a group are queued."""
         return sum(1 for _ in self._of_group(group_id, JobState.QUEUED))
 
-    async def queue_position(self, job: Job) -> int:
+    async def queue_position(self, job: StoredJob) -> int:
         """How many queued jobs of its group stand before this one."""
         row = self._rows.get(job.job_id)
         if row is None:
@@ -206,7 +206,7 @@ class MemoryStore(MemoryGridTables):
     def _line(self, group_id: str) -> list[_Row]:
         return sorted(self._of_group(group_id, JobState.QUEUED), key=_turn)
 
-    async def request_cancel(self, job_ids: Sequence[str]) -> list[Job]:
+    async def request_cancel(self, job_ids: Sequence[str]) -> list[StoredJob]:
         """Mark unfinished jobs as to be cancelled; gives those."""
         unfinished = []
         for job_id in dict.fromkeys(job_ids):
@@ -225,7 +225,7 @@ class MemoryStore(MemoryGridTables):
         batch_id: str | None = None,
         after: str | None = None,
         limit: int = 100,
-    ) -> list[Job]:
+    ) -> list[StoredJob]:
         """A page of jobs, those of a batch as they were submitted to it; see `JobStore.jobs`."""
         batch = self._batches.get(batch_id) if batch_id is not None else None
         if batch_id is None:
@@ -384,14 +384,14 @@ def _turn(row: _Row) -> tuple[int, int]:
     return (-row.job.priority, row.seq)
 
 
-def _blob_keys(job: Job) -> list[str]:
+def _blob_keys(job: StoredJob) -> list[str]:
     keys = [job.input.key, job.result.key if job.result else ""]
     return [key for key in keys if key]
 
 
-def _queued(new: NewJob, revision: int, now: datetime) -> Job:
+def _queued(new: NewJob, revision: int, now: datetime) -> StoredJob:
     spec = new.spec
-    return Job(
+    return StoredJob(
         job_id=spec.job_id,
         fingerprint=new.fingerprint,
         pricer=spec.pricer,
@@ -424,7 +424,7 @@ def _queued(new: NewJob, revision: int, now: datetime) -> Job:
     )
 
 
-def _updated(row: _Row, update: JobUpdate, revision: int) -> Job:
+def _updated(row: _Row, update: JobUpdate, revision: int) -> StoredJob:
     job, report = row.job, update.report
     started_at = update.at if update.state is JobState.RUNNING else report.started_at if report else None
     return replace(

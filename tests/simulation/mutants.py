@@ -14,7 +14,7 @@ from typing import Any
 from raygrid.core.group.backlog import Backlog
 from raygrid.core.group.events import AttemptOrder
 from raygrid.core.group.placement import NodeRecord
-from raygrid.core.group.retry import RetryPolicy
+from raygrid.core.group.retry import JobRetryPolicy
 from raygrid.core.group.state import GroupState
 from raygrid.core.lease import Lease
 from raygrid.errors import UnavailableError
@@ -185,10 +185,10 @@ def _any_input() -> list[Patch]:
 def _retry_failures() -> list[Patch]:
     """A pricer that fails is run again."""
 
-    def wants(self: RetryPolicy, pricer: str, report: AttemptReport, charged: int) -> bool:
+    def wants(self: JobRetryPolicy, pricer: str, report: AttemptReport, charged: int) -> bool:
         return report.exit_code not in (None, 0) and charged < self.max_attempts
 
-    return [(RetryPolicy, "wants_another", wants)]
+    return [(JobRetryPolicy, "wants_another", wants)]
 
 
 def _endless_attempts() -> list[Patch]:

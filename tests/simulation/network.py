@@ -14,7 +14,7 @@ from random import Random
 from typing import Any, Generic, TypeVar
 
 from raygrid.errors import ProcessEndedError, RaygridError, UnavailableError
-from raygrid.transport.calls import Call, Carrier
+from raygrid.transport.calls import Carrier, DeclaredCall
 from raygrid.transport.ports import CALL_TIMEOUT_S
 from tests.simulation.clock import WORLD, Process
 from tests.simulation.trace import Trace
@@ -136,7 +136,7 @@ class Network:
     def carrier(self, host: str, part: Part[Any]) -> Carrier:
         """Carries the calls of a tier from a host to a part."""
 
-        async def carry(call: Call, args: tuple[Any, ...]) -> Any:
+        async def carry(call: DeclaredCall, args: tuple[Any, ...]) -> Any:
             def ask(target: Any) -> Any:
                 return getattr(target, call.name)(*args)
 

@@ -7,7 +7,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, cast
 
 from raygrid.blobs import BlobStore
-from raygrid.models import DoneJob, Job, NewJob
+from raygrid.models import DoneJob, NewJob, StoredJob
 from raygrid.parent.service import Parent, Submitted
 from raygrid.transport.calls import link_to
 from raygrid.transport.ports import LeaderCalls
@@ -83,7 +83,7 @@ class SimulatedParent:
         version, definition = self.parent.settings.pricers[name].version, self.parent.definitions.digest(name)
         return replace(job, spec=replace(job.spec, version=version, definition=definition))
 
-    async def wait(self, job_id: str, wait_s: float) -> Job | DoneJob:
+    async def wait(self, job_id: str, wait_s: float) -> StoredJob | DoneJob:
         """What `GET /result/{jobId}` waits for."""
         return await self.parent.wait(job_id, wait_s)
 

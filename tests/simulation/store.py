@@ -13,7 +13,7 @@ from random import Random
 from typing import Any, Protocol, cast
 
 from raygrid.core.lease import Lease
-from raygrid.models import Job
+from raygrid.models import StoredJob
 from raygrid.store import JobStore
 from tests.simulation.clock import Process
 from tests.simulation.memory_store import MemoryStore
@@ -30,7 +30,7 @@ class Observer(Protocol):
         """A leader's write was committed; `lease` is the group's as it stands."""
         ...
 
-    def changed(self, before: Job | None, after: Job) -> None:
+    def changed(self, before: StoredJob | None, after: StoredJob) -> None:
         """A transaction left a job like this."""
         ...
 
@@ -86,7 +86,7 @@ class Database:
                     observer.changed(was, job)
         return answer
 
-    def jobs(self) -> dict[str, Job]:
+    def jobs(self) -> dict[str, StoredJob]:
         """Every job as it is now."""
         return {job_id: row.job for job_id, row in self.memory._rows.items()}
 

@@ -6,7 +6,7 @@ import inspect
 from collections.abc import Callable
 from typing import Any
 
-from raygrid.transport.calls import Call, Calls, link_to
+from raygrid.transport.calls import Calls, DeclaredCall, link_to
 
 
 class CallRecorder:
@@ -16,12 +16,12 @@ class CallRecorder:
         self.target = target
         self.names: list[str] = []
 
-    async def __call__(self, call: Call, args: tuple[Any, ...]) -> Any:
+    async def __call__(self, call: DeclaredCall, args: tuple[Any, ...]) -> Any:
         self.names.append(call.name)
         return await answer_of(self.target, call, args)
 
 
-async def answer_of(target: object, call: Call, args: tuple[Any, ...]) -> Any:
+async def answer_of(target: object, call: DeclaredCall, args: tuple[Any, ...]) -> Any:
     """What an object answers to a call; None if it has no such method."""
     method = getattr(target, call.name, None)
     answer = method(*args) if method is not None else None

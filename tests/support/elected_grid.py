@@ -13,7 +13,7 @@ from raygrid.leader.election import Candidate
 from raygrid.leader.service import LeaderService
 from raygrid.settings.model import GridSettings
 from raygrid.store import SqlStore
-from raygrid.transport.calls import Call, link_to
+from raygrid.transport.calls import DeclaredCall, link_to
 from raygrid.transport.ports import LeaderCalls, NodeCalls
 from tests.support.calls import answer_of
 from tests.support.small_grid import DirectLeader, SmallGrid, _Nodes
@@ -67,7 +67,7 @@ class FrozenStore(SqlStore):
 def behind(gate: Thaw, node: NodeCalls) -> NodeCalls:
     """A node as a candidate sees it: calls wait while the candidate is frozen."""
 
-    async def carry(call: Call, args: tuple[Any, ...]) -> Any:
+    async def carry(call: DeclaredCall, args: tuple[Any, ...]) -> Any:
         await gate.passed()
         return await answer_of(node, call, args)
 
@@ -94,7 +94,7 @@ class StandingLeader(DirectLeader):
         """
         return self.candidate.leader
 
-    async def _carry(self, call: Call, args: tuple[Any, ...]) -> Any:
+    async def _carry(self, call: DeclaredCall, args: tuple[Any, ...]) -> Any:
         if self.ended:
             raise ProcessEndedError("the candidate's process has ended")
         if not self.cut:

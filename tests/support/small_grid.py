@@ -29,7 +29,7 @@ from raygrid.parent.http.job_routes import build_app
 from raygrid.parent.service import Parent
 from raygrid.settings.model import GridSettings, load_settings
 from raygrid.store import SqlStore
-from raygrid.transport.calls import Call, link_to
+from raygrid.transport.calls import DeclaredCall, link_to
 from raygrid.transport.ports import LeaderCalls, NodeCalls
 from tests.support.calls import answer_of
 
@@ -54,7 +54,7 @@ class DirectNode:
         self.link: NodeCalls = link_to(NodeCalls, self._carry)
         self._service = AgentService(agent)
 
-    async def _carry(self, call: Call, args: tuple[Any, ...]) -> Any:
+    async def _carry(self, call: DeclaredCall, args: tuple[Any, ...]) -> Any:
         if self.cut:
             raise UnavailableError(f"node {self.agent.node_id} is cut off")
         self.calls.append(call.name)
@@ -89,7 +89,7 @@ class DirectLeader:
         self.link: LeaderCalls = link_to(LeaderCalls, self._carry)
         self._service = LeaderService(cast(Candidate, _SoleCandidate(leader)), leader._settings)
 
-    async def _carry(self, call: Call, args: tuple[Any, ...]) -> Any:
+    async def _carry(self, call: DeclaredCall, args: tuple[Any, ...]) -> Any:
         if self.cut:
             raise UnavailableError("the leader is cut off")
         if self.deaf and call.name == "enqueue":

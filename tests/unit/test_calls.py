@@ -10,7 +10,7 @@ import pytest
 
 from raygrid.leader.actor import LeaderActor
 from raygrid.node.actor import NodeAgentActor
-from raygrid.transport.calls import Call, call, calls_of, direct_calls, exposes, link_to
+from raygrid.transport.calls import DeclaredCall, call, calls_of, direct_calls, exposes, link_to
 from raygrid.transport.ports import AgentCalls, CacheCalls, LeaderCalls, NodeCalls
 from tests.support.calls import CallRecorder, fake_of
 
@@ -42,9 +42,9 @@ class Counter:
 
 async def test_a_link_hands_each_call_to_its_carrier() -> None:
     """The carrier gets the declaration and the arguments, and gives the answer."""
-    carried: list[tuple[Call, tuple[Any, ...]]] = []
+    carried: list[tuple[DeclaredCall, tuple[Any, ...]]] = []
 
-    async def carry(declared: Call, args: tuple[Any, ...]) -> Any:
+    async def carry(declared: DeclaredCall, args: tuple[Any, ...]) -> Any:
         carried.append((declared, args))
         return 7
 

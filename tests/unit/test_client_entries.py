@@ -15,7 +15,7 @@ import pytest
 
 from raygrid.client import AsyncClient, Client, sockets
 from raygrid.client.calls import Call
-from raygrid.client.connection import AsyncConnection, Connection
+from raygrid.client.connection import AsyncConnection, BlockingConnection
 from raygrid.client.endpoint import Endpoint
 from raygrid.errors import BusyError, ConnectionFailedError, SettingsError, UnavailableError
 from tests.unit.test_client_fakes import FakeTime, accepted, form_of, problem
@@ -228,7 +228,7 @@ def test_the_connections_of_a_client_are_probed_while_they_are_silent(blocking):
         threading.Thread(target=server.handle_request, daemon=True).start()
         endpoint = Endpoint(f"127.0.0.1:{server.server_port}")
         if blocking:
-            connection = Connection(endpoint, 5)
+            connection = BlockingConnection(endpoint, 5)
             with connection.stream(Call("GET", "/")) as response:
                 look(response)
             connection.close()

@@ -8,9 +8,9 @@ import uuid
 import httpx
 import pytest
 
-from raygrid.client.form import Form
+from raygrid.client.form import MultipartForm
 from raygrid.client.posting import split
-from raygrid.client.upload import Upload
+from raygrid.client.upload import InputUpload
 from raygrid.errors import (
     BusyError,
     ConnectionFailedError,
@@ -99,7 +99,9 @@ def test_the_body_has_the_length_that_it_announces(tmp_path):
     """Content-Length is exact for bytes, paths and odd file names, and small pieces share a chunk."""
     path = tmp_path / 'a "quoted" name.csv'
     path.write_bytes(b"y" * 300_000)
-    form = Form([("pricer", "ü")], [("a", Upload.of(b"x" * 10)), ("b", Upload.of(path)), ("c", Upload.of(b""))])
+    form = MultipartForm(
+        [("pricer", "ü")], [("a", InputUpload.of(b"x" * 10)), ("b", InputUpload.of(path)), ("c", InputUpload.of(b""))]
+    )
 
     chunks = list(form.chunks())
 
@@ -134,7 +136,7 @@ def test_a_large_map_is_split_by_jobs_under_one_batch_id():
 def test_a_map_is_split_by_bytes_and_a_huge_input_travels_alone():
     """No request holds more than the limit unless one input alone does."""
     sizes = [3, 3, 3, 20, 1, 10, 1]
-    jobs = [(str(at), Upload.of(b"x" * size)) for at, size in enumerate(sizes)]
+    jobs = [(str(at), InputUpload.of(b"x" * size)) for at, size in enumerate(sizes)]
 
     chunks = [[upload.length for _, upload in chunk] for chunk in split(jobs, max_jobs=100, max_bytes=10)]
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from raygrid.core.group.retry import RetryPolicy
+from raygrid.core.group.retry import JobRetryPolicy
 from raygrid.models import JobState, Outcome
 from tests.unit.test_core_group import DONE, FAILED, QUEUED, Rack
 
@@ -45,7 +45,7 @@ def test_a_job_that_does_not_fit_alone_fails_and_names_its_size() -> None:
 
 def test_a_single_attempt_is_enough_to_be_tried_alone() -> None:
     """Even where a job may have one attempt only, pressure from jobs beside it does not end it."""
-    rack = Rack(retry=RetryPolicy(max_attempts=1))
+    rack = Rack(retry=JobRetryPolicy(max_attempts=1))
     rack.join("n1", slots=2)
     rack.submit("hog")
     assert rack.ends("hog", PRESSURE).started == {"hog": "n1"}
@@ -54,7 +54,7 @@ def test_a_single_attempt_is_enough_to_be_tried_alone() -> None:
 
 def test_pressure_from_other_agents_of_the_machine_counts_as_an_attempt() -> None:
     """Where pricers of other nodes ran on the same machine, a job that had its node alone is tried up to its limit."""
-    rack = Rack(retry=RetryPolicy(max_attempts=2))
+    rack = Rack(retry=JobRetryPolicy(max_attempts=2))
     rack.join("n1")
     rack.submit("hog")
     rack.ends("hog", PRESSURE, crowded=True)

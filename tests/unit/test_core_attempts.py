@@ -6,7 +6,7 @@ from datetime import UTC, datetime
 
 from raygrid.core.group.attempts import MOST_RECALLED
 from raygrid.core.group.events import HandOverEnded, NodeDraining, NodeLost
-from raygrid.core.group.retry import RetryPolicy
+from raygrid.core.group.retry import JobRetryPolicy
 from raygrid.models import AttemptId, AttemptReport, JobState, JobUpdate, Outcome
 from tests.unit.test_core_group import Rack, job
 
@@ -79,7 +79,7 @@ def test_moves_are_not_held_against_a_job_by_the_next_leader() -> None:
 
 def test_a_full_disk_costs_a_job_no_attempt() -> None:
     """An attempt that a full disk spoilt runs again without being charged, and its node is not held to be broken."""
-    rack = Rack(retry=RetryPolicy(max_attempts=2))
+    rack = Rack(retry=JobRetryPolicy(max_attempts=2))
     rack.join("n1")
     rack.submit("a")
     for number in range(1, MOST_RECALLED + 1):
@@ -91,7 +91,7 @@ def test_a_full_disk_costs_a_job_no_attempt() -> None:
 
 def test_a_disk_that_is_full_again_and_again_ends_a_job_in_the_end() -> None:
     """Beyond a number of such attempts they are charged, so that no job goes round for ever."""
-    rack = Rack(retry=RetryPolicy(max_attempts=2))
+    rack = Rack(retry=JobRetryPolicy(max_attempts=2))
     rack.join("n1")
     rack.submit("a")
     for _ in range(MOST_RECALLED):

@@ -5,7 +5,7 @@ from __future__ import annotations
 from datetime import UTC, datetime
 
 from raygrid.core.group.events import NodeDraining, NodeLost, Tick
-from raygrid.core.group.retry import RetryPolicy
+from raygrid.core.group.retry import JobRetryPolicy
 from raygrid.models import AttemptId, JobState, Outcome
 from tests.unit.test_core_group import Rack, Told, job
 
@@ -52,7 +52,7 @@ def test_what_waits_on_a_draining_node_without_a_slot_is_taken_back() -> None:
 
 def test_at_the_deadline_the_rest_moves_and_nothing_is_charged() -> None:
     """A job that still runs at the deadline is stopped there and runs elsewhere, as if it had not been tried."""
-    rack = Rack(retry=RetryPolicy(max_attempts=1))
+    rack = Rack(retry=JobRetryPolicy(max_attempts=1))
     rack.join("n1")
     rack.submit("long")
     rack.join("n2")
@@ -102,7 +102,7 @@ def test_without_another_node_the_job_waits() -> None:
 
 def test_a_job_may_be_moved_any_number_of_times() -> None:
     """A long job that meets one drain after another is never given up for it."""
-    rack = Rack(retry=RetryPolicy(max_attempts=1))
+    rack = Rack(retry=JobRetryPolicy(max_attempts=1))
     rack.join("n1")
     rack.join("n2")
     rack.submit("a")
@@ -118,7 +118,7 @@ def test_a_job_may_be_moved_any_number_of_times() -> None:
 
 def test_a_node_that_goes_away_after_its_deadline_is_held_against_no_job() -> None:
     """Ops may switch a node off when its time is over; what it had not let go of by then is not charged for that."""
-    rack = Rack(retry=RetryPolicy(max_attempts=1))
+    rack = Rack(retry=JobRetryPolicy(max_attempts=1))
     rack.join("n1")
     rack.submit("a")
     rack.tell(NodeDraining("n1", True, rack.now))

@@ -25,7 +25,7 @@ from raygrid.core.group.events import (
     WriteUpdates,
 )
 from raygrid.core.group.policy import GroupPolicy
-from raygrid.core.group.retry import RetryPolicy
+from raygrid.core.group.retry import JobRetryPolicy
 from raygrid.core.group.state import GroupState
 from raygrid.models import (
     AttemptId,
@@ -401,7 +401,7 @@ def test_a_job_that_kills_its_nodes_ends_as_poison() -> None:
 
 def test_a_configured_exit_code_runs_again_up_to_the_limit() -> None:
     """A retried exit code counts like any attempt; the last one's answer is the job's."""
-    rack = Rack(retry=RetryPolicy(max_attempts=3, retry_exit_codes={"p": frozenset({75})}))
+    rack = Rack(retry=JobRetryPolicy(max_attempts=3, retry_exit_codes={"p": frozenset({75})}))
     rack.join("n1")
     rack.submit("a")
     assert rack.ends("a", code=75).started == {"a": "n1"}
@@ -426,7 +426,7 @@ def test_an_attempt_that_the_grid_killed_for_its_own_reasons_costs_nothing() -> 
 
 def test_no_job_goes_round_for_ever() -> None:
     """Even attempts that cost nothing end at the hard limit."""
-    rack = Rack(retry=RetryPolicy(max_attempts=1))
+    rack = Rack(retry=JobRetryPolicy(max_attempts=1))
     rack.join("n1")
     rack.submit("a")
     for _ in range(3):
@@ -620,7 +620,7 @@ def test_a_reply_to_an_old_poll_proves_nothing() -> None:
 
 def test_only_what_had_a_slot_on_a_lost_node_is_suspect() -> None:
     """Attempts that were still waiting on a lost node cannot have killed it, and are not charged."""
-    rack = Rack(prefetch=1, retry=RetryPolicy(max_attempts=1))
+    rack = Rack(prefetch=1, retry=JobRetryPolicy(max_attempts=1))
     rack.join("n1", slots=1)
     rack.state.nodes["n1"].saw_duration(0.01)
     rack.submit(*(f"j{i}" for i in range(6)))

@@ -32,9 +32,9 @@ from raygrid.core.group.events import (
     Tick,
     WriteUpdates,
 )
-from raygrid.core.group.load import Load
+from raygrid.core.group.load import GroupLoad
 from raygrid.core.group.policy import GroupPolicy
-from raygrid.core.group.retry import RetryPolicy
+from raygrid.core.group.retry import JobRetryPolicy
 from raygrid.core.group.state import GroupState
 from raygrid.core.group.stragglers import LEAST_KNOWN, StragglerPolicy, most_at_once
 from raygrid.core.lifecycle import is_legal
@@ -100,7 +100,7 @@ class GroupInAHostileWorld(RuleBasedStateMachine):
     def begin(
         self, quota: int | None, prefetch: int, window: int, placement: str, slots: list[int], doubles: bool
     ) -> None:
-        retry = RetryPolicy(retry_exit_codes={"p": frozenset({75})})
+        retry = JobRetryPolicy(retry_exit_codes={"p": frozenset({75})})
         self.policy = GroupPolicy(quota=quota, prefetch=prefetch, window=window, placement=placement, retry=retry)
         if doubles:
             self.policy = replace(self.policy, stragglers={"p": StragglerPolicy(1.0, 0.5)})
@@ -366,7 +366,7 @@ class GroupInAHostileWorld(RuleBasedStateMachine):
 
     @invariant()
     def load_is_what_a_fresh_look_at_all_nodes_gives(self) -> None:
-        fresh = Load(self.state.group_id, self.state.nodes)
+        fresh = GroupLoad(self.state.group_id, self.state.nodes)
         for name in self.state.nodes:
             fresh.touch(name)
         policy = self.state.policy

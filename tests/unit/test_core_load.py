@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from raygrid.core.group.load import Load
+from raygrid.core.group.load import GroupLoad
 from raygrid.core.group.placement import NodeRecord
 from tests.unit.test_core_vacancies import CHANGES, NAMES, change
 
@@ -42,7 +42,7 @@ def plain(nodes: dict[str, NodeRecord], quota: int | None) -> tuple[int, int, in
 def test_the_load_is_that_of_a_look_over_all_nodes(changes: list[tuple[str, str, bool]], quota: int | None) -> None:
     """Whatever happens to nodes between two tellings, be it that they go and come back: sums, mean and order."""
     nodes = {name: node(name) for name in NAMES}
-    load = Load("rack-a", nodes)
+    load = GroupLoad("rack-a", nodes)
     for name in nodes:
         load.touch(name)
     for second, (name, what, told) in enumerate(changes):
@@ -91,7 +91,7 @@ class Watched(dict[str, NodeRecord]):
 def test_only_nodes_that_changed_are_looked_at_again() -> None:
     """Of a thousand nodes one has changed: telling the load anew looks at that one."""
     nodes = Watched({f"n{number}": node(f"n{number}") for number in range(1_000)})
-    load = Load("rack-a", nodes)
+    load = GroupLoad("rack-a", nodes)
     for number in range(1_000):
         load.touch(f"n{number}")
     assert load.capacity(None, None, 0, 0.0).slots == 2_000

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from raygrid.core.routing.lost_groups import LostGroups, Patience, takes_jobs
+from raygrid.core.routing.lost_groups import LostGroups, LostGroupTimeouts, takes_jobs
 from raygrid.models import GroupCapacity, NodeView
 
 LOOK_S = 0.5
@@ -18,7 +18,7 @@ class Story:
 
     def __init__(self, now: float = 100.0) -> None:
         self.now = now
-        self.watch = LostGroups(Patience(led_s=2.0, idle_s=7.0, start_s=30.0))
+        self.watch = LostGroups(LostGroupTimeouts(led_s=2.0, idle_s=7.0, start_s=30.0))
 
     def look(self, ends: dict[str, float], *heard: GroupCapacity, until: float) -> None:
         """Look until an instant; the leases run out at those of `ends`."""

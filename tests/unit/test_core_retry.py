@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from raygrid.core.group.retry import RetryPolicy, exhausted_reason
+from raygrid.core.group.retry import JobRetryPolicy, exhausted_reason
 from raygrid.models import AttemptId, AttemptReport, Outcome
 
-POLICY = RetryPolicy(max_attempts=3, retry_exit_codes={"p": frozenset({75})})
+POLICY = JobRetryPolicy(max_attempts=3, retry_exit_codes={"p": frozenset({75})})
 
 
 def exited(code: int | None, outcome: Outcome = Outcome.EXITED) -> AttemptReport:
@@ -20,7 +20,7 @@ def test_a_configured_exit_code_asks_for_another_attempt() -> None:
     assert not POLICY.wants_another("p", exited(1), 1)
     assert not POLICY.wants_another("p", exited(75, Outcome.TIMEOUT), 1)
     assert not POLICY.wants_another("other", exited(75), 1)
-    assert not RetryPolicy().wants_another("p", exited(None), 1)
+    assert not JobRetryPolicy().wants_another("p", exited(None), 1)
 
 
 def test_waits_double_up_to_ten_seconds() -> None:

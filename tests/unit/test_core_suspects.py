@@ -21,7 +21,7 @@ from raygrid.core.group.events import (
     WriteUpdates,
 )
 from raygrid.core.group.policy import GroupPolicy
-from raygrid.core.group.retry import RetryPolicy
+from raygrid.core.group.retry import JobRetryPolicy
 from raygrid.core.group.state import GroupState
 from raygrid.models import AttemptId, AttemptReport, JobState, JobUpdate, NodeState, Outcome, QueuedJob
 from tests.unit.test_core_group import FAILED, Rack, job
@@ -32,7 +32,7 @@ class World:
 
     def __init__(self, seed: int, nodes: int, slots: int, innocents: int, max_attempts: int) -> None:
         self.random = random.Random(seed)
-        self.policy = GroupPolicy(prefetch=1, node_timeout_s=1e6, retry=RetryPolicy(max_attempts))
+        self.policy = GroupPolicy(prefetch=1, node_timeout_s=1e6, retry=JobRetryPolicy(max_attempts))
         self.slots = slots
         self.now = 1_000.0
         self.losses = 0
@@ -198,7 +198,7 @@ def test_a_loss_beside_another_suspect_is_not_the_last() -> None:
 
 def test_a_single_attempt_is_not_called_poison() -> None:
     """Where one attempt is all that a job may have, one lost node says nothing about the job."""
-    rack = Rack(retry=RetryPolicy(max_attempts=1))
+    rack = Rack(retry=JobRetryPolicy(max_attempts=1))
     rack.join("n1", slots=2)
     rack.submit("a", "b")
     told = rack.tell(NodeLost("n1"))

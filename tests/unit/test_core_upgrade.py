@@ -9,7 +9,7 @@ import pytest
 from raygrid.core.group.events import JobsArrived, PolicyChanged, Tick
 from raygrid.core.group.policy import GroupPolicy
 from raygrid.core.group.pricers import GRACE_S
-from raygrid.core.group.retry import RetryPolicy
+from raygrid.core.group.retry import JobRetryPolicy
 from raygrid.models import AttemptId, JobState, Outcome
 from tests.unit.test_core_group import Rack, Told, job
 
@@ -69,7 +69,7 @@ def test_new_weights_placement_retries_and_window_hold() -> None:
     rack = Rack(window=2)
     rack.join("n1", slots=40)
     rack.join("n2", slots=40)
-    deploy(rack, 0.0, placement="weighted_round_robin", weights={"n1": 3.0}, retry=RetryPolicy(max_attempts=1))
+    deploy(rack, 0.0, placement="weighted_round_robin", weights={"n1": 3.0}, retry=JobRetryPolicy(max_attempts=1))
     started = list(rack.submit(*(f"j{i}" for i in range(40))).started.values())
     assert (started.count("n1"), started.count("n2")) == (30, 10)
     assert rack.ends("j0", Outcome.INFRASTRUCTURE).states == {"j0": FAILED}

@@ -13,7 +13,7 @@ import pytest
 from raygrid.errors import BusyError, UnavailableError
 from raygrid.transport import wire
 from raygrid.transport.calls import call
-from raygrid.transport.direct_client import ConnectionBrokenError, DirectConnection, connect_directly
+from raygrid.transport.direct_client import ConnectionBrokenError, DirectChannel, connect_directly
 from raygrid.transport.direct_server import DirectAddress, DirectServer
 
 HERE = "127.0.0.1"
@@ -97,7 +97,7 @@ async def server(actor: Actor) -> AsyncIterator[DirectServer[ActorCalls]]:
 
 
 @pytest.fixture
-async def connection(server: DirectServer[ActorCalls]) -> AsyncIterator[DirectConnection]:
+async def connection(server: DirectServer[ActorCalls]) -> AsyncIterator[DirectChannel]:
     address = await server.address(HERE)
     assert address is not None
     opened = await connect_directly(address)
@@ -123,14 +123,14 @@ async def test_a_connection_that_is_closed_at_once_fails_the_calls_on_it(server:
             await call
 
 
-async def test_a_call_that_was_let_down_is_answered_all_the_same(connection: DirectConnection) -> None:
+async def test_a_call_that_was_let_down_is_answered_all_the_same(connection: DirectChannel) -> None:
     """Something that it waited for was given up: nobody is left waiting for its time limit."""
     async with asyncio.timeout(10):
         with pytest.raises(UnavailableError, match="the call failed"):
             await connection.ask("await_what_is_cancelled", ())
 
 
-async def test_many_calls_at_once_each_get_their_own_answer(connection: DirectConnection, actor: Actor) -> None:
+async def test_many_calls_at_once_each_get_their_own_answer(connection: DirectChannel, actor: Actor) -> None:
     """Also those that are called later and answered earlier, and more than the server carries out at once."""
     slow = [connection.ask("wait", (number,)) for number in range(150)]
     async with asyncio.timeout(10):
@@ -142,7 +142,7 @@ async def test_many_calls_at_once_each_get_their_own_answer(connection: DirectCo
         assert await asyncio.gather(*slow) == list(range(500))
 
 
-async def test_errors_of_the_grid_come_through_and_others_mean_that_nobody_knows(connection: DirectConnection) -> None:
+async def test_errors_of_the_grid_come_through_and_others_mean_that_nobody_knows(connection: DirectChannel) -> None:
     with pytest.raises(BusyError, match="full") as refused:
         await connection.ask("refuse", ())
     assert refused.value.retry_after_s == 7.0
@@ -153,7 +153,7 @@ async def test_errors_of_the_grid_come_through_and_others_mean_that_nobody_knows
 
 
 async def test_a_connection_that_is_cut_fails_the_calls_on_it_and_takes_no_more(
-    connection: DirectConnection, server: DirectServer[ActorCalls], actor: Actor
+    connection: DirectChannel, server: DirectServer[ActorCalls], actor: Actor
 ) -> None:
     waiting = connection.ask("wait", (1,))
     await until(lambda: actor.entered)
@@ -165,7 +165,7 @@ async def test_a_connection_that_is_cut_fails_the_calls_on_it_and_takes_no_more(
 
 
 async def test_a_server_that_closes_cancels_every_call(
-    connection: DirectConnection, server: DirectServer[ActorCalls], actor: Actor
+    connection: DirectChannel, server: DirectServer[ActorCalls], actor: Actor
 ) -> None:
     waiting = [connection.ask("wait", (number,)) for number in range(20)]
     await until(lambda: actor.entered == 20)
@@ -177,7 +177,7 @@ async def test_a_server_that_closes_cancels_every_call(
     assert await server.address(HERE) is None
 
 
-async def test_a_call_that_is_given_up_leaves_nothing_behind(connection: DirectConnection, actor: Actor) -> None:
+async def test_a_call_that_is_given_up_leaves_nothing_behind(connection: DirectChannel, actor: Actor) -> None:
     """Its late answer is nobody's; a connection that is retired closes with the last call."""
     given_up = connection.ask("wait", (1,))
     await until(lambda: actor.entered)
@@ -241,7 +241,7 @@ async def test_another_process_at_the_address_is_not_believed(tmp_path: Path) ->
 
 
 async def test_an_oversized_frame_is_refused_on_both_sides(
-    connection: DirectConnection, server: DirectServer[ActorCalls], monkeypatch: pytest.MonkeyPatch
+    connection: DirectChannel, server: DirectServer[ActorCalls], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Before it is sent, and where it is announced all the same, before it is read."""
     with monkeypatch.context() as patch:

@@ -9,28 +9,28 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from raygrid.drill.history import History, Wrong, check
+from raygrid.drill.history import ClientHistory, Wrong, check
 from raygrid.models import JobState
 
 QUEUED, RUNNING, DONE, FAILED = JobState.QUEUED, JobState.RUNNING, JobState.DONE, JobState.FAILED
 ENDS = (DONE, FAILED, JobState.CANCELLED)
 
 
-def kinds(history: History, final: dict[str, JobState], **options: bool) -> set[Wrong]:
+def kinds(history: ClientHistory, final: dict[str, JobState], **options: bool) -> set[Wrong]:
     return {violation.kind for violation in check(history, final, **options)}
 
 
-def acknowledged(job_id: str = "j", expected: str | None = None) -> History:
-    history = History()
+def acknowledged(job_id: str = "j", expected: str | None = None) -> ClientHistory:
+    history = ClientHistory()
     history.submitted(job_id, "input", 1.0, expected=expected)
     history.acknowledged(job_id, 2.0)
     return history
 
 
-def honest(seed: int, jobs: int = 5) -> tuple[History, dict[str, JobState]]:
+def honest(seed: int, jobs: int = 5) -> tuple[ClientHistory, dict[str, JobState]]:
     """A history as a grid makes it that keeps its word: with re-queues, overlapping questions, failed requests."""
     rng = random.Random(seed)
-    history, final = History(), {}
+    history, final = ClientHistory(), {}
     for number in range(jobs):
         job_id, at = f"job-{number}", rng.uniform(0, 10)
         history.submitted(job_id, f"input-{number}", at, expected=rng.choice([None, f"result-{number}"]))
@@ -135,7 +135,7 @@ def test_running_may_become_queued_again():
 
 def test_a_job_that_was_never_acknowledged_may_be_missing():
     """The client was told nothing; a grid owes it nothing."""
-    history = History()
+    history = ClientHistory()
     history.submitted("j", "input", 1.0)
     history.error("j", "no answer", 61.0)
     assert check(history, {}) == []
@@ -185,7 +185,7 @@ def test_a_conflict_is_told_and_breaks_no_promise():
 
 def test_threads_may_share_a_history():
     """Nothing that they record at once gets lost."""
-    history = History()
+    history = ClientHistory()
 
     def record(number: int) -> None:
         for each in range(200):

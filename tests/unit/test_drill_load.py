@@ -10,8 +10,8 @@ import pytest
 
 from raygrid.client import AsyncClient, JobStatus, Result
 from raygrid.drill.drill import count
-from raygrid.drill.entries import Entries, Try
-from raygrid.drill.load import Load, result_digest
+from raygrid.drill.entries import Entries, EntryRequest
+from raygrid.drill.load import ClientLoad, result_digest
 from raygrid.errors import ConnectionFailedError
 from raygrid.models import JobState
 
@@ -32,7 +32,7 @@ def answering(*alive: str) -> httpx.MockTransport:
 
 async def test_a_dead_entry_is_left_for_the_next() -> None:
     """The client's own retry goes to the other one, and stays there."""
-    tries: list[Try] = []
+    tries: list[EntryRequest] = []
     transport = Entries([ONE, TWO], 0, tries.append, answering("two"))
     async with AsyncClient(ONE, transport=transport, retry_s=10) as client:
         assert (await client.capacity()).slots == 1
@@ -42,7 +42,7 @@ async def test_a_dead_entry_is_left_for_the_next() -> None:
 
 async def test_clients_begin_at_different_entries_and_come_round() -> None:
     """The last entry is followed by the first; where none answers, that is the client's error."""
-    tries: list[Try] = []
+    tries: list[EntryRequest] = []
     transport = Entries([ONE, TWO], 1, tries.append, answering("one"))
     assert transport.entry == TWO
     async with AsyncClient(ONE, transport=transport, retry_s=10) as client:
@@ -70,7 +70,7 @@ async def test_an_entry_that_answers_with_a_server_error_is_left_too() -> None:
 
 async def test_requests_that_fail_in_spite_of_retries_are_counted_and_nothing_is_taken_for_acknowledged() -> None:
     """Nobody is there at all: each job's submit is one error."""
-    load = Load([ONE], None, "drill", steady=3, trickle_per_s=0, retry_s=0.0, transport=answering)
+    load = ClientLoad([ONE], None, "drill", steady=3, trickle_per_s=0, retry_s=0.0, transport=answering)
     load.start()
     await load.until(lambda: load.client_errors >= 3, 10)
     load.stop()
@@ -84,7 +84,7 @@ async def test_requests_that_fail_in_spite_of_retries_are_counted_and_nothing_is
 
 async def test_every_end_is_counted_once() -> None:
     """Done needs a result in the client's hands; gone, unfinished and unread are lost; ended otherwise is failed."""
-    load = Load([ONE], None, "drill", steady=0, transport=answering)
+    load = ClientLoad([ONE], None, "drill", steady=0, transport=answering)
     history = load.history
     final: dict[str, JobStatus] = {}
     ends = {
@@ -120,7 +120,7 @@ def test_results_are_told_apart_by_what_the_pricer_answered() -> None:
 
 async def test_waiting_for_the_load_is_bounded() -> None:
     """A condition that does not come is told, in time."""
-    load = Load([ONE], None, "drill", steady=0, transport=answering)
+    load = ClientLoad([ONE], None, "drill", steady=0, transport=answering)
     began = asyncio.get_running_loop().time()
     assert not await load.until(lambda: False, 0.2)
     assert asyncio.get_running_loop().time() - began < 2

@@ -8,8 +8,8 @@ from datetime import UTC, datetime, timedelta
 import pytest
 
 from raygrid.client import JobStatus, NodeStatus
-from raygrid.drill.entries import Try
-from raygrid.drill.injector import Aim, Candidate, Picture, Place
+from raygrid.drill.entries import EntryRequest
+from raygrid.drill.injector import Aim, Picture, Place, RunningCandidate
 from raygrid.drill.load import LoadJob
 from raygrid.drill.report import Report, medians, verdict
 from raygrid.drill.scenarios import COMMANDS, SCENARIOS, Skip, Struck, choose, entries_of, longest_gap_s, recovery_s
@@ -24,10 +24,10 @@ PICTURE = Picture(
         Place("b2", "rack-b", "10.0.0.22"),
     ),
     candidates=(
-        Candidate("rack-a", "a1", True),
-        Candidate("rack-a", "a2", False),
-        Candidate("rack-b", "b1", False),
-        Candidate("rack-b", "b2", True),
+        RunningCandidate("rack-a", "a1", True),
+        RunningCandidate("rack-a", "a2", False),
+        RunningCandidate("rack-b", "b1", False),
+        RunningCandidate("rack-b", "b2", True),
     ),
     parents=("a1", "b1"),
     head="10.0.0.1:6379",
@@ -89,7 +89,9 @@ def status(name: str, group: str = "rack-a", attempts: int = 1, took: float = 1.
     return JobStatus(name, JobState.DONE, attempts=attempts, group=group, submitted_at=submitted_at, ended_at=ended_at)
 
 
-def seen(scenario: str, struck: Struck, *told: tuple[LoadJob, JobStatus], tries: tuple[Try, ...] = ()) -> float | None:
+def seen(
+    scenario: str, struck: Struck, *told: tuple[LoadJob, JobStatus], tries: tuple[EntryRequest, ...] = ()
+) -> float | None:
     final = {each.job_id: said for each, said in told}
     return recovery_s(scenario, struck, [each for each, _ in told], final, tries, until=200)
 
@@ -141,10 +143,10 @@ def test_a_parent_is_made_up_for_with_the_first_answer_at_its_entry():
     mine, other = "http://10.0.0.11:8000", "http://10.0.0.21:8000"
     struck = Struck(100.0, Aim("parent", ("a1",)), entries=frozenset({mine}))
     tries = (
-        Try(mine, 99.9, 100.1, True),
-        Try(other, 100.0, 100.2, True),
-        Try(mine, 100.0, 100.3, False),
-        Try(mine, 100.5, 101.0, True),
+        EntryRequest(mine, 99.9, 100.1, True),
+        EntryRequest(other, 100.0, 100.2, True),
+        EntryRequest(mine, 100.0, 100.3, False),
+        EntryRequest(mine, 100.5, 101.0, True),
     )
     assert seen("parent", struck, tries=tries) == 1.0
 

@@ -12,8 +12,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from raygrid.client.form import Form
-from raygrid.client.upload import Upload
+from raygrid.client.form import MultipartForm
+from raygrid.client.upload import InputUpload
 from raygrid.errors import InvalidRequestError
 from raygrid.parent.http.part_headers import part_head
 from raygrid.system.filenames import last_component, problem_of, problem_of_input
@@ -55,7 +55,7 @@ def test_directories_are_left_out() -> None:
 @given(st.text(st.characters(exclude_categories=["Cc", "Cs"]), min_size=1, max_size=60))
 def test_a_form_carries_every_name(name: str) -> None:
     """What a client calls its file is what a parent reads, quotes, backslashes and percent signs included."""
-    form = Form([], [("file", Upload.of(b"x", name))])
+    form = MultipartForm([], [("file", InputUpload.of(b"x", name))])
     line = b"".join(form.chunks()).split(b"\r\n")[1]
     assert part_head({b"content-disposition": line.partition(b": ")[2]}).filename == name
 
@@ -65,16 +65,16 @@ def test_a_client_refuses_a_name_before_anything_is_sent(tmp_path: Path, name: s
     """The error names the file, whether it is a path, a file object or a name that was chosen."""
     for what, chosen in ((b"x", name), (io.BytesIO(b"x"), name)):
         with pytest.raises(InvalidRequestError, match="an input cannot be named"):
-            Upload.of(what, chosen)
+            InputUpload.of(what, chosen)
     if len(name) > 255:
         return
     path = tmp_path / name
     path.write_bytes(b"x")
     with pytest.raises(InvalidRequestError, match="an input cannot be named"):
-        Upload.of(path)
+        InputUpload.of(path)
     with path.open("rb") as file, pytest.raises(InvalidRequestError, match="an input cannot be named"):
-        Upload.of(file)
-    assert Upload.of(path, "other.csv").filename == "other.csv"
+        InputUpload.of(file)
+    assert InputUpload.of(path, "other.csv").filename == "other.csv"
 
 
 @pytest.mark.parametrize("locale", ["C", "en_US.ISO-8859-1", "C.UTF-8"])

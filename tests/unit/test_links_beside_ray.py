@@ -111,7 +111,7 @@ async def until(condition: Callable[[], Any]) -> None:
 async def opened(link: ActorLink[TargetCalls]) -> None:
     """The first call goes through Ray, and opens the way for those that follow."""
     assert await link.calls.double(1) == 2
-    await until(lambda: link._connection is not None and link._connection.is_open)
+    await until(lambda: link._channel is not None and link._channel.is_open)
     link._actor.through_ray.clear()
 
 
@@ -224,7 +224,7 @@ async def test_a_server_that_cannot_be_reached_is_tried_again(
     link._pause_s = 0.01
     reach, tries = direct_client.connect_directly, 0
 
-    async def blocked(address: DirectAddress) -> direct_client.DirectConnection:
+    async def blocked(address: DirectAddress) -> direct_client.DirectChannel:
         nonlocal tries
         tries += 1
         if tries < 3:
@@ -233,7 +233,7 @@ async def test_a_server_that_cannot_be_reached_is_tried_again(
 
     monkeypatch.setattr(actor_link, "connect_directly", blocked)
     async with asyncio.timeout(10):
-        while link._connection is None:
+        while link._channel is None:
             assert await link.calls.double(1) == 2
             await asyncio.sleep(0.005)
     assert tries == 3

@@ -13,7 +13,7 @@ import pytest
 
 from raygrid.core.group.events import AttemptOrder, Event, NodeLost, NodeReported
 from raygrid.errors import UnavailableError, UnreachableError
-from raygrid.leader.definitions import Definitions
+from raygrid.leader.definitions import DefinitionReader
 from raygrid.leader.node_link import UNREACHABLE_S, NodeConversation
 from raygrid.models import AttemptId, AttemptReport, Definition, NodeState, Outcome
 from raygrid.settings.model import GridSettings, load_settings
@@ -82,7 +82,7 @@ def conversation(
         return reported(reply)
 
     settle, stale = (lambda action: action()), (lambda: None)
-    definitions = Definitions(store or MemoryStore())
+    definitions = DefinitionReader(store or MemoryStore())
     return NodeConversation("n1", node, 1, happened, take, settle, stale, clock, settings, definitions)
 
 

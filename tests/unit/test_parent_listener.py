@@ -141,9 +141,9 @@ async def test_a_piece_of_a_body_that_comes_alone_is_passed_on_without_a_copy(mo
     """What the application gets is the very bytes that were read from the connection."""
     app = FastAPI()
     read: list[bytes] = []
-    takes = connection.Connection.on_body
+    takes = connection.LimitedConnection.on_body
 
-    def take(self: connection.Connection, body: bytes) -> None:
+    def take(self: connection.LimitedConnection, body: bytes) -> None:
         read.append(body)
         takes(self, body)
 
@@ -151,7 +151,7 @@ async def test_a_piece_of_a_body_that_comes_alone_is_passed_on_without_a_copy(mo
     async def receive(request: Request) -> bool:
         return all([chunk is read[-1] async for chunk in request.stream() if chunk])
 
-    monkeypatch.setattr(connection.Connection, "on_body", take)
+    monkeypatch.setattr(connection.LimitedConnection, "on_body", take)
     port = free_port()
     async with listening(app, port), httpx.AsyncClient(timeout=30) as client:
         answer = await client.post(f"http://127.0.0.1:{port}/", content=b"x" * 1_000)

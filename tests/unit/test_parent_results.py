@@ -15,7 +15,7 @@ from raygrid.blobs import BlobStore
 from raygrid.blobs.chunks import CHUNK, digests, pieces_of
 from raygrid.core.result_sources import WORTH_A_REQUEST, NodePlace
 from raygrid.errors import DamagedResultError, ResultExpiredError
-from raygrid.models import BlobSlice, Job, JobState
+from raygrid.models import BlobSlice, JobState, StoredJob
 from raygrid.parent.results import SMALL, Results
 from raygrid.parent.traffic import ParentTraffic
 
@@ -60,9 +60,9 @@ class Story:
     async def on_damage(self, result: BlobSlice) -> None:
         self.reported.append(result)
 
-    def job(self, job_id: str, offset: int, data: bytes) -> Job:
+    def job(self, job_id: str, offset: int, data: bytes) -> StoredJob:
         place = BlobSlice(KEY, offset, len(data), hashlib.sha256(data).hexdigest())
-        return Job(
+        return StoredJob(
             job_id, "f", "p", "1", (), 0, None, None, None, "input", BlobSlice("", 0, 1, "d"), (),
             group_id="rack-a", state=JobState.DONE, attempts=1, node_id="a1", exit_code=0, signal=None,
             reason=None, message=None, stderr_tail=None, result=place, cancel_requested=False, revision=1,
@@ -165,7 +165,7 @@ def large() -> bytes:
     return buffer.getvalue()
 
 
-def stored(story: Story, data: bytes, kind: str, *, damaged_at: int | None = None) -> Job:
+def stored(story: Story, data: bytes, kind: str, *, damaged_at: int | None = None) -> StoredJob:
     """A large result in the blob store, damaged at a byte."""
     story.blobs.put_now(KEY, data if damaged_at is None else flipped(data, damaged_at))
     if kind is NEW:

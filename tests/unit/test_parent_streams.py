@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from raygrid.models import BlobSlice, Job, JobSpec, JobState, NewJob
+from raygrid.models import BlobSlice, JobSpec, JobState, NewJob, StoredJob
 from raygrid.parent.http import streams
 from raygrid.parent.waiters import Waiters
 from raygrid.transport.ports import JobChange
@@ -23,7 +23,7 @@ async def parent_with(job_id: str) -> Any:
     await store.insert([NewJob(JobSpec(job_id, "p", "1", BlobSlice("", 0, 2, "d"), inline=b"{}"), "rack-a", "f")])
     parent = SimpleNamespace(waiters=Waiters(), store=store, looks=0)
 
-    async def job(wanted: str) -> Job:
+    async def job(wanted: str) -> StoredJob:
         parent.looks += 1
         return (await store.get([wanted]))[wanted]
 

@@ -8,7 +8,7 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from raygrid.core.routing.lost_groups import Patience
+from raygrid.core.routing.lost_groups import LostGroupTimeouts
 from raygrid.errors import GroupRefusedError, UnavailableError
 from raygrid.models import (
     AttemptId,
@@ -91,7 +91,7 @@ class Story:
         self._monkeypatch = monkeypatch
 
     def another(self) -> Sweeper:
-        return Sweeper(self.store, self.groups, self.waiters, Patience(2.0, 7.0, 30.0))
+        return Sweeper(self.store, self.groups, self.waiters, LostGroupTimeouts(2.0, 7.0, 30.0))
 
     async def open(self) -> None:
         await self.groups._refresh()

@@ -19,8 +19,8 @@ from raygrid.planner import report
 from raygrid.planner.clock import STARTS_AT, Agenda, Turns
 from raygrid.planner.group import Meter, ModelGroup
 from raygrid.planner.load import Arrivals, RunTimes, duration_s
-from raygrid.planner.plan import Try, plan
-from raygrid.planner.report import Outcome, Scenario, Simulation, simulate, sweep
+from raygrid.planner.plan import NodeCountResult, plan
+from raygrid.planner.report import Scenario, ScenarioOutcome, Simulation, simulate, sweep
 
 CPU_TIMES = ("routing_us", "placement_us", "load_us", "watching", "seconds")
 
@@ -30,7 +30,7 @@ def scenario(text: str = "lognormal:1s:0.5", arrivals: str = "all-at-once", **kn
     return replace(small, arrivals=Arrivals.parse(arrivals), **known)  # type: ignore[arg-type]
 
 
-def decided(outcome: Outcome) -> dict[str, object]:
+def decided(outcome: ScenarioOutcome) -> dict[str, object]:
     """All of an outcome that is no CPU time."""
     return {name: value for name, value in asdict(outcome).items() if name not in CPU_TIMES}
 
@@ -163,7 +163,7 @@ def test_a_later_deadline_or_a_smaller_share_needs_no_more_nodes() -> None:
 
 def test_what_no_number_of_nodes_can_do_is_said_at_once() -> None:
     """A job longer than the deadline, or too few nodes to choose from, is an error that says what to change."""
-    tried: list[Try] = []
+    tried: list[NodeCountResult] = []
     with pytest.raises(InvalidRequestError, match="no number of nodes is enough"):
         plan(scenario("constant:1m"), 30.0, 1.0, tried.append)
     assert tried == []

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import ast
+from collections import defaultdict
+from collections.abc import Collection, Mapping
 from pathlib import Path
 
 PACKAGE = Path(__file__).parents[2] / "raygrid"
@@ -12,6 +14,45 @@ KNOW_RAY = {"transport/actor_link.py", "transport/actors.py", "transport/racks.p
 KNOW_RAY |= {"node/actor.py", "parent/ingress.py", "local/supervisor.py", "cluster/autoscaler.py"}
 KNOW_RAY |= {"drill/ray_faults.py"}
 MOST_LINES = 500
+MOST_LOOSE_MODULES = 4
+# The OpenAPI description and the Python client give one answer of a parent the same public name.
+SAME_ANSWER = {"BatchStatus", "Capacity", "JobStatus"}
+
+
+def module_name(path: Path) -> str:
+    parts = path.relative_to(PACKAGE.parent).with_suffix("").parts
+    return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
+
+
+def parsed() -> dict[str, ast.Module]:
+    """Every module of the package by its dotted name."""
+    return {module_name(path): ast.parse(path.read_text(encoding="utf-8")) for path in PACKAGE.rglob("*.py")}
+
+
+def imports_of(tree: ast.Module, known: Collection[str]) -> set[str]:
+    """The modules of the package that a module imports, also inside functions and for type checks."""
+    found: set[str] = set()
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            found.update(alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            inner = {f"{node.module}.{alias.name}" for alias in node.names}
+            found.update(inner & set(known) or {node.module})
+    return found & set(known)
+
+
+def cycles_of(graph: Mapping[str, set[str]]) -> list[list[str]]:
+    """The sets of modules that import one another: what is left when modules without importers or imports go."""
+    left = {name: set(imported) for name, imported in graph.items()}
+    while True:
+        imported = set().union(*left.values()) if left else set()
+        outer = [name for name in left if name not in imported or not left[name] & left.keys()]
+        if not outer:
+            break
+        for name in outer:
+            del left[name]
+        left = {name: each & left.keys() for name, each in left.items()}
+    return [sorted(left)] if left else []
 
 
 def imports_ray(path: Path) -> bool:
@@ -40,3 +81,32 @@ def test_no_file_grows_into_a_second_purpose() -> None:
     """No module is longer than a reader takes in at a sitting."""
     long = {str(path): n for path in PACKAGE.rglob("*.py") if (n := len(path.read_text().splitlines())) > MOST_LINES}
     assert long == {}
+
+
+def test_few_modules_lie_loose_at_the_top_of_the_package() -> None:
+    """All others have a package that names their purpose."""
+    loose = [path.name for path in PACKAGE.glob("*.py") if path.name != "__init__.py"]
+    assert len(loose) <= MOST_LOOSE_MODULES, loose
+
+
+def test_one_public_class_name_means_one_thing() -> None:
+    """No two modules define public classes of the same name."""
+    places: dict[str, list[str]] = defaultdict(list)
+    for name, tree in parsed().items():
+        for node in ast.walk(tree):
+            if isinstance(node, ast.ClassDef) and not node.name.startswith("_"):
+                places[node.name].append(name)
+    twice = {name: found for name, found in places.items() if len(found) > 1 and name not in SAME_ANSWER}
+    assert twice == {}
+
+
+def test_modules_do_not_import_one_another() -> None:
+    """There are no import cycles, not even through imports inside functions."""
+    modules = parsed()
+    assert cycles_of({name: imports_of(tree, modules) for name, tree in modules.items()}) == []
+
+
+def test_cycles_are_found() -> None:
+    """A chain is none; what leads into or out of a cycle does not belong to it."""
+    assert cycles_of({"a": {"b"}, "b": {"c"}, "c": set()}) == []
+    assert cycles_of({"a": {"b"}, "b": {"c"}, "c": {"b", "d"}, "d": set()}) == [["b", "c"]]

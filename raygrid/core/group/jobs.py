@@ -14,7 +14,7 @@ from raygrid.core.group.collector import Collector
 from raygrid.core.group.draining import Drains
 from raygrid.core.group.entry import Entry
 from raygrid.core.group.introductions import Introductions
-from raygrid.core.group.load import Load
+from raygrid.core.group.load import GroupLoad
 from raygrid.core.group.placement import POLICIES, NodeRecord
 from raygrid.core.group.policy import GroupPolicy
 from raygrid.core.group.pricers import Pricers, removed_message
@@ -45,7 +45,7 @@ class GroupJobs:
         self._gone: OrderedDict[str, None] = OrderedDict()  # not in the store, for now, as this group's and unfinished
         self._choose = POLICIES[policy.placement]
         self._vacancies = Vacancies(self.nodes)
-        self._load = Load(group_id, self.nodes)
+        self._load = GroupLoad(group_id, self.nodes)
         self._alone = Alone(self.nodes, self._touch)
 
     def __contains__(self, job_id: object) -> bool:

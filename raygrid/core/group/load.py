@@ -24,7 +24,7 @@ class _Part(NamedTuple):
     known: int  # slots for new attempts of which it is known how long attempts take there
 
 
-class Load:
+class GroupLoad:
     """The load of a group.
 
     Args:

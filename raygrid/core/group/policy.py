@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from raygrid.core.group.retry import RetryPolicy
+from raygrid.core.group.retry import JobRetryPolicy
 from raygrid.core.group.stragglers import StragglerPolicy
 
 
@@ -27,7 +27,7 @@ class GroupPolicy:
     probation_s: float = 15.0
     node_timeout_s: float = 4.0
     window: int = 8_192
-    retry: RetryPolicy = field(default_factory=RetryPolicy)
+    retry: JobRetryPolicy = field(default_factory=JobRetryPolicy)
     pricers: frozenset[str] | None = None
     stragglers: Mapping[str, StragglerPolicy] = field(default_factory=dict)
     deployed_at: float = 0.0

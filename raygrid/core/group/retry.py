@@ -9,7 +9,7 @@ from raygrid.models import AttemptReport, Outcome
 
 
 @dataclass(frozen=True, slots=True)
-class RetryPolicy:
+class JobRetryPolicy:
     """Limits of running a job again.
 
     Attributes:

@@ -21,7 +21,7 @@ GAP_S = 3.0  # the life of a lease: in a longer gap, leases may have run out for
 
 
 @dataclass(frozen=True, slots=True)
-class Patience:
+class LostGroupTimeouts:
     """How long a group is waited for.
 
     Attributes:
@@ -54,7 +54,7 @@ def takes_jobs(group: GroupCapacity) -> bool:
 class LostGroups:
     """Watches the groups. Time (`now`, seconds) is the caller's and never falls."""
 
-    def __init__(self, patience: Patience) -> None:
+    def __init__(self, patience: LostGroupTimeouts) -> None:
         self._patience = patience
         self._seen: dict[str, _Seen] = {}
         self._looked_at: float | None = None

@@ -13,15 +13,15 @@ from uuid_utils import uuid7
 from raygrid.errors import InvalidRequestError
 from raygrid.models import NewJob
 from raygrid.parent.http import problems, schemas, streams
-from raygrid.parent.http.forms import Form
+from raygrid.parent.http.forms import ReceivedForm
 from raygrid.parent.http.naming import BATCH
 from raygrid.parent.http.openapi import BATCH_FORM, BYTES, problem_responses
 from raygrid.parent.http.requests import Wait, read_form
 from raygrid.parent.service import Parent
-from raygrid.parent.submission import Options, checked_id, make_job, options_of_form, options_of_json
+from raygrid.parent.submission import SubmissionOptions, checked_id, make_job, options_of_form, options_of_json
 
 
-def _overrides(form: Form) -> dict[str, dict[str, Any]]:
+def _overrides(form: ReceivedForm) -> dict[str, dict[str, Any]]:
     texts = form.options.pop("jobs", [])
     if not texts:
         return {}
@@ -39,10 +39,10 @@ def _overrides(form: Form) -> dict[str, dict[str, Any]]:
     return parsed
 
 
-async def _batch_jobs(parent: Parent, form: Form) -> list[NewJob]:
+async def _batch_jobs(parent: Parent, form: ReceivedForm) -> list[NewJob]:
     overrides = _overrides(form)
     defaults = options_of_form(form.options)
-    per_job: dict[str, Options] = {}
+    per_job: dict[str, SubmissionOptions] = {}
     for file in form.files:
         job_id = checked_id(file.part)
         if job_id in per_job:

@@ -31,7 +31,7 @@ class _EndedError(Exception):
     """The connection is at its end, and the answer is written; the parser only passes on that there was an error."""
 
 
-class Connection(PlainProtocol):
+class LimitedConnection(PlainProtocol):
     """A connection that has limits. `look_after` has to be called now and then.
 
     `room` is how many connections the process can have open, where that is less than a parent takes otherwise.

@@ -38,7 +38,7 @@ class ReceivedFile:
 
 
 @dataclass(slots=True)
-class Form:
+class ReceivedForm:
     """A body that has been read."""
 
     files: list[ReceivedFile] = field(default_factory=list)
@@ -100,12 +100,12 @@ class FormReader:
         self._max_files = max_files
         self._inline_total = 0
         self._options = self._option_bytes = 0
-        self._form = Form()
+        self._form = ReceivedForm()
         self._part: _Part | None = None
         self._texts: list[_Option] = []
         self._decoder: Decoder | None = None  # of the part that is being read, where it needs one
 
-    async def read(self, content_type: str | None, chunks: AsyncIterator[bytes]) -> Form:
+    async def read(self, content_type: str | None, chunks: AsyncIterator[bytes]) -> ReceivedForm:
         """Read a body to its end.
 
         Raises:

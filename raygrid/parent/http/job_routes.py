@@ -13,7 +13,7 @@ from fastapi.responses import JSONResponse, StreamingResponse
 from uuid_utils import uuid7
 
 from raygrid.errors import InvalidRequestError, UnavailableError
-from raygrid.models import DoneJob, Job, JobState, NewJob
+from raygrid.models import DoneJob, JobState, NewJob, StoredJob
 from raygrid.parent.grid_view import all_groups, why_not_ready
 from raygrid.parent.http import data_routes, docs, problems, schemas, streams, traffic_routes
 from raygrid.parent.http.auth import require_key
@@ -152,7 +152,7 @@ def _submit_routes(router: APIRouter, parent: Parent) -> None:
 
 
 async def _result(
-    request: Request, parent: Parent, job: Job | DoneJob, *, even_if_failed: bool = False, stdout: bool = False
+    request: Request, parent: Parent, job: StoredJob | DoneJob, *, even_if_failed: bool = False, stdout: bool = False
 ) -> Response:
     require_result(job, even_if_failed=even_if_failed)
     assert job.result is not None

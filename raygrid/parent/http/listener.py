@@ -14,7 +14,7 @@ from collections.abc import Iterator
 import uvicorn
 from fastapi import FastAPI
 
-from raygrid.parent.http.connection import KEEP_ALIVE_S, MOST_CONNECTIONS, SPARE_CONNECTIONS, Connection
+from raygrid.parent.http.connection import KEEP_ALIVE_S, MOST_CONNECTIONS, SPARE_CONNECTIONS, LimitedConnection
 from raygrid.parent.http.open_files import BACKLOG, make_room
 
 GRACE_S = 5
@@ -32,7 +32,7 @@ class _Server(uvicorn.Server):
         if counter % _TICKS == 0:
             now = asyncio.get_running_loop().time()
             for connection in list(self.server_state.connections):
-                if isinstance(connection, Connection):
+                if isinstance(connection, LimitedConnection):
                     connection.look_after(now)
         return await super().on_tick(counter)
 
@@ -46,7 +46,7 @@ class Listener:
         self._server = _Server(
             uvicorn.Config(
                 app,
-                http=type("Connection", (Connection,), {"room": room.connections}),
+                http=type("Connection", (LimitedConnection,), {"room": room.connections}),
                 backlog=room.backlog,
                 ws="none",
                 lifespan="off",  # the application's owner has opened it

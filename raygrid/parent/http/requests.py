@@ -7,7 +7,7 @@ from typing import Annotated
 from fastapi import Query, Request
 
 from raygrid.errors import TooLargeError
-from raygrid.parent.http.forms import Form, FormReader, limited, require_plain_body
+from raygrid.parent.http.forms import FormReader, ReceivedForm, limited, require_plain_body
 from raygrid.parent.service import Parent
 
 Wait = Annotated[
@@ -21,7 +21,7 @@ Wait = Annotated[
 ]
 
 
-async def read_form(request: Request, parent: Parent, max_files: int) -> Form:
+async def read_form(request: Request, parent: Parent, max_files: int) -> ReceivedForm:
     """Read the form of a submit.
 
     Raises:

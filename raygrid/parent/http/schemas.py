@@ -8,18 +8,18 @@ from urllib.parse import quote
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from raygrid.models import Job, JobState, NodeTraffic, NodeView
+from raygrid.models import JobState, NodeTraffic, NodeView, StoredJob
 from raygrid.parent.grid_view import GroupView
 from raygrid.store import BatchSummary
 
 
-class Answer(BaseModel):
+class AnswerModel(BaseModel):
     """Base of all answers."""
 
     model_config = ConfigDict(populate_by_name=True)
 
 
-class Problem(Answer):
+class Problem(AnswerModel):
     """An RFC 9457 problem document; `type` is stable, `detail` says what happened and what to do."""
 
     type: str = Field(examples=["urn:raygrid:problem:conflict"])
@@ -44,7 +44,7 @@ DEFINITION = (
 )
 
 
-class SubmitAnswer(Answer):
+class SubmitAnswer(AnswerModel):
     """A job that the grid has taken."""
 
     job_id: str = Field(alias="jobId")
@@ -55,14 +55,14 @@ class SubmitAnswer(Answer):
     result_url: str
 
 
-class RefusedJob(Answer):
+class RefusedJob(AnswerModel):
     """A job of a batch that was not taken."""
 
     job_id: str = Field(alias="jobId")
     problem: Problem
 
 
-class BatchAnswer(Answer):
+class BatchAnswer(AnswerModel):
     """A batch that the grid has taken."""
 
     batch_id: str = Field(alias="batchId")
@@ -76,7 +76,7 @@ class BatchAnswer(Answer):
     events_url: str
 
 
-class BatchStatus(Answer):
+class BatchStatus(AnswerModel):
     """How far a batch is."""
 
     batch_id: str = Field(alias="batchId")
@@ -87,21 +87,21 @@ class BatchStatus(Answer):
     submitted_at: datetime
 
 
-class BatchPage(Answer):
+class BatchPage(AnswerModel):
     """A page of batches, the newest first; with large batches it may have fewer than asked for."""
 
     batches: list[BatchStatus]
     next_cursor: str | None
 
 
-class BatchCancelled(Answer):
+class BatchCancelled(AnswerModel):
     """How many jobs of a batch are being cancelled."""
 
     batch_id: str = Field(alias="batchId")
     cancelling: int
 
 
-class JobStatus(Answer):
+class JobStatus(AnswerModel):
     """Everything about a job but its bytes."""
 
     job_id: str = Field(alias="jobId")
@@ -133,21 +133,21 @@ class JobStatus(Answer):
     result_url: str
 
 
-class JobPage(Answer):
+class JobPage(AnswerModel):
     """A page of jobs: those of a batch in the order in which they were submitted to it, others by id."""
 
     jobs: list[JobStatus]
     next_cursor: str | None
 
 
-class JobCancelled(Answer):
+class JobCancelled(AnswerModel):
     """The state of a job when its cancelling was asked for."""
 
     job_id: str = Field(alias="jobId")
     state: JobState
 
 
-class DataAnswer(Answer):
+class DataAnswer(AnswerModel):
     """A shared input."""
 
     name: str
@@ -156,13 +156,13 @@ class DataAnswer(Answer):
     stored_at: datetime | None = None
 
 
-class DataList(Answer):
+class DataList(AnswerModel):
     """All shared inputs."""
 
     data: list[DataAnswer]
 
 
-class Capacity(Answer):
+class Capacity(AnswerModel):
     """Load of the grid."""
 
     slots: int
@@ -171,7 +171,7 @@ class Capacity(Answer):
     queued: int
 
 
-class NodeTrafficAnswer(Answer):
+class NodeTrafficAnswer(AnswerModel):
     """Payload bytes that nodes moved since their agents started."""
 
     inputs: int = Field(description="inputs read from the blob store; small ones travel with their jobs instead")
@@ -203,13 +203,13 @@ class GridCapacity(Capacity):
     groups: list[GroupAnswer]
 
 
-class GroupList(Answer):
+class GroupList(AnswerModel):
     """All groups."""
 
     groups: list[GroupAnswer]
 
 
-class NodeAnswer(Answer):
+class NodeAnswer(AnswerModel):
     """A node; `state` is ok, draining, drained (draining, and nothing runs there any more), unhealthy or probation.
 
     A node that no leader sees is `lost`: its group is, or its leader does not answer, or it is being drained and gone.
@@ -225,13 +225,13 @@ class NodeAnswer(Answer):
     drain_deadline_at: datetime | None = Field(description="when what still runs on a draining node is moved")
 
 
-class NodeList(Answer):
+class NodeList(AnswerModel):
     """All nodes."""
 
     nodes: list[NodeAnswer]
 
 
-class GroupTraffic(Answer):
+class GroupTraffic(AnswerModel):
     """Payload bytes between one parent and one group."""
 
     group: str
@@ -241,7 +241,7 @@ class GroupTraffic(Answer):
     from_blobs: int = Field(description="results that the group made, read from the blob store")
 
 
-class Traffic(Answer):
+class Traffic(AnswerModel):
     """Payload bytes that the answering parent moved since it started; behind one address there may be several."""
 
     parent: str = Field(description="tells this life of this parent from others")
@@ -252,7 +252,7 @@ class Traffic(Answer):
     groups: list[GroupTraffic]
 
 
-class PricerAnswer(Answer):
+class PricerAnswer(AnswerModel):
     """A configured pricer."""
 
     name: str
@@ -264,13 +264,13 @@ class PricerAnswer(Answer):
     default: bool
 
 
-class PricerList(Answer):
+class PricerList(AnswerModel):
     """All pricers."""
 
     pricers: list[PricerAnswer]
 
 
-class Health(Answer):
+class Health(AnswerModel):
     """Whether this parent lives, or can take jobs."""
 
     status: str
@@ -298,7 +298,7 @@ def batch_status(summary: BatchSummary) -> BatchStatus:
     )
 
 
-def job_status(job: Job, position: int | None = None, batches: Sequence[str] = ()) -> JobStatus:
+def job_status(job: StoredJob, position: int | None = None, batches: Sequence[str] = ()) -> JobStatus:
     """A job as clients see it."""
     return JobStatus(
         job_id=job.job_id,

@@ -12,7 +12,7 @@ from collections.abc import AsyncIterator, Sequence
 from urllib.parse import quote
 
 from raygrid.errors import DamagedResultError, ResultExpiredError
-from raygrid.models import Job, JobState
+from raygrid.models import JobState, StoredJob
 from raygrid.parent.http.problems import problem_of
 from raygrid.parent.http.schemas import job_status
 from raygrid.parent.results import gone
@@ -268,7 +268,7 @@ class _Quiet:
         return True
 
 
-def _event(revision: int, job: Job, batches: Sequence[str]) -> bytes:
+def _event(revision: int, job: StoredJob, batches: Sequence[str]) -> bytes:
     # Some clients end a line at these, too; in JSON they can only stand in a text.
     data = job_status(job, batches=batches).model_dump_json(by_alias=True).translate(_LINE_ENDS)
     return f"id: {revision}\nevent: state\ndata: {data}\n\n".encode()
