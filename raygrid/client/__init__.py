@@ -3,11 +3,10 @@
 It imports neither Ray nor any tier of the grid, so it works wherever HTTP reaches.
 """
 
-from raygrid.client.abatch import AsyncBatchJobs
 from raygrid.client.aio import AsyncClient
-from raygrid.client.batch import BatchJobs
+from raygrid.client.async_jobs import AsyncBatchJobs, AsyncJob
 from raygrid.client.completion import as_completed
-from raygrid.client.job import AsyncJob, Job
+from raygrid.client.jobs import BatchJobs, Job
 from raygrid.client.options import JobOptions
 from raygrid.client.result import Result
 from raygrid.client.retry import RetryPolicy

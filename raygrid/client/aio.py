@@ -8,12 +8,11 @@ from typing import Self, Unpack
 
 import httpx
 
-from raygrid.client.abatch import AsyncBatchJobs
+from raygrid.client.async_jobs import AsyncBatchJobs, AsyncJob
 from raygrid.client.calls import Call
 from raygrid.client.connection import AsyncConnection
 from raygrid.client.endpoint import Endpoint, one_url
 from raygrid.client.flows import CONTACT_S
-from raygrid.client.job import AsyncJob
 from raygrid.client.options import JobOptions, SubmitKeywords, checked_id, new_id
 from raygrid.client.posting import entries, post
 from raygrid.client.retry import RetryPolicy

@@ -6,8 +6,7 @@ from collections.abc import Iterable, Iterator
 from math import inf
 from time import monotonic
 
-from raygrid.client.batch import BatchJobs
-from raygrid.client.job import Job
+from raygrid.client.jobs import BatchJobs, Job
 from raygrid.errors import RaygridError, WaitTimeoutError
 
 _ROUND_S = 1.0

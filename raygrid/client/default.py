@@ -9,10 +9,9 @@ from contextlib import contextmanager
 from typing import Any, Literal, Unpack, overload
 
 from raygrid.client import interrupted
-from raygrid.client.batch import BatchJobs
 from raygrid.client.endpoint import one_url
 from raygrid.client.flows import CONTACT_S
-from raygrid.client.job import Job
+from raygrid.client.jobs import BatchJobs, Job
 from raygrid.client.options import SubmitKeywords, new_id
 from raygrid.client.result import Result
 from raygrid.client.sync import Client

@@ -8,12 +8,11 @@ from typing import Self, Unpack
 
 import httpx
 
-from raygrid.client.batch import BatchJobs
 from raygrid.client.calls import Call
 from raygrid.client.connection import BlockingConnection
 from raygrid.client.endpoint import Endpoint, one_url
 from raygrid.client.flows import CONTACT_S
-from raygrid.client.job import Job
+from raygrid.client.jobs import BatchJobs, Job
 from raygrid.client.options import JobOptions, SubmitKeywords, checked_id, new_id
 from raygrid.client.posting import entries, post
 from raygrid.client.retry import RetryPolicy

@@ -12,7 +12,7 @@ import httpx
 import pytest
 
 from raygrid.client import Client
-from raygrid.client.batch import BatchJobs
+from raygrid.client.jobs import BatchJobs
 from raygrid.client.status import JobStatus, NodeStatus
 from tests.faults.cluster import KEY, Cluster
 from tests.faults.hosts import RACKS, SHARED, Hosts, until

@@ -162,7 +162,7 @@ class DataList(AnswerModel):
     data: list[DataAnswer]
 
 
-class Capacity(AnswerModel):
+class CapacityAnswer(AnswerModel):
     """Load of the grid."""
 
     slots: int
@@ -180,7 +180,7 @@ class NodeTrafficAnswer(AnswerModel):
     served: int = Field(description="results read by parents from the node's cache")
 
 
-class GroupAnswer(Capacity):
+class GroupAnswer(CapacityAnswer):
     """Load of a group; `state` is ok, no_nodes (no node takes jobs), silent (its leader does not answer) or lost.
 
     A lost group has been without any leader for a while; other groups take its jobs.
@@ -197,7 +197,7 @@ class GroupAnswer(Capacity):
     traffic: NodeTrafficAnswer = Field(description="of all its nodes together")
 
 
-class GridCapacity(Capacity):
+class GridCapacity(CapacityAnswer):
     """Load of the grid, and of each group."""
 
     groups: list[GroupAnswer]

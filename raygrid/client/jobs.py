@@ -1,19 +1,82 @@
-"""Jobs that were submitted together, and their results as they end, in blocking form."""
+"""Submitted jobs, alone or in batches, for blocking code: wait for results, ask for states, cancel."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
 from typing import Literal, overload
 
 from raygrid.client.connection import BlockingConnection
 from raygrid.client.ending import Ending, ending_of
 from raygrid.client.failure import placed
-from raygrid.client.job import Job
+from raygrid.client.job_record import JobRecord
 from raygrid.client.multipart import Part
 from raygrid.client.result import Result
 from raygrid.client.results_stream import STREAM_ERRORS, ResultsStream
-from raygrid.client.status import BatchStatus
+from raygrid.client.status import BatchStatus, JobStatus
 from raygrid.errors import RaygridError
+from raygrid.models import JobState
+
+
+class Job(JobRecord):
+    """A job on the grid. Made by `Client.submit`, `Client.map` or `Client.job`.
+
+    Attributes:
+        job_id: the job.
+        batch: the batch that it came with, if any.
+    """
+
+    def __init__(self, connection: BlockingConnection, job_id: str, batch: BatchJobs | None = None) -> None:
+        super().__init__(job_id)
+        self.batch = batch
+        self._connection = connection
+
+    def result(self, timeout: float | None = None, *, even_if_failed: bool = False) -> Result:
+        """Wait until the job has ended and give its result, which is kept.
+
+        Args:
+            timeout: seconds to wait; None for as long as it takes, 0 to ask once.
+            even_if_failed: give what a failed job left behind instead of raising JobFailedError.
+
+        Raises:
+            JobFailedError: the pricer answered with a failure, or the job could not be run.
+            JobCancelledError: the job was cancelled.
+            ResultExpiredError: the result was removed when its retention ended.
+            WaitTimeoutError: the job has not ended in time; it goes on.
+            JobNotFoundError: the grid has no such job.
+        """
+        ending = self.known(even_if_failed=even_if_failed)
+        if ending is not None:
+            return ending.get(even_if_failed=even_if_failed)
+        flow = self._connection.flows.result(self.job_id, timeout_s=timeout, even_if_failed=even_if_failed)
+        try:
+            result = self._connection.run(flow)
+        except RaygridError as error:
+            self.remember_error(error)
+            raise
+        self.remember_result(result, even_if_failed=even_if_failed)
+        return result
+
+    def download(self, path: str | Path, timeout: float | None = None, *, even_if_failed: bool = False) -> Path:
+        """Wait for the result and stream its ZIP to `path`, not through memory; errors as `result`."""
+        path = Path(path)
+        flow = self._connection.flows.result(
+            self.job_id, timeout_s=timeout, even_if_failed=even_if_failed, save_to=path
+        )
+        self._connection.run(flow)
+        return path
+
+    def status(self) -> JobStatus:
+        """Ask the grid how the job is doing."""
+        return self._connection.run(self._connection.flows.status(self.job_id))
+
+    def done(self) -> bool:
+        """Whether the job has ended, be it well or not."""
+        return self.ending is not None or self.status().state.is_terminal
+
+    def cancel(self) -> JobState:
+        """Ask the grid to cancel the job; gives the state it was in. A job that has ended stays as it is."""
+        return self._connection.run(self._connection.flows.cancel(self.job_id))
 
 
 class BatchJobs(Sequence[Job]):

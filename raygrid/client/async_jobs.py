@@ -1,20 +1,65 @@
-"""Jobs that were submitted together, and their results as they end, for an event loop."""
+"""Submitted jobs, alone or in batches, for an event loop: wait for results, ask for states, cancel."""
 
 from __future__ import annotations
 
 from collections.abc import AsyncGenerator, AsyncIterator, Iterable, Iterator, Mapping
 from contextlib import aclosing
+from pathlib import Path
 from typing import Literal, overload
 
 from raygrid.client.connection import AsyncConnection
 from raygrid.client.ending import Ending, ending_of
 from raygrid.client.failure import placed
-from raygrid.client.job import AsyncJob
+from raygrid.client.job_record import JobRecord
 from raygrid.client.multipart import Part
 from raygrid.client.result import Result
 from raygrid.client.results_stream import STREAM_ERRORS, ResultsStream
-from raygrid.client.status import BatchStatus
+from raygrid.client.status import BatchStatus, JobStatus
 from raygrid.errors import RaygridError
+from raygrid.models import JobState
+
+
+class AsyncJob(JobRecord):
+    """A job on the grid. Made by `AsyncClient.submit`, `AsyncClient.map` or `AsyncClient.job`."""
+
+    def __init__(self, connection: AsyncConnection, job_id: str) -> None:
+        super().__init__(job_id)
+        self._connection = connection
+
+    async def result(self, timeout: float | None = None, *, even_if_failed: bool = False) -> Result:
+        """Wait until the job has ended and give its result; arguments and errors as `Job.result`."""
+        ending = self.known(even_if_failed=even_if_failed)
+        if ending is not None:
+            return ending.get(even_if_failed=even_if_failed)
+        flow = self._connection.flows.result(self.job_id, timeout_s=timeout, even_if_failed=even_if_failed)
+        try:
+            result = await self._connection.run(flow)
+        except RaygridError as error:
+            self.remember_error(error)
+            raise
+        self.remember_result(result, even_if_failed=even_if_failed)
+        return result
+
+    async def download(self, path: str | Path, timeout: float | None = None, *, even_if_failed: bool = False) -> Path:
+        """Wait for the result and stream its ZIP to `path`, not through memory; errors as `result`."""
+        path = Path(path)
+        flow = self._connection.flows.result(
+            self.job_id, timeout_s=timeout, even_if_failed=even_if_failed, save_to=path
+        )
+        await self._connection.run(flow)
+        return path
+
+    async def status(self) -> JobStatus:
+        """Ask the grid how the job is doing."""
+        return await self._connection.run(self._connection.flows.status(self.job_id))
+
+    async def done(self) -> bool:
+        """Whether the job has ended, be it well or not."""
+        return self.ending is not None or (await self.status()).state.is_terminal
+
+    async def cancel(self) -> JobState:
+        """Ask the grid to cancel the job; gives the state it was in. A job that has ended stays as it is."""
+        return await self._connection.run(self._connection.flows.cancel(self.job_id))
 
 
 class AsyncBatchJobs:
