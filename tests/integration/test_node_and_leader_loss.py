@@ -275,7 +275,7 @@ async def test_a_leader_cut_off_from_the_parents_still_gets_the_work_done(grid: 
     """While a leader cannot be reached by parents, jobs are taken all the same, and run."""
     grid.leaders["rack-a"].cut = True
     with pytest.raises(UnavailableError):
-        await grid.leaders["rack-a"].enqueue([])
+        await grid.leaders["rack-a"].link.enqueue([])
     answer = await grid.submit("unreached", "echo x", wait=20)
     assert answer.status_code == 200
 

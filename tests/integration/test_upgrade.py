@@ -112,7 +112,7 @@ async def test_an_older_parent_does_not_set_it_back(grid: SmallGrid) -> None:
 
     await grid.until(heard_again)
     await until_following(grid, 1.0)
-    await grid.leaders["rack-a"].configure(first)  # as a parent would that asked before the newer one told
+    await grid.leaders["rack-a"].link.configure(first)  # as a parent would that asked before the newer one told
     assert (await grid.submit("after", "echo x", pricer="new")).status_code == 200
     calls = [node.calls.count("configure") for node in grid.nodes.values()]
     assert calls == [1, 1]
