@@ -76,21 +76,21 @@ class _Killer:
     """Kills the agent of the grid's last node, once."""
 
     def __init__(self, grid: GridFile, runner: asyncio.Runner) -> None:
-        from raygrid.drill.injector import Aim, RayInjector  # noqa: PLC0415 - only these commands need it
+        from raygrid.drill.injector import FaultTarget, RayInjector  # noqa: PLC0415 - only these commands need it
 
         self._runner = runner
         self._injector = RayInjector(way_into(grid))
         picture = runner.run(self._injector.look())
         self.node = max(place.name for place in picture.places if place.agent)
-        runner.run(self._injector.aim(Aim("agent", (self.node,))))
+        runner.run(self._injector.aim(FaultTarget("agent", (self.node,))))
 
-    def strike(self) -> None:
-        """Do it, and let go of everything."""
-        self._runner.run(self._injector.strike())
+    def kill(self) -> None:
+        """Kill the agent, and close the connection to Ray."""
+        self._runner.run(self._injector.inject())
         self.close()
 
     def close(self) -> None:
-        """Let go of everything."""
+        """Close the connection to Ray."""
         self._runner.run(self._injector.close())
 
 
@@ -99,8 +99,8 @@ class Killer(Protocol):
 
     node: str
 
-    def strike(self) -> None:
-        """Do it."""
+    def kill(self) -> None:
+        """Kill the agent."""
         ...
 
 
@@ -117,7 +117,7 @@ def _price(client: Client, book: list[Path], results: Path, killer: Killer) -> i
         for number, (path, result) in enumerate(zip(book, jobs.results(return_errors=True), strict=True)):
             if number == len(book) // 2:
                 running = sum(node.running for node in client.nodes() if node.node == killer.node)
-                killer.strike()
+                killer.kill()
             progress.advance(bar)
             if isinstance(result, RaygridError):
                 failed += 1

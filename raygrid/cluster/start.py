@@ -12,7 +12,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from raygrid.cluster.farewell import cluster_token
+from raygrid.cluster.shutdown_notice import cluster_token
 from raygrid.cluster.spec import STOP, HostSpec
 from raygrid.errors import RaygridError, SettingsError
 from raygrid.system.lock import NAME as LOCK
@@ -52,7 +52,7 @@ def start_host(spec: HostSpec, timeout_s: float = 120.0) -> bool:
     spec.directory.chmod(0o700)  # the head's books hold what was deployed: API keys, the database's password
     until = time.monotonic() + timeout_s
     with _only_starter(spec.directory, until):
-        _await_farewell(spec.directory)
+        _await_announcement(spec.directory)
         process = None if is_supervised(spec.directory) else _start_supervisor(spec)
         if process is None:
             _require_same(spec)
@@ -113,8 +113,8 @@ def _start_supervisor(spec: HostSpec) -> subprocess.Popen[bytes]:
     )
 
 
-def _await_farewell(directory: Path, timeout_s: float = 30.0) -> None:
-    """A head that was stopped a moment ago still tells its workers: wait for its end."""
+def _await_announcement(directory: Path, timeout_s: float = 30.0) -> None:
+    """Wait for the end of a head that was stopped a moment ago and still announces that to its workers."""
     until = time.monotonic() + timeout_s
     while _state(directory).get("state") == "stopped" and is_supervised(directory) and time.monotonic() < until:
         time.sleep(_POLL_S)

@@ -18,7 +18,7 @@ import threading
 import time
 from dataclasses import dataclass
 
-from raygrid.cluster.farewell import HeadWatch, cluster_token, say_farewell
+from raygrid.cluster.shutdown_notice import HeadWatch, announce_shutdown, cluster_token
 from raygrid.cluster.spec import STOP, HostSpec
 from raygrid.errors import SettingsError
 from raygrid.system import logs, tmp_cleaners
@@ -33,7 +33,7 @@ LOOK_S = 0.25
 STOPPED_AFTER_S = 4.0
 LOOKS = 3
 GIVE_UP_S = 10.0  # a Ray without its raylet that neither ends nor was stopped is begun anew
-FAREWELL_S = 20.0
+ANNOUNCE_S = 20.0
 RAYLET_END_S = 6.0
 END_S = 4.0
 MAX_PAUSE_S = 10.0
@@ -109,7 +109,7 @@ class Supervisor:
             self._write("stopped")
         # A head that is merely told to end, as when its machine is restarted, keeps its books, and its workers wait.
         if self._spec.head and (self._for_good or (self._spec.directory / STOP).exists()):
-            self._say_farewell()
+            self._announce_shutdown()
 
     def _told_to_stop(self) -> bool:
         return self._stop.is_set() or (self._watch is not None and self._watch.head_stopped.is_set())
@@ -194,12 +194,12 @@ class Supervisor:
         self._strays.end_all(0.0, END_S)
         _bury(spare=0)
 
-    def _say_farewell(self) -> None:
+    def _announce_shutdown(self) -> None:
         # The books of a cluster that was stopped on purpose would bring its dead back to life.
         shutil.rmtree(self._spec.books, ignore_errors=True)
-        say(f"telling the workers for {FAREWELL_S:g} s")
-        told = say_farewell(self._spec.port, self._token, FAREWELL_S)
-        say(f"told {told} workers")
+        say(f"announcing the shutdown to the workers for {ANNOUNCE_S:g} s")
+        informed = announce_shutdown(self._spec.port, self._token, ANNOUNCE_S)
+        say(f"{informed} workers got the announcement")
 
 
 def _bury(spare: int) -> None:

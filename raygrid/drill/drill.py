@@ -10,10 +10,10 @@ from dataclasses import dataclass, replace
 
 from raygrid.client import AsyncClient, JobStatus, NodeStatus
 from raygrid.drill.history import Wrong, check
-from raygrid.drill.injector import Aim, Injector, Picture
+from raygrid.drill.injector import FaultTarget, GridSnapshot, Injector
 from raygrid.drill.load import ClientLoad
 from raygrid.drill.report import Report
-from raygrid.drill.scenarios import Skip, Struck, choose, entries_of, recovery_s, settled_s
+from raygrid.drill.scenarios import InjectedFault, Skip, choose, entries_of, recovery_s, settled_s
 from raygrid.errors import RaygridError, UnavailableError
 from raygrid.models import JobState
 
@@ -135,7 +135,7 @@ class Drill:
                 await load.close()
         return ClientLoad(self._urls, self._key, self._pricer, steady=steady, expected=self._expected, retry_s=retry_s)
 
-    async def _until_whole(self, scenario: str, client: AsyncClient, injector: Injector) -> Picture:
+    async def _until_whole(self, scenario: str, client: AsyncClient, injector: Injector) -> GridSnapshot:
         """Wait until everything is there that was there before the first scenario.
 
         Raises:
@@ -160,7 +160,7 @@ class Drill:
                 )
             await asyncio.sleep(LOOK_EVERY_S)
 
-    def _missing(self, picture: Picture, nodes: Sequence[NodeStatus]) -> str | None:
+    def _missing(self, picture: GridSnapshot, nodes: Sequence[NodeStatus]) -> str | None:
         if others := [f"{node.node} is {node.state}" for node in nodes if node.state != "ok"]:
             return "; ".join(others)
         names = frozenset(node.node for node in nodes)
@@ -185,7 +185,13 @@ class Drill:
         return f"{parents_now} of {parents} parents are there" if parents_now < parents else None
 
     async def _under_load(
-        self, scenario: str, client: AsyncClient, injector: Injector, picture: Picture, load: ClientLoad, slots: int
+        self,
+        scenario: str,
+        client: AsyncClient,
+        injector: Injector,
+        picture: GridSnapshot,
+        load: ClientLoad,
+        slots: int,
     ) -> Report:
         load.start()
         if not await load.until(lambda: load.ended >= 2 * slots, self.patience.flow):
@@ -196,25 +202,27 @@ class Drill:
             return Report(scenario, skipped=chosen.why)
         hit = await injector.aim(chosen)
         self.say(f"{scenario}: {hit}")
-        struck = await self._strike(injector, chosen, picture, load)
-        more = await self._after(scenario, struck, picture, load, slots)
+        injected = await self._inject(injector, chosen, picture, load)
+        more = await self._after(scenario, injected, picture, load, slots)
         load.stop()
         until = asyncio.get_running_loop().time()
         await injector.heal()
         await load.drained(self.patience.drain)
-        report = await self.judge(scenario, struck, load, until)
+        report = await self.judge(scenario, injected, load, until)
         if scenario == "parent" and len(picture.parents) == 1:
             report = replace(report, note="there is only one parent, so clients had to wait for its next life")
         return replace(report, hit=hit, more={**report.more, **more})
 
-    async def _strike(self, injector: Injector, aim: Aim, picture: Picture, load: ClientLoad) -> Struck:
+    async def _inject(
+        self, injector: Injector, aim: FaultTarget, picture: GridSnapshot, load: ClientLoad
+    ) -> InjectedFault:
         entries = entries_of(aim, picture, self._urls)
         before = await self._under_way(aim, load) if aim.what in ("agent", "node") else {}
         at = asyncio.get_running_loop().time()
-        await injector.strike()
-        return Struck(at, aim, before, entries)
+        await injector.inject()
+        return InjectedFault(at, aim, before, entries)
 
-    async def _under_way(self, aim: Aim, load: ClientLoad) -> dict[str, JobStatus]:
+    async def _under_way(self, aim: FaultTarget, load: ClientLoad) -> dict[str, JobStatus]:
         """The jobs that have not ended, as soon as some of them run on what is hit, so that a fault costs something."""
         clock = asyncio.get_running_loop().time
         until = clock() + BUSY_S
@@ -225,15 +233,15 @@ class Drill:
                 return jobs
 
     async def _after(
-        self, scenario: str, struck: Struck, picture: Picture, load: ClientLoad, slots: int
+        self, scenario: str, injected: InjectedFault, picture: GridSnapshot, load: ClientLoad, slots: int
     ) -> dict[str, float]:
         """Keep the load going until what was under way at the fault has ended, and as much again afterwards."""
         more: dict[str, float] = {}
         loop = asyncio.get_running_loop()
         if scenario == "head":
-            more["head_back_s"] = round(await _head_back(picture.head, struck.at, self.patience.recover), 3)
-        under_way = [job for job in load.jobs.values() if job.ended_at is None and job.submitted_at < struck.at]
-        thawed_at = struck.at + struck.aim.freeze_s
+            more["head_back_s"] = round(await _head_back(picture.head, injected.at, self.patience.recover), 3)
+        under_way = [job for job in load.jobs.values() if job.ended_at is None and job.submitted_at < injected.at]
+        thawed_at = injected.at + injected.aim.freeze_s
         enough = load.ended + 2 * slots
 
         def is_over() -> bool:
@@ -244,25 +252,25 @@ class Drill:
                 and len(load.jobs) >= self._jobs
             )
 
-        until = loop.time() + struck.aim.freeze_s + self.patience.recover
+        until = loop.time() + injected.aim.freeze_s + self.patience.recover
         await load.until(is_over, until - loop.time())
-        if struck.aim.what in ("leader", "parent"):
-            await self._until_seen(scenario, struck, load, until)
+        if injected.aim.what in ("leader", "parent"):
+            await self._until_seen(scenario, injected, load, until)
         await asyncio.sleep(self.patience.after)
         return more
 
     @staticmethod
-    async def _until_seen(scenario: str, struck: Struck, load: ClientLoad, until: float) -> None:
+    async def _until_seen(scenario: str, injected: InjectedFault, load: ClientLoad, until: float) -> None:
         """Go on until what was hit has done something new: for a while, it gets no jobs, or no requests."""
         clock = asyncio.get_running_loop().time
         while clock() < until:
             with contextlib.suppress(RaygridError):  # an entry that does not answer now is asked again
                 now = await load.statuses()
-                if recovery_s(scenario, struck, load.jobs.values(), now, load.tries, until) is not None:
+                if recovery_s(scenario, injected, load.jobs.values(), now, load.tries, until) is not None:
                     return
             await asyncio.sleep(LOOK_EVERY_S)
 
-    async def judge(self, scenario: str, struck: Struck, load: ClientLoad, until: float) -> Report:
+    async def judge(self, scenario: str, injected: InjectedFault, load: ClientLoad, until: float) -> Report:
         """Decide over what the load's clients saw; jobs were submitted until an instant, and have had time to end."""
         final = await load.statuses()
         again = [job_id for job_id, status in final.items() if status.attempts > 1]
@@ -271,8 +279,8 @@ class Drill:
         await load.read_again([job_id for job_id in dict.fromkeys(again + rest) if job_id in set(ended)])
         states = {job_id: status.state for job_id, status in final.items()}
         violations = check(load.history, states)
-        recovery = recovery_s(scenario, struck, load.jobs.values(), final, load.tries, until)
-        settled = {"settled_s": round(settled_s(struck, load.tries), 3)} if scenario in ("parent", "head") else {}
+        recovery = recovery_s(scenario, injected, load.jobs.values(), final, load.tries, until)
+        settled = {"settled_s": round(settled_s(injected, load.tries), 3)} if scenario in ("parent", "head") else {}
         return replace(
             count(scenario, load, final),
             recovery_s=None if recovery is None else round(recovery, 3),

@@ -13,10 +13,10 @@ import time
 from dataclasses import replace
 
 from raygrid.drill.drill import Drill
-from raygrid.drill.hand import below
-from raygrid.drill.injector import Aim
+from raygrid.drill.injector import FaultTarget
+from raygrid.drill.machine_faults import below
 from raygrid.drill.report import Report
-from raygrid.drill.scenarios import Struck
+from raygrid.drill.scenarios import InjectedFault
 from raygrid.errors import SettingsError, UnavailableError
 from raygrid.local import GridFile, require_same, start_grid
 from raygrid.settings.model import GridSettings
@@ -56,7 +56,7 @@ async def lose_everything(drill: Drill, grid: GridFile, settings: GridSettings, 
         await load.until(lambda: all(job.ended_at is not None for job in under_way), drill.patience.recover)
         load.stop()
         await load.drained(drill.patience.drain)
-        report = await drill.judge(SCENARIO, Struck(at, Aim(SCENARIO)), load, loop.time())
+        report = await drill.judge(SCENARIO, InjectedFault(at, FaultTarget(SCENARIO)), load, loop.time())
     finally:
         await load.close()
     ends = [job.ended_at for job in under_way if job.ended_at is not None and job.ended_at > at + ON_ITS_WAY_S]

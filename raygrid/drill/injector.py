@@ -19,7 +19,7 @@ from raygrid.errors import RaygridError, UnavailableError
 from raygrid.system.supervision import environment_beside_ray
 
 LOOK_S = 60.0
-STRIKE_S = 10.0
+INJECT_S = 10.0
 CLOSE_S = 5.0
 
 
@@ -52,7 +52,7 @@ class RunningCandidate:
 
 
 @dataclass(frozen=True, slots=True)
-class Picture:
+class GridSnapshot:
     """What runs where.
 
     Attributes:
@@ -74,7 +74,7 @@ class Picture:
         return next((place for place in self.places if place.name == name), None)
 
     @classmethod
-    def of(cls, said: Mapping[str, Any]) -> Picture:
+    def of(cls, said: Mapping[str, Any]) -> GridSnapshot:
         """Read what `asdict` has written."""
         return cls(
             tuple(Place(**each) for each in said["places"]),
@@ -86,7 +86,7 @@ class Picture:
 
 
 @dataclass(frozen=True, slots=True)
-class Aim:
+class FaultTarget:
     """What to hit.
 
     Attributes:
@@ -105,15 +105,15 @@ class Aim:
 class Injector(Protocol):
     """Breaks one thing."""
 
-    async def look(self) -> Picture:
+    async def look(self) -> GridSnapshot:
         """What runs where, now."""
         ...
 
-    async def aim(self, aim: Aim) -> str:
+    async def aim(self, aim: FaultTarget) -> str:
         """Make everything ready; gives what will be hit, in words."""
         ...
 
-    async def strike(self) -> None:
+    async def inject(self) -> None:
         """Do it; returns when it is done."""
         ...
 
@@ -138,24 +138,24 @@ class RayInjector:
         self._process: asyncio.subprocess.Process | None = None
         self._freezes = False
 
-    async def look(self) -> Picture:
+    async def look(self) -> GridSnapshot:
         """See `Injector.look`."""
-        return Picture.of(await self._ask({"do": "look"}, LOOK_S))
+        return GridSnapshot.of(await self._ask({"do": "look"}, LOOK_S))
 
-    async def aim(self, aim: Aim) -> str:
+    async def aim(self, aim: FaultTarget) -> str:
         """See `Injector.aim`."""
         self._freezes = aim.freeze_s > 0
         return str((await self._ask({"do": "aim", "aim": asdict(aim)}, LOOK_S))["what"])
 
-    async def strike(self) -> None:
-        """See `Injector.strike`."""
-        await self._ask({"do": "strike"}, STRIKE_S)
+    async def inject(self) -> None:
+        """See `Injector.inject`."""
+        await self._ask({"do": "inject"}, INJECT_S)
 
     async def heal(self) -> None:
         """See `Injector.heal`."""
         if self._freezes and self._process is not None and self._process.returncode is None:
             with contextlib.suppress(RaygridError):  # it is thawed by itself when its time is over
-                await self._ask({"do": "heal"}, STRIKE_S)
+                await self._ask({"do": "heal"}, INJECT_S)
 
     async def close(self) -> None:
         """See `Injector.close`."""
@@ -205,4 +205,4 @@ class RayInjector:
         return self._process
 
 
-__all__ = ["Aim", "Injector", "Picture", "Place", "RayInjector", "RunningCandidate"]
+__all__ = ["FaultTarget", "GridSnapshot", "Injector", "Place", "RayInjector", "RunningCandidate"]

@@ -1,8 +1,8 @@
 """Faults on a running grid, through its Ray cluster: `python -m raygrid.drill.ray_faults`.
 
 The only file of the drills that knows Ray. It is a process of its own, so that the drill survives the head's death.
-Targets are found in Ray's table of actors; a `Hand` is put on each target machine as an actor before the fault, so that
-striking is one call that needs no head.
+Targets are found in Ray's table of actors. Before the fault, each target machine gets an actor of
+`MachineFaults`, so that the fault itself is one call that needs no head.
 """
 
 from __future__ import annotations
@@ -21,8 +21,8 @@ from ray._private import state
 from ray.exceptions import GetTimeoutError, RayError, RayTaskError
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
-from raygrid.drill.hand import Hand
-from raygrid.drill.injector import Aim, Picture, Place, RunningCandidate
+from raygrid.drill.injector import FaultTarget, GridSnapshot, Place, RunningCandidate
+from raygrid.drill.machine_faults import MachineFaults
 from raygrid.errors import RaygridError, UnavailableError
 from raygrid.transport.racks import live_nodes, node_names
 
@@ -37,7 +37,7 @@ class Faults:
     """What this process is asked for, one method each."""
 
     def __init__(self) -> None:
-        self._hands: dict[str, Any] = {}
+        self._faults: dict[str, Any] = {}
         self._armed: list[Any] = []
 
     def look(self) -> dict[str, Any]:
@@ -64,47 +64,47 @@ class Faults:
             for each in nodes
         ]
         return asdict(
-            Picture(
+            GridSnapshot(
                 tuple(places),
                 tuple(_candidates(actors, names)),
                 tuple(names[each["Address"]["NodeID"]] for each in _parents(actors)),
                 ray.get_runtime_context().gcs_address,
-                self._ask(self._hand(names[head["NodeID"]], head["NodeID"]).why_no_head.remote()),
+                self._ask(self._faults_on(names[head["NodeID"]], head["NodeID"]).why_head_must_live.remote()),
             )
         )
 
     def aim(self, aim: Mapping[str, Any]) -> dict[str, Any]:
-        """Put hands on the target machines and have them take aim."""
-        aimed = Aim(**{**aim, "places": tuple(aim["places"])})
+        """Prepare the fault on the target machines."""
+        aimed = FaultTarget(**{**aim, "places": tuple(aim["places"])})
         ids = node_names(live_nodes())
         self._armed = []
         said: list[str] = []
         for place, pids in self._targets(aimed, ids).items():
-            hand = self._hand(place, ids[place])
+            faults = self._faults_on(place, ids[place])
             if aimed.what == "head":
-                self._ask(hand.aim_at_head.remote())
+                self._ask(faults.target_head.remote())
             elif aimed.what == "node":
-                self._ask(hand.aim_at_machine.remote(aimed.freeze_s))
+                self._ask(faults.target_machine.remote(aimed.freeze_s))
             else:
-                self._ask(hand.aim_at.remote(pids, aimed.freeze_s))
-            self._armed.append(hand)
+                self._ask(faults.target_processes.remote(pids, aimed.freeze_s))
+            self._armed.append(faults)
             numbers = ", ".join(map(str, pids))
             said.append(f"{place} (process {numbers})" if pids else place)
         verb = f"freeze for {aimed.freeze_s:g} s" if aimed.freeze_s else "kill"
         what = {"leader": f"the leader of {aimed.group}", "node": "everything"}.get(aimed.what, f"the {aimed.what}")
         return {"what": f"{verb} {what} on {', '.join(said)}"}
 
-    def strike(self) -> dict[str, Any]:
-        """Let all hands strike at once."""
-        hits: list[int] = ray.get([hand.strike.remote() for hand in self._armed], timeout=ANSWER_S)
+    def inject(self) -> dict[str, Any]:
+        """Inject the fault on all target machines at once."""
+        hits: list[int] = ray.get([faults.inject.remote() for faults in self._armed], timeout=ANSWER_S)
         return {"hit": sum(hits)}
 
     def heal(self) -> dict[str, Any]:
-        """Thaw whatever is frozen."""
-        ray.get([hand.thaw.remote() for hand in self._armed], timeout=ANSWER_S)
+        """Thaw what is frozen."""
+        ray.get([faults.thaw.remote() for faults in self._armed], timeout=ANSWER_S)
         return {}
 
-    def _targets(self, aim: Aim, ids: Mapping[str, str]) -> dict[str, list[int]]:
+    def _targets(self, aim: FaultTarget, ids: Mapping[str, str]) -> dict[str, list[int]]:
         """Processes by machine."""
         names = {node_id: name for name, node_id in ids.items()}
         if aim.what == "head":
@@ -129,17 +129,17 @@ class Faults:
             raise UnavailableError(f"no {aim.what} runs on {place} at the moment")
         return {place: pids[:1]}
 
-    def _hand(self, place: str, node_id: str) -> Any:
-        """The hand on a machine; made when it is first needed."""
-        if place not in self._hands:
+    def _faults_on(self, place: str, node_id: str) -> Any:
+        """The actor that injects faults on a machine; made when it is first needed."""
+        if place not in self._faults:
             options = {
                 "num_cpus": 0,
                 "max_restarts": 0,
                 "enable_task_events": False,
                 "scheduling_strategy": NodeAffinitySchedulingStrategy(node_id, soft=False),
             }
-            self._hands[place] = ray.remote(Hand).options(**options).remote()
-        return self._hands[place]
+            self._faults[place] = ray.remote(MachineFaults).options(**options).remote()
+        return self._faults[place]
 
     @staticmethod
     def _ask(reference: Any) -> Any:
@@ -235,7 +235,7 @@ def main() -> int:
             if question["do"] == "aim":
                 answer = faults.aim(question["aim"])
             else:
-                answer = {"look": faults.look, "strike": faults.strike, "heal": faults.heal}[question["do"]]()
+                answer = {"look": faults.look, "inject": faults.inject, "heal": faults.heal}[question["do"]]()
         except (RaygridError, RayError, OSError, ValueError, RuntimeError) as error:
             answer = {"error": str(error) or repr(error)}
         answers.write(json.dumps(answer) + "\n")

@@ -24,7 +24,7 @@ from urllib.parse import urlsplit
 
 from raygrid.client import JobStatus, NodeStatus
 from raygrid.drill.entries import EntryRequest
-from raygrid.drill.injector import Aim, Picture
+from raygrid.drill.injector import FaultTarget, GridSnapshot
 from raygrid.drill.load import LoadJob
 
 SCENARIOS = ("agent", "leader", "leader-frozen", "node", "group", "parent", "head")
@@ -46,26 +46,26 @@ class Skip:
 
 
 @dataclass(frozen=True, slots=True)
-class Struck:
+class InjectedFault:
     """A fault, and what was known of the load's jobs just before it.
 
     Attributes:
-        at: when it struck.
+        at: when it injected.
         aim: what it hit.
         before: the jobs that had not ended, as the grid told them.
         entries: addresses of the entries that it concerns.
     """
 
     at: float
-    aim: Aim
+    aim: FaultTarget
     before: Mapping[str, JobStatus] = field(default_factory=dict)
     entries: frozenset[str] = frozenset()
 
 
-def choose(scenario: str, picture: Picture, nodes: Sequence[NodeStatus]) -> Aim | Skip:
+def choose(scenario: str, picture: GridSnapshot, nodes: Sequence[NodeStatus]) -> FaultTarget | Skip:
     """Choose what to hit: where most is running, as that is where most could be lost."""
     if scenario == "head":
-        return Skip(picture.head_spared) if picture.head_spared else Aim("head")
+        return Skip(picture.head_spared) if picture.head_spared else FaultTarget("head")
     if scenario == "parent":
         return _choose_parent(picture)
     if scenario in ("leader", "leader-frozen"):
@@ -74,26 +74,26 @@ def choose(scenario: str, picture: Picture, nodes: Sequence[NodeStatus]) -> Aim 
     return (_choose_group if scenario == "group" else partial(_choose_node, scenario))(picture, running)
 
 
-def _choose_node(scenario: str, picture: Picture, running: Mapping[str, int]) -> Aim | Skip:
+def _choose_node(scenario: str, picture: GridSnapshot, running: Mapping[str, int]) -> FaultTarget | Skip:
     places = [place for place in picture.places if place.agent and place.name in running]
     if not places:
         return Skip("no node of this grid is well")
     if scenario == "agent":
-        return Aim("agent", (max(places, key=lambda place: running[place.name]).name,))
+        return FaultTarget("agent", (max(places, key=lambda place: running[place.name]).name,))
     free = [place for place in places if place.spared is None]
     if not free:
         return Skip(f"no machine may fall silent: {places[0].spared}")
-    return Aim("node", (max(free, key=lambda place: running[place.name]).name,), freeze_s=NODE_SILENT_S)
+    return FaultTarget("node", (max(free, key=lambda place: running[place.name]).name,), freeze_s=NODE_SILENT_S)
 
 
-def _choose_parent(picture: Picture) -> Aim | Skip:
+def _choose_parent(picture: GridSnapshot) -> FaultTarget | Skip:
     if not picture.parents:
         return Skip("no parent of this grid was found")
     spared = {place.name for place in picture.places if place.spared}
-    return Aim("parent", (sorted(picture.parents, key=lambda name: (name in spared, name))[0],))
+    return FaultTarget("parent", (sorted(picture.parents, key=lambda name: (name in spared, name))[0],))
 
 
-def _choose_leader(picture: Picture, nodes: Sequence[NodeStatus], freeze_s: float) -> Aim | Skip:
+def _choose_leader(picture: GridSnapshot, nodes: Sequence[NodeStatus], freeze_s: float) -> FaultTarget | Skip:
     load: Counter[str] = Counter()
     for node in nodes:
         load[node.group] += node.running
@@ -101,10 +101,10 @@ def _choose_leader(picture: Picture, nodes: Sequence[NodeStatus], freeze_s: floa
     if not leading:
         return Skip("no leader of this grid was found")
     chosen = max(leading, key=lambda candidate: load[candidate.group])
-    return Aim("leader", (chosen.place,), chosen.group, freeze_s)
+    return FaultTarget("leader", (chosen.place,), chosen.group, freeze_s)
 
 
-def _choose_group(picture: Picture, running: Mapping[str, int]) -> Aim | Skip:
+def _choose_group(picture: GridSnapshot, running: Mapping[str, int]) -> FaultTarget | Skip:
     groups: dict[str, list[str]] = {}
     spared: dict[str, str] = {}
     for place in picture.places:
@@ -118,10 +118,10 @@ def _choose_group(picture: Picture, running: Mapping[str, int]) -> Aim | Skip:
     if not free:
         return Skip(f"no group may fall silent: {next(iter(spared.values()))}")
     group = max(free, key=lambda each: sum(running.get(name, 0) for name in free[each]))
-    return Aim("node", tuple(sorted(free[group])), group, NODE_SILENT_S)
+    return FaultTarget("node", tuple(sorted(free[group])), group, NODE_SILENT_S)
 
 
-def entries_of(aim: Aim, picture: Picture, urls: Iterable[str]) -> frozenset[str]:
+def entries_of(aim: FaultTarget, picture: GridSnapshot, urls: Iterable[str]) -> frozenset[str]:
     """Those of the entries that stand on the machines that were hit; all of them where none does."""
     hit = {place.address for name in aim.places if (place := picture.place(name)) is not None}
     urls = frozenset(urls)
@@ -130,7 +130,7 @@ def entries_of(aim: Aim, picture: Picture, urls: Iterable[str]) -> frozenset[str
 
 def recovery_s(
     scenario: str,
-    struck: Struck,
+    injected: InjectedFault,
     jobs: Iterable[LoadJob],
     final: Mapping[str, JobStatus],
     tries: Sequence[EntryRequest],
@@ -140,50 +140,50 @@ def recovery_s(
 
     Args:
         scenario: its name.
-        struck: the fault.
+        injected: the fault.
         jobs: the load's jobs.
         final: what the grid says of them at the end.
         tries: requests through entries.
         until: end of the time in which jobs were submitted.
     """
     if scenario == "parent":
-        well = (each for each in tries if each.well and each.asked_at >= struck.at and each.entry in struck.entries)
-        return _since(struck.at, (each.ended_at for each in well))
+        well = (each for each in tries if each.well and each.asked_at >= injected.at and each.entry in injected.entries)
+        return _since(injected.at, (each.ended_at for each in well))
     if scenario in ("head", "everything"):
-        return longest_gap_s(struck.at, until, (job.ended_at for job in jobs if job.ended_at is not None))
+        return longest_gap_s(injected.at, until, (job.ended_at for job in jobs if job.ended_at is not None))
     needed = _NEEDED[scenario]
     ended = (
         job.ended_at
         for job in jobs
-        if job.ended_at is not None and job.ended_at >= struck.at and job.job_id in final
-        if needed(job, final[job.job_id], struck)
+        if job.ended_at is not None and job.ended_at >= injected.at and job.job_id in final
+        if needed(job, final[job.job_id], injected)
     )
-    return _since(struck.at, ended)
+    return _since(injected.at, ended)
 
 
-def _ran_again(job: LoadJob, final: JobStatus, struck: Struck) -> bool:
+def _ran_again(job: LoadJob, final: JobStatus, injected: InjectedFault) -> bool:
     """Its attempt was lost by the fault."""
-    return job.submitted_at < struck.at and final.attempts > 1
+    return job.submitted_at < injected.at and final.attempts > 1
 
 
-def _was_led(job: LoadJob, final: JobStatus, struck: Struck) -> bool:
+def _was_led(job: LoadJob, final: JobStatus, injected: InjectedFault) -> bool:
     """Nobody but the group's next leader (or the same, when it goes on) can have placed it."""
-    return job.submitted_at >= struck.at and final.group == struck.aim.group
+    return job.submitted_at >= injected.at and final.group == injected.aim.group
 
 
-def _was_in_group(job: LoadJob, final: JobStatus, struck: Struck) -> bool:
-    if _ran_again(job, final, struck):
+def _was_in_group(job: LoadJob, final: JobStatus, injected: InjectedFault) -> bool:
+    if _ran_again(job, final, injected):
         return True  # perhaps it began after the last look at what was under way
-    before = struck.before.get(job.job_id)
-    if before is None or before.group != struck.aim.group:
+    before = injected.before.get(job.job_id)
+    if before is None or before.group != injected.aim.group:
         return False
-    if final.group != struck.aim.group:
+    if final.group != injected.aim.group:
         return True
     # Unmoved, it counts if it ended when the group went on; what had ended before may only have been told late.
     if final.ended_at is None or final.submitted_at is None:
         return False
     ended_at = job.submitted_at + (final.ended_at - final.submitted_at).total_seconds()  # the grid's clock is another
-    return ended_at > struck.at + struck.aim.freeze_s - THAW_S
+    return ended_at > injected.at + injected.aim.freeze_s - THAW_S
 
 
 _NEEDED = {
@@ -206,11 +206,11 @@ def longest_gap_s(begin: float, end: float, instants: Iterable[float]) -> float:
     return max(after - before for before, after in itertools.pairwise(marks))
 
 
-def settled_s(struck: Struck, tries: Sequence[EntryRequest]) -> float:
+def settled_s(injected: InjectedFault, tries: Sequence[EntryRequest]) -> float:
     """Seconds until the last request failed that the fault may have hit; 0 where none did."""
     return max(
-        (each.ended_at - struck.at for each in tries if not each.well and each.ended_at > struck.at), default=0.0
+        (each.ended_at - injected.at for each in tries if not each.well and each.ended_at > injected.at), default=0.0
     )
 
 
-__all__ = ["COMMANDS", "SCENARIOS", "Skip", "Struck", "choose", "entries_of", "recovery_s", "settled_s"]
+__all__ = ["COMMANDS", "SCENARIOS", "InjectedFault", "Skip", "choose", "entries_of", "recovery_s", "settled_s"]

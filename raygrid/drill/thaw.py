@@ -1,4 +1,6 @@
-"""Lets frozen processes go on after some seconds, even if the process that froze them has ended. Started by `hand.py`.
+"""Thaws frozen processes after some seconds, even if the process that froze them has ended.
+
+Started by `machine_faults.py`.
 
 It imports little beside the standard library, so that it is ready at once. It reads one line `SECONDS PID:START …` from
 its standard input; without such a line it ends and does nothing.

@@ -17,7 +17,7 @@ from raygrid.leader.service import LeaderService
 from raygrid.settings.model import GridSettings
 from raygrid.store import SqlStore
 from raygrid.system.garbage_collection import spare_what_is_loaded
-from raygrid.system.heartbeat import Pulse, start_guarded
+from raygrid.system.heartbeat import Heartbeat, start_guarded
 from raygrid.system.log_files import keep_logs
 from raygrid.transport.actors import node_address
 from raygrid.transport.calls import exposes
@@ -45,7 +45,7 @@ class LeaderActor:
         self._service = LeaderService(self._candidate, settings, self._nodes.configure)
         self._server: DirectServer[LeaderCalls] = DirectServer(LeaderCalls, self._service)
         self._tasks: list[asyncio.Task[None]] = []
-        self._heartbeat: Pulse | None = None
+        self._heartbeat: Heartbeat | None = None
 
     @property
     def calls(self) -> LeaderCalls:

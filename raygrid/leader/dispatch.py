@@ -32,10 +32,10 @@ from raygrid.core.group.events import (
 )
 from raygrid.core.lease import Lease
 from raygrid.errors import GroupRefusedError, RaygridError, UnavailableError
+from raygrid.leader.change_feed import ChangeFeed
 from raygrid.leader.definitions import DefinitionReader
 from raygrid.leader.lookup import AT_ONCE, Lookup
-from raygrid.leader.news import News
-from raygrid.leader.node_link import NodeConversation
+from raygrid.leader.node_conversation import NodeConversation
 from raygrid.leader.outbox import Outbox
 from raygrid.leader.policy import fresh_state, group_policy, group_site
 from raygrid.models import DoneJob, Drain, JobSpec, JobState, JobUpdate, QueuedJob
@@ -91,7 +91,7 @@ class Leader:
         self._on_stale = on_stale
         self._epoch = f"{lease.term}-{uuid4().hex[:8]}"
         self._clock = clock or steady_clock()
-        self._news = News()
+        self._changes = ChangeFeed()
         self._lookup = Lookup(store, lease.group_id, self._is_unknown)
         self._outbox = Outbox(store, lease, self._committed, on_stale)
         self._nodes: dict[str, NodeConversation] = {}
@@ -159,13 +159,15 @@ class Leader:
         """Wait for committed changes; see `LeaderCalls.changes`."""
         self._asked_at = self._clock()
         if epoch == self._epoch:
-            await self._news.wait(after, wait_s)
-            changes, gap = self._news.after(after)
+            await self._changes.wait(after, wait_s)
+            changes, gap = self._changes.after(after)
         else:
             changes, gap = (), True
         capacity = self._state.capacity(self._clock(), queued=self._state.queued + self._beyond)
         deployed_at, lease = self._settings.deployed_at, self._lease
-        return LeaderReply(self._epoch, self._news.last, changes, gap, capacity, deployed_at, lease.term, lease.holder)
+        return LeaderReply(
+            self._epoch, self._changes.last, changes, gap, capacity, deployed_at, lease.term, lease.holder
+        )
 
     def configure(self, settings: GridSettings) -> None:
         """Lead by newer settings from now on, and tell the nodes; see `LeaderCalls.configure`.
@@ -215,11 +217,11 @@ class Leader:
         room = capacity.slots, len(capacity.nodes)
         if room != self._room:
             self._room = room
-            self._news.wake()
+            self._changes.wake()
 
     def _committed(self, updates: Sequence[JobUpdate], surely: bool) -> None:
         whole = surely and len(updates) <= FEW
-        self._news.publish(
+        self._changes.publish(
             JobChange(update.job_id, update.state, self._done(update) if whole else None) for update in updates
         )
 

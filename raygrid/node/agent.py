@@ -40,7 +40,7 @@ from raygrid.node.suspect_turns import SuspectTurns
 from raygrid.node.traffic import TrafficMeter
 from raygrid.settings.pricer import Pricer
 from raygrid.settings.sections import Node
-from raygrid.system.heartbeat import Pulse
+from raygrid.system.heartbeat import Heartbeat
 from raygrid.system.processes import become_subreaper
 from raygrid.system.processors import usable_processors
 from raygrid.transport.ports import NodeReply
@@ -112,7 +112,7 @@ class NodeAgent:
         self._disk = DiskWatch(self._watchdog, self._places, self._log.wake)
         self._term = 0
         self._runner: Runner | None = None
-        self._reaper: Pulse | None = None
+        self._reaper: Heartbeat | None = None
 
     # --- life ---------------------------------------------------------------------------------------------------
 

@@ -18,7 +18,7 @@ from pathlib import Path
 
 from raygrid.node.attempt.safe_paths import remove_tree
 from raygrid.system.guard import watch
-from raygrid.system.heartbeat import Pulse, start_guard
+from raygrid.system.heartbeat import Heartbeat, start_guard
 from raygrid.system.killing import kill_lineage
 from raygrid.system.proc import process_of
 
@@ -29,7 +29,7 @@ MOST_KNOWN = 10_000
 _AT_ONCE = 100  # records; a pipe takes so few whole or not at all
 
 
-def start(mark_prefix: str, directories: Sequence[Path], frozen_s: float) -> Pulse:
+def start(mark_prefix: str, directories: Sequence[Path], frozen_s: float) -> Heartbeat:
     """Start the reaper of the agent in this process; closing what is returned lets it do its work and end.
 
     Args:
@@ -38,7 +38,7 @@ def start(mark_prefix: str, directories: Sequence[Path], frozen_s: float) -> Pul
         frozen_s: a freeze of this process for so long ends it.
     """
     words = [mark_prefix, str(os.getpid()), str(frozen_s), *map(str, directories)]
-    return Pulse(start_guard([sys.executable, "-m", "raygrid.node.reaper", *words]))
+    return Heartbeat(start_guard([sys.executable, "-m", "raygrid.node.reaper", *words]))
 
 
 class Record:

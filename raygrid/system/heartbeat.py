@@ -15,10 +15,10 @@ BEAT_S = 1.0
 ENDS_S = 30.0
 
 
-def start_guarded(limit_s: float) -> Pulse:
+def start_guarded(limit_s: float) -> Heartbeat:
     """Have this process killed once it was frozen for so long. `close` of what is returned ends the guard."""
     command = [sys.executable, "-I", "-S", guard.__file__, str(os.getpid()), str(limit_s)]
-    return Pulse(start_guard(command))
+    return Heartbeat(start_guard(command))
 
 
 def start_guard(command: list[str]) -> subprocess.Popen[bytes]:
@@ -33,7 +33,7 @@ def start_guard(command: list[str]) -> subprocess.Popen[bytes]:
     )
 
 
-class Pulse:
+class Heartbeat:
     """Beats for a guard from a thread of its own. It never blocks, even where the guard itself is frozen.
 
     Attributes:

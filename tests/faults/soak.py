@@ -39,33 +39,33 @@ class Fault:
     """Something that goes wrong; it is healed after `lasts_s`."""
 
     name: str
-    strike: Callable[[Hosts, random.Random], str]
+    inject: Callable[[Hosts, random.Random], str]
     lasts_s: float = 0.0
 
 
 def _kill(title: str, *where: str) -> Callable[[Hosts, random.Random], str]:
-    def strike(hosts: Hosts, chance: random.Random) -> str:
+    def inject(hosts: Hosts, chance: random.Random) -> str:
         host = chance.choice(where)
         return f"{host}, {len(hosts.kill(host, title))} processes"
 
-    return strike
+    return inject
 
 
 def _freeze(title: str) -> Callable[[Hosts, random.Random], str]:
-    def strike(hosts: Hosts, chance: random.Random) -> str:
+    def inject(hosts: Hosts, chance: random.Random) -> str:
         host = chance.choice(WORKERS)
         return f"{host}, {len(hosts.freeze(host, title))} processes"
 
-    return strike
+    return inject
 
 
 def _one_of(act: Callable[[Hosts, str], None], *where: str) -> Callable[[Hosts, random.Random], str]:
-    def strike(hosts: Hosts, chance: random.Random) -> str:
+    def inject(hosts: Hosts, chance: random.Random) -> str:
         place = chance.choice(where)
         act(hosts, place)
         return place
 
-    return strike
+    return inject
 
 
 FAULTS = (
@@ -115,7 +115,7 @@ async def soak(cluster: Cluster, minutes: float, every_s: float, seed: int) -> d
     try:
         while (at := time.monotonic()) - began < minutes * 60:
             fault = chance.choice(FAULTS)
-            where = await asyncio.to_thread(fault.strike, hosts, chance)
+            where = await asyncio.to_thread(fault.inject, hosts, chance)
             faults[fault.name] += 1
             _say(f"{at - began:6.0f} s: {fault.name} ({where}); {load.ended} jobs ended, {load.open_jobs} under way")
             if fault.lasts_s:

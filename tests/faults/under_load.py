@@ -7,9 +7,9 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from raygrid.drill.history import check
-from raygrid.drill.injector import Aim
+from raygrid.drill.injector import FaultTarget
 from raygrid.drill.load import ClientLoad
-from raygrid.drill.scenarios import Struck, recovery_s
+from raygrid.drill.scenarios import InjectedFault, recovery_s
 from raygrid.models import JobState
 from tests.faults.cluster import KEY, Cluster
 
@@ -31,7 +31,7 @@ class Seen:
 
 
 async def _seen(
-    cluster: Cluster, scenario: str, aim: Aim, strike: Callable[[], None], heal: Callable[[], None]
+    cluster: Cluster, scenario: str, aim: FaultTarget, inject: Callable[[], None], heal: Callable[[], None]
 ) -> Seen:
     clock = asyncio.get_running_loop().time
     urls = [cluster.url(host) for host in WORKERS]
@@ -46,8 +46,8 @@ async def _seen(
         while not any(job.node in aim.places and job.state is JobState.RUNNING for job in before.values()):
             before = await load.statuses("running")
         before = {**await load.statuses("queued"), **before}
-        struck = Struck(clock(), aim, before)
-        await asyncio.to_thread(strike)
+        injected = InjectedFault(clock(), aim, before)
+        await asyncio.to_thread(inject)
         await asyncio.sleep(aim.freeze_s)
         await asyncio.to_thread(heal)
         until = clock()
@@ -63,7 +63,7 @@ async def _seen(
         lost=sum(load.history.result_at(job_id) is None for job_id in taken),
         repeated=sum(status.attempts > 1 for status in final.values()),
         client_errors=load.client_errors,
-        recovery_s=recovery_s(scenario, struck, load.jobs.values(), final, load.tries, until),
+        recovery_s=recovery_s(scenario, injected, load.jobs.values(), final, load.tries, until),
         violations=tuple(map(str, check(load.history, {job_id: each.state for job_id, each in final.items()}))),
         errors=tuple(dict.fromkeys(what for _, _, what in load.history.errors))[:3],
     )
@@ -71,11 +71,11 @@ async def _seen(
 
 def cut_host(cluster: Cluster, host: str, lasts_s: float = 10.0) -> Seen:
     """Cut a host's link under load."""
-    aim = Aim("node", (host,), freeze_s=lasts_s)
+    aim = FaultTarget("node", (host,), freeze_s=lasts_s)
     return asyncio.run(_seen(cluster, "node", aim, lambda: cluster.hosts.cut(host), cluster.hosts.heal))
 
 
 def cut_rack(cluster: Cluster, rack: str, hosts: tuple[str, ...], lasts_s: float = 14.0) -> Seen:
     """Cut the uplink of a rack's switch under load; its hosts go on seeing each other."""
-    aim = Aim("node", hosts, rack, freeze_s=lasts_s)
+    aim = FaultTarget("node", hosts, rack, freeze_s=lasts_s)
     return asyncio.run(_seen(cluster, "group", aim, lambda: cluster.hosts.cut(rack), cluster.hosts.heal))

@@ -17,7 +17,7 @@ from raygrid.cli import app, demo
 from raygrid.cli import drill as command
 from raygrid.client import Client
 from raygrid.drill.drill import Drill, DrillTimeouts
-from raygrid.drill.injector import Aim, Injector, Picture, Place, RunningCandidate
+from raygrid.drill.injector import FaultTarget, GridSnapshot, Injector, Place, RunningCandidate
 from raygrid.local import GridFile
 from raygrid.settings.model import load_settings
 from raygrid.settings.started_with import StartedWith
@@ -28,29 +28,29 @@ PATIENCE = DrillTimeouts(whole=30, flow=30, recover=30, drain=30, after=0.2)
 
 
 class Breaks:
-    """Breaks a `SmallGrid`; `plant` further damages the job store with each strike."""
+    """Breaks a `SmallGrid`; `plant` further damages the job store with each inject."""
 
     def __init__(self, grid: SmallGrid, plant: str = "") -> None:
         self.grid = grid
         self.plant = plant
         self.log: list[str] = []
-        self._aim = Aim("nothing")
+        self._aim = FaultTarget("nothing")
         self._loop = asyncio.get_running_loop()
 
-    async def look(self) -> Picture:
+    async def look(self) -> GridSnapshot:
         places = tuple(Place(name, name.rpartition("-")[0], "127.0.0.1") for name in self.grid.nodes)
         candidates = tuple(RunningCandidate(group, f"{group}-1", True) for group in self.grid.leaders)
-        return Picture(places, candidates, ("rack-a-1",), head_spared="there is no head")
+        return GridSnapshot(places, candidates, ("rack-a-1",), head_spared="there is no head")
 
-    async def aim(self, aim: Aim) -> str:
+    async def aim(self, aim: FaultTarget) -> str:
         self._aim = aim
         return f"{aim.what} {' '.join(aim.places)}"
 
-    async def strike(self) -> None:
+    async def inject(self) -> None:
         # The command has an event loop of its own, in a thread of its own.
-        await asyncio.wrap_future(asyncio.run_coroutine_threadsafe(self._strike(), self._loop))
+        await asyncio.wrap_future(asyncio.run_coroutine_threadsafe(self._inject(), self._loop))
 
-    async def _strike(self) -> None:
+    async def _inject(self) -> None:
         for place in self._aim.places if self._aim.what in ("agent", "node") else ():
             if self._aim.freeze_s:
                 self.grid.nodes[place].cut = True
@@ -62,7 +62,7 @@ class Breaks:
         if self.plant:
             path = self.grid.settings.grid_dir / "jobs.db"
             await asyncio.to_thread(damage, path, self.plant)
-        self.log.append(f"strike {self._aim.what}")
+        self.log.append(f"inject {self._aim.what}")
 
     def _thaw(self) -> None:
         for node in self.grid.nodes.values():
@@ -103,7 +103,7 @@ async def test_an_agent_that_dies_costs_nothing(grid: SmallGrid) -> None:
     assert report.repeated > 0
     assert report.recovery_s is not None
     assert 0 < report.recovery_s < 20
-    assert breaks.log == ["strike agent", "heal", "heal", "close"]
+    assert breaks.log == ["inject agent", "heal", "heal", "close"]
 
 
 async def test_a_change_of_leaders_costs_nothing_and_a_grid_without_a_head_is_spared(grid: SmallGrid) -> None:
@@ -125,13 +125,13 @@ async def test_a_drill_that_is_interrupted_lets_go_of_everything(grid: SmallGrid
     running = asyncio.create_task(drill(grid, breaks, jobs=10_000).run(["agent"]))
 
     async def has_struck() -> bool:
-        return "strike agent" in breaks.log
+        return "inject agent" in breaks.log
 
     await grid.until(has_struck)
     running.cancel()
     with pytest.raises(asyncio.CancelledError):
         await running
-    assert breaks.log == ["strike agent", "heal", "close"]
+    assert breaks.log == ["inject agent", "heal", "close"]
 
     async def states() -> set[str]:
         return {job["state"] for job in (await grid.http.get("/jobs?limit=1000")).json()["jobs"]}
@@ -159,7 +159,7 @@ async def test_the_demo_kills_halfway_and_tells_what_became_of_each_job(
             node = "rack-a-2"
             after = 0
 
-            def strike(self) -> None:
+            def inject(self) -> None:
                 self.after += 1
                 asyncio.run_coroutine_threadsafe(small.restart_node(self.node), loop).result(30)
 
@@ -236,7 +236,7 @@ async def test_a_grid_with_other_work_is_not_touched_unasked(grid: SmallGrid, mo
     ended = await run(grid, breaks, monkeypatch, "agent", "--yes", "--jobs", "20")
     assert ended.exit_code == 0, ended.output
     assert "agent" in ended.stdout
-    assert "strike agent" in breaks.log
+    assert "inject agent" in breaks.log
     assert [(await each).status_code for each in others] == [200, 200]
 
 

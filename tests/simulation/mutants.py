@@ -21,7 +21,7 @@ from raygrid.errors import UnavailableError
 from raygrid.leader import dispatch
 from raygrid.leader.dispatch import Leader
 from raygrid.leader.election import RENEW_S, Candidate
-from raygrid.leader.node_link import NodeConversation
+from raygrid.leader.node_conversation import NodeConversation
 from raygrid.leader.outbox import Outbox
 from raygrid.leader.policy import fresh_state
 from raygrid.models import AttemptReport, Definition, JobState, JobUpdate, NewJob

@@ -53,7 +53,7 @@ class RackGrid(ElectedGrid):
             await leader.open()
             return leader
 
-        standing = StandingLeader(Candidate(group_id, f"{group_id}/{number}", line, lead), Thaw())
+        standing = StandingLeader(Candidate(group_id, f"{group_id}/{number}", line, lead), Thaw(), self.settings)
         standing.running = asyncio.create_task(standing.candidate.run())
         return standing
 

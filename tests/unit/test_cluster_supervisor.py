@@ -20,9 +20,9 @@ from typing import Any
 
 import pytest
 
-from raygrid.cluster import HostSpec, adopt_environment, farewell, start_host, stop_host
+from raygrid.cluster import HostSpec, adopt_environment, shutdown_notice, start_host, stop_host
 from raygrid.cluster import supervisor as module
-from raygrid.cluster.farewell import HeadWatch, say_farewell
+from raygrid.cluster.shutdown_notice import HeadWatch, announce_shutdown
 from raygrid.cluster.start import is_supervised
 from raygrid.cluster.supervisor import Supervisor
 from raygrid.errors import RaygridError, SettingsError
@@ -298,10 +298,10 @@ def test_nothing_that_ignores_sigterm_or_starts_late_outlives_the_supervisor(mac
     assert machine.left() == []
 
 
-def test_a_worker_ends_when_its_head_says_farewell(machine: Machine, head_port: int) -> None:
+def test_a_worker_ends_when_its_head_announces_its_shutdown(machine: Machine, head_port: int) -> None:
     machine.start()
 
-    assert say_farewell(head_port, b"the token", 1.5) == 1
+    assert announce_shutdown(head_port, b"the token", 1.5) == 1
 
     until(lambda: not is_supervised(machine.directory))
     assert machine.left() == []
@@ -428,15 +428,15 @@ def test_a_head_that_stopped_forgets_its_books_and_tells_its_workers(
     tmp_path: Path, head_port: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("RAY_AUTH_TOKEN", "the token")
-    monkeypatch.setattr(module, "FAREWELL_S", 1.0)
-    monkeypatch.setattr(farewell, "ASK_AGAIN_S", 0.1)
+    monkeypatch.setattr(module, "ANNOUNCE_S", 1.0)
+    monkeypatch.setattr(shutdown_notice, "ASK_AGAIN_S", 0.1)
     spec = HostSpec(tmp_path, head=True, port=head_port)
     spec.books.mkdir()
     (spec.books / "CURRENT").write_text("x")
     watch = HeadWatch(("127.0.0.1", head_port), b"the token")
     watch.start()
     try:
-        Supervisor(spec)._say_farewell()
+        Supervisor(spec)._announce_shutdown()
         assert watch.head_stopped.wait(5)
     finally:
         watch.close()

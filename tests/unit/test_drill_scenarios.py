@@ -9,13 +9,22 @@ import pytest
 
 from raygrid.client import JobStatus, NodeStatus
 from raygrid.drill.entries import EntryRequest
-from raygrid.drill.injector import Aim, Picture, Place, RunningCandidate
+from raygrid.drill.injector import FaultTarget, GridSnapshot, Place, RunningCandidate
 from raygrid.drill.load import LoadJob
 from raygrid.drill.report import Report, medians, verdict
-from raygrid.drill.scenarios import COMMANDS, SCENARIOS, Skip, Struck, choose, entries_of, longest_gap_s, recovery_s
+from raygrid.drill.scenarios import (
+    COMMANDS,
+    SCENARIOS,
+    InjectedFault,
+    Skip,
+    choose,
+    entries_of,
+    longest_gap_s,
+    recovery_s,
+)
 from raygrid.models import JobState
 
-PICTURE = Picture(
+PICTURE = GridSnapshot(
     places=(
         Place("head", None, "10.0.0.1", agent=False, spared="the head runs there"),
         Place("a1", "rack-a", "10.0.0.11"),
@@ -43,22 +52,22 @@ BUSY_B = nodes(a1=0, a2=1, b1=2, b2=1)
 
 def test_what_is_hit_is_where_most_runs():
     """The busiest node, the leader of the busiest group and not its standby, the busiest group as a whole."""
-    assert choose("agent", PICTURE, BUSY_B) == Aim("agent", ("b1",))
-    assert choose("node", PICTURE, BUSY_B) == Aim("node", ("b1",), freeze_s=20)
-    assert choose("leader", PICTURE, BUSY_B) == Aim("leader", ("b2",), "rack-b")
-    assert choose("leader-frozen", PICTURE, BUSY_B) == Aim("leader", ("b2",), "rack-b", 6)
-    assert choose("group", PICTURE, BUSY_B) == Aim("node", ("b1", "b2"), "rack-b", 20)
-    assert choose("parent", PICTURE, BUSY_B) == Aim("parent", ("a1",))
-    assert choose("head", PICTURE, BUSY_B) == Aim("head")
+    assert choose("agent", PICTURE, BUSY_B) == FaultTarget("agent", ("b1",))
+    assert choose("node", PICTURE, BUSY_B) == FaultTarget("node", ("b1",), freeze_s=20)
+    assert choose("leader", PICTURE, BUSY_B) == FaultTarget("leader", ("b2",), "rack-b")
+    assert choose("leader-frozen", PICTURE, BUSY_B) == FaultTarget("leader", ("b2",), "rack-b", 6)
+    assert choose("group", PICTURE, BUSY_B) == FaultTarget("node", ("b1", "b2"), "rack-b", 20)
+    assert choose("parent", PICTURE, BUSY_B) == FaultTarget("parent", ("a1",))
+    assert choose("head", PICTURE, BUSY_B) == FaultTarget("head")
 
 
 def test_what_must_not_fall_silent_does_not():
     """The machine of the drill, or of the head, is left alone, and so is its rack; its agent may be killed."""
     spared = tuple(replace(place, spared="the drill") if place.name == "b1" else place for place in PICTURE.places)
     picture = replace(PICTURE, places=spared)
-    assert choose("agent", picture, BUSY_B) == Aim("agent", ("b1",))
-    assert choose("node", picture, BUSY_B) == Aim("node", ("a2",), freeze_s=20)
-    assert choose("group", picture, BUSY_B) == Aim("node", ("a1", "a2"), "rack-a", 20)
+    assert choose("agent", picture, BUSY_B) == FaultTarget("agent", ("b1",))
+    assert choose("node", picture, BUSY_B) == FaultTarget("node", ("a2",), freeze_s=20)
+    assert choose("group", picture, BUSY_B) == FaultTarget("node", ("a1", "a2"), "rack-a", 20)
     all_spared = replace(picture, places=tuple(replace(place, spared="why") for place in picture.places))
     assert choose("node", all_spared, BUSY_B) == Skip("no machine may fall silent: why")
     assert choose("group", all_spared, BUSY_B) == Skip("no group may fall silent: why")
@@ -69,7 +78,7 @@ def test_what_cannot_be_drilled_is_skipped_with_the_reason():
     assert choose("head", replace(PICTURE, head_spared="in memory"), BUSY_B) == Skip("in memory")
     one = replace(PICTURE, places=PICTURE.places[:3])
     assert choose("group", one, BUSY_B) == Skip("there is only one group, and nowhere else for its jobs to go")
-    empty = Picture((), (), ())
+    empty = GridSnapshot((), (), ())
     assert all(isinstance(choose(each, empty, BUSY_B), Skip) for each in SCENARIOS if each != "head")
 
 
@@ -90,72 +99,72 @@ def status(name: str, group: str = "rack-a", attempts: int = 1, took: float = 1.
 
 
 def seen(
-    scenario: str, struck: Struck, *told: tuple[LoadJob, JobStatus], tries: tuple[EntryRequest, ...] = ()
+    scenario: str, injected: InjectedFault, *told: tuple[LoadJob, JobStatus], tries: tuple[EntryRequest, ...] = ()
 ) -> float | None:
     final = {each.job_id: said for each, said in told}
-    return recovery_s(scenario, struck, [each for each, _ in told], final, tries, until=200)
+    return recovery_s(scenario, injected, [each for each, _ in told], final, tries, until=200)
 
 
 @pytest.mark.parametrize("scenario", ["agent", "node"])
 def test_a_node_is_made_up_for_with_the_first_job_that_ran_again(scenario):
     """Jobs that were not hit, and those submitted afterwards, say nothing of it."""
-    struck = Struck(100.0, Aim("agent", ("a1",)))
+    injected = InjectedFault(100.0, FaultTarget("agent", ("a1",)))
     jobs = (
         (job("not hit", 99, 100.1), status("not hit")),
         (job("again", 99, 102.0), status("again", attempts=2)),
         (job("later", 99, 103.0), status("later", attempts=2)),
         (job("after", 100.2, 100.6), status("after", attempts=2)),
     )
-    assert seen(scenario, struck, *jobs) == 2.0
-    assert seen(scenario, struck, jobs[0]) is None
+    assert seen(scenario, injected, *jobs) == 2.0
+    assert seen(scenario, injected, jobs[0]) is None
 
 
 @pytest.mark.parametrize("scenario", ["leader", "leader-frozen"])
 def test_a_leader_is_made_up_for_with_the_first_job_that_it_cannot_have_placed(scenario):
     """Of its group, and submitted after the fault."""
-    struck = Struck(100.0, Aim("leader", ("a1",), "rack-a"))
+    injected = InjectedFault(100.0, FaultTarget("leader", ("a1",), "rack-a"))
     jobs = (
         (job("before", 99, 100.2), status("before")),
         (job("elsewhere", 100.1, 100.4), status("elsewhere", "rack-b")),
         (job("led", 100.5, 103.5), status("led")),
     )
-    assert seen(scenario, struck, *jobs) == 3.5
+    assert seen(scenario, injected, *jobs) == 3.5
 
 
 def test_a_group_is_made_up_for_with_the_first_job_that_was_in_it():
     """Moved to another group, or run again; a result that was on its way at the fault does not count, however late."""
     before = {name: status(name) for name in ("on its way", "told late", "moved", "back")}
-    struck = Struck(100.0, Aim("node", ("a1", "a2"), "rack-a", 20), before)
+    injected = InjectedFault(100.0, FaultTarget("node", ("a1", "a2"), "rack-a", 20), before)
     on_its_way = (job("on its way", 99, 102.2), status("on its way"))  # its node's cache had to be given up first
     moved = (job("moved", 99, 106.0), status("moved", "rack-b"))
     late = (job("told late", 99, 120.5), status("told late"))
     again = (job("again", 99.9, 106.5), status("again", "rack-b", attempts=2))  # was not under way at the last look
     back = (job("back", 99, 121.0), status("back", took=22.0))
     other = (job("other", 99, 101.5), status("other", "rack-b"))
-    assert seen("group", struck, on_its_way, moved, back, other) == 6.0
-    assert seen("group", struck, on_its_way, again, back, other) == 6.5
-    assert seen("group", struck, on_its_way, late, back, other) == 21.0
-    assert seen("group", struck, on_its_way, late, other) is None
+    assert seen("group", injected, on_its_way, moved, back, other) == 6.0
+    assert seen("group", injected, on_its_way, again, back, other) == 6.5
+    assert seen("group", injected, on_its_way, late, back, other) == 21.0
+    assert seen("group", injected, on_its_way, late, other) is None
 
 
 def test_a_parent_is_made_up_for_with_the_first_answer_at_its_entry():
     """Of those that were asked for after the fault, through that entry, and were answered."""
     mine, other = "http://10.0.0.11:8000", "http://10.0.0.21:8000"
-    struck = Struck(100.0, Aim("parent", ("a1",)), entries=frozenset({mine}))
+    injected = InjectedFault(100.0, FaultTarget("parent", ("a1",)), entries=frozenset({mine}))
     tries = (
         EntryRequest(mine, 99.9, 100.1, True),
         EntryRequest(other, 100.0, 100.2, True),
         EntryRequest(mine, 100.0, 100.3, False),
         EntryRequest(mine, 100.5, 101.0, True),
     )
-    assert seen("parent", struck, tries=tries) == 1.0
+    assert seen("parent", injected, tries=tries) == 1.0
 
 
 def test_an_entry_belongs_to_the_machine_of_its_address():
     """Where no entry stands on the machine that was hit, all of them count."""
     urls = ["http://10.0.0.11:8000", "http://10.0.0.21:8000"]
-    assert entries_of(Aim("parent", ("a1",)), PICTURE, urls) == {urls[0]}
-    assert entries_of(Aim("parent", ("a2",)), PICTURE, urls) == set(urls)
+    assert entries_of(FaultTarget("parent", ("a1",)), PICTURE, urls) == {urls[0]}
+    assert entries_of(FaultTarget("parent", ("a2",)), PICTURE, urls) == set(urls)
 
 
 def test_the_head_is_judged_by_the_longest_time_without_a_finish():

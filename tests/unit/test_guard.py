@@ -12,7 +12,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from raygrid.system.guard import STEP_S
-from raygrid.system.heartbeat import BEAT_S, Pulse, start_guard
+from raygrid.system.heartbeat import BEAT_S, Heartbeat, start_guard
 from tests.support.lone_agent import wait_until
 
 LIMIT_S = 4.0
@@ -111,7 +111,7 @@ def test_a_guard_is_small() -> None:
 def test_a_guard_that_is_frozen_or_gone_holds_nobody_up() -> None:
     """A full pipe is left alone, a broken one ends the beat, and closing works either way."""
     with subprocess.Popen(["/bin/sleep", "1000"], stdin=subprocess.PIPE) as full:
-        pulse = Pulse(full)
+        pulse = Heartbeat(full)
         assert full.stdin is not None
         with suppress(BlockingIOError):
             while True:
@@ -122,6 +122,6 @@ def test_a_guard_that_is_frozen_or_gone_holds_nobody_up() -> None:
         pulse._thread.join(timeout=10)
         assert not pulse._thread.is_alive()
         pulse.close()
-    ends = Pulse(start_guard(["/bin/cat"]))
+    ends = Heartbeat(start_guard(["/bin/cat"]))
     ends.close()
     assert not lives(ends.pid)

@@ -14,7 +14,7 @@ import pytest
 from raygrid.core.group.events import AttemptOrder, Event, NodeLost, NodeReported
 from raygrid.errors import UnavailableError, UnreachableError
 from raygrid.leader.definitions import DefinitionReader
-from raygrid.leader.node_link import UNREACHABLE_S, NodeConversation
+from raygrid.leader.node_conversation import UNREACHABLE_S, NodeConversation
 from raygrid.models import AttemptId, AttemptReport, Definition, NodeState, Outcome
 from raygrid.settings.model import GridSettings, load_settings
 from raygrid.store import JobStore

@@ -11,17 +11,17 @@ from pathlib import Path
 
 import pytest
 
-from raygrid.drill import hand
+from raygrid.drill import machine_faults
 from raygrid.drill.everything import kill_all
-from raygrid.drill.hand import Hand, below
+from raygrid.drill.machine_faults import MachineFaults, below
 from raygrid.system.proc import start_time
 
 FREEZE_AND_DIE = """
 import os, sys
-from raygrid.drill.hand import Hand
-hand = Hand()
-hand.aim_at([int(sys.argv[1])], float(sys.argv[2]))
-hand.strike()
+from raygrid.drill.machine_faults import MachineFaults
+faults = MachineFaults()
+faults.target_processes([int(sys.argv[1])], float(sys.argv[2]))
+faults.inject()
 os._exit(0)
 """
 
@@ -51,14 +51,14 @@ def until(condition: Callable[[], bool], within_s: float = 10.0) -> None:
 
 def test_a_killed_process_is_dead(family: subprocess.Popen[bytes]) -> None:
     """And the words before tell which it was."""
-    killer = Hand()
-    assert killer.aim_at([family.pid]) == ["sh -c sleep 60 & wait"]
+    killer = MachineFaults()
+    assert killer.target_processes([family.pid]) == ["sh -c sleep 60 & wait"]
     assert family.poll() is None
-    assert killer.strike() == 1
+    assert killer.inject() == 1
     assert family.wait(5) == -9
 
 
-def test_what_is_frozen_goes_on_when_its_time_is_over_even_without_the_hand(family: subprocess.Popen[bytes]) -> None:
+def test_what_is_frozen_goes_on_when_its_time_is_over_even_if_the_freezer_died(family: subprocess.Popen[bytes]) -> None:
     """The process that froze it is gone at once; nothing was left to chance."""
     command = [sys.executable, "-c", FREEZE_AND_DIE, str(family.pid), "0.5"]
     subprocess.run(command, check=True, timeout=20)
@@ -68,33 +68,33 @@ def test_what_is_frozen_goes_on_when_its_time_is_over_even_without_the_hand(fami
 
 def test_what_is_frozen_can_be_thawed_before_its_time(family: subprocess.Popen[bytes]) -> None:
     """As when a drill is interrupted."""
-    freezer = Hand()
-    freezer.aim_at([family.pid], 5.0)
+    freezer = MachineFaults()
+    freezer.target_processes([family.pid], 5.0)
     assert state(family.pid) == "S", "taking aim does nothing yet"
-    freezer.strike()
+    freezer.inject()
     until(lambda: state(family.pid) == "T")
     freezer.thaw()
     until(lambda: state(family.pid) == "S", within_s=2)
 
 
 def test_a_machine_falls_silent_as_a_whole(family: subprocess.Popen[bytes], monkeypatch: pytest.MonkeyPatch) -> None:
-    """A raylet and all that is below it, but neither the hand nor what it has started."""
+    """A raylet and all that is below it, except this process and what it has started."""
     [child] = below(family.pid)
-    monkeypatch.setattr(hand, "ancestor", lambda name: family.pid)
-    # Here the family is below this process; on a real machine the hand is one among the children of the raylet.
-    monkeypatch.setattr(hand, "below", lambda root: [] if root == os.getpid() else below(root))
-    freezer = Hand()
-    freezer.aim_at_machine(5.0)
-    assert freezer.strike() == 2
+    monkeypatch.setattr(machine_faults, "ancestor", lambda name: family.pid)
+    # Here the family is below this process; on a real machine this process is a child of the raylet.
+    monkeypatch.setattr(machine_faults, "below", lambda root: [] if root == os.getpid() else below(root))
+    freezer = MachineFaults()
+    freezer.target_machine(5.0)
+    assert freezer.inject() == 2
     until(lambda: state(family.pid) == state(child) == "T")
     freezer.thaw()
     until(lambda: state(family.pid) == state(child) == "S")
 
-    monkeypatch.setattr(hand, "ancestor", lambda name: os.getpid())
-    below_us = Hand()
-    below_us.aim_at_machine(5.0)
-    monkeypatch.setattr(hand, "below", lambda root: [family.pid] if root == os.getpid() else [])
-    assert below_us.strike() == 0, "this process and what is below it belong to the hand"
+    monkeypatch.setattr(machine_faults, "ancestor", lambda name: os.getpid())
+    below_us = MachineFaults()
+    below_us.target_machine(5.0)
+    monkeypatch.setattr(machine_faults, "below", lambda root: [family.pid] if root == os.getpid() else [])
+    assert below_us.inject() == 0, "this process and those below it are spared"
 
 
 def test_whoever_is_gone_is_not_aimed_at(family: subprocess.Popen[bytes]) -> None:
@@ -102,21 +102,21 @@ def test_whoever_is_gone_is_not_aimed_at(family: subprocess.Popen[bytes]) -> Non
     family.kill()
     family.wait()
     with pytest.raises(ProcessLookupError, match="not all live"):
-        Hand().aim_at([family.pid])
+        MachineFaults().target_processes([family.pid])
     with pytest.raises(ProcessLookupError, match="not below a raylet"):
-        Hand().aim_at_machine(1.0)
+        MachineFaults().target_machine(1.0)
 
 
 def test_a_head_is_spared_where_nothing_brings_it_back(monkeypatch: pytest.MonkeyPatch) -> None:
     """No head here; books in memory; books on disk, but nobody who would start it again; and then somebody."""
-    assert Hand().why_no_head() == "the head's GCS process was not found"
-    monkeypatch.setattr(hand, "gcs_pid", os.getpid)
-    monkeypatch.setattr(hand, "_environment", lambda pid: {})
-    assert "in memory only" in str(Hand().why_no_head())
-    monkeypatch.setattr(hand, "_environment", lambda pid: {"RAY_gcs_storage": "rocksdb"})
-    assert "nothing here would start the head again" in str(Hand().why_no_head())
-    monkeypatch.setattr(hand, "title_of", lambda pid: "python -m raygrid.cluster.supervisor")
-    assert Hand().why_no_head() is None
+    assert MachineFaults().why_head_must_live() == "the head's GCS process was not found"
+    monkeypatch.setattr(machine_faults, "gcs_pid", os.getpid)
+    monkeypatch.setattr(machine_faults, "_environment", lambda pid: {})
+    assert "in memory only" in str(MachineFaults().why_head_must_live())
+    monkeypatch.setattr(machine_faults, "_environment", lambda pid: {"RAY_gcs_storage": "rocksdb"})
+    assert "nothing here would start the head again" in str(MachineFaults().why_head_must_live())
+    monkeypatch.setattr(machine_faults, "title_of", lambda pid: "python -m raygrid.cluster.supervisor")
+    assert MachineFaults().why_head_must_live() is None
 
 
 def test_everything_below_a_process_dies_with_it(family: subprocess.Popen[bytes]) -> None:

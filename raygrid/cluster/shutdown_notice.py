@@ -1,7 +1,7 @@
-"""How workers learn that the head was stopped on purpose, so that they stop too instead of waiting for it.
+"""How a head announces that it was stopped on purpose, so that its workers stop too instead of waiting for it.
 
 `ray down` stops Ray on the head only; a worker that merely loses its head must wait, as the head may be restarted. So a
-head that was told to stop answers on its own port for a while, says so, and proves that it knows the cluster's token:
+head that is stopped answers on its own port for a while, announces that, and proves that it knows the cluster's token:
 
     head:   raygrid-farewell, and a line feed
     worker: the same line, and 16 random bytes
@@ -31,7 +31,7 @@ NONCE_BYTES = 16
 ASK_AGAIN_S = 1.0
 TALK_S = 2.0
 MAX_CALLERS = 500
-# Longer than Ray lets a connection live that says nothing.
+# Longer than Ray keeps a silent connection.
 IDLE_S = 300.0
 
 
@@ -49,8 +49,8 @@ def _proof(token: bytes, nonce: bytes) -> bytes:
     return hmac.new(token, MAGIC + nonce, hashlib.sha256).digest()
 
 
-def say_farewell(port: int, token: bytes, for_s: float) -> int:
-    """Answer on the head's port for some time; gives how many workers have heard it."""
+def announce_shutdown(port: int, token: bytes, for_s: float) -> int:
+    """Announce the shutdown on the head's port for some time; gives how many workers were informed."""
     until = time.monotonic() + for_s
     with socket.socket() as listener:
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
@@ -66,14 +66,14 @@ def say_farewell(port: int, token: bytes, for_s: float) -> int:
 
 
 async def _answer(listener: socket.socket, token: bytes, for_s: float) -> int:
-    """Talk to all callers at once, so that one who says nothing keeps nobody waiting."""
+    """Answer all callers concurrently, so that a silent one delays no other."""
     told = callers = 0
 
     async def talk(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         nonlocal told, callers
         callers += 1
         try:
-            if callers <= MAX_CALLERS:  # who is turned away asks again
+            if callers <= MAX_CALLERS:  # a caller that is refused asks again
                 async with asyncio.timeout(TALK_S):
                     if await _tell(reader, writer, token):
                         told += 1
@@ -112,14 +112,14 @@ def _receive(connection: socket.socket, size: int) -> bytes:
 
 
 def _notice_silence(connection: socket.socket) -> None:
-    """Have the kernel end the connection within seconds of a head that lost its power: nobody says so."""
+    """Have the kernel end the connection within seconds if the head loses its power, which sends no end."""
     connection.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
     for option, value in ((socket.TCP_KEEPIDLE, 5), (socket.TCP_KEEPINTVL, 2), (socket.TCP_KEEPCNT, 3)):
         connection.setsockopt(socket.IPPROTO_TCP, option, value)
 
 
 class HeadWatch:
-    """Watches the head from a worker; `head_stopped` is set once the head has said so. `close` ends its thread."""
+    """Watches the head from a worker; `head_stopped` is set once the head announces it. `close` ends its thread."""
 
     def __init__(self, address: tuple[str, int], token: bytes) -> None:
         self._address = address
@@ -160,7 +160,7 @@ class HeadWatch:
             self._closed.wait(ASK_AGAIN_S)
 
     def _listen(self, connection: socket.socket) -> bool:
-        """Hold the connection until it ends; whether the head has said farewell on it."""
+        """Hold the connection until it ends; whether the head has announced its shutdown on it."""
         connection.settimeout(IDLE_S)
         heard = b""
         while len(heard) < len(MAGIC):
@@ -169,7 +169,7 @@ class HeadWatch:
                 return False
             heard += more
             if not MAGIC.startswith(heard):
-                # A head that lives: its greeting is gRPC's. What matters from here on is when the connection ends.
+                # The head lives: these are bytes of gRPC. From here on only the end of the connection matters.
                 self.reachable.set()
                 while connection.recv(4096):
                     pass

@@ -1,7 +1,7 @@
 """What a drill does on one machine: it finds processes and sends them signals. Does not import Ray.
 
-A `Hand` is prepared before the fault, so that the fault itself is a matter of microseconds. What it freezes is thawed
-by a process of its own (`thaw.py`), whatever becomes of the hand, the drill or the machine's Ray.
+The targets are chosen before the fault, so that the fault itself takes microseconds. A process of its own (`thaw.py`)
+thaws what is frozen, even if the drill or the machine's Ray has ended.
 """
 
 from __future__ import annotations
@@ -20,8 +20,8 @@ from raygrid.system.proc import Process, environment_of, name_of, process_of, pr
 ARMED = b"armed\n"
 
 
-class Hand:
-    """One machine's part of a fault."""
+class MachineFaults:
+    """The part of a fault that affects one machine."""
 
     def __init__(self) -> None:
         self._pids: list[int] = []
@@ -30,8 +30,8 @@ class Hand:
         self._frozen: list[tuple[int, int]] = []
         self._thawer: subprocess.Popen[bytes] | None = None
 
-    def aim_at(self, pids: Sequence[int], freeze_s: float = 0.0) -> list[str]:
-        """Take aim at processes: to kill them, or to freeze them for some seconds; gives their titles."""
+    def target_processes(self, pids: Sequence[int], freeze_s: float = 0.0) -> list[str]:
+        """Choose processes to kill, or to freeze for some seconds; gives their titles."""
         titles = [title_of(pid) for pid in pids]
         if not all(titles):
             raise ProcessLookupError(f"of the processes {list(pids)}, not all live any more")
@@ -39,8 +39,8 @@ class Hand:
         self._ready()
         return titles
 
-    def aim_at_machine(self, freeze_s: float) -> list[str]:
-        """Take aim at this Ray node as a whole, its raylet and everything below it, but not this hand."""
+    def target_machine(self, freeze_s: float) -> list[str]:
+        """Choose this Ray node as a whole: its raylet and every process below it except this one."""
         raylet = ancestor("raylet")
         if raylet is None:
             raise ProcessLookupError("this process is not below a raylet")
@@ -48,14 +48,14 @@ class Hand:
         self._ready()
         return [title_of(raylet)]
 
-    def aim_at_head(self) -> list[str]:
-        """Take aim at the GCS process, which was started by whoever started this node's raylet."""
+    def target_head(self) -> list[str]:
+        """Choose the GCS process, which has the same parent as this node's raylet."""
         gcs = gcs_pid()
         if gcs is None:
             raise ProcessLookupError("no GCS process runs here")
-        return self.aim_at([gcs])
+        return self.target_processes([gcs])
 
-    def why_no_head(self) -> str | None:
+    def why_head_must_live(self) -> str | None:
         """Why the head must not be killed here; None where it comes back with its books."""
         gcs = gcs_pid()
         if gcs is None:
@@ -67,8 +67,8 @@ class Hand:
             return None
         return "nothing here would start the head again; start it with `raygrid host start --head`"
 
-    def strike(self) -> int:
-        """Do it; gives how many processes were hit."""
+    def inject(self) -> int:
+        """Kill or freeze the chosen processes; gives how many there were."""
         if self._below is not None:
             self._pids = [pid for pid in (self._below, *below(self._below)) if pid not in self._spared()]
         if self._freeze_s <= 0:
@@ -83,7 +83,7 @@ class Hand:
         return len(self._frozen)
 
     def thaw(self) -> None:
-        """Let everything that this hand has frozen go on, now."""
+        """Thaw at once everything that is frozen here."""
         thaw(self._frozen)
 
     def _spared(self) -> set[int]:
@@ -102,7 +102,7 @@ class Hand:
             self._expect(ARMED)
 
     def _arm(self) -> None:
-        """Nothing is frozen before somebody stands ready to thaw it."""
+        """Have the thawing process ready before anything is frozen."""
         assert self._thawer is not None
         assert self._thawer.stdin is not None
         words = [f"{self._freeze_s}", *(f"{pid}:{started}" for pid, started in self._frozen)]

@@ -1,4 +1,4 @@
-"""What a leader tells the parents: committed changes, numbered, and the group's load."""
+"""The committed changes of a group, numbered, which parents poll."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from raygrid.transport.ports import JobChange
 REMEMBERED = 20_000
 
 
-class News:
+class ChangeFeed:
     """The latest committed changes; parents wait here for the next ones."""
 
     def __init__(self) -> None:
@@ -25,7 +25,7 @@ class News:
         return self._last
 
     def publish(self, changes: Iterable[JobChange]) -> None:
-        """Tell of committed changes."""
+        """Add committed changes."""
         before = self._last
         for change in changes:
             self._last += 1
@@ -34,7 +34,7 @@ class News:
             self.wake()
 
     def wake(self) -> None:
-        """Let whoever waits ask anew, though there may be no change: how loaded the group is comes with each answer."""
+        """Have waiting polls answered now, even without a change: each answer carries the group's load."""
         for waiter in self._waiters:
             if not waiter.done():
                 waiter.set_result(None)
@@ -55,7 +55,7 @@ class News:
             self._waiters.pop(waiter, None)
 
     def after(self, after: int) -> tuple[tuple[JobChange, ...], bool]:
-        """The changes after a number, and whether some of them are remembered no more."""
+        """The changes after a number, and whether some of them are no longer held."""
         missing = self._last - after
         if missing <= 0:
             return (), False

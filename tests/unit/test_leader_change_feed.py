@@ -6,7 +6,7 @@ import asyncio
 
 import pytest
 
-from raygrid.leader.news import News
+from raygrid.leader.change_feed import ChangeFeed
 from raygrid.models import JobState
 from raygrid.transport.ports import JobChange
 
@@ -14,7 +14,7 @@ from raygrid.transport.ports import JobChange
 @pytest.mark.parametrize("steps", range(5))
 async def test_a_wait_that_is_cancelled_as_its_answer_comes_is_cancelled(steps: int) -> None:
     """A loop that misses the one cancellation it gets runs for ever, and whoever ends it waits for ever."""
-    news = News()
+    news = ChangeFeed()
     waiting = asyncio.get_running_loop().create_task(news.wait(0, 30))
     await asyncio.sleep(0)
     news.publish([JobChange("job", JobState.RUNNING)])
@@ -26,7 +26,7 @@ async def test_a_wait_that_is_cancelled_as_its_answer_comes_is_cancelled(steps: 
 
 
 async def test_a_wait_ends_with_the_change_or_with_its_time() -> None:
-    news = News()
+    news = ChangeFeed()
     await news.wait(0, 0.01)
     waiting = asyncio.get_running_loop().create_task(news.wait(0, 30))
     await asyncio.sleep(0)

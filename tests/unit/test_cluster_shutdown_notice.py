@@ -12,8 +12,8 @@ from pathlib import Path
 
 import pytest
 
-from raygrid.cluster import farewell
-from raygrid.cluster.farewell import MAGIC, HeadWatch, cluster_token, say_farewell
+from raygrid.cluster import shutdown_notice
+from raygrid.cluster.shutdown_notice import MAGIC, HeadWatch, announce_shutdown, cluster_token
 
 TOKEN = b"the token of this cluster"
 GRPC_GREETING = b"\x00\x00\x18\x04\x00\x00\x00\x00\x00" + bytes(24)
@@ -22,7 +22,7 @@ GRPC_GREETING = b"\x00\x00\x18\x04\x00\x00\x00\x00\x00" + bytes(24)
 @pytest.fixture(autouse=True)
 def _impatient(monkeypatch: pytest.MonkeyPatch) -> None:
     """Workers ask again sooner than in life."""
-    monkeypatch.setattr(farewell, "ASK_AGAIN_S", 0.05)
+    monkeypatch.setattr(shutdown_notice, "ASK_AGAIN_S", 0.05)
 
 
 @pytest.fixture
@@ -43,9 +43,9 @@ def watching(port: int, token: bytes = TOKEN) -> Iterator[HeadWatch]:
 
 
 @contextmanager
-def saying_farewell(port: int, for_s: float, token: bytes = TOKEN) -> Iterator[Future[int]]:
+def announcing_shutdown(port: int, for_s: float, token: bytes = TOKEN) -> Iterator[Future[int]]:
     with ThreadPoolExecutor(1) as pool:
-        yield pool.submit(say_farewell, port, token, for_s)
+        yield pool.submit(announce_shutdown, port, token, for_s)
 
 
 @contextmanager
@@ -77,13 +77,13 @@ def head_that(speaks: Callable[[socket.socket], None], port: int = 0) -> Iterato
 
 
 def test_a_worker_hears_that_its_head_has_stopped(port: int) -> None:
-    with watching(port) as watch, saying_farewell(port, 0.4) as told:
+    with watching(port) as watch, announcing_shutdown(port, 0.4) as told:
         assert watch.head_stopped.wait(5)
         assert told.result() == 1
 
 
 def test_a_worker_does_not_believe_a_head_of_another_cluster(port: int) -> None:
-    with watching(port) as watch, saying_farewell(port, 0.5, b"another token") as told:
+    with watching(port) as watch, announcing_shutdown(port, 0.5, b"another token") as told:
         assert told.result() >= 1  # it did say so
         assert not watch.head_stopped.is_set()
 
@@ -98,8 +98,8 @@ def test_a_worker_does_not_believe_who_cannot_prove_it(nonsense: bytes) -> None:
 
 
 def test_a_proof_is_of_no_use_a_second_time(port: int) -> None:
-    """Whoever has listened to a farewell cannot repeat it to another worker."""
-    with saying_farewell(port, 0.5), closing(until_connected(port)) as connection:
+    """A recorded announcement cannot be replayed to another worker."""
+    with announcing_shutdown(port, 0.5), closing(until_connected(port)) as connection:
         assert connection.recv(len(MAGIC)) == MAGIC
         connection.sendall(MAGIC + bytes(16))
         overheard = connection.recv(32)
@@ -128,7 +128,7 @@ def until_connected(port: int) -> socket.socket:
             time.sleep(0.01)
 
 
-def test_a_head_that_dies_has_not_said_farewell(port: int) -> None:
+def test_a_head_that_dies_has_not_announced_its_shutdown(port: int) -> None:
     """Its connection ends without a word after its greeting; the worker goes on waiting for it."""
     with head_that(lambda connection: connection.sendall(GRPC_GREETING), port) as (_, spoke), watching(port) as watch:
         assert spoke.wait(5)
@@ -137,7 +137,7 @@ def test_a_head_that_dies_has_not_said_farewell(port: int) -> None:
 
 
 def test_a_worker_that_was_connected_all_along_hears_it(port: int) -> None:
-    """As in life: the head's gRPC server goes, and the farewell takes its port."""
+    """As in life: the head's gRPC server ends, and the announcement takes its port."""
     stopping = threading.Event()
 
     def live(connection: socket.socket) -> None:
@@ -149,7 +149,7 @@ def test_a_worker_that_was_connected_all_along_hears_it(port: int) -> None:
             watch = stack.enter_context(watching(port))
             assert watch.reachable.wait(5)
             stopping.set()
-        stack.enter_context(saying_farewell(port, 0.5))
+        stack.enter_context(announcing_shutdown(port, 0.5))
         assert watch.head_stopped.wait(5)
 
 
@@ -200,16 +200,16 @@ def test_a_watch_that_is_told_to_end_while_it_connects_ends(monkeypatch: pytest.
 def test_many_workers_are_told_at_once(port: int) -> None:
     with ExitStack() as stack:
         watches = [stack.enter_context(watching(port)) for _ in range(100)]
-        told = stack.enter_context(saying_farewell(port, 1))
+        told = stack.enter_context(announcing_shutdown(port, 1))
         assert all(watch.head_stopped.wait(5) for watch in watches)
         assert told.result() == 100
 
 
 def test_callers_that_say_nothing_keep_no_worker_waiting(port: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Fifty of them, one after the other, would take longer than a farewell lasts."""
-    monkeypatch.setattr(farewell, "TALK_S", 0.5)
+    """Fifty of them, one after the other, would take longer than an announcement lasts."""
+    monkeypatch.setattr(shutdown_notice, "TALK_S", 0.5)
     with ExitStack() as stack:
-        told = stack.enter_context(saying_farewell(port, 1.5))
+        told = stack.enter_context(announcing_shutdown(port, 1.5))
         silent = [stack.enter_context(closing(until_connected(port))) for _ in range(50)]
         watch = stack.enter_context(watching(port))
         assert watch.head_stopped.wait(5)
@@ -220,10 +220,10 @@ def test_callers_that_say_nothing_keep_no_worker_waiting(port: int, monkeypatch:
 
 
 def test_more_callers_than_it_can_bear_are_turned_away(port: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(farewell, "MAX_CALLERS", 3)
-    monkeypatch.setattr(farewell, "TALK_S", 0.3)
+    monkeypatch.setattr(shutdown_notice, "MAX_CALLERS", 3)
+    monkeypatch.setattr(shutdown_notice, "TALK_S", 0.3)
     with ExitStack() as stack:
-        told = stack.enter_context(saying_farewell(port, 1))
+        told = stack.enter_context(announcing_shutdown(port, 1))
         heard = []
         for _ in range(4):
             caller = stack.enter_context(closing(until_connected(port)))
@@ -236,7 +236,7 @@ def test_more_callers_than_it_can_bear_are_turned_away(port: int, monkeypatch: p
 
 def test_callers_that_talk_nonsense_or_hang_up_do_no_harm(port: int, caplog: pytest.LogCaptureFixture) -> None:
     with ExitStack() as stack:
-        told = stack.enter_context(saying_farewell(port, 0.8))
+        told = stack.enter_context(announcing_shutdown(port, 0.8))
         for words in (b"", b"x", b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + bytes(500), MAGIC, bytes(100_000)):
             with closing(until_connected(port)) as caller:
                 caller.sendall(words)
@@ -250,17 +250,17 @@ def test_callers_that_talk_nonsense_or_hang_up_do_no_harm(port: int, caplog: pyt
 
 
 def test_who_is_no_worker_gets_no_proof(port: int) -> None:
-    with saying_farewell(port, 0.5), closing(until_connected(port)) as caller:
+    with announcing_shutdown(port, 0.5), closing(until_connected(port)) as caller:
         caller.sendall(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + bytes(9))
         assert caller.recv(len(MAGIC)) == MAGIC
         assert caller.recv(100) == b""
 
 
-def test_the_farewell_waits_for_its_port(port: int) -> None:
+def test_the_announcement_waits_for_its_port(port: int) -> None:
     """The head's last process may hold it for a moment."""
     with ExitStack() as stack:
         holder = stack.enter_context(socket.create_server(("", port)))
-        told = stack.enter_context(saying_farewell(port, 0.8))
+        told = stack.enter_context(announcing_shutdown(port, 0.8))
         watch = stack.enter_context(watching(port))
         assert not watch.head_stopped.wait(0.2)
         holder.close()
@@ -268,10 +268,10 @@ def test_the_farewell_waits_for_its_port(port: int) -> None:
         assert told.result() == 1
 
 
-def test_a_farewell_that_never_gets_its_port_ends_in_time(port: int) -> None:
+def test_an_announcement_that_never_gets_its_port_ends_in_time(port: int) -> None:
     with socket.create_server(("", port)):
         began = time.monotonic()
-        assert say_farewell(port, TOKEN, 0.3) == 0
+        assert announce_shutdown(port, TOKEN, 0.3) == 0
         assert time.monotonic() - began < 2
 
 
