@@ -71,7 +71,7 @@ class _Gone:
         return time.monotonic() - self.at > STOPPED_AFTER_S and voluntary_switches(ray_start) - self.looks >= LOOKS
 
 
-class Supervisor:
+class HostSupervisor:
     """Keeps Ray running on this machine until told to stop."""
 
     def __init__(self, spec: HostSpec) -> None:
@@ -258,7 +258,7 @@ def main() -> int:
         except SettingsError:
             say("another supervisor runs already")
             return 3
-        Supervisor(spec).run()
+        HostSupervisor(spec).run()
     return 0
 
 

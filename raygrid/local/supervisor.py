@@ -79,7 +79,7 @@ def prepare_environment() -> None:
     )
 
 
-class Supervisor:
+class GridSupervisor:
     """Everything that runs for one grid."""
 
     def __init__(self, settings: GridSettings, racks: int, nodes: int, owner: Life | None = None) -> None:
@@ -321,7 +321,7 @@ def main() -> int:
         except SettingsError:
             return LOCKED  # our parent waits for the other one
         try:
-            supervisor = Supervisor(settings, racks, nodes, owner)
+            supervisor = GridSupervisor(settings, racks, nodes, owner)
             supervisor.listen()
             in_order = True
             try:

@@ -24,7 +24,7 @@ from raygrid.cluster import HostSpec, adopt_environment, shutdown_notice, start_
 from raygrid.cluster import supervisor as module
 from raygrid.cluster.shutdown_notice import HeadWatch, announce_shutdown
 from raygrid.cluster.start import is_supervised
-from raygrid.cluster.supervisor import Supervisor
+from raygrid.cluster.supervisor import HostSupervisor
 from raygrid.errors import RaygridError, SettingsError
 from raygrid.system.lock import only_one
 from raygrid.system.proc import process_table
@@ -436,7 +436,7 @@ def test_a_head_that_stopped_forgets_its_books_and_tells_its_workers(
     watch = HeadWatch(("127.0.0.1", head_port), b"the token")
     watch.start()
     try:
-        Supervisor(spec)._announce_shutdown()
+        HostSupervisor(spec)._announce_shutdown()
         assert watch.head_stopped.wait(5)
     finally:
         watch.close()

@@ -17,7 +17,7 @@ from raygrid.client import AsyncClient, Client
 from raygrid.client.endpoint import Endpoint
 from raygrid.cluster import HostSpec
 from raygrid.errors import RaygridError
-from raygrid.local.supervisor import Supervisor, prepare_environment
+from raygrid.local.supervisor import GridSupervisor, prepare_environment
 from raygrid.settings.model import load_settings
 from raygrid.system.loopback import is_this_machine, own_addresses, without_proxy
 from raygrid.system.supervision import environment_beside_ray
@@ -119,7 +119,7 @@ def test_of_several_entries_only_those_elsewhere_go_through_the_proxy(proxy: Rec
 
 def test_the_supervisor_asks_its_parents_directly(proxy: RecordingProxy, parent: int, tmp_path: Path) -> None:
     """A grid comes up although the environment names a proxy, and its processes are told to use none here."""
-    supervisor = Supervisor(load_settings(storage={"state_dir": tmp_path}), 1, 1)
+    supervisor = GridSupervisor(load_settings(storage={"state_dir": tmp_path}), 1, 1)
     try:
         supervisor._wait_ready(f"http://127.0.0.1:{parent}", None)
     finally:

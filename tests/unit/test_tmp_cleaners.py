@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from raygrid.local.supervisor import Supervisor
+from raygrid.local.supervisor import GridSupervisor
 from raygrid.settings.model import load_settings
 from raygrid.system import tmp_cleaners
 
@@ -32,7 +32,7 @@ def is_locked(directory: Path) -> bool:
 
 def test_a_grid_locks_its_directory_of_ray_for_its_life(tmp_path: Path) -> None:
     """From the start on, and even while nothing is in it."""
-    supervisor = Supervisor(load_settings(storage={"state_dir": tmp_path}), 1, 1)
+    supervisor = GridSupervisor(load_settings(storage={"state_dir": tmp_path}), 1, 1)
     try:
         assert is_locked(supervisor._ray_dir.parent)
     finally:
