@@ -1,7 +1,7 @@
-"""The leader at work: brings events to `GroupState` and carries its commands out.
+"""A leader: passes events to `GroupState` and carries out its commands.
 
-Decides nothing itself. It takes jobs from the parents' pokes and from scans of the store, keeps a conversation with
-every node of the group, writes through the outbox, and tells the parents what was committed.
+It decides nothing itself. It takes jobs from the parents' notices and from scans of the store, polls every node of the
+group, writes through the outbox, and publishes to the parents what was committed.
 """
 
 from __future__ import annotations
@@ -50,7 +50,7 @@ SCAN_S = 1.0
 READ_S = 10.0  # changes under way blur the count of queued jobs, so they are read this often in any case
 DISCOVER_S = 1.0
 PARENTS_SILENT_S = 5.0  # parents ask at least every second
-FEW = 16  # so many ends are told whole; those who wait for a crowd share one question to the store
+FEW = 16  # up to so many ends are published whole; parents read larger crowds from the store with one question
 SPARE_ROWS = 2_000  # a scan also meets jobs that were started but are not yet recorded as running
 
 
@@ -69,7 +69,7 @@ class Leader:
         settings: the grid's settings; newer ones may come later.
         store: the job store.
         directory: the group's nodes.
-        on_stale: called when somebody shows a newer term; the owner then closes this leader.
+        on_stale: called when a node or the store shows a newer term; the owner then closes this leader.
         clock: seconds since the epoch, never falling; this machine's where none is given.
     """
 
@@ -104,14 +104,14 @@ class Leader:
         self._asked_at = -PARENTS_SILENT_S  # when a parent was last here
         self._drains: dict[str, Drain] = {}
         self._drains_read_at = -SCAN_S
-        self._room = (0, 0)  # slots and nodes, as they were last told of
+        self._room = (0, 0)  # slots and nodes, as they were last published
 
     # --- life ---------------------------------------------------------------------------------------------------
 
     async def open(self) -> None:
         """Take up what the store knows of the group, then begin."""
         self._state.blobs = UNDECIDED
-        await self._read_drains()  # before any node speaks: none that is being drained gets a job
+        await self._read_drains()  # before any node answers: a node that is being drained gets no job
         self._happened(JobsArrived(tuple(await self._store.running(self._lease.group_id))))
         await self._scan()
         loops = (self._outbox.run(), self._tick(), self._scan_forever(), self._discover_forever())
@@ -134,13 +134,13 @@ class Leader:
             async with asyncio.timeout(within_s):
                 await written.wait()
 
-    # --- what parents ask ---------------------------------------------------------------------------------------
+    # --- what parents call ---------------------------------------------------------------------------------------
 
     def enqueue(self, jobs: Sequence[JobSpec | QueuedJob]) -> None:
         """Take jobs that a parent has just stored or moved here; those beyond the window stay in the store.
 
         Raises:
-            GroupRefusedError: no node takes jobs now; they are kept until somebody moves them.
+            GroupRefusedError: no node takes jobs now; they are kept until they are moved.
         """
         self._arrived(job if isinstance(job, QueuedJob) else QueuedJob(job) for job in jobs)
         if self._introduced and not self._state.takes_jobs(self._clock()):
@@ -170,7 +170,7 @@ class Leader:
         )
 
     def configure(self, settings: GridSettings) -> None:
-        """Lead by newer settings from now on, and tell the nodes; see `LeaderCalls.configure`.
+        """Lead by newer settings from now on, and send them to the nodes; see `LeaderCalls.configure`.
 
         Nothing that runs is touched, and the term stays: only what is decided from now on is decided anew.
         """
@@ -188,12 +188,12 @@ class Leader:
 
     def _happened(self, event: Event) -> None:
         if self._closed:
-            return  # a late poke, or the last word of a conversation
+            return  # a late notice, or the last event of a closed conversation
         try:
             self._decide(event)
         except Exception:
-            # What is in memory may be half changed. The store is not: the next leader begins with that.
-            logger.exception("group %s: %s broke the leader, which steps down", self._lease.group_id, event)
+            # The state in memory may be half changed. The store is not, and the next leader begins with that.
+            logger.exception("group %s: the leader steps down, as it could not handle %s", self._lease.group_id, event)
             self._on_stale()
 
     def _decide(self, event: Event) -> None:
@@ -202,17 +202,17 @@ class Leader:
                 case WriteUpdates(updates):
                     self._outbox.put(updates)
                 case StartAttempts(node_id, orders):
-                    self._nodes[node_id].start(orders)  # only nodes that have spoken get orders
+                    self._nodes[node_id].start(orders)  # only nodes that have answered get orders
                 case StopAttempts(node_id, attempts):
                     if node_id in self._nodes:
                         self._nodes[node_id].stop(attempts)
         if self._beyond and self._state.wants_more:
             self._rescan.set()
         if isinstance(event, NodeReported | NodeLost | NodeDraining):
-            self._tell_of_nodes()
+            self._publish_room()
 
-    def _tell_of_nodes(self) -> None:
-        """Have parents hear at once that there is more or less room, as when a new leader hears of its first nodes."""
+    def _publish_room(self) -> None:
+        """Have the parents' polls answered at once if there is more or less room, as when the first nodes answer."""
         capacity = self._state.capacity(self._clock())
         room = capacity.slots, len(capacity.nodes)
         if room != self._room:
@@ -226,14 +226,14 @@ class Leader:
         )
 
     def _done(self, update: JobUpdate) -> DoneJob | None:
-        """What whoever waits for a job needs to know of its success, so that nobody has to ask the store."""
+        """What a parent needs to answer with a job's result, so that it does not have to read the store."""
         report = update.report
         if update.state is not JobState.DONE or report is None or report.result is None or update.reason:
             return None
         return DoneJob(update.job_id, self._lease.group_id, update.node_id, report.result, report.exit_code)
 
     async def _node_reported(self, reply: NodeReported) -> bool:
-        """Take a node's reply in; False where it says something that only the store can judge, which is away."""
+        """Process a node's reply; False if that needs the store, which does not answer."""
         complete = await self._lookup.complete(reply)
         if reply.state.node_id not in self._nodes:
             return False  # it left the grid meanwhile, and its attempts were given up
@@ -244,7 +244,7 @@ class Leader:
         return self._state.is_unknown(job_id) and job_id not in self._outbox
 
     def _arrived(self, jobs: Iterable[QueuedJob], *, scanned: bool = False) -> None:
-        # A job with a change under way is no news, however the store still has it.
+        # A job with a pending change is known, whatever the store still has of it.
         fresh = tuple(job for job in jobs if job.spec.job_id not in self._outbox)
         self._returned.update(job.spec.job_id for job in fresh if self._state.has_ended(job.spec.job_id))
         self._happened(JobsArrived(fresh, scanned))
@@ -269,14 +269,14 @@ class Leader:
                     await self._read_drains()
                 await self._scan()
             except UnavailableError as error:
-                logger.warning("group %s: cannot scan the job store: %s", self._lease.group_id, error)
+                logger.warning("group %s: cannot scan the job store; trying again: %s", self._lease.group_id, error)
                 await asyncio.sleep(SCAN_S)
             except Exception:
                 logger.exception("group %s: cannot scan the job store; trying again", self._lease.group_id)
                 await asyncio.sleep(SCAN_S)
 
     async def _scan(self) -> None:
-        """Take up queued jobs of the store that no poke has brought."""
+        """Take up queued jobs of the store that no notice has brought."""
         if self._state.blobs == UNDECIDED:
             self._state.blobs = await self._store.agreed(BLOBS) or UNDECIDED
         await self._take_back()
@@ -285,7 +285,7 @@ class Leader:
         total = await self._store.count_queued(self._lease.group_id)
         accounted = total <= self._state.queued + self._state.handed_over + len(self._outbox)
         if accounted and self._clock() - self._read_at < READ_S:
-            # Most likely all that the store holds as queued is known here; counting is far cheaper than reading.
+            # Most likely all jobs that the store has as queued are known here; counting is far cheaper than reading.
             self._beyond = 0
             return
         self._read_at = self._clock()
@@ -297,7 +297,7 @@ class Leader:
         if len(found) < limit:
             listed, waiting = {job.spec.job_id for job in found}, set(self._state.waiting)
             if gone := [each for each in before if each not in listed and each in waiting]:
-                await self.forget(gone)  # most likely moved to another group, of which nobody could tell
+                await self.forget(gone)  # most likely moved to another group, and the notice was lost
         if len(found) == limit:
             self._beyond = max(0, total - self._state.queued)
 
@@ -305,7 +305,7 @@ class Leader:
         """Take up jobs that are queued though they ended here, if the store confirms it.
 
         Such a job was another group's when its end was written, so that nothing was, and has been moved back since.
-        Most are merely old news: read from the store before their end was.
+        Most were merely read from the store before their end was written.
         """
         while asked := [job_id for job_id in self._returned if self._has_ended(job_id)][:AT_ONCE]:
             found = await self._store.unfinished_of(self._lease.group_id, asked)
@@ -316,14 +316,14 @@ class Leader:
         self._returned.clear()
 
     def _has_ended(self, job_id: str) -> bool:
-        """Whether a job ended here, and there is nothing of it that the store has not been told."""
+        """Whether a job ended here, and nothing about it remains to be written to the store."""
         return self._state.has_ended(job_id) and job_id not in self._outbox
 
     async def _read_drains(self) -> None:
-        """Tell the group which drains are new, changed or over.
+        """Report to the group which drains are new, changed or over.
 
-        A deadline is an instant of the store's clock and is held against this leader's: where the two differ, what
-        still runs is moved that much early or late.
+        A deadline is an instant of the store's clock and is compared with this leader's: if the two differ, running
+        jobs are moved that much early or late.
         """
         found = await self._store.drains()
         self._drains_read_at = self._clock()
@@ -340,9 +340,12 @@ class Leader:
             try:
                 await self._discover()
             except RaygridError as error:
-                logger.warning("group %s: cannot look for nodes: %s", self._lease.group_id, error)
+                logger.warning("group %s: the nodes cannot be listed; trying again: %s", self._lease.group_id, error)
             except Exception:
-                logger.exception("group %s: looking for nodes failed unexpectedly", self._lease.group_id)
+                logger.exception(
+                    "group %s: the nodes cannot be listed because of an unexpected error; trying again",
+                    self._lease.group_id,
+                )
             await asyncio.sleep(DISCOVER_S)
 
     async def _discover(self) -> None:

@@ -1,4 +1,4 @@
-"""Whether this candidate leads: takes the group's lease when it can, leads while it renews it, doubts itself otherwise.
+"""Whether this candidate leads: it takes the group's lease when it can, and leads while it renews it.
 
 The lease is a row in the job store and lives by the store's clock. A candidate whose renewal fails, or whose outcome it
 does not know, stops leading before the lease can run out. While another leads, a candidate only looks at the lease, and
@@ -21,9 +21,9 @@ logger = logging.getLogger(__name__)
 
 TTL_S = 3.0
 RENEW_S = 1.0
-SURE_S = TTL_S - RENEW_S  # a leader goes on for so long after it last asked for a renewal that it got
+SURE_S = TTL_S - RENEW_S  # a leader continues for so long after it asked for the last renewal that succeeded
 LOOK_S = 0.5  # a candidate looks at the lease this often, and when it is about to run out
-SLACK_S = 0.02  # behind the end of a lease: whoever asks too early waits for another look
+SLACK_S = 0.02  # after the end of a lease: a candidate that asks too early waits for another look
 REST_S = 2.0  # after a hand-over, another candidate has this long to take the lease
 SETTLE_S = 1.0
 AGAIN_S = 0.2  # between two tries to renew, as long as there is time
@@ -140,9 +140,13 @@ class Candidate:
                 async with asyncio.timeout(TTL_S):
                     found = (await self._store.leases()).get(self._group_id)
             except (UnavailableError, TimeoutError) as error:
-                logger.warning("group %s: cannot look at the lease: %s", self._group_id, str(error) or "no answer")
+                logger.warning(
+                    "group %s: cannot read the lease; trying again: %s", self._group_id, str(error) or "no answer"
+                )
             except Exception:
-                logger.exception("group %s: cannot look at the lease", self._group_id)
+                logger.exception(
+                    "group %s: cannot read the lease because of an unexpected error; trying again", self._group_id
+                )
             else:
                 if found is None or found.left_s <= 0:
                     return
@@ -152,7 +156,7 @@ class Candidate:
         """Take or renew the lease; None where another has it.
 
         Raises:
-            UnavailableError: nobody knows whether it was taken or renewed.
+            UnavailableError: it is not known whether it was taken or renewed.
         """
         try:
             async with asyncio.timeout(timeout_s):
@@ -188,7 +192,7 @@ class Candidate:
             logger.warning("group %s: %s steps down from term %d", self._group_id, lease.holder, lease.term)
 
     async def _renew(self, lease: Lease, asked_at: float) -> None:
-        """Renew the lease as long as that is certain; then the leader's time is over."""
+        """Renew the lease until a renewal fails or its outcome is unknown; then end the leader."""
         try:
             while not self._over.is_set():
                 await asyncio.sleep(max(0.0, asked_at + RENEW_S - _now()))
@@ -196,7 +200,7 @@ class Candidate:
                 try:
                     renewed = await self._ask(lease.holder, max(0.0, asked_at + SURE_S - now))
                 except UnavailableError as error:
-                    logger.warning("group %s: cannot renew the lease: %s", self._group_id, error)
+                    logger.warning("group %s: the leader cannot renew its lease: %s", self._group_id, error)
                     if _now() >= asked_at + SURE_S:
                         return
                     await asyncio.sleep(min(AGAIN_S, max(0.0, asked_at + SURE_S - _now())))
@@ -205,6 +209,8 @@ class Candidate:
                     return
                 asked_at = now
         except Exception:
-            logger.exception("group %s: cannot renew the lease", self._group_id)
+            logger.exception(
+                "group %s: the leader cannot renew its lease because of an unexpected error", self._group_id
+            )
         finally:
             self._over.set()

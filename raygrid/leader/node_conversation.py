@@ -1,4 +1,4 @@
-"""One node as its leader talks to it: a poll that waits for reports, and one hand-over at a time."""
+"""A leader's calls to one node: a long poll for reports, and one hand-over of attempts at a time."""
 
 from __future__ import annotations
 
@@ -23,18 +23,18 @@ UNREACHABLE_S = 0.4
 
 
 class NodeConversation:
-    """Polls a node and sends it orders and stops, whatever gathers in one call.
+    """Polls a node, and sends it orders and stops; those that gather during a call are sent in the next one.
 
     Args:
         node_id: the node.
         link: how to reach it.
         term: the leader's term.
-        happened: takes the events that come of it, but for replies.
-        reported: takes a reply; gives whether it could be taken in, and otherwise it comes again.
+        happened: takes all resulting events except replies.
+        reported: takes a reply; returns whether it was processed. If not, the reply is fetched again.
         settle: `settle(action)` runs `action` once everything decided so far is committed.
         stale: called when the node follows a newer term.
         clock: seconds since the epoch, never falling.
-        settings: what the node is to follow; one that follows older settings is told.
+        settings: what the node is to follow; they are sent to a node that follows older ones.
         definitions: what jobs run; each is sent once to each life of the node, with the first order that needs it.
     """
 
@@ -63,7 +63,7 @@ class NodeConversation:
         self._definitions = definitions
         self._given: set[str] = set()  # digests of definitions that this life of the node has
         self._lacks: set[str] = set()  # those that it waits for
-        self._behind = False  # whether the node is known to follow older settings, and not told yet
+        self._behind = False  # whether the node follows older settings, and the newer ones were not sent yet
         self._orders: list[AttemptOrder] = []
         self._sending: list[AttemptOrder] = []
         self._stops: list[AttemptId] = []
@@ -75,7 +75,7 @@ class NodeConversation:
         self._lost = False
 
     def open(self) -> None:
-        """Begin the conversation."""
+        """Begin."""
         loop = asyncio.get_running_loop()
         self._tasks = [
             loop.create_task(self._poll(), name=f"poll {self.node_id}"),
@@ -83,7 +83,7 @@ class NodeConversation:
         ]
 
     async def close(self) -> None:
-        """End it. Hand-overs that have no answer by now get one: nobody knows whether they arrived."""
+        """End. Hand-overs without an answer are reported as not known to have arrived."""
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
@@ -92,7 +92,7 @@ class NodeConversation:
             self._happened(HandOverEnded(self.node_id, unanswered, arrived=False))
 
     def configure(self, settings: GridSettings) -> None:
-        """Have the node follow newer settings soon; its next reply says when it does."""
+        """Send newer settings to the node soon; a later reply shows that it follows them."""
         self._settings = settings
         self._given.clear()  # their limits may be others now
         self._behind = True
@@ -118,18 +118,18 @@ class NodeConversation:
                 self._stale()
                 return
             except UnreachableError as error:
-                logger.info("node %s cannot be reached: %s", self.node_id, error)
+                logger.info("node %s cannot be reached; asking again: %s", self.node_id, error)
                 self._unreachable()
-                wait_s = 0.0  # once it is back it is to say so at once
+                wait_s = 0.0  # the first poll that reaches it again must be answered at once
                 await asyncio.sleep(ASK_AGAIN_S)
                 continue
             except RaygridError as error:
-                # Silence is counted by the group's clock; here only keep asking.
-                logger.info("node %s did not answer a poll: %s", self.node_id, error)
+                # The group's state measures how long the node is silent.
+                logger.info("node %s did not answer a poll; asking again: %s", self.node_id, error)
                 await asyncio.sleep(PAUSE_S)
                 continue
             except Exception:
-                logger.exception("polling node %s failed unexpectedly", self.node_id)
+                logger.exception("polling node %s failed unexpectedly; asking again", self.node_id)
                 await asyncio.sleep(PAUSE_S)
                 continue
             self._unreachable_since, self._lost = None, False
@@ -138,7 +138,7 @@ class NodeConversation:
                 self._incarnation = reply.state.incarnation
                 self._given.clear()
                 if self._after:
-                    # A new life of the agent numbers its reports anew: ask again, from the beginning.
+                    # A restarted agent numbers its reports from elsewhere: ask again, from the beginning.
                     self._after = self._settled = 0
                     wait_s = 0.0
                     continue
@@ -158,17 +158,17 @@ class NodeConversation:
                 self._settle(self._settler(reply.state.incarnation, reply.last))
 
     def _unreachable(self) -> None:
-        """Give the node up unless it is back within a moment: no answer can come over what is broken.
+        """Report the node as lost unless it answers again within `UNREACHABLE_S`.
 
-        If it was the connection only, the node is taken back with its next answer, as after any silence.
+        If only the connection broke, the node is taken back with its next answer, as after any silence.
         """
         now = self._clock()
         if self._unreachable_since is None:
             self._unreachable_since = now
         if now - self._unreachable_since >= UNREACHABLE_S and not self._lost:
             self._lost = True
-            logger.warning("node %s is lost: it cannot be reached", self.node_id)
-            self._orders.clear()  # not sent yet, and to be placed anew by what follows
+            logger.warning("node %s is lost: it cannot be reached; its jobs run elsewhere", self.node_id)
+            self._orders.clear()  # not sent yet; the event makes the group place them again
             self._happened(NodeLost(self.node_id))
 
     def _settler(self, incarnation: str, last: int) -> Callable[[], None]:
@@ -187,7 +187,7 @@ class NodeConversation:
             stops, self._stops = self._stops, []
             try:
                 if self._behind:
-                    await self._tell_settings()
+                    await self._send_settings()
                 # Orders go first: a stop may be for one of them.
                 definitions = await self._needed(orders)
                 if orders or definitions:
@@ -198,23 +198,28 @@ class NodeConversation:
                 self._stale()
                 return
             except RaygridError as error:
-                logger.warning("node %s could not be told to stop %d attempts: %s", self.node_id, len(stops), error)
+                logger.warning(
+                    "node %s did not get the order to stop %d attempts; sending it again: %s",
+                    self.node_id,
+                    len(stops),
+                    error,
+                )
                 await asyncio.sleep(PAUSE_S)
                 self.stop(tuple(stops))
             except Exception:
-                logger.exception("telling node %s failed unexpectedly", self.node_id)
+                logger.exception("a call to node %s failed unexpectedly; trying again", self.node_id)
                 await asyncio.sleep(PAUSE_S)
                 self.stop(tuple(stops))
 
-    async def _tell_settings(self) -> None:
+    async def _send_settings(self) -> None:
         self._behind = False
         try:
             await self.link.configure(self._term, self._settings.for_nodes)
         except StaleTermError:
             raise
         except RaygridError as error:
-            # Its next reply shows that it is behind still.
-            logger.warning("node %s could not be told of newer settings: %s", self.node_id, error)
+            # Its next reply shows that it still follows older ones.
+            logger.warning("node %s did not get the newer settings; sending them again: %s", self.node_id, error)
 
     async def _needed(self, orders: list[AttemptOrder]) -> list[Definition]:
         """The definitions that these orders, or earlier ones, need and the node is not known to have."""
@@ -225,8 +230,10 @@ class NodeConversation:
         try:
             return await self._definitions.get(wanted)
         except RaygridError as error:
-            # Its attempts wait for a while, and its next reply says again what it lacks.
-            logger.warning("node %s is not sent what its jobs run: %s", self.node_id, error)
+            # Its attempts wait for a while, and its next reply lists again what it lacks.
+            logger.warning(
+                "node %s waits for definitions that cannot be read now; sending them later: %s", self.node_id, error
+            )
             return []
 
     async def _hand_over(self, orders: list[AttemptOrder], definitions: list[Definition]) -> None:
@@ -239,10 +246,14 @@ class NodeConversation:
         except StaleTermError:
             raise
         except RaygridError as error:
-            logger.warning("node %s may not have got %d attempts: %s", self.node_id, len(attempts), error)
+            logger.warning(
+                "node %s may not have got %d attempts; its next reply shows it: %s", self.node_id, len(attempts), error
+            )
             self._happened(HandOverEnded(self.node_id, attempts, arrived=False))
         except Exception:
-            logger.exception("node %s may not have got %d attempts", self.node_id, len(attempts))
+            logger.exception(
+                "node %s may not have got %d attempts; its next reply shows it", self.node_id, len(attempts)
+            )
             self._happened(HandOverEnded(self.node_id, attempts, arrived=False))
         else:
             if incarnation == self._incarnation:

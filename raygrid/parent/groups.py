@@ -1,7 +1,7 @@
-"""The groups as this parent knows them: who leads, how loaded they are, and what they tell.
+"""The groups as this parent knows them: their candidates, leader and load.
 
-For each group one poll waits at its leader for changes, which brings the load along, and one call at a time hands
-over new jobs.
+For each candidate one poll waits for changes of jobs, whose answer also carries the load; for each group at most one
+call at a time announces new jobs.
 """
 
 from __future__ import annotations
@@ -37,10 +37,10 @@ logger = logging.getLogger(__name__)
 
 POLL_S = 1.0
 PAUSE_S = 0.2
-STANDBY_PAUSE_S = 0.02  # a candidate that does not lead has waited for that before it answers
+STANDBY_PAUSE_S = 0.02  # a candidate that stands by answers only after it has waited to become the leader
 REFRESH_S = 1.0
 SILENT_S = 4.0
-REFUSAL_S = 2.0  # a group that had no node for a job is passed over for this long
+REFUSAL_S = 2.0  # a group that refused a job gets no new ones for this long
 HAND_OVER_S = 5.0
 
 
@@ -50,11 +50,11 @@ def _now() -> float:
 
 @dataclass(slots=True)
 class _Known:
-    """A group: its candidates, the latest word of the one that leads, and what this parent has sent since.
+    """A group: its candidates, the latest answer of its leader, and what this parent has sent since.
 
-    `leader` is the candidate that led when it was last heard, in `term`, under the name `holder`. `promised` are jobs
-    that were given the group and of which its leader has not been told yet; `told` are those that it was told of since
-    its latest word.
+    `leader` is the candidate that gave the latest answer as leader, in `term`, under the name `holder`. `promised`
+    counts jobs that were routed to the group but not announced to its leader yet; `announced` counts those that were
+    announced since its latest answer.
     """
 
     pokes: Coalescer[JobSpec | QueuedJob, None]
@@ -64,19 +64,19 @@ class _Known:
     holder: str = ""
     changed: asyncio.Event = field(default_factory=asyncio.Event)
     capacity: GroupCapacity | None = None
-    heard_at: float = 0.0
+    answered_at: float = 0.0
     promised: int = 0
-    told: int = 0
+    announced: int = 0
     places: dict[str, NodePlace] = field(default_factory=dict)
     places_of: GroupCapacity | None = None
 
     def load(self, heard: GroupCapacity) -> GroupCapacity:
-        """What its leader said of its load, with what was sent since."""
-        queued = heard.queued + self.promised + self.told
+        """The load that the leader reported, with what was sent since."""
+        queued = heard.queued + self.promised + self.announced
         return replace(heard, queued=queued, leader=self.holder, term=self.term)
 
     def place_of(self, node_id: str) -> NodePlace | None:
-        """Where a node of the group is; the index is made when it is first needed after a word of the leader."""
+        """Where a node of the group is; the index is made when it is first needed after an answer of the leader."""
         if self.capacity is not None and self.places_of is not self.capacity:
             self.places = {node.node_id: NodePlace(node.group_id, node.address) for node in self.capacity.nodes}
             self.places_of = self.capacity
@@ -92,8 +92,8 @@ class Groups:
 
     Args:
         directory: finds groups and leaders.
-        settings: how groups are ranked, how many jobs each may have queued; leaders with older settings are told.
-        waiters: woken by what leaders tell.
+        settings: how groups are ranked, how many jobs each may have queued; leaders with older settings get these.
+        waiters: woken by changes of jobs.
         home: the group of the rack in which this parent stands, if it stands in one.
     """
 
@@ -107,7 +107,7 @@ class Groups:
         self._max_queued = routing.max_queued
         self._waiters = waiters
         self.home = home
-        self.lost: frozenset[str] = frozenset()  # groups that nobody leads any more, as the sweeper found
+        self.lost: frozenset[str] = frozenset()  # groups without a leader, as the sweeper found
         self.on_refusal: Callable[[str, Sequence[str]], None] = lambda group_id, job_ids: None
         self.give_back: Callable[[Lease], Awaitable[None]] = _keep  # how a lease is given back for its dead holder
         self._refused_until: dict[str, float] = {}
@@ -130,18 +130,18 @@ class Groups:
         await asyncio.gather(*tasks, return_exceptions=True)
         await asyncio.gather(*(known.pokes.close() for known in self._known.values()))
 
-    # --- what the service asks ----------------------------------------------------------------------------------
+    # --- what the service calls ----------------------------------------------------------------------------------
 
     def capacities(self, *, silent_too: bool = False) -> list[GroupCapacity]:
-        """The load of every group whose leader has been heard lately, with what was sent since.
+        """The load of every group whose leader has answered lately, with what was sent since.
 
-        With `silent_too`, also of those whose leader has been silent for a while.
+        With `silent_too`, also of groups whose leader has not answered for a while.
         """
         now = _now()
         return [
             known.load(known.capacity)
             for known in self._known.values()
-            if known.capacity is not None and (silent_too or now - known.heard_at < SILENT_S)
+            if known.capacity is not None and (silent_too or now - known.answered_at < SILENT_S)
         ]
 
     def choose(self, affinity: str | None, site: str | None) -> str:
@@ -164,7 +164,7 @@ class Groups:
         return chosen.group_id
 
     def _least_loaded(self) -> GroupCapacity | None:
-        """The best group by load; None where none is as it should be, so that all have to be looked at."""
+        """The best group by load; None if no group is in good order, so that all have to be examined."""
         now = _now()
         for group_id in self._changed:
             known = self._known.get(group_id)
@@ -176,7 +176,7 @@ class Groups:
 
         def may(group: GroupCapacity) -> bool:
             group_id = group.group_id
-            heard = now - self._known[group_id].heard_at < SILENT_S
+            heard = now - self._known[group_id].answered_at < SILENT_S
             return (
                 heard and group.queued < self._max_queued and group_id not in self.lost and not self._refuses(group_id)
             )
@@ -188,7 +188,7 @@ class Groups:
     ) -> list[list[tuple[str, int]]]:
         """How many jobs of each bunch (affinity, site, count) each group gets; all are promised, or none.
 
-        With `instead_of`, for jobs that are to leave that group: as many as others can take now, be it none.
+        With `instead_of`, for jobs that are to leave that group: as many as other groups can take now, possibly none.
 
         Raises:
             UnavailableError: no group has a leader that answers.
@@ -219,14 +219,14 @@ class Groups:
         return answers
 
     def release(self, group_id: str, count: int = 1) -> None:
-        """Take back a promise: those jobs do not come."""
+        """Cancel a promise: these jobs will not be announced."""
         known = self._known.get(group_id)
         if known is not None:
             known.promised = max(0, known.promised - count)
             self._changed.add(group_id)
 
     def _candidates(self) -> list[GroupCapacity]:
-        # A silent leader is no reason to refuse a job: the store keeps it, and the next leader finds it.
+        # A silent leader is no reason to refuse a job: the job is in the store, and the next leader finds it there.
         live = self.capacities()
         wanted = [group for group in live if group.group_id not in self.lost and not self._refuses(group.group_id)]
         candidates = wanted or live or self.capacities(silent_too=True)
@@ -252,16 +252,16 @@ class Groups:
         )
 
     def poke(self, group_id: str, jobs: Sequence[JobSpec | QueuedJob]) -> None:
-        """Tell a leader of new jobs. Nobody waits for it: the store has them, and the leader scans."""
+        """Announce new jobs to a leader, in the background: the store has them, and the leader scans it."""
         known = self._known.get(group_id)
         if known is not None:
             known.pokes.put_all(jobs)
 
     async def cancel(self, group_id: str, job_ids: Sequence[str]) -> None:
-        """Tell a leader of jobs to cancel.
+        """Announce jobs to cancel to a leader.
 
         Raises:
-            UnavailableError: it did not answer; it will find the wish in the store when it can.
+            UnavailableError: it did not answer; it will find the request in the store.
         """
         known = self._known.get(group_id)
         if known is None or known.leader is None or group_id in self.lost:
@@ -284,7 +284,7 @@ class Groups:
         others = [link for link in known.followers if link is not known.leader]
         if not others:
             raise HandOverError(
-                f"group {group_id} has one candidate only, as its rack has one node; there is nobody to hand over to"
+                f"group {group_id} has only one candidate, as its rack has one node; the lead cannot be handed over"
             )
         term = known.term
         await known.leader.hand_over()
@@ -297,19 +297,21 @@ class Groups:
                     await known.changed.wait()
             except TimeoutError:
                 raise HandOverError(
-                    f"group {group_id}: its leader stepped down, and no other candidate was heard to lead within "
-                    f"{HAND_OVER_S:g} s. One will: look at GET /groups"
+                    f"group {group_id}: its leader stepped down, and no other candidate has reported that it leads within "
+                    f"{HAND_OVER_S:g} s. One will soon: look at GET /groups"
                 ) from None
         return next(group for group in self.capacities(silent_too=True) if group.group_id == group_id)
 
     async def forget(self, group_id: str, job_ids: Sequence[str]) -> None:
-        """Tell a leader of jobs that are another group's now, if it can be reached."""
+        """Announce to a leader, if it can be reached, jobs that were moved to another group."""
         known = self._known.get(group_id)
         try:
             if known is not None and known.leader is not None:
                 await known.leader.forget(job_ids)
         except RaygridError as error:
-            logger.info("the leader of %s could not be told of moved jobs (its scan will tell): %s", group_id, error)
+            logger.info(
+                "group %s: its leader was not informed of moved jobs; its scan will find out: %s", group_id, error
+            )
 
     def place_of(self, node_id: str) -> NodePlace | None:
         """Where a node stands and its cached results are reached."""
@@ -323,9 +325,9 @@ class Groups:
             try:
                 await self._refresh()
             except RaygridError as error:
-                logger.warning("cannot look for groups: %s", error)
+                logger.warning("the groups cannot be listed; trying again: %s", error)
             except Exception:
-                logger.exception("looking for groups failed unexpectedly")
+                logger.exception("the groups cannot be listed because of an unexpected error; trying again")
             await asyncio.sleep(REFRESH_S)
 
     async def _refresh(self) -> None:
@@ -333,7 +335,9 @@ class Groups:
         for group_id, links in found.items():
             known = self._known.get(group_id)
             if known is None:
-                known = self._known[group_id] = _Known(Coalescer(self._send_to(group_id), name=f"pokes of {group_id}"))
+                known = self._known[group_id] = _Known(
+                    Coalescer(self._send_to(group_id), name=f"notices to {group_id}")
+                )
             for link in links:
                 if link not in known.followers:
                     known.followers[link] = asyncio.get_running_loop().create_task(
@@ -355,21 +359,26 @@ class Groups:
                 if known is not None and known.leader is not None:
                     await known.leader.enqueue(jobs)
             except GroupRefusedError as error:
-                logger.info("%d jobs had better go elsewhere: %s", len(jobs), error)
+                logger.info("group %s refused %d jobs; moving them: %s", group_id, len(jobs), error)
                 self._refused_until[group_id] = _now() + REFUSAL_S
                 self.on_refusal(group_id, [(job.spec if isinstance(job, QueuedJob) else job).job_id for job in jobs])
             except RaygridError as error:
-                logger.info("a poke of %d jobs was lost (the leader's scan will find them): %s", len(jobs), error)
+                logger.info(
+                    "group %s: its leader did not get the notice of %d jobs; its scan will find them: %s",
+                    group_id,
+                    len(jobs),
+                    error,
+                )
             if known is not None:
                 known.promised = max(0, known.promised - len(jobs))
-                known.told += len(jobs)
+                known.announced += len(jobs)
                 self._changed.add(group_id)
             return [None] * len(jobs)
 
         return send
 
     async def _follow(self, group_id: str, known: _Known, link: LeaderCalls) -> None:
-        """Ask one candidate, over and over, for what changed; only the one that leads answers."""
+        """Poll one candidate for changes; only the leader answers."""
         epoch, after = "", 0
         while True:
             try:
@@ -378,22 +387,22 @@ class Groups:
                 await asyncio.sleep(STANDBY_PAUSE_S)
                 continue
             except RaygridError as error:
-                logger.info("a candidate of %s did not answer: %s", group_id, error)
+                logger.info("group %s: a candidate did not answer a poll; asking again: %s", group_id, error)
                 if isinstance(error, ProcessEndedError) and known.leader is link:
                     await self._succeed(group_id, known)
                 await asyncio.sleep(PAUSE_S)
                 continue
             except Exception:
-                logger.exception("asking a candidate of %s failed unexpectedly; trying again", group_id)
+                logger.exception("group %s: polling a candidate failed unexpectedly; trying again", group_id)
                 await asyncio.sleep(PAUSE_S)
                 continue
             epoch, after = reply.epoch, reply.last
             if reply.term < known.term:
-                # It has not learned yet that its time is over: it was frozen, or cut off.
+                # It does not know yet that its term is over: it was frozen, or its network was cut.
                 await asyncio.sleep(PAUSE_S)
                 continue
             known.leader, known.term, known.holder = link, reply.term, reply.leader
-            known.capacity, known.heard_at, known.told = reply.capacity, _now(), 0
+            known.capacity, known.answered_at, known.announced = reply.capacity, _now(), 0
             self._changed.add(group_id)
             known.changed.set()
             if reply.gap:
@@ -401,30 +410,34 @@ class Groups:
             else:
                 self._waiters.changed(reply.changes)
             if reply.deployed_at < self._settings.deployed_at:
-                await self._tell_settings(group_id, link)
+                await self._send_settings(group_id, link)
 
     async def _succeed(self, group_id: str, known: _Known) -> None:
-        """A leader's process has ended: let another candidate take over before the lease has run out.
+        """Have another candidate take over, before the lease runs out, from a leader whose process has ended.
 
-        Should it live all the same, where Ray does not hear it, then the next term is the end of its own.
+        If Ray is wrong and the process lives, the next term ends its own.
         """
         dead, known.leader = known.leader, None
         others = [link for link in known.followers if link is not dead]
         if not others:
-            return  # the same candidate will lead again; nobody else is kept waiting
+            return  # only the same candidate can lead again
         try:
             await self.give_back(Lease(group_id, known.holder, known.term, datetime.now(UTC)))
             await asyncio.gather(*(link.stand() for link in others), return_exceptions=True)
         except RaygridError as error:
-            logger.info("the lease of %s has to run out: %s", group_id, error)
+            logger.info(
+                "group %s: the lease of its dead leader could not be released; it has to run out: %s", group_id, error
+            )
 
-    async def _tell_settings(self, group_id: str, link: LeaderCalls) -> None:
-        """The grid was deployed anew, and this leader does not know it yet. A leader with newer settings is let be."""
+    async def _send_settings(self, group_id: str, link: LeaderCalls) -> None:
+        """Send the settings to a leader that follows older ones; a leader with newer settings keeps its own."""
         try:
             await link.configure(self._settings.without_keys)
         except RaygridError as error:
-            logger.info("the leader of %s could not be told of newer settings: %s", group_id, error)
+            logger.info("group %s: its leader did not get the newer settings; sending them again: %s", group_id, error)
             await asyncio.sleep(PAUSE_S)
         except Exception:
-            logger.exception("telling the leader of %s of newer settings failed unexpectedly; trying again", group_id)
+            logger.exception(
+                "group %s: sending newer settings to its leader failed unexpectedly; trying again", group_id
+            )
             await asyncio.sleep(PAUSE_S)

@@ -1,7 +1,7 @@
-"""A coalescer: at most one call in flight; whatever arrives meanwhile rides the next one together.
+"""A coalescer: at most one call in flight; items that arrive meanwhile are sent together in the next one.
 
-No timers and nothing to tune: an idle edge has the latency of one call, a busy one makes large batches. Every hop
-of the grid uses this. The owner closes it, which ends its task.
+No timers and nothing to tune: an idle edge has the latency of one call, a busy one makes large batches. Every edge
+between tiers uses it.
 """
 
 from __future__ import annotations
@@ -17,9 +17,9 @@ Answer = TypeVar("Answer")
 
 
 class Coalescer(Generic[Item, Answer]):
-    """Joins single items into batches for `send`, which answers with one value an item, in order.
+    """Joins single items into batches for `send`, which returns one answer for each item, in order. The owner closes it.
 
-    An error of `send` goes to every item of its batch. A caller that is cancelled leaves its item in the batch: what
+    An error of `send` goes to every item of its batch. An item stays in its batch when its caller is cancelled: what
     was accepted is carried out.
     """
 
@@ -40,7 +40,7 @@ class Coalescer(Generic[Item, Answer]):
         self._closed = False
 
     def put_all(self, items: Sequence[Item]) -> list[asyncio.Future[Answer]]:
-        """Hand items over; each future gets its answer.
+        """Add items; each future gets the answer to its item.
 
         Raises:
             UnavailableError: closed.
@@ -58,7 +58,7 @@ class Coalescer(Generic[Item, Answer]):
         return [future for _, future in pairs]
 
     async def put(self, item: Item) -> Answer:
-        """Hand one item over and wait for its answer."""
+        """Add one item and wait for its answer."""
         return await asyncio.shield(self.put_all([item])[0])
 
     async def _drain(self) -> None:
@@ -72,7 +72,7 @@ class Coalescer(Generic[Item, Answer]):
                 except Exception as error:
                     _fail(batch, error)
                     continue
-                except BaseException:  # this task ends, so nobody would carry out the rest either
+                except BaseException:  # this task ends, so the waiting items would never be sent
                     waiting, self._waiting = self._waiting, []
                     _fail(
                         batch + waiting, UnavailableError(f"{self._name} was stopped, as this process ends; try again")
@@ -85,7 +85,7 @@ class Coalescer(Generic[Item, Answer]):
             self._task = None
 
     async def close(self) -> None:
-        """Carry out what waits, then accept nothing more."""
+        """Accept no more items, and send those that wait."""
         self._closed = True
         if self._task is not None:
             await asyncio.wait([self._task])
@@ -95,4 +95,4 @@ def _fail(batch: list[tuple[Item, asyncio.Future[Answer]]], error: Exception) ->
     for _, future in batch:
         if not future.done():
             future.set_exception(error)
-            future.exception()  # whoever waits sees it; nobody waiting is no accident
+            future.exception()  # marks it as retrieved: the caller may have been cancelled

@@ -99,7 +99,7 @@ class Story:
             await asyncio.sleep(0)
         self._monkeypatch.setattr(asyncio.get_running_loop(), "time", lambda: self.now)
         for known in self.groups._known.values():
-            known.heard_at = float("inf")  # they were heard just now, however late it gets
+            known.answered_at = float("inf")  # they were heard just now, however late it gets
 
     async def lead(self, *groups: str) -> None:
         for group in groups:
