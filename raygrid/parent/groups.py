@@ -297,7 +297,7 @@ class Groups:
                     await known.changed.wait()
             except TimeoutError:
                 raise HandOverError(
-                    f"group {group_id}: its leader stepped down, and no other candidate has reported that it leads within "
+                    f"group {group_id}: its leader stepped down, but no other candidate has taken over within "
                     f"{HAND_OVER_S:g} s. One will soon: look at GET /groups"
                 ) from None
         return next(group for group in self.capacities(silent_too=True) if group.group_id == group_id)

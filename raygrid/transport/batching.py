@@ -17,7 +17,7 @@ Answer = TypeVar("Answer")
 
 
 class Coalescer(Generic[Item, Answer]):
-    """Joins single items into batches for `send`, which returns one answer for each item, in order. The owner closes it.
+    """Joins items into batches for `send`, which returns one answer for each item, in order. The owner closes it.
 
     An error of `send` goes to every item of its batch. An item stays in its batch when its caller is cancelled: what
     was accepted is carried out.
