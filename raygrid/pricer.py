@@ -40,6 +40,8 @@ class PricerJob(NamedTuple):
     slot: int = 0
 
 
+Job = PricerJob  # its name in release 0.1
+
 Main = Callable[[PricerJob], object]
 Setup = Callable[[Mapping[str, Path]], object]
 

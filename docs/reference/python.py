@@ -55,7 +55,7 @@ PARTS = (
         "Warm pricers",
         "What a pricer in Python imports to stay loaded; the [guide](../guides/warm-pricers.md) shows one.",
         "raygrid.pricer",
-        ("serve", "Job"),
+        ("serve", "PricerJob"),
     ),
     Part(
         "Errors",

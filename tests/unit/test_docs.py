@@ -101,7 +101,7 @@ def test_every_public_name_is_on_its_page() -> None:
     """The page has each name of `raygrid.__all__`, of `raygrid.pricer`, and the errors; each has a docstring."""
     shown = {name for part in python.PARTS for name in part.names}
     assert set(raygrid.__all__) - {"errors"} <= shown
-    assert {"serve", "Job"} <= shown
+    assert {"serve", "PricerJob"} <= shown
     for part in python.PARTS:
         for name in part.names:
             home = {"raygrid": raygrid, "raygrid.errors": errors, "raygrid.pricer": pricer}.get(part.module)
