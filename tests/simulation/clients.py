@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from raygrid.errors import BusyError, ConflictError, JobNotFoundError, RaygridError
 from raygrid.models import BlobSlice, DoneJob, JobSpec, NewJob, StoredJob
-from tests.simulation.network import POLL_SLACK_S
+from raygrid.transport.ports import POLL_SLACK_S
 from tests.simulation.parents import SimulatedParent
 
 if TYPE_CHECKING:
