@@ -159,7 +159,7 @@ async def test_the_demo_kills_halfway_and_tells_what_became_of_each_job(
             node = "rack-a-2"
             after = 0
 
-            def inject(self) -> None:
+            def kill(self) -> None:
                 self.after += 1
                 asyncio.run_coroutine_threadsafe(small.restart_node(self.node), loop).result(30)
 

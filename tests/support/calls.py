@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from raygrid.transport.calls import Calls, DeclaredCall, link_to
+from raygrid.transport.ports import LeaderCalls
 
 
 class CallRecorder:
@@ -31,3 +32,13 @@ async def answer_of(target: object, call: DeclaredCall, args: tuple[Any, ...]) -
 def fake_of(protocol: Callable[..., Calls], target: object) -> Calls:
     """A link whose calls an object in this process answers; see `CallRecorder`."""
     return link_to(protocol, CallRecorder(target))
+
+
+class FakeGroups:
+    """Groups whose candidates are objects in this process."""
+
+    def __init__(self, candidates: Mapping[str, Sequence[object]]) -> None:
+        self._links = {group_id: [fake_of(LeaderCalls, each) for each in some] for group_id, some in candidates.items()}
+
+    async def groups(self) -> Mapping[str, Sequence[LeaderCalls]]:
+        return self._links

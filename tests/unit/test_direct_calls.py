@@ -91,7 +91,7 @@ def actor() -> Actor:
 
 @pytest.fixture
 async def server(actor: Actor) -> AsyncIterator[DirectServer[ActorCalls]]:
-    opened = DirectServer(ActorCalls, actor)
+    opened: DirectServer[ActorCalls] = DirectServer(ActorCalls, actor)
     yield opened
     await opened.close()
 

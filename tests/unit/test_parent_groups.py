@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Sequence
 from dataclasses import replace
 
 import pytest
@@ -15,7 +15,8 @@ from raygrid.models import BlobSlice, GroupCapacity, JobSpec, NodeView
 from raygrid.parent.groups import Groups
 from raygrid.parent.waiters import Waiters
 from raygrid.settings.model import load_settings
-from raygrid.transport.ports import LeaderCalls, LeaderReply
+from raygrid.transport.ports import LeaderReply
+from tests.support.calls import FakeGroups
 
 
 class QuietLeader:
@@ -46,17 +47,6 @@ class QuietLeader:
         return LeaderReply("e", 0, (), False, word, term=self.term, leader=f"leader in term {self.term}")
 
 
-class Directory:
-    """The leaders by group."""
-
-    def __init__(self, leaders: Mapping[str, LeaderCalls], others: Mapping[str, LeaderCalls] | None = None) -> None:
-        self.leaders, self.others = leaders, others or {}
-
-    async def groups(self) -> Mapping[str, Sequence[LeaderCalls]]:
-        others = {group_id: [other] for group_id, other in self.others.items()}
-        return {group_id: [leader, *others.get(group_id, [])] for group_id, leader in self.leaders.items()}
-
-
 class Story:
     """Two groups, `a` with four slots and `b` with two."""
 
@@ -66,7 +56,7 @@ class Story:
         self.b = GroupCapacity("b", 2, 0, 0, (NodeView("b-1", "b", 2, 0, "ok", address="agent:b-1"),))
         self.leaders = {"a": QuietLeader(self.a), "b": QuietLeader(self.b)}
         settings = load_settings(routing={"max_queued": max_queued})
-        self.groups = Groups(Directory(self.leaders), settings, Waiters())
+        self.groups = Groups(FakeGroups({name: [each] for name, each in self.leaders.items()}), settings, Waiters())
 
     def queued(self) -> dict[str, int]:
         return {group.group_id: group.queued for group in self.groups.capacities()}
@@ -185,7 +175,7 @@ async def test_a_successor_need_not_wait_for_the_lease_of_a_leader_whose_process
     capacity = GroupCapacity("a", 4, 0, 0)
     leader, other = QuietLeader(capacity, term=3), QuietLeader(capacity)
     other.words.get_nowait()
-    groups = Groups(Directory({"a": leader}, {"a": other}), load_settings(), Waiters())
+    groups = Groups(FakeGroups({"a": [leader, other]}), load_settings(), Waiters())
     given_back: list[Lease] = []
 
     async def give_back(lease: Lease) -> None:
@@ -214,7 +204,7 @@ async def test_a_successor_need_not_wait_for_the_lease_of_a_leader_whose_process
 async def test_a_candidate_without_others_keeps_its_lease() -> None:
     """Nobody else waits for it, and jobs of a group that nobody leads would be moved the sooner."""
     leader = QuietLeader(GroupCapacity("a", 4, 0, 0), term=3)
-    groups = Groups(Directory({"a": leader}), load_settings(), Waiters())
+    groups = Groups(FakeGroups({"a": [leader]}), load_settings(), Waiters())
 
     async def give_back(lease: Lease) -> None:
         raise AssertionError(lease)

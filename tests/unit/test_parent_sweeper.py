@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Sequence
 from datetime import UTC, datetime, timedelta
 
 import pytest
@@ -27,8 +27,9 @@ from raygrid.parent.groups import Groups
 from raygrid.parent.sweeper import SWEEPER, Sweeper
 from raygrid.parent.waiters import Waiters
 from raygrid.settings.model import load_settings
-from raygrid.transport.ports import LeaderCalls, LeaderReply
+from raygrid.transport.ports import LeaderReply
 from tests.simulation.memory_store import MemoryStore
+from tests.support.calls import FakeGroups
 
 BEGIN = datetime(2026, 3, 1, tzinfo=UTC)
 
@@ -68,16 +69,6 @@ class PlainLeader:
         return LeaderReply("e", 0, (), False, load, term=1)
 
 
-class Directory:
-    """Each group with its one leader."""
-
-    def __init__(self, leaders: Mapping[str, LeaderCalls]) -> None:
-        self._leaders = leaders
-
-    async def groups(self) -> Mapping[str, Sequence[LeaderCalls]]:
-        return {name: [leader] for name, leader in self._leaders.items()}
-
-
 class Story:
     """Three groups, each led; time passes only when the test says so."""
 
@@ -86,7 +77,8 @@ class Story:
         self.store = MemoryStore(lambda: BEGIN + timedelta(seconds=self.now))
         self.leaders = {name: PlainLeader(name) for name in ("a", "b", "c")}
         self.waiters = Waiters()
-        self.groups = Groups(Directory(self.leaders), load_settings(), self.waiters)  # type: ignore[arg-type]
+        fakes = FakeGroups({name: [leader] for name, leader in self.leaders.items()})
+        self.groups = Groups(fakes, load_settings(), self.waiters)
         self.sweeper = self.another()
         self._monkeypatch = monkeypatch
 
