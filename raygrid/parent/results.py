@@ -65,7 +65,7 @@ def require_result(job: StoredJob | DoneJob, *, even_if_failed: bool = False) ->
         )
 
 
-class Results:
+class ResultReader:
     """Reads results of ended jobs.
 
     Args:

@@ -20,7 +20,7 @@ from raygrid.parent.blob_check import BlobCheck
 from raygrid.parent.definitions import SubmittedDefinitions
 from raygrid.parent.groups import Groups
 from raygrid.parent.nodes import Nodes
-from raygrid.parent.results import Results
+from raygrid.parent.results import ResultReader
 from raygrid.parent.reuse import Reuse
 from raygrid.parent.store_check import StoreCheck
 from raygrid.parent.submission import checked_id
@@ -89,7 +89,7 @@ class Parent:
         self.store_check = StoreCheck(store)
         # The default directory is each machine's own, so a grid that uses it has one machine.
         here = settings.storage.blobs is None
-        self.results = Results(
+        self.results = ResultReader(
             blobs,
             caches,
             self.groups.place_of,

@@ -16,7 +16,7 @@ from raygrid.blobs.chunks import CHUNK, digests, pieces_of
 from raygrid.core.result_sources import WORTH_A_REQUEST, NodePlace
 from raygrid.errors import DamagedResultError, ResultExpiredError
 from raygrid.models import BlobSlice, JobState, StoredJob
-from raygrid.parent.results import SMALL, Results
+from raygrid.parent.results import SMALL, ResultReader
 from raygrid.parent.traffic import ParentTraffic
 
 KEY = "results/2030-01-01/pack"
@@ -44,7 +44,7 @@ class Story:
         places = {"a1": NodePlace("rack-a", "agent:a1")}
         self.chunks: dict[str, bytes] = {}
         self.reported: list[BlobSlice] = []
-        self.results = Results(
+        self.results = ResultReader(
             self.blobs,
             self.caches,
             places.get,
