@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
 from random import Random
 from typing import Any
 
@@ -24,18 +23,12 @@ from tests.simulation.nodes import RETRIED, SimulatedAgent
 from tests.simulation.parents import MARKER, SimulatedParent
 from tests.simulation.store import EPOCH, Database, store_for
 from tests.simulation.trace import Trace
+from tests.simulation.world import Books
 
 GROUPS = ("rack-a", "rack-b")
 NODES_PER_GROUP = 2
 PARENTS = 2
 WINDOWS = (2, 6, 8_192)
-
-
-@dataclass
-class Books:
-    """What Ray's head knows: which hosts are there, each with the number of its registration."""
-
-    members: dict[str, int] = field(default_factory=dict)
 
 
 class Grid:

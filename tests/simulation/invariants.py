@@ -10,7 +10,6 @@ import logging
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 from raygrid.core.lease import Lease
 from raygrid.core.lifecycle import is_legal
@@ -20,9 +19,7 @@ from raygrid.leader.dispatch import Leader
 from raygrid.leader.election import TTL_S
 from raygrid.models import INFRASTRUCTURE_OUTCOMES, AttemptId, AttemptReport, DoneJob, JobState, Outcome, StoredJob
 from tests.simulation.nodes import RETRIED, SimulatedAgent
-
-if TYPE_CHECKING:
-    from tests.simulation.grid import Grid
+from tests.simulation.world import World
 
 THAW_S = 3.5  # a leader that was frozen may need so long to learn that its time is over
 
@@ -44,7 +41,7 @@ class Watch(logging.Handler):
         terms: by group, the latest term.
     """
 
-    def __init__(self, grid: Grid) -> None:
+    def __init__(self, grid: World) -> None:
         super().__init__(logging.ERROR)
         self._grid = grid
         self._loop = grid.loop

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING, Any
+from typing import Any, Protocol
 
 from raygrid.core.lease import Lease
 from raygrid.leader.dispatch import Leader
@@ -15,9 +15,22 @@ from raygrid.transport.ports import LeaderCalls, NodeCalls
 from tests.simulation.clock import Process
 from tests.simulation.network import Network, Part
 from tests.simulation.nodes import SimulatedAgent
+from tests.simulation.world import World
 
-if TYPE_CHECKING:
-    from tests.simulation.grid import Grid
+
+class Observer(Protocol):
+    """Looks at what leaders do."""
+
+    def leads(self, leader: Leader, ordered: set[AttemptId]) -> None:
+        """A leader begins; `ordered` is filled with the attempts that it hands over."""
+
+
+class WatchedWorld(World, Protocol):
+    """The grid, with what looks at its leaders."""
+
+    @property
+    def watch(self) -> Observer:
+        """What looks at the leaders."""
 
 
 def node_link(network: Network, host: str, part: Part[SimulatedAgent], ordered: set[AttemptId]) -> NodeCalls:
@@ -35,7 +48,7 @@ def node_link(network: Network, host: str, part: Part[SimulatedAgent], ordered: 
 class SimulatedNodes:
     """The nodes of a group, as Ray's books have them: one that is back after its host was down is another one."""
 
-    def __init__(self, grid: Grid, group_id: str, host: str) -> None:
+    def __init__(self, grid: WatchedWorld, group_id: str, host: str) -> None:
         self._grid, self._group_id, self._host = grid, group_id, host
         self._links: dict[tuple[str, int], NodeCalls] = {}
         self.ordered: set[AttemptId] = set()  # what was handed over through these links
@@ -58,7 +71,7 @@ class SimulatedNodes:
 class SimulatedCandidate:
     """One life of a candidate: what `raygrid.leader.actor.LeaderActor` does, without Ray."""
 
-    def __init__(self, grid: Grid, group_id: str, holder: str, host: str, process: Process) -> None:
+    def __init__(self, grid: WatchedWorld, group_id: str, holder: str, host: str, process: Process) -> None:
         self._grid, self._group_id, self._host, self._process = grid, group_id, host, process
         self._store = grid.store_for(process, host)
         self.candidate = Candidate(group_id, holder, self._store, self._lead)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING, cast
+from typing import Protocol, cast
 
 from raygrid.blobs import BlobStore
 from raygrid.models import DoneJob, NewJob, StoredJob
@@ -12,11 +12,17 @@ from raygrid.parent.service import Parent, Submitted
 from raygrid.transport.calls import link_to
 from raygrid.transport.ports import LeaderCalls
 from tests.simulation.clock import Process
-
-if TYPE_CHECKING:
-    from tests.simulation.grid import Grid
+from tests.simulation.leaders import SimulatedCandidate
+from tests.simulation.network import Part
+from tests.simulation.world import World
 
 MARKER = "marker"
+
+
+class WorldOfGroups(World, Protocol):
+    """The grid, with the candidates of its groups."""
+
+    candidate_parts: dict[str, list[Part[SimulatedCandidate]]]
 
 
 class _Blobs:
@@ -45,7 +51,7 @@ class _Caches:
 class SimulatedGroups:
     """The groups and their candidates, as Ray's books have them."""
 
-    def __init__(self, grid: Grid, host: str) -> None:
+    def __init__(self, grid: WorldOfGroups, host: str) -> None:
         self._grid, self._host = grid, host
         self._links: dict[str, Sequence[LeaderCalls]] = {
             group_id: [link_to(LeaderCalls, grid.network.carrier(host, part)) for part in parts]
@@ -61,7 +67,7 @@ class SimulatedGroups:
 class SimulatedParent:
     """One life of a parent."""
 
-    def __init__(self, grid: Grid, host: str, process: Process) -> None:
+    def __init__(self, grid: WorldOfGroups, host: str, process: Process) -> None:
         store = grid.store_for(process, host)
         blobs = cast(BlobStore, _Blobs())
         self.parent = Parent(grid.settings, store, blobs, SimulatedGroups(grid, host), _Caches())
