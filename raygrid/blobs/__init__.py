@@ -9,7 +9,8 @@ A directory by default; S3, Google Cloud or Azure by URL. Keys say what a blob i
     grid/marker               which blob store this is: the whole grid works with one, or not at all
 """
 
-from raygrid.blobs.store import BlobStore, data_key, day_of, input_key, new_result_key
+from raygrid.blobs.keys import data_key, day_of, input_key, new_result_key
+from raygrid.blobs.store import BlobStore
 from raygrid.blobs.upload import Upload
 
 __all__ = ["BlobStore", "Upload", "data_key", "day_of", "input_key", "new_result_key"]

@@ -16,7 +16,7 @@ from typing import Any
 
 import pytest
 
-from raygrid.blobs import BlobStore, backend, data_key, upload
+from raygrid.blobs import BlobStore, data_key, directory, object_store
 from raygrid.blobs.chunks import CHUNK, CheckedBlob, digests, pieces_of
 from raygrid.errors import BlobDamagedError, BlobNotFoundError, SettingsError, UnavailableError
 from raygrid.local import free_port
@@ -360,19 +360,19 @@ def test_a_share_that_goes_away_during_a_write_fails_it(
     """A blob that was written below the share is not taken for stored, even if the share is back at once."""
     blobs = BlobStore(str(share))
     blobs.expect("ours")
-    before, sync = blobs._before_writing, blobs._sync
+    before, put = blobs.before_writing, blobs._place.put
 
     def gone_after_the_check() -> None:
         before()
         point(share, "below")
 
-    def back_after_the_write(key: str) -> None:
-        sync(key)
+    def back_after_the_write(key: str, data: bytes) -> None:
+        put(key, data)
         if back:
             point(share, "mounted")
 
-    monkeypatch.setattr(blobs, "_before_writing", gone_after_the_check)
-    monkeypatch.setattr(blobs, "_sync", back_after_the_write)
+    monkeypatch.setattr(blobs, "before_writing", gone_after_the_check)
+    monkeypatch.setattr(blobs._place, "put", back_after_the_write)
     with pytest.raises(UnavailableError):
         blobs.put_now("results/x", b"x")
 
@@ -419,8 +419,8 @@ def test_an_endpoint_that_never_answers_holds_nobody_for_ever(
     for name, value in SECRETS.items():
         monkeypatch.setenv(name, value)
     if not given:
-        monkeypatch.setattr(backend, "LIMITS", {"read_timeout": "300ms"})
-        monkeypatch.setattr(backend, "LOOK_LIMITS", {"timeout": "300ms"})
+        monkeypatch.setattr(object_store, "LIMITS", {"read_timeout": "300ms"})
+        monkeypatch.setattr(object_store, "LOOK_LIMITS", {"timeout": "300ms"})
     with socket.create_server(("127.0.0.1", 0)) as silent:
         options = S3("127.0.0.1", silent.getsockname()[1]).options() | given
         blobs = BlobStore("s3://bucket", options, retry_s=0.3)
@@ -523,7 +523,7 @@ async def test_a_disk_that_takes_less_at_a_time_gets_everything(
         def write(self, data: Any) -> int:
             return super().write(data[:100_000])
 
-    monkeypatch.setattr(upload, "FileIO", Reluctant)
+    monkeypatch.setattr(directory, "FileIO", Reluctant)
     blobs, data = BlobStore(str(tmp_path)), os.urandom(3 * 1024**2)
     assert await read(blobs, await blobs.upload(chunks_of(data, 256_000), data_key)) == data
 
@@ -543,7 +543,7 @@ async def test_a_slow_disk_holds_the_sender_back(tmp_path: Path, monkeypatch: py
             taken += len(chunk)
             yield chunk
 
-    monkeypatch.setattr(upload, "FileIO", Stuck)
+    monkeypatch.setattr(directory, "FileIO", Stuck)
     blobs = BlobStore(str(tmp_path))
     uploading = asyncio.create_task(blobs.upload(counted(), data_key))
     before = -1
@@ -570,7 +570,7 @@ async def test_a_full_disk_ends_an_upload(tmp_path: Path, monkeypatch: pytest.Mo
             taken += len(chunk)
             yield chunk
 
-    monkeypatch.setattr(upload, "FileIO", Full)
+    monkeypatch.setattr(directory, "FileIO", Full)
     blobs = BlobStore(str(tmp_path))
     with pytest.raises(UnavailableError, match="No space left"):
         await blobs.upload(counted(), data_key)

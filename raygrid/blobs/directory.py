@@ -1,0 +1,269 @@
+"""Blobs in a directory, which may be a share: a small blob is written here, without obstore's threads."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import ctypes
+import os
+from collections.abc import AsyncIterator, Callable, Collection, Iterable, Mapping, Sequence
+from datetime import datetime
+from io import FileIO
+from pathlib import Path
+from typing import Any
+from urllib.parse import unquote, urlsplit
+
+import obstore
+from obstore.exceptions import AlreadyExistsError
+from obstore.store import LocalStore
+from uuid_utils import uuid4
+
+from raygrid.blobs.keys import MARKER, new_upload_key
+from raygrid.blobs.permissions import Permissions
+from raygrid.blobs.port import Checks, Worker
+from raygrid.errors import SettingsError
+from raygrid.system.home import expanded
+
+GATHERED = 1024**2  # bytes that go to an upload's thread together; they come in pieces of 64 to 256 KB
+SYNCED = 8 * 1024**2  # bytes of a file whose way to the disk begins together
+PART = 8 * 1024**2
+AT_ONCE = 2  # parts of a file that obstore copies at the same time
+_PAGE = 500
+
+_sync_file_range = getattr(ctypes.CDLL(None), "sync_file_range", None)
+if _sync_file_range is not None:
+    _sync_file_range.argtypes = (ctypes.c_int, ctypes.c_int64, ctypes.c_int64, ctypes.c_uint)
+_SYNC_FILE_RANGE_WRITE = 2
+
+
+def directory_of(place: str) -> Path | None:
+    """The directory that a setting names, by its path or by a `file:` URL; None where it names an object store.
+
+    Raises:
+        SettingsError: the URL has a `?` or a `#`, which no directory's name can have in a URL.
+    """
+    if not place.startswith("file:"):
+        is_path = place.startswith(("/", "~", ".")) or not urlsplit(place).scheme
+        return expanded(place).absolute() if is_path else None
+    if set(place) & set("?#"):
+        raise SettingsError(
+            "storage.blobs: a file: URL must have no '?' or '#'; where they belong to the name of the directory, write "
+            "its plain path instead of a URL"
+        )
+    return expanded(unquote(urlsplit(place).path)).absolute()
+
+
+class Directory:
+    """A directory of blobs, as a `Place`."""
+
+    is_directory = True
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.permissions = Permissions(path)
+        self.shown = os.fsencode(path).decode(errors="backslashreplace")  # can always be printed
+        self._lasting: set[Path] = set()  # directories whose names are known to survive a power cut
+        self._opened: tuple[tuple[int, int], Any] = ((0, 0), None)
+
+    @property
+    def _obstore(self) -> Any:
+        """What obstore works on.
+
+        obstore resolves a directory once and for all; a share that is mounted there later, or a link that points
+        elsewhere by now, must not leave it writing into the old place.
+        """
+        found = self.path.stat()
+        identity = (found.st_dev, found.st_ino)
+        known, store = self._opened
+        if known != identity:
+            store = LocalStore(self.path, automatic_cleanup=False)
+            self._opened = (identity, store)
+        return store
+
+    def make(self) -> None:
+        """See `Place.make`."""
+        self.path.mkdir(mode=0o700, parents=True, exist_ok=True)
+
+    def exists(self) -> bool:
+        """See `Place.exists`."""
+        return self.path.is_dir()
+
+    def marker(self) -> bytes:
+        """See `Place.marker`."""
+        return (self.path / MARKER).read_bytes()
+
+    def create_marker(self, data: bytes) -> bool:
+        """See `Place.create_marker`."""
+        try:
+            obstore.put(self._obstore, MARKER, data, mode="create", use_multipart=False)
+        except AlreadyExistsError:
+            return False
+        self._settle(self.path / MARKER)
+        return True
+
+    def put(self, key: str, data: bytes) -> None:
+        """See `Place.put`; without obstore's threads, which cost a small blob more than its write."""
+        path = self.path / key
+        staged = f"{path}#{uuid4().int}"  # obstore passes over such names in its listings
+        flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
+        mode = self.permissions.file
+        try:
+            fd = os.open(staged, flags, mode)
+        except FileNotFoundError:
+            self.permissions.make_parents(path)
+            fd = os.open(staged, flags, mode)
+        try:
+            with open(fd, "wb", buffering=0) as file:
+                _write_all(file, data)
+                os.fsync(fd)
+            os.rename(staged, path)
+        except BaseException:
+            with contextlib.suppress(OSError):
+                os.unlink(staged)
+            raise
+        self.sync_directory(path.parent)
+
+    def put_file(self, key: str, path: Path) -> None:
+        """See `Place.put_file`."""
+        obstore.put(self._obstore, key, path, chunk_size=PART, max_concurrency=AT_ONCE)
+        self._settle(self.path / key)
+
+    def get(self, key: str, offset: int, size: int) -> bytes:
+        """See `Place.get`; without obstore's threads, which cost more than a small read."""
+        with open(self.path / key, "rb", buffering=0) as file:
+            file.seek(offset)
+            data = file.read(size)
+            while len(data) < size and (more := file.read(size - len(data))):
+                data += more
+            return data
+
+    def size(self, key: str) -> int:
+        """See `Place.size`."""
+        return (self.path / key).stat().st_size
+
+    def sink(self, checks: Checks) -> FileSink:
+        """See `Place.sink`."""
+        return FileSink(self, checks)
+
+    async def sizes(self, keys: Collection[str]) -> Mapping[str, int]:
+        """See `Place.sizes`."""
+        return await asyncio.to_thread(self._sizes, keys)
+
+    async def delete(self, keys: Sequence[str]) -> None:
+        """See `Place.delete`."""
+        for key in keys:
+            with contextlib.suppress(FileNotFoundError):
+                await obstore.delete_async(self._obstore, key)
+
+    async def older(self, prefix: str, before: datetime) -> AsyncIterator[Sequence[str]]:
+        """See `Place.older`."""
+        if not self.exists():
+            return  # nothing was ever written
+        async for page in obstore.list(self._obstore, prefix, chunk_size=_PAGE):
+            yield [entry["path"] for entry in page if entry["last_modified"] < before]
+
+    def sync_directory(self, directory: Path) -> None:
+        """Bring a directory to its disk, and for the first time those above it, too: they may be as new."""
+        _sync(directory)
+        if directory not in self._lasting:
+            above = directory
+            while above not in (self.path, above.parent):
+                above = above.parent
+                _sync(above)
+            self._lasting.add(directory)
+
+    def _settle(self, path: Path) -> None:
+        """Give a file that obstore has written the modes of the others, and bring it to its disk."""
+        self.permissions.restrict(path)
+        _sync(path)
+        self.sync_directory(path.parent)
+
+    def _sizes(self, keys: Iterable[str]) -> dict[str, int]:
+        sizes = {}
+        for key in keys:
+            with contextlib.suppress(FileNotFoundError):
+                sizes[key] = self.size(key)
+        return sizes
+
+
+class FileSink:
+    """A long upload into a directory. Its bytes begin their way to the disk while others arrive."""
+
+    room = GATHERED
+
+    def __init__(self, directory: Directory, checks: Checks) -> None:
+        self._directory = directory
+        self._checks = checks
+        self._path = directory.path / new_upload_key()
+        self._file: FileIO | None = None
+        self._written = self._begun = 0
+
+    async def take(self, data: bytes, digest: Callable[[bytes], object], worker: Worker) -> None:
+        """See `Sink.take`."""
+        worker.begin(self._append, data, digest)
+
+    async def settle(self, key: str, worker: Worker) -> None:
+        """See `Sink.settle`."""
+        worker.begin(self._settle, key)
+        await worker.finish_oldest()
+
+    async def discard(self, worker: Worker) -> None:
+        """See `Sink.discard`."""
+        worker.begin(self._discard)
+        await worker.finish_all()
+
+    def _append(self, data: bytes, digest: Callable[[bytes], object]) -> None:
+        if self._file is None:
+            self._file = self._open()
+        digest(data)
+        _write_all(self._file, data)
+        self._written += len(data)
+        if self._written - self._begun >= SYNCED and _sync_file_range is not None:
+            # This only starts the writing; its result does not matter, because fsync follows.
+            _sync_file_range(self._file.fileno(), self._begun, self._written - self._begun, _SYNC_FILE_RANGE_WRITE)
+            self._begun = self._written
+
+    def _open(self) -> FileIO:
+        self._checks.before_writing()
+        try:
+            return FileIO(self._path, "xb", opener=self._create)
+        except FileNotFoundError:
+            self._directory.permissions.make_parents(self._path)
+            return FileIO(self._path, "xb", opener=self._create)
+
+    def _create(self, path: str, flags: int) -> int:
+        return os.open(path, flags, self._directory.permissions.file)
+
+    def _settle(self, key: str) -> None:
+        assert self._file is not None
+        os.fsync(self._file.fileno())
+        self._file.close()
+        path = self._directory.path / key
+        try:
+            os.rename(self._path, path)
+        except FileNotFoundError:
+            self._checks.before_writing()  # below a share that went away, no directories are made
+            self._directory.permissions.make_parents(path)
+            os.rename(self._path, path)
+        self._directory.sync_directory(path.parent)
+        self._checks.after_writing(key)
+
+    def _discard(self) -> None:
+        if self._file is not None:
+            self._file.close()
+            self._path.unlink(missing_ok=True)
+
+
+def _write_all(file: FileIO, data: bytes) -> None:
+    """Write bytes to a raw file, which may take some of them at a time."""
+    left = memoryview(data)
+    while left:
+        left = left[file.write(left) :]
+
+
+def _sync(path: Path) -> None:
+    fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        os.fsync(fd)
+    finally:
+        os.close(fd)
