@@ -54,7 +54,7 @@ def directory_of(place: str) -> Path | None:
 
 
 class Directory:
-    """A directory of blobs, as a `Place`."""
+    """A directory of blobs, as a `BlobPlace`."""
 
     is_directory = True
 
@@ -81,19 +81,19 @@ class Directory:
         return store
 
     def make(self) -> None:
-        """See `Place.make`."""
+        """See `BlobPlace.make`."""
         self.path.mkdir(mode=0o700, parents=True, exist_ok=True)
 
     def exists(self) -> bool:
-        """See `Place.exists`."""
+        """See `BlobPlace.exists`."""
         return self.path.is_dir()
 
     def marker(self) -> bytes:
-        """See `Place.marker`."""
+        """See `BlobPlace.marker`."""
         return (self.path / MARKER).read_bytes()
 
     def create_marker(self, data: bytes) -> bool:
-        """See `Place.create_marker`."""
+        """See `BlobPlace.create_marker`."""
         try:
             obstore.put(self._obstore, MARKER, data, mode="create", use_multipart=False)
         except AlreadyExistsError:
@@ -102,7 +102,7 @@ class Directory:
         return True
 
     def put(self, key: str, data: bytes) -> None:
-        """See `Place.put`; without obstore's threads, which cost a small blob more than its write."""
+        """See `BlobPlace.put`; without obstore's threads, which cost a small blob more than its write."""
         path = self.path / key
         staged = f"{path}#{uuid4().int}"  # obstore passes over such names in its listings
         flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
@@ -124,12 +124,12 @@ class Directory:
         self.sync_directory(path.parent)
 
     def put_file(self, key: str, path: Path) -> None:
-        """See `Place.put_file`."""
+        """See `BlobPlace.put_file`."""
         obstore.put(self._obstore, key, path, chunk_size=PART, max_concurrency=AT_ONCE)
         self._settle(self.path / key)
 
     def get(self, key: str, offset: int, size: int) -> bytes:
-        """See `Place.get`; without obstore's threads, which cost more than a small read."""
+        """See `BlobPlace.get`; without obstore's threads, which cost more than a small read."""
         with open(self.path / key, "rb", buffering=0) as file:
             file.seek(offset)
             data = file.read(size)
@@ -138,25 +138,25 @@ class Directory:
             return data
 
     def size(self, key: str) -> int:
-        """See `Place.size`."""
+        """See `BlobPlace.size`."""
         return (self.path / key).stat().st_size
 
     def sink(self, checks: Checks) -> FileSink:
-        """See `Place.sink`."""
+        """See `BlobPlace.sink`."""
         return FileSink(self, checks)
 
     async def sizes(self, keys: Collection[str]) -> Mapping[str, int]:
-        """See `Place.sizes`."""
+        """See `BlobPlace.sizes`."""
         return await asyncio.to_thread(self._sizes, keys)
 
     async def delete(self, keys: Sequence[str]) -> None:
-        """See `Place.delete`."""
+        """See `BlobPlace.delete`."""
         for key in keys:
             with contextlib.suppress(FileNotFoundError):
                 await obstore.delete_async(self._obstore, key)
 
     async def older(self, prefix: str, before: datetime) -> AsyncIterator[Sequence[str]]:
-        """See `Place.older`."""
+        """See `BlobPlace.older`."""
         if not self.exists():
             return  # nothing was ever written
         async for page in obstore.list(self._obstore, prefix, chunk_size=_PAGE):

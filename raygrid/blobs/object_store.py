@@ -55,7 +55,7 @@ LOOK_LIMITS = {"connect_timeout": "3s", "read_timeout": "5s", "timeout": "5s"}
 
 
 class ObjectStore:
-    """An object store, as a `Place`.
+    """An object store, as a `BlobPlace`.
 
     Args:
         url: such as `s3://bucket/prefix`.
@@ -73,18 +73,18 @@ class ObjectStore:
         self._working, self._looking = open_remote(url, options, retry_s)
 
     def make(self) -> None:
-        """See `Place.make`; a bucket is not made."""
+        """See `BlobPlace.make`; a bucket is not made."""
 
     def exists(self) -> bool:
-        """See `Place.exists`."""
+        """See `BlobPlace.exists`."""
         return True
 
     def marker(self) -> bytes:
-        """See `Place.marker`."""
+        """See `BlobPlace.marker`."""
         return bytes(obstore.get(self._looking, MARKER).bytes())
 
     def create_marker(self, data: bytes) -> bool:
-        """See `Place.create_marker`."""
+        """See `BlobPlace.create_marker`."""
         try:
             obstore.put(self._working, MARKER, data, mode="create", use_multipart=False)
         except AlreadyExistsError:
@@ -92,27 +92,27 @@ class ObjectStore:
         return True
 
     def put(self, key: str, data: bytes) -> None:
-        """See `Place.put`."""
+        """See `BlobPlace.put`."""
         obstore.put(self._working, key, data, use_multipart=False)
 
     def put_file(self, key: str, path: Path) -> None:
-        """See `Place.put_file`."""
+        """See `BlobPlace.put_file`."""
         obstore.put(self._working, key, path, chunk_size=PART, max_concurrency=AT_ONCE)
 
     def get(self, key: str, offset: int, size: int) -> bytes:
-        """See `Place.get`; an offset behind the end of the blob is a `GenericError` of obstore."""
+        """See `BlobPlace.get`; an offset behind the end of the blob is a `GenericError` of obstore."""
         return bytes(obstore.get_range(self._working, key, start=offset, length=size))
 
     def size(self, key: str) -> int:
-        """See `Place.size`."""
+        """See `BlobPlace.size`."""
         return int(obstore.head(self._working, key)["size"])
 
     def sink(self, checks: Checks) -> ObjectSink:
-        """See `Place.sink`."""
+        """See `BlobPlace.sink`."""
         return ObjectSink(self._working, checks)
 
     async def sizes(self, keys: Collection[str]) -> Mapping[str, int]:
-        """See `Place.sizes`."""
+        """See `BlobPlace.sizes`."""
         turns = asyncio.Semaphore(LOOKS_TOGETHER)
         sizes: dict[str, int] = {}
 
@@ -130,12 +130,12 @@ class ObjectStore:
         return sizes
 
     async def delete(self, keys: Sequence[str]) -> None:
-        """See `Place.delete`."""
+        """See `BlobPlace.delete`."""
         for start in range(0, len(keys), DELETE_TOGETHER):
             await obstore.delete_async(self._working, keys[start : start + DELETE_TOGETHER])
 
     async def older(self, prefix: str, before: datetime) -> AsyncIterator[Sequence[str]]:
-        """See `Place.older`."""
+        """See `BlobPlace.older`."""
         async for page in obstore.list(self._working, prefix, chunk_size=_PAGE):
             yield [entry["path"] for entry in page if entry["last_modified"] < before]
 

@@ -54,7 +54,7 @@ class Sink(Protocol):
         """Remove what was written, once the thread has come to it."""
 
 
-class Place(Protocol):
+class BlobPlace(Protocol):
     """Where blobs are.
 
     Methods without `async` are called from threads.

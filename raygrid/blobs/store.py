@@ -1,7 +1,7 @@
 """The blob store of a grid: it checks which store it is, compares digests, and turns errors into the grid's.
 
-Where the bytes are is the matter of a `Place`: a directory or an object store. Asynchronous methods serve the parent;
-the `_now` ones serve the node's threads.
+The bytes are in a `BlobPlace`: a directory or an object store. Asynchronous methods serve the parent; the `_now` ones
+serve the node's threads.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from obstore.exceptions import BaseError, GenericError
 
 from raygrid.blobs.directory import Directory, directory_of
 from raygrid.blobs.object_store import ObjectStore, first_line
-from raygrid.blobs.port import Place
+from raygrid.blobs.port import BlobPlace
 from raygrid.blobs.upload import Upload
 from raygrid.core.blob_marker import not_the_grids
 from raygrid.errors import BlobDamagedError, BlobNotFoundError, RaygridError, SettingsError, UnavailableError
@@ -31,7 +31,7 @@ RETRY_S = 20.0
 AGAIN_S = 5.0
 
 
-def _place(url: str, options: Mapping[str, Any], retry_s: float) -> Place:
+def _place(url: str, options: Mapping[str, Any], retry_s: float) -> BlobPlace:
     directory = directory_of(url)
     if directory is None:
         return ObjectStore(url, options, retry_s)

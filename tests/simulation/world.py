@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Protocol
 
-from raygrid.drill.history import History
+from raygrid.drill.history import ClientHistory
 from raygrid.leader.election import Candidate
 from raygrid.settings.model import GridSettings
 from raygrid.store import JobStore
@@ -34,7 +34,7 @@ class World(Protocol):
     trace: Trace
     network: Network
     database: Database
-    history: History
+    history: ClientHistory
     settings: GridSettings
     calm: bool
     no_prefetch: bool
