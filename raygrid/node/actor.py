@@ -21,7 +21,7 @@ from raygrid.transport.ports import AgentCalls
 GET_TIMEOUT_S = 5.0
 
 
-class ObjectStoreShelf:
+class ObjectStorePacks:
     """Keeps packs of results in Ray's object store. The agent owns them: when it dies they are gone, as a cache may."""
 
     def put(self, data: bytes) -> object:
@@ -50,7 +50,7 @@ class NodeAgentActor:
             dict(settings.pricers),
             settings.node,
             BlobStore(settings.blobs_url, settings.storage.blob_options),
-            ObjectStoreShelf(),
+            ObjectStorePacks(),
             address,
             settings.deployed_at,
             own_process=True,

@@ -25,9 +25,9 @@ from raygrid.node.accepted import AcceptedAttempts
 from raygrid.node.attempt.runner import Runner
 from raygrid.node.attempt.stages import FinishedAttempt
 from raygrid.node.attempt.workspace import Workspace
-from raygrid.node.cache import LocalShelf, ResultCache, Shelf
-from raygrid.node.definitions import Definitions
-from raygrid.node.health import Health
+from raygrid.node.cache import LocalPackStore, PackStore, ResultCache
+from raygrid.node.definitions import NodeDefinitions
+from raygrid.node.health import NodeHealth
 from raygrid.node.leftovers import Leftovers, kill_earlier_lives
 from raygrid.node.limits.disk import DiskWatch
 from raygrid.node.limits.memory_guard import MemoryGuard
@@ -62,7 +62,7 @@ class NodeAgent:
         pricers: the configured pricers.
         settings: slots, cache sizes, grace.
         blobs: where inputs come from and results go.
-        shelf: where cached results are kept.
+        pack_store: where cached results are kept.
         address: where parents reach this agent.
         deployed_at: stamp of the settings.
         own_process: whether this process is the agent's alone, and may be killed when it is frozen or hangs.
@@ -75,7 +75,7 @@ class NodeAgent:
         pricers: dict[str, Pricer],
         settings: Node,
         blobs: BlobStore,
-        shelf: Shelf | None = None,
+        pack_store: PackStore | None = None,
         address: str = "",
         deployed_at: float = 0.0,
         own_process: bool = False,
@@ -92,24 +92,24 @@ class NodeAgent:
         self._log = ReportLog(self.incarnation)
         self._root = root
         self._pricers = pricers
-        self._definitions = Definitions(pricers, self._log.wake)
+        self._definitions = NodeDefinitions(pricers, self._log.wake)
         self._settings = settings
         self._blobs = blobs
         self._mark_prefix = f"{root}|{self.incarnation}|"
-        self._places = Workspace(root, self.incarnation)
-        self._cache = ResultCache(shelf or LocalShelf(), settings.cache)
+        self._workspace = Workspace(root, self.incarnation)
+        self._cache = ResultCache(pack_store or LocalPackStore(), settings.cache)
         self._traffic = TrafficMeter()
         self._publisher = Publisher(
             node_id, blobs, self._cache, self._deliver, lambda: bool(self._accepted.waiting), self._traffic
         )
-        self._health = Health(node_id, self._places, blobs, self._publisher, self._log.wake)
+        self._health = NodeHealth(node_id, self._workspace, blobs, self._publisher, self._log.wake)
         self._watchdog = Watchdog(self._mark_prefix, settings, own_process=own_process, shared=root.parent / SHARED)
         self._memory = MemoryGuard(
             node_id, root, self.incarnation, self._mark_prefix, self._watchdog, settings.memory_reserve
         )
         self._leftovers = Leftovers(root, node_id)
         self._suspect_turns = SuspectTurns(root.parent, self._watchdog)
-        self._disk = DiskWatch(self._watchdog, self._places, self._log.wake)
+        self._disk = DiskWatch(self._watchdog, self._workspace, self._log.wake)
         self._term = 0
         self._runner: Runner | None = None
         self._reaper: Heartbeat | None = None
@@ -120,27 +120,27 @@ class NodeAgent:
         """Clear what an earlier life left, then begin to work."""
         become_subreaper()
         kill_earlier_lives(self._root, self._mark_prefix)
-        left_over = self._leftovers.find(self._places.jobs)
-        self._places.open()
-        shared = SharedDataCache(self._places.shared, self._blobs, self._settings.data_cache, self._traffic)
+        left_over = self._leftovers.find(self._workspace.jobs)
+        self._workspace.open()
+        shared = SharedDataCache(self._workspace.shared, self._blobs, self._settings.data_cache, self._traffic)
         self._runner = Runner(
             self.node_id,
             self._definitions,
             self._blobs,
-            self._places,
+            self._workspace,
             shared,
             self._watchdog,
             self._mark_prefix,
             self._traffic,
-            self._memory.verdict,
+            self._memory.kill_reason,
             self._disk,
         )
         self._runner.warm.follow(self._pricers, self._slots.count)
         frozen_s = FROZEN_S if self._own_process else math.inf
-        self._watchdog.bury = self._runner.warm.bury
+        self._watchdog.reap_ended = self._runner.warm.reap_ended
         self._watchdog.helpers.retire = self._runner.warm.retire
         self._reaper = reaper.start(
-            self._mark_prefix, (self._places.jobs, self._places.spare, self._places.temporary), frozen_s
+            self._mark_prefix, (self._workspace.jobs, self._workspace.spare, self._workspace.temporary), frozen_s
         )
         self._watchdog.helpers.record = reaper.Record(self._reaper.send)
         self._watchdog.start({self._reaper.pid})
@@ -170,7 +170,7 @@ class NodeAgent:
         if self._reaper is not None:
             self._reaper.close()
         if have_ended:
-            self._places.close()
+            self._workspace.close()
 
     # --- attempts ---------------------------------------------------------------------------------------------------
 

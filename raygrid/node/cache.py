@@ -1,7 +1,7 @@
 """The hot cache of results, by jobId: bounded in bytes, least recently used out.
 
 Results are kept in the packs in which they were stored, so that keeping a thousand small ones costs one call. Where a
-pack is kept is the shelf's affair: the Ray object store in the grid, this process in tests.
+pack is kept is the pack_store's affair: the Ray object store in the grid, this process in tests.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from typing import Protocol
 logger = logging.getLogger(__name__)
 
 
-class Shelf(Protocol):
+class PackStore(Protocol):
     """Keeps bytes under a handle until the handle is dropped."""
 
     def put(self, data: bytes) -> object:
@@ -28,7 +28,7 @@ class Shelf(Protocol):
         ...
 
 
-class LocalShelf:
+class LocalPackStore:
     """Keeps bytes in this process."""
 
     def put(self, data: bytes) -> object:
@@ -50,11 +50,11 @@ class _Pack:
 class ResultCache:
     """The latest results of this node."""
 
-    def __init__(self, shelf: Shelf, limit: int) -> None:
-        self._shelf = shelf
+    def __init__(self, pack_store: PackStore, limit: int) -> None:
+        self._pack_store = pack_store
         self._limit = limit
         self._packs: OrderedDict[str, _Pack] = OrderedDict()
-        self._places: dict[str, tuple[str, int, int]] = {}
+        self._positions: dict[str, tuple[str, int, int]] = {}
         self._size = 0
         self._lock = threading.Lock()
 
@@ -63,21 +63,21 @@ class ResultCache:
         if len(data) > self._limit:
             return
         try:
-            handle = self._shelf.put(data)
-        except Exception:  # a full shelf, say: Ray's errors have no common base with others
+            handle = self._pack_store.put(data)
+        except Exception:  # a full pack_store, say: Ray's errors have no common base with others
             logger.warning("a pack of %d results is not cached", len(parts), exc_info=True)
             return
         with self._lock:
             self._packs[key] = _Pack(handle, len(data), tuple(job_id for job_id, _, _ in parts))
             self._size += len(data)
             for job_id, offset, size in parts:
-                self._places[job_id] = (key, offset, size)
+                self._positions[job_id] = (key, offset, size)
             while self._size > self._limit:
                 oldest_key, oldest = self._packs.popitem(last=False)
                 self._size -= oldest.size
                 for job_id in oldest.job_ids:
-                    if self._places.get(job_id, ("",))[0] == oldest_key:
-                        del self._places[job_id]
+                    if self._positions.get(job_id, ("",))[0] == oldest_key:
+                        del self._positions[job_id]
 
     def get(self, key: str, job_ids: Sequence[str]) -> list[bytes | None]:
         """Results of jobs that lie in the pack `key`; None for what is not here (any more)."""
@@ -86,11 +86,13 @@ class ResultCache:
             if pack is None:
                 return [None] * len(job_ids)
             self._packs.move_to_end(key)
-            places = [self._places.get(job_id) for job_id in job_ids]
-        data = self._shelf.get(pack.handle)
+            positions = [self._positions.get(job_id) for job_id in job_ids]
+        data = self._pack_store.get(pack.handle)
         if data is None:
             return [None] * len(job_ids)
         return [
-            bytes(data[place[1] : place[1] + place[2]]) if place is not None and place[0] == key else None
-            for place in places
+            bytes(data[position[1] : position[1] + position[2]])
+            if position is not None and position[0] == key
+            else None
+            for position in positions
         ]

@@ -20,7 +20,7 @@ WAIT_S = 20.0  # longer than a change of leader takes
 KEPT = 256
 
 
-class Definitions:
+class NodeDefinitions:
     """The definitions of one node; safe to call from many threads.
 
     Args:

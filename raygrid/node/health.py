@@ -20,12 +20,12 @@ FIRST_LOOK_S = 1.0
 STUCK_S = 15.0
 
 
-class Health:
+class NodeHealth:
     """Looks after one node; `why` is None while it is well. `close` ends its thread.
 
     Args:
         node_id: the node.
-        places: its disk.
+        workspace: its disk.
         blobs: its blob store.
         publisher: says when results cannot be stored.
         changed: called from the thread whenever what was seen differs from the look before.
@@ -34,13 +34,13 @@ class Health:
     def __init__(
         self,
         node_id: str,
-        places: Workspace,
+        workspace: Workspace,
         blobs: BlobStore,
         publisher: Publisher,
         changed: Callable[[], None] = lambda: None,
     ) -> None:
         self._node_id = node_id
-        self._places = places
+        self._workspace = workspace
         self._blobs = blobs
         self._publisher = publisher
         self._changed = changed
@@ -86,11 +86,11 @@ class Health:
 
     def _look(self) -> str | None:
         try:
-            free = self._places.free_bytes()
+            free = self._workspace.free_bytes()
         except OSError as error:
-            return f"its work directory {self._places.root} cannot be used: {error}"
+            return f"its work directory {self._workspace.root} cannot be used: {error}"
         if free < DISK_RESERVE:
-            return f"its disk is nearly full: {free} bytes free at {self._places.root}"
+            return f"its disk is nearly full: {free} bytes free at {self._workspace.root}"
         try:
             return self._look_at_blobs()
         except Exception as error:  # obstore's errors have no common base

@@ -138,12 +138,12 @@ class Publisher:
         if problem is not None:
             return None, [self._lost_result(each.report, problem) for each in packed]
         self._traffic.add(results=len(data))
-        places = [(e.report.attempt.job_id, s.offset, s.size) for e, s in zip(packed, slices, strict=True)]
+        positions = [(e.report.attempt.job_id, s.offset, s.size) for e, s in zip(packed, slices, strict=True)]
         reports = [
             replace(each.report, result=piece, chunks=each.zip.chunks if each.zip is not None else None)
             for each, piece in zip(packed, slices, strict=True)
         ]
-        return (key, data, places), reports
+        return (key, data, positions), reports
 
     def _publish_file(self, finished: FinishedAttempt) -> AttemptReport:
         assert finished.zip is not None

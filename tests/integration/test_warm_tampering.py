@@ -85,4 +85,4 @@ async def test_a_process_that_changes_its_own_log_goes_on(tmp_path: Path, put: s
         assert (await node.run("bad", f"{log}; {put}; {say}")).stderr == "said"
         assert (await node.run("next", say)).stderr == "said"
         assert node.started == 1
-    assert not any(node.agent._places.jobs.parent.rglob("@warm*"))
+    assert not any(node.agent._workspace.jobs.parent.rglob("@warm*"))

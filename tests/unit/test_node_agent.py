@@ -266,7 +266,7 @@ async def test_a_full_cache_costs_only_the_cache(tmp_path: Path, monkeypatch: py
         def get(self, _handle: object) -> None:
             return None
 
-    monkeypatch.setattr(agent._cache, "_shelf", Full())
+    monkeypatch.setattr(agent._cache, "_pack_store", Full())
     agent.open()
     agent.start(1, [order("job", "echo x"), order("other", "echo y")])
     reports = await reports_of(agent, 2)

@@ -18,7 +18,7 @@ from raygrid.models import AttemptId, AttemptReport, BlobSlice, NodeState, Outco
 from raygrid.node import health
 from raygrid.node.agent import NodeAgent
 from raygrid.node.attempt.stages import FinishedAttempt, ResultZip
-from raygrid.node.cache import LocalShelf, ResultCache
+from raygrid.node.cache import LocalPackStore, ResultCache
 from raygrid.node.publisher import Publisher
 from tests.support.lone_agent import lone_agent, order, reports_of, wait_until
 
@@ -135,7 +135,7 @@ def finished(took_s: float) -> FinishedAttempt:
 def test_the_result_of_a_long_attempt_is_kept_through_an_outage(tmp_path: Path) -> None:
     """What took an hour is not thrown away after two seconds without a blob store."""
     blobs, delivered = Away(str(tmp_path)), list[AttemptReport]()
-    publisher = Publisher("n1", blobs, ResultCache(LocalShelf(), 0), delivered.extend, lambda: False)
+    publisher = Publisher("n1", blobs, ResultCache(LocalPackStore(), 0), delivered.extend, lambda: False)
     publisher.start()
     publisher.put(finished(took_s=3600))
     wait_until(lambda: blobs.tries >= 5)
@@ -149,7 +149,7 @@ def test_the_result_of_a_long_attempt_is_kept_through_an_outage(tmp_path: Path) 
 def test_closing_does_not_wait_for_a_blob_store_that_is_away(tmp_path: Path) -> None:
     """An agent that stops gives results up that it cannot store, instead of keeping them."""
     blobs, delivered = Away(str(tmp_path)), list[AttemptReport]()
-    publisher = Publisher("n1", blobs, ResultCache(LocalShelf(), 0), delivered.extend, lambda: False)
+    publisher = Publisher("n1", blobs, ResultCache(LocalPackStore(), 0), delivered.extend, lambda: False)
     publisher.start()
     publisher.put(finished(took_s=3600))
     wait_until(lambda: blobs.tries >= 1)

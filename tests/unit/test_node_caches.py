@@ -12,7 +12,7 @@ import pytest
 from raygrid.blobs import BlobStore, data_key
 from raygrid.errors import BlobNotFoundError
 from raygrid.models import SharedData
-from raygrid.node.cache import LocalShelf, ResultCache
+from raygrid.node.cache import LocalPackStore, ResultCache
 from raygrid.node.shared_data import DataLink, SharedDataCache
 from tests.support.lone_agent import wait_until
 
@@ -21,7 +21,7 @@ from tests.support.lone_agent import wait_until
 
 def test_results_are_found_in_their_pack() -> None:
     """Each job's bytes are cut from its pack; another key or job gives nothing."""
-    cache = ResultCache(LocalShelf(), 100)
+    cache = ResultCache(LocalPackStore(), 100)
     cache.add("pack", b"aaabb", [("a", 0, 3), ("b", 3, 2)])
     assert cache.get("pack", ["b", "a", "c"]) == [b"bb", b"aaa", None]
     assert cache.get("other", ["a"]) == [None]
@@ -29,7 +29,7 @@ def test_results_are_found_in_their_pack() -> None:
 
 def test_the_least_recently_used_pack_goes_first() -> None:
     """Beyond the limit the pack goes that nobody asked for the longest; one that is too large is never kept."""
-    cache = ResultCache(LocalShelf(), 10)
+    cache = ResultCache(LocalPackStore(), 10)
     for key in ("one", "two"):
         cache.add(key, b"x" * 5, [(f"job-{key}", 0, 5)])
     cache.get("one", ["job-one"])
@@ -42,7 +42,7 @@ def test_the_least_recently_used_pack_goes_first() -> None:
 
 def test_a_jobs_later_result_does_not_serve_for_its_earlier_one() -> None:
     """A job that ran twice here gives under each key only what lies in that pack."""
-    cache = ResultCache(LocalShelf(), 100)
+    cache = ResultCache(LocalPackStore(), 100)
     cache.add("first", b"old", [("job", 0, 3)])
     cache.add("second", b"newer", [("job", 0, 5)])
     assert cache.get("first", ["job"]) == [None]
@@ -52,7 +52,7 @@ def test_a_jobs_later_result_does_not_serve_for_its_earlier_one() -> None:
 def test_what_the_shelf_lost_is_not_there() -> None:
     """A cache may lose things; that is an answer, not an error."""
 
-    class Forgetful(LocalShelf):
+    class Forgetful(LocalPackStore):
         def get(self, handle: object) -> bytes | None:
             return None
 

@@ -13,7 +13,7 @@ from raygrid.core.group.events import AttemptOrder
 from raygrid.errors import UnavailableError
 from raygrid.models import BlobSlice, Definition, JobSpec, Outcome
 from raygrid.node import definitions as module
-from raygrid.node.definitions import Definitions
+from raygrid.node.definitions import NodeDefinitions
 from raygrid.node.warm import pool
 from raygrid.settings.definition import define
 from raygrid.settings.pricer import Pricer
@@ -35,7 +35,7 @@ def ordered(job_id: str, script: str, definition: Definition) -> AttemptOrder:
 
 def test_definitions_that_were_sent_are_run_within_the_limits_of_now() -> None:
     """Each job gets its own, whatever is configured; newer settings change the limits at once."""
-    kept = Definitions({"p": NEW})
+    kept = NodeDefinitions({"p": NEW})
     old, new = define("p", OLD), define("p", NEW)
     kept.put([old, new])
     assert kept.pricer(spec_of(new)) is NEW
@@ -51,7 +51,7 @@ def test_definitions_that_were_sent_are_run_within_the_limits_of_now() -> None:
 
 def test_a_job_without_a_definition_runs_what_is_configured() -> None:
     """It is named as such: with the version and the digest of that."""
-    kept = Definitions({"p": NEW})
+    kept = NodeDefinitions({"p": NEW})
     assert kept.pricer(SPEC) is NEW
     assert kept.resolve(SPEC) == (replace(SPEC, version="1", definition=define("p", NEW).digest), NEW)
     kept.follow({})
@@ -61,7 +61,7 @@ def test_a_job_without_a_definition_runs_what_is_configured() -> None:
 def test_an_attempt_waits_for_a_definition_that_is_lacking() -> None:
     """That is told at once, and once; the attempt goes on when the definition comes."""
     told = threading.Event()
-    kept, old = Definitions({"p": NEW}, told.set), define("p", OLD)
+    kept, old = NodeDefinitions({"p": NEW}, told.set), define("p", OLD)
     found: list[Pricer | None] = []
     waiter = threading.Thread(target=lambda: found.append(kept.pricer(spec_of(old))))
     waiter.start()
@@ -75,7 +75,7 @@ def test_an_attempt_waits_for_a_definition_that_is_lacking() -> None:
 
 def test_it_waits_for_a_bounded_time_and_not_beyond_the_end_of_the_agent(monkeypatch: pytest.MonkeyPatch) -> None:
     """The error names the definition; nothing is lacking any more that nobody waits for."""
-    kept = Definitions({"p": NEW})
+    kept = NodeDefinitions({"p": NEW})
     monkeypatch.setattr(module, "WAIT_S", 0.05)
     with pytest.raises(UnavailableError, match=r"definition gone of pricer 'p'.* did not come from the job store"):
         kept.pricer(replace(SPEC, definition="gone"))
@@ -89,7 +89,7 @@ def test_it_waits_for_a_bounded_time_and_not_beyond_the_end_of_the_agent(monkeyp
 def test_few_definitions_are_kept_and_one_that_was_dropped_is_asked_for_again(monkeypatch: pytest.MonkeyPatch) -> None:
     """Those used last stay."""
     monkeypatch.setattr(module, "KEPT", 2)
-    kept = Definitions({})
+    kept = NodeDefinitions({})
     made = [define("p", Pricer(command=(name,))) for name in ("a", "b", "c")]
     kept.put(made[:2])
     kept.pricer(spec_of(made[0]))

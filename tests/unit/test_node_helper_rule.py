@@ -8,10 +8,10 @@ import pytest
 
 from raygrid.node.helpers.rule import (
     MOST_HELPERS,
+    HelperActions,
     LeftBehind,
-    Verdict,
+    decide,
     is_allowed,
-    judge,
     shared_through,
     sharing_with,
 )
@@ -26,8 +26,8 @@ def helper(pid: int = 1, *pricers: str, **more: Any) -> LeftBehind:
     return LeftBehind(pid, pricers=frozenset(pricers or ("p",)), **values)
 
 
-def decided(*left: LeftBehind, **idle_s: float) -> Verdict:
-    return judge(left, idle_s, linger_s=LINGER_S, age_s=AGE_S)
+def decided(*left: LeftBehind, **idle_s: float) -> HelperActions:
+    return decide(left, idle_s, linger_s=LINGER_S, age_s=AGE_S)
 
 
 def group(*names: str) -> tuple[frozenset[str], ...]:
@@ -36,57 +36,57 @@ def group(*names: str) -> tuple[frozenset[str], ...]:
 
 def test_a_helper_lives_while_an_attempt_of_its_pricer_runs() -> None:
     """However long its own job has ended; another pricer that runs does not keep it."""
-    assert decided(helper(), p=0.0) == Verdict()
-    assert decided(helper(), p=LINGER_S, q=0.0) == Verdict(clear=group("p"))
+    assert decided(helper(), p=0.0) == HelperActions()
+    assert decided(helper(), p=LINGER_S, q=0.0) == HelperActions(clear=group("p"))
 
 
 def test_a_helper_lingers_after_the_last_attempt() -> None:
     """It ends once its pricer has been idle for the linger, not a moment before."""
-    assert decided(helper(), p=LINGER_S - 0.01) == Verdict()
-    assert decided(helper(), p=LINGER_S) == Verdict(clear=group("p"))
+    assert decided(helper(), p=LINGER_S - 0.01) == HelperActions()
+    assert decided(helper(), p=LINGER_S) == HelperActions(clear=group("p"))
 
 
 def test_all_helpers_of_a_pricer_end_together() -> None:
     """One of a group (a server and its services) is never ended apart from the others."""
-    verdict = decided(helper(1), helper(2), helper(3, age_s=AGE_S), p=LINGER_S)
-    assert verdict == Verdict(clear=group("p"))
+    actions = decided(helper(1), helper(2), helper(3, age_s=AGE_S), p=LINGER_S)
+    assert actions == HelperActions(clear=group("p"))
 
 
 def test_a_helper_of_one_of_two_pricers_waits_for_both() -> None:
     """Where it is unknown whose it is, it may be of any pricer that ran when it was first seen."""
-    assert decided(helper(1, "p", "q"), p=60.0, q=0.0) == Verdict()
-    assert decided(helper(1, "p", "q"), p=60.0, q=LINGER_S) == Verdict(clear=group("p", "q"))
+    assert decided(helper(1, "p", "q"), p=60.0, q=0.0) == HelperActions()
+    assert decided(helper(1, "p", "q"), p=60.0, q=LINGER_S) == HelperActions(clear=group("p", "q"))
 
 
 def test_groups_that_overlap_are_cleared_behind_one_gate() -> None:
     """No attempt of either pricer may start while a process that may be of both is ended."""
-    verdict = decided(helper(1, "p"), helper(2, "p", "q"), helper(3, "r"), p=9.0, q=9.0, r=9.0)
-    assert set(verdict.clear) == {frozenset("pq"), frozenset("r")}
+    actions = decided(helper(1, "p"), helper(2, "p", "q"), helper(3, "r"), p=9.0, q=9.0, r=9.0)
+    assert set(actions.clear) == {frozenset("pq"), frozenset("r")}
 
 
 def test_a_helper_at_its_age_is_renewed_while_its_pricer_is_in_use() -> None:
     """And merely cleared where it is idle."""
-    assert decided(helper(age_s=AGE_S), p=0.0) == Verdict(renew=group("p"))
-    assert decided(helper(age_s=AGE_S - 1), p=0.0) == Verdict()
+    assert decided(helper(age_s=AGE_S), p=0.0) == HelperActions(renew=group("p"))
+    assert decided(helper(age_s=AGE_S - 1), p=0.0) == HelperActions()
 
 
 def test_jobs_that_each_leave_a_process_do_not_fill_the_machine() -> None:
     """A pricer with too many helpers gets rid of them between two attempts, though it is never idle."""
     many = [helper(pid) for pid in range(MOST_HELPERS + 1)]
-    assert decided(*many[1:], p=0.0) == Verdict()
-    assert decided(*many, p=0.0) == Verdict(renew=group("p"))
+    assert decided(*many[1:], p=0.0) == HelperActions()
+    assert decided(*many, p=0.0) == HelperActions(renew=group("p"))
 
 
 def test_what_the_settings_do_not_allow_ends_with_its_job() -> None:
     """It lives while an attempt that may have started it runs, and no linger longer."""
     running, ended = helper(1, allowed=False, in_job=True), helper(2, allowed=False)
-    assert decided(running, ended, p=0.0) == Verdict(kill=(ended,))
+    assert decided(running, ended, p=0.0) == HelperActions(kill=(ended,))
 
 
 def test_what_no_pricer_can_have_left_is_killed() -> None:
     """An orphan that appears though nothing ran belongs to nobody's job."""
     stray = LeftBehind(1, 7, 1.0, frozenset(), allowed=True, in_job=False)
-    assert decided(stray, p=0.0) == Verdict(kill=(stray,))
+    assert decided(stray, p=0.0) == HelperActions(kill=(stray,))
 
 
 @pytest.mark.parametrize(

@@ -11,7 +11,7 @@ import pytest
 
 from raygrid.models import AttemptId, Outcome
 from raygrid.node.agent import NodeAgent
-from raygrid.node.attempt.verdicts import Verdict, Verdicts, leave_verdict
+from raygrid.node.attempt.kill_reasons import KillReason, KillReasons, leave_kill_reason
 from tests.support.lone_agent import lone_agent, order, reports_of, wait_until
 from tests.support.room import MB, Room, hog
 
@@ -97,8 +97,8 @@ async def test_what_the_kernel_kills_for_want_of_memory_is_pressure(
     node: NodeAgent, monkeypatch: pytest.MonkeyPatch, script: str
 ) -> None:
     """Where the kernel has just killed something for want of memory, SIGKILL is no answer, nor a shell's 137."""
-    before = node._memory._verdicts._kernel[0][1]
-    monkeypatch.setattr("raygrid.node.attempt.verdicts.kernel_kills", lambda: before + 1)
+    before = node._memory._kill_reasons._kernel[0][1]
+    monkeypatch.setattr("raygrid.node.attempt.kill_reasons.kernel_kills", lambda: before + 1)
     node.start(1, [order("j", script)])
     report = (await reports_of(node, 1))[AttemptId("j", 1)]
     assert (report.outcome, report.crowded) == (PRESSURE, False)
@@ -120,21 +120,21 @@ def test_a_verdict_is_left_for_agents_of_the_same_grid_only(tmp_path: Path) -> N
     """A pricer may give a child any mark; none makes an agent write elsewhere, and an old verdict is not another's."""
     life = "0123456789abcdef" * 2
     root, nodes = tmp_path / "nodes" / "n", str(tmp_path / "nodes")
-    verdicts = Verdicts(root, life)
-    verdicts.open()
-    verdict = Verdict("too large", crowded=True)
+    reasons = KillReasons(root, life)
+    reasons.open()
+    reason = KillReason("too large", crowded=True)
     began = time.monotonic()
-    assert leave_verdict(nodes, f"{root}|{life}|j.1", 7, verdict)
-    assert verdicts.of(8, began) is None
-    assert verdicts.of(7, began) == verdict
-    assert verdicts.of(7, began) is None, "it is told once"
-    assert leave_verdict(nodes, f"{root}|{life}|j.1", 7, verdict)
-    assert verdicts.of(7, time.monotonic()) is None, "it was about an earlier process of that number"
+    assert leave_kill_reason(nodes, f"{root}|{life}|j.1", 7, reason)
+    assert reasons.of(8, began) is None
+    assert reasons.of(7, began) == reason
+    assert reasons.of(7, began) is None, "it is told once"
+    assert leave_kill_reason(nodes, f"{root}|{life}|j.1", 7, reason)
+    assert reasons.of(7, time.monotonic()) is None, "it was about an earlier process of that number"
     for mark in (f"/etc|{life}|j.1", f"{nodes}/..|{life}|j.1", f"{root}|../../x|j.1", f"{root}/x|{life}|j.1", "", "||"):
-        assert not leave_verdict(nodes, mark, 7, verdict)
+        assert not leave_kill_reason(nodes, mark, 7, reason)
     (root / "killed" / life / "9").symlink_to(tmp_path / "victim")
     (tmp_path / "victim").write_text("precious")
-    leave_verdict(nodes, f"{root}|{life}|j.1", 9, verdict)
+    leave_kill_reason(nodes, f"{root}|{life}|j.1", 9, reason)
     assert (tmp_path / "victim").read_text() == "precious"
-    Verdicts(root, "f" * 32).open()
+    KillReasons(root, "f" * 32).open()
     assert [each.name for each in (root / "killed").iterdir()] == ["f" * 32]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from raygrid.node.limits.pressure import WINDOW_S, History, Size, choose, is_watched, next_look_s
+from raygrid.node.limits.pressure import WINDOW_S, PressureHistory, Size, choose, is_watched, next_look_s
 from raygrid.system.memory import Memory
 
 MB, GB = 1024**2, 1024**3
@@ -16,7 +16,7 @@ def memory(available: int, reserve: int = GB, total: int = 24 * GB) -> Memory:
 
 def told(snapshots: list[dict[int, int]], available: int, every_s: float = 1.0) -> tuple[int, int, bool] | None:
     """Who goes after these snapshots, by how much it grew, and whether there are others."""
-    history = History()
+    history = PressureHistory()
     for number, snapshot in enumerate(snapshots):
         sizes = [Size(pid, rss) for pid, rss in snapshot.items()]
         history.add(number * every_s, sizes)
@@ -53,7 +53,7 @@ def test_growth_is_that_of_the_last_seconds() -> None:
     steady = [{1: min(8, second) * GB, 2: 0} for second in range(10)]
     steady += [{1: 8 * GB, 2: 0}] * int(WINDOW_S)
     assert told([*steady, {1: 8 * GB, 2: 2 * GB}], 0) == (2, 2 * GB, True)
-    history = History()
+    history = PressureHistory()
     for second in range(1_000):
         history.add(second, [Size(1, second)])
     assert history.over_s <= WINDOW_S + 1

@@ -113,7 +113,7 @@ async def test_what_was_printed_counts_whatever_has_the_captures_name(
     assert (report.outcome, report.exit_code) == (Outcome.EXITED, 0)
     assert contents(report, agent)[f"{which}.txt"] == b"before\nafter\n"
     assert secret.read_text() == "of somebody else"
-    assert list(agent._places.jobs.iterdir()) == []
+    assert list(agent._workspace.jobs.iterdir()) == []
 
 
 async def test_a_pricer_that_failed_keeps_its_own_reason(agent: NodeAgent) -> None:
@@ -188,7 +188,7 @@ async def test_a_link_in_the_place_of_the_job_directory_is_bad_output(
     assert (report.outcome, is_untouched(elsewhere)) == (Outcome.BAD_OUTPUT, True)
     assert "the pricer put a symbolic link in the place of its job directory" in (report.message or "")
     assert sorted(contents(report, agent)) == ["manifest.json", "stderr.txt", "stdout.txt"]
-    assert not (agent._places.jobs / "job.1").is_symlink()
+    assert not (agent._workspace.jobs / "job.1").is_symlink()
 
 
 async def test_a_failed_pricers_link_is_not_followed_either(agent: NodeAgent, elsewhere: Path) -> None:
@@ -205,8 +205,8 @@ async def test_a_link_in_the_place_of_the_nodes_directories_is_mended(
     report = await run(agent, f'above={above}; mv "$above" "$above.away"; ln -s {elsewhere} "$above"')
     assert (report.outcome, is_untouched(elsewhere)) == (Outcome.INFRASTRUCTURE, True)
     assert "jobs directory was replaced" in (report.message or "")
-    assert not agent._places.jobs.is_symlink()
-    assert not agent._places.jobs.parent.is_symlink()
+    assert not agent._workspace.jobs.is_symlink()
+    assert not agent._workspace.jobs.parent.is_symlink()
 
 
 def used(places: Workspace) -> JobDirectory:

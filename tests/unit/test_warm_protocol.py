@@ -15,7 +15,7 @@ from raygrid.node.attempt.captures import Capture, Captures
 from raygrid.node.attempt.directory import HeldDirectory, JobDirectory
 from raygrid.node.attempt.stages import PreparedAttempt
 from raygrid.node.attempt.temporary_files import TemporaryDirectory
-from raygrid.node.warm.protocol import MOST_LINE, Answer, AnswerReader, BadAnswerError, parse, request
+from raygrid.node.warm.protocol import MOST_LINE, AnswerReader, BadAnswerError, WarmAnswer, parse, request
 from raygrid.settings.pricer import Pricer
 
 ROOT = Path(__file__).parents[2]
@@ -55,7 +55,7 @@ def test_the_line_in_the_description_is_the_line_that_is_sent() -> None:
 
 def test_the_answer_in_the_description_is_understood() -> None:
     """The shown answer ends the shown job."""
-    assert AnswerReader(7).feed(block("answer").encode()) == Answer(0)
+    assert AnswerReader(7).feed(block("answer").encode()) == WarmAnswer(0)
 
 
 def test_every_key_is_described() -> None:
@@ -69,7 +69,7 @@ def test_the_limit_of_an_answer_is_described_and_held() -> None:
     assert f"at most {MOST_LINE:,} bytes" in DESCRIPTION
     longest = b'{"number": 1, "exit_code": 7, "x": "' + b"x" * (MOST_LINE - 38) + b'"}'
     assert len(longest) == MOST_LINE
-    assert AnswerReader(1).feed(longest + b"\n") == Answer(7)
+    assert AnswerReader(1).feed(longest + b"\n") == WarmAnswer(7)
     for piece in (b" ", b" \n", b"without an end"):
         reader = AnswerReader(1)
         assert reader.feed(longest) is None
@@ -116,7 +116,7 @@ def test_an_answer_may_come_in_pieces_of_any_size(size: int) -> None:
     reader, found = AnswerReader(2), None
     for start in range(0, len(stream), size):
         found = found or reader.feed(stream[start : start + size])
-    assert found == Answer(3, None, "x")
+    assert found == WarmAnswer(3, None, "x")
 
 
 def test_a_line_without_end_is_not_kept() -> None:
@@ -126,7 +126,7 @@ def test_a_line_without_end_is_not_kept() -> None:
         assert reader.feed(b"x" * MOST_LINE) is None
         assert len(reader._line) <= MOST_LINE
     assert reader.dropped == 100 * MOST_LINE
-    assert reader.feed(b'{"number": 1, "exit_code": 1}\n{"number": 1, "exit_code": 2}\n') == Answer(2)
+    assert reader.feed(b'{"number": 1, "exit_code": 1}\n{"number": 1, "exit_code": 2}\n') == WarmAnswer(2)
 
 
 @pytest.mark.parametrize("line", [b"", b"null", b"7", b'"1"', b'{"number": 1}x', b'{"number": 1.0, "exit_code": 0}'])
@@ -147,8 +147,8 @@ def test_answers_stand_for_wait_statuses() -> None:
     """An exit code and a signal read as those of a process of the job's own."""
     import os
 
-    assert os.waitstatus_to_exitcode(Answer(7).wait_status) == 7
-    assert os.waitstatus_to_exitcode(Answer(0, 11).wait_status) == -11
+    assert os.waitstatus_to_exitcode(WarmAnswer(7).wait_status) == 7
+    assert os.waitstatus_to_exitcode(WarmAnswer(0, 11).wait_status) == -11
 
 
 def test_a_pricer_loads_nothing_of_the_grid() -> None:

@@ -4,6 +4,9 @@ A pair serves attempt after attempt, since making and removing two files costs m
 attempt gets the pair opened anew, so that nothing of how an earlier pricer used it (position, flags, locks) lasts, and
 only if no other process has it open. The node reads what it opened, so that nothing a pricer does to the names matters.
 A warm pricer gets the names instead and opens the files itself; then what has the name in the end counts.
+
+Unnamed temporary files (`O_TMPFILE`) would be simpler. They cost the same on ext4 with a journal, but on ext4 without
+one an eighth more CPU per job of `/bin/true`; docs/decisions/node.md has the figures (node-04).
 """
 
 from __future__ import annotations

@@ -29,25 +29,25 @@ class Failures:
 
     Args:
         node_id: the node, for messages.
-        places: its directories, whose paths are left out of messages.
+        workspace: its directories, whose paths are left out of messages.
         disk: reports attempts that found the disk full.
     """
 
-    def __init__(self, node_id: str, places: Workspace, disk: DiskWatch) -> None:
+    def __init__(self, node_id: str, workspace: Workspace, disk: DiskWatch) -> None:
         self._node_id = node_id
-        self._places = places
+        self._workspace = workspace
         self._disk = disk
 
     def report(self, attempt: AttemptId, error: Exception) -> AttemptReport:
         """The report of an attempt that an error ended."""
         if isinstance(error, CannotRunError):
-            return AttemptReport(attempt, error.outcome, message=self._places.without_paths(str(error)))
+            return AttemptReport(attempt, error.outcome, message=self._workspace.without_paths(str(error)))
         if isinstance(error, BlobNotFoundError):  # the node is sound, so this does not count against it
             return AttemptReport(attempt, Outcome.INPUT_LOST, message=str(error))
         cause = error.cause if isinstance(error, NodeFaultError) else error
         if isinstance(cause, OSError) and cause.errno in NO_ROOM:
             return self._disk.no_room(attempt, cause)
-        what = self._places.without_paths(_words_of(error))
+        what = self._workspace.without_paths(_words_of(error))
         return AttemptReport(
             attempt, Outcome.INFRASTRUCTURE, message=f"node {self._node_id} failed the attempt: {what}"
         )

@@ -7,10 +7,10 @@ from collections.abc import Callable
 from dataclasses import replace
 
 from raygrid.models import AttemptReport, Outcome
+from raygrid.node.attempt.kill_reasons import KillReason
 from raygrid.node.attempt.remaining_writers import RemainingWriters
 from raygrid.node.attempt.stages import JudgedAttempt, PreparedAttempt, ProcessedAttempt
 from raygrid.node.attempt.usage import Usage
-from raygrid.node.attempt.verdicts import Verdict
 from raygrid.node.attempt.workspace import Workspace
 from raygrid.node.limits.disk import DiskWatch
 from raygrid.node.limits.watchdog import Running, Watchdog
@@ -23,7 +23,7 @@ class Judge:
     """Judges the ends of processes on one node.
 
     Args:
-        places: the node's directories, whose paths are left out of messages.
+        workspace: the node's directories, whose paths are left out of messages.
         watchdog: knows which processes are left.
         disk: knows whether the disk had room.
         kill_reason: why a pricer was killed by another agent or the kernel; None where that is not known.
@@ -31,12 +31,12 @@ class Judge:
 
     def __init__(
         self,
-        places: Workspace,
+        workspace: Workspace,
         watchdog: Watchdog,
         disk: DiskWatch,
-        kill_reason: Callable[[Running, Usage], Verdict | None],
+        kill_reason: Callable[[Running, Usage], KillReason | None],
     ) -> None:
-        self._places = places
+        self._workspace = workspace
         self._watchdog = watchdog
         self._disk = disk
         self._kill_reason = kill_reason
@@ -45,7 +45,7 @@ class Judge:
         """Which processes may still write into the attempt's files; asked before the node looks at them."""
         if prepared.is_warm:
             return RemainingWriters.WARM_PROCESS
-        if self._watchdog.sees_nobody_astray(prepared.spec.pricer):
+        if self._watchdog.has_no_stray(prepared.spec.pricer):
             return RemainingWriters.NONE
         return RemainingWriters.UNKNOWN
 
@@ -54,7 +54,7 @@ class Judge:
         running, usage = processed.running, processed.end.usage
         report = self._with_kill_reason(_report(processed), running, usage)
         if report.message is not None:
-            report = replace(report, message=self._places.without_paths(report.message))
+            report = replace(report, message=self._workspace.without_paths(report.message))
         return JudgedAttempt(processed.prepared, running, usage, self._disk.judge(running, report))
 
     def _with_kill_reason(self, report: AttemptReport, running: Running, usage: Usage) -> AttemptReport:

@@ -26,14 +26,14 @@ from raygrid.node.attempt.directory import JobDirectory
 from raygrid.node.attempt.failures import CannotRunError, Failures, NodeFaultError
 from raygrid.node.attempt.inputs import Inputs
 from raygrid.node.attempt.judgement import Judge
+from raygrid.node.attempt.kill_reasons import KillReason
 from raygrid.node.attempt.result import Results
 from raygrid.node.attempt.stages import FinishedAttempt, PreparedAttempt, ProcessedAttempt
 from raygrid.node.attempt.start import PricerStarter, inherited_environment
 from raygrid.node.attempt.supervision import supervised
 from raygrid.node.attempt.usage import Usage
-from raygrid.node.attempt.verdicts import Verdict
 from raygrid.node.attempt.workspace import Workspace
-from raygrid.node.definitions import Definitions
+from raygrid.node.definitions import NodeDefinitions
 from raygrid.node.limits.disk import DiskWatch
 from raygrid.node.limits.watchdog import Running, Watchdog
 from raygrid.node.shared_data import SharedDataCache
@@ -54,26 +54,26 @@ class Runner:
     def __init__(
         self,
         node_id: str,
-        definitions: Definitions,
+        definitions: NodeDefinitions,
         blobs: BlobStore,
-        places: Workspace,
+        workspace: Workspace,
         shared: SharedDataCache,
         watchdog: Watchdog,
         mark_prefix: str,
         traffic: TrafficMeter,
-        kill_reason: Callable[[Running, Usage], Verdict | None],
+        kill_reason: Callable[[Running, Usage], KillReason | None],
         disk: DiskWatch,
     ) -> None:
         self._node_id = node_id
         self._definitions = definitions
-        self._places = places
+        self._workspace = workspace
         self._watchdog = watchdog
-        self.warm = WarmPool(places, watchdog, mark_prefix, inherited_environment())
+        self.warm = WarmPool(workspace, watchdog, mark_prefix, inherited_environment())
         self._inputs = Inputs(blobs, shared, traffic)
         self._starter = PricerStarter(node_id, watchdog, mark_prefix, self.warm)
-        self._judge = Judge(places, watchdog, disk, kill_reason)
+        self._judge = Judge(workspace, watchdog, disk, kill_reason)
         self._results = Results(node_id, disk, self._inputs)
-        self._failures = Failures(node_id, places, disk)
+        self._failures = Failures(node_id, workspace, disk)
 
     def run(
         self, order: AttemptOrder, pricer_ended: Callable[[], None] = lambda: None, slot: int = 0
@@ -114,7 +114,7 @@ class Runner:
 
     def _directory(self, order: AttemptOrder, *, by_name: bool) -> JobDirectory:
         try:
-            return self._places.create(order.attempt, by_name=by_name)
+            return self._workspace.create(order.attempt, by_name=by_name)
         except OSError as error:
             raise NodeFaultError(f"cannot make the job directory: {error}", error) from error
 
@@ -127,6 +127,6 @@ class Runner:
 
     def _remove(self, directory: JobDirectory) -> None:
         try:
-            self._places.remove(directory)
+            self._workspace.remove(directory)
         except OSError:  # the report stands; what is left is removed when the agent ends
             logger.warning("cannot remove the job directory %s; it stays", directory.where, exc_info=True)

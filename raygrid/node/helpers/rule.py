@@ -43,7 +43,7 @@ class LeftBehind:
 
 
 @dataclass(frozen=True, slots=True)
-class Verdict:
+class HelperActions:
     """What is to be done.
 
     Attributes:
@@ -58,14 +58,14 @@ class Verdict:
     renew: tuple[frozenset[str], ...] = ()
 
 
-def judge(
+def decide(
     left: Sequence[LeftBehind],
     idle_s: Mapping[str, float],
     *,
     linger_s: float,
     age_s: float,
     most: int = MOST_HELPERS,
-) -> Verdict:
+) -> HelperActions:
     """Decide over everything that was left behind on a node.
 
     Args:
@@ -85,7 +85,7 @@ def judge(
         for each in helpers
         if (each.age_s >= age_s or counts[each.pricers] > most) and not each.pricers <= idle
     ]
-    return Verdict(kill, _merged(clear), _merged(renew))
+    return HelperActions(kill, _merged(clear), _merged(renew))
 
 
 def _merged(sets: Iterable[frozenset[str]]) -> tuple[frozenset[str], ...]:

@@ -20,7 +20,7 @@ from pathlib import Path
 from raygrid.node.helpers.claims import Claims
 from raygrid.node.helpers.gate import HelperGate
 from raygrid.node.helpers.lineage import Key, Lineage, Origin, Root, Traced
-from raygrid.node.helpers.rule import LeftBehind, Verdict, is_allowed, judge
+from raygrid.node.helpers.rule import HelperActions, LeftBehind, decide, is_allowed
 from raygrid.system.killing import end_children, signal_process
 from raygrid.system.proc import Process, executable_of, name_of, process_table
 
@@ -76,7 +76,7 @@ class Helpers:
         self._owners: dict[int, frozenset[str]] = {}  # by pid: the pricers that each orphan may be of
         self._beyond_reach: set[Key] = set()
         self._hold_again_at: dict[frozenset[str], float] = {}
-        self._wanted = Verdict()
+        self._wanted = HelperActions()
         self._work = threading.Condition()
         self._closed = False
         self._thread: threading.Thread | None = None
@@ -96,12 +96,12 @@ class Helpers:
         self.gate.release_idle(self.linger_s)
         if not left:
             return
-        verdict = judge(left, self.gate.idle_s(), linger_s=self.linger_s, age_s=self.age_s)
-        self._kill(verdict.kill, table)
+        actions = decide(left, self.gate.idle_s(), linger_s=self.linger_s, age_s=self.age_s)
+        self._kill(actions.kill, table)
         now = time.monotonic()
-        renew = tuple(group for group in verdict.renew if self._hold_again_at.get(group, 0.0) <= now)
-        if verdict.clear or renew:
-            self._ask(Verdict(clear=verdict.clear, renew=renew))
+        renew = tuple(group for group in actions.renew if self._hold_again_at.get(group, 0.0) <= now)
+        if actions.clear or renew:
+            self._ask(HelperActions(clear=actions.clear, renew=renew))
 
     def close(self) -> None:
         """End everything that jobs left behind. No attempt runs or starts any more."""
@@ -168,11 +168,11 @@ class Helpers:
 
     # --- ending -----------------------------------------------------------------------------------------------------
 
-    def _ask(self, verdict: Verdict) -> None:
+    def _ask(self, actions: HelperActions) -> None:
         with self._work:
             if self._closed:
                 return
-            self._wanted = verdict
+            self._wanted = actions
             if self._thread is None:
                 self._thread = threading.Thread(target=self._work_on, name="raygrid-helpers", daemon=True)
                 self._thread.start()
@@ -185,7 +185,7 @@ class Helpers:
                     self._work.wait()
                 if self._closed:
                     return
-                wanted, self._wanted = self._wanted, Verdict()
+                wanted, self._wanted = self._wanted, HelperActions()
             try:
                 for group in wanted.clear:
                     self._clear(group)

@@ -1,6 +1,6 @@
 """How much room on a disk files take, by the blocks that they have: holes and memory files count for nothing.
 
-Links are never followed. Used by `disk.py` and `fillers.py`; nothing here decides anything.
+Links are never followed. Used by `disk.py` and `largest_attempt.py`; nothing here decides anything.
 """
 
 from __future__ import annotations

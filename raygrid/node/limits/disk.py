@@ -18,7 +18,7 @@ from dataclasses import replace
 
 from raygrid.models import AttemptId, AttemptReport, Outcome
 from raygrid.node.attempt.workspace import DISK_RESERVE, Workspace
-from raygrid.node.limits import fillers
+from raygrid.node.limits import largest_attempt
 from raygrid.node.limits.allocated import allocated, deleted_but_open
 from raygrid.node.limits.watchdog import Running, Watchdog
 from raygrid.system.proc import process_table
@@ -39,16 +39,16 @@ class DiskWatch:
 
     Args:
         watchdog: knows what runs.
-        places: where the agent works.
+        workspace: where the agent works.
         changed: called from the thread when the node begins or ceases to have too little room.
 
     Attributes:
         why: why the node can take no work now; None while there is room.
     """
 
-    def __init__(self, watchdog: Watchdog, places: Workspace, changed: Callable[[], None] = lambda: None) -> None:
+    def __init__(self, watchdog: Watchdog, workspace: Workspace, changed: Callable[[], None] = lambda: None) -> None:
         self._watchdog = watchdog
-        self._places = places
+        self._workspace = workspace
         self._changed = changed
         self.why: str | None = None
         self._gauges: dict[AttemptId, _Gauge] = {}
@@ -98,7 +98,7 @@ class DiskWatch:
             gauge.look(free)
             if not gauge.is_over and gauge.misses:
                 if pids is None:
-                    pids = fillers.pids_of(running, list(process_table()))
+                    pids = largest_attempt.pids_of(running, list(process_table()))
                 gauge.look_deeper(pids[gauge.running.attempt], self._device())
             if gauge.is_over:
                 _end(gauge.running, gauge.message)
@@ -114,23 +114,23 @@ class DiskWatch:
         began = time.monotonic()
         if any(each.killed_for is Outcome.OUTPUT_LIMIT and not each.ended for each in running):
             return
-        found = fillers.find(running, self._places.root, DISK_RESERVE - LOW)
+        found = largest_attempt.find_largest(running, self._workspace.root, DISK_RESERVE - LOW)
         self._look_for_filler_at = time.monotonic() + REST * (time.monotonic() - began)
         # Once more: had the one that filled it been cleared away meanwhile, the next largest would have been found.
         if found is not None and self._is_low():
-            _end(found.running, _filled(found.held, free, self._places))
+            _end(found.running, _filled(found.held, free, self._workspace))
 
     def _is_low(self) -> bool:
         free = self._free()
         return free is not None and free < LOW
 
     def _device(self) -> int:
-        return os.stat(self._places.root).st_dev
+        return os.stat(self._workspace.root).st_dev
 
     def _free(self) -> int | None:
         """Bytes that are free now, and what follows from that; None where it cannot be told."""
         try:
-            free = self._places.free_bytes()
+            free = self._workspace.free_bytes()
         except OSError:
             return None
         now = time.monotonic()
@@ -140,7 +140,7 @@ class DiskWatch:
             self._full_at = now
         before, why = self.why, None
         if free < DISK_RESERVE:
-            why = f"its disk is nearly full: {free} bytes free at {self._places.root}"
+            why = f"its disk is nearly full: {free} bytes free at {self._workspace.root}"
         self.why = why
         if (before is None) != (why is None):
             self._changed()
@@ -188,13 +188,13 @@ class DiskWatch:
         """What to say of an attempt if it is the one that fills the disk."""
         own = [*(each for each in self._watchdog.all() if each is not running), running]
         with contextlib.suppress(OSError):
-            found = fillers.find(own, self._places.root, DISK_RESERVE - LOW)
+            found = largest_attempt.find_largest(own, self._workspace.root, DISK_RESERVE - LOW)
             if found is not None and found.running is running and (free is None or self._is_low()):
-                return _filled(found.held, free, self._places)
+                return _filled(found.held, free, self._workspace)
         return None
 
     def _no_answer(self, report: AttemptReport, what: str) -> AttemptReport:
-        message = f"the disk of its node {what} ({self._places.root}); the job runs again and loses no attempt by it"
+        message = f"the disk of its node {what} ({self._workspace.root}); the job runs again and loses no attempt by it"
         return AttemptReport(report.attempt, Outcome.DISK_FULL, message=message)
 
 
@@ -204,10 +204,10 @@ def _end(running: Running, message: str) -> None:
     running.kill()
 
 
-def _filled(held: int, free: int | None, places: Workspace) -> str:
+def _filled(held: int, free: int | None, workspace: Workspace) -> str:
     left = "" if free is None else f", where {free} bytes were left"
     return (
-        f"killed for filling the disk: its files take {held} bytes at {places.root}{left}. Have it write less, give "
+        f"killed for filling the disk: its files take {held} bytes at {workspace.root}{left}. Have it write less, give "
         "the node a larger disk, or set a smaller `output` limit for the pricer"
     )
 

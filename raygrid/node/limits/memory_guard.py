@@ -19,10 +19,10 @@ from pathlib import Path
 from filelock import BaseFileLock
 
 from raygrid.models import Outcome
+from raygrid.node.attempt.kill_reasons import KillReason, KillReasons, leave_kill_reason
 from raygrid.node.attempt.usage import Usage
-from raygrid.node.attempt.verdicts import Verdict, Verdicts, leave_verdict
-from raygrid.node.limits.pressure import History, Victim, choose, is_watched, next_look_s
-from raygrid.node.limits.trees import Tree, trees
+from raygrid.node.limits.pressure import PressureHistory, Victim, choose, is_watched, next_look_s
+from raygrid.node.limits.process_trees import ProcessTree, trees
 from raygrid.node.limits.watchdog import Running, Watchdog
 from raygrid.system.lock import NO_LOCKS, try_lock
 from raygrid.system.machine import machine_id
@@ -72,9 +72,9 @@ class MemoryGuard:
         self.reserve = reserve
         self._gauge = gauge or Gauge()
         self.total = self._gauge.total
-        self._verdicts = Verdicts(root, incarnation)
+        self._kill_reasons = KillReasons(root, incarnation)
         self._scores = OomScores()
-        self._history = History()
+        self._history = PressureHistory()
         self.decides = False
         self._lock: BaseFileLock | None = None
         self._next_look = self._next_minute = 0.0
@@ -83,7 +83,7 @@ class MemoryGuard:
 
     def start(self) -> None:
         """Begin."""
-        self._verdicts.open()
+        self._kill_reasons.open()
         self._thread.start()
 
     def close(self) -> None:
@@ -95,14 +95,14 @@ class MemoryGuard:
             self._lock.release()
         self.decides = False
 
-    def verdict(self, running: Running, usage: Usage) -> Verdict | None:
+    def kill_reason(self, running: Running, usage: Usage) -> KillReason | None:
         """Why a pricer that has died of SIGKILL was killed for want of memory; None where it was not."""
-        told = self._verdicts.of(running.pid, running.started)
-        if told is None and self._verdicts.kernel_killed_lately():
+        told = self._kill_reasons.of(running.pid, running.started)
+        if told is None and self._kill_reasons.kernel_killed_lately():
             peak = usage.max_rss_bytes
             size = "" if peak is None else f"; the largest of the pricer's processes used {figure(peak)}"
             message = f"killed by the kernel of node {self._node_id}, which had no memory left{size}"
-            return Verdict(message, crowded=any(tree.pid != running.pid for tree in self._trees()))
+            return KillReason(message, crowded=any(tree.pid != running.pid for tree in self._trees()))
         return told
 
     # --- the thread -----------------------------------------------------------------------------------------
@@ -122,7 +122,7 @@ class MemoryGuard:
         running = [each for each in self._watchdog.all() if each.pid and not each.ended]
         self._scores.raise_for(each.pid for each in running if now - each.started > AFTER_S)
         if now >= self._next_look:
-            self._verdicts.look_at_kernel()
+            self._kill_reasons.look_at_kernel()
             self._next_look = now + (self._decide(now) if self._decides() else IDLE_S)
         return max(0.0, min(self._next_look - time.monotonic(), BUSY_S if running else IDLE_S))
 
@@ -161,7 +161,7 @@ class MemoryGuard:
                 return IDLE_S
         return next_look_s(memory)
 
-    def _trees(self) -> list[Tree]:
+    def _trees(self) -> list[ProcessTree]:
         own = {
             each.pid: f"{self._mark_prefix}{each.pricer}|{each.attempt.job_id}.{each.attempt.number}"
             for each in self._watchdog.all()
@@ -169,7 +169,7 @@ class MemoryGuard:
         }
         return trees(process_table(), own, self._mark_prefix, str(self._nodes))
 
-    def _kill(self, tree: Tree, victim: Victim, memory: Memory) -> None:
+    def _kill(self, tree: ProcessTree, victim: Victim, memory: Memory) -> None:
         """Kill a pricer with all that it started, and wait until its memory is free."""
         message = (
             f"killed because node {self._node_id} ran short of memory: the pricer's processes used {figure(tree.rss)}"
@@ -183,7 +183,7 @@ class MemoryGuard:
                 return  # it has just ended
             running.crowded = victim.crowded
             running.fail(Outcome.MEMORY_PRESSURE, message)
-        elif not leave_verdict(str(self._nodes), tree.mark, tree.pid, Verdict(message, victim.crowded)):
+        elif not leave_kill_reason(str(self._nodes), tree.mark, tree.pid, KillReason(message, victim.crowded)):
             logger.warning("process %d (%s) is killed, but its agent cannot be told why", tree.pid, tree.mark)
         logger.warning("%s: %s", tree.mark.rpartition("|")[2], message)
         for pid in tree.members:

@@ -51,7 +51,7 @@ class Victim:
     crowded: bool
 
 
-class History:
+class PressureHistory:
     """What pricers used within the last seconds."""
 
     def __init__(self) -> None:
@@ -87,7 +87,7 @@ def is_watched(memory: Memory) -> bool:
     return memory.available < WATCH * memory.reserve
 
 
-def choose(memory: Memory, sizes: Sequence[Size], history: History) -> Victim | None:
+def choose(memory: Memory, sizes: Sequence[Size], history: PressureHistory) -> Victim | None:
     """The pricer to kill; None where there is no pressure, or where killing pricers cannot end it.
 
     Args:

@@ -18,7 +18,7 @@ from pathlib import Path
 from raygrid.models import AttemptId, Outcome
 from raygrid.node.helpers.lineage import Root
 from raygrid.node.helpers.watch import Helpers
-from raygrid.node.warm.watched import Kept
+from raygrid.node.warm.record import WarmProcessRecord
 from raygrid.settings.sections import Node
 from raygrid.system.proc import Process, process_table
 from raygrid.system.processes import ChildrenOf, ancestor, has_exited, own_thread_has_children, signal_group
@@ -116,7 +116,7 @@ class Watchdog:
 
     Attributes:
         helpers: what it does with processes that jobs leave behind.
-        bury: called once a second, to clear up after idle warm processes that have ended.
+        reap_ended: called once a second, to clear up after idle warm processes that have ended.
 
     Args:
         mark_prefix: what the marks of the agent's pricers begin with.
@@ -129,7 +129,7 @@ class Watchdog:
         self, mark_prefix: str, settings: Node, *, own_process: bool = False, shared: Path | None = None
     ) -> None:
         self._running: dict[AttemptId, Running] = {}
-        self._kept: dict[str, Kept] = {}  # by mark
+        self._warm: dict[str, WarmProcessRecord] = {}  # by mark
         self._tools: set[int] = set()  # children of the agent that are no pricers
         self.helpers = Helpers(mark_prefix, self._roots, own_process=own_process, shared=shared)
         self.follow(settings)
@@ -137,7 +137,7 @@ class Watchdog:
         self._suspects: set[int] = set()
         self._lock = threading.Lock()
         self._wake = threading.Event()
-        self.bury: Callable[[], None] = lambda: None
+        self.reap_ended: Callable[[], None] = lambda: None
         self._closed = False
         self._next_sweep = 0.0
         self._thread = threading.Thread(target=self._watch, name="raygrid-watchdog", daemon=True)
@@ -171,24 +171,24 @@ class Watchdog:
         with self._lock:
             self._running.pop(running.attempt, None)
 
-    def keep(self, kept: Kept) -> None:
-        """Know a warm process, before it is spawned, until `let_go`."""
+    def know_warm(self, record: WarmProcessRecord) -> None:
+        """Know a warm process, before it is spawned, until `forget_warm`."""
         with self._lock:
-            self._kept[kept.mark] = kept
+            self._warm[record.mark] = record
 
-    def let_go(self, kept: Kept) -> None:
+    def forget_warm(self, record: WarmProcessRecord) -> None:
         """It has ended, and was reaped."""
         with self._lock:
-            self._kept.pop(kept.mark, None)
+            self._warm.pop(record.mark, None)
 
-    def sees_nobody_astray(self, pricer: str) -> bool:
+    def has_no_stray(self, pricer: str) -> bool:
         """Whether nothing is left that a job of this pricer started, as far as any of its jobs is known to have ended.
 
         Called by the thread that had spawned the pricer, when that was reaped. Known helpers of other pricers do not
         count: they were started by other jobs.
         """
         with self._lock:
-            known = self._tools | {each.pid for each in self._kept.values()}
+            known = self._tools | {each.pid for each in self._warm.values()}
         orphans = self._orphans.now()
         if orphans is None or not (orphans <= known or self.helpers.are_others(orphans - known, pricer)):
             return False
@@ -267,11 +267,11 @@ class Watchdog:
         """
         me, my_session = os.getpid(), os.getsid(0)
         with self._lock:
-            kept = dict(self._kept)
-        self._look_at_kept(kept, table)
-        self.bury()
+            warm = dict(self._warm)
+        self._look_at_warm(warm, table)
+        self.reap_ended()
         self.helpers.look(table)
-        tracked = self._tools | {each.pid for each in self.all()} | {each.pid for each in kept.values()}
+        tracked = self._tools | {each.pid for each in self.all()} | {each.pid for each in warm.values()}
         suspects: set[int] = set()
         for process in table:
             if not process.is_zombie or process.parent != me or process.session == my_session:
@@ -288,19 +288,19 @@ class Watchdog:
     def _roots(self) -> list[Root]:
         """What the agent has spawned for pricers, or is about to spawn."""
         with self._lock:
-            running, kept = list(self._running.values()), list(self._kept.values())
+            running, warm = list(self._running.values()), list(self._warm.values())
         roots = [Root(each.pid, each.pricer, name, name) for each in running for name in (_name(each.attempt),)]
         return roots + [
-            Root(each.pid, each.pricer, each.mark, "" if each.attempt is None else _name(each.attempt)) for each in kept
+            Root(each.pid, each.pricer, each.mark, "" if each.attempt is None else _name(each.attempt)) for each in warm
         ]
 
     @staticmethod
-    def _look_at_kept(kept: dict[str, Kept], table: list[Process]) -> None:
-        children: dict[int, set[int]] = {each.pid: set() for each in kept.values()}
+    def _look_at_warm(warm: dict[str, WarmProcessRecord], table: list[Process]) -> None:
+        children: dict[int, set[int]] = {each.pid: set() for each in warm.values()}
         for process in table:
             if process.parent in children and not process.is_zombie:
                 children[process.parent].add(process.pid)
-        for each in kept.values():
+        for each in warm.values():
             if each.pid in children and each.pid:  # one that has got its pid meanwhile is looked at the next time
                 each.look(frozenset(children[each.pid]))
 

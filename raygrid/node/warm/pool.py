@@ -32,14 +32,16 @@ class WarmPool:
     """Keeps warm processes; safe to call from many threads. `close` ends them all.
 
     Args:
-        places: where they get working directories.
+        workspace: where they get working directories.
         watchdog: is told of each of them.
         mark_prefix: what the agent's marks begin with.
         environment: what they get besides their pricer's own variables.
     """
 
-    def __init__(self, places: Workspace, watchdog: Watchdog, mark_prefix: str, environment: Mapping[str, str]) -> None:
-        self._places = places
+    def __init__(
+        self, workspace: Workspace, watchdog: Watchdog, mark_prefix: str, environment: Mapping[str, str]
+    ) -> None:
+        self._workspace = workspace
         self._watchdog = watchdog
         self._mark_prefix = mark_prefix
         self._environment = environment
@@ -72,7 +74,7 @@ class WarmPool:
         now = self._pricers.get(process.name)
         return now is not None and now != process.pricer and same_definition(now, process.pricer)
 
-    def bury(self) -> None:
+    def reap_ended(self) -> None:
         """Clear up after idle processes that have ended by themselves, or were killed."""
         with self._work:
             for process in [each for each in self._idle if each.has_exited()]:
@@ -127,7 +129,7 @@ class WarmPool:
                 pricer,
                 self._mark_prefix,
                 self._environment,
-                self._places,
+                self._workspace,
                 self._watchdog,
                 attempt,
             )

@@ -1,24 +1,20 @@
-"""One process of a warm pricer: how it is started, given a job, listened to, and ended.
+"""One process of a warm pricer: how it is started, given a job, and ended.
 
-Owned by the pool (`warm.py`), used by one slot thread at a time. Its stdin and stdout are pipes that never block the
-agent; what it prints to its own stderr goes to a file, and becomes part of the stderr of the job at hand.
+The pool (`pool.py`) owns it; one slot thread at a time uses it. `conversation.py` has the pipes to it. What it prints
+to its own stderr goes to a file, and becomes part of the stderr of the job at hand.
 """
 
 from __future__ import annotations
 
-import array
 import contextlib
-import fcntl
 import os
 import resource
-import select
 import signal
 import subprocess
-import termios
 import time
 from collections.abc import Mapping
 
-from raygrid.models import AttemptId, Outcome
+from raygrid.models import AttemptId
 from raygrid.node.attempt.directory import JobDirectory
 from raygrid.node.attempt.safe_paths import BadOutputError, open_file, remove
 from raygrid.node.attempt.spawn import no_blocked_signals
@@ -28,16 +24,14 @@ from raygrid.node.attempt.usage import Consumed, ProcessEnd, consumed, consumed_
 from raygrid.node.attempt.workspace import Workspace
 from raygrid.node.limits.allocated import allocated
 from raygrid.node.limits.watchdog import Running, Watchdog
-from raygrid.node.warm.protocol import Answer, AnswerReader, BadAnswerError, is_cut, request
-from raygrid.node.warm.watched import Kept
+from raygrid.node.warm.conversation import Conversation
+from raygrid.node.warm.protocol import request
+from raygrid.node.warm.record import WarmProcessRecord
 from raygrid.settings.pricer import Pricer
 from raygrid.system.processes import MARK, has_exited, signal_group
 
 WARM = "RAYGRID_WARM"
-LOOK_S = 0.2  # where a child keeps the pipe open, the end of the process itself is seen this late
-MOST_STALE = 64 * 1024  # as much as a pipe holds
-MOST_LAST = 1024**2
-ENDS_S = 1.0  # from closing its stdout to its end
+STEP_S = 0.01
 _CHUNK = 64 * 1024
 
 
@@ -51,7 +45,7 @@ class WarmProcess:
         pricer: the settings that it is started with.
         mark_prefix: what the agent's marks begin with.
         environment: what it gets besides the pricer's own variables.
-        places: where it gets a working directory of its own.
+        workspace: where it gets a working directory of its own.
         watchdog: is told of it before it is there.
         attempt: what it is started for.
 
@@ -72,7 +66,7 @@ class WarmProcess:
         pricer: Pricer,
         mark_prefix: str,
         environment: Mapping[str, str],
-        places: Workspace,
+        workspace: Workspace,
         watchdog: Watchdog,
         attempt: AttemptId,
     ) -> None:
@@ -83,33 +77,30 @@ class WarmProcess:
         self.jobs = 0
         self.gone = False
         self._answered = False
-        self._is_mid_line = False  # it may still print a line that it had begun when its answer was read
         self._left = 0  # bytes on disk that earlier jobs left in its own directory
         self._watchdog = watchdog
         self._before = Consumed()
-        self._places = places
+        self._workspace = workspace
         self._log = -1
-        self._kept = Kept(f"@warm.{serial}", name, attempt=attempt)
-        self._home = places.make(self._kept.mark)  # no job directory: a job id cannot begin with '@'
+        self._record = WarmProcessRecord(f"@warm.{serial}", name, attempt=attempt)
+        self._home = workspace.make(self._record.mark)  # no job directory: a job id cannot begin with '@'
         self._log_name = f"{self._home.name}@stderr"
-        watchdog.keep(self._kept)
+        watchdog.know_warm(self._record)
         # While it is loaded it uses helpers, as an attempt does: a program under wine dies with wine's server.
         watchdog.helpers.gate.begin(name, pricer, waits=False)
         try:
             own_temporary = not watchdog.helpers.gate.runs_under_wine(name)  # jobs under wine find its server in TMPDIR
             temporary = dict.fromkeys(VARIABLES, self._home.where) if own_temporary else {}
-            own = {WARM: "1", MARK: f"{mark_prefix}{name}|{self._kept.mark}"}
+            own = {WARM: "1", MARK: f"{mark_prefix}{name}|{self._record.mark}"}
             self._process = self._spawn({**environment, **temporary, **pricer.env, **own})
         except BaseException:
-            self._let_go()
+            self._forget()
             self._clear()
             raise
-        self.pid = self._kept.pid = self._process.pid
+        self.pid = self._record.pid = self._process.pid
         assert self._process.stdin is not None
         assert self._process.stdout is not None
-        self._in, self._out = self._process.stdin.fileno(), self._process.stdout.fileno()
-        os.set_blocking(self._in, False)
-        os.set_blocking(self._out, False)
+        self._conversation = Conversation(self._process.stdin.fileno(), self._process.stdout.fileno(), self.has_exited)
         self._kill_at = float("inf")
 
     def _spawn(self, environment: dict[str, str]) -> subprocess.Popen[bytes]:
@@ -132,7 +123,7 @@ class WarmProcess:
 
     def begin(self, attempt: AttemptId | None) -> bool:
         """It is about to run an attempt, or with None has done so. False where it takes no more."""
-        return self._kept.begin(attempt)
+        return self._record.begin(attempt)
 
     def run(self, running: Running, prepared: PreparedAttempt) -> ProcessEnd | None:
         """Give it a job and wait for the end; None where it died without having begun the job, which is to run anew.
@@ -140,7 +131,7 @@ class WarmProcess:
         Only a process that has answered before gets that benefit of the doubt: one that dies before its first answer
         has ended the job, as a cold pricer would.
         """
-        if self._answered and not self._drop_stale():
+        if self._answered and not self._conversation.drop_stale():
             return None
         self.jobs += 1
         running.given += self._left
@@ -148,9 +139,9 @@ class WarmProcess:
         os.ftruncate(self._log, 0)
         running.spawned(self.pid)
         line = request(self.jobs, prepared)
-        answer, written = self._converse(running, line)
+        answer, written = self._conversation.ask(self.jobs, line, running)
         if answer is None:
-            if self._answered and self._unread() >= written and running.never_began():
+            if self._answered and self._conversation.unread() >= written and running.never_began():
                 running.given -= self._left
                 return None
             running.end()
@@ -173,7 +164,7 @@ class WarmProcess:
         """Whether it has done its jobs, grown too large, or a job left something behind in it."""
         pricer = self.pricer
         return (
-            self._kept.strayed
+            self._record.strayed
             or (pricer.recycle_after is not None and self.jobs >= pricer.recycle_after)
             or (pricer.recycle_memory is not None and self._before.rss_bytes > pricer.recycle_memory)
             or self._left > pricer.output // 2
@@ -182,77 +173,6 @@ class WarmProcess:
     def has_exited(self) -> bool:
         """Whether it has ended by itself; it is not reaped by this."""
         return self.gone or has_exited(self.pid)
-
-    def _converse(self, running: Running, line: bytes) -> tuple[Answer | None, int]:
-        """Hand over the line and listen; gives the answer, None where the process ended, and what was handed over."""
-        reader = AnswerReader(self.jobs)
-        rest, written = memoryview(line), 0
-        closed_at: float | None = None
-        poll = select.poll()
-        poll.register(self._in, select.POLLOUT)
-        poll.register(self._out, select.POLLIN)
-        while True:
-            ready = {descriptor for descriptor, _ in poll.poll(1000 * (LOOK_S if closed_at is None else ENDS_S / 20))}
-            if self._in in ready:
-                try:
-                    count = os.write(self._in, rest)
-                    rest, written = rest[count:], written + count
-                except BlockingIOError:
-                    pass
-                except BrokenPipeError:
-                    rest = rest[:0]
-                if not rest:
-                    poll.unregister(self._in)
-            if self._out in ready:
-                data = self._read()
-                if data == b"":
-                    poll.unregister(self._out)
-                    closed_at = time.monotonic()
-                elif data and (answer := _heard(reader, data, running)):
-                    self._is_mid_line = reader.is_mid_line
-                    return answer, written
-            if self.has_exited():
-                return self._last_words(reader, running), written
-            if closed_at is not None and time.monotonic() > closed_at + ENDS_S:
-                running.fail(Outcome.BAD_OUTPUT, "the warm pricer closed its stdout: the job ended without an answer")
-
-    def _last_words(self, reader: AnswerReader, running: Running) -> Answer | None:
-        """What it said before it ended may be the answer."""
-        for _ in range(MOST_LAST // _CHUNK):  # others may hold the pipe and go on printing
-            data = self._read()
-            if not data:
-                break
-            if answer := _heard(reader, data, running):
-                return answer
-        return None
-
-    def _drop_stale(self) -> bool:
-        """Drop what was printed since the last answer; False if that filled the pipe, or ends within a line.
-
-        Such a process prints without end, or goes on printing once it gets a processor. The next job's answer would be
-        glued to that and not be found, which is not the fault of that job.
-        """
-        stale = 0
-        while stale < MOST_STALE:
-            data = self._read()
-            if not data:
-                return not self._is_mid_line
-            self._is_mid_line = is_cut(data)
-            stale += len(data)
-        return False
-
-    def _read(self) -> bytes | None:
-        """What it has printed; None where that is nothing now, empty where nothing will come."""
-        try:
-            return os.read(self._out, _CHUNK)
-        except BlockingIOError:
-            return None
-
-    def _unread(self) -> int:
-        """Bytes in its stdin that it has not read."""
-        count = array.array("i", [0])
-        fcntl.ioctl(self._in, termios.FIONREAD, count)
-        return count[0]
 
     def _add_stderr(self, directory: JobDirectory) -> None:
         """What it printed to its own stderr meanwhile belongs to the job: a C library's last words, for one."""
@@ -286,7 +206,7 @@ class WarmProcess:
     def await_end(self) -> None:
         """Wait until it has ended, or its grace is over; nothing of it is left after that."""
         while not self.has_exited() and time.monotonic() < self._kill_at:
-            time.sleep(ENDS_S / 100)
+            time.sleep(STEP_S)
         self.kill()
         self.reap()
 
@@ -300,38 +220,25 @@ class WarmProcess:
         # Its pid names the session as long as it is a zombie; then it may become another's.
         os.waitid(os.P_PID, self.pid, os.WEXITED | os.WNOWAIT)
         signal_group(self.pid, signal.SIGKILL)
-        self._kept.reaped()
+        self._record.reaped()
         self.gone = True
         _, status, usage = os.wait4(self.pid, 0)
         self._process.returncode = os.waitstatus_to_exitcode(status)
         for pipe in (self._process.stdin, self._process.stdout):
             if pipe is not None:
                 pipe.close()
-        self._let_go()
+        self._forget()
         self._clear()
         return status, usage
 
-    def _let_go(self) -> None:
-        self._watchdog.let_go(self._kept)
+    def _forget(self) -> None:
+        self._watchdog.forget_warm(self._record)
         self._watchdog.helpers.gate.end(self.name, self.pricer)
 
     def _clear(self) -> None:
-        self._places.remove_held(self._home)
+        self._workspace.remove_held(self._home)
         if self._log >= 0:
             os.close(self._log)
             self._log = -1
             with contextlib.suppress(OSError):
                 remove(self._log_name, self._home.within)
-
-
-def _heard(reader: AnswerReader, data: bytes, running: Running) -> Answer | None:
-    """The answer in what was printed; a process that prints nonsense is stopped."""
-    try:
-        answer = reader.feed(data)
-    except BadAnswerError as error:
-        running.fail(Outcome.BAD_OUTPUT, str(error))
-        return None
-    if answer is None and reader.dropped > running.output:
-        message = f"killed for printing {reader.dropped} bytes that are no answer; its limit is {running.output}"
-        running.fail(Outcome.OUTPUT_LIMIT, message)
-    return answer

@@ -23,7 +23,7 @@ class BadAnswerError(Exception):
 
 
 @dataclass(frozen=True, slots=True)
-class Answer:
+class WarmAnswer:
     """How a warm pricer says that a job ended: by an exit code, or by the signal that its own child died of."""
 
     exit_code: int
@@ -72,7 +72,7 @@ class AnswerReader:
         self.dropped = 0
         self.is_mid_line = False
 
-    def feed(self, data: bytes) -> Answer | None:
+    def feed(self, data: bytes) -> WarmAnswer | None:
         """Read on; what comes after the answer is left out.
 
         Raises:
@@ -117,7 +117,7 @@ def _is_too_long(line: bytes) -> bool:
     return True
 
 
-def parse(line: bytes, number: int) -> Answer | None:
+def parse(line: bytes, number: int) -> WarmAnswer | None:
     """The answer in a line; None where it is none to the job of this number.
 
     Raises:
@@ -136,7 +136,7 @@ def parse(line: bytes, number: int) -> Answer | None:
     if killed_by is not None:
         if type(killed_by) is not int or not 0 < killed_by <= _MOST_SIGNAL:
             raise BadAnswerError(f"the warm pricer answered with signal {killed_by!r}; that is no signal")
-        return Answer(0, killed_by, text)
+        return WarmAnswer(0, killed_by, text)
     if type(code) is not int or not 0 <= code <= _MOST_EXIT_CODE:
         raise BadAnswerError(f"the warm pricer answered with exit_code {code!r}; it must be a number from 0 to 255")
-    return Answer(code, None, text)
+    return WarmAnswer(code, None, text)

@@ -25,14 +25,14 @@ SMALL = 1024**2  # what holds less is not counted among those that share a disk
 PLACES = ("jobs", "spare", "tmp")  # where an agent's attempts have their files, each with a directory for each life
 
 
-class Filler(NamedTuple):
+class LargestAttempt(NamedTuple):
     """An attempt that fills the disk, and the bytes of disk that it holds."""
 
     running: Running
     held: int
 
 
-def find(own: Sequence[Running], root: Path, reserve: int) -> Filler | None:
+def find_largest(own: Sequence[Running], root: Path, reserve: int) -> LargestAttempt | None:
     """The attempt of this agent that fills its disk; None where it is another agent's, or no attempt's doing.
 
     Most is what grows: an attempt that wrote much an hour ago is not the one that fills the disk now. What is taken
@@ -62,7 +62,7 @@ def find(own: Sequence[Running], root: Path, reserve: int) -> Filler | None:
         return None
     held = mine[most.attempt].held - most.given
     sharing = len(own) + sum(each.held >= SMALL for each in others.values())
-    return Filler(most, held) if held * sharing >= reserve else None
+    return LargestAttempt(most, held) if held * sharing >= reserve else None
 
 
 def _rank(taken: Allocated, given: int) -> tuple[int, int]:

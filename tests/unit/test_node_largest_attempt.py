@@ -6,7 +6,7 @@ import os
 from pathlib import Path
 
 from raygrid.models import AttemptId
-from raygrid.node.limits import fillers
+from raygrid.node.limits import largest_attempt
 from raygrid.node.limits.watchdog import Running
 
 MB = 1024**2
@@ -24,7 +24,7 @@ def attempt(root: Path, name: str, size: int, *, old: bool = False, given: int =
 
 
 def found(own: list[Running], root: Path) -> str | None:
-    filler = fillers.find(own, root, RESERVE)
+    filler = largest_attempt.find_largest(own, root, RESERVE)
     return filler.running.attempt.job_id if filler else None
 
 
@@ -33,7 +33,7 @@ def test_it_is_the_largest(tmp_path: Path) -> None:
     root = tmp_path / "node-1"
     own = [attempt(root, "small", MB), attempt(root, "large", 9 * MB)]
     assert found(own, root) == "large"
-    filler = fillers.find(own, root, RESERVE)
+    filler = largest_attempt.find_largest(own, root, RESERVE)
     assert filler is not None
     assert filler.held >= 9 * MB
 

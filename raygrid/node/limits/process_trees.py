@@ -15,7 +15,7 @@ from raygrid.system.processes import mark_of
 
 
 @dataclass(slots=True)
-class Tree:
+class ProcessTree:
     """A pricer and all processes that it started.
 
     Attributes:
@@ -38,7 +38,7 @@ class Tree:
         return Size(self.pid, self.rss, self.is_own)
 
 
-def trees(table: Iterable[Process], own: Mapping[int, str], own_prefix: str, nodes: str) -> list[Tree]:
+def trees(table: Iterable[Process], own: Mapping[int, str], own_prefix: str, nodes: str) -> list[ProcessTree]:
     """The pricers of a machine.
 
     Args:
@@ -48,12 +48,12 @@ def trees(table: Iterable[Process], own: Mapping[int, str], own_prefix: str, nod
         nodes: the directory in which the agents of this grid have theirs: what marks of all of them begin with.
     """
     processes = {process.pid: process for process in table if not process.is_zombie}
-    found = {pid: Tree(pid, mark, is_own=True) for pid, mark in own.items() if pid in processes}
+    found = {pid: ProcessTree(pid, mark, is_own=True) for pid, mark in own.items() if pid in processes}
     for process in processes.values():
         if process.pid == process.session and process.pid not in found:
             mark = mark_of(process.pid)
             if mark is not None and mark.startswith(f"{nodes}/") and not mark.startswith(own_prefix):
-                found[process.pid] = Tree(process.pid, mark, is_own=False)
+                found[process.pid] = ProcessTree(process.pid, mark, is_own=False)
     by_mark = {tree.mark: tree for tree in found.values()}
     for process in processes.values():
         tree = found.get(process.session) or _around(process, processes, found)
@@ -65,7 +65,7 @@ def trees(table: Iterable[Process], own: Mapping[int, str], own_prefix: str, nod
     return list(found.values())
 
 
-def _around(process: Process, processes: Mapping[int, Process], found: Mapping[int, Tree]) -> Tree | None:
+def _around(process: Process, processes: Mapping[int, Process], found: Mapping[int, ProcessTree]) -> ProcessTree | None:
     """The pricer that a process descends from."""
     for _ in range(len(processes)):
         parent = processes.get(process.parent)

@@ -24,14 +24,14 @@ _INCARNATION = re.compile(r"[0-9a-f]{32}")
 
 
 @dataclass(frozen=True, slots=True)
-class Verdict:
+class KillReason:
     """Why a pricer was killed, and whether others ran on the machine."""
 
     message: str
     crowded: bool
 
 
-class Verdicts:
+class KillReasons:
     """Those of one agent's pricers.
 
     Args:
@@ -44,7 +44,7 @@ class Verdicts:
         self._kernel: deque[tuple[float, int]] = deque([(time.monotonic(), kernel_kills())])
 
     def open(self) -> None:
-        """Make room for verdicts, and forget those of earlier lives."""
+        """Make the directory for kill reasons, and remove those of earlier lives."""
         self._directory.parent.mkdir(mode=0o700, parents=True, exist_ok=True)  # the mode is that of the last part only
         self._directory.mkdir(mode=0o700, exist_ok=True)
         for earlier in self._directory.parent.iterdir():
@@ -61,7 +61,7 @@ class Verdicts:
         while len(self._kernel) > 1 and self._kernel[1][0] <= now - LATELY_S:
             self._kernel.popleft()
 
-    def of(self, pid: int, started: float) -> Verdict | None:
+    def of(self, pid: int, started: float) -> KillReason | None:
         """Why another agent killed a pricer; None where none did.
 
         Args:
@@ -73,7 +73,7 @@ class Verdicts:
             told = json.loads(path.read_text(encoding="utf-8"))
             path.unlink()
             if float(told["at"]) >= started:
-                return Verdict(str(told["message"]), bool(told["crowded"]))
+                return KillReason(str(told["message"]), bool(told["crowded"]))
         return None
 
     def kernel_killed_lately(self) -> bool:
@@ -81,14 +81,14 @@ class Verdicts:
         return kernel_kills() > self._kernel[0][1]
 
 
-def leave_verdict(nodes: str, mark: str, pid: int, verdict: Verdict) -> bool:
-    """Leave a verdict for another agent of the same grid; False where it cannot be left.
+def leave_kill_reason(nodes: str, mark: str, pid: int, reason: KillReason) -> bool:
+    """Leave a kill reason for another agent of the same grid; False where it cannot be left.
 
     Args:
         nodes: the directory in which the agents of this grid have theirs.
         mark: the mark of the pricer, which names its agent.
         pid: the pricer's process.
-        verdict: the reason.
+        reason: the reason.
     """
     root, incarnation, *_ = [*mark.rsplit("|", 3), "", ""]
     # A pricer can give its children any mark, so it decides neither where a file is written nor over what.
@@ -98,7 +98,7 @@ def leave_verdict(nodes: str, mark: str, pid: int, verdict: Verdict) -> bool:
         or not _INCARNATION.fullmatch(incarnation)
     ):
         return False
-    told = {"at": time.monotonic(), "message": verdict.message, "crowded": verdict.crowded}
+    told = {"at": time.monotonic(), "message": reason.message, "crowded": reason.crowded}
     flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
     path = f"{root}/{NAME}/{incarnation}/{pid}"
     try:

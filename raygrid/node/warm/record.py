@@ -14,7 +14,7 @@ from raygrid.system.processes import signal_group
 
 
 @dataclass(slots=True)
-class Kept:
+class WarmProcessRecord:
     """A process that outlives its jobs, and must not be taken for something that was left behind.
 
     `pid` is 0 until it is spawned; `attempt` is None between jobs. `own` are the children that it had when it was first

@@ -1,0 +1,136 @@
+"""The pipes of a warm process: jobs go into its stdin, answers come out of its stdout.
+
+Neither pipe blocks the agent. Bytes that are printed between jobs are dropped.
+"""
+
+from __future__ import annotations
+
+import array
+import fcntl
+import os
+import select
+import termios
+import time
+from collections.abc import Callable
+
+from raygrid.models import Outcome
+from raygrid.node.limits.watchdog import Running
+from raygrid.node.warm.protocol import AnswerReader, BadAnswerError, WarmAnswer, is_cut
+
+LOOK_S = 0.2  # if a child keeps the pipe open, the end of the process itself is noticed this late
+MOST_STALE = 64 * 1024  # as much as a pipe holds
+MOST_AFTER_END = 1024**2
+ENDS_S = 1.0  # from closing its stdout to its end
+_CHUNK = 64 * 1024
+
+
+class Conversation:
+    """The pipes of one process, used by one thread at a time.
+
+    Args:
+        stdin: the agent's end of the process's stdin.
+        stdout: the agent's end of its stdout.
+        has_exited: whether the process has ended.
+    """
+
+    def __init__(self, stdin: int, stdout: int, has_exited: Callable[[], bool]) -> None:
+        self._in = stdin
+        self._out = stdout
+        self._has_exited = has_exited
+        self._is_mid_line = False  # whether a line that was begun before its last answer was read may still go on
+        os.set_blocking(stdin, False)
+        os.set_blocking(stdout, False)
+
+    def ask(self, number: int, line: bytes, running: Running) -> tuple[WarmAnswer | None, int]:
+        """Send the line of a job and wait for the answer.
+
+        Args:
+            number: the number of the job in this process.
+            line: the line.
+            running: the attempt, which is ended where the process prints what it must not.
+
+        Returns:
+            The answer, None where the process ended without one; and how many bytes of the line were written.
+        """
+        reader = AnswerReader(number)
+        rest, written = memoryview(line), 0
+        closed_at: float | None = None
+        poll = select.poll()
+        poll.register(self._in, select.POLLOUT)
+        poll.register(self._out, select.POLLIN)
+        while True:
+            ready = {descriptor for descriptor, _ in poll.poll(1000 * (LOOK_S if closed_at is None else ENDS_S / 20))}
+            if self._in in ready:
+                try:
+                    count = os.write(self._in, rest)
+                    rest, written = rest[count:], written + count
+                except BlockingIOError:
+                    pass
+                except BrokenPipeError:
+                    rest = rest[:0]
+                if not rest:
+                    poll.unregister(self._in)
+            if self._out in ready:
+                data = self._read()
+                if data == b"":
+                    poll.unregister(self._out)
+                    closed_at = time.monotonic()
+                elif data and (answer := _answer_in(reader, data, running)):
+                    self._is_mid_line = reader.is_mid_line
+                    return answer, written
+            if self._has_exited():
+                return self._answer_after_end(reader, running), written
+            if closed_at is not None and time.monotonic() > closed_at + ENDS_S:
+                running.fail(Outcome.BAD_OUTPUT, "the warm pricer closed its stdout: the job ended without an answer")
+
+    def _answer_after_end(self, reader: AnswerReader, running: Running) -> WarmAnswer | None:
+        """The answer in what the process printed before it ended."""
+        for _ in range(MOST_AFTER_END // _CHUNK):  # other processes may hold the pipe and go on printing
+            data = self._read()
+            if not data:
+                break
+            if answer := _answer_in(reader, data, running):
+                return answer
+        return None
+
+    def drop_stale(self) -> bool:
+        """Drop what was printed since the last answer; return whether the process can take a job.
+
+        It cannot if that filled the pipe or ends within a line: the process prints without end, or goes on printing
+        once it gets a processor. The next answer would be appended to that and not be found, and the next job would
+        fail for it.
+        """
+        stale = 0
+        while stale < MOST_STALE:
+            data = self._read()
+            if not data:
+                return not self._is_mid_line
+            self._is_mid_line = is_cut(data)
+            stale += len(data)
+        return False
+
+    def unread(self) -> int:
+        """Bytes that were written to the process and that it has not read."""
+        count = array.array("i", [0])
+        fcntl.ioctl(self._in, termios.FIONREAD, count)
+        return count[0]
+
+    def _read(self) -> bytes | None:
+        """What was printed; None where that is nothing now, empty where nothing will come."""
+        try:
+            return os.read(self._out, _CHUNK)
+        except BlockingIOError:
+            return None
+
+
+def _answer_in(reader: AnswerReader, data: bytes, running: Running) -> WarmAnswer | None:
+    """The answer in what was printed; an attempt whose process prints something else without end is killed."""
+    try:
+        answer = reader.feed(data)
+    except BadAnswerError as error:
+        running.fail(Outcome.BAD_OUTPUT, str(error))
+        return None
+    if answer is None and reader.dropped > running.output:
+        message = f"killed for printing {reader.dropped} bytes that are no answer; its limit is {running.output}"
+        running.fail(Outcome.OUTPUT_LIMIT, message)
+    return answer
