@@ -1,9 +1,8 @@
-"""Tier 3: the node agent runs pricers with bounded concurrency and keeps their results.
+"""Tier 3: the node agent runs pricers in its slots and keeps their results.
 
-`agent.py` accepts attempts and reports their ends; `runner.py` runs one, `spawn.py` starts its pricer; `watchdog.py`
-holds it to its limits, with `processes.py` to find and kill process trees; `reaper.py` cleans up after a dead agent;
-`workspace.py` owns the job directories, `spares.py` those that serve again; `result.py` makes the ZIP, a small one with
-`small_zip.py`; `publisher.py` stores results in packs; `cache.py` keeps them hot;
-`shared_data.py` keeps local copies of shared inputs; `health.py` looks after disk and blob store; `actor.py` is all
-that knows Ray.
+`agent.py` composes the agent: `accepted.py` has the attempts that it accepted, `slots.py` the threads that run them,
+`report_log.py` their reports. `attempt/` runs one attempt, `warm/` keeps warm pricers loaded, `limits/` enforces the
+limits of pricers and node, `helpers/` ends what jobs leave behind. `publisher.py` stores results in packs, `cache.py`
+keeps recent ones, `shared_data.py` keeps copies of shared inputs, `health.py` checks disk and blob store, `reaper.py`
+cleans up after a dead agent, `leftovers.py` reports what a crash left. `actor.py` is the only module that knows Ray.
 """

@@ -22,7 +22,7 @@ GET_TIMEOUT_S = 5.0
 
 
 class ObjectStorePacks:
-    """Keeps packs of results in Ray's object store. The agent owns them: when it dies they are gone, as a cache may."""
+    """Keeps packs of results in Ray's object store. The agent owns them: when it dies, they are gone."""
 
     def put(self, data: bytes) -> object:
         """Put a pack into the object store of this node."""

@@ -1,7 +1,7 @@
 """The node agent: accepts attempts, runs them in as many threads as it has slots, and reports their ends.
 
 Plain Python: threads for the work, one method to wait for reports from an event loop. `actor.py` gives it to Ray.
-Reports are numbered and kept until the leader has committed them, so that a leader that asks anew misses none.
+Reports are numbered and kept until the leader has committed them, so that a leader that asks again misses none.
 """
 
 from __future__ import annotations
@@ -58,14 +58,14 @@ class NodeAgent:
 
     Args:
         node_id: the node's name in the grid.
-        root: directory of this node's work; nobody else uses it.
+        root: this node's work directory; no other program uses it.
         pricers: the configured pricers.
-        settings: slots, cache sizes, grace.
-        blobs: where inputs come from and results go.
+        settings: the node's settings, such as slots and sizes of caches.
+        blobs: the blob store, for inputs and results.
         pack_store: where cached results are kept.
         address: where parents reach this agent.
-        deployed_at: stamp of the settings.
-        own_process: whether this process is the agent's alone, and may be killed when it is frozen or hangs.
+        deployed_at: when the settings were deployed, seconds since the epoch.
+        own_process: whether this process runs nothing but the agent; then it is killed if it freezes or hangs.
     """
 
     def __init__(
@@ -117,7 +117,7 @@ class NodeAgent:
     # --- life ---------------------------------------------------------------------------------------------------
 
     def open(self) -> None:
-        """Clear what an earlier life left, then begin to work."""
+        """Remove what an earlier life left, and begin to work."""
         become_subreaper()
         kill_earlier_lives(self._root, self._mark_prefix)
         left_over = self._leftovers.find(self._workspace.jobs)
@@ -154,7 +154,7 @@ class NodeAgent:
             self._slots.resize(self._slots.count)
 
     def close(self) -> None:
-        """Kill what runs, report it as not answered, and end every thread and helper."""
+        """Kill what runs, without reporting it, and end all threads and helper processes."""
         with self._work:
             self._log.is_closed = True
             self._accepted.waiting.clear()
@@ -181,20 +181,24 @@ class NodeAgent:
         try:
             run = partial(runner.run, order, slot.leave_early, slot.number)
             finished = self._suspect_turns.run(order.attempt, run) if order.apart else run()
-        except Exception as error:  # whatever it was: this attempt ends, the slot does not
-            logger.exception("attempt %s.%s failed on this node", order.attempt.job_id, order.attempt.number)
+        except Exception as error:  # a defect of the node ends this attempt, not the slot
+            logger.exception(
+                "attempt %s.%s failed by a defect of node %s; it is reported as infrastructure",
+                *order.attempt,
+                self.node_id,
+            )
             message = f"node {self.node_id} failed the attempt: unexpected {type(error).__name__}: {error}"
             finished = FinishedAttempt(AttemptReport(order.attempt, Outcome.INFRASTRUCTURE, message=message))
         slot.leave()
         self._publisher.put(finished)
 
-    # --- what leaders ask ---------------------------------------------------------------------------------------
+    # --- calls of leaders ---------------------------------------------------------------------------------------
 
     def start(self, term: int, orders: Sequence[AttemptOrder], definitions: Sequence[Definition] = ()) -> None:
         """Accept attempts; see `NodeCalls.start`.
 
         Raises:
-            StaleTermError: the order is that of a leader that leads no more.
+            StaleTermError: the leader that sent the order has been replaced.
         """
         answered: list[AttemptReport] = []
         with self._work:
@@ -203,7 +207,7 @@ class NodeAgent:
                 self._definitions.put(definitions)
             for order in orders:
                 if order.blobs is not None:
-                    self._blobs.expect(order.blobs)  # the same in every order: a grid agrees on it once
+                    self._blobs.expect(order.blobs)  # the same in every order of a grid
                 if (report := self._accepted.accept(order)) is not None:
                     answered.append(report)
                 else:
@@ -243,11 +247,10 @@ class NodeAgent:
             return NodeReply(self._state(), self._log.since(after), self._log.last)
 
     def configure(self, term: int, pricers: dict[str, Pricer], settings: Node, deployed_at: float) -> None:
-        """Follow newer settings; see `NodeCalls.configure`.
+        """Apply newer settings; see `NodeCalls.configure`.
 
-        Pricers count for attempts that begin from now on, slots and grace at once (what runs beyond fewer slots may
-        finish); idle warm processes with other settings are ended. The sizes of the caches are those that the agent was
-        opened with.
+        Pricers apply to attempts that begin from now on, slots and grace at once; attempts beyond fewer slots may
+        finish. Idle warm processes with other settings are ended. The sizes of the caches do not change.
         """
         with self._work:
             self._accept_term(term)
@@ -272,7 +275,7 @@ class NodeAgent:
 
     def _accept_term(self, term: int) -> None:
         if term < self._term:
-            raise StaleTermError(f"node {self.node_id} follows term {self._term}; an order of term {term} is void")
+            raise StaleTermError(f"node {self.node_id} follows term {self._term}; an order of term {term} is refused")
         self._term = term
 
     def _state(self) -> NodeState:

@@ -1,7 +1,7 @@
-"""The hot cache of results, by jobId: bounded in bytes, least recently used out.
+"""The cache of a node's recent results, by jobId, bounded in bytes; the least recently used are dropped.
 
-Results are kept in the packs in which they were stored, so that keeping a thousand small ones costs one call. Where a
-pack is kept is the pack_store's affair: the Ray object store in the grid, this process in tests.
+Results are kept in the packs in which they were stored, so that keeping a thousand small ones costs one call. A
+`PackStore` keeps the packs: the Ray object store in the grid, this process in tests.
 """
 
 from __future__ import annotations
@@ -20,11 +20,11 @@ class PackStore(Protocol):
     """Keeps bytes under a handle until the handle is dropped."""
 
     def put(self, data: bytes) -> object:
-        """Keep bytes; the handle keeps them alive."""
+        """Keep bytes while the returned handle exists."""
         ...
 
     def get(self, handle: object) -> memoryview | bytes | None:
-        """The bytes, or None where they are gone: it is only a cache."""
+        """The bytes; None where they are gone, as may happen in a cache."""
         ...
 
 
@@ -65,7 +65,9 @@ class ResultCache:
         try:
             handle = self._pack_store.put(data)
         except Exception:  # a full pack_store, say: Ray's errors have no common base with others
-            logger.warning("a pack of %d results is not cached", len(parts), exc_info=True)
+            logger.warning(
+                "cannot cache a pack of %d results; they are read from the blob store", len(parts), exc_info=True
+            )
             return
         with self._lock:
             self._packs[key] = _Pack(handle, len(data), tuple(job_id for job_id, _, _ in parts))

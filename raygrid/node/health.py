@@ -1,7 +1,7 @@
-"""Whether a node can do its work: room on its disk, and the grid's blob store, which takes results.
+"""Checks whether a node can work: whether its disk has room, and whether the blob store takes results.
 
-Looked at once a second in a thread of its own: a disk or a network file system that hangs must not hold up the
-watchdog's limits. Whether the blob store is the grid's is for the leader to say; here its marker is read.
+A thread of its own looks once a second, because a disk or a network file system that hangs must not stop the watchdog.
+It reads the marker of the blob store; the leader decides whether that is the marker of the grid.
 """
 
 from __future__ import annotations
@@ -21,14 +21,14 @@ STUCK_S = 15.0
 
 
 class NodeHealth:
-    """Looks after one node; `why` is None while it is well. `close` ends its thread.
+    """Checks one node; `why` is None while it is healthy. `close` ends the thread.
 
     Args:
         node_id: the node.
         workspace: its disk.
         blobs: its blob store.
-        publisher: says when results cannot be stored.
-        changed: called from the thread whenever what was seen differs from the look before.
+        publisher: knows when results cannot be stored.
+        changed: called from the thread when a look finds something else than the look before.
     """
 
     def __init__(
@@ -47,7 +47,7 @@ class NodeHealth:
         self._closed = threading.Event()
         self._looked = threading.Event()
         self._thread = threading.Thread(target=self._look_forever, name="raygrid-health", daemon=True)
-        self._why: str | None = "it has not looked after its disk and the blob store yet"
+        self._why: str | None = "its disk and the blob store have not been checked yet"
         self._began: float | None = None
         self._blobs_looked_at = -LOOK_AT_REMOTE_S
 
@@ -59,16 +59,16 @@ class NodeHealth:
             return (
                 f"its disk or the blob store {self._blobs.shown} has not answered for {time.monotonic() - began:.0f} s"
             )
-        # That it is another blob store than the grid's is said by the leader, who sees the marker.
+        # The leader, which gets the marker, reports that it is another blob store than the grid's.
         return self._why or (None if self._blobs.sees_another else self._blobs.trouble)
 
     def start(self) -> None:
-        """Begin to look; most often the first look is over when this returns, and the node can get work."""
+        """Start; usually the first look is over when this returns, so that the node can get work."""
         self._thread.start()
         self._looked.wait(FIRST_LOOK_S)
 
     def close(self) -> None:
-        """Look no more; a look that hangs is left to end by itself."""
+        """Stop; a look that hangs is not waited for."""
         self._closed.set()
         self._thread.join(timeout=2)
 

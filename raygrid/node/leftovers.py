@@ -1,8 +1,8 @@
-"""Attempts that earlier lives of a node's agent left unfinished, reported until a leader has taken them in.
+"""Attempts that earlier lives of a node's agent left unfinished; they are reported until a leader has committed that.
 
 After an orderly end, and after the death of the agent alone, no job directory is left: the agent or its reaper has
-removed them. Directories that are still there belong to attempts that ended together with everything else: the machine
-lost its power, or a pricer killed every process that it could reach. Their names say which attempts they were.
+removed it. A directory that is left belongs to an attempt that ended together with agent and reaper: the machine lost
+its power, or a pricer killed every process that it could reach. The directory is named after the attempt.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ logger = logging.getLogger(__name__)
 
 NAME = "unfinished"
 KILL_S = 10.0
-MOST_LIVES = 64  # of which it is remembered what they left: more end in a row only where no leader is ever up
+MOST_LIVES = 64  # lives that are remembered: more end in a row only where no leader ever runs
 MOST_ATTEMPTS = 4_096
 
 
@@ -59,7 +59,7 @@ class Leftovers:
             jobs: the directory of this life's job directories; those of earlier lives are beside it.
 
         Returns:
-            A report for each attempt, in the order of lives; those of one life have the same end.
+            A report for each attempt, in the order of lives; attempts of one life have the same `ended_at`.
         """
         lives = self._remembered()
         known = {life["life"] for life in lives}
@@ -72,7 +72,11 @@ class Leftovers:
             return []
         self._remember(lives[-MOST_LIVES:])
         reports = [report for life in lives[-MOST_LIVES:] for report in self._reports(life)][-MOST_ATTEMPTS:]
-        logger.warning("node %s: %d attempts of earlier lives were left unfinished", self._node_id, len(reports))
+        logger.warning(
+            "node %s: %d attempts of earlier lives were left unfinished and are reported as lost",
+            self._node_id,
+            len(reports),
+        )
         return reports
 
     def reported(self, last: int) -> None:
@@ -116,7 +120,7 @@ class Leftovers:
                 json.dump(lives, file)
             new.replace(self._path)
         except OSError as error:
-            # They are reported all the same, in this life of the agent.
+            # They are still reported, in this life of the agent.
             logger.warning("node %s: cannot write %s: %s", self._node_id, self._path, error)
 
 

@@ -1,7 +1,7 @@
-"""Stores results: small ones together in packs, large ones alone, before anything is said of them.
+"""Stores results, small ones together in packs and large ones alone, before their attempts are reported.
 
-One thread. Whatever finishes while a pack is being written goes into the next one, so that a blob, its flush to disk
-and its place in the cache are shared by as many results as the load asks for.
+One thread. Results that arrive while a pack is being written go into the next pack: the higher the load, the more
+results share a blob, its flush to disk and its entry in the cache.
 """
 
 from __future__ import annotations
@@ -21,11 +21,11 @@ from raygrid.node.cache import ResultCache
 from raygrid.node.traffic import TrafficMeter
 
 PACK_LIMIT = 8 * 1024**2
-# While attempts wait for a slot, results gather this long: nothing idles meanwhile, and every store, flush, report
-# and commit on their way is shared by more of them.
+# While attempts wait for a slot, results are gathered for so long: all slots are busy meanwhile, and more results
+# share each write, flush, report and commit.
 GATHER_S = 0.1
-STEP_S = 0.01  # looked for in steps: to be woken by each result costs a good part of a short job
-# A result that cannot be stored is kept for as long as its attempt took: then running it again is no worse.
+STEP_S = 0.01  # polled in steps: waking the thread for each result would cost a good part of a short job
+# A result that cannot be stored is kept for as long as its attempt took; after that, running it again is no slower.
 TRIES = 4
 TRY_S = 10.0
 KEEP_S = 60.0
@@ -36,7 +36,7 @@ _Pack: TypeAlias = tuple[str, bytes, list[tuple[str, int, int]]]  # key, content
 
 
 class Publisher:
-    """Takes finished attempts, stores their ZIPs, hands the reports on. `close` ends its thread after the last one."""
+    """Stores the ZIPs of finished attempts, then delivers their reports. `close` ends its thread after the last one."""
 
     def __init__(
         self,
@@ -59,17 +59,17 @@ class Publisher:
         self.trouble: str | None = None
 
     def start(self) -> None:
-        """Begin."""
+        """Start the thread."""
         self._thread.start()
 
     def close(self) -> None:
-        """Store what is there, then end."""
+        """Store the results that are queued, then end the thread."""
         self._closing = True
         self._queue.put(None)
         self._thread.join(timeout=30)
 
     def put(self, finished: FinishedAttempt) -> None:
-        """Hand over an attempt that has ended."""
+        """Queue an attempt that has ended."""
         self._queue.put(finished)
 
     def _work(self) -> None:
@@ -97,10 +97,10 @@ class Publisher:
         return batch, False
 
     def _next(self, until: float) -> FinishedAttempt | None:
-        """What came meanwhile, or comes until then while attempts wait for a slot.
+        """The next result: one that is queued, or that arrives in time while attempts wait for a slot.
 
         Raises:
-            queue.Empty: nothing did.
+            queue.Empty: there is none.
         """
         while True:
             try:
@@ -122,11 +122,11 @@ class Publisher:
                 reports.append(self._publish_file(each))
         self._deliver(reports)
         if pack is not None:
-            # Nobody waits for it: what is stored may be told, and who asks the cache too early reads it from there.
+            # After the reports, which must not wait for it: until then, results are read from the blob store.
             self._cache.add(*pack)
 
     def _store_pack(self, packed: list[FinishedAttempt]) -> tuple[_Pack | None, list[AttemptReport]]:
-        """Store results as one blob; gives what to keep of it in the cache, and the reports."""
+        """Store results as one blob; return what to keep of it in the cache, and the reports."""
         key, offset = new_result_key(), 0
         slices: list[BlobSlice] = []
         for each in packed:
@@ -161,7 +161,7 @@ class Publisher:
         return replace(finished.report, result=result, chunks=finished.zip.chunks)
 
     def _store(self, write: Callable[[], None], worth_s: float) -> str | None:
-        """Write, again and again while that is worth it; gives what went wrong in the last try."""
+        """Write, and try again while that is worth it; return the error of the last try."""
         began, tries = time.monotonic(), 0
         while True:
             try:
@@ -180,13 +180,13 @@ class Publisher:
             time.sleep(pause_s)
 
     def _lost_result(self, report: AttemptReport, problem: str) -> AttemptReport:
-        """A pricer's answer that could not be stored is no answer: the job must run again."""
+        """The report of an attempt whose result could not be stored: the job must run again."""
         message = f"node {self._node_id} could not store the result: {problem}"
         return AttemptReport(report.attempt, Outcome.INFRASTRUCTURE, message=message)
 
 
 def _worth_s(batch: Sequence[FinishedAttempt]) -> float:
-    """How long it may take to store results before running their attempts again would be faster."""
+    """The seconds for which storing results is tried: after that, running their attempts again would be faster."""
     took_s = [
         (each.report.ended_at - each.report.started_at).total_seconds()
         for each in batch

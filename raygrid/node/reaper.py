@@ -1,4 +1,4 @@
-"""A small process beside each agent that cleans up when the agent dies, even by `kill -9`, and kills a frozen one.
+"""A small process beside each agent: it cleans up when the agent dies, even by `kill -9`, and kills a frozen agent.
 
 It waits for the end of its standard input, which the agent holds open and beats into (`system/guard.py`). Then it kills
 every process that carries the agent's mark or that the agent has recorded (`Record`), with all below them, and removes
@@ -22,29 +22,29 @@ from raygrid.system.heartbeat import Heartbeat, start_guard
 from raygrid.system.killing import kill_lineage
 from raygrid.system.proc import process_of
 
-# A pricer that was being spawned when the agent died carries its mark a moment later.
+# A pricer that was being spawned when the agent died carries its mark only a moment later.
 AGAIN_S = 0.2
 KILL_S = 20.0
 MOST_KNOWN = 10_000
-_AT_ONCE = 100  # records; a pipe takes so few whole or not at all
+_RECORDS_PER_WRITE = 100  # a pipe takes so few bytes in whole or not at all
 
 
 def start(mark_prefix: str, directories: Sequence[Path], frozen_s: float) -> Heartbeat:
-    """Start the reaper of the agent in this process; closing what is returned lets it do its work and end.
+    """Start the reaper of the agent in this process; when the returned object is closed, it cleans up and ends.
 
     Args:
         mark_prefix: what the marks of the agent's pricers begin with.
-        directories: what to remove: where the agent's job directories are.
-        frozen_s: a freeze of this process for so long ends it.
+        directories: the directories to remove.
+        frozen_s: the agent is killed when it has been frozen for so long.
     """
     words = [mark_prefix, str(os.getpid()), str(frozen_s), *map(str, directories)]
     return Heartbeat(start_guard([sys.executable, "-m", "raygrid.node.reaper", *words]))
 
 
 class Record:
-    """The agent's side of the record: passes each process that pricers started on to the reaper, once.
+    """The agent's side of the record: sends each process that pricers started to the reaper, once.
 
-    A daemon that has neither its mark nor its parents any more is found by this alone.
+    A daemon that has lost both its mark and its parents is found by this alone.
 
     Args:
         send: takes up to `select.PIPE_BUF` bytes; False where it cannot take them now.
@@ -56,19 +56,19 @@ class Record:
         self._sent: set[tuple[int, int]] = set()
 
     def __call__(self, processes: Collection[tuple[int, int]]) -> None:
-        """Record all processes that are there now, by pid and start time."""
+        """Record the processes that exist now, by pid and start time."""
         with self._lock:
             self._sent.intersection_update(processes)
             unsent = [each for each in processes if each not in self._sent]
-            for begin in range(0, len(unsent), _AT_ONCE):
-                some = unsent[begin : begin + _AT_ONCE]
+            for begin in range(0, len(unsent), _RECORDS_PER_WRITE):
+                some = unsent[begin : begin + _RECORDS_PER_WRITE]
                 if not self._send(b"".join(b"%d:%d;" % each for each in some)):
-                    return  # it is frozen, or busy: the next look tries again
+                    return  # the reaper is frozen or busy; the next call tries again
                 self._sent.update(some)
 
 
 class Recorded:
-    """The reaper's side of the record: what is left of the processes that it was told of."""
+    """The reaper's side of the record: the recorded processes that still exist."""
 
     def __init__(self) -> None:
         self._rest = b""
@@ -76,7 +76,7 @@ class Recorded:
         self._prune_at = MOST_KNOWN
 
     def heard(self, data: bytes) -> None:
-        """Take what the agent wrote, its beats included."""
+        """Take what the agent wrote, its heartbeats included."""
         *lines, self._rest = (self._rest + data.replace(b".", b"")).split(b";")
         for line in lines:
             pid, _, started = line.partition(b":")
@@ -86,7 +86,7 @@ class Recorded:
             self._prune_at = max(MOST_KNOWN, 2 * len(self._known))
 
     def alive(self) -> list[tuple[int, int]]:
-        """Those that are there still."""
+        """The recorded processes that still exist, by pid and start time."""
         there = ((pid, started, process_of(pid)) for pid, started in self._known.items())
         return [(pid, started) for pid, started, process in there if process and process.started == started]
 

@@ -1,7 +1,8 @@
-"""Local copies of shared inputs (market data), by digest: fetched once, bounded in bytes, least recently used out.
+"""Local copies of shared inputs (market data), by digest: each is fetched once; the least recently used are dropped.
 
-A copy is one file under many names, so that a pricer that writes into it changes it for all. That cannot be forbidden
-to a program with the same user; it is noticed, before the copy is used again and when each attempt ends.
+All attempts get hard links to one copy, so that a pricer that writes into it changes it for all. A program that runs
+under the same user cannot be kept from that. The change is detected before the copy is used again, and when each
+attempt ends.
 """
 
 from __future__ import annotations
@@ -22,12 +23,12 @@ from raygrid.models import BlobSlice, SharedData
 from raygrid.node.attempt.safe_paths import BadOutputError, open_directory, open_file, remove
 from raygrid.node.traffic import TrafficMeter
 
-# A copy's own time lies before any write of a pricer, which then shows even within one tick of the file system's clock.
+# Copies get an earlier modification time, so that a write shows even within one tick of the file system's clock.
 _EARLIER_NS = 2 * 10**9
 
 
 class _State(NamedTuple):
-    """What tells an untouched file: it cannot be written, and its times set back, without a new time of change."""
+    """Recognises an untouched file: who writes it and sets its times back still changes its time of change."""
 
     device: int
     inode: int
@@ -41,7 +42,7 @@ class _State(NamedTuple):
 
     @property
     def but_changed(self) -> tuple[int, int, int, int]:
-        """All but the time of change, which removing one of its names changes, too."""
+        """All but the time of change, which also changes when one of the file's names is removed."""
         return self[:4]
 
 
@@ -63,8 +64,8 @@ class DataLink(NamedTuple):
 class SharedDataCache:
     """Copies under one directory, linked into job directories. Safe to call from many threads.
 
-    A hard link keeps a copy alive for the attempts that use it, even after it left the cache. A copy that a pricer has
-    changed in place is fetched anew.
+    A hard link keeps a copy for the attempts that use it, even after it was dropped from the cache. A copy that a
+    pricer has changed is fetched again.
     """
 
     def __init__(self, directory: Path, blobs: BlobStore, limit: int, traffic: TrafficMeter | None = None) -> None:
@@ -73,18 +74,18 @@ class SharedDataCache:
         self._blobs = blobs
         self._limit = limit
         self._copies: OrderedDict[str, _Copy] = OrderedDict()
-        self._lock = threading.Lock()  # held for a few calls of the system at most
-        self._at_work: dict[str, threading.Lock] = {}  # by digest: while a copy is fetched or read through
+        self._lock = threading.Lock()  # held for a few system calls at most
+        self._at_work: dict[str, threading.Lock] = {}  # by digest; held while a copy is fetched or read
         self.fetches = 0
         for leftover in directory.iterdir():
             leftover.unlink(missing_ok=True)
 
     def link(self, data: SharedData, directory: Path) -> DataLink:
-        """Put a shared input into a job's data directory; `release` takes it out again.
+        """Put a shared input into a job's data directory, until `release`.
 
         Raises:
             BlobNotFoundError: the blob store does not have it.
-            OSError: the disk does not take it.
+            OSError: the disk refuses it.
         """
         target = directory / data.name
         with self._one_at_a_time(data.digest):
@@ -92,10 +93,10 @@ class SharedDataCache:
         return DataLink(data, copy)
 
     def release(self, links: Sequence[DataLink], directory: int) -> bool:
-        """Take an attempt's shared inputs back once its pricer has ended; tells whether it had them unchanged.
+        """Take an attempt's shared inputs out once its pricer has ended; return whether they are unchanged.
 
         Args:
-            links: what it got.
+            links: the shared inputs.
             directory: descriptor of its job directory, in which they lie under `data`.
         """
         unchanged = True
@@ -114,7 +115,7 @@ class SharedDataCache:
     def _release(self, link: DataLink, within: int) -> bool:
         copy = link.copy
         if (file := self._opened(copy, link.data.name, within)) is None:
-            return False  # no name of it is left: nobody can tell any more
+            return False  # no name of it is left: whether it was changed is unknown
         try:
             if not self._is_good(copy, file, link.data.digest):
                 self._drop(copy, link.data.digest)
@@ -148,7 +149,7 @@ class SharedDataCache:
             return None
         try:
             if self._is_good(copy, file, digest):
-                # Copies are dropped under the lock, too: one that is there stays there until it is linked.
+                # Copies are dropped under the same lock, so that this one cannot be dropped before it is linked.
                 with self._lock, contextlib.suppress(FileNotFoundError):
                     self._renamed(copy, file, lambda: os.link(copy.path, target, follow_symlinks=False))
                     if digest in self._copies:
@@ -160,7 +161,7 @@ class SharedDataCache:
         return None
 
     def _is_good(self, copy: _Copy, file: int, digest: str) -> bool:
-        """Whether a copy is what was fetched. Where only its time of change differs, it is read through."""
+        """Whether a copy is what was fetched; where only its time of change differs, its digest is computed."""
         if copy.spoilt:
             return False
         with self._lock:
@@ -175,20 +176,20 @@ class SharedDataCache:
                 return False
         with self._lock:
             if now != _State.of(os.fstat(file)):
-                return False  # somebody is at it
+                return False  # it is being written
             copy.state = now
         return True
 
     @staticmethod
     def _renamed(copy: _Copy, file: int, work: Callable[[], object]) -> None:
-        """Give or take a name of a copy, which changes its state; a change that came before stays to be found."""
+        """Add or remove a name of a copy, and note its new state; an earlier change by a pricer is still detected."""
         before = _State.of(os.fstat(file))
         work()
         if before == copy.state:
             copy.state = _State.of(os.fstat(file))
 
     def _drop(self, copy: _Copy, digest: str) -> None:
-        """Use a copy no more; attempts that have it learn of it as they end."""
+        """Drop a copy that was changed; attempts that use it find out when they end."""
         with self._lock:
             copy.spoilt = True
             if self._copies.get(digest) is copy:
@@ -212,7 +213,7 @@ class SharedDataCache:
         return copy
 
     def _make_room(self) -> None:
-        """Drop those used least recently; called with the lock held. Attempts that have one go on with it."""
+        """Drop the least recently used; called with the lock held. Attempts that use one keep it."""
         total = sum(each.size for each in self._copies.values())
         while total > self._limit and len(self._copies) > 1:
             _, oldest = self._copies.popitem(last=False)
@@ -231,7 +232,7 @@ class SharedDataCache:
 
 
 def _unlink(name: str, within: int, copy: _Copy) -> None:
-    """Take a copy's name out of a job directory, if it is the copy that has it still."""
+    """Remove a copy's name from a job directory, if the name still leads to the copy."""
     with contextlib.suppress(OSError):
         if within >= 0 and _State.of(os.stat(name, dir_fd=within, follow_symlinks=False))[:2] == copy.state[:2]:
             os.unlink(name, dir_fd=within)

@@ -1,4 +1,4 @@
-"""Counts the payload bytes that a node moves; what is counted travels with its state."""
+"""Counts the payload bytes that a node moves; the node reports them with its state."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from raygrid.models import NodeTraffic
 
 
 class TrafficMeter:
-    """Counters of one life of a node agent, fed from its threads."""
+    """Counters of one life of a node agent; safe to use from many threads."""
 
     def __init__(self) -> None:
         self._total = NodeTraffic()
@@ -24,5 +24,5 @@ class TrafficMeter:
 
     @property
     def total(self) -> NodeTraffic:
-        """All that was counted."""
+        """The bytes so far."""
         return self._total

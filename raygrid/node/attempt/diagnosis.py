@@ -1,4 +1,4 @@
-"""Why a program cannot be started, read from its file: the operating system gives only a number.
+"""Finds out from a program's file why it cannot be started; the operating system gives only a number.
 
 `execve` answers "No such file or directory" for a script whose interpreter is missing and "Exec format error" for a
 Windows program. Used by the node when a spawn failed, and before a local grid starts. Nothing is run here.
@@ -34,7 +34,7 @@ _TEXT_MARKS = {b"\xef\xbb\xbf": "UTF-8", b"\xff\xfe": "UTF-16", b"\xfe\xff": "UT
 
 
 def why_not(program: str, search_path: str) -> str | None:
-    """Say in a sentence why a program cannot be started here and what to do; None where its file shows no reason.
+    """A sentence: why a program cannot be started here, and what to do. None where its file shows no reason.
 
     Args:
         program: the first word of a command, placeholders filled in.
@@ -80,7 +80,7 @@ def _why_not_content(path: Path, head: bytes) -> str | None:
 
 
 def _why_not_foreign(path: Path, head: bytes) -> str:
-    """What else than a program of Linux or a script a file is."""
+    """Describes a file that is neither a Linux program nor a script."""
     if head.startswith(b"MZ"):
         return f"{path} is a Windows program; use `wine {path} {{input}}`" + _install("wine")
     if head.startswith(_MACH_O):
@@ -99,7 +99,7 @@ def _install(program: str) -> str:
 
 
 def wrong_line_ends(path: Path) -> str | None:
-    """Say so where a script's first line ends in CRLF: even where its interpreter starts, it gets a wrong word."""
+    """A sentence if a script's first line ends in CRLF: even if its interpreter starts, its argument is wrong."""
     try:
         with path.open("rb") as file:
             head = file.read(_HEAD)
@@ -182,7 +182,7 @@ def _loader(path: Path, head: bytes) -> str | None:
 
 
 def _has_handler(head: bytes, path: Path) -> bool:
-    """Whether the kernel was told what to run such files with (binfmt_misc): wine or qemu, for instance."""
+    """Whether the kernel is configured to run such files (binfmt_misc), with wine or qemu for instance."""
     try:
         entries = [each for each in BINFMT.iterdir() if each.name not in ("register", "status")]
     except OSError:

@@ -1,8 +1,7 @@
-"""Why a pricer was killed from outside its agent: by the agent that decides for the machine, or by the kernel.
+"""Why a pricer was killed by another process than its agent: by the agent that decides for the machine, or the kernel.
 
-An agent sees only that its pricer died of SIGKILL. The deciding agent leaves a small file with the reason in the
-directory of the pricer's agent before it kills; of the kernel it is known when it last killed something for want of
-memory.
+An agent sees only that its pricer died of SIGKILL. The deciding agent writes the reason into a small file in the
+directory of the pricer's agent before it kills. The kernel counts the processes that it killed for lack of memory.
 """
 
 from __future__ import annotations
@@ -25,14 +24,14 @@ _INCARNATION = re.compile(r"[0-9a-f]{32}")
 
 @dataclass(frozen=True, slots=True)
 class KillReason:
-    """Why a pricer was killed, and whether others ran on the machine."""
+    """Why a pricer was killed, and whether other pricers ran on the machine."""
 
     message: str
     crowded: bool
 
 
 class KillReasons:
-    """Those of one agent's pricers.
+    """The kill reasons of one agent's pricers.
 
     Args:
         root: the node's directory.
@@ -55,7 +54,7 @@ class KillReasons:
                     earlier.rmdir()
 
     def look_at_kernel(self) -> None:
-        """Note how many processes the kernel has killed by now; called about once a second."""
+        """Note how many processes the kernel has killed so far; called about once a second."""
         now = time.monotonic()
         self._kernel.append((now, kernel_kills()))
         while len(self._kernel) > 1 and self._kernel[1][0] <= now - LATELY_S:
@@ -77,7 +76,7 @@ class KillReasons:
         return None
 
     def kernel_killed_lately(self) -> bool:
-        """Whether the kernel has killed a process for want of memory within the last seconds, here or elsewhere."""
+        """Whether the kernel killed a process of the machine for lack of memory within the last seconds."""
         return kernel_kills() > self._kernel[0][1]
 
 
@@ -91,7 +90,7 @@ def leave_kill_reason(nodes: str, mark: str, pid: int, reason: KillReason) -> bo
         reason: the reason.
     """
     root, incarnation, *_ = [*mark.rsplit("|", 3), "", ""]
-    # A pricer can give its children any mark, so it decides neither where a file is written nor over what.
+    # A pricer can give its children any mark: the mark must not decide where a file is written, or what is overwritten.
     if (
         os.path.dirname(root) != nodes
         or os.path.basename(root) in (".", "..")

@@ -1,7 +1,7 @@
-"""Files and directories that a pricer had in its hands, reached without following a link that it may have put there.
+"""Opens and removes files and directories that a pricer could change, without following a link that it put there.
 
-Everything is named from the descriptor of a directory that the node itself opened, one component at a time: whatever
-takes the place of a name meanwhile, nothing outside is read, changed or removed.
+Each name is looked up from the descriptor of a directory that the node itself opened, one component at a time. Whatever
+takes the place of a name meanwhile, nothing outside of that directory is read, changed or removed.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ _DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 _LOOK = os.O_PATH | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 _OWN = stat.S_IRUSR | stat.S_IWUSR
 _FILE = os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
-# What the kernel says of a link, a pipe without a reader or a socket, and a directory that is opened as a file.
+# The kernel's errors for a link, for a pipe without a reader or a socket, and for a directory opened as a file.
 _NO_FILE = (errno.ELOOP, errno.ENXIO, errno.EISDIR, errno.ENOTDIR)
 
 
@@ -38,7 +38,7 @@ def kind(mode: int) -> str:
 
 
 def is_reusable(status: os.stat_result, most: int) -> bool:
-    """Whether a file can serve again: a plain one, under no other name, that may be written, no larger than `most`."""
+    """Whether a file can be used again: regular, with one name, writable, and no larger than `most`."""
     return (
         stat.S_ISREG(status.st_mode)
         and status.st_nlink == 1
@@ -48,25 +48,25 @@ def is_reusable(status: os.stat_result, most: int) -> bool:
 
 
 def open_directory(name: str, within: int | None = None) -> int:
-    """Open a directory that is no link.
+    """Open a directory; a link to one is refused.
 
     Raises:
-        OSError: it is, or is no directory, or is not there.
+        OSError: it is a link, is no directory, or does not exist.
     """
     return os.open(name, _DIRECTORY, dir_fd=within)
 
 
 def open_file(name: str, within: int | None = None, flags: int = os.O_RDONLY) -> int:
-    """Open a regular file; neither a link nor a pipe in its place can lead or hold the node elsewhere.
+    """Open a regular file; a link in its place is not followed, and a pipe in its place does not block.
 
     Args:
-        name: its path from there; further names in it are directories, and no links either.
-        within: the directory that it is in.
+        name: its path from `within`; no component of it may be a link.
+        within: descriptor of the directory that it is in; None for the working directory.
         flags: how to open it.
 
     Raises:
-        BadOutputError: something else is there.
-        OSError: it is not there, or cannot be opened.
+        BadOutputError: something else has its name.
+        OSError: it does not exist, or cannot be opened.
     """
     try:
         if "/" not in name or within is None:
@@ -89,15 +89,15 @@ def open_file(name: str, within: int | None = None, flags: int = os.O_RDONLY) ->
 
 
 def read_file(name: str, within: int | None = None) -> IO[bytes]:
-    """The same, as a file object to read."""
+    """Open a regular file for reading; see `open_file`."""
     return os.fdopen(open_file(name, within), "rb")
 
 
 def descend(top: int, name: str) -> int:
-    """Open a directory some levels below another; the empty name is that one again. The caller closes it.
+    """Open a directory below another; the empty name stands for that one. The caller closes it.
 
     Raises:
-        OSError: something on the way is a link, or no directory, or cannot be opened.
+        OSError: a component of the path is a link, is no directory, or cannot be opened.
     """
     at = os.dup(top)
     for part in name.split("/") if name else ():
@@ -110,10 +110,10 @@ def descend(top: int, name: str) -> int:
 
 
 def remove(name: str, within: int | None = None) -> None:
-    """Remove whatever is there, if anything is: a link itself, and never what it leads to.
+    """Remove whatever has a name, if anything has: a link itself, never what it leads to.
 
     Raises:
-        OSError: somebody still writes in it, or the disk refuses.
+        OSError: a process still writes to it, or the disk refuses.
     """
     try:
         os.unlink(name, dir_fd=within)
@@ -124,17 +124,17 @@ def remove(name: str, within: int | None = None) -> None:
 
 
 def remove_tree(top: str | Path, within: int | None = None) -> None:
-    """Remove a directory whatever a pricer made of it: without permissions, or deeper than any path or stack can be.
+    """Remove a directory, even one without permissions, or deeper than any path or stack can be.
 
-    Inner directories are moved up to the top before they are emptied, so that no path grows long. Where a link is in
-    its place, or in that of the directory around it, nothing beyond the link is touched.
+    Inner directories are moved to the top before they are emptied, so that no path grows long. If a link is in its
+    place, or in the place of the directory around it, nothing beyond the link is touched.
 
     Args:
         top: the directory, by its name in `within`, or by its path.
         within: the directory that it is in.
 
     Raises:
-        OSError: somebody still writes in it, or the disk refuses.
+        OSError: a process still writes to it, or the disk refuses.
     """
     path = Path(top)
     around = os.open(path.parent, _LOOK) if within is None else os.dup(within)
@@ -166,7 +166,7 @@ def _empty(name: str, around: int) -> None:
 
 
 def _sort_out(directory: int, top: int, fresh: Iterator[str]) -> list[str]:
-    """Remove the files of a directory and move the directories in it up to the top; gives their new names there."""
+    """Remove the files of a directory and move its directories to the top; return their new names there."""
     with os.scandir(directory) as entries:
         found = [(entry.name, entry.is_dir(follow_symlinks=False)) for entry in entries]
     moved: list[str] = []
@@ -174,15 +174,15 @@ def _sort_out(directory: int, top: int, fresh: Iterator[str]) -> list[str]:
         if not is_directory:
             os.unlink(name, dir_fd=directory)
             continue
-        os.close(_unlock(name, directory))  # moving a directory writes into it, too
+        os.close(_unlock(name, directory))  # moving a directory needs write permission on it
         moved.append(next(fresh))
         os.rename(name, moved[-1], src_dir_fd=directory, dst_dir_fd=top)
     return moved
 
 
 def _unlock(name: str, within: int) -> int:
-    """Open a directory after giving oneself every permission on it."""
-    seen = os.open(name, _LOOK, dir_fd=within)  # asks for no permission
+    """Open a directory, after setting all permissions on it."""
+    seen = os.open(name, _LOOK, dir_fd=within)  # needs no permission
     try:
         os.chmod(f"/proc/self/fd/{seen}", 0o700)
         return os.open(f"/proc/self/fd/{seen}", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)

@@ -1,6 +1,6 @@
 """Writes a small ZIP in memory, as `zipfile` would, at a tenth of its cost.
 
-For small results with few files: no ZIP64, no streaming. `result.py` chooses between the two.
+For small results with few files: no ZIP64, no streaming. Called by `zip_writers.py`; `result_zip.py` chooses.
 """
 
 from __future__ import annotations

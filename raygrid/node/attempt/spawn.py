@@ -1,8 +1,8 @@
-"""Spawns a pricer the cheapest safe way: glibc's `posix_spawn`, which lets the agent's other threads go on meanwhile.
+"""Spawns a pricer by glibc's `posix_spawn`, the cheapest safe way: the agent's other threads go on meanwhile.
 
-Python's own ways hold the interpreter until the new process has become the pricer, for a good part of a short job, and
-`os.posix_spawn` can neither change the directory nor keep the agent's files (Ray's sockets among them) out of the
-pricer. Where the C library lacks what is needed, `subprocess` does the same. Called by `runner.py`.
+`subprocess` and `os.posix_spawn` hold the interpreter lock until the new process has become the pricer, for a good part
+of a short job. `os.posix_spawn` can neither change the directory nor close the agent's files (Ray's sockets among them)
+in the pricer. Where the C library lacks what is needed, `subprocess` is used. Called by `start.py`.
 """
 
 from __future__ import annotations
@@ -23,14 +23,14 @@ _SETSIGDEF, _SETSIGMASK, _SETSID = 0x04, 0x08, 0x80
 _NEEDED = ("posix_spawn_file_actions_addchdir_np", "posix_spawn_file_actions_addclosefrom_np")
 _FIRST_TO_CLOSE = 3
 WRITTEN_S = 10.0
-"""Seconds for which copying a large program may take; then it is another node's turn."""
+"""Seconds for which copying a large program may take; after that, the attempt fails and runs on another node."""
 _LOOK_S = 0.05
 _NOT_THERE = (errno.ENOENT, errno.ENOTDIR)
-# Larger than what the C library wants for any of its types here (on 64 bits: 336, 128 and 80 bytes).
+# Larger than any type of the C library that is used here (on 64 bits: 336, 128 and 80 bytes).
 _ROOM = 1024
 
-_libc = ctypes.CDLL(None)  # gives the interpreter up during a call
-_quick = ctypes.PyDLL(None)  # does not: for what only fills in a structure
+_libc = ctypes.CDLL(None)  # releases the interpreter lock during a call
+_quick = ctypes.PyDLL(None)  # keeps it: for calls that only fill in a structure
 
 
 class _Library:
@@ -38,7 +38,7 @@ class _Library:
 
     def __init__(self) -> None:
         for name in _NEEDED:
-            getattr(_quick, name)  # AttributeError where it is missing
+            getattr(_quick, name)  # raises AttributeError where it is missing
         self.spawn = _libc.posix_spawn
         self.init = _quick.posix_spawn_file_actions_init
         self.destroy = _quick.posix_spawn_file_actions_destroy
@@ -49,9 +49,9 @@ class _Library:
         signals = ctypes.create_string_buffer(_ROOM)
         _check(_quick.posix_spawnattr_init(self.attributes))
         _quick.sigfillset(signals)
-        # Python ignores some signals of which a pricer must die as any program does.
+        # Python ignores some signals; they must end a pricer as they end any program.
         _check(_quick.posix_spawnattr_setsigdefault(self.attributes, signals))
-        # As `no_blocked_signals` does.
+        # No signal is blocked; see `no_blocked_signals`.
         _quick.sigemptyset(signals)
         _check(_quick.posix_spawnattr_setsigmask(self.attributes, signals))
         _check(_quick.posix_spawnattr_setflags(self.attributes, ctypes.c_short(_SETSID | _SETSIGDEF | _SETSIGMASK)))
@@ -74,9 +74,9 @@ _LIBRARY = _library()
 
 @contextmanager
 def no_blocked_signals() -> Iterator[None]:
-    """Let this thread block no signal for a moment: a process that it starts then blocks none either.
+    """Unblock all signals of this thread within the context, so that a process that it starts blocks none.
 
-    Ray blocks SIGINT in its workers, and a process passes its mask on: in a pricer, `timeout -s INT` would do nothing.
+    Ray blocks SIGINT in its workers, and a process inherits the mask: in a pricer, `timeout -s INT` would do nothing.
     """
     blocked = signal.pthread_sigmask(signal.SIG_SETMASK, ())
     try:
@@ -89,7 +89,7 @@ class Environment:
     """A pricer's environment in the form that a spawn takes, made once; `with_these` adds what differs between jobs.
 
     Raises:
-        ValueError: a variable cannot be: its name has a `=`, or there is a NUL in it.
+        ValueError: a variable is invalid: its name has a `=`, or it contains a NUL.
     """
 
     def __init__(self, variables: Mapping[str, str]) -> None:
@@ -115,10 +115,10 @@ def _word(text: str) -> bytes:
 
 
 def when_written(start: Callable[[], T], patience_s: float = WRITTEN_S) -> T:
-    """Start a program with `start`; wait for one that is just being written, for so many seconds at most.
+    """Start a program with `start`; while it is being written, wait, for so many seconds at most.
 
-    Linux starts no program that is open for writing. While a new version is copied onto an executable, each attempt
-    would fail within milliseconds, and its job with the last of them.
+    Linux starts no program that is open for writing. While a new version is copied over an executable, every attempt
+    would fail within milliseconds, and the job with the last of them.
 
     Raises:
         OSError: what `start` raised.
@@ -142,10 +142,10 @@ def spawn(
     stdout: int,
     stderr: int,
 ) -> int:
-    """Start a program in a session of its own, with three open files and no other; gives its pid, to be waited for.
+    """Start a program in a session of its own, with three open files and no other; return its pid, to be waited for.
 
     Args:
-        command: its words; the first is looked for in the PATH of its own environment unless it has a slash.
+        command: its words; the first is searched in the PATH of its own environment unless it has a slash.
         environment: its environment.
         more: further variables.
         directory: its working directory.
@@ -154,8 +154,8 @@ def spawn(
         stderr: of its standard error.
 
     Raises:
-        OSError: it cannot be started, `errno` says why.
-        ValueError: a word or a variable has a NUL in it.
+        OSError: it cannot be started; `errno` is the reason.
+        ValueError: a word or a variable contains a NUL.
     """
     if _LIBRARY is None or min(stdin, stdout, stderr) < _FIRST_TO_CLOSE:
         return _by_subprocess(command, environment, more, directory, stdin, stdout, stderr)
@@ -178,7 +178,7 @@ def spawn(
             failed = library.spawn(ctypes.byref(pid), program, actions, library.attributes, arguments, variables)
             if failed == 0:
                 return pid.value
-            if error in _NOT_THERE:  # else it was there, earlier on the path: that is what to tell
+            if error in _NOT_THERE:  # else it exists, earlier on the path: that error is the one to report
                 error = failed
     finally:
         library.destroy(actions)
@@ -186,7 +186,7 @@ def spawn(
 
 
 def _candidates(program: bytes, search_path: Sequence[bytes], directory: bytes) -> list[bytes]:
-    """What a program's name may stand for; trying to spawn what is not there costs more than looking."""
+    """The paths that a program's name may stand for; to spawn a path that does not exist costs more than a look."""
     if b"/" in program:
         return [program]
     found = [os.path.join(place, program) for place in search_path]

@@ -1,4 +1,4 @@
-"""What an attempt used, as its manifest says it: of a process of its own, or of a warm one that many attempts share."""
+"""How the process of an attempt ended and what it used: a process of its own, or a warm one that attempts share."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ class Usage:
     Attributes:
         user_s: CPU seconds in the program.
         system_s: CPU seconds in the kernel on its behalf.
-        max_rss_bytes: the peak of its memory; None where it cannot be told.
+        max_rss_bytes: the peak of its memory; None where it is not known.
         warm_job: which job of its process this was, from 1; None for a cold pricer.
     """
 
@@ -29,8 +29,8 @@ class Usage:
     def of_child(usage: resource.struct_rusage) -> Usage:
         """What a process that has ended used.
 
-        Its peak memory is None where it stayed below the agent's own: a child is spawned sharing the agent's memory
-        until it becomes the pricer, and Linux counts that in.
+        Its peak memory is None where it is below the agent's own: a child shares the agent's memory until it becomes
+        the pricer, and Linux counts that.
         """
         own = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
         peak = usage.ru_maxrss * 1024 if usage.ru_maxrss > own else None
@@ -61,7 +61,7 @@ class ProcessEnd:
 
 @dataclass(frozen=True, slots=True)
 class Consumed:
-    """What a process has used since it was started, children that it waited for included (their memory is not)."""
+    """What a process has used since it was started, with the CPU of children that it waited for."""
 
     user_s: float = 0.0
     system_s: float = 0.0
@@ -69,7 +69,7 @@ class Consumed:
     peak_rss_bytes: int = 0
 
     def since(self, before: Consumed, warm_job: int) -> Usage:
-        """What was used between two looks; the peak is None unless it rose, for then it is an earlier job's."""
+        """What was used since an earlier value; the peak is None unless it rose."""
         peak = self.peak_rss_bytes if self.peak_rss_bytes > before.peak_rss_bytes else None
         user_s, system_s = self.user_s - before.user_s, self.system_s - before.system_s
         return Usage(round(max(0.0, user_s), 3), round(max(0.0, system_s), 3), peak, warm_job)
