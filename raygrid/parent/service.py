@@ -81,7 +81,7 @@ class Parent:
         self.waiters = Waiters()
         self.traffic = ParentTraffic()
         self.groups = Groups(directory, settings, self.waiters, home)
-        self.groups.give_back = store.release_lease
+        self.groups.polls.give_back = store.release_lease
         patience = LostGroupTimeouts(settings.routing.lost_after_s, settings.placement.node_timeout_s + NODE_SLACK_S)
         self.sweeper = Sweeper(store, self.groups, self.waiters, patience)
         self.nodes = Nodes(store, partial(self.groups.capacities, silent_too=True))
@@ -145,7 +145,7 @@ class Parent:
         self.blob_check.require()
         await self.definitions.require([job.spec.definition])
         [job] = await self.reuse.with_sources([job])
-        routed = replace(job, group_id=self.groups.choose(job.affinity, job.site))
+        routed = replace(job, group_id=self.groups.routing.choose(job.affinity, job.site))
         try:
             inserted = await self._inserts.put(routed)
         except BaseException:
@@ -179,7 +179,7 @@ class Parent:
         bunches: dict[tuple[str | None, str | None], list[int]] = {}
         for index, job in enumerate(jobs):
             bunches.setdefault((job.affinity, job.site), []).append(index)
-        shares = self.groups.choose_for([(*alike, len(indexes)) for alike, indexes in bunches.items()])
+        shares = self.groups.routing.choose_for([(*alike, len(indexes)) for alike, indexes in bunches.items()])
         routed = list(jobs)
         for indexes, share in zip(bunches.values(), shares, strict=True):
             for index, group_id in zip(indexes, deal(share), strict=True):
@@ -189,7 +189,7 @@ class Parent:
     def _release(self, jobs: Sequence[NewJob]) -> None:
         """Tell the groups that these jobs, once promised to them, do not come."""
         for job in jobs:
-            self.groups.release(job.group_id)
+            self.groups.routing.release(job.group_id)
 
     def _settle(self, jobs: Sequence[NewJob], inserted: Sequence[Inserted]) -> list[Submitted]:
         """Poke the leaders of new jobs; what was there before, or took over a result, needs nothing."""
@@ -203,7 +203,7 @@ class Parent:
             answers.append(_submitted(job, each))
         for group_id, fresh in by_group.items():
             self.traffic.handed_over(group_id, fresh)
-            self.groups.poke(group_id, [job.spec for job in fresh])
+            self.groups.announce(group_id, [job.spec for job in fresh])
         self.waiters.changed(
             JobChange(each.job_id, each.state) for each in answers if each.created and each.reused_from
         )

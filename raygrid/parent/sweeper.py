@@ -70,7 +70,7 @@ class Sweeper:
 
     async def open(self) -> None:
         """Begin to watch."""
-        self._groups.on_refusal = partial(self._keep, self._refused)
+        self._groups.polls.on_refusal = partial(self._keep, self._refused)
         loop = asyncio.get_running_loop()
         loops = {"watch": self._watch_forever(), "sweep": self._sweep_forever(), "errands": self._run_errands()}
         self._tasks = [loop.create_task(each, name=f"sweeper: {name}") for name, each in loops.items()]
@@ -130,7 +130,7 @@ class Sweeper:
         for group_id in self.lost.keys() - lost.keys():
             logger.warning("group %s is lost no more", group_id)
         self.lost, self._idle = lost, self._watch.idle(now)
-        self._groups.lost = frozenset(lost)
+        self._groups.known.lost = frozenset(lost)
         self._looked.set()
 
     async def _stand(self, state: LeaseState | None) -> bool:
@@ -184,7 +184,7 @@ class Sweeper:
         bunches: dict[tuple[str | None, str | None], list[str]] = {}
         for job in jobs:
             bunches.setdefault((job.affinity, job.site), []).append(job.job_id)
-        shares = self._groups.choose_for(
+        shares = self._groups.routing.choose_for(
             [(*alike, len(job_ids)) for alike, job_ids in bunches.items()], instead_of=group_id
         )
         # Where not all find a place, the first in line do.
@@ -199,10 +199,10 @@ class Sweeper:
                 moved = await self._store.move(group_id, to, unled=unled)
         finally:
             for chosen, promised in Counter(to.values()).items():
-                self._groups.release(chosen, promised - len(moved.get(chosen, ())))
+                self._groups.routing.release(chosen, promised - len(moved.get(chosen, ())))
         count = 0
         for chosen, queued in moved.items():
-            self._groups.poke(chosen, queued)
+            self._groups.announce(chosen, queued)
             self._waiters.changed([JobChange(job.spec.job_id, JobState.QUEUED) for job in queued])
             count += len(queued)
         if count:

@@ -101,7 +101,7 @@ async def test_no_leader_hears_of_it(grid: SmallGrid) -> None:
     try:
         assert (await price(grid, "c-2", "c")).status_code == 200
         assert (await batch(grid, "c", {"c-3": "c", "c-4": "c"}))["reused"] == 2
-        assert [known.promised for known in grid.parent.groups._known.values()] == [0]
+        assert [known.promised for known in grid.parent.groups.known] == [0]
     finally:
         leader.enqueue = before  # type: ignore[method-assign]
     assert poked == []

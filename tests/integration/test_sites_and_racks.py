@@ -79,7 +79,7 @@ async def test_what_a_full_site_cannot_take_goes_to_the_nearest_other_and_ends(g
     await grid.until(lambda: idle(grid))
     gate = tmp_path / "gate"
     wait = f"while [ ! -e {gate} ]; do sleep 0.02; done"
-    limit = grid.parent.groups._policy.queue_limit
+    limit = grid.parent.groups.routing._policy.queue_limit
     tokyo, osaka, _ = sorted(grid.parent.groups.capacities(), key=lambda group: group.group_id)
     near, next_near = 4 + limit(tokyo), 4 + limit(osaka)
     await submit_batch(grid, "first", near, wait, site="tokyo")

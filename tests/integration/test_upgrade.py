@@ -104,10 +104,10 @@ async def test_an_older_parent_does_not_set_it_back(grid: SmallGrid) -> None:
     first = grid.settings
     await grid.deploy(beside=True, pricers=MORE)
     await until_following(grid, 1.0)
-    heard = {older.groups._known["rack-a"].answered_at}
+    heard = {older.groups.known.by_id["rack-a"].answered_at}
 
     async def heard_again() -> bool:
-        heard.add(older.groups._known["rack-a"].answered_at)
+        heard.add(older.groups.known.by_id["rack-a"].answered_at)
         return len(heard) > 3
 
     await grid.until(heard_again)

@@ -60,7 +60,7 @@ def _answer_before_commit() -> list[Patch]:
     under_way: set[asyncio.Future[Any]] = set()
 
     async def submit(self: Parent, job: NewJob) -> Submitted:
-        routed = replace(job, group_id=self.groups.choose(job.affinity, job.site))
+        routed = replace(job, group_id=self.groups.routing.choose(job.affinity, job.site))
         insert = asyncio.ensure_future(self._inserts.put(routed))
         insert.add_done_callback(lambda task: task.cancelled() or task.exception())
         under_way.add(insert)

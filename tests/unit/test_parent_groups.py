@@ -87,13 +87,13 @@ def spec(job_id: str) -> JobSpec:
 
 async def test_what_was_sent_counts_until_the_leader_has_spoken_of_it(story: Story) -> None:
     """A job counts from the choice on, while its poke is under way, and until the first word after that."""
-    assert story.groups.choose(None, None) == "a"
+    assert story.groups.routing.choose(None, None) == "a"
     assert story.queued() == {"a": 1, "b": 0}
     story.leaders["a"].words.put_nowait(story.a)  # it cannot know of the job yet
     await asyncio.sleep(0.02)
     assert story.queued() == {"a": 1, "b": 0}
     story.leaders["a"].takes.set()
-    story.groups.poke("a", [spec("j")])
+    story.groups.announce("a", [spec("j")])
     while not story.leaders["a"].taken:
         await asyncio.sleep(0.005)
     assert story.queued() == {"a": 1, "b": 0}
@@ -110,35 +110,35 @@ async def test_a_leader_is_followed_on_whatever_it_answered(story: Story) -> Non
 
 async def test_a_promise_that_is_not_kept_is_taken_back(story: Story) -> None:
     """A submit that was refused, or attached to a job that was there, leaves no trace, and nothing falls below zero."""
-    story.groups.choose(None, None)
-    story.groups.release("a")
+    story.groups.routing.choose(None, None)
+    story.groups.routing.release("a")
     assert story.queued() == {"a": 0, "b": 0}
-    story.groups.release("a", 5)
-    story.groups.release("gone")
+    story.groups.routing.release("a", 5)
+    story.groups.routing.release("gone")
     assert story.queued() == {"a": 0, "b": 0}
 
 
 async def test_every_choice_goes_by_what_is_known_at_that_moment(story: Story) -> None:
     """Promises, their release, batches, lost groups and new words all count with the very next job."""
-    assert [story.groups.choose(None, None) for _ in range(5)] == ["a", "a", "a", "b", "a"]
-    story.groups.release("b")
-    assert story.groups.choose(None, None) == "b"
-    story.groups.choose_for([(None, None, 1)])  # b's last slot
+    assert [story.groups.routing.choose(None, None) for _ in range(5)] == ["a", "a", "a", "b", "a"]
+    story.groups.routing.release("b")
+    assert story.groups.routing.choose(None, None) == "b"
+    story.groups.routing.choose_for([(None, None, 1)])  # b's last slot
     assert story.queued() == {"a": 4, "b": 2}
-    assert [story.groups.choose(None, None) for _ in range(2)] == ["a", "b"]  # the shortest queue per slot
-    story.groups.lost = frozenset({"a"})
-    assert story.groups.choose(None, None) == "b"
-    story.groups.lost = frozenset()
+    assert [story.groups.routing.choose(None, None) for _ in range(2)] == ["a", "b"]  # the shortest queue per slot
+    story.groups.known.lost = frozenset({"a"})
+    assert story.groups.routing.choose(None, None) == "b"
+    story.groups.known.lost = frozenset()
     story.leaders["b"].words.put_nowait(replace(story.b, slots=40))
     while story.groups.capacities()[1].slots != 40:
         await asyncio.sleep(0.005)
     assert story.queued() == {"a": 5, "b": 4}
-    assert story.groups.choose(None, None) == "b"
+    assert story.groups.routing.choose(None, None) == "b"
 
 
 async def test_bunches_of_a_batch_see_each_other(story: Story) -> None:
     """What the first bunch takes is no longer free for the second, and all of it is promised."""
-    first, second = story.groups.choose_for([(None, None, 3), (None, None, 3)])
+    first, second = story.groups.routing.choose_for([(None, None, 3), (None, None, 3)])
     assert (dict(first), dict(second)) == ({"a": 3}, {"a": 1, "b": 2})
     assert story.queued() == {"a": 4, "b": 2}
 
@@ -146,12 +146,12 @@ async def test_bunches_of_a_batch_see_each_other(story: Story) -> None:
 async def test_a_batch_that_does_not_fit_promises_nothing(story: Story) -> None:
     """When the second bunch finds the queues full, the first leaves no trace."""
     with pytest.raises(BusyError, match="every group's queue is full"):
-        story.groups.choose_for([(None, None, 15), (None, None, 6)])
+        story.groups.routing.choose_for([(None, None, 15), (None, None, 6)])
     assert story.queued() == {"a": 0, "b": 0}
-    [shares] = story.groups.choose_for([(None, None, 20)])
+    [shares] = story.groups.routing.choose_for([(None, None, 20)])
     assert dict(shares) == {"a": 10, "b": 10}
     with pytest.raises(BusyError, match="every group's queue is full"):
-        story.groups.choose(None, None)
+        story.groups.routing.choose(None, None)
 
 
 async def test_a_node_is_found_where_the_latest_word_has_it(story: Story) -> None:
@@ -181,7 +181,7 @@ async def test_a_successor_need_not_wait_for_the_lease_of_a_leader_whose_process
     async def give_back(lease: Lease) -> None:
         given_back.append(lease)
 
-    groups.give_back = give_back
+    groups.polls.give_back = give_back
     await groups.open()
     try:
         while not groups.capacities():
@@ -209,7 +209,7 @@ async def test_a_candidate_without_others_keeps_its_lease() -> None:
     async def give_back(lease: Lease) -> None:
         raise AssertionError(lease)
 
-    groups.give_back = give_back
+    groups.polls.give_back = give_back
     await groups.open()
     try:
         while not groups.capacities():

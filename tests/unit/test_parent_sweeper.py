@@ -86,11 +86,11 @@ class Story:
         return Sweeper(self.store, self.groups, self.waiters, LostGroupTimeouts(2.0, 7.0, 30.0))
 
     async def open(self) -> None:
-        await self.groups._refresh()
+        await self.groups.polls.refresh()
         while len(self.groups.capacities()) < 3:
             await asyncio.sleep(0)
         self._monkeypatch.setattr(asyncio.get_running_loop(), "time", lambda: self.now)
-        for known in self.groups._known.values():
+        for known in self.groups.known:
             known.answered_at = float("inf")  # they were heard just now, however late it gets
 
     async def lead(self, *groups: str) -> None:
@@ -214,13 +214,13 @@ async def test_a_refused_job_goes_on_until_a_group_takes_it(story: Story) -> Non
     try:
         await story.insert("j1")
         story.leaders["a"].refuses = story.leaders["b"].refuses = True
-        story.groups.poke("a", [held.spec for held in await story.store.queued("a", 9)])
+        story.groups.announce("a", [held.spec for held in await story.store.queued("a", 9)])
         await until(lambda: "j1" in story.leaders["c"].told)
         assert await story.where("j1") == ["c"]
         await until(lambda: story.leaders["a"].forgot == ["j1"])
         story.leaders["c"].refuses = True
         await story.insert("j2", group="c")
-        story.groups.poke("c", [held.spec for held in await story.store.queued("c", 9) if held.spec.job_id == "j2"])
+        story.groups.announce("c", [held.spec for held in await story.store.queued("c", 9) if held.spec.job_id == "j2"])
         await until(lambda: "j2" in story.leaders["c"].told)
         for _ in range(300):
             await asyncio.sleep(0)
@@ -280,7 +280,7 @@ async def test_jobs_are_not_given_to_a_lost_group_while_others_live(story: Story
     """Its leader may have been heard a moment ago."""
     await story.passes(1, "a", "b", "c")
     await story.passes(6, "b", "c")
-    chosen = {story.groups.choose(f"key-{number}", None) for number in range(30)}
+    chosen = {story.groups.routing.choose(f"key-{number}", None) for number in range(30)}
     assert chosen == {"b", "c"}
 
 

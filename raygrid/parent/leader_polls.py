@@ -1,0 +1,190 @@
+"""Follows the groups: finds their candidates, polls each for changes of jobs, and sends newer settings to leaders."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable, Coroutine, Sequence
+from datetime import UTC, datetime
+from typing import Any
+
+from raygrid.core.lease import Lease
+from raygrid.errors import GroupRefusedError, NotLeadingError, ProcessEndedError, RaygridError
+from raygrid.models import JobSpec, QueuedJob
+from raygrid.parent.known_groups import KnownGroup, KnownGroups, now
+from raygrid.parent.waiters import Waiters
+from raygrid.settings.model import GridSettings
+from raygrid.transport.batching import Coalescer
+from raygrid.transport.ports import GroupDiscovery, LeaderCalls
+
+logger = logging.getLogger(__name__)
+
+POLL_S = 1.0
+PAUSE_S = 0.2
+STANDBY_PAUSE_S = 0.02  # a candidate that stands by answers only after it has waited to become the leader
+REFRESH_S = 1.0
+
+
+async def _keep(lease: Lease) -> None:
+    """Let a lease run out."""
+
+
+class LeaderPolls:
+    """Keeps `KnownGroups` up to date. The owner opens and closes it.
+
+    Args:
+        known: the groups.
+        discovery: finds groups and their candidates.
+        settings: sent to leaders with older ones.
+        waiters: woken by changes of jobs.
+
+    Attributes:
+        on_refusal: called with the group and the ids of jobs that it refused.
+        give_back: releases the lease of a leader whose process has ended.
+    """
+
+    def __init__(self, known: KnownGroups, discovery: GroupDiscovery, settings: GridSettings, waiters: Waiters) -> None:
+        self._known = known
+        self._discovery = discovery
+        self._settings = settings
+        self._waiters = waiters
+        self.on_refusal: Callable[[str, Sequence[str]], None] = lambda group_id, job_ids: None
+        self.give_back: Callable[[Lease], Awaitable[None]] = _keep
+        self._refreshing: asyncio.Task[None] | None = None
+
+    async def open(self) -> None:
+        """Begin to follow the groups."""
+        self._refreshing = asyncio.get_running_loop().create_task(self._refresh_forever(), name="groups")
+
+    async def close(self) -> None:
+        """Stop following."""
+        tasks = [task for known in self._known for task in known.followers.values()]
+        if self._refreshing is not None:
+            tasks.append(self._refreshing)
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+        await asyncio.gather(*(known.notices.close() for known in self._known))
+
+    async def _refresh_forever(self) -> None:
+        while True:
+            try:
+                await self.refresh()
+            except RaygridError as error:
+                logger.warning("the groups cannot be listed; trying again: %s", error)
+            except Exception:
+                logger.exception("the groups cannot be listed because of an unexpected error; trying again")
+            await asyncio.sleep(REFRESH_S)
+
+    async def refresh(self) -> None:
+        """Find the groups and their candidates, and follow those that are new.
+
+        Raises:
+            UnavailableError: they cannot be listed now.
+        """
+        by_id = self._known.by_id
+        found = await self._discovery.groups()
+        for group_id, candidates in found.items():
+            known = by_id.get(group_id)
+            if known is None:
+                notices = Coalescer(self._announcer(group_id), name=f"notices to {group_id}")
+                known = by_id[group_id] = KnownGroup(notices)
+            for candidate in candidates:
+                if candidate not in known.followers:
+                    known.followers[candidate] = asyncio.get_running_loop().create_task(
+                        self._follow(group_id, known, candidate), name=f"follow {group_id}"
+                    )
+            for candidate in [each for each in known.followers if each not in candidates]:
+                known.followers.pop(candidate).cancel()
+                if known.leader is candidate:
+                    known.leader = None
+        for group_id in by_id.keys() - found.keys():
+            self._known.changed.add(group_id)
+            for task in by_id.pop(group_id).followers.values():
+                task.cancel()
+
+    def _announcer(
+        self, group_id: str
+    ) -> Callable[[Sequence[JobSpec | QueuedJob]], Coroutine[Any, Any, Sequence[None]]]:
+        async def announce(jobs: Sequence[JobSpec | QueuedJob]) -> Sequence[None]:
+            known = self._known.get(group_id)
+            try:
+                if known is not None and known.leader is not None:
+                    await known.leader.enqueue(jobs)
+            except GroupRefusedError as error:
+                logger.info("group %s refused %d jobs; moving them: %s", group_id, len(jobs), error)
+                self._known.note_refusal(group_id)
+                self.on_refusal(group_id, [(job.spec if isinstance(job, QueuedJob) else job).job_id for job in jobs])
+            except RaygridError as error:
+                count = len(jobs)
+                logger.info("group %s missed a notice of %d jobs; its scan will find them: %s", group_id, count, error)
+            if known is not None:
+                known.promised = max(0, known.promised - len(jobs))
+                known.announced += len(jobs)
+                self._known.changed.add(group_id)
+            return [None] * len(jobs)
+
+        return announce
+
+    async def _follow(self, group_id: str, known: KnownGroup, candidate: LeaderCalls) -> None:
+        """Poll one candidate for changes; only the leader answers."""
+        epoch, after = "", 0
+        while True:
+            try:
+                reply = await candidate.changes(epoch, after, POLL_S)
+            except NotLeadingError:
+                await asyncio.sleep(STANDBY_PAUSE_S)
+                continue
+            except RaygridError as error:
+                logger.info("group %s: a candidate did not answer a poll; asking again: %s", group_id, error)
+                if isinstance(error, ProcessEndedError) and known.leader is candidate:
+                    await self._replace_leader(group_id, known)
+                await asyncio.sleep(PAUSE_S)
+                continue
+            except Exception:
+                logger.exception("group %s: polling a candidate failed unexpectedly; trying again", group_id)
+                await asyncio.sleep(PAUSE_S)
+                continue
+            epoch, after = reply.epoch, reply.last
+            if reply.term < known.term:
+                # It does not know yet that its term is over: it was frozen, or its network was cut.
+                await asyncio.sleep(PAUSE_S)
+                continue
+            known.leader, known.term, known.holder = candidate, reply.term, reply.leader
+            known.capacity, known.answered_at, known.announced = reply.capacity, now(), 0
+            self._known.changed.add(group_id)
+            known.changed.set()
+            if reply.gap:
+                self._waiters.wake_all()
+            else:
+                self._waiters.changed(reply.changes)
+            if reply.deployed_at < self._settings.deployed_at:
+                await self._send_settings(group_id, candidate)
+
+    async def _replace_leader(self, group_id: str, known: KnownGroup) -> None:
+        """Have another candidate take over, before the lease runs out, from a leader whose process has ended.
+
+        If Ray is wrong and the process lives, the next term ends its own.
+        """
+        dead, known.leader = known.leader, None
+        others = known.others_than(dead)
+        if not others:
+            return  # only the same candidate can lead again
+        try:
+            await self.give_back(Lease(group_id, known.holder, known.term, datetime.now(UTC)))
+            await asyncio.gather(*(other.stand() for other in others), return_exceptions=True)
+        except RaygridError as error:
+            logger.info(
+                "group %s: the lease of its dead leader was not released, and has to run out: %s", group_id, error
+            )
+
+    async def _send_settings(self, group_id: str, leader: LeaderCalls) -> None:
+        """Send the settings to a leader that follows older ones; a leader with newer settings keeps its own."""
+        try:
+            await leader.configure(self._settings.without_keys)
+        except RaygridError as error:
+            logger.info("group %s: its leader did not get the newer settings; sending them again: %s", group_id, error)
+            await asyncio.sleep(PAUSE_S)
+        except Exception:
+            logger.exception("group %s: sending newer settings failed unexpectedly; trying again", group_id)
+            await asyncio.sleep(PAUSE_S)
