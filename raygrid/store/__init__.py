@@ -3,8 +3,8 @@
 from raygrid.store.port import (
     BLOBS,
     NOBODY,
-    BatchPage,
     BatchSummary,
+    BatchSummaryPage,
     Changed,
     Inserted,
     JobStore,
@@ -20,8 +20,8 @@ from raygrid.store.sql_failures import LockedError
 __all__ = [
     "BLOBS",
     "NOBODY",
-    "BatchPage",
     "BatchSummary",
+    "BatchSummaryPage",
     "Changed",
     "Inserted",
     "JobStore",

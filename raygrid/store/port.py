@@ -56,7 +56,7 @@ class BatchSummary:
         return all(state.is_terminal for state, count in self.counts.items() if count)
 
 
-class BatchPage(NamedTuple):
+class BatchSummaryPage(NamedTuple):
     """Some batches, and whether more come after them."""
 
     batches: list[BatchSummary]
@@ -220,7 +220,9 @@ class JobStore(Protocol):
         """
         ...
 
-    async def batches(self, *, after: str | None = None, limit: int = 20, most_jobs: int = MOST_COUNTED) -> BatchPage:
+    async def batches(
+        self, *, after: str | None = None, limit: int = 20, most_jobs: int = MOST_COUNTED
+    ) -> BatchSummaryPage:
         """A page of batches, the newest first, those that come after the batch `after`.
 
         Jobs are counted: with more than `most_jobs` of them together, a page ends before it has `limit` batches.

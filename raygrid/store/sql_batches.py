@@ -10,7 +10,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from raygrid.models import JobState, StoredJob
 from raygrid.store import rows
-from raygrid.store.port import MOST_COUNTED, BatchPage, BatchSummary, Changed
+from raygrid.store.port import MOST_COUNTED, BatchSummary, BatchSummaryPage, Changed
 from raygrid.store.rows import no_such_cursor
 from raygrid.store.sql_connections import SqlConnections, reading
 from raygrid.store.sql_moves import chunks
@@ -83,7 +83,9 @@ class SqlBatches(SqlConnections):
         return BatchSummary(batch_id, submitted_at, counts, sum(reused for _, _, reused in states))
 
     @reading
-    async def batches(self, *, after: str | None = None, limit: int = 20, most_jobs: int = MOST_COUNTED) -> BatchPage:
+    async def batches(
+        self, *, after: str | None = None, limit: int = 20, most_jobs: int = MOST_COUNTED
+    ) -> BatchSummaryPage:
         """A page of batches, the newest first; see `JobStore.batches`."""
         age = (batches.c.submitted_at, batches.c.batch_id)
         statement = select(batches.c.batch_id, batches.c.submitted_at).limit(limit + 1)
@@ -104,7 +106,7 @@ class SqlBatches(SqlConnections):
                 page.append(await self._counted(connection, batch_id, submitted_at))
                 if sum(each.total for each in page) >= most_jobs:
                     break
-        return BatchPage(page, len(page) < len(listed))
+        return BatchSummaryPage(page, len(page) < len(listed))
 
     @reading
     async def batches_of(self, job_ids: Sequence[str]) -> dict[str, list[str]]:

@@ -16,8 +16,8 @@ from raygrid.models import BlobSlice, JobSpec, JobState, JobUpdate, NewJob, Queu
 from raygrid.store.port import (
     MOST_COUNTED,
     NOBODY,
-    BatchPage,
     BatchSummary,
+    BatchSummaryPage,
     Changed,
     Inserted,
     Purged,
@@ -250,7 +250,9 @@ class MemoryStore(MemoryGridTables):
         reused = sum(self._rows[job_id].job.reused_from is not None for job_id in batch.members)
         return BatchSummary(batch_id, batch.submitted_at, dict(counts), reused)
 
-    async def batches(self, *, after: str | None = None, limit: int = 20, most_jobs: int = MOST_COUNTED) -> BatchPage:
+    async def batches(
+        self, *, after: str | None = None, limit: int = 20, most_jobs: int = MOST_COUNTED
+    ) -> BatchSummaryPage:
         """A page of batches, the newest first; see `JobStore.batches`."""
         ids = sorted(self._batches, key=lambda batch_id: (self._batches[batch_id].submitted_at, batch_id), reverse=True)
         if after is not None:
@@ -264,7 +266,7 @@ class MemoryStore(MemoryGridTables):
             page.append(summary)
             if sum(each.total for each in page) >= most_jobs:
                 break
-        return BatchPage(page, len(page) < len(ids))
+        return BatchSummaryPage(page, len(page) < len(ids))
 
     async def batches_of(self, job_ids: Sequence[str]) -> dict[str, list[str]]:
         """The batches that these jobs belong to."""

@@ -18,7 +18,7 @@ MOST_LINES = 500
 MOST_LOOSE_MODULES = 4
 # The OpenAPI description and the Python client give one answer of a parent the same public name.
 SAME_ANSWER = {"BatchStatus", "JobStatus"}
-BEING_RENAMED = {"BatchPage", "Health", "Verdict"}
+BEING_RENAMED = {"Health", "Verdict"}
 
 
 def module_name(path: Path) -> str:
