@@ -14,11 +14,10 @@ PACKAGE = Path(__file__).parents[2] / "raygrid"
 KNOW_RAY = {"transport/actor_link.py", "transport/actors.py", "transport/racks.py"}
 KNOW_RAY |= {"node/actor.py", "parent/ingress.py", "local/supervisor.py", "cluster/autoscaler.py"}
 KNOW_RAY |= {"drill/ray_faults.py"}
-MOST_LINES = 500
+MOST_LINES = 460
 MOST_LOOSE_MODULES = 4
 # The OpenAPI description and the Python client give one answer of a parent the same public name.
 SAME_ANSWER = {"BatchStatus", "JobStatus"}
-BEING_RENAMED = {"Health", "Verdict"}
 
 
 def module_name(path: Path) -> str:
@@ -99,9 +98,7 @@ def test_one_public_class_name_means_one_thing() -> None:
         for node in ast.walk(tree):
             if isinstance(node, ast.ClassDef) and not node.name.startswith("_"):
                 places[node.name].append(name)
-    twice = {
-        name: found for name, found in places.items() if len(found) > 1 and name not in SAME_ANSWER | BEING_RENAMED
-    }
+    twice = {name: found for name, found in places.items() if len(found) > 1 and name not in SAME_ANSWER}
     assert twice == {}
 
 
