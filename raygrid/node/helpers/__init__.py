@@ -1,1 +1,1 @@
-"""Processes that jobs leave behind, such as wine's server: which may serve later jobs, and when they end."""
+"""Helper processes, which jobs leave behind (wine's server, for one): which later jobs may use them, and their end."""

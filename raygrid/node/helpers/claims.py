@@ -1,4 +1,4 @@
-"""Which helpers are in use on this machine, among the agents of a grid that share it: locked files, one for each use.
+"""Records which helpers the agents of a grid on this machine use: locked files, one for each use.
 
 Several nodes on one machine share what a user has there, wine's server for one. An agent holds a shared lock on a file
 for each pricer and program that its attempts use, and ends helpers only under exclusive locks. The kernel releases the
@@ -24,7 +24,7 @@ class Claims:
     """The locks of one agent.
 
     Args:
-        directory: where the files are; None where no other agent can share anything.
+        directory: the directory of the files; None where no other agent can share helpers.
     """
 
     def __init__(self, directory: Path | None) -> None:
@@ -36,11 +36,11 @@ class Claims:
         return self._directory is None or uses <= self._held.keys()
 
     def share(self, uses: Iterable[str]) -> bool:
-        """Claim what attempts are about to use; False where another agent is ending helpers of these just now."""
+        """Claim what attempts are about to use; False where another agent is ending helpers of these."""
         return all(use in self._held or self._lock(use, fcntl.LOCK_SH) for use in uses)
 
     def exclude(self, uses: Iterable[str]) -> bool:
-        """Take these for this agent alone; False, and none is claimed, where another agent uses one of them."""
+        """Claim these for this agent alone; False, and none is claimed, where another agent uses one of them."""
         uses = list(uses)
         if self._directory is None or all(self._lock(use, fcntl.LOCK_EX) for use in uses):
             return True
@@ -48,7 +48,7 @@ class Claims:
         return False
 
     def release(self, uses: Iterable[str]) -> None:
-        """Claim these no more."""
+        """Release these."""
         for use in uses:
             if (file := self._held.pop(use, None)) is not None:
                 os.close(file)
@@ -70,8 +70,8 @@ class Claims:
         except BlockingIOError:
             os.close(file)
             return False
-        except OSError as error:  # a file system without locks: each agent for itself
-            logger.warning("cannot lock %s: %s", self._directory / use, error)
+        except OSError as error:  # a file system without locks
+            logger.warning("cannot lock %s: %s; the machine's other agents may end helpers in use", use, error)
             if file < 0:
                 return True
         self._held[use] = file

@@ -37,8 +37,8 @@ class HelperGate:
     """Registers attempts, and holds new ones back while helpers of their pricers are being ended.
 
     Args:
-        patience_s: how long an attempt is held back before it fails for the node's reasons.
-        claims: what is in use on this machine, by other agents as well.
+        patience_s: how long an attempt is held back before it fails; the node is at fault then.
+        claims: the helpers in use on this machine, by other agents as well.
     """
 
     def __init__(self, patience_s: float, claims: Claims | None = None) -> None:
@@ -55,8 +55,8 @@ class HelperGate:
         Args:
             name: the pricer's name.
             pricer: the definition that the attempt runs.
-            waits: whether to wait at a closed gate. A warm process that is loaded for an attempt does not: the attempt
-                is registered already, and it is that which the gate waits for.
+            waits: whether to wait at a closed gate. A warm process that is loaded for an attempt does not wait: the
+                attempt is registered already, and the gate waits for its end.
 
         Raises:
             UnavailableError: helpers of the pricer are being ended and do not end.
@@ -71,7 +71,7 @@ class HelperGate:
             use.rules[pricer.helpers] = use.rules.get(pricer.helpers, 0) + 1
 
     def end(self, name: str, pricer: Pricer) -> None:
-        """It has ended, and was reaped."""
+        """An attempt has ended, and its process was reaped."""
         with self._changed:
             use = self._uses[name]
             use.running -= 1
@@ -86,7 +86,7 @@ class HelperGate:
                     self._changed.notify_all()
 
     def _learn(self, name: str, pricer: Pricer) -> _Use:
-        # What earlier definitions share stays shared: their helpers may be there still.
+        # What earlier definitions share stays shared, because their helpers may still run.
         through = shared_through(pricer.command, pricer.helpers, is_windows=_is_windows(pricer.command[0]))
         self._through[name] = through = self._through.get(name, frozenset()) | through
         use = self._uses.get(name)
@@ -117,7 +117,7 @@ class HelperGate:
             return ran
 
     def idle_s(self) -> dict[str, float]:
-        """By pricer: seconds since it was last in use, 0 while it is."""
+        """By pricer, the seconds since it was last in use; 0 while it is in use."""
         with self._changed:
             now = time.monotonic()
             return {name: 0.0 if use.running else now - use.ended_at for name, use in self._uses.items()}
@@ -142,11 +142,11 @@ class HelperGate:
             return frozenset(each for name in names for each in sharing_with(name, self._through))
 
     def close(self, names: frozenset[str], idle_s: float) -> bool:
-        """Let no attempt of these pricers start until `open`, if they are not in use; gives whether it is so.
+        """Let no attempt of these pricers start until `open`; False, without effect, if they are in use.
 
         Args:
             names: the pricers.
-            idle_s: for how long they must have been out of use.
+            idle_s: for how long they must have been idle.
         """
         with self._changed:
             now = time.monotonic()
@@ -157,14 +157,14 @@ class HelperGate:
             return True
 
     def hold(self, names: frozenset[str], wait_s: float, meanwhile: Callable[[], None]) -> bool:
-        """Hold new attempts of these pricers back until those that run have ended; gives whether they have.
+        """Hold new attempts of these pricers back until those that run have ended; return whether they have.
 
-        If so, none starts until `open`, as after `close`; else the gate is open again.
+        If they have, none starts until `open`, as after `close`; else the gate is open again.
 
         Args:
             names: the pricers.
             wait_s: how long to wait.
-            meanwhile: called again and again, without the lock.
+            meanwhile: called repeatedly, without the lock.
         """
         with self._changed:
             self._closed |= names
@@ -181,12 +181,12 @@ class HelperGate:
         return False
 
     def exclude(self, names: frozenset[str]) -> bool:
-        """Have no other agent of this machine use the helpers of these pricers until `open`; False if one does."""
+        """Keep the machine's other agents from using these pricers' helpers until `open`; False if one uses them."""
         with self._changed:
             return self._claims.exclude({each for name in names for each in self._claims_of_group(name)})
 
     def release_idle(self, idle_s: float) -> None:
-        """Claim no more what has not been used for so long."""
+        """Release the claims on what has been idle for so long."""
         with self._changed:
             now = time.monotonic()
             used = [use for use in self._uses.values() if use.running or now - use.ended_at < idle_s]

@@ -1,7 +1,7 @@
-"""Which pricer's job started a process below the agent: by ancestry where that was seen, else by its mark.
+"""Finds which pricer's job started a process below the agent: by ancestry where that was seen, else by its mark.
 
-The table of all processes is traced again and again, and what was once seen of a process is kept: a daemon loses its
-parents and may shed its mark. Ancestry comes first, since a mark can be forged and a parent cannot.
+The table of all processes is traced repeatedly, and what a trace found out about a process is kept: a daemon loses its
+parents, and may remove its mark. Ancestry comes first, because a mark can be forged and a parent cannot.
 """
 
 from __future__ import annotations
@@ -19,11 +19,11 @@ Key = tuple[int, int]
 
 @dataclass(frozen=True, slots=True)
 class Origin:
-    """Where a process comes from.
+    """The origin of a process.
 
     Attributes:
         pricers: the pricers whose jobs may have started it.
-        attempts: names of the attempts that may have started it; they may have ended meanwhile.
+        attempts: names of the attempts that may have started it; they may have ended.
     """
 
     pricers: frozenset[str]
@@ -37,7 +37,7 @@ class Root:
     Attributes:
         pid: its pid; 0 where it is about to be spawned.
         pricer: the pricer's name.
-        name: what its mark calls it.
+        name: its name in its mark.
         attempt: name of the attempt that it runs; empty where it runs none (a warm one between jobs).
     """
 
@@ -48,7 +48,7 @@ class Root:
 
     @property
     def origin(self) -> Origin:
-        """Where the processes below it come from."""
+        """The origin of the processes below it."""
         return Origin(frozenset((self.pricer,)), frozenset((self.attempt,) if self.attempt else ()))
 
 
@@ -57,9 +57,9 @@ class Traced:
     """The processes below the agent, without those that it spawned itself.
 
     Attributes:
-        left: those that lost their parent, which makes them children of the agent, and all below them.
-        zombies: those of them that have ended, are children of the agent, and were seen alive before.
-        below: all that pricers started, pricers included, whether or not they lost their parents.
+        left: the orphans, which have become children of the agent, and all processes below them.
+        zombies: orphans that have ended and that an earlier trace saw alive.
+        below: all processes that pricers started, and the pricers.
     """
 
     left: list[tuple[Process, Origin]] = field(default_factory=list)
@@ -68,7 +68,7 @@ class Traced:
 
 
 class Lineage:
-    """What is known of the processes below one agent; not safe to use from several threads at once.
+    """The origins of the processes below one agent; not safe to use from several threads at once.
 
     Args:
         mark_prefix: what the marks of the agent's pricers begin with.
@@ -79,7 +79,9 @@ class Lineage:
         self._prefix = mark_prefix
         self._own_process = own_process
         self._origins: dict[Key, Origin] = {}
-        self._earlier: dict[Key, Origin] = {}  # of the trace before: two may be taken from tables of other orders
+        self._earlier: dict[
+            Key, Origin
+        ] = {}  # of the trace before: two traces may overlap, and use their tables in the other order
         self._spawned: set[Key] = set()
         self._environment = environment_of(os.getpid())
 
@@ -134,13 +136,13 @@ class Lineage:
         *,
         was_left: bool,
     ) -> None:
-        """Note a process and all below it."""
+        """Note the origin of a process and of all below it."""
         waiting = [(top, origin)]
         while waiting:
             process, inherited = waiting.pop()
             key = (process.pid, process.started)
             if key in self._origins:
-                continue  # the table was read while processes came and went
+                continue  # the table was read while processes started and ended
             own = self._origins[key] = inherited if process is top else before.get(key, inherited)
             traced.below.add(key)
             if was_left and not process.is_zombie:
@@ -148,7 +150,7 @@ class Lineage:
             waiting.extend((child, own) for child in children.get(process.pid, ()))
 
     def pricer_by_mark(self, pid: int) -> tuple[str | None, bool]:
-        """The pricer that a process's mark names, and whether it has a mark; not told of one that is being spawned."""
+        """The pricer in a process's mark, and whether it has a mark; (None, True) while it is being spawned."""
         environment = environment_of(pid)
         if environment is None or environment == self._environment:
             return None, True
@@ -160,9 +162,9 @@ class Lineage:
     def _of_orphan(
         self, pid: int, roots: Sequence[Root], pricers: Mapping[str, bool], before: Mapping[Key, Origin]
     ) -> Origin | None:
-        """Where an orphan comes from that was not seen before; None where it is no pricer's, or may be a pricer itself.
+        """The origin of an orphan that was not seen before; None where no pricer started it, or it may be a pricer.
 
-        A process that is just being spawned looks like an orphan until its pid is noted.
+        A pricer that is being spawned looks like an orphan until its pid is noted.
         """
         environment = environment_of(pid)
         if environment is None or environment == self._environment:
@@ -179,6 +181,6 @@ class Lineage:
             return None
         attempts = frozenset(root.attempt for root in roots if root.attempt)
         lately = frozenset(name for name, ran in pricers.items() if ran)
-        if not lately:  # it descends from something that was left behind earlier
+        if not lately:  # it descends from a process that was left behind earlier
             lately = frozenset(name for origin in before.values() for name in origin.pricers)
         return Origin(lately, attempts)

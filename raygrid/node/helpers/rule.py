@@ -1,7 +1,7 @@
-"""Which processes that jobs left behind must end now: the rule alone, pure, with time as an argument.
+"""Decides which processes that jobs left behind must end now. Pure; time is an argument.
 
 A helper is a process that outlived the job that started it and that later jobs of the pricer may use: wine's server, an
-ssh master, a licence daemon. `helpers.py` finds these processes, asks this rule, and carries out what it decides.
+ssh master, a licence daemon. `watch.py` finds these processes, calls this rule, and carries out what it decides.
 """
 
 from __future__ import annotations
@@ -15,10 +15,10 @@ Programs = tuple[str, ...] | None
 """A pricer's setting `helpers`: None allows any program, an empty tuple none."""
 
 MOST_HELPERS = 64
-"""Processes that the jobs of one pricer may leave behind before all of them are ended: jobs that each leave one."""
+"""The number of processes that the jobs of one pricer may leave behind before all of them are ended."""
 
 WINE = "wine"
-_COMM = 15  # bytes of its name that the kernel keeps of a process
+_COMM = 15  # bytes of a process's name that the kernel keeps
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,10 +27,10 @@ class LeftBehind:
 
     Attributes:
         pid: its process id.
-        started: its start time in clock ticks since boot: with the pid it names one process.
+        started: its start time in clock ticks since boot; with the pid it identifies one process.
         age_s: seconds since it started.
         pricers: the pricers whose jobs may have started it or may use it; empty where none can.
-        allowed: whether the settings of one of these pricers let it live.
+        allowed: whether the settings of one of these pricers allow it.
         in_job: whether an attempt that may have started it still runs.
     """
 
@@ -44,13 +44,13 @@ class LeftBehind:
 
 @dataclass(frozen=True, slots=True)
 class HelperActions:
-    """What is to be done.
+    """What must be done.
 
     Attributes:
         kill: processes that no job may use; they are killed at once.
-        clear: groups of pricers that have been idle for the linger: all helpers of theirs are ended, while none of
+        clear: groups of pricers that have been idle for the linger time: all their helpers are ended, while none of
             their attempts can start.
-        renew: groups with a helper beyond its age, or with too many: the same, once the attempts that run have ended.
+        renew: groups with a helper that is too old, or with too many: the same, once the running attempts have ended.
     """
 
     kill: tuple[LeftBehind, ...] = ()
@@ -66,11 +66,11 @@ def decide(
     age_s: float,
     most: int = MOST_HELPERS,
 ) -> HelperActions:
-    """Decide over everything that was left behind on a node.
+    """Decide on all processes that were left behind on a node.
 
     Args:
         left: the processes.
-        idle_s: by pricer: seconds since its last attempt ended, 0 while one runs. A pricer that is not in it never ran.
+        idle_s: by pricer, seconds since its last attempt ended, 0 while one runs; a pricer that is not in it never ran.
         linger_s: how long helpers outlive the last attempt.
         age_s: the age that ends a helper.
         most: how many helpers a pricer may have.
@@ -89,7 +89,7 @@ def decide(
 
 
 def _merged(sets: Iterable[frozenset[str]]) -> tuple[frozenset[str], ...]:
-    """Sets that have an element in common, made one."""
+    """Merge the sets that have an element in common."""
     merged: list[frozenset[str]] = []
     for each in set(sets):
         apart = [other for other in merged if other.isdisjoint(each)]
@@ -98,16 +98,16 @@ def _merged(sets: Iterable[frozenset[str]]) -> tuple[frozenset[str], ...]:
 
 
 def is_allowed(programs: Programs, executable: str, name: str) -> bool:
-    """Whether a pricer's setting lets a program live on.
+    """Whether a pricer's setting allows a program as a helper.
 
-    A program is told by its executable, which a process cannot choose freely, unlike its name. `wineserver64` (or
-    `wineserver`, `wine`) stands for wine as a whole, whose own services are run by wine's loader. `services.exe` is a
-    Windows program of that name, run by wine's loader.
+    A program is recognised by its executable, which a process cannot choose freely, unlike its name. `wineserver64` (or
+    `wineserver`, `wine`) stands for all of wine, whose loader runs its services. `services.exe` stands for a Windows
+    program of that name, which wine's loader runs.
 
     Args:
         programs: the setting.
         executable: path of the process's executable; empty where it cannot be read.
-        name: the name that the kernel has for the process.
+        name: the kernel's name of the process.
     """
     if programs is None:
         return True
@@ -128,14 +128,14 @@ def _is_wine(program: str) -> bool:
 
 
 def shared_through(command: Iterable[str], programs: Programs, *, is_windows: bool = False) -> frozenset[str]:
-    """What a pricer shares helpers through: pricers that have one of these in common use the same helpers.
+    """The keys through which a pricer shares helpers: pricers that have a key in common use the same helpers.
 
-    These are the helpers that its settings list, and wine: its server serves all Windows programs of a user.
+    The keys are the helpers in its settings, and wine, whose server serves all Windows programs of a user.
 
     Args:
         command: the words of its command.
         programs: its setting `helpers`.
-        is_windows: whether its program is one for Windows, which the kernel hands to wine.
+        is_windows: whether its program is a Windows program, for which the kernel starts wine.
     """
     through = {WINE if _is_wine(entry) else PurePosixPath(entry).name for entry in programs or ()}
     if is_windows or any(_is_wine(word) for word in command):
@@ -144,11 +144,11 @@ def shared_through(command: Iterable[str], programs: Programs, *, is_windows: bo
 
 
 def sharing_with(name: str, through: Mapping[str, frozenset[str]]) -> frozenset[str]:
-    """The pricers that share helpers with one, directly or by way of others; it is among them.
+    """The pricers that share helpers with one, directly or through others; it is included.
 
     Args:
         name: the pricer.
-        through: by pricer, what it shares helpers through.
+        through: by pricer, the keys through which it shares helpers.
     """
     group = {name}
     keys = set(through.get(name, ()))

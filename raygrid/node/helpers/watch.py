@@ -1,8 +1,8 @@
-"""Processes that jobs leave behind on a node: which of them may serve later jobs, and when they end.
+"""Ends the processes that jobs leave behind on a node, except for helpers while they may be used.
 
-The watchdog hands in what it sees; `lineage.py` tells whose each process is, `helper_rule.py` decides, and a thread of
-this class ends what must end, while `helper_gate.py` keeps the pricer's next attempts from starting. When the agent
-closes, everything goes. The reaper is told of each process, for the case that the agent is killed.
+The watchdog passes each table of processes. `lineage.py` finds whose each process is, `rule.py` decides, and a thread
+of this class ends what must end, while `gate.py` keeps the pricer's next attempts from starting. When the agent closes,
+all of them are ended. Each process is reported to the reaper, which ends it if the agent is killed.
 """
 
 from __future__ import annotations
@@ -42,16 +42,16 @@ class Helpers:
 
     Args:
         mark_prefix: what the marks of the agent's pricers begin with.
-        roots: gives what the agent has spawned or is about to spawn.
-        own_process: whether this process is the agent's alone.
-        shared: a directory that it has in common with the other agents of the grid on this machine.
+        roots: returns what the agent has spawned or is about to spawn.
+        own_process: whether this process runs nothing but the agent.
+        shared: a directory that the agents of the grid on this machine share.
 
     Attributes:
         linger_s: how long helpers outlive the last attempt of their pricer.
         age_s: the age at which they are renewed.
-        grace_s: what a helper gets between being asked to end and being killed.
-        retire: ends idle warm processes of these pricers.
-        record: is told of processes that pricers started, for whoever has to end them should this process be killed.
+        grace_s: the time between SIGTERM and SIGKILL for a helper.
+        retire: ends the idle warm processes of pricers.
+        record: takes the processes that pricers started, which are to be ended if this process is killed.
     """
 
     def __init__(
@@ -82,7 +82,7 @@ class Helpers:
         self._thread: threading.Thread | None = None
 
     def start(self, tools: set[int]) -> None:
-        """Begin; `tools` are children of the agent that are no pricers."""
+        """Start; `tools` are children of the agent that are no pricers."""
         self._tools = tools
 
     def are_others(self, orphans: set[int], name: str) -> bool:
@@ -91,7 +91,7 @@ class Helpers:
         return all((of := owners.get(pid)) is not None and name not in of for pid in orphans)
 
     def look(self, table: Sequence[Process]) -> None:
-        """Look at all processes, read just now: kill what must not live, and have the helpers end that are due."""
+        """Look at a current table of processes: kill what no job may use, and have the thread end due helpers."""
         left = self._judged(self._trace(table))
         self.gate.release_idle(self.linger_s)
         if not left:
@@ -104,7 +104,7 @@ class Helpers:
             self._ask(HelperActions(clear=actions.clear, renew=renew))
 
     def close(self) -> None:
-        """End everything that jobs left behind. No attempt runs or starts any more."""
+        """End all processes that jobs left behind; no attempt runs or starts any more."""
         with self._work:
             self._closed = True
             self._work.notify_all()
@@ -140,7 +140,7 @@ class Helpers:
         now = time.clock_gettime(time.CLOCK_BOOTTIME)
         allowed: set[int] = set()
         left = []
-        for process, origin in traced.left:  # each parent before its children, which live as it does
+        for process, origin in traced.left:  # each parent comes before its children, for which its permission holds
             if process.parent in allowed or self._is_allowed(process, origin):
                 allowed.add(process.pid)
             if (process.pid, process.started) in self._beyond_reach:
@@ -191,11 +191,11 @@ class Helpers:
                     self._clear(group)
                 for group in wanted.renew:
                     self._renew(group)
-            except Exception:  # the next look asks again
-                logger.exception("ending helper processes failed")
+            except Exception:  # must not end the thread
+                logger.exception("cannot end helper processes; the next look tries again")
 
     def _clear(self, group: frozenset[str]) -> None:
-        """End the helpers of pricers that are idle still."""
+        """End the helpers of pricers if these are still idle."""
         if self.gate.close(group, self.linger_s):
             try:
                 if self.gate.exclude(group):
@@ -210,7 +210,7 @@ class Helpers:
             self.gate.open(group)
             self._hold_again_at[group] = time.monotonic() + HOLD_AGAIN_S
             logger.warning(
-                "pricer %s has helper processes that are too old or too many; they end when no attempt of it runs",
+                "pricer %s: its helper processes are too old or too many; they are ended once no attempt of it runs",
                 ", ".join(sorted(group)),
             )
             return
@@ -230,8 +230,10 @@ class Helpers:
             found = [each for each in self._judged(traced) if group is None or each.pricers <= group]
             if not found and not traced.zombies:
                 clean += 1
-                if clean == CLEAN_LOOKS:  # one may have been starting another while the first look was taken
-                    end_children(self._belongs_to(group), 0.0, QUICK_S)  # one that forks on is in no table
+                if clean == CLEAN_LOOKS:  # a process may have been starting another during the first look
+                    end_children(
+                        self._belongs_to(group), 0.0, QUICK_S
+                    )  # a process that keeps forking may be in no table
                     return
                 continue
             clean = 0
@@ -245,7 +247,7 @@ class Helpers:
             time.sleep(KILL_STEP_S)
 
     def _belongs_to(self, group: frozenset[str] | None) -> Callable[[int], bool]:
-        """Whether a child of this process is something that was left by these pricers, of which no attempt runs."""
+        """Whether a child of this process was left behind by these pricers, of which no attempt runs."""
         spared = self._tools | {root.pid for root in self._roots()}
 
         def belongs(pid: int) -> bool:
@@ -256,7 +258,7 @@ class Helpers:
                 return pricer is not None and (group is None or pricer in group)
             if not self._own_process:
                 return False
-            # Asked last: an attempt registers before its pricer is spawned, which has no environment for a moment.
+            # Checked last: an attempt registers before it spawns its pricer, which has no environment at first.
             return all(idle for name, idle in self.gate.idle_s().items() if group is None or name not in group)
 
         return belongs
@@ -265,9 +267,14 @@ class Helpers:
         if not (doomed := list(doomed)):
             return
         groups = {process.pid: process.group for process in table}
-        spared = {root.pid for root in self._roots()}  # one with a forged mark may stay in the group of its own pricer
+        spared = {
+            root.pid for root in self._roots()
+        }  # a process with a forged mark may be in the group of its own pricer
         for each in doomed:
             group = groups.get(each.pid, 0)
             if not signal_process(each.pid, each.started, signal.SIGKILL, 0 if group in spared else group):
                 self._beyond_reach.add((each.pid, each.started))
-                logger.error("process %s, which a job left behind, is another user's and cannot be ended", each.pid)
+                logger.error(
+                    "process %s, which a job left behind, belongs to another user; it stays",
+                    each.pid,
+                )

@@ -1,4 +1,4 @@
-"""How much room on a disk files take, by the blocks that they have: holes and memory files count for nothing.
+"""How much disk space files take, by their blocks: holes do not count, nor do files in memory.
 
 Links are never followed. Used by `disk.py` and `largest_attempt.py`; nothing here decides anything.
 """
@@ -12,12 +12,12 @@ from collections.abc import Iterable
 from typing import NamedTuple
 
 BLOCK = 512  # the unit of st_blocks, whatever the file system's own blocks are
-# A file system may reserve as many blocks again as a file has, and some for a start, for what is yet to be written.
+# A file system may reserve as many blocks as a file has, and some from the start, for what will be written.
 _SLACK = 64 * 1024
 
 
 class Allocated(NamedTuple):
-    """Room that files take, bytes.
+    """Disk space that files take, bytes.
 
     Attributes:
         written: what counts as written to disk: no holes, and no blocks that the file system has only reserved.
@@ -35,7 +35,7 @@ class Allocated(NamedTuple):
 
 
 def allocated(paths: Iterable[str], *, changed_since_ns: int = 0) -> Allocated:
-    """Room of the files at and below some paths; a file with several names there counts once."""
+    """Space of the files at and below some paths; a file with several names there counts once."""
     total, linked = Allocated(), set[tuple[int, int]]()
     for path in paths:
         with contextlib.suppress(OSError):
@@ -61,11 +61,11 @@ def _below(top: str, changed_since_ns: int, linked: set[tuple[int, int]]) -> All
 
 
 def deleted_but_open(pids: Iterable[int], device: int, *, changed_since_ns: int = 0) -> Allocated:
-    """Room of files on a disk that have no name any more, and that these processes keep open.
+    """Space of the files on a disk that have no name any more and that these processes keep open.
 
     Args:
-        pids: the processes; those that have gone or may not be looked at count for nothing.
-        device: the disk; memory files are on none.
+        pids: the processes; those that have ended, or that the agent may not inspect, are left out.
+        device: the disk.
         changed_since_ns: as for `allocated`.
     """
     total, seen = Allocated(), set[tuple[int, int]]()
@@ -88,5 +88,5 @@ def _of(status: os.stat_result, changed_since_ns: int, seen: set[tuple[int, int]
             return Allocated()
         seen.add(identity)
     size, held = status.st_size, status.st_blocks * BLOCK
-    written = min(size, held) if held <= 2 * size + _SLACK else held  # else it reserved them itself
+    written = min(size, held) if held <= 2 * size + _SLACK else held  # else the program reserved them itself
     return Allocated(written, held, held if status.st_mtime_ns >= changed_since_ns else 0)

@@ -1,4 +1,4 @@
-"""The disk of a node: holds pricers to their output limits, and tells who was hurt when it was full.
+"""The disk of a node: enforces output limits, and decides which attempts failed because the disk was full.
 
 A thread looks ten times a second at how much of the disk is free, which costs next to nothing. Only where that, or
 the growth seen so far, says that a pricer may have come near its limit are its files looked through. A pricer that
@@ -26,11 +26,11 @@ from raygrid.system.proc import process_table
 logger = logging.getLogger(__name__)
 
 TICK_S = 0.1
-LOOK_S = 1.0  # a pricer that runs for longer is looked at this often in any case
+LOOK_S = 1.0  # a pricer that runs for longer is measured at least this often
 FIRST_LOOK_S = 0.5
 LOW = DISK_RESERVE // 4  # with less room than this, an attempt that fills the disk is ended
 FULL = 1024**2  # and with less than this, writes have failed
-REST = 10  # looking through the files of an attempt takes at most one part in so many of the time
+REST = 10  # measuring the files of an attempt takes at most one part in so many of the time
 NO_ROOM = frozenset({errno.ENOSPC, errno.EDQUOT})
 
 
@@ -59,11 +59,11 @@ class DiskWatch:
         self._thread = threading.Thread(target=self._watch, name="raygrid-disk", daemon=True)
 
     def start(self) -> None:
-        """Begin to watch."""
+        """Start the thread."""
         self._thread.start()
 
     def close(self) -> None:
-        """Watch no more; a look at a disk that hangs is left to end by itself."""
+        """Stop; a look at a disk that hangs is not waited for."""
         self._closed.set()
         if self._thread.is_alive():
             self._thread.join(timeout=2)
@@ -72,14 +72,14 @@ class DiskWatch:
 
     def _watch(self) -> None:
         took_s = 0.0
-        while not self._closed.wait(max(TICK_S, took_s)):  # however much there is to look at, half of the time is left
+        while not self._closed.wait(max(TICK_S, took_s)):  # at most half of the time goes into looks
             began = time.monotonic()
             running = self._watchdog.all()
             if running or self._gauges or self.why is not None:
                 try:
                     self._look(running)
-                except Exception:  # one look that fails must not be the last one: nothing else holds these limits
-                    logger.exception("a look at the disk failed")
+                except Exception:  # must not end the thread: nothing else enforces these limits
+                    logger.exception("disk of %s: a look failed; it is repeated", self._workspace.root)
             else:
                 self._free_before = None
             took_s = time.monotonic() - began
@@ -110,13 +110,13 @@ class DiskWatch:
         return known if known is not None and known.running is running else _Gauge(running, self._free_before)
 
     def _end_filler(self, running: Sequence[Running], free: int) -> None:
-        """End the attempt that fills the disk, one at a time: once it is cleared away, there may be room enough."""
+        """Kill the attempt that fills the disk, one at a time: once its files are removed, there may be room enough."""
         began = time.monotonic()
         if any(each.killed_for is Outcome.OUTPUT_LIMIT and not each.ended for each in running):
             return
         found = largest_attempt.find_largest(running, self._workspace.root, DISK_RESERVE - LOW)
         self._look_for_filler_at = time.monotonic() + REST * (time.monotonic() - began)
-        # Once more: had the one that filled it been cleared away meanwhile, the next largest would have been found.
+        # Checked again: if the files of the largest attempt were removed meanwhile, another one was found.
         if found is not None and self._is_low():
             _end(found.running, _filled(found.held, free, self._workspace))
 
@@ -128,7 +128,7 @@ class DiskWatch:
         return os.stat(self._workspace.root).st_dev
 
     def _free(self) -> int | None:
-        """Bytes that are free now, and what follows from that; None where it cannot be told."""
+        """Measure and note the free bytes; None where they cannot be measured."""
         try:
             free = self._workspace.free_bytes()
         except OSError:
@@ -149,10 +149,10 @@ class DiskWatch:
     # --- ends -------------------------------------------------------------------------------------------------------
 
     def judge(self, running: Running, report: AttemptReport) -> AttemptReport:
-        """What the end of a pricer means, its files being there still: the same, unless the disk had no room for it.
+        """The report of a pricer that has ended, while its files still exist: the same, unless the disk was full.
 
-        A failure with little room left says nothing of the job. And with none, even a success may be one that did not
-        notice what it could not write. Either is the doing of the attempt that fills the disk, if this is the one.
+        A failure with little room left need not be the job's. With no room left, even a success may lack what could
+        not be written. If this attempt fills the disk, it has reached its output limit; else it runs again.
         """
         if report.outcome not in (Outcome.EXITED, Outcome.SIGNAL):
             return report
@@ -164,14 +164,14 @@ class DiskWatch:
         return self._no_answer(report, f"had {free} bytes free" if free < DISK_RESERVE else "was full while it ran")
 
     def judge_result(self, running: Running, report: AttemptReport) -> AttemptReport:
-        """What a result that lacks something means: the pricer may have had no room to write it."""
+        """The report of an attempt whose result lacks a file: the pricer may have had no room to write it."""
         spoilt = report.outcome in (Outcome.MISSING_OUTPUT, Outcome.BAD_OUTPUT)
         return (
             self._no_answer(report, "was full while it ran") if spoilt and self._low_at >= running.started else report
         )
 
     def no_room_for_result(self, running: Running, report: AttemptReport, error: OSError) -> AttemptReport:
-        """What it means that a result does not fit on the disk: that its files fill it, or that something else does."""
+        """The report of an attempt whose result does not fit on the disk: its files fill the disk, or others do."""
         self._low_at = self._full_at = time.monotonic()
         if (filled := self._filled_by(running, None)) is not None:
             return replace(report, outcome=Outcome.OUTPUT_LIMIT, message=filled)
@@ -185,7 +185,7 @@ class DiskWatch:
         return (self._full_at if done else self._low_at) >= running.started
 
     def _filled_by(self, running: Running, free: int | None) -> str | None:
-        """What to say of an attempt if it is the one that fills the disk."""
+        """The message for an attempt that fills the disk; None where it does not."""
         own = [*(each for each in self._watchdog.all() if each is not running), running]
         with contextlib.suppress(OSError):
             found = largest_attempt.find_largest(own, self._workspace.root, DISK_RESERVE - LOW)
@@ -199,7 +199,7 @@ class DiskWatch:
 
 
 def _end(running: Running, message: str) -> None:
-    """Kill an attempt, be it one that was told to end for another reason and is given time for that."""
+    """Kill an attempt at once, even one that has been stopped for another reason and is in its grace."""
     running.stop(Outcome.OUTPUT_LIMIT, message, 0)
     running.kill()
 
@@ -213,13 +213,13 @@ def _filled(held: int, free: int | None, workspace: Workspace) -> str:
 
 
 class _Gauge:
-    """What is known of the room that one attempt takes, and when it has to be looked at again."""
+    """The disk space that one attempt takes, and when to measure it again."""
 
     def __init__(self, running: Running, free: int | None) -> None:
         self.running = running
-        self._named = self._nameless = 0  # bytes in its files, and in those without a name that it keeps open
-        self._missed = 0  # bytes that went since the last look at the latter, and that its files do not explain
-        self._free = free  # when it was looked at; at first, before it began, where that is known
+        self._named = self._nameless = 0  # bytes in its named files, and in nameless ones that it keeps open
+        self._missed = 0  # bytes used since the last look at nameless files that named ones do not explain
+        self._free = free  # free bytes at the last look; at first, those before it began, if known
         self._at = running.started
         self._next = running.started + FIRST_LOOK_S
         self._not_before = running.started
@@ -239,23 +239,23 @@ class _Gauge:
 
     @property
     def misses(self) -> bool:
-        """Whether so much more room went than its files explain that files without a name may be at its limit."""
+        """Whether the disk lost so much more space than its files explain that nameless files may exceed its limit."""
         return self._missed > self._room // 2
 
     @property
     def message(self) -> str:
-        """What to say when it is over."""
+        """The message for an attempt over its limit."""
         limit = self.running.output
         return f"killed for writing more than its limit of {limit} bytes: {self._written} bytes on disk"
 
     def is_due(self, free: int, now: float) -> bool:
-        """Whether it may have come near its limit since the last look, or was not looked at for long."""
+        """Whether it may have come near its limit since the last look, or was last looked at long ago."""
         if now < self._not_before:
             return False
         return self._free is None or now >= self._next or self._free - free > self._room // 2
 
     def look(self, free: int) -> None:
-        """See how much its files take."""
+        """Measure its named files."""
         began, before = time.monotonic(), self._named
         self._named = allocated(self.running.paths).written
         grown = self._named - before
@@ -268,6 +268,6 @@ class _Gauge:
         self._not_before = now + REST * (now - began)
 
     def look_deeper(self, pids: Sequence[int], device: int) -> None:
-        """See how much is in files that have no name any more."""
+        """Measure the files that have no name any more."""
         self._nameless = deleted_but_open(pids, device).written
         self._missed = 0

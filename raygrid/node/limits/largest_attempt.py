@@ -1,4 +1,4 @@
-"""Who fills a disk: of all attempts on this machine that work on it, the one that takes most of it.
+"""Finds the attempt that fills a disk: of all attempts on this machine that use it, the one that takes most of it.
 
 Agents of one machine share a disk, and each may kill only its own pricers. So each looks at the directories of all
 agents that stand beside its own, and all come to the same answer without a word between them. Called by `disk.py`
@@ -20,8 +20,8 @@ from raygrid.node.limits.watchdog import Running
 from raygrid.system.proc import Process, process_table
 from raygrid.system.processes import ancestor, mark_of
 
-RECENT_S = 10.0  # a file that was changed within this time is one that grows
-SMALL = 1024**2  # what holds less is not counted among those that share a disk
+RECENT_S = 10.0  # a file that was changed within this time counts as growing
+SMALL = 1024**2  # an attempt that holds less does not count among those that share the disk
 PLACES = ("jobs", "spare", "tmp")  # where an agent's attempts have their files, each with a directory for each life
 
 
@@ -33,14 +33,14 @@ class LargestAttempt(NamedTuple):
 
 
 def find_largest(own: Sequence[Running], root: Path, reserve: int) -> LargestAttempt | None:
-    """The attempt of this agent that fills its disk; None where it is another agent's, or no attempt's doing.
+    """The attempt of this agent that fills its disk; None where another agent's attempt does, or no attempt.
 
-    Most is what grows: an attempt that wrote much an hour ago is not the one that fills the disk now. What is taken
-    by no attempt was taken by something else on the machine; then killing attempts would not help.
+    Growth counts most: an attempt that wrote much an hour ago does not fill the disk now. If attempts hold little,
+    another program fills the disk, and killing attempts would not help.
 
     Args:
-        own: the agent's attempts that run, or have just ended and are not cleared away.
-        root: the agent's directory, beside which those of other agents of the machine are.
+        own: the agent's attempts that run, or that have just ended and still have files.
+        root: the agent's directory; those of the machine's other agents are beside it.
         reserve: bytes that were free when the node last took work; attempts alone have filled the disk only if one of
             them holds at least its even share of that.
     """
@@ -70,7 +70,7 @@ def _rank(taken: Allocated, given: int) -> tuple[int, int]:
 
 
 def pids_of(own: Sequence[Running], table: Sequence[Process]) -> dict[AttemptId, list[int]]:
-    """The processes of each attempt: those in its session, and those that descend from it. By attempt."""
+    """By attempt, its processes: those in its session, and those that descend from it."""
     by_root = {each.pid: each.attempt for each in own if each.pid}
     parents = {process.pid: process.parent for process in table}
     found: dict[AttemptId, list[int]] = {each.attempt: [] for each in own}
@@ -82,7 +82,7 @@ def pids_of(own: Sequence[Running], table: Sequence[Process]) -> dict[AttemptId,
 
 
 def _others(root: Path, device: int, mine: set[str], since_ns: int) -> dict[str, Allocated]:
-    """What attempts of other agents take, and those of this one that are being cleared away; by directory."""
+    """By directory, the space of other agents' attempts, and of own ones whose files are being removed."""
     found: dict[str, Allocated] = {}
     for life in _lives(root.parent, device):
         with contextlib.suppress(OSError):
@@ -105,7 +105,7 @@ def _lives(beside: Path, device: int) -> Iterator[str]:
 
 
 def _of_attempt(path: str, since_ns: int) -> Allocated:
-    """A job directory without its shared data, which is the cache's; or a file."""
+    """The space of a file, or of a job directory without shared data, which belongs to the cache."""
     if not os.path.isdir(path):
         return allocated([path], changed_since_ns=since_ns)
     with contextlib.suppress(OSError):
@@ -114,7 +114,7 @@ def _of_attempt(path: str, since_ns: int) -> Allocated:
 
 
 def _marked(table: Sequence[Process], places: Mapping[str, Allocated]) -> dict[str, list[int]]:
-    """Processes of other agents' attempts, told by their marks; by directory."""
+    """By directory, the processes of other agents' attempts, recognised by their marks."""
     found: dict[str, list[int]] = {}
     for process in table:
         if process.is_zombie or (mark := mark_of(process.pid)) is None:

@@ -32,7 +32,7 @@ from raygrid.system.proc import life_of, process_table
 
 logger = logging.getLogger(__name__)
 
-BUSY_S = 0.25  # a look this often while pricers run, for their scores
+BUSY_S = 0.25  # between looks while pricers run, to raise their scores
 IDLE_S = 1.0
 SNAPSHOT_S = 1.0
 GONE_S = 2.0  # a killed pricer may take this long to give its memory back
@@ -48,8 +48,8 @@ class MemoryGuard:
         incarnation: this life of the agent.
         mark_prefix: what the marks of the agent's pricers begin with.
         watchdog: knows what runs.
-        reserve: bytes of memory to be left; None for the usual part.
-        gauge: reads what is left.
+        reserve: bytes of memory to keep free; None for the default share.
+        gauge: reads how much memory is free.
 
     Attributes:
         decides: whether this agent decides for the machine.
@@ -82,12 +82,12 @@ class MemoryGuard:
         self._thread = threading.Thread(target=self._watch, name="raygrid-memory", daemon=True)
 
     def start(self) -> None:
-        """Begin."""
+        """Start the thread."""
         self._kill_reasons.open()
         self._thread.start()
 
     def close(self) -> None:
-        """Watch no more; another agent of the machine decides from now on."""
+        """Stop; another agent of the machine decides from now on."""
         self._closed.set()
         if self._thread.is_alive():
             self._thread.join(timeout=10)
@@ -96,7 +96,7 @@ class MemoryGuard:
         self.decides = False
 
     def kill_reason(self, running: Running, usage: Usage) -> KillReason | None:
-        """Why a pricer that has died of SIGKILL was killed for want of memory; None where it was not."""
+        """Why a pricer that died of SIGKILL was killed for lack of memory; None where it was not."""
         told = self._kill_reasons.of(running.pid, running.started)
         if told is None and self._kill_reasons.kernel_killed_lately():
             peak = usage.max_rss_bytes
@@ -112,12 +112,12 @@ class MemoryGuard:
         while not self._closed.wait(wait_s):
             try:
                 wait_s = self._look()
-            except Exception:  # one look that fails must not be the last one
-                logger.exception("a look at the memory of node %s failed", self._node_id)
+            except Exception:  # must not end the thread
+                logger.exception("node %s: a look at the memory failed; it is repeated", self._node_id)
                 wait_s = IDLE_S
 
     def _look(self) -> float:
-        """Look once; gives the seconds until the next look."""
+        """Look once; return the seconds until the next look."""
         now = time.monotonic()
         running = [each for each in self._watchdog.all() if each.pid and not each.ended]
         self._scores.raise_for(each.pid for each in running if now - each.started > AFTER_S)
@@ -127,7 +127,7 @@ class MemoryGuard:
         return max(0.0, min(self._next_look - time.monotonic(), BUSY_S if running else IDLE_S))
 
     def _decides(self) -> bool:
-        """Whether this agent is the one that decides for the machine; it stays so while it lives."""
+        """Whether this agent decides for the machine; once it does, it does so until it ends."""
         if not self.decides:
             try:
                 where = hashlib.sha256(Path("/proc/self/cgroup").read_bytes()).hexdigest()[:8]
@@ -136,7 +136,9 @@ class MemoryGuard:
             except OSError as error:
                 if error.errno in NO_LOCKS:
                     logger.warning(
-                        "node %s cannot lock a file: %s; it watches the memory by itself", self._node_id, error
+                        "node %s: cannot lock a file: %s; it decides on the memory without the machine's other agents",
+                        self._node_id,
+                        error,
                     )
                     self.decides = True
         return self.decides
@@ -184,7 +186,9 @@ class MemoryGuard:
             running.crowded = victim.crowded
             running.fail(Outcome.MEMORY_PRESSURE, message)
         elif not leave_kill_reason(str(self._nodes), tree.mark, tree.pid, KillReason(message, victim.crowded)):
-            logger.warning("process %d (%s) is killed, but its agent cannot be told why", tree.pid, tree.mark)
+            logger.warning(
+                "process %d (%s): cannot leave the reason for its agent; it is killed all the same", tree.pid, tree.mark
+            )
         logger.warning("%s: %s", tree.mark.rpartition("|")[2], message)
         for pid in tree.members:
             if pid != tree.pid or not tree.is_own:
@@ -206,5 +210,5 @@ class MemoryGuard:
 
 
 def figure(size: int) -> str:
-    """A number of bytes for people."""
+    """A number of bytes in GB or MB."""
     return f"{size / 1024**3:.1f} GB" if size >= 1024**3 else f"{size / 1024**2:.0f} MB"

@@ -1,7 +1,7 @@
-"""Under memory pressure, which pricer is killed, and how soon to look again. Pure: snapshots in, a decision out.
+"""Decides which pricer is killed under memory pressure, and how soon to look again. Pure: snapshots in, a decision out.
 
-The pricer that grew most within the last seconds goes: what has held its memory for an hour did not bring the pressure
-about, and has more work to lose. Where none has grown, the largest goes.
+The pricer that grew most within the last seconds is killed: one that has held its memory for an hour did not cause the
+pressure, and has more work to lose. Where none has grown, the largest is killed.
 """
 
 from __future__ import annotations
@@ -39,9 +39,9 @@ class Victim:
     """The pricer to kill.
 
     Attributes:
-        size: it.
+        size: its size.
         grown: by how much it grew within `over_s` seconds.
-        over_s: see there.
+        over_s: see `grown`.
         crowded: whether there are other pricers on the machine.
     """
 
@@ -64,7 +64,7 @@ class PressureHistory:
             self._looks.popleft()
 
     def clear(self) -> None:
-        """There is enough memory: what was is of no interest."""
+        """Forget all snapshots, because there is enough memory."""
         self._looks.clear()
 
     @property
@@ -73,7 +73,7 @@ class PressureHistory:
         return self._looks[-1][0] if self._looks else None
 
     def grown(self, size: Size) -> int:
-        """By how much a pricer of the latest snapshot grew since the earliest; one that was not there began since."""
+        """By how much a pricer of the latest snapshot grew since the earliest; one that is new there grew from 0."""
         return size.rss - self._looks[0][1].get(size.pid, 0) if len(self._looks) > 1 else size.rss
 
     @property
@@ -83,7 +83,7 @@ class PressureHistory:
 
 
 def is_watched(memory: Memory) -> bool:
-    """Whether so little is left that snapshots of the pricers are worth their cost."""
+    """Whether so little memory is left that snapshots of the pricers are worth their cost."""
     return memory.available < WATCH * memory.reserve
 
 
@@ -99,7 +99,7 @@ def choose(memory: Memory, sizes: Sequence[Size], history: PressureHistory) -> V
         return None
     large = [size for size in sizes if size.rss >= LEAST]
     if sum(size.rss for size in large) < -memory.headroom or not large:
-        return None  # something else on the machine uses the memory; that all jobs fail would not help
+        return None  # another program uses the memory; killing all pricers would not help
     grown = {size.pid: history.grown(size) for size in large}
 
     def blame(size: Size) -> tuple[int, int]:

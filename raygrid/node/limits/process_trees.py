@@ -1,4 +1,4 @@
-"""Which processes of the machine belong to which pricer, of this agent and of others of the same grid.
+"""Finds which processes of the machine belong to which pricer, of this agent and of others of the same grid.
 
 A process belongs to the pricer in whose session it is or from which it descends; one that left both (a daemon) belongs
 to the pricer whose mark it carries.
@@ -45,7 +45,7 @@ def trees(table: Iterable[Process], own: Mapping[int, str], own_prefix: str, nod
         table: all its processes.
         own: the marks of this agent's running pricers, by pid.
         own_prefix: what the marks of all this agent's processes begin with.
-        nodes: the directory in which the agents of this grid have theirs: what marks of all of them begin with.
+        nodes: the directory around those of this grid's agents, with which all their marks begin.
     """
     processes = {process.pid: process for process in table if not process.is_zombie}
     found = {pid: ProcessTree(pid, mark, is_own=True) for pid, mark in own.items() if pid in processes}
@@ -74,4 +74,4 @@ def _around(process: Process, processes: Mapping[int, Process], found: Mapping[i
         if (tree := found.get(parent.pid) or found.get(parent.session)) is not None:
             return tree
         process = parent
-    return None  # the table was read while processes came and went
+    return None  # parents form a loop: the table was read while processes started and ended

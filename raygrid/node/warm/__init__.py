@@ -1,1 +1,1 @@
-"""Warm pricers: processes that price one job after the other, their pool, and the protocol they speak."""
+"""Warm pricers: processes that run one job after the other, the pool of them, and their protocol."""

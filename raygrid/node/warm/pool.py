@@ -1,4 +1,4 @@
-"""The warm processes of a node: who takes a job, who is replaced, and how many may stay.
+"""The warm processes of a node: which one takes a job, which are replaced, and how many stay loaded.
 
 The slot threads of the agent take a process, run a job in it, and leave it for the next. No more run jobs than there
 are slots; between jobs a few stay loaded, the pricers that were used last. One thread ends those that are replaced.
@@ -21,9 +21,9 @@ from raygrid.node.warm.process import WarmProcess
 from raygrid.settings.definition import same_definition
 from raygrid.settings.pricer import Pricer
 
-KEPT_PER_SLOT = 4  # pricers that may stay loaded for each slot; the one that waited longest goes first
-ENDING_PER_SLOT = KEPT_PER_SLOT  # those that were told to end; with more of them, no further one is started
-OLD_IDLE_S = 5.0  # for so long one of an earlier definition waits for jobs that were submitted with that
+KEPT_PER_SLOT = 4  # pricers that may stay loaded for each slot; the one that was idle longest is ended first
+ENDING_PER_SLOT = KEPT_PER_SLOT  # processes that are ending; while there are more, no further one is started
+OLD_IDLE_S = 5.0  # how long a process of an earlier definition waits for jobs with that definition
 CLOSE_S = 10.0
 HURRY_S = 0.05
 
@@ -32,10 +32,10 @@ class WarmPool:
     """Keeps warm processes; safe to call from many threads. `close` ends them all.
 
     Args:
-        workspace: where they get working directories.
-        watchdog: is told of each of them.
+        workspace: makes their working directories.
+        watchdog: knows each of them.
         mark_prefix: what the agent's marks begin with.
-        environment: what they get besides their pricer's own variables.
+        environment: their variables besides those of their pricer.
     """
 
     def __init__(
@@ -56,10 +56,10 @@ class WarmPool:
         self._thread: threading.Thread | None = None
 
     def follow(self, pricers: Mapping[str, Pricer], slots: int) -> None:
-        """Know the settings of now.
+        """Apply newer settings.
 
-        Processes that run an earlier definition stay for a moment, for jobs that are still queued with it; those with
-        other limits take no job any more.
+        Processes that run an earlier definition stay for some seconds, for jobs that are still queued with it; those
+        with other limits take no further job.
         """
         with self._work:
             self._pricers, self._slots = pricers, slots
@@ -75,7 +75,7 @@ class WarmPool:
         return now is not None and now != process.pricer and same_definition(now, process.pricer)
 
     def reap_ended(self) -> None:
-        """Clear up after idle processes that have ended by themselves, or were killed."""
+        """Reap idle processes that have ended by themselves, or were killed."""
         with self._work:
             for process in [each for each in self._idle if each.has_exited()]:
                 self._idle.remove(process)
@@ -104,7 +104,7 @@ class WarmPool:
 
         Raises:
             OSError: it cannot be started.
-            UnavailableError: the agent is stopping, or too many of those before it do not end.
+            UnavailableError: the agent is stopping, or too many earlier processes do not end.
         """
         with self._work:
             if self._closed:
@@ -139,7 +139,7 @@ class WarmPool:
             raise
 
     def run(self, process: WarmProcess, running: Running, prepared: PreparedAttempt) -> ProcessEnd:
-        """Run a job in a process that was taken, or in another where that one had died meanwhile.
+        """Run a job in a process that was taken, or in another one if that had died.
 
         Raises:
             OSError: the pipe or the disk fails.
@@ -149,7 +149,7 @@ class WarmPool:
             try:
                 ended = process.run(running, prepared)
             except BaseException:
-                running.detach()  # before its pid becomes another's
+                running.detach()  # before its pid is used again
                 raise
             finally:
                 self._leave(process, unharmed=ended is not None)
@@ -158,7 +158,7 @@ class WarmPool:
             process = self.take(process.name, process.definition, process.pricer, running.attempt)
 
     def _leave(self, process: WarmProcess, *, unharmed: bool) -> None:
-        """Keep a process for the next job, if it may stay."""
+        """Keep a process for the next job, if it can take one."""
         if not unharmed and not process.gone:
             process.kill()
             process.reap()
@@ -177,15 +177,15 @@ class WarmPool:
                 self._dismiss(process)
 
     def _make_room(self) -> None:
-        """End those that waited longest, if there are too many; called with the lock held."""
+        """End the processes that were idle longest, if there are too many; called with the lock held."""
         while self._idle and len(self._idle) + self._busy > KEPT_PER_SLOT * self._slots:
             self._dismiss(self._idle.pop(0))
 
     def _await_the_ending(self) -> None:
-        """Start nothing while too many that were told to end are still there; the oldest get no further grace.
+        """Wait while too many processes are ending; the oldest are killed without further grace.
 
         Raises:
-            UnavailableError: not even that ends them.
+            UnavailableError: they do not end.
         """
         until = time.monotonic() + CLOSE_S
         with self._work:
@@ -196,20 +196,20 @@ class WarmPool:
                 self._work.wait(HURRY_S)
 
     def _dismiss(self, process: WarmProcess) -> None:
-        """Have a process end, which the thread sees to; called with the lock held."""
+        """Have the thread end a process; called with the lock held."""
         process.dismiss(self._watchdog.grace_s)
         self._ending.append(process)
         self._look_after()
 
     def _look_after(self) -> None:
-        """Have the thread see what is to be ended, now or in a moment; called with the lock held."""
+        """Wake the thread, which ends processes when they are due; called with the lock held."""
         if self._thread is None:
             self._thread = threading.Thread(target=self._end_dismissed, name="raygrid-warm", daemon=True)
             self._thread.start()
         self._work.notify_all()
 
     def _dismiss_outdated(self) -> float | None:
-        """Have those of earlier definitions end that waited long enough; gives when to look again, if at all."""
+        """Dismiss processes of earlier definitions that are due; return the seconds until the next is due."""
         now, again = time.monotonic(), None
         for process in list(self._idle):
             if self._pricers.get(process.name) == process.pricer:
@@ -232,7 +232,7 @@ class WarmPool:
                     self._work.wait(again)
                 if not self._ending:
                     return
-                process = self._ending[0]  # counted until nothing of it is left
+                process = self._ending[0]  # it counts until nothing of it is left
             process.await_end()
             with self._work:
                 self._ending.popleft()

@@ -36,22 +36,22 @@ _CHUNK = 64 * 1024
 
 
 class WarmProcess:
-    """A pricer's process that takes job after job.
+    """A pricer's process that runs one job after the other.
 
     Args:
-        serial: tells it from the agent's others.
+        serial: its number among the agent's warm processes.
         name: the pricer's name.
         definition: digest of what it runs.
         pricer: the settings that it is started with.
         mark_prefix: what the agent's marks begin with.
-        environment: what it gets besides the pricer's own variables.
-        workspace: where it gets a working directory of its own.
-        watchdog: is told of it before it is there.
-        attempt: what it is started for.
+        environment: its variables besides those of the pricer.
+        workspace: makes its working directory.
+        watchdog: knows it before it is spawned.
+        attempt: the attempt that it is started for.
 
     Attributes:
         jobs: how many jobs it was given.
-        gone: whether it has ended, and was reaped.
+        gone: whether it has ended and was reaped.
         idle_since: when its last job ended, on the monotonic clock.
 
     Raises:
@@ -86,7 +86,7 @@ class WarmProcess:
         self._home = workspace.make(self._record.mark)  # no job directory: a job id cannot begin with '@'
         self._log_name = f"{self._home.name}@stderr"
         watchdog.know_warm(self._record)
-        # While it is loaded it uses helpers, as an attempt does: a program under wine dies with wine's server.
+        # While it is loaded, it counts as a user of helpers, as an attempt does: without wine's server it would die.
         watchdog.helpers.gate.begin(name, pricer, waits=False)
         try:
             own_temporary = not watchdog.helpers.gate.runs_under_wine(name)  # jobs under wine find its server in TMPDIR
@@ -104,12 +104,14 @@ class WarmProcess:
         self._kill_at = float("inf")
 
     def _spawn(self, environment: dict[str, str]) -> subprocess.Popen[bytes]:
-        # To append, so that it can be emptied between jobs; held, so that it is ours whatever has its name by now.
+        # For appending, so that it can be emptied between jobs; open, so that whatever gets its name does not matter.
         flags = os.O_RDWR | os.O_APPEND | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
         self._log = os.open(self._log_name, flags, 0o600, dir_fd=self._home.within)
         with no_blocked_signals():
             return subprocess.Popen(
-                [word.format() for word in self.pricer.command],  # doubled braces are plain, as in a cold one
+                [
+                    word.format() for word in self.pricer.command
+                ],  # doubled braces stand for single ones, as in a cold pricer's command
                 cwd=self._home.where,
                 env=environment,
                 stdin=subprocess.PIPE,
@@ -122,14 +124,14 @@ class WarmProcess:
     # --- a job ------------------------------------------------------------------------------------------------------
 
     def begin(self, attempt: AttemptId | None) -> bool:
-        """It is about to run an attempt, or with None has done so. False where it takes no more."""
+        """Note the attempt that it is about to run, None after it; False where it takes no further job."""
         return self._record.begin(attempt)
 
     def run(self, running: Running, prepared: PreparedAttempt) -> ProcessEnd | None:
-        """Give it a job and wait for the end; None where it died without having begun the job, which is to run anew.
+        """Give it a job and wait for the end; None where it died before it began the job, which must run again.
 
-        Only a process that has answered before gets that benefit of the doubt: one that dies before its first answer
-        has ended the job, as a cold pricer would.
+        This holds only for a process that has answered before: one that dies before its first answer has ended the
+        job, as a cold pricer would.
         """
         if self._answered and not self._conversation.drop_stale():
             return None
@@ -151,7 +153,7 @@ class WarmProcess:
         self._answered = True
         self._left = allocated([self._home.where]).written
         stopped = running.detach()
-        if stopped:  # at the last moment; nothing may go on writing while the result is collected
+        if stopped:  # stopped at the last moment: no process may write while the result is collected
             self.kill()
         self._add_stderr(prepared.directory)
         used, self._before = self._before, consumed(self.pid)
@@ -161,7 +163,7 @@ class WarmProcess:
 
     @property
     def is_spent(self) -> bool:
-        """Whether it has done its jobs, grown too large, or a job left something behind in it."""
+        """Whether it has run all its jobs, has grown too large, or has children or files that a job left."""
         pricer = self.pricer
         return (
             self._record.strayed
@@ -171,18 +173,18 @@ class WarmProcess:
         )
 
     def has_exited(self) -> bool:
-        """Whether it has ended by itself; it is not reaped by this."""
+        """Whether it has ended by itself; does not reap it."""
         return self.gone or has_exited(self.pid)
 
     def _add_stderr(self, directory: JobDirectory) -> None:
-        """What it printed to its own stderr meanwhile belongs to the job: a C library's last words, for one."""
-        said = min(os.fstat(self._log).st_size, self.pricer.output + 1)  # one more tells that it was too much
+        """Append what it printed to its own stderr to that of the job: the last message of a C library, for one."""
+        said = min(os.fstat(self._log).st_size, self.pricer.output + 1)  # one byte more shows that it was too much
         if not said:
             return
         flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT
         try:
             stderr = open_file(directory.captures.stderr.name, directory.captures.stderr.within, flags)
-        except BadOutputError:  # which the job will be told when its captures are read
+        except BadOutputError:  # reported when the captures of the job are read
             return
         try:
             done = 0
@@ -194,13 +196,13 @@ class WarmProcess:
     # --- its end ----------------------------------------------------------------------------------------------------
 
     def dismiss(self, grace_s: float) -> None:
-        """Ask it to end, by the end of its stdin; `await_end` makes it."""
+        """Close its stdin, so that it ends; `await_end` kills it if it does not."""
         assert self._process.stdin is not None
         self._process.stdin.close()
         self._kill_at = time.monotonic() + grace_s
 
     def hurry(self) -> None:
-        """Give it no further grace; `await_end` kills it in a moment."""
+        """Give it no further grace; `await_end` kills it."""
         self._kill_at = 0.0
 
     def await_end(self) -> None:
@@ -211,13 +213,13 @@ class WarmProcess:
         self.reap()
 
     def kill(self) -> None:
-        """End its whole session at once."""
+        """Kill its whole session."""
         if not self.gone:
             signal_group(self.pid, signal.SIGKILL)
 
     def reap(self) -> tuple[int, resource.struct_rusage]:
-        """Wait for it, which has ended or was killed, and clear up; gives its wait status and what it used."""
-        # Its pid names the session as long as it is a zombie; then it may become another's.
+        """Reap it, after it has ended or was killed, and remove its files; return its wait status and what it used."""
+        # Its pid names the session while it is a zombie; after that, the pid may be used again.
         os.waitid(os.P_PID, self.pid, os.WEXITED | os.WNOWAIT)
         signal_group(self.pid, signal.SIGKILL)
         self._record.reaped()

@@ -1,4 +1,4 @@
-"""What a node and a warm pricer say to each other: a JSON line for each job, a JSON line for each answer.
+"""The protocol between a node and a warm pricer: a JSON line for each job, a JSON line for each answer.
 
 Pure: bytes in, values out. `docs/guides/warm-pricers.md` describes it for authors of pricers; `raygrid/pricer.py` is
 the other side of it for Python.
@@ -19,12 +19,12 @@ _MOST_SIGNAL = 64
 
 
 class BadAnswerError(Exception):
-    """An answer to the job at hand that means nothing."""
+    """An answer to the current job that is invalid."""
 
 
 @dataclass(frozen=True, slots=True)
 class WarmAnswer:
-    """How a warm pricer says that a job ended: by an exit code, or by the signal that its own child died of."""
+    """A warm pricer's answer to a job: an exit code, or the signal that its own child died of."""
 
     exit_code: int
     signal: int | None = None
@@ -32,7 +32,7 @@ class WarmAnswer:
 
     @property
     def wait_status(self) -> int:
-        """The same as the wait status of a process of the job's own."""
+        """The wait status that a process of the job's own would have had."""
         return self.exit_code << 8 if self.signal is None else self.signal
 
 
@@ -62,7 +62,7 @@ class AnswerReader:
 
     Attributes:
         dropped: bytes read so far that were no answer, half a line included.
-        is_mid_line: whether what was read last ends within a line that may still be being printed; see `is_cut`.
+        is_mid_line: whether what was read last ends within a line that the process may not have finished; see `is_cut`.
     """
 
     def __init__(self, number: int) -> None:
@@ -73,10 +73,10 @@ class AnswerReader:
         self.is_mid_line = False
 
     def feed(self, data: bytes) -> WarmAnswer | None:
-        """Read on; what comes after the answer is left out.
+        """Read further bytes; those after the answer are ignored.
 
         Raises:
-            BadAnswerError: it is the answer to this job, but means nothing, or is too long to be one.
+            BadAnswerError: the answer to this job is invalid, or too long.
         """
         self.dropped += len(data)
         self.is_mid_line = is_cut(data)
@@ -95,7 +95,7 @@ class AnswerReader:
 
 
 def is_cut(data: bytes) -> bool:
-    """Whether what was read ends within a line that its program may not have finished printing.
+    """Whether bytes end within a line that the program may not have finished.
 
     The kernel writes up to PIPE_BUF bytes into a pipe at once, so a shorter rest was printed as it is.
     """
@@ -103,10 +103,10 @@ def is_cut(data: bytes) -> bool:
 
 
 def _is_too_long(line: bytes) -> bool:
-    """Whether a line is none to look into.
+    """Whether a line can be dropped unread.
 
     Raises:
-        BadAnswerError: it begins like an answer: were it dropped, its author would be left with a job that hangs.
+        BadAnswerError: it begins like an answer; if it were dropped, the job would hang without a reason.
     """
     if len(line) <= MOST_LINE:
         return False
@@ -118,10 +118,10 @@ def _is_too_long(line: bytes) -> bool:
 
 
 def parse(line: bytes, number: int) -> WarmAnswer | None:
-    """The answer in a line; None where it is none to the job of this number.
+    """The answer in a line; None where the line is no answer to the job of this number.
 
     Raises:
-        BadAnswerError: it is, but means nothing.
+        BadAnswerError: the answer is invalid.
     """
     if not line.lstrip().startswith(b"{"):
         return None

@@ -1,4 +1,4 @@
-"""A warm pricer's process as the watchdog knows it, from before it is spawned until after it was reaped.
+"""The watchdog's record of a warm pricer's process, from before it is spawned until after it was reaped.
 
 The pool says which attempt it runs; the watchdog says what it has seen of its children.
 """
@@ -15,12 +15,11 @@ from raygrid.system.processes import signal_group
 
 @dataclass(slots=True)
 class WarmProcessRecord:
-    """A process that outlives its jobs, and must not be taken for something that was left behind.
+    """A process that outlives its jobs, and that no job left behind.
 
-    `pid` is 0 until it is spawned; `attempt` is None between jobs. `own` are the children that it had when it was first
-    looked at: they stay. `strayed` says that a later child outlived the job in which it was seen first, so that the
-    process must go, with all that it started. A child counts from the second look on: the table that tells of it is
-    older than `attempt`.
+    `pid` is 0 until it is spawned; `attempt` is None between jobs. `own` are the children of the first look: they may
+    stay. `strayed` means that a later child outlived the job in which it was seen first; then the process is ended with
+    all that it started. A child counts from the second look on, because the table of processes is older than `attempt`.
     """
 
     mark: str
@@ -33,13 +32,13 @@ class WarmProcessRecord:
     lock: threading.Lock = field(default_factory=threading.Lock)
 
     def begin(self, attempt: AttemptId | None) -> bool:
-        """A job begins, or with None has ended. False where the process takes none any more."""
+        """Note that a job begins, or with None that it has ended; False where the process takes no further job."""
         with self.lock:
             self.attempt = attempt
             return not self.strayed
 
     def look(self, children: frozenset[int]) -> None:
-        """Find children that a job left behind; between jobs, that ends the process at once."""
+        """Look for children that a job left behind; if there are any between jobs, end the process at once."""
         with self.lock:
             if self.own is None:
                 self.own = children
@@ -51,6 +50,6 @@ class WarmProcessRecord:
                 signal_group(self.pid, signal.SIGKILL)
 
     def reaped(self) -> None:
-        """Its pid may become another's any moment; called while it is a zombie still."""
+        """Forget the pid, which may be used again soon; called while the process is still a zombie."""
         with self.lock:
             self.pid = 0
