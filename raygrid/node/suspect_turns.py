@@ -18,7 +18,8 @@ from filelock import BaseFileLock
 
 from raygrid.models import AttemptId, AttemptReport, Outcome
 from raygrid.node.attempt.stages import FinishedAttempt
-from raygrid.node.limits.watchdog import Running, Watchdog
+from raygrid.node.limits.running import Running
+from raygrid.node.limits.watchdog import Watchdog
 from raygrid.system.lock import try_lock
 from raygrid.system.machine import machine_id
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from raygrid.models import AttemptId, Outcome
-from raygrid.node.limits.watchdog import Running
+from raygrid.node.limits.running import Running
 from raygrid.system.processes import has_exited
 from tests.support.http import unzip
 from tests.support.lone_agent import lone_agent, order, reports_of, wait_until

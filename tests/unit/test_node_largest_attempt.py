@@ -7,7 +7,7 @@ from pathlib import Path
 
 from raygrid.models import AttemptId
 from raygrid.node.limits import largest_attempt
-from raygrid.node.limits.watchdog import Running
+from raygrid.node.limits.running import Running
 
 MB = 1024**2
 RESERVE = 8 * MB

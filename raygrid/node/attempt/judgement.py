@@ -13,7 +13,8 @@ from raygrid.node.attempt.stages import JudgedAttempt, PreparedAttempt, Processe
 from raygrid.node.attempt.usage import Usage
 from raygrid.node.attempt.workspace import Workspace
 from raygrid.node.limits.disk import DiskWatch
-from raygrid.node.limits.watchdog import Running, Watchdog
+from raygrid.node.limits.running import Running
+from raygrid.node.limits.watchdog import Watchdog
 
 SHELL_SAW_KILL = 128 + signal.SIGKILL  # the exit code of a shell whose child was killed
 _HOW_TO_ANSWER = "it must answer each job with a line on its stdout, see docs/guides/warm-pricers.md"

@@ -35,7 +35,8 @@ from raygrid.node.attempt.usage import Usage
 from raygrid.node.attempt.workspace import Workspace
 from raygrid.node.definitions import NodeDefinitions
 from raygrid.node.limits.disk import DiskWatch
-from raygrid.node.limits.watchdog import Running, Watchdog
+from raygrid.node.limits.running import Running
+from raygrid.node.limits.watchdog import Watchdog
 from raygrid.node.shared_data import SharedDataCache
 from raygrid.node.traffic import TrafficMeter
 from raygrid.node.warm.pool import WarmPool

@@ -15,7 +15,7 @@ from raygrid.models import AttemptId, AttemptReport, JobSpec
 from raygrid.node.attempt.directory import JobDirectory
 from raygrid.node.attempt.outputs import OutputFile
 from raygrid.node.attempt.usage import ProcessEnd, Usage
-from raygrid.node.limits.watchdog import Running
+from raygrid.node.limits.running import Running
 from raygrid.node.shared_data import DataLink
 from raygrid.settings.pricer import Pricer
 

@@ -18,7 +18,8 @@ from raygrid.node.attempt.spawn import Environment, spawn, when_written
 from raygrid.node.attempt.stages import PreparedAttempt
 from raygrid.node.attempt.usage import ProcessEnd
 from raygrid.node.attempt.wait import wait_for_child
-from raygrid.node.limits.watchdog import Running, Watchdog
+from raygrid.node.limits.running import Running
+from raygrid.node.limits.watchdog import Watchdog
 from raygrid.node.warm.pool import WarmPool
 from raygrid.settings.pricer import Pricer
 from raygrid.system.processes import MARK

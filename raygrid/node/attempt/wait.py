@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 
 from raygrid.node.attempt.usage import ProcessEnd, Usage
-from raygrid.node.limits.watchdog import Running
+from raygrid.node.limits.running import Running
 
 
 def wait_for_child(running: Running) -> ProcessEnd:

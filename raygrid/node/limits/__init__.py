@@ -1,1 +1,1 @@
-"""Limits of a node and of its pricers: wall time, memory, output and disk, and what is killed when one is reached."""
+"""Limits of a node and its pricers: wall time, memory, output and disk, and which pricer is killed at a limit."""

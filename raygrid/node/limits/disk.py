@@ -20,7 +20,8 @@ from raygrid.models import AttemptId, AttemptReport, Outcome
 from raygrid.node.attempt.workspace import DISK_RESERVE, Workspace
 from raygrid.node.limits import largest_attempt
 from raygrid.node.limits.allocated import allocated, deleted_but_open
-from raygrid.node.limits.watchdog import Running, Watchdog
+from raygrid.node.limits.running import Running
+from raygrid.node.limits.watchdog import Watchdog
 from raygrid.system.proc import process_table
 
 logger = logging.getLogger(__name__)

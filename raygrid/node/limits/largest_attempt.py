@@ -16,7 +16,7 @@ from typing import NamedTuple
 
 from raygrid.models import AttemptId
 from raygrid.node.limits.allocated import Allocated, allocated, deleted_but_open
-from raygrid.node.limits.watchdog import Running
+from raygrid.node.limits.running import Running
 from raygrid.system.proc import Process, process_table
 from raygrid.system.processes import ancestor, mark_of
 

@@ -23,7 +23,8 @@ from raygrid.node.attempt.kill_reasons import KillReason, KillReasons, leave_kil
 from raygrid.node.attempt.usage import Usage
 from raygrid.node.limits.pressure import PressureHistory, Victim, choose, is_watched, next_look_s
 from raygrid.node.limits.process_trees import ProcessTree, trees
-from raygrid.node.limits.watchdog import Running, Watchdog
+from raygrid.node.limits.running import Running
+from raygrid.node.limits.watchdog import Watchdog
 from raygrid.system.lock import NO_LOCKS, try_lock
 from raygrid.system.machine import machine_id
 from raygrid.system.memory import Gauge, Memory

@@ -1,6 +1,6 @@
-"""The watchdog of a node: holds running pricers to their limits and kills what outlives its attempt.
+"""The watchdog of a node: enforces time and memory limits of running pricers, and ends what outlives its attempt.
 
-One thread for the whole node. It wakes often only while something runs that has a limit to check.
+One thread for the whole node. It wakes often only while a pricer runs.
 """
 
 from __future__ import annotations
@@ -8,20 +8,19 @@ from __future__ import annotations
 import contextlib
 import logging
 import os
-import signal
 import threading
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, field
 from pathlib import Path
 
 from raygrid.models import AttemptId, Outcome
 from raygrid.node.helpers.lineage import Root
 from raygrid.node.helpers.watch import Helpers
+from raygrid.node.limits.running import Running
 from raygrid.node.warm.record import WarmProcessRecord
 from raygrid.settings.sections import Node
 from raygrid.system.proc import Process, process_table
-from raygrid.system.processes import ChildrenOf, ancestor, has_exited, own_thread_has_children, signal_group
+from raygrid.system.processes import ChildrenOf, ancestor, own_thread_has_children
 
 logger = logging.getLogger(__name__)
 
@@ -29,100 +28,18 @@ TICK_S = 0.1
 SWEEP_S = 1.0
 
 
-@dataclass(slots=True)
-class Running:
-    """A pricer that is about to run or runs: how to reach it, its limits, and why it was killed if it was.
-
-    `pid` is 0 until it is spawned. `started` and `kill_at` are on the monotonic clock. `crowded` says, where it was
-    killed for want of memory, whether other pricers ran on the machine. `paths` are where its files are; `given` bytes
-    of what is there are not its own: input, shared data, and what earlier jobs of a warm process left.
-    """
-
-    attempt: AttemptId
-    started: float
-    timeout_s: float
-    memory: int | None
-    output: int
-    paths: tuple[str, ...]
-    pid: int = 0
-    pricer: str = ""
-    killed_for: Outcome | None = None
-    message: str | None = None
-    kill_at: float | None = None
-    ended: bool = False
-    lock: threading.Lock = field(default_factory=threading.Lock)
-    crowded: bool = False
-    given: int = 0
-
-    def spawned(self, pid: int) -> None:
-        """Note the pid; a stop that came before takes effect now."""
-        with self.lock:
-            self.pid = pid
-            if self.killed_for is not None:
-                signal_group(pid, signal.SIGKILL)
-
-    def stop(self, why: Outcome, message: str, grace_s: float) -> None:
-        """Ask the whole session to end (SIGTERM); the watchdog makes it (SIGKILL) after the grace.
-
-        From here on the attempt ends for this reason, whatever exit code follows: a program that shuts down cleanly
-        exits 0 with half its work done. A process that had ended before the signal keeps its own end.
-        """
-        with self.lock:
-            if self.ended or self.killed_for is not None or (self.pid and has_exited(self.pid)):
-                return
-            self._end_for(why, message, grace_s)
-
-    def fail(self, why: Outcome, message: str) -> None:
-        """Kill the whole session for something that was seen of it; this counts even if its process has just ended."""
-        with self.lock:
-            if not self.ended and self.killed_for is None:
-                self._end_for(why, message, 0)
-
-    def _end_for(self, why: Outcome, message: str, grace_s: float) -> None:
-        self.killed_for, self.message = why, message
-        self.kill_at = time.monotonic() + grace_s
-        if self.pid:
-            signal_group(self.pid, signal.SIGTERM if grace_s > 0 else signal.SIGKILL)
-
-    def kill(self) -> None:
-        """End the whole session at once."""
-        with self.lock:
-            if self.pid and not self.ended:
-                signal_group(self.pid, signal.SIGKILL)
-
-    def detach(self) -> bool:
-        """Leave its process alone from now on, which outlives the attempt. Tells whether it had been told to end."""
-        with self.lock:
-            self.ended = True
-            return self.killed_for is not None
-
-    def never_began(self) -> bool:
-        """A warm pricer died before it took the job; False where the job was stopped meanwhile and must not go on."""
-        with self.lock:
-            if self.killed_for is not None:
-                return False
-            self.pid = 0
-            return True
-
-    def end(self) -> None:
-        """The pricer's own process has ended: kill what it left in its session, before its pid can be used anew."""
-        with self.lock:
-            self.ended = True
-            signal_group(self.pid, signal.SIGKILL)
-
-
 class Watchdog:
     """Watches the pricers of one agent. `close` ends its thread.
 
     Attributes:
-        helpers: what it does with processes that jobs leave behind.
-        reap_ended: called once a second, to clear up after idle warm processes that have ended.
+        helpers: ends the processes that jobs leave behind.
+        reap_ended: called once a second; reaps idle warm processes that have ended.
 
     Args:
         mark_prefix: what the marks of the agent's pricers begin with.
         settings: the node's settings, such as the time that a pricer has from SIGTERM to SIGKILL.
-        own_process: whether this process is the agent's alone, so that an orphan it is given can only be a pricer's.
-        shared: a directory that it has in common with the other agents of the grid on this machine.
+        own_process: whether this process runs nothing but the agent, so that every orphan comes from a pricer.
+        shared: a directory that the agents of the grid on this machine share.
     """
 
     def __init__(
@@ -143,18 +60,18 @@ class Watchdog:
         self._thread = threading.Thread(target=self._watch, name="raygrid-watchdog", daemon=True)
 
     def follow(self, settings: Node) -> None:
-        """Use newer settings from now on."""
+        """Apply newer settings."""
         self.grace_s = self.helpers.grace_s = settings.kill_grace_s
         self.helpers.linger_s, self.helpers.age_s = settings.helper_linger_s, settings.helper_age_s
 
     def start(self, tools: set[int]) -> None:
-        """Begin; `tools` are children of the agent that are no pricers."""
+        """Start; `tools` are children of the agent that are no pricers."""
         self._tools = tools
         self.helpers.start(tools)
         self._thread.start()
 
     def close(self) -> None:
-        """Stop watching, and end what jobs left behind."""
+        """Stop, and end what jobs left behind."""
         self._closed = True
         self._wake.set()
         self._thread.join(timeout=10)
@@ -162,7 +79,7 @@ class Watchdog:
         self._orphans.close()
 
     def watch(self, running: Running) -> None:
-        """Hold a pricer to its limits until `release`."""
+        """Enforce a pricer's limits until `release`."""
         with self._lock:
             self._running[running.attempt] = running
 
@@ -172,44 +89,44 @@ class Watchdog:
             self._running.pop(running.attempt, None)
 
     def know_warm(self, record: WarmProcessRecord) -> None:
-        """Know a warm process, before it is spawned, until `forget_warm`."""
+        """Know a warm process until `forget_warm`; called before it is spawned."""
         with self._lock:
             self._warm[record.mark] = record
 
     def forget_warm(self, record: WarmProcessRecord) -> None:
-        """It has ended, and was reaped."""
+        """A warm process has ended and was reaped."""
         with self._lock:
             self._warm.pop(record.mark, None)
 
     def has_no_stray(self, pricer: str) -> bool:
-        """Whether nothing is left that a job of this pricer started, as far as any of its jobs is known to have ended.
+        """Whether no process is left that an ended job of this pricer started.
 
-        Called by the thread that had spawned the pricer, when that was reaped. Known helpers of other pricers do not
-        count: they were started by other jobs.
+        Called by the thread that spawned the pricer, once that was reaped. Known helpers of other pricers do not count,
+        because other jobs started them.
         """
         with self._lock:
             known = self._tools | {each.pid for each in self._warm.values()}
         orphans = self._orphans.now()
         if orphans is None or not (orphans <= known or self.helpers.are_others(orphans - known, pricer)):
             return False
-        if not own_thread_has_children():  # quickly told, and so for most pricers
+        if not own_thread_has_children():  # a quick check, and true for most pricers
             return True
         with contextlib.closing(ChildrenOf(threading.get_native_id())) as own:
             children = own.now()
         return children is not None and children <= known
 
     def find(self, attempt: AttemptId) -> Running | None:
-        """The running pricer of an attempt."""
+        """The running pricer of an attempt; None where it has none."""
         with self._lock:
             return self._running.get(attempt)
 
     def all(self) -> list[Running]:
-        """Everything that runs."""
+        """All running pricers."""
         with self._lock:
             return list(self._running.values())
 
     def stop_all(self) -> None:
-        """Kill everything that runs, as cancelled: the agent is stopping."""
+        """Kill all running pricers, as cancelled, because the agent is stopping."""
         for running in self.all():
             running.stop(Outcome.CANCELLED, "the node agent is stopping", 0)
 
@@ -220,8 +137,8 @@ class Watchdog:
                 return
             try:
                 self._look()
-            except Exception:  # one look that fails must not be the last one: nothing else holds the limits
-                logger.exception("a look of the watchdog failed")
+            except Exception:  # must not end the thread: nothing else enforces the limits
+                logger.exception("watchdog: a look failed; it is repeated")
 
     def _look(self) -> None:
         now = time.monotonic()
@@ -240,9 +157,8 @@ class Watchdog:
         if running.kill_at is not None:
             if now >= running.kill_at:
                 running.kill()
-        elif now >= running.started + running.timeout_s:
-            message = f"killed at its wall-time limit of {running.timeout_s:g} s"
-            running.stop(Outcome.TIMEOUT, message, self.grace_s)
+        elif running.is_past_its_time(now):
+            running.stop(Outcome.TIMEOUT, running.past_its_time, self.grace_s)
 
     def _check_memory(self, table: list[Process]) -> None:
         used: dict[int, int] = {}
@@ -250,7 +166,7 @@ class Watchdog:
         pids = {running.pid for running in self.all()}
         for process in table:
             root = process.session
-            if root not in pids:  # it may have left the session; it still descends from the pricer
+            if root not in pids:  # a process that left the session still descends from the pricer
                 root = ancestor(process.pid, parents, pids)
             used[root] = used.get(root, 0) + process.rss_bytes
         for running in self.all():
@@ -260,7 +176,7 @@ class Watchdog:
                 running.stop(Outcome.MEMORY_LIMIT, message, 0)
 
     def _look_at_strays(self, table: list[Process]) -> None:
-        """See to descendants that lost their parent: `helpers.py` ends those that must go; the dead are reaped here.
+        """Handle descendants that lost their parent: `helpers` ends those that must end; zombies are reaped here.
 
         They are children of the agent by now (it is a subreaper). A pricer itself must never be reaped here: its runner
         waits for it, and it is a child of the agent for a moment before its runner has noted its pid.
@@ -279,7 +195,7 @@ class Watchdog:
             if process.pid in tracked:
                 continue
             if process.session == process.pid and process.pid not in self._suspects:
-                suspects.add(process.pid)  # perhaps a pricer just spawned; the next sweep knows
+                suspects.add(process.pid)  # it may be a pricer that was just spawned; the next sweep decides
                 continue
             with contextlib.suppress(ChildProcessError):
                 os.waitpid(process.pid, os.WNOHANG)
@@ -301,7 +217,7 @@ class Watchdog:
             if process.parent in children and not process.is_zombie:
                 children[process.parent].add(process.pid)
         for each in warm.values():
-            if each.pid in children and each.pid:  # one that has got its pid meanwhile is looked at the next time
+            if each.pid in children and each.pid:  # one that has just got its pid is looked at in the next sweep
                 each.look(frozenset(children[each.pid]))
 
 

@@ -14,7 +14,7 @@ import time
 from collections.abc import Callable
 
 from raygrid.models import Outcome
-from raygrid.node.limits.watchdog import Running
+from raygrid.node.limits.running import Running
 from raygrid.node.warm.protocol import AnswerReader, BadAnswerError, WarmAnswer, is_cut
 
 LOOK_S = 0.2  # if a child keeps the pipe open, the end of the process itself is noticed this late

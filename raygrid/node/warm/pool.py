@@ -16,7 +16,8 @@ from raygrid.models import AttemptId
 from raygrid.node.attempt.stages import PreparedAttempt
 from raygrid.node.attempt.usage import ProcessEnd
 from raygrid.node.attempt.workspace import Workspace
-from raygrid.node.limits.watchdog import Running, Watchdog
+from raygrid.node.limits.running import Running
+from raygrid.node.limits.watchdog import Watchdog
 from raygrid.node.warm.process import WarmProcess
 from raygrid.settings.definition import same_definition
 from raygrid.settings.pricer import Pricer

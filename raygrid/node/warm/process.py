@@ -23,7 +23,8 @@ from raygrid.node.attempt.temporary_files import VARIABLES
 from raygrid.node.attempt.usage import Consumed, ProcessEnd, consumed, consumed_by_dead
 from raygrid.node.attempt.workspace import Workspace
 from raygrid.node.limits.allocated import allocated
-from raygrid.node.limits.watchdog import Running, Watchdog
+from raygrid.node.limits.running import Running
+from raygrid.node.limits.watchdog import Watchdog
 from raygrid.node.warm.conversation import Conversation
 from raygrid.node.warm.protocol import request
 from raygrid.node.warm.record import WarmProcessRecord

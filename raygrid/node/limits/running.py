@@ -1,0 +1,124 @@
+"""A running pricer, as its attempt and the watchdog share it: how to reach it, its limits, and why it was killed."""
+
+from __future__ import annotations
+
+import signal
+import threading
+import time
+from dataclasses import dataclass, field
+
+from raygrid.models import AttemptId, Outcome
+from raygrid.system.processes import has_exited, signal_group
+
+OTHER_LIMITS = frozenset({Outcome.MEMORY_LIMIT, Outcome.OUTPUT_LIMIT})
+
+
+@dataclass(slots=True)
+class Running:
+    """A pricer that is about to run, or runs. Safe to use from many threads.
+
+    Attributes:
+        attempt: its attempt.
+        started: when the attempt began, on the monotonic clock.
+        timeout_s: its time limit.
+        memory: its memory limit in bytes; None for none.
+        output: its output limit in bytes.
+        paths: where its files are.
+        pid: its process; 0 until it is spawned.
+        pricer: the pricer's name.
+        killed_for: why it was killed or stopped; None where it was not.
+        message: the same in words.
+        kill_at: when it is killed after it was stopped, on the monotonic clock.
+        ended: whether its process has ended, or does not belong to the attempt any more.
+        crowded: whether other pricers ran on the machine when it was killed for lack of memory.
+        given: bytes at `paths` that are not its own: input, shared data, and files that earlier jobs of a warm process
+            left.
+    """
+
+    attempt: AttemptId
+    started: float
+    timeout_s: float
+    memory: int | None
+    output: int
+    paths: tuple[str, ...]
+    pid: int = 0
+    pricer: str = ""
+    killed_for: Outcome | None = None
+    message: str | None = None
+    kill_at: float | None = None
+    ended: bool = False
+    lock: threading.Lock = field(default_factory=threading.Lock)
+    crowded: bool = False
+    given: int = 0
+
+    def spawned(self, pid: int) -> None:
+        """Note the pid; if the attempt was stopped before, stop the process now."""
+        with self.lock:
+            self.pid = pid
+            if self.killed_for is not None:
+                self._signal()
+
+    def stop(self, why: Outcome, message: str, grace_s: float) -> None:
+        """Send SIGTERM to the whole session; after the grace, the watchdog sends SIGKILL.
+
+        From now on the attempt ends for this reason, whatever exit code follows: a program that shuts down cleanly
+        exits 0 with half its work done. A process that had ended before the signal keeps its own end.
+        """
+        with self.lock:
+            if self.ended or self.killed_for is not None or (self.pid and has_exited(self.pid)):
+                return
+            self._end_for(why, message, grace_s)
+
+    def fail(self, why: Outcome, message: str) -> None:
+        """Kill the whole session for something that it did; this counts even if its process has just ended."""
+        with self.lock:
+            if not self.ended and self.killed_for is None:
+                self._end_for(why, message, 0)
+
+    def _end_for(self, why: Outcome, message: str, grace_s: float) -> None:
+        now = time.monotonic()
+        if why in OTHER_LIMITS and self.is_past_its_time(now):  # which the watchdog has not noticed yet
+            why, message = Outcome.TIMEOUT, self.past_its_time
+        self.killed_for, self.message = why, message
+        self.kill_at = now + grace_s
+        if self.pid:
+            self._signal()
+
+    def _signal(self) -> None:
+        has_time = self.kill_at is not None and self.kill_at > time.monotonic()
+        signal_group(self.pid, signal.SIGTERM if has_time else signal.SIGKILL)
+
+    def is_past_its_time(self, now: float) -> bool:
+        """Whether it has run for as long as it may."""
+        return now >= self.started + self.timeout_s
+
+    @property
+    def past_its_time(self) -> str:
+        """The message of an attempt that reached its time limit."""
+        return f"killed at its wall-time limit of {self.timeout_s:g} s"
+
+    def kill(self) -> None:
+        """Kill the whole session."""
+        with self.lock:
+            if self.pid and not self.ended:
+                signal_group(self.pid, signal.SIGKILL)
+
+    def detach(self) -> bool:
+        """Leave its process alone from now on, which outlives the attempt; return whether it had been stopped."""
+        with self.lock:
+            self.ended = True
+            return self.killed_for is not None
+
+    def never_began(self) -> bool:
+        """Note that a warm pricer died before it took the job; False where the job was stopped and must not go on."""
+        with self.lock:
+            if self.killed_for is not None:
+                return False
+            self.pid = 0
+            return True
+
+    def end(self) -> None:
+        """The pricer's own process has ended: kill what is left in its session, before its pid can be used again."""
+        with self.lock:
+            self.ended = True
+            signal_group(self.pid, signal.SIGKILL)
