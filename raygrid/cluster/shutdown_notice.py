@@ -67,31 +67,31 @@ def announce_shutdown(port: int, token: bytes, for_s: float) -> int:
 
 async def _answer(listener: socket.socket, token: bytes, for_s: float) -> int:
     """Answer all callers concurrently, so that a silent one delays no other."""
-    told = callers = 0
+    informed = callers = 0
 
-    async def talk(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        nonlocal told, callers
+    async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        nonlocal informed, callers
         callers += 1
         try:
             if callers <= MAX_CALLERS:  # a caller that is refused asks again
                 async with asyncio.timeout(TALK_S):
-                    if await _tell(reader, writer, token):
-                        told += 1
+                    if await _inform(reader, writer, token):
+                        informed += 1
         except (OSError, TimeoutError, asyncio.IncompleteReadError):
             pass
         finally:
             callers -= 1
             writer.close()
 
-    server = await asyncio.start_server(talk, sock=listener, backlog=1024)
+    server = await asyncio.start_server(answer, sock=listener, backlog=1024)
     await asyncio.sleep(for_s)
     server.close()
-    if talks := asyncio.all_tasks() - {asyncio.current_task()}:
-        await asyncio.wait(talks, timeout=TALK_S)
-    return told
+    if answers := asyncio.all_tasks() - {asyncio.current_task()}:
+        await asyncio.wait(answers, timeout=TALK_S)
+    return informed
 
 
-async def _tell(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, token: bytes) -> bool:
+async def _inform(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, token: bytes) -> bool:
     writer.write(MAGIC)
     asked = await reader.readexactly(len(MAGIC) + NONCE_BYTES)
     if not asked.startswith(MAGIC):
@@ -162,13 +162,13 @@ class HeadWatch:
     def _listen(self, connection: socket.socket) -> bool:
         """Hold the connection until it ends; whether the head has announced its shutdown on it."""
         connection.settimeout(IDLE_S)
-        heard = b""
-        while len(heard) < len(MAGIC):
-            more = connection.recv(len(MAGIC) - len(heard))
+        greeting = b""
+        while len(greeting) < len(MAGIC):
+            more = connection.recv(len(MAGIC) - len(greeting))
             if not more:
                 return False
-            heard += more
-            if not MAGIC.startswith(heard):
+            greeting += more
+            if not MAGIC.startswith(greeting):
                 # The head lives: these are bytes of gRPC. From here on only the end of the connection matters.
                 self.reachable.set()
                 while connection.recv(4096):

@@ -61,7 +61,7 @@ class HostSpec:
 
     @property
     def public(self) -> dict[str, object]:
-        """What may be told of it, for comparing: a Redis URL, which may hold a password, is not."""
+        """The public part, for comparison: without the Redis URL, which may hold a password."""
         storage = self.storage.partition(":")[0]
         return asdict(self) | {"directory": str(self.directory), "ray_args": list(self.ray_args), "storage": storage}
 
@@ -84,7 +84,7 @@ class HostSpec:
         command.append(f"--node-name={self.name or socket.gethostname()}")
         command.append(f"--object-store-memory={self.object_store}")
         if self.head:
-            # No dashboard: whoever reaches it can run code. `--include-dashboard=true` among ray_args turns it on.
+            # No dashboard: anyone who reaches it can run code. `--include-dashboard=true` among ray_args turns it on.
             command += ["--head", f"--port={self.port}", "--num-cpus=0", "--include-dashboard=false"]
         else:
             command += [f"--address={self.address}", f"--resources={json.dumps({self.rack: 1} if self.rack else {})}"]
@@ -107,7 +107,7 @@ class HostSpec:
             "RAY_SERVE_KV_TIMEOUT_S": "5",
             # Serve's own servers lose the body of a request that offers an upgrade (Java's HTTP client does).
             "RAY_SERVE_HTTP_PROXY_CALLBACK_IMPORT_PATH": "raygrid.parent.http.upgrades.for_serve",
-            # A parent that is replaced stays this long for entries that have not heard of it.
+            # A parent that is replaced keeps listening for this long, until all entries know that.
             "RAY_SERVE_DIRECT_INGRESS_MIN_DRAINING_PERIOD_S": "5",
             # Workers wait this long for a head that is being restarted.
             "RAY_gcs_rpc_server_reconnect_timeout_s": "600",
@@ -149,7 +149,7 @@ def _is_address(text: str) -> bool:
 
 
 def rack_of(file: Path, given: str | None) -> str | None:
-    """The rack of this machine: as given, or as the first word of a file on it says; None where neither does."""
+    """The rack of this machine: the given one, or the first word of a file on it; None if there is neither."""
     if given is not None:
         return given or None
     try:

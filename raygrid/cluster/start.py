@@ -46,7 +46,7 @@ def start_host(spec: HostSpec, timeout_s: float = 120.0) -> bool:
     """Start Ray on this machine under a supervisor and wait until it is up; False where a supervisor runs already.
 
     Raises:
-        RaygridError: it did not come up; says where the log is. A supervisor that runs goes on trying.
+        RaygridError: it did not come up; names the log. A supervisor that runs goes on trying.
     """
     spec.directory.mkdir(parents=True, exist_ok=True)
     spec.directory.chmod(0o700)  # the head's books hold what was deployed: API keys, the database's password
@@ -83,14 +83,14 @@ def _require_same(spec: HostSpec) -> None:
 
 
 def require_token(environment: Mapping[str, str]) -> None:
-    """Refuse to start Ray where it would find no token; it would try again and again, and say so only in its log.
+    """Refuse to start Ray without a token: it would fail again and again, and only its log would show why.
 
     Raises:
-        SettingsError: says how to make one.
+        SettingsError: there is none; the message shows how to make one.
     """
     if environment.get("RAY_AUTH_MODE") == "token" and not cluster_token(environment):
         raise SettingsError(
-            "there is no token at ~/.ray/auth_token, without which nobody joins the cluster: make one, once, with "
+            "there is no token at ~/.ray/auth_token, without which no machine can join: make one, once, with "
             "`ray get-auth-token --generate`, and copy it to every machine (`ray up cluster.yaml` does)"
         )
 
@@ -130,14 +130,14 @@ def stop_host(directory: Path, timeout_s: float = 60.0) -> bool:
         return False
     (directory / STOP).touch()
     until = time.monotonic() + timeout_s
-    told: int | None = None
+    signalled: int | None = None
     while is_supervised(directory):
         if time.monotonic() > until:
             raise RaygridError(f"Ray did not stop within {timeout_s:g} s; see {directory / LOG}")
         pid = _state(directory).get("pid")  # not there yet where the supervisor has only just begun
-        if pid is not None and pid != told:
+        if pid is not None and pid != signalled:
             with contextlib.suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGTERM)
-            told = pid
+            signalled = pid
         time.sleep(_POLL_S)
     return True

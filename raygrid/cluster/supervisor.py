@@ -1,6 +1,6 @@
 """The process that owns Ray on one machine of a cluster: `python -m raygrid.cluster.supervisor`, its spec on stdin.
 
-It runs `ray start --block`, starts it again when it dies, and ends when told to: by `raygrid host stop`, by SIGTERM, by
+It runs `ray start --block`, starts it again when it dies, and ends on request: by `raygrid host stop`, by SIGTERM, by
 `ray stop` on this machine (which is what `ray down` does on the head), or by a head that has stopped on purpose.
 Whatever Ray started ends with it.
 """
@@ -72,7 +72,7 @@ class _Gone:
 
 
 class HostSupervisor:
-    """Keeps Ray running on this machine until told to stop."""
+    """Keeps Ray running on this machine until it is stopped."""
 
     def __init__(self, spec: HostSpec) -> None:
         self._spec = spec
@@ -83,7 +83,7 @@ class HostSupervisor:
         self._watch = None if spec.head else HeadWatch(spec.head_address, self._token)
 
     def run(self) -> None:
-        """Run Ray, again and again, until told to stop."""
+        """Run Ray, again and again, until the supervisor is stopped."""
         for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
             signal.signal(number, lambda *_: self._stop.set())
         self._strays = Strays(runs_jobs=not self._spec.head)
@@ -107,7 +107,7 @@ class HostSupervisor:
             if self._watch is not None:
                 self._watch.close()
             self._write("stopped")
-        # A head that is merely told to end, as when its machine is restarted, keeps its books, and its workers wait.
+        # A head that ends by a signal, as when its machine is restarted, keeps its books, and its workers wait.
         if self._spec.head and (self._for_good or (self._spec.directory / STOP).exists()):
             self._announce_shutdown()
 
@@ -250,7 +250,7 @@ def _is_raylet(pid: int) -> bool:
 
 
 def main() -> int:
-    """Supervise until told to stop."""
+    """Supervise until stopped."""
     spec = HostSpec.from_json(sys.stdin.readline())
     with contextlib.ExitStack() as held:
         try:

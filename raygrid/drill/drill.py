@@ -52,7 +52,7 @@ class Drill:
         pricer: what the load runs.
         injector: makes what breaks things, anew for every scenario.
         jobs: the fewest jobs of a scenario.
-        say: told what goes on, for people.
+        say: prints progress.
         patience: how long to wait for what.
     """
 
@@ -122,7 +122,7 @@ class Drill:
         """A load for so many slots, not yet started; the first time, reference results are made.
 
         Raises:
-            RaygridError: the pricer does not answer well; says why.
+            RaygridError: the pricer does not answer well.
         """
         steady = min(200, max(4, 2 * slots))
         if not self._expected:
@@ -139,7 +139,7 @@ class Drill:
         """Wait until everything is there that was there before the first scenario.
 
         Raises:
-            UnavailableError: it is not, in time; says what is missing.
+            UnavailableError: it is not, in time; the message names what is missing.
         """
         clock = asyncio.get_running_loop().time
         until = clock() + self.patience.whole
@@ -168,7 +168,7 @@ class Drill:
             return f"no agent lives on {', '.join(sorted(lost))}"
         leaderless = {node.group for node in nodes} - {each.group for each in picture.candidates if each.leads}
         if leaderless and picture.candidates:
-            return f"nobody leads {', '.join(sorted(leaderless))}"
+            return f"no leader of {', '.join(sorted(leaderless))}"
         return self._fewer(names, len(picture.candidates), len(picture.parents))
 
     def _fewer(self, names: frozenset[str], candidates_now: int, parents_now: int) -> str | None:
@@ -235,7 +235,7 @@ class Drill:
     async def _after(
         self, scenario: str, injected: InjectedFault, picture: GridSnapshot, load: ClientLoad, slots: int
     ) -> dict[str, float]:
-        """Keep the load going until what was under way at the fault has ended, and as much again afterwards."""
+        """Keep the load going until the jobs that ran at the fault have ended, and as many again afterwards."""
         more: dict[str, float] = {}
         loop = asyncio.get_running_loop()
         if scenario == "head":
@@ -309,7 +309,7 @@ def count(scenario: str, load: ClientLoad, final: Mapping[str, JobStatus]) -> Re
 
 
 def _end(status: JobStatus | None, result_at: float | None) -> str:
-    """A job is done when its client has the result, not when the grid says so."""
+    """A job is done when its client has the result, not when the grid reports it."""
     if status is not None and status.state in (JobState.FAILED, JobState.CANCELLED):
         return "failed"
     return "done" if status is not None and status.state is JobState.DONE and result_at is not None else "lost"

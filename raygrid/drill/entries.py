@@ -29,7 +29,7 @@ class Entries(httpx.AsyncBaseTransport):
     Args:
         urls: base URLs of the entries, all of one grid.
         first: number of the entry to begin with.
-        tell: is told of every try.
+        tell: called with every request.
         inner: what carries requests; tests put fakes here.
     """
 

@@ -38,7 +38,7 @@ async def lose_everything(drill: Drill, grid: GridFile, settings: GridSettings, 
         UnavailableError: the load does not flow.
     """
     if grid.started_with is None:
-        raise SettingsError(f"the file of grid {grid.name} does not say how it was started; start it anew first")
+        raise SettingsError(f"the file of grid {grid.name} does not show how it was started; start it anew first")
     racks, nodes = grid.started_with.racks, grid.started_with.nodes
     require_same(grid, settings, racks, nodes)
     loop = asyncio.get_running_loop()

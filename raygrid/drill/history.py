@@ -1,4 +1,4 @@
-"""What clients saw of their jobs, and whether a grid that keeps its word can have shown it to them.
+"""What clients saw of their jobs, and whether that is possible in a grid that keeps its guarantees.
 
 Pure: times are arguments, in seconds of whichever clock the observer has, as long as it is one clock. Drills, fault
 tests, the soak and the simulator record into a `ClientHistory`; `check` decides over it.
@@ -17,7 +17,7 @@ from raygrid.models import JobState
 
 
 class Wrong(StrEnum):
-    """The ways in which a grid can break its word."""
+    """The ways in which a grid can violate its guarantees."""
 
     MISSING = "missing"
     """An acknowledged job that the grid does not know at the end."""
@@ -71,7 +71,7 @@ class ClientHistory:
     """What clients saw; threads may share it.
 
     An observation is known by when its answer came (`at`) and, where questions overlap, by when it was asked
-    (`asked_at`): of two questions that were under way at once, nobody can say which was answered from the later state.
+    (`asked_at`): of two overlapping questions it is unknown which was answered from the later state.
     """
 
     def __init__(self) -> None:
@@ -94,12 +94,12 @@ class ClientHistory:
             record.acknowledged.setdefault(digest, at)
 
     def saw(self, job_id: str, state: JobState, at: float, asked_at: float | None = None) -> None:
-        """The grid says that a job is in a state."""
+        """The grid reports that a job is in a state."""
         with self._lock:
             _add(self._record(job_id).states, state.value, at, at if asked_at is None else asked_at)
 
     def result(self, job_id: str, digest: str, at: float, *, attempt: int | None = None) -> None:
-        """The grid gives a job's result, of that digest; `attempt` where the result tells."""
+        """The grid gives a job's result, of that digest; `attempt` if the result names it."""
         with self._lock:
             record = self._record(job_id)
             _add(record.results, digest, at, at)
@@ -177,7 +177,7 @@ def _add(seen: list[_Seen], value: str, at: float, asked_at: float) -> None:
 
 
 def check(history: ClientHistory, final: Mapping[str, JobState], *, must_have_ended: bool = True) -> list[Violation]:
-    """Decide over a history; an empty list means that the grid kept its word.
+    """Decide over a history; an empty list means that no guarantee was violated.
 
     Args:
         history: what clients saw.

@@ -200,7 +200,7 @@ class RayInjector:
             stdout=asyncio.subprocess.PIPE,
             stderr=asyncio.subprocess.DEVNULL,
             env={**environment_beside_ray(os.environ), **self._environment},
-            start_new_session=True,  # Ctrl-C is for the drill, which tells this process what to do about it
+            start_new_session=True,  # Ctrl-C is for the drill, which then ends this process
         )
         return self._process
 

@@ -35,7 +35,7 @@ WAIT_S = 2.0
 """One wait for a result. A silent entry is left after this and the timeout; a finished job is known at once."""
 TIMEOUT_S = 3.0
 MOST_OPEN = 64
-"""Jobs under way beyond which none are added: a grid that stands still must not drown in those who ask for them."""
+"""Most unfinished jobs: a grid that stands still must not be flooded with requests for more."""
 REFERENCE_S = 60.0
 ANSWER_S = 5.0  # after this long a cancellation does not wait for answers to what was submitted before
 
@@ -51,7 +51,7 @@ class LoadJob:
 
 
 def result_digest(result: Result) -> str:
-    """The digest of what a pricer answered, without what tells of the attempt: its manifest and its stderr."""
+    """The digest of a pricer's answer, without what differs between attempts: its manifest and its stderr."""
     digest = hashlib.sha256()
     digest.update(result.stdout_bytes)
     for name in sorted(set(result.files) - {STDOUT, STDERR, MANIFEST}):
@@ -61,7 +61,7 @@ def result_digest(result: Result) -> str:
 
 
 def attempt_of(result: Result) -> int | None:
-    """Which attempt a result says it is of; None where it does not tell."""
+    """The attempt that a result names; None if it names none."""
     attempt = result.manifest.get("attempt")
     return attempt if isinstance(attempt, int) else None
 
@@ -73,7 +73,7 @@ class ClientLoad:
         urls: entries of the grid; clients begin at different ones, and go on to the next when one fails.
         api_key: the key, where the grid wants one.
         pricer: the pricer to run.
-        steady: how many jobs are always under way.
+        steady: how many jobs are always unfinished.
         trickle_per_s: further jobs a second, submitted whatever becomes of the others.
         expected: digest of the result by digest of the input, from `reference`.
         retry_s: seconds in which a request that fails is tried again before it counts as a client's error.
@@ -104,7 +104,7 @@ class ClientLoad:
         self._stop = asyncio.Event()
         self._news = asyncio.Event()
         self._tasks: set[asyncio.Task[None]] = set()
-        self._asking = 0  # jobs that were sent, and the grid has not said whether it takes them
+        self._asking = 0  # jobs that were sent and not answered yet
         self._numbers = itertools.count()
         limits = httpx.Limits(max_connections=None, max_keepalive_connections=100)
         make = transport or (lambda: httpx.AsyncHTTPTransport(limits=limits))
@@ -124,7 +124,7 @@ class ClientLoad:
         """Run every input once, on a grid that is well, and give the digests of results by those of inputs.
 
         Raises:
-            RaygridError: the pricer does not answer well; says why.
+            RaygridError: the pricer does not answer well.
         """
         jobs = {new_id(): data for data in INPUTS}
         posted = await self._clients[0].map(jobs, pricer=self._pricer)
@@ -200,7 +200,7 @@ class ClientLoad:
         return True
 
     async def statuses(self, state: str | None = None) -> dict[str, JobStatus]:
-        """What the grid says of this load's jobs, recorded as seen."""
+        """The states of this load's jobs as the grid reports them, recorded as seen."""
         clock = asyncio.get_running_loop().time
         asked_at = clock()
         found = {each.job_id: each async for each in self._clients[0].jobs(state=state, batch=self.batch_id)}

@@ -15,7 +15,7 @@ def way_into(grid: GridFile) -> Mapping[str, str]:
     """The environment in which Ray lets its owner into the cluster of a grid on this machine.
 
     Raises:
-        SettingsError: the grid's file does not say how.
+        SettingsError: the grid's file does not show how.
     """
     if grid.ray_address is None or grid.ray_token is None:
         raise SettingsError(

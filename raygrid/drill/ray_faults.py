@@ -192,7 +192,7 @@ def _candidates(actors: list[dict[str, Any]], names: Mapping[str, str]) -> list[
 
 
 def _leads(name: str) -> bool:
-    """Ask a candidate whether it leads: one that does not says so by an error."""
+    """Ask a candidate whether it leads; one that does not answers with an error."""
     try:
         candidate: Any = ray.get_actor(name, _namespace(name))
         ray.get(candidate.changes.remote("", 0, 0.0), timeout=LEADS_S)

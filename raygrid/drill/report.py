@@ -28,7 +28,7 @@ class Report:
         recovery_s: seconds from the fault until work flowed again, as the scenario defines it; None where it could
             not be seen.
         violations: broken promises, in words.
-        errors: some of what clients were told when requests failed.
+        errors: some of the errors of clients' failed requests.
         note: what else there is to know.
         skipped: why the scenario was not run.
         more: further figures of the scenario.
@@ -52,7 +52,7 @@ class Report:
 
     @property
     def is_well(self) -> bool:
-        """Whether the grid kept its word; errors of clients are shown, but lose nothing."""
+        """Whether no guarantee was violated; errors of clients are shown, but lose nothing."""
         return not (self.lost or self.failed or self.wrong or self.violations)
 
     def as_json(self) -> dict[str, Any]:
@@ -84,7 +84,7 @@ def medians(reports: Sequence[Report]) -> list[dict[str, Any]]:
 
 
 def verdict(reports: Sequence[Report]) -> str:
-    """Whether the grid kept its word, what became of the jobs and how long it took, in a sentence."""
+    """Whether the guarantees held, how the jobs ended and how long it took, in a sentence."""
     ran = [report for report in reports if not report.skipped]
     if not ran:
         return "nothing was broken, so nothing is proven: every scenario was skipped"
@@ -95,9 +95,7 @@ def verdict(reports: Sequence[Report]) -> str:
         found = [*((sums[name], word) for name, word in _BROKEN.items())]
         found.append((sum(len(report.violations) for report in ran), "broken promises"))
         bad = ", ".join(f"{count:,} {word}" for count, word in found if count)
-        said = [
-            f"the grid did not keep its word: {sums['acknowledged']:,} jobs acknowledged, {sums['done']:,} done; {bad}"
-        ]
+        said = [f"guarantees were violated: {sums['acknowledged']:,} jobs acknowledged, {sums['done']:,} done; {bad}"]
     said += _times(ran)
     if sums["client_errors"]:
         said.append(f"requests that failed in spite of retries: {sums['client_errors']:,}")

@@ -52,7 +52,7 @@ class InjectedFault:
     Attributes:
         at: when it injected.
         aim: what it hit.
-        before: the jobs that had not ended, as the grid told them.
+        before: the jobs that had not ended, as the grid reported them.
         entries: addresses of the entries that it concerns.
     """
 
@@ -142,7 +142,7 @@ def recovery_s(
         scenario: its name.
         injected: the fault.
         jobs: the load's jobs.
-        final: what the grid says of them at the end.
+        final: their states at the end.
         tries: requests through entries.
         until: end of the time in which jobs were submitted.
     """
@@ -173,13 +173,13 @@ def _was_led(job: LoadJob, final: JobStatus, injected: InjectedFault) -> bool:
 
 def _was_in_group(job: LoadJob, final: JobStatus, injected: InjectedFault) -> bool:
     if _ran_again(job, final, injected):
-        return True  # perhaps it began after the last look at what was under way
+        return True  # perhaps it began after the last look at running jobs
     before = injected.before.get(job.job_id)
     if before is None or before.group != injected.aim.group:
         return False
     if final.group != injected.aim.group:
         return True
-    # Unmoved, it counts if it ended when the group went on; what had ended before may only have been told late.
+    # Unmoved, it counts if it ended when the group went on; one that had ended before may only have been reported late.
     if final.ended_at is None or final.submitted_at is None:
         return False
     ended_at = job.submitted_at + (final.ended_at - final.submitted_at).total_seconds()  # the grid's clock is another

@@ -47,7 +47,7 @@ logger = logging.getLogger(__name__)
 
 TICK_S = 0.1
 SCAN_S = 1.0
-READ_S = 10.0  # changes under way blur the count of queued jobs, so they are read this often in any case
+READ_S = 10.0  # pending changes blur the count of queued jobs, so the jobs are read this often in any case
 DISCOVER_S = 1.0
 PARENTS_SILENT_S = 5.0  # parents ask at least every second
 FEW = 16  # up to so many ends are published whole; parents read larger crowds from the store with one question

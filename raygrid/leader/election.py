@@ -111,7 +111,7 @@ class Candidate:
         while True:
             await self._until_free()
             # A name for each life: a lease whose renewal or return failed is never taken up again under its old term,
-            # as a write of the life before may still be under way.
+            # as a write of the earlier life may still be pending.
             self._lives += 1
             asked_at = _now()
             try:

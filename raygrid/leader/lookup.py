@@ -1,4 +1,4 @@
-"""Jobs that a node speaks of and this leader does not know: the store says what they are.
+"""Jobs that a node reports and this leader does not know: they are read from the store.
 
 A leader holds a window of its jobs in memory, and one before it may have started some that it could not record. Their
 answers count, and what still runs of them is kept.
@@ -21,12 +21,12 @@ AT_ONCE = 500
 
 
 class Lookup:
-    """Completes what nodes say with what the store knows.
+    """Completes replies of nodes from the store.
 
     Args:
         store: the job store.
         group_id: whose jobs are looked for.
-        is_unknown: whether a job's id says nothing to the leader, and none of its writes is about it.
+        is_unknown: whether the leader does not know a job, and has no pending write of it.
     """
 
     def __init__(self, store: JobStore, group_id: str, is_unknown: Callable[[str], bool]) -> None:

@@ -30,7 +30,7 @@ class Outbox:
         lease: whose term every write carries.
         written: called with updates once they are committed, and with whether the store surely has them all: it lets
             jobs be that have ended or are another group's by now.
-        stale: called when the store says that the term is over.
+        stale: called when the store refuses a write because the term is over.
     """
 
     def __init__(
@@ -97,7 +97,7 @@ class Outbox:
                 return
 
     async def _write(self, updates: Sequence[JobUpdate]) -> bool | None:
-        """Write until it is written, and say whether the store surely has all of it; None where the term is over."""
+        """Write until it succeeds; whether the store surely has all of it, and None if the term is over."""
         while updates:
             try:
                 return await self._store.record(self._lease.group_id, self._lease.term, updates)

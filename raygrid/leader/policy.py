@@ -42,5 +42,5 @@ def group_site(settings: GridSettings, group_id: str) -> str | None:
 
 
 def fresh_state(settings: GridSettings, group_id: str) -> GroupState:
-    """The state machine of a group that knows nothing yet."""
+    """The state machine of a group, without jobs and nodes."""
     return GroupState(group_id, group_policy(settings, group_id), site=group_site(settings, group_id))

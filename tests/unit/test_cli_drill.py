@@ -57,9 +57,7 @@ def test_what_was_lost_is_in_the_last_line_too(drill):
     assert "something to know" in ended.stdout
     assert "skipped: in memory" in ended.stdout
     assert ended.stderr.endswith("node: job j was lost\n")
-    assert ended.stdout.splitlines()[-1].startswith(
-        "the grid did not keep its word: 109 jobs acknowledged, 108 done; 1"
-    )
+    assert ended.stdout.splitlines()[-1].startswith("guarantees were violated: 109 jobs acknowledged, 108 done; 1")
 
 
 def test_json_has_no_sentence(drill):

@@ -202,12 +202,12 @@ AGENT = Report("agent", acknowledged=100, done=100, repeated=3, recovery_s=0.94)
         ),
         (
             [AGENT, Report("parent", acknowledged=50, done=47, lost=2, failed=1, violations=("a", "b"))],
-            "the grid did not keep its word: 150 jobs acknowledged, 147 done; 2 lost, 1 failed, 2 broken promises; "
+            "guarantees were violated: 150 jobs acknowledged, 147 done; 2 lost, 1 failed, 2 broken promises; "
             "the longest recovery took 0.9 s (agent)",
         ),
         (
             [replace(AGENT, recovery_s=None, wrong=1)],
-            "the grid did not keep its word: 100 jobs acknowledged, 100 done; 1 with a wrong result",
+            "guarantees were violated: 100 jobs acknowledged, 100 done; 1 with a wrong result",
         ),
         ([Report("head", skipped="x")], "nothing was broken, so nothing is proven: every scenario was skipped"),
     ],
