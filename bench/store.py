@@ -20,7 +20,17 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parents[1]))  # for the tests' PostgreSQL server
 
-from raygrid.models import AttemptId, AttemptReport, BlobSlice, JobSpec, JobState, JobUpdate, NewJob, Outcome
+from raygrid.models import (
+    AttemptCounts,
+    AttemptId,
+    AttemptReport,
+    BlobSlice,
+    JobSpec,
+    JobState,
+    JobUpdate,
+    NewJob,
+    Outcome,
+)
 from raygrid.store import SqlStore
 from tests.support.postgres import Postgres
 
@@ -36,7 +46,7 @@ def new(job_id: str) -> NewJob:
 
 def running(job_id: str) -> JobUpdate:
     """That it runs."""
-    return JobUpdate(job_id, JobState.RUNNING, 1, "rack-a-1", datetime.now(UTC))
+    return JobUpdate(job_id, JobState.RUNNING, AttemptCounts(1), "rack-a-1", datetime.now(UTC))
 
 
 def done(job_id: str) -> JobUpdate:
@@ -44,7 +54,7 @@ def done(job_id: str) -> JobUpdate:
     now = datetime.now(UTC)
     result = BlobSlice("results/2026/03/01/pack", 0, 900, "d" * 64)
     report = AttemptReport(AttemptId(job_id, 1), Outcome.EXITED, 0, result=result, started_at=now, ended_at=now)
-    return JobUpdate(job_id, JobState.DONE, 1, "rack-a-1", now, report=report)
+    return JobUpdate(job_id, JobState.DONE, AttemptCounts(1), "rack-a-1", now, report=report)
 
 
 async def once(store: SqlStore, label: str, jobs: int, block: int) -> dict[str, float]:

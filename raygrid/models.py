@@ -107,6 +107,53 @@ class AttemptId(NamedTuple):
     number: int
 
 
+class AttemptCounts(NamedTuple):
+    """What the attempts of a job so far amount to.
+
+    Attributes:
+        started: attempts started so far, which is the highest number that one was given.
+        failures: those of them that count towards the job's limit.
+        losses: those of the failures whose node was lost with them.
+        recalled: attempts that ended for no reason of the job's or its node's.
+        unstarted: attempts that were handed to a node and never began.
+    """
+
+    started: int = 0
+    failures: int = 0
+    losses: int = 0
+    recalled: int = 0
+    unstarted: int = 0
+
+    def plus(
+        self, *, started: int = 0, failures: int = 0, losses: int = 0, recalled: int = 0, unstarted: int = 0
+    ) -> AttemptCounts:
+        """These counts and some more."""
+        return AttemptCounts(
+            self.started + started,
+            self.failures + failures,
+            self.losses + losses,
+            self.recalled + recalled,
+            self.unstarted + unstarted,
+        )
+
+    def known_up_to(self, number: int) -> AttemptCounts:
+        """These counts, where an attempt of that number is known to have been started."""
+        return self if number <= self.started else self._replace(started=number)
+
+    @property
+    def began(self) -> int:
+        """The attempts that began, which are those that clients are shown."""
+        return self.started - self.unstarted
+
+    @property
+    def of_own_doing(self) -> int:
+        """The attempts that were not recalled."""
+        return self.started - self.recalled
+
+
+NO_ATTEMPTS = AttemptCounts()
+
+
 @travels
 @dataclass(frozen=True, slots=True)
 class JobSpec:
@@ -184,25 +231,17 @@ class QueuedJob:
 
     Attributes:
         spec: what to run.
-        attempts: attempts started so far.
-        failures: those of them that count towards the job's limit.
-        losses: those of the failures whose node was lost with them.
-        recalled: attempts that ended for no reason of the job's or its node's.
-        unstarted: attempts that were handed to a node and never began.
+        counts: what its attempts so far amount to.
         node_id: where the latest attempt runs or ran; None before the first.
         running: whether the store holds it as running.
         cancel_requested: whether a client has asked to cancel it.
     """
 
     spec: JobSpec
-    attempts: int = 0
+    counts: AttemptCounts = NO_ATTEMPTS
     node_id: str | None = None
     running: bool = False
     cancel_requested: bool = False
-    failures: int = 0
-    losses: int = 0
-    recalled: int = 0
-    unstarted: int = 0
 
 
 @travels
@@ -243,22 +282,18 @@ class AttemptReport:
 class JobUpdate:
     """A change to a job that a leader writes to the job store.
 
-    `at` is the instant of the change (UTC): start of a running attempt, or end of the job. `attempts` is the number of
-    the latest attempt; `failures` and what follows it count attempts as `QueuedJob` does.
+    `at` is the instant of the change (UTC): start of a running attempt, or end of the job. `counts` are all attempts of
+    the job so far.
     """
 
     job_id: str
     state: JobState
-    attempts: int
+    counts: AttemptCounts
     node_id: str | None
     at: datetime
     reason: str | None = None
     report: AttemptReport | None = None
     message: str | None = None
-    failures: int = 0
-    losses: int = 0
-    recalled: int = 0
-    unstarted: int = 0
 
 
 @dataclass(frozen=True, slots=True)

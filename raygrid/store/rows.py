@@ -8,7 +8,17 @@ from datetime import datetime
 from typing import Any
 
 from raygrid.errors import InvalidRequestError
-from raygrid.models import BlobSlice, JobSpec, JobState, JobUpdate, NewJob, QueuedJob, SharedData, StoredJob
+from raygrid.models import (
+    AttemptCounts,
+    BlobSlice,
+    JobSpec,
+    JobState,
+    JobUpdate,
+    NewJob,
+    QueuedJob,
+    SharedData,
+    StoredJob,
+)
 from raygrid.store.tables import jobs
 
 
@@ -105,11 +115,11 @@ def update_values(update: JobUpdate, revision: int) -> dict[str, Any]:
     return {
         "the_job": update.job_id,
         "new_state": update.state.value,
-        "new_attempts": update.attempts,
-        "new_failures": update.failures,
-        "new_losses": update.losses,
-        "new_recalled": update.recalled,
-        "new_unstarted": update.unstarted,
+        "new_attempts": update.counts.started,
+        "new_failures": update.counts.failures,
+        "new_losses": update.counts.losses,
+        "new_recalled": update.counts.recalled,
+        "new_unstarted": update.counts.unstarted,
         "new_node_id": update.node_id,
         "new_reason": update.reason,
         "new_message": storable_text(update.message),
@@ -264,12 +274,8 @@ def queued_job(row: Sequence[Any]) -> QueuedJob:
             _shared(data),
             definition or "",
         ),
-        attempts,
+        AttemptCounts(attempts, failures, losses, recalled, unstarted),
         node_id,
         state == JobState.RUNNING.value,
         cancel_requested,
-        failures,
-        losses,
-        recalled,
-        unstarted,
     )

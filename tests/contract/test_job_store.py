@@ -11,6 +11,8 @@ import pytest
 from raygrid.core.lease import Lease
 from raygrid.errors import StaleTermError
 from raygrid.models import (
+    NO_ATTEMPTS,
+    AttemptCounts,
     AttemptId,
     AttemptReport,
     BlobSlice,
@@ -67,12 +69,12 @@ async def lead(store: JobStore, group: str = "rack-a", holder: str = "leader") -
 
 
 def running(job_id: str, number: int = 1, node: str = "n1") -> JobUpdate:
-    return JobUpdate(job_id, JobState.RUNNING, number, node, AT)
+    return JobUpdate(job_id, JobState.RUNNING, AttemptCounts(number), node, AT)
 
 
 def done(job_id: str, number: int = 1, node: str = "n1", *, at: datetime = AT, key: str = "results/1") -> JobUpdate:
     report = AttemptReport(AttemptId(job_id, number), Outcome.EXITED, 0, result=BlobSlice(key, 0, 9, "r"))
-    return JobUpdate(job_id, JobState.DONE, number, node, at, report=report)
+    return JobUpdate(job_id, JobState.DONE, AttemptCounts(number), node, at, report=report)
 
 
 def ids(jobs: list[StoredJob]) -> list[str]:
@@ -186,7 +188,7 @@ async def test_every_field_of_a_submit_comes_back(store: JobStore) -> None:
     assert job.cancel_requested is False
     [held] = await store.queued("rack-ä", 10)
     assert held.spec == spec
-    assert (held.attempts, held.node_id, held.running, held.cancel_requested) == (0, None, False, False)
+    assert (held.counts.started, held.node_id, held.running, held.cancel_requested) == (0, None, False, False)
 
 
 async def test_absent_values_come_back_as_none(store: JobStore) -> None:
@@ -213,7 +215,9 @@ async def test_every_field_of_a_report_comes_back(store: JobStore) -> None:
         started_at=started,
         ended_at=ended,
     )
-    change = JobUpdate("j1", JobState.FAILED, 3, "n-ö", AT, reason="signal", report=report, message=UNICODE)
+    change = JobUpdate(
+        "j1", JobState.FAILED, AttemptCounts(3), "n-ö", AT, reason="signal", report=report, message=UNICODE
+    )
     await store.record("rack-a", lease.term, [change])
     job = await one(store, "j1")
     assert (job.state, job.attempts, job.node_id, job.reason) == (JobState.FAILED, 3, "n-ö", "signal")
@@ -227,7 +231,7 @@ async def test_text_that_no_database_can_hold_is_replaced(store: JobStore) -> No
     await store.insert([new("j1"), new("j2")])
     lease = await lead(store)
     report = AttemptReport(AttemptId("j1", 1), Outcome.EXITED, 1, stderr_tail="a\0b\ud800c")
-    broken = JobUpdate("j1", JobState.FAILED, 1, "n1", AT, "exit_code", report, "x\0")
+    broken = JobUpdate("j1", JobState.FAILED, AttemptCounts(1), "n1", AT, "exit_code", report, "x\0")
     await store.record("rack-a", lease.term, [broken, done("j2")])
     job = await one(store, "j1")
     assert (job.stderr_tail, job.message) == ("a\N{REPLACEMENT CHARACTER}b?c", "x\N{REPLACEMENT CHARACTER}")
@@ -250,7 +254,7 @@ async def test_a_leader_moves_a_job_through_its_life(store: JobStore) -> None:
     later = AT + timedelta(seconds=5)
     assert await move(running("j1", 1, "n1")) == (JobState.RUNNING, 1, "n1", AT, None)
     assert [held.node_id for held in await store.running("rack-a")] == ["n1"]
-    requeued = JobUpdate("j1", JobState.QUEUED, 1, None, later)
+    requeued = JobUpdate("j1", JobState.QUEUED, AttemptCounts(1), None, later)
     assert await move(requeued) == (JobState.QUEUED, 1, None, AT, None)
     assert await move(replace(running("j1", 2, "n2"), at=later)) == (JobState.RUNNING, 2, "n2", later, None)
     assert await move(done("j1", 2, "n2", at=later)) == (JobState.DONE, 2, "n2", later, later)
@@ -296,7 +300,7 @@ async def test_an_ended_job_never_changes(store: JobStore, state: JobState) -> N
     for change in (
         running("j1", 2),
         done("j1", 2, key="other"),
-        JobUpdate("j1", JobState.CANCELLED, 9, None, AT),
+        JobUpdate("j1", JobState.CANCELLED, AttemptCounts(9), None, AT),
     ):
         await store.record("rack-a", lease.term, [change, running("j2")])
     assert await one(store, "j1") == before
@@ -340,7 +344,7 @@ async def test_attempts_never_fall(store: JobStore) -> None:
     await store.insert([new("j1")])
     lease = await lead(store)
     await store.record("rack-a", lease.term, [running("j1", 3)])
-    await store.record("rack-a", lease.term, [JobUpdate("j1", JobState.CANCELLED, 0, None, AT, "cancelled")])
+    await store.record("rack-a", lease.term, [JobUpdate("j1", JobState.CANCELLED, NO_ATTEMPTS, None, AT, "cancelled")])
     assert (await one(store, "j1")).attempts == 3
 
 
@@ -380,9 +384,9 @@ async def test_a_requeued_job_keeps_its_turn(store: JobStore) -> None:
     lease = await lead(store)
     await store.record("rack-a", lease.term, [running("a", 1)])
     assert await store.count_queued("rack-a") == 1
-    await store.record("rack-a", lease.term, [JobUpdate("a", JobState.QUEUED, 1, None, AT)])
+    await store.record("rack-a", lease.term, [JobUpdate("a", JobState.QUEUED, AttemptCounts(1), None, AT)])
     first = (await store.queued("rack-a", 10))[0]
-    assert (first.spec.job_id, first.attempts, first.running) == ("a", 1, False)
+    assert (first.spec.job_id, first.counts.started, first.running) == ("a", 1, False)
 
 
 async def test_running_jobs_are_found_with_their_node_and_input(store: JobStore) -> None:
@@ -392,7 +396,7 @@ async def test_running_jobs_are_found_with_their_node_and_input(store: JobStore)
     await store.record("rack-a", lease.term, [running("a", 2, "n7")])
     [held] = await store.running("rack-a")
     assert (held.spec.job_id, held.spec.inline) == ("a", b"payload")
-    assert (held.attempts, held.node_id, held.running) == (2, "n7", True)
+    assert (held.counts.started, held.node_id, held.running) == (2, "n7", True)
 
 
 # --- cancelling ---------------------------------------------------------------------------------------------
@@ -474,7 +478,7 @@ async def test_a_batch_counts_its_jobs_by_state(store: JobStore) -> None:
     assert summary.counts == {JobState.QUEUED: 1, JobState.RUNNING: 1, JobState.DONE: 1}
     assert (summary.total, summary.finished) == (3, False)
     assert sorted(await store.unfinished_of_batch("b1")) == ["a", "c"]
-    await store.record("rack-a", lease.term, [done("a"), JobUpdate("c", JobState.CANCELLED, 0, None, AT)])
+    await store.record("rack-a", lease.term, [done("a"), JobUpdate("c", JobState.CANCELLED, NO_ATTEMPTS, None, AT)])
     summary = await store.batch("b1")
     assert summary is not None
     assert (summary.total, summary.finished) == (3, True)
@@ -540,7 +544,7 @@ async def test_a_job_shows_once_at_its_latest_change(store: JobStore) -> None:
     """However often a job changed, a reader gets it once, in the order of latest changes."""
     await store.insert([new("a"), new("b")], "b1")
     lease = await lead(store)
-    for change in (running("a"), JobUpdate("a", JobState.QUEUED, 1, None, AT), running("a", 2)):
+    for change in (running("a"), JobUpdate("a", JobState.QUEUED, AttemptCounts(1), None, AT), running("a", 2)):
         await store.record("rack-a", lease.term, [change])
     changes = await store.changed("b1", 0, 10)
     assert [change.job.job_id for change in changes] == ["b", "a"]
@@ -713,7 +717,7 @@ async def test_only_old_ended_jobs_are_purged(store: JobStore) -> None:
     report = AttemptReport(
         AttemptId("old", 1), Outcome.EXITED, 1, stderr_tail="tail", result=BlobSlice("out", 0, 1, "r")
     )
-    ended = JobUpdate("old", JobState.FAILED, 1, "n1", AT - DAY, "exit_code", report, "failed")
+    ended = JobUpdate("old", JobState.FAILED, AttemptCounts(1), "n1", AT - DAY, "exit_code", report, "failed")
     await store.record("rack-a", lease.term, [ended, done("young", at=AT), running("running")])
     others = await store.get(["young", "queued", "running"])
 
@@ -772,34 +776,35 @@ async def test_the_next_leader_learns_how_many_attempts_count(store: JobStore) -
     """The failures that count towards a job's limit are kept, apart from the number of attempts."""
     await store.insert([new("j1"), new("j2")])
     lease = await lead(store)
-    await store.record("rack-a", lease.term, [replace(running("j1", 3), failures=1)])
-    requeued = JobUpdate("j2", JobState.QUEUED, 2, None, AT, failures=2)
+    await store.record("rack-a", lease.term, [replace(running("j1", 3), counts=AttemptCounts(3, failures=1))])
+    requeued = JobUpdate("j2", JobState.QUEUED, AttemptCounts(2, failures=2), None, AT)
     await store.record("rack-a", lease.term, [requeued])
     [held] = await store.running("rack-a")
     [waiting] = await store.queued("rack-a", 10)
-    assert (held.attempts, held.failures) == (3, 1)
-    assert (waiting.attempts, waiting.failures) == (2, 2)
+    assert (held.counts.started, held.counts.failures) == (3, 1)
+    assert (waiting.counts.started, waiting.counts.failures) == (2, 2)
 
 
 async def test_the_next_leader_learns_what_the_attempts_came_to(store: JobStore) -> None:
     """Losses, recalled attempts and those that never began are kept, and only those that began are shown."""
     await store.insert([new("j1")])
     lease = await lead(store)
-    counts = {"failures": 3, "losses": 2, "recalled": 4, "unstarted": 1}
-    await store.record("rack-a", lease.term, [replace(running("j1", 8), **counts)])
+    counts = AttemptCounts(8, failures=3, losses=2, recalled=4, unstarted=1)
+    await store.record("rack-a", lease.term, [replace(running("j1"), counts=counts)])
     [held] = await store.running("rack-a")
-    assert {name: getattr(held, name) for name in counts} == counts
-    assert (held.attempts, (await one(store, "j1")).attempts) == (8, 7)
+    assert (held.counts, (await one(store, "j1")).attempts) == (counts, 7)
 
 
 async def test_who_knows_of_fewer_attempts_leaves_the_counts_as_they_are(store: JobStore) -> None:
     """A job cancelled by a leader that has never seen it keeps the counts of what happened before."""
     await store.insert([new("j1")])
     lease = await lead(store)
-    await store.record("rack-a", lease.term, [JobUpdate("j1", JobState.QUEUED, 5, None, AT, unstarted=2, losses=1)])
-    await store.record("rack-a", lease.term, [JobUpdate("j1", JobState.QUEUED, 0, None, AT)])
+    await store.record(
+        "rack-a", lease.term, [JobUpdate("j1", JobState.QUEUED, AttemptCounts(5, losses=1, unstarted=2), None, AT)]
+    )
+    await store.record("rack-a", lease.term, [JobUpdate("j1", JobState.QUEUED, NO_ATTEMPTS, None, AT)])
     [waiting] = await store.queued("rack-a", 10)
-    assert (waiting.attempts, waiting.unstarted, waiting.losses) == (5, 2, 1)
+    assert (waiting.counts.started, waiting.counts.unstarted, waiting.counts.losses) == (5, 2, 1)
     assert (await one(store, "j1")).attempts == 3
 
 
@@ -812,7 +817,7 @@ async def test_named_jobs_are_found_while_they_are_unfinished_and_the_groups(sto
     found = {job.spec.job_id: job for job in await store.unfinished_of("rack-a", [*names, "ended", "theirs", "none"])}
     assert found.keys() == set(names)
     assert (found["j0000"].running, found["j0000"].spec.inline) == (False, b"{}")
-    assert (found["j0001"].attempts, found["j0001"].node_id, found["j0001"].running) == (2, "n7", True)
+    assert (found["j0001"].counts.started, found["j0001"].node_id, found["j0001"].running) == (2, "n7", True)
     assert await store.unfinished_of("rack-a", []) == []
 
 

@@ -8,7 +8,7 @@ import pytest
 
 from raygrid.core.lease import Lease
 from raygrid.errors import StaleTermError
-from raygrid.models import JobState, JobUpdate
+from raygrid.models import AttemptCounts, JobState, JobUpdate
 from raygrid.store import NOBODY, JobStore, Unfinished
 from tests.contract.test_job_store import AT, done, lead, new, one, running, store
 
@@ -70,12 +70,12 @@ async def test_a_queued_job_moves_and_keeps_what_it_has(store: JobStore) -> None
     """It is the other group's with a new revision; its place in the order, attempts and failures stay."""
     await store.insert([new("first"), new("second")])
     lease = await lead(store)
-    again = JobUpdate("first", JobState.QUEUED, 2, None, AT, failures=1)
+    again = JobUpdate("first", JobState.QUEUED, AttemptCounts(2, failures=1), None, AT)
     await started(store, lease, running("first", 2), again)
     before = await one(store, "first")
     moved = await store.move("rack-a", {"second": "rack-b", "first": "rack-b"})
     assert {job.spec.job_id for job in moved["rack-b"]} == {"first", "second"}
-    assert [(job.spec.job_id, job.attempts, job.failures) for job in await store.queued("rack-b", 9)] == [
+    assert [(job.spec.job_id, job.counts.started, job.counts.failures) for job in await store.queued("rack-b", 9)] == [
         ("first", 2, 1),
         ("second", 0, 0),
     ]
@@ -112,7 +112,7 @@ async def test_a_running_job_of_a_lost_group_is_queued_elsewhere(store: JobStore
     await store.release_lease(lease)
     moved = await store.move("rack-a", {"runs": "rack-b"}, unled=True)
     job = await one(store, "runs")
-    assert [(each.attempts, each.running, each.node_id) for each in moved["rack-b"]] == [(1, False, None)]
+    assert [(each.counts.started, each.running, each.node_id) for each in moved["rack-b"]] == [(1, False, None)]
     assert (job.group_id, job.state, job.node_id, job.attempts) == ("rack-b", JobState.QUEUED, None, 1)
 
 

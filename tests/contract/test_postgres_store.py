@@ -20,6 +20,7 @@ from sqlalchemy import Connection, text
 
 from raygrid.errors import SettingsError, StaleTermError, UnavailableError
 from raygrid.models import (
+    AttemptCounts,
     AttemptId,
     AttemptReport,
     BlobSlice,
@@ -44,7 +45,7 @@ def new(job_id: str, group: str = "rack-a") -> NewJob:
 
 def done(job_id: str, key: str = "results/1") -> JobUpdate:
     report = AttemptReport(AttemptId(job_id, 1), Outcome.EXITED, 0, result=BlobSlice(key, 0, 9, "r"))
-    return JobUpdate(job_id, JobState.DONE, 1, "n1", AT, report=report)
+    return JobUpdate(job_id, JobState.DONE, AttemptCounts(1), "n1", AT, report=report)
 
 
 async def ran(store: SqlStore) -> None:
@@ -58,7 +59,7 @@ async def ran(store: SqlStore) -> None:
 
 
 def running(job_id: str) -> JobUpdate:
-    return JobUpdate(job_id, JobState.RUNNING, 1, "n1", AT)
+    return JobUpdate(job_id, JobState.RUNNING, AttemptCounts(1), "n1", AT)
 
 
 @asynccontextmanager

@@ -8,7 +8,7 @@ from datetime import timedelta
 
 import pytest
 
-from raygrid.models import AttemptId, AttemptReport, BlobSlice, JobState, JobUpdate, NewJob, Outcome
+from raygrid.models import AttemptCounts, AttemptId, AttemptReport, BlobSlice, JobState, JobUpdate, NewJob, Outcome
 from raygrid.store import JobStore
 from tests.contract.test_job_store import AT, ids, lead, new, one, store
 
@@ -22,7 +22,9 @@ def report(job_id: str, content: str | None, *, code: int = 0, result: BlobSlice
 
 
 def done(job_id: str, content: str | None = "c", result: BlobSlice = SLICE, at: timedelta = timedelta()) -> JobUpdate:
-    return JobUpdate(job_id, JobState.DONE, 1, "n1", AT + at, report=report(job_id, content, result=result))
+    return JobUpdate(
+        job_id, JobState.DONE, AttemptCounts(1), "n1", AT + at, report=report(job_id, content, result=result)
+    )
 
 
 def taking(job_id: str, source: str, **options: object) -> NewJob:
@@ -102,10 +104,12 @@ async def test_many_contents_are_found_in_one_call(store: JobStore) -> None:
 @pytest.mark.parametrize(
     "update",
     [
-        JobUpdate("j1", JobState.FAILED, 1, "n1", AT, reason="exit_code", report=report("j1", "c", code=3)),
-        JobUpdate("j1", JobState.CANCELLED, 1, "n1", AT, reason="cancelled", report=report("j1", "c")),
-        JobUpdate("j1", JobState.DONE, 1, "n1", AT, report=report("j1", "c", result=None)),
-        JobUpdate("j1", JobState.RUNNING, 1, "n1", AT),
+        JobUpdate(
+            "j1", JobState.FAILED, AttemptCounts(1), "n1", AT, reason="exit_code", report=report("j1", "c", code=3)
+        ),
+        JobUpdate("j1", JobState.CANCELLED, AttemptCounts(1), "n1", AT, reason="cancelled", report=report("j1", "c")),
+        JobUpdate("j1", JobState.DONE, AttemptCounts(1), "n1", AT, report=report("j1", "c", result=None)),
+        JobUpdate("j1", JobState.RUNNING, AttemptCounts(1), "n1", AT),
     ],
     ids=["failed", "cancelled", "without a result", "running"],
 )

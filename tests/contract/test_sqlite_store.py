@@ -24,7 +24,7 @@ from hypothesis import strategies as st
 from sqlalchemy import Connection, create_engine, event, inspect
 
 from raygrid.errors import UnavailableError
-from raygrid.models import BlobSlice, JobSpec, JobState, JobUpdate, NewJob, SharedData
+from raygrid.models import AttemptCounts, BlobSlice, JobSpec, JobState, JobUpdate, NewJob, SharedData
 from raygrid.store import LockedError, SqlStore, migrations, sqlite
 from raygrid.store.migrate import migrate
 from raygrid.store.sqlite import carried_out, prepare_file
@@ -99,7 +99,7 @@ async def test_a_reader_beside_two_writers_misses_nothing(tmp_path: Path) -> Non
         await asyncio.gather(write(one, "x"), write(two, "y"))
         lease = await one.acquire_lease("rack-a", "me", 60)
         assert lease is not None
-        ended = [JobUpdate(f"x{number}-0", JobState.DONE, 1, "n1", AT) for number in range(15)]
+        ended = [JobUpdate(f"x{number}-0", JobState.DONE, AttemptCounts(1), "n1", AT) for number in range(15)]
         await asyncio.gather(*(one.record("rack-a", lease.term, [change]) for change in ended))
         written.set()
         await reader
@@ -171,7 +171,7 @@ async def test_what_was_written_is_there_after_reopening(tmp_path: Path) -> None
         await store.insert([new("a")], "b1")
         lease = await store.acquire_lease("rack-a", "me", 60)
         assert lease is not None
-        await store.record("rack-a", lease.term, [JobUpdate("a", JobState.RUNNING, 1, "n1", AT)])
+        await store.record("rack-a", lease.term, [JobUpdate("a", JobState.RUNNING, AttemptCounts(1), "n1", AT)])
         await store.put_data(SharedData("market", "d", 1))
         before = (await store.get(["a"]), await store.batch("b1"), await store.get_data())
     async with opened(tmp_path / "jobs.db") as store:

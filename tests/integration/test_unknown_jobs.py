@@ -9,7 +9,7 @@ import pytest
 
 from raygrid.errors import UnavailableError
 from raygrid.leader.dispatch import Leader
-from raygrid.models import JobState, JobUpdate, QueuedJob
+from raygrid.models import NO_ATTEMPTS, JobState, JobUpdate, QueuedJob
 from raygrid.store import SqlStore
 from tests.support.small_grid import SmallGrid
 
@@ -35,7 +35,7 @@ async def held_by_a_node_and_unknown_to_the_store(grid: SmallGrid, tmp_path: Pat
     await grid.until(both_began)
     before = grid.leaders["rack-a"].leader
     await before.close()
-    lost = JobUpdate("late", JobState.QUEUED, 0, None, before._outbox._lease.expires_at)
+    lost = JobUpdate("late", JobState.QUEUED, NO_ATTEMPTS, None, before._outbox._lease.expires_at)
     await grid.store.record("rack-a", before._lease.term, [lost])
     assert (await grid.status("late"))["state"] == "queued"
     return before
@@ -85,7 +85,9 @@ async def test_a_report_of_a_job_beyond_the_window_counts(
 async def test_an_attempt_of_a_job_that_has_ended_is_killed(grid: SmallGrid, tmp_path: Path) -> None:
     """Where the store has the job as ended, what still runs of it is stopped and changes nothing."""
     before = await held_by_a_node_and_unknown_to_the_store(grid, tmp_path)
-    over = JobUpdate("late", JobState.FAILED, 0, None, before._lease.expires_at, "infrastructure", None, "gave up")
+    over = JobUpdate(
+        "late", JobState.FAILED, NO_ATTEMPTS, None, before._lease.expires_at, "infrastructure", None, "gave up"
+    )
     await grid.store.record("rack-a", before._lease.term, [over])
     await grid.new_leader("rack-a")
 

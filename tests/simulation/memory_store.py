@@ -12,7 +12,17 @@ from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 
 from raygrid.errors import StaleTermError
-from raygrid.models import BlobSlice, JobSpec, JobState, JobUpdate, NewJob, QueuedJob, StoredJob
+from raygrid.models import (
+    NO_ATTEMPTS,
+    AttemptCounts,
+    BlobSlice,
+    JobSpec,
+    JobState,
+    JobUpdate,
+    NewJob,
+    QueuedJob,
+    StoredJob,
+)
 from raygrid.store.port import (
     MOST_COUNTED,
     NOBODY,
@@ -35,11 +45,7 @@ class _Row:
     job: StoredJob
     seq: int
     inline: bytes | None
-    number: int = 0  # of the latest attempt
-    failures: int = 0
-    losses: int = 0
-    recalled: int = 0
-    unstarted: int = 0
+    counts: AttemptCounts = NO_ATTEMPTS
     content: str | None = None  # once it is done with a result that may be reused
     chunks: bytes | None = None  # digests of the result's chunks
 
@@ -167,9 +173,8 @@ class MemoryStore(MemoryGridTables):
         for update in updates:
             row = self._rows.get(update.job_id)
             if row is not None and row.job.group_id == group_id and not row.job.state.is_terminal:
-                if update.attempts >= row.number:  # whoever knows of fewer has not seen what the others came to
-                    row.number, row.failures, row.losses = update.attempts, update.failures, update.losses
-                    row.recalled, row.unstarted = update.recalled, update.unstarted
+                if update.counts.started >= row.counts.started:  # else the writer has not seen what the others came to
+                    row.counts = update.counts
                 self._change(_updated(row, update, self._next_revision()))
                 row.content = reusable_content(update)
                 row.chunks = update.report.chunks if update.report else None
@@ -432,7 +437,7 @@ def _updated(row: _Row, update: JobUpdate, revision: int) -> StoredJob:
     return replace(
         job,
         state=update.state,
-        attempts=row.number - row.unstarted,
+        attempts=row.counts.began,
         node_id=update.node_id,
         reason=update.reason,
         message=storable_text(update.message),
@@ -449,6 +454,7 @@ def _updated(row: _Row, update: JobUpdate, revision: int) -> StoredJob:
 def _held(row: _Row) -> QueuedJob:
     job = row.job
     return QueuedJob(
+        counts=row.counts,
         spec=JobSpec(
             job_id=job.job_id,
             pricer=job.pricer,
@@ -462,12 +468,7 @@ def _held(row: _Row) -> QueuedJob:
             data=job.data,
             definition=job.definition,
         ),
-        attempts=row.number,
         node_id=job.node_id,
         running=job.state is JobState.RUNNING,
         cancel_requested=job.cancel_requested,
-        failures=row.failures,
-        losses=row.losses,
-        recalled=row.recalled,
-        unstarted=row.unstarted,
     )

@@ -92,7 +92,7 @@ class Database:
 
     def failures(self, job_id: str) -> int:
         """Attempts of a job that count towards its limit."""
-        return self.memory._rows[job_id].failures
+        return self.memory._rows[job_id].counts.failures
 
     def lease(self, group_id: str) -> Lease | None:
         """A group's lease as it stands."""

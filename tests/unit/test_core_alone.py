@@ -15,7 +15,7 @@ def test_a_job_that_met_memory_pressure_runs_alone() -> None:
     rack.join("n1", slots=3)
     rack.submit("hog", "a", "b")
     told = rack.ends("hog", PRESSURE, message="killed at 5 GB")
-    assert (told.wrote["hog"].state, told.wrote["hog"].failures) == (QUEUED, 0)
+    assert (told.wrote["hog"].state, told.wrote["hog"].counts.failures) == (QUEUED, 0)
     assert told.started == {}
     assert rack.submit("c").started == {}, "the node is kept"
     rack.ends("a")
@@ -59,7 +59,7 @@ def test_pressure_from_other_agents_of_the_machine_counts_as_an_attempt() -> Non
     rack.submit("hog")
     rack.ends("hog", PRESSURE, crowded=True)
     update = rack.ends("hog", PRESSURE, crowded=True).wrote["hog"]
-    assert (update.state, update.failures) == (JobState.RUNNING, 1)
+    assert (update.state, update.counts.failures) == (JobState.RUNNING, 1)
     update = rack.ends("hog", PRESSURE, crowded=True, message="killed at 5 GB").wrote["hog"]
     assert (update.state, update.reason) == (FAILED, "memory_pressure")
     assert (update.message or "").endswith("killed at 5 GB")

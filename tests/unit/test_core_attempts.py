@@ -14,7 +14,7 @@ AT = datetime(2026, 1, 1, tzinfo=UTC)
 
 
 def shown(update: JobUpdate) -> int:
-    return update.attempts - update.unstarted
+    return update.counts.began
 
 
 def handed_ahead() -> Rack:
@@ -32,7 +32,7 @@ def test_an_attempt_that_was_taken_back_before_it_had_a_slot_is_none() -> None:
     rack.now += 2
     assert rack.poll("n1", waiting=1).stopped == [("n1", AttemptId("b", 1))]
     update = rack.ends("b", Outcome.CANCELLED).wrote["b"]
-    assert (update.attempts, update.unstarted, shown(update)) == (1, 1, 0)
+    assert (update.counts.started, update.counts.unstarted, shown(update)) == (1, 1, 0)
     rack.ends("a")
     assert rack.where["b"] == ("n1", AttemptId("b", 2))
     assert shown(rack.ends("b").wrote["b"]) == 1
@@ -54,7 +54,7 @@ def test_an_attempt_whose_hand_over_never_arrived_is_none() -> None:
     rack.tell(HandOverEnded("n1", (AttemptId("a", 1),), arrived=False))
     rack.hand_overs_answered = True
     told = rack.poll("n1")
-    assert (told.started, told.wrote["a"].attempts, shown(told.wrote["a"])) == ({"a": "n1"}, 2, 1)
+    assert (told.started, told.wrote["a"].counts.started, shown(told.wrote["a"])) == ({"a": "n1"}, 2, 1)
 
 
 def test_an_attempt_that_ran_and_was_moved_is_one() -> None:
@@ -65,7 +65,7 @@ def test_an_attempt_that_ran_and_was_moved_is_one() -> None:
     rack.tell(NodeDraining("n1", True, rack.now))
     rack.has["n1"] = []
     update = rack.poll("n1", AttemptReport(AttemptId("a", 1), Outcome.CANCELLED, started_at=AT)).wrote["a"]
-    assert (update.state, shown(update), update.recalled, update.failures) == (JobState.QUEUED, 1, 1, 0)
+    assert (update.state, shown(update), update.counts.recalled, update.counts.failures) == (JobState.QUEUED, 1, 1, 0)
 
 
 def test_moves_are_not_held_against_a_job_by_the_next_leader() -> None:
@@ -74,7 +74,7 @@ def test_moves_are_not_held_against_a_job_by_the_next_leader() -> None:
     rack.join("n1")
     rack.submit(job("a", attempts=30, recalled=30))
     update = rack.ends("a", Outcome.INFRASTRUCTURE).wrote["a"]
-    assert (update.state, update.recalled) == (JobState.QUEUED, 30)
+    assert (update.state, update.counts.recalled) == (JobState.QUEUED, 30)
 
 
 def test_a_full_disk_costs_a_job_no_attempt() -> None:
@@ -86,7 +86,7 @@ def test_a_full_disk_costs_a_job_no_attempt() -> None:
         told = rack.ends("a", Outcome.DISK_FULL)
         assert told.started == {"a": "n1"}, number
     update = rack.ends("a").wrote["a"]
-    assert (update.state, update.failures, update.recalled) == (JobState.DONE, 0, MOST_RECALLED)
+    assert (update.state, update.counts.failures, update.counts.recalled) == (JobState.DONE, 0, MOST_RECALLED)
 
 
 def test_a_disk_that_is_full_again_and_again_ends_a_job_in_the_end() -> None:
@@ -96,7 +96,7 @@ def test_a_disk_that_is_full_again_and_again_ends_a_job_in_the_end() -> None:
     rack.submit("a")
     for _ in range(MOST_RECALLED):
         rack.ends("a", Outcome.DISK_FULL)
-    assert rack.ends("a", Outcome.DISK_FULL).wrote["a"].failures == 1
+    assert rack.ends("a", Outcome.DISK_FULL).wrote["a"].counts.failures == 1
     rack.wait(1, alive=["n1"])
     update = rack.ends("a", Outcome.DISK_FULL).wrote["a"]
     assert (update.state, update.reason) == (JobState.FAILED, "disk_full")

@@ -46,7 +46,7 @@ def test_what_waits_on_a_draining_node_without_a_slot_is_taken_back() -> None:
     assert rack.poll("n1", waiting=1).stopped == [("n1", AttemptId("waits", 1))]
     told = rack.ends("waits", Outcome.CANCELLED)
     assert told.started == {"waits": "n2"}
-    assert told.wrote["waits"].failures == 0
+    assert told.wrote["waits"].counts.failures == 0
     assert rack.ends("runs").states == {"runs": DONE}
 
 
@@ -64,7 +64,7 @@ def test_at_the_deadline_the_rest_moves_and_nothing_is_charged() -> None:
     assert ("n1", AttemptId("long", 1)) in rack.wait(2, alive=["n1", "n2"]).stopped
     told = rack.ends("long", Outcome.CANCELLED)
     assert told.started == {"long": "n2"}
-    assert (told.wrote["long"].attempts, told.wrote["long"].failures) == (2, 0)
+    assert (told.wrote["long"].counts.started, told.wrote["long"].counts.failures) == (2, 0)
     assert rack.ends("long").states == {"long": DONE}
 
 
@@ -110,7 +110,7 @@ def test_a_job_may_be_moved_any_number_of_times() -> None:
         here = rack.node_of("a")
         rack.wait(2, alive=["n1", "n2"])
         rack.tell(NodeDraining(here, True, rack.now))
-        assert rack.ends("a", Outcome.CANCELLED).wrote["a"].failures == 0
+        assert rack.ends("a", Outcome.CANCELLED).wrote["a"].counts.failures == 0
         rack.tell(NodeDraining(here, False))
     assert "a" in rack.state
     assert rack.ends("a").states == {"a": DONE}
@@ -124,7 +124,7 @@ def test_a_node_that_goes_away_after_its_deadline_is_held_against_no_job() -> No
     rack.tell(NodeDraining("n1", True, rack.now))
     told = rack.tell(NodeLost("n1"))
     assert told.states == {"a": QUEUED}
-    assert told.wrote["a"].failures == 0
+    assert told.wrote["a"].counts.failures == 0
 
 
 def test_a_cancelled_job_is_not_moved() -> None:

@@ -28,6 +28,7 @@ from raygrid.core.group.policy import GroupPolicy
 from raygrid.core.group.retry import JobRetryPolicy
 from raygrid.core.group.state import GroupState
 from raygrid.models import (
+    AttemptCounts,
     AttemptId,
     AttemptReport,
     BlobSlice,
@@ -43,8 +44,19 @@ from raygrid.models import (
 QUEUED, RUNNING, DONE, FAILED, CANCELLED = JobState
 
 
-def job(job_id: str, priority: int = 0, *, pricer: str = "p", **known: Any) -> QueuedJob:
-    return QueuedJob(JobSpec(job_id, pricer, "1", BlobSlice("", 0, 0, ""), priority=priority), **known)
+def job(
+    job_id: str,
+    priority: int = 0,
+    *,
+    pricer: str = "p",
+    attempts: int = 0,
+    failures: int = 0,
+    losses: int = 0,
+    recalled: int = 0,
+    **known: Any,
+) -> QueuedJob:
+    spec = JobSpec(job_id, pricer, "1", BlobSlice("", 0, 0, ""), priority=priority)
+    return QueuedJob(spec, AttemptCounts(attempts, failures, losses, recalled), **known)
 
 
 @dataclass
@@ -148,10 +160,10 @@ def test_a_job_waits_runs_and_is_done() -> None:
     told = rack.join("n1")
     assert told.started == {"a": "n1"}
     update = told.wrote["a"]
-    assert (update.state, update.attempts, update.node_id) == (RUNNING, 1, "n1")
+    assert (update.state, update.counts.started, update.node_id) == (RUNNING, 1, "n1")
     told = rack.ends("a")
     assert told.states == {"a": DONE}
-    assert (told.wrote["a"].attempts, told.wrote["a"].node_id, told.wrote["a"].reason) == (1, "n1", None)
+    assert (told.wrote["a"].counts.started, told.wrote["a"].node_id, told.wrote["a"].reason) == (1, "n1", None)
     assert "a" not in rack.state
 
 
@@ -263,7 +275,7 @@ def test_what_waits_too_long_on_a_node_is_taken_back() -> None:
     rack.join("n2")
     told = rack.ends("behind", Outcome.CANCELLED)
     assert told.started == {"behind": "n2"}
-    assert told.wrote["behind"].failures == 0
+    assert told.wrote["behind"].counts.failures == 0
 
 
 def test_a_long_job_after_short_ones_is_taken_back_once_and_never_failed_for_it() -> None:
@@ -328,7 +340,7 @@ def test_a_failed_attempt_runs_again_on_another_node() -> None:
     rack.join("n2", slots=1)
     told = rack.ends("a", Outcome.INFRASTRUCTURE, message="disk full")
     assert told.started == {"a": "n2"}
-    assert (told.wrote["a"].state, told.wrote["a"].attempts) == (RUNNING, 2)
+    assert (told.wrote["a"].state, told.wrote["a"].counts.started) == (RUNNING, 2)
 
 
 def test_a_retry_waits_for_a_busy_node_that_it_has_not_failed_on() -> None:
@@ -382,7 +394,7 @@ def test_after_max_attempts_the_job_fails_with_the_last_failure() -> None:
     rack.ends("a", Outcome.CANNOT_START, message="no such file")
     told = rack.ends("a", Outcome.INFRASTRUCTURE, message="blob store away")
     update = told.wrote["a"]
-    assert (update.state, update.attempts, update.reason) == (FAILED, 3, "infrastructure")
+    assert (update.state, update.counts.started, update.reason) == (FAILED, 3, "infrastructure")
     assert update.message == "gave up after 3 attempts; the last one: blob store away"
 
 
@@ -407,7 +419,7 @@ def test_a_configured_exit_code_runs_again_up_to_the_limit() -> None:
     assert rack.ends("a", code=75).started == {"a": "n1"}
     assert rack.ends("a", code=75).started == {"a": "n1"}
     told = rack.ends("a", code=75)
-    assert (told.wrote["a"].state, told.wrote["a"].reason, told.wrote["a"].attempts) == (
+    assert (told.wrote["a"].state, told.wrote["a"].reason, told.wrote["a"].counts.started) == (
         FAILED,
         "exit_code",
         3,
@@ -511,7 +523,7 @@ def test_cancelling_what_waits_in_the_store_only() -> None:
     rack = Rack()
     rack.join("n1")
     told = rack.cancel("a")
-    assert (told.wrote["a"].state, told.wrote["a"].attempts) == (CANCELLED, 0)
+    assert (told.wrote["a"].state, told.wrote["a"].counts.started) == (CANCELLED, 0)
     assert rack.cancel("a") == Told()
     assert rack.submit("a") == Told()
 
@@ -544,7 +556,7 @@ def test_a_lost_nodes_jobs_run_elsewhere() -> None:
     rack.join("n2", slots=2)
     told = rack.tell(NodeLost("n1"))
     assert told.started == {"a": "n2", "b": "n2"}
-    assert {update.attempts for update in told.wrote.values()} == {2}
+    assert {update.counts.started for update in told.wrote.values()} == {2}
     assert list(rack.view()) == ["n2"]
 
 
@@ -735,7 +747,7 @@ def test_a_failed_hand_over_that_did_not_arrive_is_done_again() -> None:
     rack.hand_overs_answered = True
     told = rack.poll("n1")
     assert told.started == {"a": "n1"}
-    assert told.wrote["a"].attempts == 2
+    assert told.wrote["a"].counts.started == 2
     rack.ends("a", Outcome.INFRASTRUCTURE)
     rack.wait(1, alive=["n1"])
     assert rack.ends("a", Outcome.INFRASTRUCTURE).states == {"a": QUEUED}  # only the second that counts
@@ -794,7 +806,7 @@ def test_the_first_answer_wins_and_the_newer_attempt_is_stopped() -> None:
     rack = thought_lost()
     rack.has["n1"] = []
     told = rack.poll("n1", AttemptReport(AttemptId("a", 1), Outcome.EXITED, 0))
-    assert (told.wrote["a"].state, told.wrote["a"].node_id, told.wrote["a"].attempts) == (DONE, "n1", 2)
+    assert (told.wrote["a"].state, told.wrote["a"].node_id, told.wrote["a"].counts.started) == (DONE, "n1", 2)
     assert told.stopped == [("n2", AttemptId("a", 2))]
     assert rack.ends("a", Outcome.CANCELLED).wrote == {}
 
@@ -834,7 +846,7 @@ def test_a_node_that_comes_back_keeps_what_was_not_started_elsewhere() -> None:
     assert rack.wait(6).states == {"a": QUEUED}
     told = rack.poll("n1")
     assert (told.states, told.started) == ({"a": RUNNING}, {})
-    assert told.wrote["a"].attempts == 1
+    assert told.wrote["a"].counts.started == 1
     assert rack.state.queued == 0
     assert rack.ends("a").states == {"a": DONE}
 
@@ -906,7 +918,7 @@ def test_a_running_attempt_is_not_charged_before_it_failed() -> None:
     rack.where["a"] = ("n1", AttemptId("a", 2))
     rack.join("n2")
     told = rack.poll("n1")
-    assert told.wrote["a"].attempts == 3
+    assert told.wrote["a"].counts.started == 3
     assert told.states == {"a": RUNNING}
 
 
@@ -916,7 +928,7 @@ def test_restarts_of_the_grid_are_not_held_against_a_job() -> None:
     rack.has["n1"] = []
     rack.where["a"] = ("n1", AttemptId("a", 3))
     told = rack.poll("n1")
-    assert (told.states, told.wrote["a"].failures) == ({"a": RUNNING}, 2)
+    assert (told.states, told.wrote["a"].counts.failures) == ({"a": RUNNING}, 2)
 
 
 def test_a_new_leader_goes_on_cancelling() -> None:
@@ -943,7 +955,7 @@ def test_a_report_of_an_attempt_that_the_store_does_not_know_of_counts() -> None
     rack.submit("a")
     rack.slots["n1"], rack.lives["n1"], rack.has["n1"] = 1, 1, []
     told = rack.poll("n1", AttemptReport(AttemptId("a", 1), Outcome.EXITED, 0))
-    assert (told.states, told.wrote["a"].attempts) == ({"a": DONE}, 1)
+    assert (told.states, told.wrote["a"].counts.started) == ({"a": DONE}, 1)
     assert told.started == {}
 
 

@@ -40,6 +40,8 @@ from raygrid.core.group.stragglers import LEAST_KNOWN, StragglerPolicy, most_at_
 from raygrid.core.lifecycle import is_legal
 from raygrid.models import (
     INFRASTRUCTURE_OUTCOMES,
+    NO_ATTEMPTS,
+    AttemptCounts,
     AttemptId,
     AttemptReport,
     BlobSlice,
@@ -79,11 +81,7 @@ class Row:
 
     spec: JobSpec
     state: JobState = JobState.QUEUED
-    attempts: int = 0
-    failures: int = 0
-    losses: int = 0
-    recalled: int = 0
-    unstarted: int = 0
+    counts: AttemptCounts = NO_ATTEMPTS
     node_id: str | None = None
     cancel_requested: bool = False
 
@@ -139,7 +137,7 @@ class GroupInAHostileWorld(RuleBasedStateMachine):
                     for order in orders:
                         job_id, number = order.attempt
                         assert number > self.started.get(job_id, 0)
-                        assert number >= self.store[job_id].attempts
+                        assert number >= self.store[job_id].counts.started
                         self.started[job_id] = number
                     record = self.state.nodes[node_id]
                     assert record.used <= record.slots + record.prefetch(self.policy.prefetch)
@@ -159,15 +157,13 @@ class GroupInAHostileWorld(RuleBasedStateMachine):
         if row.state.is_terminal:
             return  # the store refuses it
         assert is_legal(row.state, update.state), (row.state, update.state)
-        assert update.attempts >= row.attempts or update.state is JobState.CANCELLED
+        assert update.counts.started >= row.counts.started or update.state is JobState.CANCELLED
         row.state, row.node_id = update.state, update.node_id
-        row.attempts = max(row.attempts, update.attempts)
-        if update.attempts >= row.attempts:
-            row.failures, row.losses = update.failures, update.losses
-            row.recalled, row.unstarted = update.recalled, update.unstarted
-        assert row.losses <= row.failures
-        assert row.recalled <= row.attempts
-        assert row.unstarted <= row.attempts
+        if update.counts.started >= row.counts.started:
+            row.counts = update.counts
+        assert row.counts.losses <= row.counts.failures
+        assert row.counts.recalled <= row.counts.started
+        assert row.counts.unstarted <= row.counts.started
 
     def unfinished(self, *, running: bool) -> tuple[QueuedJob, ...]:
         state = JobState.RUNNING if running else JobState.QUEUED
@@ -175,17 +171,7 @@ class GroupInAHostileWorld(RuleBasedStateMachine):
 
     @staticmethod
     def as_stored(row: Row) -> QueuedJob:
-        return QueuedJob(
-            row.spec,
-            row.attempts,
-            row.node_id,
-            row.state is JobState.RUNNING,
-            row.cancel_requested,
-            row.failures,
-            row.losses,
-            row.recalled,
-            row.unstarted,
-        )
+        return QueuedJob(row.spec, row.counts, row.node_id, row.state is JobState.RUNNING, row.cancel_requested)
 
     # --- what may happen ------------------------------------------------------------------------------------
 

@@ -31,7 +31,11 @@ def test_a_loss_that_the_store_does_not_know_is_charged() -> None:
     rack = Rack()
     rack.submit("a")
     update = comes_up(rack, "n1", left("a")).wrote["a"]
-    assert (update.attempts, update.failures, update.losses) == (1 + (update.state is RUNNING), 1, 1)
+    assert (update.counts.started, update.counts.failures, update.counts.losses) == (
+        1 + (update.state is RUNNING),
+        1,
+        1,
+    )
 
 
 def test_a_running_attempt_that_was_left_over_is_charged() -> None:
@@ -39,7 +43,7 @@ def test_a_running_attempt_that_was_left_over_is_charged() -> None:
     rack = Rack()
     rack.submit(job("a", attempts=1, running=True, node_id="n1"))
     update = comes_up(rack, "n1", left("a")).wrote["a"]
-    assert (update.failures, update.losses) == (1, 1)
+    assert (update.counts.failures, update.counts.losses) == (1, 1)
 
 
 def test_a_grid_that_was_stopped_in_order_charges_no_job() -> None:
@@ -47,7 +51,7 @@ def test_a_grid_that_was_stopped_in_order_charges_no_job() -> None:
     rack = Rack()
     rack.submit(job("a", attempts=1, running=True, node_id="n1"))
     update = comes_up(rack, "n1").wrote["a"]
-    assert (update.failures, update.losses) == (0, 0)
+    assert (update.counts.failures, update.counts.losses) == (0, 0)
 
 
 @pytest.mark.parametrize("state", ["queued", "running again", "ended"])
@@ -59,7 +63,7 @@ def test_a_loss_is_counted_once(state: str) -> None:
     elif state == "running again":
         rack.submit(job("a", attempts=2, failures=1, losses=1, running=True, node_id="n2"))
     update = comes_up(rack, "n1", left("a")).wrote.get("a")
-    assert update is None or (update.failures, update.losses) == (1, 1)
+    assert update is None or (update.counts.failures, update.counts.losses) == (1, 1)
 
 
 def test_a_node_that_comes_up_late_still_counts() -> None:
@@ -68,7 +72,7 @@ def test_a_node_that_comes_up_late_still_counts() -> None:
     rack.join("n1")
     assert rack.submit("a").started == {"a": "n1"}
     told = comes_up(rack, "n2", left("a"))
-    assert (told.wrote["a"].state, told.wrote["a"].losses) == (RUNNING, 1)
+    assert (told.wrote["a"].state, told.wrote["a"].counts.losses) == (RUNNING, 1)
     assert (told.started, told.stopped) == ({}, [])
     assert rack.ends("a").states == {"a": JobState.DONE}
 
@@ -78,11 +82,11 @@ def test_a_node_that_comes_up_after_it_was_given_up_still_counts() -> None:
     rack = Rack()
     rack.submit(job("a", attempts=1, running=True, node_id="n1"))
     update = rack.wait(4).wrote["a"]
-    assert (update.state, update.attempts, update.losses) == (QUEUED, 1, 0)
+    assert (update.state, update.counts.started, update.counts.losses) == (QUEUED, 1, 0)
     update = comes_up(rack, "n1", left("a")).wrote["a"]
-    assert (update.failures, update.losses) == (1, 1)
+    assert (update.counts.failures, update.counts.losses) == (1, 1)
     update = rack.poll("n1", left("a")).wrote.get("a")  # type: ignore[assignment]
-    assert update is None or update.losses == 1
+    assert update is None or update.counts.losses == 1
 
 
 def test_jobs_whose_late_node_was_given_up_are_no_suspects() -> None:
@@ -92,7 +96,7 @@ def test_jobs_whose_late_node_was_given_up_are_no_suspects() -> None:
     rack.submit(last, job("fresh", attempts=1, running=True, node_id="n1"))
     rack.wait(4)
     told = comes_up(rack, "n1", left("last", 3), left("fresh", 1))
-    assert (told.wrote["last"].reason, told.wrote["fresh"].losses) == ("poison", 1)
+    assert (told.wrote["last"].reason, told.wrote["fresh"].counts.losses) == ("poison", 1)
 
 
 def test_the_last_allowed_loss_ends_the_job_before_it_runs_again() -> None:
@@ -110,8 +114,8 @@ def test_losses_of_several_lives_are_counted_one_after_the_other() -> None:
     rack = Rack()
     rack.submit("a", "b")
     told = comes_up(rack, "n1", left("a", 1, 1), left("b", 1, 1), left("a", 2, 2), left("a", 3, 3))
-    assert (told.wrote["a"].reason, told.wrote["a"].losses) == ("poison", 3)
-    assert (told.wrote["b"].state, told.wrote["b"].losses) == (QUEUED, 1)
+    assert (told.wrote["a"].reason, told.wrote["a"].counts.losses) == ("poison", 3)
+    assert (told.wrote["b"].state, told.wrote["b"].counts.losses) == (QUEUED, 1)
 
 
 def test_innocent_jobs_are_not_charged_their_last_loss_beside_another_suspect() -> None:
@@ -119,7 +123,7 @@ def test_innocent_jobs_are_not_charged_their_last_loss_beside_another_suspect() 
     rack = Rack()
     rack.submit(*(job(name, attempts=2, failures=2, losses=2) for name in ("a", "b")))
     told = comes_up(rack, "n1", left("a", 3), left("b", 3))
-    assert {told.wrote[name].losses for name in ("a", "b")} == {2}
+    assert {told.wrote[name].counts.losses for name in ("a", "b")} == {2}
     assert FAILED not in told.states.values()
 
 
@@ -201,4 +205,4 @@ def test_reports_of_answers_are_taken_in_beside_losses() -> None:
     done = AttemptReport(AttemptId("b", 1), Outcome.EXITED, 0)
     told = rack.poll("n1", left("a"), done)
     assert told.wrote["b"].state is JobState.DONE
-    assert told.wrote["a"].losses == 1
+    assert told.wrote["a"].counts.losses == 1

@@ -57,7 +57,7 @@ def test_a_straggler_gets_a_second_attempt_on_another_node() -> None:
     assert told.started.keys() == {"slow"}
     assert told.started["slow"] != first
     update = told.wrote["slow"]
-    assert (update.state, update.attempts, update.node_id) == (JobState.RUNNING, 2, first)
+    assert (update.state, update.counts.started, update.node_id) == (JobState.RUNNING, 2, first)
     assert rack.wait(60).started == {}
 
 
@@ -93,7 +93,12 @@ def test_a_failure_of_one_of_the_two_costs_nothing_and_the_other_goes_on(first_f
     if first_fails:
         assert (told.wrote["slow"].state, told.wrote["slow"].node_id) == (JobState.RUNNING, second)
     update = end(rack, *other).wrote["slow"]
-    assert (update.state, update.failures, update.losses, update.attempts) == (JobState.DONE, 0, 0, 2)
+    assert (update.state, update.counts.failures, update.counts.losses, update.counts.started) == (
+        JobState.DONE,
+        0,
+        0,
+        2,
+    )
 
 
 def test_a_job_that_loses_both_attempts_runs_again() -> None:
@@ -101,7 +106,7 @@ def test_a_job_that_loses_both_attempts_runs_again() -> None:
     rack, first, second = doubled()
     end(rack, first, ONE, Outcome.INFRASTRUCTURE, None)
     told = end(rack, second, TWO, Outcome.INFRASTRUCTURE, None)
-    assert told.wrote["slow"].failures == 1
+    assert told.wrote["slow"].counts.failures == 1
     rack.wait(1)
     assert rack.where["slow"][1] == AttemptId("slow", 3)
 

@@ -62,8 +62,7 @@ class World:
         if known is None:
             return self.jobs[name]
         running = known.state is JobState.RUNNING
-        counts = (known.failures, known.losses, known.recalled, known.unstarted)
-        return QueuedJob(self.jobs[name].spec, known.attempts, known.node_id, running, False, *counts)
+        return QueuedJob(self.jobs[name].spec, known.counts, known.node_id, running)
 
     def tell(self, event: Event) -> None:
         self.now += 0.01
@@ -192,7 +191,7 @@ def test_a_loss_beside_another_suspect_is_not_the_last() -> None:
     rack.has["n1"] = [AttemptId("a", 3), AttemptId("b", 3)]
     rack.poll("n1")
     told = rack.tell(NodeLost("n1"))
-    assert {name: update.failures for name, update in told.wrote.items()} == {"a": 2, "b": 2}
+    assert {name: update.counts.failures for name, update in told.wrote.items()} == {"a": 2, "b": 2}
     assert set(told.states.values()) == {JobState.QUEUED}
 
 

@@ -99,7 +99,12 @@ def test_while_no_parent_has_been_heard_an_unknown_pricer_is_only_waited_for() -
     together = rack.wait(GRACE_S - 1)
     assert together == Told()
     update = rack.wait(3).wrote["new"]
-    assert (update.state, update.reason, update.attempts, update.failures) == (FAILED, "unknown_pricer", 0, 0)
+    assert (update.state, update.reason, update.counts.started, update.counts.failures) == (
+        FAILED,
+        "unknown_pricer",
+        0,
+        0,
+    )
     assert update.message == "pricer 'q' is not configured any more; configure it again and submit under a new jobId"
 
 
@@ -110,7 +115,7 @@ def test_queued_jobs_of_a_removed_pricer_fail_at_once_and_once() -> None:
     rack.submit(job("runs", pricer="q"), job("waits", pricer="q"), "other")
     told = deploy(rack, 0.0, pricers=P)
     assert told.states == {"waits": FAILED}
-    assert (told.wrote["waits"].reason, told.wrote["waits"].failures) == ("unknown_pricer", 0)
+    assert (told.wrote["waits"].reason, told.wrote["waits"].counts.failures) == ("unknown_pricer", 0)
     assert "configure it again" in str(told.wrote["waits"].message)
     assert rack.submit(job("late", pricer="q")).states == {"late": FAILED}
     assert rack.tell(JobsArrived((job("waits", pricer="q"),), scanned=True)) == Told()

@@ -9,7 +9,7 @@ from typing import Any
 
 from raygrid.core.lease import Lease
 from raygrid.leader.outbox import Outbox
-from raygrid.models import JobState, JobUpdate
+from raygrid.models import AttemptCounts, JobState, JobUpdate
 
 AT = datetime(2026, 3, 1, tzinfo=UTC)
 LEASE = Lease("rack-a", "me", 1, AT)
@@ -27,7 +27,7 @@ class Takes:
 
 
 def change(job_id: str, state: JobState) -> JobUpdate:
-    return JobUpdate(job_id, state, 1, "n1", AT)
+    return JobUpdate(job_id, state, AttemptCounts(1), "n1", AT)
 
 
 async def test_a_leader_whose_news_break_steps_down() -> None:

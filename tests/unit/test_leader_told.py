@@ -10,6 +10,7 @@ import pytest
 
 from raygrid.leader.dispatch import FEW, Leader
 from raygrid.models import (
+    AttemptCounts,
     AttemptId,
     AttemptReport,
     BlobSlice,
@@ -67,7 +68,7 @@ class NoNodes:
 def end(job_id: str, exit_code: int = 0) -> JobUpdate:
     report = AttemptReport(AttemptId(job_id, 1), Outcome.EXITED, exit_code, result=RESULT)
     state, reason = (JobState.FAILED, "exit_code") if exit_code else (JobState.DONE, None)
-    return JobUpdate(job_id, state, 1, "n1", AT, reason, report)
+    return JobUpdate(job_id, state, AttemptCounts(1), "n1", AT, reason, report)
 
 
 @pytest.fixture

@@ -14,7 +14,7 @@ from typer.testing import CliRunner, Result
 
 from raygrid.cli import app
 from raygrid.local import offline
-from raygrid.models import BlobSlice, JobSpec, JobState, JobUpdate, NewJob
+from raygrid.models import AttemptCounts, BlobSlice, JobSpec, JobState, JobUpdate, NewJob
 from raygrid.settings.model import GridSettings, load_settings
 from raygrid.store import SqlStore
 from raygrid.store.port import JobStore
@@ -53,8 +53,8 @@ def with_jobs(settings: GridSettings, *, lease_s: float | None = None) -> None:
         await store.insert([NewJob(JobSpec(name, "p", "1", place, inline=b"{}"), "rack-a", "f") for name in "qrd"], "b")
         lease = await store.acquire_lease("rack-a", "leader", lease_s or 3.0)
         assert lease is not None
-        running = JobUpdate("r", JobState.RUNNING, 1, "n", AT)
-        await store.record("rack-a", lease.term, [running, JobUpdate("d", JobState.DONE, 1, "n", AT)])
+        running = JobUpdate("r", JobState.RUNNING, AttemptCounts(1), "n", AT)
+        await store.record("rack-a", lease.term, [running, JobUpdate("d", JobState.DONE, AttemptCounts(1), "n", AT)])
         if lease_s is None:
             await store.release_lease(lease)
 

@@ -12,7 +12,17 @@ import pytest
 
 from raygrid.blobs import BlobStore
 from raygrid.errors import UnavailableError
-from raygrid.models import AttemptId, AttemptReport, BlobSlice, JobSpec, JobState, JobUpdate, NewJob, Outcome
+from raygrid.models import (
+    AttemptCounts,
+    AttemptId,
+    AttemptReport,
+    BlobSlice,
+    JobSpec,
+    JobState,
+    JobUpdate,
+    NewJob,
+    Outcome,
+)
 from raygrid.parent import reuse as reuse_module
 from raygrid.parent.reuse import Reuse
 from raygrid.settings.content_key import Contents
@@ -64,7 +74,7 @@ class Story:
         lease = await self.store.acquire_lease("rack-a", "leader", 60)
         assert lease is not None
         report = AttemptReport(AttemptId(job_id, 1), Outcome.EXITED, 0, result=result, content=content)
-        update = JobUpdate(job_id, JobState.DONE, 1, "n1", AT, report=report)
+        update = JobUpdate(job_id, JobState.DONE, AttemptCounts(1), "n1", AT, report=report)
         await self.store.record("rack-a", lease.term, [update])
 
     async def sources(self, *jobs: NewJob) -> list[str | None]:

@@ -11,6 +11,7 @@ import pytest
 from raygrid.core.routing.lost_groups import LostGroupTimeouts
 from raygrid.errors import GroupRefusedError, UnavailableError
 from raygrid.models import (
+    AttemptCounts,
     AttemptId,
     AttemptReport,
     BlobSlice,
@@ -50,7 +51,7 @@ class PlainLeader:
         for job in jobs:
             spec = job.spec if isinstance(job, QueuedJob) else job
             self.told.append(spec.job_id)
-            self.attempts[spec.job_id] = job.attempts if isinstance(job, QueuedJob) else 0
+            self.attempts[spec.job_id] = job.counts.started if isinstance(job, QueuedJob) else 0
         if self.refuses:
             raise GroupRefusedError("no node")
 
@@ -133,7 +134,7 @@ async def story(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Story]:
 
 
 def running(job_id: str, number: int) -> JobUpdate:
-    return JobUpdate(job_id, JobState.RUNNING, number, "a-1", BEGIN, failures=number - 1)
+    return JobUpdate(job_id, JobState.RUNNING, AttemptCounts(number, failures=number - 1), "a-1", BEGIN)
 
 
 async def test_jobs_of_a_lost_group_are_dealt_to_the_others(story: Story) -> None:
@@ -293,6 +294,6 @@ async def test_a_late_result_of_a_moved_job_is_never_seen(story: Story) -> None:
     late = AttemptReport(AttemptId("j1", 1), Outcome.EXITED, 0, result=BlobSlice("results/late", 0, 1, "d"))
     await story.lead("a")  # whoever leads there now, in whatever term
     term = (await story.store.leases())["a"].lease.term
-    await story.store.record("a", term, [JobUpdate("j1", JobState.DONE, 1, "a-1", BEGIN, report=late)])
+    await story.store.record("a", term, [JobUpdate("j1", JobState.DONE, AttemptCounts(1), "a-1", BEGIN, report=late)])
     job = (await story.store.get(["j1"]))["j1"]
     assert (job.state, job.result, job.group_id) == (JobState.QUEUED, None, group)

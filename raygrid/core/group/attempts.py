@@ -21,8 +21,8 @@ class GroupAttempts(GroupJobs):
 
     def _start(self, entry: Entry, node: NodeRecord, out: Collector) -> None:
         starts_at_once = node.free > 0
-        entry.attempts += 1
-        entry.number = entry.attempts
+        entry.count(started=1)
+        entry.number = entry.counts.started
         entry.node_id = node.node_id
         entry.recorded = entry.moved = False
         node.held[entry.current] = PENDING
@@ -34,9 +34,9 @@ class GroupAttempts(GroupJobs):
 
     def _double(self, entry: Entry, node: NodeRecord, out: Collector) -> None:
         """Have a job that runs attempted on another node too."""
-        entry.attempts += 1
+        entry.count(started=1)
         entry.doubled = True
-        attempt = AttemptId(entry.spec.job_id, entry.attempts)
+        attempt = AttemptId(entry.spec.job_id, entry.counts.started)
         entry.twin = Twin(attempt, node.node_id, out.now)
         node.held[attempt] = PENDING
         self._touch(node.node_id)
@@ -48,8 +48,8 @@ class GroupAttempts(GroupJobs):
         twin = entry.twin
         assert twin is not None
         entry.twin = None
-        entry.recalled += 1
-        entry.unstarted += not began
+        entry.count(recalled=1)
+        entry.count(unstarted=not began)
         if attempt != entry.current:
             return
         entry.number, entry.node_id, entry.since = twin.attempt.number, twin.node_id, twin.since
@@ -75,19 +75,19 @@ class GroupAttempts(GroupJobs):
         if entry is None:
             return  # ended already, or not this group's
         # A leader before this one may have started more attempts than it could record.
-        entry.attempts = max(entry.attempts, report.attempt.number)
+        entry.counts = entry.counts.known_up_to(report.attempt.number)
         is_held = (node_id, report.attempt) in entry.places()
         began = report.outcome is not Outcome.CANCELLED or report.started_at is not None
         if not self._is_answer(entry, report):
             if is_held and entry.twin is not None:
                 self._one_less(entry, report.attempt, out, began=began)
             elif is_held:
-                entry.unstarted += not began
+                entry.count(unstarted=not began)
                 self._came_to_nothing(entry, report, node_id, out)
             return
         # The first answer wins, be it of an attempt that was thought lost; any other is stopped.
         self._release(entry, out, stop=True, answered=(node_id, report.attempt))
-        entry.unstarted += is_held and not began
+        entry.count(unstarted=is_held and not began)
         why = "cancelled" if report.outcome is Outcome.CANCELLED else failure_reason(report)
         state, message = final_state(report), report.message
         self._end(entry, state, out, reason=why, report=report, message=message, node_id=node_id)
@@ -99,7 +99,7 @@ class GroupAttempts(GroupJobs):
         if entry.cancelled:
             return True
         retry = self.policy.retry
-        again = retry.wants_another(entry.spec.pricer, report, entry.charged + 1)
+        again = retry.wants_another(entry.spec.pricer, report, entry.counts.failures + 1)
         return report.outcome is not Outcome.CANCELLED and not again
 
     def _came_to_nothing(self, entry: Entry, report: AttemptReport, node_id: str, out: Collector) -> None:
@@ -107,17 +107,17 @@ class GroupAttempts(GroupJobs):
         if report.outcome is Outcome.MEMORY_PRESSURE and not (entry.moved or (report.crowded and entry.alone)):
             self._did_not_fit(entry, report, node_id, out)
             return
-        if report.outcome is Outcome.DISK_FULL and entry.recalled < MOST_RECALLED:
-            entry.recalled += 1  # some other job filled the disk; the node takes no work until there is room again
+        if report.outcome is Outcome.DISK_FULL and entry.counts.recalled < MOST_RECALLED:
+            entry.count(recalled=1)  # some other job filled the disk; the node takes no work until there is room again
             self._requeue(entry, out, charge=False)
             return
         if report.outcome in INFRASTRUCTURE_OUTCOMES:
             self._try_again(entry, report, node_id, out)
             return
         if report.outcome is Outcome.CANCELLED:  # killed for the grid's reasons, not the client's: it costs nothing
-            entry.recalled += entry.moved or not entry.recorded
+            entry.count(recalled=entry.moved or not entry.recorded)
         else:
-            entry.charged += 1
+            entry.count(failures=1)
         self._requeue(entry, out, charge=False)
 
     def _did_not_fit(self, entry: Entry, report: AttemptReport, node_id: str, out: Collector) -> None:
@@ -129,7 +129,7 @@ class GroupAttempts(GroupJobs):
             entry.alone = True
             self._requeue(entry, out, charge=False)
             return
-        entry.charged += 1
+        entry.count(failures=1)
         message = too_large_message(report, entry.spec.pricer, node_id)
         state, why = JobState.FAILED, Outcome.MEMORY_PRESSURE.value
         self._end(entry, state, out, reason=why, report=report, message=message, node_id=node_id)
@@ -165,18 +165,20 @@ class GroupAttempts(GroupJobs):
             # Its node was to be rid of it anyway; or another job may have been the cause; or the grid was restarted in
             # order, or leader and node went together: nothing says that the job had a part in it. (Where everything
             # ended at once, the node names the attempt when it comes up again: see `group_leftovers`.)
-            entry.recalled += entry.moved
+            entry.count(recalled=entry.moved)
             if entry.unconfirmed:
                 entry.given_up = node_id, report.attempt.number
             self._requeue(entry, out, charge=False)
             return
-        entry.charged += 1
-        entry.lost += report.outcome is Outcome.LOST
+        entry.count(failures=1)
+        entry.count(losses=report.outcome is Outcome.LOST)
         entry.failed_on |= {node_id}
         retry = self.policy.retry
-        exhausted = entry.charged >= retry.max_attempts or entry.attempts - entry.recalled >= retry.hard_limit
+        exhausted = entry.counts.failures >= retry.max_attempts or entry.counts.of_own_doing >= retry.hard_limit
         if exhausted and not entry.cancelled:
-            reason, message = exhausted_reason(report, entry.charged, all_lost=entry.lost >= entry.charged)
+            reason, message = exhausted_reason(
+                report, entry.counts.failures, all_lost=entry.counts.losses >= entry.counts.failures
+            )
             self._end(entry, JobState.FAILED, out, reason=reason, report=report, message=message, node_id=node_id)
             return
         self._requeue(entry, out, charge=True)

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import NamedTuple
 
-from raygrid.models import AttemptId, AttemptReport, JobSpec, JobState, JobUpdate, QueuedJob
+from raygrid.models import NO_ATTEMPTS, AttemptCounts, AttemptId, AttemptReport, JobSpec, JobState, JobUpdate, QueuedJob
 
 
 class Twin(NamedTuple):
@@ -22,20 +22,14 @@ class Twin(NamedTuple):
 class Entry:
     """An unfinished job.
 
-    `attempts` is the highest number given to one of its attempts, `number` that of the current one. `charged` counts
-    the attempts that count towards its limit, `lost` those of them whose node was lost; `recalled` those that ended
-    for no reason of the job's or its node's, `unstarted` those that never began. `unconfirmed` is a running one of a
-    leader before this one, of which no node has spoken yet. `recorded` says that the store has been told that the
-    current attempt runs, `since` from when on.
+    `counts` are its attempts so far, `number` is that of the current one. `unconfirmed` is a running one of a leader
+    before this one, which no node has confirmed yet. `recorded` is set once the store holds the current attempt as
+    running, `since` from when on.
     """
 
     spec: JobSpec
-    attempts: int = 0
+    counts: AttemptCounts = NO_ATTEMPTS
     number: int = 0
-    charged: int = 0
-    lost: int = 0
-    recalled: int = 0
-    unstarted: int = 0
     node_id: str | None = None
     twin: Twin | None = None
     failed_on: frozenset[str] = frozenset()  # nodes; none for nearly all jobs, so no set of their own
@@ -55,14 +49,18 @@ class Entry:
         """What the store knows of a job."""
         return cls(
             job.spec,
-            attempts=job.attempts,
-            number=job.attempts,
-            charged=job.failures,
-            lost=job.losses,
-            recalled=job.recalled,
-            unstarted=job.unstarted,
+            counts=job.counts,
+            number=job.counts.started,
             cancelled=job.cancel_requested,
-            suspect=job.losses > 0,
+            suspect=job.counts.losses > 0,
+        )
+
+    def count(
+        self, *, started: int = 0, failures: int = 0, losses: int = 0, recalled: int = 0, unstarted: int = 0
+    ) -> None:
+        """Count further attempts."""
+        self.counts = self.counts.plus(
+            started=started, failures=failures, losses=losses, recalled=recalled, unstarted=unstarted
         )
 
     @property
@@ -93,17 +91,4 @@ class Entry:
         message: str | None = None,
     ) -> JobUpdate:
         """What the store is to be told."""
-        return JobUpdate(
-            self.spec.job_id,
-            state,
-            self.attempts,
-            node_id,
-            at,
-            reason,
-            report,
-            message,
-            failures=self.charged,
-            losses=self.lost,
-            recalled=self.recalled,
-            unstarted=self.unstarted,
-        )
+        return JobUpdate(self.spec.job_id, state, self.counts, node_id, at, reason, report, message)

@@ -20,7 +20,7 @@ from raygrid.core.group.policy import GroupPolicy
 from raygrid.core.group.pricers import Pricers, removed_message
 from raygrid.core.group.stragglers import UsualTimes
 from raygrid.core.group.vacancies import Vacancies
-from raygrid.models import AttemptId, AttemptReport, JobState, JobUpdate, Outcome, QueuedJob
+from raygrid.models import NO_ATTEMPTS, AttemptId, AttemptReport, JobState, JobUpdate, Outcome, QueuedJob
 
 REMEMBERED_ENDS = 50_000
 
@@ -115,7 +115,7 @@ class GroupJobs:
                 # It waits in the store only. The store refuses the write if the job has ended meanwhile.
                 self._remember_end(job_id)
                 why = "cancelled before it started"
-                out.update(JobUpdate(job_id, JobState.CANCELLED, 0, None, out.at, "cancelled", None, why))
+                out.update(JobUpdate(job_id, JobState.CANCELLED, NO_ATTEMPTS, None, out.at, "cancelled", None, why))
             return
         entry.cancelled = True
         if entry.node_id is not None:
@@ -166,9 +166,9 @@ class GroupJobs:
         """Put a job back in line whose attempt came to nothing, unless it is cancelled or has gone round too often."""
         if entry.cancelled:
             state, why, message = JobState.CANCELLED, "cancelled", "cancelled"
-        elif entry.attempts - entry.recalled >= self.policy.retry.hard_limit:
+        elif entry.counts.of_own_doing >= self.policy.retry.hard_limit:
             state, why = JobState.FAILED, Outcome.INFRASTRUCTURE.value
-            message = f"gave up after {entry.attempts} attempts, most of which never ran"
+            message = f"gave up after {entry.counts.started} attempts, most of which never ran"
         else:
             self._wait_again(entry, out, charge=charge)
             return
@@ -180,7 +180,7 @@ class GroupJobs:
         out.update(entry.update(JobState.QUEUED, out.at))
         usable = (node.node_id for node in self.nodes.values() if node.healthy and not node.draining)
         others = any(node_id not in entry.failed_on for node_id in usable)
-        delay = 0.0 if others or not charge else self.policy.retry.delay_s(entry.charged)
+        delay = 0.0 if others or not charge else self.policy.retry.delay_s(entry.counts.failures)
         self._line_up(entry, out, first=True, delay=delay)
 
     def _line_up(self, entry: Entry, out: Collector, *, first: bool = False, delay: float = 0.0) -> None:
@@ -219,7 +219,7 @@ class GroupJobs:
             self._touch(node_id)
             node.uncertain.discard(attempt)
             if attempt == entry.current:
-                entry.unstarted += not entry.recorded
+                entry.count(unstarted=not entry.recorded)
             if stop:
                 out.stop(node_id, attempt)
         entry.node_id = entry.twin = None

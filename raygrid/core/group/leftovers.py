@@ -50,12 +50,12 @@ class GroupLeftovers(GroupAttempts):
         the same number is another one: the store did not know of the first.
         """
         number = report.attempt.number
-        if number > entry.attempts or (node_id, report.attempt) in entry.places():
+        if number > entry.counts.started or (node_id, report.attempt) in entry.places():
             return True
         if entry.given_up == (node_id, number):  # the node came up late, and its attempt was not charged so far
             return True
         restarted = entry.node_id not in (None, node_id) and not entry.unconfirmed
-        return restarted and number == entry.number == entry.attempts and entry.twin is None
+        return restarted and number == entry.number == entry.counts.started and entry.twin is None
 
     def _lost_with_grid(
         self, entry: Entry, node: NodeRecord, report: AttemptReport, out: Collector, *, charge: bool
@@ -63,7 +63,7 @@ class GroupLeftovers(GroupAttempts):
         held = (node.node_id, report.attempt) in entry.places()
         node.held.pop(report.attempt, None)
         node.uncertain.discard(report.attempt)
-        entry.attempts = max(entry.attempts, report.attempt.number)
+        entry.counts = entry.counts.known_up_to(report.attempt.number)
         entry.given_up = None
         if held and entry.twin is not None:
             self._one_less(entry, report.attempt, out, began=True)
@@ -74,7 +74,7 @@ class GroupLeftovers(GroupAttempts):
             entry.unconfirmed = entry.moved = False
             self._try_again(entry, report, node.node_id, out, charge=charge)
         elif charge:  # it runs elsewhere by now: let it, and count the loss
-            entry.charged += 1
-            entry.lost += 1
+            entry.count(failures=1)
+            entry.count(losses=1)
             if entry.recorded:
                 out.update(entry.update(JobState.RUNNING, out.instant(entry.since), entry.node_id))

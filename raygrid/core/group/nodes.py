@@ -89,7 +89,7 @@ class GroupNodes(GroupLeftovers):
         if entry.twin is not None:
             self._one_less(entry, attempt, out, began=False)
         else:
-            entry.unstarted += 1
+            entry.count(unstarted=1)
             self._requeue(entry, out, charge=False)
 
     def _adopt(self, node: NodeRecord, attempt: AttemptId, out: Collector, *, runs: bool) -> None:
@@ -97,7 +97,7 @@ class GroupNodes(GroupLeftovers):
         entry = self._jobs.get(attempt.job_id)
         if entry is not None and entry.node_id is None:
             self._backlog.remove(attempt.job_id)
-            entry.attempts = max(entry.attempts, attempt.number)
+            entry.counts = entry.counts.known_up_to(attempt.number)
             entry.number, entry.node_id = attempt.number, node.node_id
             entry.moved = entry.recorded = False
             node.held[attempt] = out.now
@@ -146,7 +146,7 @@ class GroupNodes(GroupLeftovers):
                 report = AttemptReport(entry.current, Outcome.LOST, message=message)
                 self._try_again(entry, report, node_id, out, charge=charge)
             else:
-                entry.unstarted += 1
+                entry.count(unstarted=1)
                 self._requeue(entry, out, charge=False)
 
     def _move_overdue(self, out: Collector) -> None:

@@ -19,7 +19,7 @@ APART_S = 0.5  # a suspect for which no node with room will do looks again after
 
 def at_last_chance(entry: Entry, max_attempts: int) -> bool:
     """Whether one more loss would be the end of a job that has lost nodes."""
-    return entry.lost > 0 and entry.charged >= max_attempts - 1
+    return entry.counts.losses > 0 and entry.counts.failures >= max_attempts - 1
 
 
 def charged(lost: Sequence[Entry], max_attempts: int) -> list[bool]:
