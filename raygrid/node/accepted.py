@@ -92,7 +92,7 @@ class AcceptedAttempts:
 
 
 def _can_be_given_again(report: AttemptReport, pricers: Collection[Pricer]) -> bool:
-    """Whether a further attempt of the job gets this answer; one that is retried must run anew."""
+    """Whether a further attempt of the job gets this answer; an answer that leads to a retry is not given again."""
     if report.outcome in INFRASTRUCTURE_OUTCOMES or report.outcome is Outcome.CANCELLED:
         return False
     return report.exit_code in (None, 0) or not any(report.exit_code in each.retry_exit_codes for each in pricers)

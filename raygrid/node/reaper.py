@@ -75,7 +75,7 @@ class Recorded:
         self._known: dict[int, int] = {}
         self._prune_at = MOST_KNOWN
 
-    def heard(self, data: bytes) -> None:
+    def feed(self, data: bytes) -> None:
         """Take what the agent wrote, its heartbeats included."""
         *lines, self._rest = (self._rest + data.replace(b".", b"")).split(b";")
         for line in lines:
@@ -95,7 +95,7 @@ def main(mark_prefix: str, agent: str, frozen_s: str, *directories: str) -> None
     """Wait for the agent's end, then clean up after it."""
     recorded = Recorded()
     with contextlib.suppress(KeyboardInterrupt):
-        watch(int(agent), float(frozen_s), heard=recorded.heard)
+        watch(int(agent), float(frozen_s), heard=recorded.feed)
     for pause_s in (AGAIN_S, 0.0):
         kill_lineage(recorded.alive(), lambda mark: mark.startswith(mark_prefix), KILL_S)
         time.sleep(pause_s)

@@ -30,7 +30,7 @@ class Slot:
             self._leave(self.number, wake=True)
 
     def leave(self) -> None:
-        """The attempt is over; the thread takes the next one by itself."""
+        """The attempt is over; its thread takes the next one."""
         if not self._left:
             self._leave(self.number, wake=False)
 

@@ -1,8 +1,8 @@
 """The files that take what pricers print: opened by the node, reached by descriptor, used again while they are empty.
 
 A pair serves attempt after attempt, since making and removing two files costs more than a short job prints. Each
-attempt gets the pair opened anew, so that nothing of how an earlier pricer used it (position, flags, locks) lasts, and
-only if no other process has it open. The node reads what it opened, so that nothing a pricer does to the names matters.
+attempt opens the pair again, so that positions, flags and locks of an earlier pricer are gone, and takes it only if no
+other process has it open. The node reads what it opened, so that nothing a pricer does to the names matters.
 A warm pricer gets the names instead and opens the files itself; then what has the name in the end counts.
 
 Unnamed temporary files (`O_TMPFILE`) would be simpler. They cost the same on ext4 with a journal, but on ext4 without

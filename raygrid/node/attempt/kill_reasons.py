@@ -69,10 +69,10 @@ class KillReasons:
         """
         path = self._directory / str(pid)
         with contextlib.suppress(OSError, ValueError, TypeError, KeyError):
-            told = json.loads(path.read_text(encoding="utf-8"))
+            content = json.loads(path.read_text(encoding="utf-8"))
             path.unlink()
-            if float(told["at"]) >= started:
-                return KillReason(str(told["message"]), bool(told["crowded"]))
+            if float(content["at"]) >= started:
+                return KillReason(str(content["message"]), bool(content["crowded"]))
         return None
 
     def kernel_killed_lately(self) -> bool:
@@ -97,7 +97,7 @@ def leave_kill_reason(nodes: str, mark: str, pid: int, reason: KillReason) -> bo
         or not _INCARNATION.fullmatch(incarnation)
     ):
         return False
-    told = {"at": time.monotonic(), "message": reason.message, "crowded": reason.crowded}
+    content = {"at": time.monotonic(), "message": reason.message, "crowded": reason.crowded}
     flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
     path = f"{root}/{NAME}/{incarnation}/{pid}"
     try:
@@ -107,5 +107,5 @@ def leave_kill_reason(nodes: str, mark: str, pid: int, reason: KillReason) -> bo
     except OSError:
         return False
     with os.fdopen(file, "w", encoding="utf-8") as opened:
-        json.dump(told, opened)
+        json.dump(content, opened)
     return True

@@ -20,7 +20,7 @@ MOST_PATH = 4_000  # characters of a name in the result
 
 
 class FileMark(NamedTuple):
-    """Tells an untouched file from a changed one: its size, and when it was modified (nanoseconds)."""
+    """Distinguishes an untouched file from a changed one: its size, and when it was modified (nanoseconds)."""
 
     size: int
     modified_ns: int
@@ -53,7 +53,7 @@ class OutputFile:
 
     @property
     def mark(self) -> FileMark:
-        """Tells whether it is untouched."""
+        """Its mark, by which an untouched file is recognised."""
         return FileMark(self.size, self.modified_ns)
 
     def open(self) -> IO[bytes]:

@@ -1,8 +1,8 @@
 """The disk of a node: enforces output limits, and decides which attempts failed because the disk was full.
 
-A thread looks ten times a second at how much of the disk is free, which costs next to nothing. Only where that, or
-the growth seen so far, says that a pricer may have come near its limit are its files looked through. A pricer that
-fills the disk is killed; attempts beside it that failed meanwhile are no answers, and run again.
+A thread reads ten times a second how much of the disk is free, which costs next to nothing. It measures the files of a
+pricer only if that, or their growth so far, shows that the pricer may have come near its limit. A pricer that fills the
+disk is killed; attempts beside it that failed meanwhile run again.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """Finds the attempt that fills a disk: of all attempts on this machine that use it, the one that takes most of it.
 
-Agents of one machine share a disk, and each may kill only its own pricers. So each looks at the directories of all
-agents that stand beside its own, and all come to the same answer without a word between them. Called by `disk.py`
-while a disk is nearly full, which is rare: nothing here needs to be quick.
+The agents of a machine share a disk, and each may kill only its own pricers. Each agent measures the directories of
+all agents beside its own, so that all find the same attempt without communicating. Called by `disk.py` while a disk is
+nearly full, which is rare: this code need not be fast.
 """
 
 from __future__ import annotations

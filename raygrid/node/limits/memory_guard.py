@@ -98,13 +98,13 @@ class MemoryGuard:
 
     def kill_reason(self, running: Running, usage: Usage) -> KillReason | None:
         """Why a pricer that died of SIGKILL was killed for lack of memory; None where it was not."""
-        told = self._kill_reasons.of(running.pid, running.started)
-        if told is None and self._kill_reasons.kernel_killed_lately():
+        reason = self._kill_reasons.of(running.pid, running.started)
+        if reason is None and self._kill_reasons.kernel_killed_lately():
             peak = usage.max_rss_bytes
             size = "" if peak is None else f"; the largest of the pricer's processes used {figure(peak)}"
             message = f"killed by the kernel of node {self._node_id}, which had no memory left{size}"
             return KillReason(message, crowded=any(tree.pid != running.pid for tree in self._trees()))
-        return told
+        return reason
 
     # --- the thread -----------------------------------------------------------------------------------------
 

@@ -1,7 +1,7 @@
 """The warm processes of a node: which one takes a job, which are replaced, and how many stay loaded.
 
-The slot threads of the agent take a process, run a job in it, and leave it for the next. No more run jobs than there
-are slots; between jobs a few stay loaded, the pricers that were used last. One thread ends those that are replaced.
+The slot threads of the agent take a process, run a job in it, and leave it for the next job. At most as many run jobs
+as there are slots; between jobs, the most recently used stay loaded. One thread ends those that are replaced.
 """
 
 from __future__ import annotations

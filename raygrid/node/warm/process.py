@@ -179,8 +179,8 @@ class WarmProcess:
 
     def _add_stderr(self, directory: JobDirectory) -> None:
         """Append what it printed to its own stderr to that of the job: the last message of a C library, for one."""
-        said = min(os.fstat(self._log).st_size, self.pricer.output + 1)  # one byte more shows that it was too much
-        if not said:
+        printed = min(os.fstat(self._log).st_size, self.pricer.output + 1)  # one byte more shows that it was too much
+        if not printed:
             return
         flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT
         try:
@@ -189,7 +189,7 @@ class WarmProcess:
             return
         try:
             done = 0
-            while done < said and (piece := os.pread(self._log, min(_CHUNK, said - done), done)):
+            while done < printed and (piece := os.pread(self._log, min(_CHUNK, printed - done), done)):
                 done += os.write(stderr, piece)
         finally:
             os.close(stderr)

@@ -126,12 +126,12 @@ def parse(line: bytes, number: int) -> WarmAnswer | None:
     if not line.lstrip().startswith(b"{"):
         return None
     try:
-        said = json.loads(line)
+        answer = json.loads(line)
     except (ValueError, RecursionError):
         return None
-    if not isinstance(said, dict) or type(said.get("number")) is not int or said["number"] != number:
+    if not isinstance(answer, dict) or type(answer.get("number")) is not int or answer["number"] != number:
         return None
-    code, killed_by, message = said.get("exit_code"), said.get("signal"), said.get("message")
+    code, killed_by, message = answer.get("exit_code"), answer.get("signal"), answer.get("message")
     text = None if message is None else str(message)[:MOST_MESSAGE].encode(errors="replace").decode().replace("\0", " ")
     if killed_by is not None:
         if type(killed_by) is not int or not 0 < killed_by <= _MOST_SIGNAL:

@@ -1,6 +1,6 @@
 """The watchdog's record of a warm pricer's process, from before it is spawned until after it was reaped.
 
-The pool says which attempt it runs; the watchdog says what it has seen of its children.
+The pool sets the attempt that it runs; the watchdog adds what it has seen of its children.
 """
 
 from __future__ import annotations
