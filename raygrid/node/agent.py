@@ -142,7 +142,7 @@ class NodeAgent:
         self._reaper = reaper.start(
             self._mark_prefix, (self._workspace.jobs, self._workspace.spare, self._workspace.temporary), frozen_s
         )
-        self._watchdog.helpers.record = reaper.Record(self._reaper.send)
+        self._watchdog.helpers.record = reaper.ProcessReporter(self._reaper.send)
         self._watchdog.start({self._reaper.pid})
         self._memory.start()
         self._publisher.start()

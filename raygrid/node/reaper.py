@@ -1,8 +1,8 @@
 """A small process beside each agent: it cleans up when the agent dies, even by `kill -9`, and kills a frozen agent.
 
-It waits for the end of its standard input, which the agent holds open and beats into (`system/guard.py`). Then it kills
-every process that carries the agent's mark or that the agent has recorded (`Record`), with all below them, and removes
-the job directories. Run as a script:
+It waits for the end of its standard input, which the agent holds open and writes heartbeats into (`system/guard.py`).
+Then it kills every process that carries the agent's mark or that the agent has recorded (`ProcessReporter`), with all
+below them, and removes the job directories. Run as a script:
 `python reaper.py <mark prefix> <pid of the agent> <silence of the agent that is a freeze> <directories to remove>`.
 """
 
@@ -41,7 +41,7 @@ def start(mark_prefix: str, directories: Sequence[Path], frozen_s: float) -> Hea
     return Heartbeat(start_guard([sys.executable, "-m", "raygrid.node.reaper", *words]))
 
 
-class Record:
+class ProcessReporter:
     """The agent's side of the record: sends each process that pricers started to the reaper, once.
 
     A daemon that has lost both its mark and its parents is found by this alone.
@@ -67,7 +67,7 @@ class Record:
                 self._sent.update(some)
 
 
-class Recorded:
+class RecordedProcesses:
     """The reaper's side of the record: the recorded processes that still exist."""
 
     def __init__(self) -> None:
@@ -93,7 +93,7 @@ class Recorded:
 
 def main(mark_prefix: str, agent: str, frozen_s: str, *directories: str) -> None:
     """Wait for the agent's end, then clean up after it."""
-    recorded = Recorded()
+    recorded = RecordedProcesses()
     with contextlib.suppress(KeyboardInterrupt):
         watch(int(agent), float(frozen_s), heard=recorded.feed)
     for pause_s in (AGAIN_S, 0.0):

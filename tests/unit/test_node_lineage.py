@@ -7,7 +7,7 @@ import os
 import pytest
 
 from raygrid.node.helpers import lineage
-from raygrid.node.helpers.lineage import Lineage, Origin, Root
+from raygrid.node.helpers.lineage import Lineage, ProcessOrigin, SpawnedPricer
 from raygrid.system.proc import Process
 
 PREFIX = "/root|life|"
@@ -27,7 +27,7 @@ class Machine:
         monkeypatch.setattr(lineage, "environment_of", self.environments.get)
         self.lineage = Lineage(PREFIX, own_process=own_process)
 
-    def left(self, *table: Process, roots: tuple[Root, ...] = (), **pricers: bool) -> dict[int, Origin]:
+    def left(self, *table: Process, roots: tuple[SpawnedPricer, ...] = (), **pricers: bool) -> dict[int, ProcessOrigin]:
         traced = self.lineage.trace([process(ME, 1), *table], roots, {900}, pricers)
         self.zombies = [each.pid for each in traced.zombies]
         self.below = {pid for pid, _ in traced.below}
@@ -37,11 +37,11 @@ class Machine:
         self.environments[pid] = f"A=b\0RAYGRID_ATTEMPT={mark}\0".encode()
 
 
-def of(pricer: str, *attempts: str) -> Origin:
-    return Origin(frozenset((pricer,)), frozenset(attempts))
+def of(pricer: str, *attempts: str) -> ProcessOrigin:
+    return ProcessOrigin(frozenset((pricer,)), frozenset(attempts))
 
 
-JOB = Root(10, "p", "j.1", "j.1")
+JOB = SpawnedPricer(10, "p", "j.1", "j.1")
 
 
 @pytest.fixture
@@ -79,7 +79,7 @@ def test_an_orphan_without_a_true_mark_may_be_of_whoever_ran(machine: Machine, e
     """Of each pricer that ran since the last look, and of each attempt that runs."""
     machine.environments[11] = environment
     origin = machine.left(process(10), process(11), roots=(JOB,), p=True, q=True, r=False)[11]
-    assert origin == Origin(frozenset("pq"), frozenset(("j.1",)))
+    assert origin == ProcessOrigin(frozenset("pq"), frozenset(("j.1",)))
 
 
 def test_a_pid_that_is_used_again_is_another_process(machine: Machine) -> None:
@@ -92,7 +92,7 @@ def test_a_pid_that_is_used_again_is_another_process(machine: Machine) -> None:
 
 def test_a_pricer_that_is_just_being_spawned_is_not_left_behind(machine: Machine) -> None:
     """Before its pid is noted it looks like an orphan: with the agent's environment first, then with its own mark."""
-    about = Root(0, "p", "j.1", "j.1")
+    about = SpawnedPricer(0, "p", "j.1", "j.1")
     machine.environments[10] = OWN
     assert machine.left(process(10), roots=(about,), p=True) == {}
     machine.mark(10, f"{PREFIX}p|j.1")
@@ -111,7 +111,7 @@ def test_a_pricer_is_reaped_by_its_own_thread_only(machine: Machine) -> None:
 def test_what_a_warm_process_orphaned_is_of_the_job_at_hand(machine: Machine) -> None:
     """Its mark names the process; the job is the one that ran when it was first seen."""
     machine.mark(11, f"{PREFIX}w|@warm.1")
-    busy, idle = Root(10, "w", "@warm.1", "j.1"), Root(10, "w", "@warm.1", "")
+    busy, idle = SpawnedPricer(10, "w", "@warm.1", "j.1"), SpawnedPricer(10, "w", "@warm.1", "")
     assert machine.left(process(10), process(11), roots=(busy,), w=True) == {11: of("w", "j.1")}
     assert machine.left(process(10), process(11), roots=(idle,), w=True) == {11: of("w", "j.1")}
 
@@ -130,4 +130,4 @@ def test_a_daemon_that_forks_when_nothing_ran_is_of_those_before_it(machine: Mac
     machine.mark(11, f"{PREFIX}p|j.1")
     machine.environments[12] = b""
     machine.left(process(11), p=True, q=False)
-    assert machine.left(process(12), p=False, q=False) == {12: Origin(frozenset("p"), frozenset())}
+    assert machine.left(process(12), p=False, q=False) == {12: ProcessOrigin(frozenset("p"), frozenset())}

@@ -11,7 +11,7 @@ import pytest
 
 from raygrid.models import AttemptId, Outcome
 from raygrid.node.agent import NodeAgent
-from raygrid.node.attempt.kill_reasons import KillReason, KillReasons, leave_kill_reason
+from raygrid.node.limits.kill_reasons import KillReason, KillReasons, leave_kill_reason
 from tests.support.lone_agent import lone_agent, order, reports_of, wait_until
 from tests.support.room import MB, Room, hog
 
@@ -98,7 +98,7 @@ async def test_what_the_kernel_kills_for_want_of_memory_is_pressure(
 ) -> None:
     """Where the kernel has just killed something for want of memory, SIGKILL is no answer, nor a shell's 137."""
     before = node._memory._kill_reasons._kernel[0][1]
-    monkeypatch.setattr("raygrid.node.attempt.kill_reasons.kernel_kills", lambda: before + 1)
+    monkeypatch.setattr("raygrid.node.limits.kill_reasons.kernel_kills", lambda: before + 1)
     node.start(1, [order("j", script)])
     report = (await reports_of(node, 1))[AttemptId("j", 1)]
     assert (report.outcome, report.crowded) == (PRESSURE, False)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from raygrid.node.limits.pressure import WINDOW_S, PressureHistory, Size, choose, is_watched, next_look_s
+from raygrid.node.limits.pressure import WINDOW_S, PressureHistory, PricerSize, choose, is_watched, next_look_s
 from raygrid.system.memory import Memory
 
 MB, GB = 1024**2, 1024**3
@@ -18,7 +18,7 @@ def told(snapshots: list[dict[int, int]], available: int, every_s: float = 1.0) 
     """Who goes after these snapshots, by how much it grew, and whether there are others."""
     history = PressureHistory()
     for number, snapshot in enumerate(snapshots):
-        sizes = [Size(pid, rss) for pid, rss in snapshot.items()]
+        sizes = [PricerSize(pid, rss) for pid, rss in snapshot.items()]
         history.add(number * every_s, sizes)
     victim = choose(memory(available), sizes, history)
     return None if victim is None else (victim.size.pid, victim.grown, victim.crowded)
@@ -55,7 +55,7 @@ def test_growth_is_that_of_the_last_seconds() -> None:
     assert told([*steady, {1: 8 * GB, 2: 2 * GB}], 0) == (2, 2 * GB, True)
     history = PressureHistory()
     for second in range(1_000):
-        history.add(second, [Size(1, second)])
+        history.add(second, [PricerSize(1, second)])
     assert history.over_s <= WINDOW_S + 1
     history.clear()
     assert (history.last_at, history.over_s) == (None, 0.0)

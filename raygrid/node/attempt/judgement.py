@@ -7,12 +7,12 @@ from collections.abc import Callable
 from dataclasses import replace
 
 from raygrid.models import AttemptReport, Outcome
-from raygrid.node.attempt.kill_reasons import KillReason
 from raygrid.node.attempt.remaining_writers import RemainingWriters
 from raygrid.node.attempt.stages import JudgedAttempt, PreparedAttempt, ProcessedAttempt
 from raygrid.node.attempt.usage import Usage
 from raygrid.node.attempt.workspace import Workspace
 from raygrid.node.limits.disk import DiskWatch
+from raygrid.node.limits.kill_reasons import KillReason
 from raygrid.node.limits.running import Running
 from raygrid.node.limits.watchdog import Watchdog
 

@@ -26,7 +26,6 @@ from raygrid.node.attempt.directory import JobDirectory
 from raygrid.node.attempt.failures import CannotRunError, Failures, NodeFaultError
 from raygrid.node.attempt.inputs import Inputs
 from raygrid.node.attempt.judgement import Judge
-from raygrid.node.attempt.kill_reasons import KillReason
 from raygrid.node.attempt.result import Results
 from raygrid.node.attempt.stages import FinishedAttempt, PreparedAttempt, ProcessedAttempt
 from raygrid.node.attempt.start import PricerStarter, inherited_environment
@@ -35,6 +34,7 @@ from raygrid.node.attempt.usage import Usage
 from raygrid.node.attempt.workspace import Workspace
 from raygrid.node.definitions import NodeDefinitions
 from raygrid.node.limits.disk import DiskWatch
+from raygrid.node.limits.kill_reasons import KillReason
 from raygrid.node.limits.running import Running
 from raygrid.node.limits.watchdog import Watchdog
 from raygrid.node.shared_data import SharedDataCache

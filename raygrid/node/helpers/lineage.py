@@ -13,12 +13,12 @@ from dataclasses import dataclass, field
 from raygrid.system.proc import Process, environment_of
 from raygrid.system.processes import mark_in
 
-Key = tuple[int, int]
+ProcessKey = tuple[int, int]
 """A process: its pid and its start time in clock ticks since boot."""
 
 
 @dataclass(frozen=True, slots=True)
-class Origin:
+class ProcessOrigin:
     """The origin of a process.
 
     Attributes:
@@ -31,7 +31,7 @@ class Origin:
 
 
 @dataclass(frozen=True, slots=True)
-class Root:
+class SpawnedPricer:
     """A process that the agent itself spawned for a pricer.
 
     Attributes:
@@ -47,13 +47,13 @@ class Root:
     attempt: str
 
     @property
-    def origin(self) -> Origin:
+    def origin(self) -> ProcessOrigin:
         """The origin of the processes below it."""
-        return Origin(frozenset((self.pricer,)), frozenset((self.attempt,) if self.attempt else ()))
+        return ProcessOrigin(frozenset((self.pricer,)), frozenset((self.attempt,) if self.attempt else ()))
 
 
 @dataclass(slots=True)
-class Traced:
+class Trace:
     """The processes below the agent, without those that it spawned itself.
 
     Attributes:
@@ -62,9 +62,9 @@ class Traced:
         below: all processes that pricers started, and the pricers.
     """
 
-    left: list[tuple[Process, Origin]] = field(default_factory=list)
+    left: list[tuple[Process, ProcessOrigin]] = field(default_factory=list)
     zombies: list[Process] = field(default_factory=list)
-    below: set[Key] = field(default_factory=set)
+    below: set[ProcessKey] = field(default_factory=set)
 
 
 class Lineage:
@@ -78,16 +78,16 @@ class Lineage:
     def __init__(self, mark_prefix: str, *, own_process: bool) -> None:
         self._prefix = mark_prefix
         self._own_process = own_process
-        self._origins: dict[Key, Origin] = {}
+        self._origins: dict[ProcessKey, ProcessOrigin] = {}
         self._earlier: dict[
-            Key, Origin
+            ProcessKey, ProcessOrigin
         ] = {}  # of the trace before: two traces may overlap, and use their tables in the other order
-        self._spawned: set[Key] = set()
+        self._spawned: set[ProcessKey] = set()
         self._environment = environment_of(os.getpid())
 
     def trace(
-        self, table: Sequence[Process], roots: Sequence[Root], tools: set[int], pricers: Mapping[str, bool]
-    ) -> Traced:
+        self, table: Sequence[Process], roots: Sequence[SpawnedPricer], tools: set[int], pricers: Mapping[str, bool]
+    ) -> Trace:
         """Find everything that pricers started.
 
         Args:
@@ -105,7 +105,7 @@ class Lineage:
         before = self._earlier | self._origins
         self._earlier, self._origins = self._origins, {}
         own, self._spawned = self._spawned, set()
-        traced = Traced()
+        traced = Trace()
         for process in children.get(me, ()):
             key = (process.pid, process.started)
             if process.pid in tools:
@@ -129,10 +129,10 @@ class Lineage:
     def _walk(
         self,
         top: Process,
-        origin: Origin,
+        origin: ProcessOrigin,
         children: Mapping[int, Sequence[Process]],
-        before: Mapping[Key, Origin],
-        traced: Traced,
+        before: Mapping[ProcessKey, ProcessOrigin],
+        traced: Trace,
         *,
         was_left: bool,
     ) -> None:
@@ -160,8 +160,12 @@ class Lineage:
         return mark[len(self._prefix) :].partition("|")[0], True
 
     def _of_orphan(
-        self, pid: int, roots: Sequence[Root], pricers: Mapping[str, bool], before: Mapping[Key, Origin]
-    ) -> Origin | None:
+        self,
+        pid: int,
+        roots: Sequence[SpawnedPricer],
+        pricers: Mapping[str, bool],
+        before: Mapping[ProcessKey, ProcessOrigin],
+    ) -> ProcessOrigin | None:
         """The origin of an orphan that was not seen before; None where no pricer started it, or it may be a pricer.
 
         A pricer that is being spawned looks like an orphan until its pid is noted.
@@ -176,11 +180,11 @@ class Lineage:
             if root is not None and root.pid == 0:
                 return None
             if pricer in pricers:
-                return root.origin if root is not None else Origin(frozenset((pricer,)), frozenset((name,)))
+                return root.origin if root is not None else ProcessOrigin(frozenset((pricer,)), frozenset((name,)))
         if not self._own_process:
             return None
         attempts = frozenset(root.attempt for root in roots if root.attempt)
         lately = frozenset(name for name, ran in pricers.items() if ran)
         if not lately:  # it descends from a process that was left behind earlier
             lately = frozenset(name for origin in before.values() for name in origin.pricers)
-        return Origin(lately, attempts)
+        return ProcessOrigin(lately, attempts)

@@ -19,7 +19,7 @@ from pathlib import Path
 
 from raygrid.node.helpers.claims import Claims
 from raygrid.node.helpers.gate import HelperGate
-from raygrid.node.helpers.lineage import Key, Lineage, Origin, Root, Traced
+from raygrid.node.helpers.lineage import Lineage, ProcessKey, ProcessOrigin, SpawnedPricer, Trace
 from raygrid.node.helpers.rule import HelperActions, LeftBehind, decide, is_allowed
 from raygrid.system.killing import end_children, signal_process
 from raygrid.system.proc import Process, executable_of, name_of, process_table
@@ -57,7 +57,7 @@ class Helpers:
     def __init__(
         self,
         mark_prefix: str,
-        roots: Callable[[], Sequence[Root]],
+        roots: Callable[[], Sequence[SpawnedPricer]],
         *,
         own_process: bool,
         shared: Path | None = None,
@@ -66,7 +66,7 @@ class Helpers:
         self.age_s = 3600.0
         self.grace_s = 2.0
         self.retire: Callable[[frozenset[str]], None] = lambda names: None
-        self.record: Callable[[Collection[Key]], None] = lambda processes: None
+        self.record: Callable[[Collection[ProcessKey]], None] = lambda processes: None
         self.gate = HelperGate(PATIENCE_S, Claims(shared))
         self._own_process = own_process
         self._roots = roots
@@ -74,7 +74,7 @@ class Helpers:
         self._lineage = Lineage(mark_prefix, own_process=own_process)
         self._looking = threading.Lock()
         self._owners: dict[int, frozenset[str]] = {}  # by pid: the pricers that each orphan may be of
-        self._beyond_reach: set[Key] = set()
+        self._beyond_reach: set[ProcessKey] = set()
         self._hold_again_at: dict[frozenset[str], float] = {}
         self._wanted = HelperActions()
         self._work = threading.Condition()
@@ -118,7 +118,7 @@ class Helpers:
 
     # --- looking ----------------------------------------------------------------------------------------------------
 
-    def _trace(self, table: Sequence[Process]) -> Traced:
+    def _trace(self, table: Sequence[Process]) -> Trace:
         with self._looking:
             traced = self._lineage.trace(table, self._roots(), self._tools, self.gate.look())
             me = os.getpid()
@@ -133,7 +133,7 @@ class Helpers:
         self.record(traced.below)
         return traced
 
-    def _judged(self, traced: Traced) -> list[LeftBehind]:
+    def _judged(self, traced: Trace) -> list[LeftBehind]:
         if not traced.left:
             return []
         running = {root.attempt for root in self._roots()}
@@ -157,7 +157,7 @@ class Helpers:
             )
         return left
 
-    def _is_allowed(self, process: Process, origin: Origin) -> bool:
+    def _is_allowed(self, process: Process, origin: ProcessOrigin) -> bool:
         rules = [rule for name in origin.pricers for rule in self.gate.rules(name)]
         if any(rule is None for rule in rules):
             return True
@@ -222,7 +222,7 @@ class Helpers:
     def _end(self, group: frozenset[str] | None, within_s: float = math.inf) -> None:
         """Ask helpers of these pricers (or all) to end, kill them after the grace, and return once they are gone."""
         began = time.monotonic()
-        asked: set[Key] = set()
+        asked: set[ProcessKey] = set()
         clean = 0
         while time.monotonic() < began + within_s and not (self._closed and within_s == math.inf):
             table = list(process_table())

@@ -19,8 +19,8 @@ from pathlib import Path
 from filelock import BaseFileLock
 
 from raygrid.models import Outcome
-from raygrid.node.attempt.kill_reasons import KillReason, KillReasons, leave_kill_reason
 from raygrid.node.attempt.usage import Usage
+from raygrid.node.limits.kill_reasons import KillReason, KillReasons, leave_kill_reason
 from raygrid.node.limits.pressure import PressureHistory, Victim, choose, is_watched, next_look_s
 from raygrid.node.limits.process_trees import ProcessTree, trees
 from raygrid.node.limits.running import Running

@@ -20,7 +20,7 @@ WATCH = 4  # times the reserve: with less than this left, snapshots of the price
 
 
 @dataclass(frozen=True, slots=True)
-class Size:
+class PricerSize:
     """The memory of a pricer's whole process tree, bytes.
 
     Attributes:
@@ -45,7 +45,7 @@ class Victim:
         crowded: whether there are other pricers on the machine.
     """
 
-    size: Size
+    size: PricerSize
     grown: int
     over_s: float
     crowded: bool
@@ -57,7 +57,7 @@ class PressureHistory:
     def __init__(self) -> None:
         self._looks: deque[tuple[float, Mapping[int, int]]] = deque()
 
-    def add(self, now: float, sizes: Sequence[Size]) -> None:
+    def add(self, now: float, sizes: Sequence[PricerSize]) -> None:
         """Remember a snapshot taken at `now` (monotonic seconds)."""
         self._looks.append((now, {size.pid: size.rss for size in sizes}))
         while len(self._looks) > 2 and self._looks[1][0] <= now - WINDOW_S:
@@ -72,7 +72,7 @@ class PressureHistory:
         """When the latest snapshot was taken."""
         return self._looks[-1][0] if self._looks else None
 
-    def grown(self, size: Size) -> int:
+    def grown(self, size: PricerSize) -> int:
         """By how much a pricer of the latest snapshot grew since the earliest; one that is new there grew from 0."""
         return size.rss - self._looks[0][1].get(size.pid, 0) if len(self._looks) > 1 else size.rss
 
@@ -87,7 +87,7 @@ def is_watched(memory: Memory) -> bool:
     return memory.available < WATCH * memory.reserve
 
 
-def choose(memory: Memory, sizes: Sequence[Size], history: PressureHistory) -> Victim | None:
+def choose(memory: Memory, sizes: Sequence[PricerSize], history: PressureHistory) -> Victim | None:
     """The pricer to kill; None where there is no pressure, or where killing pricers cannot end it.
 
     Args:
@@ -102,7 +102,7 @@ def choose(memory: Memory, sizes: Sequence[Size], history: PressureHistory) -> V
         return None  # another program uses the memory; killing all pricers would not help
     grown = {size.pid: history.grown(size) for size in large}
 
-    def blame(size: Size) -> tuple[int, int]:
+    def blame(size: PricerSize) -> tuple[int, int]:
         return (grown[size.pid] if grown[size.pid] >= LEAST else 0), size.rss
 
     worst = max(large, key=blame)

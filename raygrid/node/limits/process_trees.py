@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
-from raygrid.node.limits.pressure import LEAST, Size
+from raygrid.node.limits.pressure import LEAST, PricerSize
 from raygrid.system.proc import Process
 from raygrid.system.processes import mark_of
 
@@ -33,9 +33,9 @@ class ProcessTree:
     rss: int = 0
 
     @property
-    def size(self) -> Size:
+    def size(self) -> PricerSize:
         """Its size, for the decision."""
-        return Size(self.pid, self.rss, self.is_own)
+        return PricerSize(self.pid, self.rss, self.is_own)
 
 
 def trees(table: Iterable[Process], own: Mapping[int, str], own_prefix: str, nodes: str) -> list[ProcessTree]:

@@ -14,7 +14,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from raygrid.models import AttemptId, Outcome
-from raygrid.node.helpers.lineage import Root
+from raygrid.node.helpers.lineage import SpawnedPricer
 from raygrid.node.helpers.watch import Helpers
 from raygrid.node.limits.running import Running
 from raygrid.node.warm.record import WarmProcessRecord
@@ -201,13 +201,16 @@ class Watchdog:
                 os.waitpid(process.pid, os.WNOHANG)
         self._suspects = suspects
 
-    def _roots(self) -> list[Root]:
+    def _roots(self) -> list[SpawnedPricer]:
         """What the agent has spawned for pricers, or is about to spawn."""
         with self._lock:
             running, warm = list(self._running.values()), list(self._warm.values())
-        roots = [Root(each.pid, each.pricer, name, name) for each in running for name in (_name(each.attempt),)]
+        roots = [
+            SpawnedPricer(each.pid, each.pricer, name, name) for each in running for name in (_name(each.attempt),)
+        ]
         return roots + [
-            Root(each.pid, each.pricer, each.mark, "" if each.attempt is None else _name(each.attempt)) for each in warm
+            SpawnedPricer(each.pid, each.pricer, each.mark, "" if each.attempt is None else _name(each.attempt))
+            for each in warm
         ]
 
     @staticmethod
