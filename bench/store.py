@@ -20,17 +20,8 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parents[1]))  # for the tests' PostgreSQL server
 
-from raygrid.models import (
-    AttemptCounts,
-    AttemptId,
-    AttemptReport,
-    BlobSlice,
-    JobSpec,
-    JobState,
-    JobUpdate,
-    NewJob,
-    Outcome,
-)
+from raygrid.core.attempt_counts import AttemptCounts
+from raygrid.models import AttemptId, AttemptReport, BlobSlice, JobSpec, JobState, JobUpdate, NewJob, Outcome
 from raygrid.store import SqlStore
 from tests.support.postgres import Postgres
 

@@ -7,18 +7,9 @@ from collections.abc import Mapping, Sequence
 from datetime import datetime
 from typing import Any
 
+from raygrid.core.attempt_counts import AttemptCounts
 from raygrid.errors import InvalidRequestError
-from raygrid.models import (
-    AttemptCounts,
-    BlobSlice,
-    JobSpec,
-    JobState,
-    JobUpdate,
-    NewJob,
-    QueuedJob,
-    SharedData,
-    StoredJob,
-)
+from raygrid.models import BlobSlice, JobSpec, JobState, JobUpdate, NewJob, QueuedJob, SharedData, StoredJob
 from raygrid.store.tables import jobs
 
 

@@ -8,11 +8,10 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
+from raygrid.core.attempt_counts import NO_ATTEMPTS, AttemptCounts
 from raygrid.core.lease import Lease
 from raygrid.errors import StaleTermError
 from raygrid.models import (
-    NO_ATTEMPTS,
-    AttemptCounts,
     AttemptId,
     AttemptReport,
     BlobSlice,

@@ -6,9 +6,10 @@ from dataclasses import replace
 
 import pytest
 
+from raygrid.core.attempt_counts import AttemptCounts
 from raygrid.core.lease import Lease
 from raygrid.errors import StaleTermError
-from raygrid.models import AttemptCounts, JobState, JobUpdate
+from raygrid.models import JobState, JobUpdate
 from raygrid.store import NOBODY, JobStore, Unfinished
 from tests.contract.test_job_store import AT, done, lead, new, one, running, store
 

@@ -18,9 +18,9 @@ from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
 from sqlalchemy import Connection, text
 
+from raygrid.core.attempt_counts import AttemptCounts
 from raygrid.errors import SettingsError, StaleTermError, UnavailableError
 from raygrid.models import (
-    AttemptCounts,
     AttemptId,
     AttemptReport,
     BlobSlice,

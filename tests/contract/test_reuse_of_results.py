@@ -8,7 +8,8 @@ from datetime import timedelta
 
 import pytest
 
-from raygrid.models import AttemptCounts, AttemptId, AttemptReport, BlobSlice, JobState, JobUpdate, NewJob, Outcome
+from raygrid.core.attempt_counts import AttemptCounts
+from raygrid.models import AttemptId, AttemptReport, BlobSlice, JobState, JobUpdate, NewJob, Outcome
 from raygrid.store import JobStore
 from tests.contract.test_job_store import AT, ids, lead, new, one, store
 

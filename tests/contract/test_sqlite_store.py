@@ -23,8 +23,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from sqlalchemy import Connection, create_engine, event, inspect
 
+from raygrid.core.attempt_counts import AttemptCounts
 from raygrid.errors import UnavailableError
-from raygrid.models import AttemptCounts, BlobSlice, JobSpec, JobState, JobUpdate, NewJob, SharedData
+from raygrid.models import BlobSlice, JobSpec, JobState, JobUpdate, NewJob, SharedData
 from raygrid.store import LockedError, SqlStore, migrations, sqlite
 from raygrid.store.migrate import migrate
 from raygrid.store.sqlite import carried_out, prepare_file

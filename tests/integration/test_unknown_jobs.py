@@ -7,9 +7,10 @@ from pathlib import Path
 
 import pytest
 
+from raygrid.core.attempt_counts import NO_ATTEMPTS
 from raygrid.errors import UnavailableError
 from raygrid.leader.dispatch import Leader
-from raygrid.models import NO_ATTEMPTS, JobState, JobUpdate, QueuedJob
+from raygrid.models import JobState, JobUpdate, QueuedJob
 from raygrid.store import SqlStore
 from tests.support.small_grid import SmallGrid
 

@@ -11,18 +11,9 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 
+from raygrid.core.attempt_counts import NO_ATTEMPTS, AttemptCounts
 from raygrid.errors import StaleTermError
-from raygrid.models import (
-    NO_ATTEMPTS,
-    AttemptCounts,
-    BlobSlice,
-    JobSpec,
-    JobState,
-    JobUpdate,
-    NewJob,
-    QueuedJob,
-    StoredJob,
-)
+from raygrid.models import BlobSlice, JobSpec, JobState, JobUpdate, NewJob, QueuedJob, StoredJob
 from raygrid.store.port import (
     MOST_COUNTED,
     NOBODY,

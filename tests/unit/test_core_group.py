@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 
+from raygrid.core.attempt_counts import AttemptCounts
 from raygrid.core.group.events import (
     CancelRequested,
     Event,
@@ -28,7 +29,6 @@ from raygrid.core.group.policy import GroupPolicy
 from raygrid.core.group.retry import JobRetryPolicy
 from raygrid.core.group.state import GroupState
 from raygrid.models import (
-    AttemptCounts,
     AttemptId,
     AttemptReport,
     BlobSlice,

@@ -16,6 +16,7 @@ from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
+from raygrid.core.attempt_counts import NO_ATTEMPTS, AttemptCounts
 from raygrid.core.group.entry import Entry
 from raygrid.core.group.events import (
     CancelRequested,
@@ -40,8 +41,6 @@ from raygrid.core.group.stragglers import LEAST_KNOWN, StragglerPolicy, most_at_
 from raygrid.core.lifecycle import is_legal
 from raygrid.models import (
     INFRASTRUCTURE_OUTCOMES,
-    NO_ATTEMPTS,
-    AttemptCounts,
     AttemptId,
     AttemptReport,
     BlobSlice,

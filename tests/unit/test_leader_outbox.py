@@ -7,9 +7,10 @@ from collections.abc import Sequence
 from datetime import UTC, datetime
 from typing import Any
 
+from raygrid.core.attempt_counts import AttemptCounts
 from raygrid.core.lease import Lease
 from raygrid.leader.outbox import Outbox
-from raygrid.models import AttemptCounts, JobState, JobUpdate
+from raygrid.models import JobState, JobUpdate
 
 AT = datetime(2026, 3, 1, tzinfo=UTC)
 LEASE = Lease("rack-a", "me", 1, AT)

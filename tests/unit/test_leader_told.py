@@ -8,9 +8,9 @@ from datetime import UTC, datetime
 
 import pytest
 
+from raygrid.core.attempt_counts import AttemptCounts
 from raygrid.leader.dispatch import FEW, Leader
 from raygrid.models import (
-    AttemptCounts,
     AttemptId,
     AttemptReport,
     BlobSlice,

@@ -13,8 +13,9 @@ import pytest
 from typer.testing import CliRunner, Result
 
 from raygrid.cli import app
+from raygrid.core.attempt_counts import AttemptCounts
 from raygrid.local import offline
-from raygrid.models import AttemptCounts, BlobSlice, JobSpec, JobState, JobUpdate, NewJob
+from raygrid.models import BlobSlice, JobSpec, JobState, JobUpdate, NewJob
 from raygrid.settings.model import GridSettings, load_settings
 from raygrid.store import SqlStore
 from raygrid.store.port import JobStore

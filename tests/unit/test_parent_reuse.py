@@ -11,18 +11,9 @@ from pathlib import Path
 import pytest
 
 from raygrid.blobs import BlobStore
+from raygrid.core.attempt_counts import AttemptCounts
 from raygrid.errors import UnavailableError
-from raygrid.models import (
-    AttemptCounts,
-    AttemptId,
-    AttemptReport,
-    BlobSlice,
-    JobSpec,
-    JobState,
-    JobUpdate,
-    NewJob,
-    Outcome,
-)
+from raygrid.models import AttemptId, AttemptReport, BlobSlice, JobSpec, JobState, JobUpdate, NewJob, Outcome
 from raygrid.parent import reuse as reuse_module
 from raygrid.parent.reuse import Reuse
 from raygrid.settings.content_key import Contents

@@ -8,10 +8,10 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
+from raygrid.core.attempt_counts import AttemptCounts
 from raygrid.core.routing.lost_groups import LostGroupTimeouts
 from raygrid.errors import GroupRefusedError, UnavailableError
 from raygrid.models import (
-    AttemptCounts,
     AttemptId,
     AttemptReport,
     BlobSlice,

@@ -7,7 +7,8 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import NamedTuple
 
-from raygrid.models import NO_ATTEMPTS, AttemptCounts, AttemptId, AttemptReport, JobSpec, JobState, JobUpdate, QueuedJob
+from raygrid.core.attempt_counts import NO_ATTEMPTS, AttemptCounts
+from raygrid.models import AttemptId, AttemptReport, JobSpec, JobState, JobUpdate, QueuedJob
 
 
 class Twin(NamedTuple):

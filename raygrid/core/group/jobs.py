@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections import OrderedDict
 from collections.abc import Iterable
 
+from raygrid.core.attempt_counts import NO_ATTEMPTS
 from raygrid.core.group.alone import Alone
 from raygrid.core.group.backlog import Backlog
 from raygrid.core.group.collector import Collector
@@ -20,7 +21,7 @@ from raygrid.core.group.policy import GroupPolicy
 from raygrid.core.group.pricers import Pricers, removed_message
 from raygrid.core.group.stragglers import UsualTimes
 from raygrid.core.group.vacancies import Vacancies
-from raygrid.models import NO_ATTEMPTS, AttemptId, AttemptReport, JobState, JobUpdate, Outcome, QueuedJob
+from raygrid.models import AttemptId, AttemptReport, JobState, JobUpdate, Outcome, QueuedJob
 
 REMEMBERED_ENDS = 50_000
 
