@@ -18,7 +18,7 @@ STEP_S = 1.0
 DIES_S = 5.0
 
 
-def watch(owner: int, limit_s: float, pulse: int = 0, heard: Callable[[bytes], object] | None = None) -> None:
+def watch(owner: int, limit_s: float, heartbeat: int = 0, heard: Callable[[bytes], object] | None = None) -> None:
     """Wait until the owner is gone; kill it once it has been silent for the limit.
 
     Silence is counted in steps that this process has lived through itself. So a freeze of both (a suspended machine, a
@@ -27,13 +27,13 @@ def watch(owner: int, limit_s: float, pulse: int = 0, heard: Callable[[bytes], o
     Args:
         owner: this process's parent.
         limit_s: the silence that is taken for a freeze; infinite to only wait for the owner's end.
-        pulse: the file descriptor that the owner writes to.
+        heartbeat: the file descriptor that the owner writes to.
         heard: is given what the owner writes.
     """
     silent_s = 0.0
     while True:
-        if select.select([pulse], [], [], STEP_S)[0]:
-            if not (data := os.read(pulse, 65_536)):
+        if select.select([heartbeat], [], [], STEP_S)[0]:
+            if not (data := os.read(heartbeat, 65_536)):
                 return
             if heard is not None:
                 heard(data)

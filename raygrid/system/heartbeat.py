@@ -22,7 +22,7 @@ def start_guarded(limit_s: float) -> Heartbeat:
 
 
 def start_guard(command: list[str]) -> subprocess.Popen[bytes]:
-    """Start a guard that takes the pulse from its standard input."""
+    """Start a guard that reads the heartbeat from its standard input."""
     return subprocess.Popen(
         command,
         stdin=subprocess.PIPE,
@@ -49,7 +49,7 @@ class Heartbeat:
         self._loop: asyncio.AbstractEventLoop | None = None
         self._loop_turns = True
         self._closed = threading.Event()
-        self._thread = threading.Thread(target=self._beat, name="raygrid-pulse", daemon=True)
+        self._thread = threading.Thread(target=self._beat, name="raygrid-heartbeat", daemon=True)
         self._thread.start()
 
     def follow(self, loop: asyncio.AbstractEventLoop) -> None:

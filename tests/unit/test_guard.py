@@ -26,9 +26,9 @@ LOOP = f"""
 import asyncio, sys, time
 from raygrid.system.heartbeat import start_guarded
 async def main():
-    pulse = start_guarded({LIMIT_S})
-    pulse.follow(asyncio.get_running_loop())
-    print(pulse.pid, flush=True)
+    heartbeat = start_guarded({LIMIT_S})
+    heartbeat.follow(asyncio.get_running_loop())
+    print(heartbeat.pid, flush=True)
     await asyncio.sleep({2 * LIMIT_S})
     print("hangs", flush=True)
     time.sleep(1000)
@@ -111,17 +111,17 @@ def test_a_guard_is_small() -> None:
 def test_a_guard_that_is_frozen_or_gone_holds_nobody_up() -> None:
     """A full pipe is left alone, a broken one ends the beat, and closing works either way."""
     with subprocess.Popen(["/bin/sleep", "1000"], stdin=subprocess.PIPE) as full:
-        pulse = Heartbeat(full)
+        heartbeat = Heartbeat(full)
         assert full.stdin is not None
         with suppress(BlockingIOError):
             while True:
                 os.write(full.stdin.fileno(), b"." * 65_536)
         time.sleep(2.5 * BEAT_S)
-        assert pulse._thread.is_alive()
+        assert heartbeat._thread.is_alive()
         full.kill()
-        pulse._thread.join(timeout=10)
-        assert not pulse._thread.is_alive()
-        pulse.close()
+        heartbeat._thread.join(timeout=10)
+        assert not heartbeat._thread.is_alive()
+        heartbeat.close()
     ends = Heartbeat(start_guard(["/bin/cat"]))
     ends.close()
     assert not lives(ends.pid)
