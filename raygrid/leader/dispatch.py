@@ -68,7 +68,7 @@ class Leader:
         lease: the right to lead, with the term.
         settings: the grid's settings; newer ones may come later.
         store: the job store.
-        directory: the group's nodes.
+        discovery: finds the group's nodes.
         on_stale: called when a node or the store shows a newer term; the owner then closes this leader.
         clock: seconds since the epoch, never falling; this machine's where none is given.
     """
@@ -78,7 +78,7 @@ class Leader:
         lease: Lease,
         settings: GridSettings,
         store: JobStore,
-        directory: NodeDiscovery,
+        discovery: NodeDiscovery,
         on_stale: Callable[[], None],
         clock: Callable[[], float] | None = None,
     ) -> None:
@@ -86,7 +86,7 @@ class Leader:
         self._settings = settings
         self._state = fresh_state(settings, lease.group_id)
         self._store = store
-        self._directory = directory
+        self._discovery = discovery
         self._definitions = DefinitionReader(store)
         self._on_stale = on_stale
         self._epoch = f"{lease.term}-{uuid4().hex[:8]}"
@@ -349,7 +349,7 @@ class Leader:
             await asyncio.sleep(DISCOVER_S)
 
     async def _discover(self) -> None:
-        found = await self._directory.nodes()
+        found = await self._discovery.nodes()
         if not self._introduced:
             self._introduced = True
             self._happened(NodesExpected(tuple(found)))

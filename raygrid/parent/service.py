@@ -61,7 +61,7 @@ class Parent:
         settings: the grid's settings.
         store: the job store.
         blobs: the blob store.
-        directory: finds the groups.
+        discovery: finds the groups.
         caches: reaches the nodes' hot results.
         home: the group of the rack in which this parent stands, if it stands in one.
     """
@@ -71,7 +71,7 @@ class Parent:
         settings: GridSettings,
         store: JobStore,
         blobs: BlobStore,
-        directory: GroupDiscovery,
+        discovery: GroupDiscovery,
         caches: ResultCaches,
         home: str | None = None,
     ) -> None:
@@ -80,7 +80,7 @@ class Parent:
         self.blobs = blobs
         self.waiters = Waiters()
         self.traffic = ParentTraffic()
-        self.groups = Groups(directory, settings, self.waiters, home)
+        self.groups = Groups(discovery, settings, self.waiters, home)
         self.groups.polls.give_back = store.release_lease
         patience = LostGroupTimeouts(settings.routing.lost_after_s, settings.placement.node_timeout_s + NODE_SLACK_S)
         self.sweeper = Sweeper(store, self.groups, self.waiters, patience)
