@@ -192,7 +192,7 @@ class Parent:
             self.groups.routing.release(job.group_id)
 
     def _settle(self, jobs: Sequence[NewJob], inserted: Sequence[Inserted]) -> list[Submitted]:
-        """Poke the leaders of new jobs; what was there before, or took over a result, needs nothing."""
+        """Announce new jobs to their leaders; jobs that existed before, or took over a result, need no announcement."""
         by_group: dict[str, list[NewJob]] = {}
         answers = []
         for job, each in zip(jobs, inserted, strict=True):
