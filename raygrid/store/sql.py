@@ -6,277 +6,85 @@ SQLite needs nothing to start; several processes of one machine share the file. 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from datetime import datetime
-from typing import Any
+from pathlib import Path
 
-from sqlalchemy import Integer, Select, and_, bindparam, case, func, or_, select, update
-from sqlalchemy.ext.asyncio import AsyncConnection
-
-from raygrid.errors import StaleTermError
-from raygrid.models import BlobSlice, JobState, JobUpdate, NewJob, QueuedJob, StoredJob
-from raygrid.store import rows, sql_reuse
-from raygrid.store.port import Inserted, Purged, Reusable
-from raygrid.store.prepared import prepared
 from raygrid.store.sql_batches import SqlBatches
-from raygrid.store.sql_connections import reading, to_its_end
+from raygrid.store.sql_database import SqlDatabase
 from raygrid.store.sql_definitions import SqlDefinitions
-from raygrid.store.sql_moves import SqlMoves, chunks
-from raygrid.store.tables import Instant, jobs, leases
-
-_ATTEMPTS = bindparam("new_attempts", type_=Integer())
-# Whoever knows of fewer attempts than the store has not seen what the others came to.
-_COUNTS = {
-    name: case((jobs.c.attempts > _ATTEMPTS, jobs.c[name]), else_=bindparam(f"new_{name}", type_=Integer()))
-    for name in ("failures", "losses", "recalled", "unstarted")
-}
-_RECORD = prepared(
-    update(jobs)
-    .where(
-        jobs.c.job_id == bindparam("the_job"),
-        jobs.c.group_id == bindparam("the_group"),
-        jobs.c.ended_at.is_(None),
-    )
-    .values(
-        state=bindparam("new_state"),
-        attempts=case((jobs.c.attempts > _ATTEMPTS, jobs.c.attempts), else_=_ATTEMPTS),
-        **_COUNTS,
-        node_id=bindparam("new_node_id"),
-        reason=bindparam("new_reason"),
-        message=bindparam("new_message"),
-        exit_code=bindparam("new_exit_code"),
-        signal=bindparam("new_signal"),
-        stderr_tail=bindparam("new_stderr_tail"),
-        result_key=bindparam("new_result_key"),
-        result_offset=bindparam("new_result_offset"),
-        result_size=bindparam("new_result_size"),
-        result_digest=bindparam("new_result_digest"),
-        result_chunks=bindparam("new_result_chunks"),
-        started_at=func.coalesce(bindparam("new_started_at", type_=Instant()), jobs.c.started_at),
-        ended_at=bindparam("new_ended_at"),
-        revision=bindparam("new_revision"),
-        content=bindparam("new_content"),
-    )
-)
-
-# The row stays locked for others that want to change it, where the database locks rows.
-_TERM = prepared(select(leases.c.term).where(leases.c.group_id == bindparam("the_group")).with_for_update(read=True))
-_JOB = prepared(select(*rows.JOB_COLUMNS).where(jobs.c.job_id == bindparam("the_job")))
-_JOBS = select(*rows.JOB_COLUMNS).where(jobs.c.job_id.in_(bindparam("job_ids", expanding=True)))
-
-_PURGED = {"inline": None, "stderr_tail": None, "result_chunks": None}
-_CANCEL = (
-    update(jobs)
-    .where(
-        jobs.c.job_id == bindparam("the_job"),
-        jobs.c.ended_at.is_(None),
-        jobs.c.cancel_requested.is_(False),
-    )
-    .values(cancel_requested=True, revision=bindparam("new_revision"))
-)
+from raygrid.store.sql_grid_tables import SqlGridTables
+from raygrid.store.sql_jobs import SqlJobs
+from raygrid.store.sql_moves import SqlMoves
 
 
-class SqlStore(SqlBatches, SqlMoves, SqlDefinitions):
-    """`JobStore` over a SQLAlchemy URL such as `sqlite+aiosqlite:///jobs.db`."""
+class SqlStore:
+    """`JobStore` over a URL such as `sqlite+aiosqlite:///jobs.db` or `postgresql://user:password@host/raygrid`.
 
-    # --- jobs ---------------------------------------------------------------------------------------------------
+    Its parts share one database; a method of the port is the method of a part, so that a call costs no further step.
 
-    @to_its_end
-    async def insert(self, new_jobs: Sequence[NewJob], batch_id: str | None = None) -> list[Inserted]:
-        """Insert jobs as queued, or as done where they take over a result; see `JobStore.insert`."""
-        by_id: dict[str, NewJob] = {}
-        for job in new_jobs:
-            by_id.setdefault(job.spec.job_id, job)  # of two with one id the first counts
-        async with self._write() as connection:
-            now = await self._now(connection)
-            revision = await self._next_revisions(connection, max(1, len(by_id)))
-            existing = await self._select_jobs(connection, list(by_id))
-            fresh = [job for job_id, job in by_id.items() if job_id not in existing]
-            sources = await sql_reuse.held(connection, [job.source for job in fresh if job.source is not None])
-            queued, taking = [], []
-            for i, job in enumerate(fresh):
-                if (source := sources.get(job.source or "")) is not None:
-                    taking.append(rows.reused_row(job, source, revision + i, now))
-                else:
-                    queued.append(rows.new_row(job, revision + i, now))
-            for values in (queued, taking):
-                if values:
-                    await connection.execute(self._insert_ignoring(jobs), values)
-            if batch_id is not None:
-                members = [
-                    (job_id, revision + i)
-                    for i, (job_id, job) in enumerate(by_id.items())
-                    if job_id not in existing or existing[job_id].fingerprint == job.fingerprint
-                ]
-                await self._join_batch(connection, batch_id, members, now)
-        created = {job.spec.job_id for job in fresh}
-        reused = {row["job_id"]: row["reused_from"] for row in taking}
-        answers = []
-        for job in new_jobs:
-            job_id = job.spec.job_id
-            found = existing.get(job_id)
-            known = found.fingerprint if found else by_id[job_id].fingerprint
-            conflict = known != job.fingerprint
-            answers.append(Inserted(job_id in created, found, conflict, None if conflict else reused.get(job_id)))
-            created.discard(job_id)  # a second one of the same id in this call is not created again
-        return answers
+    Args:
+        place: the URL, or the path of a SQLite file.
 
-    async def _select_jobs(self, connection: AsyncConnection, job_ids: Sequence[str]) -> dict[str, StoredJob]:
-        if len(job_ids) == 1:  # as when a job is submitted by itself, or asked for
-            read = (await connection.execute(_JOB, {"the_job": job_ids[0]})).all()
-        else:
-            read = [row for chunk in chunks(job_ids) for row in await connection.execute(_JOBS, {"job_ids": chunk})]
-        found = map(rows.job, read)
-        return {job.job_id: job for job in found}
+    Attributes:
+        database: its connections.
 
-    @reading
-    async def get(self, job_ids: Sequence[str]) -> dict[str, StoredJob]:
-        """The jobs that exist among these."""
-        async with self._read() as connection:
-            return await self._select_jobs(connection, job_ids)
+    Raises:
+        SettingsError: the URL is for no database that can hold jobs, or cannot be read.
+    """
 
-    @reading
-    async def reusable(self, contents: Sequence[str]) -> dict[str, Reusable]:
-        """For each of these contents the latest job with a result; see `JobStore.reusable`."""
-        async with self._read() as connection:
-            return await sql_reuse.latest(connection, contents, is_sqlite=self._is_sqlite)
+    def __init__(self, place: str | Path) -> None:
+        self.database = database = SqlDatabase(place)
+        self.open = database.open
+        self.close = database.close
 
-    @reading
-    async def result_chunks(self, job_id: str) -> bytes | None:
-        """The digests of the chunks of a job's result; see `JobStore.result_chunks`."""
-        async with self._read() as connection:
-            return await sql_reuse.chunks_of(connection, job_id)
+        batches = SqlBatches(database)
+        self.jobs = batches.jobs
+        self.batches = batches.batches
+        self.batches_of = batches.batches_of
+        self.batch = batches.batch
+        self.unfinished_of_batch = batches.unfinished_of_batch
+        self.changed = batches.changed
 
-    @to_its_end
-    async def stop_reuse(self, result: BlobSlice) -> int:
-        """Let no further job take over this result; see `JobStore.stop_reuse`."""
-        async with self._write() as connection:
-            return await sql_reuse.stop(connection, result)
+        jobs = SqlJobs(database, batches)
+        self.insert = jobs.insert
+        self.get = jobs.get
+        self.reusable = jobs.reusable
+        self.result_chunks = jobs.result_chunks
+        self.stop_reuse = jobs.stop_reuse
+        self.record = jobs.record
+        self.queued = jobs.queued
+        self.running = jobs.running
+        self.unfinished_of = jobs.unfinished_of
+        self.count_queued = jobs.count_queued
+        self.queue_position = jobs.queue_position
+        self.request_cancel = jobs.request_cancel
+        self.purge = jobs.purge
+        self.blobs_in_use = jobs.blobs_in_use
 
-    @to_its_end
-    async def record(self, group_id: str, term: int, updates: Sequence[JobUpdate]) -> bool:
-        """Write a leader's updates under its term; see `JobStore.record`."""
-        if not updates:
-            return True
-        async with self._write() as connection:
-            await self._require_term(connection, group_id, term)
-            revision = await self._next_revisions(connection, len(updates))
-            values = [
-                {**rows.update_values(change, revision + i), "the_group": group_id} for i, change in enumerate(updates)
-            ]
-            # One by itself is told how it went by every database; of many, PostgreSQL's driver does not say.
-            written = (await connection.execute(_RECORD, values if len(values) > 1 else values[0])).rowcount
-            await self._touch_batches(connection, [change.job_id for change in updates])
-        return bool(written == len(updates))
+        moves = SqlMoves(database)
+        self.unfinished = moves.unfinished
+        self.count_unfinished = moves.count_unfinished
+        self.move = moves.move
+        self.cancel_unled = moves.cancel_unled
 
-    async def _require_term(self, connection: AsyncConnection, group_id: str, term: int) -> None:
-        current = (await connection.execute(_TERM, {"the_group": group_id})).scalar_one_or_none()
-        if current != term:
-            raise StaleTermError(f"group {group_id}: term {term} is not the current one ({current}); step down")
+        definitions = SqlDefinitions(database)
+        self.put_definitions = definitions.put_definitions
+        self.definitions = definitions.definitions
+        self.purge_definitions = definitions.purge_definitions
 
-    @reading
-    async def queued(self, group_id: str, limit: int) -> list[QueuedJob]:
-        """The first queued jobs of a group, in the order in which they should run."""
-        statement = (
-            select(*rows.HELD_COLUMNS)
-            .where(jobs.c.group_id == group_id, jobs.c.state == JobState.QUEUED.value)
-            .order_by(jobs.c.priority.desc(), jobs.c.seq)
-            .limit(limit)
-        )
-        return await self._queued_jobs(statement)
+        grid = SqlGridTables(database)
+        self.probe = grid.probe
+        self.put_data = grid.put_data
+        self.get_data = grid.get_data
+        self.acquire_lease = grid.acquire_lease
+        self.release_lease = grid.release_lease
+        self.leases = grid.leases
+        self.put_drain = grid.put_drain
+        self.delete_drain = grid.delete_drain
+        self.drains = grid.drains
+        self.agree = grid.agree
+        self.agreed = grid.agreed
 
-    @reading
-    async def running(self, group_id: str) -> list[QueuedJob]:
-        """The jobs of a group that are recorded as running."""
-        is_running = and_(jobs.c.group_id == group_id, jobs.c.state == JobState.RUNNING.value)
-        statement = select(*rows.HELD_COLUMNS).where(is_running)
-        return await self._queued_jobs(statement)
-
-    @reading
-    async def unfinished_of(self, group_id: str, job_ids: Sequence[str]) -> list[QueuedJob]:
-        """Those of these jobs that are a group's and have not ended."""
-        unfinished = select(*rows.HELD_COLUMNS).where(jobs.c.group_id == group_id, jobs.c.ended_at.is_(None))
-        found: list[QueuedJob] = []
-        async with self._read() as connection:
-            for chunk in chunks(list(dict.fromkeys(job_ids))):
-                result = await connection.execute(unfinished.where(jobs.c.job_id.in_(chunk)))
-                found += [rows.queued_job(row) for row in result]
-        return found
-
-    async def _queued_jobs(self, statement: Select[Any]) -> list[QueuedJob]:
-        async with self._read() as connection:
-            return [rows.queued_job(row) for row in await connection.execute(statement)]
-
-    @reading
-    async def count_queued(self, group_id: str) -> int:
-        """How many jobs of a group are queued."""
-        statement = (
-            select(func.count())
-            .select_from(jobs)
-            .where(jobs.c.group_id == group_id, jobs.c.state == JobState.QUEUED.value)
-        )
-        async with self._read() as connection:
-            return int((await connection.execute(statement)).scalar_one())
-
-    @reading
-    async def queue_position(self, job: StoredJob) -> int:
-        """How many queued jobs of its group stand before this one."""
-        seq = select(jobs.c.seq).where(jobs.c.job_id == job.job_id).scalar_subquery()
-        before = or_(jobs.c.priority > job.priority, and_(jobs.c.priority == job.priority, jobs.c.seq < seq))
-        statement = (
-            select(func.count())
-            .select_from(jobs)
-            .where(jobs.c.group_id == job.group_id, jobs.c.state == JobState.QUEUED.value, before)
-        )
-        async with self._read() as connection:
-            return int((await connection.execute(statement)).scalar_one())
-
-    @to_its_end
-    async def request_cancel(self, job_ids: Sequence[str]) -> list[StoredJob]:
-        """Mark unfinished jobs as to be cancelled; gives those."""
-        wanted = list(dict.fromkeys(job_ids))
-        if not wanted:
-            return []
-        async with self._write() as connection:
-            # First of all: whoever writes jobs holds this lock, so that none waits for another's rows.
-            revision = await self._next_revisions(connection, len(wanted))
-            values = [{"the_job": job_id, "new_revision": revision + i} for i, job_id in enumerate(wanted)]
-            await connection.execute(_CANCEL, values)
-            await self._touch_batches(connection, wanted)
-            found = await self._select_jobs(connection, wanted)
-        return [found[job_id] for job_id in wanted if job_id in found and not found[job_id].state.is_terminal]
-
-    # --- retention ----------------------------------------------------------------------------------------------
-
-    @to_its_end
-    async def purge(self, ended_before: datetime, limit: int = 1_000) -> Purged:
-        """Mark jobs that ended before an instant as purged; see `JobStore.purge`."""
-        async with self._write() as connection:
-            now = await self._now(connection)
-            statement = (
-                select(jobs.c.job_id, jobs.c.input_key, jobs.c.result_key)
-                .where(jobs.c.purged_at.is_(None), jobs.c.ended_at < ended_before)
-                .order_by(jobs.c.ended_at)
-                .limit(limit)
-                .with_for_update(skip_locked=True)  # two purges at once take different jobs
-            )
-            found = (await connection.execute(statement)).all()
-            for chunk in chunks([row.job_id for row in found]):
-                await connection.execute(update(jobs).where(jobs.c.job_id.in_(chunk)).values(purged_at=now, **_PURGED))
-            keys = {key for row in found for key in (row.input_key, row.result_key) if key}
-            in_use = await self._in_use(connection, list(keys))
-        return Purged(len(found), tuple(sorted(keys - in_use)))
-
-    @reading
-    async def blobs_in_use(self, keys: Sequence[str]) -> set[str]:
-        """Which of these blobs a job that is not purged refers to."""
-        async with self._read() as connection:
-            return await self._in_use(connection, keys)
-
-    async def _in_use(self, connection: AsyncConnection, keys: Sequence[str]) -> set[str]:
-        used: set[str] = set()
-        for chunk in chunks(keys):
-            for column in (jobs.c.input_key, jobs.c.result_key):
-                statement = select(column).where(column.in_(chunk), jobs.c.purged_at.is_(None)).distinct()
-                used.update((await connection.execute(statement)).scalars())
-        return used
+    @property
+    def is_single_machine(self) -> bool:
+        """Whether only processes of one machine can share this store."""
+        return self.database.is_sqlite

@@ -12,24 +12,28 @@ from raygrid.models import JobState, StoredJob
 from raygrid.store import rows
 from raygrid.store.port import MOST_COUNTED, BatchSummary, BatchSummaryPage, Changed
 from raygrid.store.rows import no_such_cursor
-from raygrid.store.sql_connections import SqlConnections, reading
-from raygrid.store.sql_moves import chunks
+from raygrid.store.sql_database import SqlDatabase, reading
+from raygrid.store.sql_revisions import chunks
 from raygrid.store.tables import batch_jobs, batches, jobs
 
 
-class SqlBatches(SqlConnections):
+class SqlBatches:
     """The tables of batches, and jobs in pages."""
 
-    async def _join_batch(
+    def __init__(self, database: SqlDatabase) -> None:
+        self._database = database
+
+    async def join(
         self, connection: AsyncConnection, batch_id: str, members: list[tuple[str, int]], now: datetime
     ) -> None:
-        await connection.execute(self._insert_ignoring(batches), {"batch_id": batch_id, "submitted_at": now})
+        """Add jobs, each with its revision, to a batch, within the transaction that inserts them."""
+        await connection.execute(self._database.insert_ignoring(batches), {"batch_id": batch_id, "submitted_at": now})
         if members:
             values = [
                 {"batch_id": batch_id, "job_id": job_id, "revision": revision, "position": revision}
                 for job_id, revision in members
             ]
-            await connection.execute(self._insert_ignoring(batch_jobs), values)
+            await connection.execute(self._database.insert_ignoring(batch_jobs), values)
 
     @reading
     async def jobs(
@@ -44,7 +48,7 @@ class SqlBatches(SqlConnections):
         statement = select(*rows.JOB_COLUMNS).limit(limit)
         if state is not None:
             statement = statement.where(jobs.c.state == state.value)
-        async with self._read() as connection:
+        async with self._database.read() as connection:
             if batch_id is None:
                 statement = statement.order_by(jobs.c.job_id)
                 statement = statement if after is None else statement.where(jobs.c.job_id > after)
@@ -66,7 +70,7 @@ class SqlBatches(SqlConnections):
     @reading
     async def batch(self, batch_id: str) -> BatchSummary | None:
         """How far a batch is."""
-        async with self._read() as connection:
+        async with self._database.read() as connection:
             found = select(batches.c.submitted_at).where(batches.c.batch_id == batch_id)
             submitted_at = (await connection.execute(found)).scalar_one_or_none()
             return None if submitted_at is None else await self._counted(connection, batch_id, submitted_at)
@@ -91,7 +95,7 @@ class SqlBatches(SqlConnections):
         statement = select(batches.c.batch_id, batches.c.submitted_at).limit(limit + 1)
         statement = statement.order_by(*(column.desc() for column in age))
         page: list[BatchSummary] = []
-        async with self._read() as connection:
+        async with self._database.read() as connection:
             if after is not None:
                 found = select(*age).where(batches.c.batch_id == after)
                 last = (await connection.execute(found)).one_or_none()
@@ -112,7 +116,7 @@ class SqlBatches(SqlConnections):
     async def batches_of(self, job_ids: Sequence[str]) -> dict[str, list[str]]:
         """The batches that these jobs belong to."""
         found: dict[str, list[str]] = {}
-        async with self._read() as connection:
+        async with self._database.read() as connection:
             for chunk in chunks(list(dict.fromkeys(job_ids))):
                 statement = select(batch_jobs.c.job_id, batch_jobs.c.batch_id).where(batch_jobs.c.job_id.in_(chunk))
                 for job_id, batch_id in await connection.execute(statement.order_by(batch_jobs.c.position)):
@@ -130,7 +134,7 @@ class SqlBatches(SqlConnections):
             .order_by(batch_jobs.c.revision)
             .limit(limit)
         )
-        async with self._read() as connection:
+        async with self._database.read() as connection:
             return list((await connection.execute(statement)).scalars())
 
     @reading
@@ -145,5 +149,5 @@ class SqlBatches(SqlConnections):
         )
         if ended_only:
             statement = statement.where(jobs.c.ended_at.is_not(None))
-        async with self._read() as connection:
+        async with self._database.read() as connection:
             return [Changed(row[-1], rows.job(row[:-1])) for row in await connection.execute(statement)]

@@ -8,7 +8,7 @@ from datetime import datetime
 from sqlalchemy import delete, select
 
 from raygrid.models import Definition
-from raygrid.store.sql_connections import SqlConnections, reading, to_its_end
+from raygrid.store.sql_database import SqlDatabase, reading, to_its_end
 from raygrid.store.tables import definitions, jobs
 
 # By the index on ends: as many rows as there are jobs that have not ended.
@@ -17,23 +17,26 @@ _NEEDED = select(jobs.c.definition).where(
 )
 
 
-class SqlDefinitions(SqlConnections):
+class SqlDefinitions:
     """The table of definitions."""
+
+    def __init__(self, database: SqlDatabase) -> None:
+        self._database = database
 
     @to_its_end
     async def put_definitions(self, definitions_: Sequence[Definition]) -> None:
         """Keep what jobs to come will run; see `JobStore.put_definitions`."""
-        async with self._write() as connection:
-            stored_at = await self._now(connection)
+        async with self._database.write() as connection:
+            stored_at = await self._database.now(connection)
             for each in sorted(definitions_, key=lambda each: each.digest):  # two at once lock rows in one order
                 values = {"digest": each.digest, "body": each.body, "limits": each.limits, "stored_at": stored_at}
-                await connection.execute(self._insert_or_replace(definitions, values))
+                await connection.execute(self._database.insert_or_replace(definitions, values))
 
     @reading
     async def definitions(self, digests: Sequence[str]) -> dict[str, Definition]:
         """Those of these definitions that are there."""
         wanted = select(definitions.c.digest, definitions.c.body, definitions.c.limits)
-        async with self._read() as connection:
+        async with self._database.read() as connection:
             rows = await connection.execute(wanted.where(definitions.c.digest.in_(digests)))
             return {row.digest: Definition(*row) for row in rows}
 
@@ -41,7 +44,7 @@ class SqlDefinitions(SqlConnections):
     async def purge_definitions(self, stored_before: datetime) -> int:
         """Remove definitions that nothing needs any more; see `JobStore.purge_definitions`."""
         old = definitions.c.stored_at < stored_before
-        async with self._write() as connection:
+        async with self._database.write() as connection:
             found = set((await connection.execute(select(definitions.c.digest).where(old))).scalars())
             if found:  # or the unfinished jobs need not be looked through
                 found -= set((await connection.execute(_NEEDED.distinct())).scalars())

@@ -5,21 +5,17 @@ Whoever writes here holds the group's lease row and then the row of revisions, i
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 
-from sqlalchemy import BigInteger, Update, bindparam, func, or_, select, update
+from sqlalchemy import Update, bindparam, func, or_, select, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from raygrid.models import JobState, QueuedJob
 from raygrid.store import rows
 from raygrid.store.port import NOBODY, Unfinished
-from raygrid.store.prepared import prepared
-from raygrid.store.sql_connections import reading, to_its_end
-from raygrid.store.sql_grid import SqlGridTables
-from raygrid.store.tables import batch_jobs, jobs, leases, revisions
-
-# Under SQLite's limit of bound variables, with room for others in the statement.
-CHUNK = 500
+from raygrid.store.sql_database import SqlDatabase, reading, to_its_end
+from raygrid.store.sql_revisions import chunks, next_revisions, touch_batches
+from raygrid.store.tables import jobs, leases
 
 
 def _moving(states: Sequence[str]) -> Update:
@@ -56,41 +52,15 @@ _END = (
 )
 
 
-# Statements of every transaction are made once: building one costs more than a short transaction's work.
-_NEXT_REVISIONS = prepared(
-    update(revisions)
-    .values(latest=revisions.c.latest + bindparam("wanted", type_=BigInteger()))
-    .returning(revisions.c.latest)
-)
-_NEWEST = select(jobs.c.revision).where(jobs.c.job_id == batch_jobs.c.job_id).scalar_subquery()
-_TOUCH_BATCHES = prepared(
-    update(batch_jobs)
-    .where(batch_jobs.c.job_id == bindparam("the_job"), batch_jobs.c.revision < _NEWEST)
-    .values(revision=_NEWEST)
-)
-
-
-def chunks(items: Sequence[str]) -> Iterable[Sequence[str]]:
-    """Parts that fit into one statement."""
-    for start in range(0, len(items), CHUNK):
-        yield items[start : start + CHUNK]
-
-
 def _states(*, running: bool) -> list[str]:
     return [JobState.RUNNING.value, JobState.QUEUED.value] if running else [JobState.QUEUED.value]
 
 
-class SqlMoves(SqlGridTables):
+class SqlMoves:
     """What is done with the jobs of a group that nobody leads."""
 
-    async def _next_revisions(self, connection: AsyncConnection, count: int) -> int:
-        """Reserve `count` revisions; gives the first. Holds the row's lock until the transaction ends."""
-        latest: int = (await connection.execute(_NEXT_REVISIONS, {"wanted": count})).scalar_one()
-        return latest - count + 1
-
-    async def _touch_batches(self, connection: AsyncConnection, job_ids: Sequence[str]) -> None:
-        if job_ids:
-            await connection.execute(_TOUCH_BATCHES, [{"the_job": job_id} for job_id in job_ids])
+    def __init__(self, database: SqlDatabase) -> None:
+        self._database = database
 
     @reading
     async def unfinished(
@@ -98,7 +68,7 @@ class SqlMoves(SqlGridTables):
     ) -> list[Unfinished]:
         """The first unfinished jobs of a group; see `JobStore.unfinished`."""
         found: list[Unfinished] = []
-        async with self._read() as connection:
+        async with self._database.read() as connection:
             for state in _states(running=running):  # one after the other: each in the order of the index
                 statement = (
                     select(jobs.c.job_id, jobs.c.affinity, jobs.c.site)
@@ -119,7 +89,7 @@ class SqlMoves(SqlGridTables):
             .where(jobs.c.group_id.in_(group_ids), jobs.c.state.in_(_states(running=True)))
             .group_by(jobs.c.group_id)
         )
-        async with self._read() as connection:
+        async with self._database.read() as connection:
             return {row[0]: row[1] for row in await connection.execute(statement)}
 
     @to_its_end
@@ -129,16 +99,16 @@ class SqlMoves(SqlGridTables):
         moved: dict[str, list[QueuedJob]] = {}
         if not wanted:
             return moved
-        async with self._write() as connection:
+        async with self._database.write() as connection:
             if unled and not await self._take_from_leaders(connection, from_group):
                 return moved
-            revision = await self._next_revisions(connection, len(wanted))
+            revision = await next_revisions(connection, len(wanted))
             values = [
                 {"the_job": job_id, "the_group": from_group, "new_group": group_id, "new_revision": revision + i}
                 for i, (job_id, group_id) in enumerate(wanted)
             ]
             await connection.execute(_moving(_states(running=unled)), values)
-            await self._touch_batches(connection, list(to))
+            await touch_batches(connection, list(to))
             for chunk in chunks([job_id for job_id, _ in wanted]):
                 # What has one of these revisions was moved just now.
                 columns = (*rows.HELD_COLUMNS, jobs.c.group_id)
@@ -153,7 +123,7 @@ class SqlMoves(SqlGridTables):
     ) -> list[str] | None:
         """End jobs that are to be cancelled while nobody leads; see `JobStore.cancel_unled`."""
         ended: list[str] = []
-        async with self._write() as connection:
+        async with self._database.write() as connection:
             if not await self._take_from_leaders(connection, group_id):
                 return None
             wished = select(jobs.c.job_id).where(
@@ -165,14 +135,14 @@ class SqlMoves(SqlGridTables):
                 for chunk in chunks(job_ids[:limit]):
                     ended += (await connection.execute(wished.where(jobs.c.job_id.in_(chunk)))).scalars()
             if ended:
-                now = await self._now(connection)
-                revision = await self._next_revisions(connection, len(ended))
+                now = await self._database.now(connection)
+                revision = await next_revisions(connection, len(ended))
                 values = [
                     {"the_job": job_id, "the_group": group_id, "new_ended_at": now, "new_revision": revision + i}
                     for i, job_id in enumerate(ended)
                 ]
                 await connection.execute(_END, values)
-                await self._touch_batches(connection, ended)
+                await touch_batches(connection, ended)
         return ended
 
     async def _take_from_leaders(self, connection: AsyncConnection, group_id: str) -> bool:
@@ -182,7 +152,7 @@ class SqlMoves(SqlGridTables):
         """
         statement = select(leases).where(leases.c.group_id == group_id).with_for_update()
         row = (await connection.execute(statement)).one_or_none()
-        if row is not None and row.expires_at > await self._now(connection):
+        if row is not None and row.expires_at > await self._database.now(connection):
             return False
         if row is not None and row.holder != NOBODY:
             taken = update(leases).where(leases.c.group_id == group_id).values(holder=NOBODY, term=row.term + 1)

@@ -14,7 +14,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from raygrid.models import BlobSlice
 from raygrid.store.port import Reusable
-from raygrid.store.sql_moves import chunks
+from raygrid.store.sql_revisions import chunks
 from raygrid.store.tables import jobs
 
 _KEPT = jobs.c.purged_at.is_(None)

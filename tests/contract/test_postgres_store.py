@@ -123,7 +123,7 @@ async def test_migrations_make_exactly_the_tables_and_indexes(
         listed = "SELECT indexdef FROM pg_indexes WHERE schemaname = 'public' AND tablename <> 'alembic_version'"
         return postgres.sql(f"{listed} ORDER BY indexdef", urlsplit(url).path[1:])
 
-    async with store._write() as connection:
+    async with store.database.write() as connection:
         assert await connection.run_sync(differences) == []
     with postgres.database() as plain:
         engine = postgresql.create_engine(plain)

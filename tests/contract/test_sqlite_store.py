@@ -196,7 +196,7 @@ async def test_a_call_that_fails_leaves_nothing_behind(tmp_path: Path) -> None:
 
 async def test_a_commit_is_on_disk_when_it_returns(tmp_path: Path) -> None:
     """Connections sync each commit (synchronous=FULL is 2) and write ahead: acknowledged jobs last."""
-    async with opened(tmp_path / "jobs.db") as store, store._write() as connection:
+    async with opened(tmp_path / "jobs.db") as store, store.database.write() as connection:
         assert (await connection.exec_driver_sql("PRAGMA synchronous")).scalar_one() == 2
         assert (await connection.exec_driver_sql("PRAGMA journal_mode")).scalar_one() == "wal"
 
@@ -278,8 +278,8 @@ async def test_results_are_found_through_their_index(tmp_path: Path) -> None:
                     str(row[3]) for row in connection.exec_driver_sql(f"EXPLAIN QUERY PLAN {statement}", given)
                 )
 
-        assert store._reads is not None
-        event.listen(store._reads, "before_cursor_execute", explain)
+        assert store.database._reads is not None
+        event.listen(store.database._reads, "before_cursor_execute", explain)
         await store.reusable(["c1", "c2"])
     assert [plan for plan in plans if "jobs" in plan] == ["SEARCH jobs USING INDEX jobs_by_content (content=?)"]
     assert not any("TEMP B-TREE" in plan for plan in plans)

@@ -208,7 +208,7 @@ async def test_a_large_result_of_an_earlier_release_is_read_through_before_it_is
 
 async def forget_chunks(grid: SmallGrid) -> None:
     """Let all results be as an earlier release left them."""
-    async with grid.store._write() as connection:
+    async with grid.store.database.write() as connection:
         await connection.exec_driver_sql("UPDATE jobs SET result_chunks = NULL")
 
 

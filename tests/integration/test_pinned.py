@@ -215,7 +215,7 @@ async def test_an_attempt_whose_definition_never_comes_is_no_failure_of_the_job(
     await post(grid, "lost", ["lost-1"])
     await grid.deploy(pricers=SECOND)
     digest = (await grid.status("lost-1"))["definition"]
-    async with grid.store._write() as connection:
+    async with grid.store.database.write() as connection:
         await connection.exec_driver_sql("DELETE FROM definitions WHERE digest = ?", (digest,))
     gate.touch()
     await post(grid, "fine", ["fine-1", "fine-2"])

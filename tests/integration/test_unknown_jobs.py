@@ -11,7 +11,6 @@ from raygrid.core.attempt_counts import NO_ATTEMPTS
 from raygrid.errors import UnavailableError
 from raygrid.leader.dispatch import Leader
 from raygrid.models import JobState, JobUpdate, QueuedJob
-from raygrid.store import SqlStore
 from tests.support.small_grid import SmallGrid
 
 
@@ -66,15 +65,15 @@ async def test_a_report_of_a_job_beyond_the_window_counts(
         return "late" not in grid.nodes["rack-a-1"].agent._accepted.by_job
 
     await grid.until(reported)
-    look_up, asked = SqlStore.unfinished_of, []
+    look_up, asked = grid.store.unfinished_of, []
 
-    async def away(self: SqlStore, group_id: str, job_ids: Sequence[str]) -> list[QueuedJob]:
+    async def away(group_id: str, job_ids: Sequence[str]) -> list[QueuedJob]:
         asked.append(job_ids)
         if len(asked) <= failures:
             raise UnavailableError("the job store is away")
-        return await look_up(self, group_id, job_ids)
+        return await look_up(group_id, job_ids)
 
-    monkeypatch.setattr(SqlStore, "unfinished_of", away)
+    monkeypatch.setattr(grid.store, "unfinished_of", away)
     await grid.new_leader("rack-a")
     status = await grid.until_state("late", "done", within_s=10)
     assert len(asked) == failures + 1

@@ -1,4 +1,4 @@
-"""What the job store in plain dicts keeps besides jobs; see `memory.py`, and `sql_grid.py` for the same in SQL."""
+"""What the job store in plain dicts keeps besides jobs; `sql_grid_tables.py` does the same in SQL."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Connections of the SQL job store: SQLite (WAL) on one machine, PostgreSQL for a cluster.
+"""The database of the SQL job store: its connections and transactions, on SQLite (WAL) or PostgreSQL.
 
 SQLite needs nothing to start; several processes of one machine share the file.
 """
@@ -12,7 +12,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import AsyncExitStack, asynccontextmanager
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, Concatenate, ParamSpec, TypeVar, cast
+from typing import Any, Concatenate, ParamSpec, Protocol, TypeVar, cast
 
 from sqlalchemy import Engine, Table, func, select
 from sqlalchemy.dialects import postgresql as postgresql_dialect
@@ -27,43 +27,43 @@ from raygrid.store.sql_failures import RETRY_AFTER_S, LockedError, as_ours
 
 MIGRATE_S = 600.0
 
-Store = TypeVar("Store", bound="SqlConnections")
+
+class UsesDatabase(Protocol):
+    """A part of the job store; the decorators of this file are for its methods."""
+
+    _database: SqlDatabase
+
+
+Part = TypeVar("Part", bound=UsesDatabase)
 Given = ParamSpec("Given")
 Answer = TypeVar("Answer")
 
 
 def to_its_end(
-    method: Callable[Concatenate[Store, Given], Coroutine[Any, Any, Answer]],
-) -> Callable[Concatenate[Store, Given], Coroutine[Any, Any, Answer]]:
-    """Let a write run to its end, even if whoever waits for it is cancelled.
+    method: Callable[Concatenate[Part, Given], Coroutine[Any, Any, Answer]],
+) -> Callable[Concatenate[Part, Given], Coroutine[Any, Any, Answer]]:
+    """Let a write run to its end, even if the caller that waits for it is cancelled.
 
     On SQLite nothing could stop it anyway. A connection to PostgreSQL would be cut, and made anew at the worst time:
     when clients give up because the store is slow. They come again, and then find what was written.
     """
 
     @functools.wraps(method)
-    async def run(self: Store, /, *args: Given.args, **named: Given.kwargs) -> Answer:
-        work = functools.partial(method, self, *args, **named)
-        if self._is_sqlite:
-            transaction = asyncio.ensure_future(self._in_thread(self._writer, work))
-        else:
-            transaction = asyncio.ensure_future(_until_not_locked(work))
-        self._under_way.add(transaction)
-        transaction.add_done_callback(self._ended)
-        return await asyncio.shield(transaction)
+    async def run(self: Part, /, *args: Given.args, **named: Given.kwargs) -> Answer:
+        return await self._database.carry_to_end(functools.partial(method, self, *args, **named))
 
     return run
 
 
 def or_cut(
-    method: Callable[Concatenate[Store, Given], Coroutine[Any, Any, Answer]],
-) -> Callable[Concatenate[Store, Given], Coroutine[Any, Any, Answer]]:
+    method: Callable[Concatenate[Part, Given], Coroutine[Any, Any, Answer]],
+) -> Callable[Concatenate[Part, Given], Coroutine[Any, Any, Answer]]:
     """As `to_its_end` on SQLite. On PostgreSQL a write that is given up is cut, as it must not come true later."""
     to_end = to_its_end(method)
 
     @functools.wraps(method)
-    async def run(self: Store, /, *args: Given.args, **named: Given.kwargs) -> Answer:
-        if self._is_sqlite:
+    async def run(self: Part, /, *args: Given.args, **named: Given.kwargs) -> Answer:
+        if self._database.is_sqlite:
             return await to_end(self, *args, **named)
         return await _until_not_locked(functools.partial(method, self, *args, **named))
 
@@ -71,14 +71,14 @@ def or_cut(
 
 
 def reading(
-    method: Callable[Concatenate[Store, Given], Coroutine[Any, Any, Answer]],
-) -> Callable[Concatenate[Store, Given], Coroutine[Any, Any, Answer]]:
+    method: Callable[Concatenate[Part, Given], Coroutine[Any, Any, Answer]],
+) -> Callable[Concatenate[Part, Given], Coroutine[Any, Any, Answer]]:
     """A read: on SQLite it is carried out in a thread, beside the writes."""
 
     @functools.wraps(method)
-    async def run(self: Store, /, *args: Given.args, **named: Given.kwargs) -> Answer:
-        if self._is_sqlite:
-            return await self._in_thread(self._readers, functools.partial(method, self, *args, **named))
+    async def run(self: Part, /, *args: Given.args, **named: Given.kwargs) -> Answer:
+        if self._database.is_sqlite:
+            return await self._database.in_reader(functools.partial(method, self, *args, **named))
         return await method(self, *args, **named)
 
     return run
@@ -96,7 +96,7 @@ async def _until_not_locked(write: Callable[[], Coroutine[Any, Any, Answer]]) ->
                 raise
 
 
-class SqlConnections:
+class SqlDatabase:
     """Transactions over a URL such as `sqlite+aiosqlite:///jobs.db` or `postgresql://user:password@host/raygrid`.
 
     Args:
@@ -114,11 +114,11 @@ class SqlConnections:
                 "storage.database must be a URL that begins with postgresql:// or sqlite+aiosqlite:///, "
                 f"or the absolute path of a SQLite file; it begins with {backend[:20]!r}"
             )
-        self._is_sqlite = backend == "sqlite"
+        self.is_sqlite = backend == "sqlite"
         self._sqlite_file = place if isinstance(place, Path) else None
-        if self._is_sqlite and not isinstance(place, Path):
+        if self.is_sqlite and not isinstance(place, Path):
             self._sqlite_file = sqlite.file_of(place)
-        elif not self._is_sqlite:
+        elif not self.is_sqlite:
             postgresql.dsn(self._url)
         self._reads: AsyncEngine | Engine | None = None
         self._writes: AsyncEngine | Engine | None = None
@@ -131,10 +131,9 @@ class SqlConnections:
         self._is_closed = False
         self._file: sqlite.DatabaseFile | None = None
 
-    @property
-    def is_single_machine(self) -> bool:
-        """Whether only processes of one machine can share this store."""
-        return self._is_sqlite
+    def why_no_room(self) -> str | None:
+        """Why writes are likely to fail for want of room on the disk; None if there is room, or it cannot be told."""
+        return None if self._file is None else self._file.why_no_room()
 
     async def open(self) -> None:
         """Connect and bring the schema up to date.
@@ -145,7 +144,7 @@ class SqlConnections:
         """
         self._is_closed = False
         self._file = None
-        if self._is_sqlite:
+        if self.is_sqlite:
             path = self._sqlite_file
             if path is not None:
                 await asyncio.to_thread(sqlite.prepare_file, path)
@@ -158,7 +157,7 @@ class SqlConnections:
             # Each statement sees what is committed, in a transaction or not; without one it is a single round trip.
             self._reads = self._writes.execution_options(isolation_level="AUTOCOMMIT")
         try:
-            await (self._in_thread(self._writer, self._migrate) if self._is_sqlite else self._migrate())
+            await (self._in_thread(self._writer, self._migrate) if self.is_sqlite else self._migrate())
         except BaseException:
             await self.close()
             raise
@@ -166,7 +165,7 @@ class SqlConnections:
             self._file = sqlite.DatabaseFile(self._sqlite_file)
 
     async def _migrate(self) -> None:
-        async with self._write(MIGRATE_S, opening=True) as connection:
+        async with self.write(MIGRATE_S, opening=True) as connection:
             await connection.run_sync(migrate)
 
     async def close(self) -> None:
@@ -181,6 +180,18 @@ class SqlConnections:
                 await engine.dispose()
             elif engine is not None:
                 engine.dispose()
+
+    async def carry_to_end(self, work: Callable[[], Coroutine[Any, Any, Answer]]) -> Answer:
+        """Do a write, which goes on if the caller is cancelled."""
+        on_thread = self._in_thread(self._writer, work) if self.is_sqlite else _until_not_locked(work)
+        transaction = asyncio.ensure_future(on_thread)
+        self._under_way.add(transaction)
+        transaction.add_done_callback(self._ended)
+        return await asyncio.shield(transaction)
+
+    async def in_reader(self, work: Callable[[], Coroutine[Any, Any, Answer]]) -> Answer:
+        """Do a read of SQLite in a thread of its own."""
+        return await self._in_thread(self._readers, work)
 
     async def _in_thread(
         self, threads: ThreadPoolExecutor | None, work: Callable[[], Coroutine[Any, Any, Answer]]
@@ -200,14 +211,16 @@ class SqlConnections:
             transaction.exception()  # whoever waits for it gets it; nobody may
 
     @asynccontextmanager
-    async def _read(self) -> AsyncIterator[AsyncConnection]:
+    async def read(self) -> AsyncIterator[AsyncConnection]:
+        """A connection to read with."""
         assert self._reads is not None, "the store is not open"
         with as_ours():
             async with self._connected(self._reads, postgresql.CALL_S) as connection:
                 yield connection
 
     @asynccontextmanager
-    async def _write(self, limit_s: float | None = None, *, opening: bool = False) -> AsyncIterator[AsyncConnection]:
+    async def write(self, limit_s: float | None = None, *, opening: bool = False) -> AsyncIterator[AsyncConnection]:
+        """A connection within a transaction, which is committed at the end."""
         assert self._writes is not None, "the store is not open"
         limit_s = limit_s or postgresql.CALL_S
         if self._file is not None and (why := self._file.why_not_there()) is not None:
@@ -223,7 +236,7 @@ class SqlConnections:
     @asynccontextmanager
     async def _turn(self, limit_s: float) -> AsyncIterator[None]:
         """With PostgreSQL, some connections stay for readers; on SQLite there is one thread that writes."""
-        if self._is_sqlite:
+        if self.is_sqlite:
             yield
             return
         async with asyncio.timeout(limit_s):
@@ -254,23 +267,25 @@ class SqlConnections:
         async with connection.begin():
             yield
 
-    async def _now(self, connection: AsyncConnection) -> datetime:
+    async def now(self, connection: AsyncConnection) -> datetime:
         """The store's clock: the database server's, or this machine's where the database is a file on it."""
-        if self._is_sqlite:
+        if self.is_sqlite:
             return datetime.now(UTC)
         now: datetime = (await connection.execute(select(func.clock_timestamp()))).scalar_one()
         return now
 
-    def _insert_ignoring(self, table: Table) -> Any:
+    def insert_ignoring(self, table: Table) -> Any:
+        """The statement that inserts rows, except those whose key is there already."""
         statement = self._made.get(table)
         if statement is None:
             statement = self._made[table] = prepared(self._insert(table).on_conflict_do_nothing())
         return statement
 
-    def _insert_or_replace(self, table: Table, values: dict[str, Any]) -> Any:
+    def insert_or_replace(self, table: Table, values: dict[str, Any]) -> Any:
+        """The statement that inserts a row, or replaces the one of its key."""
         keys = [column.name for column in table.primary_key]
         changed = {name: value for name, value in values.items() if name not in keys}
         return self._insert(table).values(values).on_conflict_do_update(index_elements=keys, set_=changed)
 
     def _insert(self, table: Table) -> Any:
-        return (sqlite_dialect if self._is_sqlite else postgresql_dialect).insert(table)
+        return (sqlite_dialect if self.is_sqlite else postgresql_dialect).insert(table)

@@ -11,24 +11,27 @@ from raygrid.core.lease import Lease, next_lease
 from raygrid.errors import UnavailableError
 from raygrid.models import Drain, SharedData
 from raygrid.store.port import LeaseState, StoredData
-from raygrid.store.sql_connections import SqlConnections, or_cut, reading, to_its_end
+from raygrid.store.sql_database import SqlDatabase, or_cut, reading, to_its_end
 from raygrid.store.tables import agreements, drains, leases, shared_data
 
 PROBE = "~probe"  # among the agreements, though nobody agrees on it
 
 
-class SqlGridTables(SqlConnections):
+class SqlGridTables:
     """The small tables of a grid."""
+
+    def __init__(self, database: SqlDatabase) -> None:
+        self._database = database
 
     # --- shared data --------------------------------------------------------------------------------------------
 
     @to_its_end
     async def put_data(self, data: SharedData) -> None:
         """Let a name point at stored content."""
-        async with self._write() as connection:
-            stored_at = await self._now(connection)
+        async with self._database.write() as connection:
+            stored_at = await self._database.now(connection)
             values = {"name": data.name, "digest": data.digest, "size": data.size, "stored_at": stored_at}
-            await connection.execute(self._insert_or_replace(shared_data, values))
+            await connection.execute(self._database.insert_or_replace(shared_data, values))
 
     @reading
     async def get_data(self, names: Sequence[str] | None = None) -> dict[str, StoredData]:
@@ -36,7 +39,7 @@ class SqlGridTables(SqlConnections):
         statement = select(shared_data)
         if names is not None:
             statement = statement.where(shared_data.c.name.in_(names))
-        async with self._read() as connection:
+        async with self._database.read() as connection:
             return {
                 row.name: StoredData(SharedData(row.name, row.digest, row.size), row.stored_at)
                 for row in await connection.execute(statement)
@@ -47,8 +50,8 @@ class SqlGridTables(SqlConnections):
     @or_cut
     async def acquire_lease(self, group_id: str, holder: str, ttl_s: float) -> Lease | None:
         """Take or renew a lease; None while another holds it."""
-        async with self._write() as connection:
-            now = await self._now(connection)
+        async with self._database.write() as connection:
+            now = await self._database.now(connection)
             statement = select(leases).where(leases.c.group_id == group_id).with_for_update()
             row = (await connection.execute(statement)).one_or_none()
             current = Lease(row.group_id, row.holder, row.term, row.expires_at) if row else None
@@ -57,7 +60,7 @@ class SqlGridTables(SqlConnections):
                 return None
             values = {"holder": lease.holder, "term": lease.term, "expires_at": lease.expires_at}
             if current is None:
-                first = self._insert_ignoring(leases).values(group_id=group_id, **values)
+                first = self._database.insert_ignoring(leases).values(group_id=group_id, **values)
                 if (await connection.execute(first)).rowcount == 0:
                     return None  # another candidate was faster
             else:
@@ -67,8 +70,8 @@ class SqlGridTables(SqlConnections):
     @or_cut
     async def release_lease(self, lease: Lease) -> None:
         """Give a lease back; nothing happens where it is another's by now."""
-        async with self._write() as connection:
-            now = await self._now(connection)
+        async with self._database.write() as connection:
+            now = await self._database.now(connection)
             statement = update(leases).where(
                 leases.c.group_id == lease.group_id,
                 leases.c.term == lease.term,
@@ -79,8 +82,8 @@ class SqlGridTables(SqlConnections):
     @reading
     async def leases(self) -> dict[str, LeaseState]:
         """Every lease that was ever taken, by group."""
-        async with self._read() as connection:
-            now = await self._now(connection)
+        async with self._database.read() as connection:
+            now = await self._database.now(connection)
             rows = (await connection.execute(select(leases))).all()
         return {
             row.group_id: LeaseState(
@@ -94,42 +97,42 @@ class SqlGridTables(SqlConnections):
     @to_its_end
     async def put_drain(self, node_id: str, deadline_s: float | None = None) -> Drain:
         """Begin to drain a node, or change its deadline; see `JobStore.put_drain`."""
-        async with self._write() as connection:
-            now = await self._now(connection)
+        async with self._database.write() as connection:
+            now = await self._database.now(connection)
             drain = Drain(node_id, now, None if deadline_s is None else now + timedelta(seconds=deadline_s))
             values = {"node_id": node_id, "requested_at": now, "deadline_at": drain.deadline_at}
-            await connection.execute(self._insert_or_replace(drains, values))
+            await connection.execute(self._database.insert_or_replace(drains, values))
             return drain
 
     @to_its_end
     async def delete_drain(self, node_id: str) -> bool:
         """Let a node work again; gives whether it was being drained."""
-        async with self._write() as connection:
+        async with self._database.write() as connection:
             return (await connection.execute(delete(drains).where(drains.c.node_id == node_id))).rowcount > 0
 
     @reading
     async def drains(self) -> dict[str, Drain]:
         """All drains, by node."""
-        async with self._read() as connection:
+        async with self._database.read() as connection:
             rows = await connection.execute(select(drains))
             return {row.node_id: Drain(row.node_id, row.requested_at, row.deadline_at) for row in rows}
 
     @to_its_end
     async def probe(self) -> None:
         """Write one small row, as any write would be."""
-        if self._file is not None and (why := self._file.why_no_room()) is not None:
+        if (why := self._database.why_no_room()) is not None:
             raise UnavailableError(why)
-        async with self._write() as connection:
-            now = await self._now(connection)
-            await connection.execute(self._insert_or_replace(agreements, {"name": PROBE, "value": now.isoformat()}))
+        async with self._database.write() as connection:
+            values = {"name": PROBE, "value": (await self._database.now(connection)).isoformat()}
+            await connection.execute(self._database.insert_or_replace(agreements, values))
 
     # --- agreements ---------------------------------------------------------------------------------------------
 
     @to_its_end
     async def agree(self, name: str, proposal: str) -> str:
         """What the whole grid takes a name for: the first proposal ever made."""
-        async with self._write() as connection:
-            first = self._insert_ignoring(agreements).values(name=name, value=proposal)
+        async with self._database.write() as connection:
+            first = self._database.insert_ignoring(agreements).values(name=name, value=proposal)
             await connection.execute(first)
             found = select(agreements.c.value).where(agreements.c.name == name)
             value: str = (await connection.execute(found)).scalar_one()
@@ -138,7 +141,7 @@ class SqlGridTables(SqlConnections):
     @reading
     async def agreed(self, name: str) -> str | None:
         """What was agreed on; None where nothing was proposed yet."""
-        async with self._read() as connection:
+        async with self._database.read() as connection:
             found = select(agreements.c.value).where(agreements.c.name == name)
             value: str | None = (await connection.execute(found)).scalar_one_or_none()
             return value
