@@ -23,7 +23,6 @@ from raygrid.core.group.events import (
     NodeHeard,
     NodeLost,
     NodeReported,
-    NodesExpected,
     PolicyChanged,
     StartAttempts,
     StopAttempts,
@@ -31,24 +30,25 @@ from raygrid.core.group.events import (
     WriteUpdates,
 )
 from raygrid.core.lease import Lease
-from raygrid.errors import GroupRefusedError, RaygridError, UnavailableError
+from raygrid.errors import GroupRefusedError, UnavailableError
 from raygrid.leader.change_feed import ChangeFeed
 from raygrid.leader.definitions import DefinitionReader
+from raygrid.leader.drains import DrainReader
 from raygrid.leader.lookup import AT_ONCE, Lookup
 from raygrid.leader.node_conversation import NodeConversation
+from raygrid.leader.node_conversations import NodeConversations
 from raygrid.leader.outbox import Outbox
 from raygrid.leader.policy import fresh_state, group_policy, group_site
-from raygrid.models import DoneJob, Drain, JobSpec, JobState, JobUpdate, QueuedJob
+from raygrid.models import DoneJob, JobSpec, JobState, JobUpdate, QueuedJob
 from raygrid.settings.model import GridSettings
 from raygrid.store import BLOBS, JobStore
-from raygrid.transport.ports import JobChange, LeaderReply, NodeDiscovery
+from raygrid.transport.ports import JobChange, LeaderReply, NodeCalls, NodeDiscovery
 
 logger = logging.getLogger(__name__)
 
 TICK_S = 0.1
 SCAN_S = 1.0
 READ_S = 10.0  # pending changes blur the count of queued jobs, so the jobs are read this often in any case
-DISCOVER_S = 1.0
 PARENTS_SILENT_S = 5.0  # parents ask at least every second
 FEW = 16  # up to so many ends are published whole; parents read larger crowds from the store with one question
 SPARE_ROWS = 2_000  # a scan also meets jobs that were started but are not yet recorded as running
@@ -86,7 +86,6 @@ class Leader:
         self._settings = settings
         self._state = fresh_state(settings, lease.group_id)
         self._store = store
-        self._discovery = discovery
         self._definitions = DefinitionReader(store)
         self._on_stale = on_stale
         self._epoch = f"{lease.term}-{uuid4().hex[:8]}"
@@ -94,15 +93,15 @@ class Leader:
         self._changes = ChangeFeed()
         self._lookup = Lookup(store, lease.group_id, self._is_unknown)
         self._outbox = Outbox(store, lease, self._committed, on_stale)
-        self._nodes: dict[str, NodeConversation] = {}
+        self._nodes = NodeConversations(lease.group_id, discovery, self._converse, self._happened)
+        self._drains = DrainReader(store, self._happened)
         self._tasks: list[asyncio.Task[None]] = []
         self._rescan = asyncio.Event()
-        self._introduced = self._closed = False
+        self._closed = False
         self._returned: set[str] = set()  # jobs that came here and have ended here, if the store took it
         self._beyond = 0  # queued jobs that are in the store only
         self._read_at = -READ_S
         self._asked_at = -PARENTS_SILENT_S  # when a parent was last here
-        self._drains: dict[str, Drain] = {}
         self._drains_read_at = -SCAN_S
         self._room = (0, 0)  # slots and nodes, as they were last published
 
@@ -111,10 +110,11 @@ class Leader:
     async def open(self) -> None:
         """Take up what the store knows of the group, then begin."""
         self._state.blobs = UNDECIDED
-        await self._read_drains()  # before any node answers: a node that is being drained gets no job
+        await self._drains.read()  # before any node answers: a node that is being drained gets no job
+        self._drains_read_at = self._clock()
         self._happened(JobsArrived(tuple(await self._store.running(self._lease.group_id))))
         await self._scan()
-        loops = (self._outbox.run(), self._tick(), self._scan_forever(), self._discover_forever())
+        loops = (self._outbox.run(), self._tick(), self._scan_forever(), self._nodes.run())
         self._tasks = [asyncio.get_running_loop().create_task(loop) for loop in loops]
 
     async def close(self) -> None:
@@ -123,8 +123,7 @@ class Leader:
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
-        await asyncio.gather(*(node.close() for node in self._nodes.values()))
-        self._nodes.clear()
+        await self._nodes.close()
 
     async def settle(self, within_s: float) -> None:
         """Wait until everything decided so far is written, or the time is over."""
@@ -143,7 +142,7 @@ class Leader:
             GroupRefusedError: no node takes jobs now; they are kept until they are moved.
         """
         self._arrived(job if isinstance(job, QueuedJob) else QueuedJob(job) for job in jobs)
-        if self._introduced and not self._state.takes_jobs(self._clock()):
+        if self._nodes.were_found and not self._state.takes_jobs(self._clock()):
             raise GroupRefusedError(f"group {self._lease.group_id} has no node that takes jobs now")
 
     async def forget(self, job_ids: Sequence[str]) -> None:
@@ -181,8 +180,7 @@ class Leader:
         group_id = self._lease.group_id
         self._happened(PolicyChanged(group_policy(settings, group_id), group_site(settings, group_id)))
         self._definitions.forget()
-        for node in self._nodes.values():
-            node.configure(settings)
+        self._nodes.configure(settings)
 
     # --- events in, commands out --------------------------------------------------------------------------------
 
@@ -201,11 +199,10 @@ class Leader:
             match command:
                 case WriteUpdates(updates):
                     self._outbox.put(updates)
-                case StartAttempts(node_id, orders):
-                    self._nodes[node_id].start(orders)  # only nodes that have answered get orders
-                case StopAttempts(node_id, attempts):
-                    if node_id in self._nodes:
-                        self._nodes[node_id].stop(attempts)
+                case StartAttempts():
+                    self._nodes.start(command)
+                case StopAttempts():
+                    self._nodes.stop(command)
         if self._beyond and self._state.wants_more:
             self._rescan.set()
         if isinstance(event, NodeReported | NodeLost | NodeDraining):
@@ -266,7 +263,8 @@ class Leader:
             self._rescan.clear()
             try:
                 if self._clock() - self._drains_read_at >= SCAN_S:
-                    await self._read_drains()
+                    await self._drains.read()
+                    self._drains_read_at = self._clock()
                 await self._scan()
             except UnavailableError as error:
                 logger.warning("group %s: cannot scan the job store; trying again: %s", self._lease.group_id, error)
@@ -319,61 +317,16 @@ class Leader:
         """Whether a job ended here, and nothing about it remains to be written to the store."""
         return self._state.has_ended(job_id) and job_id not in self._outbox
 
-    async def _read_drains(self) -> None:
-        """Report to the group which drains are new, changed or over.
-
-        A deadline is an instant of the store's clock and is compared with this leader's: if the two differ, running
-        jobs are moved that much early or late.
-        """
-        found = await self._store.drains()
-        self._drains_read_at = self._clock()
-        for node_id in self._drains.keys() - found.keys():
-            self._happened(NodeDraining(node_id, False))
-        for node_id, drain in found.items():
-            if drain != self._drains.get(node_id):
-                deadline = drain.deadline_at.timestamp() if drain.deadline_at else None
-                self._happened(NodeDraining(node_id, True, deadline))
-        self._drains = found
-
-    async def _discover_forever(self) -> None:
-        while True:
-            try:
-                await self._discover()
-            except RaygridError as error:
-                logger.warning("group %s: the nodes cannot be listed; trying again: %s", self._lease.group_id, error)
-            except Exception:
-                logger.exception(
-                    "group %s: the nodes cannot be listed because of an unexpected error; trying again",
-                    self._lease.group_id,
-                )
-            await asyncio.sleep(DISCOVER_S)
-
-    async def _discover(self) -> None:
-        found = await self._discovery.nodes()
-        if not self._introduced:
-            self._introduced = True
-            self._happened(NodesExpected(tuple(found)))
-        for node_id in self._nodes.keys() - found.keys():
-            gone = self._nodes.pop(node_id)
-            self._happened(NodeLost(node_id))
-            await gone.close()
-        for node_id, link in found.items():
-            known = self._nodes.get(node_id)
-            if known is not None and known.link is link:
-                continue
-            conversation = NodeConversation(
-                node_id,
-                link,
-                self._lease.term,
-                self._happened,
-                self._node_reported,
-                self._outbox.afterwards,
-                self._on_stale,
-                self._clock,
-                self._settings,
-                self._definitions,
-            )
-            self._nodes[node_id] = conversation
-            conversation.open()
-            if known is not None:
-                await known.close()
+    def _converse(self, node_id: str, link: NodeCalls) -> NodeConversation:
+        return NodeConversation(
+            node_id,
+            link,
+            self._lease.term,
+            self._happened,
+            self._node_reported,
+            self._outbox.afterwards,
+            self._on_stale,
+            self._clock,
+            self._settings,
+            self._definitions,
+        )

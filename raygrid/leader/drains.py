@@ -1,0 +1,38 @@
+"""The drains of nodes, as they are in the job store: a leader reports to its group which are new, changed or over."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from raygrid.core.group.events import Event, NodeDraining
+from raygrid.models import Drain
+from raygrid.store import JobStore
+
+
+class DrainReader:
+    """Reads the drains.
+
+    Args:
+        store: the job store.
+        happened: takes the events.
+    """
+
+    def __init__(self, store: JobStore, happened: Callable[[Event], None]) -> None:
+        self._store = store
+        self._happened = happened
+        self._known: dict[str, Drain] = {}
+
+    async def read(self) -> None:
+        """Read the drains, and report those that have changed.
+
+        A deadline is an instant of the store's clock and is compared with the leader's: if the two differ, running jobs
+        are moved that much early or late.
+        """
+        found = await self._store.drains()
+        for node_id in self._known.keys() - found.keys():
+            self._happened(NodeDraining(node_id, False))
+        for node_id, drain in found.items():
+            if drain != self._known.get(node_id):
+                deadline = drain.deadline_at.timestamp() if drain.deadline_at else None
+                self._happened(NodeDraining(node_id, True, deadline))
+        self._known = found

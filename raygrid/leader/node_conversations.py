@@ -1,0 +1,99 @@
+"""The nodes of a group as its leader knows them: a conversation with each, from when it joins until it leaves."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable
+
+from raygrid.core.group.events import Event, NodeLost, NodesExpected, StartAttempts, StopAttempts
+from raygrid.errors import RaygridError
+from raygrid.leader.node_conversation import NodeConversation
+from raygrid.settings.model import GridSettings
+from raygrid.transport.ports import NodeCalls, NodeDiscovery
+
+logger = logging.getLogger(__name__)
+
+DISCOVER_S = 1.0
+
+
+class NodeConversations:
+    """The conversations with a group's nodes, by node. `run` ends when cancelled; the owner then closes it.
+
+    Args:
+        group_id: the group.
+        discovery: finds the nodes.
+        converse: makes a conversation with a node.
+        happened: takes the events: which nodes are expected, and which are lost.
+
+    Attributes:
+        were_found: whether the nodes were listed at least once.
+    """
+
+    def __init__(
+        self,
+        group_id: str,
+        discovery: NodeDiscovery,
+        converse: Callable[[str, NodeCalls], NodeConversation],
+        happened: Callable[[Event], None],
+    ) -> None:
+        self._group_id = group_id
+        self._discovery = discovery
+        self._converse = converse
+        self._happened = happened
+        self._by_id: dict[str, NodeConversation] = {}
+        self.were_found = False
+
+    def __contains__(self, node_id: str) -> bool:
+        return node_id in self._by_id
+
+    def __getitem__(self, node_id: str) -> NodeConversation:
+        return self._by_id[node_id]
+
+    def start(self, command: StartAttempts) -> None:
+        """Hand attempts over to a node, which is there: only nodes that have answered get orders."""
+        self._by_id[command.node_id].start(command.orders)
+
+    def stop(self, command: StopAttempts) -> None:
+        """Have attempts killed on a node, unless it has left."""
+        if command.node_id in self._by_id:
+            self._by_id[command.node_id].stop(command.attempts)
+
+    def configure(self, settings: GridSettings) -> None:
+        """Have all nodes follow newer settings."""
+        for node in self._by_id.values():
+            node.configure(settings)
+
+    async def close(self) -> None:
+        """Close all conversations."""
+        await asyncio.gather(*(node.close() for node in self._by_id.values()))
+        self._by_id.clear()
+
+    async def run(self) -> None:
+        """Follow the nodes as they join and leave."""
+        while True:
+            try:
+                await self._discover()
+            except RaygridError as error:
+                logger.warning("group %s: the nodes cannot be listed; trying again: %s", self._group_id, error)
+            except Exception:
+                logger.exception("group %s: the nodes cannot be listed; trying again", self._group_id)
+            await asyncio.sleep(DISCOVER_S)
+
+    async def _discover(self) -> None:
+        found = await self._discovery.nodes()
+        if not self.were_found:
+            self.were_found = True
+            self._happened(NodesExpected(tuple(found)))
+        for node_id in self._by_id.keys() - found.keys():
+            gone = self._by_id.pop(node_id)
+            self._happened(NodeLost(node_id))
+            await gone.close()
+        for node_id, link in found.items():
+            known = self._by_id.get(node_id)
+            if known is not None and known.link is link:
+                continue
+            conversation = self._by_id[node_id] = self._converse(node_id, link)
+            conversation.open()
+            if known is not None:
+                await known.close()
