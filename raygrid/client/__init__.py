@@ -3,8 +3,9 @@
 It imports neither Ray nor any tier of the grid, so it works wherever HTTP reaches.
 """
 
-from raygrid.client.aio import AsyncClient
+from raygrid.client.async_client import AsyncClient
 from raygrid.client.async_jobs import AsyncBatchJobs, AsyncJob
+from raygrid.client.blocking_client import Client
 from raygrid.client.completion import as_completed
 from raygrid.client.jobs import BatchJobs, Job
 from raygrid.client.options import JobOptions
@@ -19,7 +20,6 @@ from raygrid.client.status import (
     NodeStatus,
     PricerInfo,
 )
-from raygrid.client.sync import Client
 
 __all__ = [
     "AsyncBatchJobs",

@@ -9,12 +9,12 @@ from contextlib import contextmanager
 from typing import Any, Literal, Unpack, overload
 
 from raygrid.client import interrupted
+from raygrid.client.blocking_client import Client
 from raygrid.client.endpoint import one_url
 from raygrid.client.flows import CONTACT_S
 from raygrid.client.jobs import BatchJobs, Job
 from raygrid.client.options import SubmitKeywords, new_id
 from raygrid.client.result import Result
-from raygrid.client.sync import Client
 from raygrid.client.upload import Input
 from raygrid.errors import RaygridError, SettingsError
 from raygrid.system.grid_file import file_of, running_grid

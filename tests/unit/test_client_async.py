@@ -7,6 +7,7 @@ import contextlib
 import inspect
 import pickle
 import queue
+import re
 import threading
 
 import httpx
@@ -153,15 +154,42 @@ async def test_lists_and_pages_are_read():
     assert grid.requests[1].url.params["state"] == "done"
 
 
+# What only one of the two ways to call can have, and its counterpart.
+COUNTERPARTS = {
+    "AsyncClient": "Client",
+    "AsyncJob": "Job",
+    "AsyncBatchJobs": "BatchJobs",
+    "AsyncIterator": "Iterator",
+    "httpx.AsyncBaseTransport": "httpx.BaseTransport",
+}
+
+
+def blocking_words(annotation):
+    """An annotation of the asynchronous client in the words of the blocking one."""
+    words = re.sub(r"AsyncGenerator\[([\w.]+), None\]", r"AsyncIterator[\1]", str(annotation))
+    return re.sub(r"[\w.]+", lambda word: COUNTERPARTS.get(word[0], word[0]), words)
+
+
 @pytest.mark.parametrize(("one", "other"), [(Client, AsyncClient), (Job, AsyncJob), (BatchJobs, AsyncBatchJobs)])
-def test_both_clients_have_the_same_methods_with_the_same_parameters(one, other):
-    """Whoever knows one client knows the other."""
+def test_both_clients_have_the_same_methods_with_the_same_signatures(one, other):
+    """Names, order, kinds, defaults and types of the parameters and the results agree, so that the two cannot drift."""
 
-    def methods(cls):
-        found = inspect.getmembers(cls, inspect.isfunction)
-        return {name: list(inspect.signature(f).parameters) for name, f in found if not name.startswith("_")}
+    def signatures(cls):
+        found = {name: f for name, f in inspect.getmembers(cls, inspect.isfunction) if not name.startswith("_")}
+        if cls in (Client, AsyncClient):
+            found["__init__"] = cls.__init__
+        return {
+            name: (
+                [
+                    (each.name, each.kind, each.default, blocking_words(each.annotation))
+                    for each in inspect.signature(f).parameters.values()
+                ],
+                blocking_words(inspect.signature(f).return_annotation),
+            )
+            for name, f in found.items()
+        }
 
-    ours, theirs = methods(one), methods(other)
+    blocking, asynchronous = signatures(one), signatures(other)
     for sequence_only in ("count", "index"):
-        ours.pop(sequence_only, None)
-    assert ours == theirs
+        blocking.pop(sequence_only, None)
+    assert asynchronous == blocking
