@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from raygrid.core.group.events import AttemptOrder, Event, NodeLost, NodeReported
+from raygrid.core.group.events import AttemptOrder, Event, HandOverEnded, NodeLost, NodeReported
 from raygrid.errors import UnavailableError, UnreachableError
 from raygrid.leader.definitions import DefinitionReader
 from raygrid.leader.node_conversation import UNREACHABLE_S, NodeConversation
@@ -72,6 +72,7 @@ def conversation(
     clock: Callable[[], float] | None = None,
     *,
     reported: Callable[[Event], bool] = lambda _: True,
+    is_held: Callable[[AttemptId], bool] = lambda _: True,
     store: JobStore | None = None,
 ) -> Any:
     settings = load_settings().deployed(deployed_at)
@@ -83,7 +84,7 @@ def conversation(
 
     settle, stale = (lambda action: action()), (lambda: None)
     definitions = DefinitionReader(store or MemoryStore())
-    return NodeConversation("n1", node, 1, happened, take, settle, stale, clock, settings, definitions)
+    return NodeConversation("n1", node, 1, happened, take, settle, stale, is_held, clock, settings, definitions)
 
 
 async def until(condition: Callable[[], bool]) -> None:
@@ -181,19 +182,36 @@ async def test_a_link_that_is_whole_again_at_once_costs_nothing() -> None:
     await talk.close()
 
 
-async def test_what_was_not_sent_to_a_lost_node_is_never_sent() -> None:
-    """Its jobs are placed anew: an order that still waited must not reach the node when it is back."""
+async def test_an_order_that_was_given_up_before_it_was_sent_is_never_sent() -> None:
+    """The other orders of its hand-over are sent, and only these are reported as arrived."""
     node, seen = Node(), list[Event]()
-    talk = conversation(node, 0.0, seen.append, time.monotonic)
-    node.trouble = UnreachableError("its process has ended")
-    talk._orders.append(order("a", ""))  # waits while a call before it is under way
+    talk = conversation(node, 0.0, seen.append, is_held=lambda attempt: attempt.job_id != "a")
+    talk.start((order("a", ""), order("b", "")))
     talk.open()
-    await until(lambda: NodeLost("n1") in seen)
-    node.trouble = None
-    talk.start((order("b", ""),))
-    await until(lambda: node.asked != [])
+    await until(lambda: HandOverEnded("n1", (AttemptId("b", 1),), arrived=True) in seen)
     await talk.close()
     assert node.started == ["b"]
+    assert [event for event in seen if isinstance(event, HandOverEnded)] == [
+        HandOverEnded("n1", (AttemptId("b", 1),), arrived=True)
+    ]
+
+
+async def test_orders_that_were_not_sent_because_of_an_unexpected_error_are_reported_as_not_arrived() -> None:
+    """Otherwise the group would wait for them forever. Later orders are sent."""
+
+    class Broken(MemoryStore):
+        async def definitions(self, digests: Sequence[str]) -> dict[str, Definition]:
+            raise TypeError("not foreseen")
+
+    node, seen = Node(), list[Event]()
+    talk = conversation(node, 0.0, seen.append, store=Broken())
+    talk.start((running("a", "d1"),))
+    talk.open()
+    await until(lambda: HandOverEnded("n1", (AttemptId("a", 1),), arrived=False) in seen)
+    talk.start((order("b", ""),))
+    await until(lambda: node.started == ["b"])
+    await talk.close()
+    assert HandOverEnded("n1", (AttemptId("b", 1),), arrived=True) in seen
 
 
 def running(job_id: str, definition: str) -> AttemptOrder:
