@@ -73,8 +73,9 @@ class GroupLeftovers(GroupAttempts):
                 entry.number = report.attempt.number
             entry.unconfirmed = entry.moved = False
             self._try_again(entry, report, node.node_id, out, charge=charge)
-        elif charge:  # it runs elsewhere by now: let it, and count the loss
-            entry.count(failures=1)
-            entry.count(losses=1)
+        elif charge and entry.counts.failures < self.policy.retry.max_attempts - 1:
+            # It runs elsewhere by now: that attempt goes on, and the loss is counted. The last loss that is allowed is
+            # not counted before that attempt has ended, because it is the last one that the job may have.
+            entry.count(failures=1, losses=1)
             if entry.recorded:
                 out.update(entry.update(JobState.RUNNING, out.instant(entry.since), entry.node_id))
