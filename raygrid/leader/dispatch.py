@@ -87,7 +87,7 @@ class Leader:
         self._settings = settings
         self._state = fresh_state(settings, lease.group_id)
         self._store = store
-        self._definitions = DefinitionReader(store)
+        self._definitions = DefinitionReader(store, settings.pricers)
         self._on_stale = on_stale
         self._epoch = f"{lease.term}-{uuid4().hex[:8]}"
         self._clock = clock or steady_clock()
@@ -180,7 +180,7 @@ class Leader:
         logger.warning("group %s: follows newer settings", self._lease.group_id)
         group_id = self._lease.group_id
         self._happened(PolicyChanged(group_policy(settings, group_id), group_site(settings, group_id)))
-        self._definitions.forget()
+        self._definitions.follow(settings.pricers)
         self._nodes.configure(settings)
 
     # --- events in, commands out --------------------------------------------------------------------------------

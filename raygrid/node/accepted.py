@@ -12,6 +12,7 @@ from dataclasses import replace
 
 from raygrid.core.group.events import AttemptOrder
 from raygrid.models import INFRASTRUCTURE_OUTCOMES, AttemptId, AttemptReport, Outcome
+from raygrid.node.definitions import lost_message
 from raygrid.settings.pricer import Pricer
 
 MOST_WAITING = 4_096
@@ -33,8 +34,13 @@ class AcceptedAttempts:
         self._still_wanted: dict[str, list[AttemptId]] = {}  # by job: the attempts left after one was stopped
         self._answers: OrderedDict[str, AttemptReport] = OrderedDict()  # by job: reports of attempts that have ended
 
-    def accept(self, order: AttemptOrder) -> AttemptReport | None:
-        """Accept an attempt; return its report where it has an answer already, or is refused."""
+    def accept(self, order: AttemptOrder, lost: Collection[str] = ()) -> AttemptReport | None:
+        """Accept an attempt; return its report where it has an answer already, or is refused.
+
+        Args:
+            order: the attempt.
+            lost: digests of definitions that neither the job store nor the node has.
+        """
         attempt = order.attempt
         known = self.by_job.get(attempt.job_id)
         if known is not None:
@@ -46,6 +52,8 @@ class AcceptedAttempts:
             return None
         if (answer := self._answers.get(attempt.job_id)) is not None:
             return replace(answer, attempt=attempt)
+        if order.spec.definition in lost:
+            return _definition_lost(order)
         if len(self.waiting) >= MOST_WAITING:
             message = f"node {self._node_id} has {MOST_WAITING} attempts waiting and takes no more"
             return AttemptReport(attempt, Outcome.INFRASTRUCTURE, message=message)
@@ -84,11 +92,23 @@ class AcceptedAttempts:
         self._still_wanted.pop(report.attempt.job_id, None)
         return [report if attempt == report.attempt else replace(report, attempt=attempt) for attempt in same_end]
 
+    def end_waiting(self, lost: Collection[str]) -> list[AttemptReport]:
+        """End the attempts that wait for a slot and need one of these lost definitions; return their reports."""
+        reports: list[AttemptReport] = []
+        for order in [each for each in self.waiting.values() if each.spec.definition in lost]:
+            del self.waiting[order.attempt]
+            reports += self.end(_definition_lost(order), {})
+        return reports
+
     def in_order(self) -> tuple[tuple[AttemptId, ...], int]:
         """All attempts, those that run first; and how many of them wait."""
         started = [attempts for attempts in self.by_job.values() if attempts[0] not in self.waiting]
         waiting = [attempts for attempts in self.by_job.values() if attempts[0] in self.waiting]
         return tuple(attempt for attempts in (*started, *waiting) for attempt in attempts), sum(map(len, waiting))
+
+
+def _definition_lost(order: AttemptOrder) -> AttemptReport:
+    return AttemptReport(order.attempt, Outcome.DEFINITION_LOST, message=lost_message(order.spec))
 
 
 def _can_be_given_again(report: AttemptReport, pricers: Collection[Pricer]) -> bool:

@@ -203,12 +203,13 @@ class NodeAgent:
         answered: list[AttemptReport] = []
         with self._work:
             self._accept_term(term)
-            if definitions:
-                self._definitions.put(definitions)
+            lost = self._definitions.put(definitions) if definitions else frozenset()
+            if lost:
+                answered += self._accepted.end_waiting(lost)
             for order in orders:
                 if order.blobs is not None:
                     self._blobs.expect(order.blobs)  # the same in every order of a grid
-                if (report := self._accepted.accept(order)) is not None:
+                if (report := self._accepted.accept(order, lost)) is not None:
                     answered.append(report)
                 else:
                     self._definitions.expect(order.spec)

@@ -96,7 +96,11 @@ class NodeCalls(Protocol):
 
     @call(CALL_TIMEOUT_S)
     async def start(self, term: int, orders: Sequence[AttemptOrder], definitions: Sequence[Definition] = (), /) -> None:
-        """Start attempts, with the definitions that the node may lack. An attempt that is sent twice runs once."""
+        """Start attempts, with the definitions that the node may lack. An attempt that is sent twice runs once.
+
+        A definition that the job store has lost is sent without a body: attempts that need it end at once, unless the
+        node has it.
+        """
         ...
 
     @call(CALL_TIMEOUT_S)

@@ -16,7 +16,9 @@ from raygrid.errors import UnavailableError, UnreachableError
 from raygrid.leader.definitions import DefinitionReader
 from raygrid.leader.node_conversation import UNREACHABLE_S, NodeConversation
 from raygrid.models import AttemptId, AttemptReport, Definition, NodeState, Outcome
+from raygrid.settings.definition import define
 from raygrid.settings.model import GridSettings, load_settings
+from raygrid.settings.pricer import Pricer
 from raygrid.store import JobStore
 from raygrid.transport.ports import NodeReply
 from tests.simulation.memory_store import MemoryStore
@@ -34,6 +36,7 @@ class Node:
         self.ended: tuple[AttemptReport, ...] = ()
         self.started: list[str] = []
         self.given: list[list[str]] = []
+        self.got: list[Definition] = []
         self.lacks: tuple[str, ...] = ()
         self.incarnation = "life"
         self.asked_for: list[tuple[int, int]] = []
@@ -44,6 +47,7 @@ class Node:
         self.asked.append(f"start at {self.deployed_at:g}")
         self.started += [each.attempt.job_id for each in orders]
         self.given.append([each.digest for each in definitions])
+        self.got += definitions
 
     async def stop(self, term: int, attempts: Sequence[AttemptId]) -> None:
         self.asked.append("stop")
@@ -74,6 +78,7 @@ def conversation(
     reported: Callable[[Event], bool] = lambda _: True,
     is_held: Callable[[AttemptId], bool] = lambda _: True,
     store: JobStore | None = None,
+    pricers: dict[str, Pricer] | None = None,
 ) -> Any:
     settings = load_settings().deployed(deployed_at)
     clock = clock or itertools.count().__next__
@@ -83,7 +88,7 @@ def conversation(
         return reported(reply)
 
     settle, stale = (lambda action: action()), (lambda: None)
-    definitions = DefinitionReader(store or MemoryStore())
+    definitions = DefinitionReader(store or MemoryStore(), pricers or {})
     return NodeConversation("n1", node, 1, happened, take, settle, stale, is_held, clock, settings, definitions)
 
 
@@ -302,6 +307,54 @@ async def test_orders_go_although_the_store_cannot_be_asked() -> None:
     await until(lambda: ["d1"] in node.given)
     await talk.close()
     assert len(store.reads) >= 3
+
+
+async def test_a_lost_definition_is_sent_as_such_until_the_store_has_it_again() -> None:
+    """Its order is sent with it, because the node may have the definition; each later order reads the store again."""
+    node, store = Node(), await kept()
+    talk = conversation(node, 0.0, store=store)
+    talk.start((running("a", "d1"),))
+    talk.open()
+    await until(lambda: node.started == ["a"])
+    assert [each.is_lost for each in node.got] == [True]
+    await store.put_definitions([Definition("d1", "{}")])
+    talk.start((running("b", "d1"),))
+    await until(lambda: node.started == ["a", "b"])
+    await talk.close()
+    assert node.given == [["d1"], ["d1"]]
+    assert [each.is_lost for each in node.got] == [True, False]
+
+
+@pytest.mark.parametrize("env", [{}, {"FEED": "secret"}])
+async def test_a_lost_definition_that_is_configured_is_stored_again(env: dict[str, str]) -> None:
+    """The digest is made from what runs, so that an equal digest means an equal definition; its job runs."""
+    pricer = Pricer(command=("sh",), env=env)
+    definition = define("p", pricer)
+    node, store = Node(), await kept()
+    talk = conversation(node, 0.0, store=store, pricers={"p": pricer, "q": Pricer(command=("other",))})
+    talk.start((running("a", definition.digest), running("b", "gone")))
+    talk.open()
+    await until(lambda: node.started == ["a", "b"])
+    await talk.close()
+    assert {each.digest: each.body for each in node.got} == {definition.digest: definition.body, "gone": ""}
+    assert (await store.definitions([definition.digest]))[definition.digest] == definition
+
+
+async def test_a_configured_definition_is_used_though_it_cannot_be_stored_again() -> None:
+    """The job runs although the job store accepts no writes."""
+
+    class Full(CountingStore):
+        async def put_definitions(self, definitions: Sequence[Definition]) -> None:
+            raise UnavailableError("the disk is full")
+
+    pricer = Pricer(command=("sh",))
+    node = Node()
+    talk = conversation(node, 0.0, store=Full(), pricers={"p": pricer})
+    talk.start((running("a", define("p", pricer).digest),))
+    talk.open()
+    await until(lambda: node.started == ["a"])
+    await talk.close()
+    assert node.got == [define("p", pricer)]
 
 
 async def test_a_definition_that_the_store_does_not_have_is_reported_once(caplog: pytest.LogCaptureFixture) -> None:

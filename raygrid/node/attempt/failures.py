@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from raygrid.errors import BlobNotFoundError, SettingsError, UnavailableError
+from raygrid.errors import BlobNotFoundError, DefinitionLostError, SettingsError, UnavailableError
 from raygrid.models import AttemptId, AttemptReport, Outcome
 from raygrid.node.attempt.workspace import Workspace
 from raygrid.node.limits.disk import NO_ROOM, DiskWatch
@@ -44,6 +44,8 @@ class Failures:
             return AttemptReport(attempt, error.outcome, message=self._workspace.without_paths(str(error)))
         if isinstance(error, BlobNotFoundError):  # the node is sound, so this does not count against it
             return AttemptReport(attempt, Outcome.INPUT_LOST, message=str(error))
+        if isinstance(error, DefinitionLostError):
+            return AttemptReport(attempt, Outcome.DEFINITION_LOST, message=str(error))
         cause = error.cause if isinstance(error, NodeFaultError) else error
         if isinstance(cause, OSError) and cause.errno in NO_ROOM:
             return self._disk.no_room(attempt, cause)
