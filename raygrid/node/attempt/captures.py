@@ -18,7 +18,6 @@ import os
 import signal
 import stat
 from collections import deque
-from dataclasses import dataclass
 from typing import NamedTuple
 
 from raygrid.node.attempt.outputs import OutputFile
@@ -33,8 +32,7 @@ _CREATE = _REOPEN | os.O_CREAT | os.O_EXCL
 RESTING = 16
 
 
-@dataclass(frozen=True, slots=True)
-class Capture:
+class Capture(NamedTuple):
     """One file that takes what is printed.
 
     Attributes:

@@ -65,7 +65,7 @@ def without_files(collected: CollectedAttempt, error: Exception) -> CollectedAtt
 def cut(collected: CollectedAttempt, report: AttemptReport) -> CollectedAttempt:
     """The same for an attempt that wrote too much: the end of what it printed is left, and no file."""
     most = min(collected.judged.prepared.pricer.output, STDERR_TAIL)
-    captures = [replace(each, size=min(each.size, most)) for each in collected.captures]
+    captures = [each._replace(size=min(each.size, most)) for each in collected.captures]
     return CollectedAttempt(collected.judged, report, captures, [])
 
 

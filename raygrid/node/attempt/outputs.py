@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import os
 import stat
-from dataclasses import dataclass
 from typing import IO, NamedTuple
 
 from raygrid.node.attempt.safe_paths import BadOutputError, descend, kind, read_file
@@ -31,8 +30,7 @@ class FileMark(NamedTuple):
         return FileMark(status.st_size, status.st_mtime_ns)
 
 
-@dataclass(frozen=True, slots=True)
-class OutputFile:
+class OutputFile(NamedTuple):
     """A file that a pricer wrote, as it was seen once the pricer had ended.
 
     Attributes:

@@ -21,6 +21,7 @@ from datetime import UTC, datetime
 from raygrid.blobs import BlobStore
 from raygrid.core.group.events import AttemptOrder
 from raygrid.models import JobSpec, Outcome
+from raygrid.node.attempt import supervision
 from raygrid.node.attempt.collect import collect
 from raygrid.node.attempt.directory import JobDirectory
 from raygrid.node.attempt.failures import CannotRunError, Failures, NodeFaultError
@@ -29,7 +30,6 @@ from raygrid.node.attempt.judgement import Judge
 from raygrid.node.attempt.result import Results
 from raygrid.node.attempt.stages import FinishedAttempt, PreparedAttempt, ProcessedAttempt
 from raygrid.node.attempt.start import PricerStarter, inherited_environment
-from raygrid.node.attempt.supervision import supervised
 from raygrid.node.attempt.usage import Usage
 from raygrid.node.attempt.workspace import Workspace
 from raygrid.node.definitions import NodeDefinitions
@@ -121,9 +121,12 @@ class Runner:
 
     def _process(self, prepared: PreparedAttempt) -> ProcessedAttempt:
         """Start the pricer, and wait for its end."""
-        with supervised(prepared, self._watchdog) as running:
+        running = supervision.begin(prepared, self._watchdog)
+        try:
             started_at = datetime.now(UTC)
             end = self._starter.start(prepared, running)()
+        finally:
+            supervision.end(prepared, running, self._watchdog)
         return ProcessedAttempt(prepared, running, end, started_at, datetime.now(UTC))
 
     def _remove(self, directory: JobDirectory) -> None:

@@ -1,15 +1,16 @@
 """The values that the steps of an attempt hand on: each step takes one of them and returns the next.
 
-They are never changed. What changes while a pricer runs is `Running`, which the watchdog shares with the attempt, and
-the job directory, which changes itself. `runner.py` has the steps in their order.
+They are named tuples, because a frozen dataclass takes more than twice the time, and are never changed. What changes
+while a pricer runs is `Running`, which the watchdog shares with the attempt, and the job directory, which only its own
+methods change. `runner.py` has the steps in their order.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
+from typing import NamedTuple
 
 from raygrid.models import AttemptId, AttemptReport, JobSpec
 from raygrid.node.attempt.directory import JobDirectory
@@ -20,8 +21,7 @@ from raygrid.node.shared_data import DataLink
 from raygrid.settings.pricer import Pricer
 
 
-@dataclass(frozen=True, slots=True)
-class PreparedAttempt:
+class PreparedAttempt(NamedTuple):
     """An attempt that has all that its pricer needs.
 
     Attributes:
@@ -51,8 +51,7 @@ class PreparedAttempt:
         return self.pricer.mode == "warm"
 
 
-@dataclass(frozen=True, slots=True)
-class ProcessedAttempt:
+class ProcessedAttempt(NamedTuple):
     """An attempt whose pricer has ended, or has answered.
 
     Attributes:
@@ -70,8 +69,7 @@ class ProcessedAttempt:
     ended_at: datetime
 
 
-@dataclass(frozen=True, slots=True)
-class JudgedAttempt:
+class JudgedAttempt(NamedTuple):
     """An attempt with the outcome of its process.
 
     Attributes:
@@ -87,8 +85,7 @@ class JudgedAttempt:
     report: AttemptReport
 
 
-@dataclass(frozen=True, slots=True)
-class CollectedAttempt:
+class CollectedAttempt(NamedTuple):
     """An attempt with the files of its result; what they lack has become part of its report.
 
     Attributes:
@@ -104,8 +101,7 @@ class CollectedAttempt:
     files: Sequence[OutputFile]
 
 
-@dataclass(frozen=True, slots=True)
-class ResultZip:
+class ResultZip(NamedTuple):
     """A finished ZIP: its bytes where it is small, else a file; `chunks` are digests of a large one's chunks."""
 
     size: int
@@ -115,8 +111,7 @@ class ResultZip:
     chunks: bytes | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class FinishedAttempt:
+class FinishedAttempt(NamedTuple):
     """An attempt that is over on this node; its ZIP, if it has one, is not stored yet."""
 
     report: AttemptReport

@@ -3,20 +3,20 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 
 from raygrid.node.attempt.stages import PreparedAttempt
 from raygrid.node.limits.running import Running
 from raygrid.node.limits.watchdog import Watchdog
 
 
-@contextmanager
-def supervised(prepared: PreparedAttempt, watchdog: Watchdog) -> Iterator[Running]:
-    """Register an attempt before its pricer is started, until its pricer has ended."""
+def begin(prepared: PreparedAttempt, watchdog: Watchdog) -> Running:
+    """Register an attempt before its pricer is started; `end` must follow.
+
+    Raises:
+        UnavailableError: helper processes of the pricer are being ended, and do not end.
+    """
     spec, pricer, directory = prepared.spec, prepared.pricer, prepared.directory
-    gate = watchdog.helpers.gate
-    gate.begin(spec.pricer, pricer)  # waits while helper processes of the pricer are being ended
+    watchdog.helpers.gate.begin(spec.pricer, pricer)  # waits while helper processes of the pricer are being ended
     running = Running(
         attempt=prepared.attempt,
         pricer=spec.pricer,
@@ -28,8 +28,10 @@ def supervised(prepared: PreparedAttempt, watchdog: Watchdog) -> Iterator[Runnin
         given=spec.input.size + sum(each.size for each in spec.data),
     )
     watchdog.watch(running)
-    try:
-        yield running
-    finally:
-        watchdog.release(running)
-        gate.end(spec.pricer, pricer)
+    return running
+
+
+def end(prepared: PreparedAttempt, running: Running, watchdog: Watchdog) -> None:
+    """The pricer has ended, or was not started."""
+    watchdog.release(running)
+    watchdog.helpers.gate.end(prepared.spec.pricer, prepared.pricer)

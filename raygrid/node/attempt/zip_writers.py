@@ -13,6 +13,7 @@ from raygrid.node.attempt.outputs import OutputFile
 
 _CHUNK = 1024**2
 _SAMPLE = 64 * 1024
+_EMPTY = hashlib.sha256(b"").hexdigest()  # nearly all captured output is empty
 
 
 class ZipWriter(Protocol):
@@ -44,7 +45,7 @@ class InMemoryZip:
         """See `ZipWriter`."""
         data = _content(file)
         self._parts.append((name, data))
-        return hashlib.sha256(data).hexdigest(), len(data)
+        return hashlib.sha256(data).hexdigest() if data else _EMPTY, len(data)
 
     def add_bytes(self, name: str, data: bytes) -> None:
         """See `ZipWriter`."""
