@@ -11,7 +11,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from raygrid.errors import SettingsError
-from raygrid.system.supervision import TIERS_STAY, environment_beside_ray
+from raygrid.system.supervision import RAY_SETTINGS, environment_beside_ray
 
 # Room for the results that a node keeps hot (node.cache, 64 MB unless set otherwise), and for Ray's own objects.
 OBJECT_STORE = 192 * 1024**2
@@ -94,17 +94,8 @@ class HostSpec:
     def public_environment(self) -> dict[str, str]:
         """Ray's settings that every process of the cluster must share."""
         ours = {
-            # Nobody joins or asks without the token of ~/.ray/auth_token (make it with: ray get-auth-token --generate).
-            "RAY_AUTH_MODE": "token",
-            "RAY_USAGE_STATS_ENABLED": "0",
-            "RAY_enable_metrics_collection": "0",
-            # Ray runs its workers, and so every pricer, at nice 15; here they are what the machine is for.
-            "RAY_worker_niceness": "0",
-            **TIERS_STAY,
-            # An agent that ends must not take its reaper along, which cleans up after it.
-            "RAY_kill_child_processes_on_worker_exit": "0",
-            "RAY_ROTATION_MAX_BYTES": str(32 * 1024**2),
-            "RAY_SERVE_KV_TIMEOUT_S": "5",
+            # The token is in ~/.ray/auth_token (make it with: ray get-auth-token --generate).
+            **RAY_SETTINGS,
             # Serve's own servers lose the body of a request that offers an upgrade (Java's HTTP client does).
             "RAY_SERVE_HTTP_PROXY_CALLBACK_IMPORT_PATH": "raygrid.parent.http.upgrades.for_serve",
             # A parent that is replaced keeps listening for this long, until all entries know that.

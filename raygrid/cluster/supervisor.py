@@ -20,12 +20,10 @@ from dataclasses import dataclass
 
 from raygrid.cluster.shutdown_notice import HeadWatch, announce_shutdown, cluster_token
 from raygrid.cluster.spec import STOP, HostSpec
-from raygrid.errors import SettingsError
 from raygrid.system import logs, tmp_cleaners
-from raygrid.system.lock import only_one
 from raygrid.system.orphans import Strays
 from raygrid.system.proc import name_of, process_of, process_table, title_of, voluntary_switches
-from raygrid.system.processes import die_with_parent
+from raygrid.system.supervisor import run_alone, say, start_child, stop_on_signals
 
 LOOK_S = 0.25
 # `ray start --block` looks at its processes every second and ends by itself after a crash; after a `ray stop` it stays.
@@ -39,11 +37,8 @@ END_S = 4.0
 MAX_PAUSE_S = 10.0
 REAPER = "raygrid.node.reaper"
 STARTED = b"Ray runtime started."
-
-
-def say(what: str) -> None:
-    """Write a line to this process's log."""
-    logs.say("supervisor", what)
+TAKEN = 3
+"""Exit code of a supervisor that finds another one at work."""
 
 
 def below(ancestor: int) -> list[tuple[int, bool]]:
@@ -84,8 +79,7 @@ class HostSupervisor:
 
     def run(self) -> None:
         """Run Ray, again and again, until the supervisor is stopped."""
-        for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
-            signal.signal(number, lambda *_: self._stop.set())
+        stop_on_signals(self._stop)
         self._strays = Strays(runs_jobs=not self._spec.head)
         self._write("starting")
         if self._watch is not None:
@@ -130,15 +124,8 @@ class HostSupervisor:
         """Run Ray once; gives whether it was stopped on purpose."""
         log_path = self._spec.directory / logs.DIRECTORY / "ray.log"
         say(" ".join(["starting Ray:", *self._spec.command()[2:]]))
-        with log_path.open("wb") as log:
-            process = subprocess.Popen(
-                self._spec.command(),
-                stdin=subprocess.DEVNULL,
-                stdout=log,
-                stderr=subprocess.STDOUT,
-                env={**self._spec.environment(), **self._strays.variables},
-                preexec_fn=die_with_parent,  # noqa: PLW1509 - one child at a time, and the threads here hold no locks
-            )
+        environment = {**self._spec.environment(), **self._strays.variables}
+        process = start_child(self._spec.command(), log_path, environment=environment, fresh_log=True)
         self._strays.spare(process.pid)
         is_up = False
         raylet: int | None = None
@@ -252,14 +239,7 @@ def _is_raylet(pid: int) -> bool:
 def main() -> int:
     """Supervise until stopped."""
     spec = HostSpec.from_json(sys.stdin.readline())
-    with contextlib.ExitStack() as held:
-        try:
-            held.enter_context(only_one(spec.directory, LOOK_S))
-        except SettingsError:
-            say("another supervisor runs already")
-            return 3
-        HostSupervisor(spec).run()
-    return 0
+    return run_alone(spec.directory, lambda: HostSupervisor(spec).run(), taken=TAKEN, patience_s=LOOK_S)
 
 
 if __name__ == "__main__":

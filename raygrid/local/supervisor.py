@@ -14,17 +14,15 @@ import os
 import pickle
 import secrets
 import shutil
-import signal
 import sys
 import tempfile
 import threading
 import time
-import traceback
 import urllib.request
 from pathlib import Path
 from typing import Any
 
-from raygrid.errors import RaygridError, SettingsError
+from raygrid.errors import RaygridError
 from raygrid.local.port import ray_prefix, reachable
 from raygrid.local.start import LOCKED
 from raygrid.local.worker_node import WorkerNode, head_processes
@@ -32,13 +30,13 @@ from raygrid.settings.model import GridSettings
 from raygrid.settings.started_with import StartedWith
 from raygrid.system import tmp_cleaners
 from raygrid.system.grid_file import GridFile
-from raygrid.system.lock import only_one
-from raygrid.system.logs import DIRECTORY, say
+from raygrid.system.logs import DIRECTORY
 from raygrid.system.loopback import open_here
 from raygrid.system.orphans import Strays
 from raygrid.system.proc import Life, life_of
 from raygrid.system.processors import usable_processors
-from raygrid.system.supervision import TIERS_STAY, prepare_to_join_ray
+from raygrid.system.supervision import RAY_SETTINGS, prepare_to_join_ray
+from raygrid.system.supervisor import run_alone, say, stop_on_signals
 
 OBJECT_STORE_SLACK = 128 * 1024**2
 READY_S = 120.0
@@ -63,20 +61,7 @@ def node_name(rack: int, node: int) -> tuple[str, str]:
 def prepare_environment() -> None:
     """Ray's own settings for a grid on one machine; must be set before Ray is imported."""
     prepare_to_join_ray()
-    os.environ.update(
-        RAY_USAGE_STATS_ENABLED="0",
-        RAY_enable_metrics_collection="0",
-        # Ray's ports are open to the machine's network: nobody gets in without this grid's own token.
-        RAY_AUTH_MODE="token",
-        RAY_AUTH_TOKEN=secrets.token_hex(32),
-        RAY_ROTATION_MAX_BYTES=str(32 * 1024**2),
-        RAY_SERVE_KV_TIMEOUT_S="5",
-        # Ray runs its workers, and so every pricer, at nice 15; here they are what the machine is for.
-        RAY_worker_niceness="0",
-        **TIERS_STAY,
-        # An agent that ends must not take its reaper along, which cleans up after it.
-        RAY_kill_child_processes_on_worker_exit="0",
-    )
+    os.environ.update(RAY_SETTINGS, RAY_AUTH_TOKEN=secrets.token_hex(32))  # a token of this grid's own
 
 
 class GridSupervisor:
@@ -97,8 +82,7 @@ class GridSupervisor:
 
     def listen(self) -> None:
         """Stop on a signal instead of dying of it."""
-        for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
-            signal.signal(number, lambda *_: self.stop.set())
+        stop_on_signals(self.stop)
 
     def up(self) -> None:
         """Start everything; returns when a job can be submitted."""
@@ -109,7 +93,7 @@ class GridSupervisor:
         from raygrid.composition import ACTORS  # noqa: PLC0415
         from raygrid.parent.ingress import serve_here  # noqa: PLC0415
 
-        self._say("starting Ray")
+        say("starting Ray")
         group, name = self._places[0]
         with _encodable_directory(self._ray_dir.parent):
             context: Any = ray.init(
@@ -129,9 +113,9 @@ class GridSupervisor:
         address = str(context.address_info["gcs_address"])
         for group, name in self._places[1:]:
             self._start_node(address, group, name)
-        self._say("starting the parents")
+        say("starting the parents")
         serve_here(self._settings, ACTORS)
-        self._say("waiting for leaders and nodes")
+        say("waiting for leaders and nodes")
         http = self._settings.http
         host = reachable(http.host)
         url = f"http://{f'[{host}]' if ':' in host else host}:{http.port}"
@@ -144,7 +128,7 @@ class GridSupervisor:
             url, me.pid, me.started, settings.name, settings.grid_dir, key, address, self._started_with, token
         )
         self._grid.write()
-        self._say(f"up at {url}")
+        say(f"up at {url}")
 
     @property
     def _object_store(self) -> int:
@@ -154,7 +138,7 @@ class GridSupervisor:
         """Start one more Ray node and wait for it: two at once are slower than one after the other."""
         from raygrid.transport.racks import live_nodes  # noqa: PLC0415
 
-        self._say(f"starting node {name}")
+        say(f"starting node {name}")
         command = [
             *(sys.executable, "-m", "ray.scripts.scripts", "start", "--block"),
             f"--address={address}",
@@ -213,14 +197,14 @@ class GridSupervisor:
                 self._strays.look()
             if self._orphaned:
                 assert self._owner is not None
-                self._say(f"process {self._owner.pid}, which started this grid for itself, has ended")
+                say(f"process {self._owner.pid}, which started this grid for itself, has ended")
                 return True
             if died := [f"{name} (process {life.pid})" for life, name in self._head.items() if life.is_over]:
-                self._say(f"the head of this grid has died: {', '.join(died)}; `raygrid up` starts the grid again")
+                say(f"the head of this grid has died: {', '.join(died)}; `raygrid up` starts the grid again")
                 return False
             for node in self._nodes:
                 if said := node.mend(time.monotonic(), self._is_known):
-                    self._say(said)
+                    say(said)
                     self._spare(node)
         return True
 
@@ -239,12 +223,12 @@ class GridSupervisor:
             node.end(grace_s=2.0)
         self._end_strays()
         shutil.rmtree(self._ray_dir.parent, ignore_errors=True)
-        self._say("stopped")
+        say("stopped")
         os._exit(1)
 
     def down(self) -> None:
         """End everything in order: parents first, then leaders, agents (which kill their pricers), and Ray."""
-        self._say("stopping")
+        say("stopping")
         if self._grid is not None:
             self._grid.remove()
         with contextlib.suppress(Exception):
@@ -259,7 +243,7 @@ class GridSupervisor:
             ray.shutdown()
         self._end_strays()
         shutil.rmtree(self._ray_dir.parent, ignore_errors=True)
-        self._say("stopped")
+        say("stopped")
 
     def _spare(self, node: WorkerNode) -> None:
         if self._strays is not None and node.pid is not None:
@@ -268,7 +252,7 @@ class GridSupervisor:
     def _end_strays(self) -> None:
         """End what is left below this process: what jobs left, and what Ray did."""
         if self._strays is not None and (left := self._strays.end_all(REAPERS_S, STRAYS_S)):
-            self._say(f"{left} processes that jobs have left do not end")
+            say(f"{left} processes that jobs have left do not end")
 
     def _end_actors(self) -> None:
         import ray  # noqa: PLC0415
@@ -287,10 +271,6 @@ class GridSupervisor:
                 ray.get([actor.close.remote() for actor in actors], timeout=15)
             for actor in actors:
                 ray.kill(actor)
-
-    @staticmethod
-    def _say(what: str) -> None:
-        say("supervisor", what)
 
 
 def _encodable_directory(instead: Path) -> contextlib.AbstractContextManager[None]:
@@ -315,30 +295,21 @@ def main() -> int:
     """Run a grid until told to stop."""
     settings, racks, nodes, owner = pickle.load(sys.stdin.buffer)  # noqa: S301 - our own parent's pipe
     prepare_environment()
-    with contextlib.ExitStack() as held:
-        try:
-            held.enter_context(only_one(settings.grid_dir))
-        except SettingsError:
-            return LOCKED  # our parent waits for the other one
-        try:
-            supervisor = GridSupervisor(settings, racks, nodes, owner)
-            supervisor.listen()
-            in_order = True
-            try:
-                supervisor.up()
-                in_order = supervisor.watch()
-            finally:
-                if in_order:
-                    supervisor.down()
-                else:
-                    supervisor.abandon()
-        except RaygridError as error:
-            say("supervisor", str(error), "ERROR")
-            return 1
-        except Exception:
-            say("supervisor", traceback.format_exc(), "ERROR")
-            return 1
-    return 0
+    return run_alone(settings.grid_dir, lambda: _supervise(settings, racks, nodes, owner), taken=LOCKED)
+
+
+def _supervise(settings: GridSettings, racks: int, nodes: int, owner: Life | None) -> None:
+    supervisor = GridSupervisor(settings, racks, nodes, owner)
+    supervisor.listen()
+    in_order = True
+    try:
+        supervisor.up()
+        in_order = supervisor.watch()
+    finally:
+        if in_order:
+            supervisor.down()
+        else:
+            supervisor.abandon()
 
 
 if __name__ == "__main__":

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import os
 import subprocess
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -11,7 +10,7 @@ from pathlib import Path
 import psutil
 
 from raygrid.system.proc import Life, life_of
-from raygrid.system.processes import die_with_parent
+from raygrid.system.supervisor import start_child
 
 FIRST_PAUSE_S = 1.0
 MOST_PAUSE_S = 60.0
@@ -56,17 +55,7 @@ class WorkerNode:
 
     def start(self) -> None:
         """Start it; it ends with the supervisor."""
-        log = os.open(self.log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
-        try:
-            self._process = subprocess.Popen(
-                self._command,
-                stdin=subprocess.DEVNULL,
-                stdout=log,
-                stderr=log,
-                preexec_fn=die_with_parent,  # noqa: PLW1509 - it makes one system call and allocates nothing
-            )
-        finally:
-            os.close(log)
+        self._process = start_child(self._command, self.log)
 
     def mend(self, now: float, is_known: Callable[[str], bool]) -> str | None:
         """Look after it; gives what there is to say.

@@ -26,6 +26,21 @@ TIERS_STAY = {
 }
 """For all Ray nodes: what keeps the tiers alive when memory runs out. Must be set before Ray is started."""
 
+RAY_SETTINGS = {
+    # Ray's ports are open to the machine's network: no process joins or asks without the cluster's token.
+    "RAY_AUTH_MODE": "token",
+    "RAY_USAGE_STATS_ENABLED": "0",
+    "RAY_enable_metrics_collection": "0",
+    # Ray runs its workers, and so every pricer, at nice 15; here they are what the machine is for.
+    "RAY_worker_niceness": "0",
+    **TIERS_STAY,
+    # An agent that ends must not take its reaper along, which cleans up after it.
+    "RAY_kill_child_processes_on_worker_exit": "0",
+    "RAY_ROTATION_MAX_BYTES": str(32 * 1024**2),
+    "RAY_SERVE_KV_TIMEOUT_S": "5",
+}
+"""For all Ray nodes of a local grid and of a cluster alike. Must be set before Ray is started."""
+
 UTF8 = {"PYTHONUTF8": "1"}
 """For processes of a grid: names of files are UTF-8 in all of them, whatever the locale of who starts them. Pricers do
 not get it: `node/attempt/runner.py` names what is passed on to them."""

@@ -1,0 +1,87 @@
+"""What the supervisors of a local grid and of a cluster's host have in common: they are put together from these parts.
+
+A supervisor holds the lock of its directory, stops on a signal, starts children that end with it, and writes its log to
+its standard output. Orphans of its children are the matter of `orphans.py`; `supervision.py` starts supervisors.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import subprocess
+import threading
+import traceback
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+
+from raygrid.errors import RaygridError, SettingsError
+from raygrid.system import logs
+from raygrid.system.lock import only_one
+from raygrid.system.processes import die_with_parent
+
+FAILED = 1
+_WHO = "supervisor"
+
+
+def say(text: str, level: str = "INFO") -> None:
+    """Write a line to the log of this process, a supervisor."""
+    logs.say(_WHO, text, level)
+
+
+def run_alone(directory: Path, supervise: Callable[[], None], *, taken: int, patience_s: float = 0.0) -> int:
+    """Do a supervisor's work while holding the lock of its directory; gives the exit code of its process.
+
+    Args:
+        directory: the grid's, or the host's.
+        supervise: the work; its errors are written to the log.
+        taken: the exit code if another supervisor holds the lock, and goes on doing so for the patience.
+        patience_s: how long to try.
+    """
+    with contextlib.ExitStack() as held:
+        try:
+            held.enter_context(only_one(directory, patience_s))
+        except SettingsError:
+            say("another supervisor runs already; this one ends")
+            return taken
+        try:
+            supervise()
+        except RaygridError as error:
+            say(str(error), "ERROR")
+            return FAILED
+        except Exception:
+            say(traceback.format_exc(), "ERROR")
+            return FAILED
+    return 0
+
+
+def stop_on_signals(stop: threading.Event) -> None:
+    """Set an event on SIGTERM, SIGINT and SIGHUP, instead of ending this process at once."""
+    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+        signal.signal(number, lambda *_: stop.set())
+
+
+def start_child(
+    command: Sequence[str], log: Path, *, environment: Mapping[str, str] | None = None, fresh_log: bool = False
+) -> subprocess.Popen[bytes]:
+    """Start a process that ends with this one, without input.
+
+    Args:
+        command: the program and its arguments.
+        log: where its output goes; only its owner may read it.
+        environment: its variables; None for those of this process.
+        fresh_log: whether the log begins anew.
+    """
+    flags = os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC | (os.O_TRUNC if fresh_log else os.O_APPEND)
+    output = os.open(log, flags, 0o600)
+    try:
+        return subprocess.Popen(
+            command,
+            stdin=subprocess.DEVNULL,
+            stdout=output,
+            stderr=output,
+            env=environment,
+            preexec_fn=die_with_parent,  # noqa: PLW1509 - it makes one system call and allocates nothing
+        )
+    finally:
+        os.close(output)
