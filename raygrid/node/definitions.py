@@ -1,8 +1,8 @@
-"""What a node runs for a job: the definition that the job was submitted with, within the limits of now.
+"""What a node runs for a job: the definition that the job was submitted with, within the present limits.
 
-Leaders send definitions with the orders that need them, each once. An attempt whose definition is not here (the agent
-was started anew, or dropped it) waits for a while; the node's next reply names what it lacks, and a leader sends it.
-For one that the job store has lost it sends the digest alone, and attempts that need it end at once.
+Leaders send each definition once, with the first order that needs it. An attempt whose definition is not here (the
+agent was restarted, or dropped it) waits for some time. The node's next reply names it as missing, and a leader sends
+it. For a definition that the job store has lost, the leader sends the digest alone, and attempts that need it end.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ class NodeDefinitions:
 
     Args:
         pricers: the configured pricers.
-        lacking: called when an attempt waits for a definition, so that a leader learns of it soon.
+        lacking: called when an attempt waits for a definition, so that a leader is informed soon.
     """
 
     def __init__(self, pricers: Mapping[str, Pricer], lacking: Callable[[], None] = lambda: None) -> None:
@@ -46,13 +46,13 @@ class NodeDefinitions:
         return tuple(self._lacks)
 
     def follow(self, pricers: Mapping[str, Pricer]) -> None:
-        """Newer settings have come: their limits count for attempts that begin from now on."""
+        """Apply newer settings: their limits hold for attempts that begin from now on."""
         with self._changed:
             self._pricers = pricers
             self._ready = {}
 
     def close(self) -> None:
-        """Let nobody wait any longer."""
+        """End all waiting."""
         with self._changed:
             self._closed = True
             self._changed.notify_all()
@@ -77,7 +77,7 @@ class NodeDefinitions:
         return frozenset(lost)
 
     def expect(self, spec: JobSpec) -> None:
-        """An attempt of this job will begin soon."""
+        """Ask for the definition of a job whose attempt will begin soon, if it is missing."""
         digest = spec.definition
         if digest and digest not in self._known:
             with self._changed:

@@ -55,7 +55,7 @@ class DiskWatch:
         self._gauges: dict[AttemptId, _Gauge] = {}
         self._free_before: int | None = None  # at the last look, unless nothing ran at that time
         self._low_at = self._full_at = float("-inf")  # when that was seen last
-        self._look_for_filler_at = float("-inf")
+        self._next_search_at = float("-inf")
         self._closed = threading.Event()
         self._thread = threading.Thread(target=self._watch, name="raygrid-disk", daemon=True)
 
@@ -103,20 +103,20 @@ class DiskWatch:
                 gauge.look_deeper(pids[gauge.running.attempt], self._device())
             if gauge.is_over:
                 _end(gauge.running, gauge.message)
-        if free < LOW and now >= self._look_for_filler_at:
-            self._end_filler(running, free)
+        if free < LOW and now >= self._next_search_at:
+            self._kill_largest(running, free)
 
     def _gauge(self, running: Running) -> _Gauge:
         known = self._gauges.get(running.attempt)
         return known if known is not None and known.running is running else _Gauge(running, self._free_before)
 
-    def _end_filler(self, running: Sequence[Running], free: int) -> None:
+    def _kill_largest(self, running: Sequence[Running], free: int) -> None:
         """Kill the attempt that fills the disk, one at a time: once its files are removed, there may be room enough."""
         began = time.monotonic()
         if any(each.killed_for is Outcome.OUTPUT_LIMIT and not each.ended for each in running):
             return
         found = largest_attempt.find_largest(running, self._workspace.root, DISK_RESERVE - LOW)
-        self._look_for_filler_at = time.monotonic() + REST * (time.monotonic() - began)
+        self._next_search_at = time.monotonic() + REST * (time.monotonic() - began)
         # Checked again: if the files of the largest attempt were removed meanwhile, another one was found.
         if found is not None and self._is_low():
             _end(found.running, _filled(found.held, free, self._workspace))
