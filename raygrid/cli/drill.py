@@ -22,12 +22,12 @@ from raygrid.cli.local_grid import settings_of
 from raygrid.client import Client
 from raygrid.client.default import find_grid
 from raygrid.drill.local import grid_at, way_into
-from raygrid.drill.report import Report, medians, verdict
 from raygrid.errors import SettingsError
 from raygrid.system.home import expanded
 
 if TYPE_CHECKING:
     from raygrid.drill.injector import Injector
+    from raygrid.drill.report import Report
     from raygrid.local import GridFile
     from raygrid.settings.model import GridSettings
 
@@ -101,10 +101,13 @@ def drill(
     except KeyboardInterrupt:
         complain("interrupted; what was frozen goes on, and the jobs of the drill are cancelled")
         raise typer.Exit(INTERRUPTED) from None
+    from raygrid.drill.report import medians, verdict  # noqa: PLC0415 - only this command needs it
+
+    rows = medians(reports)
     if as_json:
-        print(json.dumps(_as_json(reports)))
+        print(json.dumps({"scenarios": [report.as_json() for report in reports], "medians": rows}))
     else:
-        _show(reports)
+        _show(reports, rows)
     for report in reports:
         for violation in report.violations[:10]:
             complain(f"{report.scenario}: {violation}")
@@ -259,16 +262,11 @@ async def _entries(url: str, make: Callable[[], Injector]) -> list[str]:
     return well or [url]
 
 
-def _as_json(reports: Sequence[Report]) -> dict[str, object]:
-    return {"scenarios": [report.as_json() for report in reports], "medians": medians(reports)}
-
-
-def _show(reports: Sequence[Report]) -> None:
+def _show(reports: Sequence[Report], rows: Sequence[Mapping[str, Any]]) -> None:
     table = Table(title="What the drill found")
     table.add_column("scenario")
     for column in ("runs", "acknowledged", "done", "lost", "failed", "repeated", "wrong", "client errors", "recovery"):
         table.add_column(column, justify="right")
-    rows = medians(reports)
     notes = {row["scenario"]: _note(row, reports) for row in rows}
     noted = any(notes.values())
     if noted:

@@ -11,7 +11,6 @@ from collections.abc import AsyncIterator, Iterator
 from contextlib import contextmanager
 from typing import Any
 
-import httpcore
 import httpx
 
 LARGE = 4 * 1024**2  # bytes; from this size on, a new connection costs less than parsing
@@ -79,6 +78,8 @@ def _connection(response: httpx.Response) -> tuple[Any, float | None]:
 
 @contextmanager
 def _errors_of_httpx() -> Iterator[None]:
+    import httpcore  # noqa: PLC0415 - httpx imports it with its first connection; a start of the command needs none
+
     try:
         yield
     except httpcore.TimeoutException as error:
