@@ -1,6 +1,6 @@
 """The blob store: where inputs, shared data and results lie as bytes, through obstore.
 
-A directory by default; S3, Google Cloud or Azure by URL. Keys say what a blob is:
+A directory by default; S3, Google Cloud or Azure by URL. A key shows what its blob is:
 
     inputs/<day>/<sha256>     a job's input; the day keeps a purge from racing with a new submit of the same bytes
     data/<sha256>             shared inputs, stored once

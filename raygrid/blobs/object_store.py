@@ -215,5 +215,5 @@ def shown(url: str) -> str:
 
 
 def first_line(error: BaseException) -> str:
-    """What an error says, without the pages that obstore appends."""
+    """The message of an error, without the pages that obstore appends."""
     return (str(error).strip().splitlines() or [type(error).__name__])[0].strip()

@@ -1,4 +1,4 @@
-"""Who may read the blobs of a directory: its owner alone where that holds for the directory, else as the umask has it.
+"""Modes of the files in a directory of blobs: private where the directory is private, else as the umask has it.
 
 A grid's own directory is closed to others. A share that its administrator has opened to a group, for machines with
 several users, stays as open as programs usually leave what they write.
@@ -18,7 +18,7 @@ class Permissions:
 
     @cached_property
     def is_private(self) -> bool:
-        """Whether nobody but its owner may enter the directory."""
+        """Whether only its owner may enter the directory."""
         return self._directory.stat().st_mode & 0o077 == 0
 
     @property

@@ -43,7 +43,7 @@ def _place(url: str, options: Mapping[str, Any], retry_s: float) -> BlobPlace:
 class BlobStore:
     """Blobs under a directory or a URL (`s3://bucket/prefix`, `gs://…`, `az://…`).
 
-    A directory may be a share that is not mounted, so a blob store carries a marker: once `expect` has said which, a
+    A directory may be a share that is not mounted, so a blob store carries a marker: once `expect` has named it, a
     write into a directory counts only if the marker is there before and after it, and a blob that is not found is
     called missing only where the marker is right.
 
@@ -55,7 +55,7 @@ class BlobStore:
     Attributes:
         shown: where the blobs are, for people.
         seen: the marker at the latest look; None before the first, and where there was none.
-        trouble: what went wrong in the latest call that found the store away; whoever looks after it clears it.
+        trouble: what went wrong in the latest call that found the store away; the code that handles it clears it.
     """
 
     def __init__(self, url: str, options: Mapping[str, Any] | None = None, *, retry_s: float = RETRY_S) -> None:

@@ -1,4 +1,4 @@
-"""Tells a running autoscaler of machines that were added to `cluster.yaml`.
+"""Makes machines that were added to `cluster.yaml` known to a running autoscaler.
 
 Ray's autoscaler reads its configuration anew while it runs, but with the `local` provider it looks for machines only in
 a file of its own, which is brought up to date when a provider is made; and it makes its provider once. So a second

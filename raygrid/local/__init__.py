@@ -1,8 +1,8 @@
 """A grid on this machine: `raygrid up`, `raygrid.init()` and `raygrid demo` start and stop it here.
 
 `start.py` starts a supervisor process and waits for it; `supervisor.py` owns everything that runs: the Ray nodes, the
-Serve application, the actors; `grid_file.py` is how others find the grid, `started_with.py` how they tell whether it is
-the one they want, and `lock.py` keeps it the only one. Ending the supervisor ends everything.
+Serve application, the actors. Others find the grid by the file of `system/grid_file.py` and compare it with what they
+want by `settings/started_with.py`; `system/lock.py` keeps it the only one. Ending the supervisor ends everything.
 """
 
 from raygrid.local.port import free_port

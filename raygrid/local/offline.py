@@ -48,7 +48,7 @@ def cancel_offline(settings: GridSettings, job_ids: Sequence[str], batch_id: str
         batch_id: of this batch all that have not ended, too.
 
     Raises:
-        SettingsError: there is no such grid on this machine, or it starts or stops just now; says what to do.
+        SettingsError: there is no such grid on this machine, or it starts or stops just now; see the message.
         JobNotFoundError: there is no such job or batch.
     """
     require_state(settings)

@@ -27,7 +27,7 @@ _LOOKS = 3
 
 
 def free_port() -> int:
-    """A port that nobody listens on now."""
+    """A port that no process listens on now."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return int(probe.getsockname()[1])
@@ -45,7 +45,7 @@ def ray_prefix(grid_dir: Path) -> str:
     in a temporary directory with a long path.
 
     Raises:
-        SettingsError: there is no temporary directory with a path that is short enough; says what to set.
+        SettingsError: there is no temporary directory with a path that is short enough; the message names the variable.
     """
     mark = hashlib.sha256(os.fsencode(grid_dir)).hexdigest()[:10]
     most = MOST_SOCKET_PATH - len(f"/raygrid-{mark}-{_BELOW}")
@@ -60,13 +60,13 @@ def ray_prefix(grid_dir: Path) -> str:
 
 
 def require_port(host: str, port: int, grid_dir: Path, patience_s: float = DYING_S) -> None:
-    """Say now what would otherwise stand in a log: that the parents cannot listen where they should.
+    """Raise now what would otherwise be an error in a log only: the parents cannot listen on their port.
 
     Where a process of an earlier life of this grid still has the port, because that was killed a moment ago, wait for
     its end.
 
     Raises:
-        SettingsError: the port is another's; says what to do.
+        SettingsError: another process has the port; the message names the remedy.
     """
     until = time.monotonic() + patience_s
     looks = _LOOKS

@@ -43,15 +43,15 @@ def start_grid(
         with_caller: end the grid with this process, however that ends.
 
     Raises:
-        SettingsError: the settings cannot work here, or a grid runs with others; says what to change.
-        RaygridError: it did not come up; says where the log is.
+        SettingsError: the settings cannot work here, or a grid runs with others; the message names what to change.
+        RaygridError: it did not come up; the message names the log.
     """
     if racks < 1 or nodes < 1:
         raise SettingsError(f"a grid needs at least 1 rack with 1 node, not {racks} with {nodes}")
     settings.require_safe_listening()
     require_executables(settings)
     require_local_job_store(settings)
-    ray_prefix(settings.grid_dir)  # said here, and not only in the supervisor's log
+    ray_prefix(settings.grid_dir)  # the caller gets this error, too, not only the supervisor's log
     until = time.monotonic() + timeout_s
     while True:
         running = _running_or_free(settings, until)
@@ -81,7 +81,7 @@ def require_same(
         said: which settings are asked for, see `StartedWith.differences`; None for all of them.
 
     Raises:
-        SettingsError: names what differs, and says what to do.
+        SettingsError: the message lists the differences and the remedy.
     """
     if grid.started_with is None:
         found = ["how it was started: its file does not say"]

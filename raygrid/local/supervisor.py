@@ -19,6 +19,7 @@ import tempfile
 import threading
 import time
 import urllib.request
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -188,7 +189,7 @@ class GridSupervisor:
         return self._owner is not None and self._owner.is_over
 
     def watch(self) -> bool:
-        """Keep the grid whole until it is told to stop; gives whether it can be ended in order.
+        """Keep the grid whole until it is to stop; gives whether it can be ended in order.
 
         It cannot where the head has died: everything that would be asked to end is gone or waits for it.
         """
@@ -216,7 +217,7 @@ class GridSupervisor:
         return any(node["NodeName"] == name for node in live_nodes())
 
     def abandon(self) -> None:
-        """End without asking anybody: the kernel takes whatever still lives with this process."""
+        """End at once, without an orderly end of actors: the kernel ends what still lives with this process."""
         if self._grid is not None:
             self._grid.remove()
         for node in self._nodes:
@@ -287,15 +288,15 @@ def _fresh_ray_directory(grid_dir: Path) -> Path:
     prefix = Path(ray_prefix(grid_dir))
     for earlier in prefix.parent.glob(f"{prefix.name}*"):
         shutil.rmtree(earlier, ignore_errors=True)
-    # Ray opens its own directory to everybody; the one around it is ours alone.
+    # Ray opens its own directory to all users; the one around it is for its owner alone.
     return Path(tempfile.mkdtemp(prefix=prefix.name, dir=prefix.parent)) / "r"
 
 
 def main() -> int:
-    """Run a grid until told to stop."""
+    """Run a grid until it is to stop."""
     settings, racks, nodes, owner = pickle.load(sys.stdin.buffer)  # noqa: S301 - our own parent's pipe
     prepare_environment()
-    return run_alone(settings.grid_dir, lambda: _supervise(settings, racks, nodes, owner), taken=LOCKED)
+    return run_alone(settings.grid_dir, partial(_supervise, settings, racks, nodes, owner), taken=LOCKED)
 
 
 def _supervise(settings: GridSettings, racks: int, nodes: int, owner: Life | None) -> None:

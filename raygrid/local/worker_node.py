@@ -29,7 +29,7 @@ class WorkerNode:
     Attributes:
         group: its rack.
         name: its name in the grid.
-        log: what its processes say.
+        log: where the output of its processes goes.
     """
 
     def __init__(self, group: str, name: str, command: Sequence[str], log: Path) -> None:
@@ -58,7 +58,7 @@ class WorkerNode:
         self._process = start_child(self._command, self.log)
 
     def mend(self, now: float, is_known: Callable[[str], bool]) -> str | None:
-        """Look after it; gives what there is to say.
+        """Start it again if it has ended; gives a line for the log, or None.
 
         Args:
             now: monotonic seconds.

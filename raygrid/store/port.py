@@ -135,8 +135,8 @@ class JobStore(Protocol):
         """See whether jobs could be written now, by writing next to nothing.
 
         Raises:
-            UnavailableError: they could not; says why.
-            LockedError: nobody can tell, as others write for a long time.
+            UnavailableError: they could not; the message names the reason.
+            LockedError: it is unknown, because others write for a long time.
         """
         ...
 
@@ -173,8 +173,8 @@ class JobStore(Protocol):
     async def record(self, group_id: str, term: int, updates: Sequence[JobUpdate]) -> bool:
         """Write a leader's updates. A job that has ended, or is another group's, stays as it is.
 
-        Gives whether every job is now as its update says. False where some stayed as they were, and where the database
-        does not tell.
+        Gives whether every job is now as in its update. False where some stayed as they were, and where the database
+        does not report it.
 
         Raises:
             StaleTermError: `term` is not the group's current one; nothing was written.
@@ -285,18 +285,18 @@ class JobStore(Protocol):
         """Give queued jobs of a group to others, `to` by job id; gives those moved, by their new group.
 
         A move costs a job nothing: attempts and failures stay. With `unled` running ones are moved, too, and are queued
-        again. That is done only while nobody holds the group's lease, and its term rises with it: a leader that comes
-        back must begin anew, and what it has not written yet counts no more.
+        again. That is done only while no candidate holds the group's lease, and its term rises: a leader that is back
+        must begin anew, and what it has not written yet counts no more.
         """
         ...
 
     async def cancel_unled(
         self, group_id: str, job_ids: Sequence[str] | None = None, *, running: bool = False, limit: int = 1_000
     ) -> list[str] | None:
-        """End jobs of a group that are to be cancelled (all, or these) while nobody holds its lease; gives those ended.
+        """End jobs of a group without a leader that are to be cancelled (all, or these); gives those ended.
 
-        Queued ones only, unless `running` says that what runs there is lost. The term rises as with `move`, so that
-        the next leader finds all other wishes in the store. None where somebody leads.
+        Queued ones only, unless `running` is set because what runs there is lost. The term rises as with `move`: the
+        next leader finds all other wishes in the store. None if the group has a leader.
         """
         ...
 
@@ -325,7 +325,7 @@ class JobStore(Protocol):
         ...
 
     async def agree(self, name: str, proposal: str) -> str:
-        """What the whole grid takes a name for: the first proposal ever made, whoever asks and whenever."""
+        """What the whole grid takes a name for: the first proposal ever made, the same for every caller."""
         ...
 
     async def agreed(self, name: str) -> str | None:
@@ -333,7 +333,7 @@ class JobStore(Protocol):
         ...
 
     async def purge(self, ended_before: datetime, limit: int = 1_000) -> Purged:
-        """Mark jobs that ended before an instant as purged, and say which blobs are needed no more."""
+        """Mark jobs that ended before an instant as purged; gives the blobs that are needed no more."""
         ...
 
     async def blobs_in_use(self, keys: Sequence[str]) -> set[str]:

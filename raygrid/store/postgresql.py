@@ -2,7 +2,7 @@
 
 A connection that has lost its server is noticed when it is taken from the pool, without asking the server; one whose
 server does not answer is cut after `CALL_S`; one whose client stopped in the middle of a transaction, holding locks
-that everybody needs, is cut by the server after `IDLE_S`. A machine that freezes also has writes waiting for such
+that all others need, is cut by the server after `IDLE_S`. A machine that freezes also has writes waiting for such
 locks, and each would hold them up anew; the server turns them away after `LOCK_S`.
 """
 
@@ -22,8 +22,8 @@ from raygrid.errors import SettingsError
 
 CONNECT_S = 5.0
 CALL_S = 15.0
-LOCK_S = 1.0  # a write queues this long for a lock, then comes anew: who froze in the queue does not come
-IDLE_S = 2.0  # the revisions row is everybody's: who holds it frozen, or behind a cut line, holds up the whole grid
+LOCK_S = 1.0  # a write queues this long for a lock, then is tried anew; a process that froze in the queue does not try
+IDLE_S = 2.0  # all writers need the revisions row: a process that holds it while frozen or cut off stops the whole grid
 WRITERS = 4  # at once in this process; they wait for one another in the server, so that more gain nothing
 POOL = 2 * WRITERS  # so that there is always a connection to read with
 
@@ -86,7 +86,7 @@ def create_engine(url: str) -> AsyncEngine:
         except asyncpg.exceptions.ClientConfigurationError as error:
             raise SettingsError(f"storage.database cannot be used: {error}") from None
         except ValueError:
-            # What it says may quote a part of the URL, so it is not shown.
+            # Its message may quote a part of the URL, so it is not shown.
             raise SettingsError(f"storage.database cannot be used; {_SHAPE}") from None
 
     engine = create_async_engine(

@@ -18,7 +18,7 @@ def no_such_cursor(after: str, what: str) -> InvalidRequestError:
     return InvalidRequestError(f"the cursor {after!r} is no {what}; begin again without one")
 
 
-UNLED = "cancelled while nobody led its group"  # what is said of a job that `cancel_unled` ended
+UNLED = "cancelled while nobody led its group"  # the message of a job that `cancel_unled` ended
 
 _STATES = {state.value: state for state in JobState}
 
@@ -76,7 +76,7 @@ def reused_row(job: NewJob, source: Mapping[Any, Any], revision: int, now: datet
     return {
         **new_row(job, revision, now),
         "state": JobState.DONE.value,
-        "inline": None,  # nobody will run it
+        "inline": None,  # it will not run
         "content": source["content"],
         "reused_from": source["reused_from"] or source["job_id"],
         "exit_code": source["exit_code"],

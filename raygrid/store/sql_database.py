@@ -132,7 +132,7 @@ class SqlDatabase:
         self._file: sqlite.DatabaseFile | None = None
 
     def why_no_room(self) -> str | None:
-        """Why writes are likely to fail for want of room on the disk; None if there is room, or it cannot be told."""
+        """Why writes are likely to fail for want of room on the disk; None if there is room, or it cannot be read."""
         return None if self._file is None else self._file.why_no_room()
 
     async def open(self) -> None:
@@ -169,7 +169,7 @@ class SqlDatabase:
             await connection.run_sync(migrate)
 
     async def close(self) -> None:
-        """Let transactions under way end, then let go of every connection; whoever comes later is refused."""
+        """Let transactions under way end, then close every connection; later calls are refused."""
         self._is_closed = True
         await asyncio.gather(*self._under_way, return_exceptions=True)
         for threads in (self._writer, self._readers):
@@ -208,7 +208,7 @@ class SqlDatabase:
     def _ended(self, transaction: asyncio.Future[Any]) -> None:
         self._under_way.discard(transaction)
         if not transaction.cancelled():
-            transaction.exception()  # whoever waits for it gets it; nobody may
+            transaction.exception()  # marks the error as retrieved: a caller that waits gets it, and there may be none
 
     @asynccontextmanager
     async def read(self) -> AsyncIterator[AsyncConnection]:

@@ -1,4 +1,4 @@
-"""What an error of a database means for whoever called the job store, without what must not be shown."""
+"""What an error of a database means for the caller of the job store, without what must not be shown."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _AWAY = (
     "08",  # connection lost
     "25006",  # a standby that takes no writes
     "25P03",  # idle in a transaction for too long
-    "28", "3D",  # who may connect to what: see _SETTINGS
+    "28", "3D",  # user or database refused: see _SETTINGS
     "40",  # deadlock, serialization
     "53",  # out of memory, disk or connections
     _LOCKED,
@@ -41,7 +41,7 @@ class LockedError(UnavailableError):
 
 @contextmanager
 def as_ours(*, opening: bool = False) -> Iterator[None]:
-    """Tell a database that is away, locked or full from a mistake of ours: trying again later is safe.
+    """Turn the errors of a database that is away, locked or full into ours: trying again later is safe.
 
     Args:
         opening: whether the store is being opened, when a refusal is likely to be a wrong setting.

@@ -14,7 +14,7 @@ from raygrid.store.port import LeaseState, StoredData
 from raygrid.store.sql_database import SqlDatabase, or_cut, reading, to_its_end
 from raygrid.store.tables import agreements, drains, leases, shared_data
 
-PROBE = "~probe"  # among the agreements, though nobody agrees on it
+PROBE = "~probe"  # a row among the agreements, which no process reads
 
 
 class SqlGridTables:

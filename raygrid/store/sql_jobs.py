@@ -20,7 +20,7 @@ from raygrid.store.sql_revisions import chunks, next_revisions, touch_batches
 from raygrid.store.tables import Instant, jobs, leases
 
 _ATTEMPTS = bindparam("new_attempts", type_=Integer())
-# Whoever knows of fewer attempts than the store has not seen what the others came to.
+# A writer that knows of fewer attempts than the store has not seen how the others ended.
 _COUNTS = {
     name: case((jobs.c.attempts > _ATTEMPTS, jobs.c[name]), else_=bindparam(f"new_{name}", type_=Integer()))
     for name in ("failures", "losses", "recalled", "unstarted")
@@ -163,7 +163,7 @@ class SqlJobs:
             values = [
                 {**rows.update_values(change, revision + i), "the_group": group_id} for i, change in enumerate(updates)
             ]
-            # One by itself is told how it went by every database; of many, PostgreSQL's driver does not say.
+            # For a single row every database gives the count; for many, PostgreSQL's driver does not.
             written = (await connection.execute(_RECORD, values if len(values) > 1 else values[0])).rowcount
             await touch_batches(connection, [change.job_id for change in updates])
         return bool(written == len(updates))
@@ -237,7 +237,7 @@ class SqlJobs:
         if not wanted:
             return []
         async with self._database.write() as connection:
-            # First of all: whoever writes jobs holds this lock, so that none waits for another's rows.
+            # First of all: every writer of jobs holds this lock, so that none waits for another's rows.
             revision = await next_revisions(connection, len(wanted))
             values = [{"the_job": job_id, "new_revision": revision + i} for i, job_id in enumerate(wanted)]
             await connection.execute(_CANCEL, values)

@@ -1,6 +1,6 @@
-"""Jobs of groups that nobody leads: found, moved to other groups, or ended if they are to be cancelled.
+"""Jobs of groups without a leader: found, moved to other groups, or ended if they are to be cancelled.
 
-Whoever writes here holds the group's lease row and then the row of revisions, in the order of a leader's write.
+A write here holds the group's lease row and then the row of revisions, in the order of a leader's write.
 """
 
 from __future__ import annotations
@@ -57,7 +57,7 @@ def _states(*, running: bool) -> list[str]:
 
 
 class SqlMoves:
-    """What is done with the jobs of a group that nobody leads."""
+    """What is done with the jobs of a group without a leader."""
 
     def __init__(self, database: SqlDatabase) -> None:
         self._database = database
@@ -121,7 +121,7 @@ class SqlMoves:
     async def cancel_unled(
         self, group_id: str, job_ids: Sequence[str] | None = None, *, running: bool = False, limit: int = 1_000
     ) -> list[str] | None:
-        """End jobs that are to be cancelled while nobody leads; see `JobStore.cancel_unled`."""
+        """End jobs that are to be cancelled while the group has no leader; see `JobStore.cancel_unled`."""
         ended: list[str] = []
         async with self._database.write() as connection:
             if not await self._take_from_leaders(connection, group_id):
@@ -148,7 +148,7 @@ class SqlMoves:
     async def _take_from_leaders(self, connection: AsyncConnection, group_id: str) -> bool:
         """Let no leader that there was write any more; False where one leads.
 
-        The lease stays run out since when it was, for anybody to take; only its term is a new one.
+        The lease stays expired, so that any candidate can take it; only its term is a new one.
         """
         statement = select(leases).where(leases.c.group_id == group_id).with_for_update()
         row = (await connection.execute(statement)).one_or_none()

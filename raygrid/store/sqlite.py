@@ -1,6 +1,6 @@
 """SQLite for the job store: its file, its connections, and how coroutines of the store run in a thread.
 
-A database in a file makes nobody wait for a network, so each transaction runs in one thread from its beginning to its
+A database in a file needs no waiting for a network, so each transaction runs in one thread from its beginning to its
 end: handing over every single statement, as an asyncio driver does, costs five times the statements themselves.
 """
 
@@ -32,7 +32,7 @@ Prepared: TypeAlias = dict[tuple[Statement, tuple[str, ...]], PreparedStatement]
 
 
 def prepare_file(path: Path) -> None:
-    """Make the directory, and switch the file to write-ahead logging before anybody uses it.
+    """Make the directory, and switch the file to write-ahead logging before its first use.
 
     Where processes that start together collide in the switch, SQLite fails at once, whatever its timeout, as waiting
     could be a deadlock; so it is tried again here.
@@ -110,7 +110,7 @@ def file_of(url: str) -> Path | None:
 
 
 def engine_for(path: Path | None, begin: str) -> Engine:
-    """An engine whose transactions begin as told: writers take SQLite's write lock at once, so none must upgrade.
+    """An engine whose transactions begin with one statement: writers take the write lock at once and never upgrade.
 
     Args:
         path: the file; None for a database in memory.

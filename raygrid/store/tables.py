@@ -51,7 +51,7 @@ def from_micros(micros: int) -> datetime:
 
 metadata = MetaData()
 
-# One row a job. `state` moves as core/lifecycle.py says: a parent inserts it as queued (or as done, where it takes over
+# One row a job. `state` moves as in core/lifecycle.py: a parent inserts it as queued (or as done, where it takes over
 # the result of another); only the leader of `group_id`, with the current term, moves it on; an ended row changes no
 # more, except that the purge empties it (`purged_at`).
 jobs = Table(
@@ -81,7 +81,7 @@ jobs = Table(
     Column("attempts", Integer, nullable=False, default=0),
     Column("failures", Integer, nullable=False, default=0),  # attempts that count towards the limit
     Column("losses", Integer, nullable=False, default=0, server_default="0"),  # those whose node was lost with them
-    Column("recalled", Integer, nullable=False, default=0, server_default="0"),  # attempts ended for nobody's fault
+    Column("recalled", Integer, nullable=False, default=0, server_default="0"),  # attempts that ended for other reasons
     Column("unstarted", Integer, nullable=False, default=0, server_default="0"),  # attempts that never began
     Column("node_id", Text),
     Column("reason", String(32)),
@@ -118,7 +118,7 @@ batches = Table(
 Index("batches_by_age", batches.c.submitted_at, batches.c.batch_id)
 
 # Which jobs belong to a batch; `position` orders them as they were submitted to it. `revision` is that of the job's
-# latest change, or of its joining if that came later, so that it is the cursor of whoever reads the batch.
+# latest change, or of its joining if that came later, so that it is the cursor of readers of the batch.
 batch_jobs = Table(
     "batch_jobs",
     metadata,

@@ -22,7 +22,7 @@ def require_local_job_store(settings: GridSettings, mounts: Path = MOUNTS) -> No
     """Refuse to keep a SQLite job store on a network file system.
 
     Raises:
-        SettingsError: it would lie on one; says what to set.
+        SettingsError: it would lie on one; the message names the setting.
     """
     place = _directory_of(settings.database_url)
     if place is None:
@@ -37,7 +37,7 @@ def require_local_job_store(settings: GridSettings, mounts: Path = MOUNTS) -> No
 
 
 def kind_of(place: Path, mounts: Path = MOUNTS) -> str | None:
-    """The kind of file system that a place lies on, or would lie on; None where that cannot be told."""
+    """The kind of file system that a place lies on, or would lie on; None if it cannot be read."""
     there = next((each for each in (place, *place.parents) if each.exists()), None)
     try:
         device = os.stat(there or "/").st_dev

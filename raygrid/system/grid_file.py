@@ -32,7 +32,7 @@ class GridFile:
         name: the grid's name.
         directory: its state: job store, blobs, logs.
         api_key: a key that works, where the grid wants one.
-        ray_address: for those who look at the Ray cluster behind it.
+        ray_address: the address of the Ray cluster behind it.
         started_with: the settings, racks and nodes that it was started with.
         ray_token: what lets its owner into that Ray cluster; drills need it.
     """
@@ -118,7 +118,7 @@ def down_command(directory: Path, config: Path | None = None) -> str:
 
     Args:
         directory: the grid's own, named as the grid is.
-        config: the settings file that was named, if any: it may say where that directory is.
+        config: the settings file that was named, if any: it may name that directory.
     """
     words = ["raygrid", "down"]
     if config is not None:

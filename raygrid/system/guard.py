@@ -43,7 +43,7 @@ def watch(owner: int, limit_s: float, heartbeat: int = 0, heard: Callable[[bytes
         if silent_s >= limit_s:
             break
     until = time.monotonic() + DIES_S
-    while os.getppid() == owner and time.monotonic() < until:  # its pid can be nobody else's while it is the parent
+    while os.getppid() == owner and time.monotonic() < until:  # while it is the parent, its pid is its own
         os.kill(owner, signal.SIGKILL)
         time.sleep(0.02)
 

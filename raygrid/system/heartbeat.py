@@ -1,4 +1,4 @@
-"""The owner's side of a guard (`system/guard.py`): a byte a second that says that this process works."""
+"""The owner's side of a guard (`system/guard.py`): it writes a byte a second while this process works."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def start_guard(command: list[str]) -> subprocess.Popen[bytes]:
         stdin=subprocess.PIPE,
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
-        start_new_session=True,  # whoever kills the owner's process group does not hit its guard
+        start_new_session=True,  # a signal to the owner's process group does not reach its guard
         cwd="/",
     )
 

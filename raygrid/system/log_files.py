@@ -60,7 +60,7 @@ class _File(RotatingFileHandler):
         return open(self.baseFilename, "a", encoding=self.encoding, errors=self.errors, opener=private)
 
     def handleError(self, record: logging.LogRecord) -> None:  # noqa: N802 - logging calls it so
-        """The disk is full, or the directory gone; nothing can be said about it here."""
+        """Ignore the error: the disk is full, or the directory is gone, and there is no other place for a message."""
 
 
 class _Lines(logging.Formatter):

@@ -85,5 +85,5 @@ def without_proxy(environment: Mapping[str, str], hosts: Iterable[str] = ()) -> 
 
 
 def open_here(request: urllib.request.Request, timeout_s: float) -> Any:
-    """As `urllib.request.urlopen`, for a server on this machine: whatever the environment says, no proxy is used."""
+    """As `urllib.request.urlopen`, for a server on this machine: no proxy of the environment is used."""
     return urllib.request.build_opener(urllib.request.ProxyHandler({})).open(request, timeout=timeout_s)

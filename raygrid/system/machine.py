@@ -12,7 +12,7 @@ _BOOT = Path("/proc/sys/kernel/random/boot_id")
 
 def machine_id() -> str:
     """A short name of this machine since its last boot; processes that cannot see each other get different ones."""
-    told = [str(os.getuid())]
+    seen = [str(os.getuid())]
     with contextlib.suppress(OSError):
-        told += [_BOOT.read_text(), os.readlink("/proc/self/ns/pid")]
-    return hashlib.sha256("\0".join(told).encode()).hexdigest()[:12]
+        seen += [_BOOT.read_text(), os.readlink("/proc/self/ns/pid")]
+    return hashlib.sha256("\0".join(seen).encode()).hexdigest()[:12]

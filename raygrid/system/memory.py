@@ -39,7 +39,7 @@ class Memory:
 
 
 def usual_reserve(total: int) -> int:
-    """What is to be left of so much memory unless the settings say otherwise.
+    """What is to be left of so much memory unless the settings name a value.
 
     A twentieth, but at least 256 MB, so that a pricer that grows by gigabytes a second is seen in time, and at most
     4 GB. Of little memory an eighth has to do.
@@ -60,7 +60,7 @@ class Gauge:
 
     @property
     def total(self) -> int:
-        """The least of all limits: what pricers can use at most; 0 where it cannot be told."""
+        """The least of all limits: what pricers can use at most; 0 if nothing can be read."""
         return min((each.total for each in self._all(None)), default=0)
 
     def look(self, reserve: int | None) -> Memory | None:

@@ -1,7 +1,7 @@
 """Ends what is left of jobs whose agent is dead: processes that a supervisor is given as children.
 
 A supervisor is a subreaper, so a process that lost its parents, its agent included, becomes its child, whatever its
-mark says. Ray's own processes come to it in the same way; they carry a variable that agents do not pass on to pricers.
+mark is. Ray's own processes come to it in the same way; they carry a variable that agents do not pass on to pricers.
 Used by the supervisors of local grids and of hosts.
 """
 

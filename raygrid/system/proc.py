@@ -22,7 +22,7 @@ _TICKS = os.sysconf("SC_CLK_TCK")
 
 
 class Life(NamedTuple):
-    """A process, told from a later one of the same pid by its start time in clock ticks since boot."""
+    """A process: pid and start time, in clock ticks since boot, together differ from those of any later process."""
 
     pid: int
     started: int
@@ -42,7 +42,7 @@ class Process(NamedTuple):
     rss_bytes: int
     is_zombie: bool
     group: int
-    started: int  # in clock ticks since boot: with the pid it tells one process from a later one
+    started: int  # in clock ticks since boot; see `Life`
 
 
 class CpuAndMemory(NamedTuple):

@@ -61,7 +61,7 @@ class ChildrenOf:
             self._file = -1
 
     def now(self) -> set[int] | None:
-        """Their pids; None where that cannot be told."""
+        """Their pids; None if they cannot be read."""
         try:
             listed = os.pread(self._file, _CHILDREN, 0)
         except OSError:

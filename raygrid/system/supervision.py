@@ -42,7 +42,7 @@ RAY_SETTINGS = {
 """For all Ray nodes of a local grid and of a cluster alike. Must be set before Ray is started."""
 
 UTF8 = {"PYTHONUTF8": "1"}
-"""For processes of a grid: names of files are UTF-8 in all of them, whatever the locale of who starts them. Pricers do
+"""For processes of a grid: names of files are UTF-8 in all of them, whatever the locale of their starter. Pricers do
 not get it: `node/attempt/runner.py` names what is passed on to them."""
 
 _RUNTIME_HOOK = "RAY_RUNTIME_ENV_HOOK"

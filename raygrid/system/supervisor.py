@@ -49,8 +49,9 @@ def run_alone(directory: Path, supervise: Callable[[], None], *, taken: int, pat
         except RaygridError as error:
             say(str(error), "ERROR")
             return FAILED
-        except Exception:
-            say(traceback.format_exc(), "ERROR")
+        except Exception as error:
+            below = error.__traceback__.tb_next if error.__traceback__ else None  # without the frame of this function
+            say("".join(traceback.format_exception(error.with_traceback(below))), "ERROR")
             return FAILED
     return 0
 
