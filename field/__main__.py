@@ -14,7 +14,7 @@ from pathlib import Path
 
 import field.cases  # noqa: F401 - registers the cases
 from field.account import RIGHT, SKIPPED, WRONG, Account, print_head
-from field.case import CASES, Case, Row
+from field.case import CASES, Case, Lane
 from field.desk import Desk
 
 
@@ -41,21 +41,21 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _run_all(cases: Sequence[Case], desk: Desk) -> list[Account]:
-    """Run two rows side by side, for a grid that starts or ends mostly waits, and the last one after them."""
+    """Run two lanes side by side, because a grid that starts or ends mostly waits, and the last lane after them."""
     accounts: list[Account] = []
 
-    def run_row(row: Row) -> None:
+    def run_lane(lane: Lane) -> None:
         for each in cases:
-            if each.row is row and not desk.is_closed:
+            if each.lane is lane and not desk.is_closed:
                 accounts.append(_run(each, desk))
 
-    # Daemons: a run that is told to end does not wait for them.
-    rows = [threading.Thread(target=run_row, args=(row,), daemon=True) for row in (Row.SHARED, Row.OWN)]
-    for each in rows:
+    # Daemon threads, so that a run that is stopped by a signal does not wait for them.
+    lanes = [threading.Thread(target=run_lane, args=(lane,), daemon=True) for lane in (Lane.SHARED, Lane.OWN)]
+    for each in lanes:
         each.start()
-    for each in rows:
+    for each in lanes:
         each.join()
-    run_row(Row.ALONE)
+    run_lane(Lane.ALONE)
     return accounts
 
 

@@ -15,12 +15,12 @@ if TYPE_CHECKING:
 Run = Callable[["Desk", "Account"], None]
 
 
-class Row(Enum):
-    """What a case runs beside: the cases of one row run one after the other, those of different rows at once."""
+class Lane(Enum):
+    """Which cases run at the same time: those of one lane run one after the other, the lanes run side by side."""
 
     SHARED = "cases that share a grid"
     OWN = "cases that start grids of their own"
-    ALONE = "cases that measure the machine: once all others have ended"
+    ALONE = "cases that measure the machine; this lane runs after the others"
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,17 +31,17 @@ class Case:
     title: str
     tools: tuple[Tool, ...]
     run: Run
-    row: Row = Row.SHARED
+    lane: Lane = Lane.SHARED
 
 
 CASES: dict[str, Case] = {}
 
 
-def case(name: str, title: str, *tools: Tool, row: Row = Row.SHARED) -> Callable[[Run], Run]:
-    """Register a function as a case; the cases of a row run in the order of registration."""
+def case(name: str, title: str, *tools: Tool, lane: Lane = Lane.SHARED) -> Callable[[Run], Run]:
+    """Register a function as a case; the cases of a lane run in the order of registration."""
 
     def register(run: Run) -> Run:
-        CASES[name] = Case(name, title, tools, run, row)
+        CASES[name] = Case(name, title, tools, run, lane)
         return run
 
     return register

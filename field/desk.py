@@ -26,7 +26,7 @@ class GridError(Exception):
 
 
 class Desk:
-    """A user's desk. `close` stops what was started; `is_closed` says from then on that nothing more is to begin."""
+    """A user's desk. `close` stops what was started; `is_closed` is set from then on, and no case or grid begins."""
 
     def __init__(self, scratch: Path, raygrid: Path | None, port: int | None, jobs: int) -> None:
         self.scratch = scratch
@@ -108,7 +108,7 @@ class Desk:
         """A further grid, not started yet, with a name, a port and directories of its own."""
         with self._lock:
             if self.is_closed:
-                raise GridError("the run is at its end")
+                raise GridError("no grid is started any more: the run is ending")
             self._names += 1
             name = f"field{self._names}"
         grid = Grid(name, self.new_port(), self.scratch / more.pop("folder", name), self.env, settings, **more)

@@ -1,6 +1,6 @@
 """The cases, one module for each family; importing this registers them, in the order in which they run.
 
-Of those that share a grid the last, `lives`, gives it other settings. Those with grids of their own run beside them.
+Of the cases that share a grid the last, `lives`, gives it other settings. Cases with their own grids run beside these.
 """
 
 from importlib import import_module

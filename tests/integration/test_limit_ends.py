@@ -53,7 +53,7 @@ def running(pid: int, started: float | None = None) -> Running:
 
 @pytest.mark.parametrize("limit", [Outcome.OUTPUT_LIMIT, Outcome.MEMORY_LIMIT])
 def test_a_job_past_its_time_limit_is_a_timeout_whichever_limit_is_noticed_first(limit: Outcome) -> None:
-    """How soon the watchdog looks at the clock does not decide the reason; a cancel, or time left, does."""
+    """The reason does not depend on when the watchdog checks the time limit; a cancellation keeps its own reason."""
     now = time.monotonic()
     late = running(0, now - 61)
     late.stop(limit, "too much", 0)
@@ -82,20 +82,20 @@ def test_a_pricer_that_had_ended_before_the_signal_keeps_its_own_end() -> None:
         assert runs.killed_for is Outcome.TIMEOUT
 
 
-def test_a_pricer_that_is_told_to_end_while_it_starts_is_given_time_for_that(tmp_path: Path) -> None:
-    """It may run before its pid is noted: a stop that comes between sends SIGTERM then, as any other stop does."""
+def test_a_pricer_that_is_stopped_while_it_starts_gets_sigterm_and_its_grace(tmp_path: Path) -> None:
+    """It can run before its pid is noted: a stop in between takes effect when the pid is noted, with SIGTERM first."""
     ready = tmp_path / "ready"
     with subprocess.Popen(["sh", "-c", CLEAN.format(ready=ready)], start_new_session=True, cwd=tmp_path) as starts:
         wait_until(ready.exists)
-        told = running(0)
-        told.stop(Outcome.OUTPUT_LIMIT, "too much", 60)
-        told.spawned(starts.pid)
+        stopped = running(0)
+        stopped.stop(Outcome.OUTPUT_LIMIT, "too much", 60)
+        stopped.spawned(starts.pid)
         assert starts.wait(timeout=30) == 0
         assert (tmp_path / "prices.csv").read_text() == "half\n"
     with subprocess.Popen(["sleep", "1000"], start_new_session=True) as starts:
-        told = running(0)
-        told.stop(Outcome.OUTPUT_LIMIT, "too much", 0)
-        told.spawned(starts.pid)
+        stopped = running(0)
+        stopped.stop(Outcome.OUTPUT_LIMIT, "too much", 0)
+        stopped.spawned(starts.pid)
         assert starts.wait(timeout=30) == -signal.SIGKILL
 
 

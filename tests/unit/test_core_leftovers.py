@@ -77,8 +77,8 @@ def test_a_node_that_comes_up_late_still_counts() -> None:
     assert rack.ends("a").states == {"a": JobState.DONE}
 
 
-def test_a_loss_that_is_known_late_never_charges_more_than_is_allowed() -> None:
-    """The attempt that runs meanwhile is the job's last chance: it may answer, and its loss is the last one counted."""
+def test_a_loss_that_becomes_known_late_never_charges_a_job_beyond_its_limit() -> None:
+    """The attempt that runs meanwhile is the last allowed one: it may answer, and only its own loss ends the job."""
     rack = Rack()
     rack.submit(job("a", attempts=3, failures=2, losses=2, running=True, node_id="n1"))
     rack.wait(4)  # n1 is given up; that loss is not charged

@@ -10,7 +10,7 @@ import pytest
 
 import field.__main__ as command
 from field.account import Account
-from field.case import CASES, Case, Row
+from field.case import CASES, Case, Lane
 from field.desk import Desk
 from field.tools import Tool
 
@@ -55,10 +55,10 @@ def test_anything_wrong_is_exit_code_one_and_the_rest_still_runs(
     assert "1 right, 2 WRONG, 0 skipped" in printed
 
 
-def test_grids_of_their_own_are_tried_beside_the_shared_one_and_what_measures_the_machine_afterwards(
+def test_cases_with_grids_of_their_own_run_beside_the_shared_grid_and_those_that_measure_the_machine_afterwards(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """Two cases of different rows meet; those of one row follow each other; the last row meets nobody."""
+    """Two cases of different lanes run at the same time; the last lane begins after both have ended."""
     together = threading.Barrier(2)
     ended: list[str] = []
 
@@ -71,9 +71,9 @@ def test_grids_of_their_own_are_tried_beside_the_shared_one_and_what_measures_th
         account.check("those before", ended, right={"shared", "own"} <= set(ended))
 
     cases = [
-        Case("alone", "title", (), after, Row.ALONE),
+        Case("alone", "title", (), after, Lane.ALONE),
         Case("shared", "title", (), meets),
-        Case("own", "title", (), meets, Row.OWN),
+        Case("own", "title", (), meets, Lane.OWN),
     ]
     assert run(monkeypatch, *cases) == 0
     assert "3 right, 0 WRONG, 0 skipped" in capsys.readouterr().out
