@@ -9,12 +9,15 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
+from ray.autoscaler._private.util import prepare_config, validate_config
 
 from raygrid.cluster.spec import HostSpec, rack_of
 from raygrid.errors import SettingsError
 
 REDIS = "redis://:secret@10.0.0.9:6379"
 HERE = Path("/somewhere")
+ROOT = Path(__file__).parents[2]
 
 
 def head(**more: Any) -> HostSpec:
@@ -198,3 +201,10 @@ def test_a_file_that_cannot_be_read_is_no_missing_file(tmp_path: Path) -> None:
         rack_of(tmp_path / "binary", None)
     with pytest.raises(SettingsError, match="cannot read this machine's rack from"):
         rack_of(tmp_path, None)
+
+
+def test_the_cluster_file_that_is_shipped_loads() -> None:
+    """cluster.yaml passes Ray's own validation, and counts its workers right."""
+    config = prepare_config(yaml.safe_load((ROOT / "cluster.yaml").read_text(encoding="utf-8")))
+    validate_config(config)
+    assert config["max_workers"] == len(config["provider"]["worker_ips"])
