@@ -104,6 +104,9 @@ class _Nodes:
     async def nodes(self) -> Mapping[str, NodeCalls]:
         return self.all
 
+    def configure(self, settings: GridSettings) -> None:
+        """It makes no agents, so it needs no settings."""
+
     def close(self) -> None:
         """Nothing to let go of."""
 
