@@ -34,6 +34,7 @@ logger = logging.getLogger(__name__)
 
 TICK_S = 0.1
 SWEEP_S = 1.0
+OTHER_LIMITS = frozenset({Outcome.MEMORY_LIMIT, Outcome.OUTPUT_LIMIT})
 
 
 @dataclass(slots=True)
@@ -86,10 +87,22 @@ class Running:
                 self._end_for(why, message, 0)
 
     def _end_for(self, why: Outcome, message: str, grace_s: float) -> None:
+        now = time.monotonic()
+        if why in OTHER_LIMITS and self.is_past_its_time(now):  # which the watchdog has not noticed yet
+            why, message = Outcome.TIMEOUT, self.past_its_time
         self.killed_for, self.message = why, message
-        self.kill_at = time.monotonic() + grace_s
+        self.kill_at = now + grace_s
         if self.pid:
             signal_group(self.pid, signal.SIGTERM if grace_s > 0 else signal.SIGKILL)
+
+    def is_past_its_time(self, now: float) -> bool:
+        """Whether it has run for as long as it may."""
+        return now >= self.started + self.timeout_s
+
+    @property
+    def past_its_time(self) -> str:
+        """The message of an attempt that ended for its time limit."""
+        return f"killed at its wall-time limit of {self.timeout_s:g} s"
 
     def kill(self) -> None:
         """End the whole session at once."""
@@ -242,9 +255,8 @@ class Watchdog:
         if running.kill_at is not None:
             if now >= running.kill_at:
                 running.kill()
-        elif now >= running.started + running.timeout_s:
-            message = f"killed at its wall-time limit of {running.timeout_s:g} s"
-            running.stop(Outcome.TIMEOUT, message, self.grace_s)
+        elif running.is_past_its_time(now):
+            running.stop(Outcome.TIMEOUT, running.past_its_time, self.grace_s)
 
     def _check_memory(self, table: list[Process]) -> None:
         used: dict[int, int] = {}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import subprocess
+import time
 from pathlib import Path
 
 import pytest
@@ -45,8 +46,26 @@ async def test_a_cancelled_pricer_that_exits_0_is_cancelled(tmp_path: Path) -> N
         agent.close()
 
 
-def running(pid: int) -> Running:
-    return Running(AttemptId("job", 1), 0.0, 60.0, None, MB, (), pid=pid)
+def running(pid: int, started: float = 0.0) -> Running:
+    return Running(AttemptId("job", 1), started, 60.0, None, MB, (), pid=pid)
+
+
+@pytest.mark.parametrize("limit", [Outcome.OUTPUT_LIMIT, Outcome.MEMORY_LIMIT])
+def test_a_job_past_its_time_limit_is_a_timeout_whichever_limit_is_noticed_first(limit: Outcome) -> None:
+    """How soon the watchdog looks at the clock does not decide the reason; a cancel, or time left, does."""
+    now = time.monotonic()
+    late = running(0, now - 61)
+    late.stop(limit, "too much", 0)
+    assert (late.killed_for, late.message) == (Outcome.TIMEOUT, "killed at its wall-time limit of 60 s")
+    failed = running(0, now - 61)
+    failed.fail(limit, "too much")
+    assert failed.killed_for is Outcome.TIMEOUT
+    in_time = running(0, now)
+    in_time.stop(limit, "too much", 0)
+    assert (in_time.killed_for, in_time.message) == (limit, "too much")
+    cancelled = running(0, now - 61)
+    cancelled.stop(Outcome.CANCELLED, "cancelled", 0)
+    assert cancelled.killed_for is Outcome.CANCELLED
 
 
 def test_a_pricer_that_had_ended_before_the_signal_keeps_its_own_end() -> None:

@@ -102,10 +102,12 @@ async def test_input_and_shared_data_are_no_output(grid: SmallGrid) -> None:
 async def test_the_limit_holds_while_a_job_is_given_time_to_end(tmp_path: Path) -> None:
     """A job that is past its time limit, and goes on writing instead of ending, is killed at its output limit."""
     script = (
-        "import signal, time\nsignal.signal(signal.SIGTERM, signal.SIG_IGN)\ntime.sleep(0.5)\n"
-        "for n in range(10_000):\n    open(str(n), 'wb').write(bytes(500_000)); time.sleep(0.01)"
+        "import signal, time\n"
+        "def fill(*_):\n"
+        "    for n in range(10_000):\n        open(str(n), 'wb').write(bytes(500_000)); time.sleep(0.01)\n"
+        "signal.signal(signal.SIGTERM, fill)\ntime.sleep(1000)"
     )
-    pricers = {"python": {**PYTHON, "timeout_s": 0.4}}
+    pricers = {"python": {**PYTHON, "timeout_s": 1}}
     async with SmallGrid(tmp_path / "grid", pricers=pricers, node={"slots": 1, "kill_grace_s": 1000}) as grid:
         answer = await grid.submit("job", script, pricer="python")
         assert answer.json()["reason"] == "timeout"
