@@ -67,7 +67,7 @@ class Running:
         with self.lock:
             self.pid = pid
             if self.killed_for is not None:
-                signal_group(pid, signal.SIGKILL)
+                self._signal()
 
     def stop(self, why: Outcome, message: str, grace_s: float) -> None:
         """Ask the whole session to end (SIGTERM); the watchdog makes it (SIGKILL) after the grace.
@@ -93,7 +93,11 @@ class Running:
         self.killed_for, self.message = why, message
         self.kill_at = now + grace_s
         if self.pid:
-            signal_group(self.pid, signal.SIGTERM if grace_s > 0 else signal.SIGKILL)
+            self._signal()
+
+    def _signal(self) -> None:
+        has_time = self.kill_at is not None and self.kill_at > time.monotonic()
+        signal_group(self.pid, signal.SIGTERM if has_time else signal.SIGKILL)
 
     def is_past_its_time(self, now: float) -> bool:
         """Whether it has run for as long as it may."""

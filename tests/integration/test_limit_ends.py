@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 import subprocess
 import time
 from pathlib import Path
@@ -46,8 +47,8 @@ async def test_a_cancelled_pricer_that_exits_0_is_cancelled(tmp_path: Path) -> N
         agent.close()
 
 
-def running(pid: int, started: float = 0.0) -> Running:
-    return Running(AttemptId("job", 1), started, 60.0, None, MB, (), pid=pid)
+def running(pid: int, started: float | None = None) -> Running:
+    return Running(AttemptId("job", 1), time.monotonic() if started is None else started, 60.0, None, MB, (), pid=pid)
 
 
 @pytest.mark.parametrize("limit", [Outcome.OUTPUT_LIMIT, Outcome.MEMORY_LIMIT])
@@ -60,7 +61,7 @@ def test_a_job_past_its_time_limit_is_a_timeout_whichever_limit_is_noticed_first
     failed = running(0, now - 61)
     failed.fail(limit, "too much")
     assert failed.killed_for is Outcome.TIMEOUT
-    in_time = running(0, now)
+    in_time = running(0)
     in_time.stop(limit, "too much", 0)
     assert (in_time.killed_for, in_time.message) == (limit, "too much")
     cancelled = running(0, now - 61)
@@ -79,6 +80,23 @@ def test_a_pricer_that_had_ended_before_the_signal_keeps_its_own_end() -> None:
         runs = running(sleeps.pid)
         runs.stop(Outcome.TIMEOUT, "in time", 1.0)
         assert runs.killed_for is Outcome.TIMEOUT
+
+
+def test_a_pricer_that_is_told_to_end_while_it_starts_is_given_time_for_that(tmp_path: Path) -> None:
+    """It may run before its pid is noted: a stop that comes between sends SIGTERM then, as any other stop does."""
+    ready = tmp_path / "ready"
+    with subprocess.Popen(["sh", "-c", CLEAN.format(ready=ready)], start_new_session=True, cwd=tmp_path) as starts:
+        wait_until(ready.exists)
+        told = running(0)
+        told.stop(Outcome.OUTPUT_LIMIT, "too much", 60)
+        told.spawned(starts.pid)
+        assert starts.wait(timeout=30) == 0
+        assert (tmp_path / "prices.csv").read_text() == "half\n"
+    with subprocess.Popen(["sleep", "1000"], start_new_session=True) as starts:
+        told = running(0)
+        told.stop(Outcome.OUTPUT_LIMIT, "too much", 0)
+        told.spawned(starts.pid)
+        assert starts.wait(timeout=30) == -signal.SIGKILL
 
 
 @pytest.mark.parametrize(
