@@ -33,7 +33,7 @@ from raygrid.core.placement import POLICIES, with_room
 from raygrid.core.pricers import GRACE_S
 from raygrid.core.stragglers import CHECK_S, limits, most_at_once, stragglers
 from raygrid.core.vacancies import Suits
-from raygrid.models import GroupCapacity
+from raygrid.models import AttemptId, GroupCapacity
 
 UNHEARD = 0.5  # part of the silence that is borne from a node that a new leader has not heard yet
 
@@ -62,6 +62,11 @@ class GroupState(GroupNodes):
         """Whether some node takes jobs, be it full, or may do so as soon as it has spoken."""
         usable = any(node.slots > 0 and node.healthy and not node.draining for node in self.nodes.values())
         return usable or not self._introductions.are_over(now)
+
+    def is_held(self, node_id: str, attempt: AttemptId) -> bool:
+        """Whether an attempt was handed to a node and not given up since; a lost node has none."""
+        node = self.nodes.get(node_id)
+        return node is not None and attempt in node.held
 
     @property
     def waiting(self) -> list[str]:

@@ -11,6 +11,7 @@ import contextlib
 import logging
 import time
 from collections.abc import Callable, Iterable, Sequence
+from functools import partial
 from uuid import uuid4
 
 from raygrid.config import GridSettings
@@ -364,6 +365,7 @@ class Leader:
                 self._node_reported,
                 self._outbox.afterwards,
                 self._on_stale,
+                partial(self._state.is_held, node_id),
                 self._clock,
                 self._settings,
                 self._definitions,

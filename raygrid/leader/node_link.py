@@ -33,6 +33,7 @@ class NodeConversation:
         reported: takes a reply; gives whether it could be taken in, and otherwise it comes again.
         settle: `settle(action)` runs `action` once everything decided so far is committed.
         stale: called when the node follows a newer term.
+        stands: whether an attempt is still this node's to run; one that was given up since it was ordered is not.
         clock: seconds since the epoch, never falling.
         settings: what the node is to follow; one that follows older settings is told.
         definitions: what jobs run; each is sent once to each life of the node, with the first order that needs it.
@@ -47,6 +48,7 @@ class NodeConversation:
         reported: Callable[[NodeReported], Awaitable[bool]],
         settle: Callable[[Callable[[], None]], None],
         stale: Callable[[], None],
+        stands: Callable[[AttemptId], bool],
         clock: Callable[[], float],
         settings: GridSettings,
         definitions: Definitions,
@@ -58,6 +60,7 @@ class NodeConversation:
         self._reported = reported
         self._settle = settle
         self._stale = stale
+        self._stands = stands
         self._clock = clock
         self._settings = settings
         self._definitions = definitions
@@ -168,7 +171,6 @@ class NodeConversation:
         if now - self._unreachable_since >= UNREACHABLE_S and not self._lost:
             self._lost = True
             logger.warning("node %s is lost: it cannot be reached", self.node_id)
-            self._orders.clear()  # not sent yet, and to be placed anew by what follows
             self._happened(NodeLost(self.node_id))
 
     def _settler(self, incarnation: str, last: int) -> Callable[[], None]:
@@ -190,8 +192,7 @@ class NodeConversation:
                     await self._tell_settings()
                 # Orders go first: a stop may be for one of them.
                 definitions = await self._needed(orders)
-                if orders or definitions:
-                    await self._hand_over(orders, definitions)
+                await self._hand_over(orders, definitions)
                 if stops:
                     await self.link.stop(self._term, stops)
             except StaleTermError:
@@ -203,6 +204,8 @@ class NodeConversation:
                 self.stop(tuple(stops))
             except Exception:
                 logger.exception("telling node %s failed unexpectedly", self.node_id)
+                if self._sending:
+                    self._hand_over_ended(arrived=False)  # they were not sent
                 await asyncio.sleep(PAUSE_S)
                 self.stop(tuple(stops))
 
@@ -230,7 +233,13 @@ class NodeConversation:
             return []
 
     async def _hand_over(self, orders: list[AttemptOrder], definitions: list[Definition]) -> None:
-        attempts, incarnation = tuple(order.attempt for order in orders), self._incarnation
+        # Orders wait here for calls before them, for settings and for definitions. The node may have been lost
+        # meanwhile, so that its attempts were given up; what was not sent by then must never arrive.
+        orders = [order for order in orders if self._stands(order.attempt)]
+        self._sending = orders
+        if not orders and not definitions:
+            return
+        incarnation = self._incarnation
         try:
             if definitions:
                 await self.link.start(self._term, orders, definitions)
@@ -239,13 +248,16 @@ class NodeConversation:
         except StaleTermError:
             raise
         except RaygridError as error:
-            logger.warning("node %s may not have got %d attempts: %s", self.node_id, len(attempts), error)
-            self._happened(HandOverEnded(self.node_id, attempts, arrived=False))
+            logger.warning("node %s may not have got %d attempts: %s", self.node_id, len(orders), error)
+            self._hand_over_ended(arrived=False)
         except Exception:
-            logger.exception("node %s may not have got %d attempts", self.node_id, len(attempts))
-            self._happened(HandOverEnded(self.node_id, attempts, arrived=False))
+            logger.exception("node %s may not have got %d attempts", self.node_id, len(orders))
+            self._hand_over_ended(arrived=False)
         else:
             if incarnation == self._incarnation:
                 self._given.update(each.digest for each in definitions)
-            self._happened(HandOverEnded(self.node_id, attempts, arrived=True))
-        self._sending = []
+            self._hand_over_ended(arrived=True)
+
+    def _hand_over_ended(self, *, arrived: bool) -> None:
+        attempts, self._sending = tuple(order.attempt for order in self._sending), []
+        self._happened(HandOverEnded(self.node_id, attempts, arrived))

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from raygrid.config import GridSettings, load_settings
-from raygrid.core.events import AttemptOrder, Event, NodeLost, NodeReported
+from raygrid.core.events import AttemptOrder, Event, HandOverEnded, NodeLost, NodeReported
 from raygrid.errors import UnavailableError, UnreachableError
 from raygrid.leader.definitions import Definitions
 from raygrid.leader.node_link import UNREACHABLE_S, NodeConversation
@@ -71,6 +71,7 @@ def conversation(
     clock: Callable[[], float] | None = None,
     *,
     reported: Callable[[Event], bool] = lambda _: True,
+    stands: Callable[[AttemptId], bool] = lambda _: True,
     store: JobStore | None = None,
 ) -> Any:
     settings = load_settings().deployed(deployed_at)
@@ -82,7 +83,7 @@ def conversation(
 
     settle, stale = (lambda action: action()), (lambda: None)
     definitions = Definitions(store or MemoryStore())
-    return NodeConversation("n1", node, 1, happened, take, settle, stale, clock, settings, definitions)
+    return NodeConversation("n1", node, 1, happened, take, settle, stale, stands, clock, settings, definitions)
 
 
 async def until(condition: Callable[[], bool]) -> None:
@@ -180,19 +181,36 @@ async def test_a_link_that_is_whole_again_at_once_costs_nothing() -> None:
     await talk.close()
 
 
-async def test_what_was_not_sent_to_a_lost_node_is_never_sent() -> None:
-    """Its jobs are placed anew: an order that still waited must not reach the node when it is back."""
+async def test_an_order_that_was_given_up_before_it_was_sent_is_never_sent() -> None:
+    """The others of its hand-over go, and only these are said to have arrived."""
     node, seen = Node(), list[Event]()
-    talk = conversation(node, 0.0, seen.append, time.monotonic)
-    node.trouble = UnreachableError("its process has ended")
-    talk._orders.append(order("a", ""))  # waits while a call before it is under way
+    talk = conversation(node, 0.0, seen.append, stands=lambda attempt: attempt.job_id != "a")
+    talk.start((order("a", ""), order("b", "")))
     talk.open()
-    await until(lambda: NodeLost("n1") in seen)
-    node.trouble = None
-    talk.start((order("b", ""),))
-    await until(lambda: node.asked != [])
+    await until(lambda: HandOverEnded("n1", (AttemptId("b", 1),), arrived=True) in seen)
     await talk.close()
     assert node.started == ["b"]
+    assert [event for event in seen if isinstance(event, HandOverEnded)] == [
+        HandOverEnded("n1", (AttemptId("b", 1),), arrived=True)
+    ]
+
+
+async def test_orders_that_an_unexpected_error_kept_back_are_said_not_to_have_arrived() -> None:
+    """Otherwise they would be waited for without end. What comes later is sent."""
+
+    class Broken(MemoryStore):
+        async def definitions(self, digests: Sequence[str]) -> dict[str, Definition]:
+            raise TypeError("not foreseen")
+
+    node, seen = Node(), list[Event]()
+    talk = conversation(node, 0.0, seen.append, store=Broken())
+    talk.start((running("a", "d1"),))
+    talk.open()
+    await until(lambda: HandOverEnded("n1", (AttemptId("a", 1),), arrived=False) in seen)
+    talk.start((order("b", ""),))
+    await until(lambda: node.started == ["b"])
+    await talk.close()
+    assert HandOverEnded("n1", (AttemptId("b", 1),), arrived=True) in seen
 
 
 def running(job_id: str, definition: str) -> AttemptOrder:
