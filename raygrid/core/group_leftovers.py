@@ -73,7 +73,9 @@ class GroupLeftovers(GroupAttempts):
                 entry.number = report.attempt.number
             entry.unconfirmed = entry.moved = False
             self._try_again(entry, report, node.node_id, out, charge=charge)
-        elif charge:  # it runs elsewhere by now: let it, and count the loss
+        elif charge and entry.charged < self.policy.retry.max_attempts - 1:
+            # It runs elsewhere by now: let it, and count the loss. The last one that is allowed is not counted before
+            # the attempt that runs has ended, for that one is the job's last chance.
             entry.charged += 1
             entry.lost += 1
             if entry.recorded:

@@ -73,6 +73,20 @@ def test_a_node_that_comes_up_late_still_counts() -> None:
     assert rack.ends("a").states == {"a": JobState.DONE}
 
 
+def test_a_loss_that_is_known_late_never_charges_more_than_is_allowed() -> None:
+    """The attempt that runs meanwhile is the job's last chance: it may answer, and its loss is the last one counted."""
+    rack = Rack()
+    rack.submit(job("a", attempts=3, failures=2, losses=2, running=True, node_id="n1"))
+    rack.wait(4)  # n1 is given up; that loss is not charged
+    rack.join("n2")
+    assert rack.where["a"] == ("n2", AttemptId("a", 4))
+    told = comes_up(rack, "n1", left("a", 3))
+    assert (told.started, told.stopped) == ({}, [])
+    assert [(each.failures, each.losses) for each in told.wrote.values()] in ([], [(2, 2)])
+    update = comes_up(rack, "n2", left("a", 4)).wrote["a"]
+    assert (update.state, update.reason, update.failures, update.losses) == (FAILED, "poison", 3, 3)
+
+
 def test_a_node_that_comes_up_after_it_was_given_up_still_counts() -> None:
     """A grid that starts gives a silent node up at once; the loss of what ran there counts when the node reports it."""
     rack = Rack()
