@@ -10,7 +10,7 @@ from typing import IO, Any, NoReturn, TypeVar
 
 import httpx
 
-from raygrid.client import sockets
+from raygrid.client import large_body, sockets
 from raygrid.client.calls import Body, Call, Flow
 from raygrid.client.endpoint import Endpoint
 from raygrid.client.fit import BodyCheck, MixedUpAnswerError, require_own
@@ -122,9 +122,9 @@ class Connection:
                 check.require()
             elif response.is_success:
                 with _written_whole(call.save_to) as file:
-                    for chunk in response.iter_bytes():
-                        file.write(chunk)
-                        check.update(chunk)
+                    for piece in large_body.pieces(response):
+                        file.write(piece)
+                        check.update(piece)
                     check.require()
         return response
 
@@ -221,9 +221,9 @@ class AsyncConnection:
                 check.require()
             elif response.is_success:
                 with _written_whole(call.save_to) as file:
-                    async for chunk in response.aiter_bytes():
-                        file.write(chunk)
-                        check.update(chunk)
+                    async for piece in large_body.pieces_async(response):
+                        file.write(piece)
+                        check.update(piece)
                     check.require()
         return response
 
