@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import hashlib
 import os
 import stat
 from pathlib import Path
@@ -10,11 +11,13 @@ from typing import Any
 
 import pytest
 
+from raygrid.blobs import BlobStore
 from raygrid.config import load_settings
 from raygrid.errors import SettingsError
 from raygrid.local import GridFile
 from raygrid.local.lock import holder, only_one
 from raygrid.local.port import ray_prefix
+from raygrid.models import BlobSlice
 from raygrid.node.processes import mark_of
 from raygrid.store import SqlStore
 from tests.support.http import unzip
@@ -63,16 +66,23 @@ def usual_umask() -> Any:
     os.umask(before)
 
 
-@any_name
+NESTED = [AS_BYTES[first::5] for first in range(5)]
+"""All names, each in one of a few paths, one below the other: whole grids work in these."""
+nested = pytest.mark.parametrize("names", NESTED, ids=[str(number) for number, _ in enumerate(NESTED)])
+
+
+@nested
 def test_all_state_lies_inside_the_state_directory(
-    as_bytes: bytes, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    names: list[bytes], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Job store, blobs and work directories: nothing is beside the directory of that name, and all is private."""
-    name = os.fsdecode(as_bytes)
     here = tmp_path / "here"
     here.mkdir()
     monkeypatch.chdir(here)
-    state = here / name
+    ways = [here]
+    for name in names:
+        ways.append(ways[-1] / os.fsdecode(name))
+    state = ways[-1]
 
     async def run() -> None:
         async with SmallGrid(state) as grid:
@@ -80,32 +90,51 @@ def test_all_state_lies_inside_the_state_directory(
             assert open_to_others(below(state / "small")) == []
 
     asyncio.run(run())
-    assert os.listdir(here) == [name]
+    assert [os.listdir(os.fsencode(way)) for way in ways[:-1]] == [[name] for name in names]
     assert os.listdir(tmp_path) == ["here"]
     found = {str(path.relative_to(state / "small")) for path in below(state)}
     assert {"jobs.db", "blobs/grid/marker", "nodes/rack-a-1"} <= found
     assert len([path for path in found if path.startswith("blobs/results/")]) >= 3
 
 
-@pytest.mark.parametrize("as_bytes", [*AS_BYTES[:10], *AS_BYTES[20:24], AS_BYTES[-1]], ids=ascii)
-def test_database_and_blobs_may_be_elsewhere_under_any_name(as_bytes: bytes, tmp_path: Path) -> None:
+@nested
+def test_database_and_blobs_may_be_elsewhere_under_any_name(names: list[bytes], tmp_path: Path) -> None:
     """`storage.database` takes the plain path of a file, `storage.blobs` that of a directory."""
-    name = os.fsdecode(as_bytes)
+    *path, name = (os.fsdecode(name) for name in names if len(name) < 200)  # SQLite takes paths of 511 bytes
     given = tmp_path / "given"
-    storage = {"database": f"{given}/{name}/{name}", "blobs": f"{given}/blobs/{name}"}
+    stores, blobs = given.joinpath("stores", *path), given.joinpath("blobs", *path)
+    storage = {"database": f"{stores}/{name}/{name}", "blobs": f"{blobs}/{name}"}
 
     async def run() -> None:
         async with SmallGrid(tmp_path / "state", storage=storage) as grid:
             await run_jobs(grid)
-            assert open_to_others(below(given / name)) == []
+            assert open_to_others(below(stores / name)) == []
 
     asyncio.run(run())
-    assert sorted(os.listdir(given)) == sorted(["blobs", name])
-    assert os.listdir(given / "blobs") == [name]
-    assert (given / "blobs" / name / "grid" / "marker").exists()
-    assert name in os.listdir(given / name)
-    assert all(each.startswith(name) for each in os.listdir(given / name))
+    assert sorted(os.listdir(given)) == ["blobs", "stores"]
+    assert os.listdir(blobs) == os.listdir(stores) == [name]
+    assert (blobs / name / "grid" / "marker").exists()
+    assert name in os.listdir(stores / name)
+    assert all(each.startswith(name) for each in os.listdir(stores / name))
     assert os.listdir(tmp_path / "state" / "small") == ["nodes"]
+
+
+@any_name
+async def test_job_store_and_blobs_lie_where_they_are_named(as_bytes: bytes, tmp_path: Path) -> None:
+    """The job store's file and the blobs' directory have exactly the name that was given, and nothing else is made."""
+    name = os.fsdecode(as_bytes)
+    storage = {"state_dir": tmp_path, "database": f"{tmp_path}/stores/{name}", "blobs": f"{tmp_path}/blobs/{name}"}
+    settings = load_settings(storage=storage)
+    store, blobs = SqlStore(settings.database_url), BlobStore(settings.blobs_url)
+    await store.open()
+    await blobs.put("inputs/one", b"content")
+    assert await blobs.read(BlobSlice("inputs/one", 0, 7, hashlib.sha256(b"content").hexdigest())) == b"content"
+    await store.close()
+    assert sorted(os.listdir(tmp_path)) == ["blobs", "stores"]
+    assert os.listdir(tmp_path / "blobs") == [name]
+    assert (tmp_path / "blobs" / name / "inputs" / "one").read_bytes() == b"content"
+    assert name in os.listdir(tmp_path / "stores")
+    assert all(each.startswith(name) for each in os.listdir(tmp_path / "stores"))
 
 
 @any_name
@@ -167,8 +196,6 @@ def test_a_place_that_would_be_another_one_is_refused(storage: dict[str, str], s
 def test_a_file_url_names_its_directory_in_the_way_of_urls(tmp_path: Path) -> None:
     """`%20` in a `file:` URL is a blank, in a path it is itself."""
     settings = load_settings(storage={"blobs": f"file://{tmp_path}/a%20b", "database": f"sqlite:///{tmp_path}/c%20d"})
-    from raygrid.blobs import BlobStore
-
     assert BlobStore(settings.blobs_url).shown == str(tmp_path / "a b")
     assert BlobStore(f"{tmp_path}/a%20b").shown == str(tmp_path / "a%20b")
 
