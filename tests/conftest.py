@@ -7,6 +7,7 @@ import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
+import hypothesis
 import pytest
 
 from raygrid.loopback import without_proxy
@@ -19,6 +20,13 @@ REFERENCE_DATA = Path(os.environ.get("RAYGRID_REFERENCE_DATA", Path(__file__).pa
 # flush, because everything else on it is busy, would let leases run out that no test has broken.
 IN_MEMORY = Path("/dev/shm")
 ROOM = 2 * 1024**3
+
+
+# How long an example takes tells how busy the machine is.
+hypothesis.settings.register_profile(
+    "busy-machine", deadline=None, suppress_health_check=[hypothesis.HealthCheck.too_slow]
+)
+hypothesis.settings.load_profile("busy-machine")
 
 
 def pytest_configure() -> None:

@@ -146,7 +146,7 @@ class SmallGrid:
     """One parent, `racks` groups of `nodes` nodes each; use as an async context manager.
 
     Nodes share the parent's blob store, but those that `node_blobs` names have their own. The parent stands in the
-    group `home`, if one is given.
+    group `home`, if one is given, and closes connections that were idle for `keep_alive_s`.
 
     Attributes:
         http: a client bound to the parent's address.
@@ -164,9 +164,11 @@ class SmallGrid:
         slots: int = 2,
         node_blobs: Mapping[str, str] | None = None,
         home: str | None = None,
+        keep_alive_s: int = 5,
         **settings: Any,
     ) -> None:
         self._home = home
+        self._keep_alive_s = keep_alive_s
         settings.setdefault("pricers", PRICERS)
         settings["storage"] = {"state_dir": directory, **settings.get("storage", {})}
         settings["node"] = {"slots": slots, "kill_grace_s": 0.2, **settings.get("node", {})}
@@ -222,7 +224,14 @@ class SmallGrid:
         with socket.socket() as probe:
             probe.bind(("127.0.0.1", 0))
             port = probe.getsockname()[1]
-        config = uvicorn.Config(self.app, host="127.0.0.1", port=port, log_level="warning", timeout_graceful_shutdown=1)
+        config = uvicorn.Config(
+            self.app,
+            host="127.0.0.1",
+            port=port,
+            log_level="warning",
+            timeout_keep_alive=self._keep_alive_s,
+            timeout_graceful_shutdown=1,
+        )
         server = uvicorn.Server(config)
         self.url = f"http://127.0.0.1:{port}"
         # Connections are let go before the server does so, after 5 s: it may do it as a request comes.

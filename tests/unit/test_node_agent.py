@@ -161,7 +161,7 @@ async def test_what_was_settled_in_an_earlier_life_settles_nothing_now(agent: No
     agent.start(1, [order("job", "true")])
     await reports_of(agent, 1)
     earlier = 5  # reports of an earlier life, more than this one has made
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(20):
         reply = await agent.reports(1, earlier, earlier, 25)
     assert [report.attempt.job_id for report in reply.reports] == ["job"]
     assert [report.attempt.job_id for report in (await agent.reports(1, 0, 0, 0)).reports] == ["job"]

@@ -74,11 +74,13 @@ def test_a_pricer_dies_of_signals_that_python_ignores(tmp_path: Path) -> None:
 def test_a_pricer_blocks_no_signal(tmp_path: Path) -> None:
     """Ray blocks SIGINT in its workers; a pricer that interrupts a program of its own must not wait for it in vain."""
     blocked = signal.pthread_sigmask(signal.SIG_BLOCK, (signal.SIGINT, signal.SIGTERM))
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)  # ignored, where a shell runs this in background
     try:
         assert run(tmp_path, "sh", "-c", "kill -INT $$; exit 0")[0] == -signal.SIGINT
         assert run(tmp_path, "grep", "SigBlk", "/proc/self/status") == (0, f"SigBlk:\t{0:016x}\n")
         assert signal.SIGINT in signal.pthread_sigmask(signal.SIG_BLOCK, ()), "the agent's own mask is as it was"
     finally:
+        signal.signal(signal.SIGINT, before)
         signal.pthread_sigmask(signal.SIG_SETMASK, blocked)
 
 
