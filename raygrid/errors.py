@@ -28,6 +28,7 @@
     ├── WaitTimeoutError         the wait ended before the job did; the job goes on
     ├── ConnectionFailedError    the grid did not answer the client
     ├── StaleTermError           a leader of an old term tried to write
+    ├── DefinitionLostError      what a job runs is not in the job store any more
     └── BlobNotFoundError        bytes that should be in the blob store are not
         └── BlobDamagedError     they are there, but are not those that were stored
 
@@ -192,6 +193,10 @@ class ConnectionFailedError(RaygridError):
 
 class StaleTermError(RaygridError):
     """A leader wrote with a term that is no longer the group's; it must step down."""
+
+
+class DefinitionLostError(RaygridError):
+    """The job store has lost what a job runs; the job must be submitted again."""
 
 
 class BlobNotFoundError(RaygridError):

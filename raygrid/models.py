@@ -58,6 +58,7 @@ class Outcome(StrEnum):
     CANNOT_START = "cannot_start"  # the executable is missing or not executable on that node
     INFRASTRUCTURE = "infrastructure"  # the grid failed it: blob store away, agent stopping
     INPUT_LOST = "input_lost"  # the blob store does not have the input any more
+    DEFINITION_LOST = "definition_lost"  # the job store does not have any more what the job runs
     DISK_FULL = "disk_full"  # its node's disk was full while it ran, which was not its doing
     LOST = "lost"  # nobody knows: its node or agent went away
     MEMORY_PRESSURE = "memory_pressure"  # killed because its node was running out of memory, not at a limit of its own
@@ -69,6 +70,7 @@ INFRASTRUCTURE_OUTCOMES = frozenset(
         Outcome.CANNOT_START,
         Outcome.INFRASTRUCTURE,
         Outcome.INPUT_LOST,
+        Outcome.DEFINITION_LOST,
         Outcome.DISK_FULL,
         Outcome.LOST,
         Outcome.MEMORY_PRESSURE,
@@ -147,13 +149,19 @@ class Definition:
 
     Attributes:
         digest: tells it from every other definition.
-        body: what runs, as JSON; it may hold secrets, so that it is kept by the job store and nodes only.
+        body: what runs, as JSON; it may hold secrets, so that it is kept by the job store and nodes only. Empty in what
+            a leader sends in place of one that the job store has lost.
         limits: the pricer's limits when they were last known, as JSON; they hold where the pricer is gone.
     """
 
     digest: str
     body: str = field(repr=False)
     limits: str = field(default="{}", repr=False)
+
+    @property
+    def is_lost(self) -> bool:
+        """Whether the job store has lost it: nothing is known of it but its digest."""
+        return not self.body
 
 
 @dataclass(frozen=True, slots=True)

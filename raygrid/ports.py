@@ -89,7 +89,10 @@ class NodeLink(Protocol):
     """How a leader reaches a node agent."""
 
     async def start(self, term: int, orders: Sequence[AttemptOrder], definitions: Sequence[Definition] = ()) -> None:
-        """Hand attempts over, with what they run as far as the node may lack it. One handed over twice runs once."""
+        """Hand attempts over, with what they run as far as the node may lack it. One handed over twice runs once.
+
+        Among the definitions may be lost ones: attempts that need them end at once where the node does not have them.
+        """
         ...
 
     async def stop(self, term: int, attempts: Sequence[AttemptId]) -> None:

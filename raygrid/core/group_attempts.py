@@ -145,6 +145,7 @@ class GroupAttempts(GroupJobs):
         elif report.outcome not in (
             Outcome.LOST,
             Outcome.INPUT_LOST,
+            Outcome.DEFINITION_LOST,
             Outcome.CANCELLED,
             Outcome.DISK_FULL,
             Outcome.MEMORY_PRESSURE,  # the job was too large for what was left; the node is as good as any

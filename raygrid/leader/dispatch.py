@@ -88,7 +88,7 @@ class Leader:
         self._state = fresh_state(settings, lease.group_id)
         self._store = store
         self._directory = directory
-        self._definitions = Definitions(store)
+        self._definitions = Definitions(store, settings.pricers)
         self._on_stale = on_stale
         self._epoch = f"{lease.term}-{uuid4().hex[:8]}"
         self._clock = clock or steady_clock()
@@ -179,7 +179,7 @@ class Leader:
         logger.warning("group %s: follows newer settings", self._lease.group_id)
         group_id = self._lease.group_id
         self._happened(PolicyChanged(group_policy(settings, group_id), group_site(settings, group_id)))
-        self._definitions.forget()
+        self._definitions.follow(settings.pricers)
         for node in self._nodes.values():
             node.configure(settings)
 

@@ -220,7 +220,7 @@ class NodeConversation:
             logger.warning("node %s could not be told of newer settings: %s", self.node_id, error)
 
     async def _needed(self, orders: list[AttemptOrder]) -> list[Definition]:
-        """The definitions that these orders, or earlier ones, need and the node is not known to have."""
+        """What these orders, or earlier ones, need and the node is not known to have; lost definitions among it."""
         wanted = {order.spec.definition for order in orders if order.spec.definition} - self._given | self._lacks
         if not wanted:
             return []
@@ -255,7 +255,7 @@ class NodeConversation:
             self._hand_over_ended(arrived=False)
         else:
             if incarnation == self._incarnation:
-                self._given.update(each.digest for each in definitions)
+                self._given.update(each.digest for each in definitions if not each.is_lost)
             self._hand_over_ended(arrived=True)
 
     def _hand_over_ended(self, *, arrived: bool) -> None:

@@ -28,7 +28,7 @@ from raygrid.models import INFRASTRUCTURE_OUTCOMES, AttemptId, AttemptReport, De
 from raygrid.node import reaper
 from raygrid.node.apart import Apart
 from raygrid.node.cache import LocalShelf, ResultCache, Shelf
-from raygrid.node.definitions import Definitions
+from raygrid.node.definitions import Definitions, lost_message
 from raygrid.node.disk import DiskWatch
 from raygrid.node.health import Health
 from raygrid.node.killing import kill_lineage
@@ -272,8 +272,9 @@ class NodeAgent:
         answered: list[AttemptReport] = []
         with self._work:
             self._accept_term(term)
-            if definitions:
-                self._definitions.put(definitions)
+            lost = self._definitions.put(definitions) if definitions else frozenset()
+            if lost:
+                answered += self._end_waiting(lost)
             for order in orders:
                 if order.blobs is not None:
                     self._blobs.expect(order.blobs)  # the same in every order: a grid agrees on it once
@@ -288,6 +289,8 @@ class NodeAgent:
                             wanted.append(attempt)
                 elif (recent := self._recent.get(attempt.job_id)) is not None:
                     answered.append(replace(recent, attempt=attempt))
+                elif order.spec.definition in lost:
+                    answered.append(_definition_lost(order))
                 elif len(self._waiting) >= MOST_WAITING:
                     message = f"node {self.node_id} has {MOST_WAITING} attempts waiting and takes no more"
                     answered.append(AttemptReport(attempt, Outcome.INFRASTRUCTURE, message=message))
@@ -297,6 +300,16 @@ class NodeAgent:
                     self._definitions.expect(order.spec)
             self._work.notify(len(orders))
             self._append(answered)
+
+    def _end_waiting(self, lost: frozenset[str]) -> list[AttemptReport]:
+        """End the attempts that wait for a slot and whose definition is lost; called with the lock held."""
+        reports: list[AttemptReport] = []
+        for order in [each for each in self._waiting.values() if each.spec.definition in lost]:
+            del self._waiting[order.attempt]
+            self._wanted.pop(order.spec.job_id, None)
+            same_end = self._held.pop(order.spec.job_id)
+            reports += [replace(_definition_lost(order), attempt=attempt) for attempt in same_end]
+        return reports
 
     def stop(self, term: int, attempts: Sequence[AttemptId]) -> None:
         """Kill attempts; see `NodeLink.stop`."""
@@ -468,6 +481,10 @@ class _Slot:
         """All is done; the thread goes on by itself."""
         if not self._left:
             self._leave(self.number, wake=False)
+
+
+def _definition_lost(order: AttemptOrder) -> AttemptReport:
+    return AttemptReport(order.attempt, Outcome.DEFINITION_LOST, message=lost_message(order.spec))
 
 
 def _slots(settings: Node) -> int:

@@ -23,7 +23,7 @@ from raygrid.blobs import BlobStore
 from raygrid.config import Pricer
 from raygrid.content import Contents
 from raygrid.core.events import AttemptOrder
-from raygrid.errors import BlobDamagedError, BlobNotFoundError, SettingsError, UnavailableError
+from raygrid.errors import BlobDamagedError, BlobNotFoundError, DefinitionLostError, SettingsError, UnavailableError
 from raygrid.models import AttemptReport, JobSpec, Outcome
 from raygrid.node import diagnosis, result, workspace
 from raygrid.node.beneath import BadOutputError
@@ -157,6 +157,8 @@ class Runner:
         """What to run; or how the attempt has ended, where that is not known here."""
         try:
             pricer = self._definitions.pricer(order.spec)
+        except DefinitionLostError as error:
+            return Finished(AttemptReport(order.attempt, Outcome.DEFINITION_LOST, message=str(error)))
         except (SettingsError, UnavailableError) as error:
             return self._infrastructure(order, str(error))
         if pricer is None:

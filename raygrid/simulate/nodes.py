@@ -142,7 +142,9 @@ class SimulatedAgent:
     def start(self, term: int, orders: Sequence[AttemptOrder], definitions: Sequence[Definition] = ()) -> None:
         """See `NodeLink.start`."""
         self._accept_term("start", term)
-        self._definitions.update((each.digest, each) for each in definitions)
+        self._definitions.update((each.digest, each) for each in definitions if not each.is_lost)
+        lost = {each.digest for each in definitions} - self._definitions.keys()
+        self._end_without(lost)
         answered: list[AttemptReport] = []
         for order in orders:
             attempt = order.attempt
@@ -154,6 +156,8 @@ class SimulatedAgent:
                         wanted.append(attempt)
             elif (recent := self._recent.get(attempt.job_id)) is not None:
                 answered.append(replace(recent, attempt=attempt))
+            elif order.spec.definition in lost:
+                answered.append(AttemptReport(attempt, Outcome.DEFINITION_LOST, message="what it runs is lost"))
             else:
                 self._held[attempt.job_id] = [attempt]
                 self._waiting[attempt] = order
@@ -161,6 +165,16 @@ class SimulatedAgent:
         for run in list(self._runs.values()):
             self._begin(run)
         self._fill_slots()
+
+    def _end_without(self, lost: set[str]) -> None:
+        """End the attempts that need a lost definition and have not begun."""
+        for order in [each for each in self._waiting.values() if each.spec.definition in lost]:
+            del self._waiting[order.attempt]
+            self._deliver(AttemptReport(order.attempt, Outcome.DEFINITION_LOST, message="what it runs is lost"))
+        for run in list(self._runs.values()):
+            if run.order.spec.definition in lost and run.running and not run.begun and run.timer is not None:
+                run.timer.cancel()
+                self._end(run, Outcome.DEFINITION_LOST)
 
     def stop(self, term: int, attempts: Sequence[AttemptId]) -> None:
         """See `NodeLink.stop`."""
@@ -276,7 +290,7 @@ class SimulatedAgent:
         if outcome is Outcome.CANCELLED:
             self._deliver(AttemptReport(attempt, outcome, message="cancelled"))
             return
-        if outcome is Outcome.INFRASTRUCTURE:
+        if outcome in (Outcome.INFRASTRUCTURE, Outcome.DEFINITION_LOST):
             self._deliver(AttemptReport(attempt, outcome, message="what it runs did not come"))
             return
         if kind == "large" and self.running:

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Collection
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from raygrid.models import JobState
+from raygrid.leader import definitions as leader_definitions
+from raygrid.models import Definition, JobState
 from raygrid.node import definitions as node_definitions
 from tests.support.elected_grid import ElectedGrid
 from tests.support.http import manifest, parts_of, unzip, word
@@ -205,18 +206,73 @@ async def test_no_job_is_taken_whose_definition_cannot_be_stored(grid: SmallGrid
     assert unzip(answer)["stdout.txt"].decode() == printed("one", "early")
 
 
+async def lose(grid: SmallGrid, digest: str) -> None:
+    """Remove a definition from the job store, as where an older copy of that table was restored."""
+    async with grid.store._write() as connection:
+        await connection.exec_driver_sql("DELETE FROM definitions WHERE digest = ?", (digest,))
+
+
+async def test_jobs_whose_definition_is_lost_fail_at_once_and_hold_nothing_up(grid: SmallGrid, tmp_path: Path) -> None:
+    """The words name job, definition and what to do; no node is mistrusted for it, and other jobs go on."""
+    gate, lost = tmp_path / "gate", [f"lost-{n}" for n in range(30)]
+    await block_slots(grid, gate)
+    await post(grid, "lost", lost)
+    await grid.deploy(pricers=SECOND)
+    digest = (await grid.status("lost-1"))["definition"]
+    await lose(grid, digest)
+    gate.touch()
+    await post(grid, "fine", ["fine-1", "fine-2"])
+    async with asyncio.timeout(node_definitions.WAIT_S - 5):
+        assert {stdout for stdout, _ in (await outputs(grid, "fine")).values()} == {
+            printed("two", "fine-1"),
+            printed("two", "fine-2"),
+        }
+        for job_id in lost:
+            status = await grid.until_state(job_id, "failed")
+            assert (status["reason"], status["exit_code"]) == ("definition_lost", None)
+            for named in (digest, job_id, "submit the job again"):
+                assert named in status["message"]
+    assert word(await grid.http.get("/result/lost-1")) == "job-failed"
+    nodes = grid.leaders["rack-a"].leader._state.nodes.values()
+    assert [(node.failures, node.probation_until) for node in nodes] == [(0, None)] * 2
+
+
+async def test_a_lost_definition_that_is_configured_comes_back(grid: SmallGrid, tmp_path: Path) -> None:
+    """Jobs that wait and jobs that are submitted afterwards run, with new leader and nodes, and the store has it."""
+    gate = tmp_path / "gate"
+    await block_slots(grid, gate)
+    await post(grid, "before", ["before-1"])
+    digest = (await grid.status("before-1"))["definition"]
+    await lose(grid, digest)
+    await grid.leaders["rack-a"].leader.close()
+    await grid.new_leader("rack-a")
+    for name in ("rack-a-1", "rack-a-2"):
+        await grid.restart_node(name)
+    await post(grid, "after", ["after-1"])
+    gate.touch()
+    for job_id in ("before", "after"):
+        [(stdout, ran)] = (await outputs(grid, job_id)).values()
+        assert (stdout, ran["definition"]) == (printed("one", f"{job_id}-1"), digest)
+    assert set(await grid.store.definitions([digest])) == {digest}
+
+
 async def test_an_attempt_whose_definition_never_comes_is_no_failure_of_the_job(
     grid: SmallGrid, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """It ends as the grid's failure, with words that name job, node and definition; other jobs go on."""
     monkeypatch.setattr(node_definitions, "WAIT_S", 0.3)
+    read = leader_definitions.Definitions.get
+
+    async def not_told(self: leader_definitions.Definitions, digests: Collection[str]) -> list[Definition]:
+        return [each for each in await read(self, digests) if not each.is_lost]
+
+    monkeypatch.setattr(leader_definitions.Definitions, "get", not_told)
     gate = tmp_path / "gate"
     await block_slots(grid, gate)
     await post(grid, "lost", ["lost-1"])
     await grid.deploy(pricers=SECOND)
     digest = (await grid.status("lost-1"))["definition"]
-    async with grid.store._write() as connection:
-        await connection.exec_driver_sql("DELETE FROM definitions WHERE digest = ?", (digest,))
+    await lose(grid, digest)
     gate.touch()
     await post(grid, "fine", ["fine-1", "fine-2"])
     assert {stdout for stdout, _ in (await outputs(grid, "fine")).values()} == {

@@ -78,6 +78,7 @@ def test_what_says_nothing_about_the_job() -> None:
         Outcome.CANNOT_START,
         Outcome.INFRASTRUCTURE,
         Outcome.INPUT_LOST,
+        Outcome.DEFINITION_LOST,
         Outcome.DISK_FULL,
         Outcome.LOST,
         Outcome.MEMORY_PRESSURE,

@@ -11,8 +11,9 @@ from typing import Any
 
 import pytest
 
-from raygrid.config import GridSettings, load_settings
+from raygrid.config import GridSettings, Pricer, load_settings
 from raygrid.core.events import AttemptOrder, Event, HandOverEnded, NodeLost, NodeReported
+from raygrid.definition import define
 from raygrid.errors import UnavailableError, UnreachableError
 from raygrid.leader.definitions import Definitions
 from raygrid.leader.node_link import UNREACHABLE_S, NodeConversation
@@ -33,6 +34,7 @@ class Node:
         self.ended: tuple[AttemptReport, ...] = ()
         self.started: list[str] = []
         self.given: list[list[str]] = []
+        self.got: list[Definition] = []
         self.lacks: tuple[str, ...] = ()
         self.incarnation = "life"
         self.asked_for: list[tuple[int, int]] = []
@@ -43,6 +45,7 @@ class Node:
         self.asked.append(f"start at {self.deployed_at:g}")
         self.started += [each.attempt.job_id for each in orders]
         self.given.append([each.digest for each in definitions])
+        self.got += definitions
 
     async def stop(self, term: int, attempts: Sequence[AttemptId]) -> None:
         self.asked.append("stop")
@@ -73,6 +76,7 @@ def conversation(
     reported: Callable[[Event], bool] = lambda _: True,
     stands: Callable[[AttemptId], bool] = lambda _: True,
     store: JobStore | None = None,
+    pricers: dict[str, Pricer] | None = None,
 ) -> Any:
     settings = load_settings().deployed(deployed_at)
     clock = clock or itertools.count().__next__
@@ -82,7 +86,7 @@ def conversation(
         return reported(reply)
 
     settle, stale = (lambda action: action()), (lambda: None)
-    definitions = Definitions(store or MemoryStore())
+    definitions = Definitions(store or MemoryStore(), pricers or {})
     return NodeConversation("n1", node, 1, happened, take, settle, stale, stands, clock, settings, definitions)
 
 
@@ -301,6 +305,54 @@ async def test_orders_go_although_the_store_cannot_be_asked() -> None:
     await until(lambda: ["d1"] in node.given)
     await talk.close()
     assert len(store.reads) >= 3
+
+
+async def test_a_lost_definition_is_sent_as_such_until_the_store_has_it_again() -> None:
+    """The order goes with it, for the node may have the definition; each later order has the store asked anew."""
+    node, store = Node(), await kept()
+    talk = conversation(node, 0.0, store=store)
+    talk.start((running("a", "d1"),))
+    talk.open()
+    await until(lambda: node.started == ["a"])
+    assert [each.is_lost for each in node.got] == [True]
+    await store.put_definitions([Definition("d1", "{}")])
+    talk.start((running("b", "d1"),))
+    await until(lambda: node.started == ["a", "b"])
+    await talk.close()
+    assert node.given == [["d1"], ["d1"]]
+    assert [each.is_lost for each in node.got] == [True, False]
+
+
+@pytest.mark.parametrize("env", [{}, {"FEED": "secret"}])
+async def test_a_lost_definition_that_is_configured_is_stored_again(env: dict[str, str]) -> None:
+    """Its digest is made from what runs, so that it is the same one and no other; its job runs."""
+    pricer = Pricer(command=("sh",), env=env)
+    definition = define("p", pricer)
+    node, store = Node(), await kept()
+    talk = conversation(node, 0.0, store=store, pricers={"p": pricer, "q": Pricer(command=("other",))})
+    talk.start((running("a", definition.digest), running("b", "gone")))
+    talk.open()
+    await until(lambda: node.started == ["a", "b"])
+    await talk.close()
+    assert {each.digest: each.body for each in node.got} == {definition.digest: definition.body, "gone": ""}
+    assert (await store.definitions([definition.digest]))[definition.digest] == definition
+
+
+async def test_a_configured_definition_is_used_though_it_cannot_be_stored_again() -> None:
+    """The job store takes no writes: the job runs all the same."""
+
+    class Full(CountingStore):
+        async def put_definitions(self, definitions: Sequence[Definition]) -> None:
+            raise UnavailableError("the disk is full")
+
+    pricer = Pricer(command=("sh",))
+    node = Node()
+    talk = conversation(node, 0.0, store=Full(), pricers={"p": pricer})
+    talk.start((running("a", define("p", pricer).digest),))
+    talk.open()
+    await until(lambda: node.started == ["a"])
+    await talk.close()
+    assert node.got == [define("p", pricer)]
 
 
 async def test_a_definition_that_the_store_does_not_have_is_reported_once(caplog: pytest.LogCaptureFixture) -> None:

@@ -12,12 +12,12 @@ import pytest
 from raygrid.config import Pricer
 from raygrid.core.events import AttemptOrder
 from raygrid.definition import define
-from raygrid.errors import UnavailableError
+from raygrid.errors import DefinitionLostError, UnavailableError
 from raygrid.models import BlobSlice, Definition, JobSpec, Outcome
 from raygrid.node import definitions as module
 from raygrid.node import warm
 from raygrid.node.definitions import Definitions
-from tests.support.lone_agent import lone_agent, order, reports_of, wait_until
+from tests.support.lone_agent import SHELL, lone_agent, order, reports_of, wait_until
 from tests.support.warm import RUNS_ITS_INPUT, WarmNode, is_running
 
 OLD, NEW = Pricer(command=("old",)), Pricer(command=("new",), timeout_s=5.0)
@@ -116,6 +116,88 @@ async def test_an_agent_says_what_it_lacks_and_goes_on_when_it_comes(tmp_path: P
         [report] = (await reports_of(agent, 1)).values()
         assert (report.outcome, report.exit_code) == (Outcome.EXITED, 7)
         assert (await agent.reports(1, 0, 0, 0)).state.lacks == ()
+    finally:
+        agent.close()
+
+
+LOST = Definition("gone", body="")
+
+
+def test_an_attempt_that_waits_for_a_lost_definition_waits_no_longer() -> None:
+    """The error names job, definition and what to do; a definition that is here is never forgotten for such word."""
+    told = threading.Event()
+    kept, errors = Definitions({"p": NEW}, told.set), list[str]()
+
+    def wait() -> None:
+        with pytest.raises(DefinitionLostError) as raised:
+            kept.pricer(replace(SPEC, definition="gone"))
+        errors.append(str(raised.value))
+
+    waiter = threading.Thread(target=wait)
+    waiter.start()
+    assert told.wait(10)
+    assert kept.put([LOST]) == {"gone"}
+    waiter.join(10)
+    [error] = errors
+    assert "definition gone of pricer 'p', with which job j was submitted" in error
+    assert "submit the job again" in error
+    assert kept.lacks == ()
+    old = define("p", OLD)
+    kept.put([old])
+    assert kept.put([Definition(old.digest, body="")]) == frozenset()
+    pricer = kept.pricer(spec_of(old))
+    assert pricer is not None
+    assert pricer.command == ("old",)
+
+
+def test_that_a_definition_was_lost_once_does_not_outlive_its_return(monkeypatch: pytest.MonkeyPatch) -> None:
+    """An attempt that comes later asks again, and runs what the leader sends then."""
+    monkeypatch.setattr(module, "WAIT_S", 0.05)
+    kept, old = Definitions({"p": NEW}), define("p", OLD)
+    kept.put([Definition(old.digest, body="")])
+    with pytest.raises(UnavailableError):
+        kept.pricer(spec_of(old))  # not told that it is lost
+    kept.put([old])
+    pricer = kept.pricer(spec_of(old))
+    assert pricer is not None
+    assert pricer.command == ("old",)
+
+
+async def test_an_attempt_of_a_lost_definition_takes_no_slot(tmp_path: Path) -> None:
+    """It ends although all slots are taken, be it ordered with that word or earlier; other attempts go on."""
+    agent = lone_agent(tmp_path, slots=1)
+    agent.open()
+    try:
+        gate, shell = tmp_path / "gate", define("shell", SHELL["shell"])
+        agent.start(1, [ordered("busy", f"until [ -e {gate} ]; do sleep 0.02; done", shell)], [shell])
+        agent.start(1, [ordered("early", "exit 0", LOST), ordered("good", "exit 0", shell)])
+        agent.start(1, [ordered("late", "exit 0", LOST)], [LOST])
+        reports = await reports_of(agent, 2)
+        assert {attempt.job_id: report.outcome for attempt, report in reports.items()} == {
+            "early": Outcome.DEFINITION_LOST,
+            "late": Outcome.DEFINITION_LOST,
+        }
+        gate.touch()
+        reports = await reports_of(agent, 4)
+        assert {report.exit_code for attempt, report in reports.items() if attempt.job_id in ("busy", "good")} == {0}
+    finally:
+        agent.close()
+
+
+async def test_an_attempt_that_has_a_slot_gives_it_back_when_its_definition_is_lost(tmp_path: Path) -> None:
+    """The leader learnt of the loss after it had handed the attempt over."""
+    agent = lone_agent(tmp_path, slots=1)
+    agent.open()
+    try:
+        shell = define("shell", SHELL["shell"])
+        agent.start(1, [ordered("lost", "exit 0", LOST), ordered("good", "exit 0", shell)])
+        wait_until(lambda: list(agent._definitions._changed._waiters))  # type: ignore[attr-defined]
+        agent.start(1, [], [LOST, shell])
+        reports = await reports_of(agent, 2)
+        assert {attempt.job_id: report.outcome for attempt, report in reports.items()} == {
+            "lost": Outcome.DEFINITION_LOST,
+            "good": Outcome.EXITED,
+        }
     finally:
         agent.close()
 
