@@ -6,6 +6,7 @@ import argparse
 import signal
 import sys
 import tempfile
+import threading
 import time
 import traceback
 from collections.abc import Sequence
@@ -13,7 +14,7 @@ from pathlib import Path
 
 import field.cases  # noqa: F401 - registers the cases
 from field.account import RIGHT, SKIPPED, WRONG, Account, print_head
-from field.case import CASES, Case
+from field.case import CASES, Case, Row
 from field.desk import Desk
 
 
@@ -25,25 +26,47 @@ def main(arguments: Sequence[str] | None = None) -> int:
             print(f"{each.name:18} {each.title}")
         return 0
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that what was started is ended
-    account = Account()
+    chosen = [each for each in CASES.values() if not options.only or each.name in options.only]
     began = time.monotonic()
     print_head()
     with tempfile.TemporaryDirectory(prefix="rg-field-", ignore_cleanup_errors=True) as scratch:
         desk = Desk(Path(scratch), options.raygrid, options.port, options.jobs)
         try:
-            for each in CASES.values():
-                if not options.only or each.name in options.only:
-                    _run(each, desk, account)
+            accounts = _run_all(chosen, desk)
         finally:
             desk.close()
-    counts = ", ".join(f"{account.count(verdict)} {verdict}" for verdict in (RIGHT, WRONG, SKIPPED))
-    print(f"\n{counts}; {time.monotonic() - began:.0f} s")
-    return 1 if account.count(WRONG) else 0
+    count = {verdict: sum(each.count(verdict) for each in accounts) for verdict in (RIGHT, WRONG, SKIPPED)}
+    print(f"\n{', '.join(f'{count[verdict]} {verdict}' for verdict in count)}; {time.monotonic() - began:.0f} s")
+    return 1 if count[WRONG] else 0
 
 
-def _run(each: Case, desk: Desk, account: Account) -> None:
+def _run_all(cases: Sequence[Case], desk: Desk) -> list[Account]:
+    """Run two rows side by side, for a grid that starts or ends mostly waits, and the last one after them."""
+    accounts: list[Account] = []
+
+    def run_row(row: Row) -> None:
+        for each in cases:
+            if each.row is row:
+                accounts.append(_run(each, desk))
+
+    # Daemons: a run that is told to end does not wait for them.
+    rows = [threading.Thread(target=run_row, args=(row,), daemon=True) for row in (Row.SHARED, Row.OWN)]
+    for each in rows:
+        each.start()
+    for each in rows:
+        each.join()
+    run_row(Row.ALONE)
+    return accounts
+
+
+def _run(each: Case, desk: Desk) -> Account:
     """Run one case; whatever it raises is a wrong row, and the other cases still run."""
-    account.case = each.name
+    account = Account(each.name)
+    _try(each, desk, account)
+    return account
+
+
+def _try(each: Case, desk: Desk, account: Account) -> None:
     if missing := [tool.missing for tool in each.tools if not tool.found()]:
         account.skip(each.title, "; ".join(missing))
         return

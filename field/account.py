@@ -19,11 +19,11 @@ class Row:
 
 
 class Account:
-    """The rows of one run."""
+    """The rows of one run, or of one case of it."""
 
-    def __init__(self) -> None:
+    def __init__(self, case: str = "") -> None:
         self.rows: list[Row] = []
-        self.case = ""
+        self.case = case
 
     def check(self, tried: str, came_out: object, right: bool) -> bool:
         """Record what came out; gives whether it was right."""

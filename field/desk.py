@@ -7,6 +7,7 @@ import shutil
 import socket
 import stat
 import sys
+import threading
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -35,6 +36,8 @@ class Desk:
         self._shared: Grid | None = None
         self._started: list[Grid] = []
         self._names = 0
+        self._lock = threading.Lock()
+        self._is_closed = False
 
     @property
     def env(self) -> dict[str, str]:
@@ -103,8 +106,11 @@ class Desk:
 
     def new_grid(self, settings: dict[str, Any], **more: Any) -> Grid:
         """A further grid, not started yet, with a name, a port and directories of its own."""
-        self._names += 1
-        name = f"field{self._names}"
+        with self._lock:
+            if self._is_closed:
+                raise GridError("the run is at its end")
+            self._names += 1
+            name = f"field{self._names}"
         grid = Grid(name, self.new_port(), self.scratch / more.pop("folder", name), self.env, settings, **more)
         self._started.append(grid)
         return grid
@@ -112,8 +118,9 @@ class Desk:
     def new_port(self) -> int:
         """A port that nothing listens on."""
         if self._port is not None:
-            self._port += 1
-            return self._port - 1
+            with self._lock:
+                self._port += 1
+                return self._port - 1
         with socket.socket() as probe:
             probe.bind(("127.0.0.1", 0))
             port: int = probe.getsockname()[1]
@@ -178,6 +185,8 @@ class Desk:
 
     def close(self) -> None:
         """Stop every grid that was made here."""
+        with self._lock:
+            self._is_closed = True
         for grid in self._started:
             if (grid.state_dir / grid.name).exists():
                 grid.down()

@@ -1,6 +1,6 @@
 """The cases, one module for each family; importing this registers them, in the order in which they run.
 
-Those that share a grid come first, and the last of these, `lives`, gives it other settings.
+Of those that share a grid the last, `lives`, gives it other settings. Those with grids of their own run beside them.
 """
 
 from importlib import import_module

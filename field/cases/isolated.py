@@ -9,12 +9,12 @@ import json
 import sys
 
 from field.account import Account
-from field.case import case
+from field.case import Row, case
 from field.desk import Desk
 from field.tools import PID_NAMESPACE
 
 
-@case("kill", "kill -9 -1 in a pricer", PID_NAMESPACE)
+@case("kill", "kill -9 -1 in a pricer", PID_NAMESPACE, row=Row.OWN)
 def kill(desk: Desk, account: Account) -> None:
     """Each such job ends as `poison` after some starts, or is cancelled while the grid is down."""
     done = desk.run_isolated(sys.executable, "-m", "field.namespace", str(desk.new_port()), timeout_s=200)

@@ -8,7 +8,7 @@ import time
 import uuid
 
 from field.account import Account
-from field.case import case
+from field.case import Row, case
 from field.desk import Desk
 from field.grid import Grid
 from field.http import Answer
@@ -25,7 +25,7 @@ def _meminfo() -> dict[str, int]:
         return {line.split(":")[0]: int(line.split()[1]) * 1024 for line in file}
 
 
-@case("memory", f"a pricer of {HOG_MB} MB where only {ROOM_MB} MB are left before the limit", CC)
+@case("memory", f"a pricer of {HOG_MB} MB where only {ROOM_MB} MB are left before the limit", CC, row=Row.ALONE)
 def memory(desk: Desk, account: Account) -> None:
     """It ends as `memory_pressure`, with a message that names its size; its neighbours and the grid go on."""
     found = _meminfo()

@@ -6,7 +6,7 @@ import shutil
 from collections.abc import Mapping, Sequence
 
 from field.account import Account
-from field.case import case
+from field.case import Row, case
 from field.desk import Desk
 from field.tools import CC
 
@@ -14,7 +14,7 @@ CRLF = b'#!/bin/sh\r\nwc -l "$1"\r\n'
 SAYS_LITTLE = "must exist there and be executable"
 
 
-@case("programs", "programs that cannot be started", CC)
+@case("programs", "programs that cannot be started", CC, row=Row.OWN)
 def programs(desk: Desk, account: Account) -> None:
     """The message tells what is wrong with the file and what to do."""
     folder = desk.scratch / "programs"
@@ -50,7 +50,7 @@ def _explained(desk: Desk, account: Account, tried: Mapping[str, tuple[Sequence[
         account.check(what, said[said.find("detail") + 9 :] if "detail" in said else said, right)
 
 
-@case("placeholder", "a placeholder inside a command of a shell")
+@case("placeholder", "a placeholder inside a command of a shell", row=Row.OWN)
 def placeholder(desk: Desk, account: Account) -> None:
     """A file's name would be run as a program: it is refused with the form that works."""
     grid = desk.new_grid({"pricers": {"it": {"command": ["sh", "-c", "wc -l {input}"]}}})

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from field.account import Account
-from field.case import case
+from field.case import Row, case
 from field.desk import Desk
 from field.grid import Grid
 from field.tools import TASKSET, TWO_CPUS, UV
@@ -97,7 +97,7 @@ def _first_cpu() -> str:
     return str(min(os.sched_getaffinity(0)))
 
 
-@case("surroundings", "proxies, names of directories and pricers, taskset, uv run, a narrow locale")
+@case("surroundings", "proxies, names of directories and pricers, taskset, uv run, a narrow locale", row=Row.OWN)
 def surroundings(desk: Desk, account: Account) -> None:
     """The grid comes up in each, and does what it does elsewhere."""
     chosen = _all(desk)

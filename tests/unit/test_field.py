@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import ast
+import threading
 from pathlib import Path
 
 import pytest
 
 import field.__main__ as command
 from field.account import Account
-from field.case import CASES, Case
+from field.case import CASES, Case, Row
 from field.desk import Desk
 from field.tools import Tool
 
@@ -52,6 +53,30 @@ def test_anything_wrong_is_exit_code_one_and_the_rest_still_runs(
     printed = capsys.readouterr().out
     assert "| b | title b | OSError: no grid | WRONG |" in printed
     assert "1 right, 2 WRONG, 0 skipped" in printed
+
+
+def test_grids_of_their_own_are_tried_beside_the_shared_one_and_what_measures_the_machine_afterwards(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Two cases of different rows meet; those of one row follow each other; the last row meets nobody."""
+    together = threading.Barrier(2)
+    ended: list[str] = []
+
+    def meets(_desk: Desk, account: Account) -> None:
+        together.wait(30)
+        ended.append(account.case)
+        right(_desk, account)
+
+    def after(_desk: Desk, account: Account) -> None:
+        account.check("those before", ended, right={"shared", "own"} <= set(ended))
+
+    cases = [
+        Case("alone", "title", (), after, Row.ALONE),
+        Case("shared", "title", (), meets),
+        Case("own", "title", (), meets, Row.OWN),
+    ]
+    assert run(monkeypatch, *cases) == 0
+    assert "3 right, 0 WRONG, 0 skipped" in capsys.readouterr().out
 
 
 def test_what_a_machine_lacks_is_skipped_with_the_reason(
