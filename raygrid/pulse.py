@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 import os
 import subprocess
 import sys
 import threading
+from typing import TYPE_CHECKING
 
 from raygrid import guard
+
+if TYPE_CHECKING:  # each reaper imports this module, and would load it in vain
+    import asyncio
 
 BEAT_S = 1.0
 ENDS_S = 30.0
