@@ -48,7 +48,7 @@ def lone_agent(
     return NodeAgent("node-1", directory / "root", pricers or SHELL, node, blobs, own_process=own_process)
 
 
-def wait_until(condition: Callable[[], object], within_s: float = 20.0) -> None:
+def wait_until(condition: Callable[[], object], within_s: float = 60.0) -> None:
     """Wait for a condition; fail if it does not come."""
     deadline = time.monotonic() + within_s
     while not condition():
@@ -58,7 +58,7 @@ def wait_until(condition: Callable[[], object], within_s: float = 20.0) -> None:
 
 async def reports_of(agent: NodeAgent, count: int, term: int = 1) -> dict[AttemptId, AttemptReport]:
     """Wait until an agent has so many reports; they stay with it."""
-    deadline = asyncio.get_running_loop().time() + 30
+    deadline = asyncio.get_running_loop().time() + 60
     while True:
         reply = await agent.reports(term, 0, 0, 0)
         if len(reply.reports) >= count:

@@ -337,7 +337,7 @@ class SmallGrid:
         await self.store.close()
 
     @staticmethod
-    async def until(condition: Callable[[], Awaitable[bool]], within_s: float = 30.0) -> None:
+    async def until(condition: Callable[[], Awaitable[bool]], within_s: float = 60.0) -> None:
         """Wait for a condition; fail if it does not come."""
         deadline = asyncio.get_running_loop().time() + within_s
         while not await condition():
@@ -358,7 +358,7 @@ class SmallGrid:
         answer: dict[str, Any] = (await self.http.get(f"/status/{job_id}", headers=self.key)).json()
         return answer
 
-    async def until_state(self, job_id: str, *states: str, within_s: float = 30.0) -> dict[str, Any]:
+    async def until_state(self, job_id: str, *states: str, within_s: float = 60.0) -> dict[str, Any]:
         """Wait until a job is in one of these states."""
 
         async def reached() -> bool:

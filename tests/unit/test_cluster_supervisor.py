@@ -138,7 +138,7 @@ class Machine:
         return pid
 
 
-def until(condition: Callable[[], object], within_s: float = 15) -> None:
+def until(condition: Callable[[], object], within_s: float = 60) -> None:
     deadline = time.monotonic() + within_s
     while not condition():
         assert time.monotonic() < deadline
