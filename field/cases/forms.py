@@ -6,6 +6,7 @@ import base64
 import socket
 import time
 import uuid
+from http.client import BadStatusLine, HTTPResponse
 
 from field import http
 from field.account import Account
@@ -80,17 +81,12 @@ def java_client(desk: Desk, account: Account) -> None:
 
 
 def _status_line(connection: socket.socket) -> str:
-    """The first line of an answer; the rest is read to its announced length."""
-    data = b""
-    while b"\r\n\r\n" not in data:
-        piece = connection.recv(65536)
-        if not piece:
-            return "closed without an answer"
-        data += piece
-    head, _, rest = data.partition(b"\r\n\r\n")
-    length = next(
-        (int(line.split(b":")[1]) for line in head.split(b"\r\n") if line.lower().startswith(b"content-length")), 0
-    )
-    while len(rest) < length:
-        rest += connection.recv(65536)
-    return head.split(b"\r\n")[0].decode()
+    """The first line of an answer, which is read to its end, in chunks or of an announced length."""
+    answer = HTTPResponse(connection)
+    try:
+        answer.begin()
+    except (BadStatusLine, ConnectionError) as error:
+        return f"no answer: {error}"
+    with answer:
+        answer.read()
+    return f"HTTP/1.1 {answer.status} {answer.reason}"
