@@ -18,7 +18,7 @@ from field.desk import Desk
 from field.grid import Grid
 from field.tools import TASKSET, TWO_CPUS, UV
 
-UP_S = 90.0
+UP_S = 180.0
 STATE = 620_000_000
 NARROW = {"LC_ALL": "C", "LANG": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}
 DEAD_END = "http://127.0.0.1:9"

@@ -404,7 +404,7 @@ async def test_a_server_that_does_not_answer_holds_no_call_for_long(database: st
             calls = [store.insert([new(f"j{i}")]) for i in range(6)] + [store.get(["before"]) for _ in range(6)]
             outcomes = await asyncio.gather(*calls, return_exceptions=True)
             assert [type(each) for each in outcomes] == [UnavailableError] * 12
-            assert time.monotonic() - began < 4
+            assert time.monotonic() - began < 12
         assert (await store.insert([new("after")]))[0].created
 
 
