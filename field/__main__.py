@@ -46,7 +46,7 @@ def _run_all(cases: Sequence[Case], desk: Desk) -> list[Account]:
 
     def run_row(row: Row) -> None:
         for each in cases:
-            if each.row is row:
+            if each.row is row and not desk.is_closed:
                 accounts.append(_run(each, desk))
 
     # Daemons: a run that is told to end does not wait for them.

@@ -26,7 +26,7 @@ class GridError(Exception):
 
 
 class Desk:
-    """A user's desk. `close` stops what was started."""
+    """A user's desk. `close` stops what was started; `is_closed` says from then on that nothing more is to begin."""
 
     def __init__(self, scratch: Path, raygrid: Path | None, port: int | None, jobs: int) -> None:
         self.scratch = scratch
@@ -37,7 +37,7 @@ class Desk:
         self._started: list[Grid] = []
         self._names = 0
         self._lock = threading.Lock()
-        self._is_closed = False
+        self.is_closed = False
 
     @property
     def env(self) -> dict[str, str]:
@@ -107,7 +107,7 @@ class Desk:
     def new_grid(self, settings: dict[str, Any], **more: Any) -> Grid:
         """A further grid, not started yet, with a name, a port and directories of its own."""
         with self._lock:
-            if self._is_closed:
+            if self.is_closed:
                 raise GridError("the run is at its end")
             self._names += 1
             name = f"field{self._names}"
@@ -186,7 +186,7 @@ class Desk:
     def close(self) -> None:
         """Stop every grid that was made here."""
         with self._lock:
-            self._is_closed = True
+            self.is_closed = True
         for grid in self._started:
             if (grid.state_dir / grid.name).exists():
                 grid.down()
