@@ -5,15 +5,16 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 BENCH_READY := $(VENV)/.bench-ready
-# Three rows of tests run side by side, for hosts and grids mostly wait for Ray: those on hosts of their own; the grids on
-# this machine, and after these, one after the other, the tests in which leases must live, as a machine with more to do
-# than it can lets them run out; and, giving way to both, everything else. The long files of the last row come first: its
-# order is that of the names, not of the number of tests.
-ON_HOSTS := $(addprefix tests/faults/test_,entries.py hosts.py hosts_end.py ray_up.py)
+# Hosts of their own mostly wait for Ray, so that everything else runs beside them: first what needs neither hosts nor Ray
+# nor much time on a processor, and gives way to them, then grids on this machine, and beside these the tests in which
+# leases must live, one after the other: a machine with more to do than it can lets them run out. What only computes takes
+# whatever of the processors these leave.
+ON_HOSTS := tests/faults
 ON_RAY := $(wildcard tests/integration/test_ray_*.py) $(addprefix tests/integration/test_,readme.py notebook.py)
 OF_LEASES := $(addprefix tests/integration/test_,standby_leaders.py lost_groups.py drill.py draining.py several_parents.py \
   node_and_leader_loss.py job_store_outage.py)
-BESIDE := .beside-hosts.log .beside-others.log
+ONLY_COMPUTE := $(wildcard tests/unit/test_simulate_*.py tests/unit/test_example_*.py)
+BESIDE := .beside-hosts.log .beside-leases.log .beside-computing.log
 
 .PHONY: help demo test field drill soak check bench wheel lock clean
 
@@ -43,14 +44,15 @@ demo: $(READY)
 
 test: $(READY)
 	@$(BIN)/python -m pytest $(ON_HOSTS) >.beside-hosts.log 2>&1 & hosts=$$!; \
-	  nice -n 5 $(BIN)/python -m pytest -n 4 --dist loadfile --no-loadscope-reorder \
-	    $(addprefix --ignore=,$(ON_HOSTS) $(ON_RAY) $(OF_LEASES)) >.beside-others.log 2>&1 & others=$$!; \
-	  trap 'kill $$hosts $$others; wait $$hosts $$others; exit 130' INT TERM; \
+	  trap 'kill $$hosts $$leases $$computing; wait $$hosts $$leases $$computing; exit 130' INT TERM; \
+	  nice -n 10 $(BIN)/python -m pytest -n 4 --dist loadfile \
+	    $(addprefix --ignore=,$(ON_HOSTS) $(ON_RAY) $(OF_LEASES) $(ONLY_COMPUTE)); others=$$?; \
+	  $(BIN)/python -m pytest $(OF_LEASES) >.beside-leases.log 2>&1 & leases=$$!; \
+	  nice -n 19 $(BIN)/python -m pytest $(ONLY_COMPUTE) >.beside-computing.log 2>&1 & computing=$$!; \
 	  $(BIN)/python -m pytest $(ON_RAY); on_ray=$$?; \
-	  $(BIN)/python -m pytest $(OF_LEASES); of_leases=$$?; \
-	  wait $$others; rest=$$?; wait $$hosts; on_hosts=$$?; \
+	  wait $$leases; of_leases=$$?; wait $$computing; computed=$$?; wait $$hosts; on_hosts=$$?; \
 	  cat $(BESIDE); rm -f $(BESIDE); \
-	  test $$rest$$on_ray$$of_leases$$on_hosts = 0000
+	  test $$others$$on_ray$$of_leases$$computed$$on_hosts = 00000
 
 # make field FIELD_ARGS='--only wine'; --list names the cases.
 field: $(READY)
