@@ -45,7 +45,7 @@ demo: $(READY)
 test: $(READY)
 	@$(BIN)/python -m pytest $(ON_HOSTS) >.beside-hosts.log 2>&1 & hosts=$$!; \
 	  trap 'kill $$hosts $$leases $$computing; wait $$hosts $$leases $$computing; exit 130' INT TERM; \
-	  nice -n 10 $(BIN)/python -m pytest -n 4 --dist loadfile \
+	  nice -n 5 $(BIN)/python -m pytest -n 4 --dist loadfile \
 	    $(addprefix --ignore=,$(ON_HOSTS) $(ON_RAY) $(OF_LEASES) $(ONLY_COMPUTE)); others=$$?; \
 	  $(BIN)/python -m pytest $(OF_LEASES) >.beside-leases.log 2>&1 & leases=$$!; \
 	  nice -n 19 $(BIN)/python -m pytest $(ONLY_COMPUTE) >.beside-computing.log 2>&1 & computing=$$!; \

@@ -358,7 +358,8 @@ def test_a_process_whose_first_thread_has_ended_is_no_dead_one(tmp_path: Path) -
         "import ctypes, signal, sys, threading, time; signal.signal(signal.SIGTERM, signal.SIG_IGN); "
         "threading.Thread(target=time.sleep, args=(60,)).start(); ctypes.CDLL(None).pthread_exit(None)"
     )
-    script = f"setsid python3 -S -c '{code}' & echo $! > {tmp_path}/pid; sleep 0.5"
+    until_it_has = "until grep -q 'Z (zombie)' /proc/$!/status; do :; done"
+    script = f"setsid python3 -S -c '{code}' & echo $! > {tmp_path}/pid; {until_it_has}"
     with AgentProcess(tmp_path, {"shell": {"command": ["sh", "{input}"]}}, sweep_s=0.1, helper_linger_s=0.5) as agent:
         agent.done(agent.run("job", script))
         pid = int((tmp_path / "pid").read_text())

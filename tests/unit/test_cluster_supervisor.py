@@ -275,11 +275,12 @@ def test_a_raylet_that_goes_before_it_was_seen_is_missed_all_the_same(machine: M
 def test_a_ray_start_that_has_no_time_to_look_says_nothing_yet(machine: Machine) -> None:
     """Where there is too much to do it may not have noticed a crash yet: its silence counts once it has looked."""
     machine.start()
-    (ray_start,) = {process.parent for process in process_table() if process.pid == machine.raylet}
+    raylet = machine.raylet
+    (ray_start,) = {process.parent for process in process_table() if process.pid == raylet}
     os.kill(ray_start, signal.SIGSTOP)
     died_at = time.monotonic()
 
-    os.kill(machine.raylet, signal.SIGKILL)
+    os.kill(raylet, signal.SIGKILL)
     until(lambda: time.monotonic() - died_at > module.STOPPED_AFTER_S + 1)
 
     os.kill(ray_start, signal.SIGCONT)
