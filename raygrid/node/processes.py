@@ -7,6 +7,7 @@ descendant becomes its child. Linux only: everything is read from /proc.
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import os
 import signal
@@ -75,8 +76,22 @@ def environment_of(pid: int) -> bytes | None:
     try:
         with open(f"/proc/{pid}/environ", "rb") as file:
             return file.read()
+    except ProcessLookupError:  # its first thread has ended; others may run
+        return _environment_of_other_threads(pid)
     except OSError:
         return None
+
+
+def _environment_of_other_threads(pid: int) -> bytes | None:
+    try:
+        threads = os.listdir(f"/proc/{pid}/task")
+    except OSError:
+        return None
+    for thread in threads:
+        if thread != str(pid):
+            with contextlib.suppress(OSError), open(f"/proc/{pid}/task/{thread}/environ", "rb") as file:
+                return file.read()
+    return None
 
 
 def mark_in(environment: bytes) -> str | None:
