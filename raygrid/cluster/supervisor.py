@@ -30,6 +30,9 @@ LOOK_S = 0.25
 # On a machine with too much to do a second may take long, so it must have looked so often.
 STOPPED_AFTER_S = 4.0
 LOOKS = 3
+# What `ray start` writes when a process of Ray failed, before it ends the others, which may take it many seconds. After
+# `ray stop` it writes nothing.
+FAILED = b"exited unexpectedly"
 GIVE_UP_S = 10.0  # a Ray without its raylet that neither ends nor was stopped is begun anew
 ANNOUNCE_S = 20.0
 RAYLET_END_S = 6.0
@@ -143,7 +146,7 @@ class HostSupervisor:
                     # A Ray that is up has had one: it may have gone before the first look at it.
                     if is_up if raylet is None else not _is_raylet(raylet):
                         gone = _Gone(time.monotonic(), voluntary_switches(process.pid))
-                elif is_up and _is_empty(process.pid):
+                elif is_up and _is_empty(process.pid) and FAILED not in log_path.read_bytes():
                     if gone.is_known_to(process.pid):
                         say("somebody has stopped Ray here (`ray stop` or `ray down`)")
                         self._for_good = True

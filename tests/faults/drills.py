@@ -67,9 +67,20 @@ def cuts(cluster: Cluster, runs: int) -> list[dict[str, Any]]:
                     "errors": list(seen.errors),
                 }
             )
-            cluster.wait_ready(len(WORKERS))
             print(f"{name}: {seen}", file=sys.stderr, flush=True)
+            wait_ready_or_show_why(cluster)
     return found
+
+
+def wait_ready_or_show_why(cluster: Cluster) -> None:
+    """Wait until all nodes are there; where they do not come, print what the supervisors of the hosts wrote."""
+    try:
+        cluster.wait_ready(len(WORKERS))
+    except AssertionError:
+        for host in ("head", *WORKERS):
+            log = cluster.hosts.run(host, "tail", "-n", "40", "/root/.raygrid/host/logs/supervisor.log", check=False)
+            print(f"{host}:\n{log.stdout}{log.stderr}", file=sys.stderr, flush=True)
+        raise
 
 
 def table(scenarios: Sequence[dict[str, Any]]) -> str:
@@ -101,6 +112,7 @@ def main() -> int:
         return 2
     with cluster_on_hosts() as cluster:
         scenarios = cluster.drill("all", "--runs", str(given.runs), timeout_s=LONG_S)
+        print(table(scenarios), file=sys.stderr, flush=True)  # the cuts may end in an error
         scenarios += cuts(cluster, given.runs)
     print(table(scenarios))
     if given.out is not None:

@@ -90,6 +90,9 @@ while True:
     except ChildProcessError:
         continue
     if pid in children and os.waitstatus_to_exitcode(status) not in (0, -signal.SIGTERM):
+        if "--slow-to-end" in words:
+            print("Some Ray subprocesses exited unexpectedly:", flush=True)
+            time.sleep(1000)
         os._exit(1)
 """
 
@@ -268,6 +271,17 @@ def test_a_raylet_that_goes_before_it_was_seen_is_missed_all_the_same(machine: M
     assert machine.start("--books", "--gone")
 
     until(lambda: "does not end by itself" in machine.log, within_s=30)
+    until(lambda: "starting it again" in machine.log)
+    assert "somebody has stopped Ray" not in machine.log
+    assert stop_host(machine.directory)
+
+
+def test_a_ray_start_that_takes_long_to_end_the_rest_after_a_crash_was_not_stopped(machine: Machine) -> None:
+    """It has written what failed: Ray is started again, however long the rest takes to end."""
+    machine.start("--slow-to-end")
+
+    os.kill(machine.raylet, signal.SIGKILL)
+
     until(lambda: "starting it again" in machine.log)
     assert "somebody has stopped Ray" not in machine.log
     assert stop_host(machine.directory)
