@@ -133,7 +133,7 @@ class Definitions:
 
 
 def lost_message(spec: JobSpec) -> str:
-    """What the client of a job is told whose definition is lost."""
+    """The message for the client of a job whose definition is lost."""
     return (
         f"the job store has lost the definition {spec.definition} of pricer {spec.pricer!r}, with which job "
         f"{spec.job_id} was submitted, and no other may run for it; submit the job again under a new jobId"

@@ -58,7 +58,7 @@ def test_anything_wrong_is_exit_code_one_and_the_rest_still_runs(
 def test_grids_of_their_own_are_tried_beside_the_shared_one_and_what_measures_the_machine_afterwards(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """Two cases of different rows meet; those of one row follow each other; the last row meets nobody."""
+    """Cases of different rows run at the same time; those of one row one after the other; the last row runs alone."""
     together = threading.Barrier(2)
     ended: list[str] = []
 

@@ -53,7 +53,7 @@ class OneNode:
 
 
 class SlowStore(MemoryStore):
-    """Answers at once, but when it is asked what jobs run: that fails, or is answered, when the test says so."""
+    """Answers at once, except to a question for definitions: the test decides when that fails or is answered."""
 
     def __init__(self) -> None:
         super().__init__()
