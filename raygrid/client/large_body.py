@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import Any
 
 import httpx
@@ -23,57 +24,60 @@ def pieces(response: httpx.Response) -> Iterator[bytes]:
     Raises:
         httpx.TransportError: the body did not arrive, or only a part of it did.
     """
-    left = _length_if_large(response)
-    if left is None:
+    rest = _rest_if_large(response)
+    if rest is None:
         yield from response.iter_bytes()
         return
-    stream, timeout_s = _connection(response)
-    parsed = response.iter_raw()
-    piece = next(parsed, b"")  # what the parser has read already
-    while piece:
-        left -= len(piece)
-        yield piece
-        if not left:
-            return
+    parsed = response.iter_raw()  # held to the end: its connection closes with it
+    yield rest.taken(next(parsed, b""))  # all that the parser holds already
+    while rest.left:
         with _errors_of_httpx():
-            piece = stream.read(min(left, PIECE), timeout_s)
-    raise _cut_short(left)
+            piece = rest.stream.read(min(rest.left, PIECE), rest.timeout_s)
+        yield rest.taken(piece)
 
 
 async def pieces_async(response: httpx.Response) -> AsyncIterator[bytes]:
     """Do the same as `pieces` in an event loop."""
-    left = _length_if_large(response)
-    if left is None:
+    rest = _rest_if_large(response)
+    if rest is None:
         async for piece in response.aiter_bytes():
             yield piece
         return
-    stream, timeout_s = _connection(response)
     parsed = response.aiter_raw()
-    piece = await anext(parsed, b"")
-    while piece:
-        left -= len(piece)
-        yield piece
-        if not left:
-            return
+    yield rest.taken(await anext(parsed, b""))
+    while rest.left:
         with _errors_of_httpx():
-            piece = await stream.read(min(left, PIECE), timeout_s)
-    raise _cut_short(left)
+            piece = await rest.stream.read(min(rest.left, PIECE), rest.timeout_s)
+        yield rest.taken(piece)
 
 
-def _length_if_large(response: httpx.Response) -> int | None:
-    """The length of a body that is large and can be read directly; None for any other."""
+@dataclass(slots=True)
+class _Rest:
+    """What is left of a body: how many bytes, what they are read from, and how long to wait for the next of them."""
+
+    left: int
+    stream: Any
+    timeout_s: float | None
+
+    def taken(self, piece: bytes) -> bytes:
+        """Count a piece of the body; an empty one is the end of the connection."""
+        if not piece:
+            raise httpx.RemoteProtocolError(f"the connection was closed {self.left} bytes before the end of the body")
+        self.left -= len(piece)
+        return piece
+
+
+def _rest_if_large(response: httpx.Response) -> _Rest | None:
+    """The whole body, if it can be read directly and that is worth it."""
     headers, extensions = response.headers, response.extensions
     if "network_stream" not in extensions or extensions.get("http_version") != b"HTTP/1.1":
         return None
     if "content-encoding" in headers or "transfer-encoding" in headers:
         return None
     length = headers.get("content-length", "")
-    return int(length) if length.isdecimal() and int(length) >= LARGE else None
-
-
-def _connection(response: httpx.Response) -> tuple[Any, float | None]:
-    """What the answer is read from, and how long to wait for the next bytes."""
-    return response.extensions["network_stream"], response.request.extensions["timeout"]["read"]
+    if not length.isdecimal() or int(length) < LARGE:
+        return None
+    return _Rest(int(length), extensions["network_stream"], response.request.extensions["timeout"]["read"])
 
 
 @contextmanager
@@ -86,7 +90,3 @@ def _errors_of_httpx() -> Iterator[None]:
         raise httpx.ReadTimeout(str(error)) from error
     except httpcore.NetworkError as error:
         raise httpx.ReadError(str(error)) from error
-
-
-def _cut_short(left: int) -> httpx.RemoteProtocolError:
-    return httpx.RemoteProtocolError(f"the connection was closed {left} bytes before the end of the body")

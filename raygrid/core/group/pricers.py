@@ -37,5 +37,5 @@ class Pricers:
 
 
 def removed_message(name: str) -> str:
-    """What the client of a job is told whose pricer is gone."""
+    """The message for the client of a job whose pricer is gone."""
     return f"pricer {name!r} is not configured any more; configure it again and submit under a new jobId"
