@@ -6,31 +6,13 @@ BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 BENCH_READY := $(VENV)/.bench-ready
 DOCS_READY := $(VENV)/.docs-ready
-# Hosts of their own mostly wait for Ray, so that everything else runs beside them: first what needs neither hosts nor Ray
-# nor much time on a processor, and gives way to them, then grids on this machine, and beside these the tests in which
-# leases must live, one after the other: a machine with more to do than it can lets them run out. What only computes takes
-# whatever of the processors these leave.
-ON_HOSTS := tests/faults
-ON_RAY := $(wildcard tests/integration/test_ray_*.py) $(addprefix tests/integration/test_,readme.py docs.py notebook.py)
-OF_LEASES := $(addprefix tests/integration/test_,standby_leaders.py lost_groups.py drill.py draining.py several_parents.py \
-  node_and_leader_loss.py job_store_outage.py)
-ONLY_COMPUTE := $(wildcard tests/unit/test_simulate_*.py tests/unit/test_planner.py tests/unit/test_example_*.py)
-BESIDE := .beside-hosts.log .beside-leases.log .beside-computing.log
+# The markers are declared in pyproject.toml.
+UNIT := not (hosts or ray or leases or computing or postgres or processes)
 
-.PHONY: help demo test field simulate drill soak check bench docs wheel lock clean
+.PHONY: help demo unit test field simulate drill soak check bench docs wheel lock clean
 
-help:
-	@echo "make demo    start a grid on this machine, price the example book, kill a node agent meanwhile, show prices per kind"
-	@echo "make test    run every test"
-	@echo "make field   problems that others have reported, tried on real grids (wine, .NET and Java where they are there)"
-	@echo "make simulate  the grid's own code under seeded faults on a virtual clock; SEEDS=2000 FIRST_SEED=0"
-	@echo "make drill   every drill five times on five hosts, and real cuts of links, with medians (Linux, root)"
-	@echo "make soak    twenty minutes of load on five hosts, with a random fault every twenty seconds (Linux, root)"
-	@echo "make check   formatter, linter, strict types, import contracts"
-	@echo "make bench   all measurements beside xargs, HyperQueue, Dask, Celery and Ray; WORKLOAD=1 for one of them"
-	@echo "make docs    the documentation, as a site in site/"
-	@echo "make wheel   raygrid as one file, in dist/, for the machines of a cluster"
-	@echo "make lock    write requirements.lock and its companions for bench and docs anew from pyproject.toml"
+help: ## list these commands
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-10s%s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
 
 # Everything is pinned with hashes; the project itself is installed as it lies here.
 $(READY): requirements.lock pyproject.toml
@@ -42,38 +24,33 @@ $(READY): requirements.lock pyproject.toml
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation --config-settings editable_mode=compat -e .
 	@touch $(READY)
 
-demo: $(READY)
+demo: $(READY) ## start a grid on this machine, price the example book, kill a node agent meanwhile, show prices per kind
 	$(BIN)/raygrid demo
 
-test: $(READY)
-	@$(BIN)/python -m pytest $(ON_HOSTS) >.beside-hosts.log 2>&1 & hosts=$$!; \
-	  trap 'kill $$hosts $$leases $$computing; wait $$hosts $$leases $$computing; exit 130' INT TERM; \
-	  nice -n 5 $(BIN)/python -m pytest -n 4 --dist loadfile \
-	    $(addprefix --ignore=,$(ON_HOSTS) $(ON_RAY) $(OF_LEASES) $(ONLY_COMPUTE)); others=$$?; \
-	  $(BIN)/python -m pytest $(OF_LEASES) >.beside-leases.log 2>&1 & leases=$$!; \
-	  nice -n 19 $(BIN)/python -m pytest $(ONLY_COMPUTE) >.beside-computing.log 2>&1 & computing=$$!; \
-	  $(BIN)/python -m pytest $(ON_RAY); on_ray=$$?; \
-	  wait $$leases; of_leases=$$?; wait $$computing; computed=$$?; wait $$hosts; on_hosts=$$?; \
-	  cat $(BESIDE); rm -f $(BESIDE); \
-	  test $$others$$on_ray$$of_leases$$computed$$on_hosts = 00000
+unit: $(READY) ## run the pure tests: no processes, no real time; under a minute
+	$(BIN)/python -m pytest -q -n 2 -m "$(UNIT)" tests/unit tests/contract
+
+# make test ROW=ray runs one row; tests/run.py names them and says what runs beside what.
+test: $(READY) ## run every test, and print one summary
+	$(BIN)/python -m tests.run $(ROW)
 
 # make field FIELD_ARGS='--only wine'; --list names the cases.
-field: $(READY)
+field: $(READY) ## try problems that others have reported, on real grids (wine, .NET and Java where they are installed)
 	$(BIN)/python -m field $(FIELD_ARGS)
 
 # make simulate SEEDS=2000 FIRST_SEED=0 MUTANT=endless-attempts; MUTANT=list names the bugs that can be planted.
 SEEDS ?= 200
 FIRST_SEED ?= 0
-simulate: $(READY)
+simulate: $(READY) ## run the grid's own code under seeded faults on a virtual clock; SEEDS=2000 FIRST_SEED=0
 	$(BIN)/python -m tests.simulation --seeds $(SEEDS) --first-seed $(FIRST_SEED) $(addprefix --mutant=,$(MUTANT))
 
-drill: $(READY)
+drill: $(READY) ## run every drill five times on five hosts, and cut links, with medians (Linux, root)
 	$(BIN)/python -m tests.faults.drills
 
-soak: $(READY)
+soak: $(READY) ## twenty minutes of load on five hosts, with a random fault every twenty seconds (Linux, root)
 	$(BIN)/python -m tests.faults.soak
 
-check: $(READY)
+check: $(READY) ## formatter, linter, strict types, import contracts, spelling
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
@@ -88,7 +65,7 @@ $(BENCH_READY): $(READY) requirements-bench.lock
 	@touch $(BENCH_READY)
 
 # make bench WORKLOAD=1 PROFILE=1 BENCH_ARGS='--rounds 5'
-bench: $(BENCH_READY)
+bench: $(BENCH_READY) ## all measurements beside xargs, HyperQueue, Dask, Celery and Ray; WORKLOAD=1 for one of them
 	$(BIN)/python -m bench $(addprefix --workload=,$(WORKLOAD)) $(if $(PROFILE),--profile=bench-profile) $(BENCH_ARGS)
 
 # What builds the documentation has a lock of its own, too.
@@ -97,15 +74,15 @@ $(DOCS_READY): $(READY) requirements-docs.lock
 	@touch $(DOCS_READY)
 
 # Strict: a broken link, an unknown name or a missing page is an error. The variable silences an advertisement.
-docs: $(DOCS_READY)
+docs: $(DOCS_READY) ## build the documentation as a site in site/
 	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build
 	@echo "open site/index.html, or with the search: $(BIN)/python -m http.server --bind 127.0.0.1 --directory site"
 
 # For machines of a cluster: see cluster.yaml.
-wheel: $(READY)
+wheel: $(READY) ## build raygrid as one file in dist/, for the machines of a cluster
 	$(BIN)/python -m pip wheel --quiet --disable-pip-version-check --no-deps --no-build-isolation -w dist .
 
-lock: $(READY)
+lock: $(READY) ## write requirements.lock and its companions for bench and docs anew from pyproject.toml
 	$(BIN)/uv pip compile pyproject.toml --extra examples --extra postgres --extra dev --universal \
 	  --python-version 3.11 --generate-hashes --no-emit-index-url --no-emit-find-links --no-header \
 	  --upgrade --output-file requirements.lock
@@ -116,5 +93,5 @@ lock: $(READY)
 	  --python-version 3.11 --generate-hashes --no-emit-index-url --no-emit-find-links --no-header \
 	  --upgrade --output-file requirements-docs.lock
 
-clean:
-	rm -rf $(VENV) build dist site *.egg-info $(BESIDE) .mypy_cache .ruff_cache .pytest_cache .import_linter_cache
+clean: ## remove what these commands have built
+	rm -rf $(VENV) build dist site *.egg-info .test-logs .mypy_cache .ruff_cache .pytest_cache .import_linter_cache

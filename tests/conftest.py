@@ -1,4 +1,4 @@
-"""What all tests share: where the reference data is, and a PostgreSQL server."""
+"""What all tests share: markers, the place of the reference data, and a PostgreSQL server."""
 
 from __future__ import annotations
 
@@ -11,10 +11,14 @@ import hypothesis
 import pytest
 
 from raygrid.system.loopback import without_proxy
+from tests.run import MARKED
 from tests.support.postgres import Postgres
 
 # The one setting that says where the reference data lies; by default beside the project.
 REFERENCE_DATA = Path(os.environ.get("RAYGRID_REFERENCE_DATA", Path(__file__).parents[2] / "shared" / "data"))
+
+ROWS = {row.name for row in MARKED}
+FAULTS = Path(__file__).parent / "faults"
 
 # Tests kill processes, never the machine's power: what they write may stay in memory. A disk that takes seconds for a
 # flush, because everything else on it is busy, would let leases run out that no test has broken.
@@ -34,6 +38,21 @@ def pytest_configure() -> None:
     os.environ.update(without_proxy(os.environ))  # tests ask this machine with curl and with clients of all kinds
     if os.access(IN_MEMORY, os.W_OK) and shutil.disk_usage(IN_MEMORY).free > ROOM:
         os.environ.setdefault("PYTEST_DEBUG_TEMPROOT", str(IN_MEMORY))
+
+
+@pytest.hookimpl(tryfirst=True)  # before pytest selects by markers
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Mark the tests whose directory or fixtures decide what they need."""
+    for item in items:
+        if item.path.is_relative_to(FAULTS):
+            item.add_marker("hosts")
+        fixtures = getattr(item, "fixturenames", ())
+        for fixture, marker in (("ray_grid", "ray"), ("postgres", "postgres")):
+            if fixture in fixtures:
+                item.add_marker(marker)
+        rows = sorted(ROWS & {mark.name for mark in item.iter_markers()})
+        if len(rows) > 1:
+            raise pytest.UsageError(f"{item.nodeid} has the markers of two rows: {', '.join(rows)}; choose one")
 
 
 @pytest.fixture(scope="session")

@@ -35,7 +35,9 @@ STORES: dict[str, Callable[[pytest.FixtureRequest], JobStore]] = {
 AT = datetime(2026, 3, 1, 18, 30, 0, 123_456, tzinfo=UTC)
 
 
-@pytest.fixture(params=STORES)
+@pytest.fixture(
+    params=[pytest.param(name, marks=[pytest.mark.postgres] if name == "postgresql" else []) for name in STORES]
+)
 async def store(request: pytest.FixtureRequest) -> AsyncIterator[JobStore]:
     opened = STORES[request.param](request)
     await opened.open()

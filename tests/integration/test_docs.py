@@ -10,6 +10,8 @@ import pytest
 from raygrid.settings.model import load_settings
 from tests.support.documents import ROOT, Block, Reader, blocks_of
 
+pytestmark = pytest.mark.ray
+
 DOCS = ROOT / "docs"
 FIRST = "getting-started.md"  # its blocks start the grid that the other pages use
 PAGES = sorted(str(path.relative_to(DOCS)) for path in DOCS.rglob("*.md") if "decisions" not in path.parts)

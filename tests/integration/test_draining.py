@@ -14,6 +14,8 @@ from raygrid.models import JobState
 from tests.support.http import manifest, parts_of, unzip, word
 from tests.support.small_grid import SmallGrid
 
+pytestmark = pytest.mark.leases
+
 
 @pytest.fixture
 async def grid(tmp_path: Path) -> AsyncIterator[SmallGrid]:

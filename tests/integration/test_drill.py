@@ -23,6 +23,8 @@ from raygrid.settings.model import load_settings
 from raygrid.settings.started_with import StartedWith
 from tests.support.small_grid import PRICERS, SmallGrid
 
+pytestmark = pytest.mark.leases
+
 DRILL = {"command": ["sh", "-c", 'sleep 0.1; cat "$0"', "{input}"], "result": "stdout"}
 PATIENCE = DrillTimeouts(whole=30, flow=30, recover=30, drain=30, after=0.2)
 

@@ -20,6 +20,8 @@ from tests.support.http import parts_of
 from tests.support.postgres import Postgres
 from tests.support.small_grid import PRICERS, _Nodes
 
+pytestmark = pytest.mark.leases
+
 JOBS = 500
 
 

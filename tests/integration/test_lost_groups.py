@@ -12,6 +12,8 @@ import pytest
 
 from tests.support.rack_grid import CutStore, RackGrid
 
+pytestmark = pytest.mark.leases
+
 
 @pytest.fixture
 async def grid(tmp_path: Path) -> AsyncIterator[RackGrid]:

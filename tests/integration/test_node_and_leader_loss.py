@@ -16,6 +16,8 @@ from raygrid.node.attempt.workspace import Workspace
 from tests.support.http import manifest, parts_of, unzip
 from tests.support.small_grid import SmallGrid
 
+pytestmark = pytest.mark.leases
+
 
 @pytest.fixture
 async def grid(tmp_path: Path) -> AsyncIterator[SmallGrid]:

@@ -13,6 +13,8 @@ import pytest
 
 from raygrid.local import free_port, running_grid
 
+pytestmark = pytest.mark.ray
+
 ROOT = Path(__file__).parents[2]
 NOTEBOOK = ROOT / "examples" / "notebooks" / "pricing.ipynb"
 UV = shutil.which("uv", path=f"{Path(sys.executable).parent}:{os.environ['PATH']}")

@@ -9,6 +9,8 @@ from pathlib import Path
 
 import pytest
 
+pytestmark = pytest.mark.ray
+
 ROOT = Path(__file__).parents[2]
 # One with contenders, one with sizes and memory of tiers, one with clients only: the others are made of the same parts,
 # and each starts a grid or more.

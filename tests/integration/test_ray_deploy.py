@@ -15,9 +15,13 @@ from collections import Counter
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 from raygrid.client import Client
 from raygrid.local import free_port
 from raygrid.models import JobState
+
+pytestmark = pytest.mark.ray
 
 JOBS = int(os.environ.get("DEPLOY_JOBS", "300"))
 

@@ -4,9 +4,13 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import pytest
+
 from raygrid.client import Client
 from raygrid.local import GridFile
 from tests.support.ray_grid import kill_hard, marked, pids_of, until
+
+pytestmark = pytest.mark.ray
 
 JOBS = 200
 

@@ -7,11 +7,15 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 from raygrid.client import Client
 from raygrid.local import GridFile, free_port, running_grid, start_grid, stop_grid
 from raygrid.settings.model import GridSettings, load_settings
 from raygrid.system.proc import start_time
 from tests.support.ray_grid import alive, descendants, kill_hard, until
+
+pytestmark = pytest.mark.ray
 
 OWNER = """
 import sys, raygrid

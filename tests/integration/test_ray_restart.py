@@ -4,9 +4,13 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import pytest
+
 from raygrid.client import Client
 from raygrid.local import start_grid, stop_grid
 from tests.support.ray_grid import alive, descendants, kill_hard, marked, settings_for, until
+
+pytestmark = pytest.mark.ray
 
 JOBS = 12
 

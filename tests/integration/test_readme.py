@@ -12,6 +12,8 @@ import pytest
 
 from tests.support.documents import ROOT, RUN, Reader, blocks_of
 
+pytestmark = pytest.mark.ray
+
 BLOCKS = blocks_of((ROOT / "README.md").read_text(encoding="utf-8"))
 
 

@@ -18,6 +18,8 @@ from raygrid.errors import UnavailableError
 from tests.support.http import ServerEvent, events_of, manifest, unzip
 from tests.support.small_grid import SmallGrid
 
+pytestmark = pytest.mark.leases
+
 
 class Counting(httpx.AsyncHTTPTransport):
     """Carries requests, and counts them by entry."""

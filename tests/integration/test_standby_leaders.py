@@ -16,6 +16,8 @@ import pytest
 from raygrid.leader.election import TTL_S
 from tests.support.elected_grid import ElectedGrid, StandingLeader
 
+pytestmark = pytest.mark.leases
+
 TAKE_OVER_S = TTL_S + 1.0
 
 

@@ -14,6 +14,8 @@ from types import ModuleType
 
 import pytest
 
+pytestmark = pytest.mark.computing
+
 EXAMPLE = Path(__file__).parents[2] / "examples" / "ore"
 
 needs_ore = pytest.mark.skipif(

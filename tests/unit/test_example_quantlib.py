@@ -18,9 +18,12 @@ EXAMPLE = Path(__file__).parents[2] / "examples" / "quantlib"
 HEADER = "id,kind,type,strike,spot,q,r,t,vol,extra"
 GOOD_ROW = "good,european,Call,100,100,0.02,0.05,1,0.2,"
 
-pytestmark = pytest.mark.skipif(
-    importlib.util.find_spec("QuantLib") is None, reason="the example needs QuantLib, which is not installed"
-)
+pytestmark = [
+    pytest.mark.computing,
+    pytest.mark.skipif(
+        importlib.util.find_spec("QuantLib") is None, reason="the example needs QuantLib, which is not installed"
+    ),
+]
 
 
 def run_price(directory: Path, source: Path, *options: str) -> subprocess.CompletedProcess[str]:

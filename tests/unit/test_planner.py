@@ -22,6 +22,8 @@ from raygrid.planner.load import Arrivals, RunTimes, duration_s
 from raygrid.planner.plan import NodeCountResult, plan
 from raygrid.planner.report import Scenario, ScenarioOutcome, Simulation, simulate, sweep
 
+pytestmark = pytest.mark.computing
+
 CPU_TIMES = ("routing_us", "placement_us", "load_us", "watching", "seconds")
 
 

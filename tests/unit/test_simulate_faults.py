@@ -13,6 +13,8 @@ from tests.simulation.mutants import MUTANTS, planted
 from tests.simulation.pool import run_seeds
 from tests.simulation.run import Outcome, run_seed
 
+pytestmark = pytest.mark.computing
+
 SEEDS = 50
 HAVE_FOUND = (299, 1401, 1521, 1728)
 

@@ -15,6 +15,8 @@ from tests.simulation.clock import STARTS_AT, Process, StuckError, VirtualLoop
 from tests.simulation.network import Network, Part, Weather
 from tests.simulation.trace import Trace
 
+pytestmark = pytest.mark.computing
+
 
 @pytest.fixture
 def loop() -> Any:

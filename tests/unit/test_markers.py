@@ -1,0 +1,58 @@
+"""Markers decide which row of `make test` a test belongs to; some are checked against what a module does."""
+
+from __future__ import annotations
+
+import ast
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from tests.conftest import pytest_collection_modifyitems
+
+TESTS = Path(__file__).parents[1]
+ROOT = TESTS.parent
+# Each of these starts a grid on real Ray, or asks for one that was started; the unit tests are refused by them.
+START_RAY = {"start_grid", "running_grid", "Reader"}
+
+
+def markers_of(tree: ast.Module) -> set[str]:
+    """The names of the markers in a module's `pytestmark`."""
+    return {
+        inner.attr
+        for node in tree.body
+        if isinstance(node, ast.Assign) and ast.unparse(node.targets[0]) == "pytestmark"
+        for inner in ast.walk(node.value)
+        if isinstance(inner, ast.Attribute)
+    }
+
+
+def imported_names(tree: ast.Module) -> set[str]:
+    return {
+        alias.name for node in ast.walk(tree) if isinstance(node, ast.ImportFrom) for alias in node.names if node.module
+    }
+
+
+@pytest.mark.parametrize("path", sorted((TESTS / "integration").glob("test_*.py")), ids=lambda path: path.stem)
+def test_a_module_that_starts_ray_is_marked(path: Path) -> None:
+    """What it imports or its name shows it; tests with the fixture `ray_grid` are marked by it."""
+    tree = ast.parse(path.read_text(encoding="utf-8"))
+    if path.name.startswith("test_ray_") or START_RAY & imported_names(tree):
+        assert "ray" in markers_of(tree)
+
+
+def test_a_test_belongs_to_one_row(request: pytest.FixtureRequest) -> None:
+    """A second marker of a row, which would run the test twice, is an error of the test run."""
+    request.node.add_marker("leases")
+    pytest_collection_modifyitems([request.node])
+    request.node.add_marker("ray")
+    with pytest.raises(pytest.UsageError, match=r"test_a_test_belongs_to_one_row .* leases, ray; choose one"):
+        pytest_collection_modifyitems([request.node])
+
+
+def test_help_lists_every_command() -> None:
+    """`make help` shows each target that is meant to be typed, in the order of the Makefile, with a text."""
+    shown = subprocess.run(["make", "help"], cwd=ROOT, capture_output=True, text=True, check=True).stdout.splitlines()
+    [phony] = [line for line in (ROOT / "Makefile").read_text().splitlines() if line.startswith(".PHONY:")]
+    assert [line.split()[1] for line in shown] == phony.split()[1:]
+    assert all(len(line.split()) > 3 for line in shown)
