@@ -1,6 +1,6 @@
-"""Which names files may have in the grid: whatever a file system takes, but for control characters.
+"""Checks names of files: every UTF-8 name without control characters is allowed.
 
-Pure. Clients and parents check the names of inputs with it, nodes those of the files that pricers write.
+Pure. Clients and parents check the names of inputs, nodes the names of files that pricers write.
 """
 
 from __future__ import annotations
@@ -8,15 +8,15 @@ from __future__ import annotations
 import re
 
 MOST_BYTES = 255
-"""The longest name of a file, as UTF-8; file systems take no more."""
+"""Longest name of a file in bytes of UTF-8, the limit of common file systems."""
 
-# C0, DEL and C1. Spaces of any kind, zero-width characters and separators of lines (U+2028) are no control characters.
+# C0, DEL and C1. Spaces of any kind, zero-width characters and line separators (U+2028) are no control characters.
 _CONTROL = re.compile("[\x00-\x1f\x7f-\x9f]")
-_NOT_UTF8 = re.compile("[\ud800-\udfff]")  # how Python shows bytes of a name that are not UTF-8
+_NOT_UTF8 = re.compile("[\ud800-\udfff]")  # Python shows bytes of a name that are not UTF-8 as surrogates
 
 
 def problem_of(name: str) -> str | None:
-    """Why a path, or a name, cannot be that of a file in the grid; None where it can. Begins with a verb."""
+    """Why a name or path is refused, as a phrase that begins with a verb; None if it is allowed."""
     if name.isascii() and name.isprintable():
         return None
     if _NOT_UTF8.search(name) is not None:
@@ -26,7 +26,7 @@ def problem_of(name: str) -> str | None:
 
 
 def problem_of_input(name: str) -> str | None:
-    """Why an input cannot have a name; None where it can. Begins with a verb."""
+    """As `problem_of`, for the name of an input, whose length is limited."""
     if (problem := problem_of(name)) is not None:
         return problem
     size = len(name.encode())
@@ -34,5 +34,5 @@ def problem_of_input(name: str) -> str | None:
 
 
 def last_component(path: str) -> str:
-    """What a file is called without its directories: some browsers and .NET programs send a whole Windows path."""
+    """The name of a file without directories; some browsers and .NET programs send a full Windows path."""
     return path.replace("\\", "/").rpartition("/")[2]

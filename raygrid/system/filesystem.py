@@ -1,7 +1,7 @@
-"""Whether the job store of a grid on this machine lies on a disk of this machine.
+"""Refuses a SQLite job store on a network file system; called by `start_grid`.
 
-SQLite's log (WAL) needs memory that processes share and locks that hold. On a network file system, such as a home
-directory over NFS, databases were lost without an error until the next start. Called by `start_grid`.
+SQLite's write-ahead log needs memory that processes share, and reliable locks. On network file systems, such as a home
+directory over NFS, databases were lost, and the error appeared only at the next start.
 """
 
 from __future__ import annotations
@@ -12,49 +12,43 @@ from urllib.parse import unquote
 
 from raygrid.errors import SettingsError
 from raygrid.settings.model import GridSettings
+from raygrid.system.proc import Reader, mounts, read_text
 
 NETWORK = frozenset({"nfs", "nfs4", "cifs", "smb3", "smbfs", "afs", "ncpfs", "glusterfs"})
 NETWORK |= {f"fuse.{name}" for name in ("sshfs", "glusterfs", "s3fs", "gcsfuse", "rclone", "goofys")}
-MOUNTS = Path("/proc/self/mountinfo")
 
 
-def require_local_job_store(settings: GridSettings, mounts: Path = MOUNTS) -> None:
-    """Refuse to keep a SQLite job store on a network file system.
+def require_local_job_store(settings: GridSettings, read: Reader = read_text) -> None:
+    """Refuse a SQLite job store on a network file system.
 
     Raises:
-        SettingsError: it would lie on one; the message names the setting.
+        SettingsError: it would be on one; the message names the setting to change.
     """
     place = _directory_of(settings.database_url)
     if place is None:
         return
-    kind = kind_of(place, mounts)
+    kind = kind_of(place, read)
     if kind in NETWORK:
         raise SettingsError(
-            f"the job store would lie in {place}, a network file system ({kind}), where SQLite loses what was "
-            "acknowledged: set RAYGRID_STATE_DIR (or storage.state_dir) to a directory on a disk of this machine, or "
+            f"the job store would be in {place}, on a network file system ({kind}), where SQLite loses acknowledged "
+            "jobs: set RAYGRID_STATE_DIR (or storage.state_dir) to a directory on a disk of this machine, or "
             "storage.database to a PostgreSQL database"
         )
 
 
-def kind_of(place: Path, mounts: Path = MOUNTS) -> str | None:
-    """The kind of file system that a place lies on, or would lie on; None if it cannot be read."""
-    there = next((each for each in (place, *place.parents) if each.exists()), None)
+def kind_of(place: Path, read: Reader = read_text) -> str | None:
+    """The kind of file system of a path, which need not exist yet; None if it cannot be read."""
+    there = next((each for each in (place, *place.parents) if each.exists()), Path("/"))
     try:
-        device = os.stat(there or "/").st_dev
-        lines = mounts.read_text(encoding="utf-8", errors="surrogateescape").splitlines()
+        device = os.stat(there).st_dev
     except OSError:
         return None
     number = f"{os.major(device)}:{os.minor(device)}"
-    for line in lines:
-        # See proc(5): …, major:minor, …, then after a lone dash the kind.
-        before, _, after = line.partition(" - ")
-        if before.split()[2:3] == [number]:
-            return after.split()[0]
-    return None
+    return next((mount.kind for mount in mounts(read) if mount.device == number), None)
 
 
 def _directory_of(database: str | Path) -> Path | None:
-    """Where a SQLite database lies; None for other databases, and for one in memory."""
+    """The directory of a SQLite database; None for other databases, and for one in memory."""
     if isinstance(database, Path):
         return database.parent
     if not database.startswith("sqlite"):

@@ -12,8 +12,8 @@ import signal
 import time
 from collections.abc import Callable, Iterable, Mapping
 
-from raygrid.system.proc import Process, all_pids, process_of, process_table
-from raygrid.system.processes import ChildrenOf, mark_of, signal_group
+from raygrid.system.proc import ChildrenOf, Process, all_pids, process_of, process_table
+from raygrid.system.processes import mark_of, signal_group
 
 STEP_S = 0.01
 CLEAN_LOOKS = 3

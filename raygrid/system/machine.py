@@ -2,17 +2,12 @@
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
 import os
-from pathlib import Path
 
-_BOOT = Path("/proc/sys/kernel/random/boot_id")
+from raygrid.system.proc import boot_and_pid_namespace
 
 
 def machine_id() -> str:
-    """A short name of this machine since its last boot; processes that cannot see each other get different ones."""
-    seen = [str(os.getuid())]
-    with contextlib.suppress(OSError):
-        seen += [_BOOT.read_text(), os.readlink("/proc/self/ns/pid")]
-    return hashlib.sha256("\0".join(seen).encode()).hexdigest()[:12]
+    """A short name of this machine since its last boot; each PID namespace on it, such as a container, has its own."""
+    return hashlib.sha256("\0".join([str(os.getuid()), *boot_and_pid_namespace()]).encode()).hexdigest()[:12]

@@ -1,7 +1,6 @@
-"""How much memory is left: of the machine, and of each cgroup around this process that has a limit.
+"""Reads how much memory is left on the machine, and in each limited cgroup around this process.
 
-Pages of files that can be dropped at once count as free, as the kernel's own estimate for the machine (`MemAvailable`)
-has it; so does free swap.
+Reclaimable file pages count as free, as in the kernel's estimate for the machine (`MemAvailable`); so does free swap.
 """
 
 from __future__ import annotations
@@ -9,9 +8,10 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from raygrid.system.cgroups import Reader, mounts, read_text
+from raygrid.system.cgroups import hierarchies
+from raygrid.system.proc import Reader, machine_memory, numbers, read_text
 
-_NO_LIMIT = 1 << 60  # version 1 writes a number near 2^63 where there is none
+_NO_LIMIT = 1 << 60  # without a limit, version 1 gives a number near 2^63
 _LEAST_RESERVE = 256 * 1024**2
 _MOST_RESERVE = 4 * 1024**3
 
@@ -21,10 +21,10 @@ class Memory:
     """The memory of the machine or of a cgroup, bytes.
 
     Attributes:
-        total: all of it.
-        available: what processes can still get.
-        reserve: what is to be left at least.
-        of: whose it is, for a sentence.
+        total: the machine's memory or the cgroup's limit.
+        available: what processes can still allocate.
+        reserve: what must stay available.
+        of: `the machine` or `cgroup PATH`, for messages.
     """
 
     total: int
@@ -34,65 +34,61 @@ class Memory:
 
     @property
     def headroom(self) -> int:
-        """What may still be used; negative under pressure."""
+        """What may still be used; negative if the reserve is in use."""
         return self.available - self.reserve
 
 
 def usual_reserve(total: int) -> int:
-    """What is to be left of so much memory unless the settings name a value.
+    """The reserve of a memory of this size, unless the settings give one.
 
-    A twentieth, but at least 256 MB, so that a pricer that grows by gigabytes a second is seen in time, and at most
-    4 GB. Of little memory an eighth has to do.
+    A twentieth of the memory, at least 256 MB (a pricer can grow by gigabytes a second) but not more than an eighth of
+    it, and at most 4 GB.
     """
     return min(max(total // 20, min(_LEAST_RESERVE, total // 8)), _MOST_RESERVE)
 
 
 class Gauge:
-    """Reads the memory that is left where it is scarcest.
-
-    Args:
-        read: reads a file by its absolute path; tests put fakes here.
-    """
+    """Reads the available memory of the machine and of the cgroups around this process."""
 
     def __init__(self, read: Reader = read_text) -> None:
         self._read = read
-        self._mounts = list(mounts("memory", read))
+        self._hierarchies = list(hierarchies("memory", read))
 
     @property
     def total(self) -> int:
-        """The least of all limits: what pricers can use at most; 0 if nothing can be read."""
+        """The smallest limit, which is the most that pricers can use; 0 if nothing can be read."""
         return min((each.total for each in self._all(None)), default=0)
 
     def look(self, reserve: int | None) -> Memory | None:
-        """The memory with the least headroom; None where nothing can be read.
+        """The memory with the least headroom; None if nothing can be read.
 
         Args:
-            reserve: bytes to be left; None for the usual part of each.
+            reserve: bytes that must stay available; None for `usual_reserve` of each.
         """
         return min(self._all(reserve), key=lambda each: each.headroom, default=None)
 
     def _all(self, reserve: int | None) -> Iterator[Memory]:
-        machine = _fields(self._read("/proc/meminfo"), unit=1024)
+        machine = machine_memory(self._read)
         total, available = machine.get("MemTotal:", 0), machine.get("MemAvailable:", 0)
         swap = machine.get("SwapFree:", 0)
         if not total or "MemAvailable:" not in machine:
             return
         yield Memory(total, available + swap, usual_reserve(total) if reserve is None else reserve, "the machine")
-        for mount in self._mounts:
-            for place in mount.places:
-                found = self._unified(str(place), swap) if mount.unified else self._version_1(str(place), swap)
+        for each in self._hierarchies:
+            for place in each.directories:
+                found = self._version_2(str(place), swap) if each.unified else self._version_1(str(place), swap)
                 if found is not None and found[0] < total:
                     limit, left = found
                     kept = usual_reserve(limit) if reserve is None else reserve
                     yield Memory(limit, max(0, left), kept, f"cgroup {place}")
 
-    def _unified(self, place: str, swap: int) -> tuple[int, int] | None:
-        """Limit and room of a cgroup of version 2. At `memory.high` the kernel slows all its processes to a crawl."""
+    def _version_2(self, place: str, swap: int) -> tuple[int, int] | None:
+        """Limit and available memory of a cgroup. Above `memory.high` the kernel slows all its processes heavily."""
         limits = [limit for name in ("max", "high") if (limit := self._number(f"{place}/memory.{name}")) is not None]
         used = self._number(f"{place}/memory.current")
         if not limits or used is None:
             return None
-        stat = _fields(self._read(f"{place}/memory.stat"))
+        stat = numbers(self._read(f"{place}/memory.stat"))
         files = stat.get("active_file", 0) + stat.get("inactive_file", 0)
         unwritten = stat.get("file_dirty", 0) + stat.get("file_writeback", 0)
         reclaimable = max(0, files - unwritten) + stat.get("slab_reclaimable", 0)
@@ -105,7 +101,7 @@ class Gauge:
         limit, used = (self._number(f"{place}/memory.{name}_in_bytes") for name in ("limit", "usage"))
         if limit is None or used is None or limit >= _NO_LIMIT:
             return None
-        stat = _fields(self._read(f"{place}/memory.stat"))
+        stat = numbers(self._read(f"{place}/memory.stat"))
         files = stat.get("total_active_file", 0) + stat.get("total_inactive_file", 0)
         unwritten = stat.get("total_dirty", 0) + stat.get("total_writeback", 0)
         both, used_of_both = (self._number(f"{place}/memory.memsw.{name}_in_bytes") for name in ("limit", "usage"))
@@ -116,18 +112,3 @@ class Gauge:
     def _number(self, path: str) -> int | None:
         text = (self._read(path) or "").strip()
         return int(text) if text.isdigit() else None
-
-
-def kernel_kills(read: Reader = read_text) -> int:
-    """How many processes the kernel has killed for want of memory since the machine started."""
-    return _fields(read("/proc/vmstat")).get("oom_kill", 0)
-
-
-def _fields(text: str | None, unit: int = 1) -> dict[str, int]:
-    """Lines of a name and a number."""
-    found: dict[str, int] = {}
-    for line in (text or "").splitlines():
-        words = line.split()
-        if len(words) >= 2 and words[1].isdigit():
-            found[words[0]] = int(words[1]) * unit
-    return found

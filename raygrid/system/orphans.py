@@ -12,8 +12,8 @@ import os
 import time
 
 from raygrid.system.killing import end_children
-from raygrid.system.proc import command_line, environment_of, process_of
-from raygrid.system.processes import ChildrenOf, become_subreaper
+from raygrid.system.proc import ChildrenOf, command_line, environment_of, process_of
+from raygrid.system.processes import become_subreaper
 
 VARIABLE = "RAYGRID_SUPERVISOR"
 REAPER = b"raygrid.node.reaper"

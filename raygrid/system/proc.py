@@ -1,16 +1,16 @@
-"""Reads what Linux shows of processes in /proc; the only file of the package that parses it.
+"""Reads /proc; the only file of the package that parses it.
 
-A function returns None, or an empty value, for a process that has ended or that this user may not read. Only the
-standard library is imported, so that clients and small helper processes can import this file at no cost. Code that runs
-rarely and needs relatives of a process uses psutil instead; what is read here in a loop or beside running jobs costs as
-much either way (4.1 ms for a table of 156 processes, 3.6 ms with psutil, which gives parents only).
+A function returns None, or an empty value, for a process that has ended or that this user may not read. Only small
+modules of the standard library are imported, for clients and helper processes that must start fast. Code that runs
+rarely and needs relatives of a process uses psutil. It is not faster where tables are read in a loop: a table of 156
+processes takes 4.1 ms here, and 3.6 ms with psutil, which gives parents only.
 """
 
 from __future__ import annotations
 
 import contextlib
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
 # Positions of fields in /proc/PID/stat, counted from the one behind the name; see proc_pid_stat(5).
@@ -20,10 +20,14 @@ _LISTEN = "0A"
 _ENDED = (b"Z", b"X", b"x")
 _PAGE = os.sysconf("SC_PAGE_SIZE")
 _TICKS = os.sysconf("SC_CLK_TCK")
+_CHILDREN = 4_096
+
+Reader = Callable[[str], str | None]
+"""Gives the text of a file by its absolute path, or None if it cannot be read; tests pass fakes."""
 
 
 class Life(NamedTuple):
-    """A process: pid and start time, in clock ticks since boot, together differ from those of any later process."""
+    """A process by pid and start time (clock ticks since boot); no later process has the same pair."""
 
     pid: int
     started: int
@@ -46,14 +50,24 @@ class Process(NamedTuple):
     started: int  # in clock ticks since boot; see `Life`
 
 
+class Mount(NamedTuple):
+    """A line of mountinfo; see proc_pid_mountinfo(5)."""
+
+    device: str  # MAJOR:MINOR
+    root: str  # the directory of the file system that is mounted
+    at: str
+    kind: str  # of file system
+    options: tuple[str, ...]  # of the file system; for cgroups of version 1, the controllers
+
+
 class CpuAndMemory(NamedTuple):
     """What a running process has used so far.
 
     Attributes:
-        user_s: CPU seconds in the program, with those of children that it waited for.
+        user_s: CPU seconds in user mode, including children that it waited for.
         system_s: CPU seconds in the kernel, counted in the same way.
-        rss_bytes: its memory now, without children.
-        peak_rss_bytes: the largest value of its memory so far.
+        rss_bytes: its resident memory now, without children.
+        peak_rss_bytes: the largest resident memory so far.
     """
 
     user_s: float
@@ -63,7 +77,7 @@ class CpuAndMemory(NamedTuple):
 
 
 def start_time(pid: int) -> int | None:
-    """A process's start time in clock ticks since boot; None if it has ended, as a zombie has."""
+    """A process's start time in clock ticks since boot; None if it has ended or is a zombie."""
     try:
         fields = _stat(pid)
     except OSError:
@@ -88,7 +102,7 @@ def process_of(pid: int) -> Process | None:
         parent=int(fields[_PARENT]),
         session=int(fields[_SESSION]),
         rss_bytes=int(fields[_RSS]) * _PAGE,
-        # The first thread may have ended before others of its process; then the process is still to be killed.
+        # If only the first thread has ended, the process still runs and must be killed.
         is_zombie=fields[_STATE] in _ENDED and int(fields[_THREADS]) <= 1,
         group=int(fields[_GROUP]),
         started=int(fields[_STARTED]),
@@ -101,14 +115,14 @@ def all_pids() -> list[int]:
 
 
 def process_table() -> Iterator[Process]:
-    """All processes of this machine (or container) that can be read."""
+    """All readable processes of this machine (or container)."""
     for pid in all_pids():
         if (process := process_of(pid)) is not None:
             yield process
 
 
 def cpu_and_memory(pid: int) -> CpuAndMemory:
-    """What a running process has used so far, CPU in steps of the kernel's clock (10 ms as a rule).
+    """What a running process has used so far; CPU time has the resolution of the kernel's clock, usually 10 ms.
 
     Raises:
         OSError: it has ended.
@@ -124,7 +138,7 @@ def cpu_and_memory(pid: int) -> CpuAndMemory:
 
 
 def voluntary_switches(pid: int) -> int:
-    """How often the main thread of a process has gone to sleep; 0 if it has ended."""
+    """How often the main thread of a process gave up the processor to wait; 0 if it has ended."""
     try:
         return _number(_read(f"/proc/{pid}/task/{pid}/status"), b"voluntary_ctxt_switches:")
     except OSError:
@@ -132,7 +146,7 @@ def voluntary_switches(pid: int) -> int:
 
 
 def environment_of(pid: int) -> bytes | None:
-    """The environment that a process was started with, entries ended by a zero byte."""
+    """The initial environment of a process; each entry ends with a zero byte."""
     try:
         return _read(f"/proc/{pid}/environ")
     except ProcessLookupError:  # its first thread has ended; others may run
@@ -142,7 +156,7 @@ def environment_of(pid: int) -> bytes | None:
 
 
 def command_line(pid: int) -> bytes:
-    """The command line of a process, words ended by a zero byte; a process may have written a title over it."""
+    """The command line of a process, each word ended by a zero byte; a process can overwrite it with a title."""
     try:
         return _read(f"/proc/{pid}/cmdline")
     except OSError:
@@ -150,12 +164,12 @@ def command_line(pid: int) -> bytes:
 
 
 def title_of(pid: int) -> str:
-    """The command line of a process as text, words separated by spaces."""
+    """The command line of a process as text."""
     return command_line(pid).replace(b"\0", b" ").decode(errors="replace").strip()
 
 
 def name_of(pid: int) -> str:
-    """The short name of a process, at most 15 bytes of its program's name unless the process has changed it."""
+    """The short name of a process: at most 15 bytes of its program's name, unless it changed the name."""
     try:
         return _read(f"/proc/{pid}/comm").decode(errors="replace").rstrip("\n")
     except OSError:
@@ -163,7 +177,7 @@ def name_of(pid: int) -> str:
 
 
 def executable_of(pid: int) -> str:
-    """The path of the program that a process runs."""
+    """The path of a process's program."""
     try:
         return os.readlink(f"/proc/{pid}/exe").removesuffix(" (deleted)")
     except OSError:
@@ -171,7 +185,7 @@ def executable_of(pid: int) -> str:
 
 
 def working_directory(pid: int) -> str | None:
-    """The directory that a process works in."""
+    """The working directory of a process."""
     try:
         return os.readlink(f"/proc/{pid}/cwd")
     except OSError:
@@ -179,7 +193,7 @@ def working_directory(pid: int) -> str | None:
 
 
 def open_files(pid: int) -> Iterator[str]:
-    """The paths of the files that a process has open, deleted ones included, and its sockets as `socket:[INODE]`."""
+    """The paths of a process's open files, including deleted ones, and its sockets as `socket:[INODE]`."""
     try:
         for entry in os.scandir(f"/proc/{pid}/fd"):
             yield os.readlink(entry.path)
@@ -188,10 +202,7 @@ def open_files(pid: int) -> Iterator[str]:
 
 
 def listeners(port: int) -> Iterator[int]:
-    """The processes of this user that listen on a TCP port.
-
-    Read here and not with psutil, which names one process only for a socket that several have inherited.
-    """
+    """The processes of this user that listen on a TCP port; psutil names only one where several share the socket."""
     sockets = {f"socket:[{inode}]" for inode in _listening(port)}
     for pid in all_pids() if sockets else ():
         if not sockets.isdisjoint(open_files(pid)):
@@ -205,6 +216,108 @@ def children_of(pid: int) -> Iterator[int]:
             yield from map(int, _read(f"/proc/{pid}/task/{thread}/children").split())
     except OSError:
         return
+
+
+class ChildrenOf:
+    """Reads the children of one thread of this process repeatedly. The owner closes it.
+
+    Children of a thread are those that it spawned and those created from them with `clone(CLONE_PARENT)`. Orphans that
+    a subreaper inherits are children of its main thread, whose number is the pid.
+    """
+
+    def __init__(self, thread: int) -> None:
+        try:
+            self._file = os.open(f"/proc/self/task/{thread}/children", os.O_RDONLY | os.O_CLOEXEC)
+        except OSError:
+            self._file = -1
+
+    def now(self) -> set[int] | None:
+        """Their pids; None if they cannot be read."""
+        try:
+            listed = os.pread(self._file, _CHILDREN, 0)
+        except OSError:
+            return None
+        return set(map(int, listed.split())) if len(listed) < _CHILDREN else None
+
+    def close(self) -> None:
+        """Close the file."""
+        if self._file >= 0:
+            os.close(self._file)
+            self._file = -1
+
+
+def own_oom_score() -> int:
+    """What is added to this process's score for the kernel's out-of-memory killer, from -1000 to 1000."""
+    return int(_read("/proc/self/oom_score_adj"))
+
+
+def set_oom_score(pid: int, score: int) -> None:
+    """Set the same for another process, unless it has ended or this user may not."""
+    with contextlib.suppress(OSError), open(f"/proc/{pid}/oom_score_adj", "wb", buffering=0) as file:
+        file.write(b"%d" % score)
+
+
+def boot_and_pid_namespace() -> list[str]:
+    """Ids of the machine's boot and of this process's PID namespace; empty if they cannot be read."""
+    try:
+        return [_read("/proc/sys/kernel/random/boot_id").decode(), os.readlink("/proc/self/ns/pid")]
+    except OSError:
+        return []
+
+
+def read_text(path: str) -> str | None:
+    """Read a file of the real machine; the usual `Reader`."""
+    try:
+        with open(path, encoding="utf-8", errors="surrogateescape") as file:
+            return file.read()
+    except OSError:
+        return None
+
+
+def mounts(read: Reader) -> Iterator[Mount]:
+    """The mounted file systems that this process sees."""
+    for line in (read("/proc/self/mountinfo") or "").splitlines():
+        before, _, after = line.partition(" - ")
+        fields, kind = before.split(), after.split()
+        if len(fields) >= 5 and len(kind) >= 3:
+            yield Mount(fields[2], _unescaped(fields[3]), _unescaped(fields[4]), kind[0], tuple(kind[2].split(",")))
+
+
+def own_cgroups(read: Reader) -> dict[str, str]:
+    """The path of this process's cgroup for each controller of version 1; that of version 2 under an empty name."""
+    paths = {}
+    for line in (read("/proc/self/cgroup") or "").splitlines():
+        number, _, rest = line.partition(":")
+        controllers, _, path = rest.partition(":")
+        paths.update(dict.fromkeys(controllers.split(",") if number != "0" else [""], path))
+    return paths
+
+
+def machine_memory(read: Reader) -> dict[str, int]:
+    """The fields of /proc/meminfo, bytes; each name ends with a colon."""
+    return {name: 1024 * number for name, number in numbers(read("/proc/meminfo")).items()}
+
+
+def kernel_kills(read: Reader = read_text) -> int:
+    """How many processes the kernel's out-of-memory killer has killed since boot."""
+    return numbers(read("/proc/vmstat")).get("oom_kill", 0)
+
+
+def numbers(text: str | None) -> dict[str, int]:
+    """Read lines that begin with a name and a number; other lines are skipped."""
+    found = {}
+    for line in (text or "").splitlines():
+        words = line.split()
+        if len(words) >= 2 and words[1].isdigit():
+            found[words[0]] = int(words[1])
+    return found
+
+
+def _unescaped(text: str) -> str:
+    """A path of mountinfo, where blanks and backslashes are written in octal."""
+    for code, character in (("\\040", " "), ("\\011", "\t"), ("\\012", "\n"), ("\\134", "\\")):
+        text = text.replace(code, character)
+    return text
 
 
 def _listening(port: int) -> Iterator[str]:
@@ -232,7 +345,7 @@ def _environment_of_other_threads(pid: int) -> bytes | None:
 
 
 def _stat(pid: int) -> list[bytes]:
-    # The name, in parentheses, may contain anything; the other fields follow the last one.
+    # The name stands in parentheses and may contain any character; the other fields follow the last parenthesis.
     return _read(f"/proc/{pid}/stat").rpartition(b")")[2].split()
 
 
@@ -242,6 +355,6 @@ def _read(path: str) -> bytes:
 
 
 def _number(lines: bytes, name: bytes) -> int:
-    """The number behind a name in lines of a name and a number; 0 if the name is missing."""
+    """The number after a name at the begin of a line; 0 if the name is missing."""
     _, found, behind = (b"\n" + lines).partition(b"\n" + name)
     return int(behind.split(None, 1)[0]) if found else 0

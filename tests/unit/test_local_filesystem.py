@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -15,15 +16,14 @@ from raygrid.system import filesystem as module
 from raygrid.system.filesystem import kind_of, require_local_job_store
 
 
-def mounts(tmp_path: Path, kind: str) -> Path:
-    """What the kernel would list if the test's directory were on a file system of this kind."""
+def mounts(tmp_path: Path, kind: str) -> Callable[[str], str | None]:
+    """The kernel's list of mounts, with the test's directory on a file system of this kind."""
     device = tmp_path.stat().st_dev
-    listed = tmp_path / "mountinfo"
-    listed.write_text(
+    listed = (
         "22 1 0:9999 / /elsewhere rw shared:1 - nfs4 server:/other rw\n"
         f"36 22 {os.major(device)}:{os.minor(device)} / /home\\040dirs rw,noatime shared:2 - {kind} server:/homes rw\n"
     )
-    return listed
+    return {"/proc/self/mountinfo": listed}.get
 
 
 def settings(tmp_path: Path, **storage: Any) -> GridSettings:
@@ -56,9 +56,8 @@ def test_another_database_makes_no_such_demand(tmp_path: Path) -> None:
 
 def test_where_nothing_is_known_nothing_is_refused(tmp_path: Path) -> None:
     """No list of mounts, or none with this device, as for a subvolume."""
-    require_local_job_store(settings(tmp_path), tmp_path / "none")
-    (tmp_path / "empty").touch()
-    assert kind_of(tmp_path, tmp_path / "empty") is None
+    require_local_job_store(settings(tmp_path), lambda _: None)
+    assert kind_of(tmp_path, lambda _: "") is None
 
 
 def test_a_grid_is_refused_before_anything_is_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -6,7 +6,8 @@ from collections.abc import Mapping
 
 import pytest
 
-from raygrid.system.memory import Gauge, Memory, kernel_kills, usual_reserve
+from raygrid.system.memory import Gauge, Memory, usual_reserve
+from raygrid.system.proc import kernel_kills
 
 MB, GB = 1024**2, 1024**3
 MEMINFO = "MemTotal: 16777216 kB\nMemFree: 1 kB\nMemAvailable: 8388608 kB\nSwapTotal: 0 kB\nSwapFree: 0 kB\n"

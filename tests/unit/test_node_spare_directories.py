@@ -13,7 +13,7 @@ from raygrid.models import AttemptId
 from raygrid.node.attempt.directory import JobDirectory
 from raygrid.node.attempt.remaining_writers import RemainingWriters
 from raygrid.node.attempt.workspace import Workspace
-from raygrid.system.processes import ChildrenOf
+from raygrid.system.proc import ChildrenOf
 from tests.support.lone_agent import lone_agent, order, reports_of
 
 

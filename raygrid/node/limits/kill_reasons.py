@@ -15,7 +15,7 @@ from collections import deque
 from dataclasses import dataclass
 from pathlib import Path
 
-from raygrid.system.memory import kernel_kills
+from raygrid.system.proc import kernel_kills
 
 NAME = "killed"
 LATELY_S = 3.0

@@ -19,8 +19,8 @@ from raygrid.node.helpers.watch import Helpers
 from raygrid.node.limits.running import Running
 from raygrid.node.warm.record import WarmProcessRecord
 from raygrid.settings.sections import Node
-from raygrid.system.proc import Process, process_table
-from raygrid.system.processes import ChildrenOf, ancestor, own_thread_has_children
+from raygrid.system.proc import ChildrenOf, Process, process_table
+from raygrid.system.processes import ancestor, own_thread_has_children
 
 logger = logging.getLogger(__name__)
 
