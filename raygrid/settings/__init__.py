@@ -1,4 +1,4 @@
-"""The settings of a grid: their model, where they are read from, checks of commands, and definitions of pricers.
+"""The settings of a grid: their model, their sources, checks of commands, and definitions of pricers.
 
-`model.py` has the settings themselves; the other files are its parts. Nothing here starts anything.
+`model.py` has the settings; the other files are its parts. Nothing here starts anything.
 """

@@ -1,7 +1,7 @@
-"""Which words of a command are code: the script of `sh -c`, the program of `python -c`, `perl -e`, `awk` and their kin.
+"""Finds the words of a command that are code: the script of `sh -c`, the program of `python -c`, `perl -e` or `awk`.
 
-A placeholder must not stand in code. The name of an input comes from a client, so `sh -c 'wc -l {input}'` would run
-whatever a file is named like. Pure; `settings/commands.py` checks commands with it.
+A placeholder must not be part of code. Clients choose the names of inputs, so `sh -c 'wc -l {input}'` would run code
+that a file name contains. Pure; `settings/commands.py` checks commands with it.
 """
 
 from __future__ import annotations
@@ -21,13 +21,13 @@ class Interpreter:
 
     Attributes:
         names: pattern of its names, without directory and `.exe`.
-        code: letters of the short options that bring code.
-        long: long options that do.
-        takes_value: letters of the short options, and long options, whose value is a word of its own.
-        ends: letters behind which no option is one of the interpreter.
-        is_attached: whether the code may follow the letter in the same word; else other letters may.
-        is_operand: whether the code is the first word that is no option, with or without such a letter.
-        form: how it is written right.
+        code: letters of the short options that take code.
+        long: long options that take code.
+        takes_value: letters of short options, and long options, whose value is the next word.
+        ends: letters after which no option belongs to the interpreter.
+        is_attached: whether code may follow the letter in the same word; otherwise other letters may follow it.
+        is_operand: whether the first word that is not an option is code even without such a letter.
+        form: a correct command, for the error.
     """
 
     names: str
@@ -72,7 +72,7 @@ _INTERPRETERS = (
     Interpreter(r"env", "S", ("--split-string",), ("u", "C", "--unset", "--chdir")),
 )
 _OPTION = re.compile(r"[-+][A-Za-z].*", re.DOTALL)
-_RUNS_SHELL = frozenset({"su", "runuser", "script", "flock"})  # whose -c may stand behind other words
+_RUNS_SHELL = frozenset({"su", "runuser", "script", "flock"})  # their -c may follow other words
 _SYSTEM = frozenset({"", "/bin", "/sbin", "/usr/bin", "/usr/sbin"})
 _WINDOWS = re.compile(r"cmd|powershell|pwsh", re.IGNORECASE)
 _CMD_COMMAND = re.compile(r"/[ckr]", re.IGNORECASE)
@@ -89,13 +89,13 @@ class CodeWord:
 
 
 def code_words(command: Sequence[str]) -> Iterator[CodeWord]:
-    """The words of a command that are code, wherever a program that runs code stands in it (behind `env`, `nice`)."""
+    """The words of a command that are code, for every program in it that runs code (also after `env` or `nice`)."""
     for at, word in enumerate(command):
         name = PurePath(word.replace("\\", "/")).name.removesuffix(".exe")
         rest = command[at + 1 :]
         if _WINDOWS.fullmatch(name):
             yield from _of_windows(name, rest)
-        if name in _RUNS_SHELL and word.rpartition("/")[0] in _SYSTEM:  # others may be called so, too
+        if name in _RUNS_SHELL and word.rpartition("/")[0] in _SYSTEM:  # elsewhere, the name may be another program's
             yield from (CodeWord(each, word) for each in _of_option_c(rest))
         for interpreter in _INTERPRETERS:
             if re.fullmatch(interpreter.names, name):
@@ -104,7 +104,7 @@ def code_words(command: Sequence[str]) -> Iterator[CodeWord]:
 
 
 def _code_in(interpreter: Interpreter, words: Sequence[str]) -> Iterator[str]:
-    """The code among the words behind an interpreter's name."""
+    """The code in the words that follow an interpreter's name."""
     at, is_due = 0, interpreter.is_operand
     while at < len(words):
         word = words[at]
@@ -155,13 +155,13 @@ def _of_cluster(interpreter: Interpreter, letters: str) -> _Cluster:
             return _Cluster(ends=True)
         if letter in interpreter.takes_value:
             return _Cluster(takes_next=not rest)
-        if not letter.isalnum() or letter in "Mm":  # the rest is a value, such as that of -Mstrict or -i.bak
+        if not letter.isalnum() or letter in "Mm":  # the rest is a value, as in -Mstrict or -i.bak
             break
     return _Cluster()
 
 
 def _of_option_c(words: Sequence[str]) -> Iterator[str]:
-    """What follows -c and --command."""
+    """The words that follow -c and --command."""
     for at, word in enumerate(words):
         if word in ("-c", "--command"):
             yield from words[at + 1 : at + 2]
@@ -170,9 +170,9 @@ def _of_option_c(words: Sequence[str]) -> Iterator[str]:
 
 
 def _of_windows(name: str, words: Sequence[str]) -> Iterator[CodeWord]:
-    """What cmd and PowerShell put together to one line of code: all words behind /c and -Command.
+    """The words that cmd and PowerShell join to one line of code: all words after /c or -Command.
 
-    For cmd a word that is a placeholder alone is let through: it is how a batch file gets its input.
+    For cmd, a word that is only a placeholder is allowed: a batch file gets its input this way.
     """
     is_cmd = name.lower() == "cmd"
     command = _CMD_COMMAND if is_cmd else _POWERSHELL_COMMAND

@@ -1,7 +1,7 @@
-"""What a result depends on, as one key: jobs with the same key have the same result if their pricer is deterministic.
+"""The content key of a job: jobs with the same key have the same result if their pricer is deterministic.
 
-The node says with which definition of the pricer a result was made, which is that of the job's submit; a parent asks
-for results made with that of its own settings. So a key is made on both sides, by the same function.
+A node makes the key of a result from the pricer definition of the job's submit; a parent makes the key of a new job
+from its own settings. Both use the same function.
 """
 
 from __future__ import annotations
@@ -13,27 +13,27 @@ from raygrid.models import JobSpec
 from raygrid.settings.definition import same_definition
 from raygrid.settings.pricer import Pricer
 
-# Settings that bound a run or say what becomes of its end. Any other may change what the pricer answers, those that
-# are yet to come included: a needless run does less harm than a wrong result.
+# Settings that limit a run or decide what follows its end. All others, also future ones, are part of the key: an
+# unnecessary run does less harm than a wrong result.
 _NO_PART = {"result", "timeout_s", "memory", "output", "retry_exit_codes", "straggler", "reuse"}
 _NO_PART |= {"recycle_after", "recycle_memory"}
 MOST_DIGESTS = 1_000
 
 
 def _digest(name: str, pricer: Pricer) -> str:
-    """A digest of a pricer's settings, made slowly: `env` may hold secrets, which nobody must find out by trying."""
+    """A digest of a pricer's settings. Slow on purpose: `env` may hold secrets, which must not be found by trying."""
     text = json.dumps([name, pricer.model_dump(mode="json", exclude=_NO_PART)], sort_keys=True).encode()
     return hashlib.scrypt(text, salt=b"raygrid reuse", n=2**14, r=8, p=1, dklen=32).hex()
 
 
 class Contents:
-    """Makes the keys, and keeps the digests of settings. Safe to call from many threads."""
+    """Makes keys and caches the digests of settings. Thread-safe."""
 
     def __init__(self) -> None:
         self._digests: dict[tuple[str, str], tuple[Pricer, str]] = {}  # by pricer and definition
 
     def key(self, spec: JobSpec, pricer: Pricer | None) -> str | None:
-        """The key of a job's result under these settings; None where the pricer's results are not to be reused."""
+        """The key of a job's result with these settings; None if the pricer's results are not reused."""
         if pricer is None or pricer.reuse != "content":
             return None
         what = spec.pricer, spec.definition
@@ -43,6 +43,6 @@ class Contents:
                 self._digests.clear()
             known = self._digests[what] = (pricer, _digest(spec.pricer, pricer))
         data = sorted((each.name, each.digest) for each in spec.data)
-        # The name of the input is part of it: the pricer finds the file under that name.
+        # The input's file name is included, because the pricer sees it.
         identity = [known[1], spec.input.digest, spec.filename, spec.args, data]
         return hashlib.sha256(json.dumps(identity).encode()).hexdigest()

@@ -1,8 +1,8 @@
-"""What runs for a job: the part of a pricer's settings that is pinned when a job is submitted, under its digest.
+"""A pricer's definition: the part of its settings that is pinned to a job at submit, identified by its digest.
 
 Every setting of a pricer is either part of its definition (`PINNED`) or a limit (`LIMITS`); a test fails for a setting
 that is in neither. A job keeps the definition that it was submitted with; limits are those in force when an attempt
-starts. `Definition` values travel and are stored; nothing here does I/O.
+starts. `Definition` values travel between tiers and are stored; nothing here does I/O.
 """
 
 from __future__ import annotations
@@ -21,22 +21,22 @@ from raygrid.settings.pricer import Pricer
 PINNED = frozenset({"command", "mode", "env", "expect", "helpers", "version", "recycle_after", "recycle_memory"})
 """Settings that decide what runs and how its process is kept."""
 LIMITS = frozenset({"result", "timeout_s", "memory", "output", "retry_exit_codes", "straggler", "reuse"})
-"""Settings that bound a run, or decide what becomes of its end and of its result."""
+"""Settings that limit a run, or decide what follows its end."""
 
 _READERS: dict[str, TypeAdapter[Any]] = {
     name: TypeAdapter[Any](field.annotation)  # type: ignore[arg-type]  # a field of a model has one
     for name, field in Pricer.model_fields.items()
     if name in PINNED | LIMITS
 }
-# What an older release did not know had no effect there.
+# Definitions of older releases lack newer settings, which had no effect there.
 _DEFAULTS = {name: Pricer.model_fields[name].default for name in PINNED if not Pricer.model_fields[name].is_required()}
 
 
 def define(name: str, pricer: Pricer) -> Definition:
-    """The definition of a configured pricer, with its limits as they are now.
+    """The definition of a configured pricer, with its current limits.
 
-    The digest is part of statuses and manifests. Where the definition has variables it is made slowly (about 50 ms), so
-    that their values, which may be secrets, cannot be found by trying.
+    Statuses and manifests show the digest. If the pricer has variables, it is slow to make (about 50 ms), so that their
+    values, which may be secrets, cannot be found by trying.
     """
     pinned = {"pricer": name, **_dump(pricer, PINNED)}
     body = json.dumps(pinned, sort_keys=True)
@@ -48,13 +48,13 @@ def define(name: str, pricer: Pricer) -> Definition:
 
 
 def pricer_of(definition: Definition, limits: Pricer | None) -> Pricer:
-    """The pricer to run: as it was defined, within `limits`, or within those last known where the pricer is gone.
+    """The pricer to run: a definition with `limits`, or with the last known limits if the pricer was removed.
 
-    The definition was checked when it was made, so only its types are checked here: a newer release may be stricter
-    towards new settings.
+    The definition was checked when it was made, so only its types are checked here: this release may refuse settings
+    that an older one accepted.
 
     Raises:
-        SettingsError: a newer release has stored it, with settings that this one does not know.
+        SettingsError: the definition is damaged, or has settings that only a newer release knows.
     """
     pinned = json.loads(definition.body)
     name = pinned.pop("pricer")
@@ -62,7 +62,7 @@ def pricer_of(definition: Definition, limits: Pricer | None) -> Pricer:
     if unknown := pinned.keys() - PINNED:
         raise SettingsError(
             f"the definition {definition.digest} of pricer {name!r} has the setting {min(unknown)!r}, which this "
-            "release of raygrid does not know; run a release on all machines that does"
+            "release of raygrid does not know; install a release that knows it on all machines"
         )
     known = {} if limits is not None else {k: v for k, v in json.loads(definition.limits).items() if k in LIMITS}
     try:
@@ -78,7 +78,7 @@ def pricer_of(definition: Definition, limits: Pricer | None) -> Pricer:
 
 
 def same_definition(one: Pricer, other: Pricer) -> bool:
-    """Whether two pricers run the same, whatever their limits."""
+    """Whether two pricers have the same definition; their limits may differ."""
     return all(getattr(one, name) == getattr(other, name) for name in PINNED)
 
 

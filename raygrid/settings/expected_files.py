@@ -1,6 +1,6 @@
 """Files that a pricer must leave (`expect` in its settings): which names are allowed, and which files are missing.
 
-Pure. `model.py` checks the names; `node/attempt/runner.py` looks for the files once a pricer has exited with 0.
+Pure. `settings/pricer.py` checks the names; `node/attempt/collect.py` checks the files after exit code 0.
 """
 
 from __future__ import annotations
@@ -16,19 +16,19 @@ _OWN = frozenset({"stdout.txt", "stderr.txt", "manifest.json"})
 _DATA = "data"
 _WILD = frozenset("*?[")
 _REMEDY = (
-    "check its stdout and stderr, and that it writes into its working directory; a Windows program that loses its "
-    "wineserver also exits with 0 and leaves nothing"
+    "check its stdout and stderr, and that it writes to its working directory; a Windows program that loses its "
+    "wineserver also exits with 0 and leaves no files"
 )
 
 
 def problem_of(name: str) -> str | None:
-    """Why a name cannot be expected, for the person who wrote it; None where it can."""
+    """Why a name in `expect` is refused, for its author; None if it is accepted."""
     parts, shown = name.split("/"), repr(name[:80])
     problems = (
         (not name, "an expected file has an empty name; write for instance prices.csv"),
         (
             any(unicodedata.category(each) in ("Cc", "Cs") for each in name),
-            f"{shown} has a control character, a NUL for instance, which no file in a result can have",
+            f"{shown} has a control character, such as a NUL, which names in a result cannot have",
         ),
         (
             name.startswith("/"),
@@ -37,26 +37,26 @@ def problem_of(name: str) -> str | None:
         ("\\" in name, f"{shown} has a backslash; write '/' between directory and file"),
         (
             any(part in ("", ".", "..") for part in parts),
-            f"{shown} is no plain path in the job directory: leave out '.', '..' and doubled or trailing slashes",
+            f"{shown} is not a plain path in the job directory: remove '.', '..' and doubled or trailing slashes",
         ),
         (
             any(len(part.encode(errors="replace")) > MOST_NAME for part in parts),
-            f"{shown} has a part of more than {MOST_NAME} bytes, which no file system takes",
+            f"{shown} has a part of more than {MOST_NAME} bytes, the limit of file systems",
         ),
-        (name in _OWN, f"{name} is written by the grid and always there; name a file that the pricer writes"),
+        (name in _OWN, f"{name} is always written by the grid; name a file that the pricer writes"),
         (
             parts[0] == _DATA,
-            f"{shown} lies under {_DATA}/, where shared inputs are; nothing there becomes part of a result",
+            f"{shown} lies under {_DATA}/, the directory of shared inputs, which is not part of a result",
         ),
     )
     return next((problem for is_so, problem in problems if is_so), None)
 
 
 def missing(expected: Sequence[str], files: Iterable[tuple[str, int]]) -> list[str]:
-    """Those of the expected names, or patterns, without a file that has something in it; in their order.
+    """The expected names and patterns for which there is no file, or only empty ones; in the given order.
 
     Args:
-        expected: names in the job directory; `*`, `?` and `[…]` stand for text as in a shell, never for a '/'.
+        expected: names in the job directory; `*`, `?` and `[…]` work as in a shell and never match a '/'.
         files: name and size, bytes, of each file of the result.
     """
     there = {name for name, size in files if size > 0}
@@ -64,11 +64,12 @@ def missing(expected: Sequence[str], files: Iterable[tuple[str, int]]) -> list[s
 
 
 def sentence(names: Sequence[str], files: Iterable[tuple[str, int]]) -> str:
-    """What is missing and what to check, for the client."""
+    """The message to the client: what is missing and what to check."""
     empty = {name for name, size in files if size == 0}
     shown = [f"{name} (empty)" if name in empty else name for name in names[:_MOST_SHOWN]]
     more = f" and {len(names) - _MOST_SHOWN} more" if len(names) > _MOST_SHOWN else ""
-    return f"the pricer exited with 0 but did not leave {', '.join(shown)}{more}, which it must (expect); {_REMEDY}"
+    left_out = ", ".join(shown) + more
+    return f"the pricer exited with 0 but did not leave {left_out}, which the setting expect requires; {_REMEDY}"
 
 
 def _is_matched(pattern: str, names: Iterable[str]) -> bool:

@@ -1,6 +1,6 @@
-"""Where settings are wrong and what is allowed there, in words for whoever wrote them. Called by `config` only.
+"""Errors in settings, in words: where they are and what is allowed there. Called by `model.py` and `sources.py`.
 
-What was written is never quoted: it may be a secret, and so may be what stands where a name should (`key:SECRET`).
+Values are never quoted, because they may be secrets; neither is text in the place of a name (`key:SECRET`).
 """
 
 from __future__ import annotations
@@ -44,15 +44,15 @@ _ALLOWED = {
     "tuple_type": "must be a list",
     "frozen_set_type": "must be a list",
 }
-# A part of what YAML says, and what is said instead: it often quotes the file, and speaks of tokens and scalars.
+# Part of a message of YAML, and the text that replaces it: YAML often quotes the file, and names tokens and scalars.
 _OF_YAML = {
-    r"character '\t'": "a tab stands where YAML wants spaces",
+    r"character '\t'": "a tab where YAML needs spaces",
     "cannot start any token": "a value that begins with this character must be in quotes",
     "mapping values are not allowed here": "mapping values are not allowed here; one that holds ': ' must be in quotes",
     "expected ',' or ']'": "the list that begins in BEGUN lacks a ',' or ']' here",
     "expected ',' or '}'": "the settings in braces that begin in BEGUN lack a ',' or '}' here",
-    "unexpected end of stream": "the quotes that open in BEGUN are never closed",
-    "expected <block end>": "this does not belong to what stands before it; look at the indentation, dashes and quotes",
+    "unexpected end of stream": "the quotes that open in BEGUN are not closed",
+    "expected <block end>": "this does not fit the lines before it; check the indentation, dashes and quotes",
     "expected ':'": "a line above is neither NAME: VALUE nor part of a value; see BEGUN",
     "undefined alias": "a value that begins with * must be in quotes",
     "second occurrence": "a value that begins with & must be in quotes",
@@ -60,33 +60,33 @@ _OF_YAML = {
     "constructor for the tag": "a value that begins with ! must be in quotes",
     "tag handle": "a value that begins with ! must be in quotes",
     "expected '>'": "a value that begins with ! must be in quotes",
-    "unknown escape character": "there is no such escape; in single quotes a backslash is taken as it is",
-    "escape sequence": "this escape is not complete; in single quotes a backslash is taken as it is",
+    "unknown escape character": "unknown escape; in single quotes a backslash is an ordinary character",
+    "escape sequence": "incomplete escape; in single quotes a backslash is an ordinary character",
     "chomping or indentation": "after | or > the text begins on the next line",
     "the node content": "a value is missing here",
     "set twice": "this name is set here for the second time; the first time is in BEGUN",
-    "unhashable key": "a name cannot be a list, nor settings in braces",
-    "<document start>": "a line above begins with %, which no setting does",
-    "another document": "a second document begins here with ---, and settings are one",
+    "unhashable key": "a name cannot be a list or settings in braces",
+    "<document start>": "a line above begins with %, which YAML reserves",
+    "another document": "a second document begins here with ---; settings must be one document",
 }
 _UNKNOWN = "no such setting"
-_OWN_NAME = r"[a-z_]{1,40}"  # as settings are called
-_ANY_NAME = r"[\w.-]{1,64}"  # as variables, pricers and the like may be called
-_KINDS = frozenset({"bool", "int", "float", "str", "[key]"})  # what pydantic adds to a place, and nobody wrote
+_OWN_NAME = r"[a-z_]{1,40}"  # names of settings
+_ANY_NAME = r"[\w.-]{1,64}"  # names of variables, pricers and the like
+_KINDS = frozenset({"bool", "int", "float", "str", "[key]"})  # parts that pydantic adds to the end of a place
 
 
 def in_words(
     error: ValidationError, model: type[BaseModel], prefix: str, path: Path | None, text: str, given: Collection[str]
 ) -> str:
-    """Say of everything that is wrong where it stands and what is allowed there.
+    """List every error: where it is and what is allowed there.
 
     Args:
-        error: what is wrong.
-        model: the settings as a whole.
-        prefix: what the names of variables begin with.
+        error: the errors.
+        model: the settings model.
+        prefix: prefix of the names of variables.
         path: the settings file, if there is one.
-        text: what stands in it.
-        given: top-level settings that win over the file, and come from elsewhere.
+        text: its content.
+        given: top-level settings that override the file.
     """
     root = yaml.compose(text) if text else None
     found: dict[Place, list[str]] = {}
@@ -110,7 +110,7 @@ def in_words(
 
 
 def _named(part: int | str, pattern: str) -> str:
-    """A part of a place, unless it looks as if it were a value that was meant to stand behind a name."""
+    """A part of a place, or `…` if it may be a value in the place of a name."""
     text = str(part)
     return text if re.fullmatch(pattern, text) else "…"
 
@@ -127,7 +127,7 @@ def _allowed(kind: str, message: str, context: Mapping[str, Any], place: Place, 
 
 
 def _known(model: type[BaseModel], place: Place) -> Collection[str]:
-    """The settings that a section has; the section is named by its place."""
+    """The settings of a section, given by its place."""
     kind: Any = model
     for part in place:
         if isinstance(kind, type) and issubclass(kind, BaseModel):
@@ -135,7 +135,7 @@ def _known(model: type[BaseModel], place: Place) -> Collection[str]:
             if field is None:
                 return ()
             kind = field.annotation
-        else:  # of a dict or a list: what it holds
+        else:  # a dict or a list: the kind of its values
             kind = next((each for each in reversed(get_args(kind)) if each is not Ellipsis), None)
         if type(None) in get_args(kind):
             kind = get_args(kind)[0]
@@ -143,7 +143,7 @@ def _known(model: type[BaseModel], place: Place) -> Collection[str]:
 
 
 def _origin(place: Place, prefix: str, path: Path | None, root: yaml.Node | None) -> str:
-    """The variable or the line of the file that says it; empty where neither does."""
+    """The variable or the line of the file that sets a place; empty if neither does."""
     variables = {name.upper(): name for name in os.environ}
     for length in range(len(place), 0, -1):
         variable = variables.get((prefix + "__".join(str(part) for part in place[:length])).upper())
@@ -156,7 +156,7 @@ def _origin(place: Place, prefix: str, path: Path | None, root: yaml.Node | None
 
 
 def _line(node: yaml.Node, place: Sequence[int | str]) -> int | None:
-    """The line on which a setting stands, from 1; None if it does not."""
+    """The line of a setting in the file, from 1; None if it is not there."""
     line = None
     for part in place:
         if isinstance(node, yaml.MappingNode):
@@ -173,10 +173,10 @@ def _line(node: yaml.Node, place: Sequence[int | str]) -> int | None:
 
 
 def unreadable_yaml(error: yaml.YAMLError, text: str) -> str:
-    """Where a file stops being YAML, and why, without what stands there, which YAML would quote."""
+    """Where a file is not valid YAML, and why, without quoting the file."""
     if isinstance(error, yaml.reader.ReaderError):
         line, column = text.count("\n", 0, error.position), error.position - text.rfind("\n", 0, error.position) - 1
-        return f"see {_at(line, column)}: a character that no text may hold, such as a control character"
+        return f"see {_at(line, column)}: a character that YAML does not allow, such as a control character"
     if not isinstance(error, yaml.MarkedYAMLError) or error.problem_mark is None:
         return "it cannot be read"
     mark, begun = error.problem_mark, error.context_mark or error.problem_mark
@@ -188,7 +188,7 @@ def _at(line: int, column: int) -> str:
 
 
 def _why(problem: str, begun: str) -> str:
-    """What YAML complains about, in words; what it quotes is left out."""
+    """YAML's error in plain words, without its quotes."""
     for said, words in _OF_YAML.items():
         if said in problem:
             return words.replace("BEGUN", begun)
@@ -201,7 +201,7 @@ def twice(first: yaml.Node, second: yaml.Node) -> yaml.YAMLError:
 
 
 def unreadable_value(text: str) -> str:
-    """Where a value stands that looks like a date or a number, and is none; YAML does not say it."""
+    """Where a value looks like a date or a number but is not one; YAML's own error lacks the place."""
     loader = yaml.SafeLoader(text)
     nodes = [loader.get_single_node()]
     while nodes:
@@ -211,14 +211,14 @@ def unreadable_value(text: str) -> str:
                 loader.construct_object(node)
             except ValueError:
                 at = _at(node.start_mark.line, node.start_mark.column)
-                return f"see {at}: this looks like a date or a number, and is none; in quotes it is text"
+                return f"see {at}: this looks like a date or a number but is not one; put text in quotes"
         elif isinstance(node, yaml.CollectionNode):
             nodes += (part for each in node.value for part in (each if isinstance(each, tuple) else (each,)))
-    return "a value looks like a date or a number, and is none"
+    return "a value looks like a date or a number but is not one"
 
 
 def unreadable_variable(message: str, prefix: str) -> str:
-    """Which variable holds what cannot be read."""
+    """Which variable cannot be read, and why."""
     named = re.search(r'field "(\w+)"', message)
     if named is None:
         return f"a variable that begins with {prefix} cannot be read"
@@ -226,7 +226,7 @@ def unreadable_variable(message: str, prefix: str) -> str:
     inner = sorted(name for name in os.environ if name.upper().startswith(f"{variable}__"))
     if inner and not any(name.upper() == variable for name in os.environ):
         which = "the variable" if len(inner) == 1 else "one of the variables"
-        return f"{which} {', '.join(inner)} is not JSON, as a list and a group of settings have to be"
+        return f"{which} {', '.join(inner)} is not JSON; a list or a group of settings must be JSON"
     return (
         f"the variable {variable} is not JSON; write JSON, or one variable for each setting, such as {variable}__NAME"
     )

@@ -27,7 +27,7 @@ from raygrid.system.home import expanded
 
 @dataclass(frozen=True)
 class _ReadFrom:
-    path: Path | None = field(default=None, compare=False)  # the same settings from another file are the same
+    path: Path | None = field(default=None, compare=False)  # equal settings from different files are equal
 
 
 class GridSettings(BaseSettings):
@@ -44,25 +44,25 @@ class GridSettings(BaseSettings):
     name: Name = "default"
     """Name of the grid; several can run side by side under different names."""
     default_pricer: Name | None = None
-    """The pricer for submits that name none; not needed with a single pricer."""
+    """Pricer for submits that name none; not needed with a single pricer."""
     pricers: dict[Name, Pricer] = {}
-    """What jobs may run, by name."""
+    """The executables that jobs can run, by name."""
     group_prefix: str = Field(default="rack-", min_length=1)
-    """Ray custom resources with this prefix are groups."""
+    """Ray custom resources whose names begin with this are groups."""
     groups: dict[str, Group] = {}
-    """What is known of groups beyond their Ray resource, by name."""
+    """Site and quota of groups, by the name of their Ray resource."""
     http: Http = Http()
     """Where parents listen and what they accept."""
     routing: Routing = Routing()
     """How a parent chooses a group."""
     placement: Placement = Placement()
-    """How a leader chooses a node, and when it tries again."""
+    """How a leader chooses a node, and when it retries."""
     node: Node = Node()
     """How a node runs pricers."""
     storage: Storage = Storage()
     """Where jobs, inputs and results are kept."""
 
-    # Set by `deployed` only: neither a file nor a variable can.
+    # Set by `deployed` only; files and variables cannot set it.
     _deployed_at: float = PrivateAttr(default=0.0)
     # Set by `load_settings` for a file that its caller named.
     _read_from: _ReadFrom = PrivateAttr(default=_ReadFrom())
@@ -76,7 +76,7 @@ class GridSettings(BaseSettings):
         dotenv_settings: PydanticBaseSettingsSource,
         file_secret_settings: PydanticBaseSettingsSource,
     ) -> tuple[PydanticBaseSettingsSource, ...]:
-        """Let the environment win over what the file gave."""
+        """Give the environment priority over the file."""
         return Variables(settings_cls), init_settings
 
     @model_validator(mode="after")
@@ -92,7 +92,7 @@ class GridSettings(BaseSettings):
         """Refuse to listen beyond this machine without API keys.
 
         Raises:
-            SettingsError: says what to set.
+            SettingsError: `http.host` is not a loopback address, and no key is set.
         """
         if not self.http.is_loopback and not self.http.api_keys:
             raise SettingsError(
@@ -103,25 +103,25 @@ class GridSettings(BaseSettings):
 
     @property
     def chosen_default_pricer(self) -> str | None:
-        """The pricer for a submit that names none: the configured one, or the only one there is."""
+        """The pricer for a submit that names none: the default, or the only pricer; None if there is neither."""
         if self.default_pricer is not None:
             return self.default_pricer
         return next(iter(self.pricers)) if len(self.pricers) == 1 else None
 
     @property
     def known_sites(self) -> frozenset[str]:
-        """The sites that a submit may name: those of groups and those that have distances; none without any group's."""
+        """The sites that a submit may name: those of groups and of distances; empty if no group has a site."""
         of_groups = {group.site for group in self.groups.values() if group.site is not None}
         return frozenset(of_groups | self.routing.site_distance.keys()) if of_groups else frozenset()
 
     @property
     def deployed_at(self) -> float:
-        """When these settings were deployed, UTC seconds; the newer ones win. 0 where they never were."""
+        """When these settings were deployed, UTC seconds; newer settings replace older ones. 0: never deployed."""
         return self._deployed_at
 
     @property
     def config(self) -> Path | None:
-        """The file that these settings were read from, if one was named, as it was named."""
+        """The file that the caller of `load_settings` named, if any."""
         return self._read_from.path
 
     def deployed(self, at: float) -> GridSettings:
@@ -132,12 +132,12 @@ class GridSettings(BaseSettings):
 
     @property
     def without_keys(self) -> GridSettings:
-        """The same settings for tiers that clients do not reach: no API keys among them."""
+        """The same settings without API keys, for tiers that clients do not reach."""
         return self.model_copy(update={"http": self.http.model_copy(update={"api_keys": ()})})
 
     @property
     def for_nodes(self) -> GridSettings:
-        """The same settings for node agents, which run strangers' programs: neither API keys nor the database."""
+        """The same settings for node agents, which run untrusted programs: without API keys and database."""
         storage = self.storage.model_copy(update={"database": None})
         return self.without_keys.model_copy(update={"storage": storage})
 
@@ -148,7 +148,7 @@ class GridSettings(BaseSettings):
 
     @property
     def database_url(self) -> str | Path:
-        """SQLAlchemy URL of the job store, or the path of its SQLite file: no path is put into a URL and back."""
+        """SQLAlchemy URL of the job store, or the path of its SQLite file."""
         given = self.storage.database
         if given is None:
             return self.grid_dir / "jobs.db"
@@ -165,10 +165,10 @@ def load_settings(path: Path | None = None, **overrides: Any) -> GridSettings:
 
     Args:
         path: the file; must exist when given.
-        **overrides: top-level fields that win over the file.
+        **overrides: top-level fields that override the file.
 
     Raises:
-        SettingsError: the file cannot be read, or a value is wrong; says which field and why.
+        SettingsError: the file cannot be read, or a value is wrong; names the field and the reason.
     """
     named = path
     if path is None and os.environ.get("RAYGRID_CONFIG"):
@@ -186,7 +186,7 @@ def load_settings(path: Path | None = None, **overrides: Any) -> GridSettings:
 
 
 def _read(path: Path) -> tuple[str, dict[str, Any]]:
-    """The text of a settings file, and what it says."""
+    """The text of a settings file, and its values."""
     try:
         text = path.read_text(encoding="utf-8")
         values = yaml.load(text, NamesAreText) or {}  # noqa: S506 - it is a safe loader
@@ -195,7 +195,7 @@ def _read(path: Path) -> tuple[str, dict[str, Any]]:
     except OSError as error:
         raise SettingsError(f"cannot read the settings file {path}: {error.strerror or error}") from error
     except yaml.YAMLError as error:
-        # Without the error itself, which quotes lines: they may hold a secret.
+        # The error itself quotes lines, which may contain a secret.
         raise SettingsError(f"{path} is not valid YAML: {messages.unreadable_yaml(error, text)}") from None
     except ValueError:
         raise SettingsError(f"{path} cannot be read: {messages.unreadable_value(text)}") from None
@@ -207,7 +207,7 @@ def _read(path: Path) -> tuple[str, dict[str, Any]]:
 
 
 def _refuse_unknown_variables() -> None:
-    """A mistyped variable would be ignored in silence; say so instead."""
+    """Refuse variables that set nothing: they are probably mistyped."""
     known = GridSettings.model_fields
     for name in os.environ:
         if name.upper().startswith(PREFIX) and name[len(PREFIX) :].split("__")[0].lower() not in known:

@@ -1,4 +1,4 @@
-"""The settings of a pricer: what runs for a job, and within which limits."""
+"""The settings of a pricer: what runs for a job, and its limits."""
 
 from __future__ import annotations
 
@@ -25,57 +25,56 @@ class Straggler(Section):
     """When a job that takes far longer than others of its pricer gets a second attempt on another node."""
 
     factor: float = Field(default=3.0, ge=1.0, allow_inf_nan=False)
-    """A job is late once it has run for this many times the median of its pricer's latest jobs."""
+    """A job is late when it has run for this many times the median run time of its pricer's latest jobs."""
     min_s: Seconds = 10.0
-    """A job that has run for less than this is never late, seconds."""
+    """A job is not late before it has run for this long, seconds."""
 
 
 class Pricer(Section):
     """An executable that prices one input file.
 
     Placeholders of `command`: `{input}` (path of the input file), `{output_dir}` (the job directory, also the working
-    directory), `{data_dir}` (where shared inputs lie), `{job_id}`, and `{args}`, which stands for all arguments of the
-    submit. The command of a warm pricer has none of them: it reads each job from its stdin.
+    directory), `{data_dir}` (directory of shared inputs), `{job_id}`, and `{args}`, which stands for all arguments of
+    the submit. The command of a warm pricer has none of them: it reads each job from its stdin.
     """
 
     command: Annotated[tuple[str, ...], NoDecode]  # a variable may hold it as a shell's line or as JSON
-    """The program and its arguments, as one line or as a list; a line is split like a shell would, never run by one.
+    """The program and its arguments, as a list or as one line, which is split as by a shell; no shell runs it.
 
-    Placeholders: `{input}`, `{output_dir}`, `{data_dir}`, `{job_id}`, and `{args}` alone as a word. Give absolute
+    Placeholders: `{input}`, `{output_dir}`, `{data_dir}`, `{job_id}`, and `{args}` as a separate word. Give absolute
     paths: the command runs in the job directory. A placeholder is refused in code that a shell or an interpreter runs,
-    since clients choose the names of files: instead of `sh -c 'wc -l {input}'` write
-    `[sh, -c, 'wc -l "$1"', sh, "{input}"]`.
+    because clients choose file names: instead of `sh -c 'wc -l {input}'` write `[sh, -c, 'wc -l "$1"', sh, "{input}"]`.
     """
     mode: Literal["cold", "warm"] = "cold"
-    """`cold`: the program is started for every job. `warm`: it stays loaded and takes job after job on its stdin."""
+    """`cold`: the program starts for every job. `warm`: it stays loaded and reads job after job from its stdin."""
     recycle_after: int | None = Field(default=None, ge=1)
     """Warm pricers only: the process is replaced after this many jobs; by default never."""
     recycle_memory: Size | None = None
-    """Warm pricers only: the process is replaced between jobs once it is larger than this."""
+    """Warm pricers only: the process is replaced between jobs if it uses more memory than this; by default never."""
     version: str = Field(default="1", max_length=128)
-    """Recorded with every job. Raise it with every change of the program."""
+    """Version of the program, recorded with every job. Raise it with every change of the program."""
     env: dict[str, str] = Field(default={}, repr=False)
-    """Environment variables on top of `PATH`, `HOME`, `LANG` and the like.
+    """Environment variables, in addition to `PATH`, `HOME`, `LANG` and similar ones.
 
     The grid itself sets `RAYGRID_JOB_ID`, `RAYGRID_SLOT` and, unless they are set here, `TMPDIR`, `TMP` and `TEMP`.
     """
     result: Literal["zip", "stdout"] = "zip"
-    """What `POST /submit/{jobId}` answers with: the whole result, or only what the pricer printed."""
+    """Answer of `POST /submit/{jobId}`: `zip` for the whole result, `stdout` for the pricer's standard output."""
     timeout_s: Seconds = 3600.0
-    """Wall-time limit of one attempt, seconds; a submit may ask for another."""
+    """Wall-time limit of one attempt, seconds; a submit may set another."""
     memory: Size | None = None
-    """Memory limit of the whole process tree; the job fails as `memory_limit` above it."""
+    """Memory limit of the whole process tree; above it the job fails with reason `memory_limit`. By default none."""
     output: Size = 1024**3
-    """Limit of everything that an attempt writes, in blocks on the disk; of a result, in bytes."""
+    """Limit of the disk space that an attempt uses for files, and of the size of its result."""
     retry_exit_codes: frozenset[int] = frozenset()
-    """Exit codes that mean "run the job again" instead of "the job failed"."""
+    """Exit codes after which the job runs again instead of failing."""
     straggler: Straggler | None = None
-    """When a job that takes far too long gets a second attempt on another node; by default never.
+    """When a late job gets a second attempt on another node; by default never.
 
-    Only for pricers that may run twice at once.
+    Only for pricers that may process one job twice at the same time.
     """
     reuse: Literal["off", "content"] = "off"
-    """`content`: a job that is equal to one that is done takes over its stored result and does not run.
+    """`content`: a job that equals one that is done takes over its stored result and does not run.
 
     Equal: the same input under the same file name, args and shared data, and the same `version`, `command` and `env` of
     the pricer. Only for pricers whose result depends on nothing else: no clock, no random numbers, no database.
@@ -83,14 +82,14 @@ class Pricer(Section):
     expect: tuple[str, ...] = ()
     """Files that the pricer must leave, such as `[prices.csv, "out/*.csv"]`.
 
-    Exit code 0 without one of them, or with an empty one, fails the job as `missing_output`. `*`, `?` and `[]` work as
-    in a shell, within one directory.
+    If the pricer exits with 0 and one of them is missing or empty, the job fails with reason `missing_output`. `*`, `?`
+    and `[]` work as in a shell, within one directory.
     """
     helpers: HelperPrograms = None
     """Programs that may outlive the job that started them, to serve later jobs (wine's server, an ssh master).
 
-    By default any; a list of file names or paths allows only these; `forbid` allows none. `[wineserver64]` stands for
-    all of wine.
+    By default any program; a list of file names or paths allows only these; `forbid` allows none. `[wineserver64]`
+    includes all programs of wine.
     """
 
     @field_validator("command", mode="before")
@@ -114,14 +113,14 @@ class Pricer(Section):
     @classmethod
     def _storable(cls, version: str) -> str:
         if not version.isprintable():
-            raise ValueError("a version must be printable characters only: no NUL, no line breaks")
+            raise ValueError("a version must consist of printable characters: no NUL, no line breaks")
         return version
 
     @field_validator("expect")
     @classmethod
     def _can_be_expected(cls, names: tuple[str, ...]) -> tuple[str, ...]:
         if len(names) > expected_files.MOST_NAMES:
-            raise ValueError(f"more than {expected_files.MOST_NAMES} files are expected; name a few, or use a pattern")
+            raise ValueError(f"expect has more than {expected_files.MOST_NAMES} names; name fewer, or use a pattern")
         for name in names:
             if (problem := expected_files.problem_of(name)) is not None:
                 raise ValueError(problem)
@@ -133,15 +132,11 @@ class Pricer(Section):
         # Values may be secrets, so they are not shown.
         for name, value in env.items():
             if not name or "=" in name or "\0" in name:
-                raise ValueError(
-                    f"{name[:80]!r} cannot be the name of a variable: it is empty, or has '=' or NUL in it"
-                )
+                raise ValueError(f"{name[:80]!r} cannot be the name of a variable: it is empty or contains '=' or NUL")
             if "\0" in value:
-                raise ValueError(f"the value of {name[:80]!r} has a NUL in it, which no variable can have")
+                raise ValueError(f"the value of {name[:80]!r} contains a NUL, which a variable cannot have")
             if (size := _size_of(name, value)) > commands.MOST_TEXT:
-                raise ValueError(
-                    f"{name[:80]!r} has {size} bytes, more than the {commands.MOST_TEXT} that a variable can have"
-                )
+                raise ValueError(f"{name[:80]!r} has {size} bytes; a variable can have at most {commands.MOST_TEXT}")
         if (size := sum(_size_of(name, value) + 1 for name, value in env.items())) > MOST_ENV:
             raise ValueError(f"all variables together have {size} bytes, more than {MOST_ENV}; put them into a file")
         return env
@@ -151,32 +146,30 @@ class Pricer(Section):
         if self.mode == "cold":
             if self.recycle_after is not None or self.recycle_memory is not None:
                 raise ValueError(
-                    "recycle_after and recycle_memory are for pricers that stay loaded: add mode: warm or drop them"
+                    "recycle_after and recycle_memory apply to warm pricers only: add mode: warm or remove them"
                 )
             return self
         for word in self.command:
             for placeholder in commands.placeholders(word):
                 raise ValueError(
-                    f"a warm pricer is started before there is a job, so its command cannot have "
-                    f"{{{placeholder}}}: write the program and its own options only; it is told of each job on "
-                    "its stdin (see docs/guides/warm-pricers.md)"
+                    f"a warm pricer starts before there is a job, so its command cannot have {{{placeholder}}}: write "
+                    "only the program and its own options; it reads each job from its stdin (see "
+                    "docs/guides/warm-pricers.md)"
                 )
         if self.memory is not None and self.recycle_memory is not None and self.recycle_memory > self.memory:
             raise ValueError(
-                "recycle_memory is above memory, at which a job is killed; set it below, so that the process is "
-                "replaced between jobs"
+                "recycle_memory is above memory, the limit at which a job is killed; set it below, so that the process "
+                "is replaced between jobs"
             )
         return self
 
     @model_validator(mode="after")
     def _reusable(self) -> Self:
         if self.reuse == "content" and any("job_id" in commands.placeholders(word) for word in self.command):
-            raise ValueError(
-                "reuse: content is for results that do not depend on the job; take {job_id} out of command"
-            )
+            raise ValueError("reuse: content needs results that do not depend on the job; remove {job_id} from command")
         return self
 
     @property
     def takes_args(self) -> bool:
-        """Whether a submit may bring arguments."""
+        """Whether a submit may have arguments."""
         return self.mode == "warm" or "{args}" in self.command

@@ -1,7 +1,7 @@
-"""Splits a command that is written as one line, and refuses in it what was meant for a shell, for none runs it.
+"""Splits a command that is written as one line, and refuses shell operators in it, because no shell runs it.
 
-`echo {input} > out.csv` without a shell prints its words, ends with exit code 0 and leaves no file: a wrong answer that
-looks right. Called by `config`.
+Without a shell, `echo {input} > out.csv` prints its words, exits with code 0 and leaves no file: a wrong result that
+looks right. Called by `pricer.py`.
 """
 
 from __future__ import annotations
@@ -16,20 +16,20 @@ def split(line: str) -> tuple[str, ...]:
     """The words of a command, as a shell would split it.
 
     Raises:
-        ValueError: a word is an operator of the shell, or a quote is not closed; says what to write instead.
+        ValueError: a word is a shell operator, or a quote is not closed.
     """
     if (operator := operator_in(line)) is not None:
         raise ValueError(
-            f"no shell runs the command, so that {operator[:40]!r} in it would be a plain argument: quote it if it is "
-            "meant as one, or write sh -c 'COMMANDS' {input}, where COMMANDS name the input as \"$0\""
+            f"no shell runs the command, so {operator[:40]!r} would be a plain argument: quote it if that is intended, "
+            "or write sh -c 'COMMANDS' {input}, where COMMANDS use \"$0\" for the input"
         )
     return tuple(shlex.split(line))
 
 
 def operator_in(line: str) -> str | None:
-    r"""The first word of a line that only a shell understands, as it is written; None where there is none.
+    r"""The first shell operator of a line, as written; None if there is none.
 
-    Quoted and escaped words mean themselves: `awk '$1 > 5'`, `--sep='|'`, `find … \;`.
+    Quoted and escaped words are not operators: `awk '$1 > 5'`, `--sep='|'`, `find … \;`.
     """
     return next((word for word in _as_written(line) if _OPERATOR.fullmatch(word)), None)
 

@@ -1,6 +1,6 @@
-"""Where settings come from: variables of the environment and a YAML file, read so that every name stays as written.
+"""The sources of settings: environment variables and a YAML file, read so that names keep their spelling.
 
-Called by `model.py`, and for the variables' names by the command line.
+Called by `model.py`, and for the names of variables by the command line.
 """
 
 from __future__ import annotations
@@ -17,16 +17,16 @@ PREFIX = "RAYGRID__"
 
 
 def set_by_variables() -> frozenset[str]:
-    """Dotted names, in small letters, of the settings that variables of the environment set."""
+    """Dotted names, in lower case, of the settings that environment variables set."""
     names = (name.upper() for name in os.environ)
     return frozenset(name.removeprefix(PREFIX).lower().replace("__", ".") for name in names if name.startswith(PREFIX))
 
 
 class Variables(EnvSettingsSource):
-    """Variables of the environment: their names are read in small letters, but for the variables of a pricer."""
+    """Environment variables. Their names are read in lower case, except the names in a pricer's `env`."""
 
     def __call__(self) -> dict[str, Any]:
-        """What the variables set, as nested dicts."""
+        """The values of the variables, as nested dicts."""
         values = super().__call__()
         written = {name.lower(): name for name in os.environ}
         for name, pricer in (values.get("pricers") or {}).items():
@@ -39,13 +39,13 @@ class Variables(EnvSettingsSource):
 
 
 class NamesAreText(yaml.SafeLoader):
-    """Reads YAML in which every name is text, such as that of a pricer named `1`, `yes` or `null`, and stands once."""
+    """Reads every name in YAML as text, for instance of a pricer named `1`, `yes` or `null`; a name is set once."""
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
-        """Settings, or values by name.
+        """Read a mapping.
 
         Raises:
-            ConstructorError: a name stands there twice, of which YAML would take the last one in silence.
+            ConstructorError: a name is set twice; plain YAML would ignore the first value.
         """
         named: dict[str, yaml.Node] = {}
         for key, _ in node.value:

@@ -1,8 +1,8 @@
-"""What a grid on this machine was started with, so that a second start can be compared with the first one.
+"""The options and settings that a grid on this machine was started with, to compare a second start with the first.
 
-Settings are kept in readable form, because the error names what differs. Of a secret only a slow, salted digest is
-kept, which shows that it was changed and nothing else. The settings model is imported for type checks only: clients
-import this file to read the file of a grid.
+Settings are kept as readable text, because an error names the differences. Of a secret only a slow, salted digest is
+kept, which shows only whether it changed. The settings model is imported for type checks only, because clients import
+this file.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ import hashlib
 import json
 import secrets
 import shlex
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
@@ -19,9 +19,9 @@ from typing import TYPE_CHECKING, Any, Self
 if TYPE_CHECKING:
     from raygrid.settings.model import GridSettings
 
-# What stands for a dot in a part of a setting's name, so that the parts can be told apart: a pricer may be named `a.b`.
+# Replaces a dot within a part of a setting's name, so that the parts stay separate: a pricer may be named `a.b`.
 _DOT = "\x1f"
-# Which grid it is, not how it was started: the file lies there.
+# These identify a grid and the place of its file, so they are equal in both starts.
 _PLACE = {("name",), ("storage", "state_dir")}
 _NOTHING = "nothing"
 _API_KEYS = ("http", "api_keys")
@@ -35,9 +35,9 @@ class StartedWith:
     Attributes:
         racks: number of groups.
         nodes: Ray nodes in each.
-        settings: name (see `_name_of`) to value, for people; no secrets.
-        salt: of the digests.
-        digests: name to digest, of the secrets that are set.
+        settings: name (see `_name_of`) to readable value; without secrets.
+        salt: salt of the digests.
+        digests: name to digest of each secret that is set.
     """
 
     racks: int
@@ -48,7 +48,7 @@ class StartedWith:
 
     @classmethod
     def of(cls, settings: GridSettings, racks: int, nodes: int, salt: str | None = None) -> Self:
-        """Take down how a grid is being started."""
+        """Record how a grid is started."""
         salt = salt or secrets.token_hex(16)
         shown = {_name_of(path): _shown(value) for path, value in _leaves(settings) if not _is_secret(path)}
         return cls(racks, nodes, shown, salt, _digests(settings, salt))
@@ -58,75 +58,72 @@ class StartedWith:
         settings: GridSettings,
         racks: int | None,
         nodes: int | None,
-        said: Collection[str] | None = None,
+        only: Collection[str] | None = None,
     ) -> list[str]:
-        """What is asked for and is not so, in words.
+        """The differences between the running grid and a second start, one line each.
 
         Args:
-            settings: as asked for.
-            racks: as asked for; None for any.
-            nodes: as asked for; None for any.
-            said: dotted names of the settings and sections that are asked for, in small letters, whatever the others
-                are; None where all are.
+            settings: settings of the second start.
+            racks: its number of groups; None for any.
+            nodes: its number of nodes in each; None for any.
+            only: dotted names, in lower case, of the settings and sections to compare; None for all.
         """
         asked = StartedWith.of(settings, racks or self.racks, nodes or self.nodes, self.salt)
         found = [
-            f"{name}: it runs with {mine}, asked for are {theirs}"
+            f"{name}: the grid uses {mine}, you asked for {theirs}"
             for name, mine, theirs in (("racks", self.racks, asked.racks), ("nodes", self.nodes, asked.nodes))
             if mine != theirs
         ]
         here, there = _pricers(self.settings), _pricers(asked.settings)
-        wanted = _pricers(name for name in asked.settings if _is_said(_dotted(name), said))
-        found += [f"pricer {name}: it has none of that name" for name in sorted(wanted - here)]
-        if said is None:
-            found += [f"pricer {name}: it has it, but it was not asked for" for name in sorted(here - there)]
-        for name in _compared(self.settings.keys() | asked.settings.keys(), said, here & there):
-            mine, theirs = self.settings.get(name, _NOTHING), asked.settings.get(name, _NOTHING)
-            if mine != theirs:
-                found.append(f"{_dotted(name)}: it runs with {mine}, asked for is {theirs}")
+        wanted = _pricers(name for name in asked.settings if _is_named(name, only))
+        found += [f"pricer {name}: the grid does not have it" for name in sorted(wanted - here)]
+        if only is None:
+            found += [f"pricer {name}: the grid has it, you did not ask for it" for name in sorted(here - there)]
+
+        def is_compared(name: str) -> bool:
+            return _is_named(name, only) and _pricer_of(name) in {None, *(here & there)}
+
         found += [
-            f"a secret: {_dotted(name)} is not what it runs with"
-            for name in _compared(self.digests.keys() | asked.digests.keys(), said, here & there)
-            if self.digests.get(name) != asked.digests.get(name)
+            f"{_dotted(name)}: the grid uses {mine}, you asked for {theirs}"
+            for name, mine, theirs in _differing(self.settings, asked.settings)
+            if is_compared(name)
+        ]
+        found += [
+            f"{_dotted(name)}: the grid uses another secret"
+            for name, _, _ in _differing(self.digests, asked.digests)
+            if is_compared(name)
         ]
         return found
 
     def changes_to(self, newer: StartedWith) -> list[str]:
-        """What differs in newer settings, a line each; of secrets only that they differ. Both have the same salt."""
-        found = []
-        for name in sorted(self.settings.keys() | newer.settings.keys()):
-            before, after = self.settings.get(name, _NOTHING), newer.settings.get(name, _NOTHING)
-            if before != after:
-                found.append(f"{_dotted(name)}: {before} -> {after}")
-        found += [
-            f"{_dotted(name)} changed"
-            for name in sorted(self.digests.keys() | newer.digests.keys())
-            if self.digests.get(name) != newer.digests.get(name)
+        """The differences to newer settings with the same salt, one line each; values of secrets are not shown."""
+        return [
+            *(f"{_dotted(name)}: {old} -> {new}" for name, old, new in _differing(self.settings, newer.settings)),
+            *(f"{_dotted(name)} changed" for name, _, _ in _differing(self.digests, newer.digests)),
         ]
-        return found
 
 
-def _is_said(name: str, said: Collection[str] | None) -> bool:
-    """Whether a setting, a part of it or a section that it is in is among those that are asked for."""
-    name = f"{name.lower()}."
-    return said is None or any(name.startswith(f"{each}.") or each.startswith(name) for each in said)
+def _is_named(name: str, only: Collection[str] | None) -> bool:
+    """Whether `only` has a setting, a part of it or a section that contains it; None has all."""
+    name = f"{_dotted(name).lower()}."
+    return only is None or any(name.startswith(f"{each}.") or each.startswith(name) for each in only)
 
 
-def _compared(names: Iterable[str], said: Collection[str] | None, pricers: Collection[str]) -> Iterator[str]:
-    """The names to compare: those that were said, apart from pricers that only one side has."""
-    for name in sorted(names):
-        pricer = _pricer_of(name)
-        if _is_said(_dotted(name), said) and (pricer is None or pricer in pricers):
-            yield name
+def _differing(one: Mapping[str, str], other: Mapping[str, str]) -> Iterator[tuple[str, str, str]]:
+    """Each name whose values differ, with both values; sorted by name."""
+    for name in sorted(one.keys() | other.keys()):
+        mine, theirs = one.get(name, _NOTHING), other.get(name, _NOTHING)
+        if mine != theirs:
+            yield name, mine, theirs
 
 
 def _dotted(name: str) -> str:
-    """A setting's name for people."""
+    """A setting's name as users write it."""
     return name.replace(_DOT, ".")
 
 
 def _name_of(path: tuple[str, ...]) -> str:
-    """A setting's name: the parts of its path with dots between, and another character for a dot within a part."""
+    """A setting's name: the parts of its path joined by dots; `_DOT` replaces a dot within a part."""
     return ".".join(part.replace(".", _DOT) for part in path)
 
 
@@ -149,7 +146,7 @@ def _is_secret(path: tuple[str, ...]) -> bool:
 
 
 def _digests(settings: GridSettings, salt: str) -> dict[str, str]:
-    """A digest of each secret, made slowly: a short password cannot be found out by trying."""
+    """A digest of each secret. Slow on purpose: a short password must not be found by trying."""
     hidden = {path: value for path, value in _leaves(settings) if _is_secret(path) and value}
     if settings.http.api_keys:
         hidden[_API_KEYS] = [[key.name, key.key.get_secret_value()] for key in settings.http.api_keys]
@@ -163,7 +160,7 @@ def _digest(salt: str, value: Any) -> str:
 
 def _shown(value: Any) -> str:
     if isinstance(value, tuple) and all(isinstance(word, str) for word in value):
-        # As shlex.join, but {input} stays as it was written.
+        # Like shlex.join, but {input} is not quoted.
         return " ".join(word if word and not set(word) & set(" \t\n'\"\\") else shlex.quote(word) for word in value)
     if isinstance(value, frozenset):
         return json.dumps(sorted(value))

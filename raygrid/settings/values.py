@@ -1,4 +1,4 @@
-"""Values that settings of several sections have, and the base of all sections."""
+"""Types of values for settings of several sections, and the base of all sections."""
 
 from __future__ import annotations
 
@@ -34,6 +34,6 @@ Seconds = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 
 
 class Section(BaseModel):
-    """Base of all parts of the settings: unknown fields are errors, values do not change."""
+    """Base of all sections of the settings: unknown fields are errors, values are immutable."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)

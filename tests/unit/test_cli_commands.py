@@ -366,7 +366,7 @@ def test_a_side_grid_is_addressed_by_its_url(local):
         (["--pricer", "a=x", "--pricer", "a=y"], "two pricers are called 'a'"),
         (["--pricer", "cat {input} 'open"], "cannot be read"),
         (["--pricer", "cat {input} | wc -l"], "no shell runs the command"),
-        (["--pricer", "sh -c 'wc -l {input}'"], "would be run as code"),
+        (["--pricer", "sh -c 'wc -l {input}'"], "would run as code"),
         (["--pricer", "cat {input}", "--host", "0.0.0.0"], "no API key is set"),
         (["--pricer", "cat {input}", "--config", "none.yaml"], "cannot read the settings file"),
         (["--pricer", "cat {input}", "--name", "a/b"], "is not a name"),
@@ -398,10 +398,10 @@ def test_up_again_says_that_the_grid_runs(local):
 @pytest.mark.parametrize(
     ("words", "environment", "said"),
     [
-        (("--port", "8005"), {}, ["http.port: it runs with 8000, asked for is 8005"]),
-        ((), {"RAYGRID__HTTP__PORT": "8005"}, ["http.port: it runs with 8000, asked for is 8005"]),
-        (("--nodes", "2"), {}, ["nodes: it runs with 1, asked for are 2"]),
-        (("--pricer", "more=cat {input}"), {}, ["pricer more: it has none of that name"]),
+        (("--port", "8005"), {}, ["http.port: the grid uses 8000, you asked for 8005"]),
+        ((), {"RAYGRID__HTTP__PORT": "8005"}, ["http.port: the grid uses 8000, you asked for 8005"]),
+        (("--nodes", "2"), {}, ["nodes: the grid uses 1, you asked for 2"]),
+        (("--pricer", "more=cat {input}"), {}, ["pricer more: the grid does not have it"]),
         (("--slots", "3", "--racks", "2"), {}, []),
         (("--pricer", "cat {input}"), {}, []),
     ],
@@ -433,21 +433,24 @@ def test_a_settings_file_asks_for_all_settings(local, monkeypatch, tmp_path, by_
 
     assert ended.exit_code == 2
     assert [line[4:] for line in ended.stderr.splitlines() if line.startswith("  - ")] == [
-        "pricer q: it has it, but it was not asked for",
-        "http.port: it runs with 8000, asked for is 8005",
-        "pricers.p.timeout_s: it runs with 9.0, asked for is 3600.0",
+        "pricer q: the grid has it, you did not ask for it",
+        "http.port: the grid uses 8000, you asked for 8005",
+        "pricers.p.timeout_s: the grid uses 9.0, you asked for 3600.0",
     ]
 
 
 @pytest.mark.parametrize(
     ("words", "said"),
     [
-        (("--pricer", "wc -l {input}"), "pricers.pricer.command: it runs with cat {input}, asked for is wc -l {input}"),
-        (("--pricer", "other=cat {input}"), "pricer other: it has none of that name"),
-        (("--racks", "1"), "racks: it runs with 2, asked for are 1"),
-        (("--nodes", "2"), "nodes: it runs with 1, asked for are 2"),
-        (("--slots", "4"), "node.slots: it runs with 3, asked for is 4"),
-        (("--port", "8005"), "http.port: it runs with 8000, asked for is 8005"),
+        (
+            ("--pricer", "wc -l {input}"),
+            "pricers.pricer.command: the grid uses cat {input}, you asked for wc -l {input}",
+        ),
+        (("--pricer", "other=cat {input}"), "pricer other: the grid does not have it"),
+        (("--racks", "1"), "racks: the grid uses 2, you asked for 1"),
+        (("--nodes", "2"), "nodes: the grid uses 1, you asked for 2"),
+        (("--slots", "4"), "node.slots: the grid uses 3, you asked for 4"),
+        (("--port", "8005"), "http.port: the grid uses 8000, you asked for 8005"),
     ],
 )
 def test_up_with_anything_else_says_what_differs_and_what_to_do(local, words, said):

@@ -192,13 +192,13 @@ def test_init_refuses_a_running_grid_that_is_not_as_asked_for(local, tmp_path):
 
     assert raygrid.init({"old": "cat {input}"}).url == "http://grid.test"
     assert raygrid.init({"more": "wc {input}"}, racks=2).url == "http://grid.test"
-    with pytest.raises(SettingsError, match=r"(?s)pricer new: it has none.*raygrid down"):
+    with pytest.raises(SettingsError, match=r"(?s)pricer new: the grid does not have it.*raygrid down"):
         raygrid.init({"new": "cat {input}"})
-    with pytest.raises(SettingsError, match=r"runs with cat \{input\}, asked for is tac \{input\}"):
+    with pytest.raises(SettingsError, match=r"uses cat \{input\}, you asked for tac \{input\}"):
         raygrid.init({"old": "tac {input}"})
-    with pytest.raises(SettingsError, match="racks: it runs with 2"):
+    with pytest.raises(SettingsError, match="racks: the grid uses 2"):
         raygrid.init(racks=1)
-    with pytest.raises(SettingsError, match="pricer more: it has it, but"):
+    with pytest.raises(SettingsError, match="pricer more: the grid has it, you"):
         raygrid.init(config=config)
 
 

@@ -343,7 +343,7 @@ def test_a_list_is_taken_as_it_is() -> None:
 def test_a_placeholder_in_code_is_refused(line: str) -> None:
     """What a client sends, such as a file's name, is an argument, and never a part of what an interpreter runs."""
     said = refusal(pricers={"p": {"command": shlex.split(line)}})
-    assert "would be run as code. Give it as a word of its own behind the code" in said
+    assert "would run as code. Write it as a separate word after the code" in said
 
 
 def test_a_placeholder_in_code_is_refused_with_the_form_that_works() -> None:
@@ -415,10 +415,10 @@ def test_all_known_placeholders_are_accepted() -> None:
         ("./p {}", "unknown placeholder {}"),
         ("./p {input.__class__}", "unknown placeholder {input.__class__}"),
         ("./p {input[0]}", "unknown placeholder {input[0]}"),
-        ("./p --x={args}", "{args} must be a word of its own, not part of '--x={args}'"),
+        ("./p --x={args}", "{args} must be a separate word, not part of '--x={args}'"),
         ("./p {input", "pricers.p.command"),
         ("./p 'open", "No closing quotation"),
-        ("{input} --fast", "begins with {input}, but its first word is the program that is run"),
+        ("{input} --fast", "begins with {input}, but its first word must be the program"),
         (["{args}"], "begins with {args}"),
         ("", "the command is empty"),
         ([], "the command is empty"),
@@ -435,7 +435,7 @@ def test_a_command_that_cannot_work_is_refused(command: object, says: str) -> No
 def test_a_warm_command_knows_no_job(word: str) -> None:
     """A placeholder of a job is refused with what to write instead."""
     text = refusal(pricers={"p": {"command": f"./p {word}", "mode": "warm"}})
-    assert f"its command cannot have {word.removeprefix('--in=')}: write the program and its own options only" in text
+    assert f"its command cannot have {word.removeprefix('--in=')}: write only the program and its own options" in text
     assert "docs/guides/warm-pricers.md" in text
 
 
@@ -450,8 +450,8 @@ def test_a_warm_pricer_takes_args_and_is_replaced_as_said() -> None:
 @pytest.mark.parametrize(
     ("settings", "says"),
     [
-        ({"recycle_after": 5}, "recycle_after and recycle_memory are for pricers that stay loaded"),
-        ({"recycle_memory": "1GB"}, "recycle_after and recycle_memory are for pricers that stay loaded"),
+        ({"recycle_after": 5}, "recycle_after and recycle_memory apply to warm pricers only"),
+        ({"recycle_memory": "1GB"}, "recycle_after and recycle_memory apply to warm pricers only"),
         ({"mode": "warm", "recycle_after": 0}, "recycle_after"),
         ({"mode": "hot"}, "'cold' or 'warm'"),
         ({"mode": "warm", "memory": "1GB", "recycle_memory": "2GB"}, "recycle_memory is above memory"),
@@ -570,10 +570,10 @@ def test_a_broken_file_does_not_show_its_lines(tmp_path: Path) -> None:
             "http: {port: 1 x: SECRET}",
             "line 1, column 17: the settings in braces that begin in line 1, column 7 lack a",
         ),
-        ('a: 1\nname: "SECRET\n', "line 3, column 1: the quotes that open in line 2, column 7 are never closed"),
-        ("http:\n  port: 1\n name: SECRET\n", "line 3, column 2: this does not belong to what stands before it; look"),
+        ('a: 1\nname: "SECRET\n', "line 3, column 1: the quotes that open in line 2, column 7 are not closed"),
+        ("http:\n  port: 1\n name: SECRET\n", "line 3, column 2: this does not fit the lines before it; check"),
         ("name: x\nSECRET\nhttp: 1\n", "line 3, column 1: a line above is neither NAME: VALUE nor part of a value"),
-        ("name: 'a' SECRET", "line 1, column 11: this does not belong to what stands before it; look at the"),
+        ("name: 'a' SECRET", "line 1, column 11: this does not fit the lines before it; check the"),
         ("name: *SECRET", "line 1, column 7: a value that begins with * must be in quotes"),
         ("name: !SECRET", "line 1, column 7: a value that begins with ! must be in quotes"),
         ("name: !x!SECRET", "line 1, column 7: a value that begins with ! must be in quotes"),
@@ -581,11 +581,11 @@ def test_a_broken_file_does_not_show_its_lines(tmp_path: Path) -> None:
         ("name: @SECRET", "line 1, column 7: a value that begins with this character must be in quotes"),
         (
             'name: "\\SECRET"',
-            "line 1, column 9: there is no such escape; in single quotes a backslash is taken as it is",
+            "line 1, column 9: unknown escape; in single quotes a backslash is an ordinary character",
         ),
         ("name: |SECRET", "line 1, column 8: after | or > the text begins on the next line"),
-        ("name: x\nhttp: \x07SECRET", "line 2, column 7: a character that no text may hold"),
-        ("a: 1\nname: [x, 2030-13-45, SECRET]", "line 2, column 11: this looks like a date or a number, and is none"),
+        ("name: x\nhttp: \x07SECRET", "line 2, column 7: a character that YAML does not allow"),
+        ("a: 1\nname: [x, 2030-13-45, SECRET]", "line 2, column 11: this looks like a date or a number but is not one"),
     ],
 )
 def test_a_broken_file_is_refused_with_the_reason_and_not_with_what_stands_there(
@@ -699,19 +699,22 @@ def test_the_stamp_is_no_setting(name: str, tmp_path: Path, monkeypatch: pytest.
     [
         ({"command": ["", "{input}"]}, "the first word of the command is empty"),
         ({"command": "'' {input}"}, "the first word of the command is empty"),
-        ({"command": ["./p", "a\0b"]}, "a word of the command has a NUL or more than 131071 bytes"),
-        ({"command": ["./p", "x" * 131_072]}, "a word of the command has a NUL or more than 131071 bytes: 'xxx"),
-        ({"command": "./p {job_id!s}", "reuse": "content"}, "without ':' or '!': write '{job_id}'"),
-        ({"command": "./p --file={input:>10}"}, "without ':' or '!': write '--file={input}'"),
-        ({"command": "./p {input:}"}, "without ':' or '!': write '{input}'"),
-        ({"command": "./p {input:{job_id}}"}, "without ':' or '!': write '{input}'"),
-        ({"version": "1\0"}, "printable characters only"),
-        ({"version": "1\n2"}, "printable characters only"),
+        ({"command": ["./p", "a\0b"]}, "a word of the command contains a NUL or has more than 131071 bytes"),
+        (
+            {"command": ["./p", "x" * 131_072]},
+            "a word of the command contains a NUL or has more than 131071 bytes: 'xxx",
+        ),
+        ({"command": "./p {job_id!s}", "reuse": "content"}, "cannot contain ':' or '!': write '{job_id}'"),
+        ({"command": "./p --file={input:>10}"}, "cannot contain ':' or '!': write '--file={input}'"),
+        ({"command": "./p {input:}"}, "cannot contain ':' or '!': write '{input}'"),
+        ({"command": "./p {input:{job_id}}"}, "cannot contain ':' or '!': write '{input}'"),
+        ({"version": "1\0"}, "must consist of printable characters"),
+        ({"version": "1\n2"}, "must consist of printable characters"),
         ({"env": {"": "x"}}, "'' cannot be the name of a variable"),
         ({"env": {"A=B": "x"}}, "'A=B' cannot be the name of a variable"),
         ({"env": {"A\0": "x"}}, "cannot be the name of a variable"),
-        ({"env": {"A": f"{SECRET}\0"}}, "the value of 'A' has a NUL in it"),
-        ({"env": {"A": SECRET * 7_000}}, "'A' has 140002 bytes, more than the 131071 that a variable can have"),
+        ({"env": {"A": f"{SECRET}\0"}}, "the value of 'A' contains a NUL"),
+        ({"env": {"A": SECRET * 7_000}}, "'A' has 140002 bytes; a variable can have at most 131071"),
         ({"env": {f"A{i}": "x" * 120_000 for i in range(9)}}, "all variables together have 1080036 bytes"),
     ],
 )
@@ -735,7 +738,9 @@ def test_what_the_kernel_takes_is_accepted() -> None:
 
 def test_reuse_and_job_ids_exclude_each_other_however_they_are_written() -> None:
     """Doubled braces are no placeholder."""
-    assert "take {job_id} out" in refusal(pricers={"p": {"command": "./p {input} x{job_id}y", "reuse": "content"}})
+    assert "remove {job_id} from command" in refusal(
+        pricers={"p": {"command": "./p {input} x{job_id}y", "reuse": "content"}}
+    )
     load_settings(pricers={"p": {"command": "./p {input} {{job_id}}", "reuse": "content"}})
 
 

@@ -46,18 +46,18 @@ def test_the_sentence_names_the_files_and_what_to_check() -> None:
     [
         ("", "an empty name"),
         ("/tmp/prices.csv", "is an absolute path"),
-        ("../prices.csv", "is no plain path"),
-        ("out/../prices.csv", "is no plain path"),
-        ("./prices.csv", "is no plain path"),
-        ("out//prices.csv", "is no plain path"),
-        ("out/", "is no plain path"),
-        ("..", "is no plain path"),
-        ("a\0b", "a NUL for instance"),
+        ("../prices.csv", "is not a plain path"),
+        ("out/../prices.csv", "is not a plain path"),
+        ("./prices.csv", "is not a plain path"),
+        ("out//prices.csv", "is not a plain path"),
+        ("out/", "is not a plain path"),
+        ("..", "is not a plain path"),
+        ("a\0b", "such as a NUL"),
         ("a\nb", "a control character"),
         ("\ud800", "a control character"),
         ("out\\prices.csv", "write '/'"),
-        ("stdout.txt", "always there"),
-        ("manifest.json", "always there"),
+        ("stdout.txt", "always written by the grid"),
+        ("manifest.json", "always written by the grid"),
         ("data/curves", "shared inputs"),
         ("x" * 256, "more than 255 bytes"),
     ],
@@ -74,6 +74,6 @@ def test_expected_files_are_a_list_of_any_other_names() -> None:
     names = ["my prices.csv", "価格.csv", "out/*.csv", "...", "data.csv"]
     settings = load_settings(pricers={"p": {"command": "./p {input}", "expect": names, "mode": "cold"}})
     assert settings.pricers["p"].expect == tuple(names)
-    for wrong, says in (("prices.csv", "must be a list"), ([f"f{n}" for n in range(101)], "more than 100 files")):
+    for wrong, says in (("prices.csv", "must be a list"), ([f"f{n}" for n in range(101)], "more than 100 names")):
         with pytest.raises(SettingsError, match=says):
             load_settings(pricers={"p": {"command": "./p {input}", "expect": wrong}})

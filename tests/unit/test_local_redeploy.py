@@ -115,7 +115,7 @@ def test_afterwards_a_start_with_the_new_settings_finds_the_grid_as_asked_for(tm
     assert after is not None
     assert (after.api_key, after.ray_token) == (key["key"], "token")
     require_same(after, newer, 2, 3)
-    with pytest.raises(SettingsError, match=r"groups\.rack-a\.quota: it runs with 1, asked for is nothing"):
+    with pytest.raises(SettingsError, match=r"groups\.rack-a\.quota: the grid uses 1, you asked for nothing"):
         require_same(after, before, 2, 3)
 
 

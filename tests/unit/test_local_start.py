@@ -149,7 +149,7 @@ def test_a_start_waits_for_another_one_and_takes_its_grid(tmp_path: Path) -> Non
         timer.start()
         assert start_grid(settings, timeout_s=30) == grid
         timer.join()
-        with pytest.raises(SettingsError, match=r"runs with cat \{input\}, asked for is tac \{input\}"):
+        with pytest.raises(SettingsError, match=r"uses cat \{input\}, you asked for tac \{input\}"):
             start_grid(settings.model_copy(update={"pricers": settings_for(tmp_path, "tac {input}").pricers}))
     assert log.read_text() == "of the first\n"
 
@@ -299,7 +299,7 @@ def test_secrets_are_compared_and_not_kept(tmp_path: Path) -> None:
         ("pricers", "p.env", {"p": {"command": "cat {input}", "env": {"TOKEN": "hunter5"}}}),
     ):
         [found] = started.differences(load_settings(**{**secret, section: change}), 1, 1)
-        assert found == f"a secret: {section}.{name} is not what it runs with"
+        assert found == f"{section}.{name}: the grid uses another secret"
 
 
 @pytest.mark.parametrize(
@@ -329,8 +329,8 @@ def test_a_pricer_may_be_named_like_a_setting(tmp_path: Path, name: str) -> None
     assert found.started_with is not None
     assert found.started_with.differences(started_as("wc {input}", "hunter2"), 1, 1) == []
     assert found.started_with.differences(started_as("tac {input}", "hunter3"), 1, 1) == [
-        f"pricers.{name}.command: it runs with wc {{input}}, asked for is tac {{input}}",
-        f"a secret: pricers.{name}.env is not what it runs with",
+        f"pricers.{name}.command: the grid uses wc {{input}}, you asked for tac {{input}}",
+        f"pricers.{name}.env: the grid uses another secret",
     ]
     assert found.started_with.differences(load_settings(pricers={}), 1, 1, ["name"]) == []
 
@@ -350,17 +350,17 @@ def test_only_what_is_asked_for_is_compared(monkeypatch: pytest.MonkeyPatch) -> 
     assert differences() == []
     assert differences("pricers.p.q.command", pricers={"P.q": {"command": "cat {input}"}}) == []
     assert differences("pricers", pricers={"P.q": {"command": "tac {input}"}, "s": {"command": "cat {input}"}}) == [
-        "pricer s: it has none of that name",
-        "pricers.P.q.command: it runs with cat {input}, asked for is tac {input}",
-        "pricers.P.q.timeout_s: it runs with 9.0, asked for is 3600.0",
+        "pricer s: the grid does not have it",
+        "pricers.P.q.command: the grid uses cat {input}, you asked for tac {input}",
+        "pricers.P.q.timeout_s: the grid uses 9.0, you asked for 3600.0",
     ]
     monkeypatch.setenv("RAYGRID__STORAGE__BLOBS", "s3://bucket")
     monkeypatch.setenv("RAYGRID__HTTP__PORT", "8000")
     monkeypatch.setenv("RAYGRID__PRICERS__R__ENV__TOKEN", "hunter6")
     assert differences(pricers={"r": {"command": "cat {input}"}}) == [
-        "http.port: it runs with 8005, asked for is 8000",
-        "a secret: pricers.r.env is not what it runs with",
-        "a secret: storage.blobs is not what it runs with",
+        "http.port: the grid uses 8005, you asked for 8000",
+        "pricers.r.env: the grid uses another secret",
+        "storage.blobs: the grid uses another secret",
     ]
 
 
