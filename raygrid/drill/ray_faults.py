@@ -24,7 +24,7 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 from raygrid.drill.injector import FaultTarget, GridSnapshot, Place, RunningCandidate
 from raygrid.drill.machine_faults import MachineFaults
 from raygrid.errors import RaygridError, UnavailableError
-from raygrid.transport.racks import live_nodes, node_names
+from raygrid.transport.racks import live_nodes, machines, node_names
 
 ANSWER_S = 20.0
 LEADS_S = 3.0
@@ -59,7 +59,7 @@ class Faults:
                 groups.get(each["NodeID"]),
                 each["NodeManagerAddress"],
                 each["NodeID"] in agents,
-                spared.get(each["NodeID"]) if each["NodeID"] == head["NodeID"] or _machines(nodes) > 1 else None,
+                spared.get(each["NodeID"]) if each["NodeID"] == head["NodeID"] or machines(nodes) > 1 else None,
             )
             for each in nodes
         ]
@@ -161,10 +161,6 @@ def _parents(actors: list[dict[str, Any]]) -> list[dict[str, Any]]:
 
 def _head(nodes: list[dict[str, Any]]) -> dict[str, Any]:
     return next(node for node in nodes if "node:__internal_head__" in node["Resources"])
-
-
-def _machines(nodes: list[dict[str, Any]]) -> int:
-    return len({node["NodeManagerAddress"] for node in nodes})
 
 
 def _group_of(actor: str) -> str | None:

@@ -78,7 +78,7 @@ def asgi(settings: GridSettings, actors: ActorClasses, *, listens: bool = False)
     """The application of one replica, which `listens` by itself where no proxy does it."""
     keep_logs("parent")
     store = SqlStore(settings.database_url)
-    refuse_unsafe(settings, store, machines())
+    refuse_unsafe(settings, store, machines(live_nodes()))
     blobs = BlobStore(settings.blobs_url, settings.storage.blob_options, retry_s=RETRY_S)
     groups = RayGroups(settings, actors)
     parent = Parent(settings, store, blobs, groups, RayResultCaches(settings), home(settings))
@@ -239,7 +239,7 @@ def deploy(settings: GridSettings, actors: ActorClasses, *, wait_s: float | None
         racks = groups_of(live_nodes(), settings.group_prefix)
         store = SqlStore(settings.database_url)
         # Where no machine with a rack has joined yet, they are all other machines than this one.
-        refuse_unsafe(settings, store, machines() if racks else 2)
+        refuse_unsafe(settings, store, machines(live_nodes()) if racks else 2)
         _require_same_grid(asyncio.run(_identity(store)))
         wanted, known = _digest(settings), internal_kv._internal_kv_get(DEPLOYED)
         if known == wanted and _state() in ("RUNNING", "DEPLOYING"):

@@ -1,4 +1,4 @@
-"""This machine and its processes: /proc, cgroups, locks, signals, guards, logs, and the base of every supervisor.
+"""This machine and its processes: /proc, cgroups, locks, signals, guards, logs, and the parts of every supervisor.
 
-Nothing here knows of jobs or of Ray.
+Code here imports neither Ray nor a tier.
 """

@@ -1,12 +1,11 @@
-"""The file that a grid on this machine keeps while it runs, so that clients and `raygrid down` find it.
+"""The file of a running grid on this machine, by which clients and `raygrid down` find it.
 
-Every reader of that file uses `running_grid`, which also judges whether the grid lives.
+Every reader uses `running_grid`, which also checks whether the grid still runs.
 """
 
 from __future__ import annotations
 
 import json
-import os
 import shlex
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -14,8 +13,9 @@ from typing import Any
 
 from raygrid.errors import SettingsError
 from raygrid.settings.started_with import StartedWith
-from raygrid.system.home import expanded, usual_state_dir
+from raygrid.system.home import default_state_dir, expanded, usual_state_dir
 from raygrid.system.lock import holder
+from raygrid.system.logs import private
 from raygrid.system.proc import start_time
 
 NAME = "grid.json"
@@ -28,13 +28,13 @@ class GridFile:
     Attributes:
         url: where its parents listen.
         pid: its supervisor's process.
-        started: the supervisor's start time in clock ticks since boot: a later process of the same pid has another one.
+        started: the supervisor's start time in clock ticks since boot; a reused pid has another one.
         name: the grid's name.
         directory: its state: job store, blobs, logs.
-        api_key: a key that works, where the grid wants one.
-        ray_address: the address of the Ray cluster behind it.
+        api_key: a valid key, if the grid requires one.
+        ray_address: the address of its Ray cluster.
         started_with: the settings, racks and nodes that it was started with.
-        ray_token: what lets its owner into that Ray cluster; drills need it.
+        ray_token: the token of that Ray cluster; drills need it.
     """
 
     url: str
@@ -49,40 +49,34 @@ class GridFile:
 
     @property
     def is_alive(self) -> bool:
-        """Whether the supervisor that wrote the file still lives; a later process of its pid does not count."""
+        """Whether the supervisor that wrote the file still runs; a later process with its pid does not count."""
         return start_time(self.pid) == self.started
 
     def write(self) -> None:
-        """Leave the file; only its owner may read it, for it may hold a key."""
+        """Write the file; only its owner may read it, because it may hold a key."""
         path = self.directory / NAME
         temporary = path.with_suffix(".new")
         temporary.unlink(missing_ok=True)
-        fd = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-        with os.fdopen(fd, "w", encoding="utf-8") as file:
+        with open(temporary, "x", encoding="utf-8", opener=private) as file:
             json.dump({**asdict(self), "directory": str(self.directory)}, file, indent=1)
         temporary.replace(path)
 
     def remove(self) -> None:
-        """The grid is no more."""
+        """Remove the file, at the end of the grid."""
         (self.directory / NAME).unlink(missing_ok=True)
 
 
 def file_of(name: str = "default", state_dir: Path | None = None) -> Path:
-    """Where the file of a grid on this machine is.
-
-    Args:
-        name: the grid's name.
-        state_dir: where grids keep their state; by default RAYGRID_STATE_DIR, then `~/.raygrid`.
-    """
-    base = state_dir or Path(os.environ.get("RAYGRID_STATE_DIR") or "~/.raygrid")
-    return expanded(base).absolute() / name / NAME
+    """Where the file of a grid on this machine is; `default_state_dir` holds unless another directory is given."""
+    base = expanded(state_dir).absolute() if state_dir else default_state_dir()
+    return base / name / NAME
 
 
 def running_grid(name: str = "default", state_dir: Path | None = None) -> GridFile | None:
     """The grid of that name on this machine, if it runs; arguments as of `file_of`.
 
     Raises:
-        SettingsError: a grid runs, but its file cannot be read; the message names the remedy.
+        SettingsError: a grid runs, but its file cannot be read; the message gives the remedy.
     """
     path = file_of(name, state_dir)
     try:
@@ -92,7 +86,7 @@ def running_grid(name: str = "default", state_dir: Path | None = None) -> GridFi
     except (OSError, ValueError, TypeError, KeyError) as error:
         supervisor = holder(path.parent)
         if supervisor is None:
-            return None  # a grid that has ended left the file
+            return None  # the file is left from a grid that has ended
         raise SettingsError(
             f"grid {name} runs (process {supervisor.pid}), but its file {path} cannot be read "
             f"({type(error).__name__}); stop it with `{down_command(path.parent)}`, then start it again"
@@ -114,11 +108,11 @@ def _read(values: dict[str, Any]) -> GridFile:
 
 
 def down_command(directory: Path, config: Path | None = None) -> str:
-    """What stops the grid of that directory, in the shell that asks: with the same options as it was started with.
+    """The command that stops the grid of a directory, for the shell of the caller.
 
     Args:
-        directory: the grid's own, named as the grid is.
-        config: the settings file that was named, if any: it may name that directory.
+        directory: the grid's, which has the grid's name.
+        config: the settings file that the grid was started with, if one was given: it may set the state directory.
     """
     words = ["raygrid", "down"]
     if config is not None:

@@ -1,8 +1,8 @@
-"""A small process beside a bigger one, its owner: it kills an owner that is frozen, so that Ray starts it anew.
+"""A small process that kills its owner, a larger process, when that is frozen; Ray then restarts the owner.
 
-The owner (`heartbeat.py`) writes a byte a second into a pipe, the guard's standard input. Its end means that the owner
-is gone, and the guard goes too. Run as a script, `python guard.py <pid of the owner> <limit in seconds>`; nothing but
-the standard library is imported, for one of these runs beside every leader. The reaper of a node agent guards it, too.
+The owner (`heartbeat.py`) writes a byte a second into a pipe, the guard's standard input. When the pipe closes, the
+owner has ended, and the guard ends. It is run as a script, `python guard.py OWNER_PID LIMIT_S`, and imports only the
+standard library, because one guard runs beside every leader. The reaper of a node agent is also its guard.
 """
 
 from __future__ import annotations
@@ -19,16 +19,16 @@ DIES_S = 5.0
 
 
 def watch(owner: int, limit_s: float, heartbeat: int = 0, heard: Callable[[bytes], object] | None = None) -> None:
-    """Wait until the owner is gone; kill it once it has been silent for the limit.
+    """Wait until the owner has ended; kill it if it writes nothing for the limit.
 
-    Silence is counted in steps that this process has lived through itself. So a freeze of both (a suspended machine, a
-    frozen container) counts for one step at most, and a machine too busy to run either only makes the steps longer.
+    The silence is counted in steps of this process's own run time. If both processes freeze (a suspended machine, a
+    frozen container), that counts as one step at most; on an overloaded machine the steps get longer.
 
     Args:
         owner: this process's parent.
-        limit_s: the silence that is taken for a freeze; infinite to only wait for the owner's end.
-        heartbeat: the file descriptor that the owner writes to.
-        heard: is given what the owner writes.
+        limit_s: how long the owner may be silent; infinite to only wait for its end.
+        heartbeat: the file descriptor to read.
+        heard: called with the data that the owner writes.
     """
     silent_s = 0.0
     while True:
@@ -43,7 +43,7 @@ def watch(owner: int, limit_s: float, heartbeat: int = 0, heard: Callable[[bytes
         if silent_s >= limit_s:
             break
     until = time.monotonic() + DIES_S
-    while os.getppid() == owner and time.monotonic() < until:  # while it is the parent, its pid is its own
+    while os.getppid() == owner and time.monotonic() < until:  # the pid of a living parent cannot be reused
         os.kill(owner, signal.SIGKILL)
         time.sleep(0.02)
 

@@ -1,4 +1,4 @@
-"""The owner's side of a guard (`system/guard.py`): it writes a byte a second while this process works."""
+"""The owner's side of a guard (`system/guard.py`): writes a byte a second while this process works."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from raygrid.system import guard
 
-if TYPE_CHECKING:  # each reaper imports this module, and does not need asyncio
+if TYPE_CHECKING:  # every reaper imports this module, and does not need asyncio
     import asyncio
 
 BEAT_S = 1.0
@@ -19,7 +19,7 @@ ENDS_S = 30.0
 
 
 def start_guarded(limit_s: float) -> Heartbeat:
-    """Have this process killed once it was frozen for so long. `close` of what is returned ends the guard."""
+    """Start a guard that kills this process if it is frozen for `limit_s`; `close` of the heartbeat ends the guard."""
     command = [sys.executable, "-I", "-S", guard.__file__, str(os.getpid()), str(limit_s)]
     return Heartbeat(start_guard(command))
 
@@ -37,7 +37,7 @@ def start_guard(command: list[str]) -> subprocess.Popen[bytes]:
 
 
 class Heartbeat:
-    """Beats for a guard from a thread of its own. It never blocks, even where the guard itself is frozen.
+    """Writes the heartbeat from its own thread. It never blocks, even if the guard is frozen.
 
     Attributes:
         pid: the guard's process.
@@ -56,25 +56,22 @@ class Heartbeat:
         self._thread.start()
 
     def follow(self, loop: asyncio.AbstractEventLoop) -> None:
-        """Beat from now on only while this event loop turns: a process whose loop hangs is of no use either."""
+        """Write from now on only while this event loop runs: a process with a blocked loop must be restarted, too."""
         if self._loop is None:
             self._loop = loop
 
     def send(self, data: bytes) -> bool:
-        """Pass data to the guard between two beats, at most `select.PIPE_BUF` bytes; False where it cannot take it now.
-
-        Never blocks, and is safe to call from any thread.
-        """
+        """Pass at most `select.PIPE_BUF` bytes to the guard; False if it cannot take them now. Thread-safe."""
         try:
             os.write(self._pipe.fileno(), data)
-        except (BlockingIOError, ValueError):  # ValueError: it is closed
+        except (BlockingIOError, ValueError):  # ValueError: closed
             return False
         except BrokenPipeError:
-            return True  # the guard was killed; there is nothing to keep it for
+            return True  # the guard was killed, so keeping the data is useless
         return True
 
     def close(self) -> None:
-        """Let the guard end, with whatever it does at its owner's end, and wait for that."""
+        """End the guard, and wait until it has finished what it does when its owner ends."""
         self._closed.set()
         self._thread.join(timeout=ENDS_S)
         self._pipe.close()
@@ -88,16 +85,16 @@ class Heartbeat:
                 try:
                     os.write(self._pipe.fileno(), b".")
                 except BrokenPipeError:
-                    return  # the guard was killed; the owner does its work without
+                    return  # the guard was killed; this process goes on without one
 
     def _turned(self) -> bool:
-        """Whether the loop has turned since the last time that this was asked; ask it to do so again."""
+        """Whether the loop has run a callback since the last check; schedules the next one."""
         if self._loop is None:
             return True
         if not self._loop_turns:
             return False
         self._loop_turns = False
-        with contextlib.suppress(RuntimeError):  # it is closed: this process is about to end
+        with contextlib.suppress(RuntimeError):  # the loop is closed: this process is about to end
             self._loop.call_soon_threadsafe(self._note_turn)
         return True
 

@@ -1,4 +1,4 @@
-"""Paths that begin with `~`, the home directory of the user."""
+"""Paths below the home directory of the user, and the directory where grids keep their state."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ from raygrid.errors import SettingsError
 
 
 def expanded(path: str | Path) -> Path:
-    """A path with the home directory in place of its `~`, if it begins with one.
+    """A path with a leading `~` replaced by the home directory.
 
     Raises:
-        SettingsError: there is no home directory: HOME is not set, or empty, and the system does not know the user.
+        SettingsError: there is no home directory: HOME is unset or empty, and the system does not know the user.
     """
     if not str(path).startswith("~"):
         return Path(path)
@@ -28,9 +28,18 @@ def expanded(path: str | Path) -> Path:
     return found
 
 
+def default_state_dir() -> Path:
+    """Where grids keep their state unless settings name another directory: RAYGRID_STATE_DIR, then `~/.raygrid`.
+
+    Raises:
+        SettingsError: there is no home directory.
+    """
+    return expanded(os.environ.get("RAYGRID_STATE_DIR") or "~/.raygrid").absolute()
+
+
 def usual_state_dir() -> Path | None:
-    """Where grids of this machine keep their state unless settings name another place; None without a home."""
+    """As `default_state_dir`; None without a home directory."""
     try:
-        return expanded(os.environ.get("RAYGRID_STATE_DIR") or "~/.raygrid").absolute()
+        return default_state_dir()
     except SettingsError:
         return None

@@ -1,7 +1,7 @@
-"""Ends processes: one without hitting a later one of its pid, all children of this one, all that a dead agent left.
+"""Ends processes: one (safe against reuse of its pid), all children of this process, or all that a dead agent left.
 
-A daemon can fork faster than the table of processes is read. So whole process groups are killed, which the kernel does
-without letting one of them fork, and every way looks again until nothing is found. Linux only.
+A daemon can fork faster than the process table can be read. So whole process groups are killed, during which the kernel
+lets no member fork, and every function looks again until it finds nothing. Linux only.
 """
 
 from __future__ import annotations
@@ -19,17 +19,17 @@ STEP_S = 0.01
 CLEAN_LOOKS = 3
 TABLE_LOOKS = 2
 NEWEST_LOOKS = 100
-"""Looks at processes that came since the last one, for each look at the whole table."""
+"""How often new processes are looked for in each pass over the table."""
 
 
 def signal_process(pid: int, started: int, number: signal.Signals, group: int = 0) -> bool:
-    """Signal a process, if it is still the one that started then; False where that is not permitted.
+    """Signal a process, if it is still the one that started then; False if that is not permitted.
 
     Args:
         pid: its process id.
         started: its start time in clock ticks since boot.
         number: the signal.
-        group: its process group, to signal all of it, be the process gone or not; 0 for the process alone.
+        group: its process group, which is signalled as a whole even if the process has ended; 0 for none.
     """
     try:
         handle = os.pidfd_open(pid)
@@ -55,13 +55,13 @@ def _signal_group(group: int, number: signal.Signals) -> bool:
 
 
 def end_children(wanted: Callable[[int], bool], grace_s: float, within_s: float) -> int:
-    """End children of this process (a subreaper), with all below them, and reap them; gives how many are left.
+    """End and reap children of this process (a subreaper) and their descendants; returns how many are left.
 
-    Whatever a child leaves becomes this process's child in turn. Children in this process's own session are spared.
+    When a child ends, its children become this process's. Children in this process's own session are spared.
 
     Args:
-        wanted: whether a child of a pid is to be ended.
-        grace_s: the time from SIGTERM to SIGKILL.
+        wanted: whether to end the child with this pid.
+        grace_s: time from SIGTERM to SIGKILL.
         within_s: when to give up.
     """
     me, session = os.getpid(), os.getsid(0)
@@ -95,14 +95,12 @@ def end_children(wanted: Callable[[int], bool], grace_s: float, within_s: float)
 
 
 def kill_lineage(known: Iterable[tuple[int, int]], matches: Callable[[str], bool], within_s: float) -> int:
-    """Kill processes that are known, or whose mark matches, with all below them, until none is left.
+    """Kill known processes, processes with a matching mark, and their descendants; returns how many were killed.
 
     Args:
         known: pids with their start times.
-        matches: whether a mark is one of those.
+        matches: decides by the mark of a process.
         within_s: when to give up.
-
-    Gives the number of processes killed.
     """
     doomed = dict(known)
     killed = clean = 0
@@ -118,7 +116,8 @@ def kill_lineage(known: Iterable[tuple[int, int]], matches: Callable[[str], bool
                 table[pid] = process
                 if _is_doomed(process, table, doomed, matches):
                     doomed[pid] = process.started
-                    found += 1  # at once: a daemon that forks is another process a moment later
+                    found += 1
+                    # Before the next process is read: a forking daemon is another process a moment later.
                     signal_process(pid, process.started, signal.SIGKILL, process.group)
             if not newest:
                 break
@@ -139,7 +138,7 @@ def _is_doomed(
 
 
 def _is_below(process: Process, table: Mapping[int, Process], doomed: Mapping[int, int]) -> bool:
-    """Whether a process descends from one that is to be killed, as far as the table was read."""
+    """Whether a process descends from one that must be killed, as far as the table was read."""
     seen = 0
     parent = table.get(process.parent)
     while parent is not None and seen < len(table):

@@ -1,12 +1,12 @@
-"""Lock files: at most one process of a machine holds each, and a lock ends with its process, however that ends.
+"""Lock files: one process of a machine holds each, and the kernel releases the lock when that process ends.
 
-The locks are those of flock(2), taken with filelock. A file descriptor of a lock is not inherited by programs that the
-holder starts, so that no pricer can keep a lock after its agent's death. filelock has no shared locks on a file:
-`node/helpers/claims.py` and `system/tmp_cleaners.py` call flock themselves.
+The locks are those of flock(2), taken with filelock. Programs that the holder starts do not inherit the descriptor, so
+a pricer cannot keep a lock after its agent's death. filelock has no shared locks: `node/helpers/claims.py` and
+`system/tmp_cleaners.py` call flock themselves.
 
-A supervisor holds the lock of its directory from its first moment to its last, and writes its process into the file.
-The file of a grid (`grid_file.py`) exists only while jobs can be submitted; the lock also shows a grid that is being
-started or stopped, or whose file was damaged.
+A supervisor holds the lock of its directory while it runs, and writes its pid and start time into the file. The file of
+a grid (`grid_file.py`) exists only while jobs can be submitted; the lock also shows a grid that is starting or
+stopping, or whose grid file is damaged.
 """
 
 from __future__ import annotations
@@ -28,20 +28,20 @@ if TYPE_CHECKING:
 
 NAME = "lock"
 NO_LOCKS = frozenset({errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP})
-"""Errors by which a file system refuses every lock."""
+"""Errors of file systems that have no locks."""
 
 _POLL_S = 0.01
 
 
 def try_lock(path: Path, patience_s: float = 0.0) -> BaseFileLock | None:
-    """Lock a file, which is made if it is missing; None if another holder does not release it within the patience.
+    """Lock a file, created if missing; None if another process still holds the lock after `patience_s`.
 
-    `release` of what is returned, or the end of this process, ends the lock. The file stays.
+    The lock ends with `release` or with this process; the file stays.
 
     Raises:
         OSError: the file cannot be opened, or its file system has no locks.
     """
-    from filelock import FileLock, Timeout  # noqa: PLC0415 - costs clients, which never lock, 7 ms of their start
+    from filelock import FileLock, Timeout  # noqa: PLC0415 - 7 ms at the start of clients, which never lock
 
     lock = FileLock(path, mode=0o600, thread_local=False, fallback_to_soft=False)
     try:
@@ -52,7 +52,7 @@ def try_lock(path: Path, patience_s: float = 0.0) -> BaseFileLock | None:
 
 
 def is_locked(path: Path) -> bool:
-    """Whether a process holds the lock of a file. Looking does not disturb others that look, nor a patient holder.
+    """Whether a process holds the lock of a file. The check does not disturb other checks or a waiting `try_lock`.
 
     Raises:
         OSError: the file cannot be opened, other than because it is missing.
@@ -72,7 +72,7 @@ def only_one(directory: Path, patience_s: float = 0.0) -> Iterator[None]:
     """Hold the lock of a supervisor's directory: two supervisors would share job stores and work directories.
 
     Raises:
-        SettingsError: another process holds it, and goes on doing so for the patience.
+        SettingsError: another process still holds it after `patience_s`.
     """
     path = directory / NAME
     lock = try_lock(path, patience_s)
@@ -83,12 +83,12 @@ def only_one(directory: Path, patience_s: float = 0.0) -> Iterator[None]:
         yield
     finally:
         with contextlib.suppress(OSError):
-            os.truncate(path, 0)  # this process may live on without the lock
+            os.truncate(path, 0)  # this process may go on without the lock
         lock.release()
 
 
 def holder(directory: Path) -> Life | None:
-    """The supervisor that holds the lock of a directory; None if none lives."""
+    """The running supervisor that holds the lock of a directory; None if there is none."""
     try:
         pid, started = json.loads((directory / NAME).read_text(encoding="utf-8"))
         life = Life(int(pid), int(started))

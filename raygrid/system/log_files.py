@@ -1,7 +1,7 @@
-"""The logs of the tiers: a file for each process, of bounded size, kept when the process ends.
+"""The logs of the tiers: a file of bounded size for each process, kept when the process ends.
 
-A supervisor names their directory to the processes that it starts by a variable; without it, as in tests, logs go
-where Python's logging sends them by itself. Apart from `logs.py`, because clients need none of this.
+A supervisor passes the directory to the processes that it starts in an environment variable; without it, as in tests,
+Python's logging is left as it is. This is not part of `logs.py` because clients do not need it.
 """
 
 from __future__ import annotations
@@ -26,12 +26,12 @@ _held: list[BaseFileLock] = []
 
 
 def keep_logs(who: str) -> None:
-    """Have this process, one of a tier, write its logs into a file of its own; nothing where no directory is named.
+    """Write the log of this process of a tier to its own file, if the environment names a directory.
 
-    Warnings of all libraries are kept, and of raygrid also the little that is worth an INFO.
+    Warnings of all libraries are written, and raygrid's own lines from INFO on.
 
     Args:
-        who: the tier and what it serves, such as `leader rack-a`; names the file, too.
+        who: the tier and what it serves, such as `leader rack-a`; also names the file.
     """
     named = os.environ.get(VARIABLE)
     root = logging.getLogger()
@@ -40,7 +40,7 @@ def keep_logs(who: str) -> None:
     try:
         handler = _File(_claim(Path(named), re.sub(r"[^A-Za-z0-9._-]+", "-", who)))
     except OSError as error:
-        logging.getLogger(__name__).warning("%s has no log in %s: %s", who, named, error)
+        logging.getLogger(__name__).warning("%s has no log file in %s; going on without: %s", who, named, error)
         return
     handler.setFormatter(_Lines(who))
     root.addHandler(handler)
@@ -51,7 +51,7 @@ def keep_logs(who: str) -> None:
 
 
 class _File(RotatingFileHandler):
-    """A file that only its owner can read; where it cannot be written, the process goes on without."""
+    """A file that only its owner can read; errors of writing are ignored."""
 
     def __init__(self, path: Path) -> None:
         super().__init__(path, maxBytes=MOST_BYTES, backupCount=KEPT, encoding="utf-8", errors="backslashreplace")
@@ -60,7 +60,7 @@ class _File(RotatingFileHandler):
         return open(self.baseFilename, "a", encoding=self.encoding, errors=self.errors, opener=private)
 
     def handleError(self, record: logging.LogRecord) -> None:  # noqa: N802 - logging calls it so
-        """Ignore the error: the disk is full, or the directory is gone, and there is no other place for a message."""
+        """Ignore the error (a full disk, a deleted directory): there is no other place for a message."""
 
 
 class _Lines(logging.Formatter):
@@ -78,7 +78,7 @@ class _Lines(logging.Formatter):
 
 
 def _claim(directory: Path, name: str) -> Path:
-    """The file for a process of that name: that of an earlier one that has ended, else a new one.
+    """The log file for a process of that name: the file of one that has ended, or a new one.
 
     Raises:
         OSError: the directory cannot be written, or too many processes of that name have logs there.

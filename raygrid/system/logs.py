@@ -1,10 +1,10 @@
-"""Lines of a grid's logs, where the logs are, and how a supervisor writes its own.
+"""The format and place of a grid's logs, and how a supervisor writes its own.
 
 Logs are in `logs` below the grid's directory, or the host's on a cluster. `log_files.py` writes those of the tiers.
 
     2026-11-29T17:40:01.123Z WARNING leader rack-a: the job store does not answer: …
 
-Lines that begin with two blanks belong to the line before them.
+Lines that begin with two blanks continue the line before them.
 """
 
 from __future__ import annotations
@@ -17,13 +17,13 @@ import time
 from datetime import UTC, datetime
 
 VARIABLE = "RAYGRID_LOGS"
-"""Names the directory of logs, for processes of the tiers."""
+"""Environment variable that names the directory of logs, for processes of the tiers."""
 
 DIRECTORY = "logs"
 SUPERVISOR = "supervisor.log"
 MOST_BYTES = 10 * 1024**2
 KEPT = 3
-"""A log has at most so many bytes; that many earlier ones of it are kept."""
+"""A log has at most `MOST_BYTES`; its `KEPT` predecessors are kept."""
 
 
 def line(at_s: float, level: str, who: str, text: str) -> str:
@@ -33,21 +33,21 @@ def line(at_s: float, level: str, who: str, text: str) -> str:
         at_s: UTC seconds since 1970.
         level: such as `WARNING`.
         who: the tier and what it serves, such as `leader rack-a`.
-        text: the message; if it has several lines, those after the first are indented.
+        text: the message; lines after the first are indented.
     """
     at = datetime.fromtimestamp(at_s, UTC).isoformat(timespec="milliseconds").removesuffix("+00:00")
     return f"{at}Z {level} {who}: " + "\n  ".join(_printable(each) for each in text.splitlines() or [""])
 
 
 def say(who: str, text: str, level: str = "INFO") -> None:
-    """Write a line to this process's standard output, which is its log of bounded size; errors are ignored."""
+    """Write a line to standard output, which is this process's log of bounded size; errors are ignored."""
     with contextlib.suppress(OSError, ValueError):  # a full disk must not end a supervisor
         print(line(time.time(), level, who, text).encode(errors="backslashreplace").decode(), flush=True)
         _bound_output()
 
 
 def _bound_output() -> None:
-    """Set aside what standard output holds, where that is a file that has grown too large; others may write there."""
+    """Move a too large log to `LOG.1`, where standard output is a file; other processes may write to it as well."""
     found = os.fstat(1)
     if stat.S_ISREG(found.st_mode) and found.st_size > MOST_BYTES:
         earlier = f"{os.readlink('/proc/self/fd/1')}.1"

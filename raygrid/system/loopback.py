@@ -1,7 +1,7 @@
-"""Which addresses are this machine's own, and how requests to them stay clear of proxies.
+"""Recognizes this machine's own addresses, and keeps requests to them away from proxies.
 
-A proxy that the environment names (`http_proxy`, `all_proxy`) is meant for the way out of a site. It cannot reach this
-machine's loopback, so a request there that goes through it fails, or reaches another machine's grid.
+A proxy of the environment (`http_proxy`, `all_proxy`) is meant for requests that leave the site. It cannot reach this
+machine's loopback: a request there would fail, or reach another machine's grid.
 """
 
 from __future__ import annotations
@@ -15,16 +15,17 @@ from typing import Any
 
 NO_PROXY = ("no_proxy", "NO_PROXY")
 _ALWAYS = ("localhost", "127.0.0.1", "127.0.0.0/8", "::1")
-# A cloud answers there on the machine's own link, and a proxy's answer would be about the proxy; Ray asks as it starts.
+# A cloud's metadata service answers on the machine's own link; Ray asks it at its start. Through a proxy, the answer
+# would describe the proxy's machine.
 _METADATA = ("169.254.169.254", "metadata.google.internal")
-# Connecting a datagram socket sends nothing; the kernel only chooses the address that it would send from.
+# Connecting a datagram socket sends nothing; the kernel only chooses the source address.
 _FAR_AWAY = ((socket.AF_INET, "8.8.8.8"), (socket.AF_INET6, "2001:4860:4860::8888"))
 
 
 def is_this_machine(host: str) -> bool:
-    """Whether a host is this machine by its very name: `localhost`, a loopback address, or an address of its own.
+    """Whether a host is `localhost`, a loopback address, or another address of this machine.
 
-    Other names are not resolved: that would take a name server, and a site may want a proxy used for its own names.
+    Other names are not resolved: that needs a name server, and a site may want a proxy for its own names.
 
     Args:
         host: as in a URL; an IPv6 address with or without brackets.
@@ -41,7 +42,7 @@ def is_this_machine(host: str) -> bool:
 
 
 def _is_short_loopback(host: str) -> bool:
-    """Whether it is a loopback address in one of the forms that only resolvers know, such as `127.1`."""
+    """Whether it is a loopback address in a short form that only resolvers accept, such as `127.1`."""
     try:
         return host[:1].isdigit() and ipaddress.ip_address(socket.inet_aton(host)).is_loopback
     except (OSError, ValueError):
@@ -49,7 +50,7 @@ def _is_short_loopback(host: str) -> bool:
 
 
 def _is_own(address: str) -> bool:
-    """Whether a numeric address is one of this machine's: only such an address can be bound."""
+    """Whether a numeric address belongs to this machine: only such an address can be bound."""
     family = socket.AF_INET6 if ":" in address else socket.AF_INET
     try:
         with socket.socket(family, socket.SOCK_DGRAM) as probe:
@@ -60,7 +61,7 @@ def _is_own(address: str) -> bool:
 
 
 def own_addresses() -> list[str]:
-    """The addresses from which this machine reaches others; Ray announces its processes at the first of them."""
+    """The addresses from which this machine connects to others; Ray's processes listen on the first of them."""
     found = []
     for family, far_away in _FAR_AWAY:
         with contextlib.suppress(OSError), socket.socket(family, socket.SOCK_DGRAM) as probe:
@@ -70,14 +71,11 @@ def own_addresses() -> list[str]:
 
 
 def without_proxy(environment: Mapping[str, str], hosts: Iterable[str] = ()) -> dict[str, str]:
-    """The variables with which a process and its children use no proxy for this machine.
+    """Values of `no_proxy` and `NO_PROXY` with which a process and its children use no proxy for this machine.
 
     Args:
-        environment: what is set already; the hosts that it excepts stay excepted.
-        hosts: further hosts to except.
-
-    Returns:
-        `no_proxy` and `NO_PROXY`: libraries read one or the other.
+        environment: the present variables; their exceptions are kept.
+        hosts: further exceptions.
     """
     known = [each.strip() for name in NO_PROXY for each in environment.get(name, "").split(",")]
     value = ",".join(dict.fromkeys(each for each in (*known, *_ALWAYS, *_METADATA, *own_addresses(), *hosts) if each))
@@ -85,5 +83,5 @@ def without_proxy(environment: Mapping[str, str], hosts: Iterable[str] = ()) -> 
 
 
 def open_here(request: urllib.request.Request, timeout_s: float) -> Any:
-    """As `urllib.request.urlopen`, for a server on this machine: no proxy of the environment is used."""
+    """As `urllib.request.urlopen`, without the proxies of the environment; for servers on this machine."""
     return urllib.request.build_opener(urllib.request.ProxyHandler({})).open(request, timeout=timeout_s)

@@ -1,8 +1,7 @@
-"""Ends what is left of jobs whose agent is dead: processes that a supervisor is given as children.
+"""Ends processes of jobs that outlived their agent; used by the supervisors of local grids and of hosts.
 
-A supervisor is a subreaper, so a process that lost its parents, its agent included, becomes its child, whatever its
-mark is. Ray's own processes come to it in the same way; they carry a variable that agents do not pass on to pricers.
-Used by the supervisors of local grids and of hosts.
+A supervisor is a subreaper: a process that lost its parents, including its agent, becomes its child, with or without a
+mark. So do Ray's own orphans; they have an environment variable that agents do not pass on to pricers.
 """
 
 from __future__ import annotations
@@ -17,16 +16,16 @@ from raygrid.system.processes import become_subreaper
 
 VARIABLE = "RAYGRID_SUPERVISOR"
 REAPER = b"raygrid.node.reaper"
-_RAYS_OWN = b"ray"  # Ray's workers write their title, such as ray::IDLE, over their environment
+_RAYS_OWN = b"ray"  # Ray's workers overwrite their environment with a title, such as ray::IDLE
 _QUICK_S = 0.5
 
 
 class Strays:
-    """The children of this process that jobs have left; made before anything is started here, used by one thread.
+    """Children of this process that jobs left behind. Create it before any child is started; used by one thread.
 
     Args:
-        runs_jobs: whether jobs run below this process. Where none do, nothing is killed before the end: on a cluster's
-            head Ray's autoscaler keeps ssh masters, which lose their parents and write over their environment.
+        runs_jobs: whether jobs run below this process. If not, nothing is killed before the end: on a cluster's head,
+            Ray's autoscaler keeps ssh masters, which are orphans and overwrite their environment.
     """
 
     def __init__(self, *, runs_jobs: bool = True) -> None:
@@ -38,15 +37,15 @@ class Strays:
 
     @property
     def variables(self) -> dict[str, str]:
-        """What everything that this process starts has to have in its environment."""
+        """Variables for the environment of everything that this process starts."""
         return {VARIABLE: self._mark}
 
     def spare(self, *pids: int) -> None:
-        """Leave these children alone until the end, dead or alive; without any: all that there are now."""
+        """Never kill or reap these children; without arguments, all present children."""
         self._own.update(pids or self._now())
 
     def look(self) -> None:
-        """Kill children that jobs have left, and reap the dead ones that this process was given. Takes microseconds."""
+        """Kill children that jobs left behind, and reap inherited zombies. Takes microseconds if there are none."""
         given = self._now() - self._own
         if not given:
             return
@@ -56,13 +55,13 @@ class Strays:
                 with contextlib.suppress(ChildProcessError):
                     os.waitpid(pid, os.WNOHANG)
         if self._runs_jobs and any(self._is_stray(pid) for pid in given):
-            end_children(self._is_stray, 0.0, _QUICK_S)  # again and again: one may fork on
+            end_children(self._is_stray, 0.0, _QUICK_S)  # repeats, because a stray may fork
 
     def end_all(self, patience_s: float, within_s: float) -> int:
-        """Kill all children that this process was given, at the end of everything; gives how many are left.
+        """Kill all inherited children, when everything else has ended; returns how many are left.
 
         Args:
-            patience_s: how long the reapers of agents get to clean up after these.
+            patience_s: how long to wait for the reapers of agents, which clean up first.
             within_s: when to give up.
         """
         until = time.monotonic() + patience_s
@@ -75,7 +74,7 @@ class Strays:
         return self._children.now() or set()
 
     def _is_stray(self, pid: int) -> bool:
-        # Looked at twice: while a process becomes another program it has no environment for a moment.
+        # Checked twice: during exec a process has no environment for a moment.
         return pid not in self._own and not self._is_rays(pid) and not self._is_rays(pid)
 
     def _is_rays(self, pid: int) -> bool:

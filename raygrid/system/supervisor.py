@@ -1,13 +1,12 @@
-"""What the supervisors of a local grid and of a cluster's host have in common: they are put together from these parts.
+"""The common parts of the supervisors of a local grid and of a cluster's host.
 
 A supervisor holds the lock of its directory, stops on a signal, starts children that end with it, and writes its log to
-its standard output. Orphans of its children are the matter of `orphans.py`; `supervision.py` starts supervisors.
+standard output. `orphans.py` ends orphans of its children; `supervision.py` starts supervisors.
 """
 
 from __future__ import annotations
 
 import contextlib
-import os
 import signal
 import subprocess
 import threading
@@ -30,13 +29,13 @@ def say(text: str, level: str = "INFO") -> None:
 
 
 def run_alone(directory: Path, supervise: Callable[[], None], *, taken: int, patience_s: float = 0.0) -> int:
-    """Do a supervisor's work while holding the lock of its directory; gives the exit code of its process.
+    """Do a supervisor's work while holding the lock of its directory; returns the exit code for the process.
 
     Args:
         directory: the grid's, or the host's.
         supervise: the work; its errors are written to the log.
-        taken: the exit code if another supervisor holds the lock, and goes on doing so for the patience.
-        patience_s: how long to try.
+        taken: the exit code if another supervisor still holds the lock after `patience_s`.
+        patience_s: how long to wait for the lock.
     """
     with contextlib.ExitStack() as held:
         try:
@@ -57,7 +56,7 @@ def run_alone(directory: Path, supervise: Callable[[], None], *, taken: int, pat
 
 
 def stop_on_signals(stop: threading.Event) -> None:
-    """Set an event on SIGTERM, SIGINT and SIGHUP, instead of ending this process at once."""
+    """Set an event on SIGTERM, SIGINT and SIGHUP, which then do not end this process."""
     for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
         signal.signal(number, lambda *_: stop.set())
 
@@ -69,20 +68,16 @@ def start_child(
 
     Args:
         command: the program and its arguments.
-        log: where its output goes; only its owner may read it.
+        log: receives its output; only its owner may read it.
         environment: its variables; None for those of this process.
-        fresh_log: whether the log begins anew.
+        fresh_log: whether to empty the log first.
     """
-    flags = os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC | (os.O_TRUNC if fresh_log else os.O_APPEND)
-    output = os.open(log, flags, 0o600)
-    try:
+    with open(log, "wb" if fresh_log else "ab", opener=logs.private) as output:
         return subprocess.Popen(
             command,
             stdin=subprocess.DEVNULL,
             stdout=output,
             stderr=output,
             env=environment,
-            preexec_fn=die_with_parent,  # noqa: PLW1509 - it makes one system call and allocates nothing
+            preexec_fn=die_with_parent,  # noqa: PLW1509 - one system call, no allocation
         )
-    finally:
-        os.close(output)

@@ -1,7 +1,7 @@
-"""Calls of the system that return at once, made without giving up the interpreter.
+"""System calls that return at once, made without releasing the interpreter lock (GIL).
 
-Python lets other threads run during any call into the kernel, and a thread that gives the interpreter up for a call of
-half a microsecond may get it back only when another one pauses. Short jobs consist of such calls.
+Python releases the lock for each system call, and a thread may get it back only when another thread pauses. For calls
+of half a microsecond, of which short jobs consist, the wait is far longer than the call.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ from __future__ import annotations
 import ctypes
 import os
 
-_libc = ctypes.PyDLL(None, use_errno=True)  # which keeps the interpreter, unlike CDLL
+_libc = ctypes.PyDLL(None, use_errno=True)  # unlike CDLL, it keeps the lock
 _lseek = _libc.lseek64 if hasattr(_libc, "lseek64") else _libc.lseek
 _lseek.argtypes, _lseek.restype = (ctypes.c_int, ctypes.c_int64, ctypes.c_int), ctypes.c_int64
 _waitid = _libc.waitid
@@ -19,25 +19,21 @@ _fcntl.argtypes, _fcntl.restype = (ctypes.c_int, ctypes.c_int, ctypes.c_long), c
 
 
 def size_of(file: int) -> int:
-    """Bytes in an open file; moves to its end.
+    """The size of an open file in bytes; the file's position moves to its end.
 
     Raises:
-        OSError: it is no file.
+        OSError: the descriptor has no position, as a pipe.
     """
     return _checked(_lseek(file, 0, os.SEEK_END))
 
 
 def control(file: int, command: int, argument: int) -> int:
-    """As `fcntl.fcntl` with a number.
-
-    Raises:
-        OSError: the kernel refuses.
-    """
+    """As `fcntl.fcntl` with an integer argument."""
     return _checked(_fcntl(file, command, argument))
 
 
 def has_child(options: int) -> bool:
-    """Whether there is any child that `os.waitid` with these options would look at; among them must be not to wait."""
+    """Whether `os.waitid` with these options, which must include `WNOHANG`, finds any child."""
     try:
         _checked(_waitid(os.P_ALL, 0, None, options))
     except ChildProcessError:

@@ -1,8 +1,8 @@
-"""Keeps Ray's temporary files from being cleaned away under a grid that runs for weeks.
+"""Protects Ray's temporary files from the cleaners of /tmp, for grids that run for weeks.
 
-Debian 13, Fedora and RHEL remove what is older than 10 days from /tmp, file by file: Ray's session goes, and a node
-that restarts an actor then fails. systemd-tmpfiles skips a locked directory and all below it (tmpfiles.d(5)).
-That lock is a shared flock(2) on the directory itself, which filelock does not offer.
+Debian 13, Fedora and RHEL delete files older than 10 days from /tmp. Without the files of Ray's session, a node cannot
+restart an actor. systemd-tmpfiles skips a directory, with everything below it, that has a shared flock(2)
+(tmpfiles.d(5)); filelock does not offer such locks.
 """
 
 from __future__ import annotations
@@ -15,9 +15,9 @@ from pathlib import Path
 
 
 def lock(directory: Path) -> int | None:
-    """Lock a directory for the life of this process; gives its descriptor, None where there is no such directory.
+    """Lock a directory until this process ends; returns the descriptor, or None if there is no such directory.
 
-    The lock is shared: of several grids that use one directory, each keeps it.
+    The lock is shared, so several grids can use one directory.
     """
     with contextlib.suppress(OSError):
         held = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
@@ -31,5 +31,5 @@ def lock(directory: Path) -> int | None:
 
 
 def ray_directory(environment: Mapping[str, str]) -> Path:
-    """Where Ray keeps its session on a machine of a cluster, started in this environment."""
+    """Where Ray keeps its session on a cluster's machine, if it is started in this environment."""
     return Path(environment.get("RAY_TMPDIR") or environment.get("TMPDIR") or "/tmp") / "ray"  # noqa: S108 - Ray's choice

@@ -1,4 +1,4 @@
-"""Calls between the tiers: what they are, and how they travel.
+"""Calls between the tiers: their declarations and their transport.
 
 `ports.py` declares the calls, `calls.py` derives links, actor methods and fakes from the declarations, `batching.py`
 joins items into batches. Over Ray: `actors.py` finds and makes actors, `actor_link.py` calls one, `nodes.py` and

@@ -1,7 +1,7 @@
-"""The link to one actor: its calls take a direct channel while one is open, and go through Ray otherwise.
+"""The link to one actor: calls use a direct channel while one is open, and Ray otherwise.
 
-Ray carries the question where the actor's direct server listens. Every call has a timeout, and Ray's errors become
-raygrid's here.
+The address of the actor's direct server is requested through Ray. Every call has a timeout, and Ray's errors are
+translated into raygrid's.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ logger = logging.getLogger(__name__)
 
 RECONNECT_S, LONGEST_PAUSE_S = 0.5, 30.0  # between tries to connect directly
 GONE_WITHIN_S = 0.2  # on an idle machine, Ray reports the end of a process within some 20 ms
-LOOK_S = 0.1  # a call that waits checks this often whether the actor still lives
+LOOK_S = 0.1  # a waiting call checks this often whether the actor is alive
 Answer = TypeVar("Answer")
 
 
@@ -50,7 +50,7 @@ class ActorLink(Generic[Calls]):
         self._connecting: asyncio.Task[None] | None = None
         self._pause_s = RECONNECT_S
         self._closed = False
-        self._too_large: set[str] = set()  # calls whose answers did not fit into a frame: they go through Ray
+        self._too_large: set[str] = set()  # calls whose answers did not fit into a frame, sent through Ray since then
 
     async def _carry(self, call: DeclaredCall, args: tuple[Any, ...]) -> Any:
         timeout_s = call.timeout_s(args)
@@ -59,7 +59,7 @@ class ActorLink(Generic[Calls]):
             try:
                 answer = channel.ask(call.name, args)
             except FrameTooLargeError:
-                pass  # the arguments do not fit into a frame; nothing was sent
+                pass  # nothing was sent
             else:
                 return await self._answered_directly(channel, call, answer, timeout_s)
         return await self._ask(getattr(self._actor, call.name).remote(*args), timeout_s)
@@ -71,14 +71,14 @@ class ActorLink(Generic[Calls]):
             return await self._ask(answer, timeout_s)
         except FrameTooLargeError as error:
             self._too_large.add(call.name)
-            raise UnavailableError(f"{self._what}: its answer was too large, and is lost: {error}") from error
+            raise UnavailableError(f"the answer of {self._what} was too large, and is lost: {error}") from error
         except UnavailableError as error:
             if isinstance(error.__cause__, TimeoutError):
-                channel.retire()  # perhaps only this channel fails, so the next call goes through Ray
+                channel.retire()  # perhaps only the channel is broken, so the next call uses Ray
             raise
 
     def _open_channel(self) -> DirectChannel | None:
-        """The direct channel, if it is open; begins to open one otherwise."""
+        """The direct channel, if it is open; otherwise a task starts to open one."""
         if self._channel is not None and self._channel.is_open:
             return self._channel
         if not self._closed and (self._connecting is None or self._connecting.done()):
@@ -100,7 +100,7 @@ class ActorLink(Generic[Calls]):
         self._pause_s = min(self._pause_s * 2, LONGEST_PAUSE_S)
 
     def close(self) -> None:
-        """Close the direct channel for good; later calls go through Ray."""
+        """Close the direct channel permanently; later calls use Ray."""
         self._closed = True
         if self._connecting is not None:
             self._connecting.cancel()
@@ -117,8 +117,8 @@ class ActorLink(Generic[Calls]):
     def _is_gone(self) -> bool:
         """Whether Ray reports that the actor's process has ended.
 
-        Ray reports that within some 20 ms to every process with a handle, but fails pending calls only 1 to 2.2 s
-        later. The state is kept in this process, so reading it costs nothing.
+        Every process with a handle gets that report within some 20 ms, while pending calls fail only after 1 to 2.2 s.
+        Reading the state is cheap, because Ray keeps it in this process.
         """
         state = self._actor._get_local_state()
         self.is_dead = self.is_dead or state == ActorTableData.DEAD
@@ -126,7 +126,7 @@ class ActorLink(Generic[Calls]):
 
 
 async def _answered(what: str, reference: Awaitable[Answer], timeout_s: float, is_gone: Callable[[], bool]) -> Answer:
-    """Await a call. The callee's own errors come through; after any other, the outcome is unknown."""
+    """Await a call. The callee's own errors are raised unchanged; after any other error the outcome is unknown."""
     call = asyncio.ensure_future(reference)
     try:
         async with asyncio.timeout(timeout_s):
@@ -135,7 +135,7 @@ async def _answered(what: str, reference: Awaitable[Answer], timeout_s: float, i
                     raise ProcessEndedError(f"{what} failed: its process has ended")
         return call.result()
     except ConnectionBrokenError as error:
-        # As when Ray's own connection breaks; but Ray reports the end of a process a moment later.
+        # The process may have ended, which Ray reports a moment later.
         until = asyncio.get_running_loop().time() + GONE_WITHIN_S
         while not is_gone() and asyncio.get_running_loop().time() < until:  # noqa: ASYNC110 - Ray gives no event
             await asyncio.sleep(GONE_WITHIN_S / 20)

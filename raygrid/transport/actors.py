@@ -1,7 +1,7 @@
-"""Ray actors by name: found, or made where there are none, and the links to them.
+"""Finds or creates Ray actors by name, and keeps the links to them.
 
-Ray's `get_if_exists` lets several makers of one actor get the same one. `ActorClasses` carries the actor classes of the
-tiers to the code that makes actors, so that no tier imports another.
+With Ray's `get_if_exists`, concurrent creators of an actor get the same one. `ActorClasses` passes the actor classes of
+the tiers to the code that creates actors, so no tier imports another.
 """
 
 from __future__ import annotations
@@ -27,11 +27,11 @@ Answer = TypeVar("Answer")
 
 @dataclass(frozen=True, slots=True)
 class ActorClasses:
-    """The classes of the actors that a grid is made of.
+    """The classes of a grid's actors.
 
     Attributes:
-        leader: made with the group, the settings, the actor's name and the agent's class.
-        agent: made with the node's name, the settings and the actor's name.
+        leader: its arguments are the group, the settings, the actor's name and the agent's class.
+        agent: its arguments are the node's name, the settings and the actor's name.
     """
 
     leader: type[Any]
@@ -44,7 +44,7 @@ def namespace(settings: GridSettings) -> str:
 
 
 def actor_names(namespace: str) -> set[str]:
-    """Names of all actors of a namespace."""
+    """The names of all actors of a namespace."""
     found = ray.util.list_named_actors(all_namespaces=True)
     return {each["name"] for each in found if each["namespace"] == namespace}
 
@@ -67,19 +67,19 @@ def make_actor(
     max_concurrency: int,
     resources: Mapping[str, float] | None = None,
 ) -> Any:
-    """The handle of an actor, which is made unless there is one of this name.
+    """The handle of the actor with this name, which is created if there is none.
 
-    It stays on its Ray node, is restarted there after a crash, and ends with the node. A node that rejoins is another
-    Ray node, with an actor of its own.
+    It stays on its Ray node, is restarted there after a crash, and ends with the node. A machine that rejoins is a new
+    Ray node, with a new actor.
 
     Args:
         actor_class: the actor's class.
-        arguments: what the class is made with.
+        arguments: of the class.
         name: unique in the namespace.
         namespace: see `namespace`.
         node_id: the Ray node.
         max_concurrency: how many calls it carries out at once.
-        resources: share of the node's custom resources that it takes.
+        resources: the custom resources of the node that it uses.
     """
     options = {
         "name": name,
@@ -98,11 +98,7 @@ def make_actor(
 
 
 class ActorLinks(Generic[Calls]):
-    """Links to actors by name. A dead actor is found (or made) again when its link is next asked for.
-
-    Args:
-        protocol: the calls that these actors answer.
-    """
+    """Links to actors by name. When an actor is dead, the next `get` of its link finds or creates it again."""
 
     def __init__(self, protocol: Callable[..., Calls]) -> None:
         self._protocol = protocol
@@ -134,7 +130,7 @@ class ActorLinks(Generic[Calls]):
             self.drop(name)
 
     def drop(self, name: str) -> None:
-        """Close a link, if there is one; the actor is looked for again when it is next asked for."""
+        """Close a link, if there is one; the next `get` finds the actor again."""
         if (link := self._links.pop(name, None)) is not None:
             link.close()
 
@@ -143,13 +139,13 @@ class ActorLinks(Generic[Calls]):
         self.keep_only(set())
 
 
-# A question to Ray's head blocks its thread, for minutes while the head cannot be reached. These threads serve nothing
-# else, and a question that timed out before its turn is never asked.
+# A request to Ray's head blocks its thread, for minutes if the head cannot be reached. These threads serve nothing
+# else, and a request that timed out in their queue is not sent.
 _RAY_THREADS = ThreadPoolExecutor(4, thread_name_prefix="raygrid-ray")
 
 
 async def ask_ray(question: Callable[[], Answer], timeout_s: float = CALL_TIMEOUT_S) -> Answer:
-    """Ask Ray's head something that blocks.
+    """Run a blocking request to Ray's head in a thread.
 
     Raises:
         UnavailableError: it did not answer in time.
@@ -162,5 +158,5 @@ async def ask_ray(question: Callable[[], Answer], timeout_s: float = CALL_TIMEOU
 
 
 def node_address() -> str:
-    """The address of this process's Ray node: what its actors listen on."""
+    """The address of this process's Ray node, on which its actors listen."""
     return str(ray.util.get_node_ip_address())  # type: ignore[no-untyped-call]  # Ray leaves it untyped

@@ -1,7 +1,7 @@
-"""A coalescer: at most one call in flight; items that arrive meanwhile are sent together in the next one.
+"""A coalescer has at most one call in flight; items that arrive meanwhile are sent together in the next call.
 
-No timers and nothing to tune: an idle edge has the latency of one call, a busy one makes large batches. Every edge
-between tiers uses it.
+It has no timers and needs no tuning: an idle connection has the latency of one call, a busy one makes large batches.
+All connections between tiers use it.
 """
 
 from __future__ import annotations
@@ -19,8 +19,7 @@ Answer = TypeVar("Answer")
 class Coalescer(Generic[Item, Answer]):
     """Joins items into batches for `send`, which returns one answer for each item, in order. The owner closes it.
 
-    An error of `send` goes to every item of its batch. An item stays in its batch when its caller is cancelled: what
-    was accepted is carried out.
+    An error of `send` goes to every item of its batch. An accepted item is sent even if its caller is cancelled.
     """
 
     def __init__(
@@ -47,7 +46,7 @@ class Coalescer(Generic[Item, Answer]):
             BusyError: more items wait than the limit allows.
         """
         if self._closed:
-            raise UnavailableError(f"{self._name} is closed, as this process ends; try again")
+            raise UnavailableError(f"{self._name} is closed because this process ends; try again")
         if len(self._waiting) + len(items) > self._max_waiting:
             raise BusyError(f"{self._name} is full: {len(self._waiting)} items wait; try again later")
         loop = asyncio.get_running_loop()
@@ -74,9 +73,8 @@ class Coalescer(Generic[Item, Answer]):
                     continue
                 except BaseException:  # this task ends, so the waiting items would never be sent
                     waiting, self._waiting = self._waiting, []
-                    _fail(
-                        batch + waiting, UnavailableError(f"{self._name} was stopped, as this process ends; try again")
-                    )
+                    why = f"{self._name} was stopped because this process ends; try again"
+                    _fail(batch + waiting, UnavailableError(why))
                     raise
                 for (_, future), answer in zip(batch, answers, strict=True):
                     if not future.done():
@@ -85,7 +83,7 @@ class Coalescer(Generic[Item, Answer]):
             self._task = None
 
     async def close(self) -> None:
-        """Accept no more items, and send those that wait."""
+        """Accept no more items, and send the waiting ones."""
         self._closed = True
         if self._task is not None:
             await asyncio.wait([self._task])

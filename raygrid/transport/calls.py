@@ -1,8 +1,8 @@
-"""How a call between two tiers is declared, and what is derived from the declaration.
+"""The declaration of calls between tiers, and what is derived from it.
 
 A call is declared once, as a method of a Protocol in `ports.py` with the decorator `call`. From the Protocol come the
 typed link of the caller (`link_to`), the methods of the actor (`exposes`), the names that a direct server accepts
-(`direct_calls`), and the fakes of tests. Nothing here knows how a call travels: a `Carrier` does.
+(`direct_calls`), and the fakes of tests. A `Carrier` transports the calls.
 """
 
 from __future__ import annotations
@@ -26,9 +26,9 @@ class DeclaredCall:
 
     Attributes:
         name: the method's name, on both sides.
-        limit_s: seconds until the caller gives up, besides what the call may wait by itself.
+        limit_s: seconds until the caller gives up, without the time that the callee may wait.
         wait_index: position of the argument that gives how long the callee may wait; None if it does not wait.
-        direct: whether it may take the connection beside Ray; not for answers that would not fit into a frame.
+        direct: whether it may use a direct channel; not for answers that do not fit into a frame.
     """
 
     name: str
@@ -42,25 +42,24 @@ class DeclaredCall:
 
 
 class Carrier(Protocol):
-    """Carries a call to the callee and brings the answer back."""
+    """Transports a call to the callee and returns the answer."""
 
     def __call__(self, call: DeclaredCall, args: tuple[Any, ...], /) -> Coroutine[Any, Any, Any]:
         """The callee's answer.
 
         Raises:
-            RaygridError: the callee's own error, or `UnavailableError` if it is not known whether the call was
+            RaygridError: the callee's own error, or `UnavailableError` if it is unknown whether the call was
                 carried out.
         """
-        ...
 
 
 def call(timeout_s: float, *, waits: str | None = None, direct: bool = True) -> Callable[[Method], Method]:
-    """Declare a method of a Protocol as a call between tiers. Its parameters are positional-only: they form a tuple.
+    """Declare a method of a Protocol as a call between tiers; its parameters must be positional-only.
 
     Args:
         timeout_s: seconds until the caller gives up.
         waits: name of the parameter that gives how long the callee may wait; that time is added to `timeout_s`.
-        direct: whether the call may take the connection beside Ray.
+        direct: whether the call may use a direct channel.
     """
 
     def declare(method: Method) -> Method:
@@ -85,17 +84,17 @@ def calls_of(protocol: Callable[..., Any]) -> tuple[DeclaredCall, ...]:
     methods = [each for name, each in inspect.getmembers(protocol, inspect.isfunction) if not name.startswith("_")]
     undeclared = [each.__qualname__ for each in methods if not hasattr(each, _DECLARED)]
     if undeclared or not methods:
-        raise TypeError(f"{protocol} declares no calls, or has methods that are none: {undeclared}")
+        raise TypeError(f"{protocol} declares no calls, or has methods without the decorator `call`: {undeclared}")
     return tuple(getattr(each, _DECLARED) for each in methods)
 
 
 def direct_calls(protocol: Callable[..., Any]) -> frozenset[str]:
-    """The names of the calls that may come over a connection beside Ray."""
+    """The names of the calls that may use a direct channel."""
     return frozenset(each.name for each in calls_of(protocol) if each.direct)
 
 
 def link_to(protocol: Callable[..., Calls], carry: Carrier) -> Calls:
-    """An object with the methods of a Protocol; each hands its call to `carry`."""
+    """An object with the methods of a Protocol; each passes its call to `carry`."""
     return cast(Calls, _link_class(protocol)(carry))
 
 
@@ -124,7 +123,7 @@ class _Serving(Protocol[Calls_co]):
 
 
 def exposes(protocol: Callable[..., Calls]) -> Callable[[type[_Serving[Calls]]], Any]:
-    """Give an actor class the calls of a Protocol as methods, which its attribute `calls` carries out."""
+    """Add the calls of a Protocol to an actor class, as methods that call its attribute `calls`."""
 
     def expose(actor: type[Any]) -> type[Any]:
         for each in calls_of(protocol):

@@ -1,4 +1,4 @@
-"""The caller's side of a direct channel to an actor: one connection, which carries any number of calls at once."""
+"""The caller's side of a direct channel to an actor: one connection for any number of concurrent calls."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ CONNECT_S = 2.0
 
 
 class ConnectionBrokenError(ConnectionError):
-    """The connection broke during a call: it is not known whether the call was carried out."""
+    """The connection broke during a call: it is unknown whether the call was carried out."""
 
 
 class DirectChannel:
-    """A connection to a direct server. Made by `connect_directly`; the owner closes it."""
+    """A connection to a direct server, created by `connect_directly`; the owner closes it."""
 
     def __init__(self, reader: StreamReader, writer: StreamWriter) -> None:
         self._writer = writer
@@ -27,7 +27,7 @@ class DirectChannel:
         self._retired = False
         self._why = "it was closed"
         self._reading = asyncio.get_running_loop().create_task(self._read(reader), name="direct channel")
-        self._reading.add_done_callback(lambda _: self._ended())  # also of a task that is cancelled before it began
+        self._reading.add_done_callback(lambda _: self._ended())  # runs even if the task is cancelled before its start
 
     @property
     def is_open(self) -> bool:
@@ -35,7 +35,7 @@ class DirectChannel:
         return not self._retired and not self._reading.done()
 
     def ask(self, method: str, args: tuple[Any, ...]) -> asyncio.Future[Any]:
-        """Send a call. The future gets the answer, the callee's error or `ConnectionBrokenError`; it may be cancelled.
+        """Send a call. The future gets the answer, the callee's error or `ConnectionBrokenError`, or is cancelled.
 
         Raises:
             FrameTooLargeError: the arguments do not fit into a frame; nothing was sent.
@@ -76,7 +76,7 @@ class DirectChannel:
                     answer.set_result(value)
                 else:
                     answer.set_exception(value)
-        except Exception as error:  # the connection has ended, or the frame cannot be read: no answer can follow
+        except Exception as error:  # the connection has ended, or a frame is damaged: no answer can follow
             self._why = repr(error)
 
     def _ended(self) -> None:
@@ -84,7 +84,7 @@ class DirectChannel:
         for answer in list(self._pending.values()):
             if not answer.done():
                 answer.set_exception(ConnectionBrokenError(f"the connection broke: {self._why}"))
-                answer.exception()  # marks it as retrieved: the caller may have given up
+                answer.exception()  # marks it as retrieved, because the caller may have given up
 
 
 async def connect_directly(address: DirectAddress) -> DirectChannel:

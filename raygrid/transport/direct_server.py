@@ -1,7 +1,6 @@
-"""A server inside an actor that answers its calls over TCP, beside Ray; Ray gives its address and secret to callers.
+"""A TCP server in an actor that answers the actor's calls; callers get its address and secret through Ray.
 
-A call through Ray costs about 1.5 ms, a direct call a fifth of that. No call depends on it: callers without a direct
-channel call through Ray.
+A call through Ray costs about 1.5 ms, a direct call a fifth of that. Callers without a direct channel call through Ray.
 """
 
 from __future__ import annotations
@@ -21,11 +20,11 @@ from raygrid.transport.calls import Calls, direct_calls
 
 logger = logging.getLogger(__name__)
 
-MAX_CALLS = 200  # pending calls of one connection; beyond that nothing is read from it until one has ended
+MAX_CALLS = 200  # pending calls of one connection; at the limit, reading pauses until one has ended
 
 
 class DirectAddress(NamedTuple):
-    """Where a direct server listens, and the secret that it asks for."""
+    """Where a direct server listens, and the secret that callers need."""
 
     host: str
     port: int
@@ -51,9 +50,9 @@ class DirectServer(Generic[Calls]):
         self._calls: set[asyncio.Task[None]] = set()
 
     async def address(self, host: str) -> DirectAddress | None:
-        """Where it listens: on this address of the machine only; None where it may not or cannot listen."""
+        """Its address, on `host` only; None if it must not or cannot listen."""
         if os.environ.get("RAY_USE_TLS", "0").lower() in ("1", "true"):
-            return None  # calls that Ray encrypts must not travel unencrypted beside it
+            return None  # Ray encrypts its calls; a direct channel would not
         async with self._starting:
             if self._closed:
                 return None
@@ -61,7 +60,7 @@ class DirectServer(Generic[Calls]):
                 try:
                     self._server = await asyncio.start_server(self._serve, host, 0)
                 except OSError as error:
-                    logger.warning("no direct channels: no port can be opened on %s: %s", host, error)
+                    logger.warning("this actor cannot listen on %s; callers use Ray instead: %s", host, error)
                     return None
         return DirectAddress(host, self._server.sockets[0].getsockname()[1], self._secret)
 
@@ -77,13 +76,13 @@ class DirectServer(Generic[Calls]):
         await asyncio.gather(*tasks, return_exceptions=True)
 
     async def _serve(self, reader: StreamReader, writer: StreamWriter) -> None:
-        if self._closed:  # it was accepted while the server was being closed
+        if self._closed:  # accepted while the server was closing
             writer.close()
             return
         task = asyncio.current_task()
         assert task is not None
         self._connections.add(task)
-        # A caller whose machine died sends no end of the connection; keep-alive probes detect it.
+        # A caller whose machine died does not close the connection; keep-alive probes detect that.
         writer.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
         try:
             await wire.authenticate_caller(reader, writer, self._secret)
@@ -97,11 +96,11 @@ class DirectServer(Generic[Calls]):
                 call.add_done_callback(lambda _: room.release())
         except (OSError, asyncio.IncompleteReadError) as error:
             if isinstance(error, wire.NotAuthenticatedError | wire.FrameTooLargeError):
-                logger.warning("a direct channel is refused: %s", error)
+                logger.warning("this actor refused a direct channel: %s", error)
         except asyncio.CancelledError:
-            pass  # the server is being closed
+            pass  # the server is closing
         except Exception:
-            logger.exception("a direct channel is closed: a frame cannot be read")
+            logger.exception("this actor could not read a frame of a direct channel; closing the channel")
         finally:
             self._connections.discard(task)
             writer.close()
@@ -115,7 +114,7 @@ class DirectServer(Generic[Calls]):
             task = asyncio.current_task()
             if task is None or task.cancelling():
                 raise
-            frame = _failed(number, error)  # something that the call awaited was cancelled
+            frame = _failed(number, error)  # the call itself was not cancelled, but something that it awaited
         except Exception as error:
             frame = _failed(number, error)
         if not writer.is_closing():
@@ -125,8 +124,8 @@ class DirectServer(Generic[Calls]):
 
 
 def _failed(number: int, error: BaseException) -> bytes:
-    # The grid's own errors are passed on, and that an answer is too large; after any other error the outcome is
-    # unknown. An error that cannot be unpickled would end the connection.
+    # Errors of the grid and `FrameTooLargeError` are passed on; after any other error the outcome is unknown. The error
+    # is unpickled here first, because one that cannot be unpickled would end the connection.
     if isinstance(error, RaygridError | wire.FrameTooLargeError):
         with contextlib.suppress(Exception):
             frame = wire.packed((number, False, error))

@@ -1,7 +1,7 @@
-"""The groups of a grid on Ray: every custom resource with the configured prefix gets two candidates to lead it.
+"""The groups of a grid on Ray: each custom resource with the configured prefix gets two leader candidates.
 
-They run on different nodes of the rack, where it has two. A candidate that was made stays as long as its Ray node, so
-that all parents soon follow the same candidates, whichever nodes they saw first.
+They run on different nodes of the rack, if it has two. A candidate stays until its Ray node ends, so all parents soon
+use the same candidates, even if they saw the nodes in a different order.
 """
 
 from __future__ import annotations
@@ -15,19 +15,14 @@ from raygrid.transport.actors import ActorClasses, ActorLinks, actor_names, ask_
 from raygrid.transport.ports import LeaderCalls
 from raygrid.transport.racks import carriers_of, groups_of, live_nodes
 
-# More than half of a node's share of its rack: two candidates of one group never share a node.
+# Of the group's resource on a node, which is 1: with more than half, two candidates of a group never share a node.
 CANDIDATE_SHARE = 0.51
 CANDIDATES = 2
 MAX_CONCURRENCY = 1_000
 
 
 class RayGroups:
-    """Finds the groups, and makes their candidates.
-
-    Args:
-        settings: the settings of candidates that are made.
-        actors: the classes of candidates and of the agents that they make.
-    """
+    """Finds the groups, and creates their candidates with these settings and actor classes."""
 
     def __init__(self, settings: GridSettings, actors: ActorClasses) -> None:
         self._settings = settings
@@ -69,10 +64,7 @@ class RayGroups:
 
 
 def candidates_of(nodes: Sequence[Mapping[str, Any]], group_id: str, known: Collection[str]) -> list[str]:
-    """Addresses of a group's candidates: those that exist on live nodes, and as many more as make two.
-
-    Where a Ray node carries more than one group, its share of each is separate.
-    """
+    """Addresses of a group's candidates: those that exist on live nodes, and new ones until there are two."""
     addresses = [f"leader:{group_id}:{node_id}" for _, node_id in sorted(carriers_of(nodes, group_id).items())]
     existing = [address for address in addresses if address in known]
     missing = [address for address in addresses if address not in known]

@@ -1,4 +1,4 @@
-"""The nodes of a group on Ray: every live Ray node that carries the group's resource gets a node agent."""
+"""The nodes of a group on Ray: each live Ray node that has the group's resource gets a node agent."""
 
 from __future__ import annotations
 
@@ -16,13 +16,7 @@ MAX_CONCURRENCY = 100
 
 
 class RayNodes:
-    """Finds the nodes of a group, and makes their agents.
-
-    Args:
-        group_id: the group.
-        settings: the settings of agents that are made.
-        agent_class: the class of agents; see `ActorClasses`.
-    """
+    """Finds the nodes of a group, and creates their agents with these settings; `agent_class` as of `ActorClasses`."""
 
     def __init__(self, group_id: str, settings: GridSettings, agent_class: type[Any]) -> None:
         self._group_id = group_id
@@ -31,7 +25,7 @@ class RayNodes:
         self._links: ActorLinks[NodeCalls] = ActorLinks(NodeCalls)
 
     def configure(self, settings: GridSettings) -> None:
-        """Make agents with these settings from now on."""
+        """Create agents with these settings from now on."""
         self._settings = settings
 
     async def nodes(self) -> Mapping[str, NodeCalls]:
@@ -64,7 +58,7 @@ class RayNodes:
 
 
 class RayResultCaches:
-    """The result caches of node agents, found by the addresses that leaders report."""
+    """Reads the result caches of node agents, by the addresses that leaders report."""
 
     def __init__(self, settings: GridSettings) -> None:
         self._namespace = namespace(settings)
@@ -77,6 +71,6 @@ class RayResultCaches:
             cache = await self._links.get(address, find, f"the cache of {address}", RESULTS_TIMEOUT_S)
             return await cache.results(key, job_ids)
         except (UnavailableError, ValueError):
-            # The blob store has every result; the cache is only faster.
+            # Not an error: the blob store has every result, and the cache is only faster.
             self._links.drop(address)
             return [None] * len(job_ids)

@@ -1,4 +1,4 @@
-"""Ray's nodes as racks of a grid: which are alive, how they are named, and which group's resource each carries."""
+"""Reads Ray's nodes as racks of a grid: which are alive, their names, and which group's resource each has."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ def live_nodes() -> list[dict[str, Any]]:
 
 
 def node_names(nodes: Sequence[Mapping[str, Any]]) -> dict[str, str]:
-    """Ray node id by the node's name in the grid: its Ray name, with a suffix where two nodes have the same."""
+    """Ray node id by the node's name in the grid: its Ray name, with a suffix if two nodes have the same name."""
     names: dict[str, str] = {}
     for node in sorted(nodes, key=lambda node: str(node["NodeID"])):
         name = str(node["NodeName"]).replace(":", "_").replace("/", "_")
@@ -28,18 +28,18 @@ def node_names(nodes: Sequence[Mapping[str, Any]]) -> dict[str, str]:
 
 
 def carriers_of(nodes: Sequence[Mapping[str, Any]], group_id: str) -> dict[str, str]:
-    """Ray node id by name, of the nodes that carry a group's resource."""
+    """Ray node id by name, of the nodes that have a group's resource."""
     carriers = {node["NodeID"] for node in nodes if node["Resources"].get(group_id, 0) > 0}
     return {name: node_id for name, node_id in node_names(nodes).items() if node_id in carriers}
 
 
 def groups_of(nodes: Sequence[Mapping[str, Any]], prefix: str) -> list[str]:
-    """The groups: every custom resource with the prefix that a live node carries."""
+    """The groups: every custom resource of a live node with the prefix."""
     return sorted({name for node in nodes for name in node["Resources"] if name.startswith(prefix)})
 
 
 def home_of(nodes: Sequence[Mapping[str, Any]], node_id: str, prefix: str) -> str | None:
-    """The group whose resource a Ray node carries; None for a node outside all racks, or in several."""
+    """The group whose resource a Ray node has; None for a node in no rack or in several."""
     here = groups_of([node for node in nodes if node["NodeID"] == node_id], prefix)
     return here[0] if len(here) == 1 else None
 
@@ -49,6 +49,6 @@ def home(settings: GridSettings) -> str | None:
     return home_of(live_nodes(), ray.get_runtime_context().get_node_id(), settings.group_prefix)
 
 
-def machines() -> int:
-    """How many machines the cluster has: nodes of one machine share an address."""
-    return len({node["NodeManagerAddress"] for node in live_nodes()})
+def machines(nodes: Sequence[Mapping[str, Any]]) -> int:
+    """The number of machines; Ray nodes of one machine share an address."""
+    return len({node["NodeManagerAddress"] for node in nodes})

@@ -1,7 +1,7 @@
 """The wire format of a direct channel: mutual authentication, then frames with pickles.
 
-Both ends prove that they know a secret before either unpickles anything: unpickling can run any code. A frame is its
-length (four bytes, big-endian) and a pickle of the values that Ray would carry.
+Each end proves that it knows a secret before the other unpickles anything, because unpickling can run any code. A frame
+is its length (four bytes, big-endian) and a pickle of the values that Ray would carry.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ import secrets
 from asyncio import StreamReader, StreamWriter
 from typing import Any
 
-MAX_FRAME_BYTES = 64 * 1024**2  # larger calls go through Ray
+MAX_FRAME_BYTES = 64 * 1024**2  # larger calls use Ray
 AUTHENTICATE_S = 2.0
 _NONCE = 32
 _PROOF = hashlib.sha256().digest_size
@@ -29,7 +29,7 @@ class FrameTooLargeError(ConnectionError):
 
 
 def new_secret() -> bytes:
-    """A secret for one life of a process."""
+    """A new random secret; a process uses one until it ends."""
     return secrets.token_bytes(32)
 
 
@@ -41,30 +41,30 @@ def packed(value: Any) -> bytes:
     """
     data = pickle.dumps(value, protocol=5)
     if len(data) > MAX_FRAME_BYTES:
-        raise FrameTooLargeError(f"{len(data)} bytes are more than a frame may have ({MAX_FRAME_BYTES})")
+        raise FrameTooLargeError(f"a frame would have {len(data)} bytes; at most {MAX_FRAME_BYTES} are allowed")
     return len(data).to_bytes(4, "big") + data
 
 
 def unpacked(frame: bytes) -> Any:
     """The value in a frame that this process made."""
-    return pickle.loads(frame[4:])  # noqa: S301 - it was made here
+    return pickle.loads(frame[4:])  # noqa: S301 - made by this process
 
 
 async def read_frame(reader: StreamReader) -> Any:
     """The value in the next frame from an authenticated peer.
 
     Raises:
-        FrameTooLargeError: the announced length exceeds the limit; nothing of the frame is read.
+        FrameTooLargeError: the announced length exceeds the limit; the frame is not read.
         asyncio.IncompleteReadError: the connection has ended.
     """
     size = int.from_bytes(await reader.readexactly(4), "big")
     if size > MAX_FRAME_BYTES:
-        raise FrameTooLargeError(f"a frame of {size} bytes was announced; none may have more than {MAX_FRAME_BYTES}")
+        raise FrameTooLargeError(f"a frame of {size} bytes was announced; at most {MAX_FRAME_BYTES} are allowed")
     return pickle.loads(await reader.readexactly(size))  # noqa: S301 - the peer knows the secret
 
 
 async def authenticate_caller(reader: StreamReader, writer: StreamWriter, secret: bytes) -> None:
-    """The server's side: have the caller prove that it knows the secret, then prove it to the caller.
+    """The server's side: verify that the caller knows the secret, then prove the same to the caller.
 
     Raises:
         NotAuthenticatedError: the caller does not know the secret.
@@ -79,7 +79,7 @@ async def authenticate_caller(reader: StreamReader, writer: StreamWriter, secret
 
 
 async def authenticate_to_server(reader: StreamReader, writer: StreamWriter, secret: bytes) -> None:
-    """The caller's side: prove to the server that this process knows the secret, then have the server prove it.
+    """The caller's side: prove that this process knows the secret, then verify that the server does.
 
     Raises:
         NotAuthenticatedError: another process listens at the address.

@@ -112,7 +112,7 @@ def test_a_method_without_a_declaration_is_refused() -> None:
     class Undeclared(Protocol):
         async def add(self, number: int, /) -> int: ...
 
-    with pytest.raises(TypeError, match=r"methods that are none: .*Undeclared\.add"):
+    with pytest.raises(TypeError, match=r"without the decorator `call`: .*Undeclared\.add"):
         calls_of(Undeclared)
 
 

@@ -108,7 +108,7 @@ def test_a_log_does_not_grow_for_ever(tmp_path: Path) -> None:
 @pytest.mark.parametrize("place", ["/proc/nowhere", "/dev/null/logs"])
 def test_a_process_without_a_place_for_its_log_goes_on(place: str) -> None:
     """A tier must not end because its log cannot be written; it says so where it can."""
-    assert "has no log in" in tier(Path(place), "print('well')\n")
+    assert "has no log file in" in tier(Path(place), "print('well')\n")
 
 
 def test_without_a_directory_nothing_is_set_up() -> None:
