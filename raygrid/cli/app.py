@@ -1,7 +1,9 @@
-"""The command `raygrid`, put together from its families of commands."""
+"""The command `raygrid`, assembled from its commands."""
 
 from __future__ import annotations
 
+import inspect
+from collections.abc import Callable
 from typing import Annotated, Any
 
 import typer
@@ -13,10 +15,9 @@ from raygrid.cli import (
     demo,
     deploy,
     drill,
-    groups,
     host,
     lifecycle,
-    nodes,
+    maintenance,
     plan,
     ready,
     results,
@@ -25,21 +26,21 @@ from raygrid.cli import (
     submit,
 )
 from raygrid.cli.grid import GridChoice, GridCommands
-from raygrid.cli.text import print_whatever_comes, read_names_as_utf8
+from raygrid.cli.text import escape_unprintable_characters, read_names_as_utf8
 
 
 class _Command(typer.Typer):
     def __call__(self, *args: Any, **named: Any) -> Any:
-        """Run as a program does."""
+        """Run the command line of this process."""
         read_names_as_utf8()
-        print_whatever_comes()
+        escape_unprintable_characters()
         return super().__call__(*args, **named)
 
 
 app = _Command(
     cls=GridCommands,
     no_args_is_help=True,
-    pretty_exceptions_enable=False,  # its tracebacks show local variables, and an API key may be one
+    pretty_exceptions_enable=False,  # typer's tracebacks show local variables, which may hold an API key
     help="Turn any executable into a fault-tolerant compute grid.",
 )
 
@@ -56,11 +57,11 @@ def choose_grid(
     url: Annotated[
         str | None,
         typer.Option(
-            help="The grid's URL, or several with commas between; by default RAYGRID_URL, then a grid on this machine."
+            help="URL of the grid, or several separated by commas; by default RAYGRID_URL, then a grid on this machine."
         ),
     ] = None,
     api_key: Annotated[
-        str | None, typer.Option(help="API key. Better set RAYGRID_API_KEY: others can see command lines.")
+        str | None, typer.Option(help="API key. RAYGRID_API_KEY is safer: other users can see command lines.")
     ] = None,
     version: Annotated[
         bool, typer.Option("--version", callback=_show_version, is_eager=True, help="Show the version.")
@@ -70,26 +71,35 @@ def choose_grid(
     context.obj = GridChoice(url, api_key)
 
 
-app.command()(lifecycle.up)
-app.command()(lifecycle.down)
-app.command()(ready.wait_ready)
-app.command()(demo.demo)
-app.command()(submit.submit)
-app.command()(status.status)
-app.command()(status.groups)
-app.command()(status.nodes)
-app.command()(status.jobs)
-app.command()(status.batches)
-app.command()(results.result)
-app.command()(results.cancel)
-app.command()(status.pricers)
-app.command()(deploy.deploy)
-app.command()(nodes.drain)
-app.command()(nodes.undrain)
-app.command()(drill.drill)
-app.command()(bench.bench)
-app.command()(plan.plan)
-app.command()(groups.handover)
+def _help_of(command: Callable[..., None]) -> str:
+    """A command's docstring with each paragraph on one line, so that the terminal's width decides where lines end."""
+    paragraphs = inspect.getdoc(command) or ""
+    return "\n\n".join(" ".join(each.split()) for each in paragraphs.split("\n\n"))
+
+
+for _command in (
+    lifecycle.up,
+    lifecycle.down,
+    ready.wait_ready,
+    demo.demo,
+    submit.submit,
+    status.status,
+    status.groups,
+    status.nodes,
+    status.jobs,
+    status.batches,
+    results.result,
+    results.cancel,
+    status.pricers,
+    deploy.deploy,
+    maintenance.drain,
+    maintenance.undrain,
+    maintenance.handover,
+    drill.drill,
+    bench.bench,
+    plan.plan,
+):
+    app.command(help=_help_of(_command))(_command)
 app.add_typer(data.app, name="data")
 app.add_typer(host.app, name="host")
 app.add_typer(simulate.app, name="simulate", hidden=True)

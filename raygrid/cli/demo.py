@@ -1,4 +1,4 @@
-"""`raygrid demo`: a grid on this machine prices the example book, and a node agent is killed meanwhile."""
+"""`raygrid demo`: price the example book on a grid on this machine, and kill a node agent meanwhile."""
 
 from __future__ import annotations
 
@@ -15,11 +15,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Protocol
 
 import typer
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
 from raygrid import local
-from raygrid.cli.grid import err, out, waiting
+from raygrid.cli.grid import new_table, out, print_error, print_out, progress_bar, waiting
 from raygrid.client import Client
 from raygrid.drill.local import way_into
 from raygrid.errors import RaygridError, SettingsError
@@ -29,23 +28,23 @@ from raygrid.settings.model import load_settings
 if TYPE_CHECKING:
     from raygrid.local import GridFile
 
-NODES = 2  # what runs on one when its agent dies runs again on the other
+NODES = 2  # jobs of the node whose agent is killed run again on the other one
 RESULT = "prices.csv"
 
 
 def demo(
-    examples: Annotated[Path, typer.Option(help="Where the examples of the project are.")] = Path("examples"),
-    results: Annotated[Path, typer.Option("--out", help="Where the results go.")] = Path("demo-results"),
-    files: Annotated[int, typer.Option(min=1, help="Input files, each one job.")] = 40,
-    instruments: Annotated[int, typer.Option(min=1, help="Instruments in each file.")] = 25,
+    examples: Annotated[Path, typer.Option(help="Directory of the project's examples.")] = Path("examples"),
+    results: Annotated[Path, typer.Option("--out", help="Directory for the results.")] = Path("demo-results"),
+    files: Annotated[int, typer.Option(min=1, help="Number of input files, one job each.")] = 40,
+    instruments: Annotated[int, typer.Option(min=1, help="Number of instruments in each file.")] = 25,
 ) -> None:
-    """Start a grid on this machine, price an example book on it, show the prices, stop it.
+    """Start a grid on this machine, price an example book on it, show the prices, and stop it.
 
-    Halfway a node agent is killed, to show that nothing is lost by that.
+    After half of the jobs a node agent is killed, to show that no job is lost.
     """
     here = examples.absolute() / "quantlib"
     if not (here / "price.py").is_file():
-        raise SettingsError(f"no example pricer at {here}; run this in the project's directory, or say --examples DIR")
+        raise SettingsError(f"no example pricer at {here}; run this in the project's directory, or use --examples DIR")
     with tempfile.TemporaryDirectory(prefix="raygrid-demo-") as scratch:
         book = _write_book(here / "book.py", Path(scratch) / "book", files, instruments)
         settings = load_settings(
@@ -105,43 +104,40 @@ class Killer(Protocol):
 
 
 def _price(client: Client, book: list[Path], results: Path, killer: Killer) -> int:
-    """Price the book, and kill halfway; gives the number of failed jobs."""
+    """Price the book, and kill the agent after half of it; gives the number of failed jobs."""
     shutil.rmtree(results, ignore_errors=True)
     prices: dict[str, list[float]] = defaultdict(list)
     failed = 0
-    columns = (TextColumn("pricing"), BarColumn(), MofNCompleteColumn(), TextColumn("files"), TimeElapsedColumn())
-    with client, Progress(*columns, console=err()) as progress:
-        bar = progress.add_task("pricing", total=len(book))
+    with client, progress_bar("pricing files", len(book)) as update:
         jobs = client.map(book)
         running = 0
         for number, (path, result) in enumerate(zip(book, jobs.results(return_errors=True), strict=True)):
             if number == len(book) // 2:
                 running = sum(node.running for node in client.nodes() if node.node == killer.node)
                 killer.kill()
-            progress.advance(bar)
+            update(advance=1)
             if isinstance(result, RaygridError):
                 failed += 1
-                err().print(f"{path.name}: {result}", style="red", markup=False)
+                print_error(f"{path.name}: {result}")
                 continue
             result.extract(results / path.stem)
             for row in csv.DictReader(io.StringIO(result.text(RESULT))):
                 prices[row["kind"]].append(float(row["price"]))
         found = list(client.jobs(batch=jobs.batch_id))
     out().print(_table(prices))
-    out().print(f"results: {results}", highlight=False, soft_wrap=True)
+    print_out(f"results: {results}")
     done = sum(job.state is JobState.DONE for job in found)
     again = sum(job.attempts > 1 for job in found)
-    said = f"killed the agent of {killer.node} after {len(book) // 2} jobs ({running} running there): "
-    said += f"{done} of {len(book)} jobs done, {len(book) - len(found)} lost, {again} run again"
-    out().print(said, highlight=False, soft_wrap=True)
+    print_out(
+        f"killed the agent of {killer.node} after {len(book) // 2} jobs ({running} running there): "
+        f"{done} of {len(book)} jobs done, {len(book) - len(found)} lost, {again} run again"
+    )
     return failed
 
 
 def _table(prices: dict[str, list[float]]) -> Table:
-    table = Table(title="Prices by kind of instrument")
-    table.add_column("kind")
-    for column in ("instruments", "lowest", "median", "highest"):
-        table.add_column(column, justify="right")
+    columns = ("instruments", "lowest", "median", "highest")
+    table = new_table("Prices by kind of instrument", ("kind",), columns)
     for kind, values in sorted(prices.items()):
         numbers = (min(values), statistics.median(values), max(values))
         table.add_row(kind, str(len(values)), *(f"{number:,.4f}" for number in numbers))

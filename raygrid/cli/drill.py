@@ -1,4 +1,4 @@
-"""`raygrid drill`: break a part of a running grid on purpose, and see that nothing is lost."""
+"""`raygrid drill`: break a part of a running grid on purpose, and check that no job is lost."""
 
 from __future__ import annotations
 
@@ -14,11 +14,10 @@ from urllib.parse import urlsplit
 
 import httpx
 import typer
-from rich.table import Table
-from rich.text import Text
 
-from raygrid.cli.grid import INTERRUPTED, GridChoice, complain, err, out, print_table
+from raygrid.cli.grid import INTERRUPTED, GridChoice, new_table, print_error, print_note, print_out, print_table
 from raygrid.cli.local_grid import settings_of
+from raygrid.cli.options import HOST_DIRECTORY, AsJson, HostDirectory
 from raygrid.client import Client
 from raygrid.client.default import find_grid
 from raygrid.drill.local import grid_at, way_into
@@ -39,7 +38,7 @@ HARMLESS = """pricers:
 
 
 class What(StrEnum):
-    """What can be broken."""
+    """The parts that a drill can break."""
 
     LEADER = "leader"
     NODE = "node"
@@ -56,34 +55,31 @@ def drill(
     what: Annotated[
         What,
         typer.Argument(
-            help="The part to break; `all` breaks each, one after the other; `everything`, on a grid of this machine, "
-            "kills all of its processes and starts it again."
+            help="The part to break. `all` breaks one part after the other. `everything` kills all processes of a grid "
+            "on this machine and starts it again."
         ),
     ],
     *,
-    jobs: Annotated[int, typer.Option(min=1, help="Run at least this many jobs in each scenario.")] = 100,
-    runs: Annotated[int, typer.Option(min=1, help="Run each scenario this many times, and show medians.")] = 1,
+    jobs: Annotated[int, typer.Option(min=1, help="Smallest number of jobs in each scenario.")] = 100,
+    runs: Annotated[int, typer.Option(min=1, help="Number of runs of each scenario; medians are shown.")] = 1,
     pricer: Annotated[
-        str | None, typer.Option(help=f"A harmless pricer for the load; by default the one called `{PRICER}`.")
+        str | None, typer.Option(help=f"Harmless pricer for the load; by default the one called `{PRICER}`.")
     ] = None,
     urls: Annotated[
         list[str] | None,
-        typer.Option("--url", help="An entry of the grid; repeatable, or several with commas. By default all of them."),
+        typer.Option("--url", help="Entry of the grid; repeatable, or several separated by commas. By default all."),
     ] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object, and nothing else.")] = False,
-    yes: Annotated[bool, typer.Option("--yes", help="Do not ask, even if the grid has other work.")] = False,
+    as_json: AsJson = False,
+    yes: Annotated[bool, typer.Option("--yes", help="Do not ask, even if the grid runs other jobs.")] = False,
     config: Annotated[
         Path | None, typer.Option(help="For `everything`: the settings file that the grid was started with.")
     ] = None,
-    directory: Annotated[
-        Path, typer.Option("--dir", help="On a machine of a cluster: where `raygrid host` keeps its state.")
-    ] = Path("~/.raygrid/host"),
+    directory: HostDirectory = HOST_DIRECTORY,
 ) -> None:
-    """Break a part of the running grid under load, and check that nothing is lost.
+    """Break a part of the running grid under load, and check that no job is lost.
 
-    The last line states the outcome in a sentence.
-
-    Exits with 1 if a job was lost or failed, a result was wrong, or a promise was broken.
+    The last line states the outcome. The exit code is 1 if a job was lost or failed, a result was wrong, or another
+    guarantee did not hold.
     """
     choice: GridChoice = context.obj
     given = [url.strip() for word in urls or [] for url in word.split(",") if url.strip()]
@@ -99,7 +95,7 @@ def drill(
         else:
             reports = asyncio.run(_run(given or [url], key, name, environment, what, jobs, runs, expand=not given))
     except KeyboardInterrupt:
-        complain("interrupted; what was frozen goes on, and the jobs of the drill are cancelled")
+        print_error("interrupted; frozen processes were continued, and the jobs of the drill are cancelled")
         raise typer.Exit(INTERRUPTED) from None
     from raygrid.drill.report import medians, verdict  # noqa: PLC0415 - only this command needs it
 
@@ -110,18 +106,18 @@ def drill(
         _show(reports, rows)
     for report in reports:
         for violation in report.violations[:10]:
-            complain(f"{report.scenario}: {violation}")
+            print_error(f"{report.scenario}: {violation}")
     well = all(report.is_well for report in reports)
     if not as_json:
-        out().print(Text(verdict(reports), style="" if well else "red"), highlight=False)
+        print_out(verdict(reports), style="" if well else "red")
     raise typer.Exit(0 if well else 1)
 
 
 def _pricer(client: Client, wanted: str | None) -> str:
-    """The pricer of the load.
+    """Choose the pricer of the load.
 
     Raises:
-        SettingsError: the grid has none for it; says what to add.
+        SettingsError: the grid has no such pricer; the message shows the settings to add.
     """
     there = {pricer.name for pricer in client.pricers()}
     name = wanted or PRICER
@@ -131,29 +127,32 @@ def _pricer(client: Client, wanted: str | None) -> str:
         raise SettingsError(f"the grid has no pricer {wanted}; it has: {', '.join(sorted(there))}")
     raise SettingsError(
         f"a drill needs a harmless pricer, and this grid has none called {PRICER}. Add it to the grid's settings "
-        f"(grid.yaml):\n\n{HARMLESS}\n\nor name another one with --pricer, whose results depend on its input only"
+        f"(grid.yaml):\n\n{HARMLESS}\n\nor name with --pricer another one whose results depend on its input only"
     )
 
 
 def _ask(client: Client, yes: bool) -> None:
-    """Ask before breaking a grid that others work on.
+    """Ask for confirmation if the grid runs other jobs.
 
     Raises:
-        SettingsError: there is nobody to ask.
+        SettingsError: standard input is not a terminal.
     """
     capacity = client.capacity()
     busy = capacity.running + capacity.queued
     if yes or not busy:
         return
-    said = f"the grid has other work: {capacity.running} jobs run and {capacity.queued} wait. None is lost by a drill"
+    warning = (
+        f"the grid has other work: {capacity.running} jobs run and {capacity.queued} wait. A drill loses no job, but "
+        "jobs on the broken part run again"
+    )
     if not sys.stdin.isatty():
-        raise SettingsError(f"{said}, but those that are hit run again. Say --yes to go on")
-    if not typer.confirm(f"{said}, but those that are hit run again. Go on?", err=True):
+        raise SettingsError(f"{warning}. To go on, add --yes")
+    if not typer.confirm(f"{warning}. Go on?", err=True):
         raise typer.Exit(1)
 
 
 def _way_into_ray(url: str, directory: Path) -> tuple[Mapping[str, str], str | None]:
-    """The environment that leads into the grid's Ray cluster, and the API key that a grid on this machine left."""
+    """The environment for joining the grid's Ray cluster, and the API key in the file of a grid on this machine."""
     grid = _local_grid(url)
     if grid is not None:
         return way_into(grid), grid.api_key
@@ -168,7 +167,7 @@ def _local_grid(url: str) -> GridFile | None:
 
 
 def open_injector(environment: Mapping[str, str]) -> Callable[[], Injector]:
-    """What breaks things, made anew for every scenario."""
+    """Give the function that makes an injector of faults, for each scenario a new one."""
     from raygrid.drill.injector import RayInjector  # noqa: PLC0415 - only drills need it
 
     return lambda: RayInjector(environment)
@@ -191,13 +190,8 @@ async def _run(
     make = open_injector(environment)
     if expand:
         urls = await _entries(urls[0], make)
-    console = err()
-    console.print(f"load: pricer {pricer}, through {', '.join(urls)}", highlight=False, markup=False)
-
-    def say(words: str) -> None:
-        console.print(words, highlight=False, markup=False)
-
-    drilled = Drill(urls, key, pricer, make, jobs=jobs, say=say)
+    print_note(f"load: pricer {pricer}, through {', '.join(urls)}")
+    drilled = Drill(urls, key, pricer, make, jobs=jobs, say=print_note)
     return await drilled.run(COMMANDS[what.value], runs)
 
 
@@ -210,37 +204,29 @@ async def _lose_everything(url: str, key: str | None, pricer: str, jobs: int, co
         raise SettingsError(f"`raygrid drill everything` is for a grid on this machine, and none listens at {url}")
     settings = settings_of({}, config, name=grid.name)
     _require_known(grid, settings)
-    console = err()
-    drilled = Drill(
-        [url],
-        key,
-        pricer,
-        open_injector({}),
-        jobs=jobs,
-        say=lambda words: console.print(words, highlight=False, markup=False),
-    )
+    drilled = Drill([url], key, pricer, open_injector({}), jobs=jobs, say=print_note)
     with Client(url, key) as client:
         slots = client.capacity().slots
     return [await lose_everything(drilled, grid, settings, slots)]
 
 
 def _require_known(grid: GridFile, settings: GridSettings) -> None:
-    """Refuse to kill a grid that could not be started again as it was.
+    """Refuse to kill a grid that these settings would not start again as it was.
 
     Raises:
-        SettingsError: says what is not known of it, and what to do.
+        SettingsError: lists the differences and what to do.
     """
     unknown = grid.started_with.differences(settings, None, None) if grid.started_with is not None else []
     if unknown:
         raise SettingsError(
-            "\n  - ".join((f"the drill has to start grid {grid.name} again as it was, and would not:", *unknown))
-            + "\nSay with --config which settings file it was started with. What was said on the command line of "
-            "`raygrid up` (--pricer, --slots, --port) has to stand in that file, or in RAYGRID__ variables"
+            "\n  - ".join((f"the drill cannot start grid {grid.name} again as it was:", *unknown))
+            + "\nName the settings file that it was started with (--config). Options of `raygrid up` (--pricer, "
+            "--slots, --port) must be in that file, or in RAYGRID__ variables"
         )
 
 
 async def _entries(url: str, make: Callable[[], Injector]) -> list[str]:
-    """On a machine of a cluster, the entries of all of its machines; elsewhere the one that was named."""
+    """The entries of all machines of a cluster, if `url` is on this machine and that is part of one; else `url`."""
     parsed = urlsplit(url)
     if parsed.hostname not in ("127.0.0.1", "localhost", "::1"):
         return [url]
@@ -254,25 +240,19 @@ async def _entries(url: str, make: Callable[[], Injector]) -> list[str]:
     found = [f"{parsed.scheme}://{address}:{parsed.port or 80}" for address in addresses]
     async with httpx.AsyncClient(timeout=3.0, trust_env=False) as client:
         alive = await asyncio.gather(*(client.get(f"{each}/health/live") for each in found), return_exceptions=True)
-    well = [
-        each
-        for each, answer in zip(found, alive, strict=True)
-        if isinstance(answer, httpx.Response) and answer.is_success
-    ]
-    return well or [url]
+    answers = zip(found, alive, strict=True)
+    return [each for each, answer in answers if isinstance(answer, httpx.Response) and answer.is_success] or [url]
 
 
 def _show(reports: Sequence[Report], rows: Sequence[Mapping[str, Any]]) -> None:
-    table = Table(title="What the drill found")
-    table.add_column("scenario")
-    for column in ("runs", "acknowledged", "done", "lost", "failed", "repeated", "wrong", "client errors", "recovery"):
-        table.add_column(column, justify="right")
+    counts = ("runs", "acknowledged", "done", "lost", "failed", "repeated", "wrong")
+    table = new_table("Results of the drill", ("scenario",), (*counts, "client errors", "recovery"))
     notes = {row["scenario"]: _note(row, reports) for row in rows}
     noted = any(notes.values())
     if noted:
         table.add_column("note")
     for row in rows:
-        numbers = [str(row[name]) for name in ("runs", "acknowledged", "done", "lost", "failed", "repeated", "wrong")]
+        numbers = [str(row[name]) for name in counts]
         recovery = "-" if row["recovery_s"] is None else f"{row['recovery_s']:.1f} s"
         note = [notes[row["scenario"]]] if noted else []
         table.add_row(row["scenario"], *numbers, str(row["client_errors"]), recovery, *note)

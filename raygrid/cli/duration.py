@@ -7,7 +7,7 @@ import re
 
 import typer
 
-_SECONDS = {"s": 1.0, "m": 60.0, "h": 3_600.0, "d": 86_400.0}
+_UNITS = {"d": 86_400, "h": 3_600, "m": 60, "s": 1}
 _PART = re.compile(r"(\d+(?:\.\d+)?)([smhd])")
 _WHOLE = re.compile(rf"(?:{_PART.pattern})+")
 
@@ -16,7 +16,7 @@ def seconds_of(text: str) -> float:
     """Read a duration such as `90s`, `10m`, `2h` or `1h30m`; a bare number is seconds.
 
     Raises:
-        typer.BadParameter: it is none; says how to write one.
+        typer.BadParameter: it is not a duration.
     """
     text = text.strip().lower()
     try:
@@ -24,18 +24,18 @@ def seconds_of(text: str) -> float:
     except ValueError:
         seconds = math.nan
     if _WHOLE.fullmatch(text):
-        seconds = sum(float(number) * _SECONDS[unit] for number, unit in _PART.findall(text))
+        seconds = sum(float(number) * _UNITS[unit] for number, unit in _PART.findall(text))
     if not 0 <= seconds < math.inf:
         raise typer.BadParameter(f"{text!r} is not a duration; write for instance 90s, 10m, 2h or 1h30m")
     return seconds
 
 
 def words_of(seconds: float) -> str:
-    """Write a duration as people do, to the second."""
+    """Write a duration, rounded to seconds, without units that are zero."""
     left = max(0, round(seconds))
     parts = []
-    for unit, size in (("d", 86_400), ("h", 3_600), ("m", 60), ("s", 1)):
-        if left >= size:
-            parts.append(f"{left // size}{unit}")
-            left %= size
+    for unit, size in _UNITS.items():
+        count, left = divmod(left, size)
+        if count:
+            parts.append(f"{count}{unit}")
     return "".join(parts) or "0s"

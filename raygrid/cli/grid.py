@@ -1,16 +1,18 @@
-"""What all commands share: which grid they talk to, where they print, and how an error looks."""
+"""What all commands share: the choice of the grid, printing, and the presentation of errors."""
 
 from __future__ import annotations
 
 import contextlib
 import os
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 import typer
 from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 from rich.text import Text
 from typer.core import TyperGroup
@@ -20,56 +22,74 @@ from raygrid.client.default import find_grid
 from raygrid.client.failure import last_lines
 from raygrid.errors import JobFailedError, RaygridError, SettingsError
 
-INTERRUPTED = 130  # exit code after Ctrl-C, as shells count it
+INTERRUPTED = 130  # exit code after Ctrl-C, as in shells
 _FILE_WIDTH = 500
 
 
 def out() -> Console:
-    """Where answers go."""
+    """Standard output, for answers."""
     return Console(soft_wrap=True)
 
 
 def err() -> Console:
-    """Where progress and complaints go."""
+    """Standard error, for progress, notes and errors."""
     return Console(stderr=True, soft_wrap=True)
 
 
+def print_out(text: str, style: str = "") -> None:
+    """Print a part of the answer, exactly as it is."""
+    out().print(Text(text, style=style), highlight=False)
+
+
+def print_note(text: str) -> None:
+    """Print a note to standard error."""
+    err().print(Text(text), highlight=False)
+
+
+def print_error(text: str) -> None:
+    """Print an error, in red on a terminal."""
+    err().print(Text(text, style="red"), highlight=False)
+
+
 @contextlib.contextmanager
-def waiting(words: str) -> Iterator[None]:
-    """Say what is waited for: a terminal shows it while it lasts, a log gets it as a line."""
+def waiting(text: str) -> Iterator[None]:
+    """Show on a terminal what is waited for, while the block runs; a log gets one line."""
     console = err()
     if not console.is_terminal:
-        console.print(words, highlight=False, markup=False)
-    with console.status(Text(words)):
+        print_note(text)
+    with console.status(Text(text)):
         yield
 
 
-def complain(message: str) -> None:
-    """Print an error, in red on a terminal."""
-    err().print(Text(message, style="red"), highlight=False)
+@contextlib.contextmanager
+def progress_bar(description: str, total: int | None = None, *, shown: bool = True) -> Iterator[Callable[..., None]]:
+    """Show a bar on a terminal while the block runs; gives the function that updates it (see `Progress.update`)."""
+    console = err()
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
+    with Progress(*columns, console=console, disable=not (shown and console.is_terminal), transient=True) as progress:
+        yield partial(progress.update, progress.add_task(description, total=total))
 
 
-def print_tail(stderr: str) -> None:
-    """Print the last lines of what a pricer wrote to its stderr."""
+def print_stderr_tail(stderr: str) -> None:
+    """Print the last lines of a pricer's stderr."""
     for line in last_lines(stderr):
-        err().print(line, highlight=False, markup=False)
+        print_note(line)
 
 
-def print_what_is_left(job: str) -> None:
-    """Print how to fetch what a failed job left."""
-    words = f"what it left (stdout, stderr, files): raygrid result {job} --even-if-failed --out DIR"
-    err().print(words, highlight=False, markup=False)
+def print_how_to_fetch(job: str) -> None:
+    """Print how to fetch the files of a failed job."""
+    print_note(f"fetch its stdout, stderr and files with: raygrid result {job} --even-if-failed --out DIR")
 
 
 @dataclass(frozen=True, slots=True)
 class GridChoice:
-    """The grid that the command line names, if it does."""
+    """The grid that the options `--url` and `--api-key` name; None where they are left out."""
 
     url: str | None = None
     api_key: str | None = field(default=None, repr=False)
 
     def client(self) -> Client:
-        """Connect.
+        """Make a client for the grid.
 
         Raises:
             SettingsError: no grid is known.
@@ -78,31 +98,41 @@ class GridChoice:
 
 
 def client_of(context: typer.Context) -> Client:
-    """Connect to the grid that the command line names."""
+    """Make a client for the grid that the command line names."""
     choice: GridChoice = context.obj
     return choice.client()
 
 
 def command_of(context: typer.Context) -> str:
-    """How the command line begins that talks to the same grid; shows no key."""
+    """The first words of a command for the same grid, without the API key."""
     choice: GridChoice = context.obj
     return "raygrid" if choice.url is None else f"raygrid --url {choice.url}"
 
 
+def new_table(title: str | None, left: Sequence[str], right: Sequence[str] = (), **style: Any) -> Table:
+    """Make a table with its title on the left, left-aligned columns and then right-aligned ones."""
+    table = Table(title=title, title_justify="left", **style)
+    for name in left:
+        table.add_column(name)
+    for name in right:
+        table.add_column(name, justify="right")
+    return table
+
+
 def print_table(table: Table) -> None:
-    """Print a table that fits: what is too long for its column goes on below, and nothing is cut off."""
+    """Print a table; a value that is too long for its column continues on the next line instead of being cut."""
     for column in table.columns:
         column.overflow = "fold"
     console = out()
     if not console.is_terminal and "COLUMNS" not in os.environ:
-        console.width = _FILE_WIDTH  # what reads a pipe has no right edge
+        console.width = _FILE_WIDTH  # a pipe has no right edge
     console.print(table, soft_wrap=False)
 
 
 def print_lines(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
-    """Print rows one on a line, below the names of their columns; a column that is empty throughout is left out.
+    """Print each row on one line, below the names of the columns; empty columns are left out.
 
-    A terminal cuts a line off at its right edge; what reads a pipe gets all of it.
+    On a terminal lines are cut at its right edge; a pipe gets whole lines.
     """
     shown = [at for at in range(len(columns)) if any(row[at] for row in rows)]
     widths = {at: max(len(columns[at]), *(len(row[at]) for row in rows)) for at in shown}
@@ -114,30 +144,31 @@ def print_lines(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
 
 
 class GridCommands(TyperGroup):
-    """Turns the errors of raygrid into a red line and an exit code: 2 for wrong settings, 1 for the rest.
+    """Turns raygrid's errors into a red line and an exit code: 2 for wrong settings, 1 for all others.
 
-    A failed job's line is followed by the end of its stderr; Ctrl-C is one line, too, where a command says no more.
+    After the line of a failed job come the last lines of its stderr. Ctrl-C prints one line, unless the command prints
+    more.
     """
 
     def invoke(self, ctx: Any) -> Any:
-        """Run the command that was asked for."""
+        """Run the command."""
         try:
             return super().invoke(ctx)
         except RaygridError as error:
-            said = error.message if isinstance(error, JobFailedError) else str(error)
-            complain("\n".join([said, *getattr(error, "__notes__", ())]))
+            message = error.message if isinstance(error, JobFailedError) else str(error)
+            print_error("\n".join([message, *getattr(error, "__notes__", ())]))
             if isinstance(error, JobFailedError):
-                print_tail(error.stderr_tail or "")
+                print_stderr_tail(error.stderr_tail or "")
                 if error.has_result:
-                    print_what_is_left(error.job_id)
+                    print_how_to_fetch(error.job_id)
             raise typer.Exit(2 if isinstance(error, SettingsError) else 1) from None
         except KeyboardInterrupt:
-            complain("interrupted")
+            print_error("interrupted")
             raise typer.Exit(INTERRUPTED) from None
         except BrokenPipeError:
-            # Whoever read this (`| head`) has seen enough. What is still unwritten must not complain at exit.
+            # The reader of the pipe (`| head`) has closed it. Unwritten output must not cause an error at exit.
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
             raise typer.Exit(141) from None
         except OSError as error:
-            complain(f"{error.filename or 'system'}: {error.strerror or error}")
+            print_error(f"{error.filename or 'system'}: {error.strerror or error}")
             raise typer.Exit(1) from None

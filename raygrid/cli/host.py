@@ -7,41 +7,42 @@ from typing import Annotated
 
 import typer
 
-from raygrid.cli.grid import out
+from raygrid.cli.grid import print_out
+from raygrid.cli.options import HOST_DIRECTORY, HostDirectory
 from raygrid.system.home import expanded
 
-app = typer.Typer(no_args_is_help=True, help="Ray on this machine of a cluster, under a supervisor.")
-
-Directory = Annotated[Path, typer.Option("--dir", help="Where the supervisor keeps its state, and all logs, in logs/.")]
-_DIRECTORY = Path("~/.raygrid/host")
+app = typer.Typer(no_args_is_help=True, help="Start and stop Ray on this machine of a cluster, under a supervisor.")
 
 
 @app.command()
 def start(
     *,
     head: Annotated[
-        bool, typer.Option("--head", help="This is the head: it keeps the cluster's books and runs no pricers.")
+        bool, typer.Option("--head", help="Make this machine the head, which keeps Ray's state and runs no pricers.")
     ] = False,
     address: Annotated[str | None, typer.Option(metavar="HOST:PORT", help="Join the head at this address.")] = None,
-    port: Annotated[int, typer.Option(min=1, max=65535, help="Where the head listens.")] = 6379,
+    port: Annotated[int, typer.Option(min=1, max=65535, help="With --head: port to listen on.")] = 6379,
     rack: Annotated[
-        str | None, typer.Option(help="This machine's rack, such as rack-a; by default as --rack-file says.")
+        str | None, typer.Option(help="Rack of this machine, such as rack-a; by default read from --rack-file.")
     ] = None,
-    rack_file: Annotated[Path, typer.Option(help="A file that holds the name of the rack.")] = Path(
-        "/opt/raygrid/rack"
-    ),
-    name: Annotated[str, typer.Option(help="Name of the node; by default the machine's.")] = "",
+    rack_file: Annotated[Path, typer.Option(help="File that holds the name of the rack.")] = Path("/opt/raygrid/rack"),
+    name: Annotated[str, typer.Option(help="Name of the node; by default the host name.")] = "",
     storage: Annotated[
-        str, typer.Option(help="Where the head keeps its books: rocksdb, redis://HOST:PORT, or memory.")
+        str,
+        typer.Option(
+            help="With --head: where Ray's state is kept for a restart: rocksdb, redis://HOST:PORT or memory."
+        ),
     ] = "rocksdb",
     object_store: Annotated[int, typer.Option(min=80 * 1024**2, help="Shared memory for Ray, bytes.")] = 192 * 1024**2,
-    haproxy: Annotated[bool, typer.Option(help="HTTP through HAProxy; the same on all machines.")] = True,
-    directory: Directory = _DIRECTORY,
+    haproxy: Annotated[
+        bool, typer.Option(help="Accept HTTP through HAProxy; must be the same on all machines.")
+    ] = True,
+    directory: HostDirectory = HOST_DIRECTORY,
     ray_args: Annotated[list[str] | None, typer.Argument(help="After `--`: further options of `ray start`.")] = None,
 ) -> None:
-    """Make this machine part of a cluster; nothing happens if it is already."""
+    """Make this machine part of a cluster; does nothing if it is part of one already."""
     from raygrid.cluster import HostSpec, require_token, start_host  # noqa: PLC0415 - only these commands need it
-    from raygrid.cluster.autoscaler import tell_autoscaler  # noqa: PLC0415
+    from raygrid.cluster.autoscaler import update_autoscaler  # noqa: PLC0415
     from raygrid.cluster.spec import rack_of  # noqa: PLC0415
 
     spec = HostSpec(
@@ -58,16 +59,16 @@ def start(
     )
     what = "the head" if head else f"a worker of {spec.rack}" if spec.rack else "a worker without a rack"
     require_token(spec.environment())
-    fresh = start_host(spec)  # no moving lines: `ray up` runs this, and shows every one of them
+    fresh = start_host(spec)  # without a spinner: `ray up` would print each of its frames
     if head and not fresh:
-        tell_autoscaler(spec.ray_args)
-    out().print(f"this machine is {what}" if fresh else "this machine is part of a cluster already", highlight=False)
+        update_autoscaler(spec.ray_args)
+    print_out(f"this machine is {what}" if fresh else "this machine is part of a cluster already")
 
 
 @app.command()
-def stop(directory: Directory = _DIRECTORY) -> None:
-    """Take this machine out of its cluster; stopping the head stops all of it."""
+def stop(directory: HostDirectory = HOST_DIRECTORY) -> None:
+    """Take this machine out of its cluster; on the head, stop the whole cluster."""
     from raygrid.cluster import stop_host  # noqa: PLC0415
 
     stopped = stop_host(expanded(directory).absolute())
-    out().print("stopped" if stopped else "no Ray runs here under a supervisor", highlight=False)
+    print_out("stopped" if stopped else "no Ray runs here under a supervisor")

@@ -1,4 +1,4 @@
-"""Find or start the grid on this machine; shared by `raygrid up` and `raygrid.init()`."""
+"""Finds or starts the grid on this machine; shared by `raygrid up` and `raygrid.init()`."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import logging
 import os
 import re
 import sys
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,12 +19,12 @@ from raygrid.settings import shell_words
 from raygrid.settings.model import GridSettings, load_settings
 from raygrid.system.home import expanded
 
-CONTACT_S = 15.0  # a parent of the grid on this machine may just be starting again
+CONTACT_S = 15.0  # a parent of the grid may be restarting
 _NAMED = re.compile(r"(?P<name>[A-Za-z0-9][A-Za-z0-9._-]{0,63})=(?P<command>.+)", re.DOTALL)
 
 
 def pricer_commands(words: Sequence[str]) -> dict[str, str]:
-    """Read `NAME=COMMAND` or just `COMMAND`, which gets the name `pricer`.
+    """Read `NAME=COMMAND`, or `COMMAND` alone, which gets the name `pricer`.
 
     Raises:
         SettingsError: two commands have the same name.
@@ -48,15 +48,15 @@ def settings_of(
     slots: int | None = None,
     without_input: bool = False,
 ) -> GridSettings:
-    """Put what a caller says over what `grid.yaml` and the environment say.
+    """Load the settings from `grid.yaml` and the environment, and override them with the arguments.
 
     Args:
-        pricers: name to command; a relative path in a command is meant from the current directory.
+        pricers: name to command; relative paths in a command are relative to the current directory.
         config: the file, if any.
         name: the grid's name.
         http: host and port.
         slots: slots of each node.
-        without_input: let a command have no `{input}`.
+        without_input: accept commands without `{input}`.
 
     Raises:
         SettingsError: a setting is wrong.
@@ -86,19 +86,19 @@ def _require_input(pricers: Mapping[str, str]) -> None:
     for name, command in pricers.items():
         if "{input}" not in command:
             raise SettingsError(
-                f"the command of pricer {name!r} has no {{input}}, so it would not be told which file to price: "
-                f"write for instance '{command} {{input}}'. If it is meant to read none, say so with "
-                "`raygrid up --no-input`, or put it into grid.yaml"
+                f"the command of pricer {name!r} has no {{input}}, so it would not get the name of the file to price: "
+                f"write for instance '{command} {{input}}'. If it reads no file, use `raygrid up --no-input`, or put "
+                "the pricer into grid.yaml"
             )
 
 
 def _from_here(command: str) -> list[str]:
-    """Make the files that a command names absolute: it will run in the job directory, not here."""
+    """Make the paths of a command absolute, because it runs in the job directory."""
     try:
         words = shell_words.split(command)
     except ValueError as error:
         raise SettingsError(f"the pricer's command {command!r} cannot be read: {error}") from None
-    # A bare first word is looked up in PATH, as a shell does it; with a slash it is a file, there or not.
+    # A first word without a slash is looked up in PATH, as in a shell; with a slash it is a path, existing or not.
     return [
         str(Path(word).absolute()) if ("/" in word and "{" not in word if at == 0 else Path(word).is_file()) else word
         for at, word in enumerate(words)
@@ -106,19 +106,19 @@ def _from_here(command: str) -> list[str]:
 
 
 def running(settings: GridSettings) -> GridFile | None:
-    """Give the grid of that name if it runs on this machine."""
+    """The grid of that name, if it runs on this machine."""
     return local.running_grid(settings.name, expanded(settings.storage.state_dir))
 
 
 def start(settings: GridSettings, racks: int, nodes: int, *, with_caller: bool = False) -> GridFile:
-    """Start a grid on this machine; with the caller it ends as this process does.
+    """Start a grid on this machine; `with_caller` ends it with this process.
 
     Raises:
         SettingsError: no pricer is configured.
     """
     if not settings.pricers:
         raise SettingsError(
-            "no pricer is configured; say what to run, for instance: raygrid up --pricer './pricer.exe {input}'"
+            "no pricer is configured; name its command, for instance: raygrid up --pricer './pricer.exe {input}'"
         )
     return local.start_grid(settings, racks=racks, nodes=nodes, with_caller=with_caller)
 
@@ -128,33 +128,25 @@ def nodes_in_words(count: int) -> str:
     return "1 node" if count == 1 else f"{count} nodes"
 
 
-def _tell(words: str) -> None:
-    """Tell what is waited for: whoever sits before a prompt or a notebook; else the log, for output is the script's."""
+def _announce(message: str) -> None:
+    """Log a message; at a prompt or in a notebook print it instead, if the log is not shown."""
     log = logging.getLogger("raygrid")
-    log.info(words)
+    log.info(message)
     logged = log.isEnabledFor(logging.INFO) and log.hasHandlers()
     if not logged and (hasattr(sys, "ps1") or sys.flags.interactive):  # IPython and its kernels have a ps1, too
-        print(words, file=sys.stderr, flush=True)
-
-
-def require_same(
-    grid: GridFile, settings: GridSettings, racks: int | None, nodes: int | None, said: Collection[str] | None
-) -> None:
-    """Refuse to go on with a running grid that is not as asked for; `said` are the settings asked for, None is all."""
-    if said is None or said or racks or nodes:
-        local.require_same(grid, settings, racks, nodes, said)
+        print(message, file=sys.stderr, flush=True)
 
 
 def commands_of(pricers: Mapping[str, str]) -> set[str]:
-    """The settings that are said where pricers are given by their commands."""
+    """The names of the settings that hold the commands of pricers."""
     return {f"pricers.{name}.command".lower() for name in pricers}
 
 
 def require_pricers(client: Client, wanted: Mapping[str, str]) -> None:
-    """Refuse to go on with a grid that lacks a pricer that was asked for.
+    """Refuse a running grid that lacks a wanted pricer.
 
     Raises:
-        SettingsError: says which, and what to do.
+        SettingsError: names the missing pricers and what to do.
     """
     if not wanted:
         return
@@ -170,10 +162,9 @@ def require_pricers(client: Client, wanted: Mapping[str, str]) -> None:
 def find_or_start(
     pricer: str | Mapping[str, str] | None, config: str | Path | None, racks: int | None, nodes: int | None
 ) -> tuple[Client, GridFile | None]:
-    """Connect to the configured or running grid, or start one; gives the grid if it was started here.
+    """Connect to the configured or running grid, or start one; gives the grid's file if this call started it.
 
-    Of a grid that runs only what the call says has to be so: its pricers, its racks and nodes, or with `config` all
-    settings.
+    A running grid must match the arguments: pricers, racks and nodes, and with `config` all settings.
     """
     pricers = {"pricer": pricer} if isinstance(pricer, str) else dict(pricer or {})
     if os.environ.get("RAYGRID_URL"):
@@ -185,9 +176,9 @@ def find_or_start(
     started = None
     if grid is None:
         racks, nodes = racks or 1, nodes or 1
-        _tell(f"raygrid: starting a grid of {nodes_in_words(racks * nodes)} on this machine, which takes a while")
+        _announce(f"raygrid: starting a grid of {nodes_in_words(racks * nodes)} on this machine, which takes a while")
         grid = started = start(settings, racks, nodes, with_caller=True)
     else:
-        require_same(grid, settings, racks, nodes, None if config is not None else commands_of(pricers))
+        local.require_same(grid, settings, racks, nodes, None if config is not None else commands_of(pricers))
     key = os.environ.get("RAYGRID_API_KEY") or grid.api_key
     return connect(grid.url, key, contact_s=CONTACT_S), started

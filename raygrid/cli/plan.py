@@ -1,4 +1,4 @@
-"""`raygrid plan`: what deciding costs in a grid of some size, and how large one has to be for a deadline."""
+"""`raygrid plan`: what a decision costs in a grid of a given size, and how many nodes a deadline needs."""
 
 from __future__ import annotations
 
@@ -7,10 +7,10 @@ from dataclasses import asdict
 from typing import TYPE_CHECKING, Annotated
 
 import typer
-from rich.table import Table
 
 from raygrid.cli.duration import words_of
-from raygrid.cli.grid import err, out, print_table
+from raygrid.cli.grid import new_table, print_note, print_out, print_table
+from raygrid.cli.options import AsJson
 
 if TYPE_CHECKING:
     from raygrid.planner.plan import NodeCountResult, Plan
@@ -19,16 +19,16 @@ if TYPE_CHECKING:
 
 def plan(
     *,
-    nodes: Annotated[int, typer.Option(min=1, help="Nodes; with --deadline at most this many.")] = 10_000,
-    groups: Annotated[int | None, typer.Option(min=1, help="Groups; by default one for 50 nodes.")] = None,
+    nodes: Annotated[int, typer.Option(min=1, help="Number of nodes; with --deadline the largest.")] = 10_000,
+    groups: Annotated[int | None, typer.Option(min=1, help="Number of groups; by default one for 50 nodes.")] = None,
     slots: Annotated[int, typer.Option(min=1, help="Slots of each node.")] = 8,
-    jobs: Annotated[int, typer.Option(min=1, help="How many jobs arrive.")] = 1_000_000,
+    jobs: Annotated[int, typer.Option(min=1, help="Number of jobs that arrive.")] = 1_000_000,
     run_time: Annotated[
         str,
         typer.Option(
             metavar="TIMES",
             help="How long jobs run: `lognormal:MEDIAN:SIGMA`, `constant:100ms`, or `file:PATH` with observed seconds, "
-            "one a line.",
+            "one on each line.",
         ),
     ] = "lognormal:10s:0.8",
     arrivals: Annotated[
@@ -42,16 +42,18 @@ def plan(
         str, typer.Option(metavar="POLICY", help="`least_loaded` or `weighted_round_robin`.")
     ] = "least_loaded",
     deadline: Annotated[
-        str | None, typer.Option(metavar="DURATION", help="Find how many nodes are enough for the jobs to end by then.")
+        str | None, typer.Option(metavar="DURATION", help="Find the number of nodes with which the jobs end in time.")
     ] = None,
-    share: Annotated[float, typer.Option(help="With --deadline: this part of the jobs has to end by then.")] = 1.0,
-    sweep: Annotated[bool, typer.Option("--sweep", help="10, 100, 1,000 and 10,000 nodes, up to --nodes.")] = False,
-    seed: Annotated[int, typer.Option(min=0, help="Seed of everything random.")] = 0,
-    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
+    share: Annotated[float, typer.Option(help="With --deadline: part of the jobs that must end in time.")] = 1.0,
+    sweep: Annotated[
+        bool, typer.Option("--sweep", help="Compare 10, 100, 1,000 and 10,000 nodes, up to --nodes.")
+    ] = False,
+    seed: Annotated[int, typer.Option(min=0, help="Seed of the random numbers.")] = 0,
+    as_json: AsJson = False,
 ) -> None:
-    """Run a grid of any size on a virtual clock, with the real code that routes and places.
+    """Simulate a grid of any size on a virtual clock, with the product's own routing and placement.
 
-    Prints what a decision costs, how well slots are used, and how long jobs wait. With --deadline: how many nodes are
+    Prints what a decision costs, how well slots are used, and how long jobs wait; with --deadline, how many nodes are
     enough. Failures are not simulated.
     """
     from raygrid.core.group.placement import POLICIES  # noqa: PLC0415 - other commands do not need it
@@ -64,9 +66,9 @@ def plan(
     if sweep and deadline is not None:
         raise typer.BadParameter("--sweep compares sizes, --deadline looks for one; give one of them")
     if not 0 < share <= 1:
-        raise typer.BadParameter(f"--share is a part of all jobs, above 0 and at most 1; {share:g} is none")
+        raise typer.BadParameter(f"--share must be above 0 and at most 1, not {share:g}")
     if share < 1 and deadline is None:
-        raise typer.BadParameter("--share says how many jobs have to end by the --deadline, and none is given")
+        raise typer.BadParameter("--share needs a --deadline")
     scenario = simulation.Scenario(
         nodes=nodes,
         groups=-(-nodes // simulation.NODES_PER_GROUP) if groups is None else groups,
@@ -78,16 +80,16 @@ def plan(
         seed=seed,
     )
     if deadline is not None:
-        show = (lambda each: None) if as_json else _say_tried
-        made = fewest_nodes(scenario, duration_s(deadline), share, tried=show)
-        typer.echo(json.dumps(_plan_summary(made))) if as_json else _say_plan(made)
+        tried = (lambda each: None) if as_json else _print_tried
+        made = fewest_nodes(scenario, duration_s(deadline), share, tried=tried)
+        typer.echo(json.dumps(_plan_summary(made))) if as_json else _print_plan(made)
         return
     sizes = (*(size for size in simulation.SIZES if size < nodes), nodes) if sweep else (nodes,)
     done = []
     for outcome in simulation.sweep(scenario, sizes):
         done.append(outcome)
         if sweep and not as_json:
-            err().print(f"{outcome.scenario.nodes} nodes: {outcome.seconds:.0f} s", highlight=False, markup=False)
+            print_note(f"{outcome.scenario.nodes} nodes: {outcome.seconds:.0f} s")
     if as_json:
         rows = [_summary(each, done[0]) for each in done]
         typer.echo(json.dumps({"sizes": rows} if sweep else rows[0]))
@@ -127,12 +129,16 @@ def _size(scenario: Scenario) -> dict[str, object]:
 
 
 def _print(done: list[ScenarioOutcome]) -> None:
-    costs = Table(title="CPU time of the deciding code alone, for each job, in microseconds", title_justify="left")
-    for column in ("nodes", "jobs", "decisions/s", "routing", "placement", "load", "together", "ratio"):
-        costs.add_column(column, justify="right")
-    waits = Table(title="What became of the jobs", title_justify="left")
-    for column in ("nodes", "groups", "slots", "used", "in all", "wait p50", "p99", "longest", "ends"):
-        waits.add_column(column, justify="right")
+    costs = new_table(
+        "CPU time of a job's decisions, without I/O, in microseconds",
+        (),
+        ("nodes", "jobs", "decisions/s", "routing", "placement", "load", "together", "ratio"),
+    )
+    waits = new_table(
+        "Slots and waiting times",
+        (),
+        ("nodes", "groups", "slots", "used", "in all", "wait p50", "p99", "longest", "ends"),
+    )
     for each in done:
         size = each.scenario
         costs.add_row(
@@ -152,14 +158,12 @@ def _print(done: list[ScenarioOutcome]) -> None:
     print_table(costs)
     print_table(waits)
     busiest = max(each.watching for each in done)
-    out().print(
-        "routing: a parent chooses groups; placement: leaders choose nodes and hear what comes of it; load: leaders "
-        "tell parents how full they are. ratio: against the first row. used: of the slots' time until the last start, "
-        "then in all. wait: half of the jobs, 99 % of them and every one start within that. Between arrivals leaders "
-        "take turns, each with the processor's cache to itself as in a process of its own. Hearing nodes with nothing "
-        f"to say takes {busiest:.2%} of a leader's core at most.",
-        highlight=False,
-        markup=False,
+    print_out(
+        "routing: parents choose groups. placement: leaders choose nodes and process reports. load: leaders send their "
+        "load to parents. ratio: together, compared with the first row. used: part of the slots' time in use until the "
+        "last job starts; in all: until the last job ends. wait: 50 %, 99 % and all of the jobs start within it. "
+        "Between arrivals leaders run one after the other, so each has the processor's cache to itself, as in its own "
+        f"process. Polling idle nodes takes at most {busiest:.2%} of a leader's core."
     )
 
 
@@ -167,23 +171,21 @@ def _seconds(seconds: float) -> str:
     return words_of(seconds) if seconds >= 600 else f"{seconds:.3g}s"
 
 
-def _say_tried(tried: NodeCountResult) -> None:
+def _print_tried(tried: NodeCountResult) -> None:
     verdict = "too few" if tried.ends_s is None else f"enough, after {_seconds(tried.ends_s)}"
-    err().print(f"{tried.nodes} nodes: {verdict}", highlight=False, markup=False)
+    print_note(f"{tried.nodes} nodes: {verdict}")
 
 
-def _say_plan(made: Plan) -> None:
+def _print_plan(made: Plan) -> None:
     assert made.found.ends_s is not None
     if made.fewer is None:
-        fewer = "one node fewer could not do the work, however well it was spread"
+        fewer = "one node fewer has too few slots even for a perfect placement"
     else:
         fewer = f"with one node fewer {made.fewer.ended:,} had ended by the deadline"
-    out().print(
+    print_out(
         f"{made.scenario.nodes:,} nodes in {made.scenario.groups:,} groups, {made.slots:,} slots: "
         f"{made.wanted:,} of {made.scenario.jobs:,} jobs end within {_seconds(made.found.ends_s)} "
-        f"(deadline {_seconds(made.deadline_s)}); {fewer}",
-        highlight=False,
-        markup=False,
+        f"(deadline {_seconds(made.deadline_s)}); {fewer}"
     )
 
 

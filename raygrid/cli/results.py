@@ -1,47 +1,45 @@
-"""`raygrid result` and `raygrid cancel`: what to do with jobs that were submitted before."""
+"""`raygrid result` and `raygrid cancel`, for jobs that were submitted before."""
 
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
-from raygrid.cli.ended import NAME_BY, NameBy, collect, folder_names, print_ended, print_failures, print_summary
-from raygrid.cli.grid import client_of, command_of, err, out
+from raygrid.cli.ended import NameBy, NameByOption, collect, folder_names, print_ended, print_failures, print_summary
+from raygrid.cli.grid import client_of, command_of, print_note, print_out, progress_bar
 from raygrid.cli.offline import client_to_cancel
-from raygrid.client import BatchJobs, Job
+from raygrid.cli.options import GridName, StartedWithFile
 
-COLUMNS = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
 _POLL_S = 0.5
 
 
 def result(
     context: typer.Context,
-    job: Annotated[str | None, typer.Argument(help="The job's id.")] = None,
+    job: Annotated[str | None, typer.Argument(help="Id of the job.")] = None,
     *,
     batch: Annotated[
-        str | None, typer.Option(help="Fetch what has ended of this batch, each job into a directory of its own.")
+        str | None,
+        typer.Option(help="Fetch the results of the ended jobs of this batch, each into a directory of its own."),
     ] = None,
     out_dir: Annotated[
         Path | None, typer.Option("--out", file_okay=False, help="Unpack the result into this directory.")
     ] = None,
     file: Annotated[
         Path | None,
-        typer.Option("--file", "-o", help="Write the result's ZIP to this file; for a batch: the same as --out."),
+        typer.Option("--file", "-o", help="Write the ZIP of the result to this file; with --batch the same as --out."),
     ] = None,
-    name_by: Annotated[NameBy, NAME_BY] = NameBy.INPUT,
+    name_by: NameByOption = NameBy.INPUT,
     even_if_failed: Annotated[
-        bool, typer.Option("--even-if-failed", help="Also fetch what a failed job left.")
+        bool, typer.Option("--even-if-failed", help="Fetch the stdout, stderr and files of a failed job, too.")
     ] = False,
-    wait: Annotated[float, typer.Option(min=0, help="Seconds to wait for the end.")] = 0.0,
+    wait: Annotated[float, typer.Option(min=0, help="Seconds to wait for the end of the job or batch.")] = 0.0,
 ) -> None:
     """Fetch the result of a job or of a batch.
 
-    For a job, its stdout is printed, unless --out or -o names a place for the result. For a batch, one line per job
+    For a job, its stdout is printed unless --out or -o names a place for the result. For a batch, one line per job
     shows its id, its state, its input and the directory of its files, separated by tabs; the exit code is 0 if all jobs
     are done.
     """
@@ -61,7 +59,7 @@ def result(
         return
     fetched = attached.result(wait, even_if_failed=even_if_failed)
     if out_dir is None:
-        typer.echo(fetched.stdout_bytes, nl=False)  # byte for byte: `> file` must hold what the pricer wrote
+        typer.echo(fetched.stdout_bytes, nl=False)  # the pricer's own bytes, also for `> file`
     else:
         fetched.extract(out_dir)
 
@@ -70,14 +68,12 @@ def cancel(
     context: typer.Context,
     jobs: Annotated[list[str] | None, typer.Argument(metavar="JOB...", help="Ids of jobs.")] = None,
     batch: Annotated[str | None, typer.Option(help="Cancel all jobs of this batch.")] = None,
-    name: Annotated[str | None, typer.Option(help="Name of the grid on this machine, if it is not `default`.")] = None,
-    config: Annotated[
-        Path | None, typer.Option(help="Settings file that the grid on this machine was started with.")
-    ] = None,
+    name: GridName = None,
+    config: StartedWithFile = None,
 ) -> None:
-    """Cancel jobs; one that has ended stays as it is.
+    """Cancel jobs; a job that has ended does not change.
 
-    A grid on this machine need not run: the jobs are then cancelled in its job store.
+    If the grid on this machine does not run, the jobs are cancelled in its job store.
     """
     if not jobs and batch is None:
         raise typer.BadParameter("name the jobs, or a batch with --batch")
@@ -86,28 +82,30 @@ def cancel(
         return
     for job_id in jobs or ():
         was = client.job(job_id).cancel()
-        said = f"job {job_id} has ended already: it is {was.value}" if was.is_terminal else f"cancelling job {job_id}"
-        out().print(said, highlight=False, markup=False)
+        ended = f"job {job_id} has ended already: it is {was.value}"
+        print_out(ended if was.is_terminal else f"cancelling job {job_id}")
     if batch is not None:
         count = client.cancel_batch(batch)
-        said = f"cancelling {count} jobs of batch {batch}" if count else f"all jobs of batch {batch} have ended already"
-        out().print(said, highlight=False, markup=False)
+        ended = f"all jobs of batch {batch} have ended already"
+        print_out(f"cancelling {count} jobs of batch {batch}" if count else ended)
 
 
 def _fetch_batch(context: typer.Context, batch_id: str, into: Path, name_by: NameBy, wait_s: float) -> int:
-    """Unpack whatever has ended of a batch; gives the exit code."""
+    """Unpack the results of the jobs of a batch that have ended; gives the exit code."""
     client = client_of(context)
     until = time.monotonic() + wait_s
     while not client.batch_status(batch_id).finished and (left_s := until - time.monotonic()) > 0:
         time.sleep(min(_POLL_S, left_s))
     batch = client.batch(batch_id, ended_only=True)
-    # Of all jobs, ended or not: a directory is called the same whenever one comes for it.
+    # The inputs of all jobs, ended or not: a job's directory has the same name whenever the result is fetched.
     inputs = {job.job_id: job.input_name for job in client.jobs(batch=batch_id)}
     named, folder_of = folder_names(inputs, name_by)
-    ended = [
-        collect(job, Path(name) if (name := inputs[job.job_id]) else None, into / folder_of[job.job_id], show=False)
-        for job in _in_sight(batch)
-    ]
+    ended = []
+    with progress_bar(f"batch {batch.batch_id}", len(batch)) as update:
+        for job in batch.as_completed():
+            path = Path(name) if (name := inputs[job.job_id]) else None
+            ended.append(collect(job, path, into / folder_of[job.job_id], print_stdout=False))
+            update(advance=1)
     submitted = {job_id: place for place, job_id in enumerate(inputs)}
     ended.sort(key=lambda job: submitted[job.job_id])
     print_ended(ended)
@@ -115,17 +113,8 @@ def _fetch_batch(context: typer.Context, batch_id: str, into: Path, name_by: Nam
     print_summary(batch_id, ended, into, named)
     if missing := len(inputs) - len(ended):
         again = "" if name_by is NameBy.INPUT else f" --name-by {name_by}"
-        err().print(
-            f"{missing} jobs have not ended yet; fetch them later with\n"
-            f"  {command_of(context)} result --batch {batch_id} -o {into}{again} --wait 60",
-            highlight=False,
-            markup=False,
+        print_note(
+            f"{missing} jobs have not ended yet; fetch their results later with\n"
+            f"  {command_of(context)} result --batch {batch_id} -o {into}{again} --wait 60"
         )
     return 0 if not missing and all(job.state == "done" for job in ended) else 1
-
-
-def _in_sight(batch: BatchJobs) -> Iterator[Job]:
-    """The jobs as they are read, with a bar on a terminal."""
-    console = err()
-    with Progress(*COLUMNS, console=console, disable=not console.is_terminal, transient=True) as progress:
-        yield from progress.track(batch.as_completed(), total=len(batch), description=f"batch {batch.batch_id}")

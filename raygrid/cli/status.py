@@ -1,8 +1,8 @@
-"""`raygrid status`, `jobs`, `batches`, `groups`, `nodes` and `pricers`: how the grid, a batch or one job is doing."""
+"""`raygrid status`, `jobs`, `batches`, `groups`, `nodes` and `pricers`: the state of the grid, its batches and jobs."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, fields
 from datetime import UTC, datetime
 from heapq import nlargest, nsmallest
@@ -14,24 +14,25 @@ from pydantic_core import to_json
 from rich.filesize import decimal
 from rich.table import Table
 
-from raygrid.cli.grid import client_of, command_of, err, out, print_lines, print_table
+from raygrid.cli.grid import client_of, command_of, err, new_table, print_lines, print_note, print_out, print_table
+from raygrid.cli.options import AsJson
 from raygrid.client import BatchStatus, JobStatus
 from raygrid.models import JobState
 
-# What tells jobs apart comes first: a terminal cuts lines off at its right edge.
+# The columns that distinguish jobs come first: a terminal cuts lines at its right edge.
 _JOB_COLUMNS = ("job_id", "state", "submitted_at", "reason", "input_name", "pricer", "node", "attempts", "message")
 _URGENCY = (JobState.FAILED, JobState.CANCELLED, JobState.RUNNING, JobState.QUEUED, JobState.DONE)
-_SOME = 20
+_SHOWN_OF_BATCH = 20
 _TRAFFIC = ("inputs", "data", "results", "served")
 
 
 def status(
     context: typer.Context,
-    job: Annotated[str | None, typer.Argument(help="A job's id; without one: the whole grid.")] = None,
-    batch: Annotated[str | None, typer.Option(help="Show this batch.")] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+    job: Annotated[str | None, typer.Argument(help="Id of a job; without it, the whole grid is shown.")] = None,
+    batch: Annotated[str | None, typer.Option(help="Id of a batch to show.")] = None,
+    as_json: AsJson = False,
 ) -> None:
-    """Show how the grid, a batch or one job is doing."""
+    """Show the state of the grid, of a batch or of one job."""
     if job is not None and batch is not None:
         raise typer.BadParameter("name a job or a batch, not both")
     client = client_of(context)
@@ -42,76 +43,50 @@ def status(
         counted = client.batch_status(batch)
         _print_batch(counted, as_json)
         if not as_json:
-            _print_some(client.jobs(batch=batch), counted.total, f"{command_of(context)} jobs --batch {batch}")
+            _print_urgent(client.jobs(batch=batch), counted.total, f"{command_of(context)} jobs --batch {batch}")
         return
     capacity, groups, nodes = client.capacity(), client.groups(), client.nodes()
     if as_json:
         _print_json({"url": client.url, "capacity": capacity, "groups": groups, "nodes": nodes})
         return
-    out().print(
+    print_out(
         f"grid at {client.url}: {capacity.slots} slots, {capacity.running} running, {capacity.free} free, "
-        f"{capacity.queued} queued",
-        highlight=False,
+        f"{capacity.queued} queued"
     )
     columns = ("group", "site", "nodes", "slots", "running", "free", "queued", "state", "lost_since")
     _print_table("groups", columns, groups)
     _print_table("nodes", ("node", "group", "slots", "running", "state", "drain_deadline_at", "why"), nodes)
 
 
-def groups(
-    context: typer.Context, as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False
-) -> None:
+def groups(context: typer.Context, as_json: AsJson = False) -> None:
     """List the groups, with the leader and the term of each."""
-    found = client_of(context).groups()
-    if as_json:
-        _print_json(found)
-        return
     columns = ("group", "site", "nodes", "slots", "running", "queued", "state", "leader", "term", "lost_since")
-    _print_table("groups", (*columns, "unfinished"), found)
+    _print_list("groups", (*columns, "unfinished"), client_of(context).groups(), as_json)
 
 
-def nodes(context: typer.Context, as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False) -> None:
+def nodes(context: typer.Context, as_json: AsJson = False) -> None:
     """List the nodes, with the payload bytes that each has moved since its agent started."""
     found = client_of(context).nodes()
     if as_json:
         _print_json(found)
         return
-    columns = (
-        "node",
-        "group",
-        "state",
-        "slots",
-        "running",
-        *_TRAFFIC,
-        *(("why",) if any(n.why for n in found) else ()),
-    )
-    table = Table(title="nodes", title_justify="left", box=None, pad_edge=False)  # so that it fits 80 columns
-    for column in columns:
-        table.add_column(column, justify="right" if column in _TRAFFIC else "left", no_wrap=column != "why")
+    columns = ["node", "group", "state", "slots", "running", *_TRAFFIC]
+    table = new_table("nodes", columns[:-4], _TRAFFIC, box=None, pad_edge=False)  # fits 80 columns
+    for column in table.columns:
+        column.no_wrap = True
+    if any(node.why for node in found):
+        columns.append("why")
+        table.add_column("why")
     for node in found:
-        moved = asdict(node.traffic)
-        sizes = (decimal(moved[column]) for column in _TRAFFIC)
-        table.add_row(
-            node.node,
-            node.group,
-            node.state,
-            str(node.slots),
-            str(node.running),
-            *sizes,
-            *([node.why or ""] if "why" in columns else []),
-        )
+        sizes = {purpose: decimal(size) for purpose, size in asdict(node.traffic).items()}
+        table.add_row(*(sizes.get(column) or _cell(getattr(node, column)) for column in columns))
     print_table(table)
 
 
-def pricers(
-    context: typer.Context, as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False
-) -> None:
-    """List the pricers that the grid is configured for."""
-    found = client_of(context).pricers()
-    if as_json:
-        _print_json(found)
-    else:
-        _print_table("pricers", ("name", "version", "takes_args", "result", "reuse", "default"), found)
+def pricers(context: typer.Context, as_json: AsJson = False) -> None:
+    """List the pricers of the grid."""
+    columns = ("name", "version", "takes_args", "result", "reuse", "default")
+    _print_list("pricers", columns, client_of(context).pricers(), as_json)
 
 
 def jobs(
@@ -119,57 +94,56 @@ def jobs(
     *,
     state: Annotated[JobState | None, typer.Option(help="Only jobs in this state.")] = None,
     batch: Annotated[str | None, typer.Option(help="Only jobs of this batch.")] = None,
-    limit: Annotated[int, typer.Option(min=1, help="Show at most this many.")] = 100,
-    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+    limit: Annotated[int, typer.Option(min=1, help="Largest number of jobs to show.")] = 100,
+    as_json: AsJson = False,
 ) -> None:
-    """List jobs, the newest first, one on a line; `raygrid status JOB` shows everything about one."""
+    """List jobs, the newest first, one on a line; `raygrid status JOB` shows all fields of a job."""
     client = client_of(context)
     if batch is not None:
-        client.batch_status(batch)  # an unknown one is an error, not a list of nothing
-    with err().status("looking through the jobs"):
+        client.batch_status(batch)  # an unknown batch is an error, not an empty list
+    with err().status("reading the list of jobs"):
         found, count = _newest(client.jobs(state=state.value if state else None, batch=batch), limit)
     if as_json:
         _print_json(found)
         return
     if found:
-        print_lines(_JOB_COLUMNS, [[_cell(getattr(job, name)) for name in _JOB_COLUMNS] for job in found])
+        _print_rows(_JOB_COLUMNS, found)
     else:
-        err().print("no such jobs" if state or batch else "no jobs yet", highlight=False)
+        print_note("no such jobs" if state or batch else "no jobs yet")
     if count > limit:
-        err().print(f"these are the newest {limit} of {count:,}; see more with --limit", highlight=False)
+        print_note(f"these are the newest {limit} of {count:,}; see more with --limit")
 
 
 def batches(
     context: typer.Context,
-    limit: Annotated[int, typer.Option(min=1, help="Show at most this many.")] = 20,
-    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+    limit: Annotated[int, typer.Option(min=1, help="Largest number of batches to show.")] = 20,
+    as_json: AsJson = False,
 ) -> None:
-    """List batches, the newest first; `raygrid status --batch BATCH` shows more of one."""
+    """List batches, the newest first; `raygrid status --batch BATCH` shows the jobs of a batch."""
     found = list(islice(client_of(context).batches(), limit + 1))
     shown = found[:limit]
     if as_json:
         _print_json(shown)
         return
     if not found:
-        err().print("no batches yet", highlight=False)
+        print_note("no batches yet")
         return
-    columns = ("batch_id", "submitted_at", "jobs", *(state.value for state in JobState))
-    lines = []
+    rows = []
     for each in shown:
         counts = [str(each.counts.get(state, 0)) for state in JobState]
-        lines.append([each.batch_id, _cell(each.submitted_at), str(each.total), *counts])
-    print_lines(columns, lines)
+        rows.append([each.batch_id, _cell(each.submitted_at), str(each.total), *counts])
+    print_lines(("batch_id", "submitted_at", "jobs", *(state.value for state in JobState)), rows)
     if len(found) > limit:
-        err().print(f"these are the newest {limit}; see more with --limit", highlight=False)
+        print_note(f"these are the newest {limit}; see more with --limit")
 
 
 def _newest(jobs: Iterable[JobStatus], limit: int) -> tuple[list[JobStatus], int]:
-    """The last that were submitted, the very last first, and how many there are; the grid lists them by id."""
+    """The jobs that were submitted last, newest first, and the number of all jobs; the grid lists them by id."""
     count = 0
 
     def counted() -> Iterator[JobStatus]:
         nonlocal count
-        for count, job in enumerate(jobs, 1):  # noqa: B007 - it is given below
+        for count, job in enumerate(jobs, 1):  # noqa: B007 - returned below
             yield job
 
     never = datetime.min.replace(tzinfo=UTC)
@@ -181,21 +155,18 @@ def _print_batch(found: BatchStatus, as_json: bool) -> None:
         _print_json(found)
         return
     counts = ", ".join(f"{count:,} {state.value}" for state, count in found.counts.items() if count)
-    how = "has ended" if found.finished else "goes on"
+    progress = "has ended" if found.finished else "goes on"
     reused = f"; {found.reused:,} did not run but took over a stored result" if found.reused else ""
-    out().print(f"batch {found.batch_id} {how}: {found.total:,} jobs, {counts or 'none'}{reused}", highlight=False)
+    print_out(f"batch {found.batch_id} {progress}: {found.total:,} jobs, {counts or 'none'}{reused}")
 
 
-def _print_some(jobs: Iterable[JobStatus], total: int, command: str) -> None:
-    """Print jobs of a batch, those first that somebody may have to look after."""
-    some = nsmallest(_SOME, jobs, key=lambda job: _URGENCY.index(job.state))  # of a state as submitted
-    columns = ("job_id", "state", "reason", "input_name", "node", "message")
+def _print_urgent(jobs: Iterable[JobStatus], total: int, command: str) -> None:
+    """Print some jobs of a batch; those that may need attention come first, within a state as submitted."""
+    some = nsmallest(_SHOWN_OF_BATCH, jobs, key=lambda job: _URGENCY.index(job.state))
     if some:
-        print_lines(columns, [[_cell(getattr(job, name)) for name in columns] for job in some])
+        _print_rows(("job_id", "state", "reason", "input_name", "node", "message"), some)
     if total > len(some):
-        err().print(
-            f"these are {len(some)} of {total:,}; see the others with: {command} --limit {total}", highlight=False
-        )
+        print_note(f"these are {len(some)} of {total:,}; see the others with: {command} --limit {total}")
 
 
 def _print_fields(found: JobStatus, as_json: bool) -> None:
@@ -220,17 +191,30 @@ def _cell(value: Any) -> str:
     return "" if value is None else str(value)
 
 
+def _cells(columns: Sequence[str], rows: Iterable[Any]) -> list[list[str]]:
+    return [[_cell(getattr(row, column)) for column in columns] for row in rows]
+
+
 def _print_json(value: Any) -> None:
-    typer.echo(to_json(value, indent=2))  # bytes: JSON is UTF-8 whatever the terminal's encoding is
+    typer.echo(to_json(value, indent=2))  # bytes: JSON is UTF-8 in every locale
 
 
-def _print_table(title: str, columns: tuple[str, ...], rows: Iterable[Any]) -> None:
-    """Print a table; columns in which nothing stands are left out, but for the first."""
-    cells = [[_cell(getattr(row, column)) for column in columns] for row in rows]
+def _print_rows(columns: Sequence[str], rows: Iterable[Any]) -> None:
+    print_lines(columns, _cells(columns, rows))
+
+
+def _print_list(title: str, columns: Sequence[str], rows: Iterable[Any], as_json: bool) -> None:
+    if as_json:
+        _print_json(rows)
+    else:
+        _print_table(title, columns, rows)
+
+
+def _print_table(title: str, columns: Sequence[str], rows: Iterable[Any]) -> None:
+    """Print a table; empty columns are left out, except the first one."""
+    cells = _cells(columns, rows)
     shown = [at for at in range(len(columns)) if at == 0 or not cells or any(row[at] for row in cells)]
-    table = Table(title=title, title_justify="left")
-    for at in shown:
-        table.add_column(columns[at])
+    table = new_table(title, [columns[at] for at in shown])
     for row in cells:
         table.add_row(*(row[at] for at in shown))
     print_table(table)

@@ -1,4 +1,4 @@
-"""`raygrid submit`: many files as one batch, results as they end, a summary."""
+"""`raygrid submit`: submit many files as one batch, take the results as jobs end, print a summary."""
 
 from __future__ import annotations
 
@@ -7,10 +7,10 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
-from raygrid.cli.ended import NAME_BY, EndedJob, NameBy, collect, folder_names, print_failures, print_summary
-from raygrid.cli.grid import INTERRUPTED, client_of, command_of, complain, err
+from raygrid.cli.ended import EndedJob, NameBy, NameByOption, collect, folder_names, print_failures, print_summary
+from raygrid.cli.grid import INTERRUPTED, client_of, command_of, print_error, print_note, progress_bar
+from raygrid.cli.options import DataNames, PricerArgs, PricerName
 from raygrid.client import BatchJobs
 from raygrid.client.options import checked_id
 from raygrid.errors import InvalidRequestError
@@ -20,25 +20,30 @@ def submit(
     context: typer.Context,
     files: Annotated[list[Path], typer.Argument(exists=True, dir_okay=False, help="Inputs, one job each.")],
     *,
-    pricer: Annotated[str | None, typer.Option(help="Pricer to use; by default the grid's.")] = None,
-    arg: Annotated[list[str] | None, typer.Option(help="Argument for the pricer. Repeatable.")] = None,
-    priority: Annotated[int, typer.Option(help="Higher runs first.")] = 0,
+    pricer: PricerName = None,
+    arg: PricerArgs = None,
+    priority: Annotated[int, typer.Option(help="Jobs of a higher priority run first.")] = 0,
     affinity: Annotated[str | None, typer.Option(help="Jobs of one affinity go to the same group.")] = None,
-    site: Annotated[str | None, typer.Option(help="Run at this site while it has room, else at the nearest.")] = None,
-    timeout: Annotated[float | None, typer.Option(help="Wall-time limit of a job, seconds.")] = None,
-    data: Annotated[list[str] | None, typer.Option(help="Shared data that the jobs read. Repeatable.")] = None,
+    site: Annotated[
+        str | None, typer.Option(help="Run at this site while it has free slots, else at the nearest that has.")
+    ] = None,
+    timeout: Annotated[float | None, typer.Option(help="Wall-time limit of one attempt, seconds.")] = None,
+    data: DataNames = None,
     job_id: Annotated[str | None, typer.Option(help="Id of the job; only with one file.")] = None,
     ids_from_names: Annotated[
-        bool, typer.Option("--ids-from-names", help="Use the files' names without suffix as job ids.")
+        bool, typer.Option("--ids-from-names", help="Use the names of the files, without suffix, as job ids.")
     ] = False,
     out_dir: Annotated[
-        Path | None, typer.Option("--out", file_okay=False, help="Unpack each result below this directory.")
+        Path | None,
+        typer.Option("--out", file_okay=False, help="Unpack each result into a directory of its own below this one."),
     ] = None,
-    name_by: Annotated[NameBy, NAME_BY] = NameBy.INPUT,
-    batch_id: Annotated[str | None, typer.Option(help="Add to this batch.")] = None,
+    name_by: NameByOption = NameBy.INPUT,
+    batch_id: Annotated[
+        str | None, typer.Option(help="Id of the batch, which may exist; by default a new one.")
+    ] = None,
     wait: Annotated[bool, typer.Option("--wait/--no-wait", help="Wait for the results.")] = True,
 ) -> None:
-    """Submit files and wait for their results; exits with 1 if a job failed."""
+    """Submit files and wait for their results; exit with 1 if a job failed."""
     batch = client_of(context).map(
         files,
         job_ids=_job_ids(files, job_id, ids_from_names),
@@ -54,20 +59,18 @@ def submit(
     if not wait:
         _print_ids(batch, files)
     command = command_of(context)
-    taken = len(batch) - len(batch.refused)
-    err().print(
-        f"batch {batch.batch_id}: {taken:,} {'job' if taken == 1 else 'jobs'} submitted; come back to it with\n"
+    accepted = len(batch) - len(batch.refused)
+    print_note(
+        f"batch {batch.batch_id}: {accepted:,} {'job' if accepted == 1 else 'jobs'} submitted; come back to it with\n"
         f"  {command} status --batch {batch.batch_id}\n"
-        f"  {command} result --batch {batch.batch_id} -o DIR",
-        highlight=False,
-        markup=False,
+        f"  {command} result --batch {batch.batch_id} -o DIR"
     )
     if not wait:
         raise typer.Exit(1 if batch.refused else 0)
     try:
         ended, named = _wait(batch, files, out_dir, name_by)
     except KeyboardInterrupt:
-        complain(
+        print_error(
             f"interrupted; the jobs of batch {batch.batch_id} go on.\n"
             f"  cancel them: {command} cancel --batch {batch.batch_id}\n"
             f"  their results: {command} result --batch {batch.batch_id} -o DIR --wait 60"
@@ -97,23 +100,20 @@ def _job_ids(files: list[Path], job_id: str | None, from_names: bool) -> list[st
 def _print_ids(batch: BatchJobs, files: list[Path]) -> None:
     for path, job in zip(files, batch, strict=True):
         if job.job_id in batch.refused:
-            complain(f"{path}: job {job.job_id} refused: {batch.refused[job.job_id]}")
+            print_error(f"{path}: job {job.job_id} refused: {batch.refused[job.job_id]}")
         else:
             typer.echo(f"{job.job_id}\t{path}")
 
 
 def _wait(batch: BatchJobs, files: list[Path], out_dir: Path | None, name_by: NameBy) -> tuple[list[EndedJob], NameBy]:
-    """Take each job as it ends: unpack it, or print it where there is only one."""
+    """Take each job as it ends: unpack its result, or print its stdout if it is the only one."""
     path_of = {job.job_id: path for job, path in zip(batch, files, strict=True)}
     named, folder_of = folder_names({job_id: path.name for job_id, path in path_of.items()}, name_by)
     ended = []
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
-    console = err()
-    with Progress(*columns, console=console, disable=not console.is_terminal, transient=True) as progress:
-        bar = progress.add_task(f"batch {batch.batch_id}", total=len(batch))
+    with progress_bar(f"batch {batch.batch_id}", len(batch)) as update:
         for job in batch.as_completed():
             into = None if out_dir is None else out_dir / folder_of[job.job_id]
-            show = out_dir is None and len(batch) == 1
-            ended.append(collect(job, path_of[job.job_id], into, show=show))
-            progress.advance(bar)
+            print_stdout = out_dir is None and len(batch) == 1
+            ended.append(collect(job, path_of[job.job_id], into, print_stdout=print_stdout))
+            update(advance=1)
     return ended, named

@@ -28,7 +28,7 @@ def configuration(ray_args: Sequence[str]) -> Path | None:
     return None
 
 
-def tell_autoscaler(ray_args: Sequence[str]) -> None:
+def update_autoscaler(ray_args: Sequence[str]) -> None:
     """Let the autoscaler of this machine, the head, know the machines that its configuration names now.
 
     Raises:

@@ -71,18 +71,20 @@ def require_same(
     nodes: int | None,
     said: Collection[str] | None = None,
 ) -> None:
-    """Refuse to take a running grid for one that was asked for and is not the same.
+    """Refuse a running grid that differs from the wanted one.
 
     Args:
-        grid: the one that runs.
-        settings: as asked for.
-        racks: as asked for; None for any.
-        nodes: as asked for; None for any.
-        said: which settings are asked for, see `StartedWith.differences`; None for all of them.
+        grid: the running grid.
+        settings: the wanted settings.
+        racks: the wanted number; None for any.
+        nodes: the wanted number; None for any.
+        said: the settings to compare, see `StartedWith.differences`; None for all of them.
 
     Raises:
         SettingsError: the message lists the differences and the remedy.
     """
+    if said is not None and not (said or racks or nodes):
+        return
     if grid.started_with is None:
         found = ["how it was started: its file does not say"]
     else:

@@ -267,7 +267,7 @@ async def test_a_grid_that_could_not_be_started_again_is_not_killed(
     ended = await run(grid, breaks, monkeypatch, "everything")
     assert ended.exit_code == 2
     assert "pricer drill: the grid has it, you did not ask for it\n" in ended.stderr
-    assert "Say with --config which settings file" in ended.stderr
+    assert "Name the settings file that it was started with (--config)" in ended.stderr
     assert breaks.log == []
     known = tmp_path / "grid.yaml"
     known.write_text(json.dumps({"pricers": {"drill": DRILL}}))

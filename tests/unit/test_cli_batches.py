@@ -163,7 +163,8 @@ def test_the_results_of_a_batch_come_into_directories_named_after_the_inputs(run
     assert ended.stdout == f"x\tdone\ta.csv\t{out}/a\ny\tfailed\tb.csv\t{out}/b\n"
     assert "b.csv: job y failed (exit_code): exited with 3\n    no curve" in ended.stderr
     assert f"results are below {out}, named after the inputs\n" in ended.stderr
-    assert f"1 jobs have not ended yet; fetch them later with\n  raygrid result --batch b -o {out} --w" in ended.stderr
+    assert "1 jobs have not ended yet; fetch their results later with\n" in ended.stderr
+    assert f"\n  raygrid result --batch b -o {out} --w" in ended.stderr
 
 
 @pytest.mark.parametrize(
@@ -273,7 +274,7 @@ def test_waiting_goes_on_until_everything_is_there(wait_ready):
     [
         ([httpx.ConnectError("refused")] * 9, "no grid answers at http://grid.test"),
         ([problem("unavailable", 503)] * 9, "said unavailable"),
-        ([READY, nodes("ok", "lost")] * 9, "1 of 2 nodes are there and well (n-1 is lost)"),
+        ([READY, nodes("ok", "lost")] * 9, "1 of 2 nodes are ok (n-1 is lost)"),
     ],
 )
 def test_what_is_missing_at_the_end_is_said(wait_ready, answers, said):

@@ -57,7 +57,7 @@ def starter(monkeypatch: pytest.MonkeyPatch) -> Starter:
     made = Starter()
     monkeypatch.setenv("RAY_AUTH_TOKEN", "0" * 64)
     monkeypatch.setattr(raygrid.cluster, "start_host", made.start)
-    monkeypatch.setattr(autoscaler_module, "tell_autoscaler", made.told.append)
+    monkeypatch.setattr(autoscaler_module, "update_autoscaler", made.told.append)
     return made
 
 

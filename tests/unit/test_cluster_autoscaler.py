@@ -10,7 +10,7 @@ import pytest
 import yaml
 from ray.autoscaler._private.local import config as ray_config
 
-from raygrid.cluster.autoscaler import configuration, tell_autoscaler
+from raygrid.cluster.autoscaler import configuration, update_autoscaler
 from raygrid.errors import SettingsError
 
 HEAD = "10.0.0.10"
@@ -62,10 +62,10 @@ def test_the_configuration_may_lie_at_home(monkeypatch: pytest.MonkeyPatch) -> N
 
 
 def test_new_machines_are_told_and_those_that_run_keep_their_state(tmp_path: Path) -> None:
-    tell_autoscaler([write(tmp_path, ["10.0.0.11"])])
+    update_autoscaler([write(tmp_path, ["10.0.0.11"])])
     Path(ray_config.get_state_path("grid")).write_text(json.dumps({**state(), "10.0.0.11": UP}))
 
-    tell_autoscaler([write(tmp_path, ["10.0.0.11", "10.0.0.12"])])
+    update_autoscaler([write(tmp_path, ["10.0.0.11", "10.0.0.12"])])
 
     assert set(state()) == {HEAD, "10.0.0.11", "10.0.0.12"}
     assert state()["10.0.0.11"] == UP
@@ -73,20 +73,20 @@ def test_new_machines_are_told_and_those_that_run_keep_their_state(tmp_path: Pat
 
 
 def test_machines_that_were_taken_out_are_forgotten(tmp_path: Path) -> None:
-    tell_autoscaler([write(tmp_path, ["10.0.0.11", "10.0.0.12"])])
-    tell_autoscaler([write(tmp_path, ["10.0.0.12"])])
+    update_autoscaler([write(tmp_path, ["10.0.0.11", "10.0.0.12"])])
+    update_autoscaler([write(tmp_path, ["10.0.0.12"])])
 
     assert set(state()) == {HEAD, "10.0.0.12"}
 
 
 def test_where_there_is_no_autoscaler_nobody_is_told(tmp_path: Path) -> None:
-    tell_autoscaler(["--verbose"])
+    update_autoscaler(["--verbose"])
 
     assert list(tmp_path.iterdir()) == []
 
 
 def test_other_providers_need_not_be_told(tmp_path: Path) -> None:
-    tell_autoscaler([write(tmp_path, [], type="aws")])
+    update_autoscaler([write(tmp_path, [], type="aws")])
 
     assert [path.name for path in tmp_path.iterdir()] == ["bootstrap.yaml"]
 
@@ -96,7 +96,7 @@ def test_what_is_no_configuration_is_said_to_be_none(tmp_path: Path, text: bytes
     (tmp_path / "c.yaml").write_bytes(text)
 
     with pytest.raises(SettingsError, match=r"c\.yaml is not an autoscaler's configuration; it must name cluster_name"):
-        tell_autoscaler(["--autoscaling-config", str(tmp_path / "c.yaml")])
+        update_autoscaler(["--autoscaling-config", str(tmp_path / "c.yaml")])
 
 
 @pytest.mark.parametrize("text", [None, b"a: [", b"\xff\xfe\x00"])
@@ -105,4 +105,4 @@ def test_a_configuration_that_cannot_be_read_is_said_to_be_so(tmp_path: Path, te
         (tmp_path / "c.yaml").write_bytes(text)
 
     with pytest.raises(SettingsError, match=r"cannot read the autoscaler's configuration .*c\.yaml"):
-        tell_autoscaler(["--autoscaling-config", str(tmp_path / "c.yaml")])
+        update_autoscaler(["--autoscaling-config", str(tmp_path / "c.yaml")])

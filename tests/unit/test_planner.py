@@ -217,7 +217,7 @@ def test_arrivals_follow_their_rates() -> None:
         (("--arrivals", "steps:1/s@0s,0/s@5s"), "the last rate stays"),
         (("--groups", "7"), "7 groups need as many nodes"),
         (("--placement", "random"), "no placement policy"),
-        (("--share", "0.5"), "none is given"),
+        (("--share", "0.5"), "--share needs a --deadline"),
         (("--share", "1.5", "--deadline", "1h"), "above 0 and at most 1"),
         (("--sweep", "--deadline", "1h"), "give one of them"),
         (("--deadline", "0s"), "no number of nodes is enough"),

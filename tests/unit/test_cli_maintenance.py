@@ -7,7 +7,7 @@ import pytest
 import typer
 from typer.testing import CliRunner
 
-from raygrid.cli import app, grid, nodes
+from raygrid.cli import app, grid, maintenance
 from raygrid.cli.duration import seconds_of, words_of
 from raygrid.client import AsyncClient
 from raygrid.errors import NodeNotFoundError
@@ -20,8 +20,8 @@ def time(monkeypatch):
     fake = FakeTime()
     monkeypatch.setenv("RAYGRID_URL", URL)
     monkeypatch.delenv("RAYGRID_API_KEY", raising=False)
-    monkeypatch.setattr(nodes.time, "monotonic", fake.clock)
-    monkeypatch.setattr(nodes.time, "sleep", fake.sleep)
+    monkeypatch.setattr(maintenance.time, "monotonic", fake.clock)
+    monkeypatch.setattr(maintenance.time, "sleep", fake.sleep)
     return fake
 
 
