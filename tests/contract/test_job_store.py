@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Callable
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
+from typing import Any
 
 import pytest
 
@@ -45,15 +46,15 @@ async def store(request: pytest.FixtureRequest) -> AsyncIterator[JobStore]:
     await opened.close()
 
 
-def new(job_id: str, *, group: str = "rack-a", fingerprint: str = "f", priority: int = 0, **spec: object) -> NewJob:
-    fields: dict[str, object] = {
+def new(job_id: str, *, group: str = "rack-a", fingerprint: str = "f", priority: int = 0, **spec: Any) -> NewJob:
+    fields: dict[str, Any] = {
         "pricer": "p",
         "version": "1",
         "input": BlobSlice("", 0, 2, "d"),
         "inline": b"{}",
     }
     return NewJob(
-        JobSpec(job_id=job_id, priority=priority, **{**fields, **spec}),  # type: ignore[arg-type]
+        JobSpec(job_id=job_id, priority=priority, **{**fields, **spec}),
         group_id=group,
         fingerprint=fingerprint,
     )

@@ -32,6 +32,7 @@ from raygrid.models import (
     SharedData,
 )
 from raygrid.store import SqlStore, postgresql
+from raygrid.store.sql_revisions import next_revisions
 from raygrid.store.tables import metadata
 from tests.contract.closing import refuses_when_closed_under_load
 from tests.support.postgres import PASSWORD, Postgres
@@ -153,7 +154,7 @@ async def test_a_purge_passes_over_a_result_that_is_being_taken_over(
 ) -> None:
     """While a job that shares a result is not committed yet, the result's job is not purged, nor its blob removed."""
     await ran(store)
-    async with other._write() as waited_for:
+    async with other.database.write() as waited_for:
         await waited_for.execute(text("INSERT INTO batches (batch_id, submitted_at) VALUES ('b1', 0)"))
         # It has written its row by then, and waits for the other one's batch.
         inserting = asyncio.create_task(store.insert([replace(new("j2"), source="ran")], "b1"))
@@ -169,7 +170,7 @@ async def test_a_purge_passes_over_a_result_that_is_being_taken_over(
 async def test_a_job_does_not_take_over_a_result_that_is_being_purged(store: SqlStore, other: SqlStore) -> None:
     """While a purge is not committed yet, a job that would share a result of it is queued, and waits for nothing."""
     await ran(store)
-    async with other._write() as purging:
+    async with other.database.write() as purging:
         await purging.execute(text("SELECT 1 FROM jobs WHERE job_id = 'ran' FOR UPDATE"))
         await purging.execute(text("UPDATE jobs SET purged_at = 1 WHERE job_id = 'ran'"))
         [answer] = await store.insert([replace(new("j2"), source="ran")])
@@ -265,7 +266,7 @@ async def test_a_write_waits_for_a_lease_that_is_being_taken_and_is_then_refused
     await store.insert([new("j1")])
     lease = await store.acquire_lease("rack-a", "old", 60)
     assert lease is not None
-    async with other._write() as taking:
+    async with other.database.write() as taking:
         await taking.execute(text("SELECT 1 FROM leases WHERE group_id = 'rack-a' FOR UPDATE"))
         writing = asyncio.create_task(store.record("rack-a", lease.term, [done("j1")]))
         finished, _ = await asyncio.wait([writing], timeout=0.3)
@@ -354,8 +355,8 @@ async def test_a_call_that_the_server_dies_in_says_so(store: SqlStore, other: Sq
     """A write that waits in the server when it dies fails as unavailable and is not committed."""
 
     async def die_meanwhile() -> None:
-        async with other._write() as holder:
-            await other._next_revisions(holder, 1)
+        async with other.database.write() as holder:
+            await next_revisions(holder, 1)
             waiting = asyncio.create_task(store.insert([new("j1")]))
             await until_waiting(postgres)
             await asyncio.to_thread(postgres.stop)
@@ -376,12 +377,12 @@ async def test_a_call_that_is_ended_in_the_server_may_be_tried_again(
     store: SqlStore, other: SqlStore, postgres: Postgres, end: str
 ) -> None:
     """What ops or a timeout cancel in the server fails as unavailable, and goes through the next time."""
-    async with other._write() as holder:
-        await other._next_revisions(holder, 1)
+    async with other.database.write() as holder:
+        await next_revisions(holder, 1)
         waiting = asyncio.create_task(store.insert([new("j1")]))
         await until_waiting(postgres)
         waits = "wait_event_type = 'Lock' AND backend_type = 'client backend'"
-        await asyncio.to_thread(postgres.sql, f"SELECT {end}(pid) FROM pg_stat_activity WHERE {waits}")  # noqa: S608
+        await asyncio.to_thread(postgres.sql, f"SELECT {end}(pid) FROM pg_stat_activity WHERE {waits}")  # noqa: S608 - of the test's own parameters
         with pytest.raises(UnavailableError):
             await waiting
     assert (await store.insert([new("j1")]))[0].created
@@ -427,12 +428,12 @@ async def test_a_process_that_stops_in_a_transaction_stops_nobody_else(database:
     async with opened(database) as frozen, opened(database) as store:
 
         async def freeze_with_locks() -> None:
-            async with frozen._write(60) as connection:
-                await frozen._next_revisions(connection, 1)
+            async with frozen.database.write(60) as connection:
+                await next_revisions(connection, 1)
                 deadline = time.monotonic() + 10
                 while not await inserted(store):
                     assert time.monotonic() < deadline
-                await frozen._next_revisions(connection, 1)
+                await next_revisions(connection, 1)
 
         with pytest.raises(UnavailableError):
             await freeze_with_locks()
@@ -448,8 +449,8 @@ async def test_a_process_that_freezes_with_writes_in_the_queue_holds_them_up_onc
     async with opened(database) as frozen, opened(database) as store:
 
         async def freeze_with_locks() -> None:
-            async with frozen._write() as connection:
-                await frozen._next_revisions(connection, 1)
+            async with frozen.database.write() as connection:
+                await next_revisions(connection, 1)
                 await asyncio.sleep(60)
 
         freezing = [asyncio.create_task(freeze_with_locks()) for _ in range(postgresql.WRITERS)]
@@ -464,8 +465,8 @@ async def test_a_process_that_freezes_with_writes_in_the_queue_holds_them_up_onc
 
 async def test_a_write_that_is_given_up_is_done_all_the_same(store: SqlStore, other: SqlStore) -> None:
     """Whoever comes again under the same id finds the job; nothing has to be done, or connected, a second time."""
-    async with other._write() as connection:
-        await other._next_revisions(connection, 1)
+    async with other.database.write() as connection:
+        await next_revisions(connection, 1)
         writing = asyncio.create_task(store.insert([new("j1")]))
         await asyncio.sleep(0.2)
         writing.cancel()
@@ -544,7 +545,7 @@ async def test_values_of_jobs_are_not_in_errors(store: SqlStore) -> None:
     """The message of a failed statement does not quote the values that were to be written."""
     spec = JobSpec("hush-hush", "p", "1", BlobSlice("", 0, 2, "d"))
     with pytest.raises(Exception, match="null value") as caught:
-        await store.insert([NewJob(spec, "rack-a", fingerprint=None)])  # type: ignore[arg-type]
+        await store.insert([NewJob(spec, "rack-a", fingerprint=None)])  # type: ignore[arg-type]  # the database refuses it
     assert "hush-hush" not in str(caught.value)
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 from datetime import timedelta
+from typing import Any
 
 import pytest
 
@@ -28,8 +29,8 @@ def done(job_id: str, content: str | None = "c", result: BlobSlice = SLICE, at: 
     )
 
 
-def taking(job_id: str, source: str, **options: object) -> NewJob:
-    return replace(new(job_id, **options), source=source)  # type: ignore[arg-type]
+def taking(job_id: str, source: str, **options: Any) -> NewJob:
+    return replace(new(job_id, **options), source=source)
 
 
 async def ended(store: JobStore, updates: Sequence[JobUpdate]) -> None:

@@ -185,7 +185,7 @@ async def test_what_was_written_is_there_after_reopening(tmp_path: Path) -> None
 async def test_a_call_that_fails_leaves_nothing_behind(tmp_path: Path) -> None:
     """A write is one transaction: when it fails, its jobs, its batch and its revisions are as before."""
     async with opened(tmp_path / "jobs.db") as store:
-        broken = NewJob(new("b").spec, "rack-a", fingerprint=None)  # type: ignore[arg-type]
+        broken = NewJob(new("b").spec, "rack-a", fingerprint=None)  # type: ignore[arg-type]  # the database refuses it
         with pytest.raises(Exception, match="NOT NULL"):
             await store.insert([new("a"), broken], "b1")
         assert await store.get(["a", "b"]) == {}
@@ -272,7 +272,9 @@ async def test_results_are_found_through_their_index(tmp_path: Path) -> None:
     async with opened(tmp_path / "jobs.db") as store:
         plans: list[str] = []
 
-        def explain(connection: Connection, _cursor: object, statement: str, given: object, *_: object) -> None:
+        def explain(
+            connection: Connection, _cursor: object, statement: str, given: tuple[object, ...], *_: object
+        ) -> None:
             if "json_each" in statement and not statement.startswith("EXPLAIN"):
                 plans.extend(
                     str(row[3]) for row in connection.exec_driver_sql(f"EXPLAIN QUERY PLAN {statement}", given)

@@ -85,12 +85,12 @@ def _die_with_parent() -> None:
     ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
 
 
-def _sh(*command: str, **options: object) -> subprocess.CompletedProcess[str]:
+def _sh(*command: str) -> subprocess.CompletedProcess[str]:
     """Run a command; its error output is the test's error message."""
-    done = subprocess.run(command, capture_output=True, text=True, timeout=30, check=False, **options)  # type: ignore[call-overload]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=30, check=False)
     if done.returncode != 0:
         raise RuntimeError(f"{' '.join(command)}: exit code {done.returncode}: {done.stderr.strip()}")
-    return done  # type: ignore[no-any-return]
+    return done
 
 
 @dataclass
@@ -132,7 +132,11 @@ Seen = TypeVar("Seen")
 
 
 def until(
-    condition: Callable[[], Seen], claim: str, within_s: float = 60.0, *, instead: Callable[[], object] = lambda: ""
+    condition: Callable[[], Seen | None],
+    claim: str,
+    within_s: float = 60.0,
+    *,
+    instead: Callable[[], object] = lambda: "",
 ) -> Seen:
     """Wait until a claim holds, and give what showed it; fail with the claim, and what is `instead`, if it does not."""
     deadline = time.monotonic() + within_s

@@ -15,10 +15,11 @@ import shutil
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import Future
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 
 import httpx
@@ -50,6 +51,11 @@ def require_daemons() -> None:
     pytest.skip(reason)
 
 
+def is_ready(host: str) -> bool:
+    """Whether a host's parent can take jobs."""
+    return _status(ADDRESSES[host], "/health/ready") == 200
+
+
 @dataclass
 class Entries:
     """Hosts with a parent each, and a grid behind them."""
@@ -66,7 +72,7 @@ class Entries:
     def await_ready(self, *hosts: str) -> None:
         """Wait until parents can take jobs."""
         for host in hosts:
-            until(lambda host=host: _status(ADDRESSES[host], "/health/ready") == 200, f"the parent of {host} is ready")
+            until(partial(is_ready, host), f"the parent of {host} is ready")
 
     def kill_parent(self, host: str) -> None:
         """`kill -9` a host's parent."""
@@ -255,7 +261,7 @@ def until_candidate(hosts: Hosts, host: str, times: int) -> None:
 
 
 def test_the_virtual_address_moves_from_a_dead_parent_and_from_a_dead_link_and_not_back(
-    entries: Entries, record_property
+    entries: Entries, record_property: Callable[[str, object], None]
 ) -> None:
     """Every job is taken in spite of both faults, one host at a time holds the address, and who returns lets it be."""
     hosts = entries.hosts
@@ -340,7 +346,9 @@ def seen_behind(url: str) -> set[str]:
     return seen
 
 
-def test_the_balancer_hides_a_dead_parent_and_uses_it_again_when_it_is_back(entries: Entries, record_property) -> None:
+def test_the_balancer_hides_a_dead_parent_and_uses_it_again_when_it_is_back(
+    entries: Entries, record_property: Callable[[str, object], None]
+) -> None:
     """Each job is taken after one retry at most, whether the parent is killed or its link is cut."""
     hosts = entries.hosts
     entries.await_ready(*ENTRIES)

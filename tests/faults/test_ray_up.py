@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 import time
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from functools import partial
 
 import httpx
@@ -61,7 +61,7 @@ def statuses(client: Client, batch: BatchJobs) -> list[JobStatus]:
     return list(client.jobs(batch=batch.batch_id))
 
 
-def groups_of_a_batch(client: Client) -> set[str]:
+def groups_of_a_batch(client: Client) -> set[str | None]:
     """The groups that run a batch of short jobs."""
     batch = client.map(short_jobs(40, 0.5))
     list(batch.results(timeout=120))
@@ -257,7 +257,7 @@ def test_each_of_2000_jobs_runs_the_definition_that_was_deployed_when_it_was_sub
         after = client.map([b"z"] * (1_000 - 10 * len(meanwhile)), pricer="edition")
         list(blocking.results(timeout=120))
 
-        ran: Counter[tuple[str, str, str]] = Counter()
+        ran: Counter[tuple[str, str | None, str]] = Counter()
         for name, batches in (("before", [before]), ("meanwhile", meanwhile), ("after", [after])):
             for batch in batches:
                 printed = [result.stdout.strip() for result in batch.results(timeout=180)]
@@ -272,7 +272,7 @@ def test_each_of_2000_jobs_runs_the_definition_that_was_deployed_when_it_was_sub
     assert ran.total() == 2_000
 
 
-def _deploy(cluster: Cluster, **pricers: dict[str, object]) -> None:
+def _deploy(cluster: Cluster, **pricers: Mapping[str, object]) -> None:
     cluster.write_settings(pricers={**cluster.settings["pricers"], **pricers})
     cluster.copy_settings()
     cluster.raygrid("deploy", "--config", "/opt/raygrid/grid.yaml", timeout_s=320)  # its own limit is 300 s

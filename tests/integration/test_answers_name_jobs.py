@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 from tests.support.small_grid import SmallGrid
 
 JOB, BATCH = "Raygrid-Job-Id", "Raygrid-Batch-Id"
 
 
-async def test_every_answer_about_a_job_names_the_job(tmp_path):
+async def test_every_answer_about_a_job_names_the_job(tmp_path: Path) -> None:
     """Submits, status, result, failure, an unknown job and a cancelled one: each names the job that was asked about."""
     async with SmallGrid(tmp_path) as grid:
         answers = [
@@ -37,12 +39,11 @@ async def test_every_answer_about_a_job_names_the_job(tmp_path):
         assert (no_id.status_code, no_id.headers.get(JOB)) == (422, None)
 
 
-async def test_every_answer_about_a_batch_names_the_batch(tmp_path):
+async def test_every_answer_about_a_batch_names_the_batch(tmp_path: Path) -> None:
     """Submit, counts, results, cancel, and a batch that is unknown."""
     async with SmallGrid(tmp_path) as grid:
-        form = {"data": {"batchId": "b", "pricer": "cat"}, "files": {"b-1": ("1", b"x")}}
         answers = [
-            await grid.http.post("/batches", **form),
+            await grid.http.post("/batches", data={"batchId": "b", "pricer": "cat"}, files={"b-1": ("1", b"x")}),
             await grid.http.get("/batches/b"),
             await grid.http.get("/batches/b/results", params={"wait": 30}),
             await grid.http.delete("/batches/b"),

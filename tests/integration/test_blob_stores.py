@@ -68,7 +68,7 @@ async def node(grid: SmallGrid, name: str) -> dict[str, Any]:
 
 async def until_node(grid: SmallGrid, name: str, state: str, within_s: float = 20.0) -> dict[str, Any]:
     async def reached() -> bool:
-        return (await node(grid, name))["state"] == state
+        return bool((await node(grid, name))["state"] == state)
 
     await grid.until(reached, within_s)
     return await node(grid, name)

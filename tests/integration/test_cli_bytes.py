@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import sys
+from asyncio.subprocess import PIPE
 from pathlib import Path
 
 import pytest
@@ -20,7 +21,9 @@ PRINTED = {
 
 
 @pytest.mark.parametrize(("script", "printed"), PRINTED.items(), ids=("shift_jis", "data", "crlf"))
-async def test_what_submit_and_result_write_into_a_file_is_what_the_pricer_wrote(tmp_path, script, printed):
+async def test_what_submit_and_result_write_into_a_file_is_what_the_pricer_wrote(
+    tmp_path: Path, script: str, printed: bytes
+) -> None:
     """`raygrid submit f > out` and `raygrid result JOB > out`, also where the locale is not UTF-8."""
     path = tmp_path / "in.sh"
     path.write_text(script)
@@ -40,9 +43,9 @@ async def test_a_pipe_is_submitted_as_a_shell_hands_it_over(tmp_path: Path) -> N
 
         async def submit(what: str) -> tuple[int | None, bytes, bytes]:
             line = f'"$0" -c "$1" submit {what} --pricer shell'
-            pipes = {"stdout": asyncio.subprocess.PIPE, "stderr": asyncio.subprocess.PIPE}
             env = {**os.environ, "RAYGRID_URL": grid.url}
-            shell = await asyncio.create_subprocess_exec("bash", "-c", line, sys.executable, RAYGRID, env=env, **pipes)
+            command = ("bash", "-c", line, sys.executable, RAYGRID)
+            shell = await asyncio.create_subprocess_exec(*command, env=env, stdout=PIPE, stderr=PIPE)
             async with asyncio.timeout(60):
                 printed, said = await shell.communicate()
             return shell.returncode, printed, said

@@ -312,7 +312,9 @@ async def test_a_result_that_is_gone_has_an_empty_part(grid: SmallGrid) -> None:
     """A purged job still has its part, without a body; the stream does not break over it."""
     await post(grid, "b-purged", {"purged-1": "echo x", "purged-2": "echo y"})
     await results(grid, "b-purged")
-    await grid.store.purge((await grid.store.get(["purged-2"]))["purged-2"].ended_at.replace(year=2100))  # type: ignore[union-attr]
+    ended_at = (await grid.store.get(["purged-2"]))["purged-2"].ended_at
+    assert ended_at is not None
+    await grid.store.purge(ended_at.replace(year=2100))
     parts, complete = parts_of(await results(grid, "b-purged"))
     assert complete
     assert [(part.job_id in ("purged-1", "purged-2"), part.body) for part in parts] == [(True, b""), (True, b"")]

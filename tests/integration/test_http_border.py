@@ -264,7 +264,7 @@ async def test_an_error_of_the_grid_itself_is_a_problem_without_its_innards(
 
 async def test_a_failed_job_names_where_its_files_are(grid: SmallGrid) -> None:
     """The 422 has the address of what the job left."""
-    submit = {"files": {"file": ("a.sh", b"echo x > partial.csv; exit 3")}, "data": {"pricer": "shell"}}
+    submit: dict[str, Any] = {"files": {"file": ("a.sh", b"echo x > partial.csv; exit 3")}, "data": {"pricer": "shell"}}
     failed = (await grid.http.post("/submit/left-1", headers=RIGHT, **submit)).json()
     assert failed["result_url"] == "/result/left-1?even_if=failed"
     assert unzip(await grid.http.get(failed["result_url"], headers=RIGHT))["partial.csv"] == b"x\n"
@@ -299,7 +299,7 @@ async def test_the_description_documents_what_the_grid_answers(grid: SmallGrid, 
     """Each of a hundred kinds of answer is in /openapi.json with its status and content type."""
     described = (await grid.http.get("/openapi.json", headers=RIGHT)).json()
     http, gate = grid.http, tmp_path / "gate"
-    submit = {"files": {"file": ("a.sh", b"echo x")}, "data": {"pricer": "shell"}}
+    submit: dict[str, Any] = {"files": {"file": ("a.sh", b"echo x")}, "data": {"pricer": "shell"}}
     failing = {"files": {"file": ("a.sh", b"exit 1")}, "data": {"pricer": "shell"}}
     waiting = {
         "files": {"file": ("a.sh", f"while [ ! -e {gate} ]; do sleep 0.02; done".encode())},

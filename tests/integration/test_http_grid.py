@@ -9,6 +9,7 @@ from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
+import httpx
 import pytest
 import pytest_asyncio
 
@@ -162,7 +163,7 @@ async def test_the_grid_tells_its_load(grid: SmallGrid, tmp_path: Path) -> None:
     async def idle() -> bool:
         load = (await grid.http.get("/capacity")).json()
         assert [group["site"] for group in load.pop("groups")] == ["london", "zurich"]
-        return load == {"slots": 3, "running": 0, "free": 3, "queued": 0}
+        return bool(load == {"slots": 3, "running": 0, "free": 3, "queued": 0})
 
     await grid.until(idle)
     gate = tmp_path / "gate"
@@ -174,7 +175,7 @@ async def test_the_grid_tells_its_load(grid: SmallGrid, tmp_path: Path) -> None:
     async def full() -> bool:
         load = (await grid.http.get("/capacity")).json()
         assert [group["site"] for group in load.pop("groups")] == ["london", "zurich"]
-        return load == {"slots": 3, "running": 3, "free": 0, "queued": 0}
+        return bool(load == {"slots": 3, "running": 3, "free": 0, "queued": 0})
 
     await grid.until(full)
     groups = {each["group"]: each for each in (await grid.http.get("/groups")).json()["groups"]}
@@ -278,7 +279,7 @@ async def test_a_full_queue_says_when_to_come_back(tmp_path: Path) -> None:
         script = f"while [ ! -e {gate} ]; do sleep 0.02; done"
         await small.submit("full-run", script, wait=0)
         await small.until_state("full-run", "running")
-        answers = []
+        answers: list[httpx.Response] = []
 
         async def refused() -> bool:
             answers.append(await small.submit(f"full-{len(answers)}", script, wait=0))

@@ -38,7 +38,7 @@ async def gate(grid: SmallGrid, tmp_path: Path) -> AsyncIterator[Path]:
 
     async def idle() -> bool:
         load = (await grid.http.get("/capacity")).json()
-        return load["running"] == load["queued"] == 0
+        return bool(load["running"] == load["queued"] == 0)
 
     await grid.until(idle)
 
@@ -412,7 +412,9 @@ async def test_jobs_are_listed_in_pages(grid: SmallGrid) -> None:
     seen: list[str] = []
     cursor: str | None = None
     for _ in range(10):
-        query: dict[str, str | int] = {"batch": "pages", "limit": 2} | ({"cursor": cursor} if cursor else {})
+        query: dict[str, str | int] = {"batch": "pages", "limit": 2}
+        if cursor is not None:
+            query["cursor"] = cursor
         page = (await grid.http.get("/jobs", params=query)).json()
         seen += [job["jobId"] for job in page["jobs"]]
         cursor = page["next_cursor"]

@@ -9,6 +9,7 @@ import signal
 import sys
 from contextlib import redirect_stdout
 from io import StringIO
+from pathlib import Path
 
 import raygrid
 from raygrid.client import default
@@ -23,7 +24,7 @@ for result in raygrid.map([b"echo first", b"sleep 3; echo second", b"sleep 60"],
 RAYGRID = "import sys; from raygrid.cli import app; sys.exit(app())"
 
 
-async def test_the_lines_that_an_interrupted_map_prints_work_as_they_stand(tmp_path):
+async def test_the_lines_that_an_interrupted_map_prints_work_as_they_stand(tmp_path: Path) -> None:
     """The jobs go on; the code gives the results and cancels the rest; the commands do the same in a shell."""
     async with SmallGrid(tmp_path / "grid", slots=3) as grid:
         script = await asyncio.create_subprocess_exec(
@@ -61,7 +62,7 @@ async def test_the_lines_that_an_interrupted_map_prints_work_as_they_stand(tmp_p
         assert said.count("<Result of job") == 2
 
 
-async def run(line: str, directory) -> int | None:
+async def run(line: str, directory: Path) -> int | None:
     """Run a command as it was printed."""
     program, *words = shlex.split(line)
     assert program == "raygrid"

@@ -33,7 +33,7 @@ async def grid(tmp_path: Path, database: str) -> AsyncIterator[ElectedGrid]:
 
 async def submit_until_taken(grid: ElectedGrid, job_id: str, script: str) -> list[int]:
     """What a client does: sends the job again, under the same id, until it is acknowledged; gives the refusals."""
-    refusals = []
+    refusals: list[int] = []
     while True:
         answer = await grid.submit(job_id, script, wait=0)
         if answer.is_success:

@@ -6,6 +6,7 @@ import asyncio
 import json
 import os
 import sys
+from asyncio.subprocess import PIPE
 from collections.abc import AsyncIterator, Mapping
 from pathlib import Path
 
@@ -39,8 +40,9 @@ async def grid(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[SmallG
 async def raygrid(grid: SmallGrid, environment: Mapping[str, str], *words: str | Path) -> bytes:
     """Run a command that has to succeed; gives what it printed."""
     env = {**os.environ, "RAYGRID_URL": grid.url, **environment}
-    pipes = {"stdout": asyncio.subprocess.PIPE, "stderr": asyncio.subprocess.PIPE}
-    command = await asyncio.create_subprocess_exec(sys.executable, "-c", RAYGRID, *words, env=env, **pipes)
+    command = await asyncio.create_subprocess_exec(
+        sys.executable, "-c", RAYGRID, *words, env=env, stdout=PIPE, stderr=PIPE
+    )
     async with asyncio.timeout(60):
         printed, said = await command.communicate()
     assert command.returncode == 0, said.decode()
@@ -58,8 +60,7 @@ async def test_commands_work_in_any_locale(grid: SmallGrid, tmp_path: Path, envi
     told = json.loads(await raygrid(grid, environment, "status", job_id, "--json"))
     assert told["input_name"] == NAME
     await raygrid(grid, environment, "status", job_id)
-    batch = ["submit", path, "--batch-id", f"b-{job_id}", "--out", tmp_path / "果"]
-    await raygrid(grid, environment, *batch)
+    await raygrid(grid, environment, "submit", path, "--batch-id", f"b-{job_id}", "--out", tmp_path / "果")
     assert (tmp_path / "果" / path.stem / "stdout.txt").read_bytes() == f"{NAME}\ncontent\n".encode()
 
 
@@ -87,8 +88,7 @@ async def test_tiers_take_names_in_any_locale(tmp_path: Path) -> None:
     root = Path(__file__).parents[2]
     env = {**os.environ, **environment_beside_ray(LOCALES[0]), "PYTHONPATH": str(root)}
     words = [sys.executable, "-c", AGENT, str(tmp_path), "\\u53d6\\u5f15.csv"]
-    pipes = {"stdout": asyncio.subprocess.PIPE, "stderr": asyncio.subprocess.PIPE}
-    tiers = await asyncio.create_subprocess_exec(*words, env=env, cwd=root, **pipes)
+    tiers = await asyncio.create_subprocess_exec(*words, env=env, cwd=root, stdout=PIPE, stderr=PIPE)
     async with asyncio.timeout(90):
         printed, said = await tiers.communicate()
     assert printed.startswith(b"200 application/zip\n"), printed + said

@@ -119,7 +119,7 @@ async def test_a_lost_group_says_that_it_is_lost(grid: RackGrid) -> None:
 
     async def shown(state: str) -> bool:
         groups = (await grid.http.get("/groups")).json()["groups"]
-        return next(group["state"] for group in groups if group["group"] == "rack-a") == state
+        return any((group["group"], group["state"]) == ("rack-a", state) for group in groups)
 
     await grid.until(lambda: shown("lost"), 10)
     [group, *_] = (await grid.http.get("/capacity")).json()["groups"]
@@ -195,7 +195,7 @@ async def test_an_outage_of_the_job_store_moves_nothing(grid: RackGrid) -> None:
     names = await submit(grid, 18, "sleep 8; echo done")
     before = {name: job.group_id for name, job in (await grid.store.get(names)).items()}
     line = CutStore(grid.parent.store)
-    grid.parent.sweeper._store = line  # type: ignore[assignment]
+    grid.parent.sweeper._store = line
     lines = [line, *(each for group in grid.lines.values() for each in group)]
     for each in lines:
         each.cut = True

@@ -167,8 +167,8 @@ def test_no_job_meets_a_dying_server(tmp_path: Path, served: Served) -> None:
 
 def test_a_server_is_renewed_at_its_age_between_jobs(tmp_path: Path, served: Served) -> None:
     """Jobs that follow each other without pause wait for that a moment, and all are right."""
-    node = {"helper_linger_s": 60.0, "helper_age_s": 0.7}
-    with AgentProcess(tmp_path, {"served": served.pricer}, slots=2, sweep_s=0.1, **node) as agent:
+    pricers = {"served": served.pricer}
+    with AgentProcess(tmp_path, pricers, slots=2, sweep_s=0.1, helper_linger_s=60.0, helper_age_s=0.7) as agent:
         for number in range(40):
             agent.run(f"job-{number}", str(number), "served", ("0.1",))
         assert outputs(agent, 40) == right(40)
@@ -203,10 +203,9 @@ def test_pricers_that_list_the_same_program_share_it(tmp_path: Path, served: Ser
 def test_nodes_that_share_a_machine_share_the_server(tmp_path: Path, served: Served) -> None:
     """The node whose job started it is idle; it ends once no job of the other node uses it."""
     pricers = {"served": served.pricer}
-    node = {"sweep_s": 0.1, "helper_linger_s": 0.3}
     with (
-        AgentProcess(tmp_path, pricers, name="a", **node) as one,
-        AgentProcess(tmp_path, pricers, name="b", **node) as two,
+        AgentProcess(tmp_path, pricers, name="a", sweep_s=0.1, helper_linger_s=0.3) as one,
+        AgentProcess(tmp_path, pricers, name="b", sweep_s=0.1, helper_linger_s=0.3) as two,
     ):
         one.run("job-0", "0", "served", ("0.5",))
         wait_until(served.live)
@@ -237,7 +236,7 @@ def words(command: str) -> str:
 
 def test_helpers_that_are_forbidden_end_with_their_job(tmp_path: Path) -> None:
     """With `helpers: forbid` nothing outlives its job, though the pricer is in use; with a list only what it names."""
-    pricers = {
+    pricers: dict[str, dict[str, object]] = {
         "none": {"command": ["sh", "{input}"], "helpers": "forbid"},
         "some": {"command": ["sh", "{input}"], "helpers": ["sleep"]},
         "any": {"command": ["sh", "{input}"]},

@@ -180,7 +180,9 @@ async def test_the_limits_of_a_removed_pricer_are_those_last_known(tmp_path: Pat
         assert (await grid.until_state("stuck", "failed", within_s=20))["reason"] == "timeout"
 
 
-async def test_a_definition_is_stored_once_and_sent_once_to_each_node(grid: SmallGrid) -> None:
+async def test_a_definition_is_stored_once_and_sent_once_to_each_node(
+    grid: SmallGrid, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Many submits cost one write, one read and one transfer for each node, all with the orders that go anyway."""
     stored: list[list[str]] = []
     put = grid.parent.store.put_definitions
@@ -189,7 +191,7 @@ async def test_a_definition_is_stored_once_and_sent_once_to_each_node(grid: Smal
         stored.append([each.digest for each in definitions])
         await put(definitions)
 
-    grid.parent.store.put_definitions = counted  # type: ignore[method-assign]
+    monkeypatch.setattr(grid.parent.store, "put_definitions", counted)
     await asyncio.gather(*(grid.submit(f"s{n}", f"s{n}", pricer="says", filename="in") for n in range(20)))
     assert stored == [[grid.parent.definitions.digest("says")]]
     sent = [digest for node in grid.nodes.values() for digest in node.definitions]

@@ -8,6 +8,7 @@ import pytest
 
 from raygrid.client import Client
 from raygrid.local import GridFile
+from raygrid.models import JobState
 from tests.support.ray_grid import kill_hard, marked, pids_of, until
 
 pytestmark = pytest.mark.ray
@@ -25,11 +26,11 @@ def test_a_killed_agent_costs_no_job(ray_grid: GridFile, client: Client) -> None
     assert len(agents) == 2
     nodes = str(ray_grid.directory / "nodes")
     jobs = client.map([f"sleep 0.1; echo {n}".encode() for n in range(JOBS)], pricer="shell")
-    until(lambda: client.batch(jobs.batch_id).status().counts["done"] >= JOBS // 10)
+    until(lambda: client.batch(jobs.batch_id).status().counts[JobState.DONE] >= JOBS // 10)
     kill_hard(agents[0])
     outputs = [result.stdout for result in jobs.results(120)]
     assert outputs == [f"{n}\n" for n in range(JOBS)]
-    assert client.batch(jobs.batch_id).status().counts["done"] == JOBS
+    assert client.batch(jobs.batch_id).status().counts[JobState.DONE] == JOBS
     until(lambda: not marked(nodes), within_s=10)
     until(lambda: not _job_directories(ray_grid), within_s=10)
     until(lambda: len(client.nodes()) == 2)
@@ -39,7 +40,7 @@ def test_a_killed_leader_is_followed_by_itself(ray_grid: GridFile, client: Clien
     """`kill -9` of a leader while jobs run: its next life takes up the queue, and every job ends once."""
     leaders = pids_of(ray_grid.pid, "ray::LeaderActor")
     jobs = client.map([f"sleep 0.1; echo {n}".encode() for n in range(JOBS // 2)], pricer="shell")
-    until(lambda: client.batch(jobs.batch_id).status().counts["done"] >= JOBS // 20)
+    until(lambda: client.batch(jobs.batch_id).status().counts[JobState.DONE] >= JOBS // 20)
     kill_hard(leaders[0])
     outputs = [result.stdout for result in jobs.results(120)]
     assert outputs == [f"{n}\n" for n in range(JOBS // 2)]

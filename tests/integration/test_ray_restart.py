@@ -8,6 +8,7 @@ import pytest
 
 from raygrid.client import Client
 from raygrid.local import start_grid, stop_grid
+from raygrid.models import JobState
 from tests.support.ray_grid import alive, descendants, kill_hard, marked, settings_for, until
 
 pytestmark = pytest.mark.ray
@@ -23,7 +24,7 @@ def test_everything_killed_and_started_again_finishes_every_job(tmp_path: Path) 
     done = client.submit(b"echo before", pricer="shell")
     assert done.result(30).stdout == "before\n"
     jobs = client.map([f"sleep 0.5; echo {n}".encode() for n in range(JOBS)], pricer="shell")
-    until(lambda: client.batch(jobs.batch_id).status().counts["done"] >= 1)
+    until(lambda: client.batch(jobs.batch_id).status().counts[JobState.DONE] >= 1)
     processes = descendants(first.pid)
     kill_hard(first.pid)
     until(lambda: not alive(processes), within_s=120)

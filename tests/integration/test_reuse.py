@@ -91,19 +91,16 @@ async def test_a_submit_that_does_not_wait_is_told_at_once(grid: SmallGrid) -> N
     assert runs(grid, "b") == 1
 
 
-async def test_no_leader_hears_of_it(grid: SmallGrid) -> None:
+async def test_no_leader_hears_of_it(grid: SmallGrid, monkeypatch: pytest.MonkeyPatch) -> None:
     """A job that took over a result is promised to no group and poked at no leader."""
     await price(grid, "c-1", "c")
     poked: list[str] = []
     leader = grid.leaders["rack-a"].leader
-    before = leader.enqueue
-    leader.enqueue = lambda jobs: poked.extend(each.job_id for each in jobs)  # type: ignore[method-assign, union-attr]
-    try:
+    with monkeypatch.context() as patch:
+        patch.setattr(leader, "enqueue", lambda jobs: poked.extend(each.job_id for each in jobs))
         assert (await price(grid, "c-2", "c")).status_code == 200
         assert (await batch(grid, "c", {"c-3": "c", "c-4": "c"}))["reused"] == 2
         assert [known.promised for known in grid.parent.groups.known] == [0]
-    finally:
-        leader.enqueue = before  # type: ignore[method-assign]
     assert poked == []
 
 
@@ -141,16 +138,15 @@ async def test_equal_jobs_of_one_batch_each_run(grid: SmallGrid) -> None:
     assert runs(grid, "twin") == 2
 
 
-async def test_who_waits_for_a_batch_sees_a_reused_job_at_once(grid: SmallGrid) -> None:
+async def test_who_waits_for_a_batch_sees_a_reused_job_at_once(
+    grid: SmallGrid, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """A job that takes over a result wakes the streams of its batch."""
     await price(grid, "d-1", "d")
     woken: list[JobChange] = []
-    before = grid.parent.waiters.changed
-    grid.parent.waiters.changed = woken.extend  # type: ignore[method-assign]
-    try:
+    with monkeypatch.context() as patch:
+        patch.setattr(grid.parent.waiters, "changed", woken.extend)
         await batch(grid, "waited", {"d-2": "d"})
-    finally:
-        grid.parent.waiters.changed = before  # type: ignore[method-assign]
     assert JobChange("d-2", JobState.DONE) in woken
 
 

@@ -33,8 +33,8 @@ def noting(path: Path, seconds: float = 0.0) -> str:
 
 
 async def lead_of(grid: ElectedGrid) -> dict[str, Any]:
-    answer: dict[str, Any] = (await grid.http.get("/groups")).json()
-    return answer["groups"][0]
+    group: dict[str, Any] = (await grid.http.get("/groups")).json()["groups"][0]
+    return group
 
 
 async def submit(grid: ElectedGrid, count: int, name: str, script: str) -> list[str]:

@@ -14,7 +14,7 @@ from typer.testing import CliRunner
 from raygrid.cli import app
 from raygrid.client import Client
 from raygrid.models import JobState
-from raygrid.trial import run_trial, verdict
+from raygrid.trial import Trial, run_trial, verdict
 from tests.support.small_grid import SmallGrid
 
 JOBS = 12
@@ -31,7 +31,7 @@ async def test_it_sees_what_the_pricer_took_and_what_came_on_top(grid: SmallGrid
     script = tmp_path / "sleep.sh"
     script.write_text("sleep 0.2")
 
-    def trial():
+    def trial() -> Trial:
         with Client(grid.url) as client:
             return run_trial(client, script, JOBS, pricer="shell")
 
@@ -71,7 +71,7 @@ async def test_jobs_that_have_not_ended_are_cancelled_when_it_is_left(grid: Smal
         if done == total // 2:
             raise KeyboardInterrupt
 
-    def trial():
+    def trial() -> list[JobState]:
         with Client(grid.url) as client:
             with pytest.raises(KeyboardInterrupt):
                 run_trial(client, script, JOBS, pricer="shell", progress=interrupted_halfway)
@@ -96,12 +96,12 @@ async def test_loading_a_warm_pricer_is_no_part_of_what_a_job_takes(tmp_path: Pa
     warm = {"warm": {"command": [sys.executable, str(program)], "mode": "warm"}}
     (tmp_path / "input").write_text("1\n")
 
-    def trial():
-        with Client(grid.url) as client:
+    def trial(url: str) -> Trial:
+        with Client(url) as client:
             return run_trial(client, tmp_path / "input", JOBS, pricer="warm")
 
     async with SmallGrid(tmp_path, slots=2, pricers=warm) as grid:
-        seen = await asyncio.to_thread(trial)
+        seen = await asyncio.to_thread(trial, grid.url)
     assert seen.loading is not None
     assert seen.loading.ran_s >= 0.5
     assert seen.alone is not None

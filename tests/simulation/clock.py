@@ -38,7 +38,7 @@ class VirtualLoop(asyncio.BaseEventLoop):
     # What `BaseEventLoop` has in store for its subclasses; typeshed does not know of it.
 
     def _run_once(self) -> None:
-        ready, scheduled = self._ready, self._scheduled  # type: ignore[attr-defined]
+        ready, scheduled = self._ready, self._scheduled  # type: ignore[attr-defined]  # see above
         if not ready:
             self._advance(scheduled)
             now = self._now
@@ -61,8 +61,8 @@ class VirtualLoop(asyncio.BaseEventLoop):
 
     def _advance(self, scheduled: list[asyncio.TimerHandle]) -> None:
         while scheduled and scheduled[0].cancelled():
-            self._timer_cancelled_count -= 1  # type: ignore[attr-defined]
-            heapq.heappop(scheduled)._scheduled = False  # type: ignore[attr-defined]
+            self._timer_cancelled_count -= 1  # type: ignore[attr-defined]  # see above
+            heapq.heappop(scheduled)._scheduled = False  # type: ignore[attr-defined]  # see above
         if not scheduled:
             raise StuckError("nothing is left to happen")
         if scheduled[0].when() > self._now:
@@ -75,7 +75,7 @@ class VirtualLoop(asyncio.BaseEventLoop):
     def _write_to_self(self) -> None:
         """Nobody has to be woken: there is one thread."""
 
-    def run_in_executor(self, executor: object, func: Callable[..., Any], *args: Any) -> asyncio.Future[Any]:  # type: ignore[override]
+    def run_in_executor(self, executor: object, func: Callable[..., Any], *args: Any) -> asyncio.Future[Any]:  # type: ignore[override]  # a future, as a coroutine is
         """Run it at once; there are no threads."""
         future = self.create_future()
         try:
@@ -139,4 +139,4 @@ class Process:
             return
         parked, self.parked = self.parked, None
         self.thawed_at = self._loop.time()
-        self._loop._ready.extend(parked)  # type: ignore[attr-defined]
+        self._loop._ready.extend(parked)  # type: ignore[attr-defined]  # see above

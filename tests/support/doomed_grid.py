@@ -15,8 +15,10 @@ import sys
 import time
 from contextlib import closing
 from pathlib import Path
+from typing import Any
 
 from raygrid.errors import UnavailableError
+from raygrid.transport.calls import DeclaredCall
 from tests.support.small_grid import DirectNode, SmallGrid
 
 GOOD = 20
@@ -35,19 +37,22 @@ class LateNode(DirectNode):
 
     began = time.monotonic()
 
-    def _reach(self, call: str) -> None:
+    async def _carry(self, call: DeclaredCall, args: tuple[Any, ...]) -> Any:
         if time.monotonic() < self.began + LATE_S:
             raise UnavailableError("it comes up")
-        super()._reach(call)
+        return await super()._carry(call, args)
+
+
+class LateGrid(SmallGrid):
+    """A small grid of such nodes."""
+
+    node_class = LateNode
 
 
 async def run(directory: Path) -> None:
     """Run the grid until its jobs have ended, or it is killed."""
-    import tests.support.small_grid as module
-
-    module.DirectNode = LateNode  # type: ignore[misc]
     names = ["killer", *(f"good-{number}" for number in range(GOOD))]
-    async with SmallGrid(directory, slots=4, placement={"node_timeout_s": 2.0}) as grid:
+    async with LateGrid(directory, slots=4, placement={"node_timeout_s": 2.0}) as grid:
         for name in names:
             await grid.submit(name, KILLER if name == "killer" else f"sleep 0.2; echo {name}", wait=0)
         for name in names:

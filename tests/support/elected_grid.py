@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 from raygrid.core.lease import Lease
@@ -39,7 +40,7 @@ class Thaw:
 class FrozenStore(SqlStore):
     """The job store as a candidate sees it: nothing of it comes or goes while the candidate is frozen."""
 
-    def __init__(self, url: str, gate: Thaw) -> None:
+    def __init__(self, url: str | Path, gate: Thaw) -> None:
         super().__init__(url)
         self._gate = gate
 
@@ -122,13 +123,13 @@ class ElectedGrid(SmallGrid):
         terms: the terms in which somebody led, in order.
     """
 
-    def __init__(self, *args: object, candidates: int = 1, **settings: object) -> None:
-        super().__init__(*args, **settings)
+    def __init__(self, directory: Path, *, candidates: int = 1, **settings: Any) -> None:
+        super().__init__(directory, **settings)
         self._count = candidates
         self.terms: list[int] = []
         self.standing: dict[str, list[StandingLeader]] = {}
 
-    async def new_leader(self, group_id: str) -> None:
+    async def _open_group(self, group_id: str) -> None:
         """Let candidates stand for the group."""
         self.standing[group_id] = [await self._stand(group_id, number + 1) for number in range(self._count)]
         self.leaders[group_id] = self.standing[group_id][0]

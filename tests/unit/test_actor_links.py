@@ -92,7 +92,8 @@ async def test_an_actors_own_error_comes_through() -> None:
     import ray.exceptions
 
     link = ActorLink(NodeCalls, "node a1", Actor())
-    wrapped = ray.exceptions.RayTaskError("start", "traceback", StaleTermError("term 1 is over"))
+    cause = StaleTermError("term 1 is over")
+    wrapped = ray.exceptions.RayTaskError("start", "traceback", cause)  # type: ignore[no-untyped-call]  # Ray has no types
     with pytest.raises(StaleTermError, match="term 1 is over"):
         await link._ask(answer(wrapped))
 

@@ -3,43 +3,45 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
+from typing import Protocol
 
 import httpx
 import pytest
-from typer.testing import CliRunner
+from typer.testing import CliRunner, Result
 
 from raygrid.cli import app, grid, ready
 from raygrid.client import Client
-from tests.unit.test_client_fakes import Answers, FakeTime, end, part, problem, stream, zip_of
+from tests.support.client_fakes import Answer, Answers, FakeTime, RunCommand, end, part, problem, stream, zip_of
 
 
 @pytest.fixture
-def run(monkeypatch, tmp_path):
+def run(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> RunCommand:
     """Run the command line against scripted answers."""
     monkeypatch.setenv("RAYGRID_URL", "http://grid.test")
     monkeypatch.setenv("RAYGRID_STATE_DIR", str(tmp_path / "state"))
     monkeypatch.setenv("COLUMNS", "200")
 
-    def run(answers, *words):
+    def run(answers: Answers, *words: str) -> Result:
         monkeypatch.setattr(grid, "Client", lambda url, key: answers.client(FakeTime(), key))
         return CliRunner().invoke(app, words)
 
     return run
 
 
-def counts(finished=False, **states):
+def counts(finished: bool = False, **states: int) -> httpx.Response:
     """A batch as the grid answers."""
     body = {"batchId": "b", "total": sum(states.values()), "finished": finished, "counts": states}
     return httpx.Response(200, json=body)
 
 
-def listing(**states):
+def listing(**states: str) -> httpx.Response:
     """A page of jobs; each one's input is called after it."""
     jobs = [{"jobId": job_id, "state": state, "input_name": f"of {job_id}.csv"} for job_id, state in states.items()]
     return httpx.Response(200, json={"jobs": jobs})
 
 
-def test_the_status_of_a_batch_is_a_line_or_json(run):
+def test_the_status_of_a_batch_is_a_line_or_json(run: RunCommand) -> None:
     """How many jobs are in which state, and whether that is the end."""
     assert run(Answers(counts(done=2, running=1), listing()), "status", "--batch", "b").stdout == (
         "batch b goes on: 3 jobs, 2 done, 1 running\n"
@@ -53,7 +55,7 @@ def test_the_status_of_a_batch_is_a_line_or_json(run):
     assert run(Answers(), "status", "j", "--batch", "b").exit_code == 2
 
 
-def test_the_status_of_a_batch_shows_jobs_with_their_inputs_and_failures_first(run):
+def test_the_status_of_a_batch_shows_jobs_with_their_inputs_and_failures_first(run: RunCommand) -> None:
     """A person knows files, not job ids; of a large batch some are shown, and how to see the others is said."""
     jobs = [{"jobId": f"j{n:02}", "state": "done", "input_name": f"{n}.csv"} for n in range(30)]
     jobs[29] |= {"state": "failed", "reason": "exit_code"}
@@ -68,7 +70,7 @@ def test_the_status_of_a_batch_shows_jobs_with_their_inputs_and_failures_first(r
     assert "see the others with: raygrid jobs --batch b --limit 30" in ended.stderr
 
 
-def test_jobs_are_listed_by_state_and_batch_up_to_a_limit(run):
+def test_jobs_are_listed_by_state_and_batch_up_to_a_limit(run: RunCommand) -> None:
     """The filters reach the grid; that there are more is said."""
     answers = Answers(counts(failed=3), listing(x="failed", y="failed", z="failed"))
     ended = run(answers, "jobs", "--state", "failed", "--batch", "b", "--limit", "2")
@@ -85,7 +87,7 @@ def test_jobs_are_listed_by_state_and_batch_up_to_a_limit(run):
     assert run(Answers(), "jobs", "--state", "sleeping").exit_code == 2
 
 
-def test_the_newest_job_comes_first(run):
+def test_the_newest_job_comes_first(run: RunCommand) -> None:
     """Whatever the ids are: somebody who has just submitted looks at the top."""
     jobs = [
         {"jobId": job_id, "state": "done", "submitted_at": f"2030-01-02T03:04:0{second}Z"}
@@ -95,7 +97,7 @@ def test_the_newest_job_comes_first(run):
     assert [line.split()[0] for line in listed.stdout.splitlines()] == ["job_id", "b", "c"]
 
 
-def test_the_jobs_of_an_unknown_batch_are_an_error(run):
+def test_the_jobs_of_an_unknown_batch_are_an_error(run: RunCommand) -> None:
     """A mistyped batch is told from one whose jobs are in no such state."""
     ended = run(Answers(problem("job-not-found", 404)), "jobs", "--batch", "b")
     assert (ended.exit_code, ended.stdout, ended.stderr) == (1, "", "said job-not-found\n")
@@ -113,7 +115,7 @@ JOB = {
 }
 
 
-def test_a_job_takes_one_line_of_a_terminal_of_80_columns(run, monkeypatch):
+def test_a_job_takes_one_line_of_a_terminal_of_80_columns(run: RunCommand, monkeypatch: pytest.MonkeyPatch) -> None:
     """What tells jobs apart is whole; the rest is cut off at the edge."""
     monkeypatch.setenv("COLUMNS", "80")
     _, *lines = run(Answers(httpx.Response(200, json={"jobs": [JOB] * 2})), "jobs").stdout.splitlines()
@@ -124,7 +126,7 @@ def test_a_job_takes_one_line_of_a_terminal_of_80_columns(run, monkeypatch):
         assert "exit_code" in line
 
 
-def test_a_list_in_a_pipe_has_each_job_whole_on_one_line(run, monkeypatch):
+def test_a_list_in_a_pipe_has_each_job_whole_on_one_line(run: RunCommand, monkeypatch: pytest.MonkeyPatch) -> None:
     """There is no right edge to cut at, so that `grep` finds what it looks for."""
     monkeypatch.delenv("COLUMNS")
     job = {**JOB, "jobId": "j" * 100}
@@ -134,7 +136,7 @@ def test_a_list_in_a_pipe_has_each_job_whole_on_one_line(run, monkeypatch):
     assert line.endswith(("no curve " * 9).strip())
 
 
-def partly_ended(*names):
+def partly_ended(*names: str | None) -> Answers:
     """A batch of which two jobs have ended, one of them badly, and one goes on; with what the inputs are called."""
     states = zip("xyz", ("done", "failed", "running"), names, strict=True)
     jobs = [{"jobId": job_id, "state": state, "input_name": name} for job_id, state, name in states]
@@ -151,7 +153,7 @@ def partly_ended(*names):
     )
 
 
-def test_the_results_of_a_batch_come_into_directories_named_after_the_inputs(run, tmp_path):
+def test_the_results_of_a_batch_come_into_directories_named_after_the_inputs(run: RunCommand, tmp_path: Path) -> None:
     """As `submit --out` names them, a failed job's files as well; what goes on is said, with how to come back."""
     out = tmp_path / "out"
     ended = run(partly_ended("a.csv", "b.csv", "c.csv"), "result", "--batch", "b", "-o", str(out))
@@ -177,7 +179,9 @@ def test_the_results_of_a_batch_come_into_directories_named_after_the_inputs(run
         (("a.csv", "b.csv", ".."), ()),
     ],
 )
-def test_the_directories_of_a_batch_are_named_after_the_jobs_on_wish_or_where_names_clash(run, tmp_path, names, words):
+def test_the_directories_of_a_batch_are_named_after_the_jobs_on_wish_or_where_names_clash(
+    run: RunCommand, tmp_path: Path, names: tuple[str | None, ...], words: tuple[str, ...]
+) -> None:
     """No result overwrites another, not even that of a job which ends later; the line of each job says where it is."""
     out = tmp_path / "out"
     ended = run(partly_ended(*names), "result", "--batch", "b", "-o", str(out), *words)
@@ -188,7 +192,7 @@ def test_the_directories_of_a_batch_are_named_after_the_jobs_on_wish_or_where_na
     assert " ".join(("-o", str(out), *words, "--wait 60")) in ended.stderr
 
 
-def test_a_batch_that_is_done_is_exit_code_zero(run, tmp_path):
+def test_a_batch_that_is_done_is_exit_code_zero(run: RunCommand, tmp_path: Path) -> None:
     """--wait waits for its end first; --out is the same as -o."""
     answers = Answers(
         counts(running=1),
@@ -205,19 +209,19 @@ def test_a_batch_that_is_done_is_exit_code_zero(run, tmp_path):
 
 
 @pytest.mark.parametrize("words", [(), ("j", "--batch", "b", "-o", "d"), ("--batch", "b")])
-def test_result_wants_a_job_or_a_batch_with_a_directory(run, words):
+def test_result_wants_a_job_or_a_batch_with_a_directory(run: RunCommand, words: str) -> None:
     """Anything else is exit code 2, and nothing is asked."""
     assert run(Answers(), "result", *words).exit_code == 2
 
 
-def test_an_unknown_batch_is_said(run):
+def test_an_unknown_batch_is_said(run: RunCommand) -> None:
     """The grid's own words."""
     ended = run(Answers(problem("job-not-found", 404)), "status", "--batch", "b")
 
     assert (ended.exit_code, ended.stderr) == (1, "said job-not-found\n")
 
 
-def test_what_does_not_speak_http_is_said_in_words(run):
+def test_what_does_not_speak_http_is_said_in_words(run: RunCommand) -> None:
     """No bytes of it stand in the error."""
     strange = httpx.RemoteProtocolError("illegal status line: bytearray(b'SSH-2.0-OpenSSH_9')")
     ended = run(Answers(*[strange] * 100), "pricers")
@@ -229,7 +233,7 @@ def test_what_does_not_speak_http_is_said_in_words(run):
 # --- wait-ready -------------------------------------------------------------------------------------------------------
 
 
-def nodes(*states):
+def nodes(*states: str) -> httpx.Response:
     """The nodes as the grid answers."""
     found = [
         {"node": f"n-{n}", "group": "rack-a", "slots": 1, "running": 0, "state": state}
@@ -241,14 +245,20 @@ def nodes(*states):
 READY = httpx.Response(200, json={"status": "ready"})
 
 
+class WaitReady(Protocol):
+    """Runs `raygrid wait-ready` against scripted answers."""
+
+    def __call__(self, answers: Answers, *words: str) -> tuple[Result, FakeTime]: ...
+
+
 @pytest.fixture
-def wait_ready(run, monkeypatch):
+def wait_ready(run: RunCommand, monkeypatch: pytest.MonkeyPatch) -> WaitReady:
     """Run `raygrid wait-ready` on a clock that only sleeping moves."""
     time = FakeTime()
-    monkeypatch.setattr(ready.time, "monotonic", time.clock)
-    monkeypatch.setattr(ready.time, "sleep", time.sleep)
+    monkeypatch.setattr("raygrid.cli.ready.time.monotonic", time.clock)
+    monkeypatch.setattr("raygrid.cli.ready.time.sleep", time.sleep)
 
-    def wait_ready(answers, *words):
+    def wait_ready(answers: Answers, *words: str) -> tuple[Result, FakeTime]:
         monkeypatch.setattr(
             ready, "Client", lambda url, key, **o: Client(url, key, transport=httpx.MockTransport(answers), **o)
         )
@@ -257,7 +267,7 @@ def wait_ready(run, monkeypatch):
     return wait_ready
 
 
-def test_waiting_goes_on_until_everything_is_there(wait_ready):
+def test_waiting_goes_on_until_everything_is_there(wait_ready: WaitReady) -> None:
     """Nobody listens, then no group has a node, then too few are well: none of these is the end."""
     refused = httpx.ConnectError("refused")
     answers = Answers(refused, refused, problem("unavailable", 503), READY, nodes("ok", "unhealthy"), READY)
@@ -277,7 +287,7 @@ def test_waiting_goes_on_until_everything_is_there(wait_ready):
         ([READY, nodes("ok", "lost")] * 9, "1 of 2 nodes are ok (n-1 is lost)"),
     ],
 )
-def test_what_is_missing_at_the_end_is_said(wait_ready, answers, said):
+def test_what_is_missing_at_the_end_is_said(wait_ready: WaitReady, answers: list[Answer], said: str) -> None:
     """Exit code 1 and the last thing that was missing."""
     ended, time = wait_ready(Answers(*answers), "--nodes", "2", "--timeout", "2s")
 
@@ -287,7 +297,7 @@ def test_what_is_missing_at_the_end_is_said(wait_ready, answers, said):
     assert sum(time.sleeps) == pytest.approx(2.0)
 
 
-def test_a_wrong_key_is_not_waited_for(wait_ready):
+def test_a_wrong_key_is_not_waited_for(wait_ready: WaitReady) -> None:
     """It would not get right."""
     ended, time = wait_ready(Answers(READY, problem("unauthorized", 401)))
 
@@ -296,7 +306,7 @@ def test_a_wrong_key_is_not_waited_for(wait_ready):
     assert time.sleeps == []
 
 
-def test_a_grid_on_this_machine_may_come_later(wait_ready, monkeypatch):
+def test_a_grid_on_this_machine_may_come_later(wait_ready: WaitReady, monkeypatch: pytest.MonkeyPatch) -> None:
     """Without a URL the file of a local grid is waited for."""
     monkeypatch.delenv("RAYGRID_URL")
     ended, _ = wait_ready(Answers(), "--timeout", "2")
@@ -306,12 +316,12 @@ def test_a_grid_on_this_machine_may_come_later(wait_ready, monkeypatch):
 
 
 @pytest.mark.parametrize("words", [("--timeout", "soon"), ("--timeout", "-1s"), ("--nodes", "0")])
-def test_a_time_or_number_that_makes_no_sense_is_a_usage_error(wait_ready, words):
+def test_a_time_or_number_that_makes_no_sense_is_a_usage_error(wait_ready: WaitReady, words: str) -> None:
     """Exit code 2; nothing is asked."""
     assert wait_ready(Answers(), *words)[0].exit_code == 2
 
 
-def batches(*names, cursor=None):
+def batches(*names: str | None, cursor: str | None = None) -> httpx.Response:
     """A page of batches."""
     listed = [
         {"batchId": name, "total": 2, "finished": False, "counts": {"queued": 1, "done": 1}, "submitted_at": AT}
@@ -323,7 +333,7 @@ def batches(*names, cursor=None):
 AT = "2026-03-01T18:30:00Z"
 
 
-def test_batches_are_listed_one_on_a_line(run):
+def test_batches_are_listed_one_on_a_line(run: RunCommand) -> None:
     """Newest first as the grid gives them, with how many jobs are in which state; pages are joined."""
     answers = Answers(batches("b3", "b2", cursor="b2"), batches("b1"))
     lines = run(answers, "batches").stdout.splitlines()
@@ -334,7 +344,7 @@ def test_batches_are_listed_one_on_a_line(run):
     assert [request.url.query for request in answers.requests] == [b"", b"cursor=b2"]
 
 
-def test_more_batches_than_are_shown_are_mentioned(run):
+def test_more_batches_than_are_shown_are_mentioned(run: RunCommand) -> None:
     """Only as many pages are asked for as are needed."""
     answers = Answers(batches("b3", "b2", cursor="b2"))
     ended = run(answers, "batches", "--limit", "1")

@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
+from pathlib import Path
 
 import httpx
 import pytest
-from typer.testing import CliRunner
+from typer.testing import CliRunner, Result
 
 from raygrid.cli import app, grid
-from raygrid.client import BatchJobs
-from tests.unit.test_client_fakes import (
+from raygrid.client import BatchJobs, Job
+from tests.support.client_fakes import (
     Answers,
     FakeTime,
+    RunCommand,
     batch_accepted,
     end,
     form_of,
@@ -27,7 +30,7 @@ AT = "2026-03-01T12:00:{:06.3f}+00:00"
 
 
 @pytest.fixture
-def book(tmp_path):
+def book(tmp_path: Path) -> str:
     """The input."""
     path = tmp_path / "book.csv"
     path.write_text("t1")
@@ -35,24 +38,24 @@ def book(tmp_path):
 
 
 @pytest.fixture
-def run(monkeypatch):
+def run(monkeypatch: pytest.MonkeyPatch) -> RunCommand:
     """Run the command line against scripted answers."""
     monkeypatch.setenv("RAYGRID_URL", "http://grid.test")
 
-    def run(answers, *words):
+    def run(answers: Answers, *words: str) -> Result:
         monkeypatch.setattr(grid, "Client", lambda url, key: answers.client(FakeTime(), key, retry_s=0))
         return CliRunner().invoke(app, words)
 
     return run
 
 
-def manifest(job_id):
+def manifest(job_id: str) -> str:
     """Of a pricer that ran for half a second, from second 1."""
     times = {"started_at": AT.format(1), "ended_at": AT.format(1.5), "wall_s": 0.5}
     return json.dumps({"jobId": job_id, "cpu_user_s": 0.3, "cpu_system_s": 0.1, **times})
 
 
-def status(job_id):
+def status(job_id: str) -> dict[str, str]:
     """Submitted at second 0.8, recorded at second 1.6."""
     return {"jobId": job_id, "state": "done", "submitted_at": AT.format(0.8), "ended_at": AT.format(1.6)}
 
@@ -60,16 +63,16 @@ def status(job_id):
 class Script:
     """A grid that runs every job of a batch in the same way."""
 
-    def __init__(self, **failed):
+    def __init__(self, **failed: str) -> None:
         self.failed = failed
         self.answers = Answers(
             CAPACITY, batch_accepted, self.results, self.status, batch_accepted, self.results, self.jobs
         )
 
-    def ids(self, request_number):
+    def ids(self, request_number: int) -> list[str]:
         return [name for name, filename, _ in form_of(self.answers.requests[request_number]) if filename is not None]
 
-    def results(self, request):
+    def results(self, request: httpx.Request) -> httpx.Response:
         ids = self.ids(-2)
         last = "failed" if self.failed and len(ids) > 1 else "done"
         parts = [
@@ -84,17 +87,17 @@ class Script:
         ]
         return stream(*parts, end())
 
-    def only_failure(self, request):
+    def only_failure(self, request: httpx.Request) -> httpx.Response:
         return stream(part(self.ids(1)[0], 1, b"", "failed", **self.failed), end())
 
-    def status(self, request):
+    def status(self, request: httpx.Request) -> httpx.Response:
         return httpx.Response(200, json=status(self.ids(1)[0]))
 
-    def jobs(self, request):
+    def jobs(self, request: httpx.Request) -> httpx.Response:
         return httpx.Response(200, json={"jobs": [status(job_id) for job_id in self.ids(4)], "next": None})
 
 
-def test_one_job_alone_and_then_copies_in_one_batch(run, book):
+def test_one_job_alone_and_then_copies_in_one_batch(run: RunCommand, book: str) -> None:
     """Every job has a fresh id and the same bytes."""
     script = Script()
     ended = run(script.answers, "bench", book, "--jobs", "3", "--pricer", "bs", "--arg", "v", "--data", "m")
@@ -107,7 +110,7 @@ def test_one_job_alone_and_then_copies_in_one_batch(run, book):
     assert {("pricer", b"bs"), ("args", b"v"), ("data", b"m")} <= {(name, content) for name, _, content in sent}
 
 
-def test_the_verdict_is_sentences_on_stdout(run, book):
+def test_the_verdict_is_sentences_on_stdout(run: RunCommand, book: str) -> None:
     """The pricer's time comes from the manifests, the rest from the states."""
     ended = run(Script().answers, "bench", book, "--jobs", "3")
 
@@ -116,7 +119,7 @@ def test_the_verdict_is_sentences_on_stdout(run, book):
     assert "200 ms waiting for a slot, 500 ms running, 100 ms until its result was stored" in ended.stdout
 
 
-def test_json_is_one_object_with_every_job_and_the_sentences(run, book):
+def test_json_is_one_object_with_every_job_and_the_sentences(run: RunCommand, book: str) -> None:
     """For programs."""
     ended = run(Script().answers, "bench", book, "--jobs", "3", "--json")
 
@@ -126,7 +129,7 @@ def test_json_is_one_object_with_every_job_and_the_sentences(run, book):
     assert said["found"]
 
 
-def test_without_jobs_there_are_as_many_as_take_half_a_minute(run, book):
+def test_without_jobs_there_are_as_many_as_take_half_a_minute(run: RunCommand, book: str) -> None:
     """By the first job's half second: 30 s on two slots are 120 jobs."""
     script = Script()
     run(script.answers, "bench", book)
@@ -134,7 +137,7 @@ def test_without_jobs_there_are_as_many_as_take_half_a_minute(run, book):
     assert len(script.ids(4)) == 120
 
 
-def test_a_failed_job_is_told_and_the_exit_code_is_one(run, book):
+def test_a_failed_job_is_told_and_the_exit_code_is_one(run: RunCommand, book: str) -> None:
     """What ran is counted all the same."""
     ended = run(Script(reason="exit_code", message="exited with 3").answers, "bench", book, "--jobs", "3")
 
@@ -143,7 +146,7 @@ def test_a_failed_job_is_told_and_the_exit_code_is_one(run, book):
     assert "exited with 3" in ended.stderr
 
 
-def test_if_the_first_job_fails_no_others_are_submitted(run, book):
+def test_if_the_first_job_fails_no_others_are_submitted(run: RunCommand, book: str) -> None:
     """The error says why; what was submitted is asked to be cancelled."""
     script = Script(message="no curve")
     cancelled = httpx.Response(202, json={"batchId": "b", "cancelling": 0})
@@ -156,21 +159,18 @@ def test_if_the_first_job_fails_no_others_are_submitted(run, book):
     assert answers.requests[-1].method == "DELETE"
 
 
-def test_ctrl_c_cancels_what_is_left(run, book, monkeypatch):
+def test_ctrl_c_cancels_what_is_left(run: RunCommand, book: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """Both batches are cancelled: nobody will look at their results."""
-
-    def interrupted(self, timeout=None):
-        raise KeyboardInterrupt
-        yield
-
     script = Script()
     script.answers.answers[5:] = [problem("job-not-found", 404), httpx.Response(202, json={"cancelling": 3})]
     original = BatchJobs.as_completed
-    monkeypatch.setattr(
-        BatchJobs,
-        "as_completed",
-        lambda self, timeout=None: (interrupted if len(self) > 1 else original)(self, timeout),
-    )
+
+    def interrupted(batch: BatchJobs, timeout: float | None = None) -> Iterator[Job]:
+        if len(batch) > 1:
+            raise KeyboardInterrupt
+        return original(batch, timeout)
+
+    monkeypatch.setattr(BatchJobs, "as_completed", interrupted)
     ended = run(script.answers, "bench", book, "--jobs", "3")
 
     assert ended.exit_code == 130

@@ -7,19 +7,20 @@ from pathlib import Path
 
 import httpx
 import pytest
-from typer.testing import CliRunner
+from typer.testing import CliRunner, Result
 
 import raygrid.local
 from raygrid.cli import app, grid
-from raygrid.local import GridFile, require_same
+from raygrid.local import GridFile
+from raygrid.settings.model import GridSettings
 from raygrid.settings.started_with import StartedWith
-from tests.unit.test_client_fakes import ANY_BYTES, Answers, FakeTime, problem, zip_of, zip_with
+from tests.support.client_fakes import ANY_BYTES, Answers, FakeTime, problem, zip_of, zip_with
 
 KEY = "0123456789-secret-key-abcdef"
 
 
 @pytest.fixture(autouse=True)
-def _own_environment(monkeypatch, tmp_path):
+def _own_environment(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """Nothing of the machine's own grid is seen."""
     monkeypatch.setenv("RAYGRID_URL", "http://grid.test")
     monkeypatch.setenv("RAYGRID_STATE_DIR", str(tmp_path / "state"))
@@ -28,13 +29,13 @@ def _own_environment(monkeypatch, tmp_path):
     monkeypatch.setenv("COLUMNS", "200")
 
 
-def run(monkeypatch, answers, *words):
+def run(monkeypatch: pytest.MonkeyPatch, answers: Answers, *words: str) -> Result:
     """Run the command line against scripted answers."""
     monkeypatch.setattr(grid, "Client", lambda url, key: answers.client(FakeTime(), key))
     return CliRunner().invoke(app, words)
 
 
-def whole_grid():
+def whole_grid() -> Answers:
     """A grid with one group of one node."""
     group = {"group": "rack-1", "site": "ldn", "slots": 4, "running": 1, "free": 3, "queued": 7, "nodes": 1}
     node = {
@@ -52,7 +53,7 @@ def whole_grid():
     )
 
 
-def test_status_shows_capacity_groups_and_nodes(monkeypatch):
+def test_status_shows_capacity_groups_and_nodes(monkeypatch: pytest.MonkeyPatch) -> None:
     """A glance tells how full the grid is and which node is not well."""
     ended = run(monkeypatch, whole_grid(), "status")
 
@@ -62,7 +63,7 @@ def test_status_shows_capacity_groups_and_nodes(monkeypatch):
         assert word in ended.stdout
 
 
-def test_a_long_reason_is_not_cut(monkeypatch):
+def test_a_long_reason_is_not_cut(monkeypatch: pytest.MonkeyPatch) -> None:
     """Why a node is not well is read in full, however narrow the terminal."""
     monkeypatch.setenv("COLUMNS", "60")
     why = "the disk is full: 0 bytes are left on /very/long/path/of/the/work/directory/of/this/node"
@@ -75,7 +76,7 @@ def test_a_long_reason_is_not_cut(monkeypatch):
     assert why.replace(" ", "") in "".join(rows).replace(" ", "")
 
 
-def test_groups_shows_who_leads_and_no_empty_columns(monkeypatch):
+def test_groups_shows_who_leads_and_no_empty_columns(monkeypatch: pytest.MonkeyPatch) -> None:
     """A table of what there is to say; sites and losses only where there are some."""
     group = {
         "group": "rack-1",
@@ -95,7 +96,7 @@ def test_groups_shows_who_leads_and_no_empty_columns(monkeypatch):
     assert found == ["rack-1", "1", "4", "1", "7", "ok", "n-1", "3"]
 
 
-def test_nodes_fit_a_terminal_of_80_columns(monkeypatch):
+def test_nodes_fit_a_terminal_of_80_columns(monkeypatch: pytest.MonkeyPatch) -> None:
     """Each node that is well is one line."""
     monkeypatch.setenv("COLUMNS", "80")
     node = {"node": "rack-a-1", "group": "rack-a", "slots": 4, "running": 1, "state": "ok"}
@@ -104,7 +105,7 @@ def test_nodes_fit_a_terminal_of_80_columns(monkeypatch):
     assert [line.split()[:3] for line in ended.stdout.splitlines()[2:]] == [["rack-a-1", "rack-a", "ok"]] * 3
 
 
-def test_status_in_json_is_json(monkeypatch):
+def test_status_in_json_is_json(monkeypatch: pytest.MonkeyPatch) -> None:
     """A script gets values, not a table."""
     status = json.loads(run(monkeypatch, whole_grid(), "status", "--json").stdout)
 
@@ -112,7 +113,7 @@ def test_status_in_json_is_json(monkeypatch):
     assert status["nodes"][0]["state"] == "draining"
 
 
-def test_nodes_shows_what_each_has_moved(monkeypatch):
+def test_nodes_shows_what_each_has_moved(monkeypatch: pytest.MonkeyPatch) -> None:
     """Bytes by purpose, in words for a person; a grid that does not count yet shows none."""
     node = {"node": "n-1", "group": "rack-1", "slots": 4, "running": 1, "state": "ok", "why": None}
     moved = {"inputs": 12_000_000, "data": 3_400, "results": 56_000, "served": 7, "of a later version": 1}
@@ -125,7 +126,7 @@ def test_nodes_shows_what_each_has_moved(monkeypatch):
     assert uncounted.count("0 bytes") == 4
 
 
-def test_status_of_a_job(monkeypatch):
+def test_status_of_a_job(monkeypatch: pytest.MonkeyPatch) -> None:
     """As lines for a person, as JSON for a script."""
     job = {"jobId": "j", "state": "queued", "position": 3, "submitted_at": "2030-01-02T03:04:05Z"}
     ended = run(monkeypatch, Answers(httpx.Response(200, json=job)), "status", "j")
@@ -136,7 +137,7 @@ def test_status_of_a_job(monkeypatch):
     assert json.loads(ended.stdout)["position"] == 3
 
 
-def test_result_prints_stdout_unpacks_or_saves(monkeypatch, tmp_path):
+def test_result_prints_stdout_unpacks_or_saves(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """Without a place to put it, the pricer's stdout is printed."""
     data = zip_of(stdout__txt="42\n")
     answer = [Answers(httpx.Response(200, content=data)) for _ in range(3)]
@@ -150,14 +151,16 @@ def test_result_prints_stdout_unpacks_or_saves(monkeypatch, tmp_path):
 
 @pytest.mark.parametrize("command", [["result", "j"], ["result", "j", "--even-if-failed"]])
 @pytest.mark.parametrize("printed", ANY_BYTES, ids=("shift_jis", "binary", "line ends", "nothing"))
-def test_result_writes_the_bytes_of_the_pricers_stdout(monkeypatch, command, printed):
+def test_result_writes_the_bytes_of_the_pricers_stdout(
+    monkeypatch: pytest.MonkeyPatch, command: list[str], printed: bytes
+) -> None:
     """Shift_JIS, data, CRLF and a missing last newline come out as the pricer wrote them."""
     answers = Answers(httpx.Response(200, content=zip_with({"stdout.txt": printed})))
 
     assert run(monkeypatch, answers, *command).stdout_bytes == printed
 
 
-def test_a_result_that_is_not_there_yet_is_an_error_that_says_so(monkeypatch):
+def test_a_result_that_is_not_there_yet_is_an_error_that_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
     """Without --wait the grid is asked once."""
     answers = Answers(problem("not-finished", 404))
     ended = run(monkeypatch, answers, "result", "j")
@@ -167,7 +170,7 @@ def test_a_result_that_is_not_there_yet_is_an_error_that_says_so(monkeypatch):
     assert len(answers.requests) == 1
 
 
-def test_a_failed_job_shows_the_end_of_its_stderr(monkeypatch):
+def test_a_failed_job_shows_the_end_of_its_stderr(monkeypatch: pytest.MonkeyPatch) -> None:
     """What the pricer said last is what one needs to see; a flood of it is not."""
     tail = "".join(f"line {n}\n" for n in range(50)) + "x" * 5_000
     failed = problem("job-failed", 422, jobId="j", reason="exit_code", exit_code=3, stderr_tail=tail)
@@ -179,7 +182,7 @@ def test_a_failed_job_shows_the_end_of_its_stderr(monkeypatch):
     assert lines == [*(f"    line {n}" for n in range(41, 50)), f"    {'x' * 300}…"]
 
 
-def test_even_if_failed_asks_for_what_a_failed_job_left(monkeypatch):
+def test_even_if_failed_asks_for_what_a_failed_job_left(monkeypatch: pytest.MonkeyPatch) -> None:
     """The option reaches the grid."""
     answers = Answers(httpx.Response(200, content=zip_of(stdout__txt="half")))
     ended = run(monkeypatch, answers, "result", "j", "--even-if-failed")
@@ -188,7 +191,7 @@ def test_even_if_failed_asks_for_what_a_failed_job_left(monkeypatch):
     assert answers.requests[0].url.params["even_if"] == "failed"
 
 
-def test_cancel_takes_jobs_and_batches(monkeypatch):
+def test_cancel_takes_jobs_and_batches(monkeypatch: pytest.MonkeyPatch) -> None:
     """Each job is one request; a batch is one for all; what has ended already is said to have."""
     answers = Answers(
         httpx.Response(202, json={"jobId": "a", "state": "running"}),
@@ -209,7 +212,7 @@ def test_cancel_takes_jobs_and_batches(monkeypatch):
     assert run(monkeypatch, Answers(), "cancel").exit_code == 2
 
 
-def test_data_is_stored_and_listed(monkeypatch, tmp_path):
+def test_data_is_stored_and_listed(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """One command sends the file, the other shows what is there."""
     (tmp_path / "m.csv").write_text("curves")
     stored = {"name": "eod", "digest": "d" * 64, "size": 6, "stored_at": "2030-01-02T03:04:05Z"}
@@ -221,7 +224,7 @@ def test_data_is_stored_and_listed(monkeypatch, tmp_path):
     assert "eod" in listed.stdout
 
 
-def test_pricers_are_listed(monkeypatch):
+def test_pricers_are_listed(monkeypatch: pytest.MonkeyPatch) -> None:
     """Name and version of each."""
     found = {"pricers": [{"name": "bs", "version": "7", "takes_args": True, "result": "zip", "default": True}]}
     ended = run(monkeypatch, Answers(httpx.Response(200, json=found)), "pricers")
@@ -230,7 +233,7 @@ def test_pricers_are_listed(monkeypatch):
     assert "7" in ended.stdout
 
 
-def test_the_key_of_the_command_line_is_sent_and_never_printed(monkeypatch):
+def test_the_key_of_the_command_line_is_sent_and_never_printed(monkeypatch: pytest.MonkeyPatch) -> None:
     """Neither a refusal nor the help shows it."""
     answers = Answers(problem("unauthorized", 401))
     ended = run(monkeypatch, answers, "--api-key", KEY, "pricers")
@@ -242,7 +245,7 @@ def test_the_key_of_the_command_line_is_sent_and_never_printed(monkeypatch):
     assert KEY not in run(monkeypatch, Answers(), "--help").output
 
 
-def test_no_grid_at_all_is_a_usage_error_with_advice(monkeypatch):
+def test_no_grid_at_all_is_a_usage_error_with_advice(monkeypatch: pytest.MonkeyPatch) -> None:
     """Exit code 2: a setting is missing."""
     monkeypatch.delenv("RAYGRID_URL")
     ended = CliRunner().invoke(app, ["pricers"])
@@ -255,17 +258,25 @@ def test_no_grid_at_all_is_a_usage_error_with_advice(monkeypatch):
 class Local:
     """Stands in for the functions of raygrid.local that find, start and stop grids."""
 
-    def __init__(self):
-        self.grid = None
+    def __init__(self) -> None:
+        self.grid: GridFile | None = None
         self.starting = False
-        self.started = []
-        self.stopped = []
+        self.started: list[tuple[GridSettings, int, int]] = []
+        self.stopped: list[str] = []
 
-    def running_grid(self, name="default", state_dir=None):
+    def running_grid(self, name: str = "default", state_dir: Path | None = None) -> GridFile | None:
         """The grid of that name."""
         return self.grid if self.grid and self.grid.name == name else None
 
-    def start_grid(self, settings, racks=1, nodes=1, timeout_s=180, with_caller=False):
+    def start_grid(
+        self,
+        settings: GridSettings,
+        racks: int = 1,
+        nodes: int = 1,
+        timeout_s: float = 180,
+        *,
+        with_caller: bool = False,
+    ) -> GridFile:
         """Start one."""
         assert not with_caller, "what `raygrid up` starts outlives the command"
         self.started.append((settings, racks, nodes))
@@ -273,37 +284,33 @@ class Local:
         self.grid = GridFile(url, 4711, 1, settings.name, Path(), started_with=StartedWith.of(settings, racks, nodes))
         return self.grid
 
-    def require_same(self, *asked):
-        """As it is."""
-        require_same(*asked)
-
-    def stop_supervisor(self, settings):
+    def stop_supervisor(self, settings: GridSettings) -> bool:
         """Stop one that is just starting."""
         was, self.starting = self.starting, False
         return was
 
-    def stop_grid(self, stopped, timeout_s=60):
+    def stop_grid(self, stopped: GridFile, timeout_s: float = 60) -> None:
         """Stop it."""
         self.stopped.append(stopped.name)
         self.grid = None
 
 
 @pytest.fixture
-def local(monkeypatch):
+def local(monkeypatch: pytest.MonkeyPatch) -> Local:
     """The stand-in, in place."""
     stand_in = Local()
-    for name in ("running_grid", "start_grid", "require_same", "stop_supervisor", "stop_grid"):
+    for name in ("running_grid", "start_grid", "stop_supervisor", "stop_grid"):
         monkeypatch.setattr(raygrid.local, name, getattr(stand_in, name))
     monkeypatch.delenv("RAYGRID_URL")
     return stand_in
 
 
-def up(*words):
+def up(*words: str) -> Result:
     """Run `raygrid up`."""
     return CliRunner().invoke(app, ["up", *words])
 
 
-def test_up_starts_a_grid_and_says_how_to_use_it(local):
+def test_up_starts_a_grid_and_says_how_to_use_it(local: Local) -> None:
     """A command without a name is the pricer `pricer`."""
     ended = up(
         "--pricer",
@@ -332,7 +339,9 @@ def test_up_starts_a_grid_and_says_how_to_use_it(local):
     assert ended.stdout.endswith(hints)  # with two pricers a submit has to name one
 
 
-def test_up_lets_options_win_over_file_and_environment(local, monkeypatch, tmp_path):
+def test_up_lets_options_win_over_file_and_environment(
+    local: Local, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
     """--port beats RAYGRID__HTTP__PORT and grid.yaml; what no option says stays as the file has it."""
     config = tmp_path / "grid.yaml"
     config.write_text("http: {port: 8001, parents: 2}\npricers: {filed: {command: cat}}\n")
@@ -345,14 +354,14 @@ def test_up_lets_options_win_over_file_and_environment(local, monkeypatch, tmp_p
     assert settings.pricers["a"].command == ("x", "--y=1", "{input}")
 
 
-def test_an_equals_sign_inside_a_command_names_no_pricer(local):
+def test_an_equals_sign_inside_a_command_names_no_pricer(local: Local) -> None:
     """Only a name before the first = does."""
     up("--pricer", "/bin/run --scale=2 {input}")
 
     assert local.started[0][0].pricers["pricer"].command == ("/bin/run", "--scale=2", "{input}")
 
 
-def test_a_side_grid_is_addressed_by_its_url(local):
+def test_a_side_grid_is_addressed_by_its_url(local: Local) -> None:
     """The other commands would not find it by themselves."""
     assert "raygrid --url http://127.0.0.1:8000 status" in up("--pricer", "cat {input}", "--name", "side").stdout
 
@@ -372,7 +381,7 @@ def test_a_side_grid_is_addressed_by_its_url(local):
         (["--pricer", "cat {input}", "--name", "a/b"], "is not a name"),
     ],
 )
-def test_wrong_settings_are_exit_code_two_and_start_nothing(local, words, said):
+def test_wrong_settings_are_exit_code_two_and_start_nothing(local: Local, words: str, said: str) -> None:
     """The message says what is wrong."""
     ended = up(*words)
 
@@ -384,7 +393,7 @@ def test_wrong_settings_are_exit_code_two_and_start_nothing(local, words, said):
 ASKED = ("--pricer", "cat {input}", "--racks", "2", "--slots", "3")
 
 
-def test_up_again_says_that_the_grid_runs(local):
+def test_up_again_says_that_the_grid_runs(local: Local) -> None:
     """The same again is exit code 0 and starts nothing; so is `up` without any wish."""
     up(*ASKED)
 
@@ -406,7 +415,9 @@ def test_up_again_says_that_the_grid_runs(local):
         (("--pricer", "cat {input}"), {}, []),
     ],
 )
-def test_up_lists_no_difference_that_nobody_asked_for(local, monkeypatch, words, environment, said):
+def test_up_lists_no_difference_that_nobody_asked_for(
+    local: Local, monkeypatch: pytest.MonkeyPatch, words: str, environment: dict[str, str], said: list[str]
+) -> None:
     """Racks, slots and pricers of the running grid may be as they are where only a port was asked for."""
     up(*ASKED, "--pricer", "second=wc {input}")
     for name, value in environment.items():
@@ -419,7 +430,9 @@ def test_up_lists_no_difference_that_nobody_asked_for(local, monkeypatch, words,
 
 
 @pytest.mark.parametrize("by_variable", [False, True])
-def test_a_settings_file_asks_for_all_settings(local, monkeypatch, tmp_path, by_variable):
+def test_a_settings_file_asks_for_all_settings(
+    local: Local, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, by_variable: bool
+) -> None:
     """A line that was removed from it is a difference; how many racks and nodes there are does not stand in it."""
     config = tmp_path / "grid.yaml"
     config.write_text("pricers: {p: {command: cat, timeout_s: 9}, q: {command: cat}}\n")
@@ -453,7 +466,9 @@ def test_a_settings_file_asks_for_all_settings(local, monkeypatch, tmp_path, by_
         (("--port", "8005"), "http.port: the grid uses 8000, you asked for 8005"),
     ],
 )
-def test_up_with_anything_else_says_what_differs_and_what_to_do(local, words, said):
+def test_up_with_anything_else_says_what_differs_and_what_to_do(
+    local: Local, words: tuple[str, str], said: str
+) -> None:
     """Nobody prices on an old command because a grid of the name runs already."""
     up(*ASKED)
     asked = dict(zip(ASKED[::2], ASKED[1::2], strict=True)) | dict([words])
@@ -466,10 +481,10 @@ def test_up_with_anything_else_says_what_differs_and_what_to_do(local, words, sa
     assert len(local.started) == 1
 
 
-def test_ctrl_c_while_starting_says_how_to_clean_up(local, monkeypatch):
+def test_ctrl_c_while_starting_says_how_to_clean_up(local: Local, monkeypatch: pytest.MonkeyPatch) -> None:
     """Parts of the grid may be there already."""
 
-    def interrupted(*args, **options):
+    def interrupted(*args: object, **options: object) -> None:
         raise KeyboardInterrupt
 
     monkeypatch.setattr(raygrid.local, "start_grid", interrupted)
@@ -479,7 +494,7 @@ def test_ctrl_c_while_starting_says_how_to_clean_up(local, monkeypatch):
     assert "raygrid down --name side" in ended.stderr
 
 
-def test_down_stops_a_grid_once(local):
+def test_down_stops_a_grid_once(local: Local) -> None:
     """Without a grid it says so and is content."""
     up("--pricer", "cat {input}")
 
@@ -490,7 +505,7 @@ def test_down_stops_a_grid_once(local):
     assert local.stopped == ["default"]
 
 
-def test_down_stops_a_grid_that_is_just_starting(local):
+def test_down_stops_a_grid_that_is_just_starting(local: Local) -> None:
     """It has no file yet; its lock tells whose process it is."""
     local.starting = True
     ended = CliRunner().invoke(app, ["down"])

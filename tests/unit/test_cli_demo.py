@@ -5,6 +5,7 @@ from __future__ import annotations
 import subprocess
 from pathlib import Path
 
+import pytest
 from typer.testing import CliRunner
 
 import raygrid.local
@@ -14,10 +15,10 @@ from raygrid.errors import RaygridError
 ROOT = Path(__file__).parents[2]
 
 
-def test_the_demo_says_that_it_starts_a_grid(monkeypatch):
+def test_the_demo_says_that_it_starts_a_grid(monkeypatch: pytest.MonkeyPatch) -> None:
     """Where there is no terminal for a spinner, too: it takes many seconds."""
 
-    def start(*given, **options):
+    def start(*given: object, **options: object) -> None:
         raise RaygridError("not here")
 
     monkeypatch.chdir(ROOT)
@@ -27,7 +28,7 @@ def test_the_demo_says_that_it_starts_a_grid(monkeypatch):
     assert ended.stderr == "starting a grid of 2 nodes on this machine\nnot here\n"
 
 
-def test_make_says_that_it_installs_packages():
+def test_make_says_that_it_installs_packages() -> None:
     """Before it does, as pip is quiet about it."""
     command = ["make", "--dry-run", "--what-if=requirements.lock", "demo"]
     said = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True).stdout

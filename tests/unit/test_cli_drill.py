@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
+from typing import Protocol
 
 import pytest
-from typer.testing import CliRunner
+from typer.testing import CliRunner, Result
 
 from raygrid.cli import app
 from raygrid.cli import drill as command
@@ -15,14 +17,20 @@ WELL = Report("agent", acknowledged=100, done=100, recovery_s=0.94)
 LOST = Report("node", acknowledged=9, done=8, lost=1, violations=("job j was lost",), note="something to know")
 
 
+class RunDrill(Protocol):
+    """Runs `raygrid drill` with a drill that gives these reports."""
+
+    def __call__(self, reports: list[Report], *words: str) -> Result: ...
+
+
 @pytest.fixture
-def drill(monkeypatch, tmp_path):
+def drill(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> RunDrill:
     """Run the command with a drill that has found something."""
     monkeypatch.setenv("RAYGRID_URL", "http://grid.test")
     monkeypatch.setenv("COLUMNS", "200")
 
-    def drill(reports, *words):
-        async def found(*args, **options):
+    def drill(reports: list[Report], *words: str) -> Result:
+        async def found(*args: object, **options: object) -> list[Report]:
             return reports
 
         monkeypatch.setattr(command, "_run", found)
@@ -34,12 +42,12 @@ def drill(monkeypatch, tmp_path):
     return drill
 
 
-def columns(printed):
+def columns(printed: str) -> list[str]:
     """The names of the table's columns."""
     return [name.strip() for name in printed.splitlines()[2].strip("┃").split("┃")]
 
 
-def test_a_drill_ends_with_a_sentence_and_has_no_empty_column(drill):
+def test_a_drill_ends_with_a_sentence_and_has_no_empty_column(drill: RunDrill) -> None:
     """Where there is nothing to note there is no column for it, and the last line says whether all is well."""
     ended = drill([WELL])
 
@@ -48,7 +56,7 @@ def test_a_drill_ends_with_a_sentence_and_has_no_empty_column(drill):
     assert ended.stdout.splitlines()[-1].startswith("nothing was lost: 100 jobs acknowledged, 100 done; ")
 
 
-def test_what_was_lost_is_in_the_last_line_too(drill):
+def test_what_was_lost_is_in_the_last_line_too(drill: RunDrill) -> None:
     """Broken promises are listed, notes have a column with a name, and the exit code is 1."""
     ended = drill([WELL, LOST, Report("head", skipped="in memory")])
 
@@ -60,6 +68,6 @@ def test_what_was_lost_is_in_the_last_line_too(drill):
     assert ended.stdout.splitlines()[-1].startswith("guarantees were violated: 109 jobs acknowledged, 108 done; 1")
 
 
-def test_json_has_no_sentence(drill):
+def test_json_has_no_sentence(drill: RunDrill) -> None:
     """A script gets one object, and nothing else."""
     assert json.loads(drill([WELL], "--json").stdout)["scenarios"][0]["done"] == 100

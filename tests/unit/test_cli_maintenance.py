@@ -5,44 +5,44 @@ from __future__ import annotations
 import httpx
 import pytest
 import typer
-from typer.testing import CliRunner
+from typer.testing import CliRunner, Result
 
-from raygrid.cli import app, grid, maintenance
+from raygrid.cli import app, grid
 from raygrid.cli.duration import seconds_of, words_of
 from raygrid.client import AsyncClient
 from raygrid.errors import NodeNotFoundError
-from tests.unit.test_client_fakes import URL, Answers, FakeTime, problem
+from tests.support.client_fakes import URL, Answers, FakeTime, problem
 
 
 @pytest.fixture(autouse=True)
-def time(monkeypatch):
+def time(monkeypatch: pytest.MonkeyPatch) -> FakeTime:
     """No real time passes."""
     fake = FakeTime()
     monkeypatch.setenv("RAYGRID_URL", URL)
     monkeypatch.delenv("RAYGRID_API_KEY", raising=False)
-    monkeypatch.setattr(maintenance.time, "monotonic", fake.clock)
-    monkeypatch.setattr(maintenance.time, "sleep", fake.sleep)
+    monkeypatch.setattr("raygrid.cli.maintenance.time.monotonic", fake.clock)
+    monkeypatch.setattr("raygrid.cli.maintenance.time.sleep", fake.sleep)
     return fake
 
 
-def node(state, running=0, **more):
+def node(state: str, running: int = 0, **more: object) -> dict[str, object]:
     return {"node": "n-1", "group": "rack-1", "slots": 4, "running": running, "state": state, "why": None, **more}
 
 
-def one(state, running=0, **more):
+def one(state: str, running: int = 0, **more: object) -> httpx.Response:
     return httpx.Response(200, json=node(state, running, **more))
 
 
-def listed(*states):
+def listed(*states: tuple[str, int] | tuple[str]) -> httpx.Response:
     return httpx.Response(200, json={"nodes": [node(*state) for state in states]})
 
 
-def run(monkeypatch, answers, *words):
+def run(monkeypatch: pytest.MonkeyPatch, answers: Answers, *words: str) -> Result:
     monkeypatch.setattr(grid, "Client", lambda url, key: answers.client(FakeTime(), key))
     return CliRunner().invoke(app, words)
 
 
-def test_drain_asks_for_it_and_says_what_will_happen(monkeypatch):
+def test_drain_asks_for_it_and_says_what_will_happen(monkeypatch: pytest.MonkeyPatch) -> None:
     """The deadline goes along in seconds, and the words say what comes of what runs."""
     answers = Answers(one("draining", 2), one("draining", 2))
     ended = run(monkeypatch, answers, "drain", "n-1", "--deadline", "10m")
@@ -61,7 +61,7 @@ def test_drain_asks_for_it_and_says_what_will_happen(monkeypatch):
     assert dict(second.url.params) == {}
 
 
-def test_waiting_shows_how_many_are_left_and_ends_when_none_is(monkeypatch):
+def test_waiting_shows_how_many_are_left_and_ends_when_none_is(monkeypatch: pytest.MonkeyPatch) -> None:
     """A leader that has not noticed yet, then two jobs, then one, then drained."""
     answers = Answers(
         one("draining", 2),
@@ -82,7 +82,7 @@ def test_waiting_shows_how_many_are_left_and_ends_when_none_is(monkeypatch):
     ]
 
 
-def test_a_wait_that_is_over_exits_with_1(monkeypatch, time):
+def test_a_wait_that_is_over_exits_with_1(monkeypatch: pytest.MonkeyPatch, time: FakeTime) -> None:
     """The time is over, the node still has a job: the exit code says so, the words say what can be done."""
     answers = Answers(one("draining", 1), *(listed(("draining", 1)) for _ in range(10)))
     ended = run(monkeypatch, answers, "drain", "n-1", "--wait", "--timeout", "5s")
@@ -92,14 +92,14 @@ def test_a_wait_that_is_over_exits_with_1(monkeypatch, time):
     assert time.now == 1005.0
 
 
-def test_the_wait_is_a_minute_more_than_the_deadline(monkeypatch, time):
+def test_the_wait_is_a_minute_more_than_the_deadline(monkeypatch: pytest.MonkeyPatch, time: FakeTime) -> None:
     """Whoever sets a deadline need not say how long to wait."""
     answers = Answers(one("draining", 1), *(listed(("draining", 1)) for _ in range(180)))
     ended = run(monkeypatch, answers, "drain", "n-1", "--wait", "--deadline", "30s")
     assert (ended.exit_code, time.now) == (1, 1090.0)
 
 
-def test_a_node_that_nobody_sees_is_not_taken_for_drained(monkeypatch, time):
+def test_a_node_that_nobody_sees_is_not_taken_for_drained(monkeypatch: pytest.MonkeyPatch, time: FakeTime) -> None:
     """A node that vanished may still run jobs behind a cut line: the wait ends, as one that failed."""
     answers = Answers(one("draining", 1), *(listed() for _ in range(100)))
     ended = run(monkeypatch, answers, "drain", "n-1", "--wait")
@@ -108,7 +108,7 @@ def test_a_node_that_nobody_sees_is_not_taken_for_drained(monkeypatch, time):
     assert time.now < 1032.0
 
 
-def test_undrain_says_that_the_node_works_again(monkeypatch):
+def test_undrain_says_that_the_node_works_again(monkeypatch: pytest.MonkeyPatch) -> None:
     """And what else is wrong with it, where something is."""
     answers = Answers(one("ok"), one("unhealthy", why="disk full"))
     assert run(monkeypatch, answers, "undrain", "n-1").stdout == "node n-1 gets jobs again\n"
@@ -117,14 +117,14 @@ def test_undrain_says_that_the_node_works_again(monkeypatch):
     assert answers.requests[0].method == "DELETE"
 
 
-def test_an_unknown_node_is_an_error_with_the_grids_words(monkeypatch):
+def test_an_unknown_node_is_an_error_with_the_grids_words(monkeypatch: pytest.MonkeyPatch) -> None:
     """The grid names the nodes that there are; the command passes that on."""
     ended = run(monkeypatch, Answers(problem("node-not-found", 404)), "drain", "n 1/x")
     assert ended.exit_code == 1
     assert ended.stderr.strip()
 
 
-async def test_the_async_client_drains_and_undrains():
+async def test_the_async_client_drains_and_undrains() -> None:
     """In the same words, with any name, and with the same error."""
     grid = Answers(one("draining", 1), one("ok"), problem("node-not-found", 404))
     async with AsyncClient(URL, transport=httpx.MockTransport(grid)) as client:
@@ -139,13 +139,13 @@ async def test_the_async_client_drains_and_undrains():
     ("text", "seconds"),
     [("90s", 90), ("10m", 600), ("2h", 7200), ("1h30m", 5400), ("1.5m", 90), ("45", 45), ("0", 0), ("1d", 86_400)],
 )
-def test_a_duration_is_read_as_people_write_it(text, seconds):
+def test_a_duration_is_read_as_people_write_it(text: str, seconds: float) -> None:
     """Units may be put together; a bare number is seconds."""
     assert seconds_of(text) == seconds
 
 
 @pytest.mark.parametrize("text", ["", "ten minutes", "10x", "-5s", "-1", "m", "nan", "inf", "10m5"])
-def test_what_is_no_duration_is_refused(text):
+def test_what_is_no_duration_is_refused(text: str) -> None:
     """With an example of one."""
     with pytest.raises(typer.BadParameter, match="write for instance 90s, 10m"):
         seconds_of(text)
@@ -154,6 +154,6 @@ def test_what_is_no_duration_is_refused(text):
 @pytest.mark.parametrize(
     ("seconds", "text"), [(0, "0s"), (59.6, "1m"), (90, "1m30s"), (5400, "1h30m"), (90_061, "1d1h1m1s")]
 )
-def test_a_duration_is_written_as_people_do(seconds, text):
+def test_a_duration_is_written_as_people_do(seconds: float, text: str) -> None:
     """To the second, without zeros."""
     assert words_of(seconds) == text

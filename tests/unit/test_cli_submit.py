@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+from typing import NoReturn
+
 import httpx
 import pytest
-from typer.testing import CliRunner
+from typer.testing import CliRunner, Result
 
 from raygrid.cli import app, grid
 from raygrid.client import BatchJobs
-from tests.unit.test_client_fakes import (
+from tests.support.client_fakes import (
     ANY_BYTES,
     Answers,
     FakeTime,
+    RunCommand,
     batch_accepted,
     end,
     form_of,
@@ -24,7 +28,7 @@ from tests.unit.test_client_fakes import (
 
 
 @pytest.fixture
-def files(tmp_path):
+def files(tmp_path: Path) -> list[str]:
     """Three inputs."""
     paths = [tmp_path / name for name in ("a.csv", "b.csv", "c.csv")]
     for path in paths:
@@ -33,22 +37,22 @@ def files(tmp_path):
 
 
 @pytest.fixture
-def run(monkeypatch):
+def run(monkeypatch: pytest.MonkeyPatch) -> RunCommand:
     """Run the command line against scripted answers."""
     monkeypatch.setenv("RAYGRID_URL", "http://grid.test")
 
-    def run(answers, *words):
+    def run(answers: Answers, *words: str) -> Result:
         monkeypatch.setattr(grid, "Client", lambda url, key: answers.client(FakeTime(), key))
         return CliRunner().invoke(app, words)
 
     return run
 
 
-def answered(*states):
+def answered(*states: str) -> Answers:
     """A grid that takes a batch and ends its jobs in these states, the last input first."""
 
-    def results(request):
-        jobs = [name for name, filename, _ in form_of(grid.requests[0]) if filename is not None]
+    def results(request: httpx.Request) -> httpx.Response:
+        jobs = [name for name, filename, _ in form_of(answers.requests[0]) if filename is not None]
         parts = []
         for at, (job_id, state) in enumerate(reversed(list(zip(jobs, states, strict=True)))):
             body = b"" if state == "cancelled" else zip_of(stdout__txt=f"out of {job_id}\n", stderr__txt="no curve")
@@ -56,11 +60,11 @@ def answered(*states):
             parts.append(part(job_id, at + 1, body, state, **failed))
         return stream(*parts, end())
 
-    grid = Answers(batch_accepted, results)
-    return grid
+    answers = Answers(batch_accepted, results)
+    return answers
 
 
-def test_all_done_is_exit_code_zero_and_a_summary(run, files):
+def test_all_done_is_exit_code_zero_and_a_summary(run: RunCommand, files: list[str]) -> None:
     """The table counts the states."""
     ended = run(answered("done", "done", "done"), "submit", *files)
 
@@ -72,33 +76,33 @@ def test_all_done_is_exit_code_zero_and_a_summary(run, files):
 
 
 @pytest.mark.parametrize("printed", ANY_BYTES, ids=("shift_jis", "binary", "line ends", "nothing"))
-def test_submit_writes_the_bytes_of_the_pricers_stdout(run, files, printed):
+def test_submit_writes_the_bytes_of_the_pricers_stdout(run: RunCommand, files: list[str], printed: bytes) -> None:
     """Shift_JIS, data, CRLF and a missing last newline come out as the pricer wrote them."""
 
-    def results(_request):
-        [(job_id, _, _)] = [each for each in form_of(grid.requests[0]) if each[1] is not None]
+    def results(_request: httpx.Request) -> httpx.Response:
+        [(job_id, _, _)] = [each for each in form_of(answers.requests[0]) if each[1] is not None]
         return stream(part(job_id, 1, zip_with({"stdout.txt": printed})), end())
 
-    grid = Answers(batch_accepted, results)
+    answers = Answers(batch_accepted, results)
 
-    assert run(grid, "submit", files[0]).stdout_bytes == printed
+    assert run(answers, "submit", files[0]).stdout_bytes == printed
 
 
-def test_jobs_that_took_over_a_result_are_counted(run, files):
+def test_jobs_that_took_over_a_result_are_counted(run: RunCommand, files: list[str]) -> None:
     """The summary says how many of the results were there before, and nothing where none was."""
 
-    def results(request):
-        jobs = [name for name, filename, _ in form_of(grid.requests[0]) if filename is not None]
+    def results(request: httpx.Request) -> httpx.Response:
+        jobs = [name for name, filename, _ in form_of(answers.requests[0]) if filename is not None]
         whose = [{"reused_from": "monday-1"}, {}, {"reused_from": "monday-3"}]
         parts = [part(job_id, at + 1, zip_of(stdout__txt="1"), **whose[at]) for at, job_id in enumerate(jobs)]
         return stream(*parts, end())
 
-    grid = Answers(batch_accepted, results)
-    assert "2 did not run" in run(grid, "submit", *files).stderr
+    answers = Answers(batch_accepted, results)
+    assert "2 did not run" in run(answers, "submit", *files).stderr
     assert "did not run" not in run(answered("done", "done", "done"), "submit", *files).stderr
 
 
-def test_options_reach_the_grid(run, files):
+def test_options_reach_the_grid(run: RunCommand, files: list[str]) -> None:
     """Every option of a submit has its form field."""
     answers = answered("done")
     options = "--pricer bs --arg -v --arg 2 --priority 3 --affinity e --site ldn --timeout 9 --data m"
@@ -120,7 +124,7 @@ def test_options_reach_the_grid(run, files):
     ]
 
 
-def test_a_failure_is_exit_code_one_and_says_file_job_reason_and_stderr(run, files):
+def test_a_failure_is_exit_code_one_and_says_file_job_reason_and_stderr(run: RunCommand, files: list[str]) -> None:
     """The line names what to look at, and the end of stderr is below it."""
     answers = answered("done", "failed", "cancelled")
     ended = run(answers, "submit", *files)
@@ -132,7 +136,7 @@ def test_a_failure_is_exit_code_one_and_says_file_job_reason_and_stderr(run, fil
     assert f"{files[0]}: job" not in ended.stderr
 
 
-def test_a_failure_is_said_once(run, files):
+def test_a_failure_is_said_once(run: RunCommand, files: list[str]) -> None:
     """A message that begins with the job and its failure is not put behind the same words."""
     results = stream(part("j", 1, b"", "failed", reason="exit_code", message="job j failed: exited with 3"), end())
     ended = run(Answers(batch_accepted, results), "submit", files[0], "--job-id", "j")
@@ -140,14 +144,16 @@ def test_a_failure_is_said_once(run, files):
     assert f"{files[0]}: job j failed (exit_code): exited with 3\n" in ended.stderr
 
 
-def test_the_only_file_prints_its_stdout(run, files):
+def test_the_only_file_prints_its_stdout(run: RunCommand, files: list[str]) -> None:
     """`raygrid submit one.csv > price.txt` works: stdout has the pricer's stdout and nothing else."""
     ended = run(answered("done"), "submit", files[0], "--job-id", "one")
 
     assert ended.stdout == "out of one\n"
 
 
-def test_results_are_unpacked_below_out_in_directories_named_after_the_inputs(run, files, tmp_path):
+def test_results_are_unpacked_below_out_in_directories_named_after_the_inputs(
+    run: RunCommand, files: list[str], tmp_path: Path
+) -> None:
     """A failed job's files are there as well; a cancelled one has none."""
     out = tmp_path / "out"
     ended = run(answered("done", "failed", "cancelled"), "submit", *files, "--out", str(out))
@@ -157,7 +163,7 @@ def test_results_are_unpacked_below_out_in_directories_named_after_the_inputs(ru
     assert ended.stdout == ""
 
 
-def test_equal_stems_are_told_apart_by_job_id(run, tmp_path):
+def test_equal_stems_are_told_apart_by_job_id(run: RunCommand, tmp_path: Path) -> None:
     """Two inputs of one name do not overwrite each other's results."""
     paths = [tmp_path / "x" / "t.csv", tmp_path / "y" / "t.csv"]
     for path in paths:
@@ -170,7 +176,7 @@ def test_equal_stems_are_told_apart_by_job_id(run, tmp_path):
     assert {path.name for path in (tmp_path / "out").iterdir()} == ids
 
 
-def test_directories_may_be_named_after_the_jobs(run, files, tmp_path):
+def test_directories_may_be_named_after_the_jobs(run: RunCommand, files: list[str], tmp_path: Path) -> None:
     """A script that knows the ids need not know whether names clash."""
     out = tmp_path / "out"
     ended = run(answered("done"), "submit", files[0], "--job-id", "t-1", "--out", str(out), "--name-by", "job")
@@ -179,7 +185,7 @@ def test_directories_may_be_named_after_the_jobs(run, files, tmp_path):
     assert f"results are below {out}, named after the job ids\n" in ended.stderr
 
 
-def test_ids_from_names_are_the_stems(run, files):
+def test_ids_from_names_are_the_stems(run: RunCommand, files: list[str]) -> None:
     """With it a second run attaches to the first one's jobs."""
     answers = answered("done", "done", "done")
     run(answers, "submit", *files, "--ids-from-names")
@@ -188,7 +194,7 @@ def test_ids_from_names_are_the_stems(run, files):
 
 
 @pytest.mark.parametrize("words", [["--job-id", "x"], ["--job-id", "x", "--ids-from-names"]])
-def test_one_id_for_many_files_is_a_usage_error(run, files, words):
+def test_one_id_for_many_files_is_a_usage_error(run: RunCommand, files: list[str], words: str) -> None:
     """Exit code 2, and nothing is sent."""
     ended = run(Answers(), "submit", *files, *words)
 
@@ -196,7 +202,7 @@ def test_one_id_for_many_files_is_a_usage_error(run, files, words):
     assert "--job-id" in ended.stderr
 
 
-def test_names_that_are_no_ids_are_a_usage_error(run, tmp_path):
+def test_names_that_are_no_ids_are_a_usage_error(run: RunCommand, tmp_path: Path) -> None:
     """A blank in a file's name cannot be part of a job id."""
     path = tmp_path / "two words.csv"
     path.touch()
@@ -204,7 +210,7 @@ def test_names_that_are_no_ids_are_a_usage_error(run, tmp_path):
     assert run(Answers(), "submit", str(path), "--ids-from-names").exit_code == 2
 
 
-def test_no_wait_prints_the_ids_and_returns(run, files):
+def test_no_wait_prints_the_ids_and_returns(run: RunCommand, files: list[str]) -> None:
     """The ids go to stdout, one per line with its file; the results are not asked for."""
     answers = Answers(batch_accepted)
     ended = run(answers, "submit", *files, "--no-wait", "--batch-id", "b-1", "--ids-from-names")
@@ -215,26 +221,27 @@ def test_no_wait_prints_the_ids_and_returns(run, files):
     assert "raygrid status --batch b-1\n  raygrid result --batch b-1 -o DIR" in ended.stderr
 
 
-def test_a_refused_job_counts_as_failed(run, files):
+def test_a_refused_job_counts_as_failed(run: RunCommand, files: list[str]) -> None:
     """The grid took the others; the exit code tells that not all went well."""
 
-    def refuse(request):
+    def refuse(request: httpx.Request) -> httpx.Response:
         problem_of_a = {"type": "urn:raygrid:problem:conflict", "detail": "another input"}
         return httpx.Response(202, json={"batchId": "b", "refused": [{"jobId": "a", "problem": problem_of_a}]})
 
-    grid = Answers(refuse, stream(part("b", 1), part("c", 2), end()))
-    ended = run(grid, "submit", *files, "--ids-from-names")
+    answers = Answers(refuse, stream(part("b", 1), part("c", 2), end()))
+    ended = run(answers, "submit", *files, "--ids-from-names")
 
     assert ended.exit_code == 1
     assert f"{files[0]}: job a refused: another input" in ended.stderr
 
 
-def test_ctrl_c_says_what_goes_on_and_how_to_stop_it(run, files, monkeypatch):
+def test_ctrl_c_says_what_goes_on_and_how_to_stop_it(
+    run: RunCommand, files: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
     """The jobs are not the terminal's; the message says how to cancel them."""
 
-    def interrupted(self, timeout=None):
+    def interrupted(batch: BatchJobs, timeout: float | None = None) -> NoReturn:
         raise KeyboardInterrupt
-        yield
 
     monkeypatch.setattr(BatchJobs, "as_completed", interrupted)
     ended = run(Answers(batch_accepted), "submit", *files, "--batch-id", "b-1")
@@ -244,7 +251,7 @@ def test_ctrl_c_says_what_goes_on_and_how_to_stop_it(run, files, monkeypatch):
     assert "raygrid cancel --batch b-1" in ended.stderr
 
 
-def test_an_error_of_the_grid_is_one_line_without_a_traceback(run, files):
+def test_an_error_of_the_grid_is_one_line_without_a_traceback(run: RunCommand, files: list[str]) -> None:
     """What the grid said is all that is printed."""
     ended = run(Answers(problem("unknown-pricer", 422)), "submit", files[0])
 
@@ -252,7 +259,7 @@ def test_an_error_of_the_grid_is_one_line_without_a_traceback(run, files):
     assert ended.stderr == "said unknown-pricer\n"
 
 
-def test_an_empty_file_is_named_and_nothing_is_sent(run, files, tmp_path):
+def test_an_empty_file_is_named_and_nothing_is_sent(run: RunCommand, files: list[str], tmp_path: Path) -> None:
     """In a batch of thousands one has to be told which, and the others are not half submitted."""
     (tmp_path / "empty.csv").touch()
     answers = Answers()
@@ -263,10 +270,10 @@ def test_an_empty_file_is_named_and_nothing_is_sent(run, files, tmp_path):
     assert answers.requests == []
 
 
-def test_ctrl_c_at_any_time_is_one_line(run, files, monkeypatch):
+def test_ctrl_c_at_any_time_is_one_line(run: RunCommand, files: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
     """While files are still being sent, too."""
 
-    def interrupted(request):
+    def interrupted(request: httpx.Request) -> NoReturn:
         raise KeyboardInterrupt
 
     ended = run(Answers(interrupted), "submit", *files)

@@ -9,13 +9,14 @@ import pickle
 import queue
 import re
 import threading
+from pathlib import Path
 
 import httpx
 import pytest
 
 from raygrid.client import AsyncBatchJobs, AsyncClient, AsyncJob, BatchJobs, Client, Job
 from raygrid.errors import JobFailedError, WaitTimeoutError
-from tests.unit.test_client_fakes import (
+from tests.support.client_fakes import (
     URL,
     Answers,
     FakeTime,
@@ -30,12 +31,12 @@ from tests.unit.test_client_fakes import (
 )
 
 
-def client_of(grid, time=None):
+def client_of(grid: Answers, time: FakeTime | None = None) -> AsyncClient:
     """An async client that gets these answers."""
     return AsyncClient(URL, transport=httpx.MockTransport(grid), retry=(time or FakeTime()).policy())
 
 
-async def test_a_submit_is_retried_with_the_same_job_id_and_content(tmp_path):
+async def test_a_submit_is_retried_with_the_same_job_id_and_content(tmp_path: Path) -> None:
     """The file is streamed again from its beginning."""
     path = tmp_path / "t.csv"
     path.write_bytes(b"z" * 600_000)
@@ -51,7 +52,7 @@ async def test_a_submit_is_retried_with_the_same_job_id_and_content(tmp_path):
     assert sum(time.sleeps) >= 2
 
 
-async def test_a_result_is_waited_for_and_kept():
+async def test_a_result_is_waited_for_and_kept() -> None:
     """As in the blocking client."""
     grid = Answers(problem("not-finished", 404), httpx.Response(200, content=zip_of(stdout__txt="42")))
     async with client_of(grid) as client:
@@ -61,26 +62,28 @@ async def test_a_result_is_waited_for_and_kept():
         assert await job.done()
 
 
-def test_a_client_is_used_in_one_event_loop_after_another():
+def test_a_client_is_used_in_one_event_loop_after_another() -> None:
     """`asyncio.run` makes a loop each time: the connections of the one before have ended with it."""
 
-    async def answer(reader, writer):
+    async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         while await reader.readuntil(b"\r\n\r\n"):
             writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\nRaygrid-Job-Id: j\r\n\r\n42")
 
-    def serve(ready):
-        async def run():
+    def serve(ready: queue.Queue[tuple[int, asyncio.AbstractEventLoop, asyncio.Task[None]]]) -> None:
+        async def run() -> None:
             async with await asyncio.start_server(answer, "127.0.0.1", 0) as server:
-                ready.put((server.sockets[0].getsockname()[1], asyncio.get_running_loop(), asyncio.current_task()))
+                task = asyncio.current_task()
+                assert task is not None
+                ready.put((server.sockets[0].getsockname()[1], asyncio.get_running_loop(), task))
                 with contextlib.suppress(asyncio.CancelledError):
                     await server.serve_forever()
 
         asyncio.run(run())
 
-    async def ask():
+    async def ask() -> str:
         return (await client.job("j").result()).stdout
 
-    ready = queue.Queue()
+    ready: queue.Queue[tuple[int, asyncio.AbstractEventLoop, asyncio.Task[None]]] = queue.Queue()
     thread = threading.Thread(target=serve, args=(ready,))
     thread.start()
     port, loop, task = ready.get(timeout=10)
@@ -93,7 +96,7 @@ def test_a_client_is_used_in_one_event_loop_after_another():
 
 
 @pytest.mark.parametrize("kind", [Client, AsyncClient])
-def test_a_client_cannot_be_pickled_and_says_what_to_do(kind):
+def test_a_client_cannot_be_pickled_and_says_what_to_do(kind: type[Client] | type[AsyncClient]) -> None:
     """What joblib, Dask and multiprocessing try; a result can be, and so can an error."""
     client = kind(URL, "k" * 32)
     for each in (client, client.job("j")):
@@ -102,7 +105,7 @@ def test_a_client_cannot_be_pickled_and_says_what_to_do(kind):
         assert "k" * 32 not in str(refused.value)
 
 
-async def test_errors_are_raised_where_they_are_awaited():
+async def test_errors_are_raised_where_they_are_awaited() -> None:
     """Failure and timeout are those of the blocking client."""
     async with client_of(Answers(problem("job-failed", 422), problem("not-finished", 404))) as client:
         with pytest.raises(JobFailedError):
@@ -111,10 +114,10 @@ async def test_errors_are_raised_where_they_are_awaited():
             await client.job("k").result(timeout=0)
 
 
-async def test_a_map_streams_its_results_and_survives_a_broken_stream():
+async def test_a_map_streams_its_results_and_survives_a_broken_stream() -> None:
     """Results come in the order of the inputs, jobs as they end, and the stream is resumed at the cursor."""
 
-    def rest(request):
+    def rest(request: httpx.Request) -> httpx.Response:
         assert request.url.params["cursor"] == "1"
         return stream(part("a", 2, b"A"), part("c", 3, b"C"), end())
 
@@ -125,7 +128,7 @@ async def test_a_map_streams_its_results_and_survives_a_broken_stream():
         assert [result.data async for result in batch.results()] == [b"A", b"B", b"C"]
 
 
-async def test_a_job_that_the_stream_does_not_bring_is_asked_for_by_itself():
+async def test_a_job_that_the_stream_does_not_bring_is_asked_for_by_itself() -> None:
     """As in the blocking client."""
     grid = Answers(batch_accepted, stream(part("a", 1), end()), problem("job-failed", 422))
     async with client_of(grid) as client:
@@ -133,14 +136,14 @@ async def test_a_job_that_the_stream_does_not_bring_is_asked_for_by_itself():
         assert [job.job_id async for job in batch.as_completed()] == ["a", "b"]
 
 
-async def test_a_download_is_streamed_to_its_file(tmp_path):
+async def test_a_download_is_streamed_to_its_file(tmp_path: Path) -> None:
     """The file appears whole."""
     async with client_of(Answers(httpx.Response(200, content=b"ZIP"))) as client:
         await client.job("j").download(tmp_path / "r.zip")
     assert (tmp_path / "r.zip").read_bytes() == b"ZIP"
 
 
-async def test_lists_and_pages_are_read():
+async def test_lists_and_pages_are_read() -> None:
     """jobs() goes through the pages; data and the rest are lists."""
     grid = Answers(
         httpx.Response(200, json={"jobs": [{"jobId": "a", "state": "done"}], "next_cursor": "k"}),
@@ -164,20 +167,20 @@ COUNTERPARTS = {
 }
 
 
-def blocking_words(annotation):
+def blocking_words(annotation: object) -> str:
     """An annotation of the asynchronous client in the words of the blocking one."""
     words = re.sub(r"AsyncGenerator\[([\w.]+), None\]", r"AsyncIterator[\1]", str(annotation))
     return re.sub(r"[\w.]+", lambda word: COUNTERPARTS.get(word[0], word[0]), words)
 
 
 @pytest.mark.parametrize(("one", "other"), [(Client, AsyncClient), (Job, AsyncJob), (BatchJobs, AsyncBatchJobs)])
-def test_both_clients_have_the_same_methods_with_the_same_signatures(one, other):
+def test_both_clients_have_the_same_methods_with_the_same_signatures(one: type, other: type) -> None:
     """Names, order, kinds, defaults and types of the parameters and the results agree, so that the two cannot drift."""
 
-    def signatures(cls):
+    def signatures(cls: type) -> dict[str, tuple[list[tuple[object, ...]], str]]:
         found = {name: f for name, f in inspect.getmembers(cls, inspect.isfunction) if not name.startswith("_")}
         if cls in (Client, AsyncClient):
-            found["__init__"] = cls.__init__
+            found["__init__"] = vars(cls)["__init__"]
         return {
             name: (
                 [

@@ -3,29 +3,50 @@
 from __future__ import annotations
 
 import weakref
+from collections.abc import Callable, Mapping
+from typing import Protocol
 
 import httpx
 import pytest
 
 import raygrid
-from raygrid.client import completion, default
+from raygrid.client import Job, Result, completion, default
 from raygrid.errors import JobFailedError, JobNotFoundError, WaitTimeoutError
-from tests.unit.test_client_fakes import Answers, FakeTime, accepted, batch_accepted, end, part, problem, stream
+from raygrid.models import JobState
+from tests.support.client_fakes import (
+    Answer,
+    Answers,
+    Cut,
+    FakeTime,
+    accepted,
+    batch_accepted,
+    end,
+    part,
+    problem,
+    stream,
+    stream_of,
+)
 
 
 @pytest.fixture
-def time(monkeypatch):
+def time(monkeypatch: pytest.MonkeyPatch) -> FakeTime:
     """One fake clock for the client and for as_completed."""
     time = FakeTime()
     monkeypatch.setattr(completion, "monotonic", time.clock)
     return time
 
 
+class UseGrid(Protocol):
+    """Makes a grid with these answers the default one."""
+
+    def __call__(self, *answers: Answer) -> Answers: ...
+
+
 @pytest.fixture
-def default_grid(monkeypatch, time):
+def default_grid(monkeypatch: pytest.MonkeyPatch, time: FakeTime) -> UseGrid:
     """Make some answers the default grid of the module's functions."""
 
-    def use(*answers):
+    def use(*answers: Answer) -> Answers:
         grid = Answers(*answers)
         monkeypatch.setattr(default, "_default", grid.client(time))
         return grid
@@ -33,7 +54,7 @@ def default_grid(monkeypatch, time):
     return use
 
 
-def test_map_gives_results_in_the_order_of_the_inputs(default_grid):
+def test_map_gives_results_in_the_order_of_the_inputs(default_grid: UseGrid) -> None:
     """However the jobs end, the caller gets them as they were given."""
     default_grid(batch_accepted, stream(part("c", 1, b"C"), part("a", 2, b"A"), part("b", 3, b"B"), end()))
 
@@ -42,12 +63,11 @@ def test_map_gives_results_in_the_order_of_the_inputs(default_grid):
     assert [result.data for result in results] == [b"A", b"B", b"C"]
 
 
-def test_map_submits_at_once_and_gives_each_result_as_soon_as_it_can(default_grid):
+def test_map_submits_at_once_and_gives_each_result_as_soon_as_it_can(default_grid: UseGrid) -> None:
     """The first result is there before the later ones have ended."""
     chunks = [part("b", 1, b"B"), part("a", 2, b"A"), part("c", 3, b"C") + end()]
-    answer = stream(*chunks)
-    body = answer.stream
-    grid = default_grid(batch_accepted, answer)
+    body = Cut(*chunks)
+    grid = default_grid(batch_accepted, stream_of(body))
 
     results = raygrid.map({"a": b"1", "b": b"2", "c": b"3"})
     assert len(grid.requests) == 1
@@ -60,7 +80,7 @@ def test_map_submits_at_once_and_gives_each_result_as_soon_as_it_can(default_gri
 FAILED = part("b", 1, state="failed", reason="timeout", message="took too long")
 
 
-def test_map_raises_where_a_job_failed_or_gives_the_error_in_its_place(default_grid):
+def test_map_raises_where_a_job_failed_or_gives_the_error_in_its_place(default_grid: UseGrid) -> None:
     """By default the failure ends the iteration at its place; on wish it stands among the results."""
     body = FAILED + part("a", 2, b"A") + part("c", 3, b"C") + end()
     default_grid(batch_accepted, stream(body), batch_accepted, stream(body))
@@ -72,11 +92,14 @@ def test_map_raises_where_a_job_failed_or_gives_the_error_in_its_place(default_g
         next(results)
 
     a, b, c = raygrid.map(inputs, return_errors=True)
+    assert isinstance(a, Result)
+    assert isinstance(b, JobFailedError)
+    assert isinstance(c, Result)
     assert (a.data, c.data) == (b"A", b"C")
-    assert (type(b), b.reason) == (JobFailedError, "timeout")
+    assert b.reason == "timeout"
 
 
-def test_map_keeps_no_result_that_the_caller_has_let_go(default_grid):
+def test_map_keeps_no_result_that_the_caller_has_let_go(default_grid: UseGrid) -> None:
     """A map over very many inputs does not fill the memory with their results."""
     default_grid(batch_accepted, stream(part("a", 1, b"A"), part("b", 2, b"B"), end()))
     results = raygrid.map({"a": b"1", "b": b"2"})
@@ -86,7 +109,7 @@ def test_map_keeps_no_result_that_the_caller_has_let_go(default_grid):
     assert first() is None
 
 
-def test_results_of_a_batch_may_be_read_twice(time):
+def test_results_of_a_batch_may_be_read_twice(time: FakeTime) -> None:
     """The jobs keep what they know."""
     grid = Answers(batch_accepted, stream(part("b", 1, b"B"), part("a", 2, b"A"), end()))
     batch = grid.client(time).map({"a": b"1", "b": b"2"})
@@ -95,7 +118,7 @@ def test_results_of_a_batch_may_be_read_twice(time):
         assert [result.data for result in batch.results()] == [b"A", b"B"]
 
 
-def test_as_completed_reads_the_stream_for_jobs_of_one_batch(default_grid):
+def test_as_completed_reads_the_stream_for_jobs_of_one_batch(default_grid: UseGrid) -> None:
     """Ten jobs, one request; the jobs that were not asked about are left out."""
     ids = [f"j{n}" for n in range(10)]
     grid = default_grid(
@@ -109,10 +132,10 @@ def test_as_completed_reads_the_stream_for_jobs_of_one_batch(default_grid):
     assert len(grid.requests) == 2
 
 
-def held(time, ends_at):
+def held(time: FakeTime, ends_at: Mapping[str, float]) -> Callable[[httpx.Request], httpx.Response]:
     """A grid that answers a wait when it is over or when the job ends, whichever comes first."""
 
-    def answer(request):
+    def answer(request: httpx.Request) -> httpx.Response:
         job_id = request.url.path.rpartition("/")[2]
         time.now = min(time.now + float(request.url.params["wait"]), max(time.now, ends_at[job_id]))
         if time.now < ends_at[job_id]:
@@ -122,7 +145,7 @@ def held(time, ends_at):
     return answer
 
 
-def test_as_completed_gives_single_jobs_as_they_end(time):
+def test_as_completed_gives_single_jobs_as_they_end(time: FakeTime) -> None:
     """Jobs without a batch are asked about in turns; a slow first one does not hold up the others."""
     ends_at = {"slow": 1030.0, "fast": 1005.0, "middle": 1010.0}
     grid = Answers(*[held(time, ends_at)] * 200)
@@ -136,7 +159,7 @@ def test_as_completed_gives_single_jobs_as_they_end(time):
     assert len(grid.requests) < 150
 
 
-def test_as_completed_of_one_job_is_one_long_wait(time):
+def test_as_completed_of_one_job_is_one_long_wait(time: FakeTime) -> None:
     """Nothing is polled where there is nothing else to look at."""
     grid = Answers(held(time, {"a": 1029.0}))
 
@@ -144,13 +167,13 @@ def test_as_completed_of_one_job_is_one_long_wait(time):
     assert len(grid.requests) == 1
 
 
-def test_as_completed_takes_jobs_of_several_batches_and_of_none(time):
+def test_as_completed_takes_jobs_of_several_batches_and_of_none(time: FakeTime) -> None:
     """Batches and single jobs get their turns; each job comes once, soon after its end."""
     ends_at = {"a": 1003.0, "b": 1001.0, "c": 1009.0, "s": 1006.0}
     members = {"b-1": ["a", "c"], "b-2": ["b"]}
     single_job = held(time, ends_at)
 
-    def answer(request):
+    def answer(request: httpx.Request) -> httpx.Response:
         if request.method == "POST":
             return batch_accepted(request) if request.url.path == "/batches" else accepted()
         if request.url.path.startswith("/result/"):
@@ -174,11 +197,11 @@ def test_as_completed_takes_jobs_of_several_batches_and_of_none(time):
     assert ended == ["b", "a", "s", "c"]
 
 
-def test_as_completed_ends_at_its_timeout(time):
+def test_as_completed_ends_at_its_timeout(time: FakeTime) -> None:
     """The jobs that ended in time come first, then the error says how many did not."""
     grid = Answers(*[held(time, {"a": 1001.0, "b": 9999.0})] * 200)
     client = grid.client(time)
-    ended = []
+    ended: list[Job] = []
 
     with pytest.raises(WaitTimeoutError, match="1 jobs have not ended within 10 s"):
         ended.extend(raygrid.as_completed([client.job("a"), client.job("b")], timeout=10))
@@ -186,7 +209,7 @@ def test_as_completed_ends_at_its_timeout(time):
     assert time.now <= 1012
 
 
-def test_as_completed_gives_failed_jobs_and_raises_for_unknown_ones(time):
+def test_as_completed_gives_failed_jobs_and_raises_for_unknown_ones(time: FakeTime) -> None:
     """A failure is an end; a job that the grid does not know has none."""
     failed = Answers(problem("job-failed", 422)).client(time).job("f")
     assert list(raygrid.as_completed([failed])) == [failed]
@@ -196,10 +219,10 @@ def test_as_completed_gives_failed_jobs_and_raises_for_unknown_ones(time):
         list(raygrid.as_completed([unknown]))
 
 
-def test_attaching_to_a_batch_finds_its_jobs_page_by_page(time):
+def test_attaching_to_a_batch_finds_its_jobs_page_by_page(time: FakeTime) -> None:
     """batch() asks whether there is such a batch, then for its jobs, until there is no next cursor."""
 
-    def page(ids, cursor):
+    def page(ids: str, cursor: str | None) -> httpx.Response:
         return httpx.Response(200, json={"jobs": [{"jobId": i, "state": "queued"} for i in ids], "next_cursor": cursor})
 
     counts = {"batchId": "b", "total": 3, "finished": False, "counts": {"queued": 3}}
@@ -214,19 +237,19 @@ def test_attaching_to_a_batch_finds_its_jobs_page_by_page(time):
     assert next(batch.as_completed()).job_id == "b"
 
 
-def test_status_and_cancel_of_a_batch_ask_the_grid(time):
+def test_status_and_cancel_of_a_batch_ask_the_grid(time: FakeTime) -> None:
     """Counts come by state; cancelling tells how many jobs it reaches."""
     counts = {"batchId": "b", "total": 3, "finished": False, "counts": {"queued": 2, "done": 1}}
     grid = Answers(batch_accepted, httpx.Response(200, json=counts), httpx.Response(202, json={"cancelling": 2}))
     batch = grid.client(time).map([b"x"], batch_id="b")
 
-    assert batch.status().counts["queued"] == 2
+    assert batch.status().counts[JobState.QUEUED] == 2
     assert batch.cancel() == 2
     assert grid.requests[-1].method == "DELETE"
     assert grid.requests[-1].url.path == "/batches/b"
 
 
-def test_a_released_job_asks_again(time):
+def test_a_released_job_asks_again(time: FakeTime) -> None:
     """release() gives the memory back, not the job up."""
     grid = Answers(httpx.Response(200, content=b"1"), httpx.Response(200, content=b"1"))
     job = grid.client(time).job("a")

@@ -7,8 +7,8 @@ import logging
 import os
 import subprocess
 import sys
+from dataclasses import dataclass, field
 from pathlib import Path
-from types import SimpleNamespace
 
 import httpx
 import pytest
@@ -19,20 +19,20 @@ from raygrid.client import Client, default
 from raygrid.client.default import find_grid
 from raygrid.errors import SettingsError
 from raygrid.local import GridFile
-from raygrid.settings.model import load_settings
+from raygrid.settings.model import GridSettings, load_settings
 from raygrid.settings.started_with import StartedWith
 from raygrid.system.grid_file import running_grid
 from raygrid.system.lock import only_one
 from raygrid.system.proc import start_time
 
 
-def grid_file(url, api_key=None, started_with=None):
+def grid_file(url: str, api_key: str | None = None, started_with: StartedWith | None = None) -> GridFile:
     """What raygrid.local tells of a running grid."""
     return GridFile(url, 1, 1, "default", Path(), api_key, started_with=started_with)
 
 
 @pytest.fixture(autouse=True)
-def _no_grid(monkeypatch, tmp_path):
+def _no_grid(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """No grid is configured anywhere, and none is left for the next test."""
     for name in ("RAYGRID_URL", "RAYGRID_API_KEY", "RAYGRID_CONFIG"):
         monkeypatch.delenv(name, raising=False)
@@ -41,15 +41,27 @@ def _no_grid(monkeypatch, tmp_path):
     monkeypatch.setattr(raygrid, "_own_grid", None)
 
 
-@pytest.fixture
-def local(monkeypatch):
-    """Stands in for the functions of raygrid.local, and remembers what it started and stopped."""
-    stand_in = SimpleNamespace(grid=None, started=[], stopped=[], contacted=[])
+@dataclass
+class Local:
+    """Stands in for the functions of raygrid.local: the grid that runs, and what was started, stopped and contacted."""
 
-    def running_grid(name="default", state_dir=None):
+    grid: GridFile | None = None
+    started: list[tuple[GridSettings, int, int]] = field(default_factory=list)
+    stopped: list[GridFile] = field(default_factory=list)
+    contacted: list[str] = field(default_factory=list)
+
+
+@pytest.fixture
+def local(monkeypatch: pytest.MonkeyPatch) -> Local:
+    """The stand-in, in place."""
+    stand_in = Local()
+
+    def running_grid(name: str = "default", state_dir: Path | None = None) -> GridFile | None:
         return stand_in.grid
 
-    def start_grid(settings, racks=1, nodes=1, timeout_s=180, with_caller=False):
+    def start_grid(
+        settings: GridSettings, racks: int = 1, nodes: int = 1, timeout_s: float = 180, *, with_caller: bool = False
+    ) -> GridFile:
         assert with_caller, "what init starts ends with its process"
         stand_in.started.append((settings, racks, nodes))
         return grid_file("http://127.0.0.1:8123")
@@ -62,18 +74,20 @@ def local(monkeypatch):
     return stand_in
 
 
-def grid_json(tmp_path, **members):
+def grid_json(tmp_path: Path, **members: object) -> None:
     """Write the file of a grid on this machine, whose supervisor is this process."""
     directory = tmp_path / "state" / "default"
     directory.mkdir(parents=True)
-    GridFile(
-        "http://127.0.0.1:8001", os.getpid(), start_time(os.getpid()), "default", directory, "key-of-the-file"
-    ).write()
+    started = start_time(os.getpid())
+    assert started is not None
+    GridFile("http://127.0.0.1:8001", os.getpid(), started, "default", directory, "key-of-the-file").write()
     path = directory / "grid.json"
     path.write_text(json.dumps({**json.loads(path.read_text()), **members}))
 
 
-def test_the_argument_wins_over_the_environment_and_that_over_the_local_grid(monkeypatch, tmp_path):
+def test_the_argument_wins_over_the_environment_and_that_over_the_local_grid(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
     """URL and key are looked for in the same order, each for itself."""
     grid_json(tmp_path)
     assert find_grid() == ("http://127.0.0.1:8001", "key-of-the-file")
@@ -84,7 +98,7 @@ def test_the_argument_wins_over_the_environment_and_that_over_the_local_grid(mon
     assert find_grid("http://arg", "key-of-the-argument") == ("http://arg", "key-of-the-argument")
 
 
-def test_the_local_grids_key_is_sent_to_no_other_grid(tmp_path):
+def test_the_local_grids_key_is_sent_to_no_other_grid(tmp_path: Path) -> None:
     """A URL from elsewhere does not get the key in the file."""
     grid_json(tmp_path)
 
@@ -92,7 +106,7 @@ def test_the_local_grids_key_is_sent_to_no_other_grid(tmp_path):
 
 
 @pytest.mark.parametrize("members", [{"pid": 2**22 + 1}, {"pid": "none"}, {"url": None}, {"started": 1}])
-def test_the_file_of_a_grid_that_is_gone_does_not_count(tmp_path, members):
+def test_the_file_of_a_grid_that_is_gone_does_not_count(tmp_path: Path, members: dict[str, object]) -> None:
     """A stale or broken file counts as none, also if the supervisor's pid belongs to a later process by now."""
     grid_json(tmp_path, **members)
 
@@ -101,7 +115,7 @@ def test_the_file_of_a_grid_that_is_gone_does_not_count(tmp_path, members):
         find_grid()
 
 
-def test_a_damaged_file_of_a_grid_that_runs_is_reported(tmp_path):
+def test_a_damaged_file_of_a_grid_that_runs_is_reported(tmp_path: Path) -> None:
     """The error names the file and the remedy, because a grid holds the lock beside it."""
     grid_json(tmp_path)
     directory = tmp_path / "state" / "default"
@@ -113,16 +127,16 @@ def test_a_damaged_file_of_a_grid_that_runs_is_reported(tmp_path):
         find_grid()
 
 
-def test_without_any_grid_the_error_says_what_to_do():
+def test_without_any_grid_the_error_says_what_to_do() -> None:
     """The message names the variable, the function, the command and the file that was looked for."""
     with pytest.raises(SettingsError, match=r"RAYGRID_URL.*raygrid\.connect.*raygrid up.*raygrid\.init.*grid\.json"):
         raygrid.submit(b"x")
 
 
-def test_connect_sets_the_grid_of_the_modules_functions():
+def test_connect_sets_the_grid_of_the_modules_functions() -> None:
     """What connect made is what submit uses."""
 
-    def answer(request):
+    def answer(request: httpx.Request) -> httpx.Response:
         return httpx.Response(202, json={})
 
     client = raygrid.connect("http://grid.test", "0123456789abcdef", transport=httpx.MockTransport(answer))
@@ -131,7 +145,7 @@ def test_connect_sets_the_grid_of_the_modules_functions():
     assert raygrid.submit(b"x", job_id="j").job_id == "j"
 
 
-def test_init_starts_a_grid_and_shutdown_stops_it(local, tmp_path):
+def test_init_starts_a_grid_and_shutdown_stops_it(local: Local, tmp_path: Path) -> None:
     """Where there is no grid, one is started with the given pricer, and only once stopped."""
     client = raygrid.init("cat {input}", racks=2, nodes=3)
 
@@ -146,7 +160,9 @@ def test_init_starts_a_grid_and_shutdown_stops_it(local, tmp_path):
     assert [grid.url for grid in local.stopped] == ["http://127.0.0.1:8123"]
 
 
-def test_init_says_what_it_waits_for_and_leaves_the_output_of_scripts_alone(local, monkeypatch, capsys, caplog):
+def test_init_says_what_it_waits_for_and_leaves_the_output_of_scripts_alone(
+    local: Local, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture
+) -> None:
     """In a notebook it is a line of stderr, in a script a line of the log; a grid that runs is not waited for."""
     said = "raygrid: starting a grid of 2 nodes on this machine, which takes a while"
     monkeypatch.delattr(sys, "ps1", raising=False)
@@ -166,7 +182,7 @@ def test_init_says_what_it_waits_for_and_leaves_the_output_of_scripts_alone(loca
     assert capsys.readouterr() == ("", "")
 
 
-def test_init_connects_to_a_grid_that_runs_and_shutdown_leaves_it_alone(local):
+def test_init_connects_to_a_grid_that_runs_and_shutdown_leaves_it_alone(local: Local) -> None:
     """What init did not start it does not stop."""
     local.grid = grid_file("http://127.0.0.1:9999", api_key="0123456789abcdef")
 
@@ -175,7 +191,7 @@ def test_init_connects_to_a_grid_that_runs_and_shutdown_leaves_it_alone(local):
     assert (local.started, local.stopped) == ([], [])
 
 
-def test_init_uses_the_configured_grid(local, monkeypatch):
+def test_init_uses_the_configured_grid(local: Local, monkeypatch: pytest.MonkeyPatch) -> None:
     """RAYGRID_URL means: nothing is started here."""
     monkeypatch.setenv("RAYGRID_URL", "http://grid.test")
 
@@ -183,7 +199,7 @@ def test_init_uses_the_configured_grid(local, monkeypatch):
     assert local.started == []
 
 
-def test_init_refuses_a_running_grid_that_is_not_as_asked_for(local, tmp_path):
+def test_init_refuses_a_running_grid_that_is_not_as_asked_for(local: Local, tmp_path: Path) -> None:
     """Jobs would otherwise run on the pricers of an older start; what init does not speak of may be as it is."""
     running = load_settings(pricers={"old": {"command": "cat {input}"}, "more": {"command": "wc {input}"}})
     local.grid = grid_file("http://grid.test", started_with=StartedWith.of(running, racks=2, nodes=1))
@@ -202,13 +218,13 @@ def test_init_refuses_a_running_grid_that_is_not_as_asked_for(local, tmp_path):
         raygrid.init(config=config)
 
 
-def test_init_without_a_pricer_says_how_to_give_one(local):
+def test_init_without_a_pricer_says_how_to_give_one(local: Local) -> None:
     """A grid that can run nothing is not started."""
     with pytest.raises(SettingsError, match="--pricer"):
         raygrid.init()
 
 
-def test_files_of_a_command_are_meant_from_here(local, monkeypatch, tmp_path):
+def test_files_of_a_command_are_meant_from_here(local: Local, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """The command will run in the job directory, so files are made absolute; PATH is still searched."""
     (tmp_path / "price.py").touch()
     (tmp_path / "python3").touch()
@@ -221,7 +237,7 @@ def test_files_of_a_command_are_meant_from_here(local, monkeypatch, tmp_path):
     assert settings.pricers["b"].command == (str(tmp_path / "price.py"), "{input}")
 
 
-def test_import_raygrid_is_light_and_the_client_needs_neither_ray_nor_a_server():
+def test_import_raygrid_is_light_and_the_client_needs_neither_ray_nor_a_server() -> None:
     """Nothing heavy is loaded before it is used, and the client never loads Ray or a tier."""
     code = """
 import sys, raygrid
@@ -236,7 +252,7 @@ print([name for name in heavy if name in sys.modules])
     assert (done.stdout.strip(), done.stderr) == ("[]", "")
 
 
-def test_every_public_error_and_name_is_exported():
+def test_every_public_error_and_name_is_exported() -> None:
     """The names of the error tree that a client can meet are all at the top."""
     assert set(raygrid.__all__) <= set(dir(raygrid))
     assert raygrid.errors.JobFailedError is raygrid.JobFailedError

@@ -18,15 +18,17 @@ from raygrid.client.calls import Call
 from raygrid.client.connection import AsyncConnection, BlockingConnection
 from raygrid.client.endpoint import Endpoint
 from raygrid.errors import BusyError, ConnectionFailedError, SettingsError, UnavailableError
-from tests.unit.test_client_fakes import FakeTime, accepted, form_of, problem
+from tests.support.client_fakes import FakeTime, accepted, form_of, problem
 
 URLS = ["http://a.test:8000", "http://b.test:8000", "http://c.test:8000"]
+
+EntryAnswer = Callable[[], httpx.Response] | Exception
 
 
 class Entries:
     """Entries that answer as they are told, by host; keeps the requests."""
 
-    def __init__(self, **answers: Callable[[], httpx.Response] | Exception) -> None:
+    def __init__(self, **answers: EntryAnswer) -> None:
         self.answers = answers
         self.requests: list[httpx.Request] = []
 
@@ -48,7 +50,7 @@ class Entries:
         return Client(url, transport=httpx.MockTransport(self), retry=time.policy(**policy))
 
 
-FAILURES = [
+FAILURES: list[EntryAnswer] = [
     httpx.ConnectError("refused"),
     httpx.ConnectTimeout("silent"),
     httpx.ReadError("reset"),
@@ -59,7 +61,7 @@ FAILURES = [
 
 
 @pytest.mark.parametrize("failure", FAILURES, ids=("refused", "silent", "reset", "502", "500", "503"))
-def test_an_entry_that_fails_is_left_for_the_next_with_the_same_job_at_once(failure):
+def test_an_entry_that_fails_is_left_for_the_next_with_the_same_job_at_once(failure: EntryAnswer) -> None:
     """The second try goes elsewhere within moments, also where the first entry asked for a longer pause."""
     time = FakeTime()
     entries = Entries(a=failure, b=accepted)
@@ -73,11 +75,11 @@ def test_an_entry_that_fails_is_left_for_the_next_with_the_same_job_at_once(fail
 
 
 @pytest.mark.parametrize("failure", FAILURES, ids=("refused", "silent", "reset", "502", "500", "503"))
-def test_the_asynchronous_client_leaves_a_failing_entry_too(failure):
+def test_the_asynchronous_client_leaves_a_failing_entry_too(failure: EntryAnswer) -> None:
     """Both clients run the same flows over connections of their own."""
     entries = Entries(a=failure, b=accepted)
 
-    async def submit():
+    async def submit() -> None:
         transport = httpx.MockTransport(entries)
         async with AsyncClient(URLS, transport=transport, retry=FakeTime().policy()) as client:
             await client.submit(b"trade")
@@ -87,7 +89,7 @@ def test_the_asynchronous_client_leaves_a_failing_entry_too(failure):
     assert entries.asked == "ab"
 
 
-def test_an_entry_that_answers_is_kept_and_the_first_is_not_gone_back_to():
+def test_an_entry_that_answers_is_kept_and_the_first_is_not_gone_back_to() -> None:
     """A client that found an entry that works does not ask the dead one before every call."""
     entries = Entries(a=httpx.ConnectError("refused"), b=accepted)
     client = entries.client(FakeTime())
@@ -98,7 +100,7 @@ def test_an_entry_that_answers_is_kept_and_the_first_is_not_gone_back_to():
     assert entries.asked == "abbb"
 
 
-def test_after_the_last_entry_comes_the_first_again():
+def test_after_the_last_entry_comes_the_first_again() -> None:
     """A grid of which all entries were away for a moment is found again."""
     time = FakeTime()
     entries = Entries(**dict.fromkeys("abc", httpx.ReadError("reset")))
@@ -109,7 +111,7 @@ def test_after_the_last_entry_comes_the_first_again():
     assert entries.asked[:6] == "abcabc"
 
 
-def test_a_pause_that_every_entry_asked_for_is_made():
+def test_a_pause_that_every_entry_asked_for_is_made() -> None:
     """Where all parents refuse, none is asked sooner than it said."""
     time = FakeTime()
     entries = Entries(**dict.fromkeys("abc", lambda: problem("unavailable", 503, retry_after="7")))
@@ -121,7 +123,7 @@ def test_a_pause_that_every_entry_asked_for_is_made():
     assert [pause >= 7 for pause in time.sleeps[:6]] == [False, False, True, False, False, True]
 
 
-def test_a_full_queue_is_no_reason_to_go_elsewhere():
+def test_a_full_queue_is_no_reason_to_go_elsewhere() -> None:
     """The queue is the grid's, not the parent's: another entry would only be asked in vain, and too soon."""
     time = FakeTime()
     entries = Entries(a=lambda: problem("busy", 429, retry_after="10"))
@@ -133,7 +135,7 @@ def test_a_full_queue_is_no_reason_to_go_elsewhere():
     assert min(time.sleeps) >= 10
 
 
-def test_two_calls_that_fail_at_one_entry_go_on_to_the_next_not_to_the_one_after():
+def test_two_calls_that_fail_at_one_entry_go_on_to_the_next_not_to_the_one_after() -> None:
     """Calls of several threads that fail together do not pass over an entry."""
     endpoint = Endpoint("a,b,c")
 
@@ -153,13 +155,13 @@ def test_two_calls_that_fail_at_one_entry_go_on_to_the_next_not_to_the_one_after
         ("http://a/grid/", "http://a/grid"),
     ],
 )
-def test_entries_come_as_a_list_or_with_commas_between(given, seen):
+def test_entries_come_as_a_list_or_with_commas_between(given: str | list[str], seen: str) -> None:
     """RAYGRID_URL and --url are texts, so commas part the entries; one entry looks as it always has."""
     assert Client(given).url == seen
 
 
 @pytest.mark.parametrize("url", ["", ",", [], "a,ftp://b", "a,http://user:secret@b"])
-def test_an_entry_that_cannot_be_right_is_refused(url):
+def test_an_entry_that_cannot_be_right_is_refused(url: str | list[str]) -> None:
     """A wrong entry among good ones would be found at the worst moment."""
     with pytest.raises(SettingsError) as caught:
         Client(url)
@@ -167,7 +169,7 @@ def test_an_entry_that_cannot_be_right_is_refused(url):
     assert "secret" not in str(caught.value)
 
 
-def test_a_path_before_the_grid_is_kept():
+def test_a_path_before_the_grid_is_kept() -> None:
     """A grid behind an edge proxy may live below a path."""
     entries = Entries(a=accepted)
 
@@ -176,7 +178,7 @@ def test_a_path_before_the_grid_is_kept():
     assert entries.requests[0].url.path == "/grid/submit"
 
 
-def test_the_environment_may_name_several_entries(monkeypatch):
+def test_the_environment_may_name_several_entries(monkeypatch: pytest.MonkeyPatch) -> None:
     """What --url takes, RAYGRID_URL takes."""
     from raygrid.client.default import find_grid
 
@@ -186,7 +188,9 @@ def test_the_environment_may_name_several_entries(monkeypatch):
 
 
 @pytest.mark.parametrize("proxy", [True, False])
-def test_a_proxy_of_the_environment_stays_in_use_for_grids_elsewhere(monkeypatch, proxy):
+def test_a_proxy_of_the_environment_stays_in_use_for_grids_elsewhere(
+    monkeypatch: pytest.MonkeyPatch, proxy: bool
+) -> None:
     """Sockets of our own are for direct connections: they would pass by a proxy that the site wants used."""
     for name in ("HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "http_proxy", "https_proxy", "all_proxy"):
         monkeypatch.delenv(name, raising=False)
@@ -199,26 +203,26 @@ def test_a_proxy_of_the_environment_stays_in_use_for_grids_elsewhere(monkeypatch
 
 
 @pytest.mark.parametrize("blocking", [True, False])
-def test_the_connections_of_a_client_are_probed_while_they_are_silent(blocking):
+def test_the_connections_of_a_client_are_probed_while_they_are_silent(blocking: bool) -> None:
     """A machine that loses power tells nobody; the kernel asks, and gives up within seconds."""
     seen = []
 
     class Answer(http.server.BaseHTTPRequestHandler):
-        def do_GET(self):
+        def do_GET(self) -> None:
             self.send_response(200)
             self.end_headers()
 
-        def log_message(self, *_):
+        def log_message(self, *_: object) -> None:
             """Say nothing."""
 
-    def look(response):
+    def look(response: httpx.Response) -> None:
         connection = response.extensions["network_stream"].get_extra_info("socket")
         seen.append(connection.getsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE))
         if sys.platform == "linux":
             probes = [(socket.TCP_KEEPIDLE, 2), (socket.TCP_KEEPINTVL, 1), (socket.TCP_USER_TIMEOUT, 10_000)]
             assert all(connection.getsockopt(socket.IPPROTO_TCP, name) == value for name, value in probes)
 
-    async def ask(endpoint):
+    async def ask(endpoint: Endpoint) -> None:
         connection = AsyncConnection(endpoint, 5)
         async with connection.stream(Call("GET", "/")) as response:
             look(response)

@@ -11,7 +11,7 @@ import pytest
 
 from raygrid import errors
 from raygrid.client import AsyncClient, Client
-from tests.unit.test_client_fakes import URL, Answers, problem
+from tests.support.client_fakes import URL, Answers, problem
 
 KEY = "0123456789-secret-key-abcdef"
 
@@ -37,7 +37,7 @@ KEY = "0123456789-secret-key-abcdef"
         ("a-word-of-the-future", 418, errors.RaygridError),
     ],
 )
-def test_every_problem_type_has_its_error(word, status, kind):
+def test_every_problem_type_has_its_error(word: str, status: int, kind: type[errors.RaygridError]) -> None:
     """The stable word of the URN decides, not the status."""
     with pytest.raises(errors.RaygridError) as caught:
         Answers(problem(word, status)).client(retry_s=0).job("j").status()
@@ -46,7 +46,7 @@ def test_every_problem_type_has_its_error(word, status, kind):
     assert word == "unauthorized" or str(caught.value) == f"said {word}"
 
 
-def test_a_failed_job_tells_reason_exit_code_and_the_end_of_stderr():
+def test_a_failed_job_tells_reason_exit_code_and_the_end_of_stderr() -> None:
     """JobFailedError carries the members of the problem."""
     failed = problem("job-failed", 422, jobId="j", reason="exit_code", exit_code=3, stderr_tail="no curve")
 
@@ -62,10 +62,10 @@ def test_a_failed_job_tells_reason_exit_code_and_the_end_of_stderr():
     )
 
 
-def test_the_text_of_a_failed_job_ends_with_the_last_lines_of_stderr():
+def test_the_text_of_a_failed_job_ends_with_the_last_lines_of_stderr() -> None:
     """A notebook shows the text of an exception and nothing else; a flood of lines is cut, and so is a long one."""
 
-    def text_of(tail):
+    def text_of(tail: str | None) -> str:
         failed = problem("job-failed", 422, jobId="j", reason="exit_code", exit_code=3, stderr_tail=tail)
         with pytest.raises(errors.JobFailedError) as caught:
             Answers(failed).client().job("j").result()
@@ -94,7 +94,7 @@ def test_the_text_of_a_failed_job_ends_with_the_last_lines_of_stderr():
         (302, errors.RaygridError),
     ],
 )
-def test_answers_of_proxies_become_errors_too(status, kind):
+def test_answers_of_proxies_become_errors_too(status: int, kind: type[errors.RaygridError]) -> None:
     """Without a problem document the status decides, and the message names the URL."""
     with pytest.raises(errors.RaygridError, match=URL) as caught:
         Answers(httpx.Response(status, text="<html>")).client(retry_s=0).job("j").status()
@@ -102,19 +102,19 @@ def test_answers_of_proxies_become_errors_too(status, kind):
     assert type(caught.value) is kind
 
 
-def test_a_page_that_is_no_grid_is_said_to_be_none():
+def test_a_page_that_is_no_grid_is_said_to_be_none() -> None:
     """A 200 from some other server is not taken for a status."""
     with pytest.raises(errors.RaygridError, match="check the URL"):
         Answers(httpx.Response(200, text="<html>hello")).client().job("j").status()
 
 
-def test_an_answer_of_another_version_names_the_fields_that_do_not_fit():
+def test_an_answer_of_another_version_names_the_fields_that_do_not_fit() -> None:
     """A state that does not exist is refused with the name of the field."""
     with pytest.raises(errors.RaygridError, match=r"not a JobStatus \(state\)"):
         Answers(httpx.Response(200, json={"jobId": "j", "state": "melting"})).client().job("j").status()
 
 
-def test_a_401_says_what_to_do_with_and_without_a_key():
+def test_a_401_says_what_to_do_with_and_without_a_key() -> None:
     """Without a key the advice is to set one, with a key to check it."""
     with pytest.raises(errors.NotAuthorizedError, match="wants an API key; set RAYGRID_API_KEY"):
         Answers(problem("unauthorized", 401)).client().pricers()
@@ -123,7 +123,7 @@ def test_a_401_says_what_to_do_with_and_without_a_key():
     assert KEY not in str(caught.value)
 
 
-def test_the_key_is_sent_as_a_bearer_token():
+def test_the_key_is_sent_as_a_bearer_token() -> None:
     """The key travels in the Authorization header, without white space around it."""
     grid = Answers(httpx.Response(200, json={"pricers": []}))
     grid.client(api_key=f" {KEY}\n").pricers()
@@ -131,7 +131,7 @@ def test_the_key_is_sent_as_a_bearer_token():
     assert grid.requests[0].headers["Authorization"] == f"Bearer {KEY}"
 
 
-def test_the_key_is_in_no_repr_no_log_and_no_traceback(caplog):
+def test_the_key_is_in_no_repr_no_log_and_no_traceback(caplog: pytest.LogCaptureFixture) -> None:
     """Whatever is printed of a client and of its failures, the key is not in it."""
     caplog.set_level(logging.DEBUG)
     grid = Answers(httpx.ConnectError("refused"), problem("unauthorized", 401))
@@ -147,7 +147,7 @@ def test_the_key_is_in_no_repr_no_log_and_no_traceback(caplog):
 
 
 @pytest.mark.parametrize("bad", ["two words-0123456789", "schlüssel-0123456789", "line\nbreak-0123456789"])
-def test_a_key_that_cannot_be_one_is_refused_without_being_shown(bad):
+def test_a_key_that_cannot_be_one_is_refused_without_being_shown(bad: str) -> None:
     """The HTTP library would quote an illegal header in its error; it never gets it."""
     with pytest.raises(errors.SettingsError) as caught:
         Client(URL, bad)
@@ -156,7 +156,7 @@ def test_a_key_that_cannot_be_one_is_refused_without_being_shown(bad):
 
 
 @pytest.mark.parametrize("bad", ["ftp://grid", "http://", "http://user:geheim@grid:8000", "http://grid:port"])
-def test_a_url_that_cannot_be_a_grids_is_refused(bad):
+def test_a_url_that_cannot_be_a_grids_is_refused(bad: str) -> None:
     """The error comes when the client is made, and shows no password."""
     with pytest.raises(errors.SettingsError) as caught:
         Client(bad)
@@ -164,6 +164,6 @@ def test_a_url_that_cannot_be_a_grids_is_refused(bad):
     assert "geheim" not in str(caught.value)
 
 
-def test_a_bare_host_and_port_is_enough():
+def test_a_bare_host_and_port_is_enough() -> None:
     """http:// is added, a trailing slash dropped."""
     assert Client("localhost:8000/").url == "http://localhost:8000"

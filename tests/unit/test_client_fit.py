@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
+from collections.abc import Callable
+from pathlib import Path
 
 import httpx
 import pytest
 
-from raygrid.client import AsyncClient, Client
+from raygrid.client import AsyncClient, BatchJobs, Client, Result
 from raygrid.errors import DamagedResultError, JobFailedError, MismatchedResponseError
-from tests.unit.test_client_fakes import URL, Answers, FakeTime, accepted, end, part, problem, stream, zip_of
+from tests.support.client_fakes import URL, Answers, FakeTime, accepted, end, part, problem, stream, zip_of
 
 ZIP = zip_of(stdout__txt="42\n")
 DIGEST = hashlib.sha256(ZIP).hexdigest()
@@ -37,7 +39,7 @@ def asked(*answers: httpx.Response) -> tuple[Client, list[httpx.Request]]:
     return Client(URL, transport=httpx.MockTransport(answer), retry=FakeTime().policy()), requests
 
 
-def test_the_result_of_another_job_is_asked_for_again_and_never_given():
+def test_the_result_of_another_job_is_asked_for_again_and_never_given() -> None:
     """A response that names another job is dropped; the second one is the job's own."""
     client, requests = asked(result("b", OTHERS, hashlib.sha256(OTHERS).hexdigest()), result())
 
@@ -48,7 +50,7 @@ def test_the_result_of_another_job_is_asked_for_again_and_never_given():
 @pytest.mark.parametrize(
     ("named", "said"), [("b", "gave the answer for job b"), (None, "gave a result without the header Raygrid-Job-Id")]
 )
-def test_a_result_that_is_not_the_jobs_own_again_is_an_error_of_its_own_class(named, said):
+def test_a_result_that_is_not_the_jobs_own_again_is_an_error_of_its_own_class(named: str | None, said: str) -> None:
     """Two mismatches end the call; the error names the job that was asked for and what came."""
     client, requests = asked(result(named), result(named))
 
@@ -59,7 +61,7 @@ def test_a_result_that_is_not_the_jobs_own_again_is_an_error_of_its_own_class(na
     assert caught.value.__suppress_context__
 
 
-def test_an_async_client_compares_answers_as_well():
+def test_an_async_client_compares_answers_as_well() -> None:
     """The client for event loops: the same check, the same error."""
     client = AsyncClient(URL, transport=httpx.MockTransport(lambda _: result("b")), retry=FakeTime().policy())
 
@@ -70,7 +72,7 @@ def test_an_async_client_compares_answers_as_well():
         asyncio.run(fetch())
 
 
-def test_the_failure_of_another_job_is_not_taken_for_this_jobs():
+def test_the_failure_of_another_job_is_not_taken_for_this_jobs() -> None:
     """Problem documents name their job, too: a mismatch is asked again."""
     failed = problem("job-failed", 422, jobId="b")
     failed.headers["Raygrid-Job-Id"] = "b"
@@ -79,10 +81,10 @@ def test_the_failure_of_another_job_is_not_taken_for_this_jobs():
     assert client.job("a").result().stdout == "42\n"
 
 
-def test_an_answer_about_another_job_is_no_answer_to_submit_status_or_cancel():
+def test_an_answer_about_another_job_is_no_answer_to_submit_status_or_cancel() -> None:
     """Submit, status and cancel compare the name where it is given, and go on without it (an older grid)."""
 
-    def other(call) -> None:
+    def other(call: Callable[[Client], object]) -> None:
         wrong = accepted("b")
         wrong.headers["Raygrid-Job-Id"] = "b"
         client, requests = asked(wrong, wrong)
@@ -96,7 +98,7 @@ def test_an_answer_about_another_job_is_no_answer_to_submit_status_or_cancel():
     asked(accepted("a"))[0].submit(b"x", job_id="a")
 
 
-def test_the_stream_of_another_batch_is_read_again_and_then_refused():
+def test_the_stream_of_another_batch_is_read_again_and_then_refused() -> None:
     """A results stream that names another batch gives no job of this one its end."""
 
     def wrong() -> httpx.Response:
@@ -113,7 +115,7 @@ def test_the_stream_of_another_batch_is_read_again_and_then_refused():
         list(batch_of(wrong(), wrong()).results())
 
 
-def batch_of(*streams: httpx.Response):
+def batch_of(*streams: httpx.Response) -> BatchJobs:
     """The batch `mine` with the one job `a`, whose results come in these streams."""
     client, _ = asked(httpx.Response(202, json={"batchId": "mine"}), *streams)
     return client.map({"a": b"x"}, batch_id="mine")
@@ -122,7 +124,7 @@ def batch_of(*streams: httpx.Response):
 # --- digests --------------------------------------------------------------------------------------------------------
 
 
-def test_a_result_with_other_bytes_than_its_digest_is_fetched_again_and_never_given():
+def test_a_result_with_other_bytes_than_its_digest_is_fetched_again_and_never_given() -> None:
     """One flipped bit: the ZIP comes again, whole."""
     flipped = ZIP[:-1] + bytes([ZIP[-1] ^ 1])
     client, requests = asked(result(data=flipped), result())
@@ -131,7 +133,7 @@ def test_a_result_with_other_bytes_than_its_digest_is_fetched_again_and_never_gi
     assert len(requests) == 2
 
 
-def test_a_result_that_stays_damaged_is_an_error_that_names_job_and_remedy():
+def test_a_result_that_stays_damaged_is_an_error_that_names_job_and_remedy() -> None:
     """The error says which job, from where, and that a new job id runs it again."""
     client, requests = asked(result(data=OTHERS), result(data=OTHERS))
 
@@ -140,7 +142,7 @@ def test_a_result_that_stays_damaged_is_an_error_that_names_job_and_remedy():
     assert len(requests) == 2
 
 
-def test_a_proxy_that_weakens_or_removes_the_tag_does_not_stop_results():
+def test_a_proxy_that_weakens_or_removes_the_tag_does_not_stop_results() -> None:
     """Weak tags are compared all the same; without a digest there is nothing to compare."""
     assert asked(result(weak="W/"))[0].job("a").result().data == ZIP
     bare = httpx.Response(200, content=ZIP, headers={"Raygrid-Job-Id": "a"})
@@ -149,7 +151,7 @@ def test_a_proxy_that_weakens_or_removes_the_tag_does_not_stop_results():
         asked(result(data=OTHERS, weak="W/"), result(data=OTHERS, weak="W/"))[0].job("a").result()
 
 
-def test_a_download_appears_only_when_it_matches_its_digest(tmp_path):
+def test_a_download_appears_only_when_it_matches_its_digest(tmp_path: Path) -> None:
     """A damaged body leaves no file, not even an unfinished one; a file that was there stays."""
     path = tmp_path / "a.zip"
     path.write_bytes(b"before")
@@ -161,7 +163,7 @@ def test_a_download_appears_only_when_it_matches_its_digest(tmp_path):
     assert path.read_bytes() == ZIP
 
 
-def test_another_entry_is_asked_after_a_damaged_or_mixed_up_answer():
+def test_another_entry_is_asked_after_a_damaged_or_mixed_up_answer() -> None:
     """The second try goes to the next entry of the grid."""
     for wrong in (result(data=OTHERS), result("b")):
         hosts: list[str] = []
@@ -179,7 +181,7 @@ def test_another_entry_is_asked_after_a_damaged_or_mixed_up_answer():
         assert hosts == ["one.test", "two.test"]
 
 
-def test_a_failed_jobs_files_are_compared_as_well():
+def test_a_failed_jobs_files_are_compared_as_well() -> None:
     """`even_if_failed` gives what a failed job left: with a digest like any other result."""
     grid = Answers(problem("job-failed", 422, jobId="a"), result(data=OTHERS), result(data=OTHERS))
     job = grid.client().job("a")
@@ -196,7 +198,7 @@ def tagged(job_id: str, cursor: int, data: bytes, digest: str = DIGEST) -> bytes
     return plain.replace(b"Content-Type:", f'ETag: "{digest}"\r\nContent-Type:'.encode(), 1)
 
 
-def test_a_part_of_a_stream_that_came_damaged_is_read_again():
+def test_a_part_of_a_stream_that_came_damaged_is_read_again() -> None:
     """The jobs before it are there already; the second stream begins behind them."""
     streams = [stream(tagged("a", 1, ZIP), tagged("b", 2, OTHERS)), stream(tagged("b", 2, ZIP), end())]
     client, requests = asked(httpx.Response(202, json={}), *streams)
@@ -207,7 +209,7 @@ def test_a_part_of_a_stream_that_came_damaged_is_read_again():
     assert [request.url.params.get("cursor") for request in requests[1:]] == ["0", "1"]
 
 
-def test_a_part_that_stays_damaged_is_that_jobs_error_and_the_others_come():
+def test_a_part_that_stays_damaged_is_that_jobs_error_and_the_others_come() -> None:
     """The job's error is of its own class; asking for the job alone later asks the grid again."""
     bad = tagged("a", 1, OTHERS)
     streams = [stream(bad), stream(bad, tagged("b", 2, ZIP), end())]
@@ -218,6 +220,7 @@ def test_a_part_that_stays_damaged_is_that_jobs_error_and_the_others_come():
 
     assert isinstance(error, DamagedResultError)
     assert "result of job a" in str(error)
+    assert isinstance(other, Result)
     assert other.data == ZIP
     assert batch[0].result().data == ZIP
     assert batch[0].result().data == ZIP  # and is remembered

@@ -11,13 +11,14 @@ import threading
 import zlib
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from pathlib import Path
 
 import httpx
 import pytest
 
 from raygrid.client import AsyncClient, Client, large_body
 from raygrid.errors import DamagedResultError
-from tests.unit.test_client_fakes import FakeTime
+from tests.support.client_fakes import FakeTime
 
 BODY = os.urandom(large_body.LARGE + 12_345)
 READ_S = 0.3
@@ -51,7 +52,7 @@ def serving(*answers: bytes, closes: bool = True) -> Iterator[tuple[str, list[in
                         connection.sendall(sent)
                     except OSError:
                         return  # the client has closed it
-                    length = int(re.search(rb"Content-Length: (\d+)", sent)[1])  # type: ignore[index]
+                    [length] = map(int, re.findall(rb"Content-Length: (\d+)", sent))
                     if len(sent.partition(b"\r\n\r\n")[2]) < length:
                         if not closes:
                             over.wait()
@@ -75,13 +76,13 @@ def serving(*answers: bytes, closes: bool = True) -> Iterator[tuple[str, list[in
         listening.close()
 
 
-def by_client(url, path):
+def by_client(url: str, path: Path) -> None:
     """Download with the blocking client."""
     with Client(url, retry=FakeTime().policy()) as client:
         client.job("j").download(path)
 
 
-def by_async_client(url, path):
+def by_async_client(url: str, path: Path) -> None:
     """Download with the client for event loops."""
 
     async def download() -> None:
@@ -96,14 +97,14 @@ Download = Callable[..., None]
 
 
 @CLIENTS
-def test_a_large_result_arrives_as_it_was_sent(download: Download, tmp_path):
+def test_a_large_result_arrives_as_it_was_sent(download: Download, tmp_path: Path) -> None:
     """The file has every byte in order, from those that came with the headers to the last one."""
     with serving(answer()) as (url, _):
         download(url, tmp_path / "r.zip")
     assert (tmp_path / "r.zip").read_bytes() == BODY
 
 
-def test_the_next_call_after_a_large_result_gets_its_own_answer(tmp_path):
+def test_the_next_call_after_a_large_result_gets_its_own_answer(tmp_path: Path) -> None:
     """The parser did not count the bytes that were read past it, so the connection is not used again."""
     other = os.urandom(large_body.LARGE)
     with (
@@ -117,7 +118,7 @@ def test_the_next_call_after_a_large_result_gets_its_own_answer(tmp_path):
 
 
 @CLIENTS
-def test_a_large_result_that_is_cut_short_is_fetched_again(download: Download, tmp_path):
+def test_a_large_result_that_is_cut_short_is_fetched_again(download: Download, tmp_path: Path) -> None:
     """A connection that ends in the middle of the body leaves no file; the next answer writes it."""
     with serving(answer(sent=BODY[: len(BODY) // 2]), answer()) as (url, asked):
         download(url, tmp_path / "r.zip")
@@ -127,7 +128,7 @@ def test_a_large_result_that_is_cut_short_is_fetched_again(download: Download, t
 
 @CLIENTS
 @pytest.mark.parametrize("at", [0, len(BODY) // 2, len(BODY) - 1])
-def test_a_large_result_with_one_wrong_byte_gives_no_file(download: Download, at: int, tmp_path):
+def test_a_large_result_with_one_wrong_byte_gives_no_file(download: Download, at: int, tmp_path: Path) -> None:
     """The client checks the digest of the whole body; a second damaged answer ends the call."""
     damaged = bytearray(BODY)
     damaged[at] ^= 1
@@ -138,7 +139,7 @@ def test_a_large_result_with_one_wrong_byte_gives_no_file(download: Download, at
 
 
 @CLIENTS
-def test_a_large_result_that_a_proxy_compressed_is_decompressed(download: Download, tmp_path):
+def test_a_large_result_that_a_proxy_compressed_is_decompressed(download: Download, tmp_path: Path) -> None:
     """Only a body without an encoding can be read past the parser."""
     packed = zlib.compress(BODY, 0)
     assert len(packed) > large_body.LARGE
@@ -157,7 +158,7 @@ CUT = pytest.mark.parametrize(
 
 
 @CUT
-def test_errors_of_the_connection_are_those_of_httpx(closes: bool, error: tuple[type[Exception], str]):
+def test_errors_of_the_connection_are_those_of_httpx(closes: bool, error: tuple[type[Exception], str]) -> None:
     """The retry policy knows these errors: one for a body that is cut short, one for a body that stops arriving."""
     with (
         serving(answer(sent=BODY[:-7]), closes=closes) as (url, _),
@@ -171,7 +172,7 @@ def test_errors_of_the_connection_are_those_of_httpx(closes: bool, error: tuple[
 @CUT
 async def test_errors_of_the_connection_are_those_of_httpx_in_an_event_loop(
     closes: bool, error: tuple[type[Exception], str]
-):
+) -> None:
     """The same for the other client."""
     with serving(answer(sent=BODY[:-7]), closes=closes) as (url, _), pytest.raises(error[0], match=error[1]):
         async with httpx.AsyncClient(timeout=READ_S) as http, http.stream("GET", url) as response:

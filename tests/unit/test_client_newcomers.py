@@ -9,8 +9,9 @@ import socket
 import threading
 import time
 import traceback
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from contextlib import contextmanager
+from pathlib import Path
 
 import httpx
 import pytest
@@ -25,11 +26,22 @@ from raygrid.errors import (
     NotAuthorizedError,
     RaygridError,
 )
-from tests.unit.test_client_fakes import URL, Answers, FakeTime, batch_accepted, end, part, problem, stream, zip_of
+from tests.support.client_fakes import (
+    URL,
+    Answer,
+    Answers,
+    FakeTime,
+    batch_accepted,
+    end,
+    part,
+    problem,
+    stream,
+    zip_of,
+)
 
 
 @pytest.fixture(autouse=True)
-def _no_grid(monkeypatch, tmp_path):
+def _no_grid(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """No grid is configured anywhere, and none is left for the next test."""
     for name in ("RAYGRID_URL", "RAYGRID_API_KEY"):
         monkeypatch.delenv(name, raising=False)
@@ -70,18 +82,18 @@ def shown(error: BaseException) -> str:
     return "".join(traceback.format_exception(error))
 
 
-def refused(url: str, kind: type[RaygridError], **options: str) -> str:
+def refused(url: str, kind: type[RaygridError], api_key: str | None = None) -> str:
     """Connect where there is no grid to use; gives the message, once it is known to stand alone."""
     began = time.monotonic()
     with pytest.raises(kind) as caught:
-        raygrid.connect(url, **options)
+        raygrid.connect(url, api_key)
     assert time.monotonic() - began < 10
     assert default._default is None
     assert not re.search("httpx|httpcore|anyio|direct cause|another exception", shown(caught.value))
     return str(caught.value)
 
 
-def test_connect_says_at_once_that_no_grid_answers_and_what_to_do():
+def test_connect_says_at_once_that_no_grid_answers_and_what_to_do() -> None:
     """A port on which nothing listens: host and port are to be checked, or a grid to be started."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
@@ -91,7 +103,7 @@ def test_connect_says_at_once_that_no_grid_answers_and_what_to_do():
     assert re.search(r"Check the host and the port.*raygrid up.*RAYGRID_URL", said)
 
 
-def test_connect_says_at_once_that_a_silent_server_is_no_grid():
+def test_connect_says_at_once_that_a_silent_server_is_no_grid() -> None:
     """A port that takes connections and never answers costs a few seconds, not a client's whole patience."""
     with (
         socket.create_server(("127.0.0.1", 0)) as silent,
@@ -107,21 +119,21 @@ def test_connect_says_at_once_that_a_silent_server_is_no_grid():
         (200, b"<html>welcome</html>", "text/html", "is not a grid's; check the URL"),
     ],
 )
-def test_connect_says_that_what_answers_is_no_grid(status, body, kind, said):
+def test_connect_says_that_what_answers_is_no_grid(status: int, body: bytes, kind: str, said: str) -> None:
     """Another web server, be it that it has such a page or not."""
     with web_server(status, body, kind) as url:
         assert said in refused(url, RaygridError)
 
 
 @pytest.mark.parametrize(("key", "said"), [(None, "wants an API key; set RAYGRID_API_KEY"), ("wrong", "does not know")])
-def test_connect_says_that_the_key_is_missing_or_wrong(key, said):
+def test_connect_says_that_the_key_is_missing_or_wrong(key: str | None, said: str) -> None:
     """Before any job is submitted."""
     body = b'{"type": "urn:raygrid:problem:unauthorized", "title": "unauthorized", "status": 401}'
     with web_server(401, body, "application/problem+json") as url:
         assert said in refused(url, NotAuthorizedError, **({"api_key": key} if key else {}))
 
 
-def test_connect_asks_once_and_the_first_use_of_a_module_function_asks_nothing_else():
+def test_connect_asks_once_and_the_first_use_of_a_module_function_asks_nothing_else() -> None:
     """The cheap question goes out with `connect`; `raygrid.submit` without it sends the job alone."""
     grid = Answers(httpx.Response(200, json={"pricers": []}), httpx.Response(202, json={}))
     raygrid.connect(URL, transport=httpx.MockTransport(grid))
@@ -129,7 +141,7 @@ def test_connect_asks_once_and_the_first_use_of_a_module_function_asks_nothing_e
     assert [request.url.path for request in grid.requests] == ["/pricers", "/submit"]
 
 
-def test_errors_of_later_calls_stand_alone_as_well():
+def test_errors_of_later_calls_stand_alone_as_well() -> None:
     """A grid that went away: one message, no pages of the HTTP library's own calls."""
     grid = Answers(*[httpx.ConnectError("refused")] * 9)
     with pytest.raises(ConnectionFailedError) as caught:
@@ -148,7 +160,7 @@ def failing(job_ids: list[str], **of_failed: str) -> Answers:
     return Answers(batch_accepted, stream(ok, bad, end()))
 
 
-def test_a_failed_job_of_a_map_is_named_by_index_input_job_and_batch(tmp_path):
+def test_a_failed_job_of_a_map_is_named_by_index_input_job_and_batch(tmp_path: Path) -> None:
     """The message of the error that a loop over the results raises; the attributes are those of the job's own error."""
     path = tmp_path / "usd.csv"
     path.write_bytes(b"x")
@@ -164,7 +176,7 @@ def test_a_failed_job_of_a_map_is_named_by_index_input_job_and_batch(tmp_path):
         jobs[1].result()
 
 
-def test_errors_that_are_given_in_the_place_of_results_are_named_as_well():
+def test_errors_that_are_given_in_the_place_of_results_are_named_as_well() -> None:
     """`return_errors`, of the module's map, and for jobs that were refused or cancelled."""
     cancelled = part("b", 2, b"", "cancelled")
     refusal = {"jobId": "c", "problem": {"type": "urn:raygrid:problem:invalid-request", "detail": "no such site"}}
@@ -180,7 +192,7 @@ def test_errors_that_are_given_in_the_place_of_results_are_named_as_well():
     assert str(third) == "input 2 (input), job c, batch night: no such site"
 
 
-async def test_an_async_batch_names_a_failed_job_in_the_same_words():
+async def test_an_async_batch_names_a_failed_job_in_the_same_words() -> None:
     """The client for event loops."""
     grid = failing(["a", "b"])
     client = AsyncClient(URL, transport=httpx.MockTransport(grid), retry=FakeTime().policy())
@@ -192,11 +204,11 @@ async def test_an_async_batch_names_a_failed_job_in_the_same_words():
 # --- a map that was interrupted -------------------------------------------------------------------------------------
 
 
-def interrupted(*answers, **given: str) -> list:
+def interrupted(*answers: Answer, api_key: str | None = None) -> list[str]:
     """Answers of a grid that is asked by `raygrid.map` and, in the middle of it, by a person's Ctrl-C."""
     grid = Answers(httpx.Response(200, json={}), *answers)
-    raygrid.connect(URL, transport=httpx.MockTransport(grid), **given)
-    seen = []
+    raygrid.connect(URL, api_key, transport=httpx.MockTransport(grid))
+    seen: list[str] = []
 
     def go_through() -> None:
         seen.extend(result.stdout for result in raygrid.map({"a": b"x", "b": b"x"}, batch_id="night"))
@@ -216,7 +228,9 @@ def cut() -> httpx.Response:
     return stream(part("a", 1, zip_of(stdout__txt="1")), end("more"))
 
 
-def test_an_interrupted_map_prints_the_batch_and_how_to_cancel_it_and_come_back(capsys):
+def test_an_interrupted_map_prints_the_batch_and_how_to_cancel_it_and_come_back(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
     """While it waits for results: the interrupt goes on, and stderr shows lines of code and commands for this grid."""
     assert interrupted(batch_accepted, cut(), ctrl_c) == ["1"]
     out, err = capsys.readouterr()
@@ -233,18 +247,19 @@ def test_an_interrupted_map_prints_the_batch_and_how_to_cancel_it_and_come_back(
             ast.parse(line)
 
 
-def test_an_interrupt_while_the_inputs_are_posted_prints_the_same(capsys):
+def test_an_interrupt_while_the_inputs_are_posted_prints_the_same(capsys: pytest.CaptureFixture[str]) -> None:
     """Some jobs may be on the grid by then; the batch's id was chosen before."""
     assert interrupted(ctrl_c) == []
     assert "batch night" in capsys.readouterr().err
 
 
-def test_a_map_that_is_left_between_two_results_prints_the_same(capsys):
+def test_a_map_that_is_left_between_two_results_prints_the_same(capsys: pytest.CaptureFixture[str]) -> None:
     """Ctrl-C in the body of the loop looks like this from inside, and so does `break`; the last result ends it."""
     grid = Answers(httpx.Response(200, json={}), batch_accepted, cut(), stream(part("b", 2, zip_of()), end()))
     raygrid.connect(URL, transport=httpx.MockTransport(grid))
     results = raygrid.map({"a": b"x", "b": b"x"}, batch_id="night")
     next(results)
+    assert isinstance(results, Generator)
     results.close()
     err = capsys.readouterr().err
     assert err.startswith("raygrid.map was left before its last result. The jobs of batch night")
@@ -256,7 +271,9 @@ def test_a_map_that_is_left_between_two_results_prints_the_same(capsys):
     assert capsys.readouterr().err == ""
 
 
-def test_what_is_printed_fits_a_grid_that_is_found_without_a_url(monkeypatch, capsys):
+def test_what_is_printed_fits_a_grid_that_is_found_without_a_url(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     """RAYGRID_URL names it, here and in the next process: the lines need no address."""
     monkeypatch.setenv("RAYGRID_URL", URL)
     interrupted(batch_accepted, ctrl_c)
@@ -265,7 +282,7 @@ def test_what_is_printed_fits_a_grid_that_is_found_without_a_url(monkeypatch, ca
     assert "raygrid cancel --batch night" in lines
 
 
-def test_a_key_that_was_given_in_code_is_asked_for_and_never_printed(capsys):
+def test_a_key_that_was_given_in_code_is_asked_for_and_never_printed(capsys: pytest.CaptureFixture[str]) -> None:
     """The lines work once RAYGRID_API_KEY is set."""
     interrupted(batch_accepted, ctrl_c, api_key="0123456789abcdef")
     err = capsys.readouterr().err
@@ -273,14 +290,16 @@ def test_a_key_that_was_given_in_code_is_asked_for_and_never_printed(capsys):
     assert "0123456789abcdef" not in err
 
 
-def test_a_grid_that_ends_with_this_process_is_said_to_do_so(monkeypatch, capsys):
+def test_a_grid_that_ends_with_this_process_is_said_to_do_so(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     """Started by raygrid.init(): jobs go on when it runs again."""
     monkeypatch.setattr(raygrid, "_own_grid", type("Grid", (), {"url": URL}))
     interrupted(batch_accepted, ctrl_c)
     assert "This process started the grid" in capsys.readouterr().err
 
 
-def test_a_map_that_ends_or_fails_prints_nothing(capsys):
+def test_a_map_that_ends_or_fails_prints_nothing(capsys: pytest.CaptureFixture[str]) -> None:
     """Only an interrupt does."""
     grid = failing(["a", "b"])
     grid.answers.insert(0, httpx.Response(200, json={}))
@@ -290,7 +309,7 @@ def test_a_map_that_ends_or_fails_prints_nothing(capsys):
     assert capsys.readouterr() == ("", "")
 
 
-def test_contact_is_there_on_any_client():
+def test_contact_is_there_on_any_client() -> None:
     """For whoever makes clients without `connect`."""
     grid = Answers(httpx.Response(200, json={"pricers": []}), problem("unavailable", 503), problem("unavailable", 503))
     with Client(URL, transport=httpx.MockTransport(grid)) as client:

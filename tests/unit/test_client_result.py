@@ -8,6 +8,7 @@ import json
 import os
 import stat
 import zipfile
+from pathlib import Path
 
 import httpx
 import pytest
@@ -20,7 +21,7 @@ from raygrid.errors import (
     ResultExpiredError,
     WaitTimeoutError,
 )
-from tests.unit.test_client_fakes import ANY_BYTES, Answers, FakeTime, problem, zip_of, zip_with
+from tests.support.client_fakes import ANY_BYTES, Answers, FakeTime, problem, zip_of, zip_with
 
 WHOLE = {
     "stdout.txt": "42\n",
@@ -31,7 +32,7 @@ WHOLE = {
 }
 
 
-def test_a_result_gives_its_streams_manifest_and_files():
+def test_a_result_gives_its_streams_manifest_and_files() -> None:
     """The three reserved names are not among the files; the pricer's own of that name are."""
     result = Result("j", zip_with(WHOLE))
 
@@ -43,7 +44,7 @@ def test_a_result_gives_its_streams_manifest_and_files():
 
 
 @pytest.mark.parametrize("written", ANY_BYTES, ids=("shift_jis", "binary", "line ends", "nothing"))
-def test_stdout_and_stderr_are_there_byte_for_byte(written):
+def test_stdout_and_stderr_are_there_byte_for_byte(written: bytes) -> None:
     """Text in another encoding can be decoded, and data is whole."""
     result = Result("j", zip_with({"stdout.txt": written, "stderr.txt": written}))
 
@@ -53,7 +54,7 @@ def test_stdout_and_stderr_are_there_byte_for_byte(written):
     assert Result("j", b"plain \xff").stdout_bytes == b"plain \xff"
 
 
-def test_bytes_that_are_no_zip_are_stdout():
+def test_bytes_that_are_no_zip_are_stdout() -> None:
     """Where only stdout comes, it is there, leniently decoded, and there are no files."""
     result = Result("j", b"price \xff 42")
 
@@ -61,7 +62,7 @@ def test_bytes_that_are_no_zip_are_stdout():
     assert (result.stderr, result.files, result.manifest) == ("", (), {})
 
 
-def test_extract_writes_every_file_below_the_directory(tmp_path):
+def test_extract_writes_every_file_below_the_directory(tmp_path: Path) -> None:
     """Everything is unpacked, the reserved three as well."""
     root = Result("j", zip_with(WHOLE)).extract(tmp_path / "deep" / "down")
 
@@ -70,7 +71,7 @@ def test_extract_writes_every_file_below_the_directory(tmp_path):
 
 
 @pytest.mark.parametrize("name", ["../evil", "a/../../evil", "/evil", "a/../evil"])
-def test_a_path_that_leads_out_is_refused_and_nothing_is_written(tmp_path, name):
+def test_a_path_that_leads_out_is_refused_and_nothing_is_written(tmp_path: Path, name: str) -> None:
     """Zip-slip: one bad name, and not even the good files are unpacked."""
     with pytest.raises(RaygridError, match="could lead out"):
         Result("j", zip_with({"good.txt": "x", name: "x"})).extract(tmp_path / "in")
@@ -79,7 +80,7 @@ def test_a_path_that_leads_out_is_refused_and_nothing_is_written(tmp_path, name)
     assert not (tmp_path / "evil").exists()
 
 
-def test_a_link_in_the_directory_is_not_followed_out_of_it(tmp_path):
+def test_a_link_in_the_directory_is_not_followed_out_of_it(tmp_path: Path) -> None:
     """A link that lies there already would carry the file elsewhere."""
     (tmp_path / "in").mkdir()
     (tmp_path / "elsewhere").mkdir()
@@ -100,7 +101,7 @@ def with_manifest(**files: str) -> bytes:
     return zip_with({"stdout.txt": "", "manifest.json": json.dumps(manifest), **files})
 
 
-def test_files_of_an_earlier_result_do_not_pass_for_those_of_a_later_one(tmp_path):
+def test_files_of_an_earlier_result_do_not_pass_for_those_of_a_later_one(tmp_path: Path) -> None:
     """A second result in the same directory replaces the first, with the files that only the first had."""
     Result("j", with_manifest(**{"prices.csv": "old", "deep/down/risk.csv": "old", "both.csv": "old"})).extract(
         tmp_path
@@ -111,7 +112,7 @@ def test_files_of_an_earlier_result_do_not_pass_for_those_of_a_later_one(tmp_pat
     assert (tmp_path / "both.csv").read_text() == "new"
 
 
-def test_what_an_earlier_result_did_not_leave_stays(tmp_path):
+def test_what_an_earlier_result_did_not_leave_stays(tmp_path: Path) -> None:
     """Files that somebody added or changed are kept, and so is what a manifest of another kind lists."""
     Result("j", with_manifest(**{"prices.csv": "old", "sub/risk.csv": "old"})).extract(tmp_path)
     (tmp_path / "prices.csv").write_text("corrected by hand")
@@ -127,7 +128,7 @@ def test_what_an_earlier_result_did_not_leave_stays(tmp_path):
 
 
 @pytest.mark.parametrize("name", ["../victim.csv", "link/victim.csv"])
-def test_a_manifest_removes_nothing_elsewhere(tmp_path, name):
+def test_a_manifest_removes_nothing_elsewhere(tmp_path: Path, name: str) -> None:
     """A manifest in the directory is only text: names that lead out of it, also through a link, remove nothing."""
     victim = tmp_path / "victim.csv"
     victim.write_text("x")
@@ -143,7 +144,7 @@ def test_a_manifest_removes_nothing_elsewhere(tmp_path, name):
     assert victim.exists()
 
 
-def test_a_link_in_the_zip_becomes_a_plain_file(tmp_path):
+def test_a_link_in_the_zip_becomes_a_plain_file(tmp_path: Path) -> None:
     """A symbolic link entry is written as its text, so later entries cannot pass through it."""
     buffer = io.BytesIO()
     with zipfile.ZipFile(buffer, "w") as archive:
@@ -156,7 +157,7 @@ def test_a_link_in_the_zip_becomes_a_plain_file(tmp_path):
     assert (tmp_path / "link").read_text() == "/etc"
 
 
-def test_reprs_are_short_and_escape_what_the_pricer_wrote():
+def test_reprs_are_short_and_escape_what_the_pricer_wrote() -> None:
     """A notebook shows the result, not its markup."""
     result = Result("j", zip_with({"stdout.txt": "<script>", **{f"f{n}": "" for n in range(9)}}))
 
@@ -164,11 +165,11 @@ def test_reprs_are_short_and_escape_what_the_pricer_wrote():
     assert "<script>" not in result._repr_html_()
 
 
-def test_a_long_wait_is_many_short_requests():
+def test_a_long_wait_is_many_short_requests() -> None:
     """The grid is asked in waits of at most 30 seconds until the job has ended, then never again."""
     time = FakeTime()
 
-    def not_yet(request):
+    def not_yet(request: httpx.Request) -> httpx.Response:
         time.now += float(request.url.params["wait"])
         return problem("not-finished", 404, retry_after="1")
 
@@ -182,11 +183,11 @@ def test_a_long_wait_is_many_short_requests():
     assert job.done()
 
 
-def test_a_wait_ends_at_its_timeout_and_can_be_repeated():
+def test_a_wait_ends_at_its_timeout_and_can_be_repeated() -> None:
     """The last wait is cut to what is left, and the job can be waited for again."""
     time = FakeTime()
 
-    def not_yet(request):
+    def not_yet(request: httpx.Request) -> httpx.Response:
         time.now += float(request.url.params["wait"])
         return problem("not-finished", 404)
 
@@ -199,7 +200,7 @@ def test_a_wait_ends_at_its_timeout_and_can_be_repeated():
     assert job.result(timeout=1).stdout == ""
 
 
-def test_timeout_zero_asks_once():
+def test_timeout_zero_asks_once() -> None:
     """Polling does not wait and does not sleep."""
     time = FakeTime()
     grid = Answers(problem("not-finished", 404, retry_after="1"))
@@ -209,7 +210,7 @@ def test_timeout_zero_asks_once():
     assert (len(grid.requests), time.sleeps) == (1, [])
 
 
-def test_a_grid_that_answers_before_the_wait_is_over_is_not_asked_in_a_hurry():
+def test_a_grid_that_answers_before_the_wait_is_over_is_not_asked_in_a_hurry() -> None:
     """Where the grid does not hold its answer back, the client keeps to Retry-After."""
     time = FakeTime()
     not_yet = problem("not-finished", 404, retry_after="2")
@@ -227,7 +228,7 @@ def test_a_grid_that_answers_before_the_wait_is_over_is_not_asked_in_a_hurry():
         ("result-expired", 410, ResultExpiredError),
     ],
 )
-def test_an_ending_without_a_result_is_remembered(word, status, kind):
+def test_an_ending_without_a_result_is_remembered(word: str, status: int, kind: type[RaygridError]) -> None:
     """The second call raises the same and asks nothing."""
     grid = Answers(problem(word, status))
     job = grid.client().job("j")
@@ -239,7 +240,7 @@ def test_an_ending_without_a_result_is_remembered(word, status, kind):
     assert len(grid.requests) == 1
 
 
-def test_what_a_failed_job_left_can_be_had():
+def test_what_a_failed_job_left_can_be_had() -> None:
     """even_if_failed asks for the ZIP and does not make the job a good one."""
     grid = Answers(problem("job-failed", 422), httpx.Response(200, content=zip_of(stderr__txt="no curve")))
     job = grid.client().job("j")
@@ -252,9 +253,9 @@ def test_what_a_failed_job_left_can_be_had():
         job.result()
 
 
-def test_a_download_goes_to_the_file_and_leaves_nothing_half_written(tmp_path):
+def test_a_download_goes_to_the_file_and_leaves_nothing_half_written(tmp_path: Path) -> None:
     """A broken download is fetched again; the file appears whole or not at all."""
-    from tests.unit.test_client_fakes import Cut
+    from tests.support.client_fakes import Cut
 
     data = zip_of(stdout__txt="42")
     broken = httpx.Response(200, stream=Cut(data[:10], error=httpx.ReadError("reset")))
@@ -266,7 +267,7 @@ def test_a_download_goes_to_the_file_and_leaves_nothing_half_written(tmp_path):
     assert list(tmp_path.iterdir()) == [target]
 
 
-def test_a_download_to_a_device_leaves_the_device(tmp_path):
+def test_a_download_to_a_device_leaves_the_device(tmp_path: Path) -> None:
     """As root, a file renamed to /dev/null would replace it for everybody; a link stays a link."""
     fifo, link, target = tmp_path / "fifo", tmp_path / "link", tmp_path / "r.zip"
     os.mkfifo(fifo)
@@ -283,7 +284,7 @@ def test_a_download_to_a_device_leaves_the_device(tmp_path):
     assert (link.is_symlink(), target.read_bytes()) == (True, b"43")
 
 
-def test_a_refused_download_leaves_no_file(tmp_path):
+def test_a_refused_download_leaves_no_file(tmp_path: Path) -> None:
     """The body of an error is not taken for a result."""
     with pytest.raises(JobFailedError):
         Answers(problem("job-failed", 422)).client().job("j").download(tmp_path / "r.zip")

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import io
+from pathlib import Path
+from typing import NoReturn
+
 import httpx
 import pytest
 
 from raygrid.client.retry import Backoff, RetryPolicy, retry_after_s
 from raygrid.errors import BusyError, ConnectionFailedError, InvalidRequestError, UnavailableError
-from tests.unit.test_client_fakes import URL, Answers, FakeTime, accepted, form_of, problem
+from tests.support.client_fakes import URL, Answer, Answers, FakeTime, accepted, form_of, problem
 
 
 @pytest.mark.parametrize(
@@ -26,7 +30,7 @@ from tests.unit.test_client_fakes import URL, Answers, FakeTime, accepted, form_
     ],
     ids=str,
 )
-def test_a_submit_that_failed_on_the_way_is_sent_again_under_the_same_job_id(failure):
+def test_a_submit_that_failed_on_the_way_is_sent_again_under_the_same_job_id(failure: Answer) -> None:
     """Connection loss and busy grids are retried, each time with the same jobId and the same content."""
     grid = Answers(failure, failure, accepted())
 
@@ -40,7 +44,7 @@ def test_a_submit_that_failed_on_the_way_is_sent_again_under_the_same_job_id(fai
 
 
 @pytest.mark.parametrize(("word", "status"), [("invalid-request", 400), ("internal", 500), ("conflict", 409)])
-def test_an_answer_that_will_not_change_is_not_asked_for_again(word, status):
+def test_an_answer_that_will_not_change_is_not_asked_for_again(word: str, status: int) -> None:
     """A refusal of the grid itself ends the call at the first try."""
     grid = Answers(problem(word, status))
 
@@ -50,7 +54,7 @@ def test_an_answer_that_will_not_change_is_not_asked_for_again(word, status):
     assert len(grid.requests) == 1
 
 
-def test_the_grid_is_not_asked_again_before_the_time_it_asked_for():
+def test_the_grid_is_not_asked_again_before_the_time_it_asked_for() -> None:
     """A pause is never shorter than Retry-After."""
     time = FakeTime()
     grid = Answers(problem("busy", 429, retry_after="7"), accepted())
@@ -61,7 +65,7 @@ def test_the_grid_is_not_asked_again_before_the_time_it_asked_for():
     assert 7 <= time.sleeps[0] <= 7.2
 
 
-def test_retries_end_with_the_budget_and_the_error_says_how_long_to_wait():
+def test_retries_end_with_the_budget_and_the_error_says_how_long_to_wait() -> None:
     """A grid that stays busy gets tries for retry_s seconds, not more, then the caller gets the error."""
     time = FakeTime()
     grid = Answers(*[problem("busy", 429, retry_after="10") for _ in range(100)])
@@ -74,7 +78,7 @@ def test_retries_end_with_the_budget_and_the_error_says_how_long_to_wait():
     assert len(grid.requests) == 6
 
 
-def test_a_url_where_nothing_ever_answered_is_given_up_soon_with_advice():
+def test_a_url_where_nothing_ever_answered_is_given_up_soon_with_advice() -> None:
     """Nobody waits a minute to be told that no grid runs, and the message says how to get one."""
     time = FakeTime()
     grid = Answers(*[httpx.ConnectError("refused") for _ in range(100)])
@@ -87,7 +91,7 @@ def test_a_url_where_nothing_ever_answered_is_given_up_soon_with_advice():
     assert sum(time.sleeps) <= 5
 
 
-def test_a_grid_that_has_answered_before_gets_the_whole_budget():
+def test_a_grid_that_has_answered_before_gets_the_whole_budget() -> None:
     """A parent that restarts refuses connections for a while; a client that knows it waits."""
     time = FakeTime()
     grid = Answers(accepted(), *[httpx.ConnectError("refused") for _ in range(100)])
@@ -100,13 +104,13 @@ def test_a_grid_that_has_answered_before_gets_the_whole_budget():
     assert 50 <= sum(time.sleeps) <= 60
 
 
-def test_an_unavailable_error_is_raised_for_a_proxy_without_a_parent():
+def test_an_unavailable_error_is_raised_for_a_proxy_without_a_parent() -> None:
     """A 502 that stays has no problem document and still becomes the right error."""
     with pytest.raises(UnavailableError, match="502"):
         Answers(httpx.Response(502)).client(retry_s=0).submit(b"trade")
 
 
-def test_pauses_grow_twofold_up_to_the_cap_and_jitter_halves_them_at_most():
+def test_pauses_grow_twofold_up_to_the_cap_and_jitter_halves_them_at_most() -> None:
     """The backoff is exponential, bounded, and never less than half of its bound."""
     policy = RetryPolicy(base_s=1, cap_s=4, clock=lambda: 0.0, jitter=lambda: 0.0)
     low, high = (
@@ -122,12 +126,12 @@ def test_pauses_grow_twofold_up_to_the_cap_and_jitter_halves_them_at_most():
     ("header", "seconds"),
     [("3", 3.0), ("0.5", 0.5), ("", 0.0), ("soon", 0.0), ("Thu, 01 Jan 1970 00:00:00 GMT", 0.0)],
 )
-def test_retry_after_is_read_as_seconds_or_as_a_date(header, seconds):
+def test_retry_after_is_read_as_seconds_or_as_a_date(header: str, seconds: float) -> None:
     """Numbers count as they are, a date in the past as now, and nonsense as nothing."""
     assert retry_after_s(httpx.Response(503, headers={"Retry-After": header})) == seconds
 
 
-def test_a_file_is_sent_whole_again_after_a_failure(tmp_path):
+def test_a_file_is_sent_whole_again_after_a_failure(tmp_path: Path) -> None:
     """A path and a file object are read from their beginning at every try."""
     path = tmp_path / "t.csv"
     path.write_bytes(b"from a path")
@@ -141,28 +145,25 @@ def test_a_file_is_sent_whole_again_after_a_failure(tmp_path):
     assert contents == [("file", "t.csv", b"from a path")] * 2 + [("file", "t.csv", b"a path")] * 2
 
 
-def test_a_stream_that_cannot_seek_is_kept_for_a_second_try():
+def test_a_stream_that_cannot_seek_is_kept_for_a_second_try() -> None:
     """What can be read only once is held in memory, so that a retry sends it all."""
 
-    class Pipe:
-        def read(self, size=-1):
-            return b"once"
-
-        def seekable(self):
+    class Pipe(io.BytesIO):
+        def seekable(self) -> bool:
             return False
 
     grid = Answers(httpx.ReadError("reset"), accepted())
-    grid.client().submit(Pipe())
+    grid.client().submit(Pipe(b"once"))
 
     assert [form_of(request)[-1] for request in grid.requests] == [("file", "input", b"once")] * 2
 
 
-def test_a_file_that_changes_while_it_is_sent_is_refused(tmp_path):
+def test_a_file_that_changes_while_it_is_sent_is_refused(tmp_path: Path) -> None:
     """The length was announced; other content under the same jobId would be a conflict at the next try."""
     path = tmp_path / "t.csv"
     path.write_bytes(b"short")
 
-    def change_and_fail(request):
+    def change_and_fail(request: httpx.Request) -> NoReturn:
         path.write_bytes(b"longer than before")
         raise httpx.ReadError("reset")
 

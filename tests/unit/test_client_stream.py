@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import httpx
 import pytest
 
+from raygrid.client import BatchJobs
 from raygrid.client.multipart import BrokenStreamError, Part, PartsParser, StreamEnd
 from raygrid.errors import (
     ConnectionFailedError,
@@ -15,7 +18,7 @@ from raygrid.errors import (
     WaitTimeoutError,
 )
 from raygrid.models import JobState
-from tests.unit.test_client_fakes import (
+from tests.support.client_fakes import (
     BOUNDARY,
     Answers,
     FakeTime,
@@ -44,7 +47,7 @@ EXPECTED = [
 
 
 @pytest.mark.parametrize("cut", range(len(STREAM) + 1))
-def test_a_stream_cut_in_two_at_any_byte_gives_the_same_parts(cut):
+def test_a_stream_cut_in_two_at_any_byte_gives_the_same_parts(cut: int) -> None:
     """Where the network cuts a chunk makes no difference."""
     parser = PartsParser(TYPE)
 
@@ -52,7 +55,7 @@ def test_a_stream_cut_in_two_at_any_byte_gives_the_same_parts(cut):
 
 
 @pytest.mark.parametrize("size", [1, 2, 3, 7])
-def test_a_stream_in_tiny_chunks_gives_the_same_parts(size):
+def test_a_stream_in_tiny_chunks_gives_the_same_parts(size: int) -> None:
     """Even byte by byte."""
     parser = PartsParser(TYPE)
     parts = [p for at in range(0, len(STREAM), size) for p in parser.feed(STREAM[at : at + size])]
@@ -61,13 +64,15 @@ def test_a_stream_in_tiny_chunks_gives_the_same_parts(size):
 
 
 @pytest.mark.parametrize(("body", "state"), [(b"PK-result", "done"), (b"", "cancelled")])
-def test_a_part_counts_when_its_length_is_reached_not_when_the_next_one_begins(body, state):
+def test_a_part_counts_when_its_length_is_reached_not_when_the_next_one_begins(body: bytes, state: str) -> None:
     """The boundary behind a part is written with the next part, which may be an hour away."""
     whole = part("a", 1, body, state).removesuffix(b"\r\n")
     parser = PartsParser(TYPE)
 
     assert parser.feed(whole[:-1]) == []
-    assert [p.job_id for p in parser.feed(whole[-1:])] == ["a"]
+    [ended] = parser.feed(whole[-1:])
+    assert isinstance(ended, Part)
+    assert ended.job_id == "a"
 
 
 @pytest.mark.parametrize(
@@ -80,7 +85,7 @@ def test_a_part_counts_when_its_length_is_reached_not_when_the_next_one_begins(b
         part("a", 1, state="melting"),
     ],
 )
-def test_bytes_that_are_no_stream_are_said_to_be_none(nonsense):
+def test_bytes_that_are_no_stream_are_said_to_be_none(nonsense: bytes) -> None:
     """Nonsense is an error of its own, not a result."""
     parser = PartsParser(TYPE)
     with pytest.raises(BrokenStreamError):
@@ -88,19 +93,21 @@ def test_bytes_that_are_no_stream_are_said_to_be_none(nonsense):
 
 
 @pytest.mark.parametrize("content_type", ["", "text/html", "multipart/mixed", "application/zip"])
-def test_a_content_type_without_a_boundary_is_refused(content_type):
+def test_a_content_type_without_a_boundary_is_refused(content_type: str) -> None:
     """Without a boundary there is nothing to read by."""
     with pytest.raises(BrokenStreamError):
         PartsParser(content_type)
 
 
-def batch_of(grid, time=None, ids=("a", "b", "c"), **policy):
+def batch_of(
+    grid: Answers, time: FakeTime | None = None, ids: Sequence[str] = ("a", "b", "c"), **policy: float
+) -> BatchJobs:
     """A client's batch of jobs with these ids; its first answer is spent on the submit."""
     grid.answers.insert(0, batch_accepted)
-    return grid.client(time, **policy).map(dict.fromkeys(ids, b"x"))
+    return grid.client(time, None, **policy).map(dict.fromkeys(ids, b"x"))
 
 
-def test_jobs_come_as_they_end_and_their_endings_need_no_further_request():
+def test_jobs_come_as_they_end_and_their_endings_need_no_further_request() -> None:
     """Done, cancelled and failed jobs are told apart from the stream alone."""
     zipped = zip_of(stderr__txt="it said: no curve")
     body = (
@@ -126,7 +133,7 @@ def test_jobs_come_as_they_end_and_their_endings_need_no_further_request():
         d.result()
 
 
-def test_a_result_that_is_gone_is_an_error_with_the_grids_reason():
+def test_a_result_that_is_gone_is_an_error_with_the_grids_reason() -> None:
     """A part that says that its job's result is gone raises ResultExpiredError, whatever its body holds."""
     words = {"problem": "urn:raygrid:problem:result-expired", "problem_detail": "it is gone; 100% für immer"}
     raw = part("a", 1, b"", **words).replace(b"urn%3Araygrid%3Aproblem%3A", b"urn:raygrid:problem:")
@@ -142,11 +149,13 @@ BROKEN_AT = len(part("a", 1, b"A"))
 
 @pytest.mark.parametrize("keep", range(0, BROKEN_AT + len(part("b", 2, b"B")) + 1, 3))
 @pytest.mark.parametrize("error", [httpx.ReadError("reset"), httpx.ReadTimeout("stalled"), None])
-def test_a_stream_that_breaks_anywhere_is_resumed_behind_the_last_whole_part(keep, error):
+def test_a_stream_that_breaks_anywhere_is_resumed_behind_the_last_whole_part(
+    keep: int, error: Exception | None
+) -> None:
     """No job comes twice, none is lost, and the next request begins at the last part that was taken."""
     parts = [part("a", 1, b"A"), part("b", 2, b"B"), part("c", 3, b"C")]
 
-    def rest(request):
+    def rest(request: httpx.Request) -> httpx.Response:
         cursor = int(request.url.params["cursor"])
         return stream(*parts[cursor:], end())
 
@@ -161,7 +170,7 @@ def test_a_stream_that_breaks_anywhere_is_resumed_behind_the_last_whole_part(kee
     assert len(grid.requests) == 3
 
 
-def test_a_stream_that_ends_with_more_is_asked_for_again():
+def test_a_stream_that_ends_with_more_is_asked_for_again() -> None:
     """`more` is no failure: the next stream begins at the cursor, without a pause."""
     time = FakeTime()
     grid = Answers(stream(part("a", 5), end("more")), stream(part("b", 9), part("c", 12), end()))
@@ -172,7 +181,7 @@ def test_a_stream_that_ends_with_more_is_asked_for_again():
     assert sum(time.sleeps) == 0
 
 
-def test_an_empty_stream_is_not_asked_for_in_a_hurry():
+def test_an_empty_stream_is_not_asked_for_in_a_hurry() -> None:
     """A grid that ends its streams at once does not make the client spin."""
     time = FakeTime()
     grid = Answers(stream(end("more")), stream(end("more")), stream(part("a", 1), end()))
@@ -182,7 +191,7 @@ def test_an_empty_stream_is_not_asked_for_in_a_hurry():
     assert time.sleeps[:2] == [0.2, 0.2]
 
 
-def test_a_grid_that_is_busy_or_restarting_under_a_stream_is_waited_for():
+def test_a_grid_that_is_busy_or_restarting_under_a_stream_is_waited_for() -> None:
     """429, 503 and refused connections are retried as for any call."""
     time = FakeTime()
     grid = Answers(problem("busy", 429, retry_after="3"), httpx.ConnectError("refused"), stream(part("a", 1), end()))
@@ -192,7 +201,7 @@ def test_a_grid_that_is_busy_or_restarting_under_a_stream_is_waited_for():
     assert time.sleeps[0] >= 3
 
 
-def test_a_stream_that_never_works_is_given_up_within_the_budget():
+def test_a_stream_that_never_works_is_given_up_within_the_budget() -> None:
     """The error says that the batch goes on."""
     time = FakeTime()
     grid = Answers(*[stream(b"nonsense") for _ in range(100)])
@@ -203,7 +212,7 @@ def test_a_stream_that_never_works_is_given_up_within_the_budget():
     assert sum(time.sleeps) <= 20
 
 
-def test_progress_renews_the_budget_of_a_stream_that_breaks_often():
+def test_progress_renews_the_budget_of_a_stream_that_breaks_often() -> None:
     """A long batch over a bad line survives as long as every stream brings something."""
     time = FakeTime()
     ids = [f"j{n}" for n in range(50)]
@@ -213,7 +222,7 @@ def test_progress_renews_the_budget_of_a_stream_that_breaks_often():
     assert len(list(batch.as_completed())) == 50
 
 
-def test_an_unknown_batch_is_an_error_at_once():
+def test_an_unknown_batch_is_an_error_at_once() -> None:
     """A 404 of the stream is not retried."""
     batch = batch_of(Answers(problem("job-not-found", 404)), ids="a")
 
@@ -221,17 +230,17 @@ def test_an_unknown_batch_is_an_error_at_once():
         list(batch.as_completed())
 
 
-def test_waiting_for_a_batch_ends_at_the_timeout_and_may_go_on_later():
+def test_waiting_for_a_batch_ends_at_the_timeout_and_may_go_on_later() -> None:
     """What came before the timeout is kept; the next call reads on from there."""
     time = FakeTime()
 
-    def slow(request):
+    def slow(request: httpx.Request) -> httpx.Response:
         time.now += float(request.url.params["wait"])
         return stream(part("a", 1), end("more"))
 
     grid = Answers(slow, stream(part("b", 2), end()))
     batch = batch_of(grid, time, ids="ab")
-    seen = []
+    seen: list[str] = []
     with pytest.raises(WaitTimeoutError):
         seen.extend(job.job_id for job in batch.as_completed(timeout=10))
 
@@ -239,11 +248,11 @@ def test_waiting_for_a_batch_ends_at_the_timeout_and_may_go_on_later():
     assert [float(request.url.params["wait"]) for request in grid.requests[1:]] == [10, 30]
 
 
-def test_leaving_the_iteration_loses_nothing():
+def test_leaving_the_iteration_loses_nothing() -> None:
     """Parts that had arrived but were not taken are read again by the next iteration."""
     everything = part("a", 1, b"A") + part("b", 2, b"B") + part("c", 3, b"C") + end()
 
-    def rest(request):
+    def rest(request: httpx.Request) -> httpx.Response:
         assert request.url.params["cursor"] == "1"
         return stream(part("b", 2, b"B") + part("c", 3, b"C") + end())
 
@@ -255,7 +264,7 @@ def test_leaving_the_iteration_loses_nothing():
     assert [job.job_id for job in batch.as_completed()] == ["a", "b", "c"]
 
 
-def test_a_job_that_the_stream_does_not_bring_is_asked_for_by_itself():
+def test_a_job_that_the_stream_does_not_bring_is_asked_for_by_itself() -> None:
     """A job that another batch had submitted first may be missing from this one's stream."""
     grid = Answers(stream(part("a", 1), end()), httpx.Response(200, content=b"B"))
     batch = batch_of(grid, ids="ab")
@@ -265,7 +274,7 @@ def test_a_job_that_the_stream_does_not_bring_is_asked_for_by_itself():
     assert grid.requests[-1].url.path == "/result/b"
 
 
-def test_jobs_of_others_in_the_same_batch_are_passed_over():
+def test_jobs_of_others_in_the_same_batch_are_passed_over() -> None:
     """Posting to a batch that exists does not give its earlier jobs."""
     batch = batch_of(Answers(stream(part("x", 1), part("a", 2), end())), ids="a")
 

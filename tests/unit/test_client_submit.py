@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import uuid
+from collections.abc import Iterable
+from pathlib import Path
 
 import httpx
 import pytest
@@ -18,20 +20,20 @@ from raygrid.errors import (
     TooLargeError,
     UnknownPricerError,
 )
-from tests.unit.test_client_fakes import Answers, FakeTime, accepted, batch_accepted, form_of, problem
+from tests.support.client_fakes import Answers, FakeTime, accepted, batch_accepted, form_of, problem
 
 
-def fields(request):
+def fields(request: httpx.Request) -> list[tuple[str, str]]:
     """Form fields without files."""
     return [(name, content.decode()) for name, filename, content in form_of(request) if filename is None]
 
 
-def files(request):
+def files(request: httpx.Request) -> list[tuple[str, str, bytes]]:
     """File parts."""
     return [(name, filename, content) for name, filename, content in form_of(request) if filename is not None]
 
 
-def test_all_options_travel_in_the_form_and_defaults_do_not():
+def test_all_options_travel_in_the_form_and_defaults_do_not() -> None:
     """Each option is a field of its own name, repeated for lists."""
     grid = Answers(accepted(), accepted())
     client = grid.client()
@@ -62,7 +64,7 @@ def test_all_options_travel_in_the_form_and_defaults_do_not():
     assert fields(grid.requests[1]) == [("jobId", "j-2")]
 
 
-def test_a_job_without_an_id_gets_a_uuid_of_version_7():
+def test_a_job_without_an_id_gets_a_uuid_of_version_7() -> None:
     """The client makes the id before it sends anything."""
     job = Answers(accepted()).client().submit(b"x")
 
@@ -70,7 +72,7 @@ def test_a_job_without_an_id_gets_a_uuid_of_version_7():
 
 
 @pytest.mark.parametrize("bad", ["", "a/b", "..", "x" * 129, "a b", "a\n"])
-def test_an_id_that_the_grid_would_refuse_is_not_sent(bad):
+def test_an_id_that_the_grid_would_refuse_is_not_sent(bad: str) -> None:
     """Bad ids fail at once, before they get into a path."""
     grid = Answers()
     with pytest.raises(InvalidRequestError, match="is not a job id"):
@@ -79,7 +81,7 @@ def test_an_id_that_the_grid_would_refuse_is_not_sent(bad):
         grid.client().job(bad)
 
 
-def test_one_string_where_a_list_is_due_is_refused():
+def test_one_string_where_a_list_is_due_is_refused() -> None:
     """args="ab" would otherwise become the arguments a and b."""
     with pytest.raises(TypeError, match=r"args=\['ab'\]"):
         Answers().client().submit(b"x", args="ab")
@@ -87,7 +89,7 @@ def test_one_string_where_a_list_is_due_is_refused():
         Answers().client().map("trades.csv")
 
 
-def test_a_missing_file_and_a_directory_are_refused_before_anything_is_sent(tmp_path):
+def test_a_missing_file_and_a_directory_are_refused_before_anything_is_sent(tmp_path: Path) -> None:
     """A str is a path, always."""
     with pytest.raises(FileNotFoundError):
         Answers().client().submit(str(tmp_path / "none.csv"))
@@ -95,7 +97,7 @@ def test_a_missing_file_and_a_directory_are_refused_before_anything_is_sent(tmp_
         Answers().client().submit(tmp_path)
 
 
-def test_the_body_has_the_length_that_it_announces(tmp_path):
+def test_the_body_has_the_length_that_it_announces(tmp_path: Path) -> None:
     """Content-Length is exact for bytes, paths and odd file names, and small pieces share a chunk."""
     path = tmp_path / 'a "quoted" name.csv'
     path.write_bytes(b"y" * 300_000)
@@ -111,7 +113,7 @@ def test_the_body_has_the_length_that_it_announces(tmp_path):
     assert b"".join(form.chunks()) == b"".join(chunks)
 
 
-def test_a_map_is_one_request_with_a_part_per_job():
+def test_a_map_is_one_request_with_a_part_per_job() -> None:
     """The file parts are named after the jobs, in the order of the inputs."""
     grid = Answers(batch_accepted)
     batch = grid.client().map({"t-1": b"one", "t-2": b"two"}, pricer="bs")
@@ -121,7 +123,7 @@ def test_a_map_is_one_request_with_a_part_per_job():
     assert [job.job_id for job in batch] == ["t-1", "t-2"]
 
 
-def test_a_large_map_is_split_by_jobs_under_one_batch_id():
+def test_a_large_map_is_split_by_jobs_under_one_batch_id() -> None:
     """The first request is short, so that the grid begins early; none has more than 2,000; all are for one batch."""
     grid = Answers(*[batch_accepted] * 5)
     batch = grid.client().map([b"x"] * 5_000)
@@ -133,7 +135,7 @@ def test_a_large_map_is_split_by_jobs_under_one_batch_id():
     assert len(set(sent)) == 5_000
 
 
-def test_a_map_is_split_by_bytes_and_a_huge_input_travels_alone():
+def test_a_map_is_split_by_bytes_and_a_huge_input_travels_alone() -> None:
     """No request holds more than the limit unless one input alone does."""
     sizes = [3, 3, 3, 20, 1, 10, 1]
     jobs = [(str(at), InputUpload.of(b"x" * size)) for at, size in enumerate(sizes)]
@@ -144,13 +146,13 @@ def test_a_map_is_split_by_bytes_and_a_huge_input_travels_alone():
 
 
 @pytest.mark.parametrize("ids", [["a"], ["a", "b", "c"], ["a", "a"], ["a", "b/c"]])
-def test_ids_that_do_not_fit_the_inputs_are_refused(ids):
+def test_ids_that_do_not_fit_the_inputs_are_refused(ids: list[str]) -> None:
     """Too few, too many, twice the same, or not an id."""
     with pytest.raises(InvalidRequestError):
         Answers().client().map([b"1", b"2"], job_ids=ids)
 
 
-def test_an_empty_map_asks_nothing():
+def test_an_empty_map_asks_nothing() -> None:
     """No inputs, no request, no results."""
     batch = Answers().client().map([])
 
@@ -158,14 +160,14 @@ def test_an_empty_map_asks_nothing():
     assert list(batch.results()) == []
 
 
-def refusing(refused, status=202):
+def refusing(refused: Iterable[tuple[str, str]], status: int = 202) -> httpx.Response:
     """An answer to a batch that refuses some of its jobs."""
     entries = [{"jobId": job_id, "problem": json.loads(problem(word, 400).content)} for job_id, word in refused]
     return httpx.Response(status, json={"batchId": "b", "refused": entries})
 
 
 @pytest.mark.parametrize("status", [202, 409])
-def test_a_refused_job_raises_its_own_error_and_the_others_go_on(status):
+def test_a_refused_job_raises_its_own_error_and_the_others_go_on(status: int) -> None:
     """The error belongs to the job, be it some of the batch (202) or all of it (409)."""
     batch = Answers(refusing([("a", "unknown-pricer")], status)).client().map({"a": b"1", "b": b"2"})
 
@@ -175,7 +177,7 @@ def test_a_refused_job_raises_its_own_error_and_the_others_go_on(status):
     assert batch[1].ending is None
 
 
-def test_jobs_that_did_not_fit_into_the_queue_are_posted_again():
+def test_jobs_that_did_not_fit_into_the_queue_are_posted_again() -> None:
     """Only the busy ones are sent again, to the same batch, after a pause."""
     time = FakeTime()
     grid = Answers(refusing([("b", "busy"), ("c", "conflict")]), batch_accepted)
@@ -187,7 +189,7 @@ def test_jobs_that_did_not_fit_into_the_queue_are_posted_again():
     assert time.sleeps == [pytest.approx(1.2)]
 
 
-def test_jobs_that_never_fit_are_refused_once_the_retries_are_used_up():
+def test_jobs_that_never_fit_are_refused_once_the_retries_are_used_up() -> None:
     """The others are on the grid, so the map does not raise; the busy job does."""
     grid = Answers(*[refusing([("b", "busy")])] * 100)
     batch = grid.client(retry_s=10).map({"a": b"1", "b": b"2"})
@@ -198,13 +200,13 @@ def test_jobs_that_never_fit_are_refused_once_the_retries_are_used_up():
     assert len(grid.requests) < 100
 
 
-def test_a_batch_that_is_refused_as_a_whole_raises():
+def test_a_batch_that_is_refused_as_a_whole_raises() -> None:
     """A 413 for the request is no matter of single jobs."""
     with pytest.raises(TooLargeError):
         Answers(problem("too-large", 413)).client().map([b"x"])
 
 
-def test_a_map_that_breaks_off_says_how_to_go_on():
+def test_a_map_that_breaks_off_says_how_to_go_on() -> None:
     """The error notes how many jobs were posted to which batch."""
     grid = Answers(batch_accepted, *[httpx.ReadError("reset")] * 100)
     with pytest.raises(ConnectionFailedError) as caught:
@@ -213,7 +215,7 @@ def test_a_map_that_breaks_off_says_how_to_go_on():
     assert "128 of 2001 jobs were posted to batch b-7" in caught.value.__notes__[0]
 
 
-def test_shared_data_is_put_raw_under_its_name(tmp_path):
+def test_shared_data_is_put_raw_under_its_name(tmp_path: Path) -> None:
     """The body is the file itself, with its length."""
     path = tmp_path / "market.csv"
     path.write_bytes(b"curves")

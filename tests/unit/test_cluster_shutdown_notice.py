@@ -49,7 +49,7 @@ def announcing_shutdown(port: int, for_s: float, token: bytes = TOKEN) -> Iterat
 
 
 @contextmanager
-def head_that(speaks: Callable[[socket.socket], None], port: int = 0) -> Iterator[tuple[int, threading.Event]]:
+def head_that(speaks: Callable[[socket.socket], object], port: int = 0) -> Iterator[tuple[int, threading.Event]]:
     """Somebody on a port who speaks in a way of his own; and whether he has finished once."""
     spoke = threading.Event()
 
@@ -163,7 +163,7 @@ def test_a_head_that_cannot_be_reached_has_not_stopped_and_the_watch_ends_when_t
 
 def test_a_watch_that_holds_a_silent_connection_ends_when_told() -> None:
     silent = threading.Event()
-    with head_that(lambda _: silent.wait(10) and None) as (port, _), watching(port) as watch:
+    with head_that(lambda _: silent.wait(10)) as (port, _), watching(port) as watch:
         deadline = time.monotonic() + 30
         while watch._connection is None:
             assert time.monotonic() < deadline
@@ -179,12 +179,12 @@ def test_a_watch_that_is_told_to_end_while_it_connects_ends(monkeypatch: pytest.
     connecting, closing_now, silent = threading.Event(), threading.Event(), threading.Event()
     connect = socket.create_connection
 
-    def slow(*arguments: object, **options: object) -> socket.socket:
+    def slow(address: tuple[str, int], timeout: float) -> socket.socket:
         connecting.set()
         assert closing_now.wait(30)
-        return connect(*arguments, **options)  # type: ignore[arg-type]
+        return connect(address, timeout)
 
-    with head_that(lambda _: silent.wait(10) and None) as (port, _):
+    with head_that(lambda _: silent.wait(10)) as (port, _):
         monkeypatch.setattr(socket, "create_connection", slow)
         watch = HeadWatch(("127.0.0.1", port), TOKEN)
         watch.start()

@@ -234,9 +234,9 @@ def test_settings_do_not_change() -> None:
     """What was validated stays as it was, sections included."""
     settings = load_settings()
     with pytest.raises(ValueError, match="frozen"):
-        settings.name = "other"  # type: ignore[misc]
+        settings.name = "other"  # type: ignore[misc]  # refused at run time, too
     with pytest.raises(ValueError, match="frozen"):
-        settings.http.port = 1  # type: ignore[misc]
+        settings.http.port = 1  # type: ignore[misc]  # refused at run time, too
 
 
 # --- pricers ------------------------------------------------------------------------------------------------

@@ -365,7 +365,7 @@ def test_jobs_that_are_passed_over_keep_their_order() -> None:
     rack.submit("busy")
     for name in ("a", "b", "c"):
         rack.ends(name, Outcome.INFRASTRUCTURE)
-    order = []
+    order: list[str] = []
     for name in ("busy", "c", "b"):
         rack.tell(Tick())
         order += rack.ends(name).started

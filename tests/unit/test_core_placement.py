@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from dataclasses import replace
+from typing import Any
 
 import pytest
 
@@ -11,8 +12,8 @@ from raygrid.core.group.placement import PREFETCH_LIMIT, NodeRecord, least_loade
 from raygrid.models import AttemptId
 
 
-def node(name: str = "n1", slots: int = 4, *, used: int = 0, **known: object) -> NodeRecord:
-    record = NodeRecord(name, "life-1", slots, last_seen=0.0, **known)  # type: ignore[arg-type]
+def node(name: str = "n1", slots: int = 4, *, used: int = 0, **known: Any) -> NodeRecord:
+    record = NodeRecord(name, "life-1", slots, last_seen=0.0, **known)
     record.held = {AttemptId(f"{name}-{number}", 1): 0.0 for number in range(used)}
     return record
 

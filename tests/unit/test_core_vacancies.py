@@ -152,7 +152,7 @@ def test_a_group_says_of_every_node_that_has_changed(monkeypatch: pytest.MonkeyP
     """In a hostile world, every choice of a group is the one of the specification: no change goes unnoticed."""
     monkeypatch.setattr(jobs, "Vacancies", Checked)
     before = Checked.choices
-    run_state_machine_as_test(  # type: ignore[no-untyped-call]  # hypothesis leaves it untyped
+    run_state_machine_as_test(
         GroupInAHostileWorld,
         settings=settings(
             max_examples=100,
@@ -184,11 +184,14 @@ def test_only_nodes_that_have_changed_are_looked_at(monkeypatch: pytest.MonkeyPa
     for name in nodes:
         vacancies.touch(name)
     vacancies.settle(0.0, 0)
-    looked_at = []
+    looked_at: list[str] = []
     room = NodeRecord.room
-    monkeypatch.setattr(
-        NodeRecord, "room", lambda self, now, factor: (looked_at.append(self.node_id), room(self, now, factor))[1]
-    )
+
+    def recorded_room(record: NodeRecord, now: float, factor: int) -> int:
+        looked_at.append(record.node_id)
+        return room(record, now, factor)
+
+    monkeypatch.setattr(NodeRecord, "room", recorded_room)
     for number in range(10):
         node = vacancies.pick(least_loaded, set(), "p", 0.0)
         assert node is not None

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -62,8 +62,13 @@ async def stamp_of(leader: LeaderActor) -> float:
 
 def test_what_is_deployed_carries_the_time(settings: GridSettings, monkeypatch: pytest.MonkeyPatch) -> None:
     """Each build of the application is newer than those before it, and all its replicas have one stamp."""
-    makers: list[Any] = []
-    monkeypatch.setattr(ingress.serve, "ingress", lambda make: makers.append(make) or (lambda: type("Replica", (), {})))
+    makers: list[Callable[[], float]] = []
+
+    def take(make: Callable[[], float]) -> Callable[[], type]:
+        makers.append(make)
+        return lambda: type("Replica", (), {})
+
+    monkeypatch.setattr("raygrid.parent.ingress.serve.ingress", take)
     monkeypatch.setattr(ingress, "asgi", lambda given, _actors, *, listens: given.deployed_at)
     before = time.time()
     ingress.build(settings, ACTORS)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 import threading
+from collections.abc import Callable
 
 import pytest
 from hypothesis import given
@@ -56,49 +57,52 @@ def honest(seed: int, jobs: int = 5) -> tuple[ClientHistory, dict[str, JobState]
 
 
 @given(st.integers())
-def test_a_grid_that_keeps_its_word_is_never_accused(seed):
+def test_a_grid_that_keeps_its_word_is_never_accused(seed: int) -> None:
     """Whatever clients see of it, in whatever order answers come."""
     assert check(*honest(seed)) == []
 
 
-def _drop(history, final, job_id):
+Defect = Callable[[ClientHistory, dict[str, JobState], str], None]
+
+
+def _drop(history: ClientHistory, final: dict[str, JobState], job_id: str) -> None:
     del final[job_id]
 
 
-def _hang(history, final, job_id):
+def _hang(history: ClientHistory, final: dict[str, JobState], job_id: str) -> None:
     final[job_id] = QUEUED
 
 
-def _other_end(history, final, job_id):
+def _other_end(history: ClientHistory, final: dict[str, JobState], job_id: str) -> None:
     final[job_id] = next(end for end in ENDS if end is not final[job_id])
 
 
-def _run_after_end(history, final, job_id):
+def _run_after_end(history: ClientHistory, final: dict[str, JobState], job_id: str) -> None:
     history.saw(job_id, RUNNING, 1001.0, 1000.0)
 
 
-def _other_result(history, final, job_id):
+def _other_result(history: ClientHistory, final: dict[str, JobState], job_id: str) -> None:
     history.result(job_id, "another", 1000.0)
     history.result(job_id, "yet another", 1000.0)
 
 
-def _other_attempt(history, final, job_id):
+def _other_attempt(history: ClientHistory, final: dict[str, JobState], job_id: str) -> None:
     history.result(job_id, f"result-{job_id.rpartition('-')[2]}", 1000.0, attempt=1)
     history.result(job_id, f"result-{job_id.rpartition('-')[2]}", 1000.0, attempt=2)
 
 
-def _other_input(history, final, job_id):
+def _other_input(history: ClientHistory, final: dict[str, JobState], job_id: str) -> None:
     history.submitted(job_id, "another input", 1000.0)
     history.acknowledged(job_id, 1001.0, "another input")
     history.acknowledged(job_id, 1001.0, f"input-{job_id.rpartition('-')[2]}")
 
 
-def _wrong(history, final, job_id):
+def _wrong(history: ClientHistory, final: dict[str, JobState], job_id: str) -> None:
     history.submitted(job_id, f"input-{job_id.rpartition('-')[2]}", 1000.0, expected="what it should be")
     history.result(job_id, "what it is", 1001.0)
 
 
-DEFECTS = {
+DEFECTS: dict[Defect, Wrong] = {
     _drop: Wrong.MISSING,
     _hang: Wrong.UNFINISHED,
     _other_end: Wrong.BACKWARDS,
@@ -112,7 +116,9 @@ DEFECTS = {
 
 @pytest.mark.parametrize("plant", DEFECTS, ids=lambda plant: plant.__name__.strip("_"))
 @given(seed=st.integers(), choice=st.randoms(use_true_random=False))
-def test_every_planted_defect_is_found_in_its_job_and_in_no_other(plant, seed, choice):
+def test_every_planted_defect_is_found_in_its_job_and_in_no_other(
+    plant: Defect, seed: int, choice: random.Random
+) -> None:
     """One broken promise among honest jobs is told by its kind, and blames that job alone."""
     history, final = honest(seed)
     if not final:
@@ -124,7 +130,7 @@ def test_every_planted_defect_is_found_in_its_job_and_in_no_other(plant, seed, c
     assert {violation.job_id for violation in found} == {job_id}
 
 
-def test_running_may_become_queued_again():
+def test_running_may_become_queued_again() -> None:
     """An attempt that is lost is a re-queue, and is counted; it breaks no promise."""
     history = acknowledged()
     for at, state in enumerate((QUEUED, RUNNING, QUEUED, QUEUED, RUNNING, QUEUED, DONE)):
@@ -133,7 +139,7 @@ def test_running_may_become_queued_again():
     assert check(history, {"j": DONE}) == []
 
 
-def test_a_job_that_was_never_acknowledged_may_be_missing():
+def test_a_job_that_was_never_acknowledged_may_be_missing() -> None:
     """The client was told nothing; a grid owes it nothing."""
     history = ClientHistory()
     history.submitted("j", "input", 1.0)
@@ -142,7 +148,7 @@ def test_a_job_that_was_never_acknowledged_may_be_missing():
     assert history.errors == [("j", 61.0, "no answer")]
 
 
-def test_answers_that_overtake_one_another_accuse_nobody():
+def test_answers_that_overtake_one_another_accuse_nobody() -> None:
     """A question that was asked before the end may be answered late; one that was asked after it may not."""
     history = acknowledged()
     history.saw("j", DONE, 10.0, 9.0)
@@ -152,7 +158,7 @@ def test_answers_that_overtake_one_another_accuse_nobody():
     assert kinds(history, {"j": DONE}) == {Wrong.BACKWARDS}
 
 
-def test_two_ends_are_wrong_in_whatever_order_they_came():
+def test_two_ends_are_wrong_in_whatever_order_they_came() -> None:
     """No order of questions makes a job that is done and failed."""
     history = acknowledged()
     history.saw("j", FAILED, 10.0, 1.0)
@@ -161,21 +167,21 @@ def test_two_ends_are_wrong_in_whatever_order_they_came():
     assert kinds(history, {"j": FAILED}) == {Wrong.BACKWARDS}
 
 
-def test_a_result_of_a_job_that_is_not_done_is_a_step_backwards():
+def test_a_result_of_a_job_that_is_not_done_is_a_step_backwards() -> None:
     """Its client has read what the grid does not stand by."""
     history = acknowledged()
     history.result("j", "r", 3.0)
     assert kinds(history, {"j": RUNNING}, must_have_ended=False) == {Wrong.BACKWARDS}
 
 
-def test_whether_jobs_must_have_ended_is_the_callers_word():
+def test_whether_jobs_must_have_ended_is_the_callers_word() -> None:
     """While a load goes on, jobs may be under way."""
     history = acknowledged()
     assert kinds(history, {"j": RUNNING}, must_have_ended=False) == set()
     assert kinds(history, {"j": RUNNING}) == {Wrong.UNFINISHED}
 
 
-def test_a_conflict_is_told_and_breaks_no_promise():
+def test_a_conflict_is_told_and_breaks_no_promise() -> None:
     """The grid keeps the job that it has."""
     history = acknowledged()
     history.conflict("j", 3.0)
@@ -183,7 +189,7 @@ def test_a_conflict_is_told_and_breaks_no_promise():
     assert check(history, {"j": DONE}) == []
 
 
-def test_threads_may_share_a_history():
+def test_threads_may_share_a_history() -> None:
     """Nothing that they record at once gets lost."""
     history = ClientHistory()
 

@@ -50,7 +50,7 @@ def nodes(**running: int) -> list[NodeStatus]:
 BUSY_B = nodes(a1=0, a2=1, b1=2, b2=1)
 
 
-def test_what_is_hit_is_where_most_runs():
+def test_what_is_hit_is_where_most_runs() -> None:
     """The busiest node, the leader of the busiest group and not its standby, the busiest group as a whole."""
     assert choose("agent", PICTURE, BUSY_B) == FaultTarget("agent", ("b1",))
     assert choose("node", PICTURE, BUSY_B) == FaultTarget("node", ("b1",), freeze_s=20)
@@ -61,7 +61,7 @@ def test_what_is_hit_is_where_most_runs():
     assert choose("head", PICTURE, BUSY_B) == FaultTarget("head")
 
 
-def test_what_must_not_fall_silent_does_not():
+def test_what_must_not_fall_silent_does_not() -> None:
     """The machine of the drill, or of the head, is left alone, and so is its rack; its agent may be killed."""
     spared = tuple(replace(place, spared="the drill") if place.name == "b1" else place for place in PICTURE.places)
     picture = replace(PICTURE, places=spared)
@@ -73,7 +73,7 @@ def test_what_must_not_fall_silent_does_not():
     assert choose("group", all_spared, BUSY_B) == Skip("no group may fall silent: why")
 
 
-def test_what_cannot_be_drilled_is_skipped_with_the_reason():
+def test_what_cannot_be_drilled_is_skipped_with_the_reason() -> None:
     """A head without books, a single group, a grid without leaders or parents."""
     assert choose("head", replace(PICTURE, head_spared="in memory"), BUSY_B) == Skip("in memory")
     one = replace(PICTURE, places=PICTURE.places[:3])
@@ -82,7 +82,7 @@ def test_what_cannot_be_drilled_is_skipped_with_the_reason():
     assert all(isinstance(choose(each, empty, BUSY_B), Skip) for each in SCENARIOS if each != "head")
 
 
-def test_all_are_all():
+def test_all_are_all() -> None:
     """`all` runs every scenario, and every scenario has a command."""
     assert COMMANDS["all"] == SCENARIOS
     assert {each for name, names in COMMANDS.items() if name != "all" for each in names} == set(SCENARIOS)
@@ -106,7 +106,7 @@ def seen(
 
 
 @pytest.mark.parametrize("scenario", ["agent", "node"])
-def test_a_node_is_made_up_for_with_the_first_job_that_ran_again(scenario):
+def test_a_node_is_made_up_for_with_the_first_job_that_ran_again(scenario: str) -> None:
     """Jobs that were not hit, and those submitted afterwards, say nothing of it."""
     injected = InjectedFault(100.0, FaultTarget("agent", ("a1",)))
     jobs = (
@@ -120,7 +120,7 @@ def test_a_node_is_made_up_for_with_the_first_job_that_ran_again(scenario):
 
 
 @pytest.mark.parametrize("scenario", ["leader", "leader-frozen"])
-def test_a_leader_is_made_up_for_with_the_first_job_that_it_cannot_have_placed(scenario):
+def test_a_leader_is_made_up_for_with_the_first_job_that_it_cannot_have_placed(scenario: str) -> None:
     """Of its group, and submitted after the fault."""
     injected = InjectedFault(100.0, FaultTarget("leader", ("a1",), "rack-a"))
     jobs = (
@@ -131,7 +131,7 @@ def test_a_leader_is_made_up_for_with_the_first_job_that_it_cannot_have_placed(s
     assert seen(scenario, injected, *jobs) == 3.5
 
 
-def test_a_group_is_made_up_for_with_the_first_job_that_was_in_it():
+def test_a_group_is_made_up_for_with_the_first_job_that_was_in_it() -> None:
     """Moved to another group, or run again; a result that was on its way at the fault does not count, however late."""
     before = {name: status(name) for name in ("on its way", "told late", "moved", "back")}
     injected = InjectedFault(100.0, FaultTarget("node", ("a1", "a2"), "rack-a", 20), before)
@@ -147,7 +147,7 @@ def test_a_group_is_made_up_for_with_the_first_job_that_was_in_it():
     assert seen("group", injected, on_its_way, late, other) is None
 
 
-def test_a_parent_is_made_up_for_with_the_first_answer_at_its_entry():
+def test_a_parent_is_made_up_for_with_the_first_answer_at_its_entry() -> None:
     """Of those that were asked for after the fault, through that entry, and were answered."""
     mine, other = "http://10.0.0.11:8000", "http://10.0.0.21:8000"
     injected = InjectedFault(100.0, FaultTarget("parent", ("a1",)), entries=frozenset({mine}))
@@ -160,20 +160,20 @@ def test_a_parent_is_made_up_for_with_the_first_answer_at_its_entry():
     assert seen("parent", injected, tries=tries) == 1.0
 
 
-def test_an_entry_belongs_to_the_machine_of_its_address():
+def test_an_entry_belongs_to_the_machine_of_its_address() -> None:
     """Where no entry stands on the machine that was hit, all of them count."""
     urls = ["http://10.0.0.11:8000", "http://10.0.0.21:8000"]
     assert entries_of(FaultTarget("parent", ("a1",)), PICTURE, urls) == {urls[0]}
     assert entries_of(FaultTarget("parent", ("a2",)), PICTURE, urls) == set(urls)
 
 
-def test_the_head_is_judged_by_the_longest_time_without_a_finish():
+def test_the_head_is_judged_by_the_longest_time_without_a_finish() -> None:
     """From the fault to the end of the load, the two ends included."""
     assert longest_gap_s(100, 110, [99, 101, 105, 109, 120]) == 4
     assert longest_gap_s(100, 110, []) == 10
 
 
-def test_medians_are_of_the_runs_that_were_made():
+def test_medians_are_of_the_runs_that_were_made() -> None:
     """Times by their median, what must not happen by its sum, a skipped scenario with its reason."""
     reports = [
         Report("agent", acknowledged=10, done=10, lost=lost, recovery_s=t) for lost, t in ((0, 1.0), (1, 9.0), (0, 2.0))
@@ -212,6 +212,6 @@ AGENT = Report("agent", acknowledged=100, done=100, repeated=3, recovery_s=0.94)
         ([Report("head", skipped="x")], "nothing was broken, so nothing is proven: every scenario was skipped"),
     ],
 )
-def test_what_a_drill_found_is_a_sentence(reports, said):
+def test_what_a_drill_found_is_a_sentence(reports: list[Report], said: str) -> None:
     """Whoever ran it need not add up columns to know whether anything was lost."""
     assert verdict(reports) == said

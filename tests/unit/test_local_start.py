@@ -12,6 +12,7 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -282,23 +283,23 @@ def test_a_pricer_that_cannot_be_started_is_said_before_anything_starts(
 
 def test_secrets_are_compared_and_not_kept(tmp_path: Path) -> None:
     """A changed key, password or environment is a difference, and the grid file tells none of them."""
-    secret = {
+    secret: dict[str, dict[str, Any]] = {
         "http": {"api_keys": [{"name": "desk", "key": "correct-horse-battery"}]},
         "storage": {"database": "postgresql+asyncpg://u:hunter2@h/db", "blobs": "s3://key:hunter3@b"},
         "pricers": {"p": {"command": "cat {input}", "env": {"TOKEN": "hunter4"}}},
     }
-    started = StartedWith.of(load_settings(**secret), 1, 1)
+    started = StartedWith.of(load_settings(None, **secret), 1, 1)
     GridFile("http://x", 1, 1, "default", tmp_path, started_with=started).write()
     text = (tmp_path / "grid.json").read_text()
     assert "hunter" not in text
     assert "correct-horse" not in text
-    assert started.differences(load_settings(**secret), 1, 1) == []
+    assert started.differences(load_settings(None, **secret), 1, 1) == []
     for section, name, change in (
         ("http", "api_keys", {"api_keys": [{"name": "desk", "key": "correct-horse-battery2"}]}),
         ("storage", "database", {**secret["storage"], "database": "postgresql+asyncpg://u:hunter5@h/db"}),
         ("pricers", "p.env", {"p": {"command": "cat {input}", "env": {"TOKEN": "hunter5"}}}),
     ):
-        [found] = started.differences(load_settings(**{**secret, section: change}), 1, 1)
+        [found] = started.differences(load_settings(None, **{**secret, section: change}), 1, 1)
         assert found == f"{section}.{name}: the grid uses another secret"
 
 
@@ -345,7 +346,7 @@ def test_only_what_is_asked_for_is_compared(monkeypatch: pytest.MonkeyPatch) -> 
     started = StartedWith.of(running, 2, 2)
 
     def differences(*said: str, **settings: object) -> list[str]:
-        return started.differences(load_settings(**settings), None, None, {*said, *set_by_variables()})
+        return started.differences(load_settings(None, **settings), None, None, {*said, *set_by_variables()})
 
     assert differences() == []
     assert differences("pricers.p.q.command", pricers={"P.q": {"command": "cat {input}"}}) == []

@@ -23,6 +23,7 @@ from raygrid.errors import StaleTermError
 from raygrid.models import AttemptId, Outcome
 from raygrid.node.agent import NodeAgent
 from raygrid.node.attempt import result
+from raygrid.node.attempt.result_zip import build_zip
 from raygrid.node.attempt.stages import CollectedAttempt, ResultZip
 from raygrid.node.attempt.workspace import Workspace
 from raygrid.node.limits.watchdog import SWEEP_S
@@ -311,7 +312,7 @@ async def test_a_job_directory_that_cannot_be_made_is_no_answer_of_the_job(
 
 async def test_a_slot_is_free_as_soon_as_its_pricer_has_ended(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """While the result of one attempt is put together, the next pricer runs, and never more of them than slots."""
-    build, began = result.build_zip, tmp_path / "second"
+    build, began = build_zip, tmp_path / "second"
     seen: list[bool] = []
 
     def waits(collected: CollectedAttempt, node_id: str) -> ResultZip:

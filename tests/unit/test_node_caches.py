@@ -137,7 +137,12 @@ def wait_for_the_clock(path: Path) -> None:
     before = path.stat().st_ctime_ns
     probe = path.with_name("probe")
     probe.touch()
-    wait_until(lambda: (probe.touch(), probe.stat().st_ctime_ns > before)[1])
+
+    def has_moved() -> bool:
+        probe.touch()
+        return probe.stat().st_ctime_ns > before
+
+    wait_until(has_moved)
     probe.unlink()
 
 

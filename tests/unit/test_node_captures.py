@@ -49,6 +49,16 @@ def test_an_empty_pair_serves_again(pool: CapturePool, tmp_path: Path) -> None:
     assert inodes(taken(pool, tmp_path)) == before
 
 
+def replace_by_link(capture: Capture) -> None:
+    os.unlink(capture.where)
+    os.symlink("/etc/passwd", capture.where)
+
+
+def replace_by_directory(capture: Capture) -> None:
+    os.unlink(capture.where)
+    os.mkdir(capture.where)
+
+
 @pytest.mark.parametrize(
     "spoil",
     [
@@ -57,8 +67,8 @@ def test_an_empty_pair_serves_again(pool: CapturePool, tmp_path: Path) -> None:
         lambda capture: os.link(capture.where, f"{capture.where}-too"),
         lambda capture: os.unlink(capture.where),
         lambda capture: os.rename(capture.where, f"{capture.where}-aside"),
-        lambda capture: (os.unlink(capture.where), os.symlink("/etc/passwd", capture.where)),
-        lambda capture: (os.unlink(capture.where), os.mkdir(capture.where)),
+        replace_by_link,
+        replace_by_directory,
         lambda capture: reserve(capture, 1024**2),
         lambda capture: os.dup(capture.descriptor),
     ],

@@ -98,6 +98,12 @@ async def until(condition: Callable[[], bool]) -> None:
             await asyncio.sleep(0.01)
 
 
+async def grows(count: Callable[[], int], by: int = 1) -> None:
+    """Wait until a number has grown."""
+    before = count()
+    await until(lambda: count() >= before + by)
+
+
 async def test_a_node_that_follows_older_settings_is_told_until_it_follows() -> None:
     """A call that is lost is made again, and none after the node has said that it follows."""
     node = Node(deaf_to=2)
@@ -120,7 +126,7 @@ async def test_a_node_that_is_up_to_date_or_ahead_is_let_be() -> None:
         seen: list[Event] = []
         talk = conversation(node, 5.0, seen.append)
         talk.open()
-        await until(lambda seen=seen: len(seen) > 3)
+        await until(lambda: len(seen) > 3)  # noqa: B023 - awaited before the next round
         assert node.asked == []
         await talk.close()
 
@@ -176,10 +182,10 @@ async def test_a_link_that_is_whole_again_at_once_costs_nothing() -> None:
     talk = conversation(node, 0.0, seen.append, time.monotonic)
     talk.open()
     for _ in range(4):
-        node.trouble, polls = UnreachableError("socket closed"), node.polls
-        await until(lambda polls=polls: node.polls > polls + 1)
-        node.trouble, reported = None, len(seen)
-        await until(lambda reported=reported: len(seen) > reported)
+        node.trouble = UnreachableError("socket closed")
+        await grows(lambda: node.polls, by=2)
+        node.trouble = None
+        await grows(lambda: len(seen))
     node.trouble = UnavailableError("did not answer")
     silent_since = time.monotonic()
     await until(lambda: time.monotonic() - silent_since > 2 * UNREACHABLE_S)

@@ -113,7 +113,7 @@ def test_what_no_pricer_can_have_left_is_killed() -> None:
 )
 def test_a_program_is_told_by_its_executable(setting: object, executable: str, name: str, *, allowed: bool) -> None:
     """A process can choose its name and not its executable; what wine runs is known by both."""
-    programs = Pricer(command=("x",), helpers=setting).helpers  # type: ignore[arg-type]  # as it is written
+    programs = Pricer(command=("x",), helpers=setting).helpers
     assert is_allowed(programs, executable, name) == allowed
 
 
@@ -133,7 +133,7 @@ def test_pricers_share_helpers_through_wine_and_what_they_list(
     command: tuple[str, ...], setting: object, through: set[str]
 ) -> None:
     """Two Windows pricers of one user have one wineserver, whichever of them started it."""
-    pricer = Pricer(command=command, helpers=setting)  # type: ignore[arg-type]  # as it is written
+    pricer = Pricer(command=command, helpers=setting)
     assert shared_through(pricer.command, pricer.helpers) == through
     assert shared_through(pricer.command, pricer.helpers, is_windows=True) == through | {"wine"}
 
@@ -157,4 +157,4 @@ def test_sharing_reaches_over_others() -> None:
 def test_a_setting_that_names_no_program_is_refused(wrong: object) -> None:
     """A relative path could be anybody's, and a bare word other than `forbid` is a mistake."""
     with pytest.raises(ValueError, match="helpers"):
-        Pricer(command=("x",), helpers=wrong)  # type: ignore[arg-type]  # that is the point
+        Pricer(command=("x",), helpers=wrong)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from datetime import UTC, datetime, timedelta
 
 import pytest
@@ -116,8 +116,8 @@ class Story:
             await asyncio.sleep(0)  # pokes
 
     async def insert(self, *names: str, group: str = "a") -> None:
-        spec = {"pricer": "p", "version": "1", "input": BlobSlice("", 0, 1, "d")}
-        await self.store.insert([NewJob(JobSpec(job_id=name, **spec), group, "f") for name in names])  # type: ignore[arg-type]
+        specs = [JobSpec(name, "p", "1", BlobSlice("", 0, 1, "d")) for name in names]
+        await self.store.insert([NewJob(spec, group, "f") for spec in specs])
 
     async def where(self, *names: str) -> list[str]:
         found = await self.store.get(names)
@@ -231,12 +231,12 @@ async def test_a_refused_job_goes_on_until_a_group_takes_it(story: Story) -> Non
         await story.sweeper.close()
 
 
-async def until(condition: object) -> None:
+async def until(condition: Callable[[], object]) -> None:
     for _ in range(5_000):
-        if condition():  # type: ignore[operator]
+        if condition():
             return
         await asyncio.sleep(0)
-    assert condition()  # type: ignore[operator]
+    assert condition()
 
 
 async def test_a_wish_is_carried_out_when_the_lease_has_run_out(story: Story) -> None:

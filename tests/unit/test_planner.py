@@ -8,6 +8,7 @@ from dataclasses import asdict, replace
 from itertools import pairwise
 from pathlib import Path
 from random import Random
+from typing import Any
 
 import pytest
 from typer.testing import CliRunner
@@ -27,9 +28,9 @@ pytestmark = pytest.mark.computing
 CPU_TIMES = ("routing_us", "placement_us", "load_us", "watching", "seconds")
 
 
-def scenario(text: str = "lognormal:1s:0.5", arrivals: str = "all-at-once", **known: object) -> Scenario:
+def scenario(text: str = "lognormal:1s:0.5", arrivals: str = "all-at-once", **known: Any) -> Scenario:
     small = Scenario(nodes=6, groups=2, slots=4, jobs=1_500, run_times=RunTimes.parse(text))
-    return replace(small, arrivals=Arrivals.parse(arrivals), **known)  # type: ignore[arg-type]
+    return replace(small, arrivals=Arrivals.parse(arrivals), **known)
 
 
 def decided(outcome: ScenarioOutcome) -> dict[str, object]:
@@ -233,16 +234,16 @@ def test_senseless_options_are_refused_with_a_reason(options: tuple[str, ...], c
 def test_the_command_prints_json() -> None:
     """One object: of a size, of a sweep, of a plan."""
 
-    def run(*options: str) -> dict[str, object]:
+    def run(*options: str) -> dict[str, Any]:
         words = ["plan", "--jobs", "300", "--run-time", "constant:1s", "--json", *options]
         result = CliRunner().invoke(app, words)
         assert result.exit_code == 0, result.output
-        found: dict[str, object] = json.loads(result.stdout)
+        found: dict[str, Any] = json.loads(result.stdout)
         return found
 
     one = run("--nodes", "5")
     assert (one["nodes"], one["groups"], one["slots"], one["ended"], one["ratio"]) == (5, 1, 40, 300, 1.0)
     swept = run("--nodes", "20", "--sweep")
-    assert [row["nodes"] for row in swept["sizes"]] == [10, 20]  # type: ignore[attr-defined]
+    assert [row["nodes"] for row in swept["sizes"]] == [10, 20]
     made = run("--nodes", "50", "--deadline", "10s")
     assert (made["nodes"], made["slots"], made["wanted"]) == (5, 40, 300)  # ten rounds on 32 slots take a little more

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Coroutine
+from collections.abc import Awaitable, Callable
 from random import Random
 from typing import Any
 
@@ -25,7 +25,7 @@ def loop() -> Any:
     loop.close()
 
 
-def finish(loop: VirtualLoop, work: Coroutine[Any, Any, Any]) -> Any:
+def finish(loop: VirtualLoop, work: Awaitable[Any]) -> Any:
     return loop.run_until_complete(work)
 
 
@@ -188,10 +188,11 @@ def test_calls_are_doubled_and_overtake_one_another(loop: VirtualLoop) -> None:
     wire.network.weather = Weather(doubled=0.3, late=0.3, late_s=2)
     order: list[int] = []
 
+    def note(number: int) -> Callable[[object], None]:
+        return lambda _: order.append(number)
+
     async def talk() -> None:
-        await asyncio.gather(
-            *(wire.network.call("here", wire.part, "note", lambda _, n=n: order.append(n)) for n in range(50))
-        )
+        await asyncio.gather(*(wire.network.call("here", wire.part, "note", note(n)) for n in range(50)))
         await asyncio.sleep(5)
 
     finish(loop, talk())

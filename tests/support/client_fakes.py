@@ -9,11 +9,13 @@ import asyncio
 import io
 import json
 import zipfile
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from email.message import Message
+from typing import Protocol
 from urllib.parse import quote
 
 import httpx
+from typer.testing import Result
 
 from raygrid.client import Client, RetryPolicy
 
@@ -71,6 +73,12 @@ class Answers:
         """A client that gets these answers."""
         retry = (time or FakeTime()).policy(**policy)
         return Client(URL, api_key, transport=httpx.MockTransport(self), retry=retry)
+
+
+class RunCommand(Protocol):
+    """Runs the command line against scripted answers, as the fixtures named `run` do."""
+
+    def __call__(self, answers: Answers, *words: str) -> Result: ...
 
 
 def named(response: httpx.Response, request: httpx.Request) -> httpx.Response:
@@ -152,15 +160,20 @@ class Cut(httpx.SyncByteStream, httpx.AsyncByteStream):
         if self.error is not None:
             raise self.error
 
-    async def __aiter__(self):
+    async def __aiter__(self) -> AsyncIterator[bytes]:
         for chunk in self:
             yield chunk
 
 
 def stream(*chunks: bytes, error: Exception | None = None) -> httpx.Response:
     """The answer to a request for results."""
+    return stream_of(Cut(*chunks, error=error))
+
+
+def stream_of(body: Cut) -> httpx.Response:
+    """The answer to a request for results, with this body."""
     headers = {"Content-Type": f'multipart/mixed; boundary="{BOUNDARY}"'}
-    return httpx.Response(200, headers=headers, stream=Cut(*chunks, error=error))
+    return httpx.Response(200, headers=headers, stream=body)
 
 
 def form_of(request: httpx.Request) -> list[tuple[str, str | None, bytes]]:
