@@ -10,7 +10,7 @@ from typing import Annotated
 
 import typer
 
-from raygrid.cli.grid import complain, err, out
+from raygrid.cli.grid import err, out, print_error
 from tests.simulation.mutants import MUTANTS, about
 from tests.simulation.pool import run_seeds
 from tests.simulation.run import Outcome
@@ -88,9 +88,9 @@ def _explain(violated: Outcome, mutant: str | None) -> None:
     assert violated.violation is not None
     for line in violated.trace:
         out().print(line, highlight=False, markup=False)
-    complain(f"seed {violated.seed} violates: {violated.violation.invariant}. {violated.violation.detail}")
+    print_error(f"seed {violated.seed} violates: {violated.violation.invariant}. {violated.violation.detail}")
     planted = f" MUTANT={mutant}" if mutant else ""
-    complain(f"replay it with: make simulate SEEDS=1 FIRST_SEED={violated.seed}{planted}")
+    print_error(f"replay it with: make simulate SEEDS=1 FIRST_SEED={violated.seed}{planted}")
 
 
 if __name__ == "__main__":
