@@ -7,9 +7,9 @@ READY := $(VENV)/.ready
 BENCH_READY := $(VENV)/.bench-ready
 DOCS_READY := $(VENV)/.docs-ready
 # The markers are declared in pyproject.toml.
-UNIT := not (hosts or ray or leases or computing or postgres or processes)
+UNIT := not (hosts or ray or own_grid or leases or computing or postgres or processes)
 
-.PHONY: help demo unit test field simulate drill soak check bench docs wheel lock clean
+.PHONY: help demo unit coverage test field simulate drill soak check bench docs wheel lock clean
 
 help: ## list these commands
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-10s%s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
@@ -29,6 +29,10 @@ demo: $(READY) ## start a grid on this machine, price the example book, kill a n
 
 unit: $(READY) ## run the pure tests: no processes, no real time; under a minute
 	$(BIN)/python -m pytest -q -n 2 -m "$(UNIT)" tests/unit tests/contract
+
+# Branches, too; it fails below `fail_under` in pyproject.toml.
+coverage: $(READY) ## measure what the unit and contract tests reach of core, store and parent
+	$(BIN)/python -m pytest -q -n 2 --cov --cov-report=term tests/unit tests/contract
 
 # make test ROW=ray runs one row; tests/run.py names them and says what runs beside what.
 test: $(READY) ## run every test, and print one summary
@@ -94,4 +98,4 @@ lock: $(READY) ## write requirements.lock and its companions for bench and docs 
 	  --upgrade --output-file requirements-docs.lock
 
 clean: ## remove what these commands have built
-	rm -rf $(VENV) build dist site *.egg-info .test-logs .mypy_cache .ruff_cache .pytest_cache .import_linter_cache
+	rm -rf $(VENV) build dist site *.egg-info .test-logs .coverage .mypy_cache .ruff_cache .pytest_cache .import_linter_cache

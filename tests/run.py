@@ -1,9 +1,9 @@
 """Runs all tests in rows and prints one summary at the end: `make test`, `python -m tests.run [ROW …]`.
 
-A row is one pytest process; the markers of pyproject.toml decide which test belongs to which row. Some rows run side by
-side. `hosts` mostly waits for Ray, so it starts first and everything else runs beside it. `others` gives way to it.
-`leases` follows, in one process, because leases expire on a machine that is busier than its processors. `ray` runs
-beside it. `computing` gets the processor time that these leave. All rows at once starved one another.
+A row is one pytest process; the markers of pyproject.toml decide which test belongs to which row. Two rows start at
+once: `hosts`, which mostly waits for Ray, and `others`, which gives way to it. The rest follows: all rows at once
+starved one another. `leases` runs in one process, because leases expire on a machine that is busier than its
+processors. `computing` gets the processor time that the others leave.
 
 The complete output of each row is in `.test-logs/`. The exit code is 1 if a row failed or ran no test.
 """
@@ -69,7 +69,8 @@ class Row:
 
 MARKED = (
     Row("hosts"),
-    Row("ray", after="others"),
+    Row("ray", after="hosts"),
+    Row("own_grid", after="others"),
     Row("leases", after="others"),
     Row("computing", after="others", niceness=19),
 )
@@ -77,7 +78,8 @@ OTHERS = Row(
     "others",
     niceness=5,
     marker=f"not ({' or '.join(row.name for row in MARKED)})",
-    options=("-n", "4", "--dist", "loadfile"),
+    # In the order of the directories: the long integration tests do not come last.
+    options=("-n", "4", "--dist", "loadfile", "--no-loadscope-reorder"),
 )
 ROWS = (*MARKED, OTHERS)
 

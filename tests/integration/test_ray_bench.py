@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-pytestmark = pytest.mark.ray
+pytestmark = pytest.mark.own_grid
 
 ROOT = Path(__file__).parents[2]
 # One with contenders, one with sizes and memory of tiers, one with clients only: the others are made of the same parts,

@@ -21,7 +21,7 @@ from raygrid.client import Client
 from raygrid.local import free_port
 from raygrid.models import JobState
 
-pytestmark = pytest.mark.ray
+pytestmark = pytest.mark.own_grid
 
 JOBS = int(os.environ.get("DEPLOY_JOBS", "300"))
 

@@ -9,13 +9,9 @@ import sys
 from pathlib import Path
 from typing import Any
 
-import pytest
-
 from raygrid.client import Client
 from raygrid.local import GridFile
 from tests.support.ray_grid import pids_of, until
-
-pytestmark = pytest.mark.ray
 
 ROOT = Path(__file__).parents[2]
 

@@ -16,7 +16,7 @@ from raygrid.local import free_port, running_grid
 from raygrid.system.loopback import NO_PROXY
 from tests.support.recording_proxy import recording_proxy
 
-pytestmark = pytest.mark.ray
+pytestmark = pytest.mark.own_grid
 
 RAYGRID = Path(sys.executable).with_name("raygrid")
 UV = shutil.which("uv", path=f"{RAYGRID.parent}:{os.environ.get('PATH', '')}")

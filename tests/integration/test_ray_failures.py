@@ -4,14 +4,10 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import pytest
-
 from raygrid.client import Client
 from raygrid.local import GridFile
 from raygrid.models import JobState
 from tests.support.ray_grid import kill_hard, marked, pids_of, until
-
-pytestmark = pytest.mark.ray
 
 JOBS = 200
 

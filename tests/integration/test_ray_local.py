@@ -15,7 +15,7 @@ from raygrid.settings.model import GridSettings, load_settings
 from raygrid.system.proc import start_time
 from tests.support.ray_grid import alive, descendants, kill_hard, until
 
-pytestmark = pytest.mark.ray
+pytestmark = pytest.mark.own_grid
 
 OWNER = """
 import sys, raygrid

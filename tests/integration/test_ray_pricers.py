@@ -15,8 +15,6 @@ import pytest
 from raygrid.client import Client
 from raygrid.local import GridFile
 
-pytestmark = pytest.mark.ray
-
 ORE_CASES = [
     "academy_equity_option",
     "academy_ir_swap",

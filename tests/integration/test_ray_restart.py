@@ -11,7 +11,7 @@ from raygrid.local import start_grid, stop_grid
 from raygrid.models import JobState
 from tests.support.ray_grid import alive, descendants, kill_hard, marked, settings_for, until
 
-pytestmark = pytest.mark.ray
+pytestmark = pytest.mark.own_grid
 
 JOBS = 12
 

@@ -35,10 +35,11 @@ def imported_names(tree: ast.Module) -> set[str]:
 
 @pytest.mark.parametrize("path", sorted((TESTS / "integration").glob("test_*.py")), ids=lambda path: path.stem)
 def test_a_module_that_starts_ray_is_marked(path: Path) -> None:
-    """What it imports or its name shows it; tests with the fixture `ray_grid` are marked by it."""
-    tree = ast.parse(path.read_text(encoding="utf-8"))
-    if path.name.startswith("test_ray_") or START_RAY & imported_names(tree):
-        assert "ray" in markers_of(tree)
+    """What it imports or its name shows it; the fixtures of the shared grid mark the tests that use them."""
+    text = path.read_text(encoding="utf-8")
+    tree = ast.parse(text)
+    if START_RAY & imported_names(tree) or (path.name.startswith("test_ray_") and "ray_grid" not in text):
+        assert "own_grid" in markers_of(tree)
 
 
 def test_a_test_belongs_to_one_row(request: pytest.FixtureRequest) -> None:
