@@ -258,7 +258,10 @@ class Postgres:
 
     @staticmethod
     def _processes_below(pid: int) -> list[int]:
-        children = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
+        try:
+            children = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
+        except FileNotFoundError:  # the server has ended by itself
+            children = []
         return [pid, *(int(child) for child in children)]
 
 

@@ -82,7 +82,10 @@ def test_a_name_does_not_depend_on_the_locale(tmp_path: Path, locale: str) -> No
     """A file whose name is UTF-8 has that name for the grid, whatever locale a client runs in."""
     path = tmp_path / "取引.csv"
     path.write_bytes(b"x")
-    code = "import os, sys; from raygrid.client.upload import Upload; print(ascii(Upload.of(sys.argv[1]).filename))"
+    code = (
+        "import os, sys; from raygrid.client.upload import InputUpload; "
+        "print(ascii(InputUpload.of(sys.argv[1]).filename))"
+    )
     variables = {**os.environ, "LC_ALL": locale, "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}
     ran = subprocess.run([sys.executable, "-c", code, path], env=variables, capture_output=True, text=True, check=True)
     assert ran.stdout.strip() == ascii("取引.csv")
