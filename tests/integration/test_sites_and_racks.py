@@ -67,7 +67,7 @@ async def test_jobs_that_name_a_site_run_there_while_it_has_room(grid: SmallGrid
         # The next ones come when the last word of the leaders shows what is free.
         await grid.until(lambda: idle(grid))
     states = [await grid.status(f"home-{number}-{each}") for number in range(20) for each in range(10)]
-    assert Counter((job["state"], job["group"]) for job in states[:8]) == {("done", "rack-a"): 8}
+    # The requests of a round arrive in any order: how many of its jobs run in rack-a is decided, not which.
     by_round = [Counter(job["group"] for job in states[start : start + 10]) for start in range(0, 200, 10)]
     assert all(groups["rack-a"] >= 8 for groups in by_round)
     assert sum(groups["rack-a"] for groups in by_round) >= 160
