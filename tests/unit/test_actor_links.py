@@ -33,7 +33,7 @@ def test_groups_are_the_resources_with_the_prefix() -> None:
     assert groups_of(nodes, "rack-") == ["rack-a", "rack-b"]
 
 
-def test_nodes_of_one_name_are_told_apart() -> None:
+def test_nodes_with_the_same_name_get_different_names() -> None:
     """Two nodes with the same name get different names, always the same ones."""
     nodes = [ray_node("bbbbbbbbb", "host"), ray_node("aaaaaaaaa", "host"), ray_node("c", "10.0.0.1:99")]
     names = node_names(nodes)
@@ -42,7 +42,7 @@ def test_nodes_of_one_name_are_told_apart() -> None:
 
 
 class Actor:
-    """An actor's handle of which Ray says that it is in a state."""
+    """An actor's handle for which Ray reports the given state."""
 
     def __init__(self, state: str = "ALIVE") -> None:
         self.state = state
@@ -58,7 +58,7 @@ async def answer(value: object) -> object:
 
 
 async def test_a_call_that_does_not_answer_is_unavailable() -> None:
-    """A call without an answer in time is an error that says so, and is not waited for any longer."""
+    """A call without an answer in time is an error that names the timeout, and is not waited for any longer."""
     link = ActorLink(NodeCalls, "node a1", Actor())
     never: asyncio.Future[None] = asyncio.get_running_loop().create_future()
     with pytest.raises(UnavailableError, match=r"node a1 did not answer within 0\.01 s"):
@@ -99,7 +99,7 @@ async def test_an_actors_own_error_comes_through() -> None:
 
 
 async def test_a_dead_actor_is_remembered_as_dead() -> None:
-    """After Ray says that an actor is dead, its link says so, and whoever keeps links makes another."""
+    """After Ray reports an actor as dead, its link reports it too, and the keeper of links makes another."""
     import ray.exceptions
 
     link = ActorLink(NodeCalls, "node a1", Actor())
@@ -121,8 +121,8 @@ async def test_a_call_to_a_process_that_has_ended_fails_at_once(state: str, is_d
     assert link.is_dead == is_dead
 
 
-async def test_a_broken_connection_is_told_from_silence() -> None:
-    """Ray's word that an actor is unavailable or dead says more than that no answer came."""
+async def test_a_broken_connection_is_distinguished_from_silence() -> None:
+    """Ray's report that an actor is unavailable or dead is more than a missing answer."""
     import ray.exceptions
 
     link = ActorLink(NodeCalls, "node a1", Actor())
@@ -149,7 +149,7 @@ RACK = [ray_node(str(number), f"a{number}", **{"rack-a": 1}) for number in (1, 2
 
 
 def test_a_group_gets_two_candidates_on_different_nodes() -> None:
-    """The first two of its nodes by name, whatever order Ray tells them in; one where it has one."""
+    """Candidates run on the first two nodes by name, in whatever order Ray lists them; a group of one node gets one."""
     expected = ["leader:rack-a:1", "leader:rack-a:2"]
     assert candidates_of(RACK, "rack-a", set()) == expected
     assert candidates_of(RACK[::-1], "rack-a", set()) == expected

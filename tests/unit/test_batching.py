@@ -83,7 +83,7 @@ async def test_at_most_one_call_is_in_flight() -> None:
     assert max(len(call) for call in far.calls) == 7
 
 
-async def test_an_error_goes_to_all_of_its_batch_and_to_nobody_else() -> None:
+async def test_an_error_goes_to_all_callers_of_its_batch_and_to_no_other() -> None:
     """Each caller of the failed call sees its error; the next call starts fresh."""
     far = Far()
     edge = Coalescer(far.send, max_batch=2)
@@ -97,8 +97,8 @@ async def test_an_error_goes_to_all_of_its_batch_and_to_nobody_else() -> None:
     assert await next_one[0] == 30
 
 
-async def test_an_error_that_nobody_waits_for_is_no_accident() -> None:
-    """A caller that does not look at its future leaves no complaint behind."""
+async def test_an_error_without_a_waiting_caller_is_not_reported() -> None:
+    """A caller that does not look at its future causes no warning."""
     loop, complaints = asyncio.get_running_loop(), list[object]()
     loop.set_exception_handler(lambda _, context: complaints.append(context))
     far = Far()
@@ -139,7 +139,7 @@ async def test_a_cancelled_caller_leaves_its_item_in_the_batch() -> None:
 
 
 async def test_a_cancelled_future_does_not_disturb_its_batch() -> None:
-    """Someone who drops the future itself takes no answer away from the others."""
+    """A caller that cancels its future takes no answer away from the others."""
     far = Far()
     dropped, kept = Coalescer(far.send).put_all([1, 2])
     dropped.cancel()
@@ -201,8 +201,8 @@ async def test_nothing_is_nothing() -> None:
     assert far.calls == []
 
 
-async def test_a_call_that_is_cancelled_on_the_far_side_leaves_nobody_waiting() -> None:
-    """When the sending itself is cancelled, all that wait are told, and the edge goes on."""
+async def test_a_call_that_is_cancelled_on_the_far_side_leaves_no_caller_waiting() -> None:
+    """If the sending is cancelled, every waiting caller gets an error and the next batch is sent."""
     far = Far()
     edge = Coalescer(far.send, max_batch=1, name="edge")
     lost = edge.put_all([1, 2])

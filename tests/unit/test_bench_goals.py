@@ -33,8 +33,8 @@ def test_a_goal_is_reached_by_the_ratio_within_a_run() -> None:
     }
 
 
-def test_a_miss_says_by_how_much() -> None:
-    """The table is to tell it."""
+def test_a_miss_shows_by_how_much() -> None:
+    """The table shows the distance to the goal."""
     [verdict] = [each for each in judge(measured(1, *rates(raygrid=450, Dask=300))) if "Dask" in each.goal.what]
     assert verdict.said == "1.5, to be at least 2: missed by 0.5 (25%)"
 
@@ -48,7 +48,7 @@ def test_rounds_are_compared_with_one_another() -> None:
 
 
 def test_an_absent_peer_leaves_its_goal_open() -> None:
-    """Who cannot be installed here cannot be beaten here either."""
+    """A peer that cannot be installed here is not compared."""
     absent = Figure("Celery", "jobs/s", (), "absent: there is no redis-server")
     found = said(measured(1, *rates(raygrid=600, HyperQueue=300, Dask=300, xargs=900), absent))
     assert found["jobs/s against Celery"] is None

@@ -59,8 +59,8 @@ def test_an_entry_that_answers_200_lives() -> None:
 
 
 @pytest.mark.parametrize("status", [b"503 Service Unavailable", b"500 Internal Server Error", b"404 Not Found"])
-def test_an_entry_that_answers_anything_else_does_not(status: bytes) -> None:
-    """Ray's own entry says 500 or 404 where there is no parent behind it."""
+def test_an_entry_with_any_other_answer_is_dead(status: bytes) -> None:
+    """Ray's own entry answers 500 or 404 if no parent is behind it."""
     answer = b"HTTP/1.1 " + status + b"\r\nContent-Length: 0\r\n\r\n"
     with entry([answer, answer]) as port:
         assert not check(port)[0]
@@ -82,7 +82,7 @@ def test_an_entry_that_refuses_once_gets_a_second_look() -> None:
 
 
 def test_an_entry_that_stays_silent_is_dead_within_the_time_that_keepalived_gives() -> None:
-    """A frozen parent accepts connections and says nothing."""
+    """A frozen parent accepts connections and sends nothing."""
     with entry([None]) as port:
         alive, took_s = check(port)
         assert not alive

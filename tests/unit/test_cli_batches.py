@@ -56,7 +56,7 @@ def test_the_status_of_a_batch_is_a_line_or_json(run: RunCommand) -> None:
 
 
 def test_the_status_of_a_batch_shows_jobs_with_their_inputs_and_failures_first(run: RunCommand) -> None:
-    """A person knows files, not job ids; of a large batch some are shown, and how to see the others is said."""
+    """Jobs are shown with their file names; of a large batch some are shown, and how to see the others."""
     jobs = [{"jobId": f"j{n:02}", "state": "done", "input_name": f"{n}.csv"} for n in range(30)]
     jobs[29] |= {"state": "failed", "reason": "exit_code"}
     page = httpx.Response(200, json={"jobs": jobs})
@@ -71,7 +71,7 @@ def test_the_status_of_a_batch_shows_jobs_with_their_inputs_and_failures_first(r
 
 
 def test_jobs_are_listed_by_state_and_batch_up_to_a_limit(run: RunCommand) -> None:
-    """The filters reach the grid; that there are more is said."""
+    """The filters reach the grid; a note states that there are more jobs."""
     answers = Answers(counts(failed=3), listing(x="failed", y="failed", z="failed"))
     ended = run(answers, "jobs", "--state", "failed", "--batch", "b", "--limit", "2")
 
@@ -88,7 +88,7 @@ def test_jobs_are_listed_by_state_and_batch_up_to_a_limit(run: RunCommand) -> No
 
 
 def test_the_newest_job_comes_first(run: RunCommand) -> None:
-    """Whatever the ids are: somebody who has just submitted looks at the top."""
+    """Jobs are listed from newest to oldest, whatever their ids are."""
     jobs = [
         {"jobId": job_id, "state": "done", "submitted_at": f"2030-01-02T03:04:0{second}Z"}
         for job_id, second in (("a", 1), ("b", 3), ("c", 2))
@@ -98,7 +98,7 @@ def test_the_newest_job_comes_first(run: RunCommand) -> None:
 
 
 def test_the_jobs_of_an_unknown_batch_are_an_error(run: RunCommand) -> None:
-    """A mistyped batch is told from one whose jobs are in no such state."""
+    """A mistyped batch is distinguished from one without jobs in the state that was asked for."""
     ended = run(Answers(problem("job-not-found", 404)), "jobs", "--batch", "b")
     assert (ended.exit_code, ended.stdout, ended.stderr) == (1, "", "said job-not-found\n")
     none = run(Answers(counts(done=1), listing()), "jobs", "--batch", "b", "--state", "failed")
@@ -116,7 +116,7 @@ JOB = {
 
 
 def test_a_job_takes_one_line_of_a_terminal_of_80_columns(run: RunCommand, monkeypatch: pytest.MonkeyPatch) -> None:
-    """What tells jobs apart is whole; the rest is cut off at the edge."""
+    """The columns that identify a job are whole; the rest is cut off at the edge."""
     monkeypatch.setenv("COLUMNS", "80")
     _, *lines = run(Answers(httpx.Response(200, json={"jobs": [JOB] * 2})), "jobs").stdout.splitlines()
     assert len(lines) == 2
@@ -154,7 +154,7 @@ def partly_ended(*names: str | None) -> Answers:
 
 
 def test_the_results_of_a_batch_come_into_directories_named_after_the_inputs(run: RunCommand, tmp_path: Path) -> None:
-    """As `submit --out` names them, a failed job's files as well; what goes on is said, with how to come back."""
+    """Names are those of `submit --out`, also for failed jobs; for unfinished jobs the next command is printed."""
     out = tmp_path / "out"
     ended = run(partly_ended("a.csv", "b.csv", "c.csv"), "result", "--batch", "b", "-o", str(out))
 
@@ -179,10 +179,10 @@ def test_the_results_of_a_batch_come_into_directories_named_after_the_inputs(run
         (("a.csv", "b.csv", ".."), ()),
     ],
 )
-def test_the_directories_of_a_batch_are_named_after_the_jobs_on_wish_or_where_names_clash(
+def test_directories_are_named_after_the_jobs_if_asked_for_or_if_input_names_clash(
     run: RunCommand, tmp_path: Path, names: tuple[str | None, ...], words: tuple[str, ...]
 ) -> None:
-    """No result overwrites another, not even that of a job which ends later; the line of each job says where it is."""
+    """No result overwrites another, not even that of a job which ends later; each job's line has its directory."""
     out = tmp_path / "out"
     ended = run(partly_ended(*names), "result", "--batch", "b", "-o", str(out), *words)
 
@@ -214,15 +214,15 @@ def test_result_wants_a_job_or_a_batch_with_a_directory(run: RunCommand, words: 
     assert run(Answers(), "result", *words).exit_code == 2
 
 
-def test_an_unknown_batch_is_said(run: RunCommand) -> None:
-    """The grid's own words."""
+def test_an_unknown_batch_is_an_error(run: RunCommand) -> None:
+    """The grid's own message is printed."""
     ended = run(Answers(problem("job-not-found", 404)), "status", "--batch", "b")
 
     assert (ended.exit_code, ended.stderr) == (1, "said job-not-found\n")
 
 
-def test_what_does_not_speak_http_is_said_in_words(run: RunCommand) -> None:
-    """No bytes of it stand in the error."""
+def test_an_answer_that_is_not_http_is_an_error(run: RunCommand) -> None:
+    """The error contains no bytes of the answer."""
     strange = httpx.RemoteProtocolError("illegal status line: bytearray(b'SSH-2.0-OpenSSH_9')")
     ended = run(Answers(*[strange] * 100), "pricers")
 
@@ -267,8 +267,8 @@ def wait_ready(run: RunCommand, monkeypatch: pytest.MonkeyPatch) -> WaitReady:
     return wait_ready
 
 
-def test_waiting_goes_on_until_everything_is_there(wait_ready: WaitReady) -> None:
-    """Nobody listens, then no group has a node, then too few are well: none of these is the end."""
+def test_wait_ready_waits_until_all_nodes_are_well(wait_ready: WaitReady) -> None:
+    """A refused connection, a grid without nodes, too few healthy nodes: none of these ends the wait."""
     refused = httpx.ConnectError("refused")
     answers = Answers(refused, refused, problem("unavailable", 503), READY, nodes("ok", "unhealthy"), READY)
     answers.answers += [nodes("ok", "ok")]
@@ -287,7 +287,7 @@ def test_waiting_goes_on_until_everything_is_there(wait_ready: WaitReady) -> Non
         ([READY, nodes("ok", "lost")] * 9, "1 of 2 nodes are ok (n-1 is lost)"),
     ],
 )
-def test_what_is_missing_at_the_end_is_said(wait_ready: WaitReady, answers: list[Answer], said: str) -> None:
+def test_what_is_missing_at_the_end_is_printed(wait_ready: WaitReady, answers: list[Answer], said: str) -> None:
     """Exit code 1 and the last thing that was missing."""
     ended, time = wait_ready(Answers(*answers), "--nodes", "2", "--timeout", "2s")
 

@@ -137,8 +137,8 @@ def test_without_jobs_there_are_as_many_as_take_half_a_minute(run: RunCommand, b
     assert len(script.ids(4)) == 120
 
 
-def test_a_failed_job_is_told_and_the_exit_code_is_one(run: RunCommand, book: str) -> None:
-    """What ran is counted all the same."""
+def test_a_failed_job_is_reported_and_the_exit_code_is_one(run: RunCommand, book: str) -> None:
+    """Jobs that ran are counted nevertheless."""
     ended = run(Script(reason="exit_code", message="exited with 3").answers, "bench", book, "--jobs", "3")
 
     assert ended.exit_code == 1
@@ -147,7 +147,7 @@ def test_a_failed_job_is_told_and_the_exit_code_is_one(run: RunCommand, book: st
 
 
 def test_if_the_first_job_fails_no_others_are_submitted(run: RunCommand, book: str) -> None:
-    """The error says why; what was submitted is asked to be cancelled."""
+    """The error has the reason; a cancel is sent for what was submitted."""
     script = Script(message="no curve")
     cancelled = httpx.Response(202, json={"batchId": "b", "cancelling": 0})
     answers = script.answers
@@ -160,7 +160,7 @@ def test_if_the_first_job_fails_no_others_are_submitted(run: RunCommand, book: s
 
 
 def test_ctrl_c_cancels_what_is_left(run: RunCommand, book: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Both batches are cancelled: nobody will look at their results."""
+    """Both batches are cancelled, as their results are of no use."""
     script = Script()
     script.answers.answers[5:] = [problem("job-not-found", 404), httpx.Response(202, json={"cancelling": 3})]
     original = BatchJobs.as_completed

@@ -54,7 +54,7 @@ def whole_grid() -> Answers:
 
 
 def test_status_shows_capacity_groups_and_nodes(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A glance tells how full the grid is and which node is not well."""
+    """The summary shows how full the grid is and which node is not well."""
     ended = run(monkeypatch, whole_grid(), "status")
 
     assert ended.exit_code == 0
@@ -76,8 +76,8 @@ def test_a_long_reason_is_not_cut(monkeypatch: pytest.MonkeyPatch) -> None:
     assert why.replace(" ", "") in "".join(rows).replace(" ", "")
 
 
-def test_groups_shows_who_leads_and_no_empty_columns(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A table of what there is to say; sites and losses only where there are some."""
+def test_groups_shows_leaders_and_no_empty_columns(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Sites and losses have a column only if there are some."""
     group = {
         "group": "rack-1",
         "slots": 4,
@@ -160,7 +160,7 @@ def test_result_writes_the_bytes_of_the_pricers_stdout(
     assert run(monkeypatch, answers, *command).stdout_bytes == printed
 
 
-def test_a_result_that_is_not_there_yet_is_an_error_that_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_result_that_is_not_there_yet_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
     """Without --wait the grid is asked once."""
     answers = Answers(problem("not-finished", 404))
     ended = run(monkeypatch, answers, "result", "j")
@@ -171,7 +171,7 @@ def test_a_result_that_is_not_there_yet_is_an_error_that_says_so(monkeypatch: py
 
 
 def test_a_failed_job_shows_the_end_of_its_stderr(monkeypatch: pytest.MonkeyPatch) -> None:
-    """What the pricer said last is what one needs to see; a flood of it is not."""
+    """The last lines of the pricer's stderr are printed, not all of it."""
     tail = "".join(f"line {n}\n" for n in range(50)) + "x" * 5_000
     failed = problem("job-failed", 422, jobId="j", reason="exit_code", exit_code=3, stderr_tail=tail)
     ended = run(monkeypatch, Answers(failed), "result", "j")
@@ -192,7 +192,7 @@ def test_even_if_failed_asks_for_what_a_failed_job_left(monkeypatch: pytest.Monk
 
 
 def test_cancel_takes_jobs_and_batches(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Each job is one request; a batch is one for all; what has ended already is said to have."""
+    """Each job is one request; a batch is one for all; jobs that have ended are reported as ended."""
     answers = Answers(
         httpx.Response(202, json={"jobId": "a", "state": "running"}),
         httpx.Response(202, json={"jobId": "b", "state": "done"}),
@@ -310,7 +310,7 @@ def up(*words: str) -> Result:
     return CliRunner().invoke(app, ["up", *words])
 
 
-def test_up_starts_a_grid_and_says_how_to_use_it(local: Local) -> None:
+def test_up_starts_a_grid_and_prints_how_to_use_it(local: Local) -> None:
     """A command without a name is the pricer `pricer`."""
     ended = up(
         "--pricer",
@@ -342,7 +342,7 @@ def test_up_starts_a_grid_and_says_how_to_use_it(local: Local) -> None:
 def test_up_lets_options_win_over_file_and_environment(
     local: Local, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    """--port beats RAYGRID__HTTP__PORT and grid.yaml; what no option says stays as the file has it."""
+    """--port beats RAYGRID__HTTP__PORT and grid.yaml; settings without an option come from the file."""
     config = tmp_path / "grid.yaml"
     config.write_text("http: {port: 8001, parents: 2}\npricers: {filed: {command: cat}}\n")
     monkeypatch.setenv("RAYGRID__HTTP__PORT", "8002")
@@ -382,7 +382,7 @@ def test_a_side_grid_is_addressed_by_its_url(local: Local) -> None:
     ],
 )
 def test_wrong_settings_are_exit_code_two_and_start_nothing(local: Local, words: str, said: str) -> None:
-    """The message says what is wrong."""
+    """The message names what is wrong."""
     ended = up(*words)
 
     assert ended.exit_code == 2
@@ -393,8 +393,8 @@ def test_wrong_settings_are_exit_code_two_and_start_nothing(local: Local, words:
 ASKED = ("--pricer", "cat {input}", "--racks", "2", "--slots", "3")
 
 
-def test_up_again_says_that_the_grid_runs(local: Local) -> None:
-    """The same again is exit code 0 and starts nothing; so is `up` without any wish."""
+def test_up_again_reports_that_the_grid_runs(local: Local) -> None:
+    """The same options again give exit code 0 and start nothing; so does `up` without options."""
     up(*ASKED)
 
     for words in (ASKED, ()):
@@ -415,10 +415,10 @@ def test_up_again_says_that_the_grid_runs(local: Local) -> None:
         (("--pricer", "cat {input}"), {}, []),
     ],
 )
-def test_up_lists_no_difference_that_nobody_asked_for(
+def test_up_compares_only_what_was_asked_for(
     local: Local, monkeypatch: pytest.MonkeyPatch, words: str, environment: dict[str, str], said: list[str]
 ) -> None:
-    """Racks, slots and pricers of the running grid may be as they are where only a port was asked for."""
+    """Racks, slots and pricers of the running grid are not compared if only a port was given."""
     up(*ASKED, "--pricer", "second=wc {input}")
     for name, value in environment.items():
         monkeypatch.setenv(name, value)
@@ -466,10 +466,10 @@ def test_a_settings_file_asks_for_all_settings(
         (("--port", "8005"), "http.port: the grid uses 8000, you asked for 8005"),
     ],
 )
-def test_up_with_anything_else_says_what_differs_and_what_to_do(
+def test_up_with_other_options_lists_the_differences_and_what_to_do(
     local: Local, words: tuple[str, str], said: str
 ) -> None:
-    """Nobody prices on an old command because a grid of the name runs already."""
+    """Jobs do not run with an old command because a grid of that name runs already."""
     up(*ASKED)
     asked = dict(zip(ASKED[::2], ASKED[1::2], strict=True)) | dict([words])
     ended = up(*(word for pair in asked.items() for word in pair))
@@ -481,7 +481,7 @@ def test_up_with_anything_else_says_what_differs_and_what_to_do(
     assert len(local.started) == 1
 
 
-def test_ctrl_c_while_starting_says_how_to_clean_up(local: Local, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_ctrl_c_while_starting_prints_how_to_clean_up(local: Local, monkeypatch: pytest.MonkeyPatch) -> None:
     """Parts of the grid may be there already."""
 
     def interrupted(*args: object, **options: object) -> None:
@@ -495,7 +495,7 @@ def test_ctrl_c_while_starting_says_how_to_clean_up(local: Local, monkeypatch: p
 
 
 def test_down_stops_a_grid_once(local: Local) -> None:
-    """Without a grid it says so and is content."""
+    """Without a grid the command prints that none runs, with exit code 0."""
     up("--pricer", "cat {input}")
 
     assert "grid default is down" in CliRunner().invoke(app, ["down"]).stdout
@@ -506,7 +506,7 @@ def test_down_stops_a_grid_once(local: Local) -> None:
 
 
 def test_down_stops_a_grid_that_is_just_starting(local: Local) -> None:
-    """It has no file yet; its lock tells whose process it is."""
+    """It has no file yet; its lock has the process id."""
     local.starting = True
     ended = CliRunner().invoke(app, ["down"])
 

@@ -1,4 +1,4 @@
-"""What `make demo` says while one waits for it; what it does is tested on grids."""
+"""What `make demo` prints while it starts; what it does is tested on grids."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ from raygrid.errors import RaygridError
 ROOT = Path(__file__).parents[2]
 
 
-def test_the_demo_says_that_it_starts_a_grid(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Where there is no terminal for a spinner, too: it takes many seconds."""
+def test_the_demo_prints_that_it_starts_a_grid(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The start takes many seconds, so the line is printed without a terminal, too."""
 
     def start(*given: object, **options: object) -> None:
         raise RaygridError("not here")
@@ -28,8 +28,8 @@ def test_the_demo_says_that_it_starts_a_grid(monkeypatch: pytest.MonkeyPatch) ->
     assert ended.stderr == "starting a grid of 2 nodes on this machine\nnot here\n"
 
 
-def test_make_says_that_it_installs_packages() -> None:
-    """Before it does, as pip is quiet about it."""
+def test_make_prints_that_it_installs_packages() -> None:
+    """The line comes before the installation, because pip prints nothing about it."""
     command = ["make", "--dry-run", "--what-if=requirements.lock", "demo"]
     said = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True).stdout
 

@@ -48,7 +48,7 @@ def columns(printed: str) -> list[str]:
 
 
 def test_a_drill_ends_with_a_sentence_and_has_no_empty_column(drill: RunDrill) -> None:
-    """Where there is nothing to note there is no column for it, and the last line says whether all is well."""
+    """Without notes there is no column for them, and the last line states whether all is well."""
     ended = drill([WELL])
 
     assert ended.exit_code == 0

@@ -124,13 +124,13 @@ def test_a_head_is_no_worker_even_where_the_file_names_a_rack(starter: Starter, 
     assert starter.told == []  # an autoscaler that has just begun knows its machines
 
 
-def test_a_machine_without_a_rack_says_so(starter: Starter, tmp_path: Path) -> None:
+def test_a_machine_without_a_rack_is_an_error(starter: Starter, tmp_path: Path) -> None:
     ended = run("host", "start", "--address", "h:1", "--rack-file", str(tmp_path / "none"))
 
     assert (ended.exit_code, ended.stdout) == (0, "this machine is a worker without a rack\n")
 
 
-def test_a_head_that_runs_already_tells_its_autoscaler_of_new_machines(starter: Starter) -> None:
+def test_starting_a_head_that_runs_already_reports_new_machines_to_its_autoscaler(starter: Starter) -> None:
     starter.fresh = False
 
     ended = run("host", "start", "--head", "--", "--autoscaling-config=c.yaml")
@@ -175,7 +175,7 @@ def no_ray(monkeypatch: pytest.MonkeyPatch) -> NoRay:
 
 
 def test_deploying_without_grid_and_cluster_contacts_no_other_ray_of_the_machine(no_ray: NoRay, tmp_path: Path) -> None:
-    """A Ray that runs here for something else is left alone; the message says what to do."""
+    """A Ray that runs here for something else is not contacted; the message has what to do."""
     (tmp_path / "ray").mkdir()
     (tmp_path / "ray" / "ray_current_cluster").write_text("127.0.0.1:1")
 
@@ -200,7 +200,7 @@ def test_pricers_and_slots_of_a_cluster_are_in_its_settings_file(
 
 
 @pytest.mark.parametrize("address", ["local"])
-def test_deploying_where_no_ray_runs_says_so_and_starts_none(
+def test_deploying_without_ray_is_an_error_and_starts_none(
     no_ray: NoRay, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, address: str
 ) -> None:
     monkeypatch.setenv("RAY_ADDRESS", address)
@@ -256,7 +256,9 @@ def head(monkeypatch: pytest.MonkeyPatch) -> Any:
 @pytest.mark.parametrize(
     "error", [AuthenticationError("no token was found"), RuntimeError("no"), ConnectionError("no")]
 )
-def test_a_cluster_that_does_not_let_in_says_why(no_ray: NoRay, head: Any, tmp_path: Path, error: Exception) -> None:
+def test_a_cluster_that_refuses_the_login_is_an_error_with_the_reason(
+    no_ray: NoRay, head: Any, tmp_path: Path, error: Exception
+) -> None:
     no_ray.error = error
 
     ended = run("deploy", "--config", settings_file(tmp_path), "--dir", str(tmp_path / "none"))
@@ -270,7 +272,7 @@ def test_a_cluster_that_does_not_let_in_says_why(no_ray: NoRay, head: Any, tmp_p
     ("machines", "racks", "complaint"),
     [
         (3, ["rack-a"], "the cluster has 3 machines, but storage.database is a SQLite file"),
-        (1, [], "the cluster has 2 machines, but storage.database is a SQLite file"),  # the head, and who is to come
+        (1, [], "the cluster has 2 machines, but storage.database is a SQLite file"),  # more will join the head
     ],
 )
 def test_a_cluster_needs_a_database_that_machines_can_share(

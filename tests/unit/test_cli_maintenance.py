@@ -42,8 +42,8 @@ def run(monkeypatch: pytest.MonkeyPatch, answers: Answers, *words: str) -> Resul
     return CliRunner().invoke(app, words)
 
 
-def test_drain_asks_for_it_and_says_what_will_happen(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The deadline goes along in seconds, and the words say what comes of what runs."""
+def test_drain_prints_what_will_happen(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The deadline is sent in seconds, and the text states what happens to running jobs."""
     answers = Answers(one("draining", 2), one("draining", 2))
     ended = run(monkeypatch, answers, "drain", "n-1", "--deadline", "10m")
     assert (ended.exit_code, ended.stdout) == (
@@ -83,7 +83,7 @@ def test_waiting_shows_how_many_are_left_and_ends_when_none_is(monkeypatch: pyte
 
 
 def test_a_wait_that_is_over_exits_with_1(monkeypatch: pytest.MonkeyPatch, time: FakeTime) -> None:
-    """The time is over, the node still has a job: the exit code says so, the words say what can be done."""
+    """If the node still has a job at the end, the exit code is 1 and the text has what can be done."""
     answers = Answers(one("draining", 1), *(listed(("draining", 1)) for _ in range(10)))
     ended = run(monkeypatch, answers, "drain", "n-1", "--wait", "--timeout", "5s")
     assert ended.exit_code == 1
@@ -93,14 +93,14 @@ def test_a_wait_that_is_over_exits_with_1(monkeypatch: pytest.MonkeyPatch, time:
 
 
 def test_the_wait_is_a_minute_more_than_the_deadline(monkeypatch: pytest.MonkeyPatch, time: FakeTime) -> None:
-    """Whoever sets a deadline need not say how long to wait."""
+    """The wait follows from the deadline, so that it need not be given."""
     answers = Answers(one("draining", 1), *(listed(("draining", 1)) for _ in range(180)))
     ended = run(monkeypatch, answers, "drain", "n-1", "--wait", "--deadline", "30s")
     assert (ended.exit_code, time.now) == (1, 1090.0)
 
 
-def test_a_node_that_nobody_sees_is_not_taken_for_drained(monkeypatch: pytest.MonkeyPatch, time: FakeTime) -> None:
-    """A node that vanished may still run jobs behind a cut line: the wait ends, as one that failed."""
+def test_a_node_that_no_leader_sees_does_not_count_as_drained(monkeypatch: pytest.MonkeyPatch, time: FakeTime) -> None:
+    """A node that vanished may still run jobs behind a cut link, so the wait fails."""
     answers = Answers(one("draining", 1), *(listed() for _ in range(100)))
     ended = run(monkeypatch, answers, "drain", "n-1", "--wait")
     assert ended.exit_code == 1
@@ -108,8 +108,8 @@ def test_a_node_that_nobody_sees_is_not_taken_for_drained(monkeypatch: pytest.Mo
     assert time.now < 1032.0
 
 
-def test_undrain_says_that_the_node_works_again(monkeypatch: pytest.MonkeyPatch) -> None:
-    """And what else is wrong with it, where something is."""
+def test_undrain_prints_that_the_node_gets_jobs_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Other trouble of the node is printed with it."""
     answers = Answers(one("ok"), one("unhealthy", why="disk full"))
     assert run(monkeypatch, answers, "undrain", "n-1").stdout == "node n-1 gets jobs again\n"
     ended = run(monkeypatch, answers, "undrain", "n-1")

@@ -89,7 +89,7 @@ def test_submit_writes_the_bytes_of_the_pricers_stdout(run: RunCommand, files: l
 
 
 def test_jobs_that_took_over_a_result_are_counted(run: RunCommand, files: list[str]) -> None:
-    """The summary says how many of the results were there before, and nothing where none was."""
+    """The summary counts results that existed before, if there are some."""
 
     def results(request: httpx.Request) -> httpx.Response:
         jobs = [name for name, filename, _ in form_of(answers.requests[0]) if filename is not None]
@@ -124,8 +124,8 @@ def test_options_reach_the_grid(run: RunCommand, files: list[str]) -> None:
     ]
 
 
-def test_a_failure_is_exit_code_one_and_says_file_job_reason_and_stderr(run: RunCommand, files: list[str]) -> None:
-    """The line names what to look at, and the end of stderr is below it."""
+def test_a_failure_is_exit_code_one_with_file_job_reason_and_stderr(run: RunCommand, files: list[str]) -> None:
+    """The line names file and job; the end of stderr is below it."""
     answers = answered("done", "failed", "cancelled")
     ended = run(answers, "submit", *files)
 
@@ -136,8 +136,8 @@ def test_a_failure_is_exit_code_one_and_says_file_job_reason_and_stderr(run: Run
     assert f"{files[0]}: job" not in ended.stderr
 
 
-def test_a_failure_is_said_once(run: RunCommand, files: list[str]) -> None:
-    """A message that begins with the job and its failure is not put behind the same words."""
+def test_a_failure_is_printed_once(run: RunCommand, files: list[str]) -> None:
+    """A message that begins with the job and its failure does not get the same prefix again."""
     results = stream(part("j", 1, b"", "failed", reason="exit_code", message="job j failed: exited with 3"), end())
     ended = run(Answers(batch_accepted, results), "submit", files[0], "--job-id", "j")
 
@@ -163,7 +163,7 @@ def test_results_are_unpacked_below_out_in_directories_named_after_the_inputs(
     assert ended.stdout == ""
 
 
-def test_equal_stems_are_told_apart_by_job_id(run: RunCommand, tmp_path: Path) -> None:
+def test_equal_stems_are_distinguished_by_job_id(run: RunCommand, tmp_path: Path) -> None:
     """Two inputs of one name do not overwrite each other's results."""
     paths = [tmp_path / "x" / "t.csv", tmp_path / "y" / "t.csv"]
     for path in paths:
@@ -222,7 +222,7 @@ def test_no_wait_prints_the_ids_and_returns(run: RunCommand, files: list[str]) -
 
 
 def test_a_refused_job_counts_as_failed(run: RunCommand, files: list[str]) -> None:
-    """The grid took the others; the exit code tells that not all went well."""
+    """The grid took the others; the exit code shows that one was refused."""
 
     def refuse(request: httpx.Request) -> httpx.Response:
         problem_of_a = {"type": "urn:raygrid:problem:conflict", "detail": "another input"}
@@ -235,10 +235,10 @@ def test_a_refused_job_counts_as_failed(run: RunCommand, files: list[str]) -> No
     assert f"{files[0]}: job a refused: another input" in ended.stderr
 
 
-def test_ctrl_c_says_what_goes_on_and_how_to_stop_it(
+def test_ctrl_c_prints_that_jobs_go_on_and_how_to_stop_them(
     run: RunCommand, files: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The jobs are not the terminal's; the message says how to cancel them."""
+    """The jobs outlive the command; the message has the command that cancels them."""
 
     def interrupted(batch: BatchJobs, timeout: float | None = None) -> NoReturn:
         raise KeyboardInterrupt
@@ -252,7 +252,7 @@ def test_ctrl_c_says_what_goes_on_and_how_to_stop_it(
 
 
 def test_an_error_of_the_grid_is_one_line_without_a_traceback(run: RunCommand, files: list[str]) -> None:
-    """What the grid said is all that is printed."""
+    """Only the grid's message is printed."""
     ended = run(Answers(problem("unknown-pricer", 422)), "submit", files[0])
 
     assert ended.exit_code == 1
@@ -260,7 +260,7 @@ def test_an_error_of_the_grid_is_one_line_without_a_traceback(run: RunCommand, f
 
 
 def test_an_empty_file_is_named_and_nothing_is_sent(run: RunCommand, files: list[str], tmp_path: Path) -> None:
-    """In a batch of thousands one has to be told which, and the others are not half submitted."""
+    """The file is named, and no job of the batch is submitted."""
     (tmp_path / "empty.csv").touch()
     answers = Answers()
     ended = run(answers, "submit", *files, str(tmp_path / "empty.csv"))

@@ -96,8 +96,8 @@ def test_a_client_is_used_in_one_event_loop_after_another() -> None:
 
 
 @pytest.mark.parametrize("kind", [Client, AsyncClient])
-def test_a_client_cannot_be_pickled_and_says_what_to_do(kind: type[Client] | type[AsyncClient]) -> None:
-    """What joblib, Dask and multiprocessing try; a result can be, and so can an error."""
+def test_a_client_cannot_be_pickled_and_the_error_has_the_remedy(kind: type[Client] | type[AsyncClient]) -> None:
+    """joblib, Dask and multiprocessing try it; results and errors can be pickled."""
     client = kind(URL, "k" * 32)
     for each in (client, client.job("j")):
         with pytest.raises(TypeError, match=r"Make a client there, raygrid.connect\('http://grid.test'\)") as refused:

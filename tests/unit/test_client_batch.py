@@ -198,7 +198,7 @@ def test_as_completed_takes_jobs_of_several_batches_and_of_none(time: FakeTime) 
 
 
 def test_as_completed_ends_at_its_timeout(time: FakeTime) -> None:
-    """The jobs that ended in time come first, then the error says how many did not."""
+    """The jobs that ended in time come first, then the error counts those that did not."""
     grid = Answers(*[held(time, {"a": 1001.0, "b": 9999.0})] * 200)
     client = grid.client(time)
     ended: list[Job] = []
@@ -238,7 +238,7 @@ def test_attaching_to_a_batch_finds_its_jobs_page_by_page(time: FakeTime) -> Non
 
 
 def test_status_and_cancel_of_a_batch_ask_the_grid(time: FakeTime) -> None:
-    """Counts come by state; cancelling tells how many jobs it reaches."""
+    """Counts come by state; cancelling gives the number of jobs that it reaches."""
     counts = {"batchId": "b", "total": 3, "finished": False, "counts": {"queued": 2, "done": 1}}
     grid = Answers(batch_accepted, httpx.Response(200, json=counts), httpx.Response(202, json={"cancelling": 2}))
     batch = grid.client(time).map([b"x"], batch_id="b")

@@ -27,7 +27,7 @@ from raygrid.system.proc import start_time
 
 
 def grid_file(url: str, api_key: str | None = None, started_with: StartedWith | None = None) -> GridFile:
-    """What raygrid.local tells of a running grid."""
+    """The file of a running grid, as raygrid.local gives it."""
     return GridFile(url, 1, 1, "default", Path(), api_key, started_with=started_with)
 
 
@@ -127,7 +127,7 @@ def test_a_damaged_file_of_a_grid_that_runs_is_reported(tmp_path: Path) -> None:
         find_grid()
 
 
-def test_without_any_grid_the_error_says_what_to_do() -> None:
+def test_without_any_grid_the_error_has_what_to_do() -> None:
     """The message names the variable, the function, the command and the file that was looked for."""
     with pytest.raises(SettingsError, match=r"RAYGRID_URL.*raygrid\.connect.*raygrid up.*raygrid\.init.*grid\.json"):
         raygrid.submit(b"x")
@@ -160,10 +160,10 @@ def test_init_starts_a_grid_and_shutdown_stops_it(local: Local, tmp_path: Path) 
     assert [grid.url for grid in local.stopped] == ["http://127.0.0.1:8123"]
 
 
-def test_init_says_what_it_waits_for_and_leaves_the_output_of_scripts_alone(
+def test_init_reports_the_wait_and_leaves_the_output_of_scripts_alone(
     local: Local, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture
 ) -> None:
-    """In a notebook it is a line of stderr, in a script a line of the log; a grid that runs is not waited for."""
+    """In a notebook it is a line of stderr, in a script a line of the log; for a grid that runs there is none."""
     said = "raygrid: starting a grid of 2 nodes on this machine, which takes a while"
     monkeypatch.delattr(sys, "ps1", raising=False)
     raygrid.init("cat {input}", racks=2)
@@ -200,7 +200,7 @@ def test_init_uses_the_configured_grid(local: Local, monkeypatch: pytest.MonkeyP
 
 
 def test_init_refuses_a_running_grid_that_is_not_as_asked_for(local: Local, tmp_path: Path) -> None:
-    """Jobs would otherwise run on the pricers of an older start; what init does not speak of may be as it is."""
+    """Jobs would otherwise run on the pricers of an older start; settings that init does not give are not compared."""
     running = load_settings(pricers={"old": {"command": "cat {input}"}, "more": {"command": "wc {input}"}})
     local.grid = grid_file("http://grid.test", started_with=StartedWith.of(running, racks=2, nodes=1))
     config = tmp_path / "grid.yaml"
@@ -218,7 +218,7 @@ def test_init_refuses_a_running_grid_that_is_not_as_asked_for(local: Local, tmp_
         raygrid.init(config=config)
 
 
-def test_init_without_a_pricer_says_how_to_give_one(local: Local) -> None:
+def test_init_without_a_pricer_is_an_error_with_the_remedy(local: Local) -> None:
     """A grid that can run nothing is not started."""
     with pytest.raises(SettingsError, match="--pricer"):
         raygrid.init()

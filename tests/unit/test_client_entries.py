@@ -26,7 +26,7 @@ EntryAnswer = Callable[[], httpx.Response] | Exception
 
 
 class Entries:
-    """Entries that answer as they are told, by host; keeps the requests."""
+    """Entries with one scripted answer for each host; keeps the requests."""
 
     def __init__(self, **answers: EntryAnswer) -> None:
         self.answers = answers
@@ -111,8 +111,8 @@ def test_after_the_last_entry_comes_the_first_again() -> None:
     assert entries.asked[:6] == "abcabc"
 
 
-def test_a_pause_that_every_entry_asked_for_is_made() -> None:
-    """Where all parents refuse, none is asked sooner than it said."""
+def test_a_pause_that_every_entry_asked_for_is_kept() -> None:
+    """If all parents refuse, none is asked again before its Retry-After."""
     time = FakeTime()
     entries = Entries(**dict.fromkeys("abc", lambda: problem("unavailable", 503, retry_after="7")))
 
@@ -124,7 +124,7 @@ def test_a_pause_that_every_entry_asked_for_is_made() -> None:
 
 
 def test_a_full_queue_is_no_reason_to_go_elsewhere() -> None:
-    """The queue is the grid's, not the parent's: another entry would only be asked in vain, and too soon."""
+    """The queue is the grid's, not the parent's: another entry would refuse as well."""
     time = FakeTime()
     entries = Entries(a=lambda: problem("busy", 429, retry_after="10"))
 
@@ -156,7 +156,7 @@ def test_two_calls_that_fail_at_one_entry_go_on_to_the_next_not_to_the_one_after
     ],
 )
 def test_entries_come_as_a_list_or_with_commas_between(given: str | list[str], seen: str) -> None:
-    """RAYGRID_URL and --url are texts, so commas part the entries; one entry looks as it always has."""
+    """RAYGRID_URL and --url are texts, so commas separate the entries; one entry needs no comma."""
     assert Client(given).url == seen
 
 
@@ -204,7 +204,7 @@ def test_a_proxy_of_the_environment_stays_in_use_for_grids_elsewhere(
 
 @pytest.mark.parametrize("blocking", [True, False])
 def test_the_connections_of_a_client_are_probed_while_they_are_silent(blocking: bool) -> None:
-    """A machine that loses power tells nobody; the kernel asks, and gives up within seconds."""
+    """A machine that loses power closes no connection; keep-alive probes find it within seconds."""
     seen = []
 
     class Answer(http.server.BaseHTTPRequestHandler):

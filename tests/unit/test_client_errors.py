@@ -46,7 +46,7 @@ def test_every_problem_type_has_its_error(word: str, status: int, kind: type[err
     assert word == "unauthorized" or str(caught.value) == f"said {word}"
 
 
-def test_a_failed_job_tells_reason_exit_code_and_the_end_of_stderr() -> None:
+def test_a_failed_job_has_reason_exit_code_and_the_end_of_stderr() -> None:
     """JobFailedError carries the members of the problem."""
     failed = problem("job-failed", 422, jobId="j", reason="exit_code", exit_code=3, stderr_tail="no curve")
 
@@ -102,7 +102,7 @@ def test_answers_of_proxies_become_errors_too(status: int, kind: type[errors.Ray
     assert type(caught.value) is kind
 
 
-def test_a_page_that_is_no_grid_is_said_to_be_none() -> None:
+def test_a_page_that_is_not_from_a_grid_is_an_error() -> None:
     """A 200 from some other server is not taken for a status."""
     with pytest.raises(errors.RaygridError, match="check the URL"):
         Answers(httpx.Response(200, text="<html>hello")).client().job("j").status()
@@ -114,7 +114,7 @@ def test_an_answer_of_another_version_names_the_fields_that_do_not_fit() -> None
         Answers(httpx.Response(200, json={"jobId": "j", "state": "melting"})).client().job("j").status()
 
 
-def test_a_401_says_what_to_do_with_and_without_a_key() -> None:
+def test_a_401_has_advice_with_and_without_a_key() -> None:
     """Without a key the advice is to set one, with a key to check it."""
     with pytest.raises(errors.NotAuthorizedError, match="wants an API key; set RAYGRID_API_KEY"):
         Answers(problem("unauthorized", 401)).client().pricers()

@@ -1,4 +1,4 @@
-"""Answers that belong to another call, and bodies that are not what the grid says it sent."""
+"""Answers that belong to another call, and bodies that differ from their recorded digest."""
 
 from __future__ import annotations
 
@@ -134,7 +134,7 @@ def test_a_result_with_other_bytes_than_its_digest_is_fetched_again_and_never_gi
 
 
 def test_a_result_that_stays_damaged_is_an_error_that_names_job_and_remedy() -> None:
-    """The error says which job, from where, and that a new job id runs it again."""
+    """The error names the job and where its result comes from, and that a new job id runs it again."""
     client, requests = asked(result(data=OTHERS), result(data=OTHERS))
 
     with pytest.raises(DamagedResultError, match=rf"result of job a came from {URL} .*under a new job id"):

@@ -97,7 +97,7 @@ Download = Callable[..., None]
 
 
 @CLIENTS
-def test_a_large_result_arrives_as_it_was_sent(download: Download, tmp_path: Path) -> None:
+def test_a_large_result_arrives_unchanged(download: Download, tmp_path: Path) -> None:
     """The file has every byte in order, from those that came with the headers to the last one."""
     with serving(answer()) as (url, _):
         download(url, tmp_path / "r.zip")

@@ -93,8 +93,8 @@ def refused(url: str, kind: type[RaygridError], api_key: str | None = None) -> s
     return str(caught.value)
 
 
-def test_connect_says_at_once_that_no_grid_answers_and_what_to_do() -> None:
-    """A port on which nothing listens: host and port are to be checked, or a grid to be started."""
+def test_connect_fails_at_once_where_no_grid_answers_and_has_the_remedy() -> None:
+    """If nothing listens on the port, the advice is to check host and port, or to start a grid."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         url = f"http://127.0.0.1:{free.getsockname()[1]}"
@@ -103,8 +103,8 @@ def test_connect_says_at_once_that_no_grid_answers_and_what_to_do() -> None:
     assert re.search(r"Check the host and the port.*raygrid up.*RAYGRID_URL", said)
 
 
-def test_connect_says_at_once_that_a_silent_server_is_no_grid() -> None:
-    """A port that takes connections and never answers costs a few seconds, not a client's whole patience."""
+def test_connect_fails_soon_at_a_silent_server() -> None:
+    """A port that takes connections and never answers costs a few seconds, not the client's whole retry time."""
     with (
         socket.create_server(("127.0.0.1", 0)) as silent,
         pytest.raises(ConnectionFailedError, match="no grid answers"),
@@ -119,15 +119,15 @@ def test_connect_says_at_once_that_a_silent_server_is_no_grid() -> None:
         (200, b"<html>welcome</html>", "text/html", "is not a grid's; check the URL"),
     ],
 )
-def test_connect_says_that_what_answers_is_no_grid(status: int, body: bytes, kind: str, said: str) -> None:
-    """Another web server, be it that it has such a page or not."""
+def test_connect_reports_a_server_that_is_no_grid(status: int, body: bytes, kind: str, said: str) -> None:
+    """The server may have such a page or not."""
     with web_server(status, body, kind) as url:
         assert said in refused(url, RaygridError)
 
 
 @pytest.mark.parametrize(("key", "said"), [(None, "wants an API key; set RAYGRID_API_KEY"), ("wrong", "does not know")])
-def test_connect_says_that_the_key_is_missing_or_wrong(key: str | None, said: str) -> None:
-    """Before any job is submitted."""
+def test_connect_reports_a_missing_or_wrong_key(key: str | None, said: str) -> None:
+    """The error comes before any job is submitted."""
     body = b'{"type": "urn:raygrid:problem:unauthorized", "title": "unauthorized", "status": 401}'
     with web_server(401, body, "application/problem+json") as url:
         assert said in refused(url, NotAuthorizedError, **({"api_key": key} if key else {}))
@@ -290,10 +290,10 @@ def test_a_key_that_was_given_in_code_is_asked_for_and_never_printed(capsys: pyt
     assert "0123456789abcdef" not in err
 
 
-def test_a_grid_that_ends_with_this_process_is_said_to_do_so(
+def test_a_grid_that_ends_with_this_process_is_described_so(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """Started by raygrid.init(): jobs go on when it runs again."""
+    """The grid was started by raygrid.init(): jobs go on when it runs again."""
     monkeypatch.setattr(raygrid, "_own_grid", type("Grid", (), {"url": URL}))
     interrupted(batch_accepted, ctrl_c)
     assert "This process started the grid" in capsys.readouterr().err
@@ -309,8 +309,8 @@ def test_a_map_that_ends_or_fails_prints_nothing(capsys: pytest.CaptureFixture[s
     assert capsys.readouterr() == ("", "")
 
 
-def test_contact_is_there_on_any_client() -> None:
-    """For whoever makes clients without `connect`."""
+def test_any_client_has_contact() -> None:
+    """It is for programs that make clients without `connect`."""
     grid = Answers(httpx.Response(200, json={"pricers": []}), problem("unavailable", 503), problem("unavailable", 503))
     with Client(URL, transport=httpx.MockTransport(grid)) as client:
         client.contact()

@@ -113,7 +113,7 @@ def test_files_of_an_earlier_result_do_not_pass_for_those_of_a_later_one(tmp_pat
 
 
 def test_what_an_earlier_result_did_not_leave_stays(tmp_path: Path) -> None:
-    """Files that somebody added or changed are kept, and so is what a manifest of another kind lists."""
+    """Files that were added or changed are kept, and so is what a manifest of another kind lists."""
     Result("j", with_manifest(**{"prices.csv": "old", "sub/risk.csv": "old"})).extract(tmp_path)
     (tmp_path / "prices.csv").write_text("corrected by hand")
     (tmp_path / "sub" / "notes.txt").write_text("mine")
@@ -268,7 +268,7 @@ def test_a_download_goes_to_the_file_and_leaves_nothing_half_written(tmp_path: P
 
 
 def test_a_download_to_a_device_leaves_the_device(tmp_path: Path) -> None:
-    """As root, a file renamed to /dev/null would replace it for everybody; a link stays a link."""
+    """As root, renaming a file to /dev/null would replace the device; a link stays a link."""
     fifo, link, target = tmp_path / "fifo", tmp_path / "link", tmp_path / "r.zip"
     os.mkfifo(fifo)
     link.symlink_to(target)

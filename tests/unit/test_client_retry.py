@@ -65,8 +65,8 @@ def test_the_grid_is_not_asked_again_before_the_time_it_asked_for() -> None:
     assert 7 <= time.sleeps[0] <= 7.2
 
 
-def test_retries_end_with_the_budget_and_the_error_says_how_long_to_wait() -> None:
-    """A grid that stays busy gets tries for retry_s seconds, not more, then the caller gets the error."""
+def test_retries_end_with_the_budget_and_the_error_has_the_wait() -> None:
+    """A grid that stays busy gets tries for retry_s seconds, then the caller gets the error."""
     time = FakeTime()
     grid = Answers(*[problem("busy", 429, retry_after="10") for _ in range(100)])
 
@@ -79,7 +79,7 @@ def test_retries_end_with_the_budget_and_the_error_says_how_long_to_wait() -> No
 
 
 def test_a_url_where_nothing_ever_answered_is_given_up_soon_with_advice() -> None:
-    """Nobody waits a minute to be told that no grid runs, and the message says how to get one."""
+    """The error comes well before the retry time is over, and has the command that starts a grid."""
     time = FakeTime()
     grid = Answers(*[httpx.ConnectError("refused") for _ in range(100)])
 

@@ -85,7 +85,7 @@ def test_a_part_counts_when_its_length_is_reached_not_when_the_next_one_begins(b
         part("a", 1, state="melting"),
     ],
 )
-def test_bytes_that_are_no_stream_are_said_to_be_none(nonsense: bytes) -> None:
+def test_bytes_that_are_no_stream_are_an_error(nonsense: bytes) -> None:
     """Nonsense is an error of its own, not a result."""
     parser = PartsParser(TYPE)
     with pytest.raises(BrokenStreamError):
@@ -108,7 +108,7 @@ def batch_of(
 
 
 def test_jobs_come_as_they_end_and_their_endings_need_no_further_request() -> None:
-    """Done, cancelled and failed jobs are told apart from the stream alone."""
+    """The state of each job, done, cancelled or failed, comes from the stream alone."""
     zipped = zip_of(stderr__txt="it said: no curve")
     body = (
         part("c", 1, zip_of(stdout__txt="42"))
@@ -134,7 +134,7 @@ def test_jobs_come_as_they_end_and_their_endings_need_no_further_request() -> No
 
 
 def test_a_result_that_is_gone_is_an_error_with_the_grids_reason() -> None:
-    """A part that says that its job's result is gone raises ResultExpiredError, whatever its body holds."""
+    """A part that reports its result as gone raises ResultExpiredError, whatever its body holds."""
     words = {"problem": "urn:raygrid:problem:result-expired", "problem_detail": "it is gone; 100% für immer"}
     raw = part("a", 1, b"", **words).replace(b"urn%3Araygrid%3Aproblem%3A", b"urn:raygrid:problem:")
     batch = batch_of(Answers(stream(raw + part("b", 2, b"PK", **words) + end())), ids="ab")
@@ -202,7 +202,7 @@ def test_a_grid_that_is_busy_or_restarting_under_a_stream_is_waited_for() -> Non
 
 
 def test_a_stream_that_never_works_is_given_up_within_the_budget() -> None:
-    """The error says that the batch goes on."""
+    """The error states that the batch goes on."""
     time = FakeTime()
     grid = Answers(*[stream(b"nonsense") for _ in range(100)])
     batch = batch_of(grid, time, ids="a", retry_s=20)

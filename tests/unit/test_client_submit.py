@@ -206,8 +206,8 @@ def test_a_batch_that_is_refused_as_a_whole_raises() -> None:
         Answers(problem("too-large", 413)).client().map([b"x"])
 
 
-def test_a_map_that_breaks_off_says_how_to_go_on() -> None:
-    """The error notes how many jobs were posted to which batch."""
+def test_an_interrupted_map_has_notes_on_how_to_go_on() -> None:
+    """The error's notes have the batch and the number of jobs that were posted."""
     grid = Answers(batch_accepted, *[httpx.ReadError("reset")] * 100)
     with pytest.raises(ConnectionFailedError) as caught:
         grid.client().map([b"x"] * 2_001, batch_id="b-7")

@@ -61,7 +61,7 @@ def test_the_configuration_may_lie_at_home(monkeypatch: pytest.MonkeyPatch) -> N
     assert configuration(["--autoscaling-config=~/c.yaml"]) == Path("/home/of-somebody/c.yaml")
 
 
-def test_new_machines_are_told_and_those_that_run_keep_their_state(tmp_path: Path) -> None:
+def test_new_machines_are_reported_and_those_that_run_keep_their_state(tmp_path: Path) -> None:
     update_autoscaler([write(tmp_path, ["10.0.0.11"])])
     Path(ray_config.get_state_path("grid")).write_text(json.dumps({**state(), "10.0.0.11": UP}))
 
@@ -79,20 +79,20 @@ def test_machines_that_were_taken_out_are_forgotten(tmp_path: Path) -> None:
     assert set(state()) == {HEAD, "10.0.0.12"}
 
 
-def test_where_there_is_no_autoscaler_nobody_is_told(tmp_path: Path) -> None:
+def test_without_an_autoscaler_nothing_is_reported(tmp_path: Path) -> None:
     update_autoscaler(["--verbose"])
 
     assert list(tmp_path.iterdir()) == []
 
 
-def test_other_providers_need_not_be_told(tmp_path: Path) -> None:
+def test_other_providers_need_no_report(tmp_path: Path) -> None:
     update_autoscaler([write(tmp_path, [], type="aws")])
 
     assert [path.name for path in tmp_path.iterdir()] == ["bootstrap.yaml"]
 
 
 @pytest.mark.parametrize("text", [b"", b"[1]", b"provider: local\ncluster_name: x", b"cluster_name: x"])
-def test_what_is_no_configuration_is_said_to_be_none(tmp_path: Path, text: bytes) -> None:
+def test_what_is_no_configuration_is_an_error(tmp_path: Path, text: bytes) -> None:
     (tmp_path / "c.yaml").write_bytes(text)
 
     with pytest.raises(SettingsError, match=r"c\.yaml is not an autoscaler's configuration; it must name cluster_name"):
@@ -100,7 +100,7 @@ def test_what_is_no_configuration_is_said_to_be_none(tmp_path: Path, text: bytes
 
 
 @pytest.mark.parametrize("text", [None, b"a: [", b"\xff\xfe\x00"])
-def test_a_configuration_that_cannot_be_read_is_said_to_be_so(tmp_path: Path, text: bytes | None) -> None:
+def test_a_configuration_that_cannot_be_read_is_an_error(tmp_path: Path, text: bytes | None) -> None:
     if text is not None:
         (tmp_path / "c.yaml").write_bytes(text)
 

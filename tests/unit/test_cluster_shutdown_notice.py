@@ -1,4 +1,4 @@
-"""How a head that stops on purpose tells its workers, and who is not believed."""
+"""How a head that stops on purpose notifies its workers, and which notices are not believed."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def _impatient(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture
 def port() -> int:
-    """A port on which nobody listens."""
+    """A port on which no process listens."""
     with socket.create_server(("127.0.0.1", 0)) as listener:
         return int(listener.getsockname()[1])
 
@@ -50,7 +50,7 @@ def announcing_shutdown(port: int, for_s: float, token: bytes = TOKEN) -> Iterat
 
 @contextmanager
 def head_that(speaks: Callable[[socket.socket], object], port: int = 0) -> Iterator[tuple[int, threading.Event]]:
-    """Somebody on a port who speaks in a way of his own; and whether he has finished once."""
+    """A listener whose connections `speaks` handles; the event is set once it has handled one."""
     spoke = threading.Event()
 
     def serve() -> None:
@@ -76,7 +76,7 @@ def head_that(speaks: Callable[[socket.socket], object], port: int = 0) -> Itera
             thread.join(timeout=10)
 
 
-def test_a_worker_hears_that_its_head_has_stopped(port: int) -> None:
+def test_a_worker_is_notified_that_its_head_has_stopped(port: int) -> None:
     with watching(port) as watch, announcing_shutdown(port, 0.4) as told:
         assert watch.head_stopped.wait(30)
         assert told.result() == 1
@@ -89,7 +89,7 @@ def test_a_worker_does_not_believe_a_head_of_another_cluster(port: int) -> None:
 
 
 @pytest.mark.parametrize("nonsense", [MAGIC + bytes(32), MAGIC, MAGIC[:5], b"", b"HTTP/1.1 400 Bad Request\r\n\r\n"])
-def test_a_worker_does_not_believe_who_cannot_prove_it(nonsense: bytes) -> None:
+def test_a_worker_ignores_a_notice_without_proof(nonsense: bytes) -> None:
     with head_that(lambda connection: connection.sendall(nonsense)) as (port, spoke), watching(port) as watch:
         assert spoke.wait(30)
         spoke.clear()
@@ -136,8 +136,8 @@ def test_a_head_that_dies_has_not_announced_its_shutdown(port: int) -> None:
     assert not watch.head_stopped.is_set()
 
 
-def test_a_worker_that_was_connected_all_along_hears_it(port: int) -> None:
-    """As in life: the head's gRPC server ends, and the announcement takes its port."""
+def test_a_worker_that_was_connected_all_along_is_notified(port: int) -> None:
+    """The head's gRPC server ends, and the announcement takes its port."""
     stopping = threading.Event()
 
     def live(connection: socket.socket) -> None:
@@ -153,7 +153,7 @@ def test_a_worker_that_was_connected_all_along_hears_it(port: int) -> None:
         assert watch.head_stopped.wait(30)
 
 
-def test_a_head_that_cannot_be_reached_has_not_stopped_and_the_watch_ends_when_told(port: int) -> None:
+def test_an_unreachable_head_has_not_stopped_and_the_watch_can_be_closed(port: int) -> None:
     with watching(port) as watch:
         assert not watch.head_stopped.wait(0.3)
         began = time.monotonic()
@@ -161,7 +161,7 @@ def test_a_head_that_cannot_be_reached_has_not_stopped_and_the_watch_ends_when_t
     assert not watch._thread.is_alive()
 
 
-def test_a_watch_that_holds_a_silent_connection_ends_when_told() -> None:
+def test_a_watch_with_a_silent_connection_can_be_closed() -> None:
     silent = threading.Event()
     with head_that(lambda _: silent.wait(10)) as (port, _), watching(port) as watch:
         deadline = time.monotonic() + 30
@@ -174,8 +174,8 @@ def test_a_watch_that_holds_a_silent_connection_ends_when_told() -> None:
         silent.set()
 
 
-def test_a_watch_that_is_told_to_end_while_it_connects_ends(monkeypatch: pytest.MonkeyPatch) -> None:
-    """`close` finds no connection to end, and the one that comes a moment later must not be held."""
+def test_a_watch_that_is_closed_while_it_connects_ends(monkeypatch: pytest.MonkeyPatch) -> None:
+    """`close` finds no connection to end; the one that opens a moment later is closed as well."""
     connecting, closing_now, silent = threading.Event(), threading.Event(), threading.Event()
     connect = socket.create_connection
 
@@ -197,7 +197,7 @@ def test_a_watch_that_is_told_to_end_while_it_connects_ends(monkeypatch: pytest.
         assert ended
 
 
-def test_many_workers_are_told_at_once(port: int) -> None:
+def test_many_workers_are_notified_at_once(port: int) -> None:
     with ExitStack() as stack:
         watches = [stack.enter_context(watching(port)) for _ in range(100)]
         told = stack.enter_context(announcing_shutdown(port, 1))
@@ -249,7 +249,7 @@ def test_callers_that_talk_nonsense_or_hang_up_do_no_harm(port: int, caplog: pyt
     assert caplog.records == []
 
 
-def test_who_is_no_worker_gets_no_proof(port: int) -> None:
+def test_a_caller_that_is_no_worker_gets_no_proof(port: int) -> None:
     with announcing_shutdown(port, 0.5), closing(until_connected(port)) as caller:
         caller.sendall(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + bytes(9))
         assert caller.recv(len(MAGIC)) == MAGIC

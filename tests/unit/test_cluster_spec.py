@@ -94,7 +94,7 @@ def test_a_worker_without_a_rack_offers_none() -> None:
     assert "--resources={}" in options(worker())
 
 
-def test_a_node_is_named_as_its_machine_unless_told_otherwise(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_node_is_named_after_its_machine_by_default(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("socket.gethostname", lambda: "machine-7")
 
     assert "--node-name=machine-7" in options(worker())
@@ -115,7 +115,7 @@ def test_a_cluster_is_closed_to_strangers_by_default() -> None:
 
 
 @pytest.mark.parametrize("role", [head, worker])
-def test_http_goes_through_haproxy_unless_told_otherwise(role: Any) -> None:
+def test_http_goes_through_haproxy_by_default(role: Any) -> None:
     assert role().environment({})["RAY_SERVE_ENABLE_HA_PROXY"] == "1"
     assert "RAY_SERVE_ENABLE_HA_PROXY" not in role(haproxy=False).environment({})
 
@@ -145,7 +145,7 @@ def test_only_a_head_with_rocksdb_has_such_books(spec: HostSpec) -> None:
     assert not [name for name in spec.environment({}) if name.startswith("RAY_gcs_storage")]
 
 
-def test_the_url_of_redis_reaches_ray_on_the_head_and_nobody_else() -> None:
+def test_the_url_of_redis_reaches_only_ray_on_the_head() -> None:
     """It may hold a password, and the public environment lies in a file."""
     assert head(storage=REDIS).environment({})["RAY_REDIS_ADDRESS"] == REDIS
     assert "secret" not in str(head(storage=REDIS).public_environment)
@@ -168,11 +168,11 @@ def test_a_spec_survives_its_way_to_the_supervisor(spec: HostSpec) -> None:
     assert json.loads(line)["directory"] == "/somewhere"
 
 
-def test_the_rack_is_what_the_option_says(tmp_path: Path) -> None:
+def test_the_option_gives_the_rack(tmp_path: Path) -> None:
     (tmp_path / "rack").write_text("rack-b\n")
 
     assert rack_of(tmp_path / "rack", "rack-a") == "rack-a"
-    assert rack_of(tmp_path / "rack", "") is None  # said, and empty: a machine without pricers
+    assert rack_of(tmp_path / "rack", "") is None  # given, and empty: a machine without pricers
 
 
 @pytest.mark.parametrize("text", ["rack-b", "rack-b\n", "\n  rack-b \n\n"])

@@ -30,8 +30,8 @@ from raygrid.system.lock import only_one
 from raygrid.system.proc import process_table
 
 PROJECT = Path(__file__).parents[2]
-# What `ray start --block` does, as far as its supervisor can tell: it starts processes that die with it, watches them,
-# takes an end by SIGTERM for granted and fails at any other, and ends them when it gets SIGTERM itself.
+# A stand-in for `ray start --block`, as its supervisor sees it: it starts processes that die with it and watches
+# them. An end by SIGTERM is normal; at any other end it fails. On SIGTERM it ends them.
 RAY = """
 import ctypes, os, signal, sys, time
 
@@ -151,7 +151,7 @@ def until(condition: Callable[[], object], within_s: float = 60) -> None:
 
 @pytest.fixture
 def head_port() -> int:
-    """Where the head would listen; nobody does."""
+    """Where the head would listen; no process listens there."""
     with socket.create_server(("127.0.0.1", 0)) as listener:
         return int(listener.getsockname()[1])
 
@@ -183,7 +183,7 @@ def test_a_machine_that_runs_is_not_taken_for_one_that_runs_as_asked(machine: Ma
     assert len(machine.processes("raylet")) == 1
 
 
-def test_ray_comes_up_once_and_ends_when_told(machine: Machine) -> None:
+def test_ray_starts_once_and_ends_on_request(machine: Machine) -> None:
     assert machine.start() is True
     assert machine.noted["state"] == "up"
     assert len(machine.processes("raylet")) == 1
@@ -198,7 +198,7 @@ def test_ray_comes_up_once_and_ends_when_told(machine: Machine) -> None:
     assert stop_host(machine.directory) is False  # nothing runs
 
 
-def test_two_who_start_it_at_once_start_one(machine: Machine) -> None:
+def test_two_starts_at_once_start_one_ray(machine: Machine) -> None:
     with ThreadPoolExecutor(4) as pool:
         fresh = list(pool.map(lambda _: machine.start(), range(4)))
 
@@ -250,8 +250,10 @@ def test_ray_stop_on_the_machine_ends_the_supervisor_too(machine: Machine) -> No
 
 
 @pytest.mark.parametrize("words", [("--books",), ("--never-up",)], ids=["the books are kept", "it was not up yet"])
-def test_a_raylet_may_go_without_anybody_having_stopped_ray(machine: Machine, words: tuple[str, ...]) -> None:
-    """Whatever became of it: the cluster is not told that it is over, and everything is begun anew."""
+def test_a_raylet_that_goes_without_a_stop_of_ray_starts_everything_anew(
+    machine: Machine, words: tuple[str, ...]
+) -> None:
+    """The cluster gets no notice of an end, and everything is started anew."""
     with contextlib.suppress(RaygridError):
         machine.start(*words, timeout_s=2)
     until(lambda: machine.processes("raylet"))
@@ -266,8 +268,8 @@ def test_a_raylet_may_go_without_anybody_having_stopped_ray(machine: Machine, wo
     assert stop_host(machine.directory)
 
 
-def test_a_raylet_that_goes_before_it_was_seen_is_missed_all_the_same(machine: Machine) -> None:
-    """Ray says that it is up and its raylet has gone already: nothing else would ever notice."""
+def test_a_raylet_that_goes_before_it_was_seen_is_noticed(machine: Machine) -> None:
+    """Ray reports that it is up, and its raylet has gone already: only the supervisor can notice."""
     assert machine.start("--books", "--gone")
 
     until(lambda: "does not end by itself" in machine.log, within_s=30)
@@ -287,8 +289,8 @@ def test_a_ray_start_that_takes_long_to_end_the_rest_after_a_crash_was_not_stopp
     assert stop_host(machine.directory)
 
 
-def test_a_ray_start_that_has_no_time_to_look_says_nothing_yet(machine: Machine) -> None:
-    """Where there is too much to do it may not have noticed a crash yet: its silence counts once it has looked."""
+def test_a_ray_start_that_had_no_time_to_look_does_not_count_yet(machine: Machine) -> None:
+    """On a busy machine `ray start` may not have noticed a crash yet; its state counts once it has looked."""
     machine.start()
     raylet = machine.raylet
     (ray_start,) = {process.parent for process in process_table() if process.pid == raylet}
@@ -350,7 +352,7 @@ def test_an_orphan_of_ray_comes_to_the_supervisor_and_is_buried(machine: Machine
     assert stop_host(machine.directory)
 
 
-def test_it_says_what_went_wrong_and_can_be_stopped_before_ray_is_up(machine: Machine) -> None:
+def test_errors_are_reported_and_a_stop_works_before_ray_is_up(machine: Machine) -> None:
     with pytest.raises(RaygridError, match=r"Ray did not come up on this machine; the end of .*supervisor\.log:\n"):
         machine.start("--fail", timeout_s=1)
 
@@ -396,9 +398,7 @@ def test_a_directory_that_cannot_be_written_does_not_end_the_supervisor(machine:
     assert stop_host(machine.directory)
 
 
-def test_who_works_beside_ray_finds_the_settings_that_ray_has(
-    machine: Machine, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_programs_beside_ray_find_the_settings_of_ray(machine: Machine, monkeypatch: pytest.MonkeyPatch) -> None:
     machine.start()
     for name in [*machine.noted["ray"], "RAY_AUTH_TOKEN"]:
         monkeypatch.delenv(name, raising=False)
@@ -407,7 +407,7 @@ def test_who_works_beside_ray_finds_the_settings_that_ray_has(
     adopt_environment(machine.directory)
 
     assert os.environ["RAY_AUTH_MODE"] == "token"
-    assert os.environ["RAY_SERVE_KV_TIMEOUT_S"] == "7"  # as it was set where Ray was started
+    assert os.environ["RAY_SERVE_KV_TIMEOUT_S"] == "7"  # set where Ray was started
     assert os.environ["RAY_USAGE_STATS_ENABLED"] == "mine"
     assert "RAY_AUTH_TOKEN" not in os.environ
     assert stop_host(machine.directory)
@@ -439,7 +439,7 @@ def test_a_second_supervisor_on_the_same_directory_gives_up(machine: Machine) ->
     assert stop_host(machine.directory)
 
 
-def test_a_head_that_stopped_forgets_its_books_and_tells_its_workers(
+def test_a_head_that_stopped_deletes_its_books_and_notifies_its_workers(
     tmp_path: Path, head_port: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("RAY_AUTH_TOKEN", "the token")

@@ -52,7 +52,7 @@ def test_no_file_is_needed() -> None:
 
 
 def test_the_file_gives_values_and_the_environment_wins(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A variable replaces its one field; what the file says beside it stays."""
+    """A variable replaces its one field; the file's other values stay."""
     path = grid_yaml(tmp_path, "name: desk\nhttp: {port: 9000, parents: 3}\nplacement: {prefetch: 4}\n")
     monkeypatch.setenv("RAYGRID__HTTP__PORT", "9100")
     monkeypatch.setenv("RAYGRID__ROUTING__POLICY", "hash")
@@ -63,7 +63,7 @@ def test_the_file_gives_values_and_the_environment_wins(tmp_path: Path, monkeypa
 
 
 def test_overrides_win_over_the_file(tmp_path: Path) -> None:
-    """What the caller says counts more than the file, field by top-level field."""
+    """An argument wins over the file, field by top-level field."""
     path = grid_yaml(tmp_path, "name: desk\ngroup_prefix: cell-\n")
     settings = load_settings(path, name="other")
     assert (settings.name, settings.group_prefix) == ("other", "cell-")
@@ -110,7 +110,7 @@ def test_an_empty_file_is_all_defaults(tmp_path: Path) -> None:
     ],
 )
 def test_a_wrong_file_is_refused_by_name_of_file_and_field(tmp_path: Path, text: str, says: str) -> None:
-    """The error says which file, which field and why."""
+    """The error names the file, the field and the reason."""
     path = grid_yaml(tmp_path, text)
     with pytest.raises(SettingsError) as refused:
         load_settings(path)
@@ -143,7 +143,7 @@ def test_settings_may_be_merged(tmp_path: Path) -> None:
 
 
 def test_a_file_that_cannot_be_read_is_refused(tmp_path: Path) -> None:
-    """A missing file and one that is not text are told from a wrong value."""
+    """A missing file and one that is not text have errors of their own."""
     with pytest.raises(SettingsError, match=r"cannot read the settings file .*nowhere\.yaml"):
         load_settings(tmp_path / "nowhere.yaml")
     binary = tmp_path / "binary.yaml"
@@ -161,7 +161,7 @@ def test_a_mistyped_variable_of_a_section_is_refused(monkeypatch: pytest.MonkeyP
 def test_an_error_names_the_variable_where_that_wins_over_the_file(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """What is wrong is looked for where it was said: in the variable, else in the file, else with the caller."""
+    """The error names where the value comes from: the variable, else the file, else the caller."""
     path = grid_yaml(tmp_path, "http:\n  port: 1\n  parents: 0\nnode: {slots: 1}\n")
     monkeypatch.setenv("RAYGRID__HTTP__PORT", "many")
     with pytest.raises(SettingsError) as refused:
@@ -174,8 +174,8 @@ def test_an_error_names_the_variable_where_that_wins_over_the_file(
     ]
 
 
-def test_errors_of_settings_are_in_the_words_of_raygrid(tmp_path: Path) -> None:
-    """Nobody has to know the library that checks them."""
+def test_errors_of_settings_do_not_mention_the_library(tmp_path: Path) -> None:
+    """The texts are raygrid's own."""
     text = "http: {port: x, max_wait_s: .inf, parents: 1.5}\nstorage: {retention_days: -1}\nrouting: []\nname: [x]\n"
     with pytest.raises(SettingsError) as refused:
         load_settings(grid_yaml(tmp_path, text))
@@ -231,7 +231,7 @@ def test_impossible_values_are_refused(wrong: dict[str, Any]) -> None:
 
 
 def test_settings_do_not_change() -> None:
-    """What was validated stays as it was, sections included."""
+    """Settings are frozen after validation, sections included."""
     settings = load_settings()
     with pytest.raises(ValueError, match="frozen"):
         settings.name = "other"  # type: ignore[misc]  # refused at run time, too
@@ -247,7 +247,7 @@ def pricer(command: object) -> GridSettings:
 
 
 def test_a_command_is_split_like_a_shell_would() -> None:
-    """Quotes group words; a list is taken as it is; nothing is expanded."""
+    """Quotes group words; a list is not split; nothing is expanded."""
     assert pricer("./p 'a b' {input} $HOME *").pricers["p"].command == ("./p", "a b", "{input}", "$HOME", "*")
     assert pricer(["./my pricer", "{input}"]).pricers["p"].command == ("./my pricer", "{input}")
 
@@ -291,8 +291,8 @@ def test_what_is_quoted_or_within_a_word_is_an_argument(line: str) -> None:
     assert load_settings(pricers={"p": {"command": line}}).pricers["p"].command == tuple(shlex.split(line))
 
 
-def test_a_list_is_taken_as_it_is() -> None:
-    """Its words have been told apart already, so that a lone `|` in it is an argument."""
+def test_a_list_is_not_split() -> None:
+    """Its items are words already, so a lone `|` in it is an argument."""
     command = ("cut", "-d", "|", "-f1", "{input}")
     assert load_settings(pricers={"p": {"command": list(command)}}).pricers["p"].command == command
 
@@ -425,7 +425,7 @@ def test_all_known_placeholders_are_accepted() -> None:
     ],
 )
 def test_a_command_that_cannot_work_is_refused(command: object, says: str) -> None:
-    """The error names the pricer and the word, and says what is known."""
+    """The error names the pricer and the word, and lists the known ones."""
     text = refusal(pricers={"p": {"command": command}})
     assert says in text
     assert "pricers.p.command" in text
@@ -439,8 +439,8 @@ def test_a_warm_command_knows_no_job(word: str) -> None:
     assert "docs/guides/warm-pricers.md" in text
 
 
-def test_a_warm_pricer_takes_args_and_is_replaced_as_said() -> None:
-    """Args travel with each job; what replaces a process is off by default, and doubled braces are plain."""
+def test_a_warm_pricer_takes_args_and_its_replacement_is_a_setting() -> None:
+    """Args go with each job; replacing a process is off by default, and doubled braces are plain braces."""
     warm = load_settings(pricers={"p": {"command": "./p {{x}}", "mode": "warm"}}).pricers["p"]
     assert (warm.takes_args, warm.recycle_after, warm.recycle_memory) == (True, None, None)
     sized = load_settings(pricers={"p": {"command": "./p", "mode": "warm", "recycle_memory": "1GB", "memory": "2GB"}})
@@ -478,14 +478,14 @@ KEY = {"name": "desk", "key": SECRET}
 
 
 @pytest.mark.parametrize("host", ["127.0.0.1", "127.8.8.8", "localhost", "::1"])
-def test_this_machine_alone_needs_no_key(host: str) -> None:
-    """On a loopback address anybody may connect, as only this machine can."""
+def test_a_loopback_address_needs_no_key(host: str) -> None:
+    """Only this machine can connect there."""
     load_settings(http={"host": host}).require_safe_listening()
 
 
 @pytest.mark.parametrize("host", ["0.0.0.0", "::", "10.0.0.7", "grid.example.com", "127.example.com", ""])
 def test_listening_to_others_needs_a_key(host: str) -> None:
-    """On any other address a grid without keys refuses to start, and says what to set."""
+    """On any other address a grid without keys refuses to start, and names the setting."""
     with pytest.raises(SettingsError, match=r"http\.api_keys .*openssl rand.* http\.host to 127\.0\.0\.1"):
         load_settings(http={"host": host}).require_safe_listening()
     load_settings(http={"host": host, "api_keys": [KEY]}).require_safe_listening()
@@ -510,8 +510,8 @@ def test_keys_have_a_length_and_a_name_of_their_own() -> None:
         "storage: {database:postgresql://user:Secret9@host/db}",
     ],
 )
-def test_a_value_that_stands_where_a_name_should_is_not_shown(tmp_path: Path, text: str) -> None:
-    """A space that is missing after a colon makes a name of what was to be secret; the line tells where to look."""
+def test_a_value_in_the_place_of_a_name_is_not_shown(tmp_path: Path, text: str) -> None:
+    """A missing space after a colon turns a secret into a name; the error gives the line instead."""
     path = tmp_path / "grid.yaml"
     path.write_text(text)
     with pytest.raises(SettingsError, match="line") as caught:
@@ -552,7 +552,7 @@ def test_secrets_are_not_in_errors(wrong: dict[str, Any]) -> None:
 
 
 def test_a_broken_file_does_not_show_its_lines(tmp_path: Path) -> None:
-    """An error of the YAML itself says where, not what stands there."""
+    """An error of the YAML itself has the position, not the text."""
     path = grid_yaml(tmp_path, f'http:\n  api_keys:\n    - {{name: desk, key: "{SECRET}\n')
     with pytest.raises(SettingsError, match=r"grid\.yaml is not valid YAML: .*line \d+") as refused:
         load_settings(path)
@@ -588,10 +588,8 @@ def test_a_broken_file_does_not_show_its_lines(tmp_path: Path) -> None:
         ("a: 1\nname: [x, 2030-13-45, SECRET]", "line 2, column 11: this looks like a date or a number but is not one"),
     ],
 )
-def test_a_broken_file_is_refused_with_the_reason_and_not_with_what_stands_there(
-    tmp_path: Path, text: str, says: str
-) -> None:
-    """The error says where and why, in words that show nothing of the file."""
+def test_a_broken_file_is_refused_with_the_reason_and_without_its_text(tmp_path: Path, text: str, says: str) -> None:
+    """The error has the position and the reason."""
     with pytest.raises(SettingsError) as refused:
         load_settings(grid_yaml(tmp_path, text.replace("SECRET", SECRET)))
     assert says in str(refused.value)
@@ -599,8 +597,8 @@ def test_a_broken_file_is_refused_with_the_reason_and_not_with_what_stands_there
     assert refused.value.__suppress_context__
 
 
-def test_whatever_yaml_quotes_is_left_out() -> None:
-    """A complaint that nobody has put into words yet shows no more of the file than the known ones."""
+def test_an_error_text_of_yaml_that_is_not_known_is_left_out() -> None:
+    """An unknown error shows no more of the file than the known ones."""
     mark = yaml.Mark("grid.yaml", 0, 4, 2, SECRET, 0)
     for quote in "'\"`":
         error = yaml.MarkedYAMLError(problem=f"found odd {quote}{SECRET}\nit's {quote} there", problem_mark=mark)
@@ -637,7 +635,7 @@ def test_options_of_the_blob_store_keep_their_kind(monkeypatch: pytest.MonkeyPat
     "name", ["access_key_id", "aws_secret_access_key", "AWS_SESSION_TOKEN", "account_key", "sas_key", "password"]
 )
 def test_credentials_of_the_blob_store_are_no_settings(name: str) -> None:
-    """They would travel with the settings; the message says where they belong, without the value."""
+    """They would be sent along with the settings; the message names the right place, without the value."""
     text = refusal(storage={"blob_options": {name: SECRET}})
     assert name in text
     assert "AWS_SECRET_ACCESS_KEY" in text
@@ -668,7 +666,7 @@ def test_sites_are_known_where_a_group_has_one() -> None:
 
 
 def test_the_stamp_of_a_deployment_travels_with_the_settings() -> None:
-    """It survives what is done to settings on their way to leaders and agents, and tells two deployments apart."""
+    """The stamp survives every step on the way to leaders and agents, and differs between deployments."""
     import pickle
 
     settings = load_settings(http={"api_keys": [{"name": "desk", "key": SECRET}]})
@@ -718,8 +716,8 @@ def test_the_stamp_is_no_setting(name: str, tmp_path: Path, monkeypatch: pytest.
         ({"env": {f"A{i}": "x" * 120_000 for i in range(9)}}, "all variables together have 1080036 bytes"),
     ],
 )
-def test_what_no_process_can_be_started_with_is_refused_at_once(changes: dict[str, Any], said: str) -> None:
-    """It says what is wrong and where, instead of failing every job; values of variables are not shown."""
+def test_a_command_that_no_process_can_be_started_with_is_refused_at_once(changes: dict[str, Any], said: str) -> None:
+    """The error names the mistake and its place; values of variables are not shown."""
     refused = refusal(pricers={"p": {"command": "./p {input}", **changes}})
     assert said in refused
     assert "pricers.p" in refused
@@ -746,7 +744,7 @@ def test_reuse_and_job_ids_exclude_each_other_however_they_are_written() -> None
 
 @pytest.mark.parametrize("key", ["a key with some spaces", "schlüssel-für-alle-preise", "tab\tin-the-middle-of-it"])
 def test_a_key_that_no_header_can_carry_is_refused(key: str) -> None:
-    """The message says what a key may be made of, and does not show it."""
+    """The message lists the characters that a key may have, and does not show the key."""
     refused = refusal(http={"api_keys": [{"name": "desk", "key": key}]})
     assert "printable ASCII without spaces; make one with: openssl rand -hex 24" in refused
     assert key not in refused

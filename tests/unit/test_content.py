@@ -82,7 +82,7 @@ def test_without_reuse_there_is_no_key() -> None:
 
 
 def test_a_command_that_names_the_job_cannot_be_reused() -> None:
-    """A pricer that is told its job's id may answer each job differently, so that setting is refused."""
+    """The answers of such a pricer may differ by job, so the setting is refused."""
     with pytest.raises(SettingsError, match="job_id"):
         load_settings(None, pricers={"p": {"command": "price {input} --id={job_id}", "reuse": "content"}})
     load_settings(None, pricers={"p": {"command": "price {input} --id={job_id}"}})
@@ -108,15 +108,15 @@ def agent_with(directory: Path, shell: Pricer) -> NodeAgent:
     return agent
 
 
-async def test_a_node_names_the_settings_that_it_really_follows(tmp_path: Path) -> None:
-    """A job taken under newer settings, run by a node that has not heard of them, is not filed under the newer ones."""
+async def test_a_node_uses_the_settings_that_it_really_follows(tmp_path: Path) -> None:
+    """A job taken under newer settings, run by a node with older ones, is not recorded under the newer ones."""
     run, spec = await reported(tmp_path, "echo 1", version="0.9"), order("j1", "echo 1").spec
     assert run.content == Contents().key(spec, Pricer(**SHELL, version="0.9"))
     assert run.content != Contents().key(spec, Pricer(**SHELL, version="1"))
 
 
 async def test_a_failure_or_a_pricer_without_reuse_has_no_content(tmp_path: Path) -> None:
-    """Nobody can take over what failed, or what was made while reuse was off."""
+    """A failure, or a result made while reuse was off, is not reused."""
     assert (await reported(tmp_path / "a", "exit 3")).content is None
     assert (await reported(tmp_path / "b", "kill -9 $$")).content is None
     assert (await reported(tmp_path / "c", "echo 1", reuse="off")).content is None

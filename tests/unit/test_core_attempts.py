@@ -26,8 +26,8 @@ def handed_ahead() -> Rack:
     return rack
 
 
-def test_an_attempt_that_was_taken_back_before_it_had_a_slot_is_none() -> None:
-    """It keeps its number, so that no other attempt has the same name, but nobody is shown it."""
+def test_an_attempt_that_was_taken_back_before_it_had_a_slot_does_not_count() -> None:
+    """Its number is not used again, but it is not shown."""
     rack = handed_ahead()
     rack.now += 2
     assert rack.poll("n1", waiting=1).stopped == [("n1", AttemptId("b", 1))]
@@ -45,8 +45,8 @@ def test_an_attempt_that_waited_on_a_lost_node_is_none() -> None:
     assert {name: shown(update) for name, update in wrote.items()} == {"a": 1, "b": 0}
 
 
-def test_an_attempt_whose_hand_over_never_arrived_is_none() -> None:
-    """The node says that it has nothing: nothing began."""
+def test_an_attempt_whose_hand_over_never_arrived_does_not_count() -> None:
+    """The node reports that it does not have it, so nothing began."""
     rack = Rack()
     rack.join("n1")
     rack.hand_overs_answered = False

@@ -1,4 +1,4 @@
-"""The backlog: who waits, who waits a while first, and whom the window refuses."""
+"""The backlog: which jobs wait, which wait a while first, and which the window refuses."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def test_a_removed_job_does_not_come_back_when_due() -> None:
         backlog.pop()
 
 
-def test_nobody_overtakes_a_job_that_was_refused() -> None:
+def test_no_job_overtakes_a_refused_one() -> None:
     """After a refusal, room alone lets in only what is more urgent, until a scan brings the rest in order."""
     backlog = Backlog(window=1)
     assert backlog.admits(0)

@@ -1,4 +1,4 @@
-"""Who gets work, by the blob store that a node sees."""
+"""Which nodes get work, by the blob store that they see."""
 
 from __future__ import annotations
 
@@ -72,14 +72,14 @@ def test_only_nodes_that_see_the_grids_blob_store_get_work() -> None:
     assert {view.node_id: view.state for view in state.capacity(1.2).nodes} == {"n1": "ok", "n2": "unhealthy"}
 
 
-def test_a_nodes_own_trouble_is_told_first() -> None:
+def test_a_nodes_own_trouble_is_reported_first() -> None:
     """A full disk is not hidden behind the blob store."""
     state = group("ours")
     state.handle(NodeReported(node("n1", None, healthy=False, why="its disk is full"), (), 1.0), 1.0)
     assert [view.why for view in state.capacity(1.0).nodes] == ["its disk is full"]
 
 
-def test_nobody_gets_work_before_the_grid_has_agreed() -> None:
+def test_no_node_gets_work_before_the_grid_has_agreed() -> None:
     """A leader that knows of no agreement yet waits, whatever the nodes see; then it goes on."""
     state = group(UNDECIDED)
     state.handle(NodeReported(node("n1", "ours"), (), 1.0), 1.0)

@@ -26,7 +26,7 @@ def test_a_node_is_drained_once_it_holds_nothing() -> None:
 
 
 def test_an_unhealthy_node_can_be_seen_to_be_drained() -> None:
-    """Who waits for a node to be drained is not kept waiting because it is also out of disk; the reason stays."""
+    """A wait for the drain ends although the node is also out of disk; the reason stays."""
     rack = Rack()
     rack.join("n1")
     rack.tell(NodeDraining("n1", True))

@@ -1,4 +1,4 @@
-"""A group's decisions, told as stories of events.
+"""A group's decisions, as sequences of events.
 
 `Rack` plays the leader and its nodes: it carries commands out at once, unless a hand-over is to fail.
 """
@@ -464,7 +464,7 @@ def test_cancelling_a_waiting_job_ends_it_at_once() -> None:
 
 
 def test_cancelling_a_running_job_stops_its_attempt() -> None:
-    """The node is told to stop, and its word ends the job."""
+    """The stop is sent to the node, and the node's report ends the job."""
     rack = Rack()
     rack.join("n1")
     rack.submit("a")
@@ -484,7 +484,7 @@ def test_a_job_that_finished_before_it_was_stopped_is_done() -> None:
 
 
 def test_a_lost_stop_is_sent_again() -> None:
-    """A node that still has a cancelled attempt after a second is told again, not before."""
+    """A stop is sent again to a node that still has a cancelled attempt after a second, not before."""
     rack = Rack()
     rack.join("n1")
     rack.submit("a")
@@ -570,8 +570,8 @@ def test_a_silent_node_is_lost_after_its_timeout() -> None:
     assert rack.wait(2, alive=["n2"]).started == {"a": "n2"}
 
 
-def test_a_node_that_a_new_leader_never_hears_is_lost_sooner() -> None:
-    """It went down with the leader before, most likely; a node that speaks in time keeps what it runs."""
+def test_a_node_that_never_answers_a_new_leader_is_lost_sooner() -> None:
+    """It probably ended with the leader before; a node that answers in time keeps what it runs."""
     for heard in (False, True):
         rack = Rack(node_timeout_s=5.0)
         rack.submit(job("a", attempts=1, node_id="n1", running=True))
@@ -583,13 +583,13 @@ def test_a_node_that_a_new_leader_never_hears_is_lost_sooner() -> None:
         assert told.started == ({} if heard else {"a": "n2"})
 
 
-def test_losing_a_node_that_nobody_knows_changes_nothing() -> None:
+def test_losing_an_unknown_node_changes_nothing() -> None:
     """Word of an unknown node is no event."""
     assert Rack().tell(NodeLost("nobody")) == Told()
 
 
 def test_an_agent_that_started_anew_has_lost_what_it_had() -> None:
-    """A new incarnation of a node means that its attempts are gone, whether or not anybody noticed."""
+    """A new incarnation of a node means that its attempts are gone, whether or not its loss was noticed."""
     rack = Rack()
     rack.join("n1")
     rack.submit("a")
@@ -668,7 +668,7 @@ def test_draining_outlives_an_agents_restart() -> None:
 
 
 def test_an_unhealthy_node_gets_nothing_until_it_is_well() -> None:
-    """A node that says that it cannot take work is left out, with its reason for people."""
+    """A node that reports itself unhealthy gets no jobs; its reason is shown."""
     rack = Rack()
     rack.join("n1")
     rack.poll("n1", healthy=False, why="disk full")
@@ -822,7 +822,7 @@ def test_a_report_after_the_end_changes_nothing() -> None:
 
 
 def test_an_old_attempt_that_is_still_running_is_stopped() -> None:
-    """A node that comes back with a replaced attempt is told to stop it, and the newer one goes on."""
+    """A node that comes back with a replaced attempt gets a stop for it, and the newer one goes on."""
     rack = thought_lost()
     told = rack.poll("n1")
     assert (told.stopped, told.wrote) == ([("n1", AttemptId("a", 1))], {})
@@ -872,7 +872,7 @@ def test_a_connection_that_only_broke_repeats_nothing_that_still_waits_and_lets_
     rack.join("n2", slots=2)
     told = rack.tell(NodeLost("n1"))
     assert (told.started, told.states["a"]) == ({"c": "n2", "b": "n2"}, QUEUED)
-    rack.has["n1"].remove(AttemptId("b", 1))  # it ended there while nobody could be told
+    rack.has["n1"].remove(AttemptId("b", 1))  # it ended there while no leader could be notified
     told = rack.poll("n1", AttemptReport(AttemptId("b", 1), Outcome.EXITED, 0))
     assert told.states == {"b": DONE, "a": RUNNING}, "a is taken up where it never ceased to run"
     assert told.started == {}
@@ -973,7 +973,7 @@ def test_attempts_of_unknown_jobs_take_their_slots() -> None:
 # --- what others see ----------------------------------------------------------------------------------------
 
 
-def test_capacity_tells_the_parents_how_loaded_the_group_is() -> None:
+def test_capacity_shows_the_parents_how_loaded_the_group_is() -> None:
     """Slots of usable nodes, attempts that hold one, jobs that wait, and a line for each node."""
     rack = Rack()
     rack.join("n1", slots=2)
@@ -987,7 +987,7 @@ def test_capacity_tells_the_parents_how_loaded_the_group_is() -> None:
     assert rack.state.capacity(rack.now, queued=90_000).queued == 90_000
 
 
-def test_capacity_tells_how_long_attempts_take_and_what_nodes_moved() -> None:
+def test_capacity_shows_how_long_attempts_take_and_what_nodes_moved() -> None:
     """The mean of the usable nodes, each by its slots, and each node's latest count of payload bytes."""
     rack = Rack()
     rack.join("n1", slots=3)

@@ -1,4 +1,4 @@
-"""A group lets go of jobs that were moved to another one, and says when no node takes jobs."""
+"""A group drops jobs that were moved to another one, and reports when no node takes jobs."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def test_a_moved_job_that_comes_back_is_welcome() -> None:
 
 
 def test_a_group_takes_jobs_while_a_node_may() -> None:
-    """A full node counts; one that is drained, unhealthy or gone does not; who is still to speak may."""
+    """A full node counts, and so does one that has not reported yet; a drained, unhealthy or lost one does not."""
     rack = Rack()
     assert not rack.state.takes_jobs(rack.now)
     rack.tell(NodesExpected(("n1",)))

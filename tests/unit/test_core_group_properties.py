@@ -69,7 +69,7 @@ class Node:
     slots: int
     life: int = 1
     has: list[AttemptId] = field(default_factory=list)
-    reports: list[AttemptReport] = field(default_factory=list)  # said again in every reply until one got through
+    reports: list[AttemptReport] = field(default_factory=list)  # repeated in every reply until one arrived
     reply: NodeReported | None = None  # on its way to the leader
     deployed_at: float = 0.0
 
@@ -256,7 +256,7 @@ class GroupInAHostileWorld(RuleBasedStateMachine):
 
     @rule()
     def a_quiet_second(self) -> None:
-        """Everybody is heard, nothing ends, and what runs long enough may get a second attempt."""
+        """All nodes report, nothing ends, and what runs long enough may get a second attempt."""
         for start in self.hand_overs[:]:
             self.deliver(start, arrives=True, answered=True)
         for name, node in self.nodes.items():
@@ -342,7 +342,7 @@ class GroupInAHostileWorld(RuleBasedStateMachine):
 
     @rule(name=st.sampled_from(NODES), answer=st.sampled_from(OUTCOMES))
     def found_by_the_next_leader(self, name: str, answer: tuple[Outcome, int | None]) -> None:
-        """A node was thought dead, the leader changes, and the node speaks before the store was scanned."""
+        """A node was given up, the leader changes, and the node reports before the store was scanned."""
         self.thought_dead(name)
         self.new_leader(told=True, scanned=False)
         self.a_turn_of_a_node(name, True, True, True, answer, True, True)

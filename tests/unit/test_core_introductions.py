@@ -1,4 +1,4 @@
-"""A new leader hears its nodes before it hands out work."""
+"""A new leader waits for its nodes' reports before it hands out work."""
 
 from __future__ import annotations
 

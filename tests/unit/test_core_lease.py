@@ -1,4 +1,4 @@
-"""Who leads, under which term."""
+"""Which candidate leads, under which term."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ NOW = datetime(2026, 3, 1, tzinfo=UTC)
 LATER = NOW + timedelta(seconds=3)
 
 
-def test_the_first_to_ask_gets_term_one() -> None:
+def test_the_first_lease_of_a_group_has_term_one() -> None:
     """A group that nobody led yet starts with term 1."""
     assert next_lease(None, "rack-a", "me", NOW, LATER) == Lease("rack-a", "me", 1, LATER)
 
@@ -25,12 +25,12 @@ def test_a_renewal_in_time_keeps_the_term() -> None:
 
 
 def test_a_live_lease_is_refused_to_others() -> None:
-    """Nobody else gets a lease before its very end."""
+    """No other candidate gets a lease before its very end."""
     assert next_lease(Lease("rack-a", "me", 7, LATER), "rack-a", "you", NOW, LATER) is None
 
 
-def test_a_lease_that_ran_out_goes_to_whoever_asks_with_a_higher_term() -> None:
-    """At the instant of its end a lease is over, for its holder as for others."""
+def test_a_lease_that_ran_out_goes_to_the_next_that_asks_with_a_higher_term() -> None:
+    """At the instant of its end a lease is over, for its holder too."""
     over = Lease("rack-a", "me", 7, NOW)
     assert next_lease(over, "rack-a", "you", NOW, LATER) == Lease("rack-a", "you", 8, LATER)
     assert next_lease(over, "rack-a", "me", NOW, LATER) == Lease("rack-a", "me", 8, LATER)

@@ -114,7 +114,7 @@ def test_jobs_whose_late_node_was_given_up_are_no_suspects() -> None:
 
 
 def test_the_last_allowed_loss_ends_the_job_before_it_runs_again() -> None:
-    """A job that took the grid down as often as it may fails as poison with the next start, and says what to do."""
+    """A job that took the grid down as often as it may fails as poison at the next start, with the remedy."""
     rack = Rack()
     rack.submit(job("a", attempts=2, failures=2, losses=2))
     told = comes_up(rack, "n1", left("a", 3))
@@ -142,7 +142,7 @@ def test_innocent_jobs_are_not_charged_their_last_loss_beside_another_suspect() 
 
 
 def test_the_last_attempt_of_a_suspect_is_marked() -> None:
-    """The node is told which attempt must be the only one of its kind on its machine."""
+    """The order marks the attempt that must be the only one of its kind on its machine."""
     rack = Rack()
     rack.join("n1", slots=2)
     events: list[bool] = []

@@ -72,7 +72,7 @@ def test_reasons_fit_their_column() -> None:
     assert max(len(outcome.value) for outcome in Outcome) <= 32
 
 
-def test_what_says_nothing_about_the_job() -> None:
+def test_only_failures_of_the_grid_lead_to_another_attempt() -> None:
     """Exactly the grid's own failures lead to another attempt."""
     assert {
         Outcome.CANNOT_START,

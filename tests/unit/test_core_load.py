@@ -1,4 +1,4 @@
-"""What a leader tells of its load is what a plain look over all its nodes gives, and telling it again costs little."""
+"""The load that a leader reports equals a plain look over all its nodes, and computing it again costs little."""
 
 from __future__ import annotations
 

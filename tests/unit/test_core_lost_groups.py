@@ -56,7 +56,7 @@ def test_a_group_that_is_led_again_is_not_lost() -> None:
 
 
 def test_one_look_is_not_enough() -> None:
-    """Where looks are far apart, it takes three in a row that find nobody in the lead."""
+    """If looks are far apart, three in a row have to find no leader."""
     story = Story()
     story.watch.looked({"a": 1.0}, (), 100.0)
     story.watch.looked({"a": -1.5}, (), 102.9)
@@ -76,7 +76,7 @@ def test_at_the_start_of_a_grid_groups_have_far_more_time() -> None:
 
 
 def test_after_a_gap_nothing_is_lost() -> None:
-    """A store that was away for 5 s let all leases run out: whoever was led before is waited for as at the start."""
+    """A store that was away for 5 s let all leases run out: each group gets as long to come back as at the start."""
     story = Story()
     story.look({"a": 200.0, "b": 200.0}, until=104.0)
     story.now = 109.0
@@ -87,7 +87,7 @@ def test_after_a_gap_nothing_is_lost() -> None:
 
 
 def test_looks_that_fail_count_against_the_patience() -> None:
-    """Where a look failed nobody could renew a lease: the time counts from there."""
+    """No lease could be renewed while a look failed: the time counts from there."""
     story = Story()
     story.look({"a": 103.0}, until=104.0)
     story.watch.failed(104.5)
@@ -129,8 +129,8 @@ def test_a_group_that_has_not_worked_yet_is_not_idle_for_long() -> None:
     assert story.idle == ["a"]
 
 
-def test_what_is_not_heard_is_not_idle() -> None:
-    """Without its leader's word nothing is known of its nodes."""
+def test_a_group_without_a_report_is_not_idle() -> None:
+    """Without its leader's report nothing is known of its nodes."""
     story = Story()
     story.look({"a": 200.0}, group(), until=101.0)
     story.look({"a": 200.0}, until=120.0)

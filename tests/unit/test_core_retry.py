@@ -1,4 +1,4 @@
-"""When a job runs again, and what is said when it does not."""
+"""When a job runs again, and the reason and message when it does not."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def test_a_job_whose_every_node_was_lost_is_called_poison() -> None:
     assert "each of 3 attempts" in message
 
 
-def test_otherwise_the_last_failure_is_told() -> None:
+def test_otherwise_the_reason_is_the_last_failure() -> None:
     """The reason is the last outcome, the sentence carries its message."""
     report = AttemptReport(AttemptId("j", 3), Outcome.INFRASTRUCTURE, message="the disk of n1 is full")
     reason, message = exhausted_reason(report, 3, all_lost=False)

@@ -126,7 +126,7 @@ def test_when_no_site_has_room_the_load_decides() -> None:
 
 
 def test_a_distance_given_one_way_counts_both_ways() -> None:
-    """Who writes how far Paris is from London need not write how far London is from Paris."""
+    """The distance from London to Paris need not be given again as the one from Paris to London."""
     groups = [group("a-tokyo", site="TKY"), group("london", site="LDN")]
     assert order(DISTANCES, *groups, site="PAR") == "london a-tokyo"
 

@@ -155,8 +155,8 @@ def test_the_quota_holds_for_second_attempts() -> None:
     assert rack.wait(30).started == {}
 
 
-def test_other_pricers_and_too_little_knowledge_double_nothing() -> None:
-    """Off unless configured, and silent until enough answers have told what is usual."""
+def test_other_pricers_and_too_few_answers_double_nothing() -> None:
+    """Off unless configured, and inactive until enough answers have shown what is usual."""
     rack = racks()
     rack.submit(job("other", pricer="q"))
     assert rack.wait(30).started == {}

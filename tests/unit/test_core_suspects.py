@@ -1,4 +1,4 @@
-"""A job that kills its nodes is found out, and nobody who merely ran beside it fails for it."""
+"""A job that kills its nodes is found, and no job fails for having run beside it."""
 
 from __future__ import annotations
 
@@ -118,7 +118,7 @@ class World:
 def test_only_the_poison_fails_and_after_few_losses(
     seed: int, nodes: int, slots: int, innocents: int, limit: int
 ) -> None:
-    """However jobs are mixed, the culprit costs as many nodes as its attempts allow, and everybody else is done."""
+    """However jobs are mixed, the culprit costs as many nodes as its attempts allow, and all other jobs are done."""
     world = World(seed, nodes, slots, innocents, limit)
     for _ in range(4_000):
         world.turn()
@@ -148,7 +148,7 @@ def test_changes_of_leader_do_not_let_the_poison_go(seed: int, nodes: int, slots
 
 
 def test_the_next_leader_knows_how_many_nodes_a_job_has_lost() -> None:
-    """A job that lost two nodes under an earlier leader fails as poison with the third, and says why."""
+    """A job that lost two nodes under an earlier leader fails as poison with the third; the message counts three."""
     rack = Rack()
     rack.join("n1")
     rack.submit(job("a", attempts=2, failures=2, losses=2))
@@ -196,7 +196,7 @@ def test_a_loss_beside_another_suspect_is_not_the_last() -> None:
 
 
 def test_a_single_attempt_is_not_called_poison() -> None:
-    """Where one attempt is all that a job may have, one lost node says nothing about the job."""
+    """If a job may have only one attempt, one lost node proves nothing against it."""
     rack = Rack(retry=JobRetryPolicy(max_attempts=1))
     rack.join("n1", slots=2)
     rack.submit("a", "b")

@@ -89,8 +89,8 @@ def test_a_job_of_a_pricer_that_comes_later_waits_for_it() -> None:
     assert upgraded(rack, "n1").started == {"new": "n1"}
 
 
-def test_while_no_parent_has_been_heard_an_unknown_pricer_is_only_waited_for() -> None:
-    """Nobody can have told of newer settings; only after parents were heard for a while is the pricer gone for good."""
+def test_before_parents_have_reported_an_unknown_pricer_is_only_waited_for() -> None:
+    """The leader may lack newer settings; only after parents were heard for a while is the pricer gone for good."""
     rack = Rack(pricers=P)
     rack.submit(job("new", pricer="q"))
     for _ in range(100):
@@ -124,7 +124,7 @@ def test_queued_jobs_of_a_removed_pricer_fail_at_once_and_once() -> None:
 
 
 def test_a_running_job_of_a_removed_pricer_that_is_lost_fails_with_the_reason() -> None:
-    """It cannot run again, and says why."""
+    """It cannot run again; its message has the reason."""
     rack = Rack(pricers=Q)
     rack.join("n1")
     rack.submit(job("runs", pricer="q"))

@@ -148,8 +148,8 @@ def test_the_choice_is_that_of_a_look_over_all_nodes(
                 checked.pick(POLICIES[policy], failed, "p", now, joins)
 
 
-def test_a_group_says_of_every_node_that_has_changed(monkeypatch: pytest.MonkeyPatch) -> None:
-    """In a hostile world, every choice of a group is the one of the specification: no change goes unnoticed."""
+def test_a_group_notices_every_node_that_has_changed(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Under random faults, every choice of a node is the one of the specification: no change goes unnoticed."""
     monkeypatch.setattr(jobs, "Vacancies", Checked)
     before = Checked.choices
     run_state_machine_as_test(

@@ -30,16 +30,16 @@ def test_a_retry_goes_to_the_head_of_its_own_priority() -> None:
     assert list(line) == ["urgent", "again", "a"]
 
 
-def test_nobody_stands_twice() -> None:
-    """Adding who waits already changes nothing, not even the place."""
+def test_a_job_is_added_once() -> None:
+    """Adding a job that waits already changes nothing, not even its place."""
     line = line_of(("a", 0), ("b", 0))
     line.add("b", 9, first=True)
     assert list(line) == ["a", "b"]
     assert len(line) == 2
 
 
-def test_anyone_may_leave_from_anywhere() -> None:
-    """Removal closes the gap, says whether somebody left, and forgets an empty priority."""
+def test_any_job_can_be_removed_from_any_place() -> None:
+    """Removal closes the gap, returns whether the job was there, and drops an empty priority."""
     line = line_of(("a", 1), ("b", 0), ("c", 0))
     assert line.remove("b")
     assert not line.remove("b")
@@ -47,15 +47,15 @@ def test_anyone_may_leave_from_anywhere() -> None:
     assert (list(line), "a" in line, "c" in line) == (["c"], False, True)
 
 
-def test_an_empty_line_says_so() -> None:
+def test_an_empty_line_is_an_error() -> None:
     """Taking from an empty line is an error, and it has no lowest priority."""
     with pytest.raises(IndexError, match="empty"):
         WaitingLine().pop()
     assert WaitingLine().lowest_priority is None
 
 
-def test_the_lowest_priority_follows_who_waits() -> None:
-    """It is the least urgent one that anybody waits with now."""
+def test_the_lowest_priority_follows_the_waiting_jobs() -> None:
+    """It is the least urgent priority that a job waits with now."""
     line = line_of(("a", 3), ("b", -2))
     assert line.lowest_priority == -2
     line.remove("b")

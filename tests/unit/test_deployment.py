@@ -78,7 +78,7 @@ def test_what_is_deployed_carries_the_time(settings: GridSettings, monkeypatch: 
 
 
 async def test_a_leader_follows_newer_settings_and_no_older_ones(leader: LeaderActor, settings: GridSettings) -> None:
-    """It says which it follows; new agents are made with them, too."""
+    """It reports which it follows; new agents are made with them, too."""
     assert await stamp_of(leader) == 1.0
     await leader.calls.configure(settings.deployed(3.0))
     await leader.calls.configure(settings.deployed(2.0))
@@ -87,8 +87,10 @@ async def test_a_leader_follows_newer_settings_and_no_older_ones(leader: LeaderA
     assert leader._nodes.settings.deployed_at == 3.0
 
 
-async def test_settings_that_come_before_it_leads_are_led_by(leader: LeaderActor, settings: GridSettings) -> None:
-    """A candidate that was just restarted keeps what it is told until it has the lease."""
+async def test_settings_that_arrive_before_the_lease_are_used_with_it(
+    leader: LeaderActor, settings: GridSettings
+) -> None:
+    """A candidate that was just restarted keeps the settings until it has the lease."""
     with pytest.raises(UnavailableError):
         await leader.calls.configure(settings.deployed(3.0))
     assert await stamp_of(leader) == 3.0

@@ -123,8 +123,8 @@ async def test_a_connection_that_is_closed_at_once_fails_the_calls_on_it(server:
             await call
 
 
-async def test_a_call_that_was_let_down_is_answered_all_the_same(connection: DirectChannel) -> None:
-    """Something that it waited for was given up: nobody is left waiting for its time limit."""
+async def test_a_call_whose_inner_call_was_cancelled_is_answered_nevertheless(connection: DirectChannel) -> None:
+    """The caller gets an error at once and does not wait for its time limit."""
     async with asyncio.timeout(60):
         with pytest.raises(UnavailableError, match="the call failed"):
             await connection.ask("await_what_is_cancelled", ())
@@ -142,7 +142,7 @@ async def test_many_calls_at_once_each_get_their_own_answer(connection: DirectCh
         assert await asyncio.gather(*slow) == list(range(500))
 
 
-async def test_errors_of_the_grid_come_through_and_others_mean_that_nobody_knows(connection: DirectChannel) -> None:
+async def test_errors_of_the_grid_arrive_as_they_are_and_others_as_unknown_outcome(connection: DirectChannel) -> None:
     with pytest.raises(BusyError, match="full") as refused:
         await connection.ask("refuse", ())
     assert refused.value.retry_after_s == 7.0
@@ -178,7 +178,7 @@ async def test_a_server_that_closes_cancels_every_call(
 
 
 async def test_a_call_that_is_given_up_leaves_nothing_behind(connection: DirectChannel, actor: Actor) -> None:
-    """Its late answer is nobody's; a connection that is retired closes with the last call."""
+    """Its late answer is dropped; a connection that is retired closes with the last call."""
     given_up = connection.ask("wait", (1,))
     await until(lambda: actor.entered)
     given_up.cancel()
@@ -225,8 +225,8 @@ async def test_a_wrong_secret_is_refused(server: DirectServer[ActorCalls]) -> No
         await connect_directly(address._replace(secret=b"another life's"))
 
 
-async def test_another_process_at_the_address_is_not_believed(tmp_path: Path) -> None:
-    """A port may be another's by now; what it says is not unpickled either."""
+async def test_another_process_at_the_address_is_not_trusted(tmp_path: Path) -> None:
+    """The port may belong to another process by now; what it sends is not unpickled either."""
 
     async def impostor(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         trap = pickle.dumps(Trap(tmp_path / "trace"))

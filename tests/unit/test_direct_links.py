@@ -151,7 +151,7 @@ async def test_what_is_too_large_for_a_frame_goes_through_ray(
 async def test_an_answer_that_is_too_large_for_a_frame_comes_through_ray(
     link: ActorLink[TargetCalls], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """It is lost once, for the call may not be one to repeat; whoever asks again is answered."""
+    """The first answer is lost, because the call may not be one to repeat; a second call is answered."""
     await opened(link)
     monkeypatch.setattr(wire, "MAX_FRAME_BYTES", 1_000)
     with pytest.raises(UnavailableError, match=r"the answer of .* was too large"):
@@ -187,10 +187,10 @@ async def test_a_connection_that_breaks_is_no_dead_process_and_ray_is_next(
     assert "double" in link._actor.through_ray
 
 
-async def test_the_end_of_a_process_is_told_apart_from_a_broken_connection(
+async def test_the_end_of_a_process_is_distinguished_from_a_broken_connection(
     link: ActorLink[TargetCalls], target: Target
 ) -> None:
-    """Ray says so a moment after the connection broke."""
+    """Ray reports it a moment after the connection broke."""
     await opened(link)
     assert target.server is not None
     call = asyncio.create_task(link.calls.hang())
@@ -204,7 +204,7 @@ async def test_the_end_of_a_process_is_told_apart_from_a_broken_connection(
 async def test_a_connection_on_which_a_call_timed_out_accepts_no_new_calls(
     link: ActorLink[TargetCalls], target: Target
 ) -> None:
-    """A call in vain sends the next ones through Ray; what else is under way is not made to fail by it."""
+    """The next calls go through Ray; calls that are pending on the connection do not fail."""
     await opened(link)
     other = asyncio.create_task(link.calls.hang())
     await until(lambda: target.hanging)

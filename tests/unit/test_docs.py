@@ -124,7 +124,7 @@ def test_nothing_is_loaded_from_other_hosts() -> None:
 
 
 @pytest.mark.parametrize(("page", "block"), ALL_BLOCKS)
-def test_every_block_is_tested_or_says_why_not(page: str, block: Block) -> None:
+def test_every_block_is_tested_or_has_a_reason(page: str, block: Block) -> None:
     """A block that a reader could run or use is marked, and one that is not run has a reason; others are plain text."""
     if block.language in (*RUN, *DATA):
         assert block.mark in ("test", "not run"), f"{page}: mark this block:\n{block.code}"
@@ -160,7 +160,7 @@ def test_every_reason_of_a_failure_is_explained() -> None:
 
 @pytest.mark.parametrize("name", [path.stem for path in (DOCS / "diagrams").glob("*.py") if path.stem[0] != "_"])
 def test_every_diagram_is_drawn_into_a_page(name: str) -> None:
-    """Its page gets an SVG with a title for those who cannot see it."""
+    """Its page gets an SVG with a title for screen readers."""
     if name == "drawing":
         return
     asking = [text for text in PAGES.values() if f"<!-- diagram: {name} -->" in text]

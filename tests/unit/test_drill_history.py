@@ -57,7 +57,7 @@ def honest(seed: int, jobs: int = 5) -> tuple[ClientHistory, dict[str, JobState]
 
 
 @given(st.integers())
-def test_a_grid_that_keeps_its_word_is_never_accused(seed: int) -> None:
+def test_a_history_without_a_defect_has_no_violation(seed: int) -> None:
     """Whatever clients see of it, in whatever order answers come."""
     assert check(*honest(seed)) == []
 
@@ -119,7 +119,7 @@ DEFECTS: dict[Defect, Wrong] = {
 def test_every_planted_defect_is_found_in_its_job_and_in_no_other(
     plant: Defect, seed: int, choice: random.Random
 ) -> None:
-    """One broken promise among honest jobs is told by its kind, and blames that job alone."""
+    """A single defect among correct jobs is found with its kind, in that job alone."""
     history, final = honest(seed)
     if not final:
         return
@@ -140,7 +140,7 @@ def test_running_may_become_queued_again() -> None:
 
 
 def test_a_job_that_was_never_acknowledged_may_be_missing() -> None:
-    """The client was told nothing; a grid owes it nothing."""
+    """A job without an acknowledgement is promised nothing."""
     history = ClientHistory()
     history.submitted("j", "input", 1.0)
     history.error("j", "no answer", 61.0)
@@ -148,7 +148,7 @@ def test_a_job_that_was_never_acknowledged_may_be_missing() -> None:
     assert history.errors == [("j", 61.0, "no answer")]
 
 
-def test_answers_that_overtake_one_another_accuse_nobody() -> None:
+def test_answers_that_overtake_one_another_are_no_violation() -> None:
     """A question that was asked before the end may be answered late; one that was asked after it may not."""
     history = acknowledged()
     history.saw("j", DONE, 10.0, 9.0)
@@ -181,7 +181,7 @@ def test_whether_jobs_must_have_ended_is_the_callers_word() -> None:
     assert kinds(history, {"j": RUNNING}) == {Wrong.UNFINISHED}
 
 
-def test_a_conflict_is_told_and_breaks_no_promise() -> None:
+def test_a_conflict_is_no_violation() -> None:
     """The grid keeps the job that it has."""
     history = acknowledged()
     history.conflict("j", 3.0)

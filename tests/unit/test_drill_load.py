@@ -68,8 +68,8 @@ async def test_an_entry_that_answers_with_a_server_error_is_left_too() -> None:
     assert seen == ["one", "two"]
 
 
-async def test_requests_that_fail_in_spite_of_retries_are_counted_and_nothing_is_taken_for_acknowledged() -> None:
-    """Nobody is there at all: each job's submit is one error."""
+async def test_requests_that_fail_in_spite_of_retries_are_counted_and_not_acknowledged() -> None:
+    """No grid answers: each job's submit is one error."""
     load = ClientLoad([ONE], None, "drill", steady=3, trickle_per_s=0, retry_s=0.0, transport=answering)
     load.start()
     await load.until(lambda: load.client_errors >= 3, 10)
@@ -112,14 +112,14 @@ async def test_every_end_is_counted_once() -> None:
     assert json.dumps(report.as_json())
 
 
-def test_results_are_told_apart_by_what_the_pricer_answered() -> None:
-    """Plain standard output counts as it is."""
+def test_results_are_distinguished_by_the_pricers_answer() -> None:
+    """Of a pricer without files the standard output counts."""
     assert result_digest(Result("a", b"one")) == result_digest(Result("b", b"one"))
     assert result_digest(Result("a", b"one")) != result_digest(Result("a", b"two"))
 
 
 async def test_waiting_for_the_load_is_bounded() -> None:
-    """A condition that does not come is told, in time."""
+    """A condition that does not come is an error in time."""
     load = ClientLoad([ONE], None, "drill", steady=0, transport=answering)
     began = asyncio.get_running_loop().time()
     assert not await load.until(lambda: False, 0.2)

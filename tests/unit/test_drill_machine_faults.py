@@ -50,7 +50,7 @@ def until(condition: Callable[[], bool], within_s: float = 10.0) -> None:
 
 
 def test_a_killed_process_is_dead(family: subprocess.Popen[bytes]) -> None:
-    """And the words before tell which it was."""
+    """The text that was printed before names the process."""
     killer = MachineFaults()
     assert killer.target_processes([family.pid]) == ["sh -c sleep 60 & wait"]
     assert family.poll() is None
@@ -97,8 +97,8 @@ def test_a_machine_falls_silent_as_a_whole(family: subprocess.Popen[bytes], monk
     assert below_us.inject() == 0, "this process and those below it are spared"
 
 
-def test_whoever_is_gone_is_not_aimed_at(family: subprocess.Popen[bytes]) -> None:
-    """Better than to kill whoever has got its pid since."""
+def test_a_process_that_is_gone_is_no_target(family: subprocess.Popen[bytes]) -> None:
+    """Its pid may belong to another process by now."""
     family.kill()
     family.wait()
     with pytest.raises(ProcessLookupError, match="not all live"):
@@ -107,8 +107,8 @@ def test_whoever_is_gone_is_not_aimed_at(family: subprocess.Popen[bytes]) -> Non
         MachineFaults().target_machine(1.0)
 
 
-def test_a_head_is_spared_where_nothing_brings_it_back(monkeypatch: pytest.MonkeyPatch) -> None:
-    """No head here; books in memory; books on disk, but nobody who would start it again; and then somebody."""
+def test_a_head_without_a_supervisor_is_spared(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without a head, with books in memory, with books on disk and no supervisor: spared; with both: not."""
     assert MachineFaults().why_head_must_live() == "the head's GCS process was not found"
     monkeypatch.setattr(machine_faults, "gcs_pid", os.getpid)
     monkeypatch.setattr(machine_faults, "_environment", lambda pid: {})

@@ -106,7 +106,7 @@ def seen(
 
 
 @pytest.mark.parametrize("scenario", ["agent", "node"])
-def test_a_node_is_made_up_for_with_the_first_job_that_ran_again(scenario: str) -> None:
+def test_recovery_of_a_node_ends_with_the_first_job_that_ran_again(scenario: str) -> None:
     """Jobs that were not hit, and those submitted afterwards, say nothing of it."""
     injected = InjectedFault(100.0, FaultTarget("agent", ("a1",)))
     jobs = (
@@ -120,7 +120,7 @@ def test_a_node_is_made_up_for_with_the_first_job_that_ran_again(scenario: str) 
 
 
 @pytest.mark.parametrize("scenario", ["leader", "leader-frozen"])
-def test_a_leader_is_made_up_for_with_the_first_job_that_it_cannot_have_placed(scenario: str) -> None:
+def test_recovery_of_a_leader_ends_with_the_first_job_that_the_old_one_cannot_have_placed(scenario: str) -> None:
     """Of its group, and submitted after the fault."""
     injected = InjectedFault(100.0, FaultTarget("leader", ("a1",), "rack-a"))
     jobs = (
@@ -213,5 +213,5 @@ AGENT = Report("agent", acknowledged=100, done=100, repeated=3, recovery_s=0.94)
     ],
 )
 def test_what_a_drill_found_is_a_sentence(reports: list[Report], said: str) -> None:
-    """Whoever ran it need not add up columns to know whether anything was lost."""
+    """It states whether anything was lost, so that no columns have to be added up."""
     assert verdict(reports) == said

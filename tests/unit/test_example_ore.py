@@ -82,8 +82,8 @@ def test_published_results_are_met(tmp_path: Path, reference_data: Path, case: s
         ("no_market_data", "error opening file Input/market.txt"),
     ],
 )
-def test_a_failed_run_says_why(tmp_path: Path, reference_data: Path, case: str, reason: str) -> None:
-    """A run that ORE passes over in silence ends in exit code 3 with ORE's own message."""
+def test_a_failed_run_has_a_reason(tmp_path: Path, reference_data: Path, case: str, reason: str) -> None:
+    """A run whose failure ORE does not report by its exit code ends in exit code 3 with ORE's own message."""
     done = run_ore(tmp_path, reference_data / "ore_bad" / case / "input.zip")
     assert done.returncode == 3
     assert done.stderr.startswith("ORE failed: ")
@@ -109,7 +109,7 @@ def compared(reference_data: Path, case: str, directory: Path) -> subprocess.Com
 
 @needs_ore
 def test_a_netting_set_without_a_definition_does_not_fail_a_run(tmp_path: Path, reference_data: Path) -> None:
-    """ORE takes it as one without collateral, so that all published results are met; stderr says so."""
+    """ORE treats it as one without collateral, so all published results are met; stderr mentions it."""
     job = tmp_path / "job"
     job.mkdir()
     archive = reference_data / "ore" / "minimal_xva" / "input.zip"
@@ -277,7 +277,7 @@ def test_a_damaged_member_leaves_nothing_behind(tmp_path: Path, example_module: 
 
 
 @with_module("archive")
-def test_somebody_elses_input_is_not_overwritten(tmp_path: Path, example_module: ModuleType) -> None:
+def test_an_existing_input_is_not_overwritten(tmp_path: Path, example_module: ModuleType) -> None:
     """A directory that already has an Input is refused, and its Input stays."""
     (tmp_path / "Input").mkdir()
     (tmp_path / "Input" / "mine").write_text("kept")
@@ -317,7 +317,7 @@ def test_errors_that_ore_works_around_are_notes(example_module: ModuleType) -> N
 
 @with_module("verdict")
 def test_a_run_that_does_not_end_has_failed(example_module: ModuleType) -> None:
-    """Without "ORE done." the run has failed, and the last error on the console says why."""
+    """Without "ORE done." the run has failed, and its message is the last error on the console."""
     verdict = example_module.judge("Loading inputs OK\nError: no asof date\nbye\n", [])
     assert verdict.failures == ("no asof date",)
     assert example_module.judge("", []).failures == ("ORE stopped without a message",)
@@ -331,7 +331,7 @@ NETTING = (
 
 @with_module("verdict")
 def test_the_fallback_of_a_netting_set_is_harmless_and_no_other_message_of_its_kind(example_module: ModuleType) -> None:
-    """Both messages of the fallback are notes; one that says anything else fails the run."""
+    """Both messages of the fallback are notes; any other message of that kind fails the run."""
     trade = message("Error", "Trade", NETTING, exceptionType="Netting set definition is not found.", tradeId="T1")
     found = {"exceptionType": "Netting set definition not found", "analyticType": "XvaAnalytic"}
     analytic = message("Error", "Analytics", NETTING, **found)

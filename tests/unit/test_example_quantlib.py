@@ -283,7 +283,7 @@ def test_a_failure_inside_quantlib_leaves_earlier_results_alone(tmp_path: Path) 
     assert sorted(path.name for path in tmp_path.iterdir()) == ["input.csv", "prices.csv"]
 
 
-def test_an_output_that_cannot_be_written_is_said(tmp_path: Path) -> None:
+def test_an_output_that_cannot_be_written_is_an_error(tmp_path: Path) -> None:
     """An output path in a directory that does not exist ends in exit code 1 and a message."""
     done = run_price(tmp_path, instrument_file(tmp_path, GOOD_ROW), "--output", "nowhere/prices.csv")
     assert done.returncode == 1

@@ -98,7 +98,7 @@ def test_raygrid_is_tried_from_outside() -> None:
             assert not any(name.split(".")[0] == "raygrid" for name in names), path
 
 
-def test_every_case_tells_what_it_tries_and_what_must_come_out() -> None:
+def test_every_case_has_a_title_and_an_expectation() -> None:
     """In its title and in its docstring."""
     assert len(CASES) > 30
     for case in CASES.values():

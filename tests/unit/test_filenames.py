@@ -1,4 +1,4 @@
-"""Names of files: which are possible, and that a client's form carries each of them as it is."""
+"""Names of files: which are possible, and that a client's form carries each of them unchanged."""
 
 from __future__ import annotations
 

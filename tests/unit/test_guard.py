@@ -1,4 +1,4 @@
-"""Who is frozen is killed, who works is let be, and no guard outlives its owner."""
+"""A frozen process is killed, a working one is not, and no guard outlives its owner."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ def lives(pid: int) -> bool:
 
 
 def test_a_frozen_process_is_killed() -> None:
-    """SIGKILL reaches also who was stopped, after the limit and not before; and its guard goes with it."""
+    """SIGKILL also reaches a stopped process, after the limit and not before; and its guard goes with it."""
     with owner() as (process, guard):
         process.send_signal(signal.SIGSTOP)
         stopped_at = time.monotonic()
@@ -67,7 +67,7 @@ def test_a_frozen_process_is_killed() -> None:
         wait_until(lambda: not lives(guard), within_s=5)
 
 
-def test_a_process_that_works_is_let_be_and_one_whose_loop_hangs_is_not() -> None:
+def test_a_process_that_works_is_not_killed_and_one_whose_loop_hangs_is() -> None:
     """While the loop turns nothing happens, long beyond the limit; once it hangs the process is killed."""
     with owner(LOOP) as (process, _):
         assert process.stdout is not None
@@ -76,7 +76,7 @@ def test_a_process_that_works_is_let_be_and_one_whose_loop_hangs_is_not() -> Non
 
 
 def test_a_freeze_of_both_is_no_silence() -> None:
-    """Where the whole machine stood still, or the container, nobody is killed for it."""
+    """If the whole machine or container stood still, no process is killed for it."""
     with owner() as (process, guard):
         process.send_signal(signal.SIGSTOP)
         time.sleep(0.5 * STEP_S)
@@ -108,8 +108,8 @@ def test_a_guard_is_small() -> None:
         assert rss < 14_000, f"{rss} kB"
 
 
-def test_a_guard_that_is_frozen_or_gone_holds_nobody_up() -> None:
-    """A full pipe is left alone, a broken one ends the beat, and closing works either way."""
+def test_a_guard_that_is_frozen_or_gone_delays_nothing() -> None:
+    """A full pipe is not written to, a broken one ends the beat, and closing works either way."""
     with subprocess.Popen(["/bin/sleep", "1000"], stdin=subprocess.PIPE) as full:
         heartbeat = Heartbeat(full)
         assert full.stdin is not None

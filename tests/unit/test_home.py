@@ -14,7 +14,7 @@ from raygrid.errors import SettingsError
 from raygrid.settings.model import load_settings
 from raygrid.system.home import expanded, usual_state_dir
 
-# As a user runs it whom the system does not know.
+# As a user runs it that the system does not know.
 HOMELESS_RAYGRID = """
 import pwd, sys
 pwd.getpwuid = {}.__getitem__
@@ -45,7 +45,7 @@ def test_a_home_is_put_in_place(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.usefixtures("homeless")
-def test_without_a_home_the_error_says_what_to_set() -> None:
+def test_without_a_home_the_error_has_what_to_set() -> None:
     """It names the path and the variables; what needs no home goes on."""
     with pytest.raises(SettingsError, match=r"no home directory for ~/\.raygrid: set HOME; or set RAYGRID_STATE_DIR"):
         _ = load_settings().grid_dir
@@ -68,7 +68,7 @@ def test_an_unknown_user_has_no_home() -> None:
 
 @pytest.mark.parametrize("words", [["jobs"], ["down"], ["up", "--pricer", "cat {input}"], ["host", "stop"], ["status"]])
 def test_commands_end_with_a_sentence(words: list[str]) -> None:
-    """A user without a home directory gets one line that says what to set, and exit code 2."""
+    """A user without a home directory gets one line with what to set, and exit code 2."""
     env = {name: value for name, value in os.environ.items() if name not in ("HOME", "RAYGRID_STATE_DIR")}
     command = [sys.executable, "-c", HOMELESS_RAYGRID, *words]
     ran = subprocess.run(command, check=False, env=env, capture_output=True, text=True, timeout=60)

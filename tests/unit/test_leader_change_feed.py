@@ -1,4 +1,4 @@
-"""What a leader tells its parents, and how they wait for it."""
+"""What a leader reports to its parents, and how they wait for it."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from raygrid.transport.ports import JobChange
 
 @pytest.mark.parametrize("steps", range(5))
 async def test_a_wait_that_is_cancelled_as_its_answer_comes_is_cancelled(steps: int) -> None:
-    """A loop that misses the one cancellation it gets runs for ever, and whoever ends it waits for ever."""
+    """A loop that misses the one cancellation it gets would never end, nor would a wait for it."""
     news = ChangeFeed()
     waiting = asyncio.get_running_loop().create_task(news.wait(0, 30))
     await asyncio.sleep(0)

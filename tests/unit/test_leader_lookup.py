@@ -1,4 +1,4 @@
-"""Jobs that a node speaks of and the leader does not know are looked up, and only those."""
+"""Jobs that a node reports and the leader does not know are looked up, and only those."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ async def test_nothing_is_asked_where_everything_is_known() -> None:
     assert store.asked == []
 
 
-async def test_unknown_jobs_are_told_apart() -> None:
+async def test_unknown_jobs_are_distinguished() -> None:
     """Those of this group that have not ended are found; those that the store does not have here are gone."""
     store = await store_with("mine")
     await store.insert([NewJob(JobSpec("theirs", "p", "1", BlobSlice("", 0, 0, "")), "rack-b", "f")])
@@ -71,7 +71,7 @@ async def test_a_look_up_is_bounded() -> None:
 
 
 async def test_a_store_that_is_away_holds_back_reports_and_nothing_else() -> None:
-    """A reply whose report cannot be judged comes again; one that only tells what runs is taken as it is."""
+    """A reply whose report cannot be judged comes again; one that only lists what runs is accepted."""
     store = await store_with("mine")
     store.away = True
     lookup = Lookup(store, "rack-a", lambda _: True)
@@ -116,7 +116,7 @@ def test_what_is_gone_is_stopped_until_it_comes_back() -> None:
     assert "theirs" in rack.state
 
 
-def test_a_node_that_was_heard_is_not_taken_for_silent() -> None:
+def test_a_node_whose_reply_waits_is_not_silent() -> None:
     """While replies cannot be judged, their node keeps what it has."""
     rack = Rack()
     rack.join("n1")

@@ -31,8 +31,8 @@ def change(job_id: str, state: JobState) -> JobUpdate:
     return JobUpdate(job_id, state, AttemptCounts(1), "n1", AT)
 
 
-async def test_a_leader_whose_news_break_steps_down() -> None:
-    """Nobody would hear of the writes that follow, so another leader is to begin with what the store has."""
+async def test_a_leader_whose_change_feed_breaks_steps_down() -> None:
+    """Later writes would not be announced, so another leader begins with what the store has."""
     store: Any = Takes()
     stale = asyncio.Event()
 

@@ -36,7 +36,7 @@ async def written(leader: Leader) -> None:
 
 
 async def test_a_job_that_comes_back_is_taken_up_though_it_has_ended_here() -> None:
-    """The store refused to end it, as it was another group's. Were it passed over, it would wait for ever."""
+    """The store refused to end it, as it was another group's. If it were skipped, it would wait for ever."""
     store = MemoryStore()
     await store.insert([NewJob(JOB, "b", "f")])
     leader = await leading(store)

@@ -1,4 +1,4 @@
-"""Ends of jobs that a leader tells whole, so that nobody has to ask the store: only what the store surely has."""
+"""Ends of jobs that a leader reports in full, so that parents need no look into the store: only what is stored."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ class AgentOfItsOwn:
 
 
 class OneNode:
-    """A rack with one node, which is found when the test says so."""
+    """A rack with one node, which is found once the test allows it."""
 
     def __init__(self) -> None:
         self.is_there = False
@@ -88,7 +88,7 @@ async def leader(store: MemoryStore) -> AsyncIterator[Leader]:
 
 
 async def told(leader: Leader, store: MemoryStore, group_id: str, *updates: JobUpdate) -> tuple[JobChange, ...]:
-    """What parents hear of ends of jobs that the store has as that group's."""
+    """What parents get of ends of jobs that the store has as that group's."""
     specs = [JobSpec(update.job_id, "p", "1", BlobSlice("", 0, 0, "")) for update in updates]
     await store.insert([NewJob(spec, group_id, "f") for spec in specs])
     leader._outbox.put(updates)
@@ -97,30 +97,30 @@ async def told(leader: Leader, store: MemoryStore, group_id: str, *updates: JobU
     return (await leader.changes(epoch, 0, 0)).changes
 
 
-async def test_a_success_is_told_whole(leader: Leader, store: MemoryStore) -> None:
+async def test_a_success_is_reported_in_full(leader: Leader, store: MemoryStore) -> None:
     [change] = await told(leader, store, "a", end("j"))
     assert change.done == DoneJob("j", "a", "n1", RESULT, 0)
     kept = (await store.get(["j"]))["j"]
     assert (kept.state, kept.result, kept.node_id) == (JobState.DONE, RESULT, "n1")
 
 
-async def test_an_end_that_the_store_did_not_take_is_none(leader: Leader, store: MemoryStore) -> None:
-    """The job was moved to another group, where it runs again; told as done it would have two visible results."""
+async def test_an_end_that_the_store_did_not_take_is_not_reported(leader: Leader, store: MemoryStore) -> None:
+    """The job was moved to another group, where it runs again; reported as done it would have two visible results."""
     [change] = await told(leader, store, "b", end("j"))
     assert change.done is None
     assert (await store.get(["j"]))["j"].state is JobState.QUEUED
 
 
 async def test_failures_and_crowds_are_read_from_the_store(leader: Leader, store: MemoryStore) -> None:
-    """A failure has more to say; and many who wait share one question."""
+    """A failure has more members; and many waiting requests share one query."""
     assert [change.done for change in await told(leader, store, "a", end("j", exit_code=3))] == [None]
     many = await told(leader, store, "a", *(end(f"j{number}") for number in range(FEW + 1)))
     assert len(many) == FEW + 2
     assert [change.done for change in many] == [None] * len(many)
 
 
-async def test_parents_hear_at_once_of_the_first_node(store: MemoryStore) -> None:
-    """A parent that waits at a new leader is answered when a node is heard of, though no job has changed."""
+async def test_parents_are_notified_at_once_of_the_first_node(store: MemoryStore) -> None:
+    """A parent that waits at a new leader is answered when a node reports, though no job has changed."""
     lease = await store.acquire_lease("a", "a/0", 60.0)
     assert lease is not None
     settings = GridSettings.model_validate({"pricers": {"p": {"command": "cat {input}", "version": "1"}}})

@@ -34,7 +34,7 @@ def settings(tmp_path: Path, **storage: Any) -> GridSettings:
 
 @pytest.mark.parametrize("kind", ["nfs", "nfs4", "cifs", "fuse.sshfs"])
 def test_a_job_store_on_a_network_file_system_is_refused(tmp_path: Path, kind: str) -> None:
-    """Even where its directory is not there yet; the error says what to set."""
+    """Also if its directory does not exist yet; the error has what to set."""
     with pytest.raises(SettingsError, match=rf"a network file system \({kind}\).*RAYGRID_STATE_DIR"):
         require_local_job_store(settings(tmp_path), mounts(tmp_path, kind))
     url = f"sqlite:///{tmp_path}/other/jobs.db"
@@ -61,7 +61,7 @@ def test_where_nothing_is_known_nothing_is_refused(tmp_path: Path) -> None:
 
 
 def test_a_grid_is_refused_before_anything_is_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """`raygrid up` says it at once."""
+    """`raygrid up` fails at once."""
     monkeypatch.setattr(module, "kind_of", lambda *_: "nfs4")
     with pytest.raises(SettingsError, match="network file system"):
         start_grid(settings(tmp_path))

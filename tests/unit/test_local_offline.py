@@ -126,7 +126,7 @@ def test_an_unknown_job_cancels_nothing(settings: GridSettings) -> None:
 
 
 def test_without_any_grid_nothing_is_made(settings: GridSettings) -> None:
-    """Where no grid ever ran the error says where it was looked for, and no job store appears."""
+    """If no grid ever ran, the error has the place that was searched, and no job store appears."""
     ended = cancel("q")
     assert ended.exit_code == 2
     assert f"none has left jobs in {settings.grid_dir}" in ended.stderr
@@ -134,8 +134,8 @@ def test_without_any_grid_nothing_is_made(settings: GridSettings) -> None:
     assert "give either" in CliRunner().invoke(app, ["--url", "http://x", "cancel", "q", "--name", "y"]).stderr
 
 
-def test_a_grid_that_is_just_starting_is_left_alone(settings: GridSettings) -> None:
-    """While another process holds the grid's lock nothing is written, and the error says what to do."""
+def test_a_grid_that_is_just_starting_is_not_touched(settings: GridSettings) -> None:
+    """While another process holds the grid's lock nothing is written, and the error has what to do."""
     with_jobs(settings)
     script = (
         "import sys; from pathlib import Path; from raygrid.system.lock import only_one\n"

@@ -1,4 +1,4 @@
-"""Which settings of a grid on this machine can change while it runs, and what its file says afterwards."""
+"""Which settings of a grid on this machine can change while it runs, and what its file has afterwards."""
 
 from __future__ import annotations
 
@@ -66,7 +66,7 @@ OTHER = [
 
 @pytest.mark.parametrize(("change", "name"), OTHER, ids=[name for _, name in OTHER])
 def test_what_needs_a_restart_is_refused_by_name(tmp_path: Path, change: dict[str, Any], name: str) -> None:
-    """Nothing is changed; the message says how to restart, and shows no secret."""
+    """Nothing is changed; the message has the restart command, and shows no secret."""
     with pytest.raises(SettingsError, match=f"nothing was changed:\n  - {name}: it runs with") as caught:
         redeployment(settings(tmp_path), settings(tmp_path, **change))
     assert "raygrid down" in str(caught.value)
@@ -74,10 +74,10 @@ def test_what_needs_a_restart_is_refused_by_name(tmp_path: Path, change: dict[st
 
 
 @pytest.mark.parametrize(("change", "name"), OTHER, ids=[name for _, name in OTHER])
-def test_what_new_settings_leave_at_its_default_stays_as_it_runs(
+def test_a_setting_that_new_settings_leave_at_its_default_is_kept(
     tmp_path: Path, change: dict[str, Any], name: str
 ) -> None:
-    """As the port of `raygrid up --port`, which a settings file does not mention; that is said."""
+    """For example the port of `raygrid up --port`, which a settings file does not mention; a note is printed."""
     running = settings(tmp_path, **change)
     found = redeployment(running, settings(tmp_path))
     assert found.settings == running

@@ -29,8 +29,8 @@ from raygrid.system.lock import holder, only_one
 from raygrid.system.proc import start_time
 
 
-def test_a_taken_port_is_said_before_anything_starts(tmp_path: Path) -> None:
-    """A port that somebody else has is an error that names it and says what to do; nothing is left behind."""
+def test_a_taken_port_is_an_error_before_anything_starts(tmp_path: Path) -> None:
+    """The error names the port and the remedy; nothing is left behind."""
     with socket.socket() as other:
         other.bind(("127.0.0.1", 0))
         other.listen()
@@ -61,8 +61,8 @@ def test_a_file_of_a_dead_grid_is_not_a_grid(tmp_path: Path) -> None:
     assert running_grid("default", tmp_path) is None
 
 
-def test_the_grid_file_is_its_owners_alone(tmp_path: Path) -> None:
-    """The file may hold an API key, so nobody else may read it."""
+def test_the_grid_file_is_readable_by_its_owner_only(tmp_path: Path) -> None:
+    """It may hold an API key."""
     GridFile("http://127.0.0.1:1", 1, 1, "default", tmp_path, api_key="k" * 20).write()
     assert (tmp_path / "grid.json").stat().st_mode & 0o077 == 0
 
@@ -110,7 +110,7 @@ with socket.socket() as listener:
 
 @contextmanager
 def process(code: str, *words: object) -> Iterator[subprocess.Popen[str]]:
-    """A Python process that has said its first line, and goes on until its standard input has one."""
+    """A Python process that has printed its first line, and goes on until its standard input has one."""
     command = [sys.executable, "-c", code, *map(str, words)]
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as running:
         assert running.stdout is not None
@@ -155,7 +155,7 @@ def test_a_start_waits_for_another_one_and_takes_its_grid(tmp_path: Path) -> Non
     assert log.read_text() == "of the first\n"
 
 
-def test_a_start_that_another_one_holds_up_for_too_long_says_whose_it_is(tmp_path: Path) -> None:
+def test_a_start_that_waits_too_long_for_another_one_names_it(tmp_path: Path) -> None:
     """The error names the process, the log, and how to stop it."""
     settings = settings_for(tmp_path)
     settings.grid_dir.mkdir()
@@ -181,7 +181,7 @@ def test_what_just_starts_can_be_stopped(tmp_path: Path) -> None:
 
 
 def test_a_damaged_file_hides_no_grid(tmp_path: Path) -> None:
-    """While its supervisor lives a grid with an unreadable file is an error that says what to do; later it is none."""
+    """While its supervisor lives, a grid with an unreadable file is an error with the remedy; later it is none."""
     settings = settings_for(tmp_path)
     settings.grid_dir.mkdir()
     (settings.grid_dir / "grid.json").write_text('{"url": "htt')
@@ -226,8 +226,8 @@ with only_one(Path(sys.argv[1])), socket.socket() as listener:
 """
 
 
-def test_a_port_of_another_grid_of_ones_own_is_said_to_be_so(tmp_path: Path) -> None:
-    """The error names that grid and what stops it, wherever its state is, and a port that is free."""
+def test_a_port_of_another_grid_of_the_same_user_is_recognised(tmp_path: Path) -> None:
+    """The error names that grid and its stop command, wherever its state is, and a port that is free."""
     other = tmp_path / "state" / "desk"
     other.mkdir(parents=True)
     port = free_port()
@@ -266,7 +266,7 @@ def test_a_listener_that_ends_this_very_moment_is_no_strangers(tmp_path: Path, m
         ("bin/price {input}", "'bin/price' is relative"),
     ],
 )
-def test_a_pricer_that_cannot_be_started_is_said_before_anything_starts(
+def test_a_pricer_that_cannot_be_started_is_an_error_before_anything_starts(
     tmp_path: Path, command: str, said: str
 ) -> None:
     """Each job would otherwise fail with it; the error names the path that was looked at."""
@@ -282,7 +282,7 @@ def test_a_pricer_that_cannot_be_started_is_said_before_anything_starts(
 
 
 def test_secrets_are_compared_and_not_kept(tmp_path: Path) -> None:
-    """A changed key, password or environment is a difference, and the grid file tells none of them."""
+    """A changed key, password or environment is a difference, and the grid file contains none of them."""
     secret: dict[str, dict[str, Any]] = {
         "http": {"api_keys": [{"name": "desk", "key": "correct-horse-battery"}]},
         "storage": {"database": "postgresql+asyncpg://u:hunter2@h/db", "blobs": "s3://key:hunter3@b"},
@@ -396,7 +396,7 @@ def test_a_long_temporary_directory_is_passed_over(tmp_path: Path, monkeypatch: 
 def test_without_a_short_temporary_directory_nothing_is_started(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """It says what to set, before there is a process whose log one would have to read."""
+    """The error has what to set, before a process exists whose log would have to be read."""
     long = tmp_path / ("x" * 80)
     long.mkdir()
     monkeypatch.setattr(tempfile, "tempdir", str(long))
@@ -409,7 +409,7 @@ def test_without_a_short_temporary_directory_nothing_is_started(
 def test_a_grid_is_stopped_with_the_options_it_was_started_with(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The hint works in the shell that got it, wherever the state is and whatever says so."""
+    """The printed command works in the shell that printed it, wherever the state is and however that was set."""
     monkeypatch.delenv("RAYGRID_STATE_DIR", raising=False)
     usual = Path("~/.raygrid").expanduser()
     config = tmp_path / "my grid.yaml"

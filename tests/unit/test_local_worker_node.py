@@ -37,7 +37,7 @@ def test_a_node_that_lives_is_left_alone(tmp_path: Path) -> None:
 
 
 def test_a_node_that_dies_starts_again_with_growing_pauses(tmp_path: Path) -> None:
-    """Each death is said with its exit code; the pauses double up to a minute."""
+    """Each death is logged with its exit code; the pauses double up to a minute."""
     node = WorkerNode("rack-a", "rack-a-2", DIE, tmp_path / "log")
     node.start()
     now, pauses = 1000.0, []

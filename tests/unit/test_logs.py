@@ -107,7 +107,7 @@ def test_a_log_does_not_grow_for_ever(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("place", ["/proc/nowhere", "/dev/null/logs"])
 def test_a_process_without_a_place_for_its_log_goes_on(place: str) -> None:
-    """A tier must not end because its log cannot be written; it says so where it can."""
+    """A tier must not end because its log cannot be written; it prints a warning where it can."""
     assert "has no log file in" in tier(Path(place), "print('well')\n")
 
 
@@ -141,7 +141,7 @@ def test_the_log_of_a_supervisor_is_bounded_too(tmp_path: Path) -> None:
 
 
 def test_an_error_shows_the_end_of_the_log_of_this_life_only(tmp_path: Path) -> None:
-    """The log keeps what earlier lives said; a message about this one does not repeat it."""
+    """The log has what earlier processes wrote; a message about this one does not repeat it."""
     log = tmp_path / "supervisor.log"
     assert size_of(log) == 0
     log.write_text("before\n")
@@ -154,7 +154,7 @@ def test_an_error_shows_the_end_of_the_log_of_this_life_only(tmp_path: Path) -> 
     assert end_of(log, 1000) == "anew"
 
 
-def test_a_grid_that_does_not_start_says_where_its_log_is(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_grid_that_does_not_start_names_its_log(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The error of `raygrid up` quotes the log, whose lines have a date, and the log stays."""
     monkeypatch.setenv("PYTHONPATH", f"{tmp_path}:{os.environ.get('PYTHONPATH', '')}")
     (tmp_path / "ray.py").write_text("raise RuntimeError('no Ray here')\n")

@@ -1,4 +1,4 @@
-"""Requests to this machine go through no proxy, whatever the environment says."""
+"""Requests to this machine go through no proxy, whatever the environment has."""
 
 from __future__ import annotations
 
@@ -118,7 +118,7 @@ def test_of_several_entries_only_those_elsewhere_go_through_the_proxy(proxy: Rec
 
 
 def test_the_supervisor_asks_its_parents_directly(proxy: RecordingProxy, parent: int, tmp_path: Path) -> None:
-    """A grid comes up although the environment names a proxy, and its processes are told to use none here."""
+    """A grid comes up although the environment names a proxy; its processes get an exception for this machine."""
     supervisor = GridSupervisor(load_settings(storage={"state_dir": tmp_path}), 1, 1)
     try:
         supervisor._wait_ready(f"http://127.0.0.1:{parent}", None)
@@ -127,7 +127,7 @@ def test_the_supervisor_asks_its_parents_directly(proxy: RecordingProxy, parent:
     assert proxy.asked == []
 
 
-def test_all_tiers_are_told_to_use_no_proxy_here(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_all_tiers_use_no_proxy_for_this_machine(monkeypatch: pytest.MonkeyPatch) -> None:
     """Supervisor and hosts of a cluster except this machine, and keep what the site excepts."""
     monkeypatch.setattr(os, "environ", {"no_proxy": "a.test, b.test", "NO_PROXY": "c.test"})
     prepare_environment()

@@ -48,7 +48,7 @@ def pricers_under(root: Path) -> list[int]:
 
 
 async def test_an_inline_input_that_is_not_what_was_submitted_is_not_priced(agent: NodeAgent) -> None:
-    """One byte was changed on its way through the job store: the pricer does not see it, and the report says why."""
+    """One byte was changed on its way through the job store: no pricer gets it, and the report has the reason."""
     given = order("job", "echo 11")
     agent.start(1, [replace(given, spec=replace(given.spec, inline=b"echo 91"))])
     report = (await reports_of(agent, 1))[AttemptId("job", 1)]
@@ -103,7 +103,7 @@ async def test_an_order_given_twice_runs_once(agent: NodeAgent, tmp_path: Path) 
 
 
 async def test_stopping_one_of_two_that_share_a_run_leaves_the_other(agent: NodeAgent, tmp_path: Path) -> None:
-    """A shared run goes on until nobody wants it any more."""
+    """A shared run goes on until its last job is stopped."""
     gate = tmp_path / "gate"
     script = f"while [ ! -e {gate} ]; do sleep 0.02; done"
     for number in (1, 2):
@@ -145,7 +145,7 @@ async def test_stopping_what_waits_never_starts_it(tmp_path: Path) -> None:
 
 
 async def test_reports_are_kept_until_they_are_settled(agent: NodeAgent) -> None:
-    """Reports come again to whoever asks from the beginning, in a new term as well, until told to be settled."""
+    """Reports come again to leaders that ask from the beginning, in a new term as well, until they are settled."""
     agent.start(1, [order(f"job-{number}", "true") for number in range(3)])
     await reports_of(agent, 3)
     first = await agent.reports(1, 0, 0, 0)
@@ -157,8 +157,8 @@ async def test_reports_are_kept_until_they_are_settled(agent: NodeAgent) -> None
     assert (await agent.reports(2, 0, 0, 0)).reports == ()
 
 
-async def test_what_was_settled_in_an_earlier_life_settles_nothing_now(agent: NodeAgent) -> None:
-    """A leader that has not heard of the agent's new life cannot make it forget a report, and hears of it at once."""
+async def test_settling_reports_of_an_earlier_life_settles_nothing_now(agent: NodeAgent) -> None:
+    """A leader that does not know of the agent's new life cannot settle its reports, and is notified at once."""
     agent.start(1, [order("job", "true")])
     await reports_of(agent, 1)
     earlier = 5  # reports of an earlier life, more than this one has made
@@ -169,7 +169,7 @@ async def test_what_was_settled_in_an_earlier_life_settles_nothing_now(agent: No
 
 
 async def test_an_old_term_is_refused(agent: NodeAgent, tmp_path: Path) -> None:
-    """After a newer leader was heard, the older one can neither start, nor stop, nor ask."""
+    """After a call of a newer leader, the older one can neither start, nor stop, nor ask."""
     agent.start(5, [order("job", "sleep 100")])
     wait_until(lambda: pricers_under(tmp_path / "root"))
     with pytest.raises(StaleTermError):
@@ -280,7 +280,7 @@ async def test_a_full_cache_costs_only_the_cache(tmp_path: Path, monkeypatch: py
 
 
 async def test_a_nearly_full_disk_makes_the_node_unhealthy(agent: NodeAgent, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Below the reserve the node says that it takes no work, and why; with room again it takes some."""
+    """Below the reserve the node reports itself as unhealthy, with the reason; with room again it takes jobs."""
     monkeypatch.setattr(Workspace, "free_bytes", lambda _: 1_000_000)
     wait_until(lambda: agent._health.why is not None, within_s=5)
     state = (await agent.reports(1, 0, 0, 0)).state
@@ -334,7 +334,7 @@ async def test_a_slot_is_free_as_soon_as_its_pricer_has_ended(tmp_path: Path, mo
     assert [report.exit_code for report in ended.values()] == [0, 0, 0]
 
 
-async def test_a_node_whose_reports_nobody_commits_takes_no_more(
+async def test_a_node_whose_reports_are_not_settled_takes_no_more(
     agent: NodeAgent, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """What is kept for a leader is bounded: beyond that the node is shown as unhealthy until some is settled."""
@@ -348,7 +348,7 @@ async def test_a_node_whose_reports_nobody_commits_takes_no_more(
 
 
 async def test_fifty_answers_wait_for_a_leader_to_come(agent: NodeAgent, tmp_path: Path) -> None:
-    """What ends while nobody leads is kept; whoever leads next gets it all, and nothing runs again for it."""
+    """What ends while no leader leads is kept; the next leader gets it all, and nothing runs again for it."""
     runs = tmp_path / "runs"
     orders = [order(f"job-{number}", f"echo {number} >> {runs}") for number in range(50)]
     agent.start(1, orders)
@@ -423,7 +423,7 @@ def running(words: str) -> bool:
     return False
 
 
-def test_who_sheds_session_and_mark_goes_with_its_attempt(tmp_path: Path) -> None:
+def test_a_process_that_sheds_session_and_mark_ends_with_its_attempt(tmp_path: Path) -> None:
     """A daemon with an empty environment may serve its pricer as long as that runs, and not longer."""
     daemons = [f"/bin/sleep 1000.{os.getpid()}{number}" for number in range(2)]
     gate = tmp_path / "gate"

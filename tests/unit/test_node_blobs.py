@@ -1,4 +1,4 @@
-"""A node and its blob store: what it says of it, what it keeps, and what it never writes."""
+"""A node and its blob store: what it reports of it, what it keeps, and what it never writes."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ async def state(agent: NodeAgent) -> NodeState:
     return (await agent.reports(1, 0, 0, 0)).state
 
 
-async def test_a_node_says_at_once_which_blob_store_it_sees(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_node_reports_at_once_which_blob_store_it_sees(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The marker is in the very first answer, so that a grid's start waits for nothing."""
     BlobStore(str(tmp_path / "blobs")).place_marker_now("ours", make_directory=True)
     look = BlobStore.look_now
@@ -57,8 +57,8 @@ async def test_a_node_says_at_once_which_blob_store_it_sees(tmp_path: Path, monk
     assert (said.marker, said.blobs, said.healthy) == ("ours", str(tmp_path / "blobs"), True)
 
 
-async def test_a_node_says_soon_that_its_blob_store_went_away(agent: NodeAgent, tmp_path: Path) -> None:
-    """A poll that waits is answered when the marker vanishes; it is for the leader to call that unhealthy."""
+async def test_a_node_reports_soon_that_its_blob_store_went_away(agent: NodeAgent, tmp_path: Path) -> None:
+    """A poll that waits is answered when the marker vanishes; the leader then takes the node for unhealthy."""
     (tmp_path / "blobs").rename(tmp_path / "unmounted")
     began = time.monotonic()
     assert (await agent.reports(1, 0, 0, 30)).state.marker is None
@@ -79,7 +79,7 @@ async def test_a_result_is_not_stored_in_another_blob_store(agent: NodeAgent, tm
 
 
 async def test_an_input_below_an_unmounted_share_is_not_lost(agent: NodeAgent, tmp_path: Path) -> None:
-    """That it is not found says nothing of the job: it runs elsewhere, and the node tells that it sees no marker."""
+    """The missing input is no fault of the job: it runs elsewhere, and the node reports that it sees no marker."""
     given = for_store("ours", order("job", "echo x"))
     content = b"echo x"
     key = BlobSlice("inputs/2026-01-01/x", 0, len(content), hashlib.sha256(content).hexdigest())
@@ -96,7 +96,7 @@ async def test_an_input_below_an_unmounted_share_is_not_lost(agent: NodeAgent, t
 
 
 def test_a_look_that_hangs_makes_the_node_unhealthy(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A network file system that answers nothing is told of, though the look at it never ends."""
+    """A network file system that does not answer is reported, though the look at it never ends."""
     answer = threading.Event()
     monkeypatch.setattr(health, "STUCK_S", 0.1)
     monkeypatch.setattr(health, "FIRST_LOOK_S", 0.1)
@@ -113,7 +113,7 @@ def test_a_look_that_hangs_makes_the_node_unhealthy(tmp_path: Path, monkeypatch:
 
 
 class Away(BlobStore):
-    """A blob store that takes nothing until told to."""
+    """A blob store that takes nothing until the test allows it."""
 
     is_back = False
     tries = 0

@@ -28,7 +28,7 @@ def test_results_are_found_in_their_pack() -> None:
 
 
 def test_the_least_recently_used_pack_goes_first() -> None:
-    """Beyond the limit the pack goes that nobody asked for the longest; one that is too large is never kept."""
+    """Beyond the limit the least recently used pack goes; one that is too large is never kept."""
     cache = ResultCache(LocalPackStore(), 10)
     for key in ("one", "two"):
         cache.add(key, b"x" * 5, [(f"job-{key}", 0, 5)])
@@ -90,7 +90,7 @@ class Shared:
         return path
 
     def released(self, job: str) -> bool:
-        """End a job; tells whether it had its data unchanged."""
+        """End a job; gives whether it had its data unchanged."""
         directory = os.open(self._directory / "jobs" / job, os.O_RDONLY)
         try:
             return self.cache.release(self._links.pop(job), directory)
@@ -113,7 +113,7 @@ def test_a_shared_input_is_fetched_once_for_many_jobs_at_once(shared: Shared) ->
 
 
 def test_a_copy_that_a_pricer_changed_is_fetched_anew(shared: Shared) -> None:
-    """Who writes into a shared input in spite of its permissions harms no later job."""
+    """A pricer that writes into a shared input in spite of its permissions harms no later job."""
     curve = shared.stored("curve", b"right")
     path = shared.linked("bad", curve)
     path.chmod(0o644)
@@ -133,7 +133,7 @@ def rewrite(path: Path, content: bytes, *, hide: bool = True) -> None:
 
 
 def wait_for_the_clock(path: Path) -> None:
-    """Until the file system's clock tells a change from the one before."""
+    """Wait until the file system's clock distinguishes a change from the one before."""
     before = path.stat().st_ctime_ns
     probe = path.with_name("probe")
     probe.touch()
@@ -146,7 +146,7 @@ def wait_for_the_clock(path: Path) -> None:
     probe.unlink()
 
 
-def test_a_change_of_which_size_and_time_tell_nothing_is_found(shared: Shared) -> None:
+def test_a_change_that_size_and_time_do_not_show_is_found(shared: Shared) -> None:
     """Setting a file's times back does not hide that it was written into."""
     curve = shared.stored("curve", b"right")
     path = shared.linked("bad", curve)
@@ -156,7 +156,7 @@ def test_a_change_of_which_size_and_time_tell_nothing_is_found(shared: Shared) -
     assert shared.cache.fetches == 2
 
 
-def test_every_attempt_that_had_a_changed_copy_is_told_so(shared: Shared) -> None:
+def test_every_attempt_that_had_a_changed_copy_is_marked(shared: Shared) -> None:
     """Also one that only read it, when the copy has been fetched anew already; later ones have the right one."""
     curve = shared.stored("curve", b"right")
     early = shared.linked("early", curve)
@@ -196,7 +196,7 @@ def test_names_that_come_and_go_are_no_change(shared: Shared) -> None:
 
 
 def test_a_link_in_the_place_of_the_data_directory_is_not_followed(shared: Shared, tmp_path: Path) -> None:
-    """A job that moved its shared data away loses nothing of anybody else's."""
+    """A job that moved its shared data away loses no file of another job."""
     curve = shared.stored("curve", b"right")
     path = shared.linked("bad", curve)
     (tmp_path / "elsewhere").mkdir()
@@ -208,7 +208,7 @@ def test_a_link_in_the_place_of_the_data_directory_is_not_followed(shared: Share
 
 
 def test_a_copy_that_a_pricer_removed_is_fetched_anew(shared: Shared) -> None:
-    """Who finds the way to the copies and removes one harms no later job."""
+    """A pricer that finds the copies and removes one harms no later job."""
     curve = shared.stored("curve", b"right")
     shared.linked("bad", curve)
     for copy in shared.copies.iterdir():

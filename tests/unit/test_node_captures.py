@@ -77,7 +77,7 @@ def replace_by_directory(capture: Capture) -> None:
 def test_a_pair_that_is_not_as_good_as_new_serves_no_more(
     pool: CapturePool, tmp_path: Path, spoil: Callable[[Capture], object]
 ) -> None:
-    """What a pricer did to one of its captures, or whom it gave it, reaches no other attempt."""
+    """What a pricer did to one of its captures, or which process still has it, reaches no other attempt."""
     first = taken(pool, tmp_path)
     before = inodes(first)
     spoil(first.stderr)
@@ -123,7 +123,7 @@ def test_how_a_pricer_used_a_file_is_forgotten(pool: CapturePool, tmp_path: Path
 def test_a_disk_without_leases_gets_new_files(
     pool: CapturePool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Where the kernel cannot say whether somebody else has a file open, none serves twice."""
+    """If the kernel cannot show whether another process has a file open, none serves twice."""
     control = system_calls.control
 
     def refuses(file: int, command: int, argument: int) -> int:
@@ -162,7 +162,7 @@ def test_a_pool_whose_directory_was_removed_makes_them_beside_the_job(
 def test_something_else_where_a_warm_pricer_should_have_written_is_no_output(
     pool: CapturePool, tmp_path: Path, put: Callable[[str], None], says: str
 ) -> None:
-    """Who opens a capture by name is judged by what has that name; nothing is read through it."""
+    """A pricer that opens a capture by name leaves another kind of file there; nothing is read through it."""
     stdout = taken(pool, tmp_path, by_name=True).stdout
     os.unlink(stdout.where)
     assert stdout.printed().size == 0

@@ -1,4 +1,4 @@
-"""What a leader says to one node, and in which order."""
+"""What a leader sends to one node, and in which order."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from tests.support.lone_agent import order
 
 
 class Node:
-    """Follows the settings that it is told, once it was told often enough; notes what it is asked."""
+    """Follows new settings once it got them often enough; records the calls that it gets."""
 
     def __init__(self, deaf_to: int = 0) -> None:
         self.deployed_at = 0.0
@@ -104,8 +104,8 @@ async def grows(count: Callable[[], int], by: int = 1) -> None:
     await until(lambda: count() >= before + by)
 
 
-async def test_a_node_that_follows_older_settings_is_told_until_it_follows() -> None:
-    """A call that is lost is made again, and none after the node has said that it follows."""
+async def test_a_node_with_older_settings_gets_newer_ones_until_it_follows_them() -> None:
+    """A call that is lost is made again, and none after the node has reported that it follows."""
     node = Node(deaf_to=2)
     talk = conversation(node, 5.0)
     talk.open()
@@ -118,8 +118,8 @@ async def test_a_node_that_follows_older_settings_is_told_until_it_follows() -> 
     await talk.close()
 
 
-async def test_a_node_that_is_up_to_date_or_ahead_is_let_be() -> None:
-    """The same stamp, or one of a leader that was told before this one, is no reason to speak."""
+async def test_a_node_that_is_up_to_date_or_ahead_gets_no_settings() -> None:
+    """Its stamp is the same, or that of a leader with newer settings."""
     for stamp in (5.0, 9.0):
         node = Node()
         node.deployed_at = stamp
@@ -144,7 +144,7 @@ async def test_settings_go_before_the_orders_that_were_decided_by_them() -> None
 
 
 async def test_reports_that_could_not_be_taken_in_come_again_and_are_not_settled() -> None:
-    """While the leader cannot judge a reply the node keeps its reports, and says them again."""
+    """While the leader cannot judge a reply the node keeps its reports, and sends them again."""
     node = Node()
     node.ended = (AttemptReport(AttemptId("a", 1), Outcome.EXITED, 0),)
     seen: list[Event] = []
@@ -157,7 +157,7 @@ async def test_reports_that_could_not_be_taken_in_come_again_and_are_not_settled
 
 
 async def test_a_node_that_cannot_be_reached_is_lost_within_a_moment() -> None:
-    """A broken link is told once, long before silence would be, and the next answer makes it a node again."""
+    """A broken link is reported once, long before silence would be, and the next answer makes it a node again."""
     node, seen = Node(), list[Event]()
     talk = conversation(node, 0.0, seen.append, time.monotonic)
     talk.open()

@@ -59,7 +59,7 @@ def test_a_job_without_a_definition_runs_what_is_configured() -> None:
 
 
 def test_an_attempt_waits_for_a_definition_that_is_lacking() -> None:
-    """That is told at once, and once; the attempt goes on when the definition comes."""
+    """The lack is reported at once, and once; the attempt goes on when the definition comes."""
     told = threading.Event()
     kept, old = NodeDefinitions({"p": NEW}, told.set), define("p", OLD)
     found: list[Pricer | None] = []
@@ -74,7 +74,7 @@ def test_an_attempt_waits_for_a_definition_that_is_lacking() -> None:
 
 
 def test_it_waits_for_a_bounded_time_and_not_beyond_the_end_of_the_agent(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The error names the definition; nothing is lacking any more that nobody waits for."""
+    """The error names the definition; when no attempt waits for it any more, it is not reported as lacking."""
     kept = NodeDefinitions({"p": NEW})
     monkeypatch.setattr(module, "WAIT_S", 0.05)
     with pytest.raises(UnavailableError, match=r"definition gone of pricer 'p'.* did not come from the job store"):
@@ -100,7 +100,7 @@ def test_few_definitions_are_kept_and_one_that_was_dropped_is_asked_for_again(mo
     assert kept.lacks == (made[1].digest,)
 
 
-async def test_an_agent_says_what_it_lacks_and_goes_on_when_it_comes(tmp_path: Path) -> None:
+async def test_an_agent_reports_what_it_lacks_and_goes_on_when_it_comes(tmp_path: Path) -> None:
     """A poll that waits is answered at once; the attempt runs what was sent, with no further order."""
     agent = lone_agent(tmp_path)
     agent.open()

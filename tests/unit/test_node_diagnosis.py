@@ -1,4 +1,4 @@
-"""Why a program cannot be started, told from its file, and that `up` refuses it while a node explains it."""
+"""Why a program cannot be started, as its file shows; `up` refuses it and a node explains it."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ CASES = {
 
 
 @pytest.mark.parametrize("case", CASES)
-def test_a_file_that_cannot_be_started_says_why_and_what_to_do(tmp_path: Path, case: str) -> None:
+def test_a_file_that_cannot_be_started_is_explained_with_the_remedy(tmp_path: Path, case: str) -> None:
     """The sentence names the file, what is wrong with its content and the remedy; `up` refuses it with that."""
     if case == "loader" and os.uname().machine != "x86_64":
         pytest.skip("the file of this case is built for x86-64")
@@ -73,7 +73,7 @@ def test_a_file_that_cannot_be_started_says_why_and_what_to_do(tmp_path: Path, c
     assert said in str(refused.value)
 
 
-def test_a_path_that_leads_to_no_program_says_so(tmp_path: Path) -> None:
+def test_a_path_that_leads_to_no_program_is_explained(tmp_path: Path) -> None:
     """Missing, a directory, not executable, relative, not in the PATH: each has its own sentence."""
     plain = program(tmp_path, b"#!/bin/sh\n", mode=0o644)
     assert why_not(str(tmp_path / "none"), "/bin") == f"there is no file {tmp_path / 'none'}"
@@ -103,7 +103,7 @@ def test_what_can_be_started_gets_no_complaint(tmp_path: Path) -> None:
 def test_a_handler_of_the_kernel_makes_a_windows_program_startable(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, entry: str, *, handled: bool
 ) -> None:
-    """With binfmt_misc set up for wine, `./pricer.exe {input}` is right as it is."""
+    """With binfmt_misc set up for wine, `./pricer.exe {input}` needs no change."""
     (tmp_path / "binfmt").mkdir()
     (tmp_path / "binfmt" / "handler").write_text(entry)
     (tmp_path / "binfmt" / "status").write_text("enabled\n")
@@ -124,7 +124,7 @@ def test_up_believes_the_kernel_rather_than_the_file(tmp_path: Path, monkeypatch
     ("content", "says"),
     [(MZ, "is a Windows program; use `wine"), (b"#!/bin/sh\r\n", "has Windows line ends"), (None, "there is no file")],
 )
-async def test_a_node_says_why_it_cannot_start_a_pricer(tmp_path: Path, content: bytes | None, says: str) -> None:
+async def test_a_node_explains_why_it_cannot_start_a_pricer(tmp_path: Path, content: bytes | None, says: str) -> None:
     """The report of the attempt names pricer, node, the system's error, and the reason found in the file."""
     path = tmp_path / "pricer.exe"
     if content is not None:

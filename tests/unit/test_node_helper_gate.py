@@ -130,7 +130,7 @@ def test_what_runs_under_older_settings_keeps_its_helpers() -> None:
     assert gate.rules("unknown") == []
 
 
-def test_a_look_tells_who_ran_since_the_last_one() -> None:
+def test_a_look_gives_the_attempts_that_ran_since_the_last_one() -> None:
     """Also one that began and ended in between: an orphan without a mark may be its."""
     gate = HelperGate(10)
     gate.begin("p", PRICER)

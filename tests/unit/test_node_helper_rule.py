@@ -84,7 +84,7 @@ def test_what_the_settings_do_not_allow_ends_with_its_job() -> None:
 
 
 def test_what_no_pricer_can_have_left_is_killed() -> None:
-    """An orphan that appears though nothing ran belongs to nobody's job."""
+    """An orphan that appears though nothing ran belongs to no job."""
     stray = LeftBehind(1, 7, 1.0, frozenset(), allowed=True, in_job=False)
     assert decided(stray, p=0.0) == HelperActions(kill=(stray,))
 
@@ -111,7 +111,9 @@ def test_what_no_pricer_can_have_left_is_killed() -> None:
         (["gpg-agent"], SERVER, "wineserver64", False),
     ],
 )
-def test_a_program_is_told_by_its_executable(setting: object, executable: str, name: str, *, allowed: bool) -> None:
+def test_a_program_is_identified_by_its_executable(
+    setting: object, executable: str, name: str, *, allowed: bool
+) -> None:
     """A process can choose its name and not its executable; what wine runs is known by both."""
     programs = Pricer(command=("x",), helpers=setting).helpers
     assert is_allowed(programs, executable, name) == allowed
@@ -123,7 +125,7 @@ def test_a_program_is_told_by_its_executable(setting: object, executable: str, n
         (("sh", "{input}"), None, set()),
         (("wine", "/opt/a.exe", "{input}"), None, {"wine"}),
         (("env", "X=1", "/usr/bin/wine64", "a.exe"), None, {"wine"}),
-        (("/opt/a.exe", "{input}"), None, set()),  # a name says little: it is a Windows program by its content
+        (("/opt/a.exe", "{input}"), None, set()),  # the name proves little: its content makes it a Windows program
         (("sh", "{input}"), ["wineserver64"], {"wine"}),
         (("sh", "{input}"), ["/usr/bin/gpg-agent", "ssh"], {"gpg-agent", "ssh"}),
         (("sh", "{input}"), "forbid", set()),
@@ -155,6 +157,6 @@ def test_sharing_reaches_over_others() -> None:
 
 @pytest.mark.parametrize("wrong", ["sleep", ["bin/licd"], [""], ["a\0b"]])
 def test_a_setting_that_names_no_program_is_refused(wrong: object) -> None:
-    """A relative path could be anybody's, and a bare word other than `forbid` is a mistake."""
+    """A relative path could be any program, and a bare word other than `forbid` is a mistake."""
     with pytest.raises(ValueError, match="helpers"):
         Pricer(command=("x",), helpers=wrong)

@@ -1,4 +1,4 @@
-"""Who fills a disk: the attempt whose files grow most, of all agents; and nobody where something else took the room."""
+"""Which attempt fills a disk: the one whose files grow most, of all agents; none if something else took the room."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ def test_what_it_was_given_is_not_its_doing(tmp_path: Path) -> None:
     assert found(own, root) == "writes"
 
 
-def test_it_is_nobody_where_attempts_took_little(tmp_path: Path) -> None:
+def test_there_is_none_if_attempts_took_little(tmp_path: Path) -> None:
     """With less than an even share of what was free for attempts, something else on the machine took the rest."""
     one, two = tmp_path / "one" / "node-1", tmp_path / "two" / "node-1"
     assert found([], one) is None

@@ -1,4 +1,4 @@
-"""Whose a process is: by ancestry, else by its mark, else by who ran; from made-up tables of processes."""
+"""The attempt of a process: by ancestry, else by its mark, else by what ran; from made-up tables of processes."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ def machine(monkeypatch: pytest.MonkeyPatch) -> Machine:
 
 
 def test_what_a_pricer_still_holds_is_not_left_behind(machine: Machine) -> None:
-    """Its children, and what the agent itself runs besides, are nobody's leftovers."""
+    """Its children, and what the agent itself runs besides, are no leftovers."""
     assert machine.left(process(10), process(11, 10), process(900), process(901, 900), roots=(JOB,), p=True) == {}
     assert machine.below == {10, 11}
 
@@ -75,7 +75,7 @@ def test_ancestry_that_was_seen_comes_before_the_mark(machine: Machine, mark: st
 @pytest.mark.parametrize(
     "environment", [b"", b"RAYGRID_ATTEMPT=x\0", b"RAYGRID_ATTEMPT=" + PREFIX.encode() + b"no|j.1\0"]
 )
-def test_an_orphan_without_a_true_mark_may_be_of_whoever_ran(machine: Machine, environment: bytes) -> None:
+def test_an_orphan_without_a_true_mark_may_belong_to_all_that_ran(machine: Machine, environment: bytes) -> None:
     """Of each pricer that ran since the last look, and of each attempt that runs."""
     machine.environments[11] = environment
     origin = machine.left(process(10), process(11), roots=(JOB,), p=True, q=True, r=False)[11]
@@ -83,7 +83,7 @@ def test_an_orphan_without_a_true_mark_may_be_of_whoever_ran(machine: Machine, e
 
 
 def test_a_pid_that_is_used_again_is_another_process(machine: Machine) -> None:
-    """What was known of the earlier process says nothing of the later one."""
+    """What was known of the earlier process does not apply to the later one."""
     machine.mark(11, f"{PREFIX}p|j.1")
     machine.left(process(11), p=True, q=True)
     machine.mark(11, f"{PREFIX}q|k.1")
@@ -117,7 +117,7 @@ def test_what_a_warm_process_orphaned_is_of_the_job_at_hand(machine: Machine) ->
 
 
 def test_of_an_agent_among_others_only_marks_count(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Where several agents share a process, an orphan without this one's mark may be anybody's."""
+    """If several agents share a process, an orphan without this one's mark may be another agent's."""
     machine = Machine(monkeypatch, own_process=False)
     machine.environments[11] = b""
     machine.mark(12, "/root|other-life|p|j.1")

@@ -39,7 +39,7 @@ def test_the_usual_reserve_suits_small_and_large_machines(total: int, reserve: i
     assert usual_reserve(total) == reserve
 
 
-def test_a_machine_without_limits_is_what_the_kernel_says() -> None:
+def test_a_machine_without_limits_has_the_memory_that_the_kernel_reports() -> None:
     """What the kernel takes for available counts, and free swap with it."""
     assert left({}) == Memory(16 * GB, 8 * GB, 0, "the machine")
     swap = MEMINFO.replace("SwapFree: 0 kB", "SwapFree: 1048576 kB")

@@ -36,7 +36,7 @@ async def node(tmp_path: Path) -> AsyncIterator[NodeAgent]:
 
 
 async def test_a_hog_goes_and_its_neighbours_stay(node: NodeAgent, tmp_path: Path) -> None:
-    """What grew is killed soon, the report names its size, and a pricer that merely was there ends as it would."""
+    """The process that grew is killed soon, the report has its size, and the pricer beside it ends as usual."""
     node.start(1, [order("steady", hog(60, until=tmp_path / "go"))])
     wait_until(lambda: any(tree.rss > 60 * MB for tree in node._memory._trees()))
     node.start(1, [order("hog", hog(300))])

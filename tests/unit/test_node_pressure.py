@@ -15,7 +15,7 @@ def memory(available: int, reserve: int = GB, total: int = 24 * GB) -> Memory:
 
 
 def told(snapshots: list[dict[int, int]], available: int, every_s: float = 1.0) -> tuple[int, int, bool] | None:
-    """Who goes after these snapshots, by how much it grew, and whether there are others."""
+    """Which pricer is chosen after these snapshots, by how much it grew, and whether there are others."""
     history = PressureHistory()
     for number, snapshot in enumerate(snapshots):
         sizes = [PricerSize(pid, rss) for pid, rss in snapshot.items()]
@@ -41,7 +41,7 @@ def told(snapshots: list[dict[int, int]], available: int, every_s: float = 1.0) 
         ("a pid that shrank", [{1: 4 * GB, 2: GB}, {1: 2 * GB, 2: GB + 512 * MB}], 0, (2, 512 * MB, True)),
     ],
 )
-def test_who_goes(
+def test_the_pricer_that_grew_most_is_chosen(
     name: str, snapshots: list[dict[int, int]], available: int, expected: tuple[int, int, bool] | None
 ) -> None:
     """The pricer that grew most within the last seconds, else the largest, and none where that would not help."""

@@ -1,4 +1,4 @@
-"""A node agent that is told of newer settings while it works."""
+"""A node agent that gets newer settings while it works."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def running(directory: Path) -> int:
 
 
 async def test_what_runs_keeps_its_pricer_and_what_starts_gets_the_new_one(agent: NodeAgent, tmp_path: Path) -> None:
-    """The attempt that runs ends as it began; the next one runs the new command."""
+    """The attempt that runs keeps its command; the next one runs the new command."""
     agent.start(1, [order("before", gated(tmp_path, "before"))])
     wait_until(lambda: running(tmp_path) == 1)
     agent.configure(1, FAILING, Node(slots=2), 5.0)

@@ -88,15 +88,15 @@ def test_an_input_that_has_another_name_elsewhere_is_not_written_over(places: Wo
     assert (tmp_path / "kept").read_bytes() == b"mine"
 
 
-def test_a_directory_in_which_somebody_may_write_still_is_not_kept(places: Workspace) -> None:
-    """Unless the pricer is known to have left nobody behind, its directory is removed."""
+def test_a_directory_that_a_process_may_still_write_to_is_not_kept(places: Workspace) -> None:
+    """Unless the pricer is known to have left no process behind, its directory is removed."""
     watched = used(places, "one", b"x")
     watched.pricer_ended(RemainingWriters.UNKNOWN)
     places.remove(watched)
     assert (list(places.jobs.iterdir()), list(places.spare.iterdir())) == ([], [])  # nor are its captures
 
 
-# A child of the pricer's own parent, in a session of its own: nobody's orphan when the pricer ends.
+# A child of the pricer's own parent, in a session of its own: no orphan when the pricer ends.
 BY_THE_SIDE = """
 import ctypes, os, platform, signal, sys
 number = {"x86_64": 56, "aarch64": 220}[platform.machine()]

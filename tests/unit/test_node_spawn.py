@@ -1,4 +1,4 @@
-"""Spawning a pricer: what it gets and does not get, and how failing to start it is told, in both ways of doing it."""
+"""Spawning a pricer: what it gets and does not get, and how a failed start is reported, in both ways of doing it."""
 
 from __future__ import annotations
 
@@ -72,7 +72,7 @@ def test_a_pricer_dies_of_signals_that_python_ignores(tmp_path: Path) -> None:
 
 
 def test_a_pricer_blocks_no_signal(tmp_path: Path) -> None:
-    """Ray blocks SIGINT in its workers; a pricer that interrupts a program of its own must not wait for it in vain."""
+    """Ray blocks SIGINT in its workers; a pricer that interrupts a program of its own must not wait for ever."""
     blocked = signal.pthread_sigmask(signal.SIG_BLOCK, (signal.SIGINT, signal.SIGTERM))
     before = signal.signal(signal.SIGINT, signal.default_int_handler)  # ignored, where a shell runs this in background
     try:
@@ -112,7 +112,7 @@ def test_a_program_that_is_just_being_written_is_waited_for(tmp_path: Path) -> N
         when_written(lambda: run(tmp_path, "/nowhere/pricer.exe"), patience_s=1e9)
 
 
-def test_what_cannot_be_started_is_told_with_its_reason(tmp_path: Path) -> None:
+def test_a_program_that_cannot_be_started_is_reported_with_its_reason(tmp_path: Path) -> None:
     """A missing file, one that is no program, and too many arguments come back as the system's own errors."""
     (tmp_path / "text").write_bytes(b"\0\1")
     (tmp_path / "text").chmod(0o755)

@@ -117,7 +117,7 @@ async def test_what_was_printed_counts_whatever_has_the_captures_name(
 
 
 async def test_a_pricer_that_failed_keeps_its_own_reason(agent: NodeAgent) -> None:
-    """Its exit code and its last words are told, whatever became of the name of its stderr."""
+    """Its exit code and its last words are reported, whatever became of the name of its stderr."""
     report = await run(agent, 'echo why >&2; err="$(readlink /proc/$$/fd/2)"; rm "$err"; mkfifo "$err"; exit 3')
     assert (report.outcome, report.exit_code, report.stderr_tail) == (Outcome.EXITED, 3, "why\n")
 
@@ -201,7 +201,7 @@ async def test_a_failed_pricers_link_is_not_followed_either(agent: NodeAgent, el
 async def test_a_link_in_the_place_of_the_nodes_directories_is_mended(
     agent: NodeAgent, elsewhere: Path, above: str
 ) -> None:
-    """Whose doing it was cannot be told, so the attempt runs again; the node makes its directories anew."""
+    """The culprit is unknown, so the attempt runs again; the node makes its directories anew."""
     report = await run(agent, f'above={above}; mv "$above" "$above.away"; ln -s {elsewhere} "$above"')
     assert (report.outcome, is_untouched(elsewhere)) == (Outcome.INFRASTRUCTURE, True)
     assert "jobs directory was replaced" in (report.message or "")

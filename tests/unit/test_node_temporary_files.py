@@ -117,8 +117,8 @@ def test_files_are_removed_and_the_directory_serves_again(pool: TemporaryDirecto
     assert take().where == first.where
 
 
-def test_one_that_somebody_may_still_use_is_removed(pool: TemporaryDirectories, take: Take) -> None:
-    """Untouched so far is not enough where a process of the attempt may be left."""
+def test_a_directory_that_a_process_may_still_use_is_removed(pool: TemporaryDirectories, take: Take) -> None:
+    """An untouched directory is removed, too, if a process of the attempt may be left."""
     first = take()
     pool.give_back(first, RemainingWriters.UNKNOWN)
     assert not os.path.lexists(first.where)

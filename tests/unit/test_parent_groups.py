@@ -20,7 +20,7 @@ from tests.support.calls import FakeGroups
 
 
 class QuietLeader:
-    """A leader that says what the test lets it say, and takes pokes when the test lets it."""
+    """A leader that answers as the test lets it, and takes pokes when the test lets it."""
 
     def __init__(self, capacity: GroupCapacity, term: int = 0) -> None:
         self.term = term
@@ -101,8 +101,8 @@ async def test_what_was_sent_counts_until_the_leader_has_spoken_of_it(story: Sto
     await until(story, {"a": 0, "b": 0})
 
 
-async def test_a_leader_is_followed_on_whatever_it_answered(story: Story) -> None:
-    """An error that nobody foresaw is logged, and asking goes on."""
+async def test_a_leader_is_followed_whatever_it_answered(story: Story) -> None:
+    """An unexpected error is logged, and asking goes on."""
     story.leaders["a"].words.put_nowait(KeyError("a bug"))
     story.leaders["a"].words.put_nowait(replace(story.a, queued=3))
     await until(story, {"a": 3, "b": 0})
@@ -187,7 +187,7 @@ async def test_a_successor_need_not_wait_for_the_lease_of_a_leader_whose_process
         while not groups.capacities():
             await asyncio.sleep(0.005)
         leader.words.put_nowait(word)
-        leader.words.put_nowait(replace(capacity, queued=1))  # whoever is asked again was heard of before
+        leader.words.put_nowait(replace(capacity, queued=1))  # a leader that is asked again has answered before
         if hastens:
             async with asyncio.timeout(10):
                 await other.stood.wait()
@@ -202,7 +202,7 @@ async def test_a_successor_need_not_wait_for_the_lease_of_a_leader_whose_process
 
 
 async def test_a_candidate_without_others_keeps_its_lease() -> None:
-    """Nobody else waits for it, and jobs of a group that nobody leads would be moved the sooner."""
+    """No other candidate waits for it, and jobs of a group without a leader would be moved the sooner."""
     leader = QuietLeader(GroupCapacity("a", 4, 0, 0), term=3)
     groups = Groups(FakeGroups({"a": [leader]}), load_settings(), Waiters())
 

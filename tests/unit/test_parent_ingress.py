@@ -20,7 +20,7 @@ SQLITE: Any = SimpleNamespace(is_single_machine=True)
 
 
 def test_blobs_of_many_machines_must_be_somewhere() -> None:
-    """The default directory is each machine's own; the message says what to set."""
+    """The default directory is each machine's own; the message has what to set."""
     with pytest.raises(SettingsError, match=r"3 machines.*storage\.blobs.*share.*s3://"):
         refuse_unsafe(load_settings(), SHARED, 3)
 
@@ -42,7 +42,7 @@ def test_sqlite_on_many_machines_is_refused_first() -> None:
         refuse_unsafe(load_settings(), SQLITE, 2)
 
 
-def test_agents_are_not_told_the_database(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_agents_do_not_get_the_database(monkeypatch: pytest.MonkeyPatch) -> None:
     """The settings that go to the machines where pricers run hold no way into the job store."""
     made: list[Any] = []
 
@@ -61,7 +61,7 @@ def test_agents_are_not_told_the_database(monkeypatch: pytest.MonkeyPatch) -> No
 
 
 def test_parents_of_a_local_grid_stand_on_its_head() -> None:
-    """A rack's node may be killed by a drill and takes nobody's parent along; a cluster's parents are beside racks."""
+    """A drill may kill a rack's node and must end no parent with it; a cluster's parents are beside racks."""
 
     def resources(*, spread: bool) -> Any:
         application: Any = build(load_settings(), ACTORS, spread=spread)

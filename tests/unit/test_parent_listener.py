@@ -53,8 +53,8 @@ async def test_two_parents_of_a_machine_share_a_port() -> None:
                 assert (await client.get(url)).json() == "one"
 
 
-async def test_what_is_under_way_ends_and_nothing_new_comes_in() -> None:
-    """A listener that closes lets the request at hand be answered, and then nobody is let in."""
+async def test_pending_requests_end_and_no_new_ones_are_accepted() -> None:
+    """A listener that closes lets the pending request be answered, and then accepts no connection."""
     app, asked, go_on = FastAPI(), asyncio.Event(), asyncio.Event()
 
     @app.get("/slow")
@@ -75,7 +75,7 @@ async def test_what_is_under_way_ends_and_nothing_new_comes_in() -> None:
         assert knocking.connect_ex(("127.0.0.1", port)) != 0
 
 
-async def test_a_body_that_nobody_reads_stays_with_the_sender() -> None:
+async def test_a_body_that_is_not_read_stays_with_the_sender() -> None:
     """An upload is not gathered in memory: while the application does not read on, the sender cannot send."""
     app, begun, go_on = FastAPI(), asyncio.Event(), asyncio.Event()
 
@@ -237,8 +237,10 @@ async def test_headers_of_some_size_are_no_matter() -> None:
 
 
 @pytest.mark.parametrize("said", [b"", b"GET /name HT", b"GET /name HTTP/1.1\r\nHost: a\r\n"])
-async def test_who_does_not_come_to_the_point_is_hung_up_on(said: bytes, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A connection on which no whole request comes in time is closed, and its place is free again."""
+async def test_a_connection_without_a_whole_request_in_time_is_closed(
+    said: bytes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its place is free again."""
     monkeypatch.setattr(connection, "HEAD_S", 0.2)
     port = free_port()
     async with listening(answering("one"), port):
@@ -260,7 +262,7 @@ async def test_the_next_request_has_to_be_whole_in_time_too(monkeypatch: pytest.
 
 
 async def test_a_body_that_stops_ends_the_request(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Who announces a body and does not send it is told so, and is not waited for."""
+    """A client that announces a body and does not send it gets an answer, and is not waited for."""
     monkeypatch.setattr(connection, "BODY_S", 0.2)
     app, port = FastAPI(), free_port()
 
@@ -276,8 +278,8 @@ async def test_a_body_that_stops_ends_the_request(monkeypatch: pytest.MonkeyPatc
         writer.close()
 
 
-async def test_nobody_is_hurried_who_waits_for_an_answer(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Limits are for clients: one that has said everything waits for as long as the application takes."""
+async def test_no_limit_applies_while_a_client_waits_for_an_answer(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Limits are for clients: one that has sent all of its request waits for as long as the application takes."""
     for limit in ("HEAD_S", "BODY_S", "KEEP_ALIVE_S", "CROWDED_KEEP_ALIVE_S"):
         monkeypatch.setattr(connection, limit, 0.1)
     app, port = FastAPI(), free_port()
@@ -308,7 +310,7 @@ async def test_what_comes_after_the_answer_is_not_waited_for(monkeypatch: pytest
         writer.close()
 
 
-async def test_requests_that_nobody_waits_for_do_not_gather(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_requests_sent_ahead_are_limited(monkeypatch: pytest.MonkeyPatch) -> None:
     """A client may send some requests ahead; one that sends them without an end is refused."""
     monkeypatch.setattr(connection, "MOST_WAITING", 4)
     port = free_port()
@@ -323,7 +325,7 @@ async def test_requests_that_nobody_waits_for_do_not_gather(monkeypatch: pytest.
         writer.close()
 
 
-async def test_who_sends_a_body_is_told_as_well_that_there_are_too_many(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_sender_of_a_body_is_answered_when_there_are_too_many(monkeypatch: pytest.MonkeyPatch) -> None:
     """The answer is not lost to the body that is still on its way."""
     monkeypatch.setattr(connection, "MOST_CONNECTIONS", 0)
     port = free_port()
@@ -344,7 +346,7 @@ async def test_a_kept_connection_is_let_go_sooner_in_a_crowd(monkeypatch: pytest
         writer.close()
 
 
-async def test_too_many_connections_are_told_to_come_again(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_too_many_connections_get_503_with_retry_after(monkeypatch: pytest.MonkeyPatch) -> None:
     """Beyond the limit a request gets 503, a problem document and Retry-After, until a place is free."""
     monkeypatch.setattr(connection, "MOST_CONNECTIONS", 2)
     port = free_port()
@@ -388,7 +390,7 @@ asyncio.run(main())
 
 
 async def test_where_few_files_may_be_open_fewer_connections_are_taken() -> None:
-    """More clients than the process may open files: those who came first are served, and no accept fails."""
+    """More clients than the process may open files: those that came first are served, and no accept fails."""
     port = free_port()
     parent = await asyncio.create_subprocess_exec(
         *(sys.executable, "-c", LITTLE_ROOM, str(port)),
@@ -420,13 +422,13 @@ async def test_where_few_files_may_be_open_fewer_connections_are_taken() -> None
     [(100_000, (4096, 2048)), (6_656, (4096, 1664)), (1_024, (256, 256)), (256, (16, 64)), (20, (16, 16))],
 )
 def test_the_room_is_what_is_left_of_the_files(files: int, room: tuple[int, int]) -> None:
-    """After those that wait, those that are told to come again, and the parent's own."""
+    """After connections that wait, those that get a 503, and the parent's own."""
     found = open_files.room_in(files, most=4_096, spare=256)
     assert (found.connections, found.backlog) == room
 
 
 async def test_far_too_many_connections_are_cut_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Nobody takes a parent's last file descriptor: beyond the spare connections no request is waited for."""
+    """No client takes a parent's last file descriptor: beyond the spare connections no request is waited for."""
     monkeypatch.setattr(connection, "MOST_CONNECTIONS", 1)
     monkeypatch.setattr(connection, "SPARE_CONNECTIONS", 1)
     port = free_port()

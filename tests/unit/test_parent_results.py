@@ -24,7 +24,7 @@ NOW = datetime(2030, 1, 1, tzinfo=UTC)
 
 
 class Caches:
-    """Caches of the nodes: what they hold by job, and who asked for what."""
+    """Caches of the nodes: what they hold by job, and which were asked for what."""
 
     def __init__(self) -> None:
         self.held: dict[str, bytes] = {}
@@ -258,7 +258,7 @@ async def test_the_nodes_copy_takes_the_place_of_a_large_result_that_is_damaged(
     assert len(came) < len(data)
 
 
-async def test_a_large_result_that_is_truncated_or_gone_says_which(tmp_path: Path) -> None:
+async def test_a_large_result_that_is_truncated_or_gone_is_reported_as_such(tmp_path: Path) -> None:
     """Truncated is damaged, and absent is expired."""
     story = Story(tmp_path, home="rack-b")
     data = large()

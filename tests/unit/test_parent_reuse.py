@@ -91,7 +91,7 @@ async def test_what_lies_ready_is_proposed(story: Story) -> None:
     assert [replace(each, source=None) for each in found] == jobs
 
 
-async def test_without_reuse_nobody_is_asked(story: Story, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_without_reuse_no_store_is_asked(story: Story, monkeypatch: pytest.MonkeyPatch) -> None:
     """Jobs of other pricers cost neither a look into the job store nor one into the blob store."""
     monkeypatch.setattr(story.store, "reusable", None)
     assert await story.sources(job("j1", pricer="plain")) == [None]

@@ -32,13 +32,13 @@ class Store(MemoryStore):
 
 @pytest.fixture
 def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Every answer is old at once, and nobody waits long for a new one."""
+    """Every answer is old at once, and a new one is waited for only shortly."""
     for name, value in (("FRESH_S", 0.0), ("AGAIN_S", 0.0), ("WAIT_S", 0.05)):
         monkeypatch.setattr(store_check, name, value)
 
 
-async def test_however_often_it_is_asked_little_is_written() -> None:
-    """A hundred who ask at once and one after the other cost one row."""
+async def test_many_questions_cost_one_write() -> None:
+    """A hundred questions at once and one after the other cost one row."""
     store = Store()
     check = StoreCheck(store)
     await asyncio.gather(*(check.require() for _ in range(50)))
@@ -48,8 +48,8 @@ async def test_however_often_it_is_asked_little_is_written() -> None:
 
 
 @pytest.mark.usefixtures("impatient")
-async def test_what_is_wrong_is_said_until_it_is_mended() -> None:
-    """The store's own words are passed on; the next look that finds it well ends that."""
+async def test_an_error_of_the_store_is_shown_until_it_is_mended() -> None:
+    """The store's own message is passed on; the next look that finds it well ends that."""
     store = Store()
     check = StoreCheck(store)
     for error, said in (

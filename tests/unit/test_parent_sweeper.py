@@ -36,7 +36,7 @@ BEGIN = datetime(2026, 3, 1, tzinfo=UTC)
 
 
 class PlainLeader:
-    """A leader that takes what it is told, or refuses it."""
+    """A leader that takes or refuses the jobs that it gets."""
 
     def __init__(self, group_id: str) -> None:
         self.group_id = group_id
@@ -71,7 +71,7 @@ class PlainLeader:
 
 
 class Story:
-    """Three groups, each led; time passes only when the test says so."""
+    """Three groups, each led; time passes only when the test lets it."""
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.now = 1_000.0
@@ -92,7 +92,7 @@ class Story:
             await asyncio.sleep(0)
         self._monkeypatch.setattr(asyncio.get_running_loop(), "time", lambda: self.now)
         for known in self.groups.known:
-            known.answered_at = float("inf")  # they were heard just now, however late it gets
+            known.answered_at = float("inf")  # their last report counts as just now, however late it gets
 
     async def lead(self, *groups: str) -> None:
         for group in groups:
@@ -138,7 +138,7 @@ def running(job_id: str, number: int) -> JobUpdate:
 
 
 async def test_jobs_of_a_lost_group_are_dealt_to_the_others(story: Story) -> None:
-    """Queued and running ones go to groups that live, whose leaders hear of them at once with their attempts."""
+    """Queued and running ones go to groups that live, whose leaders get them at once with their attempts."""
     await story.passes(1, "a", "b", "c")
     await story.insert("j1", "j2", "j3", "j4")
     await story.store.record("a", 1, [running("j1", 2)])
@@ -152,7 +152,7 @@ async def test_jobs_of_a_lost_group_are_dealt_to_the_others(story: Story) -> Non
     assert list(story.sweeper.lost) == ["a"]
 
 
-async def test_nothing_moves_where_nobody_can_take_it(story: Story) -> None:
+async def test_nothing_moves_without_a_group_that_can_take_it(story: Story) -> None:
     """With all groups lost the jobs stay where they are, and move when one is back."""
     await story.passes(1, "a", "b", "c")
     await story.insert("j1")
@@ -185,7 +185,7 @@ async def test_one_parent_sweeps_and_the_next_one_goes_on_at_once(story: Story) 
 
 
 async def test_the_lease_of_the_sweeper_is_no_group(story: Story, monkeypatch: pytest.MonkeyPatch) -> None:
-    """However long nobody sweeps, no group is lost by that name."""
+    """However long there is no sweep, no group is lost by that name."""
     await story.passes(1, "a", "b", "c")
     assert (await story.store.leases())[SWEEPER].left_s > 0
 
@@ -239,8 +239,8 @@ async def until(condition: Callable[[], object]) -> None:
     assert condition()
 
 
-async def test_a_wish_is_carried_out_when_the_lease_has_run_out(story: Story) -> None:
-    """While the lease lives the leader is told again; without one a queued job is cancelled, a running one waits."""
+async def test_a_cancel_request_is_carried_out_when_the_lease_has_run_out(story: Story) -> None:
+    """While the lease lives the leader gets it again; without one a queued job is cancelled, a running one waits."""
     await story.lead("a", "b", "c")
     await story.insert("j1", "j2")
     await story.store.record("a", 1, [running("j2", 1)])
@@ -256,8 +256,8 @@ async def test_a_wish_is_carried_out_when_the_lease_has_run_out(story: Story) ->
     assert story.sweeper._wishes == {}
 
 
-async def test_a_wish_reaches_a_leader_that_could_not_be_told_at_first(story: Story) -> None:
-    """It is told again."""
+async def test_a_cancel_request_reaches_a_leader_that_was_unreachable_at_first(story: Story) -> None:
+    """It is sent again."""
     await story.lead("a")
     await story.insert("j1")
     await story.store.request_cancel(["j1"])
@@ -278,7 +278,7 @@ async def test_what_was_to_be_cancelled_ends_when_its_group_is_lost(story: Story
 
 
 async def test_jobs_are_not_given_to_a_lost_group_while_others_live(story: Story) -> None:
-    """Its leader may have been heard a moment ago."""
+    """Its leader may have reported a moment ago."""
     await story.passes(1, "a", "b", "c")
     await story.passes(6, "b", "c")
     chosen = {story.groups.routing.choose(f"key-{number}", None) for number in range(30)}
@@ -292,7 +292,7 @@ async def test_a_late_result_of_a_moved_job_is_never_seen(story: Story) -> None:
     await story.passes(6, "b", "c")
     [group] = await story.where("j1")
     late = AttemptReport(AttemptId("j1", 1), Outcome.EXITED, 0, result=BlobSlice("results/late", 0, 1, "d"))
-    await story.lead("a")  # whoever leads there now, in whatever term
+    await story.lead("a")  # the leader there now, in whatever term
     term = (await story.store.leases())["a"].lease.term
     await story.store.record("a", term, [JobUpdate("j1", JobState.DONE, AttemptCounts(1), "a-1", BEGIN, report=late)])
     job = (await story.store.get(["j1"]))["j1"]

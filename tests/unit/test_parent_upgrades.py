@@ -58,7 +58,7 @@ async def own_listener(port: int) -> AsyncIterator[None]:
 
 @asynccontextmanager
 async def as_serve_does(port: int) -> AsyncIterator[None]:
-    """A server made as Serve's proxies and replicas make theirs, after the function that they are told to call."""
+    """A server made as Serve's proxies and replicas make theirs, by the function that they are configured with."""
     spec = HostSpec(Path("/nowhere"), head=True)
     module, _, function = spec.public_environment["RAY_SERVE_HTTP_PROXY_CALLBACK_IMPORT_PATH"].rpartition(".")
     before = auto.AutoHTTPProtocol

@@ -80,7 +80,9 @@ def test_the_same_seed_decides_the_same() -> None:
 
 @pytest.mark.parametrize("arrivals", ["all-at-once", "poisson:100/s"])
 @pytest.mark.parametrize("run_time", ["lognormal:1s:0.5", "constant:20ms"])
-def test_turns_of_groups_decide_nothing(arrivals: str, run_time: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_order_in_which_groups_advance_changes_nothing(
+    arrivals: str, run_time: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Step by step in the order of time or each group as long as it can: jobs start and end at the same instants."""
     asked = scenario(run_time, arrivals, groups=3, window=64)
     outcomes = []
@@ -164,8 +166,8 @@ def test_a_later_deadline_or_a_smaller_share_needs_no_more_nodes() -> None:
     assert by_share[0] > by_share[-1]
 
 
-def test_what_no_number_of_nodes_can_do_is_said_at_once() -> None:
-    """A job longer than the deadline, or too few nodes to choose from, is an error that says what to change."""
+def test_a_goal_that_no_number_of_nodes_can_meet_is_an_error_at_once() -> None:
+    """A job longer than the deadline, or too few nodes to choose from, is an error with what to change."""
     tried: list[NodeCountResult] = []
     with pytest.raises(InvalidRequestError, match="no number of nodes is enough"):
         plan(scenario("constant:1m"), 30.0, 1.0, tried.append)
@@ -192,7 +194,7 @@ def test_run_times_are_drawn_as_asked(tmp_path: Path) -> None:
 
 
 def test_arrivals_follow_their_rates() -> None:
-    """In each step as many come as its rate says, give or take chance; with a rate of 0 none come."""
+    """In each step as many arrive as the rate gives, up to chance; with a rate of 0 none arrive."""
     drawn = Arrivals.parse("steps:100/s@0s,0/s@10s,10/s@1m").draw(2_000, Random(0))
     assert list(drawn) == sorted(drawn)
     assert sum(at < 10 for at in drawn) == pytest.approx(1_000, abs=100)
@@ -225,7 +227,7 @@ def test_arrivals_follow_their_rates() -> None:
     ],
 )
 def test_senseless_options_are_refused_with_a_reason(options: tuple[str, ...], complaint: str) -> None:
-    """Nothing is simulated, and the message says what is wrong."""
+    """Nothing is simulated, and the message has what is wrong."""
     result = CliRunner().invoke(app, ["plan", "--nodes", "6", "--jobs", "10", *options], env={"COLUMNS": "500"})
     assert result.exit_code != 0
     assert complaint in result.output

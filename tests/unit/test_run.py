@@ -42,7 +42,7 @@ def test_with_broken_fixture(broken): pass
 
 @pytest.mark.processes
 def test_a_row_that_fails(logs: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """Its tests are counted, its failures are printed in full and named, and pytest's last line stays as it was."""
+    """Its tests are counted, its failures are printed in full and named, and pytest's last line is unchanged."""
     [outcome] = Runner([row_of(logs, TESTS)]).run()
 
     assert (outcome.exit_code, outcome.passed, outcome.failed, outcome.skipped) == (1, 1, 2, 2)

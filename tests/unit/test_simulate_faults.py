@@ -1,4 +1,4 @@
-"""The fault simulation: it replays exactly, finds nothing in the code as it is, and finds every planted bug."""
+"""The fault simulation: it replays exactly, finds nothing in the unchanged code, and finds every planted bug."""
 
 from __future__ import annotations
 
@@ -105,7 +105,7 @@ def simulate(*options: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
 
 
-def test_the_command_tells_seeds_and_numbers(clean: list[Outcome]) -> None:
+def test_the_command_prints_seeds_and_numbers(clean: list[Outcome]) -> None:
     """With --json it prints one object, from whose digest two runs can be compared, and exits with 0."""
     told = simulate("--first-seed", "7", "--seeds", "6", "--json")
     assert told.returncode == 0, told.stderr
@@ -127,7 +127,7 @@ def test_the_command_shows_how_to_replay_a_violation() -> None:
 
 
 def test_an_unknown_mutant_is_refused() -> None:
-    """The command says which there are."""
+    """The error lists the known ones."""
     told = simulate("--mutant", "none-such")
     assert told.returncode == 2
     assert "no-term-check" in told.stderr

@@ -50,7 +50,7 @@ def test_an_hour_passes_in_no_time(loop: VirtualLoop) -> None:
     assert time.monotonic() - started < 5
 
 
-def test_a_simulation_in_which_nothing_can_happen_any_more_says_so(loop: VirtualLoop) -> None:
+def test_a_simulation_without_further_events_ends_with_an_error(loop: VirtualLoop) -> None:
     """Waiting for what never comes is an error, not a hang."""
     with pytest.raises(StuckError, match="nothing is left"):
         finish(loop, asyncio.Event().wait())
@@ -118,7 +118,7 @@ def test_a_killed_process_cleans_up_nothing(loop: VirtualLoop) -> None:
 
 
 class Counter:
-    """Counts, and fails if told so."""
+    """Counts, and fails on request."""
 
     def __init__(self) -> None:
         self.count = 0
@@ -201,7 +201,7 @@ def test_calls_are_doubled_and_overtake_one_another(loop: VirtualLoop) -> None:
 
 
 def test_a_cut_is_silent_and_a_dead_process_answers_at_once(loop: VirtualLoop) -> None:
-    """A caller waits for its timeout behind a cut, but learns soon that nobody listens."""
+    """A caller waits for its timeout behind a cut, but gets an error soon if no process listens."""
     wire = Wire(loop)
     wire.network.cut("cut", frozenset({"here"}), frozenset({"there"}))
     assert finish(loop, wire.outcomes(1)) == ["unknown"]

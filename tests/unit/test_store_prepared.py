@@ -76,6 +76,6 @@ def test_constants_of_a_statement_need_not_be_given(connection: Connection) -> N
 
 
 def test_a_database_that_is_locked_is_unavailable(tmp_path: Path) -> None:
-    """The driver's own error, which comes as it is, means what SQLAlchemy's would."""
+    """The driver's own error, which is not wrapped, is treated like SQLAlchemy's."""
     with pytest.raises(UnavailableError, match="cannot be used now"), as_ours():
         raise sqlite3.OperationalError("disk I/O error")

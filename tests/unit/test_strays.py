@@ -17,7 +17,7 @@ from tests.support.lone_agent import wait_until
 
 ROOT = Path(__file__).parents[2]
 
-# It starts a program that starts others and dies, as an agent would, and looks until told to end; then it ends all.
+# It starts a program that starts others and dies, as an agent would, looks until its input ends, then ends all.
 SUPERVISOR = """
 import os, subprocess, sys, threading, time
 from raygrid.system.orphans import Strays

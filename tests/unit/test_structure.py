@@ -72,7 +72,7 @@ def test_ray_is_known_in_few_files() -> None:
     assert found == KNOW_RAY
 
 
-def test_every_module_says_what_it_is_for() -> None:
+def test_every_module_has_a_docstring() -> None:
     """Every module of the package opens with a docstring."""
     modules = [path for path in PACKAGE.rglob("*.py") if "migrations" not in path.parts]
     silent = [str(path) for path in modules if not ast.get_docstring(ast.parse(path.read_text(encoding="utf-8")))]

@@ -19,7 +19,7 @@ OLD_S = 60 * 86_400
 
 
 def is_locked(directory: Path) -> bool:
-    """Whether one who wants a directory for itself, as a cleaner does, is refused."""
+    """Whether a process that wants a directory for itself, as a cleaner does, is refused."""
     own = os.open(directory, os.O_RDONLY | os.O_DIRECTORY)
     try:
         fcntl.flock(own, fcntl.LOCK_EX | fcntl.LOCK_NB)

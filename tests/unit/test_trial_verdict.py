@@ -1,4 +1,4 @@
-"""What `raygrid bench` says of what it has seen."""
+"""The sentences that `raygrid bench` prints about what it measured."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def test_a_job_alone_shows_what_the_grid_adds_to_one_submit() -> None:
     assert "One job alone was back after 1.0 s, 8.0 ms more than its pricer took." in text_of(TRIAL)
 
 
-def test_where_the_time_went_is_said_in_medians() -> None:
+def test_the_times_are_medians() -> None:
     """Waiting, running, recording."""
     said = text_of(TRIAL)
     assert "3.0 s waiting for a slot, 1.0 s running, 20 ms until its result was stored and recorded" in said
@@ -63,8 +63,8 @@ def test_fewer_jobs_than_slots_leave_the_other_slots_out_of_account() -> None:
     assert "--jobs 20 or more" in "\n".join(said.advice)
 
 
-def test_a_short_pricer_is_told_of_larger_inputs_and_warm_pricers() -> None:
-    """Where the job costs more than half of what the pricer takes."""
+def test_for_a_short_pricer_larger_inputs_and_warm_pricers_are_recommended() -> None:
+    """A pricer counts as short if the grid adds more than half of its run time."""
     short = replace(JOB, ran_s=0.002)
     said = text_of(replace(TRIAL, times=(short,) * 40, elapsed_s=0.1, alone=short))
     assert "mode: warm" in said
@@ -81,7 +81,7 @@ WARM = replace(JOB, ran_s=0.01, warm_job=7)
 LOADING = replace(WARM, ran_s=3.01, warm_job=1)
 
 
-def test_loading_a_warm_pricer_is_told_apart_from_pricing() -> None:
+def test_loading_a_warm_pricer_is_separate_from_pricing() -> None:
     """Start-up is paid once for each process: it is not what a job takes."""
     times = (LOADING,) * 4 + (WARM,) * 36
     said = text_of(replace(TRIAL, times=times, alone=WARM, alone_whole_s=0.018, loading=LOADING, elapsed_s=4.0))
@@ -90,7 +90,7 @@ def test_loading_a_warm_pricer_is_told_apart_from_pricing() -> None:
     assert "One job alone was back after 18 ms, 8.0 ms more than its pricer took." in said
 
 
-def test_a_warm_pricer_is_not_told_to_become_one() -> None:
+def test_for_a_warm_pricer_only_larger_inputs_are_recommended() -> None:
     """Where it is short, only larger inputs help."""
     said = text_of(replace(TRIAL, times=(WARM,) * 40, elapsed_s=1.0, alone=WARM))
     assert "put more work into each input." in said
@@ -99,14 +99,14 @@ def test_a_warm_pricer_is_not_told_to_become_one() -> None:
 
 
 def test_a_job_alone_that_loaded_the_pricer_is_no_measure_of_crowding() -> None:
-    """A process that serves one job only (recycle_after: 1) loads for each: that is said, and nothing is compared."""
+    """A process that serves one job only (recycle_after: 1) loads for each: a note has it; nothing is compared."""
     said = text_of(replace(TRIAL, times=(LOADING,) * 40, alone=replace(LOADING, ran_s=1.0), loading=LOADING))
     assert "One job alone, the pricer's loading included, was back" in said
     assert "times as long as alone" not in said
 
 
-def test_other_work_on_the_grid_is_told() -> None:
-    """Figures beside other jobs are theirs as well."""
+def test_other_work_on_the_grid_is_mentioned() -> None:
+    """Figures beside other jobs are influenced by them."""
     assert "The grid had 7 other jobs" in text_of(replace(TRIAL, others=7))
 
 

@@ -1,4 +1,4 @@
-"""The protocol of warm pricers: what the agent says and hears, against what its description promises."""
+"""The protocol of warm pricers: what the agent sends and reads, against what its description promises."""
 
 from __future__ import annotations
 
@@ -65,7 +65,7 @@ def test_every_key_is_described() -> None:
 
 
 def test_the_limit_of_an_answer_is_described_and_held() -> None:
-    """The longest answer is heard; one byte more is refused, in one piece or many, and so is one without an end."""
+    """The longest answer is accepted; one byte more is refused, in one piece or many, and so is one without an end."""
     assert f"at most {MOST_LINE:,} bytes" in DESCRIPTION
     longest = b'{"number": 1, "exit_code": 7, "x": "' + b"x" * (MOST_LINE - 38) + b'"}'
     assert len(longest) == MOST_LINE
@@ -120,7 +120,7 @@ def test_an_answer_may_come_in_pieces_of_any_size(size: int) -> None:
 
 
 def test_a_line_without_end_is_not_kept() -> None:
-    """Memory stays bounded however much comes without a line break, and the line after it is heard."""
+    """Memory stays bounded however much comes without a line break, and the line after it is read."""
     reader = AnswerReader(1)
     for _ in range(100):
         assert reader.feed(b"x" * MOST_LINE) is None
@@ -138,7 +138,7 @@ def test_what_is_no_answer_is_passed_over(line: bytes) -> None:
 
 @pytest.mark.parametrize("said", ['"exit_code": "0"', '"exit_code": 256', '"exit_code": true', '"signal": 0', '"x": 1'])
 def test_an_answer_of_this_job_that_means_nothing_is_refused(said: str) -> None:
-    """The pricer's author is told, rather than left with a job that hangs."""
+    """The error reaches the pricer's author, who would otherwise have a job that hangs."""
     with pytest.raises(BadAnswerError):
         parse(f'{{"number": 1, {said}}}'.encode(), 1)
 
