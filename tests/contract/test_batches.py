@@ -50,7 +50,7 @@ async def test_a_refused_job_has_no_place(store: JobStore) -> None:
 
 
 async def test_a_page_after_a_job_of_another_batch_is_refused(store: JobStore) -> None:
-    """Its place says nothing about this batch, and an empty page would look like the end."""
+    """Such a place has no meaning in this batch, and an empty page would look like the end."""
     await store.insert([new("a")], "b1")
     await store.insert([new("b")], "b2")
     with pytest.raises(InvalidRequestError, match="the cursor 'b' is no job of batch b1"):
@@ -58,7 +58,7 @@ async def test_a_page_after_a_job_of_another_batch_is_refused(store: JobStore) -
 
 
 async def test_batches_are_listed_newest_first_with_their_counts(store: JobStore) -> None:
-    """Page after page gives each once; the last page says that there is no more."""
+    """Page after page gives each once; the last page has no cursor."""
     names = [f"b{n}" for n in range(5)]
     for number, name in enumerate(names):
         await store.insert([new(f"{name}-{n}") for n in range(number)], name)

@@ -68,8 +68,8 @@ async def test_what_was_put_is_read_whole_and_in_slices(blobs: BlobStore) -> Non
     assert await blobs.read(BlobSlice("not/there", 0, 0, "")) == b""
 
 
-async def test_a_missing_blob_is_told_from_a_store_that_is_away(blobs: BlobStore) -> None:
-    """What is not there, or shorter than it should be, raises BlobNotFoundError with its key."""
+async def test_a_missing_blob_is_distinguished_from_a_store_that_is_away(blobs: BlobStore) -> None:
+    """A missing or too short blob raises BlobNotFoundError with its key."""
     await blobs.put("results/short", b"0123456789")
     for slice_ in (BlobSlice("no/blob", 0, 5, ""), BlobSlice("results/short", 8, 5, "")):
         with pytest.raises(BlobNotFoundError, match=slice_.key):
@@ -170,7 +170,7 @@ async def test_a_flipped_bit_spoils_its_chunk_and_no_other(blobs: BlobStore) -> 
 
 
 async def test_a_truncated_large_blob_is_damaged_and_a_removed_one_is_not_there(blobs: BlobStore) -> None:
-    """What is left of it is still checked and given; the error tells damage from absence."""
+    """What is left of it is still checked and given; damage and absence have errors of their own."""
     data, checked = await large(blobs)
     await blobs.put("results/large", (b"before" + data)[: 3 * CHUNK])
     assert await asyncio.to_thread(checked.read_now, 0, 2) == data[: 2 * CHUNK]
@@ -183,7 +183,7 @@ async def test_a_truncated_large_blob_is_damaged_and_a_removed_one_is_not_there(
 
 
 async def test_a_large_blob_can_be_read_like_a_file(blobs: BlobStore) -> None:
-    """A ZIP in the blob store can be opened without fetching it whole, and a damaged chunk stops only who needs it."""
+    """A ZIP in the blob store can be opened without fetching it whole; a damaged chunk fails only reads of it."""
     data, checked = await large(blobs)
 
     def look() -> None:
@@ -396,7 +396,7 @@ def calls(blobs: BlobStore, tmp_path: Path) -> list[Callable[[], object]]:
     ]
 
 
-def test_every_call_says_that_the_store_is_away(s3: S3, tmp_path: Path) -> None:
+def test_every_call_reports_that_the_store_is_away(s3: S3, tmp_path: Path) -> None:
     """An outage is no missing blob and no defect: each call raises UnavailableError, and works once it is over."""
     cable = Cable(s3.port)
     blobs = BlobStore(f"s3://{s3.new_bucket()}", s3.options(cable.port), retry_s=0.3)
@@ -413,10 +413,10 @@ def test_every_call_says_that_the_store_is_away(s3: S3, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("given", [{"timeout": "300ms"}, {}])
-def test_an_endpoint_that_never_answers_holds_nobody_for_ever(
+def test_an_endpoint_that_never_answers_is_given_up(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, given: dict[str, str]
 ) -> None:
-    """A connection that is taken and then silent ends with the timeout of the settings, or else with one of ours."""
+    """A connection that is taken and then silent ends with the timeout of the settings, or else with the default."""
     for name, value in SECRETS.items():
         monkeypatch.setenv(name, value)
     if not given:
@@ -557,7 +557,7 @@ async def test_a_slow_disk_holds_the_sender_back(tmp_path: Path, monkeypatch: py
 
 
 async def test_a_full_disk_ends_an_upload(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Whoever sends is told at once rather than at the end, and neither a file nor a thread is left."""
+    """The sender gets an error at once rather than at the end, and neither a file nor a thread is left."""
 
     class Full(FileIO):
         def write(self, data: Any) -> int:

@@ -23,8 +23,8 @@ async def test_definitions_are_found_by_their_digests(store: JobStore) -> None:
     assert await store.definitions([]) == {}
 
 
-async def test_a_definition_put_again_gets_the_limits_of_now(store: JobStore) -> None:
-    """What runs stays as it was; the limits are those last put."""
+async def test_a_definition_put_again_gets_the_new_limits(store: JobStore) -> None:
+    """What runs is unchanged; the limits are those last put."""
     await store.put_definitions([OLD])
     await store.put_definitions([replace(OLD, limits="{}")])
     assert await store.definitions(["d1"]) == {"d1": replace(OLD, limits="{}")}

@@ -104,7 +104,7 @@ async def test_the_same_job_again_attaches(store: JobStore) -> None:
 
 
 async def test_another_input_under_a_taken_id_is_a_conflict(store: JobStore) -> None:
-    """An insert with another fingerprint is refused and leaves the job as it is."""
+    """An insert with another fingerprint is refused and leaves the job unchanged."""
     await store.insert([new("j1", fingerprint="f")])
     before = await one(store, "j1")
     [answer] = await store.insert([new("j1", fingerprint="other")], "b1")
@@ -285,7 +285,7 @@ async def test_a_write_under_another_term_writes_nothing(store: JobStore, offset
 
 
 async def test_a_write_without_any_lease_is_refused(store: JobStore) -> None:
-    """Where nobody ever led a group, nobody can write to its jobs."""
+    """If no candidate ever led a group, its jobs cannot be written."""
     await store.insert([new("j1")])
     with pytest.raises(StaleTermError):
         await store.record("rack-a", 1, [running("j1")])
@@ -319,8 +319,8 @@ async def test_the_first_of_two_ends_in_one_write_counts(store: JobStore) -> Non
     assert (job.result.key, job.attempts) == ("first", 1)
 
 
-async def test_a_write_says_whether_every_job_is_as_it_says(store: JobStore) -> None:
-    """Only then may a leader tell the end of a job as the store's; of many written together a store may not know."""
+async def test_a_write_returns_whether_all_jobs_were_updated(store: JobStore) -> None:
+    """Only then may a leader report the ends as stored; of many written together a store may not know."""
     await store.insert([new("j1"), new("j2"), new("j3"), new("moved", group="rack-b")])
     lease = await lead(store)
     assert await store.record("rack-a", lease.term, [done("j1")])
@@ -369,7 +369,7 @@ async def test_the_order_of_one_call_is_its_order_in_spite_of_a_repeated_id(stor
     assert [held.spec.job_id for held in await store.queued("rack-a", 10)] == ["a", "b"]
 
 
-async def test_positions_count_who_stands_before(store: JobStore) -> None:
+async def test_a_position_counts_the_jobs_before(store: JobStore) -> None:
     """A job's position is the number of queued jobs of its group that run before it."""
     await store.insert([new("a"), new("b"), new("urgent", priority=5), new("far", group="rack-b")])
     lease = await lead(store)
@@ -501,7 +501,7 @@ async def test_of_the_unfinished_jobs_of_a_batch_the_longest_unchanged_come_firs
 
 
 async def test_an_unknown_batch_is_none_and_an_empty_one_is_finished(store: JobStore) -> None:
-    """No batch and a batch without jobs are told apart."""
+    """No batch and a batch without jobs are distinguished."""
     assert await store.batch("b1") is None
     assert await store.unfinished_of_batch("b1") == []
     assert await store.changed("b1", 0, 10) == []
@@ -624,7 +624,7 @@ async def test_a_name_points_at_the_latest_content(store: JobStore) -> None:
 
 
 async def test_the_first_lease_has_term_one(store: JobStore) -> None:
-    """Whoever asks first leads, until the ttl has passed by the store's clock."""
+    """The first candidate that asks leads, until the ttl has passed by the store's clock."""
     before = datetime.now(UTC)
     lease = await store.acquire_lease("rack-a", "me", 60)
     assert lease is not None
@@ -642,8 +642,8 @@ async def test_renewing_keeps_the_term(store: JobStore) -> None:
     assert second.expires_at > first.expires_at
 
 
-async def test_nobody_else_gets_a_live_lease(store: JobStore) -> None:
-    """While a lease lives another candidate gets none, and other groups are not concerned."""
+async def test_no_other_candidate_gets_a_live_lease(store: JobStore) -> None:
+    """While a lease lives another candidate gets none; other groups are independent."""
     first = await lead(store, "rack-a", "me")
     assert await store.acquire_lease("rack-a", "you", 60) is None
     assert (await lead(store, "rack-b", "you")).term == 1
@@ -665,7 +665,7 @@ async def test_a_takeover_raises_the_term_and_shuts_the_old_leader_out(store: Jo
 
 
 async def test_coming_back_after_a_lapse_is_a_new_term(store: JobStore) -> None:
-    """A holder whose lease ran out does not go on under the old term, even if nobody took over."""
+    """A holder whose lease ran out does not go on under the old term, even if no other took over."""
     old = await store.acquire_lease("rack-a", "me", 0)
     again = await store.acquire_lease("rack-a", "me", 60)
     assert old is not None
@@ -682,8 +682,8 @@ async def test_a_released_lease_can_be_taken_at_once(store: JobStore) -> None:
     assert taken.term == lease.term + 1
 
 
-async def test_leases_say_how_long_they_live_on(store: JobStore) -> None:
-    """Whoever looks at the leases sees each group's holder, term and the time that is left by the store's clock."""
+async def test_leases_have_their_remaining_time(store: JobStore) -> None:
+    """Each group's lease has its holder, its term and the time that is left by the store's clock."""
     await lead(store, "rack-a", "me")
     await store.acquire_lease("rack-b", "you", 0)
     found = await store.leases()
@@ -797,7 +797,7 @@ async def test_the_next_leader_learns_what_the_attempts_came_to(store: JobStore)
     assert (held.counts, (await one(store, "j1")).attempts) == (counts, 7)
 
 
-async def test_who_knows_of_fewer_attempts_leaves_the_counts_as_they_are(store: JobStore) -> None:
+async def test_a_report_with_fewer_attempts_leaves_the_counts_unchanged(store: JobStore) -> None:
     """A job cancelled by a leader that has never seen it keeps the counts of what happened before."""
     await store.insert([new("j1")])
     lease = await lead(store)
@@ -847,7 +847,7 @@ async def test_the_deadline_of_a_drain_counts_from_the_request_and_can_be_change
     assert changed.deadline_at - changed.requested_at == timedelta(seconds=1)
 
 
-async def test_the_first_proposal_is_what_everybody_agrees_on(store: JobStore) -> None:
+async def test_the_first_proposal_is_agreed_on(store: JobStore) -> None:
     assert await store.agreed("blobs") is None
 
     assert await store.agree("blobs", "mine") == "mine"

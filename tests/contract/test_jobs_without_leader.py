@@ -1,4 +1,4 @@
-"""What every job store promises of jobs whose group nobody leads: they are found, moved to other groups, or ended."""
+"""What every job store guarantees for jobs of a group without a leader: they are found, moved, or ended."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ __all__ = ["store"]
 
 
 async def lost(store: JobStore, group: str = "rack-a") -> Lease:
-    """A group whose leader is gone: its lease has run out, and nobody has taken it."""
+    """A group whose leader is gone: its lease has run out, and no other candidate has taken it."""
     lease = await lead(store, group)
     await store.release_lease(lease)
     return lease
@@ -49,7 +49,7 @@ async def test_unfinished_jobs_come_with_what_they_are_routed_by(store: JobStore
     assert [each.job_id for each in await store.unfinished("rack-a", 10, running=False)] == ["high", "low"]
 
 
-async def test_those_to_be_cancelled_can_be_told_apart(store: JobStore) -> None:
+async def test_jobs_to_be_cancelled_can_be_selected(store: JobStore) -> None:
     """With `wished` only jobs that a client has asked to cancel are found."""
     await store.insert([new("stays"), new("goes")])
     await store.request_cancel(["goes"])
@@ -86,7 +86,7 @@ async def test_a_queued_job_moves_and_keeps_what_it_has(store: JobStore) -> None
     assert await store.queued("rack-a", 9) == []
 
 
-async def test_what_is_moved_is_told_as_the_new_leader_takes_it_up(store: JobStore) -> None:
+async def test_a_move_returns_the_jobs_as_the_new_leader_queues_them(store: JobStore) -> None:
     """The jobs given back are those that the new group's queue holds, inputs included."""
     await store.insert([new("a"), new("b"), new("c")])
     await store.request_cancel(["b"])
@@ -127,7 +127,7 @@ async def test_nothing_is_taken_from_a_group_that_is_led(store: JobStore) -> Non
 
 
 async def test_jobs_that_ended_or_are_elsewhere_do_not_move(store: JobStore) -> None:
-    """A job moves from the group named, if it has not ended; all else stays as it is and is not told of."""
+    """A job moves from the group named, if it has not ended; all others stay and are not in the answer."""
     await store.insert([new("over"), new("foreign", group="rack-c"), new("stays")])
     lease = await lead(store)
     await started(store, lease, done("over"))
@@ -139,7 +139,7 @@ async def test_jobs_that_ended_or_are_elsewhere_do_not_move(store: JobStore) -> 
 
 
 async def test_a_moved_job_is_news_in_its_batch(store: JobStore) -> None:
-    """Whoever reads the batch sees the job again, at a cursor above the one before."""
+    """A reader of the batch gets the job again, at a cursor above the one before."""
     await store.insert([new("a"), new("b")], "batch")
     seen = max(change.cursor for change in await store.changed("batch", 0, 10))
     await store.move("rack-a", {"a": "rack-b"})
@@ -160,7 +160,7 @@ async def test_many_jobs_move_at_once(store: JobStore) -> None:
 
 
 async def test_a_late_leader_of_a_lost_group_can_write_nothing(store: JobStore) -> None:
-    """Its term is over once jobs were taken away, so not even the jobs that stayed hear of it."""
+    """Its term is over once jobs were taken away, so it cannot write to the jobs that stayed either."""
     await store.insert([new("moved"), new("stayed")])
     lease = await lost(store)
     await store.move("rack-a", {"moved": "rack-b"}, unled=True)
@@ -198,7 +198,7 @@ async def test_a_leader_that_lives_changes_nothing_of_a_job_that_was_moved(store
 
 
 async def test_a_lost_group_can_be_led_again_at_once(store: JobStore) -> None:
-    """Its lease stays run out since when it was, held by nobody; whoever takes it gets a newer term."""
+    """Its lease keeps its end and has no holder; the next holder gets a newer term."""
     await store.insert([new("a"), new("b")])
     lease = await lost(store)
     since = (await store.leases())["rack-a"].lease.expires_at
@@ -213,8 +213,8 @@ async def test_a_lost_group_can_be_led_again_at_once(store: JobStore) -> None:
 # --- cancelling -----------------------------------------------------------------------------------------------
 
 
-async def test_a_wish_to_cancel_is_carried_out_without_a_leader(store: JobStore) -> None:
-    """A queued job of a group that nobody leads ends as cancelled; one that nobody wants cancelled stays."""
+async def test_a_cancel_request_is_carried_out_without_a_leader(store: JobStore) -> None:
+    """A queued job of a group without a leader ends as cancelled if that was requested; others stay."""
     await store.insert([new("goes"), new("stays"), new("foreign", group="rack-b")], "batch")
     lease = await lost(store)
     await store.request_cancel(["goes", "foreign"])

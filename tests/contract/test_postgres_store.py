@@ -182,7 +182,7 @@ async def test_a_job_does_not_take_over_a_result_that_is_being_purged(store: Sql
 
 
 async def test_a_reader_beside_four_writers_misses_nothing(database: str) -> None:
-    """Who resumes above the revisions that it saw sees every job, though writers of four processes commit at once."""
+    """A reader that resumes above the revisions that it has seen gets every job, though four processes commit."""
     async with AsyncExitStack() as stack:
         stores = [await stack.enter_async_context(opened(database)) for _ in range(4)]
         await stores[0].insert([], "b1")
@@ -285,7 +285,7 @@ async def test_stores_that_do_everything_at_once_never_block_each_other(database
         calls = 0
 
         def block() -> list[str]:
-            """The jobs that everybody works on in this moment."""
+            """The jobs that all writers work on in this moment."""
             return [f"{time.monotonic() * 5:.0f}-{i}" for i in range(10)]
 
         async def over_and_over(call: Callable[[int], Awaitable[Any]]) -> None:
@@ -343,7 +343,7 @@ async def test_the_server_may_go_and_come_back(store: SqlStore, postgres: Postgr
 
 
 async def test_connections_that_the_server_dropped_cost_no_call(store: SqlStore, postgres: Postgres) -> None:
-    """After a restart that nobody was calling in, the first calls succeed: closed connections are not used."""
+    """After a restart without a pending call, the first calls succeed: closed connections are not used."""
     await asyncio.gather(*(store.insert([new(f"j{i}")]) for i in range(8)), *(store.get(["j0"]) for _ in range(8)))
     await asyncio.to_thread(postgres.restart)
     found = await asyncio.gather(*(store.get(["j0"]) for _ in range(8)))
@@ -351,7 +351,9 @@ async def test_connections_that_the_server_dropped_cost_no_call(store: SqlStore,
     assert (await store.insert([new("after")]))[0].created
 
 
-async def test_a_call_that_the_server_dies_in_says_so(store: SqlStore, other: SqlStore, postgres: Postgres) -> None:
+async def test_a_call_that_the_server_dies_in_is_unavailable(
+    store: SqlStore, other: SqlStore, postgres: Postgres
+) -> None:
     """A write that waits in the server when it dies fails as unavailable and is not committed."""
 
     async def die_meanwhile() -> None:
@@ -423,7 +425,7 @@ async def test_a_call_on_a_frozen_server_can_be_given_up_at_once(store: SqlStore
 
 
 @pytest.mark.usefixtures("hurried")
-async def test_a_process_that_stops_in_a_transaction_stops_nobody_else(database: str) -> None:
+async def test_a_process_that_stops_in_a_transaction_blocks_no_other(database: str) -> None:
     """Locks that all writers need are taken from a process that froze while it held them."""
     async with opened(database) as frozen, opened(database) as store:
 
@@ -463,8 +465,8 @@ async def test_a_process_that_freezes_with_writes_in_the_queue_holds_them_up_onc
         await asyncio.wait(freezing)
 
 
-async def test_a_write_that_is_given_up_is_done_all_the_same(store: SqlStore, other: SqlStore) -> None:
-    """Whoever comes again under the same id finds the job; nothing has to be done, or connected, a second time."""
+async def test_a_write_that_is_given_up_is_completed_nevertheless(store: SqlStore, other: SqlStore) -> None:
+    """A later call under the same id finds the job; nothing is done, or connected, a second time."""
     async with other.database.write() as connection:
         await next_revisions(connection, 1)
         writing = asyncio.create_task(store.insert([new("j1")]))
@@ -500,7 +502,7 @@ async def test_every_common_form_of_the_url_is_understood(postgres: Postgres, sc
             assert int(await asyncio.to_thread(postgres.sql, named)) >= 1
 
 
-async def test_what_the_url_says_wins(postgres: Postgres, database: str) -> None:
+async def test_the_url_wins(postgres: Postgres, database: str) -> None:
     """An application name in the URL is the one that the server sees."""
     async with opened(f"{database}?application_name=desk-7"):
         assert postgres.sql("SELECT count(*) FROM pg_stat_activity WHERE application_name = 'desk-7'") == "1"
@@ -525,7 +527,7 @@ WRONG: dict[str, tuple[Callable[[str], str], type[Exception], str]] = {
 async def test_a_mistake_in_the_url_is_explained_without_the_password(
     database: str, mistake: str, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """Each refusal says what is wrong; neither it, nor what it was raised from, nor the log shows the password."""
+    """Each refusal names the mistake; neither it, nor its causes, nor the log contains the password."""
     spoil, error, says = WRONG[mistake]
     caplog.set_level(logging.DEBUG)
     with pytest.raises(error) as caught:
@@ -550,13 +552,13 @@ async def test_values_of_jobs_are_not_in_errors(store: SqlStore) -> None:
 
 
 async def test_a_missing_driver_is_named(database: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Without asyncpg the message says what to install."""
+    """Without asyncpg the message names the package to install."""
     monkeypatch.setitem(sys.modules, "asyncpg", None)
     with pytest.raises(SettingsError, match=r"pip install 'raygrid\[postgres\]'"):
         await SqlStore(database).open()
 
 
-def test_a_password_in_a_url_is_read_as_it_was_meant(postgres: Postgres) -> None:
+def test_a_password_in_a_url_is_decoded(postgres: Postgres) -> None:
     """The URLs of these tests carry a password with characters that mean something in URLs."""
     assert unquote(urlsplit(postgres.url()).password or "") == PASSWORD
 

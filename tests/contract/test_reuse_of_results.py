@@ -41,7 +41,7 @@ async def ended(store: JobStore, updates: Sequence[JobUpdate]) -> None:
 
 
 async def test_a_job_that_takes_over_a_result_is_done_at_once(store: JobStore) -> None:
-    """It has the other one's result and exit code, no attempt and no node, and says which job ran."""
+    """It has the other job's result and exit code, no attempt and no node, and the id of the job that ran."""
     await ended(store, [done("ran")])
     [answer] = await store.insert([taking("j2", "ran", priority=3)])
     job = await one(store, "j2")
@@ -156,8 +156,8 @@ async def test_it_belongs_to_its_batch_like_any_other(store: JobStore) -> None:
     assert await store.changed("b1", seen[1].cursor, 10, ended_only=True) == []
 
 
-async def test_a_job_that_exists_stays_as_it_is(store: JobStore) -> None:
-    """Attaching and conflicts are as ever, whatever source the second submit names."""
+async def test_an_existing_job_is_unchanged(store: JobStore) -> None:
+    """Attaching and conflicts work as without reuse, whatever source the second submit names."""
     await ended(store, [done("ran")])
     await store.insert([new("j2")])
     same, other = await store.insert([taking("j2", "ran"), taking("ran", "ran", fingerprint="g")])

@@ -76,7 +76,7 @@ async def test_one_id_submitted_to_two_stores_at_once_is_created_once(tmp_path: 
 
 
 async def test_a_reader_beside_two_writers_misses_nothing(tmp_path: Path) -> None:
-    """Revisions become visible in their order: who resumes above what it saw sees every job in the end."""
+    """Revisions become visible in their order: a reader that resumes above what it has seen gets every job."""
     async with opened(tmp_path / "jobs.db") as one, opened(tmp_path / "jobs.db") as two:
         await one.insert([], "b1")
         seen: dict[str, JobState] = {}
@@ -151,8 +151,8 @@ def test_preparing_a_file_takes_no_lock_away_from_this_process(tmp_path: Path) -
         assert (tmp_path / "jobs.db-wal").exists()
 
 
-async def test_opening_waits_for_whoever_uses_the_file(tmp_path: Path) -> None:
-    """A file that another program reads in the old journal mode is opened as soon as that one lets go."""
+async def test_opening_waits_for_other_users_of_the_file(tmp_path: Path) -> None:
+    """A file that another program reads in the old journal mode is opened as soon as it is released."""
     with closing(sqlite3.connect(tmp_path / "jobs.db", isolation_level=None)) as reader:
         reader.executescript("CREATE TABLE t (a); INSERT INTO t VALUES (1); BEGIN; SELECT * FROM t;")
         reader.execute("SELECT * FROM t").fetchall()
@@ -268,7 +268,7 @@ def test_migrations_make_exactly_the_indexes(tmp_path: Path) -> None:
 
 
 async def test_results_are_found_through_their_index(tmp_path: Path) -> None:
-    """Whoever looks for reusable results reads one entry of the index for each, however many jobs there are."""
+    """A search for reusable results reads one entry of the index for each, however many jobs there are."""
     async with opened(tmp_path / "jobs.db") as store:
         plans: list[str] = []
 
@@ -333,7 +333,7 @@ async def test_the_loop_is_free_while_the_database_is_not(tmp_path: Path) -> Non
         assert [each.created for each in await write] == [True]
 
 
-async def test_a_write_that_nobody_waits_for_any_longer_holds_nobody_up(tmp_path: Path) -> None:
+async def test_a_write_that_was_given_up_blocks_no_other(tmp_path: Path) -> None:
     """However many writes are given up halfway, another process gets SQLite's write lock in its turn."""
     url = f"sqlite+aiosqlite:///{tmp_path / 'jobs.db'}"
     mine, other = SqlStore(url), SqlStore(url)
@@ -383,7 +383,7 @@ async def test_nothing_is_written_into_a_file_that_was_removed(tmp_path: Path) -
 async def test_a_file_that_others_write_for_long_is_locked_and_not_broken(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Whoever asks whether jobs can be written can tell a slow moment from a store that is of no use."""
+    """The probe distinguishes a slow moment from a store that is of no use."""
     monkeypatch.setattr(sqlite, "BUSY_S", 0.05)
     async with opened(tmp_path / "jobs.db") as store:
         with closing(sqlite3.connect(tmp_path / "jobs.db", isolation_level=None)) as other:

@@ -86,7 +86,7 @@ class Cluster:
         return path
 
     def ray(self, *command: str, timeout_s: float = 240.0) -> str:
-        """Run a command of Ray at the desk, such as `up`; gives what it said."""
+        """Run a command of Ray at the desk, such as `up`; gives its output."""
         done = subprocess.run(
             [sys.executable, "-m", "ray.scripts.scripts", *command],
             capture_output=True,

@@ -12,7 +12,7 @@ from tests.support.postgres import Postgres
 
 
 def require_hosts() -> None:
-    """Skip where hosts cannot be made; but under CI, where nobody reads of skips, fail."""
+    """Skip where hosts cannot be made; but fail under CI, where skips are not noticed."""
     reason = why_not()
     if reason is None:
         return

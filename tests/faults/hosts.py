@@ -340,7 +340,7 @@ class Hosts:
     # --- what can happen ----------------------------------------------------------------------------------------
 
     def cut(self, what: str) -> None:
-        """Cut the link of a host, or the uplink of a rack's switch. Nobody is told: packets just vanish."""
+        """Cut the link of a host, or the uplink of a rack's switch. Packets vanish without an error."""
         self._switch("ip", "link", "set", self._link(what), "down")
 
     def slow(self, what: str, bits_per_s: str = "10mbit") -> None:
@@ -390,7 +390,7 @@ class Hosts:
         self.run(host, "umount", "--lazy", SHARED)
 
     def heal(self) -> None:
-        """Mend every link, thaw everybody, empty the disks that were filled, mount what was unmounted."""
+        """Mend every link, thaw all processes, empty the disks that were filled, mount what was unmounted."""
         for link in [*(f"v-{host}" for host in self._hosts), *(f"up-{rack}" for rack in RACKS)]:
             self._switch("ip", "link", "set", link, "up")
             with contextlib.suppress(RuntimeError):  # it was not slow

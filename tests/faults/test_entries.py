@@ -41,7 +41,7 @@ PARENT, KEEPALIVED, HAPROXY = "lone_parent", "keepalived", "haproxy"
 
 
 def require_daemons() -> None:
-    """Skip where the daemons are not installed; but under CI, where nobody reads of skips, fail."""
+    """Skip where the daemons are not installed; but fail under CI, where skips are not noticed."""
     missing = [each for each in (KEEPALIVED, HAPROXY) if shutil.which(each, path=Hosts.environment()["PATH"]) is None]
     if not missing:
         return
@@ -104,7 +104,7 @@ def _mended(hosts: Hosts) -> Iterator[None]:
 
 @contextmanager
 def leader_and_node(state: Path) -> Iterator[None]:
-    """A grid's leader and node in a thread; its own parent is used by nobody."""
+    """A grid's leader and node in a thread; its own parent is not used."""
     up: Future[None] = Future()
     done = asyncio.Event()
 
@@ -263,10 +263,10 @@ def until_candidate(hosts: Hosts, host: str, times: int) -> None:
 def test_the_virtual_address_moves_from_a_dead_parent_and_from_a_dead_link_and_not_back(
     entries: Entries, record_property: Callable[[str, object], None]
 ) -> None:
-    """Every job is taken in spite of both faults, one host at a time holds the address, and who returns lets it be."""
+    """Every job is taken in spite of both faults; one host has the address, and a host that returns leaves it there."""
     hosts = entries.hosts
     with keepalived_on(hosts):
-        # Whoever is well first holds it, as none preempts.
+        # The first healthy host holds it, as none preempts.
         first = until(lambda: only_holder(hosts), "one host holds the address")
         (second,) = set(ENTRIES) - {first}
         until_candidate(hosts, second, 1)
@@ -300,7 +300,7 @@ def test_the_virtual_address_moves_from_a_dead_parent_and_from_a_dead_link_and_n
     print(f"virtual address: parent killed {killed_s:.2f} s, link cut {cut_s:.2f} s, {len(load.submitted)} jobs")
     record_property("recovery_s", {"parent killed": killed_s, "link cut": cut_s})
     assert_all_known(load)
-    assert max(killed_s, cut_s) < 15  # measured above; here only that nobody has to intervene
+    assert max(killed_s, cut_s) < 15  # measured above; here only that no intervention is needed
 
 
 def assert_all_known(load: Load) -> None:
@@ -372,7 +372,7 @@ def test_the_balancer_hides_a_dead_parent_and_uses_it_again_when_it_is_back(
     print(f"balancer: parent killed {killed_s:.2f} s, link cut {cut_s:.2f} s, {len(load.submitted)} jobs")
     record_property("recovery_s", {"parent killed": killed_s, "link cut": cut_s})
     assert_all_known(load)
-    assert max(killed_s, cut_s) < 15  # measured above; here only that nobody has to intervene
+    assert max(killed_s, cut_s) < 15  # measured above; here only that no intervention is needed
 
 
 @pytest.mark.parametrize("fault", ["killed", "cut"])
@@ -407,7 +407,7 @@ def test_a_wait_at_a_parent_that_dies_behind_the_balancer_goes_on_at_the_other(
 
 
 def test_a_client_with_several_urls_leaves_a_machine_that_falls_silent(entries: Entries, tmp_path: Path) -> None:
-    """Nobody tells a client that waits; the kernel finds out, and the wait goes on at the next URL."""
+    """A waiting client gets no packet; the kernel's probes fail, and the wait goes on at the next URL."""
     hosts = entries.hosts
     entries.await_ready(*ENTRIES)
     go = tmp_path / "go"
@@ -434,7 +434,7 @@ def balanced_to(hosts: Hosts) -> str | None:
 
 
 def waits_at(hosts: Hosts, host: str, client: str = DESK) -> bool:
-    """Whether somebody has a connection to a parent for longer than a look at its health takes."""
+    """Whether a connection to a parent lasts longer than a look at its health takes."""
     lasting = connections(hosts, host, client)
     for _ in range(2):
         time.sleep(0.1)

@@ -1,4 +1,4 @@
-"""The hosts behave as machines of their own, and fail as told: otherwise the tests on them would prove nothing."""
+"""The hosts behave as machines of their own, and fail on request: otherwise the tests on them would prove nothing."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ pytestmark = pytest.mark.timeout(900)  # one set of hosts at a time: it may wait
 
 SSH = 22
 MB = 1024**2
-# Sends so many bytes to a listener, and says after how many seconds it has heard that all of them are there.
+# Sends so many bytes to a listener, and prints after how many seconds their receipt was confirmed.
 SENDER = """
 import socket, sys, time
 began = time.monotonic()
@@ -186,7 +186,7 @@ def test_frozen_processes_stand_still_until_they_thaw(hosts: Hosts) -> None:
 
     assert frozen
     until(lambda: {state_of(pid) for pid in frozen} == {"T"}, "they stand still", 5)
-    assert not answers(ADDRESSES["a1"])  # the kernel accepts, but nobody speaks
+    assert not answers(ADDRESSES["a1"])  # the kernel accepts, but no process answers
 
     hosts.thaw()
     until(lambda: "T" not in {state_of(pid) for pid in frozen}, "they go on", 5)

@@ -17,7 +17,7 @@ from tests.faults.hosts import CABLE, FIVE, five_hosts, until
 
 PROJECT = Path(__file__).parents[2]
 pytestmark = pytest.mark.timeout(900)  # one set of hosts at a time: it may wait for another test's
-# Says who the hosts' first processes are, then stays.
+# Prints the ids of the hosts' first processes, then stays.
 OWNER = f"""
 import sys, time
 from tests.faults.hosts import five_hosts
@@ -85,7 +85,7 @@ def test_hosts_die_with_an_owner_that_is_killed_and_the_next_ones_clear_up() -> 
     assert not owner.directory.exists()
 
 
-def test_a_killed_owner_leaves_no_process_and_no_link_even_if_nobody_comes_after_it() -> None:
+def test_a_killed_owner_leaves_no_process_and_no_link_without_a_successor() -> None:
     owner = Owner.make("stay")
     owner.process.send_signal(signal.SIGKILL)
     owner.process.wait(timeout=10)

@@ -137,7 +137,7 @@ def test_a_second_ray_up_adds_a_worker_in_a_new_rack_and_disturbs_no_running_job
         assert added.group == "rack-c"
         list(batch.results(timeout=180))
         # It was empty while the others had queues of their own: what comes from now on goes there as well, as soon as
-        # the parent that takes it has heard of the rack.
+        # the parent that takes it knows of the rack.
         until(lambda: "rack-c" in groups_of_a_batch(client), "the new rack takes jobs")
 
     assert times_run(hosts, "added") == {1: 200}
@@ -158,7 +158,7 @@ def test_a_drained_node_finishes_what_it_has_and_gets_nothing_more(cluster: Clus
         until(lambda: nodes_of(client)["a1"].state == "ok", "a1 works again", within_s=30)
 
 
-def test_a_node_that_loses_the_share_gets_no_work_and_says_why(cluster: Cluster, hosts: Hosts) -> None:
+def test_a_node_that_loses_the_share_gets_no_work_and_shows_the_reason(cluster: Cluster, hosts: Hosts) -> None:
     with cluster.client("a1") as client:
         hosts.lose_share("b2")
         try:
@@ -309,7 +309,7 @@ def test_another_job_store_is_refused_and_changes_nothing(
 
 
 def test_while_the_head_is_cut_off_the_workers_go_on(cluster: Cluster, hosts: Hosts) -> None:
-    """Nobody tells them: packets to the head just vanish, and every question to Ray's books hangs."""
+    """They get no notice: packets to the head just vanish, and every question to Ray's books hangs."""
     hosts.cut("head")
     try:
         until_s = time.monotonic() + 20

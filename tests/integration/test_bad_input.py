@@ -371,7 +371,7 @@ async def test_a_reader_that_hangs_up_harms_nobody(grid: SmallGrid) -> None:
     await grid.until(forgotten, within_s=10)
 
 
-async def test_a_slow_sender_holds_nobody_up(grid: SmallGrid) -> None:
+async def test_a_slow_sender_delays_no_other_client(grid: SmallGrid) -> None:
     """A client that sends byte by byte is waited for, and others are served meanwhile."""
     body = form_body([FILE, PRICER])
 

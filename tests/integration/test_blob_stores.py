@@ -144,7 +144,7 @@ async def test_an_outage_of_s3_loses_nothing(tmp_path: Path, s3: S3) -> None:
 
 
 async def test_results_are_unavailable_not_gone_while_s3_is_away(tmp_path: Path, s3: S3) -> None:
-    """Whoever asks for a result during an outage is told to come again, not that it has expired."""
+    """A request for a result during an outage gets 503 with Retry-After, not 410."""
     cable = Cable(s3.port)
     async with SmallGrid(tmp_path, **on_s3(s3, cable.port), node={"cache": 0}) as grid:
         first = await grid.submit("job", "echo kept")
@@ -160,7 +160,7 @@ async def test_results_are_unavailable_not_gone_while_s3_is_away(tmp_path: Path,
 
 
 async def test_a_node_that_sees_another_directory_gets_no_work_until_it_sees_the_right_one(tmp_path: Path) -> None:
-    """All jobs run on the node that sees the grid's blob store; the other says why, and joins in once it does, too."""
+    """All jobs run on the node that sees the grid's blob store; the other shows the reason, and joins once it does."""
     share, local = tmp_path / "share", tmp_path / "local"
     local.mkdir()
     (tmp_path / "mount").symlink_to(local)
@@ -233,7 +233,7 @@ def many_machines(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.usefixtures("many_machines")
 async def test_a_parent_without_the_share_takes_no_jobs_and_recovers(tmp_path: Path) -> None:
-    """It says why under /health/ready and to every submit, inline ones included, and goes on once it is mounted."""
+    """The reason is under /health/ready and in the answer to every submit; it goes on once the share is mounted."""
     share, below, mount = tmp_path / "share", tmp_path / "below", tmp_path / "mount"
     share.mkdir()
     below.mkdir()
@@ -310,8 +310,8 @@ async def test_a_second_parent_with_another_blob_store_is_refused(tmp_path: Path
         assert await grid.store.agreed(BLOBS) == agreed
 
 
-async def test_an_emptied_blob_directory_of_one_machine_is_begun_anew(tmp_path: Path) -> None:
-    """On a laptop, somebody who clears the blob directory away finds a grid that works all the same."""
+async def test_an_emptied_blob_directory_of_one_machine_is_made_anew(tmp_path: Path) -> None:
+    """A laptop whose blob directory was cleared has a grid that works all the same."""
     async with SmallGrid(tmp_path) as grid:
         assert (await grid.submit("before", "echo x")).status_code == 200
         blobs = grid.settings.grid_dir / "blobs"

@@ -48,7 +48,7 @@ async def overwrite(grid: SmallGrid, job_id: str, data: bytes, at: int = 0) -> N
 
 
 async def tamper(grid: SmallGrid, job_id: str) -> bytes:
-    """Change what a pricer printed, in place, and mend the checksum of the ZIP; gives the ZIP as it is then."""
+    """Change what a pricer printed, in place, and mend the checksum of the ZIP; gives the new ZIP."""
     result = await result_of(grid, job_id)
     with blob_of(grid, result).open("rb") as file:
         file.seek(result.offset)
@@ -69,7 +69,7 @@ async def tamper(grid: SmallGrid, job_id: str) -> bytes:
 
 
 def refused(answer: httpx.Response, job_id: str) -> None:
-    """An answer that says that the result is damaged, with the remedy."""
+    """An answer that reports the result as damaged, with the remedy."""
     assert (answer.status_code, word(answer)) == (500, "damaged-result")
     assert f"stored result of job {job_id} is damaged" in answer.json()["detail"]
     assert "under a new jobId to run it again" in answer.json()["detail"]

@@ -30,7 +30,7 @@ def pages_with(wanted: str) -> list[str]:
 
 @pytest.fixture(scope="module")
 def reader(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Reader]:
-    """A reader who has followed "Getting started"."""
+    """A directory in which "Getting started" has been followed."""
     follower = Reader(tmp_path_factory.mktemp("reader"))
     try:
         follower.follow(blocks(FIRST))
@@ -39,7 +39,7 @@ def reader(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Reader]:
         follower.run("raygrid", "down")
 
 
-def test_getting_started_leaves_what_it_says(reader: Reader) -> None:
+def test_getting_started_leaves_the_described_files(reader: Reader) -> None:
     """`up`, `submit --out` and `result --batch` as printed leave the unpacked results."""
     assert (reader.directory / "results" / "book" / "stdout.txt").read_text() == "2\n"
     assert (reader.directory / "evening" / "book" / "stdout.txt").read_text() == "2\n"

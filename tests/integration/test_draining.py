@@ -24,7 +24,7 @@ async def grid(tmp_path: Path) -> AsyncIterator[SmallGrid]:
 
 
 def gated(gate: Path, runs: Path, name: object) -> str:
-    """A job that says that it runs, waits for a file, and prints its name."""
+    """A job that leaves a mark when it runs, waits for a file, and prints its name."""
     return f"echo {name} >> {runs}; while [ ! -e {gate} ]; do sleep 0.02; done; echo {name}"
 
 
@@ -148,7 +148,7 @@ async def test_a_drain_outlives_a_change_of_leader_and_a_restart_of_the_agent(gr
     await until_node(grid, "rack-a-1", "drained")
     await grid.leaders["rack-a"].leader.close()
     await grid.restart_node("rack-a-1")
-    await batch(grid, "after", {f"a-{n}": "echo x" for n in range(30)})  # they wait for whoever leads next
+    await batch(grid, "after", {f"a-{n}": "echo x" for n in range(30)})  # they wait for the next leader
     await grid.new_leader("rack-a")
     done = await results(grid, "after")
     assert {each["node"] for each in done.values()} == {"rack-a-2"}

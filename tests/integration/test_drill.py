@@ -1,4 +1,4 @@
-"""`raygrid drill` on a whole grid in one process: faults without Ray, and a loss that was planted is told."""
+"""`raygrid drill` on a whole grid in one process: faults without Ray, and a planted loss is reported."""
 
 from __future__ import annotations
 
@@ -96,7 +96,7 @@ def drill(grid: SmallGrid, breaks: Injector, jobs: int = 40) -> Drill:
 
 
 async def test_an_agent_that_dies_costs_nothing(grid: SmallGrid) -> None:
-    """Jobs that ran there run again, every result is right, and the time until the first of them is told."""
+    """Jobs that ran there run again, every result is right, and the time until the first of them is reported."""
     breaks = Breaks(grid)
     [report] = await drill(grid, breaks).run(["agent"])
     assert report.is_well, report
@@ -145,9 +145,7 @@ async def test_a_drill_that_is_interrupted_lets_go_of_everything(grid: SmallGrid
     assert await states() == {"done", "cancelled"}
 
 
-async def test_the_demo_kills_halfway_and_tells_what_became_of_each_job(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+async def test_the_demo_kills_halfway_and_reports_every_job(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """Every price is there, and the line counts the jobs, those that were lost (none), and those that ran again."""
     book = [tmp_path / f"{number}.csv" for number in range(12)]
     for path in book:
@@ -213,7 +211,7 @@ PLANTED = {
 async def test_a_planted_loss_makes_the_exit_code_1(
     grid: SmallGrid, monkeypatch: pytest.MonkeyPatch, planted: str
 ) -> None:
-    """A grid that loses or changes a job is told so: by the figures, in words, and by the exit code."""
+    """A grid that loses or changes a job is reported: by the figures, in words, and by the exit code."""
     statement, figure = PLANTED[planted]
     statement += ONE
     ended = await run(grid, Breaks(grid, statement), monkeypatch, "agent", "--json", "--jobs", "30")
@@ -243,10 +241,10 @@ async def test_a_grid_with_other_work_is_not_touched_unasked(grid: SmallGrid, mo
 
 
 @pytest.mark.usefixtures("no_ray")
-async def test_a_grid_without_a_harmless_pricer_says_what_to_add(
+async def test_a_grid_without_a_harmless_pricer_is_an_error_with_the_remedy(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The very lines for grid.yaml; and a pricer that is named must be there."""
+    """It has the lines for grid.yaml; a pricer that is named must exist."""
     async with SmallGrid(tmp_path / "plain") as plain:
         ended = await run(plain, Breaks(plain), monkeypatch, "agent")
         assert ended.exit_code == 2

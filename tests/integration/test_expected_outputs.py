@@ -34,7 +34,7 @@ def runs(log: Path) -> int:
     ],
 )
 async def test_exit_0_without_the_expected_files_is_a_failure(tmp_path: Path, leaves: str, lacks: str) -> None:
-    """It is final, names what is missing, and its other files are kept for those who ask for them."""
+    """It is final and names what is missing; its other files are kept and can be fetched."""
     log = tmp_path / "log"
     async with SmallGrid(tmp_path / "grid", pricers=pricers(log)) as grid:
         answer = await grid.submit("job", f"{leaves}; echo kept > other.txt; echo said")

@@ -199,7 +199,7 @@ async def test_a_child_that_uses_or_closes_an_inherited_client_leaves_the_parent
 
 
 def test_each_process_makes_one_value_and_a_grandchild_with_a_known_pid_gets_none_of_its_forebears() -> None:
-    """Process ids are given out again: what tells processes apart also counts the forks on the way to them."""
+    """Process ids are used again: a process is identified by its id and by the number of forks that led to it."""
     from raygrid.client.per_process import PerProcess, this_process
 
     values = PerProcess(object)

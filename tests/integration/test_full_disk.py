@@ -93,7 +93,7 @@ async def health(grid: SmallGrid) -> tuple[int, str]:
 
 
 async def test_a_job_store_without_a_disk_that_has_room_cannot_be_written(tmp_path: Path) -> None:
-    """Whether there is no room left, or hardly any, is said with the path; once there is room, all is well."""
+    """Whether there is no room left, or hardly any, the error has the path; once there is room, all is well."""
     with mounted(tmp_path / "store", 64 * MB) as place:
         store = SqlStore(f"sqlite+aiosqlite:///{place / 'jobs.db'}")
         await store.open()
@@ -112,7 +112,7 @@ async def test_a_job_store_without_a_disk_that_has_room_cannot_be_written(tmp_pa
 async def test_a_parent_whose_job_store_was_removed_is_not_ready(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """It says what is wrong, takes no job that would be lost, and is ready again when the file is back."""
+    """It reports the reason, takes no job that would be lost, and is ready again when the file is back."""
     monkeypatch.setattr(store_check, "FRESH_S", 0.1)
     monkeypatch.setattr(store_check, "AGAIN_S", 0.1)
     async with SmallGrid(tmp_path / "grid") as grid:
@@ -182,10 +182,10 @@ async def assert_fills(grid: SmallGrid, script: str) -> None:
     ["cat /dev/zero > all; sleep 1000", "cat /dev/zero > all", "cat /dev/zero > all; true", "cat /dev/zero"],
     ids=["stays", "fails", "does-not-notice", "prints"],
 )
-async def test_who_fills_the_disk_is_ended_and_who_failed_beside_it_runs_again(
+async def test_the_job_that_fills_the_disk_fails_and_its_neighbour_runs_again(
     tmp_path: Path, small_disk: Path, fills: str
 ) -> None:
-    """The job that fills the disk has failed for good; its neighbour runs again, and no attempt of it is counted."""
+    """The failure is final; the neighbour's attempt does not count."""
     async with SmallGrid(tmp_path / "grid", nodes=1, slots=2) as grid:
         await grid.submit("beside", twice(tmp_path, "exit 3"), wait=0)
         await until_there(grid, tmp_path / "again")

@@ -100,7 +100,7 @@ async def failed(grid: SmallGrid, job_id: str, script: str, **options: Any) -> d
     ],
 )
 async def test_a_pricer_that_cannot_start(grid: SmallGrid, pricer: str, says: str) -> None:
-    """A file that is missing, not executable or no program is tried on as many nodes as allowed, then said clearly."""
+    """A file that is missing, not executable or no program is tried on as many nodes as allowed, then reported."""
     problem = await failed(grid, f"start-{pricer}", "x", pricer=pricer)
     assert problem["reason"] == "cannot_start"
     assert says in problem["detail"]
@@ -150,7 +150,7 @@ async def test_a_pricer_that_dies_of_a_signal(grid: SmallGrid) -> None:
 
 
 async def test_a_pricer_that_ignores_sigterm_is_killed(grid: SmallGrid) -> None:
-    """The limit of time ends also who does not listen, and the whole tree with it."""
+    """The time limit also ends a process that ignores SIGTERM, and the whole tree with it."""
     problem = await failed(
         grid,
         "deaf",
@@ -166,7 +166,7 @@ async def test_a_pricer_that_ignores_sigterm_is_killed(grid: SmallGrid) -> None:
     await grid.until(dead, within_s=5)
 
 
-async def test_a_pricer_that_ends_with_zero_when_it_is_told_to_was_out_of_time(grid: SmallGrid) -> None:
+async def test_a_pricer_that_exits_with_zero_on_sigterm_was_out_of_time(grid: SmallGrid) -> None:
     """Work that was cut short is no answer, whatever exit code follows SIGTERM; what was saved can be fetched."""
     script = "trap 'echo saved; exit 0' TERM; while :; do sleep 0.02; done"
     problem = await failed(grid, "polite", script, pricer="impatient")
@@ -295,7 +295,7 @@ async def test_a_pricer_in_a_locked_directory(grid: SmallGrid) -> None:
     script = "mkdir -p a/b; echo x > a/b/f; chmod 000 a/b/f a/b a .; echo locked"
     answer = await grid.submit("locked", script)
     assert answer.status_code in (200, 422)
-    if os.geteuid() == 0:  # who may read everything finds it
+    if os.geteuid() == 0:  # an account that may read everything finds it
         assert unzip(answer)["a/b/f"] == b"x\n"
 
 
@@ -315,7 +315,7 @@ async def test_directories_that_are_very_deep(grid: SmallGrid, depth: int, name:
         assert (await grid.status(job_id))["attempts"] == 1
 
 
-async def test_binary_output_is_kept_as_it_is(grid: SmallGrid) -> None:
+async def test_binary_output_is_unchanged(grid: SmallGrid) -> None:
     """Bytes of any kind on stdout and stderr come back unchanged; only the tail in the problem is made readable."""
     answer = await grid.submit("binary", "printf '\\000\\377\\200ok'; printf '\\000\\377err' >&2; exit 1")
     assert answer.json()["stderr_tail"] == "\ufffd\ufffderr"
@@ -387,7 +387,7 @@ async def test_a_pricer_that_removes_the_captures(grid: SmallGrid) -> None:
 
 
 async def test_job_directories_are_private(grid: SmallGrid) -> None:
-    """Nobody but the agent's user can look into a node's work."""
+    """Only the agent's user can look into a node's work."""
     root = grid.settings.grid_dir / "nodes" / "rack-a-1"
     assert stat.S_IMODE(root.stat().st_mode) == 0o700
     assert stat.S_IMODE(jobs_directory(grid).stat().st_mode) == 0o700

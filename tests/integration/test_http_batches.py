@@ -55,7 +55,7 @@ async def results(grid: SmallGrid, batch_id: str, cursor: int = 0, wait: float =
 
 
 async def test_a_batch_is_taken_and_finishes(grid: SmallGrid) -> None:
-    """The answer counts what was taken and says where to look; the status counts what became of it."""
+    """The answer counts what was taken and has the address of the status; the status counts states."""
     answer = await post(grid, "b-1", {"b-1-good": "echo 1", "b-1-bad": "exit 3"})
     assert answer.status_code == 202
     assert answer.headers["location"] == "/batches/b-1"
@@ -90,7 +90,7 @@ async def test_a_batch_without_a_name_gets_one(grid: SmallGrid) -> None:
 
 
 async def test_options_of_the_form_are_defaults_and_jobs_override_them(grid: SmallGrid) -> None:
-    """What `jobs` says of a job wins over the form; other jobs keep the form's options."""
+    """What `jobs` has for a job wins over the form; other jobs keep the form's options."""
     overrides: dict[str, Any] = {
         "own": {"args": ["x", "y z"], "priority": 3},
         "other-pricer": {"pricer": "shell", "timeout_s": 20},
@@ -106,7 +106,7 @@ async def test_options_of_the_form_are_defaults_and_jobs_override_them(grid: Sma
             "jobs": json.dumps(overrides),
         },
     )
-    # The form's args are no use to the other pricer, which takes none: that is said, not ignored.
+    # The form's args are no use to the other pricer, which takes none: that is an error, not ignored.
     assert (answer.status_code, word(answer)) == (422, "invalid-request")
     assert "other-pricer" in answer.json()["detail"]
     overrides["other-pricer"]["args"] = []
@@ -235,8 +235,8 @@ async def test_a_part_is_sent_while_others_still_run(grid: SmallGrid, gate: Path
     assert b"Raygrid-End: complete" in received
 
 
-async def test_a_stream_whose_time_is_over_says_more(grid: SmallGrid, gate: Path) -> None:
-    """When the wait runs out first, the last part says `more` and the cursor to go on from."""
+async def test_a_stream_whose_time_is_over_ends_with_more(grid: SmallGrid, gate: Path) -> None:
+    """When the wait runs out first, the last part has `more` and the cursor to go on from."""
     await post(grid, "b-more", {"more-quick": "echo quick", "more-slow": waiting_for(gate, "echo slow")})
     await grid.until_state("more-quick", "done")
     first = await results(grid, "b-more", wait=0)
@@ -262,7 +262,7 @@ async def test_a_stream_resumes_after_any_part(grid: SmallGrid) -> None:
 
 
 async def test_failed_jobs_are_in_the_stream_with_their_zip(grid: SmallGrid) -> None:
-    """A failed job's part tells reason, exit code and message, non-ASCII text included, and carries its ZIP."""
+    """A failed job's part has reason, exit code and message, non-ASCII text included, and carries its ZIP."""
     await post(grid, "b-fail", {"f-exit": "echo kept; exit 5", "f-time": "sleep 60"}, timeout_s="1.5")
     parts, complete = parts_of(await results(grid, "b-fail"))
     assert complete
@@ -277,7 +277,7 @@ async def test_failed_jobs_are_in_the_stream_with_their_zip(grid: SmallGrid) -> 
 
 
 async def test_cancelled_jobs_are_in_the_stream_without_a_body(grid: SmallGrid, gate: Path) -> None:
-    """A job that was cancelled while it ran has a part, so that nobody waits for it."""
+    """A job that was cancelled while it ran has a part, so that its end is known."""
     await post(grid, "b-gone", {"gone-1": waiting_for(gate)})
     await grid.until_state("gone-1", "running")
     await grid.http.delete("/jobs/gone-1")
@@ -323,7 +323,7 @@ async def test_a_result_that_is_gone_has_an_empty_part(grid: SmallGrid) -> None:
 
 
 async def test_a_result_missing_from_the_blob_store_does_not_end_the_stream(grid: SmallGrid) -> None:
-    """Bytes that are lost from the blob store and the caches cost their own part only, which says so."""
+    """Bytes that are lost from the blob store and the caches cost their own part only, which has the problem."""
     await post(grid, "b-lost", {"lost-1": "head -c 5000000 /dev/urandom > big", "lost-2": "echo kept"})
     await grid.until_state("lost-1", "done")
     await grid.until_state("lost-2", "done")
@@ -340,8 +340,8 @@ async def test_a_result_missing_from_the_blob_store_does_not_end_the_stream(grid
     assert gone == {"lost-1": ("urn:raygrid:problem:result-expired", detail)}
 
 
-async def test_a_large_result_missing_from_the_blob_store_says_so(grid: SmallGrid) -> None:
-    """A result that would be streamed by itself is told of as gone like any other."""
+async def test_a_large_result_missing_from_the_blob_store_is_reported(grid: SmallGrid) -> None:
+    """A result that would be streamed by itself is reported as gone like any other."""
     await post(grid, "b-large", {"large-1": "head -c 5000000 /dev/urandom > big"})
     await grid.until_state("large-1", "done")
     lost = (await grid.store.get(["large-1"]))["large-1"].result
@@ -352,8 +352,8 @@ async def test_a_large_result_missing_from_the_blob_store_says_so(grid: SmallGri
     assert (part.state, part.body, part.problem) == (JobState.DONE, b"", "urn:raygrid:problem:result-expired")
 
 
-async def test_small_results_missing_from_the_blob_store_say_so(tmp_path: Path) -> None:
-    """A pack that is lost is told of in the part of each of its jobs; the client raises ResultExpiredError."""
+async def test_small_results_missing_from_the_blob_store_are_reported(tmp_path: Path) -> None:
+    """A pack that is lost is a problem in the part of each of its jobs; the client raises ResultExpiredError."""
     async with SmallGrid(tmp_path, node={"cache": 0}) as grid:
         await post(grid, "b-small", {"small-1": "echo x", "small-2": "exit 3"})
         await grid.until_state("small-1", "done")

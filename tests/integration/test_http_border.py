@@ -1,4 +1,4 @@
-"""The border of the grid: API keys, problem documents, and an OpenAPI description that tells the truth."""
+"""The border of the grid: API keys, problem documents, and an OpenAPI description that matches the answers."""
 
 from __future__ import annotations
 
@@ -125,7 +125,7 @@ DESCRIPTION = [("GET", "/openapi.json")]
 async def test_without_the_right_key_there_is_no_answer(
     grid: SmallGrid, method: str, path: str, authorization: str | None
 ) -> None:
-    """Every route but health refuses a missing, malformed or wrong key with 401, and tells how to send one."""
+    """Every route but health refuses a missing, malformed or wrong key with 401, and describes how to send one."""
     headers = {} if authorization is None else {"Authorization": authorization}
     answer = await grid.http.request(method, path, headers=headers)
     assert (answer.status_code, word(answer)) == (401, "unauthorized")
@@ -146,8 +146,8 @@ async def test_every_route_is_behind_the_key(grid: SmallGrid) -> None:
     assert known <= found
 
 
-async def test_the_page_of_the_description_opens_without_a_key_and_says_nothing_of_the_grid(grid: SmallGrid) -> None:
-    """A browser cannot send a key before the page has asked for it; everybody gets the same page."""
+async def test_the_page_of_the_description_opens_without_a_key_and_shows_nothing_of_the_grid(grid: SmallGrid) -> None:
+    """A browser cannot send a key before the page has asked for it; all clients get the same page."""
     answer = await grid.http.get("/docs")
     assert answer.status_code == 200
     assert "text/html" in answer.headers["content-type"]
@@ -157,7 +157,7 @@ async def test_the_page_of_the_description_opens_without_a_key_and_says_nothing_
 
 
 async def test_the_page_of_the_description_loads_nothing_from_elsewhere(grid: SmallGrid) -> None:
-    """It works offline: it names no other address, and the browser is told to allow none but the grid."""
+    """It works offline: it names no other address, and its policy allows the browser no address but the grid."""
     answer = await grid.http.get("/docs")
     assert not re.findall(r"""https?:|//[a-z]+\.|<link|\bsrc=|@import|url\(""", answer.text)
     policy = dict(rule.split(" ", 1) for rule in answer.headers["content-security-policy"].split("; "))
@@ -248,10 +248,10 @@ async def test_problems_everywhere(grid: SmallGrid) -> None:
     assert (invalid.status_code, word(invalid)) == (422, "invalid-request")
 
 
-async def test_an_error_of_the_grid_itself_is_a_problem_without_its_innards(
+async def test_an_error_of_the_grid_itself_is_a_problem_without_internals(
     grid: SmallGrid, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A defect answers 500 with a problem document that says it is safe to try again, and nothing of the cause."""
+    """A defect answers 500 with a problem document that allows a retry, and has nothing of the cause."""
 
     async def broken(*_: object, **__: object) -> None:
         raise KeyError("the-innards")

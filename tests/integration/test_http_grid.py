@@ -1,4 +1,4 @@
-"""Shared data, events, and what the grid tells of itself over HTTP."""
+"""Shared data, events, and what the grid reports about itself over HTTP."""
 
 from __future__ import annotations
 
@@ -100,7 +100,7 @@ async def test_data_that_cannot_be(grid: SmallGrid) -> None:
 
 
 async def test_the_events_of_a_job(grid: SmallGrid, tmp_path: Path) -> None:
-    """A job's stream tells each state as it comes, and ends with the job."""
+    """A job's stream has each state as it comes, and ends with the job."""
     gate = tmp_path / "gate"
     await grid.submit("ev-1", f"while [ ! -e {gate} ]; do sleep 0.02; done", wait=0)
     text = ""
@@ -121,7 +121,7 @@ async def test_the_events_of_a_job(grid: SmallGrid, tmp_path: Path) -> None:
 
 
 async def test_events_resume_after_the_last_one_seen(grid: SmallGrid) -> None:
-    """With Last-Event-ID nothing is told twice; from before the end the end is told again."""
+    """With Last-Event-ID nothing comes twice; resumed before the end, the end comes again."""
     await grid.submit("ev-2", "true")
     whole = events_of((await grid.http.get("/events", params={"job": "ev-2"})).text)
     assert [event.data.get("state") for event in whole] == ["done", None]
@@ -131,7 +131,7 @@ async def test_events_resume_after_the_last_one_seen(grid: SmallGrid) -> None:
 
 
 async def test_the_events_of_a_batch(grid: SmallGrid) -> None:
-    """A batch's stream tells each job's end once, resumes anywhere, and ends when all have ended."""
+    """A batch's stream has each job's end once, resumes anywhere, and ends when all have ended."""
     files = [(f"ev-b-{number}", ("job.sh", b"exit 0" if number else b"exit 1")) for number in range(4)]
     await grid.http.post("/batches", files=files, data={"batchId": "b-events"})
     events = events_of((await grid.http.get("/events", params={"batch": "b-events"})).text)
@@ -157,7 +157,7 @@ async def test_events_of_nothing(grid: SmallGrid) -> None:
 # --- the grid -------------------------------------------------------------------------------------------------------
 
 
-async def test_the_grid_tells_its_load(grid: SmallGrid, tmp_path: Path) -> None:
+async def test_the_grid_reports_its_load(grid: SmallGrid, tmp_path: Path) -> None:
     """Capacity, groups and nodes agree on slots, quota and what runs."""
 
     async def idle() -> bool:
@@ -228,7 +228,7 @@ async def test_the_pricers_are_listed(grid: SmallGrid) -> None:
 
 
 async def test_the_default_pricer_runs_where_none_is_named(grid: SmallGrid) -> None:
-    """A submit without a pricer goes to the default one, and the job says so, with the version."""
+    """A submit without a pricer goes to the default one; the job has its name and version."""
     answer = await grid.http.post("/submit/defaulted", files={"file": ("a.sh", b"echo x")})
     assert answer.status_code == 200
     status = await grid.status("defaulted")
@@ -243,7 +243,7 @@ async def test_affinity_keeps_jobs_together(grid: SmallGrid) -> None:
     assert len(groups) == 1
 
 
-async def test_health(grid: SmallGrid) -> None:
+async def test_a_parent_reports_that_it_lives_and_is_ready(grid: SmallGrid) -> None:
     """A parent that lives and can have jobs run says so."""
     assert (await grid.http.get("/health/live")).json() == {"status": "live"}
     ready = await grid.http.get("/health/ready")
@@ -272,7 +272,7 @@ async def test_a_grid_without_leaders_is_not_ready(tmp_path: Path) -> None:
         assert (await lonely.submit("nowhere", "true")).status_code == 200
 
 
-async def test_a_full_queue_says_when_to_come_back(tmp_path: Path) -> None:
+async def test_a_full_queue_gets_429_with_retry_after(tmp_path: Path) -> None:
     """Beyond `routing.max_queued` a submit gets 429 with Retry-After, and nothing of it is kept."""
     async with SmallGrid(tmp_path, slots=1, routing={"max_queued": 2}, placement={"prefetch": 0}) as small:
         gate = tmp_path / "gate"

@@ -24,7 +24,7 @@ pytestmark = pytest.mark.asyncio(loop_scope="module")
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
 async def grid(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[SmallGrid]:
-    # Without prefetch a job is queued until a slot is free for it, so that places in the queue can be told.
+    # Without prefetch a job is queued until a slot is free for it, so that places in the queue can be counted.
     async with SmallGrid(tmp_path_factory.mktemp("grid"), slots=2, placement={"prefetch": 0}) as running:
         yield running
 
@@ -70,7 +70,7 @@ async def test_the_answer_carries_the_digest_and_the_job_id(grid: SmallGrid) -> 
     assert answer.headers["content-disposition"] == 'attachment; filename="sync-1.zip"'
 
 
-async def test_the_manifest_tells_the_whole_story(grid: SmallGrid) -> None:
+async def test_the_manifest_is_complete(grid: SmallGrid) -> None:
     """The manifest names the job, its attempt, node, pricer, input, outcome, times, and each file with its digest."""
     script = "echo 42 > price.txt"
     answer = await grid.submit("story", script, filename="trade.sh")
@@ -214,7 +214,7 @@ async def test_arguments_arrive_literally(grid: SmallGrid) -> None:
 
 
 async def test_the_limit_of_time_may_be_the_clients(grid: SmallGrid) -> None:
-    """A submit's own `timeout_s` ends the pricer, and the answer says so."""
+    """A submit's own `timeout_s` ends the pricer, and the answer has that reason."""
     answer = await grid.submit("own-limit", "sleep 100", timeout_s="0.3")
     assert word(answer) == "job-failed"
     assert answer.json()["reason"] == "timeout"
@@ -224,7 +224,7 @@ async def test_the_limit_of_time_may_be_the_clients(grid: SmallGrid) -> None:
 
 
 async def test_the_status_of_a_done_job(grid: SmallGrid) -> None:
-    """A status tells everything about a job but its bytes."""
+    """A status has everything about a job but its bytes."""
     answer = await grid.submit("told", "echo hi", priority="7")
     status = await grid.status("told")
     instants = [datetime.fromisoformat(status.pop(f"{name}_at")) for name in ("submitted", "started", "ended")]

@@ -63,7 +63,7 @@ async def test_the_lines_that_an_interrupted_map_prints_work_as_they_stand(tmp_p
 
 
 async def run(line: str, directory: Path) -> int | None:
-    """Run a command as it was printed."""
+    """Run a command as printed."""
     program, *words = shlex.split(line)
     assert program == "raygrid"
     command = await asyncio.create_subprocess_exec(
@@ -74,7 +74,7 @@ async def run(line: str, directory: Path) -> int | None:
 
 
 def execute(line: str) -> str:
-    """Run a line of code as it was printed; gives what it prints."""
+    """Run a line of code as printed; gives its output."""
     printed = StringIO()
     with redirect_stdout(printed):
         try:

@@ -1,4 +1,4 @@
-"""PostgreSQL dies while jobs run, and comes back: nothing acknowledged is lost, and nobody need do anything."""
+"""PostgreSQL dies while jobs run, and comes back: nothing acknowledged is lost, and no intervention is needed."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ async def submit_until_taken(grid: ElectedGrid, job_id: str, script: str) -> lis
         assert answer.status_code == 503, answer.text
         assert int(answer.headers["Retry-After"]) >= 1
         refusals.append(answer.status_code)
-        await asyncio.sleep(0.1)  # sooner than told, to be refused more often
+        await asyncio.sleep(0.1)  # sooner than asked, to be refused more often
 
 
 async def test_every_acknowledged_job_is_done_though_the_job_store_dies_and_comes_back(
@@ -106,7 +106,7 @@ async def etags(grid: ElectedGrid, job_ids: list[str]) -> dict[str, str]:
 async def test_a_submit_in_the_outage_succeeds_afterwards_under_the_same_id(
     grid: ElectedGrid, postgres: Postgres, tmp_path: Path
 ) -> None:
-    """A client that was told 503 sends the same again when told, and gets its result; the job runs once."""
+    """A client that got 503 sends the same again after Retry-After, and gets its result; the job runs once."""
     script = f"echo ran >> {tmp_path}/runs"
     try:
         await asyncio.to_thread(postgres.kill)
@@ -122,7 +122,7 @@ async def test_a_submit_in_the_outage_succeeds_afterwards_under_the_same_id(
 async def test_a_leader_that_starts_before_the_job_store_leads_once_it_is_there(
     postgres: Postgres, database: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """After a power cut the machines come up in any order; nobody has to start a group again."""
+    """After a power cut the machines come up in any order; no group has to be started by hand."""
     monkeypatch.setattr(actor, "RayNodes", lambda *_: _Nodes({}))
     monkeypatch.setattr(actor, "OPEN_AGAIN_S", 0.1)
     settings = load_settings(None, pricers=PRICERS, storage={"database": database})

@@ -24,7 +24,7 @@ REPOSITORY = Path(__file__).parents[2]
 
 @pytest.mark.timeout(300)
 def test_the_killer_is_poison_and_all_others_are_done() -> None:
-    """After as many crashes as it has attempts the killer is found out; no other job fails, whatever was committed."""
+    """After as many crashes as it has attempts the killer is found; no other job fails, whatever was committed."""
     if (reason := why_not()) is not None:
         pytest.skip(reason)
     directory = Path(tempfile.mkdtemp(prefix="raygrid-doomed-"))

@@ -1,4 +1,4 @@
-"""Ends that are what they say: a job that was told to end for a limit, and a warm pricer that gave no answer."""
+"""Outcomes of limits: a job that was ended for a limit, and a warm pricer that gave no answer."""
 
 from __future__ import annotations
 
@@ -130,7 +130,7 @@ async def test_a_warm_pricer_that_answers_once_and_exits_0_in_the_next_job_has_f
 
 
 async def test_an_answer_after_the_time_limit_is_a_timeout(tmp_path: Path) -> None:
-    """A warm pricer that answers 0 when it is told to end has been cut short all the same."""
+    """A warm pricer that answers 0 when it is ended has been cut short all the same."""
     script = (
         "import signal\ndef ends(*_):\n    answer()\nsignal.signal(signal.SIGTERM, ends)\nwhile True: time.sleep(0.02)"
     )
@@ -141,7 +141,7 @@ async def test_an_answer_after_the_time_limit_is_a_timeout(tmp_path: Path) -> No
 
 @pytest.mark.parametrize("limit", ["memory", "output"])
 async def test_any_limit_is_named_whatever_the_exit_code(tmp_path: Path, limit: str) -> None:
-    """An agent that told a pricer to end for a limit reports that limit, even for exit code 0."""
+    """An agent that ended a pricer for a limit reports that limit, even for exit code 0."""
     agent = lone_agent(tmp_path)
     agent.open()
     outcome = Outcome.MEMORY_LIMIT if limit == "memory" else Outcome.OUTPUT_LIMIT

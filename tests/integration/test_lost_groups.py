@@ -1,4 +1,4 @@
-"""Groups that are lost, or have no node: their jobs run elsewhere, once as far as anybody can see."""
+"""Groups that are lost, or have no node: their jobs run elsewhere, with one visible result."""
 
 from __future__ import annotations
 
@@ -74,7 +74,7 @@ async def test_a_cut_rack_loses_no_job(grid: RackGrid) -> None:
     answers = await ended(grid, names, 30)
     assert {answer["state"] for answer in answers} == {"done"}
     seen = {name: await printed(grid, name) for name in names}
-    # The rack comes back, with what its nodes ran meanwhile: nothing that anybody saw changes.
+    # The rack comes back, with what its nodes ran meanwhile: no visible result changes.
     grid.cut_rack("rack-b", cut=False)
     again = await submit(grid, 6, "echo again", prefix="again")
     assert {answer["state"] for answer in await ended(grid, again, 30)} == {"done"}
@@ -111,7 +111,7 @@ async def runs_on(grid: RackGrid, group_id: str) -> bool:
     return bool(grid.running(group_id))
 
 
-async def test_a_lost_group_says_that_it_is_lost(grid: RackGrid) -> None:
+async def test_a_lost_group_is_shown_as_lost(grid: RackGrid) -> None:
     """While others work, a lost group shows as lost since when, its nodes, too; when it is back, it is well."""
     before = (await grid.http.get("/groups")).json()["groups"]
     assert [(group["group"], group["state"]) for group in before] == [(f"rack-{x}", "ok") for x in "abc"]
@@ -160,8 +160,8 @@ async def test_a_job_that_a_group_cannot_run_goes_to_another(tmp_path: Path) -> 
         assert (status["group"], status["state"]) == ("rack-b", "done")
 
 
-async def test_where_nobody_can_take_a_refused_job_it_waits(tmp_path: Path) -> None:
-    """With all nodes drained, a job is taken and waits; the grid says what is wrong, and runs it after an undrain."""
+async def test_a_refused_job_waits_if_no_other_group_can_take_it(tmp_path: Path) -> None:
+    """With all nodes drained, a job is taken and waits; the grid shows the reason, and runs it after an undrain."""
     async with RackGrid(tmp_path, racks=2, nodes=1) as grid:
         for node in ("rack-a-1", "rack-b-1"):
             await grid.http.post(f"/nodes/{node}/drain")
@@ -191,7 +191,7 @@ async def test_a_job_without_a_leader_can_be_cancelled(tmp_path: Path) -> None:
 
 
 async def test_an_outage_of_the_job_store_moves_nothing(grid: RackGrid) -> None:
-    """All leases run out while nobody reaches the store; when it is back, every group keeps its jobs."""
+    """All leases run out while the store is unreachable; when it is back, every group keeps its jobs."""
     names = await submit(grid, 18, "sleep 8; echo done")
     before = {name: job.group_id for name, job in (await grid.store.get(names)).items()}
     line = CutStore(grid.parent.store)
@@ -199,7 +199,7 @@ async def test_an_outage_of_the_job_store_moves_nothing(grid: RackGrid) -> None:
     lines = [line, *(each for group in grid.lines.values() for each in group)]
     for each in lines:
         each.cut = True
-    await asyncio.sleep(5)  # the outage itself: as long as it takes for every lease to run out
+    await asyncio.sleep(5)  # the outage itself: until every lease has run out
     assert all(state.left_s < 0 for group, state in (await grid.store.leases()).items() if group != "~sweeper")
     for each in lines:
         each.cut = False

@@ -1,4 +1,4 @@
-"""Nodes that fall silent, pokes that get lost, leaders that change: every job ends, once, and nothing runs in vain."""
+"""Nodes that fall silent, pokes that get lost, leaders that change: every job ends once, and none is run needlessly."""
 
 from __future__ import annotations
 
@@ -177,17 +177,17 @@ async def test_a_result_whose_node_is_gone_comes_from_the_blob_store(grid: Small
 
 
 async def test_lost_pokes_cost_a_scan_and_never_a_job(grid: SmallGrid) -> None:
-    """Jobs of which the leader was never told are found in the store."""
+    """Jobs that were never announced to the leader are found in the store."""
     grid.leaders["rack-a"].deaf = True
     await batch(grid, "unheard", {f"unheard-{n}": "echo x" for n in range(20)})
     parts = await all_results(grid, "unheard")
     assert Counter(part.state for part in parts.values()) == {JobState.DONE: 20}
 
 
-async def test_a_cancel_that_the_leader_did_not_hear_is_carried_out_by_the_next(
+async def test_a_cancel_that_did_not_reach_the_leader_is_carried_out_by_the_next(
     grid: SmallGrid, tmp_path: Path
 ) -> None:
-    """The wish to cancel is kept in the store, and whoever leads next fulfils it."""
+    """The request is kept in the store, and the next leader carries it out."""
     await grid.submit("wished", "sleep 1000", wait=0)
     await grid.until_state("wished", "running")
     grid.leaders["rack-a"].cut = True
@@ -226,7 +226,7 @@ async def test_the_next_leader_takes_up_what_runs(grid: SmallGrid, tmp_path: Pat
     assert Counter(runs.read_text().split()) == {str(n): 1 for n in range(12)}
 
 
-async def test_answers_that_came_while_nobody_led_are_not_lost(grid: SmallGrid, tmp_path: Path) -> None:
+async def test_answers_from_between_two_leaders_are_not_lost(grid: SmallGrid, tmp_path: Path) -> None:
     """What ends between two leaders is reported to the next one."""
     gate, runs = tmp_path / "gate", tmp_path / "runs"
     await batch(grid, "between", {f"b-{n}": f"echo {n} >> {runs}; {waiting_for(gate, f'echo {n}')}" for n in range(4)})
@@ -250,7 +250,7 @@ async def test_answers_that_came_while_nobody_led_are_not_lost(grid: SmallGrid, 
 
 
 async def test_a_leader_that_was_replaced_can_do_no_harm(grid: SmallGrid, tmp_path: Path) -> None:
-    """Two leaders at once: the older one is told that its time is over, and each job still runs and ends once."""
+    """Two leaders at once: the older one is refused as stale, and each job still runs and ends once."""
     gate, runs = tmp_path / "gate", tmp_path / "runs"
     await batch(grid, "rivals", {f"r-{n}": f"echo {n} >> {runs}; {waiting_for(gate, f'echo {n}')}" for n in range(12)})
 
@@ -283,7 +283,7 @@ async def test_a_leader_cut_off_from_the_parents_still_gets_the_work_done(grid: 
 
 
 async def test_an_idle_node_is_never_taken_for_a_silent_one(tmp_path: Path) -> None:
-    """However short the silence that counts, a node that only has nothing to tell keeps its long job."""
+    """However short the silence that counts, a node that has nothing to report keeps its long job."""
     async with SmallGrid(tmp_path, slots=1, placement={"node_timeout_s": 0.4}) as grid:
         assert unzip(await grid.submit("long", "sleep 2; echo once"))["stdout.txt"] == b"once\n"
         assert (await grid.status("long"))["attempts"] == 1

@@ -1,6 +1,6 @@
 """`raygrid deploy` on a grid of this machine, while jobs are queued, run and are submitted.
 
-`DEPLOY_JOBS` says how many jobs there are, 300 by default.
+`DEPLOY_JOBS` is the number of jobs, 300 by default.
 """
 
 from __future__ import annotations

@@ -37,7 +37,7 @@ def raylets(below: int) -> list[int]:
 
 
 def log_of(grid: GridFile) -> str:
-    """What the supervisor has said."""
+    """The supervisor's log."""
     return (grid.directory / "logs" / "supervisor.log").read_text(errors="replace")
 
 
@@ -79,7 +79,7 @@ def test_a_dead_node_starts_again_and_a_killed_notebook_takes_its_grid_along(tmp
     assert not (grid.directory / "grid.json").exists()
 
 
-def test_a_grid_whose_head_died_says_so_and_starts_again(tmp_path: Path) -> None:
+def test_a_grid_whose_head_died_logs_it_and_starts_again(tmp_path: Path) -> None:
     """`kill -9` of the head's raylet ends the grid with a clear line; `kill -9` of all of it frees the port in time."""
     settings = settings_for(tmp_path)
     grid = start_grid(settings)

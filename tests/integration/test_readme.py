@@ -1,4 +1,4 @@
-"""The README is run as it stands, on a grid of its own: its commands, its curl lines and its Python."""
+"""The README is run unchanged, on a grid of its own: its commands, its curl lines and its Python."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ BLOCKS = blocks_of((ROOT / "README.md").read_text(encoding="utf-8"))
 
 @pytest.fixture(scope="module")
 def reader(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Reader]:
-    """A user who has followed the README in an empty directory."""
+    """An empty directory in which the README is followed."""
     follower = Reader(tmp_path_factory.mktemp("reader"))
     try:
         follower.follow(BLOCKS)
@@ -28,7 +28,7 @@ def reader(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Reader]:
         follower.run("raygrid", "down")
 
 
-def test_every_block_runs_or_says_why_not() -> None:
+def test_every_block_runs_or_has_a_reason() -> None:
     """No command of the README is left untested without a reason, and there is one for each way to use a grid."""
     code = [block for block in BLOCKS if block.language in RUN]
     assert [block.code for block in code if not block.runs and not (block.mark == "not run" and block.words)] == []
@@ -48,7 +48,7 @@ def test_the_curl_lines_leave_results(reader: Reader, name: str) -> None:
 
 
 def test_the_repeated_submit_runs_nothing(reader: Reader) -> None:
-    """As the text says: the same id with the same file gives the same bytes; another file is refused with 409."""
+    """As described: the same id with the same file gives the same bytes; another file is refused with 409."""
     (reader.directory / "other.csv").write_text("t3,call,95\n")
     url = f"http://127.0.0.1:{reader.port}/submit/book-1"
     reader.run("curl", "-sS", "-F", "file=@book.csv", url, "-o", "again.zip")

@@ -60,7 +60,7 @@ async def batch(grid: SmallGrid, batch_id: str, lines: dict[str, str]) -> dict[s
 
 
 async def test_the_same_work_under_another_id_runs_nothing(grid: SmallGrid) -> None:
-    """The second job has the very bytes of the first, says whose they are, and was never attempted."""
+    """The second job has the same bytes as the first, the id of the first, and no attempt."""
     first, second = await price(grid, "a-1", "a"), await price(grid, "a-2", "a")
     assert (first.status_code, second.status_code) == (200, 200)
     assert runs(grid, "a") == 1
@@ -74,8 +74,8 @@ async def test_the_same_work_under_another_id_runs_nothing(grid: SmallGrid) -> N
     assert reused["result_digest"] == ran["result_digest"]
 
 
-async def test_a_submit_that_does_not_wait_is_told_at_once(grid: SmallGrid) -> None:
-    """The answer says that the job is new, done, and whose result it has; sent again, it is the same job."""
+async def test_a_submit_that_does_not_wait_gets_the_result_at_once(grid: SmallGrid) -> None:
+    """The answer has the job as new and done, with the job that ran; sent again, it is the same job."""
     await price(grid, "b-1", "b")
     form: dict[str, Any] = {
         "files": {"file": ("book.csv", b"b\n")},
@@ -91,7 +91,7 @@ async def test_a_submit_that_does_not_wait_is_told_at_once(grid: SmallGrid) -> N
     assert runs(grid, "b") == 1
 
 
-async def test_no_leader_hears_of_it(grid: SmallGrid, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_no_leader_gets_a_reused_job(grid: SmallGrid, monkeypatch: pytest.MonkeyPatch) -> None:
     """A job that took over a result is promised to no group and poked at no leader."""
     await price(grid, "c-1", "c")
     poked: list[str] = []
@@ -138,7 +138,7 @@ async def test_equal_jobs_of_one_batch_each_run(grid: SmallGrid) -> None:
     assert runs(grid, "twin") == 2
 
 
-async def test_who_waits_for_a_batch_sees_a_reused_job_at_once(
+async def test_a_wait_for_a_batch_is_answered_at_once_by_a_reused_job(
     grid: SmallGrid, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A job that takes over a result wakes the streams of its batch."""
@@ -179,7 +179,7 @@ async def test_anything_that_may_change_the_answer_runs_anew(grid: SmallGrid) ->
 
 
 async def test_reuse_is_off_unless_it_is_set(grid: SmallGrid) -> None:
-    """A pricer without the setting runs every job, and `/pricers` says which is which."""
+    """A pricer without the setting runs every job, and `/pricers` shows which has it."""
     for job_id in ("h-1", "h-2"):
         assert "Raygrid-Reused-From" not in (await price(grid, job_id, "h", pricer="always")).headers
     assert runs(grid, "h") == 2
@@ -189,7 +189,7 @@ async def test_reuse_is_off_unless_it_is_set(grid: SmallGrid) -> None:
 
 
 async def test_failed_and_cancelled_jobs_are_not_reused(grid: SmallGrid) -> None:
-    """What failed or was cancelled says nothing about the next job."""
+    """A failed or cancelled job has no result for another job."""
     for job_id in ("i-1", "i-2"):
         assert (await price(grid, job_id, "i", pricer="failing")).status_code == 422
     assert runs(grid, "i") == 2
@@ -225,7 +225,7 @@ async def test_a_purge_keeps_a_result_that_a_younger_job_shares(grid: SmallGrid)
 
 
 async def test_a_result_whose_blob_is_gone_is_made_anew(grid: SmallGrid) -> None:
-    """Nobody is promised a result that the blob store has lost: the job runs, and later ones share what it made."""
+    """The blob store has lost the result: the job runs, and later ones share what it made."""
     await price(grid, "l-1", "l")
     result = (await grid.store.get(["l-1"]))["l-1"].result
     assert result is not None
@@ -236,8 +236,8 @@ async def test_a_result_whose_blob_is_gone_is_made_anew(grid: SmallGrid) -> None
     assert (await price(grid, "l-3", "l")).headers["Raygrid-Reused-From"] == "l-2"
 
 
-async def test_the_client_says_where_a_result_comes_from(grid: SmallGrid) -> None:
-    """Results of single jobs and of batches name the job that ran, as their manifests do; so does the status."""
+async def test_the_client_shows_where_a_result_comes_from(grid: SmallGrid) -> None:
+    """Results of single jobs and of batches name the job that ran, as their manifests and the status do."""
     async with AsyncClient(grid.url) as client:
         ran = await client.submit(b"m\n", job_id="m-1", filename="book.csv", pricer="counted")
         assert (await ran.result(30)).reused_from is None

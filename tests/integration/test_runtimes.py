@@ -1,7 +1,7 @@
 """Programs of runtimes that reserve far more than they use run under the default limits: .NET, Java and Go.
 
-Each test is skipped, and says what is missing, where its runtime is not installed. The .NET host is found as `dotnet`
-in PATH, or where the variable RAYGRID_TEST_DOTNET says.
+Each test is skipped, with the missing program as its reason, where its runtime is not installed. The .NET host is found
+as `dotnet` in PATH, or at the path in the variable RAYGRID_TEST_DOTNET.
 """
 
 from __future__ import annotations

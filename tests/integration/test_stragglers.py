@@ -39,8 +39,8 @@ async def test_a_job_that_hangs_on_one_node_is_answered_by_its_second_attempt(tm
         assert await grid.status("hangs") == status
 
 
-async def test_without_the_setting_a_job_may_take_its_time(tmp_path: Path) -> None:
-    """Nothing runs twice unless its pricer says that it may."""
+async def test_without_the_setting_no_job_runs_twice(tmp_path: Path) -> None:
+    """A second attempt is made only if its pricer allows it."""
     async with SmallGrid(tmp_path, nodes=2, slots=2) as grid:
         for number in range(USUAL):
             await grid.submit(f"usual-{number}", "true")

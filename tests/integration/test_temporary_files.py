@@ -41,7 +41,7 @@ async def test_jobs_with_one_fixed_temporary_file_read_their_own(tmp_path: Path)
 
 
 async def test_settings_may_put_temporary_files_elsewhere(tmp_path: Path) -> None:
-    """A variable of the pricer's `env` is left as it is, and that of the agent's environment is not passed on."""
+    """A variable of the pricer's `env` wins, and that of the agent's environment is not passed on."""
     env = {"TMPDIR": str(tmp_path), "RAYGRID_SLOT": "9"}
     pricers = {"shell": {"command": ["sh", "{input}"], "env": env}}
     async with SmallGrid(tmp_path / "grid", pricers=pricers, slots=1) as grid:
@@ -113,7 +113,7 @@ LOOKS: dict[str, Any] = {
 
 
 @pytest.mark.parametrize("kind", LOOKS)
-async def test_a_warm_pricer_is_told_of_them_with_each_job(tmp_path: Path, kind: str) -> None:
+async def test_a_warm_pricer_gets_their_directory_with_each_job(tmp_path: Path, kind: str) -> None:
     """Each job in one process has an empty directory of its own; in Python, variables and `tempfile` follow."""
     program, looks = LOOKS[kind]
     with WarmNode(tmp_path, program) as node:
@@ -128,7 +128,7 @@ async def test_a_warm_pricer_is_told_of_them_with_each_job(tmp_path: Path, kind:
 
 
 async def test_a_warm_process_has_a_directory_of_its_own_between_jobs(tmp_path: Path) -> None:
-    """What it puts there as it loads stays as long as it does; a variable of the settings is left alone in its jobs."""
+    """What it puts there as it loads stays as long as it does; a variable of the settings is unchanged in its jobs."""
     program = RUNS_ITS_INPUT.replace(
         "def setup", "import tempfile\nloaded = tempfile.mkstemp()[1]\nhome = os.getcwd()\n\n\ndef setup"
     )

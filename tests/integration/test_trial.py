@@ -63,7 +63,7 @@ async def test_the_command_prints_the_verdict(grid: SmallGrid, tmp_path: Path) -
 
 
 async def test_jobs_that_have_not_ended_are_cancelled_when_it_is_left(grid: SmallGrid, tmp_path: Path) -> None:
-    """Half of them are through when it is interrupted; no other goes on for nobody."""
+    """Half of them are through when it is interrupted; no other goes on."""
     script = tmp_path / "slow.sh"
     script.write_text("sleep 0.3")
 
@@ -88,7 +88,7 @@ async def test_jobs_that_have_not_ended_are_cancelled_when_it_is_left(grid: Smal
 
 
 async def test_loading_a_warm_pricer_is_no_part_of_what_a_job_takes(tmp_path: Path) -> None:
-    """The job that loads the pricer is run before the one that is timed alone, and told apart in the batch."""
+    """The job that loads the pricer runs before the one that is timed alone, and is marked in the batch."""
     program = tmp_path / "price.py"
     program.write_text(
         "import time\nimport raygrid.pricer\ntime.sleep(0.5)\nraygrid.pricer.serve(lambda job: print('priced'))\n"

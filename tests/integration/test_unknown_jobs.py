@@ -21,7 +21,7 @@ async def grid(tmp_path: Path) -> AsyncIterator[SmallGrid]:
 
 
 async def held_by_a_node_and_unknown_to_the_store(grid: SmallGrid, tmp_path: Path) -> Leader:
-    """The job `late` runs, the store has it as queued behind more jobs than a window holds, and nobody leads."""
+    """The job `late` runs, the store has it as queued behind more jobs than a window holds, and there is no leader."""
     for name in ("late", "other"):
         script = f"echo x >> {tmp_path}/{name}; while [ ! -e {tmp_path}/end-{name} ]; do sleep 0.02; done; echo {name}"
         await grid.submit(name, script, wait=0)
@@ -57,7 +57,7 @@ async def test_an_attempt_of_a_job_beyond_the_window_is_adopted(grid: SmallGrid,
 async def test_a_report_of_a_job_beyond_the_window_counts(
     grid: SmallGrid, tmp_path: Path, failures: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """An answer that came while nobody led is taken, also where the store is away longer than a node may be silent."""
+    """An answer from a time without a leader is taken, also if the store is away longer than a node may be silent."""
     await held_by_a_node_and_unknown_to_the_store(grid, tmp_path)
     (tmp_path / "end-late").touch()
 

@@ -24,7 +24,7 @@ async def grid(tmp_path: Path) -> AsyncIterator[SmallGrid]:
 
 
 def gated(gate: Path, runs: Path, name: object) -> str:
-    """A job that says that it runs, waits for a file, and prints its name."""
+    """A job that leaves a mark when it runs, waits for a file, and prints its name."""
     return f"echo {name} >> {runs}; while [ ! -e {gate} ]; do sleep 0.02; done; echo {name}"
 
 
@@ -112,13 +112,13 @@ async def test_an_older_parent_does_not_set_it_back(grid: SmallGrid) -> None:
 
     await grid.until(heard_again)
     await until_following(grid, 1.0)
-    await grid.leaders["rack-a"].link.configure(first)  # as a parent would that asked before the newer one told
+    await grid.leaders["rack-a"].link.configure(first)  # as a parent would that asked before the newer one did
     assert (await grid.submit("after", "echo x", pricer="new")).status_code == 200
     calls = [node.calls.count("configure") for node in grid.nodes.values()]
     assert calls == [1, 1]
 
 
-async def test_a_restarted_leader_is_told_again_and_fails_nothing_meanwhile(grid: SmallGrid) -> None:
+async def test_a_restarted_leader_gets_newer_settings_and_fails_nothing_meanwhile(grid: SmallGrid) -> None:
     """A leader that came up with the settings it was made with runs a job of a pricer that it does not know yet."""
     first = grid.settings
     await grid.deploy(pricers=MORE)
@@ -158,7 +158,7 @@ async def test_a_job_of_an_older_release_waits_for_a_leader_that_knows_its_price
     await until_following(grid, 1.0)
 
 
-async def test_a_restarted_agent_gets_no_job_before_it_is_told_again(grid: SmallGrid, tmp_path: Path) -> None:
+async def test_a_restarted_agent_gets_no_job_before_it_has_newer_settings(grid: SmallGrid, tmp_path: Path) -> None:
     """An agent that came up with the settings it was made with runs the new pricer like the others."""
     first = grid.settings
     await grid.deploy(pricers=MORE)

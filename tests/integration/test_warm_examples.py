@@ -65,7 +65,7 @@ def price(*, call: bool, strike: float, spot: float, q: float, r: float, t: floa
 
 
 async def test_the_c_example_prices_warm_and_cold_alike(black_scholes: Path, tmp_path: Path) -> None:
-    """The same program gives the right prices either way, and says on stderr which row is bad."""
+    """The same program gives the right prices either way, and names the bad row on stderr."""
     (tmp_path / "input.csv").write_text(ROWS)
     cold = subprocess.run([str(black_scholes), "input.csv"], cwd=tmp_path, capture_output=True, timeout=60, check=False)
     assert (cold.returncode, cold.stderr) == (0, b"")

@@ -40,7 +40,7 @@ async def assert_goes_on(node: WarmNode, *, starts: int) -> None:
 
 
 async def test_start_up_is_paid_once(tmp_path: Path) -> None:
-    """Twenty jobs in one slot are run by one process, each with its own files and output, and the manifest says so."""
+    """Twenty jobs in one slot are run by one process, each with its own files and output, as the manifest shows."""
     with WarmNode(tmp_path, RUNS_ITS_INPUT) as node:
         script = "print('out', job.job_id); print('err', file=sys.stderr); open('prices.csv', 'w').write(job.job_id)"
         node.start(*((f"job-{number}", script) for number in range(20)))
@@ -54,7 +54,7 @@ async def test_start_up_is_paid_once(tmp_path: Path) -> None:
     assert node.pids == []
 
 
-async def test_a_job_is_told_what_a_cold_one_would_be(tmp_path: Path) -> None:
+async def test_a_job_gets_what_a_cold_one_would_get(tmp_path: Path) -> None:
     """Input, job directory, args and shared data are those of the job, and so are descriptors and environment."""
     script = (
         "print(job.input.name, list(job.args), job.market, {n: p.read_text() for n, p in job.data.items()});"
@@ -74,7 +74,7 @@ async def test_a_job_is_told_what_a_cold_one_would_be(tmp_path: Path) -> None:
 
 
 async def test_shared_data_is_loaded_once_for_each_content(tmp_path: Path) -> None:
-    """`setup` is called for a set of shared data once, told by content and not by the file, and again for another."""
+    """`setup` is called once for a set of shared data, by content and not by file, and again for another."""
     with WarmNode(tmp_path, RUNS_ITS_INPUT) as node:
         eur, usd = node.share("curves", "eur"), node.share("curves", "usd")
         for number, data in enumerate([eur, eur, usd, eur, usd]):
@@ -237,7 +237,7 @@ async def test_a_cancelled_job_takes_its_process_along(tmp_path: Path) -> None:
 
 
 async def test_the_memory_limit_counts_the_process_tree(tmp_path: Path) -> None:
-    """A job whose process and children use too much is killed and says so; the next one gets a new process."""
+    """A job whose process and children use too much is killed with that reason; the next one gets a new process."""
     script = "subprocess.run([sys.executable, '-c', 'x = bytearray(200_000_000); import time; time.sleep(100)'])"
     with WarmNode(tmp_path, RUNS_ITS_INPUT, memory=150 * MB) as node:
         assert (await node.run("large", script)).report.outcome is Outcome.MEMORY_LIMIT
@@ -265,7 +265,7 @@ async def test_a_program_that_cannot_load_ends_each_job_as_a_cold_one_would(tmp_
 
 
 async def test_a_program_that_is_not_there_cannot_start(tmp_path: Path) -> None:
-    """A missing program is said as for a cold pricer."""
+    """A missing program is reported as for a cold pricer."""
     with WarmNode(tmp_path, RUNS_ITS_INPUT, command=("/nowhere/pricer",)) as node:
         report = (await node.run("job", "")).report
         assert report.outcome is Outcome.CANNOT_START
@@ -489,8 +489,8 @@ say(text)
         assert (done.manifest["warm_job"], node.started) == (3, 1)
 
 
-async def test_an_answer_in_halves_among_garbage_is_heard(tmp_path: Path) -> None:
-    """Lines that are no answer are dropped, and half an answer holds up nothing but its own job."""
+async def test_an_answer_in_halves_among_garbage_is_read(tmp_path: Path) -> None:
+    """Lines that are no answer are dropped, and half an answer delays nothing but its own job."""
     script = """
 say('\\n\\nloading...\\n[1, 2]\\n{"number": "1"}\\n{"number": true, "exit_code": 8}\\n{broken\\n')
 say("x" * 200_000 + "\\n")
@@ -531,7 +531,7 @@ async def test_a_long_line_after_an_answer_is_not_glued_to_the_next_one(tmp_path
 
 
 @pytest.mark.parametrize("code", ["'zero'", "256", "-1", "None", "True", "1.5"])
-async def test_an_answer_that_means_nothing_is_said_so(tmp_path: Path, code: str) -> None:
+async def test_an_answer_that_means_nothing_is_an_error(tmp_path: Path, code: str) -> None:
     """An exit code that is none ends the job with a sentence about it, and the process."""
     with WarmNode(tmp_path, SPEAKS_RAW) as node:
         report = (await node.run("odd", f"answer(exit_code={code})")).report
@@ -571,7 +571,7 @@ async def test_a_line_longer_than_the_pipe_arrives(tmp_path: Path) -> None:
 
 
 async def test_stderr_of_the_process_itself_is_the_jobs(tmp_path: Path) -> None:
-    """A program that knows nothing of captures still has what it says on stderr in its job's result."""
+    """A program that does not use captures still has its stderr in its job's result."""
     with WarmNode(tmp_path, SPEAKS_RAW) as node:
         for word in ("one", "two"):
             script = f"print('{word}', file=sys.stderr, flush=True); answer()"

@@ -20,8 +20,8 @@ async def assert_goes_on(node: WarmNode) -> None:
 
 
 @pytest.mark.parametrize("how", ["'x' * 70_000", "'x' * 70_000 + chr(10) * 3", "'x' * 1_000_000"])
-async def test_an_answer_that_is_too_long_is_said_so(tmp_path: Path, how: str) -> None:
-    """The job does not wait for its time limit, and its author learns of the limit."""
+async def test_an_answer_that_is_too_long_is_an_error(tmp_path: Path, how: str) -> None:
+    """The job does not wait for its time limit, and its error names the limit."""
     with WarmNode(tmp_path, SPEAKS_RAW) as node:
         done = await node.run("long", f"answer(message={how}); time.sleep(100)")
         assert done.report.outcome is Outcome.BAD_OUTPUT
@@ -44,8 +44,8 @@ async def test_a_job_that_closes_its_streams_takes_none_from_the_next(tmp_path: 
         assert node.started == 1
 
 
-async def test_a_bounded_number_of_processes_is_about_to_end(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Processes that do not listen when they are told to end do not pile up, however fast they are replaced."""
+async def test_the_number_of_ending_processes_is_bounded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Processes that ignore the request to end do not pile up, however fast they are replaced."""
     monkeypatch.setattr(pool, "ENDING_PER_SLOT", 2)
     deaf = SPEAKS_RAW + "\nwhile True:\n    time.sleep(1)\n"
     pids = tmp_path / "pids"
@@ -64,7 +64,7 @@ async def test_a_bounded_number_of_processes_is_about_to_end(tmp_path: Path, mon
 @pytest.mark.parametrize("put", ["os.mkfifo(path)", "os.symlink('/etc/passwd', path)", "os.mkdir(path)"])
 @pytest.mark.parametrize("which", ["stdout", "stderr"])
 async def test_something_else_in_the_place_of_a_capture_is_bad_output(tmp_path: Path, put: str, which: str) -> None:
-    """The slot waits for no pipe and follows no link, and the reason is told."""
+    """The slot waits for no pipe and follows no link, and the reason is reported."""
     with WarmNode(tmp_path, SPEAKS_RAW) as node:
         script = f"path = job['{which}']\nif os.path.exists(path):\n    os.unlink(path)\n{put}\n"
         done = await node.run("bad", script + "sys.stderr.write('said'); sys.stderr.flush(); answer()")

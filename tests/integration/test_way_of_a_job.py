@@ -31,12 +31,11 @@ async def test_a_file_goes_in_and_a_zip_comes_back(grid: SmallGrid) -> None:
     assert archive.read("price.txt") == b"42\n"
 
 
-async def test_whoever_waits_gets_the_result_by_what_the_leader_tells(
-    grid: SmallGrid, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Nothing is asked of the job store between the insert of a job and the answer with its ZIP.
+async def test_a_wait_is_answered_from_the_leaders_report(grid: SmallGrid, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The job store is not read between the insert of a job and the answer with its ZIP.
 
-    Unless the job takes so long that it is told to run first, which is looked up: on a busy machine any may.
+    The exception is a job that takes so long that its start is reported first, which is looked up: on a busy machine
+    any may.
     """
     get, asked = grid.parent.store.get, 0
 

@@ -1,4 +1,4 @@
-"""Clients of a simulation: they submit with retries until they are told that a job is safe, then look until it ends."""
+"""Clients of a simulation: they submit with retries until the job is acknowledged, then look until it ends."""
 
 from __future__ import annotations
 

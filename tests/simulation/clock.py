@@ -73,7 +73,7 @@ class VirtualLoop(asyncio.BaseEventLoop):
         """There is no I/O."""
 
     def _write_to_self(self) -> None:
-        """Nobody has to be woken: there is one thread."""
+        """There is one thread, so no other has to be woken."""
 
     def run_in_executor(self, executor: object, func: Callable[..., Any], *args: Any) -> asyncio.Future[Any]:  # type: ignore[override]  # a future, as a coroutine is
         """Run it at once; there are no threads."""

@@ -217,7 +217,7 @@ def _store_slow(faults: Faults) -> str:
 def _step_store_clock(faults: Faults) -> str:
     step_s = faults.random.choice((-60.0, -2.0, 1.0, 2.5, 5.0))
     faults.grid.database.clock_offset_s += step_s
-    if step_s < 0:  # a lease that lives on by as much would keep a group without a leader: nobody can do anything
+    if step_s < 0:  # a lease that is extended by as much would keep a group without a leader
         faults.then(4.0, faults.grid.database.catch_up, -step_s)
     return f"the store's clock steps by {step_s} s"
 

@@ -173,7 +173,7 @@ class Watch(logging.Handler):
             self._given[agent.incarnation, report.attempt] = self._loop.time()
 
     def settled(self, agent: SimulatedAgent, report: AttemptReport) -> None:
-        """A report is forgotten. One of a job that was another group's when the leader heard of it is no answer."""
+        """A report is dropped. One of a job that was another group's when the leader got it is no answer."""
         attempt = report.attempt
         given_at = self._given.pop((agent.incarnation, attempt), 0.0)
         self._grid.trace(f"settled {attempt.job_id}/{attempt.number} on {agent.incarnation}")
@@ -191,7 +191,7 @@ class Watch(logging.Handler):
     # --- clients ------------------------------------------------------------------------------------------------
 
     def acked(self, job_id: str, fingerprint: str) -> None:
-        """A client was told that its job is safe."""
+        """A client got the acknowledgement of its job."""
         job = self._grid.database.jobs().get(job_id)
         if job is None:
             self.fail("acknowledged jobs are stored", f"job {job_id} was acknowledged and is not in the store")
@@ -278,7 +278,7 @@ def is_answer(report: AttemptReport) -> bool:
 
 
 def _alike(one: StoredJob | DoneJob, other: StoredJob | DoneJob) -> bool:
-    """Whether a client that was shown both saw no difference; a job that is told to be done is not shown whole."""
+    """Whether both look the same to a client; the report of an end does not have the whole job."""
     if isinstance(one, StoredJob) and isinstance(other, StoredJob) and one.attempts != other.attempts:
         return False
     return _visible(one) == _visible(other)

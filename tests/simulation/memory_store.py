@@ -142,7 +142,7 @@ class MemoryStore(MemoryGridTables):
         return self._revision
 
     def _change(self, job: StoredJob) -> None:
-        """Let a changed job be seen by whoever reads its batches."""
+        """Let readers of its batches see a changed job."""
         self._rows[job.job_id].job = job
         for batch in self._batches.values():
             if job.job_id in batch.members:
@@ -322,7 +322,7 @@ class MemoryStore(MemoryGridTables):
     async def cancel_unled(
         self, group_id: str, job_ids: Sequence[str] | None = None, *, running: bool = False, limit: int = 1_000
     ) -> list[str] | None:
-        """End jobs that are to be cancelled while nobody leads; see `JobStore.cancel_unled`."""
+        """End jobs that are to be cancelled while their group has no leader; see `JobStore.cancel_unled`."""
         if not self._take_from_leaders(group_id):
             return None
         found = [each.job_id for each in await self.unfinished(group_id, len(self._rows), running=running, wished=True)]

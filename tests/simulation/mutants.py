@@ -56,7 +56,7 @@ def _no_term_check_on_nodes() -> list[Patch]:
 
 
 def _answer_before_commit() -> list[Patch]:
-    """A parent says that a job is safe while it still inserts it."""
+    """A parent acknowledges a job while it still inserts it."""
     under_way: set[asyncio.Future[Any]] = set()
 
     async def submit(self: Parent, job: NewJob) -> Submitted:
@@ -149,7 +149,7 @@ def _lead_beyond_lease() -> list[Patch]:
 
 
 def _no_scan() -> list[Patch]:
-    """A leader relies on being told of jobs."""
+    """A leader relies on the announcements of jobs."""
 
     async def scan(self: Leader) -> None:
         self._state.blobs = None

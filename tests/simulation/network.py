@@ -19,7 +19,7 @@ from raygrid.transport.ports import CALL_TIMEOUT_S
 from tests.simulation.clock import WORLD, Process
 from tests.simulation.trace import Trace
 
-GIVEN_UP = 0.05  # how often whoever is cut off is taken for dead, as by Ray's books after a while
+GIVEN_UP = 0.05  # how often a part that is cut off is reported as dead, as by Ray's books after a while
 
 Target = TypeVar("Target")
 
@@ -174,7 +174,7 @@ class _Call(Generic[Target]):
         self.timer: asyncio.TimerHandle | None = None
 
     def arrive(self) -> None:
-        """The call is there, if the way is open and somebody is up."""
+        """The call is there, if the way is open and the part is up."""
         network, part = self._network, self._part
         if network.over:
             return
@@ -210,7 +210,7 @@ class _Call(Generic[Target]):
             self._reply(self._succeed, task.result())
 
     def _failed(self, error: BaseException) -> None:
-        # As over Ray: the grid's own errors come through, all else means that nobody knows.
+        # As over Ray: the grid's own errors come through, all else means an unknown outcome.
         known = error if isinstance(error, RaygridError) else UnavailableError(f"{self._part.name} failed: {error!r}")
         self._reply(self._fail, known)
 
@@ -226,7 +226,7 @@ class _Call(Generic[Target]):
     def _fail(self, error: BaseException) -> None:
         if not self._answer.done():
             self._answer.set_exception(error)
-            self._answer.exception()  # whoever waits sees it; a caller that died meanwhile does not
+            self._answer.exception()  # a waiting caller gets it; one that died meanwhile does not
             self._settled()
 
     def _settled(self) -> None:

@@ -29,7 +29,7 @@ WAIT_S = 20.0  # for what an attempt runs
 
 
 class Witness(Protocol):
-    """Who looks at what happens on nodes."""
+    """Observes what happens on nodes."""
 
     def accepted(self, agent: SimulatedAgent, call: str, term: int) -> None:
         """An agent followed an order of a term."""
@@ -44,11 +44,11 @@ class Witness(Protocol):
         ...
 
     def given(self, agent: SimulatedAgent, reports: Sequence[AttemptReport]) -> None:
-        """Reports go out to whoever asked for them."""
+        """Reports go out to the leader that asked for them."""
         ...
 
     def settled(self, agent: SimulatedAgent, report: AttemptReport) -> None:
-        """A report is forgotten, because a leader said so."""
+        """A report is dropped, because a leader settled it."""
         ...
 
     def killer(self, agent: SimulatedAgent, attempt: AttemptId) -> None:

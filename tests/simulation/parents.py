@@ -84,7 +84,7 @@ class SimulatedParent:
         return accepted
 
     def _pinned(self, job: NewJob) -> NewJob:
-        """The job as it is made of a form."""
+        """The job as made of a form."""
         name = job.spec.pricer
         version, definition = self.parent.settings.pricers[name].version, self.parent.definitions.digest(name)
         return replace(job, spec=replace(job.spec, version=version, definition=definition))

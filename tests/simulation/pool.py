@@ -1,7 +1,7 @@
 """Many seeds, spread over processes in which nothing is random but the seed.
 
-Sets of strings are iterated in the order of their hashes, which Python draws anew for every process unless told not to:
-so seeds run in processes of their own, with a fixed one.
+Sets of strings are iterated in the order of their hashes, which Python draws anew for every process unless the hash
+seed is set: so seeds run in processes of their own, with a fixed one.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ STOP_S = 5.0
 def run_seeds(
     first: int, count: int, *, mutant: str | None = None, processes: int | None = None, tail: int = 80
 ) -> Iterator[Outcome]:
-    """Run seeds and give their outcomes in order; whoever stops taking them ends the rest.
+    """Run seeds and give their outcomes in order; if the caller stops early, the rest ends.
 
     Args:
         first: the first seed.
@@ -58,7 +58,7 @@ def _worker(first: int, end: int, step: int, mutant: str | None, tail: int) -> I
     command += [] if mutant is None else ["--mutant", mutant]
     settings = {name: value for name, value in os.environ.items() if not name.upper().startswith("RAYGRID_")}
     environment = {**settings, "PYTHONHASHSEED": "0"}
-    # In a group of its own: Ctrl-C is for whoever takes the outcomes, and ends the workers from here.
+    # In a group of its own: Ctrl-C goes to the process that takes the outcomes, which ends the workers.
     process = subprocess.Popen(
         command, stdout=subprocess.PIPE, text=True, cwd=PROJECT, env=environment, process_group=0
     )

@@ -124,7 +124,7 @@ def _run(grid: Grid, random: Random) -> Faults:
 
 def _unexpected(grid: Grid, context: dict[str, object]) -> None:
     error = context.get("exception")
-    # Nobody waits any more for some calls that fail; their tasks then say so themselves.
+    # Some calls that fail have no caller any more; their tasks then log it themselves.
     if error is not None and not isinstance(error, RaygridError):
         grid.watch.fail("no unexpected errors", f"{context.get('message')}: {error!r} {context.get('future')}")
 

@@ -1,7 +1,7 @@
 """The job store of a simulation: one `MemoryStore` behind the network, which may be slow, away, or lose its answers.
 
-Every transaction passes the observer before and after it is carried out, whoever sent it and whether or not the sender
-still waits: what counts is what is committed.
+Every transaction passes the observer before and after it is carried out, whether or not the sender still waits: what
+counts is what is committed.
 """
 
 from __future__ import annotations
@@ -24,10 +24,10 @@ EPOCH = datetime(2030, 1, 1, tzinfo=UTC)
 
 
 class Observer(Protocol):
-    """Who looks at what is committed."""
+    """Observes what is committed."""
 
     def recorded(self, group_id: str, term: int, lease: Lease | None) -> None:
-        """A leader's write was committed; `lease` is the group's as it stands."""
+        """A leader's write was committed; `lease` is the group's current one."""
         ...
 
     def changed(self, before: StoredJob | None, after: StoredJob) -> None:
@@ -87,7 +87,7 @@ class Database:
         return answer
 
     def jobs(self) -> dict[str, StoredJob]:
-        """Every job as it is now."""
+        """The current state of every job."""
         return {job_id: row.job for job_id, row in self.memory._rows.items()}
 
     def failures(self, job_id: str) -> int:
@@ -95,7 +95,7 @@ class Database:
         return self.memory._rows[job_id].counts.failures
 
     def lease(self, group_id: str) -> Lease | None:
-        """A group's lease as it stands."""
+        """A group's current lease."""
         return self.memory._leases.get(group_id)
 
     def expires_in_s(self, lease: Lease) -> float:

@@ -1,7 +1,8 @@
-"""A node agent in a process of its own, as in a grid: it may be told to run jobs and to close, or be killed.
+"""A node agent in a process of its own, as in a grid: it runs jobs and closes on request, or is killed.
 
-Orphans without a mark are an agent's only where the process is; so tests of what jobs leave behind use this. Run as a
-script it reads its settings and then orders from its standard input, one JSON document a line, and writes its reports.
+Orphans without a mark belong to an agent only if the process has one agent, so tests of what jobs leave behind use
+this. Run as a script it reads its settings and then orders from its standard input, one JSON document a line, and
+writes its reports.
 """
 
 from __future__ import annotations
@@ -152,7 +153,7 @@ async def _report(agent: NodeAgent, blobs: BlobStore, closed: threading.Event) -
 
 
 def main() -> None:
-    """Be an agent until told to close."""
+    """Be an agent until the order to close."""
     settings = json.loads(sys.stdin.readline())
     watchdog.SWEEP_S = settings["sweep_s"]
     directory = Path(settings["directory"])

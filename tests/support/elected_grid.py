@@ -21,7 +21,7 @@ from tests.support.small_grid import DirectLeader, SmallGrid, _Nodes
 
 
 class Thaw:
-    """A gate that is open until somebody freezes what goes through it."""
+    """A gate that is open until `freeze` closes it."""
 
     def __init__(self) -> None:
         self._open = asyncio.Event()

@@ -41,7 +41,7 @@ def word(answer: httpx.Response) -> str:
 
 
 def parts_of(answer: httpx.Response) -> tuple[list[Part], bool]:
-    """The parts of a results stream, read by the client's own parser, and whether it said `complete`."""
+    """The parts of a results stream, read by the client's own parser, and whether it ended with `complete`."""
     parsed = PartsParser(answer.headers["content-type"]).feed(answer.content)
     assert isinstance(parsed[-1], StreamEnd)
     parts = [part for part in parsed[:-1] if isinstance(part, Part)]

@@ -1,8 +1,8 @@
 """A node agent without a leader: orders go in, reports come out, all with real processes.
 
 Run as a script it is an agent process of its own that can be killed: it runs the scripts that stand in its standard
-input, one a line, and says `ready` before and `accepted` after it took them. A second word says after how many seconds
-of a freeze it is killed.
+input, one a line, and prints `ready` before and `accepted` after it took them. A second word is the number of seconds
+of a freeze after which it is killed.
 """
 
 from __future__ import annotations

@@ -166,7 +166,7 @@ class Postgres:
 
     @contextlib.contextmanager
     def database(self) -> Iterator[str]:
-        """The URL of a fresh, empty database, which goes in the end, whoever is still connected."""
+        """The URL of a fresh, empty database, which is removed in the end, with any connections to it."""
         name = f"test_{uuid4().hex[:12]}"
         self.sql(f"CREATE DATABASE {name}")
         try:
@@ -196,7 +196,7 @@ class Postgres:
         return self._directory / "data"
 
     def log(self) -> str:
-        """What the server has said."""
+        """The server's log."""
         return (self._directory / "log").read_text(errors="replace")
 
     # --- inside -----------------------------------------------------------------------------------------------------

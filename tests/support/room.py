@@ -18,7 +18,7 @@ def hog(size: int, seconds: float = 100.0, *, until: Path | None = None) -> str:
 
 
 class Room(Gauge):
-    """Tells what the pricers below a directory leave of so many bytes."""
+    """Reports what the pricers below a directory leave of so many bytes."""
 
     def __init__(self, directory: Path, total: int) -> None:
         super().__init__()

@@ -67,7 +67,7 @@ def s3_server(host: str = "127.0.0.1") -> Iterator[S3]:
 
 
 class Cable:
-    """A TCP connection to a port through a thread, which can be cut: then nobody answers any more."""
+    """A TCP connection to a port through a thread, which can be cut: then no answer comes any more."""
 
     def __init__(self, to_port: int) -> None:
         self._to = to_port

@@ -236,7 +236,7 @@ class SmallGrid:
         await self.until(self._is_ready)
 
     async def kill_parent(self) -> None:
-        """End the parent that came first as a crash would: whoever waits for an answer sees the connection break."""
+        """End the parent that came first as a crash would: clients that wait for an answer see the connection break."""
         parent = self._parents.pop(0)
         server = parent[0]
         for listener in server.servers:
@@ -260,7 +260,7 @@ class SmallGrid:
         await self.new_leader(group_id)
 
     async def new_leader(self, group_id: str, settings: GridSettings | None = None) -> Leader:
-        """A fresh leader with the group's next term takes over; whoever led before is not told.
+        """A fresh leader with the group's next term takes over; the one before is not notified.
 
         It begins with the grid's latest settings, or with those that its actor would have been made with.
         """

@@ -1,7 +1,7 @@
-"""Warm pricers for tests: real programs, written where a test wants them, behind a real node agent.
+"""Warm pricers for tests: real programs, written where a test needs them, behind a real node agent.
 
 Run as a script it is an agent process of its own that can be killed: it has run one job, runs a second that never ends,
-and says `ready`.
+and prints `ready`.
 """
 
 from __future__ import annotations
@@ -57,7 +57,7 @@ if __name__ == "__main__":
     serve(main, setup, fork=os.environ.get("FORK") == "1")
 """
 
-# The same without `serve`: says whatever the input makes it say on stdout.
+# The same without `serve`: prints on stdout what the input contains.
 SPEAKS_RAW = """
 import json
 import os
