@@ -20,7 +20,7 @@ from raygrid.blobs.directory import Directory, directory_of
 from raygrid.blobs.object_store import ObjectStore, first_line
 from raygrid.blobs.port import BlobPlace
 from raygrid.blobs.upload import Upload
-from raygrid.core.blob_marker import not_the_grids
+from raygrid.core.blob_marker import wrong_blob_store_message
 from raygrid.errors import BlobDamagedError, BlobNotFoundError, RaygridError, SettingsError, UnavailableError
 from raygrid.models import BlobSlice
 
@@ -141,7 +141,7 @@ class BlobStore:
             UnavailableError: it is not, or does not answer.
         """
         if self._expected is not None and self.look_now() != self._expected:
-            raise self._away(not_the_grids(self._expected, self.seen, self.shown))
+            raise self._away(wrong_blob_store_message(self._expected, self.seen, self.shown))
 
     # --- writing ------------------------------------------------------------------------------------------------
 
@@ -156,7 +156,7 @@ class BlobStore:
         elif self._place.is_directory:
             self.require_now()
         elif self.seen not in (None, self._expected):
-            raise self._away(not_the_grids(self._expected, self.seen, self.shown))
+            raise self._away(wrong_blob_store_message(self._expected, self.seen, self.shown))
 
     def after_writing(self, key: str) -> None:
         """Make sure that a blob that was written lies in the grid's blob store, where that is a directory.

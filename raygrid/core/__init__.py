@@ -1,5 +1,5 @@
-"""The deciding code: pure functions and state machines.
+"""The deciding code: pure functions and state machines, used by the grid, the tests and the simulations.
 
-Nothing here does I/O, knows Ray or an event loop, or reads a clock: events come in, commands go out, and the
-time is an argument (`now`, seconds since the epoch). The same code runs in the grid, in tests and in simulations.
+Code here does no I/O, uses neither Ray nor an event loop, and reads no clock. It takes events and returns commands;
+the time is an argument (`now`, seconds since the epoch).
 """

@@ -1,4 +1,4 @@
-"""What the attempts of a job amount to, as one value: leaders keep it, the job store stores it in five columns."""
+"""The counts of a job's attempts as one value: leaders keep it in memory, the job store in five columns."""
 
 from __future__ import annotations
 
@@ -6,13 +6,13 @@ from typing import NamedTuple
 
 
 class AttemptCounts(NamedTuple):
-    """What the attempts of a job so far amount to.
+    """Counts of a job's attempts so far.
 
     Attributes:
-        started: attempts started so far, which is the highest number that one was given.
-        failures: those of them that count towards the job's limit.
-        losses: those of the failures whose node was lost with them.
-        recalled: attempts that ended for no reason of the job's or its node's.
+        started: attempts started; also the highest attempt number given out.
+        failures: attempts that count towards the job's limit.
+        losses: failures in which the node was lost.
+        recalled: attempts that ended for a reason outside the job and its node.
         unstarted: attempts that were handed to a node and never began.
     """
 
@@ -25,7 +25,7 @@ class AttemptCounts(NamedTuple):
     def plus(
         self, *, started: int = 0, failures: int = 0, losses: int = 0, recalled: int = 0, unstarted: int = 0
     ) -> AttemptCounts:
-        """These counts and some more."""
+        """Return the sum of these counts and the given ones."""
         return AttemptCounts(
             self.started + started,
             self.failures + failures,
@@ -35,17 +35,17 @@ class AttemptCounts(NamedTuple):
         )
 
     def known_up_to(self, number: int) -> AttemptCounts:
-        """These counts, where an attempt of that number is known to have been started."""
+        """Raise `started` to an attempt number that is known to have been given out."""
         return self if number <= self.started else self._replace(started=number)
 
     @property
     def began(self) -> int:
-        """The attempts that began, which are those that clients are shown."""
+        """Attempts that began; clients see this number."""
         return self.started - self.unstarted
 
     @property
-    def of_own_doing(self) -> int:
-        """The attempts that were not recalled."""
+    def not_recalled(self) -> int:
+        """Attempts that were not recalled."""
         return self.started - self.recalled
 
 

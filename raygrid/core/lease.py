@@ -1,4 +1,4 @@
-"""Leases: who leads a group, and until when. Decided by the store's clock, never by a leader's own."""
+"""Leases: which candidate leads a group, and until when. Times are those of the store's clock, not of a leader's."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ class Lease:
 
     Attributes:
         group_id: the group.
-        holder: the candidate that holds it.
+        holder: the candidate that leads.
         term: rises with every change of leader; every write of a leader carries it.
-        expires_at: when others may take it (the store's clock, UTC).
+        expires_at: from then on another candidate may take the lease (the store's clock, UTC).
     """
 
     group_id: str
@@ -24,9 +24,9 @@ class Lease:
 
 
 def next_lease(current: Lease | None, group_id: str, holder: str, now: datetime, expires_at: datetime) -> Lease | None:
-    """The lease that `holder` gets when it asks at `now`; None while another holds a live one.
+    """Return the lease that `holder` gets at `now`; None while another candidate holds an unexpired one.
 
-    A holder that asks again while its lease lives keeps its term (a renewal); else the term rises.
+    Renewing an unexpired lease keeps the term; in every other case the term rises.
     """
     if current is None:
         return Lease(group_id, holder, 1, expires_at)

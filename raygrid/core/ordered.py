@@ -1,4 +1,4 @@
-"""Names in the order of keys that change often: what placement and routing choose from, kept from choice to choice."""
+"""A sorted collection of names whose keys change often; placement and routing choose from it."""
 
 from __future__ import annotations
 
@@ -8,10 +8,10 @@ from typing import Any
 
 
 class Ordered:
-    """Names by key, equal keys by name.
+    """Names sorted by key; equal keys are sorted by name.
 
-    A change costs two binary searches, and moves a block of pointers, which at ten thousand names is still nothing
-    beside the rest of a decision.
+    A change costs two binary searches and one move of a block of pointers. With ten thousand names this is negligible
+    compared with the rest of a decision.
     """
 
     __slots__ = ("_keys", "_line")
@@ -27,15 +27,15 @@ class Ordered:
         return name in self._keys
 
     def __iter__(self) -> Iterator[str]:
-        """The smallest key first."""
+        """Iterate from the smallest key."""
         return (name for _, name in self._line)
 
     def __reversed__(self) -> Iterator[str]:
-        """The greatest key first, and of equal ones the greatest name."""
+        """Iterate from the greatest key; equal keys from the greatest name."""
         return (name for _, name in reversed(self._line))
 
     def put(self, name: str, key: Any) -> None:
-        """Add a name, or give it another key."""
+        """Add a name, or change its key."""
         if name in self._keys:
             if self._keys[name] == key:
                 return
@@ -44,7 +44,7 @@ class Ordered:
         insort(self._line, (key, name))
 
     def drop(self, name: str) -> None:
-        """Take a name out, if it is there."""
+        """Remove a name, if present."""
         if name in self._keys:
             key = self._keys.pop(name)
             del self._line[bisect_left(self._line, (key, name))]

@@ -1,10 +1,10 @@
-"""Which copy of a result a parent reads: the hot one in its node's cache, or the one in the blob store.
+"""Chooses which copy of a result a parent reads: the one in its node's cache, or the one in the blob store.
 
-Both are the same bytes; this is about the racks' uplinks. A read from the cache of a node in the parent's own rack
-crosses no uplink, and is never worse. Elsewhere it crosses the node's uplink, over which the result already went once
-into the blob store, while a read from the blob store spares that one and never crosses more. But a cache gives all
-results of a pack in one quick call, and an object store wants a request for each: that is worth more than the bytes
-of small ones.
+Both copies have the same bytes; the choice is about the load on the racks' uplinks. Reading from the cache of a node in
+the parent's own rack crosses no uplink. Reading from a cache in another rack crosses that rack's uplink, which the
+result already crossed once on its way into the blob store; reading from the blob store spares it. But a cache returns
+all results of a pack in one call, while an object store needs one request per result, and for small results the
+requests cost more than the bytes.
 """
 
 from __future__ import annotations
@@ -12,21 +12,19 @@ from __future__ import annotations
 from enum import Enum
 from typing import NamedTuple
 
-# Below this a request to an object store costs more than the bytes on an uplink.
-WORTH_A_REQUEST = 256 * 1024
-# So many reads of a file of this machine cost less than a call to a node.
-FEW = 4
+WORTH_A_REQUEST = 256 * 1024  # a smaller read costs less on the uplink than a request to an object store
+FEW = 4  # this many reads of a local file cost less than one call to a node
 
 
 class NodePlace(NamedTuple):
-    """Where a node stands, and where its cached results are reached."""
+    """The group of a node, and the address of its result cache."""
 
     group_id: str
     address: str
 
 
 class Source(Enum):
-    """Where to look first; the other copy is the fallback."""
+    """The copy to read first; the other one is the fallback."""
 
     CACHE = "cache"
     BLOBS = "blobs"
@@ -35,14 +33,14 @@ class Source(Enum):
 def choose_source(
     home: str | None, node: NodePlace | None, size: int, count: int, *, blobs_are_here: bool = False
 ) -> Source:
-    """Where a parent looks first for results of one node that lie in one pack.
+    """Choose the first place to read results of one node that lie in one pack.
 
     Args:
-        home: the group of the parent's rack; None where it stands in none, or nobody knows.
-        node: where the node is; None if it is gone.
-        size: bytes of the wanted results together.
-        count: how many they are.
-        blobs_are_here: whether the blob store is a directory of the one machine that the grid has.
+        home: the group of the parent's rack; None if it is in none or unknown.
+        node: the place of the node; None if the node is gone.
+        size: total bytes of the wanted results.
+        count: number of the wanted results.
+        blobs_are_here: whether the grid runs on one machine, with a local directory as blob store.
     """
     if node is None or not node.address:
         return Source.BLOBS

@@ -28,8 +28,8 @@ from raygrid.transport.ports import LeaderCalls
 logger = logging.getLogger(__name__)
 
 OPEN_AGAIN_S = 2.0
-FROZEN_S = 8.0  # long after another candidate leads; a frozen process may hold SQLite's write lock, so it is killed
-REFRESH_S = 5.0  # a candidate that stands by refreshes its links to the nodes this often, to have them when it leads
+FROZEN_S = 8.0  # a process frozen for longer is killed: another candidate leads, and it may hold SQLite's write lock
+REFRESH_S = 5.0  # a standby candidate refreshes its links to the nodes this often, to have them when it leads
 
 
 @exposes(LeaderCalls)
@@ -49,16 +49,16 @@ class LeaderActor:
 
     @property
     def calls(self) -> LeaderCalls:
-        """What carries the calls out; a restarted actor begins to stand for election with the first one."""
+        """The implementation of the calls; the first call makes a restarted actor stand for election."""
         self._begin()
         return self._service
 
     async def open(self) -> None:
-        """Begin to stand for election; calling it again changes nothing."""
+        """Stand for election; further calls have no effect."""
         self._begin()
 
     async def direct_address(self) -> DirectAddress | None:
-        """Where parents may call this candidate beside Ray."""
+        """The address for direct calls from parents; None if there is none."""
         self._begin()
         return await self._server.address(node_address())
 
@@ -72,7 +72,7 @@ class LeaderActor:
             self._nodes.close()
             await self._store.close()
         finally:
-            if self._heartbeat is not None:  # otherwise its guard would take this process for frozen
+            if self._heartbeat is not None:  # otherwise the guard would take this process for frozen
                 await asyncio.to_thread(self._heartbeat.close)
 
     def _begin(self) -> None:
@@ -87,14 +87,14 @@ class LeaderActor:
             self._heartbeat = start_guarded(FROZEN_S)
             self._heartbeat.follow(loop)
         except OSError as error:
-            logger.warning("group %s: its candidate runs without a guard process: %s", self._group_id, error)
+            logger.warning("group %s: the candidate runs without a guard process: %s", self._group_id, error)
 
     async def _run(self) -> None:
         while True:
             try:
                 await self._store.open()
                 break
-            except Exception as error:  # any error may pass, and the group needs a leader afterwards
+            except Exception as error:  # any error may be temporary, and the group needs a leader afterwards
                 logger.warning("group %s: cannot open the job store; trying again: %s", self._group_id, error)
                 await asyncio.sleep(OPEN_AGAIN_S)
         spare_what_is_loaded()
@@ -110,5 +110,5 @@ class LeaderActor:
     async def _lead(self, lease: Lease, over: Callable[[], None]) -> Leader:
         leader = Leader(lease, self._service.settings, self._store, self._nodes, over)
         await leader.open()
-        leader.configure(self._service.settings)  # newer ones may have come meanwhile
+        leader.configure(self._service.settings)  # newer settings may have arrived meanwhile
         return leader

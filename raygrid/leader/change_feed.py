@@ -1,4 +1,4 @@
-"""The committed changes of a group, numbered, which parents poll."""
+"""The numbered list of a group's committed changes, which parents poll."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ REMEMBERED = 20_000
 
 
 class ChangeFeed:
-    """The latest committed changes; parents wait here for the next ones."""
+    """The latest committed changes, and the polls that wait for the next ones."""
 
     def __init__(self) -> None:
         self._changes: deque[JobChange] = deque(maxlen=REMEMBERED)
         self._last = 0
-        self._waiters: dict[asyncio.Future[None], None] = {}  # in the order in which they came
+        self._waiters: dict[asyncio.Future[None], None] = {}  # in order of arrival
 
     @property
     def last(self) -> int:
@@ -34,7 +34,7 @@ class ChangeFeed:
             self.wake()
 
     def wake(self) -> None:
-        """Have waiting polls answered now, even without a change: each answer carries the group's load."""
+        """Answer waiting polls now, even without a change: each answer has the group's load."""
         for waiter in self._waiters:
             if not waiter.done():
                 waiter.set_result(None)
@@ -55,7 +55,7 @@ class ChangeFeed:
             self._waiters.pop(waiter, None)
 
     def after(self, after: int) -> tuple[tuple[JobChange, ...], bool]:
-        """The changes after a number, and whether some of them are no longer held."""
+        """The changes after a number, and whether some of them are no longer in memory."""
         missing = self._last - after
         if missing <= 0:
             return (), False

@@ -1,7 +1,7 @@
-"""What jobs run, as a leader passes it on to nodes: read from the job store once, however many nodes need it.
+"""Reads the definitions of pricers that a leader sends to nodes: each one once from the job store, for all nodes.
 
-A job store that was restored in part may have lost definitions. Those that the settings have are stored again under
-the same digest; any other is sent to nodes as lost, so that its jobs fail at once where no node has it.
+A job store that was restored from a backup may lack definitions. Those that the settings have are stored again under
+the same digest; any other is sent to nodes as lost, so that its jobs fail at once on a node that does not have it.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from raygrid.store import JobStore
 
 logger = logging.getLogger(__name__)
 
-KEPT = 256  # in memory; what is older is read again
+KEPT = 256  # definitions in memory; older ones are read again
 
 
 class DefinitionReader:
@@ -33,7 +33,7 @@ class DefinitionReader:
     def __init__(self, store: JobStore, pricers: Mapping[str, Pricer]) -> None:
         self._store = store
         self._pricers = pricers
-        self._configured: dict[str, Definition] | None = None  # what they run, by digest; made when it is first needed
+        self._configured: dict[str, Definition] | None = None  # of the pricers, by digest; made when first needed
         self._known: OrderedDict[str, Definition] = OrderedDict()
         self._missed: set[str] = set()  # logged already
 
@@ -41,7 +41,7 @@ class DefinitionReader:
         """Return these definitions; one that neither the job store nor the settings have is returned as lost.
 
         Raises:
-            UnavailableError: the job store cannot be asked.
+            UnavailableError: the job store cannot be read.
         """
         missing = sorted(digest for digest in digests if digest not in self._known)
         if missing:
@@ -59,16 +59,16 @@ class DefinitionReader:
         return given
 
     def follow(self, pricers: Mapping[str, Pricer]) -> None:
-        """Follow newer settings: all definitions are read again, because their limits can differ now."""
+        """Use newer settings: all definitions are read again, because their limits may have changed."""
         self._pricers, self._configured = pricers, None
         self._known.clear()
 
     async def _stored_again(self, lost: Collection[str]) -> dict[str, Definition]:
-        """Store those lost definitions again that the settings have under the same digest; return them."""
+        """Store lost definitions again that the settings have under the same digest; return them."""
         configured = self._configured
         if configured is None:
             pricers = self._pricers
-            configured = await asyncio.to_thread(_defined, pricers)  # slow where a pricer has variables
+            configured = await asyncio.to_thread(_defined, pricers)  # slow if a pricer has variables
             if pricers is self._pricers:
                 self._configured = configured
         again = {digest: configured[digest] for digest in lost if digest in configured}

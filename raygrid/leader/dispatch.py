@@ -1,7 +1,7 @@
-"""A leader: passes events to `GroupState` and carries out its commands.
+"""A leader: passes events to `GroupState`, which makes the decisions, and carries out its commands.
 
-It decides nothing itself. It takes jobs from the parents' notices and from scans of the store, polls every node of the
-group, writes through the outbox, and publishes to the parents what was committed.
+It takes jobs from the parents' calls and from scans of the store, polls every node of the group, writes through the
+outbox, and publishes committed changes to the parents.
 """
 
 from __future__ import annotations
@@ -49,14 +49,14 @@ logger = logging.getLogger(__name__)
 
 TICK_S = 0.1
 SCAN_S = 1.0
-READ_S = 10.0  # pending changes blur the count of queued jobs, so the jobs are read this often in any case
-PARENTS_SILENT_S = 5.0  # parents ask at least every second
-FEW = 16  # up to so many ends are published whole; parents read larger crowds from the store with one question
-SPARE_ROWS = 2_000  # a scan also meets jobs that were started but are not yet recorded as running
+READ_S = 10.0  # pending writes make the count of queued jobs inexact, so the jobs are read this often in any case
+PARENTS_SILENT_S = 5.0  # parents poll at least every second
+FEW = 16  # up to this many results are published in full; parents read larger sets from the store in one query
+SPARE_ROWS = 2_000  # a scan also returns jobs that were started but are not yet recorded as running
 
 
 def steady_clock() -> Callable[[], float]:
-    """Seconds since the epoch that never fall, whatever happens to the machine's clock."""
+    """Make a clock of seconds since the epoch that never decreases, even if the machine's clock is set back."""
     loop = asyncio.get_running_loop()
     base = time.time() - loop.time()
     return lambda: base + loop.time()
@@ -67,11 +67,11 @@ class Leader:
 
     Args:
         lease: the right to lead, with the term.
-        settings: the grid's settings; newer ones may come later.
+        settings: the grid's settings; `configure` replaces them.
         store: the job store.
         discovery: finds the group's nodes.
         on_stale: called when a node or the store shows a newer term; the owner then closes this leader.
-        clock: seconds since the epoch, never falling; this machine's where none is given.
+        clock: seconds since the epoch, never decreasing; by default this machine's.
     """
 
     def __init__(
@@ -99,19 +99,19 @@ class Leader:
         self._tasks: list[asyncio.Task[None]] = []
         self._rescan = asyncio.Event()
         self._closed = False
-        self._returned: set[str] = set()  # jobs that came here and have ended here, if the store took it
+        self._returned: set[str] = set()  # jobs that arrived here after their end here; the store may differ
         self._beyond = 0  # queued jobs that are in the store only
         self._read_at = -READ_S
-        self._asked_at = -PARENTS_SILENT_S  # when a parent was last here
+        self._asked_at = -PARENTS_SILENT_S  # time of the last poll by a parent
         self._drains_read_at = -SCAN_S
-        self._room = (0, 0)  # slots and nodes, as they were last published
+        self._room = (0, 0)  # slots and nodes, as last published
 
-    # --- life ---------------------------------------------------------------------------------------------------
+    # --- life cycle ---------------------------------------------------------------------------------------------
 
     async def open(self) -> None:
-        """Take up what the store knows of the group, then begin."""
+        """Load the group's jobs from the store, then start the loops."""
         self._state.blobs = UNDECIDED
-        await self._drains.read()  # before any node answers: a node that is being drained gets no job
+        await self._drains.read()  # before any node answers, so that a draining node gets no job
         self._drains_read_at = self._clock()
         self._happened(JobsArrived(tuple(await self._store.running(self._lease.group_id))))
         await self._scan()
@@ -119,7 +119,7 @@ class Leader:
         self._tasks = [asyncio.get_running_loop().create_task(loop) for loop in loops]
 
     async def close(self) -> None:
-        """Stop at once; the store and the next leader have everything that matters."""
+        """Stop at once; the next leader continues from the store."""
         self._closed = True
         for task in self._tasks:
             task.cancel()
@@ -127,7 +127,7 @@ class Leader:
         await self._nodes.close()
 
     async def settle(self, within_s: float) -> None:
-        """Wait until everything decided so far is written, or the time is over."""
+        """Wait until all decisions so far are written, at most `within_s`."""
         written = asyncio.Event()
         self._outbox.afterwards(written.set)
         with contextlib.suppress(TimeoutError):
@@ -137,22 +137,22 @@ class Leader:
     # --- what parents call ---------------------------------------------------------------------------------------
 
     def enqueue(self, jobs: Sequence[JobSpec | QueuedJob]) -> None:
-        """Take jobs that a parent has just stored or moved here; those beyond the window stay in the store.
+        """Take jobs that a parent has stored or moved here; those beyond the window stay in the store.
 
         Raises:
-            GroupRefusedError: no node takes jobs now; they are kept until they are moved.
+            GroupRefusedError: no node takes jobs now; the jobs stay here until they are moved.
         """
         self._arrived(job if isinstance(job, QueuedJob) else QueuedJob(job) for job in jobs)
         if self._nodes.were_found and not self._state.takes_jobs(self._clock()):
             raise GroupRefusedError(f"group {self._lease.group_id} has no node that takes jobs now")
 
     async def forget(self, job_ids: Sequence[str]) -> None:
-        """Let go of those of these jobs that are not this group's any more; the store knows."""
+        """Drop the given jobs that no longer belong to this group according to the store."""
         own = {job.spec.job_id for job in await self._store.unfinished_of(self._lease.group_id, job_ids)}
         self._happened(JobsMoved(tuple(job_id for job_id in job_ids if job_id not in own)))
 
     def cancel(self, job_ids: Sequence[str]) -> None:
-        """Cancel jobs whose cancelling the store knows."""
+        """Cancel jobs whose cancellation the store has recorded."""
         self._happened(CancelRequested(tuple(job_ids)))
 
     async def changes(self, epoch: str, after: int, wait_s: float) -> LeaderReply:
@@ -170,14 +170,14 @@ class Leader:
         )
 
     def configure(self, settings: GridSettings) -> None:
-        """Lead by newer settings from now on, and send them to the nodes; see `LeaderCalls.configure`.
+        """Use newer settings for all further decisions, and send them to the nodes; see `LeaderCalls.configure`.
 
-        Nothing that runs is touched, and the term stays: only what is decided from now on is decided anew.
+        Running attempts and the term stay as they are.
         """
         if settings.deployed_at <= self._settings.deployed_at:
             return
         self._settings = settings
-        logger.warning("group %s: follows newer settings", self._lease.group_id)
+        logger.warning("group %s: the leader uses newer settings", self._lease.group_id)
         group_id = self._lease.group_id
         self._happened(PolicyChanged(group_policy(settings, group_id), group_site(settings, group_id)))
         self._definitions.follow(settings.pricers)
@@ -187,12 +187,12 @@ class Leader:
 
     def _happened(self, event: Event) -> None:
         if self._closed:
-            return  # a late notice, or the last event of a closed conversation
+            return  # a late call, or the last event of a closed conversation
         try:
             self._decide(event)
         except Exception:
-            # The state in memory may be half changed. The store is not, and the next leader begins with that.
-            logger.exception("group %s: the leader steps down, as it could not handle %s", self._lease.group_id, event)
+            # The state in memory may be inconsistent. The next leader starts from the store, which is not.
+            logger.exception("group %s: cannot handle %s; the leader steps down", self._lease.group_id, event)
             self._on_stale()
 
     def _decide(self, event: Event) -> None:
@@ -210,7 +210,7 @@ class Leader:
             self._publish_room()
 
     def _publish_room(self) -> None:
-        """Have the parents' polls answered at once if there is more or less room, as when the first nodes answer."""
+        """Answer the parents' polls at once if the number of slots or nodes has changed."""
         capacity = self._state.capacity(self._clock())
         room = capacity.slots, len(capacity.nodes)
         if room != self._room:
@@ -224,17 +224,17 @@ class Leader:
         )
 
     def _done(self, update: JobUpdate) -> DoneJob | None:
-        """What a parent needs to answer with a job's result, so that it does not have to read the store."""
+        """The data with which a parent can return a job's result without reading the store; None if there is none."""
         report = update.report
         if update.state is not JobState.DONE or report is None or report.result is None or update.reason:
             return None
         return DoneJob(update.job_id, self._lease.group_id, update.node_id, report.result, report.exit_code)
 
     async def _node_reported(self, reply: NodeReported) -> bool:
-        """Process a node's reply; False if that needs the store, which does not answer."""
+        """Process a node's reply; False if that needs the store, which is unavailable."""
         complete = await self._lookup.complete(reply)
         if reply.state.node_id not in self._nodes:
-            return False  # it left the grid meanwhile, and its attempts were given up
+            return False  # the node left the grid meanwhile, and its attempts were given up
         self._happened(NodeHeard(reply.state.node_id) if complete is None else complete)
         return complete is not None
 
@@ -242,7 +242,7 @@ class Leader:
         return self._state.is_unknown(job_id) and job_id not in self._outbox
 
     def _arrived(self, jobs: Iterable[QueuedJob], *, scanned: bool = False) -> None:
-        # A job with a pending change is known, whatever the store still has of it.
+        # A job with a pending write is known; the store's row is out of date.
         fresh = tuple(job for job in jobs if job.spec.job_id not in self._outbox)
         self._returned.update(job.spec.job_id for job in fresh if self._state.has_ended(job.spec.job_id))
         self._happened(JobsArrived(fresh, scanned))
@@ -275,7 +275,7 @@ class Leader:
                 await asyncio.sleep(SCAN_S)
 
     async def _scan(self) -> None:
-        """Take up queued jobs of the store that no notice has brought."""
+        """Take up queued jobs of the store that no parent has sent."""
         if self._state.blobs == UNDECIDED:
             self._state.blobs = await self._store.agreed(BLOBS) or UNDECIDED
         await self._take_back()
@@ -284,7 +284,7 @@ class Leader:
         total = await self._store.count_queued(self._lease.group_id)
         accounted = total <= self._state.queued + self._state.handed_over + len(self._outbox)
         if accounted and self._clock() - self._read_at < READ_S:
-            # Most likely all jobs that the store has as queued are known here; counting is far cheaper than reading.
+            # Most likely all queued jobs of the store are known here; counting is far cheaper than reading.
             self._beyond = 0
             return
         self._read_at = self._clock()
@@ -296,15 +296,15 @@ class Leader:
         if len(found) < limit:
             listed, waiting = {job.spec.job_id for job in found}, set(self._state.waiting)
             if gone := [each for each in before if each not in listed and each in waiting]:
-                await self.forget(gone)  # most likely moved to another group, and the notice was lost
+                await self.forget(gone)  # most likely moved to another group by a parent whose call was lost
         if len(found) == limit:
             self._beyond = max(0, total - self._state.queued)
 
     async def _take_back(self) -> None:
-        """Take up jobs that are queued though they ended here, if the store confirms it.
+        """Take up jobs again that ended here but are still queued according to the store.
 
-        Such a job was another group's when its end was written, so that nothing was, and has been moved back since.
-        Most were merely read from the store before their end was written.
+        Such a job belonged to another group when its end should have been written, so the store ignored the write; the
+        job has been moved back since. Most candidates were only read from the store before their end was written.
         """
         while asked := [job_id for job_id in self._returned if self._has_ended(job_id)][:AT_ONCE]:
             found = await self._store.unfinished_of(self._lease.group_id, asked)
@@ -315,7 +315,7 @@ class Leader:
         self._returned.clear()
 
     def _has_ended(self, job_id: str) -> bool:
-        """Whether a job ended here, and nothing about it remains to be written to the store."""
+        """Whether a job ended here and has no pending write."""
         return self._state.has_ended(job_id) and job_id not in self._outbox
 
     def _converse(self, node_id: str, link: NodeCalls) -> NodeConversation:

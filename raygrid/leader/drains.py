@@ -1,4 +1,4 @@
-"""The drains of nodes, as they are in the job store: a leader reports to its group which are new, changed or over."""
+"""Reads the drains of nodes from the job store, and reports new, changed and ended ones to a leader's group."""
 
 from __future__ import annotations
 
@@ -25,8 +25,8 @@ class DrainReader:
     async def read(self) -> None:
         """Read the drains, and report those that have changed.
 
-        A deadline is an instant of the store's clock and is compared with the leader's: if the two differ, running jobs
-        are moved that much early or late.
+        A deadline is an instant of the store's clock and is compared with the leader's clock: running jobs are moved
+        too early or too late by the difference of the two.
         """
         found = await self._store.drains()
         for node_id in self._known.keys() - found.keys():

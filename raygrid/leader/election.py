@@ -1,8 +1,8 @@
-"""Whether this candidate leads: it takes the group's lease when it can, and leads while it renews it.
+"""Election: a candidate takes the group's lease when it is free, and leads while it can renew it.
 
-The lease is a row in the job store and lives by the store's clock. A candidate whose renewal fails, or whose outcome it
-does not know, stops leading before the lease can run out. While another leads, a candidate only looks at the lease, and
-asks for it when it has run out.
+The lease is a row in the job store and expires by the store's clock. A leader whose renewal fails, or has an unknown
+outcome, stops leading before the lease can expire. While another candidate leads, a candidate only reads the lease; it
+asks for the lease when it has expired.
 """
 
 from __future__ import annotations
@@ -21,12 +21,12 @@ logger = logging.getLogger(__name__)
 
 TTL_S = 3.0
 RENEW_S = 1.0
-SURE_S = TTL_S - RENEW_S  # a leader continues for so long after it asked for the last renewal that succeeded
-LOOK_S = 0.5  # a candidate looks at the lease this often, and when it is about to run out
-SLACK_S = 0.02  # after the end of a lease: a candidate that asks too early waits for another look
+SURE_S = TTL_S - RENEW_S  # a leader continues for this long after the start of the last successful renewal
+LOOK_S = 0.5  # a candidate reads the lease this often, and when it is about to expire
+SLACK_S = 0.02  # added to the end of a lease, because a candidate that reads too early waits for another `LOOK_S`
 REST_S = 2.0  # after a hand-over, another candidate has this long to take the lease
 SETTLE_S = 1.0
-AGAIN_S = 0.2  # between two tries to renew, as long as there is time
+AGAIN_S = 0.2  # between two tries to renew
 
 
 def _now() -> float:
@@ -38,9 +38,9 @@ class Candidate:
 
     Args:
         group_id: the group.
-        holder: this candidate's name, unique in every life.
+        holder: this candidate's name, unique for each start of its process.
         store: the job store.
-        lead: opens a leader for a lease; gets a function to call when it finds its term to be over.
+        lead: opens a leader for a lease; it also gets a function to call when the term is over.
     """
 
     def __init__(
@@ -56,7 +56,7 @@ class Candidate:
         self._lead = lead
         self._leader: Leader | None = None
         self._leads = asyncio.Event()
-        self._idle = asyncio.Event()  # neither leads nor is about to
+        self._idle = asyncio.Event()  # set while the candidate neither leads nor starts to lead
         self._idle.set()
         self._stand = asyncio.Event()
         self._over = asyncio.Event()
@@ -73,17 +73,17 @@ class Candidate:
         """The leader, while this candidate leads.
 
         Raises:
-            NotLeadingError: it does not.
+            NotLeadingError: this candidate does not lead.
         """
         if self._leader is None:
             raise NotLeadingError(f"group {self._group_id}: {self._holder} does not lead now; try again")
         return self._leader
 
     async def leading(self, wait_s: float) -> Leader:
-        """The leader, once this candidate leads.
+        """Wait until this candidate leads, and return the leader.
 
         Raises:
-            NotLeadingError: it did not come to lead within `wait_s`.
+            NotLeadingError: this candidate does not lead within `wait_s`.
         """
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(wait_s):
@@ -91,12 +91,12 @@ class Candidate:
         return self.leader
 
     def stand(self) -> None:
-        """Try for the lease at once: another has given it up."""
+        """Ask for the lease at once, because another candidate has given it back."""
         self._rests_until = 0.0
         self._stand.set()
 
     async def hand_over(self) -> None:
-        """Write what is decided, step down, give the lease back, and let others take it first.
+        """Write all decisions, step down, give the lease back, and let other candidates take it first.
 
         Raises:
             NotLeadingError: this candidate does not lead.
@@ -110,8 +110,8 @@ class Candidate:
         """Take the lease whenever it is free, and lead as long as it can be renewed."""
         while True:
             await self._until_free()
-            # A name for each life: a lease whose renewal or return failed is never taken up again under its old term,
-            # as a write of the earlier life may still be pending.
+            # Each try has its own name: a lease whose renewal or return failed is never taken again under its old
+            # term, because a write of the earlier leader may still be pending.
             self._lives += 1
             asked_at = _now()
             try:
@@ -122,12 +122,12 @@ class Candidate:
                 logger.warning("group %s: %s cannot lead: %s", self._group_id, self._holder, error)
                 await asyncio.sleep(LOOK_S)
             except Exception:
-                # The store may have gone between the lease and the first scan; the lease is given back by now.
+                # The store may have become unavailable after the lease was taken; the lease has been given back.
                 logger.exception("group %s: %s cannot lead", self._group_id, self._holder)
                 await asyncio.sleep(RENEW_S)
 
     async def _until_free(self) -> None:
-        """Wait until the lease looks free: it has run out, was given back, or was never taken."""
+        """Wait until the lease is free: it has expired, was given back, or was never taken."""
         wait_s = max(0.0, self._rests_until - _now())
         while True:
             if wait_s > 0:
@@ -153,10 +153,10 @@ class Candidate:
                 wait_s = min(LOOK_S, found.left_s + SLACK_S)
 
     async def _ask(self, holder: str, timeout_s: float) -> Lease | None:
-        """Take or renew the lease; None where another has it.
+        """Take or renew the lease; None if another candidate has it.
 
         Raises:
-            UnavailableError: it is not known whether it was taken or renewed.
+            UnavailableError: it is unknown whether the lease was taken or renewed.
         """
         try:
             async with asyncio.timeout(timeout_s):
@@ -169,7 +169,7 @@ class Candidate:
         over.clear()
         self._idle.clear()
         logger.warning("group %s: %s leads in term %d", self._group_id, lease.holder, lease.term)
-        # Opening a leader may take longer than the lease lives.
+        # Opening a leader may take longer than the TTL of the lease.
         renewing = asyncio.get_running_loop().create_task(self._renew(lease, asked_at), name=f"lease {self._group_id}")
         leader: Leader | None = None
         try:

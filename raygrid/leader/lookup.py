@@ -1,7 +1,7 @@
-"""Jobs that a node reports and this leader does not know: they are read from the store.
+"""Reads jobs from the store that a node reports and this leader does not know.
 
-A leader holds a window of its jobs in memory, and one before it may have started some that it could not record. Their
-answers count, and what still runs of them is kept.
+A leader has only a window of its jobs in memory, and an earlier leader may have started jobs that it could not record.
+Their answers count, and their running attempts are adopted.
 """
 
 from __future__ import annotations
@@ -25,8 +25,8 @@ class Lookup:
 
     Args:
         store: the job store.
-        group_id: whose jobs are looked for.
-        is_unknown: whether the leader does not know a job, and has no pending write of it.
+        group_id: the leader's group.
+        is_unknown: whether the leader does not know a job and has no pending write of it.
     """
 
     def __init__(self, store: JobStore, group_id: str, is_unknown: Callable[[str], bool]) -> None:
@@ -35,7 +35,7 @@ class Lookup:
         self._is_unknown = is_unknown
 
     async def complete(self, reply: NodeReported) -> NodeReported | None:
-        """The reply with its unknown jobs looked up; None where that failed and a report would be lost by it."""
+        """Add the unknown jobs of a reply; None if reading them failed and a report would be lost."""
         unknown = self._unknown(report.attempt for report in reply.reports)
         reported = len(unknown)
         unknown |= self._unknown(reply.state.running)
@@ -47,14 +47,14 @@ class Lookup:
             for start in range(0, len(job_ids), AT_ONCE):
                 found += await self._store.unfinished_of(self._group_id, job_ids[start : start + AT_ONCE])
         except RaygridError as error:
-            logger.warning("group %s: cannot look jobs up: %s", self._group_id, error)
+            logger.warning("group %s: cannot read reported jobs; trying again: %s", self._group_id, error)
             return None if reported else reply
         except Exception:
-            logger.exception("group %s: cannot look jobs up; trying again", self._group_id)
+            logger.exception("group %s: cannot read reported jobs; trying again", self._group_id)
             return None if reported else reply
         here = {job.spec.job_id for job in found}
         logger.info(
-            "group %s: node %s speaks of %d unknown jobs, %d of them unfinished",
+            "group %s: node %s reports %d jobs that the leader did not know; %d are unfinished",
             self._group_id,
             reply.state.node_id,
             len(job_ids),
@@ -63,6 +63,6 @@ class Lookup:
         return replace(reply, found=tuple(found), gone=tuple(job_id for job_id in job_ids if job_id not in here))
 
     def _unknown(self, attempts: Iterable[AttemptId]) -> dict[str, None]:
-        """Ids without repeats, in their order."""
+        """The unknown job ids, without duplicates, in order."""
         job_ids = dict.fromkeys(attempt.job_id for attempt in attempts)
         return {job_id: None for job_id in job_ids if self._is_unknown(job_id)}

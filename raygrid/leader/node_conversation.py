@@ -15,15 +15,14 @@ from raygrid.transport.ports import NodeCalls
 
 logger = logging.getLogger(__name__)
 
-POLL_S = 1.0  # longest time that a poll waits at an idle node; well below the silence after which one is lost
+POLL_S = 1.0  # longest wait of a poll at an idle node; well below the node timeout
 PAUSE_S = 0.2
-# A node whose process is gone, or whose connection broke, is asked again this often, and is lost after so long.
-ASK_AGAIN_S = 0.1
-UNREACHABLE_S = 0.4
+ASK_AGAIN_S = 0.1  # between polls of a node whose process is gone or whose connection broke
+UNREACHABLE_S = 0.4  # after this long, such a node is lost
 
 
 class NodeConversation:
-    """Polls a node, and sends it orders and stops; those that gather during a call are sent in the next one.
+    """Polls a node, and sends it orders and stops; those that arrive during a call are sent in the next one.
 
     Args:
         node_id: the node.
@@ -31,12 +30,12 @@ class NodeConversation:
         term: the leader's term.
         happened: takes all resulting events except replies.
         reported: takes a reply; returns whether it was processed. If not, the reply is fetched again.
-        settle: `settle(action)` runs `action` once everything decided so far is committed.
+        settle: `settle(action)` runs `action` once all decisions so far are committed.
         stale: called when the node follows a newer term.
-        is_held: whether the group still counts on an attempt at this node; False once the attempt was given up.
-        clock: seconds since the epoch, never falling.
-        settings: what the node is to follow; they are sent to a node that follows older ones.
-        definitions: what jobs run; each is sent once to each life of the node, with the first order that needs it.
+        is_held: whether an attempt is still on record for this node; False once the attempt was given up.
+        clock: seconds since the epoch, never decreasing.
+        settings: the group's settings; they are sent to a node that has older ones.
+        definitions: reads definitions; each is sent once per start of the node, with the first order that needs it.
     """
 
     def __init__(
@@ -64,9 +63,9 @@ class NodeConversation:
         self._clock = clock
         self._settings = settings
         self._definitions = definitions
-        self._given: set[str] = set()  # digests of definitions that this life of the node has
-        self._lacks: set[str] = set()  # those that it waits for
-        self._behind = False  # whether the node follows older settings, and the newer ones were not sent yet
+        self._given: set[str] = set()  # digests of definitions that the node has since its start
+        self._lacks: set[str] = set()  # digests of definitions that the node waits for
+        self._behind = False  # whether the node has older settings, and the newer ones were not sent yet
         self._orders: list[AttemptOrder] = []
         self._sending: list[AttemptOrder] = []
         self._stops: list[AttemptId] = []
@@ -78,7 +77,7 @@ class NodeConversation:
         self._lost = False
 
     def open(self) -> None:
-        """Begin."""
+        """Start polling and sending."""
         loop = asyncio.get_running_loop()
         self._tasks = [
             loop.create_task(self._poll(), name=f"poll {self.node_id}"),
@@ -86,7 +85,7 @@ class NodeConversation:
         ]
 
     async def close(self) -> None:
-        """End. Hand-overs without an answer are reported as not known to have arrived."""
+        """Stop; attempts whose hand-over has no answer yet are reported as not arrived."""
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
@@ -95,9 +94,9 @@ class NodeConversation:
             self._happened(HandOverEnded(self.node_id, unanswered, arrived=False))
 
     def configure(self, settings: GridSettings) -> None:
-        """Send newer settings to the node soon; a later reply shows that it follows them."""
+        """Send newer settings to the node soon; a later reply shows that the node has them."""
         self._settings = settings
-        self._given.clear()  # their limits may be others now
+        self._given.clear()  # the limits of definitions may have changed
         self._behind = True
         self._wake.set()
 
@@ -107,7 +106,7 @@ class NodeConversation:
         self._wake.set()
 
     def stop(self, attempts: tuple[AttemptId, ...]) -> None:
-        """Have attempts killed soon."""
+        """Kill attempts soon."""
         self._stops.extend(attempts)
         self._wake.set()
 
@@ -123,11 +122,11 @@ class NodeConversation:
             except UnreachableError as error:
                 logger.info("node %s cannot be reached; asking again: %s", self.node_id, error)
                 self._unreachable()
-                wait_s = 0.0  # the first poll that reaches it again must be answered at once
+                wait_s = 0.0  # the first poll that reaches the node again must be answered at once
                 await asyncio.sleep(ASK_AGAIN_S)
                 continue
             except RaygridError as error:
-                # The group's state measures how long the node is silent.
+                # `GroupState` measures how long the node is silent.
                 logger.info("node %s did not answer a poll; asking again: %s", self.node_id, error)
                 await asyncio.sleep(PAUSE_S)
                 continue
@@ -141,7 +140,7 @@ class NodeConversation:
                 self._incarnation = reply.state.incarnation
                 self._given.clear()
                 if self._after:
-                    # A restarted agent numbers its reports from elsewhere: ask again, from the beginning.
+                    # A restarted agent numbers its reports anew: poll again, from the beginning.
                     self._after = self._settled = 0
                     wait_s = 0.0
                     continue
@@ -155,7 +154,7 @@ class NodeConversation:
             if not await self._reported(NodeReported(reply.state, reply.reports, asked_at)):
                 wait_s = 0.0
                 await asyncio.sleep(PAUSE_S)
-                continue  # the same reports once more
+                continue  # fetch the same reports again
             self._after = reply.last
             if reply.reports:
                 self._settle(self._settler(reply.state.incarnation, reply.last))
@@ -163,7 +162,7 @@ class NodeConversation:
     def _unreachable(self) -> None:
         """Report the node as lost unless it answers again within `UNREACHABLE_S`.
 
-        If only the connection broke, the node is taken back with its next answer, as after any silence.
+        If only the connection broke, the node rejoins with its next answer.
         """
         now = self._clock()
         if self._unreachable_since is None:
@@ -190,7 +189,7 @@ class NodeConversation:
             try:
                 if self._behind:
                     await self._send_settings()
-                # Orders go first: a stop may be for one of them.
+                # Orders go first, because a stop may be for one of them.
                 definitions = await self._needed(orders)
                 await self._hand_over(orders, definitions)
                 if stops:
@@ -210,7 +209,7 @@ class NodeConversation:
             except Exception:
                 logger.exception("a call to node %s failed unexpectedly; trying again", self.node_id)
                 if self._sending:
-                    self._hand_over_ended(arrived=False)  # they were not sent
+                    self._hand_over_ended(arrived=False)  # the orders were not sent
                 await asyncio.sleep(PAUSE_S)
                 self.stop(tuple(stops))
 
@@ -221,11 +220,11 @@ class NodeConversation:
         except StaleTermError:
             raise
         except RaygridError as error:
-            # Its next reply shows that it still follows older ones.
+            # The node's next reply shows its older settings, which are then replaced.
             logger.warning("node %s did not get the newer settings; sending them again: %s", self.node_id, error)
 
     async def _needed(self, orders: list[AttemptOrder]) -> list[Definition]:
-        """The definitions that these orders, or earlier ones, need and the node may lack, lost ones included."""
+        """The definitions that the orders or the node need and the node may lack, including lost ones."""
         wanted = {order.spec.definition for order in orders if order.spec.definition} - self._given | self._lacks
         if not wanted:
             return []
@@ -233,7 +232,7 @@ class NodeConversation:
         try:
             return await self._definitions.get(wanted)
         except RaygridError as error:
-            # Its attempts wait for a while, and its next reply lists again what it lacks.
+            # The node's attempts wait for a while, and its next reply lists the missing definitions again.
             logger.warning(
                 "node %s waits for definitions that cannot be read now; sending them later: %s", self.node_id, error
             )
@@ -241,7 +240,7 @@ class NodeConversation:
 
     async def _hand_over(self, orders: list[AttemptOrder], definitions: list[Definition]) -> None:
         # Orders wait for earlier calls, settings and definitions. If the node was lost meanwhile, its attempts were
-        # given up; an order that was not sent by then must never be sent.
+        # given up, and their orders must not be sent any more.
         orders = [order for order in orders if self._is_held(order.attempt)]
         self._sending = orders
         if not orders and not definitions:

@@ -1,4 +1,4 @@
-"""The nodes of a group as its leader knows them: a conversation with each, from when it joins until it leaves."""
+"""The conversations of a leader with its group's nodes: one with each node, from when it joins until it leaves."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ class NodeConversations:
         group_id: the group.
         discovery: finds the nodes.
         converse: makes a conversation with a node.
-        happened: takes the events: which nodes are expected, and which are lost.
+        happened: takes the events `NodesExpected` and `NodeLost`.
 
     Attributes:
         were_found: whether the nodes were listed at least once.
@@ -51,16 +51,16 @@ class NodeConversations:
         return self._by_id[node_id]
 
     def start(self, command: StartAttempts) -> None:
-        """Hand attempts over to a node, which is there: only nodes that have answered get orders."""
+        """Hand attempts to a node; it has a conversation, because only nodes that have answered get attempts."""
         self._by_id[command.node_id].start(command.orders)
 
     def stop(self, command: StopAttempts) -> None:
-        """Have attempts killed on a node, unless it has left."""
+        """Kill attempts on a node, unless it has left."""
         if command.node_id in self._by_id:
             self._by_id[command.node_id].stop(command.attempts)
 
     def configure(self, settings: GridSettings) -> None:
-        """Have all nodes follow newer settings."""
+        """Send newer settings to all nodes."""
         for node in self._by_id.values():
             node.configure(settings)
 

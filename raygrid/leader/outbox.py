@@ -1,7 +1,7 @@
-"""A leader's writes to the job store: at most one transaction in flight, whatever gathers meanwhile in the next.
+"""A leader's writes to the job store: at most one transaction in flight; changes that arrive meanwhile share the next.
 
-A job's later change replaces its earlier one that is still waiting: a fast job costs one write, not two. So that a job
-runs is no reason to write at once.
+A later change of a job replaces an earlier one that still waits, so that a short job costs one write instead of two.
+For the same reason, the start of a job is not written at once.
 """
 
 from __future__ import annotations
@@ -19,17 +19,17 @@ from raygrid.store import JobStore
 logger = logging.getLogger(__name__)
 
 RETRY_S = 0.5
-PATIENCE_S = 0.03  # how long it may go unwritten that a job runs: many have ended by then
+PATIENCE_S = 0.03  # delay before the start of a job is written; many jobs have ended by then
 
 
 class Outbox:
-    """Writes updates under a term; what the store does not take is tried again until it does, or the term is over.
+    """Writes updates under a term; a failed write is tried again until it succeeds or the term is over.
 
     Args:
         store: the job store.
-        lease: whose term every write carries.
-        written: called with updates once they are committed, and with whether the store surely has them all: it lets
-            jobs be that have ended or are another group's by now.
+        lease: the lease whose term every write carries.
+        written: called with updates once they are committed, and with whether the store surely applied all of them: it
+            ignores updates of jobs that have ended or belong to another group.
         stale: called when the store refuses a write because the term is over.
     """
 
@@ -51,15 +51,15 @@ class Outbox:
         self._urgent = asyncio.Event()
 
     def __contains__(self, job_id: object) -> bool:
-        """Whether a change of this job is not committed yet."""
+        """Whether a job has a change that is not committed yet."""
         return job_id in self._updates or job_id in self._in_flight
 
     def __len__(self) -> int:
-        """How many jobs have a change that is not committed yet, at most."""
+        """Upper bound of the number of jobs with a change that is not committed yet."""
         return len(self._updates) + len(self._in_flight)
 
     def put(self, updates: Sequence[JobUpdate]) -> None:
-        """Write these soon."""
+        """Write updates soon."""
         for update in updates:
             self._updates[update.job_id] = update
             if update.state is not JobState.RUNNING:
@@ -67,7 +67,7 @@ class Outbox:
         self._wake.set()
 
     def afterwards(self, action: Callable[[], None]) -> None:
-        """Do something once everything put so far is committed."""
+        """Call a function once all updates put so far are committed."""
         self._after.append(action)
         self._urgent.set()
         self._wake.set()
@@ -92,12 +92,14 @@ class Outbox:
                 for action in actions:
                     action()
             except Exception:
-                logger.exception("group %s: what follows a write broke; the leader steps down", self._lease.group_id)
+                logger.exception(
+                    "group %s: an action after a write failed; the leader steps down", self._lease.group_id
+                )
                 self._stale()
                 return
 
     async def _write(self, updates: Sequence[JobUpdate]) -> bool | None:
-        """Write until it succeeds; whether the store surely has all of it, and None if the term is over."""
+        """Write until it succeeds; return whether the store surely applied all updates, None if the term is over."""
         while updates:
             try:
                 return await self._store.record(self._lease.group_id, self._lease.term, updates)
@@ -105,10 +107,9 @@ class Outbox:
                 self._stale()
                 return None
             except UnavailableError as error:
-                # What was decided must reach the store when it is back, or the next leader finds it anew.
-                logger.warning("group %s: a write has to wait: %s", self._lease.group_id, error)
+                logger.warning("group %s: the job store is unavailable; writing again: %s", self._lease.group_id, error)
                 await asyncio.sleep(RETRY_S)
             except Exception:
-                logger.exception("group %s: the job store did not take a write; trying again", self._lease.group_id)
+                logger.exception("group %s: cannot write to the job store; trying again", self._lease.group_id)
                 await asyncio.sleep(RETRY_S)
         return True

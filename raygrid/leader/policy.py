@@ -1,4 +1,4 @@
-"""From the grid's settings to what a group decides by."""
+"""Derives a group's policy and state machine from the grid's settings."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from raygrid.settings.model import GridSettings
 
 
 def group_policy(settings: GridSettings, group_id: str) -> GroupPolicy:
-    """What a group decides by, from the settings."""
+    """Make a group's policy from the settings."""
     group, placement = settings.groups.get(group_id), settings.placement
     return GroupPolicy(
         quota=group.quota if group else None,
@@ -36,11 +36,11 @@ def group_policy(settings: GridSettings, group_id: str) -> GroupPolicy:
 
 
 def group_site(settings: GridSettings, group_id: str) -> str | None:
-    """The site of a group, from the settings."""
+    """The site of a group in the settings."""
     group = settings.groups.get(group_id)
     return group.site if group else None
 
 
 def fresh_state(settings: GridSettings, group_id: str) -> GroupState:
-    """The state machine of a group, without jobs and nodes."""
+    """Make the state machine of a group, without jobs and nodes."""
     return GroupState(group_id, group_policy(settings, group_id), site=group_site(settings, group_id))

@@ -1,4 +1,4 @@
-"""What a candidate answers to parents: `LeaderCalls`, passed on to the leader while the candidate leads."""
+"""The calls of parents to a candidate (`LeaderCalls`), passed on to its leader while it leads."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ class LeaderService:
 
     Args:
         candidate: the candidate.
-        settings: what it leads by.
-        on_newer_settings: called with settings that are newer than any before.
+        settings: the grid's settings.
+        on_newer_settings: called with settings that are newer than all earlier ones.
     """
 
     def __init__(

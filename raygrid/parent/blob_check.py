@@ -15,7 +15,7 @@ from collections.abc import Callable
 from uuid_utils import uuid4
 
 from raygrid.blobs import BlobStore
-from raygrid.core.blob_marker import not_the_grids
+from raygrid.core.blob_marker import wrong_blob_store_message
 from raygrid.errors import UnavailableError
 from raygrid.store import BLOBS, JobStore
 
@@ -113,7 +113,7 @@ class BlobCheck:
         if seen == self._agreed:
             self._blobs.trouble = None
             return None
-        why = not_the_grids(self._agreed, seen, self._blobs.shown)
+        why = wrong_blob_store_message(self._agreed, seen, self._blobs.shown)
         return f"{why}. Had it been moved or emptied on purpose, put {self._agreed} into grid/marker there"
 
     async def _agree(self) -> str:

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from raygrid.core.lease import Lease
-from raygrid.core.lifecycle import is_legal
+from raygrid.core.lifecycle import MOVES
 from raygrid.drill.history import check
 from raygrid.errors import UnavailableError
 from raygrid.leader.dispatch import Leader
@@ -100,7 +100,7 @@ class Watch(logging.Handler):
             return
         if before.state.is_terminal:
             self.fail("ends are final", f"job {job_id} was {_brief(before)} and became {_brief(after)}")
-        elif after.state is not before.state and not is_legal(before.state, after.state):
+        elif after.state is not before.state and after.state not in MOVES[before.state]:
             self.fail("legal moves only", f"job {job_id} went from {before.state} to {after.state}")
         if after.group_id != before.group_id:
             self._came[job_id] = self._loop.time()

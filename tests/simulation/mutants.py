@@ -107,11 +107,11 @@ def _share_kept_nodes() -> list[Patch]:
     room = NodeRecord.room
 
     def shared(self: NodeRecord, now: float, prefetch_factor: int) -> int:
-        kept, self.alone_for = self.alone_for, None
+        kept, self.reserved_for = self.reserved_for, None
         try:
             return room(self, now, prefetch_factor)
         finally:
-            self.alone_for = kept
+            self.reserved_for = kept
 
     return [(NodeRecord, "room", shared)]
 

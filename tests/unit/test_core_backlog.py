@@ -12,9 +12,9 @@ def test_a_job_that_waits_a_while_comes_first_when_its_time_has_come() -> None:
     backlog = Backlog(window=10)
     backlog.add("a", 0)
     backlog.add_later("retry", 0, due=5.0)
-    backlog.ripen(4.9)
+    backlog.release_due(4.9)
     assert (list(backlog), backlog.ready) == (["a", "retry"], 1)
-    backlog.ripen(5.0)
+    backlog.release_due(5.0)
     assert (list(backlog), backlog.ready) == (["retry", "a"], 2)
 
 
@@ -26,7 +26,7 @@ def test_a_removed_job_does_not_come_back_when_due() -> None:
     backlog.add_later("moved", 0, due=1.0)
     backlog.remove("moved")
     backlog.add_later("moved", 0, due=9.0)
-    backlog.ripen(2.0)
+    backlog.release_due(2.0)
     assert (list(backlog), backlog.ready) == (["moved"], 0)
     with pytest.raises(IndexError):
         backlog.pop()

@@ -38,7 +38,7 @@ from raygrid.core.group.policy import GroupPolicy
 from raygrid.core.group.retry import JobRetryPolicy
 from raygrid.core.group.state import GroupState
 from raygrid.core.group.stragglers import LEAST_KNOWN, StragglerPolicy, most_at_once
-from raygrid.core.lifecycle import is_legal
+from raygrid.core.lifecycle import MOVES
 from raygrid.models import (
     INFRASTRUCTURE_OUTCOMES,
     AttemptId,
@@ -118,7 +118,7 @@ class GroupInAHostileWorld(RuleBasedStateMachine):
     def learn(self) -> None:
         """Jobs of pricer p usually take a tenth of a second."""
         for _ in range(LEAST_KNOWN):
-            self.state._usual.saw("p", 0.1)
+            self.state._usual.add("p", 0.1)
 
     # --- the leader's side ----------------------------------------------------------------------------------
 
@@ -155,7 +155,7 @@ class GroupInAHostileWorld(RuleBasedStateMachine):
         row = self.store[update.job_id]
         if row.state.is_terminal:
             return  # the store refuses it
-        assert is_legal(row.state, update.state), (row.state, update.state)
+        assert update.state in MOVES[row.state], (row.state, update.state)
         assert update.counts.started >= row.counts.started or update.state is JobState.CANCELLED
         row.state, row.node_id = update.state, update.node_id
         if update.counts.started >= row.counts.started:
@@ -387,10 +387,10 @@ class GroupInAHostileWorld(RuleBasedStateMachine):
         if not hasattr(self, "state"):
             return
         for node in self.state.nodes.values():
-            if node.alone_for is not None:
+            if node.reserved_for is not None:
                 assert node.room(self.now, 1) == 0
                 for entry in self.state._jobs.values():
-                    assert not (entry.alone and entry.node_id == node.node_id) or entry.spec.job_id == node.alone_for
+                    assert not (entry.alone and entry.node_id == node.node_id) or entry.spec.job_id == node.reserved_for
 
     @invariant()
     def nothing_waits_that_has_ended_or_is_cancelled(self) -> None:

@@ -1,1 +1,1 @@
-"""The state machine of a group: what its leader decides. `state.py` is its entrance; events in, commands out."""
+"""The state machine of a group: the decisions of its leader. Start reading at `state.py`."""

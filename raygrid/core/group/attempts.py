@@ -1,4 +1,4 @@
-"""The attempts of a group's jobs: how they start, and what comes of their ends."""
+"""The attempts of a group's jobs: how they start, and what their ends mean for the jobs."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ from raygrid.core.lifecycle import failure_reason, final_state
 from raygrid.models import INFRASTRUCTURE_OUTCOMES, AttemptId, AttemptReport, JobState, Outcome
 
 PENDING = float("inf")
-MOST_RECALLED = 20  # attempts of a job that a full disk may spoil without being charged to the job
+MOST_RECALLED = 20  # attempts of a job that may end by a full disk without being charged to the job
 
 
 class GroupAttempts(GroupJobs):
-    """Starts attempts, and decides what the end of one means for its job."""
+    """Starts attempts, and decides the next step of a job when an attempt ends."""
 
     def _start(self, entry: Entry, node: NodeRecord, out: Collector) -> None:
         starts_at_once = node.free > 0
@@ -33,7 +33,7 @@ class GroupAttempts(GroupJobs):
             self._record_running(entry, out)
 
     def _double(self, entry: Entry, node: NodeRecord, out: Collector) -> None:
-        """Have a job that runs attempted on another node too."""
+        """Start a second attempt of a running job on another node."""
         entry.count(started=1)
         entry.doubled = True
         attempt = AttemptId(entry.spec.job_id, entry.counts.started)
@@ -44,7 +44,7 @@ class GroupAttempts(GroupJobs):
         out.update(entry.update(JobState.RUNNING, out.instant(entry.since), entry.node_id))
 
     def _one_less(self, entry: Entry, attempt: AttemptId, out: Collector, *, began: bool) -> None:
-        """Of a job's two attempts one came to nothing: the other goes on, and it costs the job nothing."""
+        """One of a job's two attempts ended without an answer: continue with the other, without a charge."""
         twin = entry.twin
         assert twin is not None
         entry.twin = None
@@ -58,9 +58,9 @@ class GroupAttempts(GroupJobs):
 
     @staticmethod
     def _record_running(entry: Entry, out: Collector) -> None:
-        """Tell the store that the attempt runs. One that still waits on its node is told of when it has a slot.
+        """Record the attempt as running. An attempt that waits on its node is recorded once it has a slot.
 
-        Many short jobs are over by then: their start and end are one write.
+        Many short jobs have ended by then, so that their start and end are one write.
         """
         entry.recorded = True
         entry.since = out.now
@@ -68,13 +68,12 @@ class GroupAttempts(GroupJobs):
 
     def _attempt_ended(self, node: NodeRecord | None, report: AttemptReport, node_id: str, out: Collector) -> None:
         if node is not None:
-            node.held.pop(report.attempt, None)
-            node.uncertain.discard(report.attempt)
+            node.drop(report.attempt)
             self._learn(node, report, out)
         entry = self._jobs.get(report.attempt.job_id)
         if entry is None:
-            return  # ended already, or not this group's
-        # A leader before this one may have started more attempts than it could record.
+            return  # the job has ended already, or belongs to another group
+        # An earlier leader may have started more attempts than it could record.
         entry.counts = entry.counts.known_up_to(report.attempt.number)
         is_held = (node_id, report.attempt) in entry.places()
         began = report.outcome is not Outcome.CANCELLED or report.started_at is not None
@@ -85,7 +84,7 @@ class GroupAttempts(GroupJobs):
                 entry.count(unstarted=not began)
                 self._came_to_nothing(entry, report, node_id, out)
             return
-        # The first answer wins, be it of an attempt that was thought lost; any other is stopped.
+        # The first answer counts, even if its attempt was taken for lost; other attempts are stopped.
         self._release(entry, out, stop=True, answered=(node_id, report.attempt))
         entry.count(unstarted=is_held and not began)
         why = "cancelled" if report.outcome is Outcome.CANCELLED else failure_reason(report)
@@ -93,7 +92,7 @@ class GroupAttempts(GroupJobs):
         self._end(entry, state, out, reason=why, report=report, message=message, node_id=node_id)
 
     def _is_answer(self, entry: Entry, report: AttemptReport) -> bool:
-        """Whether the end of an attempt is that of its job: the pricer's word, or what the client has asked for."""
+        """Whether the end of an attempt ends its job: the pricer has answered, or the client has cancelled."""
         if report.outcome in INFRASTRUCTURE_OUTCOMES:
             return False
         if entry.cancelled:
@@ -103,27 +102,27 @@ class GroupAttempts(GroupJobs):
         return report.outcome is not Outcome.CANCELLED and not again
 
     def _came_to_nothing(self, entry: Entry, report: AttemptReport, node_id: str, out: Collector) -> None:
-        """The only attempt of a job has ended without an answer."""
+        """Handle the end of a job's only attempt that gave no answer."""
         if report.outcome is Outcome.MEMORY_PRESSURE and not (entry.moved or (report.crowded and entry.alone)):
             self._did_not_fit(entry, report, node_id, out)
             return
         if report.outcome is Outcome.DISK_FULL and entry.counts.recalled < MOST_RECALLED:
-            entry.count(recalled=1)  # some other job filled the disk; the node takes no work until there is room again
+            entry.count(recalled=1)  # another job filled the disk; the node takes no work until there is room again
             self._requeue(entry, out, charge=False)
             return
         if report.outcome in INFRASTRUCTURE_OUTCOMES:
             self._try_again(entry, report, node_id, out)
             return
-        if report.outcome is Outcome.CANCELLED:  # killed for the grid's reasons, not the client's: it costs nothing
+        if report.outcome is Outcome.CANCELLED:  # stopped by the grid, not by the client: not charged
             entry.count(recalled=entry.moved or not entry.recorded)
         else:
             entry.count(failures=1)
         self._requeue(entry, out, charge=False)
 
     def _did_not_fit(self, entry: Entry, report: AttemptReport, node_id: str, out: Collector) -> None:
-        """A job was killed because its node ran out of memory: it runs alone next; if it did already, it has failed.
+        """Handle a kill because the node ran out of memory: run the job alone next, or fail it if it ran alone.
 
-        The first time costs it no attempt, for jobs beside it may have been the cause.
+        The first kill is not charged, because other jobs on the node may have been the cause.
         """
         if not entry.alone or entry.cancelled:
             entry.alone = True
@@ -148,7 +147,7 @@ class GroupAttempts(GroupJobs):
             Outcome.DEFINITION_LOST,
             Outcome.CANCELLED,
             Outcome.DISK_FULL,
-            Outcome.MEMORY_PRESSURE,  # the job was too large for what was left; the node is as good as any
+            Outcome.MEMORY_PRESSURE,  # the job was too large for the free memory; the node is not at fault
         ):
             node.succeeded(runs)
             if report.started_at is not None and report.ended_at is not None:
@@ -156,16 +155,16 @@ class GroupAttempts(GroupJobs):
                 node.saw_duration(took_s)
                 is_done = report.outcome is Outcome.EXITED and report.exit_code == 0
                 if is_done and pricer in policy.stragglers:
-                    self._usual.saw(pricer, took_s)
+                    self._usual.add(pricer, took_s)
 
     def _try_again(
         self, entry: Entry, report: AttemptReport, node_id: str, out: Collector, *, charge: bool = True
     ) -> None:
-        """An attempt failed for the grid's reasons: run it elsewhere, unless it has had its attempts."""
+        """Run a job on another node after an infrastructure failure, or fail it if it has no attempts left."""
         if entry.moved or not charge or (entry.unconfirmed and report.outcome is Outcome.LOST):
-            # Its node was to be rid of it anyway; or another job may have been the cause; or the grid was restarted in
-            # order, or leader and node went together: nothing says that the job had a part in it. (Where everything
-            # ended at once, the node names the attempt when it comes up again: see `group_leftovers`.)
+            # Not charged: the attempt was being moved, another job may have been the cause, or the grid was restarted
+            # (or leader and node were lost together), which is no evidence against the job. If all processes of a
+            # machine ended at once, the node reports the attempt after its restart: see `leftovers`.
             entry.count(recalled=entry.moved)
             if entry.unconfirmed:
                 entry.given_up = node_id, report.attempt.number
@@ -175,7 +174,7 @@ class GroupAttempts(GroupJobs):
         entry.count(losses=report.outcome is Outcome.LOST)
         entry.failed_on |= {node_id}
         retry = self.policy.retry
-        exhausted = entry.counts.failures >= retry.max_attempts or entry.counts.of_own_doing >= retry.hard_limit
+        exhausted = entry.counts.failures >= retry.max_attempts or entry.counts.not_recalled >= retry.hard_limit
         if exhausted and not entry.cancelled:
             reason, message = exhausted_reason(
                 report, entry.counts.failures, all_lost=entry.counts.losses >= entry.counts.failures

@@ -1,4 +1,4 @@
-"""The jobs of a group that have no node: the waiting line, those that wait a while first, and the window's bound."""
+"""The jobs of a group that have no node: ready, delayed or set aside, bounded by the window."""
 
 from __future__ import annotations
 
@@ -9,36 +9,36 @@ from raygrid.core.group.waiting_line import WaitingLine
 
 
 class Backlog:
-    """Jobs without a node, at most about `window` of them in memory; the store keeps the rest.
+    """Jobs without a node, at most about `window` of them in memory; the store keeps the others.
 
-    Once a job was refused for want of room, none that is not more urgent gets in until the store has been scanned:
-    a steady stream of new jobs would overtake it without end.
+    After a job was refused because the window is full, only more urgent jobs are admitted until the store has been
+    scanned. Otherwise a steady stream of new jobs could overtake the refused job forever.
     """
 
     def __init__(self, window: int) -> None:
         self.window = window
         self._line = WaitingLine()
         self._later: list[tuple[float, str]] = []  # soonest first
-        self._due: dict[str, tuple[float, int]] = {}  # due time and priority; what `_later` holds beyond is out of date
-        self.aside: dict[str, float] = {}  # jobs that cannot be taken as things stand, and since when
-        self._refused: int | None = None  # most urgent priority that there was no place for
+        self._due: dict[str, tuple[float, int]] = {}  # due time and priority; other items of `_later` are obsolete
+        self.aside: dict[str, float] = {}  # jobs that cannot start now, and since when
+        self._refused: int | None = None  # highest priority that was refused
 
     def __len__(self) -> int:
         return len(self._line) + len(self._due) + len(self.aside)
 
     def __iter__(self) -> Iterator[str]:
-        """Those that may be taken now, in their order, then those that wait a while, then those set aside."""
+        """Iterate over the ready jobs in their order, then the delayed ones, then those set aside."""
         yield from self._line
         yield from self._due
         yield from self.aside
 
     @property
     def ready(self) -> int:
-        """How many may be taken now."""
+        """Number of jobs that may start now."""
         return len(self._line)
 
     def admits(self, priority: int) -> bool:
-        """Whether there is a place for another job; a refusal is remembered."""
+        """Whether another job is admitted; a refusal is remembered."""
         lowest = self._line.lowest_priority
         room = len(self) < self.window or (lowest is not None and priority > lowest)
         if self._refused is not None and priority <= self._refused:
@@ -48,20 +48,20 @@ class Backlog:
         return room
 
     def scanned(self) -> None:
-        """What comes now is what the store holds, in its order: nobody can be overtaken."""
+        """Forget refusals: the jobs that follow are the store's first ones, in its order."""
         self._refused = None
 
     def add(self, job_id: str, priority: int, *, first: bool = False) -> None:
-        """Let a job wait its turn, or at the head of its priority."""
+        """Make a job ready, at the end or (`first`) at the head of its priority."""
         self._line.add(job_id, priority, first=first)
 
     def add_later(self, job_id: str, priority: int, due: float) -> None:
-        """Let a job wait until `due`, then at the head of its priority."""
+        """Delay a job until `due`; it is then ready at the head of its priority."""
         self._due[job_id] = (due, priority)
         heappush(self._later, (due, job_id))
 
-    def ripen(self, now: float) -> None:
-        """Put those whose time has come in line."""
+    def release_due(self, now: float) -> None:
+        """Make the delayed jobs ready that are due."""
         while self._later and self._later[0][0] <= now:
             due, job_id = heappop(self._later)
             if job_id in self._due and self._due[job_id][0] == due:
@@ -69,11 +69,11 @@ class Backlog:
                 self._line.add(job_id, priority, first=True)
 
     def remove(self, job_id: str) -> None:
-        """Take a job out, wherever it waits."""
+        """Remove a job, wherever it waits."""
         self._line.remove(job_id)
         self._due.pop(job_id, None)
         self.aside.pop(job_id, None)
 
     def pop(self) -> str:
-        """Take the next job; IndexError where none is ready."""
+        """Remove and return the next ready job; raises IndexError if none is ready."""
         return self._line.pop()

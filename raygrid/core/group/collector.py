@@ -1,4 +1,4 @@
-"""Collects what a group's state machine asks for while it takes one event."""
+"""Collects the commands of a group's state machine while it handles one event."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from raygrid.models import AttemptId, JobUpdate
 
 
 class Collector:
-    """Collects commands, joined by kind and node; only a job's latest update is kept."""
+    """Collects commands, merged by kind and node; only the latest update of a job is kept."""
 
     def __init__(self, now: float) -> None:
         self.now = now
@@ -20,23 +20,23 @@ class Collector:
 
     @staticmethod
     def instant(seconds: float) -> datetime:
-        """The instant for the store, from seconds since the epoch."""
+        """Convert seconds since the epoch to the store's aware UTC instant."""
         return datetime.fromtimestamp(seconds, UTC)
 
     def start(self, node_id: str, order: AttemptOrder) -> None:
-        """Have an attempt handed to a node."""
+        """Hand an attempt to a node."""
         self._starts.setdefault(node_id, []).append(order)
 
     def stop(self, node_id: str, attempt: AttemptId) -> None:
-        """Have an attempt killed."""
+        """Kill an attempt on a node."""
         self._stops.setdefault(node_id, []).append(attempt)
 
     def update(self, update: JobUpdate) -> None:
-        """Have a change written; it replaces an earlier one of the same job."""
+        """Write a change of a job; it replaces an earlier one of the same job."""
         self._updates[update.job_id] = update
 
     def commands(self) -> list[Command]:
-        """Writes first, so that they are under way before anything starts."""
+        """Return the commands; writes come first, so that they are under way before attempts start."""
         out: list[Command] = []
         if self._updates:
             out.append(WriteUpdates(tuple(self._updates.values())))

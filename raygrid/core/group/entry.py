@@ -1,4 +1,4 @@
-"""What a group remembers of an unfinished job."""
+"""The record that a group keeps of an unfinished job."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from raygrid.models import AttemptId, AttemptReport, JobSpec, JobState, JobUpdat
 
 
 class Twin(NamedTuple):
-    """The second attempt of a job that takes far longer than others of its kind."""
+    """The second attempt of a straggler: a job that takes far longer than others of its pricer."""
 
     attempt: AttemptId
     node_id: str
@@ -23,9 +23,8 @@ class Twin(NamedTuple):
 class Entry:
     """An unfinished job.
 
-    `counts` are its attempts so far, `number` is that of the current one. `unconfirmed` is a running one of a leader
-    before this one, which no node has confirmed yet. `recorded` is set once the store holds the current attempt as
-    running, `since` from when on.
+    `number` is that of the current attempt. `unconfirmed` means: an earlier leader recorded the attempt as running, and
+    no node has confirmed it yet. `recorded` means: the store holds the current attempt as running since `since`.
     """
 
     spec: JobSpec
@@ -33,21 +32,21 @@ class Entry:
     number: int = 0
     node_id: str | None = None
     twin: Twin | None = None
-    failed_on: frozenset[str] = frozenset()  # nodes; none for nearly all jobs, so no set of their own
+    failed_on: frozenset[str] = frozenset()  # nodes; almost always empty, so the empty set is shared
     cancelled: bool = False
     stop_sent_at: float = 0.0
     unconfirmed: bool = False
     recorded: bool = False
     since: float = 0.0
     moved: bool = False  # the current attempt is being stopped, to be run elsewhere
-    suspect: bool = False  # it was on a node that was lost
-    doubled: bool = False  # it has had its second attempt
+    suspect: bool = False  # a node was lost while it held the job
+    doubled: bool = False  # the job has had its second attempt
     given_up: tuple[str, int] | None = None  # node and number of an unconfirmed attempt whose loss was not charged
-    alone: bool = False  # it was killed when its node ran out of memory: it runs with nothing beside it from now on
+    alone: bool = False  # the job was killed because its node ran out of memory; from now on it runs without others
 
     @classmethod
     def of(cls, job: QueuedJob) -> Entry:
-        """What the store knows of a job."""
+        """Make the record of a job from the store's."""
         return cls(
             job.spec,
             counts=job.counts,
@@ -59,23 +58,23 @@ class Entry:
     def count(
         self, *, started: int = 0, failures: int = 0, losses: int = 0, recalled: int = 0, unstarted: int = 0
     ) -> None:
-        """Count further attempts."""
+        """Add to the counts."""
         self.counts = self.counts.plus(
             started=started, failures=failures, losses=losses, recalled=recalled, unstarted=unstarted
         )
 
     @property
     def runs(self) -> str:
-        """What it runs: its definition, or its pricer as it is configured where an older release took the job."""
+        """The definition that the job runs; the pricer's name for a job stored by an older release."""
         return self.spec.definition or self.spec.pricer
 
     @property
     def current(self) -> AttemptId:
-        """Its attempt that counts; the latest one while it waits."""
+        """The current attempt; while the job waits, the latest one."""
         return AttemptId(self.spec.job_id, self.number)
 
     def places(self) -> Iterator[tuple[str, AttemptId]]:
-        """Its attempts that nodes have, each with its node."""
+        """The attempts that nodes hold, each with its node."""
         if self.node_id is not None:
             yield self.node_id, self.current
         if self.twin is not None:
@@ -91,5 +90,5 @@ class Entry:
         report: AttemptReport | None = None,
         message: str | None = None,
     ) -> JobUpdate:
-        """What the store is to be told."""
+        """Make the update for the store."""
         return JobUpdate(self.spec.job_id, state, self.counts, node_id, at, reason, report, message)

@@ -1,4 +1,4 @@
-"""What can happen to a group (events) and what its state machine asks for (commands)."""
+"""The events that a group's state machine takes, and the commands that it returns."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ from raygrid.models import AttemptId, AttemptReport, JobSpec, JobUpdate, NodeSta
 
 @dataclass(frozen=True, slots=True)
 class JobsArrived:
-    """Jobs that the store holds for this group: fresh from a parent, or found by a scan or at recovery.
+    """Jobs that the store holds for this group, from a parent, a scan or recovery.
 
-    `scanned` says that they are the first queued ones of the store, in their order, rather than just some.
+    `scanned`: they are the first queued jobs of the store, in its order.
     """
 
     jobs: tuple[QueuedJob, ...]
@@ -21,14 +21,14 @@ class JobsArrived:
 
 @dataclass(frozen=True, slots=True)
 class CancelRequested:
-    """A client has asked to cancel these jobs."""
+    """A client asked to cancel these jobs."""
 
     job_ids: tuple[str, ...]
 
 
 @dataclass(frozen=True, slots=True)
 class JobsMoved:
-    """These jobs are another group's by now, whatever was known of them here."""
+    """These jobs belong to another group now."""
 
     job_ids: tuple[str, ...]
 
@@ -37,8 +37,8 @@ class JobsMoved:
 class NodeReported:
     """A node answered a poll that was sent at `asked_at`.
 
-    Of the jobs that it speaks of and that were not known here, the store holds those in `found` as this group's and
-    unfinished; those in `gone` have ended, or are another group's.
+    Jobs in the answer that this group did not know were looked up in the store: those in `found` are unfinished jobs of
+    this group; those in `gone` have ended or belong to another group.
     """
 
     state: NodeState
@@ -50,23 +50,23 @@ class NodeReported:
 
 @dataclass(frozen=True, slots=True)
 class NodeHeard:
-    """A node answered a poll, but what it says cannot be judged yet: the job store is away. It will be asked again."""
+    """A node answered a poll while the job store is unavailable; the answer is not used, the node is polled again."""
 
     node_id: str
 
 
 @dataclass(frozen=True, slots=True)
 class NodeLost:
-    """A node is known to be gone: its Ray node left, or its agent died for good."""
+    """A node is gone: its Ray node left, or its agent died for good."""
 
     node_id: str
 
 
 @dataclass(frozen=True, slots=True)
 class NodeDraining:
-    """Ops start or stop draining a node, or change until when what runs there may go on.
+    """Operators start or stop draining a node, or change the deadline of its attempts.
 
-    `deadline_at` is on the leader's clock, seconds since the epoch; None lets everything finish.
+    `deadline_at` is on the leader's clock, seconds since the epoch; None means no deadline.
     """
 
     node_id: str
@@ -76,7 +76,7 @@ class NodeDraining:
 
 @dataclass(frozen=True, slots=True)
 class HandOverEnded:
-    """A `StartAttempts` was answered, or failed so that nobody knows whether it arrived."""
+    """A `StartAttempts` call ended; unless `arrived`, it is unknown whether the node got the attempts."""
 
     node_id: str
     attempts: tuple[AttemptId, ...]
@@ -85,7 +85,7 @@ class HandOverEnded:
 
 @dataclass(frozen=True, slots=True)
 class PolicyChanged:
-    """The grid was deployed anew: the group decides by other settings from now on."""
+    """The grid was redeployed: the group uses other settings from now on."""
 
     policy: GroupPolicy
     site: str | None = None
@@ -93,14 +93,14 @@ class PolicyChanged:
 
 @dataclass(frozen=True, slots=True)
 class Tick:
-    """Time has passed. `confirmed` says that a parent has asked lately: one with newer settings would have told."""
+    """Time has passed. `confirmed`: a parent called lately, and would have sent newer settings if it had any."""
 
     confirmed: bool = True
 
 
 @dataclass(frozen=True, slots=True)
 class NodesExpected:
-    """The nodes that a new leader has found: no work is handed out before they have spoken, or have had time to."""
+    """The nodes that a new leader found; it starts no attempts until each has reported or a time limit has passed."""
 
     node_ids: tuple[str, ...]
 
@@ -123,9 +123,9 @@ Event = (
 @travels
 @dataclass(frozen=True, slots=True)
 class AttemptOrder:
-    """One attempt to run; its result belongs into the blob store with this marker, where one is named.
+    """One attempt to run. `blobs` is the marker of the blob store that its result must go to; None accepts any.
 
-    `apart` marks the last attempt that a suspect has: of these, one machine runs one at a time.
+    `apart` marks the last allowed attempt of a suspect; a machine runs only one such attempt at a time.
     """
 
     attempt: AttemptId
@@ -136,7 +136,7 @@ class AttemptOrder:
 
 @dataclass(frozen=True, slots=True)
 class StartAttempts:
-    """Hand these attempts to a node."""
+    """Hand attempts to a node."""
 
     node_id: str
     orders: tuple[AttemptOrder, ...]
@@ -144,7 +144,7 @@ class StartAttempts:
 
 @dataclass(frozen=True, slots=True)
 class StopAttempts:
-    """Kill these attempts on a node, if it still has them."""
+    """Kill attempts on a node, if it still has them."""
 
     node_id: str
     attempts: tuple[AttemptId, ...]
@@ -152,7 +152,7 @@ class StopAttempts:
 
 @dataclass(frozen=True, slots=True)
 class WriteUpdates:
-    """Write these changes to the job store; they count only when that succeeds."""
+    """Write changes to the job store; they take effect only if the write succeeds."""
 
     updates: tuple[JobUpdate, ...]
 

@@ -1,6 +1,6 @@
-"""The jobs of a group: how they come, wait, go back in line and end.
+"""The jobs of a group: how they arrive, wait, are queued again and end.
 
-The lowest of the layers that `GroupState` is made of: `GroupJobs`, then `GroupAttempts`, then `GroupNodes`.
+The lowest layer of `GroupState`: `GroupJobs`, `GroupAttempts`, `GroupLeftovers`, `GroupNodes`, `GroupState`.
 """
 
 from __future__ import annotations
@@ -9,16 +9,16 @@ from collections import OrderedDict
 from collections.abc import Iterable
 
 from raygrid.core.attempt_counts import NO_ATTEMPTS
-from raygrid.core.group.alone import Alone
 from raygrid.core.group.backlog import Backlog
 from raygrid.core.group.collector import Collector
 from raygrid.core.group.draining import Drains
 from raygrid.core.group.entry import Entry
-from raygrid.core.group.introductions import Introductions
+from raygrid.core.group.first_reports import FirstReports
 from raygrid.core.group.load import GroupLoad
 from raygrid.core.group.placement import POLICIES, NodeRecord
 from raygrid.core.group.policy import GroupPolicy
 from raygrid.core.group.pricers import Pricers, removed_message
+from raygrid.core.group.reservations import NodeReservations
 from raygrid.core.group.stragglers import UsualTimes
 from raygrid.core.group.vacancies import Vacancies
 from raygrid.models import AttemptId, AttemptReport, JobState, JobUpdate, Outcome, QueuedJob
@@ -27,37 +27,42 @@ REMEMBERED_ENDS = 50_000
 
 
 class GroupJobs:
-    """What a group knows of its unfinished jobs, and of the nodes that hold them."""
+    """The unfinished jobs of a group, and the nodes that hold them."""
 
     def __init__(self, group_id: str, policy: GroupPolicy, *, site: str | None = None) -> None:
         self.group_id = group_id
         self.site = site
         self.policy = policy
         self.nodes: dict[str, NodeRecord] = {}
-        self.blobs: str | None = None  # the marker that a node must see to get work; None: any will do
+        self.blobs: str | None = None  # the marker that a node must see to get work; None accepts any
         self._jobs: dict[str, Entry] = {}
         self._backlog = Backlog(policy.window)
         self._drains = Drains()
-        self._introductions = Introductions()
+        self._first_reports = FirstReports()
         self._pricers = Pricers(policy.pricers)
         self._usual = UsualTimes()
         self._looked_for_stragglers_at = 0.0
-        self._ended: OrderedDict[str, None] = OrderedDict()  # late word of these must not revive them
-        self._gone: OrderedDict[str, None] = OrderedDict()  # not in the store, for now, as this group's and unfinished
+        self._ended: OrderedDict[str, None] = OrderedDict()  # later reports of these jobs are ignored
+        self._gone: OrderedDict[str, None] = OrderedDict()  # not unfinished jobs of this group in the store, for now
         self._choose = POLICIES[policy.placement]
         self._vacancies = Vacancies(self.nodes)
         self._load = GroupLoad(group_id, self.nodes)
-        self._alone = Alone(self.nodes, self._touch)
+        self._reservations = NodeReservations(self.nodes, self._touch)
 
     def __contains__(self, job_id: object) -> bool:
         return job_id in self._jobs
 
     def is_unknown(self, job_id: str) -> bool:
-        """Whether only the store can tell if a job is this group's and unfinished."""
+        """Whether only the store knows if a job is an unfinished one of this group."""
         return job_id not in self._jobs and job_id not in self._ended and job_id not in self._gone
 
+    def _job_on(self, node_id: str, attempt: AttemptId) -> Entry | None:
+        """The job of an attempt; None unless this attempt is one of the job's on that node."""
+        entry = self._jobs.get(attempt.job_id)
+        return entry if entry is not None and (node_id, attempt) in entry.places() else None
+
     def has_ended(self, job_id: str) -> bool:
-        """Whether a job ended here lately, so that further word of it is passed over."""
+        """Whether a job ended here lately, so that further reports of it are ignored."""
         return job_id in self._ended
 
     def _take_up(self, jobs: Iterable[QueuedJob], scanned: bool, out: Collector) -> None:
@@ -67,23 +72,23 @@ class GroupJobs:
             self._arrived(job, out)
 
     def _looked_up(self, found: Iterable[QueuedJob], gone: Iterable[str], out: Collector) -> None:
-        """The store was asked for jobs that a node speaks of."""
+        """Take the store's answer about jobs that a node reported."""
         for job in found:
             self._arrived(job, out, held=True)
         for job_id in gone:
             self._remember_gone(job_id)
 
     def _arrived(self, job: QueuedJob, out: Collector, *, held: bool = False) -> None:
-        """Take a job in; one that a node has `held` is taken whatever the window, for nodes bound them."""
+        """Take a job in. One that a node holds (`held`) may exceed the window: the nodes' slots bound their number."""
         job_id = job.spec.job_id
         if job_id in self._jobs or job_id in self._ended:
             return
         if not (job.running or held or self._backlog.admits(job.spec.priority)):
-            return  # the store keeps it; a scan brings it back when there is room
+            return  # the job stays in the store; a scan finds it when the window has room
         self._gone.pop(job_id, None)
         entry = self._jobs[job_id] = Entry.of(job)
         if job.running and job.node_id is not None:
-            # Found at recovery, its attempt not failed yet: the node will tell, or fall silent and be lost.
+            # Found at recovery: the node either reports the attempt, or stays silent and is taken for lost.
             entry.node_id = job.node_id
             entry.unconfirmed = entry.recorded = True
             entry.since = out.now
@@ -105,7 +110,7 @@ class GroupJobs:
         return node
 
     def _touch(self, node_id: str) -> None:
-        """A node has come, gone or changed: how much it holds, takes, is trusted, or says of itself."""
+        """Have a node evaluated again that was added, removed or changed in any way."""
         self._vacancies.touch(node_id)
         self._load.touch(node_id)
 
@@ -113,7 +118,7 @@ class GroupJobs:
         entry = self._jobs.get(job_id)
         if entry is None:
             if job_id not in self._ended:
-                # It waits in the store only. The store refuses the write if the job has ended meanwhile.
+                # The job waits in the store only. The store refuses the write if the job has ended meanwhile.
                 self._remember_end(job_id)
                 why = "cancelled before it started"
                 out.update(JobUpdate(job_id, JobState.CANCELLED, NO_ATTEMPTS, None, out.at, "cancelled", None, why))
@@ -147,7 +152,7 @@ class GroupJobs:
         out.update(entry.update(state, out.at, node_id, reason=reason, report=report, message=message))
 
     def _forget(self, job_ids: Iterable[str], out: Collector) -> None:
-        """Jobs are another group's: nothing is written of them, and should one come back it is welcome."""
+        """Drop jobs that belong to another group now: nothing is written, and each may return later."""
         for job_id in job_ids:
             self._ended.pop(job_id, None)
             entry = self._jobs.pop(job_id, None)
@@ -159,17 +164,17 @@ class GroupJobs:
         _remember(self._ended, job_id)
 
     def _remember_gone(self, job_id: str) -> None:
-        """Unlike an end this is not for good: the job may be moved to this group."""
+        """Remember that a job is not in this group; unlike an end, this changes if the job is moved here."""
         if self.is_unknown(job_id):
             _remember(self._gone, job_id)
 
     def _requeue(self, entry: Entry, out: Collector, *, charge: bool) -> None:
-        """Put a job back in line whose attempt came to nothing, unless it is cancelled or has gone round too often."""
+        """Queue a job again after an attempt without an answer; end it if it is cancelled or had too many attempts."""
         if entry.cancelled:
             state, why, message = JobState.CANCELLED, "cancelled", "cancelled"
-        elif entry.counts.of_own_doing >= self.policy.retry.hard_limit:
+        elif entry.counts.not_recalled >= self.policy.retry.hard_limit:
             state, why = JobState.FAILED, Outcome.INFRASTRUCTURE.value
-            message = f"gave up after {entry.counts.started} attempts, most of which never ran"
+            message = f"gave up after {entry.counts.started} attempts, most of which never began"
         else:
             self._wait_again(entry, out, charge=charge)
             return
@@ -185,7 +190,7 @@ class GroupJobs:
         self._line_up(entry, out, first=True, delay=delay)
 
     def _line_up(self, entry: Entry, out: Collector, *, first: bool = False, delay: float = 0.0) -> None:
-        """Let a job wait for a node, or for its pricer to become known; refuse it where that cannot come."""
+        """Let a job wait for a node, or for settings that have its pricer; refuse it if the pricer was removed."""
         spec = entry.spec
         if not self._can_run(entry):
             if self._pricers.is_removed(spec.pricer):
@@ -198,7 +203,7 @@ class GroupJobs:
             self._backlog.add(spec.job_id, spec.priority, first=first)
 
     def _can_run(self, entry: Entry) -> bool:
-        """Whether nodes can know what a job runs: one with a definition needs no pricer in the settings of now."""
+        """Whether nodes can run a job: it has its own definition, or the settings have its pricer."""
         return bool(entry.spec.definition) or entry.spec.pricer in self._pricers
 
     def _refuse(self, entry: Entry, out: Collector) -> None:
@@ -208,17 +213,16 @@ class GroupJobs:
     def _release(
         self, entry: Entry, out: Collector, *, stop: bool, answered: tuple[str, AttemptId] | None = None
     ) -> None:
-        """Take a job's attempts off the books of their nodes, and have those stopped that have not answered.
+        """Remove a job's attempts from the records of their nodes, and (`stop`) stop those that have not answered.
 
-        What answered is named with its node: a new leader may believe it to be on another one.
+        `answered` includes the node, because a new leader may assume the attempt on another one.
         """
         for node_id, attempt in entry.places():
             node = self.nodes.get(node_id)
             if node is None or (node_id, attempt) == answered:
                 continue
-            node.held.pop(attempt, None)
+            node.drop(attempt)
             self._touch(node_id)
-            node.uncertain.discard(attempt)
             if attempt == entry.current:
                 entry.count(unstarted=not entry.recorded)
             if stop:

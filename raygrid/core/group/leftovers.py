@@ -1,8 +1,8 @@
-"""Attempts that an earlier life of a node's agent left unfinished, as that node reports them when it comes up again.
+"""Attempts that an earlier process of a node's agent left unfinished, as the node reports them after its restart.
 
-They were running when everything on the machine ended at once: a power cut, or a pricer that killed all processes it
-could reach. The store may not know of such an attempt, because an attempt is written as running a moment after it is
-handed over; without the node's report a job that takes the whole grid down would run again with every start.
+They were running when all processes of the machine ended at once: by a power cut, or by a pricer that killed every
+process it could reach. The store may not have such an attempt, because an attempt is written as running a moment after
+it is handed over. Without the node's report, a job that takes the whole grid down would run again after every start.
 """
 
 from __future__ import annotations
@@ -22,14 +22,14 @@ class GroupLeftovers(GroupAttempts):
     """Charges the loss of attempts that ended together with the grid."""
 
     def _left_over(self, node: NodeRecord, reports: Iterable[AttemptReport], out: Collector) -> None:
-        """Charge attempts that ended with earlier lives of a node's agent, by the rule for lost nodes.
+        """Charge attempts that ended with earlier processes of a node's agent, by the rule for lost nodes.
 
-        Those of one life were found together, so that they have the same end.
+        Attempts of one process have the same `ended_at`, because they were found together.
         """
         for _, together in groupby(reports, key=lambda report: report.ended_at):
-            self._left_over_of_one_life(node, together, out)
+            self._left_over_of_one_process(node, together, out)
 
-    def _left_over_of_one_life(self, node: NodeRecord, reports: Iterable[AttemptReport], out: Collector) -> None:
+    def _left_over_of_one_process(self, node: NodeRecord, reports: Iterable[AttemptReport], out: Collector) -> None:
         found: list[tuple[Entry, AttemptReport]] = []
         for report in reports:
             entry = self._jobs.get(report.attempt.job_id)
@@ -45,14 +45,14 @@ class GroupLeftovers(GroupAttempts):
     def _is_news(entry: Entry, node_id: str, report: AttemptReport) -> bool:
         """Whether the loss of an attempt has not been counted yet.
 
-        The same report comes again where a leader ended before it could settle it; by then the attempt's number is in
-        the store and the attempt itself is on no node. An attempt that this leader has started on another node under
-        the same number is another one: the store did not know of the first.
+        A report comes again if a leader ended before it could acknowledge it; by then the store has the attempt's
+        number, and no node holds the attempt. If this leader has started an attempt with the same number on another
+        node, that is a different attempt: the store did not know the reported one.
         """
         number = report.attempt.number
         if number > entry.counts.started or (node_id, report.attempt) in entry.places():
             return True
-        if entry.given_up == (node_id, number):  # the node came up late, and its attempt was not charged so far
+        if entry.given_up == (node_id, number):  # the node restarted late; its attempt has not been charged yet
             return True
         restarted = entry.node_id not in (None, node_id) and not entry.unconfirmed
         return restarted and number == entry.number == entry.counts.started and entry.twin is None
@@ -61,8 +61,7 @@ class GroupLeftovers(GroupAttempts):
         self, entry: Entry, node: NodeRecord, report: AttemptReport, out: Collector, *, charge: bool
     ) -> None:
         held = (node.node_id, report.attempt) in entry.places()
-        node.held.pop(report.attempt, None)
-        node.uncertain.discard(report.attempt)
+        node.drop(report.attempt)
         entry.counts = entry.counts.known_up_to(report.attempt.number)
         entry.given_up = None
         if held and entry.twin is not None:
@@ -74,8 +73,8 @@ class GroupLeftovers(GroupAttempts):
             entry.unconfirmed = entry.moved = False
             self._try_again(entry, report, node.node_id, out, charge=charge)
         elif charge and entry.counts.failures < self.policy.retry.max_attempts - 1:
-            # It runs elsewhere by now: that attempt goes on, and the loss is counted. The last loss that is allowed is
-            # not counted before that attempt has ended, because it is the last one that the job may have.
+            # Another attempt of the job runs by now: it continues, and the loss is counted, unless it is the last
+            # allowed one. That one is not counted here, because the running attempt is the last one of the job.
             entry.count(failures=1, losses=1)
             if entry.recorded:
                 out.update(entry.update(JobState.RUNNING, out.instant(entry.since), entry.node_id))

@@ -1,7 +1,7 @@
-"""A group's load as its leader tells it: what parents route by and people look at.
+"""A group's load as its leader reports it, for routing and for status pages.
 
-Parents ask many times a second and little changes in between, so what is said of a node is kept until it changes, and
-so are the sums over all nodes.
+Parents ask many times a second and little changes in between, so the part of each node and the sums over all nodes are
+kept until a node changes.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ class _Part(NamedTuple):
     slots: int  # for new attempts
     used: int
     leaving: int  # attempts on a node that takes no new ones
-    known: int  # slots for new attempts of which it is known how long attempts take there
+    known: int  # slots for new attempts on a node whose mean duration of attempts is known
 
 
 class GroupLoad:
@@ -29,29 +29,29 @@ class GroupLoad:
 
     Args:
         group_id: the group.
-        nodes: its nodes; read whenever they are looked at again.
+        nodes: its nodes, by name.
     """
 
     def __init__(self, group_id: str, nodes: Mapping[str, NodeRecord]) -> None:
         self._group_id = group_id
         self._nodes = nodes
         self._parts: dict[str, _Part] = {}
-        self._slots = self._used = self._leaving = self._known = 0  # of all parts
+        self._slots = self._used = self._leaving = self._known = 0  # sums over all parts
         self._busy_s: dict[str, float] = {}  # the known slots of a node times its mean; in the order of the nodes
         self._views: dict[str, NodeView] = {}  # in the order of the nodes
         self._in_order = True
         self._touched: set[str] = set()
-        self._on_probation: set[str] = set()  # their state changes with time alone
+        self._on_probation: set[str] = set()  # their state changes with time
 
     def touch(self, node_id: str) -> None:
-        """A node has come, gone or changed."""
+        """Mark a node that was added, removed or changed."""
         self._touched.add(node_id)
 
     def capacity(self, site: str | None, quota: int | None, queued: int, now: float) -> GroupCapacity:
-        """What the leader tells of the group.
+        """Compute the group's load.
 
-        A node that takes no new attempts (unhealthy or draining) adds no slots; what still runs there counts as running
-        and towards the quota, but takes none of the other nodes' slots.
+        A node that takes no new attempts (unhealthy or draining) adds no slots. Its attempts count as running and
+        towards the quota, but use none of the other nodes' slots.
         """
         for node_id in self._touched | self._on_probation:
             self._look_at(node_id, now)

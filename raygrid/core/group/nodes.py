@@ -1,4 +1,4 @@
-"""The nodes of a group: what they say is held against what is believed of them."""
+"""The nodes of a group: compares their reports with the leader's records."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ from raygrid.core.group.leftovers import GroupLeftovers
 from raygrid.core.group.placement import NodeRecord
 from raygrid.models import AttemptId, AttemptReport, NodeState, Outcome
 
-RECALL_S = 1.0  # an attempt that has waited on its node for this long is taken back
-STOP_AGAIN_S = 1.0  # a cancelled attempt that a node still has after this long is stopped once more
+RECALL_S = 1.0  # an attempt that has waited on its node for this long is recalled
+STOP_AGAIN_S = 1.0  # delay before the stop of an attempt that the node still has is sent again
 
 
 class GroupNodes(GroupLeftovers):
-    """Hears the nodes, adopts what they run, and notices what they have lost."""
+    """Handles reports of nodes: adopts attempts that they run, and detects attempts and nodes that are lost."""
 
     def _node_heard(self, node_id: str, out: Collector) -> None:
         if node_id in self.nodes:
@@ -29,7 +29,7 @@ class GroupNodes(GroupLeftovers):
         state = event.state
         node = self.nodes.get(state.node_id)
         if node is not None and node.incarnation not in ("", state.incarnation):
-            self._lose_node(state.node_id, "its agent started anew", out)
+            self._lose_node(state.node_id, "its agent restarted", out)
             node = None
         if node is None:
             node = self._new_node(state.node_id, state.incarnation, state.slots, out)
@@ -48,7 +48,7 @@ class GroupNodes(GroupLeftovers):
         self._touch(node.node_id)
 
     def _reconcile(self, node: NodeRecord, state: NodeState, asked_at: float, out: Collector) -> None:
-        """Hold what is believed of a node against what it says it has."""
+        """Compare the attempts that a node reports with those on record."""
         has = dict.fromkeys(state.running)
         missing = [attempt for attempt, since in node.held.items() if attempt not in has and since < asked_at]
         for attempt in missing:
@@ -64,27 +64,26 @@ class GroupNodes(GroupLeftovers):
             if attempt not in node.held:
                 self._adopt(node, attempt, out, runs=position < started)
                 continue
-            entry = self._jobs.get(attempt.job_id)
-            if entry is None or (node.node_id, attempt) not in entry.places():
+            entry = self._job_on(node.node_id, attempt)
+            if entry is None:
                 continue
             if attempt == entry.current:
                 entry.unconfirmed = False
                 if position < started and not entry.recorded:
                     self._record_running(entry, out)
             if position >= started and node.draining:
-                out.stop(node.node_id, attempt)  # only what has a slot may finish there
+                out.stop(node.node_id, attempt)  # a draining node finishes only attempts that have a slot
             elif position >= started and out.now - node.held[attempt] > RECALL_S:
-                # Whatever holds the slots takes longer than thought; elsewhere this one may find a slot sooner.
+                # The attempts in the slots take longer than expected; this one may get a slot on another node sooner.
                 node.saw_at_least(RECALL_S)
                 out.stop(node.node_id, attempt)
             if entry.cancelled and out.now - entry.stop_sent_at > STOP_AGAIN_S:
-                self._stop(entry, out)  # the first may have been lost, or have overtaken the hand-over
+                self._stop(entry, out)  # the first stop may have been lost, or have overtaken the hand-over
 
     def _never_arrived(self, node: NodeRecord, attempt: AttemptId, out: Collector) -> None:
-        del node.held[attempt]
-        node.uncertain.discard(attempt)
-        entry = self._jobs.get(attempt.job_id)
-        if entry is None or (node.node_id, attempt) not in entry.places():
+        node.drop(attempt)
+        entry = self._job_on(node.node_id, attempt)
+        if entry is None:
             return
         if entry.twin is not None:
             self._one_less(entry, attempt, out, began=False)
@@ -93,7 +92,7 @@ class GroupNodes(GroupLeftovers):
             self._requeue(entry, out, charge=False)
 
     def _adopt(self, node: NodeRecord, attempt: AttemptId, out: Collector, *, runs: bool) -> None:
-        """A node has an attempt that this leader did not hand over: keep it if its job has no other."""
+        """Handle an attempt that this leader did not hand over: adopt it if its job has no other attempt."""
         entry = self._jobs.get(attempt.job_id)
         if entry is not None and entry.node_id is None:
             self._backlog.remove(attempt.job_id)
@@ -108,7 +107,7 @@ class GroupNodes(GroupLeftovers):
         if entry is None:
             unwanted = attempt.job_id in self._ended or attempt.job_id in self._gone
         else:
-            unwanted = not entry.unconfirmed  # where the other one is not there, this one is as good
+            unwanted = not entry.unconfirmed  # an unconfirmed attempt may be lost; then this one replaces it
         if unwanted:
             out.stop(node.node_id, attempt)
 
@@ -129,8 +128,8 @@ class GroupNodes(GroupLeftovers):
         self._touch(node_id)
         lost: list[Entry] = []
         for attempt in node.held:
-            entry = self._jobs.get(attempt.job_id)
-            if entry is None or (node_id, attempt) not in entry.places():
+            entry = self._job_on(node_id, attempt)
+            if entry is None:
                 continue
             if entry.twin is not None:
                 self._one_less(entry, attempt, out, began=True)
@@ -139,7 +138,7 @@ class GroupNodes(GroupLeftovers):
                 lost.append(entry)
         charged = suspects.charged(lost, self.policy.retry.max_attempts)
         for entry in lost:
-            entry.suspect |= not entry.unconfirmed  # what is unconfirmed is not charged, but for what the node reports
+            entry.suspect |= not entry.unconfirmed  # an unconfirmed attempt is charged only if its node reports it
         for entry, charge in zip(lost, charged, strict=True):
             if entry.recorded:
                 message = f"node {node_id} was lost: {why}"
@@ -150,14 +149,14 @@ class GroupNodes(GroupLeftovers):
                 self._requeue(entry, out, charge=False)
 
     def _move_overdue(self, out: Collector) -> None:
-        """Have what draining nodes still hold after their deadline stopped; its end puts it back in line."""
+        """Stop the attempts that draining nodes hold after their deadline; their jobs are queued again at the end."""
         for node in overdue(self.nodes.values(), out.now):
             for attempt in node.held:
-                entry = self._jobs.get(attempt.job_id)
-                if entry is None or (node.node_id, attempt) not in entry.places():
+                entry = self._job_on(node.node_id, attempt)
+                if entry is None:
                     continue
                 if entry.twin is not None:
                     out.stop(node.node_id, attempt)
                 elif out.now - entry.stop_sent_at > STOP_AGAIN_S:
                     entry.moved = True
-                    self._stop(entry, out)  # again and again: one may be lost, or overtake the hand-over
+                    self._stop(entry, out)  # repeated, because a stop may be lost or overtake the hand-over

@@ -1,10 +1,10 @@
-"""Choosing a node inside a group, and what the group remembers of each node for it.
+"""Placement: choosing a node in a group, and the record of each node.
 
-Two policies: `least_loaded` takes the node with most free slots; `weighted_round_robin` is the smooth kind
-(each node gains its weight per turn, the richest is taken and pays the total), as known from nginx.
-Unhealthy and draining nodes are left out. A node on which attempt after attempt fails for the grid's reasons
-("black hole": it would swallow the whole queue, because failing is fast) goes on probation: nothing for a
-while, then one attempt at a time until one succeeds.
+Two policies: `least_loaded` takes the node with the most free slots; `weighted_round_robin` is the smooth variant known
+from nginx (per turn each node gains its weight; the node with the most credit is chosen and pays the total). Unhealthy
+and draining nodes are left out. A node with several infrastructure failures in a row is a "black hole": failing is
+fast, so it would take the whole queue. It goes on probation: no attempts for a while, then one at a time until one
+succeeds.
 """
 
 from __future__ import annotations
@@ -14,25 +14,25 @@ from dataclasses import dataclass, field
 
 from raygrid.models import NO_TRAFFIC, AttemptId, NodeTraffic
 
-# A node may hold this many seconds of work beyond its slots, so that slots do not idle for a round trip.
-PREFETCH_S = 0.2
+PREFETCH_S = 0.2  # a node may hold this much work beyond its slots, so that slots do not idle for a round trip
 PREFETCH_LIMIT = 256
 
 
 @dataclass(slots=True, eq=False)
 class NodeRecord:
-    """What a leader remembers of a node.
+    """A leader's record of a node.
 
     Attributes:
         held: attempts handed over, in that order, each with the instant at which the node confirmed it (infinity
-            while the hand-over is under way).
-        uncertain: attempts whose hand-over failed, so that only the node's next reply tells whether they arrived.
-        foreign: attempts that the node holds for somebody else (a leader before this one).
-        deployed_at: stamp of the settings that it follows; `behind` while they are older than the group's.
-        failures: infrastructure failures in a row; `probations` in a row make each longer.
-        blocked: by `Entry.runs`, failed starts in a row and until when other nodes are preferred for it.
-        memory: bytes of memory of its machine; 0 where that is not known.
-        alone_for: the job that the node is kept for; no other is handed to it until that one has ended.
+            while the hand-over is in progress).
+        uncertain: attempts whose hand-over failed; the node's next reply shows whether they arrived.
+        foreign: attempts of an earlier leader that the node holds.
+        deployed_at: deployment time of the node's settings; `behind` if they are older than the group's.
+        failures: infrastructure failures in a row.
+        probations: probations in a row; each one is longer.
+        blocked: by `Entry.runs`: failed starts in a row, and until when other nodes are preferred.
+        memory: bytes of memory of its machine; 0 if unknown.
+        reserved_for: the job that the node is reserved for; it gets no other attempts.
     """
 
     node_id: str
@@ -58,11 +58,11 @@ class NodeRecord:
     mean_s: float | None = None
     blocked: dict[str, tuple[int, float]] = field(default_factory=dict)
     memory: int = 0
-    alone_for: str | None = None
+    reserved_for: str | None = None
 
     @property
     def used(self) -> int:
-        """Attempts it holds, those of another leader's included."""
+        """Attempts that the node holds, including those of an earlier leader."""
         return len(self.held) + self.foreign
 
     @property
@@ -70,40 +70,45 @@ class NodeRecord:
         """Slots without an attempt; negative while attempts wait on the node."""
         return self.slots - self.used
 
-    def prefetch(self, factor: int) -> int:
-        """How many attempts beyond its slots are worth handing over: about `PREFETCH_S` of work.
+    def drop(self, attempt: AttemptId) -> None:
+        """Remove an attempt from the record."""
+        self.held.pop(attempt, None)
+        self.uncertain.discard(attempt)
 
-        Long jobs get none, so that none waits behind a long one while another node is idle.
+    def prefetch(self, factor: int) -> int:
+        """How many attempts to hand over beyond the slots: about `PREFETCH_S` of work.
+
+        With long jobs it is none, so that no job waits behind a long one while another node is idle.
         """
         if not factor or not self.mean_s or self.mean_s >= PREFETCH_S:
             return 0
         return min(PREFETCH_LIMIT, factor * int(self.slots * PREFETCH_S / self.mean_s))
 
     def room(self, now: float, prefetch_factor: int) -> int:
-        """How many more attempts it may be handed now."""
-        if not self.healthy or self.draining or self.behind or self.alone_for is not None:
+        """How many more attempts the node may get now."""
+        if not self.healthy or self.draining or self.behind or self.reserved_for is not None:
             return 0
         if self.probation_until is not None:
             return 0 if now < self.probation_until else max(0, 1 - self.used)
         return max(0, self.slots + self.prefetch(prefetch_factor) - self.used)
 
     def saw_duration(self, seconds: float) -> None:
-        """Learn how long attempts take here; recent ones weigh more."""
+        """Update the mean duration of attempts on this node; recent ones weigh more."""
         seconds = max(seconds, 1e-3)
         self.mean_s = seconds if self.mean_s is None else 0.8 * self.mean_s + 0.2 * seconds
 
     def saw_at_least(self, seconds: float) -> None:
-        """Attempts here take this long or longer now, whatever they took before."""
+        """Raise the mean duration to at least this value."""
         self.mean_s = max(seconds, self.mean_s or 0.0)
 
     def succeeded(self, runs: str) -> None:
-        """An attempt ran properly here: whatever was held against the node is forgotten."""
+        """Record a successful attempt: clears failures, probation and the block of what it ran."""
         self.failures = self.probations = 0
         self.probation_until = None
         self.blocked.pop(runs, None)
 
     def failed(self, now: float, after: int, probation_s: float) -> None:
-        """An attempt failed for the grid's reasons; after several in a row the node goes on probation."""
+        """Record an infrastructure failure; after several in a row the node goes on probation."""
         self.failures += 1
         if self.failures >= after:
             self.probation_until = now + probation_s * 2 ** min(self.probations, 4)
@@ -111,17 +116,17 @@ class NodeRecord:
             self.failures = after - 1  # one more failure after the probation is enough
 
     def could_not_start(self, runs: str, now: float, after: int, probation_s: float) -> None:
-        """A pricer could not be started here: after several in a row, others are preferred for that pricer."""
+        """Record a failed start of a pricer; after several in a row, other nodes are preferred for it."""
         count, _ = self.blocked.get(runs, (0, 0.0))
         self.blocked[runs] = (count + 1, now + probation_s if count + 1 >= after else 0.0)
 
     def is_blocked(self, runs: str, now: float) -> bool:
-        """Whether that pricer keeps failing to start here."""
+        """Whether other nodes are preferred for what runs, because it failed to start here."""
         entry = self.blocked.get(runs)
         return entry is not None and now < entry[1]
 
     def state(self, now: float) -> str:
-        """One word for people: ok, draining, drained, unhealthy or probation."""
+        """The node's state as users see it: ok, draining, drained, unhealthy or probation."""
         if self.draining:
             return "draining" if self.used else "drained"
         if not self.healthy:
@@ -135,12 +140,12 @@ Policy = Callable[[list[NodeRecord]], NodeRecord]
 
 
 def least_loaded(nodes: list[NodeRecord]) -> NodeRecord:
-    """The node with most free slots; the name decides among equals."""
+    """Choose the node with the most free slots; among equals, the greatest name."""
     return max(nodes, key=lambda node: (node.free, node.node_id))
 
 
 def weighted_round_robin(nodes: list[NodeRecord]) -> NodeRecord:
-    """Smooth weighted round robin: in proportion to weight times slots, never in bursts."""
+    """Choose nodes in proportion to weight times slots, without bursts (smooth weighted round robin)."""
     total = 0.0
     for node in nodes:
         gain = node.weight * node.slots
@@ -155,5 +160,5 @@ POLICIES: dict[str, Policy] = {"least_loaded": least_loaded, "weighted_round_rob
 
 
 def with_room(nodes: Iterable[NodeRecord], now: float, prefetch_factor: int) -> list[NodeRecord]:
-    """The nodes that may be handed an attempt now."""
+    """The nodes that may get an attempt now."""
     return [node for node in nodes if node.room(now, prefetch_factor) > 0]

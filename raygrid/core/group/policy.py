@@ -1,4 +1,4 @@
-"""What a group decides by, as plain values."""
+"""The settings that a group's decisions use, as plain values."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ from raygrid.core.group.stragglers import StragglerPolicy
 
 @dataclass(frozen=True, slots=True)
 class GroupPolicy:
-    """The settings that a group decides by; see `Placement` and `Group` in the settings for their meaning.
+    """The settings of a group's decisions; `Placement` and `Group` in the settings describe the other fields.
 
     Attributes:
-        pricers: names of the configured pricers; None for whatever a job names.
-        stragglers: by pricer, when a job gets a second attempt; pricers that are not among them get none.
-        deployed_at: stamp of the settings; a node that follows older ones gets no jobs until it was told.
+        pricers: names of the configured pricers; None allows any name.
+        stragglers: by pricer, when a job gets a second attempt; jobs of other pricers get none.
+        deployed_at: deployment time of the settings; a node with older settings gets no jobs.
     """
 
     quota: int | None = None

@@ -1,16 +1,15 @@
-"""Which pricers a group may run, and for how long a job may wait for one that is not among them.
+"""The pricers that a group may run, and how long a job waits for a pricer that is not among them.
 
-This concerns jobs without a definition, which an older release has stored; all others run theirs in any case.
+This applies only to jobs without a definition, which an older release has stored; all others run their definition.
 
-Two things can be behind it: the pricer was taken out of the settings, or this leader has older settings than the
-parent that took the job (its actor was restarted, say) and will be told in a moment. In the first case no waiting
-helps, in the second the job must not be failed.
+A pricer is missing for one of two reasons: it was removed from the settings, or this leader's settings are older than
+those of the parent that took the job (after a restart of its actor, for example). In the first case the job fails; in
+the second it waits for the parent to send the newer settings.
 """
 
 from __future__ import annotations
 
-# A parent with newer settings tells a leader within a second or two of reaching it.
-GRACE_S = 15.0
+GRACE_S = 15.0  # a parent with newer settings sends them within a second or two of reaching the leader
 
 
 class Pricers:
@@ -21,7 +20,7 @@ class Pricers:
         self._removed: frozenset[str] = frozenset()
 
     def changed(self, known: frozenset[str] | None) -> None:
-        """Newer settings have come."""
+        """Replace the known pricers by those of newer settings."""
         if known is None or self._known is None:
             self._removed = frozenset()
         else:
@@ -32,10 +31,10 @@ class Pricers:
         return self._known is None or name in self._known
 
     def is_removed(self, name: str) -> bool:
-        """Whether newer settings have taken that pricer out."""
+        """Whether newer settings removed that pricer."""
         return name in self._removed
 
 
 def removed_message(name: str) -> str:
-    """The message for the client of a job whose pricer is gone."""
+    """The message for a job whose pricer was removed."""
     return f"pricer {name!r} is not configured any more; configure it again and submit under a new jobId"

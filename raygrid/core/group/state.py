@@ -1,16 +1,15 @@
-"""The state machine of a group: what its leader decides.
+"""The state machine of a group: the decisions of its leader.
 
-`GroupState.handle(event, now)` takes what happened and returns what to do. It holds the waiting line, what each
-node holds, and what is known of every unfinished job in memory; the job store stays the truth. The leader carries
-the commands out and brings back what came of them as further events.
+`GroupState.handle(event, now)` takes an event and returns commands. The state has the waiting jobs, the attempts that
+each node holds, and a record of every unfinished job in memory; the job store remains the truth. The leader carries out
+the commands and returns their outcome as further events.
 
-It is made in layers, one file each: `group_jobs`, `group_attempts`, `group_leftovers`, `group_nodes`, and here what
-happens and when.
+The class has five layers, one file each: `jobs`, `attempts`, `leftovers`, `nodes`, and here events, time and placement.
 """
 
 from __future__ import annotations
 
-from raygrid.core.group import alone, suspects
+from raygrid.core.group import suspects
 from raygrid.core.group.collector import Collector
 from raygrid.core.group.entry import Entry
 from raygrid.core.group.events import (
@@ -31,17 +30,18 @@ from raygrid.core.group.events import (
 from raygrid.core.group.nodes import GroupNodes
 from raygrid.core.group.placement import POLICIES, with_room
 from raygrid.core.group.pricers import GRACE_S
+from raygrid.core.group.reservations import RETRY_RESERVATION_S
 from raygrid.core.group.stragglers import CHECK_S, limits, most_at_once, stragglers
 from raygrid.core.group.vacancies import Suits
 from raygrid.models import AttemptId, GroupCapacity
 
-UNHEARD = 0.5  # part of the silence that is borne from a node that a new leader has not heard yet
+UNHEARD = 0.5  # share of the node timeout that applies to a node from which a new leader has had no report yet
 
 
 class GroupState(GroupNodes):
     """A group's jobs and nodes, and every decision about them."""
 
-    # --- what others may ask ------------------------------------------------------------------------------------------
+    # --- queries ------------------------------------------------------------------------------------------------------
 
     @property
     def queued(self) -> int:
@@ -50,7 +50,7 @@ class GroupState(GroupNodes):
 
     @property
     def handed_over(self) -> int:
-        """Jobs that wait on a node; the store still has them as queued."""
+        """Jobs that wait on a node for a slot; the store still has them as queued."""
         return sum(not entry.recorded and entry.node_id is not None for entry in self._jobs.values())
 
     @property
@@ -59,12 +59,12 @@ class GroupState(GroupNodes):
         return self.queued < self.policy.window // 2
 
     def takes_jobs(self, now: float) -> bool:
-        """Whether some node takes jobs, be it full, or may do so as soon as it has spoken."""
+        """Whether a node takes jobs (even if it is full), or may take them after its first report."""
         usable = any(node.slots > 0 and node.healthy and not node.draining for node in self.nodes.values())
-        return usable or not self._introductions.are_over(now)
+        return usable or not self._first_reports.are_complete(now)
 
     def is_held(self, node_id: str, attempt: AttemptId) -> bool:
-        """Whether an attempt was handed to a node and not given up since; a lost node holds none."""
+        """Whether a node holds an attempt according to the record; a lost node holds none."""
         node = self.nodes.get(node_id)
         return node is not None and attempt in node.held
 
@@ -74,14 +74,14 @@ class GroupState(GroupNodes):
         return list(self._backlog)
 
     def capacity(self, now: float, *, queued: int | None = None) -> GroupCapacity:
-        """The group's load; `queued` where the store knows better than the window in memory."""
+        """The group's load; `queued` replaces the number of jobs in memory by the store's."""
         waiting = self.queued if queued is None else queued
         return self._load.capacity(self.site, self.policy.quota, waiting, now)
 
     # --- events in, commands out --------------------------------------------------------------------------------------
 
     def handle(self, event: Event, now: float) -> list[Command]:
-        """Take one event at `now` (seconds since the epoch, never falling) and return what to do."""
+        """Take one event and return the commands. `now` is in seconds since the epoch and never decreases."""
         out = Collector(now)
         match event:
             case JobsArrived(jobs, scanned):
@@ -92,18 +92,18 @@ class GroupState(GroupNodes):
             case JobsMoved(job_ids):
                 self._forget(job_ids, out)
             case NodesExpected(node_ids):
-                self._introductions.expect(node_ids, out.now)
+                self._first_reports.expect(node_ids, out.now)
             case NodeReported(state, _, _, found, gone):
-                self._introductions.heard(state.node_id)
+                self._first_reports.arrived(state.node_id)
                 self._looked_up(found, gone, out)
                 self._node_reported(event, out)
             case NodeHeard(node_id):
                 self._node_heard(node_id, out)
             case NodeLost(node_id):
-                self._introductions.heard(node_id)
+                self._first_reports.arrived(node_id)
                 self._lose_node(node_id, "its Ray node or agent is gone", out)
             case NodeDraining(node_id):
-                self._drains.told(event, self.nodes.get(node_id))
+                self._drains.apply(event, self.nodes.get(node_id))
                 self._touch(node_id)
                 self._move_overdue(out)
             case HandOverEnded(node_id, attempts, arrived):
@@ -138,13 +138,12 @@ class GroupState(GroupNodes):
                 self._backlog.aside[job_id] = out.now
             elif out.now - since > GRACE_S:
                 self._refuse(self._jobs[job_id], out)
-        self._backlog.ripen(out.now)
+        self._backlog.release_due(out.now)
         self._move_overdue(out)
         for node in list(self.nodes.values()):
             limit_s = self.policy.node_timeout_s
             if not node.incarnation:
-                # This leader has never heard it: most likely it went down together with the leader before.
-                limit_s *= UNHEARD
+                limit_s *= UNHEARD  # most likely it was lost together with the earlier leader
             if out.now - node.last_seen > limit_s:
                 self._lose_node(node.node_id, f"silent for more than {limit_s:g} s", out)
         if self.policy.stragglers and out.now - self._looked_for_stragglers_at >= CHECK_S:
@@ -152,8 +151,8 @@ class GroupState(GroupNodes):
             self._double_stragglers(out)
 
     def _double_stragglers(self, out: Collector) -> None:
-        """Let slots that would idle have a second attempt of jobs that take far too long."""
-        if len(self._backlog) or not self._introductions.are_over(out.now):
+        """Start second attempts of stragglers in slots that would idle."""
+        if len(self._backlog) or not self._first_reports.are_complete(out.now):
             return
         nodes = with_room(self.nodes.values(), out.now, 0)
         usable = sum(node.slots for node in self.nodes.values() if node.healthy and not node.draining)
@@ -180,20 +179,20 @@ class GroupState(GroupNodes):
                 return
 
     def _place(self, out: Collector) -> None:
-        """Hand waiting jobs to nodes while there is room, most urgent first."""
-        if self._alone:
-            self._start_alone(out)
-        if not self._backlog.ready or not self._introductions.are_over(out.now):
+        """Hand ready jobs to nodes while there is room, most urgent first."""
+        if self._reservations:
+            self._start_reserved(out)
+        if not self._backlog.ready or not self._first_reports.are_complete(out.now):
             return
         quota, nodes = self.policy.quota, self._vacancies
-        factor = self.policy.prefetch if quota is None else 0  # what waits on a node could start unseen, beyond a quota
+        factor = self.policy.prefetch if quota is None else 0  # prefetched attempts could start beyond a quota
         nodes.settle(out.now, factor)
         left = self._backlog.ready if quota is None else quota - nodes.used
         aside: list[Entry] = []
         while nodes and left > 0 and self._backlog.ready and len(aside) < 64:
             entry = self._jobs[self._backlog.pop()]
             if entry.alone:
-                left -= self._wait_for_node_alone(entry, out)
+                left -= self._reserve_node(entry, out)
                 nodes.settle(out.now, factor)
                 continue
             joins = self._may_join(entry) if entry.suspect else None
@@ -210,10 +209,10 @@ class GroupState(GroupNodes):
         for entry in reversed(aside):
             self._backlog.add(entry.spec.job_id, entry.spec.priority, first=True)
 
-    def _start_alone(self, out: Collector) -> int:
-        """Start the jobs whose node is kept for them and holds nothing else by now; gives how many."""
-        started = 0
-        for node, entry in self._alone.ready(self._jobs, self._backlog.aside, out.now, others_wait=self._others_wait):
+    def _start_reserved(self, out: Collector) -> int:
+        """Start the jobs whose reserved node is empty; return how many."""
+        started, aside = 0, self._backlog.aside
+        for node, entry in self._reservations.ready(self._jobs, aside, out.now, others_wait=self._others_wait):
             quota = self.policy.quota
             if quota is None or sum(each.used for each in self.nodes.values()) < quota:
                 self._backlog.remove(entry.spec.job_id)
@@ -223,16 +222,16 @@ class GroupState(GroupNodes):
 
     @property
     def _others_wait(self) -> bool:
-        """Whether jobs wait that could run beside others."""
+        """Whether jobs wait that need no reserved node."""
         return any(not self._jobs[job_id].alone for job_id in self._backlog)
 
-    def _wait_for_node_alone(self, entry: Entry, out: Collector) -> int:
-        """Have a node kept for a job that runs alone, and start there what can start; gives how many jobs did."""
-        self._alone.keep_node(entry, out.now, others_wait=self._others_wait)
-        self._backlog.add_later(entry.spec.job_id, entry.spec.priority, out.now + alone.LOOK_AGAIN_S)
-        return self._start_alone(out)
+    def _reserve_node(self, entry: Entry, out: Collector) -> int:
+        """Reserve a node for a job that runs alone, and start the jobs that can start; return how many."""
+        self._reservations.reserve(entry, out.now, others_wait=self._others_wait)
+        self._backlog.add_later(entry.spec.job_id, entry.spec.priority, out.now + RETRY_RESERVATION_S)
+        return self._start_reserved(out)
 
     def _may_join(self, entry: Entry) -> Suits:
-        """Which nodes will do for a suspect."""
+        """Make the test whether a node suits a suspect."""
         jobs, limit = self._jobs, self.policy.retry.max_attempts
         return lambda node: suspects.may_join(entry, node, jobs, limit)

@@ -1,7 +1,7 @@
-"""Jobs that run far beyond their kind's usual time, and what may be done about them.
+"""Stragglers: jobs that run far longer than usual for their pricer.
 
-Such a job gets one more attempt, on another node, where a slot would idle otherwise; the first answer counts. What is
-usual is the median of the latest answers of its pricer that this leader has seen.
+A straggler gets a second attempt on another node if a slot would idle otherwise; the first answer counts. The usual
+time is the median of the latest successful attempts of the pricer in this group.
 """
 
 from __future__ import annotations
@@ -15,36 +15,36 @@ from raygrid.core.group.entry import Entry
 
 CHECK_S = 0.5
 REMEMBERED = 64
-LEAST_KNOWN = 5  # fewer answers say nothing of what is usual
-SHARE = 0.1  # of the group's slots, at most, are for second attempts; one in any case
+LEAST_KNOWN = 5  # with fewer durations the usual time is unknown
+SHARE = 0.1  # of the group's slots, at most, are for second attempts; at least one slot
 
 
 @dataclass(frozen=True, slots=True)
 class StragglerPolicy:
-    """When a job of a pricer is one: after `factor` times the usual time, and never before `min_s`."""
+    """A job of a pricer is a straggler after `factor` times the usual time, and never before `min_s`."""
 
     factor: float = 3.0
     min_s: float = 10.0
 
 
 class UsualTimes:
-    """How long jobs take, by pricer."""
+    """The latest durations of attempts, by pricer."""
 
     def __init__(self) -> None:
         self._latest: dict[str, deque[float]] = {}
 
-    def saw(self, pricer: str, seconds: float) -> None:
-        """A job has been answered after so long."""
+    def add(self, pricer: str, seconds: float) -> None:
+        """Add the duration of a successful attempt."""
         self._latest.setdefault(pricer, deque(maxlen=REMEMBERED)).append(seconds)
 
     def usual_s(self, pricer: str) -> float | None:
-        """The median; None while too little is known."""
+        """The median; None with too few durations."""
         latest = self._latest.get(pricer, ())
         return median(latest) if len(latest) >= LEAST_KNOWN else None
 
 
 def limits(policies: Mapping[str, StragglerPolicy], usual: UsualTimes) -> dict[str, float]:
-    """After how many seconds a job is a straggler, by pricer; those of which too little is known are left out."""
+    """After how many seconds a job is a straggler, by pricer; pricers with too few durations are left out."""
     known = {pricer: usual.usual_s(pricer) for pricer in policies}
     return {
         pricer: max(policies[pricer].min_s, policies[pricer].factor * usual_s)
@@ -54,12 +54,12 @@ def limits(policies: Mapping[str, StragglerPolicy], usual: UsualTimes) -> dict[s
 
 
 def most_at_once(slots: int) -> int:
-    """How many second attempts a group may have."""
+    """Limit of second attempts in a group."""
     return max(1, int(slots * SHARE))
 
 
 def stragglers(entries: Iterable[Entry], limit_s: Mapping[str, float], now: float) -> list[Entry]:
-    """The jobs that deserve a second attempt, the one that is most beyond its time first."""
+    """The jobs that may get a second attempt, the one that exceeds its limit most first."""
     late: list[tuple[float, str, Entry]] = []
     for entry in entries:
         limit = limit_s.get(entry.spec.pricer)
@@ -70,6 +70,6 @@ def stragglers(entries: Iterable[Entry], limit_s: Mapping[str, float], now: floa
 
 
 def _may_be_doubled(entry: Entry) -> bool:
-    """A job that may have killed a node is not let loose on two at once; one that needs a node alone has its node."""
+    """Whether a job may have two attempts at once: not if it may have killed a node, or needs a node for itself."""
     runs = entry.node_id is not None and entry.recorded and not entry.unconfirmed
     return runs and not (entry.doubled or entry.twin or entry.cancelled or entry.moved or entry.suspect or entry.alone)

@@ -1,7 +1,7 @@
-"""The nodes of a group that have room, kept from event to event, so that a decision costs the same among many nodes.
+"""An index of the nodes that have room, kept between events, so that a decision costs the same with many nodes.
 
-`GroupState` says which nodes have changed (`touch`); only these, and those on probation, are looked at again before
-the next choice. The choices are exactly those that `placement` describes over all nodes with room.
+`GroupState` marks changed nodes (`touch`); only these, and nodes on probation, are evaluated again before the next
+choice. The choices equal those of a `placement` policy over all nodes with room.
 """
 
 from __future__ import annotations
@@ -15,10 +15,10 @@ Suits = Callable[[NodeRecord], bool]
 
 
 class Vacancies:
-    """Where there is room.
+    """The nodes with room.
 
     Args:
-        nodes: the group's nodes; read whenever they are looked at again.
+        nodes: the group's nodes, by name.
 
     Attributes:
         used: attempts that all nodes hold, as of the last `settle`.
@@ -27,10 +27,10 @@ class Vacancies:
     def __init__(self, nodes: Mapping[str, NodeRecord]) -> None:
         self.used = 0
         self._nodes = nodes
-        self._roomy = Ordered()  # by free slots, which is what `least_loaded` goes by
+        self._roomy = Ordered()  # by free slots, the order of `least_loaded`
         self._touched: set[str] = set()
-        self._on_probation: set[str] = set()  # their room changes with time alone
-        self._blocked: set[str] = set()  # pricers could not be started there lately
+        self._on_probation: set[str] = set()  # their room changes with time
+        self._blocked: set[str] = set()  # nodes with failed starts of a pricer
         self._used: dict[str, int] = {}
         self._factor = 0
 
@@ -39,11 +39,11 @@ class Vacancies:
         return len(self._roomy) > 0
 
     def touch(self, node_id: str) -> None:
-        """A node has come, gone or changed: how much it holds, takes, or is trusted."""
+        """Mark a node that was added, removed or changed."""
         self._touched.add(node_id)
 
     def settle(self, now: float, prefetch_factor: int) -> None:
-        """Look again at what may have changed."""
+        """Evaluate again the nodes that may have changed."""
         if prefetch_factor != self._factor:
             self._factor = prefetch_factor
             self._touched.update(self._nodes)
@@ -78,17 +78,17 @@ class Vacancies:
     def pick(
         self, choose: Policy, failed_on: Set[str], runs: str, now: float, joins: Suits | None = None
     ) -> NodeRecord | None:
-        """A node with room for a job, one on which it has not failed where there is any.
+        """Choose a node with room for a job; nodes on which it has not failed are preferred.
 
         Args:
             choose: the policy.
             failed_on: names of the nodes on which the job has failed.
             runs: what the job runs (`Entry.runs`).
             now: the instant.
-            joins: which nodes will do at all; one with room has to, where it is given.
+            joins: whether a node is suitable; if given, at least one node with room must be.
 
         Returns:
-            The node; None where it is better to wait for one that is full now.
+            The node; None if the job should wait for a preferred node that is full now.
         """
         if not failed_on and not self._blocked:
             return self._choose(choose, joins)
@@ -100,7 +100,7 @@ class Vacancies:
         if node is not None:
             return node
         waiting_helps = any(
-            fresh(node) and node.state(now) == "ok" and node.alone_for is None for node in self._nodes.values()
+            fresh(node) and node.state(now) == "ok" and node.reserved_for is None for node in self._nodes.values()
         )
         return None if waiting_helps else self._choose(choose, joins)
 

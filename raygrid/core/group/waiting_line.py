@@ -1,4 +1,4 @@
-"""The waiting line of a group: priorities, first in first out inside one, cheap removal."""
+"""The queue of a group's ready jobs: by priority, first in first out within one, with cheap removal."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from collections.abc import Iterator
 class WaitingLine:
     """Job ids by priority (higher first) and arrival.
 
-    Every operation costs the same however long the line is; a new priority costs its place among the others.
+    The cost of an operation does not depend on the length; a new priority costs a binary search.
     """
 
     def __init__(self) -> None:
@@ -25,12 +25,12 @@ class WaitingLine:
         return job_id in self._priority
 
     def __iter__(self) -> Iterator[str]:
-        """All ids in the order in which they would be taken."""
+        """Iterate in the order in which the ids would be taken."""
         for negated in self._order:
             yield from self._lines[-negated]
 
     def add(self, job_id: str, priority: int, *, first: bool = False) -> None:
-        """Put a job at the end of its priority, or at its head (a retry goes before those that never ran)."""
+        """Add a job at the end of its priority, or (`first`) at its head: retries run before new jobs."""
         if job_id in self._priority:
             return
         line = self._lines.get(priority)
@@ -43,7 +43,7 @@ class WaitingLine:
         self._priority[job_id] = priority
 
     def remove(self, job_id: str) -> bool:
-        """Take a job out wherever it stands; False where it does not wait."""
+        """Remove a job; return False if it does not wait."""
         priority = self._priority.pop(job_id, None)
         if priority is None:
             return False
@@ -55,10 +55,10 @@ class WaitingLine:
         return True
 
     def pop(self) -> str:
-        """Take the next job.
+        """Remove and return the next job.
 
         Raises:
-            IndexError: nobody waits.
+            IndexError: no job waits.
         """
         job_id = next(iter(self), None)
         if job_id is None:
@@ -68,5 +68,5 @@ class WaitingLine:
 
     @property
     def lowest_priority(self) -> int | None:
-        """The least urgent priority that waits."""
+        """The lowest priority among the waiting jobs; None if there are none."""
         return -self._order[-1] if self._order else None

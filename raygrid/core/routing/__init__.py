@@ -1,1 +1,1 @@
-"""Choosing groups for jobs, and telling which groups are lost: what parents decide."""
+"""The decisions of parents: which group gets a job, and which groups are lost."""

@@ -1,12 +1,12 @@
-"""Which groups are lost, so that other groups take their jobs: decided by watching, never by a single look.
+"""Detects lost and idle groups, so that other groups take their jobs; it takes several looks, never a single one.
 
-A group is **lost** when nobody holds its lease for a while: all that could lead it are gone, and its nodes can tell
-nobody what they run. It is **idle** when it is led but has had no node that takes jobs for a while: what waits there
-may as well run elsewhere.
+A group is **lost** when no candidate has held its lease for a while: it has no leader that its nodes could report to.
+It is **idle** when it has a leader but no node that takes jobs for a while: its queued jobs may run elsewhere.
 
-Whoever watches may itself be what is cut off, and a job store that was away lets every lease run out. So a look that
-failed counts against the patience, and after a gap all watching begins anew: a group that has not been seen at work
-since then is given far more time, as at the start of a grid, where racks come up one after the other.
+The watching parent itself may be cut off, and every lease expires while the job store is unavailable. So a timeout
+counts from the last failed look at the earliest, and after a gap between looks the observation starts again. A group
+that has not worked since the observation began gets a much longer timeout, as at the start of a grid, where racks come
+up one after the other.
 """
 
 from __future__ import annotations
@@ -16,18 +16,18 @@ from dataclasses import dataclass
 
 from raygrid.models import GroupCapacity
 
-LOOKS = 3  # at least so many in a row that found nobody in the lead
-GAP_S = 3.0  # the life of a lease: in a longer gap, leases may have run out for want of a store
+LOOKS = 3  # minimum number of successive looks without a leader
+GAP_S = 3.0  # the TTL of a lease: in a longer gap, leases may have expired because the store was unavailable
 
 
 @dataclass(frozen=True, slots=True)
 class LostGroupTimeouts:
-    """How long a group is waited for.
+    """Timeouts after which a group counts as lost or idle.
 
     Attributes:
-        led_s: since the lease ran out of a group that was seen in the lead.
-        idle_s: since a group had a node that takes jobs.
-        start_s: for either, of a group that was not seen at work since the watching began.
+        led_s: after the lease of a group expired that was seen with a leader.
+        idle_s: after a group last had a node that takes jobs.
+        start_s: replaces either one for a group that has not worked since the observation began.
     """
 
     led_s: float = 2.0
@@ -37,7 +37,7 @@ class LostGroupTimeouts:
 
 @dataclass(slots=True)
 class _Seen:
-    """What the looks have found of a group; instants on the watcher's clock."""
+    """The findings about a group; instants on the watcher's clock."""
 
     led_at: float | None = None
     unled_since: float | None = None
@@ -47,12 +47,12 @@ class _Seen:
 
 
 def takes_jobs(group: GroupCapacity) -> bool:
-    """Whether a group has a node that takes jobs, be it full now."""
+    """Whether a group has a node that takes jobs, even if it is full now."""
     return group.slots > 0 or any(node.slots > 0 and node.state in ("ok", "probation") for node in group.nodes)
 
 
 class LostGroups:
-    """Watches the groups. Time (`now`, seconds) is the caller's and never falls."""
+    """Observes the groups. `now` (seconds) is on the caller's clock and never decreases."""
 
     def __init__(self, patience: LostGroupTimeouts) -> None:
         self._patience = patience
@@ -61,11 +61,11 @@ class LostGroups:
         self._failed_at = float("-inf")
 
     def looked(self, left_s: Mapping[str, float], groups: Sequence[GroupCapacity], now: float) -> None:
-        """Take what a look has found.
+        """Record the findings of a look.
 
         Args:
-            left_s: by group, how long its lease lives on by the job store's clock; below zero since it ran out.
-            groups: those whose leaders were heard lately.
+            left_s: by group, seconds until its lease expires by the job store's clock; negative after that.
+            groups: the groups whose leaders answered lately.
             now: the instant.
         """
         if self._looked_at is not None and now - self._looked_at > GAP_S:
@@ -79,7 +79,7 @@ class LostGroups:
                 seen.led_at, seen.unled_since, seen.looks = now, None, 0
                 continue
             if seen.unled_since is None:
-                # Where the store's clock was put forward, the lease cannot have run out before it was last seen alive.
+                # If the store's clock was put forward: the lease did not expire before it was last seen unexpired.
                 seen.unled_since = now if seen.led_at is None else max(now + left, seen.led_at)
             seen.looks += 1
         heard = {group.group_id: group for group in groups}
@@ -93,11 +93,11 @@ class LostGroups:
                 seen.idle_since = now
 
     def failed(self, now: float) -> None:
-        """Take that a look has failed: nobody could renew a lease then, either."""
+        """Record a failed look: candidates could not renew their leases then, either."""
         self._failed_at = now
 
     def lost(self, now: float) -> list[str]:
-        """The groups that nobody leads any more, by name."""
+        """The names of the groups without a leader, sorted."""
         return sorted(group_id for group_id, seen in self._seen.items() if self._is_lost(seen, now))
 
     def _is_lost(self, seen: _Seen, now: float) -> bool:
@@ -107,7 +107,7 @@ class LostGroups:
         return now - max(seen.unled_since, self._failed_at) >= patience_s
 
     def idle(self, now: float) -> list[str]:
-        """The groups that are led but have no node that takes jobs, by name."""
+        """The names of the groups with a leader but without a node that takes jobs, sorted."""
         patience = self._patience
         return sorted(
             group_id

@@ -1,6 +1,6 @@
-"""The groups in the order of their load, kept from job to job, so that choosing one costs the same among many groups.
+"""An index of the groups by load, kept between jobs, so that a choice costs the same with many groups.
 
-A parent says which groups have changed. For a job that goes by load alone, the first group is the one that
+A parent updates the groups that have changed. For a job that is routed by load alone, the first group is the one that
 `routing.rank` would put first.
 """
 
@@ -14,10 +14,10 @@ from raygrid.models import GroupCapacity
 
 
 class Ranking:
-    """Groups by load, those without any slot last.
+    """Groups by load; those without any slot come last.
 
     Args:
-        home: the group of the rack in which the asking parent stands, if it stands in one.
+        home: the group of the parent's rack, if any.
     """
 
     def __init__(self, home: str | None = None) -> None:
@@ -26,15 +26,15 @@ class Ranking:
         self._groups: dict[str, GroupCapacity] = {}
 
     def put(self, group: GroupCapacity) -> None:
-        """A group has this load now."""
+        """Set the load of a group."""
         self._groups[group.group_id] = group
         self._order.put(group.group_id, (group.slots <= 0, *by_load(group, self._home)))
 
     def drop(self, group_id: str) -> None:
-        """A group is gone."""
+        """Remove a group."""
         self._groups.pop(group_id, None)
         self._order.drop(group_id)
 
     def first(self, may: Callable[[GroupCapacity], bool]) -> GroupCapacity | None:
-        """The best of the groups that may be chosen, if there is any."""
+        """The best group for which `may` is true, if any."""
         return next((group for group_id in self._order if may(group := self._groups[group_id])), None)

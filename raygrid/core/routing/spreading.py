@@ -1,8 +1,8 @@
-"""Choosing groups for many jobs at once: what `routing` would do job by job, in steps of whole groups.
+"""Choosing groups for many jobs at once: the result of routing job by job, computed in steps over whole groups.
 
-Each step fills some groups up to some mark like water fills connected vessels: free slots from the emptiest group
-down, then queues from the shortest per slot up. So no group queues while another of the step idles, and queues end
-within one job per slot of each other. The cost goes with the groups, not with the jobs.
+Each step fills a set of groups to a common level (water filling): first the free slots, beginning with the emptiest
+group, then the queues, beginning with the shortest per slot. So no group of a step queues jobs while another has free
+slots, and the queues differ by at most one job per slot. The cost depends on the number of groups, not of jobs.
 """
 
 from __future__ import annotations
@@ -28,16 +28,16 @@ def spread(
     home: str | None = None,
     max_queued: int,
 ) -> list[tuple[str, int]]:
-    """How many of `count` like jobs each group gets, by name; fewer than `count` together if no more fit.
+    """Share `count` equal jobs among the groups, as (name, count) pairs; the sum is lower if no more fit.
 
     Args:
-        policy: how to choose.
-        groups: their load, with what was sent to them since they told it.
-        count: how many jobs.
+        policy: the routing settings.
+        groups: the reported load, plus the jobs that were sent since.
+        count: the number of jobs.
         affinity: the key of all of them, if any.
         site: the site that all of them name, if any.
-        home: the group of the rack in which the asking parent stands, if it stands in one.
-        max_queued: most jobs that a group may have queued.
+        home: the group of the parent's rack, if any.
+        max_queued: limit of queued jobs per group.
     """
     view = Viewpoint.of(groups, site, home)
     groups = [group for group in groups if group.queued < max_queued]
@@ -75,13 +75,13 @@ def spread(
 
 
 def deal(shares: Sequence[tuple[str, int]]) -> list[str]:
-    """A group for each job in turn, so that each group gets its share evenly from the first job to the last."""
+    """List a group for each job, so that every group's share is spread evenly from the first job to the last."""
     turns = sorted(((turn + 0.5) / count, name) for name, count in shares for turn in range(count))
     return [name for _, name in turns]
 
 
 class _Water:
-    """Jobs on their way into groups."""
+    """The groups with the jobs that they get, and the number of jobs left."""
 
     def __init__(self, groups: Sequence[GroupCapacity], count: int, max_queued: int) -> None:
         self._now = {group.group_id: group for group in groups}
@@ -94,20 +94,20 @@ class _Water:
         return sorted((name, count) for name, count in got if count)
 
     def demand(self, group: GroupCapacity) -> int:
-        """Jobs that a group has by now."""
+        """Jobs that a group has now, including those it got here."""
         return demand(self._now[group.group_id])
 
     def room(self, view: Viewpoint, policy: RoutingPolicy, group: GroupCapacity) -> int:
-        """Room that a group has left."""
+        """The room that a group has left."""
         return view.room(policy, self._now[group.group_id])
 
     def pour(self, group: GroupCapacity, most: int) -> None:
-        """Put up to `most` jobs into one group."""
+        """Give up to `most` jobs to one group."""
         fits = self._max_queued - self._now[group.group_id].queued
         self._give({group.group_id: max(0, min(most, fits, self._left))})
 
     def fill_slots(self, names: Sequence[str], key: Callable[[GroupCapacity], Key]) -> None:
-        """Fill free slots, those of the emptiest group first."""
+        """Fill free slots, beginning with the emptiest group."""
 
         def free(group: GroupCapacity) -> int:
             return group.slots - demand(group)
@@ -121,7 +121,7 @@ class _Water:
         key: Callable[[GroupCapacity], Key],
         limit: Callable[[GroupCapacity], int] | None = None,
     ) -> None:
-        """Fill queues, the shortest per slot first, up to a limit of waiting jobs in each if there is one."""
+        """Fill queues, beginning with the shortest per slot, up to the limit of waiting jobs in each, if given."""
 
         def rest(group: GroupCapacity) -> int:
             return self._left if limit is None else limit(group) + group.slots - demand(group)
@@ -141,7 +141,7 @@ class _Water:
         low: float,
         high: float,
     ) -> None:
-        """Raise the level from `low` towards `high` as far as the jobs go, then hand out the last few one by one."""
+        """Raise the level from `low` towards `high` while jobs are left, then hand out the last few one by one."""
         caps = {
             name: cap
             for name in names
@@ -157,7 +157,7 @@ class _Water:
         if sum(caps.values()) <= self._left:
             self._give(caps)
             return
-        if self._left > len(caps):  # with fewer, handing out one by one is all there is to it
+        if self._left > len(caps):  # fewer jobs are handed out one by one below
             for _ in range(_HALVINGS):
                 middle = (low + high) / 2
                 low, high = (middle, high) if sum(amounts(middle).values()) <= self._left else (low, middle)

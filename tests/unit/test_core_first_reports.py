@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from raygrid.core.group.events import NodeLost, NodesExpected, Tick
-from raygrid.core.group.introductions import HEAR_S
+from raygrid.core.group.first_reports import FIRST_REPORT_S
 from raygrid.models import AttemptId
 from tests.unit.test_core_group import Rack
 
@@ -35,7 +35,7 @@ def test_a_silent_node_is_not_waited_for_long() -> None:
     rack.tell(NodesExpected(("n1", "n2")))
     rack.join("n1")
     rack.submit("a")
-    rack.now += HEAR_S
+    rack.now += FIRST_REPORT_S
     assert rack.tell(Tick()).started == {"a": "n1"}
 
 
