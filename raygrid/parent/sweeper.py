@@ -173,7 +173,7 @@ class Sweeper:
                 self._rest_until[group_id] = now + REST_S
 
     async def _cancel_all(self, group_id: str) -> None:
-        while await self._store.unfinished(group_id, 1, wished=True):
+        while await self._store.unfinished(group_id, 1, to_cancel=True):
             ended = await self._store.cancel_unled(group_id, running=True)
             if not ended:
                 return

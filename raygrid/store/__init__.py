@@ -1,8 +1,8 @@
-"""The job store: one port (`port.py`), and its adapter in SQL (`sql.py`) for SQLite and PostgreSQL."""
+"""The job store: the port (`port.py`) and its SQL adapter (`sql.py`) for SQLite and PostgreSQL."""
 
 from raygrid.store.port import (
     BLOBS,
-    NOBODY,
+    NO_HOLDER,
     BatchSummary,
     BatchSummaryPage,
     Changed,
@@ -19,7 +19,7 @@ from raygrid.store.sql_failures import LockedError
 
 __all__ = [
     "BLOBS",
-    "NOBODY",
+    "NO_HOLDER",
     "BatchSummary",
     "BatchSummaryPage",
     "Changed",

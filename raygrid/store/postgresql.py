@@ -1,9 +1,9 @@
-"""PostgreSQL under the SQL job store: what its URL may look like, how connections are made, and that none hangs.
+"""PostgreSQL for the SQL job store: its URL, its connections, and time limits so that no call waits forever.
 
-A connection that has lost its server is noticed when it is taken from the pool, without asking the server; one whose
-server does not answer is cut after `CALL_S`; one whose client stopped in the middle of a transaction, holding locks
-that all others need, is cut by the server after `IDLE_S`. A machine that freezes also has writes waiting for such
-locks, and each would hold them up anew; the server turns them away after `LOCK_S`.
+A closed connection is detected when it is taken from the pool, without a call to the server. A connection whose server
+does not answer is closed after `CALL_S`. If a client stops in the middle of a transaction, with locks that all other
+writers need, the server closes its connection after `IDLE_S`. A frozen machine may also have writes that wait for such
+locks, and each would block the others again; the server refuses them after `LOCK_S`.
 """
 
 from __future__ import annotations
@@ -22,10 +22,10 @@ from raygrid.errors import SettingsError
 
 CONNECT_S = 5.0
 CALL_S = 15.0
-LOCK_S = 1.0  # a write queues this long for a lock, then is tried anew; a process that froze in the queue does not try
-IDLE_S = 2.0  # all writers need the revisions row: a process that holds it while frozen or cut off stops the whole grid
-WRITERS = 4  # at once in this process; they wait for one another in the server, so that more gain nothing
-POOL = 2 * WRITERS  # so that there is always a connection to read with
+LOCK_S = 1.0  # a write waits this long for a lock, then is tried again; a frozen process does not try again
+IDLE_S = 2.0  # all writers need the revisions row: a process that is frozen or cut off while it has it stops the grid
+WRITERS = 4  # at once in this process; more gain nothing, because they wait for one another in the server
+POOL = 2 * WRITERS  # so that there is always a connection for reads
 
 _SHAPE = (
     "write it as postgresql://user:password@host:5432/database, and characters of the password such as @ / : % "
@@ -34,20 +34,19 @@ _SHAPE = (
 
 
 def dsn(url: str) -> tuple[str, float]:
-    """What asyncpg takes, and the seconds that connecting may take, from any URL of PostgreSQL that users write.
+    """Convert a PostgreSQL URL from the settings to asyncpg's form; also return the connect timeout in seconds.
 
-    asyncpg reads libpq's own parameters, such as `sslmode`, `sslrootcert` or `target_session_attrs`.
+    asyncpg supports libpq's parameters, such as `sslmode`, `sslrootcert` or `target_session_attrs`.
 
     Raises:
-        SettingsError: it cannot be read; the message does not show it, for it holds a password.
+        SettingsError: the URL cannot be read; the message does not show it, because it may have a password.
     """
     try:
         parts = urlsplit(url)
         if parts.fragment or parts.netloc.count("@") > 1:
-            raise ValueError  # characters of a password that mean something else in a URL
+            raise ValueError  # characters of a password that have a meaning in URLs
         query = dict(parse_qsl(parts.query, keep_blank_values=True, strict_parsing=bool(parts.query)))
-        # `ssl` is SQLAlchemy's word, the rest is libpq's.
-        query.setdefault("sslmode", query.pop("ssl", ""))
+        query.setdefault("sslmode", query.pop("ssl", ""))  # `ssl` is SQLAlchemy's name; the others are libpq's
         connect_s = float(query.pop("connect_timeout", "") or CONNECT_S)
     except ValueError:
         raise SettingsError(f"storage.database cannot be read; {_SHAPE}") from None
@@ -60,7 +59,7 @@ def dsn(url: str) -> tuple[str, float]:
 
 
 def create_engine(url: str) -> AsyncEngine:
-    """An engine for a URL of PostgreSQL.
+    """Make an engine for a PostgreSQL URL.
 
     Raises:
         SettingsError: the URL cannot be read, or asyncpg is not installed.
@@ -75,7 +74,7 @@ def create_engine(url: str) -> AsyncEngine:
 
     class Connection(asyncpg.Connection):  # type: ignore[misc]
         async def close(self, *, timeout: float | None = None) -> None:
-            """Close without waiting for the server to agree, for it may be the one that does not answer."""
+            """Close without waiting for the server, which may not answer."""
             self.terminate()
 
     async def connect() -> Any:
@@ -86,7 +85,7 @@ def create_engine(url: str) -> AsyncEngine:
         except asyncpg.exceptions.ClientConfigurationError as error:
             raise SettingsError(f"storage.database cannot be used: {error}") from None
         except ValueError:
-            # Its message may quote a part of the URL, so it is not shown.
+            # The message may quote a part of the URL, so it is not shown.
             raise SettingsError(f"storage.database cannot be used; {_SHAPE}") from None
 
     engine = create_async_engine(
@@ -102,17 +101,17 @@ def create_engine(url: str) -> AsyncEngine:
     @event.listens_for(engine.sync_engine, "checkout")
     def renew_closed(connection: Any, _record: Any, _proxy: Any) -> None:
         if connection.driver_connection.is_closed():
-            raise DisconnectionError  # the pool connects anew
+            raise DisconnectionError  # the pool makes a new connection
 
     return engine
 
 
 @contextmanager
 def cut_after(connection: AsyncConnection, limit_s: float) -> Iterator[None]:
-    """Let whatever waits for this connection fail when the time is over, and let go of it when cancelled.
+    """Close the connection after a time limit, so that pending calls on it fail.
 
     Raises:
-        TimeoutError: the time was over.
+        TimeoutError: the limit was reached.
     """
     fairy = connection.sync_connection
     assert fairy is not None

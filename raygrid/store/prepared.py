@@ -1,8 +1,8 @@
-"""Statements of the hot path over SQLite: compiled once, then handed to the driver as they are.
+"""Prepared statements for the hot path over SQLite: compiled once, then passed directly to the driver.
 
-SQLAlchemy's way through its caches, contexts and results takes several times what SQLite needs for a statement of one
-row. A statement that is marked by `prepared` goes past all that, with the same types on both sides. PostgreSQL, where
-the way over the network is longer still, does not know the mark.
+SQLAlchemy's caches, contexts and results cost several times what SQLite needs for a statement of one row. A statement
+that is marked by `prepared` bypasses them, with the same type conversions. On PostgreSQL, where the network costs more,
+the mark has no effect.
 """
 
 from __future__ import annotations
@@ -22,43 +22,43 @@ Marked = TypeVar("Marked", bound=Statement)
 
 
 def prepared(statement: Marked) -> Marked:
-    """Mark a statement as one that goes past SQLAlchemy's execution over SQLite."""
+    """Mark a statement to bypass SQLAlchemy's execution over SQLite."""
     return cast(Marked, statement.execution_options(**{_OPTION: True}))
 
 
 def is_prepared(statement: Statement) -> bool:
-    """Whether it is marked so."""
+    """Whether a statement is marked by `prepared`."""
     return _OPTION in statement.get_execution_options()
 
 
 class Rows:
-    """What a statement gave: plain tuples, by position."""
+    """The result of a statement: plain tuples, by position."""
 
     def __init__(self, rows: Sequence[tuple[Any, ...]], rowcount: int) -> None:
         self._rows = rows
         self.rowcount = rowcount
 
     def all(self) -> Sequence[tuple[Any, ...]]:
-        """Every row."""
+        """All rows."""
         return self._rows
 
     def scalar_one(self) -> Any:
-        """The one value of the one row."""
+        """The only value of the only row."""
         [(value,)] = self._rows
         return value
 
     def scalar_one_or_none(self) -> Any:
-        """The one value of the one row; None where there is no row."""
+        """The only value of the only row; None if there is no row."""
         return self.scalar_one() if self._rows else None
 
 
 class PreparedStatement:
-    """One statement for parameters of these names.
+    """A compiled statement.
 
     Args:
-        statement: the statement; it has no parameter that stands for a list.
-        names: of the parameters that come with each execution.
-        dialect: the database's.
+        statement: the statement; it must have no expanding (list) parameter.
+        names: the parameters that each execution gives.
+        dialect: the database's dialect.
     """
 
     def __init__(self, statement: Statement, names: Sequence[str], dialect: Dialect) -> None:
@@ -66,7 +66,7 @@ class PreparedStatement:
         self._sql = str(compiled)
         places = compiled.positiontup or []
         self._constants = {name: value for name, value in compiled.params.items() if name not in names}
-        self._get = itemgetter(*places, places[0])  # one more, so that it is a tuple in any case
+        self._get = itemgetter(*places, places[0])  # one more than needed, so that it always returns a tuple
         binds = compiled.binds
         self._to_database = _converters(
             [binds[place].type.dialect_impl(dialect).bind_processor(dialect) for place in places]
@@ -78,10 +78,10 @@ class PreparedStatement:
         )
 
     def execute(self, connection: Connection, parameters: Parameters | Sequence[Parameters]) -> Rows:
-        """Execute it, for one set of parameters or for many.
+        """Execute the statement for one set of parameters or for many.
 
         Raises:
-            sqlite3.Error: the database refuses.
+            sqlite3.Error: the statement failed.
         """
         cursor = connection.connection.cursor()
         try:

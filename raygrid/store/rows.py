@@ -1,4 +1,4 @@
-"""Between rows and values: how a job is written to and read from the `jobs` table."""
+"""Converts jobs between values and rows of the `jobs` table."""
 
 from __future__ import annotations
 
@@ -14,18 +14,18 @@ from raygrid.store.tables import jobs
 
 
 def no_such_cursor(after: str, what: str) -> InvalidRequestError:
-    """A listing was to go on after something that is not there."""
-    return InvalidRequestError(f"the cursor {after!r} is no {what}; begin again without one")
+    """The error of a listing whose cursor does not exist."""
+    return InvalidRequestError(f"the cursor {after!r} is not a {what}; start again without a cursor")
 
 
-UNLED = "cancelled while nobody led its group"  # the message of a job that `cancel_unled` ended
+UNLED = "cancelled while its group had no leader"  # the message of a job that `cancel_unled` ended
 
 _STATES = {state.value: state for state in JobState}
 
-# Everything but the inline input, which only a leader needs, and the digests of chunks, which only a large result does.
+# Without the inline input, which only leaders need, and the digests of chunks, which only large results need.
 JOB_COLUMNS = [column for column in jobs.c if column.name not in ("inline", "result_chunks")]
 
-# What a leader needs of a job.
+# The columns that a leader needs.
 HELD_COLUMNS = [
     jobs.c[name]
     for name in (
@@ -37,7 +37,7 @@ HELD_COLUMNS = [
 
 
 def new_row(job: NewJob, revision: int, now: datetime) -> dict[str, Any]:
-    """The row of a job just submitted."""
+    """Make the row of a submitted job."""
     spec = job.spec
     return {
         "job_id": spec.job_id,
@@ -72,11 +72,11 @@ def new_row(job: NewJob, revision: int, now: datetime) -> dict[str, Any]:
 
 
 def reused_row(job: NewJob, source: Mapping[Any, Any], revision: int, now: datetime) -> dict[str, Any]:
-    """The row of a job just submitted that takes over what another one left."""
+    """Make the row of a submitted job that reuses the result of another job."""
     return {
         **new_row(job, revision, now),
         "state": JobState.DONE.value,
-        "inline": None,  # it will not run
+        "inline": None,  # the job will not run
         "content": source["content"],
         "reused_from": source["reused_from"] or source["job_id"],
         "exit_code": source["exit_code"],
@@ -90,14 +90,14 @@ def reused_row(job: NewJob, source: Mapping[Any, Any], revision: int, now: datet
 
 
 def storable_text(value: str | None) -> str | None:
-    """What any database can hold: PostgreSQL has no NUL in text, and no database half a surrogate pair."""
+    """Replace what databases cannot store: NUL (PostgreSQL) and single surrogates."""
     if value is None:
         return None
     return value.replace("\0", "\N{REPLACEMENT CHARACTER}").encode("utf-8", "replace").decode("utf-8")
 
 
 def update_values(update: JobUpdate, revision: int) -> dict[str, Any]:
-    """Bind values (prefixed `new_`) of the statement that writes a leader's update."""
+    """Make the bind values (prefixed `new_`) of the statement that writes a leader's update."""
     report = update.report
     result = report.result if report else None
     started_at = report.started_at if report else None
@@ -130,7 +130,7 @@ def update_values(update: JobUpdate, revision: int) -> dict[str, Any]:
 
 
 def reusable_content(update: JobUpdate) -> str | None:
-    """The content under which the result of a job is found again; None for anything but a success."""
+    """The content key under which a job's result can be reused; None unless the job succeeded."""
     report = update.report
     if update.state is not JobState.DONE or report is None or report.result is None or report.exit_code != 0:
         return None
@@ -146,7 +146,7 @@ def _shared(text: str) -> tuple[SharedData, ...]:
 
 
 def job(row: Sequence[Any]) -> StoredJob:
-    """A job from a row of `JOB_COLUMNS`, by position: pages of results are read by the thousand."""
+    """Read a job from a row of `JOB_COLUMNS`, by position for speed: pages have thousands of rows."""
     (
         job_id,
         _seq,
@@ -226,7 +226,7 @@ def job(row: Sequence[Any]) -> StoredJob:
 
 
 def queued_job(row: Sequence[Any]) -> QueuedJob:
-    """An unfinished job as its leader takes it up, from a row of `HELD_COLUMNS`, by position."""
+    """Read an unfinished job, as its leader needs it, from a row of `HELD_COLUMNS`, by position."""
     (
         job_id,
         pricer,

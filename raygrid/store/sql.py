@@ -1,7 +1,6 @@
 """The job store in SQL, through SQLAlchemy Core: SQLite (WAL) on one machine, PostgreSQL for a cluster.
 
-SQLite needs nothing to start; several processes of one machine share the file. A commit is on disk when it returns
-(`synchronous=FULL`); callers join many jobs in one call, so that a commit is shared.
+A commit is on disk when it returns (SQLite: `synchronous=FULL`); callers pass many jobs in one call to share a commit.
 """
 
 from __future__ import annotations
@@ -14,12 +13,13 @@ from raygrid.store.sql_definitions import SqlDefinitions
 from raygrid.store.sql_grid_tables import SqlGridTables
 from raygrid.store.sql_jobs import SqlJobs
 from raygrid.store.sql_moves import SqlMoves
+from raygrid.store.sql_reuse import SqlReuse
 
 
 class SqlStore:
     """`JobStore` over a URL such as `sqlite+aiosqlite:///jobs.db` or `postgresql://user:password@host/raygrid`.
 
-    Its parts share one database; a method of the port is the method of a part, so that a call costs no further step.
+    Its parts share one database. Each method of the port is bound directly to a part's method, without a wrapper.
 
     Args:
         place: the URL, or the path of a SQLite file.
@@ -28,7 +28,7 @@ class SqlStore:
         database: its connections.
 
     Raises:
-        SettingsError: the URL is for no database that can hold jobs, or cannot be read.
+        SettingsError: the URL names an unsupported database, or cannot be read.
     """
 
     def __init__(self, place: str | Path) -> None:
@@ -44,12 +44,14 @@ class SqlStore:
         self.unfinished_of_batch = batches.unfinished_of_batch
         self.changed = batches.changed
 
-        jobs = SqlJobs(database, batches)
+        reuse = SqlReuse(database)
+        self.reusable = reuse.reusable
+        self.result_chunks = reuse.result_chunks
+        self.stop_reuse = reuse.stop_reuse
+
+        jobs = SqlJobs(database, batches, reuse)
         self.insert = jobs.insert
         self.get = jobs.get
-        self.reusable = jobs.reusable
-        self.result_chunks = jobs.result_chunks
-        self.stop_reuse = jobs.stop_reuse
         self.record = jobs.record
         self.queued = jobs.queued
         self.running = jobs.running

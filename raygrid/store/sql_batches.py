@@ -1,4 +1,4 @@
-"""Batches in SQL: which jobs belong to one, in which order they were submitted to it, and how far it is."""
+"""Batches in SQL: the jobs of a batch, their order and their progress."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from raygrid.store.tables import batch_jobs, batches, jobs
 
 
 class SqlBatches:
-    """The tables of batches, and jobs in pages."""
+    """The tables of batches, and pages of jobs."""
 
     def __init__(self, database: SqlDatabase) -> None:
         self._database = database
@@ -44,7 +44,7 @@ class SqlBatches:
         after: str | None = None,
         limit: int = 100,
     ) -> list[StoredJob]:
-        """A page of jobs, those of a batch as they were submitted to it; see `JobStore.jobs`."""
+        """A page of jobs; see `JobStore.jobs`."""
         statement = select(*rows.JOB_COLUMNS).limit(limit)
         if state is not None:
             statement = statement.where(jobs.c.state == state.value)
@@ -90,7 +90,7 @@ class SqlBatches:
     async def batches(
         self, *, after: str | None = None, limit: int = 20, most_jobs: int = MOST_COUNTED
     ) -> BatchSummaryPage:
-        """A page of batches, the newest first; see `JobStore.batches`."""
+        """A page of batches; see `JobStore.batches`."""
         age = (batches.c.submitted_at, batches.c.batch_id)
         statement = select(batches.c.batch_id, batches.c.submitted_at).limit(limit + 1)
         statement = statement.order_by(*(column.desc() for column in age))
@@ -114,7 +114,7 @@ class SqlBatches:
 
     @reading
     async def batches_of(self, job_ids: Sequence[str]) -> dict[str, list[str]]:
-        """The batches that these jobs belong to."""
+        """The batches of jobs; see `JobStore.batches_of`."""
         found: dict[str, list[str]] = {}
         async with self._database.read() as connection:
             for chunk in chunks(list(dict.fromkeys(job_ids))):
@@ -126,7 +126,7 @@ class SqlBatches:
     @reading
     async def unfinished_of_batch(self, batch_id: str, limit: int | None = None) -> list[str]:
         """Ids of the jobs of a batch that have not ended."""
-        # In this order a few are found at once: what waits changed before anything that has ended.
+        # In this order the first ones are found fast: waiting jobs have changed before all jobs that have ended.
         statement = (
             select(jobs.c.job_id)
             .join(batch_jobs, batch_jobs.c.job_id == jobs.c.job_id)

@@ -1,6 +1,6 @@
-"""The database of the SQL job store: its connections and transactions, on SQLite (WAL) or PostgreSQL.
+"""The connections and transactions of the SQL job store, on SQLite (WAL) or PostgreSQL.
 
-SQLite needs nothing to start; several processes of one machine share the file.
+With SQLite, several processes of one machine share the file.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ MIGRATE_S = 600.0
 
 
 class UsesDatabase(Protocol):
-    """A part of the job store; the decorators of this file are for its methods."""
+    """A part of the job store, to whose methods the decorators of this file apply."""
 
     _database: SqlDatabase
 
@@ -42,10 +42,10 @@ Answer = TypeVar("Answer")
 def to_its_end(
     method: Callable[Concatenate[Part, Given], Coroutine[Any, Any, Answer]],
 ) -> Callable[Concatenate[Part, Given], Coroutine[Any, Any, Answer]]:
-    """Let a write run to its end, even if the caller that waits for it is cancelled.
+    """Complete a write even if its caller is cancelled.
 
-    On SQLite nothing could stop it anyway. A connection to PostgreSQL would be cut, and made anew at the worst time:
-    when clients give up because the store is slow. They come again, and then find what was written.
+    On SQLite a write cannot be stopped anyway. On PostgreSQL, cancelling it would close the connection and make a new
+    one just when clients give up because the store is slow. Their next try finds what was written.
     """
 
     @functools.wraps(method)
@@ -58,7 +58,7 @@ def to_its_end(
 def or_cut(
     method: Callable[Concatenate[Part, Given], Coroutine[Any, Any, Answer]],
 ) -> Callable[Concatenate[Part, Given], Coroutine[Any, Any, Answer]]:
-    """As `to_its_end` on SQLite. On PostgreSQL a write that is given up is cut, as it must not come true later."""
+    """As `to_its_end` on SQLite; on PostgreSQL a cancelled caller cancels its write, which must not succeed later."""
     to_end = to_its_end(method)
 
     @functools.wraps(method)
@@ -73,7 +73,7 @@ def or_cut(
 def reading(
     method: Callable[Concatenate[Part, Given], Coroutine[Any, Any, Answer]],
 ) -> Callable[Concatenate[Part, Given], Coroutine[Any, Any, Answer]]:
-    """A read: on SQLite it is carried out in a thread, beside the writes."""
+    """Run a read of SQLite in a thread, in parallel with writes."""
 
     @functools.wraps(method)
     async def run(self: Part, /, *args: Given.args, **named: Given.kwargs) -> Answer:
@@ -85,7 +85,7 @@ def reading(
 
 
 async def _until_not_locked(write: Callable[[], Coroutine[Any, Any, Answer]]) -> Answer:
-    """Do a write again while others hold a lock that it needs, for as long as a call may take."""
+    """Repeat a write while other writers hold a lock that it needs, for as long as a call may take."""
     clock = asyncio.get_running_loop().time
     until = clock() + postgresql.CALL_S
     while True:
@@ -103,7 +103,7 @@ class SqlDatabase:
         place: the URL, or the path of a SQLite file.
 
     Raises:
-        SettingsError: the URL is for no database that can hold jobs, or cannot be read.
+        SettingsError: the URL names an unsupported database, or cannot be read.
     """
 
     def __init__(self, place: str | Path) -> None:
@@ -124,7 +124,7 @@ class SqlDatabase:
         self._writes: AsyncEngine | Engine | None = None
         self._under_way: set[asyncio.Future[Any]] = set()
         self._writers = asyncio.Semaphore(postgresql.WRITERS)
-        self._writer: ThreadPoolExecutor | None = None  # of SQLite, which takes one writer at a time
+        self._writer: ThreadPoolExecutor | None = None  # for SQLite, which allows one writer at a time
         self._readers: ThreadPoolExecutor | None = None
         self._made: dict[Table, Any] = {}
         self._prepared: sqlite.Prepared = {}
@@ -132,14 +132,14 @@ class SqlDatabase:
         self._file: sqlite.DatabaseFile | None = None
 
     def why_no_room(self) -> str | None:
-        """Why writes are likely to fail for want of room on the disk; None if there is room, or it cannot be read."""
+        """Why writes are likely to fail because the disk is full; None if there is room or no file."""
         return None if self._file is None else self._file.why_no_room()
 
     async def open(self) -> None:
-        """Connect and bring the schema up to date.
+        """Connect and update the schema.
 
         Raises:
-            UnavailableError: the database cannot be used now; it may be opened again later.
+            UnavailableError: the database cannot be used now; `open` may be called again later.
             SettingsError: the database refuses the user, or does not exist.
         """
         self._is_closed = False
@@ -154,7 +154,7 @@ class SqlDatabase:
             self._readers = ThreadPoolExecutor(sqlite.READERS, thread_name_prefix="raygrid-sqlite-read")
         else:
             self._writes = postgresql.create_engine(self._url)
-            # Each statement sees what is committed, in a transaction or not; without one it is a single round trip.
+            # Every statement reads committed rows with or without a transaction; without one it is a single round trip.
             self._reads = self._writes.execution_options(isolation_level="AUTOCOMMIT")
         try:
             await (self._in_thread(self._writer, self._migrate) if self.is_sqlite else self._migrate())
@@ -169,7 +169,7 @@ class SqlDatabase:
             await connection.run_sync(migrate)
 
     async def close(self) -> None:
-        """Let transactions under way end, then close every connection; later calls are refused."""
+        """Wait for running transactions, then close every connection; later calls are refused."""
         self._is_closed = True
         await asyncio.gather(*self._under_way, return_exceptions=True)
         for threads in (self._writer, self._readers):
@@ -182,7 +182,7 @@ class SqlDatabase:
                 engine.dispose()
 
     async def carry_to_end(self, work: Callable[[], Coroutine[Any, Any, Answer]]) -> Answer:
-        """Do a write, which goes on if the caller is cancelled."""
+        """Do a write, which continues if the caller is cancelled."""
         on_thread = self._in_thread(self._writer, work) if self.is_sqlite else _until_not_locked(work)
         transaction = asyncio.ensure_future(on_thread)
         self._under_way.add(transaction)
@@ -190,7 +190,7 @@ class SqlDatabase:
         return await asyncio.shield(transaction)
 
     async def in_reader(self, work: Callable[[], Coroutine[Any, Any, Answer]]) -> Answer:
-        """Do a read of SQLite in a thread of its own."""
+        """Do a read of SQLite in one of its reader threads."""
         return await self._in_thread(self._readers, work)
 
     async def _in_thread(
@@ -198,21 +198,21 @@ class SqlDatabase:
     ) -> Answer:
         assert threads is not None, "the store is not open"
         self._require_open()
-        return await asyncio.get_running_loop().run_in_executor(threads, lambda: sqlite.carried_out(work()))
+        return await asyncio.get_running_loop().run_in_executor(threads, lambda: sqlite.run_blocking(work()))
 
     def _require_open(self) -> None:
         if self._is_closed:
-            said = "the job store is closed, as this process ends; nothing was written, try again"
-            raise UnavailableError(said, retry_after_s=RETRY_AFTER_S)
+            message = "the job store is closed because this process ends; nothing was written, try again"
+            raise UnavailableError(message, retry_after_s=RETRY_AFTER_S)
 
     def _ended(self, transaction: asyncio.Future[Any]) -> None:
         self._under_way.discard(transaction)
         if not transaction.cancelled():
-            transaction.exception()  # marks the error as retrieved: a caller that waits gets it, and there may be none
+            transaction.exception()  # marks the error as retrieved; the caller may have been cancelled
 
     @asynccontextmanager
     async def read(self) -> AsyncIterator[AsyncConnection]:
-        """A connection to read with."""
+        """A connection for reads."""
         assert self._reads is not None, "the store is not open"
         with as_ours():
             async with self._connected(self._reads, postgresql.CALL_S) as connection:
@@ -220,7 +220,7 @@ class SqlDatabase:
 
     @asynccontextmanager
     async def write(self, limit_s: float | None = None, *, opening: bool = False) -> AsyncIterator[AsyncConnection]:
-        """A connection within a transaction, which is committed at the end."""
+        """A connection in a transaction, which is committed at the end."""
         assert self._writes is not None, "the store is not open"
         limit_s = limit_s or postgresql.CALL_S
         if self._file is not None and (why := self._file.why_not_there()) is not None:
@@ -235,7 +235,7 @@ class SqlDatabase:
 
     @asynccontextmanager
     async def _turn(self, limit_s: float) -> AsyncIterator[None]:
-        """With PostgreSQL, some connections stay for readers; on SQLite there is one thread that writes."""
+        """Limit the writers on PostgreSQL, so that readers have connections; SQLite has one writer thread."""
         if self.is_sqlite:
             yield
             return
@@ -248,11 +248,11 @@ class SqlDatabase:
 
     @asynccontextmanager
     async def _connected(self, engine: AsyncEngine | Engine, limit_s: float) -> AsyncIterator[AsyncConnection]:
-        if isinstance(engine, Engine):  # SQLite, which has its own limit
+        if isinstance(engine, Engine):  # SQLite, which has its own time limit
             with engine.connect() as direct, direct.begin():
                 yield cast(AsyncConnection, sqlite.DirectConnection(direct, self._prepared))
             return
-        self._require_open()  # the pool would begin anew
+        self._require_open()  # a closed pool would connect again
         async with AsyncExitStack() as stack:
             async with asyncio.timeout(postgresql.CALL_S):
                 connection = await stack.enter_async_context(engine.connect())
@@ -262,27 +262,27 @@ class SqlDatabase:
     @asynccontextmanager
     async def _transaction(self, connection: AsyncConnection) -> AsyncIterator[None]:
         if isinstance(connection, sqlite.DirectConnection):
-            yield  # it is in one already
+            yield  # already in a transaction
             return
         async with connection.begin():
             yield
 
     async def now(self, connection: AsyncConnection) -> datetime:
-        """The store's clock: the database server's, or this machine's where the database is a file on it."""
+        """The store's clock: the database server's, or this machine's for SQLite."""
         if self.is_sqlite:
             return datetime.now(UTC)
         now: datetime = (await connection.execute(select(func.clock_timestamp()))).scalar_one()
         return now
 
     def insert_ignoring(self, table: Table) -> Any:
-        """The statement that inserts rows, except those whose key is there already."""
+        """Make the statement that inserts rows, except those whose key exists."""
         statement = self._made.get(table)
         if statement is None:
             statement = self._made[table] = prepared(self._insert(table).on_conflict_do_nothing())
         return statement
 
     def insert_or_replace(self, table: Table, values: dict[str, Any]) -> Any:
-        """The statement that inserts a row, or replaces the one of its key."""
+        """Make the statement that inserts a row or replaces the one with the same key."""
         keys = [column.name for column in table.primary_key]
         changed = {name: value for name, value in values.items() if name not in keys}
         return self._insert(table).values(values).on_conflict_do_update(index_elements=keys, set_=changed)

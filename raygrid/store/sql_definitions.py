@@ -1,4 +1,4 @@
-"""What jobs run, in SQL: definitions of pricers, each kept once for all the jobs that were submitted with it."""
+"""Definitions of pricers in SQL, each stored once for all jobs that run it."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from raygrid.models import Definition
 from raygrid.store.sql_database import SqlDatabase, reading, to_its_end
 from raygrid.store.tables import definitions, jobs
 
-# By the index on ends: as many rows as there are jobs that have not ended.
+# Uses the index on ends: reads as many rows as there are unfinished jobs.
 _NEEDED = select(jobs.c.definition).where(
     jobs.c.purged_at.is_(None), jobs.c.ended_at.is_(None), jobs.c.definition.is_not(None)
 )
@@ -25,16 +25,16 @@ class SqlDefinitions:
 
     @to_its_end
     async def put_definitions(self, definitions_: Sequence[Definition]) -> None:
-        """Keep what jobs to come will run; see `JobStore.put_definitions`."""
+        """Store definitions for later jobs; see `JobStore.put_definitions`."""
         async with self._database.write() as connection:
             stored_at = await self._database.now(connection)
-            for each in sorted(definitions_, key=lambda each: each.digest):  # two at once lock rows in one order
+            for each in sorted(definitions_, key=lambda each: each.digest):  # all callers lock rows in the same order
                 values = {"digest": each.digest, "body": each.body, "limits": each.limits, "stored_at": stored_at}
                 await connection.execute(self._database.insert_or_replace(definitions, values))
 
     @reading
     async def definitions(self, digests: Sequence[str]) -> dict[str, Definition]:
-        """Those of these definitions that are there."""
+        """The given definitions that exist, by digest."""
         wanted = select(definitions.c.digest, definitions.c.body, definitions.c.limits)
         async with self._database.read() as connection:
             rows = await connection.execute(wanted.where(definitions.c.digest.in_(digests)))
@@ -42,13 +42,13 @@ class SqlDefinitions:
 
     @to_its_end
     async def purge_definitions(self, stored_before: datetime) -> int:
-        """Remove definitions that nothing needs any more; see `JobStore.purge_definitions`."""
+        """Remove definitions that no job needs any more; see `JobStore.purge_definitions`."""
         old = definitions.c.stored_at < stored_before
         async with self._database.write() as connection:
             found = set((await connection.execute(select(definitions.c.digest).where(old))).scalars())
-            if found:  # or the unfinished jobs need not be looked through
+            if found:  # otherwise there is no need to read the unfinished jobs
                 found -= set((await connection.execute(_NEEDED.distinct())).scalars())
             if found:
-                # One that is stored again at this moment is not old any more.
+                # `old` is checked again, because a definition may have been stored again meanwhile.
                 await connection.execute(delete(definitions).where(definitions.c.digest.in_(found), old))
         return len(found)

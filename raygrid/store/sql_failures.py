@@ -1,4 +1,4 @@
-"""What an error of a database means for the caller of the job store, without what must not be shown."""
+"""Translates errors of the database into those of the grid, without secrets in their messages."""
 
 from __future__ import annotations
 
@@ -13,18 +13,18 @@ from raygrid.errors import RaygridError, SettingsError, UnavailableError
 
 RETRY_AFTER_S = 2.0
 
-# SQLSTATEs, by how they begin; https://www.postgresql.org/docs/current/errcodes-appendix.html
-_LOCKED = "55P03"  # a lock was not to be had in time
+# Prefixes of SQLSTATEs; https://www.postgresql.org/docs/current/errcodes-appendix.html
+_LOCKED = "55P03"  # lock not available in time
 _AWAY = (
     "08",  # connection lost
-    "25006",  # a standby that takes no writes
+    "25006",  # a standby, which refuses writes
     "25P03",  # idle in a transaction for too long
     "28", "3D",  # user or database refused: see _SETTINGS
     "40",  # deadlock, serialization
     "53",  # out of memory, disk or connections
     _LOCKED,
     "57",  # cancelled, shutting down, starting up
-    "58",  # its disk
+    "58",  # disk errors of the server
 )  # fmt: skip
 _SETTINGS = (
     "28",  # wrong user or password
@@ -36,15 +36,15 @@ _LOST = (OperationalError, InterfaceError, sqlite3.OperationalError, OSError, Po
 
 
 class LockedError(UnavailableError):
-    """Others held a lock for too long; nothing was written, and the same may be tried anew."""
+    """Other writers held a lock for too long; nothing was written, and the call may be repeated."""
 
 
 @contextmanager
 def as_ours(*, opening: bool = False) -> Iterator[None]:
-    """Turn the errors of a database that is away, locked or full into ours: trying again later is safe.
+    """Translate errors of a database that is unavailable, locked or full; the call may be repeated later.
 
     Args:
-        opening: whether the store is being opened, when a refusal is likely to be a wrong setting.
+        opening: whether the store is being opened; a refusal then most likely means a wrong setting.
 
     Raises:
         UnavailableError: the database cannot be used now.
@@ -77,7 +77,7 @@ def _ours(error: Exception, *, opening: bool) -> RaygridError | None:
 
 
 def _drivers(error: Exception) -> BaseException:
-    """The driver's own error within SQLAlchemy's."""
+    """The driver's error inside SQLAlchemy's."""
     if isinstance(error, DBAPIError) and error.orig is not None:
         return error.orig.__cause__ or error.orig
     return error

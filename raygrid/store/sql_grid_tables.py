@@ -1,4 +1,4 @@
-"""What the SQL job store keeps besides jobs: shared data names, leases, drains, and what the grid agrees on."""
+"""The small tables of the SQL job store: shared data names, leases, drains and agreements."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from raygrid.store.port import LeaseState, StoredData
 from raygrid.store.sql_database import SqlDatabase, or_cut, reading, to_its_end
 from raygrid.store.tables import agreements, drains, leases, shared_data
 
-PROBE = "~probe"  # a row among the agreements, which no process reads
+PROBE = "~probe"  # name of a row in the agreements that is only written
 
 
 class SqlGridTables:
@@ -27,7 +27,7 @@ class SqlGridTables:
 
     @to_its_end
     async def put_data(self, data: SharedData) -> None:
-        """Let a name point at stored content."""
+        """Make a name refer to stored content."""
         async with self._database.write() as connection:
             stored_at = await self._database.now(connection)
             values = {"name": data.name, "digest": data.digest, "size": data.size, "stored_at": stored_at}
@@ -35,7 +35,7 @@ class SqlGridTables:
 
     @reading
     async def get_data(self, names: Sequence[str] | None = None) -> dict[str, StoredData]:
-        """What names point at."""
+        """The content that names refer to; see `JobStore.get_data`."""
         statement = select(shared_data)
         if names is not None:
             statement = statement.where(shared_data.c.name.in_(names))
@@ -49,7 +49,7 @@ class SqlGridTables:
 
     @or_cut
     async def acquire_lease(self, group_id: str, holder: str, ttl_s: float) -> Lease | None:
-        """Take or renew a lease; None while another holds it."""
+        """Take or renew a lease; None while another candidate holds it."""
         async with self._database.write() as connection:
             now = await self._database.now(connection)
             statement = select(leases).where(leases.c.group_id == group_id).with_for_update()
@@ -69,7 +69,7 @@ class SqlGridTables:
 
     @or_cut
     async def release_lease(self, lease: Lease) -> None:
-        """Give a lease back; nothing happens where it is another's by now."""
+        """Give a lease back; no effect if another candidate has it now."""
         async with self._database.write() as connection:
             now = await self._database.now(connection)
             statement = update(leases).where(
@@ -96,7 +96,7 @@ class SqlGridTables:
 
     @to_its_end
     async def put_drain(self, node_id: str, deadline_s: float | None = None) -> Drain:
-        """Begin to drain a node, or change its deadline; see `JobStore.put_drain`."""
+        """Start draining a node, or change its deadline; see `JobStore.put_drain`."""
         async with self._database.write() as connection:
             now = await self._database.now(connection)
             drain = Drain(node_id, now, None if deadline_s is None else now + timedelta(seconds=deadline_s))
@@ -106,7 +106,7 @@ class SqlGridTables:
 
     @to_its_end
     async def delete_drain(self, node_id: str) -> bool:
-        """Let a node work again; gives whether it was being drained."""
+        """Stop draining a node; return whether it was being drained."""
         async with self._database.write() as connection:
             return (await connection.execute(delete(drains).where(drains.c.node_id == node_id))).rowcount > 0
 
@@ -119,7 +119,7 @@ class SqlGridTables:
 
     @to_its_end
     async def probe(self) -> None:
-        """Write one small row, as any write would be."""
+        """Write one small row; see `JobStore.probe`."""
         if (why := self._database.why_no_room()) is not None:
             raise UnavailableError(why)
         async with self._database.write() as connection:
@@ -130,7 +130,7 @@ class SqlGridTables:
 
     @to_its_end
     async def agree(self, name: str, proposal: str) -> str:
-        """What the whole grid takes a name for: the first proposal ever made."""
+        """Propose a value for a name; see `JobStore.agree`."""
         async with self._database.write() as connection:
             first = self._database.insert_ignoring(agreements).values(name=name, value=proposal)
             await connection.execute(first)
@@ -140,7 +140,7 @@ class SqlGridTables:
 
     @reading
     async def agreed(self, name: str) -> str | None:
-        """What was agreed on; None where nothing was proposed yet."""
+        """The agreed value of a name; None if there is no proposal yet."""
         async with self._database.read() as connection:
             found = select(agreements.c.value).where(agreements.c.name == name)
             value: str | None = (await connection.execute(found)).scalar_one_or_none()

@@ -1,4 +1,4 @@
-"""Jobs in SQL: how they come, what leaders write, and how long they are kept."""
+"""Jobs in SQL: inserting, reading, updates of leaders, retention."""
 
 from __future__ import annotations
 
@@ -10,17 +10,18 @@ from sqlalchemy import Integer, Select, and_, bindparam, case, func, or_, select
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from raygrid.errors import StaleTermError
-from raygrid.models import BlobSlice, JobState, JobUpdate, NewJob, QueuedJob, StoredJob
-from raygrid.store import rows, sql_reuse
-from raygrid.store.port import Inserted, Purged, Reusable
+from raygrid.models import JobState, JobUpdate, NewJob, QueuedJob, StoredJob
+from raygrid.store import rows
+from raygrid.store.port import Inserted, Purged
 from raygrid.store.prepared import prepared
 from raygrid.store.sql_batches import SqlBatches
 from raygrid.store.sql_database import SqlDatabase, reading, to_its_end
+from raygrid.store.sql_reuse import SqlReuse
 from raygrid.store.sql_revisions import chunks, next_revisions, touch_batches
 from raygrid.store.tables import Instant, jobs, leases
 
 _ATTEMPTS = bindparam("new_attempts", type_=Integer())
-# A writer that knows of fewer attempts than the store has not seen how the others ended.
+# A writer with a lower number of attempts than the store does not know the ends of the others.
 _COUNTS = {
     name: case((jobs.c.attempts > _ATTEMPTS, jobs.c[name]), else_=bindparam(f"new_{name}", type_=Integer()))
     for name in ("failures", "losses", "recalled", "unstarted")
@@ -54,7 +55,7 @@ _RECORD = prepared(
     )
 )
 
-# The row stays locked for others that want to change it, where the database locks rows.
+# On PostgreSQL the row stays locked against changes until the transaction ends.
 _TERM = prepared(select(leases.c.term).where(leases.c.group_id == bindparam("the_group")).with_for_update(read=True))
 _JOB = prepared(select(*rows.JOB_COLUMNS).where(jobs.c.job_id == bindparam("the_job")))
 _JOBS = select(*rows.JOB_COLUMNS).where(jobs.c.job_id.in_(bindparam("job_ids", expanding=True)))
@@ -74,24 +75,25 @@ _CANCEL = (
 class SqlJobs:
     """The table of jobs."""
 
-    def __init__(self, database: SqlDatabase, batches: SqlBatches) -> None:
+    def __init__(self, database: SqlDatabase, batches: SqlBatches, reuse: SqlReuse) -> None:
         self._database = database
         self._batches = batches
+        self._reuse = reuse
 
     # --- jobs ---------------------------------------------------------------------------------------------------
 
     @to_its_end
     async def insert(self, new_jobs: Sequence[NewJob], batch_id: str | None = None) -> list[Inserted]:
-        """Insert jobs as queued, or as done where they take over a result; see `JobStore.insert`."""
+        """Insert jobs as queued, or as done if they reuse a result; see `JobStore.insert`."""
         by_id: dict[str, NewJob] = {}
         for job in new_jobs:
-            by_id.setdefault(job.spec.job_id, job)  # of two with one id the first counts
+            by_id.setdefault(job.spec.job_id, job)  # of two jobs with the same id the first counts
         async with self._database.write() as connection:
             now = await self._database.now(connection)
             revision = await next_revisions(connection, max(1, len(by_id)))
             existing = await self._select_jobs(connection, list(by_id))
             fresh = [job for job_id, job in by_id.items() if job_id not in existing]
-            sources = await sql_reuse.held(connection, [job.source for job in fresh if job.source is not None])
+            sources = await self._reuse.lock_sources(connection, [job.source for job in fresh if job.source])
             queued, taking = [], []
             for i, job in enumerate(fresh):
                 if (source := sources.get(job.source or "")) is not None:
@@ -117,11 +119,11 @@ class SqlJobs:
             known = found.fingerprint if found else by_id[job_id].fingerprint
             conflict = known != job.fingerprint
             answers.append(Inserted(job_id in created, found, conflict, None if conflict else reused.get(job_id)))
-            created.discard(job_id)  # a second one of the same id in this call is not created again
+            created.discard(job_id)  # a second job with the same id in this call is not created
         return answers
 
     async def _select_jobs(self, connection: AsyncConnection, job_ids: Sequence[str]) -> dict[str, StoredJob]:
-        if len(job_ids) == 1:  # as when a job is submitted by itself, or asked for
+        if len(job_ids) == 1:  # a single submit or a status request
             read = (await connection.execute(_JOB, {"the_job": job_ids[0]})).all()
         else:
             read = [row for chunk in chunks(job_ids) for row in await connection.execute(_JOBS, {"job_ids": chunk})]
@@ -130,27 +132,9 @@ class SqlJobs:
 
     @reading
     async def get(self, job_ids: Sequence[str]) -> dict[str, StoredJob]:
-        """The jobs that exist among these."""
+        """The given jobs that exist, by id."""
         async with self._database.read() as connection:
             return await self._select_jobs(connection, job_ids)
-
-    @reading
-    async def reusable(self, contents: Sequence[str]) -> dict[str, Reusable]:
-        """For each of these contents the latest job with a result; see `JobStore.reusable`."""
-        async with self._database.read() as connection:
-            return await sql_reuse.latest(connection, contents, is_sqlite=self._database.is_sqlite)
-
-    @reading
-    async def result_chunks(self, job_id: str) -> bytes | None:
-        """The digests of the chunks of a job's result; see `JobStore.result_chunks`."""
-        async with self._database.read() as connection:
-            return await sql_reuse.chunks_of(connection, job_id)
-
-    @to_its_end
-    async def stop_reuse(self, result: BlobSlice) -> int:
-        """Let no further job take over this result; see `JobStore.stop_reuse`."""
-        async with self._database.write() as connection:
-            return await sql_reuse.stop(connection, result)
 
     @to_its_end
     async def record(self, group_id: str, term: int, updates: Sequence[JobUpdate]) -> bool:
@@ -163,7 +147,7 @@ class SqlJobs:
             values = [
                 {**rows.update_values(change, revision + i), "the_group": group_id} for i, change in enumerate(updates)
             ]
-            # For a single row every database gives the count; for many, PostgreSQL's driver does not.
+            # PostgreSQL's driver reports the row count of a single update, but not of many.
             written = (await connection.execute(_RECORD, values if len(values) > 1 else values[0])).rowcount
             await touch_batches(connection, [change.job_id for change in updates])
         return bool(written == len(updates))
@@ -171,7 +155,7 @@ class SqlJobs:
     async def _require_term(self, connection: AsyncConnection, group_id: str, term: int) -> None:
         current = (await connection.execute(_TERM, {"the_group": group_id})).scalar_one_or_none()
         if current != term:
-            raise StaleTermError(f"group {group_id}: term {term} is not the current one ({current}); step down")
+            raise StaleTermError(f"group {group_id}: term {term} is stale, the current one is {current}; step down")
 
     @reading
     async def queued(self, group_id: str, limit: int) -> list[QueuedJob]:
@@ -193,7 +177,7 @@ class SqlJobs:
 
     @reading
     async def unfinished_of(self, group_id: str, job_ids: Sequence[str]) -> list[QueuedJob]:
-        """Those of these jobs that are a group's and have not ended."""
+        """The given jobs that belong to a group and have not ended."""
         unfinished = select(*rows.HELD_COLUMNS).where(jobs.c.group_id == group_id, jobs.c.ended_at.is_(None))
         found: list[QueuedJob] = []
         async with self._database.read() as connection:
@@ -208,7 +192,7 @@ class SqlJobs:
 
     @reading
     async def count_queued(self, group_id: str) -> int:
-        """How many jobs of a group are queued."""
+        """Number of queued jobs of a group."""
         statement = (
             select(func.count())
             .select_from(jobs)
@@ -219,7 +203,7 @@ class SqlJobs:
 
     @reading
     async def queue_position(self, job: StoredJob) -> int:
-        """How many queued jobs of its group stand before this one."""
+        """Number of queued jobs of the same group that come before a job."""
         seq = select(jobs.c.seq).where(jobs.c.job_id == job.job_id).scalar_subquery()
         before = or_(jobs.c.priority > job.priority, and_(jobs.c.priority == job.priority, jobs.c.seq < seq))
         statement = (
@@ -232,12 +216,12 @@ class SqlJobs:
 
     @to_its_end
     async def request_cancel(self, job_ids: Sequence[str]) -> list[StoredJob]:
-        """Mark unfinished jobs as to be cancelled; gives those."""
+        """Request the cancellation of jobs; return those that were unfinished."""
         wanted = list(dict.fromkeys(job_ids))
         if not wanted:
             return []
         async with self._database.write() as connection:
-            # First of all: every writer of jobs holds this lock, so that none waits for another's rows.
+            # This comes first: every writer of jobs holds this lock, so that writers never wait for each other's rows.
             revision = await next_revisions(connection, len(wanted))
             values = [{"the_job": job_id, "new_revision": revision + i} for i, job_id in enumerate(wanted)]
             await connection.execute(_CANCEL, values)
@@ -268,7 +252,7 @@ class SqlJobs:
 
     @reading
     async def blobs_in_use(self, keys: Sequence[str]) -> set[str]:
-        """Which of these blobs a job that is not purged refers to."""
+        """The given blobs that a job refers to that is not purged."""
         async with self._database.read() as connection:
             return await self._in_use(connection, keys)
 

@@ -1,6 +1,6 @@
-"""Jobs of groups without a leader: found, moved to other groups, or ended if they are to be cancelled.
+"""Jobs of groups without a leader in SQL: listing, moving to other groups, cancelling.
 
-A write here holds the group's lease row and then the row of revisions, in the order of a leader's write.
+A write here locks the group's lease row and then the row of revisions, in the same order as a leader's write.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from raygrid.models import JobState, QueuedJob
 from raygrid.store import rows
-from raygrid.store.port import NOBODY, Unfinished
+from raygrid.store.port import NO_HOLDER, Unfinished
 from raygrid.store.sql_database import SqlDatabase, reading, to_its_end
 from raygrid.store.sql_revisions import chunks, next_revisions, touch_batches
 from raygrid.store.tables import jobs, leases
@@ -24,7 +24,7 @@ def _moving(states: Sequence[str]) -> Update:
         .where(
             jobs.c.job_id == bindparam("the_job"),
             jobs.c.group_id == bindparam("the_group"),
-            or_(*(jobs.c.state == state for state in states)),  # `in_` cannot be executed for many
+            or_(*(jobs.c.state == state for state in states)),  # `in_` does not work with executemany
         )
         .values(
             group_id=bindparam("new_group"),
@@ -57,33 +57,33 @@ def _states(*, running: bool) -> list[str]:
 
 
 class SqlMoves:
-    """What is done with the jobs of a group without a leader."""
+    """Reads and writes the jobs of a group without a leader."""
 
     def __init__(self, database: SqlDatabase) -> None:
         self._database = database
 
     @reading
     async def unfinished(
-        self, group_id: str, limit: int, *, running: bool = True, wished: bool = False
+        self, group_id: str, limit: int, *, running: bool = True, to_cancel: bool = False
     ) -> list[Unfinished]:
         """The first unfinished jobs of a group; see `JobStore.unfinished`."""
         found: list[Unfinished] = []
         async with self._database.read() as connection:
-            for state in _states(running=running):  # one after the other: each in the order of the index
+            for state in _states(running=running):  # one query per state, because the index has this order
                 statement = (
                     select(jobs.c.job_id, jobs.c.affinity, jobs.c.site)
                     .where(jobs.c.group_id == group_id, jobs.c.state == state)
                     .order_by(jobs.c.priority.desc(), jobs.c.seq)
                     .limit(limit - len(found))
                 )
-                if wished:
+                if to_cancel:
                     statement = statement.where(jobs.c.cancel_requested)
                 found += [Unfinished(*row) for row in await connection.execute(statement)]
         return found
 
     @reading
     async def count_unfinished(self, group_ids: Sequence[str]) -> dict[str, int]:
-        """How many jobs of these groups have not ended."""
+        """By group, the number of jobs that have not ended."""
         statement = (
             select(jobs.c.group_id, func.count())
             .where(jobs.c.group_id.in_(group_ids), jobs.c.state.in_(_states(running=True)))
@@ -94,7 +94,7 @@ class SqlMoves:
 
     @to_its_end
     async def move(self, from_group: str, to: Mapping[str, str], *, unled: bool = False) -> dict[str, list[QueuedJob]]:
-        """Give jobs of a group to others; see `JobStore.move`."""
+        """Move jobs of a group to other groups; see `JobStore.move`."""
         wanted = [(job_id, group_id) for job_id, group_id in to.items() if group_id != from_group]
         moved: dict[str, list[QueuedJob]] = {}
         if not wanted:
@@ -110,7 +110,7 @@ class SqlMoves:
             await connection.execute(_moving(_states(running=unled)), values)
             await touch_batches(connection, list(to))
             for chunk in chunks([job_id for job_id, _ in wanted]):
-                # What has one of these revisions was moved just now.
+                # A job with one of the new revisions was moved in this transaction.
                 columns = (*rows.HELD_COLUMNS, jobs.c.group_id)
                 found = select(*columns).where(jobs.c.job_id.in_(chunk), jobs.c.revision >= revision)
                 for row in await connection.execute(found):
@@ -121,19 +121,19 @@ class SqlMoves:
     async def cancel_unled(
         self, group_id: str, job_ids: Sequence[str] | None = None, *, running: bool = False, limit: int = 1_000
     ) -> list[str] | None:
-        """End jobs that are to be cancelled while the group has no leader; see `JobStore.cancel_unled`."""
+        """End jobs of a group without a leader; see `JobStore.cancel_unled`."""
         ended: list[str] = []
         async with self._database.write() as connection:
             if not await self._take_from_leaders(connection, group_id):
                 return None
-            wished = select(jobs.c.job_id).where(
+            to_cancel = select(jobs.c.job_id).where(
                 jobs.c.group_id == group_id, jobs.c.state.in_(_states(running=running)), jobs.c.cancel_requested
             )
             if job_ids is None:
-                ended += (await connection.execute(wished.limit(limit))).scalars()
+                ended += (await connection.execute(to_cancel.limit(limit))).scalars()
             else:
                 for chunk in chunks(job_ids[:limit]):
-                    ended += (await connection.execute(wished.where(jobs.c.job_id.in_(chunk)))).scalars()
+                    ended += (await connection.execute(to_cancel.where(jobs.c.job_id.in_(chunk)))).scalars()
             if ended:
                 now = await self._database.now(connection)
                 revision = await next_revisions(connection, len(ended))
@@ -146,15 +146,15 @@ class SqlMoves:
         return ended
 
     async def _take_from_leaders(self, connection: AsyncConnection, group_id: str) -> bool:
-        """Let no leader that there was write any more; False where one leads.
+        """Raise the term, so that writes of earlier leaders are refused; False if the group has a leader.
 
-        The lease stays expired, so that any candidate can take it; only its term is a new one.
+        The lease stays expired, so that any candidate can take it.
         """
         statement = select(leases).where(leases.c.group_id == group_id).with_for_update()
         row = (await connection.execute(statement)).one_or_none()
         if row is not None and row.expires_at > await self._database.now(connection):
             return False
-        if row is not None and row.holder != NOBODY:
-            taken = update(leases).where(leases.c.group_id == group_id).values(holder=NOBODY, term=row.term + 1)
+        if row is not None and row.holder != NO_HOLDER:
+            taken = update(leases).where(leases.c.group_id == group_id).values(holder=NO_HOLDER, term=row.term + 1)
             await connection.execute(taken)
         return True

@@ -1,4 +1,4 @@
-"""Revisions in SQL: numbers that order all changes of all jobs, and the statements that many transactions share."""
+"""Revisions in SQL: numbers that order all changes of all jobs; and statements that many transactions share."""
 
 from __future__ import annotations
 
@@ -10,10 +10,9 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from raygrid.store.prepared import prepared
 from raygrid.store.tables import batch_jobs, jobs, revisions
 
-# Under SQLite's limit of bound variables, with room for others in the statement.
-CHUNK = 500
+CHUNK = 500  # below SQLite's limit of bound variables, with room for others in the statement
 
-# Statements of every transaction are made once: building one costs more than a short transaction's work.
+# These statements are built once: building one costs more than a short transaction.
 _NEXT_REVISIONS = prepared(
     update(revisions)
     .values(latest=revisions.c.latest + bindparam("wanted", type_=BigInteger()))
@@ -28,18 +27,18 @@ _TOUCH_BATCHES = prepared(
 
 
 def chunks(items: Sequence[str]) -> Iterable[Sequence[str]]:
-    """Parts that fit into one statement."""
+    """Split items into parts that fit into one statement."""
     for start in range(0, len(items), CHUNK):
         yield items[start : start + CHUNK]
 
 
 async def next_revisions(connection: AsyncConnection, count: int) -> int:
-    """Reserve `count` revisions; gives the first. Holds the row's lock until the transaction ends."""
+    """Reserve `count` revisions and return the first. The row stays locked until the transaction ends."""
     latest: int = (await connection.execute(_NEXT_REVISIONS, {"wanted": count})).scalar_one()
     return latest - count + 1
 
 
 async def touch_batches(connection: AsyncConnection, job_ids: Sequence[str]) -> None:
-    """Note in the batches of these jobs that they changed."""
+    """Set the revisions of changed jobs in their batches."""
     if job_ids:
         await connection.execute(_TOUCH_BATCHES, [{"the_job": job_id} for job_id in job_ids])

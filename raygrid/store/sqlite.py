@@ -1,7 +1,7 @@
-"""SQLite for the job store: its file, its connections, and how coroutines of the store run in a thread.
+"""SQLite for the job store: its file, its connections, and running the store's coroutines in a thread.
 
-A database in a file needs no waiting for a network, so each transaction runs in one thread from its beginning to its
-end: handing over every single statement, as an asyncio driver does, costs five times the statements themselves.
+A database file needs no waiting for a network, so each transaction runs in one thread from start to end. Passing every
+statement to a thread, as an asyncio driver does, costs five times as much as the statements.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from raygrid.store.prepared import PreparedStatement, Rows, Statement, is_prepar
 
 BUSY_S = 30.0
 READERS = 4
-ROOM = 16 * 1024**2  # with less on its disk, writes may fail at any moment
+ROOM = 16 * 1024**2  # bytes; with less free space on its disk, writes may fail at any moment
 
 Answer = TypeVar("Answer")
 Prepared: TypeAlias = dict[tuple[Statement, tuple[str, ...]], PreparedStatement]
@@ -34,12 +34,12 @@ Prepared: TypeAlias = dict[tuple[Statement, tuple[str, ...]], PreparedStatement]
 def prepare_file(path: Path) -> None:
     """Make the directory, and switch the file to write-ahead logging before its first use.
 
-    Where processes that start together collide in the switch, SQLite fails at once, whatever its timeout, as waiting
-    could be a deadlock; so it is tried again here.
+    If several processes switch at the same time, SQLite fails at once despite its timeout, because waiting could
+    deadlock; so the switch is repeated here.
     """
     path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-    # It may hold inputs and results; SQLite gives the files beside it, -wal and -shm, the same mode. The file must not
-    # be opened here: closing it would drop the locks of this process's SQLite connections to it, and damage it.
+    # The file may have inputs and results; SQLite gives the same mode to -wal and -shm. The file must not be opened
+    # here: closing it would drop the locks of this process's SQLite connections, and the file could be damaged.
     with suppress(FileExistsError):
         os.mknod(path, stat.S_IFREG | 0o600)
     give_up_at = time.monotonic() + BUSY_S
@@ -56,31 +56,31 @@ def prepare_file(path: Path) -> None:
 
 
 class DatabaseFile:
-    """The file as it was opened. SQLite goes on in one that was removed, and all that is written there is lost."""
+    """The file as it was opened. SQLite continues to write to a removed file, and all such writes are lost."""
 
     def __init__(self, path: Path) -> None:
         self._path = path
-        self._shown = os.fsencode(path).decode(errors="backslashreplace")  # can always be sent and printed
+        self._shown = os.fsencode(path).decode(errors="backslashreplace")  # printable
         self._identity = self._seen()
 
     def why_not_there(self) -> str | None:
-        """Why nothing may be written; None where the file is the one that was opened."""
+        """Why writes must be refused; None if the file is still the one that was opened."""
         if self._seen() == self._identity:
             return None
         return (
             f"the job store's file {self._shown} was removed or replaced while the grid runs: put it back, or stop the "
-            "grid and start it again, which begins with what is there"
+            "grid and start it again; it then uses the file that is there"
         )
 
     def why_no_room(self) -> str | None:
-        """Why writes are likely to fail; None where the disk has room."""
+        """Why writes are likely to fail; None if the disk has room."""
         try:
             free = shutil.disk_usage(self._path.parent).free
         except OSError as error:
-            return f"the directory of the job store {self._shown} cannot be looked at: {error}"
+            return f"the free space for the job store {self._shown} cannot be read: {error}"
         if free >= ROOM:
             return None
-        return f"the disk of the job store {self._shown} is full ({free // 1024**2} MB are free); make room on it"
+        return f"the disk of the job store {self._shown} is full ({free // 1024**2} MB are free); free some space"
 
     def _seen(self) -> tuple[int, int] | None:
         try:
@@ -94,27 +94,27 @@ def file_of(url: str) -> Path | None:
     """The file that a SQLite URL names; None for a database in memory.
 
     Raises:
-        SettingsError: the URL cannot be read, or has a `?` in it: in a URL a name ends there, and the job store would
-            be in a file of another name.
+        SettingsError: the URL cannot be read, or has a `?`, which ends the file name, so that the job store would be in
+            another file.
     """
     try:
         found = make_url(url)
     except (ArgumentError, ValueError):
-        raise SettingsError("storage.database begins like a SQLite URL, but cannot be read as one") from None
+        raise SettingsError("storage.database starts like a SQLite URL, but is not a valid one") from None
     if "?" in url:
         raise SettingsError(
-            "storage.database: a SQLite URL must have no '?'. If it belongs to the name of the file, write the plain "
-            "path instead of a URL; options after it are not supported"
+            "storage.database: a SQLite URL must have no '?'. If it belongs to the file name, write the plain path "
+            "instead of a URL; URL options are not supported"
         )
     return Path(found.database) if found.database and found.database != ":memory:" else None
 
 
 def engine_for(path: Path | None, begin: str) -> Engine:
-    """An engine whose transactions begin with one statement: writers take the write lock at once and never upgrade.
+    """Make an engine whose transactions begin with a given statement.
 
     Args:
         path: the file; None for a database in memory.
-        begin: the statement.
+        begin: the statement; for writers one that takes the write lock at once, because a lock upgrade may deadlock.
     """
     engine = create_engine(
         URL.create("sqlite", database=None if path is None else str(path)),
@@ -140,11 +140,11 @@ def engine_for(path: Path | None, begin: str) -> Engine:
 
 
 class DirectConnection:
-    """What the store uses of SQLAlchemy's `AsyncConnection`, over a connection that blocks; nothing here waits.
+    """The part of SQLAlchemy's `AsyncConnection` that the store uses, over a blocking connection.
 
     Args:
         connection: the connection.
-        prepared: statements that were prepared before, to which others are added.
+        prepared: the prepared statements so far; new ones are added.
     """
 
     def __init__(self, connection: Connection, prepared: Prepared) -> None:
@@ -163,7 +163,7 @@ class DirectConnection:
         return known.execute(self._connection, parameters)
 
     async def exec_driver_sql(self, statement: str, parameters: Sequence[Any] | None = None) -> CursorResult[Any]:
-        """Execute the database's own SQL."""
+        """Execute SQL text of the database."""
         return self._connection.exec_driver_sql(statement, parameters)
 
     async def run_sync(self, function: Callable[[Connection], Answer]) -> Answer:
@@ -171,12 +171,12 @@ class DirectConnection:
         return function(self._connection)
 
 
-def carried_out(work: Coroutine[Any, Any, Answer]) -> Answer:
-    """Run a coroutine that waits for nothing but its `DirectConnection` to its end, here and now."""
+def run_blocking(work: Coroutine[Any, Any, Answer]) -> Answer:
+    """Run a coroutine that awaits only its `DirectConnection`, without an event loop."""
     try:
         work.send(None)
     except StopIteration as end:
         answer: Answer = end.value
         return answer
     work.close()
-    raise RuntimeError(f"{work!r} waited in the middle of a transaction of SQLite")
+    raise RuntimeError(f"{work!r} waited inside a SQLite transaction")

@@ -1,4 +1,4 @@
-"""The tables of the job store. A migration in `migrations/versions` makes each; a test holds the two together."""
+"""The tables of the job store. Migrations in `migrations/versions` create them; a test compares the two."""
 
 from __future__ import annotations
 
@@ -25,35 +25,35 @@ EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 
 class Instant(TypeDecorator[datetime]):
-    """An aware UTC instant as whole microseconds since the epoch: the same order and precision in every database."""
+    """An aware UTC instant, stored as whole microseconds since the epoch: equal order and precision in any database."""
 
     impl = BigInteger
     cache_ok = True
 
     def process_bind_param(self, value: datetime | None, dialect: Dialect) -> int | None:
-        """To the database."""
+        """Convert a value for the database."""
         return None if value is None else to_micros(value)
 
     def process_result_value(self, value: int | None, dialect: Dialect) -> datetime | None:
-        """From the database."""
+        """Convert a value from the database."""
         return None if value is None else from_micros(value)
 
 
 def to_micros(instant: datetime) -> int:
-    """Whole microseconds since the epoch."""
+    """Convert to whole microseconds since the epoch."""
     return (instant - EPOCH) // timedelta(microseconds=1)
 
 
 def from_micros(micros: int) -> datetime:
-    """The aware UTC instant."""
+    """Convert to an aware UTC instant."""
     return EPOCH + timedelta(microseconds=micros)
 
 
 metadata = MetaData()
 
-# One row a job. `state` moves as in core/lifecycle.py: a parent inserts it as queued (or as done, where it takes over
-# the result of another); only the leader of `group_id`, with the current term, moves it on; an ended row changes no
-# more, except that the purge empties it (`purged_at`).
+# One row per job. `state` changes as in core/lifecycle.py: a parent inserts the row as queued (or as done, if the job
+# reuses a result); after that only the leader of `group_id` with the current term changes it, or the moves of a group
+# without a leader. The row of an ended job stays as it is until a purge empties it (`purged_at`).
 jobs = Table(
     "jobs",
     metadata,
@@ -73,14 +73,14 @@ jobs = Table(
     Column("timeout_s", Float),
     Column("filename", Text, nullable=False),
     Column("data", Text, nullable=False),  # JSON list of [name, digest, size]
-    Column("input_key", Text, nullable=False),  # empty where the input is inline
+    Column("input_key", Text, nullable=False),  # empty if the input is inline
     Column("input_offset", BigInteger, nullable=False),
     Column("input_size", BigInteger, nullable=False),
     Column("input_digest", String(64), nullable=False),
     Column("inline", LargeBinary),
     Column("attempts", Integer, nullable=False, default=0),
     Column("failures", Integer, nullable=False, default=0),  # attempts that count towards the limit
-    Column("losses", Integer, nullable=False, default=0, server_default="0"),  # those whose node was lost with them
+    Column("losses", Integer, nullable=False, default=0, server_default="0"),  # failures in which the node was lost
     Column("recalled", Integer, nullable=False, default=0, server_default="0"),  # attempts that ended for other reasons
     Column("unstarted", Integer, nullable=False, default=0, server_default="0"),  # attempts that never began
     Column("node_id", Text),
@@ -93,14 +93,14 @@ jobs = Table(
     Column("result_offset", BigInteger),
     Column("result_size", BigInteger),
     Column("result_digest", String(64)),
-    Column("result_chunks", LargeBinary),  # digests of the result's chunks, where it is larger than one
+    Column("result_chunks", LargeBinary),  # digests of the result's chunks, if it is larger than one
     Column("submitted_at", Instant, nullable=False),
     Column("started_at", Instant),
     Column("ended_at", Instant),
     Column("purged_at", Instant),
-    Column("content", String(64)),  # of a job that is done: what its result depends on, where it may be reused
-    Column("reused_from", String(128)),  # the job that ran, where this one took over its result
-    Column("definition", String(64)),  # digest of what it runs; none where an older release stored the job
+    Column("content", String(64)),  # of a done job whose result may be reused: its content key
+    Column("reused_from", String(128)),  # the job that ran, if this one reuses its result
+    Column("definition", String(64)),  # digest of its definition; null if an older release stored the job
 )
 Index("jobs_by_turn", jobs.c.group_id, jobs.c.state, jobs.c.priority.desc(), jobs.c.seq)
 Index("jobs_by_end", jobs.c.purged_at, jobs.c.ended_at)
@@ -117,8 +117,8 @@ batches = Table(
 )
 Index("batches_by_age", batches.c.submitted_at, batches.c.batch_id)
 
-# Which jobs belong to a batch; `position` orders them as they were submitted to it. `revision` is that of the job's
-# latest change, or of its joining if that came later, so that it is the cursor of readers of the batch.
+# The jobs of a batch; `position` is the order of submission. `revision` is that of the job's latest change, or of its
+# joining the batch if that was later; readers of the batch use it as their cursor.
 batch_jobs = Table(
     "batch_jobs",
     metadata,
@@ -131,7 +131,7 @@ Index("batch_jobs_by_position", batch_jobs.c.batch_id, batch_jobs.c.position)
 Index("batch_jobs_by_revision", batch_jobs.c.batch_id, batch_jobs.c.revision)
 Index("batch_jobs_by_job", batch_jobs.c.job_id)
 
-# One row: the latest revision given out. Its row lock is held until commit, which makes revisions visible in order.
+# One row: the latest revision given out. Writers lock it until they commit, so that revisions become visible in order.
 revisions = Table(
     "revisions",
     metadata,
@@ -157,17 +157,17 @@ leases = Table(
     Column("expires_at", Instant, nullable=False),
 )
 
-# What jobs run, once for all jobs that run it; the body may hold secrets. `limits` are those last known of the pricer.
+# Definitions, each stored once for all jobs that run it; the body may have secrets. `limits` are the pricer's latest.
 definitions = Table(
     "definitions",
     metadata,
     Column("digest", String(64), primary_key=True),
     Column("body", Text, nullable=False),  # JSON
     Column("limits", Text, nullable=False),  # JSON
-    Column("stored_at", Instant, nullable=False),  # when a parent last stored it for jobs to come
+    Column("stored_at", Instant, nullable=False),  # when a parent last stored it for later jobs
 )
 
-# Nodes that take no new jobs. Names of nodes are unique in the grid, and outlive their Ray nodes.
+# Draining nodes, which take no new jobs. Node names are unique in the grid and outlive Ray nodes.
 drains = Table(
     "drains",
     metadata,
@@ -176,7 +176,7 @@ drains = Table(
     Column("deadline_at", Instant),
 )
 
-# What the whole grid takes a name for: the first proposal wins and stays.
+# Values that the whole grid agrees on, by name: the first proposal stays.
 agreements = Table(
     "agreements",
     metadata,

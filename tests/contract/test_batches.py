@@ -53,7 +53,7 @@ async def test_a_page_after_a_job_of_another_batch_is_refused(store: JobStore) -
     """Such a place has no meaning in this batch, and an empty page would look like the end."""
     await store.insert([new("a")], "b1")
     await store.insert([new("b")], "b2")
-    with pytest.raises(InvalidRequestError, match="the cursor 'b' is no job of batch b1"):
+    with pytest.raises(InvalidRequestError, match="the cursor 'b' is not a job of batch b1"):
         await store.jobs(batch_id="b1", after="b")
 
 
@@ -74,7 +74,7 @@ async def test_batches_are_listed_newest_first_with_their_counts(store: JobStore
     assert [each.batch_id for each in rest.batches] == ["b1", "b0"]
     assert not rest.more
     assert (await store.batches(after="b0")).batches == []
-    with pytest.raises(InvalidRequestError, match="the cursor 'unknown' is no batch"):
+    with pytest.raises(InvalidRequestError, match="the cursor 'unknown' is not a batch"):
         await store.batches(after="unknown")
 
 

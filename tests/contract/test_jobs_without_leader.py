@@ -10,7 +10,7 @@ from raygrid.core.attempt_counts import AttemptCounts
 from raygrid.core.lease import Lease
 from raygrid.errors import StaleTermError
 from raygrid.models import JobState, JobUpdate
-from raygrid.store import NOBODY, JobStore, Unfinished
+from raygrid.store import NO_HOLDER, JobStore, Unfinished
 from tests.contract.test_job_store import AT, done, lead, new, one, running, store
 
 __all__ = ["store"]
@@ -50,10 +50,10 @@ async def test_unfinished_jobs_come_with_what_they_are_routed_by(store: JobStore
 
 
 async def test_jobs_to_be_cancelled_can_be_selected(store: JobStore) -> None:
-    """With `wished` only jobs that a client has asked to cancel are found."""
+    """With `to_cancel` only jobs that a client has asked to cancel are found."""
     await store.insert([new("stays"), new("goes")])
     await store.request_cancel(["goes"])
-    assert await store.unfinished("rack-a", 10, wished=True) == [Unfinished("goes")]
+    assert await store.unfinished("rack-a", 10, to_cancel=True) == [Unfinished("goes")]
 
 
 async def test_unfinished_jobs_are_counted_by_group(store: JobStore) -> None:
@@ -205,7 +205,7 @@ async def test_a_lost_group_can_be_led_again_at_once(store: JobStore) -> None:
     for job_id in ("a", "b"):  # the term rises once, however often jobs are taken
         await store.move("rack-a", {job_id: "rack-b"}, unled=True)
     state = (await store.leases())["rack-a"]
-    assert (state.lease.holder, state.lease.term, state.lease.expires_at) == (NOBODY, lease.term + 1, since)
+    assert (state.lease.holder, state.lease.term, state.lease.expires_at) == (NO_HOLDER, lease.term + 1, since)
     assert state.left_s <= 0
     assert (await lead(store)).term == lease.term + 2
 

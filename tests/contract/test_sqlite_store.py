@@ -28,7 +28,7 @@ from raygrid.errors import UnavailableError
 from raygrid.models import BlobSlice, JobSpec, JobState, JobUpdate, NewJob, SharedData
 from raygrid.store import LockedError, SqlStore, migrations, sqlite
 from raygrid.store.migrate import migrate
-from raygrid.store.sqlite import carried_out, prepare_file
+from raygrid.store.sqlite import prepare_file, run_blocking
 from raygrid.store.tables import from_micros, metadata, to_micros
 from tests.contract.closing import refuses_when_closed_under_load
 
@@ -315,8 +315,8 @@ async def test_a_transaction_that_waits_for_anything_else_is_a_mistake() -> None
         finally:
             ended.append(True)
 
-    with pytest.raises(RuntimeError, match="waited in the middle of a transaction"):
-        carried_out(waits())
+    with pytest.raises(RuntimeError, match="waited inside a SQLite transaction"):
+        run_blocking(waits())
     assert ended == [True]
 
 

@@ -421,7 +421,7 @@ async def test_a_cursor_of_another_batch_is_refused(grid: SmallGrid) -> None:
     await post(grid, "cursor-2", {"cursor-2-a": "echo 1"})
     answer = await grid.http.get("/jobs", params={"batch": "cursor-1", "cursor": "cursor-2-a"})
     assert (answer.status_code, word(answer)) == (422, "invalid-request")
-    assert "'cursor-2-a' is no job of batch cursor-1" in answer.json()["detail"]
+    assert "'cursor-2-a' is not a job of batch cursor-1" in answer.json()["detail"]
 
 
 async def test_a_job_names_its_batches(grid: SmallGrid) -> None:

@@ -16,7 +16,7 @@ from raygrid.errors import StaleTermError
 from raygrid.models import BlobSlice, JobSpec, JobState, JobUpdate, NewJob, QueuedJob, StoredJob
 from raygrid.store.port import (
     MOST_COUNTED,
-    NOBODY,
+    NO_HOLDER,
     BatchSummary,
     BatchSummaryPage,
     Changed,
@@ -159,7 +159,7 @@ class MemoryStore(MemoryGridTables):
         lease = self._leases.get(group_id)
         current = lease.term if lease else None
         if current != term:
-            raise StaleTermError(f"group {group_id}: term {term} is not the current one ({current}); step down")
+            raise StaleTermError(f"group {group_id}: term {term} is stale, the current one is {current}; step down")
         written = 0
         for update in updates:
             row = self._rows.get(update.job_id)
@@ -290,12 +290,12 @@ class MemoryStore(MemoryGridTables):
     # --- groups without a leader ----------------------------------------------------------------------------
 
     async def unfinished(
-        self, group_id: str, limit: int, *, running: bool = True, wished: bool = False
+        self, group_id: str, limit: int, *, running: bool = True, to_cancel: bool = False
     ) -> list[Unfinished]:
         """The first unfinished jobs of a group; see `JobStore.unfinished`."""
         found = [row.job for row in self._of_group(group_id, JobState.RUNNING)] if running else []
         found += [row.job for row in self._line(group_id)]
-        found = [job for job in found if job.cancel_requested or not wished]
+        found = [job for job in found if job.cancel_requested or not to_cancel]
         return [Unfinished(job.job_id, job.affinity, job.site) for job in found[:limit]]
 
     async def count_unfinished(self, group_ids: Sequence[str]) -> dict[str, int]:
@@ -325,7 +325,8 @@ class MemoryStore(MemoryGridTables):
         """End jobs that are to be cancelled while their group has no leader; see `JobStore.cancel_unled`."""
         if not self._take_from_leaders(group_id):
             return None
-        found = [each.job_id for each in await self.unfinished(group_id, len(self._rows), running=running, wished=True)]
+        wanted = await self.unfinished(group_id, len(self._rows), running=running, to_cancel=True)
+        found = [each.job_id for each in wanted]
         ended = [job_id for job_id in found if job_ids is None or job_id in job_ids][:limit]
         for job_id in ended:
             job = replace(self._rows[job_id].job, state=JobState.CANCELLED, reason="cancelled", message=UNLED)
@@ -337,8 +338,8 @@ class MemoryStore(MemoryGridTables):
         lease = self._leases.get(group_id)
         if lease is not None and lease.expires_at > self._clock():
             return False
-        if lease is not None and lease.holder != NOBODY:
-            self._leases[group_id] = replace(lease, holder=NOBODY, term=lease.term + 1)
+        if lease is not None and lease.holder != NO_HOLDER:
+            self._leases[group_id] = replace(lease, holder=NO_HOLDER, term=lease.term + 1)
         return True
 
     # --- retention ------------------------------------------------------------------------------------------

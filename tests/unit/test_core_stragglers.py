@@ -206,7 +206,7 @@ def test_the_limit_is_never_below_what_is_usual(times: list[float], factor: floa
     """It is at least the least time and the factor times what half of the jobs exceed; unknown while little is."""
     usual = UsualTimes()
     for seconds in times:
-        usual.saw("p", seconds)
+        usual.add("p", seconds)
     found = limits({"p": StragglerPolicy(factor, min_s), "q": StragglerPolicy()}, usual)
     assert found.keys() == ({"p"} if len(times) >= LEAST_KNOWN else set())
     if found:

@@ -1,1 +1,1 @@
-"""Alembic asks for this file; raygrid runs its migrations through `raygrid.store.migrate` instead."""
+"""Alembic requires this file; raygrid runs its migrations through `raygrid.store.migrate` instead."""

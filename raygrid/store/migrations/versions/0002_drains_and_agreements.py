@@ -1,4 +1,4 @@
-"""Drains of nodes, and what the grid agrees on."""
+"""Drains of nodes, and agreements of the grid."""
 
 import sqlalchemy as sa
 from alembic import op

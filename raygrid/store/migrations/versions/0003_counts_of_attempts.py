@@ -1,4 +1,4 @@
-"""What the attempts of a job came to, for the leader that comes after."""
+"""Counts of a job's attempts, for the next leader."""
 
 import sqlalchemy as sa
 from alembic import op

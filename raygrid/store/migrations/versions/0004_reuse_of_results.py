@@ -1,4 +1,4 @@
-"""What a result depends on, and whose result a job took over."""
+"""The content key of a result, and the job whose result was reused."""
 
 import sqlalchemy as sa
 from alembic import op

@@ -1,4 +1,4 @@
-"""What jobs run: definitions of pricers, and which one a job was submitted with."""
+"""Definitions of pricers, and the definition of each job."""
 
 import sqlalchemy as sa
 from alembic import op

@@ -1,4 +1,4 @@
-"""The order in which jobs were submitted to a batch, and that of batches themselves."""
+"""The order of the jobs in a batch, and an index for the order of batches."""
 
 import sqlalchemy as sa
 from alembic import op
@@ -10,7 +10,7 @@ depends_on = None
 
 
 def upgrade() -> None:
-    # Of batches that are there: jobs arrived in this order, apart from those that were there before their batch.
+    # In existing batches, jobs arrived in this order, except those that existed before their batch.
     op.add_column("batch_jobs", sa.Column("position", sa.BigInteger, nullable=False, server_default="0"))
     op.execute(
         "UPDATE batch_jobs SET position = coalesce((SELECT seq FROM jobs WHERE jobs.job_id = batch_jobs.job_id), 0)"
