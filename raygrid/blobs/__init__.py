@@ -1,12 +1,12 @@
-"""The blob store: where inputs, shared data and results lie as bytes, through obstore.
+"""The blob store: stores inputs, shared data and results as bytes, through obstore.
 
-A directory by default; S3, Google Cloud or Azure by URL. A key shows what its blob is:
+The default is a directory; a URL names S3, Google Cloud or Azure. The kinds of keys:
 
-    inputs/<day>/<sha256>     a job's input; the day keeps a purge from racing with a new submit of the same bytes
+    inputs/<day>/<sha256>     a job's input; the day keeps a purge from deleting the input of a new submit
     data/<sha256>             shared inputs, stored once
-    results/<day>/<id>        result ZIPs: one large one, or a pack of many small ones laid end to end
-    uploads/<id>              bodies on their way in
-    grid/marker               which blob store this is: the whole grid works with one, or not at all
+    results/<day>/<id>        result ZIPs: one large one, or a pack of many small ones, concatenated
+    uploads/<id>              unfinished uploads
+    grid/marker               identifies the blob store; all machines of a grid must use the same one
 """
 
 from raygrid.blobs.keys import data_key, day_of, input_key, new_result_key

@@ -1,4 +1,4 @@
-"""Blobs in a directory, which may be a share: a small blob is written here, without obstore's threads."""
+"""Blobs in a directory, which may be a share. Small blobs are written without obstore's threads."""
 
 from __future__ import annotations
 
@@ -20,15 +20,12 @@ from uuid_utils import uuid4
 
 from raygrid.blobs.keys import MARKER, new_upload_key
 from raygrid.blobs.permissions import Permissions
-from raygrid.blobs.port import Checks, Worker
+from raygrid.blobs.port import AT_ONCE, PAGE, PART, Checks
+from raygrid.blobs.upload_thread import GATHERED, UploadThread
 from raygrid.errors import SettingsError
 from raygrid.system.home import expanded
 
-GATHERED = 1024**2  # bytes that go to an upload's thread together; they come in pieces of 64 to 256 KB
-SYNCED = 8 * 1024**2  # bytes of a file whose way to the disk begins together
-PART = 8 * 1024**2
-AT_ONCE = 2  # parts of a file that obstore copies at the same time
-_PAGE = 500
+SYNCED = 8 * 1024**2  # bytes of a file after which writing them to the disk begins
 
 _sync_file_range = getattr(ctypes.CDLL(None), "sync_file_range", None)
 if _sync_file_range is not None:
@@ -37,18 +34,18 @@ _SYNC_FILE_RANGE_WRITE = 2
 
 
 def directory_of(place: str) -> Path | None:
-    """The directory that a setting names, by its path or by a `file:` URL; None where it names an object store.
+    """The directory that a setting names by path or by `file:` URL; None if it names an object store.
 
     Raises:
-        SettingsError: the URL has a `?` or a `#`, which no directory's name can have in a URL.
+        SettingsError: the URL has a `?` or a `#`, which end the path in a URL.
     """
     if not place.startswith("file:"):
         is_path = place.startswith(("/", "~", ".")) or not urlsplit(place).scheme
         return expanded(place).absolute() if is_path else None
     if set(place) & set("?#"):
         raise SettingsError(
-            "storage.blobs: a file: URL must have no '?' or '#'; where they belong to the name of the directory, write "
-            "its plain path instead of a URL"
+            "storage.blobs: a file: URL must have no '?' or '#'; if they belong to the directory's name, write the "
+            "plain path instead of a URL"
         )
     return expanded(unquote(urlsplit(place).path)).absolute()
 
@@ -61,16 +58,16 @@ class Directory:
     def __init__(self, path: Path) -> None:
         self.path = path
         self.permissions = Permissions(path)
-        self.shown = os.fsencode(path).decode(errors="backslashreplace")  # can always be printed
-        self._lasting: set[Path] = set()  # directories whose names are known to survive a power cut
+        self.shown = os.fsencode(path).decode(errors="backslashreplace")  # printable
+        self._synced: set[Path] = set()  # directories whose names survive a power cut
         self._opened: tuple[tuple[int, int], Any] = ((0, 0), None)
 
     @property
     def _obstore(self) -> Any:
-        """What obstore works on.
+        """The directory as a store of obstore.
 
-        obstore resolves a directory once and for all; a share that is mounted there later, or a link that points
-        elsewhere by now, must not leave it writing into the old place.
+        obstore resolves a directory only once. It is opened again if a share was mounted there or a link has changed,
+        so that no write goes to the old place.
         """
         found = self.path.stat()
         identity = (found.st_dev, found.st_ino)
@@ -102,9 +99,9 @@ class Directory:
         return True
 
     def put(self, key: str, data: bytes) -> None:
-        """See `BlobPlace.put`; without obstore's threads, which cost a small blob more than its write."""
+        """See `BlobPlace.put`; without obstore's threads, which cost more than writing a small blob."""
         path = self.path / key
-        staged = f"{path}#{uuid4().int}"  # obstore passes over such names in its listings
+        staged = f"{path}#{uuid4().int}"  # obstore skips such names in its listings
         flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
         mode = self.permissions.file
         try:
@@ -129,7 +126,7 @@ class Directory:
         self._settle(self.path / key)
 
     def get(self, key: str, offset: int, size: int) -> bytes:
-        """See `BlobPlace.get`; without obstore's threads, which cost more than a small read."""
+        """See `BlobPlace.get`; without obstore's threads, which cost more than reading a small blob."""
         with open(self.path / key, "rb", buffering=0) as file:
             file.seek(offset)
             data = file.read(size)
@@ -158,22 +155,22 @@ class Directory:
     async def older(self, prefix: str, before: datetime) -> AsyncIterator[Sequence[str]]:
         """See `BlobPlace.older`."""
         if not self.exists():
-            return  # nothing was ever written
-        async for page in obstore.list(self._obstore, prefix, chunk_size=_PAGE):
+            return  # there are no blobs yet
+        async for page in obstore.list(self._obstore, prefix, chunk_size=PAGE):
             yield [entry["path"] for entry in page if entry["last_modified"] < before]
 
     def sync_directory(self, directory: Path) -> None:
-        """Bring a directory to its disk, and for the first time those above it, too: they may be as new."""
+        """Sync a directory, and the first time also its parents, which may be new too."""
         _sync(directory)
-        if directory not in self._lasting:
+        if directory not in self._synced:
             above = directory
             while above not in (self.path, above.parent):
                 above = above.parent
                 _sync(above)
-            self._lasting.add(directory)
+            self._synced.add(directory)
 
     def _settle(self, path: Path) -> None:
-        """Give a file that obstore has written the modes of the others, and bring it to its disk."""
+        """Set the mode of a file that obstore has written, and sync it."""
         self.permissions.restrict(path)
         _sync(path)
         self.sync_directory(path.parent)
@@ -187,7 +184,7 @@ class Directory:
 
 
 class FileSink:
-    """A long upload into a directory. Its bytes begin their way to the disk while others arrive."""
+    """A long upload into a directory. Writing to the disk begins while further bytes arrive."""
 
     room = GATHERED
 
@@ -198,19 +195,19 @@ class FileSink:
         self._file: FileIO | None = None
         self._written = self._begun = 0
 
-    async def take(self, data: bytes, digest: Callable[[bytes], object], worker: Worker) -> None:
+    async def take(self, data: bytes, digest: Callable[[bytes], object], thread: UploadThread) -> None:
         """See `Sink.take`."""
-        worker.begin(self._append, data, digest)
+        thread.begin(self._append, data, digest)
 
-    async def settle(self, key: str, worker: Worker) -> None:
+    async def settle(self, key: str, thread: UploadThread) -> None:
         """See `Sink.settle`."""
-        worker.begin(self._settle, key)
-        await worker.finish_oldest()
+        thread.begin(self._settle, key)
+        await thread.finish_oldest()
 
-    async def discard(self, worker: Worker) -> None:
+    async def discard(self, thread: UploadThread) -> None:
         """See `Sink.discard`."""
-        worker.begin(self._discard)
-        await worker.finish_all()
+        thread.begin(self._discard)
+        await thread.finish_all()
 
     def _append(self, data: bytes, digest: Callable[[bytes], object]) -> None:
         if self._file is None:
@@ -219,7 +216,7 @@ class FileSink:
         _write_all(self._file, data)
         self._written += len(data)
         if self._written - self._begun >= SYNCED and _sync_file_range is not None:
-            # This only starts the writing; its result does not matter, because fsync follows.
+            # This only starts writing; its result does not matter, because fsync follows.
             _sync_file_range(self._file.fileno(), self._begun, self._written - self._begun, _SYNC_FILE_RANGE_WRITE)
             self._begun = self._written
 
@@ -242,7 +239,7 @@ class FileSink:
         try:
             os.rename(self._path, path)
         except FileNotFoundError:
-            self._checks.before_writing()  # below a share that went away, no directories are made
+            self._checks.before_writing()  # no directories are made if the share is gone
             self._directory.permissions.make_parents(path)
             os.rename(self._path, path)
         self._directory.sync_directory(path.parent)
@@ -255,7 +252,7 @@ class FileSink:
 
 
 def _write_all(file: FileIO, data: bytes) -> None:
-    """Write bytes to a raw file, which may take some of them at a time."""
+    """Write all bytes to a raw file, whose `write` may take only some of them."""
     left = memoryview(data)
     while left:
         left = left[file.write(left) :]

@@ -1,4 +1,4 @@
-"""Keys of blobs; what each kind of key means is listed in the docstring of the package."""
+"""Keys of blobs; the docstring of the package describes each kind."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ _DAY = re.compile(r"^(?:inputs|results)/(\d{4}-\d{2}-\d{2})/")
 
 
 def input_key(digest: str) -> str:
-    """Key of a job's input that arrives today."""
+    """Key of a job's input that is stored today."""
     return f"inputs/{_today()}/{digest}"
 
 
@@ -22,17 +22,17 @@ def data_key(digest: str) -> str:
 
 
 def new_result_key() -> str:
-    """A fresh key for a result or a pack of results."""
+    """A new key for a result or a pack of results."""
     return f"results/{_today()}/{uuid4()}"
 
 
 def new_upload_key() -> str:
-    """A fresh key for a body on its way in."""
+    """A new key for an unfinished upload."""
     return f"uploads/{uuid4()}"
 
 
 def day_of(key: str) -> datetime | None:
-    """The day in a key of an input or a result; None for other blobs."""
+    """The day in the key of an input or a result; None for other keys."""
     match = _DAY.match(key)
     return datetime.strptime(match[1], "%Y-%m-%d").replace(tzinfo=UTC) if match else None
 

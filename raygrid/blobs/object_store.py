@@ -1,4 +1,4 @@
-"""Blobs in an object store (S3, Google Cloud, Azure) through obstore, with limits so that no call waits for ever."""
+"""Blobs in an object store (S3, Google Cloud, Azure) through obstore, with time limits for every call."""
 
 from __future__ import annotations
 
@@ -15,17 +15,15 @@ from obstore.exceptions import AlreadyExistsError, BaseError
 from obstore.store import from_url
 
 from raygrid.blobs.keys import MARKER, new_upload_key
-from raygrid.blobs.port import Checks, Worker
+from raygrid.blobs.port import AT_ONCE, PAGE, PART, Checks
+from raygrid.blobs.upload_thread import UploadThread
 from raygrid.errors import SettingsError
 
-HELD = 4 * 1024**2  # a blob up to this size goes to an object store in one request
-PART = 8 * 1024**2  # S3 takes no part of less than 5 MB but the last
-AT_ONCE = 2  # parts of one blob on their way at the same time
+HELD = 4 * 1024**2  # a blob up to this size is sent in one request
 DELETE_TOGETHER = 500
 LOOKS_TOGETHER = 32
-_PAGE = 500
 
-# Options of the HTTP client rather than of the object store; obstore wants them apart.
+# Options of the HTTP client; obstore takes them apart from those of the object store.
 CLIENT_OPTIONS = frozenset(
     {
         "allow_http",
@@ -70,10 +68,27 @@ class ObjectStore:
 
     def __init__(self, url: str, options: Mapping[str, Any], retry_s: float) -> None:
         self.shown = shown(url)
-        self._working, self._looking = open_remote(url, options, retry_s)
+        client = {name: value for name, value in options.items() if name in CLIENT_OPTIONS}
+        config: Any = {name: value for name, value in options.items() if name not in CLIENT_OPTIONS}
+        backoff = {"init_backoff": timedelta(milliseconds=100), "max_backoff": timedelta(seconds=5), "base": 2}
+        patient: Any = {"max_retries": 10, "retry_timeout": timedelta(seconds=retry_s), "backoff": backoff}
+        hasty: Any = {"max_retries": 1, "retry_timeout": timedelta(seconds=min(retry_s, 2.0)), "backoff": backoff}
+        working: Any = {**LIMITS, **client}
+        looking: Any = {**LOOK_LIMITS, **client}
+        try:
+            self._working = from_url(url, client_options=working, retry_config=patient, **config)
+            # For checks whether the store is available, which must fail soon.
+            self._looking = from_url(url, client_options=looking, retry_config=hasty, **config)
+        except Exception as error:
+            # Not chained, because the error quotes the URL with its secrets.
+            why = first_line(error).replace(url, self.shown)
+            names = sorted(options) or "unset"
+            raise SettingsError(
+                f"storage.blobs: cannot use {self.shown!r} with storage.blob_options {names}: {why}"
+            ) from None
 
     def make(self) -> None:
-        """See `BlobPlace.make`; a bucket is not made."""
+        """See `BlobPlace.make`; buckets are not made."""
 
     def exists(self) -> bool:
         """See `BlobPlace.exists`."""
@@ -100,7 +115,7 @@ class ObjectStore:
         obstore.put(self._working, key, path, chunk_size=PART, max_concurrency=AT_ONCE)
 
     def get(self, key: str, offset: int, size: int) -> bytes:
-        """See `BlobPlace.get`; an offset behind the end of the blob is a `GenericError` of obstore."""
+        """See `BlobPlace.get`; an offset after the end of the blob raises obstore's `GenericError`."""
         return bytes(obstore.get_range(self._working, key, start=offset, length=size))
 
     def size(self, key: str) -> int:
@@ -125,7 +140,7 @@ class ObjectStore:
             async with asyncio.TaskGroup() as looks:
                 for key in keys:
                     looks.create_task(look(key))
-        except ExceptionGroup as errors:  # the first one has ended the others
+        except ExceptionGroup as errors:  # the first error has cancelled the other tasks
             raise errors.exceptions[0] from None
         return sizes
 
@@ -136,12 +151,12 @@ class ObjectStore:
 
     async def older(self, prefix: str, before: datetime) -> AsyncIterator[Sequence[str]]:
         """See `BlobPlace.older`."""
-        async for page in obstore.list(self._working, prefix, chunk_size=_PAGE):
+        async for page in obstore.list(self._working, prefix, chunk_size=PAGE):
             yield [entry["path"] for entry in page if entry["last_modified"] < before]
 
 
 class ObjectSink:
-    """A long upload into an object store: obstore sends it in parts."""
+    """A long upload into an object store; obstore sends it in parts."""
 
     room = HELD
 
@@ -151,9 +166,9 @@ class ObjectSink:
         self._temporary = new_upload_key()
         self._writer: Any = None
 
-    async def take(self, data: bytes, digest: Callable[[bytes], object], worker: Worker) -> None:
+    async def take(self, data: bytes, digest: Callable[[bytes], object], thread: UploadThread) -> None:
         """See `Sink.take`."""
-        worker.begin(digest, data)
+        thread.begin(digest, data)
         if self._writer is None:
             await asyncio.to_thread(self._checks.before_writing)
             self._writer = obstore.open_writer_async(
@@ -161,13 +176,13 @@ class ObjectSink:
             )
         await self._writer.write(data)
 
-    async def settle(self, key: str, worker: Worker) -> None:
+    async def settle(self, key: str, thread: UploadThread) -> None:
         """See `Sink.settle`."""
         await self._writer.close()
         self._writer = None
         await obstore.rename_async(self._store, self._temporary, key)
 
-    async def discard(self, worker: Worker) -> None:
+    async def discard(self, thread: UploadThread) -> None:
         """See `Sink.discard`."""
         writer, self._writer = self._writer, None
         if writer is None:
@@ -177,43 +192,12 @@ class ObjectSink:
         await obstore.delete_async(self._store, [self._temporary])
 
 
-def open_remote(url: str, options: Mapping[str, Any], retry_s: float) -> tuple[Any, Any]:
-    """An object store by URL, twice: to work with, and to look whether it is there, which gives up soon.
-
-    Args:
-        url: such as `s3://bucket/prefix`.
-        options: of the store (`endpoint`, `region`) and of its HTTP client (`allow_http`, `timeout`).
-        retry_s: how long a call is tried again before it fails.
-
-    Raises:
-        SettingsError: the URL or an option is wrong.
-    """
-    client = {name: value for name, value in options.items() if name in CLIENT_OPTIONS}
-    config: Any = {name: value for name, value in options.items() if name not in CLIENT_OPTIONS}
-    backoff = {"init_backoff": timedelta(milliseconds=100), "max_backoff": timedelta(seconds=5), "base": 2}
-    patient: Any = {"max_retries": 10, "retry_timeout": timedelta(seconds=retry_s), "backoff": backoff}
-    hasty: Any = {"max_retries": 1, "retry_timeout": timedelta(seconds=min(retry_s, 2.0)), "backoff": backoff}
-    working: Any = {**LIMITS, **client}
-    looking: Any = {**LOOK_LIMITS, **client}
-    try:
-        return (
-            from_url(url, client_options=working, retry_config=patient, **config),
-            from_url(url, client_options=looking, retry_config=hasty, **config),
-        )
-    except Exception as error:
-        # Not chained: the error quotes the URL as it is.
-        why = first_line(error).replace(url, shown(url))
-        raise SettingsError(
-            f"storage.blobs: cannot use {shown(url)!r} with storage.blob_options {sorted(options) or 'unset'}: {why}"
-        ) from None
-
-
 def shown(url: str) -> str:
-    """A URL for people: without a user, a password or a query, which may hold secrets."""
+    """A URL for messages, without user, password and query, which may be secret."""
     parts = urlsplit(url)
     return f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}{parts.path}" if parts.scheme else url
 
 
 def first_line(error: BaseException) -> str:
-    """The message of an error, without the pages that obstore appends."""
+    """The first line of an error's message; obstore appends long details."""
     return (str(error).strip().splitlines() or [type(error).__name__])[0].strip()

@@ -1,7 +1,7 @@
-"""Modes of the files in a directory of blobs: private where the directory is private, else as the umask has it.
+"""Modes of the files in a blob directory: private if the directory is private, otherwise set by the umask.
 
-A grid's own directory is closed to others. A share that its administrator has opened to a group, for machines with
-several users, stays as open as programs usually leave what they write.
+A directory that the grid has made is private. On a share that its administrator has opened to other users, new files
+get the usual modes.
 """
 
 from __future__ import annotations
@@ -11,14 +11,14 @@ from pathlib import Path
 
 
 class Permissions:
-    """The modes of what is made below a directory, which must be there by then."""
+    """The modes of new files and directories in a directory, which must exist before the first one."""
 
     def __init__(self, directory: Path) -> None:
         self._directory = directory
 
     @cached_property
     def is_private(self) -> bool:
-        """Whether only its owner may enter the directory."""
+        """Whether only the owner may enter the directory."""
         return self._directory.stat().st_mode & 0o077 == 0
 
     @property
@@ -27,14 +27,14 @@ class Permissions:
         return 0o600 if self.is_private else 0o666
 
     def make_parents(self, path: Path) -> None:
-        """Make the directories above a file that are not there yet."""
+        """Make the missing directories above a file."""
         mode = 0o700 if self.is_private else 0o777
         for directory in reversed(path.parents):
             if not directory.exists():
                 directory.mkdir(mode=mode, exist_ok=True)
 
     def restrict(self, path: Path) -> None:
-        """Give a file that was made with the usual modes, and the directories above it, those that hold here."""
+        """Correct the modes of a file that was made with the usual ones, and of the directories above it."""
         if self.is_private:
             path.chmod(0o600)
             for directory in path.relative_to(self._directory).parents:

@@ -1,7 +1,7 @@
-"""The blob store of a grid: it checks which store it is, compares digests, and turns errors into the grid's.
+"""The blob store of a grid: checks the marker, compares digests, and translates errors into the grid's.
 
-The bytes are in a `BlobPlace`: a directory or an object store. Asynchronous methods serve the parent; the `_now` ones
-serve the node's threads.
+The bytes are in a `BlobPlace`: a directory or an object store. Parents use the asynchronous methods; threads of nodes
+use those that end in `_now`, which block.
 """
 
 from __future__ import annotations
@@ -24,9 +24,9 @@ from raygrid.core.blob_marker import wrong_blob_store_message
 from raygrid.errors import BlobDamagedError, BlobNotFoundError, RaygridError, SettingsError, UnavailableError
 from raygrid.models import BlobSlice
 
-CHUNK = 4 * 1024**2
-# Long enough for every node to have noticed an outage before the first attempt fails by it: a job must not fail on one
-# node after another that has not looked yet.
+FETCH_PART = 4 * 1024**2  # bytes
+# Long enough for every node to notice an outage before the first attempt fails by it. Otherwise a job could fail on
+# several nodes in a row.
 RETRY_S = 20.0
 AGAIN_S = 5.0
 
@@ -43,19 +43,18 @@ def _place(url: str, options: Mapping[str, Any], retry_s: float) -> BlobPlace:
 class BlobStore:
     """Blobs under a directory or a URL (`s3://bucket/prefix`, `gs://…`, `az://…`).
 
-    A directory may be a share that is not mounted, so a blob store carries a marker: once `expect` has named it, a
-    write into a directory counts only if the marker is there before and after it, and a blob that is not found is
-    called missing only where the marker is right.
+    A directory may be a share that is not mounted, so a blob store has a marker. After `expect`, a write to a directory
+    succeeds only if the marker is there before and after it, and a blob counts as missing only if the marker is right.
 
     Args:
         url: a path, a `file:` URL, or an object store's URL; credentials come from the environment.
-        options: passed on to obstore, such as `endpoint`, `region` or `allow_http`.
+        options: options of obstore, such as `endpoint`, `region` or `allow_http`.
         retry_s: how long a call to an object store is tried again before it fails.
 
     Attributes:
-        shown: where the blobs are, for people.
-        seen: the marker at the latest look; None before the first, and where there was none.
-        trouble: what went wrong in the latest call that found the store away; the code that handles it clears it.
+        shown: the place of the blobs, for messages.
+        seen: the marker at the latest check; None before the first one, and if there was none.
+        trouble: the error of the latest call that found the store unavailable; the code that handles it clears it.
     """
 
     def __init__(self, url: str, options: Mapping[str, Any] | None = None, *, retry_s: float = RETRY_S) -> None:
@@ -68,12 +67,12 @@ class BlobStore:
 
     @property
     def is_directory(self) -> bool:
-        """Whether looking at it costs next to nothing."""
+        """Whether the blobs are in a directory."""
         return self._place.is_directory
 
     @contextlib.contextmanager
     def as_unavailable(self) -> Iterator[None]:
-        """Turn errors of a blob store that is away or full into `UnavailableError`: trying again later is safe."""
+        """Translate errors of an unavailable or full blob store into `UnavailableError`; the call may be repeated."""
         try:
             yield
         except (OSError, BaseError) as error:
@@ -86,11 +85,11 @@ class BlobStore:
     # --- which store it is --------------------------------------------------------------------------------------
 
     def expect(self, marker: str) -> None:
-        """Work only where this marker is."""
+        """Accept only a blob store with this marker from now on."""
         self._expected = marker
 
     def look_now(self) -> str | None:
-        """The marker of the blob store that is there now, from a thread; None where there is none.
+        """Read the marker; None if there is none.
 
         Raises:
             UnavailableError: the store does not answer.
@@ -106,39 +105,39 @@ class BlobStore:
         return self.seen
 
     def place_marker_now(self, marker: str, *, make_directory: bool) -> str | None:
-        """Leave a marker where there is none yet, from a thread; gives the one that is there then.
+        """Write a marker if there is none, and return the one that is there then.
 
         Args:
             marker: the marker.
-            make_directory: whether a directory that does not exist is made. A share's mount point would be a local
-                directory then, so only where no other machine needs to see it.
+            make_directory: whether to make a missing directory. It must be false if other machines share the directory:
+                the mount point of an unmounted share would become a local directory.
 
         Raises:
-            UnavailableError: the store does not take it, or there is no such directory.
+            UnavailableError: the write failed, or there is no such directory.
         """
         if make_directory:
             with self.as_unavailable():
                 self._place.make()
         elif not self._place.exists():
-            raise self._away("there is no such directory; mount the share there, or make the directory")
+            raise self._away("the directory does not exist; mount the share there, or make the directory")
         with self.as_unavailable():
             self._place.create_marker(f"{marker}\n".encode())
         return self.look_now()
 
     @property
     def sees_another(self) -> bool:
-        """Whether the latest look found another marker than expected, or none."""
+        """Whether the latest check found another marker than expected, or none."""
         return self._expected is not None and self.seen != self._expected
 
     async def require(self) -> None:
-        """Refuse to go on where this is not the grid's blob store; see `require_now`."""
+        """Check that this is the grid's blob store; see `require_now`."""
         await asyncio.to_thread(self.require_now)
 
     def require_now(self) -> None:
-        """Refuse to go on where this is not the grid's blob store, from a thread.
+        """Check that this is the grid's blob store.
 
         Raises:
-            UnavailableError: it is not, or does not answer.
+            UnavailableError: it is another one, or does not answer.
         """
         if self._expected is not None and self.look_now() != self._expected:
             raise self._away(wrong_blob_store_message(self._expected, self.seen, self.shown))
@@ -146,10 +145,10 @@ class BlobStore:
     # --- writing ------------------------------------------------------------------------------------------------
 
     def before_writing(self) -> None:
-        """Refuse to write into a place that is not the grid's; a directory that no grid has marked yet is made.
+        """Refuse to write to another blob store than the grid's; without an expected marker, make the directory.
 
         Raises:
-            UnavailableError: it is not the grid's, or does not answer.
+            UnavailableError: it is another one, or does not answer.
         """
         if self._expected is None:
             self._place.make()
@@ -159,21 +158,20 @@ class BlobStore:
             raise self._away(wrong_blob_store_message(self._expected, self.seen, self.shown))
 
     def after_writing(self, key: str) -> None:
-        """Make sure that a blob that was written lies in the grid's blob store, where that is a directory.
+        """Check that a written blob is in the grid's blob store, if that is a directory.
 
-        The blob is looked at again after the marker: had the share come back between the two, the blob would be below
-        it, and not be found.
+        The blob is checked after the marker: if the share was mounted again after the write, the share hides the blob.
         """
         if self._place.is_directory and self._expected is not None:
             self.require_now()
             self._place.size(key)
 
     def new_upload(self) -> Upload:
-        """A blob that is written piece by piece."""
+        """Start writing a blob piece by piece."""
         return Upload(self, self._place.sink(self))
 
     async def upload(self, chunks: AsyncIterator[bytes], key_for: Callable[[str], str]) -> BlobSlice:
-        """Store a stream under a key made from its sha256; an error of the stream leaves nothing behind."""
+        """Store a stream under a key made from its sha256; if the stream fails, nothing is stored."""
         upload = self.new_upload()
         try:
             async for chunk in chunks:
@@ -188,14 +186,14 @@ class BlobStore:
         await asyncio.to_thread(self.put_now, key, data)
 
     def put_now(self, key: str, data: bytes) -> None:
-        """Store bytes under a key, from a thread."""
+        """Store bytes under a key."""
         with self.as_unavailable():
             self.before_writing()
             self._place.put(key, data)
             self.after_writing(key)
 
     def put_file_now(self, key: str, path: Path) -> None:
-        """Store a file under a key, from a thread, without reading it whole into memory."""
+        """Store a file under a key, without reading all of it into memory."""
         with self.as_unavailable():
             self.before_writing()
             self._place.put_file(key, path)
@@ -204,16 +202,16 @@ class BlobStore:
     # --- reading ------------------------------------------------------------------------------------------------
 
     async def read(self, blob: BlobSlice) -> bytes:
-        """The bytes of a slice, compared with its digest if that is known.
+        """Read a slice, and compare it with its digest if it has one.
 
         Raises:
-            BlobNotFoundError: they are not there.
-            BlobDamagedError: they are not what was stored.
+            BlobNotFoundError: the blob does not exist.
+            BlobDamagedError: the bytes differ from what was stored.
         """
         return await asyncio.to_thread(self.read_now, blob)
 
     def read_now(self, blob: BlobSlice) -> bytes:
-        """The bytes of a slice, from a thread; errors as `read`."""
+        """Read a slice; raises the errors of `read`."""
         if blob.size == 0:
             return b""
         with self.as_unavailable():
@@ -222,7 +220,7 @@ class BlobStore:
             except FileNotFoundError:
                 raise self._missing(blob.key) from None
             except GenericError:
-                # A slice that begins behind the end of its blob is refused with an error like any other.
+                # obstore has no separate error for a slice that begins after the end of its blob.
                 self._require_size(blob)
                 raise
         if len(data) != blob.size:
@@ -230,13 +228,13 @@ class BlobStore:
         if blob.digest and hashlib.sha256(data).hexdigest() != blob.digest:
             end = blob.offset + blob.size
             raise BlobDamagedError(
-                f"blob {blob.key} is damaged: its bytes {blob.offset} to {end} are not those that were recorded "
+                f"blob {blob.key} is damaged: its bytes {blob.offset} to {end} differ from what was stored "
                 "(sha256 differs)"
             )
         return data
 
     def _missing(self, key: str) -> RaygridError:
-        """A blob that is not found: lost, or looked for in the wrong place."""
+        """The error for a missing blob: another blob store than the grid's, or a lost blob."""
         try:
             self.require_now()
         except UnavailableError as error:
@@ -253,24 +251,19 @@ class BlobStore:
             raise BlobDamagedError(f"blob {blob.key} is shorter than expected: {size} of {needed} bytes")
 
     def fetch_now(self, blob: BlobSlice, path: Path) -> None:
-        """Write a slice to a new file, from a thread, and check its digest.
-
-        Raises:
-            BlobNotFoundError: it is not there.
-            BlobDamagedError: it is not what was stored.
-        """
+        """Write a slice to a new file, and check its digest; raises the errors of `read`."""
         hasher = hashlib.sha256()
         with path.open("wb") as file:
-            for start in range(0, blob.size, CHUNK):
-                part = BlobSlice(blob.key, blob.offset + start, min(CHUNK, blob.size - start), "")
+            for start in range(0, blob.size, FETCH_PART):
+                part = BlobSlice(blob.key, blob.offset + start, min(FETCH_PART, blob.size - start), "")
                 data = self.read_now(part)
                 hasher.update(data)
                 file.write(data)
         if hasher.hexdigest() != blob.digest:
-            raise BlobDamagedError(f"blob {blob.key} does not have the content it should have (sha256 differs)")
+            raise BlobDamagedError(f"blob {blob.key} is damaged: it differs from what was stored (sha256 differs)")
 
     async def sizes(self, keys: Collection[str]) -> Mapping[str, int]:
-        """How large those of these blobs are that are there; costs a look at each.
+        """The sizes of the given blobs that exist, with one request for each.
 
         Raises:
             UnavailableError: the store does not answer.
@@ -278,14 +271,14 @@ class BlobStore:
         with self.as_unavailable():
             return await self._place.sizes(keys)
 
-    # --- keeping order ------------------------------------------------------------------------------------------
+    # --- retention ----------------------------------------------------------------------------------------------
 
     async def delete(self, keys: Iterable[str]) -> None:
-        """Remove blobs; those that are not there are no error."""
+        """Remove blobs; missing ones are ignored."""
         with self.as_unavailable():
             await self._place.delete(list(keys))
 
     async def list_older(self, prefix: str, age: timedelta) -> AsyncIterator[Sequence[str]]:
-        """Pages of keys under a prefix that were last written longer than `age` ago."""
+        """List pages of keys with a prefix that were last written longer than `age` ago."""
         async for page in self._place.older(prefix, datetime.now(UTC) - age):
             yield page

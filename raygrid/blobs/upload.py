@@ -1,27 +1,24 @@
-"""A blob on its way in: the caller goes on receiving while a thread hashes and writes what came before.
+"""Uploads: a thread hashes and writes the received bytes while the caller receives further ones.
 
-The caller that begins an upload ends it, by `finish` or `abort`, and its thread with it.
+The caller that starts an upload must end it, and thereby its thread, by `finish` or `abort`.
 """
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 import hashlib
-from collections import deque
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
-from typing import Any, Protocol
+from typing import Protocol
 
 from obstore.exceptions import BaseError
 
 from raygrid.blobs.port import Sink
+from raygrid.blobs.upload_thread import GATHERED, UploadThread
 from raygrid.errors import UnavailableError
 from raygrid.models import BlobSlice
 
-GATHERED = 1024**2  # bytes that go to the thread together; they come in pieces of 64 to 256 KB
-AHEAD = 2  # such lots that the thread has before it; beyond them, the sender has to wait
-MOST_PIECES = 1_024  # that wait to be joined: a piece of one byte takes many times its room
+AHEAD = 2  # lots of `GATHERED` bytes that may wait for the thread; the sender waits if there are more
+MOST_PIECES = 1_024  # pieces that wait to be joined; a piece of one byte takes many times its size in memory
 
 
 class Target(Protocol):
@@ -31,49 +28,14 @@ class Target(Protocol):
         """Store small bytes under a key."""
 
     def as_unavailable(self) -> contextlib.AbstractContextManager[None]:
-        """Turn errors of the place into those of the grid."""
-
-
-class UploadThread:
-    """The thread of one upload, with the work that it has not finished."""
-
-    def __init__(self) -> None:
-        self._executor = ThreadPoolExecutor(1, thread_name_prefix="upload")
-        self._ahead: deque[asyncio.Future[object]] = deque()
-
-    @property
-    def ahead(self) -> int:
-        """How many pieces of work are not finished."""
-        return len(self._ahead)
-
-    def begin(self, work: Callable[..., object], *args: Any) -> None:
-        """See `Worker.begin`."""
-        self._ahead.append(asyncio.get_running_loop().run_in_executor(self._executor, work, *args))
-
-    async def finish_oldest(self) -> None:
-        """See `Worker.finish_oldest`."""
-        await asyncio.wait((self._ahead[0],))  # unlike waiting for it alone, this does not cancel it
-        self._ahead.popleft().result()
-
-    async def finish_all(self) -> None:
-        """See `Worker.finish_all`."""
-        if self._ahead:
-            await asyncio.wait(self._ahead)
-
-    async def forget_all(self) -> None:
-        """Wait for everything, and drop the errors."""
-        await asyncio.gather(*self._ahead, return_exceptions=True)
-
-    def close(self) -> None:
-        """Let the thread end with what it does."""
-        self._executor.shutdown(wait=False)
+        """Translate errors of the place into those of the grid."""
 
 
 class Upload:
-    """A blob on its way in, holding a few megabytes in memory, never the whole.
+    """A blob that is being written, with at most a few megabytes in memory.
 
-    A short one is put under its key at once; a longer one is written under a temporary key and then moved. It counts
-    only once `finish` has returned; `abort` (or a crash and a later sweep) removes what is there.
+    A short blob is stored under its key at once; a longer one is written under a temporary key and then renamed. The
+    blob exists once `finish` has returned; `abort` (or a sweep after a crash) removes an unfinished one.
     """
 
     def __init__(self, blobs: Target, sink: Sink) -> None:
@@ -87,7 +49,7 @@ class Upload:
         self.size = 0
 
     async def write(self, chunk: bytes) -> None:
-        """Add bytes; waits where the thread is behind, so that no sender is faster than the blob store."""
+        """Add bytes; waits while the thread has too much work, so that the sender is not faster than the blob store."""
         self.size += len(chunk)
         self._gathered += len(chunk)
         self._pieces.append(chunk)
@@ -97,9 +59,9 @@ class Upload:
             self._pieces = [b"".join(self._pieces)]
 
     async def finish(self, key_for: Callable[[str], str]) -> BlobSlice:
-        """Let it lie under the key made from its digest; it survives a power cut from then on.
+        """Store the blob under a key made from its digest; it survives a power cut from then on.
 
-        S3 has no move: its copy within the store takes up to 5 GB, more than `http.max_body` should ever be there.
+        S3 renames by a copy, which is limited to 5 GB; `http.max_body` should be lower there.
         """
         if self._thread is None:
             data = b"".join(self._pieces)
@@ -119,14 +81,14 @@ class Upload:
         return BlobSlice(key, 0, self.size, digest)
 
     async def abort(self) -> None:
-        """Remove what was written."""
+        """Remove the written bytes."""
         self._pieces.clear()
         if self._thread is None:
             return
         try:
             with contextlib.suppress(OSError, BaseError, UnavailableError):
                 await self._sink.discard(self._thread)
-            await self._thread.forget_all()
+            await self._thread.finish_all()
         finally:
             self._thread.close()
 
@@ -134,7 +96,7 @@ class Upload:
         if self._thread is None:
             self._thread = UploadThread()
             self._room = min(self._room, GATHERED)
-        # Joined here, where there is time: the thread, which is busier, waits for the GIL after each of its calls.
+        # Joined here, because the thread has more work and must wait for the GIL after each of its calls.
         data = b"".join(self._pieces)
         self._pieces, self._gathered = [], 0
         with self._blobs.as_unavailable():
