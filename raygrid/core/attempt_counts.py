@@ -22,18 +22,6 @@ class AttemptCounts(NamedTuple):
     recalled: int = 0
     unstarted: int = 0
 
-    def plus(
-        self, *, started: int = 0, failures: int = 0, losses: int = 0, recalled: int = 0, unstarted: int = 0
-    ) -> AttemptCounts:
-        """Return the sum of these counts and the given ones."""
-        return AttemptCounts(
-            self.started + started,
-            self.failures + failures,
-            self.losses + losses,
-            self.recalled + recalled,
-            self.unstarted + unstarted,
-        )
-
     def known_up_to(self, number: int) -> AttemptCounts:
         """Raise `started` to an attempt number that is known to have been given out."""
         return self if number <= self.started else self._replace(started=number)

@@ -12,7 +12,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import AsyncExitStack, asynccontextmanager
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, Concatenate, ParamSpec, Protocol, TypeVar, cast
+from typing import Any, Concatenate, ParamSpec, Protocol, TypeAlias, TypeVar, cast
 
 from sqlalchemy import Engine, Table, func, select
 from sqlalchemy.dialects import postgresql as postgresql_dialect
@@ -37,11 +37,10 @@ class UsesDatabase(Protocol):
 Part = TypeVar("Part", bound=UsesDatabase)
 Given = ParamSpec("Given")
 Answer = TypeVar("Answer")
+Method: TypeAlias = Callable[Concatenate[Part, Given], Coroutine[Any, Any, Answer]]
 
 
-def to_its_end(
-    method: Callable[Concatenate[Part, Given], Coroutine[Any, Any, Answer]],
-) -> Callable[Concatenate[Part, Given], Coroutine[Any, Any, Answer]]:
+def to_its_end(method: Method[Part, Given, Answer]) -> Method[Part, Given, Answer]:
     """Complete a write even if its caller is cancelled.
 
     On SQLite a write cannot be stopped anyway. On PostgreSQL, cancelling it would close the connection and make a new
@@ -55,9 +54,7 @@ def to_its_end(
     return run
 
 
-def or_cut(
-    method: Callable[Concatenate[Part, Given], Coroutine[Any, Any, Answer]],
-) -> Callable[Concatenate[Part, Given], Coroutine[Any, Any, Answer]]:
+def or_cut(method: Method[Part, Given, Answer]) -> Method[Part, Given, Answer]:
     """As `to_its_end` on SQLite; on PostgreSQL a cancelled caller cancels its write, which must not succeed later."""
     to_end = to_its_end(method)
 
@@ -70,9 +67,7 @@ def or_cut(
     return run
 
 
-def reading(
-    method: Callable[Concatenate[Part, Given], Coroutine[Any, Any, Answer]],
-) -> Callable[Concatenate[Part, Given], Coroutine[Any, Any, Answer]]:
+def reading(method: Method[Part, Given, Answer]) -> Method[Part, Given, Answer]:
     """Run a read of SQLite in a thread, in parallel with writes."""
 
     @functools.wraps(method)

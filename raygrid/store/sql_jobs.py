@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import Integer, Select, and_, bindparam, case, func, or_, select, update
+from sqlalchemy import ColumnElement, Integer, Select, and_, bindparam, case, func, or_, select, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from raygrid.errors import StaleTermError
@@ -70,6 +70,10 @@ _CANCEL = (
     )
     .values(cancel_requested=True, revision=bindparam("new_revision"))
 )
+
+
+def _in_state(state: JobState, group_id: str) -> ColumnElement[bool]:
+    return and_(jobs.c.group_id == group_id, jobs.c.state == state.value)
 
 
 class SqlJobs:
@@ -160,20 +164,13 @@ class SqlJobs:
     @reading
     async def queued(self, group_id: str, limit: int) -> list[QueuedJob]:
         """The first queued jobs of a group, in the order in which they should run."""
-        statement = (
-            select(*rows.HELD_COLUMNS)
-            .where(jobs.c.group_id == group_id, jobs.c.state == JobState.QUEUED.value)
-            .order_by(jobs.c.priority.desc(), jobs.c.seq)
-            .limit(limit)
-        )
-        return await self._queued_jobs(statement)
+        statement = select(*rows.HELD_COLUMNS).where(_in_state(JobState.QUEUED, group_id))
+        return await self._queued_jobs(statement.order_by(jobs.c.priority.desc(), jobs.c.seq).limit(limit))
 
     @reading
     async def running(self, group_id: str) -> list[QueuedJob]:
         """The jobs of a group that are recorded as running."""
-        is_running = and_(jobs.c.group_id == group_id, jobs.c.state == JobState.RUNNING.value)
-        statement = select(*rows.HELD_COLUMNS).where(is_running)
-        return await self._queued_jobs(statement)
+        return await self._queued_jobs(select(*rows.HELD_COLUMNS).where(_in_state(JobState.RUNNING, group_id)))
 
     @reading
     async def unfinished_of(self, group_id: str, job_ids: Sequence[str]) -> list[QueuedJob]:
@@ -193,24 +190,17 @@ class SqlJobs:
     @reading
     async def count_queued(self, group_id: str) -> int:
         """Number of queued jobs of a group."""
-        statement = (
-            select(func.count())
-            .select_from(jobs)
-            .where(jobs.c.group_id == group_id, jobs.c.state == JobState.QUEUED.value)
-        )
-        async with self._database.read() as connection:
-            return int((await connection.execute(statement)).scalar_one())
+        return await self._count(_in_state(JobState.QUEUED, group_id))
 
     @reading
     async def queue_position(self, job: StoredJob) -> int:
         """Number of queued jobs of the same group that come before a job."""
         seq = select(jobs.c.seq).where(jobs.c.job_id == job.job_id).scalar_subquery()
         before = or_(jobs.c.priority > job.priority, and_(jobs.c.priority == job.priority, jobs.c.seq < seq))
-        statement = (
-            select(func.count())
-            .select_from(jobs)
-            .where(jobs.c.group_id == job.group_id, jobs.c.state == JobState.QUEUED.value, before)
-        )
+        return await self._count(_in_state(JobState.QUEUED, job.group_id) & before)
+
+    async def _count(self, condition: ColumnElement[bool]) -> int:
+        statement = select(func.count()).select_from(jobs).where(condition)
         async with self._database.read() as connection:
             return int((await connection.execute(statement)).scalar_one())
 

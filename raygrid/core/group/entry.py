@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import datetime
+from operator import add
 from typing import NamedTuple
 
 from raygrid.core.attempt_counts import NO_ATTEMPTS, AttemptCounts
@@ -59,9 +60,8 @@ class Entry:
         self, *, started: int = 0, failures: int = 0, losses: int = 0, recalled: int = 0, unstarted: int = 0
     ) -> None:
         """Add to the counts."""
-        self.counts = self.counts.plus(
-            started=started, failures=failures, losses=losses, recalled=recalled, unstarted=unstarted
-        )
+        more = (started, failures, losses, recalled, unstarted)
+        self.counts = AttemptCounts(*map(add, self.counts, more))
 
     @property
     def runs(self) -> str:

@@ -11,7 +11,6 @@ from collections.abc import Iterable
 from raygrid.core.attempt_counts import NO_ATTEMPTS
 from raygrid.core.group.backlog import Backlog
 from raygrid.core.group.collector import Collector
-from raygrid.core.group.draining import Drains
 from raygrid.core.group.entry import Entry
 from raygrid.core.group.first_reports import FirstReports
 from raygrid.core.group.load import GroupLoad
@@ -37,7 +36,7 @@ class GroupJobs:
         self.blobs: str | None = None  # the marker that a node must see to get work; None accepts any
         self._jobs: dict[str, Entry] = {}
         self._backlog = Backlog(policy.window)
-        self._drains = Drains()
+        self._drains: dict[str, float | None] = {}  # deadlines by node, also of nodes that the group does not have
         self._first_reports = FirstReports()
         self._pricers = Pricers(policy.pricers)
         self._usual = UsualTimes()
@@ -105,9 +104,14 @@ class GroupJobs:
     def _new_node(self, node_id: str, incarnation: str, slots: int, out: Collector) -> NodeRecord:
         node = self.nodes[node_id] = NodeRecord(node_id, incarnation, slots, last_seen=out.now)
         node.weight = self.policy.weights.get(node_id, 1.0)
-        self._drains.mark(node)
+        self._mark_drain(node)
         self._touch(node_id)
         return node
+
+    def _mark_drain(self, node: NodeRecord) -> None:
+        """Set the drain fields of a node; a drain belongs to the node's name and outlives its record."""
+        node.draining = node.node_id in self._drains
+        node.drain_deadline_at = self._drains.get(node.node_id)
 
     def _touch(self, node_id: str) -> None:
         """Have a node evaluated again that was added, removed or changed in any way."""

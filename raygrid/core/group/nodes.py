@@ -7,9 +7,8 @@ from collections.abc import Iterable
 from raygrid.core.blob_marker import blob_store_trouble
 from raygrid.core.group import suspects
 from raygrid.core.group.collector import Collector
-from raygrid.core.group.draining import overdue
 from raygrid.core.group.entry import Entry
-from raygrid.core.group.events import NodeReported
+from raygrid.core.group.events import NodeDraining, NodeReported
 from raygrid.core.group.leftovers import GroupLeftovers
 from raygrid.core.group.placement import NodeRecord
 from raygrid.models import AttemptId, AttemptReport, NodeState, Outcome
@@ -148,9 +147,22 @@ class GroupNodes(GroupLeftovers):
                 entry.count(unstarted=1)
                 self._requeue(entry, out, charge=False)
 
+    def _node_draining(self, event: NodeDraining, out: Collector) -> None:
+        """Start, change or end the drain of a node."""
+        if event.draining:
+            self._drains[event.node_id] = event.deadline_at
+        else:
+            self._drains.pop(event.node_id, None)
+        if event.node_id in self.nodes:
+            self._mark_drain(self.nodes[event.node_id])
+        self._touch(event.node_id)
+        self._move_overdue(out)
+
     def _move_overdue(self, out: Collector) -> None:
         """Stop the attempts that draining nodes hold after their deadline; their jobs are queued again at the end."""
-        for node in overdue(self.nodes.values(), out.now):
+        for node in self.nodes.values():
+            if node.drain_deadline_at is None or node.drain_deadline_at > out.now:
+                continue
             for attempt in node.held:
                 entry = self._job_on(node.node_id, attempt)
                 if entry is None:

@@ -102,10 +102,8 @@ class GroupState(GroupNodes):
             case NodeLost(node_id):
                 self._first_reports.arrived(node_id)
                 self._lose_node(node_id, "its Ray node or agent is gone", out)
-            case NodeDraining(node_id):
-                self._drains.apply(event, self.nodes.get(node_id))
-                self._touch(node_id)
-                self._move_overdue(out)
+            case NodeDraining():
+                self._node_draining(event, out)
             case HandOverEnded(node_id, attempts, arrived):
                 self._hand_over_ended(node_id, attempts, arrived, out)
             case PolicyChanged():
