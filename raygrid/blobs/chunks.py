@@ -53,13 +53,7 @@ def pieces_of(data: bytes) -> Iterable[memoryview]:
 
 
 class CheckedBlob:
-    """A blob whose chunks are compared with their digests when they are read. The methods block.
-
-    Args:
-        blobs: the blob store.
-        blob: the blob.
-        chunks: the digests of its chunks.
-    """
+    """A blob whose chunks are compared with their digests (`chunks`) when they are read. The methods block."""
 
     def __init__(self, blobs: BlobStore, blob: BlobSlice, chunks: bytes) -> None:
         self._blobs = blobs

@@ -23,12 +23,7 @@ KEPT = 256  # definitions in memory; older ones are read again
 
 
 class DefinitionReader:
-    """Reads definitions.
-
-    Args:
-        store: the job store.
-        pricers: the configured pricers.
-    """
+    """Reads definitions; `pricers` are the configured ones."""
 
     def __init__(self, store: JobStore, pricers: Mapping[str, Pricer]) -> None:
         self._store = store

@@ -31,7 +31,7 @@ from raygrid.core.group.events import (
     WriteUpdates,
 )
 from raygrid.core.lease import Lease
-from raygrid.errors import GroupRefusedError, UnavailableError
+from raygrid.errors import GroupRefusedError
 from raygrid.leader.change_feed import ChangeFeed
 from raygrid.leader.definitions import DefinitionReader
 from raygrid.leader.drains import DrainReader
@@ -43,6 +43,7 @@ from raygrid.leader.policy import fresh_state, group_policy, group_site
 from raygrid.models import DoneJob, JobSpec, JobState, JobUpdate, QueuedJob
 from raygrid.settings.model import GridSettings
 from raygrid.store import BLOBS, JobStore
+from raygrid.system.failure_log import log_failure
 from raygrid.transport.ports import JobChange, LeaderReply, NodeCalls, NodeDiscovery
 
 logger = logging.getLogger(__name__)
@@ -267,11 +268,8 @@ class Leader:
                     await self._drains.read()
                     self._drains_read_at = self._clock()
                 await self._scan()
-            except UnavailableError as error:
-                logger.warning("group %s: cannot scan the job store; trying again: %s", self._lease.group_id, error)
-                await asyncio.sleep(SCAN_S)
-            except Exception:
-                logger.exception("group %s: cannot scan the job store; trying again", self._lease.group_id)
+            except Exception as error:
+                log_failure(logger, error, "group %s: cannot scan the job store; trying again", self._lease.group_id)
                 await asyncio.sleep(SCAN_S)
 
     async def _scan(self) -> None:

@@ -10,12 +10,7 @@ from raygrid.store import JobStore
 
 
 class DrainReader:
-    """Reads the drains.
-
-    Args:
-        store: the job store.
-        happened: takes the events.
-    """
+    """Reads the drains, and passes events to `happened`."""
 
     def __init__(self, store: JobStore, happened: Callable[[Event], None]) -> None:
         self._store = store

@@ -16,6 +16,7 @@ from raygrid.core.lease import Lease
 from raygrid.errors import NotLeadingError, UnavailableError
 from raygrid.leader.dispatch import Leader
 from raygrid.store import JobStore
+from raygrid.system.failure_log import log_failure
 
 logger = logging.getLogger(__name__)
 
@@ -139,14 +140,10 @@ class Candidate:
             try:
                 async with asyncio.timeout(TTL_S):
                     found = (await self._store.leases()).get(self._group_id)
-            except (UnavailableError, TimeoutError) as error:
-                logger.warning(
-                    "group %s: cannot read the lease; trying again: %s", self._group_id, str(error) or "no answer"
-                )
-            except Exception:
-                logger.exception(
-                    "group %s: cannot read the lease because of an unexpected error; trying again", self._group_id
-                )
+            except TimeoutError:
+                logger.warning("group %s: no answer about the lease within %g s; trying again", self._group_id, TTL_S)
+            except Exception as error:
+                log_failure(logger, error, "group %s: cannot read the lease; trying again", self._group_id)
             else:
                 if found is None or found.left_s <= 0:
                     return

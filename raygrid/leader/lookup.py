@@ -11,9 +11,9 @@ from collections.abc import Callable, Iterable
 from dataclasses import replace
 
 from raygrid.core.group.events import NodeReported
-from raygrid.errors import RaygridError
 from raygrid.models import AttemptId, QueuedJob
 from raygrid.store import JobStore
+from raygrid.system.failure_log import log_failure
 
 logger = logging.getLogger(__name__)
 
@@ -21,13 +21,7 @@ AT_ONCE = 500
 
 
 class Lookup:
-    """Completes replies of nodes from the store.
-
-    Args:
-        store: the job store.
-        group_id: the leader's group.
-        is_unknown: whether the leader does not know a job and has no pending write of it.
-    """
+    """Completes replies of nodes; `is_unknown` is true for a job without a record or a pending write here."""
 
     def __init__(self, store: JobStore, group_id: str, is_unknown: Callable[[str], bool]) -> None:
         self._store = store
@@ -46,11 +40,8 @@ class Lookup:
         try:
             for start in range(0, len(job_ids), AT_ONCE):
                 found += await self._store.unfinished_of(self._group_id, job_ids[start : start + AT_ONCE])
-        except RaygridError as error:
-            logger.warning("group %s: cannot read reported jobs; trying again: %s", self._group_id, error)
-            return None if reported else reply
-        except Exception:
-            logger.exception("group %s: cannot read reported jobs; trying again", self._group_id)
+        except Exception as error:
+            log_failure(logger, error, "group %s: cannot read reported jobs; trying again", self._group_id)
             return None if reported else reply
         here = {job.spec.job_id for job in found}
         logger.info(

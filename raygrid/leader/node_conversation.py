@@ -11,6 +11,7 @@ from raygrid.errors import RaygridError, StaleTermError, UnreachableError
 from raygrid.leader.definitions import DefinitionReader
 from raygrid.models import AttemptId, Definition
 from raygrid.settings.model import GridSettings
+from raygrid.system.failure_log import log_failure
 from raygrid.transport.ports import NodeCalls
 
 logger = logging.getLogger(__name__)
@@ -253,13 +254,9 @@ class NodeConversation:
                 await self.link.start(self._term, orders)
         except StaleTermError:
             raise
-        except RaygridError as error:
-            logger.warning(
-                "node %s may not have got %d attempts; its next reply shows it: %s", self.node_id, len(orders), error
-            )
-            self._hand_over_ended(arrived=False)
-        except Exception:
-            logger.exception("node %s may not have got %d attempts; its next reply shows it", self.node_id, len(orders))
+        except Exception as error:
+            message = "node %s may not have received %d attempts; its next reply shows it"
+            log_failure(logger, error, message, self.node_id, len(orders))
             self._hand_over_ended(arrived=False)
         else:
             if incarnation == self._incarnation:

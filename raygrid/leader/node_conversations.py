@@ -7,9 +7,9 @@ import logging
 from collections.abc import Callable
 
 from raygrid.core.group.events import Event, NodeLost, NodesExpected, StartAttempts, StopAttempts
-from raygrid.errors import RaygridError
 from raygrid.leader.node_conversation import NodeConversation
 from raygrid.settings.model import GridSettings
+from raygrid.system.failure_log import log_failure
 from raygrid.transport.ports import NodeCalls, NodeDiscovery
 
 logger = logging.getLogger(__name__)
@@ -74,10 +74,8 @@ class NodeConversations:
         while True:
             try:
                 await self._discover()
-            except RaygridError as error:
-                logger.warning("group %s: the nodes cannot be listed; trying again: %s", self._group_id, error)
-            except Exception:
-                logger.exception("group %s: the nodes cannot be listed; trying again", self._group_id)
+            except Exception as error:
+                log_failure(logger, error, "group %s: cannot list the nodes; trying again", self._group_id)
             await asyncio.sleep(DISCOVER_S)
 
     async def _discover(self) -> None:

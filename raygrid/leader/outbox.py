@@ -12,9 +12,10 @@ import logging
 from collections.abc import Callable, Sequence
 
 from raygrid.core.lease import Lease
-from raygrid.errors import StaleTermError, UnavailableError
+from raygrid.errors import StaleTermError
 from raygrid.models import JobState, JobUpdate
 from raygrid.store import JobStore
+from raygrid.system.failure_log import log_failure
 
 logger = logging.getLogger(__name__)
 
@@ -106,10 +107,9 @@ class Outbox:
             except StaleTermError:
                 self._stale()
                 return None
-            except UnavailableError as error:
-                logger.warning("group %s: the job store is unavailable; writing again: %s", self._lease.group_id, error)
-                await asyncio.sleep(RETRY_S)
-            except Exception:
-                logger.exception("group %s: cannot write to the job store; trying again", self._lease.group_id)
+            except Exception as error:
+                log_failure(
+                    logger, error, "group %s: cannot write to the job store; trying again", self._lease.group_id
+                )
                 await asyncio.sleep(RETRY_S)
         return True

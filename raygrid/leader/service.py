@@ -11,13 +11,7 @@ from raygrid.transport.ports import LeaderReply
 
 
 class LeaderService:
-    """Implements `LeaderCalls` on one candidate.
-
-    Args:
-        candidate: the candidate.
-        settings: the grid's settings.
-        on_newer_settings: called with settings that are newer than all earlier ones.
-    """
+    """Implements `LeaderCalls` on one candidate; `on_newer_settings` gets settings that are newer than all before."""
 
     def __init__(
         self,

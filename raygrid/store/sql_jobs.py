@@ -26,6 +26,10 @@ _COUNTS = {
     name: case((jobs.c.attempts > _ATTEMPTS, jobs.c[name]), else_=bindparam(f"new_{name}", type_=Integer()))
     for name in ("failures", "losses", "recalled", "unstarted")
 }
+_REPLACED = (
+    *("state", "node_id", "reason", "message", "exit_code", "signal", "stderr_tail", "ended_at", "revision", "content"),
+    *("result_key", "result_offset", "result_size", "result_digest", "result_chunks"),
+)
 _RECORD = prepared(
     update(jobs)
     .where(
@@ -34,24 +38,10 @@ _RECORD = prepared(
         jobs.c.ended_at.is_(None),
     )
     .values(
-        state=bindparam("new_state"),
         attempts=case((jobs.c.attempts > _ATTEMPTS, jobs.c.attempts), else_=_ATTEMPTS),
         **_COUNTS,
-        node_id=bindparam("new_node_id"),
-        reason=bindparam("new_reason"),
-        message=bindparam("new_message"),
-        exit_code=bindparam("new_exit_code"),
-        signal=bindparam("new_signal"),
-        stderr_tail=bindparam("new_stderr_tail"),
-        result_key=bindparam("new_result_key"),
-        result_offset=bindparam("new_result_offset"),
-        result_size=bindparam("new_result_size"),
-        result_digest=bindparam("new_result_digest"),
-        result_chunks=bindparam("new_result_chunks"),
         started_at=func.coalesce(bindparam("new_started_at", type_=Instant()), jobs.c.started_at),
-        ended_at=bindparam("new_ended_at"),
-        revision=bindparam("new_revision"),
-        content=bindparam("new_content"),
+        **{name: bindparam(f"new_{name}") for name in _REPLACED},
     )
 )
 

@@ -142,9 +142,7 @@ def engine_for(path: Path | None, begin: str) -> Engine:
 class DirectConnection:
     """The part of SQLAlchemy's `AsyncConnection` that the store uses, over a blocking connection.
 
-    Args:
-        connection: the connection.
-        prepared: the prepared statements so far; new ones are added.
+    New prepared statements are added to `prepared`.
     """
 
     def __init__(self, connection: Connection, prepared: Prepared) -> None:

@@ -25,12 +25,7 @@ class _Part(NamedTuple):
 
 
 class GroupLoad:
-    """The load of a group.
-
-    Args:
-        group_id: the group.
-        nodes: its nodes, by name.
-    """
+    """The load of a group and its nodes."""
 
     def __init__(self, group_id: str, nodes: Mapping[str, NodeRecord]) -> None:
         self._group_id = group_id
