@@ -1,6 +1,6 @@
 """The client library: plain HTTP to the parents of a grid, blocking or in an event loop.
 
-It imports neither Ray nor any tier of the grid, so it works wherever HTTP reaches.
+It imports neither Ray nor any tier of the grid, so it runs on any machine that reaches the grid over HTTP.
 """
 
 from raygrid.client.async_client import AsyncClient

@@ -1,4 +1,4 @@
-"""The client for an event loop; it does what `sync.Client` does, in the same words."""
+"""The client for an event loop, with the methods of `Client`."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from raygrid.client.upload import Input, InputUpload
 
 
 class AsyncClient:
-    """Speaks HTTP to the parents of a grid, in an event loop; arguments and errors are those of `Client`."""
+    """Calls the parents of a grid over HTTP, in an event loop; arguments and errors are those of `Client`."""
 
     def __init__(
         self,
@@ -39,12 +39,12 @@ class AsyncClient:
 
     @property
     def url(self) -> str:
-        """Where the grid's parents listen; several entries with commas between."""
+        """URL of the grid's parents; several entries are separated by commas."""
         return self._endpoint.url
 
     @property
     def has_key(self) -> bool:
-        """Whether it sends an API key."""
+        """Whether the client sends an API key."""
         return self._endpoint.api_key is not None
 
     async def submit(
@@ -55,7 +55,7 @@ class AsyncClient:
         filename: str | None = None,
         **options: Unpack[SubmitKeywords],
     ) -> AsyncJob:
-        """Submit one job; as `Client.submit`."""
+        """Submit one job; see `Client.submit`."""
         job_id = new_id() if job_id is None else job_id
         upload = InputUpload.of(file_or_bytes, filename)
         await self._connection.run(self._flows.submit(upload, job_id, JobOptions(**options)))
@@ -69,7 +69,7 @@ class AsyncClient:
         batch_id: str | None = None,
         **options: Unpack[SubmitKeywords],
     ) -> AsyncBatchJobs:
-        """Submit many inputs as one batch, in few requests; as `Client.map`."""
+        """Submit many inputs as one batch, in few requests; see `Client.map`."""
         batch_id = new_id() if batch_id is None else checked_id(batch_id, "batch id")
         jobs = entries(files, job_ids)
         refused = await self._connection.run(post(self._flows, batch_id, jobs, JobOptions(**options)))
@@ -77,30 +77,26 @@ class AsyncClient:
         return AsyncBatchJobs(self._connection, batch_id, names, refused, names)
 
     def job(self, job_id: str) -> AsyncJob:
-        """Attach to a job that was submitted before; asks the grid nothing."""
+        """Attach to a job that was submitted before, without a request."""
         return AsyncJob(self._connection, checked_id(job_id))
 
     async def batch(self, batch_id: str, *, ended_only: bool = False) -> AsyncBatchJobs:
-        """Attach to a batch that was submitted before; as `Client.batch`."""
+        """Attach to a batch that was submitted before; see `Client.batch`."""
         await self._connection.run(self._flows.batch_status(batch_id))
-        found = self.jobs(batch=batch_id)
-        names = {
-            status.job_id: status.input_name or ""
-            async for status in found
-            if status.state.is_terminal or not ended_only
-        }
+        jobs = self.jobs(batch=batch_id)
+        names = {job.job_id: job.input_name or "" async for job in jobs if job.state.is_terminal or not ended_only}
         return AsyncBatchJobs(self._connection, batch_id, names, names=names)
 
     async def batch_status(self, batch_id: str) -> BatchStatus:
-        """Ask for the counts of a batch; as `Client.batch_status`."""
+        """Ask for the counts of a batch; see `Client.batch_status`."""
         return await self._connection.run(self._flows.batch_status(batch_id))
 
     async def cancel_batch(self, batch_id: str) -> int:
-        """Ask the grid to cancel all jobs of a batch that have not ended; gives how many there are."""
+        """Ask the grid to cancel all jobs of a batch that have not ended; gives their number."""
         return await self._connection.run(self._flows.cancel_batch(batch_id))
 
     async def jobs(self, *, state: str | None = None, batch: str | None = None) -> AsyncIterator[JobStatus]:
-        """Go through the grid's jobs, page by page; as `Client.jobs`."""
+        """Give the grid's jobs, read page by page; see `Client.jobs`."""
         cursor: str | None = None
         while True:
             page, cursor = await self._connection.run(self._flows.jobs_page(state, batch, cursor))
@@ -110,7 +106,7 @@ class AsyncClient:
                 return
 
     async def batches(self) -> AsyncIterator[BatchStatus]:
-        """Go through the grid's batches, the newest first; as `Client.batches`."""
+        """Give the grid's batches, newest first; see `Client.batches`."""
         cursor: str | None = None
         while True:
             page, cursor = await self._connection.run(self._flows.batches_page(cursor))
@@ -120,16 +116,16 @@ class AsyncClient:
                 return
 
     async def put_data(self, name: str, file_or_bytes: Input) -> DataInfo:
-        """Store data under a name, for many jobs to read; as `Client.put_data`."""
+        """Store data under a name, for many jobs to read; see `Client.put_data`."""
         return await self._connection.run(self._flows.put_data(name, InputUpload.of(file_or_bytes)))
 
     async def data(self) -> list[DataInfo]:
         """List the shared data."""
-        return await self._connection.run(self._flows.values(DataInfo, "/data", "data"))
+        return await self._connection.run(self._flows.values(DataInfo, "data"))
 
     async def pricers(self) -> list[PricerInfo]:
-        """List the pricers that the grid is configured for."""
-        return await self._connection.run(self._flows.values(PricerInfo, "/pricers", "pricers"))
+        """List the pricers of the grid."""
+        return await self._connection.run(self._flows.values(PricerInfo, "pricers"))
 
     async def capacity(self) -> Capacity:
         """Ask for the slots of the whole grid."""
@@ -137,34 +133,34 @@ class AsyncClient:
 
     async def groups(self) -> list[GroupStatus]:
         """List the groups and their load."""
-        return await self._connection.run(self._flows.values(GroupStatus, "/groups", "groups"))
+        return await self._connection.run(self._flows.values(GroupStatus, "groups"))
 
     async def nodes(self) -> list[NodeStatus]:
         """List the nodes."""
-        return await self._connection.run(self._flows.values(NodeStatus, "/nodes", "nodes"))
+        return await self._connection.run(self._flows.values(NodeStatus, "nodes"))
 
     async def drain(self, node: str, deadline_s: float | None = None) -> NodeStatus:
-        """Give a node no new jobs; as `Client.drain`."""
+        """Give a node no new jobs; see `Client.drain`."""
         return await self._connection.run(self._flows.drain(node, deadline_s))
 
     async def undrain(self, node: str) -> NodeStatus:
-        """Let a node work again; as `Client.undrain`."""
+        """Give a drained node jobs again; see `Client.undrain`."""
         return await self._connection.run(self._flows.undrain(node))
 
     async def hand_over(self, group: str) -> GroupStatus:
-        """Have a group's leader hand over; as `Client.hand_over`."""
+        """Let another candidate lead a group; see `Client.hand_over`."""
         return await self._connection.run(self._flows.hand_over(group))
 
     async def contact(self, within_s: float = CONTACT_S) -> None:
-        """See that a grid is there and takes the API key; as `Client.contact`."""
+        """Check that a grid answers and accepts the API key; see `Client.contact`."""
         await self._connection.run(self._flows.contact(within_s))
 
     async def require_ready(self) -> None:
-        """Ask whether the grid can take jobs and have them run; as `Client.require_ready`."""
+        """Check that the grid can accept and run jobs; see `Client.require_ready`."""
         await self._connection.run(self._flows.members(Call("GET", "/health/ready")))
 
     async def close(self) -> None:
-        """Give the sockets back; what was submitted goes on."""
+        """Close the connections; submitted jobs go on."""
         await self._connection.close()
 
     async def __aenter__(self) -> Self:

@@ -21,24 +21,23 @@ from raygrid.client.upload import Input, InputUpload
 
 
 class Client:
-    """Speaks HTTP to the parents of a grid.
+    """Calls the parents of a grid over HTTP.
 
-    Every call is tried again after a lost connection and when the grid is busy, for up to `retry_s` seconds;
-    that is safe, because a job is known by its id. Jobs and batches that it made share its connections, and
-    threads may share it.
+    Every call is tried again after a lost connection and while the grid is busy, for up to `retry_s` seconds. This is
+    safe, because the grid knows a job by its id. Jobs and batches use the connections of the client that made them.
+    Threads may share a client.
 
     Args:
-        url: where the grid's parents listen, such as `http://localhost:8000`. Several entries, as a list or with
-            commas between, are used one at a time: one that fails is left for the next.
-        api_key: the key, where the grid wants one.
-        timeout: seconds without a byte after which a request counts as lost, on top of any wait that was
-            asked for.
-        transport: what carries the requests; tests put the grid itself or a fake here.
+        url: URL of the grid's parents, such as `http://localhost:8000`. Several entries, as a list or separated by
+            commas, are used one at a time: after a failure the next one is used.
+        api_key: the API key, if the grid requires one.
+        timeout: seconds without a byte after which a request counts as lost, in addition to any requested wait.
+        transport: httpx transport for the requests; tests pass the grid itself or a fake.
         retry_s: seconds after its first failure in which a call is tried again; 0 for never.
-        retry: the retry policy in full, instead of `retry_s`.
+        retry: the complete retry policy, instead of `retry_s`.
 
     Raises:
-        SettingsError: the URL or the key cannot be right.
+        SettingsError: the URL or the key is not valid.
     """
 
     def __init__(
@@ -57,12 +56,12 @@ class Client:
 
     @property
     def url(self) -> str:
-        """Where the grid's parents listen; several entries with commas between."""
+        """URL of the grid's parents; several entries are separated by commas."""
         return self._endpoint.url
 
     @property
     def has_key(self) -> bool:
-        """Whether it sends an API key."""
+        """Whether the client sends an API key."""
         return self._endpoint.api_key is not None
 
     def submit(
@@ -73,19 +72,19 @@ class Client:
         filename: str | None = None,
         **options: Unpack[SubmitKeywords],
     ) -> Job:
-        """Submit one job; when this returns, the grid will not lose it.
+        """Submit one job; once this returns, the grid does not lose the job.
 
         Args:
-            file_or_bytes: the input: a path (any str is one), bytes, or a file opened in binary mode.
-            job_id: the job's id; a fresh UUIDv7 by default. The same id with the same input is the same job.
+            file_or_bytes: the input: a path (every str is a path), bytes, or a file opened in binary mode.
+            job_id: id of the job; by default a new UUIDv7. The same id with the same input is the same job.
             filename: name of the input in the job directory.
             **options: pricer, args, priority, affinity, site, timeout_s, data: see `JobOptions`.
 
         Raises:
             ConflictError: the id belongs to a job with another input, pricer, args or data.
-            InvalidRequestError: the grid refuses the job as it stands.
-            BusyError: the grid cannot take the job now, in spite of retries.
-            ConnectionFailedError: the grid did not answer, in spite of retries.
+            InvalidRequestError: the job is not valid.
+            BusyError: the grid could not accept the job, despite retries.
+            ConnectionFailedError: the grid did not answer, despite retries.
         """
         job_id = new_id() if job_id is None else job_id
         self._connection.run(self._flows.submit(InputUpload.of(file_or_bytes, filename), job_id, JobOptions(**options)))
@@ -103,14 +102,13 @@ class Client:
 
         Args:
             files: the inputs, or a mapping from job id to input.
-            job_ids: one id per input; fresh UUIDv7s by default.
-            batch_id: add to this batch; a fresh one by default.
-            **options: for all jobs: pricer, args, priority, affinity, site, timeout_s, data: see
-                `JobOptions`.
+            job_ids: one id per input; by default new UUIDv7s.
+            batch_id: id of the batch, which may exist; by default a new one.
+            **options: for all jobs: pricer, args, priority, affinity, site, timeout_s, data: see `JobOptions`.
 
         Raises:
-            RaygridError: as `submit`. A job that the grid refuses alone does not stop the others: see
-                `refused`.
+            RaygridError: as `submit`. If the grid refuses a single job, the others are submitted: see
+                `BatchJobs.refused`.
         """
         batch_id = new_id() if batch_id is None else checked_id(batch_id, "batch id")
         jobs = entries(files, job_ids)
@@ -119,22 +117,22 @@ class Client:
         return BatchJobs(self._connection, batch_id, names, refused, names)
 
     def job(self, job_id: str) -> Job:
-        """Attach to a job that was submitted before; asks the grid nothing."""
+        """Attach to a job that was submitted before, without a request."""
         return Job(self._connection, checked_id(job_id))
 
     def batch(self, batch_id: str, *, ended_only: bool = False) -> BatchJobs:
-        """Attach to a batch that was submitted before, or to those of its jobs that have ended by now.
+        """Attach to a batch that was submitted before, with its jobs in the order in which they were submitted.
 
-        Its jobs are in the order in which they were submitted.
+        Args:
+            batch_id: the batch.
+            ended_only: leave out the jobs that have not ended yet.
 
         Raises:
             JobNotFoundError: the grid has no such batch.
         """
         self._connection.run(self._flows.batch_status(batch_id))
-        found = self.jobs(batch=batch_id)
-        names = {
-            status.job_id: status.input_name or "" for status in found if status.state.is_terminal or not ended_only
-        }
+        jobs = self.jobs(batch=batch_id)
+        names = {job.job_id: job.input_name or "" for job in jobs if job.state.is_terminal or not ended_only}
         return BatchJobs(self._connection, batch_id, names, names=names)
 
     def batch_status(self, batch_id: str) -> BatchStatus:
@@ -146,11 +144,11 @@ class Client:
         return self._connection.run(self._flows.batch_status(batch_id))
 
     def cancel_batch(self, batch_id: str) -> int:
-        """Ask the grid to cancel all jobs of a batch that have not ended; gives how many there are."""
+        """Ask the grid to cancel all jobs of a batch that have not ended; gives their number."""
         return self._connection.run(self._flows.cancel_batch(batch_id))
 
     def jobs(self, *, state: str | None = None, batch: str | None = None) -> Iterator[JobStatus]:
-        """Go through the grid's jobs, page by page: those of a batch as they were submitted, others by id.
+        """Give the grid's jobs, read page by page: those of a batch in the order of their submission, others by id.
 
         Args:
             state: only jobs in this state: queued, running, done, failed or cancelled.
@@ -164,7 +162,7 @@ class Client:
                 return
 
     def batches(self) -> Iterator[BatchStatus]:
-        """Go through the grid's batches, the newest first, page by page."""
+        """Give the grid's batches, newest first, read page by page."""
         cursor: str | None = None
         while True:
             page, cursor = self._connection.run(self._flows.batches_page(cursor))
@@ -173,39 +171,39 @@ class Client:
                 return
 
     def put_data(self, name: str, file_or_bytes: Input) -> DataInfo:
-        """Store data under a name, for many jobs to read; storing again changes it for new jobs."""
+        """Store data under a name, for many jobs to read; storing again changes the data for new jobs."""
         return self._connection.run(self._flows.put_data(name, InputUpload.of(file_or_bytes)))
 
     def data(self) -> list[DataInfo]:
         """List the shared data."""
-        return self._connection.run(self._flows.values(DataInfo, "/data", "data"))
+        return self._connection.run(self._flows.values(DataInfo, "data"))
 
     def pricers(self) -> list[PricerInfo]:
-        """List the pricers that the grid is configured for."""
-        return self._connection.run(self._flows.values(PricerInfo, "/pricers", "pricers"))
+        """List the pricers of the grid."""
+        return self._connection.run(self._flows.values(PricerInfo, "pricers"))
 
     def capacity(self) -> Capacity:
-        """Ask for the slots of the whole grid."""
+        """Ask for the slots of the whole grid and the number of queued jobs."""
         return self._connection.run(self._flows.value(Capacity, Call("GET", "/capacity")))
 
     def groups(self) -> list[GroupStatus]:
         """List the groups and their load."""
-        return self._connection.run(self._flows.values(GroupStatus, "/groups", "groups"))
+        return self._connection.run(self._flows.values(GroupStatus, "groups"))
 
     def nodes(self) -> list[NodeStatus]:
         """List the nodes."""
-        return self._connection.run(self._flows.values(NodeStatus, "/nodes", "nodes"))
+        return self._connection.run(self._flows.values(NodeStatus, "nodes"))
 
     def drain(self, node: str, deadline_s: float | None = None) -> NodeStatus:
-        """Give a node no new jobs; those that run there finish. Asking again changes the deadline.
+        """Give a node no new jobs; jobs that run there may finish. A second call changes the deadline.
 
-        The wish is kept until `undrain`, whatever is restarted meanwhile. A leader acts on it within about a second;
-        the node's state in `nodes()` is then `draining`, and `drained` when nothing runs there any more.
+        The drain lasts until `undrain`, across restarts. A leader starts it within about a second; the node's state in
+        `nodes()` is then `draining`, and `drained` once no job runs there.
 
         Args:
             node: name of the node.
-            deadline_s: seconds after which what still runs there is stopped and run on other nodes, which costs
-                the jobs none of their attempts; None lets everything finish.
+            deadline_s: seconds after which the jobs that still run there are stopped and run on other nodes; this does
+                not count as an attempt. None lets all of them finish.
 
         Raises:
             NodeNotFoundError: the grid has no such node.
@@ -213,7 +211,7 @@ class Client:
         return self._connection.run(self._flows.drain(node, deadline_s))
 
     def undrain(self, node: str) -> NodeStatus:
-        """Let a node work again.
+        """Give a drained node jobs again.
 
         Raises:
             NodeNotFoundError: the grid has no such node.
@@ -221,9 +219,9 @@ class Client:
         return self._connection.run(self._flows.undrain(node))
 
     def hand_over(self, group: str) -> GroupStatus:
-        """Have a group's leader hand over to another candidate; returns when that one leads.
+        """Let another candidate lead a group; returns when it leads.
 
-        What runs goes on, and what waits goes on waiting; no job costs an attempt.
+        Running and queued jobs are not affected.
 
         Raises:
             GroupNotFoundError: the grid has no such group.
@@ -232,28 +230,28 @@ class Client:
         return self._connection.run(self._flows.hand_over(group))
 
     def contact(self, within_s: float = CONTACT_S) -> None:
-        """See that a grid is there and takes the API key; returns at once if so.
+        """Check that a grid answers and accepts the API key.
 
         Args:
-            within_s: seconds in which to try again, and for which to wait for an answer.
+            within_s: seconds for retries, and for which to wait for an answer.
 
         Raises:
-            ConnectionFailedError: nothing answers there.
+            ConnectionFailedError: nothing answers at the URL.
             NotAuthorizedError: the key is missing or wrong.
-            RaygridError: what answers there is no grid, or cannot answer now.
+            RaygridError: the answer is not that of a grid, or the grid cannot answer now.
         """
         self._connection.run(self._flows.contact(within_s))
 
     def require_ready(self) -> None:
-        """Ask whether the grid can take jobs and have them run; returns if it can.
+        """Check that the grid can accept and run jobs.
 
         Raises:
-            UnavailableError: it cannot yet; says what is missing.
+            UnavailableError: it cannot yet; the message names what is missing.
         """
         self._connection.run(self._flows.members(Call("GET", "/health/ready")))
 
     def close(self) -> None:
-        """Give the sockets back; what was submitted goes on."""
+        """Close the connections; submitted jobs go on."""
         self._connection.close()
 
     def __enter__(self) -> Self:

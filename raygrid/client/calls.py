@@ -1,7 +1,7 @@
-"""What the client's decisions are made of: calls to send, pauses to make, and flows that yield them.
+"""The steps of the client's operations: calls to send, pauses to make, and flows that yield them.
 
-A flow is a generator that yields calls and pauses and is sent the grid's answers. It does no I/O, so the sync
-and the async client run the very same flows; only `connection.py` knows sockets.
+A flow is a generator that yields calls and pauses and is sent the grid's answers. It does no I/O, so the blocking and
+the async client run the same flows; all I/O is in `connection.py`.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ class Body(Protocol):
 
     @property
     def length(self) -> int:
-        """Bytes that `chunks` gives in all."""
+        """Total length of `chunks`, bytes."""
 
     def chunks(self) -> Iterator[bytes]:
         """Read the body from its beginning."""
@@ -38,12 +38,12 @@ class Call:
         path: path below the grid's URL, percent-encoded.
         params: query parameters.
         body: request body, if any.
-        wait_s: how long the grid may hold its answer back on our wish, seconds.
-        at_most_s: give up so long after the last byte came, where that is sooner than the client's own time limit.
-        save_to: write the body of a 2xx answer to this file and do not keep it in memory.
-        job_id: the job that the answer must be about, if it is one job.
+        wait_s: longest time for which the call lets the grid delay its answer, seconds.
+        at_most_s: seconds without a byte after which the call fails, if less than the client's own timeout.
+        save_to: file to which the body of a 2xx answer is written instead of being kept in memory.
+        job_id: the job that the answer must be about, if it is about one job.
         batch_id: the same for a batch.
-        is_result: whether a 2xx answer is the job's result, which must name its job and match its digest.
+        is_result: whether a 2xx answer is a result, which must name its job and match its digest.
     """
 
     method: str
@@ -60,7 +60,7 @@ class Call:
 
 @dataclass(frozen=True, slots=True)
 class Pause:
-    """Do nothing for some seconds."""
+    """A pause between two calls."""
 
     seconds: float
 

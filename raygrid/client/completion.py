@@ -1,4 +1,4 @@
-"""Jobs in the order in which they end, be they of one batch, of several, or of none."""
+"""Jobs of any batches, or of none, in the order in which they end."""
 
 from __future__ import annotations
 
@@ -14,18 +14,18 @@ _SHORTEST_WAIT_S = 0.05
 
 
 def as_completed(jobs: Iterable[Job], timeout: float | None = None) -> Iterator[Job]:
-    """Give each job as it ends, well or not; `job.result()` then answers at once.
+    """Give each job as it ends, successfully or not; `job.result()` then needs no request.
 
-    Jobs of one batch come over its results stream. Where there are several batches, or jobs without a batch,
-    each gets its turn in rounds of about a second, so `map` is the better way to submit many.
+    Jobs of one batch come over its results stream. Several batches, and jobs without a batch, are polled one after the
+    other in rounds of about a second, so submit many jobs with `map`.
 
     Args:
-        jobs: the jobs, of any batches and clients; one that is given twice comes once.
-        timeout: seconds for all of them together; None for as long as it takes.
+        jobs: the jobs, of any batches and clients; a job that is given twice comes once.
+        timeout: seconds for all jobs together; None for no limit.
 
     Raises:
-        WaitTimeoutError: some job has not ended in time.
-        RaygridError: a job's end cannot be found out, as the grid does not know it or does not answer.
+        WaitTimeoutError: a job has not ended in time.
+        RaygridError: the grid does not know a job, or does not answer.
     """
     pending = dict.fromkeys(jobs)
     if not pending:
@@ -54,7 +54,7 @@ def _source(job: Job) -> BatchJobs | Job:
 
 
 def _ended_of(source: BatchJobs | Job, wait_s: float | None) -> Iterator[Job]:
-    """Give what ends in one batch, or the one job if it ends, while waiting so long."""
+    """Wait up to `wait_s` for jobs of a batch, or for one job, and give those that end."""
     if isinstance(source, BatchJobs):
         try:
             yield from source.as_completed(wait_s)

@@ -1,4 +1,4 @@
-"""The drivers that carry flows out over HTTP, for threads and for an event loop; only they know sockets."""
+"""The two drivers that carry out flows over HTTP, for threads and for an event loop; all I/O of the client is here."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import secrets
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
-from typing import IO, Any, NoReturn, TypeVar
+from typing import IO, Any, Generic, NoReturn, TypeVar
 
 import httpx
 
@@ -20,40 +20,81 @@ from raygrid.client.per_process import Mark, PerProcess, this_process
 from raygrid.client.retry import speaks_for_one_entry
 
 T = TypeVar("T")
+AnyClient = TypeVar("AnyClient", httpx.Client, httpx.AsyncClient)
 
-_CONNECT_S = 3.0  # where there is another entry to try: time for a lost packet, not for a machine that is gone
+_CONNECT_S = 3.0  # if there is another entry: time for a lost packet, but a machine that is gone is left soon
 
 
-class BlockingConnection:
-    """Carries flows out, blocking; safe to share between threads, and with forked processes.
+class _Connection(Generic[AnyClient]):
+    """What both drivers share: the sockets, the requests, and what follows a failure."""
 
-    Each process has sockets of its own; a transport that was given is used in all of them.
-    """
-
-    def __init__(
-        self,
-        endpoint: Endpoint,
-        timeout_s: float,
-        transport: httpx.BaseTransport | None = None,
-    ) -> None:
+    def __init__(self, endpoint: Endpoint, timeout_s: float, http: PerProcess[AnyClient] | PerLoop[AnyClient]) -> None:
         self.flows = Flows(endpoint)
-        self._timeout_s = timeout_s
-        self._sleep = endpoint.retry.sleep
         self._endpoint = endpoint
-        self._http = PerProcess(
-            lambda: httpx.Client(
-                transport=transport or sockets.transport(endpoint),
-                mounts=None if transport else sockets.mounts(endpoint),
-                headers=endpoint.headers(),
-                # A proxy from the environment is meant for the way out, not for a grid on this machine.
-                trust_env=not endpoint.is_local,
-            )
-        )
-        self._http.get()  # says now what is wrong with a proxy of the environment
+        self._timeout_s = timeout_s
+        self._http: PerProcess[AnyClient] | PerLoop[AnyClient] = http
+        http.get()  # raises now if a proxy of the environment is not valid
 
     def __reduce__(self) -> NoReturn:
-        """Refuse to be pickled: sockets belong to a process, and the API key should not be written anywhere."""
-        raise _cannot_be_pickled(self._endpoint)
+        """Refuse to be pickled: sockets belong to one process, and the API key must not be written anywhere."""
+        raise TypeError(
+            "a client, and a job or batch that it gave, cannot be sent to another process: connections and API key "
+            f"stay in this one. Make a client there, raygrid.connect({self._endpoint.url!r}), and send job ids, inputs "
+            "or results"
+        )
+
+    def _request(self, call: Call, entry: str) -> dict[str, Any]:
+        """Arguments for httpx's build_request; a body with a known length is not sent in HTTP chunks."""
+        timeout_s = self._timeout_s if call.at_most_s is None else min(self._timeout_s, call.at_most_s)
+        connect_s = min(timeout_s, _CONNECT_S) if len(self._endpoint.entries) > 1 else timeout_s
+        request: dict[str, Any] = {
+            "method": call.method,
+            "url": entry + call.path,
+            "timeout": httpx.Timeout(timeout_s, connect=connect_s, read=timeout_s + call.wait_s),
+        }
+        if call.params:
+            request["params"] = list(call.params)
+        if call.body is not None:
+            request["content"] = call.body.chunks()
+            request["headers"] = {"Content-Type": call.body.content_type, "Content-Length": str(call.body.length)}
+        return request
+
+    @contextmanager
+    def _handling_failures(self, entry: str, http: AnyClient) -> Iterator[None]:
+        """Leave an entry whose connection fails; after the answer to another call, use new sockets, too."""
+        try:
+            yield
+        except httpx.TransportError as error:
+            if isinstance(error, MixedUpAnswerError):
+                self._http.replace(http)  # other answers on these sockets may belong to other calls as well
+            self._endpoint.leave(entry)
+            raise
+
+    def _leave_if_refused(self, entry: str, response: httpx.Response) -> None:
+        """After a refusal that concerns one parent, send the next call to another entry or over another connection."""
+        if speaks_for_one_entry(response):
+            self._endpoint.leave(entry)
+            sockets.hang_up(response)
+
+
+class BlockingConnection(_Connection[httpx.Client]):
+    """Carries out flows, blocking; threads and forked processes may share it.
+
+    Each process has its own sockets; a given transport is used in all processes.
+    """
+
+    def __init__(self, endpoint: Endpoint, timeout_s: float, transport: httpx.BaseTransport | None = None) -> None:
+        def client() -> httpx.Client:
+            return httpx.Client(
+                transport=transport or sockets.transport(endpoint, httpx.HTTPTransport),
+                mounts=None if transport else sockets.mounts(endpoint, httpx.HTTPTransport),
+                headers=endpoint.headers(),
+                # A proxy of the environment is for other machines, not for a grid on this one.
+                trust_env=not endpoint.is_local,
+            )
+
+        super().__init__(endpoint, timeout_s, PerProcess(client))
+        self.pause = endpoint.retry.sleep
 
     def run(self, flow: Flow[T]) -> T:
         """Run a flow to its end."""
@@ -61,7 +102,7 @@ class BlockingConnection:
             step = next(flow)
             while True:
                 if not isinstance(step, Call):
-                    self._sleep(step.seconds)
+                    self.pause(step.seconds)
                     step = flow.send(None)
                     continue
                 try:
@@ -76,41 +117,33 @@ class BlockingConnection:
 
     @contextmanager
     def stream(self, call: Call) -> Iterator[httpx.Response]:
-        """Open an answer whose body is read piece by piece; that of a refusal is read at once."""
+        """Send a call and give the response before its body is read; the body of a refusal is read at once."""
         entry, http, process = self._endpoint.entry, self._http.get(), this_process()
-        with _leaving(self._endpoint, entry):
-            request = http.build_request(**_request(call, self._endpoint, entry, self._timeout_s))
-            response = http.send(request, stream=True)
+        with self._handling_failures(entry, http):
+            response = http.send(http.build_request(**self._request(call, entry)), stream=True)
             try:
                 require_own(call, response, entry)
                 if not response.is_success:
                     response.read()
-                    _leave_if_refused(self._endpoint, entry, response)
+                    self._leave_if_refused(entry, response)
                 yield response
-            except MixedUpAnswerError:
-                self._http.replace(http)  # other answers may be as mixed up
-                raise
             finally:
                 if this_process() == process:
                     response.close()
 
     def chunks(self, response: httpx.Response) -> Iterator[bytes]:
-        """Read the body of an answer piece by piece, in the process that opened it.
+        """Read the body of a response piece by piece, in the process that opened it.
 
         Raises:
-            ReadError: the reader goes on in a forked process; the bytes that follow belong to the other one.
+            ReadError: the process was forked meanwhile; the following bytes belong to the other process.
         """
         process = this_process()
         for chunk in response.iter_bytes():
             yield chunk
             _require_same(process)
 
-    def pause(self, seconds: float) -> None:
-        """Do nothing for some seconds."""
-        self._sleep(seconds)
-
     def close(self) -> None:
-        """Give the sockets back."""
+        """Close the sockets."""
         if (http := self._http.made()) is not None:
             http.close()
 
@@ -129,32 +162,20 @@ class BlockingConnection:
         return response
 
 
-class AsyncConnection:
-    """Carries flows out in an event loop; safe to use in several, one after another or at once."""
+class AsyncConnection(_Connection[httpx.AsyncClient]):
+    """Carries out flows in an event loop; several loops may use it, one after another or at once."""
 
-    def __init__(
-        self,
-        endpoint: Endpoint,
-        timeout_s: float,
-        transport: httpx.AsyncBaseTransport | None = None,
-    ) -> None:
-        self.flows = Flows(endpoint)
-        self._timeout_s = timeout_s
-        self._sleep = endpoint.retry.sleep_async
-        self._endpoint = endpoint
-        self._http = PerLoop(
-            lambda: httpx.AsyncClient(
-                transport=transport or sockets.async_transport(endpoint),
-                mounts=None if transport else sockets.async_mounts(endpoint),
+    def __init__(self, endpoint: Endpoint, timeout_s: float, transport: httpx.AsyncBaseTransport | None = None) -> None:
+        def client() -> httpx.AsyncClient:
+            return httpx.AsyncClient(
+                transport=transport or sockets.transport(endpoint, httpx.AsyncHTTPTransport),
+                mounts=None if transport else sockets.mounts(endpoint, httpx.AsyncHTTPTransport),
                 headers=endpoint.headers(),
                 trust_env=not endpoint.is_local,
             )
-        )
-        self._http.get()  # as in `BlockingConnection`
 
-    def __reduce__(self) -> NoReturn:
-        """As `BlockingConnection`."""
-        raise _cannot_be_pickled(self._endpoint)
+        super().__init__(endpoint, timeout_s, PerLoop(client))
+        self.pause = endpoint.retry.sleep_async
 
     async def run(self, flow: Flow[T]) -> T:
         """Run a flow to its end."""
@@ -162,7 +183,7 @@ class AsyncConnection:
             step = next(flow)
             while True:
                 if not isinstance(step, Call):
-                    await self._sleep(step.seconds)
+                    await self.pause(step.seconds)
                     step = flow.send(None)
                     continue
                 try:
@@ -177,39 +198,32 @@ class AsyncConnection:
 
     @asynccontextmanager
     async def stream(self, call: Call) -> AsyncIterator[httpx.Response]:
-        """Open an answer whose body is read piece by piece; that of a refusal is read at once."""
+        """Send a call and give the response before its body is read; see `BlockingConnection.stream`."""
         entry, http, process = self._endpoint.entry, self._http.get(), this_process()
-        options = _request(call, self._endpoint, entry, self._timeout_s)
+        request = self._request(call, entry)
         if call.body is not None:
-            options["content"] = _in_loop(call.body)
-        with _leaving(self._endpoint, entry):
-            response = await http.send(http.build_request(**options), stream=True)
+            request["content"] = _in_loop(call.body)
+        with self._handling_failures(entry, http):
+            response = await http.send(http.build_request(**request), stream=True)
             try:
                 require_own(call, response, entry)
                 if not response.is_success:
                     await response.aread()
-                    _leave_if_refused(self._endpoint, entry, response)
+                    self._leave_if_refused(entry, response)
                 yield response
-            except MixedUpAnswerError:
-                self._http.replace(http)
-                raise
             finally:
                 if this_process() == process:
                     await response.aclose()
 
     async def chunks(self, response: httpx.Response) -> AsyncIterator[bytes]:
-        """Read the body of an answer piece by piece; as `BlockingConnection.chunks`."""
+        """Read the body of a response piece by piece; see `BlockingConnection.chunks`."""
         process = this_process()
         async for chunk in response.aiter_bytes():
             yield chunk
             _require_same(process)
 
-    async def pause(self, seconds: float) -> None:
-        """Do nothing for some seconds."""
-        await self._sleep(seconds)
-
     async def close(self) -> None:
-        """Give the sockets back."""
+        """Close the sockets."""
         if (http := self._http.made()) is not None:
             await http.aclose()
 
@@ -228,51 +242,9 @@ class AsyncConnection:
         return response
 
 
-def _cannot_be_pickled(endpoint: Endpoint) -> TypeError:
-    return TypeError(
-        "a client, and a job or batch that it gave, cannot be sent to another process: connections and API key stay "
-        f"in this one. Make a client there, raygrid.connect({endpoint.url!r}), and send job ids, inputs or results"
-    )
-
-
-def _request(call: Call, endpoint: Endpoint, entry: str, timeout_s: float) -> dict[str, Any]:
-    """Arguments for httpx's build_request; a body with a known length is not sent in HTTP chunks."""
-    if call.at_most_s is not None:
-        timeout_s = min(timeout_s, call.at_most_s)
-    connect_s = min(timeout_s, _CONNECT_S) if len(endpoint.entries) > 1 else timeout_s
-    options: dict[str, Any] = {
-        "method": call.method,
-        "url": entry + call.path,
-        "timeout": httpx.Timeout(timeout_s, connect=connect_s, read=timeout_s + call.wait_s),
-    }
-    if call.params:
-        options["params"] = list(call.params)
-    if call.body is not None:
-        options["content"] = call.body.chunks()
-        options["headers"] = {"Content-Type": call.body.content_type, "Content-Length": str(call.body.length)}
-    return options
-
-
-@contextmanager
-def _leaving(endpoint: Endpoint, entry: str) -> Iterator[None]:
-    """Leave an entry whose connection fails, be it before the answer or in the middle of it."""
-    try:
-        yield
-    except httpx.TransportError:
-        endpoint.leave(entry)
-        raise
-
-
 def _require_same(process: Mark) -> None:
     if this_process() != process:
-        raise httpx.ReadError("this process was forked while it read an answer; it reads on over its own connection")
-
-
-def _leave_if_refused(endpoint: Endpoint, entry: str, response: httpx.Response) -> None:
-    """After a refusal that is one parent's alone, go on elsewhere: at another entry, or over another connection."""
-    if speaks_for_one_entry(response):
-        endpoint.leave(entry)
-        sockets.hang_up(response)
+        raise httpx.ReadError("this process was forked while it read a response; it continues on its own connection")
 
 
 async def _in_loop(body: Body) -> AsyncIterator[bytes]:
@@ -282,10 +254,10 @@ async def _in_loop(body: Body) -> AsyncIterator[bytes]:
 
 @contextmanager
 def _written_whole(path: Path) -> Iterator[IO[bytes]]:
-    """Write a file that appears under its name only when it is whole.
+    """Write a file that appears under its name only when it is complete.
 
-    A link stays a link, and what it leads to is written. What is no file, such as /dev/null or a FIFO, is written
-    into: a new file in its place would take the device away from everything on the machine.
+    A symbolic link is kept, and its target is written. A path that is not a file, such as /dev/null or a FIFO, is
+    written directly: a new file in its place would remove the device for all processes of the machine.
     """
     path = path.resolve()
     if path.exists() and not path.is_file():

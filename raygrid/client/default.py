@@ -1,4 +1,4 @@
-"""Which grid `raygrid.submit` and its siblings talk to, and how it is found."""
+"""The default grid of `raygrid.submit`, `raygrid.map` and `raygrid.connect`, and how it is found."""
 
 from __future__ import annotations
 
@@ -25,12 +25,11 @@ _default: Client | None = None
 def find_grid(url: str | Sequence[str] | None = None, api_key: str | None = None) -> tuple[str, str | None]:
     """Find the URL and the API key of the grid to use.
 
-    Each is looked for in the argument, then in RAYGRID_URL and RAYGRID_API_KEY, then in the file that a grid
-    on this machine leaves. The key in that file goes to no other grid than the file's own.
+    Sources, in this order: the argument; RAYGRID_URL or RAYGRID_API_KEY; the file of a grid on this machine, whose key
+    is used for that grid only.
 
     Raises:
-        SettingsError: there is no URL anywhere, or the file of the grid on this machine cannot be read; the message
-            names the remedy.
+        SettingsError: no source has a URL, or the file cannot be read; the message names the remedy.
     """
     url = one_url(url or os.environ.get("RAYGRID_URL") or "")
     api_key = api_key or os.environ.get("RAYGRID_API_KEY") or None
@@ -39,8 +38,8 @@ def find_grid(url: str | Sequence[str] | None = None, api_key: str | None = None
     local = running_grid()
     if local is None:
         raise SettingsError(
-            "which grid? Set RAYGRID_URL, say --url or raygrid.connect(url), or start a grid on this machine with "
-            f"`raygrid up` or raygrid.init(). (No grid runs here: looked in {file_of()}.)"
+            "no grid is named: set RAYGRID_URL, use --url or raygrid.connect(url), or start a grid on this machine "
+            f"with `raygrid up` or raygrid.init(). (No grid runs here: looked in {file_of()}.)"
         )
     return local.url, api_key or local.api_key
 
@@ -48,20 +47,20 @@ def find_grid(url: str | Sequence[str] | None = None, api_key: str | None = None
 def connect(
     url: str | Sequence[str] | None = None, api_key: str | None = None, *, contact_s: float = CONTACT_S, **options: Any
 ) -> Client:
-    """Choose the grid for `raygrid.submit`, `raygrid.map` and the rest of this process, and see that it answers.
+    """Choose the grid for `raygrid.submit` and `raygrid.map` in this process, and check that it answers.
 
     Args:
-        url: where its parents listen, one entry or several; by default RAYGRID_URL, then a grid on this machine.
-        api_key: the key, where the grid wants one; by default RAYGRID_API_KEY.
-        contact_s: seconds in which it has to answer.
+        url: URL of its parents, one entry or several; by default RAYGRID_URL, then a grid on this machine.
+        api_key: the API key, if the grid requires one; by default RAYGRID_API_KEY.
+        contact_s: seconds in which the grid must answer.
         **options: further arguments of `Client`.
 
     Raises:
         SettingsError: no grid is known.
-        ConnectionFailedError: no grid answers there.
-        NotAuthorizedError: it does not take the key.
+        ConnectionFailedError: no grid answers at the URL.
+        NotAuthorizedError: the key is missing or wrong.
     """
-    global _default  # noqa: PLW0603 - the point of this function is to set what the module's functions share
+    global _default  # noqa: PLW0603 - the module's functions share the client
     chosen = Client(*find_grid(url, api_key), **options)
     try:
         chosen.contact(contact_s)
@@ -81,7 +80,7 @@ def forget() -> None:
 
 
 def client() -> Client:
-    """Give the default client; it is made at its first use, and the grid is asked by the call that follows.
+    """Give the default client, which is made at its first use, without a request.
 
     Raises:
         SettingsError: no grid is known.
@@ -99,7 +98,7 @@ def submit(
     filename: str | None = None,
     **options: Unpack[SubmitKeywords],
 ) -> Job:
-    """Submit one job to the default grid; as `Client.submit`."""
+    """Submit one job to the default grid; see `Client.submit`."""
     return client().submit(file_or_bytes, job_id=job_id, filename=filename, **options)
 
 
@@ -137,53 +136,53 @@ def map(
     The jobs are submitted at once; each result comes as soon as it and all before it are there.
 
     Args:
-        inputs: paths, bytes or binary files, or a mapping from job id to such.
-        job_ids: one id per input; fresh UUIDv7s by default.
-        batch_id: add to this batch; a fresh one by default.
-        timeout: seconds for all results together; None for as long as it takes.
-        return_errors: give the error of a job that failed in its place instead of raising it.
+        inputs: paths, bytes or binary files, or a mapping from job id to input.
+        job_ids: one id per input; by default new UUIDv7s.
+        batch_id: id of the batch, which may exist; by default a new one.
+        timeout: seconds for all results together; None for no limit.
+        return_errors: give the error of a failed job in place of its result instead of raising it.
         **options: for all jobs: pricer, args, priority, affinity, site, timeout_s, data: see `JobOptions`.
 
-    Interrupted (Ctrl-C, or the stop button of a notebook), it prints how to cancel the jobs, which go on, and how to
-    come back to their results.
+    After an interrupt (Ctrl-C, or the stop button of a notebook) the jobs go on; a message shows how to cancel them and
+    how to fetch their results.
     """
     batch_id = new_id() if batch_id is None else batch_id
     grid = client()
-    with _telling_of_jobs(grid, batch_id):
+    with _explaining_interrupts(grid, batch_id):
         jobs = grid.map(inputs, job_ids=job_ids, batch_id=batch_id, **options)
-    return _handed_over(grid, jobs, jobs.results(timeout, return_errors=return_errors))
+    return _released(grid, jobs, jobs.results(timeout, return_errors=return_errors))
 
 
-def _handed_over(
+def _released(
     grid: Client, jobs: BatchJobs, results: Iterator[Result | RaygridError]
 ) -> Iterator[Result | RaygridError]:
-    """Keep no result that the caller has: a long map would hold them all."""
-    with _telling_of_jobs(grid, jobs.batch_id):
+    """Give the results without keeping them: those of a long map would fill the memory."""
+    with _explaining_interrupts(grid, jobs.batch_id):
         given = 0
         for job, result in zip(jobs, results, strict=True):
             job.release()
-            given += 1  # noqa: SIM113 - enumerate would hold on to the result
+            given += 1  # noqa: SIM113 - enumerate would keep a reference to the result
             try:
                 yield result
             except GeneratorExit:
-                # An interrupt of what the caller does with a result cannot be told from a `break`; either way jobs that
-                # the caller may have forgotten go on.
+                # The caller left its loop by `break` or by an interrupt, which look the same here. In both cases its
+                # jobs go on.
                 if any(other.ending is None for other in jobs[given:]):
-                    _tell(grid, jobs.batch_id, left=True)
+                    _explain(grid, jobs.batch_id, left=True)
                 raise
 
 
 @contextmanager
-def _telling_of_jobs(grid: Client, batch_id: str) -> Iterator[None]:
-    """Say after an interrupt that the jobs of a batch go on, and what can be done."""
+def _explaining_interrupts(grid: Client, batch_id: str) -> Iterator[None]:
+    """Print after an interrupt that the jobs of a batch go on, and what can be done."""
     try:
         yield
     except KeyboardInterrupt:
-        _tell(grid, batch_id)
+        _explain(grid, batch_id)
         raise
 
 
-def _tell(grid: Client, batch_id: str, *, left: bool = False) -> None:
+def _explain(grid: Client, batch_id: str, *, left: bool = False) -> None:
     try:
         found, key = find_grid()
     except SettingsError:
@@ -192,4 +191,6 @@ def _tell(grid: Client, batch_id: str, *, left: bool = False) -> None:
     needs_key = grid.has_key and (url is not None or key is None) and not os.environ.get("RAYGRID_API_KEY")
     own = getattr(sys.modules.get("raygrid"), "_own_grid", None)
     ends = own is not None and own.url == grid.url
-    interrupted.tell(interrupted.message(batch_id, url, left=left, needs_key=needs_key, ends_with_process=ends))
+    if sys.stderr is not None:  # None while the interpreter ends, and in programs without a console
+        text = interrupted.message(batch_id, url, left=left, needs_key=needs_key, ends_with_process=ends)
+        print(text, file=sys.stderr, flush=True)

@@ -1,7 +1,7 @@
-"""Takes away what an earlier result left in a directory before another one is unpacked there.
+"""Removes the files of an earlier result from a directory before another result is unpacked there.
 
-Without it a job that writes fewer files than the one before would seem to have written the earlier one's, and a reader
-would take yesterday's prices for today's. Called by `Result.extract` and by the commands.
+Otherwise a file that only the earlier job wrote would look like a file of the new job: yesterday's prices like today's.
+Called by `Result.extract` and by the commands.
 """
 
 from __future__ import annotations
@@ -18,13 +18,11 @@ _MOST_MANIFEST = 64 * 1024**2
 
 
 def remove_earlier(directory: Path, *, whole: bool = False) -> None:
-    """Remove the files of the result that was unpacked there, as its manifest lists them.
-
-    A file that was changed since, one that the manifest does not list, and whatever is no plain file stay.
+    """Remove the files that the manifest in a directory lists, if they are unchanged regular files.
 
     Args:
         directory: where a result is about to be unpacked; it may be missing.
-        whole: remove stdout, stderr and the manifest as well, because nothing takes their place.
+        whole: remove stdout, stderr and the manifest, too, because no result replaces them.
     """
     root = directory.resolve()
     manifest = _manifest_in(root)
@@ -46,7 +44,7 @@ def _manifest_in(root: Path) -> dict[str, Any] | None:
         manifest = json.loads(path.read_bytes())
     except (OSError, ValueError, RecursionError):
         return None
-    # A pricer may write a manifest of its own, for example of a web page: only ours has all of these.
+    # A pricer may write a file of this name for another purpose; only raygrid's has all of these members.
     return (
         manifest if isinstance(manifest, dict) and {"jobId", "attempt", "outcome", "files"} <= manifest.keys() else None
     )
@@ -61,7 +59,7 @@ def _files_of(manifest: dict[str, Any], root: Path) -> Iterator[tuple[Path, int,
         if isinstance(name, str) and isinstance(size, int) and isinstance(digest, str) and "\0" not in name:
             relative = PurePosixPath(name)
             path = root / relative
-            # Neither out of the directory nor through a link in it.
+            # The path must not leave the directory, not even through a link in it.
             if not relative.is_absolute() and ".." not in relative.parts and path.resolve() == path:
                 yield path, size, digest
 

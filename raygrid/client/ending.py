@@ -1,4 +1,4 @@
-"""How a job ended, as a client remembers it: a result, an error, or, where a pricer failed, both."""
+"""How a job ended: with a result, an error, or, if a pricer failed, both."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ from raygrid.models import JobState
 _TAIL = 4096
 DAMAGED = "urn:raygrid:problem:damaged-result"
 
-# Errors after which asking again gives the same answer.
+# After these errors the grid gives the same answer again.
 FINAL_ERRORS = (JobFailedError, JobCancelledError, ResultExpiredError, DamagedResultError)
 
 
 @dataclass(frozen=True, slots=True)
 class Ending:
-    """The end of a job; at least one of the two is there."""
+    """The end of a job; at least one of the two fields is set."""
 
     result: Result | None = None
     error: RaygridError | None = None
@@ -37,8 +37,8 @@ def ending_of(part: Part) -> Ending:
     """Read the end of a job from its part of the results stream."""
     result = Result(part.job_id, part.body, part.reused_from) if part.body else None
     if part.state is JobState.CANCELLED:
-        said = part.message or f"job {part.job_id} was cancelled, so it has no result"
-        return Ending(error=JobCancelledError(said))
+        message = part.message or f"job {part.job_id} was cancelled, so it has no result"
+        return Ending(error=JobCancelledError(message))
     if part.state is JobState.FAILED:
         return Ending(
             result=result,
@@ -48,12 +48,12 @@ def ending_of(part: Part) -> Ending:
                 reason=part.reason,
                 exit_code=part.exit_code,
                 stderr_tail=result.stderr[-_TAIL:] if result else None,
-                said=f"job {part.job_id} failed: {part.message}" if part.message else None,
+                text=f"job {part.job_id} failed: {part.message}" if part.message else None,
                 has_result=result is not None,
             ),
         )
     if result is None or part.problem is not None:
-        said = part.problem_detail or f"the result of job {part.job_id} was removed when its retention ended"
+        message = part.problem_detail or f"the result of job {part.job_id} was removed when its retention ended"
         kind = DamagedResultError if part.problem == DAMAGED else ResultExpiredError
-        return Ending(error=kind(said))
+        return Ending(error=kind(message))
     return Ending(result=result)

@@ -1,4 +1,4 @@
-"""Which grid a client talks to: its entries, the API key, and whether it has ever answered."""
+"""The grid that a client calls: its entries, the API key, and whether it has answered yet."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ from raygrid.system.loopback import is_this_machine
 class Endpoint:
     """One grid as a client sees it.
 
-    A grid may have several entries, such as its parents' machines. All calls go to one of them for as long as that
-    answers; one that fails is left for the next, and there is no way back until that fails, too.
+    A grid may have several entries, such as its parents' machines. All calls go to one entry until it fails, and then
+    to the next one.
 
     Attributes:
-        url: base URL without a trailing slash; of a grid with several entries all of them, with commas between.
+        url: base URL without a trailing slash; several entries are separated by commas.
         api_key: sent as a bearer token; never shown.
         retry: how long and how often to try again.
-        answered: whether any answer has come from this grid yet.
+        answered: whether the grid has answered yet.
     """
 
     url: str
@@ -40,13 +40,13 @@ class Endpoint:
         self.url = ",".join(self.entries)
         key = (self.api_key or "").strip()
         if not (key.isascii() and key.isprintable()) or " " in key:
-            # Sent as it is, it would come back inside the HTTP library's error message.
-            raise SettingsError("the API key holds a character that no key has; check RAYGRID_API_KEY or api_key")
+            # The HTTP library would refuse it with an error message that contains the key.
+            raise SettingsError("the API key has a character that no key has; check RAYGRID_API_KEY or api_key")
         self.api_key = key or None
 
     @property
     def own_hosts(self) -> frozenset[str]:
-        """The hosts of those entries that are on this machine; a proxy from the environment is not meant for them."""
+        """The hosts of the entries on this machine; proxies of the environment are not used for them."""
         hosts = (httpx.URL(entry).host for entry in self.entries)
         return frozenset(host for host in hosts if is_this_machine(host))
 
@@ -57,18 +57,18 @@ class Endpoint:
 
     @property
     def entry(self) -> str:
-        """Where calls go now."""
+        """The entry to which calls go now."""
         return self.entries[self._chosen]
 
     def leave(self, entry: str) -> None:
-        """Choose the next entry, unless another call that failed has done so already."""
+        """Choose the next entry, unless another failed call has done so already."""
         if entry == self.entry:
             self._chosen = (self._chosen + 1) % len(self.entries)
 
     def wanted_pause_s(self, response: httpx.Response, failures: int) -> float:
-        """Seconds for which the grid does not want to be asked again after so many failures before this one.
+        """Seconds to wait before the next try, as the answer requests; `failures` came before this one.
 
-        A 503 speaks for one parent: another entry may be asked at once, until each has had its turn.
+        A 503 concerns one parent: another entry may be tried at once, until each has been tried.
         """
         in_turn = (failures + 1) % len(self.entries)
         return 0.0 if response.status_code == HTTPStatus.SERVICE_UNAVAILABLE and in_turn else retry_after_s(response)
@@ -79,22 +79,20 @@ class Endpoint:
         return accept if self.api_key is None else {**accept, "Authorization": f"Bearer {self.api_key}"}
 
     def budget_s(self, error: httpx.TransportError | None = None) -> float:
-        """How long retries may go on; not long where nothing has ever answered: no grid may be there."""
+        """Seconds in which to try again; fewer if the URL refuses connections and has never answered."""
         if isinstance(error, httpx.ConnectError) and not self.answered:
             return min(self.retry.retry_s, self.retry.first_contact_s)
         return self.retry.retry_s
 
     def no_answer(self, error: httpx.TransportError) -> ConnectionFailedError:
-        """Say that the grid does not answer, and what to do about it."""
+        """Make the error for a grid that does not answer."""
         why = str(error) or type(error).__name__
         if isinstance(error, httpx.RemoteProtocolError) and ("b'" in why or 'b"' in why):
-            why = "what answers there does not speak HTTP"  # rather than the bytes that it said
+            why = "the server there does not speak HTTP"  # instead of the bytes that it sent
         if self.answered:
             return ConnectionFailedError(
-                f"the grid at {self.url} stopped answering ({why}) and did not come back while this client "
-                "tried again. "
-                "Jobs that it has acknowledged go on; asking or submitting again with the same job ids is "
-                "safe."
+                f"the grid at {self.url} stopped answering ({why}) and did not answer the retries. Jobs that it has "
+                "acknowledged go on; asking or submitting again with the same job ids is safe."
             )
         return ConnectionFailedError(
             f"no grid answers at {self.url} ({why}). Check the host and the port; start a grid on this machine with "
@@ -103,15 +101,15 @@ class Endpoint:
 
 
 def one_url(url: str | Sequence[str]) -> str:
-    """The entries of a grid as one text, with commas between."""
+    """The entries of a grid as one text, separated by commas."""
     return url if isinstance(url, str) else ",".join(url)
 
 
 def _checked(url: str) -> str:
-    """One entry as it is used.
+    """One entry, with its scheme and without a trailing slash.
 
     Raises:
-        SettingsError: says what it must look like.
+        SettingsError: the URL is not valid.
     """
     url = url.strip()
     url = (url if "://" in url else f"http://{url}").rstrip("/")
@@ -124,5 +122,5 @@ def _checked(url: str) -> str:
     if parsed.scheme not in ("http", "https") or not parsed.host:
         raise SettingsError("the grid's URL must look like http://host:8000 or https://host")
     if parsed.userinfo:
-        raise SettingsError(f"the URL of the grid at {parsed.host} holds a user or password; pass api_key instead")
+        raise SettingsError(f"the URL of the grid at {parsed.host} has a user or password; pass api_key instead")
     return url

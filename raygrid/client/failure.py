@@ -1,7 +1,6 @@
-"""What a failed job's error says: what happened, and the last lines of stderr, which mostly say why.
+"""The text of a failed job's error: what happened, and the last lines of stderr, which mostly show the reason.
 
-Who looks at an exception, in a notebook or a log, sees its text and nothing else. The command line shows the same lines
-in its own way.
+A notebook or a log shows the text of an exception and nothing else. The command line prints the same lines separately.
 """
 
 from __future__ import annotations
@@ -16,9 +15,9 @@ _CHARACTERS = 1_000
 
 
 def last_lines(stderr: str) -> list[str]:
-    """The last lines of what a pricer wrote to its stderr, indented; what is left out is a `…`.
+    """The last lines of a pricer's stderr, indented; a `…` stands for omitted text.
 
-    They are at most ten, of a thousand characters together; each is cut where it is very long.
+    At most ten lines with 1,000 characters in all; a line is cut after 300 characters.
     """
     lines = stderr.rstrip().splitlines()
     shown: list[str] = []
@@ -33,19 +32,10 @@ def last_lines(stderr: str) -> list[str]:
     return shown[::-1]
 
 
-def placed(error: RaygridError, *, index: int, name: str, job_id: str, batch_id: str) -> RaygridError:
-    """The same error with the place of the job in its map or batch, which is what one looks for first.
-
-    Args:
-        error: how the job ended.
-        index: of the input, counted from 0 as Python counts.
-        name: what the input is called.
-        job_id: the job.
-        batch_id: the batch.
-    """
-    what, _, rest = str(error).partition(f"job {job_id} failed: ")
-    said = rest if rest and not what else str(error)
-    text = f"input {index} ({name}), job {job_id}, batch {batch_id}: {said}"
+def located(error: RaygridError, *, index: int, name: str, job_id: str, batch_id: str) -> RaygridError:
+    """Copy the error of a job and put the input's index (from 0) and name, the job and the batch before its text."""
+    message = str(error).removeprefix(f"job {job_id} failed: ")
+    text = f"input {index} ({name}), job {job_id}, batch {batch_id}: {message}"
     copied = copy.copy(error)
     copied.args = (text, *error.args[1:])
     return copied
@@ -58,21 +48,14 @@ def job_failed(
     reason: str | None,
     exit_code: int | None,
     stderr_tail: str | None,
-    said: str | None = None,
+    text: str | None = None,
     has_result: bool = False,
 ) -> JobFailedError:
-    """The error of a failed job, with the last lines of its stderr in the text.
+    """Make the error of a failed job, with the last lines of its stderr in the text.
 
-    Args:
-        message: what happened.
-        job_id: the job.
-        reason: see `JobFailedError`, as for the two that follow.
-        exit_code: see there.
-        stderr_tail: see there.
-        has_result: see there.
-        said: what the text says instead of the message, where that does not say which job it was.
+    The arguments are those of `JobFailedError`; `text` replaces a message that does not name the job.
     """
-    said = said or message
+    text = text or message
     lines = last_lines(stderr_tail or "")
     return JobFailedError(
         message,
@@ -80,6 +63,6 @@ def job_failed(
         reason=reason,
         exit_code=exit_code,
         stderr_tail=stderr_tail,
-        text="\n".join((f"{said}; its stderr ends with:", *lines)) if lines else said,
+        text="\n".join((f"{text}; its stderr ends with:", *lines)) if lines else text,
         has_result=has_result,
     )

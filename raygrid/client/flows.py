@@ -1,7 +1,7 @@
-"""What each operation of a client says to the grid, and what it makes of the answer.
+"""What each operation of a client sends to the grid, and how it reads the answer.
 
-All decisions are here, once, for the sync and the async client: these methods make flows (see `calls.py`),
-and a connection carries them out.
+All decisions are here, for the blocking and the async client: the methods make flows (see `calls.py`), and a connection
+carries them out.
 """
 
 from __future__ import annotations
@@ -27,13 +27,13 @@ from raygrid.errors import NotFinishedError, RaygridError, WaitTimeoutError
 from raygrid.models import JobState
 
 MAX_WAIT_S = 30.0
-"""Longest wait of one request; longer ones are several requests, so that a dead connection is noticed."""
+"""Longest wait of one request; a longer wait takes several requests, so that a dead connection is noticed."""
 
 CONTACT_S = 3.0
-"""Within this `contact` wants an answer: time for a lost packet, and no wait for a person who mistyped a port."""
+"""Time in which a grid must answer `contact`: enough for a lost packet, short for a user who mistyped a port."""
 
 PAGE = 1_000
-"""Jobs in one page of a listing; the most that a parent gives."""
+"""Jobs in one page of a listing, a parent's limit."""
 
 T = TypeVar("T")
 Member = TypeVar("Member")
@@ -46,11 +46,11 @@ class Flows:
         self.endpoint = endpoint
 
     def answer(self, call: Call, within_s: float = inf) -> Flow[httpx.Response]:
-        """Send a call until there is an answer that is worth having, or the retries are used up.
+        """Send a call until an answer is final or the retries are used up.
 
         Args:
             call: the call.
-            within_s: seconds after the first failure in which to try again, where that is less than the policy's.
+            within_s: seconds after the first failure in which to try again, if less than the retry policy's.
         """
         backoff = Backoff(self.endpoint.retry)
         unfit = 0
@@ -67,7 +67,7 @@ class Flows:
             except httpx.TransportError as cause:
                 pause = backoff.pause_s(min(within_s, self.endpoint.budget_s(cause)))
                 if pause is None:
-                    # The HTTP library's own errors would be pages of it; the message says what they say.
+                    # `from None`: the HTTP library's tracebacks are pages long, and the message contains their text.
                     raise self.endpoint.no_answer(cause) from None
             else:
                 self.endpoint.answered = True
@@ -81,7 +81,7 @@ class Flows:
             yield Pause(pause)
 
     def success(self, call: Call) -> Flow[httpx.Response]:
-        """Send a call and raise the grid's refusal, if it is one."""
+        """Send a call, and raise the error of an answer that is not a success."""
         response = yield from self.answer(call)
         if not response.is_success:
             raise error_of_answer(response, self.endpoint)
@@ -104,20 +104,20 @@ class Flows:
         """Send a call whose answer is one value of `status.py`."""
         return read(kind, (yield from self.members(call)))
 
-    def values(self, kind: type[Member], path: str, member: str) -> Flow[list[Member]]:
-        """Ask for a list of values of `status.py`."""
-        body = yield from self.members(Call("GET", path))
+    def values(self, kind: type[Member], member: str) -> Flow[list[Member]]:
+        """Ask for a list of values of `status.py`; the path and the member of the answer have the same name."""
+        body = yield from self.members(Call("GET", f"/{member}"))
         return [read(kind, item) for item in body.get(member, [])]
 
     def contact(self, within_s: float) -> Flow[None]:
-        """See that a grid is there and takes the API key, with a question that costs it next to nothing."""
+        """Check that a grid answers and accepts the API key, with a cheap request."""
         response = yield from self.answer(Call("GET", "/pricers", at_most_s=within_s), within_s)
         if not response.is_success:
             raise error_of_answer(response, self.endpoint)
         self._body(response)
 
     def submit(self, upload: InputUpload, job_id: str, options: JobOptions) -> Flow[None]:
-        """Submit one job; sending it again under its id does no harm."""
+        """Submit one job; submitting it again under the same id is safe."""
         form = MultipartForm([("jobId", checked_id(job_id)), *options.fields()], [("file", upload)])
         yield from self.success(Call("POST", "/submit", body=form, job_id=job_id))
 
@@ -129,7 +129,7 @@ class Flows:
         even_if_failed: bool = False,
         save_to: Path | None = None,
     ) -> Flow[Result]:
-        """Wait for a result, in waits that the grid can end early, and fetch it.
+        """Wait for a result, in requests that the grid answers when the job ends, and fetch it.
 
         Raises:
             WaitTimeoutError: `timeout_s` is over; with 0 the grid is asked once.
@@ -161,7 +161,7 @@ class Flows:
             if deadline is not None and now >= deadline - 0.001:
                 raise WaitTimeoutError(f"job {job_id} has not ended within {timeout_s:g} s; it goes on, wait again")
             if now - asked_at < wait_s / 2:
-                # The grid waits less than asked for: do not ask in a hurry.
+                # The grid answered too early: do not ask again at once.
                 pause = max(retry_after_s(response), 0.2)
                 yield Pause(pause if deadline is None else min(pause, deadline - now))
 

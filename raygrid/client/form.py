@@ -1,7 +1,7 @@
 """A multipart/form-data body that is written while it is sent.
 
-Small pieces are joined before they go out: a batch has thousands of tiny parts, and a write to the socket for
-each header and each body costs more than the rest of the request.
+Small pieces are joined: a batch has thousands of tiny parts, and one write to the socket for each header and each body
+would cost more than the rest of the request.
 """
 
 from __future__ import annotations
@@ -12,12 +12,12 @@ from urllib.parse import quote
 
 from raygrid.client.upload import CHUNK, InputUpload
 
-# A name stands between double quotes in the part's header, so these would end it.
+# A name is between double quotes in the part's header; these characters would end it.
 _ESCAPES = str.maketrans({'"': "%22", "\r": "%0D", "\n": "%0A", "\\": "\\\\"})
 
 
 class MultipartForm:
-    """Form fields, then files; a `Body` that can be sent again."""
+    """Form fields, then files: a `Body` that can be sent again."""
 
     def __init__(self, fields: Iterable[tuple[str, str]], files: Sequence[tuple[str, InputUpload]]) -> None:
         boundary = secrets.token_hex(16)
@@ -43,7 +43,7 @@ class MultipartForm:
         )
 
     def chunks(self) -> Iterator[bytes]:
-        """Write the body from its beginning, in chunks that are worth a system call."""
+        """Write the body from its beginning, in chunks that are large enough for a system call."""
         waiting = bytearray()
         for piece in self._pieces():
             if len(waiting) + len(piece) > CHUNK and waiting:
@@ -66,7 +66,7 @@ class MultipartForm:
 
 
 def _filename(name: str) -> str:
-    """The parameter that names a file; one that quotes cannot hold as it is comes percent-encoded, too (RFC 5987)."""
+    """The `filename` parameter; a name that cannot be quoted unchanged is also given percent-encoded (RFC 5987)."""
     plain = f'filename="{name.translate(_ESCAPES)}"'
     if '"' in name or "\\" in name or name.startswith("=?"):
         return f"{plain}; filename*=UTF-8''{quote(name, safe='')}"

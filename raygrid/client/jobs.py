@@ -7,12 +7,9 @@ from pathlib import Path
 from typing import Literal, overload
 
 from raygrid.client.connection import BlockingConnection
-from raygrid.client.ending import Ending, ending_of
-from raygrid.client.failure import placed
-from raygrid.client.job_record import JobRecord
-from raygrid.client.multipart import Part
+from raygrid.client.job_record import BatchRecord, JobRecord
 from raygrid.client.result import Result
-from raygrid.client.results_stream import STREAM_ERRORS, ResultsStream
+from raygrid.client.results_stream import STREAM_ERRORS
 from raygrid.client.status import BatchStatus, JobStatus
 from raygrid.errors import RaygridError
 from raygrid.models import JobState
@@ -23,7 +20,7 @@ class Job(JobRecord):
 
     Attributes:
         job_id: the job.
-        batch: the batch that it came with, if any.
+        batch: the batch that it was made with, if any.
     """
 
     def __init__(self, connection: BlockingConnection, job_id: str, batch: BatchJobs | None = None) -> None:
@@ -32,59 +29,44 @@ class Job(JobRecord):
         self._connection = connection
 
     def result(self, timeout: float | None = None, *, even_if_failed: bool = False) -> Result:
-        """Wait until the job has ended and give its result, which is kept.
+        """Wait until the job has ended and give its result, which is kept in memory until `release`.
 
         Args:
-            timeout: seconds to wait; None for as long as it takes, 0 to ask once.
-            even_if_failed: give what a failed job left behind instead of raising JobFailedError.
+            timeout: seconds to wait; None for no limit, 0 to ask once.
+            even_if_failed: give the files of a failed job instead of raising JobFailedError.
 
         Raises:
-            JobFailedError: the pricer answered with a failure, or the job could not be run.
+            JobFailedError: the pricer failed, or the job could not be run.
             JobCancelledError: the job was cancelled.
             ResultExpiredError: the result was removed when its retention ended.
             WaitTimeoutError: the job has not ended in time; it goes on.
             JobNotFoundError: the grid has no such job.
         """
-        ending = self.known(even_if_failed=even_if_failed)
-        if ending is not None:
-            return ending.get(even_if_failed=even_if_failed)
-        flow = self._connection.flows.result(self.job_id, timeout_s=timeout, even_if_failed=even_if_failed)
-        try:
-            result = self._connection.run(flow)
-        except RaygridError as error:
-            self.remember_error(error)
-            raise
-        self.remember_result(result, even_if_failed=even_if_failed)
-        return result
+        return self._connection.run(self._fetch(self._connection.flows, timeout, even_if_failed=even_if_failed))
 
     def download(self, path: str | Path, timeout: float | None = None, *, even_if_failed: bool = False) -> Path:
         """Wait for the result and stream its ZIP to `path`, not through memory; errors as `result`."""
-        path = Path(path)
-        flow = self._connection.flows.result(
-            self.job_id, timeout_s=timeout, even_if_failed=even_if_failed, save_to=path
-        )
-        self._connection.run(flow)
-        return path
+        return self._connection.run(self._save(self._connection.flows, path, timeout, even_if_failed=even_if_failed))
 
     def status(self) -> JobStatus:
-        """Ask the grid how the job is doing."""
+        """Ask the grid for the job's state."""
         return self._connection.run(self._connection.flows.status(self.job_id))
 
     def done(self) -> bool:
-        """Whether the job has ended, be it well or not."""
+        """Whether the job has ended, successfully or not."""
         return self.ending is not None or self.status().state.is_terminal
 
     def cancel(self) -> JobState:
-        """Ask the grid to cancel the job; gives the state it was in. A job that has ended stays as it is."""
+        """Ask the grid to cancel the job, unless it has ended; gives the state that it was in."""
         return self._connection.run(self._connection.flows.cancel(self.job_id))
 
 
-class BatchJobs(Sequence[Job]):
+class BatchJobs(BatchRecord[Job], Sequence[Job]):
     """The jobs of one batch, in the order of their inputs. Made by `Client.map` or `Client.batch`.
 
     Attributes:
         batch_id: the batch.
-        refused: jobs that the grid did not take, and why; their `result()` raises it.
+        refused: the jobs that the grid refused, with the error that their `result()` raises.
     """
 
     def __init__(
@@ -95,15 +77,11 @@ class BatchJobs(Sequence[Job]):
         refused: Mapping[str, RaygridError] | None = None,
         names: Mapping[str, str] | None = None,
     ) -> None:
-        self.batch_id = batch_id
-        self.refused = dict(refused or {})
-        self._names = names or {}
+        super().__init__(
+            connection.flows, batch_id, job_ids, lambda job_id: Job(connection, job_id, self), refused, names
+        )
         self._connection = connection
-        self._jobs = {job_id: Job(connection, job_id, self) for job_id in job_ids}
         self._order = list(self._jobs.values())
-        self._stream = ResultsStream(connection.flows.endpoint, batch_id)
-        for job_id, error in self.refused.items():
-            self._jobs[job_id].ending = Ending(error=error)
 
     @overload
     def __getitem__(self, index: int) -> Job: ...
@@ -112,36 +90,30 @@ class BatchJobs(Sequence[Job]):
     def __getitem__(self, index: int | slice) -> Job | list[Job]:
         return self._order[index]
 
-    def __len__(self) -> int:
-        return len(self._order)
-
     def as_completed(self, timeout: float | None = None) -> Iterator[Job]:
-        """Give the jobs as they end; those whose end is known already come first.
+        """Give the jobs as they end; jobs whose end is already known come first.
 
-        May be left and called again: what was read stays read. One thread at a time.
+        You may stop iterating and call it again: what was read is kept. Only one thread may iterate at a time.
 
         Args:
-            timeout: seconds for all of them together; None for as long as it takes.
+            timeout: seconds for all jobs together; None for no limit.
 
         Raises:
-            WaitTimeoutError: some job has not ended in time.
+            WaitTimeoutError: a job has not ended in time.
         """
-        clock = self._connection.flows.endpoint.retry.clock
-        deadline = None if timeout is None else clock() + timeout
-        missing = {job.job_id for job in self._order if job.ending is None}
-        yield from [job for job in self._order if job.ending is not None]
+        deadline = self._deadline(timeout)
+        ended, missing = self._split()
+        yield from ended
         while missing and not self._stream.complete:
             for job in self._read_stream(deadline):
-                if job.job_id in missing:
-                    missing.remove(job.job_id)
+                if missing.pop(job.job_id, None) is not None:
                     yield job
                 if not missing:
                     return
-        # A job that another batch had submitted before may be no part of this batch's stream.
-        for job in self._order:
-            if job.job_id in missing:
-                self._settle(job, deadline)
-                yield job
+        # A job that was first submitted with another batch may be missing from this batch's stream.
+        for job in missing.values():
+            self._settle(job, deadline)
+            yield job
 
     @overload
     def results(self, timeout: float | None = None, *, return_errors: Literal[False] = False) -> Iterator[Result]: ...
@@ -151,31 +123,26 @@ class BatchJobs(Sequence[Job]):
         """Give the results in the order of the inputs, each as soon as it and all before it are there.
 
         Args:
-            timeout: seconds for all of them together; None for as long as it takes.
-            return_errors: give the error of a job that failed in its place; raised, it ends the iteration.
+            timeout: seconds for all results together; None for no limit.
+            return_errors: give the error of a failed job in place of its result; otherwise the error is raised and ends
+                the iteration.
 
         Raises:
-            RaygridError: a job did not end well, as `Job.result` raises it; the message names the input by its index
-                and name, the job and the batch.
+            RaygridError: a job failed, as in `Job.result`; the message names the input by its index and name, the job
+                and the batch.
         """
         ended = self.as_completed(timeout)
         for index, job in enumerate(self._order):
             while job.ending is None:
                 next(ended)
-            if job.ending.error is None:
-                yield job.ending.get()
-                continue
-            error = self._placed(index, job.job_id, job.ending.error)
-            if not return_errors:
-                raise error
-            yield error
+            yield self._outcome(index, job, return_errors=return_errors)
 
     def status(self) -> BatchStatus:
         """Ask the grid for the counts of the batch."""
         return self._connection.run(self._connection.flows.batch_status(self.batch_id))
 
     def cancel(self) -> int:
-        """Ask the grid to cancel all jobs that have not ended; gives how many there are."""
+        """Ask the grid to cancel all jobs of the batch that have not ended; gives their number."""
         return self._connection.run(self._connection.flows.cancel_batch(self.batch_id))
 
     def _read_stream(self, deadline: float | None) -> Iterator[Job]:
@@ -190,26 +157,9 @@ class BatchJobs(Sequence[Job]):
         except STREAM_ERRORS as error:
             self._connection.pause(stream.broken(error))
 
-    def _take(self, part: Part) -> Job:
-        job = self._jobs.get(part.job_id) or Job(self._connection, part.job_id, self)
-        if job.ending is None:
-            job.ending = ending_of(part)
-        self._stream.taken(part)
-        return job
-
     def _settle(self, job: Job, deadline: float | None) -> None:
-        clock = self._connection.flows.endpoint.retry.clock
         try:
-            job.result(None if deadline is None else max(0.0, deadline - clock()))
+            job.result(self._remaining_s(deadline))
         except RaygridError:
             if job.ending is None:
                 raise
-
-    def _placed(self, index: int, job_id: str, error: RaygridError) -> RaygridError:
-        """How a job ended, with what tells which one it was."""
-        name = self._names.get(job_id) or "input"
-        return placed(error, index=index, name=name, job_id=job_id, batch_id=self.batch_id)
-
-    def __repr__(self) -> str:
-        ended = sum(job.ending is not None for job in self._order)
-        return f"<BatchJobs {self.batch_id}: {len(self)} jobs, {ended} seen to end>"

@@ -29,7 +29,7 @@ def pieces(response: httpx.Response) -> Iterator[bytes]:
         yield from response.iter_bytes()
         return
     parsed = response.iter_raw()  # held to the end: its connection closes with it
-    yield rest.taken(next(parsed, b""))  # all that the parser holds already
+    yield rest.taken(next(parsed, b""))  # the bytes that the parser has already read
     while rest.left:
         with _errors_of_httpx():
             piece = rest.stream.read(min(rest.left, PIECE), rest.timeout_s)
@@ -82,7 +82,7 @@ def _rest_if_large(response: httpx.Response) -> _Rest | None:
 
 @contextmanager
 def _errors_of_httpx() -> Iterator[None]:
-    import httpcore  # noqa: PLC0415 - httpx imports it with its first connection; a start of the command needs none
+    import httpcore  # noqa: PLC0415 - not needed at the start of a command; httpx imports it with its first connection
 
     try:
         yield

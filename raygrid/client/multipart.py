@@ -1,7 +1,7 @@
-"""Parts of a batch's results stream, as they come off the wire in chunks cut anywhere.
+"""Parts of a batch's results stream, read from chunks that may end anywhere.
 
-A part counts as soon as its Content-Length is reached: the boundary behind it is only written together with
-the next part, which may be an hour later.
+A part is complete once its Content-Length is reached: the boundary after it is sent together with the next part, which
+may be an hour later.
 """
 
 from __future__ import annotations
@@ -19,15 +19,24 @@ _STATES = {state.value: state for state in JobState}
 
 
 class BrokenStreamError(RaygridError):
-    """The stream is not what was announced; reading it again from the last cursor is the way on."""
+    """The stream is damaged or incomplete; it is read again from the last cursor."""
 
 
 class Part(NamedTuple):
-    """One ended job; `body` is its ZIP and empty where there is none.
+    """One ended job.
 
-    `problem` is the type of the problem, as in an answer to a request, where the result was there and is gone, and
-    `problem_detail` what the grid says of it. `reused_from` is the job that ran, where this one took over its result.
-    `digest` is the sha256 that the ZIP should have, where the grid says it.
+    Attributes:
+        job_id: the job.
+        state: its terminal state.
+        cursor: place of the part in the stream.
+        reason: stable word for the cause of a failure.
+        exit_code: the pricer's exit code, if it exited.
+        message: the grid's message for a job that is not done.
+        body: the ZIP; empty if there is none.
+        problem: type of the problem document, if the result no longer exists or is damaged.
+        problem_detail: the grid's text for it.
+        reused_from: the job that ran, if this one took over its result.
+        digest: the expected sha256 of the ZIP, if the grid sends it.
     """
 
     job_id: str
@@ -48,44 +57,44 @@ class Part(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class StreamEnd:
-    """The last part: whether the batch has ended, too, or there is more to ask for."""
+    """The last part; `complete` is whether all jobs of the batch have ended and were sent."""
 
     complete: bool
 
 
 class PartsParser:
-    """Cuts a multipart/mixed stream into parts, each of which announces its length.
+    """Splits a multipart/mixed stream into parts by the length that each part announces.
 
-    By the announced lengths rather than by looking for boundaries: batches are read by the thousand, and a parser of
-    any multipart body, in Python, takes longer over a small result than all else that a client does with it.
+    It does not search for boundaries: batches have thousands of results, and a general multipart parser in Python takes
+    longer for a small result than the rest of the client.
     """
 
     def __init__(self, content_type: str) -> None:
         """Begin a stream.
 
         Raises:
-            BrokenStreamError: the content type is no multipart, or names no boundary.
+            BrokenStreamError: the content type is not multipart, or has no boundary.
         """
         header = Message()
         header["Content-Type"] = content_type
         try:
             boundary = header.get_boundary()
-        except (TypeError, ValueError):  # a boundary in pieces that do not belong together
+        except (TypeError, ValueError):  # a malformed boundary parameter
             boundary = None
         if header.get_content_maintype() != "multipart" or not boundary:
-            raise BrokenStreamError(f"the grid sent {content_type!r} where a multipart stream was due")
+            raise BrokenStreamError(f"the grid sent {content_type!r} instead of a multipart stream")
         self._opening = f"\r\n--{boundary}\r\n".encode()
         self._closing = f"\r\n--{boundary}--".encode()
-        self._held = bytearray(b"\r\n")  # which stands before every boundary but the first
-        self._at = 0  # what is held before this has been dealt with
-        self._headers: dict[str, str] | None = None  # of the part whose body is due
+        self._held = bytearray(b"\r\n")  # precedes every boundary except the first
+        self._at = 0  # index of the first held byte that is not parsed yet
+        self._headers: dict[str, str] | None = None  # of the part whose body comes next
         self._closed = False
 
     def feed(self, chunk: bytes) -> list[Part | StreamEnd]:
-        """Take the next bytes and give the parts that are whole with them.
+        """Add the next bytes and give the parts that they complete.
 
         Raises:
-            BrokenStreamError: the bytes are no such stream.
+            BrokenStreamError: the bytes are not such a stream.
         """
         if self._closed:
             return []
@@ -95,7 +104,7 @@ class PartsParser:
             while (part := self._next()) is not None:
                 ready.append(part)
         except (ValueError, KeyError) as error:
-            raise BrokenStreamError(f"the results stream makes no sense: {error}") from error
+            raise BrokenStreamError(f"the results stream is not valid: {error}") from error
         del self._held[: self._at]
         self._at = 0
         return ready
@@ -116,15 +125,15 @@ class PartsParser:
         return _part(headers, body)
 
     def _head(self) -> dict[str, str] | None:
-        """The headers of the next part once they are whole."""
+        """The headers of the next part, if they are complete."""
         begins = bytes(self._held[self._at : self._at + len(self._opening)])
         if begins.startswith(self._closing):
             self._closed = True
             return None
         if begins != self._opening:
             if self._opening.startswith(begins) or self._closing.startswith(begins):
-                return None  # there is more to come
-            raise ValueError("something else stands where a part should begin")
+                return None  # incomplete
+            raise ValueError("a part does not begin with its boundary")
         start = self._at + len(self._opening)
         end = self._held.find(b"\r\n\r\n", start - 2)
         if end < 0:

@@ -1,4 +1,4 @@
-"""How a job is to run, as a submit says it, and the ids that clients give."""
+"""The options of a submit, and the ids of jobs and batches."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ _ID = re.compile(r"(?!\.+\Z)[A-Za-z0-9._-]{1,128}")
 
 
 class SubmitKeywords(TypedDict, total=False):
-    """Keyword arguments of every submit; `JobOptions` says what they mean."""
+    """Keyword arguments of every submit; see `JobOptions`."""
 
     pricer: str | None
     args: Sequence[str]
@@ -34,9 +34,9 @@ class JobOptions:
         pricer: name of the pricer; None for the grid's default.
         args: further arguments for a pricer that takes them.
         priority: higher runs first.
-        affinity: jobs of one affinity go to the same group where possible.
-        site: run at this site while it has room, else at the nearest that has.
-        timeout_s: wall-time limit of one attempt, seconds; None for the pricer's own.
+        affinity: jobs of one affinity go to the same group if possible.
+        site: run at this site while it has free slots, else at the nearest that has.
+        timeout_s: wall-time limit of one attempt, seconds; None for the pricer's limit.
         data: names of shared data that the jobs read.
     """
 
@@ -54,7 +54,7 @@ class JobOptions:
                 raise TypeError(f"{name} is a list of strings; write {name}=[{value!r}]")
 
     def fields(self) -> list[tuple[str, str]]:
-        """Form fields for what differs from the defaults."""
+        """Form fields of the options that differ from the defaults."""
         once = {
             "pricer": self.pricer,
             "priority": self.priority or None,
@@ -68,7 +68,7 @@ class JobOptions:
 
 
 def new_id() -> str:
-    """Make an id for a job or a batch: a UUIDv7, so that ids sort by the time of their making."""
+    """Make an id for a job or a batch: a UUIDv7, so that ids sort by time."""
     return str(uuid_utils.uuid7())
 
 
@@ -76,7 +76,7 @@ def checked_id(value: str, what: str = "job id") -> str:
     """Refuse an id that the grid would refuse.
 
     Raises:
-        InvalidRequestError: says what an id looks like.
+        InvalidRequestError: the message describes a valid id.
     """
     if _ID.fullmatch(value) is None:
         raise InvalidRequestError(

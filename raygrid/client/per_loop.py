@@ -1,7 +1,7 @@
-"""One value for each event loop: what is bound to the loop in which it was first used.
+"""One value for each event loop, for objects that work only in the loop of their first use.
 
-Notebooks, scripts that call `asyncio.run` several times and test suites use one client in several loops; the sockets of
-a loop that has ended fail with "Event loop is closed".
+Notebooks, test suites and scripts that call `asyncio.run` several times use one client in several loops. Sockets of a
+closed loop fail with "Event loop is closed".
 """
 
 from __future__ import annotations
@@ -18,8 +18,8 @@ T = TypeVar("T")
 class PerLoop(Generic[T]):
     """Makes a value at its first use in each event loop of each process.
 
-    One that was made outside any loop is the first loop's. Those of loops that have ended are dropped, not closed:
-    nothing can be waited for in them any more, and their files are closed as their memory is freed.
+    A value that was made outside a loop is used by the first loop. Values of closed loops are dropped, not closed:
+    a closed loop cannot run their `close`, and their sockets are closed when their memory is freed.
     """
 
     def __init__(self, make: Callable[[], T]) -> None:
@@ -36,12 +36,12 @@ class PerLoop(Generic[T]):
         return values[loop]
 
     def made(self) -> T | None:
-        """The value of the running loop, if it has one already."""
+        """The value of the running loop, or None."""
         values = self._made.made() or {}
         return values.get(_running(), values.get(None))
 
     def replace(self, used: T) -> None:
-        """Let the next use in this loop make another value, unless one was made since this one."""
+        """Make another value for this loop, unless `used` was replaced already."""
         values, loop = self._made.get(), _running()
         if values.get(loop) is used:
             values[loop] = self._make()

@@ -1,4 +1,4 @@
-"""One value for each process: what a forked child must not share with the process that it was forked from.
+"""One value for each process, for objects that a forked child must not share with its parent process.
 
 Celery, gunicorn, `multiprocessing` and data loaders fork workers after a client was made and used. Two processes that
 read from one socket get each other's answers, so each process makes its own connections at its first request.
@@ -13,7 +13,7 @@ from typing import Generic, TypeVar
 T = TypeVar("T")
 Mark = tuple[int, int]
 
-_forks = 0  # how often this process's line of ancestors has forked: process ids are given out again
+_forks = 0  # the number of forks between the first process and this one, because process ids are reused
 
 
 def _forked() -> None:
@@ -26,16 +26,16 @@ if hasattr(os, "register_at_fork"):  # not on Windows, which has no fork
 
 
 def this_process() -> Mark:
-    """What tells this process from those that it was forked from and from those that it forks."""
+    """A value that differs between this process, its ancestors and its forked children."""
     return os.getpid(), _forks
 
 
 class PerProcess(Generic[T]):
-    """Makes a value at its first use in each process. Safe to use from many threads; takes no lock.
+    """Makes a value at its first use in each process. Threads may share it; it takes no lock.
 
-    A lock could be held by another thread while a process forks, and would never be free in the child. An inherited
-    value is dropped, not closed: closing might speak to the other end (TLS), in the middle of what the parent sends.
-    Its files are closed as its memory is freed, which ends no connection of the process that they belong to.
+    If another thread held a lock during a fork, the lock would never be released in the child. An inherited value is
+    dropped, not closed: closing a TLS connection sends bytes, in the middle of what the parent process sends. The
+    sockets are closed when their memory is freed, which does not end the parent process's connections.
     """
 
     def __init__(self, make: Callable[[], T]) -> None:
@@ -53,11 +53,11 @@ class PerProcess(Generic[T]):
         return value
 
     def made(self) -> T | None:
-        """This process's value, if it has one already."""
+        """This process's value, or None."""
         return self._made.get(this_process())
 
     def replace(self, used: T) -> None:
-        """Let the next use make another value, unless one was made since this one."""
+        """Make another value for this process, unless `used` was replaced already."""
         mark = this_process()
         if self._made.get(mark) is used:
             self._made[mark] = self._make()

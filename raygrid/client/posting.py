@@ -1,4 +1,4 @@
-"""How the jobs of a map reach the grid: their ids, how they share requests, and what is posted again."""
+"""Submits the jobs of a map: gives them ids, distributes them over requests, and posts again what did not fit."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from raygrid.errors import BusyError, InvalidRequestError, RaygridError
 
 MAX_JOBS = 2_000
 MAX_BYTES = 32 * 1024**2
-# The grid begins with the first request while the others are still being made and read: that one is short.
+# The first requests are short, so that the grid begins to run jobs while later requests are sent.
 FIRST_JOBS = 128
 GROWTH = 4
 
@@ -25,10 +25,10 @@ Entry = tuple[str, InputUpload]
 
 
 def entries(files: Iterable[Input] | Mapping[str, Input], job_ids: Iterable[str] | None = None) -> list[Entry]:
-    """Give every input its job id: the mapping's key, the one in `job_ids`, or a fresh UUIDv7.
+    """Give every input its job id: the mapping's key, the one in `job_ids`, or a new UUIDv7.
 
     Raises:
-        InvalidRequestError: an id is not valid or comes twice, or there are not as many ids as inputs.
+        InvalidRequestError: an id is not valid or occurs twice, or the numbers of ids and inputs differ.
     """
     if isinstance(files, (str, bytes)) or hasattr(files, "read"):
         raise TypeError("map takes a list of inputs, not one; put it between [ and ]")
@@ -46,13 +46,13 @@ def entries(files: Iterable[Input] | Mapping[str, Input], job_ids: Iterable[str]
     seen: set[str] = set()
     for job_id, _ in pairs:
         if job_id in seen:
-            raise InvalidRequestError(f"job id {job_id} comes twice; ids must differ")
+            raise InvalidRequestError(f"job id {job_id} occurs twice; ids must differ")
         seen.add(job_id)
     return pairs
 
 
 def split(jobs: Sequence[Entry], max_jobs: int = MAX_JOBS, max_bytes: int = MAX_BYTES) -> Iterator[list[Entry]]:
-    """Cut into requests of at most so many jobs and bytes, the first ones short; an input over the limit goes alone."""
+    """Split jobs into requests within the limits, the first ones short; an input above `max_bytes` goes alone."""
     chunk: list[Entry] = []
     size, most = 0, min(FIRST_JOBS, max_jobs)
     for entry in jobs:
@@ -67,7 +67,7 @@ def split(jobs: Sequence[Entry], max_jobs: int = MAX_JOBS, max_bytes: int = MAX_
 
 
 def post(flows: Flows, batch_id: str, jobs: Sequence[Entry], options: JobOptions) -> Flow[dict[str, RaygridError]]:
-    """Post jobs to a batch, in as few requests as the limits allow; gives the refused jobs and why."""
+    """Post jobs to a batch in few requests; gives the refused jobs and the reasons."""
     refused: dict[str, RaygridError] = {}
     posted = 0
     for chunk in split(jobs):
@@ -76,9 +76,9 @@ def post(flows: Flows, batch_id: str, jobs: Sequence[Entry], options: JobOptions
         except RaygridError as error:
             if posted:
                 error.add_note(
-                    f"{posted} of {len(jobs)} jobs were posted to batch {batch_id}, in the order of the inputs. To go "
-                    "on, map the other inputs with this batch_id. Inputs that were given job ids may all be mapped "
-                    "again with them: those that are there already attach."
+                    f"{posted} of {len(jobs)} jobs were posted to batch {batch_id}, in the order of the inputs. To "
+                    "continue, map the other inputs with this batch_id. If you gave job ids, you may map all inputs "
+                    "again with the same ids: jobs that exist are not run twice."
                 )
             raise
         posted += len(chunk)
@@ -88,7 +88,7 @@ def post(flows: Flows, batch_id: str, jobs: Sequence[Entry], options: JobOptions
 def _post_chunk(
     flows: Flows, batch_id: str, chunk: Sequence[Entry], options: JobOptions
 ) -> Flow[dict[str, RaygridError]]:
-    """Post one request; the jobs that did not fit into the queue are posted again while the retries last."""
+    """Post one request; jobs that did not fit into the queue are posted again until the retries are used up."""
     endpoint = flows.endpoint
     backoff = Backoff(endpoint.retry)
     refused: dict[str, RaygridError] = {}
@@ -113,7 +113,7 @@ def _post_chunk(
 
 
 def _refused(response: httpx.Response, flows: Flows) -> dict[str, RaygridError]:
-    """Read the refused jobs of an answer, be it a 202 or the 409 of a request without any job left."""
+    """Read the refused jobs of an answer: a 202, or a 409 if every job was refused."""
     try:
         body = response.json()
     except ValueError:

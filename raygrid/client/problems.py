@@ -1,4 +1,4 @@
-"""From the grid's problem documents (RFC 9457) to the error tree of `raygrid.errors`."""
+"""Turns the grid's problem documents (RFC 9457) into the errors of `raygrid.errors`."""
 
 from __future__ import annotations
 
@@ -51,8 +51,8 @@ _ERRORS: dict[str, type[RaygridError]] = {
     "job-cancelled": JobCancelledError,
 }
 
-# For answers of proxies and frameworks on the way, which do not speak in problem documents.
-_WORDS_OF_STATUS = {
+# For answers of proxies and frameworks, which are not problem documents.
+_TYPES_OF_STATUS = {
     400: "invalid-request",
     401: "unauthorized",
     403: "unauthorized",
@@ -67,7 +67,7 @@ _WORDS_OF_STATUS = {
 
 
 def error_of_answer(response: httpx.Response, endpoint: Endpoint) -> RaygridError:
-    """Turn an answer that is no success into the error to raise; the body must have been read."""
+    """Turn an answer that is not a success into the error to raise; the body must have been read."""
     if is_problem(response):
         try:
             members = response.json()
@@ -76,11 +76,11 @@ def error_of_answer(response: httpx.Response, endpoint: Endpoint) -> RaygridErro
         if isinstance(members, dict):
             return error_of_problem(members, endpoint, retry_after_s(response))
     status = response.status_code
-    said = f"the grid at {endpoint.url} answered {status} {_phrase(status)}"
-    if status in _WORDS_OF_STATUS:
-        members = {"type": PREFIX + _WORDS_OF_STATUS[status], "detail": said}
+    message = f"the grid at {endpoint.url} answered {status} {_phrase(status)}"
+    if status in _TYPES_OF_STATUS:
+        members = {"type": PREFIX + _TYPES_OF_STATUS[status], "detail": message}
         return error_of_problem(members, endpoint, retry_after_s(response))
-    return RaygridError(f"{said}, not as a grid does; check that the URL is the grid's")
+    return RaygridError(f"{message}, which no grid does; check that the URL is the grid's")
 
 
 def error_of_problem(members: Mapping[str, Any], endpoint: Endpoint, retry_after: float = 0.0) -> RaygridError:
@@ -89,36 +89,35 @@ def error_of_problem(members: Mapping[str, Any], endpoint: Endpoint, retry_after
     Args:
         members: the document.
         endpoint: the grid that sent it.
-        retry_after: seconds after which the grid wants to be asked again; 0 if it did not say.
+        retry_after: seconds of `Retry-After`; 0 without one.
     """
-    word = str(members.get("type", "")).removeprefix(PREFIX)
-    said = str(members.get("detail") or members.get("title") or "the grid gave no reason")
-    if word == "unauthorized":
+    kind = str(members.get("type", "")).removeprefix(PREFIX)
+    message = str(members.get("detail") or members.get("title") or "the grid gave no reason")
+    if kind == "unauthorized":
         return _not_authorized(endpoint)
-    if word == "job-failed":
+    if kind == "job-failed":
         return job_failed(
-            said,
+            message,
             job_id=str(members.get("jobId", "")),
             reason=members.get("reason"),
             exit_code=members.get("exit_code"),
             stderr_tail=members.get("stderr_tail"),
             has_result="result_url" in members,
         )
-    if word in ("busy", "unavailable"):
-        kind = BusyError if word == "busy" else UnavailableError
-        return kind(said, retry_after_s=retry_after or 1.0)
-    return _ERRORS.get(word, RaygridError)(said)
+    if kind in ("busy", "unavailable"):
+        busy = BusyError if kind == "busy" else UnavailableError
+        return busy(message, retry_after_s=retry_after or 1.0)
+    return _ERRORS.get(kind, RaygridError)(message)
 
 
 def _not_authorized(endpoint: Endpoint) -> NotAuthorizedError:
     if endpoint.api_key is None:
         return NotAuthorizedError(
-            f"the grid at {endpoint.url} wants an API key; set RAYGRID_API_KEY, or pass api_key to raygrid.connect()"
+            f"the grid at {endpoint.url} requires an API key; set RAYGRID_API_KEY, or pass api_key to raygrid.connect()"
         )
     return NotAuthorizedError(
-        f"the grid at {endpoint.url} does not know the API key that was sent; check RAYGRID_API_KEY or "
-        "api_key, "
-        "or ask whoever runs the grid for a key"
+        f"the grid at {endpoint.url} does not know the API key that was sent; check RAYGRID_API_KEY or api_key, or ask "
+        "the grid's administrator for a key"
     )
 
 

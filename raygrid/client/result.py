@@ -18,15 +18,14 @@ _RESERVED = frozenset({STDOUT, STDERR, MANIFEST})
 
 
 class Result:
-    """What a job left behind.
+    """The result of one job.
 
-    Where the bytes are no ZIP, because something on the way handed out plain stdout, they are its `stdout`,
-    and there are no files.
+    If the bytes are not a ZIP, because a proxy delivered plain stdout, they are the `stdout`, and there are no files.
 
     Attributes:
         job_id: the job.
-        data: the bytes as they came.
-        reused_from: the earlier job that ran, where this one took over its stored result; the manifest is of that one.
+        data: the bytes of the ZIP.
+        reused_from: the earlier job that ran and whose stored result this one took over; the manifest is that job's.
     """
 
     def __init__(self, job_id: str, data: bytes, reused_from: str | None = None) -> None:
@@ -35,7 +34,7 @@ class Result:
         self.reused_from = reused_from
 
     def _opened(self) -> zipfile.ZipFile | None:
-        # Opened whenever it is read, for few are read twice: kept open, thousands of them would be much to hold.
+        # Opened for each read, because few results are read twice, and thousands of open ones would fill the memory.
         try:
             return zipfile.ZipFile(io.BytesIO(self.data))
         except zipfile.BadZipFile:
@@ -52,34 +51,33 @@ class Result:
 
     @property
     def stdout(self) -> str:
-        """What the pricer wrote to stdout, as UTF-8 text.
+        """The pricer's stdout as UTF-8 text; bytes that are not UTF-8 become U+FFFD.
 
-        A byte that is not UTF-8 becomes U+FFFD, so this is for people and for pricers that write UTF-8. For another
-        encoding, or for data, use `stdout_bytes`: `result.stdout_bytes.decode("shift_jis")`.
+        For another encoding, or for data, use `stdout_bytes`: `result.stdout_bytes.decode("shift_jis")`.
         """
         return self.stdout_bytes.decode(errors="replace")
 
     @property
     def stdout_bytes(self) -> bytes:
-        """What the pricer wrote to stdout, byte for byte."""
+        """The pricer's stdout."""
         archive = self._opened()
         return self.data if archive is None else _bytes_or_empty(archive, STDOUT)
 
     @property
     def stderr(self) -> str:
-        """What the pricer wrote to stderr, as UTF-8 text; a byte that is not UTF-8 becomes U+FFFD."""
+        """The pricer's stderr as UTF-8 text; bytes that are not UTF-8 become U+FFFD."""
         return self.stderr_bytes.decode(errors="replace")
 
     @property
     def stderr_bytes(self) -> bytes:
-        """What the pricer wrote to stderr, byte for byte."""
+        """The pricer's stderr."""
         return _bytes_or_empty(self._opened(), STDERR)
 
     @cached_property
     def manifest(self) -> dict[str, Any]:
         """How the job ran: node, attempt, versions, times, hashes, resources; empty without a ZIP.
 
-        Its `jobId` is the job that ran, which is `reused_from` where that is not this one.
+        Its `jobId` is the job that ran: `reused_from`, if set.
         """
         text = _bytes_or_empty(self._opened(), MANIFEST)
         manifest: dict[str, Any] = json.loads(text) if text else {}
@@ -89,28 +87,28 @@ class Result:
         """Read one file of the result.
 
         Raises:
-            FileNotFoundError: the result has no such file; says which it has.
+            FileNotFoundError: the result has no such file; the message lists its files.
         """
         archive = self._opened()
         if archive is None or name not in _files_in(archive):
-            there = ", ".join(self.files) or "none"
-            raise FileNotFoundError(f"the result of job {self.job_id} has no file {name!r}; its files: {there}")
+            files = ", ".join(self.files) or "none"
+            raise FileNotFoundError(f"the result of job {self.job_id} has no file {name!r}; its files: {files}")
         return archive.read(name)
 
     def text(self, name: str) -> str:
-        """Read one file of the result as UTF-8 text; a byte that is not UTF-8 becomes U+FFFD (`read` gives bytes)."""
+        """Read one file of the result as UTF-8 text; bytes that are not UTF-8 become U+FFFD (`read` gives bytes)."""
         return self.read(name).decode(errors="replace")
 
     def save(self, path: str | Path) -> Path:
-        """Write the result as it came, a ZIP, to `path`."""
+        """Write the ZIP to `path`."""
         path = Path(path)
         path.write_bytes(self.data)
         return path
 
     def extract(self, directory: str | Path) -> Path:
-        """Unpack everything below `directory`, which is made if need be.
+        """Unpack all files below `directory`, which is created if missing.
 
-        Where an earlier result was unpacked there, its files are removed first, except those that were changed since.
+        The files of an earlier result in it are removed first, except those that were changed since.
 
         Raises:
             RaygridError: a name in the ZIP leads out of the directory; nothing was written.
@@ -130,13 +128,12 @@ class Result:
 
     def _inside(self, root: Path, name: str) -> Path:
         path = PurePosixPath(name)
-        # Resolving also follows links that lie in the directory already, and understands drives where there
-        # are any.
+        # `resolve` also follows links that are in the directory already, and handles Windows drives.
         target = (root / path).resolve()
         if path.is_absolute() or ".." in path.parts or not target.is_relative_to(root):
             raise RaygridError(
-                f"the result of job {self.job_id} holds the path {name!r}, which could lead out of {root}; "
-                "nothing was extracted, look at it with Result.read()"
+                f"the result of job {self.job_id} contains the path {name!r}, which could lead out of {root}; nothing "
+                "was extracted, read the file with Result.read()"
             )
         return target
 
@@ -155,5 +152,5 @@ def _files_in(archive: zipfile.ZipFile | None) -> tuple[str, ...]:
 
 
 def _bytes_or_empty(archive: zipfile.ZipFile | None, name: str) -> bytes:
-    """A file of a result; empty where there is none."""
+    """The content of a file in a result; empty if it is missing."""
     return b"" if archive is None or name not in archive.NameToInfo else archive.read(name)

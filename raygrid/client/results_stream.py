@@ -1,8 +1,7 @@
-"""Reading the results of a batch as its jobs end, over as many streams as it takes.
+"""Reads the results of a batch as its jobs end, over one or several streams.
 
-A stream ends when the grid has held it open long enough, or breaks because a parent or a cable did. Either
-way the next one begins behind the last part that came whole. This is the part without I/O; `batch.py` moves
-the bytes.
+The grid ends a stream after some time, and a failing parent or network breaks it. In both cases the next stream begins
+after the last complete part. This module does no I/O; `jobs.py` and `async_jobs.py` read the bytes.
 """
 
 from __future__ import annotations
@@ -23,16 +22,16 @@ from raygrid.client.problems import error_of_answer
 from raygrid.client.retry import Backoff, is_worth_retrying
 from raygrid.errors import ConnectionFailedError, RaygridError, WaitTimeoutError
 
-# What a driver catches around the reading of one stream, to hand it to `broken`.
+# A driver catches these while it reads a stream and passes them to `broken`.
 STREAM_ERRORS = (httpx.TransportError, BrokenStreamError)
 
 
 class ResultsStream:
-    """Where the reading of one batch stands.
+    """How far the results of one batch have been read.
 
     Attributes:
-        cursor: the last part that came whole.
-        complete: whether the grid has said that all jobs have ended and all parts were sent.
+        cursor: the last complete part.
+        complete: whether all jobs have ended and all parts were sent.
     """
 
     def __init__(self, endpoint: Endpoint, batch_id: str) -> None:
@@ -47,13 +46,13 @@ class ResultsStream:
         self._parts = 0
         self._opened_at = 0.0
         self._unfit = 0
-        self._damaged = ""  # the job whose part came damaged last
+        self._damaged = ""  # the job of the last damaged part
 
     def call(self, deadline: float | None = None) -> Call:
         """Make the request for the next stream.
 
         Args:
-            deadline: instant of the retry policy's clock after which nobody wants to wait.
+            deadline: instant of the retry policy's clock until which to wait.
 
         Raises:
             WaitTimeoutError: the deadline is over.
@@ -69,11 +68,11 @@ class ResultsStream:
         return Call("GET", self._path, params, wait_s=wait_s, batch_id=self._batch_id)
 
     def opened(self, response: httpx.Response) -> None:
-        """Take the head of the answer.
+        """Read the headers of the answer.
 
         Raises:
             RaygridError: the grid refuses.
-            BrokenStreamError: what comes is no results stream.
+            BrokenStreamError: the answer is not a results stream, or the grid asks to try again.
         """
         self._endpoint.answered = True
         if is_worth_retrying(response):
@@ -84,10 +83,10 @@ class ResultsStream:
         self._parser = PartsParser(response.headers.get("content-type", ""))
 
     def feed(self, chunk: bytes) -> Iterator[Part]:
-        """Take bytes of the body and give the parts that came whole; acknowledge each with `taken`.
+        """Read bytes of the body and give the parts that they complete; acknowledge each with `taken`.
 
         Raises:
-            BrokenStreamError: a part is not what its digest says; it is read again, once.
+            BrokenStreamError: a part does not match its digest; it is read again, once.
         """
         if self._parser is None:
             raise AssertionError("feed() comes after opened()")
@@ -105,18 +104,17 @@ class ResultsStream:
             self._damaged = part.job_id
             self._endpoint.leave(entry)
             raise BrokenStreamError(f"the result of job {part.job_id} came damaged from {entry}")
-        said = str(damaged(part.job_id, entry))
-        return part._replace(body=b"", problem=DAMAGED, problem_detail=said)
+        return part._replace(body=b"", problem=DAMAGED, problem_detail=str(damaged(part.job_id, entry)))
 
     def taken(self, part: Part) -> None:
-        """Move the cursor behind a part that has been dealt with."""
+        """Move the cursor behind a part that has been processed."""
         self.cursor = max(self.cursor, part.cursor)
         self._parts += 1
         self._unfit = 0
         self._backoff.reset()
 
     def closed(self) -> float:
-        """Take the end of the body; gives the seconds to wait before the next stream.
+        """Note the end of the body; gives the seconds to wait before the next stream.
 
         Raises:
             BrokenStreamError: the last part is missing.
@@ -125,11 +123,11 @@ class ResultsStream:
             raise BrokenStreamError("the results stream stopped in the middle")
         self.complete = self._end.complete
         self._backoff.reset()
-        in_a_hurry = self._parts == 0 and self._endpoint.retry.clock() - self._opened_at < 0.2
-        return 0.2 if in_a_hurry and not self.complete else 0.0
+        ended_early = self._parts == 0 and self._endpoint.retry.clock() - self._opened_at < 0.2
+        return 0.2 if ended_early and not self.complete else 0.0
 
     def broken(self, error: httpx.TransportError | BrokenStreamError) -> float:
-        """Take a failure; gives the seconds to wait before the next stream.
+        """Note a failure; gives the seconds to wait before the next stream.
 
         Raises:
             RaygridError: the retries are used up.

@@ -1,7 +1,7 @@
-"""When to try again: exponential backoff with jitter within a budget, never sooner than the grid asks.
+"""Retries: exponential backoff with jitter within a budget, never sooner than the grid requests.
 
-Trying again is safe for every call of the client: a job is known by its id, which the client has chosen
-before it sent anything, and all other calls change nothing the second time.
+Every call of the client may be repeated: the client chooses a job's id before the first request, and a second submit of
+the same id attaches to the job; repeating any other call changes nothing.
 """
 
 from __future__ import annotations
@@ -27,12 +27,12 @@ class RetryPolicy:
     Attributes:
         retry_s: seconds after the first failure in which a call is tried again.
         first_contact_s: the same for a URL that refuses connections and has never answered.
-        base_s: upper bound of the first pause; it doubles with every failure.
-        cap_s: upper bound of any pause that the grid did not ask for.
-        clock: monotonic seconds.
-        jitter: a number in [0, 1).
-        sleep: how the blocking client waits.
-        sleep_async: how the client for an event loop waits.
+        base_s: upper bound of the first pause, seconds; it doubles with every failure.
+        cap_s: upper bound of every pause that the grid did not request, seconds.
+        clock: gives monotonic seconds.
+        jitter: gives a number in [0, 1).
+        sleep: the blocking client's pause.
+        sleep_async: the async client's pause.
     """
 
     retry_s: float = 60.0
@@ -55,36 +55,35 @@ class Backoff:
 
     @property
     def failures(self) -> int:
-        """How many there were in a row."""
+        """Failures since the last success."""
         return self._failures
 
     def reset(self) -> None:
-        """Start afresh, because something went well."""
+        """Forget the failures after a success."""
         self._first_failure_at = None
         self._failures = 0
 
     def pause_s(self, budget_s: float, at_least_s: float = 0.0) -> float | None:
-        """Seconds to wait before the next try, or None once the next try would be over the budget.
+        """Count a failure; gives the seconds to wait before the next try, or None if that would exceed the budget.
 
         Args:
             budget_s: seconds after the first failure in which to try again.
-            at_least_s: what the grid asked for in `Retry-After`.
+            at_least_s: the seconds of the grid's `Retry-After`.
         """
         now = self._policy.clock()
         if self._first_failure_at is None:
             self._first_failure_at = now
         bound = min(self._policy.cap_s, self._policy.base_s * 2.0 ** min(self._failures, 30))
         self._failures += 1
-        # Half of the bound is fixed, so that a burst of failures cannot become a burst of retries.
+        # Half of the bound is fixed, so that many simultaneous failures do not cause simultaneous retries.
         pause = at_least_s + bound * (1 + self._policy.jitter()) / 2
         return pause if now + pause - self._first_failure_at <= budget_s else None
 
 
 def is_worth_retrying(response: httpx.Response) -> bool:
-    """Whether the same call may get a better answer soon.
+    """Whether the same call may soon succeed.
 
-    A 500 that is not a problem document comes from a proxy whose parent died under the call, not from the
-    parent.
+    A 500 that is not a problem document comes from a proxy whose parent died during the call.
     """
     if is_problem(response):
         return response.status_code in _RETRIED_STATUS
@@ -92,7 +91,7 @@ def is_worth_retrying(response: httpx.Response) -> bool:
 
 
 def _has_no_route_yet(response: httpx.Response) -> bool:
-    """Whether an entry of the cluster has answered that has just come up, and does not know the parents yet."""
+    """Whether the answer is from a proxy of the cluster that has just started and does not know the parents yet."""
     try:
         return response.status_code == 404 and "/-/routes" in response.text
     except httpx.ResponseNotRead:
@@ -100,7 +99,7 @@ def _has_no_route_yet(response: httpx.Response) -> bool:
 
 
 def speaks_for_one_entry(response: httpx.Response) -> bool:
-    """Whether the same call may get a better answer from another entry of the grid; a full queue is full for all."""
+    """Whether the same call may succeed at another entry of the grid; a full queue is full at all of them."""
     return is_worth_retrying(response) and response.status_code != HTTPStatus.TOO_MANY_REQUESTS
 
 
@@ -110,7 +109,7 @@ def is_problem(response: httpx.Response) -> bool:
 
 
 def retry_after_s(response: httpx.Response) -> float:
-    """Seconds of `Retry-After`, given as a number or as a date (RFC 9110); 0 without one that makes sense."""
+    """Seconds of `Retry-After`, given as a number or as a date (RFC 9110); 0 without a valid one."""
     value = response.headers.get("retry-after", "").strip()
     if value.replace(".", "", 1).isdecimal():
         return float(value)

@@ -1,7 +1,7 @@
-"""Connections that notice when the machine at their other end is gone.
+"""Connections that fail within seconds after the machine at their other end is gone.
 
-A parent's machine that loses power, or an address that moves to another machine, says nothing to whoever waits for a
-result. The kernel asks after it: an idle connection is probed, and what was sent must be confirmed in time.
+A parent's machine that loses power, or an address that moves to another machine, does not end its connections. The
+kernel of this machine ends them: it probes idle connections, and sent data must be acknowledged in time.
 """
 
 from __future__ import annotations
@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import socket
 import urllib.request
+from typing import TypeVar
 
 import httpx
 
@@ -16,11 +17,13 @@ from raygrid.client.endpoint import Endpoint
 
 IDLE_S = 2
 BETWEEN_S = 1
-GONE_S = 10  # so long may a parent also be too busy to read what is sent to it
+GONE_S = 10  # also the longest time for which a busy parent may not read what it is sent
+
+AnyTransport = TypeVar("AnyTransport", bound=httpx.HTTPTransport | httpx.AsyncHTTPTransport)
 
 
 def options() -> list[tuple[int, int, int]]:
-    """Socket options, as far as this system knows them."""
+    """The socket options that this system supports."""
     wanted = {
         "TCP_KEEPIDLE": IDLE_S,
         "TCP_KEEPINTVL": BETWEEN_S,
@@ -34,44 +37,27 @@ def options() -> list[tuple[int, int, int]]:
 
 
 def _is_direct(endpoint: Endpoint) -> bool:
-    """Whether no proxy of the environment stands between; httpx asks for those only where it makes the transport."""
-    # `no_proxy` counts there as the proxy of a scheme `no`.
+    """Whether requests use no proxy of the environment; httpx uses proxies only with a transport that it makes."""
+    # httpx reads `no_proxy` as the proxy of a scheme `no`.
     return endpoint.is_local or urllib.request.getproxies().keys() <= {"no"}
 
 
-def transport(endpoint: Endpoint) -> httpx.HTTPTransport | None:
-    """What carries a client's requests; None for httpx's own choice."""
-    return httpx.HTTPTransport(socket_options=options()) if _is_direct(endpoint) else None
+def transport(endpoint: Endpoint, kind: type[AnyTransport]) -> AnyTransport | None:
+    """The transport of all requests; None for the one that httpx makes."""
+    return kind(socket_options=options()) if _is_direct(endpoint) else None
 
 
-def async_transport(endpoint: Endpoint) -> httpx.AsyncHTTPTransport | None:
-    """What carries the requests of a client for an event loop; None for httpx's own choice."""
-    return httpx.AsyncHTTPTransport(socket_options=options()) if _is_direct(endpoint) else None
-
-
-def mounts(endpoint: Endpoint) -> dict[str, httpx.HTTPTransport | None]:
-    """What carries requests to entries on this machine where a proxy of the environment is used for the others."""
-    return {_to(host): httpx.HTTPTransport(socket_options=options()) for host in _beside_proxy(endpoint)}
-
-
-def async_mounts(endpoint: Endpoint) -> dict[str, httpx.AsyncHTTPTransport | None]:
-    """As `mounts`, for an event loop."""
-    return {_to(host): httpx.AsyncHTTPTransport(socket_options=options()) for host in _beside_proxy(endpoint)}
-
-
-def _beside_proxy(endpoint: Endpoint) -> frozenset[str]:
-    return frozenset() if _is_direct(endpoint) else endpoint.own_hosts
-
-
-def _to(host: str) -> str:
-    return f"all://{f'[{host}]' if ':' in host else host}"
+def mounts(endpoint: Endpoint, kind: type[AnyTransport]) -> dict[str, AnyTransport | None]:
+    """The transports of entries on this machine, if a proxy of the environment is used for all others."""
+    hosts = frozenset() if _is_direct(endpoint) else endpoint.own_hosts
+    return {f"all://{f'[{host}]' if ':' in host else host}": kind(socket_options=options()) for host in hosts}
 
 
 def hang_up(response: httpx.Response) -> None:
-    """Use the connection of an answer no more: what balances connections may send the next one to another parent."""
+    """End the connection of a response: a load balancer may send the next connection to another parent."""
     stream = response.extensions.get("network_stream")
     connection = stream.get_extra_info("socket") if stream is not None else None
     if connection is not None:
-        # Not closed, for it lies in the pool again, which finds it ended and drops it.
+        # Not closed, because it is in httpx's pool again, which drops it when it finds it ended.
         with contextlib.suppress(OSError):
             connection.shutdown(socket.SHUT_RDWR)

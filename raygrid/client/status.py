@@ -1,6 +1,6 @@
-"""What the grid says of jobs, batches, groups and nodes, as frozen values.
+"""The state of jobs, batches, groups and nodes, as the grid reports it.
 
-Members that this version does not know are ignored and absent ones are None, so that a client may be older or
+A member that this version does not know is ignored, and an absent one has its default, so that a client may be older or
 newer than its grid.
 """
 
@@ -22,11 +22,11 @@ _RENAMED = {"jobId": "job_id", "batchId": "batch_id", "reusedFrom": "reused_from
 
 @dataclass(frozen=True, slots=True)
 class JobStatus:
-    """A job as the grid knows it; `position` is its place in the queue, from 0, while it is queued.
+    """A job's state; `position` is its place in the queue, from 0, while it is queued.
 
-    `reused_from` is the earlier job that ran, where this one took over its stored result. `input_name` is what its
-    input file is called, where the grid tells it. `definition` is the digest of what it runs, fixed at its submit;
-    None where an older release took the job. `batches` are those that it belongs to.
+    `reused_from` is the earlier job that ran and whose stored result this one took over. `input_name` is the name of
+    its input file. `definition` is the digest of the pricer definition that it runs, fixed at its submit; None for a
+    job that an older release accepted. `batches` are the batches that it belongs to.
     """
 
     job_id: str
@@ -58,7 +58,7 @@ class JobStatus:
 
 @dataclass(frozen=True, slots=True)
 class BatchStatus:
-    """A batch: how many jobs it has, how many are in which state, and how many took over a stored result."""
+    """A batch: its number of jobs, in all and by state, and how many of them took over a stored result."""
 
     batch_id: str
     total: int
@@ -70,7 +70,7 @@ class BatchStatus:
 
 @dataclass(frozen=True, slots=True)
 class Capacity:
-    """Slots of the whole grid, and the jobs that wait for one."""
+    """Slots of the whole grid, and the number of queued jobs."""
 
     slots: int
     running: int
@@ -86,9 +86,9 @@ def _count(value: object) -> object:
 class GroupStatus:
     """A group and its load.
 
-    `nodes` is how many nodes it has, `leader` the candidate that leads it; `term` rises with every change of leader.
-    Its `state` is ok, no_nodes (no node takes jobs), silent (its leader does not answer) or lost: nobody has led it
-    since `lost_since`, other groups take its jobs, and `unfinished` of them still have to move or be cancelled.
+    `nodes` is the number of its nodes, `leader` the candidate that leads it; `term` rises with every change of leader.
+    `state` is ok, no_nodes (no node takes jobs), silent (its leader does not answer) or lost: it has had no leader
+    since `lost_since`, its jobs move to other groups, and `unfinished` of them still have to move or be cancelled.
     """
 
     group: str
@@ -107,10 +107,10 @@ class GroupStatus:
 
 @dataclass(frozen=True, slots=True)
 class TrafficStatus:
-    """Payload bytes that nodes moved since their agents started.
+    """Payload bytes that a node has moved since its agent started.
 
-    `inputs` and `data` were read from the blob store, `results` written to it, and `served` are results that parents
-    read from the nodes' caches.
+    `inputs` and `data` were read from the blob store, `results` written to it, and `served` were read by parents from
+    the node's cache.
     """
 
     inputs: int = 0
@@ -121,9 +121,9 @@ class TrafficStatus:
 
 @dataclass(frozen=True, slots=True)
 class NodeStatus:
-    """A node; `state` is one of ok, draining, drained, unhealthy, probation, lost, and `why` says why it is not ok.
+    """A node; `state` is one of ok, draining, drained, unhealthy, probation, lost; `why` is the reason if it is not ok.
 
-    A draining node is drained once nothing runs there; `drain_deadline_at` is when what still runs is moved.
+    A draining node is drained once no job runs there; the jobs that run at `drain_deadline_at` are moved.
     """
 
     node: str
@@ -138,9 +138,9 @@ class NodeStatus:
 
 @dataclass(frozen=True, slots=True)
 class PricerInfo:
-    """A pricer that the grid is configured for; `result` is `zip` or `stdout`, `reuse` is `off` or `content`.
+    """A pricer of the grid; `result` is `zip` or `stdout`, `reuse` is `off` or `content`.
 
-    `definition` is the digest of what jobs that are submitted now run.
+    `definition` is the digest of the definition that newly submitted jobs run.
     """
 
     name: str
@@ -178,6 +178,6 @@ def read(kind: type[T], body: Any) -> T:
     except ValidationError as error:
         where = ", ".join(".".join(str(part) for part in e["loc"]) for e in error.errors(include_input=False))
         raise RaygridError(
-            f"the grid's answer is not a {kind.__name__} ({where}); are client and grid of one version?"
+            f"the grid's answer is not a {kind.__name__} ({where}); check that client and grid have the same version"
         ) from error
     return value

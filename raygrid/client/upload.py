@@ -1,4 +1,4 @@
-"""Inputs on their way to the grid: paths, bytes or file objects, as bodies that can be sent again."""
+"""Inputs to upload: paths, bytes or file objects, as bodies that can be sent again."""
 
 from __future__ import annotations
 
@@ -13,18 +13,18 @@ from raygrid.errors import InvalidRequestError
 from raygrid.system.filenames import problem_of_input
 
 CHUNK = 256 * 1024
-_EMPTY = "{} is empty, which no job can price; fill it or leave it out"
+_EMPTY = "{} is empty, and an input must not be empty; fill it or leave it out"
 
 Input: TypeAlias = str | os.PathLike[str] | bytes | bytearray | memoryview | BinaryIO
-"""What may be submitted. A `str` is always a path, never content."""
+"""An input of a job. A `str` is always a path, never content."""
 
 
 @dataclass(frozen=True, slots=True)
 class InputUpload:
-    """Bytes to send, with a file name and a known length.
+    """An input with its file name and length.
 
-    A path is opened only while it is being read, so a batch of thousands holds no open files. A file object
-    that can seek is read from where it stood; one that cannot is read into memory at once, as is a pipe.
+    A path is opened only while it is read, so a batch of thousands keeps no files open. A file object that can seek is
+    read from its current position; one that cannot, and a pipe, is read into memory at once.
     """
 
     filename: str
@@ -39,12 +39,12 @@ class InputUpload:
 
         Args:
             what: path, bytes, or file object opened in binary mode.
-            filename: name for the input in the job directory; by default that of the file, or `input`.
+            filename: name of the input in the job directory; by default that of the file, or `input`.
 
         Raises:
-            InvalidRequestError: the path is a directory or device, the file is empty, or no input can have its name.
+            InvalidRequestError: the path is a directory or device, the file is empty, or its name is not allowed.
             FileNotFoundError: there is no such file.
-            TypeError: `what` is none of these, or a file opened in text mode.
+            TypeError: `what` is of another type, or a file opened in text mode.
         """
         if isinstance(what, (bytes, bytearray, memoryview)):
             content = bytes(what)
@@ -74,11 +74,11 @@ class InputUpload:
 
     @classmethod
     def _of_pipe(cls, path: Path, filename: str | None) -> InputUpload:
-        """Read a pipe to its end, at once: it has no length before, and cannot be read again for a retry."""
+        """Read a pipe to its end: its length is unknown before, and it cannot be read again for a retry."""
         content = path.read_bytes()
         if not content:
             raise InvalidRequestError(_EMPTY.format(path))
-        # What a shell calls the pipe of `<(…)`, such as /dev/fd/63, is no name for an input.
+        # A shell's path of the pipe `<(…)`, such as /dev/fd/63, does not name the input.
         is_numbered = (path.parent.name == "fd" and path.name.isdecimal()) or path == Path("/dev/stdin")
         return cls(_checked(filename or ("input" if is_numbered else _name_of(path))), len(content), content)
 
@@ -86,7 +86,7 @@ class InputUpload:
         """Read the input from its beginning.
 
         Raises:
-            InvalidRequestError: the file has another length than when it was submitted.
+            InvalidRequestError: the length of the file has changed since the submit.
         """
         if isinstance(self.source, bytes):
             yield self.source
@@ -109,7 +109,7 @@ class InputUpload:
 
 
 def _name_of(path: Path) -> str:
-    """What a file is called: its name as UTF-8 where it is that, whatever the locale of this process."""
+    """The name of a file, decoded as UTF-8 if it is valid UTF-8, in every locale."""
     try:
         return os.fsencode(path.name).decode("utf-8")
     except UnicodeError:

@@ -54,7 +54,7 @@ async def test_a_pipe_is_submitted_as_a_shell_hands_it_over(tmp_path: Path) -> N
         assert (await submit(f"<(echo '{script}')"))[:2] == (0, b"input\n100000\n")
         code, printed, said = await submit("<(true)")
         assert (code, printed) == (1, b"")
-        assert b"is empty, which no job can price" in said
+        assert b"is empty, and an input must not be empty" in said
         code, printed, said = await submit("/dev/zero")
         assert (code, printed) == (1, b"")
         assert b"neither a file nor a pipe" in said

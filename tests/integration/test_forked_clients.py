@@ -175,7 +175,7 @@ async def test_a_child_that_uses_or_closes_an_inherited_client_leaves_the_parent
     # Both ends drop what was idle for 5 s, which a busy machine may take.
     limits = httpx.Limits(keepalive_expiry=120)
     monkeypatch.setattr(
-        sockets, "transport", lambda _: httpx.HTTPTransport(socket_options=sockets.options(), limits=limits)
+        sockets, "transport", lambda *_: httpx.HTTPTransport(socket_options=sockets.options(), limits=limits)
     )
     async with SmallGrid(tmp_path, keep_alive_s=120) as grid:
 

@@ -226,7 +226,7 @@ def test_an_answer_that_is_not_http_is_an_error(run: RunCommand) -> None:
     strange = httpx.RemoteProtocolError("illegal status line: bytearray(b'SSH-2.0-OpenSSH_9')")
     ended = run(Answers(*[strange] * 100), "pricers")
 
-    assert "what answers there does not speak HTTP" in ended.stderr
+    assert "the server there does not speak HTTP" in ended.stderr
     assert "SSH" not in ended.stderr
 
 
@@ -302,7 +302,7 @@ def test_a_wrong_key_is_not_waited_for(wait_ready: WaitReady) -> None:
     ended, time = wait_ready(Answers(READY, problem("unauthorized", 401)))
 
     assert ended.exit_code == 1
-    assert "wants an API key" in ended.stderr
+    assert "requires an API key" in ended.stderr
     assert time.sleeps == []
 
 

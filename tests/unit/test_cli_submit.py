@@ -266,7 +266,9 @@ def test_an_empty_file_is_named_and_nothing_is_sent(run: RunCommand, files: list
     ended = run(answers, "submit", *files, str(tmp_path / "empty.csv"))
 
     assert ended.exit_code == 1
-    assert ended.stderr == f"{tmp_path / 'empty.csv'} is empty, which no job can price; fill it or leave it out\n"
+    assert (
+        ended.stderr == f"{tmp_path / 'empty.csv'} is empty, and an input must not be empty; fill it or leave it out\n"
+    )
     assert answers.requests == []
 
 

@@ -116,7 +116,7 @@ def test_an_answer_of_another_version_names_the_fields_that_do_not_fit() -> None
 
 def test_a_401_has_advice_with_and_without_a_key() -> None:
     """Without a key the advice is to set one, with a key to check it."""
-    with pytest.raises(errors.NotAuthorizedError, match="wants an API key; set RAYGRID_API_KEY"):
+    with pytest.raises(errors.NotAuthorizedError, match="requires an API key; set RAYGRID_API_KEY"):
         Answers(problem("unauthorized", 401)).client().pricers()
     with pytest.raises(errors.NotAuthorizedError, match="does not know the API key") as caught:
         Answers(problem("unauthorized", 401)).client(api_key=KEY).pricers()

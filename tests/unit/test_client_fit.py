@@ -48,7 +48,7 @@ def test_the_result_of_another_job_is_asked_for_again_and_never_given() -> None:
 
 
 @pytest.mark.parametrize(
-    ("named", "said"), [("b", "gave the answer for job b"), (None, "gave a result without the header Raygrid-Job-Id")]
+    ("named", "said"), [("b", "sent the answer for job b"), (None, "sent a result without the header Raygrid-Job-Id")]
 )
 def test_a_result_that_is_not_the_jobs_own_again_is_an_error_of_its_own_class(named: str | None, said: str) -> None:
     """Two mismatches end the call; the error names the job that was asked for and what came."""
@@ -137,7 +137,7 @@ def test_a_result_that_stays_damaged_is_an_error_that_names_job_and_remedy() -> 
     """The error names the job and where its result comes from, and that a new job id runs it again."""
     client, requests = asked(result(data=OTHERS), result(data=OTHERS))
 
-    with pytest.raises(DamagedResultError, match=rf"result of job a came from {URL} .*under a new job id"):
+    with pytest.raises(DamagedResultError, match=rf"result of job a from {URL} .*under a new job id"):
         client.job("a").result()
     assert len(requests) == 2
 

@@ -125,7 +125,9 @@ def test_connect_reports_a_server_that_is_no_grid(status: int, body: bytes, kind
         assert said in refused(url, RaygridError)
 
 
-@pytest.mark.parametrize(("key", "said"), [(None, "wants an API key; set RAYGRID_API_KEY"), ("wrong", "does not know")])
+@pytest.mark.parametrize(
+    ("key", "said"), [(None, "requires an API key; set RAYGRID_API_KEY"), ("wrong", "does not know")]
+)
 def test_connect_reports_a_missing_or_wrong_key(key: str | None, said: str) -> None:
     """The error comes before any job is submitted."""
     body = b'{"type": "urn:raygrid:problem:unauthorized", "title": "unauthorized", "status": 401}'
