@@ -7,6 +7,7 @@ import json
 import os
 import sys
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict
 from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -101,7 +102,7 @@ def drill(
 
     rows = medians(reports)
     if as_json:
-        print(json.dumps({"scenarios": [report.as_json() for report in reports], "medians": rows}))
+        print(json.dumps({"scenarios": [*map(asdict, reports)], "medians": rows}))
     else:
         _show(reports, rows)
     for report in reports:

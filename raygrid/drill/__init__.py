@@ -1,7 +1,6 @@
-"""Failure drills: break a part of a running grid on purpose, under load, and see that nothing is lost.
+"""Failure drills: break a part of a running grid on purpose, under load, and check that nothing is lost.
 
-`history.py` records what clients saw and decides over it; `load.py` makes the load, through `entries.py`; `injector.py`
-is what a drill asks for; `ray_faults.py` (a process of its own, which knows Ray) and `machine_faults.py` carry it out
-on the target machines; `scenarios.py` defines what is broken and what counts as recovered, `drill.py` runs it,
-`report.py` counts.
+`scenarios.py` defines the faults and when a grid has recovered; `drill.py` runs them. `load.py` makes the load, through
+`entries.py`; `history.py` records and checks what clients saw; `report.py` has the results. `injector.py` is the
+interface to faults; `ray_faults.py` (a separate process, which imports Ray) and `machine_faults.py` inject them.
 """

@@ -1,4 +1,4 @@
-"""Runs scenarios on a running grid, one after the other, each when the grid is whole again."""
+"""Runs scenarios on a running grid, one after the other; before each, the grid must be complete again."""
 
 from __future__ import annotations
 
@@ -18,22 +18,22 @@ from raygrid.errors import RaygridError, UnavailableError
 from raygrid.models import JobState
 
 LOOK_EVERY_S = 0.5
-NOT_SEEN = "nothing that needed the broken part was seen to finish, so there is no recovery time"
-BUSY_S = 10.0  # so long a fault waits for something to run on what it hits
+NOT_SEEN = "no job that needed the broken part was seen to end, so there is no recovery time"
+BUSY_S = 10.0  # how long a fault waits until jobs run on its target
 READ_AGAIN = 200
-"""So many results are read a second time; those of jobs that ran again always are."""
+"""How many results are read a second time, in addition to those of all jobs that ran again."""
 
 
 @dataclass(frozen=True, slots=True)
 class DrillTimeouts:
-    """How long a drill waits for what, in seconds.
+    """Timeouts of a drill, seconds.
 
     Attributes:
-        whole: for the grid to be whole, before each scenario.
-        flow: for the load to flow, before the fault.
-        recover: for work to flow again, after the fault.
-        drain: for everything to end, when nothing more is submitted.
-        after: the load goes on for so long when everything is well again.
+        whole: until the grid is complete, before each scenario.
+        flow: until jobs of the load end, before the fault.
+        recover: until the grid has recovered, after the fault.
+        drain: until all jobs have ended, after the last submit.
+        after: how long the load continues after the recovery.
     """
 
     whole: float = 180.0
@@ -48,12 +48,12 @@ class Drill:
 
     Args:
         urls: its entries.
-        api_key: the key, where it wants one.
-        pricer: what the load runs.
-        injector: makes what breaks things, anew for every scenario.
-        jobs: the fewest jobs of a scenario.
+        api_key: the key, if the grid requires one.
+        pricer: the pricer of the load.
+        injector: makes an injector for each scenario.
+        jobs: the smallest number of jobs of a scenario.
         say: prints progress.
-        patience: how long to wait for what.
+        patience: timeouts.
     """
 
     def __init__(
@@ -78,7 +78,7 @@ class Drill:
         self._whole: tuple[frozenset[str], int, int] | None = None
 
     async def run(self, scenarios: Sequence[str], runs: int = 1) -> list[Report]:
-        """Run scenarios; what is frozen is thawed and what was submitted is cancelled however this ends."""
+        """Run scenarios. If this is interrupted, frozen processes are thawed and submitted jobs cancelled."""
         reports = []
         for scenario in scenarios:
             for _ in range(runs):
@@ -110,19 +110,19 @@ class Drill:
                 finally:
                     await load.close()
         finally:
-            # Also when this is cancelled: nothing stays frozen for longer than it must.
-            await asyncio.shield(self._let_go(injector))
+            # Shielded, so that processes are thawed even if this is cancelled.
+            await asyncio.shield(self._release(injector))
 
     @staticmethod
-    async def _let_go(injector: Injector) -> None:
+    async def _release(injector: Injector) -> None:
         await injector.heal()
         await injector.close()
 
     async def prepare_load(self, slots: int, retry_s: float = 60.0) -> ClientLoad:
-        """A load for so many slots, not yet started; the first time, reference results are made.
+        """A load for `slots` slots, not yet started; the first call also runs the reference jobs.
 
         Raises:
-            RaygridError: the pricer does not answer well.
+            RaygridError: a reference job failed.
         """
         steady = min(200, max(4, 2 * slots))
         if not self._expected:
@@ -130,16 +130,16 @@ class Drill:
             try:
                 self._expected = await load.reference()
             except TimeoutError:
-                raise UnavailableError(f"pricer {self._pricer} did not answer within a minute") from None
+                raise UnavailableError(f"the reference jobs of pricer {self._pricer} took over a minute") from None
             finally:
                 await load.close()
         return ClientLoad(self._urls, self._key, self._pricer, steady=steady, expected=self._expected, retry_s=retry_s)
 
     async def _until_whole(self, scenario: str, client: AsyncClient, injector: Injector) -> GridSnapshot:
-        """Wait until everything is there that was there before the first scenario.
+        """Wait until the grid has all parts that it had before the first scenario.
 
         Raises:
-            UnavailableError: it is not, in time; the message names what is missing.
+            UnavailableError: not in time; the message names the missing parts.
         """
         clock = asyncio.get_running_loop().time
         until = clock() + self.patience.whole
@@ -156,7 +156,7 @@ class Drill:
                 return picture
             if clock() > until:
                 raise UnavailableError(
-                    f"{scenario}: the grid was not whole within {self.patience.whole:g} s: {missing}"
+                    f"{scenario}: the grid was not complete within {self.patience.whole:g} s: {missing}"
                 )
             await asyncio.sleep(LOOK_EVERY_S)
 
@@ -165,24 +165,24 @@ class Drill:
             return "; ".join(others)
         names = frozenset(node.node for node in nodes)
         if lost := names - {place.name for place in picture.places if place.agent}:
-            return f"no agent lives on {', '.join(sorted(lost))}"
+            return f"no agent runs on {', '.join(sorted(lost))}"
         leaderless = {node.group for node in nodes} - {each.group for each in picture.candidates if each.leads}
         if leaderless and picture.candidates:
             return f"no leader of {', '.join(sorted(leaderless))}"
         return self._fewer(names, len(picture.candidates), len(picture.parents))
 
     def _fewer(self, names: frozenset[str], candidates_now: int, parents_now: int) -> str | None:
-        """What was there before the first scenario, and is not now."""
+        """What is missing compared with the first call; None if nothing is."""
         if self._whole is None:
             if not names:
-                return "no nodes are there"
+                return "the grid has no nodes"
             self._whole = names, candidates_now, parents_now
         all_names, candidates, parents = self._whole
         if lost := all_names - names:
-            return f"{', '.join(sorted(lost))} is not there"
+            return f"{', '.join(sorted(lost))} is missing"
         if candidates_now < candidates:
-            return f"{candidates_now} of {candidates} leader candidates are there"
-        return f"{parents_now} of {parents} parents are there" if parents_now < parents else None
+            return f"{candidates_now} of {candidates} leader candidates run"
+        return f"{parents_now} of {parents} parents run" if parents_now < parents else None
 
     async def _under_load(
         self,
@@ -196,8 +196,8 @@ class Drill:
         load.start()
         if not await load.until(lambda: load.ended >= 2 * slots, self.patience.flow):
             errors = "; ".join(what for _, _, what in load.history.errors[:1])
-            raise UnavailableError(f"{scenario}: the load does not flow: {load.ended} jobs ended. {errors}")
-        chosen = choose(scenario, picture, await client.nodes())  # now that something runs
+            raise UnavailableError(f"{scenario}: the load makes no progress: {load.ended} jobs ended. {errors}")
+        chosen = choose(scenario, picture, await client.nodes())  # again, because jobs run now
         if isinstance(chosen, Skip):
             return Report(scenario, skipped=chosen.why)
         hit = await injector.aim(chosen)
@@ -210,7 +210,7 @@ class Drill:
         await load.drained(self.patience.drain)
         report = await self.judge(scenario, injected, load, until)
         if scenario == "parent" and len(picture.parents) == 1:
-            report = replace(report, note="there is only one parent, so clients had to wait for its next life")
+            report = replace(report, note="there is only one parent, so clients had to wait for its restart")
         return replace(report, hit=hit, more={**report.more, **more})
 
     async def _inject(
@@ -223,7 +223,7 @@ class Drill:
         return InjectedFault(at, aim, before, entries)
 
     async def _under_way(self, aim: FaultTarget, load: ClientLoad) -> dict[str, JobStatus]:
-        """The jobs that have not ended, as soon as some of them run on what is hit, so that a fault costs something."""
+        """The unfinished jobs, as soon as some of them run on the target, so that the fault costs attempts."""
         clock = asyncio.get_running_loop().time
         until = clock() + BUSY_S
         while True:
@@ -235,7 +235,7 @@ class Drill:
     async def _after(
         self, scenario: str, injected: InjectedFault, picture: GridSnapshot, load: ClientLoad, slots: int
     ) -> dict[str, float]:
-        """Keep the load going until the jobs that ran at the fault have ended, and as many again afterwards."""
+        """Continue the load until all jobs from before the fault and further `2 * slots` jobs have ended."""
         more: dict[str, float] = {}
         loop = asyncio.get_running_loop()
         if scenario == "head":
@@ -261,17 +261,17 @@ class Drill:
 
     @staticmethod
     async def _until_seen(scenario: str, injected: InjectedFault, load: ClientLoad, until: float) -> None:
-        """Go on until what was hit has done something new: for a while, it gets no jobs, or no requests."""
+        """Continue until the recovery was seen: at first, the restarted part may get no jobs or requests."""
         clock = asyncio.get_running_loop().time
         while clock() < until:
-            with contextlib.suppress(RaygridError):  # an entry that does not answer now is asked again
+            with contextlib.suppress(RaygridError):  # an entry that does not answer is asked again
                 now = await load.statuses()
                 if recovery_s(scenario, injected, load.jobs.values(), now, load.tries, until) is not None:
                     return
             await asyncio.sleep(LOOK_EVERY_S)
 
     async def judge(self, scenario: str, injected: InjectedFault, load: ClientLoad, until: float) -> Report:
-        """Decide over what the load's clients saw; jobs were submitted until an instant, and have had time to end."""
+        """Check what the load's clients saw; the last job was submitted at `until`, and all have had time to end."""
         final = await load.statuses()
         again = [job_id for job_id, status in final.items() if status.attempts > 1]
         ended = [job_id for job_id in load.history.acknowledged_jobs if load.history.result_at(job_id) is not None]
@@ -291,7 +291,7 @@ class Drill:
 
 
 def count(scenario: str, load: ClientLoad, final: Mapping[str, JobStatus]) -> Report:
-    """Count what became of the jobs that the grid took."""
+    """Count the ends of the jobs that the grid accepted."""
     taken = load.history.acknowledged_jobs
     ends = [_end(final.get(job_id), load.history.result_at(job_id)) for job_id in taken]
     wrong = [each for each in check(load.history, {}, must_have_ended=False) if each.kind is Wrong.WRONG_RESULT]
@@ -309,14 +309,14 @@ def count(scenario: str, load: ClientLoad, final: Mapping[str, JobStatus]) -> Re
 
 
 def _end(status: JobStatus | None, result_at: float | None) -> str:
-    """A job is done when its client has the result, not when the grid reports it."""
+    """How a job ended: it is done when its client has the result, not when the grid reports it."""
     if status is not None and status.state in (JobState.FAILED, JobState.CANCELLED):
         return "failed"
     return "done" if status is not None and status.state is JobState.DONE and result_at is not None else "lost"
 
 
 async def _head_back(address: str, since: float, within_s: float) -> float:
-    """Seconds until the head listens again, or as long as it was waited for."""
+    """Seconds until the head listens again; at most about `within_s`."""
     clock = asyncio.get_running_loop().time
     host, _, port = address.rpartition(":")
     while clock() - since < within_s:
@@ -327,6 +327,3 @@ async def _head_back(address: str, since: float, within_s: float) -> float:
             writer.close()
             break
     return clock() - since
-
-
-__all__ = ["Drill", "DrillTimeouts", "count"]

@@ -1,6 +1,6 @@
-"""Several entries of one grid behind one client: a request that fails makes the next try go to the next entry.
+"""An HTTP transport for several entries of one grid: after a failed request, the next one goes to the next entry.
 
-The client library itself tries again, with the same job ids; this only chooses where.
+The client library repeats failed requests, with the same job ids; the transport only chooses the entry.
 """
 
 from __future__ import annotations
@@ -24,35 +24,35 @@ class EntryRequest:
 
 
 class Entries(httpx.AsyncBaseTransport):
-    """A transport that goes to one entry until it fails, then to the next.
+    """A transport that uses one entry until a request fails there, then the next.
 
     Args:
         urls: base URLs of the entries, all of one grid.
-        first: number of the entry to begin with.
-        tell: called with every request.
-        inner: what carries requests; tests put fakes here.
+        first: index of the first entry to use.
+        note: called with every request.
+        inner: sends the requests; tests pass fakes.
     """
 
     def __init__(
         self,
         urls: Sequence[str],
         first: int = 0,
-        tell: Callable[[EntryRequest], None] | None = None,
+        note: Callable[[EntryRequest], None] | None = None,
         inner: httpx.AsyncBaseTransport | None = None,
     ) -> None:
         self._urls = [httpx.URL(url) for url in urls]
         self._order = itertools.cycle(range(len(urls)))
         self._at = next(itertools.islice(self._order, first % len(urls), None))
-        self._tell = tell or (lambda _: None)
+        self._note = note or (lambda _: None)
         self._inner = inner or httpx.AsyncHTTPTransport()
 
     @property
     def entry(self) -> str:
-        """The entry that the next request goes to."""
+        """The entry of the next request."""
         return str(self._urls[self._at])
 
     async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
-        """Send a request through the entry whose turn it is."""
+        """Send a request through the present entry."""
         at = self._at
         url = self._urls[at]
         request.url = request.url.copy_with(scheme=url.scheme, host=url.host, port=url.port)
@@ -67,17 +67,14 @@ class Entries(httpx.AsyncBaseTransport):
         if response.status_code >= 500:
             self._leave(at, asked_at, clock())
         else:
-            self._tell(EntryRequest(str(url), asked_at, clock(), True))
+            self._note(EntryRequest(str(url), asked_at, clock(), True))
         return response
 
     def _leave(self, at: int, asked_at: float, now: float) -> None:
-        self._tell(EntryRequest(str(self._urls[at]), asked_at, now, False))
-        if self._at == at:  # another request may have left it already
+        self._note(EntryRequest(str(self._urls[at]), asked_at, now, False))
+        if self._at == at:  # otherwise another request has left this entry already
             self._at = next(self._order)
 
     async def aclose(self) -> None:
-        """Give the sockets back."""
+        """Close all connections."""
         await self._inner.aclose()
-
-
-__all__ = ["Entries", "EntryRequest"]

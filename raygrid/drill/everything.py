@@ -1,6 +1,6 @@
-"""The drill of a grid on this machine that loses everything: `kill -9` of all its processes, and a fresh start.
+"""The drill that kills all processes of a grid on this machine with `kill -9` and starts the grid again.
 
-Apart from the other scenarios, for nothing of Ray is left to ask: the processes are those below the grid's supervisor.
+It does not use an injector, because no part of Ray is left afterwards: the processes are those below the supervisor.
 """
 
 from __future__ import annotations
@@ -25,20 +25,21 @@ from raygrid.system.proc import start_time
 SCENARIO = "everything"
 START_S = 180.0
 DEATH_S = 10.0
-ON_ITS_WAY_S = 1.0  # an answer that had left before the fault has arrived by then
+ON_ITS_WAY_S = 1.0  # answers sent before the fault arrive within this time after it
 
 
 async def lose_everything(drill: Drill, grid: GridFile, settings: GridSettings, slots: int) -> Report:
     """Kill every process of a grid on this machine under load, start it again, and follow every job to its end.
 
-    Recovery is from the fault to the first finish of a job that was under way; `start_up_s` of it is the start.
+    Recovery is the time from the fault to the first end of a job that was under way, including the start of the grid
+    (`start_up_s`).
 
     Raises:
-        SettingsError: the grid runs with other settings, so that it could not be started as it was.
-        UnavailableError: the load does not flow.
+        SettingsError: the grid runs with other settings than these, so it could not be started as it was.
+        UnavailableError: the load makes no progress.
     """
     if grid.started_with is None:
-        raise SettingsError(f"the file of grid {grid.name} does not show how it was started; start it anew first")
+        raise SettingsError(f"the file of grid {grid.name} does not contain how it was started; restart the grid first")
     racks, nodes = grid.started_with.racks, grid.started_with.nodes
     require_same(grid, settings, racks, nodes)
     loop = asyncio.get_running_loop()
@@ -46,7 +47,7 @@ async def lose_everything(drill: Drill, grid: GridFile, settings: GridSettings, 
     try:
         load.start()
         if not await load.until(lambda: load.ended >= 2 * slots, drill.patience.flow):
-            raise UnavailableError(f"{SCENARIO}: the load does not flow: {load.ended} jobs ended")
+            raise UnavailableError(f"{SCENARIO}: the load makes no progress: {load.ended} jobs ended")
         at = loop.time()
         killed = await asyncio.to_thread(kill_all, grid.pid)
         drill.say(f"{SCENARIO}: killed all {killed} processes of grid {grid.name}; starting it again")
@@ -69,9 +70,9 @@ async def lose_everything(drill: Drill, grid: GridFile, settings: GridSettings, 
 
 
 def kill_all(supervisor: int) -> int:
-    """Kill a process and everything below it at once; gives how many there were.
+    """Kill a process and all its descendants at once; returns how many there were.
 
-    They are stopped first, so that none starts another meanwhile, or ends in an order of its own.
+    They are stopped first, so that none starts another or shuts down in an orderly way meanwhile.
     """
     stopped: list[int] = []
     while new := [pid for pid in (supervisor, *below(supervisor)) if pid not in stopped]:
@@ -82,7 +83,7 @@ def kill_all(supervisor: int) -> int:
     for pid in stopped:
         with contextlib.suppress(ProcessLookupError):
             os.kill(pid, signal.SIGKILL)
-    until = time.monotonic() + DEATH_S  # their port and their locks are free when they are gone
+    until = time.monotonic() + DEATH_S  # the port and the locks are free when the processes have ended
     while any(start_time(pid) is not None for pid in stopped) and time.monotonic() < until:
         time.sleep(0.01)
     return len(stopped)

@@ -1,7 +1,7 @@
-"""What a drill asks for when it wants something broken, and the process of its own that does it.
+"""The interface by which a drill injects faults, and the implementation for Ray clusters.
 
-The drill itself never joins the Ray cluster: it must outlive the head. `RayInjector` starts `ray_faults.py`, says on
-its standard input what to do, a line of JSON each, and reads a line of JSON for each.
+The drill never joins the Ray cluster, because it must outlive the head. `RayInjector` starts `ray_faults.py` as a
+process, writes each request to its standard input as a line of JSON, and reads each answer as a line of JSON.
 """
 
 from __future__ import annotations
@@ -31,8 +31,8 @@ class Place:
         name: the node's name in the grid.
         group: its group; None for a machine without pricers.
         address: its network address.
-        agent: whether its agent lives.
-        spared: why the whole of it must not fall silent; None where it may.
+        agent: whether it has a running agent.
+        spared: why the whole machine must not be frozen; None if it may.
     """
 
     name: str
@@ -44,7 +44,7 @@ class Place:
 
 @dataclass(frozen=True, slots=True)
 class RunningCandidate:
-    """A leader candidate that lives: of which group, on which machine, and whether it leads."""
+    """A running leader candidate: its group, its machine, and whether it leads."""
 
     group: str
     place: str
@@ -53,14 +53,14 @@ class RunningCandidate:
 
 @dataclass(frozen=True, slots=True)
 class GridSnapshot:
-    """What runs where.
+    """The parts of a grid and where they run.
 
     Attributes:
         places: the machines.
-        candidates: the leader candidates that live.
-        parents: the machine of each parent that lives.
+        candidates: the running leader candidates.
+        parents: the machine of each running parent.
         head: `host:port` of the head.
-        head_spared: why the head must not be killed; None where it may be.
+        head_spared: why the head must not be killed; None if it may.
     """
 
     places: tuple[Place, ...]
@@ -70,30 +70,30 @@ class GridSnapshot:
     head_spared: str | None = None
 
     def place(self, name: str) -> Place | None:
-        """The machine of a name."""
+        """The machine with a name; None if there is none."""
         return next((place for place in self.places if place.name == name), None)
 
     @classmethod
-    def of(cls, said: Mapping[str, Any]) -> GridSnapshot:
-        """Read what `asdict` has written."""
+    def of(cls, values: Mapping[str, Any]) -> GridSnapshot:
+        """Read the output of `asdict`."""
         return cls(
-            tuple(Place(**each) for each in said["places"]),
-            tuple(RunningCandidate(**each) for each in said["candidates"]),
-            tuple(said["parents"]),
-            said["head"],
-            said["head_spared"],
+            tuple(Place(**each) for each in values["places"]),
+            tuple(RunningCandidate(**each) for each in values["candidates"]),
+            tuple(values["parents"]),
+            values["head"],
+            values["head_spared"],
         )
 
 
 @dataclass(frozen=True, slots=True)
 class FaultTarget:
-    """What to hit.
+    """The target of a fault.
 
     Attributes:
         what: `agent`, `leader`, `node` (everything on its machine), `parent` or `head`.
-        places: the machines that it concerns.
+        places: the target machines.
         group: of a leader.
-        freeze_s: freeze it for so long; 0 kills.
+        freeze_s: how long to freeze the target; 0 kills it.
     """
 
     what: str
@@ -103,34 +103,29 @@ class FaultTarget:
 
 
 class Injector(Protocol):
-    """Breaks one thing."""
+    """Injects one fault."""
 
     async def look(self) -> GridSnapshot:
-        """What runs where, now."""
-        ...
+        """The present parts of the grid."""
 
     async def aim(self, aim: FaultTarget) -> str:
-        """Make everything ready; gives what will be hit, in words."""
-        ...
+        """Prepare a fault; returns what will be hit, in words."""
 
     async def inject(self) -> None:
-        """Do it; returns when it is done."""
-        ...
+        """Inject the prepared fault; returns when that is done."""
 
     async def heal(self) -> None:
-        """Thaw what is frozen, at once; harmless where nothing is."""
-        ...
+        """Thaw all frozen processes at once, if there are any."""
 
     async def close(self) -> None:
-        """Let go of everything."""
-        ...
+        """Release all resources."""
 
 
 class RayInjector:
-    """Breaks things through Ray, by a process of its own.
+    """Injects faults through Ray, from a separate process.
 
     Args:
-        environment: what that process finds in its environment besides this one's, such as where the cluster is.
+        environment: variables for that process in addition to this one's, such as the cluster's address.
     """
 
     def __init__(self, environment: Mapping[str, str]) -> None:
@@ -154,7 +149,7 @@ class RayInjector:
     async def heal(self) -> None:
         """See `Injector.heal`."""
         if self._freezes and self._process is not None and self._process.returncode is None:
-            with contextlib.suppress(RaygridError):  # it is thawed by itself when its time is over
+            with contextlib.suppress(RaygridError):  # without an answer, the target thaws when its time is over
                 await self._ask({"do": "heal"}, INJECT_S)
 
     async def close(self) -> None:
@@ -162,7 +157,7 @@ class RayInjector:
         if self._process is not None:
             assert self._process.stdin is not None
             self._process.stdin.close()
-            with contextlib.suppress(TimeoutError):  # it cannot take its leave of a head that is dead
+            with contextlib.suppress(TimeoutError):  # while the head is dead, it cannot leave the cluster
                 async with asyncio.timeout(CLOSE_S):
                     await self._process.wait()
             await self._end()
@@ -184,10 +179,10 @@ class RayInjector:
             async with asyncio.timeout(timeout_s):
                 line = await process.stdout.readline()
         except (OSError, TimeoutError) as error:
-            await self._end()  # a late answer would be taken for that to the next question
+            await self._end()  # a late answer would be read as the answer to the next request
             raise UnavailableError(f"no answer to {question['do']!r} within {timeout_s:g} s ({error!r})") from error
         if not line:
-            raise UnavailableError(f"the process that breaks things has ended while asked to {question['do']}")
+            raise UnavailableError(f"the process that injects faults ended during the request {question['do']!r}")
         answer: dict[str, Any] = json.loads(line)
         if "error" in answer:
             raise UnavailableError(answer["error"])
@@ -200,9 +195,6 @@ class RayInjector:
             stdout=asyncio.subprocess.PIPE,
             stderr=asyncio.subprocess.DEVNULL,
             env={**environment_beside_ray(os.environ), **self._environment},
-            start_new_session=True,  # Ctrl-C is for the drill, which then ends this process
+            start_new_session=True,  # Ctrl-C goes to the drill only, which then ends this process
         )
         return self._process
-
-
-__all__ = ["FaultTarget", "GridSnapshot", "Injector", "Place", "RayInjector", "RunningCandidate"]

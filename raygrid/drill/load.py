@@ -1,7 +1,7 @@
-"""Load on a running grid, as its clients make it: they submit without a pause, wait for each result, and hash it.
+"""Load on a running grid: clients that submit without a pause, wait for each result, and hash it.
 
-Everything goes through the client library over HTTP, retries with the same job ids included. What clients see is
-recorded in a `ClientHistory`; the clock is that of the event loop.
+They use the client library over HTTP, including its retries with the same job ids. What they see is recorded in a
+`ClientHistory`; the clock is that of the event loop.
 """
 
 from __future__ import annotations
@@ -9,8 +9,9 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import itertools
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Coroutine, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import httpx
 
@@ -20,7 +21,6 @@ from raygrid.client.result import MANIFEST, STDERR, STDOUT
 from raygrid.drill.entries import Entries, EntryRequest
 from raygrid.drill.history import ClientHistory
 from raygrid.errors import (
-    ConflictError,
     JobCancelledError,
     JobFailedError,
     JobNotFoundError,
@@ -32,17 +32,17 @@ from raygrid.models import JobState
 
 INPUTS = tuple(f"input {number} of a drill: {'abcdefgh'[number] * 64}\n".encode() for number in range(8))
 WAIT_S = 2.0
-"""One wait for a result. A silent entry is left after this and the timeout; a finished job is known at once."""
+"""One wait for a result. A client leaves a silent entry after this time and the timeout."""
 TIMEOUT_S = 3.0
 MOST_OPEN = 64
-"""Most unfinished jobs: a grid that stands still must not be flooded with requests for more."""
+"""Most unfinished jobs of the trickle, so that it does not flood a grid that makes no progress."""
 REFERENCE_S = 60.0
-ANSWER_S = 5.0  # after this long a cancellation does not wait for answers to what was submitted before
+ANSWER_S = 5.0  # how long a cancellation waits for answers to pending submits
 
 
 @dataclass(slots=True)
 class LoadJob:
-    """A job of the load; instants are those of the event loop's clock."""
+    """A job of the load; times are those of the event loop's clock."""
 
     job_id: str
     submitted_at: float
@@ -51,7 +51,7 @@ class LoadJob:
 
 
 def result_digest(result: Result) -> str:
-    """The digest of a pricer's answer, without what differs between attempts: its manifest and its stderr."""
+    """The digest of a result without its manifest and stderr, which differ between attempts."""
     digest = hashlib.sha256()
     digest.update(result.stdout_bytes)
     for name in sorted(set(result.files) - {STDOUT, STDERR, MANIFEST}):
@@ -60,24 +60,27 @@ def result_digest(result: Result) -> str:
     return digest.hexdigest()
 
 
-def attempt_of(result: Result) -> int | None:
-    """The attempt that a result names; None if it names none."""
+def _attempt_of(result: Result) -> int | None:
     attempt = result.manifest.get("attempt")
     return attempt if isinstance(attempt, int) else None
+
+
+def _now() -> float:
+    return asyncio.get_running_loop().time()
 
 
 class ClientLoad:
     """Clients that keep a grid busy.
 
     Args:
-        urls: entries of the grid; clients begin at different ones, and go on to the next when one fails.
-        api_key: the key, where the grid wants one.
+        urls: entries of the grid; clients begin at different ones, and use the next one when one fails.
+        api_key: the key, if the grid requires one.
         pricer: the pricer to run.
         steady: how many jobs are always unfinished.
-        trickle_per_s: further jobs a second, submitted whatever becomes of the others.
+        trickle_per_s: further jobs per second, independent of the ends of others.
         expected: digest of the result by digest of the input, from `reference`.
-        retry_s: seconds in which a request that fails is tried again before it counts as a client's error.
-        transport: makes what carries a client's requests; tests put fakes here.
+        retry_s: how long a failed request is repeated before it counts as a client error.
+        transport: makes a client's HTTP transport; tests pass fakes.
     """
 
     def __init__(
@@ -103,8 +106,8 @@ class ClientLoad:
         self._expected = expected or {}
         self._stop = asyncio.Event()
         self._news = asyncio.Event()
-        self._tasks: set[asyncio.Task[None]] = set()
-        self._asking = 0  # jobs that were sent and not answered yet
+        self._tasks: set[asyncio.Task[Any]] = set()
+        self._asking = 0  # pending submits
         self._numbers = itertools.count()
         limits = httpx.Limits(max_connections=None, max_keepalive_connections=100)
         make = transport or (lambda: httpx.AsyncHTTPTransport(limits=limits))
@@ -121,10 +124,10 @@ class ClientLoad:
         self._turn = itertools.cycle(self._clients)
 
     async def reference(self) -> dict[str, str]:
-        """Run every input once, on a grid that is well, and give the digests of results by those of inputs.
+        """Run every input once on a healthy grid; returns the digest of the result by the digest of the input.
 
         Raises:
-            RaygridError: the pricer does not answer well.
+            RaygridError: a job failed.
         """
         jobs = {new_id(): data for data in INPUTS}
         posted = await self._clients[0].map(jobs, pricer=self._pricer)
@@ -145,11 +148,11 @@ class ClientLoad:
             self._run(self._trickle(self._pause_s))
 
     def stop(self) -> None:
-        """Submit nothing more; what was submitted is followed to its end."""
+        """Submit no more jobs; submitted ones are followed to their ends."""
         self._stop.set()
 
     async def drained(self, within_s: float) -> bool:
-        """Wait until every job has ended and its result was read; gives whether that was so in time."""
+        """Wait until every job has ended and its result was read; False if that took longer."""
         if self._tasks:
             _, late = await asyncio.wait(self._tasks, timeout=within_s)
             for task in late:
@@ -159,7 +162,7 @@ class ClientLoad:
         return True
 
     async def close(self) -> None:
-        """End everything and give the sockets back; the grid goes on with what it has."""
+        """Stop all clients and close their connections; submitted jobs continue."""
         self.stop()
         for task in self._tasks:
             task.cancel()
@@ -168,27 +171,27 @@ class ClientLoad:
             await client.close()
 
     async def cancel(self) -> None:
-        """Submit nothing more, and ask the grid to cancel whatever has not ended."""
+        """Submit no more jobs, and cancel the unfinished ones."""
         self.stop()
-        await self.until(lambda: not self._asking, ANSWER_S)  # the grid would take them after it has cancelled the rest
+        await self.until(lambda: not self._asking, ANSWER_S)  # a pending submit could arrive after the cancellation
         if any(job.acknowledged_at is not None for job in self.jobs.values()):
             await self._clients[0].cancel_batch(self.batch_id)
 
     @property
     def open_jobs(self) -> int:
-        """Jobs that were submitted and not seen to end."""
+        """The number of jobs that were submitted and not seen to end."""
         return sum(job.ended_at is None for job in self.jobs.values())
 
     @property
     def ended(self) -> int:
-        """Jobs that were seen to end."""
+        """The number of jobs that were seen to end."""
         return len(self.jobs) - self.open_jobs
 
     async def until(self, condition: Callable[[], bool], within_s: float) -> bool:
-        """Wait until a condition holds, looking at it whenever something ends; gives whether it does."""
-        deadline = asyncio.get_running_loop().time() + within_s
+        """Wait until a condition holds, which is checked whenever a job ends; False if that takes longer."""
+        deadline = _now() + within_s
         while not condition():
-            left_s = deadline - asyncio.get_running_loop().time()
+            left_s = deadline - _now()
             if left_s <= 0:
                 return False
             self._news.clear()
@@ -200,18 +203,17 @@ class ClientLoad:
         return True
 
     async def statuses(self, state: str | None = None) -> dict[str, JobStatus]:
-        """The states of this load's jobs as the grid reports them, recorded as seen."""
-        clock = asyncio.get_running_loop().time
-        asked_at = clock()
+        """The states of this load's jobs as the grid reports them; they are recorded in the history."""
+        asked_at = _now()
         found = {each.job_id: each async for each in self._clients[0].jobs(state=state, batch=self.batch_id)}
-        at = clock()
+        at = _now()
         for status in found.values():
             if status.job_id in self.jobs:
                 self.history.saw(status.job_id, status.state, at, asked_at)
         return found
 
     async def read_again(self, job_ids: Sequence[str]) -> None:
-        """Read results once more, through other clients than before: they must be what they were."""
+        """Read results once more, through other clients, and record them in the history."""
         clients = itertools.cycle(self._clients[1:])
         gate = asyncio.Semaphore(8)
 
@@ -221,86 +223,74 @@ class ClientLoad:
 
         await asyncio.gather(*(read(job_id, next(clients)) for job_id in job_ids))
 
-    def _run(self, work: object) -> None:
-        task: asyncio.Task[None] = asyncio.ensure_future(work)  # type: ignore[call-overload]
+    def _run(self, work: Coroutine[Any, Any, object]) -> None:
+        task = asyncio.create_task(work)
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
 
     async def _one_after_the_other(self) -> None:
         while not self._stop.is_set():
             if not await self._one():
-                await asyncio.sleep(0.2)  # a client whose request failed does not send the next in a hurry
+                await asyncio.sleep(0.2)  # a pause after a failed request
 
     async def _trickle(self, pause_s: float) -> None:
         while not self._stop.is_set():
             if self.open_jobs < MOST_OPEN:
-                self._run(self._single())
+                self._run(self._one())
             await asyncio.sleep(pause_s)
 
-    async def _single(self) -> None:
-        await self._one()
-
     async def _one(self) -> bool:
-        """Submit one job and follow it to its end; gives whether the grid took it."""
-        clock = asyncio.get_running_loop().time
+        """Submit one job and follow it to its end; False if the grid did not accept it."""
         client = next(self._turn)
         data = INPUTS[next(self._numbers) % len(INPUTS)]
-        job = LoadJob(new_id(), clock())
+        job = LoadJob(new_id(), _now())
         self.jobs[job.job_id] = job
         digest = _digest(data)
-        self.history.submitted(job.job_id, digest, job.submitted_at, expected=self._expected.get(digest))
+        self.history.submitted(job.job_id, digest, expected=self._expected.get(digest))
         self._asking += 1
         try:
             posted = await client.map({job.job_id: data}, batch_id=self.batch_id, pricer=self._pricer)
             for refusal in posted.refused.values():
                 raise refusal
-        except ConflictError:
-            self.history.conflict(job.job_id, clock())
-            self._failed(job.job_id, "its id is taken by another job")
-            return False
         except RaygridError as error:
             self._failed(job.job_id, f"submit: {error}")
             return False
         finally:
             self._asking -= 1
-        job.acknowledged_at = clock()
+        job.acknowledged_at = _now()
         self.history.acknowledged(job.job_id, job.acknowledged_at)
         while not await self._read(client, job.job_id, WAIT_S):
             continue
-        job.ended_at = clock()
+        job.ended_at = _now()
         self._news.set()
         return True
 
     async def _read(self, client: AsyncClient, job_id: str, wait_s: float) -> bool:
-        """Wait once for a result; gives whether there is nothing more to wait for."""
-        clock = asyncio.get_running_loop().time
-        asked_at = clock()
+        """Wait once for a result; False if the job may still end."""
+        asked_at = _now()
         try:
             result = await client.job(job_id).result(wait_s)
         except WaitTimeoutError:
             return False
         except JobFailedError:
-            self.history.saw(job_id, JobState.FAILED, clock(), asked_at)
+            self.history.saw(job_id, JobState.FAILED, _now(), asked_at)
         except JobCancelledError:
-            self.history.saw(job_id, JobState.CANCELLED, clock(), asked_at)
+            self.history.saw(job_id, JobState.CANCELLED, _now(), asked_at)
         except (JobNotFoundError, ResultExpiredError) as error:
-            self.history.error(job_id, f"result: {error}", clock())
+            self.history.error(job_id, f"result: {error}", _now())
         except RaygridError as error:
             self._failed(job_id, f"result: {error}")
             return False
         else:
-            self.history.result(job_id, result_digest(result), clock(), attempt=attempt_of(result))
-            self.history.saw(job_id, JobState.DONE, clock(), asked_at)
+            self.history.result(job_id, result_digest(result), _now(), attempt=_attempt_of(result))
+            self.history.saw(job_id, JobState.DONE, _now(), asked_at)
         return True
 
     def _failed(self, job_id: str, what: str) -> None:
-        """A request failed in spite of retries."""
+        """Count a request that failed in spite of retries."""
         self.client_errors += 1
-        self.history.error(job_id, what, asyncio.get_running_loop().time())
+        self.history.error(job_id, what, _now())
 
 
 def _digest(data: bytes) -> str:
     return hashlib.sha256(data).hexdigest()
-
-
-__all__ = ["INPUTS", "ClientLoad", "LoadJob", "attempt_of", "result_digest"]

@@ -1,7 +1,7 @@
-"""What a drill does on one machine: it finds processes and sends them signals. Does not import Ray.
+"""The part of a fault on one machine: finds processes and sends them signals. Does not import Ray.
 
-The targets are chosen before the fault, so that the fault itself takes microseconds. A process of its own (`thaw.py`)
-thaws what is frozen, even if the drill or the machine's Ray has ended.
+Targets are chosen before the fault, so that the fault itself takes microseconds. A separate process (`thaw.py`) thaws
+frozen processes, even if the drill or the machine's Ray has ended.
 """
 
 from __future__ import annotations
@@ -15,32 +15,43 @@ from collections.abc import Sequence
 
 import psutil
 
-from raygrid.system.proc import Process, environment_of, name_of, process_of, process_table, start_time, title_of
+from raygrid.drill.thaw import thaw
+from raygrid.system.proc import (
+    Life,
+    Process,
+    environment_of,
+    life_of,
+    name_of,
+    process_of,
+    process_table,
+    start_time,
+    title_of,
+)
 
 ARMED = b"armed\n"
 
 
 class MachineFaults:
-    """The part of a fault that affects one machine."""
+    """Chooses and injects a fault on one machine; the methods return Ray-serializable values."""
 
     def __init__(self) -> None:
         self._pids: list[int] = []
         self._below: int | None = None
         self._freeze_s = 0.0
-        self._frozen: list[tuple[int, int]] = []
+        self._frozen: list[Life] = []
         self._thawer: subprocess.Popen[bytes] | None = None
 
     def target_processes(self, pids: Sequence[int], freeze_s: float = 0.0) -> list[str]:
-        """Choose processes to kill, or to freeze for some seconds; gives their titles."""
+        """Choose processes to kill, or to freeze for some seconds; returns their titles."""
         titles = [title_of(pid) for pid in pids]
         if not all(titles):
-            raise ProcessLookupError(f"of the processes {list(pids)}, not all live any more")
+            raise ProcessLookupError(f"some of the processes {list(pids)} have ended")
         self._pids, self._freeze_s = list(pids), freeze_s
         self._ready()
         return titles
 
     def target_machine(self, freeze_s: float) -> list[str]:
-        """Choose this Ray node as a whole: its raylet and every process below it except this one."""
+        """Choose this whole Ray node: its raylet and all descendants, except this process and its own."""
         raylet = ancestor("raylet")
         if raylet is None:
             raise ProcessLookupError("this process is not below a raylet")
@@ -56,34 +67,34 @@ class MachineFaults:
         return self.target_processes([gcs])
 
     def why_head_must_live(self) -> str | None:
-        """Why the head must not be killed here; None where it comes back with its books."""
+        """Why the head must not be killed here; None if it would restart with its state."""
         gcs = gcs_pid()
         if gcs is None:
             return "the head's GCS process was not found"
         environment = _environment(gcs)
         if environment.get("RAY_gcs_storage") != "rocksdb" and "RAY_REDIS_ADDRESS" not in environment:
-            return "the head keeps its books in memory only, so its death ends the cluster (or the grid here)"
+            return "the head keeps its state in memory only, so its death ends the cluster (or the grid here)"
         if any("raygrid.cluster.supervisor" in title_of(process.pid) for process in psutil.Process(gcs).parents()):
             return None
-        return "nothing here would start the head again; start it with `raygrid host start --head`"
+        return "no supervisor would restart the head; start it with `raygrid host start --head`"
 
     def inject(self) -> int:
-        """Kill or freeze the chosen processes; gives how many there were."""
+        """Kill or freeze the chosen processes; returns how many there were."""
         if self._below is not None:
             self._pids = [pid for pid in (self._below, *below(self._below)) if pid not in self._spared()]
         if self._freeze_s <= 0:
             for pid in self._pids:
                 os.kill(pid, signal.SIGKILL)
             return len(self._pids)
-        self._frozen = [(pid, started) for pid in self._pids if (started := start_time(pid)) is not None]
+        self._frozen = [life for pid in self._pids if (life := life_of(pid)) is not None]
         self._arm()
-        for pid, _ in self._frozen:
+        for process in self._frozen:
             with contextlib.suppress(ProcessLookupError):
-                os.kill(pid, signal.SIGSTOP)
+                os.kill(process.pid, signal.SIGSTOP)
         return len(self._frozen)
 
     def thaw(self) -> None:
-        """Thaw at once everything that is frozen here."""
+        """Thaw everything at once that this object froze."""
         thaw(self._frozen)
 
     def _spared(self) -> set[int]:
@@ -97,12 +108,12 @@ class MachineFaults:
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 stderr=subprocess.DEVNULL,
-                start_new_session=True,  # it must outlive everything else of this drill
+                start_new_session=True,  # it must outlive the drill
             )
             self._expect(ARMED)
 
     def _arm(self) -> None:
-        """Have the thawing process ready before anything is frozen."""
+        """Give the thawing process its list, before anything is frozen."""
         assert self._thawer is not None
         assert self._thawer.stdin is not None
         words = [f"{self._freeze_s}", *(f"{pid}:{started}" for pid, started in self._frozen)]
@@ -114,24 +125,16 @@ class MachineFaults:
         assert self._thawer is not None
         assert self._thawer.stdout is not None
         if self._thawer.stdout.readline() != word:
-            raise RuntimeError("the process that thaws what is frozen did not start; nothing was frozen")
-
-
-def thaw(frozen: Sequence[tuple[int, int]]) -> None:
-    """Let processes go on, unless their pids belong to others by now."""
-    for pid, started in frozen:
-        if start_time(pid) == started:
-            with contextlib.suppress(ProcessLookupError):
-                os.kill(pid, signal.SIGCONT)
+            raise RuntimeError("the process that should thaw the frozen ones did not start; nothing was frozen")
 
 
 def ancestor(name: str) -> int | None:
-    """The nearest process above this one that has a name."""
+    """The nearest ancestor of this process with a name."""
     return next((process.pid for process in psutil.Process().parents() if process.name() == name), None)
 
 
 def below(root: int) -> list[int]:
-    """All living processes below one, parents before their children."""
+    """All running descendants of a process, parents before their children."""
     try:
         found = psutil.Process(root).children(recursive=True)
     except psutil.NoSuchProcess:

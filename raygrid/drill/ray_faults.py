@@ -1,8 +1,8 @@
-"""Faults on a running grid, through its Ray cluster: `python -m raygrid.drill.ray_faults`.
+"""Injects faults into a running grid through its Ray cluster: `python -m raygrid.drill.ray_faults`.
 
-The only file of the drills that knows Ray. It is a process of its own, so that the drill survives the head's death.
-Targets are found in Ray's table of actors. Before the fault, each target machine gets an actor of
-`MachineFaults`, so that the fault itself is one call that needs no head.
+The only file of the drills that imports Ray. It runs as a separate process, so that the drill survives the head's
+death. Targets are found in Ray's table of actors. Before the fault, each target machine gets a `MachineFaults` actor,
+so that the fault itself is one call that needs no head.
 """
 
 from __future__ import annotations
@@ -28,20 +28,20 @@ from raygrid.transport.racks import live_nodes, machines, node_names
 
 ANSWER_S = 20.0
 LEADS_S = 3.0
-PARENT = re.compile(r"ServeReplica:raygrid(-\d+)?:parent")  # numbered since `raygrid deploy` replaced them here
+PARENT = re.compile(r"ServeReplica:raygrid(-\d+)?:parent")  # with a number after a `raygrid deploy`
 NAMESPACE = "raygrid-"
 _NOT_GRIDS = {"raygrid-supervisor", "raygrid-deploy", "raygrid-drill"}
 
 
 class Faults:
-    """What this process is asked for, one method each."""
+    """The requests that this process answers, one method each."""
 
     def __init__(self) -> None:
         self._faults: dict[str, Any] = {}
         self._armed: list[Any] = []
 
     def look(self) -> dict[str, Any]:
-        """What runs where."""
+        """A `GridSnapshot`, as a dict."""
         nodes = live_nodes()
         names = {node_id: name for name, node_id in node_names(nodes).items()}
         actors = _actors()
@@ -50,8 +50,8 @@ class Faults:
         here = ray.get_runtime_context().get_node_id()
         head = _head(nodes)
         spared = {
-            head["NodeID"]: "the head and what belongs to it run there",
-            here: "this drill runs on it; start the drill on another machine, such as the head",
+            head["NodeID"]: "the head runs there",
+            here: "this drill runs there; start the drill on another machine, such as the head",
         }
         places = [
             Place(
@@ -74,11 +74,11 @@ class Faults:
         )
 
     def aim(self, aim: Mapping[str, Any]) -> dict[str, Any]:
-        """Prepare the fault on the target machines."""
+        """Prepare the fault on the target machines; returns what will be hit, in words."""
         aimed = FaultTarget(**{**aim, "places": tuple(aim["places"])})
         ids = node_names(live_nodes())
         self._armed = []
-        said: list[str] = []
+        hit: list[str] = []
         for place, pids in self._targets(aimed, ids).items():
             faults = self._faults_on(place, ids[place])
             if aimed.what == "head":
@@ -89,10 +89,10 @@ class Faults:
                 self._ask(faults.target_processes.remote(pids, aimed.freeze_s))
             self._armed.append(faults)
             numbers = ", ".join(map(str, pids))
-            said.append(f"{place} (process {numbers})" if pids else place)
+            hit.append(f"{place} (process {numbers})" if pids else place)
         verb = f"freeze for {aimed.freeze_s:g} s" if aimed.freeze_s else "kill"
         what = {"leader": f"the leader of {aimed.group}", "node": "everything"}.get(aimed.what, f"the {aimed.what}")
-        return {"what": f"{verb} {what} on {', '.join(said)}"}
+        return {"what": f"{verb} {what} on {', '.join(hit)}"}
 
     def inject(self) -> dict[str, Any]:
         """Inject the fault on all target machines at once."""
@@ -100,17 +100,17 @@ class Faults:
         return {"hit": sum(hits)}
 
     def heal(self) -> dict[str, Any]:
-        """Thaw what is frozen."""
+        """Thaw all frozen processes."""
         ray.get([faults.thaw.remote() for faults in self._armed], timeout=ANSWER_S)
         return {}
 
     def _targets(self, aim: FaultTarget, ids: Mapping[str, str]) -> dict[str, list[int]]:
-        """Processes by machine."""
+        """The target processes by machine."""
         names = {node_id: name for name, node_id in ids.items()}
         if aim.what == "head":
             return {names[_head(live_nodes())["NodeID"]]: []}
         if gone := [place for place in aim.places if place not in ids]:
-            raise UnavailableError(f"{', '.join(gone)} is not part of the cluster any more")
+            raise UnavailableError(f"{', '.join(gone)} has left the cluster")
         if aim.what == "node":
             return {place: [] for place in aim.places}
         actors = _actors()
@@ -130,7 +130,7 @@ class Faults:
         return {place: pids[:1]}
 
     def _faults_on(self, place: str, node_id: str) -> Any:
-        """The actor that injects faults on a machine; made when it is first needed."""
+        """The actor that injects faults on a machine; created at the first use."""
         if place not in self._faults:
             options = {
                 "num_cpus": 0,
@@ -150,7 +150,7 @@ class Faults:
 
 
 def _actors() -> list[dict[str, Any]]:
-    """Ray's table of actors that live."""
+    """The living actors in Ray's table."""
     table: dict[str, dict[str, Any]] = state.actors(actor_state_name="ALIVE")
     return list(table.values())
 
@@ -164,13 +164,13 @@ def _head(nodes: list[dict[str, Any]]) -> dict[str, Any]:
 
 
 def _group_of(actor: str) -> str | None:
-    """The group of a candidate, by its name: `leader:GROUP` or `leader:GROUP:NODE`."""
+    """The group of a candidate, by its actor name `leader:GROUP` or `leader:GROUP:NODE`; None for other actors."""
     words = actor.split(":")
     return words[1] if words[0] == "leader" and len(words) > 1 else None
 
 
 def _groups(actors: list[dict[str, Any]], agents: set[str], nodes: list[dict[str, Any]]) -> dict[str, str]:
-    """Group of each machine with an agent: the custom resource that is named as a group of a leader is."""
+    """The group of each machine with an agent: its custom resource that has the name of a candidate's group."""
     known = {group for each in actors if (group := _group_of(each["Name"]))}
     return {
         node["NodeID"]: here[0]
@@ -188,7 +188,7 @@ def _candidates(actors: list[dict[str, Any]], names: Mapping[str, str]) -> list[
 
 
 def _leads(name: str) -> bool:
-    """Ask a candidate whether it leads; one that does not answers with an error."""
+    """Whether a candidate leads; one that does not raises an error."""
     try:
         candidate: Any = ray.get_actor(name, _namespace(name))
         ray.get(candidate.changes.remote("", 0, 0.0), timeout=LEADS_S)
@@ -198,7 +198,7 @@ def _leads(name: str) -> bool:
 
 
 def _namespace(actor: str) -> str:
-    """The namespace of the grid to which an actor belongs."""
+    """The namespace of an actor's grid."""
     named: Any = ray.util.list_named_actors(all_namespaces=True)
     found = {each["namespace"] for each in named if each["name"] == actor and each["namespace"].startswith(NAMESPACE)}
     found -= _NOT_GRIDS
@@ -217,8 +217,8 @@ def _join() -> None:
 
 
 def main() -> int:
-    """Answer questions until there are no more."""
-    # Whatever Ray prints must not get among the answers.
+    """Answer the requests on standard input until it ends."""
+    # What Ray prints must not get between the answers.
     answers = os.fdopen(os.dup(1), "w", encoding="utf-8")
     os.dup2(2, 1)
     faults: Faults | None = None

@@ -1,10 +1,10 @@
-"""What a drill found: as values, as the medians of several runs, and in a sentence."""
+"""The results of drills: as values, as medians of several runs, and as a sentence."""
 
 from __future__ import annotations
 
 import statistics
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from typing import Any
 
 _COUNTED = ("acknowledged", "done", "lost", "failed", "wrong", "client_errors")
@@ -17,19 +17,18 @@ class Report:
 
     Attributes:
         scenario: its name.
-        hit: what was broken, in words; empty where nothing was.
-        acknowledged: jobs that the grid took.
-        done: those that ended well, with a result that was read.
-        lost: those that the grid did not know, or that had not ended, at the end.
-        failed: those that ended otherwise than well, though the pricer is harmless.
-        repeated: those that took more than one attempt.
-        wrong: those whose result was not the one from before the fault.
+        hit: what was broken, in words; empty if nothing was.
+        acknowledged: jobs that the grid accepted.
+        done: acknowledged jobs that are done and whose result was read.
+        lost: acknowledged jobs that at the end were unknown to the grid or had not ended.
+        failed: acknowledged jobs that failed or were cancelled.
+        repeated: acknowledged jobs with more than one attempt.
+        wrong: jobs whose result differed from the reference.
         client_errors: requests that failed in spite of retries.
-        recovery_s: seconds from the fault until work flowed again, as the scenario defines it; None where it could
-            not be seen.
-        violations: broken promises, in words.
-        errors: some of the errors of clients' failed requests.
-        note: what else there is to know.
+        recovery_s: seconds from the fault to recovery as the scenario defines it; None if it was not observed.
+        violations: violated guarantees, in words.
+        errors: some errors of failed requests.
+        note: a remark on the recovery time.
         skipped: why the scenario was not run.
         more: further figures of the scenario.
     """
@@ -52,16 +51,12 @@ class Report:
 
     @property
     def is_well(self) -> bool:
-        """Whether no guarantee was violated; errors of clients are shown, but lose nothing."""
+        """Whether no guarantee was violated; errors of clients do not count."""
         return not (self.lost or self.failed or self.wrong or self.violations)
-
-    def as_json(self) -> dict[str, Any]:
-        """For `--json`."""
-        return asdict(self) | {"violations": list(self.violations), "errors": list(self.errors)}
 
 
 def medians(reports: Sequence[Report]) -> list[dict[str, Any]]:
-    """One entry a scenario: the median recovery, the worst of everything that should be 0, sums of the rest."""
+    """One entry for each scenario: median and worst recovery, and the sums of all counts."""
     found = []
     for scenario in dict.fromkeys(report.scenario for report in reports):
         runs = [report for report in reports if report.scenario == scenario]
@@ -84,16 +79,16 @@ def medians(reports: Sequence[Report]) -> list[dict[str, Any]]:
 
 
 def verdict(reports: Sequence[Report]) -> str:
-    """Whether the guarantees held, how the jobs ended and how long it took, in a sentence."""
+    """Whether the guarantees held, how the jobs ended and how long recovery took, in a sentence."""
     ran = [report for report in reports if not report.skipped]
     if not ran:
-        return "nothing was broken, so nothing is proven: every scenario was skipped"
+        return "nothing was tested: every scenario was skipped"
     sums = {name: sum(getattr(report, name) for report in ran) for name in _COUNTED}
     if all(report.is_well for report in ran):
         said = [f"nothing was lost: {sums['acknowledged']:,} jobs acknowledged, {sums['done']:,} done"]
     else:
         found = [*((sums[name], word) for name, word in _BROKEN.items())]
-        found.append((sum(len(report.violations) for report in ran), "broken promises"))
+        found.append((sum(len(report.violations) for report in ran), "violations"))
         bad = ", ".join(f"{count:,} {word}" for count, word in found if count)
         said = [f"guarantees were violated: {sums['acknowledged']:,} jobs acknowledged, {sums['done']:,} done; {bad}"]
     said += _times(ran)
@@ -116,6 +111,3 @@ def _times(ran: Sequence[Report]) -> Iterator[str]:
         yield f"the longest recovery took {longest_s:.1f} s ({scenario})"
     if gaps:
         yield f"around the death of the head, the longest time without a finished job was {max(gaps):.1f} s"
-
-
-__all__ = ["Report", "medians", "verdict"]

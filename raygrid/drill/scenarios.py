@@ -1,16 +1,16 @@
-"""The scenarios: what each breaks, and what counts as recovered. Pure: decisions over what was seen.
+"""The scenarios: the fault of each, and when the grid has recovered from it. Pure.
 
-| scenario | breaks | recovered with |
+| scenario | fault | recovery |
 |---|---|---|
-| `agent` | kills the node agent with most running jobs | the first finish of a job that ran again |
-| `leader` | kills the leader of the busiest group | the first finish, in that group, of a job submitted afterwards |
-| `leader-frozen` | the same leader stands still for 6 s, and goes on | as `leader` |
-| `node` | everything of one machine falls silent for 20 s | as `agent` |
-| `group` | everything of one rack falls silent for 20 s | the first finish of a job that was in that group |
-| `parent` | kills one parent | the first answer, through that machine's entry, to a request made afterwards |
-| `head` | kills the head's GCS process | the longest time in which no job finished, until some time after it is back |
+| `agent` | the node agent with most running jobs is killed | first end of a job that ran again |
+| `leader` | the leader of the busiest group is killed | first end, in that group, of a job submitted afterwards |
+| `leader-frozen` | the same leader is frozen for 6 s | as `leader` |
+| `node` | all processes of one machine are frozen for 20 s | as `agent` |
+| `group` | all processes of one rack are frozen for 20 s | first end of a job that was in that group |
+| `parent` | a parent is killed | first answer, through that machine's entry, to a request made afterwards |
+| `head` | the head's GCS process is killed | longest time without an ended job, until some time after its return |
 
-Instants are of the client's own clock: a job has finished when its client has read the result.
+Times are those of the client's clock: a job has ended when its client has read the result.
 """
 
 from __future__ import annotations
@@ -35,25 +35,25 @@ COMMANDS: dict[str, tuple[str, ...]] = {
 }
 NODE_SILENT_S = 20.0
 LEADER_FROZEN_S = 6.0
-THAW_S = 1.0  # how exactly it is known when a job ended, held against a thaw
+THAW_S = 1.0  # tolerance when the end of a job is compared with a thaw
 
 
 @dataclass(frozen=True, slots=True)
 class Skip:
-    """A scenario that cannot be run here, and why."""
+    """Why a scenario cannot be run on this grid."""
 
     why: str
 
 
 @dataclass(frozen=True, slots=True)
 class InjectedFault:
-    """A fault, and what was known of the load's jobs just before it.
+    """A fault, and the state of the load just before it.
 
     Attributes:
-        at: when it injected.
-        aim: what it hit.
-        before: the jobs that had not ended, as the grid reported them.
-        entries: addresses of the entries that it concerns.
+        at: when it was injected.
+        aim: its target.
+        before: the unfinished jobs, as the grid reported them.
+        entries: addresses of the entries that it hit.
     """
 
     at: float
@@ -63,7 +63,7 @@ class InjectedFault:
 
 
 def choose(scenario: str, picture: GridSnapshot, nodes: Sequence[NodeStatus]) -> FaultTarget | Skip:
-    """Choose what to hit: where most is running, as that is where most could be lost."""
+    """Choose the target with most running jobs, where most could be lost."""
     if scenario == "head":
         return Skip(picture.head_spared) if picture.head_spared else FaultTarget("head")
     if scenario == "parent":
@@ -77,12 +77,12 @@ def choose(scenario: str, picture: GridSnapshot, nodes: Sequence[NodeStatus]) ->
 def _choose_node(scenario: str, picture: GridSnapshot, running: Mapping[str, int]) -> FaultTarget | Skip:
     places = [place for place in picture.places if place.agent and place.name in running]
     if not places:
-        return Skip("no node of this grid is well")
+        return Skip("no node of this grid is ok")
     if scenario == "agent":
         return FaultTarget("agent", (max(places, key=lambda place: running[place.name]).name,))
     free = [place for place in places if place.spared is None]
     if not free:
-        return Skip(f"no machine may fall silent: {places[0].spared}")
+        return Skip(f"no machine may be frozen: {places[0].spared}")
     return FaultTarget("node", (max(free, key=lambda place: running[place.name]).name,), freeze_s=NODE_SILENT_S)
 
 
@@ -113,16 +113,16 @@ def _choose_group(picture: GridSnapshot, running: Mapping[str, int]) -> FaultTar
             if place.spared:
                 spared[place.group] = place.spared
     if len(groups) < 2:
-        return Skip("there is only one group, and nowhere else for its jobs to go")
+        return Skip("there is only one group, so its jobs could not move")
     free = {group: names for group, names in groups.items() if group not in spared}
     if not free:
-        return Skip(f"no group may fall silent: {next(iter(spared.values()))}")
+        return Skip(f"no group may be frozen: {next(iter(spared.values()))}")
     group = max(free, key=lambda each: sum(running.get(name, 0) for name in free[each]))
     return FaultTarget("node", tuple(sorted(free[group])), group, NODE_SILENT_S)
 
 
 def entries_of(aim: FaultTarget, picture: GridSnapshot, urls: Iterable[str]) -> frozenset[str]:
-    """Those of the entries that stand on the machines that were hit; all of them where none does."""
+    """The entries on the machines that were hit; all entries if none is there."""
     hit = {place.address for name in aim.places if (place := picture.place(name)) is not None}
     urls = frozenset(urls)
     return frozenset(url for url in urls if urlsplit(url).hostname in hit) or urls
@@ -136,7 +136,7 @@ def recovery_s(
     tries: Sequence[EntryRequest],
     until: float,
 ) -> float | None:
-    """Seconds from the fault until work flowed again; None where that was not seen.
+    """Seconds from the fault to recovery, as the scenario defines it; None if that was not observed.
 
     Args:
         scenario: its name.
@@ -144,7 +144,7 @@ def recovery_s(
         jobs: the load's jobs.
         final: their states at the end.
         tries: requests through entries.
-        until: end of the time in which jobs were submitted.
+        until: when the last job was submitted.
     """
     if scenario == "parent":
         well = (each for each in tries if each.well and each.asked_at >= injected.at and each.entry in injected.entries)
@@ -162,27 +162,27 @@ def recovery_s(
 
 
 def _ran_again(job: LoadJob, final: JobStatus, injected: InjectedFault) -> bool:
-    """Its attempt was lost by the fault."""
+    """Whether the fault cost the job an attempt."""
     return job.submitted_at < injected.at and final.attempts > 1
 
 
 def _was_led(job: LoadJob, final: JobStatus, injected: InjectedFault) -> bool:
-    """Nobody but the group's next leader (or the same, when it goes on) can have placed it."""
+    """Whether a leader of the group must have placed the job after the fault."""
     return job.submitted_at >= injected.at and final.group == injected.aim.group
 
 
 def _was_in_group(job: LoadJob, final: JobStatus, injected: InjectedFault) -> bool:
     if _ran_again(job, final, injected):
-        return True  # perhaps it began after the last look at running jobs
+        return True  # it may have started after `before` was read
     before = injected.before.get(job.job_id)
     if before is None or before.group != injected.aim.group:
         return False
     if final.group != injected.aim.group:
         return True
-    # Unmoved, it counts if it ended when the group went on; one that had ended before may only have been reported late.
+    # A job that did not move counts if it ended after the thaw; otherwise its earlier end may have been reported late.
     if final.ended_at is None or final.submitted_at is None:
         return False
-    ended_at = job.submitted_at + (final.ended_at - final.submitted_at).total_seconds()  # the grid's clock is another
+    ended_at = job.submitted_at + (final.ended_at - final.submitted_at).total_seconds()  # on the client's clock
     return ended_at > injected.at + injected.aim.freeze_s - THAW_S
 
 
@@ -201,16 +201,13 @@ def _since(at: float, instants: Iterable[float]) -> float | None:
 
 
 def longest_gap_s(begin: float, end: float, instants: Iterable[float]) -> float:
-    """The longest time between neighbours, the two ends included."""
+    """The longest time between two neighbours among begin, instants and end."""
     marks = [begin, *sorted(at for at in instants if begin < at < end), end]
     return max(after - before for before, after in itertools.pairwise(marks))
 
 
 def settled_s(injected: InjectedFault, tries: Sequence[EntryRequest]) -> float:
-    """Seconds until the last request failed that the fault may have hit; 0 where none did."""
+    """Seconds until the last failed request that the fault may have hit; 0 if none failed."""
     return max(
         (each.ended_at - injected.at for each in tries if not each.well and each.ended_at > injected.at), default=0.0
     )
-
-
-__all__ = ["COMMANDS", "SCENARIOS", "InjectedFault", "Skip", "choose", "entries_of", "recovery_s", "settled_s"]

@@ -1,43 +1,41 @@
 """Thaws frozen processes after some seconds, even if the process that froze them has ended.
 
-Started by `machine_faults.py`.
-
-It imports little beside the standard library, so that it is ready at once. It reads one line `SECONDS PID:START …` from
-its standard input; without such a line it ends and does nothing.
+`machine_faults.py` starts it as a script. It imports little beyond the standard library, so that it starts fast. It
+reads one line `SECONDS PID:START …` from its standard input; without such a line it ends.
 """
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import sys
 import time
+from collections.abc import Iterable
 
-from raygrid.system.proc import start_time
+from raygrid.system.proc import Life
+
+
+def thaw(frozen: Iterable[Life]) -> None:
+    """Let processes continue, unless they have ended."""
+    for process in frozen:
+        if not process.is_over:
+            with contextlib.suppress(OSError):
+                os.kill(process.pid, signal.SIGCONT)
 
 
 def main() -> None:
-    """Wait for the line, then for the time, then thaw."""
+    """Read the line, wait for that time, then thaw."""
     for number in (signal.SIGHUP, signal.SIGINT, signal.SIGTERM):
         signal.signal(number, signal.SIG_IGN)
-    _say()
+    print("armed", flush=True)
     words = sys.stdin.readline().split()
     if not words:
         return
-    frozen = [tuple(map(int, word.split(":"))) for word in words[1:]]
-    _say()
+    frozen = [Life(*map(int, word.split(":"))) for word in words[1:]]
+    print("armed", flush=True)
     time.sleep(float(words[0]))
-    for pid, started in frozen:
-        if start_time(pid) == started:
-            try:
-                os.kill(pid, signal.SIGCONT)
-            except OSError:
-                continue
-
-
-def _say() -> None:
-    sys.stdout.write("armed\n")
-    sys.stdout.flush()
+    thaw(frozen)
 
 
 if __name__ == "__main__":

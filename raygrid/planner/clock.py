@@ -1,7 +1,7 @@
-"""Virtual time of a simulation of scale: what is to happen when, and whose turn it is.
+"""Virtual time of the planner's simulation: the planned steps of each part, and the order in which parts run.
 
-Unlike `clock`, no event loop: millions of steps are wanted of it. Steps of the same instant go in the order in which
-they were planned, so that the same program makes the same steps every time.
+It is not an event loop, because it has to run millions of steps. Steps of the same instant run in the order in which
+they were planned, so that a simulation is repeatable.
 """
 
 from __future__ import annotations
@@ -11,11 +11,11 @@ import math
 from collections.abc import Callable
 from typing import Any
 
-STARTS_AT = 1_000_000_000.0  # seconds since the epoch: instants of reports have to be dates
+STARTS_AT = 1_000_000_000.0  # seconds since 1970, because the times in reports must be valid dates
 
 
 class Agenda:
-    """What is to happen in one part of the grid, soonest first."""
+    """The planned steps of one part of the grid, by time."""
 
     def __init__(self) -> None:
         self.now = STARTS_AT
@@ -24,20 +24,20 @@ class Agenda:
 
     @property
     def next_at(self) -> float:
-        """When something happens next; infinity where nothing does."""
+        """The time of the next step; infinity without one."""
         return self._planned[0][0] if self._planned else math.inf
 
     def at(self, instant: float, action: Callable[..., None], *args: Any) -> None:
-        """Plan something."""
+        """Plan a step."""
         self._count += 1
         heapq.heappush(self._planned, (instant, self._count, action, args))
 
     def after(self, delay_s: float, action: Callable[..., None], *args: Any) -> None:
-        """Plan something, so long from now."""
+        """Plan a step for `delay_s` from now."""
         self.at(self.now + delay_s, action, *args)
 
     def run(self, until: float) -> None:
-        """Let all happen that is to happen by then."""
+        """Run all steps up to that time."""
         planned = self._planned
         while planned and planned[0][0] <= until:
             self.now, _, action, args = heapq.heappop(planned)
@@ -45,25 +45,25 @@ class Agenda:
 
 
 class Turns:
-    """Parts of the grid that do not hear each other for a while, and so may live through it one after another.
+    """Runs parts of the grid one after another through a period in which they do not affect each other.
 
-    As on machines of their own, each works with what it has at hand. Step by step in the order of time, every part
-    would find that the others have taken its data out of the processor's cache whenever something happens to it.
+    That is as fast as on separate machines. In strict order of time, each step of a part would find that the steps of
+    other parts have replaced its data in the processor's cache.
     """
 
     def __init__(self) -> None:
         self._due: dict[Agenda, float] = {}
-        self._line: list[tuple[float, int, Agenda]] = []  # soonest first; what `_due` does not say is out of date
+        self._line: list[tuple[float, int, Agenda]] = []  # a heap; entries that differ from `_due` are outdated
         self._count = 0
 
     def wake(self, agenda: Agenda) -> None:
-        """Something was planned in a part's agenda out of its turn."""
-        assert agenda.next_at >= agenda.now, "a part has lived beyond what another one asks of it"
+        """Note that another part has planned a step in this agenda."""
+        assert agenda.next_at >= agenda.now, "a step was planned before the time that its part has reached"
         if agenda.next_at < self._due.get(agenda, math.inf):
             self._line_up(agenda)
 
     def run(self, until: float) -> None:
-        """Let each part live until then."""
+        """Run each part up to that time."""
         while self._line and self._line[0][0] <= until:
             at, _, agenda = heapq.heappop(self._line)
             if at == self._due[agenda]:

@@ -1,6 +1,6 @@
-"""A leader of a simulation of scale: the real `GroupState`, carried out as `raygrid.leader` does, and its queue.
+"""A simulated leader: the real `GroupState`, whose commands are carried out as in `raygrid.leader`, and its queue.
 
-Of jobs that wait in the store there is a number each. A job is made when the leader takes it up, and gone when it ends.
+A job that waits in the store is only a number. Its object exists from when the leader loads it until it ends.
 """
 
 from __future__ import annotations
@@ -31,14 +31,14 @@ from raygrid.transport.ports import NodeReply
 
 CALL_S = 0.001  # one way of a call between two parts
 COMMIT_S = 0.005
-READ_S, READ_ROW_S = 0.005, 5e-6  # of a scan of the store, and of each row in it
-SPARE_ROWS = 2_000  # as `raygrid.leader.dispatch` reads beyond the window
+READ_S, READ_ROW_S = 0.005, 5e-6  # a scan of the store, and each row in it
+SPARE_ROWS = 2_000  # read beyond the window, as by `raygrid.leader.dispatch`
 PRICER = "model"
 INPUT = BlobSlice("", 0, 0, "")
 
 
 class Meter:
-    """Time spent in the deciding code, and how often it decided."""
+    """CPU time spent in deciding code, and the number of decisions."""
 
     __slots__ = ("count", "ns")
 
@@ -48,7 +48,7 @@ class Meter:
 
     @property
     def each_us(self) -> float:
-        """Microseconds for one decision."""
+        """Microseconds per decision."""
         return self.ns / 1000 / self.count if self.count else 0.0
 
 
@@ -56,13 +56,13 @@ class ModelGroup:
     """A group with its leader.
 
     Args:
-        policy: what it decides by.
-        agenda: its own; tells the time, and is nobody else's, so that groups can take turns.
-        placement: counts what placing costs, with all that has to be heard for it.
-        watching: counts what it costs to hear nodes that have nothing to say, and to look at the time.
-        tick_s: how often the leader looks at the time.
-        ended: told of every job that has ended, and when that was committed.
-        news: told when the group's load has changed.
+        policy: its policy.
+        agenda: its clock and steps, not shared with other groups, so that groups can take turns.
+        placement: measures placing, including the reports that are needed for it.
+        watching: measures ticks, and replies of nodes without reports.
+        tick_s: interval of ticks.
+        ended: called for every ended job with the time of its commit.
+        news: called when the group's load has changed.
     """
 
     def __init__(
@@ -87,13 +87,11 @@ class ModelGroup:
         self._nodes: dict[str, ModelNode] = {}
         self._orders: dict[str, list[AttemptOrder]] = {}  # by node, while a hand-over is under way
         self._queue: array[int] = array("I")  # jobs in the store, in order
-        self._head = 0  # those before it were taken up by the leader
+        self._head = 0  # the leader has loaded the jobs before this index
         self._scanning = False
 
-    # --- life ---------------------------------------------------------------------------------------------------
-
     def open(self, nodes: Sequence[ModelNode]) -> None:
-        """Meet the nodes, each as empty as the group."""
+        """Connect to the nodes, which must be idle."""
         self._nodes = {node.node_id: node for node in nodes}
         self._decide(NodesExpected(tuple(self._nodes)), self._watching)
         for node in nodes:
@@ -102,26 +100,24 @@ class ModelGroup:
 
     @property
     def beyond(self) -> int:
-        """Jobs that are in the store only."""
+        """The number of jobs that are only in the store."""
         return len(self._queue) - self._head
 
     def capacity(self) -> GroupCapacity:
-        """What the leader tells parents."""
+        """The load that the leader reports to parents."""
         return self._state.capacity(self.agenda.now, queued=self._state.queued + self.beyond)
 
     def _tick(self) -> None:
         self._decide(Tick(), self._watching)
         self.agenda.after(self._tick_s, self._tick)
 
-    # --- jobs ---------------------------------------------------------------------------------------------------
-
     def insert(self, jobs: Sequence[int], at: float) -> None:
-        """A parent has stored jobs; it tells the leader of them."""
+        """Store jobs, and announce them to the leader."""
         self._queue.extend(jobs)
-        self.agenda.at(at + CALL_S, self._poked, len(self._queue) - len(jobs), len(self._queue))
+        self.agenda.at(at + CALL_S, self._announced, len(self._queue) - len(jobs), len(self._queue))
 
-    def _poked(self, first: int, last: int) -> None:
-        if first <= self._head:  # else it has refused some before these, and takes no later ones before a scan
+    def _announced(self, first: int, last: int) -> None:
+        if first <= self._head:  # otherwise it refused earlier jobs, and loads these with a scan
             self._take_up(self._head, last, scanned=False)
         self._look_for_more()
 
@@ -145,8 +141,6 @@ class ModelGroup:
         self._scanning = False
         self._take_up(self._head, min(self._head + self._limit, len(self._queue)), scanned=True)
 
-    # --- events in, commands out --------------------------------------------------------------------------------
-
     def _decide(self, event: Event, meter: Meter) -> None:
         began = time.perf_counter_ns()
         commands = self._state.handle(event, self.agenda.now)
@@ -165,7 +159,7 @@ class ModelGroup:
                 case StartAttempts(node_id, orders):
                     self._placement.count += len(orders)
                     if (gathered := self._orders.get(node_id)) is not None:
-                        gathered.extend(orders)  # rides the next hand-over
+                        gathered.extend(orders)  # sent with the next hand-over
                     else:
                         self._hand_over(self._nodes[node_id], orders)
                 case StopAttempts(node_id, attempts):

@@ -1,6 +1,6 @@
-"""The load of a simulation of scale: when jobs come and how long they run, from a few words on the command line.
+"""The load of a simulation: when jobs arrive and how long they run, as described on the command line.
 
-Both are drawn per job and from the seed alone, so that grids of different sizes are compared under the very same jobs.
+Both are drawn for each job from the seed alone, so that grids of different sizes are compared with the same jobs.
 """
 
 from __future__ import annotations
@@ -41,17 +41,14 @@ def _rate(text: str) -> float:
     return float(found[1]) / _UNITS[found[2]]
 
 
-# --- how long jobs run ----------------------------------------------------------------------------------------------
-
-
 @dataclass(frozen=True, slots=True)
 class RunTimes:
-    """How long jobs run: around a median with a lognormal spread, or as long as some that were observed.
+    """Run times of jobs: lognormal, or drawn from observed ones.
 
     Attributes:
-        median_s: half of the jobs take no longer.
-        sigma: of the logarithm; 0 lets all take the same.
-        observed_s: drawn from these, where there are any.
+        median_s: the median.
+        sigma: standard deviation of the logarithm; with 0 all run times are equal.
+        observed_s: observed run times; if there are any, the others do not matter.
     """
 
     median_s: float = 0.0
@@ -63,7 +60,7 @@ class RunTimes:
         """From `constant:100ms`, `lognormal:10s:0.8` (median and sigma) or `file:PATH` (seconds, one a line).
 
         Raises:
-            InvalidRequestError: it is none of these, or the file does not hold positive numbers.
+            InvalidRequestError: it is none of these, or the file does not contain positive numbers.
         """
         kind, _, rest = text.partition(":")
         if kind == "constant":
@@ -80,11 +77,11 @@ class RunTimes:
         if kind == "file":
             return cls(observed_s=_read(Path(rest)))
         raise InvalidRequestError(
-            f"{text!r} is no distribution of run times; give constant:100ms, lognormal:10s:0.8 or file:PATH"
+            f"{text!r} is not a distribution of run times; give constant:100ms, lognormal:10s:0.8 or file:PATH"
         )
 
     def draw(self, count: int, random: Random) -> array[float]:
-        """As many run times, seconds."""
+        """`count` run times in seconds."""
         if self.observed_s:
             return array("d", random.choices(self.observed_s, k=count))
         if not self.sigma:
@@ -95,7 +92,7 @@ class RunTimes:
 
 def _positive(seconds: float, text: str) -> float:
     if seconds <= 0:
-        raise InvalidRequestError(f"{text!r}: jobs that take no time need no grid; give more than 0")
+        raise InvalidRequestError(f"{text!r}: run times must be above 0")
     return seconds
 
 
@@ -105,19 +102,16 @@ def _read(path: Path) -> tuple[float, ...]:
     except (OSError, ValueError) as error:
         raise InvalidRequestError(f"cannot read run times from {path}: {error}") from error
     if not found or not all(0 < each < math.inf for each in found):
-        raise InvalidRequestError(f"{path} has to hold seconds, one positive number a line")
+        raise InvalidRequestError(f"{path} must contain seconds, one positive number a line")
     return found
-
-
-# --- when jobs come -------------------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True, slots=True)
 class Arrivals:
-    """When jobs come: all at the beginning (no steps), or one by one at a rate that changes by steps.
+    """When jobs arrive: all at the beginning (no steps), or one by one at a rate that changes in steps.
 
     Attributes:
-        steps: from so many seconds on, so many jobs a second; the last rate stays.
+        steps: start of each step in seconds and its rate in jobs per second; the last rate does not end.
     """
 
     steps: tuple[tuple[float, float], ...] = ()
@@ -127,7 +121,7 @@ class Arrivals:
         """From `all-at-once`, `poisson:200/s` or `steps:RATE@FROM,RATE@FROM,…` such as `steps:50/s@0s,200/s@1h`.
 
         Raises:
-            InvalidRequestError: it is none of these, or its steps are in no order, or the last one brings nothing.
+            InvalidRequestError: it is none of these, its steps are not in order, or the last rate is 0.
         """
         kind, _, rest = text.partition(":")
         if text == "all-at-once":
@@ -138,22 +132,22 @@ class Arrivals:
             steps = [_step(each, text) for each in rest.split(",")]
         else:
             raise InvalidRequestError(
-                f"{text!r} is no profile of arrivals; give all-at-once, poisson:200/s or steps:50/s@0s,200/s@1h"
+                f"{text!r} is not a profile of arrivals; give all-at-once, poisson:200/s or steps:50/s@0s,200/s@1h"
             )
         starts = [start for start, _ in steps]
         if starts[0] != 0 or any(later <= start for start, later in pairwise(starts)):
-            raise InvalidRequestError(f"{text!r}: steps have to begin at 0s, each after the one before")
+            raise InvalidRequestError(f"{text!r}: the first step must begin at 0s, and each after the one before")
         if steps[-1][1] <= 0:
-            raise InvalidRequestError(f"{text!r}: the last rate stays until all jobs have come, so it must be above 0")
+            raise InvalidRequestError(f"{text!r}: the last rate holds for all further jobs, so it must be above 0")
         return cls(tuple(steps))
 
     @property
     def at_once(self) -> bool:
-        """Whether all jobs are there from the beginning."""
+        """Whether all jobs arrive at the beginning."""
         return not self.steps
 
     def draw(self, count: int, random: Random) -> array[float]:
-        """As many instants, seconds from the beginning, in order: a Poisson process of the given rates."""
+        """`count` arrivals in order, seconds from the beginning: a Poisson process of the given rates."""
         if self.at_once:
             return array("d", bytes(8 * count))
         return array("d", self._instants(count, random))
@@ -161,7 +155,7 @@ class Arrivals:
     def _instants(self, count: int, random: Random) -> Iterator[float]:
         at, step = 0.0, 0
         for _ in range(count):
-            wanted = random.expovariate(1.0)  # of expected jobs until the next one
+            wanted = random.expovariate(1.0)  # integral of the rate until the next arrival
             while (
                 step + 1 < len(self.steps) and at + wanted / (self.steps[step][1] or 1e-300) > self.steps[step + 1][0]
             ):
@@ -175,5 +169,5 @@ class Arrivals:
 def _step(text: str, whole: str) -> tuple[float, float]:
     found = _STEP.fullmatch(text)
     if found is None:
-        raise InvalidRequestError(f"{whole!r}: {text!r} is no step; give RATE@FROM, such as 200/s@1h")
+        raise InvalidRequestError(f"{whole!r}: {text!r} is not a step; give RATE@FROM, such as 200/s@1h")
     return duration_s(found[2]), _rate(found[1])

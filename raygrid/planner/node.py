@@ -1,7 +1,7 @@
-"""A node of a simulation of scale: it runs attempts for drawn times in its slots, and reports as the real agent does.
+"""A simulated node: attempts occupy its slots for drawn run times, and it reports as the real agent does.
 
-Reports ride together as in `raygrid.node.publisher` and `raygrid.node.agent`: while attempts wait for a slot results
-gather, one poll at a time waits for news, and its answer brings whatever there is.
+Reports are batched as in `raygrid.node.publisher` and `raygrid.node.agent`: results gather while attempts wait for a
+slot, one poll at a time waits for reports, and its answer has all present ones.
 """
 
 from __future__ import annotations
@@ -15,8 +15,8 @@ from raygrid.models import AttemptId, AttemptReport, NodeState, Outcome
 from raygrid.planner.clock import Agenda
 from raygrid.transport.ports import NodeReply
 
-STORE_S = 0.002  # until a result is stored
-GATHER_S = 0.1  # while attempts wait for a slot, results gather this long
+STORE_S = 0.002  # time to store a result
+GATHER_S = 0.1  # how long results gather while attempts wait for a slot
 
 
 class ModelNode:
@@ -24,11 +24,11 @@ class ModelNode:
 
     Args:
         node_id: the node.
-        slots: attempts at once.
-        agenda: tells the time.
+        slots: how many attempts run at once.
+        agenda: the clock and steps of its group.
         poll_s: longest time that a poll waits.
-        run_time_s: how long a job runs.
-        started: told of every attempt that gets a slot.
+        run_time_s: gives the run time of a job.
+        started: called with the job and the time for every attempt that gets a slot.
     """
 
     __slots__ = (
@@ -51,15 +51,13 @@ class ModelNode:
         self._poll_s = poll_s
         self._run_time_s = run_time_s
         self._started = started
-        self._running: dict[AttemptId, float] = {}  # since when; those whose result is being stored are among them
+        self._running: dict[AttemptId, float] = {}  # by start; includes attempts whose result is being stored
         self._waiting: deque[AttemptId] = deque()
-        self._ended: list[AttemptReport] = []  # being stored
+        self._ended: list[AttemptReport] = []  # results are being stored
         self._gathering = False
         self._reports: list[AttemptReport] = []
         self._poll = 0
-        self._answer: Callable[[NodeReply], None] | None = None  # of the poll that waits
-
-    # --- what leaders ask ---------------------------------------------------------------------------------------
+        self._answer: Callable[[NodeReply], None] | None = None  # answers the waiting poll
 
     def start(self, orders: Sequence[AttemptOrder]) -> None:
         """See `NodeCalls.start`."""
@@ -98,8 +96,6 @@ class ModelNode:
         state = NodeState(self.node_id, "life", self._slots, (*self._running, *self._waiting), waiting)
         reports, self._reports = tuple(self._reports), []
         answer(NodeReply(state, reports, 0))
-
-    # --- runs ---------------------------------------------------------------------------------------------------
 
     def _fill_slots(self) -> None:
         now = self._agenda.now

@@ -1,7 +1,6 @@
-"""The parent of a simulation of scale: routes jobs by what leaders say, as `raygrid.parent.groups` does.
+"""The simulated parent: routes jobs by the load that leaders report, as `raygrid.parent.groups` does.
 
-It has its own agenda, as groups have theirs. What it does to groups happens at its time and shows at theirs after a
-call; what leaders tell it, it hears after a call too.
+It has its own agenda, as groups have theirs. Calls between them take `CALL_S` in both directions.
 """
 
 from __future__ import annotations
@@ -17,61 +16,61 @@ from raygrid.models import GroupCapacity
 from raygrid.planner.clock import Agenda, Turns
 from raygrid.planner.group import CALL_S, Meter, ModelGroup
 
-HEAR_S = 0.1  # a leader is heard this often while its load changes
-MOST_QUEUED = 1 << 40  # the store of a model takes everything
+REPORT_S = 0.1  # interval of a leader's reports while its load changes
+MOST_QUEUED = 1 << 40  # the simulated store has no limit
 
 
 class ModelParent:
-    """One parent that takes all jobs.
+    """One parent, which gets all jobs.
 
     Args:
-        agenda: its own; tells the time.
-        turns: those that the groups take.
-        routing: counts what routing costs.
-        load: counts what it costs leaders to tell their load.
+        agenda: its clock and steps.
+        turns: the turns of the groups.
+        routing: measures routing.
+        load: measures the reports of load by leaders.
     """
 
     def __init__(self, agenda: Agenda, turns: Turns, routing: Meter, load: Meter) -> None:
         self._agenda = agenda
         self._turns = turns
         self._routing = routing
-        self._telling = load
+        self._load = load
         self._policy = RoutingPolicy()
         self._groups: dict[str, ModelGroup] = {}
         self._capacities: dict[str, GroupCapacity] = {}
-        self._sent: dict[str, int] = {}  # since a leader told its load
+        self._sent: dict[str, int] = {}  # jobs sent to a group since its last report
         self._ranking = Ranking()
-        self._stale: set[str] = set()  # groups whose place in the ranking is out of date
-        self._hears: set[str] = set()  # groups that are about to be heard
+        self._stale: set[str] = set()  # groups whose place in the ranking is outdated
+        self._reporting: set[str] = set()  # groups whose next report is planned
 
     def open(self, groups: Sequence[ModelGroup], at: float) -> None:
-        """Meet the groups, and hear them at that instant for the first time."""
+        """Connect to the groups; their first reports come at that time."""
         for group in groups:
             self._groups[group.group_id] = group
-            group.agenda.at(at, self._hear, group)
+            group.agenda.at(at, self._report, group)
             self._turns.wake(group.agenda)
 
     def news(self, group: ModelGroup) -> None:
-        """A group's load has changed: its leader answers the poll that waits, at the latest in a moment."""
-        if group.group_id not in self._hears:
-            self._hears.add(group.group_id)
-            group.agenda.after(HEAR_S, self._hear, group)
+        """Plan a report of a group whose load has changed."""
+        if group.group_id not in self._reporting:
+            self._reporting.add(group.group_id)
+            group.agenda.after(REPORT_S, self._report, group)
 
-    def _hear(self, group: ModelGroup) -> None:
-        self._hears.discard(group.group_id)
+    def _report(self, group: ModelGroup) -> None:
+        self._reporting.discard(group.group_id)
         began = time.perf_counter_ns()
         capacity = group.capacity()
-        self._telling.ns += time.perf_counter_ns() - began
-        self._telling.count += 1
-        self._agenda.at(group.agenda.now + CALL_S, self._heard, capacity)
+        self._load.ns += time.perf_counter_ns() - began
+        self._load.count += 1
+        self._agenda.at(group.agenda.now + CALL_S, self._reported, capacity)
 
-    def _heard(self, capacity: GroupCapacity) -> None:
+    def _reported(self, capacity: GroupCapacity) -> None:
         self._capacities[capacity.group_id] = capacity
         self._sent[capacity.group_id] = 0
         self._stale.add(capacity.group_id)
 
     def submit(self, number: int) -> None:
-        """Take one job."""
+        """Route one job."""
         began = time.perf_counter_ns()
         for group_id in self._stale:
             self._ranking.put(self._load_of(group_id))
@@ -86,7 +85,7 @@ class ModelParent:
         self._insert(group_id, (number,))
 
     def submit_batch(self, numbers: range) -> None:
-        """Take many jobs at once."""
+        """Route many jobs at once."""
         began = time.perf_counter_ns()
         loads = [self._load_of(group_id) for group_id in self._capacities]
         shares = spread(self._policy, loads, len(numbers), max_queued=MOST_QUEUED)
@@ -108,5 +107,5 @@ class ModelParent:
         self._turns.wake(group.agenda)
 
     def _load_of(self, group_id: str) -> GroupCapacity:
-        heard = self._capacities[group_id]
-        return replace(heard, queued=heard.queued + self._sent[group_id])
+        reported = self._capacities[group_id]
+        return replace(reported, queued=reported.queued + self._sent[group_id])

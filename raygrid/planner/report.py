@@ -1,7 +1,7 @@
-"""A simulation of scale: a grid of any size on a virtual clock, its routing and placement real, the rest a model.
+"""Simulates a grid of any size on a virtual clock: real routing and placement, a model of the rest, no failures.
 
-`simulate` runs one; `sweep` runs several sizes one after another. Nothing fails here.
-Time in the deciding code is the processor's; all other time is virtual, and the same seed makes the same steps.
+`simulate` runs one scenario, `sweep` several sizes of it. The cost of deciding code is measured in real CPU time; all
+other time is virtual, and the same seed gives the same steps.
 """
 
 from __future__ import annotations
@@ -22,17 +22,16 @@ from raygrid.planner.load import Arrivals, RunTimes
 from raygrid.planner.node import ModelNode
 from raygrid.planner.parent import ModelParent
 
-WARM_UP_S = 2.0  # leaders hear their nodes, the parent hears the leaders, then jobs come
-BATCH = 10_000  # jobs of one submit where all come at once
-NODES_PER_GROUP = 50  # where the number of groups is not given
+WARM_UP_S = 2.0  # before jobs arrive: first reports of nodes to leaders, and of leaders to the parent
+BATCH = 10_000  # jobs of one submit, if all arrive at once
+NODES_PER_GROUP = 50  # unless the number of groups is given
 WINDOW = 1_024
 LEAST_JOBS = 20_000  # of one size in a sweep
 SIZES = (10, 100, 1_000, 10_000)
-# Nodes with nothing to say are heard every second, and leaders look at the time ten times as often. That decides
-# nothing here, as nothing fails: jobs of hours may be heard of less often, so that a simulation costs its jobs only.
+# Nodes without reports are polled every second, and ticks come ten times as often. Without failures they change no
+# decision: for long jobs they are less frequent, so that the cost of a simulation depends on the number of jobs only.
 POLL_S, POLL_SHARE, TICK_SHARE = 1.0, 0.5, 0.1
-# So many of these polls a group lives through before the next one has its turn, where no job comes meanwhile.
-POLLS_PER_TURN = 4
+POLLS_PER_TURN = 4  # how long a group's turn is at most; an arrival ends it
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,14 +40,14 @@ class Scenario:
 
     Attributes:
         nodes: nodes of all groups together.
-        groups: groups; each has as many nodes as any other, give or take one.
+        groups: groups; their numbers of nodes differ by one at most.
         slots: of each node.
-        jobs: how many come.
-        run_times: how long they run.
-        arrivals: when they come.
+        jobs: number of jobs.
+        run_times: their run times.
+        arrivals: their arrivals.
         placement: policy by which groups choose nodes.
         window: queued jobs that a leader holds in memory.
-        seed: what is drawn is drawn from it.
+        seed: of all random numbers.
     """
 
     nodes: int
@@ -63,29 +62,29 @@ class Scenario:
 
     def __post_init__(self) -> None:
         if self.groups > self.nodes:
-            raise InvalidRequestError(f"{self.groups} groups need as many nodes at least, and there are {self.nodes}")
+            raise InvalidRequestError(f"{self.groups} groups need at least {self.groups} nodes, not {self.nodes}")
 
     def resized(self, nodes: int) -> Scenario:
-        """The same with another number of nodes, in groups of about the same size."""
+        """The same scenario with another number of nodes, in groups of about the same size."""
         return replace(self, nodes=nodes, groups=math.ceil(nodes * self.groups / self.nodes))
 
 
 @dataclass(frozen=True, slots=True)
 class ScenarioOutcome:
-    """What came of it.
+    """The results of a simulation.
 
     Attributes:
         scenario: what was simulated.
-        ended: jobs that ended; all, unless something is wrong.
+        ended: jobs that ended, which should be all.
         routing_us: CPU time for routing a job, microseconds.
-        placement_us: CPU time of leaders for placing an attempt, with all that they hear of it before and after.
-        load_us: CPU time of leaders for telling parents their load, by job.
-        watching: part of a core that one leader needs for nodes with nothing to say, heard every second.
+        placement_us: CPU time of leaders for placing an attempt, including the events before and after it.
+        load_us: CPU time of leaders for reporting their load to parents, per job.
+        watching: part of a core that one leader needs to poll idle nodes every second.
         makespan_s: from the first arrival to the last end.
-        utilisation: part of all slots' time in which they ran jobs, until the last end.
-        utilisation_before: the same until the last start: then slots idle for want of jobs.
-        waits_s: from arrival to slot: median, 99 % and longest.
-        seconds: how long the simulation took.
+        utilisation: part of the slots' time in which jobs ran, until the last end.
+        utilisation_before: the same until the last start, after which slots are idle because no jobs are left.
+        waits_s: time from arrival to slot: median, 99 % quantile and maximum.
+        seconds: real time of the simulation.
         ends_s: when jobs ended, seconds from the beginning, in order.
     """
 
@@ -104,16 +103,16 @@ class ScenarioOutcome:
 
     @property
     def decision_us(self) -> float:
-        """CPU time for deciding all there is to decide of a job, microseconds."""
+        """CPU time of all decisions for a job, microseconds."""
         return self.routing_us + self.placement_us + self.load_us
 
     @property
     def decisions_per_s(self) -> float:
-        """How many jobs one core routes and places in a second."""
+        """How many jobs a core routes and places per second."""
         return 1e6 / self.decision_us
 
     def within_s(self, share: float) -> float:
-        """By when that part of the jobs had ended."""
+        """When that share of the jobs had ended."""
         return _quantile(self.ends_s, share)
 
 
@@ -125,19 +124,19 @@ def simulate(scenario: Scenario) -> ScenarioOutcome:
 
 
 def sweep(scenario: Scenario, sizes: tuple[int, ...]) -> Iterator[ScenarioOutcome]:
-    """Run it with other numbers of nodes and as many jobs for each, in groups of the same size if they are full."""
+    """Simulate other numbers of nodes with proportional numbers of jobs, in groups of about the same size."""
     for nodes in sizes:
         jobs = max(min(LEAST_JOBS, scenario.jobs), scenario.jobs * nodes // max(sizes))
         yield simulate(replace(scenario.resized(nodes), jobs=jobs))
 
 
 class Simulation:
-    """One run of a scenario. Time in it is seconds from the moment at which jobs begin to come.
+    """One run of a scenario. Times are seconds from the beginning of arrivals.
 
     Attributes:
-        run_times: how long each job runs.
-        arrivals: when each comes.
-        ended: how many have ended.
+        run_times: run time of each job.
+        arrivals: arrival of each job.
+        ended: number of ended jobs.
     """
 
     def __init__(self, scenario: Scenario) -> None:
@@ -148,29 +147,30 @@ class Simulation:
         self._waits = array("d", bytes(8 * count))
         self._ends = array("d", bytes(8 * count))
         self.ended = 0
-        self._turns, self._agenda = Turns(), Agenda()  # of the groups, and the parent's
+        self._turns, self._agenda = Turns(), Agenda()  # of the groups; of the parent
         self._routing, self._placement, self._load, self._watching = Meter(), Meter(), Meter(), Meter()
         self._parent = ModelParent(self._agenda, self._turns, self._routing, self._load)
         self._zero = STARTS_AT + WARM_UP_S
         self._next_arrival = self._zero
-        self._seconds, self._on_cpu, self._lived_s = 0.0, 1.0, 0.0
+        self._seconds, self._on_cpu, self._simulated_s = 0.0, 1.0, 0.0
         self._poll_s = max(POLL_S, POLL_SHARE * sum(self.run_times) / count)
 
     def run(self, wanted: int | None = None, until_s: float = math.inf) -> float:
-        """Run until so many jobs have ended (all, unless said otherwise), or that time has come.
+        """Run until `wanted` jobs (by default all) have ended, or until `until_s`.
 
         Returns:
-            When the last of so many ended; infinity if they did not by then. Some more may have, for groups take turns.
+            When the last of the wanted jobs ended; infinity if some did not end in time. More jobs may have ended,
+            because groups take turns.
         """
         began, began_cpu, collecting = time.perf_counter(), time.process_time(), gc.isenabled()
         wanted = self._scenario.jobs if wanted is None else wanted
         turn_s = POLLS_PER_TURN * self._poll_s
         now, until = STARTS_AT, self._zero + until_s
-        gc.disable()  # it would walk what all leaders hold together, whenever the rest of the process calls for it
+        gc.disable()  # it would examine the objects of all leaders together
         try:
             self._open()
             while self.ended < wanted and now < until:
-                # A group shows to others only by where the parent puts jobs: until one comes it is on its own.
+                # Groups affect each other only through routing: until the next arrival they are independent.
                 now = min(now + turn_s, self._next_arrival, until)
                 self._turns.run(now)
                 self._agenda.run(now)
@@ -178,10 +178,10 @@ class Simulation:
             if collecting:
                 gc.enable()
         self._seconds = time.perf_counter() - began
-        # Asking for CPU time around every decision would cost more than many a decision. What others took of the
-        # processor is spread over all that was measured instead.
+        # Reading the CPU clock around a decision would cost more than the decision. So all measured times are scaled by
+        # the share of real time in which this process had the processor.
         self._on_cpu = min(1.0, (time.process_time() - began_cpu) / self._seconds)
-        self._lived_s = now - self._zero
+        self._simulated_s = now - self._zero
         return self._ended_s(wanted)
 
     def _open(self) -> None:
@@ -211,7 +211,7 @@ class Simulation:
         return ModelNode(node_id, self._scenario.slots, agenda, self._poll_s, self._run_time_s, self._started)
 
     def _begin(self) -> None:
-        self._placement.ns = self._load.ns = self._watching.ns = 0  # what leaders did before there were jobs
+        self._placement.ns = self._load.ns = self._watching.ns = 0  # drop the cost of the warm-up
         if self._scenario.arrivals.at_once:
             for first in range(0, self._scenario.jobs, BATCH):
                 self._parent.submit_batch(range(first, min(first + BATCH, self._scenario.jobs)))
@@ -247,7 +247,7 @@ class Simulation:
         return sorted(end for end in self._ends if end)[wanted - 1] if self.ended >= wanted else math.inf
 
     def outcome(self) -> ScenarioOutcome:
-        """What came of it, once all jobs have ended."""
+        """The results, when all jobs have ended."""
         scenario, jobs = self._scenario, self._scenario.jobs
         makespan_s = max(self._ends) - self.arrivals[0]
         slots = scenario.nodes * scenario.slots
@@ -261,7 +261,7 @@ class Simulation:
             self._routing.each_us * self._on_cpu,
             self._placement.each_us * self._on_cpu,
             self._load.ns / 1000 / jobs * self._on_cpu,
-            self._watching.ns * self._on_cpu / 1e9 / scenario.groups / self._lived_s * self._poll_s / POLL_S,
+            self._watching.ns * self._on_cpu / 1e9 / scenario.groups / self._simulated_s * self._poll_s / POLL_S,
             makespan_s,
             sum(self.run_times) / (slots * makespan_s),
             before_s / (slots * (last - self.arrivals[0])),
@@ -272,5 +272,5 @@ class Simulation:
 
 
 def _quantile(ordered: array[float], share: float) -> float:
-    """The smallest value that this part of all values does not exceed."""
+    """The smallest value that at least this share of the sorted values does not exceed."""
     return ordered[max(0, min(len(ordered), -int(-share * len(ordered) // 1)) - 1)]

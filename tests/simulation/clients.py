@@ -87,7 +87,7 @@ class Clients:
             return parent.submit(jobs[0]) if batch_id is None else parent.submit_batch(batch_id, jobs)
 
         for job in jobs:
-            self._grid.history.submitted(job.spec.job_id, job.fingerprint, self._grid.loop.time())
+            self._grid.history.submitted(job.spec.job_id, job.fingerprint)
         while True:
             try:
                 await self._ask("submit", submit, SUBMIT_TIMEOUT_S)

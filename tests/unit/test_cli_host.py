@@ -286,7 +286,7 @@ def test_a_cluster_needs_a_database_that_machines_can_share(
 ) -> None:
     ended_with: list[str] = []
     monkeypatch.setattr(ray, "shutdown", lambda: ended_with.append("shutdown"))
-    monkeypatch.setattr(ingress, "machines", lambda: machines)
+    monkeypatch.setattr(ingress, "machines", lambda _: machines)
     monkeypatch.setattr(ingress, "live_nodes", list)
     monkeypatch.setattr(ingress, "groups_of", lambda *_: racks)
     monkeypatch.setattr(ingress, "serve", SimpleNamespace())

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+from dataclasses import asdict
 
 import httpx
 import pytest
@@ -97,11 +98,11 @@ async def test_every_end_is_counted_once() -> None:
         "gone": None,
     }
     for number, (job_id, state) in enumerate(ends.items()):
-        history.submitted(job_id, "i", number, expected="right")
+        history.submitted(job_id, "i", expected="right")
         history.acknowledged(job_id, number + 0.1)
         if state is not None:
             final[job_id] = JobStatus(job_id, state, attempts=2 if job_id == "again" else 1)
-    history.submitted("refused", "i", 1.0)
+    history.submitted("refused", "i")
     for job_id, digest in (("done", "right"), ("again", "right"), ("wrong", "other")):
         history.result(job_id, digest, 10.0)
     report = count("agent", load, final)
@@ -109,7 +110,7 @@ async def test_every_end_is_counted_once() -> None:
     figures = (report.acknowledged, report.done, report.lost, report.failed, report.repeated, report.wrong)
     assert figures == (7, 3, 3, 1, 1, 1)
     assert not report.is_well
-    assert json.dumps(report.as_json())
+    assert json.dumps(asdict(report))
 
 
 def test_results_are_distinguished_by_the_pricers_answer() -> None:

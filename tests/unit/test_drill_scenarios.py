@@ -69,15 +69,15 @@ def test_what_must_not_fall_silent_does_not() -> None:
     assert choose("node", picture, BUSY_B) == FaultTarget("node", ("a2",), freeze_s=20)
     assert choose("group", picture, BUSY_B) == FaultTarget("node", ("a1", "a2"), "rack-a", 20)
     all_spared = replace(picture, places=tuple(replace(place, spared="why") for place in picture.places))
-    assert choose("node", all_spared, BUSY_B) == Skip("no machine may fall silent: why")
-    assert choose("group", all_spared, BUSY_B) == Skip("no group may fall silent: why")
+    assert choose("node", all_spared, BUSY_B) == Skip("no machine may be frozen: why")
+    assert choose("group", all_spared, BUSY_B) == Skip("no group may be frozen: why")
 
 
 def test_what_cannot_be_drilled_is_skipped_with_the_reason() -> None:
     """A head without books, a single group, a grid without leaders or parents."""
     assert choose("head", replace(PICTURE, head_spared="in memory"), BUSY_B) == Skip("in memory")
     one = replace(PICTURE, places=PICTURE.places[:3])
-    assert choose("group", one, BUSY_B) == Skip("there is only one group, and nowhere else for its jobs to go")
+    assert choose("group", one, BUSY_B) == Skip("there is only one group, so its jobs could not move")
     empty = GridSnapshot((), (), ())
     assert all(isinstance(choose(each, empty, BUSY_B), Skip) for each in SCENARIOS if each != "head")
 
@@ -202,14 +202,14 @@ AGENT = Report("agent", acknowledged=100, done=100, repeated=3, recovery_s=0.94)
         ),
         (
             [AGENT, Report("parent", acknowledged=50, done=47, lost=2, failed=1, violations=("a", "b"))],
-            "guarantees were violated: 150 jobs acknowledged, 147 done; 2 lost, 1 failed, 2 broken promises; "
+            "guarantees were violated: 150 jobs acknowledged, 147 done; 2 lost, 1 failed, 2 violations; "
             "the longest recovery took 0.9 s (agent)",
         ),
         (
             [replace(AGENT, recovery_s=None, wrong=1)],
             "guarantees were violated: 100 jobs acknowledged, 100 done; 1 with a wrong result",
         ),
-        ([Report("head", skipped="x")], "nothing was broken, so nothing is proven: every scenario was skipped"),
+        ([Report("head", skipped="x")], "nothing was tested: every scenario was skipped"),
     ],
 )
 def test_what_a_drill_found_is_a_sentence(reports: list[Report], said: str) -> None:

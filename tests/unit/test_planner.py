@@ -123,7 +123,7 @@ def test_what_is_planned_out_of_turn_happens_in_its_time() -> None:
     turns.run(STARTS_AT + 60.0)
     assert seen[3:] == [("own", 50.0)]
     parts[1].at(STARTS_AT + 45.0, lambda: None)
-    with pytest.raises(AssertionError, match="lived beyond"):
+    with pytest.raises(AssertionError, match="before the time"):
         turns.wake(parts[1])
 
 
@@ -208,17 +208,17 @@ def test_arrivals_follow_their_rates() -> None:
 @pytest.mark.parametrize(
     ("options", "complaint"),
     [
-        (("--run-time", "constant:0s"), "jobs that take no time need no grid"),
+        (("--run-time", "constant:0s"), "run times must be above 0"),
         (("--run-time", "constant:fast"), "not a duration"),
         (("--run-time", "lognormal:10s"), "a sigma from 0 to 5"),
-        (("--run-time", "normal:1s:1"), "no distribution of run times"),
+        (("--run-time", "normal:1s:1"), "not a distribution of run times"),
         (("--run-time", "file:/does/not/exist"), "cannot read run times"),
         (("--arrivals", "poisson:200"), "not a rate"),
-        (("--arrivals", "now"), "no profile of arrivals"),
+        (("--arrivals", "now"), "not a profile of arrivals"),
         (("--arrivals", "steps:1/s@5s"), "begin at 0s"),
         (("--arrivals", "steps:1/s@0s,2/s@0s"), "each after the one before"),
-        (("--arrivals", "steps:1/s@0s,0/s@5s"), "the last rate stays"),
-        (("--groups", "7"), "7 groups need as many nodes"),
+        (("--arrivals", "steps:1/s@0s,0/s@5s"), "the last rate holds"),
+        (("--groups", "7"), "7 groups need at least 7 nodes"),
         (("--placement", "random"), "no placement policy"),
         (("--share", "0.5"), "--share needs a --deadline"),
         (("--share", "1.5", "--deadline", "1h"), "above 0 and at most 1"),
