@@ -76,9 +76,9 @@ class BlobStore:
         try:
             yield
         except (OSError, BaseError) as error:
-            raise self._away(first_line(error)) from error
+            raise self._unavailable(first_line(error)) from error
 
-    def _away(self, what: str) -> UnavailableError:
+    def _unavailable(self, what: str) -> UnavailableError:
         self.trouble = f"the blob store {self.shown} cannot be used now: {what}"
         return UnavailableError(f"{self.trouble}; try again", retry_after_s=AGAIN_S)
 
@@ -88,7 +88,7 @@ class BlobStore:
         """Accept only a blob store with this marker from now on."""
         self._expected = marker
 
-    def look_now(self) -> str | None:
+    def read_marker_now(self) -> str | None:
         """Read the marker; None if there is none.
 
         Raises:
@@ -99,12 +99,12 @@ class BlobStore:
         except (FileNotFoundError, NotADirectoryError):
             self.seen = None
         except (OSError, BaseError) as error:
-            raise self._away(first_line(error)) from error
+            raise self._unavailable(first_line(error)) from error
         else:
             self.seen = data.decode(errors="replace").strip() or None
         return self.seen
 
-    def place_marker_now(self, marker: str, *, make_directory: bool) -> str | None:
+    def create_marker_now(self, marker: str, *, make_directory: bool) -> str | None:
         """Write a marker if there is none, and return the one that is there then.
 
         Args:
@@ -119,10 +119,10 @@ class BlobStore:
             with self.as_unavailable():
                 self._place.make()
         elif not self._place.exists():
-            raise self._away("the directory does not exist; mount the share there, or make the directory")
+            raise self._unavailable("the directory does not exist; mount the share there, or make the directory")
         with self.as_unavailable():
             self._place.create_marker(f"{marker}\n".encode())
-        return self.look_now()
+        return self.read_marker_now()
 
     @property
     def sees_another(self) -> bool:
@@ -139,8 +139,8 @@ class BlobStore:
         Raises:
             UnavailableError: it is another one, or does not answer.
         """
-        if self._expected is not None and self.look_now() != self._expected:
-            raise self._away(wrong_blob_store_message(self._expected, self.seen, self.shown))
+        if self._expected is not None and self.read_marker_now() != self._expected:
+            raise self._unavailable(wrong_blob_store_message(self._expected, self.seen, self.shown))
 
     # --- writing ------------------------------------------------------------------------------------------------
 
@@ -155,7 +155,7 @@ class BlobStore:
         elif self._place.is_directory:
             self.require_now()
         elif self.seen not in (None, self._expected):
-            raise self._away(wrong_blob_store_message(self._expected, self.seen, self.shown))
+            raise self._unavailable(wrong_blob_store_message(self._expected, self.seen, self.shown))
 
     def after_writing(self, key: str) -> None:
         """Check that a written blob is in the grid's blob store, if that is a directory.

@@ -95,8 +95,8 @@ class Leader:
         self._changes = ChangeFeed()
         self._lookup = Lookup(store, lease.group_id, self._is_unknown)
         self._outbox = Outbox(store, lease, self._committed, on_stale)
-        self._nodes = NodeConversations(lease.group_id, discovery, self._converse, self._happened)
-        self._drains = DrainReader(store, self._happened)
+        self._nodes = NodeConversations(lease.group_id, discovery, self._converse, self._handle)
+        self._drains = DrainReader(store, self._handle)
         self._tasks: list[asyncio.Task[None]] = []
         self._rescan = asyncio.Event()
         self._closed = False
@@ -114,7 +114,7 @@ class Leader:
         self._state.blobs = UNDECIDED
         await self._drains.read()  # before any node answers, so that a draining node gets no job
         self._drains_read_at = self._clock()
-        self._happened(JobsArrived(tuple(await self._store.running(self._lease.group_id))))
+        self._handle(JobsArrived(tuple(await self._store.running(self._lease.group_id))))
         await self._scan()
         loops = (self._outbox.run(), self._tick(), self._scan_forever(), self._nodes.run())
         self._tasks = [asyncio.get_running_loop().create_task(loop) for loop in loops]
@@ -150,11 +150,11 @@ class Leader:
     async def forget(self, job_ids: Sequence[str]) -> None:
         """Drop the given jobs that no longer belong to this group according to the store."""
         own = {job.spec.job_id for job in await self._store.unfinished_of(self._lease.group_id, job_ids)}
-        self._happened(JobsMoved(tuple(job_id for job_id in job_ids if job_id not in own)))
+        self._handle(JobsMoved(tuple(job_id for job_id in job_ids if job_id not in own)))
 
     def cancel(self, job_ids: Sequence[str]) -> None:
         """Cancel jobs whose cancellation the store has recorded."""
-        self._happened(CancelRequested(tuple(job_ids)))
+        self._handle(CancelRequested(tuple(job_ids)))
 
     async def changes(self, epoch: str, after: int, wait_s: float) -> LeaderReply:
         """Wait for committed changes; see `LeaderCalls.changes`."""
@@ -180,13 +180,13 @@ class Leader:
         self._settings = settings
         logger.warning("group %s: the leader uses newer settings", self._lease.group_id)
         group_id = self._lease.group_id
-        self._happened(PolicyChanged(group_policy(settings, group_id), group_site(settings, group_id)))
+        self._handle(PolicyChanged(group_policy(settings, group_id), group_site(settings, group_id)))
         self._definitions.follow(settings.pricers)
         self._nodes.configure(settings)
 
     # --- events in, commands out --------------------------------------------------------------------------------
 
-    def _happened(self, event: Event) -> None:
+    def _handle(self, event: Event) -> None:
         if self._closed:
             return  # a late call, or the last event of a closed conversation
         try:
@@ -236,7 +236,7 @@ class Leader:
         complete = await self._lookup.complete(reply)
         if reply.state.node_id not in self._nodes:
             return False  # the node left the grid meanwhile, and its attempts were given up
-        self._happened(NodeHeard(reply.state.node_id) if complete is None else complete)
+        self._handle(NodeHeard(reply.state.node_id) if complete is None else complete)
         return complete is not None
 
     def _is_unknown(self, job_id: str) -> bool:
@@ -246,7 +246,7 @@ class Leader:
         # A job with a pending write is known; the store's row is out of date.
         fresh = tuple(job for job in jobs if job.spec.job_id not in self._outbox)
         self._returned.update(job.spec.job_id for job in fresh if self._state.has_ended(job.spec.job_id))
-        self._happened(JobsArrived(fresh, scanned))
+        self._handle(JobsArrived(fresh, scanned))
         if any(job.spec.job_id not in self._state and job.spec.job_id not in self._outbox for job in fresh):
             self._beyond = max(self._beyond, 1)
 
@@ -255,7 +255,7 @@ class Leader:
     async def _tick(self) -> None:
         while True:
             await asyncio.sleep(TICK_S)
-            self._happened(Tick(confirmed=self._clock() - self._asked_at < PARENTS_SILENT_S))
+            self._handle(Tick(confirmed=self._clock() - self._asked_at < PARENTS_SILENT_S))
 
     async def _scan_forever(self) -> None:
         while True:
@@ -308,8 +308,8 @@ class Leader:
             found = await self._store.unfinished_of(self._lease.group_id, asked)
             self._returned.difference_update(asked)
             if back := tuple(job for job in found if self._has_ended(job.spec.job_id)):
-                self._happened(JobsMoved(tuple(job.spec.job_id for job in back)))
-                self._happened(JobsArrived(back))
+                self._handle(JobsMoved(tuple(job.spec.job_id for job in back)))
+                self._handle(JobsArrived(back))
         self._returned.clear()
 
     def _has_ended(self, job_id: str) -> bool:
@@ -321,7 +321,7 @@ class Leader:
             node_id,
             link,
             self._lease.term,
-            self._happened,
+            self._handle,
             self._node_reported,
             self._outbox.afterwards,
             self._on_stale,

@@ -10,11 +10,11 @@ from raygrid.store import JobStore
 
 
 class DrainReader:
-    """Reads the drains, and passes events to `happened`."""
+    """Reads the drains, and passes events to `on_event`."""
 
-    def __init__(self, store: JobStore, happened: Callable[[Event], None]) -> None:
+    def __init__(self, store: JobStore, on_event: Callable[[Event], None]) -> None:
         self._store = store
-        self._happened = happened
+        self._on_event = on_event
         self._known: dict[str, Drain] = {}
 
     async def read(self) -> None:
@@ -25,9 +25,9 @@ class DrainReader:
         """
         found = await self._store.drains()
         for node_id in self._known.keys() - found.keys():
-            self._happened(NodeDraining(node_id, False))
+            self._on_event(NodeDraining(node_id, False))
         for node_id, drain in found.items():
             if drain != self._known.get(node_id):
                 deadline = drain.deadline_at.timestamp() if drain.deadline_at else None
-                self._happened(NodeDraining(node_id, True, deadline))
+                self._on_event(NodeDraining(node_id, True, deadline))
         self._known = found

@@ -29,10 +29,10 @@ class NodeConversation:
         node_id: the node.
         link: how to reach it.
         term: the leader's term.
-        happened: takes all resulting events except replies.
-        reported: takes a reply; returns whether it was processed. If not, the reply is fetched again.
+        on_event: takes all resulting events except replies.
+        on_reply: takes a reply; returns whether it was processed. If not, the reply is fetched again.
         settle: `settle(action)` runs `action` once all decisions so far are committed.
-        stale: called when the node follows a newer term.
+        on_stale: called when the node follows a newer term.
         is_held: whether an attempt is still on record for this node; False once the attempt was given up.
         clock: seconds since the epoch, never decreasing.
         settings: the group's settings; they are sent to a node that has older ones.
@@ -44,10 +44,10 @@ class NodeConversation:
         node_id: str,
         link: NodeCalls,
         term: int,
-        happened: Callable[[Event], None],
-        reported: Callable[[NodeReported], Awaitable[bool]],
+        on_event: Callable[[Event], None],
+        on_reply: Callable[[NodeReported], Awaitable[bool]],
         settle: Callable[[Callable[[], None]], None],
-        stale: Callable[[], None],
+        on_stale: Callable[[], None],
         is_held: Callable[[AttemptId], bool],
         clock: Callable[[], float],
         settings: GridSettings,
@@ -56,10 +56,10 @@ class NodeConversation:
         self.node_id = node_id
         self.link = link
         self._term = term
-        self._happened = happened
-        self._reported = reported
+        self._on_event = on_event
+        self._on_reply = on_reply
         self._settle = settle
-        self._stale = stale
+        self._on_stale = on_stale
         self._is_held = is_held
         self._clock = clock
         self._settings = settings
@@ -92,7 +92,7 @@ class NodeConversation:
         await asyncio.gather(*self._tasks, return_exceptions=True)
         unanswered = tuple(order.attempt for order in (*self._sending, *self._orders))
         if unanswered:
-            self._happened(HandOverEnded(self.node_id, unanswered, arrived=False))
+            self._on_event(HandOverEnded(self.node_id, unanswered, arrived=False))
 
     def configure(self, settings: GridSettings) -> None:
         """Send newer settings to the node soon; a later reply shows that the node has them."""
@@ -118,7 +118,7 @@ class NodeConversation:
             try:
                 reply = await self.link.reports(self._term, self._after, self._settled, wait_s)
             except StaleTermError:
-                self._stale()
+                self._on_stale()
                 return
             except UnreachableError as error:
                 logger.info("node %s cannot be reached; asking again: %s", self.node_id, error)
@@ -152,7 +152,7 @@ class NodeConversation:
                 self._given.difference_update(reply.state.lacks)
                 self._lacks.update(reply.state.lacks)
                 self._wake.set()
-            if not await self._reported(NodeReported(reply.state, reply.reports, asked_at)):
+            if not await self._on_reply(NodeReported(reply.state, reply.reports, asked_at)):
                 wait_s = 0.0
                 await asyncio.sleep(PAUSE_S)
                 continue  # fetch the same reports again
@@ -171,7 +171,7 @@ class NodeConversation:
         if now - self._unreachable_since >= UNREACHABLE_S and not self._lost:
             self._lost = True
             logger.warning("node %s is lost: it cannot be reached; its jobs run elsewhere", self.node_id)
-            self._happened(NodeLost(self.node_id))
+            self._on_event(NodeLost(self.node_id))
 
     def _settler(self, incarnation: str, last: int) -> Callable[[], None]:
         def settle() -> None:
@@ -196,7 +196,7 @@ class NodeConversation:
                 if stops:
                     await self.link.stop(self._term, stops)
             except StaleTermError:
-                self._stale()
+                self._on_stale()
                 return
             except RaygridError as error:
                 logger.warning(
@@ -265,4 +265,4 @@ class NodeConversation:
 
     def _hand_over_ended(self, *, arrived: bool) -> None:
         attempts, self._sending = tuple(order.attempt for order in self._sending), []
-        self._happened(HandOverEnded(self.node_id, attempts, arrived))
+        self._on_event(HandOverEnded(self.node_id, attempts, arrived))

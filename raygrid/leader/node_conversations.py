@@ -24,7 +24,7 @@ class NodeConversations:
         group_id: the group.
         discovery: finds the nodes.
         converse: makes a conversation with a node.
-        happened: takes the events `NodesExpected` and `NodeLost`.
+        on_event: takes the events `NodesExpected` and `NodeLost`.
 
     Attributes:
         were_found: whether the nodes were listed at least once.
@@ -35,12 +35,12 @@ class NodeConversations:
         group_id: str,
         discovery: NodeDiscovery,
         converse: Callable[[str, NodeCalls], NodeConversation],
-        happened: Callable[[Event], None],
+        on_event: Callable[[Event], None],
     ) -> None:
         self._group_id = group_id
         self._discovery = discovery
         self._converse = converse
-        self._happened = happened
+        self._on_event = on_event
         self._by_id: dict[str, NodeConversation] = {}
         self.were_found = False
 
@@ -82,10 +82,10 @@ class NodeConversations:
         found = await self._discovery.nodes()
         if not self.were_found:
             self.were_found = True
-            self._happened(NodesExpected(tuple(found)))
+            self._on_event(NodesExpected(tuple(found)))
         for node_id in self._by_id.keys() - found.keys():
             gone = self._by_id.pop(node_id)
-            self._happened(NodeLost(node_id))
+            self._on_event(NodeLost(node_id))
             await gone.close()
         for node_id, link in found.items():
             known = self._by_id.get(node_id)

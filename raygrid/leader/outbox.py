@@ -29,22 +29,22 @@ class Outbox:
     Args:
         store: the job store.
         lease: the lease whose term every write carries.
-        written: called with updates once they are committed, and with whether the store surely applied all of them: it
-            ignores updates of jobs that have ended or belong to another group.
-        stale: called when the store refuses a write because the term is over.
+        on_written: called with updates once they are committed, and with whether the store surely applied all of
+            them: it ignores updates of jobs that have ended or belong to another group.
+        on_stale: called when the store refuses a write because the term is over.
     """
 
     def __init__(
         self,
         store: JobStore,
         lease: Lease,
-        written: Callable[[Sequence[JobUpdate], bool], None],
-        stale: Callable[[], None],
+        on_written: Callable[[Sequence[JobUpdate], bool], None],
+        on_stale: Callable[[], None],
     ) -> None:
         self._store = store
         self._lease = lease
-        self._written = written
-        self._stale = stale
+        self._on_written = on_written
+        self._on_stale = on_stale
         self._updates: dict[str, JobUpdate] = {}
         self._after: list[Callable[[], None]] = []
         self._in_flight: dict[str, JobUpdate] = {}
@@ -89,14 +89,14 @@ class Outbox:
                 return
             written, self._in_flight = self._in_flight, {}
             try:
-                self._written(tuple(written.values()), whole)
+                self._on_written(tuple(written.values()), whole)
                 for action in actions:
                     action()
             except Exception:
                 logger.exception(
                     "group %s: an action after a write failed; the leader steps down", self._lease.group_id
                 )
-                self._stale()
+                self._on_stale()
                 return
 
     async def _write(self, updates: Sequence[JobUpdate]) -> bool | None:
@@ -105,7 +105,7 @@ class Outbox:
             try:
                 return await self._store.record(self._lease.group_id, self._lease.term, updates)
             except StaleTermError:
-                self._stale()
+                self._on_stale()
                 return None
             except Exception as error:
                 log_failure(

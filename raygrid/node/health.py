@@ -101,7 +101,7 @@ class NodeHealth:
         due_s = LOOK_AT_REMOTE_S if self._blobs.seen and not self._blobs.is_directory else 0.0
         if self._why is None and not in_trouble and time.monotonic() - self._blobs_looked_at < due_s:
             return None
-        self._blobs.look_now()
+        self._blobs.read_marker_now()
         if in_trouble and not self._blobs.sees_another:
             self._blobs.put_now(f"uploads/probe-{self._node_id}", b"")
         self._blobs_looked_at = time.monotonic()

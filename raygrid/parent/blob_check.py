@@ -106,7 +106,7 @@ class BlobCheck:
         if self._agreed is None:
             self._agreed = await self._store.agreed(BLOBS) or await self._agree()
         self._blobs.expect(self._agreed)
-        seen = await self._ask(self._blobs.look_now)
+        seen = await self._ask(self._blobs.read_marker_now)
         if seen is None and self._store.is_single_machine:
             # Somebody has emptied it. All tiers of one machine see the same place, so it can be begun anew.
             seen = await self._place(self._agreed)
@@ -118,14 +118,14 @@ class BlobCheck:
 
     async def _agree(self) -> str:
         """Propose this parent's blob store; gives whatever the grid takes in the end."""
-        seen = await self._ask(self._blobs.look_now) or await self._place(uuid4().hex)
+        seen = await self._ask(self._blobs.read_marker_now) or await self._place(uuid4().hex)
         if seen is None:
             raise UnavailableError(f"the blob store {self._blobs.shown} does not keep what is put there")
         return await self._store.agree(BLOBS, seen)
 
     async def _place(self, marker: str) -> str | None:
         may_make = self._is_default or self._store.is_single_machine
-        return await self._ask(functools.partial(self._blobs.place_marker_now, marker, make_directory=may_make))
+        return await self._ask(functools.partial(self._blobs.create_marker_now, marker, make_directory=may_make))
 
     async def _ask(self, question: Callable[[], str | None]) -> str | None:
         """Ask the blob store in a thread, one question at a time: one that hangs must not use up all threads."""

@@ -121,7 +121,7 @@ class Sweeper:
             states = await self._store.leases()
         self._sweeps = await self._stand(states.pop(SWEEPER, None))
         now = asyncio.get_running_loop().time()
-        self._watch.looked(
+        self._watch.observe(
             {group_id: state.left_s for group_id, state in states.items()}, self._groups.capacities(), now
         )
         lost = {group_id: states[group_id].lease.expires_at for group_id in self._watch.lost(now)}

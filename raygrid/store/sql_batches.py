@@ -12,7 +12,7 @@ from raygrid.models import JobState, StoredJob
 from raygrid.store import rows
 from raygrid.store.port import MOST_COUNTED, BatchSummary, BatchSummaryPage, Changed
 from raygrid.store.rows import no_such_cursor
-from raygrid.store.sql_database import SqlDatabase, reading
+from raygrid.store.sql_database import SqlDatabase, threaded_read
 from raygrid.store.sql_revisions import chunks
 from raygrid.store.tables import batch_jobs, batches, jobs
 
@@ -35,7 +35,7 @@ class SqlBatches:
             ]
             await connection.execute(self._database.insert_ignoring(batch_jobs), values)
 
-    @reading
+    @threaded_read
     async def jobs(
         self,
         *,
@@ -67,7 +67,7 @@ class SqlBatches:
             raise no_such_cursor(job_id, f"job of batch {batch_id}")
         return position
 
-    @reading
+    @threaded_read
     async def batch(self, batch_id: str) -> BatchSummary | None:
         """How far a batch is."""
         async with self._database.read() as connection:
@@ -86,7 +86,7 @@ class SqlBatches:
         counts = {JobState(state): count for state, count, _ in states}
         return BatchSummary(batch_id, submitted_at, counts, sum(reused for _, _, reused in states))
 
-    @reading
+    @threaded_read
     async def batches(
         self, *, after: str | None = None, limit: int = 20, most_jobs: int = MOST_COUNTED
     ) -> BatchSummaryPage:
@@ -112,7 +112,7 @@ class SqlBatches:
                     break
         return BatchSummaryPage(page, len(page) < len(listed))
 
-    @reading
+    @threaded_read
     async def batches_of(self, job_ids: Sequence[str]) -> dict[str, list[str]]:
         """The batches of jobs; see `JobStore.batches_of`."""
         found: dict[str, list[str]] = {}
@@ -123,7 +123,7 @@ class SqlBatches:
                     found.setdefault(job_id, []).append(batch_id)
         return found
 
-    @reading
+    @threaded_read
     async def unfinished_of_batch(self, batch_id: str, limit: int | None = None) -> list[str]:
         """Ids of the jobs of a batch that have not ended."""
         # In this order the first ones are found fast: waiting jobs have changed before all jobs that have ended.
@@ -137,7 +137,7 @@ class SqlBatches:
         async with self._database.read() as connection:
             return list((await connection.execute(statement)).scalars())
 
-    @reading
+    @threaded_read
     async def changed(self, batch_id: str, after: int, limit: int, *, ended_only: bool = False) -> list[Changed]:
         """The jobs of a batch that changed after a cursor."""
         statement = (

@@ -23,7 +23,7 @@ from raygrid.errors import SettingsError, UnavailableError
 from raygrid.store import postgresql, sqlite
 from raygrid.store.migrate import migrate
 from raygrid.store.prepared import prepared
-from raygrid.store.sql_failures import RETRY_AFTER_S, LockedError, as_ours
+from raygrid.store.sql_failures import RETRY_AFTER_S, LockedError, translate_errors
 
 MIGRATE_S = 600.0
 
@@ -40,7 +40,7 @@ Answer = TypeVar("Answer")
 Method: TypeAlias = Callable[Concatenate[Part, Given], Coroutine[Any, Any, Answer]]
 
 
-def to_its_end(method: Method[Part, Given, Answer]) -> Method[Part, Given, Answer]:
+def shielded_write(method: Method[Part, Given, Answer]) -> Method[Part, Given, Answer]:
     """Complete a write even if its caller is cancelled.
 
     On SQLite a write cannot be stopped anyway. On PostgreSQL, cancelling it would close the connection and make a new
@@ -49,14 +49,14 @@ def to_its_end(method: Method[Part, Given, Answer]) -> Method[Part, Given, Answe
 
     @functools.wraps(method)
     async def run(self: Part, /, *args: Given.args, **named: Given.kwargs) -> Answer:
-        return await self._database.carry_to_end(functools.partial(method, self, *args, **named))
+        return await self._database.run_shielded(functools.partial(method, self, *args, **named))
 
     return run
 
 
-def or_cut(method: Method[Part, Given, Answer]) -> Method[Part, Given, Answer]:
-    """As `to_its_end` on SQLite; on PostgreSQL a cancelled caller cancels its write, which must not succeed later."""
-    to_end = to_its_end(method)
+def cancellable_write(method: Method[Part, Given, Answer]) -> Method[Part, Given, Answer]:
+    """Like `shielded_write` on SQLite; on PostgreSQL a cancelled write is stopped: it must not succeed later."""
+    to_end = shielded_write(method)
 
     @functools.wraps(method)
     async def run(self: Part, /, *args: Given.args, **named: Given.kwargs) -> Answer:
@@ -67,7 +67,7 @@ def or_cut(method: Method[Part, Given, Answer]) -> Method[Part, Given, Answer]:
     return run
 
 
-def reading(method: Method[Part, Given, Answer]) -> Method[Part, Given, Answer]:
+def threaded_read(method: Method[Part, Given, Answer]) -> Method[Part, Given, Answer]:
     """Run a read of SQLite in a thread, in parallel with writes."""
 
     @functools.wraps(method)
@@ -176,7 +176,7 @@ class SqlDatabase:
             elif engine is not None:
                 engine.dispose()
 
-    async def carry_to_end(self, work: Callable[[], Coroutine[Any, Any, Answer]]) -> Answer:
+    async def run_shielded(self, work: Callable[[], Coroutine[Any, Any, Answer]]) -> Answer:
         """Do a write, which continues if the caller is cancelled."""
         on_thread = self._in_thread(self._writer, work) if self.is_sqlite else _until_not_locked(work)
         transaction = asyncio.ensure_future(on_thread)
@@ -209,7 +209,7 @@ class SqlDatabase:
     async def read(self) -> AsyncIterator[AsyncConnection]:
         """A connection for reads."""
         assert self._reads is not None, "the store is not open"
-        with as_ours():
+        with translate_errors():
             async with self._connected(self._reads, postgresql.CALL_S) as connection:
                 yield connection
 
@@ -218,9 +218,9 @@ class SqlDatabase:
         """A connection in a transaction, which is committed at the end."""
         assert self._writes is not None, "the store is not open"
         limit_s = limit_s or postgresql.CALL_S
-        if self._file is not None and (why := self._file.why_not_there()) is not None:
+        if self._file is not None and (why := self._file.why_replaced()) is not None:
             raise UnavailableError(why, retry_after_s=RETRY_AFTER_S)
-        with as_ours(opening=opening):
+        with translate_errors(opening=opening):
             async with (
                 self._turn(limit_s),
                 self._connected(self._writes, limit_s) as connection,

@@ -8,7 +8,7 @@ from datetime import datetime
 from sqlalchemy import delete, select
 
 from raygrid.models import Definition
-from raygrid.store.sql_database import SqlDatabase, reading, to_its_end
+from raygrid.store.sql_database import SqlDatabase, shielded_write, threaded_read
 from raygrid.store.tables import definitions, jobs
 
 # Uses the index on ends: reads as many rows as there are unfinished jobs.
@@ -23,7 +23,7 @@ class SqlDefinitions:
     def __init__(self, database: SqlDatabase) -> None:
         self._database = database
 
-    @to_its_end
+    @shielded_write
     async def put_definitions(self, definitions_: Sequence[Definition]) -> None:
         """Store definitions for later jobs; see `JobStore.put_definitions`."""
         async with self._database.write() as connection:
@@ -32,7 +32,7 @@ class SqlDefinitions:
                 values = {"digest": each.digest, "body": each.body, "limits": each.limits, "stored_at": stored_at}
                 await connection.execute(self._database.insert_or_replace(definitions, values))
 
-    @reading
+    @threaded_read
     async def definitions(self, digests: Sequence[str]) -> dict[str, Definition]:
         """The given definitions that exist, by digest."""
         wanted = select(definitions.c.digest, definitions.c.body, definitions.c.limits)
@@ -40,7 +40,7 @@ class SqlDefinitions:
             rows = await connection.execute(wanted.where(definitions.c.digest.in_(digests)))
             return {row.digest: Definition(*row) for row in rows}
 
-    @to_its_end
+    @shielded_write
     async def purge_definitions(self, stored_before: datetime) -> int:
         """Remove definitions that no job needs any more; see `JobStore.purge_definitions`."""
         old = definitions.c.stored_at < stored_before

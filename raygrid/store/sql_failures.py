@@ -40,7 +40,7 @@ class LockedError(UnavailableError):
 
 
 @contextmanager
-def as_ours(*, opening: bool = False) -> Iterator[None]:
+def translate_errors(*, opening: bool = False) -> Iterator[None]:
     """Translate errors of a database that is unavailable, locked or full; the call may be repeated later.
 
     Args:
@@ -55,14 +55,14 @@ def as_ours(*, opening: bool = False) -> Iterator[None]:
     except RaygridError:
         raise
     except Exception as error:
-        ours = _ours(error, opening=opening)
+        ours = _translated(error, opening=opening)
         if ours is None:
             raise
         raise ours from error
 
 
-def _ours(error: Exception, *, opening: bool) -> RaygridError | None:
-    driver = _drivers(error)
+def _translated(error: Exception, *, opening: bool) -> RaygridError | None:
+    driver = _driver_error(error)
     state = str(getattr(driver, "sqlstate", None) or "")
     said = str(driver) or "no answer in time"
     if opening and state.startswith(_SETTINGS):
@@ -76,7 +76,7 @@ def _ours(error: Exception, *, opening: bool) -> RaygridError | None:
     return None
 
 
-def _drivers(error: Exception) -> BaseException:
+def _driver_error(error: Exception) -> BaseException:
     """The driver's error inside SQLAlchemy's."""
     if isinstance(error, DBAPIError) and error.orig is not None:
         return error.orig.__cause__ or error.orig

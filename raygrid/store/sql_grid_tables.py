@@ -11,7 +11,7 @@ from raygrid.core.lease import Lease, next_lease
 from raygrid.errors import UnavailableError
 from raygrid.models import Drain, SharedData
 from raygrid.store.port import LeaseState, StoredData
-from raygrid.store.sql_database import SqlDatabase, or_cut, reading, to_its_end
+from raygrid.store.sql_database import SqlDatabase, cancellable_write, shielded_write, threaded_read
 from raygrid.store.tables import agreements, drains, leases, shared_data
 
 PROBE = "~probe"  # name of a row in the agreements that is only written
@@ -25,7 +25,7 @@ class SqlGridTables:
 
     # --- shared data --------------------------------------------------------------------------------------------
 
-    @to_its_end
+    @shielded_write
     async def put_data(self, data: SharedData) -> None:
         """Make a name refer to stored content."""
         async with self._database.write() as connection:
@@ -33,7 +33,7 @@ class SqlGridTables:
             values = {"name": data.name, "digest": data.digest, "size": data.size, "stored_at": stored_at}
             await connection.execute(self._database.insert_or_replace(shared_data, values))
 
-    @reading
+    @threaded_read
     async def get_data(self, names: Sequence[str] | None = None) -> dict[str, StoredData]:
         """The content that names refer to; see `JobStore.get_data`."""
         statement = select(shared_data)
@@ -47,7 +47,7 @@ class SqlGridTables:
 
     # --- leases -------------------------------------------------------------------------------------------------
 
-    @or_cut
+    @cancellable_write
     async def acquire_lease(self, group_id: str, holder: str, ttl_s: float) -> Lease | None:
         """Take or renew a lease; None while another candidate holds it."""
         async with self._database.write() as connection:
@@ -67,7 +67,7 @@ class SqlGridTables:
                 await connection.execute(update(leases).where(leases.c.group_id == group_id).values(**values))
             return lease
 
-    @or_cut
+    @cancellable_write
     async def release_lease(self, lease: Lease) -> None:
         """Give a lease back; no effect if another candidate has it now."""
         async with self._database.write() as connection:
@@ -79,7 +79,7 @@ class SqlGridTables:
             )
             await connection.execute(statement.values(expires_at=now))
 
-    @reading
+    @threaded_read
     async def leases(self) -> dict[str, LeaseState]:
         """Every lease that was ever taken, by group."""
         async with self._database.read() as connection:
@@ -94,7 +94,7 @@ class SqlGridTables:
 
     # --- drains -------------------------------------------------------------------------------------------------
 
-    @to_its_end
+    @shielded_write
     async def put_drain(self, node_id: str, deadline_s: float | None = None) -> Drain:
         """Start draining a node, or change its deadline; see `JobStore.put_drain`."""
         async with self._database.write() as connection:
@@ -104,20 +104,20 @@ class SqlGridTables:
             await connection.execute(self._database.insert_or_replace(drains, values))
             return drain
 
-    @to_its_end
+    @shielded_write
     async def delete_drain(self, node_id: str) -> bool:
         """Stop draining a node; return whether it was being drained."""
         async with self._database.write() as connection:
             return (await connection.execute(delete(drains).where(drains.c.node_id == node_id))).rowcount > 0
 
-    @reading
+    @threaded_read
     async def drains(self) -> dict[str, Drain]:
         """All drains, by node."""
         async with self._database.read() as connection:
             rows = await connection.execute(select(drains))
             return {row.node_id: Drain(row.node_id, row.requested_at, row.deadline_at) for row in rows}
 
-    @to_its_end
+    @shielded_write
     async def probe(self) -> None:
         """Write one small row; see `JobStore.probe`."""
         if (why := self._database.why_no_room()) is not None:
@@ -128,7 +128,7 @@ class SqlGridTables:
 
     # --- agreements ---------------------------------------------------------------------------------------------
 
-    @to_its_end
+    @shielded_write
     async def agree(self, name: str, proposal: str) -> str:
         """Propose a value for a name; see `JobStore.agree`."""
         async with self._database.write() as connection:
@@ -138,7 +138,7 @@ class SqlGridTables:
             value: str = (await connection.execute(found)).scalar_one()
             return value
 
-    @reading
+    @threaded_read
     async def agreed(self, name: str) -> str | None:
         """The agreed value of a name; None if there is no proposal yet."""
         async with self._database.read() as connection:

@@ -1,4 +1,4 @@
-"""Jobs in SQL: inserting, reading, updates of leaders, retention."""
+"""Jobs in SQL: inserting, threaded_read, updates of leaders, retention."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from raygrid.store import rows
 from raygrid.store.port import Inserted, Purged
 from raygrid.store.prepared import prepared
 from raygrid.store.sql_batches import SqlBatches
-from raygrid.store.sql_database import SqlDatabase, reading, to_its_end
+from raygrid.store.sql_database import SqlDatabase, shielded_write, threaded_read
 from raygrid.store.sql_reuse import SqlReuse
 from raygrid.store.sql_revisions import chunks, next_revisions, touch_batches
 from raygrid.store.tables import Instant, jobs, leases
@@ -76,7 +76,7 @@ class SqlJobs:
 
     # --- jobs ---------------------------------------------------------------------------------------------------
 
-    @to_its_end
+    @shielded_write
     async def insert(self, new_jobs: Sequence[NewJob], batch_id: str | None = None) -> list[Inserted]:
         """Insert jobs as queued, or as done if they reuse a result; see `JobStore.insert`."""
         by_id: dict[str, NewJob] = {}
@@ -124,13 +124,13 @@ class SqlJobs:
         found = map(rows.job, read)
         return {job.job_id: job for job in found}
 
-    @reading
+    @threaded_read
     async def get(self, job_ids: Sequence[str]) -> dict[str, StoredJob]:
         """The given jobs that exist, by id."""
         async with self._database.read() as connection:
             return await self._select_jobs(connection, job_ids)
 
-    @to_its_end
+    @shielded_write
     async def record(self, group_id: str, term: int, updates: Sequence[JobUpdate]) -> bool:
         """Write a leader's updates under its term; see `JobStore.record`."""
         if not updates:
@@ -151,18 +151,18 @@ class SqlJobs:
         if current != term:
             raise StaleTermError(f"group {group_id}: term {term} is stale, the current one is {current}; step down")
 
-    @reading
+    @threaded_read
     async def queued(self, group_id: str, limit: int) -> list[QueuedJob]:
         """The first queued jobs of a group, in the order in which they should run."""
         statement = select(*rows.HELD_COLUMNS).where(_in_state(JobState.QUEUED, group_id))
         return await self._queued_jobs(statement.order_by(jobs.c.priority.desc(), jobs.c.seq).limit(limit))
 
-    @reading
+    @threaded_read
     async def running(self, group_id: str) -> list[QueuedJob]:
         """The jobs of a group that are recorded as running."""
         return await self._queued_jobs(select(*rows.HELD_COLUMNS).where(_in_state(JobState.RUNNING, group_id)))
 
-    @reading
+    @threaded_read
     async def unfinished_of(self, group_id: str, job_ids: Sequence[str]) -> list[QueuedJob]:
         """The given jobs that belong to a group and have not ended."""
         unfinished = select(*rows.HELD_COLUMNS).where(jobs.c.group_id == group_id, jobs.c.ended_at.is_(None))
@@ -177,12 +177,12 @@ class SqlJobs:
         async with self._database.read() as connection:
             return [rows.queued_job(row) for row in await connection.execute(statement)]
 
-    @reading
+    @threaded_read
     async def count_queued(self, group_id: str) -> int:
         """Number of queued jobs of a group."""
         return await self._count(_in_state(JobState.QUEUED, group_id))
 
-    @reading
+    @threaded_read
     async def queue_position(self, job: StoredJob) -> int:
         """Number of queued jobs of the same group that come before a job."""
         seq = select(jobs.c.seq).where(jobs.c.job_id == job.job_id).scalar_subquery()
@@ -194,7 +194,7 @@ class SqlJobs:
         async with self._database.read() as connection:
             return int((await connection.execute(statement)).scalar_one())
 
-    @to_its_end
+    @shielded_write
     async def request_cancel(self, job_ids: Sequence[str]) -> list[StoredJob]:
         """Request the cancellation of jobs; return those that were unfinished."""
         wanted = list(dict.fromkeys(job_ids))
@@ -211,7 +211,7 @@ class SqlJobs:
 
     # --- retention ----------------------------------------------------------------------------------------------
 
-    @to_its_end
+    @shielded_write
     async def purge(self, ended_before: datetime, limit: int = 1_000) -> Purged:
         """Mark jobs that ended before an instant as purged; see `JobStore.purge`."""
         async with self._database.write() as connection:
@@ -230,7 +230,7 @@ class SqlJobs:
             in_use = await self._in_use(connection, list(keys))
         return Purged(len(found), tuple(sorted(keys - in_use)))
 
-    @reading
+    @threaded_read
     async def blobs_in_use(self, keys: Sequence[str]) -> set[str]:
         """The given blobs that a job refers to that is not purged."""
         async with self._database.read() as connection:

@@ -13,7 +13,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from raygrid.models import JobState, QueuedJob
 from raygrid.store import rows
 from raygrid.store.port import NO_HOLDER, Unfinished
-from raygrid.store.sql_database import SqlDatabase, reading, to_its_end
+from raygrid.store.sql_database import SqlDatabase, shielded_write, threaded_read
 from raygrid.store.sql_revisions import chunks, next_revisions, touch_batches
 from raygrid.store.tables import jobs, leases
 
@@ -62,7 +62,7 @@ class SqlMoves:
     def __init__(self, database: SqlDatabase) -> None:
         self._database = database
 
-    @reading
+    @threaded_read
     async def unfinished(
         self, group_id: str, limit: int, *, running: bool = True, to_cancel: bool = False
     ) -> list[Unfinished]:
@@ -81,7 +81,7 @@ class SqlMoves:
                 found += [Unfinished(*row) for row in await connection.execute(statement)]
         return found
 
-    @reading
+    @threaded_read
     async def count_unfinished(self, group_ids: Sequence[str]) -> dict[str, int]:
         """By group, the number of jobs that have not ended."""
         statement = (
@@ -92,7 +92,7 @@ class SqlMoves:
         async with self._database.read() as connection:
             return {row[0]: row[1] for row in await connection.execute(statement)}
 
-    @to_its_end
+    @shielded_write
     async def move(self, from_group: str, to: Mapping[str, str], *, unled: bool = False) -> dict[str, list[QueuedJob]]:
         """Move jobs of a group to other groups; see `JobStore.move`."""
         wanted = [(job_id, group_id) for job_id, group_id in to.items() if group_id != from_group]
@@ -117,7 +117,7 @@ class SqlMoves:
                     moved.setdefault(row.group_id, []).append(rows.queued_job(row[:-1]))
         return moved
 
-    @to_its_end
+    @shielded_write
     async def cancel_unled(
         self, group_id: str, job_ids: Sequence[str] | None = None, *, running: bool = False, limit: int = 1_000
     ) -> list[str] | None:

@@ -14,7 +14,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from raygrid.models import BlobSlice
 from raygrid.store.port import Reusable
-from raygrid.store.sql_database import SqlDatabase, reading, to_its_end
+from raygrid.store.sql_database import SqlDatabase, shielded_write, threaded_read
 from raygrid.store.sql_revisions import chunks
 from raygrid.store.tables import jobs
 
@@ -30,7 +30,7 @@ class SqlReuse:
     def __init__(self, database: SqlDatabase) -> None:
         self._database = database
 
-    @reading
+    @threaded_read
     async def reusable(self, contents: Sequence[str]) -> dict[str, Reusable]:
         """By content key, the latest job: one index lookup each, however many jobs share it."""
         text = json.dumps(list(contents))
@@ -67,7 +67,7 @@ class SqlReuse:
                 found[row["job_id"]] = row
         return found
 
-    @to_its_end
+    @shielded_write
     async def stop_reuse(self, result: BlobSlice) -> int:
         """Stop the reuse of a result; see `JobStore.stop_reuse`."""
         offers = update(jobs).where(
@@ -76,7 +76,7 @@ class SqlReuse:
         async with self._database.write() as connection:
             return (await connection.execute(offers.values(content=None))).rowcount
 
-    @reading
+    @threaded_read
     async def result_chunks(self, job_id: str) -> bytes | None:
         """The digests of the chunks of a job's result; see `JobStore.result_chunks`."""
         statement = select(jobs.c.result_chunks).where(jobs.c.job_id == job_id)

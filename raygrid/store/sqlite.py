@@ -63,7 +63,7 @@ class DatabaseFile:
         self._shown = os.fsencode(path).decode(errors="backslashreplace")  # printable
         self._identity = self._seen()
 
-    def why_not_there(self) -> str | None:
+    def why_replaced(self) -> str | None:
         """Why writes must be refused; None if the file is still the one that was opened."""
         if self._seen() == self._identity:
             return None

@@ -271,20 +271,20 @@ async def test_old_blobs_are_listed_by_prefix_and_age(blobs: BlobStore) -> None:
 def test_the_first_marker_stays(blobs: BlobStore) -> None:
     """Putting a marker where one is changes nothing and gives the one that is there."""
     assert blobs.seen is None
-    assert blobs.place_marker_now("first", make_directory=True) == "first"
-    assert blobs.place_marker_now("second", make_directory=True) == "first"
-    assert blobs.look_now() == "first"
+    assert blobs.create_marker_now("first", make_directory=True) == "first"
+    assert blobs.create_marker_now("second", make_directory=True) == "first"
+    assert blobs.read_marker_now() == "first"
     assert blobs.seen == "first"
 
 
 def test_a_place_without_a_marker_is_no_error_to_look_at(blobs: BlobStore) -> None:
     """An empty bucket or a directory that does not exist has no marker."""
-    assert blobs.look_now() is None
+    assert blobs.read_marker_now() is None
 
 
 def test_another_blob_store_takes_nothing(blobs: BlobStore, tmp_path: Path) -> None:
     """Where the marker is another than expected, writes of all kinds are refused, and what is missing is not lost."""
-    blobs.place_marker_now("theirs", make_directory=True)
+    blobs.create_marker_now("theirs", make_directory=True)
     blobs.expect("ours")
     (tmp_path / "file").write_bytes(b"x")
     for write in (
@@ -326,9 +326,9 @@ def test_a_directory_is_not_made_where_a_share_should_be(tmp_path: Path) -> None
     """Neither opening, nor looking, nor writing, nor a marker that others must see makes the directory."""
     where = tmp_path / "srv" / "blobs"
     blobs = BlobStore(str(where))
-    assert blobs.look_now() is None
+    assert blobs.read_marker_now() is None
     with pytest.raises(UnavailableError, match="mount the share there"):
-        blobs.place_marker_now("ours", make_directory=False)
+        blobs.create_marker_now("ours", make_directory=False)
     blobs.expect("ours")
     with pytest.raises(UnavailableError, match="is the share mounted there"):
         blobs.put_now("results/x", b"x")
@@ -385,7 +385,7 @@ def calls(blobs: BlobStore, tmp_path: Path) -> list[Callable[[], object]]:
     (tmp_path / "file").write_bytes(bytes(1000))
     blob = BlobSlice("results/x", 0, 1, "")
     return [
-        blobs.look_now,
+        blobs.read_marker_now,
         lambda: blobs.put_now("results/x", b"x"),
         lambda: blobs.put_file_now("results/y", tmp_path / "file"),
         lambda: blobs.read_now(blob),

@@ -35,7 +35,7 @@ class _Blobs:
     def expect(self, marker: str) -> None:
         """There is only one."""
 
-    def look_now(self) -> str:
+    def read_marker_now(self) -> str:
         """The marker."""
         return MARKER
 

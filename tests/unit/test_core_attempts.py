@@ -21,7 +21,7 @@ def handed_ahead() -> Rack:
     """A node runs `a` and holds `b`, which waits there for the slot."""
     rack = Rack(prefetch=1)
     rack.join("n1")
-    rack.state.nodes["n1"].saw_duration(0.01)
+    rack.state.nodes["n1"].record_duration(0.01)
     assert rack.submit("a", "b").started == {"a": "n1", "b": "n1"}
     return rack
 

@@ -39,7 +39,7 @@ def test_what_waits_on_a_draining_node_without_a_slot_is_taken_back() -> None:
     """What was handed over ahead runs elsewhere at once, at no cost; what has a slot may finish."""
     rack = Rack(prefetch=1)
     rack.join("n1")
-    rack.state.nodes["n1"].saw_duration(0.05)
+    rack.state.nodes["n1"].record_duration(0.05)
     rack.submit("runs", "waits")
     rack.join("n2")
     rack.tell(NodeDraining("n1", True))

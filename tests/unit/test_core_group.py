@@ -246,7 +246,7 @@ def test_nothing_is_handed_over_ahead_under_a_quota() -> None:
     """What waits on a node could start unseen, so with a quota a node gets no more than its slots."""
     rack = Rack(quota=6, prefetch=4)
     rack.join("n1", slots=2)
-    rack.state.nodes["n1"].saw_duration(0.001)
+    rack.state.nodes["n1"].record_duration(0.001)
     assert len(rack.submit(*(f"j{i}" for i in range(10))).started) == 2
 
 
@@ -254,7 +254,7 @@ def test_what_waits_on_a_node_is_not_running_yet() -> None:
     """An attempt handed over beyond the slots is recorded as running when it has a slot, and only once."""
     rack = Rack(prefetch=1)
     rack.join("n1", slots=1)
-    rack.state.nodes["n1"].saw_duration(0.1)
+    rack.state.nodes["n1"].record_duration(0.1)
     told = rack.submit("a", "b")
     assert told.started == {"a": "n1", "b": "n1"}
     assert told.states == {"a": RUNNING}
@@ -268,7 +268,7 @@ def test_what_waits_too_long_on_a_node_is_taken_back() -> None:
     """When long jobs hold the slots, what was handed over ahead goes back in line and elsewhere, at no cost."""
     rack = Rack(prefetch=1)
     rack.join("n1", slots=1)
-    rack.state.nodes["n1"].saw_duration(0.1)
+    rack.state.nodes["n1"].record_duration(0.1)
     rack.submit("long", "behind")
     rack.now += 1.5
     assert rack.poll("n1", waiting=1).stopped == [("n1", AttemptId("behind", 1))]
@@ -282,7 +282,7 @@ def test_a_long_job_after_short_ones_is_taken_back_once_and_never_failed_for_it(
     """On a node of many slots, a job behind long ones is handed over ahead at most once, however long they take."""
     rack = Rack(prefetch=1)
     rack.join("n1", slots=8)
-    rack.state.nodes["n1"].saw_duration(0.1)
+    rack.state.nodes["n1"].record_duration(0.1)
     rack.submit(*(f"long{i}" for i in range(8)), "behind")
     rack.now += 1.5
     assert rack.poll("n1", waiting=1).stopped == [("n1", AttemptId("behind", 1))]
@@ -300,7 +300,7 @@ def test_short_jobs_are_handed_over_ahead() -> None:
     rack.submit(*(f"j{i}" for i in range(100)))
     record = rack.state.nodes["n1"]
     assert record.used == 2
-    record.saw_duration(0.05)
+    record.record_duration(0.05)
     rack.poll("n1")
     assert record.used == 2 + 8
 
@@ -634,7 +634,7 @@ def test_only_what_had_a_slot_on_a_lost_node_is_suspect() -> None:
     """Attempts that were still waiting on a lost node cannot have killed it, and are not charged."""
     rack = Rack(prefetch=1, retry=JobRetryPolicy(max_attempts=1))
     rack.join("n1", slots=1)
-    rack.state.nodes["n1"].saw_duration(0.01)
+    rack.state.nodes["n1"].record_duration(0.01)
     rack.submit(*(f"j{i}" for i in range(6)))
     assert rack.view() == {"n1": (6, "ok")}
     told = rack.tell(NodeLost("n1"))
@@ -995,7 +995,7 @@ def test_capacity_shows_how_long_attempts_take_and_what_nodes_moved() -> None:
     rack.join("n3", slots=4)
     assert rack.state.capacity(rack.now).mean_s is None
     for name, took_s in (("n1", 1.0), ("n2", 3.0), ("n3", 100.0)):
-        rack.state.nodes[name].saw_duration(took_s)
+        rack.state.nodes[name].record_duration(took_s)
     rack.poll("n1", traffic=NodeTraffic(inputs=5, served=2))
     rack.poll("n2")
     rack.tell(NodeDraining("n3", True))

@@ -379,7 +379,7 @@ class GroupInAHostileWorld(RuleBasedStateMachine):
         for job_id, where in places.items():
             assert len(where) == 1, (job_id, where)
             assert (state._jobs[job_id].node_id is None) == (where[0] == "backlog")
-        assert len(doubled) == sum(entry.twin is not None for entry in state._jobs.values())
+        assert len(doubled) == sum(entry.second is not None for entry in state._jobs.values())
         assert len(doubled) <= most_at_once(sum(node.slots for node in self.nodes.values()))
 
     @invariant()

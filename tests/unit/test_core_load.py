@@ -54,7 +54,7 @@ def test_the_load_is_that_of_a_look_over_all_nodes(changes: list[tuple[str, str,
         elif name in nodes:
             change(nodes[name], what, now)
             if what == "slow":
-                nodes[name].saw_at_least(7.3)
+                nodes[name].raise_mean(7.3)
             elif what == "grow":
                 nodes[name].slots += 1
         load.touch(name)

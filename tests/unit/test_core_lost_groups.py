@@ -24,7 +24,7 @@ class Story:
         """Look until an instant; the leases run out at those of `ends`."""
         while self.now < until:
             self.now += LOOK_S
-            self.watch.looked({name: end - self.now for name, end in ends.items()}, heard, self.now)
+            self.watch.observe({name: end - self.now for name, end in ends.items()}, heard, self.now)
 
     @property
     def lost(self) -> list[str]:
@@ -58,11 +58,11 @@ def test_a_group_that_is_led_again_is_not_lost() -> None:
 def test_one_look_is_not_enough() -> None:
     """If looks are far apart, three in a row have to find no leader."""
     story = Story()
-    story.watch.looked({"a": 1.0}, (), 100.0)
-    story.watch.looked({"a": -1.5}, (), 102.9)
-    story.watch.looked({"a": -4.0}, (), 105.4)
+    story.watch.observe({"a": 1.0}, (), 100.0)
+    story.watch.observe({"a": -1.5}, (), 102.9)
+    story.watch.observe({"a": -4.0}, (), 105.4)
     assert story.watch.lost(105.4) == []
-    story.watch.looked({"a": -4.5}, (), 105.9)
+    story.watch.observe({"a": -4.5}, (), 105.9)
     assert story.watch.lost(105.9) == ["a"]
 
 
@@ -103,7 +103,7 @@ def test_a_clock_put_forward_loses_no_group() -> None:
     story.look({"a": 200.0}, until=102.0)
     for _ in range(3):
         story.now += LOOK_S
-        story.watch.looked({"a": -3600.0}, (), story.now)
+        story.watch.observe({"a": -3600.0}, (), story.now)
     assert story.lost == []
 
 

@@ -66,7 +66,7 @@ def test_short_attempts_are_handed_over_ahead_and_long_ones_are_not() -> None:
     """Prefetch is about 0.2 s of work, none before durations are known, none of work that takes longer."""
     record = node(slots=4)
     assert record.prefetch(1) == 0
-    record.saw_duration(0.01)
+    record.record_duration(0.01)
     assert (record.prefetch(1), record.prefetch(2), record.prefetch(0)) == (80, 160, 0)
     assert (node(mean_s=1.0).prefetch(1), node(mean_s=0.001).prefetch(1)) == (0, PREFETCH_LIMIT)
     assert record.room(0.0, 1) == 84
@@ -76,10 +76,10 @@ def test_recent_durations_weigh_more() -> None:
     """The mean moves a fifth of the way with every attempt, and a clock that ran backwards does no harm."""
     record = node()
     for seconds in (1.0, 2.0):
-        record.saw_duration(seconds)
+        record.record_duration(seconds)
     assert record.mean_s == pytest.approx(1.2)
     record = node()
-    record.saw_duration(-5.0)
+    record.record_duration(-5.0)
     assert record.mean_s == 1e-3
 
 

@@ -104,7 +104,7 @@ def change(node: NodeRecord, what: str, now: float) -> None:
         case "cannot":
             node.could_not_start("p", now, after=2, probation_s=3.0)
         case "quick":
-            node.saw_duration(0.05)
+            node.record_duration(0.05)
 
 
 @given(

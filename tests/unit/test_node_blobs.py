@@ -25,7 +25,7 @@ from tests.support.lone_agent import lone_agent, order, reports_of, wait_until
 
 @pytest.fixture
 def agent(tmp_path: Path) -> Iterator[NodeAgent]:
-    BlobStore(str(tmp_path / "blobs")).place_marker_now("ours", make_directory=True)
+    BlobStore(str(tmp_path / "blobs")).create_marker_now("ours", make_directory=True)
     agent = lone_agent(tmp_path)
     agent.open()
     yield agent
@@ -42,14 +42,14 @@ async def state(agent: NodeAgent) -> NodeState:
 
 async def test_a_node_reports_at_once_which_blob_store_it_sees(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The marker is in the very first answer, so that a grid's start waits for nothing."""
-    BlobStore(str(tmp_path / "blobs")).place_marker_now("ours", make_directory=True)
-    look = BlobStore.look_now
+    BlobStore(str(tmp_path / "blobs")).create_marker_now("ours", make_directory=True)
+    look = BlobStore.read_marker_now
 
     def slow(self: BlobStore) -> str | None:
         time.sleep(0.3)
         return look(self)
 
-    monkeypatch.setattr(BlobStore, "look_now", slow)
+    monkeypatch.setattr(BlobStore, "read_marker_now", slow)
     agent = lone_agent(tmp_path)
     agent.open()
     said = await state(agent)
@@ -100,7 +100,7 @@ def test_a_look_that_hangs_makes_the_node_unhealthy(tmp_path: Path, monkeypatch:
     answer = threading.Event()
     monkeypatch.setattr(health, "STUCK_S", 0.1)
     monkeypatch.setattr(health, "FIRST_LOOK_S", 0.1)
-    monkeypatch.setattr(BlobStore, "look_now", lambda self: answer.wait(30))
+    monkeypatch.setattr(BlobStore, "read_marker_now", lambda self: answer.wait(30))
     agent = lone_agent(tmp_path)
     agent.open()
     wait_until(lambda: "has not answered for" in (agent._health.why or ""))

@@ -14,7 +14,7 @@ from sqlalchemy.dialects.sqlite import insert
 
 from raygrid.errors import UnavailableError
 from raygrid.store.prepared import PreparedStatement
-from raygrid.store.sql_failures import as_ours
+from raygrid.store.sql_failures import translate_errors
 from raygrid.store.sqlite import engine_for
 from raygrid.store.tables import Instant
 
@@ -77,5 +77,5 @@ def test_constants_of_a_statement_need_not_be_given(connection: Connection) -> N
 
 def test_a_database_that_is_locked_is_unavailable(tmp_path: Path) -> None:
     """The driver's own error, which is not wrapped, is treated like SQLAlchemy's."""
-    with pytest.raises(UnavailableError, match="cannot be used now"), as_ours():
+    with pytest.raises(UnavailableError, match="cannot be used now"), translate_errors():
         raise sqlite3.OperationalError("disk I/O error")

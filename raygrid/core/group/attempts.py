@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from raygrid.core.group.collector import Collector
-from raygrid.core.group.entry import Entry, Twin
+from raygrid.core.group.entry import Entry, SecondAttempt
 from raygrid.core.group.events import AttemptOrder
 from raygrid.core.group.jobs import GroupJobs
 from raygrid.core.group.placement import NodeRecord
@@ -32,27 +32,27 @@ class GroupAttempts(GroupJobs):
         if starts_at_once:
             self._record_running(entry, out)
 
-    def _double(self, entry: Entry, node: NodeRecord, out: Collector) -> None:
+    def _start_second(self, entry: Entry, node: NodeRecord, out: Collector) -> None:
         """Start a second attempt of a running job on another node."""
         entry.count(started=1)
-        entry.doubled = True
+        entry.had_second = True
         attempt = AttemptId(entry.spec.job_id, entry.counts.started)
-        entry.twin = Twin(attempt, node.node_id, out.now)
+        entry.second = SecondAttempt(attempt, node.node_id, out.now)
         node.held[attempt] = PENDING
         self._touch(node.node_id)
         out.start(node.node_id, AttemptOrder(attempt, entry.spec, self.blobs))
         out.update(entry.update(JobState.RUNNING, out.instant(entry.since), entry.node_id))
 
-    def _one_less(self, entry: Entry, attempt: AttemptId, out: Collector, *, began: bool) -> None:
+    def _continue_with_other(self, entry: Entry, attempt: AttemptId, out: Collector, *, began: bool) -> None:
         """One of a job's two attempts ended without an answer: continue with the other, without a charge."""
-        twin = entry.twin
-        assert twin is not None
-        entry.twin = None
+        second = entry.second
+        assert second is not None
+        entry.second = None
         entry.count(recalled=1)
         entry.count(unstarted=not began)
         if attempt != entry.current:
             return
-        entry.number, entry.node_id, entry.since = twin.attempt.number, twin.node_id, twin.since
+        entry.number, entry.node_id, entry.since = second.attempt.number, second.node_id, second.since
         entry.recorded, entry.moved, entry.unconfirmed = True, False, False
         out.update(entry.update(JobState.RUNNING, out.instant(entry.since), entry.node_id))
 
@@ -69,7 +69,7 @@ class GroupAttempts(GroupJobs):
     def _attempt_ended(self, node: NodeRecord | None, report: AttemptReport, node_id: str, out: Collector) -> None:
         if node is not None:
             node.drop(report.attempt)
-            self._learn(node, report, out)
+            self._update_node(node, report, out)
         entry = self._jobs.get(report.attempt.job_id)
         if entry is None:
             return  # the job has ended already, or belongs to another group
@@ -78,11 +78,11 @@ class GroupAttempts(GroupJobs):
         is_held = (node_id, report.attempt) in entry.places()
         began = report.outcome is not Outcome.CANCELLED or report.started_at is not None
         if not self._is_answer(entry, report):
-            if is_held and entry.twin is not None:
-                self._one_less(entry, report.attempt, out, began=began)
+            if is_held and entry.second is not None:
+                self._continue_with_other(entry, report.attempt, out, began=began)
             elif is_held:
                 entry.count(unstarted=not began)
-                self._came_to_nothing(entry, report, node_id, out)
+                self._ended_without_answer(entry, report, node_id, out)
             return
         # The first answer counts, even if its attempt was taken for lost; other attempts are stopped.
         self._release(entry, out, stop=True, answered=(node_id, report.attempt))
@@ -101,10 +101,10 @@ class GroupAttempts(GroupJobs):
         again = retry.wants_another(entry.spec.pricer, report, entry.counts.failures + 1)
         return report.outcome is not Outcome.CANCELLED and not again
 
-    def _came_to_nothing(self, entry: Entry, report: AttemptReport, node_id: str, out: Collector) -> None:
+    def _ended_without_answer(self, entry: Entry, report: AttemptReport, node_id: str, out: Collector) -> None:
         """Handle the end of a job's only attempt that gave no answer."""
         if report.outcome is Outcome.MEMORY_PRESSURE and not (entry.moved or (report.crowded and entry.alone)):
-            self._did_not_fit(entry, report, node_id, out)
+            self._ran_out_of_memory(entry, report, node_id, out)
             return
         if report.outcome is Outcome.DISK_FULL and entry.counts.recalled < MOST_RECALLED:
             entry.count(recalled=1)  # another job filled the disk; the node takes no work until there is room again
@@ -119,7 +119,7 @@ class GroupAttempts(GroupJobs):
             entry.count(failures=1)
         self._requeue(entry, out, charge=False)
 
-    def _did_not_fit(self, entry: Entry, report: AttemptReport, node_id: str, out: Collector) -> None:
+    def _ran_out_of_memory(self, entry: Entry, report: AttemptReport, node_id: str, out: Collector) -> None:
         """Handle a kill because the node ran out of memory: run the job alone next, or fail it if it ran alone.
 
         The first kill is not charged, because other jobs on the node may have been the cause.
@@ -133,7 +133,7 @@ class GroupAttempts(GroupJobs):
         state, why = JobState.FAILED, Outcome.MEMORY_PRESSURE.value
         self._end(entry, state, out, reason=why, report=report, message=message, node_id=node_id)
 
-    def _learn(self, node: NodeRecord, report: AttemptReport, out: Collector) -> None:
+    def _update_node(self, node: NodeRecord, report: AttemptReport, out: Collector) -> None:
         entry = self._jobs.get(report.attempt.job_id)
         pricer, runs = (entry.spec.pricer, entry.runs) if entry else ("", "")
         policy = self.policy
@@ -152,7 +152,7 @@ class GroupAttempts(GroupJobs):
             node.succeeded(runs)
             if report.started_at is not None and report.ended_at is not None:
                 took_s = (report.ended_at - report.started_at).total_seconds()
-                node.saw_duration(took_s)
+                node.record_duration(took_s)
                 is_done = report.outcome is Outcome.EXITED and report.exit_code == 0
                 if is_done and pricer in policy.stragglers:
                     self._usual.add(pricer, took_s)

@@ -12,7 +12,7 @@ from raygrid.core.attempt_counts import NO_ATTEMPTS, AttemptCounts
 from raygrid.models import AttemptId, AttemptReport, JobSpec, JobState, JobUpdate, QueuedJob
 
 
-class Twin(NamedTuple):
+class SecondAttempt(NamedTuple):
     """The second attempt of a straggler: a job that takes far longer than others of its pricer."""
 
     attempt: AttemptId
@@ -32,7 +32,7 @@ class Entry:
     counts: AttemptCounts = NO_ATTEMPTS
     number: int = 0
     node_id: str | None = None
-    twin: Twin | None = None
+    second: SecondAttempt | None = None
     failed_on: frozenset[str] = frozenset()  # nodes; almost always empty, so the empty set is shared
     cancelled: bool = False
     stop_sent_at: float = 0.0
@@ -41,7 +41,7 @@ class Entry:
     since: float = 0.0
     moved: bool = False  # the current attempt is being stopped, to be run elsewhere
     suspect: bool = False  # a node was lost while it held the job
-    doubled: bool = False  # the job has had its second attempt
+    had_second: bool = False  # the job has had its second attempt
     given_up: tuple[str, int] | None = None  # node and number of an unconfirmed attempt whose loss was not charged
     alone: bool = False  # the job was killed because its node ran out of memory; from now on it runs without others
 
@@ -77,8 +77,8 @@ class Entry:
         """The attempts that nodes hold, each with its node."""
         if self.node_id is not None:
             yield self.node_id, self.current
-        if self.twin is not None:
-            yield self.twin.node_id, self.twin.attempt
+        if self.second is not None:
+            yield self.second.node_id, self.second.attempt
 
     def update(
         self,

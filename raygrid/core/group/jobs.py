@@ -64,20 +64,20 @@ class GroupJobs:
         """Whether a job ended here lately, so that further reports of it are ignored."""
         return job_id in self._ended
 
-    def _take_up(self, jobs: Iterable[QueuedJob], scanned: bool, out: Collector) -> None:
+    def _add_jobs(self, jobs: Iterable[QueuedJob], scanned: bool, out: Collector) -> None:
         if scanned:
             self._backlog.scanned()
         for job in jobs:
-            self._arrived(job, out)
+            self._add_job(job, out)
 
-    def _looked_up(self, found: Iterable[QueuedJob], gone: Iterable[str], out: Collector) -> None:
+    def _add_looked_up(self, found: Iterable[QueuedJob], gone: Iterable[str], out: Collector) -> None:
         """Take the store's answer about jobs that a node reported."""
         for job in found:
-            self._arrived(job, out, held=True)
+            self._add_job(job, out, held=True)
         for job_id in gone:
             self._remember_gone(job_id)
 
-    def _arrived(self, job: QueuedJob, out: Collector, *, held: bool = False) -> None:
+    def _add_job(self, job: QueuedJob, out: Collector, *, held: bool = False) -> None:
         """Take a job in. One that a node holds (`held`) may exceed the window: the nodes' slots bound their number."""
         job_id = job.spec.job_id
         if job_id in self._jobs or job_id in self._ended:
@@ -99,7 +99,7 @@ class GroupJobs:
         elif entry.cancelled:
             self._end(entry, JobState.CANCELLED, out, reason="cancelled", message="cancelled before it started")
         else:
-            self._line_up(entry, out)
+            self._queue(entry, out)
 
     def _new_node(self, node_id: str, incarnation: str, slots: int, out: Collector) -> NodeRecord:
         node = self.nodes[node_id] = NodeRecord(node_id, incarnation, slots, last_seen=out.now)
@@ -180,20 +180,20 @@ class GroupJobs:
             state, why = JobState.FAILED, Outcome.INFRASTRUCTURE.value
             message = f"gave up after {entry.counts.started} attempts, most of which never began"
         else:
-            self._wait_again(entry, out, charge=charge)
+            self._back_to_queue(entry, out, charge=charge)
             return
         self._end(entry, state, out, reason=why, message=message, node_id=entry.node_id)
 
-    def _wait_again(self, entry: Entry, out: Collector, *, charge: bool) -> None:
+    def _back_to_queue(self, entry: Entry, out: Collector, *, charge: bool) -> None:
         entry.node_id = None
         entry.unconfirmed = False
         out.update(entry.update(JobState.QUEUED, out.at))
         usable = (node.node_id for node in self.nodes.values() if node.healthy and not node.draining)
         others = any(node_id not in entry.failed_on for node_id in usable)
         delay = 0.0 if others or not charge else self.policy.retry.delay_s(entry.counts.failures)
-        self._line_up(entry, out, first=True, delay=delay)
+        self._queue(entry, out, first=True, delay=delay)
 
-    def _line_up(self, entry: Entry, out: Collector, *, first: bool = False, delay: float = 0.0) -> None:
+    def _queue(self, entry: Entry, out: Collector, *, first: bool = False, delay: float = 0.0) -> None:
         """Let a job wait for a node, or for settings that have its pricer; refuse it if the pricer was removed."""
         spec = entry.spec
         if not self._can_run(entry):
@@ -231,7 +231,7 @@ class GroupJobs:
                 entry.count(unstarted=not entry.recorded)
             if stop:
                 out.stop(node_id, attempt)
-        entry.node_id = entry.twin = None
+        entry.node_id = entry.second = None
 
 
 def _remember(ids: OrderedDict[str, None], job_id: str) -> None:

@@ -55,7 +55,7 @@ class GroupLeftovers(GroupAttempts):
         if entry.given_up == (node_id, number):  # the node restarted late; its attempt has not been charged yet
             return True
         restarted = entry.node_id not in (None, node_id) and not entry.unconfirmed
-        return restarted and number == entry.number == entry.counts.started and entry.twin is None
+        return restarted and number == entry.number == entry.counts.started and entry.second is None
 
     def _lost_with_grid(
         self, entry: Entry, node: NodeRecord, report: AttemptReport, out: Collector, *, charge: bool
@@ -64,8 +64,8 @@ class GroupLeftovers(GroupAttempts):
         node.drop(report.attempt)
         entry.counts = entry.counts.known_up_to(report.attempt.number)
         entry.given_up = None
-        if held and entry.twin is not None:
-            self._one_less(entry, report.attempt, out, began=True)
+        if held and entry.second is not None:
+            self._continue_with_other(entry, report.attempt, out, began=True)
         elif held or entry.node_id is None:
             self._backlog.remove(entry.spec.job_id)
             if entry.node_id is None:

@@ -74,7 +74,7 @@ class GroupNodes(GroupLeftovers):
                 out.stop(node.node_id, attempt)  # a draining node finishes only attempts that have a slot
             elif position >= started and out.now - node.held[attempt] > RECALL_S:
                 # The attempts in the slots take longer than expected; this one may get a slot on another node sooner.
-                node.saw_at_least(RECALL_S)
+                node.raise_mean(RECALL_S)
                 out.stop(node.node_id, attempt)
             if entry.cancelled and out.now - entry.stop_sent_at > STOP_AGAIN_S:
                 self._stop(entry, out)  # the first stop may have been lost, or have overtaken the hand-over
@@ -84,8 +84,8 @@ class GroupNodes(GroupLeftovers):
         entry = self._job_on(node.node_id, attempt)
         if entry is None:
             return
-        if entry.twin is not None:
-            self._one_less(entry, attempt, out, began=False)
+        if entry.second is not None:
+            self._continue_with_other(entry, attempt, out, began=False)
         else:
             entry.count(unstarted=1)
             self._requeue(entry, out, charge=False)
@@ -130,8 +130,8 @@ class GroupNodes(GroupLeftovers):
             entry = self._job_on(node_id, attempt)
             if entry is None:
                 continue
-            if entry.twin is not None:
-                self._one_less(entry, attempt, out, began=True)
+            if entry.second is not None:
+                self._continue_with_other(entry, attempt, out, began=True)
                 entry.suspect = True
             else:
                 lost.append(entry)
@@ -167,7 +167,7 @@ class GroupNodes(GroupLeftovers):
                 entry = self._job_on(node.node_id, attempt)
                 if entry is None:
                     continue
-                if entry.twin is not None:
+                if entry.second is not None:
                     out.stop(node.node_id, attempt)
                 elif out.now - entry.stop_sent_at > STOP_AGAIN_S:
                     entry.moved = True

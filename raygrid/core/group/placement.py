@@ -92,12 +92,12 @@ class NodeRecord:
             return 0 if now < self.probation_until else max(0, 1 - self.used)
         return max(0, self.slots + self.prefetch(prefetch_factor) - self.used)
 
-    def saw_duration(self, seconds: float) -> None:
+    def record_duration(self, seconds: float) -> None:
         """Update the mean duration of attempts on this node; recent ones weigh more."""
         seconds = max(seconds, 1e-3)
         self.mean_s = seconds if self.mean_s is None else 0.8 * self.mean_s + 0.2 * seconds
 
-    def saw_at_least(self, seconds: float) -> None:
+    def raise_mean(self, seconds: float) -> None:
         """Raise the mean duration to at least this value."""
         self.mean_s = max(seconds, self.mean_s or 0.0)
 

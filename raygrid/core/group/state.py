@@ -85,7 +85,7 @@ class GroupState(GroupNodes):
         out = Collector(now)
         match event:
             case JobsArrived(jobs, scanned):
-                self._take_up(jobs, scanned, out)
+                self._add_jobs(jobs, scanned, out)
             case CancelRequested(job_ids):
                 for job_id in job_ids:
                     self._cancel(job_id, out)
@@ -95,7 +95,7 @@ class GroupState(GroupNodes):
                 self._first_reports.expect(node_ids, out.now)
             case NodeReported(state, _, _, found, gone):
                 self._first_reports.arrived(state.node_id)
-                self._looked_up(found, gone, out)
+                self._add_looked_up(found, gone, out)
                 self._node_reported(event, out)
             case NodeHeard(node_id):
                 self._node_heard(node_id, out)
@@ -128,7 +128,7 @@ class GroupState(GroupNodes):
             entry = self._jobs[job_id]
             if job_id in self._backlog.aside or not self._can_run(entry):
                 self._backlog.remove(job_id)
-                self._line_up(entry, out)
+                self._queue(entry, out)
 
     def _tick(self, confirmed: bool, out: Collector) -> None:
         for job_id, since in list(self._backlog.aside.items()):
@@ -146,15 +146,15 @@ class GroupState(GroupNodes):
                 self._lose_node(node.node_id, f"silent for more than {limit_s:g} s", out)
         if self.policy.stragglers and out.now - self._looked_for_stragglers_at >= CHECK_S:
             self._looked_for_stragglers_at = out.now
-            self._double_stragglers(out)
+            self._start_second_attempts(out)
 
-    def _double_stragglers(self, out: Collector) -> None:
+    def _start_second_attempts(self, out: Collector) -> None:
         """Start second attempts of stragglers in slots that would idle."""
         if len(self._backlog) or not self._first_reports.are_complete(out.now):
             return
         nodes = with_room(self.nodes.values(), out.now, 0)
         usable = sum(node.slots for node in self.nodes.values() if node.healthy and not node.draining)
-        left = most_at_once(usable) - sum(entry.twin is not None for entry in self._jobs.values())
+        left = most_at_once(usable) - sum(entry.second is not None for entry in self._jobs.values())
         if self.policy.quota is not None:
             left = min(left, self.policy.quota - sum(node.used for node in self.nodes.values()))
         if not nodes or left <= 0:
@@ -170,7 +170,7 @@ class GroupState(GroupNodes):
             if not others or not self._can_run(entry):
                 continue
             node = self._choose(others)
-            self._double(entry, node, out)
+            self._start_second(entry, node, out)
             left -= 1
             nodes = [node for node in nodes if node.room(out.now, 0) > 0]
             if left == 0:

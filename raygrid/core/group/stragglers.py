@@ -63,13 +63,15 @@ def stragglers(entries: Iterable[Entry], limit_s: Mapping[str, float], now: floa
     late: list[tuple[float, str, Entry]] = []
     for entry in entries:
         limit = limit_s.get(entry.spec.pricer)
-        if limit is None or now - entry.since <= limit or not _may_be_doubled(entry):
+        if limit is None or now - entry.since <= limit or not _may_have_second(entry):
             continue
         late.append((-(now - entry.since) / limit, entry.spec.job_id, entry))
     return [entry for _, _, entry in sorted(late, key=lambda each: each[:2])]
 
 
-def _may_be_doubled(entry: Entry) -> bool:
+def _may_have_second(entry: Entry) -> bool:
     """Whether a job may have two attempts at once: not if it may have killed a node, or needs a node for itself."""
     runs = entry.node_id is not None and entry.recorded and not entry.unconfirmed
-    return runs and not (entry.doubled or entry.twin or entry.cancelled or entry.moved or entry.suspect or entry.alone)
+    return runs and not (
+        entry.had_second or entry.second or entry.cancelled or entry.moved or entry.suspect or entry.alone
+    )

@@ -36,7 +36,7 @@ class LostGroupTimeouts:
 
 
 @dataclass(slots=True)
-class _Seen:
+class _Observation:
     """The findings about a group; instants on the watcher's clock."""
 
     led_at: float | None = None
@@ -56,11 +56,11 @@ class LostGroups:
 
     def __init__(self, patience: LostGroupTimeouts) -> None:
         self._patience = patience
-        self._seen: dict[str, _Seen] = {}
+        self._seen: dict[str, _Observation] = {}
         self._looked_at: float | None = None
         self._failed_at = float("-inf")
 
-    def looked(self, left_s: Mapping[str, float], groups: Sequence[GroupCapacity], now: float) -> None:
+    def observe(self, left_s: Mapping[str, float], groups: Sequence[GroupCapacity], now: float) -> None:
         """Record the findings of a look.
 
         Args:
@@ -74,7 +74,7 @@ class LostGroups:
         for group_id in self._seen.keys() - left_s.keys():
             del self._seen[group_id]
         for group_id, left in left_s.items():
-            seen = self._seen.setdefault(group_id, _Seen())
+            seen = self._seen.setdefault(group_id, _Observation())
             if left > 0:
                 seen.led_at, seen.unled_since, seen.looks = now, None, 0
                 continue
@@ -100,7 +100,7 @@ class LostGroups:
         """The names of the groups without a leader, sorted."""
         return sorted(group_id for group_id, seen in self._seen.items() if self._is_lost(seen, now))
 
-    def _is_lost(self, seen: _Seen, now: float) -> bool:
+    def _is_lost(self, seen: _Observation, now: float) -> bool:
         if seen.unled_since is None or seen.looks < LOOKS:
             return False
         patience_s = self._patience.start_s if seen.led_at is None else self._patience.led_s
