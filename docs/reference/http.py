@@ -7,7 +7,7 @@ from types import SimpleNamespace
 from typing import Any
 
 from docs.reference.markdown import code, page, table, text
-from raygrid.parent.http.job_routes import build_app
+from raygrid.parent.http.app import build_app
 from raygrid.parent.http.problems import PROBLEMS
 from raygrid.settings.model import GridSettings
 

@@ -1,8 +1,8 @@
-"""Whether this parent works with the blob store that the whole grid has agreed on.
+"""Checks that this parent uses the blob store that the grid agreed on.
 
-The first parent ever leaves a marker in its blob store and has the job store keep it. A parent that sees another
-marker, or none, would take inputs that no node finds: it takes no jobs, says why, and keeps looking, so that it
-recovers by itself once the share is mounted.
+The first parent of a grid writes a marker to its blob store and records it in the job store. A parent that finds no
+marker, or another one, would store inputs that nodes cannot read: it refuses jobs with the reason and repeats the
+check, so that it recovers once the share is mounted.
 """
 
 from __future__ import annotations
@@ -21,19 +21,19 @@ from raygrid.store import BLOBS, JobStore
 
 logger = logging.getLogger(__name__)
 
-LOOK_S = 10.0  # at an object store; a directory is looked at as often as one that is not the grid's
-LOOK_AGAIN_S = 1.0
+LOOK_S = 10.0  # between checks of an object store
+LOOK_AGAIN_S = 1.0  # between checks of a directory, and after a failed check
 ANSWER_S = 10.0
-RETRY_AFTER_S = 1.0  # other parents may be well, and the next try may reach one
+RETRY_AFTER_S = 1.0  # the next try may reach another parent
 
 
 class BlobCheck:
-    """Agrees on the blob store, and looks at it now and then. The owner opens and closes it.
+    """Agrees on the blob store and checks it regularly. The owner opens and closes it.
 
     Args:
-        store: the job store, which keeps what was agreed.
-        blobs: this parent's blob store; told which marker to expect.
-        is_default: whether it is the directory of a grid of which nobody has said where blobs should be.
+        store: the job store, which records the agreed marker.
+        blobs: this parent's blob store; it gets the marker to expect.
+        is_default: whether the blob store is the default directory, because the settings name none.
     """
 
     def __init__(self, store: JobStore, blobs: BlobStore, *, is_default: bool) -> None:
@@ -43,34 +43,34 @@ class BlobCheck:
         self._agreed: str | None = None
         self._call: asyncio.Future[str | None] | None = None
         self._task: asyncio.Task[None] | None = None
-        self._refusal: str | None = "this parent has not looked at its blob store yet"
+        self._refusal: str | None = "this parent has not checked its blob store yet"
         self._away: str | None = None
 
     async def open(self) -> None:
-        """Look once, then begin to look again and again."""
+        """Check once, then start to check regularly."""
         await self._look()
         self._task = asyncio.get_running_loop().create_task(self._look_forever(), name="blob check")
 
     async def close(self) -> None:
-        """Look no more."""
+        """Stop checking."""
         if self._task is not None:
             self._task.cancel()
             await asyncio.gather(self._task, return_exceptions=True)
 
     def require(self) -> None:
-        """Refuse to take jobs where this is not the grid's blob store, as far as anybody knows.
+        """Refuse jobs unless a check has found the grid's blob store.
 
         Raises:
-            UnavailableError: it is not.
+            UnavailableError: no check has, or a later one found another blob store.
         """
         if self._refusal is not None:
             raise UnavailableError(f"this parent takes no jobs: {self._refusal}", retry_after_s=RETRY_AFTER_S)
 
     def require_answer(self) -> None:
-        """As `require`, and also where the blob store did not answer at the latest look.
+        """Like `require`, and also refuse if the latest check got no answer.
 
         Raises:
-            UnavailableError: says why.
+            UnavailableError: with the reason.
         """
         self.require()
         if self._away is not None:
@@ -78,8 +78,8 @@ class BlobCheck:
 
     async def _look_forever(self) -> None:
         while True:
-            is_dear = self._refusal is None and self._away is None and not self._blobs.is_directory
-            await asyncio.sleep(LOOK_S if is_dear else LOOK_AGAIN_S)
+            is_rare = self._refusal is None and self._away is None and not self._blobs.is_directory
+            await asyncio.sleep(LOOK_S if is_rare else LOOK_AGAIN_S)
             await self._look()
 
     async def _look(self) -> None:
@@ -88,49 +88,49 @@ class BlobCheck:
             self._refusal = await self._compare()
             self._away = None
         except UnavailableError as error:
-            # A store that is away is still the grid's, if it was so before: what needs no blob goes on.
+            # An unreachable store that was the grid's is still the grid's: jobs with inline inputs are accepted.
             self._away = str(error)
             if self._agreed is None or self._refusal is not None:
                 self._refusal = self._away
         except Exception as error:
-            logger.exception("looking at the blob store failed unexpectedly; trying again")
-            self._away = f"looking at the blob store failed: {error}"
-        said = self._refusal or self._away
-        if said is not None and said != before:
-            logger.error("%s", said)
-        elif said is None and before is not None:
-            logger.warning("the blob store %s is the grid's", self._blobs.shown)
+            logger.exception("the check of the blob store failed unexpectedly; trying again")
+            self._away = f"the check of the blob store failed: {error}"
+        trouble = self._refusal or self._away
+        if trouble is not None and trouble != before:
+            logger.error("the blob store cannot be used; checking again every %g s: %s", LOOK_AGAIN_S, trouble)
+        elif trouble is None and before is not None:
+            logger.warning("the blob store %s is the grid's; this parent takes jobs", self._blobs.shown)
 
     async def _compare(self) -> str | None:
-        """Why this is not the grid's blob store; None where it is."""
+        """Why this is not the grid's blob store; None if it is."""
         if self._agreed is None:
             self._agreed = await self._store.agreed(BLOBS) or await self._agree()
         self._blobs.expect(self._agreed)
         seen = await self._ask(self._blobs.read_marker_now)
         if seen is None and self._store.is_single_machine:
-            # Somebody has emptied it. All tiers of one machine see the same place, so it can be begun anew.
+            # The blob store was emptied. All tiers of one machine use the same one, so the marker can be written again.
             seen = await self._place(self._agreed)
         if seen == self._agreed:
             self._blobs.trouble = None
             return None
         why = wrong_blob_store_message(self._agreed, seen, self._blobs.shown)
-        return f"{why}. Had it been moved or emptied on purpose, put {self._agreed} into grid/marker there"
+        return f"{why}. If it was moved or emptied on purpose, write {self._agreed} to grid/marker there"
 
     async def _agree(self) -> str:
-        """Propose this parent's blob store; gives whatever the grid takes in the end."""
+        """Propose this parent's blob store; returns the marker that the grid agreed on."""
         seen = await self._ask(self._blobs.read_marker_now) or await self._place(uuid4().hex)
         if seen is None:
-            raise UnavailableError(f"the blob store {self._blobs.shown} does not keep what is put there")
+            raise UnavailableError(f"the blob store {self._blobs.shown} does not keep what is written to it")
         return await self._store.agree(BLOBS, seen)
 
     async def _place(self, marker: str) -> str | None:
         may_make = self._is_default or self._store.is_single_machine
         return await self._ask(functools.partial(self._blobs.create_marker_now, marker, make_directory=may_make))
 
-    async def _ask(self, question: Callable[[], str | None]) -> str | None:
-        """Ask the blob store in a thread, one question at a time: one that hangs must not use up all threads."""
+    async def _ask(self, function: Callable[[], str | None]) -> str | None:
+        """Call the blob store in a thread, one call at a time, so that calls that hang cannot use up all threads."""
         if self._call is None:
-            self._call = asyncio.ensure_future(asyncio.to_thread(question))
+            self._call = asyncio.ensure_future(asyncio.to_thread(function))
         call = self._call
         await asyncio.wait({call}, timeout=ANSWER_S)
         if not call.done():

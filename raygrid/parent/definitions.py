@@ -1,7 +1,7 @@
-"""What the pricers of a parent's settings run: pinned to each new job, and in the job store before the job is.
+"""The definitions of a parent's pricers: pinned to each new job, and stored before the job.
 
-A definition is stored once for many jobs. It is stored again now and then, for the job store forgets those that were
-not stored for a while and that no unfinished job runs.
+A definition is stored once for many jobs. It is stored again every few hours, because the job store removes definitions
+that were not stored for a while and that no unfinished job needs.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ class SubmittedDefinitions:
     Args:
         settings: the grid's settings.
         store: the job store.
-        clock: seconds since the epoch; it goes on while the machine is suspended.
+        clock: seconds since the epoch; must not stop while the machine is suspended.
     """
 
     def __init__(self, settings: GridSettings, store: JobStore, clock: Callable[[], float] = time.time) -> None:
@@ -36,17 +36,17 @@ class SubmittedDefinitions:
         self._storing = asyncio.Lock()
 
     def digest(self, name: str) -> str:
-        """The digest of what a configured pricer runs; made at first use, slowly where there are variables."""
+        """The digest of a pricer's definition. The first call is slow if the pricer has variables."""
         known = self._made.get(name)
         if known is None:
             known = self._made[name] = define(name, self._settings.pricers[name])
         return known.digest
 
     async def require(self, digests: Iterable[str]) -> None:
-        """See that the job store has these definitions.
+        """Store definitions that the job store may lack.
 
         Raises:
-            UnavailableError: it cannot be told; no job that needs them may be inserted.
+            UnavailableError: the job store cannot be reached; jobs that need the definitions must not be inserted.
         """
         missing = [digest for digest in digests if digest and not self._is_stored(digest)]
         if not missing:

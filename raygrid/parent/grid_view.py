@@ -1,9 +1,8 @@
-"""The grid as this parent sees it, for people: every group that it knows of, those that cannot be heard included."""
+"""The grid as this parent sees it, for users: all groups that it knows, including silent and lost ones."""
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 
@@ -11,19 +10,19 @@ from raygrid.core.routing.lost_groups import takes_jobs
 from raygrid.models import GroupCapacity, NodeView
 from raygrid.parent.service import Parent
 
-GROUPS_TOLD = 5
-FORGOTTEN = timedelta(days=1)  # a group that is lost for longer and was never heard here is one that ops took away
+GROUPS_SHOWN = 5
+FORGOTTEN = timedelta(days=1)  # a group that is lost for longer and has never answered this parent is not shown
 
 
 @dataclass(frozen=True, slots=True)
 class GroupView:
-    """A group for people.
+    """A group for users.
 
     Attributes:
-        load: what its leader told last; without slots where that is past.
-        state: `ok`, `no_nodes` (no node takes jobs), `silent` (its leader does not answer), `lost` (nobody leads it).
-        since: since when nobody leads it, for a lost one.
-        unfinished: jobs of a lost one that have not ended nor moved to other groups yet.
+        load: the load that its leader reported last; without slots for a silent or lost group.
+        state: `ok`, `no_nodes` (no node takes jobs), `silent` (its leader does not answer), `lost` (it has no leader).
+        since: for a lost group, when the lease of its last leader expired.
+        unfinished: for a lost group, the number of jobs that have neither ended nor moved to other groups.
     """
 
     load: GroupCapacity
@@ -33,15 +32,15 @@ class GroupView:
 
     @property
     def why(self) -> str | None:
-        """What is wrong with the group as a whole."""
+        """Why the group as a whole cannot be used; None for other groups."""
         if self.state == "lost":
             assert self.since is not None
-            return f"its group is lost: nobody has led it since {self.since.astimezone(UTC):%Y-%m-%dT%H:%M:%SZ}"
-        return "the leader of its group does not answer" if self.state == "silent" else None
+            return f"the group is lost: it has had no leader since {self.since.astimezone(UTC):%Y-%m-%dT%H:%M:%SZ}"
+        return "the leader of the group does not answer" if self.state == "silent" else None
 
     @property
     def nodes(self) -> list[NodeView]:
-        """Its nodes: lost, as far as anybody can tell, where the group cannot be heard."""
+        """Its nodes; those of a silent or lost group are shown as lost."""
         if self.why is None:
             return list(self.load.nodes)
         return [replace(node, running=0, state="lost", why=self.why) for node in self.load.nodes]
@@ -53,7 +52,7 @@ def led(group: GroupCapacity) -> GroupView:
 
 
 def seen_groups(parent: Parent) -> list[GroupView]:
-    """All groups that were ever heard by this parent or are lost, without what only the job store knows."""
+    """All groups that are lost or have ever answered this parent; `unfinished` is not filled in."""
     lost = parent.sweeper.lost
     live = {group.group_id: group for group in parent.groups.capacities()}
     known = {group.group_id: group for group in parent.groups.capacities(silent_too=True)}
@@ -71,7 +70,7 @@ def seen_groups(parent: Parent) -> list[GroupView]:
 
 
 async def all_groups(parent: Parent) -> list[GroupView]:
-    """All groups; of lost ones with how many jobs they still have."""
+    """All groups; lost ones with the number of their unfinished jobs."""
     views = seen_groups(parent)
     lost = [view.load.group_id for view in views if view.state == "lost"]
     counts = await parent.store.count_unfinished(lost) if lost else {}
@@ -83,7 +82,7 @@ def _counted(view: GroupView, count: int) -> GroupView:
 
 
 def why_not_ready(parent: Parent) -> str | None:
-    """Why no job could run now, and what to do; None where one can."""
+    """Why no job can run now, and what to do; None if jobs can run."""
     views = seen_groups(parent)
     if any(view.state == "ok" and view.load.slots > 0 for view in views):
         return None
@@ -91,23 +90,14 @@ def why_not_ready(parent: Parent) -> str | None:
         return "no group has a leader yet"
     nodes = [node for view in views for node in view.nodes]
     if nodes and all(node.state in ("draining", "drained") for node in nodes):
-        return f"all nodes are being drained; let one work again with `raygrid undrain {nodes[0].node_id}`"
-    told = "; ".join(f"{view.load.group_id}: {_trouble(view)}" for view in views[:GROUPS_TOLD])
-    more = f"; and {len(views) - GROUPS_TOLD} more groups" if len(views) > GROUPS_TOLD else ""
-    return f"no group can take jobs now: {told}{more}"
+        return f"all nodes are being drained; end the drain of one with `raygrid undrain {nodes[0].node_id}`"
+    shown = "; ".join(f"{view.load.group_id}: {view.why or _nodes_in_words(view)}" for view in views[:GROUPS_SHOWN])
+    more = f"; and {len(views) - GROUPS_SHOWN} more groups" if len(views) > GROUPS_SHOWN else ""
+    return f"no group can take jobs now: {shown}{more}"
 
 
-def _trouble(view: GroupView) -> str:
-    if view.state == "lost":
-        assert view.since is not None
-        return f"lost, nobody has led it since {view.since.astimezone(UTC):%Y-%m-%dT%H:%M:%SZ}"
-    if view.state == "silent":
-        return "its leader does not answer"
-    if not view.load.nodes:
-        return "it has no node yet"
-    return _nodes_in_words(view.load.nodes)
-
-
-def _nodes_in_words(nodes: Sequence[NodeView]) -> str:
-    counts = Counter(node.state for node in nodes)
+def _nodes_in_words(view: GroupView) -> str:
+    counts = Counter(node.state for node in view.load.nodes)
+    if not counts:
+        return "the group has no node yet"
     return "nodes are " + ", ".join(f"{state} ({count})" for state, count in sorted(counts.items()))

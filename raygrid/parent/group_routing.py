@@ -20,7 +20,7 @@ class GroupRouting:
     Args:
         known: the groups.
         settings: how groups are ranked, and how many jobs each may have queued.
-        home: the group of the rack in which this parent runs, if it runs in one.
+        home: the group of this parent's rack, if it runs in one.
     """
 
     def __init__(self, known: KnownGroups, settings: GridSettings, home: str | None) -> None:
@@ -32,7 +32,7 @@ class GroupRouting:
         self._ranking = Ranking(home)
 
     def choose(self, affinity: str | None, site: str | None) -> str:
-        """The group for a job, which is promised to it until it is announced or released.
+        """The group for a job; the job counts as promised to the group until it is announced or released.
 
         Raises:
             UnavailableError: no group has a leader that answers.
@@ -52,9 +52,9 @@ class GroupRouting:
     def choose_for(
         self, bunches: Sequence[tuple[str | None, str | None, int]], *, instead_of: str | None = None
     ) -> list[list[tuple[str, int]]]:
-        """How many jobs of each bunch (affinity, site, count) each group gets; all are promised, or none.
+        """How many jobs of each bunch (affinity, site, count) each group gets; either all are promised, or none.
 
-        With `instead_of`, for jobs that are to leave that group: as many as other groups can take now, possibly none.
+        `instead_of` is a group that the jobs leave: then only as many are promised as other groups can take now.
 
         Raises:
             UnavailableError: no group has a leader that answers.
@@ -94,7 +94,7 @@ class GroupRouting:
         self._known.changed.add(group_id)
 
     def _least_loaded(self) -> GroupCapacity | None:
-        """The best group by load; None if no group is in good order, so that all have to be examined."""
+        """The group with the lowest load; None if none is suitable, so that all have to be examined."""
         by_id, changed = self._known.by_id, self._known.changed
         for group_id in changed:
             known = by_id.get(group_id)
@@ -112,7 +112,7 @@ class GroupRouting:
         return self._ranking.first(may)
 
     def _candidates(self) -> list[GroupCapacity]:
-        # A silent leader is no reason to refuse a job: the job is in the store, and the next leader finds it there.
+        # Jobs are accepted even if no leader answers: they are in the store, and the next leader finds them there.
         live = self._known.capacities()
         wanted = [group for group in live if not self._known.is_avoided(group.group_id)]
         candidates = wanted or live or self._known.capacities(silent_too=True)
@@ -121,7 +121,7 @@ class GroupRouting:
         return candidates
 
     def _others(self, group_id: str) -> list[GroupCapacity]:
-        """The groups that can take the jobs of another one and run them."""
+        """The groups that can take over and run the jobs of another group."""
         return [
             group
             for group in self._known.capacities()

@@ -1,7 +1,7 @@
 """The groups of this parent: their leaders (`leader_polls.py`), routing (`group_routing.py`), and calls to leaders.
 
-For each candidate one poll waits for changes of jobs, whose answer also carries the load; for each group at most one
-call at a time announces new jobs.
+One poll per candidate waits for changes of jobs; its answer also has the load. At most one call per group at a time
+announces new jobs.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ class Groups:
         discovery: finds groups and leaders.
         settings: how groups are ranked, how many jobs each may have queued; leaders with older settings get these.
         waiters: woken by changes of jobs.
-        home: the group of the rack in which this parent runs, if it runs in one.
+        home: the group of this parent's rack, if it runs in one.
 
     Attributes:
         known: what is known of each group.
@@ -61,12 +61,12 @@ class Groups:
         return self.known.capacities(silent_too=silent_too)
 
     def place_of(self, node_id: str) -> NodePlace | None:
-        """Where a node is, and where its cached results are reached."""
+        """The group of a node and the address of its cached results; None for an unknown node."""
         found = (known.place_of(node_id) for known in self.known)
         return next((place for place in found if place is not None), None)
 
     def announce(self, group_id: str, jobs: Sequence[JobSpec | QueuedJob]) -> None:
-        """Announce new jobs to a leader, in the background: the store has them, and the leader scans it."""
+        """Announce new jobs to a leader in the background. If a notice is lost, the leader finds them in the store."""
         known = self.known.get(group_id)
         if known is not None:
             known.notices.put_all(jobs)
@@ -75,7 +75,7 @@ class Groups:
         """Announce jobs to cancel to a leader.
 
         Raises:
-            UnavailableError: it did not answer; it will find the request in the store.
+            UnavailableError: it did not answer; the next leader finds the request in the store.
         """
         known = self.known.get(group_id)
         if known is None or known.leader is None or group_id in self.known.lost:
@@ -83,20 +83,20 @@ class Groups:
         await known.leader.cancel(job_ids)
 
     async def forget(self, group_id: str, job_ids: Sequence[str]) -> None:
-        """Announce to a leader, if it can be reached, jobs that were moved to another group."""
+        """Announce jobs that were moved to another group to their former leader, if it can be reached."""
         known = self.known.get(group_id)
         try:
             if known is not None and known.leader is not None:
                 await known.leader.forget(job_ids)
         except RaygridError as error:
-            logger.info("group %s missed a notice of moved jobs; its scan will find out: %s", group_id, error)
+            logger.info("group %s missed a notice of moved jobs; its next scan finds out: %s", group_id, error)
 
     async def hand_over(self, group_id: str) -> GroupCapacity:
-        """Have a group's leader step down and another candidate take over; returns when that one leads.
+        """Have a group's leader step down for another candidate; returns when that candidate leads.
 
         Raises:
             GroupNotFoundError: there is no such group.
-            HandOverError: no other candidate stands for it, or none took over in time.
+            HandOverError: there is no other candidate, or none took over in time.
             UnavailableError: its leader did not answer.
         """
         known = self.known.get(group_id)
@@ -108,7 +108,7 @@ class Groups:
         others = known.others_than(known.leader)
         if not others:
             raise HandOverError(
-                f"group {group_id} has one candidate only, as its rack has one node; the lead cannot be handed over"
+                f"group {group_id} has only one candidate, because its rack has one node; no other can take the lead"
             )
         term = known.term
         await known.leader.hand_over()
@@ -121,7 +121,7 @@ class Groups:
                     await known.changed.wait()
             except TimeoutError:
                 raise HandOverError(
-                    f"group {group_id}: its leader stepped down, but no other candidate has taken over within "
-                    f"{HAND_OVER_S:g} s. One will soon: look at GET /groups"
+                    f"group {group_id}: its leader stepped down, but no other candidate took over within "
+                    f"{HAND_OVER_S:g} s; one will take over soon (see GET /groups)"
                 ) from None
         return next(group for group in self.capacities(silent_too=True) if group.group_id == group_id)

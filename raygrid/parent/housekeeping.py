@@ -1,7 +1,7 @@
-"""Retention: results and inputs of jobs that ended long ago go, and so do bytes that nobody refers to.
+"""Retention: removes results and inputs of jobs that ended long ago, and blobs that no job refers to.
 
-A job is first marked as purged, then its bytes are removed, so that nobody is promised what is no longer there. Only
-blobs under `inputs/`, `results/` and `uploads/` are ever removed; shared data stays until ops remove it.
+A job is marked as purged before its blobs are removed, so that no answer refers to a removed blob. Only blobs under
+`inputs/`, `results/` and `uploads/` are removed; shared data stays until ops remove it.
 """
 
 from __future__ import annotations
@@ -17,17 +17,17 @@ from raygrid.store import JobStore
 logger = logging.getLogger(__name__)
 
 ABANDONED = timedelta(days=1)
-DEFINITIONS_KEPT = timedelta(days=1)  # at least; parents store those that they use again well within that
+DEFINITIONS_KEPT = timedelta(days=1)  # at least; parents store the definitions they use more often (`definitions.py`)
 
 
 class Housekeeping:
-    """Purges now and then. The owner opens and closes it.
+    """Purges regularly. The owner opens and closes it.
 
     Args:
         store: the job store.
         blobs: the blob store.
         retention: how long a job's input and result are kept after its end.
-        every_s: time between rounds, about; parents take turns by chance.
+        every_s: mean time between rounds; it varies at random, so that parents seldom purge at the same time.
     """
 
     def __init__(self, store: JobStore, blobs: BlobStore, retention: timedelta, every_s: float) -> None:
@@ -38,11 +38,11 @@ class Housekeeping:
         self._task: asyncio.Task[None] | None = None
 
     async def open(self) -> None:
-        """Begin."""
+        """Start purging."""
         self._task = asyncio.get_running_loop().create_task(self._forever(), name="housekeeping")
 
     async def close(self) -> None:
-        """Stop."""
+        """Stop purging."""
         if self._task is not None:
             self._task.cancel()
             await asyncio.gather(self._task, return_exceptions=True)
@@ -54,11 +54,11 @@ class Housekeeping:
                 await self.purge()
                 await self.sweep()
             except Exception:
-                logger.exception("a round of housekeeping failed; the next one comes")
+                logger.exception("a round of housekeeping failed; the next one tries again")
 
     async def purge(self, now: datetime | None = None) -> int:
-        """Purge jobs whose retention has ended; gives how many."""
-        await self._blobs.require()  # another grid's blob store must not be cleared up
+        """Purge jobs whose retention has ended; returns how many."""
+        await self._blobs.require()  # another grid's blobs must not be removed
         before = (now or datetime.now(UTC)) - self._retention
         total = 0
         while True:
@@ -71,14 +71,14 @@ class Housekeeping:
         return total
 
     def _may_go(self, key: str) -> bool:
-        """Whether no submit of today can come to share this blob: inputs are shared within a day only."""
+        """Whether no new submit can share this blob: inputs are shared within a day only."""
         if key.startswith("results/"):
             return True
         day = day_of(key)
         return day is not None and datetime.now(UTC) - day > 2 * ABANDONED
 
     async def sweep(self) -> int:
-        """Remove old blobs that no job refers to: uploads cut short, results of attempts that lost; gives how many."""
+        """Remove old blobs that no job refers to, such as broken uploads and unused results; returns how many."""
         await self._blobs.require()
         removed = 0
         for prefix, age in (

@@ -28,8 +28,8 @@ from ray.serve._private.direct_ingress_http_util import ASGIDIReceiveProxy
 from raygrid.blobs import BlobStore
 from raygrid.errors import SettingsError, UnavailableError
 from raygrid.parent.housekeeping import Housekeeping
+from raygrid.parent.http.app import build_app
 from raygrid.parent.http.backpressure import Pushback
-from raygrid.parent.http.job_routes import build_app
 from raygrid.parent.http.listener import Listener
 from raygrid.parent.service import Parent
 from raygrid.settings.model import GridSettings

@@ -53,11 +53,11 @@ class KnownGroup:
         return replace(reported, queued=queued, leader=self.holder, term=self.term)
 
     def others_than(self, leader: LeaderCalls | None) -> list[LeaderCalls]:
-        """The other candidates."""
+        """The candidates except one."""
         return [candidate for candidate in self.followers if candidate is not leader]
 
     def place_of(self, node_id: str) -> NodePlace | None:
-        """Where a node of the group is; the index is made when it is first needed after an answer of the leader."""
+        """The place of a node of the group. Builds an index at the first call after each answer of the leader."""
         if self.capacity is not None and self._places_of is not self.capacity:
             self._places = {node.node_id: NodePlace(node.group_id, node.address) for node in self.capacity.nodes}
             self._places_of = self.capacity
@@ -89,7 +89,7 @@ class KnownGroups:
     def capacities(self, *, silent_too: bool = False) -> list[GroupCapacity]:
         """The load of every group whose leader has answered lately, with what was sent since.
 
-        With `silent_too`, also of groups whose leader has not answered for a while.
+        With `silent_too`, also the last load of groups whose leader has not answered for `SILENT_S`.
         """
         since = now() - SILENT_S
         return [
@@ -99,9 +99,9 @@ class KnownGroups:
         ]
 
     def note_refusal(self, group_id: str) -> None:
-        """A group has refused jobs: it gets no new ones for a moment."""
+        """Send no new jobs to a group for `REFUSAL_S`, because it refused some."""
         self._refused_until[group_id] = now() + REFUSAL_S
 
     def is_avoided(self, group_id: str) -> bool:
-        """Whether a group gets no jobs while another can take them: it is lost, or has just refused some."""
+        """Whether other groups are preferred, because this one is lost or has just refused jobs."""
         return group_id in self.lost or now() < self._refused_until.get(group_id, 0.0)

@@ -1,8 +1,8 @@
-"""Results that are too large to be held in memory: read in pieces, each of which is checked before it leaves.
+"""Streams results that are too large for memory: reads them in pieces and checks each piece before sending it.
 
-A status cannot be changed once the first piece is on its way. So where a later piece is damaged and there is no other
-copy, the answer breaks off instead of ending, which no client takes for a whole one, and the next request for that
-result is checked as a whole before it is answered.
+The status of an answer is sent before its first piece. If a later piece is damaged and there is no other copy, the
+answer is aborted, so that clients do not take it as complete, and the next request for that result checks the whole
+result before it is answered.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ import io
 import zipfile
 from collections import OrderedDict
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from functools import partial
 from typing import TypeVar
 
 from raygrid.blobs import BlobStore
@@ -31,10 +32,10 @@ class LargeResults:
 
     Args:
         blobs: the blob store.
-        traffic: counts what is read.
-        other_copy: the copy in the cache of the job's node, already checked.
-        damaged: notes that the stored copy is damaged or gone, and gives the error to raise.
-        chunks_of: the recorded digests of chunks.
+        traffic: counts the bytes that are read.
+        other_copy: returns the checked copy in the cache of the job's node, if there is one.
+        damaged: notes that the stored copy is damaged or gone, and returns the error to raise.
+        chunks_of: returns the recorded digests of a result's chunks.
     """
 
     def __init__(
@@ -50,29 +51,29 @@ class LargeResults:
         self._other_copy = other_copy
         self._damaged = damaged
         self._chunks_of = chunks_of
-        # Digests of chunks that were made here, for results of releases that recorded none.
+        # Digests of chunks, computed here for results of older releases, which recorded none.
         self._made: OrderedDict[tuple[str, int], bytes] = OrderedDict()
-        # Results that broke off in the middle of an answer.
+        # Results whose answer was aborted.
         self._suspects: OrderedDict[tuple[str, int], None] = OrderedDict()
 
     async def stream(self, job: StoredJob | DoneJob) -> AsyncIterator[bytes]:
-        """The ZIP of a job in pieces; the first one is checked before this returns.
+        """The ZIP of a job in pieces; the first piece is checked before this returns.
 
         Raises:
-            RaygridError: the result is gone or damaged at its beginning; later, the pieces end with it.
+            RaygridError: the result is gone or its first piece is damaged; for later pieces, the iterator raises it.
         """
         blob = await self._opened(job)
         pieces = self._pieces(job, blob)
         return _chained(await anext(pieces), pieces)
 
     async def stdout(self, job: StoredJob | DoneJob) -> AsyncIterator[bytes]:
-        """What the pricer of a job printed, in pieces; as `stream`."""
+        """The standard output of a job in pieces; like `stream`."""
         blob = await self._opened(job)
         pieces = self._printed(job, blob)
         return _chained(await anext(pieces, b""), pieces)
 
     async def _opened(self, job: StoredJob | DoneJob) -> CheckedBlob:
-        """A result with the digests of its chunks; one that broke off before is read through at once."""
+        """A result with the digests of its chunks; if an answer was aborted before, all of it is checked first."""
         assert job.result is not None
         place = job.result[:2]
         try:
@@ -92,30 +93,30 @@ class LargeResults:
         return blob
 
     def _survey(self, blob: BlobSlice) -> bytes:
-        """Read a whole result once, to compare it with its one digest and to make those of its chunks."""
+        """Read a whole result, compare it with its digest, and compute the digests of its chunks."""
         starts = range(0, blob.size, PIECE)
         parts = (BlobSlice(blob.key, blob.offset + at, min(PIECE, blob.size - at), "") for at in starts)
         whole, chunks = digests(piece for part in parts for piece in pieces_of(self._blobs.read_now(part)))
         if whole != blob.digest:
-            raise BlobDamagedError(f"blob {blob.key} does not have the content it should have (sha256 differs)")
+            raise BlobDamagedError(f"blob {blob.key} is damaged: its sha256 differs from the recorded one")
         return chunks or b""
 
     async def _use_other_copy(self, job: StoredJob | DoneJob, blob: CheckedBlob, error: BlobNotFoundError) -> None:
-        """Go on with the node's copy of a result whose stored one is damaged or gone.
+        """Continue with the node's copy of a result whose stored copy is damaged or gone.
 
         Raises:
-            RaygridError: there is none.
+            RaygridError: there is no other copy.
         """
-        said = await self._damaged(job, error)
+        why = await self._damaged(job, error)
         copy = await self._other_copy(job)
         if copy is None:
             _remember(self._suspects, blob.blob[:2], None)
-            raise said from error
+            raise why from error
         blob.use(copy)
 
     async def _pieces(self, job: StoredJob | DoneJob, blob: CheckedBlob) -> AsyncIterator[bytes]:
         starts = range(0, -(-blob.blob.size // CHUNK), TOGETHER)
-        # The next piece is read and checked while the one before is on its way to the client.
+        # The next piece is read and checked while the previous one is sent.
         coming = asyncio.ensure_future(asyncio.to_thread(blob.read_now, 0))
         try:
             for first in starts:
@@ -130,13 +131,13 @@ class LargeResults:
                 yield piece
         finally:
             if coming.done() and not coming.cancelled():
-                coming.exception()  # nothing waits for it any more
+                coming.exception()  # marks it as retrieved
             coming.cancel()
 
     async def _printed(self, job: StoredJob | DoneJob, blob: CheckedBlob) -> AsyncIterator[bytes]:
         given = 0
         try:
-            count = None if blob.has_other_copy else self._counted(job)
+            count = None if blob.has_other_copy else partial(self._traffic.count, "from_blobs", job.group_id)
             async for piece in stdout_of(blob.open(), count):
                 given += len(piece)
                 yield piece
@@ -148,9 +149,6 @@ class LargeResults:
             if new := piece[given:]:
                 yield new
             given = max(0, given - len(piece))
-
-    def _counted(self, job: StoredJob | DoneJob) -> Callable[[int], None]:
-        return lambda size: self._traffic.count("from_blobs", job.group_id, size)
 
 
 def _remember(known: OrderedDict[tuple[str, int], Value], place: tuple[str, int], value: Value) -> None:
@@ -168,11 +166,11 @@ async def _chained(first: bytes, rest: AsyncIterator[bytes]) -> AsyncIterator[by
 async def stdout_of(
     source: io.BytesIO | io.BufferedIOBase, count: Callable[[int], None] | None = None
 ) -> AsyncIterator[bytes]:
-    """What a pricer printed, out of the ZIP that holds it; unpacked in a thread.
+    """The standard output of a pricer from its ZIP, unpacked in a thread.
 
     Args:
         source: the ZIP.
-        count: is told how many bytes of the ZIP are read for it.
+        count: called with the number of bytes of the ZIP that are read.
     """
     pieces = _entry_pieces(source, "stdout.txt", count)
     while (piece := await asyncio.to_thread(next, pieces, None)) is not None:
@@ -183,7 +181,7 @@ def _entry_pieces(
     source: io.BytesIO | io.BufferedIOBase, name: str, count: Callable[[int], None] | None
 ) -> Iterator[bytes]:
     with zipfile.ZipFile(source) as archive, archive.open(name) as entry:
-        if count is not None:  # what is read of the ZIP: this entry as it is stored, and little else
+        if count is not None:  # reads little more than this entry
             count(archive.getinfo(name).compress_size)
         while piece := entry.read(PIECE):
             yield piece

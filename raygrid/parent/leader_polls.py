@@ -21,12 +21,12 @@ logger = logging.getLogger(__name__)
 
 POLL_S = 1.0
 PAUSE_S = 0.2
-STANDBY_PAUSE_S = 0.02  # a candidate that stands by answers only after it has waited to become the leader
+STANDBY_PAUSE_S = 0.02  # short, because a standby candidate waits to become the leader before it answers
 REFRESH_S = 1.0
 
 
 async def _keep(lease: Lease) -> None:
-    """Let a lease run out."""
+    """Do nothing: the lease expires."""
 
 
 class LeaderPolls:
@@ -53,7 +53,7 @@ class LeaderPolls:
         self._refreshing: asyncio.Task[None] | None = None
 
     async def open(self) -> None:
-        """Begin to follow the groups."""
+        """Start to follow the groups."""
         self._refreshing = asyncio.get_running_loop().create_task(self._refresh_forever(), name="groups")
 
     async def close(self) -> None:
@@ -71,13 +71,13 @@ class LeaderPolls:
             try:
                 await self.refresh()
             except RaygridError as error:
-                logger.warning("the groups cannot be listed; trying again: %s", error)
+                logger.warning("listing the groups failed; trying again: %s", error)
             except Exception:
-                logger.exception("the groups cannot be listed because of an unexpected error; trying again")
+                logger.exception("listing the groups failed unexpectedly; trying again")
             await asyncio.sleep(REFRESH_S)
 
     async def refresh(self) -> None:
-        """Find the groups and their candidates, and follow those that are new.
+        """Find the groups and their candidates, and follow new ones.
 
         Raises:
             UnavailableError: they cannot be listed now.
@@ -117,7 +117,7 @@ class LeaderPolls:
                 self.on_refusal(group_id, [(job.spec if isinstance(job, QueuedJob) else job).job_id for job in jobs])
             except RaygridError as error:
                 count = len(jobs)
-                logger.info("group %s missed a notice of %d jobs; its scan will find them: %s", group_id, count, error)
+                logger.info("group %s missed a notice of %d jobs; its next scan finds them: %s", group_id, count, error)
             if known is not None:
                 known.promised = max(0, known.promised - len(jobs))
                 known.announced += len(jobs)
@@ -127,7 +127,7 @@ class LeaderPolls:
         return announce
 
     async def _follow(self, group_id: str, known: KnownGroup, candidate: LeaderCalls) -> None:
-        """Poll one candidate for changes; only the leader answers."""
+        """Poll one candidate for changes of jobs; only the leader gives an answer."""
         epoch, after = "", 0
         while True:
             try:
@@ -136,7 +136,7 @@ class LeaderPolls:
                 await asyncio.sleep(STANDBY_PAUSE_S)
                 continue
             except RaygridError as error:
-                logger.info("group %s: a candidate did not answer a poll; asking again: %s", group_id, error)
+                logger.info("group %s: a candidate did not answer a poll; polling again: %s", group_id, error)
                 if isinstance(error, ProcessEndedError) and known.leader is candidate:
                     await self._replace_leader(group_id, known)
                 await asyncio.sleep(PAUSE_S)
@@ -147,7 +147,7 @@ class LeaderPolls:
                 continue
             epoch, after = reply.epoch, reply.last
             if reply.term < known.term:
-                # It does not know yet that its term is over: it was frozen, or its network was cut.
+                # A former leader that has not noticed the end of its term: it was frozen, or its network was cut.
                 await asyncio.sleep(PAUSE_S)
                 continue
             known.leader, known.term, known.holder = candidate, reply.term, reply.leader
@@ -162,9 +162,9 @@ class LeaderPolls:
                 await self._send_settings(group_id, candidate)
 
     async def _replace_leader(self, group_id: str, known: KnownGroup) -> None:
-        """Have another candidate take over, before the lease runs out, from a leader whose process has ended.
+        """Let another candidate take over from a leader whose process has ended, before the lease expires.
 
-        If Ray is wrong and the process lives, the next term ends its own.
+        If the process is alive after all, the next term ends its own.
         """
         dead, known.leader = known.leader, None
         others = known.others_than(dead)
@@ -174,17 +174,15 @@ class LeaderPolls:
             await self.give_back(Lease(group_id, known.holder, known.term, datetime.now(UTC)))
             await asyncio.gather(*(other.stand() for other in others), return_exceptions=True)
         except RaygridError as error:
-            logger.info(
-                "group %s: the lease of its dead leader was not released, and has to run out: %s", group_id, error
-            )
+            logger.info("group %s: the lease of its dead leader was not released and must expire: %s", group_id, error)
 
     async def _send_settings(self, group_id: str, leader: LeaderCalls) -> None:
-        """Send the settings to a leader that follows older ones; a leader with newer settings keeps its own."""
+        """Send the settings to a leader that has older ones; a leader with newer settings keeps them."""
         try:
             await leader.configure(self._settings.without_keys)
         except RaygridError as error:
-            logger.info("group %s: its leader did not get the newer settings; sending them again: %s", group_id, error)
+            logger.info("group %s: its leader did not get newer settings; sending them again: %s", group_id, error)
             await asyncio.sleep(PAUSE_S)
         except Exception:
-            logger.exception("group %s: sending newer settings failed unexpectedly; trying again", group_id)
+            logger.exception("group %s: sending newer settings failed unexpectedly; sending them again", group_id)
             await asyncio.sleep(PAUSE_S)

@@ -1,7 +1,7 @@
-"""What ops ask of nodes: to be drained, and to work again.
+"""Starts and ends drains of nodes.
 
-A drain is kept in the job store; the leaders look there. So the answer here says what was wished, before the leader
-has acted on it.
+A drain is recorded in the job store, where the leaders find it. An answer here shows what was requested, before the
+leader has acted on it.
 """
 
 from __future__ import annotations
@@ -13,15 +13,15 @@ from raygrid.errors import NodeNotFoundError
 from raygrid.models import GroupCapacity, NodeView
 from raygrid.store import JobStore
 
-NAMES_TOLD = 20
+NAMES_SHOWN = 20
 
 
 class Nodes:
-    """The nodes that the leaders tell of, and the drains in the store.
+    """The nodes that the leaders report, and the drains in the store.
 
     Args:
         store: the job store.
-        groups: gives the load of every group, those with a silent leader included.
+        groups: gives the load of every group, including groups with a silent leader.
     """
 
     def __init__(self, store: JobStore, groups: Callable[[], list[GroupCapacity]]) -> None:
@@ -29,7 +29,7 @@ class Nodes:
         self._groups = groups
 
     async def drain(self, node_id: str, deadline_s: float | None) -> NodeView:
-        """Give a node no new jobs; with a deadline, move what still runs there then.
+        """Send no new jobs to a node; jobs that still run there at the deadline, if there is one, are moved.
 
         Raises:
             NodeNotFoundError: no leader knows the node, and it is not being drained.
@@ -44,7 +44,7 @@ class Nodes:
         return replace(view, state=state, drain_deadline_at=drain.deadline_at)
 
     async def undrain(self, node_id: str) -> NodeView:
-        """Let a node work again; one that is not being drained stays as it is.
+        """End the drain of a node; a node that is not being drained does not change.
 
         Raises:
             NodeNotFoundError: no leader knows the node, and it was not being drained.
@@ -65,10 +65,10 @@ class Nodes:
 
     def _unknown(self, node_id: str) -> NodeNotFoundError:
         names = sorted(node.node_id for group in self._groups() for node in group.nodes)
-        told = ", ".join(names[:NAMES_TOLD]) or "none yet"
-        more = f" and {len(names) - NAMES_TOLD} more" if len(names) > NAMES_TOLD else ""
-        return NodeNotFoundError(f"there is no node {node_id[:128]!r}; the nodes are: {told}{more}")
+        shown = ", ".join(names[:NAMES_SHOWN]) or "none yet"
+        more = f" and {len(names) - NAMES_SHOWN} more" if len(names) > NAMES_SHOWN else ""
+        return NodeNotFoundError(f"there is no node {node_id[:128]!r}; the nodes are: {shown}{more}")
 
 
 def _away(node_id: str) -> NodeView:
-    return NodeView(node_id, "", 0, 0, "lost", "no leader sees this node now; the wish is kept for when one does")
+    return NodeView(node_id, "", 0, 0, "lost", "no leader sees this node now; the request takes effect when one does")

@@ -1,7 +1,7 @@
-"""Finds the bytes of results: in the cache of the node that made them or in the blob store, whichever is nearer.
+"""Reads results from the cache of the node that made them or from the blob store, whichever is nearer.
 
-No byte leaves here that was not compared with the result's recorded digest. Where one copy is damaged or gone the other
-one is used; large results, which are read in chunks, are in `large_results.py`.
+All bytes are compared with the recorded digest of the result. If one copy is damaged or gone, the other is used. Large
+results, which are read in chunks, are in `large_results.py`.
 """
 
 from __future__ import annotations
@@ -34,22 +34,22 @@ logger = logging.getLogger(__name__)
 
 SMALL = 4 * 1024**2
 AT_HAND = 64 * 1024
-LITTLE = 1024**2  # takes half a millisecond to compare
+LITTLE = 1024**2  # its comparison takes half a millisecond
 
 Found: TypeAlias = bytes | ResultExpiredError | DamagedResultError | None
 
 
 def require_result(job: StoredJob | DoneJob, *, even_if_failed: bool = False) -> None:
-    """Say why a job has no result to give, if it has none.
+    """Check that a job has a result.
 
     Raises:
         NotFinishedError: it has not ended.
         ResultExpiredError: it was purged.
         JobCancelledError: it was cancelled.
-        JobFailedError: it failed, and the caller did not ask for the ZIP all the same (or there is none).
+        JobFailedError: it failed, and there is no ZIP or the caller did not ask for it (`even_if_failed`).
     """
     if not job.state.is_terminal:
-        raise NotFinishedError(f"job {job.job_id} is {job.state.value}; its result is not there yet", state=job.state)
+        raise NotFinishedError(f"job {job.job_id} is {job.state.value}; it has no result yet", state=job.state)
     if job.purged_at is not None:
         raise gone(job)
     if job.state is JobState.CANCELLED:
@@ -71,12 +71,12 @@ class ResultReader:
     Args:
         blobs: the blob store.
         caches: the nodes' caches.
-        place_of: where a node stands and its cache is reached, if the node is there.
-        traffic: counts what is read.
-        home: the group of the rack in which this parent stands, if it stands in one.
-        blobs_are_here: whether the blob store is a directory of the one machine that the grid has.
-        chunks_of: digests of the chunks of a job's result (`JobStore.result_chunks`).
-        on_damage: is told of a result whose stored copy is damaged (`JobStore.stop_reuse`).
+        place_of: returns the group of a node and the address of its cache, if the node is known.
+        traffic: counts the bytes that are read.
+        home: the group of this parent's rack, if it runs in one.
+        blobs_are_here: whether the blob store is a directory of the grid's only machine.
+        chunks_of: returns the digests of the chunks of a job's result (`JobStore.result_chunks`).
+        on_damage: called with a result whose stored copy is damaged (`JobStore.stop_reuse`).
     """
 
     def __init__(
@@ -101,10 +101,9 @@ class ResultReader:
         self._large = LargeResults(blobs, traffic, self._cached_alone, self._damaged, chunks_of)
 
     async def read(self, jobs: Sequence[StoredJob | DoneJob]) -> list[Found]:
-        """The ZIPs of many jobs; those of one pack are fetched together.
+        """The ZIPs of many jobs; those in one pack are fetched together.
 
-        In the place of a ZIP that is gone or damaged stands the error that says so, and None where there is none (any
-        more).
+        A ZIP that is gone or damaged is replaced by the error, a job without a result by None.
         """
         packs: dict[tuple[str, str], list[int]] = {}
         for index, job in enumerate(jobs):
@@ -134,7 +133,7 @@ class ResultReader:
 
         Raises:
             ResultExpiredError: it is gone.
-            DamagedResultError: every copy of it is damaged.
+            DamagedResultError: every copy is damaged.
         """
         [data] = await self.read([job])
         if data is None:
@@ -157,19 +156,20 @@ class ResultReader:
         at_once = sum([len(data) for data in cached if data is not None]) <= LITTLE
         for i, data in zip(indexes, cached, strict=True):
             result = jobs[i].result
-            # A cache may know another attempt's result of the job; only the recorded one is visible.
+            # A cache may have the result of another attempt; only the recorded one is visible.
             if data is None or result is None or len(data) != result.size:
                 continue
-            # The event loop is not to stand still while much is compared.
+            # Much data is compared in a thread, because it would block the event loop.
             digest = sha256_of(data) if at_once else await asyncio.to_thread(sha256_of, data)
             if digest != result.digest:
-                logger.error("node %s has a damaged copy of the result of job %s", jobs[i].node_id, jobs[i].job_id)
+                job = jobs[i]
+                logger.error("node %s has a damaged copy of the result of job %s; ignoring it", job.node_id, job.job_id)
                 continue
             found[i] = data
             self._traffic.count("from_cache", place.group_id, len(data))
 
     async def _cached_alone(self, job: StoredJob | DoneJob) -> bytes | None:
-        """The copy of one result in its node's cache, whole and compared with its digest, if there is one."""
+        """The checked copy of one result in its node's cache, if there is one."""
         place = self._place_of(job.node_id or "")
         found: list[Found] = [None]
         if place is not None and job.result is not None:
@@ -178,10 +178,10 @@ class ResultReader:
 
     async def _blob(self, job: StoredJob | DoneJob) -> Found:
         assert job.result is not None
-        just_told = self._blobs_are_here and isinstance(job, DoneJob) and job.result.size <= AT_HAND
+        is_cached = self._blobs_are_here and isinstance(job, DoneJob) and job.result.size <= AT_HAND
         try:
-            # What was written on this machine a moment ago is in its memory: to change to a thread would take longer.
-            data = self._blobs.read_now(job.result) if just_told else await self._blobs.read(job.result)
+            # A small file that was just written is in the page cache: reading it is faster than switching to a thread.
+            data = self._blobs.read_now(job.result) if is_cached else await self._blobs.read(job.result)
         except BlobNotFoundError as error:
             return await self._damaged(job, error)
         self._traffic.count("from_blobs", job.group_id, len(data))
@@ -190,58 +190,49 @@ class ResultReader:
     async def _damaged(
         self, job: StoredJob | DoneJob, error: BlobNotFoundError
     ) -> ResultExpiredError | DamagedResultError:
-        """Note that the stored copy of a result is damaged or gone; gives what to say of it without another copy."""
+        """Note that the stored copy of a result is damaged or gone; returns the error for a client."""
         if not isinstance(error, BlobDamagedError):
-            logger.warning("the result of job %s is not in the blob store: %s", job.job_id, error)
+            logger.warning("the result of job %s is not in the blob store; using another copy: %s", job.job_id, error)
             return gone(job)
-        logger.error("the stored result of job %s is damaged: %s", job.job_id, error)
+        logger.error("the stored result of job %s is damaged; using another copy: %s", job.job_id, error)
         if self._on_damage is not None and job.result is not None:
             try:
                 await self._on_damage(job.result)
             except UnavailableError as away:
-                logger.warning("jobs may still take over the damaged result of job %s: %s", job.job_id, away)
+                logger.warning("the damaged result of job %s cannot be excluded from reuse: %s", job.job_id, away)
         return damaged(job)
 
     def is_large(self, job: StoredJob | DoneJob) -> bool:
-        """Whether there is a ZIP that is too large to be held in memory."""
+        """Whether a job has a ZIP that is too large for memory."""
         return job.result is not None and job.purged_at is None and job.result.size > SMALL
 
     async def stream(self, job: StoredJob | DoneJob) -> AsyncIterator[bytes]:
-        """The ZIP of a job in chunks, for large ones.
-
-        Raises:
-            ResultExpiredError: it is gone; this is known before the first chunk is given.
-            DamagedResultError: it is damaged at its beginning. Damaged later, the chunks end with this error.
-        """
+        """The ZIP of a job in pieces, for large ones; see `LargeResults.stream`."""
         return await self._large.stream(job)
 
     async def stdout(self, job: StoredJob | DoneJob) -> AsyncIterator[bytes]:
-        """What the pricer of a job printed, in chunks; errors as `stream`."""
+        """The standard output of a job in pieces; errors as in `stream`."""
         if self.is_large(job):
             return await self._large.stdout(job)
         return stdout_of(io.BytesIO(await self.read_one(job)))
 
 
 def sha256_of(data: bytes) -> str:
-    """The digest of bytes, as it is recorded."""
+    """The digest of bytes in the form in which it is recorded."""
     return hashlib.sha256(data).hexdigest()
 
 
 def damaged(job: StoredJob | DoneJob) -> DamagedResultError:
-    """What to say of a job of whose result no intact copy is left."""
+    """The error for a job without an intact copy of its result."""
     return DamagedResultError(
-        f"the stored result of job {job.job_id} is damaged (its bytes do not have the digest that was recorded), and "
-        "there is no other copy; submit the input under a new jobId to run it again"
+        f"the stored result of job {job.job_id} is damaged (its digest differs from the recorded one), and there is no "
+        "other copy; submit the input under a new jobId to run it again"
     )
 
 
 def gone(job: StoredJob | DoneJob) -> ResultExpiredError:
-    """What to say of a job whose result was there once."""
-    if job.purged_at is not None:
-        return ResultExpiredError(
-            f"the result of job {job.job_id} was removed when its retention ended; submit it under a new "
-            "jobId to run it again"
-        )
+    """The error for a job whose result no longer exists."""
+    why = "was removed when its retention ended" if job.purged_at is not None else "is gone from the blob store"
     return ResultExpiredError(
-        f"the result of job {job.job_id} is gone from the blob store; submit it under a new jobId to run it again"
+        f"the result of job {job.job_id} {why}; submit the input under a new jobId to run it again"
     )

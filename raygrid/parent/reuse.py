@@ -1,7 +1,7 @@
-"""Finds, for new jobs, earlier ones whose stored result they may take over instead of running.
+"""Finds earlier jobs whose stored result new jobs can take over instead of running.
 
-Only for pricers with `reuse: content`. What is found is a proposal: the job store looks again as it inserts the job.
-Whatever is in doubt here (a blob that is gone, a blob store that does not answer) means that the job runs.
+Only for pricers with `reuse: content`. A finding is a proposal: the job store checks it again when it inserts the job.
+In doubt (a blob is gone, the blob store does not answer), the job runs.
 """
 
 from __future__ import annotations
@@ -22,11 +22,11 @@ from raygrid.transport.batching import Coalescer
 logger = logging.getLogger(__name__)
 
 LOOK_S = 10.0
-LOOKS = 4  # at once; one that hangs keeps its thread, and must not take them all
+LOOKS = 4  # at once, because a call that hangs keeps its thread
 
 
 class Reuse:
-    """Looks for results that new jobs may take over. The owner closes it.
+    """Looks for results that new jobs can take over. The owner closes it.
 
     Args:
         settings: the grid's settings.
@@ -44,17 +44,17 @@ class Reuse:
         self._under_way: set[asyncio.Future[Mapping[str, int]]] = set()
 
     async def close(self) -> None:
-        """Finish what was asked; wait for no blob store that hangs."""
+        """Finish the queries of the job store and cancel calls of the blob store."""
         await self._finds.close()
         for look in list(self._under_way):
             look.cancel()
         await asyncio.gather(*self._under_way, return_exceptions=True)
 
     async def with_sources(self, jobs: Sequence[NewJob]) -> list[NewJob]:
-        """The same jobs, each with the earlier one that it may share a result with, if there is one.
+        """The same jobs; each one whose result exists names the earlier job as its source.
 
         Raises:
-            UnavailableError: the job store cannot be asked.
+            UnavailableError: the job store cannot be reached.
         """
         pricers = self._settings.pricers
         contents = [self._contents.key(job.spec, pricers.get(job.spec.pricer)) for job in jobs]
@@ -69,7 +69,7 @@ class Reuse:
         ]
 
     async def _find(self, contents: Sequence[str]) -> list[str | None]:
-        """The job whose result lies ready, for each content."""
+        """The job whose result is stored, for each content key."""
         found = await self._store.reusable(list(dict.fromkeys(contents)))
         sizes = await self._sizes({job.result.key for job in found.values()})
         there = {
@@ -78,11 +78,11 @@ class Reuse:
             if sizes.get(job.result.key, -1) >= job.result.offset + job.result.size
         }
         if len(there) < len(found):
-            logger.warning("%d results are not found in the blob store; their jobs run anew", len(found) - len(there))
+            logger.warning("%d reusable results are not in the blob store; running the jobs", len(found) - len(there))
         return [there.get(content) for content in contents]
 
     async def _sizes(self, keys: Collection[str]) -> Mapping[str, int]:
-        """How large those of these blobs are that are known to be there."""
+        """The sizes of the blobs that are known to exist; empty if the blob store does not answer."""
         if not keys:
             return {}
         try:
@@ -93,11 +93,12 @@ class Reuse:
                 look.add_done_callback(self._ended)
                 return await asyncio.shield(look)
         except (TimeoutError, UnavailableError) as error:
-            logger.warning("cannot see whether results are there: %s", error or f"no answer for {LOOK_S:g} s")
+            why = str(error) or f"no answer within {LOOK_S:g} s"
+            logger.warning("the blob store cannot be asked for reusable results; running the jobs: %s", why)
             return {}
 
     def _ended(self, look: asyncio.Future[Mapping[str, int]]) -> None:
         self._under_way.discard(look)
         self._turns.release()
         if not look.cancelled():
-            look.exception()  # whoever waits for it gets it; nobody may
+            look.exception()  # marks it as retrieved, because the caller may have stopped waiting

@@ -1,6 +1,6 @@
-"""What a parent does, without HTTP: takes submits, waits for ends, cancels, and answers questions.
+"""What a parent does, without HTTP: takes submits, waits for jobs, cancels them, and answers queries.
 
-Stateless: everything that must survive is in the job store and the blob store before anybody is told of it.
+Stateless: everything that must survive is in the job store and the blob store before a client gets an answer.
 """
 
 from __future__ import annotations
@@ -35,13 +35,13 @@ from raygrid.transport.ports import GroupDiscovery, JobChange, ResultCaches
 logger = logging.getLogger(__name__)
 
 OPEN_AGAIN_S = 1.0
-NODE_SLACK_S = 2.0  # beyond the silence of a node: it may be back at once
-LOOK_AGAIN_S = 2.0  # a waiter looks into the store this often, in case a wake-up was lost
+NODE_SLACK_S = 2.0  # in addition to `node_timeout_s`, because a silent node may come back at once
+LOOK_AGAIN_S = 2.0  # a waiter reads the store this often, in case a wake-up was lost
 
 
 @dataclass(frozen=True, slots=True)
 class Submitted:
-    """What came of a submit: its state, whether the job is new or was there before, and whose result it took over."""
+    """The outcome of a submit: the job's state, whether the job is new, and the job whose result it took over."""
 
     job_id: str
     state: JobState
@@ -50,7 +50,7 @@ class Submitted:
 
     @property
     def runs(self) -> bool:
-        """Whether it is new and has to run."""
+        """Whether the job is new and has to run."""
         return self.created and self.reused_from is None
 
 
@@ -62,8 +62,8 @@ class Parent:
         store: the job store.
         blobs: the blob store.
         discovery: finds the groups.
-        caches: reaches the nodes' hot results.
-        home: the group of the rack in which this parent stands, if it stands in one.
+        caches: reads results from the caches of nodes.
+        home: the group of this parent's rack, if it runs in one.
     """
 
     def __init__(
@@ -87,15 +87,13 @@ class Parent:
         self.nodes = Nodes(store, partial(self.groups.capacities, silent_too=True))
         self.blob_check = BlobCheck(store, blobs, is_default=settings.storage.blobs is None)
         self.store_check = StoreCheck(store)
-        # The default directory is each machine's own, so a grid that uses it has one machine.
-        here = settings.storage.blobs is None
         self.results = ResultReader(
             blobs,
             caches,
             self.groups.place_of,
             self.traffic,
             home,
-            blobs_are_here=here,
+            blobs_are_here=settings.storage.blobs is None,  # a grid with the default directory has one machine
             chunks_of=store.result_chunks,
             on_damage=store.stop_reuse,
         )
@@ -105,7 +103,7 @@ class Parent:
         self._looks: Coalescer[str, StoredJob | None] = Coalescer(self._look, name="looks")
 
     async def open(self) -> None:
-        """Connect to everything; waits for a job store that is away.
+        """Open all parts; waits until the job store can be reached.
 
         Raises:
             SettingsError: the job store refuses these settings.
@@ -115,7 +113,7 @@ class Parent:
                 await self.store.open()
                 break
             except UnavailableError as error:
-                # A parent that gave up here would have to be replaced by somebody; this one is there when it is back.
+                # Waiting is better than ending: the parent serves requests as soon as the store is back.
                 logger.warning("cannot open the job store; trying again: %s", error)
                 await asyncio.sleep(OPEN_AGAIN_S)
         await self.blob_check.open()
@@ -123,7 +121,7 @@ class Parent:
         await self.sweeper.open()
 
     async def close(self) -> None:
-        """Finish the writes under way and let go of everything."""
+        """Finish writes that have begun and close all parts."""
         await self.reuse.close()
         await self._inserts.close()
         await self._looks.close()
@@ -136,11 +134,11 @@ class Parent:
     # --- submitting ---------------------------------------------------------------------------------------------
 
     async def submit(self, job: NewJob) -> Submitted:
-        """Store a job and hand it to a group; it is safe once this returns.
+        """Store a job and hand it to a group; the job is durable when this returns.
 
         Raises:
-            ConflictError: the jobId is taken by another job.
-            BusyError: no group can take it now.
+            ConflictError: another job has the jobId.
+            BusyError: no group can take the job now.
         """
         self.blob_check.require()
         await self.definitions.require([job.spec.definition])
@@ -151,31 +149,35 @@ class Parent:
         except BaseException:
             self._release([routed])
             raise
-        self._release([] if _runs(inserted) else [routed])
-        return self._settle([routed], [inserted])[0]
+        [submitted] = self._settle([routed], [inserted])
+        if isinstance(submitted, ConflictError):
+            raise submitted
+        return submitted
 
     async def submit_batch(
         self, batch_id: str, jobs: Sequence[NewJob]
     ) -> tuple[list[Submitted], list[tuple[str, ConflictError]]]:
-        """Store many jobs in one transaction; gives those accepted, and those in conflict with why."""
+        """Store many jobs in one transaction; returns the accepted ones, and the ids of the others with the reason."""
         self.blob_check.require()
         await self.definitions.require({job.spec.definition for job in jobs})
         routed = self._routed(await self.reuse.with_sources(jobs))
         try:
-            # A client that hangs up now must not leave half a transaction: it runs to its end by itself.
+            # The transaction is completed even if the client closes the connection now.
             inserted = await asyncio.shield(asyncio.ensure_future(self.store.insert(routed, batch_id)))
         except BaseException:
             self._release(routed)
             raise
-        self._release([job for job, each in zip(routed, inserted, strict=True) if not _runs(each)])
-        accepted = [(job, each) for job, each in zip(routed, inserted, strict=True) if not each.conflict]
+        outcomes = self._settle(routed, inserted)
+        accepted = [each for each in outcomes if isinstance(each, Submitted)]
         refused = [
-            (job.spec.job_id, _conflict(job)) for job, each in zip(routed, inserted, strict=True) if each.conflict
+            (job.spec.job_id, each)
+            for job, each in zip(routed, outcomes, strict=True)
+            if isinstance(each, ConflictError)
         ]
-        return self._settle([job for job, _ in accepted], [each for _, each in accepted]), refused
+        return accepted, refused
 
     def _routed(self, jobs: Sequence[NewJob]) -> list[NewJob]:
-        """The jobs with their groups, in the order given: those alike in affinity and site are spread together."""
+        """The jobs with their groups, in the given order; jobs with equal affinity and site are spread together."""
         bunches: dict[tuple[str | None, str | None], list[int]] = {}
         for index, job in enumerate(jobs):
             bunches.setdefault((job.affinity, job.site), []).append(index)
@@ -187,29 +189,30 @@ class Parent:
         return routed
 
     def _release(self, jobs: Sequence[NewJob]) -> None:
-        """Tell the groups that these jobs, once promised to them, do not come."""
+        """Withdraw jobs that were promised to groups."""
         for job in jobs:
             self.groups.routing.release(job.group_id)
 
-    def _settle(self, jobs: Sequence[NewJob], inserted: Sequence[Inserted]) -> list[Submitted]:
-        """Announce new jobs to their leaders; jobs that existed before, or took over a result, need no announcement."""
+    def _settle(self, jobs: Sequence[NewJob], inserted: Sequence[Inserted]) -> list[Submitted | ConflictError]:
+        """Announce jobs that have to run to their leaders, and withdraw the others from their groups."""
         by_group: dict[str, list[NewJob]] = {}
-        answers = []
-        for job, each in zip(jobs, inserted, strict=True):
-            if each.conflict:
-                raise _conflict(job)
-            if _runs(each):
+        outcomes = [_outcome(job, each) for job, each in zip(jobs, inserted, strict=True)]
+        for job, outcome in zip(jobs, outcomes, strict=True):
+            if isinstance(outcome, Submitted) and outcome.runs:
                 by_group.setdefault(job.group_id, []).append(job)
-            answers.append(_submitted(job, each))
+            else:
+                self._release([job])
         for group_id, fresh in by_group.items():
             self.traffic.handed_over(group_id, fresh)
             self.groups.announce(group_id, [job.spec for job in fresh])
         self.waiters.changed(
-            JobChange(each.job_id, each.state) for each in answers if each.created and each.reused_from
+            JobChange(each.job_id, each.state)
+            for each in outcomes
+            if isinstance(each, Submitted) and each.created and each.reused_from
         )
-        return answers
+        return outcomes
 
-    # --- waiting and asking -------------------------------------------------------------------------------------
+    # --- waiting and queries ------------------------------------------------------------------------------------
 
     async def _look(self, job_ids: Sequence[str]) -> list[StoredJob | None]:
         found = await self.store.get(list(dict.fromkeys(job_ids)))
@@ -219,7 +222,7 @@ class Parent:
         """A job.
 
         Raises:
-            JobNotFoundError: there is none of that id.
+            JobNotFoundError: there is no job with that id.
         """
         job = await self._looks.put(checked_id(job_id))
         if job is None:
@@ -227,9 +230,9 @@ class Parent:
         return job
 
     async def wait(self, job_id: str, wait_s: float, *, is_new: bool = False) -> StoredJob | DoneJob:
-        """The job once it has ended, or as it is when the wait is over.
+        """The job once it has ended, or its state at the end of the wait.
 
-        One that `is_new` was stored by this parent just now, to run: there is no need to look at it at once.
+        `is_new`: this parent has just stored the job and it has to run, so it is not read at once.
         """
         changed = self.waiters.watch_job(job_id)
         loop = asyncio.get_running_loop()
@@ -255,14 +258,14 @@ class Parent:
             self.waiters.forget(changed, job_id)
 
     async def position(self, job: StoredJob) -> int | None:
-        """How many jobs stand before a queued one; None for others."""
+        """The number of jobs before a queued job; None for other jobs."""
         return await self.store.queue_position(job) if job.state is JobState.QUEUED else None
 
     async def batch(self, batch_id: str) -> BatchSummary:
-        """How far a batch is.
+        """The progress of a batch.
 
         Raises:
-            JobNotFoundError: there is none of that id.
+            JobNotFoundError: there is no batch with that id.
         """
         summary = await self.store.batch(checked_id(batch_id, "batchId"))
         if summary is None:
@@ -272,22 +275,22 @@ class Parent:
     # --- cancelling ---------------------------------------------------------------------------------------------
 
     async def cancel(self, job_ids: Sequence[str]) -> int:
-        """Ask for unfinished jobs to be cancelled; gives how many there were. The wish is kept in the store."""
-        wished = await asyncio.shield(asyncio.ensure_future(self.store.request_cancel(job_ids)))
+        """Request the cancellation of unfinished jobs in the store and at their leaders; returns how many there are."""
+        requested = await asyncio.shield(asyncio.ensure_future(self.store.request_cancel(job_ids)))
         by_group: dict[str, list[str]] = {}
-        for job in wished:
+        for job in requested:
             by_group.setdefault(job.group_id, []).append(job.job_id)
         for group_id, ids in by_group.items():
             try:
                 await self.groups.cancel(group_id, ids)
             except UnavailableError:
-                self.sweeper.cancel(group_id, ids)  # the leader that comes next finds the wish in the store, too
-        return len(wished)
+                self.sweeper.cancel(group_id, ids)  # the next leader also finds the request in the store
+        return len(requested)
 
     # --- shared data --------------------------------------------------------------------------------------------
 
     async def put_data(self, name: str, chunks: AsyncIterator[bytes]) -> SharedData:
-        """Store a shared input under its hash, and let the name point at it."""
+        """Store a shared input under its hash, and assign the name to it."""
         checked_id(name, "data name")
         self.blob_check.require()
         blob = await self.blobs.upload(chunks, data_key)
@@ -300,27 +303,20 @@ class Parent:
         return data
 
     async def data(self, names: Sequence[str] | None = None) -> dict[str, StoredData]:
-        """Shared inputs by name; all of them where none are named."""
+        """Shared inputs by name; all of them if `names` is None."""
         if names is not None and not names:
             return {}
         return await self.store.get_data(names)
 
 
-def _runs(inserted: Inserted) -> bool:
-    """Whether a job is new and has to run."""
-    return inserted.created and inserted.reused_from is None
-
-
-def _submitted(job: NewJob, inserted: Inserted) -> Submitted:
+def _outcome(job: NewJob, inserted: Inserted) -> Submitted | ConflictError:
     job_id, before = job.spec.job_id, inserted.existing
+    if inserted.conflict:
+        return ConflictError(
+            f"the jobId {job_id!r} is taken by a job with another input, pricer, args or shared data; choose another "
+            "jobId, or send exactly what was sent before"
+        )
     if before is not None:
         return Submitted(job_id, before.state, False, before.reused_from)
     state = JobState.QUEUED if inserted.reused_from is None else JobState.DONE
     return Submitted(job_id, state, inserted.created, inserted.reused_from)
-
-
-def _conflict(job: NewJob) -> ConflictError:
-    return ConflictError(
-        f"the jobId {job.spec.job_id!r} is taken by a job with another input, pricer, args or shared data; "
-        "choose another jobId, or send exactly what was sent before"
-    )

@@ -1,7 +1,7 @@
-"""Whether jobs can be written to the job store, for whoever asks if this parent is ready.
+"""Checks for the readiness of a parent whether the job store can be written.
 
-Reading tells little: a full disk and a removed file can be read. So a row is written, but at most every few seconds
-however often somebody asks, and only then. A store that is merely slow is not called broken.
+Reading is no test: reads work on a full disk and on a removed file. So the check writes a row, at most once in a few
+seconds however often readiness is queried. A slow store passes.
 """
 
 from __future__ import annotations
@@ -14,13 +14,13 @@ from raygrid.store import JobStore, LockedError
 
 logger = logging.getLogger(__name__)
 
-FRESH_S = 10.0  # so long a good answer counts
-AGAIN_S = 1.0  # and so long a bad one
-WAIT_S = 1.0  # longest that somebody waits for a new answer, rather than be told the latest
+FRESH_S = 10.0  # how long a success counts
+AGAIN_S = 1.0  # how long a failure counts
+WAIT_S = 1.0  # longest wait for a new result; after it, the previous one counts
 
 
 class StoreCheck:
-    """Looks when it is asked. The owner closes it."""
+    """Checks the job store on demand. The owner closes it."""
 
     def __init__(self, store: JobStore) -> None:
         self._store = store
@@ -29,10 +29,10 @@ class StoreCheck:
         self._look: asyncio.Task[None] | None = None
 
     async def require(self) -> None:
-        """Refuse to be called ready where the latest look found that nothing can be written.
+        """Check that the job store can be written.
 
         Raises:
-            UnavailableError: says why.
+            UnavailableError: the latest check failed; with the reason.
         """
         loop = asyncio.get_running_loop()
         fresh_s = FRESH_S if self._trouble is None else AGAIN_S
@@ -44,7 +44,7 @@ class StoreCheck:
             raise UnavailableError(str(self._trouble), retry_after_s=self._trouble.retry_after_s)
 
     async def close(self) -> None:
-        """Look no more."""
+        """Cancel a check that is running."""
         if self._look is not None:
             self._look.cancel()
             await asyncio.gather(self._look, return_exceptions=True)
@@ -54,11 +54,11 @@ class StoreCheck:
             await self._store.probe()
             self._trouble = None
         except LockedError:
-            pass  # others write: it is slow, and as good as it was
+            pass  # other writers hold the lock: the store is slow, and the previous result counts
         except UnavailableError as error:
             self._trouble = error
         except Exception as error:
-            logger.exception("writing to the job store failed unexpectedly")
+            logger.exception("the check of the job store failed unexpectedly; checking again at the next request")
             self._trouble = UnavailableError(f"writing to the job store failed: {error}")
         finally:
             self._looked_at = asyncio.get_running_loop().time()

@@ -1,4 +1,4 @@
-"""What a client asks to be run: read from the options of a form, checked, and made into a job."""
+"""Reads and checks the options of a submit, and makes a job of them and the input."""
 
 from __future__ import annotations
 
@@ -28,10 +28,10 @@ OPTIONS = frozenset({"pricer", "args", "priority", "affinity", "site", "timeout_
 
 
 def checked_id(value: str, what: str = "jobId") -> str:
-    """An id that a client chose, once it is known to be one.
+    """An id that a client chose, unchanged.
 
     Raises:
-        InvalidRequestError: says what is allowed.
+        InvalidRequestError: it is not an id; names what is allowed.
     """
     if JOB_ID.fullmatch(value) is None or not value.strip("."):
         raise InvalidRequestError(
@@ -42,7 +42,7 @@ def checked_id(value: str, what: str = "jobId") -> str:
 
 @dataclass(frozen=True, slots=True)
 class SubmissionOptions:
-    """How a job is to be run, as far as the client says."""
+    """How to run a job: the options that the client set."""
 
     pricer: str | None = None
     args: tuple[str, ...] = ()
@@ -57,7 +57,7 @@ def options_of_form(fields: Mapping[str, Sequence[str]], also: frozenset[str] = 
     """Read the options of a form, all of them optional.
 
     Raises:
-        InvalidRequestError: one is unknown, given twice or absurd; says which.
+        InvalidRequestError: an option is unknown, given twice or invalid; names it.
     """
     unknown = fields.keys() - OPTIONS - also
     if unknown:
@@ -105,7 +105,7 @@ def _text(name: str, value: Any) -> str:
 
 
 def _is_text(value: Any) -> bool:
-    """Whether a value is a text that can be stored and passed on: no NUL, no half of a surrogate pair."""
+    """Whether a value is a text that can be stored and passed on: without NUL and single surrogates."""
     if not isinstance(value, str) or "\0" in value:
         return False
     return value.isascii() or not any("\ud800" <= character <= "\udfff" for character in value)
@@ -144,18 +144,18 @@ def _timeout(value: Any) -> float:
 
 
 def pricer_for(settings: GridSettings, name: str | None) -> tuple[str, Pricer]:
-    """The pricer that a submit means.
+    """The pricer of a submit: the named one, or the default.
 
     Raises:
-        UnknownPricerError: there is none of that name, or none is named and the grid has several.
+        UnknownPricerError: there is no pricer of that name; or none is named and there is no default.
     """
     chosen = name or settings.chosen_default_pricer
     pricer = settings.pricers.get(chosen) if chosen is not None else None
     if chosen is not None and pricer is not None:
         return chosen, pricer
-    known = ", ".join(sorted(settings.pricers)) or "none at all"
+    known = ", ".join(sorted(settings.pricers)) or "none"
     if chosen is None:
-        raise UnknownPricerError(f"say which pricer: the grid has {known}")
+        raise UnknownPricerError(f"name a pricer: the grid has {known}")
     raise UnknownPricerError(f"there is no pricer {chosen!r}; the grid has {known}")
 
 
@@ -171,18 +171,18 @@ def make_job(
 
     Args:
         settings: the grid's settings.
-        definition: gives the digest of what a configured pricer runs, which the job is pinned to.
-        job_id: the client's id for it.
+        definition: gives the digest of a pricer's definition, which is pinned to the job.
+        job_id: the client's id of the job.
         file: its input.
-        options: how it is to be run.
-        data: the shared data that options may name.
+        options: its options.
+        data: stored shared data by name.
 
     Raises:
         InvalidRequestError: the file is empty, or the pricer takes no args.
         UnknownPricerError: see `pricer_for`.
-        UnknownDataError: it names shared data that was never stored.
-        UnknownSiteError: it names a site that the settings do not know, though they know others: a typo must not
-            send it far away in silence. Where no group has a site, one that is named means nothing.
+        UnknownDataError: an option names shared data that was never stored.
+        UnknownSiteError: an option names an unknown site, which may be a typing error. If no group has a site, sites
+            are ignored.
     """
     name, pricer = pricer_for(settings, options.pricer)
     if file.blob.size == 0:
@@ -191,7 +191,7 @@ def make_job(
         raise InvalidRequestError(f"job {job_id}: pricer {name!r} takes no args (its command has no {{args}})")
     if options.site is not None and (sites := settings.known_sites) and options.site not in sites:
         raise UnknownSiteError(
-            f"job {job_id}: no group is at a site {options.site!r}; the grid knows {', '.join(sorted(sites))}"
+            f"job {job_id}: no group is at a site {options.site!r}; the sites are {', '.join(sorted(sites))}"
         )
     missing = [each for each in options.data if each not in data]
     if missing:

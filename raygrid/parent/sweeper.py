@@ -1,8 +1,8 @@
-"""Jobs of lost groups go to other groups: what no leader can do, for there is none.
+"""Moves jobs of lost groups to other groups, because a lost group has no leader that could do it.
 
-Every parent watches the groups' leases, one at a time sweeps: the one that holds the lease `SWEEPER`. That it is only
-one saves work; nothing goes wrong with two, for the job store moves a job only from the group that still has it, and
-takes running ones only from groups that nobody leads.
+Every parent watches the groups' leases; the parent that holds the lease `SWEEPER` moves the jobs. One is enough, but
+two do no harm: the job store moves a job only from the group that has it, and running jobs only from groups without a
+leader.
 """
 
 from __future__ import annotations
@@ -27,14 +27,14 @@ from raygrid.transport.ports import JobChange
 
 logger = logging.getLogger(__name__)
 
-SWEEPER = "~sweeper"  # no group: those have the prefix of the settings
+SWEEPER = "~sweeper"  # not the name of a group, because those begin with `group_prefix`
 TTL_S = 3.0
 RENEW_BELOW_S = 2.0
 LOOK_S = 0.5
-CALL_S = 2.5  # a look that takes longer is none
+CALL_S = 2.5  # a look at the leases that takes longer has failed
 PAGE = 2_000  # jobs moved in one transaction
 REST_S = 2.0  # between sweeps of a group that had nothing to move
-MOST_KEPT = 100_000
+MOST_NOTED = 100_000
 
 
 class Sweeper:
@@ -42,13 +42,13 @@ class Sweeper:
 
     Args:
         store: the job store.
-        groups: the groups as this parent knows them; told which are lost.
-        waiters: woken where a job of theirs has ended here.
-        patience: how long a group is waited for.
+        groups: the groups as this parent knows them; their `lost` is set here.
+        waiters: woken when jobs are cancelled or moved here.
+        patience: how long to wait for a group.
 
     Attributes:
-        lost: the lost groups, and since when nobody leads them, by the store's clock.
-        holder: the name under which it sweeps, unique in every life.
+        lost: the lost groups, and when their last lease expired, by the store's clock.
+        holder: the name of this sweeper in the lease, unique for each start.
     """
 
     def __init__(self, store: JobStore, groups: Groups, waiters: Waiters, patience: LostGroupTimeouts) -> None:
@@ -62,21 +62,21 @@ class Sweeper:
         self._sweeps = False
         self._rest_until: dict[str, float] = {}
         self._looked = asyncio.Event()
-        self._errands = asyncio.Event()
+        self._requested = asyncio.Event()
         self._refused: dict[str, set[str]] = {}
-        self._wishes: dict[str, set[str]] = {}
+        self._to_cancel: dict[str, set[str]] = {}
         self._moved: dict[str, set[str]] = {}
         self._tasks: list[asyncio.Task[None]] = []
 
     async def open(self) -> None:
-        """Begin to watch."""
-        self._groups.polls.on_refusal = partial(self._keep, self._refused)
+        """Start to watch."""
+        self._groups.polls.on_refusal = partial(self._note, self._refused)
         loop = asyncio.get_running_loop()
-        loops = {"watch": self._watch_forever(), "sweep": self._sweep_forever(), "errands": self._run_errands()}
+        loops = {"watch": self._watch_forever(), "sweep": self._sweep_forever(), "requests": self._serve_forever()}
         self._tasks = [loop.create_task(each, name=f"sweeper: {name}") for name, each in loops.items()]
 
     async def close(self) -> None:
-        """Stop, and let another parent sweep at once."""
+        """Stop, and release the lease, so that another parent can sweep at once."""
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
@@ -89,18 +89,19 @@ class Sweeper:
                 async with asyncio.timeout(CALL_S):
                     await self._store.release_lease(state.lease)
 
-    # --- what the parent asks -----------------------------------------------------------------------------------------
+    # --- requests of the parent ---------------------------------------------------------------------------------------
 
     def cancel(self, group_id: str, job_ids: Sequence[str]) -> None:
-        """Have jobs cancelled whose leader could not be told; the wish is in the store."""
-        self._keep(self._wishes, group_id, job_ids)
+        """Cancel jobs whose leader could not be reached; the request is in the store already."""
+        self._note(self._to_cancel, group_id, job_ids)
 
-    def _keep(self, kept: dict[str, set[str]], group_id: str, job_ids: Sequence[str]) -> None:
-        if sum(map(len, kept.values())) + len(job_ids) > MOST_KEPT:
-            logger.warning("group %s: %d jobs have to wait, as too many wait here", group_id, len(job_ids))
+    def _note(self, noted: dict[str, set[str]], group_id: str, job_ids: Sequence[str]) -> None:
+        if sum(map(len, noted.values())) + len(job_ids) > MOST_NOTED:
+            count = len(job_ids)
+            logger.warning("group %s: too many requests wait here; leaving %d jobs to its leader", group_id, count)
             return
-        kept.setdefault(group_id, set()).update(job_ids)
-        self._errands.set()
+        noted.setdefault(group_id, set()).update(job_ids)
+        self._requested.set()
 
     # --- watching -----------------------------------------------------------------------------------------------------
 
@@ -110,33 +111,34 @@ class Sweeper:
                 await self._look()
             except (UnavailableError, TimeoutError) as error:
                 self._watch.failed(asyncio.get_running_loop().time())
-                logger.warning("cannot look at the groups: %s", str(error) or "the job store did not answer in time")
+                why = str(error) or "the job store did not answer in time"
+                logger.warning("reading the leases of the groups failed; trying again: %s", why)
             except Exception:
                 self._watch.failed(asyncio.get_running_loop().time())
-                logger.exception("looking at the groups failed; trying again")
+                logger.exception("reading the leases of the groups failed unexpectedly; trying again")
             await asyncio.sleep(LOOK_S)
 
     async def _look(self) -> None:
         async with asyncio.timeout(CALL_S):
             states = await self._store.leases()
-        self._sweeps = await self._stand(states.pop(SWEEPER, None))
+        self._sweeps = await self._hold_lease(states.pop(SWEEPER, None))
         now = asyncio.get_running_loop().time()
         self._watch.observe(
             {group_id: state.left_s for group_id, state in states.items()}, self._groups.capacities(), now
         )
         lost = {group_id: states[group_id].lease.expires_at for group_id in self._watch.lost(now)}
         for group_id in lost.keys() - self.lost.keys():
-            logger.warning("group %s is lost: nobody has led it since %s", group_id, lost[group_id])
+            logger.warning("group %s has had no leader since %s; moving its jobs", group_id, lost[group_id])
         for group_id in self.lost.keys() - lost.keys():
-            logger.warning("group %s is lost no more", group_id)
+            logger.warning("group %s is no longer lost; it takes jobs again", group_id)
         self.lost, self._idle = lost, self._watch.idle(now)
         self._groups.known.lost = frozenset(lost)
         self._looked.set()
 
-    async def _stand(self, state: LeaseState | None) -> bool:
-        """Whether this parent sweeps: it takes the lease when it is free, and renews it while it lives.
+    async def _hold_lease(self, state: LeaseState | None) -> bool:
+        """Take the sweeper's lease if it is free, or renew it; returns whether this parent holds it.
 
-        It does so before the look counts: where nobody can write, no leader could renew its lease, either.
+        Called before a look is evaluated: if writes fail here, leaders could not renew their leases either.
         """
         if state is not None and state.left_s > 0:
             if state.lease.holder != self.holder:
@@ -156,12 +158,12 @@ class Sweeper:
                 try:
                     await self._sweep(group_id, unled=unled)
                 except UnavailableError as error:
-                    logger.warning("group %s: its jobs cannot be moved now: %s", group_id, error)
+                    logger.warning("group %s: moving its jobs failed; trying again: %s", group_id, error)
                 except Exception:
-                    logger.exception("group %s: moving its jobs failed; trying again", group_id)
+                    logger.exception("group %s: moving its jobs failed unexpectedly; trying again", group_id)
 
     async def _sweep(self, group_id: str, *, unled: bool) -> None:
-        """Move what others can take of a group's jobs, unless another parent does, or the group is back."""
+        """Move a group's jobs to groups that can take them, until another parent sweeps or the group is back."""
         while self._sweeps and group_id in (self.lost if unled else self._idle):
             now = asyncio.get_running_loop().time()
             if now < self._rest_until.get(group_id, 0.0):
@@ -177,17 +179,17 @@ class Sweeper:
             ended = await self._store.cancel_unled(group_id, running=True)
             if not ended:
                 return
-            self._tell_cancelled(ended)
+            self._wake(ended)
 
     async def _move(self, group_id: str, jobs: Sequence[Unfinished], *, unled: bool) -> int:
-        """Give jobs to the groups that can take them, by the routing policy; gives how many."""
+        """Move jobs to the groups that can take them, by the routing policy; returns how many."""
         bunches: dict[tuple[str | None, str | None], list[str]] = {}
         for job in jobs:
             bunches.setdefault((job.affinity, job.site), []).append(job.job_id)
         shares = self._groups.routing.choose_for(
             [(*alike, len(job_ids)) for alike, job_ids in bunches.items()], instead_of=group_id
         )
-        # Where not all find a place, the first in line do.
+        # If there is no room for all, the first ones are moved.
         to = {
             job_id: chosen
             for job_ids, share in zip(bunches.values(), shares, strict=True)
@@ -208,31 +210,31 @@ class Sweeper:
         if count:
             logger.warning("group %s: %d jobs moved to %s", group_id, count, ", ".join(sorted(moved)))
         if count and not unled:
-            self._keep(self._moved, group_id, [job.spec.job_id for queued in moved.values() for job in queued])
+            self._note(self._moved, group_id, [job.spec.job_id for queued in moved.values() for job in queued])
         return count
 
-    # --- errands ------------------------------------------------------------------------------------------------------
+    # --- serving requests ---------------------------------------------------------------------------------------------
 
-    async def _run_errands(self) -> None:
-        """What this parent was asked or has to tell, whether it sweeps or not."""
+    async def _serve_forever(self) -> None:
+        """Move refused jobs, cancel jobs and announce moves, whether this parent holds the lease or not."""
         while True:
             with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(LOOK_S if self._wishes else None):
-                    await self._errands.wait()
-            self._errands.clear()
+                async with asyncio.timeout(LOOK_S if self._to_cancel else None):
+                    await self._requested.wait()
+            self._requested.clear()
             try:
                 await self._move_refused()
-                await asyncio.gather(*(self._cancel_wished(group_id) for group_id in list(self._wishes)))
-                await asyncio.gather(*(self._tell_moved(group_id) for group_id in list(self._moved)))
+                await asyncio.gather(*(self._cancel(group_id) for group_id in list(self._to_cancel)))
+                await asyncio.gather(*(self._announce_moved(group_id) for group_id in list(self._moved)))
             except (UnavailableError, TimeoutError) as error:
-                logger.warning("an errand has to wait: %s", error)
+                logger.warning("moving or cancelling jobs failed; trying again: %s", error)
                 await asyncio.sleep(LOOK_S)
             except Exception:
-                logger.exception("an errand failed; trying again")
+                logger.exception("moving or cancelling jobs failed unexpectedly; trying again")
                 await asyncio.sleep(LOOK_S)
 
     async def _move_refused(self) -> None:
-        """Jobs that their leader had better see elsewhere; where nobody can take them they stay."""
+        """Move jobs that their leader refused; they stay if no other group can take them."""
         while self._refused:
             group_id, job_ids = self._refused.popitem()
             found = (await self._store.get(sorted(job_ids))).values()
@@ -242,23 +244,24 @@ class Sweeper:
                 if not await self._move(group_id, jobs[start : start + PAGE], unled=False):
                     break
 
-    async def _cancel_wished(self, group_id: str) -> None:
-        """Carry out wishes that a leader could not be told of: tell it now, or do it where there is none.
+    async def _cancel(self, group_id: str) -> None:
+        """Cancel jobs of a leader that could not be reached: in the store if there is no leader, else through it.
 
-        What still runs there is cancelled by the next leader, which finds the wish, or once the group is lost.
+        Running jobs are cancelled by the next leader, which finds the request in the store, or once the group is lost.
         """
-        job_ids = self._wishes.pop(group_id)
+        job_ids = self._to_cancel.pop(group_id)
         try:
             ended = await self._store.cancel_unled(group_id, sorted(job_ids), running=group_id in self.lost)
             if ended is None:
                 await self._groups.cancel(group_id, sorted(job_ids))
             else:
-                self._tell_cancelled(ended)
+                self._wake(ended)
         except RaygridError:
-            self._wishes.setdefault(group_id, set()).update(job_ids)  # its lease may run out yet
+            self._to_cancel.setdefault(group_id, set()).update(job_ids)  # tried again; its lease may expire
 
-    async def _tell_moved(self, group_id: str) -> None:
+    async def _announce_moved(self, group_id: str) -> None:
         await self._groups.forget(group_id, sorted(self._moved.pop(group_id)))
 
-    def _tell_cancelled(self, job_ids: Sequence[str]) -> None:
+    def _wake(self, job_ids: Sequence[str]) -> None:
+        """Wake the waiters for jobs that were cancelled."""
         self._waiters.changed([JobChange(job_id, JobState.CANCELLED) for job_id in job_ids])

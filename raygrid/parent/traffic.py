@@ -1,6 +1,6 @@
-"""Payload bytes that this parent moves, by purpose and group, so that ops can see what crosses between racks.
+"""Counts the payload bytes that this parent moves, by purpose and group, to show the traffic between racks.
 
-Bodies and results only: job descriptions, polls and HTTP's own bytes are not counted.
+Bodies and results only: job descriptions, polls and HTTP headers are not counted.
 """
 
 from __future__ import annotations
@@ -19,11 +19,11 @@ Purpose = Literal["received", "stored", "inline", "from_cache", "from_blobs"]
 
 
 class ParentTraffic:
-    """Counters of one parent, from its start on; safe to use from threads.
+    """Counters of one parent since its start. Thread-safe.
 
     Attributes:
-        parent_id: tells this life of this parent from others behind the same address.
-        since: when it began to count.
+        parent_id: unique for each start of each parent; several may share one address.
+        since: start of counting.
     """
 
     def __init__(self) -> None:
@@ -33,7 +33,7 @@ class ParentTraffic:
         self._lock = threading.Lock()
 
     def count(self, purpose: Purpose, group_id: str, size: int) -> None:
-        """Add bytes: received from clients or stored for them (no group), or moved to or from a group."""
+        """Add bytes; `group_id` is empty for bytes received from clients or stored for them."""
         with self._lock:
             self._bytes[purpose, group_id] += size
 
@@ -45,7 +45,7 @@ class ParentTraffic:
                 self.count("stored", "", file.blob.size)
 
     def handed_over(self, group_id: str, jobs: Iterable[NewJob]) -> None:
-        """Count inputs that travel to a group with their jobs."""
+        """Count the inputs that are sent to a group with their jobs."""
         self.count("inline", group_id, sum(len(job.spec.inline or b"") for job in jobs))
 
     def of(self, purpose: Purpose, group_id: str = "") -> int:
@@ -53,5 +53,5 @@ class ParentTraffic:
         return self._bytes[purpose, group_id]
 
     def groups(self) -> set[str]:
-        """The groups of which something is counted."""
+        """The groups with counted bytes."""
         return {group_id for _, group_id in list(self._bytes) if group_id}

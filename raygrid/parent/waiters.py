@@ -1,4 +1,4 @@
-"""Who waits in this parent for a job to change, and how they are woken."""
+"""Wakes requests of this parent that wait for a job to change."""
 
 from __future__ import annotations
 
@@ -10,36 +10,36 @@ from raygrid.transport.ports import JobChange
 
 
 class Watch(asyncio.Event):
-    """Set whenever something may have changed.
+    """An event that is set when a job may have changed.
 
     Attributes:
-        done: the job that is watched, once it is told to be done; else the woken has to look into the store.
+        done: the watched job, if a leader has reported it as done; if None, read the job from the store.
     """
 
     done: DoneJob | None = None
 
 
 class Waiters:
-    """Wakes waiters when leaders tell of changes. Unless it comes with a job that is done, a wake-up is only a hint."""
+    """Wakes waiters when leaders report changes. Without a done job, a wake-up is only a hint."""
 
     def __init__(self) -> None:
-        self._by_job: dict[str, dict[Watch, None]] = {}  # all in the order in which they came
+        self._by_job: dict[str, dict[Watch, None]] = {}  # in order of arrival
         self._any: dict[Watch, None] = {}
 
     def watch_job(self, job_id: str) -> Watch:
-        """An event that is set whenever the job may have changed; `forget` it in the end."""
+        """An event that is set when the job may have changed; pass it to `forget` at the end."""
         event = Watch()
         self._by_job.setdefault(job_id, {})[event] = None
         return event
 
     def watch_all(self) -> Watch:
-        """An event that is set whenever any job may have changed; `forget` it in the end."""
+        """An event that is set when any job may have changed; pass it to `forget` at the end."""
         event = Watch()
         self._any[event] = None
         return event
 
     def forget(self, event: Watch, job_id: str | None = None) -> None:
-        """Wait no more."""
+        """Remove an event."""
         self._any.pop(event, None)
         if job_id is not None and (events := self._by_job.get(job_id)) is not None:
             events.pop(event, None)
@@ -47,7 +47,7 @@ class Waiters:
                 del self._by_job[job_id]
 
     def changed(self, changes: Iterable[JobChange]) -> None:
-        """Wake those who wait for one of these jobs, once it has ended, and those who wait for anything."""
+        """Wake the waiters for these jobs and the waiters for any job."""
         something = False
         for change in changes:
             something = True
@@ -58,7 +58,7 @@ class Waiters:
             self._wake_any()
 
     def wake_all(self) -> None:
-        """Changes may have been missed: everybody looks."""
+        """Wake all waiters, because changes may have been missed."""
         for events in self._by_job.values():
             for event in events:
                 event.set()

@@ -336,7 +336,7 @@ async def test_a_result_missing_from_the_blob_store_does_not_end_the_stream(grid
     assert bodies["lost-1"] == b""
     assert unzip(bodies["lost-2"])["stdout.txt"] == b"kept\n"
     gone = {part.job_id: (part.problem, part.problem_detail) for part in parts if part.problem}
-    detail = "the result of job lost-1 is gone from the blob store; submit it under a new jobId to run it again"
+    detail = "the result of job lost-1 is gone from the blob store; submit the input under a new jobId to run it again"
     assert gone == {"lost-1": ("urn:raygrid:problem:result-expired", detail)}
 
 

@@ -128,7 +128,7 @@ async def test_a_lost_group_is_shown_as_lost(grid: RackGrid) -> None:
     nodes = (await grid.http.get("/nodes")).json()["nodes"]
     theirs = [node for node in nodes if node["group"] == "rack-a"]
     assert [node["state"] for node in theirs] == ["lost", "lost"]
-    assert "nobody has led it since" in theirs[0]["why"]
+    assert "the group is lost: it has had no leader since" in theirs[0]["why"]
     assert (await grid.http.get("/health/ready")).status_code == 200
     grid.cut_rack("rack-a", cut=False)
     await grid.until(lambda: shown("ok"), 20)

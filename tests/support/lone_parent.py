@@ -15,7 +15,7 @@ import uvicorn
 
 from raygrid.blobs import BlobStore
 from raygrid.models import GroupCapacity
-from raygrid.parent.http.job_routes import build_app
+from raygrid.parent.http.app import build_app
 from raygrid.parent.service import Parent
 from raygrid.settings.model import load_settings
 from raygrid.store import SqlStore

@@ -25,7 +25,7 @@ from raygrid.node.agent import NodeAgent
 from raygrid.node.service import AgentService
 from raygrid.parent.blob_check import BlobCheck
 from raygrid.parent.housekeeping import Housekeeping
-from raygrid.parent.http.job_routes import build_app
+from raygrid.parent.http.app import build_app
 from raygrid.parent.service import Parent
 from raygrid.settings.model import GridSettings, load_settings
 from raygrid.store import SqlStore

@@ -274,7 +274,7 @@ async def test_a_body_that_stops_ends_the_request(monkeypatch: pytest.MonkeyPatc
         reader, writer = await knock(port, b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 100\r\n\r\nabc")
         answer = await everything(reader)
         assert answer.startswith(b"HTTP/1.1 408 Request Timeout\r\n")
-        assert b"nothing of the body came" in answer
+        assert b"no data of the body arrived" in answer
         writer.close()
 
 

@@ -67,7 +67,7 @@ def test_a_file_name_is_read_as_the_client_meant_it(disposition: bytes, filename
         (b"name=\"file\"; filename*=UTF-8''%E5%8.csv", "malformed"),
         (b"name=\"file\"; filename*=unicode_escape''a", "unknown character set"),
         (b"name=\"file\"; filename*=nothing-known''a", "unknown character set"),
-        (b'name="file"; filename*0="a"; filename*1="b"', "comes in pieces"),
+        (b'name="file"; filename*0="a"; filename*1="b"', "is split"),
         (b'name="file"; filename="=?utf-8?B?5Y+W5by?="', "malformed"),
         (b'name="file"; filename="=?utf-8?Q?=E5=8F?="', "is not UTF-8 text"),
         (b'name="file"; filename="=?utf-8?Q?=E?="', "malformed"),

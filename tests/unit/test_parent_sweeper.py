@@ -192,7 +192,7 @@ async def test_the_lease_of_the_sweeper_is_no_group(story: Story, monkeypatch: p
     async def nobody(self: Sweeper, state: object) -> bool:
         return False
 
-    monkeypatch.setattr(Sweeper, "_stand", nobody)
+    monkeypatch.setattr(Sweeper, "_hold_lease", nobody)
     await story.passes(40, "a", "b", "c")
     assert (await story.store.leases())[SWEEPER].left_s < 0
     assert story.sweeper.lost == {}
@@ -248,12 +248,12 @@ async def test_a_cancel_request_is_carried_out_when_the_lease_has_run_out(story:
     await story.store.request_cancel(["j1", "j2"])
     story.sweeper.cancel("a", ["j1", "j2"])
     await story.sweeper._cancel_wished("a")
-    assert story.sweeper._wishes == {"a": {"j1", "j2"}}
+    assert story.sweeper._to_cancel == {"a": {"j1", "j2"}}
     story.now += 3.5
     await story.sweeper._cancel_wished("a")
     found = await story.store.get(["j1", "j2"])
     assert (found["j1"].state, found["j2"].state) == (JobState.CANCELLED, JobState.RUNNING)
-    assert story.sweeper._wishes == {}
+    assert story.sweeper._to_cancel == {}
 
 
 async def test_a_cancel_request_reaches_a_leader_that_was_unreachable_at_first(story: Story) -> None:

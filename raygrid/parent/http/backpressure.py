@@ -1,7 +1,7 @@
-"""Holds a client back that sends a body faster than it is read, where Serve's direct ingress would gather it in memory.
+"""Slows down clients that send a body faster than it is read, because Serve's direct ingress would hold it in memory.
 
-Serve takes whatever a connection brings into a queue of its own, without a bound; with one, its reading waits, the
-socket fills, and the sender waits, too.
+Serve puts all data of a connection into a queue without a limit. With a limit, Serve stops reading, the socket's buffer
+fills, and the client waits.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ class Pushback:
 
     Args:
         app: the application.
-        gathers: the class of those `receive` that gather in an `asyncio.Queue` named `queue`, and wait for room in it.
+        gathers: the class of the `receive` functions that put messages into an `asyncio.Queue` named `queue`.
     """
 
     def __init__(self, app: ASGIApp, gathers: type) -> None:
@@ -26,8 +26,8 @@ class Pushback:
         self._gathers = gathers
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Bound the queue, then go on as if nothing had been."""
+        """Limit the queue, then pass the request on."""
         if isinstance(receive, self._gathers):
             queue: asyncio.Queue[object] = receive.queue  # type: ignore[attr-defined]  # what `gathers` promises
-            queue._maxsize = AHEAD  # type: ignore[attr-defined]  # asyncio offers no other way after it was made
+            queue._maxsize = AHEAD  # type: ignore[attr-defined]  # asyncio has no public way to change it
         await self._app(scope, receive, send)

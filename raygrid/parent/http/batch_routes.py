@@ -1,4 +1,4 @@
-"""The routes of the batches: submitting many jobs at once, how far they are, and their results as they end."""
+"""The routes of batches: submit many jobs at once, follow their progress, and read their results as they end."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from raygrid.parent.http import problems, schemas, streams
 from raygrid.parent.http.forms import ReceivedForm
 from raygrid.parent.http.naming import BATCH
 from raygrid.parent.http.openapi import BATCH_FORM, BYTES, problem_responses
-from raygrid.parent.http.requests import Wait, read_form
+from raygrid.parent.http.requests import NextCursor, Wait, read_form
 from raygrid.parent.service import Parent
 from raygrid.parent.submission import SubmissionOptions, checked_id, make_job, options_of_form, options_of_json
 
@@ -34,7 +34,7 @@ def _overrides(form: ReceivedForm) -> dict[str, dict[str, Any]]:
     unknown = parsed.keys() - {file.part for file in form.files}
     if unknown:
         raise InvalidRequestError(
-            f"the option 'jobs' speaks of {sorted(unknown)[0][:140]!r}, but there is no file of that name"
+            f"the option 'jobs' names the job {sorted(unknown)[0][:140]!r}, but there is no file with that name"
         )
     return parsed
 
@@ -55,12 +55,12 @@ async def _batch_jobs(parent: Parent, form: ReceivedForm) -> list[NewJob]:
 
 
 def batch_routes(router: APIRouter, parent: Parent) -> None:
-    """Add the routes of the batches."""
+    """Add the routes of batches."""
 
     @router.post(
         "/batches",
         tags=["batches"],
-        summary="Submit many jobs at once",
+        summary="Submit many jobs in one request",
         status_code=202,
         openapi_extra=BATCH_FORM,
         response_model=schemas.BatchAnswer,
@@ -74,7 +74,7 @@ def batch_routes(router: APIRouter, parent: Parent) -> None:
         batch_id = checked_id(given[0], "batchId") if given else str(uuid7())
         if not form.files:
             raise InvalidRequestError(
-                "the batch has no files; send each as a part named by its jobId: -F trade-1=@1.csv"
+                "the batch has no files; send each as a part named like its jobId: -F trade-1=@1.csv"
             )
         accepted, refused = await parent.submit_batch(batch_id, await _batch_jobs(parent, form))
         answer = schemas.BatchAnswer(
@@ -96,12 +96,12 @@ def batch_routes(router: APIRouter, parent: Parent) -> None:
     @router.get(
         "/batches",
         tags=["batches"],
-        summary="List batches, the newest first",
+        summary="List batches, newest first",
         response_model=schemas.BatchPage,
         responses=problem_responses(401, 422),
     )
     async def batches(
-        cursor: Annotated[str | None, Query(description="`next_cursor` of the page before")] = None,
+        cursor: NextCursor = None,
         limit: Annotated[int, Query(ge=1, le=100)] = 20,
     ) -> schemas.BatchPage:
         after = checked_id(cursor, "cursor") if cursor is not None else None
@@ -114,7 +114,7 @@ def batch_routes(router: APIRouter, parent: Parent) -> None:
     @router.get(
         "/batches/{batchId}",
         tags=["batches"],
-        summary="How far a batch is",
+        summary="Progress of a batch",
         response_model=schemas.BatchStatus,
         responses=problem_responses(401, 404, 422),
     )
@@ -126,15 +126,15 @@ def batch_routes(router: APIRouter, parent: Parent) -> None:
     @router.get(
         "/batches/{batchId}/results",
         tags=["batches"],
-        summary="The results of a batch as its jobs end",
+        summary="Results of a batch, sent as its jobs end",
         response_class=Response,
         response_model=None,
         responses={
             200: {
                 "content": {"multipart/mixed": {"schema": BYTES}},
-                "description": "A part for each ended job with its ZIP and Raygrid-* headers; where the result is "
-                "gone, the part is empty and Raygrid-Problem says so; "
-                "the last part says whether the batch is complete",
+                "description": "A part for each ended job, with its ZIP and Raygrid-* headers. If the result is gone, "
+                "the part is empty and has the headers Raygrid-Problem and Raygrid-Problem-Detail. The last part is "
+                "JSON and states whether the batch is complete",
             },
             **problem_responses(401, 404, 422),
         },
@@ -156,7 +156,7 @@ def batch_routes(router: APIRouter, parent: Parent) -> None:
     @router.delete(
         "/batches/{batchId}",
         tags=["batches"],
-        summary="Cancel what has not ended of a batch",
+        summary="Cancel the unfinished jobs of a batch",
         status_code=202,
         response_model=schemas.BatchCancelled,
         responses=problem_responses(401, 404, 422),

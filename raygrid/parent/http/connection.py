@@ -1,7 +1,8 @@
-"""One connection to a parent's listener: how much may come before a request is whole, and how long it may take.
+"""Limits of one connection to a parent's listener: the size of a request's head, and the time for sending a request.
 
-Whoever connects takes one of a parent's connections, whether he has a key or not. So nobody keeps one by sending
-nothing, half a request, or headers without an end; and where all are taken, that is said in a way clients understand.
+Every client uses one of a parent's connections, even without a key. So a connection is closed if its client sends
+nothing, half a request, or headers without an end; and when all are in use, further clients get an answer that states
+it.
 """
 
 from __future__ import annotations
@@ -16,52 +17,51 @@ from raygrid.parent.http import problems
 from raygrid.parent.http.upgrades import PlainProtocol
 
 MOST_CONNECTIONS = 4_096
-SPARE_CONNECTIONS = 256  # for telling those that come beyond; one that is not even among these is cut at once
-MOST_HEAD = 64 * 1024  # bytes of a request's line, headers and trailers, and of whatever is not whole yet
+SPARE_CONNECTIONS = 256  # further ones, only for answering that the parent is full; beyond, they are closed at once
+MOST_HEAD = 64 * 1024  # bytes of a request's line, headers and trailers, and of data that the parser has not used yet
 HEAD_S = 15.0
 BODY_S = 60.0
 KEEP_ALIVE_S = 90.0
-CROWDED_KEEP_ALIVE_S = 15.0  # while more than half of the connections are taken
-MOST_WAITING = 16  # requests of a client that does not wait for their answers
-LINGER_S = 2.0  # a client that still sends loses an answer with which the connection is closed at once
+CROWDED_KEEP_ALIVE_S = 15.0  # while more than half of the connections are in use
+MOST_WAITING = 16  # pipelined requests of one connection
+LINGER_S = 2.0  # between an answer and closing: a client that still sends would lose the answer otherwise
 RETRY_AFTER_S = 5.0
 
 
 class _EndedError(Exception):
-    """The connection is at its end, and the answer is written; the parser only passes on that there was an error."""
+    """The answer is written and the connection is closing; stops the parser."""
 
 
 class LimitedConnection(PlainProtocol):
-    """A connection that has limits. `look_after` has to be called now and then.
+    """A connection with limits. Its owner must call `look_after` regularly.
 
-    `room` is how many connections the process can have open, where that is less than a parent takes otherwise.
+    `room` is the number of connections that the process can have open, if that is less than `MOST_CONNECTIONS`.
     """
 
     room: ClassVar[int] = MOST_CONNECTIONS
 
     def __init__(self, *args: Any, **named: Any) -> None:
         super().__init__(*args, **named)
-        self._since = (
-            self.loop.time()
-        )  # when it last came forward: it began, a request did, one was answered, a body grew
+        # Last progress: connected, request begun, answered, or body bytes received.
+        self._since = self.loop.time()
         self._in_head = True
-        self._head = 0  # bytes of the request that were taken in as its line and headers
-        self._pending = 0  # bytes of which the parser has made nothing yet
+        self._head = 0  # bytes of the request's line and headers so far
+        self._pending = 0  # bytes that the parser has not used yet
         self._progress = False
         self._body_grew = False
         self._is_ending = False
 
-    # --- what uvicorn and the parser call -----------------------------------------------------------------------
+    # --- called by uvicorn and the parser -----------------------------------------------------------------------
 
     def connection_made(self, transport: Any) -> None:
-        """Take the connection, unless there are far too many."""
+        """Accept the connection, or close it if there are far too many."""
         super().connection_made(transport)
         if len(self.connections) > self._most + SPARE_CONNECTIONS:
             self._end(_full(self._most))
             self.transport.close()
 
     def data_received(self, data: bytes) -> None:
-        """Parse what came, and see that it does not gather."""
+        """Parse data; end the connection if too much of it stays unused."""
         if self._is_ending:
             return
         self._progress = self._body_grew = False
@@ -70,19 +70,21 @@ class LimitedConnection(PlainProtocol):
             self._pending += len(data)
             if self._pending > MOST_HEAD:
                 self._end(_too_large())
-        elif self._body_grew and not self._is_idle:  # trailers, and what comes after the answer, are no reason to wait
+        elif self._body_grew and not self._is_idle:  # trailers and data after the answer do not count as progress
             self._since = self.loop.time()
 
     def send_400_response(self, msg: str) -> None:
-        """What cannot be parsed."""
+        """Refuse data that cannot be parsed."""
         self._end(problems.of_status(HTTPStatus.BAD_REQUEST, msg))
 
     def on_message_begin(self) -> None:
         """A request begins; also the parser's first call on a connection."""
-        self._forward()
+        self._note_progress()
         if len(self.pipeline) >= MOST_WAITING:
             self._refuse(_too_many())
-        self._begins()
+        self._in_head = True
+        self._head = 0
+        self._since = self.loop.time()
         super().on_message_begin()
 
     def on_url(self, url: bytes) -> None:
@@ -96,8 +98,8 @@ class LimitedConnection(PlainProtocol):
         super().on_header(name, value)
 
     def on_headers_complete(self) -> None:
-        """The request goes to the application, or is refused where there are too many connections."""
-        self._forward()
+        """Pass the request to the application, or refuse it if there are too many connections."""
+        self._note_progress()
         self._in_head = False
         self._since = self.loop.time()
         if self._is_idle and len(self.connections) > self._most:
@@ -106,24 +108,24 @@ class LimitedConnection(PlainProtocol):
 
     def on_chunk_header(self) -> None:
         """A chunk of a body begins."""
-        self._forward()
+        self._note_progress()
 
     def on_body(self, body: bytes) -> None:
         """A piece of a body."""
-        self._forward()
+        self._note_progress()
         self._body_grew = True
-        # uvicorn adds the piece to what it holds and copies that for the application. Added to empty bytes, a piece
-        # alone is passed on as it is; only from the second on is a buffer worth its copies.
+        # uvicorn appends the piece to its buffer and copies the buffer for the application. A single piece appended to
+        # empty bytes is not copied; a bytearray is faster only from the second piece on.
         held = cast(bytes | bytearray, self.cycle.body)
         if not held:
-            self.cycle.body = b""  # type: ignore[assignment]  # it is added to, measured and turned into bytes
+            self.cycle.body = b""  # type: ignore[assignment]  # uvicorn only appends, measures and converts it
         elif not isinstance(held, bytearray):
             self.cycle.body = bytearray(held)
         super().on_body(body)
 
     def on_message_complete(self) -> None:
-        """The request is whole."""
-        self._forward()
+        """The request is complete."""
+        self._note_progress()
         super().on_message_complete()
 
     def on_response_complete(self) -> None:
@@ -134,9 +136,9 @@ class LimitedConnection(PlainProtocol):
     # --- time ---------------------------------------------------------------------------------------------------
 
     def look_after(self, now: float) -> None:
-        """End the connection if its client has kept us waiting for too long.
+        """End the connection if its client is too slow.
 
-        Nobody is hurried who waits for an answer, reads one slowly, or sends a body that the application does not take.
+        There is no limit for waiting for an answer, reading an answer, or a body that the application does not read.
         """
         quiet_s = now - self._since
         if self.transport.is_closing():
@@ -146,14 +148,15 @@ class LimitedConnection(PlainProtocol):
                 self.transport.close()
         elif self._is_idle and self._in_head:
             if quiet_s > HEAD_S:
-                self._end(problems.of_status(HTTPStatus.REQUEST_TIMEOUT, f"no whole request came within {HEAD_S:g} s"))
+                why = f"no complete request arrived within {HEAD_S:g} s"
+                self._end(problems.of_status(HTTPStatus.REQUEST_TIMEOUT, why))
         elif self._is_idle:
             is_crowded = len(self.connections) > self._most / 2
             if quiet_s > (CROWDED_KEEP_ALIVE_S if is_crowded else KEEP_ALIVE_S):
                 self.transport.close()
         elif self._owes_body and quiet_s > BODY_S:
-            said = f"nothing of the body came for {BODY_S:g} s; send the request again"
-            self._end(problems.of_status(HTTPStatus.REQUEST_TIMEOUT, said))
+            why = f"no data of the body arrived for {BODY_S:g} s; send the request again"
+            self._end(problems.of_status(HTTPStatus.REQUEST_TIMEOUT, why))
 
     @property
     def _most(self) -> int:
@@ -166,35 +169,30 @@ class LimitedConnection(PlainProtocol):
 
     @property
     def _owes_body(self) -> bool:
-        """Whether the client could send more of its body, and was asked to."""
+        """Whether the rest of the body is expected: the client can send it and the application reads it."""
         return self.cycle.more_body and not self.cycle.waiting_for_100_continue and not self.flow.read_paused
 
-    def _begins(self) -> None:
-        self._in_head = True
-        self._head = 0
-        self._since = self.loop.time()
-
-    def _forward(self) -> None:
+    def _note_progress(self) -> None:
         self._progress = True
         self._pending = 0
 
     def _count(self, size: int) -> None:
-        self._forward()
+        self._note_progress()
         self._head += size
         if self._head > MOST_HEAD:
             self._refuse(_too_large())
 
     def _refuse(self, answer: Response) -> None:
-        """End the connection from within the parser, which stops.
+        """End the connection and stop the parser, which calls this.
 
         Raises:
-            _EndedError: in any case.
+            _EndedError: always.
         """
         self._end(answer)
         raise _EndedError
 
     def _end(self, answer: Response) -> None:
-        """Say why, if no answer has begun, and take in nothing more; the connection is closed in a moment."""
+        """Send an answer, if none has begun, and ignore further data; `look_after` closes the connection."""
         if self._is_ending:
             return
         self._is_ending = True
@@ -212,15 +210,15 @@ class LimitedConnection(PlainProtocol):
 
 
 def _full(most: int) -> Response:
-    said = f"this parent has {most} connections, which is all it takes; try again"
-    return problems.response_of(UnavailableError(said, retry_after_s=RETRY_AFTER_S))
+    why = f"this parent has {most} connections, its maximum; try again"
+    return problems.response_of(UnavailableError(why, retry_after_s=RETRY_AFTER_S))
 
 
 def _too_many() -> Response:
-    said = f"more than {MOST_WAITING} requests wait for their answers on one connection"
-    return problems.of_status(HTTPStatus.TOO_MANY_REQUESTS, said)
+    why = f"more than {MOST_WAITING} requests wait for their answers on one connection"
+    return problems.of_status(HTTPStatus.TOO_MANY_REQUESTS, why)
 
 
 def _too_large() -> Response:
-    said = f"the request's line and headers are larger than {MOST_HEAD} bytes together"
-    return problems.of_status(HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE, said)
+    why = f"the request's line and headers are larger than {MOST_HEAD} bytes together"
+    return problems.of_status(HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE, why)

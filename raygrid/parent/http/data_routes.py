@@ -1,4 +1,4 @@
-"""`PUT /data/{name}` and `GET /data`: shared inputs, stored once and named by jobs."""
+"""The routes of shared inputs, which are stored once and used by many jobs."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ from raygrid.parent.http.openapi import DATA_BODY, problem_responses
 from raygrid.parent.service import Parent
 
 
-def add_to(router: APIRouter, parent: Parent) -> None:
-    """Add the routes."""
+def data_routes(router: APIRouter, parent: Parent) -> None:
+    """Add the routes of shared inputs."""
 
     @router.put(
         "/data/{name}",
@@ -27,7 +27,7 @@ def add_to(router: APIRouter, parent: Parent) -> None:
         stored = await parent.put_data(name, limited(request.stream(), parent.settings.http.max_body))
         return schemas.DataAnswer(name=stored.name, digest=stored.digest, size=stored.size)
 
-    @router.get("/data", tags=["data"], summary="All shared inputs", responses=problem_responses(401))
+    @router.get("/data", tags=["data"], summary="List shared inputs", responses=problem_responses(401))
     async def list_data() -> schemas.DataList:
         found = await parent.data()
         return schemas.DataList(

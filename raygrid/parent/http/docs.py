@@ -1,8 +1,8 @@
-"""The description of the interface, behind the same API key as everything else, and a page to read and try it.
+"""The OpenAPI description, which needs an API key like every route, and a page to read it and to try requests.
 
-The page (`docs.html`) is one file that loads nothing but the description, so that it works where no other network is
-within reach. It says nothing of the grid, and a browser that opens it cannot send a key yet: so it is open to all, and
-asks for the key with which it then loads the description.
+The page (`docs.html`) is one file that loads only the description, so that it works without access to other networks.
+It contains no data of the grid and needs no key, because a browser cannot send one when it opens a page; the page asks
+for the key and loads the description with it.
 """
 
 from __future__ import annotations
@@ -16,14 +16,14 @@ from typing import Any
 from fastapi import APIRouter, FastAPI
 from fastapi.responses import HTMLResponse
 
-# FastAPI's own routes know no dependencies, and its pages load their programs from elsewhere: they are turned off, and
-# `install` puts these in their place.
+# FastAPI's own routes ignore dependencies, and its pages load scripts from other servers. They are turned off, and
+# `install` replaces them.
 OFF: dict[str, Any] = {"openapi_url": None, "docs_url": None, "redoc_url": None}
 _INLINE = re.compile(r"<(?P<tag>style|script)>(?P<content>.*?)</(?P=tag)>", re.DOTALL)
 
 
 def install(app: FastAPI, guarded: APIRouter) -> None:
-    """Add the description to a router that lets nobody in without a key, and the page to the application itself."""
+    """Add the description to a router that requires a key, and the page to the application."""
     page = files("raygrid.parent.http").joinpath("docs.html").read_text(encoding="utf-8")
     headers = {"Content-Security-Policy": policy_of(page), "Referrer-Policy": "no-referrer"}
 
@@ -37,7 +37,7 @@ def install(app: FastAPI, guarded: APIRouter) -> None:
 
 
 def policy_of(page: str) -> str:
-    """The content security policy under which a page runs its own style and script, and talks to its own grid only."""
+    """The content security policy of a page: only its own style and script run, and only its own grid is reached."""
     allowed: dict[str, list[str]] = {"style": [], "script": []}
     for match in _INLINE.finditer(page):
         digest = base64.b64encode(sha256(match["content"].encode()).digest()).decode()

@@ -1,7 +1,7 @@
 """Reads multipart bodies as they arrive: files go to the blob store piece by piece, options are collected.
 
-A body is never held whole. Small files are kept in memory to travel inline with their jobs; a file that outgrows that
-moves into the blob store while it is still being received.
+A body is never held in memory as a whole. Small files stay in memory and travel inline with their jobs; a file that
+exceeds the limit moves to the blob store while it is received.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ INLINE_TOTAL = 16 * 1024**2
 
 @dataclass(frozen=True, slots=True)
 class ReceivedFile:
-    """A file of a form: the part's name, a safe file name, and where the bytes are."""
+    """A file of a form: the part's name, a safe file name, and its place in the blob store or its bytes."""
 
     part: str
     filename: str
@@ -39,30 +39,30 @@ class ReceivedFile:
 
 @dataclass(slots=True)
 class ReceivedForm:
-    """A body that has been read."""
+    """A form that has been read: its files, and its options by name."""
 
     files: list[ReceivedFile] = field(default_factory=list)
     options: dict[str, list[str]] = field(default_factory=dict)
 
 
 def input_name(sent: str, part: str) -> str:
-    """What an input is called in its job directory: the last component of the name that a client sent.
+    """The name of an input in its job directory: the last component of the name that a client sent, unchanged.
 
     Raises:
-        InvalidRequestError: no file of the grid can have that name; nothing is left out of it or cut off.
+        InvalidRequestError: a file in a job directory cannot have that name.
     """
     name = last_component(sent)
     if (problem := problem_of_input(name)) is not None:
         raise InvalidRequestError(f"the file name in the part {part[:140]!r} {problem}: {name[:140]!r}")
-    # `data` is the directory of shared inputs beside it.
+    # `data` is the directory of shared inputs.
     return "input" if name in ("", ".", "..", "data") else name
 
 
 def require_plain_body(content_encoding: str) -> None:
-    """Refuse a body that is compressed as a whole: its bytes would be stored as they are.
+    """Refuse a compressed body, because its bytes would be stored unchanged.
 
     Raises:
-        InvalidRequestError: the header Content-Encoding, which is given, names an encoding.
+        InvalidRequestError: the header Content-Encoding names an encoding.
     """
     if content_encoding.strip().lower() not in ("", "identity"):
         raise InvalidRequestError(
@@ -72,7 +72,7 @@ def require_plain_body(content_encoding: str) -> None:
 
 
 async def limited(chunks: AsyncIterator[bytes], limit: int) -> AsyncIterator[bytes]:
-    """The same chunks, refusing to go on beyond the limit.
+    """The same chunks, up to a limit of bytes.
 
     Raises:
         TooLargeError: the body is longer.
@@ -80,9 +80,18 @@ async def limited(chunks: AsyncIterator[bytes], limit: int) -> AsyncIterator[byt
     size = 0
     async for chunk in chunks:
         size += len(chunk)
-        if size > limit:
-            raise TooLargeError(f"the request body is larger than the limit of {limit} bytes (http.max_body)")
+        require_size(size, limit)
         yield chunk
+
+
+def require_size(size: int, limit: int) -> None:
+    """Refuse a body that is larger than a limit, bytes.
+
+    Raises:
+        TooLargeError: it is.
+    """
+    if size > limit:
+        raise TooLargeError(f"the request body is larger than the limit of {limit} bytes (http.max_body)")
 
 
 class FormReader:
@@ -90,8 +99,8 @@ class FormReader:
 
     Args:
         blobs: where large files go.
-        inline: a file up to this many bytes stays in memory.
-        max_files: most files in the form.
+        inline: a file of up to this many bytes stays in memory.
+        max_files: maximum number of files in the form.
     """
 
     def __init__(self, blobs: BlobStore, *, inline: int, max_files: int) -> None:
@@ -103,7 +112,7 @@ class FormReader:
         self._form = ReceivedForm()
         self._part: _Part | None = None
         self._texts: list[_Option] = []
-        self._decoder: Decoder | None = None  # of the part that is being read, where it needs one
+        self._decoder: Decoder | None = None  # of the current part, if it is encoded
 
     async def read(self, content_type: str | None, chunks: AsyncIterator[bytes]) -> ReceivedForm:
         """Read a body to its end.
@@ -127,12 +136,12 @@ class FormReader:
             parser.finalize()
             await self._take(events)
             if not events.complete:
-                raise InvalidRequestError("the multipart body ends early; send it again")
+                raise InvalidRequestError("the multipart body is incomplete; send it again")
             self._read_options()
         except FormParserError as error:
             raise InvalidRequestError(
-                f"the multipart body is malformed: {error}; nothing may stand before the first boundary, or behind one "
-                "in its line, lines end with CR LF, and headers are not folded"
+                f"the multipart body is malformed: {error}; it must begin with a boundary, the line of a boundary must "
+                "contain nothing else, lines must end with CR LF, and headers must not be folded"
             ) from error
         finally:
             if self._part is not None:
@@ -166,12 +175,12 @@ class FormReader:
             return _Option(head, MOST_OPTION_BYTES - self._option_bytes)
         if len(self._form.files) >= self._max_files:
             raise TooLargeError(f"the form has more than {self._max_files} files; split it into several requests")
-        # Once enough is held for this request, further files go to the blob store whatever their size.
+        # If this request holds enough bytes in memory, further files go to the blob store, whatever their size.
         inline = self._inline if self._inline_total < INLINE_TOTAL else 0
         return _File(head.name, input_name(head.filename, head.name), self._blobs, inline)
 
     def _decode(self, part: _Part, data: bytes | None) -> bytes:
-        """Decode the next bytes of a part, or what is left at its end (None)."""
+        """Decode the next bytes of a part, or the rest at its end (None)."""
         assert self._decoder is not None
         try:
             return self._decoder.finish() if data is None else self._decoder.feed(data)
@@ -189,7 +198,7 @@ class FormReader:
         self._form.files.append(received)
 
     def _read_options(self) -> None:
-        """Decode the options once all are there: one of them, `_charset_`, is the character set of the others."""
+        """Decode the options after all were received, because `_charset_` is the character set of the others."""
         default = next((option.text("utf-8") for option in self._texts if option.name == "_charset_"), "utf-8")
         for option in self._texts:
             if option.name != "_charset_":
@@ -265,9 +274,9 @@ class _File(_Part):
 
 
 class _Events:
-    """Turns the parser's callbacks into a list that asynchronous code can work off.
+    """Collects the parser's callbacks in a list for asynchronous code.
 
-    An event is its kind and what belongs to it: the headers of a part that begins, bytes of its data, or nothing.
+    An event is a kind and a value: the headers of a part that begins, bytes of its data, or None at its end.
     """
 
     def __init__(self) -> None:
@@ -282,7 +291,7 @@ class _Events:
         return events
 
     def callbacks(self) -> Any:
-        """What the parser calls; its type is a TypedDict that the parser does not export."""
+        """The callbacks for the parser, which does not export the TypedDict of their type."""
         return {
             "on_part_begin": self._part_begin,
             "on_header_field": lambda data, start, end: self._name.extend(data[start:end]),

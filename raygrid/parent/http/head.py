@@ -1,6 +1,6 @@
-"""`HEAD` for everything that answers `GET`: the same status and headers, without the body (RFC 9110).
+"""Answers `HEAD` like `GET`, with the same status and headers but without the body (RFC 9110).
 
-Load balancers and monitors ask for health in this way. FastAPI itself answers 405.
+Load balancers and monitors check the health with `HEAD`, to which FastAPI itself answers 405.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from starlette.types import Message, Receive, Scope, Send
 
 
 class AppWithHead(FastAPI):
-    """An application that answers `HEAD` as it would `GET`."""
+    """An application that answers `HEAD` like `GET`."""
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one request."""
@@ -19,7 +19,7 @@ class AppWithHead(FastAPI):
             return
 
         async def send_head(message: Message) -> None:
-            # At once: a stream would otherwise be read, or waited for, to throw it away.
+            # Ends the answer at once, so that a stream is neither read nor waited for.
             if message["type"] == "http.response.start":
                 await send(message)
                 await send({"type": "http.response.body", "body": b"", "more_body": False})

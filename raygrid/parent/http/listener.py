@@ -1,7 +1,7 @@
-"""A parent's own listener, for a grid on one machine: nothing stands between a parent and its clients.
+"""A parent's own HTTP listener, for a grid on one machine, which does not use Serve's proxy.
 
-Serve's proxy on the way would cost more than the parent itself, and would hold whatever a slow reader has not taken
-yet. Several parents of one machine listen on the same port, and the kernel deals connections out to them.
+The proxy would cost more CPU than the parent itself, and would buffer answers for slow readers. Several parents on one
+machine listen on the same port, and the kernel distributes connections among them.
 """
 
 from __future__ import annotations
@@ -18,17 +18,17 @@ from raygrid.parent.http.connection import KEEP_ALIVE_S, MOST_CONNECTIONS, SPARE
 from raygrid.parent.http.open_files import BACKLOG, make_room
 
 GRACE_S = 5
-_TICKS = 10  # of 0.1 s, between two looks after the connections
+_TICKS = 10  # of 0.1 s, between two checks of the connections
 
 
 class _Server(uvicorn.Server):
     @contextlib.contextmanager
     def capture_signals(self) -> Iterator[None]:
-        """Signals are not its business: its process has other owners."""
+        """Leave signals to the owner of the process."""
         yield
 
     async def on_tick(self, counter: int) -> bool:
-        """Called by uvicorn ten times a second."""
+        """Check the connections; uvicorn calls this ten times per second."""
         if counter % _TICKS == 0:
             now = asyncio.get_running_loop().time()
             for connection in list(self.server_state.connections):
@@ -49,7 +49,7 @@ class Listener:
                 http=type("Connection", (LimitedConnection,), {"room": room.connections}),
                 backlog=room.backlog,
                 ws="none",
-                lifespan="off",  # the application's owner has opened it
+                lifespan="off",  # Serve opens the application
                 log_config=None,
                 access_log=False,
                 server_header=False,
@@ -63,14 +63,14 @@ class Listener:
         """Listen; returns once connections are accepted.
 
         Raises:
-            OSError: the address cannot be had.
+            OSError: the address cannot be used.
         """
         family = socket.AF_INET6 if ":" in self._address[0] else socket.AF_INET
         listening = socket.create_server(self._address, family=family, reuse_port=True, backlog=BACKLOG)
         self._serving = asyncio.get_running_loop().create_task(self._server.serve([listening]), name="listener")
 
     async def close(self) -> None:
-        """Take no more requests, and let those under way end for a few seconds."""
+        """Accept no new requests, and wait a few seconds for pending ones."""
         self._server.should_exit = True
         if self._serving is not None:
             await self._serving

@@ -1,4 +1,4 @@
-"""The headers in which every answer names the job or batch that it is about, so that a client can compare them."""
+"""The headers that name the job or batch of an answer, so that clients can compare them with their request."""
 
 from __future__ import annotations
 
@@ -13,5 +13,5 @@ def about(request: Request) -> dict[str, str]:
     """The headers for a request whose path names a job or a batch."""
     path = request.path_params
     named = ((JOB, path.get("jobId")), (BATCH, path.get("batchId")))
-    # What is no id cannot be a job, and might not even fit into a header.
+    # A text that is not an id names no job, and may not be allowed in a header.
     return {header: value for header, value in named if isinstance(value, str) and JOB_ID.fullmatch(value)}

@@ -1,7 +1,7 @@
-"""How many connections a parent has room for among the files that its process may open.
+"""Computes how many connections a parent can accept from the number of files that its process may open.
 
-A connection is an open file, and a process may often open 1,024 only. Where that is reached, the event loop cannot
-accept what waits, and logs thousands of errors, again and again, and the parent answers nothing any more.
+A connection is an open file, and the limit of a process is often 1,024. At the limit, the event loop cannot accept
+connections, logs thousands of errors, and the parent answers no requests.
 """
 
 from __future__ import annotations
@@ -17,27 +17,27 @@ FEWEST = 16
 
 @dataclass(frozen=True, slots=True)
 class Room:
-    """What a parent may take: connections, and as many at once that wait to be accepted."""
+    """The maximum numbers of connections and of connections that wait to be accepted."""
 
     connections: int
     backlog: int
 
 
 def room_in(files: int, most: int, spare: int) -> Room:
-    """The room that so many open files give.
+    """The room within a number of open files.
 
     Args:
         files: files that the process may open.
-        most: connections that are wanted at most.
-        spare: connections beyond these, for a moment, for telling their clients.
+        most: maximum number of connections.
+        spare: further connections that only get an answer that the parent is full.
     """
-    # All that wait may be accepted in one go, before the first of them can be refused.
+    # All waiting connections may be accepted before the first of them is refused.
     backlog = max(FEWEST, min(BACKLOG, files // 4))
     return Room(max(FEWEST, min(most, files - backlog - spare - OTHER_FILES)), backlog)
 
 
 def make_room(most: int, spare: int) -> Room:
-    """Let this process open as many files as connections are wanted, as far as it may; gives the room there is."""
+    """Raise this process's limit of open files as far as needed and allowed; returns the room."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     wanted = most + spare + BACKLOG + OTHER_FILES
     if hard != resource.RLIM_INFINITY:

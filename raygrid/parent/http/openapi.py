@@ -1,4 +1,4 @@
-"""The parts of the OpenAPI description that FastAPI cannot see, because bodies are read as streams."""
+"""The parts of the OpenAPI description that FastAPI cannot derive, because bodies are read as streams."""
 
 from __future__ import annotations
 
@@ -8,63 +8,55 @@ from raygrid.parent.http.problems import MEDIA_TYPE
 from raygrid.parent.http.schemas import Problem
 
 _MEANING = {
-    401: "No API key, or a wrong one",
-    404: "There is no such job, batch or node, or its result is not there yet (see `type`)",
-    409: "The jobId is taken by another job, or the job was cancelled (see `type`)",
-    410: "The result was removed when its retention ended",
-    413: "The body or the batch is over its limit",
-    422: "The request is wrong, or the job failed (see `type`)",
+    401: "The API key is missing or wrong",
+    404: "The job, batch, group or node does not exist, or the job has no result yet (see `type`)",
+    409: "The jobId is taken by another job, the job was cancelled, or the handover failed (see `type`)",
+    410: "The result was removed when its retention ended, or is gone from the blob store",
+    413: "The body, the number of files or an option exceeds its limit",
+    422: "The request is invalid, or the job failed (see `type`)",
     429: "Every queue is full; try again after Retry-After seconds",
     500: "The stored result is damaged; submit under a new jobId to run the job again (see `type`)",
-    503: "A part of the grid is away; try again after Retry-After seconds",
+    503: "A part of the grid cannot be reached; try again after Retry-After seconds",
 }
 
-BYTES = {"type": "string", "format": "binary"}
+_TEXT = {"type": "string"}
+BYTES = {**_TEXT, "format": "binary"}
 _HEADERS = {
-    "ETag": {"description": "sha256 of the ZIP", "schema": {"type": "string"}},
-    "Raygrid-Job-Id": {
-        "description": "The job whose result this is; a client compares it with the job that it asked for",
-        "schema": {"type": "string"},
-    },
-    "Raygrid-Reused-From": {
-        "description": "The earlier job that ran, where this one took over its stored result",
-        "schema": {"type": "string"},
-    },
+    "ETag": "sha256 of the ZIP",
+    "Raygrid-Job-Id": "The job of this result; compare it with the job of the request",
+    "Raygrid-Reused-From": "The earlier job whose stored result this job took over, if any",
 }
-# Routes with these answers are made with `response_class=Response`: FastAPI would add JSON to them otherwise.
-ZIP: dict[int | str, dict[str, Any]] = {
-    200: {
-        "description": "The result as a ZIP",
-        "content": {"application/zip": {"schema": BYTES}},
-        "headers": _HEADERS,
+
+
+def _result(description: str, *media_types: str) -> dict[int | str, dict[str, Any]]:
+    """An answer with a result. Its route needs `response_class=Response`; FastAPI would add JSON otherwise."""
+    return {
+        200: {
+            "description": description,
+            "content": {media_type: {"schema": BYTES} for media_type in media_types},
+            "headers": {name: {"description": text, "schema": _TEXT} for name, text in _HEADERS.items()},
+        }
     }
-}
-ZIP_OR_STDOUT: dict[int | str, dict[str, Any]] = {
-    200: {
-        "description": "The result as a ZIP, or what the pricer printed, where it is configured so",
-        "content": {"application/zip": {"schema": BYTES}, "application/octet-stream": {"schema": BYTES}},
-        "headers": _HEADERS,
-    }
-}
+
+
+ZIP = _result("The result as a ZIP", "application/zip")
+ZIP_OR_STDOUT = _result(
+    "The result as a ZIP, or the pricer's standard output if its settings have `result: stdout`",
+    "application/zip",
+    "application/octet-stream",
+)
 
 _OPTIONS: dict[str, Any] = {
-    "pricer": {
-        "type": "string",
-        "description": "A configured pricer; not needed where the grid has a default",
-    },
-    "args": {"type": "array", "items": {"type": "string"}, "description": "Further arguments, one a field"},
-    "priority": {"type": "integer", "default": 0, "description": "Higher runs first"},
+    "pricer": {**_TEXT, "description": "Name of a pricer; not needed if the grid has a default"},
+    "args": {"type": "array", "items": _TEXT, "description": "Arguments for the pricer, one per field"},
+    "priority": {"type": "integer", "default": 0, "description": "Jobs with a higher priority run first"},
     "affinity": {
-        "type": "string",
-        "description": "Jobs of one key meet in one group (instrument, customer, date…)",
+        **_TEXT,
+        "description": "Key such as an instrument, customer or date; jobs with the same key run in the same group",
     },
-    "site": {"type": "string", "description": "Run at this site while it has room, else at the nearest that has"},
+    "site": {**_TEXT, "description": "Site where the job runs; if it is full, the nearest one with free slots"},
     "timeout_s": {"type": "number", "description": "Wall-time limit of one attempt, seconds"},
-    "data": {
-        "type": "array",
-        "items": {"type": "string"},
-        "description": "Names of shared inputs, one a field",
-    },
+    "data": {"type": "array", "items": _TEXT, "description": "Names of shared inputs, one per field"},
 }
 _EXPLODED = {"args": {"explode": True}, "data": {"explode": True}}
 
@@ -86,26 +78,23 @@ SUBMIT_FORM = _form(
             "description": "The input. Its name is the last component of `filename*` or `filename`: UTF-8, at most 255 "
             "bytes, no control characters",
         },
-        "jobId": {"type": "string", "description": "Only without a jobId in the path"},
+        "jobId": {**_TEXT, "description": "Id of the job, for `POST /submit` only; generated if missing"},
         **_OPTIONS,
     },
     ["file"],
 )
 BATCH_FORM = _form(
     {
-        "batchId": {
-            "type": "string",
-            "description": "Made where it is missing; one that exists gets more jobs",
-        },
+        "batchId": {**_TEXT, "description": "Generated if missing; the jobs are added to a batch that exists"},
         "jobs": {
-            "type": "string",
+            **_TEXT,
             "contentMediaType": "application/json",
-            "description": "A JSON object, jobId to options, over the options of the form",
+            "description": "A JSON object of jobId to options, which override the options of the form for that job",
         },
         **_OPTIONS,
     },
     [],
-    additionalProperties={**BYTES, "description": "A job's file; the part is named by the jobId"},
+    additionalProperties={**BYTES, "description": "The input of a job; the name of the part is the jobId"},
 )
 DATA_BODY: dict[str, Any] = {
     "requestBody": {"required": True, "content": {"application/octet-stream": {"schema": BYTES}}}
@@ -113,7 +102,7 @@ DATA_BODY: dict[str, Any] = {
 
 
 def problem_responses(*statuses: int) -> dict[int | str, dict[str, Any]]:
-    """The problem documents that a route may answer with."""
+    """The problem documents with which a route may answer."""
     return {
         status: {
             "description": _MEANING[status],

@@ -1,7 +1,7 @@
-"""The headers of a part of a form: its name, the name of its file, and how its bytes are encoded.
+"""Parses the headers of a part of a form: its name, the name of its file, and the encoding of its bytes.
 
-Browsers, .NET, Spring and other clients write these headers in different ways (RFC 7578, 5987 and 2047). What can be
-read in one way only is accepted; everything else is refused with a sentence, so that no name is guessed.
+Browsers, .NET, Spring and other clients write these headers in different ways (RFC 7578, 5987 and 2047). Unambiguous
+headers are accepted; all others are refused with a reason, so that no name is guessed.
 """
 
 from __future__ import annotations
@@ -17,9 +17,9 @@ from raygrid.errors import InvalidRequestError
 
 CONTENT_HEADERS = frozenset({b"content-disposition", b"content-transfer-encoding", b"content-type"})
 
-# As nearly all parts begin; anything else takes the longer way.
+# The usual form of the header, for which the general parser is not needed.
 _USUAL = re.compile(rb'form-data; name="([^"\\]*)"(?:; filename="((?!=\?)[^"\\]*)")?')
-# Possessive (`*+`), so that a long run of blanks is looked at once and not again from each of its places.
+# Possessive (`*+`), so that a long run of blanks takes linear time.
 _PARAMETER = re.compile(rb'\s*+;\s*+([^\s=;"]++)\s*+=\s*+(?:"((?:[^"\\]|\\.)*+)"|([^\s;"]*+))\s*+(?=;|$)', re.DOTALL)
 _ESCAPED = re.compile(rb'\\(["\\])')
 _EXTENDED = re.compile(r"([^']*)'[^']*'((?:[^%]|%[0-9A-Fa-f]{2})*)", re.DOTALL)
@@ -28,7 +28,7 @@ _ENCODED_WORDS = re.compile(rf"{_WORD}(?:[ \t]+{_WORD})*")
 _ONE_WORD = re.compile(_WORD)
 _Q_TEXT = re.compile(r"(?:[^=]|=[0-9A-Fa-f]{2})*")
 _CHARSET_NAME = re.compile(r"[A-Za-z0-9._:-]{1,40}")
-# Character sets by Python's names; other codecs of Python are no character sets, or are costly to decode.
+# Character sets by Python's names; other codecs of Python are not character sets, or are slow.
 _CHARSETS = frozenset(
     [
         *("utf-8", "ascii", "utf-16", "utf-16-be", "utf-16-le", "koi8-r", "koi8-u", "mac-roman", "cp437", "cp850"),
@@ -42,13 +42,13 @@ _CHARSETS = frozenset(
 
 @dataclass(frozen=True, slots=True)
 class PartHead:
-    """What the headers of a part state.
+    """The content of a part's headers.
 
     Attributes:
         name: name of the form's field.
-        filename: name of the file; None where the part is no file.
-        transfer_encoding: how its bytes are encoded, in small letters; empty where they are sent as they are.
-        charset: character set of a text; None where the headers name none.
+        filename: name of the file; None if the part is not a file.
+        transfer_encoding: encoding of the bytes, in lower case; empty if the header is missing.
+        charset: character set of a text; None if the headers name none.
     """
 
     name: str
@@ -58,10 +58,10 @@ class PartHead:
 
 
 def part_head(headers: Mapping[bytes, bytes]) -> PartHead:
-    """Read a part's headers, given by their names in small letters.
+    """Parse a part's headers, given by their names in lower case.
 
     Raises:
-        InvalidRequestError: they have no name, or cannot be read in one way only.
+        InvalidRequestError: the name of the part is missing, or a header is ambiguous.
     """
     disposition = headers.get(b"content-disposition", b"")
     usual = _USUAL.fullmatch(disposition)
@@ -76,7 +76,7 @@ def part_head(headers: Mapping[bytes, bytes]) -> PartHead:
 
 
 def _named(name: bytes, filename: bytes | None) -> tuple[str, str | None]:
-    field = name.decode(errors="replace")  # whatever is not UTF-8 is no field of any form
+    field = name.decode(errors="replace")  # no option has a name that is not UTF-8
     if filename is None:
         return field, None
     try:
@@ -96,22 +96,22 @@ def _unusual(disposition: bytes) -> tuple[str, str | None]:
     field = name.decode(errors="replace")
     if any(parameter.startswith(b"filename*") for parameter in parameters.keys() - {b"filename*"}):
         raise InvalidRequestError(
-            f"the file name in the part {field[:140]!r} comes in pieces (filename*0=…); send it in one, as filename=… "
+            f"the file name in the part {field[:140]!r} is split (filename*0=…); send it as one parameter, filename=… "
             "or filename*=UTF-8''…"
         )
-    if b"filename*" in parameters:  # of the two this one counts: RFC 6266
+    if b"filename*" in parameters:  # takes precedence over filename (RFC 6266)
         return field, _extended(parameters[b"filename*"], field)
     _, filename = _named(name, parameters.get(b"filename"))
     return field, filename if filename is None else _without_encoded_words(filename, field)
 
 
 def parameters_of(header: bytes) -> tuple[str, dict[bytes, bytes]]:
-    """The value of a header, and its parameters by their names in small letters.
+    """The value of a header, and its parameters by their names in lower case.
 
-    Of escapes in quotes only those of quotes and backslashes are resolved: some clients send Windows paths as they are.
+    In quotes, only escaped quotes and backslashes are resolved, because some clients send Windows paths unescaped.
 
     Raises:
-        InvalidRequestError: it is malformed, or a parameter comes twice.
+        InvalidRequestError: it is malformed, or a parameter is repeated.
     """
     kind, semicolon, rest = header.partition(b";")
     rest = semicolon + rest
@@ -138,7 +138,7 @@ def _extended(value: bytes, field: str) -> str:
 
 
 def _without_encoded_words(filename: str, field: str) -> str:
-    """A file name that was sent as encoded words (RFC 2047), such as `=?utf-8?B?…?=`, and nothing else."""
+    """A file name; decoded if it consists of encoded words (RFC 2047), such as `=?utf-8?B?…?=`."""
     if _ENCODED_WORDS.fullmatch(filename) is None:
         return filename
     what = f"the file name in the part {field[:140]!r}"
@@ -158,7 +158,7 @@ def _without_encoded_words(filename: str, field: str) -> str:
 
 
 def _charset(headers: Mapping[bytes, bytes], field: str) -> str | None:
-    """The character set of an option: the parameter of its content type, and UTF-8 for other kinds than text."""
+    """The character set in the content type of an option; UTF-8 for types other than text; None if there is none."""
     if b"content-type" not in headers:
         return None
     kind, parameters = parameters_of(headers[b"content-type"])
@@ -168,10 +168,10 @@ def _charset(headers: Mapping[bytes, bytes], field: str) -> str | None:
 
 
 def decoded(data: bytes | bytearray, charset: str, what: str) -> str:
-    """Text in a character set that a client names.
+    """Decode text in a character set that a client names.
 
     Raises:
-        InvalidRequestError: the character set is unknown, or the bytes are not text in it; begins with `what`.
+        InvalidRequestError: the character set is unknown, or the bytes are invalid in it; begins with `what`.
     """
     try:
         codec = codecs.lookup(charset).name if _CHARSET_NAME.fullmatch(charset) else ""

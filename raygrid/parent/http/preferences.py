@@ -1,4 +1,4 @@
-"""The header `Prefer` (RFC 7240): what a client would like, such as not to wait for the result."""
+"""Parses the header `Prefer` (RFC 7240), by which a client can ask not to wait for the result."""
 
 from __future__ import annotations
 
@@ -13,10 +13,9 @@ _SECONDS = re.compile(r"[0-9]{1,5}")
 
 
 def preferences(headers: Iterable[str]) -> dict[str, str]:
-    """The preferences of a request by their names in small letters; one without a value has an empty one.
+    """The preferences of a request: name in lower case to value, which may be empty.
 
-    Names are the same in any capitals, and the first of a name counts. What is malformed is left out: a preference may
-    be ignored.
+    The first of several preferences with the same name counts. Malformed ones are ignored, as the RFC allows.
     """
     found: dict[str, str] = {}
     for header in headers:
@@ -33,6 +32,6 @@ def preferences(headers: Iterable[str]) -> dict[str, str]:
 
 
 def wait_s(found: dict[str, str]) -> float | None:
-    """How long a client would like to wait, seconds; None where it does not state it."""
+    """The preferred wait of a client, seconds; None if it states none."""
     value = found.get("wait", "")
     return float(value) if _SECONDS.fullmatch(value) else None

@@ -1,4 +1,4 @@
-"""Errors as RFC 9457 problem documents: one table from raygrid's errors to type, title and status."""
+"""Errors as RFC 9457 problem documents, with a table from raygrid's errors to type, title and status."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ logger = logging.getLogger(__name__)
 MEDIA_TYPE = "application/problem+json"
 NOT_FINISHED_RETRY_S = 1
 
-# The more special errors stand before their bases.
+# Derived errors come before their bases.
 PROBLEMS: list[tuple[type[RaygridError], str, int]] = [
     (UnknownPricerError, "unknown-pricer", 422),
     (UnknownDataError, "unknown-data", 422),
@@ -57,7 +57,7 @@ PROBLEMS: list[tuple[type[RaygridError], str, int]] = [
     (HandOverError, "hand-over", 409),
     (NotFinishedError, "not-finished", 404),
     (ResultExpiredError, "result-expired", 410),
-    # Not 502 to 504, which clients and proxies send again by themselves: the stored bytes stay as they are.
+    # Not 502 to 504, because clients and proxies repeat such requests, and the stored bytes do not change.
     (DamagedResultError, "damaged-result", 500),
     (JobFailedError, "job-failed", 422),
     (JobCancelledError, "job-cancelled", 409),
@@ -83,7 +83,7 @@ def problem_of(error: RaygridError) -> Problem:
 
 
 def response_of(error: RaygridError, request: Request | None = None) -> JSONResponse:
-    """The HTTP answer for an error; it names the job or batch that the request was about."""
+    """The HTTP answer for an error; its headers name the job or batch of the request."""
     problem = problem_of(error)
     headers = {} if request is None else about(request)
     if isinstance(error, BusyError):
@@ -96,7 +96,7 @@ def response_of(error: RaygridError, request: Request | None = None) -> JSONResp
 
 
 def of_status(status: HTTPStatus, detail: str, headers: dict[str, str] | None = None) -> JSONResponse:
-    """The HTTP answer for what is no error of raygrid's own; it is called as its status is."""
+    """The HTTP answer for an error outside raygrid's hierarchy; type and title come from the status."""
     title = status.phrase.lower()
     problem = Problem(type=f"urn:raygrid:problem:{title.replace(' ', '-')}", title=title, status=status, detail=detail)
     return _json(problem, headers)
@@ -108,12 +108,12 @@ def _json(problem: Problem, headers: dict[str, str] | None = None) -> JSONRespon
 
 
 def install(app: FastAPI) -> None:
-    """Let every error of the application answer as a problem document."""
+    """Answer every error of an application with a problem document."""
 
     @app.exception_handler(RaygridError)
     async def raygrid_error(request: Request, error: RaygridError) -> JSONResponse:
         if not any(isinstance(error, kind) for kind, _, _ in PROBLEMS):
-            logger.exception("unexpected %s", type(error).__name__, exc_info=error)
+            logger.exception("a request failed unexpectedly; answering 500", exc_info=error)
         return response_of(error, request)
 
     @app.exception_handler(RequestValidationError)
@@ -128,18 +128,12 @@ def install(app: FastAPI) -> None:
 
     @app.exception_handler(ClientDisconnect)
     async def client_gone(request: Request, _error: ClientDisconnect) -> JSONResponse:
-        # Nobody reads this answer, and it is no error of the grid: what was not sent whole makes no job.
-        logger.info("a client hung up while it sent %s %s", request.method, request.url.path)
-        return response_of(InvalidRequestError("the request body ended early; send it again"))
+        # Not an error of the grid: an incomplete request makes no job. The client does not read this answer.
+        logger.info("client closed the connection while sending %s %s; ignoring it", request.method, request.url.path)
+        return response_of(InvalidRequestError("the request body is incomplete; send it again"))
 
     @app.exception_handler(Exception)
     async def unexpected(_request: Request, error: Exception) -> JSONResponse:
-        logger.exception("unexpected %s", type(error).__name__, exc_info=error)
-        return _json(
-            Problem(
-                type="urn:raygrid:problem:internal",
-                title="internal",
-                status=500,
-                detail="the grid met an error of its own; sending the request again with the same jobId is safe",
-            )
-        )
+        logger.exception("a request failed unexpectedly; answering 500", exc_info=error)
+        detail = "the grid has an internal error; it is safe to send the request again with the same jobId"
+        return _json(Problem(type="urn:raygrid:problem:internal", title="internal", status=500, detail=detail))

@@ -1,7 +1,7 @@
 """Refuses query parameters that a route does not have.
 
-A filter with a typing error would be ignored and everything be listed, and `POST /submit/j?pricer=risk` would run the
-default pricer: answers that look right. Forms and settings refuse what they do not know as well.
+Otherwise a filter with a typing error would list everything, and `POST /submit/j?pricer=risk` would run the default
+pricer: wrong answers that look right. Forms and settings also refuse unknown names.
 """
 
 from __future__ import annotations
@@ -15,10 +15,10 @@ from raygrid.parent.submission import OPTIONS
 
 # A coroutine, for the reason that `auth` gives.
 async def require_known_query(request: Request) -> None:
-    """A dependency that lets a request pass if its route has all its query parameters, each at most once.
+    """A dependency that accepts a request if its route has all its query parameters, each at most once.
 
     Raises:
-        InvalidRequestError: names the parameter, and those that the route has.
+        InvalidRequestError: names the parameter, and the parameters of the route.
     """
     if not request.scope["query_string"]:
         return

@@ -1,4 +1,4 @@
-"""What several routes take from a request: the form that is sent with it, and how long to wait."""
+"""Parameters and forms that several routes read from a request."""
 
 from __future__ import annotations
 
@@ -6,8 +6,7 @@ from typing import Annotated
 
 from fastapi import Query, Request
 
-from raygrid.errors import TooLargeError
-from raygrid.parent.http.forms import FormReader, ReceivedForm, limited, require_plain_body
+from raygrid.parent.http.forms import FormReader, ReceivedForm, limited, require_plain_body, require_size
 from raygrid.parent.service import Parent
 
 Wait = Annotated[
@@ -16,24 +15,25 @@ Wait = Annotated[
         ge=0,
         le=86_400,
         allow_inf_nan=False,
-        description="Seconds to wait at most; the server has a maximum of its own",
+        description="Maximum wait, seconds; the setting `http.max_wait_s` limits it",
     ),
 ]
+NextCursor = Annotated[str | None, Query(description="`next_cursor` of the previous page")]
 
 
 async def read_form(request: Request, parent: Parent, max_files: int) -> ReceivedForm:
     """Read the form of a submit.
 
     Raises:
-        RaygridError: it cannot be taken; says why.
+        RaygridError: the form is invalid, or this parent takes no jobs.
     """
-    parent.blob_check.require()  # before the body is read, rather than after a long upload
+    parent.blob_check.require()  # before a long upload
     settings = parent.settings
     limit = settings.http.max_body
     require_plain_body(request.headers.get("content-encoding", ""))
     announced = request.headers.get("content-length", "")
-    if announced.isdigit() and int(announced) > limit:
-        raise TooLargeError(f"the request body is larger than the limit of {limit} bytes (http.max_body)")
+    if announced.isdigit():
+        require_size(int(announced), limit)
     reader = FormReader(parent.blobs, inline=settings.storage.inline, max_files=max_files)
     form = await reader.read(request.headers.get("content-type"), limited(request.stream(), limit))
     parent.traffic.received(form.files)

@@ -1,4 +1,4 @@
-"""The JSON that parents answer with. Ids are `jobId` and `batchId` on the wire, as the clients know them."""
+"""The JSON answers of parents. In JSON, ids are called `jobId` and `batchId`."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ class AnswerModel(BaseModel):
 
 
 class Problem(AnswerModel):
-    """An RFC 9457 problem document; `type` is stable, `detail` says what happened and what to do."""
+    """An RFC 9457 problem document; `type` is stable, `detail` states what happened and what to do."""
 
     type: str = Field(examples=["urn:raygrid:problem:conflict"])
     title: str
@@ -32,44 +32,44 @@ class Problem(AnswerModel):
     exit_code: int | None = None
     stderr_tail: str | None = None
     result_url: str | None = Field(
-        default=None, description="what a failed job left, its stdout, stderr, manifest and files, as a ZIP"
+        default=None, description="ZIP of a failed job, with its stdout, stderr, manifest and files"
     )
 
 
-REUSED = "the earlier job that ran, where this one took over its stored result (`reuse: content`)"
+REUSED = "the earlier job whose stored result this job took over (`reuse: content`); null if it took over none"
 
 DEFINITION = (
-    "digest of the pricer's definition (command, mode, variables, version) that the job was submitted with and runs; "
-    "null where an older release took the job, which runs what is configured when an attempt starts"
+    "digest of the pricer's definition (command, mode, variables, version) at submit, which the job runs; null for a "
+    "job from an older release, which runs the definition that is configured when an attempt starts"
 )
 
 
 class SubmitAnswer(AnswerModel):
-    """A job that the grid has taken."""
+    """A job that the grid has accepted."""
 
     job_id: str = Field(alias="jobId")
     state: JobState
-    created: bool = Field(description="false where the job was there before, so that nothing new runs")
+    created: bool = Field(description="false if the job existed before, so that nothing new runs")
     reused_from: str | None = Field(alias="reusedFrom", description=REUSED)
     status_url: str
     result_url: str
 
 
 class RefusedJob(AnswerModel):
-    """A job of a batch that was not taken."""
+    """A job of a batch that was not accepted."""
 
     job_id: str = Field(alias="jobId")
     problem: Problem
 
 
 class BatchAnswer(AnswerModel):
-    """A batch that the grid has taken."""
+    """A batch that the grid has accepted."""
 
     batch_id: str = Field(alias="batchId")
-    total: int = Field(description="jobs of this request that were taken")
-    created: int
-    attached: int = Field(description="jobs that were there before with the same input")
-    reused: int = Field(description="those of the created ones that took over the result of an earlier job")
+    total: int = Field(description="number of jobs of this request that were accepted")
+    created: int = Field(description="number of new jobs")
+    attached: int = Field(description="number of jobs that existed before with the same input")
+    reused: int = Field(description="number of new jobs that took over the result of an earlier job")
     refused: list[RefusedJob]
     status_url: str
     results_url: str
@@ -77,32 +77,32 @@ class BatchAnswer(AnswerModel):
 
 
 class BatchStatus(AnswerModel):
-    """How far a batch is."""
+    """Progress of a batch."""
 
     batch_id: str = Field(alias="batchId")
     total: int
-    finished: bool = Field(description="all jobs so far have ended; a batch that is posted in several requests grows")
-    counts: dict[JobState, int]
-    reused: int = Field(description="jobs that took over the result of an earlier one")
+    finished: bool = Field(description="whether all jobs so far have ended; further requests can add jobs to a batch")
+    counts: dict[JobState, int] = Field(description="number of jobs in each state")
+    reused: int = Field(description="number of jobs that took over the result of an earlier job")
     submitted_at: datetime
 
 
 class BatchPage(AnswerModel):
-    """A page of batches, the newest first; with large batches it may have fewer than asked for."""
+    """A page of batches, newest first; it may have fewer than `limit` batches if they are large."""
 
     batches: list[BatchStatus]
     next_cursor: str | None
 
 
 class BatchCancelled(AnswerModel):
-    """How many jobs of a batch are being cancelled."""
+    """Number of jobs of a batch that are being cancelled."""
 
     batch_id: str = Field(alias="batchId")
     cancelling: int
 
 
 class JobStatus(AnswerModel):
-    """Everything about a job but its bytes."""
+    """All data of a job except its input and result."""
 
     job_id: str = Field(alias="jobId")
     state: JobState
@@ -120,28 +120,28 @@ class JobStatus(AnswerModel):
     signal: int | None
     reason: str | None
     message: str | None
-    position: int | None = Field(description="jobs before it in its group's queue; null unless queued")
+    position: int | None = Field(description="number of jobs before it in its group's queue; null unless it is queued")
     cancel_requested: bool
-    input_name: str = Field(description="the name of the input's file in the job directory")
+    input_name: str = Field(description="name of the input file in the job directory")
     input_digest: str
     input_size: int
     result_digest: str | None
     result_size: int | None
     reused_from: str | None = Field(alias="reusedFrom", description=REUSED)
-    batches: list[str] = Field(description="the batches that it belongs to, in the order in which it joined them")
+    batches: list[str] = Field(description="ids of its batches, in the order in which the job was added to them")
     status_url: str
     result_url: str
 
 
 class JobPage(AnswerModel):
-    """A page of jobs: those of a batch in the order in which they were submitted to it, others by id."""
+    """A page of jobs: of a batch in the order of submission, otherwise by id."""
 
     jobs: list[JobStatus]
     next_cursor: str | None
 
 
 class JobCancelled(AnswerModel):
-    """The state of a job when its cancelling was asked for."""
+    """The state of a job when its cancellation was requested."""
 
     job_id: str = Field(alias="jobId")
     state: JobState
@@ -172,9 +172,9 @@ class CapacityAnswer(AnswerModel):
 
 
 class NodeTrafficAnswer(AnswerModel):
-    """Payload bytes that nodes moved since their agents started."""
+    """Payload bytes that nodes have moved since their agents started."""
 
-    inputs: int = Field(description="inputs read from the blob store; small ones travel with their jobs instead")
+    inputs: int = Field(description="inputs read from the blob store; small inputs travel with their jobs instead")
     data: int = Field(description="shared data read from the blob store")
     results: int = Field(description="results written to the blob store")
     served: int = Field(description="results read by parents from the node's cache")
@@ -183,22 +183,22 @@ class NodeTrafficAnswer(AnswerModel):
 class GroupAnswer(CapacityAnswer):
     """Load of a group; `state` is ok, no_nodes (no node takes jobs), silent (its leader does not answer) or lost.
 
-    A lost group has been without any leader for a while; other groups take its jobs.
+    A lost group has had no leader for a while; other groups take its jobs.
     """
 
     group: str
     site: str | None
     nodes: int
     leader: str = Field(description="name of the candidate that leads the group")
-    term: int = Field(description="rises with every change of leader")
+    term: int = Field(description="increases with every change of leader")
     state: str
-    lost_since: datetime | None = Field(description="when the last leader of a lost group was gone")
-    unfinished: int | None = Field(description="jobs of a lost group that still have to move or be cancelled")
-    traffic: NodeTrafficAnswer = Field(description="of all its nodes together")
+    lost_since: datetime | None = Field(description="for a lost group, when the lease of its last leader expired")
+    unfinished: int | None = Field(description="for a lost group, number of jobs still to be moved or cancelled")
+    traffic: NodeTrafficAnswer = Field(description="total of its nodes")
 
 
 class GridCapacity(CapacityAnswer):
-    """Load of the grid, and of each group."""
+    """Load of the grid and of each group."""
 
     groups: list[GroupAnswer]
 
@@ -210,9 +210,9 @@ class GroupList(AnswerModel):
 
 
 class NodeAnswer(AnswerModel):
-    """A node; `state` is ok, draining, drained (draining, and nothing runs there any more), unhealthy or probation.
+    """A node; `state` is ok, draining, drained (draining, and no job runs there), unhealthy, probation or lost.
 
-    A node that no leader sees is `lost`: its group is, or its leader does not answer, or it is being drained and gone.
+    A node is `lost` if no leader sees it: its group is lost or silent, or the node left while it was being drained.
     """
 
     node: str
@@ -220,9 +220,9 @@ class NodeAnswer(AnswerModel):
     slots: int
     running: int
     state: str
-    why: str | None
+    why: str | None = Field(description="reason for the state, if there is one")
     traffic: NodeTrafficAnswer
-    drain_deadline_at: datetime | None = Field(description="when what still runs on a draining node is moved")
+    drain_deadline_at: datetime | None = Field(description="when jobs that still run on a draining node are moved")
 
 
 class NodeList(AnswerModel):
@@ -236,19 +236,19 @@ class GroupTraffic(AnswerModel):
 
     group: str
     site: str | None
-    inline: int = Field(description="small inputs that went to the group with their jobs")
+    inline: int = Field(description="small inputs sent to the group with their jobs")
     from_cache: int = Field(description="results read from the caches of the group's nodes")
-    from_blobs: int = Field(description="results that the group made, read from the blob store")
+    from_blobs: int = Field(description="results of the group read from the blob store")
 
 
 class Traffic(AnswerModel):
-    """Payload bytes that the answering parent moved since it started; behind one address there may be several."""
+    """Payload bytes that the answering parent has moved since it started; several parents may share one address."""
 
-    parent: str = Field(description="tells this life of this parent from others")
-    home: str | None = Field(description="the group of the rack in which the parent stands; null outside all racks")
+    parent: str = Field(description="id of this parent, new at each start")
+    home: str | None = Field(description="group of the parent's rack; null outside racks")
     since: datetime
-    received: int = Field(description="files and shared data from clients")
-    stored: int = Field(description="those of them written to the blob store")
+    received: int = Field(description="files and shared data received from clients")
+    stored: int = Field(description="part of `received` that was written to the blob store")
     groups: list[GroupTraffic]
 
 
@@ -259,9 +259,9 @@ class PricerAnswer(AnswerModel):
     version: str
     takes_args: bool
     result: str
-    definition: str = Field(description="digest of what jobs that are submitted now run")
+    definition: str = Field(description="digest of the definition that newly submitted jobs run")
     reuse: str = Field(description="`content`: equal jobs share a stored result; `off`: every job runs")
-    default: bool
+    default: bool = Field(description="whether submits that name no pricer use this one")
 
 
 class PricerList(AnswerModel):
@@ -271,23 +271,23 @@ class PricerList(AnswerModel):
 
 
 class Health(AnswerModel):
-    """Whether this parent lives, or can take jobs."""
+    """Health of a parent: `live` or `ready`."""
 
     status: str
 
 
 def status_url(job_id: str) -> str:
-    """Where a job's status is."""
+    """The path of a job's status."""
     return f"/status/{quote(job_id)}"
 
 
 def result_url(job_id: str) -> str:
-    """Where a job's result is."""
+    """The path of a job's result."""
     return f"/result/{quote(job_id)}"
 
 
 def batch_status(summary: BatchSummary) -> BatchStatus:
-    """A batch as clients see it."""
+    """The answer for a batch."""
     return BatchStatus(
         batch_id=summary.batch_id,
         total=summary.total,
@@ -299,7 +299,7 @@ def batch_status(summary: BatchSummary) -> BatchStatus:
 
 
 def job_status(job: StoredJob, position: int | None = None, batches: Sequence[str] = ()) -> JobStatus:
-    """A job as clients see it."""
+    """The answer for a job."""
     return JobStatus(
         job_id=job.job_id,
         state=job.state,
@@ -332,13 +332,13 @@ def job_status(job: StoredJob, position: int | None = None, batches: Sequence[st
 
 
 def traffic_answer(traffic: Iterable[NodeTraffic]) -> NodeTrafficAnswer:
-    """Traffic of nodes, summed up."""
+    """The sum of the traffic of nodes."""
     total = NodeTraffic(*map(sum, zip(*traffic, strict=True))) if (traffic := list(traffic)) else NodeTraffic()
     return NodeTrafficAnswer(**total._asdict())
 
 
 def group_answer(view: GroupView) -> GroupAnswer:
-    """A group as clients see it."""
+    """The answer for a group."""
     group = view.load
     return GroupAnswer(
         group=group.group_id,
@@ -358,7 +358,7 @@ def group_answer(view: GroupView) -> GroupAnswer:
 
 
 def node_answer(node: NodeView) -> NodeAnswer:
-    """A node as clients see it."""
+    """The answer for a node."""
     return NodeAnswer(
         node=node.node_id,
         group=node.group_id,

@@ -1,7 +1,7 @@
-"""Long answers: the results of a batch as they end, and state changes as server-sent events.
+"""Streamed answers: the results of a batch as its jobs end, and state changes as server-sent events.
 
-Both read the job store from a cursor and can be resumed from the last cursor seen, at this parent or another; what
-leaders tell only wakes them sooner. No stream stays open for more than a few minutes, so that nothing needs to.
+Both read the job store from a cursor; a client resumes from its last cursor at any parent. Reports of leaders only make
+a stream read sooner. Each stream ends after a few minutes, so clients must be able to resume.
 """
 
 from __future__ import annotations
@@ -22,15 +22,16 @@ from raygrid.store import Changed
 PAGE = 256
 PAGE_BYTES = 16 * 1024**2
 HEARTBEAT_S = 15.0
-# Streams that wait for "anything" look at most this often while jobs go on ending. The first looks after a quiet while
-# come sooner: a few jobs are told at once.
+HEARTBEAT = b": still here\n\n"  # a comment of an event stream
+# Shortest time between two reads of the store while changes continue, and the first one after a pause, which doubles
+# up to the former, so that few jobs are reported at once.
 BREATH_S = 0.05
 FIRST_BREATH_S = 0.004
 _LINE_ENDS = {ord(end): f"\\u{ord(end):04x}" for end in "\x85\u2028\u2029"}
 
 
 class _Pace:
-    """Waits for the next change worth a look, until the stream's time is over."""
+    """Waits for changes between reads of the store, until the stream's time is over."""
 
     def __init__(self, parent: Parent, wait_s: float, job_id: str | None = None) -> None:
         self._waiters = parent.waiters
@@ -45,7 +46,7 @@ class _Pace:
         return self._until - asyncio.get_running_loop().time()
 
     def look(self) -> None:
-        """Note that the store is looked at now; later changes wake again."""
+        """Note that the store is read now; later changes wake the stream again."""
         self._changed.clear()
         self._looked_at = asyncio.get_running_loop().time()
 
@@ -67,10 +68,10 @@ class _Pace:
 
 
 class _Unfinished:
-    """Whether a batch still has jobs that have not ended, asked again and again.
+    """Whether a batch still has unfinished jobs.
 
-    Counting the jobs of a large batch at every look would cost more than all else that a stream does. One job that has
-    not ended is proof enough, and the same one is asked for until it has.
+    Counting the jobs of a large batch each time would be the largest cost of a stream. Instead, one unfinished job is
+    kept as proof and read again until it has ended.
     """
 
     def __init__(self, parent: Parent, batch_id: str) -> None:
@@ -87,34 +88,46 @@ class _Unfinished:
         return self._proof is None
 
 
+async def _pages(
+    parent: Parent, batch_id: str, cursor: int, pace: _Pace, *, ended_only: bool = False
+) -> AsyncIterator[tuple[list[Changed], bool]]:
+    """Pages of a batch's changed jobs; each with whether all jobs have ended and this page is the last."""
+    unfinished = _Unfinished(parent, batch_id)
+    finished = full = False
+    while True:
+        pace.look()
+        if not full:
+            # Before the page is read: jobs that have ended by now are in this page or the next ones.
+            finished = await unfinished.none_left()
+        page = await parent.store.changed(batch_id, cursor, PAGE, ended_only=ended_only)
+        if page:
+            cursor = page[-1].cursor
+        full = len(page) == PAGE
+        yield page, finished and not full
+        if full:
+            continue
+        if finished or pace.left_s <= 0:
+            return
+        await pace.wait()
+
+
 # --- results of a batch ---------------------------------------------------------------------------------------------
 
 
 async def batch_results(
     parent: Parent, batch_id: str, cursor: int, wait_s: float, boundary: str
 ) -> AsyncIterator[bytes]:
-    """A multipart/mixed body: a part for each ended job, then a part that says whether more is to come."""
+    """A multipart/mixed body: a part for each ended job, then a part that states whether the batch is complete."""
     pace = _Pace(parent, wait_s)
-    unfinished = _Unfinished(parent, batch_id)
-    complete = full = False
+    complete = False
     try:
-        while True:
-            pace.look()
-            if not full:
-                # Asked before the page is read: whatever had ended by then is in this page or the next ones.
-                complete = await unfinished.none_left()
-            page = await parent.store.changed(batch_id, cursor, PAGE, ended_only=True)
-            for group in _by_size(page):
-                async for chunk in _parts(parent, group, boundary):
+        async for page, finished in _pages(parent, batch_id, cursor, pace, ended_only=True):
+            complete = finished
+            for piece in _by_size(page):
+                async for chunk in _parts(parent, piece, boundary):
                     yield chunk
             if page:
                 cursor = page[-1].cursor
-            full = len(page) == PAGE
-            if full:
-                continue
-            if complete or pace.left_s <= 0:
-                break
-            await pace.wait()
     finally:
         pace.close()
     body = json.dumps({"complete": complete, "cursor": cursor}).encode()
@@ -127,7 +140,7 @@ async def batch_results(
 
 
 def _by_size(page: list[Changed]) -> list[list[Changed]]:
-    """Cut a page so that the results of each piece fit into memory together; a huge one stands alone."""
+    """Split a page so that the results of each piece fit into memory together; a large result is a piece of its own."""
     pieces: list[list[Changed]] = []
     size = 0
     for each in page:
@@ -183,7 +196,7 @@ def _result_headers(each: Changed, size: int) -> dict[str, str]:
 
 
 def _problem_headers(error: ResultExpiredError | DamagedResultError) -> dict[str, str]:
-    """Say of a job why its result cannot be given any more; a part without a body alone would not tell."""
+    """The headers that state why the part of a job has no body."""
     return {"Raygrid-Problem": problem_of(error).type, "Raygrid-Problem-Detail": quote(str(error))}
 
 
@@ -196,9 +209,9 @@ def _head(boundary: str, headers: dict[str, str]) -> bytes:
 
 
 async def job_events(parent: Parent, job_id: str, after: int, wait_s: float) -> AsyncIterator[bytes]:
-    """State changes of one job; ends with it."""
+    """State changes of one job; ends when the job has ended."""
     pace = _Pace(parent, wait_s, job_id)
-    quiet = _Quiet()
+    heartbeat = _Heartbeat()
     try:
         while True:
             pace.look()
@@ -207,69 +220,56 @@ async def job_events(parent: Parent, job_id: str, after: int, wait_s: float) -> 
                 after = job.revision
                 batches = await parent.store.batches_of([job_id])
                 yield _event(after, job, batches.get(job_id, ()))
-                quiet.spoke()
+                heartbeat.restart()
             if job.state.is_terminal:
                 yield _end(after)
                 return
             if pace.left_s <= 0:
                 return
             await pace.wait()
-            if quiet.too_long():
-                yield b": still here\n\n"
+            if heartbeat.is_due():
+                yield HEARTBEAT
     finally:
         pace.close()
 
 
 async def batch_events(parent: Parent, batch_id: str, after: int, wait_s: float) -> AsyncIterator[bytes]:
-    """State changes of a batch's jobs, each job's latest; ends when all have ended."""
+    """State changes of a batch's jobs, the latest of each job; ends when all have ended."""
     pace = _Pace(parent, wait_s)
-    quiet = _Quiet()
-    unfinished = _Unfinished(parent, batch_id)
-    finished = full = False
+    heartbeat = _Heartbeat()
     try:
-        while True:
-            pace.look()
-            if not full:
-                finished = await unfinished.none_left()  # before the page, as in `batch_results`
-            page = await parent.store.changed(batch_id, after, PAGE)
+        async for page, finished in _pages(parent, batch_id, after, pace):
             if page:
                 after = page[-1].cursor
                 batches = await parent.store.batches_of([each.job.job_id for each in page])
                 yield b"".join(_event(each.cursor, each.job, batches.get(each.job.job_id, ())) for each in page)
-                quiet.spoke()
-            full = len(page) == PAGE
-            if full:
-                continue
+                heartbeat.restart()
+            elif heartbeat.is_due():
+                yield HEARTBEAT
             if finished:
                 yield _end(after)
-                return
-            if pace.left_s <= 0:
-                return
-            await pace.wait()
-            if quiet.too_long():
-                yield b": still here\n\n"
     finally:
         pace.close()
 
 
-class _Quiet:
-    """How long a stream has said nothing; a comment now and then keeps proxies from cutting it."""
+class _Heartbeat:
+    """Whether a stream has sent nothing for so long that a proxy may close it."""
 
     def __init__(self) -> None:
-        self.spoke()
+        self.restart()
 
-    def spoke(self) -> None:
+    def restart(self) -> None:
         self._since = asyncio.get_running_loop().time()
 
-    def too_long(self) -> bool:
+    def is_due(self) -> bool:
         if asyncio.get_running_loop().time() - self._since < HEARTBEAT_S:
             return False
-        self.spoke()
+        self.restart()
         return True
 
 
 def _event(revision: int, job: StoredJob, batches: Sequence[str]) -> bytes:
-    # Some clients end a line at these, too; in JSON they can only stand in a text.
+    # Some clients also end a line at these characters, which JSON has only inside texts.
     data = job_status(job, batches=batches).model_dump_json(by_alias=True).translate(_LINE_ENDS)
     return f"id: {revision}\nevent: state\ndata: {data}\n\n".encode()
 

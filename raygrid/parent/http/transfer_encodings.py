@@ -1,6 +1,6 @@
 """Decodes parts of a form that were sent with a Content-Transfer-Encoding, piece by piece and strictly.
 
-RFC 7578 advises against these encodings, but mail libraries write them. A pricer must never read the encoded text.
+RFC 7578 deprecates these encodings, but mail libraries use them. A pricer must not get the encoded text.
 """
 
 from __future__ import annotations
@@ -21,20 +21,20 @@ _NOT_PRINTABLE = re.compile(rb"[^\t\r\n -~]")
 
 
 class Decoder(Protocol):
-    """Decodes one part. Both methods raise ValueError, with the reason, for what is not in this encoding."""
+    """Decodes one part. Both methods raise ValueError with the reason if the part is not in this encoding."""
 
     def feed(self, data: bytes) -> bytes:
-        """Take the next bytes of the part; gives what is decoded by now."""
+        """Add the next bytes of the part; returns the bytes that can be decoded now."""
 
     def finish(self) -> bytes:
-        """The part has ended; gives the rest."""
+        """End the part; returns the remaining bytes."""
 
 
 def decoder(transfer_encoding: str) -> Decoder | None:
-    """A decoder for an encoding, given in small letters; None for those that leave bytes as they are.
+    """A decoder for an encoding, given in lower case; None for encodings that do not change the bytes.
 
     Raises:
-        ValueError: there is no such encoding, or none that is read.
+        ValueError: the encoding is unknown.
     """
     if transfer_encoding in PLAIN:
         return None
@@ -49,7 +49,7 @@ def decoder(transfer_encoding: str) -> Decoder | None:
 
 
 class Base64:
-    """Base64 (RFC 2045): line breaks and blanks may stand anywhere, padding only at the end."""
+    """Base64 (RFC 2045): line breaks and blanks are allowed anywhere, padding only at the end."""
 
     def __init__(self) -> None:
         self._held = b""
@@ -61,12 +61,12 @@ class Base64:
         if not text:
             return b""
         if self._ended:
-            raise ValueError("it goes on after the end of its base64 text")
+            raise ValueError("it continues after the end of its base64 text")
         if (odd := _NOT_BASE64.search(text)) is not None:
             raise ValueError(f"it is not base64: it has the byte {odd[0]!r}")
         whole = len(text) // 4 * 4
         block, self._held = text[:whole], text[whole:]
-        # Padding in the group that has begun: it has to follow two characters, and a group without padding.
+        # Padding in the incomplete group must follow two characters of it, and only groups without padding.
         if b"=" in self._held and (b"=" in block or self._held.find(b"=") < 2):
             raise ValueError("it is not base64: it has padding before its end")
         if not block:
@@ -75,7 +75,7 @@ class Base64:
         if block.endswith(b"==="):
             raise ValueError("it is not base64: it has more padding than a group can have")
         if self._ended and self._held:
-            raise ValueError("it goes on after the end of its base64 text")
+            raise ValueError("it continues after the end of its base64 text")
         try:
             return binascii.a2b_base64(block, strict_mode=True)
         except binascii.Error:
@@ -84,12 +84,12 @@ class Base64:
     def finish(self) -> bytes:
         """See `Decoder`."""
         if self._held:
-            raise ValueError("its base64 text is not complete: the number of characters is no multiple of 4")
+            raise ValueError("its base64 text is incomplete: the number of characters is not a multiple of 4")
         return b""
 
 
 class QuotedPrintable:
-    """Quoted-printable (RFC 2045): line breaks stay as they were sent, blanks at the end of a line are dropped."""
+    """Quoted-printable (RFC 2045): line breaks are kept as sent, blanks at the end of a line are removed."""
 
     def __init__(self) -> None:
         self._held = b""
@@ -110,7 +110,7 @@ class QuotedPrintable:
 
 
 def _unfinished(text: bytes) -> int:
-    """Where an escape, a soft line break or the end of a line begins that the next bytes complete."""
+    """The start of an incomplete escape, soft line break or end of line at the end of a text."""
     line = text.removesuffix(b"\r").rstrip(b" \t")
     if line.endswith(b"="):
         return len(line) - 1

@@ -1,8 +1,8 @@
-"""Ignores what clients offer to upgrade a connection to, such as `Upgrade: h2c`: requests are answered in HTTP/1.1.
+"""Ignores offers of clients to upgrade a connection, such as `Upgrade: h2c`, and answers in HTTP/1.1.
 
-RFC 9110 lets a server ignore the offer, and Java's HTTP client makes it with each first request. uvicorn ignores the
-header, too, but its parser takes everything behind the request's headers for the other protocol, so that the body of
-the request was lost. The protocol of this module has such a request parsed a second time, without the offer.
+RFC 9110 allows a server to ignore the offer, which Java's HTTP client makes with each first request. uvicorn ignores
+the header, but its parser takes the data after the headers for the other protocol, so that the body of the request is
+lost. The protocol in this module parses such a request again without the offer.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ class PlainProtocol(HttpToolsProtocol):
         self._offered = False
 
     def data_received(self, data: bytes) -> None:
-        """Parse what came."""
+        """Parse data."""
         self._unset_keepalive_if_required()
         while data:
             try:
@@ -35,7 +35,7 @@ class PlainProtocol(HttpToolsProtocol):
                     self.send_400_response("this request cannot be answered in HTTP/1.1")
                     return
                 self.parser = httptools.HttpRequestParser(self)
-                self.parser.set_dangerous_leniencies(lenient_data_after_close=True)  # as uvicorn has it
+                self.parser.set_dangerous_leniencies(lenient_data_after_close=True)  # like uvicorn
                 data = head + data[offer.args[0] :]
             except httptools.HttpParserError:
                 self.send_400_response("Invalid HTTP request received.")
@@ -44,13 +44,13 @@ class PlainProtocol(HttpToolsProtocol):
                 return
 
     def on_headers_complete(self) -> None:
-        """The request goes to the application, unless it has to be parsed again."""
+        """Pass the request to the application, unless it has to be parsed again."""
         self._offered = self.parser.should_upgrade()
         if not self._offered:
             super().on_headers_complete()
 
     def on_message_complete(self) -> None:
-        """The request is whole, unless it has to be parsed again."""
+        """The request is complete, unless it has to be parsed again."""
         if not self._offered:
             super().on_message_complete()
 
@@ -59,7 +59,7 @@ class PlainProtocol(HttpToolsProtocol):
         return False
 
     def _head_without_offer(self) -> bytes | None:
-        """The head of the request that was just parsed, as it came, but for the offer; None if it is more than one."""
+        """The head of the request that was just parsed, without the offer; None if it cannot be written again."""
         method = self.parser.get_method()
         if method == b"CONNECT" or any(b"\r" in value or b"\n" in value for _, value in self.headers):
             return None
@@ -74,10 +74,10 @@ class PlainProtocol(HttpToolsProtocol):
 
 
 def for_serve() -> list[Any]:
-    """Let Ray Serve's servers in this process ignore offers, too; Serve calls it before it makes them.
+    """Make Ray Serve's servers in this process ignore offers, too; Serve calls this for its list of middleware.
 
     Returns:
-        No middleware: that is what Serve calls it for.
+        An empty list of middleware.
     """
     auto.AutoHTTPProtocol = PlainProtocol
     return []

@@ -1,0 +1,124 @@
+"""The routes of the grid: capacity, groups, nodes, pricers and traffic."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from fastapi import APIRouter, Query
+
+from raygrid.parent.grid_view import all_groups, led, seen_groups
+from raygrid.parent.http import schemas
+from raygrid.parent.http.openapi import problem_responses
+from raygrid.parent.service import Parent
+
+LONGEST_DEADLINE_S = 30 * 86_400
+
+Deadline = Annotated[
+    float | None,
+    Query(
+        ge=0,
+        le=LONGEST_DEADLINE_S,
+        allow_inf_nan=False,
+        description="Seconds until jobs that still run on the node are moved to other nodes; by default all may finish",
+    ),
+]
+
+
+def grid_routes(router: APIRouter, parent: Parent) -> None:
+    """Add the routes of the grid."""
+
+    @router.get(
+        "/capacity", tags=["grid"], summary="Load of the grid and of each group", responses=problem_responses(401)
+    )
+    async def capacity() -> schemas.GridCapacity:
+        views = await all_groups(parent)
+        loads = [view.load for view in views]
+        return schemas.GridCapacity(
+            slots=sum(load.slots for load in loads),
+            running=sum(load.running for load in loads),
+            free=sum(load.free for load in loads),
+            queued=sum(load.queued for load in loads),
+            groups=[schemas.group_answer(view) for view in views],
+        )
+
+    @router.get("/pricers", tags=["grid"], summary="List pricers", responses=problem_responses(401))
+    async def pricers() -> schemas.PricerList:
+        settings = parent.settings
+        return schemas.PricerList(
+            pricers=[
+                schemas.PricerAnswer(
+                    name=name,
+                    version=pricer.version,
+                    takes_args=pricer.takes_args,
+                    result=pricer.result,
+                    reuse=pricer.reuse,
+                    definition=parent.definitions.digest(name),
+                    default=name == settings.chosen_default_pricer,
+                )
+                for name, pricer in sorted(settings.pricers.items())
+            ]
+        )
+
+    @router.get(
+        "/traffic",
+        tags=["grid"],
+        summary="Payload bytes that the answering parent moved, by purpose and group",
+        responses=problem_responses(401),
+    )
+    async def traffic() -> schemas.Traffic:
+        counted = parent.traffic
+        sites = {group.group_id: group.site for group in parent.groups.capacities(silent_too=True)}
+        return schemas.Traffic(
+            parent=counted.parent_id,
+            home=parent.groups.home,
+            since=counted.since,
+            received=counted.of("received"),
+            stored=counted.of("stored"),
+            groups=[
+                schemas.GroupTraffic(
+                    group=group_id,
+                    site=sites.get(group_id),
+                    inline=counted.of("inline", group_id),
+                    from_cache=counted.of("from_cache", group_id),
+                    from_blobs=counted.of("from_blobs", group_id),
+                )
+                for group_id in sorted(sites.keys() | counted.groups())
+            ],
+        )
+
+    @router.get("/nodes", tags=["grid"], summary="List nodes", responses=problem_responses(401))
+    async def nodes() -> schemas.NodeList:
+        found = [node for group in seen_groups(parent) for node in group.nodes]
+        return schemas.NodeList(nodes=[schemas.node_answer(node) for node in found])
+
+    @router.post(
+        "/nodes/{node}/drain",
+        tags=["grid"],
+        summary="Drain a node: it gets no new jobs; a second request changes the deadline",
+        status_code=202,
+        responses=problem_responses(401, 404, 422),
+    )
+    async def drain(node: str, deadline_s: Deadline = None) -> schemas.NodeAnswer:
+        return schemas.node_answer(await parent.nodes.drain(node, deadline_s))
+
+    @router.delete(
+        "/nodes/{node}/drain",
+        tags=["grid"],
+        summary="End the drain of a node",
+        responses=problem_responses(401, 404, 422),
+    )
+    async def undrain(node: str) -> schemas.NodeAnswer:
+        return schemas.node_answer(await parent.nodes.undrain(node))
+
+    @router.get("/groups", tags=["grid"], summary="List groups", responses=problem_responses(401))
+    async def groups() -> schemas.GroupList:
+        return schemas.GroupList(groups=[schemas.group_answer(view) for view in await all_groups(parent)])
+
+    @router.post(
+        "/groups/{group}/handover",
+        tags=["grid"],
+        summary="Hand the lead of a group over to another candidate; answers when that candidate leads",
+        responses=problem_responses(401, 404, 409, 422, 503),
+    )
+    async def hand_over(group: str) -> schemas.GroupAnswer:
+        return schemas.group_answer(led(await parent.groups.hand_over(group)))
