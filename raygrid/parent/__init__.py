@@ -1,6 +1,6 @@
-"""Tier 1: the parent takes jobs over HTTP, stores them, chooses a group, and gives results back.
+"""Tier 1: the parent takes jobs over HTTP, stores them, chooses a group for each, and returns results.
 
-`routes.py` is plain FastAPI over `service.py`; `forms.py` reads bodies as streams; `groups.py` knows the groups and
-their leaders; `results.py` finds result bytes; `streams.py` makes event and result streams; `housekeeping.py` purges;
-`ingress.py` is all that knows Ray. Parents keep no state of their own: any number of them share the job store.
+`service.py` is the parent without HTTP, `http/` its HTTP interface. `groups.py` calls the leaders, `results.py` reads
+results, `sweeper.py` moves jobs of lost groups, `housekeeping.py` removes old data, and only `ingress.py` uses Ray.
+Parents keep no state: any number of them share the job store.
 """

@@ -35,7 +35,7 @@ class Groups:
         home: the group of this parent's rack, if it runs in one.
 
     Attributes:
-        known: what is known of each group.
+        known: the groups, with their leaders and loads.
         routing: chooses groups for jobs.
         polls: follows the groups.
     """

@@ -1,4 +1,4 @@
-"""The parent as a Ray Serve ingress: the only file of this tier that knows Ray."""
+"""The parent as a Ray Serve ingress, and its deployment. The only file of this tier that uses Ray."""
 
 from __future__ import annotations
 
@@ -44,21 +44,21 @@ from raygrid.transport.racks import groups_of, home, live_nodes, machines
 APP_NAME = "raygrid"
 DEPLOYED = b"raygrid:deployed"
 GRID = b"raygrid:grid"
-SETTINGS = b"raygrid:settings"  # of a grid on one machine; whoever may read it may also run code there
-HEAD = "node:__internal_head__"  # a resource that Ray gives the head of each cluster
-A_LITTLE = 0.001  # of a CPU: keeps parents off machines that offer none
+SETTINGS = b"raygrid:settings"  # of a grid on one machine; has secrets, but its readers can run code there anyway
+HEAD = "node:__internal_head__"  # a resource of the head of each Ray cluster
+SHARE = 0.001  # of a CPU or of HEAD: selects the machines for parents, and reserves almost nothing
 MAX_ONGOING = 2_000
 GRACE_S = 10.0
 REPLACED_S = 60.0
 HEAD_ANSWERS_S = 5.0
-RETRY_S = 5.0  # a client is told soon that the blob store is away; it tries again by itself
+RETRY_S = 5.0  # of the blob store; short, because clients retry themselves
 
 
 def refuse_unsafe(settings: GridSettings, store: SqlStore, machine_count: int) -> None:
-    """Refuse settings that would lose jobs or let strangers in.
+    """Refuse settings that would lose jobs, and remote access without API keys.
 
     Raises:
-        SettingsError: says what to set.
+        SettingsError: with the setting to change.
     """
     settings.require_safe_listening()
     if store.is_single_machine and machine_count > 1:
@@ -69,13 +69,13 @@ def refuse_unsafe(settings: GridSettings, store: SqlStore, machine_count: int) -
     if settings.storage.blobs is None and machine_count > 1:
         raise SettingsError(
             f"the cluster has {machine_count} machines, but storage.blobs is not set, so each would keep inputs and "
-            "results in a directory of its own; set storage.blobs to a directory that all of them share, or to "
+            "results in its own directory; set storage.blobs to a directory that all machines share, or to "
             "s3://bucket/prefix"
         )
 
 
 def asgi(settings: GridSettings, actors: ActorClasses, *, listens: bool = False) -> FastAPI:
-    """The application of one replica, which `listens` by itself where no proxy does it."""
+    """The application of one replica; with `listens` it has its own listener instead of Serve's proxy."""
     keep_logs("parent")
     store = SqlStore(settings.database_url)
     refuse_unsafe(settings, store, machines(live_nodes()))
@@ -85,7 +85,7 @@ def asgi(settings: GridSettings, actors: ActorClasses, *, listens: bool = False)
     storage = settings.storage
     housekeeping = Housekeeping(store, blobs, timedelta(days=storage.retention_days), storage.purge_every_s)
     app = build_app(parent)
-    if not constants.RAY_SERVE_RUN_USER_CODE_IN_SEPARATE_THREAD:  # else nobody waits for room in Serve's queue
+    if not constants.RAY_SERVE_RUN_USER_CODE_IN_SEPARATE_THREAD:  # only then Serve waits for room in its queue
         app.add_middleware(Pushback, gathers=ASGIDIReceiveProxy)
     inner = app.router.lifespan_context
 
@@ -110,24 +110,24 @@ def asgi(settings: GridSettings, actors: ActorClasses, *, listens: bool = False)
 
 
 def build(settings: GridSettings, actors: ActorClasses, *, spread: bool = True) -> serve.Application:
-    """The Serve application of a grid: what `serve run`, `raygrid deploy` and `raygrid up` deploy.
+    """The Serve application of a grid, for `serve run`, `raygrid deploy` and `raygrid up`.
 
     Args:
         settings: the grid's settings.
-        actors: the classes of the leaders and agents that the parents make.
-        spread: at most one parent on a machine, none on a machine without CPUs for Ray (a cluster's head); requests
-            come in through Serve's proxies. Otherwise all are on the head, where no drill ends them with a rack's node,
-            and listen themselves.
+        actors: the classes of the leaders and agents that the parents create.
+        spread: at most one parent per machine and none on machines without CPUs for Ray (a cluster's head), reached
+            through Serve's proxies. Otherwise all parents run on the head, where a drill that ends the node of a rack
+            does not end them, and have their own listeners.
     """
     settings.require_safe_listening()
-    settings = settings.deployed(time.time())  # the newest wins: leaders and agents outlive a deployment
+    settings = settings.deployed(time.time())  # leaders and agents outlive a deployment and follow the newest settings
     parents: Any = serve.deployment(
         serve.ingress(lambda: asgi(settings, actors, listens=not spread))(),
         name="parent",
         num_replicas=settings.http.parents,
         max_ongoing_requests=MAX_ONGOING,
         graceful_shutdown_timeout_s=GRACE_S,
-        ray_actor_options={"num_cpus": A_LITTLE} if spread else {"num_cpus": 0, "resources": {HEAD: A_LITTLE}},
+        ray_actor_options={"num_cpus": SHARE} if spread else {"num_cpus": 0, "resources": {HEAD: SHARE}},
     )
     if spread:
         parents = parents.options(max_replicas_per_node=1)
@@ -136,7 +136,7 @@ def build(settings: GridSettings, actors: ActorClasses, *, spread: bool = True) 
 
 
 def serve_here(settings: GridSettings, actors: ActorClasses) -> None:
-    """Start Serve on the connected cluster and deploy the parents; returns when they are up."""
+    """Start Serve on the connected cluster and deploy the parents; returns when they run."""
     serve.start(proxy_location="Disabled")
     serve.run(build(settings, actors, spread=False), name=APP_NAME, route_prefix="/")
     internal_kv._internal_kv_put(SETTINGS, pickle.dumps(settings), overwrite=True)
@@ -144,16 +144,16 @@ def serve_here(settings: GridSettings, actors: ActorClasses) -> None:
 
 @contextmanager
 def joined(address: str) -> Iterator[None]:
-    """Be connected to the Ray cluster at an address.
+    """Connect to the Ray cluster at an address for the duration of the context.
 
     Raises:
-        UnavailableError: it does not let this process in.
+        UnavailableError: the cluster refused the connection.
     """
     logging.getLogger("ray.serve").setLevel(logging.WARNING)
     try:
         ray.init(address, namespace="raygrid-deploy", log_to_driver=False, logging_level=logging.WARNING)
     except (ConnectionError, RuntimeError, AuthenticationError) as error:
-        raise UnavailableError(f"the Ray cluster at {address} does not let this machine in: {error}") from error
+        raise UnavailableError(f"the Ray cluster at {address} refused the connection: {error}") from error
     try:
         yield
     finally:
@@ -161,15 +161,15 @@ def joined(address: str) -> Iterator[None]:
 
 
 def deployed_here() -> GridSettings:
-    """The settings that the connected grid of one machine follows.
+    """The settings of the connected grid of one machine.
 
     Raises:
-        SettingsError: an older release has started it.
+        SettingsError: an older release started the grid.
     """
     known: bytes | None = internal_kv._internal_kv_get(SETTINGS)
     if known is None:
         raise SettingsError(
-            "the grid was started by an older release, which does not tell its settings; stop it with `raygrid down`, "
+            "the grid was started by an older release, which did not record its settings; stop it with `raygrid down` "
             "and start it again"
         )
     settings: GridSettings = pickle.loads(known)  # noqa: S301 - from the grid's own Ray, proven by its token
@@ -179,19 +179,19 @@ def deployed_here() -> GridSettings:
 def replace_here(
     settings: GridSettings, actors: ActorClasses, ready: Callable[[], None], within_s: float = REPLACED_S
 ) -> None:
-    """Replace the parents of the connected grid of one machine by others with newer settings.
+    """Replace the parents of the connected grid of one machine by parents with newer settings.
 
-    The new ones listen on the same port before the old ones go, so that no connection is refused; leaders and agents
-    stay, and learn of the settings from the new parents.
+    The new parents listen on the same port before the old ones end, so that no connection is refused; leaders and
+    agents stay, and get the settings from the new parents.
 
     Args:
-        settings: what to follow.
+        settings: the newer settings.
         actors: as for `build`.
         ready: returns when the new parents take jobs, or raises.
-        within_s: seconds until the new parents are up.
+        within_s: maximum time until the new parents run, seconds.
 
     Raises:
-        UnavailableError: the new parents do not come up; the old ones go on.
+        UnavailableError: the new parents did not start; the old ones continue.
     """
     before = [name for name in serve.status().applications if _is_ours(name)]
     name = next(each for number in itertools.count(1) if (each := _app_name(number)) not in before)
@@ -218,27 +218,26 @@ def _is_ours(name: str) -> bool:
 
 
 def deploy(settings: GridSettings, actors: ActorClasses, *, wait_s: float | None) -> bool:
-    """Deploy the parents on the cluster that this machine belongs to, or change those that run to new settings.
+    """Deploy the parents on this machine's cluster, or replace running ones by parents with new settings.
 
-    Serve replaces parents one after the other, and lets each finish its requests. The same settings again replace none.
+    Serve replaces parents one after the other, and lets each finish its requests. Equal settings replace none.
 
     Args:
         settings: the grid's settings.
         actors: as for `build`.
-        wait_s: return when every parent is up, at most so much later; None: Serve goes on in the background, as
-            machines join.
+        wait_s: maximum time to wait until every parent runs; None: do not wait, Serve starts them as machines join.
 
     Returns:
-        Whether there was anything to change.
+        Whether anything was changed.
 
     Raises:
         SettingsError: the settings cannot work on a cluster.
-        UnavailableError: no Ray runs here, the job store does not answer, or the parents did not come up in time.
+        UnavailableError: no Ray runs here, the job store does not answer, or the parents did not start in time.
     """
     with joined(cluster_address()):
         racks = groups_of(live_nodes(), settings.group_prefix)
         store = SqlStore(settings.database_url)
-        # Where no machine with a rack has joined yet, they are all other machines than this one.
+        # If no machine with a rack has joined yet, the racks will be on other machines than this one.
         refuse_unsafe(settings, store, machines(live_nodes()) if racks else 2)
         _require_same_grid(asyncio.run(_identity(store)))
         wanted, known = _digest(settings), internal_kv._internal_kv_get(DEPLOYED)
@@ -257,13 +256,13 @@ def deploy(settings: GridSettings, actors: ActorClasses, *, wait_s: float | None
 
 
 def cluster_address() -> str:
-    """Where the head of this machine's cluster listens, or the one that RAY_ADDRESS names.
+    """The address of the head of this machine's cluster, or of RAY_ADDRESS.
 
-    Ray itself would try for minutes to reach a head that is gone.
+    Checks that the head answers, because Ray would try for minutes to reach it.
 
     Raises:
         UnavailableError: no Ray runs here, or its head does not answer.
-        SettingsError: RAY_ADDRESS is no address.
+        SettingsError: RAY_ADDRESS is not an address.
     """
     try:
         address = services.canonicalize_bootstrap_address("auto")
@@ -273,8 +272,8 @@ def cluster_address() -> str:
         raise SettingsError("RAY_ADDRESS must be HOST:PORT of the cluster's head") from error
     if address is None:
         raise UnavailableError(
-            "no Ray cluster runs on this machine; deploy on a machine of the cluster, once "
-            "`raygrid host start` (or `ray up cluster.yaml`) has started it; on a single machine use `raygrid up`"
+            "no Ray cluster runs on this machine; deploy on a machine of the cluster after `raygrid host start` (or "
+            "`ray up cluster.yaml`) has started it; on a single machine use `raygrid up`"
         )
     host, _, port = address.rpartition(":")
     try:
@@ -282,13 +281,13 @@ def cluster_address() -> str:
     except OSError as error:
         raise UnavailableError(
             f"the head of this machine's Ray cluster, {address}, does not answer ({error}); start it with "
-            "`raygrid host start --head`, or set RAY_ADDRESS to that of the cluster"
+            "`raygrid host start --head`, or set RAY_ADDRESS to the address of the cluster's head"
         ) from error
     return str(address)
 
 
 def _digest(settings: GridSettings) -> bytes:
-    """Tells settings (and releases of raygrid) apart; Serve itself takes every deployment for a new one."""
+    """A digest of the settings and the release, because Serve treats every deployment as a new one."""
     keys = [(each.name, each.key.get_secret_value()) for each in settings.http.api_keys]
     content = f"{version('raygrid')} {settings.model_dump_json()} {keys}"
     return hashlib.sha256(content.encode()).hexdigest().encode()
@@ -298,27 +297,27 @@ def _await_running(within_s: float, name: str = APP_NAME) -> None:
     until = time.monotonic() + within_s
     while True:
         application = serve.status().applications[name]
-        state, said = application.status.value, "; ".join(each.message for each in application.deployments.values())
+        state, why = application.status.value, "; ".join(each.message for each in application.deployments.values())
         if state == "RUNNING":
             return
         if state == "DEPLOY_FAILED":
-            raise UnavailableError(f"the parents cannot start: {application.message or said}")
+            raise UnavailableError(f"the parents cannot start: {application.message or why}")
         if time.monotonic() > until:
             raise UnavailableError(
-                f"the parents were not all up within {within_s:g} s ({state.lower()}: {said or 'no word of why'}); "
-                "Serve goes on trying. Are there as many machines with a rack as http.parents?"
+                f"not all parents started within {within_s:g} s ({state.lower()}: {why or 'no reason given'}); Serve "
+                "continues to start them. Check that there are as many machines with a rack as http.parents"
             )
         time.sleep(0.5)
 
 
 def _state() -> str | None:
-    """How Serve thinks of the parents; None where it knows none."""
+    """Serve's state of the parents; None if they are not deployed."""
     application = serve.status().applications.get(APP_NAME)
     return application.status.value if application else None
 
 
 async def _identity(store: SqlStore) -> str:
-    """The name that this job store has given itself; its schema is up to date afterwards."""
+    """The id of a job store, created if it has none; also brings its schema up to date."""
     await store.open()
     try:
         return await store.agree("grid", uuid4().hex)
@@ -327,12 +326,12 @@ async def _identity(store: SqlStore) -> str:
 
 
 def _require_same_grid(identity: str) -> None:
-    """Refuse another job store than that of the leaders that run: what they lead would be in neither."""
+    """Refuse a job store other than that of the running grid, whose jobs the new parents would not see."""
     known: bytes | None = internal_kv._internal_kv_get(GRID)
     if known is None:
         internal_kv._internal_kv_put(GRID, identity.encode(), overwrite=False)
     elif known != identity.encode():
         raise SettingsError(
-            "storage.database is another one than that of the grid that runs on this cluster, whose jobs would be out "
-            "of sight. Set it as it was; or end the grid (`ray down`), and begin anew with the other database"
+            "storage.database differs from that of the grid that runs on this cluster, whose jobs new parents would "
+            "not see. Set the former one, or stop the grid (`ray down`) and start it with the other database"
         )

@@ -95,9 +95,9 @@ def in_words(
         while place and place[-1] in _KINDS:
             place = place[:-1]
         words = found.setdefault(place, [])
-        said = _allowed(each["type"], each["msg"], each.get("ctx", {}), place, model)
-        if said not in words:
-            words.append(said)
+        rule = _allowed(each["type"], each["msg"], each.get("ctx", {}), place, model)
+        if rule not in words:
+            words.append(rule)
     lines = []
     for place, words in found.items():
         where = _origin(place, prefix, path, None if set(place[:1]) & set(given) else root)
@@ -189,8 +189,8 @@ def _at(line: int, column: int) -> str:
 
 def _why(problem: str, begun: str) -> str:
     """YAML's error in plain words, without its quotes."""
-    for said, words in _OF_YAML.items():
-        if said in problem:
+    for part, words in _OF_YAML.items():
+        if part in problem:
             return words.replace("BEGUN", begun)
     return re.sub("['\"`].*['\"`]", "…", problem, flags=re.DOTALL) or "this is not YAML"
 

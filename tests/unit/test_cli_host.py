@@ -264,7 +264,7 @@ def test_a_cluster_that_refuses_the_login_is_an_error_with_the_reason(
     ended = run("deploy", "--config", settings_file(tmp_path), "--dir", str(tmp_path / "none"))
 
     assert ended.exit_code == 1
-    assert f"does not let this machine in: {error}".rstrip(".") in ended.stderr
+    assert f"refused the connection: {error}".rstrip(".") in ended.stderr
     assert len(no_ray.addresses) == 1
 
 

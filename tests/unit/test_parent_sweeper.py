@@ -247,10 +247,10 @@ async def test_a_cancel_request_is_carried_out_when_the_lease_has_run_out(story:
     story.leaders["a"].deaf = True
     await story.store.request_cancel(["j1", "j2"])
     story.sweeper.cancel("a", ["j1", "j2"])
-    await story.sweeper._cancel_wished("a")
+    await story.sweeper._cancel("a")
     assert story.sweeper._to_cancel == {"a": {"j1", "j2"}}
     story.now += 3.5
-    await story.sweeper._cancel_wished("a")
+    await story.sweeper._cancel("a")
     found = await story.store.get(["j1", "j2"])
     assert (found["j1"].state, found["j2"].state) == (JobState.CANCELLED, JobState.RUNNING)
     assert story.sweeper._to_cancel == {}
@@ -262,7 +262,7 @@ async def test_a_cancel_request_reaches_a_leader_that_was_unreachable_at_first(s
     await story.insert("j1")
     await story.store.request_cancel(["j1"])
     story.sweeper.cancel("a", ["j1"])
-    await story.sweeper._cancel_wished("a")
+    await story.sweeper._cancel("a")
     assert story.leaders["a"].cancelled == ["j1"]
 
 

@@ -1,4 +1,4 @@
-"""The HTTP interface of a parent: routes, schemas, forms, problems, and the listener with its limits.
+"""The HTTP interface of a parent: the application (`app.py`), routes, schemas, forms, problems, and the listener.
 
-What a parent does without HTTP is in `parent/service.py`.
+The parent without HTTP is in `parent/service.py`.
 """

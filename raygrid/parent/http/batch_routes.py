@@ -6,7 +6,7 @@ import json
 from typing import Annotated, Any
 from uuid import uuid4
 
-from fastapi import APIRouter, Path, Query, Request, Response
+from fastapi import APIRouter, Query, Request, Response
 from fastapi.responses import JSONResponse, StreamingResponse
 from uuid_utils import uuid7
 
@@ -16,7 +16,7 @@ from raygrid.parent.http import problems, schemas, streams
 from raygrid.parent.http.forms import ReceivedForm
 from raygrid.parent.http.naming import BATCH
 from raygrid.parent.http.openapi import BATCH_FORM, BYTES, problem_responses
-from raygrid.parent.http.requests import NextCursor, Wait, read_form
+from raygrid.parent.http.requests import BatchId, NextCursor, Wait, read_form
 from raygrid.parent.service import Parent
 from raygrid.parent.submission import SubmissionOptions, checked_id, make_job, options_of_form, options_of_json
 
@@ -118,7 +118,7 @@ def batch_routes(router: APIRouter, parent: Parent) -> None:
         response_model=schemas.BatchStatus,
         responses=problem_responses(401, 404, 422),
     )
-    async def batch_status(response: Response, batch_id: Annotated[str, Path(alias="batchId")]) -> schemas.BatchStatus:
+    async def batch_status(response: Response, batch_id: BatchId) -> schemas.BatchStatus:
         summary = await parent.batch(batch_id)
         response.headers[BATCH] = summary.batch_id
         return schemas.batch_status(summary)
@@ -140,7 +140,7 @@ def batch_routes(router: APIRouter, parent: Parent) -> None:
         },
     )
     async def batch_results(
-        batch_id: Annotated[str, Path(alias="batchId")],
+        batch_id: BatchId,
         cursor: Annotated[int, Query(ge=0, le=2**62, description="Raygrid-Cursor of the last part received")] = 0,
         wait: Wait = None,
     ) -> Response:
@@ -161,9 +161,7 @@ def batch_routes(router: APIRouter, parent: Parent) -> None:
         response_model=schemas.BatchCancelled,
         responses=problem_responses(401, 404, 422),
     )
-    async def cancel_batch(
-        response: Response, batch_id: Annotated[str, Path(alias="batchId")]
-    ) -> schemas.BatchCancelled:
+    async def cancel_batch(response: Response, batch_id: BatchId) -> schemas.BatchCancelled:
         response.headers[BATCH] = (await parent.batch(batch_id)).batch_id
         count = await parent.cancel(await parent.store.unfinished_of_batch(batch_id))
         return schemas.BatchCancelled(batch_id=batch_id, cancelling=count)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated
 
-from fastapi import APIRouter, Header, Path, Query, Request, Response
+from fastapi import APIRouter, Header, Query, Request, Response
 from fastapi.responses import StreamingResponse
 
 from raygrid.errors import InvalidRequestError
@@ -12,7 +12,7 @@ from raygrid.models import DoneJob, JobState, StoredJob
 from raygrid.parent.http import schemas, streams
 from raygrid.parent.http.naming import JOB
 from raygrid.parent.http.openapi import ZIP, problem_responses
-from raygrid.parent.http.requests import NextCursor, Wait
+from raygrid.parent.http.requests import JobId, NextCursor, Wait
 from raygrid.parent.results import require_result
 from raygrid.parent.service import Parent
 from raygrid.parent.submission import checked_id
@@ -28,7 +28,7 @@ def job_routes(router: APIRouter, parent: Parent) -> None:
         response_model=schemas.JobStatus,
         responses=problem_responses(401, 404, 422),
     )
-    async def status(response: Response, job_id: Annotated[str, Path(alias="jobId")]) -> schemas.JobStatus:
+    async def status(response: Response, job_id: JobId) -> schemas.JobStatus:
         job = await parent.job(job_id)
         response.headers[JOB] = job.job_id
         batches = await parent.store.batches_of([job_id])
@@ -48,7 +48,7 @@ def job_routes(router: APIRouter, parent: Parent) -> None:
     )
     async def result(
         request: Request,
-        job_id: Annotated[str, Path(alias="jobId")],
+        job_id: JobId,
         even_if: Annotated[
             str | None, Query(pattern="^failed$", description="`failed`: answer with the ZIP of a failed job, too")
         ] = None,
@@ -65,7 +65,7 @@ def job_routes(router: APIRouter, parent: Parent) -> None:
         response_model=schemas.JobCancelled,
         responses=problem_responses(401, 404, 422),
     )
-    async def cancel(response: Response, job_id: Annotated[str, Path(alias="jobId")]) -> schemas.JobCancelled:
+    async def cancel(response: Response, job_id: JobId) -> schemas.JobCancelled:
         job = await parent.job(job_id)
         response.headers[JOB] = job.job_id
         await parent.cancel([job_id])

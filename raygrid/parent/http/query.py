@@ -13,7 +13,7 @@ from raygrid.errors import InvalidRequestError
 from raygrid.parent.submission import OPTIONS
 
 
-# A coroutine, for the reason that `auth` gives.
+# A coroutine for the reason given in `auth.py`.
 async def require_known_query(request: Request) -> None:
     """A dependency that accepts a request if its route has all its query parameters, each at most once.
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated
 
-from fastapi import Query, Request
+from fastapi import Path, Query, Request
 
 from raygrid.parent.http.forms import FormReader, ReceivedForm, limited, require_plain_body, require_size
 from raygrid.parent.service import Parent
@@ -18,6 +18,8 @@ Wait = Annotated[
         description="Maximum wait, seconds; the setting `http.max_wait_s` limits it",
     ),
 ]
+JobId = Annotated[str, Path(alias="jobId")]
+BatchId = Annotated[str, Path(alias="batchId")]
 NextCursor = Annotated[str | None, Query(description="`next_cursor` of the previous page")]
 
 

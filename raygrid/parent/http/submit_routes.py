@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Annotated
 
-from fastapi import APIRouter, Header, Path, Request, Response
+from fastapi import APIRouter, Header, Request, Response
 from fastapi.responses import JSONResponse
 from uuid_utils import uuid7
 
@@ -17,7 +17,7 @@ from raygrid.parent.http.naming import JOB
 from raygrid.parent.http.openapi import SUBMIT_FORM, ZIP_OR_STDOUT, problem_responses
 from raygrid.parent.http.preferences import preferences
 from raygrid.parent.http.preferences import wait_s as preferred_wait_s
-from raygrid.parent.http.requests import Wait, read_form
+from raygrid.parent.http.requests import JobId, Wait, read_form
 from raygrid.parent.service import Parent, Submitted
 from raygrid.parent.submission import checked_id, make_job, options_of_form
 
@@ -73,7 +73,7 @@ def submit_routes(router: APIRouter, parent: Parent) -> None:
     )
     async def submit_and_wait(
         request: Request,
-        job_id: Annotated[str, Path(alias="jobId")],
+        job_id: JobId,
         wait: Wait = None,
         prefer: Annotated[
             str, Header(description="`respond-async`: do not wait; `wait=SECONDS`: wait at most so long (RFC 7240)")

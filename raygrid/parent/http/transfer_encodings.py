@@ -84,7 +84,7 @@ class Base64:
     def finish(self) -> bytes:
         """See `Decoder`."""
         if self._held:
-            raise ValueError("its base64 text is incomplete: the number of characters is not a multiple of 4")
+            raise ValueError("its base64 text is not complete: the number of characters is not a multiple of 4")
         return b""
 
 
