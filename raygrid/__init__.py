@@ -1,7 +1,6 @@
 """Turn any executable into a fault-tolerant compute grid.
 
-The public names only. They are imported when first used: `import raygrid` alone loads neither Ray nor
-anything else.
+This module has the public names. They are imported at their first use: `import raygrid` alone imports no other module.
 """
 
 from __future__ import annotations
@@ -105,23 +104,22 @@ def init(
     racks: int | None = None,
     nodes: int | None = None,
 ) -> Client:
-    """Connect to the grid that is configured or runs on this machine; where there is none, start one here.
+    """Connect to the configured grid or to the one that runs on this machine; if there is none, start one here.
 
-    A grid that this call starts ends with `shutdown()` or with the process, even if that is killed; one that is to
-    outlive it is started with `raygrid up`. Of a grid that runs already, only what the arguments say has to be so.
-    A start takes some seconds, which is said on stderr in a notebook or at a prompt, and elsewhere by the logger
-    `raygrid`, as INFO.
+    A grid that this call starts ends with `shutdown()` or with the process, even if the process is killed; start a grid
+    that must outlive it with `raygrid up`. A running grid must match the arguments that are given. A start takes some
+    seconds; a message on stderr announces it in a notebook or at a prompt, elsewhere the logger `raygrid` (INFO).
 
     Args:
         pricer: command of the pricer, such as `./pricer.exe {input}`, or a mapping from names to commands.
         config: path of a `grid.yaml`.
-        racks: how many racks to start; by default 1.
-        nodes: how many nodes in each rack; by default 1.
+        racks: number of racks to start; by default 1.
+        nodes: number of nodes in each rack; by default 1.
 
     Raises:
-        SettingsError: a setting is wrong, or the grid that runs already is not as the arguments say.
+        SettingsError: a setting is wrong, or the running grid does not match the arguments.
     """
-    import atexit  # noqa: PLC0415 - `import raygrid` stays light
+    import atexit  # noqa: PLC0415 - `import raygrid` imports nothing
 
     from raygrid.cli.local_grid import find_or_start  # noqa: PLC0415 - as above
 
@@ -135,13 +133,13 @@ def init(
 
 def shutdown() -> None:
     """Disconnect, and stop the grid if `init` started it."""
-    from raygrid.client import default  # noqa: PLC0415 - `import raygrid` stays light
+    from raygrid.client import default  # noqa: PLC0415 - as above
 
     global _own_grid
     default.forget()
     grid, _own_grid = _own_grid, None
     if grid is not None:
-        from raygrid.local import stop_grid  # noqa: PLC0415 - `import raygrid` stays light
+        from raygrid.local import stop_grid  # noqa: PLC0415 - as above
 
         stop_grid(grid)
 

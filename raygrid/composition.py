@@ -1,6 +1,7 @@
-"""Puts the tiers of a grid together: which actor class serves each tier.
+"""The actor classes of the tiers.
 
-No tier imports another; what starts a grid passes these classes to the parents, which make the actors.
+The tiers do not import each other: the code that starts a grid passes these classes to the parents, which start the
+actors.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """Every error that raygrid raises on purpose.
 
     RaygridError
-    ├── SettingsError            a setting is wrong or missing; says which and what to write
-    ├── InvalidRequestError      the request itself is wrong; sending it again will not help
+    ├── SettingsError            a setting is wrong or missing; names it and what to write
+    ├── InvalidRequestError      the request itself is wrong; sending it again does not help
     │   ├── UnknownPricerError
     │   ├── UnknownDataError
     │   ├── UnknownSiteError
@@ -12,27 +12,27 @@
     ├── JobNotFoundError
     ├── NodeNotFoundError
     ├── GroupNotFoundError
-    ├── NotFinishedError         the result is not there yet
+    ├── NotFinishedError         the job has not ended yet
     ├── ResultExpiredError       the result was removed when its retention ended
-    ├── JobFailedError           the pricer answered with a failure
+    ├── JobFailedError           the pricer failed, or the job could not be run
     ├── JobCancelledError
-    ├── HandOverError            a group's lead cannot be handed over
+    ├── HandOverError            no other candidate can lead the group
     ├── BusyError                a queue is full, or no group can take the job now; try again later
     │   └── UnavailableError     a part of the grid cannot be reached now
     │       ├── UnreachableError its process is gone, or the connection to it broke
-    │       │   └── ProcessEndedError  Ray says that its process has ended
+    │       │   └── ProcessEndedError  Ray reports that its process has ended
     │       └── NotLeadingError  that candidate does not lead its group now
     ├── GroupRefusedError        a group has no node that takes jobs; another group may
-    ├── DamagedResultError       the result's bytes are not those that were recorded; run the job again
-    ├── MismatchedResponseError  the answer that a client got is about another job or batch
+    ├── DamagedResultError       the result's bytes do not match the recorded digest; run the job again
+    ├── MismatchedResponseError  a client got the answer for another job or batch
     ├── WaitTimeoutError         the wait ended before the job did; the job goes on
     ├── ConnectionFailedError    the grid did not answer the client
     ├── StaleTermError           a leader of an old term tried to write
     ├── DefinitionLostError      the job store has lost the definition of a job
-    └── BlobNotFoundError        bytes that should be in the blob store are not
-        └── BlobDamagedError     they are there, but are not those that were stored
+    └── BlobNotFoundError        the blob store lacks bytes that a job refers to
+        └── BlobDamagedError     the blob store has other bytes than those that were stored
 
-Each message says what happened, to which job, node or group, and what to do.
+Each message states what happened, to which job, node or group, and what to do.
 """
 
 from __future__ import annotations
@@ -50,7 +50,7 @@ class SettingsError(RaygridError):
 
 
 class InvalidRequestError(RaygridError):
-    """The request is wrong as it stands; sending it again will not help."""
+    """The request itself is wrong; sending it again does not help."""
 
 
 class UnknownPricerError(InvalidRequestError):
@@ -62,7 +62,7 @@ class UnknownDataError(InvalidRequestError):
 
 
 class UnknownSiteError(InvalidRequestError):
-    """No group is at a site of that name, though some are at others."""
+    """No group is at a site of that name, but some are at other sites."""
 
 
 class TooLargeError(InvalidRequestError):
@@ -70,7 +70,7 @@ class TooLargeError(InvalidRequestError):
 
 
 class ConflictError(RaygridError):
-    """The jobId is taken by a job with another input, pricer, args or shared data."""
+    """A job of this jobId exists with another input, pricer, args or shared data."""
 
 
 class NotAuthorizedError(RaygridError):
@@ -90,11 +90,11 @@ class GroupNotFoundError(RaygridError):
 
 
 class HandOverError(RaygridError):
-    """The lead of a group cannot be handed over: nobody else stands for it, or nobody took it."""
+    """The lead of a group cannot be handed over: it has no other candidate, or none took over in time."""
 
 
 class NotFinishedError(RaygridError):
-    """The job has not ended yet, so there is no result; `state` says whether it waits or runs."""
+    """The job has not ended yet, so there is no result; `state` is `queued` or `running`, if known."""
 
     def __init__(self, message: str, *, state: str | None = None) -> None:
         super().__init__(message)
@@ -108,7 +108,7 @@ class ResultExpiredError(RaygridError):
 class JobFailedError(RaygridError):
     """The job ended as failed.
 
-    Where a client raises it, its text is the message and the last lines of the pricer's stderr.
+    If a client raises it, its text is the message and the last lines of the pricer's stderr.
 
     Attributes:
         message: what happened, without stderr.
@@ -116,7 +116,7 @@ class JobFailedError(RaygridError):
         reason: stable word for the cause, such as `exit_code` or `timeout`.
         exit_code: the pricer's exit code, if it exited.
         stderr_tail: the end of the pricer's stderr.
-        has_result: whether what the job left can be fetched: `even_if_failed`.
+        has_result: whether the job's files can be fetched with `even_if_failed`.
     """
 
     def __init__(
@@ -139,7 +139,7 @@ class JobFailedError(RaygridError):
         self.has_result = has_result
 
     def __reduce__(self) -> tuple[Any, ...]:
-        """Let it pass between processes with all it knows."""
+        """Pickle all attributes."""
         return partial(type(self), job_id=self.job_id), self.args, self.__dict__
 
 
@@ -160,11 +160,11 @@ class UnavailableError(BusyError):
 
 
 class UnreachableError(UnavailableError):
-    """The process that was called is gone, or the connection to it broke: more than mere silence."""
+    """The called process is gone, or the connection to it broke; a process that is only slow does not count."""
 
 
 class ProcessEndedError(UnreachableError):
-    """Ray says that the process that was called has ended. It may be wrong of a machine that it cannot hear."""
+    """Ray reports that the called process has ended; this may be wrong if its machine is cut off from Ray's head."""
 
 
 class NotLeadingError(UnavailableError):
@@ -172,15 +172,15 @@ class NotLeadingError(UnavailableError):
 
 
 class GroupRefusedError(RaygridError):
-    """A leader has no node that takes jobs now: the jobs are kept, and had better go to another group."""
+    """A group has no node that takes jobs now; its leader keeps the jobs until they are moved to another group."""
 
 
 class DamagedResultError(RaygridError):
-    """The stored result is not what its job left: its digest differs, and there is no other copy."""
+    """The stored result does not match its digest, and no other copy exists."""
 
 
 class MismatchedResponseError(RaygridError):
-    """A client got the answer to another call; nothing of it was used."""
+    """A client got the answer to another call and discarded it."""
 
 
 class WaitTimeoutError(RaygridError):
@@ -188,7 +188,7 @@ class WaitTimeoutError(RaygridError):
 
 
 class ConnectionFailedError(RaygridError):
-    """The grid did not answer in spite of retries."""
+    """The grid did not answer, despite retries."""
 
 
 class StaleTermError(RaygridError):
@@ -196,12 +196,12 @@ class StaleTermError(RaygridError):
 
 
 class DefinitionLostError(RaygridError):
-    """The job store has lost the definition of what a job runs; the job must be submitted again."""
+    """The job store has lost the pricer definition of a job; the job must be submitted again."""
 
 
 class BlobNotFoundError(RaygridError):
-    """The blob store does not hold bytes that a job refers to."""
+    """The blob store lacks bytes that a job refers to."""
 
 
 class BlobDamagedError(BlobNotFoundError):
-    """The blob store holds other bytes than those that were stored, or not all of them."""
+    """The blob store has other bytes than those that were stored, or only a part of them."""

@@ -1,7 +1,7 @@
-"""The values that travel between the rooms of the grid: jobs, attempts, reports and updates.
+"""The values that the tiers of the grid exchange: jobs, attempts, reports and updates.
 
-Only frozen dataclasses and enums live here: no behaviour, no I/O, nothing that knows Ray, SQL or HTTP.
-Every tier imports this module; it imports none of them.
+Only frozen dataclasses and enums, without I/O and without knowledge of Ray, SQL or HTTP. Every tier imports this
+module; it imports none of them.
 """
 
 from __future__ import annotations
@@ -18,9 +18,9 @@ Kind = TypeVar("Kind")
 
 
 def travels(kind: type[Kind]) -> type[Kind]:
-    """Have a dataclass pickled as a call of itself: it travels by the thousand, and the usual way costs twice as much.
+    """Pickle a dataclass as a call of its class, which costs half as much as the default: batches have thousands.
 
-    A field that one side does not know yet is at the end, with a default.
+    New fields go to the end and have a default, because the other side may be an older release.
     """
     values: Any = attrgetter(*(each.name for each in fields(kind)))  # type: ignore[arg-type]  # it is a dataclass
 
@@ -32,7 +32,7 @@ def travels(kind: type[Kind]) -> type[Kind]:
 
 
 class JobState(StrEnum):
-    """Public state of a job. The legal moves are in `raygrid.core.lifecycle`."""
+    """Public state of a job; `raygrid.core.lifecycle` has the legal transitions."""
 
     QUEUED = "queued"
     RUNNING = "running"
@@ -42,31 +42,31 @@ class JobState(StrEnum):
 
     @property
     def is_terminal(self) -> bool:
-        """Whether no further move is possible."""
+        """Whether the state is final."""
         return self not in (JobState.QUEUED, JobState.RUNNING)
 
 
 class Outcome(StrEnum):
-    """How one attempt ended, as the node saw it."""
+    """How one attempt ended, as its node reports it."""
 
-    EXITED = "exited"  # the pricer ran and exited; its exit code tells
-    SIGNAL = "signal"  # the pricer died of a signal nobody of the grid sent
+    EXITED = "exited"  # the pricer exited; the exit code decides whether the job is done
+    SIGNAL = "signal"  # the pricer was killed by a signal that the grid did not send
     TIMEOUT = "timeout"  # killed at its wall-time limit
     MEMORY_LIMIT = "memory_limit"  # killed for using more memory than allowed
     OUTPUT_LIMIT = "output_limit"  # killed for writing more than allowed
-    BAD_OUTPUT = "bad_output"  # ran, but left something that cannot be a result
-    MISSING_OUTPUT = "missing_output"  # exited with 0, but without the files that it must leave
+    BAD_OUTPUT = "bad_output"  # ran, but left files that cannot be part of a result
+    MISSING_OUTPUT = "missing_output"  # exited with 0, but without an expected output file
     CANCELLED = "cancelled"  # killed because its job was cancelled
     CANNOT_START = "cannot_start"  # the executable is missing or not executable on that node
-    INFRASTRUCTURE = "infrastructure"  # the grid failed it: blob store away, agent stopping
-    INPUT_LOST = "input_lost"  # the blob store does not have the input any more
-    DEFINITION_LOST = "definition_lost"  # the job store has lost the definition of what the job runs
-    DISK_FULL = "disk_full"  # its node's disk was full while it ran, which was not its doing
-    LOST = "lost"  # nobody knows: its node or agent went away
-    MEMORY_PRESSURE = "memory_pressure"  # killed because its node was running out of memory, not at a limit of its own
+    INFRASTRUCTURE = "infrastructure"  # the grid failed: blob store unreachable, agent stopping
+    INPUT_LOST = "input_lost"  # the blob store no longer has the input
+    DEFINITION_LOST = "definition_lost"  # the job store has lost the job's pricer definition
+    DISK_FULL = "disk_full"  # the disk of the node was full, not because of this attempt
+    LOST = "lost"  # unknown: the node or its agent is gone
+    MEMORY_PRESSURE = "memory_pressure"  # killed because its node ran out of memory, below the attempt's own limit
 
 
-# An outcome in this set says something about the node, not about the job: run it again elsewhere.
+# These outcomes are failures of the node, not of the job: the job runs again on another node.
 INFRASTRUCTURE_OUTCOMES = frozenset(
     {
         Outcome.CANNOT_START,
@@ -81,7 +81,7 @@ INFRASTRUCTURE_OUTCOMES = frozenset(
 
 
 class BlobSlice(NamedTuple):
-    """Where some bytes lie in the blob store: a whole blob or a part of one (a pack of many small ones).
+    """A place in the blob store: a whole blob or a part of one (a pack of many small blobs).
 
     Attributes:
         key: key of the blob.
@@ -97,7 +97,7 @@ class BlobSlice(NamedTuple):
 
 
 class SharedData(NamedTuple):
-    """A shared input (market data, say) as a job refers to it: its name at submit time and its content."""
+    """A job's reference to shared data, such as market data: its name, and its content at submit time."""
 
     name: str
     digest: str
@@ -114,21 +114,21 @@ class AttemptId(NamedTuple):
 @travels
 @dataclass(frozen=True, slots=True)
 class JobSpec:
-    """What a leader and a node need to know to run a job.
+    """The part of a job that leaders and nodes need to run it.
 
     Attributes:
         job_id: the client's id for the job.
         pricer: name of a configured pricer.
         version: the pricer's version when the job was submitted.
-        args: further arguments, put where the pricer's command says `{args}`.
-        priority: higher runs first; FIFO inside one priority.
+        args: further arguments, which replace `{args}` in the pricer's command.
+        priority: higher runs first; FIFO within one priority.
         filename: the input's name in the job directory; always a plain file name.
-        timeout_s: wall-time limit of one attempt, seconds; None for the pricer's own.
-        input: where the input lies; its key is empty while the input travels inline.
-        inline: the input itself where it is small, else None.
-        data: shared inputs, placed under `data/` in the job directory.
+        timeout_s: wall-time limit of one attempt, seconds; None for the pricer's limit.
+        input: the input's place in the blob store; its key is empty if the input is inline.
+        inline: the input itself if it is small, else None.
+        data: shared data, placed under `data/` in the job directory.
         definition: digest of the pricer's definition when the job was submitted; empty for a job that an older release
-            stored, which runs what the settings say when an attempt starts.
+            stored, which runs the definition in the settings when an attempt starts.
     """
 
     job_id: str
@@ -147,13 +147,13 @@ class JobSpec:
 @travels
 @dataclass(frozen=True, slots=True)
 class Definition:
-    """What runs for the jobs of a pricer, as it was configured when they were submitted.
+    """The definition of a pricer at the time when its jobs were submitted.
 
     Attributes:
-        digest: tells it from every other definition.
-        body: what runs, as JSON; it may hold secrets, so that it is kept by the job store and nodes only. Empty for
-            one that the job store has lost, of which a leader sends the digest alone.
-        limits: the pricer's limits when they were last known, as JSON; they hold where the pricer is gone.
+        digest: identifies the definition.
+        body: the definition as JSON; it may contain secrets, so only the job store and nodes keep it. Empty if the job
+            store has lost it.
+        limits: the pricer's last known limits, as JSON; used if the pricer is no longer configured.
     """
 
     digest: str
@@ -162,21 +162,21 @@ class Definition:
 
     @property
     def is_lost(self) -> bool:
-        """Whether the job store has lost it, so that only its digest is known."""
+        """Whether the job store has lost the definition, so that only its digest is known."""
         return not self.body
 
 
 @dataclass(frozen=True, slots=True)
 class NewJob:
-    """A job as a parent inserts it: its spec, where it was routed, and the fingerprint of the request.
+    """A job as a parent inserts it.
 
     Attributes:
         spec: what to run.
-        group_id: the group chosen for it.
-        fingerprint: sha256 over input, pricer, args and shared data; two submits of one jobId must agree on it.
+        group_id: the chosen group.
+        fingerprint: sha256 over input, pricer, args and shared data; all submits of one jobId must have the same.
         affinity: the client's key for hash routing, if any.
         site: the client's site for topology routing, if any.
-        source: a job whose stored result this one may take over instead of running, if there is one.
+        source: a job whose stored result this one may take over instead of running, if any.
     """
 
     spec: JobSpec
@@ -190,13 +190,13 @@ class NewJob:
 @travels
 @dataclass(frozen=True, slots=True)
 class QueuedJob:
-    """An unfinished job as a leader holds it: the spec, and what its attempts so far amount to.
+    """An unfinished job of a leader.
 
     Attributes:
         spec: what to run.
-        counts: what its attempts so far amount to.
-        node_id: where the latest attempt runs or ran; None before the first.
-        running: whether the store holds it as running.
+        counts: the numbers of its attempts.
+        node_id: node of the latest attempt; None before the first.
+        running: whether its state in the store is running.
         cancel_requested: whether a client has asked to cancel it.
     """
 
@@ -210,21 +210,21 @@ class QueuedJob:
 @travels
 @dataclass(frozen=True, slots=True)
 class AttemptReport:
-    """What a node reports of an attempt that has ended.
+    """A node's report of an ended attempt.
 
     Attributes:
-        attempt: which attempt.
+        attempt: the attempt.
         outcome: how it ended.
-        exit_code: the pricer's exit code, where it exited.
-        signal: the signal it died of, where it did.
-        message: one sentence for the client on anything but a clean exit.
+        exit_code: the pricer's exit code, if it exited.
+        signal: the signal that killed it, if one did.
+        message: one sentence for the client, unless the exit was clean.
         stderr_tail: the end of stderr, decoded leniently.
-        result: the result ZIP; None where the attempt left none.
+        result: the result ZIP, if the attempt left one.
         started_at: when the pricer was spawned (UTC).
         ended_at: when it had ended (UTC).
-        content: key under which other jobs may take over the result; None where none may.
+        content: key under which other jobs may take over the result, if they may.
         crowded: with `memory_pressure`, whether other pricers ran on the same machine at that time.
-        chunks: digests of the result's chunks, where it is larger than one (`blobs/chunks.py`).
+        chunks: digests of the result's chunks, if it is larger than one chunk (`blobs/chunks.py`).
     """
 
     attempt: AttemptId
@@ -245,8 +245,8 @@ class AttemptReport:
 class JobUpdate:
     """A change to a job that a leader writes to the job store.
 
-    `at` is the instant of the change (UTC): start of a running attempt, or end of the job. `counts` are all attempts of
-    the job so far.
+    `at` is the instant of the change (UTC): the start of an attempt, or the end of the job. `counts` are the numbers of
+    all its attempts so far.
     """
 
     job_id: str
@@ -261,11 +261,11 @@ class JobUpdate:
 
 @dataclass(frozen=True, slots=True)
 class StoredJob:
-    """A job as the store knows it; everything a client may ask about it.
+    """A job with all that the store records of it.
 
-    `attempts` are those that began: one that was handed to a node and taken back before it had a slot is none.
-    `revision` orders all changes of all jobs: it rises with every change, and readers resume from it. A job that took
-    over a stored result never ran: `reused_from` is the job that did. `definition` is that of `JobSpec`.
+    `attempts` counts the attempts that began: one that was taken back from a node before it had a slot does not count.
+    `revision` rises with every change of any job; readers resume from it. `reused_from` is the job that ran, if this
+    one took over its stored result. `definition` is that of `JobSpec`.
     """
 
     job_id: str
@@ -303,9 +303,9 @@ class StoredJob:
 @travels
 @dataclass(frozen=True, slots=True)
 class DoneJob:
-    """A job that is done, as its leader announces it: the part of `StoredJob` that a parent needs to give its result.
+    """The part of a done job that a parent needs to give its result; its leader sends it.
 
-    It is told only once the store has it so, and what is done never changes.
+    It is sent only after the store has recorded it, and a done job never changes.
     """
 
     job_id: str
@@ -323,12 +323,12 @@ class DoneJob:
 
 @dataclass(frozen=True, slots=True)
 class Drain:
-    """The wish that a node takes no new jobs and lets go of what it has.
+    """The request to give a node no new jobs.
 
     Attributes:
         node_id: the node.
-        requested_at: when it was asked for, by the store's clock.
-        deadline_at: when whatever still runs there is moved to other nodes; None lets everything finish.
+        requested_at: instant of the request, by the store's clock.
+        deadline_at: when jobs that still run there are moved to other nodes; None lets all of them finish.
     """
 
     node_id: str
@@ -340,7 +340,7 @@ class NodeTraffic(NamedTuple):
     """Payload bytes that a node has moved since its agent started, by purpose.
 
     Attributes:
-        inputs: inputs read from the blob store; those that travel inline with their jobs are not among them.
+        inputs: inputs read from the blob store, so without inline ones.
         data: shared data read from the blob store.
         results: results written to the blob store.
         served: results read by parents from the node's cache.
@@ -358,22 +358,22 @@ NO_TRAFFIC = NodeTraffic()
 @travels
 @dataclass(frozen=True, slots=True)
 class NodeState:
-    """What a node says of itself in every reply.
+    """The state of a node, part of its every reply.
 
     Attributes:
         node_id: the node's name in the grid.
-        incarnation: new with every life of the agent process.
-        slots: how many pricers it may run at once.
-        healthy: whether it can take work.
-        why: when it cannot, the reason for a person.
-        running: attempts it holds, those that still wait for a slot last.
-        waiting: how many of them still wait for a slot.
-        address: where parents reach its cached results; means nothing to a leader.
-        marker: the marker of the blob store that it sees; None where it sees none.
-        blobs: where it looks for it, for people.
+        incarnation: differs for each process of its agent.
+        slots: number of pricers that it may run at once.
+        healthy: whether it can take jobs.
+        why: the reason if it cannot, as text.
+        running: its attempts; those that still wait for a slot come last.
+        waiting: number of attempts that wait for a slot.
+        address: where parents reach its cached results; leaders do not use it.
+        marker: the marker of the blob store that it reads; None if it finds none.
+        blobs: the location of that blob store, as text.
         traffic: payload bytes that it has moved.
-        deployed_at: stamp of the settings that it follows.
-        memory: bytes of memory that its machine or cgroup has; 0 where that is not known.
+        deployed_at: stamp of its settings.
+        memory: bytes of memory of its machine or cgroup; 0 if unknown.
         lacks: digests of definitions that its attempts wait for.
     """
 
@@ -396,19 +396,19 @@ class NodeState:
 @travels
 @dataclass(frozen=True, slots=True)
 class GroupCapacity:
-    """A group's load, as its leader tells the parents.
+    """A group's load, which its leader sends to the parents.
 
     Attributes:
         group_id: the group.
-        slots: slots for new attempts: those of nodes that take any, no more than the quota leaves.
-        running: attempts that hold a slot, on whatever node.
-        queued: jobs that wait in the leader's queue.
-        nodes: one entry a node, for people.
-        site: the site the group belongs to, if configured.
-        mean_s: how long attempts took lately; None while nobody knows.
-        leaving: those of the running ones whose node takes no new ones, so that their slots are not among `slots`.
-        leader: name of the candidate that leads it.
-        term: in which term it does.
+        slots: slots of the nodes that take new attempts, limited by the quota.
+        running: attempts that hold a slot, on any node.
+        queued: jobs in the leader's queue.
+        nodes: one entry for each node, for status pages.
+        site: the site of the group, if configured.
+        mean_s: mean duration of recent attempts, seconds; None if unknown.
+        leaving: running attempts on nodes that take no new attempts; their slots are not part of `slots`.
+        leader: name of the candidate that leads the group.
+        term: its term.
     """
 
     group_id: str
@@ -436,9 +436,9 @@ class GroupCapacity:
 @travels
 @dataclass(frozen=True, slots=True)
 class NodeView:
-    """A node as its leader sees it; `state` is one of ok, draining, drained, unhealthy, probation, lost.
+    """A leader's view of a node; `state` is one of ok, draining, drained, unhealthy, probation, lost.
 
-    A draining node is drained once it holds no attempt; `drain_deadline_at` is when the rest is moved, if at all.
+    A draining node is drained once it has no attempt; attempts that it has at `drain_deadline_at` are moved.
     """
 
     node_id: str

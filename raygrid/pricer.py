@@ -1,7 +1,7 @@
 """Make a Python program a warm pricer in one line: `serve(main)`.
 
-The same program still runs cold, once for the input on its command line. Nothing but the standard library is imported,
-and little of that, for this is loaded with every pricer. What it says to the node is in `docs/guides/warm-pricers.md`.
+The same program still runs cold, once for the input on its command line. Only a small part of the standard library is
+imported, because every pricer loads this module. `docs/guides/warm-pricers.md` describes the protocol with the node.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple, NoReturn
 
-KEPT_MARKETS = 4  # what `setup` returned for the sets of shared data used last
+KEPT_MARKETS = 4  # the values that `setup` returned for the most recently used sets of shared data
 _USAGE = 2
 
 
@@ -24,11 +24,11 @@ class PricerJob(NamedTuple):
     Attributes:
         job_id: the client's id for it.
         input: the input file.
-        output_dir: the job directory, which is the working directory, too; what is in it afterwards is the result.
+        output_dir: the job directory, which is also the working directory; the files in it at the end are the result.
         args: arguments of the submit.
-        data: shared data by name. The files go with the job; `setup` must have read what is to stay.
-        market: what `setup` returned for this shared data; None without one.
-        slot: number of the job's slot on its node, from 0: no job that runs there at the same time has the same.
+        data: paths of shared data by name; the files are removed after the job, so `setup` must read what it keeps.
+        market: the value that `setup` returned for this shared data; None without `setup`.
+        slot: number of the job's slot on its node, from 0; jobs that run there at the same time have different slots.
     """
 
     job_id: str
@@ -49,18 +49,18 @@ Setup = Callable[[Mapping[str, Path]], object]
 def serve(main: Main, setup: Setup | None = None, *, fork: bool = False) -> NoReturn:
     """Run jobs until there are no more; does not return.
 
-    Started by a node as a warm pricer, it takes job after job. Started by anybody else, it runs `main` once, with the
-    first argument of the command line as the input and the others as `args`, in the current directory; shared data is
-    then what lies under `data/`.
+    If a node started the program as a warm pricer, it runs one job after the other. Otherwise it runs `main` once in
+    the current directory, with the first argument of the command line as the input, the others as `args`, and the files
+    under `data/` as shared data.
 
     Args:
-        main: prices one job. What it returns is the exit code (None for 0), as for `sys.exit`; an exception is exit
-            code 1 with the traceback on stderr. What it prints is the job's own, even what C libraries print.
-        setup: loads shared data, given as paths by name; called once for each different content of it.
-        fork: run each job in a fork of this process, loaded already. Then nothing that a job does to the process stays,
-            and a crash costs no loading. Not for programs that have threads when they are loaded.
+        main: prices one job. It returns the exit code (None for 0), as for `sys.exit`; an exception is exit code 1 with
+            the traceback on stderr. Its output, also that of C libraries, goes into the job's result.
+        setup: loads shared data, given as paths by name; called once for each different content.
+        fork: run each job in a fork of this process, after the loading. Changes that a job makes to the process are
+            then lost, and a crash needs no new loading. Not for programs that have threads after loading.
     """
-    if os.environ.pop("RAYGRID_WARM", "") != "1":  # taken out, so that a pricer which this one starts runs cold
+    if os.environ.pop("RAYGRID_WARM", "") != "1":  # removed, so that a pricer that this program starts runs cold
         _run_once(main, setup)
     _Server(main, setup, fork=fork).run()
 
@@ -78,10 +78,10 @@ def _run_once(main: Main, setup: Setup | None) -> NoReturn:
 
 
 class _Server:
-    """Takes jobs from the node and answers; the descriptors 0 to 2 are the job's meanwhile."""
+    """Reads jobs from the node and answers; during a job the descriptors 0 to 2 belong to it."""
 
     def __init__(self, main: Main, setup: Setup | None, *, fork: bool) -> None:
-        import ctypes  # noqa: PLC0415 - a cold run does without these
+        import ctypes  # noqa: PLC0415 - a cold run does not need these
         import json  # noqa: PLC0415
         import traceback  # noqa: PLC0415
 
@@ -95,7 +95,7 @@ class _Server:
         self._variables = [
             name for name in names if os.path.realpath(os.environ[name]) == self._home
         ]  # set by the node
-        sys.stdout.flush()  # what was printed while loading is no answer, nor any job's
+        sys.stdout.flush()  # text that was printed while loading is neither an answer nor a job's output
         self._requests = os.fdopen(os.dup(0), "rb")
         self._answers = os.dup(1)
         self._log = os.dup(2)
@@ -106,25 +106,25 @@ class _Server:
     def run(self) -> NoReturn:
         """Answer every line until the node closes the pipe."""
         for line in self._requests:
-            said = self._json.loads(line.decode("utf-8", "surrogateescape"))
-            answer = {"number": said["number"], **self._answer(said)}
+            request = self._json.loads(line.decode("utf-8", "surrogateescape"))
+            answer = {"number": request["number"], **self._answer(request)}
             os.write(self._answers, self._json.dumps(answer).encode() + b"\n")
         sys.exit(0)
 
-    def _answer(self, said: dict[str, Any]) -> dict[str, int]:
-        self._enter(said)
+    def _answer(self, request: dict[str, Any]) -> dict[str, int]:
+        self._enter(request)
         try:
             job = PricerJob(
-                said["job_id"],
-                Path(said["input"]),
-                Path(said["output_dir"]),
-                tuple(said["args"]),
-                {each["name"]: Path(each["path"]) for each in said["data"]},
-                slot=said.get("slot", 0),  # a node may be older than this file
+                request["job_id"],
+                Path(request["input"]),
+                Path(request["output_dir"]),
+                tuple(request["args"]),
+                {each["name"]: Path(each["path"]) for each in request["data"]},
+                slot=request.get("slot", 0),  # missing if the node is older than this file
             )
             loaded: list[object] = []
-            code = self._exit_code(lambda: loaded.append(self._market(job, said["data"])))
-            if not loaded:  # `setup` failed, or left
+            code = self._exit_code(lambda: loaded.append(self._market(job, request["data"])))
+            if not loaded:  # `setup` failed or called sys.exit
                 return {"exit_code": code}
             job = job._replace(market=loaded[0])
             return self._in_fork(job) if self._fork else {"exit_code": self._exit_code(lambda: self._main(job))}
@@ -136,19 +136,19 @@ class _Server:
             return None
         key = tuple(sorted((each["name"], each["sha256"]) for each in data))
         if key not in self._markets:
-            if len(self._markets) >= KEPT_MARKETS:  # before another is loaded: they may be large
+            if len(self._markets) >= KEPT_MARKETS:  # before the next one is loaded, because they may be large
                 self._markets.popitem(last=False)
             self._markets[key] = self._setup(job.data)
         self._markets.move_to_end(key)
         return self._markets[key]
 
     def _exit_code(self, work: Callable[[], object]) -> int:
-        """What the process would have exited with."""
+        """Run a function; gives the exit code that a process would have had."""
         try:
             code = work()
         except SystemExit as stop:
             code = stop.code
-        except BaseException:  # whatever it is, it ended this job and no other
+        except BaseException:  # it ends this job only
             self._print_traceback()
             return 1
         if code is None or isinstance(code, int):
@@ -171,29 +171,29 @@ class _Server:
         code = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
         return {"exit_code": code} if code >= 0 else {"signal": -code}
 
-    def _enter(self, said: dict[str, Any]) -> None:
-        """Be where a cold pricer would be: in the job directory, printing into the job's files."""
-        for descriptor, path in ((1, said["stdout"]), (2, said["stderr"])):
+    def _enter(self, request: dict[str, Any]) -> None:
+        """Change to the job directory and send output to the job's files, as for a cold pricer."""
+        for descriptor, path in ((1, request["stdout"]), (2, request["stderr"])):
             capture = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
-            if capture != descriptor:  # an earlier job may have closed it
+            if capture != descriptor:  # equal if an earlier job closed the descriptor
                 os.dup2(capture, descriptor)
                 os.close(capture)
-        os.chdir(said["output_dir"])
-        os.environ["RAYGRID_JOB_ID"] = said["job_id"]
-        os.environ["RAYGRID_SLOT"] = str(said.get("slot", 0))
-        self._put_temporary_files(said.get("tmp_dir", self._home))
+        os.chdir(request["output_dir"])
+        os.environ["RAYGRID_JOB_ID"] = request["job_id"]
+        os.environ["RAYGRID_SLOT"] = str(request.get("slot", 0))
+        self._put_temporary_files(request.get("tmp_dir", self._home))
 
     def _put_temporary_files(self, place: str) -> None:
-        """Have temporary files go somewhere else from now on, unless the pricer's settings or the program chose."""
+        """Change the directory for temporary files, unless the pricer's settings or the program chose one."""
         before, self._temporary = self._temporary, place
         for name in self._variables:
             os.environ[name] = place
         tempfile: Any = sys.modules.get("tempfile")
-        if tempfile is not None and tempfile.tempdir == before:  # it stays with the place that it found first
+        if tempfile is not None and tempfile.tempdir == before:  # tempfile caches the first directory that it found
             tempfile.tempdir = None
 
     def _leave(self) -> None:
-        """Be nowhere: what is printed between jobs, by a thread, say, goes to the log of the process."""
+        """Leave the job: output between jobs, for example of a thread, goes to the log of the process."""
         self._flush()
         os.dup2(self._nothing, 0)
         os.dup2(self._log, 1)
@@ -203,10 +203,10 @@ class _Server:
         self._reopen()
 
     def _reopen(self) -> None:
-        """Have Python's own streams again, which the job may have closed or replaced."""
+        """Restore Python's standard streams, which the job may have closed or replaced."""
         stdin, stdout, stderr = self._streams
         if stdin is None or stdin.closed:
-            stdin = open(0, closefd=False)  # noqa: SIM115 - it is for the jobs to come
+            stdin = open(0, closefd=False)  # noqa: SIM115 - used by later jobs
         if stdout is None or stdout.closed:
             stdout = open(1, "w", closefd=False)  # noqa: SIM115 - likewise
         if stderr is None or stderr.closed:
@@ -214,8 +214,8 @@ class _Server:
         self._streams = sys.stdin, sys.stdout, sys.stderr = stdin, stdout, stderr
 
     def _flush(self) -> None:
-        """Nothing that was printed may wait in a buffer for the next job."""
+        """Write out all buffers, so that no output of this job ends up in the next one's."""
         for stream in (sys.stdout, sys.stderr):
-            with contextlib.suppress(ValueError, OSError, AttributeError):  # closed, say, as it may be in a cold one
+            with contextlib.suppress(ValueError, OSError, AttributeError):  # for example closed, which a job may do
                 stream.flush()
         self._flush_libraries(None)

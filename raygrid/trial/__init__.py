@@ -1,6 +1,6 @@
-"""`raygrid bench`: what a user's own grid adds to the user's own pricer.
+"""`raygrid bench`: measures what a user's own grid adds to the user's own pricer.
 
-`run.py` runs copies of one input over plain HTTP and times them, `verdict.py` says in words what came of it.
+`run.py` runs copies of one input over plain HTTP and times them; `verdict.py` turns the times into sentences.
 """
 
 from raygrid.trial.run import JobTimes, Trial, run_trial

@@ -1,9 +1,9 @@
-"""Runs copies of one input on a grid and times them: first one alone, then a batch. Called by `raygrid bench`.
+"""Runs copies of one input on a grid and times them: first one job alone, then a batch. Called by `raygrid bench`.
 
-Where the first one has a warm pricer loaded, another one runs alone after it, without that.
+If the first job had to load a warm pricer, a second one runs alone after it.
 
-What a job's pricer took is in its manifest, when the grid took it and when it was done with it in its status; the whole
-is timed here. Jobs that have not ended when this is left, however it is, are cancelled.
+The manifest of a job has the time of its pricer, its status the instants when the grid accepted and ended it; the total
+is timed here. If the trial fails or is interrupted, the jobs that have not ended are cancelled.
 """
 
 from __future__ import annotations
@@ -20,21 +20,22 @@ from raygrid.client import BatchJobs, Client, Job
 from raygrid.client.options import SubmitKeywords, new_id
 from raygrid.errors import RaygridError
 
-AIM_S = 30.0  # how long the batch may take where nobody says how many jobs it has
+AIM_S = 30.0  # duration of the batch if the number of jobs is not given
 MOST_JOBS = 2_000
-ROUNDS_OF_SLOTS = 5  # with fewer jobs than so many for each slot, start and end are most of what is seen
+ROUNDS_OF_SLOTS = 5  # with fewer jobs for each slot, the start and the end of the batch dominate the times
 
 
 @dataclass(frozen=True, slots=True)
 class JobTimes:
-    """Where the time of one job went.
+    """Where the time of one job went, seconds.
 
     Attributes:
-        waited_s: from the grid's taking it until its pricer began. Like `recorded_s`, by the clocks of two machines.
-        ran_s: what the pricer took.
-        recorded_s: from the pricer's end until the job was recorded as ended, its result stored.
+        waited_s: from the acknowledgement of the submit to the start of the pricer. Like `recorded_s`, it compares the
+            clocks of two machines.
+        ran_s: from the start to the end of the pricer.
+        recorded_s: from the end of the pricer until the job was recorded as ended and its result was stored.
         cpu_s: CPU time of the pricer.
-        warm_job: which job it was of its warm process, from 1; None where the pricer is started for each job.
+        warm_job: number of the job in its warm process, from 1; None for a cold pricer.
     """
 
     waited_s: float
@@ -45,27 +46,27 @@ class JobTimes:
 
     @property
     def loaded(self) -> bool:
-        """Whether the pricer was loaded for this job, though it stays loaded for others."""
+        """Whether a warm pricer was loaded for this job."""
         return self.warm_job == 1
 
 
 @dataclass(frozen=True, slots=True)
 class Trial:
-    """What was seen.
+    """The measurements.
 
     Attributes:
         slots: slots of the whole grid.
-        others: jobs that ran or waited there when the trial began.
-        alone: times of the job that ran alone; None if an earlier job's result was taken for it.
-        alone_whole_s: from its submit until its result was here.
-        jobs: how many jobs the batch had.
-        submitted_s: from the first submit until the last job was acknowledged.
-        elapsed_s: from the first submit until the last result was here.
-        times: of the jobs of the batch that ran.
-        reused: jobs of the batch for which nothing ran, as an earlier result was taken.
-        failures: what was said of jobs without a good result.
+        others: running and queued jobs of the grid when the trial began.
+        alone: times of the job that ran alone; None if it took over a stored result.
+        alone_whole_s: from its submit to its result.
+        jobs: number of jobs of the batch.
+        submitted_s: from the first submit to the acknowledgement of the last job.
+        elapsed_s: from the first submit to the last result.
+        times: times of the jobs of the batch that ran.
+        reused: number of jobs of the batch that took over a stored result.
+        failures: messages of the jobs that failed.
         result_bytes: size of all results.
-        loading: times of the job before that, for which a warm pricer had to be loaded; None without one.
+        loading: times of the first job, if a warm pricer had to be loaded for it.
     """
 
     slots: int
@@ -83,7 +84,7 @@ class Trial:
 
     @property
     def used_slots(self) -> int:
-        """Slots that so many jobs can use at once."""
+        """Slots that the jobs can use at once."""
         return max(1, min(self.slots, self.jobs))
 
 
@@ -100,13 +101,13 @@ def run_trial(
     Args:
         client: the grid.
         path: the input.
-        jobs: how many copies; None for as many as take about half a minute, by what the first job took.
-        progress: is told how many jobs of how many have ended.
-        **options: of all jobs, see `JobOptions`.
+        jobs: number of copies; None for as many as take about `AIM_S`, by the time of the first job.
+        progress: called with the number of ended jobs and of all jobs.
+        **options: options of all jobs, see `JobOptions`.
 
     Raises:
-        JobFailedError: the job that ran alone failed; then no others are submitted.
-        RaygridError: as for any submit.
+        JobFailedError: the job that ran alone failed; no others were submitted.
+        RaygridError: as for every submit.
     """
     capacity = client.capacity()
     with _cancelled_in_the_end(client) as new_batch:
@@ -139,7 +140,7 @@ def run_trial(
 
 
 def _run_alone(client: Client, path: Path, batch_id: str, options: SubmitKeywords) -> tuple[JobTimes | None, float]:
-    """Run one job; gives its times, and the seconds from its submit until its result was here."""
+    """Run one job; gives its times, and the seconds from its submit to its result."""
     began = time.perf_counter()
     single = client.map([path], batch_id=batch_id, **options)
     next(single.results())
@@ -149,7 +150,7 @@ def _run_alone(client: Client, path: Path, batch_id: str, options: SubmitKeyword
 
 @contextlib.contextmanager
 def _cancelled_in_the_end(client: Client) -> Iterator[Callable[[], str]]:
-    """Gives ids of batches; what is left of these batches when the block is left by an error is cancelled."""
+    """Give a function that makes ids of batches; if the block raises, their unfinished jobs are cancelled."""
     batches: list[str] = []
 
     def new_batch() -> str:
@@ -166,7 +167,7 @@ def _cancelled_in_the_end(client: Client) -> Iterator[Callable[[], str]]:
 
 
 def _fitting(alone: JobTimes | None, whole_s: float, slots: int) -> int:
-    """As many jobs as take about `AIM_S`, but enough to see more than start and end."""
+    """The number of jobs that take about `AIM_S`, within the limits above."""
     one_s = alone.ran_s if alone is not None else whole_s
     return min(MOST_JOBS, max(ROUNDS_OF_SLOTS * slots, round(AIM_S * slots / max(one_s, 0.001))))
 
@@ -174,7 +175,7 @@ def _fitting(alone: JobTimes | None, whole_s: float, slots: int) -> int:
 def _collect(
     batch: BatchJobs, progress: Callable[[int, int], None]
 ) -> tuple[dict[str, dict[str, Any]], list[str], int]:
-    """Take each result as it comes and keep its manifest only; gives what was said of failed jobs, and all bytes."""
+    """Read the results; gives their manifests by job id, the messages of failed jobs, and the bytes of all results."""
     manifests: dict[str, dict[str, Any]] = {}
     failures: list[str] = []
     size = 0
@@ -210,7 +211,7 @@ def _all_times(client: Client, batch: BatchJobs, manifests: dict[str, dict[str, 
 def _times_of(
     manifest: dict[str, Any], job_id: str, submitted_at: datetime | None, ended_at: datetime | None
 ) -> JobTimes | None:
-    """None for a job that never began, or whose result is that of another one."""
+    """The times of a job; None if it did not run, or took over the result of another job."""
     if manifest.get("jobId") != job_id or not manifest.get("started_at") or submitted_at is None or ended_at is None:
         return None
     began, ended = (datetime.fromisoformat(manifest[name]) for name in ("started_at", "ended_at"))

@@ -1,4 +1,4 @@
-"""What a trial means, in words: what the grid adds to a job, where the time goes, what to try. Pure."""
+"""The meaning of a trial in sentences: what the grid adds to a job, where the time goes, what to try. No I/O."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ _SLOW_FETCH = 0.2
 
 @dataclass(frozen=True, slots=True)
 class TrialVerdict:
-    """What is said of a trial.
+    """The findings of a trial.
 
     Attributes:
-        found: one sentence for each thing that was seen.
-        advice: one sentence for each thing to try.
-        adds_s: slot time for each job that did not go into its pricer, seconds; None if nothing ran.
-        used: share of the slots' time that went into pricers; None if nothing ran.
+        found: one sentence for each finding.
+        advice: one sentence for each suggestion.
+        adds_s: slot time of a job outside its pricer, seconds; None if nothing ran.
+        used: part of the slots' time in which pricers ran; None if nothing ran.
     """
 
     found: tuple[str, ...]
@@ -38,16 +38,16 @@ def verdict(trial: Trial) -> TrialVerdict:
         f"{trial.slots} slots."
     ]
     if trial.failures:
-        found.append(f"{len(trial.failures)} of them did not end well; what follows counts what ran.")
+        found.append(f"{len(trial.failures)} of them failed; the following numbers are those of the jobs that ran.")
     if trial.reused:
         found.append(
-            f"For {trial.reused} of them nothing ran: equal jobs share a stored result here (reuse: content), and "
-            "copies of one input are equal. To measure, turn reuse off."
+            f"{trial.reused} of them did not run: equal jobs share a stored result here (reuse: content), and copies "
+            "of one input are equal. To measure, turn reuse off."
         )
     if not trial.times:
         return TrialVerdict(tuple(found), ())
     ran = [times.ran_s for times in trial.times]
-    # Loading is paid once for many jobs: what a job takes is what those took that found the pricer loaded.
+    # Loading is paid once for many jobs, so the usual time is that of the jobs that found the pricer loaded.
     usual = [times for times in trial.times if not times.loaded] or list(trial.times)
     usual_s = [times.ran_s for times in usual]
     slot_s = trial.used_slots * trial.elapsed_s
@@ -66,17 +66,17 @@ def verdict(trial: Trial) -> TrialVerdict:
 
 
 def _loading(trial: Trial, usual_s: float) -> list[str]:
-    """What the start of a warm pricer costs, and how often it was paid."""
+    """The cost of loading a warm pricer, and the number of loads."""
     if not _is_warm(trial):
         return []
     first = [times for times in trial.times if times.loaded]
     seen = [times.ran_s for times in (*first, *([trial.loading] if trial.loading else []))]
-    said = "It stays loaded between jobs (mode: warm)"
+    warm = "It stays loaded between jobs (mode: warm)"
     if not seen:
-        return [f"{said}, and was loaded already."]
+        return [f"{warm}, and was loaded already."]
     return [
-        f"{said}: {len(first)} of the {len(trial.times)} jobs had to load it first, and loading takes about "
-        f"{duration(max(0.0, median(seen) - usual_s))}; later jobs do not pay for it."
+        f"{warm}: {len(first)} of the {len(trial.times)} jobs had to load it first, and loading takes about "
+        f"{duration(max(0.0, median(seen) - usual_s))}; later jobs do not need this time."
     ]
 
 
@@ -116,8 +116,8 @@ def _advice(trial: Trial, used: float, adds_s: float, ran_s: float) -> list[str]
         advice.append(f"The grid had {trial.others} other jobs when this began: repeat it while it is idle.")
     if trial.jobs < ROUNDS_OF_SLOTS * trial.slots:
         advice.append(
-            f"So few jobs show little but the start and the end: repeat it with --jobs {ROUNDS_OF_SLOTS * trial.slots} "
-            "or more."
+            "With so few jobs, the start and the end of the batch dominate the times: repeat it with --jobs "
+            f"{ROUNDS_OF_SLOTS * trial.slots} or more."
         )
     if (
         trial.alone is not None
@@ -126,29 +126,31 @@ def _advice(trial: Trial, used: float, adds_s: float, ran_s: float) -> list[str]
         and ran_s > _SHORT_S / 10
     ):
         advice.append(
-            f"Beside others the pricer takes {ran_s / trial.alone.ran_s:.1f} times as long as alone: a node has more "
-            "slots than the pricer's CPUs, memory or disk carry; try fewer (node.slots)."
+            f"Next to other jobs the pricer takes {ran_s / trial.alone.ran_s:.1f} times as long as alone: the nodes "
+            "have more slots than their CPUs, memory or disks can serve; try fewer (node.slots)."
         )
     if used >= _WELL_USED:
-        advice.append("The slots are the limit, not the grid: more nodes make it faster, in proportion.")
+        advice.append("The slots are the limit, not the grid: more nodes make it proportionally faster.")
     elif ran_s < _SHORT_S and adds_s > ran_s / 2:
-        warm = "" if _is_warm(trial) else ", or keep the pricer loaded (mode: warm) if it spends its time starting"
-        advice.append(f"The pricer is short beside what a job costs: put more work into each input{warm}.")
+        warm = "" if _is_warm(trial) else ", or keep the pricer loaded (mode: warm) if its start takes most of the time"
+        advice.append(
+            f"The pricer runs only briefly, compared with the cost of a job: put more work into each input{warm}."
+        )
     if trial.submitted_s > _SLOW_FETCH * trial.elapsed_s and used < _WELL_USED:
         advice.append(
-            "Much of the time went into submitting: what all inputs have in common is stored once as shared data "
+            "Submitting took much of the time: store the content that all inputs have in common once, as shared data "
             "(raygrid data put, --data)."
         )
     return advice
 
 
 def duration(seconds: float) -> str:
-    """A time as people read it: `3.4 ms`, `120 ms`, `2.5 s`, `310 s`."""
+    """Format a time: `3.4 ms`, `120 ms`, `2.5 s`, `310 s`."""
     if seconds < 1:
         return f"{seconds * 1_000:.1f} ms" if seconds < 0.01 else f"{seconds * 1_000:.0f} ms"
     return f"{seconds:.1f} s" if seconds < 100 else f"{seconds:.0f} s"
 
 
 def figure(value: float) -> str:
-    """A figure for people: three digits, or all before the point."""
+    """Format a number with three significant digits, or with all digits before the point."""
     return f"{value:,.0f}" if abs(value) >= 100 else f"{value:.3g}"

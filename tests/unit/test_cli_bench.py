@@ -142,7 +142,7 @@ def test_a_failed_job_is_reported_and_the_exit_code_is_one(run: RunCommand, book
     ended = run(Script(reason="exit_code", message="exited with 3").answers, "bench", book, "--jobs", "3")
 
     assert ended.exit_code == 1
-    assert "1 of them did not end well" in ended.stdout
+    assert "1 of them failed" in ended.stdout
     assert "exited with 3" in ended.stderr
 
 

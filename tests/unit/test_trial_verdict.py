@@ -53,7 +53,7 @@ def test_the_times_are_medians() -> None:
 def test_slots_that_are_never_idle_are_the_limit() -> None:
     """Then more nodes help, and nothing else is advised."""
     said = verdict(replace(TRIAL, elapsed_s=10.2))
-    assert said.advice == ("The slots are the limit, not the grid: more nodes make it faster, in proportion.",)
+    assert said.advice == ("The slots are the limit, not the grid: more nodes make it proportionally faster.",)
 
 
 def test_fewer_jobs_than_slots_leave_the_other_slots_out_of_account() -> None:
@@ -114,7 +114,7 @@ def test_results_that_were_reused_are_no_measurement() -> None:
     """If nothing ran, there is nothing to say of pricers and slots."""
     said = verdict(replace(TRIAL, reused=40, times=(), alone=None))
     assert said.used is None
-    assert "nothing ran" in said.found[-1]
+    assert "40 of them did not run" in said.found[-1]
 
 
 @pytest.mark.parametrize(("seconds", "said"), [(0.0034, "3.4 ms"), (0.12, "120 ms"), (2.54, "2.5 s"), (310.2, "310 s")])
