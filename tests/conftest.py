@@ -11,13 +11,12 @@ import hypothesis
 import pytest
 
 from raygrid.system.loopback import without_proxy
-from tests.run import MARKED
+from tests.run import MARKED, ROOT
 from tests.support.postgres import Postgres
 
 # The one setting that says where the reference data lies; by default beside the project.
 REFERENCE_DATA = Path(os.environ.get("RAYGRID_REFERENCE_DATA", Path(__file__).parents[2] / "shared" / "data"))
 
-ROWS = {row.name for row in MARKED}
 FAULTS = Path(__file__).parent / "faults"
 
 # Tests kill processes, never the machine's power: what they write may stay in memory. A disk that takes seconds for a
@@ -50,9 +49,11 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         for fixture, marker in (("ray_grid", "ray"), ("postgres", "postgres")):
             if fixture in fixtures:
                 item.add_marker(marker)
-        rows = sorted(ROWS & {mark.name for mark in item.iter_markers()})
+        rows = [row for row in MARKED if item.get_closest_marker(row.name)]
         if len(rows) > 1:
-            raise pytest.UsageError(f"{item.nodeid} has the markers of two rows: {', '.join(rows)}; choose one")
+            raise pytest.UsageError(f"{item.nodeid} has the markers of several rows: {', '.join(r.name for r in rows)}")
+        if rows and not item.path.is_relative_to(ROOT / rows[0].directory):
+            raise pytest.UsageError(f"{item.nodeid} has the marker {rows[0].name}: move it to {rows[0].directory}")
 
 
 @pytest.fixture(scope="session")

@@ -39,6 +39,7 @@ class Row:
 
     Attributes:
         name: the marker of its tests, or a name if `marker` is given.
+        directory: where its tests are; others are not even read.
         after: the row that has to end before this one starts.
         niceness: how far it gives way to other rows.
         marker: the marker expression, if it is not the name.
@@ -46,6 +47,7 @@ class Row:
     """
 
     name: str
+    directory: str = "tests"
     after: str | None = None
     niceness: int = 0
     marker: str = ""
@@ -54,7 +56,7 @@ class Row:
     def command(self) -> list[str]:
         """The command that runs the row."""
         pytest = [sys.executable, "-m", "pytest", "-m", self.marker or self.name, f"--junitxml={self.report}"]
-        return ["nice", "-n", str(self.niceness), *pytest, *self.options]
+        return ["nice", "-n", str(self.niceness), *pytest, *self.options, self.directory]
 
     @property
     def log(self) -> Path:
@@ -68,11 +70,11 @@ class Row:
 
 
 MARKED = (
-    Row("hosts"),
-    Row("ray", after="hosts"),
-    Row("own_grid", after="others"),
-    Row("leases", after="others"),
-    Row("computing", after="others", niceness=19),
+    Row("hosts", "tests/faults"),
+    Row("ray", "tests/integration", after="hosts"),
+    Row("own_grid", "tests/integration", after="others"),
+    Row("leases", "tests/integration", after="others"),
+    Row("computing", "tests/unit", after="others", niceness=19),
 )
 OTHERS = Row(
     "others",

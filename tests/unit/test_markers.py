@@ -43,11 +43,18 @@ def test_a_module_that_starts_ray_is_marked(path: Path) -> None:
 
 
 def test_a_test_belongs_to_one_row(request: pytest.FixtureRequest) -> None:
-    """A second marker of a row, which would run the test twice, is an error of the test run."""
-    request.node.add_marker("leases")
+    """A marker outside the directory of its row, or a second one, is an error of the test run."""
+    request.node.add_marker("computing")
     pytest_collection_modifyitems([request.node])
     request.node.add_marker("ray")
-    with pytest.raises(pytest.UsageError, match=r"test_a_test_belongs_to_one_row .* leases, ray; choose one"):
+    with pytest.raises(pytest.UsageError, match="markers of several rows: ray, computing"):
+        pytest_collection_modifyitems([request.node])
+
+
+def test_a_test_lies_in_the_directory_of_its_row(request: pytest.FixtureRequest) -> None:
+    """Its row would not run it elsewhere, which is an error of the test run, too."""
+    request.node.add_marker("leases")
+    with pytest.raises(pytest.UsageError, match="has the marker leases: move it to tests/integration"):
         pytest_collection_modifyitems([request.node])
 
 

@@ -25,7 +25,7 @@ def logs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def row_of(directory: Path, test: str) -> Row:
     """A row of one small test file."""
     (directory / "test_small.py").write_text(test)
-    return Row("small", marker="not other", options=("-c", "/dev/null", "-p", "no:cacheprovider", str(directory)))
+    return Row("small", str(directory), marker="not other", options=("-c", "/dev/null", "-p", "no:cacheprovider"))
 
 
 TESTS = """
