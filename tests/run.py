@@ -185,6 +185,8 @@ class Runner:
 
     def start_due(self) -> None:
         """Start the rows that wait for no other row."""
+        # Compiled modules are kept: hundreds of processes import them.
+        environment = {name: value for name, value in os.environ.items() if name != "PYTHONDONTWRITEBYTECODE"}
         unfinished = {row.name for row in (*self._waiting, *self._running)}
         for row in [row for row in self._waiting if row.after not in unfinished]:
             self._waiting.remove(row)
@@ -194,6 +196,7 @@ class Runner:
                 process = subprocess.Popen(
                     row.command(),
                     cwd=ROOT,
+                    env=environment,
                     stdin=subprocess.DEVNULL,
                     stdout=log,
                     stderr=subprocess.STDOUT,
