@@ -17,6 +17,7 @@ from tests.support.ray_grid import alive, descendants, kill_hard, until
 
 pytestmark = pytest.mark.own_grid
 
+JOBS = 12
 OWNER = """
 import sys, raygrid
 raygrid.init("sh {input}", racks=2)
@@ -79,8 +80,12 @@ def test_a_dead_node_starts_again_and_a_killed_notebook_takes_its_grid_along(tmp
     assert not (grid.directory / "grid.json").exists()
 
 
-def test_a_grid_whose_head_died_logs_it_and_starts_again(tmp_path: Path) -> None:
-    """`kill -9` of the head's raylet ends the grid with a clear line; `kill -9` of all of it frees the port in time."""
+def test_a_grid_whose_head_died_or_that_was_killed_starts_again_and_finishes_every_job(tmp_path: Path) -> None:
+    """`kill -9` of the head's raylet ends the grid with a clear line; `kill -9` of the supervisor takes all along.
+
+    The next start is at once, while processes of the grid before may still have the port, and finishes what was
+    acknowledged.
+    """
     settings = settings_for(tmp_path)
     grid = start_grid(settings)
     with Client(grid.url) as client:
@@ -93,16 +98,24 @@ def test_a_grid_whose_head_died_logs_it_and_starts_again(tmp_path: Path) -> None
     assert not (grid.directory / "grid.json").exists()
 
     again = start_grid(settings)
+    with Client(again.url) as client:
+        assert client.job(job.job_id).result(10).stdout == "kept\n"
+        jobs = client.map([f"sleep 0.5; echo {n}".encode() for n in range(JOBS)])
+        until(lambda: client.batch(jobs.batch_id).status().counts["done"] >= 1)
+    processes = descendants(again.pid)
     kill_hard(again.pid)
     until(lambda: start_time(again.pid) is None, within_s=10)
-    # At once the next one, while other processes of the old one may still have the port.
     third = start_grid(settings)
     try:
+        until(lambda: not alive(processes), within_s=120)
         with Client(third.url) as client:
+            outputs = {result.stdout for result in client.batch(jobs.batch_id).results(60)}
+            assert outputs == {f"{n}\n" for n in range(JOBS)}
             assert client.job(job.job_id).result(10).stdout == "kept\n"
             assert client.submit(b"echo new").result(60).stdout == "new\n"
     finally:
         stop_grid(third)
+    assert not list((third.directory / "nodes").glob("*/jobs/*/*"))
 
 
 def settings_for(directory: Path) -> GridSettings:
