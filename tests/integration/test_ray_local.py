@@ -11,6 +11,7 @@ import pytest
 
 from raygrid.client import Client
 from raygrid.local import GridFile, free_port, running_grid, start_grid, stop_grid
+from raygrid.models import JobState
 from raygrid.settings.model import GridSettings, load_settings
 from raygrid.system.proc import start_time
 from tests.support.ray_grid import alive, descendants, kill_hard, until
@@ -101,7 +102,7 @@ def test_a_grid_whose_head_died_or_that_was_killed_starts_again_and_finishes_eve
     with Client(again.url) as client:
         assert client.job(job.job_id).result(10).stdout == "kept\n"
         jobs = client.map([f"sleep 0.5; echo {n}".encode() for n in range(JOBS)])
-        until(lambda: client.batch(jobs.batch_id).status().counts["done"] >= 1)
+        until(lambda: client.batch(jobs.batch_id).status().counts[JobState.DONE] >= 1)
     processes = descendants(again.pid)
     kill_hard(again.pid)
     until(lambda: start_time(again.pid) is None, within_s=10)
