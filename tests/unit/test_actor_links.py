@@ -1,4 +1,4 @@
-"""How Ray's view of a cluster becomes groups and nodes, and its errors ours."""
+"""How Ray's view of a cluster becomes groups and nodes, and Ray's errors become raygrid's."""
 
 from __future__ import annotations
 
@@ -68,7 +68,7 @@ async def test_a_call_that_does_not_answer_is_unavailable() -> None:
 
 
 async def test_questions_that_ray_never_answers_take_no_thread_from_others() -> None:
-    """While the head is cut off every question hangs; whatever else needs a thread gets one."""
+    """While the head is cut off every question hangs; other work still gets a thread."""
     answered = threading.Event()
     asked: list[int] = []
 
@@ -110,7 +110,7 @@ async def test_a_dead_actor_is_remembered_as_dead() -> None:
 
 @pytest.mark.parametrize(("state", "is_dead"), [("RESTARTING", False), ("DEAD", True)])
 async def test_a_call_to_a_process_that_has_ended_fails_at_once(state: str, is_dead: bool) -> None:
-    """Ray lets a call under way fail long after it knows; the link does not wait for it."""
+    """Ray fails a pending call long after it knows of the death; the link does not wait for it."""
     actor = Actor()
     link = ActorLink(NodeCalls, "node a1", actor)
     never: asyncio.Future[None] = asyncio.get_running_loop().create_future()
@@ -135,8 +135,8 @@ async def test_a_broken_connection_is_distinguished_from_silence() -> None:
     assert not isinstance(silent.value, UnreachableError)
 
 
-def test_a_parent_knows_the_rack_it_stands_in() -> None:
-    """By the resource of its own node; on the head, or on a node of two racks, it stands in none."""
+def test_a_parent_knows_its_rack() -> None:
+    """The rack is a resource of its own node; on the head, or on a node of two racks, it has none."""
     nodes = [
         ray_node("1", "a1", **{"rack-a": 1}),
         ray_node("2", "both", **{"rack-a": 1, "rack-b": 1}),
@@ -156,8 +156,8 @@ def test_a_group_gets_two_candidates_on_different_nodes() -> None:
     assert candidates_of([RACK[2], ray_node("9", "b", **{"rack-b": 1})], "rack-a", set()) == ["leader:rack-a:3"]
 
 
-def test_candidates_that_are_there_stay() -> None:
-    """One that was made on another node is followed rather than replaced; a lost one is made up for."""
+def test_existing_candidates_stay() -> None:
+    """One on another node is kept rather than replaced; a lost one is replaced."""
     assert candidates_of(RACK, "rack-a", {"leader:rack-a:3"}) == ["leader:rack-a:1", "leader:rack-a:3"]
     everywhere = {f"leader:rack-a:{number}" for number in (1, 2, 3)}
     assert candidates_of(RACK, "rack-a", everywhere) == sorted(everywhere)

@@ -1,4 +1,4 @@
-"""The coalescer: one call in flight, whatever arrives meanwhile rides the next one."""
+"""The coalescer: one call in flight; items that arrive meanwhile go with the next one."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ async def test_an_idle_edge_sends_at_once() -> None:
     assert far.calls == [[4]]
 
 
-async def test_what_arrives_meanwhile_rides_the_next_call_in_order() -> None:
+async def test_items_that_arrive_meanwhile_go_with_the_next_call_in_order() -> None:
     """While a call is in flight items gather; the next call takes them all, in order of arrival."""
     far = Far()
     edge = Coalescer(far.send)
@@ -106,12 +106,12 @@ async def test_an_error_without_a_waiting_caller_is_not_reported() -> None:
     edge.put_all([1])
     far.answer(ConnectionError("gone"))
     await edge.close()
-    gc.collect()  # a future complains when it goes
+    gc.collect()  # a future logs its unread error when it is collected
     assert complaints == []
 
 
 async def test_too_few_answers_are_an_error_of_the_batch() -> None:
-    """A far side that answers with another number of values than it got is not trusted with any."""
+    """If the number of answers differs from the number of items, none of them is used."""
 
     async def send(items: Sequence[int]) -> Sequence[int]:
         return items[1:]
@@ -192,7 +192,7 @@ async def test_a_full_edge_refuses_all_of_a_call_and_keeps_what_it_has() -> None
     assert far.calls == [[1], [2, 5], [6, 7]]
 
 
-async def test_nothing_is_nothing() -> None:
+async def test_no_items_make_no_call() -> None:
     """No items, no call."""
     far = Far()
     edge = Coalescer(far.send)

@@ -23,7 +23,7 @@ def said(of: Measured) -> dict[str, bool | None]:
 
 
 def test_a_goal_is_reached_by_the_ratio_within_a_run() -> None:
-    """Twice a peer's rate is reached, a hair less is missed, and each goal is judged for itself."""
+    """Twice a peer's rate is reached, slightly less is missed, and each goal is judged separately."""
     found = said(measured(1, *rates(raygrid=600, HyperQueue=300, Dask=301, Celery=100, xargs=1000)))
     assert found == {
         "jobs/s against HyperQueue": True,
@@ -40,7 +40,7 @@ def test_a_miss_shows_by_how_much() -> None:
 
 
 def test_rounds_are_compared_with_one_another() -> None:
-    """A machine that was slow for one round was slow for both of its contenders."""
+    """A machine that was slow in one round was slow for both contenders of it."""
     slow_then_fast = Figure("raygrid", "jobs/s", (200.0, 400.0, 420.0))
     peer = Figure("Dask", "jobs/s", (100.0, 200.0, 100.0))
     [verdict] = [each for each in judge(measured(1, slow_then_fast, peer)) if "Dask" in each.goal.what]
@@ -56,13 +56,13 @@ def test_an_absent_peer_leaves_its_goal_open() -> None:
 
 
 def test_a_figure_of_the_grid_that_is_missing_is_a_missed_goal() -> None:
-    """A grid that broke has reached nothing."""
+    """A grid that failed has reached nothing."""
     found = said(measured(1, *rates(HyperQueue=300, Dask=300, Celery=100, xargs=900)))
     assert set(found.values()) == {False}
 
 
 def test_the_worst_tier_decides_on_memory() -> None:
-    """One tier that grows is enough."""
+    """One tier whose memory grows is enough."""
     large = [Figure("raygrid, 100 MB", way, (500.0,)) for way in ("MB/s in", "MB/s out")]
     grew = [
         Figure("parent, 100 MB", "MB grown at most", (3.0, 70.0)),
@@ -74,14 +74,14 @@ def test_the_worst_tier_decides_on_memory() -> None:
 
 
 def test_every_goal_has_a_bound_and_a_workload() -> None:
-    """None can be reached or missed by accident."""
+    """So none is reached or missed by accident."""
     assert all((goal.at_least is None) != (goal.at_most is None) for goal in GOALS)
     assert {goal.workload for goal in GOALS} <= set(MODULES)
 
 
 @pytest.mark.parametrize("number", MODULES)
 def test_every_workload_loads_and_has_a_title(number: int) -> None:
-    """Without any of the packages that it is measured beside."""
+    """The packages of the contenders are not needed for it."""
     assert load(number).title
 
 

@@ -107,7 +107,7 @@ async def test_a_fake_answers_as_its_object_does_and_records() -> None:
 
 
 def test_a_method_without_a_declaration_is_refused() -> None:
-    """Nothing would be known of its timeout."""
+    """Its timeout would be unknown."""
 
     class Undeclared(Protocol):
         async def add(self, number: int, /) -> int: ...
@@ -117,7 +117,7 @@ def test_a_method_without_a_declaration_is_refused() -> None:
 
 
 def test_parameters_that_could_be_passed_by_name_are_refused() -> None:
-    """Arguments travel as a tuple."""
+    """Only the tuple of arguments is sent."""
 
     async def add(self: object, number: int) -> None: ...
 

@@ -1,4 +1,4 @@
-"""The script by which keepalived decides whether a machine's entry lives."""
+"""The script by which keepalived decides whether a machine's entry is alive."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ def check(port: int) -> tuple[bool, float]:
     return done.returncode == 0, time.monotonic() - began
 
 
-def test_an_entry_that_answers_200_lives() -> None:
+def test_an_entry_that_answers_200_is_alive() -> None:
     with entry([b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n"]) as port:
         assert check(port)[0]
 

@@ -1,4 +1,4 @@
-"""The way back to a batch: its status, its jobs, its results; and waiting until a grid is ready."""
+"""Commands for batches: status, jobs and results; and waiting until a grid is ready."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def listing(**states: str) -> httpx.Response:
 
 
 def test_the_status_of_a_batch_is_a_line_or_json(run: RunCommand) -> None:
-    """How many jobs are in which state, and whether that is the end."""
+    """It shows how many jobs are in which state, and whether the batch has ended."""
     assert run(Answers(counts(done=2, running=1), listing()), "status", "--batch", "b").stdout == (
         "batch b goes on: 3 jobs, 2 done, 1 running\n"
     )
@@ -127,7 +127,7 @@ def test_a_job_takes_one_line_of_a_terminal_of_80_columns(run: RunCommand, monke
 
 
 def test_a_list_in_a_pipe_has_each_job_whole_on_one_line(run: RunCommand, monkeypatch: pytest.MonkeyPatch) -> None:
-    """There is no right edge to cut at, so that `grep` finds what it looks for."""
+    """Nothing is cut off, so that `grep` finds what it looks for."""
     monkeypatch.delenv("COLUMNS")
     job = {**JOB, "jobId": "j" * 100}
     _, line = run(Answers(httpx.Response(200, json={"jobs": [job]})), "jobs").stdout.splitlines()
@@ -173,7 +173,7 @@ def test_the_results_of_a_batch_come_into_directories_named_after_the_inputs(run
     ("names", "words"),
     [
         (("a.csv", "b.csv", "c.csv"), ("--name-by", "job")),
-        (("a.csv", "b.csv", "a.txt"), ()),  # c has not ended, but will want its directory
+        (("a.csv", "b.csv", "a.txt"), ()),  # c has not ended, but will need its directory
         (("a.csv", "b.csv", "B.csv"), ()),
         (("a.csv", "b.csv", None), ()),
         (("a.csv", "b.csv", ".."), ()),
@@ -209,8 +209,8 @@ def test_a_batch_that_is_done_is_exit_code_zero(run: RunCommand, tmp_path: Path)
 
 
 @pytest.mark.parametrize("words", [(), ("j", "--batch", "b", "-o", "d"), ("--batch", "b")])
-def test_result_wants_a_job_or_a_batch_with_a_directory(run: RunCommand, words: str) -> None:
-    """Anything else is exit code 2, and nothing is asked."""
+def test_result_needs_a_job_or_a_batch_with_a_directory(run: RunCommand, words: str) -> None:
+    """Anything else is exit code 2, and no request is sent."""
     assert run(Answers(), "result", *words).exit_code == 2
 
 
@@ -298,7 +298,7 @@ def test_what_is_missing_at_the_end_is_printed(wait_ready: WaitReady, answers: l
 
 
 def test_a_wrong_key_is_not_waited_for(wait_ready: WaitReady) -> None:
-    """It would not get right."""
+    """Waiting would not help."""
     ended, time = wait_ready(Answers(READY, problem("unauthorized", 401)))
 
     assert ended.exit_code == 1
@@ -317,7 +317,7 @@ def test_a_grid_on_this_machine_may_come_later(wait_ready: WaitReady, monkeypatc
 
 @pytest.mark.parametrize("words", [("--timeout", "soon"), ("--timeout", "-1s"), ("--nodes", "0")])
 def test_a_time_or_number_that_makes_no_sense_is_a_usage_error(wait_ready: WaitReady, words: str) -> None:
-    """Exit code 2; nothing is asked."""
+    """Exit code 2; no request is sent."""
     assert wait_ready(Answers(), *words)[0].exit_code == 2
 
 
@@ -345,7 +345,7 @@ def test_batches_are_listed_one_on_a_line(run: RunCommand) -> None:
 
 
 def test_more_batches_than_are_shown_are_mentioned(run: RunCommand) -> None:
-    """Only as many pages are asked for as are needed."""
+    """No more pages are fetched than are shown."""
     answers = Answers(batches("b3", "b2", cursor="b2"))
     ended = run(answers, "batches", "--limit", "1")
     assert "these are the newest 1; see more with --limit" in ended.stderr

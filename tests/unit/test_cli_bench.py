@@ -120,7 +120,7 @@ def test_the_verdict_is_sentences_on_stdout(run: RunCommand, book: str) -> None:
 
 
 def test_json_is_one_object_with_every_job_and_the_sentences(run: RunCommand, book: str) -> None:
-    """For programs."""
+    """It is for programs."""
     ended = run(Script().answers, "bench", book, "--jobs", "3", "--json")
 
     said = json.loads(ended.stdout)

@@ -64,7 +64,7 @@ def test_status_shows_capacity_groups_and_nodes(monkeypatch: pytest.MonkeyPatch)
 
 
 def test_a_long_reason_is_not_cut(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Why a node is not well is read in full, however narrow the terminal."""
+    """The reason of a node that is not well is shown in full in a narrow terminal, too."""
     monkeypatch.setenv("COLUMNS", "60")
     why = "the disk is full: 0 bytes are left on /very/long/path/of/the/work/directory/of/this/node"
     answers = whole_grid()
@@ -114,7 +114,7 @@ def test_status_in_json_is_json(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_nodes_shows_what_each_has_moved(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Bytes by purpose, in words for a person; a grid that does not count yet shows none."""
+    """Bytes are shown by purpose and with units; a grid that does not count yet shows none."""
     node = {"node": "n-1", "group": "rack-1", "slots": 4, "running": 1, "state": "ok", "why": None}
     moved = {"inputs": 12_000_000, "data": 3_400, "results": 56_000, "served": 7, "of a later version": 1}
     ended = run(monkeypatch, Answers(httpx.Response(200, json={"nodes": [{**node, "traffic": moved}, node]})), "nodes")
@@ -126,7 +126,7 @@ def test_nodes_shows_what_each_has_moved(monkeypatch: pytest.MonkeyPatch) -> Non
     assert uncounted.count("0 bytes") == 4
 
 
-def test_status_of_a_job(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_status_of_a_job_is_lines_or_json(monkeypatch: pytest.MonkeyPatch) -> None:
     """As lines for a person, as JSON for a script."""
     job = {"jobId": "j", "state": "queued", "position": 3, "submitted_at": "2030-01-02T03:04:05Z"}
     ended = run(monkeypatch, Answers(httpx.Response(200, json=job)), "status", "j")
@@ -138,7 +138,7 @@ def test_status_of_a_job(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_result_prints_stdout_unpacks_or_saves(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    """Without a place to put it, the pricer's stdout is printed."""
+    """Without a destination the pricer's stdout is printed."""
     data = zip_of(stdout__txt="42\n")
     answer = [Answers(httpx.Response(200, content=data)) for _ in range(3)]
 
@@ -362,7 +362,7 @@ def test_an_equals_sign_inside_a_command_names_no_pricer(local: Local) -> None:
 
 
 def test_a_side_grid_is_addressed_by_its_url(local: Local) -> None:
-    """The other commands would not find it by themselves."""
+    """The other commands would not find it without the URL."""
     assert "raygrid --url http://127.0.0.1:8000 status" in up("--pricer", "cat {input}", "--name", "side").stdout
 
 
@@ -430,10 +430,10 @@ def test_up_compares_only_what_was_asked_for(
 
 
 @pytest.mark.parametrize("by_variable", [False, True])
-def test_a_settings_file_asks_for_all_settings(
+def test_a_settings_file_is_compared_in_full(
     local: Local, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, by_variable: bool
 ) -> None:
-    """A line that was removed from it is a difference; how many racks and nodes there are does not stand in it."""
+    """A line that was removed from it is a difference; it does not contain the numbers of racks and nodes."""
     config = tmp_path / "grid.yaml"
     config.write_text("pricers: {p: {command: cat, timeout_s: 9}, q: {command: cat}}\n")
     words = () if by_variable else ("--config", str(config))

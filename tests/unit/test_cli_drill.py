@@ -1,4 +1,4 @@
-"""`raygrid drill`: what it prints of what it found; that it finds it is tested on grids."""
+"""`raygrid drill`: how it prints what it found; the drills themselves are tested on grids."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ def test_a_drill_ends_with_a_sentence_and_has_no_empty_column(drill: RunDrill) -
 
 
 def test_what_was_lost_is_in_the_last_line_too(drill: RunDrill) -> None:
-    """Broken promises are listed, notes have a column with a name, and the exit code is 1."""
+    """Violations are listed, notes have a column with a name, and the exit code is 1."""
     ended = drill([WELL, LOST, Report("head", skipped="in memory")])
 
     assert ended.exit_code == 1

@@ -1,4 +1,4 @@
-"""`raygrid host` and `raygrid deploy`: what they ask of the cluster's parts, and their complaints."""
+"""`raygrid host` and `raygrid deploy`: what they ask of the cluster's parts, and their errors."""
 
 from __future__ import annotations
 
@@ -62,7 +62,7 @@ def starter(monkeypatch: pytest.MonkeyPatch) -> Starter:
 
 
 def test_without_a_token_nothing_is_started(starter: Starter, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Ray would try again and again, and say why only in its log."""
+    """Ray would retry without end, with the reason only in its log."""
     monkeypatch.delenv("RAY_AUTH_TOKEN")
     monkeypatch.setenv("RAY_AUTH_TOKEN_PATH", str(tmp_path / "none"))
     monkeypatch.setenv("RAY_AUTH_MODE", "token")
@@ -85,7 +85,7 @@ def test_without_a_token_nothing_is_started(starter: Starter, tmp_path: Path, mo
         (["--address", "h:1", "--rack-file", "{dir}/two-words"], "must hold one word, the name of this machine's rack"),
     ],
 )
-def test_what_cannot_be_started_is_refused(starter: Starter, tmp_path: Path, words: list[str], complaint: str) -> None:
+def test_an_impossible_start_is_refused(starter: Starter, tmp_path: Path, words: list[str], complaint: str) -> None:
     (tmp_path / "two-words").write_text("rack a")
 
     ended = run("host", "start", *(word.replace("{dir}", str(tmp_path)) for word in words))
@@ -114,7 +114,7 @@ def test_a_worker_takes_its_rack_from_the_file(starter: Starter, tmp_path: Path)
     assert [(spec.rack, spec.address, spec.directory) for spec in starter.specs] == [("rack-b", "h:1", tmp_path)]
 
 
-def test_a_head_is_no_worker_even_where_the_file_names_a_rack(starter: Starter, tmp_path: Path) -> None:
+def test_a_head_is_no_worker_even_if_the_file_names_a_rack(starter: Starter, tmp_path: Path) -> None:
     (tmp_path / "rack").write_text("rack-b\n")
 
     ended = run("host", "start", "--head", "--rack-file", str(tmp_path / "rack"), "--", "--verbose", "--x=y")
@@ -139,7 +139,7 @@ def test_starting_a_head_that_runs_already_reports_new_machines_to_its_autoscale
     assert starter.told == [("--autoscaling-config=c.yaml",)]
 
 
-def test_stopping_where_nothing_runs_is_no_error(tmp_path: Path) -> None:
+def test_stopping_when_nothing_runs_is_no_error(tmp_path: Path) -> None:
     ended = run("host", "stop", "--dir", str(tmp_path / "never"))
 
     assert (ended.exit_code, ended.stdout) == (0, "no Ray runs here under a supervisor\n")
@@ -190,7 +190,7 @@ def test_deploying_without_grid_and_cluster_contacts_no_other_ray_of_the_machine
 def test_pricers_and_slots_of_a_cluster_are_in_its_settings_file(
     no_ray: NoRay, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """On a cluster a command of this machine would mean nothing."""
+    """A command line of this machine would have no meaning on a cluster."""
     monkeypatch.setenv("RAY_ADDRESS", "10.0.0.1:1")
 
     ended = run("deploy", "--pricer", "true {input}", "--dir", str(tmp_path / "none"))
@@ -214,10 +214,10 @@ def test_deploying_without_ray_is_an_error_and_starts_none(
 
 
 @pytest.mark.parametrize("known_by", ["RAY_ADDRESS", "a file"])
-def test_deploying_where_the_head_is_gone_fails_at_once(
+def test_deploying_to_a_head_that_is_gone_fails_at_once(
     no_ray: NoRay, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, known_by: str
 ) -> None:
-    """Ray itself would try for more than three minutes. Its file outlives a head that was killed."""
+    """Ray itself would retry for more than three minutes. Its file outlives a head that was killed."""
     with socket.create_server(("127.0.0.1", 0)) as listener:
         address = f"127.0.0.1:{listener.getsockname()[1]}"
     if known_by == "RAY_ADDRESS":
@@ -236,7 +236,7 @@ def test_deploying_where_the_head_is_gone_fails_at_once(
     assert no_ray.addresses == []
 
 
-def test_an_address_that_is_none_is_refused(no_ray: NoRay, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_malformed_address_is_refused(no_ray: NoRay, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("RAY_ADDRESS", "nonsense")
 
     ended = run("deploy", "--config", settings_file(tmp_path), "--dir", str(tmp_path / "none"))

@@ -1,4 +1,4 @@
-"""`raygrid drain` and `raygrid undrain`: what they ask for, how they wait, and what they say."""
+"""`raygrid drain` and `raygrid undrain`: their requests, how they wait, and what they print."""
 
 from __future__ import annotations
 
@@ -62,7 +62,7 @@ def test_drain_prints_what_will_happen(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_waiting_shows_how_many_are_left_and_ends_when_none_is(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A leader that has not noticed yet, then two jobs, then one, then drained."""
+    """The answers are: no drain noticed yet, two jobs, one job, drained."""
     answers = Answers(
         one("draining", 2),
         listed(("ok", 2)),
@@ -117,15 +117,15 @@ def test_undrain_prints_that_the_node_gets_jobs_again(monkeypatch: pytest.Monkey
     assert answers.requests[0].method == "DELETE"
 
 
-def test_an_unknown_node_is_an_error_with_the_grids_words(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The grid names the nodes that there are; the command passes that on."""
+def test_an_unknown_node_is_an_error_with_the_grids_message(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The grid lists the known nodes; the command prints that."""
     ended = run(monkeypatch, Answers(problem("node-not-found", 404)), "drain", "n 1/x")
     assert ended.exit_code == 1
     assert ended.stderr.strip()
 
 
 async def test_the_async_client_drains_and_undrains() -> None:
-    """In the same words, with any name, and with the same error."""
+    """Paths are escaped, and errors are those of the blocking client."""
     grid = Answers(one("draining", 1), one("ok"), problem("node-not-found", 404))
     async with AsyncClient(URL, transport=httpx.MockTransport(grid)) as client:
         assert (await client.drain("n 1/x", 90)).state == "draining"
@@ -139,14 +139,14 @@ async def test_the_async_client_drains_and_undrains() -> None:
     ("text", "seconds"),
     [("90s", 90), ("10m", 600), ("2h", 7200), ("1h30m", 5400), ("1.5m", 90), ("45", 45), ("0", 0), ("1d", 86_400)],
 )
-def test_a_duration_is_read_as_people_write_it(text: str, seconds: float) -> None:
-    """Units may be put together; a bare number is seconds."""
+def test_a_duration_is_parsed_with_units(text: str, seconds: float) -> None:
+    """Units may be combined; a bare number is seconds."""
     assert seconds_of(text) == seconds
 
 
 @pytest.mark.parametrize("text", ["", "ten minutes", "10x", "-5s", "-1", "m", "nan", "inf", "10m5"])
-def test_what_is_no_duration_is_refused(text: str) -> None:
-    """With an example of one."""
+def test_a_malformed_duration_is_refused(text: str) -> None:
+    """The error shows an example."""
     with pytest.raises(typer.BadParameter, match="write for instance 90s, 10m"):
         seconds_of(text)
 
@@ -154,6 +154,6 @@ def test_what_is_no_duration_is_refused(text: str) -> None:
 @pytest.mark.parametrize(
     ("seconds", "text"), [(0, "0s"), (59.6, "1m"), (90, "1m30s"), (5400, "1h30m"), (90_061, "1d1h1m1s")]
 )
-def test_a_duration_is_written_as_people_do(seconds: float, text: str) -> None:
+def test_a_duration_is_written_with_units(seconds: float, text: str) -> None:
     """To the second, without zeros."""
     assert words_of(seconds) == text

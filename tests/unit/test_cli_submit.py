@@ -177,7 +177,7 @@ def test_equal_stems_are_distinguished_by_job_id(run: RunCommand, tmp_path: Path
 
 
 def test_directories_may_be_named_after_the_jobs(run: RunCommand, files: list[str], tmp_path: Path) -> None:
-    """A script that knows the ids need not know whether names clash."""
+    """A script that knows the ids does not depend on whether names clash."""
     out = tmp_path / "out"
     ended = run(answered("done"), "submit", files[0], "--job-id", "t-1", "--out", str(out), "--name-by", "job")
 
@@ -202,8 +202,8 @@ def test_one_id_for_many_files_is_a_usage_error(run: RunCommand, files: list[str
     assert "--job-id" in ended.stderr
 
 
-def test_names_that_are_no_ids_are_a_usage_error(run: RunCommand, tmp_path: Path) -> None:
-    """A blank in a file's name cannot be part of a job id."""
+def test_names_that_make_no_ids_are_a_usage_error(run: RunCommand, tmp_path: Path) -> None:
+    """A space in a file's name cannot be part of a job id."""
     path = tmp_path / "two words.csv"
     path.touch()
 

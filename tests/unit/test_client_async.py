@@ -1,4 +1,4 @@
-"""The async client runs the same flows; what is its own is tested here: driving them, streaming, closing."""
+"""The async client runs the same flows; tested here is what it does alone: driving them, streaming, closing."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def client_of(grid: Answers, time: FakeTime | None = None) -> AsyncClient:
 
 
 async def test_a_submit_is_retried_with_the_same_job_id_and_content(tmp_path: Path) -> None:
-    """The file is streamed again from its beginning."""
+    """The file is read again from its beginning."""
     path = tmp_path / "t.csv"
     path.write_bytes(b"z" * 600_000)
     time = FakeTime()
@@ -128,7 +128,7 @@ async def test_a_map_streams_its_results_and_survives_a_broken_stream() -> None:
         assert [result.data async for result in batch.results()] == [b"A", b"B", b"C"]
 
 
-async def test_a_job_that_the_stream_does_not_bring_is_asked_for_by_itself() -> None:
+async def test_a_job_that_is_missing_from_the_stream_is_asked_for_alone() -> None:
     """As in the blocking client."""
     grid = Answers(batch_accepted, stream(part("a", 1), end()), problem("job-failed", 422))
     async with client_of(grid) as client:
@@ -137,7 +137,7 @@ async def test_a_job_that_the_stream_does_not_bring_is_asked_for_by_itself() -> 
 
 
 async def test_a_download_is_streamed_to_its_file(tmp_path: Path) -> None:
-    """The file appears whole."""
+    """The file appears only when it is complete."""
     async with client_of(Answers(httpx.Response(200, content=b"ZIP"))) as client:
         await client.job("j").download(tmp_path / "r.zip")
     assert (tmp_path / "r.zip").read_bytes() == b"ZIP"
@@ -157,7 +157,7 @@ async def test_lists_and_pages_are_read() -> None:
     assert grid.requests[1].url.params["state"] == "done"
 
 
-# What only one of the two ways to call can have, and its counterpart.
+# Names that exist in one of the two clients only, and their counterparts.
 COUNTERPARTS = {
     "AsyncClient": "Client",
     "AsyncJob": "Job",
@@ -175,7 +175,7 @@ def blocking_words(annotation: object) -> str:
 
 @pytest.mark.parametrize(("one", "other"), [(Client, AsyncClient), (Job, AsyncJob), (BatchJobs, AsyncBatchJobs)])
 def test_both_clients_have_the_same_methods_with_the_same_signatures(one: type, other: type) -> None:
-    """Names, order, kinds, defaults and types of the parameters and the results agree, so that the two cannot drift."""
+    """Names, order, kinds, defaults and types of parameters and results agree, so that the two do not diverge."""
 
     def signatures(cls: type) -> dict[str, tuple[list[tuple[object, ...]], str]]:
         found = {name: f for name, f in inspect.getmembers(cls, inspect.isfunction) if not name.startswith("_")}

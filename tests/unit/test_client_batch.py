@@ -55,7 +55,7 @@ def default_grid(monkeypatch: pytest.MonkeyPatch, time: FakeTime) -> UseGrid:
 
 
 def test_map_gives_results_in_the_order_of_the_inputs(default_grid: UseGrid) -> None:
-    """However the jobs end, the caller gets them as they were given."""
+    """The order does not depend on the order in which jobs end."""
     default_grid(batch_accepted, stream(part("c", 1, b"C"), part("a", 2, b"A"), part("b", 3, b"B"), end()))
 
     results = raygrid.map({"a": b"1", "b": b"2", "c": b"3"})
@@ -81,7 +81,7 @@ FAILED = part("b", 1, state="failed", reason="timeout", message="took too long")
 
 
 def test_map_raises_where_a_job_failed_or_gives_the_error_in_its_place(default_grid: UseGrid) -> None:
-    """By default the failure ends the iteration at its place; on wish it stands among the results."""
+    """By default the failure ends the iteration at its place; with `return_errors` it is among the results."""
     body = FAILED + part("a", 2, b"A") + part("c", 3, b"C") + end()
     default_grid(batch_accepted, stream(body), batch_accepted, stream(body))
     inputs = {"a": b"1", "b": b"2", "c": b"3"}
@@ -99,7 +99,7 @@ def test_map_raises_where_a_job_failed_or_gives_the_error_in_its_place(default_g
     assert b.reason == "timeout"
 
 
-def test_map_keeps_no_result_that_the_caller_has_let_go(default_grid: UseGrid) -> None:
+def test_map_keeps_no_result_that_the_caller_has_dropped(default_grid: UseGrid) -> None:
     """A map over very many inputs does not fill the memory with their results."""
     default_grid(batch_accepted, stream(part("a", 1, b"A"), part("b", 2, b"B"), end()))
     results = raygrid.map({"a": b"1", "b": b"2"})
@@ -110,7 +110,7 @@ def test_map_keeps_no_result_that_the_caller_has_let_go(default_grid: UseGrid) -
 
 
 def test_results_of_a_batch_may_be_read_twice(time: FakeTime) -> None:
-    """The jobs keep what they know."""
+    """The jobs keep their endings."""
     grid = Answers(batch_accepted, stream(part("b", 1, b"B"), part("a", 2, b"A"), end()))
     batch = grid.client(time).map({"a": b"1", "b": b"2"})
 
@@ -146,7 +146,7 @@ def held(time: FakeTime, ends_at: Mapping[str, float]) -> Callable[[httpx.Reques
 
 
 def test_as_completed_gives_single_jobs_as_they_end(time: FakeTime) -> None:
-    """Jobs without a batch are asked about in turns; a slow first one does not hold up the others."""
+    """Jobs without a batch are asked about in turns; a slow first one does not delay the others."""
     ends_at = {"slow": 1030.0, "fast": 1005.0, "middle": 1010.0}
     grid = Answers(*[held(time, ends_at)] * 200)
     client = grid.client(time)
@@ -160,7 +160,7 @@ def test_as_completed_gives_single_jobs_as_they_end(time: FakeTime) -> None:
 
 
 def test_as_completed_of_one_job_is_one_long_wait(time: FakeTime) -> None:
-    """Nothing is polled where there is nothing else to look at."""
+    """Nothing is polled if there is only one job."""
     grid = Answers(held(time, {"a": 1029.0}))
 
     assert [job.job_id for job in raygrid.as_completed([grid.client(time).job("a")])] == ["a"]
@@ -220,7 +220,7 @@ def test_as_completed_gives_failed_jobs_and_raises_for_unknown_ones(time: FakeTi
 
 
 def test_attaching_to_a_batch_finds_its_jobs_page_by_page(time: FakeTime) -> None:
-    """batch() asks whether there is such a batch, then for its jobs, until there is no next cursor."""
+    """batch() asks whether the batch exists, then for its jobs, until there is no next cursor."""
 
     def page(ids: str, cursor: str | None) -> httpx.Response:
         return httpx.Response(200, json={"jobs": [{"jobId": i, "state": "queued"} for i in ids], "next_cursor": cursor})
@@ -250,7 +250,7 @@ def test_status_and_cancel_of_a_batch_ask_the_grid(time: FakeTime) -> None:
 
 
 def test_a_released_job_asks_again(time: FakeTime) -> None:
-    """release() gives the memory back, not the job up."""
+    """release() frees the memory; the job stays usable."""
     grid = Answers(httpx.Response(200, content=b"1"), httpx.Response(200, content=b"1"))
     job = grid.client(time).job("a")
     job.result()

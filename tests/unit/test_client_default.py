@@ -1,4 +1,4 @@
-"""Which grid the module's functions talk to, what init and shutdown do, and how light the import is."""
+"""Which grid the module's functions use, what init and shutdown do, and how light the import is."""
 
 from __future__ import annotations
 
@@ -88,7 +88,7 @@ def grid_json(tmp_path: Path, **members: object) -> None:
 def test_the_argument_wins_over_the_environment_and_that_over_the_local_grid(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    """URL and key are looked for in the same order, each for itself."""
+    """URL and key are looked up in the same order, each separately."""
     grid_json(tmp_path)
     assert find_grid() == ("http://127.0.0.1:8001", "key-of-the-file")
     monkeypatch.setenv("RAYGRID_API_KEY", "key-of-the-environment")
@@ -134,7 +134,7 @@ def test_without_any_grid_the_error_has_what_to_do() -> None:
 
 
 def test_connect_sets_the_grid_of_the_modules_functions() -> None:
-    """What connect made is what submit uses."""
+    """`submit` uses the client that connect made."""
 
     def answer(request: httpx.Request) -> httpx.Response:
         return httpx.Response(202, json={})
@@ -146,7 +146,7 @@ def test_connect_sets_the_grid_of_the_modules_functions() -> None:
 
 
 def test_init_starts_a_grid_and_shutdown_stops_it(local: Local, tmp_path: Path) -> None:
-    """Where there is no grid, one is started with the given pricer, and only once stopped."""
+    """If there is no grid, one is started with the given pricer, and stopped only once."""
     client = raygrid.init("cat {input}", racks=2, nodes=3)
 
     assert client.url == "http://127.0.0.1:8123"
@@ -183,7 +183,7 @@ def test_init_reports_the_wait_and_leaves_the_output_of_scripts_alone(
 
 
 def test_init_connects_to_a_grid_that_runs_and_shutdown_leaves_it_alone(local: Local) -> None:
-    """What init did not start it does not stop."""
+    """A grid that init did not start is not stopped."""
     local.grid = grid_file("http://127.0.0.1:9999", api_key="0123456789abcdef")
 
     assert raygrid.init().url == "http://127.0.0.1:9999"
@@ -192,7 +192,7 @@ def test_init_connects_to_a_grid_that_runs_and_shutdown_leaves_it_alone(local: L
 
 
 def test_init_uses_the_configured_grid(local: Local, monkeypatch: pytest.MonkeyPatch) -> None:
-    """RAYGRID_URL means: nothing is started here."""
+    """With RAYGRID_URL nothing is started here."""
     monkeypatch.setenv("RAYGRID_URL", "http://grid.test")
 
     assert raygrid.init().url == "http://grid.test"
@@ -224,8 +224,10 @@ def test_init_without_a_pricer_is_an_error_with_the_remedy(local: Local) -> None
         raygrid.init()
 
 
-def test_files_of_a_command_are_meant_from_here(local: Local, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    """The command will run in the job directory, so files are made absolute; PATH is still searched."""
+def test_relative_files_of_a_command_are_made_absolute(
+    local: Local, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """The command runs in the job directory; PATH is still searched."""
     (tmp_path / "price.py").touch()
     (tmp_path / "python3").touch()
     monkeypatch.chdir(tmp_path)
@@ -238,7 +240,7 @@ def test_files_of_a_command_are_meant_from_here(local: Local, monkeypatch: pytes
 
 
 def test_import_raygrid_is_light_and_the_client_needs_neither_ray_nor_a_server() -> None:
-    """Nothing heavy is loaded before it is used, and the client never loads Ray or a tier."""
+    """No heavy module is loaded before it is used, and the client never loads Ray or a tier."""
     code = """
 import sys, raygrid
 assert not {"ray", "httpx", "pydantic", "typer"} & set(sys.modules), "import raygrid is not light"

@@ -62,7 +62,7 @@ FAILURES: list[EntryAnswer] = [
 
 @pytest.mark.parametrize("failure", FAILURES, ids=("refused", "silent", "reset", "502", "500", "503"))
 def test_an_entry_that_fails_is_left_for_the_next_with_the_same_job_at_once(failure: EntryAnswer) -> None:
-    """The second try goes elsewhere within moments, also where the first entry asked for a longer pause."""
+    """The second try goes to another entry at once, even if the first one asked for a longer pause."""
     time = FakeTime()
     entries = Entries(a=failure, b=accepted)
 
@@ -89,8 +89,8 @@ def test_the_asynchronous_client_leaves_a_failing_entry_too(failure: EntryAnswer
     assert entries.asked == "ab"
 
 
-def test_an_entry_that_answers_is_kept_and_the_first_is_not_gone_back_to() -> None:
-    """A client that found an entry that works does not ask the dead one before every call."""
+def test_an_entry_that_answers_is_kept() -> None:
+    """The dead first entry is not asked again before every call."""
     entries = Entries(a=httpx.ConnectError("refused"), b=accepted)
     client = entries.client(FakeTime())
 
@@ -101,7 +101,7 @@ def test_an_entry_that_answers_is_kept_and_the_first_is_not_gone_back_to() -> No
 
 
 def test_after_the_last_entry_comes_the_first_again() -> None:
-    """A grid of which all entries were away for a moment is found again."""
+    """A grid whose entries were all away for a moment is found again."""
     time = FakeTime()
     entries = Entries(**dict.fromkeys("abc", httpx.ReadError("reset")))
 
@@ -136,7 +136,7 @@ def test_a_full_queue_is_no_reason_to_go_elsewhere() -> None:
 
 
 def test_two_calls_that_fail_at_one_entry_go_on_to_the_next_not_to_the_one_after() -> None:
-    """Calls of several threads that fail together do not pass over an entry."""
+    """Calls of several threads that fail together do not skip an entry."""
     endpoint = Endpoint("a,b,c")
 
     for _ in range(2):
@@ -161,8 +161,8 @@ def test_entries_come_as_a_list_or_with_commas_between(given: str | list[str], s
 
 
 @pytest.mark.parametrize("url", ["", ",", [], "a,ftp://b", "a,http://user:secret@b"])
-def test_an_entry_that_cannot_be_right_is_refused(url: str | list[str]) -> None:
-    """A wrong entry among good ones would be found at the worst moment."""
+def test_a_malformed_entry_is_refused(url: str | list[str]) -> None:
+    """A wrong entry among good ones would otherwise be noticed only at a failure."""
     with pytest.raises(SettingsError) as caught:
         Client(url)
 
@@ -179,7 +179,7 @@ def test_a_path_before_the_grid_is_kept() -> None:
 
 
 def test_the_environment_may_name_several_entries(monkeypatch: pytest.MonkeyPatch) -> None:
-    """What --url takes, RAYGRID_URL takes."""
+    """RAYGRID_URL takes the same values as --url."""
     from raygrid.client.default import find_grid
 
     monkeypatch.setenv("RAYGRID_URL", "a:1,b:2")
@@ -192,7 +192,7 @@ def test_the_environment_may_name_several_entries(monkeypatch: pytest.MonkeyPatc
 def test_a_proxy_of_the_environment_stays_in_use_for_grids_elsewhere(
     monkeypatch: pytest.MonkeyPatch, proxy: bool, kind: type[httpx.HTTPTransport] | type[httpx.AsyncHTTPTransport]
 ) -> None:
-    """Sockets of our own are for direct connections: they would pass by a proxy that the site wants used."""
+    """The client's own sockets are for direct connections: they would bypass a proxy that the site requires."""
     for name in ("HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "http_proxy", "https_proxy", "all_proxy"):
         monkeypatch.delenv(name, raising=False)
     if proxy:

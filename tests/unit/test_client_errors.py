@@ -63,7 +63,7 @@ def test_a_failed_job_has_reason_exit_code_and_the_end_of_stderr() -> None:
 
 
 def test_the_text_of_a_failed_job_ends_with_the_last_lines_of_stderr() -> None:
-    """A notebook shows the text of an exception and nothing else; a flood of lines is cut, and so is a long one."""
+    """A notebook shows only the text of an exception; many lines are cut, and so is a long one."""
 
     def text_of(tail: str | None) -> str:
         failed = problem("job-failed", 422, jobId="j", reason="exit_code", exit_code=3, stderr_tail=tail)
@@ -108,7 +108,7 @@ def test_a_page_that_is_not_from_a_grid_is_an_error() -> None:
         Answers(httpx.Response(200, text="<html>hello")).client().job("j").status()
 
 
-def test_an_answer_of_another_version_names_the_fields_that_do_not_fit() -> None:
+def test_an_answer_of_another_version_names_the_unknown_values() -> None:
     """A state that does not exist is refused with the name of the field."""
     with pytest.raises(errors.RaygridError, match=r"not a JobStatus \(state\)"):
         Answers(httpx.Response(200, json={"jobId": "j", "state": "melting"})).client().job("j").status()
@@ -132,7 +132,7 @@ def test_the_key_is_sent_as_a_bearer_token() -> None:
 
 
 def test_the_key_is_in_no_repr_no_log_and_no_traceback(caplog: pytest.LogCaptureFixture) -> None:
-    """Whatever is printed of a client and of its failures, the key is not in it."""
+    """Whatever is printed of a client and of its failures, it does not contain the key."""
     caplog.set_level(logging.DEBUG)
     grid = Answers(httpx.ConnectError("refused"), problem("unauthorized", 401))
     client = grid.client(api_key=KEY)
@@ -147,7 +147,7 @@ def test_the_key_is_in_no_repr_no_log_and_no_traceback(caplog: pytest.LogCapture
 
 
 @pytest.mark.parametrize("bad", ["two words-0123456789", "schlüssel-0123456789", "line\nbreak-0123456789"])
-def test_a_key_that_cannot_be_one_is_refused_without_being_shown(bad: str) -> None:
+def test_a_malformed_key_is_refused_without_being_shown(bad: str) -> None:
     """The HTTP library would quote an illegal header in its error; it never gets it."""
     with pytest.raises(errors.SettingsError) as caught:
         Client(URL, bad)
@@ -156,7 +156,7 @@ def test_a_key_that_cannot_be_one_is_refused_without_being_shown(bad: str) -> No
 
 
 @pytest.mark.parametrize("bad", ["ftp://grid", "http://", "http://user:geheim@grid:8000", "http://grid:port"])
-def test_a_url_that_cannot_be_a_grids_is_refused(bad: str) -> None:
+def test_a_malformed_url_is_refused(bad: str) -> None:
     """The error comes when the client is made, and shows no password."""
     with pytest.raises(errors.SettingsError) as caught:
         Client(bad)

@@ -73,7 +73,7 @@ def test_an_async_client_compares_answers_as_well() -> None:
 
 
 def test_the_failure_of_another_job_is_not_taken_for_this_jobs() -> None:
-    """Problem documents name their job, too: a mismatch is asked again."""
+    """Problem documents name their job, too: after a mismatch the client asks again."""
     failed = problem("job-failed", 422, jobId="b")
     failed.headers["Raygrid-Job-Id"] = "b"
     client, _ = asked(failed, result())
@@ -99,7 +99,7 @@ def test_an_answer_about_another_job_is_no_answer_to_submit_status_or_cancel() -
 
 
 def test_the_stream_of_another_batch_is_read_again_and_then_refused() -> None:
-    """A results stream that names another batch gives no job of this one its end."""
+    """A results stream that names another batch ends no job of this one."""
 
     def wrong() -> httpx.Response:
         answer = stream(part("a", 1, OTHERS), end())
@@ -125,7 +125,7 @@ def batch_of(*streams: httpx.Response) -> BatchJobs:
 
 
 def test_a_result_with_other_bytes_than_its_digest_is_fetched_again_and_never_given() -> None:
-    """One flipped bit: the ZIP comes again, whole."""
+    """After one flipped bit the ZIP is fetched again, whole."""
     flipped = ZIP[:-1] + bytes([ZIP[-1] ^ 1])
     client, requests = asked(result(data=flipped), result())
 

@@ -1,4 +1,4 @@
-"""What a newcomer meets first: a wrong address, a job of a map that failed, a map that was interrupted."""
+"""First mistakes with the client: a wrong address, a failed job of a map, an interrupted map."""
 
 from __future__ import annotations
 
@@ -135,16 +135,16 @@ def test_connect_reports_a_missing_or_wrong_key(key: str | None, said: str) -> N
         assert said in refused(url, NotAuthorizedError, **({"api_key": key} if key else {}))
 
 
-def test_connect_asks_once_and_the_first_use_of_a_module_function_asks_nothing_else() -> None:
-    """The cheap question goes out with `connect`; `raygrid.submit` without it sends the job alone."""
+def test_connect_asks_once_and_other_functions_ask_nothing_else() -> None:
+    """The cheap question is sent by `connect`; `raygrid.submit` without it sends the job alone."""
     grid = Answers(httpx.Response(200, json={"pricers": []}), httpx.Response(202, json={}))
     raygrid.connect(URL, transport=httpx.MockTransport(grid))
     raygrid.submit(b"x")
     assert [request.url.path for request in grid.requests] == ["/pricers", "/submit"]
 
 
-def test_errors_of_later_calls_stand_alone_as_well() -> None:
-    """A grid that went away: one message, no pages of the HTTP library's own calls."""
+def test_errors_of_later_calls_have_no_chain() -> None:
+    """If a grid goes away there is one message, without the HTTP library's traceback."""
     grid = Answers(*[httpx.ConnectError("refused")] * 9)
     with pytest.raises(ConnectionFailedError) as caught:
         grid.client(retry_s=0.0).submit(b"x")
@@ -233,7 +233,7 @@ def cut() -> httpx.Response:
 def test_an_interrupted_map_prints_the_batch_and_how_to_cancel_it_and_come_back(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    """While it waits for results: the interrupt goes on, and stderr shows lines of code and commands for this grid."""
+    """The interrupt is raised again, and stderr shows lines of code and commands for this grid."""
     assert interrupted(batch_accepted, cut(), ctrl_c) == ["1"]
     out, err = capsys.readouterr()
     assert out == ""
@@ -256,7 +256,7 @@ def test_an_interrupt_while_the_inputs_are_posted_prints_the_same(capsys: pytest
 
 
 def test_a_map_that_is_left_between_two_results_prints_the_same(capsys: pytest.CaptureFixture[str]) -> None:
-    """Ctrl-C in the body of the loop looks like this from inside, and so does `break`; the last result ends it."""
+    """Ctrl-C in the body of the loop looks like this from inside, and so does `break`."""
     grid = Answers(httpx.Response(200, json={}), batch_accepted, cut(), stream(part("b", 2, zip_of()), end()))
     raygrid.connect(URL, transport=httpx.MockTransport(grid))
     results = raygrid.map({"a": b"x", "b": b"x"}, batch_id="night")
@@ -273,10 +273,10 @@ def test_a_map_that_is_left_between_two_results_prints_the_same(capsys: pytest.C
     assert capsys.readouterr().err == ""
 
 
-def test_what_is_printed_fits_a_grid_that_is_found_without_a_url(
+def test_the_lines_need_no_url_if_raygrid_url_names_the_grid(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """RAYGRID_URL names it, here and in the next process: the lines need no address."""
+    """RAYGRID_URL names it, here and in the next process."""
     monkeypatch.setenv("RAYGRID_URL", URL)
     interrupted(batch_accepted, ctrl_c)
     lines = [line.strip() for line in capsys.readouterr().err.splitlines()]

@@ -33,7 +33,7 @@ WHOLE = {
 
 
 def test_a_result_gives_its_streams_manifest_and_files() -> None:
-    """The three reserved names are not among the files; the pricer's own of that name are."""
+    """The three reserved names are not among the files; the pricer's own files of these names are."""
     result = Result("j", zip_with(WHOLE))
 
     assert (result.stdout, result.stderr, result.manifest) == ("42\n", "warn", {"node": "n1"})
@@ -55,7 +55,7 @@ def test_stdout_and_stderr_are_there_byte_for_byte(written: bytes) -> None:
 
 
 def test_bytes_that_are_no_zip_are_stdout() -> None:
-    """Where only stdout comes, it is there, leniently decoded, and there are no files."""
+    """An answer of stdout alone is decoded leniently, and there are no files."""
     result = Result("j", b"price \xff 42")
 
     assert result.stdout == "price � 42"
@@ -63,7 +63,7 @@ def test_bytes_that_are_no_zip_are_stdout() -> None:
 
 
 def test_extract_writes_every_file_below_the_directory(tmp_path: Path) -> None:
-    """Everything is unpacked, the reserved three as well."""
+    """Everything is unpacked, also the three reserved files."""
     root = Result("j", zip_with(WHOLE)).extract(tmp_path / "deep" / "down")
 
     written = {str(path.relative_to(root)): path.read_text() for path in root.rglob("*") if path.is_file()}
@@ -72,7 +72,7 @@ def test_extract_writes_every_file_below_the_directory(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("name", ["../evil", "a/../../evil", "/evil", "a/../evil"])
 def test_a_path_that_leads_out_is_refused_and_nothing_is_written(tmp_path: Path, name: str) -> None:
-    """Zip-slip: one bad name, and not even the good files are unpacked."""
+    """After one bad name (zip-slip) not even the good files are unpacked."""
     with pytest.raises(RaygridError, match="could lead out"):
         Result("j", zip_with({"good.txt": "x", name: "x"})).extract(tmp_path / "in")
 
@@ -81,7 +81,7 @@ def test_a_path_that_leads_out_is_refused_and_nothing_is_written(tmp_path: Path,
 
 
 def test_a_link_in_the_directory_is_not_followed_out_of_it(tmp_path: Path) -> None:
-    """A link that lies there already would carry the file elsewhere."""
+    """An existing link would lead the file elsewhere."""
     (tmp_path / "in").mkdir()
     (tmp_path / "elsewhere").mkdir()
     (tmp_path / "in" / "sub").symlink_to(tmp_path / "elsewhere")
@@ -101,8 +101,8 @@ def with_manifest(**files: str) -> bytes:
     return zip_with({"stdout.txt": "", "manifest.json": json.dumps(manifest), **files})
 
 
-def test_files_of_an_earlier_result_do_not_pass_for_those_of_a_later_one(tmp_path: Path) -> None:
-    """A second result in the same directory replaces the first, with the files that only the first had."""
+def test_files_of_an_earlier_result_are_replaced_by_those_of_a_later_one(tmp_path: Path) -> None:
+    """A second result in the same directory removes the files that only the first one had."""
     Result("j", with_manifest(**{"prices.csv": "old", "deep/down/risk.csv": "old", "both.csv": "old"})).extract(
         tmp_path
     )
@@ -112,8 +112,8 @@ def test_files_of_an_earlier_result_do_not_pass_for_those_of_a_later_one(tmp_pat
     assert (tmp_path / "both.csv").read_text() == "new"
 
 
-def test_what_an_earlier_result_did_not_leave_stays(tmp_path: Path) -> None:
-    """Files that were added or changed are kept, and so is what a manifest of another kind lists."""
+def test_files_that_no_earlier_result_left_stay(tmp_path: Path) -> None:
+    """Files that were added or changed are kept, and so are those that a manifest of another kind lists."""
     Result("j", with_manifest(**{"prices.csv": "old", "sub/risk.csv": "old"})).extract(tmp_path)
     (tmp_path / "prices.csv").write_text("corrected by hand")
     (tmp_path / "sub" / "notes.txt").write_text("mine")
@@ -129,7 +129,7 @@ def test_what_an_earlier_result_did_not_leave_stays(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("name", ["../victim.csv", "link/victim.csv"])
 def test_a_manifest_removes_nothing_elsewhere(tmp_path: Path, name: str) -> None:
-    """A manifest in the directory is only text: names that lead out of it, also through a link, remove nothing."""
+    """A manifest in the directory is not trusted: names that lead out of it, also through a link, remove nothing."""
     victim = tmp_path / "victim.csv"
     victim.write_text("x")
     inside = tmp_path / "in"
@@ -210,8 +210,8 @@ def test_timeout_zero_asks_once() -> None:
     assert (len(grid.requests), time.sleeps) == (1, [])
 
 
-def test_a_grid_that_answers_before_the_wait_is_over_is_not_asked_in_a_hurry() -> None:
-    """Where the grid does not hold its answer back, the client keeps to Retry-After."""
+def test_a_grid_that_answers_before_the_wait_is_over_is_not_asked_at_once() -> None:
+    """If the grid does not hold its answer back, the client keeps to Retry-After."""
     time = FakeTime()
     not_yet = problem("not-finished", 404, retry_after="2")
     grid = Answers(not_yet, not_yet, httpx.Response(200, content=b"42"))
@@ -240,8 +240,8 @@ def test_an_ending_without_a_result_is_remembered(word: str, status: int, kind: 
     assert len(grid.requests) == 1
 
 
-def test_what_a_failed_job_left_can_be_had() -> None:
-    """even_if_failed asks for the ZIP and does not make the job a good one."""
+def test_the_files_of_a_failed_job_can_be_fetched() -> None:
+    """even_if_failed asks for the ZIP; the job stays failed."""
     grid = Answers(problem("job-failed", 422), httpx.Response(200, content=zip_of(stderr__txt="no curve")))
     job = grid.client().job("j")
     with pytest.raises(JobFailedError):

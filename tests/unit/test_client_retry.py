@@ -127,7 +127,7 @@ def test_pauses_grow_twofold_up_to_the_cap_and_jitter_halves_them_at_most() -> N
     [("3", 3.0), ("0.5", 0.5), ("", 0.0), ("soon", 0.0), ("Thu, 01 Jan 1970 00:00:00 GMT", 0.0)],
 )
 def test_retry_after_is_read_as_seconds_or_as_a_date(header: str, seconds: float) -> None:
-    """Numbers count as they are, a date in the past as now, and nonsense as nothing."""
+    """Numbers are seconds, a date in the past means now, and anything else means no pause."""
     assert retry_after_s(httpx.Response(503, headers={"Retry-After": header})) == seconds
 
 

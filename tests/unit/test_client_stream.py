@@ -1,4 +1,4 @@
-"""The results stream: cut anywhere, broken anywhere, every result exactly once."""
+"""The results stream: cut anywhere, broken anywhere, every result comes exactly once."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ EXPECTED = [
 
 @pytest.mark.parametrize("cut", range(len(STREAM) + 1))
 def test_a_stream_cut_in_two_at_any_byte_gives_the_same_parts(cut: int) -> None:
-    """Where the network cuts a chunk makes no difference."""
+    """The cuts between the network's chunks make no difference."""
     parser = PartsParser(TYPE)
 
     assert parser.feed(STREAM[:cut]) + parser.feed(STREAM[cut:]) == EXPECTED
@@ -56,7 +56,7 @@ def test_a_stream_cut_in_two_at_any_byte_gives_the_same_parts(cut: int) -> None:
 
 @pytest.mark.parametrize("size", [1, 2, 3, 7])
 def test_a_stream_in_tiny_chunks_gives_the_same_parts(size: int) -> None:
-    """Even byte by byte."""
+    """The same holds byte by byte."""
     parser = PartsParser(TYPE)
     parts = [p for at in range(0, len(STREAM), size) for p in parser.feed(STREAM[at : at + size])]
 
@@ -94,7 +94,7 @@ def test_bytes_that_are_no_stream_are_an_error(nonsense: bytes) -> None:
 
 @pytest.mark.parametrize("content_type", ["", "text/html", "multipart/mixed", "application/zip"])
 def test_a_content_type_without_a_boundary_is_refused(content_type: str) -> None:
-    """Without a boundary there is nothing to read by."""
+    """Without a boundary the body cannot be parsed."""
     with pytest.raises(BrokenStreamError):
         PartsParser(content_type)
 
@@ -181,7 +181,7 @@ def test_a_stream_that_ends_with_more_is_asked_for_again() -> None:
     assert sum(time.sleeps) == 0
 
 
-def test_an_empty_stream_is_not_asked_for_in_a_hurry() -> None:
+def test_an_empty_stream_is_asked_for_again_after_a_pause() -> None:
     """A grid that ends its streams at once does not make the client spin."""
     time = FakeTime()
     grid = Answers(stream(end("more")), stream(end("more")), stream(part("a", 1), end()))
@@ -264,7 +264,7 @@ def test_leaving_the_iteration_loses_nothing() -> None:
     assert [job.job_id for job in batch.as_completed()] == ["a", "b", "c"]
 
 
-def test_a_job_that_the_stream_does_not_bring_is_asked_for_by_itself() -> None:
+def test_a_job_that_is_missing_from_the_stream_is_asked_for_alone() -> None:
     """A job that another batch had submitted first may be missing from this one's stream."""
     grid = Answers(stream(part("a", 1), end()), httpx.Response(200, content=b"B"))
     batch = batch_of(grid, ids="ab")
@@ -274,8 +274,8 @@ def test_a_job_that_the_stream_does_not_bring_is_asked_for_by_itself() -> None:
     assert grid.requests[-1].url.path == "/result/b"
 
 
-def test_jobs_of_others_in_the_same_batch_are_passed_over() -> None:
-    """Posting to a batch that exists does not give its earlier jobs."""
+def test_jobs_of_others_in_the_same_batch_are_skipped() -> None:
+    """Posting to an existing batch does not give its earlier jobs."""
     batch = batch_of(Answers(stream(part("x", 1), part("a", 2), end())), ids="a")
 
     assert [job.job_id for job in batch.as_completed()] == ["a"]

@@ -81,7 +81,7 @@ def test_an_id_that_the_grid_would_refuse_is_not_sent(bad: str) -> None:
         grid.client().job(bad)
 
 
-def test_one_string_where_a_list_is_due_is_refused() -> None:
+def test_one_string_in_place_of_a_list_is_refused() -> None:
     """args="ab" would otherwise become the arguments a and b."""
     with pytest.raises(TypeError, match=r"args=\['ab'\]"):
         Answers().client().submit(b"x", args="ab")
@@ -152,7 +152,7 @@ def test_ids_that_do_not_fit_the_inputs_are_refused(ids: list[str]) -> None:
         Answers().client().map([b"1", b"2"], job_ids=ids)
 
 
-def test_an_empty_map_asks_nothing() -> None:
+def test_an_empty_map_sends_nothing() -> None:
     """No inputs, no request, no results."""
     batch = Answers().client().map([])
 
@@ -168,7 +168,7 @@ def refusing(refused: Iterable[tuple[str, str]], status: int = 202) -> httpx.Res
 
 @pytest.mark.parametrize("status", [202, 409])
 def test_a_refused_job_raises_its_own_error_and_the_others_go_on(status: int) -> None:
-    """The error belongs to the job, be it some of the batch (202) or all of it (409)."""
+    """The error belongs to the job, whether some of the batch (202) or all of it (409) was refused."""
     batch = Answers(refusing([("a", "unknown-pricer")], status)).client().map({"a": b"1", "b": b"2"})
 
     with pytest.raises(UnknownPricerError, match="said unknown-pricer"):
@@ -201,7 +201,7 @@ def test_jobs_that_never_fit_are_refused_once_the_retries_are_used_up() -> None:
 
 
 def test_a_batch_that_is_refused_as_a_whole_raises() -> None:
-    """A 413 for the request is no matter of single jobs."""
+    """A 413 for the request is no error of single jobs."""
     with pytest.raises(TooLargeError):
         Answers(problem("too-large", 413)).client().map([b"x"])
 

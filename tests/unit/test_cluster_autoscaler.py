@@ -54,7 +54,7 @@ def test_the_configuration_is_found_among_the_options(words: list[str], found: P
     assert configuration(words) == found
 
 
-def test_the_configuration_may_lie_at_home(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_tilde_in_the_path_is_expanded(monkeypatch: pytest.MonkeyPatch) -> None:
     """No shell has expanded the tilde behind an equals sign."""
     monkeypatch.setenv("HOME", "/home/of-somebody")
 
@@ -72,7 +72,7 @@ def test_new_machines_are_reported_and_those_that_run_keep_their_state(tmp_path:
     assert state()["10.0.0.12"]["state"] == "terminated"  # it is free to be started
 
 
-def test_machines_that_were_taken_out_are_forgotten(tmp_path: Path) -> None:
+def test_machines_that_were_removed_are_forgotten(tmp_path: Path) -> None:
     update_autoscaler([write(tmp_path, ["10.0.0.11", "10.0.0.12"])])
     update_autoscaler([write(tmp_path, ["10.0.0.12"])])
 

@@ -84,7 +84,7 @@ def test_a_worker_is_notified_that_its_head_has_stopped(port: int) -> None:
 
 def test_a_worker_does_not_believe_a_head_of_another_cluster(port: int) -> None:
     with watching(port) as watch, announcing_shutdown(port, 0.5, b"another token") as told:
-        assert told.result() >= 1  # it did say so
+        assert told.result() >= 1  # the greeting was sent
         assert not watch.head_stopped.is_set()
 
 
@@ -93,7 +93,7 @@ def test_a_worker_ignores_a_notice_without_proof(nonsense: bytes) -> None:
     with head_that(lambda connection: connection.sendall(nonsense)) as (port, spoke), watching(port) as watch:
         assert spoke.wait(30)
         spoke.clear()
-        assert spoke.wait(30)  # the worker has come again, and so has judged the first answer
+        assert spoke.wait(30)  # the worker has connected again, so it has judged the first answer
         assert not watch.head_stopped.is_set()
 
 
@@ -129,7 +129,7 @@ def until_connected(port: int) -> socket.socket:
 
 
 def test_a_head_that_dies_has_not_announced_its_shutdown(port: int) -> None:
-    """Its connection ends without a word after its greeting; the worker goes on waiting for it."""
+    """Its connection ends without an announcement after its greeting; the worker goes on waiting for it."""
     with head_that(lambda connection: connection.sendall(GRPC_GREETING), port) as (_, spoke), watching(port) as watch:
         assert spoke.wait(30)
         assert watch.reachable.wait(30)
@@ -205,7 +205,7 @@ def test_many_workers_are_notified_at_once(port: int) -> None:
         assert told.result() == 100
 
 
-def test_callers_that_say_nothing_keep_no_worker_waiting(port: int, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_silent_callers_keep_no_worker_waiting(port: int, monkeypatch: pytest.MonkeyPatch) -> None:
     """Fifty of them, one after the other, would take longer than an announcement lasts."""
     monkeypatch.setattr(shutdown_notice, "TALK_S", 0.5)
     with ExitStack() as stack:
@@ -219,7 +219,7 @@ def test_callers_that_say_nothing_keep_no_worker_waiting(port: int, monkeypatch:
         assert told.result() == 1
 
 
-def test_more_callers_than_it_can_bear_are_turned_away(port: int, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_too_many_callers_are_turned_away(port: int, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(shutdown_notice, "MAX_CALLERS", 3)
     monkeypatch.setattr(shutdown_notice, "TALK_S", 0.3)
     with ExitStack() as stack:
@@ -234,7 +234,7 @@ def test_more_callers_than_it_can_bear_are_turned_away(port: int, monkeypatch: p
         assert told.result() == 1
 
 
-def test_callers_that_talk_nonsense_or_hang_up_do_no_harm(port: int, caplog: pytest.LogCaptureFixture) -> None:
+def test_callers_that_send_garbage_or_hang_up_do_no_harm(port: int, caplog: pytest.LogCaptureFixture) -> None:
     with ExitStack() as stack:
         told = stack.enter_context(announcing_shutdown(port, 0.8))
         for words in (b"", b"x", b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + bytes(500), MAGIC, bytes(100_000)):

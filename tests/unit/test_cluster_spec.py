@@ -121,7 +121,7 @@ def test_http_goes_through_haproxy_by_default(role: Any) -> None:
 
 
 def test_ray_knows_the_settings_of_its_entries_that_are_made() -> None:
-    """A variable that Ray does not know would do nothing, and say nothing."""
+    """Ray ignores a variable that it does not know."""
     ray = find_spec("ray")
     assert ray is not None
     assert ray.origin is not None
@@ -160,7 +160,7 @@ def test_the_url_of_redis_reaches_only_ray_on_the_head() -> None:
         worker(rack="rack-a", name="n", object_store=5, ray_args=("--a", "b c")),
     ],
 )
-def test_a_spec_survives_its_way_to_the_supervisor(spec: HostSpec) -> None:
+def test_a_spec_is_unchanged_when_the_supervisor_reads_it(spec: HostSpec) -> None:
     line = spec.to_json()
 
     assert "\n" not in line
@@ -194,7 +194,7 @@ def test_a_file_that_does_not_hold_one_word_is_refused(tmp_path: Path, text: str
         rack_of(tmp_path / "rack", None)
 
 
-def test_a_file_that_cannot_be_read_is_no_missing_file(tmp_path: Path) -> None:
+def test_a_file_that_cannot_be_read_is_an_error(tmp_path: Path) -> None:
     (tmp_path / "binary").write_bytes(b"\xff\xfe\x00")
 
     with pytest.raises(SettingsError, match=r"cannot read this machine's rack from .*/binary"):

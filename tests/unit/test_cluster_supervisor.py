@@ -174,7 +174,7 @@ def machine(tmp_path: Path, head_port: int, monkeypatch: pytest.MonkeyPatch) -> 
             os.kill(pid, signal.SIGKILL)
 
 
-def test_a_machine_that_runs_is_not_taken_for_one_that_runs_as_asked(machine: Machine) -> None:
+def test_a_machine_that_runs_otherwise_is_not_taken_for_the_one_that_was_asked_for(machine: Machine) -> None:
     machine.start()
 
     with pytest.raises(SettingsError, match="rack: it runs with 'rack-a', asked for is 'rack-z'"):
@@ -278,7 +278,7 @@ def test_a_raylet_that_goes_before_it_was_seen_is_noticed(machine: Machine) -> N
     assert stop_host(machine.directory)
 
 
-def test_a_ray_start_that_takes_long_to_end_the_rest_after_a_crash_was_not_stopped(machine: Machine) -> None:
+def test_a_ray_start_that_takes_long_to_end_after_a_crash_counts_as_crashed(machine: Machine) -> None:
     """It has written what failed: Ray is started again, however long the rest takes to end."""
     machine.start("--slow-to-end")
 
@@ -332,9 +332,9 @@ def test_a_supervisor_that_is_killed_takes_ray_along_and_another_can_be_started(
     os.kill(first, signal.SIGKILL)
 
     until(lambda: machine.processes() == [])
-    until(lambda: not is_supervised(machine.directory))  # the kernel gives its lock back after all else that it had
+    until(lambda: not is_supervised(machine.directory))  # the kernel releases its lock last of all
     assert stop_host(machine.directory) is False
-    assert machine.noted["state"] == "up"  # what it left behind is not taken for the next one's
+    assert machine.noted["state"] == "up"  # what it left is not taken for the next one's
     assert machine.start() is True
     assert machine.noted["pid"] != first
     assert len(machine.processes("raylet")) == 1
@@ -358,7 +358,7 @@ def test_errors_are_reported_and_a_stop_works_before_ray_is_up(machine: Machine)
 
     until(lambda: "Ray ended with exit code 1; see " in machine.log)
     until(lambda: "no head there" in (machine.directory / "logs" / "ray.log").read_text())
-    assert is_supervised(machine.directory)  # it goes on trying
+    assert is_supervised(machine.directory)  # it goes on retrying
     assert stop_host(machine.directory) is True
 
 
@@ -383,7 +383,7 @@ def test_a_second_start_waits_until_ray_is_up_again(machine: Machine) -> None:
 
 
 def test_a_directory_that_cannot_be_written_does_not_end_the_supervisor(machine: Machine) -> None:
-    """As when the disk is full: Ray is started again once there is room."""
+    """For example on a full disk: Ray is started again once there is room."""
     machine.start()
     (machine.directory / "logs" / "ray.log").unlink()
     (machine.directory / "logs" / "ray.log").mkdir()

@@ -131,13 +131,13 @@ def test_a_wrong_file_is_refused_by_name_of_file_and_field(tmp_path: Path, text:
     ],
 )
 def test_a_name_that_is_set_twice_is_refused(tmp_path: Path, text: str, says: str) -> None:
-    """YAML would take the last one in silence: a pricer that was copied and changed would replace the first."""
+    """YAML would silently take the last one: a pricer that was copied and changed would replace the first."""
     with pytest.raises(SettingsError, match=says):
         load_settings(grid_yaml(tmp_path, text))
 
 
 def test_settings_may_be_merged(tmp_path: Path) -> None:
-    """A merged group may be overridden, and several groups merged: that is what it is for."""
+    """A merged group may be overridden, and several groups merged."""
     text = "pricers:\n  a: &a {command: cat, timeout_s: 5}\n  b: {<<: *a, command: wc}\n"
     assert load_settings(grid_yaml(tmp_path, text)).pricers["b"].timeout_s == 5
 
@@ -153,7 +153,7 @@ def test_a_file_that_cannot_be_read_is_refused(tmp_path: Path) -> None:
 
 
 def test_a_mistyped_variable_of_a_section_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A variable that sets no known field of its section is not passed over."""
+    """A variable that sets no known field of its section is not ignored."""
     monkeypatch.setenv("RAYGRID__HTTP__PROT", "1")
     assert "variable RAYGRID__HTTP__PROT: http.prot: no such setting" in refusal()
 
@@ -204,8 +204,8 @@ def test_sizes_are_read_in_powers_of_1024(written: str | int, size: int) -> None
 
 
 @pytest.mark.parametrize("written", ["much", "-1", "1 XB", "", -5])
-def test_what_is_no_size_is_refused(written: str | int) -> None:
-    """Anything else is an error of that field."""
+def test_a_malformed_size_is_refused(written: str | int) -> None:
+    """The error names the field."""
     assert "node.cache" in refusal(node={"cache": written})
 
 
@@ -268,7 +268,7 @@ def test_a_command_is_split_like_a_shell_would() -> None:
         "price {input} ; report",
     ],
 )
-def test_what_is_meant_for_a_shell_is_refused(line: str) -> None:
+def test_a_line_for_a_shell_is_refused(line: str) -> None:
     """Without a shell `echo {input} > out.csv` prints its words and succeeds; the error shows the form that works."""
     assert "no shell runs the command" in (said := refusal(pricers={"p": {"command": line}}))
     assert "sh -c 'COMMANDS' {input}" in said
@@ -341,13 +341,13 @@ def test_a_list_is_not_split() -> None:
     ],
 )
 def test_a_placeholder_in_code_is_refused(line: str) -> None:
-    """What a client sends, such as a file's name, is an argument, and never a part of what an interpreter runs."""
+    """A value from a client, such as a file's name, is an argument, and never a part of what an interpreter runs."""
     said = refusal(pricers={"p": {"command": shlex.split(line)}})
     assert "would run as code. Write it as a separate word after the code" in said
 
 
 def test_a_placeholder_in_code_is_refused_with_the_form_that_works() -> None:
-    """The message shows a command that does what was meant, in a file of settings as well as behind `--pricer`."""
+    """The message shows a command that does what was meant, for settings files and for `--pricer`."""
     said = refusal(pricers={"p": {"command": "dash -c 'wc -l {input}'"}})
     form = """dash -c 'wc -l "$0"' {input}"""
     assert said.endswith(f"for instance {form}")
@@ -397,7 +397,7 @@ def test_a_placeholder_in_code_is_refused_with_the_form_that_works() -> None:
     ],
 )
 def test_a_placeholder_beside_code_is_an_argument(line: str) -> None:
-    """Options that only look alike, and words behind the code, may have placeholders."""
+    """Options that only look similar, and words behind the code, may have placeholders."""
     assert load_settings(pricers={"p": {"command": shlex.split(line)}}).pricers["p"].command == tuple(shlex.split(line))
 
 
@@ -432,8 +432,8 @@ def test_a_command_that_cannot_work_is_refused(command: object, says: str) -> No
 
 
 @pytest.mark.parametrize("word", ["{input}", "{output_dir}", "{data_dir}", "{job_id}", "{args}", "--in={input}"])
-def test_a_warm_command_knows_no_job(word: str) -> None:
-    """A placeholder of a job is refused with what to write instead."""
+def test_a_warm_command_has_no_placeholder_of_a_job(word: str) -> None:
+    """It is refused with what to write instead."""
     text = refusal(pricers={"p": {"command": f"./p {word}", "mode": "warm"}})
     assert f"its command cannot have {word.removeprefix('--in=')}: write only the program and its own options" in text
     assert "docs/guides/warm-pricers.md" in text
@@ -457,8 +457,8 @@ def test_a_warm_pricer_takes_args_and_its_replacement_is_a_setting() -> None:
         ({"mode": "warm", "memory": "1GB", "recycle_memory": "2GB"}, "recycle_memory is above memory"),
     ],
 )
-def test_settings_that_mean_nothing_for_the_mode_are_refused(settings: dict[str, Any], says: str) -> None:
-    """What would be passed over in silence is an error."""
+def test_settings_without_a_meaning_for_the_mode_are_refused(settings: dict[str, Any], says: str) -> None:
+    """They would otherwise be ignored silently."""
     assert says in refusal(pricers={"p": {"command": "./p", **settings}})
 
 
@@ -649,14 +649,14 @@ def test_options_that_only_sound_like_credentials_are_taken(name: str) -> None:
 
 
 def test_a_mistyped_variable_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A variable with the prefix that sets nothing is an error that names it, not silence."""
+    """A variable with the prefix that sets nothing is an error that names it."""
     monkeypatch.setenv("RAYGRID__HTP__PORT", "9000")
     with pytest.raises(SettingsError, match="RAYGRID__HTP__PORT"):
         load_settings()
 
 
 def test_sites_are_known_where_a_group_has_one() -> None:
-    """Those of groups, and those that only have distances to them; distances alone make no site."""
+    """Sites of groups count, and those that only have distances to them; distances alone make no site."""
     routing = {"site_distance": {"kyoto": {"tokyo": 2}}}
     assert load_settings(groups={"rack-a": {"site": "tokyo"}}, routing=routing).known_sites == {"tokyo", "kyoto"}
     assert load_settings(groups={"rack-a": {"quota": 1}}, routing=routing).known_sites == frozenset()
@@ -725,7 +725,7 @@ def test_a_command_that_no_process_can_be_started_with_is_refused_at_once(change
 
 
 def test_what_the_kernel_takes_is_accepted() -> None:
-    """Limits are the kernel's own: a process gets the longest variable and the longest word; braces may be doubled."""
+    """Limits are the kernel's own: a process gets the longest variable and word; braces may be doubled."""
     value, word = "x" * (131_071 - 2), "y" * 131_071
     settings = load_settings(pricers={"p": {"command": ["/bin/sh", "-c", "echo ${{#A}} ${{#0}}"], "env": {"A": value}}})
     pricer = settings.pricers["p"]
@@ -750,8 +750,8 @@ def test_a_key_that_no_header_can_carry_is_refused(key: str) -> None:
     assert key not in refused
 
 
-def test_which_file_was_named_is_known_and_makes_no_difference(tmp_path: Path) -> None:
-    """It is for hints: settings are equal by what they say, through pickling, too."""
+def test_the_name_of_the_file_is_kept_for_hints_only(tmp_path: Path) -> None:
+    """Settings are equal if their values are, through pickling, too."""
     path = grid_yaml(tmp_path, "name: desk\n")
     settings = pickle.loads(pickle.dumps(load_settings(path).deployed(7.0)))  # noqa: S301 - our own bytes
     assert settings.config == path
@@ -781,7 +781,7 @@ ODD_NAMES = [
 
 @pytest.mark.parametrize("name", ODD_NAMES)
 def test_every_name_in_a_file_is_text(tmp_path: Path, name: str) -> None:
-    """Names of pricers, groups, sites and nodes are what stands there, though YAML has another use for some."""
+    """Names of pricers, groups, sites and nodes are kept as written, though YAML would convert some."""
     pricers = f"pricers:\n  {name}: {{command: 'cat {{input}}', env: {{{name}: x}}}}\n" if name != "~" else ""
     text = (
         f"{pricers}groups:\n  {name}: {{site: a}}\nplacement: {{weights: {{{name}: 2}}}}\n"

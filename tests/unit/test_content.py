@@ -32,8 +32,8 @@ def key(spec: JobSpec = SPEC, **changes: Any) -> str | None:
     return Contents().key(spec, pricer(**changes))
 
 
-def test_what_cannot_change_the_answer_is_no_part_of_the_key() -> None:
-    """Another job id, priority or limit, the order of shared data, the place of the input: the same key."""
+def test_options_that_cannot_change_the_answer_are_no_part_of_the_key() -> None:
+    """Another job id, priority, limit, order of shared data or place of the input: the same key."""
     elsewhere = replace(
         SPEC, job_id="j2", priority=9, timeout_s=5.0, input=BlobSlice("", 0, 7, "abc"), inline=b"1234567"
     )
@@ -55,13 +55,13 @@ def test_what_cannot_change_the_answer_is_no_part_of_the_key() -> None:
         {"pricer": "q"},
     ],
 )
-def test_what_a_job_brings_is_part_of_the_key(other: dict[str, Any]) -> None:
+def test_the_inputs_of_a_job_are_part_of_the_key(other: dict[str, Any]) -> None:
     """Another input, file name, args, shared data or pricer: another key."""
     assert key(replace(SPEC, **other)) != key()
 
 
 @pytest.mark.parametrize("other", [{"version": "2"}, {"command": "sh -x {input}"}, {"env": {"MODE": "b"}}, {"env": {}}])
-def test_what_makes_the_answer_is_part_of_the_key(other: dict[str, Any]) -> None:
+def test_the_pricers_definition_is_part_of_the_key(other: dict[str, Any]) -> None:
     """Another version, command or environment of the pricer: another key."""
     assert key(**other) != key()
 
@@ -123,7 +123,7 @@ async def test_a_failure_or_a_pricer_without_reuse_has_no_content(tmp_path: Path
 
 
 def test_the_key_shows_nothing_of_the_environment() -> None:
-    """Neither keys nor what is kept to make them hold the value of a variable."""
+    """Neither keys nor what is kept to make them contain the value of a variable."""
     contents = Contents()
     made = contents.key(SPEC, pricer(env={"LICENCE": "s3cret-value"}))
     assert "s3cret-value" not in json.dumps([made, [digest for _, digest in contents._digests.values()]])

@@ -1,4 +1,4 @@
-"""What clients see as attempts: executions that began, and none that was only handed to a node."""
+"""What clients see as attempts: executions that began, not mere hand-overs to a node."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ def test_an_attempt_whose_hand_over_never_arrived_does_not_count() -> None:
 
 
 def test_an_attempt_that_ran_and_was_moved_is_one() -> None:
-    """What began counts for the client, though it costs the job nothing."""
+    """It began, so the client sees it, though it costs the job no attempt of its limit."""
     rack = Rack()
     rack.join("n1")
     rack.submit("a")
@@ -68,7 +68,7 @@ def test_an_attempt_that_ran_and_was_moved_is_one() -> None:
     assert (update.state, shown(update), update.counts.recalled, update.counts.failures) == (JobState.QUEUED, 1, 1, 0)
 
 
-def test_moves_are_not_held_against_a_job_by_the_next_leader() -> None:
+def test_moves_do_not_count_against_a_job_at_the_next_leader() -> None:
     """However often a job was moved, the limit on attempts of any kind counts only the others."""
     rack = Rack()
     rack.join("n1")
@@ -78,7 +78,7 @@ def test_moves_are_not_held_against_a_job_by_the_next_leader() -> None:
 
 
 def test_a_full_disk_costs_a_job_no_attempt() -> None:
-    """An attempt that a full disk spoilt runs again without being charged, and its node is not held to be broken."""
+    """An attempt that failed on a full disk runs again without being charged, and its node is not taken for broken."""
     rack = Rack(retry=JobRetryPolicy(max_attempts=2))
     rack.join("n1")
     rack.submit("a")
@@ -89,8 +89,8 @@ def test_a_full_disk_costs_a_job_no_attempt() -> None:
     assert (update.state, update.counts.failures, update.counts.recalled) == (JobState.DONE, 0, MOST_RECALLED)
 
 
-def test_a_disk_that_is_full_again_and_again_ends_a_job_in_the_end() -> None:
-    """Beyond a number of such attempts they are charged, so that no job goes round for ever."""
+def test_a_disk_that_is_full_again_and_again_fails_the_job_in_the_end() -> None:
+    """Beyond a number of such attempts they are charged, so that no job is retried for ever."""
     rack = Rack(retry=JobRetryPolicy(max_attempts=2))
     rack.join("n1")
     rack.submit("a")

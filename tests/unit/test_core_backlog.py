@@ -7,7 +7,7 @@ import pytest
 from raygrid.core.group.backlog import Backlog
 
 
-def test_a_job_that_waits_a_while_comes_first_when_its_time_has_come() -> None:
+def test_a_delayed_job_comes_first_once_it_is_due() -> None:
     """A retry that was put off stands at the head of its priority once it is due, and not before."""
     backlog = Backlog(window=10)
     backlog.add("a", 0)
@@ -19,7 +19,7 @@ def test_a_job_that_waits_a_while_comes_first_when_its_time_has_come() -> None:
 
 
 def test_a_removed_job_does_not_come_back_when_due() -> None:
-    """Taking a job out holds, also when its time comes, and for an earlier time of the same job."""
+    """A removed job stays removed when its time comes, also for an earlier time of the same job."""
     backlog = Backlog(window=10)
     backlog.add_later("gone", 0, due=1.0)
     backlog.remove("gone")

@@ -57,7 +57,7 @@ def test_an_object_store_is_not_called_a_share() -> None:
 
 
 def test_only_nodes_that_see_the_grids_blob_store_get_work() -> None:
-    """A node without the marker is unhealthy with the reason, and joins in when it sees it; orders carry the marker."""
+    """A node without the marker is unhealthy with the reason, until it sees the marker; orders carry it."""
     state = group("ours")
     state.handle(NodeReported(node("n1", None), (), 1.0), 1.0)
     state.handle(NodeReported(node("n2", "theirs"), (), 1.0), 1.0)

@@ -1,4 +1,4 @@
-"""A group whose nodes are drained: what runs there ends, nothing new comes, and at the deadline the rest moves."""
+"""A group whose nodes are drained: running jobs end, no new ones come, and at the deadline the rest moves."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ QUEUED, RUNNING, DONE, FAILED, CANCELLED = JobState
 
 
 def test_a_node_is_drained_once_it_holds_nothing() -> None:
-    """It is draining while an attempt runs there, drained afterwards, and neither when it is taken back."""
+    """It is draining while an attempt runs there, drained afterwards, and neither after an undrain."""
     rack = Rack()
     rack.join("n1")
     rack.submit("a")
@@ -36,7 +36,7 @@ def test_an_unhealthy_node_can_be_seen_to_be_drained() -> None:
 
 
 def test_what_waits_on_a_draining_node_without_a_slot_is_taken_back() -> None:
-    """What was handed over ahead runs elsewhere at once, at no cost; what has a slot may finish."""
+    """What was handed over ahead runs elsewhere at once, without being charged; what has a slot may finish."""
     rack = Rack(prefetch=1)
     rack.join("n1")
     rack.state.nodes["n1"].record_duration(0.05)
@@ -69,7 +69,7 @@ def test_at_the_deadline_the_rest_moves_and_nothing_is_charged() -> None:
 
 
 def test_a_deadline_that_is_over_stops_at_once_and_again_until_it_is_done() -> None:
-    """With no time left the stop goes out with the wish itself, and is repeated while the node has the attempt."""
+    """With no time left the stop is sent with the request itself, and repeated while the node has the attempt."""
     rack = Rack()
     rack.join("n1")
     rack.submit("a")
@@ -90,7 +90,7 @@ def test_an_answer_that_came_before_the_stop_counts() -> None:
 
 
 def test_without_another_node_the_job_waits() -> None:
-    """A job whose only node is drained waits, however long, and runs when the node is taken back."""
+    """A job whose only node is drained waits, however long, and runs after the undrain."""
     rack = Rack()
     rack.join("n1")
     rack.submit("a")
@@ -101,7 +101,7 @@ def test_without_another_node_the_job_waits() -> None:
 
 
 def test_a_job_may_be_moved_any_number_of_times() -> None:
-    """A long job that meets one drain after another is never given up for it."""
+    """A long job that meets one drain after another never fails for it."""
     rack = Rack(retry=JobRetryPolicy(max_attempts=1))
     rack.join("n1")
     rack.join("n2")
@@ -116,8 +116,8 @@ def test_a_job_may_be_moved_any_number_of_times() -> None:
     assert rack.ends("a").states == {"a": DONE}
 
 
-def test_a_node_that_goes_away_after_its_deadline_is_held_against_no_job() -> None:
-    """Ops may switch a node off when its time is over; what it had not let go of by then is not charged for that."""
+def test_a_node_that_goes_away_after_its_deadline_charges_no_job() -> None:
+    """Ops may switch a node off when its time is over; jobs that it still had by then are not charged."""
     rack = Rack(retry=JobRetryPolicy(max_attempts=1))
     rack.join("n1")
     rack.submit("a")

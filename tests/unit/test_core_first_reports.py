@@ -9,7 +9,7 @@ from tests.unit.test_core_group import Rack
 
 
 def test_a_job_that_another_node_runs_already_is_adopted_and_not_run_again() -> None:
-    """The store has it as queued, as the leader before died before it could say more."""
+    """The store has it as queued, because the leader before died before it recorded the start."""
     rack = Rack()
     rack.tell(NodesExpected(("n1", "n2")))
     rack.submit("a")
@@ -22,7 +22,7 @@ def test_a_job_that_another_node_runs_already_is_adopted_and_not_run_again() -> 
     assert told.wrote["a"].node_id == "n2"
 
 
-def test_work_begins_with_the_last_word() -> None:
+def test_work_begins_with_the_last_report() -> None:
     rack = Rack()
     rack.tell(NodesExpected(("n1", "n2")))
     rack.submit("a")

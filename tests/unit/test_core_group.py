@@ -250,7 +250,7 @@ def test_nothing_is_handed_over_ahead_under_a_quota() -> None:
     assert len(rack.submit(*(f"j{i}" for i in range(10))).started) == 2
 
 
-def test_what_waits_on_a_node_is_not_running_yet() -> None:
+def test_an_attempt_that_waits_on_a_node_is_not_running_yet() -> None:
     """An attempt handed over beyond the slots is recorded as running when it has a slot, and only once."""
     rack = Rack(prefetch=1)
     rack.join("n1", slots=1)
@@ -264,8 +264,8 @@ def test_what_waits_on_a_node_is_not_running_yet() -> None:
     assert rack.poll("n1", waiting=0).states == {}
 
 
-def test_what_waits_too_long_on_a_node_is_taken_back() -> None:
-    """When long jobs hold the slots, what was handed over ahead goes back in line and elsewhere, at no cost."""
+def test_an_attempt_that_waits_too_long_on_a_node_is_taken_back() -> None:
+    """When long jobs hold the slots, what was handed over ahead goes back in line and elsewhere, uncharged."""
     rack = Rack(prefetch=1)
     rack.join("n1", slots=1)
     rack.state.nodes["n1"].record_duration(0.1)
@@ -344,7 +344,7 @@ def test_a_failed_attempt_runs_again_on_another_node() -> None:
 
 
 def test_a_retry_waits_for_a_busy_node_that_it_has_not_failed_on() -> None:
-    """Rather than go back to the node that failed it, a job waits for another; younger jobs use the slot."""
+    """Instead of the node that failed it a job waits for another; younger jobs use the slot."""
     rack = Rack()
     rack.join("n1")
     rack.submit("a")
@@ -356,8 +356,8 @@ def test_a_retry_waits_for_a_busy_node_that_it_has_not_failed_on() -> None:
     assert rack.ends("busy").started == {"a": "n2"}
 
 
-def test_jobs_that_are_passed_over_keep_their_order() -> None:
-    """Jobs that wait for another node than the free one stand as before, event after event."""
+def test_jobs_that_are_skipped_keep_their_order() -> None:
+    """Jobs that wait for another node than the free one keep their places, event after event."""
     rack = Rack()
     rack.join("n1", slots=3)
     rack.submit("a", "b", "c")
@@ -373,7 +373,7 @@ def test_jobs_that_are_passed_over_keep_their_order() -> None:
 
 
 def test_a_lone_node_gets_the_job_again_after_a_pause() -> None:
-    """Where a job has failed on every node it waits a moment, then tries again there."""
+    """A job that has failed on every node waits a moment, then tries again there."""
     rack = Rack()
     rack.join("n1")
     rack.submit("a")
@@ -436,8 +436,8 @@ def test_an_attempt_that_the_grid_killed_for_its_own_reasons_costs_nothing() -> 
     assert rack.ends("a").states == {"a": DONE}
 
 
-def test_no_job_goes_round_for_ever() -> None:
-    """Even attempts that cost nothing end at the hard limit."""
+def test_no_job_is_retried_for_ever() -> None:
+    """Even attempts that are not charged end at the hard limit."""
     rack = Rack(retry=JobRetryPolicy(max_attempts=1))
     rack.join("n1")
     rack.submit("a")
@@ -518,7 +518,7 @@ def test_a_cancelled_job_ends_with_its_node() -> None:
     assert (told.states, told.started) == ({"a": CANCELLED}, {})
 
 
-def test_cancelling_what_waits_in_the_store_only() -> None:
+def test_cancelling_a_job_that_is_in_the_store_only() -> None:
     """A job that is not in memory is written as cancelled, once, and does not start when it arrives."""
     rack = Rack()
     rack.join("n1")
@@ -597,8 +597,8 @@ def test_an_agent_that_started_anew_has_lost_what_it_had() -> None:
     assert rack.join("n1").started == {"a": "n2"}
 
 
-def test_an_agent_that_started_anew_during_a_hand_over_has_lost_it_too() -> None:
-    """Attempts on their way to an agent that is no more are lost with it, answered or not."""
+def test_an_agent_that_started_anew_during_a_hand_over_has_lost_it() -> None:
+    """Attempts on their way to the earlier life are lost with it, answered or not."""
     rack = Rack()
     rack.hand_overs_answered = False
     rack.join("n1")
@@ -620,7 +620,7 @@ def test_an_attempt_that_its_node_no_longer_knows_is_lost() -> None:
 
 
 def test_a_reply_to_an_old_poll_proves_nothing() -> None:
-    """A reply asked for before a hand-over was confirmed cannot know of it, and does not count as a loss."""
+    """A reply to a poll from before a confirmed hand-over cannot list it, so it does not count as a loss."""
     rack = Rack()
     rack.join("n1")
     asked_at = rack.now
@@ -655,7 +655,7 @@ def test_a_draining_node_finishes_and_gets_nothing_more() -> None:
 
 
 def test_draining_outlives_an_agents_restart() -> None:
-    """A node that ops took out stays out when its agent starts anew, or when it appears only afterwards."""
+    """A drained node stays drained when its agent starts anew, or when it appears only afterwards."""
     rack = Rack()
     rack.join("n1")
     rack.tell(NodeDraining("n1", True))
@@ -678,7 +678,7 @@ def test_an_unhealthy_node_gets_nothing_until_it_is_well() -> None:
     assert rack.poll("n1").started == {"a": "n1"}
 
 
-def test_a_node_that_fails_everything_does_not_swallow_the_queue() -> None:
+def test_a_node_that_fails_everything_does_not_take_the_whole_queue() -> None:
     """After three grid failures in a row a node is on probation, then gets one attempt at a time."""
     rack = Rack(probation_after=3, probation_s=15.0)
     rack.join("hole", slots=3)
@@ -695,7 +695,7 @@ def test_a_node_that_fails_everything_does_not_swallow_the_queue() -> None:
 
 
 def test_a_pricer_that_cannot_start_on_a_node_goes_elsewhere() -> None:
-    """A node without one pricer is left to the others, and does not fail job after job of that one."""
+    """Jobs of that pricer go to the other nodes, and do not fail one after the other on this one."""
     rack = Rack(probation_after=3)
     rack.join("bare", slots=3)
     rack.submit("a", "b", "c")
@@ -724,7 +724,7 @@ def handed_over(*, arrived: bool) -> Rack:
 
 
 def test_nothing_is_decided_while_a_hand_over_is_under_way() -> None:
-    """A poll that shows nothing of an attempt on its way does not start it twice."""
+    """A poll that does not list an attempt on its way does not start it twice."""
     rack = Rack()
     rack.hand_overs_answered = False
     rack.join("n1")
@@ -770,7 +770,7 @@ def test_a_job_cancelled_during_a_hand_over_that_failed_does_not_start_again() -
 
 
 def test_a_hand_over_that_arrives_after_it_was_given_up_is_taken_or_stopped() -> None:
-    """An attempt that shows up late is kept while its job waits, and stopped once its job runs elsewhere."""
+    """An attempt that arrives late is kept while its job waits, and stopped once its job runs elsewhere."""
     rack = handed_over(arrived=False)
     rack.poll("n1", healthy=False)
     rack.has["n1"] = [AttemptId("a", 1)]
@@ -812,7 +812,7 @@ def test_the_first_answer_wins_and_the_newer_attempt_is_stopped() -> None:
 
 
 def test_a_report_after_the_end_changes_nothing() -> None:
-    """The second answer of two is passed over, however often it is repeated."""
+    """The second of two answers is ignored, however often it is repeated."""
     rack = thought_lost()
     rack.ends("a")
     rack.has["n1"] = []
@@ -839,7 +839,7 @@ def test_a_late_grid_failure_of_an_old_attempt_changes_nothing() -> None:
 
 
 def test_a_node_that_comes_back_keeps_what_was_not_started_elsewhere() -> None:
-    """After a silence the attempts of jobs that still wait are taken up where they are."""
+    """After a silence, attempts of jobs that still wait are adopted where they are."""
     rack = Rack()
     rack.join("n1")
     rack.submit("a")
@@ -851,7 +851,7 @@ def test_a_node_that_comes_back_keeps_what_was_not_started_elsewhere() -> None:
     assert rack.ends("a").states == {"a": DONE}
 
 
-def test_a_job_that_waits_to_be_tried_again_is_taken_up_where_it_runs() -> None:
+def test_a_job_that_waits_for_its_retry_is_adopted_where_it_runs() -> None:
     """An attempt that shows up again ends its job's pause, and nothing is left to start it a second time."""
     rack = Rack()
     rack.join("n1", slots=2)
@@ -864,8 +864,8 @@ def test_a_job_that_waits_to_be_tried_again_is_taken_up_where_it_runs() -> None:
     assert rack.view() == {"n1": (1, "ok")}
 
 
-def test_a_connection_that_only_broke_repeats_nothing_that_still_waits_and_lets_the_first_answer_win() -> None:
-    """A node that was given up, and is back in the same life: what runs elsewhere by then is stopped there or wins."""
+def test_after_a_broken_connection_waiting_jobs_are_adopted_and_the_first_answer_wins() -> None:
+    """A node was given up, and is back in the same life: attempts whose job runs elsewhere are stopped or win."""
     rack = Rack()
     rack.join("n1", slots=3)
     rack.submit("a", "b", "c")
@@ -901,7 +901,7 @@ def test_a_new_leader_leaves_running_attempts_alone() -> None:
     assert rack.ends("a").states == {"a": DONE}
 
 
-def test_a_new_leader_finds_out_what_was_lost() -> None:
+def test_a_new_leader_finds_lost_attempts() -> None:
     """An attempt that its node does not know, or whose node never answers, runs again."""
     rack = recovered()
     rack.has["n1"] = []
@@ -922,7 +922,7 @@ def test_a_running_attempt_is_not_charged_before_it_failed() -> None:
     assert told.states == {"a": RUNNING}
 
 
-def test_restarts_of_the_grid_are_not_held_against_a_job() -> None:
+def test_restarts_of_the_grid_do_not_count_against_a_job() -> None:
     """An attempt that was lost while the grid was down does not count towards the limit; the count of others stays."""
     rack = recovered(attempts=3, failures=2)
     rack.has["n1"] = []
@@ -932,14 +932,14 @@ def test_restarts_of_the_grid_are_not_held_against_a_job() -> None:
 
 
 def test_a_new_leader_goes_on_cancelling() -> None:
-    """A job found running with a cancel request is stopped: the leader before may not have come to it."""
+    """A job found running with a cancel request is stopped: the leader before may not have done it."""
     rack = Rack()
     told = rack.submit(job("a", attempts=1, node_id="n1", running=True, cancel_requested=True))
     assert (told.stopped, told.wrote) == ([("n1", AttemptId("a", 1))], {})
 
 
 def test_an_attempt_that_the_store_does_not_know_of_is_adopted() -> None:
-    """Where the leader before started a job and could not record it, the node's word is taken."""
+    """If the leader before started a job and could not record it, the node's report counts."""
     rack = Rack()
     rack.submit("a")
     rack.slots["n1"], rack.lives["n1"], rack.has["n1"] = 1, 1, [AttemptId("a", 1)]
@@ -950,7 +950,7 @@ def test_an_attempt_that_the_store_does_not_know_of_is_adopted() -> None:
 
 
 def test_a_report_of_an_attempt_that_the_store_does_not_know_of_counts() -> None:
-    """An answer is an answer, even of an attempt that the leader before could not record."""
+    """An answer counts, even of an attempt that the leader before could not record."""
     rack = Rack()
     rack.submit("a")
     rack.slots["n1"], rack.lives["n1"], rack.has["n1"] = 1, 1, []
@@ -960,7 +960,7 @@ def test_a_report_of_an_attempt_that_the_store_does_not_know_of_counts() -> None
 
 
 def test_attempts_of_unknown_jobs_take_their_slots() -> None:
-    """What a node has for a leader before is not killed, and holds its slot until it is gone."""
+    """Attempts that a node has from an earlier leader are not killed, and hold their slots until they end."""
     rack = Rack()
     rack.slots["n1"], rack.lives["n1"] = 2, 1
     rack.has["n1"] = [AttemptId("unknown", 1)]
@@ -1006,7 +1006,7 @@ def test_capacity_shows_how_long_attempts_take_and_what_nodes_moved() -> None:
 
 
 def test_writes_come_before_stops_and_stops_before_starts() -> None:
-    """Commands are joined by kind and node, and what frees a slot is sent before what takes it."""
+    """Commands are joined by kind and node, and stops, which free slots, are sent before starts."""
     rack = Rack()
     rack.hand_overs_answered = False
     rack.join("n1", slots=3)

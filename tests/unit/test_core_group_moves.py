@@ -10,7 +10,7 @@ from raygrid.settings.model import load_settings
 from tests.unit.test_core_group import Rack, Told, job
 
 
-def test_a_moved_job_is_forgotten_wherever_it_is() -> None:
+def test_a_moved_job_is_dropped_wherever_it_is() -> None:
     """One that waits never starts, one that runs is stopped, and nothing is written of either."""
     rack = Rack()
     rack.join("n1")
@@ -28,8 +28,8 @@ def test_a_moved_job_is_forgotten_wherever_it_is() -> None:
     assert "waits" not in rack.where
 
 
-def test_a_moved_job_that_comes_back_is_welcome() -> None:
-    """Even one that ended here, as far as this leader knew while the job was another group's."""
+def test_a_moved_job_that_comes_back_is_taken() -> None:
+    """Also one that ended here, as far as this leader knew while the job was another group's."""
     rack = Rack()
     rack.join("n1")
     rack.submit("a")

@@ -1,8 +1,8 @@
-"""A group against a hostile world: random events over model nodes, and what must hold after every single one.
+"""A group under random faults: random events over model nodes, and what must hold after every single one.
 
-The model owns the truth that a real grid has: what each node runs, which messages are under way, what the
-store holds. Messages are late, lost or repeated, nodes die, fall silent and come back, leaders change. In the
-end everything heals, and every job must have ended.
+The model has the state that a real grid has: what each node runs, which messages are on their way, what the store
+holds. Messages are late, lost or repeated, nodes die, fall silent and come back, leaders change. In the end everything
+heals, and every job must have ended.
 """
 
 # ruff: noqa: D101 - rules and invariants are named after what they do

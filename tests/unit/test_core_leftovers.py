@@ -1,4 +1,4 @@
-"""Jobs that end the whole grid: what nodes report of their earlier life is charged, and only the culprit fails."""
+"""Jobs that end the whole grid: reports of earlier lives are charged, and only the culprit fails."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def comes_up(rack: Rack, name: str, *reports: AttemptReport, slots: int = 2) -> 
 
 
 def test_a_loss_that_the_store_does_not_know_is_charged() -> None:
-    """A job that is queued with no attempt so far has lost one, by the word of the node that ran it."""
+    """A job that is queued with no attempt so far has lost one, as the node that ran it reports."""
     rack = Rack()
     rack.submit("a")
     update = comes_up(rack, "n1", left("a")).wrote["a"]
@@ -39,7 +39,7 @@ def test_a_loss_that_the_store_does_not_know_is_charged() -> None:
 
 
 def test_a_running_attempt_that_was_left_over_is_charged() -> None:
-    """A job that the store holds as running has lost that attempt, though no leader saw its node go."""
+    """A job that the store has as running has lost that attempt, though no leader saw its node go."""
     rack = Rack()
     rack.submit(job("a", attempts=1, running=True, node_id="n1"))
     update = comes_up(rack, "n1", left("a")).wrote["a"]
@@ -47,7 +47,7 @@ def test_a_running_attempt_that_was_left_over_is_charged() -> None:
 
 
 def test_a_grid_that_was_stopped_in_order_charges_no_job() -> None:
-    """Without a node's word that an attempt was left over, one that is gone with the grid costs nothing."""
+    """Without a node's report of a left-over attempt, one that is gone with the grid costs nothing."""
     rack = Rack()
     rack.submit(job("a", attempts=1, running=True, node_id="n1"))
     update = comes_up(rack, "n1").wrote["a"]
@@ -56,7 +56,7 @@ def test_a_grid_that_was_stopped_in_order_charges_no_job() -> None:
 
 @pytest.mark.parametrize("state", ["queued", "running again", "ended"])
 def test_a_loss_is_counted_once(state: str) -> None:
-    """The same report, given to the next leader once more, changes nothing."""
+    """The same report, sent to the next leader once more, changes nothing."""
     rack = Rack()
     if state == "queued":
         rack.submit(job("a", attempts=1, failures=1, losses=1))
@@ -67,7 +67,7 @@ def test_a_loss_is_counted_once(state: str) -> None:
 
 
 def test_a_node_that_comes_up_late_still_counts() -> None:
-    """Where the job runs on another node again under the same number, the loss is counted and the attempt goes on."""
+    """If the job runs on another node under the same number, the loss is counted and the attempt goes on."""
     rack = Rack()
     rack.join("n1")
     assert rack.submit("a").started == {"a": "n1"}
@@ -104,7 +104,7 @@ def test_a_node_that_comes_up_after_it_was_given_up_still_counts() -> None:
 
 
 def test_jobs_whose_late_node_was_given_up_are_no_suspects() -> None:
-    """Beside jobs that had lost nothing before, the last loss of the only suspect counts, however late its node is."""
+    """Beside jobs without losses, the last loss of the only suspect counts, however late its node is."""
     rack = Rack()
     last = job("last", attempts=3, failures=2, losses=2, running=True, node_id="n1")
     rack.submit(last, job("fresh", attempts=1, running=True, node_id="n1"))
@@ -124,7 +124,7 @@ def test_the_last_allowed_loss_ends_the_job_before_it_runs_again() -> None:
 
 
 def test_losses_of_several_lives_are_counted_one_after_the_other() -> None:
-    """What one life of the agent could not bring home before the next crash is judged apart from what that one lost."""
+    """Losses that one life of the agent could not report before the next crash count apart from later ones."""
     rack = Rack()
     rack.submit("a", "b")
     told = comes_up(rack, "n1", left("a", 1, 1), left("b", 1, 1), left("a", 2, 2), left("a", 3, 3))
@@ -133,7 +133,7 @@ def test_losses_of_several_lives_are_counted_one_after_the_other() -> None:
 
 
 def test_innocent_jobs_are_not_charged_their_last_loss_beside_another_suspect() -> None:
-    """Of two suspects that went down together at their last chance neither fails."""
+    """Of two suspects that were lost together in their last allowed attempt neither fails."""
     rack = Rack()
     rack.submit(*(job(name, attempts=2, failures=2, losses=2) for name in ("a", "b")))
     told = comes_up(rack, "n1", left("a", 3), left("b", 3))

@@ -21,7 +21,7 @@ def test_ends_are_final(after: JobState) -> None:
     assert not any(after in MOVES[before] for before in (DONE, FAILED, CANCELLED))
 
 
-def test_the_ends_are_those_that_the_states_call_terminal() -> None:
+def test_the_ends_are_the_terminal_states() -> None:
     """The table and `JobState.is_terminal` agree."""
     assert {state for state in JobState if state.is_terminal} == TERMINAL == {DONE, FAILED, CANCELLED}
 
@@ -62,7 +62,7 @@ def test_the_unfinished_may_move(before: JobState, after: JobState) -> None:
     ],
 )
 def test_an_answer_ends_its_job(outcome: Outcome, exit_code: int | None, state: JobState, reason: str | None) -> None:
-    """Only a clean exit is done; everything else fails with a stable word, and a kill on request cancels."""
+    """Only a clean exit is done; everything else fails with a stable word, and a requested kill cancels."""
     report = AttemptReport(AttemptId("j", 1), outcome, exit_code)
     assert (final_state(report), failure_reason(report)) == (state, reason)
 

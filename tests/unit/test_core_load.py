@@ -39,8 +39,8 @@ def plain(nodes: dict[str, NodeRecord], quota: int | None) -> tuple[int, int, in
     st.none() | st.integers(0, 8),
 )
 @settings(deadline=None, max_examples=300)
-def test_the_load_is_that_of_a_look_over_all_nodes(changes: list[tuple[str, str, bool]], quota: int | None) -> None:
-    """Whatever happens to nodes between two tellings, be it that they go and come back: sums, mean and order."""
+def test_the_load_equals_a_look_over_all_nodes(changes: list[tuple[str, str, bool]], quota: int | None) -> None:
+    """Whatever happens to nodes in between, also if they go and come back: sums, mean and order agree."""
     nodes = {name: node(name) for name in NAMES}
     load = GroupLoad("rack-a", nodes)
     for name in nodes:
@@ -89,7 +89,7 @@ class Watched(dict[str, NodeRecord]):
 
 
 def test_only_nodes_that_changed_are_looked_at_again() -> None:
-    """Of a thousand nodes one has changed: telling the load anew looks at that one."""
+    """Of a thousand nodes one has changed: computing the load again looks at that one."""
     nodes = Watched({f"n{number}": node(f"n{number}") for number in range(1_000)})
     load = GroupLoad("rack-a", nodes)
     for number in range(1_000):

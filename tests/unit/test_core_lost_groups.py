@@ -1,4 +1,4 @@
-"""When a group counts as lost, or as idle: what watching its lease and its leader's word amounts to."""
+"""When a group counts as lost, or as idle: by its lease and its leader's reports."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def test_a_group_is_lost_when_its_lease_has_been_run_out_for_long_enough() -> No
 
 
 def test_a_group_that_is_led_again_is_not_lost() -> None:
-    """Whenever the lease is taken anew the time begins anew."""
+    """Whenever the lease is taken anew the time starts anew."""
     story = Story()
     story.look({"a": 103.0}, until=106.0)
     assert story.lost == ["a"]
@@ -98,7 +98,7 @@ def test_looks_that_fail_count_against_the_patience() -> None:
 
 
 def test_a_clock_put_forward_loses_no_group() -> None:
-    """Leases that were alive at the last look cannot have been run out for an hour at the next."""
+    """Leases that were alive at the last look cannot have been over for an hour at the next."""
     story = Story()
     story.look({"a": 200.0}, until=102.0)
     for _ in range(3):
@@ -108,7 +108,7 @@ def test_a_clock_put_forward_loses_no_group() -> None:
 
 
 def test_a_group_without_a_node_that_takes_jobs_becomes_idle() -> None:
-    """Seven seconds after its last node was gone; one that is being drained is no such node, one on probation is."""
+    """Seven seconds after its last node was gone; a draining node does not count, one on probation does."""
     for gone in (GroupCapacity("a", 0, 0, 3), group(state="drained"), group(state="unhealthy")):
         story = Story()
         story.look({"a": 200.0}, group(), until=101.0)
@@ -138,7 +138,7 @@ def test_a_group_without_a_report_is_not_idle() -> None:
 
 
 def test_a_full_group_takes_jobs() -> None:
-    """A quota that is used up is no reason to call a group idle."""
+    """A quota that is used up does not make a group idle."""
     full = GroupCapacity("a", 0, 2, 0, (NodeView("a-1", "a", 2, 2, "ok"),))
     assert takes_jobs(full)
     assert not takes_jobs(GroupCapacity("a", 0, 0, 0))

@@ -1,4 +1,4 @@
-"""Choosing a node, and what a group remembers of each for it."""
+"""Choosing a node, and what a group keeps about each node for it."""
 
 from __future__ import annotations
 
@@ -73,7 +73,7 @@ def test_short_attempts_are_handed_over_ahead_and_long_ones_are_not() -> None:
 
 
 def test_recent_durations_weigh_more() -> None:
-    """The mean moves a fifth of the way with every attempt, and a clock that ran backwards does no harm."""
+    """The mean moves a fifth of the way with every attempt; a clock that went backwards does no harm."""
     record = node()
     for seconds in (1.0, 2.0):
         record.record_duration(seconds)
@@ -93,7 +93,7 @@ def failing(record: NodeRecord, times: int, now: float = 0.0) -> NodeRecord:
 
 
 def test_failure_after_failure_puts_a_node_on_probation() -> None:
-    """After three in a row it gets nothing for a while, so that failing fast does not swallow the queue."""
+    """After three in a row it gets nothing for a while, so that it does not take the whole queue."""
     assert failing(node(), 2).room(0.0, 0) == 4
     record = failing(node(), 3)
     assert (record.state(14.9), record.room(14.9, 0)) == ("probation", 0)
@@ -120,7 +120,7 @@ def test_one_failure_after_probation_doubles_it() -> None:
 
 
 def test_one_success_clears_a_node() -> None:
-    """After a proper run it has all its slots, and three more failures are needed again."""
+    """After a success it has all its slots, and three more failures are needed again."""
     record = failing(node(), 3)
     record.succeeded("p")
     assert (record.room(0.0, 0), record.state(0.0)) == (4, "ok")
@@ -130,7 +130,7 @@ def test_one_success_clears_a_node() -> None:
 
 
 def test_a_pricer_that_cannot_start_blocks_only_itself() -> None:
-    """After three failed starts in a row that pricer, and no other, is better run elsewhere for a while."""
+    """After three failed starts in a row only that pricer goes elsewhere for a while."""
     record = node()
     for _ in range(3):
         assert not record.is_blocked("p", 0.0)
@@ -147,7 +147,7 @@ def test_a_pricer_that_cannot_start_blocks_only_itself() -> None:
     assert not record.is_blocked("p", 21.0)
 
 
-def test_two_records_are_never_mistaken_for_one_another() -> None:
-    """A record is a thing, not a value: equal fields do not make two nodes one."""
+def test_two_equal_records_are_two_nodes() -> None:
+    """Records are compared by identity: equal fields do not make two nodes one."""
     record = node()
     assert replace(record) != record

@@ -1,4 +1,4 @@
-"""The order of groups that is kept from job to job is the one that sorting them anew would give."""
+"""The order of groups that is kept from job to job equals the one of sorting them anew."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def other_than(group_id: str) -> Callable[[GroupCapacity], bool]:
 
 @given(st.lists(LOADS | st.sampled_from(NAMES), min_size=1, max_size=30), st.none() | st.sampled_from(NAMES))
 def test_the_first_group_is_the_one_that_ranks_first(changes: list[GroupCapacity | str], home: str | None) -> None:
-    """Whatever load groups get, and whichever go, `first` is the head of `rank` over those that may be chosen."""
+    """Whatever loads change and whichever groups go, `first` is the head of `rank` over those that may be chosen."""
     ranking, groups = Ranking(home), dict[str, GroupCapacity]()
     for change in changes:
         if isinstance(change, str):

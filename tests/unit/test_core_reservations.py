@@ -79,7 +79,7 @@ def test_the_node_with_most_memory_is_kept() -> None:
 
 
 def test_jobs_that_run_alone_do_not_starve_the_others() -> None:
-    """After a node was kept for one job, others get it for as long, before it is kept for the next one."""
+    """After a node was kept for one job, others get it for the same time before it is kept for the next one."""
     rack = Rack()
     rack.join("n1", slots=2)
     rack.submit("h1", "h2")
@@ -141,7 +141,7 @@ def test_the_quota_holds_for_jobs_that_run_alone() -> None:
     assert rack.where["hog"][1].number == 2
 
 
-def test_a_long_job_on_the_only_node_does_not_hold_up_all_others() -> None:
+def test_a_long_job_on_the_only_node_does_not_block_all_others() -> None:
     """While others wait, the node is kept for 10 s, and later for 20; between, it takes them beside the long job."""
     rack = Rack()
     rack.join("n1", slots=2)

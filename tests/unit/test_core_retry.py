@@ -30,7 +30,7 @@ def test_waits_double_up_to_ten_seconds() -> None:
     assert POLICY.delay_s(50) == 10.0
 
 
-def test_no_job_goes_round_for_ever() -> None:
+def test_no_job_is_retried_for_ever() -> None:
     """Attempts of any kind end at four times those that count."""
     assert POLICY.hard_limit == 12
 

@@ -33,7 +33,7 @@ def order(policy: RoutingPolicy, *groups: GroupCapacity, affinity: str | None = 
 
 
 def test_most_free_slots_first() -> None:
-    """Free slots that no queued job is about to take decide."""
+    """Free slots count without those that queued jobs are about to take."""
     assert order(LOAD, group("a", running=9), group("b", running=2), group("c", queued=5)) == "b c a"
 
 
@@ -71,7 +71,7 @@ DISTANCES = RoutingPolicy("topology", site_distance={"LDN": {"PAR": 1.0, "NYC": 
 
 
 def test_the_nearest_site_first_and_an_unknown_one_last() -> None:
-    """The client's own site is at distance 0; what no distance is given for is far."""
+    """The client's own site is at distance 0; a site without a given distance counts as far."""
     groups = [
         group("tokyo", site="TKY"),
         group("york", site="NYC"),
@@ -87,14 +87,14 @@ def test_inside_a_site_the_load_decides() -> None:
 
 
 def test_a_full_site_lets_the_next_one_help() -> None:
-    """A near group without room stands behind every group that has some, but before farther full ones."""
+    """A near group without room comes after every group that has some, but before farther full ones."""
     near, far = group("near", running=10, queued=10, site="LDN"), group("far", site="NYC")
     full_far = group("full-far", running=10, queued=10, site="NYC")
     assert order(DISTANCES, near, full_far, far, site="LDN") == "far near full-far"
 
 
 def test_without_a_site_topology_goes_by_load() -> None:
-    """A job that names no site is not sent anywhere in particular."""
+    """A job without a site has no preferred group."""
     assert order(DISTANCES, group("a", running=5, site="LDN"), group("b", site="TKY")) == "b a"
 
 
@@ -109,8 +109,8 @@ def test_a_short_queue_at_the_named_site_is_room() -> None:
     ("mean_s", "patience_s", "limit"),
     [(None, 1.0, 10), (5.0, 1.0, 10), (0.25, 1.0, 40), (0.001, 1.0, 160), (5.0, 20.0, 40), (0.25, 0.0, 0)],
 )
-def test_patience_goes_by_what_attempts_took(mean_s: float | None, patience_s: float, limit: int) -> None:
-    """Short jobs may form a longer queue: what is worked off within the patience, from 1 up to 16 for each slot."""
+def test_the_allowed_queue_depends_on_run_times(mean_s: float | None, patience_s: float, limit: int) -> None:
+    """Short jobs may form a longer queue: what is done within the allowed wait, from 1 up to 16 for each slot."""
     policy = RoutingPolicy("topology", patience_s=patience_s)
     far = group("far", site="NYC")
     assert policy.queue_limit(group("g", mean_s=mean_s)) == limit
@@ -120,7 +120,7 @@ def test_patience_goes_by_what_attempts_took(mean_s: float | None, patience_s: f
 
 
 def test_when_no_site_has_room_the_load_decides() -> None:
-    """Then nothing is gained by a long queue at the named site while the one elsewhere is shorter."""
+    """A long queue at the named site is no better than a shorter one elsewhere."""
     near, far = group("near", running=10, queued=40, site="LDN"), group("far", running=10, queued=30, site="NYC")
     assert order(DISTANCES, near, far, site="LDN") == "far near"
 
@@ -200,8 +200,8 @@ def test_a_new_group_takes_keys_only_for_itself() -> None:
     assert moved_to == {"d"}
 
 
-def test_a_popular_key_does_not_drown_its_group() -> None:
-    """Above 1.25 times its fair share a group is passed over, and comes last instead of first."""
+def test_a_popular_key_does_not_overload_its_group() -> None:
+    """A group above 1.25 times its fair share is skipped, and comes last instead of first."""
     key, names = "hot", "abcd"
     home = owner(key, [group(name) for name in names])
 
@@ -223,7 +223,7 @@ def test_a_group_with_a_free_slot_is_never_over_its_bound() -> None:
     assert owner("hot", busy) == home
 
 
-def test_auto_follows_what_the_job_brings() -> None:
+def test_auto_follows_the_jobs_options() -> None:
     """An affinity means hash, a site means topology, both mean hash inside the site, neither means load."""
     auto = RoutingPolicy("auto", site_distance={"LDN": {}})
     groups = [group(name, running=3 if name == "a" else 0, site="LDN" if name == "a" else "NYC") for name in "abc"]

@@ -1,4 +1,4 @@
-"""Many jobs at once over the groups: nothing idles beside a queue, nothing overflows, nothing depends on luck."""
+"""Many jobs at once over the groups: no slot idles beside a queue, no queue overflows, nothing is random."""
 
 from __future__ import annotations
 
@@ -61,7 +61,7 @@ def after(groups: list[GroupCapacity], shares: list[tuple[str, int]]) -> list[Gr
 def test_every_job_gets_one_group_and_no_queue_overflows(
     policy: RoutingPolicy, groups: list[GroupCapacity], count: int, max_queued: int, job: dict[str, str | None]
 ) -> None:
-    """As many are placed as there are, or as fit; no group gets beyond its limit, nor twice a line."""
+    """As many are placed as there are, or as fit; no group gets beyond its limit, nor appears twice."""
     shares = spread(policy, groups, count, **job, max_queued=max_queued)
     fits = sum(max(0, max_queued - each.queued) for each in groups)
     assert sum(share for _, share in shares) == min(count, fits)
@@ -72,7 +72,7 @@ def test_every_job_gets_one_group_and_no_queue_overflows(
 
 
 @given(policies, grids, st.integers(1, 500), jobs)
-def test_the_order_of_the_groups_is_of_no_account(
+def test_the_order_of_the_groups_does_not_matter(
     policy: RoutingPolicy, groups: list[GroupCapacity], count: int, job: dict[str, str | None]
 ) -> None:
     """Two parents that know the same decide the same."""
@@ -122,7 +122,7 @@ def test_a_small_batch_leaves_no_rack_idle() -> None:
     assert spread(LOAD, [group(name) for name in "abc"], 12, max_queued=100) == [("a", 4), ("b", 4), ("c", 4)]
 
 
-def test_what_slots_do_not_hold_queues_by_size() -> None:
+def test_jobs_beyond_the_slots_queue_by_size() -> None:
     """A rack with three times the slots gets three times the queue; what ran or waited there before counts."""
     small, large, busy = group("small", 4), group("large", 12), group("busy", 4, running=4, queued=8)
     shares = dict(spread(LOAD, [small, large, busy], 16 + 40, max_queued=1_000))
@@ -149,7 +149,7 @@ def test_a_batch_costs_by_the_groups_not_by_the_jobs() -> None:
 
 
 def test_a_named_site_is_filled_before_the_next_nearest() -> None:
-    """Slots and a short queue at the site, then at the next nearest; what no site has room for goes by load."""
+    """Slots and a short queue at the site, then at the next nearest; what no site has room for is placed by load."""
     groups = [group("london", site="LDN"), group("paris", site="PAR"), group("york", site="NYC")]
     assert spread(NEAR, groups, 8, site="LDN", max_queued=100) == [("london", 8)]
     assert spread(NEAR, groups, 10, site="LDN", max_queued=100) == [("london", 8), ("paris", 2)]

@@ -64,7 +64,7 @@ def test_a_straggler_gets_a_second_attempt_on_another_node() -> None:
 @pytest.mark.parametrize("first_wins", [True, False])
 @pytest.mark.parametrize("code", [0, 1])
 def test_the_first_answer_counts_and_the_other_attempt_is_stopped(first_wins: bool, code: int) -> None:
-    """Whichever of the two answers, and whatever: its answer is the job's, and the other one is killed."""
+    """Whichever of the two answers first: its answer is the job's, and the other one is killed."""
     rack, first, second = doubled()
     answered, other = ((first, ONE), (second, TWO))[:: 1 if first_wins else -1]
     told = end(rack, *answered, code=code)
@@ -118,8 +118,8 @@ def test_a_cancel_stops_both() -> None:
     assert end(rack, second, TWO, Outcome.CANCELLED, None).states == {"slow": JobState.CANCELLED}
 
 
-def test_a_drained_node_gives_up_its_one_of_two() -> None:
-    """What is moved from a draining node has its other attempt already: nothing else starts."""
+def test_a_drained_node_ends_its_one_of_two() -> None:
+    """The job has its other attempt already: nothing else starts."""
     rack, first, second = doubled()
     assert rack.tell(NodeDraining(first, True, rack.now)).stopped == [(first, ONE)]
     assert end(rack, first, ONE, Outcome.CANCELLED, None).started == {}
@@ -127,7 +127,7 @@ def test_a_drained_node_gives_up_its_one_of_two() -> None:
 
 
 def test_only_idle_slots_are_used() -> None:
-    """While a job waits, or where no other node has a free slot, no straggler gets a second attempt."""
+    """While a job waits, or if no other node has a free slot, no straggler gets a second attempt."""
     rack = racks(nodes=2, slots=1)
     rack.submit("slow", "also")
     rack.submit("waits")
@@ -167,8 +167,8 @@ def test_other_pricers_and_too_few_answers_double_nothing() -> None:
     assert fresh.wait(30, alive=("n1", "n2")).started == {}
 
 
-def test_a_job_that_was_on_a_lost_node_is_not_let_loose_on_two() -> None:
-    """Whatever may have killed a node runs on one at a time."""
+def test_a_job_that_lost_a_node_gets_no_second_attempt() -> None:
+    """A job that may have killed a node runs on one node at a time."""
     rack = racks(nodes=3)
     rack.submit("slow")
     rack.tell(NodeLost(rack.node_of("slow")))
@@ -192,7 +192,7 @@ def test_after_a_change_of_leader_one_of_the_two_goes_on(first_speaks_first: boo
 
 
 def test_after_a_change_of_leader_the_answer_of_the_second_frees_the_slot_of_the_first() -> None:
-    """The store names one node per job, and the highest number: the next leader takes them for one attempt."""
+    """The store has one node per job, and the highest number: the next leader takes them for one attempt."""
     rack = Rack(stragglers=POLICY)
     rack.submit(job("slow", attempts=2, node_id="n1", running=True))
     for name, has in (("n1", [ONE]), ("n2", [TWO])):

@@ -100,7 +100,7 @@ class World:
         elif running and self.random.random() < 0.7:
             attempt = self.random.choice(running)
             self.has[name].remove(attempt)
-            # So short that nodes are handed some ahead.
+            # So short that nodes get some ahead.
             began, ended = datetime.fromtimestamp(0, UTC), datetime.fromtimestamp(0.01, UTC)
             self.poll(name, AttemptReport(attempt, Outcome.EXITED, 0, started_at=began, ended_at=ended))
         self.now += 0.3
@@ -132,8 +132,8 @@ def test_only_the_poison_fails_and_after_few_losses(
 
 @settings(max_examples=80, deadline=None)
 @given(st.integers(0, 2**32), st.integers(2, 4), st.integers(1, 4), st.integers(0, 20))
-def test_changes_of_leader_do_not_let_the_poison_go(seed: int, nodes: int, slots: int, innocents: int) -> None:
-    """With leaders that change now and then the culprit is found all the same, a little later at most."""
+def test_changes_of_leader_do_not_hide_the_poison(seed: int, nodes: int, slots: int, innocents: int) -> None:
+    """With leaders that change now and then the culprit is found nevertheless, a little later at most."""
     world = World(seed, nodes, slots, innocents, 3)
     for _ in range(4_000):
         world.turn()
@@ -157,8 +157,8 @@ def test_the_next_leader_knows_how_many_nodes_a_job_has_lost() -> None:
     assert (update.message or "").startswith("its node was lost in each of 3 attempts; the job itself is the likely")
 
 
-def test_a_crash_of_a_machine_does_not_line_its_jobs_up_behind_one_another() -> None:
-    """Jobs that lost their node once run side by side at once, as before."""
+def test_after_a_crash_of_a_machine_its_jobs_run_side_by_side() -> None:
+    """Jobs that lost their node once do not wait for one another."""
     rack = Rack()
     rack.join("n1", slots=8)
     rack.submit(*(f"j{n}" for n in range(8)))
@@ -167,8 +167,8 @@ def test_a_crash_of_a_machine_does_not_line_its_jobs_up_behind_one_another() -> 
     assert len(told.started) == 8
 
 
-def test_a_job_at_its_last_chance_runs_without_other_suspects() -> None:
-    """Beside it run only jobs that have lost no node; those that have wait for another node, and the line goes on."""
+def test_a_job_in_its_last_attempt_runs_without_other_suspects() -> None:
+    """Beside it run only jobs that have lost no node; suspects wait for another node, and the line goes on."""
     rack = Rack()
     rack.join("n1", slots=3)
     last = job("last", attempts=2, failures=2, losses=2)
@@ -183,7 +183,7 @@ def test_a_job_at_its_last_chance_runs_without_other_suspects() -> None:
 
 
 def test_a_loss_beside_another_suspect_is_not_the_last() -> None:
-    """Where two suspects had to be found together, none fails by it; each is tried apart."""
+    """If two suspects were lost together, none fails by it; each is tried apart."""
     rack = Rack()
     for name in ("a", "b"):
         rack.submit(job(name, attempts=3, failures=2, losses=2, running=True, node_id="n1"))

@@ -1,4 +1,4 @@
-"""A group whose settings change while it works: what runs goes on, and what is decided next follows the new ones."""
+"""A group whose settings change while it works: running jobs go on, and later decisions follow the new ones."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def upgraded(rack: Rack, name: str, deployed_at: float = 1.0) -> Told:
     return rack.poll(name, deployed_at=deployed_at)
 
 
-def test_what_runs_goes_on_and_is_done() -> None:
+def test_running_jobs_go_on_and_are_done() -> None:
     """New settings stop nothing and charge nothing."""
     rack = Rack()
     rack.join("n1", slots=2)
@@ -37,7 +37,7 @@ def test_what_runs_goes_on_and_is_done() -> None:
 
 
 def test_a_node_gets_no_job_before_it_follows_the_new_settings() -> None:
-    """A job waits for the node's own word, be the node old, or its agent restarted with what it was made with."""
+    """A job waits for the node's own report, whether the node is old or its agent was restarted with older settings."""
     rack = Rack()
     rack.join("n1")
     deploy(rack)
@@ -65,7 +65,7 @@ def test_a_new_quota_and_a_new_site_hold_at_once() -> None:
 
 
 def test_new_weights_placement_retries_and_window_hold() -> None:
-    """Whatever a group decides by is replaced as a whole."""
+    """All settings of a group are replaced as a whole."""
     rack = Rack(window=2)
     rack.join("n1", slots=40)
     rack.join("n2", slots=40)
@@ -109,7 +109,7 @@ def test_before_parents_have_reported_an_unknown_pricer_is_only_waited_for() -> 
 
 
 def test_queued_jobs_of_a_removed_pricer_fail_at_once_and_once() -> None:
-    """Those that wait are refused with words, at no attempt; others and those that run are left alone."""
+    """Those that wait are refused with a message, without an attempt; others and running ones are not changed."""
     rack = Rack(pricers=Q)
     rack.join("n1")
     rack.submit(job("runs", pricer="q"), job("waits", pricer="q"), "other")
@@ -147,7 +147,7 @@ def test_a_removed_pricer_that_comes_back_is_known() -> None:
 
 @pytest.mark.parametrize("told", [True, False])
 def test_a_job_that_is_set_aside_can_be_cancelled_and_is_found_running(told: bool) -> None:
-    """It is a queued job like any other: a cancel ends it, and a node that has it already is believed."""
+    """It is a queued job like any other: a cancel ends it, and a node that runs it already is believed."""
     rack = Rack(pricers=P)
     rack.join("n1")
     rack.submit(job("a", pricer="q"))

@@ -116,7 +116,7 @@ def change(node: NodeRecord, what: str, now: float) -> None:
     st.lists(st.integers(1, 3), min_size=len(NAMES), max_size=len(NAMES)),
 )
 @settings(deadline=None, max_examples=300)
-def test_the_choice_is_that_of_a_look_over_all_nodes(
+def test_the_choice_equals_a_look_over_all_nodes(
     changes: list[tuple[str, str]], policy: str, factor: int, failed_on: set[str], apart: set[str], slots: list[int]
 ) -> None:
     """Whatever happens to nodes in between, the node chosen is the one of the specification, credits included."""

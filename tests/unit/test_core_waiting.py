@@ -72,7 +72,7 @@ def test_the_lowest_priority_follows_the_waiting_jobs() -> None:
     )
 )
 def test_it_behaves_like_a_sorted_list(steps: list[tuple[object, ...]]) -> None:
-    """Whatever is done to it, the line equals a plain list kept in order by hand."""
+    """Whatever is done to it, the line equals a plain sorted list."""
     line, plain = WaitingLine(), list[tuple[int, str]]()
     for step in steps:
         if step[0] == "add":

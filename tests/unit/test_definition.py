@@ -34,7 +34,7 @@ FULL = Pricer.model_validate(
 PLAIN = Pricer(command=("price", "{input}"))
 
 
-def test_every_setting_of_a_pricer_is_decided() -> None:
+def test_every_setting_of_a_pricer_is_declared() -> None:
     """A new setting has to be declared as part of what runs or as a limit; none is both."""
     assert set(Pricer.model_fields) == PINNED | LIMITS
     assert PINNED.isdisjoint(LIMITS)
@@ -42,13 +42,13 @@ def test_every_setting_of_a_pricer_is_decided() -> None:
 
 @pytest.mark.parametrize("pricer", [FULL, PLAIN], ids=["full", "plain"])
 def test_a_definition_is_read_back_as_the_pricer_it_was_made_of(pricer: Pricer) -> None:
-    """Within the same limits the very settings come back; without any, equal ones."""
+    """Within the same limits the same settings come back; without any, equal ones."""
     definition = define("p", pricer)
     assert pricer_of(definition, pricer) is pricer
     assert pricer_of(definition, None) == pricer
 
 
-def test_what_runs_is_as_defined_and_limits_are_those_of_now() -> None:
+def test_a_definition_runs_within_current_limits() -> None:
     """Of newer settings only the limits count for a job that was submitted before."""
     now = FULL.model_copy(update={"command": ("other",), "env": {}, "version": "8", "timeout_s": 99.0, "memory": None})
     runs = pricer_of(define("p", FULL), now)
@@ -80,7 +80,7 @@ def test_two_pricers_that_run_the_same_have_definitions_of_their_own() -> None:
 
 
 def test_a_definition_shows_no_value_of_a_variable() -> None:
-    """Neither its text nor the errors that it causes name one."""
+    """Neither its text nor the errors that it causes contain one."""
     definition = define("p", FULL)
     assert SECRET not in repr(definition)
     assert SECRET not in definition.limits
@@ -92,7 +92,7 @@ def test_a_definition_shows_no_value_of_a_variable() -> None:
 
 
 def test_a_definition_of_a_newer_release_is_refused() -> None:
-    """A setting that this release does not know may change what runs, so that it must not be left out."""
+    """A setting that this release does not know may change what runs, so it must not be ignored."""
     definition = define("p", PLAIN)
     newer = replace(definition, body=json.dumps({**json.loads(definition.body), "sandbox": True}))
     with pytest.raises(SettingsError, match="'sandbox', which this release of raygrid does not know"):
@@ -100,15 +100,15 @@ def test_a_definition_of_a_newer_release_is_refused() -> None:
 
 
 def test_a_setting_that_an_older_release_did_not_know_has_no_effect() -> None:
-    """Its default is taken, not what the settings of now say."""
+    """Its default counts, not the current setting."""
     body = json.loads(define("p", PLAIN).body)
     del body["env"]
     older = replace(define("p", PLAIN), body=json.dumps(body))
     assert pricer_of(older, PLAIN.model_copy(update={"env": {"NEW": "1"}})).env == {}
 
 
-def test_a_stored_definition_is_not_held_against_stricter_checks() -> None:
-    """It ran when it was taken; combined with later limits it need not be one that could be configured."""
+def test_a_stored_definition_is_not_checked_again() -> None:
+    """It was valid when it was taken; combined with later limits it need not be one that could be configured."""
     odd = replace(define("p", FULL), body=define("p", FULL).body.replace("--fast", "{input}"))
     assert pricer_of(odd, FULL).command == ("price", "{input}")
     assert pricer_of(define("p", FULL), FULL.model_copy(update={"memory": 1})).recycle_memory == 64 * 1024**2

@@ -96,10 +96,10 @@ async def test_settings_that_arrive_before_the_lease_are_used_with_it(
     assert await stamp_of(leader) == 3.0
 
 
-async def test_settings_that_come_while_it_begins_to_lead_are_not_missed(
+async def test_settings_that_arrive_while_it_begins_to_lead_are_used(
     leader: LeaderActor, settings: GridSettings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """What comes between the lease and the first answer counts."""
+    """Settings that arrive between the lease and the first answer count."""
     begins, told = asyncio.Event(), asyncio.Event()
     take_up = Leader.open
 

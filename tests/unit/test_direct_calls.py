@@ -112,7 +112,7 @@ async def until(condition: Any) -> None:
 
 
 async def test_a_connection_that_is_closed_at_once_fails_the_calls_on_it(server: DirectServer[ActorCalls]) -> None:
-    """Also before anything was read from it."""
+    """It does so even if nothing was read from it yet."""
     address = await server.address(HERE)
     assert address is not None
     closed = await connect_directly(address)
@@ -131,7 +131,7 @@ async def test_a_call_whose_inner_call_was_cancelled_is_answered_nevertheless(co
 
 
 async def test_many_calls_at_once_each_get_their_own_answer(connection: DirectChannel, actor: Actor) -> None:
-    """Also those that are called later and answered earlier, and more than the server carries out at once."""
+    """Calls may be answered out of order, and be more than the server carries out at once."""
     slow = [connection.ask("wait", (number,)) for number in range(150)]
     async with asyncio.timeout(60):
         assert await asyncio.gather(*(connection.ask("double", (number,)) for number in range(30))) == list(
@@ -213,7 +213,7 @@ async def test_nothing_from_an_unauthenticated_caller_is_unpickled(
     writer.write(opening + len(trap).to_bytes(4, "big") + trap)
     writer.write_eof()
     async with asyncio.timeout(60):
-        assert len(await reader.read()) == 32  # what it was to prove the secret over, and no more
+        assert len(await reader.read()) == 32  # the challenge, and no more
     writer.close()
     assert not (tmp_path / "trace").exists()
 
@@ -243,7 +243,7 @@ async def test_another_process_at_the_address_is_not_trusted(tmp_path: Path) -> 
 async def test_an_oversized_frame_is_refused_on_both_sides(
     connection: DirectChannel, server: DirectServer[ActorCalls], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Before it is sent, and where it is announced all the same, before it is read."""
+    """The sender refuses it; if it is announced all the same, the receiver does not read it."""
     with monkeypatch.context() as patch:
         patch.setattr(wire, "MAX_FRAME_BYTES", 1_000)
         with pytest.raises(wire.FrameTooLargeError):

@@ -170,10 +170,10 @@ async def test_a_closed_link_opens_no_connection(link: ActorLink[TargetCalls]) -
     assert link._actor.through_ray == ["double"]
 
 
-async def test_a_connection_that_breaks_is_no_dead_process_and_ray_is_next(
+async def test_after_a_broken_connection_the_next_call_goes_through_ray(
     link: ActorLink[TargetCalls], target: Target
 ) -> None:
-    """The call on it may have been carried out, so it is not made again; the next one goes through Ray."""
+    """The call on it may have been carried out, so it is not made again; the process does not count as dead."""
     await opened(link)
     assert target.server is not None
     call = asyncio.create_task(link.calls.hang())

@@ -43,7 +43,7 @@ def anchor(heading: str) -> str:
 
 @pytest.mark.parametrize("name", MOST_WORDS)
 def test_a_document_keeps_its_length(name: str) -> None:
-    """A document that is read as a whole stays within the number of words that is agreed for it."""
+    """A document that is read as a whole stays within the agreed number of words."""
     assert len(text_of(name).split()) <= MOST_WORDS[name]
 
 
@@ -101,7 +101,7 @@ def test_every_decision_that_is_cited_exists() -> None:
     assert found
 
 
-def test_every_setting_stands_in_the_example_file() -> None:
+def test_every_setting_is_in_the_example_file() -> None:
     """grid.yaml names every field of the settings, and loads."""
 
     def fields(model: type[BaseModel]) -> Iterator[str]:

@@ -1,4 +1,4 @@
-"""The history checker: it finds every kind of broken promise, and nothing in a history without one."""
+"""The history checker: it finds every kind of violation, and none in a history without one."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ def honest(seed: int, jobs: int = 5) -> tuple[ClientHistory, dict[str, JobState]
         end = rng.choice([DONE, DONE, DONE, FAILED])
         ended_at = at + 1
         history.saw(job_id, end, ended_at + 0.2)
-        if rng.random() < 0.5:  # a question that was under way when the job ended
+        if rng.random() < 0.5:  # a question that was pending when the job ended
             history.saw(job_id, RUNNING, ended_at + 0.5, ended_at - 0.1)
         if end is DONE:
             for again in range(rng.randrange(1, 3)):
@@ -158,8 +158,8 @@ def test_answers_that_overtake_one_another_are_no_violation() -> None:
     assert kinds(history, {"j": DONE}) == {Wrong.BACKWARDS}
 
 
-def test_two_ends_are_wrong_in_whatever_order_they_came() -> None:
-    """No order of questions makes a job that is done and failed."""
+def test_two_ends_are_wrong_in_any_order() -> None:
+    """A job cannot be done and failed, whatever the order of questions."""
     history = acknowledged()
     history.saw("j", FAILED, 10.0, 1.0)
     history.saw("j", DONE, 10.0, 1.0)
@@ -168,21 +168,21 @@ def test_two_ends_are_wrong_in_whatever_order_they_came() -> None:
 
 
 def test_a_result_of_a_job_that_is_not_done_is_a_step_backwards() -> None:
-    """Its client has read what the grid does not stand by."""
+    """The client has read a result that the grid does not confirm."""
     history = acknowledged()
     history.result("j", "r", 3.0)
     assert kinds(history, {"j": RUNNING}, must_have_ended=False) == {Wrong.BACKWARDS}
 
 
-def test_whether_jobs_must_have_ended_is_the_callers_word() -> None:
-    """While a load goes on, jobs may be under way."""
+def test_the_caller_decides_whether_jobs_must_have_ended() -> None:
+    """While a load goes on, jobs may be unfinished."""
     history = acknowledged()
     assert kinds(history, {"j": RUNNING}, must_have_ended=False) == set()
     assert kinds(history, {"j": RUNNING}) == {Wrong.UNFINISHED}
 
 
 def test_threads_may_share_a_history() -> None:
-    """Nothing that they record at once gets lost."""
+    """No record of concurrent threads is lost."""
     history = ClientHistory()
 
     def record(number: int) -> None:

@@ -1,4 +1,4 @@
-"""The load of a drill: how it goes round the entries of a grid, and how it counts what fails."""
+"""The load of a drill: how it rotates over the entries of a grid, and how it counts failures."""
 
 from __future__ import annotations
 
@@ -41,8 +41,8 @@ async def test_a_dead_entry_is_left_for_the_next() -> None:
     assert [(each.entry, each.well) for each in tries] == [(ONE, False), (TWO, True), (TWO, True)]
 
 
-async def test_clients_begin_at_different_entries_and_come_round() -> None:
-    """The last entry is followed by the first; where none answers, that is the client's error."""
+async def test_clients_begin_at_different_entries_and_rotate() -> None:
+    """The last entry is followed by the first; if none answers, that is the client's error."""
     tries: list[EntryRequest] = []
     transport = Entries([ONE, TWO], 1, tries.append, answering("one"))
     assert transport.entry == TWO
@@ -84,7 +84,7 @@ async def test_requests_that_fail_in_spite_of_retries_are_counted_and_not_acknow
 
 
 async def test_every_end_is_counted_once() -> None:
-    """Done needs a result in the client's hands; gone, unfinished and unread are lost; ended otherwise is failed."""
+    """Done needs a result at the client; gone, unfinished and unread are lost; any other end is failed."""
     load = ClientLoad([ONE], None, "drill", steady=0, transport=answering)
     history = load.history
     final: dict[str, JobStatus] = {}

@@ -1,4 +1,4 @@
-"""What a drill does to processes: they die or stand still, and whatever stands still goes on again."""
+"""What a drill does to processes: they are killed or frozen, and every frozen one goes on later."""
 
 from __future__ import annotations
 
@@ -58,16 +58,16 @@ def test_a_killed_process_is_dead(family: subprocess.Popen[bytes]) -> None:
     assert family.wait(5) == -9
 
 
-def test_what_is_frozen_goes_on_when_its_time_is_over_even_if_the_freezer_died(family: subprocess.Popen[bytes]) -> None:
-    """The process that froze it is gone at once; nothing was left to chance."""
+def test_a_frozen_process_goes_on_in_time_even_if_the_freezer_died(family: subprocess.Popen[bytes]) -> None:
+    """The process that froze it is gone at once; a guard thaws it."""
     command = [sys.executable, "-c", FREEZE_AND_DIE, str(family.pid), "0.5"]
     subprocess.run(command, check=True, timeout=20)
     assert state(family.pid) == "T"
     until(lambda: state(family.pid) == "S")
 
 
-def test_what_is_frozen_can_be_thawed_before_its_time(family: subprocess.Popen[bytes]) -> None:
-    """As when a drill is interrupted."""
+def test_a_frozen_process_can_be_thawed_before_its_time(family: subprocess.Popen[bytes]) -> None:
+    """For example when a drill is interrupted."""
     freezer = MachineFaults()
     freezer.target_processes([family.pid], 5.0)
     assert state(family.pid) == "S", "taking aim does nothing yet"
@@ -78,7 +78,7 @@ def test_what_is_frozen_can_be_thawed_before_its_time(family: subprocess.Popen[b
 
 
 def test_a_machine_falls_silent_as_a_whole(family: subprocess.Popen[bytes], monkeypatch: pytest.MonkeyPatch) -> None:
-    """A raylet and all that is below it, except this process and what it has started."""
+    """The raylet and all processes below it stop, except this process and what it has started."""
     [child] = below(family.pid)
     monkeypatch.setattr(machine_faults, "ancestor", lambda name: family.pid)
     # Here the family is below this process; on a real machine this process is a child of the raylet.
@@ -120,7 +120,7 @@ def test_a_head_without_a_supervisor_is_spared(monkeypatch: pytest.MonkeyPatch) 
 
 
 def test_everything_below_a_process_dies_with_it(family: subprocess.Popen[bytes]) -> None:
-    """As all processes of a grid die in the drill that loses everything."""
+    """So do all processes of a grid in the drill that loses everything."""
     [child] = below(family.pid)
     assert kill_all(family.pid) == 2
     assert family.wait(5) == -9

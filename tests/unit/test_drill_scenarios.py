@@ -1,4 +1,4 @@
-"""What drills choose to hit, and what they count as recovered."""
+"""Which targets drills choose, and when they count a fault as recovered."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ def nodes(**running: int) -> list[NodeStatus]:
 BUSY_B = nodes(a1=0, a2=1, b1=2, b2=1)
 
 
-def test_what_is_hit_is_where_most_runs() -> None:
+def test_the_busiest_target_is_hit() -> None:
     """The busiest node, the leader of the busiest group and not its standby, the busiest group as a whole."""
     assert choose("agent", PICTURE, BUSY_B) == FaultTarget("agent", ("b1",))
     assert choose("node", PICTURE, BUSY_B) == FaultTarget("node", ("b1",), freeze_s=20)
@@ -61,8 +61,8 @@ def test_what_is_hit_is_where_most_runs() -> None:
     assert choose("head", PICTURE, BUSY_B) == FaultTarget("head")
 
 
-def test_what_must_not_fall_silent_does_not() -> None:
-    """The machine of the drill, or of the head, is left alone, and so is its rack; its agent may be killed."""
+def test_the_drills_own_machine_is_not_frozen() -> None:
+    """The machine of the drill, or of the head, is spared, and so is its rack; its agent may be killed."""
     spared = tuple(replace(place, spared="the drill") if place.name == "b1" else place for place in PICTURE.places)
     picture = replace(PICTURE, places=spared)
     assert choose("agent", picture, BUSY_B) == FaultTarget("agent", ("b1",))
@@ -73,7 +73,7 @@ def test_what_must_not_fall_silent_does_not() -> None:
     assert choose("group", all_spared, BUSY_B) == Skip("no group may be frozen: why")
 
 
-def test_what_cannot_be_drilled_is_skipped_with_the_reason() -> None:
+def test_an_impossible_drill_is_skipped_with_the_reason() -> None:
     """A head without books, a single group, a grid without leaders or parents."""
     assert choose("head", replace(PICTURE, head_spared="in memory"), BUSY_B) == Skip("in memory")
     one = replace(PICTURE, places=PICTURE.places[:3])
@@ -82,7 +82,7 @@ def test_what_cannot_be_drilled_is_skipped_with_the_reason() -> None:
     assert all(isinstance(choose(each, empty, BUSY_B), Skip) for each in SCENARIOS if each != "head")
 
 
-def test_all_are_all() -> None:
+def test_all_stands_for_every_scenario() -> None:
     """`all` runs every scenario, and every scenario has a command."""
     assert COMMANDS["all"] == SCENARIOS
     assert {each for name, names in COMMANDS.items() if name != "all" for each in names} == set(SCENARIOS)
@@ -107,7 +107,7 @@ def seen(
 
 @pytest.mark.parametrize("scenario", ["agent", "node"])
 def test_recovery_of_a_node_ends_with_the_first_job_that_ran_again(scenario: str) -> None:
-    """Jobs that were not hit, and those submitted afterwards, say nothing of it."""
+    """Jobs that were not hit, and those submitted afterwards, do not count."""
     injected = InjectedFault(100.0, FaultTarget("agent", ("a1",)))
     jobs = (
         (job("not hit", 99, 100.1), status("not hit")),
@@ -131,14 +131,14 @@ def test_recovery_of_a_leader_ends_with_the_first_job_that_the_old_one_cannot_ha
     assert seen(scenario, injected, *jobs) == 3.5
 
 
-def test_a_group_is_made_up_for_with_the_first_job_that_was_in_it() -> None:
+def test_recovery_of_a_group_ends_with_the_first_job_that_was_in_it() -> None:
     """Moved to another group, or run again; a result that was on its way at the fault does not count, however late."""
     before = {name: status(name) for name in ("on its way", "told late", "moved", "back")}
     injected = InjectedFault(100.0, FaultTarget("node", ("a1", "a2"), "rack-a", 20), before)
     on_its_way = (job("on its way", 99, 102.2), status("on its way"))  # its node's cache had to be given up first
     moved = (job("moved", 99, 106.0), status("moved", "rack-b"))
     late = (job("told late", 99, 120.5), status("told late"))
-    again = (job("again", 99.9, 106.5), status("again", "rack-b", attempts=2))  # was not under way at the last look
+    again = (job("again", 99.9, 106.5), status("again", "rack-b", attempts=2))  # was not pending at the last look
     back = (job("back", 99, 121.0), status("back", took=22.0))
     other = (job("other", 99, 101.5), status("other", "rack-b"))
     assert seen("group", injected, on_its_way, moved, back, other) == 6.0
@@ -147,8 +147,8 @@ def test_a_group_is_made_up_for_with_the_first_job_that_was_in_it() -> None:
     assert seen("group", injected, on_its_way, late, other) is None
 
 
-def test_a_parent_is_made_up_for_with_the_first_answer_at_its_entry() -> None:
-    """Of those that were asked for after the fault, through that entry, and were answered."""
+def test_recovery_of_a_parent_ends_with_the_first_answer_at_its_entry() -> None:
+    """Requests count that were made after the fault, through that entry, and were answered."""
     mine, other = "http://10.0.0.11:8000", "http://10.0.0.21:8000"
     injected = InjectedFault(100.0, FaultTarget("parent", ("a1",)), entries=frozenset({mine}))
     tries = (
@@ -161,7 +161,7 @@ def test_a_parent_is_made_up_for_with_the_first_answer_at_its_entry() -> None:
 
 
 def test_an_entry_belongs_to_the_machine_of_its_address() -> None:
-    """Where no entry stands on the machine that was hit, all of them count."""
+    """If no entry is on the machine that was hit, all of them count."""
     urls = ["http://10.0.0.11:8000", "http://10.0.0.21:8000"]
     assert entries_of(FaultTarget("parent", ("a1",)), PICTURE, urls) == {urls[0]}
     assert entries_of(FaultTarget("parent", ("a2",)), PICTURE, urls) == set(urls)
@@ -173,8 +173,8 @@ def test_the_head_is_judged_by_the_longest_time_without_a_finish() -> None:
     assert longest_gap_s(100, 110, []) == 10
 
 
-def test_medians_are_of_the_runs_that_were_made() -> None:
-    """Times by their median, what must not happen by its sum, a skipped scenario with its reason."""
+def test_medians_count_the_runs_that_were_made() -> None:
+    """Times by their median, losses by their sum, a skipped scenario with its reason."""
     reports = [
         Report("agent", acknowledged=10, done=10, lost=lost, recovery_s=t) for lost, t in ((0, 1.0), (1, 9.0), (0, 2.0))
     ]

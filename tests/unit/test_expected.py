@@ -28,7 +28,7 @@ FILES = [("prices.csv", 10), ("out/a.csv", 1), ("out/deep/b.csv", 1), ("empty.cs
     ],
 )
 def test_missing_are_names_and_patterns_without_a_file_that_has_content(expect: list[str], lacking: list[str]) -> None:
-    """A pattern stays within one directory, case counts, a name is also taken literally, an empty file is none."""
+    """A pattern stays within one directory, case counts, a name is also taken literally, empty files do not count."""
     assert missing(expect, FILES) == lacking
 
 
@@ -69,7 +69,7 @@ def test_a_name_that_no_result_can_have_is_refused(name: str, says: str) -> None
     assert says in str(refused.value)
 
 
-def test_expected_files_are_a_list_of_any_other_names() -> None:
+def test_expected_files_are_a_list_of_names() -> None:
     """Spaces, kanji, patterns and directories are allowed; a lone text is not a list; too many are refused."""
     names = ["my prices.csv", "価格.csv", "out/*.csv", "...", "data.csv"]
     settings = load_settings(pricers={"p": {"command": "./p {input}", "expect": names, "mode": "cold"}})

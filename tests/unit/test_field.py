@@ -1,4 +1,4 @@
-"""What `make field` itself promises: table, exit code, what it skips, and that it tries raygrid from outside."""
+"""What `make field` itself guarantees: table, exit code, skips, and that it tests raygrid from outside."""
 
 from __future__ import annotations
 
@@ -87,8 +87,8 @@ def test_what_a_machine_lacks_is_skipped_with_the_reason(
     assert "| a | title | no such thing on this machine | skipped |" in capsys.readouterr().out
 
 
-def test_raygrid_is_tried_from_outside() -> None:
-    """Nothing of raygrid is imported but by the programs that processes of their own run: another copy can be tried."""
+def test_raygrid_is_tested_from_outside() -> None:
+    """Only programs in processes of their own import raygrid, so another copy can be tested."""
     for path in FIELD.rglob("*.py"):
         if "programs" in path.parts:
             continue

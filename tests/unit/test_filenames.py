@@ -47,14 +47,14 @@ def test_the_longest_name_is_that_of_file_systems() -> None:
 
 
 def test_directories_are_left_out() -> None:
-    """The last component counts, whichever way it is separated."""
+    """The last component counts, whichever separator is used."""
     paths = ["C:\\Users\\me\\book.csv", "../book.csv", "a/b\\book.csv", "book.csv", "\\\\server\\book.csv"]
     assert {last_component(path) for path in paths} == {"book.csv"}
 
 
 @given(st.text(st.characters(exclude_categories=["Cc", "Cs"]), min_size=1, max_size=60))
 def test_a_form_carries_every_name(name: str) -> None:
-    """What a client calls its file is what a parent reads, quotes, backslashes and percent signs included."""
+    """The name that a client gives is the name that a parent reads, quotes, backslashes and percents included."""
     form = MultipartForm([], [("file", InputUpload.of(b"x", name))])
     line = b"".join(form.chunks()).split(b"\r\n")[1]
     assert part_head({b"content-disposition": line.partition(b": ")[2]}).filename == name
