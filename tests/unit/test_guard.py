@@ -90,7 +90,7 @@ def test_a_freeze_of_both_is_no_silence() -> None:
 
 
 def test_no_guard_outlives_its_owner() -> None:
-    """However the owner ends, its end of the pipe is closed, and the guard goes at once."""
+    """However the owner ends, its end of the pipe is closed, and the guard ends at once."""
     with owner() as (process, guard):
         assert lives(guard)
         process.kill()
@@ -99,7 +99,7 @@ def test_no_guard_outlives_its_owner() -> None:
 
 
 def test_a_guard_is_small() -> None:
-    """One runs beside every leader: it loads next to nothing."""
+    """One runs beside every leader, so it loads almost no module."""
     with owner() as (_, guard):
         rollup = Path(f"/proc/{guard}/smaps_rollup")
         wait_until(lambda: "Rss" in rollup.read_text())

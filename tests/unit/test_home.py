@@ -1,4 +1,4 @@
-"""Paths that begin with `~` where there is no home directory: a sentence, never a traceback."""
+"""Paths that begin with `~` without a home directory: an error in one sentence, no traceback."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def homeless(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(pwd, "getpwuid", unknown)
 
 
-def test_a_home_is_put_in_place(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_tilde_becomes_the_home_directory(monkeypatch: pytest.MonkeyPatch) -> None:
     """The tilde at the beginning of a path is the home directory; others are names."""
     monkeypatch.setenv("HOME", "/home/desk")
     assert expanded("~/x") == Path("/home/desk/x")
@@ -61,7 +61,7 @@ def test_an_empty_home_is_none(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_an_unknown_user_has_no_home() -> None:
-    """`~name` of a user that there is none of."""
+    """`~name` of an unknown user is an error."""
     with pytest.raises(SettingsError, match="no home directory for ~nobody-of-that-name/x"):
         expanded("~nobody-of-that-name/x")
 

@@ -1,4 +1,4 @@
-"""An order that was given up before it was sent is never sent, for every way to lose a node or to wait."""
+"""An order that was withdrawn before it was sent is never sent, for every way to lose a node or to wait."""
 
 from __future__ import annotations
 

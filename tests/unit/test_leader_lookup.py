@@ -41,7 +41,7 @@ async def store_with(*names: str, group: str = "rack-a") -> Counting:
     return store
 
 
-async def test_nothing_is_asked_where_everything_is_known() -> None:
+async def test_a_reply_of_known_jobs_reads_no_store() -> None:
     """The usual reply costs no look at the store."""
     store = await store_with("a")
     said = reply("a", ended=("b",))
@@ -62,7 +62,7 @@ async def test_unknown_jobs_are_distinguished() -> None:
 
 
 async def test_a_look_up_is_bounded() -> None:
-    """Many unknown jobs are asked for in bites."""
+    """Many unknown jobs are looked up in several calls."""
     store = await store_with()
     said = await Lookup(store, "rack-a", lambda _: True).complete(reply(*(f"j{n}" for n in range(AT_ONCE + 1))))
     assert said is not None
@@ -88,7 +88,7 @@ def known(rack: Rack, *attempts: AttemptId) -> None:
 
 
 def test_a_found_job_that_runs_is_adopted_whatever_the_window() -> None:
-    """It is kept, recorded as running, and its answer counts; nothing starts for it."""
+    """It is kept, recorded as running, and its answer counts; no other attempt starts."""
     rack = Rack(window=2)
     rack.submit("a", "b", "c")
     assert "late" not in rack.state
@@ -107,7 +107,7 @@ def test_a_report_of_a_found_job_counts() -> None:
 
 
 def test_what_is_gone_is_stopped_until_it_comes_back() -> None:
-    """An attempt of a job that is not this group's is stopped; the job is taken when the store brings it again."""
+    """An attempt of a job that is not this group's is stopped; the job is taken when the store has it again."""
     rack = Rack()
     told = rack.tell(replace(reply("theirs"), asked_at=rack.now, gone=("theirs",)))
     assert told.stopped == [("n1", AttemptId("theirs", 1))]

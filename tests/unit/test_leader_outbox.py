@@ -1,4 +1,4 @@
-"""A leader's writes, and what follows them."""
+"""A leader's writes, and the order of what follows them."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ async def test_a_leader_whose_change_feed_breaks_steps_down() -> None:
 
 
 async def test_a_job_that_ends_at_once_costs_one_write() -> None:
-    """That it runs is not written where its end comes in a moment; alone it is written soon."""
+    """The start is not recorded if the end comes in a moment; otherwise it is recorded soon."""
     store: Any = Takes()
     written: asyncio.Queue[Sequence[JobUpdate]] = asyncio.Queue()
     outbox = Outbox(store, LEASE, lambda updates, surely: written.put_nowait(updates), lambda: None)

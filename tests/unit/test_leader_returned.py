@@ -1,4 +1,4 @@
-"""A job that ended at a leader while it was another group's is taken up when it comes back."""
+"""A job that ended at a leader while it was another group's is adopted when it comes back."""
 
 from __future__ import annotations
 
@@ -35,13 +35,13 @@ async def written(leader: Leader) -> None:
     await leader.settle(10)
 
 
-async def test_a_job_that_comes_back_is_taken_up_though_it_has_ended_here() -> None:
+async def test_a_job_that_comes_back_is_adopted_though_it_has_ended_here() -> None:
     """The store refused to end it, as it was another group's. If it were skipped, it would wait for ever."""
     store = MemoryStore()
     await store.insert([NewJob(JOB, "b", "f")])
     leader = await leading(store)
     try:
-        leader.cancel(["j"])  # by a parent that believes it to be here
+        leader.cancel(["j"])  # by a parent for which it is here
         await written(leader)
         assert (await store.get(["j"]))["j"].state is JobState.QUEUED
 
@@ -49,7 +49,7 @@ async def test_a_job_that_comes_back_is_taken_up_though_it_has_ended_here() -> N
 
         async with asyncio.timeout(20):
             while (await store.get(["j"]))["j"].state is JobState.QUEUED:
-                leader.cancel(["j"])  # done as soon as it has been taken up
+                leader.cancel(["j"])  # done as soon as it has been adopted
                 await asyncio.sleep(0.02)
     finally:
         await leader.close()

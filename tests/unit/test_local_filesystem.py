@@ -1,4 +1,4 @@
-"""A job store in SQLite lies on a disk of the machine that it is used on."""
+"""A job store in SQLite is on a disk of the machine that uses it."""
 
 from __future__ import annotations
 
@@ -44,18 +44,18 @@ def test_a_job_store_on_a_network_file_system_is_refused(tmp_path: Path, kind: s
 
 @pytest.mark.parametrize("kind", ["ext4", "xfs", "btrfs", "tmpfs", "overlay", "fuse.fuse-overlayfs", "lustre"])
 def test_disks_of_the_machine_are_accepted(tmp_path: Path, kind: str) -> None:
-    """And so are file systems whose locks and shared memory hold."""
+    """File systems whose locks and shared memory work are accepted, too."""
     require_local_job_store(settings(tmp_path), mounts(tmp_path, kind))
 
 
-def test_another_database_makes_no_such_demand(tmp_path: Path) -> None:
-    """With PostgreSQL nothing but blobs lies there, and these may be shared."""
+def test_postgresql_allows_any_file_system(tmp_path: Path) -> None:
+    """With PostgreSQL only blobs are there, and these may be shared."""
     url = "postgresql://user@db.test/raygrid"
     require_local_job_store(settings(tmp_path, database=url), mounts(tmp_path, "nfs4"))
 
 
-def test_where_nothing_is_known_nothing_is_refused(tmp_path: Path) -> None:
-    """No list of mounts, or none with this device, as for a subvolume."""
+def test_an_unknown_file_system_is_accepted(tmp_path: Path) -> None:
+    """There is no list of mounts, or none with this device, as for a subvolume."""
     require_local_job_store(settings(tmp_path), lambda _: None)
     assert kind_of(tmp_path, lambda _: "") is None
 

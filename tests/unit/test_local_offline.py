@@ -75,7 +75,7 @@ def states(settings: GridSettings) -> dict[str, str]:
 
 
 def test_jobs_are_cancelled_while_the_grid_is_down(settings: GridSettings) -> None:
-    """What waited and what ran when the grid ended is cancelled at once; what had ended stays."""
+    """Jobs that waited or ran when the grid ended are cancelled at once; ended ones stay."""
     with_jobs(settings)
     ended = cancel("q", "r", "d")
     assert ended.exit_code == 0, ended.output
@@ -103,8 +103,8 @@ def test_the_lease_of_a_leader_that_was_killed_is_waited_for(settings: GridSetti
     assert states(settings)["r"] == "cancelled"
 
 
-def test_a_lease_that_lasts_leaves_the_wish(settings: GridSettings, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Where a lease does not run out in time, the wish is in the store for the next leader."""
+def test_a_lease_that_lasts_leaves_the_request(settings: GridSettings, monkeypatch: pytest.MonkeyPatch) -> None:
+    """If a lease does not run out in time, the request is in the store for the next leader."""
     monkeypatch.setattr(offline, "LEASE_S", 0.0)
     with_jobs(settings, lease_s=60.0)
     assert cancel("r").stdout.strip() == "job r is cancelled when the grid starts, before it runs"

@@ -23,8 +23,8 @@ def settings(directory: Path, **changes: Any) -> GridSettings:
     return load_settings(None, **{"name": "g", "pricers": PRICERS, "storage": storage, **changes})
 
 
-def test_what_can_change_changes(tmp_path: Path) -> None:
-    """Pricers, quotas, slots and what requests may ask are replaced; each change is named, values of variables not."""
+def test_changeable_settings_are_replaced(tmp_path: Path) -> None:
+    """Pricers, quotas, slots and limits of requests are replaced; each change is named, values of variables not."""
     before = settings(tmp_path, groups={"rack-a": {"quota": 2}}, node={"slots": 2})
     asked = settings(
         tmp_path,
@@ -48,7 +48,7 @@ def test_what_can_change_changes(tmp_path: Path) -> None:
 
 
 def test_the_same_settings_change_nothing(tmp_path: Path) -> None:
-    """Secrets that are the same are no change."""
+    """Equal secrets are no change."""
     assert redeployment(settings(tmp_path), settings(tmp_path)).changes == ()
 
 
@@ -86,7 +86,7 @@ def test_a_setting_that_new_settings_leave_at_its_default_is_kept(
 
 
 def test_every_fixed_setting_is_tested() -> None:
-    """The list above is whole; a grid is found by its state directory, so that this one is the same anyway."""
+    """The list above is complete; a grid is found by its state directory, so that one is the same anyway."""
     assert {".".join(path) for path in FIXED} - {"storage.state_dir"} == {name for _, name in OTHER}
 
 

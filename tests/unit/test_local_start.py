@@ -1,4 +1,4 @@
-"""What can be known about a grid on this machine before anything is started."""
+"""What is checked about a grid on this machine before anything is started."""
 
 from __future__ import annotations
 
@@ -165,7 +165,7 @@ def test_a_start_that_waits_too_long_for_another_one_names_it(tmp_path: Path) ->
         assert first.poll() is None
 
 
-def test_what_just_starts_can_be_stopped(tmp_path: Path) -> None:
+def test_a_grid_that_is_just_starting_can_be_stopped(tmp_path: Path) -> None:
     """A supervisor that has no grid file yet is found by its lock, and ended."""
     settings = settings_for(tmp_path)
     settings.grid_dir.mkdir()
@@ -194,7 +194,7 @@ def test_a_damaged_file_hides_no_grid(tmp_path: Path) -> None:
 
 
 def test_the_port_of_a_dying_life_of_this_grid_is_waited_for(tmp_path: Path) -> None:
-    """A process that has files of this grid's Ray open gives the port up soon; any other is an error at once."""
+    """A process that has files of this grid's Ray open will free the port soon; any other is an error at once."""
     port = free_port()
     ours = Path(ray_prefix(tmp_path) + "test")
     try:
@@ -244,8 +244,8 @@ def test_a_port_of_another_grid_of_the_same_user_is_recognised(tmp_path: Path) -
     require_port("127.0.0.1", int(said[2]), tmp_path / "mine")
 
 
-def test_a_listener_that_ends_this_very_moment_is_no_strangers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The kernel takes a dying process's files before its port: one such look is no reason to give up."""
+def test_one_look_at_a_dying_listener_does_not_count(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The kernel frees a dying process's files before its port, so the start looks again."""
     looks = ["taken", "taken", None]
     monkeypatch.setattr(port_of_grid, "_why_not", lambda host, port: looks.pop(0))
     monkeypatch.setattr(port_of_grid, "_belongs_to", lambda prefix, port: False)
@@ -337,7 +337,7 @@ def test_a_pricer_may_be_named_like_a_setting(tmp_path: Path, name: str) -> None
 
 
 def test_only_what_is_asked_for_is_compared(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A variable for one field of a section asks for nothing else of it; secrets are compared where they are set."""
+    """A variable for one field of a section is compared for that field only; set secrets are compared."""
     key = {"name": "desk", "key": "correct-horse-battery"}
     running = load_settings(
         http={"port": 8005, "parents": 3, "api_keys": [key]},
@@ -365,7 +365,7 @@ def test_only_what_is_asked_for_is_compared(monkeypatch: pytest.MonkeyPatch) -> 
     ]
 
 
-def test_the_grid_file_keeps_what_it_was_started_with(tmp_path: Path) -> None:
+def test_the_grid_file_keeps_the_options_of_the_start(tmp_path: Path) -> None:
     """What was written comes back the same."""
     mine = start_time(os.getpid())
     assert mine is not None
@@ -380,7 +380,7 @@ def test_the_grid_file_keeps_what_it_was_started_with(tmp_path: Path) -> None:
 # --- where Ray's sockets lie, and how a grid is stopped -------------------------------------------------------------
 
 
-def test_a_long_temporary_directory_is_passed_over(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_long_temporary_directory_is_not_used(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Paths of Unix sockets are short: Ray's own directory is then elsewhere; one with a short path is kept."""
     long = tmp_path / ("x" * 80)
     long.mkdir()

@@ -1,4 +1,4 @@
-"""A Ray node beside the head that dies is started again, not too eagerly."""
+"""A Ray node beside the head that dies is started again, with growing pauses."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def wait_for_exit(node: WorkerNode) -> None:
 
 
 def test_a_node_that_lives_is_left_alone(tmp_path: Path) -> None:
-    """There is nothing to say and nothing to do."""
+    """Nothing is logged and nothing done."""
     node = WorkerNode("rack-a", "rack-a-2", HOLD, tmp_path / "log")
     node.start()
     try:
@@ -72,7 +72,7 @@ def test_a_node_that_was_well_for_long_starts_again_soon(tmp_path: Path) -> None
 
 @pytest.mark.parametrize("forgotten_after_s", [20.0, 1e9])
 def test_the_name_is_free_before_it_is_used_again(tmp_path: Path, forgotten_after_s: float) -> None:
-    """Ray takes a dead node for alive for a while, and would name another one otherwise; it waits, but not for ever."""
+    """Ray takes a dead node for alive for a while, and would choose another name; the wait is bounded."""
     node = WorkerNode("rack-a", "rack-a-2", DIE, tmp_path / "log")
     node.start()
     wait_for_exit(node)

@@ -96,7 +96,7 @@ def test_a_later_process_goes_on_with_the_file_and_one_at_the_same_time_has_anot
     assert found == {"leader-rack-a.log": 2, "leader-rack-a-2.log": 1}
 
 
-def test_a_log_does_not_grow_for_ever(tmp_path: Path) -> None:
+def test_a_log_is_bounded(tmp_path: Path) -> None:
     """Of a process that logs without end a few files of the largest size are left."""
     tier(tmp_path, "for n in range(5_000): log.warning('line %d', n)\n", "agent node/../é 1")
     files = {path.name: path.stat().st_size for path in tmp_path.iterdir() if not path.name.startswith(".")}

@@ -78,7 +78,7 @@ def test_these_hosts_are_this_machine(host: str) -> None:
         *("198.51.100.77", "2001:db8::1"),
     ],
 )
-def test_these_hosts_are_not(host: str) -> None:
+def test_these_hosts_are_other_machines(host: str) -> None:
     """A name that only looks like a loopback address is another machine's, for which the site's proxy is meant."""
     assert not is_this_machine(host)
 

@@ -43,7 +43,7 @@ def test_a_second_attempt_of_a_job_shares_the_end_of_the_first(accepted: Accepte
 
 
 def test_a_further_attempt_of_a_job_that_has_ended_gets_its_answer(accepted: AcceptedAttempts) -> None:
-    """Without running it again."""
+    """It does not run again."""
     accepted.end(done("a"), PRICERS)
     answer = accepted.accept(order("a", "true", 2))
     assert answer == done("a", 2)
@@ -56,13 +56,13 @@ def test_a_further_attempt_of_a_job_that_has_ended_gets_its_answer(accepted: Acc
     ids=["infrastructure", "cancelled", "retried-exit-code"],
 )
 def test_an_end_that_leads_to_another_run_is_no_answer(accepted: AcceptedAttempts, ended: AttemptReport) -> None:
-    """The next attempt of the job is meant to run."""
+    """The next attempt of the job has to run."""
     accepted.end(ended, PRICERS)
     assert accepted.accept(order("a", "true", 2)) is None
     assert list(accepted.waiting) == [AttemptId("a", 2)]
 
 
-def test_a_stopped_attempt_is_gone_killed_or_still_wanted(accepted: AcceptedAttempts) -> None:
+def test_a_stopped_attempt_is_gone_killed_or_still_needed(accepted: AcceptedAttempts) -> None:
     """One that waits is dropped, one that runs must be killed, and one that another attempt shares goes on."""
     for job_id in ("runs", "shared", "waits"):
         accepted.accept(order(job_id, "true"))

@@ -206,7 +206,7 @@ async def test_the_result_is_in_cache_and_blob_store_alike(agent: NodeAgent, tmp
 async def test_a_blob_store_that_fails_a_few_times_costs_nothing(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A write that fails is tried again, and the attempt's answer is reported as if nothing had been."""
+    """A write that fails is tried again, and the attempt's answer is reported as usual."""
     failures = [OSError("the disk is away"), OSError("still away")]
     put = BlobStore.put_now
 
@@ -257,7 +257,7 @@ async def test_a_blob_store_that_fails_makes_the_node_unhealthy_until_it_works(
 
 
 async def test_a_full_cache_costs_only_the_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Where the object store takes no more, results come from the blob store, and the publisher goes on."""
+    """If the object store is full, results come from the blob store, and the publisher goes on."""
     agent = lone_agent(tmp_path)
 
     class Full:
@@ -293,7 +293,7 @@ async def test_a_nearly_full_disk_makes_the_node_unhealthy(agent: NodeAgent, mon
 async def test_a_job_directory_that_cannot_be_made_is_no_answer_of_the_job(
     agent: NodeAgent, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A disk that refuses is an infrastructure failure, a full one costs the job no attempt, and the slot goes on."""
+    """A failing disk is an infrastructure failure, a full one costs the job no attempt, and the slot goes on."""
     refusals = ((28, "No space left on device", Outcome.DISK_FULL), (5, "Input/output error", Outcome.INFRASTRUCTURE))
     for number, (code, words, outcome) in enumerate(refusals, 1):
 
@@ -381,7 +381,7 @@ async def test_closing_leaves_nothing(tmp_path: Path) -> None:
 
 
 async def test_closing_while_pricers_are_being_started(tmp_path: Path) -> None:
-    """Closing at any instant leaves nothing behind: what is just being spawned is killed as well."""
+    """Closing at any moment leaves nothing behind: a pricer that is just being spawned is killed as well."""
     for number in range(5):
         agent = lone_agent(tmp_path)
         agent.open()
@@ -457,7 +457,7 @@ async def test_a_killed_or_frozen_agent_leaves_nothing_and_its_root_works_again(
 
 
 async def test_a_new_agent_clears_what_the_one_before_left(tmp_path: Path) -> None:
-    """Where not even the reaper survived, the next agent on the same root kills and removes what is left."""
+    """If not even the reaper survived, the next agent on the same root kills and removes what is left."""
     left = tmp_path / "root" / "jobs" / "earlier-life" / "job.1"
     (left / "locked").mkdir(parents=True)
     (left / "locked").chmod(0o000)

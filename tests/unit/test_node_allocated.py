@@ -20,7 +20,7 @@ def written(*paths: Path) -> int:
 
 
 def test_a_hole_takes_no_room(tmp_path: Path) -> None:
-    """A file of 2 TB with nothing in it counts nothing; one with a little in it counts a little."""
+    """A file of 2 TB of holes counts nothing; one with a little data counts a little."""
     with (tmp_path / "sparse").open("wb") as file:
         file.truncate(2 * 1024**4)
         assert allocated([str(tmp_path)]).held == 0
@@ -31,7 +31,7 @@ def test_a_hole_takes_no_room(tmp_path: Path) -> None:
     assert 4096 <= allocated([str(tmp_path)]).held < MB
 
 
-def test_what_lies_below_counts_once(tmp_path: Path) -> None:
+def test_files_below_a_directory_count_once(tmp_path: Path) -> None:
     """Directories are searched, a file with two names counts once, a link counts nothing, what is gone nothing."""
     inner = tmp_path / "a" / "b"
     inner.mkdir(parents=True)
@@ -60,7 +60,7 @@ def test_room_that_was_reserved_counts(tmp_path: Path) -> None:
     assert written(tmp_path) >= 8 * MB
 
 
-def test_growing_is_what_was_changed_lately(tmp_path: Path) -> None:
+def test_only_recently_changed_files_are_growing(tmp_path: Path) -> None:
     """A file that was not changed since the given moment counts as held, not as growing."""
     (tmp_path / "old").write_bytes(b"x" * MB)
     os.utime(tmp_path / "old", (1, 1))

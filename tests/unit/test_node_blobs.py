@@ -133,7 +133,7 @@ def finished(took_s: float) -> FinishedAttempt:
 
 
 def test_the_result_of_a_long_attempt_is_kept_through_an_outage(tmp_path: Path) -> None:
-    """What took an hour is not thrown away after two seconds without a blob store."""
+    """The result of a long attempt is kept for longer than two seconds without a blob store."""
     blobs, delivered = Away(str(tmp_path)), list[AttemptReport]()
     publisher = Publisher("n1", blobs, ResultCache(LocalPackStore(), 0), delivered.extend, lambda: False)
     publisher.start()
@@ -147,7 +147,7 @@ def test_the_result_of_a_long_attempt_is_kept_through_an_outage(tmp_path: Path) 
 
 
 def test_closing_does_not_wait_for_a_blob_store_that_is_away(tmp_path: Path) -> None:
-    """An agent that stops gives results up that it cannot store, instead of keeping them."""
+    """An agent that stops drops results that it cannot store, instead of keeping them."""
     blobs, delivered = Away(str(tmp_path)), list[AttemptReport]()
     publisher = Publisher("n1", blobs, ResultCache(LocalPackStore(), 0), delivered.extend, lambda: False)
     publisher.start()

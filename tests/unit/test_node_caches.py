@@ -40,8 +40,8 @@ def test_the_least_recently_used_pack_goes_first() -> None:
     assert cache.get("one", ["job-one"]) == [b"xxxxx"]
 
 
-def test_a_jobs_later_result_does_not_serve_for_its_earlier_one() -> None:
-    """A job that ran twice here gives under each key only what lies in that pack."""
+def test_a_jobs_later_result_is_not_given_for_its_earlier_one() -> None:
+    """A job that ran twice here gives under each key only what is in that pack."""
     cache = ResultCache(LocalPackStore(), 100)
     cache.add("first", b"old", [("job", 0, 3)])
     cache.add("second", b"newer", [("job", 0, 5)])
@@ -49,8 +49,8 @@ def test_a_jobs_later_result_does_not_serve_for_its_earlier_one() -> None:
     assert cache.get("second", ["job"]) == [b"newer"]
 
 
-def test_what_the_shelf_lost_is_not_there() -> None:
-    """A cache may lose things; that is an answer, not an error."""
+def test_a_result_that_the_cache_has_lost_is_absent() -> None:
+    """A cache may lose results; that is an answer, not an error."""
 
     class Forgetful(LocalPackStore):
         def get(self, handle: object) -> bytes | None:
@@ -173,13 +173,13 @@ def test_every_attempt_that_had_a_changed_copy_is_marked(shared: Shared) -> None
 
 
 def test_a_change_right_after_the_start_is_found(shared: Shared) -> None:
-    """A write within one tick of the clock after a copy was fetched shows by the copy's time, which lies before."""
+    """A write within one tick of the clock after a copy was fetched is found, because the copy's time is set back."""
     curve = shared.stored("curve", b"right")
     rewrite(shared.linked("bad", curve), b"wrong", hide=False)
     assert not shared.released("bad")
 
 
-def test_names_that_come_and_go_are_no_change(shared: Shared) -> None:
+def test_links_that_come_and_go_are_no_change(shared: Shared) -> None:
     """Links of other attempts, one that its pricer removed, and leaving the cache cost neither answer nor fetch."""
     first, second = shared.stored("first", b"x" * 100), shared.stored("second", b"y" * 200)
     for job in ("a", "b", "c"):
@@ -237,7 +237,7 @@ def test_a_small_cache_under_many_jobs_never_fails_one(shared: Shared) -> None:
     assert digests == [inputs[number % 6].digest for number in range(600)]
 
 
-def test_content_that_is_not_what_it_should_be_is_refused(shared: Shared) -> None:
+def test_content_that_does_not_match_its_digest_is_refused(shared: Shared) -> None:
     """A blob whose bytes do not match their digest never reaches a pricer."""
     curve = shared.stored("curve", b"right")
     shared.blobs.put_now(data_key(curve.digest), b"wrong")

@@ -1,4 +1,4 @@
-"""The files that take what pricers print: the pricer's own hands on them change nothing, and none sees another's."""
+"""The files that take what pricers print: what a pricer does to its own changes nothing, and none sees another's."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def inodes(captures: Captures) -> list[int]:
     return [os.fstat(each.descriptor).st_ino for each in captures]
 
 
-def test_an_empty_pair_serves_again(pool: CapturePool, tmp_path: Path) -> None:
+def test_an_empty_pair_is_used_again(pool: CapturePool, tmp_path: Path) -> None:
     """Nothing was printed: the next attempt gets the same two files."""
     first = taken(pool, tmp_path)
     before = inodes(first)
@@ -74,7 +74,7 @@ def replace_by_directory(capture: Capture) -> None:
     ],
     ids=["printed", "permissions", "other-name", "removed", "renamed", "link", "directory", "room", "passed-on"],
 )
-def test_a_pair_that_is_not_as_good_as_new_serves_no_more(
+def test_a_pair_that_is_not_as_good_as_new_is_not_used_again(
     pool: CapturePool, tmp_path: Path, spoil: Callable[[Capture], object]
 ) -> None:
     """What a pricer did to one of its captures, or which process still has it, reaches no other attempt."""
@@ -91,7 +91,7 @@ def test_a_pair_that_is_not_as_good_as_new_serves_no_more(
 
 
 def test_what_was_printed_leaves_the_disk_with_its_attempt(pool: CapturePool, place: Path, tmp_path: Path) -> None:
-    """It may be much, and whether the pair serves again is seen only when another attempt comes."""
+    """It may be much; whether the pair is used again is decided only when another attempt comes."""
     first = taken(pool, tmp_path)
     os.write(first.stdout.descriptor, b"price")
     pool.give_back(first)
@@ -103,8 +103,8 @@ def reserve(capture: Capture, size: int) -> None:
     subprocess.run(["fallocate", "--keep-size", f"--length={size}", capture.where], check=True)
 
 
-def test_how_a_pricer_used_a_file_is_forgotten(pool: CapturePool, tmp_path: Path) -> None:
-    """A pricer may move on in its stdout without a word, lock it, or have it append: the next one begins anew."""
+def test_a_files_position_flags_and_locks_are_reset(pool: CapturePool, tmp_path: Path) -> None:
+    """A pricer may seek in its stdout, lock it, or set it to append: the next one begins anew."""
     first = taken(pool, tmp_path)
     before = inodes(first)
     os.lseek(first.stdout.descriptor, 100, os.SEEK_SET)
@@ -123,7 +123,7 @@ def test_how_a_pricer_used_a_file_is_forgotten(pool: CapturePool, tmp_path: Path
 def test_a_disk_without_leases_gets_new_files(
     pool: CapturePool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """If the kernel cannot show whether another process has a file open, none serves twice."""
+    """If the kernel cannot show whether another process has a file open, none is used twice."""
     control = system_calls.control
 
     def refuses(file: int, command: int, argument: int) -> int:
@@ -141,7 +141,7 @@ def test_a_disk_without_leases_gets_new_files(
 def test_a_pool_whose_directory_was_removed_makes_them_beside_the_job(
     pool: CapturePool, place: Path, tmp_path: Path
 ) -> None:
-    """A hostile pricer costs its node nothing: what the next one prints is captured all the same."""
+    """A hostile pricer costs its node nothing: the output of the next one is captured all the same."""
     place.rmdir()
     made = taken(pool, tmp_path)
     assert [each.where for each in made] == [f"{tmp_path}/job.1@stdout", f"{tmp_path}/job.1@stderr"]
@@ -159,7 +159,7 @@ def test_a_pool_whose_directory_was_removed_makes_them_beside_the_job(
     ],
     ids=["fifo", "link", "directory"],
 )
-def test_something_else_where_a_warm_pricer_should_have_written_is_no_output(
+def test_a_special_file_in_place_of_a_warm_pricers_output_is_no_output(
     pool: CapturePool, tmp_path: Path, put: Callable[[str], None], says: str
 ) -> None:
     """A pricer that opens a capture by name leaves another kind of file there; nothing is read through it."""
@@ -171,8 +171,8 @@ def test_something_else_where_a_warm_pricer_should_have_written_is_no_output(
         stdout.printed()
 
 
-def test_what_a_warm_pricer_wrote_under_the_name_is_read(pool: CapturePool, tmp_path: Path) -> None:
-    """Even where it wrote another file and gave it the capture's name."""
+def test_a_file_that_a_warm_pricer_wrote_under_the_captures_name_is_read(pool: CapturePool, tmp_path: Path) -> None:
+    """Also if it wrote another file and gave it that name."""
     stdout = taken(pool, tmp_path, by_name=True).stdout
     (tmp_path / "mine").write_bytes(b"price")
     os.rename(tmp_path / "mine", stdout.where)

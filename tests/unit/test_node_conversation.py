@@ -176,7 +176,7 @@ async def test_a_node_that_cannot_be_reached_is_lost_within_a_moment() -> None:
     await talk.close()
 
 
-async def test_a_link_that_is_whole_again_at_once_costs_nothing() -> None:
+async def test_a_link_that_recovers_at_once_costs_nothing() -> None:
     """Neither a connection that broke for a moment nor mere silence loses the node here."""
     node, seen = Node(), list[Event]()
     talk = conversation(node, 0.0, seen.append, time.monotonic)
@@ -287,7 +287,7 @@ async def test_another_life_of_a_node_is_sent_definitions_anew() -> None:
 
 
 async def test_a_node_that_lacks_a_definition_is_sent_it_without_any_order() -> None:
-    """As when a leader before this one handed the attempts over; what it lacks no longer is not sent again."""
+    """For example after an earlier leader handed the attempts over; a definition that arrived is not sent again."""
     node, store = Node(), await kept("d1")
     node.lacks = ("d1",)
     talk = conversation(node, 0.0, store=store)

@@ -1,4 +1,4 @@
-"""What a node runs for jobs of several definitions, and how it gets those that it lacks."""
+"""Which definitions a node runs its jobs with, and how it gets those that it lacks."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def ordered(job_id: str, script: str, definition: Definition) -> AttemptOrder:
     return replace(plain, spec=replace(plain.spec, definition=definition.digest))
 
 
-def test_definitions_that_were_sent_are_run_within_the_limits_of_now() -> None:
+def test_definitions_that_were_sent_run_within_current_limits() -> None:
     """Each job gets its own, whatever is configured; newer settings change the limits at once."""
     kept = NodeDefinitions({"p": NEW})
     old, new = define("p", OLD), define("p", NEW)
@@ -50,7 +50,7 @@ def test_definitions_that_were_sent_are_run_within_the_limits_of_now() -> None:
 
 
 def test_a_job_without_a_definition_runs_what_is_configured() -> None:
-    """It is named as such: with the version and the digest of that."""
+    """The report names the version and the digest of the configured pricer."""
     kept = NodeDefinitions({"p": NEW})
     assert kept.pricer(SPEC) is NEW
     assert kept.resolve(SPEC) == (replace(SPEC, version="1", definition=define("p", NEW).digest), NEW)
@@ -87,7 +87,7 @@ def test_it_waits_for_a_bounded_time_and_not_beyond_the_end_of_the_agent(monkeyp
 
 
 def test_few_definitions_are_kept_and_one_that_was_dropped_is_asked_for_again(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Those used last stay."""
+    """Those used last are kept."""
     monkeypatch.setattr(module, "KEPT", 2)
     kept = NodeDefinitions({})
     made = [define("p", Pricer(command=(name,))) for name in ("a", "b", "c")]

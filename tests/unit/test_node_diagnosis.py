@@ -84,7 +84,7 @@ def test_a_path_that_leads_to_no_program_is_explained(tmp_path: Path) -> None:
     assert why_not("price-o-matic", "/bin") == "there is no program 'price-o-matic' in the PATH /bin"
 
 
-def test_what_can_be_started_gets_no_complaint(tmp_path: Path) -> None:
+def test_a_program_that_can_be_started_gets_no_error(tmp_path: Path) -> None:
     """A script, a program of this machine found by path or PATH, and a script with CRLF below its first line only."""
     assert why_not(str(program(tmp_path, b"#!/bin/sh\necho a\r\n")), "/bin") is None
     assert why_not("sh", "/bin:/usr/bin") is None
@@ -111,8 +111,8 @@ def test_a_handler_of_the_kernel_makes_a_windows_program_startable(
     assert (why_not(str(program(tmp_path, MZ)), "/bin") is None) == handled
 
 
-def test_up_believes_the_kernel_rather_than_the_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A handler may be set up though this container does not show it; the program is not run to find out."""
+def test_up_trusts_the_kernel_rather_than_the_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A handler may be set up though this container does not show it; the program is not run to test it."""
     ran = tmp_path / "ran"
     path = program(tmp_path, f"#!/bin/sh\ntouch {ran}\n".encode())
     monkeypatch.setattr("raygrid.local.executables.why_not", lambda program, search_path: "it looks wrong")

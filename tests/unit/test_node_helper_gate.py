@@ -71,7 +71,7 @@ def test_a_pricer_that_shares_the_helpers_waits_too() -> None:
 
 
 def test_the_linger_begins_anew_with_each_attempt() -> None:
-    """One that came and went between the decision and the gate keeps the helpers for another linger."""
+    """An attempt between the decision and the gate keeps the helpers for another linger."""
     gate = HelperGate(10)
     gate.begin("p", PRICER)
     gate.end("p", PRICER)
@@ -80,14 +80,14 @@ def test_the_linger_begins_anew_with_each_attempt() -> None:
 
 
 def test_helpers_that_do_not_end_cost_an_attempt_and_not_a_slot() -> None:
-    """After its patience the attempt fails for the node's reasons, and runs again elsewhere."""
+    """After a bounded wait the attempt fails for the node's reasons, and runs again elsewhere."""
     gate = HelperGate(0.1)
     assert gate.close(P, 0)
     with pytest.raises(UnavailableError, match="pricer 'p' left behind were killed and do not end"):
         gate.begin("p", PRICER)
 
 
-def test_new_attempts_are_held_back_for_those_that_run() -> None:
+def test_new_attempts_wait_for_running_ones() -> None:
     """The gate is closed once the last of them has ended; a warm process that is loaded for one does not wait."""
     gate = HelperGate(10)
     gate.begin("p", PRICER)
@@ -108,7 +108,7 @@ def test_new_attempts_are_held_back_for_those_that_run() -> None:
         assert started.wait(5)
 
 
-def test_an_attempt_that_runs_on_is_waited_for_only_so_long() -> None:
+def test_an_attempt_that_runs_on_is_waited_for_only_for_a_bounded_time() -> None:
     """Then the gate opens again: slots must not stand still for a helper that is merely old."""
     gate = HelperGate(10)
     gate.begin("p", PRICER)
@@ -116,7 +116,7 @@ def test_an_attempt_that_runs_on_is_waited_for_only_so_long() -> None:
     gate.begin("p", PRICER)
 
 
-def test_what_runs_under_older_settings_keeps_its_helpers() -> None:
+def test_attempts_under_older_settings_keep_their_helpers() -> None:
     """A deployment that forbids helpers holds for new attempts; those that still run need what they use."""
     gate = HelperGate(10)
     strict = PRICER.model_copy(update={"helpers": ()})
@@ -142,7 +142,7 @@ def test_a_look_gives_the_attempts_that_ran_since_the_last_one() -> None:
 
 
 def test_a_program_is_one_for_windows_by_its_content(tmp_path: Path) -> None:
-    """Where the kernel hands Windows programs to wine, the command does not name it; `.exe` alone is no sign."""
+    """If the kernel hands Windows programs to wine, the command does not name it; `.exe` alone proves nothing."""
     gate = HelperGate(10)
     for name, content in (("windows", b"MZ\x90"), ("linux", b"\x7fELF")):
         (tmp_path / f"{name}.exe").write_bytes(content)

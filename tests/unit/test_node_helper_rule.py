@@ -35,25 +35,25 @@ def group(*names: str) -> tuple[frozenset[str], ...]:
 
 
 def test_a_helper_lives_while_an_attempt_of_its_pricer_runs() -> None:
-    """However long its own job has ended; another pricer that runs does not keep it."""
+    """It lives long after its own job; another pricer that runs does not keep it."""
     assert decided(helper(), p=0.0) == HelperActions()
     assert decided(helper(), p=LINGER_S, q=0.0) == HelperActions(clear=group("p"))
 
 
 def test_a_helper_lingers_after_the_last_attempt() -> None:
-    """It ends once its pricer has been idle for the linger, not a moment before."""
+    """It ends once its pricer has been idle for the linger, not before."""
     assert decided(helper(), p=LINGER_S - 0.01) == HelperActions()
     assert decided(helper(), p=LINGER_S) == HelperActions(clear=group("p"))
 
 
 def test_all_helpers_of_a_pricer_end_together() -> None:
-    """One of a group (a server and its services) is never ended apart from the others."""
+    """A server and its services are never ended apart from one another."""
     actions = decided(helper(1), helper(2), helper(3, age_s=AGE_S), p=LINGER_S)
     assert actions == HelperActions(clear=group("p"))
 
 
-def test_a_helper_of_one_of_two_pricers_waits_for_both() -> None:
-    """Where it is unknown whose it is, it may be of any pricer that ran when it was first seen."""
+def test_a_helper_of_unknown_origin_waits_for_both_pricers() -> None:
+    """It may belong to any pricer that ran when it was first seen."""
     assert decided(helper(1, "p", "q"), p=60.0, q=0.0) == HelperActions()
     assert decided(helper(1, "p", "q"), p=60.0, q=LINGER_S) == HelperActions(clear=group("p", "q"))
 
@@ -65,26 +65,26 @@ def test_groups_that_overlap_are_cleared_behind_one_gate() -> None:
 
 
 def test_a_helper_at_its_age_is_renewed_while_its_pricer_is_in_use() -> None:
-    """And merely cleared where it is idle."""
+    """If its pricer is idle, it is only ended."""
     assert decided(helper(age_s=AGE_S), p=0.0) == HelperActions(renew=group("p"))
     assert decided(helper(age_s=AGE_S - 1), p=0.0) == HelperActions()
 
 
 def test_jobs_that_each_leave_a_process_do_not_fill_the_machine() -> None:
-    """A pricer with too many helpers gets rid of them between two attempts, though it is never idle."""
+    """A pricer with too many helpers loses them between two attempts, though it is never idle."""
     many = [helper(pid) for pid in range(MOST_HELPERS + 1)]
     assert decided(*many[1:], p=0.0) == HelperActions()
     assert decided(*many, p=0.0) == HelperActions(renew=group("p"))
 
 
-def test_what_the_settings_do_not_allow_ends_with_its_job() -> None:
-    """It lives while an attempt that may have started it runs, and no linger longer."""
+def test_a_helper_that_is_not_allowed_ends_with_its_job() -> None:
+    """It lives while an attempt that may have started it runs, without a linger."""
     running, ended = helper(1, allowed=False, in_job=True), helper(2, allowed=False)
     assert decided(running, ended, p=0.0) == HelperActions(kill=(ended,))
 
 
-def test_what_no_pricer_can_have_left_is_killed() -> None:
-    """An orphan that appears though nothing ran belongs to no job."""
+def test_an_orphan_that_no_pricer_can_have_left_is_killed() -> None:
+    """It appeared though nothing ran, so it belongs to no job."""
     stray = LeftBehind(1, 7, 1.0, frozenset(), allowed=True, in_job=False)
     assert decided(stray, p=0.0) == HelperActions(kill=(stray,))
 
@@ -96,7 +96,7 @@ def test_what_no_pricer_can_have_left_is_killed() -> None:
         (None, "", "", True),
         ("forbid", SERVER, "wineserver64", False),
         (["gpg-agent"], "/usr/bin/gpg-agent", "gpg-agent", True),
-        (["gpg-agent"], "/tmp/sleeper", "gpg-agent", False),  # it gave itself the name
+        (["gpg-agent"], "/tmp/sleeper", "gpg-agent", False),  # it chose the name
         (["/opt/licd"], "/opt/licd", "licd", True),
         (["/opt/licd"], "/tmp/licd", "licd", False),
         (["gpg-agent"], "", "gpg-agent", False),
@@ -140,8 +140,8 @@ def test_pricers_share_helpers_through_wine_and_what_they_list(
     assert shared_through(pricer.command, pricer.helpers, is_windows=True) == through | {"wine"}
 
 
-def test_sharing_reaches_over_others() -> None:
-    """If a shares with b and b with c, what a left may be of use to c."""
+def test_sharing_is_transitive() -> None:
+    """If a shares with b and b with c, a helper of a may be used by c."""
     through = {
         "a": frozenset("x"),
         "b": frozenset("xy"),

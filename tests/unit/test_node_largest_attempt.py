@@ -28,7 +28,7 @@ def found(own: list[Running], root: Path) -> str | None:
     return filler.running.attempt.job_id if filler else None
 
 
-def test_it_is_the_largest(tmp_path: Path) -> None:
+def test_the_larger_of_two_that_grow_is_chosen(tmp_path: Path) -> None:
     """Of two that grow, the larger one."""
     root = tmp_path / "node-1"
     own = [attempt(root, "small", MB), attempt(root, "large", 9 * MB)]
@@ -38,8 +38,8 @@ def test_it_is_the_largest(tmp_path: Path) -> None:
     assert filler.held >= 9 * MB
 
 
-def test_what_grows_counts_before_what_was_there(tmp_path: Path) -> None:
-    """A large file that was written long ago did not fill the disk now; without any that grows, it is the largest."""
+def test_growing_files_count_before_older_ones(tmp_path: Path) -> None:
+    """A large file that was written long ago did not fill the disk now; if none grows, the largest counts."""
     root = tmp_path / "node-1"
     own = [attempt(root, "old", 12 * MB, old=True), attempt(root, "new", 9 * MB)]
     assert found(own, root) == "new"
@@ -49,7 +49,7 @@ def test_what_grows_counts_before_what_was_there(tmp_path: Path) -> None:
     )
 
 
-def test_what_it_was_given_is_not_its_doing(tmp_path: Path) -> None:
+def test_the_inputs_of_an_attempt_do_not_count(tmp_path: Path) -> None:
     """Inputs do not count."""
     root = tmp_path / "node-1"
     own = [attempt(root, "given", 12 * MB, given=11 * MB), attempt(root, "writes", 10 * MB)]

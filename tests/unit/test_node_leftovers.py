@@ -1,4 +1,4 @@
-"""An agent reports what its earlier lives left unfinished, until that was taken in; suspects get their turn alone."""
+"""An agent reports unfinished attempts of its earlier lives until they are settled; suspects run one at a time."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def found(root: Path) -> list[AttemptReport]:
 
 
 def test_names_of_directories_are_attempts(tmp_path: Path) -> None:
-    """Whatever a job's id has in it, its directory names the attempt; what is no job directory is passed over."""
+    """Whatever a job's id contains, its directory names the attempt; other directories are ignored."""
     directories(tmp_path, "a", "j.1", "a.b.2.13", ".x.4", "@warm.1", "no-number", "j.1x", "j.", ".7")
     (tmp_path / "jobs" / "a" / "file.1").write_text("")
     reports = found(tmp_path)
@@ -46,7 +46,7 @@ def test_names_of_directories_are_attempts(tmp_path: Path) -> None:
 
 
 def test_lives_are_reported_in_their_order_until_they_are_settled(tmp_path: Path) -> None:
-    """What was found is found again by the next life, each life's attempts with one end, and no longer once settled."""
+    """Each life's attempts have one end; the next life finds them again, until they are settled."""
     directories(tmp_path, "a", "j.1", "k.1")
     os.utime(tmp_path / "jobs" / "a", (1_000, 1_000))
     assert len(found(tmp_path)) == 2
@@ -65,8 +65,8 @@ def test_lives_are_reported_in_their_order_until_they_are_settled(tmp_path: Path
 
 
 @pytest.mark.parametrize("text", ["", "{}", "[1]", '[{"life": 1}]', '[{"life": "x", "ended_at": "y", "attempts": []}]'])
-def test_a_file_that_makes_no_sense_is_ignored(tmp_path: Path, text: str) -> None:
-    """What a power cut left of the file does not keep the agent from starting."""
+def test_a_damaged_file_is_ignored(tmp_path: Path, text: str) -> None:
+    """A file that a power cut left damaged does not keep the agent from starting."""
     (tmp_path / "unfinished").write_text(text)
     directories(tmp_path, "a", "j.1")
     assert [report.attempt for report in found(tmp_path)] == [AttemptId("j", 1)]

@@ -50,21 +50,21 @@ def machine(monkeypatch: pytest.MonkeyPatch) -> Machine:
     return Machine(monkeypatch)
 
 
-def test_what_a_pricer_still_holds_is_not_left_behind(machine: Machine) -> None:
+def test_processes_that_a_pricer_still_has_are_not_left_behind(machine: Machine) -> None:
     """Its children, and what the agent itself runs besides, are no leftovers."""
     assert machine.left(process(10), process(11, 10), process(900), process(901, 900), roots=(JOB,), p=True) == {}
     assert machine.below == {10, 11}
 
 
 def test_a_mark_names_the_pricer_of_an_orphan(machine: Machine) -> None:
-    """All that is below an orphan is of the same job."""
+    """All processes below an orphan are of the same job."""
     machine.mark(11, f"{PREFIX}p|j.1")
     assert machine.left(process(11), process(12, 11), p=False) == {11: of("p", "j.1"), 12: of("p", "j.1")}
 
 
 @pytest.mark.parametrize("mark", [f"{PREFIX}q|other.1", "x", None])
-def test_ancestry_that_was_seen_comes_before_the_mark(machine: Machine, mark: str | None) -> None:
-    """A daemon that was seen below its pricer once stays that pricer's, whatever it claims."""
+def test_an_observed_ancestry_wins_over_the_mark(machine: Machine, mark: str | None) -> None:
+    """A daemon that was once seen below its pricer stays that pricer's, whatever its mark is."""
     machine.environments[11] = OWN + b"X=1\0"
     if mark is not None:
         machine.mark(11, mark)
@@ -108,7 +108,7 @@ def test_a_pricer_is_reaped_by_its_own_thread_only(machine: Machine) -> None:
     assert machine.zombies == [11]
 
 
-def test_what_a_warm_process_orphaned_is_of_the_job_at_hand(machine: Machine) -> None:
+def test_orphans_of_a_warm_process_belong_to_the_current_job(machine: Machine) -> None:
     """Its mark names the process; the job is the one that ran when it was first seen."""
     machine.mark(11, f"{PREFIX}w|@warm.1")
     busy, idle = SpawnedPricer(10, "w", "@warm.1", "j.1"), SpawnedPricer(10, "w", "@warm.1", "")
@@ -126,7 +126,7 @@ def test_of_an_agent_among_others_only_marks_count(monkeypatch: pytest.MonkeyPat
 
 
 def test_a_daemon_that_forks_when_nothing_ran_is_of_those_before_it(machine: Machine) -> None:
-    """An orphan without a mark that appears between jobs descends from something that was left behind."""
+    """An orphan without a mark that appears between jobs descends from one that was left behind."""
     machine.mark(11, f"{PREFIX}p|j.1")
     machine.environments[12] = b""
     machine.left(process(11), p=True, q=False)

@@ -73,7 +73,7 @@ def test_the_tightest_cgroup_on_the_way_up_counts() -> None:
 
 
 def test_where_the_kernel_slows_a_cgroup_down_is_a_limit_too() -> None:
-    """At `memory.high` all processes of the cgroup stand nearly still, the grid's own included."""
+    """At `memory.high` all processes of the cgroup almost stop, the grid's own included."""
     files = {
         "/sys/fs/cgroup/a/memory.max": str(4 * GB),
         "/sys/fs/cgroup/a/memory.high": str(2 * GB),
@@ -110,8 +110,8 @@ def test_the_reserve_is_that_of_the_tightest_or_as_set() -> None:
     assert left(files, V2, "0::/a\n", reserve=7).reserve == 7
 
 
-def test_what_a_node_can_have_at_most() -> None:
-    """The least of all limits, for choosing among nodes; where nothing can be read nothing is watched."""
+def test_the_memory_of_a_node_is_the_least_limit() -> None:
+    """It is used to choose among nodes; if nothing can be read, nothing is watched."""
     files = {"/sys/fs/cgroup/a/memory.max": str(2 * GB), "/sys/fs/cgroup/a/memory.current": "0"}
     known = {"/proc/meminfo": MEMINFO, "/proc/self/mountinfo": V2, "/proc/self/cgroup": "0::/a\n", **files}
     assert Gauge(known.get).total == 2 * GB
@@ -121,7 +121,7 @@ def test_what_a_node_can_have_at_most() -> None:
 
 
 def test_this_machine_can_be_read() -> None:
-    """The real files are understood."""
+    """The real files of this machine are parsed."""
     found = Gauge().look(None)
     assert found is not None
     assert 0 < found.reserve < found.total

@@ -1,4 +1,4 @@
-"""Real pricers under memory pressure: the one that grew goes, with a reason, whichever agent it belongs to."""
+"""Real pricers under memory pressure: the one that grew is killed, with a reason, whichever agent it belongs to."""
 
 from __future__ import annotations
 
@@ -35,8 +35,8 @@ async def node(tmp_path: Path) -> AsyncIterator[NodeAgent]:
     await asyncio.to_thread(agent.close)
 
 
-async def test_a_hog_goes_and_its_neighbours_stay(node: NodeAgent, tmp_path: Path) -> None:
-    """The process that grew is killed soon, the report has its size, and the pricer beside it ends as usual."""
+async def test_the_pricer_that_grew_is_killed_and_its_neighbours_go_on(node: NodeAgent, tmp_path: Path) -> None:
+    """It is killed soon, the report has its size, and the pricer beside it ends as usual."""
     node.start(1, [order("steady", hog(60, until=tmp_path / "go"))])
     wait_until(lambda: any(tree.rss > 60 * MB for tree in node._memory._trees()))
     node.start(1, [order("hog", hog(300))])
@@ -49,8 +49,8 @@ async def test_a_hog_goes_and_its_neighbours_stay(node: NodeAgent, tmp_path: Pat
     assert (await reports_of(node, 2))[AttemptId("steady", 1)].exit_code == 0
 
 
-async def test_the_whole_tree_counts_and_goes(node: NodeAgent) -> None:
-    """Children count, one that left its session and its parent too, and all of them are killed."""
+async def test_the_whole_tree_counts_and_is_killed(node: NodeAgent) -> None:
+    """Children count, also one that left its session and its parent, and all of them are killed."""
     script = (
         "cat > child.py <<'END'\nimport os, time\nif os.fork(): os._exit(0)\nos.setsid()\n"
         "x = b'x' * (320 << 20)\ntime.sleep(100)\nEND\npython3 child.py; sleep 100"
@@ -61,7 +61,7 @@ async def test_the_whole_tree_counts_and_goes(node: NodeAgent) -> None:
     wait_until(lambda: not node._memory._trees())
 
 
-async def test_a_pricer_of_another_agent_goes_with_the_same_reason(tmp_path: Path) -> None:
+async def test_a_pricer_of_another_agent_is_killed_with_the_same_reason(tmp_path: Path) -> None:
     """One agent decides for the machine, and the agent of the killed pricer reports memory pressure, not signal 9."""
     decides = agent_with(tmp_path, 400 * MB, "node-a")
     wait_until(lambda: decides._memory.decides)
@@ -85,7 +85,7 @@ async def test_a_pricer_of_another_agent_goes_with_the_same_reason(tmp_path: Pat
 
 
 async def test_without_pressure_nothing_is_killed(node: NodeAgent) -> None:
-    """A pricer that stays within what is there is let alone, and signal 9 stays signal 9."""
+    """A pricer within the available memory goes on, and signal 9 stays signal 9."""
     node.start(1, [order("fits", hog(100, 1.5)), order("killed", "kill -9 $$")])
     reports = await reports_of(node, 2)
     assert reports[AttemptId("fits", 1)].exit_code == 0
@@ -93,10 +93,10 @@ async def test_without_pressure_nothing_is_killed(node: NodeAgent) -> None:
 
 
 @pytest.mark.parametrize("script", ["kill -9 $$", "sh -c 'kill -9 $$'; exit $?"])
-async def test_what_the_kernel_kills_for_want_of_memory_is_pressure(
+async def test_a_kill_by_the_kernel_for_lack_of_memory_is_pressure(
     node: NodeAgent, monkeypatch: pytest.MonkeyPatch, script: str
 ) -> None:
-    """Where the kernel has just killed something for want of memory, SIGKILL is no answer, nor a shell's 137."""
+    """If the kernel has just killed a process for lack of memory, SIGKILL is no answer, nor a shell's 137."""
     before = node._memory._kill_reasons._kernel[0][1]
     monkeypatch.setattr("raygrid.node.limits.kill_reasons.kernel_kills", lambda: before + 1)
     node.start(1, [order("j", script)])

@@ -1,4 +1,4 @@
-"""Which pricer goes under memory pressure, by a table of snapshots, and how soon the next look is."""
+"""Which pricer is killed under memory pressure, by a table of snapshots, and when the next look is."""
 
 from __future__ import annotations
 
@@ -48,8 +48,8 @@ def test_the_pricer_that_grew_most_is_chosen(
     assert told(snapshots, available) == expected, name
 
 
-def test_growth_is_that_of_the_last_seconds() -> None:
-    """What grew long ago and has stood still since is not blamed for what grows now."""
+def test_only_the_growth_of_the_last_seconds_counts() -> None:
+    """A process that grew long ago and stands still is not chosen."""
     steady = [{1: min(8, second) * GB, 2: 0} for second in range(10)]
     steady += [{1: 8 * GB, 2: 0}] * int(WINDOW_S)
     assert told([*steady, {1: 8 * GB, 2: 2 * GB}], 0) == (2, 2 * GB, True)

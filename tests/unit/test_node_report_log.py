@@ -24,7 +24,7 @@ def test_reports_are_kept_until_they_are_settled() -> None:
     assert (log.since(log.first), len(log)) == ((report("b"),), 1)
 
 
-def test_every_life_numbers_its_reports_from_elsewhere() -> None:
+def test_every_life_numbers_its_reports_from_another_start() -> None:
     """A number of another life is unknown, so that it cannot settle reports of this one."""
     log, other = ReportLog(LIFE), ReportLog("f" * 32)
     log.append([report("a")])

@@ -46,7 +46,7 @@ async def test_what_runs_keeps_its_pricer_and_what_starts_gets_the_new_one(agent
 
 
 async def test_older_settings_change_nothing(agent: NodeAgent) -> None:
-    """An older stamp, or the same, is no news; an older leader is refused."""
+    """An older or equal stamp is ignored; an older leader is refused."""
     agent.configure(2, FAILING, Node(slots=3), 5.0)
     agent.configure(2, SHELL, Node(slots=1), 4.0)
     agent.configure(2, SHELL, Node(slots=1), 5.0)
@@ -67,7 +67,7 @@ async def test_a_poll_that_waits_is_answered_with_the_new_stamp(agent: NodeAgent
     assert (reply.state.deployed_at, reply.reports) == (5.0, ())
 
 
-async def test_more_slots_take_up_what_waits(agent: NodeAgent, tmp_path: Path) -> None:
+async def test_more_slots_start_waiting_attempts(agent: NodeAgent, tmp_path: Path) -> None:
     """Attempts that waited for a slot get the new ones."""
     agent.start(1, [order(f"j{n}", gated(tmp_path, f"j{n}")) for n in range(5)])
     wait_until(lambda: running(tmp_path) == 2)
@@ -80,7 +80,7 @@ async def test_more_slots_take_up_what_waits(agent: NodeAgent, tmp_path: Path) -
 
 
 async def test_fewer_slots_let_what_runs_finish_and_hold_from_then_on(tmp_path: Path) -> None:
-    """With four running and one slot left nothing is killed, and what comes afterwards runs one by one."""
+    """With four running and one slot left nothing is killed, and later attempts run one by one."""
     agent = lone_agent(tmp_path, slots=4)
     agent.open()
     try:

@@ -1,4 +1,4 @@
-"""Job directories that serve again: taken over as good as new, or not at all."""
+"""Job directories that are used again: as good as new, or not at all."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def spares(places: Workspace) -> list[Path]:
 
 
 def test_the_next_attempt_takes_over_a_directory_and_finds_nothing_of_the_earlier_one(places: Workspace) -> None:
-    """Outputs are gone, the input is the new one and no longer than that, and the places carry the new job's name."""
+    """Outputs are gone, the input is the new one with its length, and the paths carry the new job's name."""
     earlier = used(places, "one", b"a long input")
     (earlier.path / "out").write_text("x")
     (earlier.path / "link").symlink_to("/etc/passwd")
@@ -55,7 +55,7 @@ def test_the_next_attempt_takes_over_a_directory_and_finds_nothing_of_the_earlie
 
 
 def test_attempts_at_the_same_time_have_directories_of_their_own(places: Workspace) -> None:
-    """One spare directory serves one attempt; the next gets a new one."""
+    """One spare directory is for one attempt; the next gets a new one."""
     places.remove(used(places, "one", b"x"))
     assert len({used(places, name, b"x").path.stat().st_ino for name in ("two", "three")}) == 2
 

@@ -38,7 +38,7 @@ def run(directory: Path, *command: str, **variables: str) -> tuple[int, str]:
 
 
 def test_a_pricer_gets_its_words_its_variables_and_its_directory(tmp_path: Path) -> None:
-    """Words arrive as they are, the environment is the one given and no other, and the directory is the job's."""
+    """Words are unchanged, the environment is the given one only, and the directory is the job's."""
     code, printed = run(tmp_path, "sh", "-c", 'printf "%s|" "$@" "$PWD"; env; exit 7', "sh", "a b", "ü*", CURVE="eur")
     words, _, variables = printed.rpartition("|")
     assert (code, words) == (7, f"a b|ü*|{tmp_path}")
@@ -66,7 +66,7 @@ def test_a_pricer_leads_a_session_and_has_no_file_of_the_agent(tmp_path: Path) -
 
 
 def test_a_pricer_dies_of_signals_that_python_ignores(tmp_path: Path) -> None:
-    """A broken pipe and a file that grows too large end a pricer, as they end any program."""
+    """A broken pipe or a too large file ends a pricer, as it ends any program."""
     for number in (signal.SIGPIPE, signal.SIGXFSZ):
         assert run(tmp_path, "sh", "-c", f"kill -{number.value} $$; exit 0")[0] == -number
 
@@ -85,7 +85,7 @@ def test_a_pricer_blocks_no_signal(tmp_path: Path) -> None:
 
 
 def test_a_program_is_looked_for_in_its_own_path(tmp_path: Path) -> None:
-    """The PATH of the pricer's settings counts; what cannot be run there does not hide what can, further on."""
+    """The PATH of the pricer's settings counts; a file that cannot be run does not hide a later one that can."""
     for place, mode in (("first", 0o644), ("second", 0o755)):
         (tmp_path / place).mkdir()
         (tmp_path / place / "pricer.exe").write_text(f"#!/bin/sh\necho {place}\n")
@@ -99,7 +99,7 @@ def test_a_program_is_looked_for_in_its_own_path(tmp_path: Path) -> None:
 
 
 def test_a_program_that_is_just_being_written_is_waited_for(tmp_path: Path) -> None:
-    """Linux starts no program that is open for writing, as while a new version is copied onto it."""
+    """Linux starts no program that is open for writing, for example while a new version is copied onto it."""
     program = tmp_path / "pricer.exe"
     program.write_bytes(Path("/bin/echo").read_bytes())
     program.chmod(0o755)

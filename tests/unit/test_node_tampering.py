@@ -1,4 +1,4 @@
-"""Pricers that lay hands on what the node keeps beside their files: captures, directories, shared data.
+"""Pricers that change what the node keeps beside their files: captures, directories, shared data.
 
 Whatever they put there, the attempt gets its end, the slot goes on, and nothing outside of the job is read, published,
 changed or removed.
@@ -54,7 +54,7 @@ async def run(agent: NodeAgent, script: str, job_id: str = "job", **more: Any) -
 async def test_a_defect_of_the_node_costs_an_attempt_and_not_the_slot(
     agent: NodeAgent, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Whatever escapes from an attempt is its report as infrastructure, and the slot takes the next one."""
+    """An unexpected error in an attempt is reported as infrastructure, and the slot takes the next one."""
     runs = Runner.run
 
     def breaks(self: Runner, given: AttemptOrder, *more: Any) -> object:
@@ -72,7 +72,7 @@ async def test_a_defect_of_the_node_costs_an_attempt_and_not_the_slot(
 async def test_a_directory_that_cannot_be_removed_costs_neither_answer_nor_slot(
     agent: NodeAgent, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """What the disk refuses while the node clears up has no say in how the job ended."""
+    """An error of the disk during the clean-up does not change how the job ended."""
     removes = Workspace.remove
 
     def refuses(self: Workspace, directory: object) -> None:
@@ -101,10 +101,10 @@ def contents(report: AttemptReport, agent: NodeAgent) -> dict[str, bytes]:
     ["true", 'mkfifo "$capture"', 'ln -s "$secret" "$capture"', 'mkdir "$capture"', 'echo z > "$capture"'],
     ids=["nothing", "fifo", "link", "directory", "file"],
 )
-async def test_what_was_printed_counts_whatever_has_the_captures_name(
+async def test_the_held_captures_count_whatever_has_their_name(
     agent: NodeAgent, tmp_path: Path, which: str, put: str
 ) -> None:
-    """The node holds the files that it gave to the pricer; it follows no link, and nothing stands in its way."""
+    """The node holds the files that it gave to the pricer; it follows no link."""
     secret = tmp_path / "secret"
     secret.write_text("of somebody else")
     number = 1 if which == "stdout" else 2
@@ -122,16 +122,16 @@ async def test_a_pricer_that_failed_keeps_its_own_reason(agent: NodeAgent) -> No
     assert (report.outcome, report.exit_code, report.stderr_tail) == (Outcome.EXITED, 3, "why\n")
 
 
-async def test_a_pricer_may_do_with_its_stdout_what_it_likes(agent: NodeAgent) -> None:
-    """Written past the page cache, as `dd oflag=direct` does, it is read all the same."""
+async def test_direct_writes_to_stdout_are_read(agent: NodeAgent) -> None:
+    """Output that bypasses the page cache, as of `dd oflag=direct`, is read all the same."""
     direct = "import os, fcntl; fcntl.fcntl(1, fcntl.F_SETFL, os.O_DIRECT)"
     report = await run(agent, f"echo price; {sys.executable} -c '{direct}'")
     assert (report.outcome, report.exit_code) == (Outcome.EXITED, 0)
     assert contents(report, agent)["stdout.txt"] == b"price\n"
 
 
-async def test_what_two_jobs_print_is_never_mixed(agent: NodeAgent, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Captures serve again while they are empty: whatever an earlier job did with its own, the next begins anew."""
+async def test_the_outputs_of_two_jobs_are_never_mixed(agent: NodeAgent, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Captures are used again while they are empty: whatever an earlier job did with its own, the next begins anew."""
     monkeypatch.setattr(captures, "RESTING", 0)
     moves_on = f"{sys.executable} -c 'import os; os.lseek(1, 100, os.SEEK_SET)'"
     for number, job in enumerate((order("one", moves_on), order("two", "echo two"), order("three", "echo three"))):
@@ -142,8 +142,8 @@ async def test_what_two_jobs_print_is_never_mixed(agent: NodeAgent, monkeypatch:
     assert printed == {"one": b"", "two": b"two\n", "three": b"three\n"}
 
 
-async def test_a_large_result_is_not_written_where_a_pricer_laid_a_link(agent: NodeAgent, tmp_path: Path) -> None:
-    """Whatever names a pricer takes beside its directory, the ZIP goes to one that it cannot know."""
+async def test_a_large_result_is_not_written_through_a_pricers_link(agent: NodeAgent, tmp_path: Path) -> None:
+    """Whatever names a pricer takes beside its directory, the ZIP gets a name that it cannot know."""
     precious = tmp_path / "precious"
     precious.write_text("mine")
     report = await run(agent, f'ln -s {precious} "$PWD@result"; head -c 5000000 /dev/zero > large')
@@ -183,7 +183,7 @@ def is_untouched(elsewhere: Path) -> bool:
 async def test_a_link_in_the_place_of_the_job_directory_is_bad_output(
     agent: NodeAgent, elsewhere: Path, swap: str
 ) -> None:
-    """Where it leads, nothing is published and nothing is removed."""
+    """Nothing is published or removed where the link leads."""
     report = await run(agent, f'here="$PWD"; {swap.format(elsewhere=elsewhere)}')
     assert (report.outcome, is_untouched(elsewhere)) == (Outcome.BAD_OUTPUT, True)
     assert "the pricer put a symbolic link in the place of its job directory" in (report.message or "")
@@ -239,7 +239,7 @@ def test_a_link_that_takes_the_place_of_a_directory_between_look_and_read_is_not
         read_file(found.path, found.within)
 
 
-def test_what_a_link_leads_to_is_never_removed(places: Workspace, elsewhere: Path) -> None:
+def test_the_target_of_a_link_is_never_removed(places: Workspace, elsewhere: Path) -> None:
     """Not by a link inside of a directory, nor in its place, nor in that of the directory around it."""
     directory = used(places)
     (directory.path / "sub" / "link").symlink_to(elsewhere)
@@ -255,7 +255,7 @@ def test_what_a_link_leads_to_is_never_removed(places: Workspace, elsewhere: Pat
     assert is_untouched(elsewhere)
 
 
-def test_the_output_limit_counts_what_is_there_and_follows_nothing(tmp_path: Path, elsewhere: Path) -> None:
+def test_the_output_limit_counts_all_files_and_follows_no_link(tmp_path: Path, elsewhere: Path) -> None:
     """Links, pipes and locked directories neither stop its sum nor add to it."""
     capture = tmp_path / "capture"
     capture.symlink_to(elsewhere / "prices.csv")
@@ -270,10 +270,8 @@ def test_the_output_limit_counts_what_is_there_and_follows_nothing(tmp_path: Pat
     assert allocated([str(capture)]).written == 7
 
 
-async def test_a_look_of_the_watchdog_that_fails_is_not_the_last_one(
-    agent: NodeAgent, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Limits hold whatever a pricer made one look stumble over."""
+async def test_after_a_failed_look_the_watchdog_looks_again(agent: NodeAgent, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Limits hold though a pricer made one look fail."""
     looks: list[str] = []
 
     def stumbles(where: str) -> Any:
@@ -289,10 +287,10 @@ async def test_a_look_of_the_watchdog_that_fails_is_not_the_last_one(
     assert (report.outcome, set(looks)) == (Outcome.TIMEOUT, {"at processes", "at the disk"})
 
 
-async def test_a_look_at_the_disk_that_fails_is_not_the_last_one(
+async def test_after_a_failed_look_at_the_disk_it_is_looked_at_again(
     agent: NodeAgent, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The output limit holds whatever a pricer made one look stumble over."""
+    """The output limit holds though a pricer made one look fail."""
     looks: list[None] = []
 
     def stumbles(paths: Iterable[str]) -> Allocated:
@@ -308,7 +306,7 @@ async def test_a_look_at_the_disk_that_fails_is_not_the_last_one(
 
 
 async def test_an_attempt_that_waited_for_its_turn_is_held_to_its_output_limit(agent: NodeAgent) -> None:
-    """What is known of it from before it began counts for nothing once it runs."""
+    """Files that it had before it began count for nothing once it runs."""
     agent._definitions.follow({"shell": SHELL["shell"].model_copy(update={"output": 1024**2})})
     with agent._suspect_turns.turn(lambda: False):
         agent.start(1, [replace(order("job", "cat /dev/zero > out", timeout_s=30), apart=True)])
@@ -321,7 +319,7 @@ async def test_an_attempt_that_waited_for_its_turn_is_held_to_its_output_limit(a
 
 
 async def test_a_job_with_changed_data_has_no_result_for_others(tmp_path: Path) -> None:
-    """What ran with something else than its shared data is not filed under their content; the next job is."""
+    """A result made with other content than its shared data is not recorded under that content; the next job's is."""
     reused = SHELL["shell"].model_copy(update={"reuse": "content"})
     agent = lone_agent(tmp_path, slots=1, pricers={"shell": reused})
     agent.open()

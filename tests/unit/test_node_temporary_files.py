@@ -1,4 +1,4 @@
-"""Directories for temporary files: each attempt finds its own empty, and an untouched one serves again."""
+"""Directories for temporary files: each attempt finds its own empty, and an untouched one is used again."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def take(pool: TemporaryDirectories, tmp_path: Path) -> Iterator[Callable[[], Te
 Take = Callable[[], TemporaryDirectory]
 
 
-def test_an_untouched_one_serves_again(pool: TemporaryDirectories, take: Take, place: Path) -> None:
+def test_an_untouched_directory_is_used_again(pool: TemporaryDirectories, take: Take, place: Path) -> None:
     """No attempt makes a directory while one is free."""
     first = take()
     second = take()
@@ -89,10 +89,10 @@ def _leave_a_tree(where: str) -> None:
     ],
 )
 @pytest.mark.parametrize("late", [False, True], ids=["in-time", "late"])
-def test_what_was_touched_is_gone(
+def test_a_touched_directory_is_not_used_again(
     pool: TemporaryDirectories, take: Take, touch: Callable[[str], None], *, late: bool
 ) -> None:
-    """Whatever an attempt did to its directory, be it a warm one after its end, the next one finds its own empty."""
+    """Whatever an attempt did to its directory, also a warm one after its end, the next one finds its own empty."""
     first = take()
     if late:
         pool.give_back(first, RemainingWriters.WARM_PROCESS)
@@ -107,7 +107,7 @@ def test_what_was_touched_is_gone(
     assert take() is second
 
 
-def test_files_are_removed_and_the_directory_serves_again(pool: TemporaryDirectories, take: Take) -> None:
+def test_files_are_removed_and_the_directory_is_used_again(pool: TemporaryDirectories, take: Take) -> None:
     """A pricer that leaves its temporary files costs no new directory."""
     first = take()
     for name in ("a", "b"):
@@ -142,8 +142,8 @@ def test_a_pool_whose_directory_was_removed_makes_them_elsewhere(
     assert list(elsewhere.iterdir()) == []
 
 
-def test_settings_choose_first(take: Take) -> None:
-    """A variable that the pricer's settings set is left to them."""
+def test_settings_win(take: Take) -> None:
+    """A variable that the pricer's settings set is not changed."""
     made = take()
     assert set(made.variables({})) == set(VARIABLES)
     assert set(made.variables({"TMPDIR": "/fast"})) == {"TMP", "TEMP"}

@@ -1,4 +1,4 @@
-"""What a parent knows of the groups between two words of their leaders."""
+"""What a parent knows of the groups between two reports of their leaders."""
 
 from __future__ import annotations
 
@@ -85,8 +85,8 @@ def spec(job_id: str) -> JobSpec:
     return JobSpec(job_id, "p", "1", BlobSlice("", 0, 1, "d"))
 
 
-async def test_what_was_sent_counts_until_the_leader_has_spoken_of_it(story: Story) -> None:
-    """A job counts from the choice on, while its poke is under way, and until the first word after that."""
+async def test_a_sent_job_counts_until_the_leader_has_reported_it(story: Story) -> None:
+    """A job counts from the choice on, while its poke is pending, and until the first report after that."""
     assert story.groups.routing.choose(None, None) == "a"
     assert story.queued() == {"a": 1, "b": 0}
     story.leaders["a"].words.put_nowait(story.a)  # it cannot know of the job yet
@@ -118,8 +118,8 @@ async def test_a_promise_that_is_not_kept_is_taken_back(story: Story) -> None:
     assert story.queued() == {"a": 0, "b": 0}
 
 
-async def test_every_choice_goes_by_what_is_known_at_that_moment(story: Story) -> None:
-    """Promises, their release, batches, lost groups and new words all count with the very next job."""
+async def test_every_choice_uses_the_latest_knowledge(story: Story) -> None:
+    """Promises, their release, batches, lost groups and new reports all count with the very next job."""
     assert [story.groups.routing.choose(None, None) for _ in range(5)] == ["a", "a", "a", "b", "a"]
     story.groups.routing.release("b")
     assert story.groups.routing.choose(None, None) == "b"
@@ -136,15 +136,15 @@ async def test_every_choice_goes_by_what_is_known_at_that_moment(story: Story) -
     assert story.groups.routing.choose(None, None) == "b"
 
 
-async def test_bunches_of_a_batch_see_each_other(story: Story) -> None:
-    """What the first bunch takes is no longer free for the second, and all of it is promised."""
+async def test_parts_of_a_batch_see_each_other(story: Story) -> None:
+    """What the first part takes is no longer free for the second, and all of it is promised."""
     first, second = story.groups.routing.choose_for([(None, None, 3), (None, None, 3)])
     assert (dict(first), dict(second)) == ({"a": 3}, {"a": 1, "b": 2})
     assert story.queued() == {"a": 4, "b": 2}
 
 
 async def test_a_batch_that_does_not_fit_promises_nothing(story: Story) -> None:
-    """When the second bunch finds the queues full, the first leaves no trace."""
+    """When the second part finds the queues full, the first leaves no trace."""
     with pytest.raises(BusyError, match="every group's queue is full"):
         story.groups.routing.choose_for([(None, None, 15), (None, None, 6)])
     assert story.queued() == {"a": 0, "b": 0}
@@ -154,8 +154,8 @@ async def test_a_batch_that_does_not_fit_promises_nothing(story: Story) -> None:
         story.groups.routing.choose(None, None)
 
 
-async def test_a_node_is_found_where_the_latest_word_has_it(story: Story) -> None:
-    """By name, in any group; one that has left is found no longer."""
+async def test_a_node_is_found_by_the_latest_report(story: Story) -> None:
+    """By name, in any group; one that has left is not found any more."""
     assert story.groups.place_of("a-2") == NodePlace("a", "agent:a-2")
     assert story.groups.place_of("b-1") == NodePlace("b", "agent:b-1")
     assert story.groups.place_of("c-1") is None
@@ -171,7 +171,7 @@ async def test_a_node_is_found_where_the_latest_word_has_it(story: Story) -> Non
 async def test_a_successor_need_not_wait_for_the_lease_of_a_leader_whose_process_has_ended(
     word: RaygridError, hastens: bool
 ) -> None:
-    """Its lease is given back and the other candidate stands; silence may be a slow network."""
+    """Its lease is given back and the other candidate leads; mere silence may be a slow network."""
     capacity = GroupCapacity("a", 4, 0, 0)
     leader, other = QuietLeader(capacity, term=3), QuietLeader(capacity)
     other.words.get_nowait()

@@ -1,4 +1,4 @@
-"""What a parent refuses to start with."""
+"""Settings with which a parent refuses to start."""
 
 from __future__ import annotations
 
@@ -26,8 +26,8 @@ def test_blobs_of_many_machines_must_be_somewhere() -> None:
 
 
 @pytest.mark.parametrize("blobs", ["/srv/blobs", "s3://bucket/prefix"])
-def test_blobs_that_are_set_are_taken_at_their_word(blobs: str) -> None:
-    """Whether a directory is the shared one is found out by its marker."""
+def test_configured_blobs_are_accepted(blobs: str) -> None:
+    """Whether a directory is the shared one shows later by its marker."""
     refuse_unsafe(load_settings(storage={"blobs": blobs}), SHARED, 3)
 
 

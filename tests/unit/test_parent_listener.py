@@ -138,7 +138,7 @@ async def test_a_body_arrives_in_order_however_it_is_sent() -> None:
 
 
 async def test_a_piece_of_a_body_that_comes_alone_is_passed_on_without_a_copy(monkeypatch: pytest.MonkeyPatch) -> None:
-    """What the application gets is the very bytes that were read from the connection."""
+    """The application gets the same bytes object that was read from the connection."""
     app = FastAPI()
     read: list[bytes] = []
     takes = connection.LimitedConnection.on_body
@@ -191,7 +191,7 @@ async def everything(reader: asyncio.StreamReader) -> bytes:
     ],
     ids=["many headers", "one header", "one name", "the path", "blank lines", "many trailers", "one trailer"],
 )
-async def test_what_comes_without_an_end_is_refused(begin: bytes, part: bytes) -> None:
+async def test_an_endless_request_is_refused(begin: bytes, part: bytes) -> None:
     """A request whose headers, path or trailers do not end is answered with 431 long before it fills the memory."""
     app, port = FastAPI(), free_port()
 
@@ -216,8 +216,8 @@ async def test_what_comes_without_an_end_is_refused(begin: bytes, part: bytes) -
         writer.close()
 
 
-async def test_headers_of_some_size_are_no_matter() -> None:
-    """Headers below the limit pass on one connection again and again, as do long bodies and chunks between them."""
+async def test_large_headers_below_the_limit_are_accepted() -> None:
+    """They pass on one connection again and again, as do long bodies and chunks between them."""
     app, port = FastAPI(), free_port()
 
     @app.post("/")
@@ -293,8 +293,8 @@ async def test_no_limit_applies_while_a_client_waits_for_an_answer(monkeypatch: 
         assert (await client.post(f"http://127.0.0.1:{port}/", content=bytes(300_000))).json() == "300000"
 
 
-async def test_what_comes_after_the_answer_is_not_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A body that goes on dripping though the request was answered keeps no connection."""
+async def test_bytes_after_the_answer_are_not_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A body that trickles on though the request was answered keeps no connection."""
     monkeypatch.setattr(connection, "KEEP_ALIVE_S", 0.5)
     port = free_port()
     async with listening(answering("one"), port):
@@ -335,8 +335,8 @@ async def test_a_sender_of_a_body_is_answered_when_there_are_too_many(monkeypatc
             assert (refused.status_code, refused.headers["retry-after"]) == (503, "5")
 
 
-async def test_a_kept_connection_is_let_go_sooner_in_a_crowd(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Where more than half of the connections are taken, those between two requests have to go."""
+async def test_an_idle_connection_is_closed_sooner_in_a_crowd(monkeypatch: pytest.MonkeyPatch) -> None:
+    """If more than half of the connections are taken, those between two requests are closed."""
     monkeypatch.setattr(connection, "MOST_CONNECTIONS", 1)
     monkeypatch.setattr(connection, "CROWDED_KEEP_ALIVE_S", 0.2)
     port = free_port()

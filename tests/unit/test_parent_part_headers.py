@@ -1,4 +1,4 @@
-"""Headers of a form's part, as the clients of the world write them."""
+"""Headers of a form's part, as real clients write them."""
 
 from __future__ import annotations
 
@@ -94,7 +94,7 @@ def test_encoding_and_character_set_are_read_apart_from_the_names() -> None:
 
 @pytest.mark.parametrize("parameter", [b"name=", b"name=file; charset=", b"name=file;", b'name="file"; x'])
 def test_a_header_of_blanks_is_read_at_once(parameter: bytes) -> None:
-    """A long run of blanks is looked at once: seconds for one header would stop everything that the parent does."""
+    """A long run of blanks is read once: seconds for one header would stop the whole parent."""
     began = time.process_time()
     with pytest.raises(InvalidRequestError):
         head(parameter + b" " * 16_000 + b'"x')

@@ -28,7 +28,7 @@ from raygrid.parent.http.preferences import preferences, wait_s
     ],
 )
 def test_preferences(headers: list[str], found: dict[str, str], seconds: float | None) -> None:
-    """Names count in any capitals, the first of a name counts, and what stands in quotes is no name."""
+    """Names count in any capitals, the first of a name counts, and text in quotes is no name."""
     assert preferences(headers) == found
     assert wait_s(found) == seconds
 

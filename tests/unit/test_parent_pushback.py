@@ -15,7 +15,7 @@ PIECES = 1_000
 
 
 async def test_serve_reads_no_further_than_a_few_pieces_ahead() -> None:
-    """While the application does not read, Serve's own reader comes to rest; then every piece comes, in its order."""
+    """While the application does not read, Serve's own reader stops; then every piece comes, in its order."""
     read = 0
 
     async def from_socket() -> Message:
@@ -47,8 +47,8 @@ async def test_serve_reads_no_further_than_a_few_pieces_ahead() -> None:
     assert got == [str(number).encode() for number in range(1, PIECES + 1)]
 
 
-async def test_what_does_not_gather_is_left_alone() -> None:
-    """A server that hands its messages over one by one needs no bound."""
+async def test_a_server_that_gathers_nothing_is_not_changed() -> None:
+    """A server that passes its messages on one by one needs no bound."""
 
     async def receive() -> Message:
         return {"type": "http.disconnect"}

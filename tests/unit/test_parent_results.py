@@ -74,7 +74,7 @@ class Story:
 
 
 async def test_small_results_come_from_the_cache_and_the_rest_of_them_from_the_blob_store(tmp_path: Path) -> None:
-    """What the cache has let go of, or knows in another size, is read from the blob store; both are counted."""
+    """A result that the cache has dropped, or has in another size, is read from the blob store; both are counted."""
     story = Story(tmp_path, home="rack-b")
     story.blobs.put_now(KEY, b"onetwoooothree")
     story.caches.held = {"1": b"one", "3": b"of another attempt"}
@@ -97,8 +97,8 @@ async def test_a_large_result_comes_over_the_fewest_uplinks(tmp_path: Path, home
     assert story.read() == counts
 
 
-async def test_the_cache_helps_out_where_the_blob_store_has_lost_a_result(tmp_path: Path) -> None:
-    """The hot copy is as good as the lost one; when both are gone there is none."""
+async def test_the_cache_replaces_a_result_that_the_blob_store_has_lost(tmp_path: Path) -> None:
+    """When both copies are gone there is no result."""
     story = Story(tmp_path, home="rack-b")
     data = b"x" * WORTH_A_REQUEST
     job = story.job("1", 0, data)
@@ -121,7 +121,7 @@ def flipped(data: bytes, at: int = -1) -> bytes:
 
 @pytest.mark.parametrize("home", ["rack-a", "rack-b"], ids=("cache first", "blob store first"))
 async def test_a_damaged_copy_is_never_given_and_the_other_one_is(tmp_path: Path, home: str) -> None:
-    """A flipped bit in the blob store or in the cache, whichever is read first: the intact copy is answered."""
+    """After a flipped bit in the blob store or in the cache, whichever is read first, the intact copy is answered."""
     story = Story(tmp_path, home)
     data = b"x" * WORTH_A_REQUEST
     job = story.job("1", 0, data)
@@ -202,7 +202,7 @@ async def test_an_intact_large_result_comes_whole_and_so_does_its_stdout(tmp_pat
 async def test_a_large_result_that_is_damaged_at_its_beginning_is_an_error_before_any_byte(
     tmp_path: Path, kind: str
 ) -> None:
-    """The status can still say so."""
+    """The error can still set the status."""
     story = Story(tmp_path, home="rack-b")
     job = stored(story, large(), kind, damaged_at=17)
     for ask in (story.results.stream, story.results.stdout):
@@ -239,7 +239,7 @@ async def test_a_large_result_that_is_damaged_later_breaks_off_and_is_an_error_f
 async def test_the_nodes_copy_takes_the_place_of_a_large_result_that_is_damaged(
     tmp_path: Path, kind: str, at: int
 ) -> None:
-    """What was begun from the blob store goes on from the cache, at the right byte; a damaged copy there is no help."""
+    """A result begun from the blob store goes on from the cache, at the right byte; a damaged copy there is no help."""
     story = Story(tmp_path, home="rack-b")
     data = large()
     with zipfile.ZipFile(io.BytesIO(data)) as archive:

@@ -1,4 +1,4 @@
-"""When a parent proposes that a job takes over a result, and when it rather lets the job run."""
+"""When a parent proposes that a job takes over a result, and when it lets the job run instead."""
 
 from __future__ import annotations
 
@@ -83,8 +83,8 @@ async def story(tmp_path: Path) -> AsyncIterator[Story]:
     await made.reuse.close()
 
 
-async def test_what_lies_ready_is_proposed(story: Story) -> None:
-    """Only the job with the same content and a pricer whose results are reused; everything else is left alone."""
+async def test_a_result_of_equal_content_is_proposed(story: Story) -> None:
+    """Only for a job with the same content and a pricer whose results are reused."""
     jobs = [job("j1"), job("j2", "other"), job("j3", pricer="plain"), job("j4")]
     found = await story.reuse.with_sources(jobs)
     assert [each.source for each in found] == ["ran", None, None, "ran"]
@@ -114,7 +114,7 @@ async def test_jobs_submitted_one_by_one_share_looks(story: Story) -> None:
 
 
 @pytest.mark.parametrize("left", [None, b"x" * 19], ids=["gone", "too short"])
-async def test_a_result_that_is_not_there_whole_is_not_proposed(story: Story, left: bytes | None) -> None:
+async def test_an_incomplete_result_is_not_proposed(story: Story, left: bytes | None) -> None:
     """A blob that is gone or was cut short means that the job runs."""
     await story.blobs.delete([KEY])
     if left is not None:
@@ -131,7 +131,7 @@ async def test_a_blob_store_that_is_away_only_costs_a_run(story: Story) -> None:
 
 
 async def test_a_blob_store_that_hangs_holds_no_submit_for_long(story: Story, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Looks are given up after a while and never take more than a few threads; when it answers, all is well again."""
+    """Looks are given up after a while and take few threads; when it answers, results are proposed again."""
     monkeypatch.setattr(reuse_module, "LOOK_S", 0.1)
     story.blobs.hangs.clear()
     for number in range(reuse_module.LOOKS + 3):

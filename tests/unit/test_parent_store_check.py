@@ -1,4 +1,4 @@
-"""Whether jobs can be written: asked of the store seldom, and never answered by a slow moment."""
+"""Whether jobs can be written: the store is asked seldom, and a slow moment does not count."""
 
 from __future__ import annotations
 
@@ -64,7 +64,7 @@ async def test_an_error_of_the_store_is_shown_until_it_is_mended() -> None:
 
 
 @pytest.mark.usefixtures("impatient")
-async def test_a_slow_moment_is_no_trouble() -> None:
+async def test_a_slow_moment_does_not_count() -> None:
     """While a look takes long, or ends because others write, the answer before counts, good or bad."""
     store = Store()
     check = StoreCheck(store)

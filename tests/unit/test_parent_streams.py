@@ -1,4 +1,4 @@
-"""Streams of events look into the job store when there is something to see, and not otherwise."""
+"""Streams of events read the job store only when something has changed for them."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ async def parent_with(job_id: str) -> Any:
     return parent
 
 
-async def test_the_stream_of_one_job_sleeps_through_the_changes_of_others(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_the_stream_of_one_job_is_not_woken_by_changes_of_others(monkeypatch: pytest.MonkeyPatch) -> None:
     """However many other jobs change, its stream does not look; its own change wakes it."""
     monkeypatch.setattr(streams, "LOOK_AGAIN_S", 600.0)
     monkeypatch.setattr(streams, "BREATH_S", 0.0)

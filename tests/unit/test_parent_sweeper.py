@@ -163,7 +163,7 @@ async def test_nothing_moves_without_a_group_that_can_take_it(story: Story) -> N
 
 
 async def test_the_start_of_a_grid_moves_nothing(story: Story) -> None:
-    """A grid that was killed begins with run-out leases and one rack after the other: each keeps its jobs."""
+    """A grid that was killed begins with leases that are over, and one rack after the other: each keeps its jobs."""
     await story.lead("a", "b", "c")
     await story.insert("j1", "j2")
     story.now += 600  # off
@@ -174,7 +174,7 @@ async def test_the_start_of_a_grid_moves_nothing(story: Story) -> None:
 
 
 async def test_one_parent_sweeps_and_the_next_one_goes_on_at_once(story: Story) -> None:
-    """The one that holds the lease sweeps; when it dies together with a rack, another has watched all along."""
+    """The holder of the lease sweeps; when it dies together with a rack, another has watched all along."""
     other = story.another()
     await story.passes(2, "a", "b", "c", sweepers=(story.sweeper, other))
     assert (story.sweeper._sweeps, other._sweeps) == (True, False)
@@ -210,7 +210,7 @@ async def test_many_jobs_move_in_pages(story: Story, monkeypatch: pytest.MonkeyP
 
 
 async def test_a_refused_job_goes_on_until_a_group_takes_it(story: Story) -> None:
-    """Each group that refuses is passed over; where all refuse, the job rests in the last one."""
+    """Each group that refuses is skipped; if all refuse, the job stays in the last one."""
     await story.sweeper.open()
     try:
         await story.insert("j1")
@@ -266,8 +266,8 @@ async def test_a_cancel_request_reaches_a_leader_that_was_unreachable_at_first(s
     assert story.leaders["a"].cancelled == ["j1"]
 
 
-async def test_what_was_to_be_cancelled_ends_when_its_group_is_lost(story: Story) -> None:
-    """Even where no other group could take anything."""
+async def test_jobs_to_be_cancelled_end_when_their_group_is_lost(story: Story) -> None:
+    """Even if no other group could take anything."""
     await story.passes(1, "a", "b", "c")
     await story.insert("j1", "j2")
     await story.store.record("a", 1, [running("j1", 1)])
@@ -285,8 +285,8 @@ async def test_jobs_are_not_given_to_a_lost_group_while_others_live(story: Story
     assert chosen == {"b", "c"}
 
 
-async def test_a_late_result_of_a_moved_job_is_never_seen(story: Story) -> None:
-    """The old leader's word, and the old nodes', change nothing; the new leader's result is the one."""
+async def test_a_late_result_of_a_moved_job_is_never_visible(story: Story) -> None:
+    """Reports of the old leader and the old nodes change nothing; the new leader's result is the one."""
     await story.passes(1, "a", "b", "c")
     await story.insert("j1")
     await story.passes(6, "b", "c")

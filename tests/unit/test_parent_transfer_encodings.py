@@ -85,7 +85,7 @@ def test_quoted_printable_by_hand(sent: bytes, content: bytes) -> None:
         ("quoted-printable", b"a\0", "must be written as =XX"),
     ],
 )
-def test_what_is_not_in_the_encoding_is_refused(encoding: str, sent: bytes, says: str | None) -> None:
+def test_bytes_outside_the_encoding_are_refused(encoding: str, sent: bytes, says: str | None) -> None:
     """Garbage, text that was cut off and text after the end are errors wherever chunks are cut."""
     for cut in range(len(sent) + 1):
         if says is None:

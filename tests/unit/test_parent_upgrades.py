@@ -133,7 +133,7 @@ async def test_requests_that_are_sent_ahead_are_answered_in_their_order() -> Non
         post("h2c", b"").replace(b"Content-Length: 0", b"Content-Length: x"),
     ],
 )
-async def test_what_no_server_should_guess_is_refused(request_: bytes) -> None:
+async def test_ambiguous_requests_are_refused(request_: bytes) -> None:
     """A tunnel, or a body with two lengths, gets 400 and the end of the connection, with and without an offer."""
     port = free_port()
     async with own_listener(port), asyncio.timeout(30):

@@ -56,7 +56,7 @@ def test_every_job_ends_once_and_after_it_ran(arrivals: str, placement: str, run
 
 
 def test_slots_are_full_while_jobs_wait() -> None:
-    """With a long queue nothing idles but for the moments between two jobs, and the makespan is that of the work."""
+    """With a long queue slots idle only between two jobs, and the makespan is that of the work."""
     outcome = simulate(scenario("constant:1s", jobs=2_400))
     assert outcome.utilisation_before > 0.98
     assert outcome.utilisation > 0.97
@@ -64,7 +64,7 @@ def test_slots_are_full_while_jobs_wait() -> None:
     assert outcome.waits_s[0] == pytest.approx(50.0, rel=0.05)
 
 
-def test_jobs_that_come_slowly_do_not_wait() -> None:
+def test_jobs_that_arrive_slowly_do_not_wait() -> None:
     """At a third of what the slots could do, most jobs start within a few calls."""
     outcome = simulate(scenario("constant:100ms", "poisson:80/s"))
     assert outcome.waits_s[0] < 0.01
@@ -72,7 +72,7 @@ def test_jobs_that_come_slowly_do_not_wait() -> None:
 
 
 def test_the_same_seed_decides_the_same() -> None:
-    """All but CPU time repeats exactly, and another seed is another story."""
+    """All but CPU time repeats exactly, and another seed differs."""
     one, again, other = (simulate(scenario(arrivals="poisson:100/s", seed=seed)) for seed in (1, 1, 2))
     assert decided(one) == decided(again)
     assert one.ends_s != other.ends_s
@@ -92,8 +92,8 @@ def test_the_order_in_which_groups_advance_changes_nothing(
     assert outcomes[0] == outcomes[1] == outcomes[2]
 
 
-def test_a_group_lives_a_while_before_another_has_its_turn(monkeypatch: pytest.MonkeyPatch) -> None:
-    """So that each finds what it works with in the processor's cache, as a leader in a process of its own does."""
+def test_a_group_runs_for_a_while_before_the_next_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    """So each finds its data in the processor's cache, as a leader in a process of its own does."""
     decisions: list[ModelGroup] = []
     decide = ModelGroup._decide
 
@@ -108,8 +108,8 @@ def test_a_group_lives_a_while_before_another_has_its_turn(monkeypatch: pytest.M
     assert 3 <= changes < len(decisions) / 50
 
 
-def test_what_is_planned_out_of_turn_happens_in_its_time() -> None:
-    """A part that sleeps long is woken for what another one asks of it, once, and the others' turns go on."""
+def test_an_event_for_another_part_happens_in_its_time() -> None:
+    """A part that sleeps long is woken for an event of another one, once, and the others' turns go on."""
     turns, parts, seen = Turns(), (Agenda(), Agenda()), list[tuple[str, float]]()
     for part, first in zip(parts, (1.0, 50.0), strict=True):
         part.after(first, lambda part=part: seen.append(("own", part.now - STARTS_AT)))
@@ -128,7 +128,7 @@ def test_what_is_planned_out_of_turn_happens_in_its_time() -> None:
 
 
 def test_a_sweep_gives_every_node_the_same_work_in_groups_of_the_same_size() -> None:
-    """Sizes differ in nodes, groups and jobs alone, and no jobs are drawn but what the largest was asked for."""
+    """Sizes differ in nodes, groups and jobs alone, and no more jobs are drawn than the largest size needs."""
     rows = [each.scenario for each in sweep(scenario(nodes=8, groups=4, jobs=800), (1, 4, 8))]
     assert [(row.nodes, row.groups, row.jobs) for row in rows] == [(1, 1, 800), (4, 2, 800), (8, 4, 800)]
 
@@ -156,7 +156,7 @@ def test_a_plan_meets_its_deadline_and_one_node_fewer_does_not() -> None:
 
 
 def test_a_later_deadline_or_a_smaller_share_needs_no_more_nodes() -> None:
-    """Plans shrink with what is asked of them."""
+    """A plan is smaller if less is asked of it."""
     asked = scenario(nodes=60, groups=6, jobs=600)
     by_deadline = [plan(asked, deadline_s, 1.0).found.nodes for deadline_s in (10.0, 20.0, 40.0, 80.0)]
     by_share = [plan(asked, 10.0, share).found.nodes for share in (1.0, 0.9, 0.5)]

@@ -1,4 +1,4 @@
-"""What `make test` makes of the reports of its rows, and of an interrupt."""
+"""How `make test` sums up the reports of its rows, and what it does on an interrupt."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def test_with_broken_fixture(broken): pass
 
 
 @pytest.mark.processes
-def test_a_row_that_fails(logs: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_failed_row_is_reported_in_full(logs: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """Its tests are counted, its failures are printed in full and named, and pytest's last line is unchanged."""
     [outcome] = Runner([row_of(logs, TESTS)]).run()
 
@@ -95,7 +95,7 @@ def test_long(grid):
 
 
 def test_a_row_without_a_report_has_failed(logs: Path) -> None:
-    """As when pytest itself was killed."""
+    """For example when pytest itself was killed."""
     outcome = outcome_of(Row("hosts"), 3.0, -9)
 
     assert not outcome.is_good

@@ -18,9 +18,9 @@ pytestmark = pytest.mark.computing
 SEEDS = 50
 HAVE_FOUND = (299, 1401, 1521, 1728)
 
-WITHIN = 150  # seeds, within which every planted bug has to fall; most do at one of the first three
+WITHIN = 150  # seeds, within which every planted bug has to be found; most are at one of the first three
 
-# What a planted bug may show itself by.
+# The violations by which a planted bug may show.
 SHOWN_BY: dict[str, set[str]] = {
     "no-term-check": {"no write of a stale term"},
     "no-term-check-on-nodes": {"nodes ignore old terms"},
@@ -48,11 +48,11 @@ def clean() -> list[Outcome]:
 
 
 def test_nothing_is_violated(clean: list[Outcome]) -> None:
-    """No seed shows the code to break its word."""
+    """No seed breaks an invariant."""
     assert [(each.seed, each.violation) for each in clean if each.violation] == []
 
 
-def test_the_simulation_is_no_walk_in_the_park(clean: list[Outcome]) -> None:
+def test_the_simulation_has_faults(clean: list[Outcome]) -> None:
     """Faults strike, leaders change, jobs run more than once."""
     assert sum(each.faults for each in clean) > 3 * SEEDS
     assert sum(each.terms for each in clean) > 3 * SEEDS
@@ -67,7 +67,7 @@ def test_a_seed_replays_exactly_in_another_process(clean: list[Outcome]) -> None
 
 
 def test_a_seed_replays_exactly_in_the_same_process() -> None:
-    """Nothing is left of a run that the next one could notice."""
+    """A run leaves nothing that could change the next one."""
     first = run_seed(11)
     run_seed(12)
     assert run_seed(11) == first
@@ -75,13 +75,13 @@ def test_a_seed_replays_exactly_in_the_same_process() -> None:
 
 @pytest.mark.parametrize("seed", HAVE_FOUND)
 def test_a_seed_that_once_found_something_finds_nothing_any_more(seed: int) -> None:
-    """What was mended stays mended."""
+    """Bugs that were fixed stay fixed."""
     assert run_seed(seed).violation is None
 
 
 @pytest.mark.parametrize("name", MUTANTS)
 def test_a_planted_bug_is_found(name: str) -> None:
-    """Each safeguard that is taken out of the code is missed by an invariant."""
+    """For each safeguard that is taken out, an invariant breaks."""
     found = next((each for each in run_seeds(0, WITHIN, mutant=name, processes=1) if each.violation), None)
     assert found is not None, f"{name} was not found within {WITHIN} seeds"
     assert found.violation is not None
@@ -89,8 +89,8 @@ def test_a_planted_bug_is_found(name: str) -> None:
     assert found.trace[-1].endswith(f"VIOLATION {found.violation.invariant}: {found.violation.detail}")
 
 
-def test_planted_bugs_are_taken_out_again() -> None:
-    """What ran with a bug leaves none behind in its process."""
+def test_planted_bugs_are_removed_again() -> None:
+    """A run with a bug leaves none behind in its process."""
     before = run_seed(3)
     with planted("answer-before-commit"):
         assert run_seed(3).violation is not None

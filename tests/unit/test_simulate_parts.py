@@ -32,8 +32,8 @@ def finish(loop: VirtualLoop, work: Awaitable[Any]) -> Any:
 # --- time -----------------------------------------------------------------------------------------------------------
 
 
-def test_an_hour_passes_in_no_time(loop: VirtualLoop) -> None:
-    """Sleeping takes virtual time and no other, and timers go off in their order."""
+def test_an_hour_of_virtual_time_takes_no_real_time(loop: VirtualLoop) -> None:
+    """Timers go off in their order."""
     woken: list[int] = []
 
     async def sleeper(hours: int) -> None:
@@ -70,7 +70,7 @@ def test_work_for_threads_is_done_at_once(loop: VirtualLoop) -> None:
 # --- processes ------------------------------------------------------------------------------------------------------
 
 
-def test_a_frozen_process_does_nothing_while_the_world_goes_on(loop: VirtualLoop) -> None:
+def test_a_frozen_process_does_nothing_while_others_go_on(loop: VirtualLoop) -> None:
     """Its tasks, and those that they began, stand still, and go on where they were."""
     process, other = Process(loop, "frozen"), Process(loop, "other")
     ticks: dict[str, list[float]] = {"frozen": [], "other": []}
@@ -155,7 +155,7 @@ class Wire:
         return await asyncio.gather(*(one() for _ in range(calls)))
 
 
-def test_a_call_brings_the_answer_or_the_error_of_the_called(loop: VirtualLoop) -> None:
+def test_a_call_brings_the_answer_or_the_error_of_the_callee(loop: VirtualLoop) -> None:
     """Answers, awaited answers and the grid's own errors come through, after some time."""
     wire = Wire(loop)
 
@@ -215,7 +215,7 @@ def test_a_cut_is_silent_and_a_dead_process_answers_at_once(loop: VirtualLoop) -
 
 
 def test_a_call_to_a_frozen_process_takes_effect_when_it_thaws(loop: VirtualLoop) -> None:
-    """Though its caller has long given it up."""
+    """Its caller has given it up long before."""
     wire = Wire(loop)
     process = wire.part.process
     assert process is not None

@@ -1,4 +1,4 @@
-"""Statements that go to SQLite past SQLAlchemy's execution: the same values both ways, and errors that are known."""
+"""Statements that go to SQLite without SQLAlchemy's execution: the same values both ways, and known errors."""
 
 from __future__ import annotations
 
@@ -48,14 +48,14 @@ def prepared(connection: Connection, statement: Any, *names: str) -> PreparedSta
     return PreparedStatement(statement, names, connection.dialect)
 
 
-def test_what_is_written_is_what_sqlalchemy_reads(connection: Connection) -> None:
-    """Instants, bytes, booleans and nothing at all arrive as they would the usual way."""
+def test_written_values_are_read_by_sqlalchemy(connection: Connection) -> None:
+    """Instants, bytes, booleans and None arrive as through SQLAlchemy."""
     statement = prepared(connection, insert(things).on_conflict_do_nothing(), *things.c.keys())
     assert statement.execute(connection, THINGS).rowcount == 2
     assert [dict(row._mapping) for row in connection.execute(select(things))] == THINGS
 
 
-def test_what_is_read_is_what_sqlalchemy_wrote(connection: Connection) -> None:
+def test_values_of_sqlalchemy_are_read(connection: Connection) -> None:
     """Likewise in the other direction, for rows and for single values."""
     connection.execute(insert(things), THINGS)
     by_name = prepared(connection, select(things).where(things.c.name == bindparam("wanted_name")), "wanted_name")

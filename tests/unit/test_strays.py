@@ -1,4 +1,4 @@
-"""A supervisor ends what jobs left whose agent is dead, whatever its environment is, and spares Ray's processes."""
+"""A supervisor ends what jobs of a dead agent left, whatever its environment is, and spares Ray's processes."""
 
 from __future__ import annotations
 
@@ -72,7 +72,7 @@ def words(command: str) -> str:
 
 @pytest.mark.parametrize("environment", ["env -i", "env -u RAYGRID_SUPERVISOR RAYGRID_ATTEMPT=x"])
 def test_a_process_that_lost_its_agent_is_killed_and_one_of_rays_is_not(environment: str) -> None:
-    """Without the supervisor's variable a child that it was given is a job's; with it, it is Ray's until the end."""
+    """Without the supervisor's variable a child that it adopted is a job's; with it, it is Ray's until the end."""
     stray, of_ray, held = (f"/bin/sleep 2222.{os.getpid()}{number}" for number in range(3))
     script = (
         f"setsid {environment} {stray} & setsid {of_ray} & setsid {environment} {held} & read -r x < $0; kill -9 $$"
@@ -99,8 +99,8 @@ def test_where_no_jobs_run_nothing_is_killed_before_the_end(tmp_path: Path) -> N
     assert not running_with(words(master))
 
 
-def test_what_still_has_its_agent_is_left_to_that(tmp_path: Path) -> None:
-    """A job's processes are the agent's business while that lives; at the end nothing is left below the supervisor."""
+def test_a_process_with_a_living_agent_is_left_to_it(tmp_path: Path) -> None:
+    """At the end nothing is left below the supervisor."""
     held = f"/bin/sleep 2223.{os.getpid()}"
     with supervised(f"setsid env -i {held} & touch {tmp_path}/ready; exec sleep 60") as supervisor:
         wait_until(lambda: (tmp_path / "ready").exists() and running_with(words(held)))

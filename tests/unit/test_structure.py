@@ -1,4 +1,4 @@
-"""What the structure of the code promises."""
+"""Rules that the structure of the code keeps."""
 
 from __future__ import annotations
 
@@ -79,8 +79,8 @@ def test_every_module_has_a_docstring() -> None:
     assert silent == []
 
 
-def test_no_file_grows_into_a_second_purpose() -> None:
-    """No module is longer than a reader takes in at a sitting."""
+def test_no_file_is_too_long() -> None:
+    """A long module usually has a second purpose."""
     long = {str(path): n for path in PACKAGE.rglob("*.py") if (n := len(path.read_text().splitlines())) > MOST_LINES}
     assert long == {}
 
@@ -109,6 +109,6 @@ def test_modules_do_not_import_one_another() -> None:
 
 
 def test_cycles_are_found() -> None:
-    """A chain is none; what leads into or out of a cycle does not belong to it."""
+    """A chain is no cycle; modules before or behind a cycle do not belong to it."""
     assert cycles_of({"a": {"b"}, "b": {"c"}, "c": set()}) == []
     assert cycles_of({"a": {"b"}, "b": {"c"}, "c": {"b", "d"}, "d": set()}) == [["b", "c"]]

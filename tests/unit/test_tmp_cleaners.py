@@ -1,4 +1,4 @@
-"""A grid's temporary files outlive what cleans /tmp."""
+"""A grid's temporary files are not removed by programs that clean /tmp."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ def test_several_grids_lock_one_directory_and_each_keeps_its_lock(tmp_path: Path
     assert not is_locked(tmp_path)
 
 
-def test_what_is_not_there_is_not_locked(tmp_path: Path) -> None:
+def test_a_missing_directory_is_not_locked(tmp_path: Path) -> None:
     """A directory that is missing, or no directory, stops no grid."""
     (tmp_path / "file").touch()
     assert tmp_cleaners.lock(tmp_path / "none") is None
@@ -61,7 +61,7 @@ def test_what_is_not_there_is_not_locked(tmp_path: Path) -> None:
     ("environment", "place"),
     [({}, "/tmp/ray"), ({"TMPDIR": "/a"}, "/a/ray"), ({"TMPDIR": "/a", "RAY_TMPDIR": "/b"}, "/b/ray")],
 )
-def test_the_directory_of_ray_is_where_ray_has_it(
+def test_the_directory_of_ray_is_found_as_ray_does(
     environment: dict[str, str], place: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """As Ray finds it itself."""

@@ -40,7 +40,7 @@ def test_the_share_of_the_slots_time_is_the_pricers_time_over_all_of_it() -> Non
 
 
 def test_a_job_alone_shows_what_the_grid_adds_to_one_submit() -> None:
-    """The way there and back without any queue."""
+    """It is the whole way there and back without a queue."""
     assert "One job alone was back after 1.0 s, 8.0 ms more than its pricer took." in text_of(TRIAL)
 
 
@@ -51,13 +51,13 @@ def test_the_times_are_medians() -> None:
 
 
 def test_slots_that_are_never_idle_are_the_limit() -> None:
-    """Then more nodes help, and nothing else is advised."""
+    """Then more nodes are recommended, and nothing else."""
     said = verdict(replace(TRIAL, elapsed_s=10.2))
     assert said.advice == ("The slots are the limit, not the grid: more nodes make it proportionally faster.",)
 
 
-def test_fewer_jobs_than_slots_leave_the_other_slots_out_of_account() -> None:
-    """Two jobs cannot use four slots; that is no loss of the grid's."""
+def test_fewer_jobs_than_slots_leave_the_other_slots_out() -> None:
+    """Two jobs cannot use four slots; that is no loss of the grid."""
     said = verdict(replace(TRIAL, jobs=2, times=(JOB,) * 2, elapsed_s=1.0))
     assert said.used == pytest.approx(1.0)
     assert "--jobs 20 or more" in "\n".join(said.advice)
@@ -71,7 +71,7 @@ def test_for_a_short_pricer_larger_inputs_and_warm_pricers_are_recommended() -> 
 
 
 def test_a_pricer_that_slows_down_beside_others_has_too_many_slots() -> None:
-    """Three times as long as alone is not the grid's doing."""
+    """Three times as long as alone is not caused by the grid."""
     said = text_of(replace(TRIAL, times=(replace(JOB, ran_s=3.0),) * 40, elapsed_s=31.0))
     assert "3.0 times as long as alone" in said
     assert "node.slots" in said
@@ -111,13 +111,13 @@ def test_other_work_on_the_grid_is_mentioned() -> None:
 
 
 def test_results_that_were_reused_are_no_measurement() -> None:
-    """If nothing ran, there is nothing to say of pricers and slots."""
+    """If nothing ran, no sentence is about pricers and slots."""
     said = verdict(replace(TRIAL, reused=40, times=(), alone=None))
     assert said.used is None
     assert "40 of them did not run" in said.found[-1]
 
 
 @pytest.mark.parametrize(("seconds", "said"), [(0.0034, "3.4 ms"), (0.12, "120 ms"), (2.54, "2.5 s"), (310.2, "310 s")])
-def test_times_are_written_as_people_read_them(seconds: float, said: str) -> None:
-    """Milliseconds below a second, no digits that mean nothing."""
+def test_times_have_readable_units(seconds: float, said: str) -> None:
+    """Milliseconds below a second, no insignificant digits."""
     assert duration(seconds) == said

@@ -36,7 +36,7 @@ def block(name: str) -> str:
 
 
 def test_the_line_in_the_description_is_the_line_that_is_sent() -> None:
-    """Byte for byte: keys, their order and spacing are what pricers may rely on."""
+    """Byte for byte: pricers may rely on keys, their order and spacing."""
     shown = block("request")
     job = json.loads(shown)
     spec = JobSpec(
@@ -80,7 +80,7 @@ def test_the_limit_of_an_answer_is_described_and_held() -> None:
 
 
 def test_the_program_in_the_description_runs(tmp_path: Path) -> None:
-    """The lines of Python run, cold as they stand, with shared data under data/."""
+    """The lines of Python run, cold, with shared data under data/."""
     (tmp_path / "price.py").write_text(block("file price.py"), encoding="utf-8")
     (tmp_path / "data").mkdir()
     (tmp_path / "data" / "curves").write_text("eur")
@@ -99,7 +99,7 @@ def test_the_program_in_the_description_runs(tmp_path: Path) -> None:
 
 
 def test_a_line_is_one_line_whatever_is_in_it() -> None:
-    """Line breaks, quotes and bytes that are no text arrive as they were, and no break stands in the line."""
+    """Line breaks, quotes and bytes that are no text arrive unchanged, and the line has no break."""
     spec = JobSpec("j", "p", "1", BlobSlice("", 0, 0, ""), args=("a\nb\r", '"x": "y"', "ü\u2028", "\udcff"))
     line = request(1, PreparedAttempt(AttemptId("j", 1), spec, WARM, 0, directory_at("/j", "/o", "/e")))
     assert line.count(b"\n") == 1
@@ -130,7 +130,7 @@ def test_a_line_without_end_is_not_kept() -> None:
 
 
 @pytest.mark.parametrize("line", [b"", b"null", b"7", b'"1"', b'{"number": 1}x', b'{"number": 1.0, "exit_code": 0}'])
-def test_what_is_no_answer_is_passed_over(line: bytes) -> None:
+def test_a_line_that_is_no_answer_is_ignored(line: bytes) -> None:
     """Anything but a JSON object with the job's own number is dropped, deep nesting included."""
     assert parse(line, 1) is None
     assert parse(b'{"a":' * 100_000, 1) is None
@@ -143,7 +143,7 @@ def test_an_answer_of_this_job_that_means_nothing_is_refused(said: str) -> None:
         parse(f'{{"number": 1, {said}}}'.encode(), 1)
 
 
-def test_answers_stand_for_wait_statuses() -> None:
+def test_answers_are_read_as_wait_statuses() -> None:
     """An exit code and a signal read as those of a process of the job's own."""
     import os
 
@@ -152,7 +152,7 @@ def test_answers_stand_for_wait_statuses() -> None:
 
 
 def test_a_pricer_loads_nothing_of_the_grid() -> None:
-    """`import raygrid.pricer` brings the standard library only: it is paid at every cold start."""
+    """`import raygrid.pricer` loads the standard library only, because every cold start pays for it."""
     code = (
         "import sys; before = set(sys.modules); import raygrid.pricer;"
         "print(*sorted({name.split('.')[0] for name in set(sys.modules) - before} - set(sys.stdlib_module_names)));"
