@@ -1,4 +1,4 @@
-"""What holds of every SQL store that is closed while it is used."""
+"""A guarantee of every SQL store that is closed while it is used."""
 
 from __future__ import annotations
 

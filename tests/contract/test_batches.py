@@ -1,4 +1,4 @@
-"""What every job store promises about the order of batches, and of the jobs in one."""
+"""What every job store guarantees about the order of batches, and of the jobs in one."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ SUBMITTED = ["t10", "t9", "t2", "t1"]
 
 
 async def test_jobs_of_a_batch_come_in_the_order_of_their_submission(store: JobStore) -> None:
-    """Neither their ids, their priorities nor what became of them changes it."""
+    """Ids, priorities and states do not change it."""
     await store.insert([new(name, priority=int(name[1:])) for name in SUBMITTED], "b1")
     lease = await lead(store)
     await store.record("rack-a", lease.term, [done("t2"), done("t9")])
@@ -23,7 +23,7 @@ async def test_jobs_of_a_batch_come_in_the_order_of_their_submission(store: JobS
     assert ids(await store.jobs(batch_id="b1", state=JobState.DONE)) == ["t9", "t2"]
 
 
-async def test_pages_of_a_batch_go_on_after_a_job(store: JobStore) -> None:
+async def test_pages_of_a_batch_continue_after_a_job(store: JobStore) -> None:
     """Page after page gives each job once, in that order, with a state or without."""
     await store.insert([new(f"j{n * 7 % 10}") for n in range(10)], "b1")
     for state in (None, JobState.QUEUED):
@@ -33,7 +33,7 @@ async def test_pages_of_a_batch_go_on_after_a_job(store: JobStore) -> None:
         assert seen == [f"j{n * 7 % 10}" for n in range(10)]
 
 
-async def test_jobs_that_are_added_later_stand_behind(store: JobStore) -> None:
+async def test_jobs_that_are_added_later_come_behind(store: JobStore) -> None:
     """So do jobs of other batches that join; one that is submitted again keeps its place."""
     await store.insert([new("other")], "b0")
     await store.insert([new("m"), new("z")], "b1")
@@ -79,7 +79,7 @@ async def test_batches_are_listed_newest_first_with_their_counts(store: JobStore
 
 
 async def test_a_page_of_large_batches_ends_early(store: JobStore) -> None:
-    """What a page costs is bounded by the jobs that are counted, not by the number of batches alone."""
+    """The cost of a page is bounded by the jobs that are counted, not by the number of batches alone."""
     for name in ("b0", "b1", "b2", "b3"):
         await store.insert([new(f"{name}-{n}") for n in range(3)], name)
     page = await store.batches(limit=4, most_jobs=5)

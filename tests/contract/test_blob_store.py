@@ -60,7 +60,7 @@ async def read(blobs: BlobStore, blob: BlobSlice) -> bytes:
 # --- bytes in, bytes out --------------------------------------------------------------------------------------------
 
 
-async def test_what_was_put_is_read_whole_and_in_slices(blobs: BlobStore) -> None:
+async def test_a_blob_is_read_whole_and_in_slices(blobs: BlobStore) -> None:
     """A pack is read as its parts, each by offset and size; an empty part needs no call."""
     await blobs.put("results/pack", b"onetwothree")
     assert await blobs.read(BlobSlice("results/pack", 0, 11, "")) == b"onetwothree"
@@ -88,7 +88,7 @@ async def test_an_upload_is_stored_under_its_digest(blobs: BlobStore) -> None:
 
 
 async def test_an_empty_upload_is_a_blob_too(blobs: BlobStore) -> None:
-    """A file without a byte is a file."""
+    """A file without a byte can be stored."""
     stored = await blobs.upload(chunks_of(b""), data_key)
     assert stored.size == 0
     assert await keys(blobs, "data/") == [stored.key]
@@ -96,7 +96,7 @@ async def test_an_empty_upload_is_a_blob_too(blobs: BlobStore) -> None:
 
 @pytest.mark.parametrize("size", [10, BIG])
 async def test_an_upload_that_breaks_off_leaves_nothing(blobs: BlobStore, size: int) -> None:
-    """Whatever the stream raises comes out, and neither the blob nor what had arrived of it stays."""
+    """The stream's own error is raised, and neither the blob nor what had arrived of it stays."""
 
     async def broken() -> AsyncIterator[bytes]:
         async for chunk in chunks_of(os.urandom(size)):
@@ -126,7 +126,7 @@ async def test_a_large_file_is_stored_and_fetched_in_parts(blobs: BlobStore, tmp
 
 
 async def test_a_fetch_checks_the_digest(blobs: BlobStore, tmp_path: Path) -> None:
-    """Bytes that are not what they should be are not handed to a pricer."""
+    """Bytes that do not match are not given to a pricer."""
     await blobs.put("data/x", b"something else")
     with pytest.raises(BlobNotFoundError, match="sha256"):
         await asyncio.to_thread(blobs.fetch_now, place("data/x", b"what was meant"), tmp_path / "out")
@@ -146,7 +146,7 @@ async def test_a_read_checks_the_digest_where_it_is_known(blobs: BlobStore) -> N
 
 
 async def test_a_large_blob_is_read_in_checked_chunks(blobs: BlobStore) -> None:
-    """Any run of chunks, also behind the end; the last chunk is a short one."""
+    """Any run of chunks can be read, also behind the end; the last chunk is a short one."""
     data, checked = await large(blobs)
     whole = b"".join([await asyncio.to_thread(checked.read_now, first, 3) for first in range(0, 7, 3)])
     assert whole == data
@@ -206,7 +206,7 @@ async def test_a_large_blob_can_be_read_like_a_file(blobs: BlobStore) -> None:
             await asyncio.to_thread(file.read, 1)
 
 
-async def test_another_copy_takes_the_place_of_a_damaged_blob(blobs: BlobStore) -> None:
+async def test_another_copy_replaces_a_damaged_blob(blobs: BlobStore) -> None:
     """From then on all is read from the copy, also in a file that is open."""
     data, checked = await large(blobs)
     await blobs.delete(["results/large"])
@@ -237,8 +237,8 @@ async def large(blobs: BlobStore) -> tuple[bytes, CheckedBlob]:
 # --- keeping order --------------------------------------------------------------------------------------------------
 
 
-async def test_sizes_are_of_what_is_there(blobs: BlobStore) -> None:
-    """Blobs that are there have their size, however many are asked for; others are left out."""
+async def test_sizes_are_of_existing_blobs(blobs: BlobStore) -> None:
+    """Existing blobs have their size, however many are asked for; others are left out."""
     assert await blobs.sizes([]) == {}
     assert await blobs.sizes(["results/none"]) == {}
     for number in range(3):
@@ -247,8 +247,8 @@ async def test_sizes_are_of_what_is_there(blobs: BlobStore) -> None:
     assert await blobs.sizes(asked) == {"results/0": 0, "results/1": 1, "results/2": 2}
 
 
-async def test_deleting_takes_what_is_there(blobs: BlobStore) -> None:
-    """Many blobs go at once; those that are not there are no error."""
+async def test_deleting_removes_existing_blobs(blobs: BlobStore) -> None:
+    """Many blobs are deleted at once; missing ones are no error."""
     for number in range(5):
         await blobs.put(f"results/{number}", b"x")
     await blobs.delete(["results/0", "not/there", "results/3"])
@@ -257,7 +257,7 @@ async def test_deleting_takes_what_is_there(blobs: BlobStore) -> None:
 
 
 async def test_old_blobs_are_listed_by_prefix_and_age(blobs: BlobStore) -> None:
-    """Only what lies under the prefix and is old enough is listed, by the key that reads and deletes it."""
+    """Only blobs under the prefix that are old enough are listed, by the key that reads and deletes them."""
     await blobs.put("uploads/a", b"x")
     await blobs.put("results/b", b"x")
     assert await keys(blobs, "uploads/") == ["uploads/a"]
@@ -269,7 +269,7 @@ async def test_old_blobs_are_listed_by_prefix_and_age(blobs: BlobStore) -> None:
 
 
 def test_the_first_marker_stays(blobs: BlobStore) -> None:
-    """Putting a marker where one is changes nothing and gives the one that is there."""
+    """Placing a second marker changes nothing and gives the first one."""
     assert blobs.seen is None
     assert blobs.create_marker_now("first", make_directory=True) == "first"
     assert blobs.create_marker_now("second", make_directory=True) == "first"
@@ -277,7 +277,7 @@ def test_the_first_marker_stays(blobs: BlobStore) -> None:
     assert blobs.seen == "first"
 
 
-def test_a_place_without_a_marker_is_no_error_to_look_at(blobs: BlobStore) -> None:
+def test_a_place_without_a_marker_is_no_error(blobs: BlobStore) -> None:
     """An empty bucket or a directory that does not exist has no marker."""
     assert blobs.read_marker_now() is None
 
@@ -322,7 +322,7 @@ def point(link: Path, target: str) -> None:
     other.rename(link)
 
 
-def test_a_directory_is_not_made_where_a_share_should_be(tmp_path: Path) -> None:
+def test_a_directory_is_not_made_in_place_of_a_share(tmp_path: Path) -> None:
     """Neither opening, nor looking, nor writing, nor a marker that others must see makes the directory."""
     where = tmp_path / "srv" / "blobs"
     blobs = BlobStore(str(where))
@@ -432,7 +432,7 @@ def test_an_endpoint_that_never_answers_is_given_up(
         assert 1 < time.monotonic() - began < 15
 
 
-def test_a_short_break_is_not_noticed(s3: S3) -> None:
+def test_a_short_break_causes_no_error(s3: S3) -> None:
     """A call that finds the store away is tried again until it is back."""
     cable = Cable(s3.port)
     blobs = BlobStore(f"s3://{s3.new_bucket()}", s3.options(cable.port))
@@ -454,14 +454,14 @@ def test_a_short_break_is_not_noticed(s3: S3) -> None:
     ("url", "options"),
     [("s3://bucket", {"nonsense": "x"}), ("s4://bucket", {}), ("/a/directory", {"endpoint": "http://x"})],
 )
-def test_options_that_mean_nothing_are_refused(url: str, options: dict[str, str]) -> None:
+def test_unknown_options_are_refused(url: str, options: dict[str, str]) -> None:
     """A mistyped option, an unknown kind of store, and options for a directory are errors of the settings."""
     with pytest.raises(SettingsError, match=r"storage\.blob"):
         BlobStore(url, options)
 
 
 def test_messages_hold_no_credentials() -> None:
-    """Whatever stands in the URL besides the place is not shown."""
+    """Everything in the URL but the place is left out."""
     options = {"endpoint": f"http://127.0.0.1:{free_port()}", "allow_http": True}
     blobs = BlobStore("s3://bucket/prefix", options)
     assert blobs.shown == "s3://bucket/prefix"
@@ -473,7 +473,7 @@ def test_messages_hold_no_credentials() -> None:
 async def test_a_write_into_a_directory_that_fails_leaves_nothing(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A blob is there whole or not at all; what a crash left half written is in no listing."""
+    """A blob is there whole or not at all; a half-written one is in no listing."""
 
     def full(fd: int) -> None:
         raise OSError(28, "No space left on device")
@@ -507,7 +507,7 @@ async def no_thread_is_left() -> None:
 
 @pytest.mark.parametrize(("pieces", "size"), [(6_001, 499), (2_003, 1_999), (97, 256_000)])
 async def test_a_blob_is_the_same_however_it_is_cut(blobs: BlobStore, pieces: int, size: int) -> None:
-    """Pieces of any number and size end up one after the other, and the thread that wrote them is gone."""
+    """Pieces of any number and size are joined in order, and the thread that wrote them is gone."""
     data = os.urandom(pieces * size)
     stored = await blobs.upload(chunks_of(data, size), data_key)
     assert stored == place(data_key(hashlib.sha256(data).hexdigest()), data)
@@ -515,9 +515,7 @@ async def test_a_blob_is_the_same_however_it_is_cut(blobs: BlobStore, pieces: in
     await no_thread_is_left()
 
 
-async def test_a_disk_that_takes_less_at_a_time_gets_everything(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_a_short_write_is_continued(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A write that ends early, as the kernel may end any, goes on where it ended."""
 
     class Reluctant(FileIO):
@@ -529,7 +527,7 @@ async def test_a_disk_that_takes_less_at_a_time_gets_everything(
     assert await read(blobs, await blobs.upload(chunks_of(data, 256_000), data_key)) == data
 
 
-async def test_a_slow_disk_holds_the_sender_back(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_slow_disk_slows_the_sender_down(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """While nothing can be written, an upload takes a few megabytes and no more; when it can, it is whole."""
     go_on, taken, data = threading.Event(), 0, os.urandom(BIG)
 
@@ -548,7 +546,7 @@ async def test_a_slow_disk_holds_the_sender_back(tmp_path: Path, monkeypatch: py
     blobs = BlobStore(str(tmp_path))
     uploading = asyncio.create_task(blobs.upload(counted(), data_key))
     before = -1
-    while before != taken or not upload_threads():  # until the sender has come to a stop
+    while before != taken or not upload_threads():  # until the sender has stopped
         before = taken
         await asyncio.sleep(0.2)
     go_on.set()
@@ -581,7 +579,7 @@ async def test_a_full_disk_ends_an_upload(tmp_path: Path, monkeypatch: pytest.Mo
 
 
 async def test_a_client_that_leaves_in_the_middle_leaves_nothing(blobs: BlobStore) -> None:
-    """A request that is cancelled while its body arrives takes file and thread with it."""
+    """A request that is cancelled while its body arrives leaves neither file nor thread."""
     begun = asyncio.Event()
 
     async def endless() -> AsyncIterator[bytes]:

@@ -1,4 +1,4 @@
-"""What every job store promises about definitions of pricers: what jobs run, kept once under a digest."""
+"""What every job store guarantees about definitions of pricers: what jobs run, kept once under a digest."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ async def test_a_definition_put_again_gets_the_new_limits(store: JobStore) -> No
 
 
 async def test_a_job_keeps_the_definition_that_it_was_submitted_with(store: JobStore) -> None:
-    """Every way in which a leader learns of a job names its definition; the same job again changes nothing."""
+    """Each way to read a job gives its definition; the same job again changes nothing."""
     await store.insert([new("j1", definition="d1"), new("j2")])
     await store.insert([new("j1", definition="d2")])
     assert (await one(store, "j1")).definition == "d1"
@@ -43,13 +43,13 @@ async def test_a_job_keeps_the_definition_that_it_was_submitted_with(store: JobS
 
 
 async def test_a_job_of_an_older_release_has_no_definition(store: JobStore) -> None:
-    """It is read as having none."""
+    """Its definition is None."""
     await store.insert([new("j1")])
     assert (await one(store, "j1")).definition == ""
 
 
 async def test_definitions_that_no_unfinished_job_runs_are_removed(store: JobStore) -> None:
-    """One that a queued job runs stays, however old it is; after the job's end it goes."""
+    """A definition that a queued job runs stays, however old it is; after the job's end it is removed."""
     await store.put_definitions([OLD, NEW])
     await store.insert([new("j1", definition="d1"), new("j2", definition="d2")])
     lease = await lead(store)
@@ -71,7 +71,7 @@ async def test_definitions_that_were_put_lately_stay(store: JobStore) -> None:
     assert await store.definitions(["d1"]) == {"d1": OLD}
 
 
-async def test_a_definition_does_not_show_what_is_in_it() -> None:
-    """Its text names the digest only: it may hold secrets."""
+async def test_a_definition_does_not_show_its_values() -> None:
+    """Its text has the digest only, because it may contain secrets."""
     assert "old" not in repr(OLD)
     assert "timeout" not in repr(OLD)

@@ -1,4 +1,4 @@
-"""What every job store promises: one suite over all adapters of the `JobStore` port."""
+"""What every job store guarantees: one suite over all adapters of the `JobStore` port."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ from raygrid.models import (
 from raygrid.store import JobStore, SqlStore
 from tests.simulation.memory_store import MemoryStore
 
-# One line here puts another adapter under the whole contract.
+# Another adapter needs one line here to be tested by the whole contract.
 STORES: dict[str, Callable[[pytest.FixtureRequest], JobStore]] = {
     "memory": lambda request: MemoryStore(),
     "sqlite": lambda request: SqlStore(f"sqlite+aiosqlite:///{request.getfixturevalue('tmp_path') / 'jobs.db'}"),
@@ -95,7 +95,7 @@ async def test_a_new_job_is_created_as_queued(store: JobStore) -> None:
 
 
 async def test_the_same_job_again_attaches(store: JobStore) -> None:
-    """A second insert with the same fingerprint creates and changes nothing, and gives the job there is."""
+    """A second insert with the same fingerprint creates and changes nothing, and gives the existing job."""
     await store.insert([new("j1", group="rack-a", priority=1)])
     before = await one(store, "j1")
     [answer] = await store.insert([new("j1", group="rack-b", priority=9)])
@@ -130,7 +130,7 @@ async def test_one_id_with_two_inputs_in_one_call_is_a_conflict_for_the_second(s
     assert (await one(store, "j1")).fingerprint == "f"
 
 
-async def test_a_conflict_does_not_hold_up_the_rest_of_the_call(store: JobStore) -> None:
+async def test_a_conflict_does_not_affect_the_rest_of_the_call(store: JobStore) -> None:
     """The other jobs of a call with a conflict are inserted, in its batch, and answered in order."""
     await store.insert([new("j1", fingerprint="old")])
     answers = await store.insert([new("j0"), new("j1"), new("j2")], "b1")
@@ -139,8 +139,8 @@ async def test_a_conflict_does_not_hold_up_the_rest_of_the_call(store: JobStore)
     assert ids(await store.jobs(batch_id="b1")) == ["j0", "j2"]
 
 
-async def test_more_jobs_than_one_statement_can_bind(store: JobStore) -> None:
-    """Thousands of jobs go in, come back and change in one call each."""
+async def test_a_call_may_have_more_jobs_than_one_statement_can_bind(store: JobStore) -> None:
+    """Thousands of jobs are inserted, read and changed in one call each."""
     names = [f"j{number:04}" for number in range(1_700)]
     answers = await store.insert([new(name) for name in names], "b1")
     lease = await lead(store)
@@ -151,8 +151,8 @@ async def test_more_jobs_than_one_statement_can_bind(store: JobStore) -> None:
     assert len(await store.changed("b1", 0, 5_000)) == 1_700
 
 
-async def test_nothing_to_do_is_done(store: JobStore) -> None:
-    """Empty calls change nothing and give empty answers."""
+async def test_empty_calls_change_nothing(store: JobStore) -> None:
+    """They give empty answers."""
     assert await store.insert([]) == []
     assert await store.get([]) == {}
     assert await store.get(["unknown"]) == {}
@@ -167,7 +167,7 @@ UNICODE = "Zürich £ 東京 🚀 'quoted' \\ \"double\""
 
 
 async def test_every_field_of_a_submit_comes_back(store: JobStore) -> None:
-    """What a client sent is what the store gives back, unicode, zero and empty values included."""
+    """The store gives back what a client sent, unicode, zero and empty values included."""
     spec = JobSpec(
         job_id="j-é",
         pricer="p",
@@ -294,7 +294,7 @@ async def test_a_write_without_any_lease_is_refused(store: JobStore) -> None:
 
 @pytest.mark.parametrize("state", [JobState.DONE, JobState.FAILED, JobState.CANCELLED])
 async def test_an_ended_job_never_changes(store: JobStore, state: JobState) -> None:
-    """After its end no update of a leader reaches a job, and none fails for it either."""
+    """After its end no update of a leader changes a job, and none fails for it either."""
     await store.insert([new("j1"), new("j2")])
     lease = await lead(store)
     await store.record("rack-a", lease.term, [replace(done("j1"), state=state)])
@@ -331,8 +331,8 @@ async def test_a_write_returns_whether_all_jobs_were_updated(store: JobStore) ->
     assert (await one(store, "j3")).state is JobState.DONE
 
 
-async def test_a_leader_cannot_touch_another_groups_jobs(store: JobStore) -> None:
-    """Updates for a job of another group, or for none at all, are passed over."""
+async def test_a_leader_cannot_change_another_groups_jobs(store: JobStore) -> None:
+    """Updates for a job of another group, or for none at all, are ignored."""
     await store.insert([new("mine"), new("theirs", group="rack-b")])
     lease = await lead(store)
     before = await one(store, "theirs")
@@ -364,7 +364,7 @@ async def test_the_queue_runs_by_priority_then_arrival(store: JobStore) -> None:
 
 
 async def test_the_order_of_one_call_is_its_order_in_spite_of_a_repeated_id(store: JobStore) -> None:
-    """A job that a call names twice stands where it was named first."""
+    """A job that a call names twice has the place of its first mention."""
     await store.insert([new("a"), new("b"), new("a")])
     assert [held.spec.job_id for held in await store.queued("rack-a", 10)] == ["a", "b"]
 
@@ -380,8 +380,8 @@ async def test_a_position_counts_the_jobs_before(store: JobStore) -> None:
     assert await store.queue_position(jobs["b"]) == 1
 
 
-async def test_a_requeued_job_keeps_its_turn(store: JobStore) -> None:
-    """A job that goes back to the queue stands where it stood, with its attempts."""
+async def test_a_requeued_job_keeps_its_place(store: JobStore) -> None:
+    """A job that goes back to the queue has its old place and its attempts."""
     await store.insert([new("a"), new("b")])
     lease = await lead(store)
     await store.record("rack-a", lease.term, [running("a", 1)])
@@ -392,7 +392,7 @@ async def test_a_requeued_job_keeps_its_turn(store: JobStore) -> None:
 
 
 async def test_running_jobs_are_found_with_their_node_and_input(store: JobStore) -> None:
-    """A new leader finds what runs, on which node, as which attempt, and can hand it out again."""
+    """A new leader finds the running jobs, with node and attempt, and can hand them out again."""
     await store.insert([new("a", inline=b"payload"), new("b"), new("c", group="rack-b")])
     lease = await lead(store)
     await store.record("rack-a", lease.term, [running("a", 2, "n7")])
@@ -431,7 +431,7 @@ async def test_a_request_to_cancel_is_a_change(store: JobStore) -> None:
 
 
 async def test_a_cancelled_job_may_still_finish(store: JobStore) -> None:
-    """The request alone ends nothing: what the leader writes decides."""
+    """The request alone ends nothing: the leader's write decides."""
     await store.insert([new("j1")])
     lease = await lead(store)
     await store.request_cancel(["j1"])
@@ -443,7 +443,7 @@ async def test_a_cancelled_job_may_still_finish(store: JobStore) -> None:
 # --- pages --------------------------------------------------------------------------------------------------
 
 
-async def test_pages_go_by_id_and_miss_nothing(store: JobStore) -> None:
+async def test_pages_are_ordered_by_id_and_complete(store: JobStore) -> None:
     """Page after page, each starting after the last id, gives every job once."""
     names = sorted(["a", "B", "b", "c-1", "c-10", "c-2", "é", "z", "0", "_"])
     await store.insert([new(name) for name in reversed(names)])
@@ -487,7 +487,7 @@ async def test_a_batch_counts_its_jobs_by_state(store: JobStore) -> None:
     assert await store.unfinished_of_batch("b1") == []
 
 
-async def test_of_the_unfinished_jobs_of_a_batch_the_longest_unchanged_come_first(store: JobStore) -> None:
+async def test_the_unfinished_jobs_of_a_batch_that_changed_longest_ago_come_first(store: JobStore) -> None:
     """Asked for one, the store gives a job that waits rather than one that has just begun, and none once all ended."""
     await store.insert([new("a"), new("b"), new("c")], "b1")
     lease = await lead(store)
@@ -527,7 +527,7 @@ async def test_a_batch_grows(store: JobStore) -> None:
 
 
 async def test_a_reader_that_resumes_misses_nothing(store: JobStore) -> None:
-    """From any cursor, in pages of any size, every later change of every job is seen in its latest form."""
+    """From any cursor, in pages of any size, a reader gets every later change of every job in its latest form."""
     names = ["a", "b", "c", "d", "e"]
     await store.insert([new(name) for name in names], "b1")
     lease = await lead(store)
@@ -542,7 +542,7 @@ async def test_a_reader_that_resumes_misses_nothing(store: JobStore) -> None:
         assert seen == {name: job.state for name, job in (await store.get(names)).items()}
 
 
-async def test_a_job_shows_once_at_its_latest_change(store: JobStore) -> None:
+async def test_a_job_appears_once_at_its_latest_change(store: JobStore) -> None:
     """However often a job changed, a reader gets it once, in the order of latest changes."""
     await store.insert([new("a"), new("b")], "b1")
     lease = await lead(store)
@@ -553,7 +553,7 @@ async def test_a_job_shows_once_at_its_latest_change(store: JobStore) -> None:
     assert changes[-1].job.state is JobState.RUNNING
 
 
-async def test_only_ends_are_given_where_only_ends_are_wanted(store: JobStore) -> None:
+async def test_only_ends_are_given_on_request(store: JobStore) -> None:
     """With `ended_only` a page is filled with ends, and unfinished jobs do not use it up."""
     await store.insert([new("a"), new("b"), new("c")], "b1")
     lease = await lead(store)
@@ -577,7 +577,7 @@ async def test_readers_of_two_batches_both_see_a_shared_job(store: JobStore) -> 
         assert (change.job.job_id, change.job.state) == ("a", JobState.DONE)
 
 
-async def test_a_job_that_had_ended_shows_to_a_reader_when_it_joins(store: JobStore) -> None:
+async def test_a_finished_job_that_joins_a_batch_is_read_there(store: JobStore) -> None:
     """A finished job attached to a batch that is being read is not missed, nor shown elsewhere again."""
     await store.insert([new("old")], "b1")
     lease = await lead(store)
@@ -593,7 +593,7 @@ async def test_a_job_that_had_ended_shows_to_a_reader_when_it_joins(store: JobSt
 
 
 async def test_a_refused_update_is_no_change(store: JobStore) -> None:
-    """What comes late for an ended job does not wake the readers of its batch."""
+    """A late update of an ended job does not wake the readers of its batch."""
     await store.insert([new("a")], "b1")
     lease = await lead(store)
     await store.record("rack-a", lease.term, [done("a")])
@@ -650,7 +650,7 @@ async def test_no_other_candidate_gets_a_live_lease(store: JobStore) -> None:
     await store.record("rack-a", first.term, [running("j1")])
 
 
-async def test_a_takeover_raises_the_term_and_shuts_the_old_leader_out(store: JobStore) -> None:
+async def test_a_takeover_raises_the_term_and_excludes_the_old_leader(store: JobStore) -> None:
     """After a lease ran out another candidate leads with a higher term, and the old one can write no more."""
     await store.insert([new("j1")])
     old = await store.acquire_lease("rack-a", "me", 0)
@@ -696,8 +696,8 @@ async def test_leases_have_their_remaining_time(store: JobStore) -> None:
 
 
 @pytest.mark.parametrize("successor", ["me", "you"])
-async def test_a_stale_release_takes_nothing_away(store: JobStore, successor: str) -> None:
-    """Giving back a lease of an old term leaves the present one alive, even where the holder is the same."""
+async def test_a_stale_release_releases_nothing(store: JobStore, successor: str) -> None:
+    """Giving back a lease of an old term leaves the present one alive, even if the holder is the same."""
     old = await store.acquire_lease("rack-a", "me", 0)
     assert old is not None
     await lead(store, "rack-a", successor)
@@ -748,7 +748,7 @@ async def test_a_purge_keeps_blobs_that_another_job_needs(store: JobStore) -> No
     assert (await store.purge(AT + DAY)).blob_keys == ("out/b", "pack")
 
 
-async def test_a_purge_takes_the_oldest_first_in_bites(store: JobStore) -> None:
+async def test_a_purge_takes_the_oldest_first_in_steps(store: JobStore) -> None:
     """The limit bounds one purge, and the next goes on where it ended."""
     await store.insert([new(name) for name in ("a", "b", "c")])
     lease = await lead(store)
@@ -759,7 +759,7 @@ async def test_a_purge_takes_the_oldest_first_in_bites(store: JobStore) -> None:
     assert (await store.purge(AT, limit=2)).jobs == 0
 
 
-async def test_a_purged_job_still_owns_its_id(store: JobStore) -> None:
+async def test_a_purged_job_keeps_its_id(store: JobStore) -> None:
     """The same job submitted after its purge attaches to what is left; another input is a conflict."""
     await store.insert([new("a")])
     lease = await lead(store)
@@ -774,7 +774,7 @@ async def test_a_purged_job_still_owns_its_id(store: JobStore) -> None:
 # --- what the next leader must know -------------------------------------------------------------------------
 
 
-async def test_the_next_leader_learns_how_many_attempts_count(store: JobStore) -> None:
+async def test_the_next_leader_gets_the_number_of_attempts_that_count(store: JobStore) -> None:
     """The failures that count towards a job's limit are kept, apart from the number of attempts."""
     await store.insert([new("j1"), new("j2")])
     lease = await lead(store)
@@ -787,7 +787,7 @@ async def test_the_next_leader_learns_how_many_attempts_count(store: JobStore) -
     assert (waiting.counts.started, waiting.counts.failures) == (2, 2)
 
 
-async def test_the_next_leader_learns_what_the_attempts_came_to(store: JobStore) -> None:
+async def test_the_next_leader_gets_the_outcomes_of_attempts(store: JobStore) -> None:
     """Losses, recalled attempts and those that never began are kept, and only those that began are shown."""
     await store.insert([new("j1")])
     lease = await lead(store)
@@ -826,7 +826,7 @@ async def test_named_jobs_are_found_while_they_are_unfinished_and_the_groups(sto
 # --- drains and agreements ------------------------------------------------------------------------------------------
 
 
-async def test_a_drain_is_kept_until_it_is_taken_back(store: JobStore) -> None:
+async def test_a_drain_is_kept_until_the_undrain(store: JobStore) -> None:
     await store.put_drain("rack-a-1")
 
     assert list(await store.drains()) == ["rack-a-1"]
@@ -856,7 +856,7 @@ async def test_the_first_proposal_is_agreed_on(store: JobStore) -> None:
     assert await store.agreed("blobs") == "mine"
 
 
-async def test_a_probe_leaves_nothing_that_counts(store: JobStore) -> None:
+async def test_a_probe_leaves_no_row_that_counts(store: JobStore) -> None:
     await store.probe()
     await store.probe()
 

@@ -30,7 +30,7 @@ async def started(store: JobStore, lease: Lease, *updates: JobUpdate) -> None:
 # --- finding --------------------------------------------------------------------------------------------------
 
 
-async def test_unfinished_jobs_come_with_what_they_are_routed_by(store: JobStore) -> None:
+async def test_unfinished_jobs_have_what_routing_needs(store: JobStore) -> None:
     """Running ones first, then the queued ones in the order in which they should run; none that ended, or another's."""
     await store.insert(
         [
@@ -67,7 +67,7 @@ async def test_unfinished_jobs_are_counted_by_group(store: JobStore) -> None:
 # --- moving ---------------------------------------------------------------------------------------------------
 
 
-async def test_a_queued_job_moves_and_keeps_what_it_has(store: JobStore) -> None:
+async def test_a_queued_job_moves_and_keeps_its_data(store: JobStore) -> None:
     """It is the other group's with a new revision; its place in the order, attempts and failures stay."""
     await store.insert([new("first"), new("second")])
     lease = await lead(store)
@@ -96,7 +96,7 @@ async def test_a_move_returns_the_jobs_as_the_new_leader_queues_them(store: JobS
 
 
 async def test_a_running_job_is_left_alone_while_its_group_may_be_led(store: JobStore) -> None:
-    """Without `unled` only queued jobs move, whatever the lease is like."""
+    """Without `unled` only queued jobs move, whatever the state of the lease is."""
     await store.insert([new("runs")])
     lease = await lead(store)
     await started(store, lease, running("runs"))
@@ -117,7 +117,7 @@ async def test_a_running_job_of_a_lost_group_is_queued_elsewhere(store: JobStore
     assert (job.group_id, job.state, job.node_id, job.attempts) == ("rack-b", JobState.QUEUED, None, 1)
 
 
-async def test_nothing_is_taken_from_a_group_that_is_led(store: JobStore) -> None:
+async def test_no_job_is_taken_from_a_group_that_is_led(store: JobStore) -> None:
     """With `unled` nothing moves while the lease lives, and its term stays: a leader may have come back meanwhile."""
     await store.insert([new("a")])
     lease = await lead(store)
@@ -186,8 +186,8 @@ async def test_a_late_leader_can_write_nothing_even_when_the_job_comes_back(stor
     assert (job.result.key, job.group_id) == ("results/good", "rack-a")
 
 
-async def test_a_leader_that_lives_changes_nothing_of_a_job_that_was_moved(store: JobStore) -> None:
-    """Where only queued jobs were moved the leader's term goes on, and its word of a moved job changes nothing."""
+async def test_a_living_leader_cannot_change_a_moved_job(store: JobStore) -> None:
+    """If only queued jobs were moved the leader's term goes on, and its update of a moved job changes nothing."""
     await store.insert([new("moved"), new("own")])
     lease = await lead(store)
     await store.move("rack-a", {"moved": "rack-b"})
@@ -250,8 +250,8 @@ async def test_jobs_to_end_can_be_named(store: JobStore) -> None:
     assert len(await store.cancel_unled("rack-a", limit=1) or []) == 1
 
 
-async def test_a_leader_that_lives_cancels_by_itself(store: JobStore) -> None:
-    """Nothing is ended over the head of a leader."""
+async def test_a_living_leader_cancels_by_itself(store: JobStore) -> None:
+    """The store ends no job of a group that has a leader."""
     await store.insert([new("a")])
     lease = await lead(store)
     await store.request_cancel(["a"])

@@ -75,7 +75,7 @@ async def opened(url: str) -> AsyncIterator[SqlStore]:
 
 @pytest.fixture(autouse=True)
 def patient(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A test process that gets no processor for seconds is not cut; tests of freezing set a time of their own."""
+    """A test process that gets no processor for seconds is not cut; tests of freezing set their own time."""
     monkeypatch.setattr(postgresql, "IDLE_S", 30.0)
 
 
@@ -103,7 +103,7 @@ def hurried(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 async def test_many_processes_may_open_an_empty_database_at_once(database: str) -> None:
-    """Parents and leaders that start together on an empty database make its tables once and all go to work."""
+    """Parents and leaders that start together on an empty database make its tables once, and all begin to work."""
     async with AsyncExitStack() as stack:
         stores = await asyncio.gather(*(stack.enter_async_context(opened(database)) for _ in range(5)))
         for number, store in enumerate(stores):
@@ -149,14 +149,14 @@ async def test_two_purges_at_once_take_each_job_once(store: SqlStore, other: Sql
     assert purged == 200
 
 
-async def test_a_purge_passes_over_a_result_that_is_being_taken_over(
+async def test_a_purge_skips_a_result_that_is_being_taken_over(
     store: SqlStore, other: SqlStore, postgres: Postgres
 ) -> None:
     """While a job that shares a result is not committed yet, the result's job is not purged, nor its blob removed."""
     await ran(store)
     async with other.database.write() as waited_for:
         await waited_for.execute(text("INSERT INTO batches (batch_id, submitted_at) VALUES ('b1', 0)"))
-        # It has written its row by then, and waits for the other one's batch.
+        # By then it has written its row, and waits for the other one's batch.
         inserting = asyncio.create_task(store.insert([replace(new("j2"), source="ran")], "b1"))
         await until_waiting(postgres)
         purged = await other.purge(AT + timedelta(days=1))
@@ -236,7 +236,7 @@ async def test_two_candidates_at_once_get_one_lease(store: SqlStore, other: SqlS
 async def test_a_write_that_races_with_a_new_lease_is_whole_before_it_or_refused(
     store: SqlStore, other: SqlStore
 ) -> None:
-    """Once another leads, nothing of the earlier leader's writes appears any more, however close they were."""
+    """Once another leads, no write of the earlier leader appears any more, however close they were."""
     for turn in range(25):
         group, names = f"rack-{turn}", [f"{turn}-{i}" for i in range(5)]
         await store.insert([new(name, group) for name in names])
@@ -277,7 +277,7 @@ async def test_a_write_waits_for_a_lease_that_is_being_taken_and_is_then_refused
     assert (await store.get(["j1"]))["j1"].state is JobState.QUEUED
 
 
-async def test_stores_that_do_everything_at_once_never_block_each_other(database: str) -> None:
+async def test_stores_that_work_at_once_never_block_each_other(database: str) -> None:
     """Submits, cancels, leaders' writes, purges and small tables from four stores for a while: no error."""
     async with AsyncExitStack() as stack:
         stores = [await stack.enter_async_context(opened(database)) for _ in range(4)]
@@ -291,9 +291,7 @@ async def test_stores_that_do_everything_at_once_never_block_each_other(database
         async def over_and_over(call: Callable[[int], Awaitable[Any]]) -> None:
             nonlocal calls
             turn = 0
-            while (
-                time.monotonic() < ends_at or calls < 100
-            ):  # however slow the machine is: enough to get in each other's way
+            while time.monotonic() < ends_at or calls < 100:  # however slow the machine is: enough to compete
                 await call(turn)
                 turn += 1
                 calls += 1
@@ -442,10 +440,10 @@ async def test_a_process_that_stops_in_a_transaction_blocks_no_other(database: s
         assert (await store.get(["j1"]))["j1"].state is JobState.QUEUED
 
 
-async def test_a_process_that_freezes_with_writes_in_the_queue_holds_them_up_once(
+async def test_a_frozen_process_with_writes_in_the_queue_blocks_once(
     database: str, postgres: Postgres, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Those that wait for the locks of a frozen one, and are frozen too, do not each hold them for its time."""
+    """Writes that wait for the locks of a frozen one, and are frozen too, do not each hold them for its time."""
     monkeypatch.setattr(postgresql, "IDLE_S", frozen_s := 6.0)
     monkeypatch.setattr(postgresql, "LOCK_S", 3.0)
     async with opened(database) as frozen, opened(database) as store:
@@ -492,7 +490,7 @@ async def inserted(store: SqlStore) -> bool:
 
 @pytest.mark.parametrize("scheme", ["postgresql", "postgres", "postgresql+asyncpg", "postgresql+psycopg"])
 @pytest.mark.parametrize("query", ["", "?sslmode=disable", "?sslmode=prefer", "?ssl=prefer", "?connect_timeout=5"])
-async def test_every_common_form_of_the_url_is_understood(postgres: Postgres, scheme: str, query: str) -> None:
+async def test_every_common_form_of_the_url_is_accepted(postgres: Postgres, scheme: str, query: str) -> None:
     """Schemes and parameters that users know from libpq and SQLAlchemy open the same database."""
     with postgres.database() as url:
         async with opened(scheme + url.removeprefix("postgresql") + query) as store:
@@ -563,6 +561,6 @@ def test_a_password_in_a_url_is_decoded(postgres: Postgres) -> None:
     assert unquote(urlsplit(postgres.url()).password or "") == PASSWORD
 
 
-async def test_a_store_that_closes_under_load_refuses_in_words_that_clients_understand(database: str) -> None:
+async def test_a_store_that_closes_under_load_refuses_as_unavailable(database: str) -> None:
     """Each call is carried out or refused as unavailable, which makes a client try elsewhere; none fails otherwise."""
     await refuses_when_closed_under_load(SqlStore(database))

@@ -1,4 +1,4 @@
-"""What every job store promises about results that later jobs take over."""
+"""What every job store guarantees about results that later jobs take over."""
 
 from __future__ import annotations
 
@@ -77,7 +77,7 @@ async def test_a_result_that_was_found_damaged_is_offered_no_more(store: JobStor
     assert await store.stop_reuse(SLICE) == 0
 
 
-async def test_no_leader_ever_sees_it(store: JobStore) -> None:
+async def test_no_leader_gets_a_reused_job(store: JobStore) -> None:
     """A job that took over a result is neither queued nor running nor unfinished."""
     await ended(store, [done("ran")])
     await store.insert([taking("j2", "ran"), new("j3")])
@@ -86,7 +86,7 @@ async def test_no_leader_ever_sees_it(store: JobStore) -> None:
     assert await store.count_queued("rack-a") == 1
 
 
-async def test_it_is_found_by_its_content_once_it_is_done(store: JobStore) -> None:
+async def test_a_result_is_found_by_its_content_once_its_job_is_done(store: JobStore) -> None:
     """A content leads to the latest job recorded under it; unknown ones, and jobs without any, to nothing."""
     await ended(store, [done("a"), done("b", "other"), done("c", None)])
     await ended(store, [done("later")])
@@ -116,7 +116,7 @@ async def test_many_contents_are_found_in_one_call(store: JobStore) -> None:
     ids=["failed", "cancelled", "without a result", "running"],
 )
 async def test_only_a_success_is_reused(store: JobStore, update: JobUpdate) -> None:
-    """What failed, was cancelled, left nothing or still runs is not found, and a job that names it is queued."""
+    """A job that failed, was cancelled, left nothing or still runs is not found, and a job that names it is queued."""
     await ended(store, [update])
     assert await store.reusable(["c"]) == {}
     [answer] = await store.insert([taking("j2", "j1")])
@@ -124,8 +124,8 @@ async def test_only_a_success_is_reused(store: JobStore, update: JobUpdate) -> N
     assert (await one(store, "j2")).state is JobState.QUEUED
 
 
-async def test_a_result_that_is_nobodys_to_share_is_not_shared(store: JobStore) -> None:
-    """A job that is done without a content (reuse was off where it ran) is no source, nor is one that is not there."""
+async def test_a_result_without_a_content_is_not_shared(store: JobStore) -> None:
+    """A job that is done without a content (reuse was off where it ran) is no source, nor is a missing one."""
     await ended(store, [done("private", None)])
     await store.insert([taking("j2", "private"), taking("j3", "nowhere")])
     assert {job.state for job in (await store.get(["j2", "j3"])).values()} == {JobState.QUEUED}
@@ -140,7 +140,7 @@ async def test_a_chain_leads_to_the_job_that_ran(store: JobStore) -> None:
     assert (await one(store, "j3")).reused_from == "ran"
 
 
-async def test_it_belongs_to_its_batch_like_any_other(store: JobStore) -> None:
+async def test_a_reused_job_belongs_to_its_batch_like_any_other(store: JobStore) -> None:
     """Reused and queued jobs of one call are counted, paged and read by cursor together."""
     await ended(store, [done("ran")])
     answers = await store.insert([taking("j2", "ran"), new("j3"), taking("j4", "ran")], "b1")
@@ -179,8 +179,8 @@ async def test_the_same_job_twice_in_one_call_takes_over_once(store: JobStore) -
     ]
 
 
-async def test_it_changes_no_more(store: JobStore) -> None:
-    """Neither a leader's write nor a cancellation touches a job that took over a result."""
+async def test_a_reused_job_changes_no_more(store: JobStore) -> None:
+    """Neither a leader's write nor a cancellation changes a job that took over a result."""
     await ended(store, [done("ran")])
     await store.insert([taking("j2", "ran")])
     before = await one(store, "j2")
@@ -205,8 +205,8 @@ async def test_a_purge_leaves_a_result_that_a_younger_job_shares(store: JobStore
     assert (second.jobs, second.blob_keys) == (1, ("results/1",))
 
 
-async def test_what_is_purged_is_reused_no_more(store: JobStore) -> None:
-    """A purged job is not found, and a job that names it is queued; one that shares its result still serves."""
+async def test_a_purged_result_is_reused_no_more(store: JobStore) -> None:
+    """A purged job is not found, and a job that names it is queued; one that shares its result is still a source."""
     await ended(store, [done("ran")])
     await store.insert([taking("j2", "ran")])
     await store.purge(AT + timedelta(seconds=1))

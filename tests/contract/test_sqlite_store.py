@@ -1,4 +1,4 @@
-"""What SQLite adds to the contract of job stores: sharing a file, lasting, a schema made by migrations."""
+"""What SQLite adds to the contract of job stores: sharing a file, durability, a schema made by migrations."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ async def opened(path: Path) -> AsyncIterator[SqlStore]:
         await store.close()
 
 
-async def test_two_processes_worth_of_stores_lose_nothing(tmp_path: Path) -> None:
+async def test_two_stores_on_one_file_lose_nothing(tmp_path: Path) -> None:
     """Two stores on one file, each with several callers, keep every job under its own revision."""
     async with opened(tmp_path / "jobs.db") as one, opened(tmp_path / "jobs.db") as two:
 
@@ -117,7 +117,7 @@ async def test_two_candidates_at_once_get_one_lease(tmp_path: Path) -> None:
 
 
 async def test_many_processes_may_open_a_new_file_at_once(tmp_path: Path) -> None:
-    """Parents and leaders that start together do not trip over one another's migrations."""
+    """Parents and leaders that start together do not disturb one another's migrations."""
     async with AsyncExitStack() as stack:
         path = tmp_path / "not" / "there" / "yet" / "jobs.db"
         stores = await asyncio.gather(*(stack.enter_async_context(opened(path)) for _ in range(4)))
@@ -140,7 +140,7 @@ def test_switching_a_new_file_to_write_ahead_never_collides(tmp_path: Path) -> N
 
 
 def test_preparing_a_file_takes_no_lock_away_from_this_process(tmp_path: Path) -> None:
-    """Closing a file drops all locks of the process on it: another one would take away the log that is still in use."""
+    """Closing a file drops all locks of the process on it: another one would remove the log that is still in use."""
     path = tmp_path / "jobs.db"
     prepare_file(path)
     with closing(sqlite3.connect(path)) as used:
@@ -166,8 +166,8 @@ async def test_opening_waits_for_other_users_of_the_file(tmp_path: Path) -> None
     await store.close()
 
 
-async def test_what_was_written_is_there_after_reopening(tmp_path: Path) -> None:
-    """Jobs, batches, names, leases and the revision go on where they were."""
+async def test_written_data_is_there_after_reopening(tmp_path: Path) -> None:
+    """Jobs, batches, names, leases and the revision continue."""
     async with opened(tmp_path / "jobs.db") as store:
         await store.insert([new("a")], "b1")
         lease = await store.acquire_lease("rack-a", "me", 60)
@@ -182,7 +182,7 @@ async def test_what_was_written_is_there_after_reopening(tmp_path: Path) -> None
         assert (await store.get(["b"]))["b"].revision > before[0]["a"].revision
 
 
-async def test_a_call_that_fails_leaves_nothing_behind(tmp_path: Path) -> None:
+async def test_a_call_that_fails_writes_nothing(tmp_path: Path) -> None:
     """A write is one transaction: when it fails, its jobs, its batch and its revisions are as before."""
     async with opened(tmp_path / "jobs.db") as store:
         broken = NewJob(new("b").spec, "rack-a", fingerprint=None)  # type: ignore[arg-type]  # the database refuses it
@@ -219,7 +219,7 @@ def downgrade(path: Path, revision: str) -> None:
 
 
 async def test_batches_of_an_older_release_keep_the_order_in_which_their_jobs_arrived(tmp_path: Path) -> None:
-    """Their jobs were written in the order of submission; the ids say nothing about it."""
+    """Their jobs were written in the order of submission; the ids do not show it."""
     async with opened(tmp_path / "jobs.db") as store:
         await store.insert([new("t10"), new("t9"), new("t1")], "b1")
     downgrade(tmp_path / "jobs.db", "0006")
@@ -320,8 +320,8 @@ async def test_a_transaction_that_waits_for_anything_else_is_a_mistake() -> None
     assert ended == [True]
 
 
-async def test_the_loop_is_free_while_the_database_is_not(tmp_path: Path) -> None:
-    """A write that waits for another process's lock holds up nothing else: reads and timers go on."""
+async def test_the_loop_is_free_while_the_database_is_busy(tmp_path: Path) -> None:
+    """A write that waits for another process's lock delays nothing else: reads and timers go on."""
     async with opened(tmp_path / "jobs.db") as store:
         with closing(sqlite3.connect(tmp_path / "jobs.db", isolation_level=None)) as other:
             other.execute("BEGIN IMMEDIATE")
@@ -357,7 +357,7 @@ async def test_a_write_that_was_given_up_blocks_no_other(tmp_path: Path) -> None
         await other.close()
 
 
-async def test_a_store_that_closes_under_load_refuses_in_words_that_clients_understand(tmp_path: Path) -> None:
+async def test_a_store_that_closes_under_load_refuses_as_unavailable(tmp_path: Path) -> None:
     """Each call is carried out or refused as unavailable, which makes a client try elsewhere; none fails otherwise."""
     await refuses_when_closed_under_load(SqlStore(f"sqlite+aiosqlite:///{tmp_path / 'jobs.db'}"))
 

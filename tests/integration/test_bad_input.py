@@ -1,4 +1,4 @@
-"""Whatever a client sends: it is refused in words or taken whole, leaves nothing behind, and the grid goes on."""
+"""Any request is refused with a message or accepted whole, leaves nothing behind, and the grid goes on."""
 
 from __future__ import annotations
 
@@ -81,7 +81,9 @@ PRICER = ('name="pricer"', b"cat")
         ([FILE, PRICER, ('name="' + "n" * 20_000 + '"', b"x")], "header size exceeded"),
     ],
 )
-async def test_a_form_that_makes_no_job(grid: SmallGrid, parts: list[tuple[str, bytes]], says: str) -> None:
+async def test_an_incomplete_or_unknown_form_is_refused(
+    grid: SmallGrid, parts: list[tuple[str, bytes]], says: str
+) -> None:
     """A form with something missing, unknown, doubled or too much is refused with the reason, and makes no job."""
     answer = await send(grid, form_body(parts))
     assert answer.status_code in (413, 422)
@@ -93,7 +95,7 @@ async def test_a_form_that_makes_no_job(grid: SmallGrid, parts: list[tuple[str, 
 @pytest.mark.parametrize(
     "value", ["1.5", "many", "nan", "inf", "1e3", "1000001", "-1000001", "9" * 5000, "0x10", "--1", "٣٣٣٣٣٣٣٣"]
 )
-async def test_a_priority_that_is_none(grid: SmallGrid, value: str) -> None:
+async def test_a_malformed_priority_is_refused(grid: SmallGrid, value: str) -> None:
     """A priority is a whole number between its bounds, nothing else."""
     answer = await grid.submit("bad", "true", priority=value)
     assert (answer.status_code, word(answer)) == (422, "invalid-request")
@@ -102,7 +104,7 @@ async def test_a_priority_that_is_none(grid: SmallGrid, value: str) -> None:
 
 
 @pytest.mark.parametrize("value", ["0", "-1", "nan", "inf", "-inf", "1e309", "9" * 400, "soon", "1,5", "true", "1e9"])
-async def test_a_timeout_that_is_none(grid: SmallGrid, value: str) -> None:
+async def test_a_malformed_timeout_is_refused(grid: SmallGrid, value: str) -> None:
     """A time limit is a finite number of seconds above zero."""
     answer = await grid.submit("bad", "true", timeout_s=value)
     assert (answer.status_code, word(answer)) == (422, "invalid-request")
@@ -126,8 +128,8 @@ async def test_a_timeout_that_is_none(grid: SmallGrid, value: str) -> None:
         b"\0" * 1000,
     ],
 )
-async def test_a_body_that_is_no_form(grid: SmallGrid, body: bytes) -> None:
-    """A malformed or truncated multipart body is refused, whole files in it notwithstanding."""
+async def test_a_malformed_form_is_refused(grid: SmallGrid, body: bytes) -> None:
+    """A malformed or truncated multipart body is refused, even if it has whole files."""
     answer = await send(grid, body)
     assert (answer.status_code, word(answer)) == (422, "invalid-request")
     assert (await grid.http.get("/status/bad")).status_code == 404
@@ -146,7 +148,7 @@ async def test_a_body_that_is_no_form(grid: SmallGrid, body: bytes) -> None:
         ";;;",
     ],
 )
-async def test_a_content_type_that_is_no_form(grid: SmallGrid, kind: str) -> None:
+async def test_a_content_type_other_than_a_form_is_refused(grid: SmallGrid, kind: str) -> None:
     """A body of another content type, or without a usable boundary, is refused."""
     answer = await send(grid, form_body([FILE, PRICER]), **{"Content-Type": kind})
     assert (answer.status_code, word(answer)) == (422, "invalid-request")
@@ -179,7 +181,7 @@ async def test_a_content_type_that_is_no_form(grid: SmallGrid, kind: str) -> Non
     ],
 )
 async def test_a_hostile_file_name_becomes_a_plain_one(grid: SmallGrid, disposition: str, expected: str) -> None:
-    """The input lies in the job directory under a plain name made of what the client sent; nothing lies elsewhere."""
+    """The input is in the job directory under a plain name made from the client's; nothing is elsewhere."""
     job_id = f"name-{abs(hash(disposition))}"
     answer = await send(
         grid,
@@ -205,8 +207,8 @@ async def test_a_hostile_file_name_becomes_a_plain_one(grid: SmallGrid, disposit
         ("é".encode() * 128, "has 256 bytes; at most 255 are possible"),
     ],
 )
-async def test_a_file_name_that_no_file_can_have_is_refused(grid: SmallGrid, name: bytes, says: str) -> None:
-    """Nothing is left out of a name or cut off, so that no two names become one: it is refused."""
+async def test_an_impossible_file_name_is_refused(grid: SmallGrid, name: bytes, says: str) -> None:
+    """Nothing is left out of a name or cut off, so that no two names become one."""
     body = form_body([('name="file"; filename="NAME"', b"true"), PRICER]).replace(b"NAME", name)
     answer = await send(grid, body)
     if b"\0" in name:  # the parser of forms refuses it
@@ -223,7 +225,7 @@ BAD_IDS = ["..", ".", "...", "a" * 129, "a b", "ü", "a\0b", "a\nb", "a:b", "a%b
 
 
 @pytest.mark.parametrize("job_id", BAD_IDS)
-async def test_an_id_that_is_none(grid: SmallGrid, job_id: str) -> None:
+async def test_a_malformed_id_is_refused(grid: SmallGrid, job_id: str) -> None:
     """Ids are 1 to 128 letters, digits, dots, underscores and hyphens; in path, form and batch alike."""
     path = quote(job_id, safe="").replace(".", "%2E")
     head = f"POST /submit/{path} HTTP/1.1\nContent-Type: {FORM_TYPE['Content-Type']}"
@@ -247,7 +249,7 @@ async def test_an_id_with_a_slash_is_no_path(grid: SmallGrid, path: str) -> None
 
 
 @pytest.mark.parametrize("job_id", ["a" * 128, "a.b", "..a", "-", "_", "a-1.2_3", "0", "data", "jobs", "COM1"])
-async def test_an_id_that_is_one(grid: SmallGrid, job_id: str) -> None:
+async def test_every_valid_id_works(grid: SmallGrid, job_id: str) -> None:
     """Every id within the rule works, however odd."""
     assert unzip(await grid.submit(job_id, "echo ok"))["stdout.txt"] == b"ok\n"
 
@@ -292,7 +294,7 @@ async def test_an_id_that_is_one(grid: SmallGrid, job_id: str) -> None:
         ('{"b-1": {"args": ' + "[" * 90_000 + "]" * 90_000 + "}}", ""),
     ],
 )
-async def test_overrides_that_make_no_sense(grid: SmallGrid, jobs: str, says: str) -> None:
+async def test_malformed_options_of_jobs_are_refused(grid: SmallGrid, jobs: str, says: str) -> None:
     """The option `jobs` is checked down to each value; a batch with a wrong one is refused as a whole."""
     answer = await grid.http.post("/batches", files={"b-1": b"x", "b-2": b"y"}, data={"pricer": "cat", "jobs": jobs})
     assert (answer.status_code, word(answer)) in ((422, "invalid-request"), (422, "unknown-data"))
@@ -300,8 +302,8 @@ async def test_overrides_that_make_no_sense(grid: SmallGrid, jobs: str, says: st
     assert (await grid.http.get("/status/b-2")).status_code == 404
 
 
-async def test_a_batch_with_something_wrong_is_refused_whole(grid: SmallGrid) -> None:
-    """A bad id, a doubled id, an empty file or too many files: nothing of such a batch is taken."""
+async def test_a_batch_with_a_mistake_is_refused_whole(grid: SmallGrid) -> None:
+    """A bad id, a doubled id, an empty file or too many files: no job of such a batch is taken."""
     good = ('name="whole-1"; filename="a"', b"x")
     for parts, says in (
         ([good, good, PRICER], "two files of the batch have the jobId 'whole-1'"),
@@ -332,7 +334,7 @@ async def test_a_client_that_hangs_up_in_the_middle_leaves_nothing(
     method = "PUT" if path.startswith("/data") else "POST"
     head = f"{method} {path} HTTP/1.1\nContent-Type: {FORM_TYPE['Content-Type']}\nContent-Length: {len(body)}"
     await raw_request(grid.url, head, body[: len(body) - 500], hang_up=True)
-    # The next request comes after the hang-up was seen: the same parent works them off in one loop.
+    # The next request comes after the hang-up was seen: the same parent handles them in one loop.
     await asyncio.sleep(0.1)
     assert (await grid.http.get("/status/hung")).status_code == 404
     assert "hung" not in (await grid.http.get("/data")).text
@@ -340,7 +342,7 @@ async def test_a_client_that_hangs_up_in_the_middle_leaves_nothing(
 
 
 async def test_a_client_that_hangs_up_after_the_body_has_its_job(grid: SmallGrid) -> None:
-    """What was sent whole is taken whole or not at all: asking again with the same jobId gives the one result."""
+    """A whole body is taken whole or not at all: asking again with the same jobId gives the one result."""
     runs = grid.directory / "hung-up-runs"
     script = f"echo x >> {runs}; sleep 0.1".encode()
     body = form_body([('name="pricer"', b"shell"), ('name="file"; filename="job.sh"', script)])
@@ -398,7 +400,7 @@ async def test_the_boundary_in_the_content_is_content(grid: SmallGrid) -> None:
         assert answer.content == tricky
 
 
-async def test_options_that_are_json_by_chance_stay_text(grid: SmallGrid) -> None:
+async def test_options_that_look_like_json_stay_text(grid: SmallGrid) -> None:
     """An argument is never anything but text."""
     args = [json.dumps({"a": 1}), "null", "1"]
     answer = await grid.http.post("/submit/text", files={"file": b"x"}, data={"pricer": "args", "args": args})

@@ -50,7 +50,7 @@ async def run_batch(grid: SmallGrid, batch_id: str, scripts: dict[str, str]) -> 
 
 
 async def stuck(grid: SmallGrid, job_ids: list[str]) -> str:
-    """What the store, the leader and the nodes say of jobs that do not end."""
+    """The state of jobs that do not end in the store, at the leader and on the nodes."""
     stored = [
         (job.job_id, job.state.value, job.node_id, job.attempts) for job in (await grid.store.get(job_ids)).values()
     ]
@@ -181,7 +181,7 @@ async def test_a_node_that_sees_another_directory_gets_no_work_until_it_sees_the
 
 
 async def test_a_node_with_the_marker_of_another_grid_gets_no_work(tmp_path: Path) -> None:
-    """A blob store that another grid has marked is named as such."""
+    """The reason names a blob store that another grid has marked."""
     other = tmp_path / "other" / "grid"
     other.mkdir(parents=True)
     (other / "marker").write_text("of-another-grid\n")
@@ -192,7 +192,7 @@ async def test_a_node_with_the_marker_of_another_grid_gets_no_work(tmp_path: Pat
         assert ran_on((await grid.submit("job", "echo x")).content) == "rack-a-2"
 
 
-async def test_what_ends_after_the_share_went_away_runs_elsewhere(tmp_path: Path) -> None:
+async def test_a_job_that_ends_after_the_share_went_away_runs_elsewhere(tmp_path: Path) -> None:
     """A result is never left below the share's mount point: its job runs again on a node that sees the blob store."""
     share, below = tmp_path / "share", tmp_path / "below"
     share.mkdir()
@@ -273,7 +273,7 @@ async def test_a_parent_without_the_share_takes_no_jobs_and_recovers(tmp_path: P
 
 @pytest.mark.usefixtures("many_machines")
 async def test_housekeeping_leaves_the_blobs_of_another_grid_alone(tmp_path: Path) -> None:
-    """A parent that sees another grid's blob store neither marks jobs as purged nor removes what it does not know."""
+    """A parent that sees another grid's blob store neither marks jobs as purged nor removes unknown blobs."""
     share, mount = tmp_path / "share", tmp_path / "mount"
     share.mkdir()
     mount.symlink_to(share)
@@ -297,7 +297,7 @@ async def test_housekeeping_leaves_the_blobs_of_another_grid_alone(tmp_path: Pat
 
 @pytest.mark.usefixtures("many_machines")
 async def test_a_second_parent_with_another_blob_store_is_refused(tmp_path: Path) -> None:
-    """What the first parent proposed stands; a parent elsewhere does not leave a marker of its own as the grid's."""
+    """The first parent's proposal stays; a parent elsewhere does not leave a marker of its own as the grid's."""
     async with SmallGrid(tmp_path, storage={"blobs": str(tmp_path / "one")}) as grid:
         agreed = await grid.store.agreed(BLOBS)
         (tmp_path / "two").mkdir()

@@ -21,7 +21,7 @@ PRINTED = {
 
 
 @pytest.mark.parametrize(("script", "printed"), PRINTED.items(), ids=("shift_jis", "data", "crlf"))
-async def test_what_submit_and_result_write_into_a_file_is_what_the_pricer_wrote(
+async def test_submit_and_result_write_the_pricers_bytes_into_a_file(
     tmp_path: Path, script: str, printed: bytes
 ) -> None:
     """`raygrid submit f > out` and `raygrid result JOB > out`, also where the locale is not UTF-8."""
@@ -37,8 +37,8 @@ async def test_what_submit_and_result_write_into_a_file_is_what_the_pricer_wrote
     assert written == [printed] * 3
 
 
-async def test_a_pipe_is_submitted_as_a_shell_hands_it_over(tmp_path: Path) -> None:
-    """`raygrid submit <(…)` sends what comes out of the pipe; an empty pipe and a device are refused in a sentence."""
+async def test_a_pipe_from_a_shell_is_submitted(tmp_path: Path) -> None:
+    """`raygrid submit <(…)` sends the output of the pipe; an empty pipe and a device are refused in a sentence."""
     async with SmallGrid(tmp_path / "grid") as grid:
 
         async def submit(what: str) -> tuple[int | None, bytes, bytes]:

@@ -134,7 +134,7 @@ async def test_swapped_and_truncated_results_are_refused(tmp_path: Path) -> None
             refused(await grid.http.get(f"/result/{job_id}"), job_id)
 
 
-async def test_the_nodes_copy_is_given_where_the_stored_one_is_damaged(tmp_path: Path) -> None:
+async def test_the_nodes_copy_is_given_if_the_stored_one_is_damaged(tmp_path: Path) -> None:
     """As long as the result is in its node's cache nothing is lost, and nothing wrong is given."""
     async with SmallGrid(tmp_path) as grid:
         right = (await grid.submit("a", "echo 11")).content
@@ -166,7 +166,7 @@ async def test_a_large_result_that_is_damaged_in_the_middle_breaks_off_and_is_re
 
 
 async def until_it_breaks(grid: SmallGrid, path: str) -> bytes:
-    """What comes of an answer that does not come whole."""
+    """What arrives of an answer that does not arrive whole."""
     came = bytearray()
     try:
         async with grid.http.stream("GET", path) as answer:
@@ -177,7 +177,7 @@ async def until_it_breaks(grid: SmallGrid, path: str) -> bytes:
     raise AssertionError("the answer ended as if it were whole")
 
 
-async def test_a_client_finds_out_about_a_large_damaged_result_by_itself(tmp_path: Path) -> None:
+async def test_a_client_finds_a_large_damaged_result_by_itself(tmp_path: Path) -> None:
     """It tries the broken download again, gets the problem, and leaves no file; a batch's stream goes on behind it."""
     async with SmallGrid(tmp_path) as grid:
 
@@ -214,8 +214,8 @@ async def forget_chunks(grid: SmallGrid) -> None:
         await connection.exec_driver_sql("UPDATE jobs SET result_chunks = NULL")
 
 
-async def test_a_damaged_result_is_handed_to_no_new_job_once_it_was_found(tmp_path: Path) -> None:
-    """A pricer whose results are reused: after the damage was found, an equal job under a new id runs again."""
+async def test_a_result_that_was_found_damaged_is_not_reused(tmp_path: Path) -> None:
+    """After the damage was found, an equal job under a new id runs again."""
     pricers = {**PRICERS, "reused": {"command": ["sh", "{input}"], "reuse": "content"}}
     async with SmallGrid(tmp_path, pricers=pricers, **NO_CACHE) as grid:
         await grid.submit("a", "echo 11", pricer="reused")

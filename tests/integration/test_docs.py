@@ -47,7 +47,7 @@ def test_getting_started_leaves_the_described_files(reader: Reader) -> None:
 
 @pytest.mark.parametrize("page", pages_with("code"))
 def test_a_page_runs_as_printed(reader: Reader, page: str) -> None:
-    """Every block of the page ends well and prints what the page shows."""
+    """Every block of the page succeeds and prints what the page shows."""
     reader.follow(blocks(page))
 
 

@@ -143,7 +143,7 @@ async def test_moving_costs_a_job_none_of_its_attempts(tmp_path: Path) -> None:
 
 
 async def test_a_drain_outlives_a_change_of_leader_and_a_restart_of_the_agent(grid: SmallGrid, tmp_path: Path) -> None:
-    """The next leader knows the wish before it hands out its first job."""
+    """The next leader knows of the drain before it hands out its first job."""
     await drain(grid, "rack-a-1")
     await until_node(grid, "rack-a-1", "drained")
     await grid.leaders["rack-a"].leader.close()
@@ -169,8 +169,8 @@ async def test_a_node_that_is_taken_back_gets_work_again(grid: SmallGrid, tmp_pa
     assert (await until_node(grid, "rack-a-2", "ok"))["drain_deadline_at"] is None
 
 
-async def test_an_unknown_node_is_refused_with_the_names_that_there_are(grid: SmallGrid) -> None:
-    """A mistyped name is no wish that waits for a node to appear."""
+async def test_an_unknown_node_is_refused_with_the_known_names(grid: SmallGrid) -> None:
+    """A mistyped name does not wait for a node to appear."""
     for method in ("POST", "DELETE"):
         answer = await grid.http.request(method, "/nodes/rack-a-11/drain")
         assert (answer.status_code, word(answer)) == (404, "node-not-found")
@@ -179,8 +179,8 @@ async def test_an_unknown_node_is_refused_with_the_names_that_there_are(grid: Sm
 
 
 @pytest.mark.parametrize("deadline", ["-1", "nan", "inf", "soon", "1e12", ""])
-async def test_a_deadline_that_cannot_be_is_refused(grid: SmallGrid, deadline: str) -> None:
-    """Only seconds from none to a month are taken, and a refused wish changes nothing."""
+async def test_an_impossible_deadline_is_refused(grid: SmallGrid, deadline: str) -> None:
+    """Only seconds from none to a month are accepted, and a refused request changes nothing."""
     answer = await grid.http.post("/nodes/rack-a-1/drain", params={"deadline_s": deadline})
     assert (answer.status_code, word(answer)) == (422, "invalid-request")
     assert "deadline_s" in answer.json()["detail"]
@@ -188,7 +188,7 @@ async def test_a_deadline_that_cannot_be_is_refused(grid: SmallGrid, deadline: s
 
 
 async def test_a_node_that_is_away_can_be_undrained(grid: SmallGrid) -> None:
-    """A node that was drained and switched off is not haunted by the wish when it comes back."""
+    """A node that was drained and switched off is not drained again when it comes back."""
     await grid.store.put_drain("switched-off")
     answer = await grid.http.post("/nodes/switched-off/drain", params={"deadline_s": 5})
     assert (answer.status_code, answer.json()["state"]) == (202, "lost")

@@ -109,7 +109,7 @@ async def test_an_agent_that_dies_costs_nothing(grid: SmallGrid) -> None:
 
 
 async def test_a_change_of_leaders_costs_nothing_and_a_grid_without_a_head_is_spared(grid: SmallGrid) -> None:
-    """Scenarios run one after the other; what cannot be done is skipped once, with its reason."""
+    """Scenarios run one after the other; an impossible one is skipped once, with its reason."""
     reports = await drill(grid, Breaks(grid)).run(["leader", "head"], runs=2)
     assert [(report.scenario, report.skipped) for report in reports] == [
         ("leader", ""),
@@ -121,7 +121,7 @@ async def test_a_change_of_leaders_costs_nothing_and_a_grid_without_a_head_is_sp
         assert report.recovery_s is not None
 
 
-async def test_a_drill_that_is_interrupted_lets_go_of_everything(grid: SmallGrid) -> None:
+async def test_a_drill_that_is_interrupted_cleans_up(grid: SmallGrid) -> None:
     """What is frozen is thawed, and the drill's own jobs are cancelled; nothing runs on."""
     breaks = Breaks(grid)
     running = asyncio.create_task(drill(grid, breaks, jobs=10_000).run(["agent"]))
@@ -189,7 +189,7 @@ async def run(grid: SmallGrid, breaks: Breaks, monkeypatch: pytest.MonkeyPatch, 
 
 @pytest.mark.usefixtures("no_ray")
 async def test_the_command_prints_one_object(grid: SmallGrid, monkeypatch: pytest.MonkeyPatch) -> None:
-    """With --json nothing else is on standard output, and the figures of the issue are there."""
+    """With --json nothing else is on standard output, and all figures are there."""
     ended = await run(grid, Breaks(grid), monkeypatch, "agent", "--json", "--jobs", "30")
     assert ended.exit_code == 0, ended.output
     [scenario] = json.loads(ended.stdout)["scenarios"]
@@ -257,7 +257,7 @@ async def test_a_grid_without_a_harmless_pricer_is_an_error_with_the_remedy(
 async def test_a_grid_that_could_not_be_started_again_is_not_killed(
     grid: SmallGrid, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    """Before anything is hit, `everything` wants the settings file that the grid was started with."""
+    """Before anything is killed, `everything` requires the settings file that the grid was started with."""
     settings = load_settings(pricers={"drill": DRILL})
     here = GridFile(grid.url, 4711, 1, "default", tmp_path, started_with=StartedWith.of(settings, 1, 2))
     monkeypatch.setattr(command, "_local_grid", lambda url: here)

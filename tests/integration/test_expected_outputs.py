@@ -1,4 +1,4 @@
-"""A pricer that exits with 0 but leaves not what it must has failed: `expect` over HTTP, cold and warm."""
+"""A pricer that exits with 0 without its expected files has failed: `expect` over HTTP, cold and warm."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ async def test_exit_0_without_the_expected_files_is_a_failure(tmp_path: Path, le
 
 
 async def test_with_the_expected_files_the_job_is_done(tmp_path: Path) -> None:
-    """Nothing else changes; a failing exit code stays the reason where files are missing, too."""
+    """Nothing else changes; a failing exit code stays the reason if files are missing, too."""
     async with SmallGrid(tmp_path / "grid", pricers=pricers(tmp_path / "log")) as grid:
         answer = await grid.submit("good", "echo 1 > prices.csv; mkdir risk; echo 1 > risk/a.csv")
         assert answer.status_code == 200

@@ -38,7 +38,7 @@ async def node(grid: SmallGrid) -> dict[str, Any]:
 async def test_a_pricer_that_finds_the_disk_full_runs_elsewhere(
     tmp_path: Path, small_disk: Path, otherwise: str
 ) -> None:
-    """The exit code of a pricer that could not write its files is no answer of the job, be it zero or not."""
+    """The exit code of a pricer that could not write its files is no answer of the job, whether it is zero or not."""
     gate = tmp_path / "gate"
     placement = {"policy": "weighted_round_robin", "weights": {"rack-a-1": 1000.0}}
     async with SmallGrid(tmp_path / "grid", nodes=2, slots=1, placement=placement) as grid:
@@ -202,7 +202,7 @@ async def test_the_job_that_fills_the_disk_fails_and_its_neighbour_runs_again(
 async def test_a_success_while_the_disk_was_full_is_no_answer(
     tmp_path: Path, small_disk: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A job that exits with 0 may not have noticed what it could not write, even if there is room again by then."""
+    """A job that exits with 0 may have ignored a failed write, even if there is room again by then."""
     monkeypatch.setattr("raygrid.node.limits.disk.TICK_S", 1000)  # so that the filler always comes to the last byte
     async with SmallGrid(tmp_path / "grid", nodes=1, slots=2) as grid:
         await grid.submit("beside", twice(tmp_path, "exit 0"), wait=0)

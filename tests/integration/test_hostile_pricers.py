@@ -99,7 +99,7 @@ async def failed(grid: SmallGrid, job_id: str, script: str, **options: Any) -> d
         ("no-interpreter", "No such file or directory"),
     ],
 )
-async def test_a_pricer_that_cannot_start(grid: SmallGrid, pricer: str, says: str) -> None:
+async def test_a_pricer_that_cannot_start_is_reported(grid: SmallGrid, pricer: str, says: str) -> None:
     """A file that is missing, not executable or no program is tried on as many nodes as allowed, then reported."""
     problem = await failed(grid, f"start-{pricer}", "x", pricer=pricer)
     assert problem["reason"] == "cannot_start"
@@ -108,7 +108,7 @@ async def test_a_pricer_that_cannot_start(grid: SmallGrid, pricer: str, says: st
 
 
 async def test_no_secret_reaches_a_pricer(grid: SmallGrid) -> None:
-    """A pricer's environment holds what is passed on by name, what its settings give, and its job; no secret."""
+    """A pricer's environment has the variables passed on by name, those of its settings, and its job's; no secret."""
     answer = await grid.submit("env", "x", pricer="with-env")
     given = dict(line.split("=", 1) for line in unzip(answer)["stdout.txt"].decode().splitlines())
     assert given.pop("RAYGRID_ATTEMPT").endswith("|env.1")
@@ -128,8 +128,8 @@ async def test_a_pricer_reads_nothing_and_inherits_nothing(grid: SmallGrid) -> N
     assert {name.rpartition("@")[2] for name in opened} == {"null", "stderr"}
 
 
-async def test_a_huge_list_of_arguments(grid: SmallGrid) -> None:
-    """As many and as long arguments as a submit may bring arrive, one and all."""
+async def test_a_huge_list_of_arguments_arrives(grid: SmallGrid) -> None:
+    """As many and as long arguments as a submit may bring arrive."""
     args = [f"{number:03}" + "x" * 250 for number in range(256)]
     answer = await grid.http.post("/submit/many-args", files={"file": b"x"}, data={"pricer": "args", "args": args})
     assert unzip(answer)["stdout.txt"].decode().split() == args
@@ -138,8 +138,8 @@ async def test_a_huge_list_of_arguments(grid: SmallGrid) -> None:
 # --- ends -----------------------------------------------------------------------------------------------------------
 
 
-async def test_a_pricer_that_dies_of_a_signal(grid: SmallGrid) -> None:
-    """A crash is an answer: failed, with the signal, after one attempt, what it had printed kept."""
+async def test_a_pricer_that_dies_of_a_signal_has_failed(grid: SmallGrid) -> None:
+    """A crash is an answer: failed, with the signal, after one attempt, its output kept."""
     problem = await failed(grid, "crash", "echo before; echo trace >&2; kill -SEGV $$")
     assert (problem["reason"], problem.get("exit_code")) == ("signal", None)
     assert "signal 11 (SIGSEGV)" in problem["detail"]
@@ -207,8 +207,8 @@ async def test_what_outlives_a_pricer_is_killed(grid: SmallGrid, name: str, scri
     await grid.until(dead, within_s=6)
 
 
-async def test_an_exit_code_that_asks_for_another_try(grid: SmallGrid, tmp_path: Path) -> None:
-    """A configured exit code runs the job again; the answer is that of the try that worked."""
+async def test_a_configured_exit_code_runs_the_job_again(grid: SmallGrid, tmp_path: Path) -> None:
+    """The answer is that of the attempt that worked."""
     script = f"echo x >> {tmp_path}/tries; [ $(wc -l < {tmp_path}/tries) -ge 3 ] && echo third || exit 75"
     answer = await grid.submit("try-again", script, pricer="retried")
     assert unzip(answer)["stdout.txt"] == b"third\n"
@@ -235,7 +235,7 @@ async def test_an_exit_code_that_asks_for_another_try(grid: SmallGrid, tmp_path:
         ("in-a-directory", "mkdir d; cd d; for i in 1 2 3; do head -c 1000000 /dev/zero > f$i; done"),
     ],
 )
-async def test_a_pricer_that_writes_too_much(grid: SmallGrid, name: str, script: str) -> None:
+async def test_a_pricer_that_writes_too_much_has_failed(grid: SmallGrid, name: str, script: str) -> None:
     """Output beyond the limit ends the job as failed, in whatever way it is written, and never fills the disk."""
     problem = await failed(grid, name, script, pricer="little-output", timeout_s="30")
     assert problem["reason"] == "output_limit"
@@ -245,7 +245,7 @@ async def test_a_pricer_that_writes_too_much(grid: SmallGrid, name: str, script:
     assert len(kept.content) < 100_000
 
 
-async def test_a_pricer_that_takes_too_much_memory(grid: SmallGrid) -> None:
+async def test_a_pricer_that_takes_too_much_memory_has_failed(grid: SmallGrid) -> None:
     """Memory beyond the limit, children counted in, ends the job as failed."""
     script = "import time\nkept = bytearray(400 * 1024 ** 2)\ntime.sleep(60)\n"
     problem = await failed(grid, "hog", script, pricer="little-memory")
@@ -279,8 +279,8 @@ async def test_a_pricer_that_takes_too_much_memory(grid: SmallGrid) -> None:
         ("no-directory", 'rm -rf "$PWD"', "cannot be read"),
     ],
 )
-async def test_output_that_cannot_be_a_result(grid: SmallGrid, name: str, script: str, says: str) -> None:
-    """What cannot stand in a ZIP fails the job with the reason, once, and nothing from outside gets into the result."""
+async def test_output_that_cannot_be_a_result_is_a_failure(grid: SmallGrid, name: str, script: str, says: str) -> None:
+    """Files that cannot be in a ZIP fail the job with the reason, once; no outside file gets into the result."""
     problem = await failed(grid, name, f"echo printed; {script}")
     assert problem["reason"] == "bad_output"
     assert says in problem["detail"]
@@ -290,8 +290,8 @@ async def test_output_that_cannot_be_a_result(grid: SmallGrid, name: str, script
     assert kept["stdout.txt"] == b"printed\n"
 
 
-async def test_a_pricer_in_a_locked_directory(grid: SmallGrid) -> None:
-    """Permissions taken away from files, directories and the job directory itself hinder neither end nor cleaning."""
+async def test_a_pricer_may_lock_its_directory(grid: SmallGrid) -> None:
+    """Permissions taken away from files, directories and the job directory itself prevent neither end nor clean-up."""
     script = "mkdir -p a/b; echo x > a/b/f; chmod 000 a/b/f a/b a .; echo locked"
     answer = await grid.submit("locked", script)
     assert answer.status_code in (200, 422)
@@ -300,7 +300,7 @@ async def test_a_pricer_in_a_locked_directory(grid: SmallGrid) -> None:
 
 
 @pytest.mark.parametrize(("depth", "name"), [(200, "d"), (1_500, "d"), (100, "d" * 100)])
-async def test_directories_that_are_very_deep(grid: SmallGrid, depth: int, name: str) -> None:
+async def test_very_deep_directories_are_cleaned_up(grid: SmallGrid, depth: int, name: str) -> None:
     """Two hundred directories deep is a result; deeper than a path can be is a failure; either is cleaned up."""
     job_id = f"deep-{depth}-{len(name)}"
     dive = (
@@ -324,7 +324,7 @@ async def test_binary_output_is_unchanged(grid: SmallGrid) -> None:
     assert kept["stderr.txt"] == b"\x00\xfferr"
 
 
-async def test_an_input_that_is_changed_is_output(grid: SmallGrid) -> None:
+async def test_an_input_that_was_changed_is_output(grid: SmallGrid) -> None:
     """A pricer that writes its answer into its input has its answer in the result; an untouched input is not."""
     changed = await grid.submit("in-place", 'echo "priced" > "$0"', filename="trade.csv")
     assert unzip(changed)["trade.csv"] == b"priced\n"
@@ -340,7 +340,7 @@ NAMES = [
 
 @pytest.mark.parametrize("large", [False, True])
 async def test_files_may_have_any_name_in_unicode(grid: SmallGrid, large: bool) -> None:
-    """Spaces and characters that are not seen are part of a name; each file comes back under its own name."""
+    """Spaces and invisible characters are part of a name; each file comes back under its own name."""
     size = 500_000 if large else 1
     script = f"import os\nfor name in {NAMES!a}:\n    open(name, 'wb').write(name.encode() + bytes({size}))\n"
     answer = await grid.submit(f"names-{size}", f"exec {sys.executable} - <<'E'\n{script}\nE")
@@ -351,7 +351,7 @@ async def test_files_may_have_any_name_in_unicode(grid: SmallGrid, large: bool) 
 
 
 @pytest.mark.parametrize("size", [1, 5_000_000])
-async def test_a_backslash_leads_nowhere_when_a_result_is_unpacked_on_windows(grid: SmallGrid, size: int) -> None:
+async def test_a_backslash_is_escaped_for_windows(grid: SmallGrid, size: int) -> None:
     """In the ZIP it is written as %5C, since Windows would take it for a separator; the manifest has the name."""
     script = f"head -c {size} /dev/zero > '..\\..\\x.exe'; mkdir 'C:\\out'; echo y > 'C:\\out/y'"
     answer = await grid.submit(f"backslash-{size}", script)
@@ -363,7 +363,7 @@ async def test_a_backslash_leads_nowhere_when_a_result_is_unpacked_on_windows(gr
     assert listed == {"..%5C..%5Cx.exe": "..\\..\\x.exe", "C:%5Cout/y": "C:\\out/y"}
 
 
-async def test_files_named_like_the_grids_own_move_aside(grid: SmallGrid) -> None:
+async def test_files_with_reserved_names_are_renamed(grid: SmallGrid) -> None:
     """A pricer's stdout.txt, stderr.txt and manifest.json do not hide the grid's, nor each other."""
     script = (
         "echo mine > stdout.txt; echo mine > manifest.json; mkdir -p pricer_files sub; "
@@ -379,8 +379,8 @@ async def test_files_named_like_the_grids_own_move_aside(grid: SmallGrid) -> Non
     assert files["sub/manifest.json"] == b"fine\n"
 
 
-async def test_a_pricer_that_removes_the_captures(grid: SmallGrid) -> None:
-    """What it printed is there all the same."""
+async def test_a_pricer_may_remove_its_captures(grid: SmallGrid) -> None:
+    """Its output is kept all the same."""
     answer = await grid.submit("no-captures", 'echo x; rm "$(readlink /proc/$$/fd/1)" "$(readlink /proc/$$/fd/2)"')
     assert answer.status_code == 200
     assert unzip(answer)["stdout.txt"] == b"x\n"

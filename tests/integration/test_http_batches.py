@@ -30,7 +30,7 @@ async def grid(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[SmallG
 
 @pytest.fixture
 def gate(tmp_path: Path) -> Any:
-    """A file that jobs wait for; all that still wait are let go in the end."""
+    """A file that jobs wait for; it is made in the end for all that still wait."""
     path = tmp_path / "gate"
     yield path
     path.touch()
@@ -168,7 +168,7 @@ async def test_a_conflict_refuses_one_job_of_a_batch(grid: SmallGrid) -> None:
 
 
 async def test_a_batch_of_conflicts_is_a_conflict(grid: SmallGrid) -> None:
-    """Where every job is refused, so is the batch."""
+    """If every job is refused, so is the batch."""
     await grid.submit("clash-all", "echo original")
     answer = await post(grid, "b-none", {"clash-all": "echo other"})
     assert (answer.status_code, word(answer)) == (409, "conflict")
@@ -186,8 +186,8 @@ async def test_an_unknown_batch_is_not_found(grid: SmallGrid) -> None:
         assert (answer.status_code, word(answer)) == (404, "job-not-found")
 
 
-async def test_cancelling_a_batch(grid: SmallGrid, gate: Path) -> None:
-    """What has not ended is cancelled, running or queued, and counted; what was done stays done."""
+async def test_cancelling_a_batch_cancels_unfinished_jobs(grid: SmallGrid, gate: Path) -> None:
+    """Running and queued jobs are cancelled and counted; done ones stay done."""
     await post(grid, "b-cancel", {"bc-done": "echo done"})
     await grid.until_state("bc-done", "done")
     await post(grid, "b-cancel", {f"bc-{number}": waiting_for(gate) for number in range(6)})
@@ -416,7 +416,7 @@ async def test_a_batch_attached_again_has_its_jobs_in_the_order_of_submission(gr
 
 
 async def test_a_cursor_of_another_batch_is_refused(grid: SmallGrid) -> None:
-    """It is no place in this one; the message names it."""
+    """It has no place in this batch; the message names it."""
     await post(grid, "cursor-1", {"cursor-1-a": "echo 1"})
     await post(grid, "cursor-2", {"cursor-2-a": "echo 1"})
     answer = await grid.http.get("/jobs", params={"batch": "cursor-1", "cursor": "cursor-2-a"})

@@ -67,7 +67,7 @@ ROUTES = [
 async def test_no_request_is_handed_to_a_thread_of_the_web_framework(
     grid: SmallGrid, monkeypatch: pytest.MonkeyPatch, method: str, path: str
 ) -> None:
-    """It would be for any function of ours that is no coroutine, and cost each request a good part of a millisecond."""
+    """A function that is no coroutine would use one, which costs each request a good part of a millisecond."""
 
     async def hand_over(*_: object, **__: object) -> None:
         handed_over.append(path)
@@ -134,7 +134,7 @@ async def test_without_the_right_key_there_is_no_answer(
 
 
 async def test_every_route_is_behind_the_key(grid: SmallGrid) -> None:
-    """A route that is not in this test's list, and so perhaps open to strangers, does not exist."""
+    """Every route of the application is in this test's list, so that none is open by accident."""
     described = (await grid.http.get("/openapi.json", headers=RIGHT)).json()["paths"]
     known = {(method, path.split("?")[0].replace("/x", "/{}")) for method, path in ROUTES}
     found = {
@@ -211,7 +211,7 @@ async def test_head_answers_as_get_does(grid: SmallGrid, path: str) -> None:
         assert [head.headers.get(name) for name in kept] == [got.headers.get(name) for name in kept]
 
 
-async def test_head_waits_for_no_stream(grid: SmallGrid) -> None:
+async def test_head_does_not_wait_for_a_stream(grid: SmallGrid) -> None:
     """A stream is answered with its headers at once, and the request ends, though the job goes on."""
     await grid.submit("head-2", "sleep 20", wait=0)
     async with asyncio.timeout(10):
@@ -226,7 +226,7 @@ async def test_head_waits_for_no_stream(grid: SmallGrid) -> None:
 
 
 async def test_head_changes_nothing(grid: SmallGrid) -> None:
-    """Where there is no GET there is no HEAD, and without a key there is neither."""
+    """Without GET there is no HEAD, and without a key there is neither."""
     refused = await grid.http.head("/submit/x", headers=RIGHT)
     assert refused.status_code == 405
     assert (await grid.http.head("/capacity")).status_code == 401
@@ -237,7 +237,7 @@ async def test_head_changes_nothing(grid: SmallGrid) -> None:
     )
 
 
-async def test_problems_everywhere(grid: SmallGrid) -> None:
+async def test_every_error_is_a_problem_document(grid: SmallGrid) -> None:
     """An unknown path, a wrong method and a wrong value all answer with a problem document."""
     lost = await grid.http.get("/nowhere", headers=RIGHT)
     assert (lost.status_code, word(lost)) == (404, "not-found")
@@ -290,7 +290,7 @@ async def test_a_body_over_the_limit_is_refused(grid: SmallGrid, announced: bool
 
 
 async def test_an_early_refusal_reaches_a_client_that_still_sends(grid: SmallGrid) -> None:
-    """A large body without a key is refused before it is read, and the client still gets to see why."""
+    """A large body without a key is refused before it is read, and the client still gets the answer."""
     answer = await grid.http.post("/submit/early", content=b"x" * 20_000_000, headers=FORM_TYPE)
     assert (answer.status_code, word(answer)) == (401, "unauthorized")
 

@@ -1,4 +1,4 @@
-"""Forms as clients of many kinds write them: the pricer reads the bytes that were meant, or the form is refused."""
+"""Forms as clients of many kinds write them: the pricer reads the intended bytes, or the form is refused."""
 
 from __future__ import annotations
 
@@ -73,7 +73,7 @@ async def test_a_pricer_reads_the_decoded_bytes(grid: SmallGrid, encoding: str, 
         (CONTENT, "gzip", "'gzip' is not known"),
     ],
 )
-async def test_what_cannot_be_decoded_is_refused(grid: SmallGrid, data: bytes, encoding: str, says: str) -> None:
+async def test_a_part_that_cannot_be_decoded_is_refused(grid: SmallGrid, data: bytes, encoding: str, says: str) -> None:
     """Text that is not in its announced encoding makes no job; the answer names the part."""
     answer = await send(grid, part(FILE, data, f"Content-Transfer-Encoding: {encoding}"))
     assert (answer.status_code, word(answer)) == (422, "invalid-request")
@@ -81,7 +81,7 @@ async def test_what_cannot_be_decoded_is_refused(grid: SmallGrid, data: bytes, e
 
 
 async def test_a_part_with_two_encodings_is_refused(grid: SmallGrid) -> None:
-    """Of two headers neither can be trusted."""
+    """Neither of the two headers can be trusted."""
     twice = [f"Content-Transfer-Encoding: {encoding}" for encoding in ("binary", "base64")]
     answer = await send(grid, part(FILE, b"YQ==", *twice))
     assert (answer.status_code, word(answer)) == (422, "invalid-request")
@@ -104,7 +104,7 @@ async def test_a_part_with_two_encodings_is_refused(grid: SmallGrid) -> None:
     ],
 )
 async def test_an_option_is_decoded_by_its_own_character_set(grid: SmallGrid, args: bytes) -> None:
-    """Encoding and character set of an option, and the form's `_charset_`, lead to the text that was meant."""
+    """Encoding and character set of an option, and the form's `_charset_`, give the intended text."""
     answer = await send(grid, args, part(FILE, b"x"))
     assert answer.status_code == 200, answer.text
     assert answer.content.decode() == "x[表]"

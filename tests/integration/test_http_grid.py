@@ -75,7 +75,7 @@ async def test_shared_data_is_fetched_once_by_each_node(grid: SmallGrid, monkeyp
 
 
 async def test_a_name_may_point_at_new_content_but_a_job_may_not_change(grid: SmallGrid) -> None:
-    """New content under an old name serves new jobs; the jobId that ran with the old content is a conflict."""
+    """New content under an old name is used by new jobs; the jobId that ran with the old content is a conflict."""
     await grid.http.put("/data/fx", content=b"old")
     first = await grid.submit("fx-1", "cat data/fx", data=["fx"])
     await grid.http.put("/data/fx", content=b"new")
@@ -86,8 +86,8 @@ async def test_a_name_may_point_at_new_content_but_a_job_may_not_change(grid: Sm
     assert (await grid.submit("fx-1", "cat data/fx", data=["fx"])).headers["etag"] == first.headers["etag"]
 
 
-async def test_data_that_cannot_be(grid: SmallGrid) -> None:
-    """Unknown, empty and badly named shared data are refused in words."""
+async def test_malformed_shared_data_is_refused(grid: SmallGrid) -> None:
+    """Unknown, empty and badly named shared data are refused with a message."""
     unknown = await grid.submit("no-data", "true", data=["nobody"])
     assert (unknown.status_code, word(unknown)) == (422, "unknown-data")
     assert "PUT /data/nobody" in unknown.json()["detail"]
@@ -99,7 +99,7 @@ async def test_data_that_cannot_be(grid: SmallGrid) -> None:
 # --- events ---------------------------------------------------------------------------------------------------------
 
 
-async def test_the_events_of_a_job(grid: SmallGrid, tmp_path: Path) -> None:
+async def test_a_jobs_events_end_with_the_job(grid: SmallGrid, tmp_path: Path) -> None:
     """A job's stream has each state as it comes, and ends with the job."""
     gate = tmp_path / "gate"
     await grid.submit("ev-1", f"while [ ! -e {gate} ]; do sleep 0.02; done", wait=0)
@@ -130,7 +130,7 @@ async def test_events_resume_after_the_last_one_seen(grid: SmallGrid) -> None:
     assert [event.kind for event in rest] == ["end"]
 
 
-async def test_the_events_of_a_batch(grid: SmallGrid) -> None:
+async def test_a_batchs_events_end_with_its_last_job(grid: SmallGrid) -> None:
     """A batch's stream has each job's end once, resumes anywhere, and ends when all have ended."""
     files = [(f"ev-b-{number}", ("job.sh", b"exit 0" if number else b"exit 1")) for number in range(4)]
     await grid.http.post("/batches", files=files, data={"batchId": "b-events"})
@@ -147,7 +147,7 @@ async def test_the_events_of_a_batch(grid: SmallGrid) -> None:
         assert events_of(rest.text) == last_words[index + 1 :]
 
 
-async def test_events_of_nothing(grid: SmallGrid) -> None:
+async def test_events_need_one_existing_job_or_batch(grid: SmallGrid) -> None:
     """Events want one job or one batch that exists."""
     assert word(await grid.http.get("/events")) == "invalid-request"
     assert word(await grid.http.get("/events?job=a&batch=b")) == "invalid-request"
@@ -236,7 +236,7 @@ async def test_the_default_pricer_runs_where_none_is_named(grid: SmallGrid) -> N
 
 
 async def test_affinity_keeps_jobs_together(grid: SmallGrid) -> None:
-    """Jobs of one affinity key meet in one group while it has room."""
+    """Jobs of one affinity key run in one group while it has room."""
     for number in range(6):
         await grid.submit(f"aff-{number}", "true", affinity="EURUSD")
     groups = {(await grid.status(f"aff-{number}"))["group"] for number in range(6)}
@@ -251,7 +251,7 @@ async def test_a_parent_reports_that_it_lives_and_is_ready(grid: SmallGrid) -> N
 
 
 async def test_a_grid_without_leaders_is_not_ready(tmp_path: Path) -> None:
-    """Where no group has a leader, /health/ready and submits are 503 with Retry-After, and /health/live stays 200."""
+    """If no group has a leader, /health/ready and submits are 503 with Retry-After, and /health/live stays 200."""
     async with SmallGrid(tmp_path) as lonely:
         lonely.hide_leaders()
 

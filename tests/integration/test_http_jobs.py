@@ -31,7 +31,7 @@ async def grid(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[SmallG
 
 @pytest_asyncio.fixture(loop_scope="module")
 async def gate(grid: SmallGrid, tmp_path: Path) -> AsyncIterator[Path]:
-    """A file that jobs wait for; all that still wait are let go in the end."""
+    """A file that jobs wait for; it is made in the end for all that still wait."""
     path = tmp_path / "gate"
     yield path
     path.touch()
@@ -117,7 +117,7 @@ async def test_prefer_respond_async_answers_at_once(grid: SmallGrid, gate: Path)
 
 
 async def test_a_wait_that_runs_out_answers_202(grid: SmallGrid, gate: Path) -> None:
-    """When the wait is over before the job, the client learns where to look, and the job goes on."""
+    """When the wait is over before the job, the answer has the address of the job, which goes on."""
     answer = await grid.submit("slow-1", waiting_for(gate, "echo late"), wait=0.2)
     assert answer.status_code == 202
     assert answer.headers["location"] == "/status/slow-1"
@@ -166,8 +166,8 @@ async def test_submit_with_an_id_in_the_form(grid: SmallGrid) -> None:
     assert {answer.json()["jobId"] for answer in answers} == {"in-the-form"}
 
 
-async def test_a_pricer_that_prints_its_result(grid: SmallGrid) -> None:
-    """Where a pricer is configured so, the synchronous answer is what it printed; the ZIP stays at /result."""
+async def test_a_pricer_may_answer_with_its_stdout(grid: SmallGrid) -> None:
+    """The synchronous answer is then the pricer's output; the ZIP stays at /result."""
     printed = bytes(range(256)) * 100
     answer = await grid.http.post("/submit/printed", files={"file": printed}, data={"pricer": "cat"})
     assert answer.status_code == 200
@@ -177,13 +177,13 @@ async def test_a_pricer_that_prints_its_result(grid: SmallGrid) -> None:
 
 
 async def test_a_large_printed_result_is_streamed(grid: SmallGrid) -> None:
-    """What a pricer printed comes whole also where its ZIP is too large for memory."""
+    """The output comes whole also if its ZIP is too large for memory."""
     printed = os.urandom(5 * 1024**2)
     answer = await grid.http.post("/submit/large-printed", files={"file": printed}, data={"pricer": "cat"})
     assert answer.content == printed
 
 
-async def test_a_large_file_goes_in_and_out(grid: SmallGrid) -> None:
+async def test_a_large_file_arrives_unchanged_both_ways(grid: SmallGrid) -> None:
     """Inputs and results of many megabytes arrive unchanged."""
     data = os.urandom(9 * 1024**2 + 1)
     answer = await grid.http.post("/submit/large", files={"file": data}, data={"pricer": "copy"})
@@ -194,7 +194,7 @@ async def test_a_large_file_goes_in_and_out(grid: SmallGrid) -> None:
 
 
 async def test_arguments_arrive_literally(grid: SmallGrid) -> None:
-    """No shell ever sees an argument: metacharacters, spaces, newlines and braces arrive as they are."""
+    """No shell gets an argument: metacharacters, spaces, newlines and braces arrive unchanged."""
     args = [
         "$(touch /tmp/pwned)",
         "`id`",
@@ -265,7 +265,7 @@ async def test_queued_jobs_know_their_place_and_run_in_order_of_priority(grid: S
     for name, priority in (("low", -5), ("first", 0), ("second", 0), ("urgent", 9)):
         script = f"echo {name} >> {order}; sleep 0.05"
         assert (await grid.submit(f"line-{name}", script, wait=0, priority=str(priority))).status_code == 202
-    # One slot only is let go, so that the order of starts is the order of lines in the file.
+    # One slot only is free, so that the order of starts is the order of lines in the file.
     positions = {name: (await grid.status(f"line-{name}"))["position"] for name in ("urgent", "first", "second", "low")}
     assert positions == {"urgent": 0, "first": 1, "second": 2, "low": 3}
     await grid.http.delete("/jobs/line-holder-0")
@@ -273,7 +273,7 @@ async def test_queued_jobs_know_their_place_and_run_in_order_of_priority(grid: S
     assert order.read_text().split() == ["urgent", "first", "second", "low"]
 
 
-async def test_a_result_that_is_not_there_yet(grid: SmallGrid, gate: Path) -> None:
+async def test_a_result_that_is_not_there_yet_is_404(grid: SmallGrid, gate: Path) -> None:
     """Asking too early gets 404 `not-finished` with Retry-After; an unknown job gets 404 `job-not-found` without."""
     await grid.submit("early", waiting_for(gate), wait=0)
     early = await grid.http.get("/result/early")
@@ -285,7 +285,7 @@ async def test_a_result_that_is_not_there_yet(grid: SmallGrid, gate: Path) -> No
     assert word(await grid.http.get("/status/nobody")) == "job-not-found"
 
 
-async def test_waiting_for_a_result(grid: SmallGrid, gate: Path) -> None:
+async def test_a_wait_for_a_result_ends_with_the_job(grid: SmallGrid, gate: Path) -> None:
     """GET /result with `wait` answers as soon as the job has ended."""
     await grid.submit("awaited", waiting_for(gate, "echo there"), wait=0)
     waiting = asyncio.create_task(grid.http.get("/result/awaited", params={"wait": 30}))
@@ -316,7 +316,7 @@ async def test_submitting_again_is_not_a_conditional_get(grid: SmallGrid) -> Non
 
 
 async def test_a_failed_job_gives_its_zip_only_when_asked(grid: SmallGrid) -> None:
-    """GET /result of a failed job is 422 with what went wrong; with `even_if=failed` it is the ZIP."""
+    """GET /result of a failed job is 422 with the reason; with `even_if=failed` it is the ZIP."""
     await grid.submit("failing", "echo half > out.txt; echo 'no curve' >&2; exit 4")
     refused = await grid.http.get("/result/failing")
     assert (refused.status_code, word(refused)) == (422, "job-failed")
@@ -347,8 +347,8 @@ async def test_a_purged_result_is_gone_for_good(grid: SmallGrid) -> None:
 # --- cancelling -----------------------------------------------------------------------------------------------------
 
 
-async def test_cancelling_a_queued_job(grid: SmallGrid, gate: Path) -> None:
-    """A queued job that is cancelled never runs, and its result is 409 `job-cancelled`."""
+async def test_a_cancelled_queued_job_never_runs(grid: SmallGrid, gate: Path) -> None:
+    """Its result is 409 `job-cancelled`."""
     await occupy(grid, gate, "cq")
     ran = gate.parent / "ran"
     await grid.submit("cq-1", f"touch {ran}", wait=0)
@@ -391,7 +391,7 @@ async def test_cancelling_a_running_job_kills_its_whole_tree(grid: SmallGrid) ->
     await grid.until(dead, within_s=5)
 
 
-async def test_cancelling_what_has_ended_changes_nothing(grid: SmallGrid) -> None:
+async def test_cancelling_an_ended_job_changes_nothing(grid: SmallGrid) -> None:
     """DELETE of a done job is accepted and leaves its result; of an unknown job it is 404."""
     etag = (await grid.submit("over", "echo x")).headers["etag"]
     assert (await grid.http.delete("/jobs/over")).json() == {"jobId": "over", "state": "done"}

@@ -1,4 +1,4 @@
-"""A script whose `raygrid.map` is interrupted by Ctrl-C, and what one does with the lines that it prints then."""
+"""A script whose `raygrid.map` is interrupted by Ctrl-C, and the use of the lines that it prints then."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ for result in raygrid.map([b"echo first", b"sleep 3; echo second", b"sleep 60"],
 RAYGRID = "import sys; from raygrid.cli import app; sys.exit(app())"
 
 
-async def test_the_lines_that_an_interrupted_map_prints_work_as_they_stand(tmp_path: Path) -> None:
+async def test_the_lines_that_an_interrupted_map_prints_work(tmp_path: Path) -> None:
     """The jobs go on; the code gives the results and cancels the rest; the commands do the same in a shell."""
     async with SmallGrid(tmp_path / "grid", slots=3) as grid:
         script = await asyncio.create_subprocess_exec(

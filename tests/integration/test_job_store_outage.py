@@ -88,7 +88,7 @@ async def test_every_acknowledged_job_is_done_though_the_job_store_dies_and_come
 
 
 async def refused_for_a_while(grid: ElectedGrid) -> None:
-    """Longer than a lease: the leader must step down, and find its way back."""
+    """Refused for longer than a lease: the leader must step down, and lead again."""
     began = asyncio.get_running_loop().time()
     while asyncio.get_running_loop().time() - began < 4:
         answer = await grid.submit("refused", "true", wait=0)

@@ -1,4 +1,4 @@
-"""Locales other than UTF-8: names of files stay what they are, in commands and in the tiers of a grid."""
+"""Locales other than UTF-8: names of files are unchanged, in commands and in the tiers of a grid."""
 
 from __future__ import annotations
 

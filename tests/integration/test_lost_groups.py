@@ -87,7 +87,7 @@ async def nothing_runs(grid: RackGrid) -> bool:
     return not any(grid.running(group_id) for group_id in grid.leaders)
 
 
-async def test_what_a_healed_rack_still_runs_is_stopped(grid: RackGrid) -> None:
+async def test_an_attempt_that_a_healed_rack_still_runs_is_stopped(grid: RackGrid) -> None:
     """A long job that was moved away is stopped where it ran first, once its rack is back; its one result stays."""
     marks = grid.directory / "marks"
     marks.mkdir()
@@ -135,7 +135,7 @@ async def test_a_lost_group_is_shown_as_lost(grid: RackGrid) -> None:
 
 
 async def test_jobs_of_a_group_whose_nodes_are_all_gone_move(grid: RackGrid) -> None:
-    """A leader without nodes keeps its lease; what waits for it, or was lost with its nodes, runs elsewhere."""
+    """A leader without nodes keeps its lease; jobs that wait for it, or were lost with its nodes, run elsewhere."""
     names = await submit(grid, 24, "sleep 1; echo done")
     grid.cut_nodes("rack-c")
     answers = await ended(grid, names, 40)
@@ -144,7 +144,7 @@ async def test_jobs_of_a_group_whose_nodes_are_all_gone_move(grid: RackGrid) -> 
 
 
 async def test_a_job_that_a_group_cannot_run_goes_to_another(tmp_path: Path) -> None:
-    """A poke to a group of which all nodes are drained since its last word is refused, and the job moves at once."""
+    """A poke to a group whose nodes have all been drained since its last report is refused; the job moves at once."""
     async with RackGrid(tmp_path, racks=2, nodes=1) as grid:
         await grid.http.post("/nodes/rack-a-1/drain")
 

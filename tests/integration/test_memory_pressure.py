@@ -1,4 +1,4 @@
-"""Jobs that are larger than what is left: run again alone, then done, or failed with their size."""
+"""Jobs that are larger than the free memory: run again alone, then done, or failed with their size."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ def with_memory(grid: SmallGrid, room: int) -> None:
 
 
 async def test_a_job_that_fits_alone_is_done_alone(tmp_path: Path) -> None:
-    """What was too large beside another job waits for the node, costs no attempt and is done there."""
+    """A job that was too large beside another one waits for the node, is charged no attempt and is done there."""
     async with SmallGrid(tmp_path, slots=3, placement={"max_attempts": 1}) as grid:
         with_memory(grid, 400 * MB)
         beside = asyncio.create_task(grid.submit("beside", hog(150, until=tmp_path / "go")))

@@ -1,4 +1,4 @@
-"""Directories and files may have any name that the file system takes: the state lies in them, its owner's alone."""
+"""Directories and files may have any name that the file system takes: all state is in them, private to the owner."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def below(directory: Path) -> list[Path]:
 def open_to_others(paths: list[Path]) -> list[str]:
     """Those of these files and directories that others than their owner may read, write or enter.
 
-    What lies in a job's directory is the pricer's, and has the modes that it would have elsewhere.
+    Files in a job's directory are the pricer's, and have the modes that they would have elsewhere.
     """
     ours = [path for path in paths if not {"jobs", "spare"} & {above.name for above in path.parents}]
     return [str(path) for path in ours if not path.is_symlink() and stat.S_IMODE(path.lstat().st_mode) & 0o077]
@@ -72,7 +72,7 @@ nested = pytest.mark.parametrize("names", NESTED, ids=[str(number) for number, _
 
 
 @nested
-def test_all_state_lies_inside_the_state_directory(
+def test_all_state_is_inside_the_state_directory(
     names: list[bytes], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Job store, blobs and work directories: nothing is beside the directory of that name, and all is private."""
@@ -120,7 +120,7 @@ def test_database_and_blobs_may_be_elsewhere_under_any_name(names: list[bytes], 
 
 
 @any_name
-async def test_job_store_and_blobs_lie_where_they_are_named(as_bytes: bytes, tmp_path: Path) -> None:
+async def test_job_store_and_blobs_are_where_they_are_named(as_bytes: bytes, tmp_path: Path) -> None:
     """The job store's file and the blobs' directory have exactly the name that was given, and nothing else is made."""
     name = os.fsdecode(as_bytes)
     storage = {"state_dir": tmp_path, "database": f"{tmp_path}/stores/{name}", "blobs": f"{tmp_path}/blobs/{name}"}
@@ -139,7 +139,7 @@ async def test_job_store_and_blobs_lie_where_they_are_named(as_bytes: bytes, tmp
 
 @any_name
 def test_a_grid_is_found_in_a_directory_of_any_name(as_bytes: bytes, tmp_path: Path) -> None:
-    """Its file, its lock, the place of Ray's sockets and the marks of its pricers go by that name."""
+    """Its file, its lock, the place of Ray's sockets and the marks of its pricers follow from that name."""
     name = os.fsdecode(as_bytes)
     directory = tmp_path / name
     directory.mkdir(mode=0o700)
@@ -159,7 +159,7 @@ def test_a_grid_is_found_in_a_directory_of_any_name(as_bytes: bytes, tmp_path: P
 
 
 def test_a_share_that_is_open_to_a_group_stays_so(tmp_path: Path) -> None:
-    """Where others may enter the blobs' directory, machines with other users read what this one has written."""
+    """If others may enter the blobs' directory, machines with other users read what this one has written."""
     share = tmp_path / "share"
     share.mkdir()
     share.chmod(0o755)
@@ -185,7 +185,7 @@ def test_a_share_that_is_open_to_a_group_stays_so(tmp_path: Path) -> None:
         ({"blobs": "file:///srv/a#b"}, "plain path instead of a URL"),
     ],
 )
-def test_a_place_that_would_be_another_one_is_refused(storage: dict[str, str], said: str, tmp_path: Path) -> None:
+def test_an_ambiguous_place_is_refused(storage: dict[str, str], said: str, tmp_path: Path) -> None:
     """In a URL a name ends at `?` and `#`: refused, with the form that works, before anything is written."""
     with pytest.raises(SettingsError, match=said) as caught:
         SmallGrid(tmp_path, storage=storage)
@@ -193,8 +193,8 @@ def test_a_place_that_would_be_another_one_is_refused(storage: dict[str, str], s
     assert os.listdir(tmp_path) == []
 
 
-def test_a_file_url_names_its_directory_in_the_way_of_urls(tmp_path: Path) -> None:
-    """`%20` in a `file:` URL is a blank, in a path it is itself."""
+def test_a_file_url_is_percent_decoded(tmp_path: Path) -> None:
+    """`%20` in a `file:` URL is a space, in a path it is literal."""
     settings = load_settings(storage={"blobs": f"file://{tmp_path}/a%20b", "database": f"sqlite:///{tmp_path}/c%20d"})
     assert BlobStore(settings.blobs_url).shown == str(tmp_path / "a b")
     assert BlobStore(f"{tmp_path}/a%20b").shown == str(tmp_path / "a%20b")

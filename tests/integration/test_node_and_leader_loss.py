@@ -128,7 +128,7 @@ async def test_a_lone_node_that_comes_back_keeps_what_still_runs(tmp_path: Path)
         assert runs.read_text() == "x\n"
 
 
-async def test_a_node_that_swallows_jobs_goes_on_probation(grid: SmallGrid, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_node_that_fails_every_job_goes_on_probation(grid: SmallGrid, monkeypatch: pytest.MonkeyPatch) -> None:
     """A node on which attempt after attempt fails for its own reasons gets no more, and no job fails for it."""
     create = Workspace.create
 
@@ -165,7 +165,7 @@ async def test_an_unhealthy_node_gets_no_work(grid: SmallGrid, monkeypatch: pyte
 
 
 async def test_a_result_whose_node_is_gone_comes_from_the_blob_store(grid: SmallGrid) -> None:
-    """The cache of a node is only fast: without it the same bytes come from the blob store."""
+    """The cache of a node is only faster: without it the same bytes come from the blob store."""
     answer = await grid.submit("stored", "echo x")
     [node] = [each for each in grid.nodes.values() if each.agent.node_id == manifest(answer)["node"]]
     node.agent._cache._packs.clear()
@@ -199,8 +199,8 @@ async def test_a_cancel_that_did_not_reach_the_leader_is_carried_out_by_the_next
     await before.close()
 
 
-async def test_the_next_leader_takes_up_what_runs(grid: SmallGrid, tmp_path: Path) -> None:
-    """A change of leader in the middle repeats nothing: what runs goes on, what waits comes after, each runs once."""
+async def test_the_next_leader_adopts_running_attempts(grid: SmallGrid, tmp_path: Path) -> None:
+    """A change of leader in the middle repeats nothing: running attempts go on, waiting ones follow, each runs once."""
     gate, runs = tmp_path / "gate", tmp_path / "runs"
     scripts = {f"job-{n}": f"echo {n} >> {runs}; {waiting_for(gate, f'echo {n}')}" for n in range(12)}
     await batch(grid, "change", scripts)
@@ -274,7 +274,7 @@ async def test_a_leader_that_was_replaced_can_do_no_harm(grid: SmallGrid, tmp_pa
 
 
 async def test_a_leader_cut_off_from_the_parents_still_gets_the_work_done(grid: SmallGrid) -> None:
-    """While a leader cannot be reached by parents, jobs are taken all the same, and run."""
+    """While parents cannot reach a leader, jobs are taken all the same, and run."""
     grid.leaders["rack-a"].cut = True
     with pytest.raises(UnavailableError):
         await grid.leaders["rack-a"].link.enqueue([])

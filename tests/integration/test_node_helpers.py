@@ -177,7 +177,7 @@ def test_a_server_is_renewed_at_its_age_between_jobs(tmp_path: Path, served: Ser
 
 
 def test_an_old_server_is_left_to_a_job_that_runs_on(tmp_path: Path, served: Served) -> None:
-    """No age is worth a wrong answer; other pricers do not wait."""
+    """A renewal must not break an answer; other pricers do not wait."""
     pricers = {"served": served.pricer, "shell": {"command": ["sh", "{input}"]}}
     with AgentProcess(tmp_path, pricers, sweep_s=0.1, helper_linger_s=60.0, helper_age_s=0.3) as agent:
         agent.run("job-0", "0", "served", ("4",))
@@ -290,7 +290,7 @@ while time.monotonic() < until:
 
 
 def leftovers(directory: Path) -> dict[str, str]:
-    """Ways to stay behind, by the environment and the place in the tree of processes that they choose."""
+    """Ways to stay behind, by environment and place in the process tree."""
     (directory / "forks.py").write_text(FORKS_ON)
     sleep = sleeper()
     forks = f"python3 -S {directory}/forks.py {directory}/beat"
@@ -351,7 +351,7 @@ def test_a_daemon_that_forks_on_ends_after_the_linger(tmp_path: Path) -> None:
         assert agent.done(agent.run("next", "echo next"))[0]["files"]["stdout.txt"] == "next\n"
 
 
-def test_a_process_whose_first_thread_has_ended_is_no_dead_one(tmp_path: Path) -> None:
+def test_a_process_whose_first_thread_has_ended_is_killed(tmp_path: Path) -> None:
     """It looks like a zombie and still runs: it is killed as any other, and jobs do not wait for it forever."""
     code = (
         "import ctypes, signal, sys, threading, time; signal.signal(signal.SIGTERM, signal.SIG_IGN); "

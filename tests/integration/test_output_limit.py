@@ -1,4 +1,4 @@
-"""The output limit counts what a pricer puts on the disk: not what it reserves, and wherever it writes it."""
+"""The output limit counts the disk blocks of a pricer's files, wherever they are; not what it reserves."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ async def failed(grid: SmallGrid, job_id: str, script: str) -> str:
     return detail
 
 
-async def test_what_a_runtime_reserves_is_no_output(grid: SmallGrid) -> None:
+async def test_reserved_space_is_no_output(grid: SmallGrid) -> None:
     """A memory file of 2 TB, as .NET makes one, and a file of 2 TB of holes that is removed again cost nothing."""
     script = (
         "import os, time\n"
@@ -76,7 +76,7 @@ async def test_a_file_of_holes_cannot_be_a_result(grid: SmallGrid) -> None:
     ],
 )
 async def test_output_beyond_the_limit_ends_the_job(grid: SmallGrid, job_id: str, script: str) -> None:
-    """Whether in one file or several, at once or slowly, with a name or without one."""
+    """It may be in one file or several, at once or slowly, with a name or without one."""
     await failed(grid, job_id, script)
 
 
@@ -89,7 +89,7 @@ async def test_output_of_exactly_the_limit_is_a_result(grid: SmallGrid) -> None:
 
 
 async def test_input_and_shared_data_are_no_output(grid: SmallGrid) -> None:
-    """A job may be given more than it may write."""
+    """A job may get more than it may write."""
     content = b"x" * (2 * LIMIT)
     stored = await grid.http.put("/data/curves", content=content)
     assert stored.status_code in (200, 201), stored.text

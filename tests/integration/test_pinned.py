@@ -1,4 +1,4 @@
-"""What was submitted is what runs, whatever is deployed meanwhile and whatever dies."""
+"""A job runs the definition that it was submitted with, whatever is deployed or lost meanwhile."""
 
 from __future__ import annotations
 
@@ -68,7 +68,7 @@ async def outputs(grid: SmallGrid, batch_id: str) -> dict[str, tuple[str, dict[s
 
 
 async def test_each_of_300_jobs_runs_what_was_current_at_its_submit(grid: SmallGrid, tmp_path: Path) -> None:
-    """Jobs that are queued over two deployments print what their version prints, and say so truly."""
+    """Jobs that are queued over two deployments print what their version prints, and their status names it."""
     digests, gate = {}, tmp_path / "gate"
     await block_slots(grid, gate)
     for count, (version, pricers) in enumerate([("one", FIRST), ("two", SECOND), ("one", FIRST)]):
@@ -108,8 +108,8 @@ async def test_jobs_keep_their_definition_when_leader_and_nodes_are_new(grid: Sm
     }
 
 
-async def test_they_keep_it_over_a_restart_of_the_whole_grid(tmp_path: Path) -> None:
-    """Down, and up with other settings in which the pricer has another command, or is not there at all."""
+async def test_jobs_keep_their_definition_over_a_restart_of_the_whole_grid(tmp_path: Path) -> None:
+    """The grid restarts with settings in which the pricer has another command, or is missing."""
     gate = tmp_path / "gate"
     async with SmallGrid(tmp_path, nodes=2, slots=2, pricers={**FIRST, "gone": says("gone")}) as grid:
         await block_slots(grid, gate)
@@ -158,8 +158,8 @@ async def test_the_same_job_again_is_the_job_that_was_submitted(grid: SmallGrid,
     assert unzip(answer)["stdout.txt"].decode() == printed("one", "same")
 
 
-async def test_limits_are_those_of_now(grid: SmallGrid, tmp_path: Path) -> None:
-    """A limit that was lowered by a deployment holds for a queued job; what runs is as submitted."""
+async def test_the_current_limits_apply(grid: SmallGrid, tmp_path: Path) -> None:
+    """A limit that was lowered by a deployment holds for a queued job; its command is as submitted."""
     gate, forever = tmp_path / "gate", tmp_path / "never"
     await block_slots(grid, gate)
     await grid.submit("stuck", str(forever), pricer="block", filename="in", wait=0)
@@ -214,8 +214,8 @@ async def lose(grid: SmallGrid, digest: str) -> None:
         await connection.exec_driver_sql("DELETE FROM definitions WHERE digest = ?", (digest,))
 
 
-async def test_jobs_whose_definition_is_lost_fail_at_once_and_hold_nothing_up(grid: SmallGrid, tmp_path: Path) -> None:
-    """The message names job, definition and what to do; no failure is counted against a node, and other jobs run."""
+async def test_jobs_whose_definition_is_lost_fail_at_once_and_block_nothing(grid: SmallGrid, tmp_path: Path) -> None:
+    """The message has job, definition and remedy; no failure is counted against a node, and other jobs run."""
     gate, lost = tmp_path / "gate", [f"lost-{n}" for n in range(30)]
     await block_slots(grid, gate)
     await post(grid, "lost", lost)
@@ -261,7 +261,7 @@ async def test_a_lost_definition_that_is_configured_comes_back(grid: SmallGrid, 
 async def test_an_attempt_whose_definition_never_comes_is_no_failure_of_the_job(
     grid: SmallGrid, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """It ends as the grid's failure, with words that name job, node and definition; other jobs go on."""
+    """It ends as the grid's failure; the message names job, node and definition; other jobs go on."""
     monkeypatch.setattr(node_definitions, "WAIT_S", 0.3)
     read = leader_definitions.DefinitionReader.get
 
@@ -290,7 +290,7 @@ async def test_an_attempt_whose_definition_never_comes_is_no_failure_of_the_job(
 
 
 async def test_values_of_variables_stay_in_store_and_nodes(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    """No answer, manifest, event or log names one, also where the pricer cannot be started."""
+    """No answer, manifest, event or log has one, also if the pricer cannot be started."""
     secret = {"env": {"TOKEN": SECRET}}
     pricers = {"says": says("one", **secret), "broken": {"command": "/no/such/program {input}", **secret}}
     caplog.set_level("DEBUG")
@@ -313,7 +313,7 @@ async def test_values_of_variables_stay_in_store_and_nodes(tmp_path: Path, caplo
 
 
 async def test_definitions_go_when_nothing_needs_them(grid: SmallGrid, tmp_path: Path) -> None:
-    """Housekeeping removes one that no unfinished job runs, long after it was last used; a submit stores it again."""
+    """Housekeeping removes one that no unfinished job runs, long after its last use; a submit stores it again."""
     gate = tmp_path / "gate"
     await block_slots(grid, gate)
     digest = grid.parent.definitions.digest("block")

@@ -1,4 +1,4 @@
-"""`make bench` runs: tiny rounds of some of its workloads on real grids of their own, which are not judged."""
+"""`make bench` runs: tiny rounds of some of its workloads on real grids of their own, without judging figures."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ WORKLOADS = (1, 5, 8)
 
 @pytest.mark.parametrize("number", WORKLOADS)
 def test_a_quick_run_has_a_figure_for_everything(number: int, tmp_path: Path) -> None:
-    """Whatever the workload is to show is in the table, and in the JSON with a value."""
+    """Whatever the workload measures is in the table, and in the JSON with a value."""
     command = [sys.executable, "-m", "bench", "--quick", f"--workload={number}", f"--json={tmp_path / 'bench.json'}"]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=170, check=False)
     assert done.returncode == 0, f"{done.stdout}\n{done.stderr}"

@@ -51,7 +51,7 @@ def raygrid(directory: Path, *words: str) -> subprocess.CompletedProcess[str]:
 
 
 def test_a_deployment_in_the_middle_of_many_jobs(tmp_path: Path) -> None:
-    """Each job runs what was current at its submit, no submit fails, quotas follow, and `up` finds what it asks for."""
+    """Each job runs the definition of its submit, no submit fails, quotas follow, and `up` succeeds afterwards."""
     port = free_port()
     one, two = (settings(tmp_path, version, quota, port) for version, quota in (("one", 1), ("two", 2)))
     started = raygrid(tmp_path, "up", "--config", str(one))

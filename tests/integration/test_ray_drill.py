@@ -44,7 +44,7 @@ def test_an_agent_is_killed_and_nothing_is_lost(ray_grid: GridFile) -> None:
 
 
 def test_a_leader_is_killed_and_then_one_frozen_and_nothing_is_lost(ray_grid: GridFile, client: Client) -> None:
-    """Whether it dies or stands still and goes on, the group works on, and nothing of what it did is undone."""
+    """Whether it dies or is frozen for a while, the group works on, and none of its writes is undone."""
     killed, frozen = drill(ray_grid, "leader", "--jobs", "40")
     for scenario in (killed, frozen):
         assert scenario["done"] == scenario["acknowledged"] >= 40

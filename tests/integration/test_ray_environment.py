@@ -25,7 +25,7 @@ TOO_MUCH_TO_UPLOAD = 700 * 1024**2
 
 @pytest.mark.skipif(UV is None, reason="uv is not installed; `pip install uv` into this environment")
 def test_a_grid_starts_below_uv_run_beside_a_proxy_and_on_one_cpu(tmp_path: Path) -> None:
-    """With 700 MB in its state it is up in the usual time, asks no proxy, and has one slot; its logs outlive it."""
+    """With 700 MB in its state it starts in the usual time, asks no proxy, and has one slot; its logs stay."""
     assert UV is not None
     state = tmp_path / "100% a?b#c 価格"
     results = state / "here" / "blobs" / "results"

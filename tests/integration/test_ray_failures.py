@@ -33,7 +33,7 @@ def test_a_killed_agent_costs_no_job(ray_grid: GridFile, client: Client) -> None
 
 
 def test_a_killed_leader_is_followed_by_itself(ray_grid: GridFile, client: Client) -> None:
-    """`kill -9` of a leader while jobs run: its next life takes up the queue, and every job ends once."""
+    """`kill -9` of a leader while jobs run: its next life adopts the queue, and every job ends once."""
     leaders = pids_of(ray_grid.pid, "ray::LeaderActor")
     jobs = client.map([f"sleep 0.1; echo {n}".encode() for n in range(JOBS // 2)], pricer="shell")
     until(lambda: client.batch(jobs.batch_id).status().counts[JobState.DONE] >= JOBS // 20)

@@ -1,4 +1,4 @@
-"""A grid on this machine looks after itself: it mends its nodes, and ends when its head or its owner does."""
+"""A grid on this machine restarts its nodes, and ends when its head or its owner does."""
 
 from __future__ import annotations
 

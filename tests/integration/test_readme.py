@@ -36,7 +36,7 @@ def test_every_block_runs_or_has_a_reason() -> None:
     assert all(part in run for part in ("raygrid submit", "curl ", "import raygrid"))
 
 
-def test_a_grid_of_ones_own_counts_trades(reader: Reader) -> None:
+def test_the_first_commands_count_trades(reader: Reader) -> None:
     """`raygrid up` and `raygrid submit --out` as printed leave the unpacked result of the job."""
     assert (reader.directory / "results" / "book" / "stdout.txt").read_text() == "2\n"
 

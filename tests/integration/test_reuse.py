@@ -105,7 +105,7 @@ async def test_no_leader_gets_a_reused_job(grid: SmallGrid, monkeypatch: pytest.
 
 
 async def test_repricing_a_book_runs_only_what_changed(grid: SmallGrid) -> None:
-    """A batch of which one input is new runs that one; answer, counts, stream and events know the others as done."""
+    """A batch of which one input is new runs that one; answer, counts, stream and events have the others as done."""
     book = {f"mon-{n}": f"trade {n}" for n in range(6)}
     taken = await batch(grid, "monday", book)
     assert (taken["created"], taken["reused"]) == (6, 0)
@@ -131,7 +131,7 @@ async def test_repricing_a_book_runs_only_what_changed(grid: SmallGrid) -> None:
 
 
 async def test_equal_jobs_of_one_batch_each_run(grid: SmallGrid) -> None:
-    """Nothing waits for an equal job that has not ended: in one batch, or beside one that runs, both run."""
+    """No job waits for an equal job that has not ended: in one batch, or beside one that runs, both run."""
     await batch(grid, "twins", {"twin-1": "twin", "twin-2": "twin"})
     await grid.until_state("twin-1", "done")
     await grid.until_state("twin-2", "done")
@@ -151,7 +151,7 @@ async def test_a_wait_for_a_batch_is_answered_at_once_by_a_reused_job(
 
 
 async def test_another_job_under_a_taken_id_is_still_a_conflict(grid: SmallGrid) -> None:
-    """A jobId stays with its input, even where the result of the new input lies ready."""
+    """A jobId stays with its input, even if the result of the new input exists."""
     await price(grid, "e-1", "e")
     await price(grid, "f-1", "f")
     refused = await price(grid, "e-1", "f")
@@ -260,7 +260,7 @@ async def test_the_client_shows_where_a_result_comes_from(grid: SmallGrid) -> No
 
 
 async def test_another_version_or_command_runs_anew(tmp_path: Path) -> None:
-    """After a deployment with another version nothing of the earlier one is reused; what it made stays its own."""
+    """After a deployment with another version no earlier result is reused."""
     log = tmp_path / "log"
     async with SmallGrid(tmp_path, pricers=pricers(log)) as grid:
         await price(grid, "v-1", "v")

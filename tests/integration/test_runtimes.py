@@ -71,8 +71,8 @@ async def assert_prices(directory: Path, command: list[str], **settings: object)
 
 
 @pytest.mark.parametrize("options", [["-XX:+UseZGC", "-Xms2g"], ["-XX:+UseG1GC"], []], ids=["zgc", "g1", "default"])
-async def test_java(tmp_path: Path, options: list[str]) -> None:
-    """Whatever its garbage collector maps, it is no file that the job writes."""
+async def test_java_runs(tmp_path: Path, options: list[str]) -> None:
+    """The memory that its garbage collector maps is no file of the job."""
     java, javac = needed("java", "default-jre-headless"), shutil.which("javac")
     source = tmp_path / "Pricer.java"
     source.write_text(JAVA, encoding="utf-8")
@@ -85,7 +85,7 @@ async def test_java(tmp_path: Path, options: list[str]) -> None:
         await assert_prices(tmp_path / "grid", [java, *options, str(source), "{input}"])
 
 
-async def test_dotnet(tmp_path: Path) -> None:
+async def test_dotnet_runs(tmp_path: Path) -> None:
     """Since .NET 7 a memory file of 2 TB is made at the start; it is no output."""
     dotnet = os.environ.get("RAYGRID_TEST_DOTNET") or needed("dotnet", "dotnet-runtime-8.0, from Microsoft")
     compiler = needed("mcs", "mono-mcs")
@@ -98,7 +98,7 @@ async def test_dotnet(tmp_path: Path) -> None:
     await assert_prices(tmp_path / "grid", [dotnet, "exec", f"{tmp_path}/Pricer.dll", "{input}"], env=env)
 
 
-async def test_go(tmp_path: Path) -> None:
+async def test_go_runs(tmp_path: Path) -> None:
     """Go reserves addresses only."""
     go = needed("go", "golang-go")
     (tmp_path / "pricer.go").write_text(GO, encoding="utf-8")

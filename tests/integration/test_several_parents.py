@@ -1,4 +1,4 @@
-"""Two parents over one store: whichever dies in the middle of a request costs the client one retry, not the work."""
+"""Two parents over one store: if one dies in the middle of a request, the client retries once; no work is lost."""
 
 from __future__ import annotations
 
@@ -120,7 +120,7 @@ def _waits(grid: SmallGrid) -> Any:
 
 
 async def test_a_synchronous_submit_sent_again_to_another_parent_gives_the_result_of_the_first(tmp_path: Path) -> None:
-    """Plain HTTP needs nothing but the same jobId: the second request attaches to the job that is there."""
+    """Plain HTTP needs only the same jobId: the second request attaches to the existing job."""
     gate = Gate(tmp_path / "gate")
     async with two_parents(tmp_path) as (grid, urls), httpx.AsyncClient(timeout=60) as http:
 
@@ -197,8 +197,8 @@ async def test_an_event_stream_goes_on_at_another_parent_behind_the_last_event_t
         assert all(event.id > before[-1].id for event in after[:1])
 
 
-async def test_a_parent_that_refuses_hands_its_clients_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Where one parent's share is missing, a client with two entries is served by the other within a moment."""
+async def test_a_client_leaves_a_parent_that_refuses(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """If one parent's share is missing, a client with two entries is answered by the other within a moment."""
     async with two_parents(tmp_path) as (grid, urls):
         monkeypatch.setattr(grid.parent.blob_check, "require", _refuse)
         carried = Counting()

@@ -64,7 +64,7 @@ async def test_jobs_that_name_a_site_run_there_while_it_has_room(grid: SmallGrid
     await grid.until(lambda: idle(grid))
     for number in range(20):
         await asyncio.gather(*(grid.submit(f"home-{number}-{each}", "true", site="tokyo") for each in range(10)))
-        # The next ones come when the last word of the leaders shows what is free.
+        # The next ones come when the leaders' next report shows what is free.
         await grid.until(lambda: idle(grid))
     states = [await grid.status(f"home-{number}-{each}") for number in range(20) for each in range(10)]
     # The requests of a round arrive in any order: how many of its jobs run in rack-a is decided, not which.
@@ -100,13 +100,13 @@ async def test_what_a_full_site_cannot_take_goes_to_the_nearest_other_and_ends(g
 
 
 async def test_a_site_without_a_rack_has_the_nearest_one(grid: SmallGrid) -> None:
-    """A client in Kyoto, where no rack is, runs in Osaka, as the settings say how far things are from there."""
+    """A client in Kyoto, where no rack is, runs in Osaka, by the distances of the settings."""
     await grid.until(lambda: idle(grid))
     assert (await grid.submit("from-kyoto", "true", site="kyoto")).status_code == 200
     assert (await grid.status("from-kyoto"))["group"] == "rack-b"
 
 
-async def test_an_unknown_site_is_refused_with_those_that_are_known(grid: SmallGrid) -> None:
+async def test_an_unknown_site_is_refused_with_the_known_ones(grid: SmallGrid) -> None:
     """A typo runs nowhere rather than far away."""
     answer = await grid.submit("typo", "true", site="tokio")
     assert (answer.status_code, word(answer)) == (422, "unknown-site")
@@ -114,7 +114,7 @@ async def test_an_unknown_site_is_refused_with_those_that_are_known(grid: SmallG
     assert (await grid.http.get("/status/typo")).status_code == 404
 
 
-async def test_where_no_group_has_a_site_a_named_one_means_nothing(tmp_path: Path) -> None:
+async def test_without_sites_a_named_one_is_ignored(tmp_path: Path) -> None:
     """A script that names its site also runs on a grid that knows none."""
     async with SmallGrid(tmp_path) as plain:
         assert (await plain.submit("anywhere", "true", site="tokyo")).status_code == 200
@@ -185,8 +185,8 @@ async def test_under_topology_a_parent_keeps_jobs_in_its_rack_while_slots_are_fr
         assert [each["group"] for each in traffic["groups"] if each["from_cache"]] == ["rack-b"]
 
 
-async def test_what_brings_no_new_job_takes_no_room(tmp_path: Path) -> None:
-    """Submits that attach to a job or conflict with one do not count as queued for ever, alone or in batches."""
+async def test_submits_without_a_new_job_take_no_room(tmp_path: Path) -> None:
+    """Submits that attach to a job or conflict with one do not count as queued, alone or in batches."""
     async with SmallGrid(tmp_path, routing={"max_queued": 10}) as small:
         for _ in range(15):
             assert (await small.submit("same", "true")).status_code == 200
@@ -197,7 +197,7 @@ async def test_what_brings_no_new_job_takes_no_room(tmp_path: Path) -> None:
 
 
 async def test_a_submit_that_the_store_refuses_takes_no_room(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """When the job store is away, what was promised to a group is taken back."""
+    """When the job store is away, the promise to a group is taken back."""
     async with SmallGrid(tmp_path, slots=1) as small:
 
         async def away(*_: object) -> None:

@@ -79,7 +79,7 @@ async def test_the_other_candidate_takes_over_from_a_dead_leader(grid: ElectedGr
 
 
 async def test_a_frozen_leader_that_thaws_changes_nothing(grid: ElectedGrid, tmp_path: Path) -> None:
-    """Its successor leads meanwhile; what it still wanted to write and to order is refused, and it stands by."""
+    """Its successor leads meanwhile; its late writes and orders are refused, and it stands by."""
     ran = tmp_path / "ran"
     first = await grid.leading("rack-a")
     job_ids = await submit(grid, 12, "cold", noting(ran, 1.0))
@@ -122,8 +122,8 @@ async def test_a_planned_hand_over_loses_no_time(grid: ElectedGrid, tmp_path: Pa
     assert max(took) < TTL_S  # not by waiting for the lease to run out
 
 
-async def test_a_hand_over_that_cannot_be_is_refused(tmp_path: Path) -> None:
-    """A group of one candidate keeps its leader, and an unknown group is none."""
+async def test_an_impossible_hand_over_is_refused(tmp_path: Path) -> None:
+    """A group of one candidate keeps its leader, and an unknown group is 404."""
     async with ElectedGrid(tmp_path, candidates=1) as grid:
         leader = await grid.leading("rack-a")
         alone = await grid.http.post("/groups/rack-a/handover")

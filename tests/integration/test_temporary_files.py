@@ -58,7 +58,7 @@ async def test_temporary_files_count_into_the_output_limit(tmp_path: Path) -> No
 
 
 async def test_a_socket_fits_into_a_temporary_directory(tmp_path: Path) -> None:
-    """Beside the agent's own directory the path is short: 107 bytes are all that the address of a socket may have."""
+    """The directory is beside the agent's own, so the path is short: a socket's address has at most 107 bytes."""
     async with SmallGrid(tmp_path / "grid") as grid:
         where = unzip(await grid.submit("job", 'printf %s "$TMPDIR"'))["stdout.txt"].decode()
         root = grid.directory / "small" / "nodes" / "rack-a-1"
@@ -78,7 +78,7 @@ async def test_slots_have_numbers_that_no_two_jobs_share(tmp_path: Path) -> None
 
 
 async def test_an_agent_leaves_no_temporary_files(tmp_path: Path) -> None:
-    """Neither a job that is killed nor a closed agent leaves any behind, nor what an earlier life left."""
+    """Neither a killed job nor a closed agent leaves any behind, nor does an earlier life."""
     earlier = tmp_path / "root" / "tmp" / "earlier" / "0"
     earlier.mkdir(parents=True)
     agent = lone_agent(tmp_path, slots=1)
@@ -147,7 +147,7 @@ async def test_a_warm_process_has_a_directory_of_its_own_between_jobs(tmp_path: 
 
 
 async def test_a_job_that_removes_the_directories_of_others_harms_no_later_job(tmp_path: Path) -> None:
-    """What lies ready for later jobs is looked at before it is used: each finds an empty directory of its own."""
+    """Directories for later jobs are checked before they are used: each job finds an empty one of its own."""
     async with SmallGrid(tmp_path) as grid:
         await asyncio.gather(*(grid.submit(f"before-{number}", "sleep 1") for number in range(8)))  # several at once
         assert (await grid.submit("vandal", 'rm -rf "$(dirname "$TMPDIR")"')).status_code == 200

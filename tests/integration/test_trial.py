@@ -26,7 +26,7 @@ async def grid(tmp_path: Path) -> AsyncIterator[SmallGrid]:
         yield running
 
 
-async def test_it_sees_what_the_pricer_took_and_what_came_on_top(grid: SmallGrid, tmp_path: Path) -> None:
+async def test_it_measures_the_pricer_and_what_the_grid_adds(grid: SmallGrid, tmp_path: Path) -> None:
     """Every job of the batch is accounted for, and no part of its time is longer than the whole."""
     script = tmp_path / "sleep.sh"
     script.write_text("sleep 0.2")
@@ -62,7 +62,7 @@ async def test_the_command_prints_the_verdict(grid: SmallGrid, tmp_path: Path) -
     assert len(json.loads(ended.stdout)["times"]) == JOBS
 
 
-async def test_jobs_that_have_not_ended_are_cancelled_when_it_is_left(grid: SmallGrid, tmp_path: Path) -> None:
+async def test_jobs_that_have_not_ended_are_cancelled_on_an_interrupt(grid: SmallGrid, tmp_path: Path) -> None:
     """Half of them are through when it is interrupted; no other goes on."""
     script = tmp_path / "slow.sh"
     script.write_text("sleep 0.3")
@@ -87,7 +87,7 @@ async def test_jobs_that_have_not_ended_are_cancelled_when_it_is_left(grid: Smal
     assert len(states) == 1 + JOBS
 
 
-async def test_loading_a_warm_pricer_is_no_part_of_what_a_job_takes(tmp_path: Path) -> None:
+async def test_loading_a_warm_pricer_is_not_counted_as_a_jobs_time(tmp_path: Path) -> None:
     """The job that loads the pricer runs before the one that is timed alone, and is marked in the batch."""
     program = tmp_path / "price.py"
     program.write_text(

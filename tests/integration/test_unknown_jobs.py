@@ -83,7 +83,7 @@ async def test_a_report_of_a_job_beyond_the_window_counts(
 
 
 async def test_an_attempt_of_a_job_that_has_ended_is_killed(grid: SmallGrid, tmp_path: Path) -> None:
-    """Where the store has the job as ended, what still runs of it is stopped and changes nothing."""
+    """If the store has the job as ended, its attempt is stopped and changes nothing."""
     before = await held_by_a_node_and_unknown_to_the_store(grid, tmp_path)
     over = JobUpdate(
         "late", JobState.FAILED, NO_ATTEMPTS, None, before._lease.expires_at, "infrastructure", None, "gave up"

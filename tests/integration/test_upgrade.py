@@ -1,4 +1,4 @@
-"""A grid that is deployed anew while it works: parents come with newer settings, leaders and agents stay."""
+"""A grid that is deployed anew while it works: new parents bring newer settings, leaders and agents stay."""
 
 from __future__ import annotations
 
@@ -98,7 +98,7 @@ async def test_a_new_pricer_reaches_every_node_while_a_hundred_jobs_run(grid: Sm
     assert grid.stale_terms == []
 
 
-async def test_an_older_parent_does_not_set_it_back(grid: SmallGrid) -> None:
+async def test_an_older_parent_does_not_bring_back_older_settings(grid: SmallGrid) -> None:
     """While both parents are there, as in a rolling update, the newer settings stay."""
     older = grid.parent
     first = grid.settings
@@ -178,10 +178,10 @@ async def test_a_restarted_agent_gets_no_job_before_it_has_newer_settings(grid: 
     assert grid.nodes["rack-a-1"].agent._deployed_at == 1.0
 
 
-async def test_jobs_of_a_removed_pricer_run_and_those_of_an_older_release_end_with_words(
+async def test_jobs_of_a_removed_pricer_run_and_those_of_an_older_release_fail_with_a_message(
     grid: SmallGrid, tmp_path: Path
 ) -> None:
-    """What was submitted runs, on nodes that never knew the pricer, too; only a job without definition cannot."""
+    """Submitted jobs run, on nodes that never knew the pricer, too; only a job without definition cannot."""
     gate, runs = tmp_path / "gate", tmp_path / "runs"
     await batch(grid, "runs", {f"r-{n}": gated(gate, runs, n) for n in range(6)}, pricer="old")
     await until_lines(grid, runs, 6)
@@ -203,7 +203,7 @@ async def test_jobs_of_a_removed_pricer_run_and_those_of_an_older_release_end_wi
     assert set(counts) == {str(n) for n in range(6)}
 
 
-async def test_slots_and_quota_follow(tmp_path: Path) -> None:
+async def test_slots_and_quota_change_while_jobs_run(tmp_path: Path) -> None:
     """More slots and another quota take effect while jobs run."""
     async with SmallGrid(tmp_path, slots=1, groups={"rack-a": {"quota": 1}}) as grid:
         gate, runs = tmp_path / "gate", tmp_path / "runs"

@@ -1,4 +1,4 @@
-"""Warm pricers on a node agent: start-up is paid once, and whatever goes wrong costs the job at hand only."""
+"""Warm pricers on a node agent: start-up is paid once, and any failure costs only the current job."""
 
 from __future__ import annotations
 
@@ -117,7 +117,7 @@ async def test_slots_are_never_exceeded(tmp_path: Path) -> None:
     ],
 )
 async def test_a_message_shows_no_path_of_the_node(tmp_path: Path, said: str, shown: str) -> None:
-    """What clients read begins at the job directory, as for the pricer: where that lies is of no use to them."""
+    """Messages for clients begin at the job directory, as for the pricer: its path is of no use to them."""
     answers = f"answer(exit_code=3, message={said!r}.format(path=job['output_dir']))"
     with WarmNode(tmp_path, SPEAKS_RAW) as node:
         done = await node.run("job", answers)
@@ -135,7 +135,7 @@ async def test_a_message_shows_no_path_of_the_node(tmp_path: Path, said: str, sh
     ],
 )
 async def test_a_failure_is_an_answer_and_costs_no_process(tmp_path: Path, script: str, code: int, says: str) -> None:
-    """What a cold program would exit with, the job ends with; the process takes the next job."""
+    """The job ends with the exit code that a cold program would have; the process takes the next job."""
     with WarmNode(tmp_path, RUNS_ITS_INPUT) as node:
         done = await node.run("job", script)
         assert ended(done) == (Outcome.EXITED, code, None)
@@ -144,8 +144,8 @@ async def test_a_failure_is_an_answer_and_costs_no_process(tmp_path: Path, scrip
         assert (await node.run("next", "print('fine')")).manifest["warm_job"] == 2
 
 
-async def test_what_a_c_library_prints_is_the_jobs_own(tmp_path: Path) -> None:
-    """Output that waits in a C library's buffer comes with its job, not with the next one."""
+async def test_output_of_a_c_library_belongs_to_its_job(tmp_path: Path) -> None:
+    """Output in a C library's buffer comes with its job, not with the next one."""
     script = "import ctypes; ctypes.CDLL(None).printf(b'from c by %s', job.job_id.encode())"
     with WarmNode(tmp_path, RUNS_ITS_INPUT) as node:
         for job_id in ("one", "two"):
@@ -182,8 +182,8 @@ async def test_a_program_runs_warm_and_cold_over_http(tmp_path: Path) -> None:
 # --- crashes and hangs ----------------------------------------------------------------------------------------------
 
 
-async def test_a_crash_costs_the_job_at_hand(tmp_path: Path) -> None:
-    """The job gets the signal and what it wrote to stderr, nothing of the job before; the next one a new process."""
+async def test_a_crash_costs_the_current_job(tmp_path: Path) -> None:
+    """The job gets the signal and its own stderr, nothing of the job before; the next one a new process."""
     with WarmNode(tmp_path, RUNS_ITS_INPUT) as node:
         await node.run("before", "print('of the job before', file=sys.stderr)")
         script = "print('out'); print('about to crash', file=sys.stderr, flush=True); os.kill(os.getpid(), 11)"
@@ -195,14 +195,14 @@ async def test_a_crash_costs_the_job_at_hand(tmp_path: Path) -> None:
 
 
 async def test_an_exit_in_the_middle_is_the_jobs_exit(tmp_path: Path) -> None:
-    """A program that leaves without an answer has ended its job with that exit code."""
+    """A program that exits without an answer has ended its job with that exit code."""
     with WarmNode(tmp_path, RUNS_ITS_INPUT) as node:
         assert ended(await node.run("leaves", "os._exit(7)")) == (Outcome.EXITED, 7, None)
         await assert_goes_on(node, starts=2)
 
 
 async def test_a_hang_ends_at_the_wall_limit(tmp_path: Path) -> None:
-    """A job that hangs is killed with everything it started; what it wrote until then is kept."""
+    """A job that hangs is killed with everything it started; its output until then is kept."""
     pids = tmp_path / "pids"
     script = (
         "child = subprocess.Popen(['sleep', '1000']);"
@@ -217,8 +217,8 @@ async def test_a_hang_ends_at_the_wall_limit(tmp_path: Path) -> None:
         await assert_goes_on(node, starts=2)
 
 
-async def test_a_hang_that_ignores_the_request_to_end(tmp_path: Path) -> None:
-    """One that ignores SIGTERM is killed after the grace."""
+async def test_a_hang_that_ignores_sigterm_is_killed(tmp_path: Path) -> None:
+    """It is killed after the grace."""
     with WarmNode(tmp_path, RUNS_ITS_INPUT, timeout_s=1.5) as node:
         script = "import signal; signal.signal(signal.SIGTERM, signal.SIG_IGN)\nwhile True: time.sleep(1)"
         assert (await node.run("hangs", script)).report.outcome is Outcome.TIMEOUT
@@ -255,7 +255,7 @@ async def test_the_output_limit_holds(tmp_path: Path) -> None:
 
 
 async def test_a_program_that_cannot_load_ends_each_job_as_a_cold_one_would(tmp_path: Path) -> None:
-    """Each job gets exit code and stderr of one start; nothing loops."""
+    """Each job gets exit code and stderr of one start; the start is not repeated without end."""
     with WarmNode(tmp_path, RUNS_ITS_INPUT.replace("def setup", "import no_such_module\n\n\ndef setup")) as node:
         for number in range(2):
             done = await node.run(f"job-{number}", "")
@@ -295,7 +295,7 @@ async def test_a_process_that_has_grown_is_replaced_between_jobs(tmp_path: Path)
 
 
 async def test_a_process_that_died_between_jobs_is_replaced(tmp_path: Path) -> None:
-    """The job that comes after runs on a new process and has nothing to do with it."""
+    """The next job runs on a new process and is not affected."""
     with WarmNode(tmp_path, RUNS_ITS_INPUT) as node:
         await node.run("job", "print('x')")
         [pid] = node.pids
@@ -343,8 +343,8 @@ async def test_a_new_deployment_replaces_what_was_started_before(tmp_path: Path)
         wait_until(lambda: len(node.pids) == 1)
 
 
-async def test_a_bounded_number_of_pricers_stays_loaded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Where many pricers take turns, those that waited longest are ended to make room."""
+async def test_the_number_of_loaded_pricers_is_bounded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """If many pricers take turns, those that waited longest are ended to make room."""
     monkeypatch.setattr("raygrid.node.warm.pool.KEPT_PER_SLOT", 2)
     with WarmNode(tmp_path, RUNS_ITS_INPUT) as node:
         node.agent.configure(1, {f"warm-{n}": node.pricer() for n in range(3)}, node.node, 1.0)
@@ -360,8 +360,8 @@ async def test_a_bounded_number_of_pricers_stays_loaded(tmp_path: Path, monkeypa
 
 
 @pytest.mark.parametrize("own_session", [False, True])
-async def test_what_a_job_leaves_behind_is_killed(tmp_path: Path, own_session: bool) -> None:
-    """A child that outlives its job ends within seconds, and so does its process, which is not to be trusted."""
+async def test_a_child_that_outlives_its_job_is_killed(tmp_path: Path, own_session: bool) -> None:
+    """It ends within seconds, and so does its warm process, which is not trusted any more."""
     pid = tmp_path / "pid"
     script = (
         f"child = subprocess.Popen(['sleep', '1000'], start_new_session={own_session});"
@@ -414,15 +414,15 @@ async def test_a_helper_that_was_there_from_the_start_stays(tmp_path: Path) -> N
 
 
 async def test_an_idle_process_is_left_alone(tmp_path: Path) -> None:
-    """What waits for its next job is no orphan, however often the watchdog looks."""
+    """A process that waits for its next job is no orphan, however often the watchdog looks."""
     with WarmNode(tmp_path, RUNS_ITS_INPUT) as node:
         await node.run("job", "print('x')")
         time.sleep(3.5 * SWEEP_S)
         assert (await node.run("next", "print('x')")).manifest["warm_job"] == 2
 
 
-async def test_a_process_that_is_not_needed_may_end_well(tmp_path: Path) -> None:
-    """One that is replaced, or idle when the agent closes, sees the end of its stdin and has the grace to end."""
+async def test_a_process_that_is_not_needed_may_end_by_itself(tmp_path: Path) -> None:
+    """If it is replaced, or idle when the agent closes, its stdin is closed and it has the grace to end."""
     ends = tmp_path / "ends"
     with WarmNode(tmp_path, SPEAKS_RAW + f"\nopen({str(ends)!r}, 'a').write('x')\n", recycle_after=2) as node:
         for number in range(3):
@@ -506,7 +506,7 @@ say('it_code": 4}\\n')
 
 
 @pytest.mark.parametrize("flood", ["'x' * 65_536", "'{}\\\\n' * 10_000"])
-async def test_a_flood_ends_the_process(tmp_path: Path, flood: str) -> None:
+async def test_a_flood_of_output_ends_the_process(tmp_path: Path, flood: str) -> None:
     """A pricer that prints without end is killed at its output limit."""
     with WarmNode(tmp_path, SPEAKS_RAW, output=2 * MB) as node:
         done = await node.run("floods", f"while True: say({flood})".replace("\\\\", "\\"))
@@ -522,7 +522,7 @@ async def test_a_flood_between_jobs_is_not_the_next_jobs_fault(tmp_path: Path) -
         await assert_goes_on(node, starts=2)
 
 
-async def test_a_long_line_after_an_answer_is_not_glued_to_the_next_one(tmp_path: Path) -> None:
+async def test_a_long_line_after_an_answer_is_not_joined_to_the_next_one(tmp_path: Path) -> None:
     """A process that has begun a long line with its answer, and may be far from its end, gets no further job."""
     with WarmNode(tmp_path, SPEAKS_RAW) as node:
         begun = "say(json.dumps({'number': 1, 'exit_code': 0}) + chr(10) + 'x' * 5_000)"
@@ -549,8 +549,8 @@ async def test_a_closed_stdout_ends_the_job(tmp_path: Path) -> None:
         await assert_goes_on(node, starts=2)
 
 
-async def test_an_answer_with_the_last_breath_counts(tmp_path: Path) -> None:
-    """A program that answers and ends at once has answered, even where a child keeps its stdout."""
+async def test_an_answer_right_before_the_end_counts(tmp_path: Path) -> None:
+    """A program that answers and ends at once has answered, even if a child keeps its stdout."""
     script = "import subprocess; subprocess.Popen(['sleep', '1000']); answer(exit_code=2); os._exit(9)"
     with WarmNode(tmp_path, SPEAKS_RAW) as node:
         assert ended(await node.run("last", script)) == (Outcome.EXITED, 2, None)

@@ -1,4 +1,4 @@
-"""Warm pricers that do not keep to what was agreed: each costs the job at hand, never the slot or the next job."""
+"""Warm pricers that break the protocol: each costs the current job, never the slot or the next job."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ async def test_an_answer_that_is_too_long_is_an_error(tmp_path: Path, how: str) 
 )
 @pytest.mark.parametrize("fork", [False, True])
 async def test_a_job_that_closes_its_streams_takes_none_from_the_next(tmp_path: Path, close: str, fork: bool) -> None:
-    """A job may end with its streams closed or replaced; the next one of the same process prints as ever."""
+    """A job may end with its streams closed or replaced; the next one of the same process prints as usual."""
     with WarmNode(tmp_path, RUNS_ITS_INPUT, fork=fork) as node:
         closed = await node.run("closes", f"print('before', flush=True); {close}")
         assert (closed.report.exit_code, closed.stdout) == (0, "before\n"), closed.stderr
@@ -78,7 +78,7 @@ async def test_something_else_in_the_place_of_a_capture_is_bad_output(tmp_path: 
     "put", ["os.unlink(path)", "os.unlink(path); os.mkfifo(path)", "os.unlink(path); os.mkdir(path)"]
 )
 async def test_a_process_that_changes_its_own_log_goes_on(tmp_path: Path, put: str) -> None:
-    """What it prints to its own stderr reaches its jobs, whatever became of the file's name."""
+    """Its own stderr reaches its jobs, whatever became of the file's name."""
     with WarmNode(tmp_path, SPEAKS_RAW) as node:
         log = "import glob; path = glob.glob(os.getcwd() + '*stderr')[0]"
         say = "sys.stderr.write('said'); sys.stderr.flush(); answer()"

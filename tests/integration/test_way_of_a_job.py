@@ -20,7 +20,7 @@ async def grid(tmp_path: Path) -> AsyncIterator[SmallGrid]:
         yield running
 
 
-async def test_a_file_goes_in_and_a_zip_comes_back(grid: SmallGrid) -> None:
+async def test_a_submitted_file_gives_a_zip(grid: SmallGrid) -> None:
     """The synchronous submit answers with a ZIP of what the pricer printed and wrote, and a manifest."""
     answer = await grid.submit("trade-1", "echo priced; echo 42 > price.txt; mkdir -p deep; echo x > deep/er.txt")
     assert answer.status_code == 200

@@ -83,7 +83,7 @@ def left(directory: Path) -> list[int]:
     return [p.pid for p in process_table() if not p.is_zombie and (mark_of(p.pid) or "").startswith(mine)]
 
 
-def test_two_hundred_windows_jobs_among_linux_jobs_are_all_right(tmp_path: Path, programs: Path) -> None:
+def test_two_hundred_windows_jobs_among_linux_jobs_are_right(tmp_path: Path, programs: Path) -> None:
     """Mixed lengths on four slots, two pricers that share wine's server; after the linger no process is left."""
     lengths = random.Random(1)
     expected: dict[str, tuple[int, str, str | None]] = {}
@@ -108,7 +108,7 @@ def test_two_hundred_windows_jobs_among_linux_jobs_are_all_right(tmp_path: Path,
 
 
 def test_jobs_with_pauses_start_wine_anew_and_are_right(tmp_path: Path, programs: Path) -> None:
-    """Each comes about when the helpers of the one before are ended, which takes wine's server a moment."""
+    """Each starts about when the helpers of the one before are ended, which takes wine's server a moment."""
     pauses = random.Random(3)
     with AgentProcess(tmp_path, pricers(programs), sweep_s=0.05, helper_linger_s=0.1) as agent:
         for number in range(25):

@@ -528,7 +528,7 @@ def test_cancelling_a_job_that_is_in_the_store_only() -> None:
     assert rack.submit("a") == Told()
 
 
-def test_cancelling_what_has_ended_changes_nothing() -> None:
+def test_cancelling_an_ended_job_changes_nothing() -> None:
     """An ended job is left alone."""
     rack = Rack()
     rack.join("n1")
