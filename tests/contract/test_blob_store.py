@@ -282,8 +282,8 @@ def test_a_place_without_a_marker_is_no_error(blobs: BlobStore) -> None:
     assert blobs.read_marker_now() is None
 
 
-def test_another_blob_store_takes_nothing(blobs: BlobStore, tmp_path: Path) -> None:
-    """Where the marker is another than expected, writes of all kinds are refused, and what is missing is not lost."""
+def test_another_blob_store_is_not_written_to(blobs: BlobStore, tmp_path: Path) -> None:
+    """If the marker differs, writes of all kinds are refused, and a missing blob does not count as lost."""
     blobs.create_marker_now("theirs", make_directory=True)
     blobs.expect("ours")
     (tmp_path / "file").write_bytes(b"x")
