@@ -1,5 +1,5 @@
-"""Measurements of the grid beside what a user would pick instead: `make bench`, or `python -m bench`.
+"""Measurements of the grid and its alternatives: `make bench`, or `python -m bench`.
 
-`workloads/` says what is measured, `contenders/` who competes, `goals.py` what is to be reached. The scripts
-`store.py`, `uplinks.py` and `wakeups.py` answer narrower questions and are run by themselves.
+`workloads/` has the workloads, `contenders/` the programs that are compared, `goals.py` the goals. The scripts
+`store.py`, `uplinks.py`, `wakeups.py` and `node.py` answer narrower questions and are run separately.
 """

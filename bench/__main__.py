@@ -23,9 +23,9 @@ QUICK = frozenset({"xargs", "threads", "raygrid"})
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run what the options say; gives the exit code."""
+    """Run the chosen workloads; returns the exit code."""
     options = _options().parse_args(arguments)
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that what was started is ended
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # ends everything that was started
     done = []
     with tempfile.TemporaryDirectory(prefix="bench-", ignore_cleanup_errors=True) as scratch:
         plan = Plan(
@@ -41,13 +41,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
             verdicts = [] if options.quick else judge(measured)
             show(measured, verdicts)
             done.append((measured, verdicts))
-            write_json(options.json, plan, done)  # after each: an interrupted run has told what it knows
+            write_json(options.json, plan, done)  # after each workload, for runs that are interrupted
     missed = any(verdict.reached is False for _, verdicts in done for verdict in verdicts)
     return 1 if missed or any(measured.broke for measured, _ in done) else 0
 
 
 def _measured(number: int, plan: Plan) -> Measured:
-    """The figures of a workload; where it breaks, the others still run, and its goals are missed."""
+    """The figures of a workload; if it fails, the others still run, and its goals are missed."""
     workload = load(number)
     try:
         return Measured(number, workload.title, tuple(workload.measure(plan)))

@@ -1,4 +1,4 @@
-"""What a workload is given and what it gives: the plan of a run, and its figures with their spread."""
+"""The input and output of a workload: the plan of a run, and figures with their spread."""
 
 from __future__ import annotations
 
@@ -14,15 +14,15 @@ AT_ONCE = 2 * usable_processors()
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """How a run is to be made.
+    """The options of a run.
 
     Attributes:
         scratch: directory for everything that the run writes; removed after it.
-        rounds: how often each figure is taken.
-        size: share of the jobs that the workloads have in full; below 1 for a try.
+        rounds: how often each figure is measured.
+        size: share of the workloads' full number of jobs; below 1 for a trial.
         at_once: processes at once, the same for every contender.
         only: names of the contenders that take part; empty for all.
-        profile: directory for profiles of the tiers, if they are wanted.
+        profile: directory for profiles of the tiers; None for no profiles.
     """
 
     scratch: Path
@@ -33,20 +33,20 @@ class Plan:
     profile: Path | None = None
 
     def jobs(self, in_full: int, at_least: int = 4) -> int:
-        """How many jobs are run where a full run has so many."""
+        """How many jobs to run, if a full run has `in_full`."""
         return max(at_least, round(in_full * self.size))
 
 
 @dataclass(frozen=True, slots=True)
 class Figure:
-    """One line of the table: what was measured of whom, once a round.
+    """One line of the table.
 
     Attributes:
         of: the contender, or the part of the grid.
-        what: what the numbers are, such as `jobs/s`.
-        values: one a round; none if it could not be measured, and then `note` says why.
-        note: what has to be known beside it.
-        lacks: what a contender does not do that the grid does.
+        what: what was measured, such as `jobs/s`.
+        values: one for each round; empty if it could not be measured, with the reason in `note`.
+        note: a remark.
+        lacks: functions of the grid that a contender does not have.
     """
 
     of: str
@@ -63,7 +63,7 @@ class Figure:
 
 @dataclass(frozen=True, slots=True)
 class Measured:
-    """All figures of one workload; `broke` says why there are none, if it broke."""
+    """All figures of one workload; `broke` is the error if it failed."""
 
     workload: int
     title: str
@@ -71,11 +71,11 @@ class Measured:
     broke: str = ""
 
     def values(self, of: str, what: str) -> tuple[float, ...]:
-        """The values of one figure; none if it is not there."""
+        """The values of one figure; empty if there is none."""
         return next((figure.values for figure in self.figures if (figure.of, figure.what) == (of, what)), ())
 
 
 def percentile(values: Iterable[float], share: float) -> float:
-    """The value that this share of all values does not exceed, by the nearest rank."""
+    """The value that this share of all values does not exceed (nearest rank)."""
     ranked = sorted(values)
     return ranked[min(len(ranked) - 1, max(0, int(len(ranked) * share + 0.999999) - 1))]

@@ -1,4 +1,4 @@
-"""What is to be reached, and whether it was: ratios within one run, so that a slow machine is slow for all."""
+"""The goals, and whether they were reached. Most are ratios within one run, which depend little on the machine."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ Value = Callable[[Measured], float | None]
 
 @dataclass(frozen=True, slots=True)
 class Goal:
-    """A bound that a figure has to keep.
+    """A bound for a figure.
 
     Attributes:
-        workload: the workload it is about.
+        workload: the workload of the figure.
         what: the goal in words.
-        value: the figure; None if what it is compared with was not measured.
-        needs: figures that must be there: without them the goal is missed rather than not judged.
+        value: gives the figure; None if the figure to compare with was not measured.
+        needs: figures that must exist: without them the goal is missed, not left open.
         at_least: lower bound, if it has one.
         at_most: upper bound, if it has one.
     """
@@ -36,7 +36,7 @@ class Goal:
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
-    """What came of a goal; `reached` is None where it could not be judged."""
+    """Whether a goal was reached; None if it could not be judged."""
 
     goal: Goal
     reached: bool | None
@@ -44,7 +44,7 @@ class Verdict:
 
 
 def ratio(above: tuple[str, str], below: tuple[str, str]) -> Value:
-    """One figure over another: the median over the rounds, where both have as many, else the ratio of medians."""
+    """One figure over another: the median over the rounds if both have as many, otherwise the ratio of medians."""
 
     def value(measured: Measured) -> float | None:
         tops, bottoms = measured.values(*above), measured.values(*below)
@@ -58,7 +58,7 @@ def ratio(above: tuple[str, str], below: tuple[str, str]) -> Value:
 
 
 def beyond(figure: tuple[str, str], base: tuple[str, str]) -> Value:
-    """By how much one figure's median is above another's."""
+    """The difference of two figures' medians."""
 
     def value(measured: Measured) -> float | None:
         of, beside = measured.values(*figure), measured.values(*base)
@@ -78,7 +78,7 @@ def alone(of: str, what: str) -> Value:
 
 
 def highest(what: str) -> Value:
-    """The highest value of all figures of that name, whoever they are of."""
+    """The highest value of all figures of that name."""
 
     def value(measured: Measured) -> float | None:
         return max((max(each.values) for each in measured.figures if each.what == what and each.values), default=None)
@@ -87,7 +87,7 @@ def highest(what: str) -> Value:
 
 
 def highest_of(tier: str, what: str) -> Value:
-    """The highest value of all figures of that name that are of a tier."""
+    """The highest value of all figures of that name and tier."""
 
     def value(measured: Measured) -> float | None:
         of_tier = [each for each in measured.figures if each.what == what and each.of.endswith(tier)]
@@ -129,7 +129,7 @@ GOALS = (
 
 
 def judge(measured: Measured) -> list[Verdict]:
-    """What came of every goal of the workload."""
+    """The verdicts on all goals of the workload."""
     return [_verdict(goal, measured) for goal in GOALS if goal.workload == measured.workload]
 
 
@@ -139,13 +139,13 @@ def _verdict(goal: Goal, measured: Measured) -> Verdict:
         return Verdict(goal, False, f"missed: there is no figure of {', '.join(missing)}")
     found = goal.value(measured)
     if found is None:
-        return Verdict(goal, None, "not judged: what it is compared with is absent")
+        return Verdict(goal, None, "not judged: the figure to compare with is absent")
     if goal.at_least is not None:
         reached, bound, side = found >= goal.at_least, goal.at_least, "at least"
     else:
         assert goal.at_most is not None, "a goal has a bound"
         reached, bound, side = found <= goal.at_most, goal.at_most, "at most"
-    said = f"{figure(found)}, to be {side} {figure(bound)}"
+    said = f"{figure(found)}, goal {side} {figure(bound)}"
     if not reached:
         said += f": missed by {figure(abs(found - bound))} ({abs(found - bound) / bound:.0%})" if bound else ": missed"
     return Verdict(goal, reached, said)

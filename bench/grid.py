@@ -1,4 +1,4 @@
-"""A grid of its own for a measurement, on this machine; it ends with the context and with this process."""
+"""Starts a grid for a measurement on this machine; it ends with the context and with this process."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from raygrid.settings.model import load_settings
 
 @dataclass(frozen=True, slots=True)
 class BenchGrid:
-    """A running grid: its client, where it keeps its state, and its supervisor."""
+    """A running grid: its client, address, state directory and supervisor."""
 
     client: Client
     url: str

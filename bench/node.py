@@ -1,10 +1,10 @@
 """`python bench/node.py`: what a node agent costs per job, without Ray and without the tiers above it.
 
-Jobs of `/bin/true` with an input of 1 KB go into an agent as a leader would hand them over, a little ahead of its
-slots, and its reports are polled from an event loop. Beside it in the same run, alternating: `xargs -P` of the same
-command, and threads of this process that do nothing but spawn it and wait. Read the CPU time per job, which counts the
-jobs' own processes and hardly depends on what else the machine does, rather than the rate. `--busy` adds a thread that
-computes for that share of the time, as Ray's own threads do in a grid, and compete for the interpreter.
+Jobs of `/bin/true` with an input of 1 KB are sent to an agent as by a leader, a little more than it has slots for, and
+its reports are polled from an event loop. It alternates with `xargs -P` of the same command, and with threads of this
+process that only spawn it and wait. Compare the CPU time per job, which includes the jobs' own processes and hardly
+depends on the load of the machine, rather than the rate. `--busy` adds a thread that computes for that share of the
+time and competes for the interpreter, as Ray's own threads do in a grid.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ DEFINITION = define("true", PRICER)
 
 @dataclass(frozen=True, slots=True)
 class Cost:
-    """What one contender took in one round; milliseconds of CPU per job, the jobs' own processes included."""
+    """The cost of one contender in one round; milliseconds of CPU per job, including the jobs' own processes."""
 
     jobs_per_s: float
     user_ms: float
@@ -57,7 +57,7 @@ class Cost:
 
 
 def measured(run: Callable[[], float], jobs: int) -> Cost:
-    """Run a contender once; it gives the seconds of user time that are not to be charged to it."""
+    """Run a contender once; `run` returns the seconds of user time to subtract."""
     kinds = (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)
     before = [resource.getrusage(kind) for kind in kinds]
     began = time.perf_counter()
@@ -70,14 +70,14 @@ def measured(run: Callable[[], float], jobs: int) -> Cost:
 
 
 def through_xargs(jobs: int, slots: int) -> float:
-    """As many spawns by xargs."""
+    """Spawn the command by xargs."""
     lines = "\n".join(map(str, range(jobs))).encode()
     subprocess.run(["xargs", "-n1", f"-P{slots}", COMMAND], input=lines, check=True)
     return 0.0
 
 
 def through_bare_threads(jobs: int, slots: int) -> float:
-    """As many spawns by threads of this process, and nothing else."""
+    """Spawn the command by threads of this process."""
     left = iter(range(jobs))
     environment = {"PATH": os.environ.get("PATH", "")}
 
@@ -94,7 +94,7 @@ def through_bare_threads(jobs: int, slots: int) -> float:
 
 
 class Fed:
-    """An agent and the numbers of what it was given and has settled."""
+    """An agent, and the state of the conversation with it."""
 
     def __init__(self, agent: NodeAgent) -> None:
         self._agent = agent
@@ -104,7 +104,7 @@ class Fed:
         self._place = BlobSlice("", 0, len(INPUT), hashlib.sha256(INPUT).hexdigest())
 
     def run(self, jobs: int) -> float:
-        """Feed jobs and wait for all their reports; gives the seconds that it took to make the orders."""
+        """Send jobs and wait for all reports; returns the seconds that it took to make the orders."""
         began = time.thread_time()
         self._round += 1
         orders = [self._order(number) for number in range(jobs)]
@@ -133,7 +133,7 @@ class Fed:
 
 @contextmanager
 def busy(share: float) -> Iterator[list[float]]:
-    """A thread that computes for a share of the time; what it took stands in the list afterwards, seconds."""
+    """Run a thread that computes for a share of the time; the list then has the CPU seconds that it used."""
     done = threading.Event()
     took_s: list[float] = []
 

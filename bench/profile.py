@@ -1,6 +1,6 @@
-"""Where the tiers' time goes while jobs run: py-spy beside parent, leader and agent, and a summary as text.
+"""Profiles parent, leader and agent with py-spy while jobs run, and prints a summary.
 
-Sampling costs time itself, so that a profiled run is one of its own, and no figure comes of it.
+Sampling costs time, so a profiled run is separate and gives no figures.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ _SHOWN = 15
 
 
 def profile_tiers(directory: Path, command: Sequence[str], *, jobs: int, size: int, slots: int) -> None:
-    """Run jobs under py-spy; leaves stacks (`TIER.txt`, for flame graphs) and prints the functions on top of them."""
+    """Run jobs under py-spy; writes stacks (`TIER.txt`, for flame graphs) and prints the functions on top of them."""
     spy = Path(sys.executable).with_name("py-spy")
     program = str(spy) if spy.exists() else shutil.which("py-spy")
     if program is None:
@@ -58,7 +58,7 @@ def _spy(program: str, pid: int, file: Path) -> subprocess.Popen[bytes]:
 
 
 def summary(stacks: str) -> tuple[int, list[tuple[str, int, int]]]:
-    """All samples, and for each function how many were in it and how many in it or below it, most of it first."""
+    """The number of samples, and for each function its own samples and those with its callees, most first."""
     itself, below = Counter[str](), Counter[str]()
     total = 0
     for line in stacks.splitlines():

@@ -1,7 +1,7 @@
 """Jobs per second of the job store: SQLite beside PostgreSQL, both with every commit on disk, in the same run.
 
-A job is inserted, recorded as running and recorded as done, in blocks as the grid makes them when it is busy. The
-contenders take turns, so that whatever else the machine does falls on all of them; read the ratios.
+A job is inserted, recorded as running and recorded as done, in blocks as a busy grid makes them. The stores take turns,
+so that other load on the machine affects both; compare the ratios.
 """
 
 from __future__ import annotations
@@ -36,12 +36,12 @@ def new(job_id: str) -> NewJob:
 
 
 def running(job_id: str) -> JobUpdate:
-    """That it runs."""
+    """The record of its start."""
     return JobUpdate(job_id, JobState.RUNNING, AttemptCounts(1), "rack-a-1", datetime.now(UTC))
 
 
 def done(job_id: str) -> JobUpdate:
-    """That it ended."""
+    """The record of its end."""
     now = datetime.now(UTC)
     result = BlobSlice("results/2026/03/01/pack", 0, 900, "d" * 64)
     report = AttemptReport(AttemptId(job_id, 1), Outcome.EXITED, 0, result=result, started_at=now, ended_at=now)
@@ -75,7 +75,7 @@ async def once(store: SqlStore, label: str, jobs: int, block: int) -> dict[str, 
 
 @contextmanager
 def servers(directory: str):  # type: ignore[no-untyped-def]  # a generator of urls by name
-    """The contenders, as URLs."""
+    """The URLs of the stores."""
     server = Postgres(settings={"shared_buffers": "128MB"})
     try:
         server.open()
@@ -85,7 +85,7 @@ def servers(directory: str):  # type: ignore[no-untyped-def]  # a generator of u
 
 
 async def measure(urls: dict[str, str], jobs: int, blocks: Sequence[int], rounds: int) -> dict[str, list[float]]:
-    """Rates by contender, block and step, one a round; a first round warms up and does not count."""
+    """Rates by store, block and step, one for each round; a first round warms up and does not count."""
     stores = {name: SqlStore(url) for name, url in urls.items()}
     rates: dict[str, list[float]] = {}
     for store in stores.values():

@@ -1,12 +1,15 @@
-"""The processes of a grid's tiers on this machine: which they are, how much memory and CPU they use."""
+"""Finds the processes of a grid's tiers on this machine, and measures their memory and CPU time."""
 
 from __future__ import annotations
 
-import os
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
+
+import psutil
+
+from raygrid.system.proc import cpu_and_memory, title_of
 
 _TITLES = {
     "ray::ServeReplica:": "parent",
@@ -16,25 +19,20 @@ _TITLES = {
     "ray::NodeAgentActor": "agent",
     "raylet": "raylet",
 }
-_TICKS = os.sysconf("SC_CLK_TCK")
-_QUIET = 0.25  # of a core; what an idle grid needs is below it
+_QUIET = 0.25  # of a core; an idle grid needs less
 _RESET_PEAK = "5"  # of /proc/PID/clear_refs, see proc(5)
 
 
 def descendants(ancestor: int) -> list[int]:
-    """A process and all that are below it."""
-    children: dict[int, list[int]] = {}
-    for directory in Path("/proc").iterdir():
-        if directory.name.isdigit() and (fields := _stat(int(directory.name))):
-            children.setdefault(int(fields[1]), []).append(int(directory.name))
-    found = [ancestor]
-    for pid in found:
-        found += children.get(pid, [])
-    return found
+    """A process and its descendants."""
+    try:
+        return [ancestor, *(each.pid for each in psutil.Process(ancestor).children(recursive=True))]
+    except psutil.NoSuchProcess:
+        return [ancestor]
 
 
 def processes(supervisor: int) -> dict[str, list[int]]:
-    """Pids by tier, of all that the supervisor of a grid has below it."""
+    """Pids by tier, of all descendants of a grid's supervisor."""
     found: dict[str, list[int]] = {}
     for pid in descendants(supervisor):
         if (tier := _tier(pid)) is not None:
@@ -43,69 +41,56 @@ def processes(supervisor: int) -> dict[str, list[int]]:
 
 
 def settle(ancestor: int, most_s: float = 30.0) -> None:
-    """Wait until a process and all below it have come to rest after starting, or until that takes too long."""
+    """Wait until a process and its descendants use little CPU time after their start, at most `most_s`."""
     until = time.monotonic() + most_s
     while time.monotonic() < until:
         before = {pid: _cpu_s(pid) for pid in descendants(ancestor)}
         time.sleep(1.0)
-        used_s = sum(_cpu_s(pid) - before.get(pid, 0.0) for pid in descendants(ancestor))
-        if used_s < _QUIET:
+        if sum(max(0.0, _cpu_s(pid) - before.get(pid, 0.0)) for pid in descendants(ancestor)) < _QUIET:
             return
 
 
-def _stat(pid: int) -> list[bytes]:
-    """The fields of /proc/PID/stat behind the name; none for a process that has ended."""
-    try:
-        return Path(f"/proc/{pid}/stat").read_bytes().rpartition(b")")[2].split()
-    except OSError:
-        return []
-
-
 def _cpu_s(pid: int) -> float:
-    fields = _stat(pid)
-    return (int(fields[11]) + int(fields[12])) / _TICKS if fields else 0.0
+    try:
+        used = cpu_and_memory(pid)
+    except OSError:
+        return 0.0
+    return used.user_s + used.system_s
 
 
 def _tier(pid: int) -> str | None:
-    try:
-        title = Path(f"/proc/{pid}/cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace")
-    except OSError:
-        return None
+    title = title_of(pid)
     program = title.split(" ")[0].rpartition("/")[2]
     return next((tier for begin, tier in _TITLES.items() if title.startswith(begin) or program == begin), None)
 
 
-def memory(pid: int, field: str) -> int:
-    """A line of /proc/PID/status such as VmRSS or VmHWM, bytes; 0 for a process that has ended."""
+def _peak_bytes(pid: int) -> int:
+    """Peak resident memory; 0 for a process that has ended."""
     try:
-        for line in Path(f"/proc/{pid}/status").read_text(encoding="ascii").splitlines():
-            if line.startswith(f"{field}:"):
-                return int(line.split()[1]) * 1024
+        return cpu_and_memory(pid).peak_rss_bytes
     except OSError:
-        pass
-    return 0
+        return 0
 
 
 @contextmanager
 def growth(supervisor: int) -> Iterator[dict[str, int]]:
-    """By how many bytes each tier's memory grew at most within the block; filled in at its end.
+    """The largest growth of each tier's memory within the block, bytes; filled in at its end.
 
-    Peak resident memory, pages of Ray's shared object store included, over what the process had at the beginning.
+    It is peak resident memory, including pages of Ray's shared object store, above the memory at the beginning.
     """
     pids = processes(supervisor)
     before = {}
     for pid in (pid for tier in pids.values() for pid in tier):
-        before[pid] = memory(pid, "VmRSS")
-        try:
+        with suppress(OSError):  # it has ended
+            rss_bytes = cpu_and_memory(pid).rss_bytes
             Path(f"/proc/{pid}/clear_refs").write_text(_RESET_PEAK, encoding="ascii")
-        except OSError:
-            before.pop(pid)  # it has ended
+            before[pid] = rss_bytes
     found: dict[str, int] = {}
     yield found
     for tier, those in pids.items():
-        found[tier] = max((memory(pid, "VmHWM") - before[pid] for pid in those if pid in before), default=0)
+        found[tier] = max((_peak_bytes(pid) - before[pid] for pid in those if pid in before), default=0)
 
 
 def peak(supervisor: int) -> dict[str, int]:
-    """Peak resident memory of each tier's largest process since it began, bytes."""
-    return {tier: max(memory(pid, "VmHWM") for pid in pids) for tier, pids in processes(supervisor).items()}
+    """Peak resident memory of each tier's largest process since its start, bytes."""
+    return {tier: max(map(_peak_bytes, pids)) for tier, pids in processes(supervisor).items()}

@@ -1,6 +1,6 @@
-"""Contenders take turns: each is started, warmed up, timed and ended before the next, round after round.
+"""Contenders take turns: each is started, warmed up, timed and ended before the next, in every round.
 
-So none of them has another's idle services beside it, and whatever else the machine does falls on all.
+So none runs beside another's idle services, and other load on the machine affects all of them.
 """
 
 from __future__ import annotations
@@ -29,12 +29,12 @@ _END_S = 60.0
 
 
 class BrokenContenderError(Exception):
-    """A contender ended, failed or fell silent; the others go on."""
+    """A contender ended, failed or did not answer; the others are still measured."""
 
 
 @dataclass(slots=True)
 class Times:
-    """What came of one contender's turns: seconds by round, or why it is absent."""
+    """The results of one contender: seconds by round, or why it is absent."""
 
     seconds: list[float] = field(default_factory=list)
     version: str = ""
@@ -42,7 +42,7 @@ class Times:
 
 
 def take_turns(plan: Plan, command: Sequence[str], *, jobs: int, size: int, at_once: int) -> dict[str, Times]:
-    """Time every contender that takes part; gives their times by name."""
+    """Time every contender that takes part; returns their times by name."""
     found = {name: Times() for name in MODULES if not plan.only or name in plan.only}
     for number in range(plan.rounds):
         for name, times in found.items():
@@ -70,10 +70,10 @@ class _Host:
         self.version = ""
 
     def expect_up(self) -> None:
-        """Wait until it can take jobs.
+        """Wait until it can run jobs.
 
         Raises:
-            AbsentError: it says that it cannot.
+            AbsentError: it cannot run on this machine.
         """
         answer = self._answer(_START_S)
         if "absent" in answer:
@@ -81,15 +81,15 @@ class _Host:
         self.version = answer["version"]
 
     def run(self, jobs: int, size: int) -> float:
-        """Seconds for so many jobs with an input of so many bytes."""
+        """Seconds for that many jobs with an input of `size` bytes."""
         assert self._process.stdin is not None
-        with contextlib.suppress(BrokenPipeError):  # the answer will say that it has ended
+        with contextlib.suppress(BrokenPipeError):  # reading the answer then raises the error
             self._process.stdin.write(json.dumps({"jobs": jobs, "size": size}) + "\n")
             self._process.stdin.flush()
         return float(self._answer(_RUN_S)["seconds"])
 
     def settle(self) -> None:
-        """Let what it started come to rest: some services still start more when they say that they are up."""
+        """Wait until its services are idle: some still start others after they have reported to be up."""
         settle(self._process.pid)
 
     def _answer(self, within_s: float) -> dict[str, Any]:
@@ -100,16 +100,16 @@ class _Host:
                 raise BrokenContenderError(f"{self._name} did not answer within {within_s:g} s")
         line = self._process.stdout.readline()
         if not line:
-            raise BrokenContenderError(f"{self._name} has ended with {self._process.wait()}; see its complaint")
+            raise BrokenContenderError(f"{self._name} ended with exit code {self._process.wait()}; see its stderr")
         answer: dict[str, Any] = json.loads(line)
         return answer
 
 
 @contextmanager
 def _hosted(name: str, command: Sequence[str], at_once: int, scratch: Path) -> Iterator[_Host]:
-    """A contender in a process group of its own, all of which ends with the context."""
+    """A contender in its own process group, all of which ends with the context."""
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
-    if name != GRID:  # which cleans up by itself, and whose sockets would have too long a path there
+    if name != GRID:  # the grid cleans up by itself, and its sockets' paths would be too long there
         environment["TMPDIR"] = str(scratch)
     process = subprocess.Popen(
         [sys.executable, "-m", "bench.contenders.host", name, str(at_once), *command],
@@ -127,7 +127,7 @@ def _hosted(name: str, command: Sequence[str], at_once: int, scratch: Path) -> I
     finally:
         assert process.stdin is not None
         with contextlib.suppress(OSError):
-            process.stdin.close()  # it ends what it started and then itself
+            process.stdin.close()  # it then ends its services and itself
         try:
             process.wait(_END_S)
         except subprocess.TimeoutExpired:

@@ -1,8 +1,8 @@
-"""`python bench/uplinks.py`: payload bytes on each rack's uplink, by routing policy. Needs root (hosts of one's own).
+"""`python bench/uplinks.py`: payload bytes on each rack's uplink, by routing policy. Needs root, for simulated hosts.
 
-Five hosts in two racks; the blob store (S3) and the client stand outside both. 500 jobs that name the site of rack-a
-each leave a result of 1 MB, submitted through a parent in rack-a: in a steady flow that rack-a has room for, and all
-at once, which it has not. The policies run on the same cluster, one after the other, each deployed in place.
+There are five hosts in two racks; the blob store (S3) and the client are outside both. 500 jobs that name the site of
+rack-a each write a result of 1 MB. They are submitted through a parent in rack-a, first in a steady flow that rack-a
+has room for, then all at once, which exceeds its room. The policies are deployed one after the other on one cluster.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from tests.support.s3 import SECRETS, s3_server
 RACKS = ("rack-a", "rack-b")
 SITES = {"groups": {"rack-a": {"site": "tokyo"}, "rack-b": {"site": "osaka"}}}
 RESULT = 1_000_000
-# Random, so that no ZIP makes it smaller; and a moment of work, so that slots are what is scarce.
+# Random bytes, which a ZIP cannot compress; and a pause, so that slots are the bottleneck.
 SCRIPT = f"sleep 0.2; head -c {RESULT} /dev/urandom > result.bin # "
 
 

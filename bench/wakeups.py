@@ -1,9 +1,8 @@
-"""How soon another process notices a new job in PostgreSQL, and at what cost: polling beside LISTEN/NOTIFY.
+"""How soon another process notices a new job in PostgreSQL, and at what cost: polling against LISTEN/NOTIFY.
 
-Every watcher sees the same inserts, which come at random moments; each watcher's cost is measured alone, while nothing
-happens. A trigger notifies, so that inserting takes no further round trip; what that costs the inserts is measured in
-alternation. Leaders scan each second, as parents poke them about every job anyway: what is measured here is only how
-soon a job is found whose poke was lost.
+All watchers see the same inserts, at random times; the idle cost of each watcher is measured alone. A trigger notifies,
+so that an insert needs no further round trip; the cost of the trigger is measured in alternation. Parents notify
+leaders of every job, and leaders also scan each second: this measures how soon a job is found whose message was lost.
 """
 
 from __future__ import annotations
@@ -42,7 +41,7 @@ def new(job_id: str) -> NewJob:
 
 @asynccontextmanager
 async def polling(url: str, every_s: float, noticed: Noticed):  # type: ignore[no-untyped-def]  # yields nothing
-    """Counts the queued jobs now and then, as a leader's scan does."""
+    """Counts the queued jobs at an interval, as a leader's scan does."""
     store = SqlStore(url)
     await store.open()
 
@@ -62,17 +61,17 @@ async def polling(url: str, every_s: float, noticed: Noticed):  # type: ignore[n
 
 @asynccontextmanager
 async def listening(url: str, noticed: Noticed):  # type: ignore[no-untyped-def]  # yields nothing
-    """Counts the queued jobs when told, over a connection that only listens."""
+    """Counts the queued jobs at each notification, which comes over a separate connection."""
     store = SqlStore(url)
     await store.open()
-    told = asyncio.Event()
+    notified = asyncio.Event()
     connection = await asyncpg.connect(url)
-    await connection.add_listener("jobs", lambda *_: told.set())
+    await connection.add_listener("jobs", lambda *_: notified.set())
 
     async def count() -> None:
         while True:
-            await told.wait()
-            told.clear()
+            await notified.wait()
+            notified.clear()
             noticed(await store.count_queued(GROUP))
 
     task = asyncio.create_task(count())
@@ -86,7 +85,7 @@ async def listening(url: str, noticed: Noticed):  # type: ignore[no-untyped-def]
 
 
 def watcher(name: str, url: str, noticed: Noticed) -> Any:
-    """A watcher by its name."""
+    """The watcher with a name."""
     return listening(url, noticed) if name == "LISTEN" else polling(url, float(name.split()[1]), noticed)
 
 
@@ -94,7 +93,7 @@ WATCHERS = ("poll 1.0 s", "poll 0.2 s", "LISTEN")
 
 
 async def latencies(url: str, store: SqlStore, samples: int) -> dict[str, list[float]]:
-    """Seconds from the begin of an insert until each watcher counted its job."""
+    """Seconds from the beginning of an insert until each watcher counted its job."""
     began: list[float] = []
     found: dict[str, list[float]] = {name: [] for name in WATCHERS}
 
@@ -111,13 +110,13 @@ async def latencies(url: str, store: SqlStore, samples: int) -> dict[str, list[f
             await asyncio.sleep(random.uniform(0.3, 1.3))
             began.append(time.perf_counter())
             await store.insert([new(f"latency-{number}")])
-        while any(len(each) < samples for each in found.values()):  # noqa: ASYNC110 - they notice by themselves
+        while any(len(each) < samples for each in found.values()):  # noqa: ASYNC110 - the watchers set no event
             await asyncio.sleep(0.05)
     return found
 
 
 async def idle_cost(url: str, server: Postgres, name: str, for_s: float) -> tuple[float, float]:
-    """Transactions and milliseconds of this process's CPU, each a second, of a watcher while nothing happens."""
+    """Transactions and milliseconds of this process's CPU per second, of an idle watcher."""
     transactions = "SELECT xact_commit + xact_rollback FROM pg_stat_database WHERE datname = 'postgres'"
     async with watcher(name, url, lambda count: None):
         await asyncio.sleep(1.5)
@@ -131,7 +130,7 @@ async def idle_cost(url: str, server: Postgres, name: str, for_s: float) -> tupl
 
 
 async def insert_cost(store: SqlStore, server: Postgres, rounds: int) -> dict[str, list[float]]:
-    """Milliseconds of an insert of one job, without and with the trigger, in turns."""
+    """Milliseconds of an insert of one job, without and with the trigger, alternating."""
     taken: dict[str, list[float]] = {"without notify": [], "with notify": []}
     for number in range(rounds):
         for name, values in taken.items():
@@ -171,7 +170,7 @@ async def measure(server: Postgres, samples: int, idle_s: float, rounds: int) ->
 
 
 def main() -> None:
-    """Run it on a server of its own, with every commit on disk."""
+    """Run it on a new server, with every commit on disk."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--samples", type=int, default=40)
     parser.add_argument("--idle", type=float, default=8.0, help="seconds of idling measured for each watcher")

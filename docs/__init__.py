@@ -1,1 +1,1 @@
-"""The documentation, and what generates its reference pages and diagrams (`make docs`)."""
+"""The documentation, and the code that generates its reference pages and diagrams (`make docs`)."""

@@ -19,13 +19,13 @@ from field.desk import Desk
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run what the options say; gives the exit code."""
+    """Run the chosen cases; returns the exit code."""
     options = _options().parse_args(arguments)
     if options.list:
         for each in CASES.values():
             print(f"{each.name:18} {each.title}")
         return 0
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that what was started is ended
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # ends everything that was started
     chosen = [each for each in CASES.values() if not options.only or each.name in options.only]
     began = time.monotonic()
     print_head()
@@ -60,16 +60,11 @@ def _run_all(cases: Sequence[Case], desk: Desk) -> list[Account]:
 
 
 def _run(each: Case, desk: Desk) -> Account:
-    """Run one case; whatever it raises is a wrong row, and the other cases still run."""
+    """Run one case; an exception becomes a wrong row, and the other cases still run."""
     account = Account(each.name)
-    _try(each, desk, account)
-    return account
-
-
-def _try(each: Case, desk: Desk, account: Account) -> None:
     if missing := [tool.missing for tool in each.tools if not tool.found()]:
         account.skip(each.title, "; ".join(missing))
-        return
+        return account
     began = time.monotonic()
     try:
         each.run(desk, account)
@@ -77,6 +72,7 @@ def _try(each: Case, desk: Desk, account: Account) -> None:
         traceback.print_exc()
         account.check(each.title, f"{type(error).__name__}: {error}", right=False)
     print(f"{each.name}: {time.monotonic() - began:.1f} s", file=sys.stderr)
+    return account
 
 
 def _options() -> argparse.ArgumentParser:

@@ -1,4 +1,4 @@
-"""What was tried and what came out: the rows of the table that a run prints, one as soon as it is known."""
+"""The rows of the table that a run prints: what was tried and the outcome. Each row is printed at once."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ class Account:
         self.case = case
 
     def check(self, tried: str, came_out: object, right: bool) -> bool:
-        """Record what came out; gives whether it was right."""
+        """Record an outcome; returns `right`."""
         self._add(tried, came_out, RIGHT if right else WRONG)
         return right
 
@@ -35,7 +35,7 @@ class Account:
         self._add(tried, reason, SKIPPED)
 
     def count(self, verdict: str) -> int:
-        """Number of rows with this verdict."""
+        """The number of rows with this verdict."""
         return sum(row.verdict == verdict for row in self.rows)
 
     def _add(self, tried: str, came_out: object, verdict: str) -> None:
@@ -50,7 +50,7 @@ def print_head() -> None:
 
 
 def _cell(value: object) -> str:
-    """One line that a table can hold: no line breaks, no control characters, not too long."""
+    """Text for a table cell: no line breaks or control characters, of limited length."""
     text = value.decode(errors="backslashreplace") if isinstance(value, bytes) else str(value)
     line = " ".join(text.split()).replace("|", "\\|")
     shown = "".join(each if each.isprintable() else f"\\u{ord(each):04x}" for each in line)

@@ -1,4 +1,4 @@
-"""What a case is, and the list of all cases: each module in `cases/` registers its own."""
+"""The type of a case, and the list of all cases, in which each module of `cases/` registers its own."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ Run = Callable[["Desk", "Account"], None]
 
 
 class Lane(Enum):
-    """Which cases run at the same time: those of one lane run one after the other, the lanes run side by side."""
+    """Which cases run at the same time: the cases of a lane run one after the other, the lanes in parallel."""
 
     SHARED = "cases that share a grid"
     OWN = "cases that start grids of their own"

@@ -1,4 +1,4 @@
-"""What the cases of one run share: a scratch directory, an environment, programs that were built, one grid."""
+"""What the cases of a run share: a scratch directory, an environment, compiled programs, a grid."""
 
 from __future__ import annotations
 
@@ -22,11 +22,11 @@ PASSED_ON = ("PATH", "LANG", "LC_ALL", "TMPDIR", "VIRTUAL_ENV", "DOTNET_ROOT")
 
 
 class GridError(Exception):
-    """A grid did not come up."""
+    """A grid did not start."""
 
 
 class Desk:
-    """A user's desk. `close` stops what was started; `is_closed` is set from then on, and no case or grid begins."""
+    """The things that cases share. `close` stops all grids; from then on no case or grid is started."""
 
     def __init__(self, scratch: Path, raygrid: Path | None, port: int | None, jobs: int) -> None:
         self.scratch = scratch
@@ -41,7 +41,7 @@ class Desk:
 
     @property
     def env(self) -> dict[str, str]:
-        """The environment of all commands: a home of its own, no proxies, no settings of the user's."""
+        """The environment of all commands: a separate home directory, no proxies, no settings of the user."""
         env = {name: os.environ[name] for name in PASSED_ON if name in os.environ}
         home = self.scratch / "home"
         home.mkdir(exist_ok=True)
@@ -52,22 +52,22 @@ class Desk:
 
     @property
     def python(self) -> str:
-        """The Python that runs this, beside which the command lies."""
+        """The Python that runs this; the command `raygrid` is in the same directory."""
         return sys.executable
 
     @property
     def copied(self) -> Path:
-        """A program of the shared grid that is nothing else's."""
+        """A copy of a program that only a pricer of the shared grid uses."""
         return self.scratch / "copied"
 
     @property
     def uv(self) -> Path:
-        """The command `uv` beside it."""
+        """The command `uv` in the directory of this Python."""
         return Path(sys.executable).with_name("uv")
 
     @property
     def count(self) -> int:
-        """Number of grids made so far."""
+        """The number of grids so far."""
         return self._names
 
     def program(self, name: str) -> Path:
@@ -79,7 +79,7 @@ class Desk:
         return run(command, env=self.env, cwd=self.scratch, timeout_s=timeout_s)
 
     def run_isolated(self, *command: str, timeout_s: float) -> Ran:
-        """Run a command as the first process of a PID namespace, in which the user nobody can reach this Python."""
+        """Run a command as the first process of a PID namespace, in which the user nobody can execute this Python."""
         scratch = self.scratch / "isolated"
         scratch.mkdir(exist_ok=True)
         shutil.chown(scratch, tools.NOBODY, tools.NOBODY)
@@ -95,7 +95,7 @@ class Desk:
         )
 
     def build(self, compiler: str, source: str, target: str, *more: str) -> Path:
-        """Compile a program, once; gives where it is."""
+        """Compile a program, unless that was done; returns its path."""
         built = self.scratch / target
         if not built.exists():
             out = f"-out:{built}" if compiler == "mcs" else f"-o{built}"
@@ -105,10 +105,10 @@ class Desk:
         return built
 
     def new_grid(self, settings: dict[str, Any], **more: Any) -> Grid:
-        """A further grid, not started yet, with a name, a port and directories of its own."""
+        """A further grid, not started yet, with its own name, port and directories."""
         with self._lock:
             if self.is_closed:
-                raise GridError("no grid is started any more: the run is ending")
+                raise GridError("the run is ending, so no grid is started")
             self._names += 1
             name = f"field{self._names}"
         grid = Grid(name, self.new_port(), self.scratch / more.pop("folder", name), self.env, settings, **more)
@@ -128,12 +128,12 @@ class Desk:
 
     @property
     def grid(self) -> Grid:
-        """The grid that most cases share; started when it is first asked for."""
+        """The grid that most cases share, started at the first use."""
         if self._shared is None:
             grid = self.new_grid(self.shared_settings())
             up = grid.up()
             if up.returncode != 0:
-                raise GridError(f"the shared grid did not come up: {up.stderr.decode(errors='replace')[-600:]}")
+                raise GridError(f"the shared grid did not start: {up.stderr.decode(errors='replace')[-600:]}")
             self._shared = grid
         return self._shared
 
@@ -171,7 +171,7 @@ class Desk:
         program.with_suffix(".runtimeconfig.json").write_text(
             f'{{"runtimeOptions": {{"framework": {{"name": "Microsoft.NETCore.App", "version": "{version}"}}}}}}'
         )
-        env = {"DOTNET_SYSTEM_GLOBALIZATION_INVARIANT": "1"}  # else it wants a library that is not everywhere
+        env = {"DOTNET_SYSTEM_GLOBALIZATION_INVARIANT": "1"}  # otherwise it needs a library that may be missing
         return {"dotnet": {"command": [str(runtime), str(program), "{input}"], "env": env}}
 
     def _java(self) -> dict[str, dict[str, Any]]:
@@ -193,7 +193,7 @@ class Desk:
 
 
 def _hidden(places: Sequence[Path]) -> list[str]:
-    """For each place that others cannot reach: the directory that closes the way, and the place."""
+    """For each path that other users cannot reach: the first directory that denies them, and the path."""
     found = []
     for place in places:
         way = [*reversed(place.resolve().parents)]
@@ -209,4 +209,4 @@ def versioned(version: str) -> dict[str, Any]:
 
 
 SHOW = 'basename "$0"; od -An -v -tx1 "$0" | tr -d " \\n"'
-"""A pricer that prints the name of its input and, in hex, what is in it."""
+"""A pricer that prints the name of its input and its content in hex."""

@@ -1,4 +1,4 @@
-"""A grid that a case works with: started and stopped by the command, asked over HTTP, by the command or in Python."""
+"""A grid of a case: started and stopped by the command `raygrid`, used over HTTP, by the command, or from Python."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def run(
     timeout_s: float = 60.0,
     stdin: bytes = b"",
 ) -> Ran:
-    """Run a command to its end, or to the end of its time: then everything in its session is killed."""
+    """Run a command to its end; after `timeout_s` everything in its session is killed."""
     process = subprocess.Popen(
         [str(word) for word in command],
         env=dict(env),
@@ -117,7 +117,7 @@ class Grid:
         )
 
     def processes(self) -> dict[int, str]:
-        """All processes below the grid's supervisor, with their titles."""
+        """All descendants of the grid's supervisor, with their titles."""
         try:
             supervisor = int(json.loads((self.state_dir / self.name / "grid.json").read_text())["pid"])
         except (OSError, ValueError, KeyError):

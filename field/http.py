@@ -1,4 +1,4 @@
-"""HTTP as a client in any language speaks it: bodies written byte by byte, answers read whole."""
+"""Plain HTTP requests, with bodies written byte by byte and answers read completely."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ BOUNDARY = "----field=7"
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """What the grid answered."""
+    """An answer of the grid."""
 
     status: int
     headers: Mapping[str, str]
@@ -28,7 +28,7 @@ class Answer:
 
     @property
     def json(self) -> Any:
-        """The body as JSON; an empty object where it is none."""
+        """The body as JSON; an empty object if it is not JSON."""
         try:
             return json.loads(self.body)
         except ValueError:
@@ -36,7 +36,7 @@ class Answer:
 
     @property
     def reason(self) -> str:
-        """The reason for which a job failed, or the type of the problem."""
+        """The reason of a failed job, or the type of the problem."""
         found = self.json
         if not isinstance(found, dict):
             return ""
@@ -44,7 +44,7 @@ class Answer:
 
     @property
     def files(self) -> dict[str, bytes]:
-        """The files of a result; none where the body is no ZIP."""
+        """The files of a result; empty if the body is not a ZIP."""
         try:
             with zipfile.ZipFile(io.BytesIO(self.body)) as archive:
                 return {name: archive.read(name) for name in archive.namelist()}
@@ -53,7 +53,7 @@ class Answer:
 
     @property
     def short(self) -> str:
-        """Status and the begin of the body, for the table."""
+        """Status and beginning of the body, for the table."""
         if self.body[:2] == b"PK":
             return f"{self.status}, ZIP with {', '.join(sorted(self.files))}"
         if isinstance(self.json, dict) and "detail" in self.json:
@@ -69,7 +69,7 @@ def request(
     headers: Mapping[str, str] | None = None,
     timeout_s: float = 60.0,
 ) -> Answer:
-    """Send one request over a connection of its own."""
+    """Send one request over a new connection."""
     connection = http.client.HTTPConnection("127.0.0.1", port, timeout=timeout_s)
     try:
         connection.request(method, path, body, dict(headers or {}))

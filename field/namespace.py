@@ -1,6 +1,6 @@
-"""Runs in a PID namespace of its own, as its first process, and starts a grid there as the user nobody.
+"""Runs as the first process of a PID namespace, and starts a grid there as the user nobody.
 
-A job of that grid sends SIGKILL to every process that it may signal: all of nobody's in this namespace, and none else.
+A job of that grid sends SIGKILL to every process that it may signal: those of nobody in this namespace, and no others.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ SETTINGS = {
 
 
 def main(port: int) -> int:
-    """Try it; prints a line of JSON for each thing tried."""
+    """Run the trials; prints a line of JSON for each."""
     if os.getpid() != 1:
         print("this runs as the first process of a PID namespace only", file=sys.stderr)
         return 2
@@ -60,7 +60,7 @@ def _endless(grid: Grid) -> None:
 
 
 def _cancelled(grid: Grid) -> None:
-    """A grid that such a job has ended is cured by cancelling the job before the next start."""
+    """After such a job has killed the grid, cancelling the job before the next start stops it."""
     if not _answers(grid):
         _up(grid)
     killer = _submit(grid, "second", "kill -9 -1")
@@ -108,12 +108,12 @@ def _answers(grid: Grid) -> bool:
 
 
 def _ended(grid: Grid, job: str, within_s: float) -> bool:
-    """Wait until a job has ended, or the grid has: False for that."""
+    """Wait until a job has ended; False if the grid has ended, or after `within_s`."""
     until = time.monotonic() + within_s
     while time.monotonic() < until:
         _reap()
         if not _answers(grid):
-            time.sleep(1.0)  # what is left of the grid goes with it
+            time.sleep(1.0)  # the rest of the grid ends as well
             return False
         with contextlib.suppress(OSError):
             if grid.request("GET", f"/status/{job}").json.get("state") in {"done", "failed", "cancelled"}:
@@ -123,7 +123,7 @@ def _ended(grid: Grid, job: str, within_s: float) -> bool:
 
 
 def _reap() -> None:
-    """The first process of a namespace is the parent of all that lose theirs."""
+    """Reap orphans, whose parent is the first process of the namespace."""
     with contextlib.suppress(ChildProcessError):
         while os.waitpid(-1, os.WNOHANG)[0]:
             pass

@@ -1,4 +1,4 @@
-"""What a case may need beyond Python: whether this machine has it, and the reason that a run prints if not."""
+"""The tools that cases need beyond Python: whether this machine has them, and the reason to print if not."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ DOTNET_DIR = Path(sys.prefix) / "dotnet"
 
 @dataclass(frozen=True, slots=True)
 class Tool:
-    """Something that a case needs. `found` tells whether it is there."""
+    """Something that a case needs; `found` returns whether this machine has it."""
 
     name: str
     missing: str
@@ -28,7 +28,7 @@ def _command(name: str, package: str) -> Tool:
 
 
 def dotnet() -> Path | None:
-    """The program `dotnet`, where there is one."""
+    """The program `dotnet`; None if there is none."""
     roots = [Path(root) for root in (os.environ.get("DOTNET_ROOT"),) if root]
     for root in [*roots, DOTNET_DIR / "dnv" / "net" / "runtime" / ".net"]:
         if (root / "dotnet").is_file():
@@ -38,7 +38,7 @@ def dotnet() -> Path | None:
 
 
 def _can_isolate() -> bool:
-    """Whether a program can be run as another user in a PID namespace of its own."""
+    """Whether a program can run as another user in a new PID namespace."""
     if os.geteuid() != 0 or not shutil.which("setpriv"):
         return False
     trial = subprocess.run([*OWN_NAMESPACE, "true"], check=False, capture_output=True, timeout=20)
@@ -49,8 +49,8 @@ NOBODY = 65534
 OWN_NAMESPACE = ("unshare", "--pid", "--fork", "--mount", "--mount-proc", "--ipc", "--kill-child")
 """Runs a command as the first process of a PID namespace, which ends with it."""
 
-# Words: pairs of a directory that others may not enter and a place below it, then -- and a command. In this namespace
-# alone the directory becomes an empty one that holds nothing but the place.
+# Arguments: pairs of a directory that others may not enter and a path below it, then -- and a command. In this
+# namespace only, each directory is replaced by an empty one that contains just the path.
 REVEAL = """
 kept=$(mktemp -d) && mount -t tmpfs none "$kept" || exit 1
 while [ "$1" != -- ]; do

@@ -1,8 +1,8 @@
-"""Who competes: one file each, all running the same command as often, with as many processes at once.
+"""The contenders, one file each: all run the same command equally often, with as many processes at once.
 
-Each is configured as its own documentation recommends for throughput. Where that is possible the input travels to the
-worker, which does nothing with it; none but raygrid writes it to a file, captures what the command prints, or keeps
-anything. So the others are measured at their fastest, and doing less.
+Each is configured as its own documentation recommends for throughput. If possible, the input is sent to the worker,
+which ignores it. Only raygrid writes it to a file, captures the command's output, and stores results. So the others are
+measured at their fastest, and do less.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ MODULES = {
     "Ray": "ray",
     GRID: "raygrid",
 }
-"""Names of the contenders, in the order of their turns, and the files they are in."""
+"""Names of the contenders, in the order of their turns, and their modules."""
 
 
 def load(name: str) -> Contender:

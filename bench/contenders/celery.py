@@ -30,7 +30,7 @@ def _version() -> str:
 @contextmanager
 def _redis(home: Path) -> Iterator[Path]:
     socket = home / "redis.sock"
-    # Nothing on disk: as fast as it can be.
+    # Nothing is written to disk, which is fastest.
     command = ["redis-server", "--port", "0", "--unixsocket", str(socket), "--save", "", "--appendonly", "no"]
     server = subprocess.Popen([*command, "--dir", str(home)], stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL)
     try:
@@ -90,8 +90,8 @@ def _opened(command: Sequence[str], at_once: int) -> Iterator[Run]:
 
 CONTENDER = Contender(
     "one worker, prefork, prefetch 64, no gossip, events or heartbeat; Redis in memory over a Unix socket; results "
-    "not ignored, as nothing else tells that a job has ended",
-    "a queue on disk, running again what a dead worker had, results beyond exit codes, input files, job directories",
+    "not ignored, because only a result shows that a job has ended",
+    "a queue on disk, running the jobs of a dead worker again, results beyond exit codes, input files, job directories",
     _version,
     _opened,
 )

@@ -13,7 +13,7 @@ _URL = f"redis+socket://{os.environ['BENCH_REDIS']}"
 
 app = Celery("bench", broker=_URL, backend=_URL)
 app.conf.update(
-    # Its documentation, for many short tasks: fetch many ahead. Transient messages; small results in Redis.
+    # As its documentation recommends for many short tasks: prefetch many, transient messages, small results in Redis.
     worker_prefetch_multiplier=64,
     task_default_delivery_mode="transient",
     worker_send_task_events=False,
@@ -22,5 +22,5 @@ app.conf.update(
 
 @app.task(name="spawn")  # type: ignore[untyped-decorator]  # it has no types
 def job(command: Sequence[str], payload: bytes) -> int:
-    """Run the command; gives its exit code."""
+    """Run the command; returns its exit code."""
     return spawn(command, payload)

@@ -1,4 +1,4 @@
-"""What a contender is, to the process that it runs in."""
+"""The interface of a contender."""
 
 from __future__ import annotations
 
@@ -8,11 +8,11 @@ from contextlib import AbstractContextManager
 from dataclasses import dataclass
 
 Run = Callable[[int, bytes], float]
-"""Run so many jobs with this input each; gives the seconds from the first submit until the last answer is here."""
+"""Run a number of jobs with this input each; returns the seconds from the first submit to the last answer."""
 
 
 class AbsentError(Exception):
-    """The contender cannot take part on this machine; says why."""
+    """The contender cannot take part on this machine, with the reason."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,10 +20,10 @@ class Contender:
     """A way to run a command many times.
 
     Attributes:
-        setup: how it is set up, in a few words.
-        lacks: what it does not do that the grid does.
-        version: gives its version. Raises AbsentError where it is not installed.
-        opened: starts its services for a command with so many processes at once; they end with the context.
+        setup: its configuration, in a few words.
+        lacks: functions of the grid that it does not have.
+        version: returns its version; raises AbsentError if it is not installed.
+        opened: starts its services for a command and a number of processes at once; they end with the context.
     """
 
     setup: str

@@ -18,7 +18,8 @@ _BATCH = 500
 def _opened(command: Sequence[str], at_once: int) -> Iterator[Run]:
     from distributed import Client, LocalCluster
 
-    # Threads, as the job releases the interpreter's lock while it waits; a process for each core, as spawning does not.
+    # Threads, because a job releases the interpreter's lock while it waits; a process for each core, because spawning
+    # holds the lock.
     processes = min(usable_processors(), at_once)
     with (
         tempfile.TemporaryDirectory(prefix="dask-", ignore_cleanup_errors=True) as home,
@@ -33,7 +34,7 @@ def _opened(command: Sequence[str], at_once: int) -> Iterator[Run]:
     ):
 
         def run(jobs: int, payload: bytes) -> float:
-            # Inputs of their own, as jobs have; that they are equal gains Dask nothing with pure=False.
+            # Each job has its own input; with pure=False, Dask does not merge equal ones.
             began = time.perf_counter()
             futures = client.map(spawn, [command] * jobs, [payload] * jobs, pure=False, batch_size=_BATCH)
             codes = client.gather(futures)

@@ -1,7 +1,7 @@
-"""The process that a contender runs in: `python -m bench.contenders.host NAME AT_ONCE COMMAND...`.
+"""The process of a contender: `python -m bench.contenders.host NAME AT_ONCE COMMAND...`.
 
-It says its version, or why the contender is absent, and then runs as many jobs as each line of its input asks for. So
-no contender's packages, threads or leftovers reach another, and all of it can be ended at once.
+It prints the version, or why the contender is absent, and then runs as many jobs as each line of its input requests. So
+contenders do not share packages or threads, and all processes of one can be ended at once.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ def main() -> None:
     ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     name, at_once, *command = sys.argv[1:]
-    # What libraries print must not come between the answers.
+    # What libraries print must not get between the answers.
     with os.fdopen(os.dup(1), "w", encoding="utf-8") as answers:
         os.dup2(2, 1)
 

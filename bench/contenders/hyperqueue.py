@@ -1,4 +1,4 @@
-"""HyperQueue, from its wheel: server and worker in the process of their own that this is, one array of tasks a run."""
+"""HyperQueue, from its wheel: server and worker in this process, one array of tasks for each run."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ _LOOK_S = 0.02
 
 
 class _StillRunningError(Exception):
-    """Leaves the client's own wait, which looks once a second only: that would be added to every run."""
+    """Leaves the client's own wait, whose interval of one second would lengthen every run."""
 
 
 @contextmanager

@@ -1,4 +1,4 @@
-"""Ray tasks that call subprocess, on a Ray of their own."""
+"""Ray tasks that call subprocess, on a separate Ray cluster."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from raygrid.system.supervision import NO_UPLOADS
 
 @contextmanager
 def _opened(command: Sequence[str], at_once: int) -> Iterator[Run]:
-    # As a grid on this machine starts its own Ray: no statistics, a token of its own, workers not at nice 15.
+    # As for the Ray of a local grid: no statistics, a new token, workers not at nice 15.
     os.environ.update(
         RAY_USAGE_STATS_ENABLED="0",
         RAY_enable_metrics_collection="0",

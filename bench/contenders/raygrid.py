@@ -1,4 +1,4 @@
-"""The grid itself: HTTP, job store, leader, agent; one batch a run, each result fetched and looked at."""
+"""The grid itself: HTTP, job store, leader, agent; one batch for each run, each result fetched and read."""
 
 from __future__ import annotations
 

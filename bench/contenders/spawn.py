@@ -1,4 +1,4 @@
-"""The job as the Python contenders run it in their workers: spawn the command, wait, give the exit code."""
+"""The job of the Python contenders: spawn the command, wait, return the exit code."""
 
 from __future__ import annotations
 
@@ -7,11 +7,11 @@ from collections.abc import Sequence
 
 
 def spawn(command: Sequence[str], payload: bytes) -> int:
-    """Run the command; its input is not given to it, and what it prints is not kept."""
+    """Run the command without its input, and drop its output."""
     return subprocess.call(command, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL)
 
 
 def require_all_well(codes: Sequence[int], jobs: int) -> None:
-    """Refuse to time a run in which something went wrong."""
+    """Raise an error unless all jobs ended with exit code 0."""
     if len(codes) != jobs or any(codes):
-        raise RuntimeError(f"of {jobs} jobs {len(codes)} came back, and {sum(map(bool, codes))} had failed")
+        raise RuntimeError(f"of {jobs} jobs {len(codes)} ended, and {sum(map(bool, codes))} failed")

@@ -21,8 +21,8 @@ def _version() -> str:
 @contextmanager
 def _opened(command: Sequence[str], at_once: int) -> Iterator[Run]:
     def run(jobs: int, payload: bytes) -> float:
-        # -I would read a line per job, but costs more; so each job has its number as one more argument, unless the
-        # command would mind, as sleep does: then a shell swallows it.
+        # -I would cost more. So each job gets its number as a further argument; commands that refuse one, such as
+        # sleep, run through a shell that ignores it.
         words = [*command] if command[0].endswith("true") else ["sh", "-c", f"exec {' '.join(command)}"]
         lines = "\n".join(map(str, range(jobs))).encode()
         began = time.perf_counter()

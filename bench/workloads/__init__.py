@@ -1,4 +1,4 @@
-"""What is measured: one file for each workload, each with a title and a function from the plan to its figures."""
+"""The workloads, one file each: a title, and a function from the plan to the figures."""
 
 from __future__ import annotations
 
@@ -29,6 +29,6 @@ class Workload:
 
 
 def load(number: int) -> Workload:
-    """The workload of that number."""
+    """The workload with that number."""
     workload: Workload = importlib.import_module(f"bench.workloads.{MODULES[number]}").WORKLOAD
     return workload

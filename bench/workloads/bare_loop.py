@@ -1,6 +1,6 @@
 """The bare loop of workload 3: `bare_loop.py EXAMPLE FILE...` prices file after file, as the example does.
 
-It says `loaded`, and begins when its standard input ends.
+It prints `loaded`, and begins when its standard input ends.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ import sys
 
 
 def main() -> None:
-    """Price every file; the last output stays."""
+    """Price every file; each output overwrites the one before."""
     sys.path.insert(0, sys.argv[1])
     price = importlib.import_module("price")
     print("loaded", flush=True)

@@ -1,4 +1,4 @@
-"""Workload 5: large inputs and results, beside `cp` to the same disk, and what each tier's memory grows by."""
+"""Workload 5: large inputs and results, compared with `cp` to the same disk, and the growth of each tier's memory."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ from bench.workloads import Workload
 
 MB = 1_000_000
 FILES = {1: 20, 10: 5, 100: 2}
-"""Size in MB, and how many of them are moved in a round."""
+"""Sizes in MB, and how many files of each size are moved in a round."""
 UP, DOWN, ALL = "MB/s in", "MB/s out", "MB/s, both ways and the pricer's own copy"
 GREW = "MB grown at most"
 
 
 def _random_file(path: Path, megabytes: int) -> Path:
-    """Random, so that no ZIP makes it smaller, and each another, so that none is there already."""
+    """A file of random bytes, which a ZIP cannot compress and the blob store does not have yet."""
     with path.open("wb") as file:
         for _ in range(megabytes):
             file.write(os.urandom(MB))
@@ -40,7 +40,7 @@ def _copied(path: Path, to: Path) -> float:
 
 
 def _moved(bench: BenchGrid, path: Path, to: Path) -> tuple[float, float, float]:
-    """MB/s of the submit, of fetching the result, and of the size over the whole way."""
+    """MB/s of the submit, of fetching the result, and of both with the job."""
     began = time.perf_counter()
     job = bench.client.submit(path)
     acknowledged = time.perf_counter()

@@ -1,7 +1,7 @@
 """Workload 4: one synchronous submit at a time on an idle grid, each followed by a bare spawn of the same command.
 
-The standard library's HTTP client sends a request that was put together before, so that the grid is measured and not a
-client. What the grid's own client adds stands beside it.
+The standard library's HTTP client sends a prepared request, so that the cost of a client is not included. The grid's
+own client is measured as well.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ _HEADERS = {"Content-Type": f"multipart/form-data; boundary={_BOUNDARY}"}
 
 
 def _submitted(http: HTTPConnection, job_id: str) -> float:
-    """Milliseconds of a submit, until its result is here."""
+    """Milliseconds from a submit to its result."""
     began = time.perf_counter()
     http.request("POST", f"/submit/{job_id}", _FORM, _HEADERS)
     answer = http.getresponse()

@@ -1,4 +1,4 @@
-"""Workload 3: the QuantLib example, cold and warm, beside bare loops over the same files in as many processes."""
+"""Workload 3: the QuantLib example, cold and warm, and bare loops over the same files in as many processes."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def _book(directory: Path, files: int) -> list[Path]:
     options = [str(directory), f"--files={files}", f"--instruments={INSTRUMENTS}", "--seed=1"]
     subprocess.run([sys.executable, str(EXAMPLE / "book.py"), *options], check=True, stdout=subprocess.DEVNULL)
     found = sorted(directory.glob("*.csv"))
-    random.Random(1).shuffle(found)  # else each loop would get desks of its own, some of which take far longer
+    random.Random(1).shuffle(found)  # otherwise some loops would get only desks that take far longer
     return found
 
 
@@ -37,7 +37,7 @@ def _through_the_grid(client: Client, pricer: str, files: Sequence[Path]) -> flo
 
 
 def _in_loops(files: Sequence[Path], loops: int, scratch: Path) -> float:
-    """Files a second in so many processes; the clock starts when all have loaded QuantLib."""
+    """Files per second in that many processes; the clock starts when all have loaded QuantLib."""
     program = [sys.executable, str(Path(__file__).with_name("bare_loop.py")), str(EXAMPLE)]
     running = []
     for number in range(loops):
@@ -48,13 +48,13 @@ def _in_loops(files: Sequence[Path], loops: int, scratch: Path) -> float:
     try:
         for process in running:
             assert process.stdout is not None
-            assert process.stdout.readline() == b"loaded\n", "a loop did not come up; its complaint is above"
+            assert process.stdout.readline() == b"loaded\n", "a loop did not start; its error is above"
         began = time.perf_counter()
         for process in running:
             assert process.stdin is not None
             process.stdin.close()
         codes = [process.wait() for process in running]
-        assert not any(codes), "a loop failed; its complaint is above"
+        assert not any(codes), "a loop failed; its error is above"
         return len(files) / (time.perf_counter() - began)
     finally:
         for process in running:
@@ -69,7 +69,7 @@ def _measure(plan: Plan) -> list[Figure]:
     warm: dict[str, object] = {
         "command": [sys.executable, str(Path(__file__).with_name("warm_price.py")), str(EXAMPLE)],
         "mode": "warm",
-        "env": {"PYTHONPATH": str(ROOT)},  # the raygrid that lies here
+        "env": {"PYTHONPATH": str(ROOT)},  # this copy of raygrid
     }
     colds, warms, loops, why = [], [], [], ""
     for _ in range(plan.rounds):
@@ -79,7 +79,7 @@ def _measure(plan: Plan) -> list[Figure]:
             colds.append(_through_the_grid(bench.client, "cold", few))
         try:
             with grid({"warm": warm}, slots=plan.at_once) as bench:
-                # Loading is paid before the clock starts, as for the loops.
+                # Processes are loaded before the clock starts, as for the loops.
                 _through_the_grid(bench.client, "warm", book[: 2 * plan.at_once])
                 warms.append(_through_the_grid(bench.client, "warm", book))
         except SettingsError as error:

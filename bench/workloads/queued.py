@@ -1,7 +1,7 @@
-"""Workload 7: what a job costs while many are queued behind it, and what the queue costs the leader and the parent.
+"""Workload 7: the cost of a job while many are queued behind it, and the memory of leader and parent for the queue.
 
-The slots are held by jobs that wait for a file while the queue is filled; then the file appears, and the oldest jobs
-are timed, in blocks. So only a part of the queue runs, but all of it is there.
+Jobs that wait for a file hold the slots while the queue is filled; then the file appears, and the oldest jobs are
+timed, in blocks. So only a part of the queue runs, while all of it exists.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ COST, ADDED, MEMORY = "ms a job", "ms a submit, at this depth", "MB at most"
 
 
 def of(depth: int) -> str:
-    """How a depth is called in the figures."""
+    """The name of a depth in the figures."""
     return f"{depth:,} queued"
 
 
@@ -37,7 +37,7 @@ def _fetched(batch: BatchJobs) -> float:
 
 
 def _at(plan: Plan, depth: int) -> tuple[list[float], float, dict[str, int]]:
-    """Milliseconds a job in each block, milliseconds a submit when the queue was full, and peak memory by tier."""
+    """Milliseconds per job in each block, per submit when the queue was full, and peak memory by tier."""
     go = plan.scratch / f"go-{depth}"
     hold = {"command": ["sh", "-c", f"until [ -e {go} ]; do sleep 0.1; done"]}
     timed = plan.jobs(TIMED)

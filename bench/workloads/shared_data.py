@@ -26,7 +26,7 @@ def _read_by_nodes(bench: BenchGrid) -> float:
 
 
 def _stored(bench: BenchGrid) -> float:
-    """Bytes below the state directory: of blobs, and of the node's own copies."""
+    """MB of copies of the file below the state directory: blobs, and the node's own copies."""
     files = [path for path in bench.state_dir.rglob("*") if path.is_file() and not path.is_symlink()]
     return sum(path.stat().st_size for path in files if path.stat().st_size >= MB * MARKET_MB // 2) / MB
 
@@ -34,7 +34,7 @@ def _stored(bench: BenchGrid) -> float:
 def _measure(plan: Plan) -> list[Figure]:
     jobs = plan.jobs(JOBS)
     pricers = {
-        # `stat` reads no byte of it, so that what the grid does is all there is.
+        # `stat` does not read the file, so only the grid's work is measured.
         "market": {"command": ["stat", "-c", "%s", "{data_dir}/market"]},
         "without": {"command": ["stat", "-c", "%s", "{input}"]},
     }
@@ -54,7 +54,7 @@ def _measure(plan: Plan) -> list[Figure]:
                 reads.append(_read_by_nodes(bench) - before)
                 kept.append(_stored(bench) - held)
     return [
-        Figure("with the file", "jobs/s", tuple(rates_with), "first job on the node brings the file there"),
+        Figure("with the file", "jobs/s", tuple(rates_with), "the first job copies the file to the node"),
         Figure("without it", "jobs/s", tuple(rates_without)),
         Figure("storing it", "MB/s", tuple(stores)),
         Figure("read by nodes", "MB", tuple(reads), f"{MARKET_MB} is once for all jobs"),

@@ -1,4 +1,4 @@
-"""Workload 2: a pricer that takes 100 ms and no CPU, on more slots than cores: how much of the slots' time is used."""
+"""Workload 2: a pricer that sleeps for 100 ms, on more slots than cores: the share of the slots' time that is used."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Workload 1: the smallest possible job, from the first submit until the last result is in the client's hands."""
+"""Workload 1: the smallest possible job, from the first submit until the client has the last result."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ RATE = "jobs/s"
 
 
 def figure(name: str, what: str, values: Iterable[float], times: Times) -> Figure:
-    """A contender's figure, with its version, its setup and what it does not do beside it."""
+    """A contender's figure, with its version, its configuration and what it lacks."""
     contender = load(name)
     note = f"{times.version}: {contender.setup}" if times.absent is None else f"absent: {times.absent}"
     return Figure(name, what, tuple(values), note, contender.lacks)

@@ -1,5 +1,5 @@
-"""The diagrams, as text: each module but `drawing` describes one, and `make docs` draws it into its page as SVG.
+"""The diagrams as Python values: each module except `drawing` defines one, and `make docs` draws it as SVG in its page.
 
-Drawn so, they need no other program, no network in the browser, and follow the page's colours; and a test compares them
-with the code that they show. A page asks for one by a line `<!-- diagram: job_states -->`.
+So diagrams need no other program and no network in the browser, and follow the page's colours; a test compares them
+with the code. A page includes one by a line `<!-- diagram: job_states -->`.
 """

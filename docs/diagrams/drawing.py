@@ -1,4 +1,4 @@
-"""Boxes and arrows as SVG. Coordinates are pixels; a box is given by its centre."""
+"""Draws boxes and arrows as SVG. Coordinates are pixels; the position of a box is its centre."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ class Box:
 
     @property
     def height(self) -> float:
-        """As high as its text needs."""
+        """The height of its text with padding."""
         return (1 + len(self.lines)) * _LINE + 2 * _PADDING
 
 
@@ -49,7 +49,7 @@ class Arrow:
 
 @dataclass(frozen=True)
 class Diagram:
-    """A picture, with what it shows in a sentence for those who cannot see it."""
+    """A picture, with a description in a sentence for screen readers."""
 
     name: str
     alternative: str

@@ -1,4 +1,4 @@
-"""The states of a job and the moves between them, as `raygrid.core.lifecycle` allows them."""
+"""The states of a job and the transitions that `raygrid.core.lifecycle` allows."""
 
 from docs.diagrams.drawing import Arrow, Box, Diagram
 

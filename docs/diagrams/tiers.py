@@ -1,4 +1,4 @@
-"""The tiers of a grid, what passes between them, and where the truth and the bytes are."""
+"""The tiers of a grid, the calls between them, and the two stores."""
 
 from docs.diagrams.drawing import Arrow, Box, Diagram
 

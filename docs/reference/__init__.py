@@ -1,4 +1,4 @@
-"""Each module writes the reference page of its own name from the code, so that no page can be forgotten or outdated.
+"""Each module generates the reference page with its name from the code, so that no page can be outdated.
 
-`hook` gives the pages to MkDocs; nothing of them is committed. The other pages under `docs/` are written by hand.
+`hook` adds the pages to MkDocs; they are not committed. The other pages under `docs/` are written by hand.
 """

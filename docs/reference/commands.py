@@ -1,4 +1,4 @@
-"""The page of all commands, from the command line itself."""
+"""Generates the page of all commands from the Typer application."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ OPENING = """\
 Options of `raygrid` itself come before the command: `raygrid --url http://grid:8000 status`. Every command has
 `--help`. An id that begins with `-` needs `--` before it: `raygrid status -- -7`.
 
-Exit codes: 0 for success; 1 if a job failed, or something was not reached in time; 2 if the command line or a setting
-is wrong; 130 after Ctrl-C."""
+Exit codes: 0 for success; 1 if a job failed, or a time limit was exceeded; 2 if the command line or a setting is wrong;
+130 after Ctrl-C."""
 
 
 @dataclass(frozen=True)
@@ -45,14 +45,14 @@ class CommandPage:
 
     @property
     def usage(self) -> str:
-        """How a call looks."""
+        """The command line in short."""
         words = [each.names for each in self.parameters if each.is_argument]
         options = ["[OPTIONS]"] if any(not each.is_argument for each in self.parameters) else []
         return " ".join((self.name, *options, *words, *(["COMMAND"] if self.is_family else [])))
 
 
 def commands() -> Iterator[CommandPage]:
-    """All commands that are not hidden, families before what is in them."""
+    """All commands that are not hidden; a group comes before its commands."""
     yield from _commands_of("raygrid", typer.main.get_command(app))
 
 

@@ -1,4 +1,4 @@
-"""Gives MkDocs the generated pages, and draws diagrams into the others. Named in mkdocs.yml; run by `make docs`."""
+"""A hook of MkDocs, named in mkdocs.yml: adds the generated pages, and draws diagrams into the others."""
 
 from __future__ import annotations
 
@@ -22,8 +22,8 @@ _DIAGRAM = re.compile(r"^<!-- diagram: (?P<name>[a-z_]+) -->$", re.MULTILINE)
 
 
 def on_files(files: Files, config: MkDocsConfig) -> Files:
-    """Add the generated pages to those that are in the directory."""
-    from mkdocs.structure.files import File  # noqa: PLC0415 - the tests of this module do without MkDocs
+    """Add the generated pages to those of the directory."""
+    from mkdocs.structure.files import File  # noqa: PLC0415 - the tests of this module run without MkDocs
 
     for path, write in GENERATED.items():
         files.append(File.generated(config, path, content=write()))
@@ -31,16 +31,16 @@ def on_files(files: Files, config: MkDocsConfig) -> Files:
 
 
 def on_page_markdown(markdown: str, **_: Any) -> str:
-    """Draw the diagrams that a page asks for."""
+    """Draw the diagrams of a page."""
     return with_diagrams(markdown)
 
 
 def with_diagrams(markdown: str) -> str:
-    """A page with its diagrams in the place of the lines that ask for them."""
+    """A page with its diagrams in place of the lines that name them."""
     return _DIAGRAM.sub(lambda asked: f"<figure>{svg(asked['name'])}</figure>", markdown)
 
 
 def svg(name: str) -> str:
-    """The diagram that a module of `docs.diagrams` describes."""
+    """The diagram of a module of `docs.diagrams`."""
     drawn: str = importlib.import_module(f"docs.diagrams.{name}").DIAGRAM.svg()
     return drawn

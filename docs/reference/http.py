@@ -1,4 +1,4 @@
-"""The page of the HTTP interface, from the OpenAPI description that a parent serves at `/openapi.json`."""
+"""Generates the page of the HTTP interface from the OpenAPI description, which parents serve at `/openapi.json`."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ _TAGS = {
 
 
 def description() -> dict[str, Any]:
-    """The OpenAPI description; it is made without a grid, for routes do not depend on one."""
+    """The OpenAPI description, generated without a grid: routes do not depend on one."""
     parent: Any = SimpleNamespace(settings=GridSettings())
     return build_app(parent, manage=False).openapi()
 
@@ -134,7 +134,7 @@ def _schema(name: str, schema: dict[str, Any]) -> str:
 
 
 def _kind(schema: dict[str, Any]) -> str:
-    """What a value may be, in a few words."""
+    """The allowed values, in a few words."""
     if "$ref" in schema:
         name = schema["$ref"].rpartition("/")[2]
         return f"[`{name}`](#{name})"

@@ -1,16 +1,15 @@
-"""Small pieces of Markdown that the generated pages share."""
+"""Markdown elements of the generated pages."""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Sequence
 
-# Text with one of these outside of a code span would be read as Markdown or HTML.
 _CODE_SPAN = re.compile(r"(`[^`]*`)")
 
 
 def text(value: str) -> str:
-    """Prose from the code: what is not in backquotes is shown as it is."""
+    """Text from docstrings, escaped outside of code spans, so that it is not read as Markdown or HTML."""
     parts = _CODE_SPAN.split(value)
     return "".join(part if part.startswith("`") else part.replace("<", "&lt;").replace("*", r"\*") for part in parts)
 
@@ -21,7 +20,7 @@ def code(value: object) -> str:
 
 
 def table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
-    """A table; a cell may not have line breaks, and its pipes are escaped."""
+    """A table; line breaks in cells become spaces, and pipes are escaped."""
     lines = [head, ["---"] * len(head), *rows]
     return "\n".join("| " + " | ".join(_cell(cell) for cell in line) + " |" for line in lines)
 
@@ -31,5 +30,5 @@ def _cell(value: str) -> str:
 
 
 def page(title: str, opening: str, parts: Iterable[str]) -> str:
-    """A whole page; its parts are separated by empty lines."""
+    """A page; its parts are separated by empty lines."""
     return "\n\n".join((f"# {title}", opening, *parts)) + "\n"

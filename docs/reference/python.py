@@ -1,4 +1,4 @@
-"""The page of the Python interface: its public names, whose docstrings mkdocstrings sets in."""
+"""Generates the page of the Python interface: its public names, for which mkdocstrings inserts the docstrings."""
 
 from __future__ import annotations
 
@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from docs.reference.markdown import page, text
 
 OPENING = """\
-The [guide](../guides/python.md) shows these names at work. `import raygrid` alone loads nothing else: each name is
-imported when it is first used."""
+The [guide](../guides/python.md) has examples. `import raygrid` loads no other module: each name is imported at its
+first use."""
 
 
 @dataclass(frozen=True)
@@ -22,14 +22,14 @@ class Part:
 
     @property
     def paths(self) -> tuple[str, ...]:
-        """Where the names are, in full."""
+        """The full names."""
         return tuple(f"{self.module}.{name}" for name in self.names)
 
 
 PARTS = (
     Part(
         "Functions",
-        "They talk to one grid, which `init` or `connect` chooses.",
+        "They use one grid, which `init` or `connect` chooses.",
         "raygrid",
         ("init", "connect", "submit", "map", "as_completed", "shutdown"),
     ),
@@ -41,7 +41,7 @@ PARTS = (
     ),
     Part(
         "Jobs and results",
-        "What clients give.",
+        "The values that clients return.",
         "raygrid",
         ("Job", "AsyncJob", "BatchJobs", "AsyncBatchJobs", "Result", "JobStatus", "BatchStatus"),
     ),
@@ -53,7 +53,7 @@ PARTS = (
     ),
     Part(
         "Warm pricers",
-        "What a pricer in Python imports to stay loaded; the [guide](../guides/warm-pricers.md) shows one.",
+        "What a warm pricer in Python imports; the [guide](../guides/warm-pricers.md) has an example.",
         "raygrid.pricer",
         ("serve", "PricerJob"),
     ),

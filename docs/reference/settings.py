@@ -1,4 +1,4 @@
-"""The page of all settings, from the fields of `GridSettings` and the descriptions below them."""
+"""Generates the page of all settings from the fields of `GridSettings` and their docstrings."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ from raygrid.settings.model import GridSettings
 
 OPENING = """\
 Every setting has a default, so no file is needed. Settings come from a YAML file (`raygrid up --config grid.yaml`,
-`raygrid deploy --config grid.yaml`) and from environment variables, which win. The [guide](../guides/settings.md)
-shows them in a file. Sizes are bytes or text such as `64MB` and `10GiB`; both count in powers of 1024. `NAME`
-stands for a name that you choose."""
+`raygrid deploy --config grid.yaml`) and from environment variables, which override it. The
+[guide](../guides/settings.md) has an example of a file. Sizes are bytes or text such as `64MB` and `10GiB`; both count
+in powers of 1024. `NAME` stands for a name that you choose."""
 
 _KINDS = {
     "Size": "size",
@@ -50,11 +50,11 @@ class Setting:
     """One setting, as the page shows it.
 
     Attributes:
-        path: its place in the file, with dots between.
-        kind: what its value may be, in words.
-        default: its default, as it is written in a file; None for a setting that has to be given, and for a section.
+        path: its path in the file, with dots.
+        kind: the allowed values, in words.
+        default: its default, as written in a file; None for a required setting, and for a section.
         description: what it does; the first paragraph is one sentence.
-        is_section: whether it only holds further settings.
+        is_section: whether it contains further settings.
     """
 
     path: str
@@ -65,7 +65,7 @@ class Setting:
 
     @property
     def anchor(self) -> str:
-        """Where the page shows it."""
+        """Its anchor on the page."""
         return self.path.replace("[]", "")
 
     @property
@@ -75,7 +75,7 @@ class Setting:
 
 
 def settings() -> Iterator[Setting]:
-    """All settings of a grid: a section's own ones, then the sections in it."""
+    """All settings of a grid; the plain settings of a section come before its sections."""
     yield from _settings_of(GridSettings, "")
 
 
@@ -146,7 +146,7 @@ def descriptions(model: type[BaseModel]) -> dict[str, str]:
 
 @cache
 def _annotations(model: type[BaseModel]) -> dict[str, str]:
-    """The types of a model's fields as the source has them: `Size` means more than `int`."""
+    """The types of a model's fields as written in the source: `Size`, not `int`."""
     [tree] = ast.parse(inspect.getsource(model)).body
     assert isinstance(tree, ast.ClassDef)
     fields = [each for each in tree.body if isinstance(each, ast.AnnAssign) and isinstance(each.target, ast.Name)]

@@ -36,7 +36,7 @@ def test_a_goal_is_reached_by_the_ratio_within_a_run() -> None:
 def test_a_miss_shows_by_how_much() -> None:
     """The table shows the distance to the goal."""
     [verdict] = [each for each in judge(measured(1, *rates(raygrid=450, Dask=300))) if "Dask" in each.goal.what]
-    assert verdict.said == "1.5, to be at least 2: missed by 0.5 (25%)"
+    assert verdict.said == "1.5, goal at least 2: missed by 0.5 (25%)"
 
 
 def test_rounds_are_compared_with_one_another() -> None:
