@@ -66,10 +66,10 @@ class GroupAttempts(GroupJobs):
         entry.since = out.now
         out.update(entry.update(JobState.RUNNING, out.at, entry.node_id))
 
-    def _attempt_ended(self, node: NodeRecord | None, report: AttemptReport, node_id: str, out: Collector) -> None:
-        if node is not None:
-            node.drop(report.attempt)
-            self._update_node(node, report, out)
+    def _attempt_ended(self, node: NodeRecord, report: AttemptReport, out: Collector) -> None:
+        node_id = node.node_id
+        node.drop(report.attempt)
+        self._update_node(node, report, out)
         entry = self._jobs.get(report.attempt.job_id)
         if entry is None:
             return  # the job has ended already, or belongs to another group

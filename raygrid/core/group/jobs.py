@@ -42,7 +42,7 @@ class GroupJobs:
         self._usual = UsualTimes()
         self._looked_for_stragglers_at = 0.0
         self._ended: OrderedDict[str, None] = OrderedDict()  # later reports of these jobs are ignored
-        self._gone: OrderedDict[str, None] = OrderedDict()  # not unfinished jobs of this group in the store, for now
+        self._gone: OrderedDict[str, None] = OrderedDict()  # ended, or of other groups; may be moved here later
         self._choose = POLICIES[policy.placement]
         self._vacancies = Vacancies(self.nodes)
         self._load = GroupLoad(group_id, self.nodes)
@@ -74,8 +74,8 @@ class GroupJobs:
         """Take the store's answer about jobs that a node reported."""
         for job in found:
             self._add_job(job, out, held=True)
-        for job_id in gone:
-            self._remember_gone(job_id)
+        for job_id in filter(self.is_unknown, gone):
+            _remember(self._gone, job_id)
 
     def _add_job(self, job: QueuedJob, out: Collector, *, held: bool = False) -> None:
         """Take a job in. One that a node holds (`held`) may exceed the window: the nodes' slots bound their number."""
@@ -123,7 +123,7 @@ class GroupJobs:
         if entry is None:
             if job_id not in self._ended:
                 # The job waits in the store only. The store refuses the write if the job has ended meanwhile.
-                self._remember_end(job_id)
+                _remember(self._ended, job_id)
                 why = "cancelled before it started"
                 out.update(JobUpdate(job_id, JobState.CANCELLED, NO_ATTEMPTS, None, out.at, "cancelled", None, why))
             return
@@ -152,7 +152,7 @@ class GroupJobs:
         job_id = entry.spec.job_id
         self._backlog.remove(job_id)
         del self._jobs[job_id]
-        self._remember_end(job_id)
+        _remember(self._ended, job_id)
         out.update(entry.update(state, out.at, node_id, reason=reason, report=report, message=message))
 
     def _forget(self, job_ids: Iterable[str], out: Collector) -> None:
@@ -163,14 +163,6 @@ class GroupJobs:
             if entry is not None:
                 self._backlog.remove(job_id)
                 self._release(entry, out, stop=True)
-
-    def _remember_end(self, job_id: str) -> None:
-        _remember(self._ended, job_id)
-
-    def _remember_gone(self, job_id: str) -> None:
-        """Remember that a job is not in this group; unlike an end, this changes if the job is moved here."""
-        if self.is_unknown(job_id):
-            _remember(self._gone, job_id)
 
     def _requeue(self, entry: Entry, out: Collector, *, charge: bool) -> None:
         """Queue a job again after an attempt without an answer; end it if it is cancelled or had too many attempts."""

@@ -42,7 +42,7 @@ class GroupNodes(GroupLeftovers):
             self._left_over(node, left_over, out)
         for report in event.reports:
             if report.outcome is not Outcome.LOST:
-                self._attempt_ended(node, report, state.node_id, out)
+                self._attempt_ended(node, report, out)
         self._reconcile(node, state, event.asked_at, out)
         self._touch(node.node_id)
 
@@ -55,7 +55,7 @@ class GroupNodes(GroupLeftovers):
                 self._never_arrived(node, attempt, out)
             else:
                 lost = AttemptReport(attempt, Outcome.LOST, message=f"node {node.node_id} no longer knows the attempt")
-                self._attempt_ended(node, lost, node.node_id, out)
+                self._attempt_ended(node, lost, out)
         node.uncertain -= has.keys()
         node.foreign = 0
         started = len(has) - state.waiting
