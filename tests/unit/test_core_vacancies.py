@@ -13,7 +13,7 @@ from hypothesis.stateful import run_state_machine_as_test
 from raygrid.core.group import jobs
 from raygrid.core.group.placement import POLICIES, NodeRecord, Policy, least_loaded, with_room
 from raygrid.core.group.vacancies import Suits, Vacancies
-from raygrid.core.ordered import Ordered
+from raygrid.core.sorted_names import SortedNames
 from raygrid.models import AttemptId
 from tests.simulation.run import run_seed
 from tests.unit.test_core_group_properties import GroupInAHostileWorld
@@ -205,7 +205,7 @@ def test_only_nodes_that_have_changed_are_looked_at(monkeypatch: pytest.MonkeyPa
 @given(st.lists(st.tuples(st.sampled_from(NAMES), st.none() | st.integers(0, 3))))
 def test_names_stand_in_the_order_of_their_latest_keys(changes: list[tuple[str, int | None]]) -> None:
     """However often keys change, the order is that of sorting anew."""
-    ordered, plain = Ordered(), dict[str, int]()
+    ordered, plain = SortedNames(), dict[str, int]()
     for name, key in changes:
         if key is None:
             ordered.drop(name)

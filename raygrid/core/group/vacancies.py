@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Set
 
 from raygrid.core.group.placement import NodeRecord, Policy, least_loaded
-from raygrid.core.ordered import Ordered
+from raygrid.core.sorted_names import SortedNames
 
 Suits = Callable[[NodeRecord], bool]
 
@@ -27,7 +27,7 @@ class Vacancies:
     def __init__(self, nodes: Mapping[str, NodeRecord]) -> None:
         self.used = 0
         self._nodes = nodes
-        self._roomy = Ordered()  # by free slots, the order of `least_loaded`
+        self._roomy = SortedNames()  # by free slots, the order of `least_loaded`
         self._touched: set[str] = set()
         self._on_probation: set[str] = set()  # their room changes with time
         self._blocked: set[str] = set()  # nodes with failed starts of a pricer

@@ -8,8 +8,8 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from raygrid.core.ordered import Ordered
 from raygrid.core.routing.choice import by_load
+from raygrid.core.sorted_names import SortedNames
 from raygrid.models import GroupCapacity
 
 
@@ -22,7 +22,7 @@ class Ranking:
 
     def __init__(self, home: str | None = None) -> None:
         self._home = home
-        self._order = Ordered()
+        self._order = SortedNames()
         self._groups: dict[str, GroupCapacity] = {}
 
     def put(self, group: GroupCapacity) -> None:

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from typing import Any
 
 
-class Ordered:
+class SortedNames:
     """Names sorted by key; equal keys are sorted by name.
 
     A change costs two binary searches and one move of a block of pointers. With ten thousand names this is negligible

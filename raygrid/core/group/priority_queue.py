@@ -7,7 +7,7 @@ from collections import OrderedDict
 from collections.abc import Iterator
 
 
-class WaitingLine:
+class PriorityQueue:
     """Job ids by priority (higher first) and arrival.
 
     The cost of an operation does not depend on the length; a new priority costs a binary search.
@@ -62,7 +62,7 @@ class WaitingLine:
         """
         job_id = next(iter(self), None)
         if job_id is None:
-            raise IndexError("the waiting line is empty")
+            raise IndexError("the queue is empty")
         self.remove(job_id)
         return job_id
 

@@ -1,4 +1,4 @@
-"""The waiting line: priorities, first in first out, removal anywhere."""
+"""The queue of ready jobs: priorities, first in first out, removal anywhere."""
 
 from __future__ import annotations
 
@@ -6,11 +6,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from raygrid.core.group.waiting_line import WaitingLine
+from raygrid.core.group.priority_queue import PriorityQueue
 
 
-def line_of(*jobs: tuple[str, int]) -> WaitingLine:
-    line = WaitingLine()
+def line_of(*jobs: tuple[str, int]) -> PriorityQueue:
+    line = PriorityQueue()
     for job_id, priority in jobs:
         line.add(job_id, priority)
     return line
@@ -50,8 +50,8 @@ def test_any_job_can_be_removed_from_any_place() -> None:
 def test_an_empty_line_is_an_error() -> None:
     """Taking from an empty line is an error, and it has no lowest priority."""
     with pytest.raises(IndexError, match="empty"):
-        WaitingLine().pop()
-    assert WaitingLine().lowest_priority is None
+        PriorityQueue().pop()
+    assert PriorityQueue().lowest_priority is None
 
 
 def test_the_lowest_priority_follows_the_waiting_jobs() -> None:
@@ -73,7 +73,7 @@ def test_the_lowest_priority_follows_the_waiting_jobs() -> None:
 )
 def test_it_behaves_like_a_sorted_list(steps: list[tuple[object, ...]]) -> None:
     """Whatever is done to it, the line equals a plain sorted list."""
-    line, plain = WaitingLine(), list[tuple[int, str]]()
+    line, plain = PriorityQueue(), list[tuple[int, str]]()
     for step in steps:
         if step[0] == "add":
             _, number, priority, first = step
