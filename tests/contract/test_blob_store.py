@@ -32,7 +32,7 @@ def s3() -> Iterator[S3]:
         yield server
 
 
-@pytest.fixture(params=["directory", "s3"])
+@pytest.fixture(params=["directory", pytest.param("s3", marks=pytest.mark.processes)])
 def blobs(request: pytest.FixtureRequest, tmp_path: Path) -> BlobStore:
     if request.param == "directory":
         return BlobStore(str(tmp_path / "blobs"))

@@ -15,7 +15,10 @@ import pytest
 
 SCRIPT = Path(__file__).parents[2] / "deploy" / "raygrid-check-entry"
 
-pytestmark = pytest.mark.skipif(shutil.which("bash") is None, reason="the check of an entry needs bash")
+pytestmark = [
+    pytest.mark.processes,
+    pytest.mark.skipif(shutil.which("bash") is None, reason="the check of an entry needs bash"),
+]
 
 
 @contextmanager

@@ -29,6 +29,8 @@ from raygrid.errors import RaygridError, SettingsError
 from raygrid.system.lock import only_one
 from raygrid.system.proc import process_table
 
+pytestmark = pytest.mark.processes
+
 PROJECT = Path(__file__).parents[2]
 # A stand-in for `ray start --block`, as its supervisor sees it: it starts processes that die with it and watches
 # them. An end by SIGTERM is normal; at any other end it fails. On SIGTERM it ends them.

@@ -11,9 +11,13 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
+import pytest
+
 from raygrid.system.guard import STEP_S
 from raygrid.system.heartbeat import BEAT_S, Heartbeat, start_guard
 from tests.support.lone_agent import wait_until
+
+pytestmark = pytest.mark.processes
 
 LIMIT_S = 4.0
 THREADED = f"""

@@ -28,6 +28,8 @@ from raygrid.system.grid_file import down_command
 from raygrid.system.lock import holder, only_one
 from raygrid.system.proc import start_time
 
+pytestmark = pytest.mark.processes
+
 
 def test_a_taken_port_is_an_error_before_anything_starts(tmp_path: Path) -> None:
     """The error names the port and the remedy; nothing is left behind."""

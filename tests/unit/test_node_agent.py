@@ -31,6 +31,8 @@ from raygrid.system.proc import process_table
 from raygrid.system.processes import mark_of
 from tests.support.lone_agent import lone_agent, order, reports_of, wait_until
 
+pytestmark = pytest.mark.processes
+
 
 @pytest.fixture
 def agent(tmp_path: Path) -> Iterator[NodeAgent]:

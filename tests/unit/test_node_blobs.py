@@ -22,6 +22,8 @@ from raygrid.node.cache import LocalPackStore, ResultCache
 from raygrid.node.publisher import Publisher
 from tests.support.lone_agent import lone_agent, order, reports_of, wait_until
 
+pytestmark = pytest.mark.processes
+
 
 @pytest.fixture
 def agent(tmp_path: Path) -> Iterator[NodeAgent]:

@@ -15,6 +15,8 @@ from raygrid.node.limits.kill_reasons import KillReason, KillReasons, leave_kill
 from tests.support.lone_agent import lone_agent, order, reports_of, wait_until
 from tests.support.room import MB, Room, hog
 
+pytestmark = pytest.mark.processes
+
 PRESSURE = Outcome.MEMORY_PRESSURE
 
 

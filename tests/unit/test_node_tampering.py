@@ -31,6 +31,8 @@ from raygrid.node.limits import disk, watchdog
 from raygrid.node.limits.allocated import Allocated, allocated
 from tests.support.lone_agent import SHELL, lone_agent, order, reports_of, wait_until
 
+pytestmark = pytest.mark.processes
+
 
 @pytest.fixture
 def agent(tmp_path: Path) -> Iterator[NodeAgent]:

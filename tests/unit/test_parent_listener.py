@@ -18,6 +18,8 @@ from raygrid.local import free_port
 from raygrid.parent.http import connection, open_files
 from raygrid.parent.http.listener import Listener
 
+pytestmark = pytest.mark.processes
+
 UPLOAD = 64 * 1024**2
 
 

@@ -20,6 +20,8 @@ from raygrid.cluster.spec import HostSpec
 from raygrid.local import free_port
 from raygrid.parent.http.listener import Listener
 
+pytestmark = pytest.mark.processes
+
 OFFERS = {
     "h2c": "Connection: Upgrade, HTTP2-Settings\r\nUpgrade: h2c\r\nHTTP2-Settings: AAEAAEAAAAIAAAAB\r\n",
     "tls": "Upgrade: TLS/1.0\r\nConnection: Upgrade\r\n",
