@@ -47,10 +47,11 @@ def build_app(parent: Parent, *, manage: bool = True) -> FastAPI:
     )
     problems.install(app)
     guarded = APIRouter(
-        dependencies=[Depends(require_key(parent.settings.http.api_keys)), Depends(require_known_query)]
+        dependencies=[Depends(require_key(parent.settings.http.api_keys)), Depends(require_known_query)],
+        responses=problem_responses(401),
     )
-    for add_routes in (submit_routes, job_routes, batch_routes, data_routes, grid_routes):
-        add_routes(guarded, parent)
+    for routes in (submit_routes, job_routes, batch_routes, data_routes, grid_routes):
+        guarded.include_router(routes(parent))
     docs.install(app, guarded)
     app.include_router(guarded)
     _health_routes(app, parent)

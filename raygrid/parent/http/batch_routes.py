@@ -54,17 +54,17 @@ async def _batch_jobs(parent: Parent, form: ReceivedForm) -> list[NewJob]:
     return [make_job(parent.settings, pinned, file.part, file, per_job[file.part], data) for file in form.files]
 
 
-def batch_routes(router: APIRouter, parent: Parent) -> None:
-    """Add the routes of batches."""
+def batch_routes(parent: Parent) -> APIRouter:
+    """The routes of batches."""
+    router = APIRouter(tags=["batches"])
 
     @router.post(
         "/batches",
-        tags=["batches"],
         summary="Submit many jobs in one request",
         status_code=202,
         openapi_extra=BATCH_FORM,
         response_model=schemas.BatchAnswer,
-        responses=problem_responses(401, 409, 413, 422, 429, 503),
+        responses=problem_responses(409, 413, 422, 429, 503),
     )
     async def submit_batch(request: Request) -> Response:
         form = await read_form(request, parent, max_files=parent.settings.http.max_batch_jobs)
@@ -93,13 +93,7 @@ def batch_routes(router: APIRouter, parent: Parent) -> None:
         body = answer.model_dump(mode="json", by_alias=True, exclude_none=True)
         return JSONResponse(body, 202, {"Location": answer.status_url, BATCH: batch_id})
 
-    @router.get(
-        "/batches",
-        tags=["batches"],
-        summary="List batches, newest first",
-        response_model=schemas.BatchPage,
-        responses=problem_responses(401, 422),
-    )
+    @router.get("/batches", summary="List batches, newest first", responses=problem_responses(422))
     async def batches(
         cursor: NextCursor = None,
         limit: Annotated[int, Query(ge=1, le=100)] = 20,
@@ -111,13 +105,7 @@ def batch_routes(router: APIRouter, parent: Parent) -> None:
             next_cursor=page.batches[-1].batch_id if page.more else None,
         )
 
-    @router.get(
-        "/batches/{batchId}",
-        tags=["batches"],
-        summary="Progress of a batch",
-        response_model=schemas.BatchStatus,
-        responses=problem_responses(401, 404, 422),
-    )
+    @router.get("/batches/{batchId}", summary="Progress of a batch", responses=problem_responses(404, 422))
     async def batch_status(response: Response, batch_id: BatchId) -> schemas.BatchStatus:
         summary = await parent.batch(batch_id)
         response.headers[BATCH] = summary.batch_id
@@ -125,7 +113,6 @@ def batch_routes(router: APIRouter, parent: Parent) -> None:
 
     @router.get(
         "/batches/{batchId}/results",
-        tags=["batches"],
         summary="Results of a batch, sent as its jobs end",
         response_class=Response,
         response_model=None,
@@ -136,7 +123,7 @@ def batch_routes(router: APIRouter, parent: Parent) -> None:
                 "the part is empty and has the headers Raygrid-Problem and Raygrid-Problem-Detail. The last part is "
                 "JSON and states whether the batch is complete",
             },
-            **problem_responses(401, 404, 422),
+            **problem_responses(404, 422),
         },
     )
     async def batch_results(
@@ -155,13 +142,13 @@ def batch_routes(router: APIRouter, parent: Parent) -> None:
 
     @router.delete(
         "/batches/{batchId}",
-        tags=["batches"],
         summary="Cancel the unfinished jobs of a batch",
         status_code=202,
-        response_model=schemas.BatchCancelled,
-        responses=problem_responses(401, 404, 422),
+        responses=problem_responses(404, 422),
     )
     async def cancel_batch(response: Response, batch_id: BatchId) -> schemas.BatchCancelled:
         response.headers[BATCH] = (await parent.batch(batch_id)).batch_id
         count = await parent.cancel(await parent.store.unfinished_of_batch(batch_id))
         return schemas.BatchCancelled(batch_id=batch_id, cancelling=count)
+
+    return router

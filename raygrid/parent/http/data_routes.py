@@ -10,24 +10,23 @@ from raygrid.parent.http.openapi import DATA_BODY, problem_responses
 from raygrid.parent.service import Parent
 
 
-def data_routes(router: APIRouter, parent: Parent) -> None:
-    """Add the routes of shared inputs."""
+def data_routes(parent: Parent) -> APIRouter:
+    """The routes of shared inputs."""
+    router = APIRouter(tags=["data"])
 
     @router.put(
         "/data/{name}",
-        tags=["data"],
         summary="Store a shared input",
         status_code=201,
         openapi_extra=DATA_BODY,
-        response_model=schemas.DataAnswer,
-        responses=problem_responses(401, 413, 422),
+        responses=problem_responses(413, 422),
     )
     async def put_data(request: Request, name: str) -> schemas.DataAnswer:
         require_plain_body(request.headers.get("content-encoding", ""))
         stored = await parent.put_data(name, limited(request.stream(), parent.settings.http.max_body))
         return schemas.DataAnswer(name=stored.name, digest=stored.digest, size=stored.size)
 
-    @router.get("/data", tags=["data"], summary="List shared inputs", responses=problem_responses(401))
+    @router.get("/data", summary="List shared inputs")
     async def list_data() -> schemas.DataList:
         found = await parent.data()
         return schemas.DataList(
@@ -36,3 +35,5 @@ def data_routes(router: APIRouter, parent: Parent) -> None:
                 for name, each in sorted(found.items())
             ]
         )
+
+    return router

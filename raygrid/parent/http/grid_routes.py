@@ -24,12 +24,11 @@ Deadline = Annotated[
 ]
 
 
-def grid_routes(router: APIRouter, parent: Parent) -> None:
-    """Add the routes of the grid."""
+def grid_routes(parent: Parent) -> APIRouter:
+    """The routes of the grid."""
+    router = APIRouter(tags=["grid"])
 
-    @router.get(
-        "/capacity", tags=["grid"], summary="Load of the grid and of each group", responses=problem_responses(401)
-    )
+    @router.get("/capacity", summary="Load of the grid and of each group")
     async def capacity() -> schemas.GridCapacity:
         views = await all_groups(parent)
         loads = [view.load for view in views]
@@ -41,7 +40,7 @@ def grid_routes(router: APIRouter, parent: Parent) -> None:
             groups=[schemas.group_answer(view) for view in views],
         )
 
-    @router.get("/pricers", tags=["grid"], summary="List pricers", responses=problem_responses(401))
+    @router.get("/pricers", summary="List pricers")
     async def pricers() -> schemas.PricerList:
         settings = parent.settings
         return schemas.PricerList(
@@ -59,12 +58,7 @@ def grid_routes(router: APIRouter, parent: Parent) -> None:
             ]
         )
 
-    @router.get(
-        "/traffic",
-        tags=["grid"],
-        summary="Payload bytes that the answering parent moved, by purpose and group",
-        responses=problem_responses(401),
-    )
+    @router.get("/traffic", summary="Payload bytes that the answering parent moved, by purpose and group")
     async def traffic() -> schemas.Traffic:
         counted = parent.traffic
         sites = {group.group_id: group.site for group in parent.groups.capacities(silent_too=True)}
@@ -86,39 +80,34 @@ def grid_routes(router: APIRouter, parent: Parent) -> None:
             ],
         )
 
-    @router.get("/nodes", tags=["grid"], summary="List nodes", responses=problem_responses(401))
+    @router.get("/nodes", summary="List nodes")
     async def nodes() -> schemas.NodeList:
         found = [node for group in seen_groups(parent) for node in group.nodes]
         return schemas.NodeList(nodes=[schemas.node_answer(node) for node in found])
 
     @router.post(
         "/nodes/{node}/drain",
-        tags=["grid"],
         summary="Drain a node: it gets no new jobs; a second request changes the deadline",
         status_code=202,
-        responses=problem_responses(401, 404, 422),
+        responses=problem_responses(404, 422),
     )
     async def drain(node: str, deadline_s: Deadline = None) -> schemas.NodeAnswer:
         return schemas.node_answer(await parent.nodes.drain(node, deadline_s))
 
-    @router.delete(
-        "/nodes/{node}/drain",
-        tags=["grid"],
-        summary="End the drain of a node",
-        responses=problem_responses(401, 404, 422),
-    )
+    @router.delete("/nodes/{node}/drain", summary="End the drain of a node", responses=problem_responses(404, 422))
     async def undrain(node: str) -> schemas.NodeAnswer:
         return schemas.node_answer(await parent.nodes.undrain(node))
 
-    @router.get("/groups", tags=["grid"], summary="List groups", responses=problem_responses(401))
+    @router.get("/groups", summary="List groups")
     async def groups() -> schemas.GroupList:
         return schemas.GroupList(groups=[schemas.group_answer(view) for view in await all_groups(parent)])
 
     @router.post(
         "/groups/{group}/handover",
-        tags=["grid"],
         summary="Hand the lead of a group over to another candidate; answers when that candidate leads",
-        responses=problem_responses(401, 404, 409, 422, 503),
+        responses=problem_responses(404, 409, 422, 503),
     )
     async def hand_over(group: str) -> schemas.GroupAnswer:
         return schemas.group_answer(led(await parent.groups.hand_over(group)))
+
+    return router

@@ -18,16 +18,11 @@ from raygrid.parent.service import Parent
 from raygrid.parent.submission import checked_id
 
 
-def job_routes(router: APIRouter, parent: Parent) -> None:
-    """Add the routes of jobs."""
+def job_routes(parent: Parent) -> APIRouter:
+    """The routes of jobs."""
+    router = APIRouter(tags=["jobs"])
 
-    @router.get(
-        "/status/{jobId}",
-        tags=["jobs"],
-        summary="Status of a job",
-        response_model=schemas.JobStatus,
-        responses=problem_responses(401, 404, 422),
-    )
+    @router.get("/status/{jobId}", summary="Status of a job", responses=problem_responses(404, 422))
     async def status(response: Response, job_id: JobId) -> schemas.JobStatus:
         job = await parent.job(job_id)
         response.headers[JOB] = job.job_id
@@ -36,14 +31,13 @@ def job_routes(router: APIRouter, parent: Parent) -> None:
 
     @router.get(
         "/result/{jobId}",
-        tags=["jobs"],
         summary="Result of a job as a ZIP",
         response_class=Response,
         response_model=None,
         responses={
             **ZIP,
             304: {"description": "The result has the ETag of If-None-Match"},
-            **problem_responses(401, 404, 409, 410, 422, 500),
+            **problem_responses(404, 409, 410, 422, 500),
         },
     )
     async def result(
@@ -57,27 +51,14 @@ def job_routes(router: APIRouter, parent: Parent) -> None:
         job = await parent.wait(job_id, min(wait or 0.0, parent.settings.http.max_wait_s))
         return await result_response(request, parent, job, even_if_failed=even_if == "failed")
 
-    @router.delete(
-        "/jobs/{jobId}",
-        tags=["jobs"],
-        summary="Cancel a job",
-        status_code=202,
-        response_model=schemas.JobCancelled,
-        responses=problem_responses(401, 404, 422),
-    )
+    @router.delete("/jobs/{jobId}", summary="Cancel a job", status_code=202, responses=problem_responses(404, 422))
     async def cancel(response: Response, job_id: JobId) -> schemas.JobCancelled:
         job = await parent.job(job_id)
         response.headers[JOB] = job.job_id
         await parent.cancel([job_id])
         return schemas.JobCancelled(job_id=job.job_id, state=job.state)
 
-    @router.get(
-        "/jobs",
-        tags=["jobs"],
-        summary="List jobs",
-        response_model=schemas.JobPage,
-        responses=problem_responses(401, 422),
-    )
+    @router.get("/jobs", summary="List jobs", responses=problem_responses(422))
     async def jobs(
         state: JobState | None = None,
         batch: str | None = None,
@@ -95,7 +76,6 @@ def job_routes(router: APIRouter, parent: Parent) -> None:
 
     @router.get(
         "/events",
-        tags=["jobs"],
         summary="State changes of a job or a batch as server-sent events",
         response_class=Response,
         response_model=None,
@@ -104,7 +84,7 @@ def job_routes(router: APIRouter, parent: Parent) -> None:
                 "content": {"text/event-stream": {"schema": {"type": "string"}}},
                 "description": "Events `state`, and `end` as the last one; a client resumes with Last-Event-ID",
             },
-            **problem_responses(401, 404, 422),
+            **problem_responses(404, 422),
         },
     )
     async def events(
@@ -126,6 +106,8 @@ def job_routes(router: APIRouter, parent: Parent) -> None:
         # X-Accel-Buffering keeps nginx from buffering the answer.
         headers = {"Cache-Control": "no-store", "X-Accel-Buffering": "no"}
         return StreamingResponse(body, media_type="text/event-stream", headers=headers)
+
+    return router
 
 
 async def result_response(

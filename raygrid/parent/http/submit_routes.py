@@ -51,13 +51,13 @@ def _accepted(submitted: Submitted, status: int = 202) -> JSONResponse:
     return JSONResponse(body, status, {"Location": answer.status_url, JOB: answer.job_id})
 
 
-def submit_routes(router: APIRouter, parent: Parent) -> None:
-    """Add the routes that submit one job."""
+def submit_routes(parent: Parent) -> APIRouter:
+    """The routes that submit one job."""
+    router = APIRouter(tags=["submit"])
     http = parent.settings.http
 
     @router.post(
         "/submit/{jobId}",
-        tags=["submit"],
         summary="Submit a job and wait for its result",
         openapi_extra=SUBMIT_FORM,
         response_class=Response,
@@ -68,7 +68,7 @@ def submit_routes(router: APIRouter, parent: Parent) -> None:
                 "model": schemas.SubmitAnswer,
                 "description": "The job is accepted and has not ended within the wait, or the request did not wait",
             },
-            **problem_responses(401, 409, 410, 413, 422, 429, 500, 503),
+            **problem_responses(409, 410, 413, 422, 429, 500, 503),
         },
     )
     async def submit_and_wait(
@@ -95,12 +95,13 @@ def submit_routes(router: APIRouter, parent: Parent) -> None:
 
     @router.post(
         "/submit",
-        tags=["submit"],
         summary="Submit a job without waiting for its result",
         status_code=202,
         openapi_extra=SUBMIT_FORM,
         response_model=schemas.SubmitAnswer,
-        responses=problem_responses(401, 409, 413, 422, 429, 503),
+        responses=problem_responses(409, 413, 422, 429, 503),
     )
     async def submit(request: Request) -> Response:
         return _accepted(await parent.submit(await _one_job(request, parent, None)))
+
+    return router
