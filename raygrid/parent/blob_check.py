@@ -30,10 +30,7 @@ RETRY_AFTER_S = 1.0  # the next try may reach another parent
 class BlobCheck:
     """Agrees on the blob store and checks it regularly. The owner opens and closes it.
 
-    Args:
-        store: the job store, which records the agreed marker.
-        blobs: this parent's blob store; it gets the marker to expect.
-        is_default: whether the blob store is the default directory, because the settings name none.
+    `is_default`: the blob store is the default directory, because the settings name none.
     """
 
     def __init__(self, store: JobStore, blobs: BlobStore, *, is_default: bool) -> None:

@@ -21,10 +21,7 @@ STORE_AGAIN_S = 6 * 3600.0  # well within `housekeeping.DEFINITIONS_KEPT`
 class SubmittedDefinitions:
     """The definitions that jobs of this parent are submitted with.
 
-    Args:
-        settings: the grid's settings.
-        store: the job store.
-        clock: seconds since the epoch; must not stop while the machine is suspended.
+    `clock` gives seconds since the epoch; it must not stop while the machine is suspended.
     """
 
     def __init__(self, settings: GridSettings, store: JobStore, clock: Callable[[], float] = time.time) -> None:

@@ -15,13 +15,7 @@ from raygrid.settings.model import GridSettings
 
 
 class GroupRouting:
-    """Chooses groups by the routing settings.
-
-    Args:
-        known: the groups.
-        settings: how groups are ranked, and how many jobs each may have queued.
-        home: the group of this parent's rack, if it runs in one.
-    """
+    """Chooses groups by the routing settings. `home` is the group of this parent's rack, if it runs in one."""
 
     def __init__(self, known: KnownGroups, settings: GridSettings, home: str | None) -> None:
         routing = settings.routing

@@ -28,13 +28,8 @@ HAND_OVER_S = 5.0
 class Groups:
     """All groups. The owner opens and closes it.
 
-    Args:
-        discovery: finds groups and leaders.
-        settings: how groups are ranked, how many jobs each may have queued; leaders with older settings get these.
-        waiters: woken by changes of jobs.
-        home: the group of this parent's rack, if it runs in one.
-
     Attributes:
+        home: the group of this parent's rack, if it runs in one.
         known: the groups, with their leaders and loads.
         routing: chooses groups for jobs.
         polls: follows the groups.

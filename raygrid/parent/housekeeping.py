@@ -24,8 +24,6 @@ class Housekeeping:
     """Purges regularly. The owner opens and closes it.
 
     Args:
-        store: the job store.
-        blobs: the blob store.
         retention: how long a job's input and result are kept after its end.
         every_s: mean time between rounds; it varies at random, so that parents seldom purge at the same time.
     """

@@ -28,11 +28,9 @@ Value = TypeVar("Value")
 
 
 class LargeResults:
-    """Streams large results out of the blob store.
+    """Streams large results from the blob store.
 
     Args:
-        blobs: the blob store.
-        traffic: counts the bytes that are read.
         other_copy: returns the checked copy in the cache of the job's node, if there is one.
         damaged: notes that the stored copy is damaged or gone, and returns the error to raise.
         chunks_of: returns the recorded digests of a result's chunks.

@@ -32,12 +32,6 @@ async def _keep(lease: Lease) -> None:
 class LeaderPolls:
     """Keeps `KnownGroups` up to date. The owner opens and closes it.
 
-    Args:
-        known: the groups.
-        discovery: finds groups and their candidates.
-        settings: sent to leaders with older ones.
-        waiters: woken by changes of jobs.
-
     Attributes:
         on_refusal: called with the group and the ids of jobs that it refused.
         give_back: releases the lease of a leader whose process has ended.

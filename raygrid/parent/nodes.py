@@ -17,12 +17,7 @@ NAMES_SHOWN = 20
 
 
 class Nodes:
-    """The nodes that the leaders report, and the drains in the store.
-
-    Args:
-        store: the job store.
-        groups: gives the load of every group, including groups with a silent leader.
-    """
+    """The nodes of all groups, including groups with a silent leader, and the drains in the store."""
 
     def __init__(self, store: JobStore, groups: Callable[[], list[GroupCapacity]]) -> None:
         self._store = store

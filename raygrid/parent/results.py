@@ -69,10 +69,7 @@ class ResultReader:
     """Reads results of ended jobs.
 
     Args:
-        blobs: the blob store.
-        caches: the nodes' caches.
         place_of: returns the group of a node and the address of its cache, if the node is known.
-        traffic: counts the bytes that are read.
         home: the group of this parent's rack, if it runs in one.
         blobs_are_here: whether the blob store is a directory of the grid's only machine.
         chunks_of: returns the digests of the chunks of a job's result (`JobStore.result_chunks`).

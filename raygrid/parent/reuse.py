@@ -26,13 +26,7 @@ LOOKS = 4  # at once, because a call that hangs keeps its thread
 
 
 class Reuse:
-    """Looks for results that new jobs can take over. The owner closes it.
-
-    Args:
-        settings: the grid's settings.
-        store: the job store.
-        blobs: the blob store.
-    """
+    """Looks for results that new jobs can take over. The owner closes it."""
 
     def __init__(self, settings: GridSettings, store: JobStore, blobs: BlobStore) -> None:
         self._settings = settings

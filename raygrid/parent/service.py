@@ -55,16 +55,7 @@ class Submitted:
 
 
 class Parent:
-    """One parent. The owner opens and closes it.
-
-    Args:
-        settings: the grid's settings.
-        store: the job store.
-        blobs: the blob store.
-        discovery: finds the groups.
-        caches: reads results from the caches of nodes.
-        home: the group of this parent's rack, if it runs in one.
-    """
+    """One parent. The owner opens and closes it. `home` is the group of its rack, if it runs in one."""
 
     def __init__(
         self,

@@ -40,12 +40,6 @@ MOST_NOTED = 100_000
 class Sweeper:
     """Watches for lost groups and moves their jobs. The owner opens and closes it.
 
-    Args:
-        store: the job store.
-        groups: the groups as this parent knows them; their `lost` is set here.
-        waiters: woken when jobs are cancelled or moved here.
-        patience: how long to wait for a group.
-
     Attributes:
         lost: the lost groups, and when their last lease expired, by the store's clock.
         holder: the name of this sweeper in the lease, unique for each start.

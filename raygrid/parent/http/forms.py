@@ -144,7 +144,7 @@ class FormReader:
                 "contain nothing else, lines must end with CR LF, and headers must not be folded"
             ) from error
         finally:
-            if self._part is not None:
+            if isinstance(self._part, _File):
                 await self._part.abort()
         return self._form
 
@@ -192,7 +192,6 @@ class FormReader:
             self._texts.append(part)
             self._option_bytes += part.size
             return
-        assert isinstance(part, _File)
         received = await part.finish()
         self._inline_total += len(received.inline or b"")
         self._form.files.append(received)
@@ -205,17 +204,7 @@ class FormReader:
                 self._form.options.setdefault(option.name, []).append(option.text(default))
 
 
-class _Part:
-    name: str
-
-    async def write(self, data: bytes) -> None:
-        raise NotImplementedError
-
-    async def abort(self) -> None:
-        """Nothing to remove."""
-
-
-class _Option(_Part):
+class _Option:
     def __init__(self, head: PartHead, room: int) -> None:
         self.name = head.name
         self._charset = head.charset
@@ -237,7 +226,7 @@ class _Option(_Part):
         return decoded(self._data, self._charset or default_charset, f"the option {self.name[:140]!r}")
 
 
-class _File(_Part):
+class _File:
     def __init__(self, part: str, filename: str, blobs: BlobStore, inline: int) -> None:
         self.name = part
         self._filename = filename
@@ -271,6 +260,9 @@ class _File(_Part):
     async def abort(self) -> None:
         if self._upload is not None:
             await self._upload.abort()
+
+
+_Part = _Option | _File
 
 
 class _Events:

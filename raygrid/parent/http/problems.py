@@ -12,27 +12,7 @@ from fastapi.responses import JSONResponse
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
 
-from raygrid.errors import (
-    BusyError,
-    ConflictError,
-    DamagedResultError,
-    GroupNotFoundError,
-    HandOverError,
-    InvalidRequestError,
-    JobCancelledError,
-    JobFailedError,
-    JobNotFoundError,
-    NodeNotFoundError,
-    NotAuthorizedError,
-    NotFinishedError,
-    RaygridError,
-    ResultExpiredError,
-    TooLargeError,
-    UnavailableError,
-    UnknownDataError,
-    UnknownPricerError,
-    UnknownSiteError,
-)
+from raygrid import errors
 from raygrid.models import JobState
 from raygrid.parent.http.naming import about
 from raygrid.parent.http.schemas import Problem
@@ -43,54 +23,54 @@ MEDIA_TYPE = "application/problem+json"
 NOT_FINISHED_RETRY_S = 1
 
 # Derived errors come before their bases.
-PROBLEMS: list[tuple[type[RaygridError], str, int]] = [
-    (UnknownPricerError, "unknown-pricer", 422),
-    (UnknownDataError, "unknown-data", 422),
-    (UnknownSiteError, "unknown-site", 422),
-    (TooLargeError, "too-large", 413),
-    (InvalidRequestError, "invalid-request", 422),
-    (ConflictError, "conflict", 409),
-    (NotAuthorizedError, "unauthorized", 401),
-    (JobNotFoundError, "job-not-found", 404),
-    (NodeNotFoundError, "node-not-found", 404),
-    (GroupNotFoundError, "group-not-found", 404),
-    (HandOverError, "hand-over", 409),
-    (NotFinishedError, "not-finished", 404),
-    (ResultExpiredError, "result-expired", 410),
+PROBLEMS: list[tuple[type[errors.RaygridError], str, int]] = [
+    (errors.UnknownPricerError, "unknown-pricer", 422),
+    (errors.UnknownDataError, "unknown-data", 422),
+    (errors.UnknownSiteError, "unknown-site", 422),
+    (errors.TooLargeError, "too-large", 413),
+    (errors.InvalidRequestError, "invalid-request", 422),
+    (errors.ConflictError, "conflict", 409),
+    (errors.NotAuthorizedError, "unauthorized", 401),
+    (errors.JobNotFoundError, "job-not-found", 404),
+    (errors.NodeNotFoundError, "node-not-found", 404),
+    (errors.GroupNotFoundError, "group-not-found", 404),
+    (errors.HandOverError, "hand-over", 409),
+    (errors.NotFinishedError, "not-finished", 404),
+    (errors.ResultExpiredError, "result-expired", 410),
     # Not 502 to 504, because clients and proxies repeat such requests, and the stored bytes do not change.
-    (DamagedResultError, "damaged-result", 500),
-    (JobFailedError, "job-failed", 422),
-    (JobCancelledError, "job-cancelled", 409),
-    (UnavailableError, "unavailable", 503),
-    (BusyError, "busy", 429),
+    (errors.DamagedResultError, "damaged-result", 500),
+    (errors.JobFailedError, "job-failed", 422),
+    (errors.JobCancelledError, "job-cancelled", 409),
+    (errors.UnavailableError, "unavailable", 503),
+    (errors.BusyError, "busy", 429),
 ]
 
 
-def problem_of(error: RaygridError) -> Problem:
+def problem_of(error: errors.RaygridError) -> Problem:
     """The problem document for an error."""
     found = ((word, status) for kind, word, status in PROBLEMS if isinstance(error, kind))
     word, status = next(found, ("internal", 500))
     problem = Problem(
         type=f"urn:raygrid:problem:{word}", title=word.replace("-", " "), status=status, detail=str(error)
     )
-    if isinstance(error, NotFinishedError) and error.state is not None:
+    if isinstance(error, errors.NotFinishedError) and error.state is not None:
         problem.state = JobState(error.state)
-    if isinstance(error, JobFailedError):
+    if isinstance(error, errors.JobFailedError):
         problem.job_id, problem.reason = error.job_id, error.reason
         problem.exit_code, problem.stderr_tail = error.exit_code, error.stderr_tail
         problem.result_url = f"/result/{error.job_id}?even_if=failed" if error.has_result else None
     return problem
 
 
-def response_of(error: RaygridError, request: Request | None = None) -> JSONResponse:
+def response_of(error: errors.RaygridError, request: Request | None = None) -> JSONResponse:
     """The HTTP answer for an error; its headers name the job or batch of the request."""
     problem = problem_of(error)
     headers = {} if request is None else about(request)
-    if isinstance(error, BusyError):
+    if isinstance(error, errors.BusyError):
         headers["Retry-After"] = str(max(1, math.ceil(error.retry_after_s)))
-    elif isinstance(error, NotFinishedError):
+    elif isinstance(error, errors.NotFinishedError):
         headers["Retry-After"] = str(NOT_FINISHED_RETRY_S)
-    elif isinstance(error, NotAuthorizedError):
+    elif isinstance(error, errors.NotAuthorizedError):
         headers["WWW-Authenticate"] = "Bearer"
     return _json(problem, headers)
 
@@ -110,8 +90,8 @@ def _json(problem: Problem, headers: dict[str, str] | None = None) -> JSONRespon
 def install(app: FastAPI) -> None:
     """Answer every error of an application with a problem document."""
 
-    @app.exception_handler(RaygridError)
-    async def raygrid_error(request: Request, error: RaygridError) -> JSONResponse:
+    @app.exception_handler(errors.RaygridError)
+    async def raygrid_error(request: Request, error: errors.RaygridError) -> JSONResponse:
         if not any(isinstance(error, kind) for kind, _, _ in PROBLEMS):
             logger.exception("a request failed unexpectedly; answering 500", exc_info=error)
         return response_of(error, request)
@@ -120,7 +100,7 @@ def install(app: FastAPI) -> None:
     async def validation_error(request: Request, error: RequestValidationError) -> JSONResponse:
         first = error.errors()[0]
         where = ".".join(str(part) for part in first["loc"])
-        return response_of(InvalidRequestError(f"{where}: {first['msg']}"), request)
+        return response_of(errors.InvalidRequestError(f"{where}: {first['msg']}"), request)
 
     @app.exception_handler(HTTPException)
     async def http_error(_request: Request, error: HTTPException) -> JSONResponse:
@@ -130,7 +110,7 @@ def install(app: FastAPI) -> None:
     async def client_gone(request: Request, _error: ClientDisconnect) -> JSONResponse:
         # Not an error of the grid: an incomplete request makes no job. The client does not read this answer.
         logger.info("client closed the connection while sending %s %s; ignoring it", request.method, request.url.path)
-        return response_of(InvalidRequestError("the request body is incomplete; send it again"))
+        return response_of(errors.InvalidRequestError("the request body is incomplete; send it again"))
 
     @app.exception_handler(Exception)
     async def unexpected(_request: Request, error: Exception) -> JSONResponse:
