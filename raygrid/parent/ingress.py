@@ -29,7 +29,7 @@ from raygrid.blobs import BlobStore
 from raygrid.errors import SettingsError, UnavailableError
 from raygrid.parent.housekeeping import Housekeeping
 from raygrid.parent.http.app import build_app
-from raygrid.parent.http.backpressure import Pushback
+from raygrid.parent.http.backpressure import Backpressure
 from raygrid.parent.http.listener import Listener
 from raygrid.parent.service import Parent
 from raygrid.settings.model import GridSettings
@@ -86,7 +86,7 @@ def asgi(settings: GridSettings, actors: ActorClasses, *, listens: bool = False)
     housekeeping = Housekeeping(store, blobs, timedelta(days=storage.retention_days), storage.purge_every_s)
     app = build_app(parent)
     if not constants.RAY_SERVE_RUN_USER_CODE_IN_SEPARATE_THREAD:  # only then Serve waits for room in its queue
-        app.add_middleware(Pushback, gathers=ASGIDIReceiveProxy)
+        app.add_middleware(Backpressure, gathers=ASGIDIReceiveProxy)
     inner = app.router.lifespan_context
 
     @asynccontextmanager

@@ -32,9 +32,9 @@ from raygrid.transport.ports import ResultCaches
 
 logger = logging.getLogger(__name__)
 
-SMALL = 4 * 1024**2
-AT_HAND = 64 * 1024
-LITTLE = 1024**2  # its comparison takes half a millisecond
+MOST_IN_MEMORY = 4 * 1024**2  # bytes, of one result
+MOST_READ_AT_ONCE = 64 * 1024  # bytes, in the event loop
+MOST_HASHED_AT_ONCE = 1024**2  # bytes, in the event loop; takes half a millisecond
 
 Found: TypeAlias = bytes | ResultExpiredError | DamagedResultError | None
 
@@ -150,14 +150,14 @@ class ResultReader:
         if not place.address:
             return
         cached = await self._caches.results(place.address, key, [jobs[i].job_id for i in indexes])
-        at_once = sum([len(data) for data in cached if data is not None]) <= LITTLE
+        is_little = sum([len(data) for data in cached if data is not None]) <= MOST_HASHED_AT_ONCE
         for i, data in zip(indexes, cached, strict=True):
             result = jobs[i].result
             # A cache may have the result of another attempt; only the recorded one is visible.
             if data is None or result is None or len(data) != result.size:
                 continue
             # Much data is compared in a thread, because it would block the event loop.
-            digest = sha256_of(data) if at_once else await asyncio.to_thread(sha256_of, data)
+            digest = sha256_of(data) if is_little else await asyncio.to_thread(sha256_of, data)
             if digest != result.digest:
                 job = jobs[i]
                 logger.error("node %s has a damaged copy of the result of job %s; ignoring it", job.node_id, job.job_id)
@@ -175,7 +175,7 @@ class ResultReader:
 
     async def _blob(self, job: StoredJob | DoneJob) -> Found:
         assert job.result is not None
-        is_cached = self._blobs_are_here and isinstance(job, DoneJob) and job.result.size <= AT_HAND
+        is_cached = self._blobs_are_here and isinstance(job, DoneJob) and job.result.size <= MOST_READ_AT_ONCE
         try:
             # A small file that was just written is in the page cache: reading it is faster than switching to a thread.
             data = self._blobs.read_now(job.result) if is_cached else await self._blobs.read(job.result)
@@ -201,7 +201,7 @@ class ResultReader:
 
     def is_large(self, job: StoredJob | DoneJob) -> bool:
         """Whether a job has a ZIP that is too large for memory."""
-        return job.result is not None and job.purged_at is None and job.result.size > SMALL
+        return job.result is not None and job.purged_at is None and job.result.size > MOST_IN_MEMORY
 
     async def stream(self, job: StoredJob | DoneJob) -> AsyncIterator[bytes]:
         """The ZIP of a job in pieces, for large ones; see `LargeResults.stream`."""

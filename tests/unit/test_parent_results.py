@@ -16,7 +16,7 @@ from raygrid.blobs.chunks import CHUNK, digests, pieces_of
 from raygrid.core.result_sources import WORTH_A_REQUEST, NodePlace
 from raygrid.errors import DamagedResultError, ResultExpiredError
 from raygrid.models import BlobSlice, JobState, StoredJob
-from raygrid.parent.results import SMALL, ResultReader
+from raygrid.parent.results import MOST_IN_MEMORY, ResultReader
 from raygrid.parent.traffic import ParentTraffic
 
 KEY = "results/2030-01-01/pack"
@@ -160,7 +160,7 @@ def large() -> bytes:
     """A ZIP of some megabytes whose stdout.txt is most of it."""
     buffer = io.BytesIO()
     with zipfile.ZipFile(buffer, "w") as archive:
-        archive.writestr("stdout.txt", bytes(range(256)) * (SMALL // 256 + 8 * CHUNK // 256))
+        archive.writestr("stdout.txt", bytes(range(256)) * (MOST_IN_MEMORY // 256 + 8 * CHUNK // 256))
         archive.writestr("manifest.json", b"{}")
     return buffer.getvalue()
 

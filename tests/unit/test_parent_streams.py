@@ -34,7 +34,7 @@ async def parent_with(job_id: str) -> Any:
 async def test_the_stream_of_one_job_is_not_woken_by_changes_of_others(monkeypatch: pytest.MonkeyPatch) -> None:
     """However many other jobs change, its stream does not look; its own change wakes it."""
     monkeypatch.setattr(streams, "LOOK_AGAIN_S", 600.0)
-    monkeypatch.setattr(streams, "BREATH_S", 0.0)
+    monkeypatch.setattr(streams, "PAUSE_S", 0.0)
     parent = await parent_with("mine")
     told: list[bytes] = []
 

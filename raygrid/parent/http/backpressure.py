@@ -13,7 +13,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 AHEAD = 8  # messages of a body, each some 64 KB
 
 
-class Pushback:
+class Backpressure:
     """ASGI middleware.
 
     Args:

@@ -33,7 +33,7 @@ class _EndedError(Exception):
 
 
 class LimitedConnection(PlainProtocol):
-    """A connection with limits. Its owner must call `look_after` regularly.
+    """A connection with limits. Its owner must call `enforce_time_limits` regularly.
 
     `room` is the number of connections that the process can have open, if that is less than `MOST_CONNECTIONS`.
     """
@@ -43,7 +43,7 @@ class LimitedConnection(PlainProtocol):
     def __init__(self, *args: Any, **named: Any) -> None:
         super().__init__(*args, **named)
         # Last progress: connected, request begun, answered, or body bytes received.
-        self._since = self.loop.time()
+        self._progress_at = self.loop.time()
         self._in_head = True
         self._head = 0  # bytes of the request's line and headers so far
         self._pending = 0  # bytes that the parser has not used yet
@@ -71,7 +71,7 @@ class LimitedConnection(PlainProtocol):
             if self._pending > MOST_HEAD:
                 self._end(_too_large())
         elif self._body_grew and not self._is_idle:  # trailers and data after the answer do not count as progress
-            self._since = self.loop.time()
+            self._progress_at = self.loop.time()
 
     def send_400_response(self, msg: str) -> None:
         """Refuse data that cannot be parsed."""
@@ -84,7 +84,7 @@ class LimitedConnection(PlainProtocol):
             self._refuse(_too_many())
         self._in_head = True
         self._head = 0
-        self._since = self.loop.time()
+        self._progress_at = self.loop.time()
         super().on_message_begin()
 
     def on_url(self, url: bytes) -> None:
@@ -101,7 +101,7 @@ class LimitedConnection(PlainProtocol):
         """Pass the request to the application, or refuse it if there are too many connections."""
         self._note_progress()
         self._in_head = False
-        self._since = self.loop.time()
+        self._progress_at = self.loop.time()
         if self._is_idle and len(self.connections) > self._most:
             self._refuse(_full(self._most))
         super().on_headers_complete()
@@ -130,17 +130,17 @@ class LimitedConnection(PlainProtocol):
 
     def on_response_complete(self) -> None:
         """A request was answered."""
-        self._since = self.loop.time()
+        self._progress_at = self.loop.time()
         super().on_response_complete()
 
     # --- time ---------------------------------------------------------------------------------------------------
 
-    def look_after(self, now: float) -> None:
+    def enforce_time_limits(self, now: float) -> None:
         """End the connection if its client is too slow.
 
         There is no limit for waiting for an answer, reading an answer, or a body that the application does not read.
         """
-        quiet_s = now - self._since
+        quiet_s = now - self._progress_at
         if self.transport.is_closing():
             return
         if self._is_ending:
@@ -192,11 +192,11 @@ class LimitedConnection(PlainProtocol):
         raise _EndedError
 
     def _end(self, answer: Response) -> None:
-        """Send an answer, if none has begun, and ignore further data; `look_after` closes the connection."""
+        """Send an answer, if none has begun, and ignore further data; `enforce_time_limits` closes the connection."""
         if self._is_ending:
             return
         self._is_ending = True
-        self._since = self.loop.time()
+        self._progress_at = self.loop.time()
         if self._is_idle or not self.cycle.response_started:
             status, body = HTTPStatus(answer.status_code), bytes(answer.body)
             lines = [f"HTTP/1.1 {status} {status.phrase}".encode()]

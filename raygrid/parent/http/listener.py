@@ -33,7 +33,7 @@ class _Server(uvicorn.Server):
             now = asyncio.get_running_loop().time()
             for connection in list(self.server_state.connections):
                 if isinstance(connection, LimitedConnection):
-                    connection.look_after(now)
+                    connection.enforce_time_limits(now)
         return await super().on_tick(counter)
 
 

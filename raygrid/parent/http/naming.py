@@ -9,7 +9,7 @@ from raygrid.parent.submission import JOB_ID
 JOB, BATCH = "Raygrid-Job-Id", "Raygrid-Batch-Id"
 
 
-def about(request: Request) -> dict[str, str]:
+def id_headers(request: Request) -> dict[str, str]:
     """The headers for a request whose path names a job or a batch."""
     path = request.path_params
     named = ((JOB, path.get("jobId")), (BATCH, path.get("batchId")))

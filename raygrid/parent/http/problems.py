@@ -14,7 +14,7 @@ from starlette.requests import ClientDisconnect
 
 from raygrid import errors
 from raygrid.models import JobState
-from raygrid.parent.http.naming import about
+from raygrid.parent.http.naming import id_headers
 from raygrid.parent.http.schemas import Problem
 
 logger = logging.getLogger(__name__)
@@ -65,7 +65,7 @@ def problem_of(error: errors.RaygridError) -> Problem:
 def response_of(error: errors.RaygridError, request: Request | None = None) -> JSONResponse:
     """The HTTP answer for an error; its headers name the job or batch of the request."""
     problem = problem_of(error)
-    headers = {} if request is None else about(request)
+    headers = {} if request is None else id_headers(request)
     if isinstance(error, errors.BusyError):
         headers["Retry-After"] = str(max(1, math.ceil(error.retry_after_s)))
     elif isinstance(error, errors.NotFinishedError):

@@ -23,14 +23,14 @@ PAGE = 256
 PAGE_BYTES = 16 * 1024**2
 HEARTBEAT_S = 15.0
 HEARTBEAT = b": still here\n\n"  # a comment of an event stream
-# Shortest time between two reads of the store while changes continue, and the first one after a pause, which doubles
-# up to the former, so that few jobs are reported at once.
-BREATH_S = 0.05
-FIRST_BREATH_S = 0.004
+# While changes continue, a stream reads the store at most every `PAUSE_S`. After a quiet time the first reads come
+# sooner, from `FIRST_PAUSE_S` on and doubling, so that a few jobs are reported at once.
+PAUSE_S = 0.05
+FIRST_PAUSE_S = 0.004
 _LINE_ENDS = {ord(end): f"\\u{ord(end):04x}" for end in "\x85\u2028\u2029"}
 
 
-class _Pace:
+class _Changes:
     """Waits for changes between reads of the store, until the stream's time is over."""
 
     def __init__(self, parent: Parent, wait_s: float, job_id: str | None = None) -> None:
@@ -38,7 +38,7 @@ class _Pace:
         self._job_id = job_id
         self._changed = self._waiters.watch_all() if job_id is None else self._waiters.watch_job(job_id)
         self._looked_at = asyncio.get_running_loop().time()
-        self._breath_s = FIRST_BREATH_S
+        self._pause_s = FIRST_PAUSE_S
         self._until = self._looked_at + wait_s
 
     @property
@@ -57,11 +57,11 @@ class _Pace:
         except TimeoutError:
             return
         since_s = asyncio.get_running_loop().time() - self._looked_at
-        if since_s >= BREATH_S:
-            self._breath_s = FIRST_BREATH_S
+        if since_s >= PAUSE_S:
+            self._pause_s = FIRST_PAUSE_S
             return
-        await asyncio.sleep(self._breath_s - since_s)
-        self._breath_s = min(2 * self._breath_s, BREATH_S)
+        await asyncio.sleep(self._pause_s - since_s)
+        self._pause_s = min(2 * self._pause_s, PAUSE_S)
 
     def close(self) -> None:
         self._waiters.forget(self._changed, self._job_id)
@@ -89,13 +89,13 @@ class _Unfinished:
 
 
 async def _pages(
-    parent: Parent, batch_id: str, cursor: int, pace: _Pace, *, ended_only: bool = False
+    parent: Parent, batch_id: str, cursor: int, changes: _Changes, *, ended_only: bool = False
 ) -> AsyncIterator[tuple[list[Changed], bool]]:
     """Pages of a batch's changed jobs; each with whether all jobs have ended and this page is the last."""
     unfinished = _Unfinished(parent, batch_id)
     finished = full = False
     while True:
-        pace.look()
+        changes.look()
         if not full:
             # Before the page is read: jobs that have ended by now are in this page or the next ones.
             finished = await unfinished.none_left()
@@ -106,9 +106,9 @@ async def _pages(
         yield page, finished and not full
         if full:
             continue
-        if finished or pace.left_s <= 0:
+        if finished or changes.left_s <= 0:
             return
-        await pace.wait()
+        await changes.wait()
 
 
 # --- results of a batch ---------------------------------------------------------------------------------------------
@@ -118,10 +118,10 @@ async def batch_results(
     parent: Parent, batch_id: str, cursor: int, wait_s: float, boundary: str
 ) -> AsyncIterator[bytes]:
     """A multipart/mixed body: a part for each ended job, then a part that states whether the batch is complete."""
-    pace = _Pace(parent, wait_s)
+    changes = _Changes(parent, wait_s)
     complete = False
     try:
-        async for page, finished in _pages(parent, batch_id, cursor, pace, ended_only=True):
+        async for page, finished in _pages(parent, batch_id, cursor, changes, ended_only=True):
             complete = finished
             for piece in _by_size(page):
                 async for chunk in _parts(parent, piece, boundary):
@@ -129,7 +129,7 @@ async def batch_results(
             if page:
                 cursor = page[-1].cursor
     finally:
-        pace.close()
+        changes.close()
     body = json.dumps({"complete": complete, "cursor": cursor}).encode()
     headers = {
         "Content-Type": "application/json",
@@ -210,11 +210,11 @@ def _head(boundary: str, headers: dict[str, str]) -> bytes:
 
 async def job_events(parent: Parent, job_id: str, after: int, wait_s: float) -> AsyncIterator[bytes]:
     """State changes of one job; ends when the job has ended."""
-    pace = _Pace(parent, wait_s, job_id)
+    changes = _Changes(parent, wait_s, job_id)
     heartbeat = _Heartbeat()
     try:
         while True:
-            pace.look()
+            changes.look()
             job = await parent.job(job_id)
             if job.revision > after:
                 after = job.revision
@@ -224,21 +224,21 @@ async def job_events(parent: Parent, job_id: str, after: int, wait_s: float) -> 
             if job.state.is_terminal:
                 yield _end(after)
                 return
-            if pace.left_s <= 0:
+            if changes.left_s <= 0:
                 return
-            await pace.wait()
+            await changes.wait()
             if heartbeat.is_due():
                 yield HEARTBEAT
     finally:
-        pace.close()
+        changes.close()
 
 
 async def batch_events(parent: Parent, batch_id: str, after: int, wait_s: float) -> AsyncIterator[bytes]:
     """State changes of a batch's jobs, the latest of each job; ends when all have ended."""
-    pace = _Pace(parent, wait_s)
+    changes = _Changes(parent, wait_s)
     heartbeat = _Heartbeat()
     try:
-        async for page, finished in _pages(parent, batch_id, after, pace):
+        async for page, finished in _pages(parent, batch_id, after, changes):
             if page:
                 after = page[-1].cursor
                 batches = await parent.store.batches_of([each.job.job_id for each in page])
@@ -249,7 +249,7 @@ async def batch_events(parent: Parent, batch_id: str, after: int, wait_s: float)
             if finished:
                 yield _end(after)
     finally:
-        pace.close()
+        changes.close()
 
 
 class _Heartbeat:

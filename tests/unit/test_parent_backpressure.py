@@ -8,7 +8,7 @@ from typing import Any
 from ray.serve._private.direct_ingress_http_util import ASGIDIReceiveProxy
 from starlette.types import Message, Receive, Scope, Send
 
-from raygrid.parent.http.backpressure import AHEAD, Pushback
+from raygrid.parent.http.backpressure import AHEAD, Backpressure
 
 SCOPE: Scope = {"type": "http"}
 PIECES = 1_000
@@ -42,7 +42,7 @@ async def test_serve_reads_no_further_than_a_few_pieces_ahead() -> None:
     proxy: Any = ASGIDIReceiveProxy(SCOPE, from_socket, asyncio.get_running_loop())
     reading = proxy.fetch_until_disconnect_task()
     async with asyncio.timeout(10):
-        await Pushback(app, ASGIDIReceiveProxy)(SCOPE, proxy, send)
+        await Backpressure(app, ASGIDIReceiveProxy)(SCOPE, proxy, send)
     reading.cancel()
     assert got == [str(number).encode() for number in range(1, PIECES + 1)]
 
@@ -60,5 +60,5 @@ async def test_a_server_that_gathers_nothing_is_not_changed() -> None:
     async def app(_scope: Scope, given: Receive, _send: Send) -> None:
         seen.append(given)
 
-    await Pushback(app, ASGIDIReceiveProxy)(SCOPE, receive, send)
+    await Backpressure(app, ASGIDIReceiveProxy)(SCOPE, receive, send)
     assert seen == [receive]
