@@ -1,7 +1,7 @@
-"""The attempts that a node agent has accepted: those that wait, those that run, and answers that can be given again.
+"""The attempts that a node agent has accepted, waiting or running, and reports that are given again for further ones.
 
-A job runs once on a node, whichever attempts of it are ordered: further ones share the end of the first. Plain values;
-the agent holds its lock during each call.
+A job runs once on a node: further attempts of it share the end of the first. Plain values; the agent holds its lock
+during each call.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ class AcceptedAttempts:
 
     Attributes:
         by_job: by job, the attempt that waits or runs, then those that share its end.
-        waiting: the attempts that wait for a slot, in their order.
+        waiting: the attempts that wait for a slot, in order.
     """
 
     def __init__(self, node_id: str) -> None:
@@ -35,7 +35,7 @@ class AcceptedAttempts:
         self._answers: OrderedDict[str, AttemptReport] = OrderedDict()  # by job: reports of attempts that have ended
 
     def accept(self, order: AttemptOrder, lost: Collection[str] = ()) -> AttemptReport | None:
-        """Accept an attempt; return its report where it has an answer already, or is refused.
+        """Accept an attempt; return its report if it is refused, or if its job has ended here already.
 
         Args:
             order: the attempt.
@@ -44,7 +44,7 @@ class AcceptedAttempts:
         attempt = order.attempt
         known = self.by_job.get(attempt.job_id)
         if known is not None:
-            # The job is here already, under this attempt or one that was given up: each attempt gets its end.
+            # The job runs or waits here, under this attempt or one that was given up: each attempt gets its end.
             if attempt not in known:
                 known.append(attempt)
                 if (wanted := self._still_wanted.get(attempt.job_id)) is not None:
@@ -55,7 +55,7 @@ class AcceptedAttempts:
         if order.spec.definition in lost:
             return _definition_lost(order)
         if len(self.waiting) >= MOST_WAITING:
-            message = f"node {self._node_id} has {MOST_WAITING} attempts waiting and takes no more"
+            message = f"node {self._node_id} refuses the attempt: {MOST_WAITING} attempts are waiting"
             return AttemptReport(attempt, Outcome.INFRASTRUCTURE, message=message)
         self.by_job[attempt.job_id] = [attempt]
         self.waiting[attempt] = order
@@ -66,7 +66,7 @@ class AcceptedAttempts:
         return self.waiting.popitem(last=False)[1]
 
     def stop(self, attempts: Sequence[AttemptId]) -> tuple[list[AttemptId], list[AttemptId]]:
-        """Give attempts up; return those that had not begun and are gone, and those that run and must be killed."""
+        """Give attempts up; return those that had not begun and were removed, and those that run and must be killed."""
         gone: list[AttemptId] = []
         running: list[AttemptId] = []
         for attempt in attempts:
@@ -74,7 +74,7 @@ class AcceptedAttempts:
             wanted = self._still_wanted.get(attempt.job_id, known)
             if attempt not in wanted:
                 continue
-            if len(wanted) > 1:  # another attempt of the job shares the run, and still wants its end
+            if len(wanted) > 1:  # another attempt of the job shares the run and still needs its end
                 self._still_wanted[attempt.job_id] = [each for each in wanted if each != attempt]
             elif self.waiting.pop(known[0], None) is not None:
                 gone.append(known[0])
@@ -83,7 +83,7 @@ class AcceptedAttempts:
         return gone, running
 
     def end(self, report: AttemptReport, pricers: Mapping[str, Pricer]) -> list[AttemptReport]:
-        """An attempt has ended; return the reports of all attempts that share its end."""
+        """Remove an attempt that has ended; return the reports of all attempts that share its end."""
         if _can_be_given_again(report, pricers.values()):
             self._answers[report.attempt.job_id] = report
             if len(self._answers) > REMEMBERED:
@@ -101,7 +101,7 @@ class AcceptedAttempts:
         return reports
 
     def in_order(self) -> tuple[tuple[AttemptId, ...], int]:
-        """All attempts, those that run first; and how many of them wait."""
+        """All attempts, running ones first; and the number of waiting ones."""
         started = [attempts for attempts in self.by_job.values() if attempts[0] not in self.waiting]
         waiting = [attempts for attempts in self.by_job.values() if attempts[0] in self.waiting]
         return tuple(attempt for attempts in (*started, *waiting) for attempt in attempts), sum(map(len, waiting))
@@ -112,7 +112,7 @@ def _definition_lost(order: AttemptOrder) -> AttemptReport:
 
 
 def _can_be_given_again(report: AttemptReport, pricers: Collection[Pricer]) -> bool:
-    """Whether a further attempt of the job gets this answer; an answer that leads to a retry is not given again."""
+    """Whether a further attempt of the job gets this report; a report that leads to a retry is not given again."""
     if report.outcome in INFRASTRUCTURE_OUTCOMES or report.outcome is Outcome.CANCELLED:
         return False
     return report.exit_code in (None, 0) or not any(report.exit_code in each.retry_exit_codes for each in pricers)

@@ -29,7 +29,7 @@ class ObjectStorePacks:
         return ray.put(data)
 
     def get(self, handle: object) -> bytes | None:
-        """Read it back; None where Ray had to drop it."""
+        """Read it back; None if Ray dropped it."""
         try:
             data: bytes = ray.get(handle, timeout=GET_TIMEOUT_S)  # type: ignore[call-overload]  # a handle is opaque to the cache
         except ray.exceptions.RayError:
@@ -62,11 +62,11 @@ class NodeAgentActor:
 
     @property
     def calls(self) -> AgentCalls:
-        """What carries the calls out."""
+        """The implementation of the calls."""
         return self._service
 
     async def direct_address(self) -> DirectAddress | None:
-        """Where leaders may call this agent beside Ray."""
+        """The address at which leaders may call this agent without Ray."""
         return await self._server.address(node_address())
 
     async def close(self) -> None:

@@ -1,7 +1,7 @@
 """The node agent: accepts attempts, runs them in as many threads as it has slots, and reports their ends.
 
-Plain Python: threads for the work, one method to wait for reports from an event loop. `actor.py` gives it to Ray.
-Reports are numbered and kept until the leader has committed them, so that a leader that asks again misses none.
+Threads do the work; an event loop waits for reports. `actor.py` makes it a Ray actor. Reports are numbered and kept
+until the leader has committed them, so that a leader that asks again misses none.
 """
 
 from __future__ import annotations
@@ -48,9 +48,9 @@ from raygrid.transport.ports import NodeReply
 logger = logging.getLogger(__name__)
 
 MOST_REPORTS = 4_096
-SHARED = ".helpers"  # beside the nodes' own directories: no node can have that name
+HELPER_LOCKS = ".helpers"  # a directory among those of the nodes; no node can have that name
 CLOSE_S = 10.0
-FROZEN_S = 15.0  # well beyond the silence after which a leader has its jobs run elsewhere
+FROZEN_S = 15.0  # well beyond the silence after which a leader moves the node's jobs
 
 
 class NodeAgent:
@@ -62,10 +62,10 @@ class NodeAgent:
         pricers: the configured pricers.
         settings: the node's settings, such as slots and sizes of caches.
         blobs: the blob store, for inputs and results.
-        pack_store: where cached results are kept.
-        address: where parents reach this agent.
+        pack_store: keeps cached results.
+        address: the address at which parents reach this agent.
         deployed_at: when the settings were deployed, seconds since the epoch.
-        own_process: whether this process runs nothing but the agent; then it is killed if it freezes or hangs.
+        own_process: whether this process runs only the agent; then it is killed if it freezes.
     """
 
     def __init__(
@@ -103,7 +103,9 @@ class NodeAgent:
             node_id, blobs, self._cache, self._deliver, lambda: bool(self._accepted.waiting), self._traffic
         )
         self._health = NodeHealth(node_id, self._workspace, blobs, self._publisher, self._log.wake)
-        self._watchdog = Watchdog(self._mark_prefix, settings, own_process=own_process, shared=root.parent / SHARED)
+        self._watchdog = Watchdog(
+            self._mark_prefix, settings, own_process=own_process, shared=root.parent / HELPER_LOCKS
+        )
         self._memory = MemoryGuard(
             node_id, root, self.incarnation, self._mark_prefix, self._watchdog, settings.memory_reserve
         )
@@ -117,7 +119,7 @@ class NodeAgent:
     # --- life ---------------------------------------------------------------------------------------------------
 
     def open(self) -> None:
-        """Remove what an earlier life left, and begin to work."""
+        """Remove what earlier lives left, and start all threads."""
         become_subreaper()
         kill_earlier_lives(self._root, self._mark_prefix)
         left_over = self._leftovers.find(self._workspace.jobs)
@@ -175,18 +177,15 @@ class NodeAgent:
     # --- attempts ---------------------------------------------------------------------------------------------------
 
     def _run(self, order: AttemptOrder, slot: Slot) -> None:
-        """Run an attempt in a slot, and hand its result over to be stored."""
+        """Run an attempt in a slot, and pass its result to the publisher."""
         runner = self._runner
         assert runner is not None, "the agent is not open"
         try:
             run = partial(runner.run, order, slot.leave_early, slot.number)
             finished = self._suspect_turns.run(order.attempt, run) if order.apart else run()
         except Exception as error:  # a defect of the node ends this attempt, not the slot
-            logger.exception(
-                "attempt %s.%s failed by a defect of node %s; it is reported as infrastructure",
-                *order.attempt,
-                self.node_id,
-            )
+            what = "node %s: unexpected error in attempt %s.%s; reporting it as infrastructure"
+            logger.exception(what, self.node_id, *order.attempt)
             message = f"node {self.node_id} failed the attempt: unexpected {type(error).__name__}: {error}"
             finished = FinishedAttempt(AttemptReport(order.attempt, Outcome.INFRASTRUCTURE, message=message))
         slot.leave()
@@ -235,8 +234,8 @@ class NodeAgent:
         with self._lock:
             self._accept_term(term)
             if not self._log.knows(after):
-                # The leader has no report yet, or its number is of an earlier life: it settles no report of this one,
-                # and is answered at once.
+                # The leader has no report yet, or its number belongs to an earlier life: it settles no report of this
+                # life, and gets its answer at once.
                 wait_s = 0.0 if after else wait_s
                 after, settled = self._log.first, 0
             self._log.settle(settled)
@@ -250,7 +249,7 @@ class NodeAgent:
     def configure(self, term: int, pricers: dict[str, Pricer], settings: Node, deployed_at: float) -> None:
         """Apply newer settings; see `NodeCalls.configure`.
 
-        Pricers apply to attempts that begin from now on, slots and grace at once; attempts beyond fewer slots may
+        Pricers apply to attempts that begin later, slots and grace at once; with fewer slots, surplus attempts may
         finish. Idle warm processes with other settings are ended. The sizes of the caches do not change.
         """
         with self._work:
@@ -283,7 +282,7 @@ class NodeAgent:
         attempts, behind = self._accepted.in_order()
         why = self._health.why or self._disk.why
         if why is None and len(self._log) > MOST_REPORTS:
-            why = f"{len(self._log)} of its reports are not committed to the job store yet"
+            why = f"{len(self._log)} of its reports are not yet committed to the job store"
         return NodeState(
             self.node_id,
             self.incarnation,
@@ -302,7 +301,7 @@ class NodeAgent:
         )
 
     def _deliver(self, reports: Sequence[AttemptReport]) -> None:
-        """Take reports of attempts that have ended; called from the publisher's thread, too."""
+        """Log reports of attempts that have ended; called from the publisher's thread, too."""
         with self._lock:
             for report in reports:
                 self._log.append(self._accepted.end(report, self._pricers))

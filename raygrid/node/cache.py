@@ -1,7 +1,7 @@
 """The cache of a node's recent results, by jobId, bounded in bytes; the least recently used are dropped.
 
-Results are kept in the packs in which they were stored, so that keeping a thousand small ones costs one call. A
-`PackStore` keeps the packs: the Ray object store in the grid, this process in tests.
+Results are kept in the packs in which they were stored, so that a thousand small ones cost one call. A `PackStore`
+keeps the packs: the Ray object store in the grid, this process in tests.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ class PackStore(Protocol):
         ...
 
     def get(self, handle: object) -> memoryview | bytes | None:
-        """The bytes; None where they are gone, as may happen in a cache."""
+        """The bytes; None if they were dropped, as may happen in a cache."""
         ...
 
 
@@ -64,10 +64,9 @@ class ResultCache:
             return
         try:
             handle = self._pack_store.put(data)
-        except Exception:  # a full pack_store, say: Ray's errors have no common base with others
-            logger.warning(
-                "cannot cache a pack of %d results; they are read from the blob store", len(parts), exc_info=True
-            )
+        except Exception:  # such as a full store; Ray's errors have no common base with others
+            what = "a pack of %d results cannot be cached; parents read them from the blob store"
+            logger.warning(what, len(parts), exc_info=True)
             return
         with self._lock:
             self._packs[key] = _Pack(handle, len(data), tuple(job_id for job_id, _, _ in parts))
@@ -82,7 +81,7 @@ class ResultCache:
                         del self._positions[job_id]
 
     def get(self, key: str, job_ids: Sequence[str]) -> list[bytes | None]:
-        """Results of jobs that lie in the pack `key`; None for what is not here (any more)."""
+        """Results of jobs in the pack `key`; None for each that is not cached."""
         with self._lock:
             pack = self._packs.get(key)
             if pack is None:
@@ -92,9 +91,5 @@ class ResultCache:
         data = self._pack_store.get(pack.handle)
         if data is None:
             return [None] * len(job_ids)
-        return [
-            bytes(data[position[1] : position[1] + position[2]])
-            if position is not None and position[0] == key
-            else None
-            for position in positions
-        ]
+        found = [place if place is not None and place[0] == key else None for place in positions]
+        return [None if place is None else bytes(data[place[1] : place[1] + place[2]]) for place in found]

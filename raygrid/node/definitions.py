@@ -1,8 +1,8 @@
-"""What a node runs for a job: the definition that the job was submitted with, within the present limits.
+"""What a node runs for a job: the definition that the job was submitted with, within the current limits.
 
-Leaders send each definition once, with the first order that needs it. An attempt whose definition is not here (the
-agent was restarted, or dropped it) waits for some time. The node's next reply names it as missing, and a leader sends
-it. For a definition that the job store has lost, the leader sends the digest alone, and attempts that need it end.
+Leaders send each definition once, with the first order that needs it. An attempt whose definition is missing (the agent
+was restarted, or dropped it) waits for some time. The node's next reply names it as missing, and a leader sends it. For
+a definition that the job store has lost, the leader sends only the digest, and attempts that need it end.
 """
 
 from __future__ import annotations
@@ -18,23 +18,21 @@ from raygrid.settings.definition import define, pricer_of
 from raygrid.settings.pricer import Pricer
 
 WAIT_S = 20.0  # longer than a change of leader takes
-KEPT = 256
+MOST_DEFINITIONS = 256
 
 
 class NodeDefinitions:
-    """The definitions of one node; safe to call from many threads.
+    """The definitions of one node; thread-safe.
 
-    Args:
-        pricers: the configured pricers.
-        lacking: called when an attempt waits for a definition, so that a leader is informed soon.
+    `is_missing` is called when an attempt waits for a definition, so that a leader is informed soon.
     """
 
-    def __init__(self, pricers: Mapping[str, Pricer], lacking: Callable[[], None] = lambda: None) -> None:
+    def __init__(self, pricers: Mapping[str, Pricer], is_missing: Callable[[], None] = lambda: None) -> None:
         self._pricers = pricers
-        self._lacking = lacking
-        self._known: OrderedDict[str, Definition] = OrderedDict()  # used last at the end
+        self._is_missing = is_missing
+        self._known: OrderedDict[str, Definition] = OrderedDict()  # the last used one is at the end
         self._ready: dict[tuple[str, str], Pricer] = {}  # by the pricer's name and the definition's digest
-        self._configured: dict[str, tuple[Pricer, str]] = {}  # digests of configured pricers, where one was asked for
+        self._configured: dict[str, tuple[Pricer, str]] = {}  # configured pricers that were asked for, with digests
         self._lacks: dict[str, None] = {}
         self._losses: dict[str, int] = {}  # by digest: how often a leader has reported it lost
         self._changed = threading.Condition()
@@ -42,11 +40,11 @@ class NodeDefinitions:
 
     @property
     def lacks(self) -> tuple[str, ...]:
-        """Digests of definitions that attempts need and that are not here."""
+        """Digests of missing definitions that attempts need."""
         return tuple(self._lacks)
 
     def follow(self, pricers: Mapping[str, Pricer]) -> None:
-        """Apply newer settings: their limits hold for attempts that begin from now on."""
+        """Apply newer settings: their limits hold for attempts that begin later."""
         with self._changed:
             self._pricers = pricers
             self._ready = {}
@@ -58,7 +56,7 @@ class NodeDefinitions:
             self._changed.notify_all()
 
     def put(self, definitions: Iterable[Definition]) -> frozenset[str]:
-        """Take what a leader has sent; return the digests of lost definitions that are not here either."""
+        """Add definitions from a leader; return the digests of those that the job store has lost and the node lacks."""
         lost: set[str] = set()
         with self._changed:
             for each in definitions:
@@ -71,7 +69,7 @@ class NodeDefinitions:
                     self._losses[each.digest] = self._losses.get(each.digest, 0) + 1
                     lost.add(each.digest)
             self._ready = {}
-            while len(self._known) > KEPT:
+            while len(self._known) > MOST_DEFINITIONS:
                 self._known.popitem(last=False)
             self._changed.notify_all()
         return frozenset(lost)
@@ -83,10 +81,10 @@ class NodeDefinitions:
             with self._changed:
                 if digest not in self._known:
                     self._lacks[digest] = None
-            self._lacking()
+            self._is_missing()
 
     def resolve(self, spec: JobSpec) -> tuple[JobSpec, Pricer] | None:
-        """What to run for a job, and the job with the digest of that; None where its pricer is unknown.
+        """The job with the digest of its definition, and the pricer to run; None if its pricer is unknown.
 
         A job of an older release has no definition; it runs what is configured now.
 
@@ -106,13 +104,7 @@ class NodeDefinitions:
         return replace(spec, version=pricer.version, definition=known[1]), pricer
 
     def pricer(self, spec: JobSpec) -> Pricer | None:
-        """What to run for a job; None where its pricer is not configured and the job has no definition.
-
-        Raises:
-            DefinitionLostError: its definition is lost.
-            UnavailableError: its definition did not come in time.
-            SettingsError: its definition cannot be read.
-        """
+        """What to run for a job; None without a configured pricer or a definition; raises as `resolve`."""
         ready = self._ready.get((spec.pricer, spec.definition))
         if ready is not None:
             return ready

@@ -1,7 +1,7 @@
-"""Checks whether a node can work: whether its disk has room, and whether the blob store takes results.
+"""Checks whether a node can work: whether its disk has free space, and whether the blob store takes results.
 
-A thread of its own looks once a second, because a disk or a network file system that hangs must not stop the watchdog.
-It reads the marker of the blob store; the leader decides whether that is the marker of the grid.
+A thread checks once a second, apart from the watchdog, because a disk or a network file system may hang. It reads the
+marker of the blob store; the leader decides whether that is the marker of the grid.
 """
 
 from __future__ import annotations
@@ -11,11 +11,11 @@ import time
 from collections.abc import Callable
 
 from raygrid.blobs import BlobStore
-from raygrid.node.attempt.workspace import DISK_RESERVE, Workspace
+from raygrid.node.attempt.workspace import Workspace
 from raygrid.node.publisher import Publisher
 
 LOOK_S = 1.0
-LOOK_AT_REMOTE_S = 10.0  # a marker in an object store is asked for this often, while all is well
+LOOK_AT_REMOTE_S = 10.0  # a marker in an object store is read this often, while there is no trouble
 FIRST_LOOK_S = 1.0
 STUCK_S = 15.0
 
@@ -23,12 +23,7 @@ STUCK_S = 15.0
 class NodeHealth:
     """Checks one node; `why` is None while it is healthy. `close` ends the thread.
 
-    Args:
-        node_id: the node.
-        workspace: its disk.
-        blobs: its blob store.
-        publisher: knows when results cannot be stored.
-        changed: called from the thread when a look finds something else than the look before.
+    `changed` is called from the thread when a check has another result than the check before.
     """
 
     def __init__(
@@ -56,19 +51,18 @@ class NodeHealth:
         """Why the node can take no work now."""
         began = self._began
         if began is not None and time.monotonic() - began > STUCK_S:
-            return (
-                f"its disk or the blob store {self._blobs.shown} has not answered for {time.monotonic() - began:.0f} s"
-            )
-        # The leader, which gets the marker, reports that it is another blob store than the grid's.
+            since_s = time.monotonic() - began
+            return f"its disk or the blob store {self._blobs.shown} has not answered for {since_s:.0f} s"
+        # The leader gets the marker, and reports a blob store that is not the grid's.
         return self._why or (None if self._blobs.sees_another else self._blobs.trouble)
 
     def start(self) -> None:
-        """Start; usually the first look is over when this returns, so that the node can get work."""
+        """Start, and wait for the first check, so that the node can get work."""
         self._thread.start()
         self._looked.wait(FIRST_LOOK_S)
 
     def close(self) -> None:
-        """Stop; a look that hangs is not waited for."""
+        """Stop, without waiting for a check that hangs."""
         self._closed.set()
         self._thread.join(timeout=2)
 
@@ -89,10 +83,8 @@ class NodeHealth:
             free = self._workspace.free_bytes()
         except OSError as error:
             return f"its work directory {self._workspace.root} cannot be used: {error}"
-        if free < DISK_RESERVE:
-            return f"its disk is nearly full: {free} bytes free at {self._workspace.root}"
         try:
-            return self._look_at_blobs()
+            return self._workspace.why_full(free) or self._look_at_blobs()
         except Exception as error:  # obstore's errors have no common base
             return f"the blob store does not take results: {error}"
 

@@ -1,8 +1,8 @@
-"""Attempts that earlier lives of a node's agent left unfinished; they are reported until a leader has committed that.
+"""Attempts that earlier lives of a node's agent left unfinished, which are reported until a leader has committed that.
 
-After an orderly end, and after the death of the agent alone, no job directory is left: the agent or its reaper has
+After a regular end, or the death of the agent alone, no job directory is left, because the agent or its reaper has
 removed it. A directory that is left belongs to an attempt that ended together with agent and reaper: the machine lost
-its power, or a pricer killed every process that it could reach. The directory is named after the attempt.
+power, or a pricer killed every process that it could reach. The directory is named after the attempt.
 """
 
 from __future__ import annotations
@@ -20,43 +20,34 @@ from raygrid.system.killing import kill_lineage
 
 logger = logging.getLogger(__name__)
 
-NAME = "unfinished"
+FILE_NAME = "unfinished"
 KILL_S = 10.0
-MOST_LIVES = 64  # lives that are remembered: more end in a row only where no leader ever runs
+MOST_LIVES = 64  # lives that are recorded: more end in a row only if no leader ever runs
 MOST_ATTEMPTS = 4_096
 
 
 def kill_earlier_lives(root: Path, mark_prefix: str) -> None:
-    """Kill the processes that earlier lives of a node's agent left.
-
-    Args:
-        root: the node's directory, with which the marks of all its lives begin.
-        mark_prefix: what the marks of this life begin with.
-    """
+    """Kill the processes that earlier lives of a node's agent left; their marks begin with `root`, its directory."""
     earlier = f"{root}|"
     kill_lineage((), lambda mark: mark.startswith(earlier) and not mark.startswith(mark_prefix), KILL_S)
 
 
 class Leftovers:
-    """What earlier lives left, kept in a file from before their directories are removed until `settle`.
+    """What earlier lives left, recorded in a file before their directories are removed, until `settle`.
 
-    The leader may end before it has committed the losses, most likely killed by the very job that it starts next.
-
-    Args:
-        root: the node's directory.
-        node_id: the node, for messages.
+    The leader may end before it has committed the reports, for instance killed by the next job that it starts.
     """
 
     def __init__(self, root: Path, node_id: str) -> None:
-        self._path = root / NAME
+        self._path = root / FILE_NAME
         self._node_id = node_id
-        self._last = 0  # the number of the last report; 0 where there is none, or once all are committed
+        self._last = 0  # the number of the last report; 0 if there is none, or once all are committed
 
     def find(self, jobs: Path) -> list[AttemptReport]:
-        """Find what earlier lives left, to be called before their directories are removed.
+        """Find attempts of earlier lives, before their directories are removed.
 
         Args:
-            jobs: the directory of this life's job directories; those of earlier lives are beside it.
+            jobs: the directory of this life's job directories; its parent has those of earlier lives.
 
         Returns:
             A report for each attempt, in the order of lives; attempts of one life have the same `ended_at`.
@@ -72,19 +63,16 @@ class Leftovers:
             return []
         self._remember(lives[-MOST_LIVES:])
         reports = [report for life in lives[-MOST_LIVES:] for report in self._reports(life)][-MOST_ATTEMPTS:]
-        logger.warning(
-            "node %s: %d attempts of earlier lives were left unfinished and are reported as lost",
-            self._node_id,
-            len(reports),
-        )
+        what = "node %s: earlier lives of its agent left %d attempts unfinished; reporting them as lost"
+        logger.warning(what, self._node_id, len(reports))
         return reports
 
     def reported(self, last: int) -> None:
-        """The reports have been given to the leaders; `last` is the number of the last one."""
+        """Note that the reports are in the log; `last` is the number of the last one."""
         self._last = last
 
     def settle(self, number: int) -> None:
-        """A leader has committed all reports up to a number: the file is removed once that includes all of these."""
+        """Remove the file if a leader has committed all reports up to a number, and that includes all of these."""
         if 0 < self._last <= number:
             self._last = 0
             with contextlib.suppress(OSError):
@@ -109,7 +97,7 @@ class Leftovers:
         except FileNotFoundError:
             return []
         except (OSError, ValueError, TypeError, KeyError, AssertionError) as error:
-            logger.warning("node %s: %s cannot be read and is ignored: %s", self._node_id, self._path, error)
+            logger.warning("node %s: %s cannot be read: %s; ignoring it", self._node_id, self._path, error)
             return []
         return [life for life in lives if isinstance(life.get("life"), str)]
 
@@ -120,8 +108,8 @@ class Leftovers:
                 json.dump(lives, file)
             new.replace(self._path)
         except OSError as error:
-            # They are still reported, in this life of the agent.
-            logger.warning("node %s: cannot write %s: %s", self._node_id, self._path, error)
+            what = "node %s: %s cannot be written: %s; unfinished attempts are reported only until the agent ends"
+            logger.warning(what, self._node_id, self._path, error)
 
 
 def _private(path: str, flags: int) -> int:
@@ -129,7 +117,7 @@ def _private(path: str, flags: int) -> int:
 
 
 def _changed_at(path: Path) -> float:
-    """About when the last attempt began or ended in a life's directory, seconds since the epoch."""
+    """When the last attempt began or ended in a life's directory, about, in seconds since the epoch."""
     try:
         return path.stat(follow_symlinks=False).st_mtime
     except OSError:
@@ -137,7 +125,7 @@ def _changed_at(path: Path) -> float:
 
 
 def _attempts_in(directory: Path) -> Iterator[tuple[str, int]]:
-    """The attempts that job directories are named after; other directories of the node are passed over."""
+    """The attempts that job directories are named after; other directories are ignored."""
     with contextlib.suppress(OSError), os.scandir(directory) as entries:
         for entry in entries:
             job_id, _, number = entry.name.rpartition(".")

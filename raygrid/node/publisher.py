@@ -1,7 +1,7 @@
 """Stores results, small ones together in packs and large ones alone, before their attempts are reported.
 
-One thread. Results that arrive while a pack is being written go into the next pack: the higher the load, the more
-results share a blob, its flush to disk and its entry in the cache.
+One thread. Results that arrive while a pack is being written go into the next pack: with more load, more results share
+a blob, its flush to disk and its cache entry.
 """
 
 from __future__ import annotations
@@ -12,31 +12,34 @@ import threading
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from pathlib import Path
 from typing import TypeAlias
 
 from raygrid.blobs import BlobStore, new_result_key
 from raygrid.models import AttemptReport, BlobSlice, Outcome
-from raygrid.node.attempt.stages import FinishedAttempt
+from raygrid.node.attempt.stages import FinishedAttempt, ResultZip
 from raygrid.node.cache import ResultCache
 from raygrid.node.traffic import TrafficMeter
 
 PACK_LIMIT = 8 * 1024**2
-# While attempts wait for a slot, results are gathered for so long: all slots are busy meanwhile, and more results
-# share each write, flush, report and commit.
+# While attempts wait for a slot, results are gathered for so long: all slots stay busy, and more results share each
+# write, flush, report and commit.
 GATHER_S = 0.1
-STEP_S = 0.01  # polled in steps: waking the thread for each result would cost a good part of a short job
-# A result that cannot be stored is kept for as long as its attempt took; after that, running it again is no slower.
+STEP_S = 0.01  # the queue is polled: waking the thread for each result would cost a good part of a short job
+# A result that cannot be stored is tried again for as long as its attempt took; then running it again is as fast.
 TRIES = 4
 TRY_S = 10.0
 KEEP_S = 60.0
 PAUSE_S = 2.0
 
-
 _Pack: TypeAlias = tuple[str, bytes, list[tuple[str, int, int]]]  # key, content, and for each job offset and size
 
 
 class Publisher:
-    """Stores the ZIPs of finished attempts, then delivers their reports. `close` ends its thread after the last one."""
+    """Stores the ZIPs of finished attempts, then delivers their reports.
+
+    `is_saturated` returns whether attempts wait for a slot; `trouble` states why results cannot be stored now.
+    """
 
     def __init__(
         self,
@@ -80,7 +83,7 @@ class Publisher:
                 self._publish(batch)
 
     def _gather(self) -> tuple[list[FinishedAttempt], bool]:
-        """The next results to store together, and whether more may come after them."""
+        """The next results to store together, and whether more may follow."""
         batch: list[FinishedAttempt] = []
         size = 0
         next_one = self._queue.get()
@@ -97,11 +100,7 @@ class Publisher:
         return batch, False
 
     def _next(self, until: float) -> FinishedAttempt | None:
-        """The next result: one that is queued, or that arrives in time while attempts wait for a slot.
-
-        Raises:
-            queue.Empty: there is none.
-        """
+        """The next queued result, also waiting for one while attempts wait for a slot; else raises queue.Empty."""
         while True:
             try:
                 return self._queue.get_nowait()
@@ -112,56 +111,50 @@ class Publisher:
 
     def _publish(self, batch: list[FinishedAttempt]) -> None:
         reports = [each.report for each in batch if each.zip is None]
-        packed = [each for each in batch if each.zip is not None and each.zip.data is not None]
+        zipped = [(each.report, each.zip) for each in batch if each.zip is not None]
+        packed = [(report, made) for report, made in zipped if made.data is not None]
         pack = None
         if packed:
             pack, stored = self._store_pack(packed)
             reports += stored
-        for each in batch:
-            if each.zip is not None and each.zip.path is not None:
-                reports.append(self._publish_file(each))
+        reports += [self._store_file(report, made, made.path) for report, made in zipped if made.path is not None]
         self._deliver(reports)
         if pack is not None:
-            # After the reports, which must not wait for it: until then, results are read from the blob store.
+            # After the reports, which must not wait for this; until then, results are read from the blob store.
             self._cache.add(*pack)
 
-    def _store_pack(self, packed: list[FinishedAttempt]) -> tuple[_Pack | None, list[AttemptReport]]:
-        """Store results as one blob; return what to keep of it in the cache, and the reports."""
+    def _store_pack(self, packed: list[tuple[AttemptReport, ResultZip]]) -> tuple[_Pack | None, list[AttemptReport]]:
+        """Store small results as one blob; return the pack for the cache, and the reports."""
         key, offset = new_result_key(), 0
         slices: list[BlobSlice] = []
-        for each in packed:
-            assert each.zip is not None
-            slices.append(BlobSlice(key, offset, each.zip.size, each.zip.digest))
-            offset += each.zip.size
-        data = b"".join(each.zip.data for each in packed if each.zip is not None and each.zip.data is not None)
-        problem = self._store(lambda: self._blobs.put_now(key, data), _worth_s(packed))
+        for _, made in packed:
+            slices.append(BlobSlice(key, offset, made.size, made.digest))
+            offset += made.size
+        data = b"".join([made.data for _, made in packed if made.data is not None])
+        problem = self._store(lambda: self._blobs.put_now(key, data), _worth_s([report for report, _ in packed]))
         if problem is not None:
-            return None, [self._lost_result(each.report, problem) for each in packed]
+            return None, [self._lost_result(report, problem) for report, _ in packed]
         self._traffic.add(results=len(data))
-        positions = [(e.report.attempt.job_id, s.offset, s.size) for e, s in zip(packed, slices, strict=True)]
-        reports = [
-            replace(each.report, result=piece, chunks=each.zip.chunks if each.zip is not None else None)
-            for each, piece in zip(packed, slices, strict=True)
-        ]
+        stored = list(zip(packed, slices, strict=True))
+        positions = [(report.attempt.job_id, piece.offset, piece.size) for (report, _), piece in stored]
+        reports = [replace(report, result=piece, chunks=made.chunks) for (report, made), piece in stored]
         return (key, data, positions), reports
 
-    def _publish_file(self, finished: FinishedAttempt) -> AttemptReport:
-        assert finished.zip is not None
-        assert finished.zip.path is not None
-        path, key = finished.zip.path, new_result_key()
+    def _store_file(self, report: AttemptReport, made: ResultZip, path: Path) -> AttemptReport:
+        """Store a large result; return the report."""
+        key = new_result_key()
         try:
-            problem = self._store(lambda: self._blobs.put_file_now(key, path), _worth_s([finished]))
+            problem = self._store(lambda: self._blobs.put_file_now(key, path), _worth_s([report]))
         finally:
             with contextlib.suppress(OSError):
                 path.unlink(missing_ok=True)
         if problem is not None:
-            return self._lost_result(finished.report, problem)
-        self._traffic.add(results=finished.zip.size)
-        result = BlobSlice(key, 0, finished.zip.size, finished.zip.digest)
-        return replace(finished.report, result=result, chunks=finished.zip.chunks)
+            return self._lost_result(report, problem)
+        self._traffic.add(results=made.size)
+        return replace(report, result=BlobSlice(key, 0, made.size, made.digest), chunks=made.chunks)
 
     def _store(self, write: Callable[[], None], worth_s: float) -> str | None:
-        """Write, and try again while that is worth it; return the error of the last try."""
+        """Write, and try again for `worth_s` after errors; return the last error if no try succeeded."""
         began, tries = time.monotonic(), 0
         while True:
             try:
@@ -180,16 +173,16 @@ class Publisher:
             time.sleep(pause_s)
 
     def _lost_result(self, report: AttemptReport, problem: str) -> AttemptReport:
-        """The report of an attempt whose result could not be stored: the job must run again."""
+        """The report of an attempt whose result could not be stored, so that the job must run again."""
         message = f"node {self._node_id} could not store the result: {problem}"
         return AttemptReport(report.attempt, Outcome.INFRASTRUCTURE, message=message)
 
 
-def _worth_s(batch: Sequence[FinishedAttempt]) -> float:
-    """The seconds for which storing results is tried: after that, running their attempts again would be faster."""
+def _worth_s(reports: Sequence[AttemptReport]) -> float:
+    """The seconds for which storing results is tried; after that, running their attempts again would be faster."""
     took_s = [
-        (each.report.ended_at - each.report.started_at).total_seconds()
-        for each in batch
-        if each.report.started_at is not None and each.report.ended_at is not None
+        (each.ended_at - each.started_at).total_seconds()
+        for each in reports
+        if each.started_at is not None and each.ended_at is not None
     ]
     return min(max(took_s, default=0.0), KEEP_S)

@@ -1,9 +1,9 @@
-"""A small process beside each agent: it cleans up when the agent dies, even by `kill -9`, and kills a frozen agent.
+"""A small process for each agent: it cleans up when the agent dies, even by `kill -9`, and kills a frozen agent.
 
-It waits for the end of its standard input, which the agent holds open and writes heartbeats into (`system/guard.py`).
-Then it kills every process that carries the agent's mark or that the agent has recorded (`ProcessReporter`), with all
-below them, and removes the job directories. Run as a script:
-`python reaper.py <mark prefix> <pid of the agent> <silence of the agent that is a freeze> <directories to remove>`.
+It waits for the end of its standard input, into which the agent writes heartbeats (`system/guard.py`). Then it kills
+every process that has the agent's mark or that the agent has recorded (`ProcessReporter`), with all their descendants,
+and removes the job directories. Run as a script:
+`python reaper.py <mark prefix> <pid of the agent> <silence of a frozen agent, s> <directories to remove>`.
 """
 
 from __future__ import annotations
@@ -22,21 +22,14 @@ from raygrid.system.heartbeat import Heartbeat, start_guard
 from raygrid.system.killing import kill_lineage
 from raygrid.system.proc import process_of
 
-# A pricer that was being spawned when the agent died carries its mark only a moment later.
-AGAIN_S = 0.2
+AGAIN_S = 0.2  # a pricer that was being spawned when the agent died has its mark a moment later
 KILL_S = 20.0
 MOST_KNOWN = 10_000
-_RECORDS_PER_WRITE = 100  # a pipe takes so few bytes in whole or not at all
+_RECORDS_PER_WRITE = 100  # no more than a pipe takes in one piece
 
 
 def start(mark_prefix: str, directories: Sequence[Path], frozen_s: float) -> Heartbeat:
-    """Start the reaper of the agent in this process; when the returned object is closed, it cleans up and ends.
-
-    Args:
-        mark_prefix: what the marks of the agent's pricers begin with.
-        directories: the directories to remove.
-        frozen_s: the agent is killed when it has been frozen for so long.
-    """
+    """Start the reaper of the agent in this process; it cleans up and ends when the returned object is closed."""
     words = [mark_prefix, str(os.getpid()), str(frozen_s), *map(str, directories)]
     return Heartbeat(start_guard([sys.executable, "-m", "raygrid.node.reaper", *words]))
 
@@ -44,10 +37,8 @@ def start(mark_prefix: str, directories: Sequence[Path], frozen_s: float) -> Hea
 class ProcessReporter:
     """The agent's side of the record: sends each process that pricers started to the reaper, once.
 
-    A daemon that has lost both its mark and its parents is found by this alone.
-
-    Args:
-        send: takes up to `select.PIPE_BUF` bytes; False where it cannot take them now.
+    A daemon that has lost both its mark and its parents is found only by this. `send` takes up to `select.PIPE_BUF`
+    bytes, and returns False if it cannot take them now.
     """
 
     def __init__(self, send: Callable[[bytes], bool]) -> None:

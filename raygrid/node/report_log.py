@@ -1,7 +1,7 @@
 """The reports of a node agent: numbered, and kept until a leader has committed them.
 
 A leader that asks again, or a new leader, misses none of them. Every life of an agent begins with another number, so
-that a leader cannot take its reports for those of an earlier life.
+that a leader cannot confuse its reports with those of an earlier life.
 """
 
 from __future__ import annotations
@@ -17,8 +17,7 @@ from raygrid.models import AttemptReport
 class ReportLog:
     """Reports in the order of their numbers. The caller holds a lock during all calls but `wait`, `wake` and `attach`.
 
-    Args:
-        incarnation: the name of this life of the agent, hexadecimal.
+    `incarnation` is the name of this life of the agent, hexadecimal.
 
     Attributes:
         first: the number before the first report of this life.
@@ -37,7 +36,7 @@ class ReportLog:
         return len(self._reports)
 
     def append(self, reports: Iterable[AttemptReport]) -> None:
-        """Add reports, and wake the poll that waits for them."""
+        """Add reports, and end a waiting poll."""
         if self.is_closed:
             return
         before = self.last
@@ -48,7 +47,7 @@ class ReportLog:
             self.wake()
 
     def knows(self, number: int) -> bool:
-        """Whether a number is one of this life."""
+        """Whether a number belongs to this life."""
         return self.first <= number <= self.last
 
     def settle(self, number: int) -> None:
@@ -82,6 +81,6 @@ class ReportLog:
                 await self._news.wait()
 
     def wake(self) -> None:
-        """Have a poll that waits be answered now; may be called from any thread."""
+        """End a waiting poll now; may be called from any thread."""
         if self._news is not None and self._loop is not None and not self._loop.is_closed():
             self._loop.call_soon_threadsafe(self._news.set)

@@ -1,4 +1,4 @@
-"""What a node agent answers to leaders and parents: `AgentCalls`, passed on to the agent."""
+"""The calls of leaders and parents to a node agent (`AgentCalls`), passed on to the agent."""
 
 from __future__ import annotations
 

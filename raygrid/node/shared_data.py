@@ -1,8 +1,7 @@
 """Local copies of shared inputs (market data), by digest: each is fetched once; the least recently used are dropped.
 
-All attempts get hard links to one copy, so that a pricer that writes into it changes it for all. A program that runs
-under the same user cannot be kept from that. The change is detected before the copy is used again, and when each
-attempt ends.
+All attempts get hard links to one copy. A pricer runs under the same user and can write into the copy, which changes it
+for all. The change is detected before the copy is used again, and when each attempt ends.
 """
 
 from __future__ import annotations
@@ -23,12 +22,12 @@ from raygrid.models import BlobSlice, SharedData
 from raygrid.node.attempt.safe_paths import BadOutputError, open_directory, open_file, remove
 from raygrid.node.traffic import TrafficMeter
 
-# Copies get an earlier modification time, so that a write shows even within one tick of the file system's clock.
+# Copies get an earlier modification time, so that even a write within one tick of the file system's clock is detected.
 _EARLIER_NS = 2 * 10**9
 
 
 class _State(NamedTuple):
-    """Recognises an untouched file: who writes it and sets its times back still changes its time of change."""
+    """Identifies an unchanged file: a program can reset the modification time, but not the time of change."""
 
     device: int
     inode: int
@@ -55,14 +54,14 @@ class _Copy:
 
 
 class DataLink(NamedTuple):
-    """A shared input in the directory of one attempt."""
+    """A shared input in a job directory."""
 
     data: SharedData
     copy: _Copy
 
 
 class SharedDataCache:
-    """Copies under one directory, linked into job directories. Safe to call from many threads.
+    """Copies in one directory, linked into job directories; thread-safe.
 
     A hard link keeps a copy for the attempts that use it, even after it was dropped from the cache. A copy that a
     pricer has changed is fetched again.
@@ -93,43 +92,38 @@ class SharedDataCache:
         return DataLink(data, copy)
 
     def release(self, links: Sequence[DataLink], directory: int) -> bool:
-        """Take an attempt's shared inputs out once its pricer has ended; return whether they are unchanged.
-
-        Args:
-            links: the shared inputs.
-            directory: descriptor of its job directory, in which they lie under `data`.
-        """
+        """Remove an attempt's shared inputs from `data` in its job directory; return whether they are unchanged."""
         unchanged = True
-        within = -1
+        dir_fd = -1
         with contextlib.suppress(OSError):  # the pricer may have moved it away
-            within = open_directory("data", directory)
+            dir_fd = open_directory("data", directory)
         try:
             for link in links:
                 with self._one_at_a_time(link.data.digest):
-                    unchanged &= self._release(link, within)
+                    unchanged &= self._release(link, dir_fd)
         finally:
-            if within >= 0:
-                os.close(within)
+            if dir_fd >= 0:
+                os.close(dir_fd)
         return unchanged
 
-    def _release(self, link: DataLink, within: int) -> bool:
+    def _release(self, link: DataLink, dir_fd: int) -> bool:
         copy = link.copy
-        if (file := self._opened(copy, link.data.name, within)) is None:
-            return False  # no name of it is left: whether it was changed is unknown
+        if (file := self._opened(copy, link.data.name, dir_fd)) is None:
+            return False  # no name of it is left, so that a change cannot be excluded
         try:
             if not self._is_good(copy, file, link.data.digest):
                 self._drop(copy, link.data.digest)
                 return False
             with self._lock:
-                self._renamed(copy, file, lambda: _unlink(link.data.name, within, copy))
+                self._renamed(copy, file, lambda: _unlink(link.data.name, dir_fd, copy))
         finally:
             os.close(file)
         return True
 
     @staticmethod
-    def _opened(copy: _Copy, name: str, within: int) -> int | None:
-        """The copy, by its name in the job directory or else by that in the cache."""
-        for place, inside in ((name, within), (str(copy.path), None)):
+    def _opened(copy: _Copy, name: str, dir_fd: int) -> int | None:
+        """The copy, opened by its name in the job directory, or else by its path in the cache."""
+        for place, inside in ((name, dir_fd), (str(copy.path), None)):
             if inside == -1:
                 continue
             with contextlib.suppress(OSError, BadOutputError):
@@ -149,7 +143,7 @@ class SharedDataCache:
             return None
         try:
             if self._is_good(copy, file, digest):
-                # Copies are dropped under the same lock, so that this one cannot be dropped before it is linked.
+                # The lock keeps other threads from dropping the copy before it is linked.
                 with self._lock, contextlib.suppress(FileNotFoundError):
                     self._renamed(copy, file, lambda: os.link(copy.path, target, follow_symlinks=False))
                     if digest in self._copies:
@@ -161,7 +155,7 @@ class SharedDataCache:
         return None
 
     def _is_good(self, copy: _Copy, file: int, digest: str) -> bool:
-        """Whether a copy is what was fetched; where only its time of change differs, its digest is computed."""
+        """Whether a copy is unchanged; its digest is computed if only its time of change differs."""
         if copy.spoilt:
             return False
         with self._lock:
@@ -182,14 +176,14 @@ class SharedDataCache:
 
     @staticmethod
     def _renamed(copy: _Copy, file: int, work: Callable[[], object]) -> None:
-        """Add or remove a name of a copy, and note its new state; an earlier change by a pricer is still detected."""
+        """Add or remove a name of a copy, and note its new state unless a pricer has changed it."""
         before = _State.of(os.fstat(file))
         work()
         if before == copy.state:
             copy.state = _State.of(os.fstat(file))
 
     def _drop(self, copy: _Copy, digest: str) -> None:
-        """Drop a copy that was changed; attempts that use it find out when they end."""
+        """Drop a changed copy; attempts that use it detect the change when they end."""
         with self._lock:
             copy.spoilt = True
             if self._copies.get(digest) is copy:
@@ -213,7 +207,7 @@ class SharedDataCache:
         return copy
 
     def _make_room(self) -> None:
-        """Drop the least recently used; called with the lock held. Attempts that use one keep it."""
+        """Drop the least recently used copies; called with the lock held. Attempts that use one keep it."""
         total = sum(each.size for each in self._copies.values())
         while total > self._limit and len(self._copies) > 1:
             _, oldest = self._copies.popitem(last=False)
@@ -231,8 +225,8 @@ class SharedDataCache:
             return self._at_work.setdefault(digest, threading.Lock())
 
 
-def _unlink(name: str, within: int, copy: _Copy) -> None:
-    """Remove a copy's name from a job directory, if the name still leads to the copy."""
+def _unlink(name: str, dir_fd: int, copy: _Copy) -> None:
+    """Remove a copy's name from a job directory if the name still belongs to the copy."""
     with contextlib.suppress(OSError):
-        if within >= 0 and _State.of(os.stat(name, dir_fd=within, follow_symlinks=False))[:2] == copy.state[:2]:
-            os.unlink(name, dir_fd=within)
+        if dir_fd >= 0 and _State.of(os.stat(name, dir_fd=dir_fd, follow_symlinks=False))[:2] == copy.state[:2]:
+            os.unlink(name, dir_fd=dir_fd)

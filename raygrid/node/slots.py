@@ -1,4 +1,4 @@
-"""The slots of a node agent: one thread for each, and a few more, that run attempts one after the other."""
+"""The slots of a node agent: one thread for each slot, and a few more, run attempts one after another."""
 
 from __future__ import annotations
 
@@ -8,14 +8,37 @@ from collections.abc import Callable
 
 from raygrid.core.group.events import AttemptOrder
 from raygrid.node.accepted import AcceptedAttempts
-from raygrid.node.attempt.slot_numbers import SlotNumbers
 
-EXTRA_THREADS = 2  # threads beyond the slots: they put results together while pricers run in all slots
+EXTRA_THREADS = 2  # threads beyond the slots: they make results while pricers run in all slots
 SHORT_S = 0.02
 
 
+class SlotNumbers:
+    """Numbers for the slots in use (`RAYGRID_SLOT`): pricers that run at the same time have different numbers.
+
+    A pricer may use its number to choose a GPU, a port or a licence. With at most n in use, all are below n. The caller
+    holds a lock during each call.
+    """
+
+    def __init__(self) -> None:
+        self._used = 0  # a bit for each number
+
+    def take(self) -> int:
+        """Take the lowest free number."""
+        lowest = ~self._used & (self._used + 1)
+        self._used |= lowest
+        return lowest.bit_length() - 1
+
+    def give_back(self, number: int) -> None:
+        """Free a number."""
+        self._used &= ~(1 << number)
+
+
 class Slot:
-    """A slot that an attempt has until its pricer has ended; the result is put together beside the next attempt."""
+    """A slot that an attempt occupies until its pricer has ended; the next attempt may start before its result is made.
+
+    `leave` is called with the slot's number, and with whether to wake another thread.
+    """
 
     def __init__(self, number: int, leave: Callable[..., None]) -> None:
         self.number = number
@@ -24,24 +47,24 @@ class Slot:
         self._left = False
 
     def leave_early(self) -> None:
-        """The pricer has ended. A short attempt keeps its slot: to wake another thread would take as long."""
+        """Free the slot when the pricer has ended, except after a short attempt: waking a thread would take as long."""
         if time.monotonic() - self._began > SHORT_S:
             self._left = True
             self._leave(self.number, wake=True)
 
     def leave(self) -> None:
-        """The attempt is over; its thread takes the next one."""
+        """Free the slot when the attempt is over; its thread takes the next attempt."""
         if not self._left:
             self._leave(self.number, wake=False)
 
 
 class Slots:
-    """The threads of one agent, which take attempts from those that were accepted.
+    """The threads of one agent, which run accepted attempts.
 
     Args:
         count: how many attempts may run at a time.
         accepted: the attempts; the lock of `work` guards them.
-        work: notified when an attempt was accepted.
+        work: notified when an attempt is accepted.
         run: runs an attempt to its end; raises nothing.
     """
 
@@ -66,7 +89,7 @@ class Slots:
         return self.count + min(self.count, EXTRA_THREADS)
 
     def resize(self, count: int) -> None:
-        """Have so many slots; called with the lock held. Threads beyond that end when they have nothing to do."""
+        """Set the number of slots; called with the lock held. Surplus threads end when they are idle."""
         self.count = count
         while len(self._threads) < self._most_threads and not self._is_closing:
             thread = threading.Thread(target=self._work_on, name="raygrid-slot", daemon=True)
@@ -77,9 +100,7 @@ class Slots:
     def close(self, stop_all: Callable[[], None], within_s: float) -> bool:
         """Begin no further attempt, and wait for the threads; return whether all have ended.
 
-        Args:
-            stop_all: stops the attempts that run; called repeatedly, since one may be about to start its pricer.
-            within_s: how long to wait.
+        `stop_all` stops running attempts; it is called repeatedly, since one may be about to start its pricer.
         """
         with self._work:
             self._is_closing = True

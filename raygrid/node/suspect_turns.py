@@ -1,7 +1,7 @@
-"""Turns for suspects: of all agents of a machine, one at a time runs the last attempt of a suspect job.
+"""Turns for suspects: of all agents of a machine, only one at a time runs the last attempt of a suspect job.
 
-A job that kills every process it can reach ends the attempts of all agents of its machine. Which of several suspects
-did so can only be found out if no other suspect runs at that time, under any agent and in any group.
+A job that kills every process it can reach ends the attempts of all agents of its machine. The culprit is found only if
+no other suspect runs at that time, under any agent and in any group.
 """
 
 from __future__ import annotations
@@ -29,12 +29,7 @@ LOOK_S = 0.2
 
 
 class SuspectTurns:
-    """Turns among the agents of one grid on one machine.
-
-    Args:
-        directory: a directory that these agents share.
-        watchdog: stops an attempt that waits for its turn.
-    """
+    """Turns among the agents of one grid on one machine, which share `directory`."""
 
     def __init__(self, directory: Path, watchdog: Watchdog) -> None:
         self._watchdog = watchdog
@@ -55,9 +50,9 @@ class SuspectTurns:
 
     @contextlib.contextmanager
     def turn(self, given_up: Callable[[], bool]) -> Iterator[bool]:
-        """Wait for the turn, and keep it until the context ends; the context gets False if it was given up meanwhile.
+        """Wait for the turn, and keep it until the context ends; the context gets False if `given_up` became true.
 
-        On a file system without locks, the turn is granted at once.
+        On a file system without locks, the turn begins at once.
         """
         lock: BaseFileLock | None = None
         has_turn = False
@@ -68,7 +63,7 @@ class SuspectTurns:
                 if not has_turn:
                     time.sleep(LOOK_S)
         except OSError as error:
-            logger.warning("cannot lock %s: %s; other suspects may run at the same time", self._path, error)
+            logger.warning("%s cannot be locked: %s; other suspects may run at the same time", self._path, error)
             has_turn = not given_up()
         try:
             yield has_turn

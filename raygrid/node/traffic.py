@@ -8,7 +8,7 @@ from raygrid.models import NodeTraffic
 
 
 class TrafficMeter:
-    """Counters of one life of a node agent; safe to use from many threads."""
+    """Counters of one life of a node agent; thread-safe."""
 
     def __init__(self) -> None:
         self._total = NodeTraffic()

@@ -21,6 +21,7 @@ _ENDED = (b"Z", b"X", b"x")
 _PAGE = os.sysconf("SC_PAGE_SIZE")
 _TICKS = os.sysconf("SC_CLK_TCK")
 _CHILDREN = 4_096
+BINARY_FORMATS = "/proc/sys/fs/binfmt_misc"
 
 Reader = Callable[[str], str | None]
 """Gives the text of a file by its absolute path, or None if it cannot be read; tests pass fakes."""
@@ -201,6 +202,19 @@ def open_files(pid: int) -> Iterator[str]:
         return
 
 
+def open_file_statuses(pid: int) -> Iterator[os.stat_result]:
+    """The status of each file that a process has open, including deleted files."""
+    with contextlib.suppress(OSError):
+        for name in os.listdir(f"/proc/{pid}/fd"):
+            with contextlib.suppress(OSError):
+                yield os.stat(f"/proc/{pid}/fd/{name}")
+
+
+def descriptor_path(descriptor: int) -> str:
+    """A path that opens the file of a descriptor of this process anew, whatever its name has become."""
+    return f"/proc/self/fd/{descriptor}"
+
+
 def listeners(port: int) -> Iterator[int]:
     """The processes of this user that listen on a TCP port; psutil names only one where several share the socket."""
     sockets = {f"socket:[{inode}]" for inode in _listening(port)}
@@ -291,6 +305,28 @@ def own_cgroups(read: Reader) -> dict[str, str]:
         controllers, _, path = rest.partition(":")
         paths.update(dict.fromkeys(controllers.split(",") if number != "0" else [""], path))
     return paths
+
+
+def own_cgroup_lines() -> bytes:
+    """The lines that name this process's cgroups; equal for all processes of these cgroups.
+
+    Raises:
+        OSError: they cannot be read.
+    """
+    return _read("/proc/self/cgroup")
+
+
+def binary_formats() -> Iterator[dict[str, str]]:
+    """The fields of each enabled binary format for which the kernel starts an interpreter, such as wine or qemu.
+
+    Source: Documentation/admin-guide/binfmt-misc.rst of Linux.
+    """
+    with contextlib.suppress(OSError):
+        for name in os.listdir(BINARY_FORMATS):
+            text = read_text(f"{BINARY_FORMATS}/{name}") if name not in ("register", "status") else None
+            fields = dict(line.partition(" ")[::2] for line in (text or "").splitlines())
+            if "enabled" in fields:
+                yield fields
 
 
 def machine_memory(read: Reader) -> dict[str, int]:

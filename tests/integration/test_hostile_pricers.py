@@ -275,7 +275,7 @@ async def test_a_pricer_that_takes_too_much_memory_has_failed(grid: SmallGrid) -
         ("newline-name", "touch \"$(printf 'a\\nb')\"", "has a control character, '\\n'"),
         ("c1-name", "touch \"$(printf 'a\\302\\205b')\"", "has a control character, '\\x85'"),
         ("bad-directory", "mkdir \"$(printf 'a\\033b')\"", "has a control character, '\\x1b'"),
-        ("two-in-one", "touch 'a\\b' 'a%5Cb'", "which have one name in a ZIP"),
+        ("two-in-one", "touch 'a\\b' 'a%5Cb'", "which have the same name in a ZIP"),
         ("no-directory", 'rm -rf "$PWD"', "cannot be read"),
     ],
 )

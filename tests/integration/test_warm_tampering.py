@@ -69,7 +69,7 @@ async def test_something_else_in_the_place_of_a_capture_is_bad_output(tmp_path: 
         script = f"path = job['{which}']\nif os.path.exists(path):\n    os.unlink(path)\n{put}\n"
         done = await node.run("bad", script + "sys.stderr.write('said'); sys.stderr.flush(); answer()")
         assert done.report.outcome is Outcome.BAD_OUTPUT
-        assert f"in the place of its {which}" in (done.report.message or "")
+        assert f"replaced its {which}" in (done.report.message or "")
         assert "root" not in done.files["stdout.txt"] + done.files["stderr.txt"]
         await assert_goes_on(node)
 

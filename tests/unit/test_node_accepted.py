@@ -82,5 +82,5 @@ def test_a_node_accepts_a_bounded_number_of_attempts(
     accepted.accept(order("a", "true"))
     refused: Any = accepted.accept(order("b", "true"))
     assert refused.outcome is Outcome.INFRASTRUCTURE
-    assert "node-1 has 1 attempts waiting" in refused.message
+    assert "node-1 refuses the attempt: 1 attempts are waiting" in refused.message
     assert list(accepted.by_job) == ["a"]

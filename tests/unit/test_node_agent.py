@@ -345,7 +345,7 @@ async def test_a_node_whose_reports_are_not_settled_takes_no_more(
     await reports_of(agent, 4)
     reply = await agent.reports(1, 0, 0, 0)
     state = reply.state
-    assert (state.healthy, state.why) == (False, "4 of its reports are not committed to the job store yet")
+    assert (state.healthy, state.why) == (False, "4 of its reports are not yet committed to the job store")
     assert (await agent.reports(1, reply.last, reply.last - 2, 0)).state.healthy
 
 

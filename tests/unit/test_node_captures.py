@@ -25,7 +25,7 @@ def place(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def pool(place: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[CapturePool]:
-    monkeypatch.setattr(captures_module, "RESTING", 0)  # so that the next attempt gets the pair of the last one
+    monkeypatch.setattr(captures_module, "MIN_FREE", 0)  # so that the next attempt gets the pair of the last one
     made = CapturePool(str(place))
     made.open()
     yield made
@@ -33,8 +33,8 @@ def pool(place: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[CapturePool]:
 
 
 def taken(pool: CapturePool, tmp_path: Path, *, by_name: bool = False) -> Captures:
-    within = os.open(tmp_path, os.O_RDONLY | os.O_DIRECTORY)
-    return pool.take(f"{tmp_path}/job.1", within, by_name=by_name)
+    dir_fd = os.open(tmp_path, os.O_RDONLY | os.O_DIRECTORY)
+    return pool.take(f"{tmp_path}/job.1", dir_fd, by_name=by_name)
 
 
 def inodes(captures: Captures) -> list[int]:
@@ -50,13 +50,13 @@ def test_an_empty_pair_is_used_again(pool: CapturePool, tmp_path: Path) -> None:
 
 
 def replace_by_link(capture: Capture) -> None:
-    os.unlink(capture.where)
-    os.symlink("/etc/passwd", capture.where)
+    os.unlink(capture.path)
+    os.symlink("/etc/passwd", capture.path)
 
 
 def replace_by_directory(capture: Capture) -> None:
-    os.unlink(capture.where)
-    os.mkdir(capture.where)
+    os.unlink(capture.path)
+    os.mkdir(capture.path)
 
 
 @pytest.mark.parametrize(
@@ -64,9 +64,9 @@ def replace_by_directory(capture: Capture) -> None:
     [
         lambda capture: os.write(capture.descriptor, b"price"),
         lambda capture: os.fchmod(capture.descriptor, 0),
-        lambda capture: os.link(capture.where, f"{capture.where}-too"),
-        lambda capture: os.unlink(capture.where),
-        lambda capture: os.rename(capture.where, f"{capture.where}-aside"),
+        lambda capture: os.link(capture.path, f"{capture.path}-too"),
+        lambda capture: os.unlink(capture.path),
+        lambda capture: os.rename(capture.path, f"{capture.path}-aside"),
         replace_by_link,
         replace_by_directory,
         lambda capture: reserve(capture, 1024**2),
@@ -85,7 +85,7 @@ def test_a_pair_that_is_not_as_good_as_new_is_not_used_again(
     second = taken(pool, tmp_path)
     assert before[1] not in inodes(second)
     for each in second:
-        status = os.lstat(each.where)
+        status = os.lstat(each.path)
         assert os.path.samestat(status, os.fstat(each.descriptor))
         assert (status.st_size, status.st_blocks) == (0, 0)
 
@@ -100,7 +100,7 @@ def test_what_was_printed_leaves_the_disk_with_its_attempt(pool: CapturePool, pl
 
 def reserve(capture: Capture, size: int) -> None:
     """Take room on the disk without a size."""
-    subprocess.run(["fallocate", "--keep-size", f"--length={size}", capture.where], check=True)
+    subprocess.run(["fallocate", "--keep-size", f"--length={size}", capture.path], check=True)
 
 
 def test_a_files_position_flags_and_locks_are_reset(pool: CapturePool, tmp_path: Path) -> None:
@@ -113,7 +113,7 @@ def test_a_files_position_flags_and_locks_are_reset(pool: CapturePool, tmp_path:
     pool.give_back(first)
     second = taken(pool, tmp_path)
     assert inodes(second) == before
-    with open(second.stdout.where, "rb") as other:
+    with open(second.stdout.path, "rb") as other:
         fcntl.flock(other, fcntl.LOCK_EX | fcntl.LOCK_NB)
     os.write(second.stdout.descriptor, b"price")
     assert os.pread(second.stdout.descriptor, 200, 0) == b"price"
@@ -144,8 +144,8 @@ def test_a_pool_whose_directory_was_removed_makes_them_beside_the_job(
     """A hostile pricer costs its node nothing: the output of the next one is captured all the same."""
     place.rmdir()
     made = taken(pool, tmp_path)
-    assert [each.where for each in made] == [f"{tmp_path}/job.1@stdout", f"{tmp_path}/job.1@stderr"]
-    assert all(os.path.samestat(os.lstat(each.where), os.fstat(each.descriptor)) for each in made)
+    assert [each.path for each in made] == [f"{tmp_path}/job.1@stdout", f"{tmp_path}/job.1@stderr"]
+    assert all(os.path.samestat(os.lstat(each.path), os.fstat(each.descriptor)) for each in made)
     pool.give_back(made)
     assert list(tmp_path.iterdir()) == []
 
@@ -164,10 +164,10 @@ def test_a_special_file_in_place_of_a_warm_pricers_output_is_no_output(
 ) -> None:
     """A pricer that opens a capture by name leaves another kind of file there; nothing is read through it."""
     stdout = taken(pool, tmp_path, by_name=True).stdout
-    os.unlink(stdout.where)
+    os.unlink(stdout.path)
     assert stdout.printed().size == 0
-    put(stdout.where)
-    with pytest.raises(BadOutputError, match=f"the pricer put {says} in the place of its stdout"):
+    put(stdout.path)
+    with pytest.raises(BadOutputError, match=f"the pricer replaced its stdout by {says}"):
         stdout.printed()
 
 
@@ -175,6 +175,6 @@ def test_a_file_that_a_warm_pricer_wrote_under_the_captures_name_is_read(pool: C
     """Also if it wrote another file and gave it that name."""
     stdout = taken(pool, tmp_path, by_name=True).stdout
     (tmp_path / "mine").write_bytes(b"price")
-    os.rename(tmp_path / "mine", stdout.where)
+    os.rename(tmp_path / "mine", stdout.path)
     with stdout.printed().open() as file:
         assert file.read() == b"price"

@@ -88,7 +88,7 @@ def test_it_waits_for_a_bounded_time_and_not_beyond_the_end_of_the_agent(monkeyp
 
 def test_few_definitions_are_kept_and_one_that_was_dropped_is_asked_for_again(monkeypatch: pytest.MonkeyPatch) -> None:
     """Those used last are kept."""
-    monkeypatch.setattr(module, "KEPT", 2)
+    monkeypatch.setattr(module, "MOST_DEFINITIONS", 2)
     kept = NodeDefinitions({})
     made = [define("p", Pricer(command=(name,))) for name in ("a", "b", "c")]
     kept.put(made[:2])

@@ -13,10 +13,10 @@ import pytest
 from raygrid.errors import SettingsError
 from raygrid.local.executables import require_executables
 from raygrid.models import AttemptId, Outcome
-from raygrid.node.attempt import diagnosis
 from raygrid.node.attempt.diagnosis import why_not
 from raygrid.settings.model import load_settings
 from raygrid.settings.pricer import Pricer
+from raygrid.system import proc
 from tests.support.lone_agent import lone_agent, order, reports_of
 
 MZ = b"MZ\x90\x00" + b"\0" * 60
@@ -107,7 +107,7 @@ def test_a_handler_of_the_kernel_makes_a_windows_program_startable(
     (tmp_path / "binfmt").mkdir()
     (tmp_path / "binfmt" / "handler").write_text(entry)
     (tmp_path / "binfmt" / "status").write_text("enabled\n")
-    monkeypatch.setattr(diagnosis, "BINFMT", tmp_path / "binfmt")
+    monkeypatch.setattr(proc, "BINARY_FORMATS", str(tmp_path / "binfmt"))
     assert (why_not(str(program(tmp_path, MZ)), "/bin") is None) == handled
 
 
@@ -129,7 +129,7 @@ async def test_a_node_explains_why_it_cannot_start_a_pricer(tmp_path: Path, cont
     path = tmp_path / "pricer.exe"
     if content is not None:
         program(tmp_path, content)
-    if content == MZ and shutil.which("wine") and any(diagnosis.BINFMT.glob("*wine*")):
+    if content == MZ and shutil.which("wine") and any(Path(proc.BINARY_FORMATS).glob("*wine*")):
         pytest.skip("this machine starts Windows programs by itself (binfmt_misc)")
     agent = lone_agent(tmp_path)
     agent.configure(1, {"price": Pricer(command=(str(path), "{input}"))}, agent._settings, 1.0)

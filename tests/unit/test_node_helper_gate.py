@@ -134,11 +134,11 @@ def test_a_look_gives_the_attempts_that_ran_since_the_last_one() -> None:
     """Also one that began and ended in between: an orphan without a mark may be its."""
     gate = HelperGate(10)
     gate.begin("p", PRICER)
-    assert gate.look() == {"p": True}
-    assert gate.look() == {"p": True}
+    assert gate.ran_lately() == {"p": True}
+    assert gate.ran_lately() == {"p": True}
     gate.end("p", PRICER)
-    assert gate.look() == {"p": True}
-    assert gate.look() == {"p": False}
+    assert gate.ran_lately() == {"p": True}
+    assert gate.ran_lately() == {"p": False}
 
 
 def test_a_program_is_one_for_windows_by_its_content(tmp_path: Path) -> None:

@@ -11,7 +11,7 @@ import pytest
 
 from raygrid.models import AttemptId
 from raygrid.node.attempt.directory import JobDirectory
-from raygrid.node.attempt.remaining_writers import RemainingWriters
+from raygrid.node.attempt.usage import RemainingWriters
 from raygrid.node.attempt.workspace import Workspace
 from raygrid.system.proc import ChildrenOf
 from tests.support.lone_agent import lone_agent, order, reports_of
@@ -50,7 +50,7 @@ def test_the_next_attempt_takes_over_a_directory_and_finds_nothing_of_the_earlie
     assert later.path == places.jobs / "two.1"
     assert later.path.stat().st_ino == inode
     assert [(each.name, each.read_bytes()) for each in later.path.iterdir()] == [("other.csv", b"short")]
-    assert [Path(each.where).read_bytes() for each in later.captures] == [b"", b""]
+    assert [Path(each.path).read_bytes() for each in later.captures] == [b"", b""]
     assert spares(places) == []
 
 

@@ -29,7 +29,7 @@ def run(directory: Path, *command: str, **variables: str) -> tuple[int, str]:
     environment = Environment({"PATH": PATH, **variables})
     nothing, out = os.open(os.devnull, os.O_RDONLY), os.open(directory / "out", os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
     try:
-        pid = spawn(command, environment, {"JOB": "j1"}, str(directory), nothing, out, out)
+        pid = spawn(command, environment, {"JOB": "j1"}, str(directory), (nothing, out, out))
         status = os.waitpid(pid, 0)[1]
     finally:
         os.close(nothing)

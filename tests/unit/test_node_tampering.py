@@ -134,7 +134,7 @@ async def test_direct_writes_to_stdout_are_read(agent: NodeAgent) -> None:
 
 async def test_the_outputs_of_two_jobs_are_never_mixed(agent: NodeAgent, monkeypatch: pytest.MonkeyPatch) -> None:
     """Captures are used again while they are empty: whatever an earlier job did with its own, the next begins anew."""
-    monkeypatch.setattr(captures, "RESTING", 0)
+    monkeypatch.setattr(captures, "MIN_FREE", 0)
     moves_on = f"{sys.executable} -c 'import os; os.lseek(1, 100, os.SEEK_SET)'"
     for number, job in enumerate((order("one", moves_on), order("two", "echo two"), order("three", "echo three"))):
         agent.start(1, [job])
@@ -188,7 +188,7 @@ async def test_a_link_in_the_place_of_the_job_directory_is_bad_output(
     """Nothing is published or removed where the link leads."""
     report = await run(agent, f'here="$PWD"; {swap.format(elsewhere=elsewhere)}')
     assert (report.outcome, is_untouched(elsewhere)) == (Outcome.BAD_OUTPUT, True)
-    assert "the pricer put a symbolic link in the place of its job directory" in (report.message or "")
+    assert "the pricer replaced its job directory by a symbolic link" in (report.message or "")
     assert sorted(contents(report, agent)) == ["manifest.json", "stderr.txt", "stdout.txt"]
     assert not (agent._workspace.jobs / "job.1").is_symlink()
 
@@ -233,12 +233,12 @@ def test_a_link_that_takes_the_place_of_a_directory_between_look_and_read_is_not
     """A process that a pricer left behind cannot have another file published under the name of an output."""
     directory = used(places)
     [found] = directory.outputs()
-    with read_file(found.path, found.within) as file:
+    with read_file(found.path, found.dir_fd) as file:
         assert file.read() == b"mine"
     (directory.path / "sub").rename(directory.path / "away")
     (directory.path / "sub").symlink_to(elsewhere)
     with pytest.raises(BadOutputError, match=r"sub/prices\.csv"):
-        read_file(found.path, found.within)
+        read_file(found.path, found.dir_fd)
 
 
 def test_the_target_of_a_link_is_never_removed(places: Workspace, elsewhere: Path) -> None:
@@ -312,7 +312,7 @@ async def test_an_attempt_that_waited_for_its_turn_is_held_to_its_output_limit(a
     agent._definitions.follow({"shell": SHELL["shell"].model_copy(update={"output": 1024**2})})
     with agent._suspect_turns.turn(lambda: False):
         agent.start(1, [replace(order("job", "cat /dev/zero > out", timeout_s=30), apart=True)])
-        wait_until(lambda: AttemptId("job", 1) in agent._disk._gauges)
+        wait_until(lambda: AttemptId("job", 1) in agent._disk._usages)
     report = (await reports_of(agent, 1))[AttemptId("job", 1)]
     assert report.outcome is Outcome.OUTPUT_LIMIT
 

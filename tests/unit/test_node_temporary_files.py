@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from raygrid.node.attempt.remaining_writers import RemainingWriters
-from raygrid.node.attempt.slot_numbers import SlotNumbers
 from raygrid.node.attempt.temporary_files import VARIABLES, TemporaryDirectories, TemporaryDirectory
+from raygrid.node.attempt.usage import RemainingWriters
+from raygrid.node.slots import SlotNumbers
 
 
 @pytest.fixture
@@ -30,9 +30,9 @@ def pool(place: Path) -> Iterator[TemporaryDirectories]:
 
 @pytest.fixture
 def take(pool: TemporaryDirectories, tmp_path: Path) -> Iterator[Callable[[], TemporaryDirectory]]:
-    within = os.open(tmp_path, os.O_RDONLY | os.O_DIRECTORY)
-    yield lambda: pool.take(f"{tmp_path}/job.1", within)
-    os.close(within)
+    dir_fd = os.open(tmp_path, os.O_RDONLY | os.O_DIRECTORY)
+    yield lambda: pool.take(f"{tmp_path}/job.1", dir_fd)
+    os.close(dir_fd)
 
 
 Take = Callable[[], TemporaryDirectory]
@@ -42,34 +42,34 @@ def test_an_untouched_directory_is_used_again(pool: TemporaryDirectories, take: 
     """No attempt makes a directory while one is free."""
     first = take()
     second = take()
-    assert first.where != second.where
-    assert os.listdir(first.where) == os.listdir(second.where) == []
+    assert first.path != second.path
+    assert os.listdir(first.path) == os.listdir(second.path) == []
     pool.give_back(first, RemainingWriters.NONE)
     assert take() is first
     assert len(list(place.iterdir())) == 2
 
 
-def _leave_a_file(where: str) -> None:
-    Path(where, "scratch").write_text("x")
+def _leave_a_file(path: str) -> None:
+    Path(path, "scratch").write_text("x")
 
 
-def _leave_a_file_as_if_nothing_was(where: str) -> None:
-    _leave_a_file(where)
-    os.utime(where, ns=(10**9, 10**9))
+def _leave_a_file_as_if_nothing_was(path: str) -> None:
+    _leave_a_file(path)
+    os.utime(path, ns=(10**9, 10**9))
 
 
-def _use_and_clear(where: str) -> None:
-    _leave_a_file(where)
-    Path(where, "scratch").unlink()
+def _use_and_clear(path: str) -> None:
+    _leave_a_file(path)
+    Path(path, "scratch").unlink()
 
 
-def _replace(where: str) -> None:
-    os.rmdir(where)
-    os.mkdir(where)
+def _replace(path: str) -> None:
+    os.rmdir(path)
+    os.mkdir(path)
 
 
-def _leave_a_tree(where: str) -> None:
-    inner = Path(where, "a", "b")
+def _leave_a_tree(path: str) -> None:
+    inner = Path(path, "a", "b")
     inner.mkdir(parents=True)
     (inner / "f").write_text("x")
     inner.chmod(0)
@@ -84,8 +84,8 @@ def _leave_a_tree(where: str) -> None:
         _replace,
         _leave_a_tree,
         os.rmdir,
-        lambda where: os.chmod(where, 0o500),
-        lambda where: os.rename(where, f"{where}-aside"),
+        lambda path: os.chmod(path, 0o500),
+        lambda path: os.rename(path, f"{path}-aside"),
     ],
 )
 @pytest.mark.parametrize("late", [False, True], ids=["in-time", "late"])
@@ -96,13 +96,13 @@ def test_a_touched_directory_is_not_used_again(
     first = take()
     if late:
         pool.give_back(first, RemainingWriters.WARM_PROCESS)
-    touch(first.where)
+    touch(first.path)
     if not late:
         pool.give_back(first, RemainingWriters.NONE)
-        assert not os.path.lexists(first.where) or os.listdir(first.where) == []
+        assert not os.path.lexists(first.path) or os.listdir(first.path) == []
     second = take()
     assert second.state != first.state
-    assert (os.listdir(second.where), os.stat(second.where).st_mode & 0o777) == ([], 0o700)
+    assert (os.listdir(second.path), os.stat(second.path).st_mode & 0o777) == ([], 0o700)
     pool.give_back(second, RemainingWriters.NONE)
     assert take() is second
 
@@ -111,17 +111,17 @@ def test_files_are_removed_and_the_directory_is_used_again(pool: TemporaryDirect
     """A pricer that leaves its temporary files costs no new directory."""
     first = take()
     for name in ("a", "b"):
-        Path(first.where, name).write_text("x")
+        Path(first.path, name).write_text("x")
     pool.give_back(first, RemainingWriters.NONE)
-    assert os.listdir(first.where) == []
-    assert take().where == first.where
+    assert os.listdir(first.path) == []
+    assert take().path == first.path
 
 
 def test_a_directory_that_a_process_may_still_use_is_removed(pool: TemporaryDirectories, take: Take) -> None:
     """An untouched directory is removed, too, if a process of the attempt may be left."""
     first = take()
     pool.give_back(first, RemainingWriters.UNKNOWN)
-    assert not os.path.lexists(first.where)
+    assert not os.path.lexists(first.path)
 
 
 @pytest.mark.parametrize("put", [None, "link"])
@@ -135,10 +135,10 @@ def test_a_pool_whose_directory_was_removed_makes_them_elsewhere(
     if put is not None:
         place.symlink_to(elsewhere)
     made = take()
-    assert made.where == f"{tmp_path}/job.1@tmp"
-    assert os.listdir(made.where) == []
+    assert made.path == f"{tmp_path}/job.1@tmp"
+    assert os.listdir(made.path) == []
     pool.give_back(made, RemainingWriters.NONE)
-    assert not os.path.lexists(made.where)
+    assert not os.path.lexists(made.path)
     assert list(elsewhere.iterdir()) == []
 
 

@@ -1,9 +1,8 @@
-"""The files that take what pricers print: opened by the node, reached by descriptor, used again while they are empty.
+"""The files that capture stdout and stderr of pricers; the node opens them, and reuses a pair while it is empty.
 
-A pair serves attempt after attempt, since making and removing two files costs more than a short job prints. Each
-attempt opens the pair again, so that positions, flags and locks of an earlier pricer are gone, and takes it only if no
-other process has it open. The node reads what it opened, so that nothing a pricer does to the names matters.
-A warm pricer gets the names instead and opens the files itself; then what has the name in the end counts.
+Making and removing two files costs more than what a short job prints. Each attempt opens its pair again, which resets
+positions, flags and locks, and takes the pair only if no other process has it open. The node reads by descriptor, so a
+pricer cannot replace a file by its name. A warm pricer opens the files by name; then the file with that name counts.
 
 Unnamed temporary files (`O_TMPFILE`) would be simpler. They cost the same on ext4 with a journal, but on ext4 without
 one an eighth more CPU per job of `/bin/true`; docs/decisions/node.md has the figures (node-04).
@@ -27,50 +26,44 @@ from raygrid.system import system_calls
 STDERR_TAIL = 4_000
 _REOPEN = os.O_RDWR | os.O_NOFOLLOW | os.O_CLOEXEC
 _CREATE = _REOPEN | os.O_CREAT | os.O_EXCL
-# A pair is not used again before so many others rest: a process that was spawned meanwhile has the pair open until it
-# becomes another pricer, and the kernel cannot tell that from a process that keeps it open.
-RESTING = 16
+# A pair is reused only while more than this many others are free: a process spawned meanwhile keeps the pair open until
+# its exec, which the kernel cannot distinguish from a process that keeps it open for good.
+MIN_FREE = 16
 
 
 class Capture(NamedTuple):
-    """One file that takes what is printed.
+    """One capture file.
 
     Attributes:
         title: its name in the result.
-        name: its name in a directory, of which `within` is an open descriptor.
-        within: see `name`.
-        where: its path.
+        name: its name in the directory that `dir_fd` has open.
         descriptor: open for reading and writing; no other attempt has it.
         is_opened_by_name: whether the pricer opens it by its path; else the pricer gets the descriptor.
     """
 
     title: str
     name: str
-    within: int
-    where: str
+    dir_fd: int
+    path: str
     descriptor: int
     is_opened_by_name: bool = False
 
     def printed(self) -> OutputFile:
-        """What the attempt printed, as a file of its result.
-
-        Raises:
-            BadOutputError: the pricer put something else in its place.
-        """
+        """What the attempt printed, as a file of its result; BadOutputError if the pricer replaced the file."""
         if not self.is_opened_by_name:
             size = system_calls.size_of(self.descriptor)
             return OutputFile(self.title, -1, "", size, descriptor=self.descriptor)
         try:
-            status = os.stat(self.name, dir_fd=self.within, follow_symlinks=False)
+            status = os.stat(self.name, dir_fd=self.dir_fd, follow_symlinks=False)
         except FileNotFoundError:
-            return OutputFile(self.title, self.within, self.name, 0)
+            return OutputFile(self.title, self.dir_fd, self.name, 0)
         if not stat.S_ISREG(status.st_mode):
             stream = self.title.partition(".")[0]
-            raise BadOutputError(f"the pricer put {kind(status.st_mode)} in the place of its {stream}")
-        return OutputFile(self.title, self.within, self.name, status.st_size)
+            raise BadOutputError(f"the pricer replaced its {stream} by {kind(status.st_mode)}")
+        return OutputFile(self.title, self.dir_fd, self.name, status.st_size)
 
     def tail(self) -> str:
-        """The end of what was printed, as text; empty where it cannot be read."""
+        """The end of what was printed, as text; empty if it cannot be read."""
         try:
             printed = self.printed()
             if not printed.size:
@@ -82,56 +75,52 @@ class Capture(NamedTuple):
         except (OSError, BadOutputError):
             return ""
 
-    def close(self) -> None:
-        """Close the descriptor."""
-        os.close(self.descriptor)
-
     def delete(self) -> None:
-        """Close it, and remove its name."""
-        self.close()
-        _remove(self.name, self.within)
+        """Close and remove it."""
+        os.close(self.descriptor)
+        _remove(self.name, self.dir_fd)
 
 
 class Captures(NamedTuple):
-    """The files that take what one attempt prints."""
+    """The pair of files that captures what one attempt prints."""
 
     stdout: Capture
     stderr: Capture
 
     def delete(self) -> None:
-        """Close them, and remove their names."""
+        """Close and remove both."""
         for each in self:
             each.delete()
 
 
 class CapturePool:
-    """The captures of one life of an agent. Safe to call from many threads."""
+    """The captures of one life of an agent; thread-safe."""
 
     def __init__(self, place: str) -> None:
         self._place = place
         self._descriptor = -1
         self._serial = itertools.count()
-        self._free: deque[str] = deque()  # names of pairs that were empty; the one that rests longest is first
+        self._free: deque[str] = deque()  # names of empty pairs; the first has been free for longest
 
     def open(self) -> None:
-        """Open the directory, which must exist."""
+        """Open the pool's directory, which must exist."""
         self._descriptor = open_directory(self._place)
 
     def close(self) -> None:
-        """Close the directory; no pair is kept after that."""
+        """Close the directory; later pairs are removed when they are given back."""
         if self._descriptor >= 0:
             os.close(self._descriptor)
             self._descriptor = -1
 
-    def take(self, job_directory: str, within: int, *, by_name: bool = False) -> Captures:
+    def take(self, job_directory: str, dir_fd: int, *, by_name: bool = False) -> Captures:
         """A pair for one attempt.
 
         Args:
-            job_directory: its path; where the pool's directory was removed, the pair is made beside it.
-            within: descriptor of the directory around the job directory.
-            by_name: whether the pricer opens them by name.
+            job_directory: path of the job directory; if the pool's directory was removed, the pair is made beside it.
+            dir_fd: descriptor of the parent of the job directory.
+            by_name: whether the pricer opens the files by name.
         """
-        while len(self._free) > RESTING:
+        while len(self._free) > MIN_FREE:
             try:
                 name = self._free.popleft()
             except IndexError:  # other threads took them
@@ -142,7 +131,7 @@ class CapturePool:
                 for stream in ("stdout", "stderr"):
                     _remove(f"{name}@{stream}", self._descriptor)
                 continue
-            if all(_is_as_new(each.descriptor) for each in captures):
+            if all(_is_unused(each.descriptor) for each in captures):
                 return captures
             captures.delete()
         name = str(next(self._serial))
@@ -150,35 +139,30 @@ class CapturePool:
             return _pair(self._place, name, self._descriptor, _CREATE, by_name=by_name)
         except FileNotFoundError:
             place, _, name = job_directory.rpartition("/")
-            return _pair(place, name, within, _CREATE, by_name=by_name)
+            return _pair(place, name, dir_fd, _CREATE, by_name=by_name)
 
     def give_back(self, captures: Captures) -> None:
-        """Take a pair back once its attempt is over; it serves again if nothing was printed."""
+        """Take a pair back after its attempt; it is kept for reuse if nothing was printed."""
         stdout = captures.stdout
         if (
             self._descriptor >= 0
-            and stdout.within == self._descriptor
+            and stdout.dir_fd == self._descriptor
             and not any(system_calls.size_of(each.descriptor) for each in captures)
         ):
             for each in captures:
-                each.close()
+                os.close(each.descriptor)
             self._free.append(stdout.name.partition("@")[0])
         else:
             captures.delete()
 
 
-def _is_as_new(file: int) -> bool:
-    """Whether a file is as good as new: empty, without blocks on the disk, and open in no other process."""
+def _is_unused(file: int) -> bool:
+    """Whether a file is empty, has no blocks on disk, and is open only here; False on a file system without leases."""
     status = os.fstat(file)
-    return is_reusable(status, 0) and status.st_blocks == 0 and _is_open_here_only(file)
-
-
-def _is_open_here_only(file: int) -> bool:
-    """Whether this is the only open descriptor of a file: only then does the kernel grant a write lease.
-
-    False on a file system without leases.
-    """
+    if not is_reusable(status, 0) or status.st_blocks:
+        return False
     try:
+        # The kernel grants a write lease only if this is the only open descriptor of the file.
         # While the lease is held, a process that opens the file makes the kernel send a signal. SIGURG is ignored by
         # default; SIGIO would end the agent.
         system_calls.control(file, fcntl.F_SETSIG, signal.SIGURG)
@@ -189,25 +173,25 @@ def _is_open_here_only(file: int) -> bool:
     return True
 
 
-def _remove(name: str, within: int) -> None:
-    with contextlib.suppress(OSError):  # a file that a daemon still writes to is removed when the agent ends
-        remove(name, within)
+def _remove(name: str, dir_fd: int) -> None:
+    with contextlib.suppress(OSError):  # what cannot be removed now is removed when the agent ends
+        remove(name, dir_fd)
 
 
-def _pair(place: str, name: str, within: int, flags: int, *, by_name: bool) -> Captures:
-    out = _opened("stdout", place, name, within, flags, by_name=by_name)
+def _pair(place: str, name: str, dir_fd: int, flags: int, *, by_name: bool) -> Captures:
+    out = _opened("stdout", place, name, dir_fd, flags, by_name=by_name)
     try:
-        return Captures(out, _opened("stderr", place, name, within, flags, by_name=by_name))
+        return Captures(out, _opened("stderr", place, name, dir_fd, flags, by_name=by_name))
     except OSError:
-        out.close()
+        os.close(out.descriptor)
         raise
 
 
-def _opened(stream: str, place: str, name: str, within: int, flags: int, *, by_name: bool) -> Capture:
-    named = f"{name}@{stream}"  # no attempt can have this name: a job id has no '@'
+def _opened(stream: str, place: str, name: str, dir_fd: int, flags: int, *, by_name: bool) -> Capture:
+    named = f"{name}@{stream}"  # no job directory has such a name: a job id contains no '@'
     try:
-        file = os.open(named, flags, 0o666, dir_fd=within)
+        file = os.open(named, flags, 0o666, dir_fd=dir_fd)
     except FileExistsError:
-        remove(named, within)
-        file = os.open(named, flags, 0o666, dir_fd=within)
-    return Capture(f"{stream}.txt", named, within, f"{place}/{named}", file, by_name)
+        remove(named, dir_fd)
+        file = os.open(named, flags, 0o666, dir_fd=dir_fd)
+    return Capture(f"{stream}.txt", named, dir_fd, f"{place}/{named}", file, by_name)

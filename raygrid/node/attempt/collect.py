@@ -1,6 +1,6 @@
-"""Collects the files of a result, once the pricer has ended, and judges them.
+"""Collects the files of a result after the pricer has ended.
 
-A success whose files cannot be a result, are too large, or lack what was expected becomes a failure.
+A success becomes a failure if its files are invalid or too large, or if an expected file is missing.
 """
 
 from __future__ import annotations
@@ -18,11 +18,7 @@ _NO_CAPTURES = tuple(OutputFile(name, -1, "", 0) for name in ("stdout.txt", "std
 
 
 def collect(judged: JudgedAttempt) -> CollectedAttempt:
-    """Collect captured output and files.
-
-    Raises:
-        OSError: a directory around the job directory was replaced.
-    """
+    """Collect captured output and files; OSError if a parent of the job directory was replaced."""
     directory, pricer, report = judged.prepared.directory, judged.prepared.pricer, judged.report
     captures: list[OutputFile] = []
     files: list[OutputFile] = []
@@ -31,11 +27,11 @@ def collect(judged: JudgedAttempt) -> CollectedAttempt:
             captures.append(capture.printed())
         except BadOutputError as error:
             captures.append(empty)
-            report = _spoilt(report, str(error))
+            report = _with_bad_output(report, str(error))
     try:
         files = directory.outputs()
     except BadOutputError as error:
-        report = _spoilt(report, str(error))
+        report = _with_bad_output(report, str(error))
     written = sum([file.size for file in captures]) + sum([file.size for file in files])
     if written > pricer.output or report.outcome is Outcome.OUTPUT_LIMIT:
         if report.outcome in (Outcome.EXITED, Outcome.SIGNAL):
@@ -51,19 +47,19 @@ def collect(judged: JudgedAttempt) -> CollectedAttempt:
 
 
 def without_files(collected: CollectedAttempt, error: Exception) -> CollectedAttempt:
-    """The same where a file cannot be read: a success becomes a failure, and no file is part of the result.
+    """The attempt without files, because one cannot be read; a success becomes a failure.
 
-    A process that the pricer left behind may have removed the file; on another node the same would happen.
+    This is final: a process that the pricer left may have removed the file, and would do so on another node, too.
     """
     if isinstance(error, BadOutputError):
         why = str(error)
     else:
         why = f"the pricer left a file that cannot be read: {type(error).__name__}"
-    return CollectedAttempt(collected.judged, _spoilt(collected.report, why), _NO_CAPTURES, [])
+    return CollectedAttempt(collected.judged, _with_bad_output(collected.report, why), _NO_CAPTURES, [])
 
 
 def cut(collected: CollectedAttempt, report: AttemptReport) -> CollectedAttempt:
-    """The same for an attempt that wrote too much: the end of what it printed is left, and no file."""
+    """The attempt reduced because it wrote too much: the beginning of its captured output remains, but no file."""
     most = min(collected.judged.prepared.pricer.output, STDERR_TAIL)
     captures = [each._replace(size=min(each.size, most)) for each in collected.captures]
     return CollectedAttempt(collected.judged, report, captures, [])
@@ -73,6 +69,6 @@ def _is_success(report: AttemptReport) -> bool:
     return report.outcome is Outcome.EXITED and report.exit_code == 0
 
 
-def _spoilt(report: AttemptReport, why: str) -> AttemptReport:
-    """A success without a usable result is a failure; a failure keeps its own reason."""
+def _with_bad_output(report: AttemptReport, why: str) -> AttemptReport:
+    """A success becomes a failure; a failure keeps its own reason."""
     return replace(report, outcome=Outcome.BAD_OUTPUT, message=why) if _is_success(report) else report

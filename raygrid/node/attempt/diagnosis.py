@@ -1,7 +1,7 @@
-"""Finds out from a program's file why it cannot be started; the operating system gives only a number.
+"""Finds out from a program's file why it cannot be started; the operating system gives only an error number.
 
-`execve` answers "No such file or directory" for a script whose interpreter is missing and "Exec format error" for a
-Windows program. Used by the node when a spawn failed, and before a local grid starts. Nothing is run here.
+`execve` fails with "No such file or directory" for a script whose interpreter is missing, and with "Exec format error"
+for a Windows program. Used by the node when a spawn failed, and before a local grid starts. Nothing is run here.
 """
 
 from __future__ import annotations
@@ -10,9 +10,11 @@ import os
 import shutil
 import stat
 import struct
+from collections.abc import Mapping
 from pathlib import Path
 
-BINFMT = Path("/proc/sys/fs/binfmt_misc")
+from raygrid.system.proc import binary_formats, executable_of
+
 _HEAD = 4096
 _MOST_LOADER = 4096
 _PT_INTERP = 3
@@ -28,17 +30,15 @@ _MACHINES = {
     243: "RISC-V",
     258: "LoongArch",
 }
-_RUNS_TOO = {62: {3}, 183: {40}, 21: {20}}  # by the machine's own architecture: what its kernel usually runs as well
+_COMPATIBLE = {62: {3}, 183: {40}, 21: {20}}  # by architecture: others that its kernels usually run, too
 _MACH_O = (b"\xfe\xed\xfa\xce", b"\xfe\xed\xfa\xcf", b"\xce\xfa\xed\xfe", b"\xcf\xfa\xed\xfe")
 _TEXT_MARKS = {b"\xef\xbb\xbf": "UTF-8", b"\xff\xfe": "UTF-16", b"\xfe\xff": "UTF-16"}
 
 
 def why_not(program: str, search_path: str) -> str | None:
-    """A sentence: why a program cannot be started here, and what to do. None where its file shows no reason.
+    """A sentence that states why a program cannot be started here, and what to do; None if its file shows no reason.
 
-    Args:
-        program: the first word of a command, placeholders filled in.
-        search_path: the PATH in which a program without a slash is looked for.
+    `program` is the first word of a command; it is searched in `search_path` (a PATH) if it has no slash.
     """
     if "/" not in program:
         found = shutil.which(program, path=search_path)
@@ -46,7 +46,7 @@ def why_not(program: str, search_path: str) -> str | None:
             return f"there is no program {program!r} in the PATH {search_path}"
         return _why_not_file(Path(found))
     if not program.startswith("/"):
-        return f"its path {program!r} is relative, but it runs in the job's directory; write it from the root on"
+        return f"its path {program!r} is relative, but it runs in the job's directory; use an absolute path"
     return _why_not_file(Path(program))
 
 
@@ -66,21 +66,23 @@ def _why_not_file(path: Path) -> str | None:
             head = file.read(_HEAD)
     except OSError:
         return None  # a program need not be readable to be run
-    return None if _has_handler(head, path) else _why_not_content(path, head)
+    return _why_not_content(path, head)
 
 
 def _why_not_content(path: Path, head: bytes) -> str | None:
+    if any(_matches(fields, head, path) for fields in binary_formats()):
+        return None
     if head.startswith(b"\x7fELF"):
         return _why_not_elf(path, head)
     if head.startswith(b"#!"):
         return _why_not_script(path, head)
+    return _why_not_other(path, head)
+
+
+def _why_not_other(path: Path, head: bytes) -> str:
+    """Describes a file that is neither a Linux program nor a script."""
     if not head:
         return f"{path} is empty"
-    return _why_not_foreign(path, head)
-
-
-def _why_not_foreign(path: Path, head: bytes) -> str:
-    """Describes a file that is neither a Linux program nor a script."""
     if head.startswith(b"MZ"):
         return f"{path} is a Windows program; use `wine {path} {{input}}`" + _install("wine")
     if head.startswith(_MACH_O):
@@ -99,7 +101,7 @@ def _install(program: str) -> str:
 
 
 def wrong_line_ends(path: Path) -> str | None:
-    """A sentence if a script's first line ends in CRLF: even if its interpreter starts, its argument is wrong."""
+    """A sentence if a script's first line ends in CRLF: its interpreter is not found, or gets a wrong argument."""
     try:
         with path.open("rb") as file:
             head = file.read(_HEAD)
@@ -131,7 +133,7 @@ def _why_not_script(path: Path, head: bytes) -> str | None:
 
 def _why_not_elf(path: Path, head: bytes) -> str | None:
     machine, own = _machine(head), _own_machine()
-    if machine is not None and own is not None and machine != own and machine not in _RUNS_TOO.get(own, ()):
+    if machine is not None and own is not None and machine != own and machine not in _COMPATIBLE.get(own, ()):
         built, needed = (_MACHINES.get(each, f"machine type {each}") for each in (machine, own))
         return f"{path} is built for {built}, and this machine is {needed}; build it for this machine"
     loader = _loader(path, head)
@@ -151,14 +153,14 @@ def _machine(head: bytes) -> int | None:
 
 def _own_machine() -> int | None:
     try:
-        with open("/proc/self/exe", "rb") as file:
+        with open(executable_of(os.getpid()), "rb") as file:
             return _machine(file.read(20))
     except OSError:
         return None
 
 
 def _loader(path: Path, head: bytes) -> str | None:
-    """The program that loads an ELF program, as its header names it; None for a static one."""
+    """The loader that the header of an ELF program names; None for a static program."""
     order = "<" if head[5] == 1 else ">"
     wide = head[4] == 2
     try:
@@ -177,27 +179,12 @@ def _loader(path: Path, head: bytes) -> str | None:
                 file.seek(at)
                 return os.fsdecode(file.read(min(length, _MOST_LOADER)).rstrip(b"\0"))
     except (OSError, struct.error, OverflowError, ValueError):
-        return None  # damaged: the system's own words must do
+        return None  # a damaged header: the system's own message is all there is
     return None
 
 
-def _has_handler(head: bytes, path: Path) -> bool:
-    """Whether the kernel is configured to run such files (binfmt_misc), with wine or qemu for instance."""
-    try:
-        entries = [each for each in BINFMT.iterdir() if each.name not in ("register", "status")]
-    except OSError:
-        return False
-    return any(_handles(entry, head, path) for entry in entries)
-
-
-def _handles(entry: Path, head: bytes, path: Path) -> bool:
-    try:
-        lines = entry.read_text().splitlines()
-    except OSError:
-        return False
-    fields = dict(line.partition(" ")[::2] for line in lines)
-    if "enabled" not in fields:
-        return False
+def _matches(fields: Mapping[str, str], head: bytes, path: Path) -> bool:
+    """Whether the kernel runs a file by this binary format, with wine or qemu for instance."""
     if "extension" in fields:
         return path.suffix == fields["extension"]
     try:

@@ -1,10 +1,8 @@
-"""The directory of one attempt: its input, the files that the pricer leaves, its captured output, temporary files.
+"""The directory of one attempt: input, output files, captured output and temporary files.
 
-A job directory is the pricer's working directory and `{output_dir}`. The input lies in it under its own name, shared
-inputs under `data/`; whatever else is in it afterwards is part of the result. Captured output and temporary files lie
-elsewhere, where they cannot collide with the pricer's own files.
-
-`workspace.py` makes and removes these directories; the steps of an attempt use them.
+A job directory is the pricer's working directory and `{output_dir}`. It contains the input under its own name and
+shared inputs under `data/`; all other files in it belong to the result. Captured output and temporary files are
+elsewhere, so that they cannot collide with the pricer's files. `workspace.py` makes and removes these directories.
 """
 
 from __future__ import annotations
@@ -17,68 +15,53 @@ from pathlib import Path
 
 from raygrid.node.attempt.captures import Captures
 from raygrid.node.attempt.outputs import FileMark, OutputFile, find_outputs
-from raygrid.node.attempt.remaining_writers import RemainingWriters
-from raygrid.node.attempt.safe_paths import BadOutputError, is_reusable, kind, open_directory, remove
+from raygrid.node.attempt.safe_paths import BadOutputError, is_reusable, kind, make_directory, open_directory
 from raygrid.node.attempt.temporary_files import TemporaryDirectory
+from raygrid.node.attempt.usage import RemainingWriters
 
 REUSABLE_INPUT = 64 * 1024  # a larger input is removed with its job; a smaller one is overwritten by the next
 
 
 @dataclass(slots=True)
 class HeldDirectory:
-    """A directory that the node made and keeps open: whatever a pricer puts under its name, the node knows its own.
+    """A directory that the node made and keeps open, so that it detects a replacement under the same name.
 
     Attributes:
-        where: its path.
-        name: its name in the directory around it, of which `within` is an open descriptor.
-        within: see `name`.
+        name: its name in its parent directory, which `dir_fd` has open.
         descriptor: an open descriptor of the directory itself.
         identity: its device and inode.
     """
 
-    where: str
+    path: str
     name: str
-    within: int
+    dir_fd: int
     descriptor: int
     identity: tuple[int, int]
 
     @staticmethod
-    def make(place: str, name: str, within: int) -> HeldDirectory:
-        """Make an empty directory; whatever has its name is removed first.
-
-        Args:
-            place: path of the directory around it.
-            name: its name there.
-            within: an open descriptor of the directory around it.
+    def make(place: str, name: str, dir_fd: int) -> HeldDirectory:
+        """Make an empty directory `name` in the directory at `place`, replacing what has that name.
 
         Raises:
-            OSError: the disk refuses it; FileNotFoundError where the directory around it was removed.
+            OSError: the disk refuses it; FileNotFoundError if the parent was removed.
         """
-        try:
-            os.mkdir(name, dir_fd=within)
-        except FileExistsError:
-            remove(name, within)
-            os.mkdir(name, dir_fd=within)
-        descriptor = open_directory(name, within)
+        make_directory(name, dir_fd)
+        descriptor = open_directory(name, dir_fd)
         status = os.fstat(descriptor)
-        return HeldDirectory(f"{place}/{name}", name, within, descriptor, (status.st_dev, status.st_ino))
+        return HeldDirectory(f"{place}/{name}", name, dir_fd, descriptor, (status.st_dev, status.st_ino))
 
-    def moved_to(self, place: str, name: str, within: int) -> HeldDirectory:
-        """Rename it; return it under its new name. This object must not be used any more.
-
-        Raises:
-            OSError: it is not renamed.
-        """
-        os.rename(self.name, name, src_dir_fd=self.within, dst_dir_fd=within)
-        return HeldDirectory(f"{place}/{name}", name, within, self.descriptor, self.identity)
+    def moved_to(self, place: str, name: str, dir_fd: int) -> HeldDirectory:
+        """Rename it, or raise OSError; return it under its new name. Do not use this object afterwards."""
+        os.rename(self.name, name, src_dir_fd=self.dir_fd, dst_dir_fd=dir_fd)
+        return HeldDirectory(f"{place}/{name}", name, dir_fd, self.descriptor, self.identity)
 
     def status_in_place(self) -> os.stat_result | None:
-        """The status of what its path leads to, without following a final link; None unless that is this directory."""
-        return self._same(lambda: os.lstat(self.where))
+        """The status of what is at its path, without following a final link; None unless that is this directory."""
+        return self._same(lambda: os.lstat(self.path))
 
     def has_its_name(self) -> bool:
-        """Whether this directory still has its name in the directory around it, wherever that may be by now."""
-        return self._same(lambda: os.stat(self.name, dir_fd=self.within, follow_symlinks=False)) is not None
+        """Whether this directory still has its name in its parent, even if the parent was moved."""
+        return self._same(lambda: os.stat(self.name, dir_fd=self.dir_fd, follow_symlinks=False)) is not None
 
     def _same(self, look: Callable[[], os.stat_result]) -> os.stat_result | None:
         try:
@@ -96,14 +79,11 @@ class JobDirectory:
     """The directory of one attempt, with its parts. Used by one thread at a time; only its own methods change it.
 
     Attributes:
-        held: the directory itself.
-        captures: takes what the pricer prints.
-        temporary: takes the pricer's temporary files.
-        input_name: the name of the input that lies in it; before `write_input`, perhaps that of an earlier attempt.
+        input_name: the name of the input in it; before `write_input`, perhaps the input of an earlier attempt.
         writers: the processes that may still write into it.
     """
 
-    __slots__ = ("_bare_mode", "_input_mark", "captures", "held", "input_name", "temporary", "writers")
+    __slots__ = ("_input_mark", "_input_only_mode", "captures", "held", "input_name", "temporary", "writers")
 
     def __init__(
         self, held: HeldDirectory, captures: Captures, temporary: TemporaryDirectory, input_name: str | None = None
@@ -114,35 +94,26 @@ class JobDirectory:
         self.input_name = input_name
         self.writers = RemainingWriters.UNKNOWN
         self._input_mark: FileMark | None = None
-        self._bare_mode: int | None = None  # its mode when nothing but the untouched input was seen in it; else None
-
-    @property
-    def where(self) -> str:
-        """Its path."""
-        return self.held.where
+        self._input_only_mode: int | None = None  # its mode, if only the unchanged input was found in it
 
     @property
     def path(self) -> Path:
         """Its path."""
-        return Path(self.held.where)
+        return Path(self.held.path)
 
     @property
     def data(self) -> Path:
-        """The directory for shared inputs in it."""
-        return Path(self.held.where, "data")
+        """Its subdirectory for shared inputs."""
+        return Path(self.held.path, "data")
 
     def path_of(self, name: str) -> str:
         """The path of a file in it."""
-        return f"{self.held.where}/{name}"
+        return f"{self.held.path}/{name}"
 
     # --- the input --------------------------------------------------------------------------------------------------
 
     def write_input(self, name: str, data: bytes) -> None:
-        """Write the attempt's input; that of an earlier attempt is overwritten.
-
-        Raises:
-            OSError: the disk refuses it.
-        """
+        """Write the attempt's input, overwriting that of an earlier attempt; OSError if the disk refuses it."""
         flags = os.O_WRONLY | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
         top = self.held.descriptor
         if self.input_name is not None and self.input_name != name:
@@ -162,11 +133,7 @@ class JobDirectory:
         self._input_mark = FileMark.of(status)
 
     def fetch_input(self, name: str, fetch: Callable[[Path], object]) -> None:
-        """Have `fetch` write the attempt's input to a path; that of an earlier attempt is removed first.
-
-        Raises:
-            OSError: the disk refuses it.
-        """
+        """Remove the input of an earlier attempt, and call `fetch` to write the attempt's input to a path."""
         if self.input_name is not None:
             os.unlink(self.input_name, dir_fd=self.held.descriptor)
             self.input_name = None
@@ -178,22 +145,22 @@ class JobDirectory:
     # --- after the run ----------------------------------------------------------------------------------------------
 
     def pricer_ended(self, writers: RemainingWriters) -> None:
-        """Note which processes may still write into it; must be called before `outputs`."""
+        """Note which processes may still write into it; call this before `outputs`."""
         self.writers = writers
 
     def outputs(self) -> list[OutputFile]:
-        """The files that the pricer wrote, in name order: all regular files but the untouched input and shared data.
+        """The files that the pricer wrote, in name order: all regular files but the unchanged input and shared data.
 
         Raises:
-            BadOutputError: something else than a regular file or directory is there, such as a symbolic link.
-            OSError: a directory around this one was replaced; this pricer need not have done it.
+            BadOutputError: it contains something else than regular files and directories, such as a symbolic link.
+            OSError: a parent directory was replaced, possibly by another pricer.
         """
         if (status := self.held.status_in_place()) is None:
             self._raise_for_missing()
         try:
-            if self._has_only_untouched_input():
+            if self._has_only_unchanged_input():
                 if status is not None and self.writers is RemainingWriters.NONE:
-                    self._bare_mode = status.st_mode
+                    self._input_only_mode = status.st_mode
                 return []
             return find_outputs(self.held.descriptor, self.input_name, self._input_mark)
         except (PermissionError, FileNotFoundError, NotADirectoryError) as error:
@@ -203,7 +170,7 @@ class JobDirectory:
                 raise
             raise BadOutputError(f"the pricer left directories that cannot be read: {error.strerror}") from None
 
-    def _has_only_untouched_input(self) -> bool:
+    def _has_only_unchanged_input(self) -> bool:
         with os.scandir(self.held.descriptor) as entries:
             found = list(entries)
         if len(found) != 1 or found[0].name != self.input_name:
@@ -212,31 +179,24 @@ class JobDirectory:
         return is_reusable(status, REUSABLE_INPUT) and FileMark.of(status) == self._input_mark
 
     def _raise_for_missing(self) -> None:
-        """Raise what became of a job directory that is not where it was made."""
+        """Raise an error that states why the job directory is not at its path."""
         if self.held.has_its_name():
-            raise OSError(errno.ENOTDIR, "the node's jobs directory was replaced meanwhile", self.where)
+            raise OSError(errno.ENOTDIR, "the node's jobs directory was replaced", self.held.path)
         try:
-            mode = os.stat(self.held.name, dir_fd=self.held.within, follow_symlinks=False).st_mode
+            mode = os.stat(self.held.name, dir_fd=self.held.dir_fd, follow_symlinks=False).st_mode
         except FileNotFoundError as error:
             raise BadOutputError(
                 f"the job directory cannot be read: {type(error).__name__}; the pricer removed it"
             ) from None
-        raise BadOutputError(f"the pricer put {kind(mode)} in the place of its job directory")
+        raise BadOutputError(f"the pricer replaced its job directory by {kind(mode)}")
 
     def clear(self, mode: int) -> bool:
         """Remove all files but a small input, so that another attempt can use the directory.
 
-        Args:
-            mode: the mode that a new directory has here.
-
-        Returns:
-            False where the directory is not as good as new; then it is still there, whole or in part.
-
-        Raises:
-            OSError: the same, for a reason that the system gives.
+        False or OSError if it is not as good as a new directory, which has this mode; then some files may be left.
         """
-        if self._bare_mode is not None:
-            return self._bare_mode == mode
+        if self._input_only_mode is not None:
+            return self._input_only_mode == mode
         if not self.held.has_its_name() or os.fstat(self.held.descriptor).st_mode != mode:
             return False
         reusable = None

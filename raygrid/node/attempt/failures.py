@@ -1,4 +1,4 @@
-"""Attempts that ended without a result of their pricer: which report follows from which error."""
+"""Reports of attempts that an error ended before their pricer had a result."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from raygrid.node.limits.disk import NO_ROOM, DiskWatch
 
 
 class CannotRunError(Exception):
-    """A job cannot run as it is, on this node or on any."""
+    """A job cannot run, on this node or on any."""
 
     def __init__(self, outcome: Outcome, message: str) -> None:
         super().__init__(message)
@@ -17,7 +17,7 @@ class CannotRunError(Exception):
 
 
 class NodeFaultError(Exception):
-    """The node could not do its part; `cause` is the error of the disk that this follows from, if any."""
+    """The node failed an attempt; `cause` is the disk error behind it, if any."""
 
     def __init__(self, message: str, cause: OSError | None = None) -> None:
         super().__init__(message)
@@ -25,13 +25,7 @@ class NodeFaultError(Exception):
 
 
 class Failures:
-    """Turns errors into reports.
-
-    Args:
-        node_id: the node, for messages.
-        workspace: its directories, whose paths are left out of messages.
-        disk: reports attempts that found the disk full.
-    """
+    """Turns errors into reports; paths of the node's directories are removed from messages."""
 
     def __init__(self, node_id: str, workspace: Workspace, disk: DiskWatch) -> None:
         self._node_id = node_id
@@ -49,13 +43,13 @@ class Failures:
         cause = error.cause if isinstance(error, NodeFaultError) else error
         if isinstance(cause, OSError) and cause.errno in NO_ROOM:
             return self._disk.no_room(attempt, cause)
-        what = self._workspace.without_paths(_words_of(error))
+        what = self._workspace.without_paths(_description(error))
         return AttemptReport(
             attempt, Outcome.INFRASTRUCTURE, message=f"node {self._node_id} failed the attempt: {what}"
         )
 
 
-def _words_of(error: Exception) -> str:
+def _description(error: Exception) -> str:
     if isinstance(error, NodeFaultError | SettingsError | UnavailableError):
         return str(error)
     unexpected = "" if isinstance(error, OSError) else "unexpected "

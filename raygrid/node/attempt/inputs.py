@@ -14,7 +14,7 @@ from raygrid.node.traffic import TrafficMeter
 
 
 class Inputs:
-    """The inputs of a node's attempts; safe to call from many threads."""
+    """The inputs of a node's attempts; thread-safe."""
 
     def __init__(self, blobs: BlobStore, shared: SharedDataCache, traffic: TrafficMeter) -> None:
         self._blobs = blobs
@@ -25,7 +25,7 @@ class Inputs:
         """Put all inputs of a job into a directory; return its shared inputs, for `take_back`.
 
         Raises:
-            BlobDamagedError: the input that came with the job does not have the recorded digest.
+            BlobDamagedError: the inline input of the job does not have the recorded digest.
             BlobNotFoundError: the blob store does not have an input.
             OSError: the disk refuses it.
             UnavailableError: the blob store cannot be reached.

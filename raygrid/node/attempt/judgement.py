@@ -1,4 +1,4 @@
-"""What the end of a pricer's process means: the report of its attempt, before its files are looked at."""
+"""Derives the report of an attempt from how its process ended, before its files are collected."""
 
 from __future__ import annotations
 
@@ -7,27 +7,22 @@ from collections.abc import Callable
 from dataclasses import replace
 
 from raygrid.models import AttemptReport, Outcome
-from raygrid.node.attempt.remaining_writers import RemainingWriters
 from raygrid.node.attempt.stages import JudgedAttempt, PreparedAttempt, ProcessedAttempt
-from raygrid.node.attempt.usage import Usage
+from raygrid.node.attempt.usage import RemainingWriters, Usage
 from raygrid.node.attempt.workspace import Workspace
 from raygrid.node.limits.disk import DiskWatch
 from raygrid.node.limits.kill_reasons import KillReason
 from raygrid.node.limits.running import Running
 from raygrid.node.limits.watchdog import Watchdog
 
-SHELL_SAW_KILL = 128 + signal.SIGKILL  # the exit code of a shell whose child was killed
+CHILD_WAS_KILLED = 128 + signal.SIGKILL  # the exit code of a shell whose child was killed
 _HOW_TO_ANSWER = "it must answer each job with a line on its stdout, see docs/guides/warm-pricers.md"
 
 
 class Judge:
     """Judges the ends of processes on one node.
 
-    Args:
-        workspace: the node's directories, whose paths are left out of messages.
-        watchdog: knows which processes are left.
-        disk: knows whether the disk had room.
-        kill_reason: why a pricer was killed by another agent or the kernel; None where that is not known.
+    `kill_reason` returns why another agent or the kernel killed a pricer, or None if that is not known.
     """
 
     def __init__(
@@ -43,7 +38,7 @@ class Judge:
         self._kill_reason = kill_reason
 
     def remaining_writers(self, prepared: PreparedAttempt) -> RemainingWriters:
-        """Which processes may still write into the attempt's files; asked before the node looks at them."""
+        """Which processes may still write into the attempt's files; called before these are read."""
         if prepared.is_warm:
             return RemainingWriters.WARM_PROCESS
         if self._watchdog.has_no_stray(prepared.spec.pricer):
@@ -51,7 +46,7 @@ class Judge:
         return RemainingWriters.UNKNOWN
 
     def judge(self, processed: ProcessedAttempt) -> JudgedAttempt:
-        """The outcome of a process, its files being there still."""
+        """The outcome of a process; its files must still exist."""
         running, usage = processed.running, processed.end.usage
         report = self._with_kill_reason(_report(processed), running, usage)
         if report.message is not None:
@@ -59,8 +54,8 @@ class Judge:
         return JudgedAttempt(processed.prepared, running, usage, self._disk.judge(running, report))
 
     def _with_kill_reason(self, report: AttemptReport, running: Running, usage: Usage) -> AttemptReport:
-        """The same, with the reason where the pricer or its child died of SIGKILL and the reason is known."""
-        if running.killed_for is not None or (report.signal != signal.SIGKILL and report.exit_code != SHELL_SAW_KILL):
+        """The report with the reason for a SIGKILL of the pricer or its child, if the reason is known."""
+        if running.killed_for is not None or (report.signal != signal.SIGKILL and report.exit_code != CHILD_WAS_KILLED):
             return report
         reason = self._kill_reason(running, usage)
         if reason is None:
@@ -74,7 +69,7 @@ def _report(processed: ProcessedAttempt) -> AttemptReport:
     exit_code, number = (code, None) if code >= 0 else (None, -code)
     outcome, message = Outcome.EXITED, None
     unanswered = "" if end.answered else "; the warm pricer ended without an answer"
-    if running.killed_for is not None:  # whatever exit code follows a kill, the work was cut short
+    if running.killed_for is not None:  # even exit code 0 does not make it a success: the work was cut short
         outcome, message = running.killed_for, running.message
     elif number is not None:
         outcome, message = Outcome.SIGNAL, f"killed by signal {number} ({_signal_name(number)}){unanswered}"

@@ -1,7 +1,6 @@
-"""The files that a pricer leaves in its job directory: which of them are part of the result, and how they are read.
+"""The files that a pricer leaves in its job directory: which of them belong to the result, and how they are read.
 
-A directory is searched by descriptor, one component at a time, so that no link that the pricer put there is followed.
-Called by `directory.py`; `captures.py` describes captured output with the same class.
+A directory is searched by descriptor, one path component at a time, so that no link of the pricer is followed.
 """
 
 from __future__ import annotations
@@ -12,6 +11,7 @@ from typing import IO, NamedTuple
 
 from raygrid.node.attempt.safe_paths import BadOutputError, descend, kind, read_file
 from raygrid.system.filenames import problem_of
+from raygrid.system.proc import descriptor_path
 
 MOST_FILES = 100_000
 MOST_DEPTH = 500  # directories in each other
@@ -19,31 +19,29 @@ MOST_PATH = 4_000  # characters of a name in the result
 
 
 class FileMark(NamedTuple):
-    """Distinguishes an untouched file from a changed one: its size, and when it was modified (nanoseconds)."""
+    """Distinguishes an unchanged file from a changed one: its size and modification time."""
 
     size: int
     modified_ns: int
 
     @staticmethod
     def of(status: os.stat_result) -> FileMark:
-        """The mark of a file with this status."""
+        """The mark of a file."""
         return FileMark(status.st_size, status.st_mtime_ns)
 
 
 class OutputFile(NamedTuple):
-    """A file that a pricer wrote, as it was seen once the pricer had ended.
+    """A file that a pricer wrote, as it was after the pricer had ended.
 
     Attributes:
         name: its path in the result.
-        within: an open descriptor of the directory from which `path` leads to it.
-        path: see `within`.
-        size: its bytes; no more are read of it, even if it grows.
-        modified_ns: when it was modified.
-        descriptor: an open descriptor of the file itself, -1 where the node has none; then `path` is not used.
+        path: its path relative to the directory that `dir_fd` has open; not used if there is a `descriptor`.
+        size: in bytes; no more is read, even if the file grows.
+        descriptor: an open descriptor of the file itself; -1 if the node has none.
     """
 
     name: str
-    within: int
+    dir_fd: int
     path: str
     size: int
     modified_ns: int = 0
@@ -51,32 +49,32 @@ class OutputFile(NamedTuple):
 
     @property
     def mark(self) -> FileMark:
-        """Its mark, by which an untouched file is recognised."""
+        """Its mark, by which an unchanged file is recognised."""
         return FileMark(self.size, self.modified_ns)
 
     def open(self) -> IO[bytes]:
         """Open it for reading.
 
         Raises:
-            BadOutputError: something else took its place meanwhile.
+            BadOutputError: it was replaced.
             OSError: it cannot be read.
         """
         if self.descriptor >= 0:
-            # A new open file: it starts at the beginning, and flags that the pricer set on its own do not apply.
-            return open(f"/proc/self/fd/{self.descriptor}", "rb")
-        return read_file(self.path, self.within)
+            # A new open file starts at the beginning, and flags that the pricer set on its descriptor do not apply.
+            return open(descriptor_path(self.descriptor), "rb")
+        return read_file(self.path, self.dir_fd)
 
 
 def find_outputs(top: int, input_name: str | None, input_mark: FileMark | None) -> list[OutputFile]:
-    """All regular files in and below a directory, in name order, without shared data and without an untouched input.
+    """All regular files in a job directory, in name order, without shared data and an unchanged input.
 
     Args:
         top: descriptor of the job directory.
         input_name: the name of the input in it.
-        input_mark: the mark that the input had before the run; an input that was changed is an output.
+        input_mark: the mark of the input before the run; a changed input is an output.
 
     Raises:
-        BadOutputError: something else than regular files and directories is there, or too much of it.
+        BadOutputError: there are other files than regular ones and directories, or too many.
         OSError: a directory cannot be read.
     """
     found = _walk(top)
@@ -107,7 +105,7 @@ def _walk(top: int) -> list[OutputFile]:
 
 
 def _sort_entry(entry: os.DirEntry[str], prefix: str, top: int, found: list[OutputFile]) -> str | None:
-    """Add a file to those found; for a directory that has to be searched, return its prefix."""
+    """Add a file to those found; return the prefix of a directory that must be searched."""
     name = prefix + entry.name
     if (problem := problem_of(name)) is not None:
         raise BadOutputError(f"the pricer left a file whose name {problem}: {name!r}")
@@ -123,8 +121,8 @@ def _sort_entry(entry: os.DirEntry[str], prefix: str, top: int, found: list[Outp
 
 
 def _require_one_name_each(files: list[OutputFile]) -> None:
-    """Refuse two files that would have the same name in the ZIP, where a backslash is written as `%5C`."""
+    """Refuse files that would have the same name in the ZIP, where a backslash is written as `%5C`."""
     odd = {file.name.replace("\\", "%5C"): file.name for file in files if "\\" in file.name}
     for file in files if odd else ():
         if (other := odd.get(file.name, file.name)) != file.name:
-            raise BadOutputError(f"the pricer left {other!r} and {file.name!r}, which have one name in a ZIP")
+            raise BadOutputError(f"the pricer left {other!r} and {file.name!r}, which have the same name in a ZIP")

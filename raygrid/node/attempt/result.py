@@ -15,13 +15,7 @@ from raygrid.settings.content_key import Contents
 
 
 class Results:
-    """Makes the results of one node.
-
-    Args:
-        node_id: the node, for the manifest.
-        disk: knows whether the disk had room for the files.
-        inputs: takes shared inputs back.
-    """
+    """Makes the results of one node."""
 
     def __init__(self, node_id: str, disk: DiskWatch, inputs: Inputs) -> None:
         self._node_id = node_id
@@ -30,11 +24,7 @@ class Results:
         self._contents = Contents()
 
     def finish(self, collected: CollectedAttempt) -> FinishedAttempt:
-        """Put the files of an attempt into a ZIP, and complete its report.
-
-        Raises:
-            OSError: the disk fails otherwise than by being full.
-        """
+        """Put the files of an attempt into a ZIP and complete its report; OSError if the disk fails but is not full."""
         zipped: ResultZip | None = None
         while zipped is None:
             try:
@@ -55,11 +45,7 @@ class Results:
         return FinishedAttempt(report, zipped)
 
     def _reduced(self, collected: CollectedAttempt, error: BadOutputError | OSError) -> CollectedAttempt:
-        """What can be put into a ZIP after an error: less, or nothing.
-
-        Raises:
-            BadOutputError, OSError: the same error, where it does not come from the files, or where nothing is left.
-        """
+        """The attempt with fewer files after an error; raises the same error if that would not help."""
         if not collected.files and not any(each.size for each in collected.captures):
             raise error
         if isinstance(error, BadOutputError | PermissionError | FileNotFoundError):

@@ -1,6 +1,6 @@
-"""The result of an attempt as a ZIP: what the pricer printed, the files that it wrote, and a manifest.
+"""The result of an attempt as a ZIP: captured output, the files that the pricer wrote, and a manifest.
 
-A small result is put together in memory, a large one in a file beside the job directory (`zip_writers.py`).
+A small result is made in memory, a large one in a file beside the job directory (`zip_writers.py`).
 """
 
 from __future__ import annotations
@@ -21,28 +21,28 @@ from raygrid.node.attempt.stages import CollectedAttempt, ResultZip
 from raygrid.node.attempt.zip_writers import FileZip, InMemoryZip, ZipWriter
 
 RESERVED = frozenset({"stdout.txt", "stderr.txt", "manifest.json"})
-ASIDE = "pricer_files/"
+PRICER_FILES = "pricer_files/"
 IN_MEMORY = 4 * 1024**2
 _ENCODE = json.JSONEncoder(separators=(",\n ", ": ")).encode
 
 
 def name_in_zip(name: str) -> str:
-    """The name of a pricer's file in the ZIP; a file that is named like a part of the node's own is put aside.
+    """The name of a pricer's file in the ZIP; one with a name that the node uses itself goes into a directory.
 
-    A backslash is part of a name here, but separates directories where a ZIP is unpacked on Windows, and could lead out
-    of the directory there. It is written as `%5C`; the manifest has the original name.
+    Windows treats a backslash as a separator when it unpacks a ZIP, so that a name could lead out of the target
+    directory. It is written as `%5C`; the manifest has the original name.
     """
     if "\\" in name:
         name = name.replace("\\", "%5C")
-    return f"{ASIDE}{name}" if name in RESERVED or name.startswith(ASIDE) else name
+    return f"{PRICER_FILES}{name}" if name in RESERVED or name.startswith(PRICER_FILES) else name
 
 
 def build_zip(collected: CollectedAttempt, node_id: str) -> ResultZip:
     """Make the ZIP of an attempt; a large one is written to disk beside the job directory.
 
     Raises:
-        BadOutputError: something else took the place of a file meanwhile.
-        OSError: a file cannot be read, or the disk does not take the ZIP.
+        BadOutputError: a file was replaced.
+        OSError: a file cannot be read, or the disk refuses the ZIP.
     """
     captures, files = collected.captures, collected.files
     total = sum([file.size for file in captures]) + sum([file.size for file in files])
@@ -51,7 +51,7 @@ def build_zip(collected: CollectedAttempt, node_id: str) -> ResultZip:
     small = InMemoryZip()
     _fill(small, collected, node_id)
     data = small.content()
-    if len(data) <= CHUNK:  # so it is for nearly all, and every short job passes here
+    if len(data) <= CHUNK:  # a short cut for nearly all results
         return ResultZip(len(data), hashlib.sha256(data).hexdigest(), data, None)
     digest, chunks = digests(pieces_of(data))
     return ResultZip(len(data), digest, data, None, chunks)
@@ -59,8 +59,8 @@ def build_zip(collected: CollectedAttempt, node_id: str) -> ResultZip:
 
 def _in_file(collected: CollectedAttempt, node_id: str) -> ResultZip:
     held = collected.judged.prepared.directory.held
-    path = Path(f"{held.where}@{uuid4().hex}")  # a name that no pricer can have taken
-    made = os.open(path.name, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600, dir_fd=held.within)
+    path = Path(f"{held.path}@{uuid4().hex}")  # a pricer cannot guess this name
+    made = os.open(path.name, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600, dir_fd=held.dir_fd)
     try:
         with os.fdopen(made, "w+b") as out:
             with FileZip(out) as large:
@@ -70,7 +70,7 @@ def _in_file(collected: CollectedAttempt, node_id: str) -> ResultZip:
             return ResultZip(os.fstat(made).st_size, digest, None, path, chunks)
     except BaseException:
         with contextlib.suppress(OSError):
-            os.unlink(path.name, dir_fd=held.within)
+            os.unlink(path.name, dir_fd=held.dir_fd)
         raise
 
 
@@ -87,7 +87,7 @@ def _fill(archive: ZipWriter, collected: CollectedAttempt, node_id: str) -> None
 
 
 def _lines(manifest: dict[str, Any]) -> bytes:
-    """One field a line, for people to read; `indent` would do the same at many times the cost."""
+    """JSON with one field a line, for people to read; `indent` does the same at many times the cost."""
     return f"{_ENCODE(manifest)}\n".encode()
 
 

@@ -1,15 +1,15 @@
-"""Runs an attempt, as a pipeline of steps; each step is in a module of its own. Called from the agent's slot threads.
+"""Runs an attempt as a pipeline of steps, each in its own module. Called from the agent's slot threads.
 
-    definition    what to run (`definitions.py`)
-    directory     a directory with captured output and temporary files (`workspace.py`, `directory.py`)
-    inputs        the input and shared data are put into it (`inputs.py`)
-    start         the pricer is spawned, or a warm process takes the job (`start.py`, `spawn.py`, `warm/`)
-    wait          until it ends, held to its limits (`supervision.py`, `wait.py`)
-    judgement     what its end means (`judgement.py`)
-    collect       its files, and whether they can be a result (`collect.py`, `outputs.py`)
-    result        they are put into a ZIP, and the final report is made (`result.py`, `result_zip.py`)
+    definition    finds what to run (`definitions.py`)
+    directory     makes a directory with captured output and temporary files (`workspace.py`, `directory.py`)
+    inputs        puts the input and shared data into it (`inputs.py`)
+    start         spawns the pricer, or gives the job to a warm process (`start.py`, `spawn.py`, `warm/`)
+    wait          waits for the end while the watchdog enforces limits (`supervision.py`)
+    judgement     derives the outcome from how the process ended (`judgement.py`)
+    collect       collects the files and checks whether they can be a result (`collect.py`, `outputs.py`)
+    result        makes the ZIP and the final report (`result.py`, `result_zip.py`)
 
-The steps hand on the values of `stages.py`.
+Each step takes a value of `stages.py` and returns the next one.
 """
 
 from __future__ import annotations
@@ -46,11 +46,7 @@ logger = logging.getLogger(__name__)
 
 
 class Runner:
-    """Runs attempts on this node; safe to call from many threads.
-
-    Attributes:
-        warm: the warm processes of the node.
-    """
+    """Runs attempts on this node; thread-safe. `warm` is the node's pool of warm processes."""
 
     def __init__(
         self,
@@ -83,8 +79,8 @@ class Runner:
 
         Args:
             order: the attempt.
-            pricer_ended: called when its pricer has ended, before its result is put together.
-            slot: number of the slot that it has; it is free again once `pricer_ended` is called.
+            pricer_ended: called after its pricer has ended, before its result is made.
+            slot: number of its slot, which is free again once `pricer_ended` is called.
         """
         directory: JobDirectory | None = None
         try:
@@ -96,17 +92,17 @@ class Runner:
             pricer_ended()
             directory.pricer_ended(self._judge.remaining_writers(prepared))
             judged = self._judge.judge(processed)
-            if judged.report.outcome is Outcome.DISK_FULL:  # the job runs again, so that nothing is collected
+            if judged.report.outcome is Outcome.DISK_FULL:  # the job runs again; its files are not needed
                 return FinishedAttempt(judged.report)
             return self._results.finish(collect(judged))
-        except Exception as error:  # a defect of the node must not take the slot with it
+        except Exception as error:  # a defect of the node must not end the slot's thread
             return FinishedAttempt(self._failures.report(order.attempt, error))
         finally:
             if directory is not None:
                 self._remove(directory)
 
     def _definition(self, spec: JobSpec) -> tuple[JobSpec, Pricer]:
-        """The job with the digest of what it runs, and what that is."""
+        """The job with the digest of its definition, and the pricer to run."""
         resolved = self._definitions.resolve(spec)
         if resolved is None:
             message = f"node {self._node_id} has no pricer {spec.pricer!r} in its settings"
@@ -120,7 +116,7 @@ class Runner:
             raise NodeFaultError(f"cannot make the job directory: {error}", error) from error
 
     def _process(self, prepared: PreparedAttempt) -> ProcessedAttempt:
-        """Start the pricer, and wait for its end."""
+        """Start the pricer and wait for its end."""
         running = supervision.begin(prepared, self._watchdog)
         try:
             started_at = datetime.now(UTC)
@@ -132,5 +128,6 @@ class Runner:
     def _remove(self, directory: JobDirectory) -> None:
         try:
             self._workspace.remove(directory)
-        except OSError:  # the report stands; what is left is removed when the agent ends
-            logger.warning("cannot remove the job directory %s; it stays", directory.where, exc_info=True)
+        except OSError:
+            path = directory.held.path
+            logger.warning("cannot remove the job directory %s; it is removed when the agent ends", path, exc_info=True)

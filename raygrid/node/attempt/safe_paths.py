@@ -1,7 +1,8 @@
-"""Opens and removes files and directories that a pricer could change, without following a link that it put there.
+"""Opens and removes files and directories that a pricer could change, without following links.
 
-Each name is looked up from the descriptor of a directory that the node itself opened, one component at a time. Whatever
-takes the place of a name meanwhile, nothing outside of that directory is read, changed or removed.
+Each name is resolved from the descriptor of a directory that the node itself opened, one component at a time. Even if a
+pricer replaces a name meanwhile, nothing outside of that directory is read, changed or removed. Parameters `dir_fd` are
+descriptors of the directory that contains `name`, None for the working directory.
 """
 
 from __future__ import annotations
@@ -16,6 +17,8 @@ from typing import IO
 
 from uuid_utils import uuid4
 
+from raygrid.system.proc import descriptor_path
+
 _DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 _LOOK = os.O_PATH | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 _OWN = stat.S_IRUSR | stat.S_IWUSR
@@ -29,7 +32,7 @@ class BadOutputError(Exception):
 
 
 def kind(mode: int) -> str:
-    """Name the kind of a file that stands where it should not, for messages."""
+    """The kind of an unexpected file, for messages."""
     if stat.S_ISDIR(mode):
         return "another directory"
     if stat.S_ISLNK(mode):
@@ -38,7 +41,7 @@ def kind(mode: int) -> str:
 
 
 def is_reusable(status: os.stat_result, most: int) -> bool:
-    """Whether a file can be used again: regular, with one name, writable, and no larger than `most`."""
+    """Whether a file can be reused: regular, with one name, writable, and no larger than `most` bytes."""
     return (
         stat.S_ISREG(status.st_mode)
         and status.st_nlink == 1
@@ -47,33 +50,33 @@ def is_reusable(status: os.stat_result, most: int) -> bool:
     )
 
 
-def open_directory(name: str, within: int | None = None) -> int:
-    """Open a directory; a link to one is refused.
+def make_directory(name: str, dir_fd: int, mode: int = 0o777) -> None:
+    """Make a directory, and remove first what has its name."""
+    try:
+        os.mkdir(name, mode, dir_fd=dir_fd)
+    except FileExistsError:
+        remove(name, dir_fd)
+        os.mkdir(name, mode, dir_fd=dir_fd)
+
+
+def open_directory(name: str, dir_fd: int | None = None) -> int:
+    """Open a directory; OSError if it does not exist, is no directory, or is a link."""
+    return os.open(name, _DIRECTORY, dir_fd=dir_fd)
+
+
+def open_file(name: str, dir_fd: int | None = None, flags: int = os.O_RDONLY) -> int:
+    """Open a regular file; no component of its path may be a link, and a pipe of its name does not block.
 
     Raises:
-        OSError: it is a link, is no directory, or does not exist.
-    """
-    return os.open(name, _DIRECTORY, dir_fd=within)
-
-
-def open_file(name: str, within: int | None = None, flags: int = os.O_RDONLY) -> int:
-    """Open a regular file; a link in its place is not followed, and a pipe in its place does not block.
-
-    Args:
-        name: its path from `within`; no component of it may be a link.
-        within: descriptor of the directory that it is in; None for the working directory.
-        flags: how to open it.
-
-    Raises:
-        BadOutputError: something else has its name.
+        BadOutputError: its name belongs to something else.
         OSError: it does not exist, or cannot be opened.
     """
     try:
-        if "/" not in name or within is None:
-            file = os.open(name, flags | _FILE, 0o666, dir_fd=within)
+        if "/" not in name or dir_fd is None:
+            file = os.open(name, flags | _FILE, 0o666, dir_fd=dir_fd)
         else:
             inner, _, last = name.rpartition("/")
-            directory = descend(within, inner)
+            directory = descend(dir_fd, inner)
             try:
                 file = os.open(last, flags | _FILE, 0o666, dir_fd=directory)
             finally:
@@ -81,24 +84,20 @@ def open_file(name: str, within: int | None = None, flags: int = os.O_RDONLY) ->
     except OSError as error:
         if error.errno not in _NO_FILE:
             raise
-        raise BadOutputError(f"the pricer put something else in the place of a file, {name!r}") from None
+        raise BadOutputError(f"the pricer replaced the file {name!r}") from None
     if not stat.S_ISREG(os.fstat(file).st_mode):
         os.close(file)
-        raise BadOutputError(f"the pricer put a special file in the place of a file, {name!r}")
+        raise BadOutputError(f"the pricer replaced the file {name!r} by a special file")
     return file
 
 
-def read_file(name: str, within: int | None = None) -> IO[bytes]:
+def read_file(name: str, dir_fd: int | None = None) -> IO[bytes]:
     """Open a regular file for reading; see `open_file`."""
-    return os.fdopen(open_file(name, within), "rb")
+    return os.fdopen(open_file(name, dir_fd), "rb")
 
 
 def descend(top: int, name: str) -> int:
-    """Open a directory below another; the empty name stands for that one. The caller closes it.
-
-    Raises:
-        OSError: a component of the path is a link, is no directory, or cannot be opened.
-    """
+    """Open a directory below another (itself for an empty name); OSError if a component of the path is a link."""
     at = os.dup(top)
     for part in name.split("/") if name else ():
         above = at
@@ -109,35 +108,31 @@ def descend(top: int, name: str) -> int:
     return at
 
 
-def remove(name: str, within: int | None = None) -> None:
-    """Remove whatever has a name, if anything has: a link itself, never what it leads to.
+def remove(name: str, dir_fd: int | None = None) -> None:
+    """Remove a file or directory of any kind, if it exists: a link itself, never its target.
 
     Raises:
         OSError: a process still writes to it, or the disk refuses.
     """
     try:
-        os.unlink(name, dir_fd=within)
+        os.unlink(name, dir_fd=dir_fd)
     except FileNotFoundError:
         return
     except (IsADirectoryError, PermissionError):
-        remove_tree(name, within)
+        remove_tree(name, dir_fd)
 
 
-def remove_tree(top: str | Path, within: int | None = None) -> None:
-    """Remove a directory, even one without permissions, or deeper than any path or stack can be.
+def remove_tree(top: str | Path, dir_fd: int | None = None) -> None:
+    """Remove a directory, even one without permissions, or one that is deeper than the longest possible path.
 
-    Inner directories are moved to the top before they are emptied, so that no path grows long. If a link is in its
-    place, or in the place of the directory around it, nothing beyond the link is touched.
-
-    Args:
-        top: the directory, by its name in `within`, or by its path.
-        within: the directory that it is in.
+    Inner directories are moved to the top before they are emptied, so that no path grows long. If the directory or its
+    parent was replaced by a link, nothing beyond the link is touched.
 
     Raises:
         OSError: a process still writes to it, or the disk refuses.
     """
     path = Path(top)
-    around = os.open(path.parent, _LOOK) if within is None else os.dup(within)
+    around = os.open(path.parent, _LOOK) if dir_fd is None else os.dup(dir_fd)
     try:
         if stat.S_ISDIR(os.stat(path.name, dir_fd=around, follow_symlinks=False).st_mode):
             _empty(path.name, around)
@@ -180,11 +175,11 @@ def _sort_out(directory: int, top: int, fresh: Iterator[str]) -> list[str]:
     return moved
 
 
-def _unlock(name: str, within: int) -> int:
+def _unlock(name: str, dir_fd: int) -> int:
     """Open a directory, after setting all permissions on it."""
-    seen = os.open(name, _LOOK, dir_fd=within)  # needs no permission
+    seen = os.open(name, _LOOK, dir_fd=dir_fd)  # needs no permission
     try:
-        os.chmod(f"/proc/self/fd/{seen}", 0o700)
-        return os.open(f"/proc/self/fd/{seen}", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        os.chmod(descriptor_path(seen), 0o700)
+        return os.open(descriptor_path(seen), os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     finally:
         os.close(seen)

@@ -1,7 +1,4 @@
-"""Writes a small ZIP in memory, as `zipfile` would, at a tenth of its cost.
-
-For small results with few files: no ZIP64, no streaming. Called by `zip_writers.py`; `result_zip.py` chooses.
-"""
+"""Writes a small ZIP in memory at a tenth of the cost of `zipfile`; without ZIP64 and streaming."""
 
 from __future__ import annotations
 
@@ -12,8 +9,8 @@ from collections.abc import Iterable
 MOST_FILES = 1_000  # well below what needs ZIP64
 TINY = 1024  # compressing less than this gains little, and costs a good part of a small job
 _LEVEL = 6
-# Window and memory of the packer, as powers of two: preparing those for any size costs more than packing a little text.
-_ANY, _LITTLE, _LITTLE_ROOM = (-15, 8), (-11, 4), 2_048
+# Window and memory of the compressor (see zlib.compressobj): to set up large ones costs more than to compress 2 KB.
+_LARGE, _SMALL, _SMALL_SIZE = (-15, 8), (-11, 4), 2_048
 _VERSION, _UNIX, _UTF8 = 20, 3, 0x800
 _STORED, _DEFLATED = 0, 8
 # No time stamp, so that the same output makes the same bytes: the first of January 1980, midnight.
@@ -36,8 +33,8 @@ def make(files: Iterable[tuple[str, bytes]]) -> bytes:
             title, flags = name.encode(), _UTF8
         crc, size, kind, body = zlib.crc32(data), len(data), _STORED, data
         if size >= TINY:
-            packer = zlib.compressobj(_LEVEL, zlib.DEFLATED, *(_LITTLE if size <= _LITTLE_ROOM else _ANY))
-            kind, body = _DEFLATED, packer.compress(data) + packer.flush()
+            compressor = zlib.compressobj(_LEVEL, zlib.DEFLATED, *(_SMALL if size <= _SMALL_SIZE else _LARGE))
+            kind, body = _DEFLATED, compressor.compress(data) + compressor.flush()
         packed = len(body)
         parts += (
             _LOCAL.pack(b"PK\3\4", _VERSION, flags, kind, _TIME, _DATE, crc, packed, size, len(title), 0),

@@ -1,8 +1,8 @@
-"""Job directories for reuse: an attempt takes one over by renaming it, with a small input of an earlier attempt in it.
+"""Job directories for reuse: an attempt takes one by renaming it, with a small input of an earlier attempt in it.
 
-A file system that makes and removes a directory and an input for every job spends more on that than a short job takes:
-ext4 without a journal searches what was removed lately, and disks that discard removed blocks wait for it. Only a
-directory that is as good as new is kept, and only if no process is left that could write into it.
+Making and removing a directory and an input for every job costs the file system more than a short job takes: ext4
+without a journal searches recently removed inodes, and disks that discard removed blocks wait for that. A directory is
+kept only if it is as good as new and no process is left that could write into it.
 """
 
 from __future__ import annotations
@@ -18,14 +18,14 @@ from raygrid.node.attempt.safe_paths import open_directory
 
 
 class SpareDirectory(NamedTuple):
-    """A directory that is empty but for the input of an earlier attempt, if that is still there."""
+    """A directory that contains nothing, or only the input of an earlier attempt."""
 
     held: HeldDirectory
     input_name: str | None
 
 
 class SpareDirectories:
-    """The spare directories of one life of an agent, under a directory of their own. Safe to call from many threads."""
+    """The spare directories of one life of an agent, in a directory of their own; thread-safe."""
 
     def __init__(self, place: Path) -> None:
         self._place = str(place)
@@ -35,34 +35,34 @@ class SpareDirectories:
         self._new_mode = 0
 
     def open(self) -> None:
-        """Open the directory, and find out which mode a new directory has in it."""
+        """Open the pool's directory, and find out which mode new directories get in it."""
         self._descriptor = open_directory(self._place)
         os.mkdir("probe", dir_fd=self._descriptor)
         self._new_mode = os.stat("probe", dir_fd=self._descriptor).st_mode
         os.rmdir("probe", dir_fd=self._descriptor)
 
     def close(self) -> None:
-        """Close all descriptors; nothing is kept or taken any more."""
+        """Close all descriptors; no further directory is kept or taken."""
         while self._free:
             self._free.pop().held.close()
         if self._descriptor >= 0:
             os.close(self._descriptor)
             self._descriptor = -1
 
-    def take(self, place: str, name: str, within: int) -> SpareDirectory | None:
-        """Rename a spare directory to a name in a place; None where there is none, or where that fails."""
+    def take(self, place: str, name: str, dir_fd: int) -> SpareDirectory | None:
+        """Rename a spare directory to `name` in the directory at `place`; None if there is none, or if that fails."""
         try:
             spare = self._free.pop()
         except IndexError:
             return None
         try:
-            return SpareDirectory(spare.held.moved_to(place, name, within), spare.input_name)
+            return SpareDirectory(spare.held.moved_to(place, name, dir_fd), spare.input_name)
         except OSError:
             spare.held.close()
             return None
 
     def keep(self, directory: JobDirectory) -> bool:
-        """Keep a job directory for reuse; False where it is not as good as new, and still has its name."""
+        """Keep a job directory for reuse; False if it is not as good as new; then it still has its name."""
         try:
             if self._descriptor < 0 or not directory.clear(self._new_mode):
                 return False

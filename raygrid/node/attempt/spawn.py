@@ -1,8 +1,8 @@
-"""Spawns a pricer by glibc's `posix_spawn`, the cheapest safe way: the agent's other threads go on meanwhile.
+"""Spawns a pricer by glibc's `posix_spawn`, the cheapest safe way, while the agent's other threads run.
 
-`subprocess` and `os.posix_spawn` hold the interpreter lock until the new process has become the pricer, for a good part
-of a short job. `os.posix_spawn` can neither change the directory nor close the agent's files (Ray's sockets among them)
-in the pricer. Where the C library lacks what is needed, `subprocess` is used. Called by `start.py`.
+`subprocess` and `os.posix_spawn` hold the interpreter lock until the exec of the new process, which is a good part of a
+short job. `os.posix_spawn` can neither change the directory nor close the agent's files (such as Ray's sockets) in the
+pricer. If the C library lacks a function, `subprocess` is used.
 """
 
 from __future__ import annotations
@@ -25,12 +25,11 @@ _FIRST_TO_CLOSE = 3
 WRITTEN_S = 10.0
 """Seconds for which copying a large program may take; after that, the attempt fails and runs on another node."""
 _LOOK_S = 0.05
-_NOT_THERE = (errno.ENOENT, errno.ENOTDIR)
-# Larger than any type of the C library that is used here (on 64 bits: 336, 128 and 80 bytes).
-_ROOM = 1024
+_NOT_FOUND = (errno.ENOENT, errno.ENOTDIR)
+_BUFFER = 1024  # larger than any type of the C library that is used here (on 64 bits: 336, 128 and 80 bytes)
 
 _libc = ctypes.CDLL(None)  # releases the interpreter lock during a call
-_quick = ctypes.PyDLL(None)  # keeps it: for calls that only fill in a structure
+_quick = ctypes.PyDLL(None)  # keeps the lock: for calls that only fill in a structure
 
 
 class _Library:
@@ -38,18 +37,18 @@ class _Library:
 
     def __init__(self) -> None:
         for name in _NEEDED:
-            getattr(_quick, name)  # raises AttributeError where it is missing
+            getattr(_quick, name)  # raises AttributeError if it is missing
         self.spawn = _libc.posix_spawn
         self.init = _quick.posix_spawn_file_actions_init
         self.destroy = _quick.posix_spawn_file_actions_destroy
         self.chdir = _quick.posix_spawn_file_actions_addchdir_np
         self.dup2 = _quick.posix_spawn_file_actions_adddup2
         self.close_from = _quick.posix_spawn_file_actions_addclosefrom_np
-        self.attributes = ctypes.create_string_buffer(_ROOM)
-        signals = ctypes.create_string_buffer(_ROOM)
+        self.attributes = ctypes.create_string_buffer(_BUFFER)
+        signals = ctypes.create_string_buffer(_BUFFER)
         _check(_quick.posix_spawnattr_init(self.attributes))
         _quick.sigfillset(signals)
-        # Python ignores some signals; they must end a pricer as they end any program.
+        # Python ignores some signals; they must have their default effect in a pricer.
         _check(_quick.posix_spawnattr_setsigdefault(self.attributes, signals))
         # No signal is blocked; see `no_blocked_signals`.
         _quick.sigemptyset(signals)
@@ -76,7 +75,7 @@ _LIBRARY = _library()
 def no_blocked_signals() -> Iterator[None]:
     """Unblock all signals of this thread within the context, so that a process that it starts blocks none.
 
-    Ray blocks SIGINT in its workers, and a process inherits the mask: in a pricer, `timeout -s INT` would do nothing.
+    Ray blocks SIGINT in its workers, and a process inherits that; `timeout -s INT` would have no effect in a pricer.
     """
     blocked = signal.pthread_sigmask(signal.SIG_SETMASK, ())
     try:
@@ -86,7 +85,7 @@ def no_blocked_signals() -> Iterator[None]:
 
 
 class Environment:
-    """A pricer's environment in the form that a spawn takes, made once; `with_these` adds what differs between jobs.
+    """A pricer's environment in the form that a spawn takes, made once; `with_these` adds a job's own variables.
 
     Raises:
         ValueError: a variable is invalid: its name has a `=`, or it contains a NUL.
@@ -98,7 +97,7 @@ class Environment:
         self._entries = [_entry(name, value) for name, value in self.variables.items()]
 
     def with_these(self, variables: Mapping[str, str]) -> list[bytes]:
-        """All entries; the variables given must not be among those of the environment."""
+        """All entries; the given variables must not be in the environment already."""
         return [*self._entries, *(_entry(name, value) for name, value in variables.items())]
 
 
@@ -115,10 +114,10 @@ def _word(text: str) -> bytes:
 
 
 def when_written(start: Callable[[], T], patience_s: float = WRITTEN_S) -> T:
-    """Start a program with `start`; while it is being written, wait, for so many seconds at most.
+    """Start a program with `start`; while the program's file is being written, try again, for `patience_s` at most.
 
-    Linux starts no program that is open for writing. While a new version is copied over an executable, every attempt
-    would fail within milliseconds, and the job with the last of them.
+    Linux starts no program that is open for writing. While a new version is copied over an executable, all attempts of
+    a job would fail within milliseconds.
 
     Raises:
         OSError: what `start` raised.
@@ -138,39 +137,35 @@ def spawn(
     environment: Environment,
     more: Mapping[str, str],
     directory: str,
-    stdin: int,
-    stdout: int,
-    stderr: int,
+    streams: tuple[int, int, int],
 ) -> int:
-    """Start a program in a session of its own, with three open files and no other; return its pid, to be waited for.
+    """Start a program in a session of its own, without other open files; return its pid, which the caller waits for.
 
     Args:
         command: its words; the first is searched in the PATH of its own environment unless it has a slash.
         environment: its environment.
         more: further variables.
         directory: its working directory.
-        stdin: descriptor of its standard input; the caller closes all three.
-        stdout: of its standard output.
-        stderr: of its standard error.
+        streams: descriptors of its stdin, stdout and stderr, which the caller closes.
 
     Raises:
         OSError: it cannot be started; `errno` is the reason.
         ValueError: a word or a variable contains a NUL.
     """
-    if _LIBRARY is None or min(stdin, stdout, stderr) < _FIRST_TO_CLOSE:
-        return _by_subprocess(command, environment, more, directory, stdin, stdout, stderr)
+    if _LIBRARY is None or min(streams) < _FIRST_TO_CLOSE:
+        return _by_subprocess(command, environment, more, directory, streams)
     words = [_word(word) for word in command]
     entries = environment.with_these(more)
     arguments = (ctypes.c_char_p * (len(words) + 1))(*words)
     variables = (ctypes.c_char_p * (len(entries) + 1))(*entries)
     where = os.fsencode(directory)
-    actions = ctypes.create_string_buffer(_ROOM)
+    actions = ctypes.create_string_buffer(_BUFFER)
     pid = ctypes.c_int()
     library = _LIBRARY
     _check(library.init(actions))
     try:
         _check(library.chdir(actions, where))
-        for number, descriptor in enumerate((stdin, stdout, stderr)):
+        for number, descriptor in enumerate(streams):
             _check(library.dup2(actions, descriptor, number))
         _check(library.close_from(actions, _FIRST_TO_CLOSE))
         error = errno.ENOENT
@@ -178,7 +173,7 @@ def spawn(
             failed = library.spawn(ctypes.byref(pid), program, actions, library.attributes, arguments, variables)
             if failed == 0:
                 return pid.value
-            if error in _NOT_THERE:  # else it exists, earlier on the path: that error is the one to report
+            if error in _NOT_FOUND:  # else an earlier candidate exists: report its error
                 error = failed
     finally:
         library.destroy(actions)
@@ -186,7 +181,7 @@ def spawn(
 
 
 def _candidates(program: bytes, search_path: Sequence[bytes], directory: bytes) -> list[bytes]:
-    """The paths that a program's name may stand for; to spawn a path that does not exist costs more than a look."""
+    """The existing paths that a program's name may mean; a check costs less than a spawn that fails."""
     if b"/" in program:
         return [program]
     found = [os.path.join(place, program) for place in search_path]
@@ -198,19 +193,13 @@ def _by_subprocess(
     environment: Environment,
     more: Mapping[str, str],
     directory: str,
-    stdin: int,
-    stdout: int,
-    stderr: int,
+    streams: tuple[int, int, int],
 ) -> int:
+    stdin, stdout, stderr = streams
+    variables = {**environment.variables, **more}
     with no_blocked_signals():
         process = subprocess.Popen(
-            command,
-            cwd=directory,
-            env={**environment.variables, **more},
-            stdin=stdin,
-            stdout=stdout,
-            stderr=stderr,
-            start_new_session=True,
+            command, stdin=stdin, stdout=stdout, stderr=stderr, cwd=directory, env=variables, start_new_session=True
         )
     process.returncode = 0  # the caller waits for it; this object must not
     return process.pid

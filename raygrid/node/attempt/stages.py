@@ -1,8 +1,7 @@
-"""The values that the steps of an attempt hand on: each step takes one of them and returns the next.
+"""The values between the steps of an attempt: each step takes one of them and returns the next; see `runner.py`.
 
-They are named tuples, because a frozen dataclass takes more than twice the time, and are never changed. What changes
-while a pricer runs is `Running`, which the watchdog shares with the attempt, and the job directory, which only its own
-methods change. `runner.py` has the steps in their order.
+They are named tuples, because a frozen dataclass takes more than twice the time. They do not change; `Running`, which
+the watchdog shares with the attempt, and the job directory do.
 """
 
 from __future__ import annotations
@@ -22,16 +21,7 @@ from raygrid.settings.pricer import Pricer
 
 
 class PreparedAttempt(NamedTuple):
-    """An attempt that has all that its pricer needs.
-
-    Attributes:
-        attempt: the attempt.
-        spec: its job, with the definition that it runs.
-        pricer: what runs.
-        slot: number of the slot that it has.
-        directory: its directory, with the input in it.
-        data_links: the shared inputs in it.
-    """
+    """An attempt whose directory contains the input and shared inputs (`data_links`); `slot` is its slot's number."""
 
     attempt: AttemptId
     spec: JobSpec
@@ -47,20 +37,12 @@ class PreparedAttempt(NamedTuple):
 
     @property
     def is_warm(self) -> bool:
-        """Whether a loaded process runs it."""
+        """Whether a warm process runs it."""
         return self.pricer.mode == "warm"
 
 
 class ProcessedAttempt(NamedTuple):
-    """An attempt whose pricer has ended, or has answered.
-
-    Attributes:
-        prepared: the attempt.
-        running: how it ran, and why it was killed if it was.
-        end: how its process ended.
-        started_at: when it was started.
-        ended_at: when it had ended.
-    """
+    """An attempt whose pricer has ended, or has answered."""
 
     prepared: PreparedAttempt
     running: Running
@@ -70,14 +52,7 @@ class ProcessedAttempt(NamedTuple):
 
 
 class JudgedAttempt(NamedTuple):
-    """An attempt with the outcome of its process.
-
-    Attributes:
-        prepared: the attempt.
-        running: how it ran.
-        usage: what it used.
-        report: its outcome, without a result.
-    """
+    """An attempt with the outcome of its process, before its files are collected."""
 
     prepared: PreparedAttempt
     running: Running
@@ -86,14 +61,7 @@ class JudgedAttempt(NamedTuple):
 
 
 class CollectedAttempt(NamedTuple):
-    """An attempt with the files of its result; what they lack has become part of its report.
-
-    Attributes:
-        judged: the attempt.
-        report: its outcome.
-        captures: what it printed.
-        files: what it wrote.
-    """
+    """An attempt with its captured output and files; its report takes missing and bad files into account."""
 
     judged: JudgedAttempt
     report: AttemptReport
@@ -102,7 +70,7 @@ class CollectedAttempt(NamedTuple):
 
 
 class ResultZip(NamedTuple):
-    """A finished ZIP: its bytes where it is small, else a file; `chunks` are digests of a large one's chunks."""
+    """A finished ZIP: in memory if it is small, else in a file; `chunks` are digests of a large ZIP's chunks."""
 
     size: int
     digest: str
@@ -112,7 +80,7 @@ class ResultZip(NamedTuple):
 
 
 class FinishedAttempt(NamedTuple):
-    """An attempt that is over on this node; its ZIP, if it has one, is not stored yet."""
+    """An attempt that has ended on this node; its ZIP, if there is one, is not stored yet."""
 
     report: AttemptReport
     zip: ResultZip | None = None

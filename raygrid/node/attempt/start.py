@@ -1,7 +1,7 @@
 """Starts the pricer of an attempt: a process of its own for a cold pricer, a loaded one for a warm pricer.
 
-A cold pricer leads a session of its own, reads nothing, and prints into files, so that neither a full pipe nor a
-descendant that keeps one open can make the job hang.
+A cold pricer leads its own session, has an empty stdin, and prints into files, so that no full pipe and no descendant
+with an open pipe can make the job hang.
 """
 
 from __future__ import annotations
@@ -16,8 +16,8 @@ from raygrid.node.attempt import diagnosis
 from raygrid.node.attempt.failures import CannotRunError, NodeFaultError
 from raygrid.node.attempt.spawn import Environment, spawn, when_written
 from raygrid.node.attempt.stages import PreparedAttempt
+from raygrid.node.attempt.supervision import wait_for_child
 from raygrid.node.attempt.usage import ProcessEnd
-from raygrid.node.attempt.wait import wait_for_child
 from raygrid.node.limits.running import Running
 from raygrid.node.limits.watchdog import Watchdog
 from raygrid.node.warm.pool import WarmPool
@@ -26,23 +26,13 @@ from raygrid.system.processes import MARK
 
 MOST_ENVIRONMENTS = 64
 # The variables that a pricer gets from the agent's own environment; no secret of the grid is among them.
-PASSED_ON = (
-    "PATH",
-    "HOME",
-    "LANG",
-    "LC_ALL",
-    "TZ",
-    "USER",
-    "LOGNAME",
-    "LD_LIBRARY_PATH",
-    "VIRTUAL_ENV",
-)
+INHERITED = ("PATH", "HOME", "LANG", "LC_ALL", "TZ", "USER", "LOGNAME", "LD_LIBRARY_PATH", "VIRTUAL_ENV")
 _NOT_EXECUTABLE = (errno.ENOENT, errno.ENOTDIR, errno.EPERM, errno.EACCES, errno.ENOEXEC, errno.ELIBBAD)
 
 
 def inherited_environment() -> dict[str, str]:
     """The variables that pricers get from this process."""
-    return {name: os.environ[name] for name in PASSED_ON if name in os.environ}
+    return {name: os.environ[name] for name in INHERITED if name in os.environ}
 
 
 def command_line(prepared: PreparedAttempt) -> list[str]:
@@ -50,7 +40,7 @@ def command_line(prepared: PreparedAttempt) -> list[str]:
     spec, directory = prepared.spec, prepared.directory
     values = {
         "input": prepared.input_path,
-        "output_dir": directory.where,
+        "output_dir": directory.held.path,
         "data_dir": directory.path_of("data"),
         "job_id": spec.job_id,
     }
@@ -64,7 +54,7 @@ def command_line(prepared: PreparedAttempt) -> list[str]:
 
 
 class PricerStarter:
-    """Starts pricers on one node; safe to call from many threads."""
+    """Starts pricers on one node; thread-safe."""
 
     def __init__(self, node_id: str, watchdog: Watchdog, mark_prefix: str, warm: WarmPool) -> None:
         self._node_id = node_id
@@ -104,9 +94,10 @@ class PricerStarter:
         # Under wine, all jobs must have the same TMPDIR, where they look for wine's server.
         if not self._watchdog.helpers.gate.runs_under_wine(spec.pricer):
             own |= directory.temporary.variables(prepared.pricer.env)
-        captures = [each.descriptor for each in directory.captures]
+        stdout, stderr = directory.captures
+        streams = (self._nothing, stdout.descriptor, stderr.descriptor)
         environment = self._environment_of(prepared, own)
-        return spawn(command_line(prepared), environment, own, directory.where, self._nothing, *captures)
+        return spawn(command_line(prepared), environment, own, directory.held.path, streams)
 
     def _environment_of(self, prepared: PreparedAttempt, own: Mapping[str, str]) -> Environment:
         """The environment that all attempts with a definition share, without the variables of this attempt."""
@@ -121,7 +112,7 @@ class PricerStarter:
         return known[1]
 
     def _explained(self, prepared: PreparedAttempt, error: OSError) -> Exception:
-        """What to raise for a pricer that could not be started."""
+        """The error to raise for a pricer that could not be started."""
         pricer = prepared.pricer
         if error.errno in _NOT_EXECUTABLE:
             program = str(error.filename or pricer.command[0])

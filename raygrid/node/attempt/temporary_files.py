@@ -1,8 +1,8 @@
-"""Directories for temporary files (`TMPDIR`): one for each attempt, removed with it, used again while it is untouched.
+"""Directories for temporary files (`TMPDIR`): one for each attempt, removed with it, but reused while it is unused.
 
-Most pricers never use theirs, so that making one for each would be a waste. An untouched directory serves again. It is
-recognised by the times that it had when it was made: any file put into it changes them, even if it is removed again.
-Paths are short, because the path of a socket in such a directory must fit into 107 bytes.
+Most pricers never use their directory. An unused one is recognised by the times that it got when it was made: any file
+put into it changes them, even if the file is removed again. Paths are short, because the path of a socket in such a
+directory must fit into 107 bytes.
 """
 
 from __future__ import annotations
@@ -16,8 +16,8 @@ from collections.abc import Container
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from raygrid.node.attempt.remaining_writers import RemainingWriters
-from raygrid.node.attempt.safe_paths import open_directory, remove
+from raygrid.node.attempt.safe_paths import make_directory, open_directory, remove
+from raygrid.node.attempt.usage import RemainingWriters
 
 VARIABLES = ("TMPDIR", "TMP", "TEMP")  # POSIX, and what Windows programs and others look for
 _IDENTITY = 3  # the first parts of a state: which directory it is, and its mode
@@ -29,24 +29,22 @@ class TemporaryDirectory:
     """A directory for the temporary files of one attempt.
 
     Attributes:
-        where: its path.
-        name: its name in the directory `within`, of which that is an open descriptor.
-        within: see there.
-        state: recognises the directory that was made, while it is untouched.
+        name: its name in the directory that `dir_fd` has open.
+        state: identifies the directory that was made, while it is unused.
     """
 
-    where: str
+    path: str
     name: str
-    within: int
+    dir_fd: int
     state: tuple[int, ...]
 
     def variables(self, chosen: Container[str]) -> dict[str, str]:
         """The variables that name it, without those that the pricer's settings set."""
-        return {name: self.where for name in VARIABLES if name not in chosen}
+        return {name: self.path for name in VARIABLES if name not in chosen}
 
 
 class TemporaryDirectories:
-    """The temporary directories of one life of an agent. Safe to call from many threads."""
+    """The temporary directories of one life of an agent; thread-safe."""
 
     def __init__(self, place: Path) -> None:
         self._place = str(place)
@@ -56,43 +54,39 @@ class TemporaryDirectories:
         self._used_by_warm: deque[TemporaryDirectory] = deque()  # a warm process may still write there
 
     def open(self) -> None:
-        """Open the directory, which must exist."""
+        """Open the pool's directory, which must exist."""
         self._descriptor = open_directory(self._place)
 
     def close(self) -> None:
-        """Close the directory; nothing is kept any more."""
+        """Close the directory; no further directory is kept."""
         self._free.clear()
         self._used_by_warm.clear()
         if self._descriptor >= 0:
             os.close(self._descriptor)
             self._descriptor = -1
 
-    def take(self, job_directory: str, within: int) -> TemporaryDirectory:
-        """An empty directory.
-
-        Args:
-            job_directory: its path; where a pricer removed this pool's directory, a directory beside it is made.
-            within: descriptor of the directory around the job directory.
+    def take(self, job_directory: str, dir_fd: int) -> TemporaryDirectory:
+        """An empty directory; beside the job directory if a pricer removed this pool's directory.
 
         Raises:
-            OSError: the disk does not take it.
+            OSError: the disk refuses it.
         """
         for spares in (self._free, self._used_by_warm):  # a job may have removed or changed directories of others
             with contextlib.suppress(IndexError):
-                while not _is_untouched(spare := spares.popleft()):
+                while not _is_unused(spare := spares.popleft()):
                     self._remove(spare)
                 return spare
         place, _, name = job_directory.rpartition("/")
-        made = _made(self._place, str(next(self._serial)), self._descriptor) or _made(place, f"{name}@tmp", within)
+        made = _made(self._place, str(next(self._serial)), self._descriptor) or _made(place, f"{name}@tmp", dir_fd)
         if made is None:
-            raise OSError(errno.ELOOP, "something was put in the place of the node's directories", job_directory)
+            raise OSError(errno.ELOOP, "the node's directories were replaced", job_directory)
         return made
 
     def give_back(self, temporary: TemporaryDirectory, writers: RemainingWriters) -> None:
-        """Take a directory back once its attempt is over; it is removed unless it can serve again."""
+        """Take a directory back after its attempt; it is removed unless it can be reused."""
         spare: TemporaryDirectory | None = None
-        if writers is not RemainingWriters.UNKNOWN and temporary.within == self._descriptor:
-            spare = temporary if _is_untouched(temporary) else _cleared(temporary)
+        if writers is not RemainingWriters.UNKNOWN and temporary.dir_fd == self._descriptor:
+            spare = temporary if _is_unused(temporary) else _cleared(temporary)
         if spare is None:
             self._remove(temporary)
         else:
@@ -100,30 +94,26 @@ class TemporaryDirectories:
 
     @staticmethod
     def _remove(temporary: TemporaryDirectory) -> None:
-        with contextlib.suppress(OSError):  # one that a daemon still writes to is removed when the agent ends
-            remove(temporary.name, temporary.within)
+        with contextlib.suppress(OSError):  # what cannot be removed now is removed when the agent ends
+            remove(temporary.name, temporary.dir_fd)
 
 
-def _made(place: str, name: str, within: int) -> TemporaryDirectory | None:
-    """A new directory; None where a pricer removed or replaced the directory around it."""
-    where = f"{place}/{name}"
+def _made(place: str, name: str, dir_fd: int) -> TemporaryDirectory | None:
+    """A new directory; None if a pricer removed or replaced its parent."""
+    path = f"{place}/{name}"
     try:
-        try:
-            os.mkdir(name, 0o700, dir_fd=within)
-        except FileExistsError:
-            remove(name, within)
-            os.mkdir(name, 0o700, dir_fd=within)
-        os.utime(name, ns=(_EARLY_NS, _EARLY_NS), dir_fd=within, follow_symlinks=False)
-        made = TemporaryDirectory(where, name, within, _state(os.stat(name, dir_fd=within, follow_symlinks=False)))
+        make_directory(name, dir_fd, 0o700)
+        os.utime(name, ns=(_EARLY_NS, _EARLY_NS), dir_fd=dir_fd, follow_symlinks=False)
+        made = TemporaryDirectory(path, name, dir_fd, _state(os.stat(name, dir_fd=dir_fd, follow_symlinks=False)))
     except FileNotFoundError:
         return None
-    return made if _is_untouched(made) else None
+    return made if _is_unused(made) else None
 
 
 def _cleared(temporary: TemporaryDirectory) -> TemporaryDirectory | None:
-    """The same directory without its files, as new; None where subdirectories were left, or where it was replaced."""
+    """The same directory without its files, as good as new; None if it has subdirectories, or was replaced."""
     try:
-        held = open_directory(temporary.name, temporary.within)
+        held = open_directory(temporary.name, temporary.dir_fd)
         try:
             if _state(os.fstat(held))[:_IDENTITY] != temporary.state[:_IDENTITY]:
                 return None
@@ -137,15 +127,15 @@ def _cleared(temporary: TemporaryDirectory) -> TemporaryDirectory | None:
             os.close(held)
     except OSError:
         return None
-    return new if _is_untouched(new) else None
+    return new if _is_unused(new) else None
 
 
 def _state(status: os.stat_result) -> tuple[int, ...]:
     return status.st_dev, status.st_ino, status.st_mode, status.st_mtime_ns, status.st_ctime_ns
 
 
-def _is_untouched(temporary: TemporaryDirectory) -> bool:
+def _is_unused(temporary: TemporaryDirectory) -> bool:
     try:
-        return _state(os.lstat(temporary.where)) == temporary.state
+        return _state(os.lstat(temporary.path)) == temporary.state
     except OSError:
         return False

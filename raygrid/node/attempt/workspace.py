@@ -1,7 +1,7 @@
-"""The directories of one life of a node agent: job directories, spare ones, temporary ones, and copies of shared data.
+"""The directories of one life of a node agent: for jobs, reuse, temporary files and shared data.
 
-`directory.py` has what belongs to one attempt. Each life has directories of its own, so that the reaper of an earlier
-life, which may still be at work, cannot remove anything of this one.
+`directory.py` has the directory of one attempt. Each life has its own directories, so that the reaper of an earlier
+life, which may still run, cannot remove those of this life.
 """
 
 from __future__ import annotations
@@ -16,22 +16,17 @@ from pathlib import Path
 from raygrid.models import AttemptId
 from raygrid.node.attempt.captures import CapturePool
 from raygrid.node.attempt.directory import HeldDirectory, JobDirectory
-from raygrid.node.attempt.remaining_writers import RemainingWriters
 from raygrid.node.attempt.safe_paths import open_directory, remove, remove_tree
 from raygrid.node.attempt.spare_directories import SpareDirectories, SpareDirectory
 from raygrid.node.attempt.temporary_files import TemporaryDirectories
+from raygrid.node.attempt.usage import RemainingWriters
 
-_SHORT = 8  # letters of a life's name that tell it from others where paths must be short
-DISK_RESERVE = 64 * 1024**2  # with less room than this a node takes no work
+_SHORT = 8  # letters of a life's name that identify it where paths must be short
+DISK_RESERVE = 64 * 1024**2  # with fewer bytes free, a node takes no work
 
 
 class Workspace:
-    """The directories of one life of an agent, under the node's root; no other agent writes there.
-
-    Args:
-        root: the node's directory.
-        incarnation: the name of this life.
-    """
+    """The directories of one life of an agent (`incarnation`) under the node's directory (`root`)."""
 
     def __init__(self, root: Path, incarnation: str) -> None:
         self.root = root
@@ -44,7 +39,7 @@ class Workspace:
         self._captures = CapturePool(str(self.spare))
         self._temporaries = TemporaryDirectories(self.temporary)
         self._jobs = str(self.jobs)
-        self._jobs_descriptors: list[int] = []  # the last one is of the present jobs directory
+        self._jobs_descriptors: list[int] = []  # the last one belongs to the current jobs directory
         self._lock = threading.Lock()
 
     def open(self) -> None:
@@ -65,7 +60,7 @@ class Workspace:
         self._temporaries.open()
 
     def close(self) -> None:
-        """Close all descriptors; no attempt is left by then."""
+        """Close all descriptors, after the last attempt."""
         self._spares.close()
         self._captures.close()
         self._temporaries.close()
@@ -73,14 +68,9 @@ class Workspace:
             os.close(self._jobs_descriptors.pop())
 
     def create(self, attempt: AttemptId, *, by_name: bool = False) -> JobDirectory:
-        """Make the directory of an attempt, or take over a spare one.
+        """Make the directory of an attempt, or reuse one; OSError if the disk refuses it.
 
-        Args:
-            attempt: the attempt.
-            by_name: whether its pricer opens the files for its output by name.
-
-        Raises:
-            OSError: the disk refuses it.
+        `by_name` states whether the pricer opens its captures by name.
         """
         name = f"{attempt.job_id}.{attempt.number}"
         spare = self._spares.take(self._jobs, name, self._jobs_descriptors[-1])
@@ -89,9 +79,9 @@ class Workspace:
             spare = None
         held, input_name = spare or SpareDirectory(self.make(name), None)
         try:
-            captures = self._captures.take(held.where, held.within, by_name=by_name)
+            captures = self._captures.take(held.path, held.dir_fd, by_name=by_name)
             try:
-                temporary = self._temporaries.take(held.where, held.within)
+                temporary = self._temporaries.take(held.path, held.dir_fd)
             except BaseException:
                 captures.delete()
                 raise
@@ -101,42 +91,39 @@ class Workspace:
         return JobDirectory(held, captures, temporary, input_name)
 
     def make(self, name: str) -> HeldDirectory:
-        """Make an empty directory beside those of attempts; where the jobs directory is gone, make that, too.
+        """Make an empty directory in the jobs directory, which is made again if a pricer removed or replaced it.
 
         Raises:
-            OSError: the disk refuses it, or something takes the place of the node's directories.
+            OSError: the disk refuses it, or the node's directories are being replaced.
         """
         for _ in range(2):
             with contextlib.suppress(FileNotFoundError):  # a pricer may have removed the jobs directory
                 held = HeldDirectory.make(self._jobs, name, self._jobs_descriptors[-1])
                 if held.status_in_place() is not None:
                     return held
-                self.remove_held(held)  # a pricer put something else in the place of the jobs directory
+                self.remove_held(held)  # a pricer replaced the jobs directory
             self._open_jobs()
-        raise OSError(errno.ELOOP, "something was put in the place of the node's directories", f"{self._jobs}/{name}")
+        raise OSError(errno.ELOOP, "the node's directories were replaced", f"{self._jobs}/{name}")
 
     def _open_jobs(self) -> None:
-        """Open the jobs directory; where a pricer removed it, or put a link or a file in its place, make it again.
+        """Open the jobs directory, and make it again if a pricer removed or replaced it.
 
-        The earlier descriptors stay open, because attempts may still be in the directories that they lead to.
+        The earlier descriptors stay open, because attempts may still use their directories.
         """
         with self._lock:
             self.root.mkdir(mode=0o700, parents=True, exist_ok=True)
-            at = os.open(self.root, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)  # the settings may name a link
+            # The settings may name a link.
+            directory = os.open(self.root, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
             for part in self.jobs.relative_to(self.root).parts:
-                around = at
+                parent = directory
                 try:
-                    at = _own_directory(part, around)
+                    directory = _own_directory(part, parent)
                 finally:
-                    os.close(around)
-            self._jobs_descriptors.append(at)
+                    os.close(parent)
+            self._jobs_descriptors.append(directory)
 
     def remove(self, directory: JobDirectory) -> None:
-        """Remove everything of an attempt, whatever modes the pricer set, or keep it for a later attempt.
-
-        Raises:
-            OSError: the disk refuses it.
-        """
+        """Remove everything of an attempt, even if the pricer removed permissions, or keep it for a later attempt."""
         unused = directory.writers is RemainingWriters.NONE
         if unused:
             self._captures.give_back(directory.captures)
@@ -150,22 +137,22 @@ class Workspace:
     def remove_held(held: HeldDirectory) -> None:
         """Remove a directory with all that is in it, and close it."""
         try:
-            # Most pricers leave a few files: far quicker than `remove_tree`, which must expect anything.
-            if not held.has_its_name():  # what has its name now is something else
+            # For the few files that most pricers leave, this is far quicker than `remove_tree`.
+            if not held.has_its_name():  # it was replaced
                 raise NotADirectoryError
             with os.scandir(held.descriptor) as entries:
                 names = [entry.name for entry in entries]
             for name in names:
                 os.unlink(name, dir_fd=held.descriptor)
-            os.rmdir(held.name, dir_fd=held.within)
+            os.rmdir(held.name, dir_fd=held.dir_fd)
         except OSError:
-            with contextlib.suppress(OSError):  # what a daemon still writes to is removed when the agent ends
-                remove(held.name, held.within)
+            with contextlib.suppress(OSError):  # what cannot be removed now is removed when the agent ends
+                remove(held.name, held.dir_fd)
         finally:
             held.close()
 
     def without_paths(self, text: str) -> str:
-        """A message for clients: paths in a job directory become relative to it."""
+        """A message for clients, with paths in a job directory made relative to it."""
         if self._jobs not in text:
             return text
         text = re.sub(rf"{re.escape(self._jobs)}/[^/\s'\"]+/", "", text)
@@ -173,23 +160,27 @@ class Workspace:
         return text.replace(self._jobs, "the jobs directory")
 
     def free_bytes(self) -> int:
-        """Free room on the workspace's disk."""
+        """Free bytes on the workspace's disk."""
         disk = os.statvfs(self._root)
         return disk.f_bavail * disk.f_frsize
 
+    def why_full(self, free: int) -> str | None:
+        """Why the node takes no work with so many free bytes; None if they are enough."""
+        return None if free >= DISK_RESERVE else f"its disk is nearly full: {free} bytes free at {self.root}"
 
-def _own_directory(name: str, within: int) -> int:
-    """Open a directory of the node itself; what a pricer put in its place is removed, and the directory made again."""
+
+def _own_directory(name: str, dir_fd: int) -> int:
+    """Open a directory of the node itself; if a pricer replaced it, remove the replacement and make it again."""
     try:
-        return open_directory(name, within)
+        return open_directory(name, dir_fd)
     except FileNotFoundError:
         pass
     except (NotADirectoryError, PermissionError):
-        remove(name, within)
+        remove(name, dir_fd)
     except OSError as error:
         if error.errno != errno.ELOOP:
             raise
-        remove(name, within)
+        remove(name, dir_fd)
     with contextlib.suppress(FileExistsError):
-        os.mkdir(name, 0o700, dir_fd=within)
-    return open_directory(name, within)
+        os.mkdir(name, 0o700, dir_fd=dir_fd)
+    return open_directory(name, dir_fd)

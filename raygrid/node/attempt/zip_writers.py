@@ -1,4 +1,4 @@
-"""Two ways to write a ZIP: small ones in memory, at a tenth of the cost of `zipfile`, and large ones into a file."""
+"""Writes ZIPs: small ones in memory, at a tenth of the cost of `zipfile`, and large ones into a file."""
 
 from __future__ import annotations
 
@@ -17,26 +17,22 @@ _EMPTY = hashlib.sha256(b"").hexdigest()  # nearly all captured output is empty
 
 
 class ZipWriter(Protocol):
-    """Takes the parts of a ZIP in their order."""
+    """Adds the parts of a ZIP in their order."""
 
     def add(self, name: str, file: OutputFile) -> tuple[str, int]:
-        """Add a file; return the sha256 and the size of what was added: less than was seen if the file shrank.
+        """Add a file; return the sha256 and the size of what was added, which is less if the file shrank.
 
         Raises:
-            BadOutputError: something else took the place of the file.
-            OSError: it cannot be read, or the disk does not take it.
+            BadOutputError: the file was replaced.
+            OSError: it cannot be read, or the disk is full or fails.
         """
 
     def add_bytes(self, name: str, data: bytes) -> None:
-        """Add bytes.
-
-        Raises:
-            OSError: the disk does not take them.
-        """
+        """Add bytes."""
 
 
 class InMemoryZip:
-    """Collects small files, and makes their ZIP in one go."""
+    """Collects small files and makes their ZIP at the end."""
 
     def __init__(self) -> None:
         self._parts: list[tuple[str, bytes]] = []
@@ -85,7 +81,7 @@ class FileZip:
 
     def add_bytes(self, name: str, data: bytes) -> None:
         """See `ZipWriter`."""
-        info = zipfile.ZipInfo(name)  # no time stamp: the same output makes the same bytes
+        info = zipfile.ZipInfo(name)  # without time stamp, so that equal output makes equal bytes
         info.external_attr = 0o644 << 16
         method = zipfile.ZIP_STORED if len(data) < small_zip.TINY else zipfile.ZIP_DEFLATED
         self._archive.writestr(info, data, compress_type=method)
@@ -101,7 +97,7 @@ class FileZip:
 
 
 def _content(file: OutputFile) -> bytes:
-    """The bytes of a small file, no more than were seen; a file that was empty is not opened."""
+    """The bytes of a small file, at most its recorded size; an empty file is not opened."""
     if not file.size:
         return b""
     with file.open() as source:
@@ -109,7 +105,7 @@ def _content(file: OutputFile) -> bytes:
 
 
 def _is_compressible(source: IO[bytes]) -> bool:
-    """Whether the beginning of a file shrinks; compressing a file that does not takes long and gains nothing."""
+    """Whether the beginning of a file shrinks by compression; otherwise compressing all of it would be a waste."""
     sample = source.read(_SAMPLE)
     source.seek(0)
     return len(zlib.compress(sample, 1)) < 0.9 * len(sample)

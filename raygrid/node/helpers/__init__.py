@@ -1,1 +1,1 @@
-"""Helper processes, which jobs leave behind (wine's server, for one): which later jobs may use them, and their end."""
+"""Helper processes that jobs leave behind, such as wine's server: which of them later jobs may use, and their end."""

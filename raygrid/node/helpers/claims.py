@@ -1,8 +1,8 @@
-"""Records which helpers the agents of a grid on this machine use: locked files, one for each use.
+"""Records which helpers the agents of a grid on this machine use, by locks on files, one file for each use.
 
-Several nodes on one machine share what a user has there, wine's server for one. An agent holds a shared lock on a file
+Several nodes on one machine share the helpers of a user, such as wine's server. An agent holds a shared lock on a file
 for each pricer and program that its attempts use, and ends helpers only under exclusive locks. The kernel releases the
-locks of a dead agent. These are flock(2) itself: filelock has no shared lock on a file (its `ReadWriteLock` is a SQLite
+locks of a dead agent. flock(2) is used directly: filelock has no shared lock on a file (its `ReadWriteLock` is a SQLite
 database), and here a shared lock becomes an exclusive one without being released.
 
 Used by `gate.py`, under its lock.
@@ -21,11 +21,7 @@ logger = logging.getLogger(__name__)
 
 
 class Claims:
-    """The locks of one agent.
-
-    Args:
-        directory: the directory of the files; None where no other agent can share helpers.
-    """
+    """The locks of one agent on files in a directory; None if no other agent can share helpers."""
 
     def __init__(self, directory: Path | None) -> None:
         self._directory = directory
@@ -36,11 +32,11 @@ class Claims:
         return self._directory is None or uses <= self._held.keys()
 
     def share(self, uses: Iterable[str]) -> bool:
-        """Claim what attempts are about to use; False where another agent is ending helpers of these."""
+        """Claim what attempts are about to use; False if another agent is ending such helpers."""
         return all(use in self._held or self._lock(use, fcntl.LOCK_SH) for use in uses)
 
     def exclude(self, uses: Iterable[str]) -> bool:
-        """Claim these for this agent alone; False, and none is claimed, where another agent uses one of them."""
+        """Claim these for this agent alone; False if another agent uses one of them, and then none is claimed."""
         uses = list(uses)
         if self._directory is None or all(self._lock(use, fcntl.LOCK_EX) for use in uses):
             return True
@@ -71,7 +67,7 @@ class Claims:
             os.close(file)
             return False
         except OSError as error:  # a file system without locks
-            logger.warning("cannot lock %s: %s; the machine's other agents may end helpers in use", use, error)
+            logger.warning("%s cannot be locked: %s; other agents of this machine may end helpers in use", use, error)
             if file < 0:
                 return True
         self._held[use] = file

@@ -1,8 +1,8 @@
-"""Which pricers are in use on a node, and a gate that keeps their attempts from starting while helpers end.
+"""Records which pricers are in use on a node, and holds their attempts back while helpers are being ended.
 
-An attempt that connects to a helper that is just dying would fail, or end with exit code 0 and no output (wine). So an
-attempt registers here before its pricer is spawned, and waits while the helpers of its pricer are being ended; they are
-ended only while none of its attempts is registered. Safe to use from many threads.
+An attempt that connects to a dying helper would fail, or end with exit code 0 and no output (wine). An attempt
+therefore registers here before its pricer is spawned, and waits while helpers of its pricer are being ended; these are
+ended only while none of the pricer's attempts is registered. Thread-safe.
 """
 
 from __future__ import annotations
@@ -23,22 +23,22 @@ CLAIM_STEP_S = 0.02
 
 @dataclass(slots=True)
 class _Use:
-    """How one pricer is used: by attempts, and by warm processes that are loaded."""
+    """How attempts and loaded warm processes use one pricer."""
 
     pricer: Pricer
     running: int = 0
     ended_at: float = 0.0  # of the last attempt, on the monotonic clock
-    rules: dict[Programs, int] = field(default_factory=dict)  # attempts by their setting `helpers`: it may be deployed
+    rules: dict[Programs, int] = field(default_factory=dict)  # attempts by their setting `helpers`, which may change
     ran_since_look: bool = True
-    claims: frozenset[str] = frozenset()  # what attempts of it use on the machine
+    claims: frozenset[str] = frozenset()  # what its attempts use on the machine
 
 
 class HelperGate:
     """Registers attempts, and holds new ones back while helpers of their pricers are being ended.
 
     Args:
-        patience_s: how long an attempt is held back before it fails; the node is at fault then.
-        claims: the helpers in use on this machine, by other agents as well.
+        patience_s: how long an attempt is held back before it fails by the node's fault.
+        claims: the helpers in use on this machine, including those of other agents.
     """
 
     def __init__(self, patience_s: float, claims: Claims | None = None) -> None:
@@ -50,16 +50,16 @@ class HelperGate:
         self._closed: frozenset[str] = frozenset()
 
     def begin(self, name: str, pricer: Pricer, *, waits: bool = True) -> None:
-        """An attempt is about to start; every call needs its `end`.
+        """Register an attempt that is about to start; `end` must follow.
 
         Args:
             name: the pricer's name.
             pricer: the definition that the attempt runs.
-            waits: whether to wait at a closed gate. A warm process that is loaded for an attempt does not wait: the
-                attempt is registered already, and the gate waits for its end.
+            waits: whether to wait at a closed gate. A warm process that is loaded for an attempt does not wait, because
+                the gate waits for the end of the attempt.
 
         Raises:
-            UnavailableError: helpers of the pricer are being ended and do not end.
+            UnavailableError: helpers of the pricer were killed and do not end.
         """
         with self._changed:
             use = self._uses.get(name)
@@ -71,7 +71,7 @@ class HelperGate:
             use.rules[pricer.helpers] = use.rules.get(pricer.helpers, 0) + 1
 
     def end(self, name: str, pricer: Pricer) -> None:
-        """An attempt has ended, and its process was reaped."""
+        """Unregister an attempt whose process was reaped."""
         with self._changed:
             use = self._uses[name]
             use.running -= 1
@@ -86,7 +86,7 @@ class HelperGate:
                     self._changed.notify_all()
 
     def _learn(self, name: str, pricer: Pricer) -> _Use:
-        # What earlier definitions share stays shared, because their helpers may still run.
+        # Keys of earlier definitions remain, because their helpers may still run.
         through = shared_through(pricer.command, pricer.helpers, is_windows=_is_windows(pricer.command[0]))
         self._through[name] = through = self._through.get(name, frozenset()) | through
         use = self._uses.get(name)
@@ -108,8 +108,8 @@ class HelperGate:
                 )
             self._changed.wait(until - time.monotonic() if is_closed else CLAIM_STEP_S)
 
-    def look(self) -> dict[str, bool]:
-        """The pricers that ever ran, and whether they did since the last look."""
+    def ran_lately(self) -> dict[str, bool]:
+        """The pricers that ever ran, and whether they ran since the last call."""
         with self._changed:
             ran = {name: use.ran_since_look or use.running > 0 for name, use in self._uses.items()}
             for use in self._uses.values():
@@ -117,13 +117,13 @@ class HelperGate:
             return ran
 
     def idle_s(self) -> dict[str, float]:
-        """By pricer, the seconds since it was last in use; 0 while it is in use."""
+        """By pricer, the seconds since its last use; 0 while it is in use."""
         with self._changed:
             now = time.monotonic()
             return {name: 0.0 if use.running else now - use.ended_at for name, use in self._uses.items()}
 
     def rules(self, name: str) -> list[Programs]:
-        """The settings `helpers` of a pricer: those of the attempts that run, else those of the last one."""
+        """The settings `helpers` of a pricer's running attempts, else of its last attempt."""
         with self._changed:
             use = self._uses.get(name)
             if use is None:
@@ -133,7 +133,7 @@ class HelperGate:
             return list(use.rules)
 
     def runs_under_wine(self, name: str) -> bool:
-        """Whether a pricer, which has begun, is known to use wine."""
+        """Whether a pricer, for which `begin` was called, is known to use wine."""
         return WINE in self._through[name]
 
     def sharing(self, names: frozenset[str]) -> frozenset[str]:
@@ -142,12 +142,7 @@ class HelperGate:
             return frozenset(each for name in names for each in sharing_with(name, self._through))
 
     def close(self, names: frozenset[str], idle_s: float) -> bool:
-        """Let no attempt of these pricers start until `open`; False, without effect, if they are in use.
-
-        Args:
-            names: the pricers.
-            idle_s: for how long they must have been idle.
-        """
+        """Let no attempt of these pricers start until `open`; False if they were in use within the last `idle_s`."""
         with self._changed:
             now = time.monotonic()
             uses = [self._uses[name] for name in names if name in self._uses]
@@ -157,14 +152,10 @@ class HelperGate:
             return True
 
     def hold(self, names: frozenset[str], wait_s: float, meanwhile: Callable[[], None]) -> bool:
-        """Hold new attempts of these pricers back until those that run have ended; return whether they have.
+        """Hold new attempts of these pricers back until the running ones have ended; return whether they have.
 
-        If they have, none starts until `open`, as after `close`; else the gate is open again.
-
-        Args:
-            names: the pricers.
-            wait_s: how long to wait.
-            meanwhile: called repeatedly, without the lock.
+        If they have, none starts until `open`, as after `close`; otherwise the gate is opened again after `wait_s`.
+        `meanwhile` is called repeatedly, without the lock.
         """
         with self._changed:
             self._closed |= names
@@ -186,7 +177,7 @@ class HelperGate:
             return self._claims.exclude({each for name in names for each in self._claims_of_group(name)})
 
     def release_idle(self, idle_s: float) -> None:
-        """Release the claims on what has been idle for so long."""
+        """Release the claims of pricers that have been idle for so long."""
         with self._changed:
             now = time.monotonic()
             used = [use for use in self._uses.values() if use.running or now - use.ended_at < idle_s]

@@ -1,7 +1,7 @@
-"""Finds which pricer's job started a process below the agent: by ancestry where that was seen, else by its mark.
+"""Finds which pricer's job started a process below the agent: by its ancestors if they were seen, else by its mark.
 
-The table of all processes is traced repeatedly, and what a trace found out about a process is kept: a daemon loses its
-parents, and may remove its mark. Ancestry comes first, because a mark can be forged and a parent cannot.
+The table of all processes is traced repeatedly, and the origin of each process is kept, because a daemon loses its
+parents and may remove its mark. Ancestors come first, because a mark can be forged.
 """
 
 from __future__ import annotations
@@ -19,12 +19,7 @@ ProcessKey = tuple[int, int]
 
 @dataclass(frozen=True, slots=True)
 class ProcessOrigin:
-    """The origin of a process.
-
-    Attributes:
-        pricers: the pricers whose jobs may have started it.
-        attempts: names of the attempts that may have started it; they may have ended.
-    """
+    """The pricers and the attempts (by name) that may have started a process; the attempts may have ended."""
 
     pricers: frozenset[str]
     attempts: frozenset[str]
@@ -35,10 +30,10 @@ class SpawnedPricer:
     """A process that the agent itself spawned for a pricer.
 
     Attributes:
-        pid: its pid; 0 where it is about to be spawned.
+        pid: its pid; 0 while it is about to be spawned.
         pricer: the pricer's name.
         name: its name in its mark.
-        attempt: name of the attempt that it runs; empty where it runs none (a warm one between jobs).
+        attempt: name of the attempt that it runs; empty for a warm process between jobs.
     """
 
     pid: int
@@ -58,8 +53,8 @@ class Trace:
 
     Attributes:
         left: the orphans, which have become children of the agent, and all processes below them.
-        zombies: orphans that have ended and that an earlier trace saw alive.
-        below: all processes that pricers started, and the pricers.
+        zombies: orphans that have ended, and that an earlier trace saw alive.
+        below: the pricers, and all processes that they started.
     """
 
     left: list[tuple[Process, ProcessOrigin]] = field(default_factory=list)
@@ -68,34 +63,32 @@ class Trace:
 
 
 class Lineage:
-    """The origins of the processes below one agent; not safe to use from several threads at once.
+    """The origins of the processes below one agent; not thread-safe.
 
     Args:
         mark_prefix: what the marks of the agent's pricers begin with.
-        own_process: whether this process is the agent's alone, so that an orphan without a mark is a pricer's.
+        own_process: whether this process runs only the agent, so that an orphan without a mark comes from a pricer.
     """
 
     def __init__(self, mark_prefix: str, *, own_process: bool) -> None:
         self._prefix = mark_prefix
         self._own_process = own_process
         self._origins: dict[ProcessKey, ProcessOrigin] = {}
-        self._earlier: dict[
-            ProcessKey, ProcessOrigin
-        ] = {}  # of the trace before: two traces may overlap, and use their tables in the other order
+        # Those of the trace before: two traces may overlap, and use their tables in reverse order.
+        self._earlier: dict[ProcessKey, ProcessOrigin] = {}
         self._spawned: set[ProcessKey] = set()
         self._environment = environment_of(os.getpid())
 
     def trace(
         self, table: Sequence[Process], roots: Sequence[SpawnedPricer], tools: set[int], pricers: Mapping[str, bool]
     ) -> Trace:
-        """Find everything that pricers started.
+        """Find all processes that pricers started.
 
         Args:
-            table: all processes, read before the other arguments: whatever spawned one of them is among `roots`, or
-                has ended.
+            table: all processes, read before the other arguments, so that every living root of one is in `roots`.
             roots: what the agent has spawned for pricers or is about to spawn.
-            tools: children of the agent that are no pricers.
-            pricers: the pricers that ever ran, and whether they did since the last trace.
+            tools: children of the agent that are not pricers.
+            pricers: the pricers that ever ran, and whether they ran since the last trace.
         """
         me, own_session = os.getpid(), os.getsid(0)
         spawned = {root.pid: root for root in roots if root.pid}
@@ -154,10 +147,16 @@ class Lineage:
         environment = environment_of(pid)
         if environment is None or environment == self._environment:
             return None, True
+        pricer, name = self._read_mark(environment)
+        return pricer, name is not None
+
+    def _read_mark(self, environment: bytes) -> tuple[str | None, str | None]:
+        """The pricer and the name in a mark of this agent; (None, None) without such a mark."""
         mark = mark_in(environment)
         if mark is None or not mark.startswith(self._prefix):
-            return None, False
-        return mark[len(self._prefix) :].partition("|")[0], True
+            return None, None
+        pricer, _, name = mark[len(self._prefix) :].partition("|")
+        return pricer, name
 
     def _of_orphan(
         self,
@@ -166,16 +165,15 @@ class Lineage:
         pricers: Mapping[str, bool],
         before: Mapping[ProcessKey, ProcessOrigin],
     ) -> ProcessOrigin | None:
-        """The origin of an orphan that was not seen before; None where no pricer started it, or it may be a pricer.
+        """The origin of an orphan that was not seen before; None if no pricer started it, or if it may be a pricer.
 
         A pricer that is being spawned looks like an orphan until its pid is noted.
         """
         environment = environment_of(pid)
         if environment is None or environment == self._environment:
             return None
-        mark = mark_in(environment)
-        if mark is not None and mark.startswith(self._prefix):
-            pricer, _, name = mark[len(self._prefix) :].partition("|")
+        pricer, name = self._read_mark(environment)
+        if pricer is not None and name is not None:
             root = next((each for each in roots if each.name == name), None)
             if root is not None and root.pid == 0:
                 return None

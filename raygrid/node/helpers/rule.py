@@ -70,9 +70,9 @@ def decide(
 
     Args:
         left: the processes.
-        idle_s: by pricer, seconds since its last attempt ended, 0 while one runs; a pricer that is not in it never ran.
+        idle_s: by pricer that ever ran, the seconds since its last attempt ended; 0 while one runs.
         linger_s: how long helpers outlive the last attempt.
-        age_s: the age that ends a helper.
+        age_s: the greatest age of a helper.
         most: how many helpers a pricer may have.
     """
     kill = tuple(each for each in left if not each.in_job and not (each.allowed and each.pricers))
@@ -100,9 +100,9 @@ def _merged(sets: Iterable[frozenset[str]]) -> tuple[frozenset[str], ...]:
 def is_allowed(programs: Programs, executable: str, name: str) -> bool:
     """Whether a pricer's setting allows a program as a helper.
 
-    A program is recognised by its executable, which a process cannot choose freely, unlike its name. `wineserver64` (or
-    `wineserver`, `wine`) stands for all of wine, whose loader runs its services. `services.exe` stands for a Windows
-    program of that name, which wine's loader runs.
+    A program is recognised by its executable, because a process can change its name. `wineserver64` (or `wineserver`,
+    `wine`) means all of wine, whose loader runs its services. `services.exe` means a Windows program of that name,
+    which wine's loader runs.
 
     Args:
         programs: the setting.
@@ -128,14 +128,10 @@ def _is_wine(program: str) -> bool:
 
 
 def shared_through(command: Iterable[str], programs: Programs, *, is_windows: bool = False) -> frozenset[str]:
-    """The keys through which a pricer shares helpers: pricers that have a key in common use the same helpers.
+    """The keys of the helpers that a pricer shares: pricers with a common key use the same helpers.
 
-    The keys are the helpers in its settings, and wine, whose server serves all Windows programs of a user.
-
-    Args:
-        command: the words of its command.
-        programs: its setting `helpers`.
-        is_windows: whether its program is a Windows program, for which the kernel starts wine.
+    The keys are the helpers in its settings (`programs`), and wine, whose server serves all Windows programs of a user;
+    for a Windows program, the kernel starts wine even if the command does not name it.
     """
     through = {WINE if _is_wine(entry) else PurePosixPath(entry).name for entry in programs or ()}
     if is_windows or any(_is_wine(word) for word in command):
@@ -144,12 +140,7 @@ def shared_through(command: Iterable[str], programs: Programs, *, is_windows: bo
 
 
 def sharing_with(name: str, through: Mapping[str, frozenset[str]]) -> frozenset[str]:
-    """The pricers that share helpers with one, directly or through others; it is included.
-
-    Args:
-        name: the pricer.
-        through: by pricer, the keys through which it shares helpers.
-    """
+    """A pricer and those that share helpers with it, directly or through others; `through` has the keys by pricer."""
     group = {name}
     keys = set(through.get(name, ()))
     while more := {each for each, its in through.items() if each not in group and its & keys}:

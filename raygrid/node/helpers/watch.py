@@ -1,7 +1,7 @@
 """Ends the processes that jobs leave behind on a node, except for helpers while they may be used.
 
-The watchdog passes each table of processes. `lineage.py` finds whose each process is, `rule.py` decides, and a thread
-of this class ends what must end, while `gate.py` keeps the pricer's next attempts from starting. When the agent closes,
+The watchdog passes each table of processes. `lineage.py` finds the origin of each process, `rule.py` decides, and a
+thread ends the processes that must end, while `gate.py` holds the pricer's next attempts back. When the agent closes,
 all of them are ended. Each process is reported to the reaper, which ends it if the agent is killed.
 """
 
@@ -27,23 +27,22 @@ from raygrid.system.proc import Process, executable_of, name_of, process_table
 logger = logging.getLogger(__name__)
 
 KILL_STEP_S = 0.01
-HOLD_S = 2.0
-"""How long new attempts of a pricer are held back for those that run, before its helpers are renewed later."""
-HOLD_AGAIN_S = 30.0
+HOLD_S = 2.0  # new attempts of a pricer are held back for so long until the running ones end, to renew its helpers
+HOLD_AGAIN_S = 30.0  # the next try after that was too short
 CLEAN_LOOKS = 2
-QUICK_S = 0.2
+UNSEEN_S = 0.2
 PATIENCE_S = 10.0
 CLOSE_S = 10.0
 _TICKS = os.sysconf("SC_CLK_TCK")
 
 
 class Helpers:
-    """The helpers of one node; safe to use from many threads. `close` ends them all.
+    """The helpers of one node; thread-safe. `close` ends them all.
 
     Args:
         mark_prefix: what the marks of the agent's pricers begin with.
-        roots: returns what the agent has spawned or is about to spawn.
-        own_process: whether this process runs nothing but the agent.
+        roots: returns the processes that the agent has spawned for pricers or is about to spawn.
+        own_process: whether this process runs only the agent.
         shared: a directory that the agents of the grid on this machine share.
 
     Attributes:
@@ -51,7 +50,7 @@ class Helpers:
         age_s: the age at which they are renewed.
         grace_s: the time between SIGTERM and SIGKILL for a helper.
         retire: ends the idle warm processes of pricers.
-        record: takes the processes that pricers started, which are to be ended if this process is killed.
+        record: gets the processes that pricers started; the reaper ends them if this process is killed.
     """
 
     def __init__(
@@ -82,16 +81,16 @@ class Helpers:
         self._thread: threading.Thread | None = None
 
     def start(self, tools: set[int]) -> None:
-        """Start; `tools` are children of the agent that are no pricers."""
+        """Start; `tools` are children of the agent that are not pricers."""
         self._tools = tools
 
     def are_others(self, orphans: set[int], name: str) -> bool:
-        """Whether each of these orphans is known to be a helper of other pricers, which no job of this one started."""
+        """Whether each of these orphans is known to be a helper of other pricers."""
         owners = self._owners
         return all((of := owners.get(pid)) is not None and name not in of for pid in orphans)
 
     def look(self, table: Sequence[Process]) -> None:
-        """Look at a current table of processes: kill what no job may use, and have the thread end due helpers."""
+        """Examine a current table of processes: kill what no job may use, and let the thread end due helpers."""
         left = self._judged(self._trace(table))
         self.gate.release_idle(self.linger_s)
         if not left:
@@ -104,7 +103,7 @@ class Helpers:
             self._ask(HelperActions(clear=actions.clear, renew=renew))
 
     def close(self) -> None:
-        """End all processes that jobs left behind; no attempt runs or starts any more."""
+        """End all processes that jobs left behind; no attempt may run or start."""
         with self._work:
             self._closed = True
             self._work.notify_all()
@@ -120,7 +119,7 @@ class Helpers:
 
     def _trace(self, table: Sequence[Process]) -> Trace:
         with self._looking:
-            traced = self._lineage.trace(table, self._roots(), self._tools, self.gate.look())
+            traced = self._lineage.trace(table, self._roots(), self._tools, self.gate.ran_lately())
             me = os.getpid()
             self._owners = {
                 process.pid: self.gate.sharing(origin.pricers)
@@ -140,7 +139,7 @@ class Helpers:
         now = time.clock_gettime(time.CLOCK_BOOTTIME)
         allowed: set[int] = set()
         left = []
-        for process, origin in traced.left:  # each parent comes before its children, for which its permission holds
+        for process, origin in traced.left:  # a parent comes before its children, which are allowed if it is
             if process.parent in allowed or self._is_allowed(process, origin):
                 allowed.add(process.pid)
             if (process.pid, process.started) in self._beyond_reach:
@@ -192,7 +191,7 @@ class Helpers:
                 for group in wanted.renew:
                     self._renew(group)
             except Exception:  # must not end the thread
-                logger.exception("cannot end helper processes; the next look tries again")
+                logger.exception("helper processes could not be ended; trying again")
 
     def _clear(self, group: frozenset[str]) -> None:
         """End the helpers of pricers if these are still idle."""
@@ -210,8 +209,9 @@ class Helpers:
             self.gate.open(group)
             self._hold_again_at[group] = time.monotonic() + HOLD_AGAIN_S
             logger.warning(
-                "pricer %s: its helper processes are too old or too many; they are ended once no attempt of it runs",
+                "pricer %s: its helper processes are too old or too many, but in use; trying again in %g s",
                 ", ".join(sorted(group)),
+                HOLD_AGAIN_S,
             )
             return
         try:
@@ -220,7 +220,7 @@ class Helpers:
             self.gate.open(group)
 
     def _end(self, group: frozenset[str] | None, within_s: float = math.inf) -> None:
-        """Ask helpers of these pricers (or all) to end, kill them after the grace, and return once they are gone."""
+        """Send SIGTERM to helpers of these pricers (or all), SIGKILL after the grace; return when they have ended."""
         began = time.monotonic()
         asked: set[ProcessKey] = set()
         clean = 0
@@ -230,10 +230,9 @@ class Helpers:
             found = [each for each in self._judged(traced) if group is None or each.pricers <= group]
             if not found and not traced.zombies:
                 clean += 1
-                if clean == CLEAN_LOOKS:  # a process may have been starting another during the first look
-                    end_children(
-                        self._belongs_to(group), 0.0, QUICK_S
-                    )  # a process that keeps forking may be in no table
+                if clean == CLEAN_LOOKS:  # during the first look, a process may have been starting another
+                    # A process that forks quickly may be in no table.
+                    end_children(self._belongs_to(group), 0.0, UNSEEN_S)
                     return
                 continue
             clean = 0
@@ -247,7 +246,7 @@ class Helpers:
             time.sleep(KILL_STEP_S)
 
     def _belongs_to(self, group: frozenset[str] | None) -> Callable[[int], bool]:
-        """Whether a child of this process was left behind by these pricers, of which no attempt runs."""
+        """A function: whether these pricers, of which no attempt runs, left a child of this process behind."""
         spared = self._tools | {root.pid for root in self._roots()}
 
         def belongs(pid: int) -> bool:
@@ -258,7 +257,7 @@ class Helpers:
                 return pricer is not None and (group is None or pricer in group)
             if not self._own_process:
                 return False
-            # Checked last: an attempt registers before it spawns its pricer, which has no environment at first.
+            # Checked last, because an attempt registers before it spawns its pricer, which at first has no environment.
             return all(idle for name, idle in self.gate.idle_s().items() if group is None or name not in group)
 
         return belongs
@@ -267,14 +266,9 @@ class Helpers:
         if not (doomed := list(doomed)):
             return
         groups = {process.pid: process.group for process in table}
-        spared = {
-            root.pid for root in self._roots()
-        }  # a process with a forged mark may be in the group of its own pricer
+        spared = {root.pid for root in self._roots()}  # a process with a forged mark may be in its pricer's group
         for each in doomed:
             group = groups.get(each.pid, 0)
             if not signal_process(each.pid, each.started, signal.SIGKILL, 0 if group in spared else group):
                 self._beyond_reach.add((each.pid, each.started))
-                logger.error(
-                    "process %s, which a job left behind, belongs to another user; it stays",
-                    each.pid,
-                )
+                logger.error("process %d, left behind by a job, belongs to another user; leaving it alone", each.pid)

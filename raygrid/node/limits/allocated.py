@@ -1,7 +1,4 @@
-"""How much disk space files take, by their blocks: holes do not count, nor do files in memory.
-
-Links are never followed. Used by `disk.py` and `largest_attempt.py`; nothing here decides anything.
-"""
+"""Measures the disk space of files by their blocks, without holes and files in memory. Links are never followed."""
 
 from __future__ import annotations
 
@@ -11,18 +8,20 @@ import stat
 from collections.abc import Iterable
 from typing import NamedTuple
 
-BLOCK = 512  # the unit of st_blocks, whatever the file system's own blocks are
-# A file system may reserve as many blocks as a file has, and some from the start, for what will be written.
-_SLACK = 64 * 1024
+from raygrid.system.proc import open_file_statuses
+
+BLOCK = 512  # the unit of st_blocks on every file system
+# A file system may preallocate as many blocks as a file has, and some for a new file.
+_PREALLOCATED = 64 * 1024
 
 
 class Allocated(NamedTuple):
     """Disk space that files take, bytes.
 
     Attributes:
-        written: what counts as written to disk: no holes, and no blocks that the file system has only reserved.
+        written: without holes, and without blocks that the file system has only preallocated.
         held: all blocks.
-        growing: those of `held` that are in files which were changed since a given moment.
+        growing: the part of `held` in files that were changed since a given moment.
     """
 
     written: int = 0
@@ -61,21 +60,12 @@ def _below(top: str, changed_since_ns: int, linked: set[tuple[int, int]]) -> All
 
 
 def deleted_but_open(pids: Iterable[int], device: int, *, changed_since_ns: int = 0) -> Allocated:
-    """Space of the files on a disk that have no name any more and that these processes keep open.
-
-    Args:
-        pids: the processes; those that have ended, or that the agent may not inspect, are left out.
-        device: the disk.
-        changed_since_ns: as for `allocated`.
-    """
+    """Space of deleted files on a disk that these processes keep open, as far as the agent may inspect them."""
     total, seen = Allocated(), set[tuple[int, int]]()
     for pid in pids:
-        with contextlib.suppress(OSError):
-            for name in os.listdir(f"/proc/{pid}/fd"):
-                with contextlib.suppress(OSError):
-                    status = os.stat(f"/proc/{pid}/fd/{name}")
-                    if status.st_nlink == 0 and status.st_dev == device:
-                        total += _of(status, changed_since_ns, seen)
+        for status in open_file_statuses(pid):
+            if status.st_nlink == 0 and status.st_dev == device:
+                total += _of(status, changed_since_ns, seen)
     return total
 
 
@@ -88,5 +78,6 @@ def _of(status: os.stat_result, changed_since_ns: int, seen: set[tuple[int, int]
             return Allocated()
         seen.add(identity)
     size, held = status.st_size, status.st_blocks * BLOCK
-    written = min(size, held) if held <= 2 * size + _SLACK else held  # else the program reserved them itself
+    # If a file has far more blocks than its size, the program itself preallocated them.
+    written = min(size, held) if held <= 2 * size + _PREALLOCATED else held
     return Allocated(written, held, held if status.st_mtime_ns >= changed_since_ns else 0)

@@ -1,6 +1,6 @@
-"""Why a pricer was killed by another process than its agent: by the agent that decides for the machine, or the kernel.
+"""Why a pricer was killed by the kernel or by the agent that decides for the machine.
 
-An agent sees only that its pricer died of SIGKILL. The deciding agent writes the reason into a small file in the
+The pricer's own agent sees only that it died of SIGKILL. The deciding agent writes the reason into a small file in the
 directory of the pricer's agent before it kills. The kernel counts the processes that it killed for lack of memory.
 """
 
@@ -31,12 +31,7 @@ class KillReason:
 
 
 class KillReasons:
-    """The kill reasons of one agent's pricers.
-
-    Args:
-        root: the node's directory.
-        incarnation: this life of its agent.
-    """
+    """The kill reasons of one agent's pricers, in the node's directory `root`, for this life of its agent."""
 
     def __init__(self, root: Path, incarnation: str) -> None:
         self._directory = root / NAME / incarnation
@@ -54,19 +49,14 @@ class KillReasons:
                     earlier.rmdir()
 
     def look_at_kernel(self) -> None:
-        """Note how many processes the kernel has killed so far; called about once a second."""
+        """Note how many processes the kernel has killed; called about once a second."""
         now = time.monotonic()
         self._kernel.append((now, kernel_kills()))
         while len(self._kernel) > 1 and self._kernel[1][0] <= now - LATELY_S:
             self._kernel.popleft()
 
     def of(self, pid: int, started: float) -> KillReason | None:
-        """Why another agent killed a pricer; None where none did.
-
-        Args:
-            pid: its process, which has ended.
-            started: when it was started, monotonic seconds.
-        """
+        """Why another agent killed a pricer that was `started` then (monotonic seconds); None if none did."""
         path = self._directory / str(pid)
         with contextlib.suppress(OSError, ValueError, TypeError, KeyError):
             content = json.loads(path.read_text(encoding="utf-8"))
@@ -81,16 +71,16 @@ class KillReasons:
 
 
 def leave_kill_reason(nodes: str, mark: str, pid: int, reason: KillReason) -> bool:
-    """Leave a kill reason for another agent of the same grid; False where it cannot be left.
+    """Write a kill reason for another agent of the same grid; False if that fails.
 
     Args:
-        nodes: the directory in which the agents of this grid have theirs.
+        nodes: the parent directory of the agents of this grid.
         mark: the mark of the pricer, which names its agent.
         pid: the pricer's process.
         reason: the reason.
     """
     root, incarnation, *_ = [*mark.rsplit("|", 3), "", ""]
-    # A pricer can give its children any mark: the mark must not decide where a file is written, or what is overwritten.
+    # A pricer can forge the mark of its children: the mark must not decide where a file is written or overwritten.
     if (
         os.path.dirname(root) != nodes
         or os.path.basename(root) in (".", "..")

@@ -1,8 +1,8 @@
 """Finds the attempt that fills a disk: of all attempts on this machine that use it, the one that takes most of it.
 
-The agents of a machine share a disk, and each may kill only its own pricers. Each agent measures the directories of
-all agents beside its own, so that all find the same attempt without communicating. Called by `disk.py` while a disk is
-nearly full, which is rare: this code need not be fast.
+The agents of a machine share a disk, and each may kill only its own pricers. Each agent measures the directories of all
+agents of the grid, so that all find the same attempt without communicating. Called by `disk.py` while a disk is nearly
+full, which is rare: this code need not be fast.
 """
 
 from __future__ import annotations
@@ -14,15 +14,15 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from raygrid.models import AttemptId
 from raygrid.node.limits.allocated import Allocated, allocated, deleted_but_open
+from raygrid.node.limits.process_trees import processes_of
 from raygrid.node.limits.running import Running
 from raygrid.system.proc import Process, process_table
-from raygrid.system.processes import ancestor, mark_of
+from raygrid.system.processes import mark_of
 
 RECENT_S = 10.0  # a file that was changed within this time counts as growing
 SMALL = 1024**2  # an attempt that holds less does not count among those that share the disk
-PLACES = ("jobs", "spare", "tmp")  # where an agent's attempts have their files, each with a directory for each life
+PLACES = ("jobs", "spare", "tmp")  # directories of an agent for its attempts' files; each has one for each life
 
 
 class LargestAttempt(NamedTuple):
@@ -33,16 +33,16 @@ class LargestAttempt(NamedTuple):
 
 
 def find_largest(own: Sequence[Running], root: Path, reserve: int) -> LargestAttempt | None:
-    """The attempt of this agent that fills its disk; None where another agent's attempt does, or no attempt.
+    """The attempt of this agent that fills its disk; None if another agent's attempt fills it, or none does.
 
     Growth counts most: an attempt that wrote much an hour ago does not fill the disk now. If attempts hold little,
     another program fills the disk, and killing attempts would not help.
 
     Args:
         own: the agent's attempts that run, or that have just ended and still have files.
-        root: the agent's directory; those of the machine's other agents are beside it.
-        reserve: bytes that were free when the node last took work; attempts alone have filled the disk only if one of
-            them holds at least its even share of that.
+        root: the agent's directory; those of the machine's other agents have the same parent.
+        reserve: bytes that were free when the node last took work; attempts have filled the disk only if one of them
+            holds at least an even share of that.
     """
     if not own:
         return None
@@ -50,7 +50,8 @@ def find_largest(own: Sequence[Running], root: Path, reserve: int) -> LargestAtt
     device = os.stat(root).st_dev
     table = list(process_table())
     mine = {each.attempt: allocated(each.paths, changed_since_ns=since_ns) for each in own}
-    for attempt, pids in pids_of(own, table).items():
+    for attempt, processes in processes_of(own, table).items():
+        pids = [process.pid for process in processes]
         mine[attempt] += deleted_but_open(pids, device, changed_since_ns=since_ns)
     paths = {path for each in own for path in each.paths}
     others = _others(root, device, paths, since_ns)
@@ -69,20 +70,8 @@ def _rank(taken: Allocated, given: int) -> tuple[int, int]:
     return min(taken.growing, taken.held - given), taken.held - given
 
 
-def pids_of(own: Sequence[Running], table: Sequence[Process]) -> dict[AttemptId, list[int]]:
-    """By attempt, its processes: those in its session, and those that descend from it."""
-    by_root = {each.pid: each.attempt for each in own if each.pid}
-    parents = {process.pid: process.parent for process in table}
-    found: dict[AttemptId, list[int]] = {each.attempt: [] for each in own}
-    for process in table:
-        root = process.session if process.session in by_root else ancestor(process.pid, parents, set(by_root))
-        if root in by_root:
-            found[by_root[root]].append(process.pid)
-    return found
-
-
 def _others(root: Path, device: int, mine: set[str], since_ns: int) -> dict[str, Allocated]:
-    """By directory, the space of other agents' attempts, and of own ones whose files are being removed."""
+    """By directory, the space of other agents' attempts, and of own attempts whose files are being removed."""
     found: dict[str, Allocated] = {}
     for life in _lives(root.parent, device):
         with contextlib.suppress(OSError):

@@ -1,8 +1,8 @@
-"""Watches the memory of the machine and of its cgroups, and under pressure kills the pricer that grew most.
+"""Watches the memory of the machine and of its cgroups, and kills the pricer that grew most under pressure.
 
-Of all agents of a grid on one machine (and in one cgroup), the one that holds a lock decides for all of them. Each
-agent raises the kernel's score of its own pricers and remembers why they were killed. One thread; while memory is
-plentiful it reads two small files a second.
+Of all agents of a grid on one machine (and in one cgroup), the agent that holds a lock decides for all of them. Each
+agent raises the kernel's out-of-memory score of its own pricers and records why they were killed. One thread; while
+memory is plentiful it reads two small files a second.
 """
 
 from __future__ import annotations
@@ -29,15 +29,15 @@ from raygrid.system.lock import NO_LOCKS, try_lock
 from raygrid.system.machine import machine_id
 from raygrid.system.memory import Gauge, Memory
 from raygrid.system.oom_score import AFTER_S, OomScores
-from raygrid.system.proc import life_of, process_table
+from raygrid.system.proc import life_of, own_cgroup_lines, process_table
 
 logger = logging.getLogger(__name__)
 
 BUSY_S = 0.25  # between looks while pricers run, to raise their scores
 IDLE_S = 1.0
 SNAPSHOT_S = 1.0
-GONE_S = 2.0  # a killed pricer may take this long to give its memory back
-COMPLAIN_S = 60.0
+GONE_S = 2.0  # a killed pricer may take this long to free its memory
+WARN_S = 60.0
 
 
 class MemoryGuard:
@@ -45,10 +45,10 @@ class MemoryGuard:
 
     Args:
         node_id: the node, for messages.
-        root: its directory, beside those of the grid's other nodes on this machine.
+        root: its directory, whose parent contains those of the grid's other nodes on this machine.
         incarnation: this life of the agent.
         mark_prefix: what the marks of the agent's pricers begin with.
-        watchdog: knows what runs.
+        watchdog: knows the running pricers.
         reserve: bytes of memory to keep free; None for the default share.
         gauge: reads how much memory is free.
 
@@ -78,7 +78,7 @@ class MemoryGuard:
         self._history = PressureHistory()
         self.decides = False
         self._lock: BaseFileLock | None = None
-        self._next_look = self._next_minute = 0.0
+        self._next_look = self._next_warning = 0.0
         self._closed = threading.Event()
         self._thread = threading.Thread(target=self._watch, name="raygrid-memory", daemon=True)
 
@@ -97,11 +97,11 @@ class MemoryGuard:
         self.decides = False
 
     def kill_reason(self, running: Running, usage: Usage) -> KillReason | None:
-        """Why a pricer that died of SIGKILL was killed for lack of memory; None where it was not."""
+        """Why a pricer that died of SIGKILL was killed for lack of memory; None if it was not."""
         reason = self._kill_reasons.of(running.pid, running.started)
         if reason is None and self._kill_reasons.kernel_killed_lately():
             peak = usage.max_rss_bytes
-            size = "" if peak is None else f"; the largest of the pricer's processes used {figure(peak)}"
+            size = "" if peak is None else f"; the largest of the pricer's processes used {_size(peak)}"
             message = f"killed by the kernel of node {self._node_id}, which had no memory left{size}"
             return KillReason(message, crowded=any(tree.pid != running.pid for tree in self._trees()))
         return reason
@@ -114,7 +114,7 @@ class MemoryGuard:
             try:
                 wait_s = self._look()
             except Exception:  # must not end the thread
-                logger.exception("node %s: a look at the memory failed; it is repeated", self._node_id)
+                logger.exception("node %s: the memory could not be checked; trying again", self._node_id)
                 wait_s = IDLE_S
 
     def _look(self) -> float:
@@ -128,16 +128,16 @@ class MemoryGuard:
         return max(0.0, min(self._next_look - time.monotonic(), BUSY_S if running else IDLE_S))
 
     def _decides(self) -> bool:
-        """Whether this agent decides for the machine; once it does, it does so until it ends."""
+        """Whether this agent decides for the machine; it then does so until it ends."""
         if not self.decides:
             try:
-                where = hashlib.sha256(Path("/proc/self/cgroup").read_bytes()).hexdigest()[:8]
-                self._lock = try_lock(self._nodes / f"memory-{machine_id()}-{where}.lock")
+                cgroup = hashlib.sha256(own_cgroup_lines()).hexdigest()[:8]
+                self._lock = try_lock(self._nodes / f"memory-{machine_id()}-{cgroup}.lock")
                 self.decides = self._lock is not None
             except OSError as error:
                 if error.errno in NO_LOCKS:
                     logger.warning(
-                        "node %s: cannot lock a file: %s; it decides on the memory without the machine's other agents",
+                        "node %s: files cannot be locked: %s; under memory pressure it decides without other agents",
                         self._node_id,
                         error,
                     )
@@ -160,7 +160,7 @@ class MemoryGuard:
                 self._kill(tree, victim, memory)
                 return 0.0
             if memory.headroom < 0:
-                self._complain(memory, sum(size.rss for size in sizes))
+                self._warn(memory, sum(size.rss for size in sizes))
                 return IDLE_S
         return next_look_s(memory)
 
@@ -173,12 +173,12 @@ class MemoryGuard:
         return trees(process_table(), own, self._mark_prefix, str(self._nodes))
 
     def _kill(self, tree: ProcessTree, victim: Victim, memory: Memory) -> None:
-        """Kill a pricer with all that it started, and wait until its memory is free."""
+        """Kill a pricer with all processes that it started, and wait until its memory is free."""
         message = (
-            f"killed because node {self._node_id} ran short of memory: the pricer's processes used {figure(tree.rss)}"
-            + (f" ({figure(victim.grown)} more than {victim.over_s:.0f} s before)" if victim.over_s >= 1 else "")
-            + f", and of the {figure(memory.total)} of {memory.of} {figure(max(0, memory.available))} were left, less "
-            f"than the {figure(memory.reserve)} that are kept free (node.memory_reserve)"
+            f"killed because node {self._node_id} ran short of memory: the pricer's processes used {_size(tree.rss)}"
+            + (f" ({_size(victim.grown)} more than {victim.over_s:.0f} s before)" if victim.over_s >= 1 else "")
+            + f", and of the {_size(memory.total)} of {memory.of} {_size(max(0, memory.available))} were left, less "
+            f"than the {_size(memory.reserve)} that are kept free (node.memory_reserve)"
         )
         if tree.is_own:
             running = next((each for each in self._watchdog.all() if each.pid == tree.pid), None)
@@ -187,9 +187,7 @@ class MemoryGuard:
             running.crowded = victim.crowded
             running.fail(Outcome.MEMORY_PRESSURE, message)
         elif not leave_kill_reason(str(self._nodes), tree.mark, tree.pid, KillReason(message, victim.crowded)):
-            logger.warning(
-                "process %d (%s): cannot leave the reason for its agent; it is killed all the same", tree.pid, tree.mark
-            )
+            logger.warning("process %d (%s): its agent does not get the kill reason; killing it", tree.pid, tree.mark)
         logger.warning("%s: %s", tree.mark.rpartition("|")[2], message)
         for pid in tree.members:
             if pid != tree.pid or not tree.is_own:
@@ -199,17 +197,17 @@ class MemoryGuard:
         while any(map(life_of, tree.members)) and time.monotonic() < until:
             self._closed.wait(0.02)
 
-    def _complain(self, memory: Memory, used: int) -> None:
-        if time.monotonic() >= self._next_minute:
-            self._next_minute = time.monotonic() + COMPLAIN_S
+    def _warn(self, memory: Memory, used: int) -> None:
+        if time.monotonic() >= self._next_warning:
+            self._next_warning = time.monotonic() + WARN_S
             logger.warning(
-                "node %s: of the %s of %s only %s are left, but all pricers together use %s, so that none is killed; "
-                "look for what else uses the memory",
+                "node %s: of the %s of %s only %s are left, but all pricers together use only %s; killing none; find "
+                "the other program that uses the memory",
                 self._node_id,
-                *(figure(memory.total), memory.of, figure(max(0, memory.available)), figure(used)),
+                *(_size(memory.total), memory.of, _size(max(0, memory.available)), _size(used)),
             )
 
 
-def figure(size: int) -> str:
+def _size(size: int) -> str:
     """A number of bytes in GB or MB."""
     return f"{size / 1024**3:.1f} GB" if size >= 1024**3 else f"{size / 1024**2:.0f} MB"

@@ -1,7 +1,7 @@
 """Decides which pricer is killed under memory pressure, and how soon to look again. Pure: snapshots in, a decision out.
 
-The pricer that grew most within the last seconds is killed: one that has held its memory for an hour did not cause the
-pressure, and has more work to lose. Where none has grown, the largest is killed.
+The pricer that grew most within the last seconds is killed: a pricer that has held its memory for an hour did not cause
+the pressure, and has more work to lose. If none has grown, the largest is killed.
 """
 
 from __future__ import annotations
@@ -13,10 +13,10 @@ from dataclasses import dataclass
 from raygrid.system.memory import Memory
 
 WINDOW_S = 20.0
-LEAST = 16 * 1024**2  # killing a smaller pricer frees next to nothing; growth below this is noise
-FASTEST = 8 * 1024**3  # bytes a second that pricers may grow by, all together
+LEAST = 16 * 1024**2  # killing a smaller pricer frees too little; growth below this is noise
+FASTEST = 8 * 1024**3  # bytes a second by which all pricers together may grow
 SOONEST_S, LATEST_S = 0.05, 1.0
-WATCH = 4  # times the reserve: with less than this left, snapshots of the pricers are kept
+WATCH = 4  # snapshots of the pricers are kept while less than this many times the reserve is available
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,14 +36,7 @@ class PricerSize:
 
 @dataclass(frozen=True, slots=True)
 class Victim:
-    """The pricer to kill.
-
-    Attributes:
-        size: its size.
-        grown: by how much it grew within `over_s` seconds.
-        over_s: see `grown`.
-        crowded: whether there are other pricers on the machine.
-    """
+    """The pricer to kill: it grew by `grown` bytes within `over_s`; `crowded` if it was not alone on the machine."""
 
     size: PricerSize
     grown: int
@@ -73,7 +66,7 @@ class PressureHistory:
         return self._looks[-1][0] if self._looks else None
 
     def grown(self, size: PricerSize) -> int:
-        """By how much a pricer of the latest snapshot grew since the earliest; one that is new there grew from 0."""
+        """Bytes by which a pricer grew from the earliest snapshot to the latest; a new one grew from 0."""
         return size.rss - self._looks[0][1].get(size.pid, 0) if len(self._looks) > 1 else size.rss
 
     @property
@@ -88,12 +81,12 @@ def is_watched(memory: Memory) -> bool:
 
 
 def choose(memory: Memory, sizes: Sequence[PricerSize], history: PressureHistory) -> Victim | None:
-    """The pricer to kill; None where there is no pressure, or where killing pricers cannot end it.
+    """The pricer to kill; None without pressure, or if killing pricers cannot end it.
 
     Args:
         memory: what is left.
-        sizes: the pricers of all agents, as of the latest snapshot.
-        history: snapshots of the last seconds, the latest included.
+        sizes: the pricers of all agents in the latest snapshot.
+        history: snapshots of the last seconds, including the latest.
     """
     if memory.headroom >= 0:
         return None
@@ -110,5 +103,5 @@ def choose(memory: Memory, sizes: Sequence[PricerSize], history: PressureHistory
 
 
 def next_look_s(memory: Memory) -> float:
-    """Seconds until the next look: before pricers that grow at full speed can have used the headroom."""
+    """Seconds until the next look, before pricers that grow at full speed can use up the headroom."""
     return min(LATEST_S, max(SOONEST_S, memory.headroom / FASTEST))

@@ -1,17 +1,31 @@
-"""Finds which processes of the machine belong to which pricer, of this agent and of others of the same grid.
+"""Finds which processes of the machine belong to which pricer of this agent, or of other agents of the same grid.
 
-A process belongs to the pricer in whose session it is or from which it descends; one that left both (a daemon) belongs
-to the pricer whose mark it carries.
+A process belongs to the pricer in whose session it is or from which it descends; a process that left both (a daemon)
+belongs to the pricer whose mark it carries.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
+from raygrid.models import AttemptId
 from raygrid.node.limits.pressure import LEAST, PricerSize
+from raygrid.node.limits.running import Running
 from raygrid.system.proc import Process
-from raygrid.system.processes import mark_of
+from raygrid.system.processes import ancestor, mark_of
+
+
+def processes_of(own: Sequence[Running], table: Sequence[Process]) -> dict[AttemptId, list[Process]]:
+    """By attempt of this agent, the processes in its session and those that descend from it."""
+    by_root = {each.pid: each.attempt for each in own if each.pid}
+    parents, roots = {process.pid: process.parent for process in table}, set(by_root)
+    found: dict[AttemptId, list[Process]] = {each.attempt: [] for each in own}
+    for process in table:
+        root = process.session if process.session in roots else ancestor(process.pid, parents, roots)
+        if root in roots:
+            found[by_root[root]].append(process)
+    return found
 
 
 @dataclass(slots=True)
@@ -45,7 +59,7 @@ def trees(table: Iterable[Process], own: Mapping[int, str], own_prefix: str, nod
         table: all its processes.
         own: the marks of this agent's running pricers, by pid.
         own_prefix: what the marks of all this agent's processes begin with.
-        nodes: the directory around those of this grid's agents, with which all their marks begin.
+        nodes: the parent directory of this grid's agents, with which all their marks begin.
     """
     processes = {process.pid: process for process in table if not process.is_zombie}
     found = {pid: ProcessTree(pid, mark, is_own=True) for pid, mark in own.items() if pid in processes}
@@ -74,4 +88,4 @@ def _around(process: Process, processes: Mapping[int, Process], found: Mapping[i
         if (tree := found.get(parent.pid) or found.get(parent.session)) is not None:
             return tree
         process = parent
-    return None  # parents form a loop: the table was read while processes started and ended
+    return None  # parents form a loop, because the table was read while processes started and ended

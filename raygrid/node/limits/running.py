@@ -1,4 +1,4 @@
-"""A running pricer, as its attempt and the watchdog share it: how to reach it, its limits, and why it was killed."""
+"""A running pricer, shared by its attempt and the watchdog: its process, its limits, and why it was killed."""
 
 from __future__ import annotations
 
@@ -15,24 +15,23 @@ OTHER_LIMITS = frozenset({Outcome.MEMORY_LIMIT, Outcome.OUTPUT_LIMIT})
 
 @dataclass(slots=True)
 class Running:
-    """A pricer that is about to run, or runs. Safe to use from many threads.
+    """A pricer that is about to run, or runs; thread-safe.
 
     Attributes:
         attempt: its attempt.
         started: when the attempt began, on the monotonic clock.
         timeout_s: its time limit.
-        memory: its memory limit in bytes; None for none.
+        memory: its memory limit in bytes; None for no limit.
         output: its output limit in bytes.
-        paths: where its files are.
+        paths: the paths of its files.
         pid: its process; 0 until it is spawned.
         pricer: the pricer's name.
-        killed_for: why it was killed or stopped; None where it was not.
-        message: the same in words.
+        killed_for: why it was killed or stopped; None if it was not.
+        message: the same for people.
         kill_at: when it is killed after it was stopped, on the monotonic clock.
-        ended: whether its process has ended, or does not belong to the attempt any more.
+        ended: whether its process has ended, or no longer belongs to the attempt.
         crowded: whether other pricers ran on the machine when it was killed for lack of memory.
-        given: bytes at `paths` that are not its own: input, shared data, and files that earlier jobs of a warm process
-            left.
+        given: bytes at `paths` that it did not write: input, shared data, and files of earlier jobs of a warm process.
     """
 
     attempt: AttemptId
@@ -52,7 +51,7 @@ class Running:
     given: int = 0
 
     def spawned(self, pid: int) -> None:
-        """Note the pid; if the attempt was stopped before, stop the process now."""
+        """Note the pid; stop the process if the attempt was stopped before."""
         with self.lock:
             self.pid = pid
             if self.killed_for is not None:
@@ -61,8 +60,8 @@ class Running:
     def stop(self, why: Outcome, message: str, grace_s: float) -> None:
         """Send SIGTERM to the whole session; after the grace, the watchdog sends SIGKILL.
 
-        From now on the attempt ends for this reason, whatever exit code follows: a program that shuts down cleanly
-        exits 0 with half its work done. A process that had ended before the signal keeps its own end.
+        The attempt then ends for this reason with any exit code: a program that shuts down cleanly exits 0 with half
+        its work done. A process that had ended before the signal keeps its own outcome.
         """
         with self.lock:
             if self.ended or self.killed_for is not None or (self.pid and has_exited(self.pid)):
@@ -70,14 +69,14 @@ class Running:
             self._end_for(why, message, grace_s)
 
     def fail(self, why: Outcome, message: str) -> None:
-        """Kill the whole session for something that it did; this counts even if its process has just ended."""
+        """Kill the whole session for something that it did; the reason counts even if its process has just ended."""
         with self.lock:
             if not self.ended and self.killed_for is None:
                 self._end_for(why, message, 0)
 
     def _end_for(self, why: Outcome, message: str, grace_s: float) -> None:
         now = time.monotonic()
-        if why in OTHER_LIMITS and self.is_past_its_time(now):  # which the watchdog has not noticed yet
+        if why in OTHER_LIMITS and self.is_past_its_time(now):  # the watchdog has not noticed that yet
             why, message = Outcome.TIMEOUT, self.past_its_time
         self.killed_for, self.message = why, message
         self.kill_at = now + grace_s
@@ -89,7 +88,7 @@ class Running:
         signal_group(self.pid, signal.SIGTERM if has_time else signal.SIGKILL)
 
     def is_past_its_time(self, now: float) -> bool:
-        """Whether it has run for as long as it may."""
+        """Whether it has reached its time limit."""
         return now >= self.started + self.timeout_s
 
     @property
@@ -104,13 +103,13 @@ class Running:
                 signal_group(self.pid, signal.SIGKILL)
 
     def detach(self) -> bool:
-        """Leave its process alone from now on, which outlives the attempt; return whether it had been stopped."""
+        """Never signal its process again, which outlives the attempt; return whether it had been stopped."""
         with self.lock:
             self.ended = True
             return self.killed_for is not None
 
     def never_began(self) -> bool:
-        """Note that a warm pricer died before it took the job; False where the job was stopped and must not go on."""
+        """Note that a warm pricer died before it took the job; False if the job was stopped and must not run again."""
         with self.lock:
             if self.killed_for is not None:
                 return False
@@ -118,7 +117,7 @@ class Running:
             return True
 
     def end(self) -> None:
-        """The pricer's own process has ended: kill what is left in its session, before its pid can be used again."""
+        """Kill the rest of the session after the pricer's process has ended, before its pid can be reused."""
         with self.lock:
             self.ended = True
             signal_group(self.pid, signal.SIGKILL)

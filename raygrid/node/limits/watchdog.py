@@ -1,6 +1,6 @@
-"""The watchdog of a node: enforces time and memory limits of running pricers, and ends what outlives its attempt.
+"""The watchdog of a node: enforces time and memory limits of pricers, and ends processes that outlive their attempt.
 
-One thread for the whole node. It wakes often only while a pricer runs.
+One thread for the whole node, which wakes often only while a pricer runs.
 """
 
 from __future__ import annotations
@@ -16,11 +16,12 @@ from pathlib import Path
 from raygrid.models import AttemptId, Outcome
 from raygrid.node.helpers.lineage import SpawnedPricer
 from raygrid.node.helpers.watch import Helpers
+from raygrid.node.limits.process_trees import processes_of
 from raygrid.node.limits.running import Running
 from raygrid.node.warm.record import WarmProcessRecord
 from raygrid.settings.sections import Node
 from raygrid.system.proc import ChildrenOf, Process, process_table
-from raygrid.system.processes import ancestor, own_thread_has_children
+from raygrid.system.processes import own_thread_has_children
 
 logger = logging.getLogger(__name__)
 
@@ -37,8 +38,8 @@ class Watchdog:
 
     Args:
         mark_prefix: what the marks of the agent's pricers begin with.
-        settings: the node's settings, such as the time that a pricer has from SIGTERM to SIGKILL.
-        own_process: whether this process runs nothing but the agent, so that every orphan comes from a pricer.
+        settings: the node's settings, such as the time from SIGTERM to SIGKILL.
+        own_process: whether this process runs only the agent, so that every orphan comes from a pricer.
         shared: a directory that the agents of the grid on this machine share.
     """
 
@@ -47,7 +48,7 @@ class Watchdog:
     ) -> None:
         self._running: dict[AttemptId, Running] = {}
         self._warm: dict[str, WarmProcessRecord] = {}  # by mark
-        self._tools: set[int] = set()  # children of the agent that are no pricers
+        self._tools: set[int] = set()  # children of the agent that are not pricers
         self.helpers = Helpers(mark_prefix, self._roots, own_process=own_process, shared=shared)
         self.follow(settings)
         self._orphans = ChildrenOf(os.getpid())
@@ -65,7 +66,7 @@ class Watchdog:
         self.helpers.linger_s, self.helpers.age_s = settings.helper_linger_s, settings.helper_age_s
 
     def start(self, tools: set[int]) -> None:
-        """Start; `tools` are children of the agent that are no pricers."""
+        """Start; `tools` are children of the agent that are not pricers."""
         self._tools = tools
         self.helpers.start(tools)
         self._thread.start()
@@ -84,39 +85,38 @@ class Watchdog:
             self._running[running.attempt] = running
 
     def release(self, running: Running) -> None:
-        """The pricer has ended."""
+        """Stop watching a pricer, which has ended."""
         with self._lock:
             self._running.pop(running.attempt, None)
 
-    def know_warm(self, record: WarmProcessRecord) -> None:
-        """Know a warm process until `forget_warm`; called before it is spawned."""
+    def add_warm(self, record: WarmProcessRecord) -> None:
+        """Add a warm process before it is spawned."""
         with self._lock:
             self._warm[record.mark] = record
 
-    def forget_warm(self, record: WarmProcessRecord) -> None:
-        """A warm process has ended and was reaped."""
+    def remove_warm(self, record: WarmProcessRecord) -> None:
+        """Remove a warm process after it was reaped."""
         with self._lock:
             self._warm.pop(record.mark, None)
 
     def has_no_stray(self, pricer: str) -> bool:
-        """Whether no process is left that an ended job of this pricer started.
+        """Whether no process is left that an ended job of this pricer started; helpers of other pricers do not count.
 
-        Called by the thread that spawned the pricer, once that was reaped. Known helpers of other pricers do not count,
-        because other jobs started them.
+        Called by the thread that spawned the pricer, after the pricer was reaped.
         """
         with self._lock:
             known = self._tools | {each.pid for each in self._warm.values()}
         orphans = self._orphans.now()
         if orphans is None or not (orphans <= known or self.helpers.are_others(orphans - known, pricer)):
             return False
-        if not own_thread_has_children():  # a quick check, and true for most pricers
+        if not own_thread_has_children():  # a quick check that succeeds for most pricers
             return True
         with contextlib.closing(ChildrenOf(threading.get_native_id())) as own:
             children = own.now()
         return children is not None and children <= known
 
     def find(self, attempt: AttemptId) -> Running | None:
-        """The running pricer of an attempt; None where it has none."""
+        """The running pricer of an attempt, if there is one."""
         with self._lock:
             return self._running.get(attempt)
 
@@ -126,7 +126,7 @@ class Watchdog:
             return list(self._running.values())
 
     def stop_all(self) -> None:
-        """Kill all running pricers, as cancelled, because the agent is stopping."""
+        """Kill all running pricers with the outcome `cancelled`, because the agent is stopping."""
         for running in self.all():
             running.stop(Outcome.CANCELLED, "the node agent is stopping", 0)
 
@@ -138,7 +138,7 @@ class Watchdog:
             try:
                 self._look()
             except Exception:  # must not end the thread: nothing else enforces the limits
-                logger.exception("watchdog: a look failed; it is repeated")
+                logger.exception("the watchdog could not check the running pricers; trying again")
 
     def _look(self) -> None:
         now = time.monotonic()
@@ -161,25 +161,19 @@ class Watchdog:
             running.stop(Outcome.TIMEOUT, running.past_its_time, self.grace_s)
 
     def _check_memory(self, table: list[Process]) -> None:
-        used: dict[int, int] = {}
-        parents = {process.pid: process.parent for process in table}
-        pids = {running.pid for running in self.all()}
-        for process in table:
-            root = process.session
-            if root not in pids:  # a process that left the session still descends from the pricer
-                root = ancestor(process.pid, parents, pids)
-            used[root] = used.get(root, 0) + process.rss_bytes
-        for running in self.all():
-            rss = used.get(running.pid, 0)
-            if running.pid and running.memory is not None and rss > running.memory:
+        all_running = self.all()
+        processes = processes_of(all_running, table)
+        for running in all_running:
+            rss = sum(process.rss_bytes for process in processes[running.attempt])
+            if running.memory is not None and rss > running.memory:
                 message = f"killed for using {rss} bytes of memory; its limit is {running.memory}"
                 running.stop(Outcome.MEMORY_LIMIT, message, 0)
 
     def _look_at_strays(self, table: list[Process]) -> None:
-        """Handle descendants that lost their parent: `helpers` ends those that must end; zombies are reaped here.
+        """Handle orphaned descendants: `helpers` ends those that must end; zombies are reaped here.
 
-        They are children of the agent by now (it is a subreaper). A pricer itself must never be reaped here: its runner
-        waits for it, and it is a child of the agent for a moment before its runner has noted its pid.
+        The agent is a subreaper, so that they are its children. A pricer itself must never be reaped here: its runner
+        waits for it, and has not noted its pid in the moment after the spawn.
         """
         me, my_session = os.getpid(), os.getsid(0)
         with self._lock:
@@ -195,14 +189,14 @@ class Watchdog:
             if process.pid in tracked:
                 continue
             if process.session == process.pid and process.pid not in self._suspects:
-                suspects.add(process.pid)  # it may be a pricer that was just spawned; the next sweep decides
+                suspects.add(process.pid)  # it may be a pricer that was just spawned; reaped in the next sweep if not
                 continue
             with contextlib.suppress(ChildProcessError):
                 os.waitpid(process.pid, os.WNOHANG)
         self._suspects = suspects
 
     def _roots(self) -> list[SpawnedPricer]:
-        """What the agent has spawned for pricers, or is about to spawn."""
+        """The processes that the agent has spawned for pricers, or is about to spawn."""
         with self._lock:
             running, warm = list(self._running.values()), list(self._warm.values())
         roots = [
@@ -220,7 +214,7 @@ class Watchdog:
             if process.parent in children and not process.is_zombie:
                 children[process.parent].add(process.pid)
         for each in warm.values():
-            if each.pid in children and each.pid:  # one that has just got its pid is looked at in the next sweep
+            if each.pid in children and each.pid:  # a process that has just got its pid is checked in the next sweep
                 each.look(frozenset(children[each.pid]))
 
 

@@ -1,1 +1,1 @@
-"""Warm pricers: processes that run one job after the other, the pool of them, and their protocol."""
+"""Warm pricers: processes that run one job after another, their pool, and their protocol."""

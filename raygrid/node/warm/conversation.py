@@ -1,7 +1,4 @@
-"""The pipes of a warm process: jobs go into its stdin, answers come out of its stdout.
-
-Neither pipe blocks the agent. Bytes that are printed between jobs are dropped.
-"""
+"""The pipes of a warm process: it reads jobs from stdin and writes answers to stdout. Neither pipe blocks the agent."""
 
 from __future__ import annotations
 
@@ -17,10 +14,10 @@ from raygrid.models import Outcome
 from raygrid.node.limits.running import Running
 from raygrid.node.warm.protocol import AnswerReader, BadAnswerError, WarmAnswer, is_cut
 
-LOOK_S = 0.2  # if a child keeps the pipe open, the end of the process itself is noticed this late
-MOST_STALE = 64 * 1024  # as much as a pipe holds
+LOOK_S = 0.2  # while a child keeps the pipe open, the end of the process is noticed with this delay
+MOST_STALE = 64 * 1024  # the capacity of a pipe
 MOST_AFTER_END = 1024**2
-ENDS_S = 1.0  # from closing its stdout to its end
+ENDS_S = 1.0  # the time in which a process must end after it closed its stdout
 _CHUNK = 64 * 1024
 
 
@@ -37,20 +34,15 @@ class Conversation:
         self._in = stdin
         self._out = stdout
         self._has_exited = has_exited
-        self._is_mid_line = False  # whether a line that was begun before its last answer was read may still go on
+        self._is_mid_line = False  # whether the last bytes that were read end within an unfinished line
         os.set_blocking(stdin, False)
         os.set_blocking(stdout, False)
 
     def ask(self, number: int, line: bytes, running: Running) -> tuple[WarmAnswer | None, int]:
-        """Send the line of a job and wait for the answer.
-
-        Args:
-            number: the number of the job in this process.
-            line: the line.
-            running: the attempt, which is ended where the process prints what it must not.
+        """Send the line of a job and wait for the answer; kill the attempt if the process prints an invalid one.
 
         Returns:
-            The answer, None where the process ended without one; and how many bytes of the line were written.
+            The answer, None if the process ended without one; and how many bytes of the line were written.
         """
         reader = AnswerReader(number)
         rest, written = memoryview(line), 0
@@ -85,7 +77,7 @@ class Conversation:
 
     def _answer_after_end(self, reader: AnswerReader, running: Running) -> WarmAnswer | None:
         """The answer in what the process printed before it ended."""
-        for _ in range(MOST_AFTER_END // _CHUNK):  # other processes may hold the pipe and go on printing
+        for _ in range(MOST_AFTER_END // _CHUNK):  # other processes may still print into the pipe
             data = self._read()
             if not data:
                 break
@@ -96,9 +88,8 @@ class Conversation:
     def drop_stale(self) -> bool:
         """Drop what was printed since the last answer; return whether the process can take a job.
 
-        It cannot if that filled the pipe or ends within a line: the process prints without end, or goes on printing
-        once it gets a processor. The next answer would be appended to that and not be found, and the next job would
-        fail for it.
+        It cannot if that filled the pipe or ends within a line: the next answer would be appended to an unfinished
+        line and not be found, and the next job would fail.
         """
         stale = 0
         while stale < MOST_STALE:
@@ -110,13 +101,13 @@ class Conversation:
         return False
 
     def unread(self) -> int:
-        """Bytes that were written to the process and that it has not read."""
+        """Bytes that were written to the process, but that it has not read."""
         count = array.array("i", [0])
         fcntl.ioctl(self._in, termios.FIONREAD, count)
         return count[0]
 
     def _read(self) -> bytes | None:
-        """What was printed; None where that is nothing now, empty where nothing will come."""
+        """What was printed; None if there is nothing now, empty at the end of the output."""
         try:
             return os.read(self._out, _CHUNK)
         except BlockingIOError:
@@ -124,7 +115,7 @@ class Conversation:
 
 
 def _answer_in(reader: AnswerReader, data: bytes, running: Running) -> WarmAnswer | None:
-    """The answer in what was printed; an attempt whose process prints something else without end is killed."""
+    """The answer in what was printed; an attempt whose process prints too much else is killed."""
     try:
         answer = reader.feed(data)
     except BadAnswerError as error:

@@ -1,7 +1,7 @@
 """The warm processes of a node: which one takes a job, which are replaced, and how many stay loaded.
 
-The slot threads of the agent take a process, run a job in it, and leave it for the next job. At most as many run jobs
-as there are slots; between jobs, the most recently used stay loaded. One thread ends those that are replaced.
+The slot threads of the agent take a process, run a job in it, and return it. At most as many run jobs as there are
+slots; between jobs, the most recently used stay loaded. One thread ends replaced processes.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ from __future__ import annotations
 import threading
 import time
 from collections import deque
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 from raygrid.errors import UnavailableError
 from raygrid.models import AttemptId
@@ -22,21 +22,17 @@ from raygrid.node.warm.process import WarmProcess
 from raygrid.settings.definition import same_definition
 from raygrid.settings.pricer import Pricer
 
-KEPT_PER_SLOT = 4  # pricers that may stay loaded for each slot; the one that was idle longest is ended first
-ENDING_PER_SLOT = KEPT_PER_SLOT  # processes that are ending; while there are more, no further one is started
-OLD_IDLE_S = 5.0  # how long a process of an earlier definition waits for jobs with that definition
+KEPT_PER_SLOT = 4  # processes that may stay loaded for each slot; the longest idle is ended first
+ENDING_PER_SLOT = KEPT_PER_SLOT  # while more processes are ending, no further process is started
+OLD_IDLE_S = 5.0  # how long a process of an earlier definition stays loaded for queued jobs with that definition
 CLOSE_S = 10.0
 HURRY_S = 0.05
 
 
 class WarmPool:
-    """Keeps warm processes; safe to call from many threads. `close` ends them all.
+    """Keeps warm processes; thread-safe. `close` ends them all.
 
-    Args:
-        workspace: makes their working directories.
-        watchdog: knows each of them.
-        mark_prefix: what the agent's marks begin with.
-        environment: their variables besides those of their pricer.
+    `mark_prefix` is what the agent's marks begin with, `environment` has the variables that all processes get.
     """
 
     def __init__(
@@ -59,17 +55,15 @@ class WarmPool:
     def follow(self, pricers: Mapping[str, Pricer], slots: int) -> None:
         """Apply newer settings.
 
-        Processes that run an earlier definition stay for some seconds, for jobs that are still queued with it; those
-        with other limits take no further job.
+        Processes of an earlier definition stay for some seconds, for jobs that are still queued with it; those with
+        other limits get no further job.
         """
         with self._work:
             self._pricers, self._slots = pricers, slots
-            for process in [each for each in self._idle if self._has_other_limits(each)]:
-                self._idle.remove(process)
-                self._dismiss(process)
+            self._dismiss_idle(self._has_other_limits)
             self._make_room()
             if self._idle:
-                self._look_after()
+                self._wake_thread()
 
     def _has_other_limits(self, process: WarmProcess) -> bool:
         now = self._pricers.get(process.name)
@@ -78,19 +72,15 @@ class WarmPool:
     def reap_ended(self) -> None:
         """Reap idle processes that have ended by themselves, or were killed."""
         with self._work:
-            for process in [each for each in self._idle if each.has_exited()]:
-                self._idle.remove(process)
-                self._dismiss(process)
+            self._dismiss_idle(WarmProcess.has_exited)
 
     def retire(self, names: frozenset[str]) -> None:
         """End the idle processes of these pricers."""
         with self._work:
-            for process in [each for each in self._idle if each.name in names]:
-                self._idle.remove(process)
-                self._dismiss(process)
+            self._dismiss_idle(lambda process: process.name in names)
 
     def close(self) -> None:
-        """End every process that is idle, and the thread."""
+        """End all idle processes, then the thread."""
         with self._work:
             self._closed = True
             while self._idle:
@@ -101,11 +91,11 @@ class WarmPool:
             thread.join(timeout=self._watchdog.grace_s + CLOSE_S)
 
     def take(self, name: str, definition: str, pricer: Pricer, attempt: AttemptId) -> WarmProcess:
-        """A process for an attempt: one that is loaded, else a new one.
+        """A loaded process for an attempt, or a new one.
 
         Raises:
             OSError: it cannot be started.
-            UnavailableError: the agent is stopping, or too many earlier processes do not end.
+            UnavailableError: the agent is stopping, or too many killed processes do not end.
         """
         with self._work:
             if self._closed:
@@ -123,28 +113,15 @@ class WarmPool:
             self._make_room()
         try:
             self._await_the_ending()
-            return WarmProcess(
-                serial,
-                name,
-                definition,
-                pricer,
-                self._mark_prefix,
-                self._environment,
-                self._workspace,
-                self._watchdog,
-                attempt,
-            )
+            shared = (self._mark_prefix, self._environment, self._workspace, self._watchdog)
+            return WarmProcess(serial, name, definition, pricer, *shared, attempt)
         except BaseException:
             with self._work:
                 self._busy -= 1
             raise
 
     def run(self, process: WarmProcess, running: Running, prepared: PreparedAttempt) -> ProcessEnd:
-        """Run a job in a process that was taken, or in another one if that had died.
-
-        Raises:
-            OSError: the pipe or the disk fails.
-        """
+        """Run a job in a process from `take`, or in another one if that had died; OSError if the pipe or disk fails."""
         while True:
             ended: ProcessEnd | None = None
             try:
@@ -153,14 +130,14 @@ class WarmPool:
                 running.detach()  # before its pid is used again
                 raise
             finally:
-                self._leave(process, unharmed=ended is not None)
+                self._give_back(process, has_ended_job=ended is not None)
             if ended is not None:
                 return ended
             process = self.take(process.name, process.definition, process.pricer, running.attempt)
 
-    def _leave(self, process: WarmProcess, *, unharmed: bool) -> None:
-        """Keep a process for the next job, if it can take one."""
-        if not unharmed and not process.gone:
+    def _give_back(self, process: WarmProcess, *, has_ended_job: bool) -> None:
+        """Keep a process for the next job if it can take one."""
+        if not has_ended_job and not process.gone:
             process.kill()
             process.reap()
         stays = not process.gone and process.begin(None) and not process.is_spent
@@ -173,21 +150,17 @@ class WarmPool:
                 self._idle.append(process)
                 self._make_room()
                 if self._pricers.get(process.name) != process.pricer:
-                    self._look_after()
+                    self._wake_thread()
             else:
                 self._dismiss(process)
 
     def _make_room(self) -> None:
-        """End the processes that were idle longest, if there are too many; called with the lock held."""
+        """End the longest idle processes if there are too many; called with the lock held."""
         while self._idle and len(self._idle) + self._busy > KEPT_PER_SLOT * self._slots:
             self._dismiss(self._idle.pop(0))
 
     def _await_the_ending(self) -> None:
-        """Wait while too many processes are ending; the oldest are killed without further grace.
-
-        Raises:
-            UnavailableError: they do not end.
-        """
+        """Wait while too many processes are ending, and end the grace of the oldest; UnavailableError if that fails."""
         until = time.monotonic() + CLOSE_S
         with self._work:
             while len(self._ending) > ENDING_PER_SLOT * self._slots and not self._closed:
@@ -196,21 +169,27 @@ class WarmPool:
                 self._ending[0].hurry()
                 self._work.wait(HURRY_S)
 
+    def _dismiss_idle(self, is_due: Callable[[WarmProcess], bool]) -> None:
+        """Dismiss some of the idle processes; called with the lock held."""
+        for process in [each for each in self._idle if is_due(each)]:
+            self._idle.remove(process)
+            self._dismiss(process)
+
     def _dismiss(self, process: WarmProcess) -> None:
-        """Have the thread end a process; called with the lock held."""
+        """Let the thread end a process; called with the lock held."""
         process.dismiss(self._watchdog.grace_s)
         self._ending.append(process)
-        self._look_after()
+        self._wake_thread()
 
-    def _look_after(self) -> None:
-        """Wake the thread, which ends processes when they are due; called with the lock held."""
+    def _wake_thread(self) -> None:
+        """Wake the thread that ends due processes, or start it; called with the lock held."""
         if self._thread is None:
             self._thread = threading.Thread(target=self._end_dismissed, name="raygrid-warm", daemon=True)
             self._thread.start()
         self._work.notify_all()
 
     def _dismiss_outdated(self) -> float | None:
-        """Dismiss processes of earlier definitions that are due; return the seconds until the next is due."""
+        """Dismiss due processes of earlier definitions; return the seconds until the next one is due."""
         now, again = time.monotonic(), None
         for process in list(self._idle):
             if self._pricers.get(process.name) == process.pricer:
@@ -233,7 +212,7 @@ class WarmPool:
                     self._work.wait(again)
                 if not self._ending:
                     return
-                process = self._ending[0]  # it counts until nothing of it is left
+                process = self._ending[0]  # it counts as ending until nothing of it is left
             process.await_end()
             with self._work:
                 self._ending.popleft()

@@ -1,7 +1,7 @@
 """One process of a warm pricer: how it is started, given a job, and ended.
 
-The pool (`pool.py`) owns it; one slot thread at a time uses it. `conversation.py` has the pipes to it. What it prints
-to its own stderr goes to a file, and becomes part of the stderr of the job at hand.
+The pool (`pool.py`) owns it; one slot thread at a time uses it. What it prints to its own stderr goes to a file, and is
+added to the stderr of the current job.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from raygrid.node.attempt.safe_paths import BadOutputError, open_file, remove
 from raygrid.node.attempt.spawn import no_blocked_signals
 from raygrid.node.attempt.stages import PreparedAttempt
 from raygrid.node.attempt.temporary_files import VARIABLES
-from raygrid.node.attempt.usage import Consumed, ProcessEnd, consumed, consumed_by_dead
+from raygrid.node.attempt.usage import ProcessEnd, Usage
 from raygrid.node.attempt.workspace import Workspace
 from raygrid.node.limits.allocated import allocated
 from raygrid.node.limits.running import Running
@@ -29,6 +29,7 @@ from raygrid.node.warm.conversation import Conversation
 from raygrid.node.warm.protocol import request
 from raygrid.node.warm.record import WarmProcessRecord
 from raygrid.settings.pricer import Pricer
+from raygrid.system.proc import CpuAndMemory, cpu_and_memory
 from raygrid.system.processes import MARK, has_exited, signal_group
 
 WARM = "RAYGRID_WARM"
@@ -37,17 +38,17 @@ _CHUNK = 64 * 1024
 
 
 class WarmProcess:
-    """A pricer's process that runs one job after the other.
+    """A pricer's process that runs one job after another.
 
     Args:
         serial: its number among the agent's warm processes.
         name: the pricer's name.
-        definition: digest of what it runs.
+        definition: digest of the definition that it runs.
         pricer: the settings that it is started with.
         mark_prefix: what the agent's marks begin with.
         environment: its variables besides those of the pricer.
         workspace: makes its working directory.
-        watchdog: knows it before it is spawned.
+        watchdog: gets its record before it is spawned.
         attempt: the attempt that it is started for.
 
     Attributes:
@@ -80,18 +81,18 @@ class WarmProcess:
         self._answered = False
         self._left = 0  # bytes on disk that earlier jobs left in its own directory
         self._watchdog = watchdog
-        self._before = Consumed()
+        self._used = CpuAndMemory(0.0, 0.0, 0, 0)  # at the end of its last job
         self._workspace = workspace
         self._log = -1
         self._record = WarmProcessRecord(f"@warm.{serial}", name, attempt=attempt)
-        self._home = workspace.make(self._record.mark)  # no job directory: a job id cannot begin with '@'
+        self._home = workspace.make(self._record.mark)  # no job directory has this name: a job id contains no '@'
         self._log_name = f"{self._home.name}@stderr"
-        watchdog.know_warm(self._record)
-        # While it is loaded, it counts as a user of helpers, as an attempt does: without wine's server it would die.
+        watchdog.add_warm(self._record)
+        # While it is loaded, it uses helpers as an attempt does: without wine's server it would die.
         watchdog.helpers.gate.begin(name, pricer, waits=False)
         try:
-            own_temporary = not watchdog.helpers.gate.runs_under_wine(name)  # jobs under wine find its server in TMPDIR
-            temporary = dict.fromkeys(VARIABLES, self._home.where) if own_temporary else {}
+            own_temporary = not watchdog.helpers.gate.runs_under_wine(name)  # wine's server is found through TMPDIR
+            temporary = dict.fromkeys(VARIABLES, self._home.path) if own_temporary else {}
             own = {WARM: "1", MARK: f"{mark_prefix}{name}|{self._record.mark}"}
             self._process = self._spawn({**environment, **temporary, **pricer.env, **own})
         except BaseException:
@@ -105,15 +106,13 @@ class WarmProcess:
         self._kill_at = float("inf")
 
     def _spawn(self, environment: dict[str, str]) -> subprocess.Popen[bytes]:
-        # For appending, so that it can be emptied between jobs; open, so that whatever gets its name does not matter.
+        # It is truncated between jobs, hence O_APPEND, and kept open, so that a pricer cannot replace it.
         flags = os.O_RDWR | os.O_APPEND | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
-        self._log = os.open(self._log_name, flags, 0o600, dir_fd=self._home.within)
+        self._log = os.open(self._log_name, flags, 0o600, dir_fd=self._home.dir_fd)
         with no_blocked_signals():
             return subprocess.Popen(
-                [
-                    word.format() for word in self.pricer.command
-                ],  # doubled braces stand for single ones, as in a cold pricer's command
-                cwd=self._home.where,
+                [word.format() for word in self.pricer.command],  # doubled braces become single, as for cold pricers
+                cwd=self._home.path,
                 env=environment,
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
@@ -125,20 +124,19 @@ class WarmProcess:
     # --- a job ------------------------------------------------------------------------------------------------------
 
     def begin(self, attempt: AttemptId | None) -> bool:
-        """Note the attempt that it is about to run, None after it; False where it takes no further job."""
+        """Note the attempt that it is about to run, None after it; False if it must not run a further job."""
         return self._record.begin(attempt)
 
     def run(self, running: Running, prepared: PreparedAttempt) -> ProcessEnd | None:
-        """Give it a job and wait for the end; None where it died before it began the job, which must run again.
+        """Give it a job and wait for the end; None if it died before it began the job, which must run again.
 
-        This holds only for a process that has answered before: one that dies before its first answer has ended the
-        job, as a cold pricer would.
+        If a process dies before its first answer, it has ended the job, as a cold pricer would.
         """
         if self._answered and not self._conversation.drop_stale():
             return None
         self.jobs += 1
         running.given += self._left
-        running.paths = (*running.paths, self._home.where, f"{self._home.where}@stderr")
+        running.paths = (*running.paths, self._home.path, f"{self._home.path}@stderr")
         os.ftruncate(self._log, 0)
         running.spawned(self.pid)
         line = request(self.jobs, prepared)
@@ -150,17 +148,18 @@ class WarmProcess:
             running.end()
             self._add_stderr(prepared.directory)
             status, usage = self.reap()
-            return ProcessEnd(status, consumed_by_dead(usage).since(self._before, self.jobs), answered=False)
+            used = CpuAndMemory(usage.ru_utime, usage.ru_stime, 0, Usage.of_child(usage).max_rss_bytes or 0)
+            return ProcessEnd(status, Usage.of_warm_job(self._used, used, self.jobs), answered=False)
         self._answered = True
-        self._left = allocated([self._home.where]).written
+        self._left = allocated([self._home.path]).written
         stopped = running.detach()
-        if stopped:  # stopped at the last moment: no process may write while the result is collected
+        if stopped:  # at the last moment; no process may write while the result is collected
             self.kill()
         self._add_stderr(prepared.directory)
-        used, self._before = self._before, consumed(self.pid)
+        before, self._used = self._used, cpu_and_memory(self.pid)
         if stopped:
             self.reap()
-        return ProcessEnd(answer.wait_status, self._before.since(used, self.jobs), answer.message)
+        return ProcessEnd(answer.wait_status, Usage.of_warm_job(before, self._used, self.jobs), answer.message)
 
     @property
     def is_spent(self) -> bool:
@@ -169,7 +168,7 @@ class WarmProcess:
         return (
             self._record.strayed
             or (pricer.recycle_after is not None and self.jobs >= pricer.recycle_after)
-            or (pricer.recycle_memory is not None and self._before.rss_bytes > pricer.recycle_memory)
+            or (pricer.recycle_memory is not None and self._used.rss_bytes > pricer.recycle_memory)
             or self._left > pricer.output // 2
         )
 
@@ -178,13 +177,13 @@ class WarmProcess:
         return self.gone or has_exited(self.pid)
 
     def _add_stderr(self, directory: JobDirectory) -> None:
-        """Append what it printed to its own stderr to that of the job: the last message of a C library, for one."""
+        """Append what it printed to its own stderr, such as a C library's last message, to the stderr of the job."""
         printed = min(os.fstat(self._log).st_size, self.pricer.output + 1)  # one byte more shows that it was too much
         if not printed:
             return
         flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT
         try:
-            stderr = open_file(directory.captures.stderr.name, directory.captures.stderr.within, flags)
+            stderr = open_file(directory.captures.stderr.name, directory.captures.stderr.dir_fd, flags)
         except BadOutputError:  # reported when the captures of the job are read
             return
         try:
@@ -197,17 +196,17 @@ class WarmProcess:
     # --- its end ----------------------------------------------------------------------------------------------------
 
     def dismiss(self, grace_s: float) -> None:
-        """Close its stdin, so that it ends; `await_end` kills it if it does not."""
+        """Close its stdin, so that it ends; `await_end` kills it after the grace."""
         assert self._process.stdin is not None
         self._process.stdin.close()
         self._kill_at = time.monotonic() + grace_s
 
     def hurry(self) -> None:
-        """Give it no further grace; `await_end` kills it."""
+        """End its grace."""
         self._kill_at = 0.0
 
     def await_end(self) -> None:
-        """Wait until it has ended, or its grace is over; nothing of it is left after that."""
+        """Wait until it has ended or its grace is over, then remove everything of it."""
         while not self.has_exited() and time.monotonic() < self._kill_at:
             time.sleep(STEP_S)
         self.kill()
@@ -219,8 +218,8 @@ class WarmProcess:
             signal_group(self.pid, signal.SIGKILL)
 
     def reap(self) -> tuple[int, resource.struct_rusage]:
-        """Reap it, after it has ended or was killed, and remove its files; return its wait status and what it used."""
-        # Its pid names the session while it is a zombie; after that, the pid may be used again.
+        """Reap it after it has ended or was killed, and remove its files; return its wait status and what it used."""
+        # While it is a zombie, its pid still names the session; after that, the pid may be reused.
         os.waitid(os.P_PID, self.pid, os.WEXITED | os.WNOWAIT)
         signal_group(self.pid, signal.SIGKILL)
         self._record.reaped()
@@ -235,7 +234,7 @@ class WarmProcess:
         return status, usage
 
     def _forget(self) -> None:
-        self._watchdog.forget_warm(self._record)
+        self._watchdog.remove_warm(self._record)
         self._watchdog.helpers.gate.end(self.name, self.pricer)
 
     def _clear(self) -> None:
@@ -244,4 +243,4 @@ class WarmProcess:
             os.close(self._log)
             self._log = -1
             with contextlib.suppress(OSError):
-                remove(self._log_name, self._home.within)
+                remove(self._log_name, self._home.dir_fd)

@@ -1,7 +1,7 @@
 """The protocol between a node and a warm pricer: a JSON line for each job, a JSON line for each answer.
 
-Pure: bytes in, values out. `docs/guides/warm-pricers.md` describes it for authors of pricers; `raygrid/pricer.py` is
-the other side of it for Python.
+Pure: bytes in, values out. `docs/guides/warm-pricers.md` describes it for authors of pricers; `raygrid/pricer.py`
+implements the pricer's side in Python.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ class BadAnswerError(Exception):
 
 @dataclass(frozen=True, slots=True)
 class WarmAnswer:
-    """A warm pricer's answer to a job: an exit code, or the signal that its own child died of."""
+    """A warm pricer's answer to a job: an exit code, or the signal that killed its own child."""
 
     exit_code: int
     signal: int | None = None
@@ -32,7 +32,7 @@ class WarmAnswer:
 
     @property
     def wait_status(self) -> int:
-        """The wait status that a process of the job's own would have had."""
+        """The wait status of a cold pricer with the same end."""
         return self.exit_code << 8 if self.signal is None else self.signal
 
 
@@ -45,24 +45,24 @@ def request(number: int, prepared: PreparedAttempt) -> bytes:
         "job_id": spec.job_id,
         "attempt": prepared.attempt.number,
         "input": prepared.input_path,
-        "output_dir": str(directory.path),
+        "output_dir": directory.held.path,
         "data_dir": str(directory.data),
-        "stdout": directory.captures.stdout.where,
-        "stderr": directory.captures.stderr.where,
+        "stdout": directory.captures.stdout.path,
+        "stderr": directory.captures.stderr.path,
         "args": list(spec.args),
         "data": data,
-        "tmp_dir": directory.temporary.where,
+        "tmp_dir": directory.temporary.path,
         "slot": prepared.slot,
     }
     return json.dumps(job, ensure_ascii=False).encode("utf-8", "surrogateescape") + b"\n"
 
 
 class AnswerReader:
-    """Finds the answer to one job in what a process prints; keeps one line at most.
+    """Finds the answer to one job in what a process prints; keeps at most one line.
 
     Attributes:
-        dropped: bytes read so far that were no answer, half a line included.
-        is_mid_line: whether what was read last ends within a line that the process may not have finished; see `is_cut`.
+        dropped: bytes that were read and are no answer, including an unfinished line.
+        is_mid_line: whether the last bytes end within an unfinished line; see `is_cut`.
     """
 
     def __init__(self, number: int) -> None:
@@ -88,7 +88,7 @@ class AnswerReader:
             if not skipped and not _is_too_long(line) and (answer := parse(line, self._number)) is not None:
                 return answer
         if len(self._line) > MOST_LINE:
-            if not self._skips:  # else it is the rest of a line
+            if not self._skips:  # else this is the rest of a line
                 _is_too_long(self._line)
             self._line, self._skips = b"", True
         return None
@@ -97,16 +97,16 @@ class AnswerReader:
 def is_cut(data: bytes) -> bool:
     """Whether bytes end within a line that the program may not have finished.
 
-    The kernel writes up to PIPE_BUF bytes into a pipe at once, so a shorter rest was printed as it is.
+    The kernel writes up to PIPE_BUF bytes into a pipe at once, so a shorter rest is all that the program printed.
     """
     return len(data) - data.rfind(b"\n") > select.PIPE_BUF
 
 
 def _is_too_long(line: bytes) -> bool:
-    """Whether a line can be dropped unread.
+    """Whether a line is too long to be an answer.
 
     Raises:
-        BadAnswerError: it begins like an answer; if it were dropped, the job would hang without a reason.
+        BadAnswerError: it begins like an answer; without this error, the job would hang.
     """
     if len(line) <= MOST_LINE:
         return False
@@ -118,7 +118,7 @@ def _is_too_long(line: bytes) -> bool:
 
 
 def parse(line: bytes, number: int) -> WarmAnswer | None:
-    """The answer in a line; None where the line is no answer to the job of this number.
+    """The answer in a line; None if the line is no answer to the job with this number.
 
     Raises:
         BadAnswerError: the answer is invalid.
@@ -135,7 +135,7 @@ def parse(line: bytes, number: int) -> WarmAnswer | None:
     text = None if message is None else str(message)[:MOST_MESSAGE].encode(errors="replace").decode().replace("\0", " ")
     if killed_by is not None:
         if type(killed_by) is not int or not 0 < killed_by <= _MOST_SIGNAL:
-            raise BadAnswerError(f"the warm pricer answered with signal {killed_by!r}; that is no signal")
+            raise BadAnswerError(f"the warm pricer answered with signal {killed_by!r}; this signal does not exist")
         return WarmAnswer(0, killed_by, text)
     if type(code) is not int or not 0 <= code <= _MOST_EXIT_CODE:
         raise BadAnswerError(f"the warm pricer answered with exit_code {code!r}; it must be a number from 0 to 255")

@@ -1,6 +1,6 @@
-"""The watchdog's record of a warm pricer's process, from before it is spawned until after it was reaped.
+"""The watchdog's record of a warm pricer's process, from before it is spawned until it was reaped.
 
-The pool sets the attempt that it runs; the watchdog adds what it has seen of its children.
+The pool sets the attempt that it runs; the watchdog adds the children that it has seen.
 """
 
 from __future__ import annotations
@@ -15,11 +15,11 @@ from raygrid.system.processes import signal_group
 
 @dataclass(slots=True)
 class WarmProcessRecord:
-    """A process that outlives its jobs, and that no job left behind.
+    """A warm process, which outlives its jobs.
 
-    `pid` is 0 until it is spawned; `attempt` is None between jobs. `own` are the children of the first look: they may
+    `pid` is 0 until it is spawned; `attempt` is None between jobs. `own` are the children at the first look, which may
     stay. `strayed` means that a later child outlived the job in which it was seen first; then the process is ended with
-    all that it started. A child counts from the second look on, because the table of processes is older than `attempt`.
+    all its children. A child counts from the second look on, because the process table is older than `attempt`.
     """
 
     mark: str
@@ -32,13 +32,13 @@ class WarmProcessRecord:
     lock: threading.Lock = field(default_factory=threading.Lock)
 
     def begin(self, attempt: AttemptId | None) -> bool:
-        """Note that a job begins, or with None that it has ended; False where the process takes no further job."""
+        """Note that a job begins, or with None that it has ended; False if the process must not run a further job."""
         with self.lock:
             self.attempt = attempt
             return not self.strayed
 
     def look(self, children: frozenset[int]) -> None:
-        """Look for children that a job left behind; if there are any between jobs, end the process at once."""
+        """Check for children that a job left behind; kill the process at once if there are any between jobs."""
         with self.lock:
             if self.own is None:
                 self.own = children
@@ -50,6 +50,6 @@ class WarmProcessRecord:
                 signal_group(self.pid, signal.SIGKILL)
 
     def reaped(self) -> None:
-        """Forget the pid, which may be used again soon; called while the process is still a zombie."""
+        """Forget the pid, which may be reused soon; called while the process is still a zombie."""
         with self.lock:
             self.pid = 0
