@@ -7,9 +7,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-import psutil
-
 from raygrid.system.proc import cpu_and_memory, title_of
+from raygrid.system.relatives import descendants
 
 _TITLES = {
     "ray::ServeReplica:": "parent",
@@ -21,14 +20,6 @@ _TITLES = {
 }
 _QUIET = 0.25  # of a core; an idle grid needs less
 _RESET_PEAK = "5"  # of /proc/PID/clear_refs, see proc(5)
-
-
-def descendants(ancestor: int) -> list[int]:
-    """A process and its descendants."""
-    try:
-        return [ancestor, *(each.pid for each in psutil.Process(ancestor).children(recursive=True))]
-    except psutil.NoSuchProcess:
-        return [ancestor]
 
 
 def processes(supervisor: int) -> dict[str, list[int]]:
@@ -44,9 +35,9 @@ def settle(ancestor: int, most_s: float = 30.0) -> None:
     """Wait until a process and its descendants use little CPU time after their start, at most `most_s`."""
     until = time.monotonic() + most_s
     while time.monotonic() < until:
-        before = {pid: _cpu_s(pid) for pid in descendants(ancestor)}
+        before = {pid: _cpu_s(pid) for pid in (ancestor, *descendants(ancestor))}
         time.sleep(1.0)
-        if sum(max(0.0, _cpu_s(pid) - before.get(pid, 0.0)) for pid in descendants(ancestor)) < _QUIET:
+        if sum(max(0.0, _cpu_s(pid) - before.get(pid, 0.0)) for pid in (ancestor, *descendants(ancestor))) < _QUIET:
             return
 
 

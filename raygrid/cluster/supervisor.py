@@ -23,6 +23,7 @@ from raygrid.cluster.spec import STOP, HostSpec
 from raygrid.system import logs, tmp_cleaners
 from raygrid.system.orphans import Strays
 from raygrid.system.proc import name_of, process_of, process_table, title_of, voluntary_switches
+from raygrid.system.relatives import descendants
 from raygrid.system.supervisor import run_alone, say, start_child, stop_on_signals
 
 LOOK_S = 0.25
@@ -42,19 +43,6 @@ REAPER = "raygrid.node.reaper"
 STARTED = b"Ray runtime started."
 TAKEN = 3
 """Exit code of a supervisor that finds another one at work."""
-
-
-def below(ancestor: int) -> list[tuple[int, bool]]:
-    """The processes below one, with whether each is a zombie."""
-    table = {process.pid: process for process in process_table()}
-    found = []
-    for process in table.values():
-        parent = process.parent
-        while parent in table and parent != ancestor:
-            parent = table[parent].parent
-        if parent == ancestor:
-            found.append((process.pid, process.is_zombie))
-    return found
 
 
 @dataclass(frozen=True)
@@ -139,7 +127,7 @@ class HostSupervisor:
                     say("stopping Ray")
                     return True
                 if raylet is None:
-                    raylet = next((pid for pid, zombie in below(process.pid) if not zombie and _is_raylet(pid)), None)
+                    raylet = next(filter(_is_raylet, descendants(process.pid)), None)
                     if raylet is not None:
                         say(f"Ray's raylet is process {raylet}")
                 if gone is None:
@@ -202,7 +190,7 @@ def _bury(spare: int) -> None:
 
 def _living() -> set[int]:
     """What lives below this process."""
-    return {pid for pid, zombie in below(os.getpid()) if not zombie}
+    return set(descendants(os.getpid()))
 
 
 def _signal_until_gone(pids: set[int], patience_s: float) -> None:
@@ -231,7 +219,7 @@ def _wait_until_gone(pids: set[int], patience_s: float) -> set[int]:
 
 def _is_empty(ray_start: int) -> bool:
     """Whether the books are closed, too: `ray stop` ends everything, and a raylet may go for reasons of its own."""
-    return not any(name_of(pid) == "gcs_server" for pid, zombie in below(ray_start) if not zombie)
+    return not any(name_of(pid) == "gcs_server" for pid in descendants(ray_start))
 
 
 def _is_raylet(pid: int) -> bool:

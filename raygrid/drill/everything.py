@@ -14,13 +14,13 @@ from dataclasses import replace
 
 from raygrid.drill.drill import Drill
 from raygrid.drill.injector import FaultTarget
-from raygrid.drill.machine_faults import below
 from raygrid.drill.report import Report
 from raygrid.drill.scenarios import InjectedFault
 from raygrid.errors import SettingsError, UnavailableError
 from raygrid.local import GridFile, require_same, start_grid
 from raygrid.settings.model import GridSettings
 from raygrid.system.proc import start_time
+from raygrid.system.relatives import descendants
 
 SCENARIO = "everything"
 START_S = 180.0
@@ -75,7 +75,7 @@ def kill_all(supervisor: int) -> int:
     They are stopped first, so that none starts another or shuts down in an orderly way meanwhile.
     """
     stopped: list[int] = []
-    while new := [pid for pid in (supervisor, *below(supervisor)) if pid not in stopped]:
+    while new := [pid for pid in (supervisor, *descendants(supervisor)) if pid not in stopped]:
         for pid in new:
             with contextlib.suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGSTOP)

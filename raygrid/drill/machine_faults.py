@@ -24,9 +24,9 @@ from raygrid.system.proc import (
     name_of,
     process_of,
     process_table,
-    start_time,
     title_of,
 )
+from raygrid.system.relatives import ancestor_called, descendants
 
 ARMED = b"armed\n"
 
@@ -52,7 +52,7 @@ class MachineFaults:
 
     def target_machine(self, freeze_s: float) -> list[str]:
         """Choose this whole Ray node: its raylet and all descendants, except this process and its own."""
-        raylet = ancestor("raylet")
+        raylet = ancestor_called("raylet")
         if raylet is None:
             raise ProcessLookupError("this process is not below a raylet")
         self._below, self._freeze_s = raylet, freeze_s
@@ -81,7 +81,7 @@ class MachineFaults:
     def inject(self) -> int:
         """Kill or freeze the chosen processes; returns how many there were."""
         if self._below is not None:
-            self._pids = [pid for pid in (self._below, *below(self._below)) if pid not in self._spared()]
+            self._pids = [pid for pid in (self._below, *descendants(self._below)) if pid not in self._spared()]
         if self._freeze_s <= 0:
             for pid in self._pids:
                 os.kill(pid, signal.SIGKILL)
@@ -99,7 +99,7 @@ class MachineFaults:
 
     def _spared(self) -> set[int]:
         me = os.getpid()
-        return {me, *below(me)}
+        return {me, *descendants(me)}
 
     def _ready(self) -> None:
         if self._freeze_s > 0 and self._thawer is None:
@@ -128,23 +128,9 @@ class MachineFaults:
             raise RuntimeError("the process that should thaw the frozen ones did not start; nothing was frozen")
 
 
-def ancestor(name: str) -> int | None:
-    """The nearest ancestor of this process with a name."""
-    return next((process.pid for process in psutil.Process().parents() if process.name() == name), None)
-
-
-def below(root: int) -> list[int]:
-    """All running descendants of a process, parents before their children."""
-    try:
-        found = psutil.Process(root).children(recursive=True)
-    except psutil.NoSuchProcess:
-        return []
-    return [process.pid for process in found if start_time(process.pid) is not None]
-
-
 def gcs_pid() -> int | None:
     """The GCS process beside the raylet of this process's node."""
-    raylet = ancestor("raylet")
+    raylet = ancestor_called("raylet")
     starter = process_of(raylet) if raylet is not None else None
     if starter is None:
         return None

@@ -13,8 +13,9 @@ import pytest
 
 from raygrid.drill import machine_faults
 from raygrid.drill.everything import kill_all
-from raygrid.drill.machine_faults import MachineFaults, below
+from raygrid.drill.machine_faults import MachineFaults
 from raygrid.system.proc import start_time
+from raygrid.system.relatives import descendants
 
 FREEZE_AND_DIE = """
 import os, sys
@@ -30,8 +31,8 @@ os._exit(0)
 def family() -> Iterator[subprocess.Popen[bytes]]:
     """A process with a child."""
     with subprocess.Popen(["sh", "-c", "sleep 60 & wait"]) as process:
-        until(lambda: len(below(process.pid)) == 1)
-        child = below(process.pid)[0]
+        until(lambda: len(descendants(process.pid)) == 1)
+        child = descendants(process.pid)[0]
         yield process
         for pid in (process.pid, child):
             if start_time(pid) is not None:
@@ -79,10 +80,10 @@ def test_a_frozen_process_can_be_thawed_before_its_time(family: subprocess.Popen
 
 def test_a_machine_falls_silent_as_a_whole(family: subprocess.Popen[bytes], monkeypatch: pytest.MonkeyPatch) -> None:
     """The raylet and all processes below it stop, except this process and what it has started."""
-    [child] = below(family.pid)
-    monkeypatch.setattr(machine_faults, "ancestor", lambda name: family.pid)
+    [child] = descendants(family.pid)
+    monkeypatch.setattr(machine_faults, "ancestor_called", lambda name: family.pid)
     # Here the family is below this process; on a real machine this process is a child of the raylet.
-    monkeypatch.setattr(machine_faults, "below", lambda root: [] if root == os.getpid() else below(root))
+    monkeypatch.setattr(machine_faults, "descendants", lambda root: [] if root == os.getpid() else descendants(root))
     freezer = MachineFaults()
     freezer.target_machine(5.0)
     assert freezer.inject() == 2
@@ -90,10 +91,10 @@ def test_a_machine_falls_silent_as_a_whole(family: subprocess.Popen[bytes], monk
     freezer.thaw()
     until(lambda: state(family.pid) == state(child) == "S")
 
-    monkeypatch.setattr(machine_faults, "ancestor", lambda name: os.getpid())
+    monkeypatch.setattr(machine_faults, "ancestor_called", lambda name: os.getpid())
     below_us = MachineFaults()
     below_us.target_machine(5.0)
-    monkeypatch.setattr(machine_faults, "below", lambda root: [family.pid] if root == os.getpid() else [])
+    monkeypatch.setattr(machine_faults, "descendants", lambda root: [family.pid] if root == os.getpid() else [])
     assert below_us.inject() == 0, "this process and those below it are spared"
 
 
@@ -121,7 +122,7 @@ def test_a_head_without_a_supervisor_is_spared(monkeypatch: pytest.MonkeyPatch) 
 
 def test_everything_below_a_process_dies_with_it(family: subprocess.Popen[bytes]) -> None:
     """So do all processes of a grid in the drill that loses everything."""
-    [child] = below(family.pid)
+    [child] = descendants(family.pid)
     assert kill_all(family.pid) == 2
     assert family.wait(5) == -9
     until(lambda: start_time(child) is None)
