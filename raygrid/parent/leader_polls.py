@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable, Coroutine, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from datetime import UTC, datetime
-from typing import Any
+from functools import partial
 
 from raygrid.core.lease import Lease
 from raygrid.errors import GroupRefusedError, NotLeadingError, ProcessEndedError, RaygridError
@@ -14,6 +14,7 @@ from raygrid.models import JobSpec, QueuedJob
 from raygrid.parent.known_groups import KnownGroup, KnownGroups, now
 from raygrid.parent.waiters import Waiters
 from raygrid.settings.model import GridSettings
+from raygrid.system.failure_log import log_failure
 from raygrid.transport.batching import Coalescer
 from raygrid.transport.ports import GroupDiscovery, LeaderCalls
 
@@ -64,10 +65,8 @@ class LeaderPolls:
         while True:
             try:
                 await self.refresh()
-            except RaygridError as error:
-                logger.warning("listing the groups failed; trying again: %s", error)
-            except Exception:
-                logger.exception("listing the groups failed unexpectedly; trying again")
+            except Exception as error:
+                log_failure(logger, error, "the groups cannot be listed; trying again")
             await asyncio.sleep(REFRESH_S)
 
     async def refresh(self) -> None:
@@ -81,7 +80,7 @@ class LeaderPolls:
         for group_id, candidates in found.items():
             known = by_id.get(group_id)
             if known is None:
-                notices = Coalescer(self._announcer(group_id), name=f"notices to {group_id}")
+                notices = Coalescer(partial(self._announce, group_id), name=f"notices to {group_id}")
                 known = by_id[group_id] = KnownGroup(notices)
             for candidate in candidates:
                 if candidate not in known.followers:
@@ -97,28 +96,22 @@ class LeaderPolls:
             for task in by_id.pop(group_id).followers.values():
                 task.cancel()
 
-    def _announcer(
-        self, group_id: str
-    ) -> Callable[[Sequence[JobSpec | QueuedJob]], Coroutine[Any, Any, Sequence[None]]]:
-        async def announce(jobs: Sequence[JobSpec | QueuedJob]) -> Sequence[None]:
-            known = self._known.get(group_id)
-            try:
-                if known is not None and known.leader is not None:
-                    await known.leader.enqueue(jobs)
-            except GroupRefusedError as error:
-                logger.info("group %s refused %d jobs; moving them: %s", group_id, len(jobs), error)
-                self._known.note_refusal(group_id)
-                self.on_refusal(group_id, [(job.spec if isinstance(job, QueuedJob) else job).job_id for job in jobs])
-            except RaygridError as error:
-                count = len(jobs)
-                logger.info("group %s missed a notice of %d jobs; its next scan finds them: %s", group_id, count, error)
-            if known is not None:
-                known.promised = max(0, known.promised - len(jobs))
-                known.announced += len(jobs)
-                self._known.changed.add(group_id)
-            return [None] * len(jobs)
-
-        return announce
+    async def _announce(self, group_id: str, jobs: Sequence[JobSpec | QueuedJob]) -> Sequence[None]:
+        known, count = self._known.get(group_id), len(jobs)
+        try:
+            if known is not None and known.leader is not None:
+                await known.leader.enqueue(jobs)
+        except GroupRefusedError as error:
+            logger.info("group %s refused %d jobs; moving them: %s", group_id, count, error)
+            self._known.note_refusal(group_id)
+            self.on_refusal(group_id, [(job.spec if isinstance(job, QueuedJob) else job).job_id for job in jobs])
+        except RaygridError as error:
+            logger.info("group %s missed a notice of %d jobs; its next scan finds them: %s", group_id, count, error)
+        if known is not None:
+            known.promised = max(0, known.promised - count)
+            known.announced += count
+            self._known.changed.add(group_id)
+        return [None] * count
 
     async def _follow(self, group_id: str, known: KnownGroup, candidate: LeaderCalls) -> None:
         """Poll one candidate for changes of jobs; only the leader gives an answer."""
@@ -174,9 +167,6 @@ class LeaderPolls:
         """Send the settings to a leader that has older ones; a leader with newer settings keeps them."""
         try:
             await leader.configure(self._settings.without_keys)
-        except RaygridError as error:
-            logger.info("group %s: its leader did not get newer settings; sending them again: %s", group_id, error)
-            await asyncio.sleep(PAUSE_S)
-        except Exception:
-            logger.exception("group %s: sending newer settings failed unexpectedly; sending them again", group_id)
+        except Exception as error:
+            log_failure(logger, error, "group %s: its leader did not get newer settings; sending them again", group_id)
             await asyncio.sleep(PAUSE_S)

@@ -11,9 +11,10 @@ import asyncio
 import contextlib
 import logging
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Awaitable, Mapping, Sequence
 from datetime import datetime
 from functools import partial
+from typing import TypeVar
 from uuid import uuid4
 
 from raygrid.core.routing.lost_groups import LostGroups, LostGroupTimeouts
@@ -23,9 +24,11 @@ from raygrid.models import JobState, QueuedJob
 from raygrid.parent.groups import Groups
 from raygrid.parent.waiters import Waiters
 from raygrid.store import JobStore, LeaseState, Unfinished
+from raygrid.system.failure_log import log_failure
 from raygrid.transport.ports import JobChange
 
 logger = logging.getLogger(__name__)
+Value = TypeVar("Value")
 
 SWEEPER = "~sweeper"  # not the name of a group, because those begin with `group_prefix`
 TTL_S = 3.0
@@ -76,12 +79,10 @@ class Sweeper:
         await asyncio.gather(*self._tasks, return_exceptions=True)
         if not self._sweeps:
             return
-        with contextlib.suppress(UnavailableError, TimeoutError):
-            async with asyncio.timeout(CALL_S):
-                state = (await self._store.leases()).get(SWEEPER)
+        with contextlib.suppress(UnavailableError):
+            state = (await _in_time(self._store.leases())).get(SWEEPER)
             if state is not None and state.lease.holder == self.holder:
-                async with asyncio.timeout(CALL_S):
-                    await self._store.release_lease(state.lease)
+                await _in_time(self._store.release_lease(state.lease))
 
     # --- requests of the parent ---------------------------------------------------------------------------------------
 
@@ -103,18 +104,13 @@ class Sweeper:
         while True:
             try:
                 await self._look()
-            except (UnavailableError, TimeoutError) as error:
+            except Exception as error:
                 self._watch.failed(asyncio.get_running_loop().time())
-                why = str(error) or "the job store did not answer in time"
-                logger.warning("reading the leases of the groups failed; trying again: %s", why)
-            except Exception:
-                self._watch.failed(asyncio.get_running_loop().time())
-                logger.exception("reading the leases of the groups failed unexpectedly; trying again")
+                log_failure(logger, error, "the leases of the groups cannot be read; trying again")
             await asyncio.sleep(LOOK_S)
 
     async def _look(self) -> None:
-        async with asyncio.timeout(CALL_S):
-            states = await self._store.leases()
+        states = await _in_time(self._store.leases())
         self._sweeps = await self._hold_lease(states.pop(SWEEPER, None))
         now = asyncio.get_running_loop().time()
         self._watch.observe(
@@ -122,7 +118,7 @@ class Sweeper:
         )
         lost = {group_id: states[group_id].lease.expires_at for group_id in self._watch.lost(now)}
         for group_id in lost.keys() - self.lost.keys():
-            logger.warning("group %s has had no leader since %s; moving its jobs", group_id, lost[group_id])
+            logger.warning("group %s has had no leader since %s; other groups take its jobs", group_id, lost[group_id])
         for group_id in self.lost.keys() - lost.keys():
             logger.warning("group %s is no longer lost; it takes jobs again", group_id)
         self.lost, self._idle = lost, self._watch.idle(now)
@@ -139,8 +135,7 @@ class Sweeper:
                 return False
             if state.left_s > RENEW_BELOW_S:
                 return True
-        async with asyncio.timeout(CALL_S):
-            return await self._store.acquire_lease(SWEEPER, self.holder, TTL_S) is not None
+        return await _in_time(self._store.acquire_lease(SWEEPER, self.holder, TTL_S)) is not None
 
     # --- sweeping -----------------------------------------------------------------------------------------------------
 
@@ -151,10 +146,8 @@ class Sweeper:
             for group_id, unled in [*((each, True) for each in self.lost), *((each, False) for each in self._idle)]:
                 try:
                     await self._sweep(group_id, unled=unled)
-                except UnavailableError as error:
-                    logger.warning("group %s: moving its jobs failed; trying again: %s", group_id, error)
-                except Exception:
-                    logger.exception("group %s: moving its jobs failed unexpectedly; trying again", group_id)
+                except Exception as error:
+                    log_failure(logger, error, "group %s: its jobs cannot be moved; trying again", group_id)
 
     async def _sweep(self, group_id: str, *, unled: bool) -> None:
         """Move a group's jobs to groups that can take them, until another parent sweeps or the group is back."""
@@ -220,11 +213,8 @@ class Sweeper:
                 await self._move_refused()
                 await asyncio.gather(*(self._cancel(group_id) for group_id in list(self._to_cancel)))
                 await asyncio.gather(*(self._announce_moved(group_id) for group_id in list(self._moved)))
-            except (UnavailableError, TimeoutError) as error:
-                logger.warning("moving or cancelling jobs failed; trying again: %s", error)
-                await asyncio.sleep(LOOK_S)
-            except Exception:
-                logger.exception("moving or cancelling jobs failed unexpectedly; trying again")
+            except Exception as error:
+                log_failure(logger, error, "jobs cannot be moved or cancelled; trying again")
                 await asyncio.sleep(LOOK_S)
 
     async def _move_refused(self) -> None:
@@ -259,3 +249,16 @@ class Sweeper:
     def _wake(self, job_ids: Sequence[str]) -> None:
         """Wake the waiters for jobs that were cancelled."""
         self._waiters.changed([JobChange(job_id, JobState.CANCELLED) for job_id in job_ids])
+
+
+async def _in_time(call: Awaitable[Value]) -> Value:
+    """The answer of the job store.
+
+    Raises:
+        UnavailableError: it did not answer within `CALL_S`.
+    """
+    try:
+        async with asyncio.timeout(CALL_S):
+            return await call
+    except TimeoutError:
+        raise UnavailableError(f"the job store did not answer within {CALL_S:g} s") from None

@@ -81,7 +81,8 @@ class LimitedConnection(PlainProtocol):
         """A request begins; also the parser's first call on a connection."""
         self._note_progress()
         if len(self.pipeline) >= MOST_WAITING:
-            self._refuse(_too_many())
+            why = f"more than {MOST_WAITING} requests wait for their answers on one connection"
+            self._refuse(problems.of_status(HTTPStatus.TOO_MANY_REQUESTS, why))
         self._in_head = True
         self._head = 0
         self._progress_at = self.loop.time()
@@ -212,11 +213,6 @@ class LimitedConnection(PlainProtocol):
 def _full(most: int) -> Response:
     why = f"this parent has {most} connections, its maximum; try again"
     return problems.response_of(UnavailableError(why, retry_after_s=RETRY_AFTER_S))
-
-
-def _too_many() -> Response:
-    why = f"more than {MOST_WAITING} requests wait for their answers on one connection"
-    return problems.of_status(HTTPStatus.TOO_MANY_REQUESTS, why)
 
 
 def _too_large() -> Response:
