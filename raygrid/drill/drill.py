@@ -49,7 +49,7 @@ class Drill:
     Args:
         urls: its entries.
         api_key: the key, if the grid requires one.
-        pricer: the pricer of the load.
+        pricer: the pricer of the load, which must be harmless.
         injector: makes an injector for each scenario.
         jobs: the smallest number of jobs of a scenario.
         say: prints progress.

@@ -146,10 +146,8 @@ def _add(seen: list[_Seen], value: str, at: float, asked_at: float) -> None:
 def check(history: ClientHistory, final: Mapping[str, JobState], *, must_have_ended: bool = True) -> list[Violation]:
     """The violations in a history.
 
-    Args:
-        history: what clients saw.
-        final: the state of every job that the grid knows at the end.
-        must_have_ended: whether every acknowledged job has had time to end.
+    `final` has the state of every job that the grid knows at the end; `must_have_ended` is whether every acknowledged
+    job has had time to end.
     """
     return [
         Violation(job_id, kind, what)

@@ -138,13 +138,7 @@ def recovery_s(
 ) -> float | None:
     """Seconds from the fault to recovery, as the scenario defines it; None if that was not observed.
 
-    Args:
-        scenario: its name.
-        injected: the fault.
-        jobs: the load's jobs.
-        final: their states at the end.
-        tries: requests through entries.
-        until: when the last job was submitted.
+    `final` has the states of the jobs at the end, `until` is when the last job was submitted.
     """
     if scenario == "parent":
         well = (each for each in tries if each.well and each.asked_at >= injected.at and each.entry in injected.entries)

@@ -20,16 +20,7 @@ GATHER_S = 0.1  # how long results gather while attempts wait for a slot
 
 
 class ModelNode:
-    """One node.
-
-    Args:
-        node_id: the node.
-        slots: how many attempts run at once.
-        agenda: the clock and steps of its group.
-        poll_s: longest time that a poll waits.
-        run_time_s: gives the run time of a job.
-        started: called with the job and the time for every attempt that gets a slot.
-    """
+    """One node. Polls wait for `poll_s` at most; `started` is called with job and time when an attempt gets a slot."""
 
     __slots__ = (
         "_agenda", "_answer", "_ended", "_free", "_gathering", "_poll", "_poll_s", "_reports", "_run_time_s",

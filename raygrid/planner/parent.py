@@ -21,14 +21,7 @@ MOST_QUEUED = 1 << 40  # the simulated store has no limit
 
 
 class ModelParent:
-    """One parent, which gets all jobs.
-
-    Args:
-        agenda: its clock and steps.
-        turns: the turns of the groups.
-        routing: measures routing.
-        load: measures the reports of load by leaders.
-    """
+    """One parent, which gets all jobs; `routing` and `load` measure the costs of routing and of leaders' reports."""
 
     def __init__(self, agenda: Agenda, turns: Turns, routing: Meter, load: Meter) -> None:
         self._agenda = agenda

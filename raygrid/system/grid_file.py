@@ -108,11 +108,9 @@ def _read(values: dict[str, Any]) -> GridFile:
 
 
 def down_command(directory: Path, config: Path | None = None) -> str:
-    """The command that stops the grid of a directory, for the shell of the caller.
+    """The command that stops the grid of a directory, for the caller's shell.
 
-    Args:
-        directory: the grid's, which has the grid's name.
-        config: the settings file that the grid was started with, if one was given: it may set the state directory.
+    `config` is the settings file that the grid was started with, if there was one: it may set the state directory.
     """
     words = ["raygrid", "down"]
     if config is not None:

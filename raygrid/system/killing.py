@@ -23,13 +23,9 @@ NEWEST_LOOKS = 100
 
 
 def signal_process(pid: int, started: int, number: signal.Signals, group: int = 0) -> bool:
-    """Signal a process, if it is still the one that started then; False if that is not permitted.
+    """Signal a process, if it is still the one with that start time (see `Life`); False if that is not permitted.
 
-    Args:
-        pid: its process id.
-        started: its start time in clock ticks since boot.
-        number: the signal.
-        group: its process group, which is signalled as a whole even if the process has ended; 0 for none.
+    A process group that is given is signalled as a whole, even if the process has ended.
     """
     try:
         handle = os.pidfd_open(pid)
@@ -57,12 +53,8 @@ def _signal_group(group: int, number: signal.Signals) -> bool:
 def end_children(wanted: Callable[[int], bool], grace_s: float, within_s: float) -> int:
     """End and reap children of this process (a subreaper) and their descendants; returns how many are left.
 
-    When a child ends, its children become this process's. Children in this process's own session are spared.
-
-    Args:
-        wanted: whether to end the child with this pid.
-        grace_s: time from SIGTERM to SIGKILL.
-        within_s: when to give up.
+    When a child ends, its children become this process's. Children in this process's own session are spared. `wanted`
+    chooses children by pid; `grace_s` is the time from SIGTERM to SIGKILL.
     """
     me, session = os.getpid(), os.getsid(0)
     began = time.monotonic()
@@ -95,12 +87,9 @@ def end_children(wanted: Callable[[int], bool], grace_s: float, within_s: float)
 
 
 def kill_lineage(known: Iterable[tuple[int, int]], matches: Callable[[str], bool], within_s: float) -> int:
-    """Kill known processes, processes with a matching mark, and their descendants; returns how many were killed.
+    """Kill known processes (pid and start time) or processes with a matching mark, and all descendants of these.
 
-    Args:
-        known: pids with their start times.
-        matches: decides by the mark of a process.
-        within_s: when to give up.
+    Returns how many were killed, at the latest after `within_s`.
     """
     doomed = dict(known)
     killed = clean = 0

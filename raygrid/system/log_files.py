@@ -28,10 +28,8 @@ _held: list[BaseFileLock] = []
 def keep_logs(who: str) -> None:
     """Write the log of this process of a tier to its own file, if the environment names a directory.
 
-    Warnings of all libraries are written, and raygrid's own lines from INFO on.
-
-    Args:
-        who: the tier and what it serves, such as `leader rack-a`; also names the file.
+    Warnings of all libraries are written, and raygrid's own lines from INFO on. `who`, the tier and its subject, such
+    as `leader rack-a`, also names the file.
     """
     named = os.environ.get(VARIABLE)
     root = logging.getLogger()

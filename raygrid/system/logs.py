@@ -27,14 +27,7 @@ KEPT = 3
 
 
 def line(at_s: float, level: str, who: str, text: str) -> str:
-    """A line of a log.
-
-    Args:
-        at_s: UTC seconds since 1970.
-        level: such as `WARNING`.
-        who: the tier and what it serves, such as `leader rack-a`.
-        text: the message; lines after the first are indented.
-    """
+    """A line of a log: UTC time, from seconds since 1970; level; tier; and the message, with indented further lines."""
     at = datetime.fromtimestamp(at_s, UTC).isoformat(timespec="milliseconds").removesuffix("+00:00")
     return f"{at}Z {level} {who}: " + "\n  ".join(_printable(each) for each in text.splitlines() or [""])
 

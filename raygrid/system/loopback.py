@@ -25,10 +25,8 @@ _FAR_AWAY = ((socket.AF_INET, "8.8.8.8"), (socket.AF_INET6, "2001:4860:4860::888
 def is_this_machine(host: str) -> bool:
     """Whether a host is `localhost`, a loopback address, or another address of this machine.
 
-    Other names are not resolved: that needs a name server, and a site may want a proxy for its own names.
-
-    Args:
-        host: as in a URL; an IPv6 address with or without brackets.
+    Other names are not resolved: that needs a name server, and a site may want a proxy for its own names. An IPv6
+    address may have brackets, as in a URL.
     """
     host = host.strip("[]").rstrip(".").lower()
     if host == "localhost":
@@ -71,11 +69,9 @@ def own_addresses() -> list[str]:
 
 
 def without_proxy(environment: Mapping[str, str], hosts: Iterable[str] = ()) -> dict[str, str]:
-    """Values of `no_proxy` and `NO_PROXY` with which a process and its children use no proxy for this machine.
+    """Values of `no_proxy` and `NO_PROXY` with which a process uses no proxy for this machine and further hosts.
 
-    Args:
-        environment: the present variables; their exceptions are kept.
-        hosts: further exceptions.
+    Exceptions in the present environment are kept.
     """
     known = [each.strip() for name in NO_PROXY for each in environment.get(name, "").split(",")]
     value = ",".join(dict.fromkeys(each for each in (*known, *_ALWAYS, *_METADATA, *own_addresses(), *hosts) if each))

@@ -60,11 +60,7 @@ class Gauge:
         return min((each.total for each in self._all(None)), default=0)
 
     def look(self, reserve: int | None) -> Memory | None:
-        """The memory with the least headroom; None if nothing can be read.
-
-        Args:
-            reserve: bytes that must stay available; None for `usual_reserve` of each.
-        """
+        """The memory with the least headroom; None if nothing can be read. Without a reserve, the usual one holds."""
         return min(self._all(reserve), key=lambda each: each.headroom, default=None)
 
     def _all(self, reserve: int | None) -> Iterator[Memory]:

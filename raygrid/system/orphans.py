@@ -58,11 +58,9 @@ class Strays:
             end_children(self._is_stray, 0.0, _QUICK_S)  # repeats, because a stray may fork
 
     def end_all(self, patience_s: float, within_s: float) -> int:
-        """Kill all inherited children, when everything else has ended; returns how many are left.
+        """Kill all inherited children, when everything else has ended; returns how many are left after `within_s`.
 
-        Args:
-            patience_s: how long to wait for the reapers of agents, which clean up first.
-            within_s: when to give up.
+        Before that, the reapers of agents have `patience_s` to clean up.
         """
         until = time.monotonic() + patience_s
         while any(REAPER in command_line(pid) for pid in self._now()) and time.monotonic() < until:

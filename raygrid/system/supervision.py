@@ -49,13 +49,9 @@ _TAIL_LINES = 12
 
 
 def start_supervisor(module: str, given: bytes, directory: Path, log: Path) -> subprocess.Popen[bytes]:
-    """Start a module as a process that outlives this one's terminal.
+    """Start a module as a process that outlives this one's terminal, in `directory`; its output is appended to a log.
 
-    Args:
-        module: the module, run as a script.
-        directory: its working directory.
-        given: its standard input. Settings may hold secrets, which must not be arguments.
-        log: its output is appended to this file.
+    It gets `given` on its standard input, because settings may hold secrets, which must not be arguments.
     """
     log.parent.mkdir(mode=0o700, exist_ok=True)
     with open(log, "ab", opener=private) as output:
@@ -75,12 +71,7 @@ def start_supervisor(module: str, given: bytes, directory: Path, log: Path) -> s
 
 
 def environment_beside_ray(environment: Mapping[str, str], hosts: Iterable[str] = ()) -> dict[str, str]:
-    """The environment for a process that joins Ray: no uploads, no proxy for this machine, UTF-8 names.
-
-    Args:
-        environment: the present variables.
-        hosts: further hosts for which no proxy is used.
-    """
+    """The environment for a process that joins Ray: no uploads, no proxy for this machine and `hosts`, UTF-8 names."""
     # `uv run` may have set the hook, which uploads files. They are not needed: raygrid is installed on every node.
     rest = {name: value for name, value in environment.items() if name != _RUNTIME_HOOK}
     return {**rest, **NO_UPLOADS, **UTF8, **without_proxy(environment, hosts)}

@@ -29,13 +29,9 @@ def say(text: str, level: str = "INFO") -> None:
 
 
 def run_alone(directory: Path, supervise: Callable[[], None], *, taken: int, patience_s: float = 0.0) -> int:
-    """Do a supervisor's work while holding the lock of its directory; returns the exit code for the process.
+    """Run `supervise` while holding the lock of its directory; returns the exit code for the process.
 
-    Args:
-        directory: the grid's, or the host's.
-        supervise: the work; its errors are written to the log.
-        taken: the exit code if another supervisor still holds the lock after `patience_s`.
-        patience_s: how long to wait for the lock.
+    Errors are written to the log. The code is `taken` if another supervisor still holds the lock after `patience_s`.
     """
     with contextlib.ExitStack() as held:
         try:
@@ -64,14 +60,7 @@ def stop_on_signals(stop: threading.Event) -> None:
 def start_child(
     command: Sequence[str], log: Path, *, environment: Mapping[str, str] | None = None, fresh_log: bool = False
 ) -> subprocess.Popen[bytes]:
-    """Start a process that ends with this one, without input.
-
-    Args:
-        command: the program and its arguments.
-        log: receives its output; only its owner may read it.
-        environment: its variables; None for those of this process.
-        fresh_log: whether to empty the log first.
-    """
+    """Start a process that ends with this one, without input; its output goes to a log that only the owner may read."""
     with open(log, "wb" if fresh_log else "ab", opener=logs.private) as output:
         return subprocess.Popen(
             command,

@@ -70,16 +70,7 @@ def make_actor(
     """The handle of the actor with this name, which is created if there is none.
 
     It stays on its Ray node, is restarted there after a crash, and ends with the node. A machine that rejoins is a new
-    Ray node, with a new actor.
-
-    Args:
-        actor_class: the actor's class.
-        arguments: of the class.
-        name: unique in the namespace.
-        namespace: see `namespace`.
-        node_id: the Ray node.
-        max_concurrency: how many calls it carries out at once.
-        resources: the custom resources of the node that it uses.
+    Ray node, with a new actor. `arguments` are those of the class; `resources` are the node's custom ones that it uses.
     """
     options = {
         "name": name,
@@ -105,13 +96,7 @@ class ActorLinks(Generic[Calls]):
         self._links: dict[str, ActorLink[Calls]] = {}
 
     async def get(self, name: str, find: Callable[[], Any], what: str, timeout_s: float = CALL_TIMEOUT_S) -> Calls:
-        """The calls of an actor.
-
-        Args:
-            name: the actor's name.
-            find: gives its handle; runs in a thread.
-            what: the actor's name in errors and logs.
-            timeout_s: how long `find` may take.
+        """The calls of an actor, whose name in errors and logs is `what`; `find` returns its handle, in a thread.
 
         Raises:
             UnavailableError: Ray did not answer.

@@ -56,10 +56,7 @@ class Carrier(Protocol):
 def call(timeout_s: float, *, waits: str | None = None, direct: bool = True) -> Callable[[Method], Method]:
     """Declare a method of a Protocol as a call between tiers; its parameters must be positional-only.
 
-    Args:
-        timeout_s: seconds until the caller gives up.
-        waits: name of the parameter that gives how long the callee may wait; that time is added to `timeout_s`.
-        direct: whether the call may use a direct channel.
+    `waits` is the name of the parameter for how long the callee may wait; for the others see `DeclaredCall`.
     """
 
     def declare(method: Method) -> Method:
