@@ -1,7 +1,7 @@
 """A cluster on the five hosts, brought up by `ray up` from the `cluster.yaml` that raygrid ships.
 
-Only what must differ is changed: addresses, the SSH key, and that the hosts find this checkout instead of installing
-a release.
+Only what must differ is changed: addresses, the SSH key, and that the hosts use this checkout instead of installing a
+release.
 """
 
 from __future__ import annotations
@@ -103,7 +103,7 @@ class Cluster:
 
     @property
     def environment(self) -> Mapping[str, str]:
-        """The operator's: a home of its own, and a place for Ray's notes of clusters."""
+        """The operator's environment: a home of its own, and a place for Ray's notes of clusters."""
         return {
             "PATH": os.environ["PATH"],
             "HOME": str(self.directory / "home"),
@@ -148,7 +148,7 @@ class Cluster:
         return self.ray("down", str(self.directory / "cluster.yaml"), "--yes")
 
     def url(self, host: str = "head") -> str:
-        """Where a host's entry listens."""
+        """The URL of a host's entry."""
         return f"http://{ADDRESSES[host]}:{PORT}"
 
     def client(self, host: str = "head") -> Client:

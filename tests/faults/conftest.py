@@ -1,4 +1,4 @@
-"""Fixtures of the tests that need hosts: they skip, and say why, where hosts cannot be made."""
+"""Fixtures of the tests that need hosts: they skip with a reason where hosts cannot be made."""
 
 from __future__ import annotations
 

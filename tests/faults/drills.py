@@ -1,7 +1,7 @@
 """Every drill on five hosts, several times, with real cuts of links beside them: `make drill`.
 
 It brings the hosts and the cluster up, runs `raygrid drill all` on the head, then cuts a machine's link and a rack's
-uplink under load, which takes root and is no drill's to do, and prints one table of medians.
+uplink under load, which needs root and is not part of a drill, and prints one table of medians.
 
     python -m tests.faults.drills --runs 5 --out drills.json
 """
@@ -22,7 +22,7 @@ from tests.faults.hosts import DESK, five_hosts, why_not
 from tests.faults.under_load import WORKERS, Seen, cut_host, cut_rack
 from tests.support.postgres import Postgres
 
-# Seconds within which work is to flow again; a head's death is to hold up no job at all.
+# Seconds within which jobs must end again; a head's death must delay no job at all.
 GOALS = {"agent": 2.0, "leader": 4.0, "leader-frozen": 4.0, "link cut": 6.0, "switch cut": 8.0, "parent": 2.0}
 LONG_S = 3_000.0
 
@@ -102,7 +102,7 @@ def table(scenarios: Sequence[dict[str, Any]]) -> str:
 
 
 def main() -> int:
-    """Drill, and say what came of it; 1 where a promise was broken or a goal was missed."""
+    """Drill, and print the result; 1 if a guarantee was violated or a goal was missed."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("--runs", type=int, default=5)
     parser.add_argument("--out", type=Path, default=None, help="also write every run here, as JSON")

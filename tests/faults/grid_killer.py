@@ -34,7 +34,7 @@ sleep 1000
 
 
 def raygrid(*words: str) -> subprocess.CompletedProcess[str]:
-    """Run a command; what it leaves running in the background does not hold it up."""
+    """Run a command; processes that it leaves in the background are not waited for."""
     command = [sys.executable, "-c", "from raygrid.cli import app; app()", *words]
     return subprocess.run(command, capture_output=True, text=True, check=False)
 
@@ -66,7 +66,7 @@ class World:
             return holder(self.directory / "default") is not None
 
     def left(self) -> str:
-        """What a crash has left, for a test that fails."""
+        """What a crash has left, for the message of a failed test."""
         grid = self.directory / "default"
         with contextlib.suppress(sqlite3.Error), contextlib.closing(sqlite3.connect(grid / "jobs.db")) as store:
             rows = store.execute("select job_id, state, attempts, failures, losses from jobs where state != 'done'")
@@ -85,7 +85,7 @@ class World:
             if not self.runs():
                 self.tell(f"the grid is gone; {self.left()}")
                 self.up()
-            with contextlib.suppress(Exception):  # it may go at any moment
+            with contextlib.suppress(Exception):  # it may be killed at any moment
                 if done(jobs := self.jobs()):
                     return jobs
             time.sleep(0.2)

@@ -237,8 +237,8 @@ class Hosts:
         until(lambda: host.holder.poll() is not None or self._ready(host), f"{name} is on")
         assert host.holder.poll() is None, (self.directory / f"{name}.log").read_text()
         assert self._switches is not None
-        # Both ends of the cable are made where they belong: none is ever here, where it would outlive its maker. A host
-        # keeps its hardware address over its lives, as others remember it.
+        # Both ends of the cable are made inside their namespaces: none is ever here, where it would outlive its
+        # maker. A host keeps its hardware address over its lives, which others have cached.
         mac = f"02:00:0a:58:00:{int(ADDRESSES[name].rpartition('.')[2]):02x}"
         cable = f"ip link add v-{name} netns {self._switches.pid} type veth"
         _sh(*f"{cable} peer name eth0 address {mac} netns {host.pid}".split())
@@ -310,7 +310,7 @@ class Hosts:
 
     @staticmethod
     def environment(more: Mapping[str, str] | None = None) -> dict[str, str]:
-        """What a login on a host would find: nothing of this process's own."""
+        """The environment that a login on a host would have: nothing of this process's own."""
         return {
             "PATH": f"{OPT}/venv/bin:/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin",
             "HOME": HOME,
@@ -349,7 +349,7 @@ class Hosts:
         self._switch(*f"tc qdisc replace dev {link} root tbf rate {bits_per_s} burst 64kb latency 400ms".split())
 
     def power_off(self, host: str) -> None:
-        """Pull the plug: every process of the host is gone at once."""
+        """Kill every process of the host at once, as if the power failed."""
         namespace = self._hosts.pop(host)
         namespace.end()
         link = f"v-{host}"
@@ -357,7 +357,7 @@ class Hosts:
             self._switch("ip", "link", "del", link)
 
     def freeze(self, host: str, title: str = "") -> list[int]:
-        """Stop processes of a host in their tracks (all, or those whose command line contains a text)."""
+        """Stop processes of a host (all, or those whose command line contains a text)."""
         first = self._hosts[host].pid
         pids = [pid for pid in self.processes(host, title) if pid != first]
         for pid in pids:
@@ -382,7 +382,7 @@ class Hosts:
         return pids
 
     def fill_disk(self, host: str) -> None:
-        """Leave no byte free where the host keeps its state."""
+        """Leave no byte free on the disk of the host's state."""
         self.run(host, "bash", "-c", f"cat /dev/zero > {OPT}/state/full || true", check=False)
 
     def lose_share(self, host: str) -> None:
@@ -427,7 +427,7 @@ def _own_directory(path: str, instead: Path) -> str:
 
 
 def _await_no_cable() -> None:
-    """The kernel takes a namespace's links away a little after its last process."""
+    """Wait until the kernel has removed a namespace's links, a little after its last process."""
     until(lambda: not Path(f"/sys/class/net/{CABLE}").exists(), f"the cable {CABLE} to earlier switches is gone")
 
 
@@ -436,9 +436,9 @@ def five_hosts() -> Iterator[Hosts]:
     """Make five hosts; they end with the block. One set at a time on a machine."""
     with LOCK.open("w") as held:
         fcntl.flock(held, fcntl.LOCK_EX)
-        # A node agent that ran in this process has made it adopt orphans, which are the init's to bury.
+        # A node agent that ran in this process has made it adopt orphans, which init should reap.
         ctypes.CDLL(None).prctl(_PR_SET_CHILD_SUBREAPER, 0, 0, 0, 0)
-        # What a killed owner leaves: hosts that are just dying, and its directory.
+        # A killed owner leaves hosts that are just dying, and its directory.
         _await_no_cable()
         for left in PLACE.glob(f"{PREFIX}*"):
             shutil.rmtree(left, ignore_errors=True)

@@ -1,7 +1,7 @@
 """Twenty minutes of load on five hosts with a random fault every twenty seconds: `make soak`.
 
 Real processes are killed and frozen, real links cut, disks filled and shares unmounted, all by a seeded choice. Clients
-enter through every worker, follow each job to its result, and note what they saw; at the end the history is judged.
+enter through every worker, follow each job to its result, and record what they saw; at the end the history is checked.
 
     python -m tests.faults.soak --minutes 20 --every 20 --seed 1 --out soak.json
 """
@@ -101,7 +101,7 @@ def _resident_mb(pid: int) -> int:
 
 
 async def soak(cluster: Cluster, minutes: float, every_s: float, seed: int) -> dict[str, Any]:
-    """Keep the cluster busy and break it; gives what came of it."""
+    """Keep the cluster busy and break it; gives the outcome."""
     hosts, chance = cluster.hosts, random.Random(seed)
     urls = [cluster.url(host) for host in WORKERS]
     calm = ClientLoad(urls, KEY, "drill", steady=0)
@@ -156,7 +156,7 @@ def _say(what: str) -> None:
 
 
 def main() -> int:
-    """Bring the hosts and the cluster up, soak it, take everything down; 1 where a promise was broken."""
+    """Bring the hosts and the cluster up, soak it, take everything down; 1 if a guarantee was violated."""
     arguments = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     arguments.add_argument("--minutes", type=float, default=20.0)
     arguments.add_argument("--every", type=float, default=20.0, help="seconds from one fault to the next")

@@ -172,7 +172,7 @@ class Load:
             try:
                 with Client(self.url, transport=carried) as client:
                     self.submitted.append(client.submit(b"true", pricer="shell").job_id)
-            except Exception as error:  # whatever it is, the test looks at it
+            except Exception as error:  # the test checks every kind of error
                 self.errors.append(error)
             self.tries.append(carried.submits)
             self.ended_at.append(time.monotonic())
@@ -304,7 +304,7 @@ def test_the_virtual_address_moves_from_a_dead_parent_and_from_a_dead_link_and_n
 
 
 def assert_all_known(load: Load) -> None:
-    """Nothing that was acknowledged is unknown to any parent."""
+    """Every acknowledged job is known to every parent."""
     for host in ENTRIES:
         with Client(f"http://{ADDRESSES[host]}:{PORT}") as client:
             assert set(load.submitted) <= {job.job_id for job in client.jobs()}

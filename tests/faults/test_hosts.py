@@ -193,8 +193,8 @@ def test_frozen_processes_stand_still_until_they_thaw(hosts: Hosts) -> None:
     assert answers(ADDRESSES["a1"])
 
 
-def test_a_frozen_host_still_answers_its_keeper(hosts: Hosts) -> None:
-    """All but its first process stand still, so that what is run on it from here works."""
+def test_commands_run_on_a_frozen_host(hosts: Hosts) -> None:
+    """All but its first process are stopped, so commands from here still run on it."""
     hosts.freeze("b1")
 
     assert hosts.run("b1", "hostname").stdout == "b1\n"

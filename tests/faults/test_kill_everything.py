@@ -1,6 +1,7 @@
-"""A pricer that kills every process it can reach (`kill -9 -1`): it is found out, and all other jobs are done.
+"""A pricer that kills every process it can reach (`kill -9 -1`) is found, and all other jobs are done.
 
-Needs no hosts, but a PID namespace of its own: the kill must reach nothing else. Where none can be made it skips.
+It needs no hosts, but a PID namespace of its own: the kill must reach no other process. It is skipped where none can be
+made.
 """
 
 from __future__ import annotations

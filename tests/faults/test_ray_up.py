@@ -28,7 +28,8 @@ EDITION_2 = {"command": ["sh", "-c", "echo two"], "version": "2"}
 def cluster(hosts: Hosts, desk_postgres: Postgres) -> Iterator[Cluster]:
     """Four workers in two racks, as `ray up` brings them up."""
     with desk_postgres.database() as url:
-        # Where other tests run beside these, seconds of silence are want of a processor; nothing here is about silence.
+        # If other tests run beside these, a silence of seconds is a lack of processor time; no test here is about
+        # silence.
         cluster = Cluster.prepare(hosts, database=url, placement={"node_timeout_s": 15})
         began = time.monotonic()
         cluster.up()
@@ -326,7 +327,7 @@ def test_while_the_head_is_cut_off_the_workers_go_on(cluster: Cluster, hosts: Ho
     cluster.wait_ready(nodes=5)
 
 
-def test_the_head_may_die_while_jobs_run_and_comes_back_by_itself(cluster: Cluster, hosts: Hosts) -> None:
+def test_jobs_go_on_while_the_head_is_dead_and_it_starts_again(cluster: Cluster, hosts: Hosts) -> None:
     with cluster.client("a1") as client:
         batch = client.map(noted_jobs(hosts, "headless", 60, 1))
         until(lambda: client.capacity().running, "jobs run")

@@ -1,4 +1,4 @@
-"""What clients of a cluster see while links are cut under load: every entry is used, and their history is judged."""
+"""What clients of a cluster see while links are cut under load: every entry is used, and the history is checked."""
 
 from __future__ import annotations
 

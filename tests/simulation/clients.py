@@ -19,8 +19,8 @@ HOST = "client"
 SUBMIT_TIMEOUT_S = 8.0
 WAIT_S = 5.0
 
-# What a pricer does: mostly it answers; else it fails, asks for another attempt, is too large for what runs beside it,
-# or takes its node's agent down.
+# Outcomes of pricers: mostly an answer; else a failure, a retried exit code, too much memory beside others, or the
+# death of the node's agent.
 KINDS = ("ok",) * 15 + ("large",) + ("fail",) * 2 + ("again",) * 2
 
 
@@ -101,7 +101,7 @@ class Clients:
         for job in jobs:
             self._grid.watch.acked(job.spec.job_id, job.fingerprint)
             self._grid.history.acknowledged(job.spec.job_id, self._grid.loop.time(), job.fingerprint)
-        if self._random.random() < 0.1:  # a client that does not trust the answer
+        if self._random.random() < 0.1:  # a client that checks the answer
             await self._ask_until("submit", submit, SUBMIT_TIMEOUT_S)
 
     async def _conflict(self, job: NewJob) -> None:

@@ -1,7 +1,7 @@
 """Virtual time: an event loop that jumps to the next timer when nothing is ready, and processes that freeze and die.
 
-The loop has no threads and no I/O, so the same program makes the same steps every time. Whatever runs in a process's
-context belongs to it; while a process is frozen, what it should do is parked, and a dead one does nothing any more.
+The loop has no threads and no I/O, so the same program makes the same steps every time. All that runs in a process's
+context belongs to it; while a process is frozen, its steps are parked, and a dead one makes no more steps.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ WORLD = contextvars.Context()  # the context of what belongs to no process: the 
 
 
 class StuckError(RuntimeError):
-    """Nothing is left to happen, or something happens without end at one instant."""
+    """No event is left, or events go on without end at one instant."""
 
 
 class VirtualLoop(asyncio.BaseEventLoop):
@@ -35,7 +35,7 @@ class VirtualLoop(asyncio.BaseEventLoop):
         """Virtual seconds."""
         return self._now
 
-    # What `BaseEventLoop` has in store for its subclasses; typeshed does not know of it.
+    # Attributes that `BaseEventLoop` has for its subclasses; typeshed leaves them out.
 
     def _run_once(self) -> None:
         ready, scheduled = self._ready, self._scheduled  # type: ignore[attr-defined]  # see above
@@ -116,17 +116,17 @@ class Process:
         return self._loop.create_task(work, context=self.context)
 
     def freeze(self) -> None:
-        """Stop it where it is; the world goes on."""
+        """Stop it where it is; other processes go on."""
         if self.parked is None:
             self.parked = []
 
     def thaw(self) -> None:
-        """Let it go on, with whatever has come meanwhile."""
+        """Let it go on, with all that has arrived meanwhile."""
         if self.alive:
             self._go_on()
 
     def kill(self) -> None:
-        """End it where it is, as `kill -9` does: nothing is cleaned up, not even by the garbage collector."""
+        """End it at once, as `kill -9` does: nothing is cleaned up, not even by the garbage collector."""
         self.alive = False
         self.freeze()
 

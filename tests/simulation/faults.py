@@ -1,4 +1,4 @@
-"""What breaks, and when: drawn from the seed. Every fault heals by itself, and `heal` ends all of them."""
+"""Faults and their times, drawn from the seed. Every fault heals by itself, and `heal` ends all of them."""
 
 from __future__ import annotations
 

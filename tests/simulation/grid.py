@@ -166,7 +166,7 @@ class Grid:
             books.members[host] = self._lives
 
     def forget(self, host: str) -> None:
-        """Ray has noticed that a host is gone."""
+        """Ray notices that a host is gone."""
         books = self.head.target
         if books is not None:
             books.members.pop(host, None)
@@ -233,7 +233,7 @@ class Grid:
                     self.later(0.0, self.kill, part, down_s)
 
     def later(self, delay_s: float, action: Callable[..., object], *args: Any) -> None:
-        """Let something happen to the grid."""
+        """Schedule an event of the grid."""
         self.loop.call_later(delay_s, action, *args, context=WORLD)
 
     def bury(self) -> list[asyncio.Task[Any]]:

@@ -1,6 +1,6 @@
-"""What must always hold: looked at when something is committed, started, settled or answered, and ten times a second.
+"""Invariants: checked when something is committed, started, settled or answered, and ten times a second.
 
-A violation is noted, not raised: product code catches errors, and must not be able to catch this one.
+A violation is recorded, not raised: product code catches errors, and must not be able to catch this one.
 """
 
 from __future__ import annotations
@@ -21,12 +21,12 @@ from raygrid.models import INFRASTRUCTURE_OUTCOMES, AttemptId, AttemptReport, Do
 from tests.simulation.nodes import RETRIED, SimulatedAgent
 from tests.simulation.world import World
 
-THAW_S = 3.5  # a leader that was frozen may need so long to learn that its time is over
+THAW_S = 3.5  # a leader that was frozen may need so long to notice that its term is over
 
 
 @dataclass(frozen=True, slots=True)
 class Violation:
-    """What did not hold, and how it showed."""
+    """The invariant that does not hold, and how it showed."""
 
     invariant: str
     detail: str
@@ -57,7 +57,7 @@ class Watch(logging.Handler):
         self._ordered: dict[int, tuple[Leader, set[AttemptId]]] = {}  # by leader: what it handed over
 
     def fail(self, invariant: str, detail: str) -> None:
-        """Something does not hold; the first time counts."""
+        """Record a violation; the first one counts."""
         if self.violation is None and not self._grid.network.over:
             self.violation = Violation(invariant, detail)
             self._grid.trace(f"VIOLATION {invariant}: {detail}")
@@ -199,7 +199,7 @@ class Watch(logging.Handler):
             self.fail("same jobId, same job", f"another job was acknowledged under the id {job_id}")
 
     def seen(self, job: StoredJob | DoneJob, asked_at: float) -> None:
-        """A client was shown a job."""
+        """A client got the status of a job."""
         now = self._loop.time()
         self._grid.history.saw(job.job_id, job.state, now, asked_at)
         if job.result is not None:
@@ -213,7 +213,7 @@ class Watch(logging.Handler):
     # --- from time to time --------------------------------------------------------------------------------------
 
     def look(self) -> None:
-        """What holds at every instant."""
+        """Check what holds at every instant."""
         believers: dict[tuple[str, int], str] = {}
         now = self._loop.time()
         for group_id, holder, process, candidate in self._grid.candidates():
@@ -261,7 +261,7 @@ class Watch(logging.Handler):
         return left
 
     def end(self) -> None:
-        """What holds in the end."""
+        """Check what holds in the end."""
         jobs = self._grid.database.jobs()
         for broken in check(self._grid.history, {job_id: job.state for job_id, job in jobs.items()}):
             self.fail("what clients saw", str(broken))

@@ -26,15 +26,15 @@ class Observer(Protocol):
 
 
 class WatchedWorld(World, Protocol):
-    """The grid, with what looks at its leaders."""
+    """The grid, with the observer of its leaders."""
 
     @property
     def watch(self) -> Observer:
-        """What looks at the leaders."""
+        """The observer of the leaders."""
 
 
 def node_link(network: Network, host: str, part: Part[SimulatedAgent], ordered: set[AttemptId]) -> NodeCalls:
-    """A node agent, as a leader on some host reaches it; notes in `ordered` what is handed over."""
+    """A node agent, as a leader on some host reaches it; records in `ordered` what is handed over."""
     carrier = network.carrier(host, part)
 
     async def carry(call: DeclaredCall, args: tuple[Any, ...]) -> Any:
@@ -46,7 +46,7 @@ def node_link(network: Network, host: str, part: Part[SimulatedAgent], ordered: 
 
 
 class SimulatedNodes:
-    """The nodes of a group, as Ray's books have them: one that is back after its host was down is another one."""
+    """The nodes of a group, as in Ray's books: a node that is back after its host was down counts as another one."""
 
     def __init__(self, grid: WatchedWorld, group_id: str, host: str) -> None:
         self._grid, self._group_id, self._host = grid, group_id, host
@@ -80,7 +80,7 @@ class SimulatedCandidate:
 
     @property
     def calls(self) -> LeaderCalls:
-        """What carries the calls out, as of the real actor."""
+        """Carries the calls out, as for the real actor."""
         return self._service
 
     async def _lead(self, lease: Lease, over: Callable[[], None]) -> Leader:

@@ -1,7 +1,7 @@
 """The job store in plain dicts: what `SqlStore` does, without a database, for tests and simulations.
 
-Nothing outlives the object, and only one event loop may use it: a method that never awaits is a transaction.
-Time is the caller's to give (`clock`), so that a simulation can run a week of leases in a second.
+Nothing outlives the object, and only one event loop may use it: a method that never awaits is a transaction. The caller
+gives the time (`clock`), so that a simulation can run a week of leases in a second.
 """
 
 from __future__ import annotations
@@ -74,7 +74,7 @@ class MemoryStore(MemoryGridTables):
         """Nothing to connect to."""
 
     async def close(self) -> None:
-        """Nothing to let go of; what was stored stays until the object goes."""
+        """Nothing to close; what was stored stays as long as the object."""
 
     # --- jobs -----------------------------------------------------------------------------------------------
 
@@ -164,7 +164,7 @@ class MemoryStore(MemoryGridTables):
         for update in updates:
             row = self._rows.get(update.job_id)
             if row is not None and row.job.group_id == group_id and not row.job.state.is_terminal:
-                if update.counts.started >= row.counts.started:  # else the writer has not seen what the others came to
+                if update.counts.started >= row.counts.started:  # else the writer does not know the ends of the others
                     row.counts = update.counts
                 self._change(_updated(row, update, self._next_revision()))
                 row.content = reusable_content(update)
@@ -334,7 +334,7 @@ class MemoryStore(MemoryGridTables):
         return ended
 
     def _take_from_leaders(self, group_id: str) -> bool:
-        """Let no leader that there was write any more; False where one leads."""
+        """Let no earlier leader write any more; False if one leads."""
         lease = self._leases.get(group_id)
         if lease is not None and lease.expires_at > self._clock():
             return False

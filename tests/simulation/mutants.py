@@ -70,7 +70,7 @@ def _answer_before_commit() -> list[Patch]:
 
 
 def _no_requeue() -> list[Patch]:
-    """A job whose attempt came to nothing is not put back in line."""
+    """A job whose attempt failed for the grid's reasons is not queued again."""
     add = Backlog.add
 
     def forgetful(self: Backlog, job_id: str, priority: int, *, first: bool = False) -> None:
@@ -117,7 +117,7 @@ def _share_kept_nodes() -> list[Patch]:
 
 
 def _no_quota() -> list[Patch]:
-    """Leaders do not heed their group's quota."""
+    """Leaders ignore their group's quota."""
 
     def without(settings: GridSettings, group_id: str) -> GroupState:
         state = fresh_state(settings, group_id)
@@ -128,7 +128,7 @@ def _no_quota() -> list[Patch]:
 
 
 def _settle_before_commit() -> list[Patch]:
-    """A leader lets nodes forget reports that are not committed yet."""
+    """A leader settles reports that are not committed yet."""
 
     def at_once(self: Outbox, action: Callable[[], None]) -> None:
         action()
@@ -203,7 +203,7 @@ def _endless_attempts() -> list[Patch]:
 
 
 def _run_what_is_configured() -> list[Patch]:
-    """Nodes run what the settings say when an attempt starts."""
+    """Nodes run the configured pricer when an attempt starts."""
 
     def version_of(self: SimulatedAgent, order: AttemptOrder) -> str:
         assert self._settings is not None
@@ -213,7 +213,7 @@ def _run_what_is_configured() -> list[Patch]:
 
 
 def _send_no_definitions() -> list[Patch]:
-    """Leaders hand over orders, and nothing of what they run."""
+    """Leaders send orders without definitions."""
 
     async def nothing(self: NodeConversation, orders: Sequence[AttemptOrder]) -> list[Definition]:
         return []

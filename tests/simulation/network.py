@@ -25,7 +25,7 @@ Target = TypeVar("Target")
 
 
 class Part(Generic[Target]):
-    """Something that can be called: its name, its host, and its present life, if it has one.
+    """A part that can be called: its name, its host, and its present life, if it has one.
 
     Attributes:
         process: the present life; None while it is down.
@@ -64,7 +64,7 @@ class Network:
         self._random = random
         self._trace = trace
         self.weather = Weather()
-        self.over = False  # the simulation ends: nothing is carried any more
+        self.over = False  # True once the simulation has ended: no call is carried any more
         self._cuts: dict[
             str, tuple[frozenset[str], frozenset[str]]
         ] = {}  # by name: two sides that do not reach another
@@ -145,7 +145,7 @@ class Network:
         return carry
 
     def later(self, delay_s: float, action: Callable[..., None], *args: Any) -> None:
-        """Bring an answer home."""
+        """Bring an answer to the caller."""
         self._loop.call_later(delay_s, action, *args, context=WORLD)
 
     def run_in(self, process: Process, action: Callable[[], None]) -> None:
@@ -154,7 +154,7 @@ class Network:
 
 
 class _Call(Generic[Target]):
-    """A call under way."""
+    """A pending call."""
 
     __slots__ = ("_answer", "_ask", "_back_s", "_host", "_lost", "_network", "_part", "timer")
 

@@ -1,4 +1,4 @@
-"""Parents of a simulation: the real `Parent`, with a blob store that is always there, and what its clients may ask."""
+"""Parents of a simulation: the real `Parent`, with a blob store that is always there, and its clients' requests."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ class WorldOfGroups(World, Protocol):
 
 
 class _Blobs:
-    """A blob store of which a parent only wants to know whether it is the grid's; payloads are not simulated."""
+    """A blob store that only confirms that it is the grid's; payloads are not simulated."""
 
     is_directory = False
     shown = "the simulation's blob store"

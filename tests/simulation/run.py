@@ -57,7 +57,7 @@ def run_seed(seed: int, *, tail: int = 80, store: type[MemoryStore] = MemoryStor
     random = Random(seed)
     loop = VirtualLoop()
     collecting = gc.isenabled()
-    gc.disable()  # what it would end, and when, must not depend on what was run before
+    gc.disable()  # its effects must not depend on earlier runs
     asyncio.set_event_loop(loop)
     grid = Grid(loop, random, calm=seed % CALM_SHARE == 0, store=store)
     log = logging.getLogger("raygrid")

@@ -134,7 +134,7 @@ class _RemoteStore:
         await self._ask("agreed", ("blobs",), {})
 
     async def close(self) -> None:
-        """Nothing to let go of."""
+        """Nothing to close."""
 
     def __getattr__(self, name: str) -> Callable[..., Any]:
         async def method(*args: Any, **options: Any) -> Any:

@@ -1,4 +1,4 @@
-"""What happened in a simulation, in order: to compare two runs of a seed, and to read after a violation."""
+"""The events of a simulation, in order: to compare two runs of a seed, and to read after a violation."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ class Trace:
         self._is_closed = False
 
     def __call__(self, line: str) -> None:
-        """Something happened now."""
+        """Record an event."""
         if not self._is_closed:
             self._lines.append(f"{self._loop.time():.6f} {line}")
 
     def close(self) -> None:
-        """What happens from now on is of no interest."""
+        """Record no further events."""
         self._is_closed = True
 
     def __len__(self) -> int:

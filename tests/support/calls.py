@@ -23,7 +23,7 @@ class CallRecorder:
 
 
 async def answer_of(target: object, call: DeclaredCall, args: tuple[Any, ...]) -> Any:
-    """What an object answers to a call; None if it has no such method."""
+    """The answer of an object to a call; None if it has no such method."""
     method = getattr(target, call.name, None)
     answer = method(*args) if method is not None else None
     return await answer if inspect.isawaitable(answer) else answer

@@ -1,7 +1,4 @@
-"""Stand-ins for the grid and for time, which the tests of the client and the CLI share.
-
-`Answers` gives scripted answers one after another; `FakeGrid` keeps batches and streams their results.
-"""
+"""Stand-ins for the grid and for time, shared by the tests of the client and the CLI: `Answers` and `FakeTime`."""
 
 from __future__ import annotations
 
@@ -24,7 +21,7 @@ Answer = httpx.Response | Exception | Callable[[httpx.Request], httpx.Response]
 
 
 class FakeTime:
-    """A clock that only sleeping moves."""
+    """A clock that moves only when `sleep` is called."""
 
     def __init__(self) -> None:
         self.now = 1000.0
@@ -35,12 +32,12 @@ class FakeTime:
         return self.now
 
     def sleep(self, seconds: float) -> None:
-        """Let the time pass and remember it."""
+        """Move the clock and record the pause."""
         self.sleeps.append(seconds)
         self.now += seconds
 
     async def sleep_async(self, seconds: float) -> None:
-        """Let the time pass, in an event loop."""
+        """The same in an event loop."""
         self.sleep(seconds)
         await asyncio.sleep(0)
 
@@ -108,7 +105,7 @@ def zip_of(**files: str) -> bytes:
     return zip_with({name.replace("__", "."): text for name, text in files.items()})
 
 
-# What pricers print that is no UTF-8 text: kanji in Shift_JIS, data, line ends of other systems, nothing.
+# Output of pricers that is no UTF-8 text: kanji in Shift_JIS, data, line ends of other systems, nothing.
 ANY_BYTES = [b"\x8e\xe6\x88\xf8\n", bytes(range(256)), b"a\r\nb\rc", b""]
 
 

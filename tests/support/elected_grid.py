@@ -1,4 +1,4 @@
-"""A small grid whose leaders stand for election, as they do on Ray: they step down and come back with the job store."""
+"""A small grid whose leaders stand for election, as on Ray: they step down and come back with the job store."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ class Thaw:
 
 
 class FrozenStore(SqlStore):
-    """The job store as a candidate sees it: nothing of it comes or goes while the candidate is frozen."""
+    """The job store as a candidate sees it: its calls wait while the candidate is frozen."""
 
     def __init__(self, url: str | Path, gate: Thaw) -> None:
         super().__init__(url)
@@ -107,7 +107,7 @@ class StandingLeader(DirectLeader):
         return await super()._carry(call, args)
 
     async def die(self) -> None:
-        """End as a killed process does: nothing is written, nothing is given back."""
+        """End as a killed process does: nothing is written, nothing is released."""
         self.cut = self.ended = True
         self.gate.freeze()
         if self.running is not None:
@@ -153,7 +153,7 @@ class ElectedGrid(SmallGrid):
         return standing
 
     async def leading(self, group_id: str, *, besides: StandingLeader | None = None) -> StandingLeader:
-        """The candidate that leads, once one does; not `besides`, which may still believe that it does."""
+        """The candidate that leads, once one does; not `besides`, which may not have noticed the end of its lease."""
 
         async def somebody_leads() -> bool:
             return any(each.candidate.leads for each in self.standing[group_id] if each is not besides)

@@ -19,7 +19,7 @@ _LIMITS = ["prlimit", "--nproc=4000", "--nofile=8192", "--core=0"]
 
 
 def inside(command: Sequence[str], timeout_s: float) -> list[str]:
-    """The words that run a command inside, and end everything in there after so long."""
+    """The command line that runs a command inside, and ends everything there after so long."""
     unshare = ["unshare", "--pid", "--fork", "--mount-proc", "--kill-child"]
     drop = ["setpriv", "--reuid", str(NOBODY), "--regid", str(NOBODY), "--clear-groups"]
     if not _everybody_reaches(Path(sys.executable).resolve()):

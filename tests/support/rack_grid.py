@@ -1,4 +1,4 @@
-"""A small grid of racks whose switches can be cut: nothing passes in or out of a rack, nor between its machines."""
+"""A small grid of racks whose switches can be cut: no call passes in or out of a rack, nor between its machines."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from tests.support.small_grid import _Nodes
 
 
 class CutStore:
-    """The job store behind a line that can be cut; what is called then does not get there."""
+    """The job store behind a link that can be cut; then every call fails as unavailable."""
 
     def __init__(self, store: JobStore) -> None:
         self._store = store

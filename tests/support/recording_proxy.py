@@ -1,4 +1,4 @@
-"""An HTTP proxy on this machine that forwards nothing and keeps what it was asked for."""
+"""An HTTP proxy on this machine that forwards nothing and records its requests."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ class RecordingProxy:
 
     @property
     def environment(self) -> dict[str, str]:
-        """The variables with which programs use it for everything."""
+        """The variables with which programs use it for every request."""
         return {**dict.fromkeys(VARIABLES, self.url), "no_proxy": "", "NO_PROXY": ""}
 
 

@@ -1,4 +1,4 @@
-"""A machine with little memory: what the pricers below a directory use is all that is used of it."""
+"""A machine with little memory: only the pricers below a directory use it."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""An S3 of our own for tests: moto's server in a process of its own, spoken to over real HTTP, and a cable to cut."""
+"""An S3 for tests: moto's server in a process of its own, used over real HTTP, and a connection that can be cut."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ class S3:
         return name
 
     def options(self, port: int | None = None) -> dict[str, Any]:
-        """What `storage.blob_options` must say; with another port where something stands in between."""
+        """The value of `storage.blob_options`; with another port if a proxy is in between."""
         return {"endpoint": f"http://{self.host}:{port or self.port}", "region": "us-east-1", "allow_http": True}
 
 

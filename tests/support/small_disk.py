@@ -1,4 +1,4 @@
-"""Small disks of their own for tests: file systems in memory, which only root may mount."""
+"""Small disks for tests: file systems in memory, which only root may mount."""
 
 from __future__ import annotations
 

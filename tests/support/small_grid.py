@@ -229,7 +229,7 @@ class SmallGrid:
         )
         server = uvicorn.Server(config)
         self.url = f"http://127.0.0.1:{port}"
-        # Connections are let go before the server does so, after 5 s: it may do it as a request comes.
+        # Connections are closed before the server does so, after 5 s: it might do it as a request comes.
         limits = httpx.Limits(keepalive_expiry=2)
         self.http = httpx.AsyncClient(base_url=self.url, timeout=60, limits=limits)
         self._parents.append((server, asyncio.create_task(server.serve()), self.http))
@@ -285,7 +285,7 @@ class SmallGrid:
         self._groups.all = {group_id: leader.link for group_id, leader in self.leaders.items()}
 
     async def purge(self, later: timedelta) -> int:
-        """Let housekeeping purge as if it were that much later."""
+        """Run housekeeping as if it were that much later."""
         retention = timedelta(days=self.settings.storage.retention_days)
         housekeeping = Housekeeping(self.store, self.blobs, retention, 3600)
         return await housekeeping.purge(datetime.now(UTC) + later)
@@ -322,7 +322,7 @@ class SmallGrid:
 
     @property
     def key(self) -> dict[str, str]:
-        """Headers that carry the first API key, if the grid wants one."""
+        """Headers that carry the first API key, if the grid requires one."""
         keys = self.settings.http.api_keys
         return {"Authorization": f"Bearer {keys[0].key.get_secret_value()}"} if keys else {}
 

@@ -28,7 +28,7 @@ from raygrid.system.processes import mark_of
 
 ROOT = Path(__file__).parents[2]
 
-# Python that runs its input, with a count of the program's starts; most tests say in the input what to do.
+# Python that runs its input, with a count of the program's starts; most tests put the steps into the input.
 RUNS_ITS_INPUT = """
 import os
 import subprocess
