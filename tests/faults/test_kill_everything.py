@@ -27,7 +27,7 @@ REPOSITORY = Path(__file__).parents[2]
 
 
 @pytest.fixture(scope="module")
-def told() -> Iterator[dict[str, Any]]:
+def outcome() -> Iterator[dict[str, Any]]:
     """What became of the grid, its jobs and its killers."""
     if (reason := why_not()) is not None:
         pytest.skip(reason)
@@ -54,25 +54,25 @@ def told() -> Iterator[dict[str, Any]]:
         shutil.rmtree(directory, ignore_errors=True)
 
 
-def test_the_killer_is_poison_after_as_many_starts_as_it_has_attempts(told: dict[str, Any]) -> None:
+def test_the_killer_is_poison_after_as_many_starts_as_it_has_attempts(outcome: dict[str, Any]) -> None:
     """Each start counts the loss of the one before, and the third loss ends the job before it runs again."""
-    state, reason, message, _ = told["jobs"]["killer"]
-    assert (state, reason) == ("failed", "poison"), told
+    state, reason, message, _ = outcome["jobs"]["killer"]
+    assert (state, reason) == ("failed", "poison"), outcome
     assert "lost in each of 3 attempts" in message
     assert "signal only processes that it has started itself" in message
-    assert told["starts"] == 4
+    assert outcome["starts"] == 4
 
 
-def test_all_other_jobs_are_done(told: dict[str, Any]) -> None:
+def test_all_other_jobs_are_done(outcome: dict[str, Any]) -> None:
     """However often the grid went down under them, jobs beside the killer end with their own results."""
-    assert {name: told["jobs"][name][0] for name in told["results"]} == dict.fromkeys(told["results"], "done")
-    assert told["results"] == {f"good-{number}": str(number) for number in range(GOOD)}
+    assert {name: outcome["jobs"][name][0] for name in outcome["results"]} == dict.fromkeys(outcome["results"], "done")
+    assert outcome["results"] == {f"good-{number}": str(number) for number in range(GOOD)}
 
 
-def test_a_killer_is_cancelled_while_the_grid_is_down(told: dict[str, Any]) -> None:
+def test_a_killer_is_cancelled_while_the_grid_is_down(outcome: dict[str, Any]) -> None:
     """The next start does not run it, and the grid stays up."""
-    assert "job cancelled is cancelled" in told["cancel"]
-    assert told["cancelled"][0] == "cancelled"
-    assert told["starts_for_cancelled"] == 1
-    assert told["still_up"]
-    assert told["left"] == [], "`raygrid down` leaves no process"
+    assert "job cancelled is cancelled" in outcome["cancel"]
+    assert outcome["cancelled"][0] == "cancelled"
+    assert outcome["starts_for_cancelled"] == 1
+    assert outcome["still_up"]
+    assert outcome["left"] == [], "`raygrid down` leaves no process"

@@ -357,8 +357,8 @@ async def test_a_client_that_hangs_up_after_the_body_has_its_job(grid: SmallGrid
     assert runs.read_text() == "x\n" * 10
 
 
-async def test_a_reader_that_hangs_up_harms_nobody(grid: SmallGrid) -> None:
-    """Clients that leave while they wait, listen or read cost the grid nothing."""
+async def test_a_reader_that_hangs_up_does_no_harm(grid: SmallGrid) -> None:
+    """Clients that leave while they wait or read cost the grid nothing."""
     await grid.http.post(
         "/batches", files={"left": ("a.sh", b"sleep 0.5")}, data={"pricer": "shell", "batchId": "left"}
     )

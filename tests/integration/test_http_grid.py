@@ -244,7 +244,7 @@ async def test_affinity_keeps_jobs_together(grid: SmallGrid) -> None:
 
 
 async def test_a_parent_reports_that_it_lives_and_is_ready(grid: SmallGrid) -> None:
-    """A parent that lives and can have jobs run says so."""
+    """/health/live and /health/ready answer 200."""
     assert (await grid.http.get("/health/live")).json() == {"status": "live"}
     ready = await grid.http.get("/health/ready")
     assert (ready.status_code, ready.json()) == (200, {"status": "ready"})

@@ -74,9 +74,9 @@ class SimulatedAgent:
         node_id: the node.
         incarnation: new with every life.
         slots: how many pricers may run at once.
-        loop: tells the time.
+        loop: gives the time.
         random: for how long storing takes.
-        witness: told of everything.
+        witness: observes everything.
         first: its reports are numbered from here on.
         settings: what it follows at first.
     """

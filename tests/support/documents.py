@@ -1,4 +1,4 @@
-"""The code blocks of a document, and a reader who runs them as printed.
+"""The code blocks of a document, and a reader that runs them as printed.
 
 A comment above a block decides what is done with it:
 

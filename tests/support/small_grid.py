@@ -145,7 +145,7 @@ class SmallGrid:
         node_class: what connects a node to its leader.
         nodes: the nodes by name, such as `rack-a-1`.
         leaders: the leaders by group, such as `rack-a`.
-        stale_terms: terms of leaders that were told that their time is over.
+        stale_terms: terms of leaders that were refused as stale.
     """
 
     node_class: type[DirectNode] = DirectNode

@@ -41,7 +41,7 @@ def test_an_attempt_that_was_taken_back_before_it_had_a_slot_does_not_count() ->
 def test_an_attempt_that_waited_on_a_lost_node_is_none() -> None:
     """Only the job that had the slot was attempted."""
     rack = handed_ahead()
-    wrote = rack.tell(NodeLost("n1")).wrote
+    wrote = rack.handle(NodeLost("n1")).wrote
     assert {name: shown(update) for name, update in wrote.items()} == {"a": 1, "b": 0}
 
 
@@ -51,10 +51,10 @@ def test_an_attempt_whose_hand_over_never_arrived_does_not_count() -> None:
     rack.join("n1")
     rack.hand_overs_answered = False
     rack.submit("a")
-    rack.tell(HandOverEnded("n1", (AttemptId("a", 1),), arrived=False))
+    rack.handle(HandOverEnded("n1", (AttemptId("a", 1),), arrived=False))
     rack.hand_overs_answered = True
-    told = rack.poll("n1")
-    assert (told.started, told.wrote["a"].counts.started, shown(told.wrote["a"])) == ({"a": "n1"}, 2, 1)
+    decided = rack.poll("n1")
+    assert (decided.started, decided.wrote["a"].counts.started, shown(decided.wrote["a"])) == ({"a": "n1"}, 2, 1)
 
 
 def test_an_attempt_that_ran_and_was_moved_is_one() -> None:
@@ -62,7 +62,7 @@ def test_an_attempt_that_ran_and_was_moved_is_one() -> None:
     rack = Rack()
     rack.join("n1")
     rack.submit("a")
-    rack.tell(NodeDraining("n1", True, rack.now))
+    rack.handle(NodeDraining("n1", True, rack.now))
     rack.has["n1"] = []
     update = rack.poll("n1", AttemptReport(AttemptId("a", 1), Outcome.CANCELLED, started_at=AT)).wrote["a"]
     assert (update.state, shown(update), update.counts.recalled, update.counts.failures) == (JobState.QUEUED, 1, 1, 0)
@@ -83,8 +83,8 @@ def test_a_full_disk_costs_a_job_no_attempt() -> None:
     rack.join("n1")
     rack.submit("a")
     for number in range(1, MOST_RECALLED + 1):
-        told = rack.ends("a", Outcome.DISK_FULL)
-        assert told.started == {"a": "n1"}, number
+        decided = rack.ends("a", Outcome.DISK_FULL)
+        assert decided.started == {"a": "n1"}, number
     update = rack.ends("a").wrote["a"]
     assert (update.state, update.counts.failures, update.counts.recalled) == (JobState.DONE, 0, MOST_RECALLED)
 

@@ -7,7 +7,7 @@ from datetime import UTC, datetime
 from raygrid.core.group.events import NodeDraining, NodeLost, Tick
 from raygrid.core.group.retry import JobRetryPolicy
 from raygrid.models import AttemptId, JobState, Outcome
-from tests.unit.test_core_group import Rack, Told, job
+from tests.unit.test_core_group import Decisions, Rack, job
 
 QUEUED, RUNNING, DONE, FAILED, CANCELLED = JobState
 
@@ -17,11 +17,11 @@ def test_a_node_is_drained_once_it_holds_nothing() -> None:
     rack = Rack()
     rack.join("n1")
     rack.submit("a")
-    assert rack.tell(NodeDraining("n1", True)).stopped == []
+    assert rack.handle(NodeDraining("n1", True)).stopped == []
     assert rack.view() == {"n1": (1, "draining")}
     rack.ends("a")
     assert rack.view() == {"n1": (0, "drained")}
-    rack.tell(NodeDraining("n1", False))
+    rack.handle(NodeDraining("n1", False))
     assert rack.view() == {"n1": (0, "ok")}
 
 
@@ -29,7 +29,7 @@ def test_an_unhealthy_node_can_be_seen_to_be_drained() -> None:
     """A wait for the drain ends although the node is also out of disk; the reason stays."""
     rack = Rack()
     rack.join("n1")
-    rack.tell(NodeDraining("n1", True))
+    rack.handle(NodeDraining("n1", True))
     rack.poll("n1", healthy=False, why="disk full")
     [view] = rack.state.capacity(rack.now).nodes
     assert (view.state, view.why) == ("drained", "disk full")
@@ -42,11 +42,11 @@ def test_what_waits_on_a_draining_node_without_a_slot_is_taken_back() -> None:
     rack.state.nodes["n1"].record_duration(0.05)
     rack.submit("runs", "waits")
     rack.join("n2")
-    rack.tell(NodeDraining("n1", True))
+    rack.handle(NodeDraining("n1", True))
     assert rack.poll("n1", waiting=1).stopped == [("n1", AttemptId("waits", 1))]
-    told = rack.ends("waits", Outcome.CANCELLED)
-    assert told.started == {"waits": "n2"}
-    assert told.wrote["waits"].counts.failures == 0
+    decided = rack.ends("waits", Outcome.CANCELLED)
+    assert decided.started == {"waits": "n2"}
+    assert decided.wrote["waits"].counts.failures == 0
     assert rack.ends("runs").states == {"runs": DONE}
 
 
@@ -56,15 +56,15 @@ def test_at_the_deadline_the_rest_moves_and_nothing_is_charged() -> None:
     rack.join("n1")
     rack.submit("long")
     rack.join("n2")
-    rack.tell(NodeDraining("n1", True, rack.now + 10))
+    rack.handle(NodeDraining("n1", True, rack.now + 10))
     assert rack.wait(9, alive=["n1", "n2"]).stopped == []
     [view] = [view for view in rack.state.capacity(rack.now).nodes if view.node_id == "n1"]
     assert view.drain_deadline_at is not None
     assert view.drain_deadline_at > datetime.fromtimestamp(rack.now, UTC)
     assert ("n1", AttemptId("long", 1)) in rack.wait(2, alive=["n1", "n2"]).stopped
-    told = rack.ends("long", Outcome.CANCELLED)
-    assert told.started == {"long": "n2"}
-    assert (told.wrote["long"].counts.started, told.wrote["long"].counts.failures) == (2, 0)
+    decided = rack.ends("long", Outcome.CANCELLED)
+    assert decided.started == {"long": "n2"}
+    assert (decided.wrote["long"].counts.started, decided.wrote["long"].counts.failures) == (2, 0)
     assert rack.ends("long").states == {"long": DONE}
 
 
@@ -74,8 +74,8 @@ def test_a_deadline_that_is_over_stops_at_once_and_again_until_it_is_done() -> N
     rack.join("n1")
     rack.submit("a")
     stop = ("n1", AttemptId("a", 1))
-    assert rack.tell(NodeDraining("n1", True, rack.now)).stopped == [stop]
-    assert rack.tell(Tick()).stopped == []
+    assert rack.handle(NodeDraining("n1", True, rack.now)).stopped == [stop]
+    assert rack.handle(Tick()).stopped == []
     assert rack.wait(2, alive=["n1"]).stopped == [stop]
 
 
@@ -85,7 +85,7 @@ def test_an_answer_that_came_before_the_stop_counts() -> None:
     rack.join("n1")
     rack.join("n2")
     rack.submit("a")
-    rack.tell(NodeDraining(rack.node_of("a"), True, rack.now))
+    rack.handle(NodeDraining(rack.node_of("a"), True, rack.now))
     assert rack.ends("a").states == {"a": DONE}
 
 
@@ -94,10 +94,10 @@ def test_without_another_node_the_job_waits() -> None:
     rack = Rack()
     rack.join("n1")
     rack.submit("a")
-    rack.tell(NodeDraining("n1", True, rack.now))
+    rack.handle(NodeDraining("n1", True, rack.now))
     assert rack.ends("a", Outcome.CANCELLED).states == {"a": QUEUED}
-    assert rack.wait(60, alive=["n1"]) == Told()
-    assert rack.tell(NodeDraining("n1", False)).started == {"a": "n1"}
+    assert rack.wait(60, alive=["n1"]) == Decisions()
+    assert rack.handle(NodeDraining("n1", False)).started == {"a": "n1"}
 
 
 def test_a_job_may_be_moved_any_number_of_times() -> None:
@@ -109,9 +109,9 @@ def test_a_job_may_be_moved_any_number_of_times() -> None:
     for _ in range(20):
         here = rack.node_of("a")
         rack.wait(2, alive=["n1", "n2"])
-        rack.tell(NodeDraining(here, True, rack.now))
+        rack.handle(NodeDraining(here, True, rack.now))
         assert rack.ends("a", Outcome.CANCELLED).wrote["a"].counts.failures == 0
-        rack.tell(NodeDraining(here, False))
+        rack.handle(NodeDraining(here, False))
     assert "a" in rack.state
     assert rack.ends("a").states == {"a": DONE}
 
@@ -121,10 +121,10 @@ def test_a_node_that_goes_away_after_its_deadline_charges_no_job() -> None:
     rack = Rack(retry=JobRetryPolicy(max_attempts=1))
     rack.join("n1")
     rack.submit("a")
-    rack.tell(NodeDraining("n1", True, rack.now))
-    told = rack.tell(NodeLost("n1"))
-    assert told.states == {"a": QUEUED}
-    assert told.wrote["a"].counts.failures == 0
+    rack.handle(NodeDraining("n1", True, rack.now))
+    decided = rack.handle(NodeLost("n1"))
+    assert decided.states == {"a": QUEUED}
+    assert decided.wrote["a"].counts.failures == 0
 
 
 def test_a_cancelled_job_is_not_moved() -> None:
@@ -133,7 +133,7 @@ def test_a_cancelled_job_is_not_moved() -> None:
     rack.join("n1")
     rack.join("n2")
     rack.submit("a")
-    rack.tell(NodeDraining(rack.node_of("a"), True, rack.now))
+    rack.handle(NodeDraining(rack.node_of("a"), True, rack.now))
     rack.cancel("a")
     assert rack.ends("a", Outcome.CANCELLED).states == {"a": CANCELLED}
 
@@ -144,7 +144,7 @@ def test_a_job_that_failed_elsewhere_does_not_wait_for_a_draining_node() -> None
     rack.join("n1")
     rack.submit("a")
     rack.join("n2")
-    rack.tell(NodeDraining("n2", True))
+    rack.handle(NodeDraining("n2", True))
     rack.ends("a", Outcome.INFRASTRUCTURE)
     assert rack.wait(2, alive=["n1", "n2"]).started == {"a": "n1"}
 
@@ -155,7 +155,7 @@ def test_what_a_draining_node_still_runs_takes_no_slot_of_the_others() -> None:
     rack.join("n1", slots=2)
     rack.submit("a", "b")
     rack.join("n2", slots=1)
-    rack.tell(NodeDraining("n1", True))
+    rack.handle(NodeDraining("n1", True))
     capacity = rack.state.capacity(rack.now)
     assert (capacity.slots, capacity.running, capacity.busy, capacity.free) == (1, 2, 0, 1)
 
@@ -166,7 +166,7 @@ def test_what_a_draining_node_still_runs_counts_towards_the_quota() -> None:
     rack.join("n1", slots=2)
     rack.submit("a", "b")
     rack.join("n2", slots=4)
-    rack.tell(NodeDraining("n1", True))
+    rack.handle(NodeDraining("n1", True))
     capacity = rack.state.capacity(rack.now)
     assert (capacity.slots, capacity.running, capacity.free) == (1, 2, 1)
     assert len(rack.submit(job("c"), job("d")).started) == 1

@@ -60,8 +60,8 @@ def job(
 
 
 @dataclass
-class Told:
-    """What the group answered to one event."""
+class Decisions:
+    """The decisions of the group on one event, or on several."""
 
     started: dict[str, str] = field(default_factory=dict)  # job to node, in order
     stopped: list[tuple[str, AttemptId]] = field(default_factory=list)
@@ -84,62 +84,62 @@ class Rack:
         self.lives: dict[str, int] = {}
         self.where: dict[str, tuple[str, AttemptId]] = {}  # latest attempt of each job
 
-    def tell(self, event: Event) -> Told:
+    def handle(self, event: Event) -> Decisions:
         self.now += 0.01
-        told = Told()
+        decided = Decisions()
         for command in self.state.handle(event, self.now):
             match command:
                 case WriteUpdates(updates):
-                    assert not any(update.job_id in told.wrote for update in updates)
-                    told.wrote.update({update.job_id: update for update in updates})
+                    assert not any(update.job_id in decided.wrote for update in updates)
+                    decided.wrote.update({update.job_id: update for update in updates})
                 case StopAttempts(node, attempts):
-                    told.stopped += [(node, attempt) for attempt in attempts]
+                    decided.stopped += [(node, attempt) for attempt in attempts]
                 case StartAttempts(node, orders):
                     for order in orders:
-                        told.started[order.attempt.job_id] = node
+                        decided.started[order.attempt.job_id] = node
                         self.where[order.attempt.job_id] = (node, order.attempt)
                     if self.hand_overs_answered:
                         ids = tuple(order.attempt for order in orders)
                         self.has.setdefault(node, []).extend(ids)
                         assert self.state.handle(HandOverEnded(node, ids, arrived=True), self.now) == []
-        return told
+        return decided
 
-    def submit(self, *jobs: str | QueuedJob) -> Told:
-        return self.tell(JobsArrived(tuple(job(j) if isinstance(j, str) else j for j in jobs)))
+    def submit(self, *jobs: str | QueuedJob) -> Decisions:
+        return self.handle(JobsArrived(tuple(job(j) if isinstance(j, str) else j for j in jobs)))
 
-    def cancel(self, *job_ids: str) -> Told:
-        return self.tell(CancelRequested(job_ids))
+    def cancel(self, *job_ids: str) -> Decisions:
+        return self.handle(CancelRequested(job_ids))
 
-    def join(self, name: str, slots: int = 1) -> Told:
+    def join(self, name: str, slots: int = 1) -> Decisions:
         """A node appears, or its agent starts anew with nothing."""
         self.slots[name], self.has[name] = slots, []
         self.lives[name] = self.lives.get(name, 0) + 1
         return self.poll(name)
 
-    def poll(self, name: str, *reports: AttemptReport, **state: Any) -> Told:
+    def poll(self, name: str, *reports: AttemptReport, **state: Any) -> Decisions:
         """The node answers a poll that was sent after everything before."""
         self.now += 0.01
         life, has = f"life-{self.lives[name]}", tuple(self.has[name])
         said = NodeState(**{"node_id": name, "incarnation": life, "slots": self.slots[name], "running": has, **state})
-        return self.tell(NodeReported(said, reports, asked_at=self.now))
+        return self.handle(NodeReported(said, reports, asked_at=self.now))
 
-    def ends(self, job_id: str, outcome: Outcome = Outcome.EXITED, code: int | None = 0, **report: Any) -> Told:
+    def ends(self, job_id: str, outcome: Outcome = Outcome.EXITED, code: int | None = 0, **report: Any) -> Decisions:
         """The latest attempt of a job ends on its node."""
         node, attempt = self.where[job_id]
         self.has[node].remove(attempt)
         exit_code = code if outcome is Outcome.EXITED else None
         return self.poll(node, AttemptReport(attempt, outcome, exit_code, **report))
 
-    def wait(self, seconds: float, *, alive: Iterable[str] = ()) -> Told:
+    def wait(self, seconds: float, *, alive: Iterable[str] = ()) -> Decisions:
         """Time passes in steps of a second; the nodes that are alive answer polls meanwhile."""
-        together = Told()
+        together = Decisions()
         end = self.now + seconds
         while self.now < end:
             self.now = min(end, self.now + 1.0)
-            for told in [self.poll(name) for name in alive] + [self.tell(Tick())]:
-                together.started |= told.started
-                together.stopped += told.stopped
-                together.wrote |= told.wrote
+            for decided in [self.poll(name) for name in alive] + [self.handle(Tick())]:
+                together.started |= decided.started
+                together.stopped += decided.stopped
+                together.wrote |= decided.wrote
         return together
 
     def node_of(self, job_id: str) -> str:
@@ -155,15 +155,15 @@ class Rack:
 def test_a_job_waits_runs_and_is_done() -> None:
     """Without a node a job waits; with one it starts, is written as running, and its answer ends it."""
     rack = Rack()
-    assert rack.submit("a") == Told()
+    assert rack.submit("a") == Decisions()
     assert rack.state.queued == 1
-    told = rack.join("n1")
-    assert told.started == {"a": "n1"}
-    update = told.wrote["a"]
+    decided = rack.join("n1")
+    assert decided.started == {"a": "n1"}
+    update = decided.wrote["a"]
     assert (update.state, update.counts.started, update.node_id) == (RUNNING, 1, "n1")
-    told = rack.ends("a")
-    assert told.states == {"a": DONE}
-    assert (told.wrote["a"].counts.started, told.wrote["a"].node_id, told.wrote["a"].reason) == (1, "n1", None)
+    decided = rack.ends("a")
+    assert decided.states == {"a": DONE}
+    assert (decided.wrote["a"].counts.started, decided.wrote["a"].node_id, decided.wrote["a"].reason) == (1, "n1", None)
     assert "a" not in rack.state
 
 
@@ -172,12 +172,12 @@ def test_a_jobs_own_failure_is_final() -> None:
     rack = Rack()
     rack.join("n1")
     rack.submit("a")
-    told = rack.ends("a", code=3, message="exit code 3", stderr_tail="oops")
-    update = told.wrote["a"]
+    decided = rack.ends("a", code=3, message="exit code 3", stderr_tail="oops")
+    update = decided.wrote["a"]
     assert (update.state, update.reason, update.message) == (FAILED, "exit_code", "exit code 3")
     assert update.report is not None
     assert (update.report.exit_code, update.report.stderr_tail) == (3, "oops")
-    assert told.started == {}
+    assert decided.started == {}
 
 
 def test_priorities_first_then_arrival() -> None:
@@ -195,9 +195,9 @@ def test_the_same_job_twice_is_one_job() -> None:
     rack = Rack()
     rack.join("n1", slots=4)
     assert rack.submit("a", "a").started == {"a": "n1"}
-    assert rack.submit("a") == Told()
+    assert rack.submit("a") == Decisions()
     rack.ends("a")
-    assert rack.submit("a") == Told()
+    assert rack.submit("a") == Decisions()
 
 
 def test_jobs_spread_over_free_slots() -> None:
@@ -255,9 +255,9 @@ def test_an_attempt_that_waits_on_a_node_is_not_running_yet() -> None:
     rack = Rack(prefetch=1)
     rack.join("n1", slots=1)
     rack.state.nodes["n1"].record_duration(0.1)
-    told = rack.submit("a", "b")
-    assert told.started == {"a": "n1", "b": "n1"}
-    assert told.states == {"a": RUNNING}
+    decided = rack.submit("a", "b")
+    assert decided.started == {"a": "n1", "b": "n1"}
+    assert decided.states == {"a": RUNNING}
     assert rack.state.handed_over == 1
     assert rack.poll("n1", waiting=1).states == {}
     assert rack.poll("n1", waiting=0).states == {"b": RUNNING}
@@ -273,9 +273,9 @@ def test_an_attempt_that_waits_too_long_on_a_node_is_taken_back() -> None:
     rack.now += 1.5
     assert rack.poll("n1", waiting=1).stopped == [("n1", AttemptId("behind", 1))]
     rack.join("n2")
-    told = rack.ends("behind", Outcome.CANCELLED)
-    assert told.started == {"behind": "n2"}
-    assert told.wrote["behind"].counts.failures == 0
+    decided = rack.ends("behind", Outcome.CANCELLED)
+    assert decided.started == {"behind": "n2"}
+    assert decided.wrote["behind"].counts.failures == 0
 
 
 def test_a_long_job_after_short_ones_is_taken_back_once_and_never_failed_for_it() -> None:
@@ -289,7 +289,7 @@ def test_a_long_job_after_short_ones_is_taken_back_once_and_never_failed_for_it(
     assert rack.ends("behind", Outcome.CANCELLED).started == {}
     for _ in range(20):
         rack.now += 1.5
-        assert rack.poll("n1") == Told()
+        assert rack.poll("n1") == Decisions()
     assert "behind" in rack.state
 
 
@@ -316,7 +316,7 @@ def test_the_window_bounds_what_waits_in_memory() -> None:
     assert (rack.state.queued, rack.state.wants_more) == (1, True)
     rack.submit("f")
     assert "f" not in rack.state, "a younger job must not pass one that waits in the store"
-    rack.tell(JobsArrived((job("e"), job("f")), scanned=True))
+    rack.handle(JobsArrived((job("e"), job("f")), scanned=True))
     assert "e" in rack.state
     assert "f" in rack.state
 
@@ -338,9 +338,9 @@ def test_a_failed_attempt_runs_again_on_another_node() -> None:
     rack.join("n1")
     rack.submit("a")
     rack.join("n2", slots=1)
-    told = rack.ends("a", Outcome.INFRASTRUCTURE, message="disk full")
-    assert told.started == {"a": "n2"}
-    assert (told.wrote["a"].state, told.wrote["a"].counts.started) == (RUNNING, 2)
+    decided = rack.ends("a", Outcome.INFRASTRUCTURE, message="disk full")
+    assert decided.started == {"a": "n2"}
+    assert (decided.wrote["a"].state, decided.wrote["a"].counts.started) == (RUNNING, 2)
 
 
 def test_a_retry_waits_for_a_busy_node_that_it_has_not_failed_on() -> None:
@@ -351,8 +351,8 @@ def test_a_retry_waits_for_a_busy_node_that_it_has_not_failed_on() -> None:
     rack.join("n2")
     rack.submit("busy", "next")
     assert rack.node_of("busy") == "n2"
-    told = rack.ends("a", Outcome.INFRASTRUCTURE)
-    assert (told.started, told.states["a"]) == ({"next": "n1"}, QUEUED)
+    decided = rack.ends("a", Outcome.INFRASTRUCTURE)
+    assert (decided.started, decided.states["a"]) == ({"next": "n1"}, QUEUED)
     assert rack.ends("busy").started == {"a": "n2"}
 
 
@@ -367,7 +367,7 @@ def test_jobs_that_are_skipped_keep_their_order() -> None:
         rack.ends(name, Outcome.INFRASTRUCTURE)
     order: list[str] = []
     for name in ("busy", "c", "b"):
-        rack.tell(Tick())
+        rack.handle(Tick())
         order += rack.ends(name).started
     assert order == ["c", "b", "a"]
 
@@ -377,10 +377,10 @@ def test_a_lone_node_gets_the_job_again_after_a_pause() -> None:
     rack = Rack()
     rack.join("n1")
     rack.submit("a")
-    told = rack.ends("a", Outcome.INFRASTRUCTURE)
-    assert (told.started, told.states) == ({}, {"a": QUEUED})
+    decided = rack.ends("a", Outcome.INFRASTRUCTURE)
+    assert (decided.started, decided.states) == ({}, {"a": QUEUED})
     assert rack.state.queued == 1
-    assert rack.tell(Tick()).started == {}
+    assert rack.handle(Tick()).started == {}
     assert rack.wait(0.2, alive=["n1"]).started == {"a": "n1"}
 
 
@@ -392,8 +392,8 @@ def test_after_max_attempts_the_job_fails_with_the_last_failure() -> None:
     rack.submit("a")
     rack.ends("a", Outcome.INFRASTRUCTURE, message="disk full")
     rack.ends("a", Outcome.CANNOT_START, message="no such file")
-    told = rack.ends("a", Outcome.INFRASTRUCTURE, message="blob store away")
-    update = told.wrote["a"]
+    decided = rack.ends("a", Outcome.INFRASTRUCTURE, message="blob store away")
+    update = decided.wrote["a"]
     assert (update.state, update.counts.started, update.reason) == (FAILED, 3, "infrastructure")
     assert update.message == "gave up after 3 attempts; the last one: blob store away"
 
@@ -404,10 +404,10 @@ def test_a_job_that_kills_its_nodes_ends_as_poison() -> None:
     for name in ("n1", "n2", "n3", "n4"):
         rack.join(name)
     rack.submit("a")
-    assert rack.tell(NodeLost(rack.node_of("a"))).states == {"a": RUNNING}
-    assert rack.tell(NodeLost(rack.node_of("a"))).states == {"a": RUNNING}
-    told = rack.tell(NodeLost(rack.node_of("a")))
-    assert (told.wrote["a"].state, told.wrote["a"].reason) == (FAILED, "poison")
+    assert rack.handle(NodeLost(rack.node_of("a"))).states == {"a": RUNNING}
+    assert rack.handle(NodeLost(rack.node_of("a"))).states == {"a": RUNNING}
+    decided = rack.handle(NodeLost(rack.node_of("a")))
+    assert (decided.wrote["a"].state, decided.wrote["a"].reason) == (FAILED, "poison")
     assert len(rack.view()) == 1
 
 
@@ -418,8 +418,8 @@ def test_a_configured_exit_code_runs_again_up_to_the_limit() -> None:
     rack.submit("a")
     assert rack.ends("a", code=75).started == {"a": "n1"}
     assert rack.ends("a", code=75).started == {"a": "n1"}
-    told = rack.ends("a", code=75)
-    assert (told.wrote["a"].state, told.wrote["a"].reason, told.wrote["a"].counts.started) == (
+    decided = rack.ends("a", code=75)
+    assert (decided.wrote["a"].state, decided.wrote["a"].reason, decided.wrote["a"].counts.started) == (
         FAILED,
         "exit_code",
         3,
@@ -443,8 +443,8 @@ def test_no_job_is_retried_for_ever() -> None:
     rack.submit("a")
     for _ in range(3):
         assert rack.ends("a", Outcome.CANCELLED).states == {"a": RUNNING}
-    told = rack.ends("a", Outcome.CANCELLED)
-    assert (told.wrote["a"].state, told.wrote["a"].reason) == (FAILED, "infrastructure")
+    decided = rack.ends("a", Outcome.CANCELLED)
+    assert (decided.wrote["a"].state, decided.wrote["a"].reason) == (FAILED, "infrastructure")
 
 
 # --- cancelling ---------------------------------------------------------------------------------------------
@@ -460,7 +460,7 @@ def test_cancelling_a_waiting_job_ends_it_at_once() -> None:
     rack.ends("b", Outcome.INFRASTRUCTURE)
     assert rack.cancel("b").states == {"b": CANCELLED}
     assert rack.state.queued == 0
-    assert rack.wait(3, alive=["n1"]) == Told()
+    assert rack.wait(3, alive=["n1"]) == Decisions()
 
 
 def test_cancelling_a_running_job_stops_its_attempt() -> None:
@@ -468,10 +468,10 @@ def test_cancelling_a_running_job_stops_its_attempt() -> None:
     rack = Rack()
     rack.join("n1")
     rack.submit("a")
-    told = rack.cancel("a")
-    assert (told.stopped, told.wrote) == ([("n1", AttemptId("a", 1))], {})
-    told = rack.ends("a", Outcome.CANCELLED)
-    assert (told.wrote["a"].state, told.wrote["a"].reason) == (CANCELLED, "cancelled")
+    decided = rack.cancel("a")
+    assert (decided.stopped, decided.wrote) == ([("n1", AttemptId("a", 1))], {})
+    decided = rack.ends("a", Outcome.CANCELLED)
+    assert (decided.wrote["a"].state, decided.wrote["a"].reason) == (CANCELLED, "cancelled")
 
 
 def test_a_job_that_finished_before_it_was_stopped_is_done() -> None:
@@ -503,8 +503,8 @@ def test_a_cancelled_job_is_not_run_again(outcome: Outcome) -> None:
     rack.join("n2")
     rack.submit("a")
     rack.cancel("a")
-    told = rack.ends("a", outcome)
-    assert (told.states, told.started) == ({"a": CANCELLED}, {})
+    decided = rack.ends("a", outcome)
+    assert (decided.states, decided.started) == ({"a": CANCELLED}, {})
 
 
 def test_a_cancelled_job_ends_with_its_node() -> None:
@@ -514,18 +514,18 @@ def test_a_cancelled_job_ends_with_its_node() -> None:
     rack.join("n2")
     rack.submit("a")
     rack.cancel("a")
-    told = rack.tell(NodeLost(rack.node_of("a")))
-    assert (told.states, told.started) == ({"a": CANCELLED}, {})
+    decided = rack.handle(NodeLost(rack.node_of("a")))
+    assert (decided.states, decided.started) == ({"a": CANCELLED}, {})
 
 
 def test_cancelling_a_job_that_is_in_the_store_only() -> None:
     """A job that is not in memory is written as cancelled, once, and does not start when it arrives."""
     rack = Rack()
     rack.join("n1")
-    told = rack.cancel("a")
-    assert (told.wrote["a"].state, told.wrote["a"].counts.started) == (CANCELLED, 0)
-    assert rack.cancel("a") == Told()
-    assert rack.submit("a") == Told()
+    decided = rack.cancel("a")
+    assert (decided.wrote["a"].state, decided.wrote["a"].counts.started) == (CANCELLED, 0)
+    assert rack.cancel("a") == Decisions()
+    assert rack.submit("a") == Decisions()
 
 
 def test_cancelling_an_ended_job_changes_nothing() -> None:
@@ -534,15 +534,15 @@ def test_cancelling_an_ended_job_changes_nothing() -> None:
     rack.join("n1")
     rack.submit("a")
     rack.ends("a")
-    assert rack.cancel("a") == Told()
+    assert rack.cancel("a") == Decisions()
 
 
 def test_a_job_that_arrives_cancelled_never_starts() -> None:
     """A job found in the store with a cancel request is cancelled instead of placed."""
     rack = Rack()
     rack.join("n1")
-    told = rack.submit(job("a", cancel_requested=True))
-    assert (told.states, told.started) == ({"a": CANCELLED}, {})
+    decided = rack.submit(job("a", cancel_requested=True))
+    assert (decided.states, decided.started) == ({"a": CANCELLED}, {})
 
 
 # --- nodes come and go --------------------------------------------------------------------------------------
@@ -554,9 +554,9 @@ def test_a_lost_nodes_jobs_run_elsewhere() -> None:
     rack.join("n1", slots=2)
     rack.submit("a", "b")
     rack.join("n2", slots=2)
-    told = rack.tell(NodeLost("n1"))
-    assert told.started == {"a": "n2", "b": "n2"}
-    assert {update.counts.started for update in told.wrote.values()} == {2}
+    decided = rack.handle(NodeLost("n1"))
+    assert decided.started == {"a": "n2", "b": "n2"}
+    assert {update.counts.started for update in decided.wrote.values()} == {2}
     assert list(rack.view()) == ["n2"]
 
 
@@ -579,13 +579,13 @@ def test_a_node_that_never_answers_a_new_leader_is_lost_sooner() -> None:
         if heard:
             rack.slots["n1"], rack.has["n1"], rack.lives["n1"] = 1, [AttemptId("a", 1)], 1
             rack.poll("n1")
-        told = rack.wait(3, alive=["n2"])
-        assert told.started == ({} if heard else {"a": "n2"})
+        decided = rack.wait(3, alive=["n2"])
+        assert decided.started == ({} if heard else {"a": "n2"})
 
 
 def test_losing_an_unknown_node_changes_nothing() -> None:
     """Word of an unknown node is no event."""
-    assert Rack().tell(NodeLost("nobody")) == Told()
+    assert Rack().handle(NodeLost("nobody")) == Decisions()
 
 
 def test_an_agent_that_started_anew_has_lost_what_it_had() -> None:
@@ -605,7 +605,7 @@ def test_an_agent_that_started_anew_during_a_hand_over_has_lost_it() -> None:
     rack.submit("a")
     rack.join("n2")
     assert rack.join("n1").started == {"a": "n2"}
-    assert rack.tell(HandOverEnded("n1", (AttemptId("a", 1),), arrived=True)) == Told()
+    assert rack.handle(HandOverEnded("n1", (AttemptId("a", 1),), arrived=True)) == Decisions()
     assert rack.view() == {"n2": (1, "ok"), "n1": (0, "ok")}
 
 
@@ -626,7 +626,7 @@ def test_a_reply_to_an_old_poll_proves_nothing() -> None:
     asked_at = rack.now
     rack.submit("a")
     old = NodeState("n1", "life-1", 1, running=())
-    assert rack.tell(NodeReported(old, (), asked_at)) == Told()
+    assert rack.handle(NodeReported(old, (), asked_at)) == Decisions()
     assert rack.ends("a").states == {"a": DONE}
 
 
@@ -637,8 +637,8 @@ def test_only_what_had_a_slot_on_a_lost_node_is_suspect() -> None:
     rack.state.nodes["n1"].record_duration(0.01)
     rack.submit(*(f"j{i}" for i in range(6)))
     assert rack.view() == {"n1": (6, "ok")}
-    told = rack.tell(NodeLost("n1"))
-    assert [told.states[f"j{i}"] for i in range(6)] == [FAILED] + [QUEUED] * 5
+    decided = rack.handle(NodeLost("n1"))
+    assert [decided.states[f"j{i}"] for i in range(6)] == [FAILED] + [QUEUED] * 5
 
 
 def test_a_draining_node_finishes_and_gets_nothing_more() -> None:
@@ -646,21 +646,21 @@ def test_a_draining_node_finishes_and_gets_nothing_more() -> None:
     rack = Rack()
     rack.join("n1", slots=2)
     rack.submit("a")
-    rack.tell(NodeDraining("n1", True))
+    rack.handle(NodeDraining("n1", True))
     assert rack.submit("b").started == {}
     assert rack.view() == {"n1": (1, "draining")}
     assert rack.state.capacity(rack.now).slots == 0
     assert rack.ends("a").states == {"a": DONE}
-    assert rack.tell(NodeDraining("n1", False)).started == {"b": "n1"}
+    assert rack.handle(NodeDraining("n1", False)).started == {"b": "n1"}
 
 
 def test_draining_outlives_an_agents_restart() -> None:
     """A drained node stays drained when its agent starts anew, or when it appears only afterwards."""
     rack = Rack()
     rack.join("n1")
-    rack.tell(NodeDraining("n1", True))
-    rack.tell(NodeDraining("n2", True))
-    rack.tell(NodeLost("n1"))
+    rack.handle(NodeDraining("n1", True))
+    rack.handle(NodeDraining("n2", True))
+    rack.handle(NodeLost("n1"))
     rack.join("n1")
     rack.join("n2")
     assert rack.submit("a").started == {}
@@ -719,7 +719,7 @@ def handed_over(*, arrived: bool) -> Rack:
     rack.join("n1")
     rack.submit("a")
     rack.has["n1"] = [AttemptId("a", 1)] if arrived else []
-    assert rack.tell(HandOverEnded("n1", (AttemptId("a", 1),), arrived=False)) == Told()
+    assert rack.handle(HandOverEnded("n1", (AttemptId("a", 1),), arrived=False)) == Decisions()
     return rack
 
 
@@ -730,14 +730,14 @@ def test_nothing_is_decided_while_a_hand_over_is_under_way() -> None:
     rack.join("n1")
     rack.join("n2")
     rack.submit("a")
-    assert rack.poll("n1") == Told()
-    assert rack.poll("n2") == Told()
+    assert rack.poll("n1") == Decisions()
+    assert rack.poll("n2") == Decisions()
 
 
 def test_a_failed_hand_over_that_arrived_goes_on() -> None:
     """The node's next reply shows the attempt: it stays where it is."""
     rack = handed_over(arrived=True)
-    assert rack.poll("n1") == Told()
+    assert rack.poll("n1") == Decisions()
     assert rack.ends("a").states == {"a": DONE}
 
 
@@ -745,9 +745,9 @@ def test_a_failed_hand_over_that_did_not_arrive_is_done_again() -> None:
     """The node's next reply does not show the attempt: the job starts again, and it has cost nothing."""
     rack = handed_over(arrived=False)
     rack.hand_overs_answered = True
-    told = rack.poll("n1")
-    assert told.started == {"a": "n1"}
-    assert told.wrote["a"].counts.started == 2
+    decided = rack.poll("n1")
+    assert decided.started == {"a": "n1"}
+    assert decided.wrote["a"].counts.started == 2
     rack.ends("a", Outcome.INFRASTRUCTURE)
     rack.wait(1, alive=["n1"])
     assert rack.ends("a", Outcome.INFRASTRUCTURE).states == {"a": QUEUED}  # only the second that counts
@@ -757,7 +757,7 @@ def test_an_attempt_that_ended_before_its_hand_over_was_answered() -> None:
     """The report of a fast attempt overtakes the answer to its hand-over, and ends the job."""
     rack = handed_over(arrived=True)
     assert rack.ends("a").states == {"a": DONE}
-    assert rack.tell(HandOverEnded("n1", (AttemptId("a", 1),), arrived=True)) == Told()
+    assert rack.handle(HandOverEnded("n1", (AttemptId("a", 1),), arrived=True)) == Decisions()
     assert rack.view() == {"n1": (0, "ok")}
 
 
@@ -765,8 +765,8 @@ def test_a_job_cancelled_during_a_hand_over_that_failed_does_not_start_again() -
     """When the attempt turns out not to have arrived, the job is cancelled instead of handed over again."""
     rack = handed_over(arrived=False)
     rack.cancel("a")
-    told = rack.poll("n1")
-    assert (told.states, told.started) == ({"a": CANCELLED}, {})
+    decided = rack.poll("n1")
+    assert (decided.states, decided.started) == ({"a": CANCELLED}, {})
 
 
 def test_a_hand_over_that_arrives_after_it_was_given_up_is_taken_or_stopped() -> None:
@@ -774,8 +774,8 @@ def test_a_hand_over_that_arrives_after_it_was_given_up_is_taken_or_stopped() ->
     rack = handed_over(arrived=False)
     rack.poll("n1", healthy=False)
     rack.has["n1"] = [AttemptId("a", 1)]
-    told = rack.poll("n1")
-    assert (told.states, told.started) == ({"a": RUNNING}, {})
+    decided = rack.poll("n1")
+    assert (decided.states, decided.started) == ({"a": RUNNING}, {})
 
     rack = handed_over(arrived=False)
     rack.hand_overs_answered = True
@@ -805,9 +805,9 @@ def test_the_first_answer_wins_and_the_newer_attempt_is_stopped() -> None:
     """A late report of an attempt thought lost ends the job, and the attempt that replaced it is stopped."""
     rack = thought_lost()
     rack.has["n1"] = []
-    told = rack.poll("n1", AttemptReport(AttemptId("a", 1), Outcome.EXITED, 0))
-    assert (told.wrote["a"].state, told.wrote["a"].node_id, told.wrote["a"].counts.started) == (DONE, "n1", 2)
-    assert told.stopped == [("n2", AttemptId("a", 2))]
+    decided = rack.poll("n1", AttemptReport(AttemptId("a", 1), Outcome.EXITED, 0))
+    assert (decided.wrote["a"].state, decided.wrote["a"].node_id, decided.wrote["a"].counts.started) == (DONE, "n1", 2)
+    assert decided.stopped == [("n2", AttemptId("a", 2))]
     assert rack.ends("a", Outcome.CANCELLED).wrote == {}
 
 
@@ -817,15 +817,15 @@ def test_a_report_after_the_end_changes_nothing() -> None:
     rack.ends("a")
     rack.has["n1"] = []
     late = AttemptReport(AttemptId("a", 1), Outcome.EXITED, 1)
-    assert rack.poll("n1", late, late) == Told()
-    assert rack.poll("n1", late) == Told()
+    assert rack.poll("n1", late, late) == Decisions()
+    assert rack.poll("n1", late) == Decisions()
 
 
 def test_an_old_attempt_that_is_still_running_is_stopped() -> None:
     """A node that comes back with a replaced attempt gets a stop for it, and the newer one goes on."""
     rack = thought_lost()
-    told = rack.poll("n1")
-    assert (told.stopped, told.wrote) == ([("n1", AttemptId("a", 1))], {})
+    decided = rack.poll("n1")
+    assert (decided.stopped, decided.wrote) == ([("n1", AttemptId("a", 1))], {})
     assert rack.ends("a").wrote["a"].node_id == "n2"
 
 
@@ -844,9 +844,9 @@ def test_a_node_that_comes_back_keeps_what_was_not_started_elsewhere() -> None:
     rack.join("n1")
     rack.submit("a")
     assert rack.wait(6).states == {"a": QUEUED}
-    told = rack.poll("n1")
-    assert (told.states, told.started) == ({"a": RUNNING}, {})
-    assert told.wrote["a"].counts.started == 1
+    decided = rack.poll("n1")
+    assert (decided.states, decided.started) == ({"a": RUNNING}, {})
+    assert decided.wrote["a"].counts.started == 1
     assert rack.state.queued == 0
     assert rack.ends("a").states == {"a": DONE}
 
@@ -856,11 +856,11 @@ def test_a_job_that_waits_for_its_retry_is_adopted_where_it_runs() -> None:
     rack = Rack()
     rack.join("n1", slots=2)
     rack.submit("a")
-    assert rack.tell(NodeLost("n1")).states == {"a": QUEUED}
+    assert rack.handle(NodeLost("n1")).states == {"a": QUEUED}
     assert rack.state.queued == 1
     assert rack.poll("n1").states == {"a": RUNNING}
     assert rack.state.queued == 0
-    assert rack.wait(2, alive=["n1"]) == Told()
+    assert rack.wait(2, alive=["n1"]) == Decisions()
     assert rack.view() == {"n1": (1, "ok")}
 
 
@@ -870,13 +870,13 @@ def test_after_a_broken_connection_waiting_jobs_are_adopted_and_the_first_answer
     rack.join("n1", slots=3)
     rack.submit("a", "b", "c")
     rack.join("n2", slots=2)
-    told = rack.tell(NodeLost("n1"))
-    assert (told.started, told.states["a"]) == ({"c": "n2", "b": "n2"}, QUEUED)
+    decided = rack.handle(NodeLost("n1"))
+    assert (decided.started, decided.states["a"]) == ({"c": "n2", "b": "n2"}, QUEUED)
     rack.has["n1"].remove(AttemptId("b", 1))  # it ended there while no leader could be notified
-    told = rack.poll("n1", AttemptReport(AttemptId("b", 1), Outcome.EXITED, 0))
-    assert told.states == {"b": DONE, "a": RUNNING}, "a is taken up where it never ceased to run"
-    assert told.started == {}
-    assert set(told.stopped) == {("n2", AttemptId("b", 2)), ("n1", AttemptId("c", 1))}
+    decided = rack.poll("n1", AttemptReport(AttemptId("b", 1), Outcome.EXITED, 0))
+    assert decided.states == {"b": DONE, "a": RUNNING}, "a is taken up where it never ceased to run"
+    assert decided.started == {}
+    assert set(decided.stopped) == {("n2", AttemptId("b", 2)), ("n1", AttemptId("c", 1))}
     assert rack.ends("c").states == {"c": DONE}
     assert (rack.where["a"], rack.ends("a").states) == (("n1", AttemptId("a", 1)), {"a": DONE})
 
@@ -896,7 +896,7 @@ def recovered(**known: Any) -> Rack:
 def test_a_new_leader_leaves_running_attempts_alone() -> None:
     """What the node confirms goes on, and its answer ends the job."""
     rack = recovered()
-    assert rack.poll("n1") == Told()
+    assert rack.poll("n1") == Decisions()
     assert rack.view() == {"n1": (1, "ok")}
     assert rack.ends("a").states == {"a": DONE}
 
@@ -917,9 +917,9 @@ def test_a_running_attempt_is_not_charged_before_it_failed() -> None:
     rack.has["n1"] = []
     rack.where["a"] = ("n1", AttemptId("a", 2))
     rack.join("n2")
-    told = rack.poll("n1")
-    assert told.wrote["a"].counts.started == 3
-    assert told.states == {"a": RUNNING}
+    decided = rack.poll("n1")
+    assert decided.wrote["a"].counts.started == 3
+    assert decided.states == {"a": RUNNING}
 
 
 def test_restarts_of_the_grid_do_not_count_against_a_job() -> None:
@@ -927,15 +927,15 @@ def test_restarts_of_the_grid_do_not_count_against_a_job() -> None:
     rack = recovered(attempts=3, failures=2)
     rack.has["n1"] = []
     rack.where["a"] = ("n1", AttemptId("a", 3))
-    told = rack.poll("n1")
-    assert (told.states, told.wrote["a"].counts.failures) == ({"a": RUNNING}, 2)
+    decided = rack.poll("n1")
+    assert (decided.states, decided.wrote["a"].counts.failures) == ({"a": RUNNING}, 2)
 
 
 def test_a_new_leader_goes_on_cancelling() -> None:
     """A job found running with a cancel request is stopped: the leader before may not have done it."""
     rack = Rack()
-    told = rack.submit(job("a", attempts=1, node_id="n1", running=True, cancel_requested=True))
-    assert (told.stopped, told.wrote) == ([("n1", AttemptId("a", 1))], {})
+    decided = rack.submit(job("a", attempts=1, node_id="n1", running=True, cancel_requested=True))
+    assert (decided.stopped, decided.wrote) == ([("n1", AttemptId("a", 1))], {})
 
 
 def test_an_attempt_that_the_store_does_not_know_of_is_adopted() -> None:
@@ -944,8 +944,8 @@ def test_an_attempt_that_the_store_does_not_know_of_is_adopted() -> None:
     rack.submit("a")
     rack.slots["n1"], rack.lives["n1"], rack.has["n1"] = 1, 1, [AttemptId("a", 1)]
     rack.where["a"] = ("n1", AttemptId("a", 1))
-    told = rack.poll("n1")
-    assert (told.states, told.started) == ({"a": RUNNING}, {})
+    decided = rack.poll("n1")
+    assert (decided.states, decided.started) == ({"a": RUNNING}, {})
     assert rack.ends("a").states == {"a": DONE}
 
 
@@ -954,9 +954,9 @@ def test_a_report_of_an_attempt_that_the_store_does_not_know_of_counts() -> None
     rack = Rack()
     rack.submit("a")
     rack.slots["n1"], rack.lives["n1"], rack.has["n1"] = 1, 1, []
-    told = rack.poll("n1", AttemptReport(AttemptId("a", 1), Outcome.EXITED, 0))
-    assert (told.states, told.wrote["a"].counts.started) == ({"a": DONE}, 1)
-    assert told.started == {}
+    decided = rack.poll("n1", AttemptReport(AttemptId("a", 1), Outcome.EXITED, 0))
+    assert (decided.states, decided.wrote["a"].counts.started) == ({"a": DONE}, 1)
+    assert decided.started == {}
 
 
 def test_attempts_of_unknown_jobs_take_their_slots() -> None:
@@ -978,7 +978,7 @@ def test_capacity_shows_the_parents_how_loaded_the_group_is() -> None:
     rack = Rack()
     rack.join("n1", slots=2)
     rack.join("n2", slots=4)
-    rack.tell(NodeDraining("n2", True))
+    rack.handle(NodeDraining("n2", True))
     rack.submit("a", "b", "c")
     capacity = rack.state.capacity(rack.now)
     assert (capacity.group_id, capacity.site) == ("rack-a", "LDN")
@@ -998,7 +998,7 @@ def test_capacity_shows_how_long_attempts_take_and_what_nodes_moved() -> None:
         rack.state.nodes[name].record_duration(took_s)
     rack.poll("n1", traffic=NodeTraffic(inputs=5, served=2))
     rack.poll("n2")
-    rack.tell(NodeDraining("n3", True))
+    rack.handle(NodeDraining("n3", True))
     capacity = rack.state.capacity(rack.now)
     assert capacity.mean_s == pytest.approx((3 * 1.0 + 1 * 3.0) / 4)
     moved = {node.node_id: node.traffic for node in capacity.nodes}

@@ -7,7 +7,7 @@ import pytest
 from raygrid.core.group.events import JobsMoved, NodeDraining, NodeLost, NodesExpected
 from raygrid.errors import SettingsError
 from raygrid.settings.model import load_settings
-from tests.unit.test_core_group import Rack, Told, job
+from tests.unit.test_core_group import Decisions, Rack, job
 
 
 def test_a_moved_job_is_dropped_wherever_it_is() -> None:
@@ -16,10 +16,10 @@ def test_a_moved_job_is_dropped_wherever_it_is() -> None:
     rack.join("n1")
     rack.submit("runs", "waits", "stays")
     node, attempt = rack.where["runs"]
-    told = rack.tell(JobsMoved(("runs", "waits", "unheard-of")))
-    assert told.stopped == [(node, attempt)]
-    assert "runs" not in told.wrote
-    assert "waits" not in told.wrote
+    decided = rack.handle(JobsMoved(("runs", "waits", "unheard-of")))
+    assert decided.stopped == [(node, attempt)]
+    assert "runs" not in decided.wrote
+    assert "waits" not in decided.wrote
     assert "runs" not in rack.state
     assert "waits" not in rack.state
     rack.has["n1"].remove(attempt)
@@ -34,8 +34,8 @@ def test_a_moved_job_that_comes_back_is_taken() -> None:
     rack.join("n1")
     rack.submit("a")
     rack.ends("a")
-    assert rack.submit("a") == Told()
-    rack.tell(JobsMoved(("a",)))
+    assert rack.submit("a") == Decisions()
+    rack.handle(JobsMoved(("a",)))
     assert rack.submit(job("a", attempts=1)).started == {"a": "n1"}
 
 
@@ -43,20 +43,20 @@ def test_a_group_takes_jobs_while_a_node_may() -> None:
     """A full node counts, and so does one that has not reported yet; a drained, unhealthy or lost one does not."""
     rack = Rack()
     assert not rack.state.takes_jobs(rack.now)
-    rack.tell(NodesExpected(("n1",)))
+    rack.handle(NodesExpected(("n1",)))
     assert rack.state.takes_jobs(rack.now)
     assert not rack.state.takes_jobs(rack.now + 5)
     rack.join("n1")
     rack.submit("a", "b")
     assert rack.state.takes_jobs(rack.now)
-    rack.tell(NodeDraining("n1", True))
+    rack.handle(NodeDraining("n1", True))
     assert not rack.state.takes_jobs(rack.now)
-    rack.tell(NodeDraining("n1", False))
+    rack.handle(NodeDraining("n1", False))
     rack.poll("n1", healthy=False, why="disk full")
     assert not rack.state.takes_jobs(rack.now)
     rack.poll("n1")
     assert rack.state.takes_jobs(rack.now)
-    rack.tell(NodeLost("n1"))
+    rack.handle(NodeLost("n1"))
     assert not rack.state.takes_jobs(rack.now)
 
 

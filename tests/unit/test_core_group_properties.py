@@ -122,7 +122,7 @@ class GroupInAHostileWorld(RuleBasedStateMachine):
 
     # --- the leader's side ----------------------------------------------------------------------------------
 
-    def tell(self, event: Event) -> None:
+    def handle(self, event: Event) -> None:
         self.now += 0.01
         for command in self.state.handle(event, self.now):
             match command:
@@ -182,19 +182,19 @@ class GroupInAHostileWorld(RuleBasedStateMachine):
         ]
         self.store.update({spec.job_id: Row(spec) for spec in specs})
         if poked:
-            self.tell(JobsArrived(tuple(QueuedJob(spec) for spec in specs)))
+            self.handle(JobsArrived(tuple(QueuedJob(spec) for spec in specs)))
 
     @rule()
     def scan(self) -> None:
-        self.tell(JobsArrived(self.unfinished(running=False), scanned=True))
+        self.handle(JobsArrived(self.unfinished(running=False), scanned=True))
 
     @precondition(lambda self: self.store)
-    @rule(data=st.data(), told=st.booleans())
-    def cancel(self, data: st.DataObject, told: bool) -> None:
+    @rule(data=st.data(), decided=st.booleans())
+    def cancel(self, data: st.DataObject, decided: bool) -> None:
         row = self.store[data.draw(st.sampled_from(sorted(self.store)))]
         row.cancel_requested |= not row.state.is_terminal
-        if told and row.cancel_requested:
-            self.tell(CancelRequested((row.spec.job_id,)))
+        if decided and row.cancel_requested:
+            self.handle(CancelRequested((row.spec.job_id,)))
 
     @rule(name=st.sampled_from(NODES), healthy=st.booleans())
     def poll(self, name: str, healthy: bool) -> None:
@@ -213,11 +213,11 @@ class GroupInAHostileWorld(RuleBasedStateMachine):
         spoken_of = {attempt.job_id for attempt in reply.state.running} | {r.attempt.job_id for r in reply.reports}
         asked = sorted(job_id for job_id in spoken_of if self.state.is_unknown(job_id))
         if asked and not looked_up:
-            self.tell(NodeHeard(name))
+            self.handle(NodeHeard(name))
             return
         found = tuple(self.as_stored(self.store[i]) for i in asked if not self.store[i].state.is_terminal)
         gone = tuple(i for i in asked if self.store[i].state.is_terminal)
-        self.tell(replace(reply, found=found, gone=gone))
+        self.handle(replace(reply, found=found, gone=gone))
         for report in reply.reports:
             if report.outcome not in INFRASTRUCTURE_OUTCOMES and report.outcome is not Outcome.CANCELLED:
                 row = self.store[report.attempt.job_id]
@@ -264,7 +264,7 @@ class GroupInAHostileWorld(RuleBasedStateMachine):
             self.poll(name, healthy=True)
             self.reply(name, arrives=True, acknowledged=True)
         self.now += 1.0
-        self.tell(Tick())
+        self.handle(Tick())
 
     @precondition(lambda self: self.hand_overs)
     @rule(data=st.data(), arrives=st.booleans(), answered=st.booleans())
@@ -276,7 +276,7 @@ class GroupInAHostileWorld(RuleBasedStateMachine):
         ids = tuple(order.attempt for order in start.orders)
         if arrives:
             self.nodes[start.node_id].has.extend(ids)
-        self.tell(HandOverEnded(start.node_id, ids, arrived=arrives and answered))
+        self.handle(HandOverEnded(start.node_id, ids, arrived=arrives and answered))
 
     @precondition(lambda self: self.stops)
     @rule(arrives=st.booleans())
@@ -307,36 +307,36 @@ class GroupInAHostileWorld(RuleBasedStateMachine):
         reports = [AttemptReport(attempt, Outcome.LOST, message="left over") for attempt in left]
         self.nodes[name] = Node(old.slots, old.life + 1, reports=reports)
         if noticed:
-            self.tell(NodeLost(name))
+            self.handle(NodeLost(name))
 
     @rule(name=st.sampled_from(NODES))
     def thought_dead(self, name: str) -> None:
-        self.tell(NodeLost(name))
+        self.handle(NodeLost(name))
 
     @rule(name=st.sampled_from(NODES), draining=st.booleans(), left=st.sampled_from([None, 0.0, 3.0]))
     def drain(self, name: str, draining: bool, left: float | None) -> None:
-        self.tell(NodeDraining(name, draining, None if left is None else self.now + left))
+        self.handle(NodeDraining(name, draining, None if left is None else self.now + left))
 
     @rule(seconds=st.sampled_from([0.1, 1.0, 6.0, 20.0]))
     def time_passes(self, seconds: float) -> None:
         self.now += seconds
-        self.tell(Tick())
+        self.handle(Tick())
 
     @rule(quota=st.sampled_from([None, 1, 3]), pricers=st.sampled_from(["p", "pq", "pqr"]))
     def deploy(self, quota: int | None, pricers: str) -> None:
         stamp = self.policy.deployed_at + 1
         self.policy = replace(self.policy, quota=quota, pricers=frozenset(pricers), deployed_at=stamp)
-        self.tell(PolicyChanged(self.policy))
+        self.handle(PolicyChanged(self.policy))
 
-    @rule(told=st.booleans(), scanned=st.booleans())
-    def new_leader(self, told: bool, scanned: bool) -> None:
-        self.state = GroupState("rack-a", self.policy if told else self.first_policy)
+    @rule(decided=st.booleans(), scanned=st.booleans())
+    def new_leader(self, decided: bool, scanned: bool) -> None:
+        self.state = GroupState("rack-a", self.policy if decided else self.first_policy)
         self.ended_by_this_leader.clear()
         self.started.clear()
         self.hand_overs.clear()  # died with the old leader; those that arrived are on the nodes
         self.stops.clear()
         self.learn()
-        self.tell(JobsArrived(self.unfinished(running=True)))
+        self.handle(JobsArrived(self.unfinished(running=True)))
         if scanned:
             self.scan()
 
@@ -344,7 +344,7 @@ class GroupInAHostileWorld(RuleBasedStateMachine):
     def found_by_the_next_leader(self, name: str, answer: tuple[Outcome, int | None]) -> None:
         """A node was given up, the leader changes, and the node reports before the store was scanned."""
         self.thought_dead(name)
-        self.new_leader(told=True, scanned=False)
+        self.new_leader(decided=True, scanned=False)
         self.a_turn_of_a_node(name, True, True, True, answer, True, True)
 
     # --- what must hold -------------------------------------------------------------------------------------
@@ -408,7 +408,7 @@ class GroupInAHostileWorld(RuleBasedStateMachine):
         if not hasattr(self, "state"):
             return
         for name in NODES:
-            self.tell(NodeDraining(name, False))
+            self.handle(NodeDraining(name, False))
         for _ in range(60 + 4 * len(self.store)):
             for start in self.hand_overs[:]:
                 self.deliver(start, arrives=True, answered=True)
@@ -420,9 +420,9 @@ class GroupInAHostileWorld(RuleBasedStateMachine):
                 self.poll(name, healthy=True)
                 self.reply(name, arrives=True, acknowledged=True)
             self.scan()
-            self.tell(CancelRequested(tuple(i for i, r in self.store.items() if r.cancel_requested)))
+            self.handle(CancelRequested(tuple(i for i, r in self.store.items() if r.cancel_requested)))
             self.now += 2.0
-            self.tell(Tick())
+            self.handle(Tick())
             self.every_job_is_in_exactly_one_place()
             if all(row.state.is_terminal for row in self.store.values()):
                 return

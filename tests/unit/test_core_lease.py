@@ -14,7 +14,7 @@ LATER = NOW + timedelta(seconds=3)
 
 
 def test_the_first_lease_of_a_group_has_term_one() -> None:
-    """A group that nobody led yet starts with term 1."""
+    """A group that had no leader yet starts with term 1."""
     assert next_lease(None, "rack-a", "me", NOW, LATER) == Lease("rack-a", "me", 1, LATER)
 
 

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from raygrid.core.group.events import JobsArrived, NodesExpected
 from raygrid.core.group.state import GroupState
 from raygrid.models import AttemptId, AttemptReport, JobState, JobUpdate, Outcome
-from tests.unit.test_core_group import FAILED, QUEUED, RUNNING, Rack, Told, job
+from tests.unit.test_core_group import FAILED, QUEUED, RUNNING, Decisions, Rack, job
 from tests.unit.test_core_suspects import World
 
 
@@ -20,7 +20,7 @@ def left(name: str, number: int = 1, life: int = 0) -> AttemptReport:
     return AttemptReport(AttemptId(name, number), Outcome.LOST, message="everything ended at once", ended_at=ended_at)
 
 
-def comes_up(rack: Rack, name: str, *reports: AttemptReport, slots: int = 2) -> Told:
+def comes_up(rack: Rack, name: str, *reports: AttemptReport, slots: int = 2) -> Decisions:
     rack.slots[name], rack.has[name] = slots, []
     rack.lives[name] = rack.lives.get(name, 0) + 1
     return rack.poll(name, *reports)
@@ -71,9 +71,9 @@ def test_a_node_that_comes_up_late_still_counts() -> None:
     rack = Rack()
     rack.join("n1")
     assert rack.submit("a").started == {"a": "n1"}
-    told = comes_up(rack, "n2", left("a"))
-    assert (told.wrote["a"].state, told.wrote["a"].counts.losses) == (RUNNING, 1)
-    assert (told.started, told.stopped) == ({}, [])
+    decided = comes_up(rack, "n2", left("a"))
+    assert (decided.wrote["a"].state, decided.wrote["a"].counts.losses) == (RUNNING, 1)
+    assert (decided.started, decided.stopped) == ({}, [])
     assert rack.ends("a").states == {"a": JobState.DONE}
 
 
@@ -84,9 +84,9 @@ def test_a_loss_that_becomes_known_late_never_charges_a_job_beyond_its_limit() -
     rack.wait(4)  # n1 is given up; that loss is not charged
     rack.join("n2")
     assert rack.where["a"] == ("n2", AttemptId("a", 4))
-    told = comes_up(rack, "n1", left("a", 3))
-    assert (told.started, told.stopped) == ({}, [])
-    assert [(each.counts.failures, each.counts.losses) for each in told.wrote.values()] in ([], [(2, 2)])
+    decided = comes_up(rack, "n1", left("a", 3))
+    assert (decided.started, decided.stopped) == ({}, [])
+    assert [(each.counts.failures, each.counts.losses) for each in decided.wrote.values()] in ([], [(2, 2)])
     update = comes_up(rack, "n2", left("a", 4)).wrote["a"]
     assert (update.state, update.reason, update.counts.failures, update.counts.losses) == (FAILED, "poison", 3, 3)
 
@@ -109,17 +109,17 @@ def test_jobs_whose_late_node_was_given_up_are_no_suspects() -> None:
     last = job("last", attempts=3, failures=2, losses=2, running=True, node_id="n1")
     rack.submit(last, job("fresh", attempts=1, running=True, node_id="n1"))
     rack.wait(4)
-    told = comes_up(rack, "n1", left("last", 3), left("fresh", 1))
-    assert (told.wrote["last"].reason, told.wrote["fresh"].counts.losses) == ("poison", 1)
+    decided = comes_up(rack, "n1", left("last", 3), left("fresh", 1))
+    assert (decided.wrote["last"].reason, decided.wrote["fresh"].counts.losses) == ("poison", 1)
 
 
 def test_the_last_allowed_loss_ends_the_job_before_it_runs_again() -> None:
     """A job that took the grid down as often as it may fails as poison at the next start, with the remedy."""
     rack = Rack()
     rack.submit(job("a", attempts=2, failures=2, losses=2))
-    told = comes_up(rack, "n1", left("a", 3))
-    update = told.wrote["a"]
-    assert (told.started, update.state, update.reason) == ({}, FAILED, "poison")
+    decided = comes_up(rack, "n1", left("a", 3))
+    update = decided.wrote["a"]
+    assert (decided.started, update.state, update.reason) == ({}, FAILED, "poison")
     assert "signal only processes that it has started itself" in (update.message or "")
 
 
@@ -127,18 +127,18 @@ def test_losses_of_several_lives_are_counted_one_after_the_other() -> None:
     """Losses that one life of the agent could not report before the next crash count apart from later ones."""
     rack = Rack()
     rack.submit("a", "b")
-    told = comes_up(rack, "n1", left("a", 1, 1), left("b", 1, 1), left("a", 2, 2), left("a", 3, 3))
-    assert (told.wrote["a"].reason, told.wrote["a"].counts.losses) == ("poison", 3)
-    assert (told.wrote["b"].state, told.wrote["b"].counts.losses) == (QUEUED, 1)
+    decided = comes_up(rack, "n1", left("a", 1, 1), left("b", 1, 1), left("a", 2, 2), left("a", 3, 3))
+    assert (decided.wrote["a"].reason, decided.wrote["a"].counts.losses) == ("poison", 3)
+    assert (decided.wrote["b"].state, decided.wrote["b"].counts.losses) == (QUEUED, 1)
 
 
 def test_innocent_jobs_are_not_charged_their_last_loss_beside_another_suspect() -> None:
     """Of two suspects that were lost together in their last allowed attempt neither fails."""
     rack = Rack()
     rack.submit(*(job(name, attempts=2, failures=2, losses=2) for name in ("a", "b")))
-    told = comes_up(rack, "n1", left("a", 3), left("b", 3))
-    assert {told.wrote[name].counts.losses for name in ("a", "b")} == {2}
-    assert FAILED not in told.states.values()
+    decided = comes_up(rack, "n1", left("a", 3), left("b", 3))
+    assert {decided.wrote[name].counts.losses for name in ("a", "b")} == {2}
+    assert FAILED not in decided.states.values()
 
 
 def test_the_last_attempt_of_a_suspect_is_marked() -> None:
@@ -166,10 +166,10 @@ class Unlucky(World):
         if not hasattr(self, "durable"):
             self.durable, self.unsettled = {}, {}
         self.state = GroupState("rack-a", self.policy)
-        self.tell(NodesExpected(tuple(self.has)))
+        self.handle(NodesExpected(tuple(self.has)))
         unfinished = [self.stored(name) for name in self.jobs if not self.ended(name)]
-        self.tell(JobsArrived(tuple(each for each in unfinished if each.running)))
-        self.tell(JobsArrived(tuple(each for each in unfinished if not each.running)))
+        self.handle(JobsArrived(tuple(each for each in unfinished if each.running)))
+        self.handle(JobsArrived(tuple(each for each in unfinished if not each.running)))
         for name in self.has:
             self.poll(name, *self.unsettled.get(name, ()))
 
@@ -217,6 +217,6 @@ def test_reports_of_answers_are_taken_in_beside_losses() -> None:
     rack.slots["n1"], rack.has["n1"], rack.lives["n1"] = 2, [], 1
     rack.now += 0.01
     done = AttemptReport(AttemptId("b", 1), Outcome.EXITED, 0)
-    told = rack.poll("n1", left("a"), done)
-    assert told.wrote["b"].state is JobState.DONE
-    assert told.wrote["a"].counts.losses == 1
+    decided = rack.poll("n1", left("a"), done)
+    assert decided.wrote["b"].state is JobState.DONE
+    assert decided.wrote["a"].counts.losses == 1

@@ -45,7 +45,7 @@ def test_the_load_equals_a_look_over_all_nodes(changes: list[tuple[str, str, boo
     load = GroupLoad("rack-a", nodes)
     for name in nodes:
         load.touch(name)
-    for second, (name, what, told) in enumerate(changes):
+    for second, (name, what, decided) in enumerate(changes):
         now = float(second)
         if what in ("go", "again"):
             nodes.pop(name, None)
@@ -58,7 +58,7 @@ def test_the_load_equals_a_look_over_all_nodes(changes: list[tuple[str, str, boo
             elif what == "grow":
                 nodes[name].slots += 1
         load.touch(name)
-        if told:
+        if decided:
             found = load.capacity(None, quota, 5, now)
             assert (found.slots, found.running, found.leaving, found.mean_s) == plain(nodes, quota)
             assert [view.node_id for view in found.nodes] == list(nodes)

@@ -14,17 +14,17 @@ def test_a_job_that_met_memory_pressure_runs_alone() -> None:
     rack = Rack()
     rack.join("n1", slots=3)
     rack.submit("hog", "a", "b")
-    told = rack.ends("hog", PRESSURE, message="killed at 5 GB")
-    assert (told.wrote["hog"].state, told.wrote["hog"].counts.failures) == (QUEUED, 0)
-    assert told.started == {}
+    decided = rack.ends("hog", PRESSURE, message="killed at 5 GB")
+    assert (decided.wrote["hog"].state, decided.wrote["hog"].counts.failures) == (QUEUED, 0)
+    assert decided.started == {}
     assert rack.submit("c").started == {}, "the node is kept"
     rack.ends("a")
     assert rack.wait(3, alive=("n1",)).started == {}, "b still runs there"
     assert rack.ends("b").started == {"hog": "n1"}
     assert rack.wait(3, alive=("n1",)).started == {}, "it runs alone"
-    told = rack.ends("hog")
-    assert told.states == {"hog": DONE, "c": JobState.RUNNING}
-    assert told.started == {"c": "n1"}
+    decided = rack.ends("hog")
+    assert decided.states == {"hog": DONE, "c": JobState.RUNNING}
+    assert decided.started == {"c": "n1"}
 
 
 def test_a_job_that_does_not_fit_alone_fails_and_names_its_size() -> None:
@@ -97,8 +97,8 @@ def test_jobs_that_run_alone_do_not_starve_the_others() -> None:
     assert rack.node_of("c") == "n1"
     rack.wait(12, alive=("n1",))
     rack.ends("b")
-    told = rack.ends("c")
-    assert told.started == {later: "n1"}, "the node was shared for as long as it was kept"
+    decided = rack.ends("c")
+    assert decided.started == {later: "n1"}, "the node was shared for as long as it was kept"
     assert rack.ends(later).started == {"d": "n1"}
 
 

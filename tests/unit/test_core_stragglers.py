@@ -53,10 +53,10 @@ def test_a_straggler_gets_a_second_attempt_on_another_node() -> None:
     rack.submit("slow")
     first = rack.node_of("slow")
     assert rack.wait(2.9).started == {}
-    told = rack.wait(1)
-    assert told.started.keys() == {"slow"}
-    assert told.started["slow"] != first
-    update = told.wrote["slow"]
+    decided = rack.wait(1)
+    assert decided.started.keys() == {"slow"}
+    assert decided.started["slow"] != first
+    update = decided.wrote["slow"]
     assert (update.state, update.counts.started, update.node_id) == (JobState.RUNNING, 2, first)
     assert rack.wait(60).started == {}
 
@@ -67,9 +67,9 @@ def test_the_first_answer_counts_and_the_other_attempt_is_stopped(first_wins: bo
     """Whichever of the two answers first: its answer is the job's, and the other one is killed."""
     rack, first, second = doubled()
     answered, other = ((first, ONE), (second, TWO))[:: 1 if first_wins else -1]
-    told = end(rack, *answered, code=code)
-    assert told.states == {"slow": JobState.FAILED if code else JobState.DONE}
-    assert (told.wrote["slow"].node_id, told.stopped) == (answered[0], [other])
+    decided = end(rack, *answered, code=code)
+    assert decided.states == {"slow": JobState.FAILED if code else JobState.DONE}
+    assert (decided.wrote["slow"].node_id, decided.stopped) == (answered[0], [other])
     late = end(rack, *other, code=0)
     assert (late.wrote, late.started) == ({}, {})
     assert rack.state.capacity(rack.now).running == 0
@@ -83,15 +83,15 @@ def test_a_failure_of_one_of_the_two_costs_nothing_and_the_other_goes_on(first_f
     failed, other = ((first, ONE), (second, TWO))[:: 1 if first_fails else -1]
     if how == "node lost":
         rack.has[failed[0]] = []
-        told = rack.tell(NodeLost(failed[0]))
+        decided = rack.handle(NodeLost(failed[0]))
     elif how == "gone":
         rack.has[failed[0]] = []
-        told = rack.poll(failed[0])
+        decided = rack.poll(failed[0])
     else:
-        told = end(rack, *failed, Outcome.INFRASTRUCTURE if how == "reported" else Outcome.CANCELLED, None)
-    assert told.started == {}
+        decided = end(rack, *failed, Outcome.INFRASTRUCTURE if how == "reported" else Outcome.CANCELLED, None)
+    assert decided.started == {}
     if first_fails:
-        assert (told.wrote["slow"].state, told.wrote["slow"].node_id) == (JobState.RUNNING, second)
+        assert (decided.wrote["slow"].state, decided.wrote["slow"].node_id) == (JobState.RUNNING, second)
     update = end(rack, *other).wrote["slow"]
     assert (update.state, update.counts.failures, update.counts.losses, update.counts.started) == (
         JobState.DONE,
@@ -105,8 +105,8 @@ def test_a_job_that_loses_both_attempts_runs_again() -> None:
     """The second failure counts as that of any only attempt, and the next attempt has the next number."""
     rack, first, second = doubled()
     end(rack, first, ONE, Outcome.INFRASTRUCTURE, None)
-    told = end(rack, second, TWO, Outcome.INFRASTRUCTURE, None)
-    assert told.wrote["slow"].counts.failures == 1
+    decided = end(rack, second, TWO, Outcome.INFRASTRUCTURE, None)
+    assert decided.wrote["slow"].counts.failures == 1
     rack.wait(1)
     assert rack.where["slow"][1] == AttemptId("slow", 3)
 
@@ -121,7 +121,7 @@ def test_a_cancel_stops_both() -> None:
 def test_a_drained_node_ends_its_one_of_two() -> None:
     """The job has its other attempt already: nothing else starts."""
     rack, first, second = doubled()
-    assert rack.tell(NodeDraining(first, True, rack.now)).stopped == [(first, ONE)]
+    assert rack.handle(NodeDraining(first, True, rack.now)).stopped == [(first, ONE)]
     assert end(rack, first, ONE, Outcome.CANCELLED, None).started == {}
     assert end(rack, second, TWO).states == {"slow": JobState.DONE}
 
@@ -133,8 +133,8 @@ def test_only_idle_slots_are_used() -> None:
     rack.submit("waits")
     assert rack.wait(20).started == {}
     rack.has[rack.node_of("also")].remove(rack.where["also"][1])
-    told = rack.poll(rack.node_of("also"), AttemptReport(rack.where["also"][1], Outcome.EXITED, 0))
-    assert told.started.keys() == {"waits"}
+    decided = rack.poll(rack.node_of("also"), AttemptReport(rack.where["also"][1], Outcome.EXITED, 0))
+    assert decided.started.keys() == {"waits"}
     assert rack.wait(1).started == {}
 
 
@@ -171,7 +171,7 @@ def test_a_job_that_lost_a_node_gets_no_second_attempt() -> None:
     """A job that may have killed a node runs on one node at a time."""
     rack = racks(nodes=3)
     rack.submit("slow")
-    rack.tell(NodeLost(rack.node_of("slow")))
+    rack.handle(NodeLost(rack.node_of("slow")))
     assert rack.wait(30).started == {}
 
 
@@ -184,9 +184,9 @@ def test_after_a_change_of_leader_one_of_the_two_goes_on(first_speaks_first: boo
         rack.slots[name], rack.lives[name], rack.has[name] = 1, 1, [attempt]
     stopped = []
     for name in ("n1", "n2", "n1", "n2") if first_speaks_first else ("n2", "n1", "n2", "n1"):
-        told = rack.poll(name)
-        assert told.started == {}
-        stopped += told.stopped
+        decided = rack.poll(name)
+        assert decided.started == {}
+        stopped += decided.stopped
     assert set(stopped) == {("n2", TWO)}
     assert end(rack, "n1", ONE).states == {"slow": JobState.DONE}
 

@@ -47,10 +47,10 @@ class World:
     def lead(self) -> None:
         """A leader begins, with what the store holds."""
         self.state = GroupState("rack-a", self.policy)
-        self.tell(NodesExpected(tuple(self.has)))
+        self.handle(NodesExpected(tuple(self.has)))
         unfinished = [self.stored(name) for name in self.jobs if not self.ended(name)]
-        self.tell(JobsArrived(tuple(each for each in unfinished if each.running)))
-        self.tell(JobsArrived(tuple(each for each in unfinished if not each.running)))
+        self.handle(JobsArrived(tuple(each for each in unfinished if each.running)))
+        self.handle(JobsArrived(tuple(each for each in unfinished if not each.running)))
         for name in self.has:
             self.poll(name)
 
@@ -64,7 +64,7 @@ class World:
         running = known.state is JobState.RUNNING
         return QueuedJob(self.jobs[name].spec, known.counts, known.node_id, running)
 
-    def tell(self, event: Event) -> None:
+    def handle(self, event: Event) -> None:
         self.now += 0.01
         for command in self.state.handle(event, self.now):
             match command:
@@ -78,13 +78,13 @@ class World:
                 case StartAttempts(node, orders):
                     ids = tuple(order.attempt for order in orders)
                     self.has[node].extend(ids)
-                    self.tell(HandOverEnded(node, ids, arrived=True))
+                    self.handle(HandOverEnded(node, ids, arrived=True))
 
     def poll(self, name: str, *reports: AttemptReport) -> None:
         self.now += 0.01
         waiting = max(0, len(self.has[name]) - self.slots)
         said = NodeState(name, f"life-{self.lives[name]}", self.slots, tuple(self.has[name]), waiting)
-        self.tell(NodeReported(said, reports, asked_at=self.now))
+        self.handle(NodeReported(said, reports, asked_at=self.now))
 
     def turn(self) -> None:
         """A node whose slots have the poison dies; on any other something ends."""
@@ -95,7 +95,7 @@ class World:
             self.losses += 1
             self.has[name], self.lives[name] = [], self.lives[name] + 1
             if self.random.random() < 0.5:
-                self.tell(NodeLost(name))
+                self.handle(NodeLost(name))
             self.poll(name)
         elif running and self.random.random() < 0.7:
             attempt = self.random.choice(running)
@@ -104,7 +104,7 @@ class World:
             began, ended = datetime.fromtimestamp(0, UTC), datetime.fromtimestamp(0.01, UTC)
             self.poll(name, AttemptReport(attempt, Outcome.EXITED, 0, started_at=began, ended_at=ended))
         self.now += 0.3
-        self.tell(Tick())
+        self.handle(Tick())
 
 
 @settings(max_examples=150, deadline=None)
@@ -152,7 +152,7 @@ def test_the_next_leader_knows_how_many_nodes_a_job_has_lost() -> None:
     rack = Rack()
     rack.join("n1")
     rack.submit(job("a", attempts=2, failures=2, losses=2))
-    update = rack.tell(NodeLost("n1")).wrote["a"]
+    update = rack.handle(NodeLost("n1")).wrote["a"]
     assert (update.state, update.reason) == (FAILED, "poison")
     assert (update.message or "").startswith("its node was lost in each of 3 attempts; the job itself is the likely")
 
@@ -163,8 +163,8 @@ def test_after_a_crash_of_a_machine_its_jobs_run_side_by_side() -> None:
     rack.join("n1", slots=8)
     rack.submit(*(f"j{n}" for n in range(8)))
     rack.join("n2", slots=8)
-    told = rack.tell(NodeLost("n1"))
-    assert len(told.started) == 8
+    decided = rack.handle(NodeLost("n1"))
+    assert len(decided.started) == 8
 
 
 def test_a_job_in_its_last_attempt_runs_without_other_suspects() -> None:
@@ -173,12 +173,12 @@ def test_a_job_in_its_last_attempt_runs_without_other_suspects() -> None:
     rack.join("n1", slots=3)
     last = job("last", attempts=2, failures=2, losses=2)
     once = job("once", attempts=1, failures=1, losses=1)
-    told = rack.submit(last, once, job("fresh"))
-    assert sorted(told.started) == ["fresh", "last"]
+    decided = rack.submit(last, once, job("fresh"))
+    assert sorted(decided.started) == ["fresh", "last"]
     assert rack.wait(2, alive=("n1",)).started == {}
     rack.join("n2")
     assert rack.wait(1, alive=("n1", "n2")).started == {"once": "n2"}
-    update = rack.tell(NodeLost("n1")).wrote
+    update = rack.handle(NodeLost("n1")).wrote
     assert (update["last"].reason, update["fresh"].state) == ("poison", JobState.QUEUED)
 
 
@@ -190,9 +190,9 @@ def test_a_loss_beside_another_suspect_is_not_the_last() -> None:
     rack.slots["n1"], rack.lives["n1"] = 2, 1
     rack.has["n1"] = [AttemptId("a", 3), AttemptId("b", 3)]
     rack.poll("n1")
-    told = rack.tell(NodeLost("n1"))
-    assert {name: update.counts.failures for name, update in told.wrote.items()} == {"a": 2, "b": 2}
-    assert set(told.states.values()) == {JobState.QUEUED}
+    decided = rack.handle(NodeLost("n1"))
+    assert {name: update.counts.failures for name, update in decided.wrote.items()} == {"a": 2, "b": 2}
+    assert set(decided.states.values()) == {JobState.QUEUED}
 
 
 def test_a_single_attempt_is_not_called_poison() -> None:
@@ -200,5 +200,5 @@ def test_a_single_attempt_is_not_called_poison() -> None:
     rack = Rack(retry=JobRetryPolicy(max_attempts=1))
     rack.join("n1", slots=2)
     rack.submit("a", "b")
-    told = rack.tell(NodeLost("n1"))
-    assert {update.reason for update in told.wrote.values()} == {"lost"}
+    decided = rack.handle(NodeLost("n1"))
+    assert {update.reason for update in decided.wrote.values()} == {"lost"}

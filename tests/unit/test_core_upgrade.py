@@ -11,17 +11,17 @@ from raygrid.core.group.policy import GroupPolicy
 from raygrid.core.group.pricers import GRACE_S
 from raygrid.core.group.retry import JobRetryPolicy
 from raygrid.models import AttemptId, JobState, Outcome
-from tests.unit.test_core_group import Rack, Told, job
+from tests.unit.test_core_group import Decisions, Rack, job
 
 QUEUED, RUNNING, DONE, FAILED, CANCELLED = JobState
 P, Q = frozenset({"p"}), frozenset({"p", "q"})
 
 
-def deploy(rack: Rack, deployed_at: float = 1.0, site: str = "LDN", **policy: Any) -> Told:
-    return rack.tell(PolicyChanged(GroupPolicy(**{"prefetch": 0, "deployed_at": deployed_at, **policy}), site))
+def deploy(rack: Rack, deployed_at: float = 1.0, site: str = "LDN", **policy: Any) -> Decisions:
+    return rack.handle(PolicyChanged(GroupPolicy(**{"prefetch": 0, "deployed_at": deployed_at, **policy}), site))
 
 
-def upgraded(rack: Rack, name: str, deployed_at: float = 1.0) -> Told:
+def upgraded(rack: Rack, name: str, deployed_at: float = 1.0) -> Decisions:
     return rack.poll(name, deployed_at=deployed_at)
 
 
@@ -30,7 +30,7 @@ def test_running_jobs_go_on_and_are_done() -> None:
     rack = Rack()
     rack.join("n1", slots=2)
     rack.submit("a", "b")
-    assert deploy(rack) == Told()
+    assert deploy(rack) == Decisions()
     upgraded(rack, "n1")
     assert rack.ends("a").states == {"a": DONE}
     assert rack.ends("b").states == {"b": DONE}
@@ -47,8 +47,8 @@ def test_a_node_gets_no_job_before_it_follows_the_new_settings() -> None:
     rack.join("n1")
     assert rack.wait(2).started == {}
     assert upgraded(rack, "n1").started == {"a": "n1"}
-    told = upgraded(rack, "n1", 7.0)
-    assert told == Told(), "a node may be ahead of a restarted leader"
+    decided = upgraded(rack, "n1", 7.0)
+    assert decided == Decisions(), "a node may be ahead of a restarted leader"
 
 
 def test_a_new_quota_and_a_new_site_hold_at_once() -> None:
@@ -59,7 +59,7 @@ def test_a_new_quota_and_a_new_site_hold_at_once() -> None:
     assert rack.state.queued == 3
     assert list(deploy(rack, 0.0, "ZRH", quota=3).started) == ["b", "c"]
     assert rack.state.capacity(rack.now).site == "ZRH"
-    assert deploy(rack, 0.0, quota=2) == Told()
+    assert deploy(rack, 0.0, quota=2) == Decisions()
     assert rack.ends("a").started == {}
     assert rack.ends("b").started == {"d": "n1"}
 
@@ -84,20 +84,20 @@ def test_a_job_of_a_pricer_that_comes_later_waits_for_it() -> None:
     rack.join("n1", slots=2)
     assert rack.submit(job("new", pricer="q"), "a").started == {"a": "n1"}
     assert rack.state.queued == 1
-    assert rack.wait(GRACE_S - 1, alive=["n1"]) == Told()
+    assert rack.wait(GRACE_S - 1, alive=["n1"]) == Decisions()
     deploy(rack, pricers=Q)
     assert upgraded(rack, "n1").started == {"new": "n1"}
 
 
 def test_before_parents_have_reported_an_unknown_pricer_is_only_waited_for() -> None:
-    """The leader may lack newer settings; only after parents were heard for a while is the pricer gone for good."""
+    """The leader may lack newer settings; only after parents reported for a while is the pricer gone for good."""
     rack = Rack(pricers=P)
     rack.submit(job("new", pricer="q"))
     for _ in range(100):
         rack.now += 1
-        assert rack.tell(Tick(confirmed=False)) == Told()
+        assert rack.handle(Tick(confirmed=False)) == Decisions()
     together = rack.wait(GRACE_S - 1)
-    assert together == Told()
+    assert together == Decisions()
     update = rack.wait(3).wrote["new"]
     assert (update.state, update.reason, update.counts.started, update.counts.failures) == (
         FAILED,
@@ -113,14 +113,14 @@ def test_queued_jobs_of_a_removed_pricer_fail_at_once_and_once() -> None:
     rack = Rack(pricers=Q)
     rack.join("n1")
     rack.submit(job("runs", pricer="q"), job("waits", pricer="q"), "other")
-    told = deploy(rack, 0.0, pricers=P)
-    assert told.states == {"waits": FAILED}
-    assert (told.wrote["waits"].reason, told.wrote["waits"].counts.failures) == ("unknown_pricer", 0)
-    assert "configure it again" in str(told.wrote["waits"].message)
+    decided = deploy(rack, 0.0, pricers=P)
+    assert decided.states == {"waits": FAILED}
+    assert (decided.wrote["waits"].reason, decided.wrote["waits"].counts.failures) == ("unknown_pricer", 0)
+    assert "configure it again" in str(decided.wrote["waits"].message)
     assert rack.submit(job("late", pricer="q")).states == {"late": FAILED}
-    assert rack.tell(JobsArrived((job("waits", pricer="q"),), scanned=True)) == Told()
-    told = rack.ends("runs")
-    assert (told.states["runs"], told.started) == (DONE, {"other": "n1"})
+    assert rack.handle(JobsArrived((job("waits", pricer="q"),), scanned=True)) == Decisions()
+    decided = rack.ends("runs")
+    assert (decided.states["runs"], decided.started) == (DONE, {"other": "n1"})
 
 
 def test_a_running_job_of_a_removed_pricer_that_is_lost_fails_with_the_reason() -> None:
@@ -129,8 +129,8 @@ def test_a_running_job_of_a_removed_pricer_that_is_lost_fails_with_the_reason() 
     rack.join("n1")
     rack.submit(job("runs", pricer="q"))
     deploy(rack, pricers=P)
-    told = rack.ends("runs", Outcome.INFRASTRUCTURE)
-    assert (told.states, told.wrote["runs"].reason) == ({"runs": FAILED}, "unknown_pricer")
+    decided = rack.ends("runs", Outcome.INFRASTRUCTURE)
+    assert (decided.states, decided.wrote["runs"].reason) == ({"runs": FAILED}, "unknown_pricer")
 
 
 def test_a_removed_pricer_that_comes_back_is_known() -> None:
@@ -145,13 +145,13 @@ def test_a_removed_pricer_that_comes_back_is_known() -> None:
     assert upgraded(rack, "n1", 3.0).started == {"again": "n1"}
 
 
-@pytest.mark.parametrize("told", [True, False])
-def test_a_job_that_is_set_aside_can_be_cancelled_and_is_found_running(told: bool) -> None:
+@pytest.mark.parametrize("decided", [True, False])
+def test_a_job_that_is_set_aside_can_be_cancelled_and_is_found_running(decided: bool) -> None:
     """It is a queued job like any other: a cancel ends it, and a node that runs it already is believed."""
     rack = Rack(pricers=P)
     rack.join("n1")
     rack.submit(job("a", pricer="q"))
-    if told:
+    if decided:
         assert rack.cancel("a").states == {"a": CANCELLED}
     else:
         rack.has["n1"].append(AttemptId("a", 1))

@@ -93,8 +93,8 @@ def test_a_found_job_that_runs_is_adopted_whatever_the_window() -> None:
     rack.submit("a", "b", "c")
     assert "late" not in rack.state
     known(rack, AttemptId("late", 1))
-    told = rack.tell(replace(reply("late"), asked_at=rack.now, found=(job("late"),)))
-    assert (told.states, told.started, told.stopped) == ({"late": JobState.RUNNING}, {}, [])
+    decided = rack.handle(replace(reply("late"), asked_at=rack.now, found=(job("late"),)))
+    assert (decided.states, decided.started, decided.stopped) == ({"late": JobState.RUNNING}, {}, [])
     rack.where["late"] = ("n1", AttemptId("late", 1))
     assert rack.ends("late").states["late"] is JobState.DONE
 
@@ -102,15 +102,15 @@ def test_a_found_job_that_runs_is_adopted_whatever_the_window() -> None:
 def test_a_report_of_a_found_job_counts() -> None:
     """An answer ends its job, though the leader had no place for it in memory."""
     rack = Rack()
-    told = rack.tell(replace(reply(ended=("late",)), asked_at=rack.now, found=(job("late"),)))
-    assert (told.states, told.started) == ({"late": JobState.DONE}, {})
+    decided = rack.handle(replace(reply(ended=("late",)), asked_at=rack.now, found=(job("late"),)))
+    assert (decided.states, decided.started) == ({"late": JobState.DONE}, {})
 
 
 def test_what_is_gone_is_stopped_until_it_comes_back() -> None:
     """An attempt of a job that is not this group's is stopped; the job is taken when the store has it again."""
     rack = Rack()
-    told = rack.tell(replace(reply("theirs"), asked_at=rack.now, gone=("theirs",)))
-    assert told.stopped == [("n1", AttemptId("theirs", 1))]
+    decided = rack.handle(replace(reply("theirs"), asked_at=rack.now, gone=("theirs",)))
+    assert decided.stopped == [("n1", AttemptId("theirs", 1))]
     assert not rack.state.is_unknown("theirs")
     rack.submit("theirs")
     assert "theirs" in rack.state
@@ -123,7 +123,7 @@ def test_a_node_whose_reply_waits_is_not_silent() -> None:
     rack.submit("a")
     for _ in range(10):
         rack.now += 3.0
-        rack.tell(NodeHeard("n1"))
-        told = rack.tell(Tick())
-        assert told.wrote == {}
-    assert rack.tell(NodeHeard("n2")).wrote == {}
+        rack.handle(NodeHeard("n1"))
+        decided = rack.handle(Tick())
+        assert decided.wrote == {}
+    assert rack.handle(NodeHeard("n2")).wrote == {}

@@ -14,7 +14,7 @@ def memory(available: int, reserve: int = GB, total: int = 24 * GB) -> Memory:
     return Memory(total, available, reserve, "the machine")
 
 
-def told(snapshots: list[dict[int, int]], available: int, every_s: float = 1.0) -> tuple[int, int, bool] | None:
+def chosen(snapshots: list[dict[int, int]], available: int, every_s: float = 1.0) -> tuple[int, int, bool] | None:
     """Which pricer is chosen after these snapshots, by how much it grew, and whether there are others."""
     history = PressureHistory()
     for number, snapshot in enumerate(snapshots):
@@ -45,14 +45,14 @@ def test_the_pricer_that_grew_most_is_chosen(
     name: str, snapshots: list[dict[int, int]], available: int, expected: tuple[int, int, bool] | None
 ) -> None:
     """The pricer that grew most within the last seconds, else the largest, and none where that would not help."""
-    assert told(snapshots, available) == expected, name
+    assert chosen(snapshots, available) == expected, name
 
 
 def test_only_the_growth_of_the_last_seconds_counts() -> None:
     """A process that grew long ago and stands still is not chosen."""
     steady = [{1: min(8, second) * GB, 2: 0} for second in range(10)]
     steady += [{1: 8 * GB, 2: 0}] * int(WINDOW_S)
-    assert told([*steady, {1: 8 * GB, 2: 2 * GB}], 0) == (2, 2 * GB, True)
+    assert chosen([*steady, {1: 8 * GB, 2: 2 * GB}], 0) == (2, 2 * GB, True)
     history = PressureHistory()
     for second in range(1_000):
         history.add(second, [PricerSize(1, second)])

@@ -137,8 +137,8 @@ def test_a_line_that_is_no_answer_is_ignored(line: bytes) -> None:
 
 
 @pytest.mark.parametrize("said", ['"exit_code": "0"', '"exit_code": 256', '"exit_code": true', '"signal": 0', '"x": 1'])
-def test_an_answer_of_this_job_that_means_nothing_is_refused(said: str) -> None:
-    """The error reaches the pricer's author, who would otherwise have a job that hangs."""
+def test_a_meaningless_answer_of_this_job_is_refused(said: str) -> None:
+    """The pricer's author gets an error instead of a job that hangs."""
     with pytest.raises(BadAnswerError):
         parse(f'{{"number": 1, {said}}}'.encode(), 1)
 

@@ -87,7 +87,7 @@ async def leader(store: MemoryStore) -> AsyncIterator[Leader]:
     await leads.close()
 
 
-async def told(leader: Leader, store: MemoryStore, group_id: str, *updates: JobUpdate) -> tuple[JobChange, ...]:
+async def reported(leader: Leader, store: MemoryStore, group_id: str, *updates: JobUpdate) -> tuple[JobChange, ...]:
     """What parents get of ends of jobs that the store has as that group's."""
     specs = [JobSpec(update.job_id, "p", "1", BlobSlice("", 0, 0, "")) for update in updates]
     await store.insert([NewJob(spec, group_id, "f") for spec in specs])
@@ -98,7 +98,7 @@ async def told(leader: Leader, store: MemoryStore, group_id: str, *updates: JobU
 
 
 async def test_a_success_is_reported_in_full(leader: Leader, store: MemoryStore) -> None:
-    [change] = await told(leader, store, "a", end("j"))
+    [change] = await reported(leader, store, "a", end("j"))
     assert change.done == DoneJob("j", "a", "n1", RESULT, 0)
     kept = (await store.get(["j"]))["j"]
     assert (kept.state, kept.result, kept.node_id) == (JobState.DONE, RESULT, "n1")
@@ -106,15 +106,15 @@ async def test_a_success_is_reported_in_full(leader: Leader, store: MemoryStore)
 
 async def test_an_end_that_the_store_did_not_take_is_not_reported(leader: Leader, store: MemoryStore) -> None:
     """The job was moved to another group, where it runs again; reported as done it would have two visible results."""
-    [change] = await told(leader, store, "b", end("j"))
+    [change] = await reported(leader, store, "b", end("j"))
     assert change.done is None
     assert (await store.get(["j"]))["j"].state is JobState.QUEUED
 
 
 async def test_failures_and_crowds_are_read_from_the_store(leader: Leader, store: MemoryStore) -> None:
     """A failure has more members; and many waiting requests share one query."""
-    assert [change.done for change in await told(leader, store, "a", end("j", exit_code=3))] == [None]
-    many = await told(leader, store, "a", *(end(f"j{number}") for number in range(FEW + 1)))
+    assert [change.done for change in await reported(leader, store, "a", end("j", exit_code=3))] == [None]
+    many = await reported(leader, store, "a", *(end(f"j{number}") for number in range(FEW + 1)))
     assert len(many) == FEW + 2
     assert [change.done for change in many] == [None] * len(many)
 
