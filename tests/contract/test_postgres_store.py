@@ -526,11 +526,11 @@ async def test_a_mistake_in_the_url_is_explained_without_the_password(
     database: str, mistake: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     """Each refusal names the mistake; neither it, nor its causes, nor the log contains the password."""
-    spoil, error, says = WRONG[mistake]
+    spoil, error, fragment = WRONG[mistake]
     caplog.set_level(logging.DEBUG)
     with pytest.raises(error) as caught:
         await SqlStore(spoil(database)).open()
-    assert says in str(caught.value)
+    assert fragment in str(caught.value)
     told = [caplog.text, *(repr(each) + str(each) for each in chain(caught.value))]
     assert not any(secret in part for part in told for secret in ("s3cret", PASSWORD, "p%40ss"))
 

@@ -163,7 +163,7 @@ def test_a_node_that_loses_the_share_gets_no_work_and_shows_the_reason(cluster: 
     with cluster.client("a1") as client:
         hosts.lose_share("b2")
         try:
-            until(lambda: SHARED in (nodes_of(client)["b2"].why or ""), "b2 says why it is not well", within_s=30)
+            until(lambda: SHARED in (nodes_of(client)["b2"].why or ""), "b2 shows why it is not well", within_s=30)
             batch = client.map(short_jobs(40, 0.2))
             list(batch.results(timeout=120))
             assert "b2" not in {job.node for job in statuses(client, batch)}

@@ -54,7 +54,7 @@ PRICER = ('name="pricer"', b"cat")
 
 
 @pytest.mark.parametrize(
-    ("parts", "says"),
+    ("parts", "fragment"),
     [
         ([PRICER], "the form has no file"),
         ([], "the form has no file"),
@@ -82,13 +82,13 @@ PRICER = ('name="pricer"', b"cat")
     ],
 )
 async def test_an_incomplete_or_unknown_form_is_refused(
-    grid: SmallGrid, parts: list[tuple[str, bytes]], says: str
+    grid: SmallGrid, parts: list[tuple[str, bytes]], fragment: str
 ) -> None:
     """A form with something missing, unknown, doubled or too much is refused with the reason, and makes no job."""
     answer = await send(grid, form_body(parts))
     assert answer.status_code in (413, 422)
     assert word(answer) in ("invalid-request", "unknown-pricer", "too-large")
-    assert says in answer.json()["detail"]
+    assert fragment in answer.json()["detail"]
     assert (await grid.http.get("/status/bad")).status_code == 404
 
 
@@ -194,7 +194,7 @@ async def test_a_hostile_file_name_becomes_a_plain_one(grid: SmallGrid, disposit
 
 
 @pytest.mark.parametrize(
-    ("name", "says"),
+    ("name", "fragment"),
     [
         (b"a\x01b.txt", "has a control character, '\\x01'"),
         (b"a\x7f.txt", "has a control character, '\\x7f'"),
@@ -207,7 +207,7 @@ async def test_a_hostile_file_name_becomes_a_plain_one(grid: SmallGrid, disposit
         ("é".encode() * 128, "has 256 bytes; at most 255 are possible"),
     ],
 )
-async def test_an_impossible_file_name_is_refused(grid: SmallGrid, name: bytes, says: str) -> None:
+async def test_an_impossible_file_name_is_refused(grid: SmallGrid, name: bytes, fragment: str) -> None:
     """Nothing is left out of a name or cut off, so that no two names become one."""
     body = form_body([('name="file"; filename="NAME"', b"true"), PRICER]).replace(b"NAME", name)
     answer = await send(grid, body)
@@ -215,7 +215,7 @@ async def test_an_impossible_file_name_is_refused(grid: SmallGrid, name: bytes, 
         assert answer.status_code == 422
         return
     assert (answer.status_code, word(answer)) == (422, "invalid-request")
-    assert says in answer.json()["detail"]
+    assert fragment in answer.json()["detail"]
     assert (await grid.http.get("/status/bad")).status_code == 404
 
 
@@ -258,7 +258,7 @@ async def test_every_valid_id_works(grid: SmallGrid, job_id: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("jobs", "says"),
+    ("jobs", "fragment"),
     [
         ("{", "one JSON object"),
         ("[]", "one JSON object"),
@@ -294,18 +294,18 @@ async def test_every_valid_id_works(grid: SmallGrid, job_id: str) -> None:
         ('{"b-1": {"args": ' + "[" * 90_000 + "]" * 90_000 + "}}", ""),
     ],
 )
-async def test_malformed_options_of_jobs_are_refused(grid: SmallGrid, jobs: str, says: str) -> None:
+async def test_malformed_options_of_jobs_are_refused(grid: SmallGrid, jobs: str, fragment: str) -> None:
     """The option `jobs` is checked down to each value; a batch with a wrong one is refused as a whole."""
     answer = await grid.http.post("/batches", files={"b-1": b"x", "b-2": b"y"}, data={"pricer": "cat", "jobs": jobs})
     assert (answer.status_code, word(answer)) in ((422, "invalid-request"), (422, "unknown-data"))
-    assert says in answer.json()["detail"]
+    assert fragment in answer.json()["detail"]
     assert (await grid.http.get("/status/b-2")).status_code == 404
 
 
 async def test_a_batch_with_a_mistake_is_refused_whole(grid: SmallGrid) -> None:
     """A bad id, a doubled id, an empty file or too many files: no job of such a batch is taken."""
     good = ('name="whole-1"; filename="a"', b"x")
-    for parts, says in (
+    for parts, fragment in (
         ([good, good, PRICER], "two files of the batch have the jobId 'whole-1'"),
         ([good, ('name="bad id"; filename="a"', b"x"), PRICER], "'bad id' is not a jobId"),
         ([good, ('name=".."; filename="a"', b"x"), PRICER], "'..' is not a jobId"),
@@ -317,7 +317,7 @@ async def test_a_batch_with_a_mistake_is_refused_whole(grid: SmallGrid) -> None:
     ):
         answer = await send(grid, form_body(parts), "/batches")
         assert answer.status_code in (413, 422)
-        assert says in answer.json()["detail"]
+        assert fragment in answer.json()["detail"]
     assert (await grid.http.get("/status/whole-1")).status_code == 404
 
 

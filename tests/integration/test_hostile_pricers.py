@@ -91,7 +91,7 @@ async def failed(grid: SmallGrid, job_id: str, script: str, **options: Any) -> d
 
 
 @pytest.mark.parametrize(
-    ("pricer", "says"),
+    ("pricer", "fragment"),
     [
         ("missing", "No such file or directory"),
         ("plain", "Permission denied"),
@@ -99,11 +99,11 @@ async def failed(grid: SmallGrid, job_id: str, script: str, **options: Any) -> d
         ("no-interpreter", "No such file or directory"),
     ],
 )
-async def test_a_pricer_that_cannot_start_is_reported(grid: SmallGrid, pricer: str, says: str) -> None:
+async def test_a_pricer_that_cannot_start_is_reported(grid: SmallGrid, pricer: str, fragment: str) -> None:
     """A file that is missing, not executable or no program is tried on as many nodes as allowed, then reported."""
     problem = await failed(grid, f"start-{pricer}", "x", pricer=pricer)
     assert problem["reason"] == "cannot_start"
-    assert says in problem["detail"]
+    assert fragment in problem["detail"]
     assert (await grid.status(f"start-{pricer}"))["attempts"] == 3
 
 
@@ -262,7 +262,7 @@ async def test_a_pricer_that_takes_too_much_memory_has_failed(grid: SmallGrid) -
 
 
 @pytest.mark.parametrize(
-    ("name", "script", "says"),
+    ("name", "script", "fragment"),
     [
         ("symlink", "ln -s /etc/passwd stolen", "a symbolic link"),
         ("dangling", "ln -s nowhere lost", "a symbolic link"),
@@ -279,11 +279,13 @@ async def test_a_pricer_that_takes_too_much_memory_has_failed(grid: SmallGrid) -
         ("no-directory", 'rm -rf "$PWD"', "cannot be read"),
     ],
 )
-async def test_output_that_cannot_be_a_result_is_a_failure(grid: SmallGrid, name: str, script: str, says: str) -> None:
+async def test_output_that_cannot_be_a_result_is_a_failure(
+    grid: SmallGrid, name: str, script: str, fragment: str
+) -> None:
     """Files that cannot be in a ZIP fail the job with the reason, once; no outside file gets into the result."""
     problem = await failed(grid, name, f"echo printed; {script}")
     assert problem["reason"] == "bad_output"
-    assert says in problem["detail"]
+    assert fragment in problem["detail"]
     assert (await grid.status(name))["attempts"] == 1
     kept = unzip(await grid.http.get(f"/result/{name}?even_if=failed"))
     assert sorted(kept) == ["manifest.json", "stderr.txt", "stdout.txt"]

@@ -82,7 +82,7 @@ async def test_no_request_is_handed_to_a_thread_of_the_web_framework(
 
 
 @pytest.mark.parametrize(
-    ("method", "path", "says"),
+    ("method", "path", "fragment"),
     [
         ("GET", "/jobs?stat=failed", "known are batch, cursor, limit, state"),
         ("GET", "/status/x?wait=1", "there are none"),
@@ -93,12 +93,12 @@ async def test_no_request_is_handed_to_a_thread_of_the_web_framework(
     ],
 )
 async def test_a_query_parameter_that_a_route_does_not_have_is_refused(
-    grid: SmallGrid, method: str, path: str, says: str
+    grid: SmallGrid, method: str, path: str, fragment: str
 ) -> None:
     """It would be ignored: everything listed or cancelled, or another pricer run, with an answer that looks right."""
     answer = await grid.http.request(method, path, headers=RIGHT)
     assert (answer.status_code, word(answer)) == (422, "invalid-request")
-    assert says in answer.json()["detail"]
+    assert fragment in answer.json()["detail"]
     assert (await grid.http.request(method, path)).status_code == 401, "without a key nothing is told"
 
 

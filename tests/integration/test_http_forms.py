@@ -62,7 +62,7 @@ async def test_a_pricer_reads_the_decoded_bytes(grid: SmallGrid, encoding: str, 
 
 
 @pytest.mark.parametrize(
-    ("data", "encoding", "says"),
+    ("data", "encoding", "fragment"),
     [
         (CONTENT, "base64", "the part 'file' of the form cannot be read: it is not base64"),
         (base64.b64encode(CONTENT)[:-1], "base64", "not complete"),
@@ -73,11 +73,13 @@ async def test_a_pricer_reads_the_decoded_bytes(grid: SmallGrid, encoding: str, 
         (CONTENT, "gzip", "'gzip' is not known"),
     ],
 )
-async def test_a_part_that_cannot_be_decoded_is_refused(grid: SmallGrid, data: bytes, encoding: str, says: str) -> None:
+async def test_a_part_that_cannot_be_decoded_is_refused(
+    grid: SmallGrid, data: bytes, encoding: str, fragment: str
+) -> None:
     """Text that is not in its announced encoding makes no job; the answer names the part."""
     answer = await send(grid, part(FILE, data, f"Content-Transfer-Encoding: {encoding}"))
     assert (answer.status_code, word(answer)) == (422, "invalid-request")
-    assert says in answer.json()["detail"]
+    assert fragment in answer.json()["detail"]
 
 
 async def test_a_part_with_two_encodings_is_refused(grid: SmallGrid) -> None:
@@ -111,7 +113,7 @@ async def test_an_option_is_decoded_by_its_own_character_set(grid: SmallGrid, ar
 
 
 @pytest.mark.parametrize(
-    ("option", "says"),
+    ("option", "fragment"),
     [
         (part('name="args"', b"\x95", "Content-Type: text/plain; charset=Shift_JIS"), "is not Shift_JIS text"),
         (part('name="args"', b"a", "Content-Type: text/plain; charset=x-none"), "unknown character set, 'x-none'"),
@@ -121,11 +123,11 @@ async def test_an_option_is_decoded_by_its_own_character_set(grid: SmallGrid, ar
         (part('name="args"', b"YQ", "Content-Transfer-Encoding: base64"), "the part 'args' of the form cannot be read"),
     ],
 )
-async def test_an_option_that_is_no_text_is_refused(grid: SmallGrid, option: bytes, says: str) -> None:
+async def test_an_option_that_is_no_text_is_refused(grid: SmallGrid, option: bytes, fragment: str) -> None:
     """Bytes that are not text in the announced character set make no job."""
     answer = await send(grid, option, part(FILE, b"x"))
     assert (answer.status_code, word(answer)) == (422, "invalid-request")
-    assert says in answer.json()["detail"]
+    assert fragment in answer.json()["detail"]
 
 
 async def test_a_body_that_is_compressed_as_a_whole_is_refused(grid: SmallGrid) -> None:

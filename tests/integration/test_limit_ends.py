@@ -100,7 +100,7 @@ def test_a_pricer_that_is_stopped_while_it_starts_gets_sigterm_and_its_grace(tmp
 
 
 @pytest.mark.parametrize(
-    ("program", "outcome", "exit_code", "says"),
+    ("program", "outcome", "exit_code", "fragment"),
     [
         ("read -r line; exit 0", Outcome.BAD_OUTPUT, 0, "ended without an answer (exit code 0)"),
         ("read -r line; exec >&-; exit 0", Outcome.BAD_OUTPUT, 0, "ended without an answer (exit code 0)"),
@@ -111,13 +111,13 @@ def test_a_pricer_that_is_stopped_while_it_starts_gets_sigterm_and_its_grace(tmp
     ],
 )
 async def test_a_warm_pricer_that_ends_without_an_answer_has_failed(
-    tmp_path: Path, program: str, outcome: Outcome, exit_code: int | None, says: str
+    tmp_path: Path, program: str, outcome: Outcome, exit_code: int | None, fragment: str
 ) -> None:
     """Neither exit code 0 nor a closed stdout is an answer; a failing exit code and a signal are kept."""
     with WarmNode(tmp_path, "", command=("sh", "-c", program.replace("{", "{{").replace("}", "}}"))) as node:
         report = (await node.run("job", "")).report
     assert (report.outcome, report.exit_code) == (outcome, exit_code), report
-    assert says in (report.message or "")
+    assert fragment in (report.message or "")
 
 
 async def test_a_warm_pricer_that_answers_once_and_exits_0_in_the_next_job_has_failed(tmp_path: Path) -> None:

@@ -153,7 +153,7 @@ async def test_a_job_that_a_group_cannot_run_goes_to_another(tmp_path: Path) -> 
             return not leader._state.takes_jobs(leader._clock())
 
         await grid.until(drained)
-        grid.parent.groups.routing.choose = lambda affinity, site: "rack-a"  # type: ignore[method-assign]  # as if nobody knew
+        grid.parent.groups.routing.choose = lambda affinity, site: "rack-a"  # type: ignore[method-assign]  # as if the parent did not know
         answer = await grid.submit("j", "echo here", wait=5)
         assert answer.status_code == 200, answer.text
         status = await grid.status("j")

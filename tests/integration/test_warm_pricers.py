@@ -126,7 +126,7 @@ async def test_a_message_shows_no_path_of_the_node(tmp_path: Path, said: str, sh
 
 
 @pytest.mark.parametrize(
-    ("script", "code", "says"),
+    ("script", "code", "fragment"),
     [
         ("sys.exit(3)", 3, ""),
         ("raise ValueError('no such curve')", 1, "ValueError: no such curve"),
@@ -134,13 +134,15 @@ async def test_a_message_shows_no_path_of_the_node(tmp_path: Path, said: str, sh
         ("raise KeyboardInterrupt", 1, "KeyboardInterrupt"),
     ],
 )
-async def test_a_failure_is_an_answer_and_costs_no_process(tmp_path: Path, script: str, code: int, says: str) -> None:
+async def test_a_failure_is_an_answer_and_costs_no_process(
+    tmp_path: Path, script: str, code: int, fragment: str
+) -> None:
     """The job ends with the exit code that a cold program would have; the process takes the next job."""
     with WarmNode(tmp_path, RUNS_ITS_INPUT) as node:
         done = await node.run("job", script)
         assert ended(done) == (Outcome.EXITED, code, None)
-        assert says in done.stderr
-        assert says.strip() in (done.report.stderr_tail or "")
+        assert fragment in done.stderr
+        assert fragment.strip() in (done.report.stderr_tail or "")
         assert (await node.run("next", "print('fine')")).manifest["warm_job"] == 2
 
 

@@ -100,5 +100,5 @@ def until(condition: Callable[[], bool], within_s: float = 60.0) -> None:
     """Wait for a condition; fail if it does not come."""
     deadline = time.monotonic() + within_s
     while not condition():
-        assert time.monotonic() < deadline, f"waited {within_s} s in vain"
+        assert time.monotonic() < deadline, f"the condition did not come within {within_s} s"
         time.sleep(0.05)

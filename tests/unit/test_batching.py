@@ -13,7 +13,7 @@ from raygrid.transport.batching import Coalescer
 
 
 class Far:
-    """The other side: it keeps every call open until the test lets it answer."""
+    """The other side of an edge: it keeps every call open until the test lets it answer."""
 
     def __init__(self) -> None:
         self.calls: list[list[int]] = []
@@ -99,15 +99,15 @@ async def test_an_error_goes_to_all_callers_of_its_batch_and_to_no_other() -> No
 
 async def test_an_error_without_a_waiting_caller_is_not_reported() -> None:
     """A caller that does not look at its future causes no warning."""
-    loop, complaints = asyncio.get_running_loop(), list[object]()
-    loop.set_exception_handler(lambda _, context: complaints.append(context))
+    loop, errors = asyncio.get_running_loop(), list[object]()
+    loop.set_exception_handler(lambda _, context: errors.append(context))
     far = Far()
     edge = Coalescer(far.send)
     edge.put_all([1])
     far.answer(ConnectionError("gone"))
     await edge.close()
     gc.collect()  # a future logs its unread error when it is collected
-    assert complaints == []
+    assert errors == []
 
 
 async def test_too_few_answers_are_an_error_of_the_batch() -> None:

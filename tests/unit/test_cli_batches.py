@@ -36,7 +36,7 @@ def counts(finished: bool = False, **states: int) -> httpx.Response:
 
 
 def listing(**states: str) -> httpx.Response:
-    """A page of jobs; each one's input is called after it."""
+    """A page of jobs; each one's input is named after it."""
     jobs = [{"jobId": job_id, "state": state, "input_name": f"of {job_id}.csv"} for job_id, state in states.items()]
     return httpx.Response(200, json={"jobs": jobs})
 
@@ -137,7 +137,7 @@ def test_a_list_in_a_pipe_has_each_job_whole_on_one_line(run: RunCommand, monkey
 
 
 def partly_ended(*names: str | None) -> Answers:
-    """A batch of which two jobs have ended, one of them badly, and one goes on; with what the inputs are called."""
+    """A batch with a done, a failed and a running job, whose inputs have these names."""
     states = zip("xyz", ("done", "failed", "running"), names, strict=True)
     jobs = [{"jobId": job_id, "state": state, "input_name": name} for job_id, state, name in states]
     page = {"jobs": jobs}

@@ -50,7 +50,7 @@ def run(monkeypatch: pytest.MonkeyPatch) -> RunCommand:
 
 
 def manifest(job_id: str) -> str:
-    """Of a pricer that ran for half a second, from second 1."""
+    """The manifest of a pricer that ran for half a second, from second 1."""
     times = {"started_at": AT.format(1), "ended_at": AT.format(1.5), "wall_s": 0.5}
     return json.dumps({"jobId": job_id, "cpu_user_s": 0.3, "cpu_system_s": 0.1, **times})
 

@@ -21,7 +21,7 @@ KEY = "0123456789-secret-key-abcdef"
 
 @pytest.fixture(autouse=True)
 def _own_environment(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    """Nothing of the machine's own grid is seen."""
+    """The machine's own grid is not used."""
     monkeypatch.setenv("RAYGRID_URL", "http://grid.test")
     monkeypatch.setenv("RAYGRID_STATE_DIR", str(tmp_path / "state"))
     monkeypatch.delenv("RAYGRID_API_KEY", raising=False)

@@ -26,7 +26,7 @@ from raygrid.parent import ingress
 
 @pytest.fixture(autouse=True)
 def _own_environment(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    """Nothing of the machine's own is seen: no grid, no Ray."""
+    """The machine's own grid and Ray are not used."""
     for name in ("RAYGRID_CONFIG", "RAY_ADDRESS"):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("RAYGRID_STATE_DIR", str(tmp_path / "state"))
@@ -40,7 +40,7 @@ def run(*words: str) -> Any:
 
 
 class Starter:
-    """Stands in for the start of a supervisor; remembers what it was asked."""
+    """Stands in for the start of a supervisor; records its arguments."""
 
     def __init__(self, *, fresh: bool = True) -> None:
         self.fresh = fresh
@@ -75,7 +75,7 @@ def test_without_a_token_nothing_is_started(starter: Starter, tmp_path: Path, mo
 
 
 @pytest.mark.parametrize(
-    ("words", "complaint"),
+    ("words", "fragment"),
     [
         ([], "a machine is either the head (--head) or a worker (--address HEAD:PORT)"),
         (["--head", "--address", "10.0.0.1:1"], "a machine is either the head (--head) or a worker"),
@@ -85,13 +85,13 @@ def test_without_a_token_nothing_is_started(starter: Starter, tmp_path: Path, mo
         (["--address", "h:1", "--rack-file", "{dir}/two-words"], "must hold one word, the name of this machine's rack"),
     ],
 )
-def test_an_impossible_start_is_refused(starter: Starter, tmp_path: Path, words: list[str], complaint: str) -> None:
+def test_an_impossible_start_is_refused(starter: Starter, tmp_path: Path, words: list[str], fragment: str) -> None:
     (tmp_path / "two-words").write_text("rack a")
 
     ended = run("host", "start", *(word.replace("{dir}", str(tmp_path)) for word in words))
 
     assert ended.exit_code == 2
-    assert complaint in ended.stderr
+    assert fragment in ended.stderr
     assert ended.stderr.count("\n") == 1  # a sentence, not a traceback
     assert starter.specs == []
 
@@ -155,7 +155,7 @@ def settings_file(tmp_path: Path, **storage: Any) -> str:
 
 
 class NoRay:
-    """Stands in for the connection to Ray; refuses with an error."""
+    """Stands in for the connection to Ray; fails with an error."""
 
     def __init__(self, error: Exception | None = None) -> None:
         self.error = error
@@ -269,7 +269,7 @@ def test_a_cluster_that_refuses_the_login_is_an_error_with_the_reason(
 
 
 @pytest.mark.parametrize(
-    ("machines", "racks", "complaint"),
+    ("machines", "racks", "fragment"),
     [
         (3, ["rack-a"], "the cluster has 3 machines, but storage.database is a SQLite file"),
         (1, [], "the cluster has 2 machines, but storage.database is a SQLite file"),  # more will join the head
@@ -282,7 +282,7 @@ def test_a_cluster_needs_a_database_that_machines_can_share(
     monkeypatch: pytest.MonkeyPatch,
     machines: int,
     racks: list[str],
-    complaint: str,
+    fragment: str,
 ) -> None:
     ended_with: list[str] = []
     monkeypatch.setattr(ray, "shutdown", lambda: ended_with.append("shutdown"))
@@ -294,7 +294,7 @@ def test_a_cluster_needs_a_database_that_machines_can_share(
     ended = run("deploy", "--config", settings_file(tmp_path), "--dir", str(tmp_path / "none"))
 
     assert ended.exit_code == 2
-    assert complaint in ended.stderr
+    assert fragment in ended.stderr
     assert "set storage.database to postgresql+asyncpg://" in ended.stderr
     assert ended_with == ["shutdown"]
 

@@ -213,7 +213,7 @@ def test_the_connections_of_a_client_are_probed_while_they_are_silent(blocking: 
             self.end_headers()
 
         def log_message(self, *_: object) -> None:
-            """Say nothing."""
+            """Log nothing."""
 
     def look(response: httpx.Response) -> None:
         connection = response.extensions["network_stream"].get_extra_info("socket")

@@ -1,4 +1,4 @@
-"""From problem documents to the error tree, and what no message may hold."""
+"""How problem documents become errors, and what no message may contain."""
 
 from __future__ import annotations
 

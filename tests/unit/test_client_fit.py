@@ -20,7 +20,7 @@ OTHERS = zip_of(stdout__txt="43\n")
 
 
 def result(job_id: str | None = "a", data: bytes = ZIP, digest: str = DIGEST, weak: str = "") -> httpx.Response:
-    """A result as a parent sends it; without the name of its job where that is None."""
+    """A result as a parent sends it; without the name of its job if that is None."""
     headers = {"ETag": f'{weak}"{digest}"', "Content-Type": "application/zip"}
     if job_id is not None:
         headers["Raygrid-Job-Id"] = job_id

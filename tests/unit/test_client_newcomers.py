@@ -66,7 +66,7 @@ def web_server(status: int, body: bytes, kind: str) -> Iterator[str]:
             self.wfile.write(body)
 
         def log_message(self, *_: object) -> None:
-            """Be quiet."""
+            """Log nothing."""
 
     server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
     threading.Thread(target=server.serve_forever, daemon=True).start()
@@ -83,7 +83,7 @@ def shown(error: BaseException) -> str:
 
 
 def refused(url: str, kind: type[RaygridError], api_key: str | None = None) -> str:
-    """Connect where there is no grid to use; gives the message, once it is known to stand alone."""
+    """Connect where no grid can be used; gives the message, after checking that it has no chain."""
     began = time.monotonic()
     with pytest.raises(kind) as caught:
         raygrid.connect(url, api_key)
@@ -156,7 +156,7 @@ def test_errors_of_later_calls_have_no_chain() -> None:
 
 
 def failing(job_ids: list[str], **of_failed: str) -> Answers:
-    """A grid on which the second of two jobs ends badly."""
+    """A grid on which the second of two jobs fails."""
     ok = part(job_ids[0], 1, zip_of(stdout__txt="1"))
     bad = part(job_ids[1], 2, zip_of(stderr__txt="no curve\n"), "failed", reason="exit_code", message="exited with 3")
     return Answers(batch_accepted, stream(ok, bad, end()))
@@ -207,7 +207,7 @@ async def test_an_async_batch_names_a_failed_job_in_the_same_words() -> None:
 
 
 def interrupted(*answers: Answer, api_key: str | None = None) -> list[str]:
-    """Answers of a grid that is asked by `raygrid.map` and, in the middle of it, by a person's Ctrl-C."""
+    """The results that `raygrid.map` gives with these answers before it is interrupted by Ctrl-C."""
     grid = Answers(httpx.Response(200, json={}), *answers)
     raygrid.connect(URL, api_key, transport=httpx.MockTransport(grid))
     seen: list[str] = []
@@ -221,7 +221,7 @@ def interrupted(*answers: Answer, api_key: str | None = None) -> list[str]:
 
 
 def ctrl_c(_request: httpx.Request) -> httpx.Response:
-    """What a person presses while a request is under way."""
+    """Ctrl-C while a request is pending."""
     raise KeyboardInterrupt
 
 

@@ -102,7 +102,7 @@ def test_a_content_type_without_a_boundary_is_refused(content_type: str) -> None
 def batch_of(
     grid: Answers, time: FakeTime | None = None, ids: Sequence[str] = ("a", "b", "c"), **policy: float
 ) -> BatchJobs:
-    """A client's batch of jobs with these ids; its first answer is spent on the submit."""
+    """A client's batch of jobs with these ids; the grid's first answer accepts the submit."""
     grid.answers.insert(0, batch_accepted)
     return grid.client(time, None, **policy).map(dict.fromkeys(ids, b"x"))
 

@@ -1,4 +1,4 @@
-"""What a submit and a map send."""
+"""The requests of a submit and of a map."""
 
 from __future__ import annotations
 

@@ -21,7 +21,7 @@ GRPC_GREETING = b"\x00\x00\x18\x04\x00\x00\x00\x00\x00" + bytes(24)
 
 @pytest.fixture(autouse=True)
 def _impatient(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Workers ask again sooner than in life."""
+    """Workers ask again sooner than usual."""
     monkeypatch.setattr(shutdown_notice, "ASK_AGAIN_S", 0.05)
 
 

@@ -82,7 +82,7 @@ def test_an_empty_file_is_all_defaults(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("text", "says"),
+    ("text", "fragment"),
     [
         ("[1, 2]", "must hold settings, each as NAME: VALUE, not list"),
         ("just words", "must hold settings, each as NAME: VALUE, not str"),
@@ -109,17 +109,17 @@ def test_an_empty_file_is_all_defaults(tmp_path: Path) -> None:
         ("a: b: c", "see line 1, column 5: mapping values are not allowed here"),
     ],
 )
-def test_a_wrong_file_is_refused_by_name_of_file_and_field(tmp_path: Path, text: str, says: str) -> None:
+def test_a_wrong_file_is_refused_by_name_of_file_and_field(tmp_path: Path, text: str, fragment: str) -> None:
     """The error names the file, the field and the reason."""
     path = grid_yaml(tmp_path, text)
     with pytest.raises(SettingsError) as refused:
         load_settings(path)
-    assert says in str(refused.value)
+    assert fragment in str(refused.value)
     assert "grid.yaml" in str(refused.value)
 
 
 @pytest.mark.parametrize(
-    ("text", "says"),
+    ("text", "fragment"),
     [
         (
             "pricers:\n  a: {command: cat}\n  b: {command: wc}\n  a: {command: ls}\n",
@@ -130,9 +130,9 @@ def test_a_wrong_file_is_refused_by_name_of_file_and_field(tmp_path: Path, text:
         ("pricers: {1: {command: cat}, '1': {command: ls}}\n", "second time"),
     ],
 )
-def test_a_name_that_is_set_twice_is_refused(tmp_path: Path, text: str, says: str) -> None:
+def test_a_name_that_is_set_twice_is_refused(tmp_path: Path, text: str, fragment: str) -> None:
     """YAML would silently take the last one: a pricer that was copied and changed would replace the first."""
-    with pytest.raises(SettingsError, match=says):
+    with pytest.raises(SettingsError, match=fragment):
         load_settings(grid_yaml(tmp_path, text))
 
 
@@ -409,7 +409,7 @@ def test_all_known_placeholders_are_accepted() -> None:
 
 
 @pytest.mark.parametrize(
-    ("command", "says"),
+    ("command", "fragment"),
     [
         ("./p {inptu}", "unknown placeholder {inptu} in '{inptu}'; known are {args}, {data_dir}, {input}"),
         ("./p {}", "unknown placeholder {}"),
@@ -424,10 +424,10 @@ def test_all_known_placeholders_are_accepted() -> None:
         ([], "the command is empty"),
     ],
 )
-def test_a_command_that_cannot_work_is_refused(command: object, says: str) -> None:
+def test_a_command_that_cannot_work_is_refused(command: object, fragment: str) -> None:
     """The error names the pricer and the word, and lists the known ones."""
     text = refusal(pricers={"p": {"command": command}})
-    assert says in text
+    assert fragment in text
     assert "pricers.p.command" in text
 
 
@@ -448,7 +448,7 @@ def test_a_warm_pricer_takes_args_and_its_replacement_is_a_setting() -> None:
 
 
 @pytest.mark.parametrize(
-    ("settings", "says"),
+    ("settings", "fragment"),
     [
         ({"recycle_after": 5}, "recycle_after and recycle_memory apply to warm pricers only"),
         ({"recycle_memory": "1GB"}, "recycle_after and recycle_memory apply to warm pricers only"),
@@ -457,9 +457,9 @@ def test_a_warm_pricer_takes_args_and_its_replacement_is_a_setting() -> None:
         ({"mode": "warm", "memory": "1GB", "recycle_memory": "2GB"}, "recycle_memory is above memory"),
     ],
 )
-def test_settings_without_a_meaning_for_the_mode_are_refused(settings: dict[str, Any], says: str) -> None:
+def test_settings_without_a_meaning_for_the_mode_are_refused(settings: dict[str, Any], fragment: str) -> None:
     """They would otherwise be ignored silently."""
-    assert says in refusal(pricers={"p": {"command": "./p", **settings}})
+    assert fragment in refusal(pricers={"p": {"command": "./p", **settings}})
 
 
 def test_the_only_pricer_is_the_default() -> None:
@@ -560,7 +560,7 @@ def test_a_broken_file_does_not_show_its_lines(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("text", "says"),
+    ("text", "fragment"),
     [
         (
             "http: {port: 1}\nname: [a,\n  SECRET\n",
@@ -588,11 +588,13 @@ def test_a_broken_file_does_not_show_its_lines(tmp_path: Path) -> None:
         ("a: 1\nname: [x, 2030-13-45, SECRET]", "line 2, column 11: this looks like a date or a number but is not one"),
     ],
 )
-def test_a_broken_file_is_refused_with_the_reason_and_without_its_text(tmp_path: Path, text: str, says: str) -> None:
+def test_a_broken_file_is_refused_with_the_reason_and_without_its_text(
+    tmp_path: Path, text: str, fragment: str
+) -> None:
     """The error has the position and the reason."""
     with pytest.raises(SettingsError) as refused:
         load_settings(grid_yaml(tmp_path, text.replace("SECRET", SECRET)))
-    assert says in str(refused.value)
+    assert fragment in str(refused.value)
     assert SECRET not in str(refused.value)
     assert refused.value.__suppress_context__
 

@@ -88,7 +88,7 @@ def test_a_command_that_names_the_job_cannot_be_reused() -> None:
     load_settings(None, pricers={"p": {"command": "price {input} --id={job_id}"}})
 
 
-# --- what a node says of its results ----------------------------------------------------------------------------------
+# --- what a node reports of its results -----------------------------------------------------------------------------
 
 
 async def reported(directory: Path, script: str, **changes: Any) -> AttemptReport:

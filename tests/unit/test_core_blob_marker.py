@@ -32,7 +32,7 @@ def group(marker: str | None) -> GroupState:
 
 
 @pytest.mark.parametrize(
-    ("agreed", "seen", "says"),
+    ("agreed", "seen", "fragment"),
     [
         (None, None, None),
         (None, "theirs", None),
@@ -44,10 +44,10 @@ def group(marker: str | None) -> GroupState:
         (UNDECIDED, "ours", "has not agreed"),
     ],
 )
-def test_the_reason_fits_what_is_seen(agreed: str | None, seen: str | None, says: str | None) -> None:
+def test_the_reason_fits_what_is_seen(agreed: str | None, seen: str | None, fragment: str | None) -> None:
     """Each case has a sentence of its own, with the place and what to look at."""
     why = blob_store_trouble(agreed, node("n1", seen))
-    assert why is None if says is None else why is not None and says in why
+    assert why is None if fragment is None else why is not None and fragment in why
 
 
 def test_an_object_store_is_not_called_a_share() -> None:

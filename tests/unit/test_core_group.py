@@ -73,7 +73,7 @@ class Decisions:
 
 
 class Rack:
-    """A group and its nodes, as far as a story needs them."""
+    """A group and its nodes, as far as the tests need them."""
 
     def __init__(self, **policy: Any) -> None:
         self.state = GroupState("rack-a", GroupPolicy(**{"prefetch": 0, **policy}), site="LDN")
@@ -117,7 +117,7 @@ class Rack:
         return self.poll(name)
 
     def poll(self, name: str, *reports: AttemptReport, **state: Any) -> Decisions:
-        """The node answers a poll that was sent after everything before."""
+        """The node answers a poll that was sent after all earlier events."""
         self.now += 0.01
         life, has = f"life-{self.lives[name]}", tuple(self.has[name])
         said = NodeState(**{"node_id": name, "incarnation": life, "slots": self.slots[name], "running": has, **state})
@@ -713,7 +713,7 @@ def test_a_pricer_that_cannot_start_on_a_node_goes_elsewhere() -> None:
 
 
 def handed_over(*, arrived: bool) -> Rack:
-    """A story's beginning: the hand-over of job a to n1 failed, and did or did not arrive all the same."""
+    """A rack where the hand-over of job a to n1 failed, and did or did not arrive."""
     rack = Rack()
     rack.hand_overs_answered = False
     rack.join("n1")
@@ -791,7 +791,7 @@ def test_a_hand_over_that_arrives_after_it_was_given_up_is_taken_or_stopped() ->
 
 
 def thought_lost() -> Rack:
-    """A story's beginning: n1 fell silent with attempt 1 of job a, and attempt 2 runs on n2."""
+    """A rack where n1 fell silent with attempt 1 of job a, and attempt 2 runs on n2."""
     rack = Rack()
     rack.join("n1")
     rack.submit("a")
@@ -885,7 +885,7 @@ def test_after_a_broken_connection_waiting_jobs_are_adopted_and_the_first_answer
 
 
 def recovered(**known: Any) -> Rack:
-    """A story's beginning: a new leader finds job a recorded as running on n1."""
+    """A rack whose new leader finds job a recorded as running on n1."""
     rack = Rack()
     rack.slots["n1"], rack.lives["n1"], rack.has["n1"] = 1, 1, [AttemptId("a", 1)]
     rack.where["a"] = ("n1", AttemptId("a", 1))

@@ -64,7 +64,7 @@ OUTCOMES = [
 
 @dataclass
 class Node:
-    """What is really on a node."""
+    """The real state of a node."""
 
     slots: int
     life: int = 1
@@ -76,7 +76,7 @@ class Node:
 
 @dataclass
 class Row:
-    """What the store holds of a job."""
+    """The store's row of a job."""
 
     spec: JobSpec
     state: JobState = JobState.QUEUED
@@ -116,7 +116,7 @@ class GroupInAHostileWorld(RuleBasedStateMachine):
             self.reply(name, arrives=True, acknowledged=True)
 
     def learn(self) -> None:
-        """Jobs of pricer p usually take a tenth of a second."""
+        """Let jobs of pricer p usually take a tenth of a second."""
         for _ in range(LEAST_KNOWN):
             self.state._usual.add("p", 0.1)
 
@@ -244,7 +244,7 @@ class GroupInAHostileWorld(RuleBasedStateMachine):
         replies: bool,
         acknowledged: bool,
     ) -> None:
-        """What mostly happens: a node gets its attempts, the oldest ends, and a poll brings it home."""
+        """The most frequent course: a node gets its attempts, the oldest ends, and a poll brings the report."""
         for start in [start for start in self.hand_overs if start.node_id == name]:
             self.deliver(start, arrives, answered)
         node = self.nodes[name]
@@ -301,7 +301,7 @@ class GroupInAHostileWorld(RuleBasedStateMachine):
 
     @rule(name=st.sampled_from(NODES), noticed=st.booleans(), leaves=st.booleans())
     def die(self, name: str, noticed: bool, leaves: bool) -> None:
-        """The next life of its agent reports what the earlier one left, where nothing was there to clean up."""
+        """The next life of a node's agent reports what the earlier one left, if nothing cleaned up."""
         old = self.nodes[name]
         left = old.has[: old.slots] if leaves else []
         reports = [AttemptReport(attempt, Outcome.LOST, message="left over") for attempt in left]
@@ -404,7 +404,7 @@ class GroupInAHostileWorld(RuleBasedStateMachine):
             assert self.state.queued <= 100
 
     def teardown(self) -> None:
-        """In the end the world is kind, and every job ends within its attempts."""
+        """In the end there are no faults, and every job ends within its attempts."""
         if not hasattr(self, "state"):
             return
         for name in NODES:

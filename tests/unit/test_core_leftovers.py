@@ -162,7 +162,7 @@ class Unlucky(World):
     unsettled: dict[str, list[AttemptReport]]
 
     def lead(self) -> None:
-        """All tiers start, with what is in the store and what nodes report of their earlier lives."""
+        """All tiers start, with the state of the store and the nodes' reports of their earlier lives."""
         if not hasattr(self, "durable"):
             self.durable, self.unsettled = {}, {}
         self.state = GroupState("rack-a", self.policy)

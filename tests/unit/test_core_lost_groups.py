@@ -14,14 +14,14 @@ def group(name: str = "a", state: str = "ok", slots: int = 2) -> GroupCapacity:
 
 
 class Story:
-    """A watcher that looks every half a second; leases are given by when they run out."""
+    """A watcher that looks every half a second; leases are given by their ends."""
 
     def __init__(self, now: float = 100.0) -> None:
         self.now = now
         self.watch = LostGroups(LostGroupTimeouts(led_s=2.0, idle_s=7.0, start_s=30.0))
 
     def look(self, ends: dict[str, float], *heard: GroupCapacity, until: float) -> None:
-        """Look until an instant; the leases run out at those of `ends`."""
+        """Look until an instant; the leases end at those of `ends`."""
         while self.now < until:
             self.now += LOOK_S
             self.watch.observe({name: end - self.now for name, end in ends.items()}, heard, self.now)

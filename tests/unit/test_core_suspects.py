@@ -45,7 +45,7 @@ class World:
         self.lead()
 
     def lead(self) -> None:
-        """A leader begins, with what the store holds."""
+        """A leader begins, with the state of the store."""
         self.state = GroupState("rack-a", self.policy)
         self.handle(NodesExpected(tuple(self.has)))
         unfinished = [self.stored(name) for name in self.jobs if not self.ended(name)]

@@ -22,7 +22,7 @@ from tests.unit.test_core_group_properties import GroupInAHostileWorld
 def plain_pick(
     choose: Policy,
     nodes: list[NodeRecord],
-    everybody: Iterable[NodeRecord],
+    all_nodes: Iterable[NodeRecord],
     failed_on: Set[str],
     pricer: str,
     now: float,
@@ -35,12 +35,12 @@ def plain_pick(
     fresh = [node for node in nodes if suits(node)]
     if fresh:
         return choose(fresh)
-    waiting_helps = any(suits(node) and node.state(now) == "ok" for node in everybody)
+    waiting_helps = any(suits(node) and node.state(now) == "ok" for node in all_nodes)
     return None if waiting_helps else choose(nodes)
 
 
 class Checked(Vacancies):
-    """Holds every choice against the specification."""
+    """Compares every choice with the specification."""
 
     choices = 0
 

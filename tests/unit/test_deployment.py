@@ -21,7 +21,7 @@ from raygrid.transport.ports import NodeCalls
 
 
 class NoNodes:
-    """A group that has none; remembers what new agents would be made with."""
+    """A group without nodes; keeps the settings that new agents would be made with."""
 
     def __init__(self, _group_id: str, settings: GridSettings, _agent_class: type[Any]) -> None:
         self.settings = settings
@@ -51,7 +51,7 @@ async def leader(settings: GridSettings, monkeypatch: pytest.MonkeyPatch) -> Asy
 
 
 async def stamp_of(leader: LeaderActor) -> float:
-    """The stamp that it answers with, once it leads."""
+    """The stamp in a leader's answer, once it leads."""
     async with asyncio.timeout(10):
         while True:
             try:

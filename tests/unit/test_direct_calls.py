@@ -45,7 +45,7 @@ class ActorCalls(Protocol):
 
 
 class Actor:
-    """Something that can be called."""
+    """An actor that can be called."""
 
     def __init__(self) -> None:
         self.go = asyncio.Event()
@@ -81,7 +81,7 @@ class Actor:
         raise AssertionError("it is not a direct call")
 
     async def private(self) -> None:
-        raise AssertionError("nobody may call this")
+        raise AssertionError("this method is not declared as a call")
 
 
 @pytest.fixture
@@ -192,7 +192,7 @@ async def test_a_call_that_is_given_up_leaves_nothing_behind(connection: DirectC
 
 
 class Trap:
-    """Leaves a trace where it is unpickled."""
+    """Leaves a trace when it is unpickled."""
 
     def __init__(self, trace: Path) -> None:
         self.trace = trace

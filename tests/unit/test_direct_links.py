@@ -17,7 +17,7 @@ from raygrid.transport.direct_server import DirectAddress, DirectServer
 
 
 class TargetCalls(Protocol):
-    """What the actor of these tests answers."""
+    """The calls that the actor of these tests answers."""
 
     @call(5.0)
     async def double(self, number: Any, /) -> Any: ...

@@ -26,7 +26,7 @@ def text_of(name: str) -> str:
 
 
 def paths_in(text: str) -> set[str]:
-    """What stands in backticks and begins with a top-level entry of the repository that is a directory."""
+    """Texts in backticks that begin with a top-level directory of the repository."""
     tops = {path.name for path in ROOT.iterdir() if path.is_dir()}
     return {span for span in re.findall(r"`([\w./-]+)`", text) if "/" in span and span.split("/")[0] in tops}
 

@@ -29,7 +29,7 @@ def acknowledged(job_id: str = "j", expected: str | None = None) -> ClientHistor
 
 
 def honest(seed: int, jobs: int = 5) -> tuple[ClientHistory, dict[str, JobState]]:
-    """A history as a grid makes it that keeps its word: with re-queues, overlapping questions, failed requests."""
+    """A correct history, with re-queues, overlapping questions and failed requests."""
     rng = random.Random(seed)
     history, final = ClientHistory(), {}
     for number in range(jobs):

@@ -46,7 +46,7 @@ def state(pid: int) -> str:
 def until(condition: Callable[[], bool], within_s: float = 10.0) -> None:
     deadline = time.monotonic() + within_s
     while not condition():
-        assert time.monotonic() < deadline, "waited in vain"
+        assert time.monotonic() < deadline, "the condition did not come in time"
         time.sleep(0.01)
 
 

@@ -42,7 +42,7 @@ def test_the_sentence_names_the_files_and_what_to_check() -> None:
 
 
 @pytest.mark.parametrize(
-    ("name", "says"),
+    ("name", "fragment"),
     [
         ("", "an empty name"),
         ("/tmp/prices.csv", "is an absolute path"),
@@ -62,11 +62,11 @@ def test_the_sentence_names_the_files_and_what_to_check() -> None:
         ("x" * 256, "more than 255 bytes"),
     ],
 )
-def test_a_name_that_no_result_can_have_is_refused(name: str, says: str) -> None:
+def test_a_name_that_no_result_can_have_is_refused(name: str, fragment: str) -> None:
     """The settings say at once what is wrong with it, and for which pricer."""
     with pytest.raises(SettingsError, match=r"pricers\.p\.expect") as refused:
         load_settings(pricers={"p": {"command": "./p {input}", "expect": [name]}})
-    assert says in str(refused.value)
+    assert fragment in str(refused.value)
 
 
 def test_expected_files_are_a_list_of_names() -> None:
@@ -74,6 +74,6 @@ def test_expected_files_are_a_list_of_names() -> None:
     names = ["my prices.csv", "価格.csv", "out/*.csv", "...", "data.csv"]
     settings = load_settings(pricers={"p": {"command": "./p {input}", "expect": names, "mode": "cold"}})
     assert settings.pricers["p"].expect == tuple(names)
-    for wrong, says in (("prices.csv", "must be a list"), ([f"f{n}" for n in range(101)], "more than 100 names")):
-        with pytest.raises(SettingsError, match=says):
+    for wrong, fragment in (("prices.csv", "must be a list"), ([f"f{n}" for n in range(101)], "more than 100 names")):
+        with pytest.raises(SettingsError, match=fragment):
             load_settings(pricers={"p": {"command": "./p {input}", "expect": wrong}})

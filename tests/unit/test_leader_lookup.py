@@ -13,7 +13,7 @@ from tests.unit.test_core_group import Rack, job
 
 
 class Counting(MemoryStore):
-    """Notes what it is asked, and may be away."""
+    """A job store that records its look-ups, and may be away."""
 
     def __init__(self) -> None:
         super().__init__()

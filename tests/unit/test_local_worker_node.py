@@ -14,12 +14,12 @@ DIE = [sys.executable, "-c", "raise SystemExit(7)"]
 
 
 def gone(name: str) -> bool:
-    """Ray has forgotten the node."""
+    """Ray has removed the node from its books."""
     return False
 
 
 def wait_for_exit(node: WorkerNode) -> None:
-    """Until the process has ended."""
+    """Wait until the process has ended."""
     assert node._process is not None
     node._process.wait(10)
 

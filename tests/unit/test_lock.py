@@ -30,7 +30,7 @@ time.sleep(60)
 def until(condition: Callable[[], object]) -> None:
     deadline = time.monotonic() + 10
     while not condition():
-        assert time.monotonic() < deadline, "waited in vain"
+        assert time.monotonic() < deadline, "the condition did not come within 10 s"
         time.sleep(0.01)
 
 

@@ -28,7 +28,7 @@ NODES = {"nodes": [{"node": "rack-a-1", "group": "rack-a", "state": "ok", "slots
 
 @pytest.fixture
 def proxy(monkeypatch: pytest.MonkeyPatch) -> Iterator[RecordingProxy]:
-    """A proxy that the environment names for everything."""
+    """A proxy that the environment names for every request."""
     with recording_proxy() as found:
         for name, value in found.environment.items():
             monkeypatch.setenv(name, value)
@@ -50,7 +50,7 @@ class _Parent(http.server.BaseHTTPRequestHandler):
 
 @pytest.fixture
 def parent() -> Iterator[int]:
-    """The port of something that answers on all addresses of this machine as a parent does."""
+    """The port of a server that answers on all addresses of this machine as a parent does."""
     with http.server.ThreadingHTTPServer(("0.0.0.0", 0), _Parent) as server:
         thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.05}, daemon=True)
         thread.start()

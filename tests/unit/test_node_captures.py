@@ -151,7 +151,7 @@ def test_a_pool_whose_directory_was_removed_makes_them_beside_the_job(
 
 
 @pytest.mark.parametrize(
-    ("put", "says"),
+    ("put", "fragment"),
     [
         (os.mkfifo, "a special file"),
         (lambda name: os.symlink("/etc/passwd", name), "a symbolic link"),
@@ -160,7 +160,7 @@ def test_a_pool_whose_directory_was_removed_makes_them_beside_the_job(
     ids=["fifo", "link", "directory"],
 )
 def test_a_special_file_in_place_of_a_warm_pricers_output_is_no_output(
-    pool: CapturePool, tmp_path: Path, put: Callable[[str], None], says: str
+    pool: CapturePool, tmp_path: Path, put: Callable[[str], None], fragment: str
 ) -> None:
     """A pricer that opens a capture by name leaves another kind of file there; nothing is read through it."""
     stdout = taken(pool, tmp_path, by_name=True).stdout

@@ -62,12 +62,12 @@ def test_a_file_that_cannot_be_started_is_explained_with_the_remedy(tmp_path: Pa
     """The sentence names the file, what is wrong with its content and the remedy; `up` refuses it with that."""
     if case == "loader" and os.uname().machine != "x86_64":
         pytest.skip("the file of this case is built for x86-64")
-    content, says = CASES[case]
+    content, fragment = CASES[case]
     path = program(tmp_path, content)
     said = why_not(str(path), "/bin")
     assert said is not None
     assert said.startswith(str(path))
-    assert says.format(path=path) in said
+    assert fragment.format(path=path) in said
     with pytest.raises(SettingsError, match="cannot be started: ") as refused:
         require_executables(load_settings(pricers={"p": {"command": [str(path), "{input}"]}}))
     assert said in str(refused.value)
@@ -121,10 +121,12 @@ def test_up_trusts_the_kernel_rather_than_the_file(tmp_path: Path, monkeypatch: 
 
 
 @pytest.mark.parametrize(
-    ("content", "says"),
+    ("content", "fragment"),
     [(MZ, "is a Windows program; use `wine"), (b"#!/bin/sh\r\n", "has Windows line ends"), (None, "there is no file")],
 )
-async def test_a_node_explains_why_it_cannot_start_a_pricer(tmp_path: Path, content: bytes | None, says: str) -> None:
+async def test_a_node_explains_why_it_cannot_start_a_pricer(
+    tmp_path: Path, content: bytes | None, fragment: str
+) -> None:
     """The report of the attempt names pricer, node, the system's error, and the reason found in the file."""
     path = tmp_path / "pricer.exe"
     if content is not None:
@@ -144,4 +146,4 @@ async def test_a_node_explains_why_it_cannot_start_a_pricer(tmp_path: Path, cont
     assert report.message is not None
     assert report.message.startswith("cannot start pricer 'price' on node node-1: ")
     assert f"{path} " in report.message or report.message.endswith(str(path))
-    assert says in report.message
+    assert fragment in report.message

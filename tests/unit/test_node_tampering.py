@@ -159,7 +159,7 @@ async def test_a_large_result_is_not_written_through_a_pricers_link(agent: NodeA
 
 @pytest.fixture
 def elsewhere(tmp_path: Path) -> Path:
-    """A directory that is none of the grid's business."""
+    """A directory outside the grid."""
     (tmp_path / "elsewhere" / "deeper").mkdir(parents=True)
     for name in ("prices.csv", "deeper/more.csv", "job.sh"):
         (tmp_path / "elsewhere" / name).write_text("of somebody else")

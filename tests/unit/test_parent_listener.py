@@ -171,7 +171,7 @@ async def knock(port: int, said: bytes = b"") -> tuple[asyncio.StreamReader, asy
 
 
 async def everything(reader: asyncio.StreamReader) -> bytes:
-    """What is answered until the other side hangs up."""
+    """The answer until the other side closes the connection."""
     answer = b""
     async with asyncio.timeout(10):
         with suppress(ConnectionError):
@@ -415,8 +415,8 @@ async def test_where_few_files_may_be_open_fewer_connections_are_taken() -> None
         async with httpx.AsyncClient() as client:
             while (await client.get(f"http://127.0.0.1:{port}/name")).status_code != 200:
                 await asyncio.sleep(0.05)
-        _, complaints = await parent.communicate(b"")
-    assert complaints == b""
+        _, errors = await parent.communicate(b"")
+    assert errors == b""
 
 
 @pytest.mark.parametrize(

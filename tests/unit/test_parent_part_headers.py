@@ -50,7 +50,7 @@ def test_a_file_name_is_read_as_the_client_meant_it(disposition: bytes, filename
 
 
 @pytest.mark.parametrize(
-    ("disposition", "says"),
+    ("disposition", "fragment"),
     [
         (b'filename="x"', "has no name"),
         (b"", "has no name"),
@@ -74,9 +74,9 @@ def test_a_file_name_is_read_as_the_client_meant_it(disposition: bytes, filename
         (b'name="file"; filename="=?idna?Q?a?="', "unknown character set"),
     ],
 )
-def test_a_name_that_could_be_read_in_several_ways_is_refused(disposition: bytes, says: str) -> None:
+def test_a_name_that_could_be_read_in_several_ways_is_refused(disposition: bytes, fragment: str) -> None:
     """Bytes of an unnamed character set, doubled parameters and broken escapes are refused, and never guessed."""
-    with pytest.raises(InvalidRequestError, match=says.replace("*", r"\*")):
+    with pytest.raises(InvalidRequestError, match=fragment.replace("*", r"\*")):
         head(disposition)
 
 

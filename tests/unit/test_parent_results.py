@@ -174,7 +174,7 @@ def stored(story: Story, data: bytes, kind: str, *, damaged_at: int | None = Non
 
 
 async def gathered(chunks: AsyncIterator[bytes]) -> tuple[bytes, BaseException | None]:
-    """What came, and the error with which it broke off."""
+    """The received bytes, and the error with which the stream broke off."""
     data = bytearray()
     try:
         async for chunk in chunks:

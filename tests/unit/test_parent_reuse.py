@@ -69,7 +69,7 @@ class Story:
         await self.store.record("rack-a", lease.term, [update])
 
     async def sources(self, *jobs: NewJob) -> list[str | None]:
-        """Whose results are proposed."""
+        """The jobs whose results are proposed."""
         return [each.source for each in await self.reuse.with_sources(jobs)]
 
 

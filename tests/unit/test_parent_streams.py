@@ -17,7 +17,7 @@ from tests.simulation.memory_store import MemoryStore
 
 
 async def parent_with(job_id: str) -> Any:
-    """What a stream uses of a parent; it counts how often the job is looked at."""
+    """The parts of a parent that a stream uses; it counts how often the job is looked at."""
     store = MemoryStore()
     await store.open()
     await store.insert([NewJob(JobSpec(job_id, "p", "1", BlobSlice("", 0, 2, "d"), inline=b"{}"), "rack-a", "f")])

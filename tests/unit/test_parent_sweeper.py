@@ -189,10 +189,10 @@ async def test_the_lease_of_the_sweeper_is_no_group(story: Story, monkeypatch: p
     await story.passes(1, "a", "b", "c")
     assert (await story.store.leases())[SWEEPER].left_s > 0
 
-    async def nobody(self: Sweeper, state: object) -> bool:
+    async def not_held(self: Sweeper, state: object) -> bool:
         return False
 
-    monkeypatch.setattr(Sweeper, "_hold_lease", nobody)
+    monkeypatch.setattr(Sweeper, "_hold_lease", not_held)
     await story.passes(40, "a", "b", "c")
     assert (await story.store.leases())[SWEEPER].left_s < 0
     assert story.sweeper.lost == {}

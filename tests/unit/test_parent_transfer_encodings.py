@@ -62,7 +62,7 @@ def test_quoted_printable_by_hand(sent: bytes, content: bytes) -> None:
 
 
 @pytest.mark.parametrize(
-    ("encoding", "sent", "says"),
+    ("encoding", "sent", "fragment"),
     [
         ("base64", b"aWQ*", "has the byte"),
         ("base64", b"id,kind\r\nt1,call\r\n", "has the byte"),
@@ -85,13 +85,13 @@ def test_quoted_printable_by_hand(sent: bytes, content: bytes) -> None:
         ("quoted-printable", b"a\0", "must be written as =XX"),
     ],
 )
-def test_bytes_outside_the_encoding_are_refused(encoding: str, sent: bytes, says: str | None) -> None:
+def test_bytes_outside_the_encoding_are_refused(encoding: str, sent: bytes, fragment: str | None) -> None:
     """Garbage, text that was cut off and text after the end are errors wherever chunks are cut."""
     for cut in range(len(sent) + 1):
-        if says is None:
+        if fragment is None:
             assert decoded(encoding, sent, [cut]) == b"a"
         else:
-            with pytest.raises(ValueError, match=says):
+            with pytest.raises(ValueError, match=fragment):
                 decoded(encoding, sent, [cut])
 
 

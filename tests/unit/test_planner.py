@@ -206,7 +206,7 @@ def test_arrivals_follow_their_rates() -> None:
 
 
 @pytest.mark.parametrize(
-    ("options", "complaint"),
+    ("options", "fragment"),
     [
         (("--run-time", "constant:0s"), "run times must be above 0"),
         (("--run-time", "constant:fast"), "not a duration"),
@@ -226,11 +226,11 @@ def test_arrivals_follow_their_rates() -> None:
         (("--deadline", "0s"), "no number of nodes is enough"),
     ],
 )
-def test_senseless_options_are_refused_with_a_reason(options: tuple[str, ...], complaint: str) -> None:
+def test_senseless_options_are_refused_with_a_reason(options: tuple[str, ...], fragment: str) -> None:
     """Nothing is simulated, and the message has what is wrong."""
     result = CliRunner().invoke(app, ["plan", "--nodes", "6", "--jobs", "10", *options], env={"COLUMNS": "500"})
     assert result.exit_code != 0
-    assert complaint in result.output
+    assert fragment in result.output
 
 
 def test_the_command_prints_json() -> None:

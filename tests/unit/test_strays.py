@@ -50,7 +50,7 @@ while time.monotonic() < until:
 
 @contextmanager
 def supervised(script: str, below: str = "jobs") -> Iterator[subprocess.Popen[str]]:
-    """A supervisor whose agent runs a script; `below` is what runs below it."""
+    """A supervisor whose agent runs a script; `below` is the list of its processes."""
     with subprocess.Popen(
         [sys.executable, "-c", SUPERVISOR, script, below],
         stdin=subprocess.PIPE,
