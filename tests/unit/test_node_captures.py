@@ -167,7 +167,7 @@ def test_a_special_file_in_place_of_a_warm_pricers_output_is_no_output(
     os.unlink(stdout.path)
     assert stdout.printed().size == 0
     put(stdout.path)
-    with pytest.raises(BadOutputError, match=f"the pricer replaced its stdout by {says}"):
+    with pytest.raises(BadOutputError, match=f"the pricer replaced its stdout by {fragment}"):
         stdout.printed()
 
 
