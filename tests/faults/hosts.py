@@ -33,6 +33,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
 
+from tests.support.waiting import pauses
+
 NET = "10.88.0"
 DESK = f"{NET}.254"
 ADDRESSES = {
@@ -140,10 +142,12 @@ def until(
 ) -> Seen:
     """Wait until a claim holds, and give what showed it; fail with the claim, and what is `instead`, if it does not."""
     deadline = time.monotonic() + within_s
-    while not (seen := condition()):
+    for pause_s in pauses():
+        if seen := condition():
+            return seen
         assert time.monotonic() < deadline, f"not within {within_s:g} s: {claim}; {instead()}"
-        time.sleep(0.05)
-    return seen
+        time.sleep(pause_s)
+    raise AssertionError("pauses never end")
 
 
 class Hosts:

@@ -23,6 +23,7 @@ from raygrid.node import agent as agent_module
 from raygrid.node.agent import NodeAgent
 from raygrid.settings.pricer import Pricer
 from raygrid.settings.sections import Node
+from tests.support.waiting import pauses
 
 SHELL = {"shell": Pricer(command=("sh", "{input}"))}
 
@@ -52,9 +53,11 @@ def lone_agent(
 def wait_until(condition: Callable[[], object], within_s: float = 60.0) -> None:
     """Wait for a condition; fail if it does not come."""
     deadline = time.monotonic() + within_s
-    while not condition():
+    for pause_s in pauses():
+        if condition():
+            return
         assert time.monotonic() < deadline, f"waited {within_s} s"
-        time.sleep(0.02)
+        time.sleep(pause_s)
 
 
 async def reports_of(agent: NodeAgent, count: int, term: int = 1) -> dict[AttemptId, AttemptReport]:

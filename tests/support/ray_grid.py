@@ -13,6 +13,7 @@ from pathlib import Path
 from raygrid.local import free_port
 from raygrid.settings.model import GridSettings, load_settings
 from raygrid.system.proc import start_time
+from tests.support.waiting import pauses
 
 RAYS_OWN = ("ray::DashboardAgent", "ray::RuntimeEnvAgent")
 EXAMPLES = Path(__file__).parents[2] / "examples"
@@ -99,6 +100,8 @@ def marked(text: str) -> list[int]:
 def until(condition: Callable[[], bool], within_s: float = 60.0) -> None:
     """Wait for a condition; fail if it does not come."""
     deadline = time.monotonic() + within_s
-    while not condition():
+    for pause_s in pauses():
+        if condition():
+            return
         assert time.monotonic() < deadline, f"the condition did not come within {within_s} s"
-        time.sleep(0.05)
+        time.sleep(pause_s)

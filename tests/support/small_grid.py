@@ -32,6 +32,7 @@ from raygrid.store import SqlStore
 from raygrid.transport.calls import DeclaredCall, link_to
 from raygrid.transport.ports import LeaderCalls, NodeCalls
 from tests.support.calls import answer_of
+from tests.support.waiting import pauses
 
 SHELL = {"command": ["sh", "{input}"]}
 PRICERS: dict[str, dict[str, Any]] = {
@@ -339,9 +340,11 @@ class SmallGrid:
     async def until(condition: Callable[[], Awaitable[bool]], within_s: float = 60.0) -> None:
         """Wait for a condition; fail if it does not come."""
         deadline = asyncio.get_running_loop().time() + within_s
-        while not await condition():
+        for pause_s in pauses():
+            if await condition():
+                return
             assert asyncio.get_running_loop().time() < deadline, f"waited {within_s} s for {condition}"
-            await asyncio.sleep(0.02)
+            await asyncio.sleep(pause_s)
 
     async def submit(self, job_id: str, script: str, **options: Any) -> httpx.Response:
         """Submit a shell script as the input of the pricer `shell` (or another) and wait."""
