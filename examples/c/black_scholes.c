@@ -3,8 +3,8 @@
  * Input: a CSV file with the header id,type,strike,spot,q,r,t,vol. Output: prices.csv in the job directory, with
  * id,price,delta,vega. Exit codes: 0 all rows priced, 1 output not writable, 2 bad input (each bad row on stderr).
  *
- * The same program is a cold and a warm pricer: where RAYGRID_WARM is set it takes a JSON line for each job on stdin and
- * answers with one on stdout, as docs/guides/warm-pricers.md says.
+ * The same program is a cold and a warm pricer: if RAYGRID_WARM is set, it reads a JSON line for each job from stdin and
+ * answers with one on stdout; see docs/guides/warm-pricers.md.
  */
 #define _POSIX_C_SOURCE 200809L
 #include <errno.h>
@@ -38,7 +38,7 @@ static Valuation black_scholes(int sign, double strike, double spot, double q, d
     return found;
 }
 
-/* Split a row in place at its commas; the number of cells, or -1 where there are more than fit. */
+/* Split a row in place at its commas; returns the number of cells, or -1 if there are too many. */
 static int split(char *row, char *cells[], int most) {
     int count = 0;
     for (char *cell = row; cell != NULL;) {
@@ -57,7 +57,7 @@ static int number(const char *text, double *value) {
     return end != text && *end == '\0' && isfinite(*value);
 }
 
-/* Price one row; what is wrong with it, or NULL. */
+/* Price one row; returns its problem, or NULL. */
 static const char *price_row(char *row, FILE *prices) {
     char *cells[COLUMNS];
     double value[COLUMNS] = {0};
@@ -73,7 +73,7 @@ static const char *price_row(char *row, FILE *prices) {
     return NULL;
 }
 
-/* Price a file; the exit code. What goes wrong is said on stderr, which the grid keeps with the job. */
+/* Price a file; returns the exit code. Problems are written to stderr, which the grid keeps with the job. */
 static int price_file(const char *input, const char *output) {
     FILE *rows = fopen(input, "r");
     if (rows == NULL) {
@@ -113,9 +113,9 @@ static int price_file(const char *input, const char *output) {
     return code;
 }
 
-/* Copy the text of a key of the line into `text`; 0 where it is not there or does not fit.
+/* Copy the text of a key of the line into `text`; returns 0 if the key is missing or its text does not fit.
  *
- * A quote inside of a JSON text is escaped, so `"key": "` can only be the key itself. Non-ASCII stands as it is. */
+ * A quote inside of a JSON text is escaped, so `"key": "` can only be the key itself. Non-ASCII text is not escaped. */
 static int text_of(const char *line, const char *key, char *text, size_t size) {
     char wanted[64];
     snprintf(wanted, sizeof wanted, "\"%s\": \"", key);
@@ -126,7 +126,7 @@ static int text_of(const char *line, const char *key, char *text, size_t size) {
         if (*from == '\\' && (from[1] == '"' || from[1] == '\\'))
             from++;
         else if (*from == '\\')
-            return 0; /* a control character, which has no place in a path of ours */
+            return 0; /* a control character, which paths of the grid do not have */
         if (length + 1 >= size) return 0;
         text[length++] = *from;
     }

@@ -1,4 +1,4 @@
-"""Unpacking the input ZIP of a job without trusting it.
+"""Unpacks the input ZIP of a job, which is not trusted.
 
 Only ordinary files below `Input/` come out, within limits of number and size; everything is checked before
 the first byte is written. Called by `run_ore.py`.
@@ -18,7 +18,7 @@ MAX_BYTES = 1 << 30
 
 
 class BadArchiveError(ValueError):
-    """The input is not a ZIP file that can be run; the text says why."""
+    """The input is not a ZIP file that can be run; the message contains why."""
 
 
 def unpack(archive: Path, directory: Path) -> Path:

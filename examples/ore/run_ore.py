@@ -34,7 +34,7 @@ class OreFailedError(RuntimeError):
 
 
 def run_ore(here: Path, *, accept_incomplete: bool = False) -> Verdict:
-    """Run ORE on `Input/ore.xml` below the current directory `here`; what its console and logs come to.
+    """Run ORE on `Input/ore.xml` below the current directory `here`; returns the verdict on its console and logs.
 
     Raises OreFailedError when ORE cannot start on ore.xml, BadArchiveError if it would write outside `here`.
     """
@@ -45,7 +45,7 @@ def run_ore(here: Path, *, accept_incomplete: bool = False) -> Verdict:
         parameters.fromFile(f"{INPUT_FOLDER}/ore.xml")
         output = Path(_within(here, parameters.getString("setup", "outputPath")))
         structured_log = Path(_within(here, str(output / _structured_log_name(parameters))))
-        structured_log.unlink(missing_ok=True)  # ORE writes it only if it has something to say
+        structured_log.unlink(missing_ok=True)  # ORE writes it only if there are messages
     except RuntimeError as error:
         raise OreFailedError(f"{INPUT_FOLDER}/ore.xml: {error}") from None
     try:
@@ -86,7 +86,7 @@ def with_console_text(run: Callable[[], object]) -> str:
 
 
 def _without_progress_bars(console: str) -> str:
-    """`console` with each line as a terminal would show it in the end."""
+    """`console` with each line as a terminal would finally show it."""
     return "\n".join(line.rstrip("\r").rpartition("\r")[2] for line in console.split("\n"))
 
 

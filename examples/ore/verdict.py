@@ -1,4 +1,4 @@
-"""Whether an ORE run has succeeded, which ORE itself does not tell its Python caller.
+"""Decides whether an ORE run has succeeded, because ORE does not report that to its Python caller.
 
 `OREApp.run()` returns normally after a failure. What there is to judge by: the console text, which ends in
 "ORE done." only when no analytic failed, and the structured log, one JSON object a line, which names failed
@@ -32,7 +32,7 @@ HARMLESS = (
     ),
 )
 
-# How ORE says that a trade is not among those that it prices.
+# ORE's messages for a trade that it does not price.
 _NOT_BUILT = re.compile(
     r"Error parsing Trade XML|Error parsing type and envelope|Error building trade for context '.*'"
 )
@@ -70,7 +70,7 @@ class Finding:
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
-    """What a run comes to.
+    """The result of a run.
 
     Attributes:
         failures: empty when the run has succeeded.

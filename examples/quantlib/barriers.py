@@ -35,7 +35,7 @@ def barrier(row: Instrument, market: Market) -> Contract:
 
 @KINDS.kind("double_barrier", "barrierType barrierLo barrierHi")
 def double_barrier(row: Instrument, market: Market) -> Contract:
-    """Call or put between two barriers: series of Ikeda and Kunitomo (1992), which knows no rebate."""
+    """Call or put between two barriers, without a rebate: series of Ikeda and Kunitomo (1992)."""
     kind_of_barrier = DOUBLE_BARRIER_TYPES[row.choice("barrierType", DOUBLE_BARRIER_TYPES)]
     low, high = row.level("barrierLo"), row.level("barrierHi")
     if low >= high:

@@ -1,4 +1,4 @@
-"""What every kind of instrument is built from: contract, registry, and the payoffs that many share.
+"""The common parts of all kinds of instruments: contract, registry and payoffs.
 
 The modules that define kinds (`vanillas`, `barriers`, `lookbacks`, `averages`, `baskets`) build on this one;
 `kinds.py` collects them.
@@ -45,7 +45,7 @@ class Registry(dict[str, Kind]):
     """Kinds by their name in the column `kind`."""
 
     def kind(self, name: str, terms: str = "") -> Callable[[Builder], Builder]:
-        """Enter the decorated function as the kind `name`, with the space-separated names in `extra`."""
+        """Register the decorated function as the kind `name`, with the space-separated names in `extra`."""
 
         def enter(build: Builder) -> Builder:
             self[name] = Kind(build, frozenset(terms.split()))

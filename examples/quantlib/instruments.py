@@ -1,4 +1,4 @@
-"""What stands in an instrument file: reading it, and refusing what cannot be meant.
+"""Reads instrument files, and refuses implausible values.
 
 Nothing here knows QuantLib. `price.py` calls `read_instruments`, and the pricing functions in `kinds.py`
 ask an `Instrument` for the values that only their kind needs; either may find the row unusable.
@@ -14,7 +14,7 @@ from pathlib import Path
 
 COLUMNS = ("id", "kind", "type", "strike", "spot", "q", "r", "t", "vol", "extra")
 
-# Numbers beyond these are taken for a slip (a percentage written as 25 instead of 0.25, days for years).
+# Numbers beyond these are treated as mistakes (a percentage written as 25 instead of 0.25, days instead of years).
 MAX_LEVEL = 1e12
 MAX_RATE = 1.0
 MIN_VOLATILITY = 0.001
@@ -24,7 +24,7 @@ HALF_A_DAY = 0.5 / 360  # times are rounded to days: less than this apart, two o
 
 
 class BadInstrumentError(ValueError):
-    """A row, or the whole file, cannot be priced as it stands; the text says where and why."""
+    """A row, or the whole file, cannot be priced; the message contains where and why."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,11 +49,11 @@ class Instrument:
     extra: Mapping[str, str]
 
     def bad(self, problem: str) -> BadInstrumentError:
-        """The error that says `problem` of this row."""
+        """The error for a problem of this row."""
         return BadInstrumentError(f"{self.where}: {self.id} ({self.kind}): {problem}")
 
     def required_strike(self) -> float:
-        """The strike, for kinds that cannot be without. Raises BadInstrumentError."""
+        """The strike, for kinds that need one. Raises BadInstrumentError."""
         if self.strike is None:
             raise self.bad("column strike is empty")
         return self.strike

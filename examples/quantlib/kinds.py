@@ -1,4 +1,4 @@
-"""All kinds of instrument, and the one way from a row to a contract.
+"""All kinds of instruments, and the function that makes a contract from a row.
 
 Each kind is a function in one of the modules collected here, named as in the column `kind`: it says which
 QuantLib option and pricing engine a row stands for. A new kind is one more function there.

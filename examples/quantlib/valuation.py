@@ -65,7 +65,7 @@ def value(contract: Contract, market: Market) -> Valuation:
 def _engine_values(option: ql.Instrument) -> tuple[float | None, ...]:
     """Delta, gamma, vega, theta and rho as far as the engine gives them."""
     delta = _engine_value(option, "delta")
-    if delta is None:  # then it gives none of them; to ask for each costs more than most prices do
+    if delta is None:  # then the engine gives none of them, and requesting each costs more than most prices
         return (None,) * 5
     return delta, *(_engine_value(option, name) for name in ("gamma", "vega", "theta", "rho"))
 
@@ -97,13 +97,13 @@ def _slope(contract: Contract, price: float, quote: ql.SimpleQuote) -> float | N
     if contract.one_sided:
         return _finite((_price_after(option, quote, ONE_SIDED_STEP) - price) / ONE_SIDED_STEP)
     below, above = _price_after(option, quote, -QUOTE_STEP), _price_after(option, quote, QUOTE_STEP)
-    if math.isnan(below):  # some engines refuse a negative rate: look upwards only
+    if math.isnan(below):  # some engines refuse a negative rate: use a one-sided difference
         return _finite((above - price) / QUOTE_STEP)
     return _finite((above - below) / (2.0 * QUOTE_STEP))
 
 
 def _price_after(option: ql.Instrument, quote: ql.SimpleQuote, move: float) -> float:
-    """The price with `quote` moved; NaN where there is none."""
+    """The price with `quote` moved; NaN if there is none."""
     here = quote.value()
     quote.setValue(here + move)
     try:

@@ -1,6 +1,6 @@
-"""The cases, one module for each family; importing this registers them, in the order in which they run.
+"""The cases, one module for each family; importing this package registers them in the order in which they run.
 
-Of the cases that share a grid the last, `lives`, gives it other settings. Cases with their own grids run beside these.
+`lives` is the last of the cases that share a grid, because it changes the grid's settings.
 """
 
 from importlib import import_module

@@ -1,4 +1,4 @@
-"""A batch gives its jobs in the order in which they were submitted, whenever one comes back to it."""
+"""The jobs of a batch are listed in the order in which they were submitted, also later."""
 
 from __future__ import annotations
 

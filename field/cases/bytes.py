@@ -1,4 +1,4 @@
-"""Bytes that a pricer wrote must leave the grid as they were."""
+"""Bytes that a pricer wrote must leave the grid unchanged."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ BINARY = bytes(range(256))
 
 @case("bytes", "stdout that is not UTF-8, by the command")
 def stdout_bytes(desk: Desk, account: Account) -> None:
-    """`raygrid submit FILE > out` and `raygrid result JOB > out` give what the pricer printed."""
+    """`raygrid submit FILE > out` and `raygrid result JOB > out` write exactly what the pricer printed."""
     grid = desk.grid
     for what, data in (("Shift_JIS", SJIS), ("all 256 bytes", BINARY)):
         path = grid.scratch / "input.bin"

@@ -1,4 +1,4 @@
-"""Clients as people use them: forked, with unusual headers, in a narrow locale."""
+"""Unusual uses of clients: forked processes, unusual headers, an ASCII locale."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def fork(desk: Desk, account: Account) -> None:
 
 @case("head", "HEAD on the health checks", CURL)
 def head(desk: Desk, account: Account) -> None:
-    """Load balancers ask so: the status of the GET, and no body."""
+    """The answer has the status of GET and no body; load balancers use HEAD."""
     for path in ("/health/live", "/health/ready"):
         answer = desk.grid.request("HEAD", path)
         account.check(
@@ -36,7 +36,7 @@ def head(desk: Desk, account: Account) -> None:
         )
 
 
-@case("prefer", "Prefer in other capitals")
+@case("prefer", "Prefer in upper and lower case")
 def prefer(desk: Desk, account: Account) -> None:
     """Preferences are compared without regard to case."""
     for value in ("respond-async", "Respond-Async", "RESPOND-ASYNC, wait=1"):
@@ -58,7 +58,7 @@ def narrow_locale(desk: Desk, account: Account) -> None:
 
 @case("no home", "the command without HOME, for a user without an entry")
 def no_home(desk: Desk, account: Account) -> None:
-    """A message, or the answer; never a traceback."""
+    """The command prints an error or the answer, but no traceback."""
     env = {key: value for key, value in desk.grid.environment.items() if key != "HOME"}
     command = [os.path.join(os.path.dirname(desk.python), "raygrid"), "status"]
     for state in ("with a state directory", "without"):
@@ -74,7 +74,7 @@ def no_home(desk: Desk, account: Account) -> None:
 
 @case("pipe", "raygrid submit <(…)")
 def pipe(desk: Desk, account: Account) -> None:
-    """What comes through a pipe is read once and sent, or refused with the reason."""
+    """The content of a pipe is read once and sent, or refused with the reason."""
     raygrid = os.path.join(os.path.dirname(desk.python), "raygrid")
     done = subprocess.run(
         ["bash", "-c", f"{raygrid} submit --pricer cat <(printf 'one\\ntwo\\n')"],
@@ -90,7 +90,7 @@ def pipe(desk: Desk, account: Account) -> None:
 
 @case("media types", "the description of the API")
 def media_types(desk: Desk, account: Account) -> None:
-    """Answers that are never JSON are not described as JSON; the generated clients of others rely on it."""
+    """Answers that are never JSON are not described as JSON, because generated clients rely on the description."""
     paths = desk.grid.request("GET", "/openapi.json").json["paths"]
     for path, operations in paths.items():
         for method, operation in operations.items():
@@ -104,7 +104,7 @@ def media_types(desk: Desk, account: Account) -> None:
 
 @case("empty", "an input without bytes, beside good ones")
 def empty(desk: Desk, account: Account) -> None:
-    """An empty input is refused in words."""
+    """An empty input is accepted, or refused with a message that names the problem."""
     body, headers = form(part('name="file"; filename="b.csv"', b""))
     answer = desk.grid.request("POST", "/submit", body, headers)
     account.check("a file of 0 bytes", answer.short, answer.status in {200, 202, 400, 422} and "empty" in answer.text)

@@ -1,4 +1,4 @@
-"""How a job ended must be what its state tells."""
+"""The state of a job must match how it ended."""
 
 from __future__ import annotations
 
@@ -19,9 +19,9 @@ def _submit(desk: Desk, script: str, pricer: str = "shell", **fields: str) -> tu
     return job, answer, f"{status.get('state')} {status.get('reason') or ''}".strip()
 
 
-@case("time limit", "a program that ends in order on SIGTERM at its time limit")
+@case("time limit", "a program that exits with 0 on SIGTERM at its time limit")
 def time_limit(desk: Desk, account: Account) -> None:
-    """It stays `timeout`, whatever the exit code."""
+    """The reason is `timeout`, independent of the exit code."""
     script = "trap 'echo half > prices.csv; exit 0' TERM\ni=0\nwhile [ $i -lt 200 ]; do sleep 0.1; i=$((i+1)); done"
     _, answer, end = _submit(desk, script, timeout_s="1")
     account.check("limit 1 s, trap 'exit 0' TERM", f"{answer.status}, {end}", end == "failed timeout")
@@ -29,7 +29,7 @@ def time_limit(desk: Desk, account: Account) -> None:
 
 @case("warm", "a warm pricer that ends without an answer")
 def warm(desk: Desk, account: Account) -> None:
-    """Neither exit 0 nor a closed stdout is an answer."""
+    """A warm pricer must answer: neither exit code 0 nor a closed stdout is enough."""
     for pricer, what in (("warm_leaves", "exit 0"), ("warm_closes", "closes stdout")):
         _, answer, end = _submit(desk, "x", pricer)
         told = str(answer.json.get("detail"))
@@ -37,9 +37,9 @@ def warm(desk: Desk, account: Account) -> None:
         account.check(f"warm, {what} without an answer", f"{answer.status}, {end}: {told[46:]}", right)
 
 
-@case("failed", "what a failed job left")
+@case("failed", "the files of a failed job")
 def failed(desk: Desk, account: Account) -> None:
-    """The answer of a failed job names the way to its files."""
+    """The answer for a failed job contains the address of its files."""
     job, answer, _ = _submit(desk, "echo 7 > prices.csv; exit 3")
     told = json.dumps(answer.json)
     account.check("the 422 names even_if=failed", told, answer.status == 422 and "even_if=failed" in told)

@@ -1,4 +1,4 @@
-"""Forms as other HTTP libraries write them: their bytes are taken as meant, or refused."""
+"""Forms of other HTTP libraries: their bytes are decoded correctly, or refused."""
 
 from __future__ import annotations
 
@@ -62,7 +62,7 @@ def upgrade(desk: Desk, account: Account) -> None:
     with socket.create_connection(("127.0.0.1", desk.grid.port), timeout=20) as connection:
         connection.sendall("\r\n".join([*head, "", ""]).encode())
         for at in range(0, len(body), 50):
-            time.sleep(0.02)  # so that each piece is a segment of its own
+            time.sleep(0.02)  # so that each piece is a separate segment
             connection.sendall(body[at : at + 50])
         first = _status_line(connection)
         connection.sendall(b"GET /health/live HTTP/1.1\r\nHost: grid\r\nConnection: close\r\n\r\n")
@@ -71,9 +71,9 @@ def upgrade(desk: Desk, account: Account) -> None:
     account.check("body in many segments, then a GET on the same connection", f"{first}; {second}", right)
 
 
-@case("java client", "the JDK's HttpClient as it comes", JAVA)
+@case("java client", "the JDK's HttpClient with default settings", JAVA)
 def java_client(desk: Desk, account: Account) -> None:
-    """It offers HTTP/2 with its first request; bodies of known and of unknown length."""
+    """It offers HTTP/2 with its first request, and sends bodies of known and of unknown length."""
     done = desk.run("java", desk.program("JavaClient.java"), desk.grid.url, uuid.uuid4().hex)
     said = done.stdout.decode().splitlines()
     right = [line.split()[0] for line in said] == ["200"] * 3
@@ -81,7 +81,7 @@ def java_client(desk: Desk, account: Account) -> None:
 
 
 def _status_line(connection: socket.socket) -> str:
-    """The first line of an answer, which is read to its end, in chunks or of an announced length."""
+    """The first line of an answer; the answer is read completely."""
     answer = HTTPResponse(connection)
     try:
         answer.begin()

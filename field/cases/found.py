@@ -1,4 +1,4 @@
-"""Problems of the same kinds that were reported for other programs, and found here when they were tried."""
+"""Problems that were reported for other programs, and that raygrid had when they were first tried."""
 
 from __future__ import annotations
 
@@ -23,16 +23,16 @@ print(*(asyncio.run(ask(text)) for text in ("one", "two", "three")))
 
 @case("signals", "signals within a pricer")
 def signals(desk: Desk, account: Account) -> None:
-    """No signal is blocked or ignored that a program expects to get."""
+    """Signals have their default actions, and none is blocked."""
     answer = desk.grid.submit("timeout -s INT 1 sleep 8; echo $?", timeout_s="5")
     account.check("timeout -s INT 1 sleep 8", answer.short, answer.files.get("stdout.txt") == b"124\n")
     answer = desk.grid.submit("timeout 5 yes | head -n 1; echo $?", timeout_s="10")
     account.check("yes | head -n 1", answer.short, answer.files.get("stdout.txt") == b"y\n0\n")
 
 
-@case("download", "a result written to what is no plain file")
+@case("download", "a result written to a FIFO or a link")
 def download(desk: Desk, account: Account) -> None:
-    """A FIFO stays one, and a link stays a link."""
+    """A FIFO stays a FIFO, and a link stays a link."""
     grid = desk.grid
     job = f"download-{uuid.uuid4()}"
     grid.submit("printf 7", job_id=job)
@@ -51,7 +51,7 @@ def download(desk: Desk, account: Account) -> None:
 
 @case("stale", "a second result in the directory of a first")
 def stale(desk: Desk, account: Account) -> None:
-    """Files of the first do not pass for those of the second."""
+    """No file of the first result remains beside the files of the second."""
     grid = desk.grid
     book, out = grid.scratch / "book.sh", grid.scratch / "out"
     for script in ("echo 1 > prices.csv", "echo 2 > other.csv; exit 3"):
@@ -61,9 +61,9 @@ def stale(desk: Desk, account: Account) -> None:
     account.check("submit --out, twice, other files", left, "other.csv" in left and "prices.csv" not in left)
 
 
-@case("query", "query parameters that there are not")
+@case("query", "unknown query parameters")
 def query(desk: Desk, account: Account) -> None:
-    """They are refused: a filter with a typing error would give everything, an option in the URL change nothing."""
+    """They are refused: a mistyped filter would return everything, and an option in the URL would have no effect."""
     answer = desk.grid.request("GET", "/jobs?stat=failed")
     account.check("GET /jobs?stat=failed", answer.short, answer.status == 422)
     answer = desk.grid.request("POST", f"/submit/{uuid.uuid4()}?pricer=cat", b"", {"Content-Type": "text/csv"})
@@ -74,7 +74,7 @@ def query(desk: Desk, account: Account) -> None:
 
 @case("twice", "a name that a settings file sets twice")
 def twice(desk: Desk, account: Account) -> None:
-    """It is refused, with both lines."""
+    """It is refused, and the error names both lines."""
     grid = desk.new_grid({})
     grid.config.write_text("pricers:\n  a: {command: 'cat {input}'}\n  a: {command: 'wc {input}'}\n")
     done = grid.command("up", "--config", grid.config, "--port", str(grid.port), "--name", grid.name, timeout_s=100)
@@ -92,9 +92,9 @@ def loops(desk: Desk, account: Account) -> None:
     )
 
 
-@case("busy", "a program that is just being written")
+@case("busy", "a program that is being written")
 def busy(desk: Desk, account: Account) -> None:
-    """While a new version is copied onto a pricer, its jobs wait."""
+    """Jobs wait while a new version is copied over their program."""
     grid = desk.grid
     with desk.copied.open("r+b") as being_written:
         threading.Timer(1.5, being_written.close).start()

@@ -1,6 +1,6 @@
-"""Programs that signal every process: only as another user, in a PID namespace that ends with the trial.
+"""Programs that signal every process: run as another user, in a PID namespace that ends with the trial.
 
-`field.namespace` runs there, as the first process; what it finds comes back as lines of JSON.
+`field.namespace` runs there as the first process, and prints the outcomes as lines of JSON.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""What a job finds around itself: a temporary directory and a slot of its own, a limit that counts what it wrote."""
+"""The environment of a job: its temporary directory, its slot number, its output limit, and cancellation."""
 
 from __future__ import annotations
 
@@ -23,14 +23,14 @@ SLOT = 'date +%s.%N; echo "${RAYGRID_SLOT-none}"; sleep 0.15; date +%s.%N'
 
 
 def at_once(calls: Sequence[Callable[[], Answer]]) -> list[Answer]:
-    """Make all calls at once."""
+    """Make all calls concurrently."""
     with ThreadPoolExecutor(len(calls)) as threads:
         return list(threads.map(lambda call: call(), calls))
 
 
 @case("tmpdir", "a fixed name in the temporary directory")
 def tmpdir(desk: Desk, account: Account) -> None:
-    """Four jobs at once, one name: each reads what it wrote, and the directory goes with the job."""
+    """Four concurrent jobs use one name: each reads its own file, and the directory is removed with the job."""
     mark = uuid.uuid4().hex
     script = TMPDIR.replace("$1", mark)
     answers = at_once([lambda: desk.grid.submit(script)] * SLOTS)
@@ -59,7 +59,7 @@ def slot(desk: Desk, account: Account) -> None:
 
 @case("output limit", "what counts as output", CC)
 def output_limit(desk: Desk, account: Account) -> None:
-    """Blocks on the disk count; holes and memory files do not."""
+    """Blocks on the disk count; holes in files and memory files do not."""
     grid = desk.grid
     program = desk.build("cc", "hole.c", "hole")
     answer = grid.submit(f"exec {program}", "little")
@@ -77,7 +77,7 @@ def output_limit(desk: Desk, account: Account) -> None:
         account.check(f"limit 2 MB: {what}", f"{answer.status} {reason}", reason == "output_limit")
 
 
-@case("ending", "a stop at the right moment")
+@case("ending", "cancelling a running job")
 def ending(desk: Desk, account: Account) -> None:
     """A running job is cancelled, its process is gone, and its state is `cancelled`."""
     job = f"cancel-{uuid.uuid4()}"

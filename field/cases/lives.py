@@ -1,4 +1,4 @@
-"""What stays over the lives of a grid: which definition a job runs, and that a stored result is what it was."""
+"""What must not change when a grid restarts: the definition that a job runs, and stored results."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def pinned(desk: Desk, account: Account) -> None:
     _post(grid, first, desk.jobs)
     deployed = _deploy(grid, _with_version(grid.settings, "two"))
     account.check("raygrid deploy while jobs wait", deployed or "deployed", deployed == "")
-    if deployed:  # the same by a new start
+    if deployed:  # restart instead
         grid.down()
         grid.settings = _with_version(grid.settings, "two")
         grid.up()
@@ -57,7 +57,7 @@ def _with_version(settings: dict[str, Any], version: str) -> dict[str, Any]:
 
 
 def _deploy(grid: Grid, settings: dict[str, Any]) -> str:
-    """Deploy settings; gives what was complained about."""
+    """Deploy settings; returns the error, or an empty text."""
     before, grid.settings = grid.settings, settings
     grid.write_settings()
     done = grid.command("deploy", "--config", grid.config, timeout_s=60)
@@ -82,7 +82,7 @@ def _finish(grid: Grid, *batches: str) -> None:
 
 
 def _check_batch(account: Account, grid: Grid, batch: str, count: int, wanted: str) -> None:
-    """Count what the jobs printed, and what status and manifest say that they ran."""
+    """Compare what the jobs printed with the version in status and manifest."""
     printed: collections.Counter[str] = collections.Counter()
     for number in range(count):
         answer = grid.request("GET", f"/result/{batch}-{number}")
@@ -95,7 +95,7 @@ def _check_batch(account: Account, grid: Grid, batch: str, count: int, wanted: s
 
 
 def _make_results(grid: Grid) -> dict[str, bool]:
-    """Two jobs that are done; whether the ZIP's checksum is to be mended."""
+    """Two done jobs, with whether the checksum in the ZIP will be corrected after the damage."""
     jobs = {f"damaged-{uuid.uuid4()}": False, f"mended-{uuid.uuid4()}": True}
     for job in jobs:
         grid.submit(f"printf '{PRICES.decode()}' > prices.csv; echo {job}", job_id=job)

@@ -1,4 +1,4 @@
-"""A pricer that takes more memory than there is: it must be the one to go, and nothing of the grid."""
+"""A pricer that takes more memory than there is must be killed, and no part of the grid."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ from field.http import Answer
 from field.tools import CC
 
 ROOM_MB, HOG_MB = 900, 3_500
-"""So much may be taken before the thresholds, and so much is. Both thresholds are lowered: the machine itself stays
-well. What other programs take and give back meanwhile must make no difference, so that the two lie far apart."""
+"""How much memory is left below the thresholds, and how much the pricer takes. Both thresholds are lowered, so that the
+machine has memory left. The values are far apart, so that changes by other programs do not matter."""
 WAIT_S = 70.0
 
 
@@ -27,7 +27,7 @@ def _meminfo() -> dict[str, int]:
 
 @case("memory", f"a pricer of {HOG_MB} MB where only {ROOM_MB} MB are left before the limit", CC, lane=Lane.ALONE)
 def memory(desk: Desk, account: Account) -> None:
-    """It ends as `memory_pressure`, with a message that names its size; its neighbours and the grid go on."""
+    """It ends as `memory_pressure`, and the message has its size; other jobs and the grid continue."""
     found = _meminfo()
     if found["MemAvailable"] < 2 * HOG_MB * 1024**2:
         account.skip("a pricer of much memory", f"needs {2 * HOG_MB} MB of free memory")
@@ -39,7 +39,7 @@ def memory(desk: Desk, account: Account) -> None:
     }
     common = {"pricers": pricers, "default_pricer": "shell", "placement": {"max_attempts": 2}}
     grid = desk.new_grid({**common, "node": {"slots": 3}})
-    # What Ray is started with decides for its own monitor, the setting for the agent's.
+    # The variable is for Ray's own monitor, the setting for the agent's.
     left = found["MemAvailable"] - ROOM_MB * 1024**2
     grid.env["RAY_memory_usage_threshold"] = f"{1 - left / found['MemTotal']:.4f}"
     grid.settings["node"]["memory_reserve"] = left

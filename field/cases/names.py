@@ -1,4 +1,4 @@
-"""Names of files, in and out: refused or kept as they are, never changed without a word."""
+"""Names of input and output files: kept unchanged, or refused with an error."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ ODD = {
 
 @case("names out", "output names with unusual characters")
 def names_out(desk: Desk, account: Account) -> None:
-    """All files of a job are in its result, under their names."""
+    """All files of a job are in its result under their names."""
     script = "".join(f"printf '{number}' > '{name}'\n" for number, name in enumerate(ODD.values()))
     answer = desk.grid.submit(script)
     for number, (what, name) in enumerate(ODD.items()):
@@ -36,7 +36,7 @@ def names_out(desk: Desk, account: Account) -> None:
 
 @case("names in", "input names with unusual characters")
 def names_in(desk: Desk, account: Account) -> None:
-    """The pricer sees the name as it was sent, or the submit is refused."""
+    """The pricer gets the name as sent, or the submit is refused."""
     for what, name in ODD.items():
         answer = desk.grid.submit("x", "show", name=name)
         seen = answer.text.splitlines()[0] if answer.status == 200 else answer.short
@@ -53,9 +53,9 @@ def names_in(desk: Desk, account: Account) -> None:
     account.check("input name with a tab", answer.short, answer.status in {400, 422})
 
 
-@case("filename*", "names as other libraries send them")
+@case("filename*", "encoded names of other libraries")
 def filename_star(desk: Desk, account: Account) -> None:
-    """.NET, old requests, aiohttp and Spring encode names that are not ASCII; the pricer sees them decoded."""
+    """.NET, old requests, aiohttp and Spring encode names that are not ASCII; the pricer gets them decoded."""
     name = "取引.csv"
     star, percent = f"filename*=UTF-8''{quote(name)}", quote(name)
     ways = {

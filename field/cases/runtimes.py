@@ -1,4 +1,4 @@
-"""Programs of other worlds: Windows under wine, .NET, the JVM. They run with default settings."""
+"""Windows programs under wine, .NET and the JVM, with default settings."""
 
 from __future__ import annotations
 
@@ -39,10 +39,10 @@ def _count(desk: Desk, account: Account, pricer: str, what: str) -> None:
     "wine", f"{WINDOWS_JOBS} Windows jobs of 0 to 2 s on {SLOTS} slots, {LINUX_JOBS} Linux jobs among them", WINE, MINGW
 )
 def wine(desk: Desk, account: Account) -> None:
-    """Every job is right, though they share the wineserver that the first of them started; nothing of it stays."""
+    """Every job is right, although all share the wineserver of the first job; no process of wine remains."""
     grid = desk.grid
     before = _of_wine(desk)
-    # Alone: wine itself fails at times where several programs make one new prefix at once, also without a grid.
+    # Alone: without a grid, too, wine sometimes fails if several programs create one new prefix at once.
     first = f"first-{uuid.uuid4()}"
     grid.submit(_windows_input(1), "windows", name="w.txt", job_id=first)
     why = _wrong(grid, first, 1)
@@ -68,7 +68,7 @@ def wine(desk: Desk, account: Account) -> None:
 
 
 def _windows_input(number: int) -> str:
-    """Its first line is the time to sleep: mostly short, each tenth 2 s."""
+    """An input whose first line is the time to sleep, ms: mostly short, each tenth 2 s."""
     sleep_ms = 2000 if number % 10 == 0 else 500 if number % 5 == 0 else number % 7 * 10
     return f"{sleep_ms}\n" + "trade\n" * (number % 9)
 
@@ -97,7 +97,7 @@ def _stdout(answer: Answer) -> str:
 
 
 def _of_wine(desk: Desk) -> int:
-    """Number of processes that use the run's own prefix."""
+    """The number of processes that use this run's prefix."""
     mark = f"WINEPREFIX={desk.scratch / 'wine'}".encode()
     found = 0
     for entry in Path("/proc").iterdir():

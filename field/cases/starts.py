@@ -1,4 +1,4 @@
-"""Pricers that cannot be started, or not as they are meant: `raygrid up` explains them, or the failed job does."""
+"""Pricers that cannot be started as intended: `raygrid up` or the failed job explains why."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ SAYS_LITTLE = "must exist there and be executable"
 
 @case("programs", "programs that cannot be started", CC, lane=Lane.OWN)
 def programs(desk: Desk, account: Account) -> None:
-    """The message tells what is wrong with the file and what to do."""
+    """The message contains what is wrong with the file and what to do."""
     folder = desk.scratch / "programs"
     folder.mkdir(exist_ok=True)
     crlf, windows, loader = folder / "crlf.sh", folder / "pricer.exe", folder / "loader"
@@ -37,7 +37,7 @@ def programs(desk: Desk, account: Account) -> None:
 
 
 def _explained(desk: Desk, account: Account, tried: Mapping[str, tuple[Sequence[str], Sequence[str]]]) -> None:
-    """Each is refused by `up` with one of the words, or comes up and fails its job with one of them."""
+    """Each is refused by `up`, or its job fails; the message must contain one of the words."""
     for what, (command, words) in tried.items():
         grid = desk.new_grid({"pricers": {"it": {"command": list(command)}}})
         up = grid.up()
@@ -52,7 +52,7 @@ def _explained(desk: Desk, account: Account, tried: Mapping[str, tuple[Sequence[
 
 @case("placeholder", "a placeholder inside a command of a shell", lane=Lane.OWN)
 def placeholder(desk: Desk, account: Account) -> None:
-    """A file's name would be run as a program: it is refused with the form that works."""
+    """It is refused, because a file name could be executed; the message shows the form that works."""
     grid = desk.new_grid({"pricers": {"it": {"command": ["sh", "-c", "wc -l {input}"]}}})
     if grid.up().returncode == 0:
         answer = grid.submit("x\n", "it", name="x;touch proof;#.csv")

@@ -1,6 +1,6 @@
-"""Surroundings in which people start a grid: proxies, odd names, few processors, `uv run`, a narrow locale.
+"""Unusual environments in which a grid is started: proxies, odd names, few processors, `uv run`, an ASCII locale.
 
-One grid is started in all of them at once. Only if something is wrong there, each is tried by itself.
+One grid is started in all of them at once. Only if that fails, each is tried separately.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ def _comes_up(grid: Grid) -> tuple[object, bool]:
 
 @dataclass(frozen=True, slots=True)
 class Surrounding:
-    """One of them: what differs from an ordinary start, and how to see that all is well."""
+    """One environment: what differs from an ordinary start, and the check that the grid works."""
 
     what: str
     env: dict[str, str] = field(default_factory=dict)
@@ -61,7 +61,7 @@ def _kanji(grid: Grid) -> tuple[object, bool]:
 
 
 def _all_inside(grid: Grid) -> tuple[object, bool]:
-    """Everything of the grid lies in its state directory, and only the user can look into it."""
+    """All files of the grid are in its state directory, which only the user can read."""
     beside = sorted(entry.name for entry in grid.scratch.parent.iterdir() if entry.name not in grid.neighbours)
     mode = stat.S_IMODE((grid.state_dir / grid.name).stat().st_mode)
     store = (grid.state_dir / grid.name / "jobs.db").is_file()
@@ -70,7 +70,7 @@ def _all_inside(grid: Grid) -> tuple[object, bool]:
 
 
 def _large_state(grid: Grid) -> None:
-    """Results of many jobs: bytes that cannot be packed."""
+    """A state directory with many random bytes, as from results of many jobs."""
     place = grid.state_dir / grid.name / "old"
     place.mkdir(parents=True)
     with (place / "results").open("wb") as file:
@@ -99,7 +99,7 @@ def _first_cpu() -> str:
 
 @case("surroundings", "proxies, names of directories and pricers, taskset, uv run, a narrow locale", lane=Lane.OWN)
 def surroundings(desk: Desk, account: Account) -> None:
-    """The grid comes up in each, and does what it does elsewhere."""
+    """The grid starts and works in each of them."""
     chosen = _all(desk)
     rows = _try(desk, chosen)
     if not all(right for _, _, right in rows):
@@ -112,7 +112,7 @@ def surroundings(desk: Desk, account: Account) -> None:
 
 
 def _try(desk: Desk, chosen: list[Surrounding]) -> list[tuple[str, object, bool]]:
-    """Start one grid in all that were chosen: what was tried, what came out, whether it was right."""
+    """Start one grid in all chosen environments; returns what was tried, the outcome, and whether it was right."""
     pricers = {"shell": {"command": ["sh", "{input}"]}}
     for each in chosen:
         pricers |= each.settings
