@@ -205,3 +205,29 @@ class BlobNotFoundError(RaygridError):
 
 class BlobDamagedError(BlobNotFoundError):
     """The blob store has other bytes than those that were stored, or only a part of them."""
+
+
+PROBLEM_PREFIX = "urn:raygrid:problem:"
+PROBLEMS: dict[str, tuple[type[RaygridError], int]] = {
+    # Derived errors come before their bases.
+    "unknown-pricer": (UnknownPricerError, 422),
+    "unknown-data": (UnknownDataError, 422),
+    "unknown-site": (UnknownSiteError, 422),
+    "too-large": (TooLargeError, 413),
+    "invalid-request": (InvalidRequestError, 422),
+    "conflict": (ConflictError, 409),
+    "unauthorized": (NotAuthorizedError, 401),
+    "job-not-found": (JobNotFoundError, 404),
+    "node-not-found": (NodeNotFoundError, 404),
+    "group-not-found": (GroupNotFoundError, 404),
+    "hand-over": (HandOverError, 409),
+    "not-finished": (NotFinishedError, 404),
+    "result-expired": (ResultExpiredError, 410),
+    # Not 502 to 504, because clients and proxies repeat such requests, and the stored bytes do not change.
+    "damaged-result": (DamagedResultError, 500),
+    "job-failed": (JobFailedError, 422),
+    "job-cancelled": (JobCancelledError, 409),
+    "unavailable": (UnavailableError, 503),
+    "busy": (BusyError, 429),
+}
+"""The errors that travel over HTTP: type of the problem document (after `PROBLEM_PREFIX`) to class and status."""

@@ -7,8 +7,8 @@ from types import SimpleNamespace
 from typing import Any
 
 from docs.reference.markdown import code, page, table, text
+from raygrid.errors import PROBLEM_PREFIX, PROBLEMS
 from raygrid.parent.http.app import build_app
-from raygrid.parent.http.problems import PROBLEMS
 from raygrid.settings.model import GridSettings
 
 OPENING = """\
@@ -112,9 +112,9 @@ def _content(answer: dict[str, Any]) -> str:
 
 def _problems() -> str:
     rows = []
-    for kind, word, status in PROBLEMS:
+    for word, (kind, status) in PROBLEMS.items():
         first, _, _ = (kind.__doc__ or "").partition("\n")
-        rows.append((code(f"urn:raygrid:problem:{word}"), str(status), text(first), code(kind.__name__)))
+        rows.append((code(PROBLEM_PREFIX + word), str(status), text(first), code(kind.__name__)))
     return table(("`type`", "status", "meaning", "in Python"), rows)
 
 

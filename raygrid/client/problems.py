@@ -11,45 +11,7 @@ import httpx
 from raygrid.client.endpoint import Endpoint
 from raygrid.client.failure import job_failed
 from raygrid.client.retry import is_problem, retry_after_s
-from raygrid.errors import (
-    BusyError,
-    ConflictError,
-    DamagedResultError,
-    GroupNotFoundError,
-    HandOverError,
-    InvalidRequestError,
-    JobCancelledError,
-    JobNotFoundError,
-    NodeNotFoundError,
-    NotAuthorizedError,
-    NotFinishedError,
-    RaygridError,
-    ResultExpiredError,
-    TooLargeError,
-    UnavailableError,
-    UnknownDataError,
-    UnknownPricerError,
-    UnknownSiteError,
-)
-
-PREFIX = "urn:raygrid:problem:"
-
-_ERRORS: dict[str, type[RaygridError]] = {
-    "invalid-request": InvalidRequestError,
-    "unknown-pricer": UnknownPricerError,
-    "unknown-data": UnknownDataError,
-    "unknown-site": UnknownSiteError,
-    "too-large": TooLargeError,
-    "conflict": ConflictError,
-    "job-not-found": JobNotFoundError,
-    "node-not-found": NodeNotFoundError,
-    "group-not-found": GroupNotFoundError,
-    "hand-over": HandOverError,
-    "not-finished": NotFinishedError,
-    "result-expired": ResultExpiredError,
-    "damaged-result": DamagedResultError,
-    "job-cancelled": JobCancelledError,
-}
+from raygrid.errors import PROBLEM_PREFIX, PROBLEMS, BusyError, NotAuthorizedError, RaygridError, UnavailableError
 
 # For answers of proxies and frameworks, which are not problem documents.
 _TYPES_OF_STATUS = {
@@ -78,7 +40,7 @@ def error_of_answer(response: httpx.Response, endpoint: Endpoint) -> RaygridErro
     status = response.status_code
     message = f"the grid at {endpoint.url} answered {status} {_phrase(status)}"
     if status in _TYPES_OF_STATUS:
-        members = {"type": PREFIX + _TYPES_OF_STATUS[status], "detail": message}
+        members = {"type": PROBLEM_PREFIX + _TYPES_OF_STATUS[status], "detail": message}
         return error_of_problem(members, endpoint, retry_after_s(response))
     return RaygridError(f"{message}, which no grid does; check that the URL is the grid's")
 
@@ -91,7 +53,7 @@ def error_of_problem(members: Mapping[str, Any], endpoint: Endpoint, retry_after
         endpoint: the grid that sent it.
         retry_after: seconds of `Retry-After`; 0 without one.
     """
-    kind = str(members.get("type", "")).removeprefix(PREFIX)
+    kind = str(members.get("type", "")).removeprefix(PROBLEM_PREFIX)
     message = str(members.get("detail") or members.get("title") or "the grid gave no reason")
     if kind == "unauthorized":
         return _not_authorized(endpoint)
@@ -107,7 +69,7 @@ def error_of_problem(members: Mapping[str, Any], endpoint: Endpoint, retry_after
     if kind in ("busy", "unavailable"):
         busy = BusyError if kind == "busy" else UnavailableError
         return busy(message, retry_after_s=retry_after or 1.0)
-    return _ERRORS.get(kind, RaygridError)(message)
+    return PROBLEMS[kind][0](message) if kind in PROBLEMS else RaygridError(message)
 
 
 def _not_authorized(endpoint: Endpoint) -> NotAuthorizedError:

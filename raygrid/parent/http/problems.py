@@ -1,4 +1,4 @@
-"""Errors as RFC 9457 problem documents, with a table from raygrid's errors to type, title and status."""
+"""Errors as RFC 9457 problem documents, by the table `PROBLEMS` of `raygrid/errors.py`."""
 
 from __future__ import annotations
 
@@ -22,37 +22,12 @@ logger = logging.getLogger(__name__)
 MEDIA_TYPE = "application/problem+json"
 NOT_FINISHED_RETRY_S = 1
 
-# Derived errors come before their bases.
-PROBLEMS: list[tuple[type[errors.RaygridError], str, int]] = [
-    (errors.UnknownPricerError, "unknown-pricer", 422),
-    (errors.UnknownDataError, "unknown-data", 422),
-    (errors.UnknownSiteError, "unknown-site", 422),
-    (errors.TooLargeError, "too-large", 413),
-    (errors.InvalidRequestError, "invalid-request", 422),
-    (errors.ConflictError, "conflict", 409),
-    (errors.NotAuthorizedError, "unauthorized", 401),
-    (errors.JobNotFoundError, "job-not-found", 404),
-    (errors.NodeNotFoundError, "node-not-found", 404),
-    (errors.GroupNotFoundError, "group-not-found", 404),
-    (errors.HandOverError, "hand-over", 409),
-    (errors.NotFinishedError, "not-finished", 404),
-    (errors.ResultExpiredError, "result-expired", 410),
-    # Not 502 to 504, because clients and proxies repeat such requests, and the stored bytes do not change.
-    (errors.DamagedResultError, "damaged-result", 500),
-    (errors.JobFailedError, "job-failed", 422),
-    (errors.JobCancelledError, "job-cancelled", 409),
-    (errors.UnavailableError, "unavailable", 503),
-    (errors.BusyError, "busy", 429),
-]
-
 
 def problem_of(error: errors.RaygridError) -> Problem:
     """The problem document for an error."""
-    found = ((word, status) for kind, word, status in PROBLEMS if isinstance(error, kind))
+    found = ((word, status) for word, (kind, status) in errors.PROBLEMS.items() if isinstance(error, kind))
     word, status = next(found, ("internal", 500))
-    problem = Problem(
-        type=f"urn:raygrid:problem:{word}", title=word.replace("-", " "), status=status, detail=str(error)
-    )
+    problem = Problem(type=errors.PROBLEM_PREFIX + word, title=word.replace("-", " "), status=status, detail=str(error))
     if isinstance(error, errors.NotFinishedError) and error.state is not None:
         problem.state = JobState(error.state)
     if isinstance(error, errors.JobFailedError):
@@ -78,7 +53,7 @@ def response_of(error: errors.RaygridError, request: Request | None = None) -> J
 def of_status(status: HTTPStatus, detail: str, headers: dict[str, str] | None = None) -> JSONResponse:
     """The HTTP answer for an error outside raygrid's hierarchy; type and title come from the status."""
     title = status.phrase.lower()
-    problem = Problem(type=f"urn:raygrid:problem:{title.replace(' ', '-')}", title=title, status=status, detail=detail)
+    problem = Problem(type=errors.PROBLEM_PREFIX + title.replace(" ", "-"), title=title, status=status, detail=detail)
     return _json(problem, headers)
 
 
@@ -92,7 +67,7 @@ def install(app: FastAPI) -> None:
 
     @app.exception_handler(errors.RaygridError)
     async def raygrid_error(request: Request, error: errors.RaygridError) -> JSONResponse:
-        if not any(isinstance(error, kind) for kind, _, _ in PROBLEMS):
+        if not any(isinstance(error, kind) for kind, _ in errors.PROBLEMS.values()):
             logger.exception("a request failed unexpectedly; answering 500", exc_info=error)
         return response_of(error, request)
 
@@ -116,4 +91,4 @@ def install(app: FastAPI) -> None:
     async def unexpected(_request: Request, error: Exception) -> JSONResponse:
         logger.exception("a request failed unexpectedly; answering 500", exc_info=error)
         detail = "the grid has an internal error; it is safe to send the request again with the same jobId"
-        return _json(Problem(type="urn:raygrid:problem:internal", title="internal", status=500, detail=detail))
+        return _json(Problem(type=errors.PROBLEM_PREFIX + "internal", title="internal", status=500, detail=detail))
