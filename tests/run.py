@@ -226,10 +226,10 @@ class Runner:
 
 
 def show(outcome: Outcome) -> None:
-    """Print the last line of a row; the whole output, if it failed."""
-    if not outcome.is_good:
-        print(f"row {outcome.row.name}:", outcome.row.log.read_text(encoding="utf-8", errors="replace"), sep="\n")
-    print(f"row {outcome.row.name}:", summary_line(outcome.row.log), sep="\n", flush=True)
+    """Print the last line of pytest in a row; its whole output, if the row has failed."""
+    log = outcome.row.log
+    text = summary_line(log) if outcome.is_good else log.read_text(encoding="utf-8", errors="replace").rstrip()
+    print(f"row {outcome.row.name}:", text, sep="\n", flush=True)
 
 
 def _interrupt(number: int, _frame: FrameType | None) -> NoReturn:
