@@ -35,7 +35,7 @@ coverage: $(READY) ## measure what the unit and contract tests reach of core, st
 	$(BIN)/python -m pytest -q -n 3 --dist loadfile --cov --cov-report=term tests/unit tests/contract
 
 # make test ROW=ray runs one row; tests/run.py names them and says what runs beside what.
-test: $(READY) ## run every test, and print one summary
+test: $(READY) ## run every test, and print one summary; ROW=ray for one part of them
 	$(BIN)/python -m tests.run $(ROW)
 
 # make field FIELD_ARGS='--only wine'; --list names the cases.
