@@ -27,7 +27,7 @@ $(READY): requirements.lock pyproject.toml
 demo: $(READY) ## start a grid on this machine, price the example book, kill a node agent meanwhile, show prices per kind
 	$(BIN)/raygrid demo
 
-unit: $(READY) ## run the pure tests: no processes, no real time; under a minute
+unit: $(READY) ## run the pure tests, without PostgreSQL, Ray or seconds of waiting; under a minute
 	$(BIN)/python -m pytest -q -n 3 --dist worksteal -m "$(UNIT)" tests/unit tests/contract
 
 # Branches, too; it fails below `fail_under` in pyproject.toml.
