@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import json
 from collections.abc import AsyncIterator
-from typing import Any
 from urllib.parse import quote
 
 import httpx
@@ -367,7 +366,7 @@ async def test_a_reader_that_hangs_up_does_no_harm(grid: SmallGrid) -> None:
     assert (await grid.until_state("left", "done"))["attempts"] == 1
 
     async def forgotten() -> bool:
-        waiters: Any = grid.parent.waiters
+        waiters = grid.parent.waiters
         return not waiters._by_job and not waiters._any
 
     await grid.until(forgotten, within_s=10)

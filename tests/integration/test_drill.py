@@ -8,10 +8,9 @@ import re
 import sqlite3
 from collections.abc import AsyncIterator
 from pathlib import Path
-from typing import Any
 
 import pytest
-from typer.testing import CliRunner
+from typer.testing import CliRunner, Result
 
 from raygrid.cli import app, demo
 from raygrid.cli import drill as command
@@ -182,7 +181,7 @@ def no_ray(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setattr(command, "_way_into_ray", lambda url, directory: ({}, None))
 
 
-async def run(grid: SmallGrid, breaks: Breaks, monkeypatch: pytest.MonkeyPatch, *words: str) -> Any:
+async def run(grid: SmallGrid, breaks: Breaks, monkeypatch: pytest.MonkeyPatch, *words: str) -> Result:
     monkeypatch.setattr(command, "open_injector", lambda environment: lambda: breaks)
     return await asyncio.to_thread(CliRunner().invoke, app, ["drill", *words, "--url", grid.url])
 

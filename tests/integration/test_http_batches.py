@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import os
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -29,7 +29,7 @@ async def grid(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[SmallG
 
 
 @pytest.fixture
-def gate(tmp_path: Path) -> Any:
+def gate(tmp_path: Path) -> Iterator[Path]:
     """A file that jobs wait for; it is made in the end for all that still wait."""
     path = tmp_path / "gate"
     yield path

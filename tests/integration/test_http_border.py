@@ -281,7 +281,7 @@ async def test_a_body_over_the_limit_is_refused(grid: SmallGrid, announced: bool
             yield body[start : start + 10_000]
 
     for method, path in (("POST", "/submit/too-large"), ("POST", "/batches"), ("PUT", "/data/too-large")):
-        content: Any = body if announced else pieces()
+        content = body if announced else pieces()
         answer = await grid.http.request(method, path, content=content, headers={**RIGHT, **FORM_TYPE})
         assert (answer.status_code, word(answer)) == (413, "too-large")
         assert "200000 bytes" in answer.json()["detail"]

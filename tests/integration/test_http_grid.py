@@ -7,12 +7,12 @@ import os
 from collections.abc import AsyncIterator
 from hashlib import sha256
 from pathlib import Path
-from typing import Any
 
 import httpx
 import pytest
 import pytest_asyncio
 
+from raygrid.models import BlobSlice
 from tests.support.http import events_of, manifest, parts_of, unzip, word
 from tests.support.small_grid import PRICERS, SmallGrid
 
@@ -57,7 +57,7 @@ async def test_shared_data_is_fetched_once_by_each_node(grid: SmallGrid, monkeyp
     fetched: list[str] = []
     fetch = grid.blobs.fetch_now
 
-    def counted(blob: Any, path: Path) -> None:
+    def counted(blob: BlobSlice, path: Path) -> None:
         fetched.append(f"{path.parent.parent.name} {path.name}")
         fetch(blob, path)
 

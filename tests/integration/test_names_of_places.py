@@ -6,8 +6,8 @@ import asyncio
 import hashlib
 import os
 import stat
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
 
@@ -59,7 +59,7 @@ async def run_jobs(grid: SmallGrid) -> None:
 
 
 @pytest.fixture(autouse=True)
-def usual_umask() -> Any:
+def usual_umask() -> Iterator[None]:
     """With the umask that most machines have, others may read what is made."""
     before = os.umask(0o022)
     yield

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import AsyncIterator, Collection
+from collections.abc import AsyncIterator, Collection, Sequence
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -187,7 +187,7 @@ async def test_a_definition_is_stored_once_and_sent_once_to_each_node(
     stored: list[list[str]] = []
     put = grid.parent.store.put_definitions
 
-    async def counted(definitions: Any) -> None:
+    async def counted(definitions: Sequence[Definition]) -> None:
         stored.append([each.digest for each in definitions])
         await put(definitions)
 

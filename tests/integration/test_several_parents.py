@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import itertools
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
@@ -86,7 +86,7 @@ async def test_a_wait_for_a_result_outlives_the_parent_that_it_waits_at(tmp_path
             assert gate.runs("slow") == 1
 
 
-def _asked(carried: Counting, times: int) -> Any:
+def _asked(carried: Counting, times: int) -> Callable[[], Awaitable[bool]]:
     async def reached() -> bool:
         return len(carried.asked) >= times
 
@@ -110,7 +110,7 @@ async def test_a_blocking_client_goes_to_the_other_parent_too(tmp_path: Path) ->
             assert result.stdout == "slow\n"
 
 
-def _waits(grid: SmallGrid) -> Any:
+def _waits(grid: SmallGrid) -> Callable[[], Awaitable[bool]]:
     """Whether the parent that came first has a request under way."""
 
     async def reached() -> bool:

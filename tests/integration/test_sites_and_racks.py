@@ -9,6 +9,7 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
+import httpx
 import pytest
 import pytest_asyncio
 
@@ -43,7 +44,7 @@ async def groups_of(grid: SmallGrid, batch: str) -> Counter[str]:
     return Counter(job["group"] for job in page["jobs"])
 
 
-async def submit_batch(grid: SmallGrid, batch: str, count: int, script: str, **options: str) -> Any:
+async def submit_batch(grid: SmallGrid, batch: str, count: int, script: str, **options: str) -> httpx.Response:
     files = {f"{batch}-{number}": ("job.sh", script.encode()) for number in range(count)}
     answer = await grid.http.post("/batches", files=files, data={"batchId": batch, "pricer": "shell", **options})
     assert answer.status_code == 202, answer.text

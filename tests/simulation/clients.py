@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from random import Random
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, TypeVar
 
 from raygrid.errors import BusyError, ConflictError, JobNotFoundError, RaygridError
 from raygrid.models import BlobSlice, DoneJob, JobSpec, NewJob, StoredJob
 from raygrid.transport.ports import POLL_SLACK_S
 from tests.simulation.parents import SimulatedParent
+
+Answer = TypeVar("Answer")
 
 if TYPE_CHECKING:
     from tests.simulation.grid import Grid
@@ -83,7 +85,7 @@ class Clients:
     async def _submit(self, jobs: list[NewJob], batch_id: str | None) -> None:
         ids = [job.spec.job_id for job in jobs]
 
-        def submit(parent: SimulatedParent) -> Any:
+        def submit(parent: SimulatedParent) -> Awaitable[object]:
             return parent.submit(jobs[0]) if batch_id is None else parent.submit_batch(batch_id, jobs)
 
         for job in jobs:
@@ -127,12 +129,12 @@ class Clients:
     async def _until_end(self, job_id: str) -> None:
         while True:
 
-            def wait(parent: SimulatedParent) -> Any:
+            def wait(parent: SimulatedParent) -> Awaitable[StoredJob | DoneJob]:
                 return parent.wait(job_id, WAIT_S)
 
             asked_at = self._grid.loop.time()
             try:
-                job: StoredJob | DoneJob = await self._ask("wait", wait, WAIT_S + POLL_SLACK_S)
+                job = await self._ask("wait", wait, WAIT_S + POLL_SLACK_S)
             except BusyError:
                 await asyncio.sleep(0.5)
                 continue
@@ -143,7 +145,9 @@ class Clients:
             if job.state.is_terminal:
                 return
 
-    async def _ask_until(self, what: str, ask: Callable[[SimulatedParent], Any], timeout_s: float) -> None:
+    async def _ask_until(
+        self, what: str, ask: Callable[[SimulatedParent], Awaitable[object]], timeout_s: float
+    ) -> None:
         while True:
             try:
                 await self._ask(what, ask, timeout_s)
@@ -152,6 +156,7 @@ class Clients:
             else:
                 return
 
-    async def _ask(self, what: str, ask: Callable[[SimulatedParent], Any], timeout_s: float) -> Any:
+    async def _ask(self, what: str, ask: Callable[[SimulatedParent], Awaitable[Answer]], timeout_s: float) -> Answer:
         part = self._random.choice(self._grid.parent_parts)
-        return await self._grid.network.call(HOST, part, what, ask, timeout_s)
+        answer: Answer = await self._grid.network.call(HOST, part, what, ask, timeout_s)
+        return answer

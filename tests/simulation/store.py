@@ -7,10 +7,10 @@ counts is what is committed.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Coroutine, Sequence
 from datetime import UTC, datetime, timedelta
 from random import Random
-from typing import Any, Protocol, cast
+from typing import Any, Protocol, TypeVar, cast
 
 from raygrid.core.lease import Lease
 from raygrid.models import StoredJob
@@ -18,6 +18,8 @@ from raygrid.store import JobStore
 from tests.simulation.clock import Process
 from tests.simulation.memory_store import MemoryStore
 from tests.simulation.network import Network, Part
+
+Answer = TypeVar("Answer")
 
 TIMEOUT_S = 6.0
 EPOCH = datetime(2030, 1, 1, tzinfo=UTC)
@@ -111,12 +113,13 @@ READS = frozenset(
 )
 
 
-def finished(work: Any) -> Any:
+def finished(work: Coroutine[Any, Any, Answer]) -> Answer:
     """What a coroutine gives that never waits: a transaction of the memory store."""
     try:
         work.send(None)
     except StopIteration as end:
-        return end.value
+        answer: Answer = end.value
+        return answer
     raise RuntimeError("a transaction of the memory store waited")
 
 

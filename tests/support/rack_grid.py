@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from raygrid.core.lease import Lease
 from raygrid.errors import UnavailableError
@@ -44,8 +44,9 @@ class RackGrid(ElectedGrid):
     async def _stand(self, group_id: str, number: int) -> StandingLeader:
         store = SqlStore(self.settings.database_url)
         await store.open()
-        line: Any = CutStore(store)
-        self.lines.setdefault(group_id, []).append(line)
+        cut = CutStore(store)
+        self.lines.setdefault(group_id, []).append(cut)
+        line = cast(JobStore, cut)  # it passes every method on
         nodes = _Nodes(self._members[group_id])
 
         async def lead(lease: Lease, over: Callable[[], None]) -> Leader:

@@ -7,6 +7,7 @@ import json
 import os
 import socket
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -15,7 +16,7 @@ import pytest
 import ray
 from ray._private import services
 from ray.exceptions import AuthenticationError
-from typer.testing import CliRunner
+from typer.testing import CliRunner, Result
 
 import raygrid.cluster
 from raygrid.cli import app
@@ -35,7 +36,7 @@ def _own_environment(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setattr(services, "find_gcs_addresses", functools.cache(set[str]))  # Ray clears its cache
 
 
-def run(*words: str) -> Any:
+def run(*words: str) -> Result:
     return CliRunner().invoke(app, words)
 
 
@@ -246,7 +247,7 @@ def test_a_malformed_address_is_refused(no_ray: NoRay, tmp_path: Path, monkeypat
 
 
 @pytest.fixture
-def head(monkeypatch: pytest.MonkeyPatch) -> Any:
+def head(monkeypatch: pytest.MonkeyPatch) -> Iterator[socket.socket]:
     """A head that answers."""
     with socket.create_server(("0.0.0.0", 0)) as listener:
         monkeypatch.setenv("RAY_ADDRESS", f"127.0.0.1:{listener.getsockname()[1]}")
@@ -257,7 +258,7 @@ def head(monkeypatch: pytest.MonkeyPatch) -> Any:
     "error", [AuthenticationError("no token was found"), RuntimeError("no"), ConnectionError("no")]
 )
 def test_a_cluster_that_refuses_the_login_is_an_error_with_the_reason(
-    no_ray: NoRay, head: Any, tmp_path: Path, error: Exception
+    no_ray: NoRay, head: socket.socket, tmp_path: Path, error: Exception
 ) -> None:
     no_ray.error = error
 
@@ -277,7 +278,7 @@ def test_a_cluster_that_refuses_the_login_is_an_error_with_the_reason(
 )
 def test_a_cluster_needs_a_database_that_machines_can_share(
     no_ray: NoRay,
-    head: Any,
+    head: socket.socket,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
     machines: int,

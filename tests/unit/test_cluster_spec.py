@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
+from collections.abc import Callable
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -115,7 +116,7 @@ def test_a_cluster_is_closed_to_strangers_by_default() -> None:
 
 
 @pytest.mark.parametrize("role", [head, worker])
-def test_http_goes_through_haproxy_by_default(role: Any) -> None:
+def test_http_goes_through_haproxy_by_default(role: Callable[..., HostSpec]) -> None:
     assert role().environment({})["RAY_SERVE_ENABLE_HA_PROXY"] == "1"
     assert "RAY_SERVE_ENABLE_HA_PROXY" not in role(haproxy=False).environment({})
 

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from raygrid.core.group.events import NodeDraining, NodeLost
 from raygrid.core.group.stragglers import LEAST_KNOWN, StragglerPolicy, UsualTimes, limits, most_at_once
 from raygrid.models import AttemptId, AttemptReport, JobState, Outcome
-from tests.unit.test_core_group import Rack, job
+from tests.unit.test_core_group import Decisions, Rack, job
 
 POLICY = {"p": StragglerPolicy(factor=3.0, min_s=2.0)}
 ONE, TWO = AttemptId("slow", 1), AttemptId("slow", 2)
@@ -42,7 +42,9 @@ def doubled() -> tuple[Rack, str, str]:
     return rack, first, second
 
 
-def end(rack: Rack, node: str, attempt: AttemptId, outcome: Outcome = Outcome.EXITED, code: int | None = 0) -> Any:
+def end(
+    rack: Rack, node: str, attempt: AttemptId, outcome: Outcome = Outcome.EXITED, code: int | None = 0
+) -> Decisions:
     rack.has[node].remove(attempt)
     return rack.poll(node, AttemptReport(attempt, outcome, code))
 

@@ -5,21 +5,22 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Sequence
 from datetime import UTC, datetime
-from typing import Any
 
 from raygrid.core.attempt_counts import AttemptCounts
 from raygrid.core.lease import Lease
 from raygrid.leader.outbox import Outbox
 from raygrid.models import JobState, JobUpdate
+from tests.simulation.memory_store import MemoryStore
 
 AT = datetime(2026, 3, 1, tzinfo=UTC)
 LEASE = Lease("rack-a", "me", 1, AT)
 
 
-class Takes:
+class Takes(MemoryStore):
     """A job store that takes every write."""
 
     def __init__(self) -> None:
+        super().__init__()
         self.taken: list[str] = []
 
     async def record(self, group_id: str, term: int, updates: Sequence[JobUpdate]) -> bool:
@@ -33,7 +34,7 @@ def change(job_id: str, state: JobState) -> JobUpdate:
 
 async def test_a_leader_whose_change_feed_breaks_steps_down() -> None:
     """Later writes would not be announced, so another leader begins with what the store has."""
-    store: Any = Takes()
+    store = Takes()
     stale = asyncio.Event()
 
     def breaks(updates: Sequence[JobUpdate], surely: bool) -> None:
@@ -49,7 +50,7 @@ async def test_a_leader_whose_change_feed_breaks_steps_down() -> None:
 
 async def test_a_job_that_ends_at_once_costs_one_write() -> None:
     """The start is not recorded if the end comes in a moment; otherwise it is recorded soon."""
-    store: Any = Takes()
+    store = Takes()
     written: asyncio.Queue[Sequence[JobUpdate]] = asyncio.Queue()
     outbox = Outbox(store, LEASE, lambda updates, surely: written.put_nowait(updates), lambda: None)
     running = asyncio.create_task(outbox.run())

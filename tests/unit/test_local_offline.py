@@ -5,9 +5,9 @@ from __future__ import annotations
 import asyncio
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from pathlib import Path
-from typing import Any
+from typing import TypeVar
 
 import pytest
 from typer.testing import CliRunner, Result
@@ -34,8 +34,11 @@ def settings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> GridSettings:
     return load_settings(None, storage={"state_dir": tmp_path})
 
 
-def in_store(settings: GridSettings, work: Callable[[JobStore], Any]) -> Any:
-    async def run() -> Any:
+Answer = TypeVar("Answer")
+
+
+def in_store(settings: GridSettings, work: Callable[[JobStore], Awaitable[Answer]]) -> Answer:
+    async def run() -> Answer:
         store = SqlStore(settings.database_url)
         await store.open()
         try:

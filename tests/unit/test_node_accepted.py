@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import pytest
 
 from raygrid.models import AttemptId, AttemptReport, Outcome
@@ -80,7 +78,8 @@ def test_a_node_accepts_a_bounded_number_of_attempts(
     """Beyond that, an attempt is reported as infrastructure, so that it runs elsewhere."""
     monkeypatch.setattr(module, "MOST_WAITING", 1)
     accepted.accept(order("a", "true"))
-    refused: Any = accepted.accept(order("b", "true"))
+    refused = accepted.accept(order("b", "true"))
+    assert isinstance(refused, AttemptReport)
     assert refused.outcome is Outcome.INFRASTRUCTURE
-    assert "node-1 refuses the attempt: 1 attempts are waiting" in refused.message
+    assert "node-1 refuses the attempt: 1 attempts are waiting" in (refused.message or "")
     assert list(accepted.by_job) == ["a"]

@@ -7,7 +7,6 @@ import itertools
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import replace
-from typing import Any
 
 import pytest
 
@@ -79,7 +78,7 @@ def conversation(
     is_held: Callable[[AttemptId], bool] = lambda _: True,
     store: JobStore | None = None,
     pricers: dict[str, Pricer] | None = None,
-) -> Any:
+) -> NodeConversation:
     settings = load_settings().deployed(deployed_at)
     clock = clock or itertools.count().__next__
 

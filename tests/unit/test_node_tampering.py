@@ -10,11 +10,11 @@ import hashlib
 import os
 import sys
 import zipfile
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
 from io import BytesIO
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import pytest
 
@@ -276,8 +276,8 @@ async def test_after_a_failed_look_the_watchdog_looks_again(agent: NodeAgent, mo
     """Limits hold though a pricer made one look fail."""
     looks: list[str] = []
 
-    def stumbles(where: str) -> Any:
-        def look(*_: object, **__: object) -> Any:
+    def stumbles(where: str) -> Callable[..., NoReturn]:
+        def look(*_: object, **__: object) -> NoReturn:
             looks.append(where)
             raise RuntimeError("a defect")
 

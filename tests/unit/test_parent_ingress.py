@@ -12,11 +12,11 @@ from raygrid.composition import ACTORS
 from raygrid.errors import SettingsError
 from raygrid.parent.ingress import build, refuse_unsafe
 from raygrid.settings.model import load_settings
+from raygrid.store import SqlStore
 from raygrid.transport import actors
 from raygrid.transport.nodes import RayNodes
 
-SHARED: Any = SimpleNamespace(is_single_machine=False)
-SQLITE: Any = SimpleNamespace(is_single_machine=True)
+SHARED, SQLITE = SqlStore("postgresql://raygrid@db/raygrid"), SqlStore("sqlite+aiosqlite:///jobs.db")
 
 
 def test_blobs_of_many_machines_must_be_somewhere() -> None:

@@ -4,31 +4,34 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator
-from types import SimpleNamespace
-from typing import Any
+from typing import cast
 
 import pytest
 
 from raygrid.models import BlobSlice, JobSpec, JobState, NewJob, StoredJob
 from raygrid.parent.http import streams
+from raygrid.parent.service import Parent
 from raygrid.parent.waiters import Waiters
 from raygrid.transport.ports import JobChange
 from tests.simulation.memory_store import MemoryStore
 
 
-async def parent_with(job_id: str) -> Any:
-    """The parts of a parent that a stream uses; it counts how often the job is looked at."""
+class WatchedParent:
+    """The parts of a parent that a stream uses; it counts how often a job is looked at."""
+
+    def __init__(self, store: MemoryStore) -> None:
+        self.waiters, self.store, self.looks = Waiters(), store, 0
+
+    async def job(self, job_id: str) -> StoredJob:
+        self.looks += 1
+        return (await self.store.get([job_id]))[job_id]
+
+
+async def parent_with(job_id: str) -> WatchedParent:
     store = MemoryStore()
     await store.open()
     await store.insert([NewJob(JobSpec(job_id, "p", "1", BlobSlice("", 0, 2, "d"), inline=b"{}"), "rack-a", "f")])
-    parent = SimpleNamespace(waiters=Waiters(), store=store, looks=0)
-
-    async def job(wanted: str) -> StoredJob:
-        parent.looks += 1
-        return (await store.get([wanted]))[wanted]
-
-    parent.job = job
-    return parent
+    return WatchedParent(store)
 
 
 async def test_the_stream_of_one_job_is_not_woken_by_changes_of_others(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -36,15 +39,15 @@ async def test_the_stream_of_one_job_is_not_woken_by_changes_of_others(monkeypat
     monkeypatch.setattr(streams, "LOOK_AGAIN_S", 600.0)
     monkeypatch.setattr(streams, "PAUSE_S", 0.0)
     parent = await parent_with("mine")
-    told: list[bytes] = []
+    received: list[bytes] = []
 
     async def follow(events: AsyncIterator[bytes]) -> None:
         async for event in events:
-            told.append(event)
+            received.append(event)
 
-    following = asyncio.create_task(follow(streams.job_events(parent, "mine", 0, 600.0)))
+    following = asyncio.create_task(follow(streams.job_events(cast(Parent, parent), "mine", 0, 600.0)))
     async with asyncio.timeout(60):
-        while not told:
+        while not received:
             await asyncio.sleep(0)
         for number in range(100):
             parent.waiters.changed(JobChange(f"{number}-{other}", JobState.DONE) for other in range(100))

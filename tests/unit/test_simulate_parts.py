@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterator
 from random import Random
-from typing import Any
+from typing import TypeVar
 
 import pytest
 
@@ -19,13 +19,16 @@ pytestmark = pytest.mark.computing
 
 
 @pytest.fixture
-def loop() -> Any:
+def loop() -> Iterator[VirtualLoop]:
     loop = VirtualLoop()
     yield loop
     loop.close()
 
 
-def finish(loop: VirtualLoop, work: Awaitable[Any]) -> Any:
+Answer = TypeVar("Answer")
+
+
+def finish(loop: VirtualLoop, work: Awaitable[Answer]) -> Answer:
     return loop.run_until_complete(work)
 
 
