@@ -112,12 +112,9 @@ def asgi(settings: GridSettings, actors: ActorClasses, *, listens: bool = False)
 def build(settings: GridSettings, actors: ActorClasses, *, spread: bool = True) -> serve.Application:
     """The Serve application of a grid, for `serve run`, `raygrid deploy` and `raygrid up`.
 
-    Args:
-        settings: the grid's settings.
-        actors: the classes of the leaders and agents that the parents create.
-        spread: at most one parent per machine and none on machines without CPUs for Ray (a cluster's head), reached
-            through Serve's proxies. Otherwise all parents run on the head, where a drill that ends the node of a rack
-            does not end them, and have their own listeners.
+    The parents create leaders and agents of the classes in `actors`. With `spread`, at most one parent runs per machine
+    and none on machines without CPUs for Ray (a cluster's head), and Serve's proxies pass requests to them. Otherwise
+    all parents run on the head, where a drill that ends the node of a rack does not end them, and have own listeners.
     """
     settings.require_safe_listening()
     settings = settings.deployed(time.time())  # leaders and agents outlive a deployment and follow the newest settings
@@ -182,16 +179,11 @@ def replace_here(
     """Replace the parents of the connected grid of one machine by parents with newer settings.
 
     The new parents listen on the same port before the old ones end, so that no connection is refused; leaders and
-    agents stay, and get the settings from the new parents.
-
-    Args:
-        settings: the newer settings.
-        actors: as for `build`.
-        ready: returns when the new parents take jobs, or raises.
-        within_s: maximum time until the new parents run, seconds.
+    agents stay, and get the settings from the new parents. `ready` must return when the new parents take jobs, or
+    raise.
 
     Raises:
-        UnavailableError: the new parents did not start; the old ones continue.
+        UnavailableError: the new parents did not start within `within_s` seconds; the old ones continue.
     """
     before = [name for name in serve.status().applications if _is_ours(name)]
     name = next(each for number in itertools.count(1) if (each := _app_name(number)) not in before)
@@ -220,12 +212,8 @@ def _is_ours(name: str) -> bool:
 def deploy(settings: GridSettings, actors: ActorClasses, *, wait_s: float | None) -> bool:
     """Deploy the parents on this machine's cluster, or replace running ones by parents with new settings.
 
-    Serve replaces parents one after the other, and lets each finish its requests. Equal settings replace none.
-
-    Args:
-        settings: the grid's settings.
-        actors: as for `build`.
-        wait_s: maximum time to wait until every parent runs; None: do not wait, Serve starts them as machines join.
+    Serve replaces parents one after the other, and lets each finish its requests. Equal settings replace none. Waits at
+    most `wait_s` seconds until every parent runs, or not at all if it is None: Serve starts them as machines join.
 
     Returns:
         Whether anything was changed.
@@ -241,7 +229,8 @@ def deploy(settings: GridSettings, actors: ActorClasses, *, wait_s: float | None
         refuse_unsafe(settings, store, machines(live_nodes()) if racks else 2)
         _require_same_grid(asyncio.run(_identity(store)))
         wanted, known = _digest(settings), internal_kv._internal_kv_get(DEPLOYED)
-        if known == wanted and _state() in ("RUNNING", "DEPLOYING"):
+        application = serve.status().applications.get(APP_NAME)
+        if known == wanted and application is not None and application.status.value in ("RUNNING", "DEPLOYING"):
             if wait_s is not None:
                 _await_running(wait_s)
             return False
@@ -308,12 +297,6 @@ def _await_running(within_s: float, name: str = APP_NAME) -> None:
                 "continues to start them. Check that there are as many machines with a rack as http.parents"
             )
         time.sleep(0.5)
-
-
-def _state() -> str | None:
-    """Serve's state of the parents; None if they are not deployed."""
-    application = serve.status().applications.get(APP_NAME)
-    return application.status.value if application else None
 
 
 async def _identity(store: SqlStore) -> str:

@@ -164,12 +164,7 @@ async def _chained(first: bytes, rest: AsyncIterator[bytes]) -> AsyncIterator[by
 async def stdout_of(
     source: io.BytesIO | io.BufferedIOBase, count: Callable[[int], None] | None = None
 ) -> AsyncIterator[bytes]:
-    """The standard output of a pricer from its ZIP, unpacked in a thread.
-
-    Args:
-        source: the ZIP.
-        count: called with the number of bytes of the ZIP that are read.
-    """
+    """The standard output of a pricer from its ZIP, unpacked in a thread; `count` gets the number of bytes read."""
     pieces = _entry_pieces(source, "stdout.txt", count)
     while (piece := await asyncio.to_thread(next, pieces, None)) is not None:
         yield piece

@@ -169,13 +169,8 @@ def make_job(
 ) -> NewJob:
     """The job for a file and its options; its group is chosen later.
 
-    Args:
-        settings: the grid's settings.
-        definition: gives the digest of a pricer's definition, which is pinned to the job.
-        job_id: the client's id of the job.
-        file: its input.
-        options: its options.
-        data: stored shared data by name.
+    `definition` gives the digest of a pricer's definition, which is pinned to the job; `data` has the stored shared
+    data that the options may name.
 
     Raises:
         InvalidRequestError: the file is empty, or the pricer takes no args.

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping
 from typing import Any
 
 from pydantic import TypeAdapter, ValidationError
@@ -66,7 +65,7 @@ def pricer_of(definition: Definition, limits: Pricer | None) -> Pricer:
         )
     known = {} if limits is not None else {k: v for k, v in json.loads(definition.limits).items() if k in LIMITS}
     try:
-        values = _read(pinned | known)
+        values = {name: _READERS[name].validate_python(value) for name, value in (pinned | known).items()}
     except ValidationError as error:
         # Without the error's own text, which quotes values: they may be secrets.
         where = ", ".join(str(part) for part in error.errors()[0]["loc"]) or "a value"
@@ -86,7 +85,3 @@ def _dump(pricer: Pricer, names: frozenset[str]) -> dict[str, Any]:
     dumped = pricer.model_dump(mode="json", include=set(names))
     codes = dumped.get("retry_exit_codes")
     return dumped if codes is None else {**dumped, "retry_exit_codes": sorted(codes)}
-
-
-def _read(values: Mapping[str, Any]) -> dict[str, Any]:
-    return {name: _READERS[name].validate_python(value) for name, value in values.items()}

@@ -53,11 +53,9 @@ def problem_of(name: str) -> str | None:
 
 
 def missing(expected: Sequence[str], files: Iterable[tuple[str, int]]) -> list[str]:
-    """The expected names and patterns for which there is no file, or only empty ones; in the given order.
+    """The expected names and patterns without a non-empty file among `files` (names and sizes); in the given order.
 
-    Args:
-        expected: names in the job directory; `*`, `?` and `[…]` work as in a shell and never match a '/'.
-        files: name and size, bytes, of each file of the result.
+    Names are relative to the job directory; `*`, `?` and `[…]` work as in a shell and never match a '/'.
     """
     there = {name for name, size in files if size > 0}
     return [each for each in expected if each not in there and not _is_matched(each, there)]

@@ -78,15 +78,9 @@ _KINDS = frozenset({"bool", "int", "float", "str", "[key]"})  # parts that pydan
 def in_words(
     error: ValidationError, model: type[BaseModel], prefix: str, path: Path | None, text: str, given: Collection[str]
 ) -> str:
-    """List every error: where it is and what is allowed there.
+    """List every error: where it is, in the file (`path` with its `text`) or a variable, and what is allowed there.
 
-    Args:
-        error: the errors.
-        model: the settings model.
-        prefix: prefix of the names of variables.
-        path: the settings file, if there is one.
-        text: its content.
-        given: top-level settings that override the file.
+    Names of variables begin with `prefix`; `given` are the top-level settings that override the file.
     """
     root = yaml.compose(text) if text else None
     found: dict[Place, list[str]] = {}

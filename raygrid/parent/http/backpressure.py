@@ -14,12 +14,7 @@ AHEAD = 8  # messages of a body, each some 64 KB
 
 
 class Backpressure:
-    """ASGI middleware.
-
-    Args:
-        app: the application.
-        gathers: the class of the `receive` functions that put messages into an `asyncio.Queue` named `queue`.
-    """
+    """ASGI middleware. `gathers` is the class of `receive` functions that have an `asyncio.Queue` named `queue`."""
 
     def __init__(self, app: ASGIApp, gathers: type) -> None:
         self._app = app

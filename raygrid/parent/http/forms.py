@@ -95,13 +95,7 @@ def require_size(size: int, limit: int) -> None:
 
 
 class FormReader:
-    """Reads one body.
-
-    Args:
-        blobs: where large files go.
-        inline: a file of up to this many bytes stays in memory.
-        max_files: maximum number of files in the form.
-    """
+    """Reads one body with at most `max_files` files; a file of up to `inline` bytes stays in memory."""
 
     def __init__(self, blobs: BlobStore, *, inline: int, max_files: int) -> None:
         self._blobs = blobs

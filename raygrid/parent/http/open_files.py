@@ -26,10 +26,7 @@ class Room:
 def room_in(files: int, most: int, spare: int) -> Room:
     """The room within a number of open files.
 
-    Args:
-        files: files that the process may open.
-        most: maximum number of connections.
-        spare: further connections that only get an answer that the parent is full.
+    At most `most` connections are served, and `spare` further ones get an answer that the parent is full.
     """
     # All waiting connections may be accepted before the first of them is refused.
     backlog = max(FEWEST, min(BACKLOG, files // 4))
