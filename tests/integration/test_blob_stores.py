@@ -303,7 +303,7 @@ async def test_a_second_parent_with_another_blob_store_is_refused(tmp_path: Path
         (tmp_path / "two").mkdir()
         check = BlobCheck(grid.store, BlobStore(str(tmp_path / "two")), is_default=False)
         await check.open()
-        with pytest.raises(UnavailableError, match=f"no marker at {tmp_path}/two .*put {agreed} into grid/marker"):
+        with pytest.raises(UnavailableError, match=f"no marker at {tmp_path}/two .*write {agreed} to grid/marker"):
             check.require()
         await check.close()
         assert list((tmp_path / "two").iterdir()) == []
