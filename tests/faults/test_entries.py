@@ -96,8 +96,8 @@ def entries(hosts: Hosts) -> Iterator[Entries]:
 
 
 @pytest.fixture(autouse=True)
-def _mended(hosts: Hosts) -> Iterator[None]:
-    """Whatever link a test cuts is mended after it."""
+def _links_repaired(hosts: Hosts) -> Iterator[None]:
+    """Every link that a test cuts is repaired after it."""
     yield
     hosts.heal()
 
@@ -443,7 +443,7 @@ def waits_at(hosts: Hosts, host: str, client: str = DESK) -> bool:
 
 
 def connections(hosts: Hosts, host: str, client: str) -> set[str]:
-    """The ends at a client of connections to a host's parent; they are there as long as the host believes so."""
+    """The client's ends of connections to a host's parent, as long as the host has them open."""
     there = hosts.run(host, "ss", "-tnH", "state", "established", "sport", f"= :{PORT}").stdout
     return {end for line in there.splitlines() if (end := line.split()[-1]).startswith(f"{client}:")}
 

@@ -43,7 +43,7 @@ with socket.create_server(("", 7000)) as listener:
 
 @pytest.fixture(autouse=True)
 def _healthy(hosts: Hosts) -> Iterator[None]:
-    """Whatever a test breaks is mended after it."""
+    """Every fault of a test is healed after it."""
     yield
     hosts.heal()
 

@@ -19,7 +19,7 @@ END_S = 90.0
 
 @dataclass(frozen=True)
 class Seen:
-    """What came of the load; `recovery_s` as `raygrid drill` counts it, None where nothing needed what broke."""
+    """The outcome of the load; `recovery_s` as `raygrid drill` counts it, None if nothing needed what broke."""
 
     acknowledged: int
     lost: int

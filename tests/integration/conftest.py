@@ -13,7 +13,7 @@ from tests.support.ray_grid import alive, descendants, settings_for, until
 
 @pytest.fixture(scope="session")
 def ray_grid(tmp_path_factory: pytest.TempPathFactory) -> Iterator[GridFile]:
-    """One grid on real Ray for all tests that want one: two racks of one node, two slots each."""
+    """One grid on real Ray for all tests that need one: two racks of one node, two slots each."""
     grid = start_grid(settings_for(tmp_path_factory.mktemp("grid")), racks=2, nodes=1)
     processes = descendants(grid.pid)
     yield grid

@@ -77,7 +77,7 @@ def refused(answer: httpx.Response, job_id: str) -> None:
 
 
 async def test_a_result_that_was_tampered_with_is_never_given_out(tmp_path: Path) -> None:
-    """A byte is changed and the ZIP's checksum mended: result, submit again and the batch's stream all refuse it."""
+    """A byte is changed and the ZIP's checksum adapted: result, repeated submit and the batch's stream refuse it."""
     async with SmallGrid(tmp_path, **NO_CACHE) as grid:
         files = {name: (name, b"echo price 11") for name in ("a", "c")}
         await grid.http.post("/batches", data={"batchId": "b", "pricer": "shell"}, files=files)

@@ -179,7 +179,7 @@ async def test_any_of_the_keys_opens(grid: SmallGrid) -> None:
 
 
 async def test_a_key_is_in_no_log_and_no_answer(grid: SmallGrid, caplog: pytest.LogCaptureFixture) -> None:
-    """Whatever is asked, and however it fails, the key stands in no log line, answer, job or job's environment."""
+    """Whatever is requested, and however it fails, no log line, answer, job or job's environment contains the key."""
     with caplog.at_level(logging.DEBUG):
         answers = [
             await grid.http.post(
@@ -273,7 +273,7 @@ async def test_a_failed_job_names_where_its_files_are(grid: SmallGrid) -> None:
 
 @pytest.mark.parametrize("announced", [True, False])
 async def test_a_body_over_the_limit_is_refused(grid: SmallGrid, announced: bool) -> None:
-    """A body over http.max_body gets 413, whether its length is announced or found out, and leaves nothing."""
+    """A body over http.max_body gets 413, with an announced length or without one, and leaves nothing."""
     body = form_body([('name="file"; filename="x"', b"x" * 300_000), ('name="pricer"', b"cat")])
 
     async def pieces() -> AsyncIterator[bytes]:

@@ -148,7 +148,7 @@ async def test_a_batchs_events_end_with_its_last_job(grid: SmallGrid) -> None:
 
 
 async def test_events_need_one_existing_job_or_batch(grid: SmallGrid) -> None:
-    """Events want one job or one batch that exists."""
+    """Anything else is refused."""
     assert word(await grid.http.get("/events")) == "invalid-request"
     assert word(await grid.http.get("/events?job=a&batch=b")) == "invalid-request"
     assert word(await grid.http.get("/events?job=nobody")) == "job-not-found"

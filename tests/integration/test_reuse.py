@@ -206,7 +206,7 @@ async def test_failed_and_cancelled_jobs_are_not_reused(grid: SmallGrid) -> None
 
 
 async def test_a_purge_keeps_a_result_that_a_younger_job_shares(grid: SmallGrid) -> None:
-    """The older job's result is gone, the younger one's is there, and serves the next; at last everything runs anew."""
+    """The older job's result is gone, the younger one's is reused by the next job; in the end everything runs anew."""
     first = await price(grid, "k-1", "k")
     ended_at = (await grid.store.get(["k-1"]))["k-1"].ended_at
     assert ended_at is not None

@@ -78,7 +78,7 @@ async def test_something_else_in_the_place_of_a_capture_is_bad_output(tmp_path: 
     "put", ["os.unlink(path)", "os.unlink(path); os.mkfifo(path)", "os.unlink(path); os.mkdir(path)"]
 )
 async def test_a_process_that_changes_its_own_log_goes_on(tmp_path: Path, put: str) -> None:
-    """Its own stderr reaches its jobs, whatever became of the file's name."""
+    """Its stderr reaches its jobs, also if the file has another name by then."""
     with WarmNode(tmp_path, SPEAKS_RAW) as node:
         log = "import glob; path = glob.glob(os.getcwd() + '*stderr')[0]"
         say = "sys.stderr.write('said'); sys.stderr.flush(); answer()"

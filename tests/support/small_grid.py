@@ -114,7 +114,7 @@ class _Nodes:
         """It makes no agents, so it needs no settings."""
 
     def close(self) -> None:
-        """Nothing to let go of."""
+        """Nothing to close."""
 
 
 class _Groups:

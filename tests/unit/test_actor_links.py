@@ -98,8 +98,8 @@ async def test_an_actors_own_error_comes_through() -> None:
         await link._ask(answer(wrapped))
 
 
-async def test_a_dead_actor_is_remembered_as_dead() -> None:
-    """After Ray reports an actor as dead, its link reports it too, and the keeper of links makes another."""
+async def test_a_dead_actor_stays_dead() -> None:
+    """After Ray reports an actor as dead, its link reports it too, and is replaced by a new one."""
     import ray.exceptions
 
     link = ActorLink(NodeCalls, "node a1", Actor())

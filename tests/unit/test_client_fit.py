@@ -210,7 +210,7 @@ def test_a_part_of_a_stream_that_came_damaged_is_read_again() -> None:
 
 
 def test_a_part_that_stays_damaged_is_that_jobs_error_and_the_others_come() -> None:
-    """The job's error is of its own class; asking for the job alone later asks the grid again."""
+    """The job's error has its own class; asking for the job alone later asks the grid again."""
     bad = tagged("a", 1, OTHERS)
     streams = [stream(bad), stream(bad, tagged("b", 2, ZIP), end())]
     client, _ = asked(httpx.Response(202, json={}), *streams, result())
@@ -223,4 +223,4 @@ def test_a_part_that_stays_damaged_is_that_jobs_error_and_the_others_come() -> N
     assert isinstance(other, Result)
     assert other.data == ZIP
     assert batch[0].result().data == ZIP
-    assert batch[0].result().data == ZIP  # and is remembered
+    assert batch[0].result().data == ZIP  # and is kept

@@ -228,8 +228,8 @@ def test_a_grid_that_answers_before_the_wait_is_over_is_not_asked_at_once() -> N
         ("result-expired", 410, ResultExpiredError),
     ],
 )
-def test_an_ending_without_a_result_is_remembered(word: str, status: int, kind: type[RaygridError]) -> None:
-    """The second call raises the same and asks nothing."""
+def test_an_ending_without_a_result_is_kept(word: str, status: int, kind: type[RaygridError]) -> None:
+    """The second call raises the same error without a request."""
     grid = Answers(problem(word, status))
     job = grid.client().job("j")
 

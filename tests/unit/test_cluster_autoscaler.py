@@ -72,7 +72,7 @@ def test_new_machines_are_reported_and_those_that_run_keep_their_state(tmp_path:
     assert state()["10.0.0.12"]["state"] == "terminated"  # it is free to be started
 
 
-def test_machines_that_were_removed_are_forgotten(tmp_path: Path) -> None:
+def test_machines_that_were_removed_are_dropped(tmp_path: Path) -> None:
     update_autoscaler([write(tmp_path, ["10.0.0.11", "10.0.0.12"])])
     update_autoscaler([write(tmp_path, ["10.0.0.12"])])
 

@@ -1,4 +1,4 @@
-"""How a head that stops on purpose notifies its workers, and which notices are not believed."""
+"""How a head that stops on purpose notifies its workers, and which notices they accept."""
 
 from __future__ import annotations
 
@@ -82,7 +82,7 @@ def test_a_worker_is_notified_that_its_head_has_stopped(port: int) -> None:
         assert told.result() == 1
 
 
-def test_a_worker_does_not_believe_a_head_of_another_cluster(port: int) -> None:
+def test_a_worker_ignores_a_head_of_another_cluster(port: int) -> None:
     with watching(port) as watch, announcing_shutdown(port, 0.5, b"another token") as told:
         assert told.result() >= 1  # the greeting was sent
         assert not watch.head_stopped.is_set()

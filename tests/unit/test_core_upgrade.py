@@ -147,7 +147,7 @@ def test_a_removed_pricer_that_comes_back_is_known() -> None:
 
 @pytest.mark.parametrize("decided", [True, False])
 def test_a_job_that_is_set_aside_can_be_cancelled_and_is_found_running(decided: bool) -> None:
-    """It is a queued job like any other: a cancel ends it, and a node that runs it already is believed."""
+    """It is a queued job like any other: a cancel ends it, and a node's report that it runs counts."""
     rack = Rack(pricers=P)
     rack.join("n1")
     rack.submit(job("a", pricer="q"))

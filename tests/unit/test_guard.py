@@ -107,7 +107,7 @@ def test_a_guard_is_small() -> None:
     with owner() as (_, guard):
         rollup = Path(f"/proc/{guard}/smaps_rollup")
         wait_until(lambda: "Rss" in rollup.read_text())
-        time.sleep(0.5)  # for it to have loaded whatever it loads
+        time.sleep(0.5)  # so that it has loaded its modules
         [rss] = [int(line.split()[1]) for line in rollup.read_text().splitlines() if line.startswith("Rss:")]
         assert rss < 14_000, f"{rss} kB"
 

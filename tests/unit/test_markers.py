@@ -12,7 +12,7 @@ from tests.conftest import pytest_collection_modifyitems
 
 TESTS = Path(__file__).parents[1]
 ROOT = TESTS.parent
-# Each of these starts a grid on real Ray, or asks for one that was started; the unit tests are refused by them.
+# Each of these starts a grid on real Ray, or uses one that was started; in unit tests they only fail.
 START_RAY = {"start_grid", "running_grid", "Reader"}
 
 

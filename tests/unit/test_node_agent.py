@@ -120,7 +120,7 @@ async def test_stopping_one_of_two_that_share_a_run_leaves_the_other(agent: Node
 
 
 async def test_a_cancelled_or_lost_run_may_run_again(agent: NodeAgent, tmp_path: Path) -> None:
-    """Only an answer is remembered: a job whose run was stopped runs anew."""
+    """Only an answer is kept: a job whose run was stopped runs anew."""
     agent.start(1, [order("job", "sleep 100")])
     wait_until(lambda: pricers_under(tmp_path / "root"))
     agent.stop(1, [AttemptId("job", 1)])

@@ -119,7 +119,7 @@ async def test_the_held_captures_count_whatever_has_their_name(
 
 
 async def test_a_pricer_that_failed_keeps_its_own_reason(agent: NodeAgent) -> None:
-    """Its exit code and its last words are reported, whatever became of the name of its stderr."""
+    """Its exit code and its last output are reported, whatever became of the name of its stderr."""
     report = await run(agent, 'echo why >&2; err="$(readlink /proc/$$/fd/2)"; rm "$err"; mkfifo "$err"; exit 3')
     assert (report.outcome, report.exit_code, report.stderr_tail) == (Outcome.EXITED, 3, "why\n")
 
@@ -200,7 +200,7 @@ async def test_a_failed_pricers_link_is_not_followed_either(agent: NodeAgent, el
 
 
 @pytest.mark.parametrize("above", ['"$(dirname "$PWD")"', '"$(dirname "$(dirname "$PWD")")"'])
-async def test_a_link_in_the_place_of_the_nodes_directories_is_mended(
+async def test_a_link_in_the_place_of_the_nodes_directories_is_replaced(
     agent: NodeAgent, elsewhere: Path, above: str
 ) -> None:
     """The culprit is unknown, so the attempt runs again; the node makes its directories anew."""

@@ -48,8 +48,8 @@ async def test_many_questions_cost_one_write() -> None:
 
 
 @pytest.mark.usefixtures("impatient")
-async def test_an_error_of_the_store_is_shown_until_it_is_mended() -> None:
-    """The store's own message is passed on; the next look that finds it well ends that."""
+async def test_an_error_of_the_store_is_shown_until_it_is_over() -> None:
+    """The store's own message is passed on; the next look without an error ends that."""
     store = Store()
     check = StoreCheck(store)
     for error, said in (

@@ -56,7 +56,7 @@ def test_written_values_are_read_by_sqlalchemy(connection: Connection) -> None:
 
 
 def test_values_of_sqlalchemy_are_read(connection: Connection) -> None:
-    """Likewise in the other direction, for rows and for single values."""
+    """Rows and single values are read as through SQLAlchemy."""
     connection.execute(insert(things), THINGS)
     by_name = prepared(connection, select(things).where(things.c.name == bindparam("wanted_name")), "wanted_name")
     for thing in THINGS:
