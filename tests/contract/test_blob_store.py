@@ -57,7 +57,7 @@ async def read(blobs: BlobStore, blob: BlobSlice) -> bytes:
     return await blobs.read(blob)
 
 
-# --- bytes in, bytes out --------------------------------------------------------------------------------------------
+# --- writing and reading --------------------------------------------------------------------------------------------
 
 
 async def test_a_blob_is_read_whole_and_in_slices(blobs: BlobStore) -> None:
@@ -234,7 +234,7 @@ async def large(blobs: BlobStore) -> tuple[bytes, CheckedBlob]:
     return data, CheckedBlob(blobs, BlobSlice("results/large", 6, len(data), digest), chunks)
 
 
-# --- keeping order --------------------------------------------------------------------------------------------------
+# --- housekeeping ---------------------------------------------------------------------------------------------------
 
 
 async def test_sizes_are_of_existing_blobs(blobs: BlobStore) -> None:

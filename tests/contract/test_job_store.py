@@ -771,7 +771,7 @@ async def test_a_purged_job_keeps_its_id(store: JobStore) -> None:
     assert same.existing.purged_at is not None
 
 
-# --- what the next leader must know -------------------------------------------------------------------------
+# --- what the next leader needs -----------------------------------------------------------------------------
 
 
 async def test_the_next_leader_gets_the_number_of_attempts_that_count(store: JobStore) -> None:

@@ -160,7 +160,7 @@ class Hosts:
         self._frozen: set[int] = set()
         self._processes: list[subprocess.Popen[bytes]] = []
 
-    # --- making them --------------------------------------------------------------------------------------------
+    # --- making hosts -------------------------------------------------------------------------------------------
 
     def open(self) -> None:
         """Make the switches and turn every host on."""
@@ -268,7 +268,7 @@ class Hosts:
         Path("/run/sshd").mkdir(exist_ok=True)
         self.run(name, SSHD, "-f", str(config))
 
-    # --- running things on them ---------------------------------------------------------------------------------
+    # --- running commands on hosts ------------------------------------------------------------------------------
 
     def command(self, host: str, *command: str) -> list[str]:
         """What to run here so that it runs on a host."""
@@ -341,7 +341,7 @@ class Hosts:
         """A file of a host, as this machine sees it."""
         return Path(f"/proc/{self._hosts[host].pid}/root{path}")
 
-    # --- what can happen ----------------------------------------------------------------------------------------
+    # --- faults -------------------------------------------------------------------------------------------------
 
     def cut(self, what: str) -> None:
         """Cut the link of a host, or the uplink of a rack's switch. Packets vanish without an error."""

@@ -36,7 +36,7 @@ async def assert_goes_on(node: WarmNode, *, starts: int) -> None:
     assert (ended(done), done.manifest["warm_job"], node.started) == (FINE, 1, starts), done.stderr
 
 
-# --- the good day ---------------------------------------------------------------------------------------------------
+# --- normal operation -----------------------------------------------------------------------------------------------
 
 
 async def test_start_up_is_paid_once(tmp_path: Path) -> None:
@@ -464,7 +464,7 @@ def test_a_killed_agent_leaves_nothing(tmp_path: Path, end: signal.Signals) -> N
     wait_until(lambda: not list((node.root / "jobs").iterdir()), within_s=5)
 
 
-# --- what comes over the pipe ---------------------------------------------------------------------------------------
+# --- the pipe -------------------------------------------------------------------------------------------------------
 
 
 async def test_lines_of_earlier_jobs_never_reach_the_next(tmp_path: Path) -> None:

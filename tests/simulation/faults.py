@@ -66,7 +66,7 @@ class Faults:
         for node_id in grid.hosts:
             grid.database.memory._drains.pop(node_id, None)
 
-    # --- what faults are made of --------------------------------------------------------------------------------
+    # --- parts of faults ----------------------------------------------------------------------------------------
 
     def seconds(self, least: float, most: float) -> float:
         """A duration; short ones are more likely."""

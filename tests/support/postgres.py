@@ -75,7 +75,7 @@ class Postgres:
         self._watcher: subprocess.Popen[bytes] | None = None
         self._unused: list[str] = []  # empty databases
 
-    # --- life -------------------------------------------------------------------------------------------------------
+    # --- start and end ----------------------------------------------------------------------------------------------
 
     def open(self) -> None:
         """Make a directory with an empty cluster in it, and start the server."""

@@ -149,7 +149,7 @@ class Rack:
         return {node.node_id: (node.running, node.state) for node in self.state.capacity(self.now).nodes}
 
 
-# --- the plain way ------------------------------------------------------------------------------------------
+# --- the usual course ---------------------------------------------------------------------------------------
 
 
 def test_a_job_waits_runs_and_is_done() -> None:

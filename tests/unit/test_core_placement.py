@@ -83,7 +83,7 @@ def test_recent_durations_weigh_more() -> None:
     assert record.mean_s == 1e-3
 
 
-# --- black holes --------------------------------------------------------------------------------------------
+# --- nodes that fail every job ------------------------------------------------------------------------------
 
 
 def failing(record: NodeRecord, times: int, now: float = 0.0) -> NodeRecord:

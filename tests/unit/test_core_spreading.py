@@ -173,7 +173,7 @@ def test_jobs_of_one_affinity_stay_together_within_the_bound() -> None:
     assert max(shares.values()) == 125
 
 
-# --- dealing ----------------------------------------------------------------------------------------------------
+# --- shares -----------------------------------------------------------------------------------------------------
 
 
 @given(st.lists(st.integers(1, 50), min_size=1, max_size=6))

@@ -174,7 +174,7 @@ def test_a_grid_under_faults_places_by_the_specification(monkeypatch: pytest.Mon
     assert Checked.choices - before > 100
 
 
-# --- what it is for -----------------------------------------------------------------------------------------
+# --- how many nodes are looked at ---------------------------------------------------------------------------
 
 
 def test_only_nodes_that_have_changed_are_looked_at(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -80,7 +80,7 @@ async def test_a_store_that_is_away_holds_back_reports_and_nothing_else() -> Non
     assert await lookup.complete(said) is said
 
 
-# --- what the group makes of it ---------------------------------------------------------------------------------------
+# --- the group's decisions --------------------------------------------------------------------------------------------
 
 
 def known(rack: Rack, *attempts: AttemptId) -> None:

@@ -379,7 +379,7 @@ def test_the_grid_file_keeps_the_options_of_the_start(tmp_path: Path) -> None:
     assert found.started_with == started
 
 
-# --- where Ray's sockets lie, and how a grid is stopped -------------------------------------------------------------
+# --- the place of Ray's sockets, and the command that stops a grid --------------------------------------------------
 
 
 def test_a_long_temporary_directory_is_not_used(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -202,7 +202,7 @@ async def test_the_result_is_in_cache_and_blob_store_alike(agent: NodeAgent, tmp
             assert archive.read("stdout.txt").decode().strip() == attempt.job_id.removeprefix("job-")
 
 
-# --- trouble --------------------------------------------------------------------------------------------------------
+# --- failures -------------------------------------------------------------------------------------------------------
 
 
 async def test_a_blob_store_that_fails_a_few_times_costs_nothing(

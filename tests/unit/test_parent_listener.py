@@ -161,7 +161,7 @@ async def test_a_piece_of_a_body_that_comes_alone_is_passed_on_without_a_copy(mo
     assert len(read) == 1
 
 
-# --- clients that mean no good --------------------------------------------------------------------------------------
+# --- hostile clients ------------------------------------------------------------------------------------------------
 
 
 async def knock(port: int, said: bytes = b"") -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:

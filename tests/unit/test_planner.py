@@ -38,7 +38,7 @@ def decided(outcome: ScenarioOutcome) -> dict[str, object]:
     return {name: value for name, value in asdict(outcome).items() if name not in CPU_TIMES}
 
 
-# --- what comes of jobs -------------------------------------------------------------------------------------
+# --- the ends of jobs ---------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("arrivals", ["all-at-once", "poisson:30/s", "steps:0/s@0s,100/s@5s,10/s@15s"])
@@ -176,7 +176,7 @@ def test_a_goal_that_no_number_of_nodes_can_meet_is_an_error_at_once() -> None:
         plan(scenario("constant:1s"), 10.0, 1.0)
 
 
-# --- what is asked for --------------------------------------------------------------------------------------
+# --- the inputs of a plan -----------------------------------------------------------------------------------
 
 
 def test_run_times_are_drawn_as_asked(tmp_path: Path) -> None:
