@@ -1,4 +1,4 @@
-"""Ray on the machines of a cluster: a supervisor for each machine, started and stopped by `raygrid host`."""
+"""Ray on the machines of a cluster: `raygrid host` starts and stops a supervisor on each machine."""
 
 from raygrid.cluster.spec import HostSpec
 from raygrid.cluster.start import adopt_environment, is_supervised, require_token, start_host, stop_host

@@ -1,8 +1,8 @@
-"""Makes machines that were added to `cluster.yaml` known to a running autoscaler.
+"""Adds the new machines of `cluster.yaml` to a running autoscaler.
 
-Ray's autoscaler reads its configuration anew while it runs, but with the `local` provider it looks for machines only in
-a file of its own, which is brought up to date when a provider is made; and it makes its provider once. So a second
-`ray up` would wait for its new workers for ever. Making a provider beside it, on the same machine, updates the file.
+Ray's autoscaler re-reads its configuration while it runs, but its `local` provider reads the machines from a file that
+is updated only when a provider is made, which the autoscaler does once. A second `ray up` would wait forever for its
+new workers. Making another provider on the same machine updates the file.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ OPTION = "--autoscaling-config"
 
 
 def configuration(ray_args: Sequence[str]) -> Path | None:
-    """The autoscaler's configuration among the options of `ray start`, if there is one."""
+    """The path of the autoscaler's configuration in the options of `ray start`, if given."""
     for index, word in enumerate(ray_args):
         name, equals, value = word.partition("=")
         if name == OPTION:
@@ -29,7 +29,7 @@ def configuration(ray_args: Sequence[str]) -> Path | None:
 
 
 def update_autoscaler(ray_args: Sequence[str]) -> None:
-    """Let the autoscaler of this machine, the head, know the machines that its configuration names now.
+    """Add the machines that the autoscaler's configuration names now; called on the head.
 
     Raises:
         SettingsError: the configuration cannot be read.
@@ -46,8 +46,8 @@ def update_autoscaler(ray_args: Sequence[str]) -> None:
         raise SettingsError(f"cannot read the autoscaler's configuration {path}: {error}") from error
     except (KeyError, TypeError):
         raise SettingsError(
-            f"{path} is not an autoscaler's configuration; it must name cluster_name and provider.type, as cluster.yaml"
+            f"{path} is not an autoscaler's configuration; it needs cluster_name and provider.type, as in cluster.yaml"
         ) from None
-    from ray.autoscaler._private.local.node_provider import LocalNodeProvider  # noqa: PLC0415 - brings Ray
+    from ray.autoscaler._private.local.node_provider import LocalNodeProvider  # noqa: PLC0415 - imports Ray
 
     LocalNodeProvider(provider, name)  # type: ignore[no-untyped-call]  # Ray leaves it untyped

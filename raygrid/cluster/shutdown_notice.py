@@ -1,13 +1,14 @@
-"""How a head announces that it was stopped on purpose, so that its workers stop too instead of waiting for it.
+"""The announcement of a head that was stopped on purpose, after which its workers stop instead of waiting for it.
 
-`ray down` stops Ray on the head only; a worker that merely loses its head must wait, as the head may be restarted. So a
-head that is stopped answers on its own port for a while, announces that, and proves that it knows the cluster's token:
+`ray down` stops Ray on the head only, and a worker that loses its head must wait, because the head may be restarted. So
+a stopped head listens on its own port for some time, announces the shutdown, and proves that it knows the cluster's
+token:
 
     head:   raygrid-farewell, and a line feed
     worker: the same line, and 16 random bytes
-    head:   HMAC-SHA256 of them, by the token
+    head:   HMAC-SHA256 of the message, with the token as the key
 
-A worker holds one idle connection to the head's port, which ends when the head does, and asks again from then on.
+A worker keeps one idle connection to the head's port. When it ends, the worker connects again every second.
 """
 
 from __future__ import annotations
@@ -31,12 +32,12 @@ NONCE_BYTES = 16
 ASK_AGAIN_S = 1.0
 TALK_S = 2.0
 MAX_CALLERS = 500
-# Longer than Ray keeps a silent connection.
+# Longer than Ray keeps an idle connection.
 IDLE_S = 300.0
 
 
 def cluster_token(environment: Mapping[str, str] = os.environ) -> bytes:
-    """Ray's token as Ray finds it; empty where the cluster has none."""
+    """Ray's token, from the sources that Ray uses; empty if the cluster has none."""
     if environment.get("RAY_AUTH_TOKEN"):
         return environment["RAY_AUTH_TOKEN"].encode()
     try:
@@ -50,7 +51,7 @@ def _proof(token: bytes, nonce: bytes) -> bytes:
 
 
 def announce_shutdown(port: int, token: bytes, for_s: float) -> int:
-    """Announce the shutdown on the head's port for some time; gives how many workers were informed."""
+    """Announce the shutdown on the head's port for some seconds; gives the number of informed workers."""
     until = time.monotonic() + for_s
     with socket.socket() as listener:
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
@@ -58,7 +59,7 @@ def announce_shutdown(port: int, token: bytes, for_s: float) -> int:
             try:
                 listener.bind(("", port))
                 break
-            except OSError:  # the head's last process still holds it
+            except OSError:  # a process of Ray's head still has the port
                 if time.monotonic() > until:
                     return 0
                 time.sleep(0.1)
@@ -66,14 +67,14 @@ def announce_shutdown(port: int, token: bytes, for_s: float) -> int:
 
 
 async def _answer(listener: socket.socket, token: bytes, for_s: float) -> int:
-    """Answer all callers concurrently, so that a silent one delays no other."""
+    """Answer all callers concurrently, so that a slow caller does not delay others."""
     informed = callers = 0
 
     async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         nonlocal informed, callers
         callers += 1
         try:
-            if callers <= MAX_CALLERS:  # a caller that is refused asks again
+            if callers <= MAX_CALLERS:  # a refused caller tries again
                 async with asyncio.timeout(TALK_S):
                     if await _inform(reader, writer, token):
                         informed += 1
@@ -95,7 +96,7 @@ async def _inform(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, to
     writer.write(MAGIC)
     asked = await reader.readexactly(len(MAGIC) + NONCE_BYTES)
     if not asked.startswith(MAGIC):
-        return False  # Ray itself, which looks for its head
+        return False  # a process of Ray that looks for its head
     writer.write(_proof(token, asked[len(MAGIC) :]))
     await writer.drain()
     return True
@@ -112,14 +113,14 @@ def _receive(connection: socket.socket, size: int) -> bytes:
 
 
 def _notice_silence(connection: socket.socket) -> None:
-    """Have the kernel end the connection within seconds if the head loses its power, which sends no end."""
+    """Let the kernel end the connection within seconds if the head loses power and sends nothing."""
     connection.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
     for option, value in ((socket.TCP_KEEPIDLE, 5), (socket.TCP_KEEPINTVL, 2), (socket.TCP_KEEPCNT, 3)):
         connection.setsockopt(socket.IPPROTO_TCP, option, value)
 
 
 class HeadWatch:
-    """Watches the head from a worker; `head_stopped` is set once the head announces it. `close` ends its thread."""
+    """Watches the head from a worker, in a thread; `head_stopped` is set once the head announces its shutdown."""
 
     def __init__(self, address: tuple[str, int], token: bytes) -> None:
         self._address = address
@@ -131,15 +132,15 @@ class HeadWatch:
         self.reachable = threading.Event()
 
     def start(self) -> None:
-        """Begin to watch."""
+        """Start the thread."""
         self._thread.start()
 
     def close(self) -> None:
-        """Watch no more."""
+        """Stop the thread."""
         self._closed.set()
         connection = self._connection
         if connection is not None:
-            with contextlib.suppress(OSError):  # closed meanwhile
+            with contextlib.suppress(OSError):  # already closed
                 connection.shutdown(socket.SHUT_RDWR)
         self._thread.join(timeout=TALK_S + 1)
 
@@ -149,7 +150,7 @@ class HeadWatch:
                 with socket.create_connection(self._address, timeout=TALK_S) as connection:
                     self._connection = connection
                     _notice_silence(connection)
-                    if self._closed.is_set():  # `close` came too early to end this connection
+                    if self._closed.is_set():  # `close` ran before it could see this connection
                         return
                     if self._listen(connection):
                         self.head_stopped.set()
@@ -160,7 +161,7 @@ class HeadWatch:
             self._closed.wait(ASK_AGAIN_S)
 
     def _listen(self, connection: socket.socket) -> bool:
-        """Hold the connection until it ends; whether the head has announced its shutdown on it."""
+        """Keep the connection until it ends; gives whether the head announced its shutdown on it."""
         connection.settimeout(IDLE_S)
         greeting = b""
         while len(greeting) < len(MAGIC):
@@ -169,7 +170,7 @@ class HeadWatch:
                 return False
             greeting += more
             if not MAGIC.startswith(greeting):
-                # The head lives: these are bytes of gRPC. From here on only the end of the connection matters.
+                # These are bytes of gRPC, so the head runs. From here on only the end of the connection matters.
                 self.reachable.set()
                 while connection.recv(4096):
                     pass

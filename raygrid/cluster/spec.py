@@ -1,4 +1,4 @@
-"""What a machine of a cluster runs: Ray's head or a worker, in which rack, with which of Ray's settings."""
+"""What a machine of a cluster runs: Ray's head or a worker, its rack, and Ray's settings."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ from pathlib import Path
 from raygrid.errors import SettingsError
 from raygrid.system.supervision import RAY_SETTINGS, environment_beside_ray
 
-# Room for the results that a node keeps hot (node.cache, 64 MB unless set otherwise), and for Ray's own objects.
+# For the results in a node's cache (node.cache, by default 64 MB) and for Ray's own objects.
 OBJECT_STORE = 192 * 1024**2
-# A file in the supervisor's directory: its end is meant for good, and a head's is the cluster's.
+# If this file is in the supervisor's directory, the supervisor ends for good, and a head ends the cluster.
 STOP = "stop"
 REDIS = ("redis://", "rediss://")
 
@@ -25,16 +25,16 @@ class HostSpec:
     """One machine of a cluster.
 
     Attributes:
-        directory: where its supervisor keeps its log, lock and state.
-        head: whether it is the head; it runs no pricers.
+        directory: directory of the supervisor's log, lock and state.
+        head: whether it is the head, which runs no pricers.
         address: `host:port` of the head, for workers.
-        port: where the head listens.
+        port: the head's port.
         rack: the rack of a worker, which is its group; None for a machine without pricers.
         name: the node's name.
-        storage: where the head keeps the cluster's books, so that it can be restarted: `rocksdb` (a directory of its
-            own), a `redis://` URL, or `memory` (a dead head takes the cluster's books along).
+        storage: where the head keeps Ray's state for a restart: `rocksdb` (a directory of its own), a `redis://` URL,
+            or `memory` (the state is lost with the head).
         object_store: bytes of shared memory for Ray's objects.
-        haproxy: whether HTTP comes in through HAProxy rather than through Ray Serve's own proxy.
+        haproxy: whether HTTP comes in through HAProxy instead of Ray Serve's own proxy.
         ray_args: further options of `ray start`.
     """
 
@@ -61,30 +61,30 @@ class HostSpec:
 
     @property
     def public(self) -> dict[str, object]:
-        """The public part, for comparison: without the Redis URL, which may hold a password."""
+        """The values for comparison, without the Redis URL, which may contain a password."""
         storage = self.storage.partition(":")[0]
         return asdict(self) | {"directory": str(self.directory), "ray_args": list(self.ray_args), "storage": storage}
 
     @property
     def head_address(self) -> tuple[str, int]:
-        """Where the head listens."""
+        """Host and port of the head."""
         if self.address is None:
             return "127.0.0.1", self.port
         host, _, port = self.address.rpartition(":")
         return host.strip("[]"), int(port)
 
     @property
-    def books(self) -> Path:
-        """Where the head keeps the cluster's books with `rocksdb`."""
+    def gcs_directory(self) -> Path:
+        """Where the head keeps Ray's state with `rocksdb`."""
         return self.directory / "gcs"
 
     def command(self) -> list[str]:
-        """The `ray start` that keeps running while this machine is part of the cluster."""
+        """The `ray start` command that runs while this machine is part of the cluster."""
         command = [sys.executable, "-m", "ray.scripts.scripts", "start", "--block"]
         command.append(f"--node-name={self.name or socket.gethostname()}")
         command.append(f"--object-store-memory={self.object_store}")
         if self.head:
-            # No dashboard: anyone who reaches it can run code. `--include-dashboard=true` among ray_args turns it on.
+            # No dashboard: anyone who reaches it can run code. `--include-dashboard=true` in ray_args turns it on.
             command += ["--head", f"--port={self.port}", "--num-cpus=0", "--include-dashboard=false"]
         else:
             command += [f"--address={self.address}", f"--resources={json.dumps({self.rack: 1} if self.rack else {})}"]
@@ -96,40 +96,40 @@ class HostSpec:
         ours = {
             # The token is in ~/.ray/auth_token (make it with: ray get-auth-token --generate).
             **RAY_SETTINGS,
-            # Serve's own servers lose the body of a request that offers an upgrade (Java's HTTP client does).
+            # Serve's own servers lose the body of a request that offers an upgrade, as Java's HTTP client does.
             "RAY_SERVE_HTTP_PROXY_CALLBACK_IMPORT_PATH": "raygrid.parent.http.upgrades.for_serve",
-            # A parent that is replaced keeps listening for this long, until all entries know that.
+            # A replaced parent listens for this long, until all entries know of its replacement.
             "RAY_SERVE_DIRECT_INGRESS_MIN_DRAINING_PERIOD_S": "5",
-            # Workers wait this long for a head that is being restarted.
+            # Workers wait this long for a head that restarts.
             "RAY_gcs_rpc_server_reconnect_timeout_s": "600",
         }
         if self.haproxy:
             ours["RAY_SERVE_ENABLE_HA_PROXY"] = "1"
-            # A parent's machine that falls silent delays a request by one second (Ray's own figure is 5), and is looked
-            # at often enough (Ray's: every 5 s) to be out of use after a few.
+            # A parent's machine that does not answer delays a request by one second (Ray's default: 5), and health
+            # checks are frequent enough (Ray's default: every 5 s) to take it out of use after a few seconds.
             ours["RAY_SERVE_HAPROXY_HEALTH_CHECK_INTER"] = "2s"
             ours["RAY_SERVE_HAPROXY_TIMEOUT_CONNECT_S"] = "1"
-            # In a thread of their own, parents would hold whatever a slow client has not read yet, or sends too fast.
+            # In a separate thread, parents would buffer without limit for clients that read slowly or send fast.
             ours["RAY_SERVE_RUN_USER_CODE_IN_SEPARATE_THREAD"] = "0"
         return ours
 
     def environment(self, inherited: Mapping[str, str] = os.environ) -> dict[str, str]:
-        """Variables for Ray on this machine; what is set already wins."""
+        """Variables for Ray on this machine; inherited values take precedence."""
         ours = self.public_environment
         if self.head and self.storage == "rocksdb":
-            ours |= {"RAY_gcs_storage": "rocksdb", "RAY_gcs_storage_path": str(self.books)}
+            ours |= {"RAY_gcs_storage": "rocksdb", "RAY_gcs_storage_path": str(self.gcs_directory)}
         elif self.head and self.storage.startswith(REDIS):
             ours["RAY_REDIS_ADDRESS"] = self.storage
-        # The head's address is one within the site, which no proxy on the way out of it need reach.
+        # The head is inside the site, so proxies for outgoing requests are not used for its address.
         return {**ours, **environment_beside_ray(inherited, [self.head_address[0]])}
 
     def to_json(self) -> str:
-        """For the supervisor's standard input."""
+        """Write the spec as JSON, for the supervisor's standard input."""
         return json.dumps(asdict(self) | {"directory": str(self.directory)})
 
     @classmethod
     def from_json(cls, text: str) -> HostSpec:
-        """What `to_json` wrote."""
+        """Read the JSON of `to_json`."""
         values = json.loads(text)
         return cls(**values | {"directory": Path(values["directory"]), "ray_args": tuple(values["ray_args"])})
 
@@ -140,7 +140,7 @@ def _is_address(text: str) -> bool:
 
 
 def rack_of(file: Path, given: str | None) -> str | None:
-    """The rack of this machine: the given one, or the first word of a file on it; None if there is neither."""
+    """The rack of this machine: the given one, or the word in a file; None if there is neither."""
     if given is not None:
         return given or None
     try:

@@ -1,4 +1,4 @@
-"""Starts and stops the supervisor of this machine."""
+"""Starts and stops the supervisor of a cluster's machine."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ _POLL_S = 0.1
 
 
 def is_supervised(directory: Path) -> bool:
-    """Whether a supervisor holds the directory."""
+    """Whether a supervisor runs for the directory."""
     return is_locked(directory / LOCK)
 
 
@@ -37,19 +37,19 @@ def _state(directory: Path) -> dict[str, Any]:
 
 
 def adopt_environment(directory: Path) -> None:
-    """Set Ray's variables in this process as they are for Ray on this machine; what is set already wins."""
+    """Set in this process the variables of Ray on this machine, except those that are set already."""
     for name, value in _state(directory).get("ray", {}).items():
         os.environ.setdefault(name, value)
 
 
 def start_host(spec: HostSpec, timeout_s: float = 120.0) -> bool:
-    """Start Ray on this machine under a supervisor and wait until it is up; False where a supervisor runs already.
+    """Start Ray on this machine under a supervisor and wait until it is up; False if a supervisor runs already.
 
     Raises:
-        RaygridError: it did not come up; names the log. A supervisor that runs goes on trying.
+        RaygridError: Ray did not come up; the message names the log. The supervisor, if it runs, goes on trying.
     """
     spec.directory.mkdir(parents=True, exist_ok=True)
-    spec.directory.chmod(0o700)  # the head's books hold what was deployed: API keys, the database's password
+    spec.directory.chmod(0o700)  # Ray's state contains the deployed settings: API keys, the database's password
     until = time.monotonic() + timeout_s
     with _only_starter(spec.directory, until):
         _await_announcement(spec.directory)
@@ -67,37 +67,37 @@ def start_host(spec: HostSpec, timeout_s: float = 120.0) -> bool:
 
 
 def _require_same(spec: HostSpec) -> None:
-    """Refuse to take a machine that runs for one that runs as asked."""
+    """Refuse a machine that runs with another spec."""
     known = _state(spec.directory).get("asked", {})
-    odd = [
-        f"{name}: it runs with {known[name]!r}, asked for is {value!r}"
+    differences = [
+        f"{name}: it runs with {known[name]!r}, you asked for {value!r}"
         for name, value in spec.public.items()
         if name in known and known[name] != value
     ]
-    if odd:
+    if differences:
         raise SettingsError(
-            "Ray runs on this machine already, but not as asked:\n  "
-            + "\n  ".join(odd)
+            "Ray runs on this machine already, with other settings:\n  "
+            + "\n  ".join(differences)
             + "\nStop it first with `raygrid host stop`"
         )
 
 
 def require_token(environment: Mapping[str, str]) -> None:
-    """Refuse to start Ray without a token: it would fail again and again, and only its log would show why.
+    """Refuse to start Ray without a token: it would fail repeatedly, and only its log would contain the reason.
 
     Raises:
-        SettingsError: there is none; the message shows how to make one.
+        SettingsError: there is no token; the message explains how to make one.
     """
     if environment.get("RAY_AUTH_MODE") == "token" and not cluster_token(environment):
         raise SettingsError(
-            "there is no token at ~/.ray/auth_token, without which no machine can join: make one, once, with "
-            "`ray get-auth-token --generate`, and copy it to every machine (`ray up cluster.yaml` does)"
+            "there is no token at ~/.ray/auth_token, and every machine of the cluster needs it: make one with "
+            "`ray get-auth-token --generate` and copy it to all machines (`ray up cluster.yaml` copies it)"
         )
 
 
 @contextlib.contextmanager
 def _only_starter(directory: Path, until: float) -> Iterator[None]:
-    """Hold the right to start a supervisor; a second caller waits, and then finds the supervisor of the first one."""
+    """Let one process at a time start a supervisor; a second one waits, and then finds the first one's supervisor."""
     lock = try_lock(directory / "starting", max(0.0, until - time.monotonic()))
     if lock is None:
         raise RaygridError(f"another process is starting Ray on this machine; see {directory / LOG}")
@@ -114,17 +114,17 @@ def _start_supervisor(spec: HostSpec) -> subprocess.Popen[bytes]:
 
 
 def _await_announcement(directory: Path, timeout_s: float = 30.0) -> None:
-    """Wait for the end of a head that was stopped a moment ago and still announces that to its workers."""
+    """Wait for a head that was stopped just now and still announces its shutdown to the workers."""
     until = time.monotonic() + timeout_s
     while _state(directory).get("state") == "stopped" and is_supervised(directory) and time.monotonic() < until:
         time.sleep(_POLL_S)
 
 
 def stop_host(directory: Path, timeout_s: float = 60.0) -> bool:
-    """Stop Ray on this machine; False where no supervisor runs.
+    """Stop Ray on this machine; False if no supervisor runs.
 
     Raises:
-        RaygridError: it did not stop in time.
+        RaygridError: Ray did not stop in time.
     """
     if not is_supervised(directory):
         return False
@@ -134,7 +134,7 @@ def stop_host(directory: Path, timeout_s: float = 60.0) -> bool:
     while is_supervised(directory):
         if time.monotonic() > until:
             raise RaygridError(f"Ray did not stop within {timeout_s:g} s; see {directory / LOG}")
-        pid = _state(directory).get("pid")  # not there yet where the supervisor has only just begun
+        pid = _state(directory).get("pid")  # None just after the start of the supervisor
         if pid is not None and pid != signalled:
             with contextlib.suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGTERM)

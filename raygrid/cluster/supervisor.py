@@ -1,8 +1,8 @@
-"""The process that owns Ray on one machine of a cluster: `python -m raygrid.cluster.supervisor`, its spec on stdin.
+"""The supervisor of Ray on one machine of a cluster: `python -m raygrid.cluster.supervisor`, its spec on stdin.
 
-It runs `ray start --block`, starts it again when it dies, and ends on request: by `raygrid host stop`, by SIGTERM, by
-`ray stop` on this machine (which is what `ray down` does on the head), or by a head that has stopped on purpose.
-Whatever Ray started ends with it.
+It runs `ray start --block` and starts it again when it dies. It ends after `raygrid host stop`, SIGTERM, `ray stop` on
+this machine (which `ray down` runs on the head), or a shutdown notice of the head. All processes that Ray started end
+with it.
 """
 
 from __future__ import annotations
@@ -26,15 +26,15 @@ from raygrid.system.proc import name_of, process_of, process_table, title_of, vo
 from raygrid.system.relatives import descendants
 from raygrid.system.supervisor import run_alone, say, start_child, stop_on_signals
 
-LOOK_S = 0.25
-# `ray start --block` looks at its processes every second and ends by itself after a crash; after a `ray stop` it stays.
-# On a machine with too much to do a second may take long, so it must have looked so often.
+POLL_S = 0.25
+# `ray start --block` checks its processes every second. After a crash of one it ends; after `ray stop` it goes on.
+# On an overloaded machine its checks come late, so a number of them must have passed, too.
 STOPPED_AFTER_S = 4.0
-LOOKS = 3
-# What `ray start` writes when a process of Ray failed, before it ends the others, which may take it many seconds. After
+CHECKS = 3
+# `ray start` writes this when a process of Ray failed, before it ends the others, which may take many seconds. After
 # `ray stop` it writes nothing.
 FAILED = b"exited unexpectedly"
-GIVE_UP_S = 10.0  # a Ray without its raylet that neither ends nor was stopped is begun anew
+GIVE_UP_S = 10.0  # a Ray without its raylet that neither ends nor was stopped is restarted
 ANNOUNCE_S = 20.0
 RAYLET_END_S = 6.0
 END_S = 4.0
@@ -42,19 +42,23 @@ MAX_PAUSE_S = 10.0
 REAPER = "raygrid.node.reaper"
 STARTED = b"Ray runtime started."
 TAKEN = 3
-"""Exit code of a supervisor that finds another one at work."""
+"""Exit code of a supervisor if another one runs for the same directory."""
 
 
 @dataclass(frozen=True)
 class _Gone:
-    """When the raylet was first seen to be gone, and how often `ray start` had looked by then."""
+    """When the raylet was first seen to be gone, and the voluntary switches of `ray start` by then.
+
+    Each check of `ray start` is a sleep, which is a voluntary switch.
+    """
 
     at: float
-    looks: int
+    switches: int
 
     def is_known_to(self, ray_start: int) -> bool:
-        """Whether `ray start` must have seen it by now, and takes it for granted."""
-        return time.monotonic() - self.at > STOPPED_AFTER_S and voluntary_switches(ray_start) - self.looks >= LOOKS
+        """Whether `ray start` must have noticed it by now."""
+        checks = voluntary_switches(ray_start) - self.switches
+        return time.monotonic() - self.at > STOPPED_AFTER_S and checks >= CHECKS
 
 
 class HostSupervisor:
@@ -63,13 +67,13 @@ class HostSupervisor:
     def __init__(self, spec: HostSpec) -> None:
         self._spec = spec
         self._stop = threading.Event()
-        self._for_good = False  # whether the cluster is to end with its head
+        self._for_good = False  # whether Ray was stopped on purpose, so that the cluster ends with its head
         self._locked: int | None = None
         self._token = cluster_token(spec.environment())
         self._watch = None if spec.head else HeadWatch(spec.head_address, self._token)
 
     def run(self) -> None:
-        """Run Ray, again and again, until the supervisor is stopped."""
+        """Run Ray, and restart it when it ends, until the supervisor is stopped."""
         stop_on_signals(self._stop)
         self._strays = Strays(runs_jobs=not self._spec.head)
         self._write("starting")
@@ -77,7 +81,7 @@ class HostSupervisor:
             self._watch.start()
         pause_s = 0.5
         try:
-            while not self._told_to_stop():
+            while not self._should_stop():
                 began = time.monotonic()
                 try:
                     if self._run_ray():
@@ -92,11 +96,11 @@ class HostSupervisor:
             if self._watch is not None:
                 self._watch.close()
             self._write("stopped")
-        # A head that ends by a signal, as when its machine is restarted, keeps its books, and its workers wait.
+        # A head that ends by a signal, as when its machine restarts, keeps Ray's state, and its workers wait.
         if self._spec.head and (self._for_good or (self._spec.directory / STOP).exists()):
             self._announce_shutdown()
 
-    def _told_to_stop(self) -> bool:
+    def _should_stop(self) -> bool:
         return self._stop.is_set() or (self._watch is not None and self._watch.head_stopped.is_set())
 
     def _write(self, state: str) -> None:
@@ -123,7 +127,7 @@ class HostSupervisor:
         gone: _Gone | None = None
         try:
             while process.poll() is None:
-                if self._told_to_stop():
+                if self._should_stop():
                     say("stopping Ray")
                     return True
                 if raylet is None:
@@ -131,16 +135,16 @@ class HostSupervisor:
                     if raylet is not None:
                         say(f"Ray's raylet is process {raylet}")
                 if gone is None:
-                    # A Ray that is up has had one: it may have gone before the first look at it.
+                    # A Ray that is up has had a raylet, which may have ended before the first check here.
                     if is_up if raylet is None else not _is_raylet(raylet):
                         gone = _Gone(time.monotonic(), voluntary_switches(process.pid))
                 elif is_up and _is_empty(process.pid) and FAILED not in log_path.read_bytes():
                     if gone.is_known_to(process.pid):
-                        say("somebody has stopped Ray here (`ray stop` or `ray down`)")
+                        say("Ray was stopped on this machine (`ray stop` or `ray down`); ending")
                         self._for_good = True
                         return True
                 elif time.monotonic() - gone.at > GIVE_UP_S:
-                    say("Ray has no raylet any more, and does not end by itself")
+                    say("Ray's raylet has ended, but `ray start` goes on; ending it")
                     return False
                 if not is_up and STARTED in log_path.read_bytes():
                     is_up = True
@@ -148,7 +152,7 @@ class HostSupervisor:
                     self._lock_ray_directory()
                     self._write("up")
                 self._strays.look()
-                self._stop.wait(LOOK_S)
+                self._stop.wait(POLL_S)
             say(f"Ray ended with exit code {process.returncode}; see {log_path}")
             return False
         finally:
@@ -159,42 +163,42 @@ class HostSupervisor:
             self._locked = tmp_cleaners.lock(tmp_cleaners.ray_directory(self._spec.environment()))
 
     def _end(self, process: subprocess.Popen[bytes]) -> None:
-        """End Ray in its own order: first its raylet, which ends agents and leaders, then the rest."""
+        """End Ray in order: first its raylet, which ends agents and leaders, then the other processes."""
         _signal_until_gone({pid for pid in _living() if _is_raylet(pid)}, RAYLET_END_S)
         reapers = {pid for pid in _living() if REAPER in title_of(pid)}
         _signal_until_gone(_living() - reapers, END_S)
-        # They end by themselves, when they have cleaned up after their agents.
+        # Reapers end by themselves after they have cleaned up after their agents.
         _wait_until_gone(reapers, END_S)
         until = time.monotonic() + END_S
-        while (late := _living()) and time.monotonic() < until:  # started by what was ending
+        while (late := _living()) and time.monotonic() < until:  # started while the others were ending
             _signal_until_gone(late, 0)
         process.wait()
         self._strays.end_all(0.0, END_S)
-        _bury(spare=0)
+        _reap_zombies()
 
     def _announce_shutdown(self) -> None:
-        # The books of a cluster that was stopped on purpose would bring its dead back to life.
-        shutil.rmtree(self._spec.books, ignore_errors=True)
+        # With its old state, the next head would restart the actors of the stopped cluster.
+        shutil.rmtree(self._spec.gcs_directory, ignore_errors=True)
         say(f"announcing the shutdown to the workers for {ANNOUNCE_S:g} s")
         informed = announce_shutdown(self._spec.port, self._token, ANNOUNCE_S)
         say(f"{informed} workers got the announcement")
 
 
-def _bury(spare: int) -> None:
-    """Take the exit codes of dead children that were left to this process, except the one that is waited for."""
+def _reap_zombies() -> None:
+    """Collect the exit codes of the zombies that this process has as children."""
     for process in process_table():
-        if process.parent == os.getpid() and process.is_zombie and process.pid != spare:
+        if process.parent == os.getpid() and process.is_zombie:
             with contextlib.suppress(ChildProcessError):
                 os.waitpid(process.pid, os.WNOHANG)
 
 
 def _living() -> set[int]:
-    """What lives below this process."""
+    """The living descendants of this process."""
     return set(descendants(os.getpid()))
 
 
 def _signal_until_gone(pids: set[int], patience_s: float) -> None:
-    """SIGTERM, and SIGKILL for whatever is still there when patience ends."""
+    """Send SIGTERM, and after `patience_s` SIGKILL to the processes that still run."""
     until = time.monotonic() + patience_s
     number = signal.SIGTERM
     while True:
@@ -208,7 +212,7 @@ def _signal_until_gone(pids: set[int], patience_s: float) -> None:
 
 
 def _wait_until_gone(pids: set[int], patience_s: float) -> set[int]:
-    """Wait for the end of processes; gives those that are still there when patience ends."""
+    """Wait for the end of processes; gives those that still run after `patience_s`."""
     until = time.monotonic() + patience_s
     while left := pids & _living():
         if time.monotonic() > until:
@@ -218,7 +222,7 @@ def _wait_until_gone(pids: set[int], patience_s: float) -> set[int]:
 
 
 def _is_empty(ray_start: int) -> bool:
-    """Whether the books are closed, too: `ray stop` ends everything, and a raylet may go for reasons of its own."""
+    """Whether Ray's GCS server has ended, too, as after `ray stop`; a raylet may also end alone."""
     return not any(name_of(pid) == "gcs_server" for pid in descendants(ray_start))
 
 
@@ -230,7 +234,7 @@ def _is_raylet(pid: int) -> bool:
 def main() -> int:
     """Supervise until stopped."""
     spec = HostSpec.from_json(sys.stdin.readline())
-    return run_alone(spec.directory, lambda: HostSupervisor(spec).run(), taken=TAKEN, patience_s=LOOK_S)
+    return run_alone(spec.directory, lambda: HostSupervisor(spec).run(), taken=TAKEN, patience_s=POLL_S)
 
 
 if __name__ == "__main__":

@@ -1,8 +1,8 @@
-"""A grid on this machine: `raygrid up`, `raygrid.init()` and `raygrid demo` start and stop it here.
+"""A grid on this machine; `raygrid up`, `raygrid.init()` and `raygrid demo` start and stop it here.
 
-`start.py` starts a supervisor process and waits for it; `supervisor.py` owns everything that runs: the Ray nodes, the
-Serve application, the actors. Others find the grid by the file of `system/grid_file.py` and compare it with what they
-want by `settings/started_with.py`; `system/lock.py` keeps it the only one. Ending the supervisor ends everything.
+`start.py` starts a supervisor process and waits for it. `supervisor.py` starts the Ray nodes, the Serve application and
+the actors, and they end with it. The file of `system/grid_file.py` shows other processes that the grid runs,
+`settings/started_with.py` compares its settings with theirs, and `system/lock.py` excludes a second grid of the name.
 """
 
 from raygrid.local.port import free_port

@@ -1,4 +1,4 @@
-"""Whether the commands of the pricers can be started on this machine, checked before a grid is started."""
+"""Checks, before a grid is started, that this machine can start the commands of the pricers."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from raygrid.settings.model import GridSettings
 from raygrid.settings.pricer import Pricer
 
 PROBE_S = 10.0
-# The kernel stops a traced process after a successful exec, before the program's first instruction: it never runs.
+# The kernel stops a traced process after a successful exec, before the program's first instruction, so it never runs.
 _PROBE = """
 import ctypes, os, sys
 pid = os.fork()
@@ -35,10 +35,10 @@ sys.exit(1)
 
 
 def require_executables(settings: GridSettings) -> None:
-    """Refuse pricers whose program is not there or cannot be run.
+    """Refuse pricers whose program is missing or cannot be run.
 
     Raises:
-        SettingsError: names the pricer, the program that was looked at, and what to do.
+        SettingsError: the message names the pricer, the program and what to do.
     """
     for name, pricer in settings.pricers.items():
         if why := _why_not(pricer):
@@ -52,12 +52,12 @@ def _why_not(pricer: Pricer) -> str | None:
     why = why_not(program, pricer.env.get("PATH") or os.environ.get("PATH") or os.defpath)
     if why is None or not program.startswith("/"):
         return why
-    # A container does not always show the handlers (binfmt_misc) that its kernel has: wine's, or an emulator's.
+    # A container may hide the kernel's handlers (binfmt_misc), such as those of wine or an emulator.
     return None if wrong_line_ends(Path(program)) is None and _kernel_runs(program) else why
 
 
 def _kernel_runs(program: str) -> bool:
-    """Whether the kernel can start a program, tried without letting it run; False where that cannot be tried."""
+    """Whether the kernel can start a program, tested without running it; False if that cannot be tested."""
     try:
         probe = subprocess.run(
             [sys.executable, "-I", "-S", "-c", _PROBE, program],

@@ -1,7 +1,7 @@
-"""Cancels jobs of a grid on this machine while it is down, straight in its job store.
+"""Cancels jobs of a grid on this machine that does not run, in its job store.
 
-A job that ends the whole grid could not be cancelled otherwise. The grid's lock is held meanwhile, so that no grid
-starts at the same time; one that is just starting or stopping is left alone.
+A job that brings down the whole grid cannot be cancelled in another way. The grid's lock is held meanwhile, so that it
+cannot start; a grid that is starting or stopping is refused.
 """
 
 from __future__ import annotations
@@ -19,19 +19,19 @@ from raygrid.store import JobStore, SqlStore
 from raygrid.system.grid_file import down_command
 from raygrid.system.lock import holder, only_one
 
-LEASE_S = 5.0  # a leader that was killed a moment ago still holds its lease for as long
-_LOOK_S = 0.2
+LEASE_S = 5.0  # the lease of a leader that was killed just now lasts so long
+_POLL_S = 0.2
 _AT_ONCE = 1_000
 
 
 @dataclass(frozen=True, slots=True)
 class Cancelled:
-    """What became of a job.
+    """The outcome of cancelling one job.
 
     Attributes:
         job_id: the job.
-        ended: how it had ended already; None where it had not.
-        at_start: whether it ends only when the grid starts, before it runs.
+        ended: its state if it had ended already, else None.
+        at_start: whether it is cancelled only when the grid starts, before it runs.
     """
 
     job_id: str
@@ -40,15 +40,15 @@ class Cancelled:
 
 
 def cancel_offline(settings: GridSettings, job_ids: Sequence[str], batch_id: str | None = None) -> list[Cancelled]:
-    """Cancel jobs of a grid that does not run; those that have ended stay as they are.
+    """Cancel jobs of a grid that does not run; jobs that have ended do not change.
 
     Args:
-        settings: the grid's.
-        job_ids: the jobs; all of them must be there, or none is cancelled.
-        batch_id: of this batch all that have not ended, too.
+        settings: the settings of the grid.
+        job_ids: the jobs; if one of them does not exist, none is cancelled.
+        batch_id: a batch whose unfinished jobs are cancelled, too.
 
     Raises:
-        SettingsError: there is no such grid on this machine, or it starts or stops just now; see the message.
+        SettingsError: there is no such grid on this machine, or it is starting or stopping.
         JobNotFoundError: there is no such job or batch.
     """
     require_state(settings)
@@ -57,7 +57,11 @@ def cancel_offline(settings: GridSettings, job_ids: Sequence[str], batch_id: str
 
 
 def require_state(settings: GridSettings) -> None:
-    """Refuse to look into a grid that was never there, or is in use."""
+    """Refuse a grid that has never run here, or whose processes run.
+
+    Raises:
+        SettingsError: the message names the remedy.
+    """
     there = _job_file(settings)
     if not (settings.grid_dir.is_dir() and (there is None or there.exists())):
         raise SettingsError(
@@ -72,7 +76,7 @@ def require_state(settings: GridSettings) -> None:
 
 
 def _job_file(settings: GridSettings) -> Path | None:
-    """The file of the job store, where it is one."""
+    """The file of the job store; None if that is a database server."""
     return settings.grid_dir / "jobs.db" if settings.storage.database is None else None
 
 
@@ -88,10 +92,10 @@ async def _cancel(settings: GridSettings, job_ids: Sequence[str], batch_id: str 
             if await store.batch(batch_id) is None:
                 raise JobNotFoundError(f"there is no batch {batch_id!r} in grid {settings.name!r}")
             wanted = list(dict.fromkeys([*wanted, *await store.unfinished_of_batch(batch_id)]))
-        wished = await store.request_cancel(wanted)
-        left = await _end(store, wished)
+        cancelling = await store.request_cancel(wanted)
+        left = await _end(store, cancelling)
         found = await store.get(wanted)
-        unfinished = {job.job_id for job in wished}
+        unfinished = {job.job_id for job in cancelling}
         return [
             Cancelled(job_id, None if job_id in unfinished else found[job_id].state.value, job_id in left)
             for job_id in wanted
@@ -101,7 +105,7 @@ async def _cancel(settings: GridSettings, job_ids: Sequence[str], batch_id: str 
 
 
 async def _end(store: JobStore, jobs: Sequence[StoredJob]) -> set[str]:
-    """End jobs whose groups have no leader any more; gives those that could not be, and end when the grid starts."""
+    """End jobs of groups whose lease has expired; gives the ids of the others, which end when the grid starts."""
     left: dict[str, set[str]] = {}
     for job in jobs:
         left.setdefault(job.group_id, set()).add(job.job_id)
@@ -111,8 +115,8 @@ async def _end(store: JobStore, jobs: Sequence[StoredJob]) -> set[str]:
             chunk = sorted(job_ids)[:_AT_ONCE]
             ended = await store.cancel_unled(group_id, chunk, running=True)
             if ended is not None:
-                left[group_id].difference_update(chunk)  # what was not ended had ended by itself
+                left[group_id].difference_update(chunk)  # the others of the chunk had ended already
         left = {group_id: job_ids for group_id, job_ids in left.items() if job_ids}
         if not left or time.monotonic() > until:
             return {job_id for job_ids in left.values() for job_id in job_ids}
-        await asyncio.sleep(_LOOK_S)
+        await asyncio.sleep(_POLL_S)

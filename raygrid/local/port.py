@@ -1,4 +1,4 @@
-"""The port that a grid on this machine listens on: whether it is free, and whether it will be in a moment."""
+"""The port of a grid on this machine: whether it is free, or will be soon."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ from raygrid.system.proc import listeners, open_files, process_of, working_direc
 DYING_S = 40.0
 MOST_SOCKET_PATH = 107
 """Bytes; a limit of the kernel."""
-# The longest path of a socket below the prefix, as Ray makes them.
+# The longest path of Ray's sockets below the prefix.
 _BELOW = "12345678/r/session_2030-12-31_23-59-59_999999_4194304/sockets/plasma_store.999"
-_SHORT = ("/tmp", "/var/tmp")  # noqa: S108 - what is made there is its owner's alone
+_SHORT = ("/tmp", "/var/tmp")  # noqa: S108 - only the owner can read the directories that are made there
 _POLL_S = 0.1
 _NEAR = 100
-_LOOKS = 3
-"""So often a listener has to look like a stranger's: a process that ends has no files any more before its port goes."""
+_CHECKS = 3
+"""Checks in which a listener must look like another program: an ending process loses its files before its port."""
 
 
 def free_port() -> int:
@@ -39,13 +39,13 @@ def reachable(host: str) -> str:
 
 
 def ray_prefix(grid_dir: Path) -> str:
-    """How the paths of a grid's Ray directories begin, in this life and in earlier ones.
+    """The beginning of the paths of a grid's Ray directories, the same at each start.
 
-    Ray puts Unix sockets below them, whose paths may not be long: so they do not lie in the grid's own directory, nor
-    in a temporary directory with a long path.
+    Ray puts Unix sockets below them, whose paths must be short. So they are neither in the grid's own directory nor in
+    a temporary directory with a long path.
 
     Raises:
-        SettingsError: there is no temporary directory with a path that is short enough; the message names the variable.
+        SettingsError: no temporary directory has a short enough path; the message names the variable to set.
     """
     mark = hashlib.sha256(os.fsencode(grid_dir)).hexdigest()[:10]
     most = MOST_SOCKET_PATH - len(f"/raygrid-{mark}-{_BELOW}")
@@ -60,20 +60,19 @@ def ray_prefix(grid_dir: Path) -> str:
 
 
 def require_port(host: str, port: int, grid_dir: Path, patience_s: float = DYING_S) -> None:
-    """Raise now what would otherwise be an error in a log only: the parents cannot listen on their port.
+    """Check that the parents can listen on their port; later the error would only be in a log.
 
-    Where a process of an earlier life of this grid still has the port, because that was killed a moment ago, wait for
-    its end.
+    If a process of an earlier start of this grid, which was killed just now, still has the port, wait for its end.
 
     Raises:
         SettingsError: another process has the port; the message names the remedy.
     """
     until = time.monotonic() + patience_s
-    looks = _LOOKS
+    checks = _CHECKS
     while (why := _why_not(host, port)) is not None:
         dying = _belongs_to(ray_prefix(grid_dir), port)
-        looks = _LOOKS if dying else looks - 1
-        if looks and time.monotonic() < until:
+        checks = _CHECKS if dying else checks - 1
+        if checks and time.monotonic() < until:
             time.sleep(_POLL_S)
             continue
         if dying:
@@ -86,11 +85,11 @@ def require_port(host: str, port: int, grid_dir: Path, patience_s: float = DYING
 
 
 def _whose(port: int) -> str | None:
-    """Which of this user's grids has the port, and how to stop it; None if another program has it."""
+    """The text that names this user's grid on the port and how to stop it; None if another program has the port."""
     for pid in listeners(port):
         above = process_of(pid)
         while above is not None:
-            # A supervisor works in the directory of its grid.
+            # The working directory of a supervisor is the directory of its grid.
             directory = working_directory(above.pid)
             life = None if directory is None else holder(Path(directory))
             if directory is not None and life is not None and life.pid == above.pid:
@@ -101,7 +100,7 @@ def _whose(port: int) -> str | None:
 
 
 def _another(host: str, port: int) -> str:
-    """What to do instead, with a port that is free now."""
+    """The advice to choose another port, with one that is free now."""
     near = next((each for each in range(port + 1, min(port + _NEAR, 65_536)) if _why_not(host, each) is None), None)
     choice = "another with --port" if near is None else f"--port {near}, which is free"
     return f"choose {choice} (or http.port in the settings)"
@@ -110,7 +109,7 @@ def _another(host: str, port: int) -> str:
 def _why_not(host: str, port: int) -> str | None:
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     with socket.socket(family, socket.SOCK_STREAM) as listener:
-        # As Serve binds: connections of a grid that was killed a moment ago are no obstacle.
+        # The options of Serve: connections of a grid that was killed just now do not prevent a bind.
         for option in (socket.SO_REUSEADDR, socket.SO_REUSEPORT):
             listener.setsockopt(socket.SOL_SOCKET, option, 1)
         try:
@@ -119,9 +118,9 @@ def _why_not(host: str, port: int) -> str | None:
             return error.strerror or str(error)
     with socket.socket(family, socket.SOCK_STREAM) as caller:
         caller.settimeout(1.0)
-        return "somebody else listens there" if caller.connect_ex((reachable(host), port)) == 0 else None
+        return "another program listens there" if caller.connect_ex((reachable(host), port)) == 0 else None
 
 
 def _belongs_to(prefix: str, port: int) -> bool:
-    """Whether a process that listens on the port has files below a path of this prefix open."""
+    """Whether a process that listens on the port has open files whose paths begin with the prefix."""
     return any(path.startswith(prefix) for pid in listeners(port) for path in open_files(pid))

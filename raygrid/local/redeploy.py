@@ -1,7 +1,7 @@
-"""New settings for a grid that runs on this machine: which can change while it runs, and what changes with them.
+"""New settings for a grid that runs on this machine: which settings can change, and what changes.
 
-The parents are deployed anew by `parent/ingress.py`, which knows Ray; here it is decided what they get, and the grid's
-file is kept true, so that a later `raygrid up` compares with what really runs.
+`parent/ingress.py` deploys the parents again. This module decides which settings they get, and updates the grid's file,
+so that a later `raygrid up` compares with the settings in use.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from raygrid.system.lock import try_lock
 
 LOCK = "deploy.lock"
 
-# What a running grid cannot change: where it listens and keeps its state, how its groups are called, its caches' sizes.
+# A running grid cannot change its addresses, the places of its state, the names of its groups and its caches' sizes.
 FIXED = (
     ("group_prefix",),
     ("http", "host"),
@@ -31,18 +31,18 @@ FIXED = (
     ("node", "cache"),
     ("node", "data_cache"),
 )
-_SALT = "compared at once, and not kept"
+_SALT = "for two values that are compared at once and not stored"
 _SECRET = {("storage", "database"), ("storage", "blobs")}
 
 
 @dataclass(frozen=True, slots=True)
 class Redeployment:
-    """What a running grid is to follow.
+    """The settings that a running grid gets.
 
     Attributes:
         settings: the new settings.
-        kept: sentences about settings that stay as they run, as the new ones do not mention them.
-        changes: what changes, a line each.
+        kept: one sentence for each setting that keeps its value, because the new settings leave it out.
+        changes: one line for each change.
     """
 
     settings: GridSettings
@@ -51,13 +51,13 @@ class Redeployment:
 
 
 def redeployment(running: GridSettings, asked: GridSettings) -> Redeployment:
-    """What a grid follows that runs with some settings and is asked to change to others.
+    """Combine the settings of a running grid with new ones.
 
-    A setting that needs a restart stays as it runs where the new settings leave it at its default: `raygrid up --port`
-    is not repeated with each deployment.
+    A setting that needs a restart keeps its value if the new settings have its default, so that `raygrid up --port`
+    need not be repeated with each deployment.
 
     Raises:
-        SettingsError: a setting that needs a restart is asked for; names each.
+        SettingsError: the new settings change one that needs a restart; the message names each.
     """
     default, refused, kept = GridSettings.model_construct(), [], []
     settings = asked
@@ -70,8 +70,8 @@ def redeployment(running: GridSettings, asked: GridSettings) -> Redeployment:
             kept.append(f"{name} stays {'as it is' if path in _SECRET else mine}")
             settings = _with(settings, path, mine)
         else:
-            asked_for = "another one" if path in _SECRET else f"{mine}, asked for is {theirs}"
-            refused.append(f"{name}: it runs with {asked_for}")
+            values = "another value" if path in _SECRET else f"{mine}, you asked for {theirs}"
+            refused.append(f"{name}: the grid uses {values}")
     if refused:
         down = down_command(running.grid_dir, running.config)
         raise SettingsError(
@@ -83,7 +83,7 @@ def redeployment(running: GridSettings, asked: GridSettings) -> Redeployment:
 
 
 def note(grid: GridFile, settings: GridSettings) -> None:
-    """Write into the grid's file what it follows now."""
+    """Write the new settings into the grid's file."""
     with_ = grid.started_with
     keys = settings.http.api_keys
     key = keys[0].key.get_secret_value() if keys else None
@@ -94,14 +94,14 @@ def note(grid: GridFile, settings: GridSettings) -> None:
 
 @contextlib.contextmanager
 def one_at_a_time(grid: GridFile) -> Iterator[None]:
-    """Hold the right to deploy on a grid of this machine.
+    """Let one process at a time deploy on a grid of this machine.
 
     Raises:
-        SettingsError: another deployment is under way.
+        SettingsError: another deployment is running.
     """
     lock = try_lock(grid.directory / LOCK)
     if lock is None:
-        raise SettingsError(f"another `raygrid deploy` on grid {grid.name} is under way; wait for its end")
+        raise SettingsError(f"another `raygrid deploy` on grid {grid.name} is running; wait for its end")
     with lock:
         yield
 

@@ -23,7 +23,7 @@ from raygrid.system.supervision import end_of, size_of, start_supervisor
 
 LOG = f"{DIRECTORY}/{SUPERVISOR}"
 LOCKED = 75
-"""Exit code of a supervisor that another one was before (EX_TEMPFAIL)."""
+"""Exit code of a supervisor if another one runs for the same grid (EX_TEMPFAIL)."""
 
 _POLL_S = 0.05
 
@@ -31,27 +31,25 @@ _POLL_S = 0.05
 def start_grid(
     settings: GridSettings, racks: int = 1, nodes: int = 1, timeout_s: float = 180.0, *, with_caller: bool = False
 ) -> GridFile:
-    """Start a grid on this machine and wait until a job can be submitted.
-
-    Where the very same grid runs already, or is being started, that one is given.
+    """Start a grid on this machine and wait until it takes jobs; a running or starting grid that is the same is used.
 
     Args:
-        settings: the grid's settings; its state goes under `settings.grid_dir` and survives the grid.
+        settings: the grid's settings; its state is kept in `settings.grid_dir`.
         racks: number of groups.
-        nodes: Ray nodes in each.
-        timeout_s: how long to wait.
-        with_caller: end the grid with this process, however that ends.
+        nodes: number of Ray nodes in each group.
+        timeout_s: longest wait.
+        with_caller: end the grid when this process ends, even if it is killed.
 
     Raises:
-        SettingsError: the settings cannot work here, or a grid runs with others; the message names what to change.
-        RaygridError: it did not come up; the message names the log.
+        SettingsError: the settings cannot work here, or the grid runs with others; the message names what to change.
+        RaygridError: the grid did not come up; the message names the log.
     """
     if racks < 1 or nodes < 1:
         raise SettingsError(f"a grid needs at least 1 rack with 1 node, not {racks} with {nodes}")
     settings.require_safe_listening()
     require_executables(settings)
     require_local_job_store(settings)
-    ray_prefix(settings.grid_dir)  # the caller gets this error, too, not only the supervisor's log
+    ray_prefix(settings.grid_dir)  # raises here, because the supervisor would only log the error
     until = time.monotonic() + timeout_s
     while True:
         running = _running_or_free(settings, until)
@@ -86,20 +84,20 @@ def require_same(
     if said is not None and not (said or racks or nodes):
         return
     if grid.started_with is None:
-        found = ["how it was started: its file does not say"]
+        found = ["how it was started is unknown: its file does not contain the settings"]
     else:
         found = grid.started_with.differences(settings, racks, nodes, said)
     if found:
         down = down_command(settings.grid_dir, settings.config)
         raise SettingsError(
-            "\n  - ".join((f"grid {grid.name} runs already at {grid.url}, but not as asked for:", *found))
+            "\n  - ".join((f"grid {grid.name} runs already at {grid.url}, with other settings:", *found))
             + "\nGive it new settings with `raygrid deploy`; where racks, nodes, addresses, storage or caches differ, "
-            f"stop it first with `{down}`, or start another one beside it with a --name and a --port of its own"
+            f"stop it first with `{down}`, or start another grid with its own --name and --port"
         )
 
 
 def _running_or_free(settings: GridSettings, until: float) -> GridFile | None:
-    """The grid that runs; waits while one of the name is being started or stopped."""
+    """The running grid of that name, if any; waits while one is starting or stopping."""
     while True:
         running = running_grid(settings.name, settings.grid_dir.parent)
         other = holder(settings.grid_dir)
@@ -114,12 +112,12 @@ def _running_or_free(settings: GridSettings, until: float) -> GridFile | None:
 
 
 def _start(settings: GridSettings, racks: int, nodes: int, with_caller: bool, until: float) -> GridFile | None:
-    """Start a supervisor and wait for its grid; None if another supervisor was faster."""
+    """Start a supervisor and wait for its grid; None if another supervisor runs."""
     for directory in (settings.grid_dir.parent, settings.grid_dir):
         directory.mkdir(mode=0o700, parents=True, exist_ok=True)
     for directory in (settings.grid_dir, settings.grid_dir / "blobs"):
         if directory.exists():
-            directory.chmod(0o700)  # an earlier release left blobs to the umask
+            directory.chmod(0o700)  # earlier releases made the directory of blobs with the umask's permissions
     log = settings.grid_dir / LOG
     owner = life_of(os.getpid()) if with_caller else None
     given = pickle.dumps((settings, racks, nodes, owner))
@@ -149,10 +147,10 @@ def _wait_until_up(
 
 
 def stop_grid(grid: GridFile, timeout_s: float = 60.0) -> None:
-    """Stop a grid on this machine and everything that belongs to it; its state stays for the next start.
+    """Stop a grid on this machine with all its processes; its state is kept for the next start.
 
     Raises:
-        RaygridError: it did not end in time.
+        RaygridError: the grid did not end in time.
     """
     if not _end(Life(grid.pid, grid.started), timeout_s):
         raise RaygridError(f"grid {grid.name!r} (process {grid.pid}) did not stop within {timeout_s:g} s")
@@ -160,12 +158,10 @@ def stop_grid(grid: GridFile, timeout_s: float = 60.0) -> None:
 
 
 def stop_supervisor(settings: GridSettings, timeout_s: float = 60.0) -> bool:
-    """Stop a grid that has no readable file: it is still being started, or the file was damaged.
-
-    Gives whether there was one.
+    """Stop a grid without a readable file, because it is starting or the file is damaged; gives whether one ran.
 
     Raises:
-        RaygridError: it did not end in time.
+        RaygridError: the grid did not end in time.
     """
     supervisor = holder(settings.grid_dir)
     if supervisor is None:
@@ -177,7 +173,7 @@ def stop_supervisor(settings: GridSettings, timeout_s: float = 60.0) -> bool:
 
 
 def _end(life: Life | None, timeout_s: float) -> bool:
-    """Ask a supervisor to end, then make it; what it started dies with it."""
+    """Send a supervisor SIGTERM and, if it does not end, SIGKILL; its child processes end with it."""
     if life is None:
         return True
     for number, wait_s in ((signal.SIGTERM, timeout_s), (signal.SIGKILL, 10.0)):
@@ -189,5 +185,5 @@ def _end(life: Life | None, timeout_s: float) -> bool:
         while not life.is_over and time.monotonic() < until:
             time.sleep(_POLL_S)
     with contextlib.suppress(ChildProcessError):
-        os.waitpid(life.pid, os.WNOHANG)  # where the supervisor is our own child
+        os.waitpid(life.pid, os.WNOHANG)  # if the supervisor is a child of this process
     return life.is_over

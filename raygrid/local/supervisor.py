@@ -1,9 +1,8 @@
-"""The process that owns a grid on one machine: `python -m raygrid.local.supervisor`, settings on standard input.
+"""The supervisor of a grid on one machine: `python -m raygrid.local.supervisor`, settings on standard input.
 
-It starts a Ray head and further Ray nodes as its own children, deploys the parents, and watches: a further node that
-dies is started again, the head's death is the grid's end, and so is that of the process that the grid was started for.
-However it ends, its children end with it: the head is bound to it by Ray, the other nodes by the kernel (parent-death
-signal).
+It starts a Ray head and further Ray nodes as its children, deploys the parents, and watches them. A further node that
+dies is started again. The grid ends when the head dies, or the process for which it was started. The children end with
+the supervisor, even if it is killed: Ray ends the head, and the kernel the other nodes (parent-death signal).
 """
 
 from __future__ import annotations
@@ -60,13 +59,13 @@ def node_name(rack: int, node: int) -> tuple[str, str]:
 
 
 def prepare_environment() -> None:
-    """Ray's own settings for a grid on one machine; must be set before Ray is imported."""
+    """Set Ray's variables for a grid on one machine; must be called before Ray is imported."""
     prepare_to_join_ray()
-    os.environ.update(RAY_SETTINGS, RAY_AUTH_TOKEN=secrets.token_hex(32))  # a token of this grid's own
+    os.environ.update(RAY_SETTINGS, RAY_AUTH_TOKEN=secrets.token_hex(32))  # a token for this grid only
 
 
 class GridSupervisor:
-    """Everything that runs for one grid."""
+    """Starts, watches and ends the processes of one grid."""
 
     def __init__(self, settings: GridSettings, racks: int, nodes: int, owner: Life | None = None) -> None:
         self._settings = settings
@@ -82,11 +81,11 @@ class GridSupervisor:
         self.stop = threading.Event()
 
     def listen(self) -> None:
-        """Stop on a signal instead of dying of it."""
+        """Let SIGTERM and SIGINT end the grid in order."""
         stop_on_signals(self.stop)
 
     def up(self) -> None:
-        """Start everything; returns when a job can be submitted."""
+        """Start the grid; returns when it takes jobs."""
         self._strays = Strays()
         os.environ.update(self._strays.variables)
         import ray  # noqa: PLC0415 - after its environment is set
@@ -108,7 +107,7 @@ class GridSupervisor:
                 _node_name=name,
                 _temp_dir=str(self._ray_dir),
             )
-        self.listen()  # Ray has put its own handlers in place
+        self.listen()  # again, because Ray has installed its own handlers
         self._head = head_processes()
         self._strays.spare()
         address = str(context.address_info["gcs_address"])
@@ -136,7 +135,7 @@ class GridSupervisor:
         return self._settings.node.cache + OBJECT_STORE_SLACK
 
     def _start_node(self, address: str, group: str, name: str) -> None:
-        """Start one more Ray node and wait for it: two at once are slower than one after the other."""
+        """Start a Ray node and wait for it: starting two at once is slower than one after the other."""
         from raygrid.transport.racks import live_nodes  # noqa: PLC0415
 
         say(f"starting node {name}")
@@ -167,7 +166,7 @@ class GridSupervisor:
         seen = 0
         while time.monotonic() < until:
             with contextlib.suppress(OSError, ValueError):
-                request = urllib.request.Request(f"{url}/nodes", headers=headers)  # noqa: S310 - our own URL
+                request = urllib.request.Request(f"{url}/nodes", headers=headers)  # noqa: S310 - the grid's own URL
                 with open_here(request, timeout_s=5) as answer:
                     seen = sum(node["slots"] > 0 for node in json.load(answer)["nodes"])
                 if seen >= len(self._places):
@@ -180,7 +179,7 @@ class GridSupervisor:
 
     def _pause(self, seconds: float) -> None:
         if self.stop.wait(seconds):
-            raise RaygridError("told to stop while starting")
+            raise RaygridError("stopped while starting")
         if self._orphaned:
             raise RaygridError("the process that started this grid has ended")
 
@@ -189,35 +188,35 @@ class GridSupervisor:
         return self._owner is not None and self._owner.is_over
 
     def watch(self) -> bool:
-        """Keep the grid whole until it is to stop; gives whether it can be ended in order.
+        """Watch the grid and restart dead nodes until it must end; gives whether it can be ended in order.
 
-        It cannot where the head has died: everything that would be asked to end is gone or waits for it.
+        It cannot if the head has died, because all other processes depend on the head.
         """
         while not self.stop.wait(WATCH_S):
             if self._strays is not None:
                 self._strays.look()
             if self._orphaned:
                 assert self._owner is not None
-                say(f"process {self._owner.pid}, which started this grid for itself, has ended")
+                say(f"process {self._owner.pid}, for which this grid was started, has ended")
                 return True
             if died := [f"{name} (process {life.pid})" for life, name in self._head.items() if life.is_over]:
                 say(f"the head of this grid has died: {', '.join(died)}; `raygrid up` starts the grid again")
                 return False
             for node in self._nodes:
-                if said := node.mend(time.monotonic(), self._is_known):
-                    say(said)
+                if message := node.restart_if_dead(time.monotonic(), self._is_known):
+                    say(message)
                     self._spare(node)
         return True
 
     @staticmethod
     def _is_known(name: str) -> bool:
-        """Whether Ray takes a node of that name for alive."""
+        """Whether Ray lists a node of that name as alive."""
         from raygrid.transport.racks import live_nodes  # noqa: PLC0415
 
         return any(node["NodeName"] == name for node in live_nodes())
 
     def abandon(self) -> None:
-        """End at once, without an orderly end of actors: the kernel ends what still lives with this process."""
+        """End at once, without ending the actors first: the kernel ends the remaining processes with this one."""
         if self._grid is not None:
             self._grid.remove()
         for node in self._nodes:
@@ -228,7 +227,7 @@ class GridSupervisor:
         os._exit(1)
 
     def down(self) -> None:
-        """End everything in order: parents first, then leaders, agents (which kill their pricers), and Ray."""
+        """End the grid in order: parents, leaders, agents (which kill their pricers), and Ray."""
         say("stopping")
         if self._grid is not None:
             self._grid.remove()
@@ -251,9 +250,9 @@ class GridSupervisor:
             self._strays.spare(node.pid)
 
     def _end_strays(self) -> None:
-        """End what is left below this process: what jobs left, and what Ray did."""
+        """End the remaining processes of jobs and of Ray."""
         if self._strays is not None and (left := self._strays.end_all(REAPERS_S, STRAYS_S)):
-            say(f"{left} processes that jobs have left do not end")
+            say(f"{left} processes that jobs left behind could not be ended")
 
     def _end_actors(self) -> None:
         import ray  # noqa: PLC0415
@@ -275,7 +274,7 @@ class GridSupervisor:
 
 
 def _encodable_directory(instead: Path) -> contextlib.AbstractContextManager[None]:
-    """Work elsewhere for a while where the name of the present directory is not UTF-8: Ray passes it on as text."""
+    """Change the working directory if its name is not UTF-8, because Ray passes it on as text."""
     try:
         str(Path.cwd()).encode()
     except UnicodeEncodeError:
@@ -284,17 +283,17 @@ def _encodable_directory(instead: Path) -> contextlib.AbstractContextManager[Non
 
 
 def _fresh_ray_directory(grid_dir: Path) -> Path:
-    """A directory for Ray's files, those of earlier lives of this grid removed."""
+    """Make a directory for Ray's files, and remove those of earlier starts of this grid."""
     prefix = Path(ray_prefix(grid_dir))
     for earlier in prefix.parent.glob(f"{prefix.name}*"):
         shutil.rmtree(earlier, ignore_errors=True)
-    # Ray opens its own directory to all users; the one around it is for its owner alone.
+    # Ray lets all users read its own directory; only the owner can read the directory around it.
     return Path(tempfile.mkdtemp(prefix=prefix.name, dir=prefix.parent)) / "r"
 
 
 def main() -> int:
-    """Run a grid until it is to stop."""
-    settings, racks, nodes, owner = pickle.load(sys.stdin.buffer)  # noqa: S301 - our own parent's pipe
+    """Run a grid until it ends."""
+    settings, racks, nodes, owner = pickle.load(sys.stdin.buffer)  # noqa: S301 - the pipe of the starting process
     prepare_environment()
     return run_alone(settings.grid_dir, partial(_supervise, settings, racks, nodes, owner), taken=LOCKED)
 

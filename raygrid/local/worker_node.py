@@ -1,4 +1,4 @@
-"""A Ray node beside the head, as a child process of the supervisor that is started again when it dies."""
+"""A Ray node next to the head: a child process of the supervisor, which restarts it when it dies."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ from raygrid.system.supervisor import start_child
 FIRST_PAUSE_S = 1.0
 MOST_PAUSE_S = 60.0
 STEADY_S = 120.0
-"""A node that has lived so long starts with the first pause again when it dies."""
+"""If a node has run this long, the first restart after its death waits for `FIRST_PAUSE_S` again."""
 
 FORGET_S = 90.0
-"""How long Ray may take a dead node for alive; another of its name would be given another name until then."""
+"""For so long Ray may list a dead node as alive; until then a new node of its name would get another name."""
 
 _HEAD = ("gcs_server", "raylet")
 
@@ -29,7 +29,7 @@ class WorkerNode:
     Attributes:
         group: its rack.
         name: its name in the grid.
-        log: where the output of its processes goes.
+        log: file for the output of its processes.
     """
 
     def __init__(self, group: str, name: str, command: Sequence[str], log: Path) -> None:
@@ -45,24 +45,24 @@ class WorkerNode:
 
     @property
     def pid(self) -> int | None:
-        """Its process; None before it was started."""
+        """Its process; None before the start."""
         return None if self._process is None else self._process.pid
 
     @property
     def exit_code(self) -> int | None:
-        """How it ended; None while it lives."""
+        """Its exit code; None while it runs."""
         return None if self._process is None else self._process.poll()
 
     def start(self) -> None:
-        """Start it; it ends with the supervisor."""
+        """Start its process, which ends with the supervisor."""
         self._process = start_child(self._command, self.log)
 
-    def mend(self, now: float, is_known: Callable[[str], bool]) -> str | None:
-        """Start it again if it has ended; gives a line for the log, or None.
+    def restart_if_dead(self, now: float, is_known: Callable[[str], bool]) -> str | None:
+        """Start the process again, after a pause, if it has ended; gives a line for the log, or None.
 
         Args:
             now: monotonic seconds.
-            is_known: whether Ray still takes a node of a name for alive.
+            is_known: whether Ray lists a node of a name as alive.
         """
         if self.exit_code is None:
             self._started_at = self._started_at or now
@@ -82,12 +82,12 @@ class WorkerNode:
         return f"starting node {self.name} again"
 
     def terminate(self) -> None:
-        """Ask it to end."""
+        """Send SIGTERM."""
         if self._process is not None:
             self._process.terminate()
 
     def end(self, grace_s: float) -> None:
-        """Ask it to end, and make it after some seconds."""
+        """Send SIGTERM, and after `grace_s` SIGKILL."""
         if self._process is None:
             return
         self._process.terminate()
@@ -98,7 +98,7 @@ class WorkerNode:
 
 
 def head_processes() -> dict[Life, str]:
-    """The processes without which there is no Ray cluster: children of this one, started by `ray.init`."""
+    """The processes that every Ray cluster needs: children of this process, started by `ray.init`."""
     found = {}
     for child in psutil.Process().children():
         with contextlib.suppress(psutil.NoSuchProcess):

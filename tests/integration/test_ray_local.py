@@ -77,7 +77,7 @@ def test_a_dead_node_starts_again_and_a_killed_notebook_takes_its_grid_along(tmp
             until(lambda: not alive(processes), within_s=60)
         finally:
             owner.kill()
-    assert "which started this grid for itself, has ended" in log_of(grid)
+    assert "for which this grid was started, has ended" in log_of(grid)
     assert not (grid.directory / "grid.json").exists()
 
 

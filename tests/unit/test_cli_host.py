@@ -71,7 +71,7 @@ def test_without_a_token_nothing_is_started(starter: Starter, tmp_path: Path, mo
     ended = run("host", "start", "--head", "--dir", str(tmp_path))
 
     assert ended.exit_code == 2
-    assert "make one, once, with `ray get-auth-token --generate`" in ended.stderr
+    assert "make one with `ray get-auth-token --generate`" in ended.stderr
     assert starter.specs == []
 
 

@@ -95,7 +95,7 @@ def test_other_providers_need_no_report(tmp_path: Path) -> None:
 def test_what_is_no_configuration_is_an_error(tmp_path: Path, text: bytes) -> None:
     (tmp_path / "c.yaml").write_bytes(text)
 
-    with pytest.raises(SettingsError, match=r"c\.yaml is not an autoscaler's configuration; it must name cluster_name"):
+    with pytest.raises(SettingsError, match=r"c\.yaml is not an autoscaler's configuration; it needs cluster_name"):
         update_autoscaler(["--autoscaling-config", str(tmp_path / "c.yaml")])
 
 

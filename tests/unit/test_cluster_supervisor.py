@@ -179,7 +179,7 @@ def machine(tmp_path: Path, head_port: int, monkeypatch: pytest.MonkeyPatch) -> 
 def test_a_machine_that_runs_otherwise_is_not_taken_for_the_one_that_was_asked_for(machine: Machine) -> None:
     machine.start()
 
-    with pytest.raises(SettingsError, match="rack: it runs with 'rack-a', asked for is 'rack-z'"):
+    with pytest.raises(SettingsError, match="rack: it runs with 'rack-a', you asked for 'rack-z'"):
         start_host(dataclasses.replace(machine.spec(), rack="rack-z"), 20)
 
     assert len(machine.processes("raylet")) == 1
@@ -219,7 +219,7 @@ def test_a_look_for_a_supervisor_is_not_taken_for_one_and_does_not_prevent_its_s
         assert not is_supervised(tmp_path)
 
         threading.Timer(0.1, fcntl.flock, (looking, fcntl.LOCK_UN)).start()
-        with only_one(tmp_path, module.LOOK_S):  # it waits for the moment that a look takes
+        with only_one(tmp_path, module.POLL_S):  # it waits for the moment that a check takes
             assert is_supervised(tmp_path)
 
 
@@ -246,7 +246,7 @@ def test_ray_stop_on_the_machine_ends_the_supervisor_too(machine: Machine) -> No
     os.kill(machine.raylet, signal.SIGTERM)
 
     until(lambda: not is_supervised(machine.directory))
-    assert "somebody has stopped Ray here" in machine.log
+    assert "Ray was stopped on this machine" in machine.log
     assert machine.left() == []
     assert machine.noted["state"] == "stopped"
 
@@ -264,9 +264,9 @@ def test_a_raylet_that_goes_without_a_stop_of_ray_starts_everything_anew(
 
     os.kill(went, signal.SIGTERM)
 
-    until(lambda: "does not end by itself" in machine.log, within_s=30)
+    until(lambda: "raylet has ended, but `ray start` goes on" in machine.log, within_s=30)
     until(lambda: machine.processes("raylet") not in ([], [went]), within_s=30)
-    assert "somebody has stopped Ray" not in machine.log
+    assert "Ray was stopped on this machine" not in machine.log
     assert stop_host(machine.directory)
 
 
@@ -274,9 +274,9 @@ def test_a_raylet_that_goes_before_it_was_seen_is_noticed(machine: Machine) -> N
     """Ray reports that it is up, and its raylet has gone already: only the supervisor can notice."""
     assert machine.start("--books", "--gone")
 
-    until(lambda: "does not end by itself" in machine.log, within_s=30)
+    until(lambda: "raylet has ended, but `ray start` goes on" in machine.log, within_s=30)
     until(lambda: "starting it again" in machine.log)
-    assert "somebody has stopped Ray" not in machine.log
+    assert "Ray was stopped on this machine" not in machine.log
     assert stop_host(machine.directory)
 
 
@@ -287,7 +287,7 @@ def test_a_ray_start_that_takes_long_to_end_after_a_crash_counts_as_crashed(mach
     os.kill(machine.raylet, signal.SIGKILL)
 
     until(lambda: "starting it again" in machine.log)
-    assert "somebody has stopped Ray" not in machine.log
+    assert "Ray was stopped on this machine" not in machine.log
     assert stop_host(machine.directory)
 
 
@@ -304,7 +304,7 @@ def test_a_ray_start_that_had_no_time_to_look_does_not_count_yet(machine: Machin
 
     os.kill(ray_start, signal.SIGCONT)
     until(lambda: "starting it again" in machine.log)
-    assert "somebody has stopped Ray" not in machine.log
+    assert "Ray was stopped on this machine" not in machine.log
     assert stop_host(machine.directory)
 
 
@@ -448,8 +448,8 @@ def test_a_head_that_stopped_deletes_its_books_and_notifies_its_workers(
     monkeypatch.setattr(module, "ANNOUNCE_S", 1.0)
     monkeypatch.setattr(shutdown_notice, "ASK_AGAIN_S", 0.1)
     spec = HostSpec(tmp_path, head=True, port=head_port)
-    spec.books.mkdir()
-    (spec.books / "CURRENT").write_text("x")
+    spec.gcs_directory.mkdir()
+    (spec.gcs_directory / "CURRENT").write_text("x")
     watch = HeadWatch(("127.0.0.1", head_port), b"the token")
     watch.start()
     try:
@@ -458,4 +458,4 @@ def test_a_head_that_stopped_deletes_its_books_and_notifies_its_workers(
     finally:
         watch.close()
 
-    assert not spec.books.exists()
+    assert not spec.gcs_directory.exists()

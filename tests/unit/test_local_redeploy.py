@@ -67,7 +67,7 @@ OTHER = [
 @pytest.mark.parametrize(("change", "name"), OTHER, ids=[name for _, name in OTHER])
 def test_what_needs_a_restart_is_refused_by_name(tmp_path: Path, change: dict[str, Any], name: str) -> None:
     """Nothing is changed; the message has the restart command, and shows no secret."""
-    with pytest.raises(SettingsError, match=f"nothing was changed:\n  - {name}: it runs with") as caught:
+    with pytest.raises(SettingsError, match=f"nothing was changed:\n  - {name}: the grid uses") as caught:
         redeployment(settings(tmp_path), settings(tmp_path, **change))
     assert "raygrid down" in str(caught.value)
     assert "hunter2" not in str(caught.value)
@@ -106,7 +106,7 @@ def test_afterwards_a_start_with_the_new_settings_finds_the_grid_as_asked_for(tm
     with one_at_a_time(found):
         note(found, newer)
         with (
-            pytest.raises(SettingsError, match="another `raygrid deploy` on grid g is under way"),
+            pytest.raises(SettingsError, match="another `raygrid deploy` on grid g is running"),
             one_at_a_time(found),
         ):
             pass

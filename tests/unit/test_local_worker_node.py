@@ -29,7 +29,7 @@ def test_a_node_that_lives_is_left_alone(tmp_path: Path) -> None:
     node = WorkerNode("rack-a", "rack-a-2", HOLD, tmp_path / "log")
     node.start()
     try:
-        assert node.mend(0.0, gone) is None
+        assert node.restart_if_dead(0.0, gone) is None
         assert node.exit_code is None
     finally:
         node.end(grace_s=5.0)
@@ -43,14 +43,14 @@ def test_a_node_that_dies_starts_again_with_growing_pauses(tmp_path: Path) -> No
     now, pauses = 1000.0, []
     for _ in range(8):
         wait_for_exit(node)
-        said = node.mend(now, gone)
+        said = node.restart_if_dead(now, gone)
         assert said is not None
         assert "rack-a-2 died (exit code 7)" in said
         pause = float(said.split()[-2])
         pauses.append(pause)
-        assert node.mend(now + pause - 0.01, gone) is None
+        assert node.restart_if_dead(now + pause - 0.01, gone) is None
         now += pause
-        assert node.mend(now, gone) == "starting node rack-a-2 again"
+        assert node.restart_if_dead(now, gone) == "starting node rack-a-2 again"
     wait_for_exit(node)
     assert pauses == [min(FIRST_PAUSE_S * 2**n, MOST_PAUSE_S) for n in range(8)]
 
@@ -62,10 +62,10 @@ def test_a_node_that_was_well_for_long_starts_again_soon(tmp_path: Path) -> None
     now = 0.0
     for _ in range(3):
         wait_for_exit(node)
-        said = node.mend(now, gone)
+        said = node.restart_if_dead(now, gone)
         assert said is not None
         assert said.endswith(f" in {FIRST_PAUSE_S:g} s")
-        assert node.mend(now + FIRST_PAUSE_S, gone) is not None
+        assert node.restart_if_dead(now + FIRST_PAUSE_S, gone) is not None
         now += FIRST_PAUSE_S + STEADY_S
     wait_for_exit(node)
 
@@ -76,14 +76,14 @@ def test_the_name_is_free_before_it_is_used_again(tmp_path: Path, forgotten_afte
     node = WorkerNode("rack-a", "rack-a-2", DIE, tmp_path / "log")
     node.start()
     wait_for_exit(node)
-    assert node.mend(0.0, gone) is not None
+    assert node.restart_if_dead(0.0, gone) is not None
     seconds = iter(range(10_000))
     clock = [0]
 
     def known(name: str) -> bool:
         return clock[0] < forgotten_after_s
 
-    while node.mend(clock[0], known) is None:
+    while node.restart_if_dead(clock[0], known) is None:
         clock[0] = next(seconds)
     assert clock[0] == min(forgotten_after_s, FORGET_S)
     wait_for_exit(node)
