@@ -8,12 +8,14 @@ power, or a pricer killed every process that it could reach. The directory is na
 from __future__ import annotations
 
 import contextlib
-import json
 import logging
 import os
 from collections.abc import Iterator
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
+
+from pydantic import TypeAdapter
 
 from raygrid.models import AttemptId, AttemptReport, Outcome
 from raygrid.system.killing import kill_lineage
@@ -30,6 +32,18 @@ def kill_earlier_lives(root: Path, mark_prefix: str) -> None:
     """Kill the processes that earlier lives of a node's agent left; their marks begin with `root`, its directory."""
     earlier = f"{root}|"
     kill_lineage((), lambda mark: mark.startswith(earlier) and not mark.startswith(mark_prefix), KILL_S)
+
+
+@dataclass(frozen=True)
+class _Life:
+    """The attempts, by job and number, that one life left unfinished when it ended."""
+
+    life: str
+    ended_at: datetime
+    attempts: list[tuple[str, int]]
+
+
+_LIVES = TypeAdapter(list[_Life])
 
 
 class Leftovers:
@@ -52,16 +66,15 @@ class Leftovers:
         Returns:
             A report for each attempt, in the order of lives; attempts of one life have the same `ended_at`.
         """
-        lives = self._remembered()
-        known = {life["life"] for life in lives}
+        lives = self._recorded()
+        known = {each.life for each in lives}
         with contextlib.suppress(FileNotFoundError):
             for earlier in sorted(jobs.parent.iterdir(), key=_changed_at):
                 if earlier != jobs and earlier.name not in known and (attempts := list(_attempts_in(earlier))):
-                    ended_at = datetime.fromtimestamp(_changed_at(earlier), UTC)
-                    lives.append({"life": earlier.name, "ended_at": ended_at.isoformat(), "attempts": attempts})
+                    lives.append(_Life(earlier.name, datetime.fromtimestamp(_changed_at(earlier), UTC), attempts))
         if not lives:
             return []
-        self._remember(lives[-MOST_LIVES:])
+        self._record(lives[-MOST_LIVES:])
         reports = [report for life in lives[-MOST_LIVES:] for report in self._reports(life)][-MOST_ATTEMPTS:]
         what = "node %s: earlier lives of its agent left %d attempts unfinished; reporting them as lost"
         logger.warning(what, self._node_id, len(reports))
@@ -78,34 +91,28 @@ class Leftovers:
             with contextlib.suppress(OSError):
                 self._path.unlink()
 
-    def _reports(self, life: dict[str, object]) -> Iterator[AttemptReport]:
+    def _reports(self, life: _Life) -> Iterator[AttemptReport]:
         message = (
             f"node {self._node_id}: all processes of the grid on its machine ended at once while the attempt ran, "
             "by a power cut or because they were killed"
         )
-        ended_at = datetime.fromisoformat(str(life["ended_at"]))
-        attempts = life["attempts"]
-        assert isinstance(attempts, list)
-        for job_id, number in attempts:
-            yield AttemptReport(AttemptId(job_id, number), Outcome.LOST, message=message, ended_at=ended_at)
+        for job_id, number in life.attempts:
+            yield AttemptReport(AttemptId(job_id, number), Outcome.LOST, message=message, ended_at=life.ended_at)
 
-    def _remembered(self) -> list[dict[str, object]]:
+    def _recorded(self) -> list[_Life]:
         try:
-            lives: list[dict[str, object]] = json.loads(self._path.read_text(encoding="utf-8"))
-            for life in lives:
-                list(self._reports(life))
+            return _LIVES.validate_json(self._path.read_bytes())
         except FileNotFoundError:
-            return []
-        except (OSError, ValueError, TypeError, KeyError, AssertionError) as error:
+            pass
+        except (OSError, ValueError) as error:
             logger.warning("node %s: %s cannot be read: %s; ignoring it", self._node_id, self._path, error)
-            return []
-        return [life for life in lives if isinstance(life.get("life"), str)]
+        return []
 
-    def _remember(self, lives: list[dict[str, object]]) -> None:
+    def _record(self, lives: list[_Life]) -> None:
         new = self._path.with_suffix(".new")
         try:
-            with open(new, "w", encoding="utf-8", opener=_private) as file:
-                json.dump(lives, file)
+            with open(new, "wb", opener=_private) as file:
+                file.write(_LIVES.dump_json(lives))
             new.replace(self._path)
         except OSError as error:
             what = "node %s: %s cannot be written: %s; unfinished attempts are reported only until the agent ends"

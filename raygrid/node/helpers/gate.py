@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import threading
 import time
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
@@ -28,7 +29,7 @@ class _Use:
     pricer: Pricer
     running: int = 0
     ended_at: float = 0.0  # of the last attempt, on the monotonic clock
-    rules: dict[Programs, int] = field(default_factory=dict)  # attempts by their setting `helpers`, which may change
+    rules: Counter[Programs] = field(default_factory=Counter)  # attempts by their setting `helpers`, which may change
     ran_since_look: bool = True
     claims: frozenset[str] = frozenset()  # what its attempts use on the machine
 
@@ -68,7 +69,7 @@ class HelperGate:
             if waits and not (self._claims.holds(use.claims) and not self._closed):
                 self._await_opening(name, use)
             use.running += 1
-            use.rules[pricer.helpers] = use.rules.get(pricer.helpers, 0) + 1
+            use.rules[pricer.helpers] += 1
 
     def end(self, name: str, pricer: Pricer) -> None:
         """Unregister an attempt whose process was reaped."""
@@ -76,10 +77,7 @@ class HelperGate:
             use = self._uses[name]
             use.running -= 1
             use.ran_since_look = True
-            if use.rules[pricer.helpers] > 1:
-                use.rules[pricer.helpers] -= 1
-            else:
-                del use.rules[pricer.helpers]
+            use.rules[pricer.helpers] -= 1
             if not use.running:
                 use.ended_at = time.monotonic()
                 if self._closed:
@@ -130,7 +128,7 @@ class HelperGate:
                 return []
             if not use.running:
                 return [use.pricer.helpers]
-            return list(use.rules)
+            return [rule for rule, attempts in use.rules.items() if attempts]
 
     def runs_under_wine(self, name: str) -> bool:
         """Whether a pricer, for which `begin` was called, is known to use wine."""
@@ -142,19 +140,22 @@ class HelperGate:
             return frozenset(each for name in names for each in sharing_with(name, self._through))
 
     def close(self, names: frozenset[str], idle_s: float) -> bool:
-        """Let no attempt of these pricers start until `open`; False if they were in use within the last `idle_s`."""
+        """Let no attempt of these pricers start until `open`, and no other agent of this machine use their helpers.
+
+        False, without effect, if they were in use within the last `idle_s`, or if another agent uses such helpers.
+        """
         with self._changed:
             now = time.monotonic()
             uses = [self._uses[name] for name in names if name in self._uses]
             if any(use.running or now - use.ended_at < idle_s for use in uses):
                 return False
             self._closed |= names
-            return True
+            return self._exclude_others(names)
 
     def hold(self, names: frozenset[str], wait_s: float, meanwhile: Callable[[], None]) -> bool:
-        """Hold new attempts of these pricers back until the running ones have ended; return whether they have.
+        """Hold new attempts of these pricers back until the running ones have ended, then do as `close`.
 
-        If they have, none starts until `open`, as after `close`; otherwise the gate is opened again after `wait_s`.
+        False, and the gate is open again, if that takes longer than `wait_s`, or if another agent uses such helpers.
         `meanwhile` is called repeatedly, without the lock.
         """
         with self._changed:
@@ -164,17 +165,19 @@ class HelperGate:
             meanwhile()
             with self._changed:
                 if not any(self._uses[name].running for name in names if name in self._uses):
-                    return True
+                    return self._exclude_others(names)
                 if time.monotonic() >= until:
                     break
                 self._changed.wait(HOLD_STEP_S)
         self.open(names)
         return False
 
-    def exclude(self, names: frozenset[str]) -> bool:
-        """Keep the machine's other agents from using these pricers' helpers until `open`; False if one uses them."""
-        with self._changed:
-            return self._claims.exclude({each for name in names for each in self._claims_of_group(name)})
+    def _exclude_others(self, names: frozenset[str]) -> bool:
+        """Claim these pricers' helpers for this agent; if another agent uses one, open the gate and return False."""
+        if self._claims.exclude(self._claims_of_all(names)):
+            return True
+        self.open(names)
+        return False
 
     def release_idle(self, idle_s: float) -> None:
         """Release the claims of pricers that have been idle for so long."""
@@ -184,13 +187,13 @@ class HelperGate:
             if not self._closed:
                 self._claims.keep_only(each for use in used for each in use.claims)
 
-    def _claims_of_group(self, name: str) -> frozenset[str]:
-        return _claims_of(name, self._through.get(name, frozenset()))
+    def _claims_of_all(self, names: frozenset[str]) -> frozenset[str]:
+        return frozenset().union(*(_claims_of(name, self._through.get(name, frozenset())) for name in names))
 
     def open(self, names: frozenset[str]) -> None:
         """Let attempts of these pricers start again."""
         with self._changed:
-            self._claims.release({each for name in names for each in self._claims_of_group(name)})
+            self._claims.release(self._claims_of_all(names))
             self._closed -= names
             self._changed.notify_all()
 

@@ -197,16 +197,13 @@ class Helpers:
         """End the helpers of pricers if these are still idle."""
         if self.gate.close(group, self.linger_s):
             try:
-                if self.gate.exclude(group):
-                    self._end(group)
+                self._end(group)
             finally:
                 self.gate.open(group)
 
     def _renew(self, group: frozenset[str]) -> None:
         """End the helpers of pricers that are in use, between two attempts."""
-        held = self.gate.hold(group, HOLD_S, lambda: self.retire(group))
-        if not held or not self.gate.exclude(group):
-            self.gate.open(group)
+        if not self.gate.hold(group, HOLD_S, lambda: self.retire(group)):
             self._hold_again_at[group] = time.monotonic() + HOLD_AGAIN_S
             logger.warning(
                 "pricer %s: its helper processes are too old or too many, but in use; trying again in %g s",

@@ -51,9 +51,6 @@ class MemoryGuard:
         watchdog: knows the running pricers.
         reserve: bytes of memory to keep free; None for the default share.
         gauge: reads how much memory is free.
-
-    Attributes:
-        decides: whether this agent decides for the machine.
     """
 
     def __init__(

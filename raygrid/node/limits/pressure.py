@@ -21,17 +21,10 @@ WATCH = 4  # snapshots of the pricers are kept while less than this many times t
 
 @dataclass(frozen=True, slots=True)
 class PricerSize:
-    """The memory of a pricer's whole process tree, bytes.
-
-    Attributes:
-        pid: its process.
-        rss: resident memory of the tree.
-        is_own: whether it belongs to the agent that decides.
-    """
+    """The resident memory of a pricer's whole process tree, bytes; `pid` is the pricer's own process."""
 
     pid: int
     rss: int
-    is_own: bool = True
 
 
 @dataclass(frozen=True, slots=True)

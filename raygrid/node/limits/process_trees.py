@@ -36,7 +36,7 @@ class ProcessTree:
         pid: the pricer's own process.
         mark: its mark, which names its agent and attempt.
         is_own: whether it belongs to this agent.
-        members: pids of all its processes, its own included.
+        members: pids of all its processes, including its own.
         rss: their resident memory, bytes.
     """
 
@@ -49,7 +49,7 @@ class ProcessTree:
     @property
     def size(self) -> PricerSize:
         """Its size, for the decision."""
-        return PricerSize(self.pid, self.rss, self.is_own)
+        return PricerSize(self.pid, self.rss)
 
 
 def trees(table: Iterable[Process], own: Mapping[int, str], own_prefix: str, nodes: str) -> list[ProcessTree]:

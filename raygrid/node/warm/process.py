@@ -53,7 +53,7 @@ class WarmProcess:
 
     Attributes:
         jobs: how many jobs it was given.
-        gone: whether it has ended and was reaped.
+        gone: whether it was reaped.
         idle_since: when its last job ended, on the monotonic clock.
 
     Raises:
