@@ -8,7 +8,7 @@ import zipfile
 
 import pytest
 
-from raygrid.node.attempt import small_zip
+from raygrid.node.attempt.zip_writers import MOST_FILES, small_zip
 
 NOISE = random.Random(1).randbytes(5_000)
 
@@ -20,7 +20,7 @@ NOISE = random.Random(1).randbytes(5_000)
         [("stdout.txt", b""), ("stderr.txt", b""), ("manifest.json", b"{}\n")],
         [("text", b"price 1.25\n" * 30), ("sub/noise", NOISE), ("much", b"x" * 3_000_000)],
         [("Preis €.txt", b"1"), ("a" * 300, b"2"), ("日本/曲線", b"3" * 257)],
-        [(f"{number}.csv", str(number).encode() * number) for number in range(small_zip.MOST_FILES)],
+        [(f"{number}.csv", str(number).encode() * number) for number in range(MOST_FILES)],
     ],
     ids=["none", "nothing-printed", "sizes", "names", "many"],
 )
@@ -32,7 +32,7 @@ def test_a_small_zip_reads_as_one_of_zipfile(files: list[tuple[str, bytes]]) -> 
             info = zipfile.ZipInfo(name)
             info.external_attr = 0o644 << 16
             archive.writestr(info, data, compress_type=zipfile.ZIP_STORED if len(data) < 1024 else zipfile.ZIP_DEFLATED)
-    made = zipfile.ZipFile(io.BytesIO(small_zip.make(files)))
+    made = zipfile.ZipFile(io.BytesIO(small_zip(files)))
     assert made.testzip() is None
     assert [(name, made.read(name)) for name in made.namelist()] == files
     known = zipfile.ZipFile(expected)
@@ -50,4 +50,4 @@ def test_nothing_printed_makes_the_same_bytes_as_zipfile() -> None:
             info = zipfile.ZipInfo(name)
             info.external_attr = 0o644 << 16
             archive.writestr(info, data)
-    assert small_zip.make(files) == expected.getvalue()
+    assert small_zip(files) == expected.getvalue()

@@ -16,9 +16,8 @@ from typing import Any
 from uuid_utils import uuid4
 
 from raygrid.blobs.chunks import CHUNK, digests, pieces_of
-from raygrid.node.attempt import small_zip
 from raygrid.node.attempt.stages import CollectedAttempt, ResultZip
-from raygrid.node.attempt.zip_writers import FileZip, InMemoryZip, ZipWriter
+from raygrid.node.attempt.zip_writers import MOST_FILES, FileZip, InMemoryZip, ZipWriter
 
 RESERVED = frozenset({"stdout.txt", "stderr.txt", "manifest.json"})
 PRICER_FILES = "pricer_files/"
@@ -46,7 +45,7 @@ def build_zip(collected: CollectedAttempt, node_id: str) -> ResultZip:
     """
     captures, files = collected.captures, collected.files
     total = sum([file.size for file in captures]) + sum([file.size for file in files])
-    if total > IN_MEMORY or len(files) >= small_zip.MOST_FILES:
+    if total > IN_MEMORY or len(files) >= MOST_FILES:
         return _in_file(collected, node_id)
     small = InMemoryZip()
     _fill(small, collected, node_id)
@@ -63,7 +62,7 @@ def _in_file(collected: CollectedAttempt, node_id: str) -> ResultZip:
     made = os.open(path.name, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600, dir_fd=held.dir_fd)
     try:
         with os.fdopen(made, "w+b") as out:
-            with FileZip(out) as large:
+            with contextlib.closing(FileZip(out)) as large:
                 _fill(large, collected, node_id)
             out.seek(0)
             digest, chunks = digests(iter(partial(out.read, CHUNK), b""))
