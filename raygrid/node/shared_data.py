@@ -50,7 +50,7 @@ class _Copy:
     path: Path
     size: int
     state: _State
-    spoilt: bool = False
+    is_changed: bool = False
 
 
 class DataLink(NamedTuple):
@@ -74,7 +74,7 @@ class SharedDataCache:
         self._limit = limit
         self._copies: OrderedDict[str, _Copy] = OrderedDict()
         self._lock = threading.Lock()  # held for a few system calls at most
-        self._at_work: dict[str, threading.Lock] = {}  # by digest; held while a copy is fetched or read
+        self._locks: dict[str, threading.Lock] = {}  # by digest; held while a copy is fetched or read
         self.fetches = 0
         for leftover in directory.iterdir():
             leftover.unlink(missing_ok=True)
@@ -87,8 +87,8 @@ class SharedDataCache:
             OSError: the disk refuses it.
         """
         target = directory / data.name
-        with self._one_at_a_time(data.digest):
-            copy = self._known_good(data.digest, target) or self._fetch(data, target)
+        with self._lock_of(data.digest):
+            copy = self._link_cached(data.digest, target) or self._fetch(data, target)
         return DataLink(data, copy)
 
     def release(self, links: Sequence[DataLink], directory: int) -> bool:
@@ -99,7 +99,7 @@ class SharedDataCache:
             dir_fd = open_directory("data", directory)
         try:
             for link in links:
-                with self._one_at_a_time(link.data.digest):
+                with self._lock_of(link.data.digest):
                     unchanged &= self._release(link, dir_fd)
         finally:
             if dir_fd >= 0:
@@ -115,7 +115,7 @@ class SharedDataCache:
                 self._drop(copy, link.data.digest)
                 return False
             with self._lock:
-                self._renamed(copy, file, lambda: _unlink(link.data.name, dir_fd, copy))
+                self._change_names(copy, file, lambda: _unlink(link.data.name, dir_fd, copy))
         finally:
             os.close(file)
         return True
@@ -133,7 +133,7 @@ class SharedDataCache:
                 os.close(file)
         return None
 
-    def _known_good(self, digest: str, target: Path) -> _Copy | None:
+    def _link_cached(self, digest: str, target: Path) -> _Copy | None:
         with self._lock:
             copy = self._copies.get(digest)
         if copy is None:
@@ -145,7 +145,7 @@ class SharedDataCache:
             if self._is_good(copy, file, digest):
                 # The lock keeps other threads from dropping the copy before it is linked.
                 with self._lock, contextlib.suppress(FileNotFoundError):
-                    self._renamed(copy, file, lambda: os.link(copy.path, target, follow_symlinks=False))
+                    self._change_names(copy, file, lambda: os.link(copy.path, target, follow_symlinks=False))
                     if digest in self._copies:
                         self._copies.move_to_end(digest)
                     return copy
@@ -156,7 +156,7 @@ class SharedDataCache:
 
     def _is_good(self, copy: _Copy, file: int, digest: str) -> bool:
         """Whether a copy is unchanged; its digest is computed if only its time of change differs."""
-        if copy.spoilt:
+        if copy.is_changed:
             return False
         with self._lock:
             now = _State.of(os.fstat(file))
@@ -175,7 +175,7 @@ class SharedDataCache:
         return True
 
     @staticmethod
-    def _renamed(copy: _Copy, file: int, work: Callable[[], object]) -> None:
+    def _change_names(copy: _Copy, file: int, work: Callable[[], object]) -> None:
         """Add or remove a name of a copy, and note its new state unless a pricer has changed it."""
         before = _State.of(os.fstat(file))
         work()
@@ -185,7 +185,7 @@ class SharedDataCache:
     def _drop(self, copy: _Copy, digest: str) -> None:
         """Drop a changed copy; attempts that use it detect the change when they end."""
         with self._lock:
-            copy.spoilt = True
+            copy.is_changed = True
             if self._copies.get(digest) is copy:
                 del self._copies[digest]
                 remove(str(copy.path))
@@ -216,13 +216,13 @@ class SharedDataCache:
                 remove(str(oldest.path))
                 continue
             try:
-                self._renamed(oldest, file, partial(oldest.path.unlink, missing_ok=True))
+                self._change_names(oldest, file, partial(oldest.path.unlink, missing_ok=True))
             finally:
                 os.close(file)
 
-    def _one_at_a_time(self, digest: str) -> threading.Lock:
+    def _lock_of(self, digest: str) -> threading.Lock:
         with self._lock:
-            return self._at_work.setdefault(digest, threading.Lock())
+            return self._locks.setdefault(digest, threading.Lock())
 
 
 def _unlink(name: str, dir_fd: int, copy: _Copy) -> None:

@@ -20,7 +20,7 @@ def attempt(root: Path, name: str, size: int, *, old: bool = False, given: int =
     (place / "out").write_bytes(bytes(size))
     if old:
         os.utime(place / "out", (1, 1))
-    return Running(AttemptId(name, 1), 0.0, 60.0, None, 10**9, (str(place),), given=given)
+    return Running(AttemptId(name, 1), 0.0, 60.0, None, 10**9, (str(place),), foreign_bytes=given)
 
 
 def found(own: list[Running], root: Path) -> str | None:

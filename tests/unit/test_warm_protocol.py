@@ -12,7 +12,7 @@ import pytest
 
 from raygrid.models import AttemptId, BlobSlice, JobSpec, SharedData
 from raygrid.node.attempt.captures import Capture, Captures
-from raygrid.node.attempt.directory import HeldDirectory, JobDirectory
+from raygrid.node.attempt.directory import DirectoryHandle, JobDirectory
 from raygrid.node.attempt.stages import PreparedAttempt
 from raygrid.node.attempt.temporary_files import TemporaryDirectory
 from raygrid.node.warm.protocol import MOST_LINE, AnswerReader, BadAnswerError, WarmAnswer, parse, request
@@ -26,7 +26,7 @@ WARM = Pricer(command=("pricer",), mode="warm")
 def directory_at(where: str, stdout: str, stderr: str, temporary: str = "/tmp") -> JobDirectory:
     captures = [Capture("", "", -1, path, -1) for path in (stdout, stderr)]
     files = TemporaryDirectory(temporary, "", -1, ())
-    return JobDirectory(HeldDirectory(where, "", -1, -1, (0, 0)), Captures(*captures), files)
+    return JobDirectory(DirectoryHandle(where, "", -1, -1, (0, 0)), Captures(*captures), files)
 
 
 def block(name: str) -> str:

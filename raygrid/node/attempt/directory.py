@@ -23,7 +23,7 @@ REUSABLE_INPUT = 64 * 1024  # a larger input is removed with its job; a smaller 
 
 
 @dataclass(slots=True)
-class HeldDirectory:
+class DirectoryHandle:
     """A directory that the node made and keeps open, so that it detects a replacement under the same name.
 
     Attributes:
@@ -39,7 +39,7 @@ class HeldDirectory:
     identity: tuple[int, int]
 
     @staticmethod
-    def make(place: str, name: str, dir_fd: int) -> HeldDirectory:
+    def make(place: str, name: str, dir_fd: int) -> DirectoryHandle:
         """Make an empty directory `name` in the directory at `place`, replacing what has that name.
 
         Raises:
@@ -48,12 +48,12 @@ class HeldDirectory:
         make_directory(name, dir_fd)
         descriptor = open_directory(name, dir_fd)
         status = os.fstat(descriptor)
-        return HeldDirectory(f"{place}/{name}", name, dir_fd, descriptor, (status.st_dev, status.st_ino))
+        return DirectoryHandle(f"{place}/{name}", name, dir_fd, descriptor, (status.st_dev, status.st_ino))
 
-    def moved_to(self, place: str, name: str, dir_fd: int) -> HeldDirectory:
+    def moved_to(self, place: str, name: str, dir_fd: int) -> DirectoryHandle:
         """Rename it, or raise OSError; return it under its new name. Do not use this object afterwards."""
         os.rename(self.name, name, src_dir_fd=self.dir_fd, dst_dir_fd=dir_fd)
-        return HeldDirectory(f"{place}/{name}", name, dir_fd, self.descriptor, self.identity)
+        return DirectoryHandle(f"{place}/{name}", name, dir_fd, self.descriptor, self.identity)
 
     def status_in_place(self) -> os.stat_result | None:
         """The status of what is at its path, without following a final link; None unless that is this directory."""
@@ -83,12 +83,12 @@ class JobDirectory:
         writers: the processes that may still write into it.
     """
 
-    __slots__ = ("_input_mark", "_input_only_mode", "captures", "held", "input_name", "temporary", "writers")
+    __slots__ = ("_input_mark", "_input_only_mode", "captures", "handle", "input_name", "temporary", "writers")
 
     def __init__(
-        self, held: HeldDirectory, captures: Captures, temporary: TemporaryDirectory, input_name: str | None = None
+        self, handle: DirectoryHandle, captures: Captures, temporary: TemporaryDirectory, input_name: str | None = None
     ) -> None:
-        self.held = held
+        self.handle = handle
         self.captures = captures
         self.temporary = temporary
         self.input_name = input_name
@@ -99,23 +99,23 @@ class JobDirectory:
     @property
     def path(self) -> Path:
         """Its path."""
-        return Path(self.held.path)
+        return Path(self.handle.path)
 
     @property
     def data(self) -> Path:
         """Its subdirectory for shared inputs."""
-        return Path(self.held.path, "data")
+        return Path(self.handle.path, "data")
 
     def path_of(self, name: str) -> str:
         """The path of a file in it."""
-        return f"{self.held.path}/{name}"
+        return f"{self.handle.path}/{name}"
 
     # --- the input --------------------------------------------------------------------------------------------------
 
     def write_input(self, name: str, data: bytes) -> None:
         """Write the attempt's input, overwriting that of an earlier attempt; OSError if the disk refuses it."""
         flags = os.O_WRONLY | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
-        top = self.held.descriptor
+        top = self.handle.descriptor
         if self.input_name is not None and self.input_name != name:
             os.rename(self.input_name, name, src_dir_fd=top, dst_dir_fd=top)
         self.input_name = name
@@ -135,7 +135,7 @@ class JobDirectory:
     def fetch_input(self, name: str, fetch: Callable[[Path], object]) -> None:
         """Remove the input of an earlier attempt, and call `fetch` to write the attempt's input to a path."""
         if self.input_name is not None:
-            os.unlink(self.input_name, dir_fd=self.held.descriptor)
+            os.unlink(self.input_name, dir_fd=self.handle.descriptor)
             self.input_name = None
         path = self.path / name
         fetch(path)
@@ -155,14 +155,14 @@ class JobDirectory:
             BadOutputError: it contains something else than regular files and directories, such as a symbolic link.
             OSError: a parent directory was replaced, possibly by another pricer.
         """
-        if (status := self.held.status_in_place()) is None:
+        if (status := self.handle.status_in_place()) is None:
             self._raise_for_missing()
         try:
             if self._has_only_unchanged_input():
                 if status is not None and self.writers is RemainingWriters.NONE:
                     self._input_only_mode = status.st_mode
                 return []
-            return find_outputs(self.held.descriptor, self.input_name, self._input_mark)
+            return find_outputs(self.handle.descriptor, self.input_name, self._input_mark)
         except (PermissionError, FileNotFoundError, NotADirectoryError) as error:
             raise BadOutputError(f"the pricer left a directory that cannot be read: {type(error).__name__}") from None
         except OSError as error:
@@ -171,7 +171,7 @@ class JobDirectory:
             raise BadOutputError(f"the pricer left directories that cannot be read: {error.strerror}") from None
 
     def _has_only_unchanged_input(self) -> bool:
-        with os.scandir(self.held.descriptor) as entries:
+        with os.scandir(self.handle.descriptor) as entries:
             found = list(entries)
         if len(found) != 1 or found[0].name != self.input_name:
             return False
@@ -180,10 +180,10 @@ class JobDirectory:
 
     def _raise_for_missing(self) -> None:
         """Raise an error that states why the job directory is not at its path."""
-        if self.held.has_its_name():
-            raise OSError(errno.ENOTDIR, "the node's jobs directory was replaced", self.held.path)
+        if self.handle.has_its_name():
+            raise OSError(errno.ENOTDIR, "the node's jobs directory was replaced", self.handle.path)
         try:
-            mode = os.stat(self.held.name, dir_fd=self.held.dir_fd, follow_symlinks=False).st_mode
+            mode = os.stat(self.handle.name, dir_fd=self.handle.dir_fd, follow_symlinks=False).st_mode
         except FileNotFoundError as error:
             raise BadOutputError(
                 f"the job directory cannot be read: {type(error).__name__}; the pricer removed it"
@@ -197,15 +197,15 @@ class JobDirectory:
         """
         if self._input_only_mode is not None:
             return self._input_only_mode == mode
-        if not self.held.has_its_name() or os.fstat(self.held.descriptor).st_mode != mode:
+        if not self.handle.has_its_name() or os.fstat(self.handle.descriptor).st_mode != mode:
             return False
         reusable = None
-        with os.scandir(self.held.descriptor) as entries:
+        with os.scandir(self.handle.descriptor) as entries:
             found = list(entries)
         for entry in found:
             if entry.name == self.input_name and is_reusable(entry.stat(follow_symlinks=False), REUSABLE_INPUT):
                 reusable = entry.name
             else:
-                os.unlink(entry.name, dir_fd=self.held.descriptor)
+                os.unlink(entry.name, dir_fd=self.handle.descriptor)
         self.input_name = reusable
         return True

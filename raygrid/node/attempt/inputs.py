@@ -47,4 +47,4 @@ class Inputs:
 
     def take_back(self, links: Sequence[DataLink], directory: JobDirectory) -> bool:
         """Take the shared inputs out of a directory; return whether the pricer left them unchanged."""
-        return not links or self._shared.release(links, directory.held.descriptor)
+        return not links or self._shared.release(links, directory.handle.descriptor)

@@ -57,9 +57,9 @@ def build_zip(collected: CollectedAttempt, node_id: str) -> ResultZip:
 
 
 def _in_file(collected: CollectedAttempt, node_id: str) -> ResultZip:
-    held = collected.judged.prepared.directory.held
-    path = Path(f"{held.path}@{uuid4().hex}")  # a pricer cannot guess this name
-    made = os.open(path.name, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600, dir_fd=held.dir_fd)
+    handle = collected.judged.prepared.directory.handle
+    path = Path(f"{handle.path}@{uuid4().hex}")  # a pricer cannot guess this name
+    made = os.open(path.name, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600, dir_fd=handle.dir_fd)
     try:
         with os.fdopen(made, "w+b") as out:
             with contextlib.closing(FileZip(out)) as large:
@@ -69,7 +69,7 @@ def _in_file(collected: CollectedAttempt, node_id: str) -> ResultZip:
             return ResultZip(os.fstat(made).st_size, digest, None, path, chunks)
     except BaseException:
         with contextlib.suppress(OSError):
-            os.unlink(path.name, dir_fd=held.dir_fd)
+            os.unlink(path.name, dir_fd=handle.dir_fd)
         raise
 
 

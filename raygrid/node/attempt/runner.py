@@ -129,5 +129,5 @@ class Runner:
         try:
             self._workspace.remove(directory)
         except OSError:
-            path = directory.held.path
+            path = directory.handle.path
             logger.warning("cannot remove the job directory %s; it is removed when the agent ends", path, exc_info=True)

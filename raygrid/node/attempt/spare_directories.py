@@ -13,14 +13,14 @@ from collections import deque
 from pathlib import Path
 from typing import NamedTuple
 
-from raygrid.node.attempt.directory import HeldDirectory, JobDirectory
+from raygrid.node.attempt.directory import DirectoryHandle, JobDirectory
 from raygrid.node.attempt.safe_paths import open_directory
 
 
 class SpareDirectory(NamedTuple):
     """A directory that contains nothing, or only the input of an earlier attempt."""
 
-    held: HeldDirectory
+    handle: DirectoryHandle
     input_name: str | None
 
 
@@ -44,7 +44,7 @@ class SpareDirectories:
     def close(self) -> None:
         """Close all descriptors; no further directory is kept or taken."""
         while self._free:
-            self._free.pop().held.close()
+            self._free.pop().handle.close()
         if self._descriptor >= 0:
             os.close(self._descriptor)
             self._descriptor = -1
@@ -56,9 +56,9 @@ class SpareDirectories:
         except IndexError:
             return None
         try:
-            return SpareDirectory(spare.held.moved_to(place, name, dir_fd), spare.input_name)
+            return SpareDirectory(spare.handle.moved_to(place, name, dir_fd), spare.input_name)
         except OSError:
-            spare.held.close()
+            spare.handle.close()
             return None
 
     def keep(self, directory: JobDirectory) -> bool:
@@ -66,8 +66,8 @@ class SpareDirectories:
         try:
             if self._descriptor < 0 or not directory.clear(self._new_mode):
                 return False
-            held = directory.held.moved_to(self._place, str(next(self._serial)), self._descriptor)
+            handle = directory.handle.moved_to(self._place, str(next(self._serial)), self._descriptor)
         except OSError:
             return False
-        self._free.append(SpareDirectory(held, directory.input_name))
+        self._free.append(SpareDirectory(handle, directory.input_name))
         return True

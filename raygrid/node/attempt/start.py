@@ -40,7 +40,7 @@ def command_line(prepared: PreparedAttempt) -> list[str]:
     spec, directory = prepared.spec, prepared.directory
     values = {
         "input": prepared.input_path,
-        "output_dir": directory.held.path,
+        "output_dir": directory.handle.path,
         "data_dir": directory.path_of("data"),
         "job_id": spec.job_id,
     }
@@ -97,7 +97,7 @@ class PricerStarter:
         stdout, stderr = directory.captures
         streams = (self._nothing, stdout.descriptor, stderr.descriptor)
         environment = self._environment_of(prepared, own)
-        return spawn(command_line(prepared), environment, own, directory.held.path, streams)
+        return spawn(command_line(prepared), environment, own, directory.handle.path, streams)
 
     def _environment_of(self, prepared: PreparedAttempt, own: Mapping[str, str]) -> Environment:
         """The environment that all attempts with a definition share, without the variables of this attempt."""

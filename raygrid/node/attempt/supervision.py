@@ -26,8 +26,8 @@ def begin(prepared: PreparedAttempt, watchdog: Watchdog) -> Running:
         timeout_s=min(spec.timeout_s or pricer.timeout_s, pricer.timeout_s),
         memory=pricer.memory,
         output=pricer.output,
-        paths=(directory.held.path, directory.temporary.path, *(each.path for each in directory.captures)),
-        given=spec.input.size + sum(each.size for each in spec.data),
+        paths=(directory.handle.path, directory.temporary.path, *(each.path for each in directory.captures)),
+        foreign_bytes=spec.input.size + sum(each.size for each in spec.data),
     )
     watchdog.watch(running)
     return running

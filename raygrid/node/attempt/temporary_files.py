@@ -113,18 +113,18 @@ def _made(place: str, name: str, dir_fd: int) -> TemporaryDirectory | None:
 def _cleared(temporary: TemporaryDirectory) -> TemporaryDirectory | None:
     """The same directory without its files, as good as new; None if it has subdirectories, or was replaced."""
     try:
-        held = open_directory(temporary.name, temporary.dir_fd)
+        descriptor = open_directory(temporary.name, temporary.dir_fd)
         try:
-            if _state(os.fstat(held))[:_IDENTITY] != temporary.state[:_IDENTITY]:
+            if _state(os.fstat(descriptor))[:_IDENTITY] != temporary.state[:_IDENTITY]:
                 return None
-            with os.scandir(held) as entries:
+            with os.scandir(descriptor) as entries:
                 names = [entry.name for entry in entries]
             for name in names:
-                os.unlink(name, dir_fd=held)
-            os.utime(held, ns=(_EARLY_NS, _EARLY_NS))
-            new = replace(temporary, state=_state(os.fstat(held)))
+                os.unlink(name, dir_fd=descriptor)
+            os.utime(descriptor, ns=(_EARLY_NS, _EARLY_NS))
+            new = replace(temporary, state=_state(os.fstat(descriptor)))
         finally:
-            os.close(held)
+            os.close(descriptor)
     except OSError:
         return None
     return new if _is_unused(new) else None

@@ -15,7 +15,7 @@ from pathlib import Path
 
 from raygrid.models import AttemptId
 from raygrid.node.attempt.captures import CapturePool
-from raygrid.node.attempt.directory import HeldDirectory, JobDirectory
+from raygrid.node.attempt.directory import DirectoryHandle, JobDirectory
 from raygrid.node.attempt.safe_paths import open_directory, remove, remove_tree
 from raygrid.node.attempt.spare_directories import SpareDirectories, SpareDirectory
 from raygrid.node.attempt.temporary_files import TemporaryDirectories
@@ -74,23 +74,23 @@ class Workspace:
         """
         name = f"{attempt.job_id}.{attempt.number}"
         spare = self._spares.take(self._jobs, name, self._jobs_descriptors[-1])
-        if spare is not None and spare.held.status_in_place() is None:
-            spare.held.close()
+        if spare is not None and spare.handle.status_in_place() is None:
+            spare.handle.close()
             spare = None
-        held, input_name = spare or SpareDirectory(self.make(name), None)
+        handle, input_name = spare or SpareDirectory(self.make(name), None)
         try:
-            captures = self._captures.take(held.path, held.dir_fd, by_name=by_name)
+            captures = self._captures.take(handle.path, handle.dir_fd, by_name=by_name)
             try:
-                temporary = self._temporaries.take(held.path, held.dir_fd)
+                temporary = self._temporaries.take(handle.path, handle.dir_fd)
             except BaseException:
                 captures.delete()
                 raise
         except BaseException:
-            self.remove_held(held)
+            self.remove_directory(handle)
             raise
-        return JobDirectory(held, captures, temporary, input_name)
+        return JobDirectory(handle, captures, temporary, input_name)
 
-    def make(self, name: str) -> HeldDirectory:
+    def make(self, name: str) -> DirectoryHandle:
         """Make an empty directory in the jobs directory, which is made again if a pricer removed or replaced it.
 
         Raises:
@@ -98,10 +98,10 @@ class Workspace:
         """
         for _ in range(2):
             with contextlib.suppress(FileNotFoundError):  # a pricer may have removed the jobs directory
-                held = HeldDirectory.make(self._jobs, name, self._jobs_descriptors[-1])
-                if held.status_in_place() is not None:
-                    return held
-                self.remove_held(held)  # a pricer replaced the jobs directory
+                handle = DirectoryHandle.make(self._jobs, name, self._jobs_descriptors[-1])
+                if handle.status_in_place() is not None:
+                    return handle
+                self.remove_directory(handle)  # a pricer replaced the jobs directory
             self._open_jobs()
         raise OSError(errno.ELOOP, "the node's directories were replaced", f"{self._jobs}/{name}")
 
@@ -131,25 +131,25 @@ class Workspace:
             directory.captures.delete()
         self._temporaries.give_back(directory.temporary, directory.writers)
         if not (unused and self._spares.keep(directory)):
-            self.remove_held(directory.held)
+            self.remove_directory(directory.handle)
 
     @staticmethod
-    def remove_held(held: HeldDirectory) -> None:
+    def remove_directory(handle: DirectoryHandle) -> None:
         """Remove a directory with all that is in it, and close it."""
         try:
             # For the few files that most pricers leave, this is far quicker than `remove_tree`.
-            if not held.has_its_name():  # it was replaced
+            if not handle.has_its_name():  # it was replaced
                 raise NotADirectoryError
-            with os.scandir(held.descriptor) as entries:
+            with os.scandir(handle.descriptor) as entries:
                 names = [entry.name for entry in entries]
             for name in names:
-                os.unlink(name, dir_fd=held.descriptor)
-            os.rmdir(held.name, dir_fd=held.dir_fd)
+                os.unlink(name, dir_fd=handle.descriptor)
+            os.rmdir(handle.name, dir_fd=handle.dir_fd)
         except OSError:
             with contextlib.suppress(OSError):  # what cannot be removed now is removed when the agent ends
-                remove(held.name, held.dir_fd)
+                remove(handle.name, handle.dir_fd)
         finally:
-            held.close()
+            handle.close()
 
     def without_paths(self, text: str) -> str:
         """A message for clients, with paths in a job directory made relative to it."""

@@ -80,14 +80,18 @@ class Lineage:
         self._environment = environment_of(os.getpid())
 
     def trace(
-        self, table: Sequence[Process], roots: Sequence[SpawnedPricer], tools: set[int], pricers: Mapping[str, bool]
+        self,
+        table: Sequence[Process],
+        roots: Sequence[SpawnedPricer],
+        non_pricers: set[int],
+        pricers: Mapping[str, bool],
     ) -> Trace:
         """Find all processes that pricers started.
 
         Args:
             table: all processes, read before the other arguments, so that every living root of one is in `roots`.
             roots: what the agent has spawned for pricers or is about to spawn.
-            tools: children of the agent that are not pricers.
+            non_pricers: children of the agent that are not pricers.
             pricers: the pricers that ever ran, and whether they ran since the last trace.
         """
         me, own_session = os.getpid(), os.getsid(0)
@@ -101,7 +105,7 @@ class Lineage:
         traced = Trace()
         for process in children.get(me, ()):
             key = (process.pid, process.started)
-            if process.pid in tools:
+            if process.pid in non_pricers:
                 continue
             if process.pid in spawned or key in own:  # the thread that spawned it reaps it
                 self._spawned.add(key)

@@ -69,7 +69,7 @@ class Helpers:
         self.gate = HelperGate(PATIENCE_S, Claims(shared))
         self._own_process = own_process
         self._roots = roots
-        self._tools: set[int] = set()
+        self._non_pricers: set[int] = set()
         self._lineage = Lineage(mark_prefix, own_process=own_process)
         self._looking = threading.Lock()
         self._owners: dict[int, frozenset[str]] = {}  # by pid: the pricers that each orphan may be of
@@ -80,9 +80,9 @@ class Helpers:
         self._closed = False
         self._thread: threading.Thread | None = None
 
-    def start(self, tools: set[int]) -> None:
-        """Start; `tools` are children of the agent that are not pricers."""
-        self._tools = tools
+    def start(self, non_pricers: set[int]) -> None:
+        """Start; `non_pricers` are children of the agent that are not pricers."""
+        self._non_pricers = non_pricers
 
     def are_others(self, orphans: set[int], name: str) -> bool:
         """Whether each of these orphans is known to be a helper of other pricers."""
@@ -111,7 +111,7 @@ class Helpers:
         if thread is not None:
             thread.join(timeout=self.grace_s + CLOSE_S)
         if self._own_process:
-            end_children(lambda pid: pid not in self._tools, self.grace_s, CLOSE_S)
+            end_children(lambda pid: pid not in self._non_pricers, self.grace_s, CLOSE_S)
         else:
             self._end(None, CLOSE_S)
 
@@ -119,7 +119,7 @@ class Helpers:
 
     def _trace(self, table: Sequence[Process]) -> Trace:
         with self._looking:
-            traced = self._lineage.trace(table, self._roots(), self._tools, self.gate.ran_lately())
+            traced = self._lineage.trace(table, self._roots(), self._non_pricers, self.gate.ran_lately())
             me = os.getpid()
             self._owners = {
                 process.pid: self.gate.sharing(origin.pricers)
@@ -244,7 +244,7 @@ class Helpers:
 
     def _belongs_to(self, group: frozenset[str] | None) -> Callable[[int], bool]:
         """A function: whether these pricers, of which no attempt runs, left a child of this process behind."""
-        spared = self._tools | {root.pid for root in self._roots()}
+        spared = self._non_pricers | {root.pid for root in self._roots()}
 
         def belongs(pid: int) -> bool:
             if pid in spared:

@@ -218,7 +218,7 @@ class _DiskUsage:
 
     @property
     def _written(self) -> int:
-        return self._named + self._deleted - self.running.given
+        return self._named + self._deleted - self.running.foreign_bytes
 
     @property
     def _room(self) -> int:

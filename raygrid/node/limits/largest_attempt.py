@@ -57,17 +57,17 @@ def find_largest(own: Sequence[Running], root: Path, reserve: int) -> LargestAtt
     others = _others(root, device, paths, since_ns)
     for place, pids in _marked(table, others).items():
         others[place] += deleted_but_open(pids, device, changed_since_ns=since_ns)
-    most = max(own, key=lambda each: _rank(mine[each.attempt], each.given))
-    rank = _rank(mine[most.attempt], most.given)
+    most = max(own, key=lambda each: _rank(mine[each.attempt], each.foreign_bytes))
+    rank = _rank(mine[most.attempt], most.foreign_bytes)
     if any(_rank(each, 0) >= rank for each in others.values()):
         return None
-    held = mine[most.attempt].held - most.given
+    held = mine[most.attempt].held - most.foreign_bytes
     sharing = len(own) + sum(each.held >= SMALL for each in others.values())
     return LargestAttempt(most, held) if held * sharing >= reserve else None
 
 
-def _rank(taken: Allocated, given: int) -> tuple[int, int]:
-    return min(taken.growing, taken.held - given), taken.held - given
+def _rank(taken: Allocated, foreign_bytes: int) -> tuple[int, int]:
+    return min(taken.growing, taken.held - foreign_bytes), taken.held - foreign_bytes
 
 
 def _others(root: Path, device: int, mine: set[str], since_ns: int) -> dict[str, Allocated]:

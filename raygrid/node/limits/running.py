@@ -31,7 +31,7 @@ class Running:
         kill_at: when it is killed after it was stopped, on the monotonic clock.
         ended: whether its process has ended, or no longer belongs to the attempt.
         crowded: whether other pricers ran on the machine when it was killed for lack of memory.
-        given: bytes at `paths` that it did not write: input, shared data, and files of earlier jobs of a warm process.
+        foreign_bytes: bytes at `paths` that it did not write, such as input, shared data, and files of earlier jobs.
     """
 
     attempt: AttemptId
@@ -48,7 +48,7 @@ class Running:
     ended: bool = False
     lock: threading.Lock = field(default_factory=threading.Lock)
     crowded: bool = False
-    given: int = 0
+    foreign_bytes: int = 0
 
     def spawned(self, pid: int) -> None:
         """Note the pid; stop the process if the attempt was stopped before."""

@@ -48,7 +48,7 @@ class Watchdog:
     ) -> None:
         self._running: dict[AttemptId, Running] = {}
         self._warm: dict[str, WarmProcessRecord] = {}  # by mark
-        self._tools: set[int] = set()  # children of the agent that are not pricers
+        self._non_pricers: set[int] = set()  # children of the agent that are not pricers
         self.helpers = Helpers(mark_prefix, self._roots, own_process=own_process, shared=shared)
         self.follow(settings)
         self._orphans = ChildrenOf(os.getpid())
@@ -65,10 +65,10 @@ class Watchdog:
         self.grace_s = self.helpers.grace_s = settings.kill_grace_s
         self.helpers.linger_s, self.helpers.age_s = settings.helper_linger_s, settings.helper_age_s
 
-    def start(self, tools: set[int]) -> None:
-        """Start; `tools` are children of the agent that are not pricers."""
-        self._tools = tools
-        self.helpers.start(tools)
+    def start(self, non_pricers: set[int]) -> None:
+        """Start; `non_pricers` are children of the agent that are not pricers."""
+        self._non_pricers = non_pricers
+        self.helpers.start(non_pricers)
         self._thread.start()
 
     def close(self) -> None:
@@ -105,7 +105,7 @@ class Watchdog:
         Called by the thread that spawned the pricer, after the pricer was reaped.
         """
         with self._lock:
-            known = self._tools | {each.pid for each in self._warm.values()}
+            known = self._non_pricers | {each.pid for each in self._warm.values()}
         orphans = self._orphans.now()
         if orphans is None or not (orphans <= known or self.helpers.are_others(orphans - known, pricer)):
             return False
@@ -181,7 +181,7 @@ class Watchdog:
         self._look_at_warm(warm, table)
         self.reap_ended()
         self.helpers.look(table)
-        tracked = self._tools | {each.pid for each in self.all()} | {each.pid for each in warm.values()}
+        tracked = self._non_pricers | {each.pid for each in self.all()} | {each.pid for each in warm.values()}
         suspects: set[int] = set()
         for process in table:
             if not process.is_zombie or process.parent != me or process.session == my_session:

@@ -135,7 +135,7 @@ class WarmProcess:
         if self._answered and not self._conversation.drop_stale():
             return None
         self.jobs += 1
-        running.given += self._left
+        running.foreign_bytes += self._left
         running.paths = (*running.paths, self._home.path, f"{self._home.path}@stderr")
         os.ftruncate(self._log, 0)
         running.spawned(self.pid)
@@ -143,7 +143,7 @@ class WarmProcess:
         answer, written = self._conversation.ask(self.jobs, line, running)
         if answer is None:
             if self._answered and self._conversation.unread() >= written and running.never_began():
-                running.given -= self._left
+                running.foreign_bytes -= self._left
                 return None
             running.end()
             self._add_stderr(prepared.directory)
@@ -166,7 +166,7 @@ class WarmProcess:
         """Whether it has run all its jobs, has grown too large, or has children or files that a job left."""
         pricer = self.pricer
         return (
-            self._record.strayed
+            self._record.has_stray
             or (pricer.recycle_after is not None and self.jobs >= pricer.recycle_after)
             or (pricer.recycle_memory is not None and self._used.rss_bytes > pricer.recycle_memory)
             or self._left > pricer.output // 2
@@ -238,7 +238,7 @@ class WarmProcess:
         self._watchdog.helpers.gate.end(self.name, self.pricer)
 
     def _clear(self) -> None:
-        self._workspace.remove_held(self._home)
+        self._workspace.remove_directory(self._home)
         if self._log >= 0:
             os.close(self._log)
             self._log = -1

@@ -45,7 +45,7 @@ def request(number: int, prepared: PreparedAttempt) -> bytes:
         "job_id": spec.job_id,
         "attempt": prepared.attempt.number,
         "input": prepared.input_path,
-        "output_dir": directory.held.path,
+        "output_dir": directory.handle.path,
         "data_dir": str(directory.data),
         "stdout": directory.captures.stdout.path,
         "stderr": directory.captures.stderr.path,

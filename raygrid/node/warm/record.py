@@ -17,36 +17,38 @@ from raygrid.system.processes import signal_group
 class WarmProcessRecord:
     """A warm process, which outlives its jobs.
 
-    `pid` is 0 until it is spawned; `attempt` is None between jobs. `own` are the children at the first look, which may
-    stay. `strayed` means that a later child outlived the job in which it was seen first; then the process is ended with
-    all its children. A child counts from the second look on, because the process table is older than `attempt`.
+    `pid` is 0 until it is spawned; `attempt` is None between jobs. `initial_children`, those of the first look, may
+    stay. `has_stray` means that a later child outlived the job in which it was seen first; then the process is ended
+    with all its children. A child counts from the second look on, because the process table is older than `attempt`.
     """
 
     mark: str
     pricer: str = ""
     pid: int = 0
     attempt: AttemptId | None = None
-    own: frozenset[int] | None = None
-    seen: dict[int, AttemptId | None] = field(default_factory=dict)
-    strayed: bool = False
+    initial_children: frozenset[int] | None = None
+    later_children: dict[int, AttemptId | None] = field(default_factory=dict)
+    has_stray: bool = False
     lock: threading.Lock = field(default_factory=threading.Lock)
 
     def begin(self, attempt: AttemptId | None) -> bool:
         """Note that a job begins, or with None that it has ended; False if the process must not run a further job."""
         with self.lock:
             self.attempt = attempt
-            return not self.strayed
+            return not self.has_stray
 
     def look(self, children: frozenset[int]) -> None:
         """Check for children that a job left behind; kill the process at once if there are any between jobs."""
         with self.lock:
-            if self.own is None:
-                self.own = children
-            now, before = self.attempt, self.seen
-            self.seen = {pid: before.get(pid, now) for pid in children - self.own}
-            outlived = any(pid in before and (first is None or first != now) for pid, first in self.seen.items())
-            self.strayed = self.strayed or outlived
-            if self.strayed and now is None and self.pid:
+            if self.initial_children is None:
+                self.initial_children = children
+            now, before = self.attempt, self.later_children
+            self.later_children = {pid: before.get(pid, now) for pid in children - self.initial_children}
+            outlived = any(
+                pid in before and (first is None or first != now) for pid, first in self.later_children.items()
+            )
+            self.has_stray = self.has_stray or outlived
+            if self.has_stray and now is None and self.pid:
                 signal_group(self.pid, signal.SIGKILL)
 
     def reaped(self) -> None:
