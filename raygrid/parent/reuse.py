@@ -14,7 +14,7 @@ from dataclasses import replace
 from raygrid.blobs import BlobStore
 from raygrid.errors import UnavailableError
 from raygrid.models import NewJob
-from raygrid.settings.content_key import Contents
+from raygrid.settings.content_key import ContentKeys
 from raygrid.settings.model import GridSettings
 from raygrid.store import JobStore
 from raygrid.transport.batching import Coalescer
@@ -32,7 +32,7 @@ class Reuse:
         self._settings = settings
         self._store = store
         self._blobs = blobs
-        self._contents = Contents()
+        self._content_keys = ContentKeys()
         self._finds: Coalescer[str, str | None] = Coalescer(self._find, name="reuse")
         self._turns = asyncio.Semaphore(LOOKS)
         self._under_way: set[asyncio.Future[Mapping[str, int]]] = set()
@@ -51,7 +51,7 @@ class Reuse:
             UnavailableError: the job store cannot be reached.
         """
         pricers = self._settings.pricers
-        contents = [self._contents.key(job.spec, pricers.get(job.spec.pricer)) for job in jobs]
+        contents = [self._content_keys.key(job.spec, pricers.get(job.spec.pricer)) for job in jobs]
         wanted = list({content: None for content in contents if content is not None})
         if not wanted:
             return list(jobs)

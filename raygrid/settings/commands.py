@@ -23,7 +23,7 @@ def placeholders(word: str) -> list[str]:
     return [name for _, name, _, _ in string.Formatter().parse(word) if name is not None]
 
 
-def problem_of(command: Sequence[str]) -> str | None:
+def command_problem(command: Sequence[str]) -> str | None:
     """Why a command is refused, for its author; None if it is accepted.
 
     Raises:

@@ -26,7 +26,7 @@ def _digest(name: str, pricer: Pricer) -> str:
     return hashlib.scrypt(text, salt=b"raygrid reuse", n=2**14, r=8, p=1, dklen=32).hex()
 
 
-class Contents:
+class ContentKeys:
     """Makes keys and caches the digests of settings. Thread-safe."""
 
     def __init__(self) -> None:

@@ -21,7 +21,7 @@ _REMEDY = (
 )
 
 
-def problem_of(name: str) -> str | None:
+def name_problem(name: str) -> str | None:
     """Why a name in `expect` is refused, for its author; None if it is accepted."""
     parts, shown = name.split("/"), repr(name[:80])
     problems = (
@@ -52,7 +52,7 @@ def problem_of(name: str) -> str | None:
     return next((problem for is_so, problem in problems if is_so), None)
 
 
-def missing(expected: Sequence[str], files: Iterable[tuple[str, int]]) -> list[str]:
+def missing_files(expected: Sequence[str], files: Iterable[tuple[str, int]]) -> list[str]:
     """The expected names and patterns without a non-empty file among `files` (names and sizes); in the given order.
 
     Names are relative to the job directory; `*`, `?` and `[…]` work as in a shell and never match a '/'.
@@ -61,7 +61,7 @@ def missing(expected: Sequence[str], files: Iterable[tuple[str, int]]) -> list[s
     return [each for each in expected if each not in there and not _is_matched(each, there)]
 
 
-def sentence(names: Sequence[str], files: Iterable[tuple[str, int]]) -> str:
+def missing_message(names: Sequence[str], files: Iterable[tuple[str, int]]) -> str:
     """The message to the client: what is missing and what to check."""
     empty = {name for name, size in files if size == 0}
     shown = [f"{name} (empty)" if name in empty else name for name in names[:_MOST_SHOWN]]

@@ -75,7 +75,7 @@ _ANY_NAME = r"[\w.-]{1,64}"  # names of variables, pricers and the like
 _KINDS = frozenset({"bool", "int", "float", "str", "[key]"})  # parts that pydantic adds to the end of a place
 
 
-def in_words(
+def error_message(
     error: ValidationError, model: type[BaseModel], prefix: str, path: Path | None, text: str, given: Collection[str]
 ) -> str:
     """List every error: where it is, in the file (`path` with its `text`) or a variable, and what is allowed there.
@@ -189,7 +189,7 @@ def _why(problem: str, begun: str) -> str:
     return re.sub("['\"`].*['\"`]", "…", problem, flags=re.DOTALL) or "this is not YAML"
 
 
-def twice(first: yaml.Node, second: yaml.Node) -> yaml.YAMLError:
+def repeated_name(first: yaml.Node, second: yaml.Node) -> yaml.YAMLError:
     """The error for a name that a file sets twice in one place."""
     return yaml.constructor.ConstructorError(None, first.start_mark, "set twice", second.start_mark)
 

@@ -180,7 +180,7 @@ def load_settings(path: Path | None = None, **overrides: Any) -> GridSettings:
     except UnreadableVariableError as error:
         raise SettingsError(messages.unreadable_variable(str(error), PREFIX)) from None
     except ValidationError as error:
-        raise SettingsError(messages.in_words(error, GridSettings, PREFIX, path, text, overrides)) from None
+        raise SettingsError(messages.error_message(error, GridSettings, PREFIX, path, text, overrides)) from None
     settings._read_from = _ReadFrom(named)
     return settings
 

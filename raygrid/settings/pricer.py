@@ -105,7 +105,7 @@ class Pricer(Section):
     @field_validator("command")
     @classmethod
     def _known_placeholders(cls, command: tuple[str, ...]) -> tuple[str, ...]:
-        if (problem := commands.problem_of(command)) is not None:
+        if (problem := commands.command_problem(command)) is not None:
             raise ValueError(problem)
         return command
 
@@ -122,7 +122,7 @@ class Pricer(Section):
         if len(names) > expected_files.MOST_NAMES:
             raise ValueError(f"expect has more than {expected_files.MOST_NAMES} names; name fewer, or use a pattern")
         for name in names:
-            if (problem := expected_files.problem_of(name)) is not None:
+            if (problem := expected_files.name_problem(name)) is not None:
                 raise ValueError(problem)
         return names
 

@@ -52,5 +52,5 @@ class NamesAreText(yaml.SafeLoader):
             if isinstance(key, yaml.ScalarNode) and key.tag != "tag:yaml.org,2002:merge":
                 key.tag = "tag:yaml.org,2002:str"
                 if (first := named.setdefault(key.value, key)) is not key:
-                    raise messages.twice(first, key)
+                    raise messages.repeated_name(first, key)
         return super().construct_mapping(node, deep)

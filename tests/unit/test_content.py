@@ -12,7 +12,7 @@ import pytest
 from raygrid.errors import SettingsError
 from raygrid.models import AttemptReport, BlobSlice, JobSpec, SharedData
 from raygrid.node.agent import NodeAgent
-from raygrid.settings.content_key import Contents
+from raygrid.settings.content_key import ContentKeys
 from raygrid.settings.model import load_settings
 from raygrid.settings.pricer import Pricer
 from tests.support.lone_agent import lone_agent, order, reports_of
@@ -29,7 +29,7 @@ def pricer(**changes: Any) -> Pricer:
 
 
 def key(spec: JobSpec = SPEC, **changes: Any) -> str | None:
-    return Contents().key(spec, pricer(**changes))
+    return ContentKeys().key(spec, pricer(**changes))
 
 
 def test_options_that_cannot_change_the_answer_are_no_part_of_the_key() -> None:
@@ -68,9 +68,9 @@ def test_the_pricers_definition_is_part_of_the_key(other: dict[str, Any]) -> Non
 
 def test_settings_that_are_replaced_make_other_keys() -> None:
     """Keys follow the settings that are given, not those seen first."""
-    contents = Contents()
+    maker = ContentKeys()
     first, second = pricer(), pricer(version="2")
-    keys = [contents.key(SPEC, each) for each in (first, second, first)]
+    keys = [maker.key(SPEC, each) for each in (first, second, first)]
     assert keys[0] == keys[2] != keys[1]
 
 
@@ -78,7 +78,7 @@ def test_without_reuse_there_is_no_key() -> None:
     """Reuse is off unless it is set; a pricer that is not known any more has no key either."""
     assert Pricer(command=("true",)).reuse == "off"
     assert key(reuse="off") is None
-    assert Contents().key(SPEC, None) is None
+    assert ContentKeys().key(SPEC, None) is None
 
 
 def test_a_command_that_names_the_job_cannot_be_reused() -> None:
@@ -111,8 +111,8 @@ def agent_with(directory: Path, shell: Pricer) -> NodeAgent:
 async def test_a_node_uses_the_settings_that_it_really_follows(tmp_path: Path) -> None:
     """A job taken under newer settings, run by a node with older ones, is not recorded under the newer ones."""
     run, spec = await reported(tmp_path, "echo 1", version="0.9"), order("j1", "echo 1").spec
-    assert run.content == Contents().key(spec, Pricer(**SHELL, version="0.9"))
-    assert run.content != Contents().key(spec, Pricer(**SHELL, version="1"))
+    assert run.content == ContentKeys().key(spec, Pricer(**SHELL, version="0.9"))
+    assert run.content != ContentKeys().key(spec, Pricer(**SHELL, version="1"))
 
 
 async def test_a_failure_or_a_pricer_without_reuse_has_no_content(tmp_path: Path) -> None:
@@ -124,7 +124,7 @@ async def test_a_failure_or_a_pricer_without_reuse_has_no_content(tmp_path: Path
 
 def test_the_key_shows_nothing_of_the_environment() -> None:
     """Neither keys nor what is kept to make them contain the value of a variable."""
-    contents = Contents()
-    made = contents.key(SPEC, pricer(env={"LICENCE": "s3cret-value"}))
-    assert "s3cret-value" not in json.dumps([made, [digest for _, digest in contents._digests.values()]])
-    assert "s3cret-value" not in repr(contents._digests)
+    keys = ContentKeys()
+    made = keys.key(SPEC, pricer(env={"LICENCE": "s3cret-value"}))
+    assert "s3cret-value" not in json.dumps([made, [digest for _, digest in keys._digests.values()]])
+    assert "s3cret-value" not in repr(keys._digests)

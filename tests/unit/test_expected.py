@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from raygrid.errors import SettingsError
-from raygrid.settings.expected_files import missing, sentence
+from raygrid.settings.expected_files import missing_files, missing_message
 from raygrid.settings.model import load_settings
 
 FILES = [("prices.csv", 10), ("out/a.csv", 1), ("out/deep/b.csv", 1), ("empty.csv", 0), ("odd[1].csv", 5)]
@@ -29,16 +29,16 @@ FILES = [("prices.csv", 10), ("out/a.csv", 1), ("out/deep/b.csv", 1), ("empty.cs
 )
 def test_missing_are_names_and_patterns_without_a_file_that_has_content(expect: list[str], lacking: list[str]) -> None:
     """A pattern stays within one directory, case counts, a name is also taken literally, empty files do not count."""
-    assert missing(expect, FILES) == lacking
+    assert missing_files(expect, FILES) == lacking
 
 
 def test_the_sentence_names_the_files_and_what_to_check() -> None:
     """An empty file is called empty, a long list is cut, and the lost wineserver is mentioned."""
-    text = sentence(["empty.csv", "risk.csv"], FILES)
+    text = missing_message(["empty.csv", "risk.csv"], FILES)
     assert "did not leave empty.csv (empty), risk.csv, which" in text
     assert "stderr" in text
     assert "wineserver" in text
-    assert "f9 and 2 more" in sentence([f"f{n}" for n in range(12)], [])
+    assert "f9 and 2 more" in missing_message([f"f{n}" for n in range(12)], [])
 
 
 @pytest.mark.parametrize(

@@ -16,7 +16,7 @@ from raygrid.errors import UnavailableError
 from raygrid.models import AttemptId, AttemptReport, BlobSlice, JobSpec, JobState, JobUpdate, NewJob, Outcome
 from raygrid.parent import reuse as reuse_module
 from raygrid.parent.reuse import Reuse
-from raygrid.settings.content_key import Contents
+from raygrid.settings.content_key import ContentKeys
 from raygrid.settings.model import load_settings
 from tests.contract.test_job_store import AT
 from tests.simulation.memory_store import MemoryStore
@@ -60,7 +60,7 @@ class Story:
     async def ran(self, made: NewJob, result: BlobSlice) -> None:
         """A job that has ended."""
         job_id = made.spec.job_id
-        content = Contents().key(made.spec, SETTINGS.pricers["kept"])
+        content = ContentKeys().key(made.spec, SETTINGS.pricers["kept"])
         await self.store.insert([made])
         lease = await self.store.acquire_lease("rack-a", "leader", 60)
         assert lease is not None

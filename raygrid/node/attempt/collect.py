@@ -40,8 +40,8 @@ def collect(judged: JudgedAttempt) -> CollectedAttempt:
         return cut(CollectedAttempt(judged, report, captures, files), report)
     if pricer.expect and _is_success(report):
         left = [(file.name, file.size) for file in files]
-        if missing := expected_files.missing(pricer.expect, left):
-            message = expected_files.sentence(missing, left)
+        if missing := expected_files.missing_files(pricer.expect, left):
+            message = expected_files.missing_message(missing, left)
             report = replace(report, outcome=Outcome.MISSING_OUTPUT, message=message)
     return CollectedAttempt(judged, report, captures, files)
 

@@ -11,7 +11,7 @@ from raygrid.node.attempt.result_zip import build_zip
 from raygrid.node.attempt.safe_paths import BadOutputError
 from raygrid.node.attempt.stages import CollectedAttempt, FinishedAttempt, ResultZip
 from raygrid.node.limits.disk import NO_ROOM, DiskWatch
-from raygrid.settings.content_key import Contents
+from raygrid.settings.content_key import ContentKeys
 
 
 class Results:
@@ -21,7 +21,7 @@ class Results:
         self._node_id = node_id
         self._disk = disk
         self._inputs = inputs
-        self._contents = Contents()
+        self._content_keys = ContentKeys()
 
     def finish(self, collected: CollectedAttempt) -> FinishedAttempt:
         """Put the files of an attempt into a ZIP and complete its report; OSError if the disk fails but is not full."""
@@ -41,7 +41,7 @@ class Results:
         if report.outcome is not Outcome.EXITED or report.exit_code != 0:
             report = replace(report, stderr_tail=prepared.directory.captures.stderr.tail())
         elif prepared.pricer.reuse == "content" and unchanged:
-            report = replace(report, content=self._contents.key(prepared.spec, prepared.pricer))
+            report = replace(report, content=self._content_keys.key(prepared.spec, prepared.pricer))
         return FinishedAttempt(report, zipped)
 
     def _reduced(self, collected: CollectedAttempt, error: BadOutputError | OSError) -> CollectedAttempt:

@@ -83,7 +83,9 @@ def batch_routes(parent: Parent) -> APIRouter:
             created=sum(each.created for each in accepted),
             attached=sum(not each.created for each in accepted),
             reused=sum(each.created and each.reused_from is not None for each in accepted),
-            refused=[schemas.RefusedJob(job_id=job_id, problem=problems.problem_of(why)) for job_id, why in refused],
+            refused=[
+                schemas.RefusedJob(job_id=job_id, problem=problems.problem_document(why)) for job_id, why in refused
+            ],
             status_url=f"/batches/{batch_id}",
             results_url=f"/batches/{batch_id}/results",
             events_url=f"/events?batch={batch_id}",

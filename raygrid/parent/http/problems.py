@@ -23,7 +23,7 @@ MEDIA_TYPE = "application/problem+json"
 NOT_FINISHED_RETRY_S = 1
 
 
-def problem_of(error: errors.RaygridError) -> Problem:
+def problem_document(error: errors.RaygridError) -> Problem:
     """The problem document for an error."""
     found = ((word, status) for word, (kind, status) in errors.PROBLEMS.items() if isinstance(error, kind))
     word, status = next(found, ("internal", 500))
@@ -39,7 +39,7 @@ def problem_of(error: errors.RaygridError) -> Problem:
 
 def response_of(error: errors.RaygridError, request: Request | None = None) -> JSONResponse:
     """The HTTP answer for an error; its headers name the job or batch of the request."""
-    problem = problem_of(error)
+    problem = problem_document(error)
     headers = {} if request is None else id_headers(request)
     if isinstance(error, errors.BusyError):
         headers["Retry-After"] = str(max(1, math.ceil(error.retry_after_s)))

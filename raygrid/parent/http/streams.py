@@ -13,7 +13,7 @@ from urllib.parse import quote
 
 from raygrid.errors import DamagedResultError, ResultExpiredError
 from raygrid.models import JobState, StoredJob
-from raygrid.parent.http.problems import problem_of
+from raygrid.parent.http.problems import problem_document
 from raygrid.parent.http.schemas import job_status
 from raygrid.parent.results import gone
 from raygrid.parent.service import LOOK_AGAIN_S, Parent
@@ -197,7 +197,7 @@ def _result_headers(each: Changed, size: int) -> dict[str, str]:
 
 def _problem_headers(error: ResultExpiredError | DamagedResultError) -> dict[str, str]:
     """The headers that state why the part of a job has no body."""
-    return {"Raygrid-Problem": problem_of(error).type, "Raygrid-Problem-Detail": quote(str(error))}
+    return {"Raygrid-Problem": problem_document(error).type, "Raygrid-Problem-Detail": quote(str(error))}
 
 
 def _head(boundary: str, headers: dict[str, str]) -> bytes:
