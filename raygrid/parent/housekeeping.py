@@ -57,7 +57,8 @@ class Housekeeping:
     async def purge(self, now: datetime | None = None) -> int:
         """Purge jobs whose retention has ended; returns how many."""
         await self._blobs.require()  # another grid's blobs must not be removed
-        before = (now or datetime.now(UTC)) - self._retention
+        now = now or datetime.now(UTC)
+        before = now - self._retention
         total = 0
         while True:
             purged = await self._store.purge(before)
@@ -65,7 +66,7 @@ class Housekeeping:
             total += purged.jobs
             if not purged.jobs:
                 break
-        await self._store.purge_definitions(min(before, (now or datetime.now(UTC)) - DEFINITIONS_KEPT))
+        await self._store.purge_definitions(min(before, now - DEFINITIONS_KEPT))
         return total
 
     def _may_go(self, key: str) -> bool:
@@ -79,10 +80,8 @@ class Housekeeping:
         """Remove old blobs that no job refers to, such as broken uploads and unused results; returns how many."""
         await self._blobs.require()
         removed = 0
-        for prefix, age in (
-            ("uploads/", ABANDONED),
-            *((p, self._retention + 2 * ABANDONED) for p in ("inputs/", "results/")),
-        ):
+        kept = self._retention + 2 * ABANDONED
+        for prefix, age in (("uploads/", ABANDONED), ("inputs/", kept), ("results/", kept)):
             async for page in self._blobs.list_older(prefix, age):
                 in_use = await self._store.blobs_in_use(page) if prefix != "uploads/" else set()
                 orphans = [key for key in page if key not in in_use]
