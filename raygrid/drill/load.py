@@ -18,8 +18,8 @@ import httpx
 from raygrid.client import AsyncClient, JobStatus, Result
 from raygrid.client.options import new_id
 from raygrid.client.result import MANIFEST, STDERR, STDOUT
-from raygrid.drill.entries import Entries, EntryRequest
 from raygrid.drill.history import ClientHistory
+from raygrid.drill.recorder import EntryRequest, RequestRecorder
 from raygrid.errors import (
     JobCancelledError,
     JobFailedError,
@@ -113,13 +113,13 @@ class ClientLoad:
         make = transport or (lambda: httpx.AsyncHTTPTransport(limits=limits))
         self._clients = [
             AsyncClient(
-                urls[0],
+                [*urls[first:], *urls[:first]],
                 api_key,
                 timeout=TIMEOUT_S,
-                transport=Entries(urls, first, self.tries.append, make()),
+                transport=RequestRecorder(make(), self.tries.append),
                 retry_s=retry_s,
             )
-            for first in range(max(2, len(urls)))
+            for first in (number % len(urls) for number in range(max(2, len(urls))))
         ]
         self._turn = itertools.cycle(self._clients)
 

@@ -23,9 +23,9 @@ from functools import partial
 from urllib.parse import urlsplit
 
 from raygrid.client import JobStatus, NodeStatus
-from raygrid.drill.entries import EntryRequest
 from raygrid.drill.injector import FaultTarget, GridSnapshot
 from raygrid.drill.load import LoadJob
+from raygrid.drill.recorder import EntryRequest, entry_of
 
 SCENARIOS = ("agent", "leader", "leader-frozen", "node", "group", "parent", "head")
 COMMANDS: dict[str, tuple[str, ...]] = {
@@ -124,8 +124,8 @@ def _choose_group(picture: GridSnapshot, running: Mapping[str, int]) -> FaultTar
 def entries_of(aim: FaultTarget, picture: GridSnapshot, urls: Iterable[str]) -> frozenset[str]:
     """The entries on the machines that were hit; all entries if none is there."""
     hit = {place.address for name in aim.places if (place := picture.place(name)) is not None}
-    urls = frozenset(urls)
-    return frozenset(url for url in urls if urlsplit(url).hostname in hit) or urls
+    entries = frozenset(map(entry_of, urls))
+    return frozenset(entry for entry in entries if urlsplit(entry).hostname in hit) or entries
 
 
 def recovery_s(

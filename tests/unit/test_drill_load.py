@@ -1,4 +1,4 @@
-"""The load of a drill: how it rotates over the entries of a grid, and how it counts failures."""
+"""The load of a drill: its requests to the entries of a grid, and how it counts failures."""
 
 from __future__ import annotations
 
@@ -7,16 +7,14 @@ import json
 from dataclasses import asdict
 
 import httpx
-import pytest
 
 from raygrid.client import AsyncClient, JobStatus, Result
 from raygrid.drill.drill import count
-from raygrid.drill.entries import Entries, EntryRequest
 from raygrid.drill.load import ClientLoad, result_digest
-from raygrid.errors import ConnectionFailedError
+from raygrid.drill.recorder import EntryRequest, RequestRecorder, entry_of
 from raygrid.models import JobState
 
-ONE, TWO = "http://one:8000", "http://two:8000"
+ONE, TWO, THREE = "http://one:8000", "http://two:8000", "http://three:8000"
 
 
 def answering(*alive: str) -> httpx.MockTransport:
@@ -31,42 +29,28 @@ def answering(*alive: str) -> httpx.MockTransport:
     return httpx.MockTransport(answer)
 
 
-async def test_a_dead_entry_is_left_for_the_next() -> None:
-    """The client's own retry goes to the other one, and stays there."""
+async def test_requests_are_recorded_with_their_entry_and_whether_they_succeeded() -> None:
+    """The client's retry goes to the next entry; a server error counts as a failure, too."""
     tries: list[EntryRequest] = []
-    transport = Entries([ONE, TWO], 0, tries.append, answering("two"))
-    async with AsyncClient(ONE, transport=transport, retry_s=10) as client:
+    transport = RequestRecorder(answering("two"), tries.append)
+    async with AsyncClient([ONE, TWO], transport=transport, retry_s=10) as client:
         assert (await client.capacity()).slots == 1
         assert (await client.capacity()).slots == 1
     assert [(each.entry, each.well) for each in tries] == [(ONE, False), (TWO, True), (TWO, True)]
+    assert all(each.asked_at <= each.ended_at for each in tries)
+    refusing = RequestRecorder(httpx.MockTransport(lambda _: httpx.Response(503)), tries.append)
+    async with httpx.AsyncClient(base_url="http://one:80/path", transport=refusing) as http:
+        await http.get("/")
+    assert (tries[-1].entry, tries[-1].well) == (entry_of("http://one"), False)
 
 
-async def test_clients_begin_at_different_entries_and_rotate() -> None:
-    """The last entry is followed by the first; if none answers, that is the client's error."""
-    tries: list[EntryRequest] = []
-    transport = Entries([ONE, TWO], 1, tries.append, answering("one"))
-    assert transport.entry == TWO
-    async with AsyncClient(ONE, transport=transport, retry_s=10) as client:
+async def test_clients_begin_at_different_entries() -> None:
+    """The first request of each client goes to another entry, as long as there are enough."""
+    load = ClientLoad([ONE, TWO, THREE], None, "drill", steady=0, transport=lambda: answering("one", "two", "three"))
+    for client in load._clients:
         await client.capacity()
-    assert [each.entry for each in tries] == [TWO, ONE]
-    async with AsyncClient(ONE, transport=Entries([ONE, TWO], 0, None, answering()), retry_s=0.3) as client:
-        with pytest.raises(ConnectionFailedError):
-            await client.capacity()
-
-
-async def test_an_entry_that_answers_with_a_server_error_is_left_too() -> None:
-    """A proxy whose parent has died is no better than no answer."""
-    seen: list[str] = []
-
-    def answer(request: httpx.Request) -> httpx.Response:
-        seen.append(request.url.host)
-        return httpx.Response(503 if request.url.host == "one" else 200, json={})
-
-    transport = Entries([ONE, TWO], 0, None, httpx.MockTransport(answer))
-    async with httpx.AsyncClient(base_url=ONE, transport=transport) as client:
-        await client.get("/")
-        await client.get("/")
-    assert seen == ["one", "two"]
+    assert [each.entry for each in load.tries] == [ONE, TWO, THREE]
+    await load.close()
 
 
 async def test_requests_that_fail_in_spite_of_retries_are_counted_and_not_acknowledged() -> None:

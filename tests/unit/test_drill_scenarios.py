@@ -8,9 +8,9 @@ from datetime import UTC, datetime, timedelta
 import pytest
 
 from raygrid.client import JobStatus, NodeStatus
-from raygrid.drill.entries import EntryRequest
 from raygrid.drill.injector import FaultTarget, GridSnapshot, Place, RunningCandidate
 from raygrid.drill.load import LoadJob
+from raygrid.drill.recorder import EntryRequest
 from raygrid.drill.report import Report, medians, verdict
 from raygrid.drill.scenarios import (
     COMMANDS,
