@@ -98,7 +98,7 @@ def drill(
     except KeyboardInterrupt:
         print_error("interrupted; frozen processes were continued, and the jobs of the drill are cancelled")
         raise typer.Exit(INTERRUPTED) from None
-    from raygrid.drill.report import medians, verdict  # noqa: PLC0415 - only this command needs it
+    from raygrid.drill.report import medians, summary  # noqa: PLC0415 - only this command needs it
 
     rows = medians(reports)
     if as_json:
@@ -110,7 +110,7 @@ def drill(
             print_error(f"{report.scenario}: {violation}")
     well = all(report.is_well for report in reports)
     if not as_json:
-        print_out(verdict(reports), style="" if well else "red")
+        print_out(summary(reports), style="" if well else "red")
     raise typer.Exit(0 if well else 1)
 
 

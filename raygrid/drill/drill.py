@@ -13,7 +13,7 @@ from raygrid.drill.history import Wrong, check
 from raygrid.drill.injector import FaultTarget, GridSnapshot, Injector
 from raygrid.drill.load import ClientLoad
 from raygrid.drill.report import Report
-from raygrid.drill.scenarios import InjectedFault, Skip, choose, entries_of, recovery_s, settled_s
+from raygrid.drill.scenarios import InjectedFault, Skip, choose_target, entries_of, recovery_s, settled_s
 from raygrid.errors import RaygridError, UnavailableError
 from raygrid.models import JobState
 
@@ -95,7 +95,7 @@ class Drill:
             async with AsyncClient(self._urls[0], self._key) as client:
                 picture = await self._until_whole(scenario, client, injector)
                 nodes = await client.nodes()
-                chosen = choose(scenario, picture, nodes)
+                chosen = choose_target(scenario, picture, nodes)
                 if isinstance(chosen, Skip):
                     return Report(scenario, skipped=chosen.why)
                 slots = sum(node.slots for node in nodes)
@@ -197,7 +197,7 @@ class Drill:
         if not await load.until(lambda: load.ended >= 2 * slots, self.patience.flow):
             errors = "; ".join(what for _, _, what in load.history.errors[:1])
             raise UnavailableError(f"{scenario}: the load makes no progress: {load.ended} jobs ended. {errors}")
-        chosen = choose(scenario, picture, await client.nodes())  # again, because jobs run now
+        chosen = choose_target(scenario, picture, await client.nodes())  # again, because jobs run now
         if isinstance(chosen, Skip):
             return Report(scenario, skipped=chosen.why)
         hit = await injector.aim(chosen)

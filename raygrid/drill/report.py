@@ -78,7 +78,7 @@ def medians(reports: Sequence[Report]) -> list[dict[str, Any]]:
     return found
 
 
-def verdict(reports: Sequence[Report]) -> str:
+def summary(reports: Sequence[Report]) -> str:
     """Whether the guarantees held, how the jobs ended and how long recovery took, in a sentence."""
     ran = [report for report in reports if not report.skipped]
     if not ran:

@@ -62,7 +62,7 @@ class InjectedFault:
     entries: frozenset[str] = frozenset()
 
 
-def choose(scenario: str, picture: GridSnapshot, nodes: Sequence[NodeStatus]) -> FaultTarget | Skip:
+def choose_target(scenario: str, picture: GridSnapshot, nodes: Sequence[NodeStatus]) -> FaultTarget | Skip:
     """Choose the target with most running jobs, where most could be lost."""
     if scenario == "head":
         return Skip(picture.head_spared) if picture.head_spared else FaultTarget("head")

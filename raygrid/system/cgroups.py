@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import PurePosixPath
 
-from raygrid.system.proc import Reader, mounts, own_cgroups
+from raygrid.system.proc import Reader, file_systems, own_cgroups
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,7 +37,7 @@ class Hierarchy:
 def hierarchies(controller: str, read: Reader) -> Iterator[Hierarchy]:
     """The hierarchies that can limit a controller, such as `cpu` or `memory`: version 2, and its own of version 1."""
     paths = own_cgroups(read)
-    for mount in mounts(read):
+    for mount in file_systems(read):
         unified = mount.kind == "cgroup2"
         if not unified and not (mount.kind == "cgroup" and controller in mount.options):
             continue

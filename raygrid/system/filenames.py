@@ -15,7 +15,7 @@ _CONTROL = re.compile("[\x00-\x1f\x7f-\x9f]")
 _NOT_UTF8 = re.compile("[\ud800-\udfff]")  # Python shows bytes of a name that are not UTF-8 as surrogates
 
 
-def problem_of(name: str) -> str | None:
+def problem_of_name(name: str) -> str | None:
     """Why a name or path is refused, as a phrase that begins with a verb; None if it is allowed."""
     if name.isascii() and name.isprintable():
         return None
@@ -26,8 +26,8 @@ def problem_of(name: str) -> str | None:
 
 
 def problem_of_input(name: str) -> str | None:
-    """As `problem_of`, for the name of an input, whose length is limited."""
-    if (problem := problem_of(name)) is not None:
+    """As `problem_of_name`, for the name of an input, whose length is limited."""
+    if (problem := problem_of_name(name)) is not None:
         return problem
     size = len(name.encode())
     return f"has {size} bytes; at most {MOST_BYTES} are possible" if size > MOST_BYTES else None

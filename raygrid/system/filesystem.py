@@ -12,7 +12,7 @@ from urllib.parse import unquote
 
 from raygrid.errors import SettingsError
 from raygrid.settings.model import GridSettings
-from raygrid.system.proc import Reader, mounts, read_text
+from raygrid.system.proc import Reader, file_systems, read_text
 
 NETWORK = frozenset({"nfs", "nfs4", "cifs", "smb3", "smbfs", "afs", "ncpfs", "glusterfs"})
 NETWORK |= {f"fuse.{name}" for name in ("sshfs", "glusterfs", "s3fs", "gcsfuse", "rclone", "goofys")}
@@ -44,7 +44,7 @@ def kind_of(place: Path, read: Reader = read_text) -> str | None:
     except OSError:
         return None
     number = f"{os.major(device)}:{os.minor(device)}"
-    return next((mount.kind for mount in mounts(read) if mount.device == number), None)
+    return next((mount.kind for mount in file_systems(read) if mount.device == number), None)
 
 
 def _directory_of(database: str | Path) -> Path | None:

@@ -11,7 +11,7 @@ import os
 import time
 
 from raygrid.system.killing import end_children
-from raygrid.system.proc import ChildrenOf, command_line, environment_of, process_of
+from raygrid.system.proc import ChildrenOf, command_line_of, environment_of, process_of
 from raygrid.system.processes import become_subreaper
 
 VARIABLE = "RAYGRID_SUPERVISOR"
@@ -63,7 +63,7 @@ class Strays:
         Before that, the reapers of agents have `patience_s` to clean up.
         """
         until = time.monotonic() + patience_s
-        while any(REAPER in command_line(pid) for pid in self._now()) and time.monotonic() < until:
+        while any(REAPER in command_line_of(pid) for pid in self._now()) and time.monotonic() < until:
             self.look()
             time.sleep(0.05)
         return end_children(lambda pid: pid not in self._own, 0.0, within_s)
@@ -77,4 +77,4 @@ class Strays:
 
     def _is_rays(self, pid: int) -> bool:
         marked = f"{VARIABLE}={self._mark}".encode() in (environment_of(pid) or b"").split(b"\0")
-        return marked or command_line(pid).startswith(_RAYS_OWN)
+        return marked or command_line_of(pid).startswith(_RAYS_OWN)

@@ -156,7 +156,7 @@ def environment_of(pid: int) -> bytes | None:
         return None
 
 
-def command_line(pid: int) -> bytes:
+def command_line_of(pid: int) -> bytes:
     """The command line of a process, each word ended by a zero byte; a process can overwrite it with a title."""
     try:
         return _read(f"/proc/{pid}/cmdline")
@@ -166,7 +166,7 @@ def command_line(pid: int) -> bytes:
 
 def title_of(pid: int) -> str:
     """The command line of a process as text."""
-    return command_line(pid).replace(b"\0", b" ").decode(errors="replace").strip()
+    return command_line_of(pid).replace(b"\0", b" ").decode(errors="replace").strip()
 
 
 def name_of(pid: int) -> str:
@@ -288,7 +288,7 @@ def read_text(path: str) -> str | None:
         return None
 
 
-def mounts(read: Reader) -> Iterator[Mount]:
+def file_systems(read: Reader) -> Iterator[Mount]:
     """The mounted file systems that this process sees."""
     for line in (read("/proc/self/mountinfo") or "").splitlines():
         before, _, after = line.partition(" - ")

@@ -11,13 +11,13 @@ from raygrid.client import JobStatus, NodeStatus
 from raygrid.drill.injector import FaultTarget, GridSnapshot, Place, RunningCandidate
 from raygrid.drill.load import LoadJob
 from raygrid.drill.recorder import EntryRequest
-from raygrid.drill.report import Report, medians, verdict
+from raygrid.drill.report import Report, medians, summary
 from raygrid.drill.scenarios import (
     COMMANDS,
     SCENARIOS,
     InjectedFault,
     Skip,
-    choose,
+    choose_target,
     entries_of,
     longest_gap_s,
     recovery_s,
@@ -52,34 +52,34 @@ BUSY_B = nodes(a1=0, a2=1, b1=2, b2=1)
 
 def test_the_busiest_target_is_hit() -> None:
     """The busiest node, the leader of the busiest group and not its standby, the busiest group as a whole."""
-    assert choose("agent", PICTURE, BUSY_B) == FaultTarget("agent", ("b1",))
-    assert choose("node", PICTURE, BUSY_B) == FaultTarget("node", ("b1",), freeze_s=20)
-    assert choose("leader", PICTURE, BUSY_B) == FaultTarget("leader", ("b2",), "rack-b")
-    assert choose("leader-frozen", PICTURE, BUSY_B) == FaultTarget("leader", ("b2",), "rack-b", 6)
-    assert choose("group", PICTURE, BUSY_B) == FaultTarget("node", ("b1", "b2"), "rack-b", 20)
-    assert choose("parent", PICTURE, BUSY_B) == FaultTarget("parent", ("a1",))
-    assert choose("head", PICTURE, BUSY_B) == FaultTarget("head")
+    assert choose_target("agent", PICTURE, BUSY_B) == FaultTarget("agent", ("b1",))
+    assert choose_target("node", PICTURE, BUSY_B) == FaultTarget("node", ("b1",), freeze_s=20)
+    assert choose_target("leader", PICTURE, BUSY_B) == FaultTarget("leader", ("b2",), "rack-b")
+    assert choose_target("leader-frozen", PICTURE, BUSY_B) == FaultTarget("leader", ("b2",), "rack-b", 6)
+    assert choose_target("group", PICTURE, BUSY_B) == FaultTarget("node", ("b1", "b2"), "rack-b", 20)
+    assert choose_target("parent", PICTURE, BUSY_B) == FaultTarget("parent", ("a1",))
+    assert choose_target("head", PICTURE, BUSY_B) == FaultTarget("head")
 
 
 def test_the_drills_own_machine_is_not_frozen() -> None:
     """The machine of the drill, or of the head, is spared, and so is its rack; its agent may be killed."""
     spared = tuple(replace(place, spared="the drill") if place.name == "b1" else place for place in PICTURE.places)
     picture = replace(PICTURE, places=spared)
-    assert choose("agent", picture, BUSY_B) == FaultTarget("agent", ("b1",))
-    assert choose("node", picture, BUSY_B) == FaultTarget("node", ("a2",), freeze_s=20)
-    assert choose("group", picture, BUSY_B) == FaultTarget("node", ("a1", "a2"), "rack-a", 20)
+    assert choose_target("agent", picture, BUSY_B) == FaultTarget("agent", ("b1",))
+    assert choose_target("node", picture, BUSY_B) == FaultTarget("node", ("a2",), freeze_s=20)
+    assert choose_target("group", picture, BUSY_B) == FaultTarget("node", ("a1", "a2"), "rack-a", 20)
     all_spared = replace(picture, places=tuple(replace(place, spared="why") for place in picture.places))
-    assert choose("node", all_spared, BUSY_B) == Skip("no machine may be frozen: why")
-    assert choose("group", all_spared, BUSY_B) == Skip("no group may be frozen: why")
+    assert choose_target("node", all_spared, BUSY_B) == Skip("no machine may be frozen: why")
+    assert choose_target("group", all_spared, BUSY_B) == Skip("no group may be frozen: why")
 
 
 def test_an_impossible_drill_is_skipped_with_the_reason() -> None:
     """A head without books, a single group, a grid without leaders or parents."""
-    assert choose("head", replace(PICTURE, head_spared="in memory"), BUSY_B) == Skip("in memory")
+    assert choose_target("head", replace(PICTURE, head_spared="in memory"), BUSY_B) == Skip("in memory")
     one = replace(PICTURE, places=PICTURE.places[:3])
-    assert choose("group", one, BUSY_B) == Skip("there is only one group, so its jobs could not move")
+    assert choose_target("group", one, BUSY_B) == Skip("there is only one group, so its jobs could not move")
     empty = GridSnapshot((), (), ())
-    assert all(isinstance(choose(each, empty, BUSY_B), Skip) for each in SCENARIOS if each != "head")
+    assert all(isinstance(choose_target(each, empty, BUSY_B), Skip) for each in SCENARIOS if each != "head")
 
 
 def test_all_stands_for_every_scenario() -> None:
@@ -214,4 +214,4 @@ AGENT = Report("agent", acknowledged=100, done=100, repeated=3, recovery_s=0.94)
 )
 def test_what_a_drill_found_is_a_sentence(reports: list[Report], said: str) -> None:
     """It states whether anything was lost, so that no columns have to be added up."""
-    assert verdict(reports) == said
+    assert summary(reports) == said

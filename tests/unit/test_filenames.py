@@ -16,7 +16,7 @@ from raygrid.client.form import MultipartForm
 from raygrid.client.upload import InputUpload
 from raygrid.errors import InvalidRequestError
 from raygrid.parent.http.part_headers import part_head
-from raygrid.system.filenames import last_component, problem_of, problem_of_input
+from raygrid.system.filenames import last_component, problem_of_input, problem_of_name
 
 
 @pytest.mark.parametrize(
@@ -35,7 +35,7 @@ from raygrid.system.filenames import last_component, problem_of, problem_of_inpu
 )
 def test_only_control_characters_and_what_is_not_utf8_are_refused(name: str, problem: str | None) -> None:
     """Every other character may be in a name."""
-    assert problem_of(name) == problem
+    assert problem_of_name(name) == problem
     assert problem_of_input(name) == problem
 
 
@@ -43,7 +43,7 @@ def test_the_longest_name_is_that_of_file_systems() -> None:
     """255 bytes are possible for an input, and not one more; a path among outputs may be longer."""
     assert problem_of_input("é" * 127 + "a") is None
     assert problem_of_input("é" * 128) == "has 256 bytes; at most 255 are possible"
-    assert problem_of("é/" * 1_000) is None
+    assert problem_of_name("é/" * 1_000) is None
 
 
 def test_directories_are_left_out() -> None:

@@ -10,7 +10,7 @@ import stat
 from typing import IO, NamedTuple
 
 from raygrid.node.attempt.safe_paths import BadOutputError, descend, kind, read_file
-from raygrid.system.filenames import problem_of
+from raygrid.system.filenames import problem_of_name
 from raygrid.system.proc import descriptor_path
 
 MOST_FILES = 100_000
@@ -107,7 +107,7 @@ def _walk(top: int) -> list[OutputFile]:
 def _sort_entry(entry: os.DirEntry[str], prefix: str, top: int, found: list[OutputFile]) -> str | None:
     """Add a file to those found; return the prefix of a directory that must be searched."""
     name = prefix + entry.name
-    if (problem := problem_of(name)) is not None:
+    if (problem := problem_of_name(name)) is not None:
         raise BadOutputError(f"the pricer left a file whose name {problem}: {name!r}")
     status = entry.stat(follow_symlinks=False)
     if stat.S_ISREG(status.st_mode):
