@@ -17,7 +17,7 @@ from raygrid.client.options import SubmitKeywords, new_id
 from raygrid.client.result import Result
 from raygrid.client.upload import Input
 from raygrid.errors import RaygridError, SettingsError
-from raygrid.system.grid_file import file_of, running_grid
+from raygrid.system.grid_file import grid_file_path, running_grid
 
 _default: Client | None = None
 
@@ -39,7 +39,7 @@ def find_grid(url: str | Sequence[str] | None = None, api_key: str | None = None
     if local is None:
         raise SettingsError(
             "no grid is named: set RAYGRID_URL, use --url or raygrid.connect(url), or start a grid on this machine "
-            f"with `raygrid up` or raygrid.init(). (No grid runs here: looked in {file_of()}.)"
+            f"with `raygrid up` or raygrid.init(). (No grid runs here: looked in {grid_file_path()}.)"
         )
     return local.url, api_key or local.api_key
 

@@ -18,7 +18,7 @@ from raygrid.errors import RaygridError, SettingsError
 from raygrid.system.lock import NAME as LOCK
 from raygrid.system.lock import is_locked, try_lock
 from raygrid.system.logs import DIRECTORY, SUPERVISOR
-from raygrid.system.supervision import end_of, start_supervisor
+from raygrid.system.supervision import log_end, start_supervisor
 
 LOG = f"{DIRECTORY}/{SUPERVISOR}"
 _POLL_S = 0.1
@@ -63,7 +63,7 @@ def start_host(spec: HostSpec, timeout_s: float = 120.0) -> bool:
                 break
             time.sleep(_POLL_S)
     log = spec.directory / LOG
-    raise RaygridError(f"Ray did not come up on this machine; the end of {log}:\n{end_of(log)}")
+    raise RaygridError(f"Ray did not come up on this machine; the end of {log}:\n{log_end(log)}")
 
 
 def _require_same(spec: HostSpec) -> None:

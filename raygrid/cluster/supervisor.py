@@ -24,7 +24,7 @@ from raygrid.system import logs, tmp_cleaners
 from raygrid.system.orphans import Strays
 from raygrid.system.proc import name_of, process_of, process_table, title_of, voluntary_switches
 from raygrid.system.relatives import descendants
-from raygrid.system.supervisor import run_alone, say, start_child, stop_on_signals
+from raygrid.system.supervisor import run_alone, start_child, stop_on_signals, write_log
 
 POLL_S = 0.25
 # `ray start --block` checks its processes every second. After a crash of one it ends; after `ray stop` it goes on.
@@ -87,9 +87,9 @@ class HostSupervisor:
                     if self._run_ray():
                         break
                 except OSError as error:
-                    say(f"cannot run Ray: {error}")
+                    write_log(f"cannot run Ray: {error}")
                 pause_s = 0.5 if time.monotonic() - began > 60 else min(2 * pause_s, MAX_PAUSE_S)
-                say(f"Ray ended unexpectedly; starting it again in {pause_s:g} s")
+                write_log(f"Ray ended unexpectedly; starting it again in {pause_s:g} s")
                 self._write("restarting")
                 self._stop.wait(pause_s)
         finally:
@@ -113,12 +113,12 @@ class HostSupervisor:
             )
             path.with_suffix(".new").replace(path)
         except OSError as error:
-            say(f"cannot write {path}: {error}")
+            write_log(f"cannot write {path}: {error}")
 
     def _run_ray(self) -> bool:
         """Run Ray once; gives whether it was stopped on purpose."""
         log_path = self._spec.directory / logs.DIRECTORY / "ray.log"
-        say(" ".join(["starting Ray:", *self._spec.command()[2:]]))
+        write_log(" ".join(["starting Ray:", *self._spec.command()[2:]]))
         environment = {**self._spec.environment(), **self._strays.variables}
         process = start_child(self._spec.command(), log_path, environment=environment, fresh_log=True)
         self._strays.spare(process.pid)
@@ -128,32 +128,32 @@ class HostSupervisor:
         try:
             while process.poll() is None:
                 if self._should_stop():
-                    say("stopping Ray")
+                    write_log("stopping Ray")
                     return True
                 if raylet is None:
                     raylet = next(filter(_is_raylet, descendants(process.pid)), None)
                     if raylet is not None:
-                        say(f"Ray's raylet is process {raylet}")
+                        write_log(f"Ray's raylet is process {raylet}")
                 if gone is None:
                     # A Ray that is up has had a raylet, which may have ended before the first check here.
                     if is_up if raylet is None else not _is_raylet(raylet):
                         gone = _Gone(time.monotonic(), voluntary_switches(process.pid))
                 elif is_up and _is_empty(process.pid) and FAILED not in log_path.read_bytes():
                     if gone.is_known_to(process.pid):
-                        say("Ray was stopped on this machine (`ray stop` or `ray down`); ending")
+                        write_log("Ray was stopped on this machine (`ray stop` or `ray down`); ending")
                         self._for_good = True
                         return True
                 elif time.monotonic() - gone.at > GIVE_UP_S:
-                    say("Ray's raylet has ended, but `ray start` goes on; ending it")
+                    write_log("Ray's raylet has ended, but `ray start` goes on; ending it")
                     return False
                 if not is_up and STARTED in log_path.read_bytes():
                     is_up = True
-                    say("Ray is up")
+                    write_log("Ray is up")
                     self._lock_ray_directory()
                     self._write("up")
                 self._strays.look()
                 self._stop.wait(POLL_S)
-            say(f"Ray ended with exit code {process.returncode}; see {log_path}")
+            write_log(f"Ray ended with exit code {process.returncode}; see {log_path}")
             return False
         finally:
             self._end(process)
@@ -179,9 +179,9 @@ class HostSupervisor:
     def _announce_shutdown(self) -> None:
         # With its old state, the next head would restart the actors of the stopped cluster.
         shutil.rmtree(self._spec.gcs_directory, ignore_errors=True)
-        say(f"announcing the shutdown to the workers for {ANNOUNCE_S:g} s")
+        write_log(f"announcing the shutdown to the workers for {ANNOUNCE_S:g} s")
         informed = announce_shutdown(self._spec.port, self._token, ANNOUNCE_S)
-        say(f"{informed} workers got the announcement")
+        write_log(f"{informed} workers got the announcement")
 
 
 def _reap_zombies() -> None:

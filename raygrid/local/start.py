@@ -19,7 +19,7 @@ from raygrid.system.grid_file import GridFile, down_command, running_grid
 from raygrid.system.lock import holder
 from raygrid.system.logs import DIRECTORY, SUPERVISOR
 from raygrid.system.proc import Life, life_of
-from raygrid.system.supervision import end_of, size_of, start_supervisor
+from raygrid.system.supervision import log_end, log_size, start_supervisor
 
 LOG = f"{DIRECTORY}/{SUPERVISOR}"
 LOCKED = 75
@@ -121,9 +121,9 @@ def _start(settings: GridSettings, racks: int, nodes: int, with_caller: bool, un
     log = settings.grid_dir / LOG
     owner = life_of(os.getpid()) if with_caller else None
     given = pickle.dumps((settings, racks, nodes, owner))
-    since = size_of(log)
+    since = log_size(log)
     process = start_supervisor("raygrid.local.supervisor", given, settings.grid_dir, log)
-    return _wait_until_up(process, settings, lambda: f"the end of {log}:\n{end_of(log, since)}", until)
+    return _wait_until_up(process, settings, lambda: f"the end of {log}:\n{log_end(log, since)}", until)
 
 
 def _wait_until_up(

@@ -36,7 +36,7 @@ from raygrid.system.orphans import Strays
 from raygrid.system.proc import Life, life_of
 from raygrid.system.processors import usable_processors
 from raygrid.system.supervision import RAY_SETTINGS, prepare_to_join_ray
-from raygrid.system.supervisor import run_alone, say, stop_on_signals
+from raygrid.system.supervisor import run_alone, stop_on_signals, write_log
 
 OBJECT_STORE_SLACK = 128 * 1024**2
 READY_S = 120.0
@@ -93,7 +93,7 @@ class GridSupervisor:
         from raygrid.composition import ACTORS  # noqa: PLC0415
         from raygrid.parent.ingress import serve_here  # noqa: PLC0415
 
-        say("starting Ray")
+        write_log("starting Ray")
         group, name = self._places[0]
         with _encodable_directory(self._ray_dir.parent):
             context: Any = ray.init(
@@ -113,9 +113,9 @@ class GridSupervisor:
         address = str(context.address_info["gcs_address"])
         for group, name in self._places[1:]:
             self._start_node(address, group, name)
-        say("starting the parents")
+        write_log("starting the parents")
         serve_here(self._settings, ACTORS)
-        say("waiting for leaders and nodes")
+        write_log("waiting for leaders and nodes")
         http = self._settings.http
         host = reachable(http.host)
         url = f"http://{f'[{host}]' if ':' in host else host}:{http.port}"
@@ -128,7 +128,7 @@ class GridSupervisor:
             url, me.pid, me.started, settings.name, settings.grid_dir, key, address, self._started_with, token
         )
         self._grid.write()
-        say(f"up at {url}")
+        write_log(f"up at {url}")
 
     @property
     def _object_store(self) -> int:
@@ -138,7 +138,7 @@ class GridSupervisor:
         """Start a Ray node and wait for it: starting two at once is slower than one after the other."""
         from raygrid.transport.racks import live_nodes  # noqa: PLC0415
 
-        say(f"starting node {name}")
+        write_log(f"starting node {name}")
         command = [
             *(sys.executable, "-m", "ray.scripts.scripts", "start", "--block"),
             f"--address={address}",
@@ -197,14 +197,14 @@ class GridSupervisor:
                 self._strays.look()
             if self._orphaned:
                 assert self._owner is not None
-                say(f"process {self._owner.pid}, for which this grid was started, has ended")
+                write_log(f"process {self._owner.pid}, for which this grid was started, has ended")
                 return True
             if died := [f"{name} (process {life.pid})" for life, name in self._head.items() if life.is_over]:
-                say(f"the head of this grid has died: {', '.join(died)}; `raygrid up` starts the grid again")
+                write_log(f"the head of this grid has died: {', '.join(died)}; `raygrid up` starts the grid again")
                 return False
             for node in self._nodes:
                 if message := node.restart_if_dead(time.monotonic(), self._is_known):
-                    say(message)
+                    write_log(message)
                     self._spare(node)
         return True
 
@@ -223,12 +223,12 @@ class GridSupervisor:
             node.end(grace_s=2.0)
         self._end_strays()
         shutil.rmtree(self._ray_dir.parent, ignore_errors=True)
-        say("stopped")
+        write_log("stopped")
         os._exit(1)
 
     def down(self) -> None:
         """End the grid in order: parents, leaders, agents (which kill their pricers), and Ray."""
-        say("stopping")
+        write_log("stopping")
         if self._grid is not None:
             self._grid.remove()
         with contextlib.suppress(Exception):
@@ -243,7 +243,7 @@ class GridSupervisor:
             ray.shutdown()
         self._end_strays()
         shutil.rmtree(self._ray_dir.parent, ignore_errors=True)
-        say("stopped")
+        write_log("stopped")
 
     def _spare(self, node: WorkerNode) -> None:
         if self._strays is not None and node.pid is not None:
@@ -252,7 +252,7 @@ class GridSupervisor:
     def _end_strays(self) -> None:
         """End the remaining processes of jobs and of Ray."""
         if self._strays is not None and (left := self._strays.end_all(REAPERS_S, STRAYS_S)):
-            say(f"{left} processes that jobs left behind could not be ended")
+            write_log(f"{left} processes that jobs left behind could not be ended")
 
     def _end_actors(self) -> None:
         import ray  # noqa: PLC0415

@@ -66,19 +66,19 @@ class GridFile:
         (self.directory / NAME).unlink(missing_ok=True)
 
 
-def file_of(name: str = "default", state_dir: Path | None = None) -> Path:
+def grid_file_path(name: str = "default", state_dir: Path | None = None) -> Path:
     """Where the file of a grid on this machine is; `default_state_dir` holds unless another directory is given."""
     base = expanded(state_dir).absolute() if state_dir else default_state_dir()
     return base / name / NAME
 
 
 def running_grid(name: str = "default", state_dir: Path | None = None) -> GridFile | None:
-    """The grid of that name on this machine, if it runs; arguments as of `file_of`.
+    """The grid of that name on this machine, if it runs; arguments as of `grid_file_path`.
 
     Raises:
         SettingsError: a grid runs, but its file cannot be read; the message gives the remedy.
     """
-    path = file_of(name, state_dir)
+    path = grid_file_path(name, state_dir)
     try:
         grid = _read(json.loads(path.read_text(encoding="utf-8")))
     except FileNotFoundError:

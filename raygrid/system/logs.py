@@ -32,7 +32,7 @@ def line(at_s: float, level: str, who: str, text: str) -> str:
     return f"{at}Z {level} {who}: " + "\n  ".join(_printable(each) for each in text.splitlines() or [""])
 
 
-def say(who: str, text: str, level: str = "INFO") -> None:
+def write_line(who: str, text: str, level: str = "INFO") -> None:
     """Write a line to standard output, which is this process's log of bounded size; errors are ignored."""
     with contextlib.suppress(OSError, ValueError):  # a full disk must not end a supervisor
         print(line(time.time(), level, who, text).encode(errors="backslashreplace").decode(), flush=True)

@@ -83,12 +83,12 @@ def prepare_to_join_ray() -> None:
     os.environ.update(environment_beside_ray(os.environ))
 
 
-def size_of(log: Path) -> int:
+def log_size(log: Path) -> int:
     """The size of a log in bytes; 0 if it does not exist."""
     return log.stat().st_size if log.exists() else 0
 
 
-def end_of(log: Path, since: int = 0) -> str:
+def log_end(log: Path, since: int = 0) -> str:
     """The last lines of a log, for an error message; `since` is the size at which the present run began."""
     with contextlib.suppress(OSError):
         data = log.read_bytes()

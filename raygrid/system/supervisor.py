@@ -23,9 +23,9 @@ FAILED = 1
 _WHO = "supervisor"
 
 
-def say(text: str, level: str = "INFO") -> None:
+def write_log(text: str, level: str = "INFO") -> None:
     """Write a line to the log of this process, a supervisor."""
-    logs.say(_WHO, text, level)
+    logs.write_line(_WHO, text, level)
 
 
 def run_alone(directory: Path, supervise: Callable[[], None], *, taken: int, patience_s: float = 0.0) -> int:
@@ -37,16 +37,16 @@ def run_alone(directory: Path, supervise: Callable[[], None], *, taken: int, pat
         try:
             held.enter_context(only_one(directory, patience_s))
         except SettingsError:
-            say("another supervisor runs already; this one ends")
+            write_log("another supervisor runs already; this one ends")
             return taken
         try:
             supervise()
         except RaygridError as error:
-            say(str(error), "ERROR")
+            write_log(str(error), "ERROR")
             return FAILED
         except Exception as error:
             below = error.__traceback__.tb_next if error.__traceback__ else None  # without the frame of this function
-            say("".join(traceback.format_exception(error.with_traceback(below))), "ERROR")
+            write_log("".join(traceback.format_exception(error.with_traceback(below))), "ERROR")
             return FAILED
     return 0
 

@@ -16,7 +16,7 @@ import pytest
 from raygrid.errors import RaygridError
 from raygrid.local import start_grid
 from raygrid.system.logs import line
-from raygrid.system.supervision import end_of, size_of
+from raygrid.system.supervision import log_end, log_size
 from tests.unit.test_local_start import settings_for
 
 TIER = """
@@ -121,7 +121,7 @@ import sys
 from raygrid.system import logs
 logs.MOST_BYTES = 2_000
 for number in range(200):
-    logs.say("supervisor", f"line {number} \\udcff")
+    logs.write_line("supervisor", f"line {number} \\udcff")
 """
 
 
@@ -143,15 +143,15 @@ def test_the_log_of_a_supervisor_is_bounded_too(tmp_path: Path) -> None:
 def test_an_error_shows_the_end_of_the_log_of_this_life_only(tmp_path: Path) -> None:
     """The log has what earlier processes wrote; a message about this one does not repeat it."""
     log = tmp_path / "supervisor.log"
-    assert size_of(log) == 0
+    assert log_size(log) == 0
     log.write_text("before\n")
-    since = size_of(log)
+    since = log_size(log)
     with log.open("a") as more:
         more.write("now\n")
-    assert end_of(log, since) == "now"
-    assert end_of(log) == "before\nnow"
+    assert log_end(log, since) == "now"
+    assert log_end(log) == "before\nnow"
     log.write_text("anew\n")
-    assert end_of(log, 1000) == "anew"
+    assert log_end(log, 1000) == "anew"
 
 
 def test_a_grid_that_does_not_start_names_its_log(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
