@@ -11,8 +11,9 @@ import subprocess
 import sys
 import tempfile
 from collections import defaultdict
+from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Protocol
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.table import Table
@@ -57,7 +58,7 @@ def demo(
             grid = local.start_grid(settings, nodes=NODES, with_caller=True)
         try:
             with asyncio.Runner() as runner:
-                failed = _price(Client(grid.url), book, results.absolute(), _Killer(grid, runner))
+                failed = _price(Client(grid.url), book, results.absolute(), *_aim_at_agent(grid, runner))
         finally:
             with waiting("stopping the grid"):
                 local.stop_grid(grid)
@@ -71,40 +72,24 @@ def _write_book(program: Path, directory: Path, files: int, instruments: int) ->
     return sorted(directory.glob("*.csv"))
 
 
-class _Killer:
-    """Kills the agent of the grid's last node, once."""
+def _aim_at_agent(grid: GridFile, runner: asyncio.Runner) -> tuple[str, Callable[[], None]]:
+    """Choose the grid's last node; gives its name and the function that kills its agent."""
+    from raygrid.drill.injector import FaultTarget, RayInjector  # noqa: PLC0415 - only these commands need it
 
-    def __init__(self, grid: GridFile, runner: asyncio.Runner) -> None:
-        from raygrid.drill.injector import FaultTarget, RayInjector  # noqa: PLC0415 - only these commands need it
+    injector = RayInjector(way_into(grid))
+    snapshot = runner.run(injector.look())
+    node = max(place.name for place in snapshot.places if place.agent)
+    runner.run(injector.aim(FaultTarget("agent", (node,))))
 
-        self._runner = runner
-        self._injector = RayInjector(way_into(grid))
-        picture = runner.run(self._injector.look())
-        self.node = max(place.name for place in picture.places if place.agent)
-        runner.run(self._injector.aim(FaultTarget("agent", (self.node,))))
+    def kill() -> None:
+        runner.run(injector.inject())
+        runner.run(injector.close())
 
-    def kill(self) -> None:
-        """Kill the agent, and close the connection to Ray."""
-        self._runner.run(self._injector.inject())
-        self.close()
-
-    def close(self) -> None:
-        """Close the connection to Ray."""
-        self._runner.run(self._injector.close())
+    return node, kill
 
 
-class Killer(Protocol):
-    """Kills the agent of a node."""
-
-    node: str
-
-    def kill(self) -> None:
-        """Kill the agent."""
-        ...
-
-
-def _price(client: Client, book: list[Path], results: Path, killer: Killer) -> int:
-    """Price the book, and kill the agent after half of it; gives the number of failed jobs."""
+def _price(client: Client, book: list[Path], results: Path, node: str, kill: Callable[[], None]) -> int:
+    """Price the book, and kill the agent of the node after half of it; gives the number of failed jobs."""
     shutil.rmtree(results, ignore_errors=True)
     prices: dict[str, list[float]] = defaultdict(list)
     failed = 0
@@ -113,8 +98,8 @@ def _price(client: Client, book: list[Path], results: Path, killer: Killer) -> i
         running = 0
         for number, (path, result) in enumerate(zip(book, jobs.results(return_errors=True), strict=True)):
             if number == len(book) // 2:
-                running = sum(node.running for node in client.nodes() if node.node == killer.node)
-                killer.kill()
+                running = sum(each.running for each in client.nodes() if each.node == node)
+                kill()
             update(advance=1)
             if isinstance(result, RaygridError):
                 failed += 1
@@ -129,7 +114,7 @@ def _price(client: Client, book: list[Path], results: Path, killer: Killer) -> i
     done = sum(job.state is JobState.DONE for job in found)
     again = sum(job.attempts > 1 for job in found)
     print_out(
-        f"killed the agent of {killer.node} after {len(book) // 2} jobs ({running} running there): "
+        f"killed the agent of {node} after {len(book) // 2} jobs ({running} running there): "
         f"{done} of {len(book)} jobs done, {len(book) - len(found)} lost, {again} run again"
     )
     return failed

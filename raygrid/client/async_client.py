@@ -11,7 +11,7 @@ import httpx
 from raygrid.client.async_jobs import AsyncBatchJobs, AsyncJob
 from raygrid.client.calls import Call
 from raygrid.client.connection import AsyncConnection
-from raygrid.client.endpoint import Endpoint, one_url
+from raygrid.client.endpoint import Endpoint, GridClient, one_url
 from raygrid.client.flows import CONTACT_S
 from raygrid.client.options import JobOptions, SubmitKeywords, checked_id, new_id
 from raygrid.client.posting import entries, post
@@ -20,7 +20,7 @@ from raygrid.client.status import BatchStatus, Capacity, DataInfo, GroupStatus, 
 from raygrid.client.upload import Input, InputUpload
 
 
-class AsyncClient:
+class AsyncClient(GridClient):
     """Calls the parents of a grid over HTTP, in an event loop; arguments and errors are those of `Client`."""
 
     def __init__(
@@ -36,16 +36,6 @@ class AsyncClient:
         self._endpoint = Endpoint(one_url(url), api_key, retry or RetryPolicy(retry_s=retry_s))
         self._connection = AsyncConnection(self._endpoint, timeout, transport)
         self._flows = self._connection.flows
-
-    @property
-    def url(self) -> str:
-        """URL of the grid's parents; several entries are separated by commas."""
-        return self._endpoint.url
-
-    @property
-    def has_key(self) -> bool:
-        """Whether the client sends an API key."""
-        return self._endpoint.api_key is not None
 
     async def submit(
         self,
@@ -170,6 +160,3 @@ class AsyncClient:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         await self.close()
-
-    def __repr__(self) -> str:
-        return f"<{type(self).__name__} of the grid at {self.url}>"

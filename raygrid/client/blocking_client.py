@@ -10,7 +10,7 @@ import httpx
 
 from raygrid.client.calls import Call
 from raygrid.client.connection import BlockingConnection
-from raygrid.client.endpoint import Endpoint, one_url
+from raygrid.client.endpoint import Endpoint, GridClient, one_url
 from raygrid.client.flows import CONTACT_S
 from raygrid.client.jobs import BatchJobs, Job
 from raygrid.client.options import JobOptions, SubmitKeywords, checked_id, new_id
@@ -20,7 +20,7 @@ from raygrid.client.status import BatchStatus, Capacity, DataInfo, GroupStatus, 
 from raygrid.client.upload import Input, InputUpload
 
 
-class Client:
+class Client(GridClient):
     """Calls the parents of a grid over HTTP.
 
     Every call is tried again after a lost connection and while the grid is busy, for up to `retry_s` seconds. This is
@@ -53,16 +53,6 @@ class Client:
         self._endpoint = Endpoint(one_url(url), api_key, retry or RetryPolicy(retry_s=retry_s))
         self._connection = BlockingConnection(self._endpoint, timeout, transport)
         self._flows = self._connection.flows
-
-    @property
-    def url(self) -> str:
-        """URL of the grid's parents; several entries are separated by commas."""
-        return self._endpoint.url
-
-    @property
-    def has_key(self) -> bool:
-        """Whether the client sends an API key."""
-        return self._endpoint.api_key is not None
 
     def submit(
         self,
@@ -261,6 +251,3 @@ class Client:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.close()
-
-    def __repr__(self) -> str:
-        return f"<{type(self).__name__} of the grid at {self.url}>"

@@ -100,6 +100,25 @@ class Endpoint:
         )
 
 
+class GridClient:
+    """What both clients show of the grid that they call."""
+
+    _endpoint: Endpoint
+
+    @property
+    def url(self) -> str:
+        """URL of the grid's parents; several entries are separated by commas."""
+        return self._endpoint.url
+
+    @property
+    def has_key(self) -> bool:
+        """Whether the client sends an API key."""
+        return self._endpoint.api_key is not None
+
+    def __repr__(self) -> str:
+        return f"<{type(self).__name__} of the grid at {self.url}>"
+
+
 def one_url(url: str | Sequence[str]) -> str:
     """The entries of a grid as one text, separated by commas."""
     return url if isinstance(url, str) else ",".join(url)

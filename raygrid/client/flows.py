@@ -80,18 +80,16 @@ class Flows:
                     raise error_of_answer(response, self.endpoint)
             yield Pause(pause)
 
-    def success(self, call: Call) -> Flow[httpx.Response]:
+    def success(self, call: Call, within_s: float = inf) -> Flow[httpx.Response]:
         """Send a call, and raise the error of an answer that is not a success."""
-        response = yield from self.answer(call)
+        response = yield from self.answer(call, within_s)
         if not response.is_success:
             raise error_of_answer(response, self.endpoint)
         return response
 
-    def members(self, call: Call) -> Flow[dict[str, Any]]:
+    def members(self, call: Call, within_s: float = inf) -> Flow[dict[str, Any]]:
         """Send a call whose answer is a JSON object."""
-        return self._body((yield from self.success(call)))
-
-    def _body(self, response: httpx.Response) -> dict[str, Any]:
+        response = yield from self.success(call, within_s)
         try:
             body = response.json()
         except ValueError:
@@ -111,10 +109,7 @@ class Flows:
 
     def contact(self, within_s: float) -> Flow[None]:
         """Check that a grid answers and accepts the API key, with a cheap request."""
-        response = yield from self.answer(Call("GET", "/pricers", at_most_s=within_s), within_s)
-        if not response.is_success:
-            raise error_of_answer(response, self.endpoint)
-        self._body(response)
+        yield from self.members(Call("GET", "/pricers", at_most_s=within_s), within_s)
 
     def submit(self, upload: InputUpload, job_id: str, options: JobOptions) -> Flow[None]:
         """Submit one job; submitting it again under the same id is safe."""

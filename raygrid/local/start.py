@@ -166,9 +166,7 @@ def stop_supervisor(settings: GridSettings, timeout_s: float = 60.0) -> bool:
     supervisor = holder(settings.grid_dir)
     if supervisor is None:
         return False
-    if not _end(supervisor, timeout_s):
-        raise RaygridError(f"grid {settings.name!r} (process {supervisor.pid}) did not stop within {timeout_s:g} s")
-    GridFile("", supervisor.pid, supervisor.started, settings.name, settings.grid_dir).remove()
+    stop_grid(GridFile("", supervisor.pid, supervisor.started, settings.name, settings.grid_dir), timeout_s)
     return True
 
 

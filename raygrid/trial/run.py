@@ -16,7 +16,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any, Unpack
 
-from raygrid.client import BatchJobs, Client, Job
+from raygrid.client import BatchJobs, Client, JobStatus
 from raygrid.client.options import SubmitKeywords, new_id
 from raygrid.errors import RaygridError
 
@@ -122,7 +122,7 @@ def run_trial(
         submitted_s = time.perf_counter() - began
         manifests, failures, size = _collect(batch, progress)
         elapsed_s = time.perf_counter() - began
-        times = _all_times(client, batch, manifests)
+        found = [_times_of(manifests.get(job.job_id, {}), job) for job in client.jobs(batch=batch.batch_id)]
     return Trial(
         slots=capacity.slots,
         others=capacity.running + capacity.queued,
@@ -131,7 +131,7 @@ def run_trial(
         jobs=jobs,
         submitted_s=submitted_s,
         elapsed_s=elapsed_s,
-        times=tuple(times),
+        times=tuple(times for times in found if times is not None),
         reused=sum(manifest.get("jobId") != job_id for job_id, manifest in manifests.items()),
         failures=tuple(failures),
         result_bytes=size,
@@ -143,9 +143,9 @@ def _run_alone(client: Client, path: Path, batch_id: str, options: SubmitKeyword
     """Run one job; gives its times, and the seconds from its submit to its result."""
     began = time.perf_counter()
     single = client.map([path], batch_id=batch_id, **options)
-    next(single.results())
+    result = next(single.results())
     whole_s = time.perf_counter() - began
-    return _times(single[0], client), whole_s
+    return _times_of(result.manifest, single[0].status()), whole_s
 
 
 @contextlib.contextmanager
@@ -191,34 +191,17 @@ def _collect(
     return manifests, failures, size
 
 
-def _times(job: Job, client: Client) -> JobTimes | None:
-    assert job.ending is not None
-    assert job.ending.result is not None
-    status = client.job(job.job_id).status()
-    return _times_of(job.ending.result.manifest, job.job_id, status.submitted_at, status.ended_at)
-
-
-def _all_times(client: Client, batch: BatchJobs, manifests: dict[str, dict[str, Any]]) -> list[JobTimes]:
-    found = []
-    for status in client.jobs(batch=batch.batch_id):
-        manifest = manifests.get(status.job_id, {})
-        times = _times_of(manifest, status.job_id, status.submitted_at, status.ended_at)
-        if times is not None:
-            found.append(times)
-    return found
-
-
-def _times_of(
-    manifest: dict[str, Any], job_id: str, submitted_at: datetime | None, ended_at: datetime | None
-) -> JobTimes | None:
+def _times_of(manifest: dict[str, Any], status: JobStatus) -> JobTimes | None:
     """The times of a job; None if it did not run, or took over the result of another job."""
-    if manifest.get("jobId") != job_id or not manifest.get("started_at") or submitted_at is None or ended_at is None:
+    if manifest.get("jobId") != status.job_id or not manifest.get("started_at"):
+        return None
+    if status.submitted_at is None or status.ended_at is None:
         return None
     began, ended = (datetime.fromisoformat(manifest[name]) for name in ("started_at", "ended_at"))
     return JobTimes(
-        waited_s=max(0.0, (began - submitted_at).total_seconds()),
+        waited_s=max(0.0, (began - status.submitted_at).total_seconds()),
         ran_s=float(manifest["wall_s"]),
-        recorded_s=max(0.0, (ended_at - ended).total_seconds()),
+        recorded_s=max(0.0, (status.ended_at - ended).total_seconds()),
         cpu_s=float(manifest["cpu_user_s"]) + float(manifest["cpu_system_s"]),
         warm_job=manifest.get("warm_job"),
     )
