@@ -69,6 +69,14 @@ def test_a_row_that_runs_no_test_has_failed(logs: Path, test: str) -> None:
 
 
 @pytest.mark.processes
+def test_a_row_that_is_skipped_has_not_failed(logs: Path) -> None:
+    """As the tests on hosts of their own are without root."""
+    [outcome] = Runner([row_of(logs, "import pytest\ndef test_on_hosts(): pytest.skip('only as root')")]).run()
+
+    assert (outcome.skipped, outcome.is_good) == (1, True)
+
+
+@pytest.mark.processes
 def test_an_interrupted_row_cleans_up(logs: Path) -> None:
     """The fixtures of the running test end, and so does its process."""
     test = """
