@@ -110,6 +110,11 @@ class AttemptId(NamedTuple):
     job_id: str
     number: int
 
+    @property
+    def name(self) -> str:
+        """Its name in marks and directories, such as `JOB.1`."""
+        return f"{self.job_id}.{self.number}"
+
 
 @travels
 @dataclass(frozen=True, slots=True)

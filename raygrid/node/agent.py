@@ -184,8 +184,8 @@ class NodeAgent:
             run = partial(runner.run, order, slot.leave_early, slot.number)
             finished = self._suspect_turns.run(order.attempt, run) if order.apart else run()
         except Exception as error:  # a defect of the node ends this attempt, not the slot
-            what = "node %s: unexpected error in attempt %s.%s; reporting it as infrastructure"
-            logger.exception(what, self.node_id, *order.attempt)
+            what = "node %s: unexpected error in attempt %s; reporting it as infrastructure"
+            logger.exception(what, self.node_id, order.attempt.name)
             message = f"node {self.node_id} failed the attempt: unexpected {type(error).__name__}: {error}"
             finished = FinishedAttempt(AttemptReport(order.attempt, Outcome.INFRASTRUCTURE, message=message))
         slot.leave()

@@ -88,7 +88,7 @@ class PricerStarter:
         spec, attempt, directory = prepared.spec, prepared.attempt, prepared.directory
         own = {
             "RAYGRID_JOB_ID": spec.job_id,
-            MARK: f"{self._mark_prefix}{spec.pricer}|{attempt.job_id}.{attempt.number}",
+            MARK: f"{self._mark_prefix}{spec.pricer}|{attempt.name}",
             "RAYGRID_SLOT": str(prepared.slot),
         }
         # Under wine, all jobs must have the same TMPDIR, where they look for wine's server.

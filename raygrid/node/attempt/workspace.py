@@ -72,12 +72,11 @@ class Workspace:
 
         `by_name` states whether the pricer opens its captures by name.
         """
-        name = f"{attempt.job_id}.{attempt.number}"
-        spare = self._spares.take(self._jobs, name, self._jobs_descriptors[-1])
+        spare = self._spares.take(self._jobs, attempt.name, self._jobs_descriptors[-1])
         if spare is not None and spare.handle.status_in_place() is None:
             spare.handle.close()
             spare = None
-        handle, input_name = spare or SpareDirectory(self.make(name), None)
+        handle, input_name = spare or SpareDirectory(self.make(attempt.name), None)
         try:
             captures = self._captures.take(handle.path, handle.dir_fd, by_name=by_name)
             try:

@@ -163,7 +163,7 @@ class MemoryGuard:
 
     def _trees(self) -> list[ProcessTree]:
         own = {
-            each.pid: f"{self._mark_prefix}{each.pricer}|{each.attempt.job_id}.{each.attempt.number}"
+            each.pid: f"{self._mark_prefix}{each.pricer}|{each.attempt.name}"
             for each in self._watchdog.all()
             if each.pid and not each.ended
         }

@@ -199,12 +199,9 @@ class Watchdog:
         """The processes that the agent has spawned for pricers, or is about to spawn."""
         with self._lock:
             running, warm = list(self._running.values()), list(self._warm.values())
-        roots = [
-            SpawnedPricer(each.pid, each.pricer, name, name) for each in running for name in (_name(each.attempt),)
-        ]
+        roots = [SpawnedPricer(each.pid, each.pricer, each.attempt.name, each.attempt.name) for each in running]
         return roots + [
-            SpawnedPricer(each.pid, each.pricer, each.mark, "" if each.attempt is None else _name(each.attempt))
-            for each in warm
+            SpawnedPricer(each.pid, each.pricer, each.mark, each.attempt.name if each.attempt else "") for each in warm
         ]
 
     @staticmethod
@@ -216,7 +213,3 @@ class Watchdog:
         for each in warm.values():
             if each.pid in children and each.pid:  # a process that has just got its pid is checked in the next sweep
                 each.look(frozenset(children[each.pid]))
-
-
-def _name(attempt: AttemptId) -> str:
-    return f"{attempt.job_id}.{attempt.number}"
