@@ -50,7 +50,7 @@ class SettingsError(RaygridError):
 
 
 class InvalidRequestError(RaygridError):
-    """The request itself is wrong; sending it again does not help."""
+    """The request is invalid; sending it again does not help."""
 
 
 class UnknownPricerError(InvalidRequestError):
@@ -66,19 +66,19 @@ class UnknownSiteError(InvalidRequestError):
 
 
 class TooLargeError(InvalidRequestError):
-    """A body or a batch is over its limit."""
+    """A body, a batch or an option exceeds its limit."""
 
 
 class ConflictError(RaygridError):
-    """A job of this jobId exists with another input, pricer, args or shared data."""
+    """Another job has this jobId; its input, pricer, args or shared data differ."""
 
 
 class NotAuthorizedError(RaygridError):
-    """The request carries no API key, or one that the grid does not know."""
+    """The API key is missing or not valid for this grid."""
 
 
 class JobNotFoundError(RaygridError):
-    """The grid has no job or batch of that id."""
+    """The grid has no job or batch with that id."""
 
 
 class NodeNotFoundError(RaygridError):
@@ -102,11 +102,11 @@ class NotFinishedError(RaygridError):
 
 
 class ResultExpiredError(RaygridError):
-    """The result was removed when its retention ended."""
+    """The result was removed when its retention ended, or is gone from the blob store."""
 
 
 class JobFailedError(RaygridError):
-    """The job ended as failed.
+    """The job failed; `reason` names the cause.
 
     If a client raises it, its text is the message and the last lines of the pricer's stderr.
 
@@ -148,7 +148,7 @@ class JobCancelledError(RaygridError):
 
 
 class BusyError(RaygridError):
-    """The grid cannot take the job now; trying again after `retry_after_s` seconds is safe."""
+    """The grid cannot take the job now; try again after `retry_after_s` seconds (`Retry-After`)."""
 
     def __init__(self, message: str, *, retry_after_s: float = 1.0) -> None:
         super().__init__(message)
@@ -176,7 +176,7 @@ class GroupRefusedError(RaygridError):
 
 
 class DamagedResultError(RaygridError):
-    """The stored result does not match its digest, and no other copy exists."""
+    """The stored result does not match its digest, and no other copy exists; submit the input under a new jobId."""
 
 
 class MismatchedResponseError(RaygridError):

@@ -32,7 +32,7 @@ def travels(kind: type[Kind]) -> type[Kind]:
 
 
 class JobState(StrEnum):
-    """Public state of a job; `raygrid.core.lifecycle` has the legal transitions."""
+    """State of a job; `done`, `failed` and `cancelled` are final (`core/lifecycle.py` has the transitions)."""
 
     QUEUED = "queued"
     RUNNING = "running"

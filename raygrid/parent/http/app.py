@@ -48,7 +48,7 @@ def build_app(parent: Parent, *, manage: bool = True) -> FastAPI:
     problems.install(app)
     guarded = APIRouter(
         dependencies=[Depends(require_key(parent.settings.http.api_keys)), Depends(require_known_query)],
-        responses=problem_responses(401),
+        responses=problem_responses("unauthorized"),
     )
     for routes in (submit_routes, job_routes, batch_routes, data_routes, grid_routes):
         guarded.include_router(routes(parent))
@@ -67,7 +67,7 @@ def _health_routes(app: FastAPI, parent: Parent) -> None:
         "/health/ready",
         tags=["health"],
         summary="Whether this parent can take jobs and the grid can run them",
-        responses=problem_responses(503),
+        responses=problem_responses("unavailable"),
     )
     async def ready() -> schemas.Health:
         parent.blob_check.require_answer()

@@ -15,7 +15,7 @@ from raygrid.models import NewJob
 from raygrid.parent.http import problems, schemas, streams
 from raygrid.parent.http.forms import ReceivedForm
 from raygrid.parent.http.naming import BATCH
-from raygrid.parent.http.openapi import BATCH_FORM, BYTES, problem_responses
+from raygrid.parent.http.openapi import BATCH_FORM, BYTES, SUBMIT_PROBLEMS, problem_responses
 from raygrid.parent.http.requests import BatchId, NextCursor, Wait, read_form
 from raygrid.parent.service import Parent
 from raygrid.parent.submission import SubmissionOptions, checked_id, make_job, options_of_form, options_of_json
@@ -64,7 +64,7 @@ def batch_routes(parent: Parent) -> APIRouter:
         status_code=202,
         openapi_extra=BATCH_FORM,
         response_model=schemas.BatchAnswer,
-        responses=problem_responses(409, 413, 422, 429, 503),
+        responses=problem_responses(*SUBMIT_PROBLEMS),
     )
     async def submit_batch(request: Request) -> Response:
         form = await read_form(request, parent, max_files=parent.settings.http.max_batch_jobs)
@@ -95,7 +95,7 @@ def batch_routes(parent: Parent) -> APIRouter:
         body = answer.model_dump(mode="json", by_alias=True, exclude_none=True)
         return JSONResponse(body, 202, {"Location": answer.status_url, BATCH: batch_id})
 
-    @router.get("/batches", summary="List batches, newest first", responses=problem_responses(422))
+    @router.get("/batches", summary="List batches, newest first", responses=problem_responses("invalid-request"))
     async def batches(
         cursor: NextCursor = None,
         limit: Annotated[int, Query(ge=1, le=100)] = 20,
@@ -107,7 +107,11 @@ def batch_routes(parent: Parent) -> APIRouter:
             next_cursor=page.batches[-1].batch_id if page.more else None,
         )
 
-    @router.get("/batches/{batchId}", summary="Progress of a batch", responses=problem_responses(404, 422))
+    @router.get(
+        "/batches/{batchId}",
+        summary="Progress of a batch",
+        responses=problem_responses("job-not-found", "invalid-request"),
+    )
     async def batch_status(response: Response, batch_id: BatchId) -> schemas.BatchStatus:
         summary = await parent.batch(batch_id)
         response.headers[BATCH] = summary.batch_id
@@ -125,7 +129,7 @@ def batch_routes(parent: Parent) -> APIRouter:
                 "the part is empty and has the headers Raygrid-Problem and Raygrid-Problem-Detail. The last part is "
                 "JSON and states whether the batch is complete",
             },
-            **problem_responses(404, 422),
+            **problem_responses("job-not-found", "invalid-request"),
         },
     )
     async def batch_results(
@@ -146,7 +150,7 @@ def batch_routes(parent: Parent) -> APIRouter:
         "/batches/{batchId}",
         summary="Cancel the unfinished jobs of a batch",
         status_code=202,
-        responses=problem_responses(404, 422),
+        responses=problem_responses("job-not-found", "invalid-request"),
     )
     async def cancel_batch(response: Response, batch_id: BatchId) -> schemas.BatchCancelled:
         response.headers[BATCH] = (await parent.batch(batch_id)).batch_id

@@ -19,7 +19,7 @@ def data_routes(parent: Parent) -> APIRouter:
         summary="Store a shared input",
         status_code=201,
         openapi_extra=DATA_BODY,
-        responses=problem_responses(413, 422),
+        responses=problem_responses("too-large", "invalid-request"),
     )
     async def put_data(request: Request, name: str) -> schemas.DataAnswer:
         require_plain_body(request.headers.get("content-encoding", ""))

@@ -89,12 +89,16 @@ def grid_routes(parent: Parent) -> APIRouter:
         "/nodes/{node}/drain",
         summary="Drain a node: it gets no new jobs; a second request changes the deadline",
         status_code=202,
-        responses=problem_responses(404, 422),
+        responses=problem_responses("node-not-found", "invalid-request"),
     )
     async def drain(node: str, deadline_s: Deadline = None) -> schemas.NodeAnswer:
         return schemas.node_answer(await parent.nodes.drain(node, deadline_s))
 
-    @router.delete("/nodes/{node}/drain", summary="End the drain of a node", responses=problem_responses(404, 422))
+    @router.delete(
+        "/nodes/{node}/drain",
+        summary="End the drain of a node",
+        responses=problem_responses("node-not-found", "invalid-request"),
+    )
     async def undrain(node: str) -> schemas.NodeAnswer:
         return schemas.node_answer(await parent.nodes.undrain(node))
 
@@ -105,7 +109,7 @@ def grid_routes(parent: Parent) -> APIRouter:
     @router.post(
         "/groups/{group}/handover",
         summary="Hand the lead of a group over to another candidate; answers when that candidate leads",
-        responses=problem_responses(404, 409, 422, 503),
+        responses=problem_responses("group-not-found", "hand-over", "invalid-request", "unavailable"),
     )
     async def hand_over(group: str) -> schemas.GroupAnswer:
         return schemas.group_answer(led(await parent.groups.hand_over(group)))

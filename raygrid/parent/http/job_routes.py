@@ -11,7 +11,7 @@ from raygrid.errors import InvalidRequestError
 from raygrid.models import DoneJob, JobState, StoredJob
 from raygrid.parent.http import schemas, streams
 from raygrid.parent.http.naming import JOB
-from raygrid.parent.http.openapi import ZIP, problem_responses
+from raygrid.parent.http.openapi import ENDED_PROBLEMS, ZIP, problem_responses
 from raygrid.parent.http.requests import JobId, NextCursor, Wait
 from raygrid.parent.results import require_result
 from raygrid.parent.service import Parent
@@ -22,7 +22,9 @@ def job_routes(parent: Parent) -> APIRouter:
     """The routes of jobs."""
     router = APIRouter(tags=["jobs"])
 
-    @router.get("/status/{jobId}", summary="Status of a job", responses=problem_responses(404, 422))
+    @router.get(
+        "/status/{jobId}", summary="Status of a job", responses=problem_responses("job-not-found", "invalid-request")
+    )
     async def status(response: Response, job_id: JobId) -> schemas.JobStatus:
         job = await parent.job(job_id)
         response.headers[JOB] = job.job_id
@@ -37,7 +39,7 @@ def job_routes(parent: Parent) -> APIRouter:
         responses={
             **ZIP,
             304: {"description": "The result has the ETag of If-None-Match"},
-            **problem_responses(404, 409, 410, 422, 500),
+            **problem_responses("job-not-found", "not-finished", "invalid-request", *ENDED_PROBLEMS),
         },
     )
     async def result(
@@ -51,14 +53,19 @@ def job_routes(parent: Parent) -> APIRouter:
         job = await parent.wait(job_id, min(wait or 0.0, parent.settings.http.max_wait_s))
         return await result_response(request, parent, job, even_if_failed=even_if == "failed")
 
-    @router.delete("/jobs/{jobId}", summary="Cancel a job", status_code=202, responses=problem_responses(404, 422))
+    @router.delete(
+        "/jobs/{jobId}",
+        summary="Cancel a job",
+        status_code=202,
+        responses=problem_responses("job-not-found", "invalid-request"),
+    )
     async def cancel(response: Response, job_id: JobId) -> schemas.JobCancelled:
         job = await parent.job(job_id)
         response.headers[JOB] = job.job_id
         await parent.cancel([job_id])
         return schemas.JobCancelled(job_id=job.job_id, state=job.state)
 
-    @router.get("/jobs", summary="List jobs", responses=problem_responses(422))
+    @router.get("/jobs", summary="List jobs", responses=problem_responses("invalid-request"))
     async def jobs(
         state: JobState | None = None,
         batch: str | None = None,
@@ -84,7 +91,7 @@ def job_routes(parent: Parent) -> APIRouter:
                 "content": {"text/event-stream": {"schema": {"type": "string"}}},
                 "description": "Events `state`, and `end` as the last one; a client resumes with Last-Event-ID",
             },
-            **problem_responses(404, 422),
+            **problem_responses("job-not-found", "invalid-request"),
         },
     )
     async def events(

@@ -4,20 +4,21 @@ from __future__ import annotations
 
 from typing import Any
 
+from raygrid.errors import PROBLEMS
 from raygrid.parent.http.problems import MEDIA_TYPE
 from raygrid.parent.http.schemas import Problem
 
-_MEANING = {
-    401: "The API key is missing or wrong",
-    404: "The job, batch, group or node does not exist, or the job has no result yet (see `type`)",
-    409: "The jobId is taken by another job, the job was cancelled, or the handover failed (see `type`)",
-    410: "The result was removed when its retention ended, or is gone from the blob store",
-    413: "The body, the number of files or an option exceeds its limit",
-    422: "The request is invalid, or the job failed (see `type`)",
-    429: "Every queue is full; try again after Retry-After seconds",
-    500: "The stored result is damaged; submit under a new jobId to run the job again (see `type`)",
-    503: "A part of the grid cannot be reached; try again after Retry-After seconds",
-}
+SUBMIT_PROBLEMS = (
+    "conflict",
+    "too-large",
+    "invalid-request",
+    "unknown-pricer",
+    "unknown-data",
+    "unknown-site",
+    "busy",
+    "unavailable",
+)
+ENDED_PROBLEMS = ("job-cancelled", "result-expired", "job-failed", "damaged-result")
 
 _TEXT = {"type": "string"}
 BYTES = {**_TEXT, "format": "binary"}
@@ -101,12 +102,15 @@ DATA_BODY: dict[str, Any] = {
 }
 
 
-def problem_responses(*statuses: int) -> dict[int | str, dict[str, Any]]:
-    """The problem documents with which a route may answer."""
+def problem_responses(*types: str) -> dict[int | str, dict[str, Any]]:
+    """The problem documents with which a route may answer, by their types in `PROBLEMS`."""
+    meanings: dict[int, list[str]] = {}
+    for each in types:
+        error, status = PROBLEMS[each]
+        meaning, _, _ = (error.__doc__ or "").partition("\n")
+        meanings.setdefault(status, []).append(f"`{each}`: {meaning}")
+    schema = {"$ref": f"#/components/schemas/{Problem.__name__}"}
     return {
-        status: {
-            "description": _MEANING[status],
-            "content": {MEDIA_TYPE: {"schema": {"$ref": f"#/components/schemas/{Problem.__name__}"}}},
-        }
-        for status in statuses
+        status: {"description": " ".join(meanings[status]), "content": {MEDIA_TYPE: {"schema": schema}}}
+        for status in sorted(meanings)
     }

@@ -27,10 +27,10 @@ class Problem(AnswerModel):
     status: int
     detail: str
     job_id: str | None = Field(default=None, alias="jobId")
-    state: JobState | None = None
-    reason: str | None = None
-    exit_code: int | None = None
-    stderr_tail: str | None = None
+    state: JobState | None = Field(default=None, description="state of a job that has not ended")
+    reason: str | None = Field(default=None, description="cause of a failed job, such as `exit_code` or `timeout`")
+    exit_code: int | None = Field(default=None, description="exit code of a failed job's pricer, if it exited")
+    stderr_tail: str | None = Field(default=None, description="end of a failed job's stderr")
     result_url: str | None = Field(
         default=None, description="ZIP of a failed job, with its stdout, stderr, manifest and files"
     )
@@ -109,24 +109,24 @@ class JobStatus(AnswerModel):
     pricer: str
     version: str
     definition: str | None = Field(description=DEFINITION)
-    attempts: int
+    attempts: int = Field(description="number of attempts that have begun")
     group: str
-    node: str | None
-    priority: int
+    node: str | None = Field(description="node of the latest attempt")
+    priority: int = Field(description="jobs with a higher priority run first")
     submitted_at: datetime
-    started_at: datetime | None
+    started_at: datetime | None = Field(description="start of the latest attempt")
     ended_at: datetime | None
-    exit_code: int | None
-    signal: int | None
-    reason: str | None
-    message: str | None
+    exit_code: int | None = Field(description="exit code of the pricer, if it exited")
+    signal: int | None = Field(description="number of the signal that ended the pricer, if one did")
+    reason: str | None = Field(description="cause of a failure, such as `exit_code` or `timeout`")
+    message: str | None = Field(description="the cause as text")
     position: int | None = Field(description="number of jobs before it in its group's queue; null unless it is queued")
     cancel_requested: bool
     input_name: str = Field(description="name of the input file in the job directory")
-    input_digest: str
-    input_size: int
-    result_digest: str | None
-    result_size: int | None
+    input_digest: str = Field(description="sha256 of the input")
+    input_size: int = Field(description="bytes")
+    result_digest: str | None = Field(description="sha256 of the result's ZIP")
+    result_size: int | None = Field(description="size of the ZIP, bytes")
     reused_from: str | None = Field(alias="reusedFrom", description=REUSED)
     batches: list[str] = Field(description="ids of its batches, in the order in which the job was added to them")
     status_url: str
@@ -151,8 +151,8 @@ class DataAnswer(AnswerModel):
     """A shared input."""
 
     name: str
-    digest: str
-    size: int
+    digest: str = Field(description="sha256 of the content")
+    size: int = Field(description="bytes")
     stored_at: datetime | None = None
 
 
@@ -165,10 +165,10 @@ class DataList(AnswerModel):
 class CapacityAnswer(AnswerModel):
     """Load of the grid."""
 
-    slots: int
-    running: int
-    free: int
-    queued: int
+    slots: int = Field(description="slots of nodes that take new attempts")
+    running: int = Field(description="attempts that run now")
+    free: int = Field(description="slots without an attempt")
+    queued: int = Field(description="jobs that wait for a slot")
 
 
 class NodeTrafficAnswer(AnswerModel):

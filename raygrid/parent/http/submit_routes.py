@@ -14,7 +14,7 @@ from raygrid.models import NewJob
 from raygrid.parent.http import schemas
 from raygrid.parent.http.job_routes import result_response
 from raygrid.parent.http.naming import JOB
-from raygrid.parent.http.openapi import SUBMIT_FORM, ZIP_OR_STDOUT, problem_responses
+from raygrid.parent.http.openapi import ENDED_PROBLEMS, SUBMIT_FORM, SUBMIT_PROBLEMS, ZIP_OR_STDOUT, problem_responses
 from raygrid.parent.http.preferences import preferences
 from raygrid.parent.http.preferences import wait_s as preferred_wait_s
 from raygrid.parent.http.requests import JobId, Wait, read_form
@@ -68,7 +68,7 @@ def submit_routes(parent: Parent) -> APIRouter:
                 "model": schemas.SubmitAnswer,
                 "description": "The job is accepted and has not ended within the wait, or the request did not wait",
             },
-            **problem_responses(409, 410, 413, 422, 429, 500, 503),
+            **problem_responses(*SUBMIT_PROBLEMS, *ENDED_PROBLEMS),
         },
     )
     async def submit_and_wait(
@@ -99,7 +99,7 @@ def submit_routes(parent: Parent) -> APIRouter:
         status_code=202,
         openapi_extra=SUBMIT_FORM,
         response_model=schemas.SubmitAnswer,
-        responses=problem_responses(409, 413, 422, 429, 503),
+        responses=problem_responses(*SUBMIT_PROBLEMS),
     )
     async def submit(request: Request) -> Response:
         return _accepted(await parent.submit(await _one_job(request, parent, None)))
