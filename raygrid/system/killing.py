@@ -27,24 +27,16 @@ def signal_process(pid: int, started: int, number: signal.Signals, group: int = 
 
     A process group that is given is signalled as a whole, even if the process has ended.
     """
-    try:
+    with contextlib.suppress(OSError):  # it has ended
         handle = os.pidfd_open(pid)
-    except OSError:  # it has ended
-        return _signal_group(group, number)
-    try:
-        process = process_of(pid)
-        if process is not None and process.started == started:
-            signal.pidfd_send_signal(handle, number)
-    except ProcessLookupError:
-        pass
-    except PermissionError:
-        return False
-    finally:
-        os.close(handle)
-    return _signal_group(group, number)
-
-
-def _signal_group(group: int, number: signal.Signals) -> bool:
+        try:
+            process = process_of(pid)
+            if process is not None and process.started == started:
+                signal.pidfd_send_signal(handle, number)
+        except PermissionError:
+            return False
+        finally:
+            os.close(handle)
     if group > 1 and group != os.getpgrp():
         signal_group(group, number)
     return True

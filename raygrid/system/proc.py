@@ -158,10 +158,7 @@ def environment_of(pid: int) -> bytes | None:
 
 def command_line_of(pid: int) -> bytes:
     """The command line of a process, each word ended by a zero byte; a process can overwrite it with a title."""
-    try:
-        return _read(f"/proc/{pid}/cmdline")
-    except OSError:
-        return b""
+    return _read_or_empty(f"/proc/{pid}/cmdline")
 
 
 def title_of(pid: int) -> str:
@@ -171,10 +168,7 @@ def title_of(pid: int) -> str:
 
 def name_of(pid: int) -> str:
     """The short name of a process: at most 15 bytes of its program's name, unless it changed the name."""
-    try:
-        return _read(f"/proc/{pid}/comm").decode(errors="replace").rstrip("\n")
-    except OSError:
-        return ""
+    return _read_or_empty(f"/proc/{pid}/comm").decode(errors="replace").rstrip("\n")
 
 
 def executable_of(pid: int) -> str:
@@ -195,11 +189,9 @@ def working_directory(pid: int) -> str | None:
 
 def open_files(pid: int) -> Iterator[str]:
     """The paths of a process's open files, including deleted ones, and its sockets as `socket:[INODE]`."""
-    try:
+    with contextlib.suppress(OSError):
         for entry in os.scandir(f"/proc/{pid}/fd"):
             yield os.readlink(entry.path)
-    except OSError:
-        return
 
 
 def open_file_statuses(pid: int) -> Iterator[os.stat_result]:
@@ -211,7 +203,7 @@ def open_file_statuses(pid: int) -> Iterator[os.stat_result]:
 
 
 def descriptor_path(descriptor: int) -> str:
-    """A path that opens the file of a descriptor of this process anew, whatever its name has become."""
+    """A path that opens the file of a descriptor of this process again, even if it was renamed or deleted."""
     return f"/proc/self/fd/{descriptor}"
 
 
@@ -225,11 +217,9 @@ def listeners(port: int) -> Iterator[int]:
 
 def children_of(pid: int) -> Iterator[int]:
     """The children of a process, of all its threads."""
-    try:
+    with contextlib.suppress(OSError):
         for thread in os.listdir(f"/proc/{pid}/task"):
             yield from map(int, _read(f"/proc/{pid}/task/{thread}/children").split())
-    except OSError:
-        return
 
 
 class ChildrenOf:
@@ -359,24 +349,18 @@ def _unescaped(text: str) -> str:
 def _listening(port: int) -> Iterator[str]:
     """Inodes of the sockets that listen on a TCP port."""
     for table in ("tcp", "tcp6"):
-        try:
-            lines = _read(f"/proc/net/{table}").decode("ascii").splitlines()[1:]
-        except OSError:
-            continue
-        for fields in map(str.split, lines):
+        lines = _read_or_empty(f"/proc/net/{table}").decode("ascii").splitlines()
+        for fields in map(str.split, lines[1:]):
             if fields[3] == _LISTEN and int(fields[1].rpartition(":")[2], 16) == port:
                 yield fields[9]
 
 
 def _environment_of_other_threads(pid: int) -> bytes | None:
-    try:
-        threads = os.listdir(f"/proc/{pid}/task")
-    except OSError:
-        return None
-    for thread in threads:
-        if thread != str(pid):
-            with contextlib.suppress(OSError):
-                return _read(f"/proc/{pid}/task/{thread}/environ")
+    with contextlib.suppress(OSError):
+        for thread in os.listdir(f"/proc/{pid}/task"):
+            if thread != str(pid):
+                with contextlib.suppress(OSError):
+                    return _read(f"/proc/{pid}/task/{thread}/environ")
     return None
 
 
@@ -388,6 +372,13 @@ def _stat(pid: int) -> list[bytes]:
 def _read(path: str) -> bytes:
     with open(path, "rb") as file:
         return file.read()
+
+
+def _read_or_empty(path: str) -> bytes:
+    try:
+        return _read(path)
+    except OSError:
+        return b""
 
 
 def _number(lines: bytes, name: bytes) -> int:
