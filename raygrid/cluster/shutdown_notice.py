@@ -102,16 +102,6 @@ async def _inform(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, to
     return True
 
 
-def _receive(connection: socket.socket, size: int) -> bytes:
-    data = b""
-    while len(data) < size:
-        more = connection.recv(size - len(data))
-        if not more:
-            raise ConnectionError("closed")
-        data += more
-    return data
-
-
 def _notice_silence(connection: socket.socket) -> None:
     """Let the kernel end the connection within seconds if the head loses power and sends nothing."""
     connection.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
@@ -178,4 +168,5 @@ class HeadWatch:
         connection.settimeout(TALK_S)
         nonce = secrets.token_bytes(NONCE_BYTES)
         connection.sendall(MAGIC + nonce)
-        return hmac.compare_digest(_receive(connection, 32), _proof(self._token, nonce))
+        with connection.makefile("rb") as stream:
+            return hmac.compare_digest(stream.read(hashlib.sha256().digest_size), _proof(self._token, nonce))

@@ -87,7 +87,7 @@ class HostSupervisor:
                     if self._run_ray():
                         break
                 except OSError as error:
-                    write_log(f"cannot run Ray: {error}")
+                    write_log(f"Ray could not be started: {error}")
                 pause_s = 0.5 if time.monotonic() - began > 60 else min(2 * pause_s, MAX_PAUSE_S)
                 write_log(f"Ray ended unexpectedly; starting it again in {pause_s:g} s")
                 self._write("restarting")
@@ -128,7 +128,7 @@ class HostSupervisor:
         try:
             while process.poll() is None:
                 if self._should_stop():
-                    write_log("stopping Ray")
+                    write_log(f"stopping Ray {'on request' if self._stop.is_set() else 'after the notice of the head'}")
                     return True
                 if raylet is None:
                     raylet = next(filter(_is_raylet, descendants(process.pid)), None)
@@ -179,9 +179,9 @@ class HostSupervisor:
     def _announce_shutdown(self) -> None:
         # With its old state, the next head would restart the actors of the stopped cluster.
         shutil.rmtree(self._spec.gcs_directory, ignore_errors=True)
-        write_log(f"announcing the shutdown to the workers for {ANNOUNCE_S:g} s")
+        write_log(f"the head was stopped on purpose; announcing this to the workers for {ANNOUNCE_S:g} s")
         informed = announce_shutdown(self._spec.port, self._token, ANNOUNCE_S)
-        write_log(f"{informed} workers got the announcement")
+        write_log(f"{informed} workers received the announcement and stop")
 
 
 def _reap_zombies() -> None:

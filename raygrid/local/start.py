@@ -67,7 +67,7 @@ def require_same(
     settings: GridSettings,
     racks: int | None,
     nodes: int | None,
-    said: Collection[str] | None = None,
+    compared: Collection[str] | None = None,
 ) -> None:
     """Refuse a running grid that differs from the wanted one.
 
@@ -76,17 +76,17 @@ def require_same(
         settings: the wanted settings.
         racks: the wanted number; None for any.
         nodes: the wanted number; None for any.
-        said: the settings to compare, see `StartedWith.differences`; None for all of them.
+        compared: the settings to compare, see `StartedWith.differences`; None for all of them.
 
     Raises:
         SettingsError: the message lists the differences and the remedy.
     """
-    if said is not None and not (said or racks or nodes):
+    if compared is not None and not (compared or racks or nodes):
         return
     if grid.started_with is None:
         found = ["how it was started is unknown: its file does not contain the settings"]
     else:
-        found = grid.started_with.differences(settings, racks, nodes, said)
+        found = grid.started_with.differences(settings, racks, nodes, compared)
     if found:
         down = down_command(settings.grid_dir, settings.config)
         raise SettingsError(

@@ -93,8 +93,8 @@ class GridSupervisor:
         from raygrid.composition import ACTORS  # noqa: PLC0415
         from raygrid.parent.ingress import serve_here  # noqa: PLC0415
 
-        write_log("starting Ray")
         group, name = self._places[0]
+        write_log(f"starting Ray's head, which is node {name}")
         with _encodable_directory(self._ray_dir.parent):
             context: Any = ray.init(
                 address="local",
@@ -115,7 +115,7 @@ class GridSupervisor:
             self._start_node(address, group, name)
         write_log("starting the parents")
         serve_here(self._settings, ACTORS)
-        write_log("waiting for leaders and nodes")
+        write_log("waiting until leaders have found all nodes")
         http = self._settings.http
         host = reachable(http.host)
         url = f"http://{f'[{host}]' if ':' in host else host}:{http.port}"
@@ -128,7 +128,7 @@ class GridSupervisor:
             url, me.pid, me.started, settings.name, settings.grid_dir, key, address, self._started_with, token
         )
         self._grid.write()
-        write_log(f"up at {url}")
+        write_log(f"grid {settings.name} is up at {url}")
 
     @property
     def _object_store(self) -> int:
@@ -197,10 +197,10 @@ class GridSupervisor:
                 self._strays.look()
             if self._orphaned:
                 assert self._owner is not None
-                write_log(f"process {self._owner.pid}, for which this grid was started, has ended")
+                write_log(f"process {self._owner.pid}, for which this grid was started, has ended; stopping the grid")
                 return True
             if died := [f"{name} (process {life.pid})" for life, name in self._head.items() if life.is_over]:
-                write_log(f"the head of this grid has died: {', '.join(died)}; `raygrid up` starts the grid again")
+                write_log(f"the head has died: {', '.join(died)}; ending the grid, `raygrid up` starts it again")
                 return False
             for node in self._nodes:
                 if message := node.restart_if_dead(time.monotonic(), self._is_known):
@@ -223,12 +223,12 @@ class GridSupervisor:
             node.end(grace_s=2.0)
         self._end_strays()
         shutil.rmtree(self._ray_dir.parent, ignore_errors=True)
-        write_log("stopped")
+        write_log(f"grid {self._settings.name} is stopped")
         os._exit(1)
 
     def down(self) -> None:
         """End the grid in order: parents, leaders, agents (which kill their pricers), and Ray."""
-        write_log("stopping")
+        write_log(f"stopping grid {self._settings.name}")
         if self._grid is not None:
             self._grid.remove()
         with contextlib.suppress(Exception):
@@ -243,7 +243,7 @@ class GridSupervisor:
             ray.shutdown()
         self._end_strays()
         shutil.rmtree(self._ray_dir.parent, ignore_errors=True)
-        write_log("stopped")
+        write_log(f"grid {self._settings.name} is stopped")
 
     def _spare(self, node: WorkerNode) -> None:
         if self._strays is not None and node.pid is not None:

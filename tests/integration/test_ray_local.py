@@ -95,7 +95,9 @@ def test_a_grid_whose_head_died_or_that_was_killed_starts_again_and_finishes_eve
     [raylet] = raylets(grid.pid)
     kill_hard(raylet)
     until(lambda: start_time(grid.pid) is None, within_s=30)
-    assert f"the head of this grid has died: raylet (process {raylet}); `raygrid up` starts the grid" in log_of(grid)
+    assert f"the head has died: raylet (process {raylet}); ending the grid, `raygrid up` starts it again" in log_of(
+        grid
+    )
     assert not (grid.directory / "grid.json").exists()
 
     again = start_grid(settings)
