@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import re
 import sys
+import tomllib
 from collections.abc import Callable
 from importlib.util import find_spec
 from pathlib import Path
@@ -205,7 +207,10 @@ def test_a_file_that_cannot_be_read_is_an_error(tmp_path: Path) -> None:
 
 
 def test_the_cluster_file_that_is_shipped_loads() -> None:
-    """cluster.yaml passes Ray's own validation, and counts its workers right."""
-    config = prepare_config(yaml.safe_load((ROOT / "cluster.yaml").read_text(encoding="utf-8")))
+    """cluster.yaml passes Ray's own validation, counts its workers right, and names the wheel of this version."""
+    text = (ROOT / "cluster.yaml").read_text(encoding="utf-8")
+    config = prepare_config(yaml.safe_load(text))
     validate_config(config)
     assert config["max_workers"] == len(config["provider"]["worker_ips"])
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    assert set(re.findall(r"raygrid-[\d.]+-", text)) == {f"raygrid-{project['version']}-"}
