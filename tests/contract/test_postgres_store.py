@@ -531,8 +531,8 @@ async def test_a_mistake_in_the_url_is_explained_without_the_password(
     with pytest.raises(error) as caught:
         await SqlStore(spoil(database)).open()
     assert fragment in str(caught.value)
-    told = [caplog.text, *(repr(each) + str(each) for each in chain(caught.value))]
-    assert not any(secret in part for part in told for secret in ("s3cret", PASSWORD, "p%40ss"))
+    reported = [caplog.text, *(repr(each) + str(each) for each in chain(caught.value))]
+    assert not any(secret in part for part in reported for secret in ("s3cret", PASSWORD, "p%40ss"))
 
 
 def chain(error: BaseException) -> list[BaseException]:

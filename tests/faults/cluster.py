@@ -97,9 +97,9 @@ class Cluster:
             env=self.environment,
             cwd=self.directory,
         )
-        said = f"{done.stdout}{done.stderr}"
-        assert done.returncode == 0, f"ray {' '.join(command)}: exit code {done.returncode}\n{said}"
-        return said
+        message = f"{done.stdout}{done.stderr}"
+        assert done.returncode == 0, f"ray {' '.join(command)}: exit code {done.returncode}\n{message}"
+        return message
 
     @property
     def environment(self) -> Mapping[str, str]:

@@ -456,5 +456,5 @@ def test_the_shipped_files_are_valid_as_they_are(hosts: Hosts) -> None:
     require_daemons()
     tested = hosts.run("a1", HAPROXY, "-c", "-f", str(DEPLOY / "haproxy.cfg"))
     assert "valid" in tested.stdout + tested.stderr
-    said = hosts.run("a1", KEEPALIVED, "--config-test", "-f", str(DEPLOY / "keepalived.conf"), check=False)
-    assert [line for line in (said.stdout + said.stderr).splitlines() if "conf" in line] == []
+    checked = hosts.run("a1", KEEPALIVED, "--config-test", "-f", str(DEPLOY / "keepalived.conf"), check=False)
+    assert [line for line in (checked.stdout + checked.stderr).splitlines() if "conf" in line] == []

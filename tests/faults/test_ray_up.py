@@ -262,8 +262,8 @@ def test_each_of_2000_jobs_runs_the_definition_that_was_deployed_when_it_was_sub
         for name, batches in (("before", [before]), ("meanwhile", meanwhile), ("after", [after])):
             for batch in batches:
                 printed = [result.stdout.strip() for result in batch.results(timeout=180)]
-                told = {job.job_id: job.version for job in statuses(client, batch)}
-                ran.update((name, told[job.job_id], text) for job, text in zip(batch, printed, strict=True))
+                reported = {job.job_id: job.version for job in statuses(client, batch)}
+                ran.update((name, reported[job.job_id], text) for job, text in zip(batch, printed, strict=True))
     print(f"2,000 jobs with a deployment in the middle (when submitted, version in status, printed): {dict(ran)}")
     assert ran["before", "1", "one"] == 1_000
     assert ran["after", "2", "two"] == 1_000 - 10 * len(meanwhile)

@@ -47,17 +47,17 @@ async def test_a_pipe_from_a_shell_is_submitted(tmp_path: Path) -> None:
             command = ("bash", "-c", line, sys.executable, RAYGRID)
             shell = await asyncio.create_subprocess_exec(*command, env=env, stdout=PIPE, stderr=PIPE)
             async with asyncio.timeout(60):
-                printed, said = await shell.communicate()
-            return shell.returncode, printed, said
+                printed, text = await shell.communicate()
+            return shell.returncode, printed, text
 
         script = "basename $0; seq 100000 | tail -1"
         assert (await submit(f"<(echo '{script}')"))[:2] == (0, b"input\n100000\n")
-        code, printed, said = await submit("<(true)")
+        code, printed, text = await submit("<(true)")
         assert (code, printed) == (1, b"")
-        assert b"is empty, and an input must not be empty" in said
-        code, printed, said = await submit("/dev/zero")
+        assert b"is empty, and an input must not be empty" in text
+        code, printed, text = await submit("/dev/zero")
         assert (code, printed) == (1, b"")
-        assert b"neither a file nor a pipe" in said
+        assert b"neither a file nor a pipe" in text
         os.mkfifo(tmp_path / "in.sh")
         feed = asyncio.create_task(asyncio.to_thread((tmp_path / "in.sh").write_text, "basename $0"))
         assert (await submit(str(tmp_path / "in.sh")))[:2] == (0, b"in.sh\n")

@@ -60,8 +60,8 @@ async def until_node(grid: SmallGrid, name: str, state: str) -> dict[str, Any]:
 async def drain(grid: SmallGrid, name: str, **params: Any) -> dict[str, Any]:
     answer = await grid.http.post(f"/nodes/{name}/drain", params=params)
     assert answer.status_code == 202
-    said: dict[str, Any] = answer.json()
-    return said
+    drained: dict[str, Any] = answer.json()
+    return drained
 
 
 async def until_running(grid: SmallGrid, runs: Path, count: int) -> None:
@@ -85,8 +85,8 @@ async def test_a_drain_among_a_hundred_jobs_lets_what_runs_finish_and_starts_not
         return bool((await node_of(grid, "rack-a-1"))["running"] == 3)
 
     await grid.until(is_told)
-    said = await drain(grid, "rack-a-1")
-    assert (said["node"], said["state"], said["running"], said["drain_deadline_at"]) == (
+    drained = await drain(grid, "rack-a-1")
+    assert (drained["node"], drained["state"], drained["running"], drained["drain_deadline_at"]) == (
         "rack-a-1",
         "draining",
         3,
@@ -114,12 +114,12 @@ async def test_at_the_deadline_a_long_job_moves_and_is_answered_once(grid: Small
 
     await grid.until(started)
     before = datetime.now(UTC)
-    said = await drain(grid, name, deadline_s=0.5)
-    deadline = datetime.fromisoformat(said["drain_deadline_at"])
+    drained = await drain(grid, name, deadline_s=0.5)
+    deadline = datetime.fromisoformat(drained["drain_deadline_at"])
     assert abs(deadline - before - timedelta(seconds=0.5)) < timedelta(seconds=2)
     status = await grid.until_state("long", "done", within_s=10)
     assert (status["attempts"], status["node"] == name) == (2, False)
-    assert (await until_node(grid, name, "drained"))["drain_deadline_at"] == said["drain_deadline_at"]
+    assert (await until_node(grid, name, "drained"))["drain_deadline_at"] == drained["drain_deadline_at"]
     assert not grid.nodes[name].agent._accepted.by_job
     answer = await grid.http.get("/result/long")
     assert unzip(answer)["stdout.txt"] == b"moved\n"

@@ -163,11 +163,13 @@ async def test_the_demo_kills_halfway_and_reports_every_job(tmp_path: Path, caps
         with Client(small.url) as client:
             failed = await asyncio.to_thread(demo._price, client, book, tmp_path / "results", "rack-a-2", kill)
     assert (failed, killed) == (0, ["rack-a-2"])
-    said = capsys.readouterr().out
-    told = re.search(r"killed the agent of rack-a-2 after 6 jobs \((\d) running there\): (.*) jobs done, (.*)", said)
-    assert told is not None, said
-    assert told[2] == "12 of 12"
-    assert re.fullmatch(r"0 lost, \d run again", told[3])
+    text = capsys.readouterr().out
+    reported = re.search(
+        r"killed the agent of rack-a-2 after 6 jobs \((\d) running there\): (.*) jobs done, (.*)", text
+    )
+    assert reported is not None, text
+    assert reported[2] == "12 of 12"
+    assert re.fullmatch(r"0 lost, \d run again", reported[3])
     assert (tmp_path / "results" / "11" / "prices.csv").read_text() == book[11].read_text()
 
 

@@ -42,9 +42,9 @@ def in_child(work: Callable[[], dict[str, int]]) -> Callable[[], dict[str, int]]
 
     def found() -> dict[str, int]:
         with os.fdopen(reading, "rb") as pipe:
-            said: dict[str, int] = json.loads(pipe.read())
+            counts: dict[str, int] = json.loads(pipe.read())
         os.waitpid(child, 0)
-        return said
+        return counts
 
     return found
 

@@ -99,7 +99,7 @@ async def test_a_query_parameter_that_a_route_does_not_have_is_refused(
     answer = await grid.http.request(method, path, headers=RIGHT)
     assert (answer.status_code, word(answer)) == (422, "invalid-request")
     assert fragment in answer.json()["detail"]
-    assert (await grid.http.request(method, path)).status_code == 401, "without a key nothing is told"
+    assert (await grid.http.request(method, path)).status_code == 401, "without a key the answer reveals nothing"
 
 
 @pytest.mark.parametrize("path", ["/health/ready", "/docs"])

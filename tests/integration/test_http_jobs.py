@@ -74,8 +74,8 @@ async def test_the_manifest_is_complete(grid: SmallGrid) -> None:
     """The manifest names the job, its attempt, node, pricer, input, outcome, times, and each file with its digest."""
     script = "echo 42 > price.txt"
     answer = await grid.submit("story", script, filename="trade.sh")
-    told = manifest(answer)
-    assert {key: told[key] for key in ("jobId", "attempt", "node", "pricer", "version", "args", "outcome")} == {
+    reported = manifest(answer)
+    assert {key: reported[key] for key in ("jobId", "attempt", "node", "pricer", "version", "args", "outcome")} == {
         "jobId": "story",
         "attempt": 1,
         "node": "rack-a-1",
@@ -84,16 +84,16 @@ async def test_the_manifest_is_complete(grid: SmallGrid) -> None:
         "args": [],
         "outcome": "exited",
     }
-    assert told["input"] == {
+    assert reported["input"] == {
         "name": "trade.sh",
         "digest": sha256(script.encode()).hexdigest(),
         "size": len(script),
     }
-    assert told["files"] == [{"name": "price.txt", "size": 3, "digest": sha256(b"42\n").hexdigest()}]
-    assert told["exit_code"] == 0
-    assert told["signal"] is None
-    assert told["wall_s"] >= 0
-    assert datetime.fromisoformat(told["started_at"]) <= datetime.fromisoformat(told["ended_at"])
+    assert reported["files"] == [{"name": "price.txt", "size": 3, "digest": sha256(b"42\n").hexdigest()}]
+    assert reported["exit_code"] == 0
+    assert reported["signal"] is None
+    assert reported["wall_s"] >= 0
+    assert datetime.fromisoformat(reported["started_at"]) <= datetime.fromisoformat(reported["ended_at"])
 
 
 async def test_prefer_respond_async_answers_at_once(grid: SmallGrid, gate: Path) -> None:
@@ -320,9 +320,9 @@ async def test_a_failed_job_gives_its_zip_only_when_asked(grid: SmallGrid) -> No
     await grid.submit("failing", "echo half > out.txt; echo 'no curve' >&2; exit 4")
     refused = await grid.http.get("/result/failing")
     assert (refused.status_code, word(refused)) == (422, "job-failed")
-    told = refused.json()
-    assert (told["jobId"], told["reason"], told["exit_code"]) == ("failing", "exit_code", 4)
-    assert told["stderr_tail"] == "no curve\n"
+    reported = refused.json()
+    assert (reported["jobId"], reported["reason"], reported["exit_code"]) == ("failing", "exit_code", 4)
+    assert reported["stderr_tail"] == "no curve\n"
     kept = await grid.http.get("/result/failing", params={"even_if": "failed"})
     assert kept.status_code == 200
     assert unzip(kept)["out.txt"] == b"half\n"

@@ -58,8 +58,8 @@ async def test_the_lines_that_an_interrupted_map_prints_work(tmp_path: Path) -> 
         printed = sorted(path.read_text() for path in (tmp_path / "results").glob("*/stdout.txt"))
         assert printed[:2] == ["first\n", "second\n"]
         assert await asyncio.to_thread(execute, cancel) == ""
-        said = await asyncio.to_thread(execute, read)
-        assert said.count("<Result of job") == 2
+        text = await asyncio.to_thread(execute, read)
+        assert text.count("<Result of job") == 2
 
 
 async def run(line: str, directory: Path) -> int | None:

@@ -40,10 +40,10 @@ def test_the_killer_is_poison_and_all_others_are_done() -> None:
         command = inside([sys.executable, "-m", "tests.support.doomed_grid", str(directory)], 280)
         ended = subprocess.run(command, capture_output=True, text=True, check=False, env=environment, cwd=REPOSITORY)
         assert ended.returncode == 0, ended.stderr[-3000:]
-        told = json.loads(ended.stdout)
+        reported = json.loads(ended.stdout)
     finally:
         shutil.rmtree(directory, ignore_errors=True)
-    state, reason, message, losses = told["jobs"].pop("killer")
-    assert (told["starts"], state, reason, losses) == (4, "failed", "poison", 3), ended.stderr[-3000:]
+    state, reason, message, losses = reported["jobs"].pop("killer")
+    assert (reported["starts"], state, reason, losses) == (4, "failed", "poison", 3), ended.stderr[-3000:]
     assert "signal only processes that it has started itself" in message
-    assert {name: job[0] for name, job in told["jobs"].items()} == {f"good-{n}": "done" for n in range(GOOD)}
+    assert {name: job[0] for name, job in reported["jobs"].items()} == {f"good-{n}": "done" for n in range(GOOD)}

@@ -44,8 +44,8 @@ async def raygrid(grid: SmallGrid, environment: Mapping[str, str], *words: str |
         sys.executable, "-c", RAYGRID, *words, env=env, stdout=PIPE, stderr=PIPE
     )
     async with asyncio.timeout(60):
-        printed, said = await command.communicate()
-    assert command.returncode == 0, said.decode()
+        printed, text = await command.communicate()
+    assert command.returncode == 0, text.decode()
     return printed
 
 
@@ -57,8 +57,8 @@ async def test_commands_work_in_any_locale(grid: SmallGrid, tmp_path: Path, envi
     assert await raygrid(grid, environment, "submit", path, "--job-id", job_id) == f"{NAME}\ncontent\n".encode()
     listed = (await raygrid(grid, environment, "jobs")).decode("latin-1")
     assert job_id in listed
-    told = json.loads(await raygrid(grid, environment, "status", job_id, "--json"))
-    assert told["input_name"] == NAME
+    reported = json.loads(await raygrid(grid, environment, "status", job_id, "--json"))
+    assert reported["input_name"] == NAME
     await raygrid(grid, environment, "status", job_id)
     await raygrid(grid, environment, "submit", path, "--batch-id", f"b-{job_id}", "--out", tmp_path / "果")
     assert (tmp_path / "果" / path.stem / "stdout.txt").read_bytes() == f"{NAME}\ncontent\n".encode()
@@ -90,8 +90,8 @@ async def test_tiers_take_names_in_any_locale(tmp_path: Path) -> None:
     words = [sys.executable, "-c", AGENT, str(tmp_path), "\\u53d6\\u5f15.csv"]
     tiers = await asyncio.create_subprocess_exec(*words, env=env, cwd=root, stdout=PIPE, stderr=PIPE)
     async with asyncio.timeout(90):
-        printed, said = await tiers.communicate()
-    assert printed.startswith(b"200 application/zip\n"), printed + said
+        printed, text = await tiers.communicate()
+    assert printed.startswith(b"200 application/zip\n"), printed + text
     assert "果".encode() in printed
 
 

@@ -174,7 +174,7 @@ def test_a_share_that_is_open_to_a_group_stays_so(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("storage", "said"),
+    ("storage", "message"),
     [
         ({"database": "sqlite+aiosqlite:////srv/a?b/jobs.db"}, "plain path instead of a URL"),
         ({"database": "sqlite:///:memory:?x"}, "plain path instead of a URL"),
@@ -185,9 +185,9 @@ def test_a_share_that_is_open_to_a_group_stays_so(tmp_path: Path) -> None:
         ({"blobs": "file:///srv/a#b"}, "plain path instead of a URL"),
     ],
 )
-def test_an_ambiguous_place_is_refused(storage: dict[str, str], said: str, tmp_path: Path) -> None:
+def test_an_ambiguous_place_is_refused(storage: dict[str, str], message: str, tmp_path: Path) -> None:
     """In a URL a name ends at `?` and `#`: refused, with the form that works, before anything is written."""
-    with pytest.raises(SettingsError, match=said) as caught:
+    with pytest.raises(SettingsError, match=message) as caught:
         SmallGrid(tmp_path, storage=storage)
     assert "secret" not in str(caught.value)
     assert os.listdir(tmp_path) == []

@@ -261,10 +261,10 @@ async def test_a_leader_that_was_replaced_can_do_no_harm(grid: SmallGrid, tmp_pa
     before = grid.leaders["rack-a"].leader
     await grid.new_leader("rack-a")
 
-    async def told() -> bool:
+    async def reported() -> bool:
         return before._lease.term in grid.stale_terms
 
-    await grid.until(told, within_s=10)
+    await grid.until(reported, within_s=10)
     gate.touch()
     parts = await all_results(grid, "rivals")
     assert Counter(part.state for part in parts.values()) == {JobState.DONE: 12}

@@ -151,10 +151,10 @@ async def test_payload_bytes_are_counted_by_purpose_and_group(grid: SmallGrid) -
     small = await grid.submit("moves-inline", "true", site="osaka")
     result, small_result = len(answer.content), len(small.content)
 
-    async def told() -> bool:
+    async def reported() -> bool:
         return (await moved())[2]["rack-b"]["served"] == nodes["rack-b"]["served"] + result + small_result
 
-    await grid.until(told)
+    await grid.until(reported)
     after, then_by_group, then = await moved()
     assert after["parent"] == before["parent"]
     assert after["received"] - before["received"] == len(data) + len(script) + len(b"true")

@@ -45,8 +45,8 @@ async def test_settings_may_put_temporary_files_elsewhere(tmp_path: Path) -> Non
     env = {"TMPDIR": str(tmp_path), "RAYGRID_SLOT": "9"}
     pricers = {"shell": {"command": ["sh", "{input}"], "env": env}}
     async with SmallGrid(tmp_path / "grid", pricers=pricers, slots=1) as grid:
-        said = unzip(await grid.submit("job", 'echo "$TMPDIR"; ls "$TMP"; echo "$RAYGRID_SLOT"'))["stdout.txt"]
-        assert said == f"{tmp_path}\n0\n".encode()
+        printed = unzip(await grid.submit("job", 'echo "$TMPDIR"; ls "$TMP"; echo "$RAYGRID_SLOT"'))["stdout.txt"]
+        assert printed == f"{tmp_path}\n0\n".encode()
 
 
 async def test_temporary_files_count_into_the_output_limit(tmp_path: Path) -> None:
@@ -120,8 +120,8 @@ async def test_a_warm_pricer_gets_their_directory_with_each_job(tmp_path: Path, 
         places = set()
         for number in range(2):
             done = await node.run(f"job-{number}", looks)
-            one, two, three, slot, gettempdir, told, inside = json.loads(done.stdout)
-            assert (two, three, gettempdir, slot, told, inside) == (one, one, one, "0", 0, [])
+            one, two, three, slot, gettempdir, reported, inside = json.loads(done.stdout)
+            assert (two, three, gettempdir, slot, reported, inside) == (one, one, one, "0", 0, [])
             assert not os.path.exists(f"{one}/scratch")
             places.add(one)
         assert (len(places), node.started) == (1, 1)

@@ -107,7 +107,7 @@ async def test_slots_are_never_exceeded(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("said", "shown"),
+    ("text", "shown"),
     [
         ("cannot open {path}/trade.csv", "cannot open trade.csv"),
         ("{path}/out/a.csv and '{path}/b.csv'", "out/a.csv and 'b.csv'"),
@@ -116,9 +116,9 @@ async def test_slots_are_never_exceeded(tmp_path: Path) -> None:
         ("/etc/hosts is not mine", "/etc/hosts is not mine"),
     ],
 )
-async def test_a_message_shows_no_path_of_the_node(tmp_path: Path, said: str, shown: str) -> None:
+async def test_a_message_shows_no_path_of_the_node(tmp_path: Path, text: str, shown: str) -> None:
     """Messages for clients begin at the job directory, as for the pricer: its path is of no use to them."""
-    answers = f"answer(exit_code=3, message={said!r}.format(path=job['output_dir']))"
+    answers = f"answer(exit_code=3, message={text!r}.format(path=job['output_dir']))"
     with WarmNode(tmp_path, SPEAKS_RAW) as node:
         done = await node.run("job", answers)
     assert done.report.message == f"the pricer exited with code 3: {shown}"

@@ -36,10 +36,10 @@ def why_not() -> str | None:
             return f"there is no {tool} on this machine"
     probe = "echo $$; id -u; ls -d /proc/[0-9]* | wc -l"
     found = subprocess.run(inside(["sh", "-c", probe], 10), capture_output=True, text=True, check=False, timeout=30)
-    told = found.stdout.split()
-    if found.returncode != 0 or len(told) != 3:
+    reported = found.stdout.split()
+    if found.returncode != 0 or len(reported) != 3:
         return f"no PID namespace can be made here: {found.stderr.strip() or found.returncode}"
-    pid, user, processes = map(int, told)
+    pid, user, processes = map(int, reported)
     if pid != 1 or user == 0 or processes > 5:
         return f"a PID namespace here is none: pid {pid}, user {user}, {processes} processes"
     return None

@@ -48,8 +48,8 @@ def test_the_status_of_a_batch_is_a_line_or_json(run: RunCommand) -> None:
     )
     assert "has ended: 2 jobs, 2 done" in run(Answers(counts(True, done=2), listing()), "status", "--batch", "b").stdout
     body = {"batchId": "b", "total": 3, "finished": True, "counts": {"done": 3}, "reused": 2}
-    said = run(Answers(httpx.Response(200, json=body), listing()), "status", "--batch", "b").stdout
-    assert said == "batch b has ended: 3 jobs, 3 done; 2 did not run but took over a stored result\n"
+    text = run(Answers(httpx.Response(200, json=body), listing()), "status", "--batch", "b").stdout
+    assert text == "batch b has ended: 3 jobs, 3 done; 2 did not run but took over a stored result\n"
     found = json.loads(run(Answers(counts(done=2)), "status", "--batch", "b", "--json").stdout)
     assert (found["total"], found["counts"]) == (2, {"done": 2})
     assert run(Answers(), "status", "j", "--batch", "b").exit_code == 2
@@ -280,20 +280,20 @@ def test_wait_ready_waits_until_all_nodes_are_well(wait_ready: WaitReady) -> Non
 
 
 @pytest.mark.parametrize(
-    ("answers", "said"),
+    ("answers", "text"),
     [
         ([httpx.ConnectError("refused")] * 9, "no grid answers at http://grid.test"),
         ([problem("unavailable", 503)] * 9, "said unavailable"),
         ([READY, nodes("ok", "lost")] * 9, "1 of 2 nodes are ok (n-1 is lost)"),
     ],
 )
-def test_what_is_missing_at_the_end_is_printed(wait_ready: WaitReady, answers: list[Answer], said: str) -> None:
+def test_what_is_missing_at_the_end_is_printed(wait_ready: WaitReady, answers: list[Answer], text: str) -> None:
     """Exit code 1 and the last thing that was missing."""
     ended, time = wait_ready(Answers(*answers), "--nodes", "2", "--timeout", "2s")
 
     assert ended.exit_code == 1
     assert "not ready within 2 s" in ended.stderr
-    assert said in ended.stderr
+    assert text in ended.stderr
     assert sum(time.sleeps) == pytest.approx(2.0)
 
 

@@ -123,10 +123,10 @@ def test_json_is_one_object_with_every_job_and_the_sentences(run: RunCommand, bo
     """It is for programs."""
     ended = run(Script().answers, "bench", book, "--jobs", "3", "--json")
 
-    said = json.loads(ended.stdout)
-    assert [times["ran_s"] for times in said["times"]] == [0.5] * 3
-    assert said["jobs"] == 3
-    assert said["found"]
+    text = json.loads(ended.stdout)
+    assert [times["ran_s"] for times in text["times"]] == [0.5] * 3
+    assert text["jobs"] == 3
+    assert text["found"]
 
 
 def test_without_jobs_there_are_as_many_as_take_half_a_minute(run: RunCommand, book: str) -> None:

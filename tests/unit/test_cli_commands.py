@@ -177,8 +177,8 @@ def test_a_failed_job_shows_the_end_of_its_stderr(monkeypatch: pytest.MonkeyPatc
     ended = run(monkeypatch, Answers(failed), "result", "j")
 
     assert (ended.exit_code, ended.stdout) == (1, "")
-    said, more, *lines = ended.stderr.splitlines()
-    assert (said, more) == ("said job-failed", "    …")
+    text, more, *lines = ended.stderr.splitlines()
+    assert (text, more) == ("said job-failed", "    …")
     assert lines == [*(f"    line {n}" for n in range(41, 50)), f"    {'x' * 300}…"]
 
 
@@ -367,7 +367,7 @@ def test_a_side_grid_is_addressed_by_its_url(local: Local) -> None:
 
 
 @pytest.mark.parametrize(
-    ("words", "said"),
+    ("words", "text"),
     [
         ([], "no pricer is configured"),
         (["--pricer", "cat {input} {nonsense}"], "unknown placeholder"),
@@ -381,12 +381,12 @@ def test_a_side_grid_is_addressed_by_its_url(local: Local) -> None:
         (["--pricer", "cat {input}", "--name", "a/b"], "is not a name"),
     ],
 )
-def test_wrong_settings_are_exit_code_two_and_start_nothing(local: Local, words: str, said: str) -> None:
+def test_wrong_settings_are_exit_code_two_and_start_nothing(local: Local, words: str, text: str) -> None:
     """The message names what is wrong."""
     ended = up(*words)
 
     assert ended.exit_code == 2
-    assert said in ended.stderr
+    assert text in ended.stderr
     assert local.started == []
 
 
@@ -405,7 +405,7 @@ def test_up_again_reports_that_the_grid_runs(local: Local) -> None:
 
 
 @pytest.mark.parametrize(
-    ("words", "environment", "said"),
+    ("words", "environment", "text"),
     [
         (("--port", "8005"), {}, ["http.port: the grid uses 8000, you asked for 8005"]),
         ((), {"RAYGRID__HTTP__PORT": "8005"}, ["http.port: the grid uses 8000, you asked for 8005"]),
@@ -416,7 +416,7 @@ def test_up_again_reports_that_the_grid_runs(local: Local) -> None:
     ],
 )
 def test_up_compares_only_what_was_asked_for(
-    local: Local, monkeypatch: pytest.MonkeyPatch, words: str, environment: dict[str, str], said: list[str]
+    local: Local, monkeypatch: pytest.MonkeyPatch, words: str, environment: dict[str, str], text: list[str]
 ) -> None:
     """Racks, slots and pricers of the running grid are not compared if only a port was given."""
     up(*ASKED, "--pricer", "second=wc {input}")
@@ -424,8 +424,8 @@ def test_up_compares_only_what_was_asked_for(
         monkeypatch.setenv(name, value)
     ended = up(*words)
 
-    assert ended.exit_code == (2 if said else 0)
-    assert [line[4:] for line in ended.stderr.splitlines() if line.startswith("  - ")] == said
+    assert ended.exit_code == (2 if text else 0)
+    assert [line[4:] for line in ended.stderr.splitlines() if line.startswith("  - ")] == text
     assert len(local.started) == 1
 
 
@@ -453,7 +453,7 @@ def test_a_settings_file_is_compared_in_full(
 
 
 @pytest.mark.parametrize(
-    ("words", "said"),
+    ("words", "text"),
     [
         (
             ("--pricer", "wc -l {input}"),
@@ -467,7 +467,7 @@ def test_a_settings_file_is_compared_in_full(
     ],
 )
 def test_up_with_other_options_lists_the_differences_and_what_to_do(
-    local: Local, words: tuple[str, str], said: str
+    local: Local, words: tuple[str, str], text: str
 ) -> None:
     """Jobs do not run with an old command because a grid of that name runs already."""
     up(*ASKED)
@@ -475,7 +475,7 @@ def test_up_with_other_options_lists_the_differences_and_what_to_do(
     ended = up(*(word for pair in asked.items() for word in pair))
 
     assert ended.exit_code == 2
-    assert said in ended.stderr
+    assert text in ended.stderr
     assert "raygrid down" in ended.stderr
     assert "--name" in ended.stderr
     assert len(local.started) == 1

@@ -31,6 +31,6 @@ def test_the_demo_prints_that_it_starts_a_grid(monkeypatch: pytest.MonkeyPatch) 
 def test_make_prints_that_it_installs_packages() -> None:
     """The line comes before the installation, because pip prints nothing about it."""
     command = ["make", "--dry-run", "--what-if=requirements.lock", "demo"]
-    said = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True).stdout
+    message = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True).stdout
 
-    assert 0 < said.find('echo "installing Python packages into .venv;') < said.find("pip install")
+    assert 0 < message.find('echo "installing Python packages into .venv;') < message.find("pip install")

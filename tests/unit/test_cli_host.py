@@ -46,7 +46,7 @@ class Starter:
     def __init__(self, *, fresh: bool = True) -> None:
         self.fresh = fresh
         self.specs: list[HostSpec] = []
-        self.told: list[tuple[str, ...]] = []
+        self.reported: list[tuple[str, ...]] = []
 
     def start(self, spec: HostSpec) -> bool:
         self.specs.append(spec)
@@ -58,7 +58,7 @@ def starter(monkeypatch: pytest.MonkeyPatch) -> Starter:
     made = Starter()
     monkeypatch.setenv("RAY_AUTH_TOKEN", "0" * 64)
     monkeypatch.setattr(raygrid.cluster, "start_host", made.start)
-    monkeypatch.setattr(autoscaler_module, "update_autoscaler", made.told.append)
+    monkeypatch.setattr(autoscaler_module, "update_autoscaler", made.reported.append)
     return made
 
 
@@ -122,7 +122,7 @@ def test_a_head_is_no_worker_even_if_the_file_names_a_rack(starter: Starter, tmp
 
     assert (ended.exit_code, ended.stdout) == (0, "this machine is the head\n")
     assert [(spec.rack, spec.ray_args) for spec in starter.specs] == [(None, ("--verbose", "--x=y"))]
-    assert starter.told == []  # an autoscaler that has just begun knows its machines
+    assert starter.reported == []  # an autoscaler that has just begun knows its machines
 
 
 def test_a_machine_without_a_rack_is_an_error(starter: Starter, tmp_path: Path) -> None:
@@ -137,7 +137,7 @@ def test_starting_a_head_that_runs_already_reports_new_machines_to_its_autoscale
     ended = run("host", "start", "--head", "--", "--autoscaling-config=c.yaml")
 
     assert (ended.exit_code, ended.stdout) == (0, "this machine is part of a cluster already\n")
-    assert starter.told == [("--autoscaling-config=c.yaml",)]
+    assert starter.reported == [("--autoscaling-config=c.yaml",)]
 
 
 def test_stopping_when_nothing_runs_is_no_error(tmp_path: Path) -> None:

@@ -164,19 +164,19 @@ def test_init_reports_the_wait_and_leaves_the_output_of_scripts_alone(
     local: Local, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture
 ) -> None:
     """In a notebook it is a line of stderr, in a script a line of the log; for a grid that runs there is none."""
-    said = "raygrid: starting a grid of 2 nodes on this machine, which takes a while"
+    message = "raygrid: starting a grid of 2 nodes on this machine, which takes a while"
     monkeypatch.delattr(sys, "ps1", raising=False)
     raygrid.init("cat {input}", racks=2)
     assert capsys.readouterr() == ("", "")
 
     with caplog.at_level(logging.INFO, "raygrid"):
         raygrid.init("cat {input}", racks=2)
-    assert caplog.messages == [said]
+    assert caplog.messages == [message]
     assert capsys.readouterr() == ("", "")
 
     monkeypatch.setattr(sys, "ps1", "In : ", raising=False)
     raygrid.init("cat {input}", racks=2)
-    assert capsys.readouterr() == ("", f"{said}\n")
+    assert capsys.readouterr() == ("", f"{message}\n")
     local.grid = grid_file("http://127.0.0.1:9999")
     raygrid.init()
     assert capsys.readouterr() == ("", "")

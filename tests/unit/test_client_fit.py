@@ -48,13 +48,13 @@ def test_the_result_of_another_job_is_asked_for_again_and_never_given() -> None:
 
 
 @pytest.mark.parametrize(
-    ("named", "said"), [("b", "sent the answer for job b"), (None, "sent a result without the header Raygrid-Job-Id")]
+    ("named", "text"), [("b", "sent the answer for job b"), (None, "sent a result without the header Raygrid-Job-Id")]
 )
-def test_a_result_that_is_not_the_jobs_own_again_is_an_error_of_its_own_class(named: str | None, said: str) -> None:
+def test_a_result_that_is_not_the_jobs_own_again_is_an_error_of_its_own_class(named: str | None, text: str) -> None:
     """Two mismatches end the call; the error names the job that was asked for and what came."""
     client, requests = asked(result(named), result(named))
 
-    with pytest.raises(MismatchedResponseError, match=f"asked about job a, but {URL} {said}") as caught:
+    with pytest.raises(MismatchedResponseError, match=f"asked about job a, but {URL} {text}") as caught:
         client.job("a").result()
 
     assert len(requests) == 2

@@ -98,9 +98,9 @@ def test_connect_fails_at_once_where_no_grid_answers_and_has_the_remedy() -> Non
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         url = f"http://127.0.0.1:{free.getsockname()[1]}"
-    said = refused(url, ConnectionFailedError)
-    assert f"no grid answers at {url}" in said
-    assert re.search(r"Check the host and the port.*raygrid up.*RAYGRID_URL", said)
+    text = refused(url, ConnectionFailedError)
+    assert f"no grid answers at {url}" in text
+    assert re.search(r"Check the host and the port.*raygrid up.*RAYGRID_URL", text)
 
 
 def test_connect_fails_soon_at_a_silent_server() -> None:
@@ -113,26 +113,26 @@ def test_connect_fails_soon_at_a_silent_server() -> None:
 
 
 @pytest.mark.parametrize(
-    ("status", "body", "kind", "said"),
+    ("status", "body", "kind", "text"),
     [
         (404, b"<html>not found</html>", "text/html", "check that the URL is the grid's"),
         (200, b"<html>welcome</html>", "text/html", "is not a grid's; check the URL"),
     ],
 )
-def test_connect_reports_a_server_that_is_no_grid(status: int, body: bytes, kind: str, said: str) -> None:
+def test_connect_reports_a_server_that_is_no_grid(status: int, body: bytes, kind: str, text: str) -> None:
     """The server may have such a page or not."""
     with web_server(status, body, kind) as url:
-        assert said in refused(url, RaygridError)
+        assert text in refused(url, RaygridError)
 
 
 @pytest.mark.parametrize(
-    ("key", "said"), [(None, "requires an API key; set RAYGRID_API_KEY"), ("wrong", "does not know")]
+    ("key", "text"), [(None, "requires an API key; set RAYGRID_API_KEY"), ("wrong", "does not know")]
 )
-def test_connect_reports_a_missing_or_wrong_key(key: str | None, said: str) -> None:
+def test_connect_reports_a_missing_or_wrong_key(key: str | None, text: str) -> None:
     """The error comes before any job is submitted."""
     body = b'{"type": "urn:raygrid:problem:unauthorized", "title": "unauthorized", "status": 401}'
     with web_server(401, body, "application/problem+json") as url:
-        assert said in refused(url, NotAuthorizedError, **({"api_key": key} if key else {}))
+        assert text in refused(url, NotAuthorizedError, **({"api_key": key} if key else {}))
 
 
 def test_connect_asks_once_and_other_functions_ask_nothing_else() -> None:
@@ -171,8 +171,8 @@ def test_a_failed_job_of_a_map_is_named_by_index_input_job_and_batch(tmp_path: P
     with pytest.raises(JobFailedError) as caught:
         list(jobs.results())
 
-    said = "input 1 (usd.csv), job b, batch night: exited with 3; its stderr ends with:\n    no curve"
-    assert str(caught.value) == said
+    text = "input 1 (usd.csv), job b, batch night: exited with 3; its stderr ends with:\n    no curve"
+    assert str(caught.value) == text
     assert (caught.value.job_id, caught.value.reason, caught.value.message) == ("b", "exit_code", "exited with 3")
     with pytest.raises(JobFailedError, match=r"^job b failed: exited with 3"):
         jobs[1].result()

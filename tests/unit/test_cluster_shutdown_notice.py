@@ -77,14 +77,14 @@ def head_that(speaks: Callable[[socket.socket], object], port: int = 0) -> Itera
 
 
 def test_a_worker_is_notified_that_its_head_has_stopped(port: int) -> None:
-    with watching(port) as watch, announcing_shutdown(port, 0.4) as told:
+    with watching(port) as watch, announcing_shutdown(port, 0.4) as reported:
         assert watch.head_stopped.wait(30)
-        assert told.result() == 1
+        assert reported.result() == 1
 
 
 def test_a_worker_ignores_a_head_of_another_cluster(port: int) -> None:
-    with watching(port) as watch, announcing_shutdown(port, 0.5, b"another token") as told:
-        assert told.result() >= 1  # the greeting was sent
+    with watching(port) as watch, announcing_shutdown(port, 0.5, b"another token") as reported:
+        assert reported.result() >= 1  # the greeting was sent
         assert not watch.head_stopped.is_set()
 
 
@@ -200,30 +200,30 @@ def test_a_watch_that_is_closed_while_it_connects_ends(monkeypatch: pytest.Monke
 def test_many_workers_are_notified_at_once(port: int) -> None:
     with ExitStack() as stack:
         watches = [stack.enter_context(watching(port)) for _ in range(100)]
-        told = stack.enter_context(announcing_shutdown(port, 1))
+        reported = stack.enter_context(announcing_shutdown(port, 1))
         assert all(watch.head_stopped.wait(30) for watch in watches)
-        assert told.result() == 100
+        assert reported.result() == 100
 
 
 def test_silent_callers_keep_no_worker_waiting(port: int, monkeypatch: pytest.MonkeyPatch) -> None:
     """Fifty of them, one after the other, would take longer than an announcement lasts."""
     monkeypatch.setattr(shutdown_notice, "TALK_S", 0.5)
     with ExitStack() as stack:
-        told = stack.enter_context(announcing_shutdown(port, 1.5))
+        reported = stack.enter_context(announcing_shutdown(port, 1.5))
         silent = [stack.enter_context(closing(until_connected(port))) for _ in range(50)]
         watch = stack.enter_context(watching(port))
         assert watch.head_stopped.wait(30)
         silent[0].settimeout(5)
         assert silent[0].recv(100) == MAGIC
         assert silent[0].recv(100) == b""  # and they are not kept
-        assert told.result() == 1
+        assert reported.result() == 1
 
 
 def test_too_many_callers_are_turned_away(port: int, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(shutdown_notice, "MAX_CALLERS", 3)
     monkeypatch.setattr(shutdown_notice, "TALK_S", 0.3)
     with ExitStack() as stack:
-        told = stack.enter_context(announcing_shutdown(port, 1))
+        reported = stack.enter_context(announcing_shutdown(port, 1))
         heard = []
         for _ in range(4):
             caller = stack.enter_context(closing(until_connected(port)))
@@ -231,12 +231,12 @@ def test_too_many_callers_are_turned_away(port: int, monkeypatch: pytest.MonkeyP
         assert heard == [MAGIC, MAGIC, MAGIC, b""]
         watch = stack.enter_context(watching(port))
         assert watch.head_stopped.wait(30)  # it asks again, and by then there is room
-        assert told.result() == 1
+        assert reported.result() == 1
 
 
 def test_callers_that_send_garbage_or_hang_up_do_no_harm(port: int, caplog: pytest.LogCaptureFixture) -> None:
     with ExitStack() as stack:
-        told = stack.enter_context(announcing_shutdown(port, 0.8))
+        reported = stack.enter_context(announcing_shutdown(port, 0.8))
         for words in (b"", b"x", b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + bytes(500), MAGIC, bytes(100_000)):
             with closing(until_connected(port)) as caller:
                 caller.sendall(words)
@@ -245,7 +245,7 @@ def test_callers_that_send_garbage_or_hang_up_do_no_harm(port: int, caplog: pyte
             caller.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\1\0\0\0\0\0\0\0")
         watch = stack.enter_context(watching(port))
         assert watch.head_stopped.wait(30)
-        assert told.result() == 1
+        assert reported.result() == 1
     assert caplog.records == []
 
 
@@ -260,12 +260,12 @@ def test_the_announcement_waits_for_its_port(port: int) -> None:
     """The head's last process may hold it for a moment."""
     with ExitStack() as stack:
         holder = stack.enter_context(socket.create_server(("", port)))
-        told = stack.enter_context(announcing_shutdown(port, 0.8))
+        reported = stack.enter_context(announcing_shutdown(port, 0.8))
         watch = stack.enter_context(watching(port))
         assert not watch.head_stopped.wait(0.2)
         holder.close()
         assert watch.head_stopped.wait(30)
-        assert told.result() == 1
+        assert reported.result() == 1
 
 
 def test_an_announcement_that_never_gets_its_port_ends_in_time(port: int) -> None:

@@ -270,8 +270,8 @@ def test_a_command_is_split_like_a_shell_would() -> None:
 )
 def test_a_line_for_a_shell_is_refused(line: str) -> None:
     """Without a shell `echo {input} > out.csv` prints its words and succeeds; the error shows the form that works."""
-    assert "no shell runs the command" in (said := refusal(pricers={"p": {"command": line}}))
-    assert "sh -c 'COMMANDS' {input}" in said
+    assert "no shell runs the command" in (message := refusal(pricers={"p": {"command": line}}))
+    assert "sh -c 'COMMANDS' {input}" in message
 
 
 @pytest.mark.parametrize(
@@ -342,15 +342,15 @@ def test_a_list_is_not_split() -> None:
 )
 def test_a_placeholder_in_code_is_refused(line: str) -> None:
     """A value from a client, such as a file's name, is an argument, and never a part of what an interpreter runs."""
-    said = refusal(pricers={"p": {"command": shlex.split(line)}})
-    assert "would run as code. Write it as a separate word after the code" in said
+    message = refusal(pricers={"p": {"command": shlex.split(line)}})
+    assert "would run as code. Write it as a separate word after the code" in message
 
 
 def test_a_placeholder_in_code_is_refused_with_the_form_that_works() -> None:
     """The message shows a command that does what was meant, for settings files and for `--pricer`."""
-    said = refusal(pricers={"p": {"command": "dash -c 'wc -l {input}'"}})
+    message = refusal(pricers={"p": {"command": "dash -c 'wc -l {input}'"}})
     form = """dash -c 'wc -l "$0"' {input}"""
-    assert said.endswith(f"for instance {form}")
+    assert message.endswith(f"for instance {form}")
     load_settings(pricers={"p": {"command": form}})
 
 
@@ -695,7 +695,7 @@ def test_the_stamp_is_no_setting(name: str, tmp_path: Path, monkeypatch: pytest.
 
 
 @pytest.mark.parametrize(
-    ("changes", "said"),
+    ("changes", "message"),
     [
         ({"command": ["", "{input}"]}, "the first word of the command is empty"),
         ({"command": "'' {input}"}, "the first word of the command is empty"),
@@ -718,10 +718,12 @@ def test_the_stamp_is_no_setting(name: str, tmp_path: Path, monkeypatch: pytest.
         ({"env": {f"A{i}": "x" * 120_000 for i in range(9)}}, "all variables together have 1080036 bytes"),
     ],
 )
-def test_a_command_that_no_process_can_be_started_with_is_refused_at_once(changes: dict[str, Any], said: str) -> None:
+def test_a_command_that_no_process_can_be_started_with_is_refused_at_once(
+    changes: dict[str, Any], message: str
+) -> None:
     """The error names the mistake and its place; values of variables are not shown."""
     refused = refusal(pricers={"p": {"command": "./p {input}", **changes}})
-    assert said in refused
+    assert message in refused
     assert "pricers.p" in refused
     assert SECRET not in refused
 

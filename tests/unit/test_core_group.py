@@ -120,8 +120,10 @@ class Rack:
         """The node answers a poll that was sent after all earlier events."""
         self.now += 0.01
         life, has = f"life-{self.lives[name]}", tuple(self.has[name])
-        said = NodeState(**{"node_id": name, "incarnation": life, "slots": self.slots[name], "running": has, **state})
-        return self.handle(NodeReported(said, reports, asked_at=self.now))
+        node_state = NodeState(
+            **{"node_id": name, "incarnation": life, "slots": self.slots[name], "running": has, **state}
+        )
+        return self.handle(NodeReported(node_state, reports, asked_at=self.now))
 
     def ends(self, job_id: str, outcome: Outcome = Outcome.EXITED, code: int | None = 0, **report: Any) -> Decisions:
         """The latest attempt of a job ends on its node."""

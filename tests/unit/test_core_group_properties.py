@@ -200,9 +200,9 @@ class GroupInAHostileWorld(RuleBasedStateMachine):
     def poll(self, name: str, healthy: bool) -> None:
         self.now += 0.01
         node = self.nodes[name]
-        said = NodeState(name, f"life-{node.life}", node.slots, tuple(node.has), healthy=healthy)
-        said = replace(said, deployed_at=node.deployed_at)
-        node.reply = NodeReported(said, tuple(node.reports), asked_at=self.now)
+        node_state = NodeState(name, f"life-{node.life}", node.slots, tuple(node.has), healthy=healthy)
+        node_state = replace(node_state, deployed_at=node.deployed_at)
+        node.reply = NodeReported(node_state, tuple(node.reports), asked_at=self.now)
 
     @rule(name=st.sampled_from(NODES), arrives=st.booleans(), acknowledged=st.booleans(), looked_up=MOSTLY)
     def reply(self, name: str, arrives: bool, acknowledged: bool, looked_up: bool = True) -> None:

@@ -83,8 +83,8 @@ class World:
     def poll(self, name: str, *reports: AttemptReport) -> None:
         self.now += 0.01
         waiting = max(0, len(self.has[name]) - self.slots)
-        said = NodeState(name, f"life-{self.lives[name]}", self.slots, tuple(self.has[name]), waiting)
-        self.handle(NodeReported(said, reports, asked_at=self.now))
+        node_state = NodeState(name, f"life-{self.lives[name]}", self.slots, tuple(self.has[name]), waiting)
+        self.handle(NodeReported(node_state, reports, asked_at=self.now))
 
     def turn(self) -> None:
         """A node whose slots have the poison dies; on any other something ends."""

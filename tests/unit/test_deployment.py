@@ -100,12 +100,12 @@ async def test_settings_that_arrive_while_it_begins_to_lead_are_used(
     leader: LeaderActor, settings: GridSettings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Settings that arrive between the lease and the first answer count."""
-    begins, told = asyncio.Event(), asyncio.Event()
+    begins, reported = asyncio.Event(), asyncio.Event()
     take_up = Leader.open
 
     async def slowly(self: Leader) -> None:
         begins.set()
-        await told.wait()
+        await reported.wait()
         await take_up(self)
 
     monkeypatch.setattr(Leader, "open", slowly)
@@ -114,5 +114,5 @@ async def test_settings_that_arrive_while_it_begins_to_lead_are_used(
         await begins.wait()
     with pytest.raises(UnavailableError):
         await leader.calls.configure(settings.deployed(3.0))
-    told.set()
+    reported.set()
     assert await stamp_of(leader) == 3.0

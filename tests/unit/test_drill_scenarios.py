@@ -99,10 +99,10 @@ def status(name: str, group: str = "rack-a", attempts: int = 1, took: float = 1.
 
 
 def seen(
-    scenario: str, injected: InjectedFault, *told: tuple[LoadJob, JobStatus], tries: tuple[EntryRequest, ...] = ()
+    scenario: str, injected: InjectedFault, *reported: tuple[LoadJob, JobStatus], tries: tuple[EntryRequest, ...] = ()
 ) -> float | None:
-    final = {each.job_id: said for each, said in told}
-    return recovery_s(scenario, injected, [each for each, _ in told], final, tries, until=200)
+    final = {each.job_id: status for each, status in reported}
+    return recovery_s(scenario, injected, [each for each, _ in reported], final, tries, until=200)
 
 
 @pytest.mark.parametrize("scenario", ["agent", "node"])
@@ -187,7 +187,7 @@ AGENT = Report("agent", acknowledged=100, done=100, repeated=3, recovery_s=0.94)
 
 
 @pytest.mark.parametrize(
-    ("reports", "said"),
+    ("reports", "text"),
     [
         ([AGENT], "nothing was lost: 100 jobs acknowledged, 100 done; the longest recovery took 0.9 s (agent)"),
         (
@@ -212,6 +212,6 @@ AGENT = Report("agent", acknowledged=100, done=100, repeated=3, recovery_s=0.94)
         ([Report("head", skipped="x")], "nothing was tested: every scenario was skipped"),
     ],
 )
-def test_what_a_drill_found_is_a_sentence(reports: list[Report], said: str) -> None:
+def test_what_a_drill_found_is_a_sentence(reports: list[Report], text: str) -> None:
     """It states whether anything was lost, so that no columns have to be added up."""
-    assert summary(reports) == said
+    assert summary(reports) == text

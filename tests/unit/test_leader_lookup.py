@@ -44,8 +44,8 @@ async def store_with(*names: str, group: str = "rack-a") -> Counting:
 async def test_a_reply_of_known_jobs_reads_no_store() -> None:
     """The usual reply costs no look at the store."""
     store = await store_with("a")
-    said = reply("a", ended=("b",))
-    assert await Lookup(store, "rack-a", lambda _: False).complete(said) is said
+    replied = reply("a", ended=("b",))
+    assert await Lookup(store, "rack-a", lambda _: False).complete(replied) is replied
     assert store.asked == []
 
 
@@ -54,19 +54,19 @@ async def test_unknown_jobs_are_distinguished() -> None:
     store = await store_with("mine")
     await store.insert([NewJob(JobSpec("theirs", "p", "1", BlobSlice("", 0, 0, "")), "rack-b", "f")])
     lookup = Lookup(store, "rack-a", lambda name: name != "known")
-    said = await lookup.complete(reply("known", "mine", ended=("theirs", "mine")))
-    assert said is not None
-    assert [each.spec.job_id for each in said.found] == ["mine"]
-    assert said.gone == ("theirs",)
+    replied = await lookup.complete(reply("known", "mine", ended=("theirs", "mine")))
+    assert replied is not None
+    assert [each.spec.job_id for each in replied.found] == ["mine"]
+    assert replied.gone == ("theirs",)
     assert store.asked == [2]
 
 
 async def test_a_look_up_is_bounded() -> None:
     """Many unknown jobs are looked up in several calls."""
     store = await store_with()
-    said = await Lookup(store, "rack-a", lambda _: True).complete(reply(*(f"j{n}" for n in range(AT_ONCE + 1))))
-    assert said is not None
-    assert len(said.gone) == AT_ONCE + 1
+    replied = await Lookup(store, "rack-a", lambda _: True).complete(reply(*(f"j{n}" for n in range(AT_ONCE + 1))))
+    assert replied is not None
+    assert len(replied.gone) == AT_ONCE + 1
     assert store.asked == [AT_ONCE, 1]
 
 
@@ -76,8 +76,8 @@ async def test_a_store_that_is_away_holds_back_reports_and_nothing_else() -> Non
     store.away = True
     lookup = Lookup(store, "rack-a", lambda _: True)
     assert await lookup.complete(reply(ended=("mine",))) is None
-    said = reply("mine")
-    assert await lookup.complete(said) is said
+    replied = reply("mine")
+    assert await lookup.complete(replied) is replied
 
 
 # --- the group's decisions --------------------------------------------------------------------------------------------

@@ -236,14 +236,14 @@ def test_a_port_of_another_grid_of_the_same_user_is_recognised(tmp_path: Path) -
     with process(GRID, other, port), pytest.raises(SettingsError) as caught:
         require_port("127.0.0.1", port, tmp_path / "mine")
     stop = f"RAYGRID_STATE_DIR={tmp_path / 'state'} raygrid down --name desk"
-    said = re.fullmatch(
+    found = re.fullmatch(
         rf"cannot listen on 127\.0\.0\.1 port {port}: your grid desk listens there; stop it with `(.*)`, or "
         r"choose --port (\d+), which is free \(or http\.port in the settings\)",
         str(caught.value),
     )
-    assert said is not None, caught.value
-    assert said[1] == stop
-    require_port("127.0.0.1", int(said[2]), tmp_path / "mine")
+    assert found is not None, caught.value
+    assert found[1] == stop
+    require_port("127.0.0.1", int(found[2]), tmp_path / "mine")
 
 
 def test_one_look_at_a_dying_listener_does_not_count(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -259,7 +259,7 @@ def test_one_look_at_a_dying_listener_does_not_count(tmp_path: Path, monkeypatch
 
 
 @pytest.mark.parametrize(
-    ("command", "said"),
+    ("command", "message"),
     [
         ("{dir}/none {input}", "there is no file {dir}/none"),
         ("{dir} {input}", "{dir} is not a file"),
@@ -269,14 +269,14 @@ def test_one_look_at_a_dying_listener_does_not_count(tmp_path: Path, monkeypatch
     ],
 )
 def test_a_pricer_that_cannot_be_started_is_an_error_before_anything_starts(
-    tmp_path: Path, command: str, said: str
+    tmp_path: Path, command: str, message: str
 ) -> None:
     """Each job would otherwise fail with it; the error names the path that was looked at."""
     (tmp_path / "plain").write_text("echo")
     settings = settings_for(tmp_path / "state", command.replace("{dir}", str(tmp_path)))
     with pytest.raises(SettingsError) as caught:
         start_grid(settings)
-    assert said.replace("{dir}", str(tmp_path)) in str(caught.value)
+    assert message.replace("{dir}", str(tmp_path)) in str(caught.value)
     assert not settings.grid_dir.exists()
 
 
@@ -347,8 +347,8 @@ def test_only_what_is_asked_for_is_compared(monkeypatch: pytest.MonkeyPatch) -> 
     )
     started = StartedWith.of(running, 2, 2)
 
-    def differences(*said: str, **settings: object) -> list[str]:
-        return started.differences(load_settings(None, **settings), None, None, {*said, *set_by_variables()})
+    def differences(*given: str, **settings: object) -> list[str]:
+        return started.differences(load_settings(None, **settings), None, None, {*given, *set_by_variables()})
 
     assert differences() == []
     assert differences("pricers.p.q.command", pricers={"P.q": {"command": "cat {input}"}}) == []

@@ -43,10 +43,10 @@ def test_a_node_that_dies_starts_again_with_growing_pauses(tmp_path: Path) -> No
     now, pauses = 1000.0, []
     for _ in range(8):
         wait_for_exit(node)
-        said = node.restart_if_dead(now, gone)
-        assert said is not None
-        assert "rack-a-2 died (exit code 7)" in said
-        pause = float(said.split()[-2])
+        text = node.restart_if_dead(now, gone)
+        assert text is not None
+        assert "rack-a-2 died (exit code 7)" in text
+        pause = float(text.split()[-2])
         pauses.append(pause)
         assert node.restart_if_dead(now + pause - 0.01, gone) is None
         now += pause
@@ -62,9 +62,9 @@ def test_a_node_that_was_well_for_long_starts_again_soon(tmp_path: Path) -> None
     now = 0.0
     for _ in range(3):
         wait_for_exit(node)
-        said = node.restart_if_dead(now, gone)
-        assert said is not None
-        assert said.endswith(f" in {FIRST_PAUSE_S:g} s")
+        text = node.restart_if_dead(now, gone)
+        assert text is not None
+        assert text.endswith(f" in {FIRST_PAUSE_S:g} s")
         assert node.restart_if_dead(now + FIRST_PAUSE_S, gone) is not None
         now += FIRST_PAUSE_S + STEADY_S
     wait_for_exit(node)

@@ -58,7 +58,7 @@ def test_a_line_has_time_level_and_tier() -> None:
 
 def test_a_process_of_a_tier_writes_a_file_of_its_own(tmp_path: Path) -> None:
     """Warnings and infos of raygrid, warnings of libraries and the ends of threads are in it; debug output is not."""
-    said = tier(
+    message = tier(
         tmp_path / "logs",
         "log.warning('lease of %s lost', 'rack-a')\n"
         "log.info('価格')\n"
@@ -68,7 +68,7 @@ def test_a_process_of_a_tier_writes_a_file_of_its_own(tmp_path: Path) -> None:
         "thread = threading.Thread(target=lambda: 1 / 0, name='watchdog')\n"
         "thread.start(); thread.join()\n",
     )
-    assert said == ""
+    assert message == ""
     [log] = (tmp_path / "logs").glob("*.log")
     assert log.name == "leader-rack-a.log"
     lines = log.read_text(encoding="utf-8").splitlines()

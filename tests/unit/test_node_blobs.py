@@ -54,9 +54,9 @@ async def test_a_node_reports_at_once_which_blob_store_it_sees(tmp_path: Path, m
     monkeypatch.setattr(BlobStore, "read_marker_now", slow)
     agent = lone_agent(tmp_path)
     agent.open()
-    said = await state(agent)
+    node_state = await state(agent)
     agent.close()
-    assert (said.marker, said.blobs, said.healthy) == ("ours", str(tmp_path / "blobs"), True)
+    assert (node_state.marker, node_state.blobs, node_state.healthy) == ("ours", str(tmp_path / "blobs"), True)
 
 
 async def test_a_node_reports_soon_that_its_blob_store_went_away(agent: NodeAgent, tmp_path: Path) -> None:

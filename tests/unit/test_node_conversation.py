@@ -109,11 +109,11 @@ async def test_a_node_with_older_settings_gets_newer_ones_until_it_follows_them(
     talk = conversation(node, 5.0)
     talk.open()
     await until(lambda: node.deployed_at == 5.0)
-    told = len(node.asked)
+    count = len(node.asked)
     await asyncio.sleep(0.1)
     assert set(node.asked) == {"configure"}
-    assert told >= 3
-    assert len(node.asked) <= told + 1, "one may have been under way when the node first said so"
+    assert count >= 3
+    assert len(node.asked) <= count + 1, "one may have been under way when the node first reported it"
     await talk.close()
 
 

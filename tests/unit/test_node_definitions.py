@@ -60,12 +60,12 @@ def test_a_job_without_a_definition_runs_what_is_configured() -> None:
 
 def test_an_attempt_waits_for_a_definition_that_is_lacking() -> None:
     """The lack is reported at once, and once; the attempt goes on when the definition comes."""
-    told = threading.Event()
-    kept, old = NodeDefinitions({"p": NEW}, told.set), define("p", OLD)
+    reported = threading.Event()
+    kept, old = NodeDefinitions({"p": NEW}, reported.set), define("p", OLD)
     found: list[Pricer | None] = []
     waiter = threading.Thread(target=lambda: found.append(kept.pricer(spec_of(old))))
     waiter.start()
-    assert told.wait(10)
+    assert reported.wait(10)
     assert kept.lacks == (old.digest,)
     kept.put([old])
     waiter.join(10)
@@ -125,8 +125,8 @@ LOST = Definition("gone", body="")
 
 def test_an_attempt_that_waits_for_a_lost_definition_waits_no_longer() -> None:
     """The error names job, definition and what to do; a definition that the node has is kept all the same."""
-    told = threading.Event()
-    kept, errors = NodeDefinitions({"p": NEW}, told.set), list[str]()
+    reported = threading.Event()
+    kept, errors = NodeDefinitions({"p": NEW}, reported.set), list[str]()
 
     def wait() -> None:
         with pytest.raises(DefinitionLostError) as raised:
@@ -135,7 +135,7 @@ def test_an_attempt_that_waits_for_a_lost_definition_waits_no_longer() -> None:
 
     waiter = threading.Thread(target=wait)
     waiter.start()
-    assert told.wait(10)
+    assert reported.wait(10)
     assert kept.put([LOST]) == {"gone"}
     waiter.join(10)
     [error] = errors

@@ -64,13 +64,13 @@ def test_a_file_that_cannot_be_started_is_explained_with_the_remedy(tmp_path: Pa
         pytest.skip("the file of this case is built for x86-64")
     content, fragment = CASES[case]
     path = program(tmp_path, content)
-    said = why_not(str(path), "/bin")
-    assert said is not None
-    assert said.startswith(str(path))
-    assert fragment.format(path=path) in said
+    text = why_not(str(path), "/bin")
+    assert text is not None
+    assert text.startswith(str(path))
+    assert fragment.format(path=path) in text
     with pytest.raises(SettingsError, match="cannot be started: ") as refused:
         require_executables(load_settings(pricers={"p": {"command": [str(path), "{input}"]}}))
-    assert said in str(refused.value)
+    assert text in str(refused.value)
 
 
 def test_a_path_that_leads_to_no_program_is_explained(tmp_path: Path) -> None:

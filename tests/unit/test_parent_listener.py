@@ -116,11 +116,11 @@ async def test_a_body_arrives_in_order_however_it_is_sent() -> None:
 
     @app.post("/")
     async def receive(request: Request) -> str:
-        said = hashlib.sha256()
+        digest = hashlib.sha256()
         async for chunk in request.stream():
-            said.update(chunk)
+            digest.update(chunk)
             await asyncio.sleep(0)
-        return said.hexdigest()
+        return digest.hexdigest()
 
     pieces = [os.urandom(size) for size in (1, 2, 300_000, 5, 70_000, 3, 1_000_000, 1) * 5]
 
@@ -164,9 +164,9 @@ async def test_a_piece_of_a_body_that_comes_alone_is_passed_on_without_a_copy(mo
 # --- hostile clients ------------------------------------------------------------------------------------------------
 
 
-async def knock(port: int, said: bytes = b"") -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+async def knock(port: int, sent: bytes = b"") -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
     reader, writer = await asyncio.open_connection("127.0.0.1", port)
-    writer.write(said)
+    writer.write(sent)
     return reader, writer
 
 
@@ -238,15 +238,15 @@ async def test_large_headers_below_the_limit_are_accepted() -> None:
         assert (await client.post("/", headers={"X": "y" * 66_000})).status_code == 431
 
 
-@pytest.mark.parametrize("said", [b"", b"GET /name HT", b"GET /name HTTP/1.1\r\nHost: a\r\n"])
+@pytest.mark.parametrize("sent", [b"", b"GET /name HT", b"GET /name HTTP/1.1\r\nHost: a\r\n"])
 async def test_a_connection_without_a_whole_request_in_time_is_closed(
-    said: bytes, monkeypatch: pytest.MonkeyPatch
+    sent: bytes, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Its place is free again."""
     monkeypatch.setattr(connection, "HEAD_S", 0.2)
     port = free_port()
     async with listening(answering("one"), port):
-        reader, writer = await knock(port, said)
+        reader, writer = await knock(port, sent)
         assert (await everything(reader)).startswith(b"HTTP/1.1 408 Request Timeout\r\n")
         writer.close()
 
@@ -300,8 +300,8 @@ async def test_bytes_after_the_answer_are_not_waited_for(monkeypatch: pytest.Mon
     monkeypatch.setattr(connection, "KEEP_ALIVE_S", 0.5)
     port = free_port()
     async with listening(answering("one"), port):
-        said = b"POST /nothing HTTP/1.1\r\nHost: a\r\nContent-Length: 1000000\r\n\r\n"
-        reader, writer = await knock(port, said)
+        sent = b"POST /nothing HTTP/1.1\r\nHost: a\r\nContent-Length: 1000000\r\n\r\n"
+        reader, writer = await knock(port, sent)
         answered = asyncio.create_task(everything(reader))
         with suppress(ConnectionError):
             while not answered.done():
@@ -408,8 +408,8 @@ async def test_where_few_files_may_be_open_fewer_connections_are_taken() -> None
         assert (await first.readuntil(b'"one"')).startswith(b"HTTP/1.1 200")
         crowd = [await knock(port, b"GET /name HTTP/1.1\r\nHost: a\r\n") for _ in range(1_100)]
         writer.write(b"GET /name HTTP/1.1\r\nHost: a\r\n\r\n")
-        told = await first.readuntil(b"\r\n\r\n")
-        assert told.startswith((b"HTTP/1.1 200", b"HTTP/1.1 503"))
+        head = await first.readuntil(b"\r\n\r\n")
+        assert head.startswith((b"HTTP/1.1 200", b"HTTP/1.1 503"))
         for _, each in (*crowd, (first, writer)):
             each.close()
         async with httpx.AsyncClient() as client:

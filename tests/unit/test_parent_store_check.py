@@ -52,12 +52,12 @@ async def test_an_error_of_the_store_is_shown_until_it_is_over() -> None:
     """The store's own message is passed on; the next look without an error ends that."""
     store = Store()
     check = StoreCheck(store)
-    for error, said in (
+    for error, text in (
         (UnavailableError("the disk is full"), "the disk is full"),
         (ValueError("odd"), "writing to the job store failed: odd"),
     ):
         store.error = error
-        with pytest.raises(UnavailableError, match=said):
+        with pytest.raises(UnavailableError, match=text):
             await check.require()
     store.error = None
     await check.require()

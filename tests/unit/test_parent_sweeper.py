@@ -40,7 +40,7 @@ class PlainLeader:
 
     def __init__(self, group_id: str) -> None:
         self.group_id = group_id
-        self.told: list[str] = []
+        self.reported: list[str] = []
         self.attempts: dict[str, int] = {}
         self.forgot: list[str] = []
         self.cancelled: list[str] = []
@@ -50,7 +50,7 @@ class PlainLeader:
     async def enqueue(self, jobs: Sequence[JobSpec | QueuedJob]) -> None:
         for job in jobs:
             spec = job.spec if isinstance(job, QueuedJob) else job
-            self.told.append(spec.job_id)
+            self.reported.append(spec.job_id)
             self.attempts[spec.job_id] = job.counts.started if isinstance(job, QueuedJob) else 0
         if self.refuses:
             raise GroupRefusedError("no node")
@@ -146,8 +146,8 @@ async def test_jobs_of_a_lost_group_are_dealt_to_the_others(story: Story) -> Non
     assert await story.where("j1", "j2", "j3", "j4") == ["a"] * 4
     await story.passes(0.5, "b", "c")
     assert sorted(await story.where("j1", "j2", "j3", "j4")) == ["b", "b", "c", "c"]
-    told = story.leaders["b"].told + story.leaders["c"].told
-    assert sorted(told) == ["j1", "j2", "j3", "j4"]
+    reported = story.leaders["b"].reported + story.leaders["c"].reported
+    assert sorted(reported) == ["j1", "j2", "j3", "j4"]
     assert (story.leaders["b"].attempts | story.leaders["c"].attempts)["j1"] == 2
     assert list(story.sweeper.lost) == ["a"]
 
@@ -206,7 +206,7 @@ async def test_many_jobs_move_in_pages(story: Story, monkeypatch: pytest.MonkeyP
     await story.insert(*names)
     await story.passes(6, "b", "c")
     assert "a" not in await story.where(*names)
-    assert sorted(story.leaders["b"].told + story.leaders["c"].told) == names
+    assert sorted(story.leaders["b"].reported + story.leaders["c"].reported) == names
 
 
 async def test_a_refused_job_goes_on_until_a_group_takes_it(story: Story) -> None:
@@ -216,17 +216,17 @@ async def test_a_refused_job_goes_on_until_a_group_takes_it(story: Story) -> Non
         await story.insert("j1")
         story.leaders["a"].refuses = story.leaders["b"].refuses = True
         story.groups.announce("a", [held.spec for held in await story.store.queued("a", 9)])
-        await until(lambda: "j1" in story.leaders["c"].told)
+        await until(lambda: "j1" in story.leaders["c"].reported)
         assert await story.where("j1") == ["c"]
         await until(lambda: story.leaders["a"].forgot == ["j1"])
         story.leaders["c"].refuses = True
         await story.insert("j2", group="c")
         story.groups.announce("c", [held.spec for held in await story.store.queued("c", 9) if held.spec.job_id == "j2"])
-        await until(lambda: "j2" in story.leaders["c"].told)
+        await until(lambda: "j2" in story.leaders["c"].reported)
         for _ in range(300):
             await asyncio.sleep(0)
         assert await story.where("j2") == ["c"]
-        assert story.leaders["a"].told == ["j1"]
+        assert story.leaders["a"].reported == ["j1"]
     finally:
         await story.sweeper.close()
 

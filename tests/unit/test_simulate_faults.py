@@ -107,9 +107,9 @@ def simulate(*options: str) -> subprocess.CompletedProcess[str]:
 
 def test_the_command_prints_seeds_and_numbers(clean: list[Outcome]) -> None:
     """With --json it prints one object, from whose digest two runs can be compared, and exits with 0."""
-    told = simulate("--first-seed", "7", "--seeds", "6", "--json")
-    assert told.returncode == 0, told.stderr
-    answer = json.loads(told.stdout)
+    reported = simulate("--first-seed", "7", "--seeds", "6", "--json")
+    assert reported.returncode == 0, reported.stderr
+    answer = json.loads(reported.stdout)
     assert answer["violation"] is None
     assert (answer["first_seed"], answer["seeds"]) == (7, 6)
     assert answer["jobs"] == sum(each.jobs for each in clean[7:13])
@@ -119,15 +119,15 @@ def test_the_command_prints_seeds_and_numbers(clean: list[Outcome]) -> None:
 
 def test_the_command_shows_how_to_replay_a_violation() -> None:
     """It exits with 1, names seed and invariant, and ends its trace with the violation."""
-    told = simulate("--seeds", "20", "--mutant", "answer-before-commit")
-    assert told.returncode == 1
-    assert "violates: acknowledged jobs are stored" in told.stderr
-    assert "make simulate SEEDS=1 FIRST_SEED=" in told.stderr
-    assert "VIOLATION acknowledged jobs are stored" in told.stdout.splitlines()[-1]
+    reported = simulate("--seeds", "20", "--mutant", "answer-before-commit")
+    assert reported.returncode == 1
+    assert "violates: acknowledged jobs are stored" in reported.stderr
+    assert "make simulate SEEDS=1 FIRST_SEED=" in reported.stderr
+    assert "VIOLATION acknowledged jobs are stored" in reported.stdout.splitlines()[-1]
 
 
 def test_an_unknown_mutant_is_refused() -> None:
     """The error lists the known ones."""
-    told = simulate("--mutant", "none-such")
-    assert told.returncode == 2
-    assert "no-term-check" in told.stderr
+    reported = simulate("--mutant", "none-such")
+    assert reported.returncode == 2
+    assert "no-term-check" in reported.stderr

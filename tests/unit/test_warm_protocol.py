@@ -136,11 +136,13 @@ def test_a_line_that_is_no_answer_is_ignored(line: bytes) -> None:
     assert parse(b'{"a":' * 100_000, 1) is None
 
 
-@pytest.mark.parametrize("said", ['"exit_code": "0"', '"exit_code": 256', '"exit_code": true', '"signal": 0', '"x": 1'])
-def test_a_meaningless_answer_of_this_job_is_refused(said: str) -> None:
+@pytest.mark.parametrize(
+    "printed_text", ['"exit_code": "0"', '"exit_code": 256', '"exit_code": true', '"signal": 0', '"x": 1']
+)
+def test_a_meaningless_answer_of_this_job_is_refused(printed_text: str) -> None:
     """The pricer's author gets an error instead of a job that hangs."""
     with pytest.raises(BadAnswerError):
-        parse(f'{{"number": 1, {said}}}'.encode(), 1)
+        parse(f'{{"number": 1, {printed_text}}}'.encode(), 1)
 
 
 def test_answers_are_read_as_wait_statuses() -> None:
