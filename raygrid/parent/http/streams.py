@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import json
 from collections.abc import AsyncIterator, Sequence
+from contextlib import closing
 from urllib.parse import quote
 
 from raygrid.errors import DamagedResultError, ResultExpiredError
@@ -118,9 +119,8 @@ async def batch_results(
     parent: Parent, batch_id: str, cursor: int, wait_s: float, boundary: str
 ) -> AsyncIterator[bytes]:
     """A multipart/mixed body: a part for each ended job, then a part that states whether the batch is complete."""
-    changes = _Changes(parent, wait_s)
     complete = False
-    try:
+    with closing(_Changes(parent, wait_s)) as changes:
         async for page, finished in _pages(parent, batch_id, cursor, changes, ended_only=True):
             complete = finished
             for piece in _by_size(page):
@@ -128,8 +128,6 @@ async def batch_results(
                     yield chunk
             if page:
                 cursor = page[-1].cursor
-    finally:
-        changes.close()
     body = json.dumps({"complete": complete, "cursor": cursor}).encode()
     headers = {
         "Content-Type": "application/json",
@@ -210,9 +208,8 @@ def _head(boundary: str, headers: dict[str, str]) -> bytes:
 
 async def job_events(parent: Parent, job_id: str, after: int, wait_s: float) -> AsyncIterator[bytes]:
     """State changes of one job; ends when the job has ended."""
-    changes = _Changes(parent, wait_s, job_id)
     heartbeat = _Heartbeat()
-    try:
+    with closing(_Changes(parent, wait_s, job_id)) as changes:
         while True:
             changes.look()
             job = await parent.job(job_id)
@@ -229,15 +226,12 @@ async def job_events(parent: Parent, job_id: str, after: int, wait_s: float) -> 
             await changes.wait()
             if heartbeat.is_due():
                 yield HEARTBEAT
-    finally:
-        changes.close()
 
 
 async def batch_events(parent: Parent, batch_id: str, after: int, wait_s: float) -> AsyncIterator[bytes]:
     """State changes of a batch's jobs, the latest of each job; ends when all have ended."""
-    changes = _Changes(parent, wait_s)
     heartbeat = _Heartbeat()
-    try:
+    with closing(_Changes(parent, wait_s)) as changes:
         async for page, finished in _pages(parent, batch_id, after, changes):
             if page:
                 after = page[-1].cursor
@@ -248,8 +242,6 @@ async def batch_events(parent: Parent, batch_id: str, after: int, wait_s: float)
                 yield HEARTBEAT
             if finished:
                 yield _end(after)
-    finally:
-        changes.close()
 
 
 class _Heartbeat:
