@@ -61,12 +61,17 @@ def _why_not_file(path: Path) -> str | None:
         return f"{path} is not a file"
     if not os.access(path, os.X_OK):
         return f"{path} is not executable; make it so with: chmod +x {path}"
+    head = _head(path)
+    return None if head is None else _why_not_content(path, head)
+
+
+def _head(path: Path) -> bytes | None:
+    """The beginning of a file; None if it cannot be read, which a program need not be."""
     try:
         with path.open("rb") as file:
-            head = file.read(_HEAD)
+            return file.read(_HEAD)
     except OSError:
-        return None  # a program need not be readable to be run
-    return _why_not_content(path, head)
+        return None
 
 
 def _why_not_content(path: Path, head: bytes) -> str | None:
@@ -102,12 +107,7 @@ def _install(program: str) -> str:
 
 def wrong_line_ends(path: Path) -> str | None:
     """A sentence if a script's first line ends in CRLF: its interpreter is not found, or gets a wrong argument."""
-    try:
-        with path.open("rb") as file:
-            head = file.read(_HEAD)
-    except OSError:
-        return None
-    line, ends, _ = head.partition(b"\n")
+    line, ends, _ = (_head(path) or b"").partition(b"\n")
     if not (line.startswith(b"#!") and ends and line.endswith(b"\r")):
         return None
     asked = line[2:].strip(b" \t").decode(errors="replace")
@@ -152,11 +152,7 @@ def _machine(head: bytes) -> int | None:
 
 
 def _own_machine() -> int | None:
-    try:
-        with open(executable_of(os.getpid()), "rb") as file:
-            return _machine(file.read(20))
-    except OSError:
-        return None
+    return _machine(_head(Path(executable_of(os.getpid()))) or b"")
 
 
 def _loader(path: Path, head: bytes) -> str | None:

@@ -196,10 +196,7 @@ class Helpers:
     def _clear(self, group: frozenset[str]) -> None:
         """End the helpers of pricers if these are still idle."""
         if self.gate.close(group, self.linger_s):
-            try:
-                self._end(group)
-            finally:
-                self.gate.open(group)
+            self._end_and_open(group)
 
     def _renew(self, group: frozenset[str]) -> None:
         """End the helpers of pricers that are in use, between two attempts."""
@@ -211,6 +208,9 @@ class Helpers:
                 HOLD_AGAIN_S,
             )
             return
+        self._end_and_open(group)
+
+    def _end_and_open(self, group: frozenset[str]) -> None:
         try:
             self._end(group)
         finally:
