@@ -310,7 +310,7 @@ def test_another_job_store_is_refused_and_changes_nothing(
 
 
 def test_while_the_head_is_cut_off_the_workers_go_on(cluster: Cluster, hosts: Hosts) -> None:
-    """They get no notice: packets to the head just vanish, and every question to Ray's books hangs."""
+    """They get no notice: packets to the head just vanish, and every question to Ray's GCS hangs."""
     hosts.cut("head")
     try:
         until_s = time.monotonic() + 20

@@ -23,7 +23,7 @@ from tests.simulation.nodes import RETRIED, SimulatedAgent
 from tests.simulation.parents import MARKER, SimulatedParent
 from tests.simulation.store import EPOCH, Database, store_for
 from tests.simulation.trace import Trace
-from tests.simulation.world import Books
+from tests.simulation.world import RayHead
 
 GROUPS = ("rack-a", "rack-b")
 NODES_PER_GROUP = 2
@@ -65,7 +65,7 @@ class Grid:
         self.watch = Watch(self)
         self.database.observer = self.watch
         self.store_part: Part[Database] = Part("store", "db")
-        self.head: Part[Books] = Part("head", "head")
+        self.head: Part[RayHead] = Part("head", "head")
         self.agent_parts: dict[str, Part[SimulatedAgent]] = {}
         self.candidate_parts: dict[str, list[Part[SimulatedCandidate]]] = {}
         self.parent_parts: list[Part[SimulatedParent]] = []
@@ -143,7 +143,7 @@ class Grid:
     def open(self) -> None:
         """Start every part."""
         self.start(self.store_part, lambda _: self.database)
-        self.start(self.head, lambda _: Books())
+        self.start(self.head, lambda _: RayHead())
         self.database.memory._agreements[BLOBS] = MARKER
         for group_id in GROUPS:
             self.candidate_parts[group_id] = []

@@ -46,7 +46,7 @@ def node_link(network: Network, host: str, part: Part[SimulatedAgent], ordered: 
 
 
 class SimulatedNodes:
-    """The nodes of a group, as in Ray's books: a node that is back after its host was down counts as another one."""
+    """The nodes of a group, as Ray lists them: a node that is back after its host was down counts as another one."""
 
     def __init__(self, grid: WatchedWorld, group_id: str, host: str) -> None:
         self._grid, self._group_id, self._host = grid, group_id, host

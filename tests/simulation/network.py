@@ -19,7 +19,7 @@ from raygrid.transport.ports import CALL_TIMEOUT_S
 from tests.simulation.clock import WORLD, Process
 from tests.simulation.trace import Trace
 
-GIVEN_UP = 0.05  # how often a part that is cut off is reported as dead, as by Ray's books after a while
+GIVEN_UP = 0.05  # how often a part that is cut off is reported as dead, as by Ray's GCS after a while
 
 Target = TypeVar("Target")
 

@@ -49,7 +49,7 @@ class _Caches:
 
 
 class SimulatedGroups:
-    """The groups and their candidates, as Ray's books have them."""
+    """The groups and their candidates, as Ray lists them."""
 
     def __init__(self, grid: WorldOfGroups, host: str) -> None:
         self._grid, self._host = grid, host

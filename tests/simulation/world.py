@@ -21,7 +21,7 @@ from tests.simulation.trace import Trace
 
 
 @dataclass
-class Books:
+class RayHead:
     """What Ray's head knows: which hosts are there, each with the number of its registration."""
 
     members: dict[str, int] = field(default_factory=dict)
@@ -43,7 +43,7 @@ class World(Protocol):
     wall_base: float
     kinds: dict[str, str]
     cancelled: set[str]
-    head: Part[Books]
+    head: Part[RayHead]
     agent_parts: dict[str, Part[SimulatedAgent]]
 
     def group_of(self, node_id: str) -> str:

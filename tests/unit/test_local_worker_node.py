@@ -14,7 +14,7 @@ DIE = [sys.executable, "-c", "raise SystemExit(7)"]
 
 
 def gone(name: str) -> bool:
-    """Ray has removed the node from its books."""
+    """Ray does not list the node any more."""
     return False
 
 
