@@ -14,7 +14,7 @@ from raygrid.cli.options import AsJson
 
 if TYPE_CHECKING:
     from raygrid.planner.plan import NodeCountResult, Plan
-    from raygrid.planner.report import Scenario, ScenarioOutcome
+    from raygrid.planner.simulation import Scenario, ScenarioOutcome
 
 
 def plan(
@@ -57,7 +57,7 @@ def plan(
     enough. Failures are not simulated.
     """
     from raygrid.core.group.placement import POLICIES  # noqa: PLC0415 - other commands do not need it
-    from raygrid.planner import report as simulation  # noqa: PLC0415
+    from raygrid.planner import simulation  # noqa: PLC0415
     from raygrid.planner.load import Arrivals, RunTimes, duration_s  # noqa: PLC0415
     from raygrid.planner.plan import plan as fewest_nodes  # noqa: PLC0415
 

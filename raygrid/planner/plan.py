@@ -7,7 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from raygrid.errors import InvalidRequestError
-from raygrid.planner.report import Scenario, Simulation
+from raygrid.planner.simulation import Scenario, Simulation
 
 
 @dataclass(frozen=True, slots=True)

@@ -16,12 +16,12 @@ from typer.testing import CliRunner
 from raygrid.cli import app
 from raygrid.core.group.events import Event
 from raygrid.errors import InvalidRequestError
-from raygrid.planner import report
+from raygrid.planner import simulation
 from raygrid.planner.clock import STARTS_AT, Agenda, Turns
 from raygrid.planner.group import Meter, ModelGroup
 from raygrid.planner.load import Arrivals, RunTimes, duration_s
 from raygrid.planner.plan import NodeCountResult, plan
-from raygrid.planner.report import Scenario, ScenarioOutcome, Simulation, simulate, sweep
+from raygrid.planner.simulation import Scenario, ScenarioOutcome, Simulation, simulate, sweep
 
 pytestmark = pytest.mark.computing
 
@@ -87,7 +87,7 @@ def test_the_order_in_which_groups_advance_changes_nothing(
     asked = scenario(run_time, arrivals, groups=3, window=64)
     outcomes = []
     for polls in (0.001, 4, 1_000):
-        monkeypatch.setattr(report, "POLLS_PER_TURN", polls)
+        monkeypatch.setattr(simulation, "POLLS_PER_TURN", polls)
         outcomes.append(decided(simulate(asked)))
     assert outcomes[0] == outcomes[1] == outcomes[2]
 
