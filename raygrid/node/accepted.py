@@ -37,9 +37,7 @@ class AcceptedAttempts:
     def accept(self, order: AttemptOrder, lost: Collection[str] = ()) -> AttemptReport | None:
         """Accept an attempt; return its report if it is refused, or if its job has ended here already.
 
-        Args:
-            order: the attempt.
-            lost: digests of definitions that neither the job store nor the node has.
+        `lost` are digests of definitions that neither the job store nor the node has.
         """
         attempt = order.attempt
         known = self.by_job.get(attempt.job_id)

@@ -60,11 +60,8 @@ class Leftovers:
     def find(self, jobs: Path) -> list[AttemptReport]:
         """Find attempts of earlier lives, before their directories are removed.
 
-        Args:
-            jobs: the directory of this life's job directories; its parent has those of earlier lives.
-
-        Returns:
-            A report for each attempt, in the order of lives; attempts of one life have the same `ended_at`.
+        `jobs` is the directory of this life's job directories; its parent has those of earlier lives. There is a report
+        for each attempt, in the order of lives; attempts of one life have the same `ended_at`.
         """
         lives = self._recorded()
         known = {each.life for each in lives}

@@ -59,13 +59,10 @@ class Slot:
 
 
 class Slots:
-    """The threads of one agent, which run accepted attempts.
+    """The threads of one agent, which run accepted attempts, at most `count` at a time.
 
-    Args:
-        count: how many attempts may run at a time.
-        accepted: the attempts; the lock of `work` guards them.
-        work: notified when an attempt is accepted.
-        run: runs an attempt to its end; raises nothing.
+    The lock of `work` guards `accepted`; `work` is notified when an attempt is accepted. `run` runs an attempt to its
+    end, and raises nothing.
     """
 
     def __init__(

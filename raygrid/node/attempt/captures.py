@@ -113,12 +113,10 @@ class CapturePool:
             self._descriptor = -1
 
     def take(self, job_directory: str, dir_fd: int, *, by_name: bool = False) -> Captures:
-        """A pair for one attempt.
+        """A pair for one attempt; `by_name` if its pricer opens the files by name.
 
-        Args:
-            job_directory: path of the job directory; if the pool's directory was removed, the pair is made beside it.
-            dir_fd: descriptor of the parent of the job directory.
-            by_name: whether the pricer opens the files by name.
+        If a pricer removed the pool's directory, the pair is made beside the job directory, whose parent `dir_fd` has
+        open.
         """
         while len(self._free) > MIN_FREE:
             try:

@@ -68,10 +68,7 @@ class OutputFile(NamedTuple):
 def find_outputs(top: int, input_name: str | None, input_mark: FileMark | None) -> list[OutputFile]:
     """All regular files in a job directory, in name order, without shared data and an unchanged input.
 
-    Args:
-        top: descriptor of the job directory.
-        input_name: the name of the input in it.
-        input_mark: the mark of the input before the run; a changed input is an output.
+    `top` is a descriptor of the directory, `input_mark` the mark of the input before the run.
 
     Raises:
         BadOutputError: there are other files than regular ones and directories, or too many.

@@ -77,10 +77,8 @@ class Runner:
     ) -> FinishedAttempt:
         """Run an attempt to its end; every failure becomes a report, none is raised.
 
-        Args:
-            order: the attempt.
-            pricer_ended: called after its pricer has ended, before its result is made.
-            slot: number of its slot, which is free again once `pricer_ended` is called.
+        `pricer_ended` is called after its pricer has ended, before its result is made; then its slot number is free
+        again.
         """
         directory: JobDirectory | None = None
         try:

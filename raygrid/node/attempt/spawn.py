@@ -141,12 +141,8 @@ def spawn(
 ) -> int:
     """Start a program in a session of its own, without other open files; return its pid, which the caller waits for.
 
-    Args:
-        command: its words; the first is searched in the PATH of its own environment unless it has a slash.
-        environment: its environment.
-        more: further variables.
-        directory: its working directory.
-        streams: descriptors of its stdin, stdout and stderr, which the caller closes.
+    The first word is searched in the PATH of `environment` unless it has a slash; `more` are further variables.
+    `streams` are descriptors of stdin, stdout and stderr, which the caller closes.
 
     Raises:
         OSError: it cannot be started; `errno` is the reason.

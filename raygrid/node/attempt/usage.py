@@ -12,11 +12,9 @@ from raygrid.system.proc import CpuAndMemory
 
 @dataclass(frozen=True, slots=True)
 class Usage:
-    """CPU and memory of one attempt.
+    """CPU seconds of one attempt, in the program and in the kernel on its behalf, and its memory.
 
     Attributes:
-        user_s: CPU seconds in the program.
-        system_s: CPU seconds in the kernel on its behalf.
         max_rss_bytes: the peak of its memory; None if it is not known.
         warm_job: which job of its process this was, from 1; None for a cold pricer.
     """
@@ -47,11 +45,9 @@ class Usage:
 
 @dataclass(frozen=True, slots=True)
 class ProcessEnd:
-    """How the process of an attempt ended, or what a warm process answered.
+    """How the process of an attempt ended (`status` is the wait status), or what a warm process answered.
 
     Attributes:
-        status: the wait status.
-        usage: what the attempt used.
         message: what a warm pricer added to its answer.
         answered: False if a warm process ended without an answer to its job; then even exit code 0 is a failure.
     """

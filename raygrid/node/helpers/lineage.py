@@ -27,13 +27,10 @@ class ProcessOrigin:
 
 @dataclass(frozen=True, slots=True)
 class SpawnedPricer:
-    """A process that the agent itself spawned for a pricer.
+    """A process that the agent itself spawned for a pricer; `pid` is 0 while it is about to be spawned.
 
-    Attributes:
-        pid: its pid; 0 while it is about to be spawned.
-        pricer: the pricer's name.
-        name: its name in its mark.
-        attempt: name of the attempt that it runs; empty for a warm process between jobs.
+    `name` is its name in its mark; `attempt` is the name of the attempt that it runs, empty for a warm process between
+    jobs.
     """
 
     pid: int
@@ -65,9 +62,8 @@ class Trace:
 class Lineage:
     """The origins of the processes below one agent; not thread-safe.
 
-    Args:
-        mark_prefix: what the marks of the agent's pricers begin with.
-        own_process: whether this process runs only the agent, so that an orphan without a mark comes from a pricer.
+    `mark_prefix` is what the marks of the agent's pricers begin with. If `own_process`, this process runs only the
+    agent, so that an orphan without a mark comes from a pricer.
     """
 
     def __init__(self, mark_prefix: str, *, own_process: bool) -> None:

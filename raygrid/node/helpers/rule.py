@@ -26,10 +26,9 @@ class LeftBehind:
     """A process that outlived its parent.
 
     Attributes:
-        pid: its process id.
         started: its start time in clock ticks since boot; with the pid it identifies one process.
         age_s: seconds since it started.
-        pricers: the pricers whose jobs may have started it or may use it; empty where none can.
+        pricers: the pricers whose jobs may have started it or may use it; empty if none can.
         allowed: whether the settings of one of these pricers allow it.
         in_job: whether an attempt that may have started it still runs.
     """
@@ -68,12 +67,8 @@ def decide(
 ) -> HelperActions:
     """Decide on all processes that were left behind on a node.
 
-    Args:
-        left: the processes.
-        idle_s: by pricer that ever ran, the seconds since its last attempt ended; 0 while one runs.
-        linger_s: how long helpers outlive the last attempt.
-        age_s: the greatest age of a helper.
-        most: how many helpers a pricer may have.
+    `idle_s` has, for each pricer that ever ran, the seconds since its last attempt ended, and 0 while one runs. Helpers
+    outlive the last attempt by `linger_s`, reach an age of `age_s`, and a pricer has at most `most`.
     """
     kill = tuple(each for each in left if not each.in_job and not (each.allowed and each.pricers))
     helpers = [each for each in left if each.allowed and each.pricers]
@@ -100,14 +95,9 @@ def _merged(sets: Iterable[frozenset[str]]) -> tuple[frozenset[str], ...]:
 def is_allowed(programs: Programs, executable: str, name: str) -> bool:
     """Whether a pricer's setting allows a program as a helper.
 
-    A program is recognised by its executable, because a process can change its name. `wineserver64` (or `wineserver`,
-    `wine`) means all of wine, whose loader runs its services. `services.exe` means a Windows program of that name,
-    which wine's loader runs.
-
-    Args:
-        programs: the setting.
-        executable: path of the process's executable; empty where it cannot be read.
-        name: the kernel's name of the process.
+    A program is recognised by its executable (a path, empty if it cannot be read), because a process can change its
+    name. `wineserver64` (or `wineserver`, `wine`) means all of wine, whose loader runs its services. `services.exe`
+    means a Windows program of that name, which wine's loader runs.
     """
     if programs is None:
         return True

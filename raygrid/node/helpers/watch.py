@@ -39,11 +39,8 @@ _TICKS = os.sysconf("SC_CLK_TCK")
 class Helpers:
     """The helpers of one node; thread-safe. `close` ends them all.
 
-    Args:
-        mark_prefix: what the marks of the agent's pricers begin with.
-        roots: returns the processes that the agent has spawned for pricers or is about to spawn.
-        own_process: whether this process runs only the agent.
-        shared: a directory that the agents of the grid on this machine share.
+    The arguments are those of the watchdog; `roots` returns the processes that the agent has spawned for pricers or is
+    about to spawn.
 
     Attributes:
         linger_s: how long helpers outlive the last attempt of their pricer.

@@ -71,13 +71,9 @@ class KillReasons:
 
 
 def leave_kill_reason(nodes: str, mark: str, pid: int, reason: KillReason) -> bool:
-    """Write a kill reason for another agent of the same grid; False if that fails.
+    """Write the kill reason of a pricer's process for another agent of the same grid; False if that fails.
 
-    Args:
-        nodes: the parent directory of the agents of this grid.
-        mark: the mark of the pricer, which names its agent.
-        pid: the pricer's process.
-        reason: the reason.
+    The pricer's mark names its agent, which has its directory in `nodes`.
     """
     root, incarnation, *_ = [*mark.rsplit("|", 3), "", ""]
     # A pricer can forge the mark of its children: the mark must not decide where a file is written or overwritten.

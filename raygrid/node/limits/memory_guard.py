@@ -43,14 +43,9 @@ WARN_S = 60.0
 class MemoryGuard:
     """The guard of one agent; `close` ends its thread.
 
-    Args:
-        node_id: the node, for messages.
-        root: its directory, whose parent contains those of the grid's other nodes on this machine.
-        incarnation: this life of the agent.
-        mark_prefix: what the marks of the agent's pricers begin with.
-        watchdog: knows the running pricers.
-        reserve: bytes of memory to keep free; None for the default share.
-        gauge: reads how much memory is free.
+    `root` is the node's directory, whose parent contains those of the grid's other nodes on this machine; `incarnation`
+    is this life of the agent. `reserve` are the bytes of memory to keep free, None for the default share. `decides`
+    states whether this agent decides for the machine.
     """
 
     def __init__(

@@ -76,10 +76,7 @@ def is_watched(memory: Memory) -> bool:
 def choose(memory: Memory, sizes: Sequence[PricerSize], history: PressureHistory) -> Victim | None:
     """The pricer to kill; None without pressure, or if killing pricers cannot end it.
 
-    Args:
-        memory: what is left.
-        sizes: the pricers of all agents in the latest snapshot.
-        history: snapshots of the last seconds, including the latest.
+    `sizes` are the pricers of all agents in the latest snapshot, which `history` includes.
     """
     if memory.headroom >= 0:
         return None

@@ -30,14 +30,10 @@ def processes_of(own: Sequence[Running], table: Sequence[Process]) -> dict[Attem
 
 @dataclass(slots=True)
 class ProcessTree:
-    """A pricer and all processes that it started.
+    """A pricer's own process (`pid`) and all that it started (`members`, including `pid`).
 
-    Attributes:
-        pid: the pricer's own process.
-        mark: its mark, which names its agent and attempt.
-        is_own: whether it belongs to this agent.
-        members: pids of all its processes, including its own.
-        rss: their resident memory, bytes.
+    Its mark names its agent and attempt; `is_own` states whether that is this agent. `rss` is the resident memory of
+    all members, bytes.
     """
 
     pid: int
@@ -53,10 +49,10 @@ class ProcessTree:
 
 
 def trees(table: Iterable[Process], own: Mapping[int, str], own_prefix: str, nodes: str) -> list[ProcessTree]:
-    """The pricers of a machine.
+    """The pricers of a machine, from the table of its processes.
 
     Args:
-        table: all its processes.
+        table: all processes.
         own: the marks of this agent's running pricers, by pid.
         own_prefix: what the marks of all this agent's processes begin with.
         nodes: the parent directory of this grid's agents, with which all their marks begin.

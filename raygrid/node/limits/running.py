@@ -18,16 +18,12 @@ class Running:
     """A pricer that is about to run, or runs; thread-safe.
 
     Attributes:
-        attempt: its attempt.
         started: when the attempt began, on the monotonic clock.
-        timeout_s: its time limit.
-        memory: its memory limit in bytes; None for no limit.
-        output: its output limit in bytes.
+        memory: its limit in bytes; None for no limit.
+        output: its limit in bytes.
         paths: the paths of its files.
         pid: its process; 0 until it is spawned.
-        pricer: the pricer's name.
-        killed_for: why it was killed or stopped; None if it was not.
-        message: the same for people.
+        killed_for: why it was killed or stopped, for people in `message`; None if it was not.
         kill_at: when it is killed after it was stopped, on the monotonic clock.
         ended: whether its process has ended, or no longer belongs to the attempt.
         crowded: whether other pricers ran on the machine when it was killed for lack of memory.

@@ -32,15 +32,14 @@ SWEEP_S = 1.0
 class Watchdog:
     """Watches the pricers of one agent. `close` ends its thread.
 
-    Attributes:
-        helpers: ends the processes that jobs leave behind.
-        reap_ended: called once a second; reaps idle warm processes that have ended.
-
     Args:
         mark_prefix: what the marks of the agent's pricers begin with.
         settings: the node's settings, such as the time from SIGTERM to SIGKILL.
         own_process: whether this process runs only the agent, so that every orphan comes from a pricer.
         shared: a directory that the agents of the grid on this machine share.
+
+    Attributes:
+        reap_ended: called once a second; reaps idle warm processes that have ended.
     """
 
     def __init__(

@@ -22,13 +22,7 @@ _CHUNK = 64 * 1024
 
 
 class Conversation:
-    """The pipes of one process, used by one thread at a time.
-
-    Args:
-        stdin: the agent's end of the process's stdin.
-        stdout: the agent's end of its stdout.
-        has_exited: whether the process has ended.
-    """
+    """The pipes of one process, used by one thread at a time: the agent's ends of its stdin and stdout."""
 
     def __init__(self, stdin: int, stdout: int, has_exited: Callable[[], bool]) -> None:
         self._in = stdin

@@ -38,26 +38,15 @@ _CHUNK = 64 * 1024
 
 
 class WarmProcess:
-    """A pricer's process that runs one job after another.
+    """A pricer's process that runs one job after another; OSError if it cannot be started.
 
-    Args:
-        serial: its number among the agent's warm processes.
-        name: the pricer's name.
-        definition: digest of the definition that it runs.
-        pricer: the settings that it is started with.
-        mark_prefix: what the agent's marks begin with.
-        environment: its variables besides those of the pricer.
-        workspace: makes its working directory.
-        watchdog: gets its record before it is spawned.
-        attempt: the attempt that it is started for.
+    `serial` is its number among the agent's warm processes, `definition` the digest of what it runs, `attempt` the
+    attempt that it is started for. `environment` has its variables besides those of the pricer.
 
     Attributes:
         jobs: how many jobs it was given.
         gone: whether it was reaped.
         idle_since: when its last job ended, on the monotonic clock.
-
-    Raises:
-        OSError: it cannot be started.
     """
 
     def __init__(
