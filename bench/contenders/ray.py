@@ -11,7 +11,7 @@ from contextlib import contextmanager
 
 from bench.contenders.contender import Contender, Run, installed
 from bench.contenders.spawn import require_all_well, spawn
-from raygrid.system.supervision import NO_UPLOADS
+from raygrid.system.ray_environment import NO_UPLOADS
 
 
 @contextmanager

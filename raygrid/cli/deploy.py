@@ -20,7 +20,7 @@ from raygrid.local import GridFile
 from raygrid.local.executables import require_executables
 from raygrid.settings.model import GridSettings, load_settings
 from raygrid.system.home import expanded
-from raygrid.system.supervision import prepare_to_join_ray
+from raygrid.system.ray_environment import prepare_to_join_ray
 
 READY_IN_A_ROW = 10  # old and new parents share the port for a moment; so many answers do not all come from an old one
 ENTRY_S = 20.0  # time for the HTTP entry of this machine to find the parents

@@ -11,7 +11,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from raygrid.errors import SettingsError
-from raygrid.system.supervision import RAY_SETTINGS, environment_beside_ray
+from raygrid.system.ray_environment import RAY_SETTINGS, environment_beside_ray
 
 # For the results in a node's cache (node.cache, by default 64 MB) and for Ray's own objects.
 OBJECT_STORE = 192 * 1024**2

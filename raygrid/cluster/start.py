@@ -17,8 +17,8 @@ from raygrid.cluster.spec import STOP, HostSpec
 from raygrid.errors import RaygridError, SettingsError
 from raygrid.system.lock import NAME as LOCK
 from raygrid.system.lock import is_locked, try_lock
-from raygrid.system.logs import DIRECTORY, SUPERVISOR
-from raygrid.system.supervision import log_end, start_supervisor
+from raygrid.system.logs import DIRECTORY, SUPERVISOR, log_end
+from raygrid.system.supervisor import start_supervisor
 
 LOG = f"{DIRECTORY}/{SUPERVISOR}"
 _POLL_S = 0.1

@@ -16,7 +16,7 @@ from dataclasses import asdict, dataclass
 from typing import Any, Protocol
 
 from raygrid.errors import RaygridError, UnavailableError
-from raygrid.system.supervision import environment_beside_ray
+from raygrid.system.ray_environment import environment_beside_ray
 
 LOOK_S = 60.0
 INJECT_S = 10.0

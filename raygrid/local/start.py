@@ -17,9 +17,9 @@ from raygrid.settings.model import GridSettings
 from raygrid.system.filesystem import require_local_job_store
 from raygrid.system.grid_file import GridFile, down_command, running_grid
 from raygrid.system.lock import holder
-from raygrid.system.logs import DIRECTORY, SUPERVISOR
+from raygrid.system.logs import DIRECTORY, SUPERVISOR, log_end, log_size
 from raygrid.system.proc import Life, life_of
-from raygrid.system.supervision import log_end, log_size, start_supervisor
+from raygrid.system.supervisor import start_supervisor
 
 LOG = f"{DIRECTORY}/{SUPERVISOR}"
 LOCKED = 75

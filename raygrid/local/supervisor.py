@@ -35,7 +35,7 @@ from raygrid.system.loopback import open_here
 from raygrid.system.orphans import Strays
 from raygrid.system.proc import Life, life_of
 from raygrid.system.processors import usable_processors
-from raygrid.system.supervision import RAY_SETTINGS, prepare_to_join_ray
+from raygrid.system.ray_environment import RAY_SETTINGS, prepare_to_join_ray
 from raygrid.system.supervisor import run_alone, stop_on_signals, write_log
 
 OBJECT_STORE_SLACK = 128 * 1024**2

@@ -15,6 +15,7 @@ import shutil
 import stat
 import time
 from datetime import UTC, datetime
+from pathlib import Path
 
 VARIABLE = "RAYGRID_LOGS"
 """Environment variable that names the directory of logs, for processes of the tiers."""
@@ -24,6 +25,8 @@ SUPERVISOR = "supervisor.log"
 MOST_BYTES = 10 * 1024**2
 KEPT = 3
 """A log has at most `MOST_BYTES`; its `KEPT` predecessors are kept."""
+
+_TAIL_LINES = 12
 
 
 def line(at_s: float, level: str, who: str, text: str) -> str:
@@ -47,6 +50,20 @@ def _bound_output() -> None:
         with open("/proc/self/fd/1", "rb") as now, open(earlier, "wb", opener=private) as kept:
             shutil.copyfileobj(now, kept)
         os.ftruncate(1, 0)
+
+
+def log_size(log: Path) -> int:
+    """The size of a log in bytes; 0 if it does not exist."""
+    return log.stat().st_size if log.exists() else 0
+
+
+def log_end(log: Path, since: int = 0) -> str:
+    """The last lines of a log, for an error message; `since` is the size at which the present run began."""
+    with contextlib.suppress(OSError):
+        data = log.read_bytes()
+        lines = data[since if since <= len(data) else 0 :].decode(errors="replace").splitlines()
+        return "\n".join(lines[-_TAIL_LINES:])
+    return "(no log)"
 
 
 def private(path: str, flags: int) -> int:

@@ -1,14 +1,16 @@
 """The common parts of the supervisors of a local grid and of a cluster's host.
 
 A supervisor holds the lock of its directory, stops on a signal, starts children that end with it, and writes its log to
-standard output. `orphans.py` ends orphans of its children; `supervision.py` starts supervisors.
+standard output. `orphans.py` ends orphans of its children.
 """
 
 from __future__ import annotations
 
 import contextlib
+import os
 import signal
 import subprocess
+import sys
 import threading
 import traceback
 from collections.abc import Callable, Mapping, Sequence
@@ -18,6 +20,7 @@ from raygrid.errors import RaygridError, SettingsError
 from raygrid.system import logs
 from raygrid.system.lock import only_one
 from raygrid.system.processes import die_with_parent
+from raygrid.system.ray_environment import UTF8
 
 FAILED = 1
 _WHO = "supervisor"
@@ -26,6 +29,28 @@ _WHO = "supervisor"
 def write_log(text: str, level: str = "INFO") -> None:
     """Write a line to the log of this process, a supervisor."""
     logs.write_line(_WHO, text, level)
+
+
+def start_supervisor(module: str, given: bytes, directory: Path, log: Path) -> subprocess.Popen[bytes]:
+    """Start a module as a process that outlives this one's terminal, in `directory`; its output is appended to a log.
+
+    It gets `given` on its standard input, because settings may hold secrets, which must not be arguments.
+    """
+    log.parent.mkdir(mode=0o700, exist_ok=True)
+    with open(log, "ab", opener=logs.private) as output:
+        process = subprocess.Popen(
+            [sys.executable, "-P", "-m", module],  # -P: import nothing from the working directory
+            stdin=subprocess.PIPE,
+            stdout=output,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,
+            cwd=directory,
+            env={**os.environ, **UTF8, logs.VARIABLE: str(directory / logs.DIRECTORY)},
+        )
+    assert process.stdin is not None
+    with contextlib.suppress(BrokenPipeError), process.stdin as pipe:
+        pipe.write(given)
+    return process
 
 
 def run_alone(directory: Path, supervise: Callable[[], None], *, taken: int, patience_s: float = 0.0) -> int:

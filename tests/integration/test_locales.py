@@ -14,7 +14,8 @@ import pytest
 import pytest_asyncio
 
 from raygrid.cluster.spec import HostSpec
-from raygrid.system.supervision import environment_beside_ray, start_supervisor
+from raygrid.system.ray_environment import environment_beside_ray
+from raygrid.system.supervisor import start_supervisor
 from tests.support.small_grid import SmallGrid
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")

@@ -15,8 +15,7 @@ import pytest
 
 from raygrid.errors import RaygridError
 from raygrid.local import start_grid
-from raygrid.system.logs import line
-from raygrid.system.supervision import log_end, log_size
+from raygrid.system.logs import line, log_end, log_size
 from tests.unit.test_local_start import settings_for
 
 TIER = """

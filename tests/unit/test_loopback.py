@@ -20,7 +20,7 @@ from raygrid.errors import RaygridError
 from raygrid.local.supervisor import GridSupervisor, prepare_environment
 from raygrid.settings.model import load_settings
 from raygrid.system.loopback import is_this_machine, own_addresses, without_proxy
-from raygrid.system.supervision import environment_beside_ray
+from raygrid.system.ray_environment import environment_beside_ray
 from tests.support.recording_proxy import RecordingProxy, recording_proxy
 
 NODES = {"nodes": [{"node": "rack-a-1", "group": "rack-a", "state": "ok", "slots": 1, "running": 0}]}
