@@ -11,6 +11,7 @@ import typer
 import raygrid
 from raygrid.cli import (
     bench,
+    cancel,
     data,
     demo,
     deploy,
@@ -20,7 +21,7 @@ from raygrid.cli import (
     maintenance,
     plan,
     ready,
-    results,
+    result,
     simulate,
     status,
     submit,
@@ -88,8 +89,8 @@ for _command in (
     status.nodes,
     status.jobs,
     status.batches,
-    results.result,
-    results.cancel,
+    result.result,
+    cancel.cancel,
     status.pricers,
     deploy.deploy,
     maintenance.drain,

@@ -1,4 +1,4 @@
-"""`raygrid result` and `raygrid cancel`, for jobs that were submitted before."""
+"""`raygrid result`: fetches the results of jobs that were submitted before."""
 
 from __future__ import annotations
 
@@ -9,9 +9,7 @@ from typing import Annotated
 import typer
 
 from raygrid.cli.ended import NameBy, NameByOption, collect, folder_names, print_ended, print_failures, print_summary
-from raygrid.cli.grid import client_of, command_of, print_note, print_out, progress_bar
-from raygrid.cli.offline import client_to_cancel
-from raygrid.cli.options import GridName, StartedWithFile
+from raygrid.cli.grid import client_of, command_of, print_note, progress_bar
 
 _POLL_S = 0.5
 
@@ -62,32 +60,6 @@ def result(
         typer.echo(fetched.stdout_bytes, nl=False)  # the pricer's own bytes, also for `> file`
     else:
         fetched.extract(out_dir)
-
-
-def cancel(
-    context: typer.Context,
-    jobs: Annotated[list[str] | None, typer.Argument(metavar="JOB...", help="Ids of jobs.")] = None,
-    batch: Annotated[str | None, typer.Option(help="Cancel all jobs of this batch.")] = None,
-    name: GridName = None,
-    config: StartedWithFile = None,
-) -> None:
-    """Cancel jobs; a job that has ended does not change.
-
-    If the grid on this machine does not run, the jobs are cancelled in its job store.
-    """
-    if not jobs and batch is None:
-        raise typer.BadParameter("name the jobs, or a batch with --batch")
-    client = client_to_cancel(context, jobs or (), batch, name, config)
-    if client is None:
-        return
-    for job_id in jobs or ():
-        was = client.job(job_id).cancel()
-        ended = f"job {job_id} has ended already: it is {was.value}"
-        print_out(ended if was.is_terminal else f"cancelling job {job_id}")
-    if batch is not None:
-        count = client.cancel_batch(batch)
-        ended = f"all jobs of batch {batch} have ended already"
-        print_out(f"cancelling {count} jobs of batch {batch}" if count else ended)
 
 
 def _fetch_batch(context: typer.Context, batch_id: str, into: Path, name_by: NameBy, wait_s: float) -> int:
