@@ -5,14 +5,14 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import random
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 from raygrid.client import AsyncClient, JobStatus, NodeStatus
-from raygrid.drill.history import Wrong, check
+from raygrid.drill.history import check
 from raygrid.drill.injector import FaultTarget, GridSnapshot, Injector
 from raygrid.drill.load import ClientLoad
-from raygrid.drill.report import Report
+from raygrid.drill.report import Report, count_jobs
 from raygrid.drill.scenarios import InjectedFault, Skip, choose_target, entries_of, recovery_s, settled_s
 from raygrid.errors import RaygridError, UnavailableError
 from raygrid.models import JobState
@@ -282,37 +282,12 @@ class Drill:
         recovery = recovery_s(scenario, injected, load.jobs.values(), final, load.tries, until)
         settled = {"settled_s": round(settled_s(injected, load.tries), 3)} if scenario in ("parent", "head") else {}
         return replace(
-            count(scenario, load, final),
+            count_jobs(scenario, load, final),
             recovery_s=None if recovery is None else round(recovery, 3),
             violations=tuple(map(str, violations)),
             note=NOT_SEEN if recovery is None else "",
             more=settled,
         )
-
-
-def count(scenario: str, load: ClientLoad, final: Mapping[str, JobStatus]) -> Report:
-    """Count the ends of the jobs that the grid accepted."""
-    taken = load.history.acknowledged_jobs
-    ends = [_end(final.get(job_id), load.history.result_at(job_id)) for job_id in taken]
-    wrong = [each for each in check(load.history, {}, must_have_ended=False) if each.kind is Wrong.WRONG_RESULT]
-    return Report(
-        scenario,
-        acknowledged=len(taken),
-        done=ends.count("done"),
-        lost=ends.count("lost"),
-        failed=ends.count("failed"),
-        repeated=sum(final[job_id].attempts > 1 for job_id in taken if job_id in final),
-        wrong=len(wrong),
-        client_errors=load.client_errors,
-        errors=tuple(dict.fromkeys(what for _, _, what in load.history.errors))[:5],
-    )
-
-
-def _end(status: JobStatus | None, result_at: float | None) -> str:
-    """How a job ended: it is done when its client has the result, not when the grid reports it."""
-    if status is not None and status.state in (JobState.FAILED, JobState.CANCELLED):
-        return "failed"
-    return "done" if status is not None and status.state is JobState.DONE and result_at is not None else "lost"
 
 
 async def _head_back(address: str, since: float, within_s: float) -> float:

@@ -3,9 +3,14 @@
 from __future__ import annotations
 
 import statistics
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
+
+from raygrid.client import JobStatus
+from raygrid.drill.history import Wrong, check
+from raygrid.drill.load import ClientLoad
+from raygrid.models import JobState
 
 _COUNTED = ("acknowledged", "done", "lost", "failed", "wrong", "client_errors")
 _BROKEN = {"lost": "lost", "failed": "failed", "wrong": "with a wrong result"}
@@ -53,6 +58,31 @@ class Report:
     def is_well(self) -> bool:
         """Whether no guarantee was violated; errors of clients do not count."""
         return not (self.lost or self.failed or self.wrong or self.violations)
+
+
+def count_jobs(scenario: str, load: ClientLoad, final: Mapping[str, JobStatus]) -> Report:
+    """Count the ends of the jobs that the grid accepted."""
+    taken = load.history.acknowledged_jobs
+    ends = [_end(final.get(job_id), load.history.result_at(job_id)) for job_id in taken]
+    wrong = [each for each in check(load.history, {}, must_have_ended=False) if each.kind is Wrong.WRONG_RESULT]
+    return Report(
+        scenario,
+        acknowledged=len(taken),
+        done=ends.count("done"),
+        lost=ends.count("lost"),
+        failed=ends.count("failed"),
+        repeated=sum(final[job_id].attempts > 1 for job_id in taken if job_id in final),
+        wrong=len(wrong),
+        client_errors=load.client_errors,
+        errors=tuple(dict.fromkeys(what for _, _, what in load.history.errors))[:5],
+    )
+
+
+def _end(status: JobStatus | None, result_at: float | None) -> str:
+    """How a job ended: it is done when its client has the result, not when the grid reports it."""
+    if status is not None and status.state in (JobState.FAILED, JobState.CANCELLED):
+        return "failed"
+    return "done" if status is not None and status.state is JobState.DONE and result_at is not None else "lost"
 
 
 def medians(reports: Sequence[Report]) -> list[dict[str, Any]]:

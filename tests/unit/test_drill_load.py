@@ -9,9 +9,9 @@ from dataclasses import asdict
 import httpx
 
 from raygrid.client import AsyncClient, JobStatus, Result
-from raygrid.drill.drill import count
 from raygrid.drill.load import ClientLoad, result_digest
 from raygrid.drill.recorder import EntryRequest, RequestRecorder, entry_of
+from raygrid.drill.report import count_jobs
 from raygrid.models import JobState
 
 ONE, TWO, THREE = "http://one:8000", "http://two:8000", "http://three:8000"
@@ -61,7 +61,7 @@ async def test_requests_that_fail_in_spite_of_retries_are_counted_and_not_acknow
     load.stop()
     assert await load.drained(10)
     await load.close()
-    report = count("agent", load, {})
+    report = count_jobs("agent", load, {})
     assert report.client_errors == len(load.history.errors) >= 3
     assert (report.acknowledged, report.done, report.lost) == (0, 0, 0)
     assert "submit: no grid answers" in report.errors[0]
@@ -89,7 +89,7 @@ async def test_every_end_is_counted_once() -> None:
     history.submitted("refused", "i")
     for job_id, digest in (("done", "right"), ("again", "right"), ("wrong", "other")):
         history.result(job_id, digest, 10.0)
-    report = count("agent", load, final)
+    report = count_jobs("agent", load, final)
     await load.close()
     figures = (report.acknowledged, report.done, report.lost, report.failed, report.repeated, report.wrong)
     assert figures == (7, 3, 3, 1, 1, 1)
