@@ -77,6 +77,26 @@ def test_a_row_that_is_skipped_has_not_failed(logs: Path) -> None:
 
 
 @pytest.mark.processes
+def test_a_row_starts_when_the_row_before_it_has_ended(logs: Path) -> None:
+    """Rows that follow no other one start at once."""
+    for name, test in (
+        ("late", "assert (here / 'early').exists()"),
+        ("early", "time.sleep(0.5); (here / 'early').touch()"),
+    ):
+        (logs / name).mkdir()
+        script = f"import pathlib, time\nhere = pathlib.Path(__file__).parents[1] / 'seen'\ndef test(): {test}"
+        (logs / name / f"test_{name}.py").write_text(script)
+    (logs / "seen").mkdir()
+    options = ("-c", "/dev/null", "-p", "no:cacheprovider")
+    late = Row("late", str(logs / "late"), after="early", marker="not other", options=options)
+    early = Row("early", str(logs / "early"), marker="not other", options=options)
+
+    outcomes = Runner([late, early]).run()
+
+    assert [(outcome.row.name, outcome.is_good) for outcome in outcomes] == [("early", True), ("late", True)]
+
+
+@pytest.mark.processes
 def test_an_interrupted_row_cleans_up(logs: Path) -> None:
     """The fixtures of the running test end, and so does its process."""
     test = """
