@@ -11,7 +11,15 @@ import typer
 
 from raygrid.cli.grid import print_out, waiting
 from raygrid.cli.local_grid import pricer_commands, running, settings_of
-from raygrid.cli.options import HOST_DIRECTORY, GridName, HostDirectory, NoInput, PricerCommands, SettingsFile, Slots
+from raygrid.cli.options import (
+    HOST_DIRECTORY,
+    GridName,
+    HostDirectory,
+    NoInput,
+    PricerCommands,
+    SettingsFile,
+    SlotCount,
+)
 from raygrid.client import Client
 from raygrid.client.retry import RetryPolicy
 from raygrid.drill.local import way_into
@@ -32,7 +40,7 @@ def deploy(
     name: GridName = None,
     pricer: PricerCommands = None,
     no_input: NoInput = False,
-    slots: Slots = None,
+    slots: SlotCount = None,
     wait: Annotated[bool, typer.Option(help="On a cluster: return when every parent is up.")] = True,
     timeout: Annotated[float, typer.Option(min=1, help="Longest wait, seconds.")] = 300.0,
     directory: HostDirectory = HOST_DIRECTORY,

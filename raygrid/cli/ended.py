@@ -12,7 +12,7 @@ from typing import Annotated
 import typer
 
 from raygrid.cli.grid import print_error, print_how_to_fetch, print_note, print_stderr_tail
-from raygrid.client import Job, Result
+from raygrid.client import Job
 from raygrid.client.earlier import remove_earlier
 from raygrid.errors import JobCancelledError, JobFailedError, RaygridError, ResultExpiredError
 
@@ -65,7 +65,7 @@ def folder_names(inputs: Mapping[str, str | None], name_by: NameBy) -> tuple[Nam
     return NameBy.INPUT, stems
 
 
-def collect(job: Job, path: Path | None, into: Path | None, *, print_stdout: bool) -> EndedJob:
+def deliver(job: Job, path: Path | None, into: Path | None, *, print_stdout: bool) -> EndedJob:
     """Unpack or print the result of an ended job, and free its memory.
 
     Args:
@@ -76,9 +76,12 @@ def collect(job: Job, path: Path | None, into: Path | None, *, print_stdout: boo
     """
     ending = job.ending
     if ending is None:
-        raise AssertionError("only jobs that have ended are collected")
+        raise AssertionError("only jobs that have ended are delivered")
     if ending.result is not None:
-        _deliver(ending.result, into, print_stdout=print_stdout and ending.error is None)
+        if into is not None:
+            ending.result.extract(into)
+        elif print_stdout and ending.error is None:
+            typer.echo(ending.result.stdout_bytes, nl=False)  # the pricer's own bytes, in any encoding
     elif into is not None and isinstance(ending.error, JobFailedError):
         remove_earlier(into, whole=True)  # a result there is that of another job, which may have succeeded
     reused_from = ending.result.reused_from if ending.result is not None else None
@@ -93,13 +96,6 @@ def collect(job: Job, path: Path | None, into: Path | None, *, print_stdout: boo
             path, job.job_id, "failed", error.reason, error.message, tail, folder=folder, has_result=error.has_result
         )
     return EndedJob(path, job.job_id, _state_of(error), None, str(error))
-
-
-def _deliver(result: Result, into: Path | None, *, print_stdout: bool) -> None:
-    if into is not None:
-        result.extract(into)
-    elif print_stdout:
-        typer.echo(result.stdout_bytes, nl=False)  # the pricer's own bytes, in any encoding
 
 
 def _state_of(error: RaygridError) -> str:

@@ -12,7 +12,7 @@ import typer
 from raygrid import local
 from raygrid.cli.grid import INTERRUPTED, err, print_error, print_out, waiting
 from raygrid.cli.local_grid import commands_of, nodes_in_words, pricer_commands, running, settings_of, start
-from raygrid.cli.options import GridName, NoInput, PricerCommands, SettingsFile, Slots, StartedWithFile
+from raygrid.cli.options import GridName, NoInput, PricerCommands, SettingsFile, SlotCount, StartedWithFile
 from raygrid.errors import SettingsError
 from raygrid.settings.model import GridSettings
 from raygrid.settings.sources import set_by_variables
@@ -27,7 +27,7 @@ def up(
     no_input: NoInput = False,
     racks: Annotated[int | None, typer.Option(min=1, help="Racks (groups) to start; 1 by default.")] = None,
     nodes: Annotated[int | None, typer.Option(min=1, help="Nodes in each rack; 1 by default.")] = None,
-    slots: Slots = None,
+    slots: SlotCount = None,
     port: Annotated[int | None, typer.Option(min=1, max=65535, help="Port to listen on.")] = None,
     host: Annotated[
         str | None, typer.Option(help="Address to listen on; one that other machines can reach needs API keys.")

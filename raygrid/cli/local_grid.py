@@ -19,7 +19,7 @@ from raygrid.settings import shell_words
 from raygrid.settings.model import GridSettings, load_settings
 from raygrid.system.home import expanded
 
-CONTACT_S = 15.0  # a parent of the grid may be restarting
+LOCAL_CONTACT_S = 15.0  # a parent of the grid may be restarting
 _NAMED = re.compile(r"(?P<name>[A-Za-z0-9][A-Za-z0-9._-]{0,63})=(?P<command>.+)", re.DOTALL)
 
 
@@ -181,4 +181,4 @@ def find_or_start(
     else:
         local.require_same(grid, settings, racks, nodes, None if config is not None else commands_of(pricers))
     key = os.environ.get("RAYGRID_API_KEY") or grid.api_key
-    return connect(grid.url, key, contact_s=CONTACT_S), started
+    return connect(grid.url, key, contact_s=LOCAL_CONTACT_S), started

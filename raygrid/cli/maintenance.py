@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from dataclasses import replace
+from functools import partial
 from typing import Annotated
 
 import typer
@@ -17,6 +18,8 @@ POLL_S = 0.5
 GONE_S = 30.0  # a node that no leader has listed for so long is gone: a change of leader takes a few seconds
 STOPPING_S = 60.0  # after the deadline: time to stop the remaining jobs and to store their results
 
+_duration = partial(typer.Option, parser=seconds_of, metavar="DURATION")
+
 
 def drain(
     context: typer.Context,
@@ -24,20 +27,14 @@ def drain(
     *,
     deadline: Annotated[
         float | None,
-        typer.Option(
-            parser=seconds_of,
-            metavar="DURATION",
-            help="Move the jobs that still run after this time, such as 10m, to other nodes; by default all may end.",
+        _duration(
+            help="Move the jobs that still run after this time, such as 10m, to other nodes; by default all end."
         ),
     ] = None,
     wait: Annotated[bool, typer.Option("--wait", help="Wait until no job runs on the node.")] = False,
     timeout: Annotated[
         float | None,
-        typer.Option(
-            parser=seconds_of,
-            metavar="DURATION",
-            help="With --wait: longest wait; by default a minute more than the deadline, without one unlimited.",
-        ),
+        _duration(help="With --wait: longest wait; by default a minute more than the deadline, without one unlimited."),
     ] = None,
 ) -> None:
     """Give a node no new jobs; with --wait, exit with 1 if it is not drained in time."""

@@ -21,7 +21,7 @@ PricerCommands = Annotated[
 NoInput = Annotated[
     bool, typer.Option("--no-input", help="Accept a --pricer command without {input}, which reads no file.")
 ]
-Slots = Annotated[int | None, typer.Option(min=1, help="Jobs that run at once on each node.")]
+SlotCount = Annotated[int | None, typer.Option(min=1, help="Jobs that run at once on each node.")]
 SettingsFile = Annotated[Path | None, typer.Option(help="Settings file, grid.yaml.")]
 StartedWithFile = Annotated[Path | None, typer.Option(help="Settings file that the grid was started with.")]
 GridName = Annotated[str | None, typer.Option(help="Name of the grid on this machine, if several run there.")]

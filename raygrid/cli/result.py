@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from raygrid.cli.ended import NameBy, NameByOption, collect, folder_names, print_ended, print_failures, print_summary
+from raygrid.cli.ended import NameBy, NameByOption, deliver, folder_names, print_ended, print_failures, print_summary
 from raygrid.cli.grid import client_of, command_of, print_note, progress_bar
 
 _POLL_S = 0.5
@@ -76,7 +76,7 @@ def _fetch_batch(context: typer.Context, batch_id: str, into: Path, name_by: Nam
     with progress_bar(f"batch {batch.batch_id}", len(batch)) as update:
         for job in batch.as_completed():
             path = Path(name) if (name := inputs[job.job_id]) else None
-            ended.append(collect(job, path, into / folder_of[job.job_id], print_stdout=False))
+            ended.append(deliver(job, path, into / folder_of[job.job_id], print_stdout=False))
             update(advance=1)
     submitted = {job_id: place for place, job_id in enumerate(inputs)}
     ended.sort(key=lambda job: submitted[job.job_id])

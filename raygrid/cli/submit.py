@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from raygrid.cli.ended import EndedJob, NameBy, NameByOption, collect, folder_names, print_failures, print_summary
+from raygrid.cli.ended import EndedJob, NameBy, NameByOption, deliver, folder_names, print_failures, print_summary
 from raygrid.cli.grid import INTERRUPTED, client_of, command_of, print_error, print_note, progress_bar
 from raygrid.cli.options import DataNames, PricerArgs, PricerName
 from raygrid.client import BatchJobs
@@ -114,6 +114,6 @@ def _wait(batch: BatchJobs, files: list[Path], out_dir: Path | None, name_by: Na
         for job in batch.as_completed():
             into = None if out_dir is None else out_dir / folder_of[job.job_id]
             print_stdout = out_dir is None and len(batch) == 1
-            ended.append(collect(job, path_of[job.job_id], into, print_stdout=print_stdout))
+            ended.append(deliver(job, path_of[job.job_id], into, print_stdout=print_stdout))
             update(advance=1)
     return ended, named

@@ -14,7 +14,7 @@ from raygrid.client.endpoint import Endpoint, GridClient, one_url
 from raygrid.client.flows import CONTACT_S
 from raygrid.client.jobs import BatchJobs, Job
 from raygrid.client.options import JobOptions, SubmitKeywords, checked_id, new_id
-from raygrid.client.posting import entries, post
+from raygrid.client.posting import job_inputs, post
 from raygrid.client.retry import RetryPolicy
 from raygrid.client.status import BatchStatus, Capacity, DataInfo, GroupStatus, JobStatus, NodeStatus, PricerInfo
 from raygrid.client.upload import Input, InputUpload
@@ -101,7 +101,7 @@ class Client(GridClient):
                 `BatchJobs.refused`.
         """
         batch_id = new_id() if batch_id is None else checked_id(batch_id, "batch id")
-        jobs = entries(files, job_ids)
+        jobs = job_inputs(files, job_ids)
         refused = self._connection.run(post(self._flows, batch_id, jobs, JobOptions(**options)))
         names = {job_id: upload.filename for job_id, upload in jobs}
         return BatchJobs(self._connection, batch_id, names, refused, names)

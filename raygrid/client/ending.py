@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from raygrid.client.failure import job_failed
-from raygrid.client.multipart import Part
+from raygrid.client.multipart import ResultPart
 from raygrid.client.result import Result
 from raygrid.errors import DamagedResultError, JobCancelledError, JobFailedError, RaygridError, ResultExpiredError
 from raygrid.models import JobState
@@ -33,7 +33,7 @@ class Ending:
         raise self.error
 
 
-def ending_of(part: Part) -> Ending:
+def ending_of(part: ResultPart) -> Ending:
     """Read the end of a job from its part of the results stream."""
     result = Result(part.job_id, part.body, part.reused_from) if part.body else None
     if part.state is JobState.CANCELLED:

@@ -80,10 +80,10 @@ class BodyCheck:
             UnfitAnswerError: it does not match.
         """
         if self._expected is not None and self._hasher.hexdigest() != self._expected:
-            raise UnfitAnswerError(damaged(str(self._call.job_id), self._entry))
+            raise UnfitAnswerError(damaged_result(str(self._call.job_id), self._entry))
 
 
-def damaged(job_id: str, entry: str) -> DamagedResultError:
+def damaged_result(job_id: str, entry: str) -> DamagedResultError:
     """Make the error for a result that does not match the digest that came with it."""
     return DamagedResultError(
         f"the result of job {job_id} from {entry} does not match its digest; it was discarded. Ask again; if this "

@@ -11,7 +11,7 @@ from raygrid.client.calls import Flow
 from raygrid.client.ending import FINAL_ERRORS, Ending, ending_of
 from raygrid.client.failure import located
 from raygrid.client.flows import Flows
-from raygrid.client.multipart import Part
+from raygrid.client.multipart import ResultPart
 from raygrid.client.result import Result
 from raygrid.client.results_stream import ResultsStream
 from raygrid.errors import DamagedResultError, JobFailedError, RaygridError
@@ -121,7 +121,7 @@ class BatchRecord(Generic[AnyJob]):
         ended = [job for job in jobs if job.ending is not None]
         return ended, {job.job_id: job for job in jobs if job.ending is None}
 
-    def _take(self, part: Part) -> AnyJob:
+    def _take(self, part: ResultPart) -> AnyJob:
         """Record the end of a job that came over the results stream."""
         job = self._jobs.get(part.job_id) or self._make(part.job_id)
         if job.ending is None:

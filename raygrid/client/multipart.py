@@ -22,7 +22,7 @@ class BrokenStreamError(RaygridError):
     """The stream is damaged or incomplete; it is read again from the last cursor."""
 
 
-class Part(NamedTuple):
+class ResultPart(NamedTuple):
     """One ended job.
 
     Attributes:
@@ -52,7 +52,7 @@ class Part(NamedTuple):
     digest: str | None = None
 
     def __repr__(self) -> str:
-        return f"<Part of job {self.job_id}: {self.state}, {len(self.body):,} bytes>"
+        return f"<ResultPart of job {self.job_id}: {self.state}, {len(self.body):,} bytes>"
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,7 +90,7 @@ class PartsParser:
         self._headers: dict[str, str] | None = None  # of the part whose body comes next
         self._closed = False
 
-    def feed(self, chunk: bytes) -> list[Part | StreamEnd]:
+    def feed(self, chunk: bytes) -> list[ResultPart | StreamEnd]:
         """Add the next bytes and give the parts that they complete.
 
         Raises:
@@ -109,7 +109,7 @@ class PartsParser:
         self._at = 0
         return ready
 
-    def _next(self) -> Part | StreamEnd | None:
+    def _next(self) -> ResultPart | StreamEnd | None:
         if self._headers is None:
             self._headers = self._head()
             if self._headers is None:
@@ -150,13 +150,13 @@ class PartsParser:
         return headers
 
 
-def _part(headers: dict[str, str], body: bytes) -> Part | StreamEnd:
+def _part(headers: dict[str, str], body: bytes) -> ResultPart | StreamEnd:
     if "raygrid-end" in headers:
         return StreamEnd(headers["raygrid-end"] == "complete")
     exit_code = headers.get("raygrid-exit-code")
     message = headers.get("raygrid-message")
     detail = headers.get("raygrid-problem-detail")
-    return Part(
+    return ResultPart(
         job_id=headers["raygrid-job-id"],
         state=_STATES[headers["raygrid-state"]],
         cursor=int(headers["raygrid-cursor"]),

@@ -21,10 +21,10 @@ MAX_BYTES = 32 * 1024**2
 FIRST_JOBS = 128
 GROWTH = 4
 
-Entry = tuple[str, InputUpload]
+JobInput = tuple[str, InputUpload]
 
 
-def entries(files: Iterable[Input] | Mapping[str, Input], job_ids: Iterable[str] | None = None) -> list[Entry]:
+def job_inputs(files: Iterable[Input] | Mapping[str, Input], job_ids: Iterable[str] | None = None) -> list[JobInput]:
     """Give every input its job id: the mapping's key, the one in `job_ids`, or a new UUIDv7.
 
     Raises:
@@ -51,9 +51,11 @@ def entries(files: Iterable[Input] | Mapping[str, Input], job_ids: Iterable[str]
     return pairs
 
 
-def split(jobs: Sequence[Entry], max_jobs: int = MAX_JOBS, max_bytes: int = MAX_BYTES) -> Iterator[list[Entry]]:
+def split_requests(
+    jobs: Sequence[JobInput], max_jobs: int = MAX_JOBS, max_bytes: int = MAX_BYTES
+) -> Iterator[list[JobInput]]:
     """Split jobs into requests within the limits, the first ones short; an input above `max_bytes` goes alone."""
-    chunk: list[Entry] = []
+    chunk: list[JobInput] = []
     size, most = 0, min(FIRST_JOBS, max_jobs)
     for entry in jobs:
         length = entry[1].length
@@ -66,11 +68,11 @@ def split(jobs: Sequence[Entry], max_jobs: int = MAX_JOBS, max_bytes: int = MAX_
         yield chunk
 
 
-def post(flows: Flows, batch_id: str, jobs: Sequence[Entry], options: JobOptions) -> Flow[dict[str, RaygridError]]:
+def post(flows: Flows, batch_id: str, jobs: Sequence[JobInput], options: JobOptions) -> Flow[dict[str, RaygridError]]:
     """Post jobs to a batch in few requests; gives the refused jobs and the reasons."""
     refused: dict[str, RaygridError] = {}
     posted = 0
-    for chunk in split(jobs):
+    for chunk in split_requests(jobs):
         try:
             refused |= yield from _post_chunk(flows, batch_id, chunk, options)
         except RaygridError as error:
@@ -86,7 +88,7 @@ def post(flows: Flows, batch_id: str, jobs: Sequence[Entry], options: JobOptions
 
 
 def _post_chunk(
-    flows: Flows, batch_id: str, chunk: Sequence[Entry], options: JobOptions
+    flows: Flows, batch_id: str, chunk: Sequence[JobInput], options: JobOptions
 ) -> Flow[dict[str, RaygridError]]:
     """Post one request; jobs that did not fit into the queue are posted again until the retries are used up."""
     endpoint = flows.endpoint

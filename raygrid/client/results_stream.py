@@ -14,9 +14,9 @@ import httpx
 from raygrid.client.calls import Call
 from raygrid.client.ending import DAMAGED
 from raygrid.client.endpoint import Endpoint
-from raygrid.client.fit import TRIES, UnfitAnswerError, damaged
+from raygrid.client.fit import TRIES, UnfitAnswerError, damaged_result
 from raygrid.client.flows import MAX_WAIT_S
-from raygrid.client.multipart import BrokenStreamError, Part, PartsParser, StreamEnd
+from raygrid.client.multipart import BrokenStreamError, PartsParser, ResultPart, StreamEnd
 from raygrid.client.options import checked_id
 from raygrid.client.problems import error_of_answer
 from raygrid.client.retry import Backoff, is_worth_retrying
@@ -82,7 +82,7 @@ class ResultsStream:
             raise error_of_answer(response, self._endpoint)
         self._parser = PartsParser(response.headers.get("content-type", ""))
 
-    def feed(self, chunk: bytes) -> Iterator[Part]:
+    def feed(self, chunk: bytes) -> Iterator[ResultPart]:
         """Read bytes of the body and give the parts that they complete; acknowledge each with `taken`.
 
         Raises:
@@ -91,12 +91,12 @@ class ResultsStream:
         if self._parser is None:
             raise AssertionError("feed() comes after opened()")
         for part in self._parser.feed(chunk):
-            if isinstance(part, Part):
+            if isinstance(part, ResultPart):
                 yield self._checked(part)
             else:
                 self._end = part
 
-    def _checked(self, part: Part) -> Part:
+    def _checked(self, part: ResultPart) -> ResultPart:
         if not part.digest or not part.body or hashlib.sha256(part.body).hexdigest() == part.digest:
             return part
         entry = self._endpoint.entry
@@ -104,9 +104,9 @@ class ResultsStream:
             self._damaged = part.job_id
             self._endpoint.leave(entry)
             raise BrokenStreamError(f"the result of job {part.job_id} came damaged from {entry}")
-        return part._replace(body=b"", problem=DAMAGED, problem_detail=str(damaged(part.job_id, entry)))
+        return part._replace(body=b"", problem=DAMAGED, problem_detail=str(damaged_result(part.job_id, entry)))
 
-    def taken(self, part: Part) -> None:
+    def taken(self, part: ResultPart) -> None:
         """Move the cursor behind a part that has been processed."""
         self.cursor = max(self.cursor, part.cursor)
         self._parts += 1

@@ -33,7 +33,7 @@ STOPPED_AFTER_S = 4.0
 CHECKS = 3
 # `ray start` writes this when a process of Ray failed, before it ends the others, which may take many seconds. After
 # `ray stop` it writes nothing.
-FAILED = b"exited unexpectedly"
+FAILURE = b"exited unexpectedly"
 GIVE_UP_S = 10.0  # a Ray without its raylet that neither ends nor was stopped is restarted
 ANNOUNCE_S = 20.0
 RAYLET_END_S = 6.0
@@ -138,7 +138,7 @@ class HostSupervisor:
                     # A Ray that is up has had a raylet, which may have ended before the first check here.
                     if is_up if raylet is None else not _is_raylet(raylet):
                         gone = _Gone(time.monotonic(), voluntary_switches(process.pid))
-                elif is_up and _is_empty(process.pid) and FAILED not in log_path.read_bytes():
+                elif is_up and _is_empty(process.pid) and FAILURE not in log_path.read_bytes():
                     if gone.is_known_to(process.pid):
                         write_log("Ray was stopped on this machine (`ray stop` or `ray down`); ending")
                         self._for_good = True

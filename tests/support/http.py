@@ -12,7 +12,7 @@ from typing import Any
 
 import httpx
 
-from raygrid.client.multipart import Part, PartsParser, StreamEnd
+from raygrid.client.multipart import PartsParser, ResultPart, StreamEnd
 
 
 def unzip(answer: httpx.Response | bytes) -> dict[str, bytes]:
@@ -40,11 +40,11 @@ def word(answer: httpx.Response) -> str:
     return kind.rpartition(":")[2]
 
 
-def parts_of(answer: httpx.Response) -> tuple[list[Part], bool]:
+def parts_of(answer: httpx.Response) -> tuple[list[ResultPart], bool]:
     """The parts of a results stream, read by the client's own parser, and whether it ended with `complete`."""
     parsed = PartsParser(answer.headers["content-type"]).feed(answer.content)
     assert isinstance(parsed[-1], StreamEnd)
-    parts = [part for part in parsed[:-1] if isinstance(part, Part)]
+    parts = [part for part in parsed[:-1] if isinstance(part, ResultPart)]
     assert len(parts) == len(parsed) - 1
     return parts, parsed[-1].complete
 

@@ -8,7 +8,7 @@ import httpx
 import pytest
 
 from raygrid.client import BatchJobs
-from raygrid.client.multipart import BrokenStreamError, Part, PartsParser, StreamEnd
+from raygrid.client.multipart import BrokenStreamError, PartsParser, ResultPart, StreamEnd
 from raygrid.errors import (
     ConnectionFailedError,
     JobCancelledError,
@@ -39,9 +39,9 @@ STREAM = (
     + end()
 )
 EXPECTED = [
-    Part("a", JobState.DONE, 1, body=TRICKY),
-    Part("b", JobState.CANCELLED, 2),
-    Part("c", JobState.FAILED, 3, "exit_code", 3, "no curve für EUR\r\n100%", b"PK"),
+    ResultPart("a", JobState.DONE, 1, body=TRICKY),
+    ResultPart("b", JobState.CANCELLED, 2),
+    ResultPart("c", JobState.FAILED, 3, "exit_code", 3, "no curve für EUR\r\n100%", b"PK"),
     StreamEnd(complete=True),
 ]
 
@@ -71,7 +71,7 @@ def test_a_part_counts_when_its_length_is_reached_not_when_the_next_one_begins(b
 
     assert parser.feed(whole[:-1]) == []
     [ended] = parser.feed(whole[-1:])
-    assert isinstance(ended, Part)
+    assert isinstance(ended, ResultPart)
     assert ended.job_id == "a"
 
 

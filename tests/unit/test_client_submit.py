@@ -11,7 +11,7 @@ import httpx
 import pytest
 
 from raygrid.client.form import MultipartForm
-from raygrid.client.posting import split
+from raygrid.client.posting import split_requests
 from raygrid.client.upload import InputUpload
 from raygrid.errors import (
     BusyError,
@@ -140,7 +140,7 @@ def test_a_map_is_split_by_bytes_and_a_huge_input_travels_alone() -> None:
     sizes = [3, 3, 3, 20, 1, 10, 1]
     jobs = [(str(at), InputUpload.of(b"x" * size)) for at, size in enumerate(sizes)]
 
-    chunks = [[upload.length for _, upload in chunk] for chunk in split(jobs, max_jobs=100, max_bytes=10)]
+    chunks = [[upload.length for _, upload in chunk] for chunk in split_requests(jobs, max_jobs=100, max_bytes=10)]
 
     assert chunks == [[3, 3, 3], [20], [1], [10], [1]]
 
