@@ -53,9 +53,8 @@ class Watchdog:
         self._orphans = ChildrenOf(os.getpid())
         self._suspects: set[int] = set()
         self._lock = threading.Lock()
-        self._wake = threading.Event()
         self.reap_ended: Callable[[], None] = lambda: None
-        self._closed = False
+        self._closed = threading.Event()
         self._next_sweep = 0.0
         self._thread = threading.Thread(target=self._watch, name="raygrid-watchdog", daemon=True)
 
@@ -72,8 +71,7 @@ class Watchdog:
 
     def close(self) -> None:
         """Stop, and end what jobs left behind."""
-        self._closed = True
-        self._wake.set()
+        self._closed.set()
         self._thread.join(timeout=10)
         self.helpers.close()
         self._orphans.close()
@@ -131,9 +129,7 @@ class Watchdog:
 
     def _watch(self) -> None:
         self._next_sweep = time.monotonic() + SWEEP_S
-        while not self._wake.wait(TICK_S if self._running else SWEEP_S):
-            if self._closed:
-                return
+        while not self._closed.wait(TICK_S if self._running else SWEEP_S):
             try:
                 self._look()
             except Exception:  # must not end the thread: nothing else enforces the limits
