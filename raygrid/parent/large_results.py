@@ -96,7 +96,7 @@ class LargeResults:
         parts = (BlobSlice(blob.key, blob.offset + at, min(PIECE, blob.size - at), "") for at in starts)
         whole, chunks = digests(piece for part in parts for piece in pieces_of(self._blobs.read_now(part)))
         if whole != blob.digest:
-            raise BlobDamagedError(f"blob {blob.key} is damaged: its sha256 differs from the recorded one")
+            raise BlobDamagedError(f"blob {blob.key} is damaged: it differs from what was stored (sha256 differs)")
         return chunks or b""
 
     async def _use_other_copy(self, job: StoredJob | DoneJob, blob: CheckedBlob, error: BlobNotFoundError) -> None:
