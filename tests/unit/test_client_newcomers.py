@@ -136,7 +136,7 @@ def test_connect_reports_a_missing_or_wrong_key(key: str | None, text: str) -> N
 
 
 def test_connect_asks_once_and_other_functions_ask_nothing_else() -> None:
-    """The cheap question is sent by `connect`; `raygrid.submit` without it sends the job alone."""
+    """`connect` requests `/pricers`; `raygrid.submit` sends the job alone."""
     grid = Answers(httpx.Response(200, json={"pricers": []}), httpx.Response(202, json={}))
     raygrid.connect(URL, transport=httpx.MockTransport(grid))
     raygrid.submit(b"x")
