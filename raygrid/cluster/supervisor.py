@@ -21,8 +21,8 @@ from dataclasses import dataclass
 from raygrid.cluster.shutdown_notice import HeadWatch, announce_shutdown, cluster_token
 from raygrid.cluster.spec import STOP, HostSpec
 from raygrid.system import logs, tmp_cleaners
-from raygrid.system.orphans import Strays
-from raygrid.system.proc import name_of, process_of, process_table, title_of, voluntary_switches
+from raygrid.system.orphans import REAPER, Strays
+from raygrid.system.proc import command_line_of, name_of, process_of, process_table, voluntary_switches
 from raygrid.system.relatives import descendants
 from raygrid.system.supervisor import run_alone, start_child, stop_on_signals, write_log
 
@@ -39,7 +39,6 @@ ANNOUNCE_S = 20.0
 RAYLET_END_S = 6.0
 END_S = 4.0
 MAX_PAUSE_S = 10.0
-REAPER = "raygrid.node.reaper"
 STARTED = b"Ray runtime started."
 TAKEN = 3
 """Exit code of a supervisor if another one runs for the same directory."""
@@ -165,7 +164,7 @@ class HostSupervisor:
     def _end(self, process: subprocess.Popen[bytes]) -> None:
         """End Ray in order: first its raylet, which ends agents and leaders, then the other processes."""
         _signal_until_gone({pid for pid in _living() if _is_raylet(pid)}, RAYLET_END_S)
-        reapers = {pid for pid in _living() if REAPER in title_of(pid)}
+        reapers = {pid for pid in _living() if REAPER in command_line_of(pid)}
         _signal_until_gone(_living() - reapers, END_S)
         # Reapers end by themselves after they have cleaned up after their agents.
         _wait_until_gone(reapers, END_S)
