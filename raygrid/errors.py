@@ -168,7 +168,7 @@ class ProcessEndedError(UnreachableError):
 
 
 class NotLeadingError(UnavailableError):
-    """The candidate that was asked does not lead its group now; another one may."""
+    """The called candidate does not lead its group now; another candidate may."""
 
 
 class GroupRefusedError(RaygridError):

@@ -104,7 +104,7 @@ class _Server:
         self._leave()
 
     def run(self) -> NoReturn:
-        """Answer every line until the node closes the pipe."""
+        """Answer every request, one on a line, until the node closes the pipe."""
         for line in self._requests:
             request = self._json.loads(line.decode("utf-8", "surrogateescape"))
             answer = {"number": request["number"], **self._answer(request)}

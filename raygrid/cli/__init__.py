@@ -1,4 +1,4 @@
-"""The command line: thin, over the client library."""
+"""The command line, a thin layer over the client library."""
 
 from raygrid.cli.app import app
 

@@ -77,7 +77,7 @@ def deploy(
 
 
 def _deploy_here(grid: GridFile, settings: GridSettings, timeout_s: float) -> None:
-    """Change the settings of a grid on this machine, through its own Ray and no other."""
+    """Change the settings of a grid on this machine, in the grid's own Ray cluster."""
     from raygrid.local.redeploy import note, one_at_a_time, redeployment  # noqa: PLC0415 - only this command needs it
 
     if not settings.pricers:

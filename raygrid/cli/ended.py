@@ -33,7 +33,7 @@ class EndedJob:
 
 
 class NameBy(StrEnum):
-    """What the directories of results are named after."""
+    """The choice of names for the directories of results."""
 
     INPUT = "input"
     JOB = "job"

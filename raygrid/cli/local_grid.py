@@ -124,7 +124,7 @@ def start(settings: GridSettings, racks: int, nodes: int, *, with_caller: bool =
 
 
 def nodes_in_words(count: int) -> str:
-    """How many nodes."""
+    """A number of nodes as text."""
     return "1 node" if count == 1 else f"{count} nodes"
 
 

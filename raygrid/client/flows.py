@@ -175,7 +175,7 @@ class Flows:
         return self.value(BatchStatus, Call("GET", path, batch_id=batch_id))
 
     def cancel_batch(self, batch_id: str) -> Flow[int]:
-        """Ask for all unfinished jobs of a batch to be cancelled; gives how many there are."""
+        """Ask for all unfinished jobs of a batch to be cancelled; gives their number."""
         path = f"/batches/{checked_id(batch_id, 'batch id')}"
         body = yield from self.members(Call("DELETE", path, batch_id=batch_id))
         return int(body.get("cancelling", 0))

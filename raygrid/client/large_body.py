@@ -53,7 +53,7 @@ async def pieces_async(response: httpx.Response) -> AsyncIterator[bytes]:
 
 @dataclass(slots=True)
 class _Rest:
-    """What is left of a body: how many bytes, what they are read from, and how long to wait for the next of them."""
+    """The unread rest of a body: its length in bytes, its connection, and the timeout of each read."""
 
     left: int
     stream: Any
@@ -68,7 +68,7 @@ class _Rest:
 
 
 def _rest_if_large(response: httpx.Response) -> _Rest | None:
-    """The whole body, if it can be read directly and that is worth it."""
+    """The whole body as a rest, if it is large and can be read directly; else None."""
     headers, extensions = response.headers, response.extensions
     if "network_stream" not in extensions or extensions.get("http_version") != b"HTTP/1.1":
         return None

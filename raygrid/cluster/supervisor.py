@@ -231,7 +231,7 @@ def _is_raylet(pid: int) -> bool:
 
 
 def main() -> int:
-    """Supervise until stopped."""
+    """Run the supervisor until it is stopped."""
     spec = HostSpec.from_json(sys.stdin.readline())
     return run_alone(spec.directory, lambda: HostSupervisor(spec).run(), taken=TAKEN, patience_s=POLL_S)
 

@@ -32,7 +32,7 @@ class TrialVerdict:
 
 
 def verdict(trial: Trial) -> TrialVerdict:
-    """Judge a trial."""
+    """Turn the measurements of a trial into findings and advice."""
     found = [
         f"{trial.jobs} jobs in {duration(trial.elapsed_s)}: {figure(trial.jobs / trial.elapsed_s)} a second on "
         f"{trial.slots} slots."
