@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import replace
 
 from raygrid.core.routing.choice import RoutingPolicy, rank
 from raygrid.core.routing.ranking import Ranking
-from raygrid.core.routing.spreading import spread
+from raygrid.core.routing.spreading import deal, spread
 from raygrid.errors import BusyError, UnavailableError
-from raygrid.models import GroupCapacity
+from raygrid.models import GroupCapacity, NewJob
 from raygrid.parent.known_groups import SILENT_S, KnownGroups, now
 from raygrid.settings.model import GridSettings
+from raygrid.store import Unfinished
 
 
 class GroupRouting:
@@ -43,12 +45,13 @@ class GroupRouting:
         self._promise(chosen.group_id, 1)
         return chosen.group_id
 
-    def choose_for(
-        self, bunches: Sequence[tuple[str | None, str | None, int]], *, instead_of: str | None = None
-    ) -> list[list[tuple[str, int]]]:
-        """How many jobs of each bunch (affinity, site, count) each group gets; either all are promised, or none.
+    def choose_many(
+        self, jobs: Sequence[NewJob | Unfinished], *, instead_of: str | None = None
+    ) -> list[tuple[int, str]]:
+        """The groups for many jobs, each with the job's index; jobs with equal affinity and site are spread together.
 
-        `instead_of` is a group that the jobs leave: then only as many are promised as other groups can take now.
+        All jobs are promised, or none. `instead_of` is a group that the jobs leave: then only as many are promised as
+        other groups can take now, the first ones of those with equal affinity and site.
 
         Raises:
             UnavailableError: no group has a leader that answers.
@@ -56,26 +59,28 @@ class GroupRouting:
         """
         candidates = self._candidates() if instead_of is None else self._others(instead_of)
         loads = {group.group_id: group for group in candidates}
-        answers = []
-        for affinity, site, count in bunches:
+        alike: dict[tuple[str | None, str | None], list[int]] = {}
+        for index, job in enumerate(jobs):
+            alike.setdefault((job.affinity, job.site), []).append(index)
+        chosen: list[tuple[int, str]] = []
+        for (affinity, site), indexes in alike.items():
             shares = spread(
                 self._policy,
                 list(loads.values()),
-                count,
+                len(indexes),
                 affinity=affinity,
                 site=site,
                 home=self._home,
                 max_queued=self._max_queued,
             )
-            if sum(share for _, share in shares) < count and instead_of is None:
+            if sum(share for _, share in shares) < len(indexes) and instead_of is None:
                 raise self._full()
             for group_id, share in shares:
                 loads[group_id] = replace(loads[group_id], queued=loads[group_id].queued + share)
-            answers.append(shares)
-        for shares in answers:
-            for group_id, share in shares:
-                self._promise(group_id, share)
-        return answers
+            chosen += zip(indexes, deal(shares), strict=False)
+        for group_id, count in Counter(group_id for _, group_id in chosen).items():
+            self._promise(group_id, count)
+        return chosen
 
     def release(self, group_id: str, count: int = 1) -> None:
         """Cancel a promise: these jobs will not be announced."""

@@ -13,7 +13,6 @@ from functools import partial
 
 from raygrid.blobs import BlobStore, data_key
 from raygrid.core.routing.lost_groups import LostGroupTimeouts
-from raygrid.core.routing.spreading import deal
 from raygrid.errors import ConflictError, InvalidRequestError, JobNotFoundError, UnavailableError
 from raygrid.models import DoneJob, JobState, NewJob, SharedData, StoredJob
 from raygrid.parent.blob_check import BlobCheck
@@ -151,7 +150,9 @@ class Parent:
         """Store many jobs in one transaction; returns the accepted ones, and the ids of the others with the reason."""
         self.blob_check.require()
         await self.definitions.require({job.spec.definition for job in jobs})
-        routed = self._routed(await self.reuse.with_sources(jobs))
+        routed = await self.reuse.with_sources(jobs)
+        for index, group_id in self.groups.routing.choose_many(routed):
+            routed[index] = replace(routed[index], group_id=group_id)
         try:
             # The transaction is completed even if the client closes the connection now.
             inserted = await asyncio.shield(asyncio.ensure_future(self.store.insert(routed, batch_id)))
@@ -166,18 +167,6 @@ class Parent:
             if isinstance(each, ConflictError)
         ]
         return accepted, refused
-
-    def _routed(self, jobs: Sequence[NewJob]) -> list[NewJob]:
-        """The jobs with their groups, in the given order; jobs with equal affinity and site are spread together."""
-        bunches: dict[tuple[str | None, str | None], list[int]] = {}
-        for index, job in enumerate(jobs):
-            bunches.setdefault((job.affinity, job.site), []).append(index)
-        shares = self.groups.routing.choose_for([(*alike, len(indexes)) for alike, indexes in bunches.items()])
-        routed = list(jobs)
-        for indexes, share in zip(bunches.values(), shares, strict=True):
-            for index, group_id in zip(indexes, deal(share), strict=True):
-                routed[index] = replace(jobs[index], group_id=group_id)
-        return routed
 
     def _release(self, jobs: Sequence[NewJob]) -> None:
         """Withdraw jobs that were promised to groups."""

@@ -18,7 +18,6 @@ from typing import TypeVar
 from uuid import uuid4
 
 from raygrid.core.routing.lost_groups import LostGroups, LostGroupTimeouts
-from raygrid.core.routing.spreading import deal
 from raygrid.errors import RaygridError, UnavailableError
 from raygrid.models import JobState, QueuedJob
 from raygrid.parent.groups import Groups
@@ -170,18 +169,8 @@ class Sweeper:
 
     async def _move(self, group_id: str, jobs: Sequence[Unfinished], *, unled: bool) -> int:
         """Move jobs to the groups that can take them, by the routing policy; returns how many."""
-        bunches: dict[tuple[str | None, str | None], list[str]] = {}
-        for job in jobs:
-            bunches.setdefault((job.affinity, job.site), []).append(job.job_id)
-        shares = self._groups.routing.choose_for(
-            [(*alike, len(job_ids)) for alike, job_ids in bunches.items()], instead_of=group_id
-        )
-        # If there is no room for all, the first ones are moved.
-        to = {
-            job_id: chosen
-            for job_ids, share in zip(bunches.values(), shares, strict=True)
-            for job_id, chosen in zip(job_ids, deal(share), strict=False)
-        }
+        chosen_groups = self._groups.routing.choose_many(jobs, instead_of=group_id)
+        to = {jobs[index].job_id: chosen for index, chosen in chosen_groups}
         moved: dict[str, list[QueuedJob]] = {}
         try:
             if to:

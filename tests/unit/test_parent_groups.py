@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections import Counter
 from collections.abc import AsyncIterator, Sequence
 from dataclasses import replace
 
@@ -15,6 +16,7 @@ from raygrid.models import BlobSlice, GroupCapacity, JobSpec, NodeView
 from raygrid.parent.groups import Groups
 from raygrid.parent.waiters import Waiters
 from raygrid.settings.model import load_settings
+from raygrid.store import Unfinished
 from raygrid.transport.ports import LeaderReply
 from tests.support.calls import FakeGroups
 
@@ -123,7 +125,7 @@ async def test_every_choice_uses_the_latest_knowledge(story: Story) -> None:
     assert [story.groups.routing.choose(None, None) for _ in range(5)] == ["a", "a", "a", "b", "a"]
     story.groups.routing.release("b")
     assert story.groups.routing.choose(None, None) == "b"
-    story.groups.routing.choose_for([(None, None, 1)])  # b's last slot
+    story.groups.routing.choose_many([Unfinished("j")])  # b's last slot
     assert story.queued() == {"a": 4, "b": 2}
     assert [story.groups.routing.choose(None, None) for _ in range(2)] == ["a", "b"]  # the shortest queue per slot
     story.groups.known.lost = frozenset({"a"})
@@ -138,18 +140,19 @@ async def test_every_choice_uses_the_latest_knowledge(story: Story) -> None:
 
 async def test_parts_of_a_batch_see_each_other(story: Story) -> None:
     """What the first part takes is no longer free for the second, and all of it is promised."""
-    first, second = story.groups.routing.choose_for([(None, None, 3), (None, None, 3)])
-    assert (dict(first), dict(second)) == ({"a": 3}, {"a": 1, "b": 2})
+    chosen = dict(story.groups.routing.choose_many([*[Unfinished("j")] * 3, *[Unfinished("j", site="x")] * 3]))
+    assert Counter(chosen[index] for index in range(3)) == {"a": 3}
+    assert Counter(chosen[index] for index in range(3, 6)) == {"a": 1, "b": 2}
     assert story.queued() == {"a": 4, "b": 2}
 
 
 async def test_a_batch_that_does_not_fit_promises_nothing(story: Story) -> None:
     """When the second part finds the queues full, the first leaves no trace."""
     with pytest.raises(BusyError, match="every group's queue is full"):
-        story.groups.routing.choose_for([(None, None, 15), (None, None, 6)])
+        story.groups.routing.choose_many([*[Unfinished("j")] * 15, *[Unfinished("j", site="x")] * 6])
     assert story.queued() == {"a": 0, "b": 0}
-    [shares] = story.groups.routing.choose_for([(None, None, 20)])
-    assert dict(shares) == {"a": 10, "b": 10}
+    chosen = story.groups.routing.choose_many([Unfinished("j")] * 20)
+    assert Counter(group_id for _, group_id in chosen) == {"a": 10, "b": 10}
     with pytest.raises(BusyError, match="every group's queue is full"):
         story.groups.routing.choose(None, None)
 
