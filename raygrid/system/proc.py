@@ -50,6 +50,11 @@ class Process(NamedTuple):
     group: int
     started: int  # in clock ticks since boot; see `Life`
 
+    @property
+    def life(self) -> Life:
+        """Its pid and start time."""
+        return Life(self.pid, self.started)
+
 
 class Mount(NamedTuple):
     """A line of mountinfo; see proc_pid_mountinfo(5)."""

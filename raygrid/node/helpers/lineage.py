@@ -10,11 +10,8 @@ import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
-from raygrid.system.proc import Process, environment_of
+from raygrid.system.proc import Life, Process, environment_of
 from raygrid.system.processes import mark_in
-
-ProcessKey = tuple[int, int]
-"""A process: its pid and its start time in clock ticks since boot."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,7 +53,7 @@ class Trace:
 
     left: list[tuple[Process, ProcessOrigin]] = field(default_factory=list)
     zombies: list[Process] = field(default_factory=list)
-    below: set[ProcessKey] = field(default_factory=set)
+    below: set[Life] = field(default_factory=set)
 
 
 class Lineage:
@@ -69,10 +66,10 @@ class Lineage:
     def __init__(self, mark_prefix: str, *, own_process: bool) -> None:
         self._prefix = mark_prefix
         self._own_process = own_process
-        self._origins: dict[ProcessKey, ProcessOrigin] = {}
+        self._origins: dict[Life, ProcessOrigin] = {}
         # Those of the trace before: two traces may overlap, and use their tables in reverse order.
-        self._earlier: dict[ProcessKey, ProcessOrigin] = {}
-        self._spawned: set[ProcessKey] = set()
+        self._earlier: dict[Life, ProcessOrigin] = {}
+        self._spawned: set[Life] = set()
         self._environment = environment_of(os.getpid())
 
     def trace(
@@ -100,7 +97,7 @@ class Lineage:
         own, self._spawned = self._spawned, set()
         traced = Trace()
         for process in children.get(me, ()):
-            key = (process.pid, process.started)
+            key = process.life
             if process.pid in non_pricers:
                 continue
             if process.pid in spawned or key in own:  # the thread that spawned it reaps it
@@ -124,7 +121,7 @@ class Lineage:
         top: Process,
         origin: ProcessOrigin,
         children: Mapping[int, Sequence[Process]],
-        before: Mapping[ProcessKey, ProcessOrigin],
+        before: Mapping[Life, ProcessOrigin],
         traced: Trace,
         *,
         was_left: bool,
@@ -133,7 +130,7 @@ class Lineage:
         waiting = [(top, origin)]
         while waiting:
             process, inherited = waiting.pop()
-            key = (process.pid, process.started)
+            key = process.life
             if key in self._origins:
                 continue  # the table was read while processes started and ended
             own = self._origins[key] = inherited if process is top else before.get(key, inherited)
@@ -163,7 +160,7 @@ class Lineage:
         pid: int,
         roots: Sequence[SpawnedPricer],
         pricers: Mapping[str, bool],
-        before: Mapping[ProcessKey, ProcessOrigin],
+        before: Mapping[Life, ProcessOrigin],
     ) -> ProcessOrigin | None:
         """The origin of an orphan that was not seen before; None if no pricer started it, or if it may be a pricer.
 

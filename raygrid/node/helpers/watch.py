@@ -19,10 +19,10 @@ from pathlib import Path
 
 from raygrid.node.helpers.claims import Claims
 from raygrid.node.helpers.gate import HelperGate
-from raygrid.node.helpers.lineage import Lineage, ProcessKey, ProcessOrigin, SpawnedPricer, Trace
+from raygrid.node.helpers.lineage import Lineage, ProcessOrigin, SpawnedPricer, Trace
 from raygrid.node.helpers.rule import HelperActions, LeftBehind, decide, is_allowed
 from raygrid.system.killing import end_children, signal_process
-from raygrid.system.proc import Process, executable_of, name_of, process_table
+from raygrid.system.proc import Life, Process, executable_of, name_of, process_table
 
 logger = logging.getLogger(__name__)
 
@@ -62,7 +62,7 @@ class Helpers:
         self.age_s = 3600.0
         self.grace_s = 2.0
         self.retire: Callable[[frozenset[str]], None] = lambda names: None
-        self.record: Callable[[Collection[ProcessKey]], None] = lambda processes: None
+        self.record: Callable[[Collection[Life]], None] = lambda processes: None
         self.gate = HelperGate(PATIENCE_S, Claims(shared))
         self._own_process = own_process
         self._roots = roots
@@ -70,7 +70,7 @@ class Helpers:
         self._lineage = Lineage(mark_prefix, own_process=own_process)
         self._looking = threading.Lock()
         self._owners: dict[int, frozenset[str]] = {}  # by pid: the pricers that each orphan may be of
-        self._beyond_reach: set[ProcessKey] = set()
+        self._beyond_reach: set[Life] = set()
         self._hold_again_at: dict[frozenset[str], float] = {}
         self._wanted = HelperActions()
         self._work = threading.Condition()
@@ -139,7 +139,7 @@ class Helpers:
         for process, origin in traced.left:  # a parent comes before its children, which are allowed if it is
             if process.parent in allowed or self._is_allowed(process, origin):
                 allowed.add(process.pid)
-            if (process.pid, process.started) in self._beyond_reach:
+            if process.life in self._beyond_reach:
                 continue
             left.append(
                 LeftBehind(
@@ -216,7 +216,7 @@ class Helpers:
     def _end(self, group: frozenset[str] | None, within_s: float = math.inf) -> None:
         """Send SIGTERM to helpers of these pricers (or all), SIGKILL after the grace; return when they have ended."""
         began = time.monotonic()
-        asked: set[ProcessKey] = set()
+        asked: set[Life] = set()
         clean = 0
         while time.monotonic() < began + within_s and not (self._closed and within_s == math.inf):
             table = list(process_table())
@@ -234,8 +234,8 @@ class Helpers:
                 self._kill(found, table)
             else:
                 for each in found:
-                    if (each.pid, each.started) not in asked:
-                        asked.add((each.pid, each.started))
+                    if (life := Life(each.pid, each.started)) not in asked:
+                        asked.add(life)
                         signal_process(each.pid, each.started, signal.SIGTERM)
             time.sleep(KILL_STEP_S)
 
@@ -264,5 +264,5 @@ class Helpers:
         for each in doomed:
             group = groups.get(each.pid, 0)
             if not signal_process(each.pid, each.started, signal.SIGKILL, 0 if group in spared else group):
-                self._beyond_reach.add((each.pid, each.started))
+                self._beyond_reach.add(Life(each.pid, each.started))
                 logger.error("process %d, left behind by a job, belongs to another user; leaving it alone", each.pid)
