@@ -392,7 +392,7 @@ def test_a_directory_that_cannot_be_written_does_not_end_the_supervisor(machine:
     (machine.directory / "host.new").mkdir()
     os.kill(machine.raylet, signal.SIGKILL)
 
-    until(lambda: "cannot run Ray: " in machine.log and "cannot write " in machine.log)
+    until(lambda: "Ray could not be started: " in machine.log and "cannot write " in machine.log)
     (machine.directory / "logs" / "ray.log").rmdir()
     (machine.directory / "host.new").rmdir()
 
