@@ -396,6 +396,7 @@ def calls(blobs: BlobStore, tmp_path: Path) -> list[Callable[[], object]]:
     ]
 
 
+@pytest.mark.processes
 def test_every_call_reports_that_the_store_is_away(s3: S3, tmp_path: Path) -> None:
     """An outage is no missing blob and no defect: each call raises UnavailableError, and works once it is over."""
     cable = Cable(s3.port)
@@ -412,6 +413,7 @@ def test_every_call_reports_that_the_store_is_away(s3: S3, tmp_path: Path) -> No
     cable.close()
 
 
+@pytest.mark.processes
 @pytest.mark.parametrize("given", [{"timeout": "300ms"}, {}])
 def test_an_endpoint_that_never_answers_is_given_up(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, given: dict[str, str]
