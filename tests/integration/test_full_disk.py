@@ -102,7 +102,7 @@ async def test_a_job_store_without_a_disk_that_has_room_cannot_be_written(tmp_pa
             with suppress(OSError), (place / "ballast").open("wb", buffering=0) as ballast:
                 for _ in range(size // MB):
                     ballast.write(bytes(MB))
-            with pytest.raises(UnavailableError, match=r"jobs\.db is full \(\d+ MB are free\); make room"):
+            with pytest.raises(UnavailableError, match=r"jobs\.db is full \(\d+ MB are free\); free some space"):
                 await store.probe()
         (place / "ballast").unlink()
         await store.probe()
