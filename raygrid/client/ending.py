@@ -7,11 +7,18 @@ from dataclasses import dataclass
 from raygrid.client.failure import job_failed
 from raygrid.client.multipart import ResultPart
 from raygrid.client.result import Result
-from raygrid.errors import DamagedResultError, JobCancelledError, JobFailedError, RaygridError, ResultExpiredError
+from raygrid.errors import (
+    PROBLEM_PREFIX,
+    DamagedResultError,
+    JobCancelledError,
+    JobFailedError,
+    RaygridError,
+    ResultExpiredError,
+)
 from raygrid.models import JobState
 
 _TAIL = 4096
-DAMAGED = "urn:raygrid:problem:damaged-result"
+DAMAGED = f"{PROBLEM_PREFIX}damaged-result"
 
 # After these errors the grid gives the same answer again.
 FINAL_ERRORS = (JobFailedError, JobCancelledError, ResultExpiredError, DamagedResultError)
