@@ -1,4 +1,4 @@
-"""Jobs in SQL: inserting, threaded_read, updates of leaders, retention."""
+"""Jobs in SQL: inserting, reading, updates of leaders, retention."""
 
 from __future__ import annotations
 

@@ -35,7 +35,7 @@ class GroupLeftovers(GroupAttempts):
             entry = self._jobs.get(report.attempt.job_id)
             if entry is not None and self._is_news(entry, node.node_id, report):
                 found.append((entry, report))
-        charged = suspects.charged([entry for entry, _ in found], self.policy.retry.max_attempts)
+        charged = suspects.losses_to_charge([entry for entry, _ in found], self.policy.retry.max_attempts)
         for entry, _ in found:
             entry.suspect = True
         for (entry, report), charge in zip(found, charged, strict=True):

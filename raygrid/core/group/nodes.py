@@ -135,7 +135,7 @@ class GroupNodes(GroupLeftovers):
                 entry.suspect = True
             else:
                 lost.append(entry)
-        charged = suspects.charged(lost, self.policy.retry.max_attempts)
+        charged = suspects.losses_to_charge(lost, self.policy.retry.max_attempts)
         for entry in lost:
             entry.suspect |= not entry.unconfirmed  # an unconfirmed attempt is charged only if its node reports it
         for entry, charge in zip(lost, charged, strict=True):

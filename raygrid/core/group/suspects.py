@@ -22,7 +22,7 @@ def at_last_chance(entry: Entry, max_attempts: int) -> bool:
     return entry.counts.losses > 0 and entry.counts.failures >= max_attempts - 1
 
 
-def charged(lost: Sequence[Entry], max_attempts: int) -> list[bool]:
+def losses_to_charge(lost: Sequence[Entry], max_attempts: int) -> list[bool]:
     """For each job on a lost node, whether the loss is charged to it.
 
     `lost` includes jobs that waited on the node for a slot, because one of them may have started without a report. The

@@ -1,7 +1,7 @@
 """An index of the groups by load, kept between jobs, so that a choice costs the same with many groups.
 
 A parent updates the groups that have changed. For a job that is routed by load alone, the first group is the one that
-`routing.rank` would put first.
+`choice.rank` would put first.
 """
 
 from __future__ import annotations
