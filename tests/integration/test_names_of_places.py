@@ -178,7 +178,7 @@ def test_a_share_that_is_open_to_a_group_stays_so(tmp_path: Path) -> None:
     [
         ({"database": "sqlite+aiosqlite:////srv/a?b/jobs.db"}, "plain path instead of a URL"),
         ({"database": "sqlite:///:memory:?x"}, "plain path instead of a URL"),
-        ({"database": "sqlite:nonsense"}, "cannot be read"),
+        ({"database": "sqlite:nonsense"}, "not a valid one"),
         ({"database": "relative/jobs.db"}, "absolute path of a SQLite file"),
         ({"database": "user:secret@host/raygrid"}, "absolute path of a SQLite file"),
         ({"blobs": "file:///srv/a?b"}, "plain path instead of a URL"),
