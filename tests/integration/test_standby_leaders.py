@@ -129,7 +129,7 @@ async def test_an_impossible_hand_over_is_refused(tmp_path: Path) -> None:
         alone = await grid.http.post("/groups/rack-a/handover")
         unknown = await grid.http.post("/groups/rack-z/handover")
         assert (alone.status_code, alone.json()["type"]) == (409, "urn:raygrid:problem:hand-over")
-        assert "one candidate only" in alone.json()["detail"]
+        assert "only one candidate" in alone.json()["detail"]
         assert (unknown.status_code, unknown.json()["type"]) == (404, "urn:raygrid:problem:group-not-found")
         assert "rack-a" in unknown.json()["detail"]
         assert leader.candidate.leads
