@@ -209,7 +209,7 @@ def test_an_upgrade_under_load_fails_no_request_that_is_sent_once_more(cluster: 
                 repeated += 1
             else:
                 failed.append(f"{job_id}: {answers}")
-            time.sleep(0.15)  # so many requests that the deployment still gets most of the processors
+            time.sleep(0.05)
 
     threads = [threading.Thread(target=load, args=(number,)) for number in range(4)]
     for thread in threads:
