@@ -28,13 +28,13 @@ def drain(
     deadline: Annotated[
         float | None,
         _duration(
-            help="Move the jobs that still run after this time, such as 10m, to other nodes; by default all end."
+            help="Move the jobs that still run after this time, such as 10m, to other nodes; by default they continue here."
         ),
     ] = None,
     wait: Annotated[bool, typer.Option("--wait", help="Wait until no job runs on the node.")] = False,
     timeout: Annotated[
         float | None,
-        _duration(help="With --wait: longest wait; by default a minute more than the deadline, without one unlimited."),
+        _duration(help="With --wait: the longest wait; by default a minute more than the deadline, if there is one."),
     ] = None,
 ) -> None:
     """Give a node no new jobs; with --wait, exit with 1 if it is not drained in time."""

@@ -38,8 +38,8 @@ def find_grid(url: str | Sequence[str] | None = None, api_key: str | None = None
     local = running_grid()
     if local is None:
         raise SettingsError(
-            "no grid is named: set RAYGRID_URL, use --url or raygrid.connect(url), or start a grid on this machine "
-            f"with `raygrid up` or raygrid.init(). (No grid runs here: looked in {grid_file_path()}.)"
+            "no grid runs on this machine, and no URL is given: set RAYGRID_URL, use --url or raygrid.connect(url), or "
+            f"start a grid with `raygrid up` or raygrid.init(). (Looked in {grid_file_path()}.)"
         )
     return local.url, api_key or local.api_key
 

@@ -92,7 +92,7 @@ def require_same(
         raise SettingsError(
             "\n  - ".join((f"grid {grid.name} runs already at {grid.url}, with other settings:", *found))
             + "\nGive it new settings with `raygrid deploy`; where racks, nodes, addresses, storage or caches differ, "
-            f"stop it first with `{down}`, or start another grid with its own --name and --port"
+            f"stop it first with `{down}`, or start another grid beside it with `raygrid up --name NAME --port PORT`"
         )
 
 

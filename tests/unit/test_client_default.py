@@ -111,7 +111,7 @@ def test_the_file_of_a_grid_that_is_gone_does_not_count(tmp_path: Path, members:
     grid_json(tmp_path, **members)
 
     assert running_grid() is None
-    with pytest.raises(SettingsError, match="no grid is named"):
+    with pytest.raises(SettingsError, match="no URL is given"):
         find_grid()
 
 
@@ -123,7 +123,7 @@ def test_a_damaged_file_of_a_grid_that_runs_is_reported(tmp_path: Path) -> None:
 
     with only_one(directory), pytest.raises(SettingsError, match=r"grid\.json cannot be read.*raygrid down"):
         find_grid()
-    with pytest.raises(SettingsError, match="no grid is named"):
+    with pytest.raises(SettingsError, match="no URL is given"):
         find_grid()
 
 
