@@ -28,7 +28,7 @@ def drain(
     deadline: Annotated[
         float | None,
         _duration(
-            help="Move the jobs that still run after this time, such as 10m, to other nodes; by default they continue here."
+            help="After this time, such as 10m, move the jobs that still run to other nodes; by default they go on."
         ),
     ] = None,
     wait: Annotated[bool, typer.Option("--wait", help="Wait until no job runs on the node.")] = False,
