@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncGenerator, AsyncIterator, Iterable, Iterator, Mapping
 from contextlib import aclosing
+from functools import partial
 from pathlib import Path
 from typing import Literal, overload
 
@@ -61,9 +62,7 @@ class AsyncBatchJobs(BatchRecord[AsyncJob]):
         refused: Mapping[str, RaygridError] | None = None,
         names: Mapping[str, str] | None = None,
     ) -> None:
-        super().__init__(
-            connection.flows, batch_id, job_ids, lambda job_id: AsyncJob(connection, job_id), refused, names
-        )
+        super().__init__(connection.flows, batch_id, job_ids, partial(AsyncJob, connection), refused, names)
         self._connection = connection
 
     def __iter__(self) -> Iterator[AsyncJob]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Literal, overload
 
@@ -77,9 +78,8 @@ class BatchJobs(BatchRecord[Job], Sequence[Job]):
         refused: Mapping[str, RaygridError] | None = None,
         names: Mapping[str, str] | None = None,
     ) -> None:
-        super().__init__(
-            connection.flows, batch_id, job_ids, lambda job_id: Job(connection, job_id, self), refused, names
-        )
+        # Not a lambda: the error for pickling must be the one of the connection.
+        super().__init__(connection.flows, batch_id, job_ids, partial(Job, connection, batch=self), refused, names)
         self._connection = connection
         self._order = list(self._jobs.values())
 

@@ -161,16 +161,19 @@ def deployed_here() -> GridSettings:
     """The settings of the connected grid of one machine.
 
     Raises:
-        SettingsError: an older release started the grid.
+        SettingsError: another release started the grid.
     """
     known: bytes | None = internal_kv._internal_kv_get(SETTINGS)
-    if known is None:
+    try:
+        found: object = pickle.loads(known or b"")  # noqa: S301 - from the grid's own Ray, proven by its token
+    except Exception:  # names and fields of another release: pickle raises almost anything
+        found = None
+    if not isinstance(found, GridSettings):
         raise SettingsError(
-            "the grid was started by an older release, which did not record its settings; stop it with `raygrid down` "
-            "and start it again"
+            "the grid was started by another release of raygrid, whose settings this one cannot read; stop the grid "
+            "with `raygrid down` and start it again: its jobs continue"
         )
-    settings: GridSettings = pickle.loads(known)  # noqa: S301 - from the grid's own Ray, proven by its token
-    return settings
+    return found
 
 
 def replace_here(

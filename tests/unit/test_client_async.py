@@ -99,7 +99,12 @@ def test_a_client_is_used_in_one_event_loop_after_another() -> None:
 def test_a_client_cannot_be_pickled_and_the_error_has_the_remedy(kind: type[Client] | type[AsyncClient]) -> None:
     """joblib, Dask and multiprocessing try it; results and errors can be pickled."""
     client = kind(URL, "k" * 32)
-    for each in (client, client.job("j")):
+    batch = (
+        BatchJobs(client._connection, "b", ["j"])
+        if isinstance(client, Client)
+        else AsyncBatchJobs(client._connection, "b", ["j"])
+    )
+    for each in (client, client.job("j"), batch, next(iter(batch))):
         with pytest.raises(TypeError, match=r"Make a client there, raygrid.connect\('http://grid.test'\)") as refused:
             pickle.dumps(each)
         assert "k" * 32 not in str(refused.value)

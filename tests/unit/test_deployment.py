@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from raygrid.composition import ACTORS
-from raygrid.errors import UnavailableError
+from raygrid.errors import SettingsError, UnavailableError
 from raygrid.leader import actor
 from raygrid.leader.actor import LeaderActor
 from raygrid.leader.dispatch import Leader
@@ -45,6 +45,8 @@ def settings(tmp_path: Path) -> GridSettings:
 @pytest.fixture
 async def leader(settings: GridSettings, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[LeaderActor]:
     monkeypatch.setattr(actor, "RayNodes", NoNodes)
+    # The guard of a real leader kills a process that stands still for 8 s: here that process would be the test's own.
+    monkeypatch.setattr(actor, "FROZEN_S", 3600.0)
     made = LeaderActor("rack-a", settings, "leader:rack-a:1", object)
     yield made
     await made.close()
@@ -116,3 +118,13 @@ async def test_settings_that_arrive_while_it_begins_to_lead_are_used(
         await leader.calls.configure(settings.deployed(3.0))
     reported.set()
     assert await stamp_of(leader) == 3.0
+
+
+@pytest.mark.parametrize("recorded", [None, b"craygrid.config\nGridSettings\n."])
+def test_settings_of_another_release_are_an_error_with_the_remedy(
+    recorded: bytes | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A grid that recorded no settings, or some that name classes which have moved, is stopped and started again."""
+    monkeypatch.setattr(ingress.internal_kv, "_internal_kv_get", lambda _key: recorded)
+    with pytest.raises(SettingsError, match="another release of raygrid.*`raygrid down`"):
+        ingress.deployed_here()
