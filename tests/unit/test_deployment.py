@@ -125,6 +125,6 @@ def test_settings_of_another_release_are_an_error_with_the_remedy(
     recorded: bytes | None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A grid that recorded no settings, or some that name classes which have moved, is stopped and started again."""
-    monkeypatch.setattr(ingress.internal_kv, "_internal_kv_get", lambda _key: recorded)
-    with pytest.raises(SettingsError, match="another release of raygrid.*`raygrid down`"):
+    monkeypatch.setattr("ray.experimental.internal_kv._internal_kv_get", lambda _key: recorded)
+    with pytest.raises(SettingsError, match=r"another release of raygrid.*`raygrid down`"):
         ingress.deployed_here()
