@@ -28,11 +28,11 @@ demo: $(READY) ## start a grid on this machine, price the example book, kill a n
 	$(BIN)/raygrid demo
 
 unit: $(READY) ## run the pure tests, without PostgreSQL, Ray or seconds of waiting; under a minute
-	$(BIN)/python -m pytest -q -n 3 --dist worksteal -m "$(UNIT)" tests/unit tests/contract
+	$(BIN)/python -m pytest -q -n 3 --dist worksteal --max-worker-restart=0 -m "$(UNIT)" tests/unit tests/contract
 
 # Branches, too; it fails below `fail_under` in pyproject.toml.
 coverage: $(READY) ## measure what the unit and contract tests reach of core, store and parent
-	$(BIN)/python -m pytest -q -n 3 --dist loadfile --cov --cov-report=term tests/unit tests/contract
+	$(BIN)/python -m pytest -q -n 3 --dist loadfile --max-worker-restart=0 --cov --cov-report=term tests/unit tests/contract
 
 # make test ROW=ray runs one row; tests/run.py names them and says what runs beside what.
 test: $(READY) ## run every test, and print one summary; ROW=ray for one part of them
