@@ -81,7 +81,7 @@ OTHERS = Row(
     niceness=5,
     marker=f"not ({' or '.join(row.name for row in MARKED)})",
     # In the order of the directories: the long integration tests do not come last.
-    # A worker that is replaced after a crash can leave xdist waiting for ever; without a replacement it is a failed test.
+    # If xdist replaces a crashed worker, it can wait for ever; without a replacement the crash is a failed test.
     options=("-n", "4", "--dist", "loadfile", "--no-loadscope-reorder", "--max-worker-restart=0"),
 )
 ROWS = (*MARKED, OTHERS)
