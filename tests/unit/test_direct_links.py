@@ -170,15 +170,21 @@ async def test_a_closed_link_opens_no_connection(link: ActorLink[TargetCalls]) -
     assert link._actor.through_ray == ["double"]
 
 
+async def call_on_a_broken_connection(link: ActorLink[TargetCalls], target: Target) -> asyncio.Task[object]:
+    """A call that was under way on the direct connection when its target closed it."""
+    await opened(link)
+    assert target.server is not None
+    call: asyncio.Task[object] = asyncio.create_task(link.calls.hang())
+    await until(lambda: target.hanging)
+    await target.server.close()
+    return call
+
+
 async def test_after_a_broken_connection_the_next_call_goes_through_ray(
     link: ActorLink[TargetCalls], target: Target
 ) -> None:
     """The call on it may have been carried out, so it is not made again; the process does not count as dead."""
-    await opened(link)
-    assert target.server is not None
-    call = asyncio.create_task(link.calls.hang())
-    await until(lambda: target.hanging)
-    await target.server.close()
+    call = await call_on_a_broken_connection(link, target)
     with pytest.raises(UnreachableError, match="the connection broke") as broken:
         await call
     assert not isinstance(broken.value, ProcessEndedError)
@@ -191,11 +197,7 @@ async def test_the_end_of_a_process_is_distinguished_from_a_broken_connection(
     link: ActorLink[TargetCalls], target: Target
 ) -> None:
     """Ray reports it a moment after the connection broke."""
-    await opened(link)
-    assert target.server is not None
-    call = asyncio.create_task(link.calls.hang())
-    await until(lambda: target.hanging)
-    await target.server.close()
+    call = await call_on_a_broken_connection(link, target)
     asyncio.get_running_loop().call_later(0.02, setattr, link._actor, "state", "RESTARTING")
     with pytest.raises(ProcessEndedError):
         await call

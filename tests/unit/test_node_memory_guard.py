@@ -129,7 +129,7 @@ def test_a_verdict_is_left_for_agents_of_the_same_grid_only(tmp_path: Path) -> N
     assert leave_kill_reason(nodes, f"{root}|{life}|j.1", 7, reason)
     assert reasons.of(8, began) is None
     assert reasons.of(7, began) == reason
-    assert reasons.of(7, began) is None, "it is told once"
+    assert reasons.of(7, began) is None, "it is reported once"
     assert leave_kill_reason(nodes, f"{root}|{life}|j.1", 7, reason)
     assert reasons.of(7, time.monotonic()) is None, "it was about an earlier process of that number"
     for mark in (f"/etc|{life}|j.1", f"{nodes}/..|{life}|j.1", f"{root}|../../x|j.1", f"{root}/x|{life}|j.1", "", "||"):
