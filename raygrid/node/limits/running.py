@@ -28,6 +28,7 @@ class Running:
         ended: whether its process has ended, or no longer belongs to the attempt.
         crowded: whether other pricers ran on the machine when it was killed for lack of memory.
         foreign_bytes: bytes at `paths` that it did not write, such as input, shared data, and files of earlier jobs.
+        shared_memory: a descriptor of its private /dev/shm, whose files count as memory; -1 if it has none.
     """
 
     attempt: AttemptId
@@ -45,6 +46,7 @@ class Running:
     lock: threading.Lock = field(default_factory=threading.Lock)
     crowded: bool = False
     foreign_bytes: int = 0
+    shared_memory: int = -1
 
     def spawned(self, pid: int) -> None:
         """Note the pid; stop the process if the attempt was stopped before."""
