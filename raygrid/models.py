@@ -13,6 +13,7 @@ from operator import attrgetter
 from typing import Any, NamedTuple, TypeVar
 
 from raygrid.core.attempt_counts import NO_ATTEMPTS, AttemptCounts
+from raygrid.core.sandbox_state import NO_SANDBOX, SandboxState
 
 Kind = TypeVar("Kind")
 
@@ -380,6 +381,7 @@ class NodeState:
         deployed_at: stamp of its settings.
         memory: bytes of memory of its machine or cgroup; 0 if unknown.
         lacks: digests of definitions that its attempts wait for.
+        sandbox: what keeps its pricers from harming the grid.
     """
 
     node_id: str
@@ -396,6 +398,7 @@ class NodeState:
     deployed_at: float = 0.0
     memory: int = 0
     lacks: tuple[str, ...] = ()
+    sandbox: SandboxState = NO_SANDBOX
 
 
 @travels

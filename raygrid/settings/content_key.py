@@ -10,13 +10,12 @@ import hashlib
 import json
 
 from raygrid.models import JobSpec
-from raygrid.settings.definition import same_definition
+from raygrid.settings.definition import LIMITS, same_definition
 from raygrid.settings.pricer import Pricer
 
-# Settings that limit a run or decide what follows its end. All others, also future ones, are part of the key: an
-# unnecessary run does less harm than a wrong result.
-_NO_PART = {"result", "timeout_s", "memory", "output", "retry_exit_codes", "straggler", "reuse"}
-_NO_PART |= {"recycle_after", "recycle_memory"}
+# Limits may differ between the settings of a parent and of a node. All other settings, also future ones, are part of
+# the key: an unnecessary run does less harm than a wrong result.
+_NO_PART = {*LIMITS, "recycle_after", "recycle_memory"}
 MOST_DIGESTS = 1_000
 
 

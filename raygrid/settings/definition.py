@@ -20,6 +20,7 @@ from raygrid.settings.pricer import Pricer
 PINNED = frozenset({"command", "mode", "env", "expect", "helpers", "version", "recycle_after", "recycle_memory"})
 """Settings that decide what runs and how its process is kept."""
 LIMITS = frozenset({"result", "timeout_s", "memory", "output", "retry_exit_codes", "straggler", "reuse"})
+LIMITS |= {"sandbox", "sandbox_required", "read", "write", "network"}
 """Settings that limit a run, or decide what follows its end."""
 
 _READERS: dict[str, TypeAdapter[Any]] = {
@@ -49,6 +50,8 @@ def define(name: str, pricer: Pricer) -> Definition:
 def pricer_of(definition: Definition, limits: Pricer | None) -> Pricer:
     """The pricer to run: a definition with `limits`, or with the last known limits if the pricer was removed.
 
+    A removed pricer never runs with `sandbox: off`: nobody can see that in the settings any more.
+
     The definition was checked when it was made, so only its types are checked here: this release may refuse settings
     that an older one accepted.
 
@@ -64,6 +67,8 @@ def pricer_of(definition: Definition, limits: Pricer | None) -> Pricer:
             "release of raygrid does not know; install a release that knows it on all machines"
         )
     known = {} if limits is not None else {k: v for k, v in json.loads(definition.limits).items() if k in LIMITS}
+    if known.get("sandbox") == "off":
+        del known["sandbox"]
     try:
         values = {name: _READERS[name].validate_python(value) for name, value in (pinned | known).items()}
     except ValidationError as error:

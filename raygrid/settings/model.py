@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any, Self
 
 import yaml
-from pydantic import Field, PrivateAttr, ValidationError, model_validator
+from pydantic import Field, PrivateAttr, ValidationError, ValidationInfo, field_validator, model_validator
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 from pydantic_settings import SettingsError as UnreadableVariableError
 
@@ -21,7 +21,7 @@ from raygrid.settings import messages
 from raygrid.settings.pricer import Pricer
 from raygrid.settings.sections import Group, Http, Node, Placement, Routing, Storage
 from raygrid.settings.sources import PREFIX, NamesAreText, Variables
-from raygrid.settings.values import Name
+from raygrid.settings.values import Name, SandboxMode
 from raygrid.system.home import expanded
 
 
@@ -45,7 +45,15 @@ class GridSettings(BaseSettings):
     """Name of the grid; several can run side by side under different names."""
     default_pricer: Name | None = None
     """Pricer for submits that name none; not needed with a single pricer."""
-    pricers: dict[Name, Pricer] = {}
+    sandbox: SandboxMode = "protect"
+    """What keeps pricers from harming the grid and the machine, unless a pricer sets its own.
+
+    `protect`: pricers cannot reach the grid or other jobs, and ordinary programs run unchanged. `strict`: they read
+    only the system, their program and their data, write only their job directory, and have no network. `off`: nothing.
+    """
+    sandbox_required: bool = False
+    """Whether a job fails if its node lacks a mechanism of its sandbox; otherwise it runs with what the node has."""
+    pricers: dict[Name, Pricer] = {}  # after the sandbox settings, which its validation reads
     """The executables that jobs can run, by name."""
     group_prefix: str = Field(default="rack-", min_length=1)
     """Ray custom resources whose names begin with this are groups."""
@@ -78,6 +86,19 @@ class GridSettings(BaseSettings):
     ) -> tuple[PydanticBaseSettingsSource, ...]:
         """Give the environment priority over the file."""
         return Variables(settings_cls), init_settings
+
+    @field_validator("pricers")
+    @classmethod
+    def _with_sandbox(cls, pricers: dict[Name, Pricer], info: ValidationInfo) -> dict[Name, Pricer]:
+        """Give each pricer without own values those of the grid, because nodes receive only the pricers."""
+        given: dict[str, Any] = {name: info.data[name] for name in ("sandbox", "sandbox_required") if name in info.data}
+        decided = {}
+        for name, pricer in pricers.items():
+            lacks = {each: value for each, value in given.items() if getattr(pricer, each) is None}
+            decided[name] = pricer.model_copy(update=lacks) if lacks else pricer
+            if (problem := decided[name].network_problem) is not None:
+                raise ValueError(f"pricer {name!r}: {problem}")
+        return decided
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:

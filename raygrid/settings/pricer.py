@@ -12,7 +12,7 @@ from pydantic_settings import NoDecode
 
 from raygrid.settings import commands, expected_files, shell_words
 from raygrid.settings.helper_programs import HelperPrograms
-from raygrid.settings.values import Seconds, Section, Size
+from raygrid.settings.values import PlaceOnNodes, ReuseMode, SandboxMode, Seconds, Section, Size
 
 MOST_ENV = 1024**2
 
@@ -73,7 +73,7 @@ class Pricer(Section):
 
     Only for pricers that may process one job twice at the same time.
     """
-    reuse: Literal["off", "content"] = "off"
+    reuse: ReuseMode = "off"
     """`content`: a job that equals one that is done takes over its stored result and does not run.
 
     Equal: the same input under the same file name, args and shared data, and the same `version`, `command` and `env` of
@@ -91,6 +91,19 @@ class Pricer(Section):
     By default any program; a list of file names or paths allows only these; `forbid` allows none. `[wineserver64]`
     includes all programs of wine.
     """
+    sandbox: SandboxMode | None = None
+    """What keeps this pricer from harming the grid and the machine; by default the grid's `sandbox`."""
+    sandbox_required: bool | None = None
+    """Whether a job fails if its node lacks a mechanism of its sandbox; by default the grid's `sandbox_required`."""
+    read: tuple[PlaceOnNodes, ...] = ()
+    """`strict` only: files and directories that the pricer may also read, such as `[/opt/market, ~/models]`.
+
+    Paths are absolute, or begin with `~/` for the home directory of the grid's user on each node.
+    """
+    write: tuple[PlaceOnNodes, ...] = ()
+    """`strict` only: files and directories that the pricer may also read and write; paths as in `read`."""
+    network: bool = False
+    """`strict` only: whether the pricer may use the network. Under `protect` it always may."""
 
     @field_validator("command", mode="before")
     @classmethod
@@ -168,6 +181,25 @@ class Pricer(Section):
         if self.reuse == "content" and any("job_id" in commands.placeholders(word) for word in self.command):
             raise ValueError("reuse: content needs results that do not depend on the job; remove {job_id} from command")
         return self
+
+    @property
+    def sandbox_mode(self) -> SandboxMode:
+        """The sandbox in which it runs; settings of a grid have decided it, a pricer alone has the default."""
+        return self.sandbox or "protect"
+
+    @property
+    def network_problem(self) -> str | None:
+        """Why `network` cannot be kept; None if it can.
+
+        Permissions without effect (`read`, `write`, `network: true`) are no problem: a grid may be switched from
+        `strict` to `protect` for a while. A prohibition that does not hold is one.
+        """
+        if self.sandbox_mode != "protect" or self.network or "network" not in self.model_fields_set:
+            return None
+        return (
+            "network: false holds under sandbox: strict only, and this pricer runs under protect, where it can use the "
+            "network; set sandbox: strict, or remove network"
+        )
 
     @property
     def takes_args(self) -> bool:

@@ -24,6 +24,7 @@ _DOT = "\x1f"
 # These identify a grid and the place of its file, so they are equal in both starts.
 _PLACE = {("name",), ("storage", "state_dir")}
 _NOTHING = "nothing"
+_OF_GRID = ("sandbox", "sandbox_required")  # settings of pricers whose default is the grid's
 _API_KEYS = ("http", "api_keys")
 _SECRETS = {_API_KEYS, ("storage", "database"), ("storage", "blobs")}
 
@@ -138,7 +139,12 @@ def _leaves(settings: GridSettings) -> Iterator[tuple[tuple[str, ...], Any]]:
             elif where not in _PLACE:
                 yield where, inner
 
-    yield from walk((), settings.model_dump())
+    dumped = settings.model_dump()
+    for pricer in dumped["pricers"].values():
+        for name in _OF_GRID:
+            if pricer[name] == dumped[name]:
+                pricer[name] = None  # so that a change of the grid's value is one difference, not one for each pricer
+    yield from walk((), dumped)
 
 
 def _is_secret(path: tuple[str, ...]) -> bool:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from typing import Annotated
+from typing import Annotated, Literal
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field
 
@@ -28,9 +28,26 @@ def _name(value: str) -> str:
     return value
 
 
+def _off(value: object) -> object:
+    return "off" if value is False else value  # YAML reads a bare `off` as false
+
+
+def _place(value: str) -> str:
+    if not value.startswith(("/", "~/")):
+        raise ValueError(
+            "write an absolute path, or one that begins with ~/ for the home directory of the grid's user on each node"
+        )
+    if "\0" in value:
+        raise ValueError("a path cannot contain NUL")
+    return value
+
+
 Size = Annotated[int, BeforeValidator(_bytes), Field(ge=0)]
 Name = Annotated[str, AfterValidator(_name)]
 Seconds = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+PlaceOnNodes = Annotated[str, AfterValidator(_place)]
+SandboxMode = Annotated[Literal["protect", "strict", "off"], BeforeValidator(_off)]
+ReuseMode = Annotated[Literal["off", "content"], BeforeValidator(_off)]
 
 
 class Section(BaseModel):

@@ -29,6 +29,11 @@ FULL = Pricer.model_validate(
         "retry_exit_codes": [75, 3],
         "straggler": {"factor": 2.0, "min_s": 1.0},
         "reuse": "content",
+        "sandbox": "strict",
+        "sandbox_required": True,
+        "read": ["/opt/market"],
+        "write": ["~/cache"],
+        "network": True,
     }
 )
 PLAIN = Pricer(command=("price", "{input}"))
@@ -74,6 +79,15 @@ def test_limits_do_not_change_the_digest(name: str) -> None:
     assert define("p", changed).digest == define("p", FULL).digest
 
 
+def test_a_removed_pricer_keeps_its_sandbox_but_never_runs_without_one() -> None:
+    """Otherwise a job in the queue would run without protection that no setting switches off any more."""
+    strict = pricer_of(define("p", FULL), None)
+    assert (strict.sandbox_mode, strict.read, strict.network) == ("strict", ("/opt/market",), True)
+    off = define("p", FULL.model_copy(update={"sandbox": "off"}))
+    assert pricer_of(off, FULL.model_copy(update={"sandbox": "off"})).sandbox_mode == "off"
+    assert pricer_of(off, None).sandbox_mode == "protect"
+
+
 def test_two_pricers_that_run_the_same_have_definitions_of_their_own() -> None:
     """Their limits, kept beside the definition, may differ."""
     assert define("a", PLAIN).digest != define("b", PLAIN).digest
@@ -94,8 +108,8 @@ def test_a_definition_shows_no_value_of_a_variable() -> None:
 def test_a_definition_of_a_newer_release_is_refused() -> None:
     """A setting that this release does not know may change what runs, so it must not be ignored."""
     definition = define("p", PLAIN)
-    newer = replace(definition, body=json.dumps({**json.loads(definition.body), "sandbox": True}))
-    with pytest.raises(SettingsError, match="'sandbox', which this release of raygrid does not know"):
+    newer = replace(definition, body=json.dumps({**json.loads(definition.body), "isolation": True}))
+    with pytest.raises(SettingsError, match="'isolation', which this release of raygrid does not know"):
         pricer_of(newer, PLAIN)
 
 

@@ -11,6 +11,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import NamedTuple
 
+from raygrid.core.sandbox_state import NO_SANDBOX, SandboxState
 from raygrid.models import AttemptId, AttemptReport, JobSpec
 from raygrid.node.attempt.directory import JobDirectory
 from raygrid.node.attempt.outputs import OutputFile
@@ -21,7 +22,10 @@ from raygrid.settings.pricer import Pricer
 
 
 class PreparedAttempt(NamedTuple):
-    """An attempt whose directory contains the input and shared inputs (`data_links`); `slot` is its slot's number."""
+    """An attempt whose directory contains the input and shared inputs (`data_links`).
+
+    `slot` is its slot's number, `sandbox` what keeps its pricer from harming the grid.
+    """
 
     attempt: AttemptId
     spec: JobSpec
@@ -29,6 +33,7 @@ class PreparedAttempt(NamedTuple):
     slot: int
     directory: JobDirectory
     data_links: Sequence[DataLink] = ()
+    sandbox: SandboxState = NO_SANDBOX
 
     @property
     def input_path(self) -> str:
