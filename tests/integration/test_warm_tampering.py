@@ -74,6 +74,25 @@ async def test_something_else_in_the_place_of_a_capture_is_bad_output(tmp_path: 
         await assert_goes_on(node)
 
 
+@pytest.mark.parametrize("which", ["stdout", "stderr"])
+async def test_a_hard_link_in_the_place_of_a_capture_is_neither_read_nor_written(tmp_path: Path, which: str) -> None:
+    """What the process prints to its own stderr is not appended to the linked file."""
+    secret = tmp_path / "secret"
+    secret.write_text("of the grid")
+    with WarmNode(tmp_path, SPEAKS_RAW) as node:
+        script = (
+            f"path = job['{which}']\nif os.path.exists(path):\n    os.unlink(path)\nos.link({str(secret)!r}, path)\n"
+        )
+        done = await node.run("bad", script + "sys.stderr.write('said'); sys.stderr.flush(); answer()")
+        assert done.report.outcome is Outcome.BAD_OUTPUT
+        assert f"replaced its {which} by a hard link" in (done.report.message or "")
+        assert "of the grid" not in done.files["stdout.txt"] + done.files["stderr.txt"] + (
+            done.report.stderr_tail or ""
+        )
+        assert secret.read_text() == "of the grid"
+        await assert_goes_on(node)
+
+
 @pytest.mark.parametrize(
     "put", ["os.unlink(path)", "os.unlink(path); os.mkfifo(path)", "os.unlink(path); os.mkdir(path)"]
 )

@@ -54,6 +54,11 @@ def replace_by_link(capture: Capture) -> None:
     os.symlink("/etc/passwd", capture.path)
 
 
+def link_another(path: str) -> None:
+    Path(f"{path}.other").touch()
+    os.link(f"{path}.other", path)
+
+
 def replace_by_directory(capture: Capture) -> None:
     os.unlink(capture.path)
     os.mkdir(capture.path)
@@ -156,8 +161,9 @@ def test_a_pool_whose_directory_was_removed_makes_them_beside_the_job(
         (os.mkfifo, "a special file"),
         (lambda name: os.symlink("/etc/passwd", name), "a symbolic link"),
         (os.mkdir, "another directory"),
+        (link_another, "a hard link"),
     ],
-    ids=["fifo", "link", "directory"],
+    ids=["fifo", "link", "directory", "hard-link"],
 )
 def test_a_special_file_in_place_of_a_warm_pricers_output_is_no_output(
     pool: CapturePool, tmp_path: Path, put: Callable[[str], None], fragment: str

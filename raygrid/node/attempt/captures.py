@@ -20,7 +20,7 @@ from collections import deque
 from typing import NamedTuple
 
 from raygrid.node.attempt.outputs import OutputFile
-from raygrid.node.attempt.safe_paths import BadOutputError, is_reusable, kind, open_directory, remove
+from raygrid.node.attempt.safe_paths import BadOutputError, FileIdentity, is_reusable, kind, open_directory, remove
 from raygrid.system import system_calls
 
 STDERR_TAIL = 4_000
@@ -57,10 +57,11 @@ class Capture(NamedTuple):
             status = os.stat(self.name, dir_fd=self.dir_fd, follow_symlinks=False)
         except FileNotFoundError:
             return OutputFile(self.title, self.dir_fd, self.name, 0)
-        if not stat.S_ISREG(status.st_mode):
+        if not stat.S_ISREG(status.st_mode) or status.st_nlink > 1:
             stream = self.title.partition(".")[0]
-            raise BadOutputError(f"the pricer replaced its {stream} by {kind(status.st_mode)}")
-        return OutputFile(self.title, self.dir_fd, self.name, status.st_size)
+            put = "a hard link" if stat.S_ISREG(status.st_mode) else kind(status.st_mode)
+            raise BadOutputError(f"the pricer replaced its {stream} by {put}; it must write into the file that it got")
+        return OutputFile(self.title, self.dir_fd, self.name, status.st_size, identity=FileIdentity.of(status))
 
     def tail(self) -> str:
         """The end of what was printed, as text; empty if it cannot be read."""

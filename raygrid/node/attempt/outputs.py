@@ -1,15 +1,18 @@
 """The files that a pricer leaves in its job directory: which of them belong to the result, and how they are read.
 
-A directory is searched by descriptor, one path component at a time, so that no link of the pricer is followed.
+A directory is searched by descriptor, one path component at a time, so that no link of the pricer is followed. A hard
+link to a file elsewhere, such as one of the grid or of another job, is never read: all names of a file must be in the
+job directory.
 """
 
 from __future__ import annotations
 
 import os
 import stat
+from collections import Counter
 from typing import IO, NamedTuple
 
-from raygrid.node.attempt.safe_paths import BadOutputError, descend, kind, read_file
+from raygrid.node.attempt.safe_paths import BadOutputError, FileIdentity, descend, kind, read_file
 from raygrid.system.filenames import problem_of_name
 from raygrid.system.proc import descriptor_path
 
@@ -38,6 +41,7 @@ class OutputFile(NamedTuple):
         path: its path relative to the directory that `dir_fd` has open; not used if there is a `descriptor`.
         size: in bytes; no more is read, even if the file grows.
         descriptor: an open descriptor of the file itself; -1 if the node has none.
+        identity: which file had the name; the file that is read must be the same. Not used with a `descriptor`.
     """
 
     name: str
@@ -46,6 +50,7 @@ class OutputFile(NamedTuple):
     size: int
     modified_ns: int = 0
     descriptor: int = -1
+    identity: FileIdentity | None = None
 
     @property
     def mark(self) -> FileMark:
@@ -56,13 +61,13 @@ class OutputFile(NamedTuple):
         """Open it for reading.
 
         Raises:
-            BadOutputError: it was replaced.
+            BadOutputError: it was replaced, or got another name.
             OSError: it cannot be read.
         """
         if self.descriptor >= 0:
             # A new open file starts at the beginning, and flags that the pricer set on its descriptor do not apply.
             return open(descriptor_path(self.descriptor), "rb")
-        return read_file(self.path, self.dir_fd)
+        return read_file(self.path, self.dir_fd, self.identity)
 
 
 def find_outputs(top: int, input_name: str | None, input_mark: FileMark | None) -> list[OutputFile]:
@@ -71,11 +76,13 @@ def find_outputs(top: int, input_name: str | None, input_mark: FileMark | None) 
     `top` is a descriptor of the directory, `input_mark` the mark of the input before the run.
 
     Raises:
-        BadOutputError: there are other files than regular ones and directories, or too many.
+        BadOutputError: there are other files than regular ones and directories, or too many; or a file has a name
+            outside of the directory.
         OSError: a directory cannot be read.
     """
     found = _walk(top)
     files = sorted((f for f in found if f.name != input_name or f.mark != input_mark), key=lambda file: file.name)
+    _require_names_inside(files, found)
     _require_one_name_each(files)
     return files
 
@@ -108,13 +115,28 @@ def _sort_entry(entry: os.DirEntry[str], prefix: str, top: int, found: list[Outp
         raise BadOutputError(f"the pricer left a file whose name {problem}: {name!r}")
     status = entry.stat(follow_symlinks=False)
     if stat.S_ISREG(status.st_mode):
-        found.append(OutputFile(name, top, name, status.st_size, status.st_mtime_ns))
+        identity = FileIdentity.of(status)
+        found.append(OutputFile(name, top, name, status.st_size, status.st_mtime_ns, identity=identity))
         return None
     if stat.S_ISDIR(status.st_mode):
         return None if name == "data" else f"{name}/"
     raise BadOutputError(
         f"the pricer left {kind(status.st_mode)}, {name!r}; only regular files can be part of a result"
     )
+
+
+def _require_names_inside(files: list[OutputFile], found: list[OutputFile]) -> None:
+    """Refuse a file that has more names (hard links) than were found in the job directory."""
+    linked = [file for file in files if file.identity is not None and file.identity.links > 1]
+    if not linked:
+        return
+    names = Counter(file.identity for file in found)
+    for file in linked:
+        if file.identity is not None and names[file.identity] != file.identity.links:
+            raise BadOutputError(
+                f"the pricer left {file.name!r}, a hard link to a file outside of the job directory; copy that file "
+                "instead of linking it, or remove the link before the pricer ends"
+            )
 
 
 def _require_one_name_each(files: list[OutputFile]) -> None:

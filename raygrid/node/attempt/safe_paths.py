@@ -13,7 +13,7 @@ import os
 import stat
 from collections.abc import Iterator
 from pathlib import Path
-from typing import IO
+from typing import IO, NamedTuple
 
 from uuid_utils import uuid4
 
@@ -29,6 +29,27 @@ _NO_FILE = (errno.ELOOP, errno.ENXIO, errno.EISDIR, errno.ENOTDIR)
 
 class BadOutputError(Exception):
     """A pricer left something that cannot be part of a result."""
+
+
+class FileIdentity(NamedTuple):
+    """Distinguishes a file from any other that gets its name, and shows whether its names were changed.
+
+    Attributes:
+        links: the number of its names (hard links).
+        names_changed_ns: 0 for a file with one name, else its time of change, which a new, renamed or removed name
+            changes; so would a write to it.
+    """
+
+    device: int
+    inode: int
+    links: int
+    names_changed_ns: int
+
+    @staticmethod
+    def of(status: os.stat_result) -> FileIdentity:
+        """The identity of a file."""
+        links = status.st_nlink
+        return FileIdentity(status.st_dev, status.st_ino, links, status.st_ctime_ns if links > 1 else 0)
 
 
 def kind(mode: int) -> str:
@@ -64,11 +85,14 @@ def open_directory(name: str, dir_fd: int | None = None) -> int:
     return os.open(name, _DIRECTORY, dir_fd=dir_fd)
 
 
-def open_file(name: str, dir_fd: int | None = None, flags: int = os.O_RDONLY) -> int:
+def open_file(
+    name: str, dir_fd: int | None = None, flags: int = os.O_RDONLY, identity: FileIdentity | None = None
+) -> int:
     """Open a regular file; no component of its path may be a link, and a pipe of its name does not block.
 
     Raises:
-        BadOutputError: its name belongs to something else.
+        BadOutputError: its name belongs to something else; with `identity`, to another file, or the file got or lost
+            a name.
         OSError: it does not exist, or cannot be opened.
     """
     try:
@@ -85,15 +109,22 @@ def open_file(name: str, dir_fd: int | None = None, flags: int = os.O_RDONLY) ->
         if error.errno not in _NO_FILE:
             raise
         raise BadOutputError(f"the pricer replaced the file {name!r}") from None
-    if not stat.S_ISREG(os.fstat(file).st_mode):
+    status = os.fstat(file)
+    if not stat.S_ISREG(status.st_mode):
         os.close(file)
         raise BadOutputError(f"the pricer replaced the file {name!r} by a special file")
+    if identity is not None and FileIdentity.of(status) != identity:
+        os.close(file)
+        raise BadOutputError(
+            f"the file {name!r} was replaced, or got another hard link, after the pricer had ended; end its other "
+            "processes before it ends"
+        )
     return file
 
 
-def read_file(name: str, dir_fd: int | None = None) -> IO[bytes]:
+def read_file(name: str, dir_fd: int | None = None, identity: FileIdentity | None = None) -> IO[bytes]:
     """Open a regular file for reading; see `open_file`."""
-    return os.fdopen(open_file(name, dir_fd), "rb")
+    return os.fdopen(open_file(name, dir_fd, identity=identity), "rb")
 
 
 def descend(top: int, name: str) -> int:

@@ -176,6 +176,8 @@ class WarmProcess:
         except BadOutputError:  # reported when the captures of the job are read
             return
         try:
+            if os.fstat(stderr).st_nlink != 1:  # a hard link to another file; reported likewise
+                return
             done = 0
             while done < printed and (piece := os.pread(self._log, min(_CHUNK, printed - done), done)):
                 done += os.write(stderr, piece)
