@@ -15,6 +15,7 @@ from raygrid.cli.grid import print_error, print_how_to_fetch, print_note, print_
 from raygrid.client import Job
 from raygrid.client.earlier import remove_earlier
 from raygrid.errors import JobCancelledError, JobFailedError, RaygridError, ResultExpiredError
+from raygrid.system.filenames import problem_here
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,11 +57,13 @@ def folder_names(inputs: Mapping[str, str | None], name_by: NameBy) -> tuple[Nam
 
     Args:
         inputs: job id to the name of its input, if known.
-        name_by: the user's choice; if two inputs share a name, the directories are named after job ids.
+        name_by: the user's choice; if two inputs share a name, or a directory cannot have the name of an input, the
+            directories are named after job ids.
     """
     stems = {job_id: PurePath(name or "").stem for job_id, name in inputs.items()}
-    alike = len({stem.casefold() for stem in stems.values()}) < len(stems) or {"", ".", ".."} & {*stems.values()}
-    if name_by is NameBy.JOB or alike:
+    alike = len({stem.casefold() for stem in stems.values()}) < len(stems)
+    impossible = any(stem in ("", ".", "..") or problem_here(stem) for stem in stems.values())
+    if name_by is NameBy.JOB or alike or impossible:
         return NameBy.JOB, {job_id: job_id for job_id in inputs}
     return NameBy.INPUT, stems
 

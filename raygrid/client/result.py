@@ -12,6 +12,7 @@ from typing import Any
 
 from raygrid.client.earlier import remove_earlier
 from raygrid.errors import RaygridError
+from raygrid.system.filenames import problem_here
 
 STDOUT, STDERR, MANIFEST = "stdout.txt", "stderr.txt", "manifest.json"
 _RESERVED = frozenset({STDOUT, STDERR, MANIFEST})
@@ -111,7 +112,8 @@ class Result:
         The files of an earlier result in it are removed first, except those that were changed since.
 
         Raises:
-            RaygridError: a name in the ZIP leads out of the directory; nothing was written.
+            RaygridError: a name in the ZIP leads out of the directory, or is not possible on Windows and this is
+                Windows; nothing was written.
         """
         root = Path(directory)
         root.mkdir(parents=True, exist_ok=True)
@@ -128,6 +130,11 @@ class Result:
 
     def _inside(self, root: Path, name: str) -> Path:
         path = PurePosixPath(name)
+        if (problem := problem_here(name)) is not None:
+            raise RaygridError(
+                f"the result of job {self.job_id} contains the path {name!r}, which {problem}; nothing was extracted, "
+                "read the file with Result.read()"
+            )
         # `resolve` also follows links that are in the directory already, and handles Windows drives.
         target = (root / path).resolve()
         if path.is_absolute() or ".." in path.parts or not target.is_relative_to(root):

@@ -11,7 +11,9 @@ import pytest
 from typer.testing import CliRunner, Result
 
 from raygrid.cli import app, grid, ready
+from raygrid.cli.ended import NameBy, folder_names
 from raygrid.client import Client
+from raygrid.system import filenames
 from tests.support.client_fakes import Answer, Answers, FakeTime, RunCommand, end, part, problem, stream, zip_of
 
 
@@ -352,3 +354,11 @@ def test_more_batches_than_are_shown_are_mentioned(run: RunCommand) -> None:
     assert len(answers.requests) == 1
     assert json.loads(run(Answers(batches("b1")), "batches", "--json").stdout)[0]["batch_id"] == "b1"
     assert "no batches yet" in run(Answers(batches()), "batches").stderr
+
+
+def test_no_directory_gets_a_name_that_windows_leads_elsewhere(monkeypatch: pytest.MonkeyPatch) -> None:
+    """On Windows the directories of all results are named after job ids if one input's name is that of a device."""
+    inputs: dict[str, str | None] = {"j-1": "NUL.csv", "j-2": "b.csv"}
+    assert folder_names(inputs, NameBy.INPUT) == (NameBy.INPUT, {"j-1": "NUL", "j-2": "b"})
+    monkeypatch.setattr(filenames, "_ON_WINDOWS", True)
+    assert folder_names(inputs, NameBy.INPUT) == (NameBy.JOB, {"j-1": "j-1", "j-2": "j-2"})

@@ -21,6 +21,7 @@ from raygrid.errors import (
     ResultExpiredError,
     WaitTimeoutError,
 )
+from raygrid.system import filenames
 from tests.support.client_fakes import ANY_BYTES, Answers, FakeTime, problem, zip_of, zip_with
 
 WHOLE = {
@@ -78,6 +79,22 @@ def test_a_path_that_leads_out_is_refused_and_nothing_is_written(tmp_path: Path,
 
     assert list((tmp_path / "in").iterdir()) == []
     assert not (tmp_path / "evil").exists()
+
+
+@pytest.mark.parametrize("name", ["C:x", "sub/nul", "..\\evil", "a."])
+def test_a_path_that_windows_leads_elsewhere_is_refused_there(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    """Nothing is written on Windows, and the error names the path; elsewhere it is a name like any other."""
+    result = Result("j", zip_with({"good.txt": "x", name: "x"}))
+    result.extract(tmp_path / "here")
+    assert (tmp_path / "here" / name).read_text() == "x"
+
+    monkeypatch.setattr(filenames, "_ON_WINDOWS", True)
+    with pytest.raises(RaygridError, match="Windows") as refused:
+        result.extract(tmp_path / "windows")
+    assert repr(name) in str(refused.value)
+    assert list((tmp_path / "windows").iterdir()) == []
 
 
 def test_a_link_in_the_directory_is_not_followed_out_of_it(tmp_path: Path) -> None:

@@ -16,7 +16,7 @@ from raygrid.client.form import MultipartForm
 from raygrid.client.upload import InputUpload
 from raygrid.errors import InvalidRequestError
 from raygrid.parent.http.part_headers import part_head
-from raygrid.system.filenames import last_component, problem_of_input, problem_of_name
+from raygrid.system.filenames import last_component, problem_of_input, problem_of_name, problem_on_windows
 
 
 @pytest.mark.parametrize(
@@ -37,6 +37,35 @@ def test_only_control_characters_and_what_is_not_utf8_are_refused(name: str, pro
     """Every other character may be in a name."""
     assert problem_of_name(name) == problem
     assert problem_of_input(name) == problem
+
+
+@pytest.mark.parametrize(
+    ("path", "problem"),
+    [
+        ("out/greeks.csv", None),
+        ("取引 1.csv", None),
+        ("console/com.csv", None),
+        ("a.b/.c", None),
+        ("..%5C..%5Cx.exe", None),
+        ("..\\..\\x.exe", "has the character '\\\\'"),
+        ("C:x", "has the character ':'"),
+        ("C:%5Cout/y", "has the character ':'"),
+        ("price.csv:hidden", "has the character ':'"),
+        ("a?", "has the character '?'"),
+        ("out./x", "ends with '.'"),
+        ("x.csv ", "ends with ' '"),
+        ("../x", "ends with '.'"),
+        ("out/nul", "is a device"),
+        ("NUL.tar.gz", "is a device"),
+        ("com¹ .txt", "is a device"),
+        ("CONIN$", "is a device"),
+    ],
+)
+def test_paths_that_windows_would_lead_elsewhere_are_known(path: str, problem: str | None) -> None:
+    """Other drives, streams of files, devices, and names that Windows changes."""
+    found = problem_on_windows(path)
+    assert (found is None) == (problem is None)
+    assert (problem or "") in (found or "")
 
 
 def test_the_longest_name_is_that_of_file_systems() -> None:
