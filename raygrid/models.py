@@ -157,8 +157,7 @@ class Definition:
 
     Attributes:
         digest: identifies the definition.
-        body: the definition as JSON; it may contain secrets, so only the job store and nodes keep it. Empty if the job
-            store has lost it.
+        body: the definition as JSON, which may contain secrets; only the job store and nodes have it. Empty if lost.
         limits: the pricer's last known limits, as JSON; used if the pricer is no longer configured.
     """
 
@@ -346,7 +345,7 @@ class NodeTraffic(NamedTuple):
     """Payload bytes that a node has moved since its agent started, by purpose.
 
     Attributes:
-        inputs: inputs read from the blob store, so without inline ones.
+        inputs: inputs read from the blob store, without inline ones.
         data: shared data read from the blob store.
         results: results written to the blob store.
         served: results read by parents from the node's cache.
@@ -458,3 +457,4 @@ class NodeView:
     address: str = ""
     traffic: NodeTraffic = NO_TRAFFIC
     drain_deadline_at: datetime | None = None
+    sandbox: SandboxState | None = None

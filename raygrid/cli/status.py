@@ -16,6 +16,7 @@ from rich.table import Table
 
 from raygrid.cli.grid import client_of, command_of, err, new_table, print_lines, print_note, print_out, print_table
 from raygrid.cli.options import AsJson
+from raygrid.cli.sandbox import OPEN_MARK, sandbox_cell, sandbox_details
 from raygrid.client import BatchStatus, JobStatus
 from raygrid.models import JobState
 
@@ -64,14 +65,24 @@ def groups(context: typer.Context, as_json: AsJson = False) -> None:
     _print_list("groups", (*columns, "unfinished"), client_of(context).groups(), as_json)
 
 
-def nodes(context: typer.Context, as_json: AsJson = False) -> None:
+def nodes(
+    context: typer.Context,
+    sandbox: Annotated[
+        bool, typer.Option("--sandbox", help="Show what keeps pricers from harming the grid, and what stays open.")
+    ] = False,
+    as_json: AsJson = False,
+) -> None:
     """List the nodes, with the payload bytes that each has moved since its agent started."""
     found = client_of(context).nodes()
     if as_json:
         _print_json(found)
         return
-    columns = ["node", "group", "state", "slots", "running", *_TRAFFIC]
-    table = new_table("nodes", columns[:-4], _TRAFFIC, box=None, pad_edge=False)  # fits 80 columns
+    if sandbox:
+        print_out("\n\n".join(sandbox_details(found)))
+        return
+    columns = ["node", "group", "state", "slots", "running", "sandbox", *_TRAFFIC]
+    # Fits 80 columns.
+    table = new_table("nodes", columns[:-4], _TRAFFIC, box=None, pad_edge=False, padding=(0, 1, 0, 0))
     for column in table.columns:
         column.no_wrap = True
     if any(node.why for node in found):
@@ -79,8 +90,11 @@ def nodes(context: typer.Context, as_json: AsJson = False) -> None:
         table.add_column("why")
     for node in found:
         sizes = {purpose: decimal(size) for purpose, size in asdict(node.traffic).items()}
-        table.add_row(*(sizes.get(column) or _cell(getattr(node, column)) for column in columns))
+        cells = {**sizes, "sandbox": sandbox_cell(node.sandbox)}
+        table.add_row(*(cells[column] if column in cells else _cell(getattr(node, column)) for column in columns))
     print_table(table)
+    if any(node.sandbox is not None and node.sandbox.open for node in found):
+        print_note(f"{OPEN_MARK} something stays open; see: {command_of(context)} nodes --sandbox")
 
 
 def pricers(context: typer.Context, as_json: AsJson = False) -> None:

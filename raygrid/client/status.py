@@ -120,10 +120,23 @@ class TrafficStatus:
 
 
 @dataclass(frozen=True, slots=True)
+class SandboxStatus:
+    """What keeps pricers from harming the grid, other jobs and the machine.
+
+    `mode` is protect, strict or off, `active` are the mechanisms that are active, and `open` what stays open.
+    """
+
+    mode: str
+    active: tuple[str, ...] = ()
+    open: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
 class NodeStatus:
     """A node; `state` is one of ok, draining, drained, unhealthy, probation, lost; `why` is the reason if it is not ok.
 
-    A draining node is drained once no job runs there; the jobs that run at `drain_deadline_at` are moved.
+    A draining node is drained once no job runs there; the jobs that run at `drain_deadline_at` are moved. `sandbox` is
+    None if it is unknown: no leader sees the node, or the grid is of a release without sandboxes.
     """
 
     node: str
@@ -134,6 +147,7 @@ class NodeStatus:
     why: str | None = None
     traffic: TrafficStatus = TrafficStatus()
     drain_deadline_at: datetime | None = None
+    sandbox: SandboxStatus | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -197,6 +197,9 @@ async def test_the_grid_reports_its_load(grid: SmallGrid, tmp_path: Path) -> Non
     assert (groups["rack-b"]["site"], groups["rack-b"]["running"]) == ("zurich", 2)
     nodes = {each["node"]: each for each in (await grid.http.get("/nodes")).json()["nodes"]}
     assert {name: type(count) for name, count in nodes["rack-b-1"].pop("traffic").items()} == moved
+    sandbox = nodes["rack-b-1"].pop("sandbox")
+    assert sandbox.keys() == {"mode", "active", "open"}
+    assert sandbox["mode"] in ("protect", "strict", "off")
     assert nodes["rack-b-1"] == {
         "node": "rack-b-1",
         "group": "rack-b",

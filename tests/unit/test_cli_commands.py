@@ -99,10 +99,50 @@ def test_groups_shows_leaders_and_no_empty_columns(monkeypatch: pytest.MonkeyPat
 def test_nodes_fit_a_terminal_of_80_columns(monkeypatch: pytest.MonkeyPatch) -> None:
     """Each node that is well is one line."""
     monkeypatch.setenv("COLUMNS", "80")
-    node = {"node": "rack-a-1", "group": "rack-a", "slots": 4, "running": 1, "state": "ok"}
-    ended = run(monkeypatch, Answers(httpx.Response(200, json={"nodes": [node] * 3})), "nodes")
+    moved = dict.fromkeys(("inputs", "data", "results", "served"), 123_400_000)
+    sandbox = {"mode": "protect", "active": [], "open": ["signals"]}
+    node = {"node": "rack-a-1", "group": "rack-a", "slots": 4, "running": 1, "state": "ok", "traffic": moved}
+    ended = run(monkeypatch, Answers(httpx.Response(200, json={"nodes": [{**node, "sandbox": sandbox}] * 3})), "nodes")
 
     assert [line.split()[:3] for line in ended.stdout.splitlines()[2:]] == [["rack-a-1", "rack-a", "ok"]] * 3
+
+
+SANDBOX = {"mode": "protect", "active": ["landlock", "seccomp"], "open": []}
+
+
+def test_nodes_shows_the_sandbox_and_where_something_stays_open(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A mark leads to the details; a grid of an older release shows no sandbox."""
+    node = {"group": "rack-1", "slots": 4, "running": 1, "state": "ok"}
+    whole = {**node, "node": "whole", "sandbox": SANDBOX}
+    partly = {**node, "node": "partly", "sandbox": {**SANDBOX, "mode": "strict", "open": ["The kernel is old."]}}
+    ended = run(monkeypatch, Answers(httpx.Response(200, json={"nodes": [whole, partly]})), "nodes")
+    assert [line.split()[5] for line in ended.stdout.splitlines()[1:]] == ["sandbox", "protect", "strict*"]
+    assert ended.stderr == "* something stays open; see: raygrid nodes --sandbox\n"
+
+    for nodes in ([whole], [{**node, "node": "old"}]):
+        ended = run(monkeypatch, Answers(httpx.Response(200, json={"nodes": nodes})), "nodes")
+        assert ended.stderr == ""
+    assert "old" in ended.stdout
+    assert "protect" not in ended.stdout
+    assert "off" not in ended.stdout
+
+
+def test_nodes_with_the_same_sandbox_are_described_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The details of a large grid fit a screen."""
+    node = {"group": "rack-1", "slots": 4, "running": 1, "state": "ok"}
+    off = {**node, "node": "d", "sandbox": {"mode": "off", "active": [], "open": []}}
+    nodes = [{**node, "node": name, "sandbox": SANDBOX} for name in ("a", "b")]
+    nodes.append({**node, "node": "c", "sandbox": {**SANDBOX, "open": ["One thing.", "Another."]}})
+    nodes += [off, {**node, "node": "e"}]
+    ended = run(monkeypatch, Answers(httpx.Response(200, json={"nodes": nodes})), "nodes", "--sandbox")
+    assert ended.stdout == (
+        "a, b: protect\n  active: landlock, seccomp\n  stays open: nothing that this sandbox closes\n\n"
+        "c: protect\n  active: landlock, seccomp\n  stays open:\n  - One thing.\n  - Another.\n\n"
+        "d: off\n  stays open: all that the grid's user may do\n\n"
+        "e: unknown, because no leader sees the node or the grid is of a release without sandboxes\n"
+    )
+    as_json = run(monkeypatch, Answers(httpx.Response(200, json={"nodes": nodes})), "nodes", "--json")
+    assert json.loads(as_json.stdout)[2]["sandbox"]["open"] == ["One thing.", "Another."]
 
 
 def test_status_in_json_is_json(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
+import pickle
 from collections.abc import Iterator
 
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from raygrid.core.group.events import NodeReported
 from raygrid.core.group.load import GroupLoad
 from raygrid.core.group.placement import NodeRecord
+from raygrid.core.group.policy import GroupPolicy
+from raygrid.core.group.state import GroupState
+from raygrid.core.sandbox_state import SandboxState
+from raygrid.models import GroupCapacity, NodeState
 from tests.unit.test_core_vacancies import CHANGES, NAMES, change
 
 
@@ -100,3 +106,26 @@ def test_only_nodes_that_changed_are_looked_at_again() -> None:
     nodes.looks = 0
     assert load.capacity(None, None, 0, 1.0).slots == 1_998
     assert nodes.looks == 1
+
+
+def load_with(sandboxes: dict[str, SandboxState]) -> GroupCapacity:
+    """The load of a group whose nodes report these sandboxes, each in a message of its own."""
+    group = GroupState("rack-a", GroupPolicy())
+    for name, sandbox in sandboxes.items():
+        state = pickle.loads(pickle.dumps(NodeState(name, "life", 2, sandbox=sandbox)))  # noqa: S301 - made here
+        group.handle(NodeReported(state, (), asked_at=0.0), 0.0)
+    return group.capacity(0.0)
+
+
+def test_the_load_names_the_sandbox_of_each_node() -> None:
+    """Also of a node that changes it."""
+    protect, strict = SandboxState("protect", ("landlock",), ("Signals pass.",)), SandboxState("strict")
+    assert [view.sandbox for view in load_with({"a": protect, "b": strict}).nodes] == [protect, strict]
+
+
+def test_equal_sandboxes_travel_once() -> None:
+    """A leader's reply names every node many times a second; the sentences of a thousand nodes would be most of it."""
+    sandbox = SandboxState("protect", ("landlock", "seccomp"), tuple(f"{text} stays open" * 9 for text in "abcd"))
+    loads = [load_with({f"n{number}": sandbox for number in range(count)}) for count in (10, 110)]
+    small, large = (len(pickle.dumps(load)) for load in loads)
+    assert large - small < 100 * 150

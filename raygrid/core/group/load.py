@@ -108,4 +108,5 @@ def _view(group_id: str, node: NodeRecord, now: float) -> NodeView:
         node.address,
         node.traffic,
         None if deadline is None else datetime.fromtimestamp(deadline, UTC),
+        node.sandbox,
     )

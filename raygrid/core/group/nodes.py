@@ -11,6 +11,7 @@ from raygrid.core.group.entry import Entry
 from raygrid.core.group.events import NodeDraining, NodeReported
 from raygrid.core.group.leftovers import GroupLeftovers
 from raygrid.core.group.placement import NodeRecord
+from raygrid.core.sandbox_state import SandboxState
 from raygrid.models import AttemptId, AttemptReport, NodeState, Outcome
 
 RECALL_S = 1.0  # an attempt that has waited on its node for this long is recalled
@@ -36,6 +37,8 @@ class GroupNodes(GroupLeftovers):
         node.why = state.why if not state.healthy else blob_store_trouble(self.blobs, state)
         node.healthy, node.address = state.healthy and node.why is None, state.address
         node.traffic, node.memory = state.traffic, state.memory
+        if node.sandbox != state.sandbox:
+            node.sandbox = self._known_sandbox(state.sandbox)
         node.deployed_at, node.behind = state.deployed_at, state.deployed_at < self.policy.deployed_at
         left_over = [report for report in event.reports if report.outcome is Outcome.LOST]
         if left_over:
@@ -45,6 +48,10 @@ class GroupNodes(GroupLeftovers):
                 self._attempt_ended(node, report, out)
         self._reconcile(node, state, event.asked_at, out)
         self._touch(node.node_id)
+
+    def _known_sandbox(self, sandbox: SandboxState) -> SandboxState:
+        """The equal value of another node, if there is one: replies to parents then contain its sentences only once."""
+        return next((each.sandbox for each in self.nodes.values() if each.sandbox == sandbox), sandbox)
 
     def _reconcile(self, node: NodeRecord, state: NodeState, asked_at: float, out: Collector) -> None:
         """Compare the attempts that a node reports with those on record."""

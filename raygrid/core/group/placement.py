@@ -12,6 +12,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 
+from raygrid.core.sandbox_state import NO_SANDBOX, SandboxState
 from raygrid.models import NO_TRAFFIC, AttemptId, NodeTraffic
 
 PREFETCH_S = 0.2  # a node may hold this much work beyond its slots, so that slots do not idle for a round trip
@@ -32,6 +33,7 @@ class NodeRecord:
         probations: probations in a row; each one is longer.
         blocked: by `Entry.runs`: failed starts in a row, and until when other nodes are preferred.
         memory: bytes of memory of its machine; 0 if unknown.
+        sandbox: what keeps its pricers from harming the grid.
         reserved_for: the job that the node is reserved for; it gets no other attempts.
     """
 
@@ -58,6 +60,7 @@ class NodeRecord:
     mean_s: float | None = None
     blocked: dict[str, tuple[int, float]] = field(default_factory=dict)
     memory: int = 0
+    sandbox: SandboxState = NO_SANDBOX
     reserved_for: str | None = None
 
     @property

@@ -180,6 +180,14 @@ class NodeTrafficAnswer(AnswerModel):
     served: int = Field(description="results read by parents from the node's cache")
 
 
+class SandboxAnswer(AnswerModel):
+    """What keeps pricers from harming the grid, other jobs and the machine."""
+
+    mode: str = Field(description="`protect`, `strict` or `off`")
+    active: tuple[str, ...] = Field(description="mechanisms that are active, such as `landlock`")
+    open: tuple[str, ...] = Field(description="what stays open, as sentences")
+
+
 class GroupAnswer(CapacityAnswer):
     """Load of a group; `state` is ok, no_nodes (no node takes jobs), silent (its leader does not answer) or lost.
 
@@ -223,6 +231,7 @@ class NodeAnswer(AnswerModel):
     why: str | None = Field(description="reason for the state, if there is one")
     traffic: NodeTrafficAnswer
     drain_deadline_at: datetime | None = Field(description="when jobs that still run on a draining node are moved")
+    sandbox: SandboxAnswer | None = Field(description="null if no leader sees the node")
 
 
 class NodeList(AnswerModel):
@@ -368,4 +377,5 @@ def node_answer(node: NodeView) -> NodeAnswer:
         why=node.why,
         traffic=traffic_answer([node.traffic]),
         drain_deadline_at=node.drain_deadline_at,
+        sandbox=SandboxAnswer(**node.sandbox._asdict()) if node.sandbox is not None else None,
     )
