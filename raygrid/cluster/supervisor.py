@@ -20,7 +20,7 @@ from dataclasses import dataclass
 
 from raygrid.cluster.shutdown_notice import HeadWatch, announce_shutdown, cluster_token
 from raygrid.cluster.spec import STOP, HostSpec
-from raygrid.system import logs, tmp_cleaners
+from raygrid.system import logs, ray_directory, tmp_cleaners
 from raygrid.system.orphans import REAPER, Strays
 from raygrid.system.proc import command_line_of, name_of, process_of, process_table, voluntary_switches
 from raygrid.system.relatives import descendants
@@ -159,7 +159,7 @@ class HostSupervisor:
 
     def _lock_ray_directory(self) -> None:
         if self._locked is None:
-            self._locked = tmp_cleaners.lock(tmp_cleaners.ray_directory(self._spec.environment()))
+            self._locked = tmp_cleaners.lock(ray_directory.of_cluster(self._spec.environment()))
 
     def _end(self, process: subprocess.Popen[bytes]) -> None:
         """End Ray in order: first its raylet, which ends agents and leaders, then the other processes."""

@@ -1,4 +1,4 @@
-"""Checks, before a grid is started, that this machine can start the commands of the pricers."""
+"""Checks, before a grid is started, that this machine can start the commands of the pricers, in their sandboxes."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from pathlib import Path
 
 from raygrid.errors import SettingsError
 from raygrid.node.attempt.diagnosis import why_not, wrong_line_ends
+from raygrid.node.sandbox.hidden import conflicts, hidden_paths
 from raygrid.settings.model import GridSettings
 from raygrid.settings.pricer import Pricer
 
@@ -43,6 +44,18 @@ def require_executables(settings: GridSettings) -> None:
     for name, pricer in settings.pricers.items():
         if why := _why_not(pricer):
             raise SettingsError(f"pricer {name!r} cannot be started: {why}")
+
+
+def require_visible_programs(settings: GridSettings) -> None:
+    """Refuse pricers that need a path which their sandboxes hide from them.
+
+    Raises:
+        SettingsError: the message names each pricer, the path and what to do.
+    """
+    home = Path(os.path.expanduser("~"))  # / for a user without one
+    hidden = hidden_paths(settings, os.environ, home, uid=os.getuid())
+    if found := conflicts(settings, os.environ, home, hidden):
+        raise SettingsError("\n  - ".join(("pricers cannot run in their sandboxes:", *map(str, found))))
 
 
 def _why_not(pricer: Pricer) -> str | None:

@@ -27,7 +27,8 @@ from raygrid.system.home import expanded
 
 @dataclass(frozen=True)
 class _ReadFrom:
-    path: Path | None = field(default=None, compare=False)  # equal settings from different files are equal
+    named: Path | None = field(default=None, compare=False)  # equal settings from different files are equal
+    file: Path | None = field(default=None, compare=False)
 
 
 class GridSettings(BaseSettings):
@@ -72,7 +73,7 @@ class GridSettings(BaseSettings):
 
     # Set by `deployed` only; files and variables cannot set it.
     _deployed_at: float = PrivateAttr(default=0.0)
-    # Set by `load_settings` for a file that its caller named.
+    # Set by `load_settings`.
     _read_from: _ReadFrom = PrivateAttr(default=_ReadFrom())
 
     @classmethod
@@ -143,7 +144,12 @@ class GridSettings(BaseSettings):
     @property
     def config(self) -> Path | None:
         """The file that the caller of `load_settings` named, if any."""
-        return self._read_from.path
+        return self._read_from.named
+
+    @property
+    def settings_file(self) -> Path | None:
+        """The file that the settings were read from, as an absolute path, whoever named it; None without a file."""
+        return self._read_from.file
 
     def deployed(self, at: float) -> GridSettings:
         """The same settings, deployed at an instant (UTC seconds)."""
@@ -158,8 +164,12 @@ class GridSettings(BaseSettings):
 
     @property
     def for_nodes(self) -> GridSettings:
-        """The same settings for node agents, which run untrusted programs: without API keys and database."""
-        storage = self.storage.model_copy(update={"database": None})
+        """The same settings for node agents, which run untrusted programs: without API keys and database.
+
+        The name of a SQLite file stays, because sandboxes hide the file.
+        """
+        file = self.database_file if self.storage.database is not None else None
+        storage = self.storage.model_copy(update={"database": None if file is None else str(file)})
         return self.without_keys.model_copy(update={"storage": storage})
 
     @property
@@ -174,6 +184,15 @@ class GridSettings(BaseSettings):
         if given is None:
             return self.grid_dir / "jobs.db"
         return expanded(given) if given.startswith(("/", "~")) else given
+
+    @property
+    def database_file(self) -> Path | None:
+        """The file of a job store in SQLite; None for a server, and for a database in memory."""
+        url = self.database_url
+        if isinstance(url, Path):
+            return url
+        scheme, _, rest = url.partition("://")
+        return Path(rest[1:]).absolute() if scheme.startswith("sqlite") and rest[1:] not in ("", ":memory:") else None
 
     @property
     def blobs_url(self) -> str:
@@ -202,7 +221,7 @@ def load_settings(path: Path | None = None, **overrides: Any) -> GridSettings:
         raise SettingsError(messages.unreadable_variable(str(error), PREFIX)) from None
     except ValidationError as error:
         raise SettingsError(messages.error_message(error, GridSettings, PREFIX, path, text, overrides)) from None
-    settings._read_from = _ReadFrom(named)
+    settings._read_from = _ReadFrom(named, None if path is None else path.absolute())
     return settings
 
 

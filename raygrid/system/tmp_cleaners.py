@@ -10,7 +10,6 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import os
-from collections.abc import Mapping
 from pathlib import Path
 
 
@@ -28,8 +27,3 @@ def lock(directory: Path) -> int | None:
             raise
         return held
     return None
-
-
-def ray_directory(environment: Mapping[str, str]) -> Path:
-    """Where Ray keeps its session on a cluster's machine, if it is started in this environment."""
-    return Path(environment.get("RAY_TMPDIR") or environment.get("TMPDIR") or "/tmp") / "ray"  # noqa: S108 - Ray's choice

@@ -13,7 +13,7 @@ import pytest
 
 from raygrid.local.supervisor import GridSupervisor
 from raygrid.settings.model import load_settings
-from raygrid.system import tmp_cleaners
+from raygrid.system import ray_directory, tmp_cleaners
 
 OLD_S = 60 * 86_400
 
@@ -69,7 +69,7 @@ def test_the_directory_of_ray_is_found_as_ray_does(
 
     monkeypatch.setattr(os, "environ", environment)
     assert get_default_ray_temp_dir() == place  # type: ignore[no-untyped-call]  # Ray has no types
-    assert str(tmp_cleaners.ray_directory(environment)) == place
+    assert str(ray_directory.of_cluster(environment)) == place
 
 
 def test_systemd_leaves_a_locked_directory_alone(tmp_path: Path) -> None:
