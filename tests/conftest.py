@@ -17,7 +17,8 @@ from tests.support.postgres import Postgres
 # The one setting that says where the reference data lies; by default beside the project.
 REFERENCE_DATA = Path(os.environ.get("RAYGRID_REFERENCE_DATA", Path(__file__).parents[2] / "shared" / "data"))
 
-FAULTS = Path(__file__).parent / "faults"
+# Directories all of whose tests belong to one row.
+ROW_OF_DIRECTORY = {Path(__file__).parent / "faults": "hosts", Path(__file__).parent / "hostile": "hostile"}
 
 # Tests kill processes, never the machine's power: what they write may stay in memory. A disk that takes seconds for a
 # flush, because everything else on it is busy, would let leases run out that no test has broken.
@@ -43,8 +44,9 @@ def pytest_configure() -> None:
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Mark the tests whose directory or fixtures decide what they need."""
     for item in items:
-        if item.path.is_relative_to(FAULTS):
-            item.add_marker("hosts")
+        for directory, marker in ROW_OF_DIRECTORY.items():
+            if item.path.is_relative_to(directory):
+                item.add_marker(marker)
         fixtures = getattr(item, "fixturenames", ())
         for fixture, marker in (("ray_grid", "ray"), ("postgres", "postgres")):
             if fixture in fixtures:

@@ -1,0 +1,35 @@
+"""Runs the programs of these tests in namespaces of their own, and skips with a reason where that cannot be done."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from tests.hostile.isolation import environment, free_user, isolated, processes_of, why_not
+
+RunIsolated = Callable[..., Any]
+
+
+@pytest.fixture(scope="session")
+def run_isolated() -> RunIsolated:
+    """Runs a module of these tests as a user of its own; gives the JSON that it has printed."""
+    if (reason := why_not()) is not None:
+        if os.environ.get("CI"):
+            pytest.fail(f"{reason}; CI must be able to isolate hostile programs, because skips are not noticed")
+        pytest.skip(reason)
+
+    def run(module: str, *words: str, timeout_s: float) -> Any:
+        user = free_user()
+        command = isolated([sys.executable, "-m", module, *words], user=user, timeout_s=timeout_s)
+        done = subprocess.run(command, env=environment(), capture_output=True, text=True, check=False)
+        assert done.returncode == 0, f"{done.stderr[-6000:]}\n{done.stdout[-2000:]}"
+        assert processes_of(user) == []
+        return json.loads(done.stdout)
+
+    return run

@@ -1,0 +1,58 @@
+"""A job that others attack: it keeps a text in files, memory, its environment and shared memory, listens, and waits.
+
+Run as `python -m tests.hostile.victim INPUT`, an input being JSON with `text`, `abstract` and `segment`. What only it
+knows goes into `victim.json` in its job directory: the port on which it listens. It ends when its directory has `stop`.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import json
+import os
+import socket
+import sys
+import time
+from pathlib import Path
+
+from tests.hostile.isolation import require_isolation
+
+IN_JOB, IN_TMP, SOCKET, KNOWN = "victim.txt", "victim-tmp.txt", "victim.sock", "victim.json"
+
+
+def main() -> None:
+    """Keep, listen and wait."""
+    require_isolation()
+    given = json.loads(Path(sys.argv[1]).read_text(encoding="utf-8"))
+    text = str(given["text"])
+    Path(IN_JOB).write_text(text, encoding="utf-8")
+    Path(os.environ["TMPDIR"], IN_TMP).write_text(text, encoding="utf-8")
+    Path("/dev/shm", given["abstract"]).write_text(text, encoding="utf-8")
+    by_path, abstract = socket.socket(socket.AF_UNIX), socket.socket(socket.AF_UNIX)
+    by_path.bind(SOCKET)  # relative, because a path may be too long for a socket
+    abstract.bind("\0" + given["abstract"])
+    port = 0
+    for each in (by_path, abstract):
+        each.listen()
+    over_tcp = socket.socket()
+    try:
+        over_tcp.bind(("127.0.0.1", 0))
+        over_tcp.listen()
+        port = over_tcp.getsockname()[1]
+    except OSError as error:  # a sandbox without a network
+        print(f"no TCP: {error}")
+    libc = ctypes.CDLL(None, use_errno=True)
+    libc.shmat.restype = ctypes.c_void_p
+    segment = libc.shmget(given["segment"], 4096, 0o1600)  # create it; only this user may read it
+    address = libc.shmat(segment, None, 0)
+    if address not in (None, 2**64 - 1):
+        ctypes.memmove(address, text.encode(), len(text))
+    Path("known").write_text(json.dumps({"port": port}), encoding="utf-8")
+    Path("known").replace(KNOWN)
+    while not Path("stop").exists():
+        time.sleep(0.05)
+    libc.shmctl(segment, 0, None)  # remove it: it would outlive this process
+    Path(SOCKET).unlink()  # a result has no sockets
+
+
+if __name__ == "__main__":
+    main()
