@@ -9,13 +9,14 @@ import contextlib
 import hashlib
 import json
 import os
-from functools import partial
+from functools import lru_cache, partial
 from pathlib import Path
 from typing import Any
 
 from uuid_utils import uuid4
 
 from raygrid.blobs.chunks import CHUNK, digests, pieces_of
+from raygrid.core.sandbox_state import SandboxState
 from raygrid.node.attempt.stages import CollectedAttempt, ResultZip
 from raygrid.node.attempt.zip_writers import MOST_FILES, FileZip, InMemoryZip, ZipWriter
 
@@ -82,12 +83,19 @@ def _fill(archive: ZipWriter, collected: CollectedAttempt, node_id: str) -> None
         digest, size = archive.add(name, file)
         written = {"written_as": file.name} if "\\" in file.name else {}
         listed.append({"name": name, "size": size, "digest": digest, **written})
-    archive.add_bytes("manifest.json", _lines(_manifest(collected, node_id, listed)))
+    sandbox = _sandbox(collected.judged.prepared.sandbox)
+    archive.add_bytes("manifest.json", _lines(_manifest(collected, node_id, listed), sandbox))
 
 
-def _lines(manifest: dict[str, Any]) -> bytes:
+def _lines(manifest: dict[str, Any], sandbox: str) -> bytes:
     """JSON with one field a line, for people to read; `indent` does the same at many times the cost."""
-    return f"{_ENCODE(manifest)}\n".encode()
+    return f'{_ENCODE(manifest)[:-1]},\n "sandbox": {sandbox}}}\n'.encode()
+
+
+@lru_cache(maxsize=64)
+def _sandbox(sandbox: SandboxState) -> str:
+    """A sandbox as JSON; nearly all attempts of a node have the same."""
+    return json.dumps(sandbox._asdict())
 
 
 def _manifest(collected: CollectedAttempt, node_id: str, files: list[dict[str, Any]]) -> dict[str, Any]:
