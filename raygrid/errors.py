@@ -40,9 +40,19 @@ from __future__ import annotations
 from functools import partial
 from typing import Any
 
+from raygrid.system.control_characters import escape_control_characters
+
 
 class RaygridError(Exception):
-    """Base of all errors of raygrid."""
+    """Base of all errors of raygrid.
+
+    Its text may quote a pricer or another client. Control characters are escaped in it, because a traceback, a log or a
+    notebook shows it as it is.
+    """
+
+    def __str__(self) -> str:
+        r"""The text, with control characters as escapes such as `\x1b`."""
+        return escape_control_characters(super().__str__())
 
 
 class SettingsError(RaygridError):
@@ -115,7 +125,7 @@ class JobFailedError(RaygridError):
         job_id: the job.
         reason: stable word for the cause, such as `exit_code` or `timeout`.
         exit_code: the pricer's exit code, if it exited.
-        stderr_tail: the end of the pricer's stderr.
+        stderr_tail: the end of the pricer's stderr, with all its control characters.
         has_result: whether the job's files can be fetched with `even_if_failed`.
     """
 

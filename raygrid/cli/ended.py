@@ -11,7 +11,14 @@ from typing import Annotated
 
 import typer
 
-from raygrid.cli.grid import print_error, print_how_to_fetch, print_note, print_stderr_tail
+from raygrid.cli.grid import (
+    print_bytes,
+    print_error,
+    print_how_to_fetch,
+    print_line,
+    print_note,
+    print_stderr_tail,
+)
 from raygrid.client import Job
 from raygrid.client.earlier import remove_earlier
 from raygrid.errors import JobCancelledError, JobFailedError, RaygridError, ResultExpiredError
@@ -84,7 +91,7 @@ def deliver(job: Job, path: Path | None, into: Path | None, *, print_stdout: boo
         if into is not None:
             ending.result.extract(into)
         elif print_stdout and ending.error is None:
-            typer.echo(ending.result.stdout_bytes, nl=False)  # the pricer's own bytes, in any encoding
+            print_bytes(ending.result.stdout_bytes)
     elif into is not None and isinstance(ending.error, JobFailedError):
         remove_earlier(into, whole=True)  # a result there is that of another job, which may have succeeded
     reused_from = ending.result.reused_from if ending.result is not None else None
@@ -110,7 +117,7 @@ def _state_of(error: RaygridError) -> str:
 def print_ended(ended: Sequence[EndedJob]) -> None:
     """Print a line for each job: its id, state, input and directory, separated by tabs."""
     for job in ended:
-        typer.echo("\t".join((job.job_id, job.state, str(job.path or ""), str(job.folder or ""))).rstrip())
+        print_line("\t".join((job.job_id, job.state, str(job.path or ""), str(job.folder or ""))).rstrip())
 
 
 def print_failures(ended: Sequence[EndedJob]) -> None:

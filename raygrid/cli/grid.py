@@ -1,4 +1,8 @@
-"""What all commands share: the choice of the grid, printing, and the presentation of errors."""
+"""What all commands share: the choice of the grid, printing, and the presentation of errors.
+
+Everything that commands print goes through this module, because texts of pricers and of other users must not control
+the terminal.
+"""
 
 from __future__ import annotations
 
@@ -21,6 +25,7 @@ from raygrid.client import Client
 from raygrid.client.default import find_grid
 from raygrid.client.failure import last_lines
 from raygrid.errors import JobFailedError, RaygridError, SettingsError
+from raygrid.system.control_characters import escape_control_characters, escape_in_json
 
 INTERRUPTED = 130  # exit code after Ctrl-C, as in shells
 _FILE_WIDTH = 500
@@ -28,27 +33,54 @@ _FILE_WIDTH = 500
 
 def out() -> Console:
     """Standard output, for answers."""
-    return Console(soft_wrap=True)
+    return Console(soft_wrap=True, markup=False, emoji=False)
 
 
 def err() -> Console:
     """Standard error, for progress, notes and errors."""
-    return Console(stderr=True, soft_wrap=True)
+    return Console(stderr=True, soft_wrap=True, markup=False, emoji=False)
+
+
+def visible(text: str, console: Console) -> str:
+    """A text for a console: on a terminal with visible control characters, in a pipe or file as it is."""
+    return escape_control_characters(text) if console.is_terminal or console.file.isatty() else text
 
 
 def print_out(text: str, style: str = "") -> None:
-    """Print a part of the answer, exactly as it is."""
-    out().print(Text(text, style=style), highlight=False)
+    """Print a part of the answer."""
+    console = out()
+    console.print(Text(visible(text, console), style=style), highlight=False)
 
 
 def print_note(text: str) -> None:
     """Print a note to standard error."""
-    err().print(Text(text), highlight=False)
+    console = err()
+    console.print(Text(visible(text, console)), highlight=False)
 
 
 def print_error(text: str) -> None:
     """Print an error, in red on a terminal."""
-    err().print(Text(text, style="red"), highlight=False)
+    console = err()
+    console.print(Text(visible(text, console), style="red"), highlight=False)
+
+
+def print_line(text: str) -> None:
+    """Print a line for people and scripts, tabs included."""
+    typer.echo(visible(text, out()))
+
+
+def print_bytes(data: bytes) -> None:
+    """Print what a pricer printed: its own bytes into a pipe or file, visible text on a terminal."""
+    if sys.stdout.isatty():
+        text = data.decode(sys.stdout.encoding, errors="backslashreplace")
+        typer.echo(escape_control_characters(text), nl=False)
+    else:
+        typer.echo(data, nl=False)
+
+
+def print_json(data: bytes) -> None:
+    """Print JSON, which is UTF-8 in every locale; on a terminal control characters are escaped."""
+    typer.echo(escape_in_json(data.decode()).encode() if sys.stdout.isatty() else data)
 
 
 @contextlib.contextmanager
@@ -57,7 +89,7 @@ def waiting(text: str) -> Iterator[None]:
     console = err()
     if not console.is_terminal:
         print_note(text)
-    with console.status(Text(text)):
+    with console.status(Text(visible(text, console))):
         yield
 
 
@@ -65,9 +97,9 @@ def waiting(text: str) -> Iterator[None]:
 def progress_bar(description: str, total: int | None = None, *, shown: bool = True) -> Iterator[Callable[..., None]]:
     """Show a bar on a terminal while the block runs; gives the function that updates it (see `Progress.update`)."""
     console = err()
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
+    columns = (TextColumn("{task.description}", markup=False), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
     with Progress(*columns, console=console, disable=not (shown and console.is_terminal), transient=True) as progress:
-        yield partial(progress.update, progress.add_task(description, total=total))
+        yield partial(progress.update, progress.add_task(visible(description, console), total=total))
 
 
 def print_stderr_tail(stderr: str) -> None:
@@ -109,9 +141,18 @@ def command_of(context: typer.Context) -> str:
     return "raygrid" if choice.url is None else f"raygrid --url {choice.url}"
 
 
+class PlainTable(Table):
+    """A table whose cells are texts without markup, for standard output."""
+
+    def add_row(self, *cells: Any, **options: Any) -> None:
+        """Add a row of texts."""
+        console = out()
+        super().add_row(*(Text(visible(cell, console)) if isinstance(cell, str) else cell for cell in cells), **options)
+
+
 def new_table(title: str | None, left: Sequence[str], right: Sequence[str] = (), **style: Any) -> Table:
     """Make a table with its title on the left, left-aligned columns and then right-aligned ones."""
-    table = Table(title=title, title_justify="left", **style)
+    table = PlainTable(title=title, title_justify="left", **style)
     for name in left:
         table.add_column(name)
     for name in right:
@@ -134,12 +175,13 @@ def print_lines(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
 
     On a terminal lines are cut at its right edge; a pipe gets whole lines.
     """
-    shown = [at for at in range(len(columns)) if any(row[at] for row in rows)]
-    widths = {at: max(len(columns[at]), *(len(row[at]) for row in rows)) for at in shown}
     console = out()
+    rows = [[visible(" ".join(cell.split()), console) for cell in row] for row in rows]
+    filled = [at for at in range(len(columns)) if any(row[at] for row in rows)]
+    widths = {at: max(len(columns[at]), *(len(row[at]) for row in rows)) for at in filled}
     cut = console.is_terminal or "COLUMNS" in os.environ
     for row in (columns, *rows):
-        line = "  ".join(" ".join(row[at].split()).ljust(widths[at]) for at in shown).rstrip()
+        line = "  ".join(row[at].ljust(widths[at]) for at in filled).rstrip()
         console.print(Text(line), no_wrap=True, overflow="ellipsis" if cut else "ignore", crop=cut, soft_wrap=False)
 
 

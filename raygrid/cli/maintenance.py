@@ -8,9 +8,10 @@ from functools import partial
 from typing import Annotated
 
 import typer
+from rich.text import Text
 
 from raygrid.cli.duration import seconds_of, words_of
-from raygrid.cli.grid import INTERRUPTED, client_of, err, print_error, print_note, print_out
+from raygrid.cli.grid import INTERRUPTED, client_of, err, print_error, print_note, print_out, visible
 from raygrid.cli.options import NodeName
 from raygrid.client import Client, NodeStatus
 
@@ -93,7 +94,7 @@ def _wait(client: Client, found: NodeStatus, timeout_s: float | None) -> NodeSta
             if found.state != "lost":
                 seen_at = now
             text = f"node {found.node}: {_progress(found)}"
-            spinner.update(f"{text} ({words_of(waited)})")
+            spinner.update(Text(visible(f"{text} ({words_of(waited)})", console)))
             if not console.is_terminal and text != printed:
                 print_note(text)
             printed = text

@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from raygrid.cli.ended import NameBy, NameByOption, deliver, folder_names, print_ended, print_failures, print_summary
-from raygrid.cli.grid import client_of, command_of, print_note, progress_bar
+from raygrid.cli.grid import client_of, command_of, print_bytes, print_note, progress_bar
 
 _POLL_S = 0.5
 
@@ -57,7 +57,7 @@ def result(
         return
     fetched = attached.result(wait, even_if_failed=even_if_failed)
     if out_dir is None:
-        typer.echo(fetched.stdout_bytes, nl=False)  # the pricer's own bytes, also for `> file`
+        print_bytes(fetched.stdout_bytes)
     else:
         fetched.extract(out_dir)
 

@@ -12,9 +12,18 @@ from typing import Annotated, Any
 import typer
 from pydantic_core import to_json
 from rich.filesize import decimal
-from rich.table import Table
 
-from raygrid.cli.grid import client_of, command_of, err, new_table, print_lines, print_note, print_out, print_table
+from raygrid.cli.grid import (
+    client_of,
+    command_of,
+    err,
+    new_table,
+    print_json,
+    print_lines,
+    print_note,
+    print_out,
+    print_table,
+)
 from raygrid.cli.options import AsJson
 from raygrid.cli.sandbox import OPEN_MARK, sandbox_cell, sandbox_details
 from raygrid.client import BatchStatus, JobStatus
@@ -187,7 +196,7 @@ def _print_fields(found: JobStatus, as_json: bool) -> None:
     if as_json:
         _print_json(found)
         return
-    table = Table(show_header=False, box=None)
+    table = new_table(None, (), show_header=False, box=None)
     for field in fields(found):
         value = getattr(found, field.name)
         if value is not None and value != ():
@@ -210,7 +219,7 @@ def _cells(columns: Sequence[str], rows: Iterable[Any]) -> list[list[str]]:
 
 
 def _print_json(value: Any) -> None:
-    typer.echo(to_json(value, indent=2))  # bytes: JSON is UTF-8 in every locale
+    print_json(to_json(value, indent=2))
 
 
 def _print_rows(columns: Sequence[str], rows: Iterable[Any]) -> None:

@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from raygrid.cli.ended import EndedJob, NameBy, NameByOption, deliver, folder_names, print_failures, print_summary
-from raygrid.cli.grid import INTERRUPTED, client_of, command_of, print_error, print_note, progress_bar
+from raygrid.cli.grid import INTERRUPTED, client_of, command_of, print_error, print_line, print_note, progress_bar
 from raygrid.cli.options import DataNames, PricerArgs, PricerName
 from raygrid.client import BatchJobs
 from raygrid.client.options import checked_id
@@ -102,7 +102,7 @@ def _print_ids(batch: BatchJobs, files: list[Path]) -> None:
         if job.job_id in batch.refused:
             print_error(f"{path}: job {job.job_id} refused: {batch.refused[job.job_id]}")
         else:
-            typer.echo(f"{job.job_id}\t{path}")
+            print_line(f"{job.job_id}\t{path}")
 
 
 def _wait(batch: BatchJobs, files: list[Path], out_dir: Path | None, name_by: NameBy) -> tuple[list[EndedJob], NameBy]:

@@ -12,6 +12,7 @@ from typing import Any
 
 from raygrid.client.earlier import remove_earlier
 from raygrid.errors import RaygridError
+from raygrid.system.control_characters import escape_control_characters
 from raygrid.system.filenames import problem_here
 
 STDOUT, STDERR, MANIFEST = "stdout.txt", "stderr.txt", "manifest.json"
@@ -93,7 +94,8 @@ class Result:
         archive = self._opened()
         if archive is None or name not in _files_in(archive):
             files = ", ".join(self.files) or "none"
-            raise FileNotFoundError(f"the result of job {self.job_id} has no file {name!r}; its files: {files}")
+            text = f"the result of job {self.job_id} has no file {name!r}; its files: {files}"
+            raise FileNotFoundError(escape_control_characters(text))
         return archive.read(name)
 
     def text(self, name: str) -> str:
@@ -149,8 +151,8 @@ class Result:
         return f"<Result of job {self.job_id}: {len(self.data):,} bytes{files}>"
 
     def _repr_html_(self) -> str:
-        files = "".join(f"<li>{html.escape(name)}</li>" for name in self.files)
-        stdout = html.escape(self.stdout[:2000])
+        files = "".join(f"<li>{html.escape(escape_control_characters(name))}</li>" for name in self.files)
+        stdout = html.escape(escape_control_characters(self.stdout[:2000]))
         return f"<b>Result of job {html.escape(self.job_id)}</b><pre>{stdout}</pre><ul>{files}</ul>"
 
 

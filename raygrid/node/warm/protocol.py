@@ -11,6 +11,7 @@ import select
 from dataclasses import dataclass
 
 from raygrid.node.attempt.stages import PreparedAttempt
+from raygrid.system.control_characters import escape_control_characters
 
 MOST_LINE = 64 * 1024  # bytes of an answer
 MOST_MESSAGE = 1_000
@@ -132,7 +133,7 @@ def parse(line: bytes, number: int) -> WarmAnswer | None:
     if not isinstance(answer, dict) or type(answer.get("number")) is not int or answer["number"] != number:
         return None
     code, killed_by, message = answer.get("exit_code"), answer.get("signal"), answer.get("message")
-    text = None if message is None else str(message)[:MOST_MESSAGE].encode(errors="replace").decode().replace("\0", " ")
+    text = None if message is None else _readable(str(message)[:MOST_MESSAGE])
     if killed_by is not None:
         if type(killed_by) is not int or not 0 < killed_by <= _MOST_SIGNAL:
             raise BadAnswerError(f"the warm pricer answered with signal {killed_by!r}; this signal does not exist")
@@ -140,3 +141,8 @@ def parse(line: bytes, number: int) -> WarmAnswer | None:
     if type(code) is not int or not 0 <= code <= _MOST_EXIT_CODE:
         raise BadAnswerError(f"the warm pricer answered with exit_code {code!r}; it must be a number from 0 to 255")
     return WarmAnswer(code, None, text)
+
+
+def _readable(message: str) -> str:
+    """A pricer's message as people and databases can read it."""
+    return escape_control_characters(message.encode(errors="replace").decode().replace("\0", " "))
