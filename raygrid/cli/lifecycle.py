@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 from collections.abc import Collection
 from pathlib import Path
@@ -10,10 +11,14 @@ from typing import Annotated
 import typer
 
 from raygrid import local
-from raygrid.cli.grid import INTERRUPTED, err, print_error, print_out, waiting
+from raygrid.cli.grid import INTERRUPTED, err, print_error, print_note, print_out, waiting
 from raygrid.cli.local_grid import commands_of, nodes_in_words, pricer_commands, running, settings_of, start
 from raygrid.cli.options import GridName, NoInput, PricerCommands, SettingsFile, SlotCount, StartedWithFile
-from raygrid.errors import SettingsError
+from raygrid.cli.sandbox import note_after_start
+from raygrid.client import Client
+from raygrid.client.retry import RetryPolicy
+from raygrid.errors import RaygridError, SettingsError
+from raygrid.local import GridFile
 from raygrid.settings.model import GridSettings
 from raygrid.settings.sources import set_by_variables
 from raygrid.system.grid_file import down_command
@@ -63,6 +68,7 @@ def up(
     names = sorted(settings.pricers)
     choice = "" if settings.default_pricer or len(names) == 1 else f" --pricer {names[0]}"
     print_out(f"  {command} submit trades/*.csv{choice}\n  {command} status\n  {_down(settings)}")
+    _note_sandbox(grid, command)
 
 
 def down(name: GridName = None, config: StartedWithFile = None) -> None:
@@ -89,6 +95,14 @@ def _compared(given: set[str], config: Path | None) -> Collection[str] | None:
     With a settings file all are compared, because a setting that the file leaves out has its default.
     """
     return None if config is not None or os.environ.get("RAYGRID_CONFIG") else given | set_by_variables()
+
+
+def _note_sandbox(grid: GridFile, command: str) -> None:
+    """Print a line if a sandbox leaves something open; the grid is up, so nothing here is an error."""
+    retry = RetryPolicy(retry_s=0, first_contact_s=1)
+    with contextlib.suppress(RaygridError), Client(grid.url, grid.api_key, retry=retry) as client:
+        if (note := note_after_start(client.nodes(), command)) is not None:
+            print_note(note)
 
 
 def _is_default(grid_dir: Path) -> bool:

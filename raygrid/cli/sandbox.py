@@ -19,6 +19,21 @@ def sandbox_cell(sandbox: SandboxStatus | None) -> str:
     return f"{sandbox.mode}{OPEN_MARK}" if sandbox.open else sandbox.mode
 
 
+def note_after_start(nodes: Iterable[NodeStatus], command: str) -> str | None:
+    """A line for `raygrid up` if pricers can do more than they should; None if all is well or unknown.
+
+    `command` are the first words of a command for that grid.
+    """
+    found = [node.sandbox for node in nodes if node.sandbox is not None]
+    if any(sandbox.mode == "off" for sandbox in found):
+        return f"sandbox: off; pricers can do {_ALL}"
+    worst = max(found, key=lambda sandbox: len(sandbox.open), default=None)
+    if worst is None or not worst.open:
+        return None
+    count = "1 thing stays" if len(worst.open) == 1 else f"{len(worst.open)} things stay"
+    return f"sandbox: {worst.mode}; {count} open, see: {command} nodes --sandbox"
+
+
 def sandbox_details(nodes: Iterable[NodeStatus]) -> list[str]:
     """A paragraph for each set of nodes with the same sandbox: its mode, what is active, and what stays open."""
     alike: dict[SandboxStatus | None, list[str]] = {}

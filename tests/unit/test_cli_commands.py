@@ -10,7 +10,9 @@ import pytest
 from typer.testing import CliRunner, Result
 
 import raygrid.local
-from raygrid.cli import app, grid
+from raygrid.cli import app, grid, lifecycle
+from raygrid.client import Client
+from raygrid.client.retry import RetryPolicy
 from raygrid.local import GridFile
 from raygrid.settings.model import GridSettings
 from raygrid.settings.started_with import StartedWith
@@ -303,6 +305,12 @@ class Local:
         self.starting = False
         self.started: list[tuple[GridSettings, int, int]] = []
         self.stopped: list[str] = []
+        self.sandbox: dict[str, object] | None = None
+
+    def client(self, url: str, key: str | None, *, retry: RetryPolicy) -> Client:
+        """A client of the started grid, which has one node."""
+        node = {"node": "n1", "group": "a", "slots": 1, "running": 0, "state": "ok", "sandbox": self.sandbox}
+        return Answers(httpx.Response(200, json={"nodes": [node]})).client(FakeTime(), key)
 
     def running_grid(self, name: str = "default", state_dir: Path | None = None) -> GridFile | None:
         """The grid of that name."""
@@ -341,6 +349,7 @@ def local(monkeypatch: pytest.MonkeyPatch) -> Local:
     stand_in = Local()
     for name in ("running_grid", "start_grid", "stop_supervisor", "stop_grid"):
         monkeypatch.setattr(raygrid.local, name, getattr(stand_in, name))
+    monkeypatch.setattr(lifecycle, "Client", stand_in.client)
     monkeypatch.delenv("RAYGRID_URL")
     return stand_in
 
@@ -377,6 +386,38 @@ def test_up_starts_a_grid_and_prints_how_to_use_it(local: Local) -> None:
     assert "grid default is up at http://127.0.0.1:8000" in ended.stdout
     hints = "  raygrid submit trades/*.csv --pricer pricer\n  raygrid status\n  raygrid down\n"
     assert ended.stdout.endswith(hints)  # with two pricers a submit has to name one
+
+
+@pytest.mark.parametrize(
+    ("sandbox", "note"),
+    [
+        (None, ""),
+        (SANDBOX, ""),
+        ({**SANDBOX, "open": ["x"]}, "sandbox: protect; 1 thing stays open, see: raygrid nodes --sandbox\n"),
+        (
+            {**SANDBOX, "mode": "strict", "open": ["x", "y"]},
+            "sandbox: strict; 2 things stay open, see: raygrid nodes --sandbox\n",
+        ),
+        ({**SANDBOX, "mode": "off"}, "sandbox: off; pricers can do all that the grid's user may do\n"),
+    ],
+)
+def test_up_names_the_sandbox_only_if_something_stays_open(
+    local: Local, sandbox: dict[str, object] | None, note: str
+) -> None:
+    """A user who is protected as intended reads nothing about it."""
+    local.sandbox = sandbox
+    assert up("--pricer", "cat {input}").stderr == f"starting 1 node\n{note}"
+
+
+def test_up_succeeds_if_the_state_of_the_nodes_is_unknown(local: Local, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The grid is up; the line about its sandbox is left out."""
+
+    def client(url: str, key: str | None, *, retry: RetryPolicy) -> Client:
+        return Answers(problem("unavailable", 503)).client(FakeTime(), key, retry_s=0)
+
+    monkeypatch.setattr(lifecycle, "Client", client)
+    ended = up("--pricer", "cat {input}")
+    assert (ended.exit_code, ended.stderr) == (0, "starting 1 node\n")
 
 
 def test_up_lets_options_win_over_file_and_environment(
