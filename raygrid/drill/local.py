@@ -6,9 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from raygrid.errors import SettingsError
-from raygrid.local import GridFile, running_grid
-from raygrid.system.grid_file import down_command
-from raygrid.system.home import expanded
+from raygrid.system.grid_file import GridFile, down_command, running_grids
 
 
 def way_into(grid: GridFile) -> Mapping[str, str]:
@@ -27,8 +25,4 @@ def way_into(grid: GridFile) -> Mapping[str, str]:
 
 def grid_at(url: str, state_dir: Path) -> GridFile | None:
     """The grid of this machine that listens at a URL; None if there is none."""
-    for file in sorted(expanded(state_dir).glob("*/grid.json")):
-        grid = running_grid(file.parent.name, state_dir)
-        if grid is not None and grid.url == url.rstrip("/"):
-            return grid
-    return None
+    return next((grid for grid in running_grids(state_dir) if grid.url == url.rstrip("/")), None)

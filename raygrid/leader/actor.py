@@ -19,6 +19,7 @@ from raygrid.store import SqlStore
 from raygrid.system.garbage_collection import spare_what_is_loaded
 from raygrid.system.heartbeat import Heartbeat, start_guarded
 from raygrid.system.log_files import keep_logs
+from raygrid.system.processes import forbid_tracing
 from raygrid.transport.actors import node_address
 from raygrid.transport.calls import exposes
 from raygrid.transport.direct_server import DirectAddress, DirectServer
@@ -37,6 +38,7 @@ class LeaderActor:
     """A candidate to lead a group, on one node of the group's rack. Its calls are those of `LeaderCalls`."""
 
     def __init__(self, group_id: str, settings: GridSettings, address: str, agent_class: type[Any]) -> None:
+        forbid_tracing()
         keep_logs(f"leader {group_id}")
         self._group_id = group_id
         self._store = SqlStore(settings.database_url)

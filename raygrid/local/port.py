@@ -2,24 +2,28 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import os
 import socket
 import tempfile
 import time
 from pathlib import Path
+from urllib.parse import urlsplit
 
 from raygrid.errors import SettingsError
-from raygrid.system.grid_file import down_command
-from raygrid.system.lock import holder
-from raygrid.system.proc import listeners, open_files, process_of, working_directory
+from raygrid.system.grid_file import down_command, running_grid
+from raygrid.system.log_files import PARENT, has_log
+from raygrid.system.logs import DIRECTORY
+from raygrid.system.proc import all_pids, command_line_of
+from raygrid.system.ray_directory import SHORT, of_user
 
 DYING_S = 40.0
+SUPERVISOR = b"raygrid.local.supervisor"
 MOST_SOCKET_PATH = 107
 """Bytes; a limit of the kernel."""
 # The longest path of Ray's sockets below the prefix.
-_BELOW = "12345678/r/session_2030-12-31_23-59-59_999999_4194304/sockets/plasma_store.999"
-_SHORT = ("/tmp", "/var/tmp")  # noqa: S108 - only the owner can read the directories that are made there
+_BELOW = "12345678/session_2030-12-31_23-59-59_999999_4194304/sockets/plasma_store.999"
 _POLL_S = 0.1
 _NEAR = 100
 _CHECKS = 3
@@ -39,7 +43,7 @@ def reachable(host: str) -> str:
 
 
 def ray_prefix(grid_dir: Path) -> str:
-    """The beginning of the paths of a grid's Ray directories, the same at each start.
+    """The beginning of the paths of a grid's Ray directories, the same at each start; see `system/ray_directory.py`.
 
     Ray puts Unix sockets below them, whose paths must be short. So they are neither in the grid's own directory nor in
     a temporary directory with a long path.
@@ -47,22 +51,23 @@ def ray_prefix(grid_dir: Path) -> str:
     Raises:
         SettingsError: no temporary directory has a short enough path; the message names the variable to set.
     """
-    mark = hashlib.sha256(os.fsencode(grid_dir)).hexdigest()[:10]
-    most = MOST_SOCKET_PATH - len(f"/raygrid-{mark}-{_BELOW}")
+    mark = hashlib.sha256(os.fsencode(grid_dir)).hexdigest()[:6]
+    uid = os.geteuid()
+    most = MOST_SOCKET_PATH - len(str(of_user("/", uid) / f"{mark}-{_BELOW}"))
     wanted = tempfile.gettempdir()
-    for place in (wanted, *_SHORT):
+    for place in (wanted, *SHORT):
         if len(os.fsencode(place)) <= most and os.access(place, os.W_OK | os.X_OK):
-            return str(Path(place) / f"raygrid-{mark}-")
+            return str(of_user(place, uid) / f"{mark}-")
     raise SettingsError(
         f"Ray's sockets need a temporary directory whose path has at most {most} bytes, and {wanted} has "
-        f"{len(os.fsencode(wanted))}; set TMPDIR to a shorter one (neither {' nor '.join(_SHORT)} can be written)"
+        f"{len(os.fsencode(wanted))}; set TMPDIR to a shorter one (neither {' nor '.join(SHORT)} can be written)"
     )
 
 
 def require_port(host: str, port: int, grid_dir: Path, patience_s: float = DYING_S) -> None:
     """Check that the parents can listen on their port; later the error would only be in a log.
 
-    If a process of an earlier start of this grid, which was killed just now, still has the port, wait for its end.
+    If a parent of an earlier start of this grid, which was killed just now, still runs, wait for its end.
 
     Raises:
         SettingsError: another process has the port; the message names the remedy.
@@ -70,7 +75,7 @@ def require_port(host: str, port: int, grid_dir: Path, patience_s: float = DYING
     until = time.monotonic() + patience_s
     checks = _CHECKS
     while (why := _why_not(host, port)) is not None:
-        dying = _belongs_to(ray_prefix(grid_dir), port)
+        dying = has_log(grid_dir / DIRECTORY, PARENT)
         checks = _CHECKS if dying else checks - 1
         if checks and time.monotonic() < until:
             time.sleep(_POLL_S)
@@ -86,16 +91,15 @@ def require_port(host: str, port: int, grid_dir: Path, patience_s: float = DYING
 
 def _whose(port: int) -> str | None:
     """The text that names this user's grid on the port and how to stop it; None if another program has the port."""
-    for pid in listeners(port):
-        above = process_of(pid)
-        while above is not None:
-            # The working directory of a supervisor is the directory of its grid.
-            directory = working_directory(above.pid)
-            life = None if directory is None else holder(Path(directory))
-            if directory is not None and life is not None and life.pid == above.pid:
-                grid = Path(directory)
-                return f"your grid {grid.name} listens there; stop it with `{down_command(grid)}`"
-            above = process_of(above.parent)
+    for pid in all_pids():
+        words = command_line_of(pid).split(b"\0")
+        if SUPERVISOR not in words[:-1]:
+            continue
+        directory = Path(os.fsdecode(words[words.index(SUPERVISOR) + 1]))
+        with contextlib.suppress(SettingsError, OSError):
+            grid = running_grid(directory.name, directory.parent)
+            if grid is not None and grid.pid == pid and urlsplit(grid.url).port == port:
+                return f"your grid {grid.name} listens there; stop it with `{down_command(directory)}`"
     return None
 
 
@@ -119,8 +123,3 @@ def _why_not(host: str, port: int) -> str | None:
     with socket.socket(family, socket.SOCK_STREAM) as caller:
         caller.settimeout(1.0)
         return "another program listens there" if caller.connect_ex((reachable(host), port)) == 0 else None
-
-
-def _belongs_to(prefix: str, port: int) -> bool:
-    """Whether a process that listens on the port has open files whose paths begin with the prefix."""
-    return any(path.startswith(prefix) for pid in listeners(port) for path in open_files(pid))

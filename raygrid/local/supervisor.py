@@ -30,14 +30,16 @@ from raygrid.settings.model import GridSettings
 from raygrid.settings.started_with import StartedWith
 from raygrid.system import tmp_cleaners
 from raygrid.system.grid_file import GridFile
-from raygrid.system.logs import DIRECTORY
+from raygrid.system.logs import DIRECTORY, private
 from raygrid.system.loopback import open_here
 from raygrid.system.orphans import Strays
 from raygrid.system.proc import Life, life_of
 from raygrid.system.processors import usable_processors
+from raygrid.system.ray_directory import make_private
 from raygrid.system.ray_environment import RAY_SETTINGS, prepare_to_join_ray
 from raygrid.system.supervisor import run_alone, stop_on_signals, write_log
 
+TOKEN = "ray_token"  # noqa: S105 - the name of a file
 OBJECT_STORE_SLACK = 128 * 1024**2
 READY_S = 120.0
 NODE_S = 60.0
@@ -58,10 +60,19 @@ def node_name(rack: int, node: int) -> tuple[str, str]:
     return f"rack-{letters}", f"rack-{letters}-{node + 1}"
 
 
-def prepare_environment() -> None:
-    """Set Ray's variables for a grid on one machine; must be called before Ray is imported."""
+def prepare_environment(grid_dir: Path) -> None:
+    """Set Ray's variables for a grid on one machine; must be called before Ray is imported.
+
+    Every process of Ray gets the name of the file with its token, and not the token: environments of processes can be
+    read by other processes of the user. The token is for this start of this grid only.
+    """
     prepare_to_join_ray()
-    os.environ.update(RAY_SETTINGS, RAY_AUTH_TOKEN=secrets.token_hex(32))  # a token for this grid only
+    token = grid_dir / TOKEN
+    token.unlink(missing_ok=True)
+    with open(token, "x", encoding="ascii", opener=private) as file:
+        file.write(secrets.token_hex(32))
+    os.environ.pop("RAY_AUTH_TOKEN", None)  # it would take precedence
+    os.environ.update(RAY_SETTINGS, RAY_AUTH_TOKEN_PATH=str(token))
 
 
 class GridSupervisor:
@@ -74,7 +85,7 @@ class GridSupervisor:
         self._head: dict[Life, str] = {}
         self._places = [node_name(rack, node) for rack in range(racks) for node in range(nodes)]
         self._ray_dir = _fresh_ray_directory(settings.grid_dir)
-        self._locked = tmp_cleaners.lock(self._ray_dir.parent)
+        self._locked = tmp_cleaners.lock(self._ray_dir)
         self._nodes: list[WorkerNode] = []
         self._grid: GridFile | None = None
         self._strays: Strays | None = None
@@ -95,7 +106,7 @@ class GridSupervisor:
 
         group, name = self._places[0]
         write_log(f"starting Ray's head, which is node {name}")
-        with _encodable_directory(self._ray_dir.parent):
+        with _encodable_directory(self._ray_dir):
             context: Any = ray.init(
                 address="local",
                 namespace="raygrid-supervisor",
@@ -123,7 +134,7 @@ class GridSupervisor:
         self._wait_ready(url, key)
         me = life_of(os.getpid())
         assert me is not None
-        settings, token = self._settings, os.environ["RAY_AUTH_TOKEN"]
+        settings, token = self._settings, (self._settings.grid_dir / TOKEN).read_text(encoding="ascii")
         self._grid = GridFile(
             url, me.pid, me.started, settings.name, settings.grid_dir, key, address, self._started_with, token
         )
@@ -222,7 +233,7 @@ class GridSupervisor:
         for node in self._nodes:
             node.end(grace_s=2.0)
         self._end_strays()
-        shutil.rmtree(self._ray_dir.parent, ignore_errors=True)
+        shutil.rmtree(self._ray_dir, ignore_errors=True)
         write_log(f"grid {self._settings.name} is stopped")
         os._exit(1)
 
@@ -242,7 +253,7 @@ class GridSupervisor:
 
             ray.shutdown()
         self._end_strays()
-        shutil.rmtree(self._ray_dir.parent, ignore_errors=True)
+        shutil.rmtree(self._ray_dir, ignore_errors=True)
         write_log(f"grid {self._settings.name} is stopped")
 
     def _spare(self, node: WorkerNode) -> None:
@@ -285,16 +296,17 @@ def _encodable_directory(instead: Path) -> contextlib.AbstractContextManager[Non
 def _fresh_ray_directory(grid_dir: Path) -> Path:
     """Make a directory for Ray's files, and remove those of earlier starts of this grid."""
     prefix = Path(ray_prefix(grid_dir))
+    make_private(prefix.parent)
     for earlier in prefix.parent.glob(f"{prefix.name}*"):
         shutil.rmtree(earlier, ignore_errors=True)
     # Ray lets all users read its own directory; only the owner can read the directory around it.
-    return Path(tempfile.mkdtemp(prefix=prefix.name, dir=prefix.parent)) / "r"
+    return Path(tempfile.mkdtemp(prefix=prefix.name, dir=prefix.parent))
 
 
 def main() -> int:
     """Run a grid until it ends."""
     settings, racks, nodes, owner = pickle.load(sys.stdin.buffer)  # noqa: S301 - the pipe of the starting process
-    prepare_environment()
+    prepare_environment(settings.grid_dir)
     return run_alone(settings.grid_dir, partial(_supervise, settings, racks, nodes, owner), taken=LOCKED)
 
 

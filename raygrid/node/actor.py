@@ -13,6 +13,7 @@ from raygrid.node.service import AgentService
 from raygrid.settings.model import GridSettings
 from raygrid.system.garbage_collection import spare_what_is_loaded
 from raygrid.system.log_files import keep_logs
+from raygrid.system.processes import forbid_tracing
 from raygrid.transport.actors import node_address
 from raygrid.transport.calls import exposes
 from raygrid.transport.direct_server import DirectAddress, DirectServer
@@ -42,6 +43,7 @@ class NodeAgentActor:
     """The agent of one Ray node. Its calls are those of `AgentCalls`."""
 
     def __init__(self, node_id: str, settings: GridSettings, address: str) -> None:
+        forbid_tracing()
         keep_logs(f"agent {node_id}")
         root = settings.grid_dir / "nodes" / node_id
         self._agent = NodeAgent(

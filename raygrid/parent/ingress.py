@@ -35,7 +35,8 @@ from raygrid.parent.service import Parent
 from raygrid.settings.model import GridSettings
 from raygrid.store import SqlStore
 from raygrid.system.garbage_collection import spare_what_is_loaded
-from raygrid.system.log_files import keep_logs
+from raygrid.system.log_files import PARENT, keep_logs
+from raygrid.system.processes import forbid_tracing
 from raygrid.transport.actors import ActorClasses
 from raygrid.transport.groups import RayGroups
 from raygrid.transport.nodes import RayResultCaches
@@ -76,7 +77,8 @@ def refuse_unsafe(settings: GridSettings, store: SqlStore, machine_count: int) -
 
 def asgi(settings: GridSettings, actors: ActorClasses, *, listens: bool = False) -> FastAPI:
     """The application of one replica; with `listens` it has its own listener instead of Serve's proxy."""
-    keep_logs("parent")
+    forbid_tracing()
+    keep_logs(PARENT)
     store = SqlStore(settings.database_url)
     refuse_unsafe(settings, store, machines(live_nodes()))
     blobs = BlobStore(settings.blobs_url, settings.storage.blob_options, retry_s=RETRY_S)

@@ -5,8 +5,10 @@ Every reader uses `running_grid`, which also checks whether the grid still runs.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import shlex
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -92,6 +94,14 @@ def running_grid(name: str = "default", state_dir: Path | None = None) -> GridFi
             f"({type(error).__name__}); stop it with `{down_command(path.parent)}`, then start it again"
         ) from None
     return grid if grid.is_alive else None
+
+
+def running_grids(state_dir: Path) -> Iterator[GridFile]:
+    """All grids on this machine that keep their state there and run."""
+    for file in sorted(expanded(state_dir).glob(f"*/{NAME}")):
+        with contextlib.suppress(SettingsError):
+            if (grid := running_grid(file.parent.name, state_dir)) is not None:
+                yield grid
 
 
 def _read(values: dict[str, Any]) -> GridFile:

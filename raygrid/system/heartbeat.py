@@ -10,12 +10,16 @@ import threading
 from typing import TYPE_CHECKING
 
 from raygrid.system import guard
+from raygrid.system.orphans import VARIABLE
 
 if TYPE_CHECKING:  # every reaper imports this module, and does not need asyncio
     import asyncio
 
 BEAT_S = 1.0
 ENDS_S = 30.0
+# A guard gets no other variables: other processes of the user may read its environment, and that of its owner may hold
+# credentials. Without the supervisor's variable it would be ended as a stray, when its owner has died.
+_VARIABLES = ("PATH", "HOME", "LANG", "LC_ALL", "LC_CTYPE", "LD_LIBRARY_PATH", "TMPDIR", "VIRTUAL_ENV", VARIABLE)
 
 
 def start_guarded(limit_s: float) -> Heartbeat:
@@ -25,7 +29,7 @@ def start_guarded(limit_s: float) -> Heartbeat:
 
 
 def start_guard(command: list[str]) -> subprocess.Popen[bytes]:
-    """Start a guard that reads the heartbeat from its standard input."""
+    """Start a guard that reads the heartbeat from its standard input; it gets no credentials."""
     return subprocess.Popen(
         command,
         stdin=subprocess.PIPE,
@@ -33,6 +37,7 @@ def start_guard(command: list[str]) -> subprocess.Popen[bytes]:
         stderr=subprocess.DEVNULL,
         start_new_session=True,  # a signal to the owner's process group does not reach its guard
         cwd="/",
+        env={name: value for name, value in os.environ.items() if name in _VARIABLES or name.startswith("PYTHON")},
     )
 
 

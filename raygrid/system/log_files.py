@@ -16,9 +16,10 @@ from pathlib import Path
 
 from filelock import BaseFileLock
 
-from raygrid.system.lock import try_lock
+from raygrid.system.lock import is_locked, try_lock
 from raygrid.system.logs import KEPT, MOST_BYTES, VARIABLE, line, private
 
+PARENT = "parent"
 _OWN = "raygrid"
 _MOST_OF_ONE_NAME = 64
 _held: list[BaseFileLock] = []
@@ -46,6 +47,11 @@ def keep_logs(who: str) -> None:
     logging.getLogger(_OWN).setLevel(logging.INFO)
     threading.excepthook = _log_end_of_thread
     logging.getLogger(_OWN).info("process %d begins", os.getpid())
+
+
+def has_log(directory: Path, who: str) -> bool:
+    """Whether a process that gave this name to `keep_logs` still runs."""
+    return any(map(is_locked, directory.glob(_lock_of(Path(f"{who}*.log")).name)))
 
 
 class _File(RotatingFileHandler):
@@ -84,11 +90,15 @@ def _claim(directory: Path, name: str) -> Path:
     directory.mkdir(mode=0o700, parents=True, exist_ok=True)
     for number in range(1, _MOST_OF_ONE_NAME + 1):
         path = directory / (f"{name}.log" if number == 1 else f"{name}-{number}.log")
-        lock = try_lock(directory / f".{path.name}.lock")
+        lock = try_lock(_lock_of(path))
         if lock is not None:
             _held.append(lock)
             return path
     raise OSError(f"{_MOST_OF_ONE_NAME} processes have logs there")
+
+
+def _lock_of(path: Path) -> Path:
+    return path.with_name(f".{path.name}.lock")
 
 
 def _log_end_of_thread(ended: threading.ExceptHookArgs) -> None:

@@ -16,7 +16,6 @@ from typing import NamedTuple
 # Positions of fields in /proc/PID/stat, counted from the one behind the name; see proc_pid_stat(5).
 _STATE, _PARENT, _GROUP, _SESSION, _THREADS, _STARTED, _RSS = 0, 1, 2, 3, 17, 19, 21
 _CPU_TIMES = slice(11, 15)
-_LISTEN = "0A"
 _ENDED = (b"Z", b"X", b"x")
 _PAGE = os.sysconf("SC_PAGE_SIZE")
 _TICKS = os.sysconf("SC_CLK_TCK")
@@ -184,21 +183,6 @@ def executable_of(pid: int) -> str:
         return ""
 
 
-def working_directory(pid: int) -> str | None:
-    """The working directory of a process."""
-    try:
-        return os.readlink(f"/proc/{pid}/cwd")
-    except OSError:
-        return None
-
-
-def open_files(pid: int) -> Iterator[str]:
-    """The paths of a process's open files, including deleted ones, and its sockets as `socket:[INODE]`."""
-    with contextlib.suppress(OSError):
-        for entry in os.scandir(f"/proc/{pid}/fd"):
-            yield os.readlink(entry.path)
-
-
 def open_file_statuses(pid: int) -> Iterator[os.stat_result]:
     """The status of each file that a process has open, including deleted files."""
     with contextlib.suppress(OSError):
@@ -210,14 +194,6 @@ def open_file_statuses(pid: int) -> Iterator[os.stat_result]:
 def descriptor_path(descriptor: int) -> str:
     """A path that opens the file of a descriptor of this process again, even if it was renamed or deleted."""
     return f"/proc/self/fd/{descriptor}"
-
-
-def listeners(port: int) -> Iterator[int]:
-    """The processes of this user that listen on a TCP port; psutil names only one where several share the socket."""
-    sockets = {f"socket:[{inode}]" for inode in _listening(port)}
-    for pid in all_pids() if sockets else ():
-        if not sockets.isdisjoint(open_files(pid)):
-            yield pid
 
 
 def children_of(pid: int) -> Iterator[int]:
@@ -349,15 +325,6 @@ def _unescaped(text: str) -> str:
     for code, character in (("\\040", " "), ("\\011", "\t"), ("\\012", "\n"), ("\\134", "\\")):
         text = text.replace(code, character)
     return text
-
-
-def _listening(port: int) -> Iterator[str]:
-    """Inodes of the sockets that listen on a TCP port."""
-    for table in ("tcp", "tcp6"):
-        lines = _read_or_empty(f"/proc/net/{table}").decode("ascii").splitlines()
-        for fields in map(str.split, lines[1:]):
-            if fields[3] == _LISTEN and int(fields[1].rpartition(":")[2], 16) == port:
-                yield fields[9]
 
 
 def _environment_of_other_threads(pid: int) -> bytes | None:

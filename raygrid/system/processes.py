@@ -1,4 +1,4 @@
-"""Marks in the environment of pricers, parents and children of processes, and signals to process groups. Linux only.
+"""Marks in the environment of pricers, relatives of processes, tracing, and signals to process groups. Linux only.
 
 A pricer leads its own session. A descendant that leaves the session is found by the environment mark, which pricers
 pass on to their children. The agent is a child subreaper, so orphaned descendants become its children.
@@ -15,7 +15,7 @@ from raygrid.system import system_calls
 from raygrid.system.proc import environment_of
 
 MARK = "RAYGRID_ATTEMPT"
-_PR_SET_PDEATHSIG, _PR_SET_CHILD_SUBREAPER = 1, 36
+_PR_SET_PDEATHSIG, _PR_SET_DUMPABLE, _PR_SET_CHILD_SUBREAPER = 1, 4, 36
 _WNOTHREAD, _WALL = 0x2000_0000, 0x4000_0000  # see waitpid(2)
 
 
@@ -29,6 +29,15 @@ def become_subreaper() -> None:
 def die_with_parent() -> None:
     """Ask the kernel to send this process SIGTERM when its parent dies; one system call, no allocation."""
     ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
+
+
+def forbid_tracing() -> None:
+    """Forbid other processes of this user to trace this one, and to read its memory, environment and open files.
+
+    For processes that hold secrets: tiers and supervisors. Programs that this process starts are not concerned. Its
+    files in /proc belong to root from now on, so that it cannot read its own environment there; and it dumps no core.
+    """
+    ctypes.CDLL(None).prctl(_PR_SET_DUMPABLE, 0, 0, 0, 0)
 
 
 def mark_in(environment: bytes) -> str | None:

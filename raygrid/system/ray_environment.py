@@ -34,6 +34,8 @@ RAY_SETTINGS = {
 UTF8 = {"PYTHONUTF8": "1"}
 """For processes of a grid: file names are UTF-8 in all of them, independent of the locale. Pricers do not get it."""
 
+_SETTINGS = ("RAYGRID__", "RAYGRID_API_KEY")
+
 _RUNTIME_HOOK = "RAY_RUNTIME_ENV_HOOK"
 
 
@@ -42,6 +44,11 @@ def environment_beside_ray(environment: Mapping[str, str], hosts: Iterable[str] 
     # `uv run` may have set the hook, which uploads files. They are not needed: raygrid is installed on every node.
     rest = {name: value for name, value in environment.items() if name != _RUNTIME_HOOK}
     return {**rest, **NO_UPLOADS, **UTF8, **without_proxy(environment, hosts)}
+
+
+def without_settings(environment: Mapping[str, str]) -> dict[str, str]:
+    """An environment without the variables that are settings of raygrid, which may hold keys and passwords."""
+    return {name: value for name, value in environment.items() if not name.upper().startswith(_SETTINGS)}
 
 
 def prepare_to_join_ray() -> None:

@@ -19,8 +19,8 @@ from pathlib import Path
 from raygrid.errors import RaygridError, SettingsError
 from raygrid.system import logs
 from raygrid.system.lock import only_one
-from raygrid.system.processes import die_with_parent
-from raygrid.system.ray_environment import UTF8
+from raygrid.system.processes import die_with_parent, forbid_tracing
+from raygrid.system.ray_environment import UTF8, without_settings
 
 FAILED = 1
 _WHO = "supervisor"
@@ -34,18 +34,19 @@ def write_log(text: str, level: str = "INFO") -> None:
 def start_supervisor(module: str, given: bytes, directory: Path, log: Path) -> subprocess.Popen[bytes]:
     """Start a module as a process that outlives this one's terminal, in `directory`; its output is appended to a log.
 
-    It gets `given` on its standard input, because settings may hold secrets, which must not be arguments.
+    It gets `given` on its standard input, because settings may hold secrets, which must not be arguments. For the same
+    reason it gets no variables that are settings. The directory is an argument, by which the process can be found.
     """
     log.parent.mkdir(mode=0o700, exist_ok=True)
     with open(log, "ab", opener=logs.private) as output:
         process = subprocess.Popen(
-            [sys.executable, "-P", "-m", module],  # -P: import nothing from the working directory
+            [sys.executable, "-P", "-m", module, str(directory)],  # -P: import nothing from the working directory
             stdin=subprocess.PIPE,
             stdout=output,
             stderr=subprocess.STDOUT,
             start_new_session=True,
             cwd=directory,
-            env={**os.environ, **UTF8, logs.VARIABLE: str(directory / logs.DIRECTORY)},
+            env={**without_settings(os.environ), **UTF8, logs.VARIABLE: str(directory / logs.DIRECTORY)},
         )
     assert process.stdin is not None
     with contextlib.suppress(BrokenPipeError), process.stdin as pipe:
@@ -58,6 +59,7 @@ def run_alone(directory: Path, supervise: Callable[[], None], *, taken: int, pat
 
     Errors are written to the log. The code is `taken` if another supervisor still holds the lock after `patience_s`.
     """
+    forbid_tracing()
     with contextlib.ExitStack() as held:
         try:
             held.enter_context(only_one(directory, patience_s))

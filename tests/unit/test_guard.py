@@ -15,6 +15,8 @@ import pytest
 
 from raygrid.system.guard import STEP_S
 from raygrid.system.heartbeat import BEAT_S, Heartbeat, start_guard
+from raygrid.system.orphans import VARIABLE
+from raygrid.system.proc import environment_of
 from tests.support.lone_agent import wait_until
 
 pytestmark = pytest.mark.processes
@@ -129,3 +131,16 @@ def test_a_guard_that_is_frozen_or_gone_delays_nothing() -> None:
     ends = Heartbeat(start_guard(["/bin/cat"]))
     ends.close()
     assert not lives(ends.pid)
+
+
+def test_a_guard_gets_no_credentials(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Other processes of the user can read its environment; it keeps the mark by which the supervisor spares it."""
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "secret")
+    monkeypatch.setenv(VARIABLE, "1.2")
+    heartbeat = Heartbeat(start_guard(["/bin/cat"]))
+    try:
+        environment = environment_of(heartbeat.pid) or b""
+        assert f"{VARIABLE}=1.2".encode() in environment
+        assert b"secret" not in environment
+    finally:
+        heartbeat.close()

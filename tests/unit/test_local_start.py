@@ -26,6 +26,7 @@ from raygrid.settings.sources import set_by_variables
 from raygrid.settings.started_with import StartedWith
 from raygrid.system.grid_file import down_command
 from raygrid.system.lock import holder, only_one
+from raygrid.system.logs import DIRECTORY
 from raygrid.system.proc import start_time
 
 pytestmark = pytest.mark.processes
@@ -100,8 +101,12 @@ with only_one(Path(sys.argv[1])):
     sys.stdin.readline()
 """
 LISTENS = """
-import socket, sys
-kept = open(sys.argv[2], "w") if sys.argv[2:] else None
+import os, socket, sys
+from raygrid.system.log_files import keep_logs
+from raygrid.system.logs import VARIABLE
+if sys.argv[2:]:
+    os.environ[VARIABLE] = sys.argv[2]
+    keep_logs("parent")
 with socket.socket() as listener:
     listener.bind(("127.0.0.1", int(sys.argv[1])))
     listener.listen()
@@ -196,34 +201,34 @@ def test_a_damaged_file_hides_no_grid(tmp_path: Path) -> None:
 
 
 def test_the_port_of_a_dying_life_of_this_grid_is_waited_for(tmp_path: Path) -> None:
-    """A process that has files of this grid's Ray open will free the port soon; any other is an error at once."""
+    """A parent of this grid that still runs will free the port soon; any other program is an error at once."""
     port = free_port()
-    ours = Path(ray_prefix(tmp_path) + "test")
-    try:
-        with process(LISTENS, port, ours) as dying:
-            with pytest.raises(SettingsError, match="earlier start of this grid"):
-                require_port("127.0.0.1", port, tmp_path, patience_s=0.2)
-            timer = threading.Timer(0.3, dying.kill)
-            timer.start()
-            require_port("127.0.0.1", port, tmp_path)
-            timer.join()
-    finally:
-        ours.unlink()
+    with process(LISTENS, port, tmp_path / DIRECTORY) as dying:
+        with pytest.raises(SettingsError, match="earlier start of this grid"):
+            require_port("127.0.0.1", port, tmp_path, patience_s=0.2)
+        timer = threading.Timer(0.3, dying.kill)
+        timer.start()
+        require_port("127.0.0.1", port, tmp_path)
+        timer.join()
     with process(LISTENS, port), pytest.raises(SettingsError, match=rf"port {port}.*--port"):
         require_port("127.0.0.1", port, tmp_path, patience_s=60)
 
 
 GRID = """
-import os, socket, subprocess, sys
+import os, socket, sys
 from pathlib import Path
-from raygrid.system.lock import only_one
-os.chdir(sys.argv[1])  # as a supervisor is started
-with only_one(Path(sys.argv[1])), socket.socket() as listener:
-    listener.bind(("127.0.0.1", int(sys.argv[2])))
+from raygrid.system.grid_file import GridFile
+from raygrid.system.proc import start_time
+from raygrid.system.processes import forbid_tracing
+_, module, directory, port = sys.argv  # the words of a supervisor, and the port
+assert module == "raygrid.local.supervisor"
+forbid_tracing()  # as supervisors and parents do
+with socket.socket() as listener:
+    listener.bind(("127.0.0.1", int(port)))
     listener.listen()
-    below = [sys.executable, "-c", "import sys; print('listens', flush=True); sys.stdin.read()"]
-    parent = subprocess.Popen(below, pass_fds=[listener.fileno()], cwd="/", stdin=subprocess.PIPE)
-    listener.close()  # as in a grid, where a parent listens, which is a process below the supervisor
+    started = start_time(os.getpid())
+    GridFile(f"http://127.0.0.1:{port}", os.getpid(), started, Path(directory).name, Path(directory)).write()
+    print("listens", flush=True)
     sys.stdin.readline()
 """
 
@@ -233,7 +238,7 @@ def test_a_port_of_another_grid_of_the_same_user_is_recognised(tmp_path: Path) -
     other = tmp_path / "state" / "desk"
     other.mkdir(parents=True)
     port = free_port()
-    with process(GRID, other, port), pytest.raises(SettingsError) as caught:
+    with process(GRID, "raygrid.local.supervisor", other, port), pytest.raises(SettingsError) as caught:
         require_port("127.0.0.1", port, tmp_path / "mine")
     stop = f"RAYGRID_STATE_DIR={tmp_path / 'state'} raygrid down --name desk"
     found = re.fullmatch(
@@ -247,10 +252,9 @@ def test_a_port_of_another_grid_of_the_same_user_is_recognised(tmp_path: Path) -
 
 
 def test_one_look_at_a_dying_listener_does_not_count(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The kernel frees a dying process's files before its port, so the start looks again."""
+    """The kernel frees a dying process's lock before its port, so the start looks again."""
     looks = ["taken", "taken", None]
     monkeypatch.setattr(port_of_grid, "_why_not", lambda host, port: looks.pop(0))
-    monkeypatch.setattr(port_of_grid, "_belongs_to", lambda prefix, port: False)
     require_port("127.0.0.1", 1, tmp_path)
     assert looks == []
 
@@ -392,7 +396,7 @@ def test_a_long_temporary_directory_is_not_used(tmp_path: Path, monkeypatch: pyt
     prefix = ray_prefix(tmp_path)
     assert prefix.startswith("/var/tmp/raygrid-")
     session = "session_2030-12-31_23-59-59_999999_4194304"
-    assert len(f"{prefix}12345678/r/{session}/sockets/plasma_store.999") <= 107
+    assert len(f"{prefix}12345678/{session}/sockets/plasma_store.999") <= 107
 
 
 def test_without_a_short_temporary_directory_nothing_is_started(
@@ -402,7 +406,7 @@ def test_without_a_short_temporary_directory_nothing_is_started(
     long = tmp_path / ("x" * 80)
     long.mkdir()
     monkeypatch.setattr(tempfile, "tempdir", str(long))
-    monkeypatch.setattr(port_of_grid, "_SHORT", ("/proc/none",))
+    monkeypatch.setattr(port_of_grid, "SHORT", ("/proc/none",))
     with pytest.raises(SettingsError, match=r"at most \d+ bytes.*x has \d+; set TMPDIR to a shorter one"):
         start_grid(load_settings(storage={"state_dir": tmp_path / "state"}))
     assert not (tmp_path / "state").exists()

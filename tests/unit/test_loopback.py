@@ -123,14 +123,14 @@ def test_the_supervisor_asks_its_parents_directly(proxy: RecordingProxy, parent:
     try:
         supervisor._wait_ready(f"http://127.0.0.1:{parent}", None)
     finally:
-        shutil.rmtree(supervisor._ray_dir.parent)
+        shutil.rmtree(supervisor._ray_dir)
     assert proxy.asked == []
 
 
-def test_all_tiers_use_no_proxy_for_this_machine(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_all_tiers_use_no_proxy_for_this_machine(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """Supervisor and hosts of a cluster except this machine, and keep what the site excepts."""
     monkeypatch.setattr(os, "environ", {"no_proxy": "a.test, b.test", "NO_PROXY": "c.test"})
-    prepare_environment()
+    prepare_environment(tmp_path)
     host = HostSpec(Path(), address="192.0.2.9:6379").environment({"http_proxy": "http://p.test"})
     for environment in (os.environ, host):
         for name in ("no_proxy", "NO_PROXY"):
@@ -140,11 +140,11 @@ def test_all_tiers_use_no_proxy_for_this_machine(monkeypatch: pytest.MonkeyPatch
     assert host["http_proxy"] == "http://p.test"
 
 
-def test_below_uv_run_ray_uploads_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_below_uv_run_ray_uploads_nothing(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """Ray's hook for `uv run` is off for supervisors, hosts of a cluster and drills, however it is asked for."""
     asked = {"RAY_ENABLE_UV_RUN_RUNTIME_ENV": "1", "RAY_RUNTIME_ENV_HOOK": "ray._private.runtime_env.uv.hook"}
     monkeypatch.setattr(os, "environ", dict(asked))
-    prepare_environment()
+    prepare_environment(tmp_path)
     host = HostSpec(Path(), head=True).environment(asked)
     for environment in (os.environ, host, environment_beside_ray(asked)):
         assert environment["RAY_ENABLE_UV_RUN_RUNTIME_ENV"] == "0"

@@ -34,9 +34,9 @@ def test_a_grid_locks_its_directory_of_ray_for_its_life(tmp_path: Path) -> None:
     """From the start on, and even while nothing is in it."""
     supervisor = GridSupervisor(load_settings(storage={"state_dir": tmp_path}), 1, 1)
     try:
-        assert is_locked(supervisor._ray_dir.parent)
+        assert is_locked(supervisor._ray_dir)
     finally:
-        shutil.rmtree(supervisor._ray_dir.parent)
+        shutil.rmtree(supervisor._ray_dir)
 
 
 def test_several_grids_lock_one_directory_and_each_keeps_its_lock(tmp_path: Path) -> None:
