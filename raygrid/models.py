@@ -55,6 +55,7 @@ class Outcome(StrEnum):
     TIMEOUT = "timeout"  # killed at its wall-time limit
     MEMORY_LIMIT = "memory_limit"  # killed for using more memory than allowed
     OUTPUT_LIMIT = "output_limit"  # killed for writing more than allowed
+    PROCESS_LIMIT = "process_limit"  # killed for having more processes and threads than allowed
     BAD_OUTPUT = "bad_output"  # ran, but left files that cannot be part of a result
     MISSING_OUTPUT = "missing_output"  # exited with 0, but without an expected output file
     CANCELLED = "cancelled"  # killed because its job was cancelled

@@ -19,7 +19,7 @@ from raygrid.settings.pricer import Pricer
 
 PINNED = frozenset({"command", "mode", "env", "expect", "helpers", "version", "recycle_after", "recycle_memory"})
 """Settings that decide what runs and how its process is kept."""
-LIMITS = frozenset({"result", "timeout_s", "memory", "output", "retry_exit_codes", "straggler", "reuse"})
+LIMITS = frozenset({"result", "timeout_s", "memory", "processes", "output", "retry_exit_codes", "straggler", "reuse"})
 LIMITS |= {"sandbox", "sandbox_required", "read", "write", "network"}
 """Settings that limit a run, or decide what follows its end."""
 

@@ -63,7 +63,15 @@ class Pricer(Section):
     timeout_s: Seconds = 3600.0
     """Wall-time limit of one attempt, seconds; a submit may set another."""
     memory: Size | None = None
-    """Memory limit of the whole process tree; above it the job fails with reason `memory_limit`. By default none."""
+    """Memory limit of all processes of an attempt; above it the job fails with reason `memory_limit`. By default none.
+
+    It includes processes that left the process tree, and files in memory (`memfd`, `/dev/shm`).
+    """
+    processes: int | None = Field(default=None, ge=1)
+    """Limit of an attempt's processes and threads together; above it the job fails with reason `process_limit`.
+
+    By default 1,024, or 64 for each of the node's processors if that is more.
+    """
     output: Size = 1024**3
     """Limit of the disk space that an attempt uses for files, and of the size of its result."""
     retry_exit_codes: frozenset[int] = frozenset()

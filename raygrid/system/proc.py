@@ -48,6 +48,7 @@ class Process(NamedTuple):
     is_zombie: bool
     group: int
     started: int  # in clock ticks since boot; see `Life`
+    threads: int = 1
 
     @property
     def life(self) -> Life:
@@ -111,6 +112,7 @@ def process_of(pid: int) -> Process | None:
         is_zombie=fields[_STATE] in _ENDED and int(fields[_THREADS]) <= 1,
         group=int(fields[_GROUP]),
         started=int(fields[_STARTED]),
+        threads=int(fields[_THREADS]),
     )
 
 
@@ -229,6 +231,37 @@ class ChildrenOf:
         if self._file >= 0:
             os.close(self._file)
             self._file = -1
+
+
+class TotalTasks:
+    """Reads repeatedly how many processes and threads the whole machine has, in a microsecond. The owner closes it."""
+
+    def __init__(self) -> None:
+        try:
+            self._file = os.open("/proc/loadavg", os.O_RDONLY | os.O_CLOEXEC)
+        except OSError:
+            self._file = -1
+
+    def now(self) -> int | None:
+        """Their number, those of other containers included; None if it cannot be read."""
+        try:
+            return int(os.pread(self._file, 256, 0).split()[3].partition(b"/")[2])
+        except (OSError, ValueError, IndexError):
+            return None
+
+    def close(self) -> None:
+        """Close the file."""
+        if self._file >= 0:
+            os.close(self._file)
+            self._file = -1
+
+
+def mount_namespace(pid: int) -> int | None:
+    """The number of a process's mount namespace; None if the process has ended or may not be inspected."""
+    try:
+        return os.stat(f"/proc/{pid}/ns/mnt").st_ino
+    except OSError:
+        return None
 
 
 def own_oom_score() -> int:

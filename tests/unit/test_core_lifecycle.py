@@ -56,6 +56,7 @@ def test_the_unfinished_may_move(before: JobState, after: JobState) -> None:
         (Outcome.TIMEOUT, None, FAILED, "timeout"),
         (Outcome.MEMORY_LIMIT, None, FAILED, "memory_limit"),
         (Outcome.OUTPUT_LIMIT, None, FAILED, "output_limit"),
+        (Outcome.PROCESS_LIMIT, None, FAILED, "process_limit"),
         (Outcome.BAD_OUTPUT, 0, FAILED, "bad_output"),
         (Outcome.MISSING_OUTPUT, 0, FAILED, "missing_output"),
         (Outcome.CANCELLED, None, CANCELLED, "cancelled"),

@@ -25,6 +25,7 @@ FULL = Pricer.model_validate(
         "result": "stdout",
         "timeout_s": 5,
         "memory": "1GB",
+        "processes": 100,
         "output": "1MB",
         "retry_exit_codes": [75, 3],
         "straggler": {"factor": 2.0, "min_s": 1.0},

@@ -82,6 +82,44 @@ def test_an_orphan_without_a_true_mark_may_belong_to_all_that_ran(machine: Machi
     assert origin == ProcessOrigin(frozenset("pq"), frozenset(("j.1",)))
 
 
+def test_an_orphan_without_a_mark_is_not_of_a_younger_attempt(machine: Machine) -> None:
+    """An attempt that began after it cannot have started it, nor can one that ended before the last trace."""
+    machine.environments[11] = b""
+    younger = SpawnedPricer(20, "p", "k.1", "k.1")
+    table = process(10, started=3), process(11, started=5), process(20, started=7)
+    assert machine.left(*table, roots=(JOB, younger), p=True)[11] == of("p", "j.1")
+
+
+def test_an_orphan_without_a_mark_may_be_of_an_attempt_that_has_just_ended(machine: Machine) -> None:
+    """Then no single attempt is certain, and none is charged with it."""
+    machine.environments[11] = b""
+    traced = machine.lineage.trace(
+        [process(ME, 1), process(10), process(11)], [JOB], set(), {"p": True}, frozenset(("e.1",))
+    )
+    assert [origin for _, origin in traced.left] == [of("p", "e.1", "j.1")]
+
+
+def test_an_orphan_without_a_mark_may_be_of_an_earlier_orphan(machine: Machine) -> None:
+    """A daemon that forks anew is charged to no attempt that began later."""
+    machine.mark(11, f"{PREFIX}p|e.1")
+    machine.environments[12] = b""
+    machine.left(process(11), p=True)
+    assert machine.left(process(10), process(12), roots=(JOB,), p=True)[12] == of("p", "e.1", "j.1")
+
+
+@pytest.mark.parametrize("mark", [f"{PREFIX}p|k.1", None])
+def test_an_orphan_is_of_no_attempt_in_another_sandbox(
+    machine: Machine, monkeypatch: pytest.MonkeyPatch, mark: str | None
+) -> None:
+    """A forged mark does not charge another job, and without a mark the attempt of the same sandbox is certain."""
+    monkeypatch.setattr(lineage, "mount_namespace", {10: 1, 11: 1, 20: 2}.get)
+    machine.environments[11] = b""
+    if mark is not None:
+        machine.mark(11, mark)
+    other = SpawnedPricer(20, "p", "k.1", "k.1")
+    assert machine.left(process(10), process(11), process(20), roots=(JOB, other), p=True)[11] == of("p", "j.1")
+
+
 def test_a_pid_that_is_used_again_is_another_process(machine: Machine) -> None:
     """What was known of the earlier process does not apply to the later one."""
     machine.mark(11, f"{PREFIX}p|j.1")
@@ -130,4 +168,4 @@ def test_a_daemon_that_forks_when_nothing_ran_is_of_those_before_it(machine: Mac
     machine.mark(11, f"{PREFIX}p|j.1")
     machine.environments[12] = b""
     machine.left(process(11), p=True, q=False)
-    assert machine.left(process(12), p=False, q=False) == {12: ProcessOrigin(frozenset("p"), frozenset())}
+    assert machine.left(process(12), p=False, q=False) == {12: of("p", "j.1")}

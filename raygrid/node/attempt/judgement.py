@@ -41,7 +41,7 @@ class Judge:
         """Which processes may still write into the attempt's files; called before these are read."""
         if prepared.is_warm:
             return RemainingWriters.WARM_PROCESS
-        if self._watchdog.has_no_stray(prepared.spec.pricer):
+        if self._watchdog.has_no_stray(prepared.spec.pricer, prepared.attempt):
             return RemainingWriters.NONE
         return RemainingWriters.UNKNOWN
 

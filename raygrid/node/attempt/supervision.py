@@ -9,6 +9,9 @@ from raygrid.node.attempt.stages import PreparedAttempt
 from raygrid.node.attempt.usage import ProcessEnd, Usage
 from raygrid.node.limits.running import Running
 from raygrid.node.limits.watchdog import Watchdog
+from raygrid.system.processors import usable_processors
+
+USUAL_PROCESSES = max(1_024, 64 * usable_processors())
 
 
 def begin(prepared: PreparedAttempt, watchdog: Watchdog) -> Running:
@@ -25,6 +28,7 @@ def begin(prepared: PreparedAttempt, watchdog: Watchdog) -> Running:
         started=time.monotonic(),
         timeout_s=min(spec.timeout_s or pricer.timeout_s, pricer.timeout_s),
         memory=pricer.memory,
+        processes=pricer.processes or USUAL_PROCESSES,
         output=pricer.output,
         paths=(directory.handle.path, directory.temporary.path, *(each.path for each in directory.captures)),
         foreign_bytes=spec.input.size + sum(each.size for each in spec.data),

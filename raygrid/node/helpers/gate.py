@@ -106,12 +106,13 @@ class HelperGate:
                 )
             self._changed.wait(until - time.monotonic() if is_closed else CLAIM_STEP_S)
 
-    def ran_lately(self) -> dict[str, bool]:
-        """The pricers that ever ran, and whether they ran since the last call."""
+    def ran_lately(self, *, is_look: bool = True) -> dict[str, bool]:
+        """The pricers that ever ran, and whether they ran since the last call that was a look."""
         with self._changed:
             ran = {name: use.ran_since_look or use.running > 0 for name, use in self._uses.items()}
-            for use in self._uses.values():
-                use.ran_since_look = False
+            if is_look:
+                for use in self._uses.values():
+                    use.ran_since_look = False
             return ran
 
     def idle_s(self) -> dict[str, float]:

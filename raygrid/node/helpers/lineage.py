@@ -10,7 +10,7 @@ import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
-from raygrid.system.proc import Life, Process, environment_of
+from raygrid.system.proc import Life, Process, environment_of, mount_namespace
 from raygrid.system.processes import mark_in
 
 
@@ -70,6 +70,7 @@ class Lineage:
         # Those of the trace before: two traces may overlap, and use their tables in reverse order.
         self._earlier: dict[Life, ProcessOrigin] = {}
         self._spawned: set[Life] = set()
+        self._candidates = _Candidates(None, {}, frozenset())
         self._environment = environment_of(os.getpid())
 
     def trace(
@@ -78,6 +79,7 @@ class Lineage:
         roots: Sequence[SpawnedPricer],
         non_pricers: set[int],
         pricers: Mapping[str, bool],
+        ended: frozenset[str] = frozenset(),
     ) -> Trace:
         """Find all processes that pricers started.
 
@@ -86,6 +88,7 @@ class Lineage:
             roots: what the agent has spawned for pricers or is about to spawn.
             non_pricers: children of the agent that are not pricers.
             pricers: the pricers that ever ran, and whether they ran since the last trace.
+            ended: attempts that ended since the last trace and may have left processes behind.
         """
         me, own_session = os.getpid(), os.getsid(0)
         spawned = {root.pid: root for root in roots if root.pid}
@@ -95,7 +98,9 @@ class Lineage:
         before = self._earlier | self._origins
         self._earlier, self._origins = self._origins, {}
         own, self._spawned = self._spawned, set()
+        candidates = _Candidates(self._candidates, before, ended)
         traced = Trace()
+        unknown: list[Process] = []
         for process in children.get(me, ()):
             key = process.life
             if process.pid in non_pricers:
@@ -103,6 +108,7 @@ class Lineage:
             if process.pid in spawned or key in own:  # the thread that spawned it reaps it
                 self._spawned.add(key)
             if (root := spawned.get(process.pid)) is not None:
+                candidates.add_root(process, root)
                 self._walk(process, root.origin, children, before, traced, was_left=False)
             elif process.session != own_session and key not in own:
                 origin = before.get(key)
@@ -111,9 +117,17 @@ class Lineage:
                         self._origins[key] = origin
                         traced.zombies.append(process)
                     continue
-                origin = origin or self._of_orphan(process.pid, roots, pricers, before)
-                if origin is not None:
+                if origin is None:
+                    unknown.append(process)
+                else:
+                    candidates.add_orphan(process)
                     self._walk(process, origin, children, before, traced, was_left=True)
+        for process in unknown:
+            origin = self._of_orphan(process, roots, pricers, before, candidates)
+            if origin is not None:
+                candidates.add_orphan(process)
+                self._walk(process, origin, children, before, traced, was_left=True)
+        self._candidates = candidates.closed()
         return traced
 
     def _walk(
@@ -157,16 +171,17 @@ class Lineage:
 
     def _of_orphan(
         self,
-        pid: int,
+        orphan: Process,
         roots: Sequence[SpawnedPricer],
         pricers: Mapping[str, bool],
         before: Mapping[Life, ProcessOrigin],
+        candidates: _Candidates,
     ) -> ProcessOrigin | None:
         """The origin of an orphan that was not seen before; None if no pricer started it, or if it may be a pricer.
 
         A pricer that is being spawned looks like an orphan until its pid is noted.
         """
-        environment = environment_of(pid)
+        environment = environment_of(orphan.pid)
         if environment is None or environment == self._environment:
             return None
         pricer, name = self._read_mark(environment)
@@ -174,12 +189,82 @@ class Lineage:
             root = next((each for each in roots if each.name == name), None)
             if root is not None and root.pid == 0:
                 return None
-            if pricer in pricers:
+            if pricer in pricers and (root is None or not candidates.are_apart(orphan, root)):
                 return root.origin if root is not None else ProcessOrigin(frozenset((pricer,)), frozenset((name,)))
         if not self._own_process:
             return None
-        attempts = frozenset(root.attempt for root in roots if root.attempt)
+        attempts = candidates.attempts_of(orphan)
         lately = frozenset(name for name, ran in pricers.items() if ran)
         if not lately:  # it descends from a process that was left behind earlier
             lately = frozenset(name for origin in before.values() for name in origin.pricers)
         return ProcessOrigin(lately, attempts)
+
+
+class _Candidates:
+    """The attempts that may have started an orphan that was not seen before and has no mark.
+
+    An attempt is none if its sandbox is known to be another one, or if its own process is younger than the orphan.
+    Those that started the orphans of the trace before may have started it, too: a daemon forks anew and ends.
+
+    Args:
+        earlier: the candidates of the trace before.
+        before: the origins of the processes of the traces before.
+        ended: attempts that ended since then and may have left processes behind.
+    """
+
+    def __init__(
+        self, earlier: _Candidates | None, before: Mapping[Life, ProcessOrigin], ended: frozenset[str]
+    ) -> None:
+        # The mount namespaces of spawned processes and of orphans, None for unknown ones: each sandbox has its own.
+        self._namespaces: dict[Life, int | None] = {}
+        self._orphans: set[Life] = set()
+        self._earlier = earlier
+        self._before = before
+        self._ended = ended
+        self._roots: list[tuple[Process, SpawnedPricer]] = []
+
+    def closed(self) -> _Candidates:
+        """The same, for the next trace."""
+        self._earlier, self._before = None, {}
+        return self
+
+    def add_root(self, process: Process, root: SpawnedPricer) -> None:
+        """Add a process that the agent spawned."""
+        self._roots.append((process, root))
+        self._namespace(process)
+
+    def add_orphan(self, process: Process) -> None:
+        """Add an orphan whose origin is known."""
+        self._orphans.add(process.life)
+        self._namespace(process)
+
+    def are_apart(self, orphan: Process, root: SpawnedPricer) -> bool:
+        """Whether an orphan and a spawned process are known to be in different sandboxes."""
+        process = next((process for process, each in self._roots if each is root), None)
+        return process is not None and _differ(self._namespace(orphan), self._namespace(process))
+
+    def attempts_of(self, orphan: Process) -> frozenset[str]:
+        """The attempts that may have started it; they may have ended."""
+        own = self._namespace(orphan)
+        found = set(self._ended)
+        for process, root in self._roots:
+            if process.started <= orphan.started and not _differ(own, self._namespace(process)):
+                found |= root.origin.attempts
+        earlier = self._earlier
+        if earlier is not None:
+            lives = earlier._orphans | {process.life for process, _ in self._roots}  # a warm process has had other jobs
+            for life in lives & self._before.keys():
+                if not _differ(own, earlier._namespaces.get(life)):
+                    found |= self._before[life].attempts
+        return frozenset(found)
+
+    def _namespace(self, process: Process) -> int | None:
+        life = process.life
+        if life not in self._namespaces:
+            known = None if self._earlier is None else self._earlier._namespaces.get(life)
+            self._namespaces[life] = mount_namespace(process.pid) if known is None else known
+        return self._namespaces[life]
+
+
+def _differ(one: int | None, other: int | None) -> bool:
+    return one is not None and other is not None and one != other

@@ -14,13 +14,13 @@ import os
 import signal
 import threading
 import time
-from collections.abc import Callable, Collection, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from pathlib import Path
 
 from raygrid.node.helpers.claims import Claims
 from raygrid.node.helpers.gate import HelperGate
 from raygrid.node.helpers.lineage import Lineage, ProcessOrigin, SpawnedPricer, Trace
-from raygrid.node.helpers.rule import HelperActions, LeftBehind, decide, is_allowed
+from raygrid.node.helpers.rule import WINE, HelperActions, LeftBehind, decide, is_allowed
 from raygrid.system.killing import end_children, signal_process
 from raygrid.system.proc import Life, Process, executable_of, name_of, process_table
 
@@ -70,6 +70,8 @@ class Helpers:
         self._lineage = Lineage(mark_prefix, own_process=own_process)
         self._looking = threading.Lock()
         self._owners: dict[int, frozenset[str]] = {}  # by pid: the pricers that each orphan may be of
+        self._attempts: dict[Life, str] = {}
+        self._left_strays: set[str] = set()
         self._beyond_reach: set[Life] = set()
         self._hold_again_at: dict[frozenset[str], float] = {}
         self._wanted = HelperActions()
@@ -85,6 +87,24 @@ class Helpers:
         """Whether each of these orphans is known to be a helper of other pricers."""
         owners = self._owners
         return all((of := owners.get(pid)) is not None and name not in of for pid in orphans)
+
+    def attempts_of_orphans(self, table: Sequence[Process] | None = None) -> Mapping[Life, str]:
+        """By process that left its pricer's session and ancestors: the name of the one attempt that started it.
+
+        The attempt may have ended. A process that several attempts may have started is missing, and so is a helper that
+        its pricer's settings name, or that belongs to wine: other attempts use it. Without a table, as of the last one.
+        """
+        if table is not None:
+            self._trace(table, is_look=False)
+        return self._attempts
+
+    def has_shared(self, pricer: str) -> bool:
+        """Whether a pricer that has run shares helpers with later jobs by its settings, or under wine."""
+        return self.gate.runs_under_wine(pricer) or any(self.gate.rules(pricer))
+
+    def left_strays(self, attempt: str) -> None:
+        """Note that an attempt has ended and may have left processes behind that no table shows yet."""
+        self._left_strays.add(attempt)
 
     def look(self, table: Sequence[Process]) -> None:
         """Examine a current table of processes: kill what no job may use, and let the thread end due helpers."""
@@ -114,10 +134,17 @@ class Helpers:
 
     # --- looking ----------------------------------------------------------------------------------------------------
 
-    def _trace(self, table: Sequence[Process]) -> Trace:
+    def _trace(self, table: Sequence[Process], *, is_look: bool = True) -> Trace:
         with self._looking:
-            traced = self._lineage.trace(table, self._roots(), self._non_pricers, self.gate.ran_lately())
+            lately, ended = self.gate.ran_lately(is_look=is_look), frozenset(self._left_strays)
+            traced = self._lineage.trace(table, self._roots(), self._non_pricers, lately, ended)
+            self._left_strays -= ended
             me = os.getpid()
+            self._attempts = {
+                process.life: next(iter(origin.attempts))
+                for process, origin in traced.left
+                if len(origin.attempts) == 1 and not self._is_shared(process, origin)
+            }
             self._owners = {
                 process.pid: self.gate.sharing(origin.pricers)
                 for process, origin in traced.left
@@ -161,6 +188,13 @@ class Helpers:
             return False
         executable, name = executable_of(process.pid), name_of(process.pid)
         return any(is_allowed(rule, executable, name) for rule in rules)
+
+    def _is_shared(self, process: Process, origin: ProcessOrigin) -> bool:
+        """Whether a process is a helper that the settings of its pricer name, or a part of wine."""
+        rules = {rule for name in origin.pricers for rule in self.gate.rules(name) if rule}
+        if any(self.gate.runs_under_wine(name) for name in origin.pricers):
+            rules.add((WINE,))
+        return bool(rules) and any(is_allowed(rule, executable_of(process.pid), name_of(process.pid)) for rule in rules)
 
     # --- ending -----------------------------------------------------------------------------------------------------
 

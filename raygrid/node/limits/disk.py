@@ -95,7 +95,8 @@ class DiskWatch:
             usage.measure(free)
             if not usage.is_over and usage.has_unexplained:
                 if processes is None:
-                    processes = processes_of(running, list(process_table()))
+                    table = list(process_table())
+                    processes = processes_of(running, table, self._watchdog.helpers.attempts_of_orphans(table))
                 pids = [process.pid for process in processes[usage.running.attempt]]
                 usage.measure_deleted(pids, os.stat(self._workspace.root).st_dev)
             if usage.is_over:
@@ -112,11 +113,15 @@ class DiskWatch:
         began = time.monotonic()
         if any(each.killed_for is Outcome.OUTPUT_LIMIT and not each.ended for each in running):
             return
-        found = largest_attempt.find_largest(running, self._workspace.root, DISK_RESERVE - LOW)
+        found = self._find_largest(running)
         self._next_search_at = time.monotonic() + REST * (time.monotonic() - began)
         # Checked again, because another attempt was found if the files of the largest one were removed meanwhile.
         if found is not None and self._is_low():
             _end(found.running, _filled(found.held, free, self._workspace))
+
+    def _find_largest(self, own: Sequence[Running]) -> largest_attempt.LargestAttempt | None:
+        orphans_of = self._watchdog.helpers.attempts_of_orphans
+        return largest_attempt.find_largest(own, self._workspace.root, DISK_RESERVE - LOW, orphans_of)
 
     def _is_low(self) -> bool:
         free = self._free()
@@ -180,7 +185,7 @@ class DiskWatch:
         """The message for an attempt that fills the disk; None if it does not."""
         own = [*(each for each in self._watchdog.all() if each is not running), running]
         with contextlib.suppress(OSError):
-            found = largest_attempt.find_largest(own, self._workspace.root, DISK_RESERVE - LOW)
+            found = self._find_largest(own)
             if found is not None and found.running is running and (free is None or self._is_low()):
                 return _filled(found.held, free, self._workspace)
         return None

@@ -10,14 +10,14 @@ from __future__ import annotations
 import contextlib
 import os
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
 from raygrid.node.limits.allocated import Allocated, allocated, deleted_but_open
 from raygrid.node.limits.process_trees import processes_of
 from raygrid.node.limits.running import Running
-from raygrid.system.proc import Process, process_table
+from raygrid.system.proc import Life, Process, process_table
 from raygrid.system.processes import mark_of
 
 RECENT_S = 10.0  # a file that was changed within this time counts as growing
@@ -32,7 +32,12 @@ class LargestAttempt(NamedTuple):
     held: int
 
 
-def find_largest(own: Sequence[Running], root: Path, reserve: int) -> LargestAttempt | None:
+def find_largest(
+    own: Sequence[Running],
+    root: Path,
+    reserve: int,
+    orphans_of: Callable[[Sequence[Process]], Mapping[Life, str]] = lambda table: {},
+) -> LargestAttempt | None:
     """The attempt of this agent that fills its disk; None if another agent's attempt fills it, or none does.
 
     Growth counts most: an attempt that wrote much an hour ago does not fill the disk now. If attempts hold little,
@@ -43,6 +48,7 @@ def find_largest(own: Sequence[Running], root: Path, reserve: int) -> LargestAtt
         root: the agent's directory; those of the machine's other agents have the same parent.
         reserve: bytes that were free when the node last took work; attempts have filled the disk only if one of them
             holds at least an even share of that.
+        orphans_of: finds, in a table of processes, the attempts of those that left their pricer's session.
     """
     if not own:
         return None
@@ -50,7 +56,7 @@ def find_largest(own: Sequence[Running], root: Path, reserve: int) -> LargestAtt
     device = os.stat(root).st_dev
     table = list(process_table())
     mine = {each.attempt: allocated(each.paths, changed_since_ns=since_ns) for each in own}
-    for attempt, processes in processes_of(own, table).items():
+    for attempt, processes in processes_of(own, table, orphans_of(table)).items():
         pids = [process.pid for process in processes]
         mine[attempt] += deleted_but_open(pids, device, changed_since_ns=since_ns)
     paths = {path for each in own for path in each.paths}

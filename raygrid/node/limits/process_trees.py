@@ -1,7 +1,8 @@
 """Finds which processes of the machine belong to which pricer of this agent, or of other agents of the same grid.
 
-A process belongs to the pricer in whose session it is or from which it descends; a process that left both (a daemon)
-belongs to the pricer whose mark it carries.
+A process belongs to the pricer in whose session it is or from which it descends. A process that left both (a daemon)
+belongs to the attempt that started it, as traced by `helpers/lineage.py`; for other agents' pricers, to the pricer
+whose mark it carries.
 """
 
 from __future__ import annotations
@@ -12,19 +13,26 @@ from dataclasses import dataclass, field
 from raygrid.models import AttemptId
 from raygrid.node.limits.pressure import LEAST, PricerSize
 from raygrid.node.limits.running import Running
-from raygrid.system.proc import Process
+from raygrid.system.proc import Life, Process
 from raygrid.system.processes import ancestor, mark_of
 
 
-def processes_of(own: Sequence[Running], table: Sequence[Process]) -> dict[AttemptId, list[Process]]:
-    """By attempt of this agent, the processes in its session and those that descend from it."""
-    by_root = {each.pid: each.attempt for each in own if each.pid}
+def processes_of(
+    own: Sequence[Running], table: Sequence[Process], orphans: Mapping[Life, str]
+) -> dict[AttemptId, list[Process]]:
+    """By attempt of this agent, the processes in its session, those that descend from it, and its orphans.
+
+    `orphans` are those of `Helpers.attempts_of_orphans`. A process without one certain attempt belongs to none.
+    """
+    by_root = {each.pid: each.attempt for each in own if each.pid and not each.ended}
+    by_name = {each.attempt.name: each.attempt for each in own}
     parents, roots = {process.pid: process.parent for process in table}, set(by_root)
     found: dict[AttemptId, list[Process]] = {each.attempt: [] for each in own}
     for process in table:
         root = process.session if process.session in roots else ancestor(process.pid, parents, roots)
-        if root in roots:
-            found[by_root[root]].append(process)
+        attempt = by_root[root] if root in roots else by_name.get(orphans.get(process.life, ""))
+        if attempt is not None:
+            found[attempt].append(process)
     return found
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import signal
+import sys
 import threading
 import time
 from dataclasses import dataclass, field
@@ -10,7 +11,7 @@ from dataclasses import dataclass, field
 from raygrid.models import AttemptId, Outcome
 from raygrid.system.processes import has_exited, signal_group
 
-OTHER_LIMITS = frozenset({Outcome.MEMORY_LIMIT, Outcome.OUTPUT_LIMIT})
+OTHER_LIMITS = frozenset({Outcome.MEMORY_LIMIT, Outcome.OUTPUT_LIMIT, Outcome.PROCESS_LIMIT})
 
 
 @dataclass(slots=True)
@@ -28,6 +29,7 @@ class Running:
         ended: whether its process has ended, or no longer belongs to the attempt.
         crowded: whether other pricers ran on the machine when it was killed for lack of memory.
         foreign_bytes: bytes at `paths` that it did not write, such as input, shared data, and files of earlier jobs.
+        processes: its limit of processes and threads together.
         shared_memory: a descriptor of its private /dev/shm, whose files count as memory; -1 if it has none.
     """
 
@@ -46,6 +48,7 @@ class Running:
     lock: threading.Lock = field(default_factory=threading.Lock)
     crowded: bool = False
     foreign_bytes: int = 0
+    processes: int = sys.maxsize
     shared_memory: int = -1
 
     def spawned(self, pid: int) -> None:

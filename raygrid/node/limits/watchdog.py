@@ -1,4 +1,4 @@
-"""The watchdog of a node: enforces time and memory limits of pricers, and ends processes that outlive their attempt.
+"""The watchdog of a node: enforces time limits and those of `process_limits.py`, and ends processes that jobs left.
 
 One thread for the whole node, which wakes often only while a pricer runs.
 """
@@ -16,7 +16,7 @@ from pathlib import Path
 from raygrid.models import AttemptId, Outcome
 from raygrid.node.helpers.lineage import SpawnedPricer
 from raygrid.node.helpers.watch import Helpers
-from raygrid.node.limits.process_trees import processes_of
+from raygrid.node.limits.process_limits import ProcessLimits
 from raygrid.node.limits.running import Running
 from raygrid.node.warm.record import WarmProcessRecord
 from raygrid.settings.sections import Node
@@ -49,6 +49,7 @@ class Watchdog:
         self._warm: dict[str, WarmProcessRecord] = {}  # by mark
         self._non_pricers: set[int] = set()  # children of the agent that are not pricers
         self.helpers = Helpers(mark_prefix, self._roots, own_process=own_process, shared=shared)
+        self._limits = ProcessLimits(mark_prefix, self.helpers)
         self.follow(settings)
         self._orphans = ChildrenOf(os.getpid())
         self._suspects: set[int] = set()
@@ -74,6 +75,7 @@ class Watchdog:
         self._closed.set()
         self._thread.join(timeout=10)
         self.helpers.close()
+        self._limits.close()
         self._orphans.close()
 
     def watch(self, running: Running) -> None:
@@ -85,6 +87,7 @@ class Watchdog:
         """Stop watching a pricer, which has ended."""
         with self._lock:
             self._running.pop(running.attempt, None)
+        self._limits.released(running)
 
     def add_warm(self, record: WarmProcessRecord) -> None:
         """Add a warm process before it is spawned."""
@@ -96,11 +99,17 @@ class Watchdog:
         with self._lock:
             self._warm.pop(record.mark, None)
 
-    def has_no_stray(self, pricer: str) -> bool:
+    def has_no_stray(self, pricer: str, attempt: AttemptId) -> bool:
         """Whether no process is left that an ended job of this pricer started; helpers of other pricers do not count.
 
         Called by the thread that spawned the pricer, after the pricer was reaped.
         """
+        if self._finds_no_stray(pricer):
+            return True
+        self.helpers.left_strays(attempt.name)
+        return False
+
+    def _finds_no_stray(self, pricer: str) -> bool:
         with self._lock:
             known = self._non_pricers | {each.pid for each in self._warm.values()}
         orphans = self._orphans.now()
@@ -129,7 +138,7 @@ class Watchdog:
 
     def _watch(self) -> None:
         self._next_sweep = time.monotonic() + SWEEP_S
-        while not self._closed.wait(TICK_S if self._running else SWEEP_S):
+        while not self._closed.wait(TICK_S if self._running or self._limits.is_killing else SWEEP_S):
             try:
                 self._look()
             except Exception:  # must not end the thread: nothing else enforces the limits
@@ -137,16 +146,17 @@ class Watchdog:
 
     def _look(self) -> None:
         now = time.monotonic()
-        for running in self.all():
-            self._check_time(running, now)
+        running = self.all()
+        for each in running:
+            self._check_time(each, now)
         sweep = now >= self._next_sweep
-        limited = any(running.memory is not None for running in self.all())
-        table = list(process_table()) if sweep or limited else []
-        if limited:
-            self._check_memory(table)
+        if not (sweep or self._limits.needs_table(running)):
+            return
+        table = list(process_table())
         if sweep:
             self._next_sweep = now + SWEEP_S
             self._look_at_strays(table)
+        self._limits.check(self.all(), table, is_traced=sweep)
 
     def _check_time(self, running: Running, now: float) -> None:
         if running.kill_at is not None:
@@ -154,15 +164,6 @@ class Watchdog:
                 running.kill()
         elif running.is_past_its_time(now):
             running.stop(Outcome.TIMEOUT, running.past_its_time, self.grace_s)
-
-    def _check_memory(self, table: list[Process]) -> None:
-        all_running = self.all()
-        processes = processes_of(all_running, table)
-        for running in all_running:
-            rss = sum(process.rss_bytes for process in processes[running.attempt])
-            if running.memory is not None and rss > running.memory:
-                message = f"killed for using {rss} bytes of memory; its limit is {running.memory}"
-                running.stop(Outcome.MEMORY_LIMIT, message, 0)
 
     def _look_at_strays(self, table: list[Process]) -> None:
         """Handle orphaned descendants: `helpers` ends those that must end; zombies are reaped here.

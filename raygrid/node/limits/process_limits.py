@@ -1,0 +1,110 @@
+"""Enforces the limits that count all processes of an attempt: memory, and the number of processes and threads.
+
+Ten times a second the watchdog asks whether a table of all processes is needed, and passes it. Without a memory limit
+that depends on how many processes and threads the machine has, which is read in a microsecond. An attempt that exceeds
+a limit is killed with every process that it started, in any session, until none is left.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Sequence
+
+from raygrid.models import AttemptId, Outcome
+from raygrid.node.helpers.watch import Helpers
+from raygrid.node.limits.process_trees import processes_of
+from raygrid.node.limits.running import Running
+from raygrid.system.killing import kill_lineage
+from raygrid.system.proc import Process, TotalTasks
+
+KILLED_ENTIRELY = frozenset({Outcome.MEMORY_LIMIT, Outcome.OUTPUT_LIMIT, Outcome.PROCESS_LIMIT})
+LEAST_GROWTH = 32  # fewer new processes and threads on the machine are no reason to count
+CLEAN_LOOKS = 2
+KILL_S = 1.0  # how long one look may try; then other limits are checked, and the next look goes on
+
+
+class ProcessLimits:
+    """Enforces these limits for one agent; used by the watchdog's thread, `released` by any thread."""
+
+    def __init__(self, mark_prefix: str, helpers: Helpers) -> None:
+        self._mark_prefix = mark_prefix
+        self._helpers = helpers
+        self._total = TotalTasks()
+        self._total_before = 0  # processes and threads of the machine when those of attempts were counted
+        self._counts: dict[AttemptId, int] = {}
+        self._killed: dict[AttemptId, tuple[Running, int]] = {}  # that have ended; and looks that found none left
+        self._lock = threading.Lock()
+
+    def close(self) -> None:
+        """Release what it holds open."""
+        self._total.close()
+
+    def released(self, running: Running) -> None:
+        """Go on killing what an attempt has left that was killed at a limit, and that has ended."""
+        if running.killed_for in KILLED_ENTIRELY:
+            with self._lock:
+                self._killed[running.attempt] = running, 0
+
+    @property
+    def is_killing(self) -> bool:
+        """Whether an attempt that has ended may have processes left."""
+        return bool(self._killed)
+
+    def needs_table(self, all_running: Sequence[Running]) -> bool:
+        """Whether an attempt may have exceeded a limit, or has processes that must be killed."""
+        if self._killed or any(each.memory is not None or each.killed_for in KILLED_ENTIRELY for each in all_running):
+            return True
+        total = self._total.now()
+        if total is None or not all_running:
+            return False
+        self._total_before = min(self._total_before, total)
+        room = min(each.processes - self._counts.get(each.attempt, 0) for each in all_running)
+        return total - self._total_before > max(LEAST_GROWTH, room // 2)
+
+    def check(self, all_running: Sequence[Running], table: Sequence[Process], *, is_traced: bool) -> None:
+        """Check all limits with a current table, which `helpers` has traced or not; kill what exceeds one."""
+        orphans = self._helpers.attempts_of_orphans(None if is_traced else table)
+        with self._lock:
+            killed = [running for running, _ in self._killed.values()]
+        processes = processes_of([*all_running, *killed], table, orphans)
+        self._total_before = self._total.now() or 0
+        self._counts = {}
+        for running in all_running:
+            own = processes[running.attempt]
+            self._counts[running.attempt] = count = sum(max(1, process.threads) for process in own)
+            if count > running.processes:
+                running.stop(Outcome.PROCESS_LIMIT, _too_many(count, running.processes), 0)
+            _check_memory(running, own)
+            if running.killed_for in KILLED_ENTIRELY:
+                self._kill(running, own)
+        for running in killed:
+            is_clean = not self._kill(running, processes[running.attempt])
+            with self._lock:
+                looks = self._killed[running.attempt][1] + 1 if is_clean else 0
+                self._killed[running.attempt] = running, looks
+                if looks >= CLEAN_LOOKS:
+                    del self._killed[running.attempt]
+
+    def _kill(self, running: Running, processes: Sequence[Process]) -> bool:
+        """Kill these processes, and those that they start meanwhile; return whether there was any."""
+        lives = [process.life for process in processes if not process.is_zombie]
+        if lives:
+            # Helpers that other jobs use have the mark of the job that started them.
+            mark = f"{self._mark_prefix}{running.pricer}|{running.attempt.name}"
+            by_mark = not self._helpers.has_shared(running.pricer)
+            kill_lineage(lives, lambda found: by_mark and found == mark, KILL_S)
+        return bool(lives)
+
+
+def _check_memory(running: Running, own: Sequence[Process]) -> None:
+    rss = sum(process.rss_bytes for process in own)
+    if running.memory is not None and rss > running.memory:
+        message = f"killed for using {rss} bytes of memory; its limit is {running.memory}"
+        running.stop(Outcome.MEMORY_LIMIT, message, 0)
+
+
+def _too_many(count: int, limit: int) -> str:
+    return (
+        f"killed for having {count} processes and threads; its limit is {limit}. If it needs more, set a larger "
+        "`processes` for the pricer"
+    )
