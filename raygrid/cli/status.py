@@ -108,7 +108,7 @@ def nodes(
 
 def pricers(context: typer.Context, as_json: AsJson = False) -> None:
     """List the pricers of the grid."""
-    columns = ("name", "version", "takes_args", "result", "reuse", "default")
+    columns = ("name", "version", "takes_args", "result", "reuse", "sandbox", "default")
     _print_list("pricers", columns, client_of(context).pricers(), as_json)
 
 

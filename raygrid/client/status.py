@@ -154,7 +154,8 @@ class NodeStatus:
 class PricerInfo:
     """A pricer of the grid; `result` is `zip` or `stdout`, `reuse` is `off` or `content`.
 
-    `definition` is the digest of the definition that newly submitted jobs run.
+    `definition` is the digest of the definition that newly submitted jobs run. `sandbox` is protect, strict or off;
+    None if the grid is of a release without sandboxes.
     """
 
     name: str
@@ -164,6 +165,7 @@ class PricerInfo:
     default: bool = False
     reuse: str = "off"
     definition: str | None = None
+    sandbox: str | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -225,6 +225,7 @@ async def test_the_pricers_are_listed(grid: SmallGrid) -> None:
         "takes_args": False,
         "result": "zip",
         "reuse": "off",
+        "sandbox": "protect",
         "default": True,
     }
     assert (listed["args"]["takes_args"], listed["cat"]["result"], listed["cat"]["default"]) == (True, "stdout", False)

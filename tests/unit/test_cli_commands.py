@@ -267,12 +267,14 @@ def test_data_is_stored_and_listed(monkeypatch: pytest.MonkeyPatch, tmp_path: Pa
 
 
 def test_pricers_are_listed(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Name and version of each."""
-    found = {"pricers": [{"name": "bs", "version": "7", "takes_args": True, "result": "zip", "default": True}]}
-    ended = run(monkeypatch, Answers(httpx.Response(200, json=found)), "pricers")
-
+    """Name, version and sandbox of each; a grid of an older release has no column for sandboxes."""
+    old = {"name": "bs", "version": "7", "takes_args": True, "result": "zip", "default": True}
+    ended = run(monkeypatch, Answers(httpx.Response(200, json={"pricers": [{**old, "sandbox": "strict"}]})), "pricers")
+    for word in ("bs", "7", "strict"):
+        assert word in ended.stdout
+    ended = run(monkeypatch, Answers(httpx.Response(200, json={"pricers": [old]})), "pricers")
     assert "bs" in ended.stdout
-    assert "7" in ended.stdout
+    assert "sandbox" not in ended.stdout
 
 
 def test_the_key_of_the_command_line_is_sent_and_never_printed(monkeypatch: pytest.MonkeyPatch) -> None:

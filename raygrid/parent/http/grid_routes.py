@@ -51,6 +51,7 @@ def grid_routes(parent: Parent) -> APIRouter:
                     takes_args=pricer.takes_args,
                     result=pricer.result,
                     reuse=pricer.reuse,
+                    sandbox=pricer.sandbox_mode,
                     definition=parent.definitions.digest(name),
                     default=name == settings.chosen_default_pricer,
                 )

@@ -270,6 +270,7 @@ class PricerAnswer(AnswerModel):
     result: str
     definition: str = Field(description="digest of the definition that newly submitted jobs run")
     reuse: str = Field(description="`content`: equal jobs share a stored result; `off`: every job runs")
+    sandbox: str = Field(description="`protect`, `strict` or `off`: what keeps it from harming the grid")
     default: bool = Field(description="whether submits that name no pricer use this one")
 
 
