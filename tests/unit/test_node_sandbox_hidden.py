@@ -9,6 +9,7 @@ import pytest
 
 from raygrid.errors import SettingsError
 from raygrid.local.executables import require_visible_programs
+from raygrid.node.sandbox.escapes import service_sockets
 from raygrid.node.sandbox.hidden import conflicts, hidden_paths
 from raygrid.settings.model import GridSettings, load_settings
 
@@ -22,7 +23,9 @@ def settings(pricers: dict[str, Any] | None = None, **given: Any) -> GridSetting
 
 
 def hidden(given: GridSettings, environment: dict[str, str] | None = None, **more: Any) -> set[str]:
-    return {str(path) for path in hidden_paths(given, environment or {}, HOME, uid=1000, **more)}
+    """Without the services, which are the same for all."""
+    found = hidden_paths(given, environment or {}, HOME, uid=1000, **more)
+    return {str(path) for path in found} - set(map(str, service_sockets(environment or {}, 1000)))
 
 
 def test_the_state_of_all_grids_rays_sessions_and_the_token_are_hidden() -> None:

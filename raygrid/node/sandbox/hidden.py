@@ -1,4 +1,4 @@
-"""Which files and directories of the grid sandboxes hide from pricers: its state, secrets, and Ray's session.
+"""Which files and directories sandboxes hide from pricers: the grid's state, secrets, Ray's session, and services.
 
 Pure: it looks at no file, and entries need not exist. Where a program of a pricer lies in a hidden directory, the
 pricer could not start: `conflicts` finds that before.
@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from raygrid.blobs.directory import directory_of
+from raygrid.node.sandbox.escapes import service_sockets
 from raygrid.settings.commands import placeholders
 from raygrid.settings.model import GridSettings
 from raygrid.settings.pricer import Pricer
@@ -41,7 +42,8 @@ class Conflict:
     def __str__(self) -> str:
         return (
             f"pricer {self.pricer!r} needs {self.path}, but sandboxes hide {self.hidden} from pricers, because it "
-            "belongs to the grid; move what the pricer needs to another place, or set `sandbox: off` for it"
+            "gives access to the grid or to more; move what the pricer needs to another place, or set `sandbox: off` "
+            "for it"
         )
 
 
@@ -78,6 +80,7 @@ def hidden_paths(
         *_named(environment, ("RAY_AUTH_TOKEN_PATH", "RAYGRID_CONFIG")),
         *((settings.settings_file,) if settings.settings_file is not None else ()),
         *_credentials(settings, environment, home),
+        *service_sockets(environment, uid),
     ]
     return _topmost(_absolute(path, home) for path in found)
 
