@@ -12,6 +12,7 @@ import os
 import platform
 import struct
 from collections.abc import Iterable, Mapping
+from functools import cache
 from typing import Literal, NamedTuple
 
 from raygrid.system.refused_calls import NUMBERS, ArgumentTest, Refusal, refused_calls
@@ -76,6 +77,7 @@ def available() -> bool:
     return bool(_libc.syscall(machine.seccomp, _GET_ACTION_AVAIL, 0, ctypes.byref(action)) == 0)
 
 
+@cache
 def filter_program(*, network: bool = True, machine: str | None = None) -> bytes:
     """The filter for this machine, or the named one, as BPF.
 
