@@ -47,10 +47,16 @@ def ended() -> dict[str, Any]:
 
 
 @pytest.mark.timeout(300)
-@pytest.mark.parametrize("name", PROGRAMS)
+@pytest.mark.parametrize("name", [name for name in PROGRAMS if name != "shared pages"])
 def test_a_program_that_exceeds_a_limit_is_killed_with_all_that_it_started(ended: dict[str, Any], name: str) -> None:
     """The reason names the limit, nothing of it is left 2 seconds later, and a job beside it is done."""
     report = ended[name]
-    assert report["outcome"] == ("memory_limit" if "daemon" in name else "process_limit"), report
+    assert report["outcome"] == ("memory_limit" if "memory" in name or "daemon" in name else "process_limit"), report
     assert report["left"] == []
     assert report["good"] == "good\n"
+
+
+@pytest.mark.timeout(300)
+def test_pages_that_processes_share_count_once(ended: dict[str, Any]) -> None:
+    """Six processes with the same 100 MB stay below a limit of 200 MB."""
+    assert (ended["shared pages"]["outcome"], ended["shared pages"]["exit_code"]) == ("exited", 7)

@@ -35,12 +35,24 @@ PROGRAMS = {
         "if len(sys.argv) < 2: daemon('')\ntime.sleep(0.3)\nkept = b'x' * (400 << 20)\ntime.sleep(600)"
     ),
     "memory of a daemon": "daemon()\nkept = b'x' * (400 << 20)\ntime.sleep(600)",
+    "many processes": "for _ in range(400):\n    if not os.fork(): time.sleep(600)\ntime.sleep(600)",
     "many sessions": (
         "for _ in range(400):\n    if not os.fork():\n        os.setsid()\n        time.sleep(600)\ntime.sleep(600)"
     ),
     "many threads": (
         "import threading\nfor _ in range(400):\n    threading.Thread(target=time.sleep, args=(600,)).start()\n"
         "time.sleep(600)"
+    ),
+    "memory file": (
+        "import os, time\nfile = os.memfd_create('kept')\nfor _ in range(300): os.write(file, bytes(1 << 20))\n"
+        "time.sleep(600)"
+    ),
+    "deleted memory": (
+        "import os, tempfile, time\nfile = tempfile.TemporaryFile(dir='/dev/shm')\n"
+        "for _ in range(300): os.write(file.fileno(), bytes(1 << 20))\ntime.sleep(600)"
+    ),
+    "shared pages": (
+        "kept = b'x' * (100 << 20)\nfor _ in range(5):\n    if not os.fork(): break\ntime.sleep(2)\nos._exit(7)"
     ),
     "a bomb": "for _ in range(9):\n    os.fork()\ntime.sleep(600)",
     "a daemon that forks for ever": (

@@ -8,14 +8,17 @@ a limit is killed with every process that it started, in any session, until none
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Sequence
 
 from raygrid.models import AttemptId, Outcome
 from raygrid.node.helpers.watch import Helpers
+from raygrid.node.limits.memory_use import MemoryUse
 from raygrid.node.limits.process_trees import processes_of
 from raygrid.node.limits.running import Running
 from raygrid.system.killing import kill_lineage
 from raygrid.system.proc import Process, TotalTasks
+from raygrid.system.process_memory import shared_memory_of_machine
 
 KILLED_ENTIRELY = frozenset({Outcome.MEMORY_LIMIT, Outcome.OUTPUT_LIMIT, Outcome.PROCESS_LIMIT})
 LEAST_GROWTH = 32  # fewer new processes and threads on the machine are no reason to count
@@ -32,6 +35,7 @@ class ProcessLimits:
         self._total = TotalTasks()
         self._total_before = 0  # processes and threads of the machine when those of attempts were counted
         self._counts: dict[AttemptId, int] = {}
+        self._memory: dict[AttemptId, MemoryUse] = {}
         self._killed: dict[AttemptId, tuple[Running, int]] = {}  # that have ended; and looks that found none left
         self._lock = threading.Lock()
 
@@ -69,12 +73,18 @@ class ProcessLimits:
         processes = processes_of([*all_running, *killed], table, orphans)
         self._total_before = self._total.now() or 0
         self._counts = {}
+        self._memory = {each.attempt: self._memory_of(each) for each in all_running if each.memory is not None}
+        machine = shared_memory_of_machine() if self._memory else 0
         for running in all_running:
             own = processes[running.attempt]
             self._counts[running.attempt] = count = sum(max(1, process.threads) for process in own)
             if count > running.processes:
                 running.stop(Outcome.PROCESS_LIMIT, _too_many(count, running.processes), 0)
-            _check_memory(running, own)
+            if running.memory is not None:
+                used = self._memory[running.attempt].exceeds(running.memory, own, machine, time.monotonic())
+                if used is not None:
+                    message = f"killed for using {used} bytes of memory; its limit is {running.memory}"
+                    running.stop(Outcome.MEMORY_LIMIT, message, 0)
             if running.killed_for in KILLED_ENTIRELY:
                 self._kill(running, own)
         for running in killed:
@@ -85,6 +95,10 @@ class ProcessLimits:
                 if looks >= CLEAN_LOOKS:
                     del self._killed[running.attempt]
 
+    def _memory_of(self, running: Running) -> MemoryUse:
+        known = self._memory.get(running.attempt)
+        return known if known is not None and known.running is running else MemoryUse(running)
+
     def _kill(self, running: Running, processes: Sequence[Process]) -> bool:
         """Kill these processes, and those that they start meanwhile; return whether there was any."""
         lives = [process.life for process in processes if not process.is_zombie]
@@ -94,13 +108,6 @@ class ProcessLimits:
             by_mark = not self._helpers.has_shared(running.pricer)
             kill_lineage(lives, lambda found: by_mark and found == mark, KILL_S)
         return bool(lives)
-
-
-def _check_memory(running: Running, own: Sequence[Process]) -> None:
-    rss = sum(process.rss_bytes for process in own)
-    if running.memory is not None and rss > running.memory:
-        message = f"killed for using {rss} bytes of memory; its limit is {running.memory}"
-        running.stop(Outcome.MEMORY_LIMIT, message, 0)
 
 
 def _too_many(count: int, limit: int) -> str:
