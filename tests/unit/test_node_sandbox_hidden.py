@@ -71,7 +71,14 @@ def test_variables_name_further_files() -> None:
         "GOOGLE_APPLICATION_CREDENTIALS": "~/google.json", "PGPASSFILE": "",
     }  # fmt: skip
     found = hidden(settings(), environment, ray_directory=Path("/elsewhere/ray"))
-    assert {"/data/grids", "/etc/ray/token", "/etc/grid.yaml", "/scratch/raygrid-1000", "/ray/ray"} <= found
+    assert {
+        "/home/quant/.raygrid",
+        "/data/grids",
+        "/etc/ray/token",
+        "/etc/grid.yaml",
+        "/scratch/raygrid-1000",
+        "/ray/ray",
+    } <= found
     assert {"/run/aws/token", "/home/quant/google.json", "/elsewhere/ray"} <= found
     assert "/tmp/ray" not in found
 

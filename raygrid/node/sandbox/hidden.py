@@ -103,8 +103,8 @@ def conflicts(
 def _state(
     settings: GridSettings, environment: Mapping[str, str], home: Path, shown: Collection[Path]
 ) -> Iterable[Path]:
-    usual = environment.get("RAYGRID_STATE_DIR") or home / ".raygrid"
-    for directory in (settings.grid_dir.parent, _absolute(Path(usual), home)):
+    named = _named(environment, ("RAYGRID_STATE_DIR",))
+    for directory in (settings.grid_dir.parent, home / ".raygrid", *(_absolute(each, home) for each in named)):
         if not any(path.is_relative_to(directory) for path in shown):
             yield directory
     yield settings.grid_dir
