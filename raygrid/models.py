@@ -1,7 +1,6 @@
 """The values that the tiers of the grid exchange: jobs, attempts, reports and updates.
 
-Only frozen dataclasses and enums, without I/O and without knowledge of Ray, SQL or HTTP. Every tier imports this
-module; it imports none of them.
+Only frozen dataclasses and enums, without I/O, Ray, SQL and HTTP. Every tier imports this module; it imports no tier.
 """
 
 from __future__ import annotations
