@@ -47,7 +47,7 @@ def ended() -> dict[str, Any]:
 
 
 @pytest.mark.timeout(300)
-@pytest.mark.parametrize("name", [name for name in PROGRAMS if name != "shared pages"])
+@pytest.mark.parametrize("name", [name for name in PROGRAMS if name not in ("shared pages", "uncertain origin")])
 def test_a_program_that_exceeds_a_limit_is_killed_with_all_that_it_started(ended: dict[str, Any], name: str) -> None:
     """The reason names the limit, nothing of it is left 2 seconds later, and a job beside it is done."""
     report = ended[name]
@@ -60,3 +60,12 @@ def test_a_program_that_exceeds_a_limit_is_killed_with_all_that_it_started(ended
 def test_pages_that_processes_share_count_once(ended: dict[str, Any]) -> None:
     """Six processes with the same 100 MB stay below a limit of 200 MB."""
     assert (ended["shared pages"]["outcome"], ended["shared pages"]["exit_code"]) == ("exited", 7)
+
+
+@pytest.mark.timeout(300)
+def test_a_daemon_that_several_jobs_may_have_started_is_killed_at_its_limit(ended: dict[str, Any]) -> None:
+    """No job fails for it; if its origin is certain after all, its job has exceeded its limit."""
+    report = ended["uncertain origin"]
+    assert (report["outcome"], report["exit_code"]) in [("exited", 7), ("memory_limit", None)], report
+    assert report["left"] == []
+    assert report["good"] == "good\n"

@@ -54,6 +54,14 @@ PROGRAMS = {
     "shared pages": (
         "kept = b'x' * (100 << 20)\nfor _ in range(5):\n    if not os.fork(): break\ntime.sleep(2)\nos._exit(7)"
     ),
+    "uncertain origin": (
+        "if len(sys.argv) < 2:\n"
+        "    if os.fork():\n        time.sleep(5)\n        os._exit(7)\n"
+        "    os.setsid()\n"
+        "    if os.fork():\n        os._exit(0)\n"
+        "    os.execve(sys.executable, [sys.executable, '-S', __file__, 'again'], {})\n"
+        "time.sleep(0.3)\nkept = b'x' * (400 << 20)\ntime.sleep(600)"
+    ),
     "a bomb": "for _ in range(9):\n    os.fork()\ntime.sleep(600)",
     "a daemon that forks for ever": (
         "daemon()\nuntil = time.monotonic() + 20\nchildren = 0\n"
@@ -92,7 +100,7 @@ def run(directory: Path, names: list[str]) -> dict[str, Any]:
     with AgentProcess(directory, pricers, slots=2) as agent:
         for number, name in enumerate(names):
             if name not in ALONE:
-                agent.run(f"good-{number}", "sleep 1; echo good")
+                agent.run(f"good-{number}", "sleep 1; echo good", "limited")
             began = time.monotonic()
             agent.run(name, script(directory, name), "limited")
             [report] = agent.done(name)
@@ -101,7 +109,7 @@ def run(directory: Path, names: list[str]) -> dict[str, Any]:
             while left() and time.monotonic() < until:
                 time.sleep(0.02)
             if name in ALONE:
-                agent.run(f"good-{number}", "echo good")
+                agent.run(f"good-{number}", "echo good", "limited")
             [good] = agent.done(f"good-{number}")
             ended[name] = {**report, "took_s": took_s, "left": left(), "good": good["files"].get("stdout.txt")}
         agent.close()

@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 import pytest
 
 from raygrid.models import AttemptId, Outcome
-from raygrid.node.attempt.supervision import USUAL_PROCESSES
+from raygrid.node.helpers.lineage import ProcessOrigin
 from raygrid.node.limits import process_limits
-from raygrid.node.limits.process_limits import ProcessLimits
+from raygrid.node.limits.process_limits import USUAL_PROCESSES, ProcessLimits
 from raygrid.node.limits.process_trees import processes_of
 from raygrid.node.limits.running import Running
+from raygrid.settings.pricer import Pricer
 from raygrid.system.proc import Life, Process, TotalTasks
 
 MB = 1024**2
@@ -54,12 +55,18 @@ class FakeHelpers:
 
     def __init__(self) -> None:
         self.orphans: dict[Life, str] = {}
+        self.leftovers: list[tuple[Process, ProcessOrigin]] = []
+        self.gate = self
+        self.settings: dict[str, Pricer] = {}
 
     def attempts_of_orphans(self, table: Sequence[Process] | None) -> Mapping[Life, str]:
         return self.orphans
 
     def has_shared(self, pricer: str) -> bool:
         return False
+
+    def pricers(self, names: Iterable[str]) -> list[Pricer]:
+        return [self.settings[name] for name in names]
 
 
 class Limits:
@@ -149,6 +156,44 @@ def test_an_attempt_that_ended_by_itself_is_not_pursued(machine: Limits) -> None
     """What it left behind may be a helper."""
     machine.limits.released(running("a", 10))
     assert not machine.is_killing()
+
+
+def origin(pricers: str, *attempts: str) -> ProcessOrigin:
+    return ProcessOrigin(frozenset(pricers), frozenset(attempts))
+
+
+def test_what_jobs_left_behind_is_held_to_the_limits_of_their_pricers(machine: Limits) -> None:
+    """Together for all that the same attempts may have started; no attempt fails for it."""
+    machine.helpers.settings = {"p": Pricer(command=("p",), processes=9), "q": Pricer(command=("q",), processes=5)}
+    own = [running("a", 10), running("b", 20)]
+    machine.helpers.leftovers = [
+        (process(30, threads=5), origin("pq", "a.1", "b.1")),
+        (process(31, threads=5), origin("pq", "a.1", "b.1")),
+        (process(32, threads=6), origin("q", "ended.1")),
+        (process(33, threads=6), origin("pq", "ended.1", "a.1")),
+        (process(34, threads=99), origin("p", "a.1")),  # counts for a running attempt
+    ]
+    machine.check(own, process(10), process(20))
+    assert machine.kills == [{30, 31}, {32}]
+    assert [each.killed_for for each in own] == [None, None]
+
+
+def test_memory_that_jobs_left_behind_is_limited_if_all_their_pricers_have_a_limit(machine: Limits) -> None:
+    """The largest of the limits holds, because it may be of any of them."""
+    machine.helpers.settings = {
+        "p": Pricer(command=("p",), memory=MB),
+        "q": Pricer(command=("q",), memory=3 * MB),
+        "r": Pricer(command=("r",)),
+    }
+    ended = 1 << 30  # no process has such a pid, so that only the sizes of the table count
+    machine.helpers.leftovers = [
+        (process(ended, rss=2 * MB), origin("p", "1.1")),
+        (process(ended + 1, rss=2 * MB), origin("pq", "1.1")),
+        (process(ended + 2, rss=4 * MB), origin("pq", "2.1")),
+        (process(ended + 3, rss=4 * MB), origin("pr", "1.1")),
+    ]
+    machine.check([])
+    assert machine.kills == [{ended}, {ended + 2}]
 
 
 def test_the_tasks_of_this_machine_can_be_read() -> None:

@@ -7,11 +7,9 @@ import time
 
 from raygrid.node.attempt.stages import PreparedAttempt
 from raygrid.node.attempt.usage import ProcessEnd, Usage
+from raygrid.node.limits.process_limits import USUAL_PROCESSES
 from raygrid.node.limits.running import Running
 from raygrid.node.limits.watchdog import Watchdog
-from raygrid.system.processors import usable_processors
-
-USUAL_PROCESSES = max(1_024, 64 * usable_processors())
 
 
 def begin(prepared: PreparedAttempt, watchdog: Watchdog) -> Running:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 
 from raygrid.errors import UnavailableError
@@ -130,6 +130,11 @@ class HelperGate:
             if not use.running:
                 return [use.pricer.helpers]
             return [rule for rule, attempts in use.rules.items() if attempts]
+
+    def pricers(self, names: Iterable[str]) -> list[Pricer]:
+        """The latest definitions of these pricers that ran, with their limits."""
+        with self._changed:
+            return [self._uses[name].pricer for name in names if name in self._uses]
 
     def runs_under_wine(self, name: str) -> bool:
         """Whether a pricer, for which `begin` was called, is known to use wine."""

@@ -47,6 +47,7 @@ class Helpers:
         age_s: the age at which they are renewed.
         grace_s: the time between SIGTERM and SIGKILL for a helper.
         retire: ends the idle warm processes of pricers.
+        leftovers: the orphans of the last table and all below them, without helpers that other attempts use.
         record: gets the processes that pricers started; the reaper ends them if this process is killed.
     """
 
@@ -71,6 +72,7 @@ class Helpers:
         self._looking = threading.Lock()
         self._owners: dict[int, frozenset[str]] = {}  # by pid: the pricers that each orphan may be of
         self._attempts: dict[Life, str] = {}
+        self.leftovers: Sequence[tuple[Process, ProcessOrigin]] = ()
         self._left_strays: set[str] = set()
         self._beyond_reach: set[Life] = set()
         self._hold_again_at: dict[frozenset[str], float] = {}
@@ -140,10 +142,11 @@ class Helpers:
             traced = self._lineage.trace(table, self._roots(), self._non_pricers, lately, ended)
             self._left_strays -= ended
             me = os.getpid()
+            self.leftovers = [each for each in traced.left if not self._is_shared(*each)]
             self._attempts = {
                 process.life: next(iter(origin.attempts))
-                for process, origin in traced.left
-                if len(origin.attempts) == 1 and not self._is_shared(process, origin)
+                for process, origin in self.leftovers
+                if len(origin.attempts) == 1
             }
             self._owners = {
                 process.pid: self.gate.sharing(origin.pricers)

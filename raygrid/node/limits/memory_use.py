@@ -57,21 +57,28 @@ class MemoryUse:
 
     def _measure(self, limit: int, own: Sequence[Process]) -> int:
         living = [process for process in own if not process.is_zombie]
-        files = self._files(living)
-        parts = [resident_parts(process.pid, process.rss_bytes) for process in living]
-        used = sum(each.own for each in parts) + max(files, sum(each.shared for each in parts))
-        if used <= limit or len(living) == 1:
-            return used
-        exact = [proportional_parts(process.pid) or part for process, part in zip(living, parts, strict=True)]
-        return sum(each.own for each in exact) + max(files, sum(each.shared for each in exact))
+        return memory_of(living, self._files(living), limit)
 
     def _files(self, own: Sequence[Process]) -> int:
-        """Bytes of files in memory: open ones, and all in a private /dev/shm. Their mapped pages are resident, too."""
+        """Bytes of files in memory: open ones, and all in a private /dev/shm."""
         if self._tmpfs is None:
             self._tmpfs = tmpfs_devices_beside(self.running.directory)  # files in its directories are its output
         since_ns = time.time_ns() - int((time.monotonic() - self.running.started) * 1e9)
         files = open_files_in_memory((process.pid for process in own), self._tmpfs, since_ns)
         return files + private_shared_memory(self.running)
+
+
+def memory_of(own: Sequence[Process], files: int, limit: int) -> int:
+    """The bytes that running processes use together with their files in memory, whose mapped pages are resident, too.
+
+    Pages that several of them share count once if that decides whether they exceed the limit.
+    """
+    parts = [resident_parts(process.pid, process.rss_bytes) for process in own]
+    used = sum(each.own for each in parts) + max(files, sum(each.shared for each in parts))
+    if used <= limit or len(own) == 1:
+        return used
+    exact = [proportional_parts(process.pid) or part for process, part in zip(own, parts, strict=True)]
+    return sum(each.own for each in exact) + max(files, sum(each.shared for each in exact))
 
 
 def private_shared_memory(running: Running) -> int:

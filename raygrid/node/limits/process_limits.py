@@ -7,22 +7,31 @@ a limit is killed with every process that it started, in any session, until none
 
 from __future__ import annotations
 
+import logging
 import threading
 import time
 from collections.abc import Sequence
+from collections.abc import Set as AbstractSet
 
 from raygrid.models import AttemptId, Outcome
+from raygrid.node.helpers.lineage import ProcessOrigin
 from raygrid.node.helpers.watch import Helpers
-from raygrid.node.limits.memory_use import MemoryUse
+from raygrid.node.limits.memory_use import MemoryUse, memory_of
 from raygrid.node.limits.process_trees import processes_of
 from raygrid.node.limits.running import Running
+from raygrid.settings.pricer import Pricer
 from raygrid.system.killing import kill_lineage
 from raygrid.system.proc import Process, TotalTasks
-from raygrid.system.process_memory import shared_memory_of_machine
+from raygrid.system.process_memory import open_files_in_memory, shared_memory_of_machine
+from raygrid.system.processors import usable_processors
+
+logger = logging.getLogger(__name__)
 
 KILLED_ENTIRELY = frozenset({Outcome.MEMORY_LIMIT, Outcome.OUTPUT_LIMIT, Outcome.PROCESS_LIMIT})
 LEAST_GROWTH = 32  # fewer new processes and threads on the machine are no reason to count
 CLEAN_LOOKS = 2
+USUAL_PROCESSES = max(1_024, 64 * usable_processors())
+"""The limit of processes and threads of a pricer whose settings have none."""
 KILL_S = 1.0  # how long one look may try; then other limits are checked, and the next look goes on
 
 
@@ -93,6 +102,7 @@ class ProcessLimits:
                     running.stop(Outcome.MEMORY_LIMIT, message, 0)
             if running.killed_for in KILLED_ENTIRELY:
                 self._kill(running, own)
+        self._check_leftovers({running.attempt.name for running in all_running})
         for running in killed:
             is_clean = not self._kill(running, processes[running.attempt])
             with self._lock:
@@ -100,6 +110,22 @@ class ProcessLimits:
                 self._killed[running.attempt] = running, looks
                 if looks >= CLEAN_LOOKS:
                     del self._killed[running.attempt]
+
+    def _check_leftovers(self, running: AbstractSet[str]) -> None:
+        """Kill what jobs left behind if it exceeds the limits of its pricers, and counts for no running attempt.
+
+        Processes that the same attempts may have started count together.
+        """
+        groups: dict[ProcessOrigin, list[Process]] = {}
+        for process, origin in self._helpers.leftovers:
+            if not (len(origin.attempts) == 1 and origin.attempts <= running):
+                groups.setdefault(origin, []).append(process)
+        for origin, processes in groups.items():
+            what = _excess(processes, self._helpers.gate.pricers(origin.pricers))
+            if what is not None:
+                names = ", ".join(sorted(origin.pricers))
+                logger.warning("processes that jobs of pricer %s left behind have %s; killing them", names, what)
+                kill_lineage([process.life for process in processes], lambda mark: False, KILL_S)
 
     def _memory_of(self, running: Running) -> MemoryUse:
         known = self._memory.get(running.attempt)
@@ -114,6 +140,22 @@ class ProcessLimits:
             by_mark = not self._helpers.has_shared(running.pricer)
             kill_lineage(lives, lambda found: by_mark and found == mark, KILL_S)
         return bool(lives)
+
+
+def _excess(processes: Sequence[Process], pricers: Sequence[Pricer]) -> str | None:
+    """What processes have beyond the largest limit of the pricers whose jobs may have started them, as text."""
+    if not pricers:
+        return None
+    most = max(each.processes or USUAL_PROCESSES for each in pricers)
+    if (count := sum(max(1, process.threads) for process in processes)) > most:
+        return f"{count} processes and threads, and their limit is {most}"
+    limits = [each.memory for each in pricers if each.memory is not None]
+    if len(limits) < len(pricers):
+        return None
+    files = open_files_in_memory((process.pid for process in processes), (), 0)
+    if (used := memory_of(processes, files, max(limits))) > max(limits):
+        return f"{used} bytes of memory, and their limit is {max(limits)}"
+    return None
 
 
 def _too_many(count: int, limit: int) -> str:
