@@ -1,6 +1,6 @@
 """The values that the tiers of the grid exchange: jobs, attempts, reports and updates.
 
-Only frozen dataclasses and enums, without I/O, Ray, SQL and HTTP. Every tier imports this module; it imports no tier.
+Frozen dataclasses and enums, without I/O and knowledge of Ray, SQL or HTTP. Every tier imports this; it imports none.
 """
 
 from __future__ import annotations

@@ -36,7 +36,7 @@ from raygrid.system.orphans import Strays
 from raygrid.system.proc import Life, life_of
 from raygrid.system.processors import usable_processors
 from raygrid.system.ray_directory import make_private
-from raygrid.system.ray_environment import RAY_SETTINGS, prepare_to_join_ray
+from raygrid.system.ray_environment import PYTHON, RAY_SETTINGS, prepare_to_join_ray
 from raygrid.system.supervisor import run_alone, stop_on_signals, write_log
 
 TOKEN = "ray_token"  # noqa: S105 - the name of a file
@@ -73,6 +73,7 @@ def prepare_environment(grid_dir: Path) -> None:
         file.write(secrets.token_hex(32))
     os.environ.pop("RAY_AUTH_TOKEN", None)  # it would take precedence
     os.environ.update(RAY_SETTINGS, RAY_AUTH_TOKEN_PATH=str(token))
+    os.environ[PYTHON] = sys.executable
 
 
 class GridSupervisor:

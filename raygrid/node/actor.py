@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import asyncio
+import os
+import sys
 from pathlib import Path
+from typing import Any
 
 import ray
 
 from raygrid.blobs import BlobStore
 from raygrid.node.agent import NodeAgent
+from raygrid.node.sandbox.hidden import hidden_paths
 from raygrid.node.service import AgentService
 from raygrid.settings.model import GridSettings
 from raygrid.system.garbage_collection import spare_what_is_loaded
@@ -20,6 +24,17 @@ from raygrid.transport.direct_server import DirectAddress, DirectServer
 from raygrid.transport.ports import AgentCalls
 
 GET_TIMEOUT_S = 5.0
+
+
+def hidden_from_pricers(settings: GridSettings) -> tuple[str, ...]:
+    """The files and directories of the grid and of Ray on this machine, which sandboxes hide."""
+    needed = (Path(sys.prefix), Path(sys.base_prefix))
+    node: Any = ray._private.worker._global_node  # its type says None
+    session = Path(node.get_session_dir_path())
+    found = hidden_paths(
+        settings, os.environ, Path.home(), uid=os.getuid(), needed=needed, ray_directory=session.parent
+    )
+    return tuple(map(str, found))
 
 
 class ObjectStorePacks:
@@ -56,6 +71,7 @@ class NodeAgentActor:
             address,
             settings.deployed_at,
             own_process=True,
+            hidden=hidden_from_pricers(settings),
         )
         self._agent.open()
         spare_what_is_loaded()

@@ -18,6 +18,7 @@ from uuid_utils import uuid4
 
 from raygrid.blobs import BlobStore
 from raygrid.core.group.events import AttemptOrder
+from raygrid.core.sandbox_state import NO_SANDBOX
 from raygrid.errors import StaleTermError
 from raygrid.models import AttemptId, AttemptReport, Definition, NodeState, Outcome
 from raygrid.node import reaper
@@ -34,6 +35,7 @@ from raygrid.node.limits.memory_guard import MemoryGuard
 from raygrid.node.limits.watchdog import Watchdog
 from raygrid.node.publisher import Publisher
 from raygrid.node.report_log import ReportLog
+from raygrid.node.sandbox.sandboxes import Sandboxes
 from raygrid.node.shared_data import SharedDataCache
 from raygrid.node.slots import Slot, Slots
 from raygrid.node.suspect_turns import SuspectTurns
@@ -66,6 +68,7 @@ class NodeAgent:
         address: the address at which parents reach this agent.
         deployed_at: when the settings were deployed, seconds since the epoch.
         own_process: whether this process runs only the agent; then it is killed if it freezes.
+        hidden: paths of the grid that sandboxes hide, besides `root`.
     """
 
     def __init__(
@@ -79,6 +82,7 @@ class NodeAgent:
         address: str = "",
         deployed_at: float = 0.0,
         own_process: bool = False,
+        hidden: Sequence[str] = (),
     ) -> None:
         self._own_process = own_process
         self._address = address
@@ -97,6 +101,8 @@ class NodeAgent:
         self._blobs = blobs
         self._mark_prefix = f"{root}|{self.incarnation}|"
         self._workspace = Workspace(root, self.incarnation)
+        self._sandboxes = Sandboxes(self._workspace, hidden)
+        self._sandbox_state = NO_SANDBOX
         self._cache = ResultCache(pack_store or LocalPackStore(), settings.cache)
         self._traffic = TrafficMeter()
         self._publisher = Publisher(
@@ -122,8 +128,10 @@ class NodeAgent:
         """Remove what earlier lives left, and start all threads."""
         become_subreaper()
         kill_earlier_lives(self._root, self._mark_prefix)
-        left_over = self._leftovers.find(self._workspace.jobs)
+        left_over = self._leftovers.find(self._workspace.jobs, self._workspace.sandboxes)
         self._workspace.open()
+        self._sandboxes.open()
+        self._sandbox_state = self._sandboxes.usual_state(self._pricers.values())
         shared = SharedDataCache(self._workspace.shared, self._blobs, self._settings.data_cache, self._traffic)
         self._runner = Runner(
             self.node_id,
@@ -136,14 +144,13 @@ class NodeAgent:
             self._traffic,
             self._memory.kill_reason,
             self._disk,
+            self._sandboxes,
         )
         self._runner.warm.follow(self._pricers, self._slots.count)
         frozen_s = FROZEN_S if self._own_process else math.inf
         self._watchdog.reap_ended = self._runner.warm.reap_ended
         self._watchdog.helpers.retire = self._runner.warm.retire
-        self._reaper = reaper.start(
-            self._mark_prefix, (self._workspace.jobs, self._workspace.spare, self._workspace.temporary), frozen_s
-        )
+        self._reaper = reaper.start(self._mark_prefix, self._workspace.of_this_life, frozen_s)
         self._watchdog.helpers.record = reaper.ProcessReporter(self._reaper.send)
         self._watchdog.start({self._reaper.pid})
         self._memory.start()
@@ -172,6 +179,7 @@ class NodeAgent:
         if self._reaper is not None:
             self._reaper.close()
         if have_ended:
+            self._sandboxes.close()
             self._workspace.close()
 
     # --- attempts ---------------------------------------------------------------------------------------------------
@@ -258,6 +266,7 @@ class NodeAgent:
                 return
             self._deployed_at = deployed_at
             self._pricers = pricers
+            self._sandbox_state = self._sandboxes.usual_state(pricers.values())
             self._settings = settings
             self._slots.resize(_slots(settings))
             self._watchdog.follow(settings)
@@ -298,6 +307,7 @@ class NodeAgent:
             deployed_at=self._deployed_at,
             lacks=self._definitions.lacks,
             memory=self._memory.total,
+            sandbox=self._sandbox_state,
         )
 
     def _deliver(self, reports: Sequence[AttemptReport]) -> None:

@@ -18,6 +18,7 @@ from pathlib import Path
 from pydantic import TypeAdapter
 
 from raygrid.models import AttemptId, AttemptReport, Outcome
+from raygrid.node.attempt.workspace import SANDBOXES, short
 from raygrid.system.killing import kill_lineage
 
 logger = logging.getLogger(__name__)
@@ -57,18 +58,24 @@ class Leftovers:
         self._node_id = node_id
         self._last = 0  # the number of the last report; 0 if there is none, or once all are committed
 
-    def find(self, jobs: Path) -> list[AttemptReport]:
+    def find(self, *places: Path) -> list[AttemptReport]:
         """Find attempts of earlier lives, before their directories are removed.
 
-        `jobs` is the directory of this life's job directories; its parent has those of earlier lives. There is a report
-        for each attempt, in the order of lives; attempts of one life have the same `ended_at`.
+        `places` are the directories of this life's job directories and sandboxes; their parents have those of earlier
+        lives. There is a report for each attempt, in the order of lives; attempts of one life have the same `ended_at`.
         """
         lives = self._recorded()
-        known = {each.life for each in lives}
-        with contextlib.suppress(FileNotFoundError):
-            for earlier in sorted(jobs.parent.iterdir(), key=_changed_at):
-                if earlier != jobs and earlier.name not in known and (attempts := list(_attempts_in(earlier))):
-                    lives.append(_Life(earlier.name, datetime.fromtimestamp(_changed_at(earlier), UTC), attempts))
+        known = {short(each.life) for each in lives}
+        found: dict[str, list[Path]] = {}
+        for place in places:
+            with contextlib.suppress(FileNotFoundError):
+                for earlier in place.parent.iterdir():
+                    if earlier != place and short(earlier.name) not in known:
+                        found.setdefault(short(earlier.name), []).append(earlier)
+        for directories in sorted(found.values(), key=_changed_at):
+            if attempts := [attempt for each in directories for attempt in _attempts_in(each)]:
+                ended_at = datetime.fromtimestamp(_changed_at(directories), UTC)
+                lives.append(_Life(directories[0].name, ended_at, attempts))
         if not lives:
             return []
         self._record(lives[-MOST_LIVES:])
@@ -120,18 +127,24 @@ def _private(path: str, flags: int) -> int:
     return os.open(path, flags | os.O_NOFOLLOW, 0o600)
 
 
-def _changed_at(path: Path) -> float:
-    """When the last attempt began or ended in a life's directory, about, in seconds since the epoch."""
-    try:
-        return path.stat(follow_symlinks=False).st_mtime
-    except OSError:
-        return 0.0
+def _changed_at(directories: list[Path]) -> float:
+    """When the last attempt began or ended in a life's directories, about, in seconds since the epoch."""
+    times = [0.0]
+    for each in directories:
+        with contextlib.suppress(OSError):
+            times.append(each.stat(follow_symlinks=False).st_mtime)
+            sandboxes = each.iterdir() if each.parent.name == SANDBOXES else ()
+            times += [sandbox.stat(follow_symlinks=False).st_mtime for sandbox in sandboxes]
+    return max(times)
 
 
 def _attempts_in(directory: Path) -> Iterator[tuple[str, int]]:
     """The attempts that job directories are named after; other directories are ignored."""
     with contextlib.suppress(OSError), os.scandir(directory) as entries:
         for entry in entries:
+            if entry.name.isdigit() and directory.parent.name == SANDBOXES:
+                yield from _attempts_in(Path(entry.path))
+                continue
             job_id, _, number = entry.name.rpartition(".")
             if job_id and "@" not in job_id and number.isascii() and number.isdigit():
                 with contextlib.suppress(OSError):

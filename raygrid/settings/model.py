@@ -97,8 +97,6 @@ class GridSettings(BaseSettings):
         for name, pricer in pricers.items():
             lacks = {each: value for each, value in given.items() if getattr(pricer, each) is None}
             decided[name] = pricer.model_copy(update=lacks) if lacks else pricer
-            if (problem := decided[name].network_problem) is not None:
-                raise ValueError(f"pricer {name!r}: {problem}")
         return decided
 
     @model_validator(mode="after")

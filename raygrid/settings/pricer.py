@@ -73,10 +73,7 @@ class Pricer(Section):
     By default 1,024, or 64 for each of the node's processors if that is more.
     """
     output: Size = 1024**3
-    """Limit of the disk space that an attempt uses for files, and of the size of its result.
-
-    Files outside of its directories count by their growth, as far as they are noticed while they are open.
-    """
+    """Limit of the disk space that an attempt uses for files, and of the size of its result."""
     retry_exit_codes: frozenset[int] = frozenset()
     """Exit codes after which the job runs again instead of failing."""
     straggler: Straggler | None = None
@@ -197,20 +194,6 @@ class Pricer(Section):
     def sandbox_mode(self) -> SandboxMode:
         """The sandbox in which it runs; settings of a grid have decided it, a pricer alone has the default."""
         return self.sandbox or "protect"
-
-    @property
-    def network_problem(self) -> str | None:
-        """Why `network` cannot be kept; None if it can.
-
-        Permissions without effect (`read`, `write`, `network: true`) are no problem: a grid may be switched from
-        `strict` to `protect` for a while. A prohibition that does not hold is one.
-        """
-        if self.sandbox_mode != "protect" or self.network or "network" not in self.model_fields_set:
-            return None
-        return (
-            "network: false holds under sandbox: strict only, and this pricer runs under protect, where it can use the "
-            "network; set sandbox: strict, or remove network"
-        )
 
     @property
     def takes_args(self) -> bool:

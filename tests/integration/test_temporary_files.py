@@ -58,12 +58,12 @@ async def test_temporary_files_count_into_the_output_limit(tmp_path: Path) -> No
 
 
 async def test_a_socket_fits_into_a_temporary_directory(tmp_path: Path) -> None:
-    """The directory is beside the agent's own, so the path is short: a socket's address has at most 107 bytes."""
+    """The directory is near the agent's own, so the path is short: a socket's address has at most 107 bytes."""
     async with SmallGrid(tmp_path / "grid") as grid:
         where = unzip(await grid.submit("job", 'printf %s "$TMPDIR"'))["stdout.txt"].decode()
         root = grid.directory / "small" / "nodes" / "rack-a-1"
-        assert where.startswith(f"{root}/tmp/")
-        assert len(where) - len(str(root)) <= len("/tmp/01234567/1000")
+        assert where.startswith(f"{root}/box/")
+        assert len(where) - len(str(root)) <= len("/box/01234567/1000/tmp/0")
 
 
 async def test_slots_have_numbers_that_no_two_jobs_share(tmp_path: Path) -> None:

@@ -52,7 +52,8 @@ class LateGrid(SmallGrid):
 async def run(directory: Path) -> None:
     """Run the grid until its jobs have ended, or it is killed."""
     names = ["killer", *(f"good-{number}" for number in range(GOOD))]
-    async with LateGrid(directory, slots=4, placement={"node_timeout_s": 2.0}) as grid:
+    pricers = {"shell": {"command": ["sh", "{input}"], "sandbox": "off"}}  # in a sandbox it would kill only itself
+    async with LateGrid(directory, slots=4, pricers=pricers, placement={"node_timeout_s": 2.0}) as grid:
         for name in names:
             await grid.submit(name, KILLER if name == "killer" else f"sleep 0.2; echo {name}", wait=0)
         for name in names:

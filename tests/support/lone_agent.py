@@ -36,6 +36,11 @@ def order(job_id: str, script: str, number: int = 1, *, data: Sequence[SharedDat
     return AttemptOrder(AttemptId(job_id, number), spec)
 
 
+def unprotected(pricers: dict[str, Pricer]) -> dict[str, Pricer]:
+    """The same pricers without a sandbox."""
+    return {name: each.model_copy(update={"sandbox": "off"}) for name, each in pricers.items()}
+
+
 def lone_agent(
     directory: Path,
     *,

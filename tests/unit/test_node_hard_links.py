@@ -19,7 +19,7 @@ from raygrid.node.attempt import outputs
 from raygrid.node.attempt.directory import JobDirectory
 from raygrid.node.attempt.safe_paths import BadOutputError, descend
 from raygrid.node.attempt.workspace import Workspace
-from tests.support.lone_agent import lone_agent, order, reports_of
+from tests.support.lone_agent import SHELL, lone_agent, order, reports_of, unprotected
 
 SECRET = b"of the grid"
 
@@ -148,7 +148,7 @@ def contents(report: AttemptReport, agent: NodeAgent) -> dict[str, bytes]:
 @pytest.mark.processes
 async def test_an_attempt_that_leaves_a_link_ends_as_bad_output(tmp_path: Path, secret: Path) -> None:
     """Its result has what it printed, and nothing of the linked file; a failed pricer keeps its own reason."""
-    agent = lone_agent(tmp_path, slots=1)
+    agent = lone_agent(tmp_path, slots=1, pricers=unprotected(SHELL))  # a sandbox refuses the link
     agent.open()
     try:
         script = f"echo printed; ln {secret} x"

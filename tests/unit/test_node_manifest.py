@@ -5,26 +5,31 @@ from __future__ import annotations
 import io
 import json
 import zipfile
+from pathlib import Path
 from typing import Any, cast
 
-from raygrid.core.sandbox_state import SandboxState
+from raygrid.core.sandbox_state import NO_SANDBOX, SandboxState
 from raygrid.models import AttemptId, AttemptReport, BlobSlice, JobSpec, Outcome
 from raygrid.node.attempt.directory import JobDirectory
+from raygrid.node.attempt.jobs_directory import JobsDirectory
 from raygrid.node.attempt.result_zip import build_zip
 from raygrid.node.attempt.stages import CollectedAttempt, JudgedAttempt, PreparedAttempt
 from raygrid.node.attempt.usage import Usage
 from raygrid.node.limits.running import Running
+from raygrid.node.sandbox.sandboxes import NoSandbox
 from raygrid.settings.pricer import Pricer
 
 
-def manifest(**prepared: Any) -> dict[str, Any]:
+def manifest(sandbox: SandboxState = NO_SANDBOX) -> dict[str, Any]:
     """The manifest of an attempt that left no files; these are neither read nor written."""
     attempt = AttemptId("j", 1)
     spec = JobSpec("j", "p", "1", BlobSlice("", 0, 0, ""))
     directory, running = cast(JobDirectory, None), cast(Running, None)
     report = AttemptReport(attempt, Outcome.EXITED, exit_code=0)
+    box = NoSandbox(JobsDirectory(Path("/"), Path("/j"), Path("/t")))
+    box.state = sandbox
     judged = JudgedAttempt(
-        PreparedAttempt(attempt, spec, Pricer(command=("true",)), 0, directory, **prepared),
+        PreparedAttempt(attempt, spec, Pricer(command=("true",)), 0, directory, box),
         running,
         Usage(0.0, 0.0, None),
         report,

@@ -1,7 +1,7 @@
 """Pricers that change what the node keeps beside their files: captures, directories, shared data.
 
 Whatever they put there, the attempt gets its end, the slot goes on, and nothing outside of the job is read, published,
-changed or removed.
+changed or removed. In a sandbox they reach none of that, so these pricers run without one.
 """
 
 from __future__ import annotations
@@ -29,14 +29,14 @@ from raygrid.node.attempt.safe_paths import BadOutputError, read_file, remove_tr
 from raygrid.node.attempt.workspace import Workspace
 from raygrid.node.limits import disk, watchdog
 from raygrid.node.limits.allocated import Allocated, allocated
-from tests.support.lone_agent import SHELL, lone_agent, order, reports_of, wait_until
+from tests.support.lone_agent import SHELL, lone_agent, order, reports_of, unprotected, wait_until
 
 pytestmark = pytest.mark.processes
 
 
 @pytest.fixture
 def agent(tmp_path: Path) -> Iterator[NodeAgent]:
-    made = lone_agent(tmp_path, slots=1)
+    made = lone_agent(tmp_path, slots=1, pricers=unprotected(SHELL))
     made.open()
     yield made
     made.close()

@@ -11,22 +11,31 @@ from pathlib import Path
 import pytest
 
 from raygrid.models import AttemptId, BlobSlice, JobSpec, SharedData
-from raygrid.node.attempt.captures import Capture, Captures
+from raygrid.node.attempt.captures import Capture, CapturePool, Captures
 from raygrid.node.attempt.directory import DirectoryHandle, JobDirectory
+from raygrid.node.attempt.jobs_directory import JobsDirectory
 from raygrid.node.attempt.stages import PreparedAttempt
-from raygrid.node.attempt.temporary_files import TemporaryDirectory
+from raygrid.node.attempt.temporary_files import TemporaryDirectories, TemporaryDirectory
+from raygrid.node.sandbox.sandboxes import NoSandbox
 from raygrid.node.warm.protocol import MOST_LINE, AnswerReader, BadAnswerError, WarmAnswer, parse, request
 from raygrid.settings.pricer import Pricer
 
 ROOT = Path(__file__).parents[2]
 DESCRIPTION = (ROOT / "docs" / "guides" / "warm-pricers.md").read_text(encoding="utf-8")
 WARM = Pricer(command=("pricer",), mode="warm")
+BOX = NoSandbox(JobsDirectory(Path("/"), Path("/j"), Path("/t")))
 
 
 def directory_at(where: str, stdout: str, stderr: str, temporary: str = "/tmp") -> JobDirectory:
     captures = [Capture("", "", -1, path, -1) for path in (stdout, stderr)]
     files = TemporaryDirectory(temporary, "", -1, ())
-    return JobDirectory(DirectoryHandle(where, "", -1, -1, (0, 0)), Captures(*captures), files)
+    return JobDirectory(
+        DirectoryHandle(where, "", -1, -1, (0, 0)),
+        Captures(*captures),
+        CapturePool(where),
+        files,
+        TemporaryDirectories(Path(where)),
+    )
 
 
 def block(name: str) -> str:
@@ -49,7 +58,7 @@ def test_the_line_in_the_description_is_the_line_that_is_sent() -> None:
         data=tuple(SharedData(each["name"], each["sha256"], 1) for each in job["data"]),
     )
     directory = directory_at(job["output_dir"], job["stdout"], job["stderr"], job["tmp_dir"])
-    made = request(7, PreparedAttempt(AttemptId(job["job_id"], 1), spec, WARM, job["slot"], directory))
+    made = request(7, PreparedAttempt(AttemptId(job["job_id"], 1), spec, WARM, job["slot"], directory, BOX))
     assert made.decode() == shown
 
 
@@ -101,7 +110,7 @@ def test_the_program_in_the_description_runs(tmp_path: Path) -> None:
 def test_a_line_is_one_line_whatever_is_in_it() -> None:
     """Line breaks, quotes and bytes that are no text arrive unchanged, and the line has no break."""
     spec = JobSpec("j", "p", "1", BlobSlice("", 0, 0, ""), args=("a\nb\r", '"x": "y"', "ü\u2028", "\udcff"))
-    line = request(1, PreparedAttempt(AttemptId("j", 1), spec, WARM, 0, directory_at("/j", "/o", "/e")))
+    line = request(1, PreparedAttempt(AttemptId("j", 1), spec, WARM, 0, directory_at("/j", "/o", "/e"), BOX))
     assert line.count(b"\n") == 1
     assert line.endswith(b"\n")
     assert tuple(json.loads(line.decode("utf-8", "surrogateescape"))["args"]) == spec.args

@@ -7,16 +7,17 @@ elsewhere, so that they cannot collide with the pricer's files. `workspace.py` m
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import os
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from raygrid.node.attempt.captures import Captures
+from raygrid.node.attempt.captures import CapturePool, Captures
 from raygrid.node.attempt.outputs import FileMark, OutputFile, find_outputs
-from raygrid.node.attempt.safe_paths import BadOutputError, is_reusable, kind, make_directory, open_directory
-from raygrid.node.attempt.temporary_files import TemporaryDirectory
+from raygrid.node.attempt.safe_paths import BadOutputError, is_reusable, kind, make_directory, open_directory, remove
+from raygrid.node.attempt.temporary_files import TemporaryDirectories, TemporaryDirectory
 from raygrid.node.attempt.usage import RemainingWriters
 
 REUSABLE_INPUT = 64 * 1024  # a larger input is removed with its job; a smaller one is overwritten by the next
@@ -70,6 +71,23 @@ class DirectoryHandle:
             return None
         return status if (status.st_dev, status.st_ino) == self.identity else None
 
+    def remove(self) -> None:
+        """Remove it with all that is in it, as far as possible, and close it."""
+        try:
+            # For the few files that most pricers leave, this is far quicker than `remove_tree`.
+            if not self.has_its_name():  # it was replaced
+                raise NotADirectoryError
+            with os.scandir(self.descriptor) as entries:
+                names = [entry.name for entry in entries]
+            for name in names:
+                os.unlink(name, dir_fd=self.descriptor)
+            os.rmdir(self.name, dir_fd=self.dir_fd)
+        except OSError:
+            with contextlib.suppress(OSError):  # what cannot be removed now is removed when the agent ends
+                remove(self.name, self.dir_fd)
+        finally:
+            self.close()
+
     def close(self) -> None:
         """Close its descriptor."""
         os.close(self.descriptor)
@@ -79,18 +97,37 @@ class JobDirectory:
     """The directory of one attempt, with its parts. Used by one thread at a time; only its own methods change it.
 
     Attributes:
+        capture_pool, temporaries: where `captures` and `temporary` were taken from.
         input_name: the name of the input in it; before `write_input`, perhaps the input of an earlier attempt.
         writers: the processes that may still write into it.
     """
 
-    __slots__ = ("_input_mark", "_input_only_mode", "captures", "handle", "input_name", "temporary", "writers")
+    __slots__ = (
+        "_input_mark",
+        "_input_only_mode",
+        "capture_pool",
+        "captures",
+        "handle",
+        "input_name",
+        "temporaries",
+        "temporary",
+        "writers",
+    )
 
     def __init__(
-        self, handle: DirectoryHandle, captures: Captures, temporary: TemporaryDirectory, input_name: str | None = None
+        self,
+        handle: DirectoryHandle,
+        captures: Captures,
+        capture_pool: CapturePool,
+        temporary: TemporaryDirectory,
+        temporaries: TemporaryDirectories,
+        input_name: str | None = None,
     ) -> None:
         self.handle = handle
         self.captures = captures
+        self.capture_pool = capture_pool
         self.temporary = temporary
+        self.temporaries = temporaries
         self.input_name = input_name
         self.writers = RemainingWriters.UNKNOWN
         self._input_mark: FileMark | None = None

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from dataclasses import replace
 
 from raygrid.models import AttemptReport, Outcome
-from raygrid.node.attempt.stages import JudgedAttempt, PreparedAttempt, ProcessedAttempt
+from raygrid.node.attempt.stages import JudgedAttempt, ProcessedAttempt
 from raygrid.node.attempt.usage import RemainingWriters, Usage
 from raygrid.node.attempt.workspace import Workspace
 from raygrid.node.limits.disk import DiskWatch
@@ -37,13 +37,12 @@ class Judge:
         self._disk = disk
         self._kill_reason = kill_reason
 
-    def remaining_writers(self, prepared: PreparedAttempt) -> RemainingWriters:
-        """Which processes may still write into the attempt's files; called before these are read."""
-        if prepared.is_warm:
+    @staticmethod
+    def remaining_writers(processed: ProcessedAttempt) -> RemainingWriters:
+        """Which processes may still write into the attempt's files."""
+        if processed.prepared.is_warm:
             return RemainingWriters.WARM_PROCESS
-        if self._watchdog.has_no_stray(prepared.spec.pricer, prepared.attempt):
-            return RemainingWriters.NONE
-        return RemainingWriters.UNKNOWN
+        return RemainingWriters.NONE if processed.running.left_nothing else RemainingWriters.UNKNOWN
 
     def judge(self, processed: ProcessedAttempt) -> JudgedAttempt:
         """The outcome of a process; its files must still exist."""

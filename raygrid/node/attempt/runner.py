@@ -1,6 +1,7 @@
 """Runs an attempt as a pipeline of steps, each in its own module. Called from the agent's slot threads.
 
     definition    finds what to run (`definitions.py`)
+    sandbox       finds or makes a sandbox (`../sandbox/`)
     directory     makes a directory with captured output and temporary files (`workspace.py`, `directory.py`)
     inputs        puts the input and shared data into it (`inputs.py`)
     start         spawns the pricer, or gives the job to a warm process (`start.py`, `spawn.py`, `warm/`)
@@ -30,13 +31,15 @@ from raygrid.node.attempt.judgement import Judge
 from raygrid.node.attempt.result import Results
 from raygrid.node.attempt.stages import FinishedAttempt, PreparedAttempt, ProcessedAttempt
 from raygrid.node.attempt.start import PricerStarter, inherited_environment
-from raygrid.node.attempt.usage import Usage
+from raygrid.node.attempt.usage import RemainingWriters, Usage
 from raygrid.node.attempt.workspace import Workspace
 from raygrid.node.definitions import NodeDefinitions
 from raygrid.node.limits.disk import DiskWatch
 from raygrid.node.limits.kill_reasons import KillReason
 from raygrid.node.limits.running import Running
 from raygrid.node.limits.watchdog import Watchdog
+from raygrid.node.sandbox.requirement import require
+from raygrid.node.sandbox.sandboxes import NoSandbox, Sandboxes
 from raygrid.node.shared_data import SharedDataCache
 from raygrid.node.traffic import TrafficMeter
 from raygrid.node.warm.pool import WarmPool
@@ -60,12 +63,14 @@ class Runner:
         traffic: TrafficMeter,
         kill_reason: Callable[[Running, Usage], KillReason | None],
         disk: DiskWatch,
+        sandboxes: Sandboxes,
     ) -> None:
         self._node_id = node_id
+        self._sandboxes = sandboxes
         self._definitions = definitions
         self._workspace = workspace
         self._watchdog = watchdog
-        self.warm = WarmPool(workspace, watchdog, mark_prefix, inherited_environment())
+        self.warm = WarmPool(watchdog, mark_prefix, inherited_environment())
         self._inputs = Inputs(blobs, shared, traffic)
         self._starter = PricerStarter(node_id, watchdog, mark_prefix, self.warm)
         self._judge = Judge(workspace, watchdog, disk, kill_reason)
@@ -81,14 +86,16 @@ class Runner:
         again.
         """
         directory: JobDirectory | None = None
+        box: NoSandbox | None = None
         try:
             spec, pricer = self._definition(order.spec)
-            directory = self._directory(order, by_name=pricer.mode == "warm")
+            box = self._sandbox(spec.pricer, pricer)
+            directory = self._directory(order, box, by_name=pricer.mode == "warm")
             links = self._inputs.place(spec, directory)
-            prepared = PreparedAttempt(order.attempt, spec, pricer, slot, directory, links)
+            prepared = PreparedAttempt(order.attempt, spec, pricer, slot, directory, box, links)
             processed = self._process(prepared)
             pricer_ended()
-            directory.pricer_ended(self._judge.remaining_writers(prepared))
+            directory.pricer_ended(self._judge.remaining_writers(processed))
             judged = self._judge.judge(processed)
             if judged.report.outcome is Outcome.DISK_FULL:  # the job runs again; its files are not needed
                 return FinishedAttempt(judged.report)
@@ -98,6 +105,9 @@ class Runner:
         finally:
             if directory is not None:
                 self._remove(directory)
+            if box is not None:
+                clean = directory is not None and directory.writers is RemainingWriters.NONE
+                self._sandboxes.give_back(box, clean=clean)
 
     def _definition(self, spec: JobSpec) -> tuple[JobSpec, Pricer]:
         """The job with the digest of its definition, and the pricer to run."""
@@ -107,9 +117,21 @@ class Runner:
             raise CannotRunError(Outcome.CANNOT_START, message)
         return resolved
 
-    def _directory(self, order: AttemptOrder, *, by_name: bool) -> JobDirectory:
+    def _sandbox(self, name: str, pricer: Pricer) -> NoSandbox:
         try:
-            return self._workspace.create(order.attempt, by_name=by_name)
+            box = self._sandboxes.take(name, pricer)
+        except OSError as error:
+            raise NodeFaultError(f"cannot set up a sandbox for pricer {name!r}: {error}", error) from error
+        try:
+            require(self._node_id, name, pricer, box.state)
+        except CannotRunError:
+            self._sandboxes.give_back(box, clean=True)
+            raise
+        return box
+
+    def _directory(self, order: AttemptOrder, box: NoSandbox, *, by_name: bool) -> JobDirectory:
+        try:
+            return self._workspace.create(order.attempt, by_name=by_name, within=box.directory)
         except OSError as error:
             raise NodeFaultError(f"cannot make the job directory: {error}", error) from error
 

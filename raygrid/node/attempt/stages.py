@@ -11,12 +11,13 @@ from datetime import datetime
 from pathlib import Path
 from typing import NamedTuple
 
-from raygrid.core.sandbox_state import NO_SANDBOX, SandboxState
+from raygrid.core.sandbox_state import SandboxState
 from raygrid.models import AttemptId, AttemptReport, JobSpec
 from raygrid.node.attempt.directory import JobDirectory
 from raygrid.node.attempt.outputs import OutputFile
 from raygrid.node.attempt.usage import ProcessEnd, Usage
 from raygrid.node.limits.running import Running
+from raygrid.node.sandbox.sandboxes import NoSandbox
 from raygrid.node.shared_data import DataLink
 from raygrid.settings.pricer import Pricer
 
@@ -24,7 +25,7 @@ from raygrid.settings.pricer import Pricer
 class PreparedAttempt(NamedTuple):
     """An attempt whose directory contains the input and shared inputs (`data_links`).
 
-    `slot` is its slot's number, `sandbox` what keeps its pricer from harming the grid.
+    `slot` is its slot's number, `box` the sandbox in which its pricer runs.
     """
 
     attempt: AttemptId
@@ -32,8 +33,13 @@ class PreparedAttempt(NamedTuple):
     pricer: Pricer
     slot: int
     directory: JobDirectory
+    box: NoSandbox
     data_links: Sequence[DataLink] = ()
-    sandbox: SandboxState = NO_SANDBOX
+
+    @property
+    def sandbox(self) -> SandboxState:
+        """What keeps its pricer from harming the grid."""
+        return self.box.state
 
     @property
     def input_path(self) -> str:

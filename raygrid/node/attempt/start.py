@@ -22,6 +22,7 @@ from raygrid.node.limits.running import Running
 from raygrid.node.limits.watchdog import Watchdog
 from raygrid.node.warm.pool import WarmPool
 from raygrid.settings.pricer import Pricer
+from raygrid.system import resource_limits
 from raygrid.system.processes import MARK
 
 MOST_ENVIRONMENTS = 64
@@ -75,14 +76,26 @@ class PricerStarter:
         """
         try:
             if prepared.is_warm:
+                spec = prepared.spec
                 take = partial(
-                    self._warm.take, prepared.spec.pricer, prepared.spec.definition, prepared.pricer, prepared.attempt
+                    self._warm.take, spec.pricer, spec.definition, prepared.pricer, prepared.attempt, prepared.box
                 )
                 return partial(self._warm.run, when_written(take), running, prepared)
-            running.spawned(when_written(partial(self._spawn, prepared)))
-            return partial(wait_for_child, running)
+            return partial(prepared.box.run, partial(self._run, prepared, running))
         except OSError as error:
             raise self._explained(prepared, error) from error
+
+    def _run(self, prepared: PreparedAttempt, running: Running) -> ProcessEnd:
+        """Start a cold pricer and wait for its end, in a thread of its sandbox, whose restrictions the pricer gets."""
+        try:
+            pid = when_written(partial(self._spawn, prepared))
+        except OSError as error:
+            raise self._explained(prepared, error) from error
+        running.spawned(pid)
+        resource_limits.apply(pid)
+        end = wait_for_child(running)
+        running.left_nothing = self._watchdog.has_no_stray(prepared.spec.pricer, prepared.attempt)
+        return end
 
     def _spawn(self, prepared: PreparedAttempt) -> int:
         spec, attempt, directory = prepared.spec, prepared.attempt, prepared.directory

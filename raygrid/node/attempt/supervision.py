@@ -29,6 +29,7 @@ def begin(prepared: PreparedAttempt, watchdog: Watchdog) -> Running:
         processes=pricer.processes or USUAL_PROCESSES,
         output=pricer.output,
         paths=(directory.handle.path, directory.temporary.path, *(each.path for each in directory.captures)),
+        shared_memory=prepared.box.shared_memory,
         foreign_bytes=spec.input.size + sum(each.size for each in spec.data),
     )
     watchdog.watch(running)

@@ -85,7 +85,7 @@ class HelperGate:
 
     def _learn(self, name: str, pricer: Pricer) -> _Use:
         # Keys of earlier definitions remain, because their helpers may still run.
-        through = shared_through(pricer.command, pricer.helpers, is_windows=_is_windows(pricer.command[0]))
+        through = shared_through(pricer.command, pricer.helpers, is_windows=runs_windows_program(pricer.command[0]))
         self._through[name] = through = self._through.get(name, frozenset()) | through
         use = self._uses.get(name)
         if use is None:
@@ -208,7 +208,8 @@ def _claims_of(name: str, through: frozenset[str]) -> frozenset[str]:
     return frozenset((f"pricer-{name}", *(f"program-{program}" for program in through)))
 
 
-def _is_windows(program: str) -> bool:
+def runs_windows_program(program: str) -> bool:
+    """Whether a program is one for Windows, for which the kernel may start wine."""
     try:
         with open(program, "rb") as file:
             return file.read(2) == b"MZ"

@@ -14,15 +14,17 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
+from raygrid.node.attempt.workspace import SANDBOXES, TEMPORARY, short
 from raygrid.node.limits.allocated import Allocated, allocated, deleted_but_open
 from raygrid.node.limits.process_trees import processes_of
 from raygrid.node.limits.running import Running
 from raygrid.system.proc import Life, Process, process_table
 from raygrid.system.processes import mark_of
 
+_WORDS = 3  # at least, in a mark: the agent's directory, its life, and the attempt
 RECENT_S = 10.0  # a file that was changed within this time counts as growing
 SMALL = 1024**2  # an attempt that holds less does not count among those that share the disk
-PLACES = ("jobs", "spare", "tmp")  # directories of an agent for its attempts' files; each has one for each life
+PLACES = ("jobs", "spare", TEMPORARY)  # directories of an agent for its attempts' files; each has one for each life
 
 
 class LargestAttempt(NamedTuple):
@@ -83,7 +85,7 @@ def _others(root: Path, device: int, mine: set[str], since_ns: int) -> dict[str,
         with contextlib.suppress(OSError):
             for name in os.listdir(life):
                 path = f"{life}/{name}"
-                if path in mine:
+                if path in mine or name == TEMPORARY:  # whose directories are listed as well
                     continue
                 place = path if name.startswith("@") else f"{life}/{name.partition('@')[0]}"  # with its ZIP beside it
                 found[place] = found.get(place, Allocated()) + _of_attempt(path, since_ns)
@@ -91,12 +93,18 @@ def _others(root: Path, device: int, mine: set[str], since_ns: int) -> dict[str,
 
 
 def _lives(beside: Path, device: int) -> Iterator[str]:
+    """The directories in which agents have attempts' files, on one disk."""
     for agent in beside.iterdir():
         for place in PLACES:
             with contextlib.suppress(OSError):
                 top = agent / place
                 if top.stat().st_dev == device:
                     yield from (str(life) for life in top.iterdir())
+        with contextlib.suppress(OSError):
+            for life in (agent / SANDBOXES).iterdir():
+                for sandbox in life.iterdir():
+                    if sandbox.stat().st_dev == device:
+                        yield from (str(sandbox), str(sandbox / TEMPORARY))
 
 
 def _of_attempt(path: str, since_ns: int) -> Allocated:
@@ -111,11 +119,21 @@ def _of_attempt(path: str, since_ns: int) -> Allocated:
 def _marked(table: Sequence[Process], places: Mapping[str, Allocated]) -> dict[str, list[int]]:
     """By directory, the processes of other agents' attempts, recognised by their marks."""
     found: dict[str, list[int]] = {}
+    by_attempt = {_attempt_of(Path(place)): place for place in places}
     for process in table:
         if process.is_zombie or (mark := mark_of(process.pid)) is None:
             continue
-        root, _, rest = mark.partition("|")
-        place = f"{root}/jobs/{rest.replace('|', '/')}"
-        if place in places:
+        words = mark.split("|")
+        if len(words) < _WORDS:
+            continue
+        root, life, *_, attempt = words
+        if (place := by_attempt.get((root, short(life), attempt))) is not None:
             found.setdefault(place, []).append(process.pid)
     return found
+
+
+def _attempt_of(place: Path) -> tuple[str, str, str]:
+    """The agent's directory, the life in short, and the attempt that a job directory belongs to."""
+    around = place.parent
+    life = around.parent if around.parent.parent.name == SANDBOXES else around
+    return str(life.parent.parent), short(life.name), place.name

@@ -28,6 +28,7 @@ class Running:
         kill_at: when it is killed after it was stopped, on the monotonic clock.
         ended: whether its process has ended, or no longer belongs to the attempt.
         crowded: whether other pricers ran on the machine when it was killed for lack of memory.
+        left_nothing: whether no process that it started is left, after its end.
         foreign_bytes: bytes at `paths` that it did not write, such as input, shared data, and files of earlier jobs.
         processes: its limit of processes and threads together.
         shared_memory: a descriptor of its private /dev/shm, whose files count as memory; -1 if it has none.
@@ -47,14 +48,10 @@ class Running:
     ended: bool = False
     lock: threading.Lock = field(default_factory=threading.Lock)
     crowded: bool = False
+    left_nothing: bool = False
     foreign_bytes: int = 0
     processes: int = sys.maxsize
     shared_memory: int = -1
-
-    @property
-    def directory(self) -> str:
-        """The first of its paths, its job directory; empty if it has none."""
-        return self.paths[0] if self.paths else ""
 
     def spawned(self, pid: int) -> None:
         """Note the pid; stop the process if the attempt was stopped before."""

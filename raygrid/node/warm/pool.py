@@ -15,9 +15,9 @@ from raygrid.errors import UnavailableError
 from raygrid.models import AttemptId
 from raygrid.node.attempt.stages import PreparedAttempt
 from raygrid.node.attempt.usage import ProcessEnd
-from raygrid.node.attempt.workspace import Workspace
 from raygrid.node.limits.running import Running
 from raygrid.node.limits.watchdog import Watchdog
+from raygrid.node.sandbox.sandboxes import NoSandbox
 from raygrid.node.warm.process import WarmProcess
 from raygrid.settings.definition import same_definition
 from raygrid.settings.pricer import Pricer
@@ -35,10 +35,7 @@ class WarmPool:
     `mark_prefix` is what the agent's marks begin with, `environment` has the variables that all processes get.
     """
 
-    def __init__(
-        self, workspace: Workspace, watchdog: Watchdog, mark_prefix: str, environment: Mapping[str, str]
-    ) -> None:
-        self._workspace = workspace
+    def __init__(self, watchdog: Watchdog, mark_prefix: str, environment: Mapping[str, str]) -> None:
         self._watchdog = watchdog
         self._mark_prefix = mark_prefix
         self._environment = environment
@@ -90,8 +87,8 @@ class WarmPool:
         if thread is not None:
             thread.join(timeout=self._watchdog.grace_s + CLOSE_S)
 
-    def take(self, name: str, definition: str, pricer: Pricer, attempt: AttemptId) -> WarmProcess:
-        """A loaded process for an attempt, or a new one.
+    def take(self, name: str, definition: str, pricer: Pricer, attempt: AttemptId, box: NoSandbox) -> WarmProcess:
+        """A loaded process for an attempt, or a new one in a sandbox.
 
         Raises:
             OSError: it cannot be started.
@@ -103,7 +100,12 @@ class WarmPool:
             fit = [each for each in reversed(self._idle) if (each.name, each.definition) == (name, definition)]
             for process in fit:
                 self._idle.remove(process)
-                if process.begin(attempt) and process.pricer == pricer and not process.has_exited():
+                if (
+                    process.begin(attempt)
+                    and process.pricer == pricer
+                    and process.box is box
+                    and not process.has_exited()
+                ):
                     self._busy += 1
                     return process
                 self._dismiss(process)
@@ -113,8 +115,8 @@ class WarmPool:
             self._make_room()
         try:
             self._await_the_ending()
-            shared = (self._mark_prefix, self._environment, self._workspace, self._watchdog)
-            return WarmProcess(serial, name, definition, pricer, *shared, attempt)
+            shared = (self._mark_prefix, self._environment, self._watchdog)
+            return WarmProcess(serial, name, definition, pricer, *shared, attempt, box)
         except BaseException:
             with self._work:
                 self._busy -= 1
@@ -133,7 +135,7 @@ class WarmPool:
                 self._give_back(process, has_ended_job=ended is not None)
             if ended is not None:
                 return ended
-            process = self.take(process.name, process.definition, process.pricer, running.attempt)
+            process = self.take(process.name, process.definition, process.pricer, running.attempt, process.box)
 
     def _give_back(self, process: WarmProcess, *, has_ended_job: bool) -> None:
         """Keep a process for the next job if it can take one."""

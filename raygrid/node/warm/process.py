@@ -13,6 +13,7 @@ import signal
 import subprocess
 import time
 from collections.abc import Mapping
+from functools import partial
 
 from raygrid.models import AttemptId
 from raygrid.node.attempt.directory import JobDirectory
@@ -21,14 +22,15 @@ from raygrid.node.attempt.spawn import no_blocked_signals
 from raygrid.node.attempt.stages import PreparedAttempt
 from raygrid.node.attempt.temporary_files import VARIABLES
 from raygrid.node.attempt.usage import ProcessEnd, Usage
-from raygrid.node.attempt.workspace import Workspace
 from raygrid.node.limits.allocated import allocated
 from raygrid.node.limits.running import Running
 from raygrid.node.limits.watchdog import Watchdog
+from raygrid.node.sandbox.sandboxes import NoSandbox
 from raygrid.node.warm.conversation import Conversation
 from raygrid.node.warm.protocol import request
 from raygrid.node.warm.record import WarmProcessRecord
 from raygrid.settings.pricer import Pricer
+from raygrid.system import resource_limits
 from raygrid.system.proc import CpuAndMemory, cpu_and_memory
 from raygrid.system.processes import MARK, has_exited, signal_group
 
@@ -41,7 +43,8 @@ class WarmProcess:
     """A pricer's process that runs one job after another; OSError if it cannot be started.
 
     `serial` is its number among the agent's warm processes, `definition` the digest of what it runs, `attempt` the
-    attempt that it is started for. `environment` has its variables besides those of the pricer.
+    attempt that it is started for, `box` the sandbox in which it runs. `environment` has its variables besides those of
+    the pricer.
 
     Attributes:
         jobs: how many jobs it was given.
@@ -57,9 +60,9 @@ class WarmProcess:
         pricer: Pricer,
         mark_prefix: str,
         environment: Mapping[str, str],
-        workspace: Workspace,
         watchdog: Watchdog,
         attempt: AttemptId,
+        box: NoSandbox,
     ) -> None:
         self.name = name
         self.definition = definition
@@ -71,10 +74,10 @@ class WarmProcess:
         self._left = 0  # bytes on disk that earlier jobs left in its own directory
         self._watchdog = watchdog
         self._used = CpuAndMemory(0.0, 0.0, 0, 0)  # at the end of its last job
-        self._workspace = workspace
         self._log = -1
         self._record = WarmProcessRecord(f"@warm.{serial}", name, attempt=attempt)
-        self._home = workspace.make(self._record.mark)  # no job directory has this name: a job id contains no '@'
+        self.box = box
+        self._home = box.directory.make(self._record.mark)  # no job directory has this name: a job id contains no '@'
         self._log_name = f"{self._home.name}@stderr"
         watchdog.add_warm(self._record)
         # While it is loaded, it uses helpers as an attempt does: without wine's server it would die.
@@ -83,12 +86,14 @@ class WarmProcess:
             own_temporary = not watchdog.helpers.gate.runs_under_wine(name)  # wine's server is found through TMPDIR
             temporary = dict.fromkeys(VARIABLES, self._home.path) if own_temporary else {}
             own = {WARM: "1", MARK: f"{mark_prefix}{name}|{self._record.mark}"}
-            self._process = self._spawn({**environment, **temporary, **pricer.env, **own})
+            variables = {**environment, **temporary, **pricer.env, **own}
+            self._process = box.run(partial(self._spawn, variables))
         except BaseException:
             self._forget()
             self._clear()
             raise
         self.pid = self._record.pid = self._process.pid
+        resource_limits.apply(self.pid)
         assert self._process.stdin is not None
         assert self._process.stdout is not None
         self._conversation = Conversation(self._process.stdin.fileno(), self._process.stdout.fileno(), self.has_exited)
@@ -229,7 +234,7 @@ class WarmProcess:
         self._watchdog.helpers.gate.end(self.name, self.pricer)
 
     def _clear(self) -> None:
-        self._workspace.remove_directory(self._home)
+        self._home.remove()
         if self._log >= 0:
             os.close(self._log)
             self._log = -1

@@ -1,0 +1,175 @@
+"""Plans a sandbox: what it hides and shows, which files may be used, and what stays open. Pure, but for links.
+
+`protect` hides what belongs to the grid and to other jobs, and leaves the rest of the machine as it is. `strict` shows
+the system, the program and what the pricer's settings name, and lets it write only to its own directories.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import PurePosixPath
+
+from raygrid.core.sandbox_state import SandboxState
+from raygrid.node.sandbox.mechanisms import Mechanisms
+from raygrid.node.sandbox.view import SHARED_MEMORY, View, is_below
+from raygrid.settings.pricer import Pricer
+from raygrid.system.landlock import FILES_ABI, SIGNALS_ABI
+
+# What `strict` hides besides the grid's own: files of people, and sockets of the machine's services.
+PRIVATE = ("/home", "/root", "/run", "/tmp", "/var/tmp", "/media", "/mnt", "/srv")  # noqa: S108  # hidden, not used
+SYSTEM = ("/usr", "/bin", "/sbin", "/lib", "/lib32", "/lib64", "/etc", "/opt", "/nix", "/proc", "/sys", "/dev")
+_RESOLVER = ("/run/systemd/resolve", "/run/resolvconf", "/run/nscd")
+DEVICES = ("/dev/null", "/dev/zero", "/dev/full", "/dev/random", "/dev/urandom", "/dev/tty")
+
+
+@dataclass(frozen=True, slots=True)
+class FileRules:
+    """The only files that a pricer may use: what it may read and execute, and what it may also write."""
+
+    read: tuple[str, ...]
+    write: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class SandboxPlan:
+    """How to set up a sandbox.
+
+    Attributes:
+        view: what it hides and shows; None without a mount namespace.
+        files: the files that may be used; None for all.
+        network: whether the machine's network can be used.
+        own_network, own_ipc: whether it has such a namespace of its own.
+        filters: whether system calls are filtered.
+        domains: whether its processes are in a Landlock domain.
+        state: what is active, for people.
+    """
+
+    view: View | None
+    files: FileRules | None
+    network: bool
+    own_network: bool
+    own_ipc: bool
+    filters: bool
+    domains: bool
+    state: SandboxState = field(compare=False)
+
+
+def plan(pricer: Pricer, mechanisms: Mechanisms, hidden: Sequence[str], own: str, captures: str) -> SandboxPlan:
+    """SandboxPlan a sandbox for a pricer whose mode is not `off`.
+
+    Args:
+        pricer: its settings.
+        mechanisms: what the kernel offers.
+        hidden: the paths of the grid's own files.
+        own: the sandbox's own directory.
+        captures: the directory of the files that capture what pricers print; a program may open its own again.
+    """
+    is_strict = pricer.sandbox_mode == "strict"
+    writable = (own, *map(_expanded, pricer.write if is_strict else ()))
+    network = pricer.network if is_strict else True
+    files = None
+    shown: tuple[str, ...] = tuple(writable)
+    if is_strict:
+        programs = programs_of(pricer)
+        readable = (*programs, *map(_expanded, pricer.read), *(_RESOLVER if network else ()))
+        shown = (*shown, *readable)
+        hidden = (*hidden, *PRIVATE)
+        if mechanisms.landlock >= FILES_ABI:
+            files = FileRules((*SYSTEM, *readable), (*writable, *DEVICES, captures))
+    # A pricer can have the machine's shared memory; and a grid whose directories are there cannot hide it.
+    own_memory = not is_below(os.path.realpath(own), SHARED_MEMORY) and SHARED_MEMORY not in map(
+        _expanded, pricer.write
+    )
+    return SandboxPlan(
+        View(hidden, shown, own_memory) if mechanisms.mounts else None,
+        files,
+        network,
+        not network and mechanisms.network,
+        is_strict and mechanisms.ipc,
+        mechanisms.seccomp,
+        mechanisms.landlock > 0,
+        SandboxState(
+            pricer.sandbox_mode,
+            tuple(_active(mechanisms, is_strict, network)),
+            tuple(_open(mechanisms, is_strict, network)),
+        ),
+    )
+
+
+def programs_of(pricer: Pricer) -> tuple[str, ...]:
+    """The paths of a pricer's program: those in its command, and what belongs to them.
+
+    A program in a directory `bin` comes with the directory around that (a virtual environment, a JVM), unless that is
+    a home directory.
+    """
+    found: dict[str, None] = {}
+    for word in pricer.command:
+        path = word.replace("{{", "{").replace("}}", "}")
+        if not path.startswith("/"):
+            continue
+        for each in (path, os.path.realpath(path)):
+            found[each] = None
+            directory = PurePosixPath(each).parent
+            around = directory.parent
+            if directory.name == "bin" and str(around) not in ("/", "/usr", "/usr/local", os.path.expanduser("~")):
+                found[str(around)] = None
+                found |= dict.fromkeys(_base_of_environment(around))
+    return tuple(found)
+
+
+def _base_of_environment(directory: PurePosixPath) -> list[str]:
+    """The installation of Python that a virtual environment is made from; empty for another directory."""
+    try:
+        with open(directory / "pyvenv.cfg", encoding="utf-8") as file:
+            lines = [line.partition("=") for line in file]
+    except (OSError, UnicodeDecodeError):
+        return []
+    homes = [value.strip() for name, _, value in lines if name.strip() == "home"]
+    return [str(PurePosixPath(os.path.realpath(home)).parent) for home in homes if home not in ("/usr/bin", "/bin")]
+
+
+def _expanded(path: str) -> str:
+    return os.path.expanduser(path)
+
+
+def _active(mechanisms: Mechanisms, is_strict: bool, network: bool) -> list[str]:
+    there = {
+        "user_namespace": mechanisms.in_user_namespace,
+        "mount_namespace": mechanisms.mounts,
+        "network_namespace": not network and mechanisms.network,
+        "ipc_namespace": is_strict and mechanisms.ipc,
+        "landlock": mechanisms.landlock > 0,
+        "seccomp": mechanisms.seccomp,
+        "no_new_privs": True,
+    }
+    return [name for name, is_there in there.items() if is_there]
+
+
+def _open(mechanisms: Mechanisms, is_strict: bool, network: bool) -> list[str]:
+    """What stays open although the mode would close it."""
+    found = []
+    if not mechanisms.mounts:
+        found.append(
+            "files and sockets of the grid and of other jobs can be used, as far as permissions allow: there "
+            f"is no mount namespace ({mechanisms.why_no_mounts})"
+        )
+    if not mechanisms.landlock:
+        found.append("processes of the same user can be signalled and traced: the kernel has no Landlock")
+    elif mechanisms.landlock < SIGNALS_ABI:
+        found.append(
+            f"processes of the same user can be signalled: Landlock has ABI {mechanisms.landlock}, and scoping signals "
+            f"needs ABI {SIGNALS_ABI} (Linux 6.12)"
+        )
+    if not mechanisms.seccomp:
+        found.append("system calls are not filtered: the kernel has no seccomp")
+    if mechanisms.is_root:
+        found.append(
+            "pricers run as root: they can change the system's files and devices; run the grid as another user"
+        )
+    if is_strict and mechanisms.landlock < FILES_ABI:
+        found.append("files outside of home and temporary directories can be read and changed: Landlock is too old")
+    if not network and not mechanisms.network:
+        found.append("the network can be reached: there is no network namespace")
+    return found

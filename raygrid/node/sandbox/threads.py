@@ -1,0 +1,115 @@
+"""Runs work in threads that are restricted as a sandbox: each piece in a thread of its own, which ends with it.
+
+Restrictions of a thread (Landlock, seccomp, capabilities, its mount namespace) can never be lifted, and processes that
+it starts inherit them. Threads that it starts inherit them, too. So one thread waits with everything that all attempts
+of the sandbox share. It gets a piece of work, starts the next waiting thread, then restricts itself further, for this
+work alone, and does it. That takes less time than a program between agent and pricer, and the pricer is the agent's
+child.
+"""
+
+from __future__ import annotations
+
+import _thread
+import errno
+from collections.abc import Callable
+from queue import SimpleQueue
+from typing import Any, Generic, TypeVar
+
+from raygrid.errors import UnavailableError
+
+T = TypeVar("T")
+
+
+class _Work(Generic[T]):
+    """A piece of work, and its end."""
+
+    __slots__ = ("_do", "_ended", "_error", "_result")
+
+    def __init__(self, do: Callable[[], T]) -> None:
+        self._do = do
+        self._result: T | None = None
+        self._error: BaseException | None = None
+        self._ended = _thread.allocate_lock()
+        self._ended.acquire()
+
+    def run(self) -> bool:
+        """Do it; whether it raised nothing."""
+        try:
+            self._result = self._do()
+        except BaseException as error:
+            self._error = error
+        self._ended.release()
+        return self._error is None
+
+    def fail(self, error: BaseException) -> None:
+        """End it with an error, without doing it."""
+        self._error = error
+        self._ended.release()
+
+    def await_end(self) -> T:
+        """Its result, or what it raised."""
+        self._ended.acquire()
+        if self._error is not None:
+            raise self._error
+        return self._result  # type: ignore[return-value]  # it was set
+
+
+class RestrictedThreads:
+    """The threads of one sandbox; `close` ends the waiting one.
+
+    Args:
+        prepare: restricts a thread by what all work shares; called once, in the first thread.
+        restrict: restricts the thread of one piece of work further.
+
+    Raises:
+        OSError: what `prepare` raised.
+    """
+
+    def __init__(self, prepare: Callable[[], None], restrict: Callable[[], None]) -> None:
+        self._restrict = restrict
+        self._waiting: SimpleQueue[_Work[Any] | None] = SimpleQueue()
+        self._closed = False
+        first = _Work(prepare)
+        self._start(lambda: self._await_work() if first.run() else None)
+        first.await_end()
+
+    def run(self, do: Callable[[], T]) -> T:
+        """Do work in a restricted thread of its own; return what it returns, raise what it raises.
+
+        Raises:
+            UnavailableError: the sandbox was closed.
+            OSError: the operating system has no room for a thread.
+        """
+        if self._closed:
+            raise UnavailableError("the sandbox was closed")
+        work = _Work(do)
+        self._waiting.put(work)
+        return work.await_end()
+
+    def close(self) -> None:
+        """Let the waiting thread end; work that has begun goes on."""
+        self._closed = True
+        self._waiting.put(None)
+
+    @staticmethod
+    def _start(function: Callable[[], None]) -> None:
+        # A `threading.Thread` would take twice as long, and wait for its start.
+        try:
+            _thread.start_new_thread(function, ())
+        except RuntimeError as error:
+            raise OSError(errno.EAGAIN, f"no thread can be started: {error}") from None
+
+    def _await_work(self) -> None:
+        while (work := self._waiting.get()) is not None:
+            try:
+                self._start(self._await_work)
+            except OSError as error:
+                work.fail(error)
+                continue
+            try:
+                self._restrict()
+            except OSError as error:
+                work.fail(error)
+                return
+            work.run()
+            return

@@ -1,0 +1,78 @@
+"""What a sandbox shows of the machine's files: hides the grid's own and other sandboxes' directories.
+
+Called in a thread that has a mount namespace of its own. Afterwards, a hidden directory is empty and read-only, and a
+hidden file reads as empty. What lies in a hidden directory and must stay visible is taken before and put back; what is
+hidden within that is hidden again.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from raygrid.system import namespaces
+
+SHARED_MEMORY = "/dev/shm"  # noqa: S108  # the sandbox's own
+_HIDDEN = "mode=755,size=1m,nr_inodes=1k"
+
+
+@dataclass(frozen=True, slots=True)
+class View:
+    """What to hide and to show, as absolute paths; those that do not exist are skipped.
+
+    Attributes:
+        hidden: files and directories to hide.
+        shown: what to show nevertheless, with all that is mounted below it.
+        own_shared_memory: whether `/dev/shm` is the sandbox's own.
+    """
+
+    hidden: Sequence[str] = ()
+    shown: Sequence[str] = ()
+    own_shared_memory: bool = True
+
+
+def build(view: View) -> int:
+    """Build it; return a descriptor of the sandbox's own `/dev/shm`, -1 without one.
+
+    Raises:
+        OSError: a mount fails.
+    """
+    hidden = {os.path.realpath(path) for path in view.hidden}
+    # A shown path keeps its own name, because programs know it by that.
+    shown = {path for path in view.shown if os.path.exists(path) and _is_within(os.path.realpath(path), hidden)}
+    taken = {path: (os.path.isdir(path), namespaces.take_tree(path, recursive=True)) for path in shown}
+    covered = []
+    for path in sorted(hidden | shown, key=lambda each: (each.count("/"), each)):  # from the outside in
+        if path in taken:
+            is_directory, tree = taken.pop(path)
+            _make_target(path, is_directory=is_directory)
+            namespaces.put_tree(tree, path)
+        elif os.path.isdir(path):
+            namespaces.mount_memory(path, _HIDDEN)
+            covered.append(path)
+        elif os.path.exists(path):
+            namespaces.bind(os.devnull, path)
+    for path in covered:
+        namespaces.make_read_only(path)
+    if not view.own_shared_memory or not os.path.isdir(SHARED_MEMORY):
+        return -1
+    namespaces.mount_memory(SHARED_MEMORY, "mode=1777,size=50%")
+    return os.open(SHARED_MEMORY, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+
+
+def is_below(path: str, top: str) -> bool:
+    """Whether a path is another one or lies below it; both are absolute."""
+    return path == top or path.startswith(top.rstrip("/") + "/")
+
+
+def _is_within(path: str, tops: set[str]) -> bool:
+    return any(is_below(path, top) for top in tops)
+
+
+def _make_target(path: str, *, is_directory: bool) -> None:
+    """Make a directory or file to mount on, in a hidden directory."""
+    os.makedirs(path if is_directory else os.path.dirname(path), exist_ok=True)
+    if not is_directory:
+        with open(path, "ab"):
+            pass

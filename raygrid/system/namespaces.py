@@ -1,0 +1,96 @@
+"""Namespaces and mounts of the calling thread (Linux). See namespaces(7), mount_namespaces(7).
+
+Mounts are moved by descriptor: a directory can be taken before its path is hidden, and put back there afterwards.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import fcntl
+import os
+import socket
+import struct
+
+NEW_MOUNTS, NEW_IPC, NEW_USER, NEW_NETWORK = 0x0002_0000, 0x0800_0000, 0x1000_0000, 0x4000_0000
+_RDONLY, _NOSUID, _NODEV, _REMOUNT, _BIND = 1, 2, 4, 32, 4096
+_RECURSIVE, _SLAVE = 1 << 14, 1 << 19
+_OPEN_TREE, _MOVE_MOUNT = 428, 429
+_CLONE_TREE, _AT_RECURSIVE, _FROM_DESCRIPTOR, _AT_FDCWD = 1, 0x8000, 4, -100
+_SIOCGIFFLAGS, _SIOCSIFFLAGS, _IFF_UP = 0x8913, 0x8914, 1
+_PR_SET_NO_NEW_PRIVS = 38
+
+_libc = ctypes.CDLL(None, use_errno=True)
+
+
+def _checked(result: int, what: str) -> int:
+    if result < 0:
+        error = ctypes.get_errno()
+        raise OSError(error, os.strerror(error), what)
+    return result
+
+
+def unshare(flags: int) -> None:
+    """Give this thread new namespaces of these kinds.
+
+    Raises:
+        OSError: it may not have them.
+    """
+    _checked(_libc.unshare(flags), "unshare")
+
+
+def enter_namespace(descriptor: int, kind: int) -> None:
+    """Enter the namespace of this kind that is open.
+
+    Raises:
+        OSError: it may not be entered.
+    """
+    _checked(_libc.setns(descriptor, kind), "setns")
+
+
+def no_new_privileges() -> None:
+    """Let no program that this thread starts gain privileges, by set-uid bits or file capabilities."""
+    _checked(_libc.prctl(_PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0), "PR_SET_NO_NEW_PRIVS")
+
+
+def keep_mounts_inside() -> None:
+    """Let mounts of this namespace not appear in the one that it came from; later mounts there appear here."""
+    _checked(_libc.mount(b"none", b"/", None, _RECURSIVE | _SLAVE, None), "mount")
+
+
+def mount_memory(path: str, options: str) -> None:
+    """Mount an empty file system in memory (tmpfs) over a directory."""
+    flags = _NOSUID | _NODEV
+    _checked(_libc.mount(b"tmpfs", os.fsencode(path), b"tmpfs", flags, options.encode()), path)
+
+
+def make_read_only(path: str) -> None:
+    """Make the mount at a path read-only for this namespace."""
+    _checked(_libc.mount(None, os.fsencode(path), None, _REMOUNT | _BIND | _RDONLY | _NOSUID | _NODEV, None), path)
+
+
+def bind(source: str, target: str) -> None:
+    """Let a path show what is at another path."""
+    _checked(_libc.mount(os.fsencode(source), os.fsencode(target), None, _BIND, None), target)
+
+
+def take_tree(path: str, *, recursive: bool = False) -> int:
+    """A descriptor of what is mounted at and below a path, for `put_tree`."""
+    flags = _CLONE_TREE | os.O_CLOEXEC | (_AT_RECURSIVE if recursive else 0)
+    return _checked(_libc.syscall(_OPEN_TREE, _AT_FDCWD, os.fsencode(path), flags), path)
+
+
+def put_tree(descriptor: int, path: str) -> None:
+    """Mount what `take_tree` took at a path, which must exist; the descriptor is closed."""
+    try:
+        moved = _libc.syscall(_MOVE_MOUNT, descriptor, b"", _AT_FDCWD, os.fsencode(path), _FROM_DESCRIPTOR)
+        _checked(moved, path)
+    finally:
+        os.close(descriptor)
+
+
+def bring_loopback_up() -> None:
+    """Let programs in this thread's new network namespace talk to each other over 127.0.0.1."""
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as any_socket:
+        request = fcntl.ioctl(any_socket, _SIOCGIFFLAGS, struct.pack("16sH22x", b"lo", 0))
+        flags = struct.unpack_from("16sH", request)[1] | _IFF_UP
+        fcntl.ioctl(any_socket, _SIOCSIFFLAGS, struct.pack("16sH22x", b"lo", flags))
