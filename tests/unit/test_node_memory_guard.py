@@ -63,6 +63,22 @@ async def test_the_whole_tree_counts_and_is_killed(node: NodeAgent) -> None:
     wait_until(lambda: not node._memory._trees())
 
 
+async def test_files_in_memory_belong_to_the_size_of_a_pricer(node: NodeAgent) -> None:
+    """Memory files are in no process's resident size; pages of them that are mapped count once."""
+    script = (
+        'exec python3 -c \'import mmap, os, time\nfile = os.memfd_create("kept")\n'
+        "os.write(file, bytes(40 << 20))\nmapped = mmap.mmap(file, 0)\nkept = mapped.read(20 << 20)\n"
+        'open("ready", "w")\ntime.sleep(100)\''
+    )
+    node.start(1, [order("holds", script)])
+    wait_until(lambda: any(node._workspace.jobs.rglob("ready")))
+    [tree] = node._memory._trees()
+    before = tree.rss
+    node._memory._add_files_in_memory([tree])
+    assert before < 60 * MB
+    assert tree.rss - before == pytest.approx(20 * MB, abs=MB)
+
+
 async def test_a_pricer_of_another_agent_is_killed_with_the_same_reason(tmp_path: Path) -> None:
     """One agent decides for the machine, and the agent of the killed pricer reports memory pressure, not signal 9."""
     decides = agent_with(tmp_path, 400 * MB, "node-a")

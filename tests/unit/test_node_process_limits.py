@@ -12,7 +12,7 @@ from raygrid.models import AttemptId, Outcome
 from raygrid.node.helpers.lineage import ProcessOrigin
 from raygrid.node.limits import process_limits
 from raygrid.node.limits.process_limits import USUAL_PROCESSES, ProcessLimits
-from raygrid.node.limits.process_trees import processes_of
+from raygrid.node.limits.process_trees import processes_of, trees
 from raygrid.node.limits.running import Running
 from raygrid.settings.pricer import Pricer
 from raygrid.system.proc import Life, Process, TotalTasks
@@ -48,6 +48,19 @@ def test_the_pid_of_an_attempt_that_has_ended_names_no_session() -> None:
     own = [running("a", 10)]
     own[0].ended = True
     assert pids_of(own, [process(10), process(11, 10), process(30)], {30: "a.1"}) == {"a": {30}}
+
+
+def test_an_orphan_is_killed_with_its_attempt_under_memory_pressure(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its origin counts, whatever its mark is: a forged mark would blame another job."""
+    marks = {30: "/nodes/a|life|p|two.1"}
+    monkeypatch.setattr("raygrid.node.limits.process_trees.mark_of", marks.get)
+    table = [process(10), process(20), process(30, rss=64 * MB), process(31, rss=64 * MB)]
+    own = {10: "/nodes/a|life|p|one.1", 20: "/nodes/a|life|p|two.1"}
+    known = {Life(30, 1): "one.1", Life(31, 1): "ended.1"}
+    found = trees(table, own, "/nodes/a|life|", "/nodes", known)
+    assert {tree.pid: tree.members for tree in found} == {10: [10, 30], 20: [20]}
+    by_mark = trees(table, own, "/nodes/a|life|", "/nodes", {})
+    assert {tree.pid: tree.members for tree in by_mark} == {10: [10], 20: [20, 30]}
 
 
 class FakeHelpers:

@@ -14,6 +14,7 @@ import os
 import signal
 import threading
 import time
+from collections.abc import Sequence
 from pathlib import Path
 
 from filelock import BaseFileLock
@@ -21,6 +22,7 @@ from filelock import BaseFileLock
 from raygrid.models import Outcome
 from raygrid.node.attempt.usage import Usage
 from raygrid.node.limits.kill_reasons import KillReason, KillReasons, leave_kill_reason
+from raygrid.node.limits.memory_use import private_shared_memory
 from raygrid.node.limits.pressure import PressureHistory, Victim, choose, is_watched, next_look_s
 from raygrid.node.limits.process_trees import ProcessTree, trees
 from raygrid.node.limits.running import Running
@@ -30,6 +32,7 @@ from raygrid.system.machine import machine_id
 from raygrid.system.memory import Gauge, Memory
 from raygrid.system.oom_score import AFTER_S, OomScores
 from raygrid.system.proc import life_of, own_cgroup_lines, process_table
+from raygrid.system.process_memory import open_files_in_memory, resident_parts
 
 logger = logging.getLogger(__name__)
 
@@ -144,6 +147,7 @@ class MemoryGuard:
             self._history.clear()
         elif memory.headroom < 0 or self._history.last_at is None or now - self._history.last_at >= SNAPSHOT_S:
             found = self._trees()
+            self._add_files_in_memory(found)
             sizes = [tree.size for tree in found]
             self._history.add(now, sizes)
             victim = choose(memory, sizes, self._history)
@@ -162,7 +166,18 @@ class MemoryGuard:
             for each in self._watchdog.all()
             if each.pid and not each.ended
         }
-        return trees(process_table(), own, self._mark_prefix, str(self._nodes))
+        table = list(process_table())
+        orphans = self._watchdog.helpers.attempts_of_orphans(table)
+        return trees(table, own, self._mark_prefix, str(self._nodes), orphans)
+
+    def _add_files_in_memory(self, found: Sequence[ProcessTree]) -> None:
+        """Add to the sizes what pricers hold in memory files and in a private /dev/shm, without mapped pages."""
+        private = {each.pid: private_shared_memory(each) for each in self._watchdog.all()}
+        for tree in found:
+            files = open_files_in_memory(tree.members, (), 0) + (private.get(tree.pid, 0) if tree.is_own else 0)
+            if files:
+                mapped = sum(resident_parts(pid, 0).shared for pid in tree.members)
+                tree.rss += max(0, files - mapped)
 
     def _kill(self, tree: ProcessTree, victim: Victim, memory: Memory) -> None:
         """Kill a pricer with all processes that it started, and wait until its memory is free."""

@@ -41,7 +41,7 @@ class ProcessTree:
     """A pricer's own process (`pid`) and all that it started (`members`, including `pid`).
 
     Its mark names its agent and attempt; `is_own` states whether that is this agent. `rss` is the resident memory of
-    all members, bytes.
+    all members, bytes, to which the caller may add their files in memory.
     """
 
     pid: int
@@ -56,7 +56,9 @@ class ProcessTree:
         return PricerSize(self.pid, self.rss)
 
 
-def trees(table: Iterable[Process], own: Mapping[int, str], own_prefix: str, nodes: str) -> list[ProcessTree]:
+def trees(
+    table: Iterable[Process], own: Mapping[int, str], own_prefix: str, nodes: str, orphans: Mapping[Life, str]
+) -> list[ProcessTree]:
     """The pricers of a machine, from the table of its processes.
 
     Args:
@@ -64,6 +66,7 @@ def trees(table: Iterable[Process], own: Mapping[int, str], own_prefix: str, nod
         own: the marks of this agent's running pricers, by pid.
         own_prefix: what the marks of all this agent's processes begin with.
         nodes: the parent directory of this grid's agents, with which all their marks begin.
+        orphans: by process that left this agent's pricers, the name of the attempt that started it.
     """
     processes = {process.pid: process for process in table if not process.is_zombie}
     found = {pid: ProcessTree(pid, mark, is_own=True) for pid, mark in own.items() if pid in processes}
@@ -73,9 +76,12 @@ def trees(table: Iterable[Process], own: Mapping[int, str], own_prefix: str, nod
             if mark is not None and mark.startswith(f"{nodes}/") and not mark.startswith(own_prefix):
                 found[process.pid] = ProcessTree(process.pid, mark, is_own=False)
     by_mark = {tree.mark: tree for tree in found.values()}
+    by_attempt = {mark.rpartition("|")[2]: tree for mark, tree in by_mark.items() if tree.is_own}
     for process in processes.values():
         tree = found.get(process.session) or _around(process, processes, found)
-        if tree is None and process.rss_bytes >= LEAST:
+        if tree is None and (attempt := orphans.get(process.life)) is not None:
+            tree = by_attempt.get(attempt)
+        elif tree is None and process.rss_bytes >= LEAST:
             tree = by_mark.get(mark_of(process.pid) or "")
         if tree is not None:
             tree.members.append(process.pid)
