@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import sys
+import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ import ray
 
 from raygrid.blobs import BlobStore
 from raygrid.node.agent import NodeAgent
+from raygrid.node.sandbox.escapes import code_of_others
 from raygrid.node.sandbox.hidden import hidden_paths
 from raygrid.node.service import AgentService
 from raygrid.settings.model import GridSettings
@@ -53,6 +55,13 @@ class ObjectStorePacks:
         return data
 
 
+def read_only_for_pricers() -> tuple[str, ...]:
+    """The grid's own programs, and files with commands that the user's shells run; sandboxes make these read-only."""
+    installation = (Path(sys.prefix), Path(sys.base_prefix), Path(__file__).parents[1])
+    found = code_of_others(Path.home(), installation, [Path(tempfile.gettempdir())])
+    return tuple(str(path) for path in found if os.access(path, os.W_OK))
+
+
 @exposes(AgentCalls)
 class NodeAgentActor:
     """The agent of one Ray node. Its calls are those of `AgentCalls`."""
@@ -72,6 +81,7 @@ class NodeAgentActor:
             settings.deployed_at,
             own_process=True,
             hidden=hidden_from_pricers(settings),
+            read_only=read_only_for_pricers(),
         )
         self._agent.open()
         spare_what_is_loaded()

@@ -69,6 +69,7 @@ class NodeAgent:
         deployed_at: when the settings were deployed, seconds since the epoch.
         own_process: whether this process runs only the agent; then it is killed if it freezes.
         hidden: paths of the grid that sandboxes hide, besides `root`.
+        read_only: paths that pricers in sandboxes cannot change.
     """
 
     def __init__(
@@ -83,6 +84,7 @@ class NodeAgent:
         deployed_at: float = 0.0,
         own_process: bool = False,
         hidden: Sequence[str] = (),
+        read_only: Sequence[str] = (),
     ) -> None:
         self._own_process = own_process
         self._address = address
@@ -101,7 +103,7 @@ class NodeAgent:
         self._blobs = blobs
         self._mark_prefix = f"{root}|{self.incarnation}|"
         self._workspace = Workspace(root, self.incarnation)
-        self._sandboxes = Sandboxes(self._workspace, hidden)
+        self._sandboxes = Sandboxes(self._workspace, hidden, read_only)
         self._sandbox_state = NO_SANDBOX
         self._cache = ResultCache(pack_store or LocalPackStore(), settings.cache)
         self._traffic = TrafficMeter()

@@ -12,14 +12,21 @@ import socket
 import struct
 
 NEW_MOUNTS, NEW_IPC, NEW_USER, NEW_NETWORK = 0x0002_0000, 0x0800_0000, 0x1000_0000, 0x4000_0000
-_RDONLY, _NOSUID, _NODEV, _REMOUNT, _BIND = 1, 2, 4, 32, 4096
+_NOSUID, _NODEV, _BIND = 2, 4, 4096
 _RECURSIVE, _SLAVE = 1 << 14, 1 << 19
-_OPEN_TREE, _MOVE_MOUNT = 428, 429
+_OPEN_TREE, _MOVE_MOUNT, _MOUNT_SETATTR = 428, 429, 442
+_ATTRIBUTE_READ_ONLY = 1
 _CLONE_TREE, _AT_RECURSIVE, _FROM_DESCRIPTOR, _AT_FDCWD = 1, 0x8000, 4, -100
 _SIOCGIFFLAGS, _SIOCSIFFLAGS, _IFF_UP = 0x8913, 0x8914, 1
 _PR_SET_NO_NEW_PRIVS = 38
 
 _libc = ctypes.CDLL(None, use_errno=True)
+
+
+class _MountAttributes(ctypes.Structure):
+    """`struct mount_attr` of mount_setattr(2)."""
+
+    _fields_ = tuple((name, ctypes.c_uint64) for name in ("set", "clear", "propagation", "user_namespace"))
 
 
 def _checked(result: int, what: str) -> int:
@@ -65,7 +72,11 @@ def mount_memory(path: str, options: str) -> None:
 
 def make_read_only(path: str) -> None:
     """Make the mount at a path read-only for this namespace."""
-    _checked(_libc.mount(None, os.fsencode(path), None, _REMOUNT | _BIND | _RDONLY | _NOSUID | _NODEV, None), path)
+    # mount(2) would set all flags, and a user namespace may not remove those that the mount had outside of it.
+    attributes = _MountAttributes(_ATTRIBUTE_READ_ONLY, 0, 0, 0)
+    size = ctypes.sizeof(attributes)
+    changed = _libc.syscall(_MOUNT_SETATTR, _AT_FDCWD, os.fsencode(path), 0, ctypes.byref(attributes), size)
+    _checked(changed, path)
 
 
 def bind(source: str, target: str) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
+import stat
 import threading
 from pathlib import Path
 
@@ -12,6 +13,8 @@ from raygrid.node.attempt.captures import CapturePool
 from raygrid.node.attempt.directory import DirectoryHandle
 from raygrid.node.attempt.safe_paths import open_directory, remove
 from raygrid.node.attempt.temporary_files import TemporaryDirectories
+
+_MODE = 0o700
 
 
 class JobsDirectory:
@@ -64,6 +67,21 @@ class JobsDirectory:
         while self._descriptors:
             os.close(self._descriptors.pop())
 
+    def unlock(self) -> None:
+        """Give this node all permissions on it again, which a pricer may have removed."""
+        for descriptor in (self.descriptor, self.temporaries.descriptor):
+            if stat.S_IMODE(os.fstat(descriptor).st_mode) != _MODE:
+                os.fchmod(descriptor, _MODE)
+
+    def is_as_new(self) -> bool:
+        """Whether it contains only its temporary directories, and these are unused; False if that cannot be seen."""
+        try:
+            with os.scandir(self.descriptor) as entries:
+                names = [entry.name for entry in entries]
+            return names == [os.path.basename(self.temporaries.path)] and self.temporaries.are_unused()
+        except OSError:
+            return False
+
     def make(self, name: str) -> DirectoryHandle:
         """Make an empty directory in it.
 
@@ -93,5 +111,5 @@ def _own_directory(name: str, dir_fd: int) -> int:
             raise
         remove(name, dir_fd)
     with contextlib.suppress(FileExistsError):
-        os.mkdir(name, 0o700, dir_fd=dir_fd)
+        os.mkdir(name, _MODE, dir_fd=dir_fd)
     return open_directory(name, dir_fd)

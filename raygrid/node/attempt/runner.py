@@ -31,7 +31,7 @@ from raygrid.node.attempt.judgement import Judge
 from raygrid.node.attempt.result import Results
 from raygrid.node.attempt.stages import FinishedAttempt, PreparedAttempt, ProcessedAttempt
 from raygrid.node.attempt.start import PricerStarter, inherited_environment
-from raygrid.node.attempt.usage import RemainingWriters, Usage
+from raygrid.node.attempt.usage import Usage
 from raygrid.node.attempt.workspace import Workspace
 from raygrid.node.definitions import NodeDefinitions
 from raygrid.node.limits.disk import DiskWatch
@@ -106,8 +106,7 @@ class Runner:
             if directory is not None:
                 self._remove(directory)
             if box is not None:
-                clean = directory is not None and directory.writers is RemainingWriters.NONE
-                self._sandboxes.give_back(box, clean=clean)
+                self._sandboxes.give_back(box)
 
     def _definition(self, spec: JobSpec) -> tuple[JobSpec, Pricer]:
         """The job with the digest of its definition, and the pricer to run."""
@@ -125,7 +124,7 @@ class Runner:
         try:
             require(self._node_id, name, pricer, box.state)
         except CannotRunError:
-            self._sandboxes.give_back(box, clean=True)
+            self._sandboxes.give_back(box)
             raise
         return box
 

@@ -95,6 +95,7 @@ class PricerStarter:
         resource_limits.apply(pid)
         end = wait_for_child(running)
         running.left_nothing = self._watchdog.has_no_stray(prepared.spec.pricer, prepared.attempt)
+        prepared.box.pricer_ended(left_nothing=running.left_nothing)
         return end
 
     def _spawn(self, prepared: PreparedAttempt) -> int:

@@ -44,26 +44,38 @@ class TemporaryDirectory:
 
 
 class TemporaryDirectories:
-    """The temporary directories of one life of an agent; thread-safe."""
+    """The temporary directories of one sandbox, or of a life of an agent; thread-safe.
+
+    Attributes:
+        path: the directory that contains them.
+        descriptor: that directory, open; -1 before `open` and after `close`.
+    """
 
     def __init__(self, place: Path) -> None:
-        self._place = str(place)
-        self._descriptor = -1
+        self.path = str(place)
+        self.descriptor = -1
         self._serial = itertools.count()
         self._free: deque[TemporaryDirectory] = deque()
         self._used_by_warm: deque[TemporaryDirectory] = deque()  # a warm process may still write there
 
     def open(self) -> None:
         """Open the pool's directory, which must exist."""
-        self._descriptor = open_directory(self._place)
+        self.descriptor = open_directory(self.path)
 
     def close(self) -> None:
         """Close the directory; no further directory is kept."""
         self._free.clear()
         self._used_by_warm.clear()
-        if self._descriptor >= 0:
-            os.close(self._descriptor)
-            self._descriptor = -1
+        if self.descriptor >= 0:
+            os.close(self.descriptor)
+            self.descriptor = -1
+
+    def are_unused(self) -> bool:
+        """Whether the directory contains nothing but unused directories of this pool, while no attempt has one."""
+        with os.scandir(self.path) as entries:
+            names = {entry.name for entry in entries}
+        own = os.fstat(self.descriptor)
+        return names == {each.name for each in self._free} and os.path.samestat(own, os.lstat(self.path))
 
     def take(self, job_directory: str, dir_fd: int) -> TemporaryDirectory:
         """An empty directory; beside the job directory if a pricer removed this pool's directory.
@@ -77,7 +89,7 @@ class TemporaryDirectories:
                     self._remove(spare)
                 return spare
         place, _, name = job_directory.rpartition("/")
-        made = _made(self._place, str(next(self._serial)), self._descriptor) or _made(place, f"{name}@tmp", dir_fd)
+        made = _made(self.path, str(next(self._serial)), self.descriptor) or _made(place, f"{name}@tmp", dir_fd)
         if made is None:
             raise OSError(errno.ELOOP, "the node's directories were replaced", job_directory)
         return made
@@ -85,7 +97,7 @@ class TemporaryDirectories:
     def give_back(self, temporary: TemporaryDirectory, writers: RemainingWriters) -> None:
         """Take a directory back after its attempt; it is removed unless it can be reused."""
         spare: TemporaryDirectory | None = None
-        if writers is not RemainingWriters.UNKNOWN and temporary.dir_fd == self._descriptor:
+        if writers is not RemainingWriters.UNKNOWN and temporary.dir_fd == self.descriptor:
             spare = temporary if _is_unused(temporary) else _cleared(temporary)
         if spare is None:
             self._remove(temporary)

@@ -56,13 +56,16 @@ class SandboxPlan:
     state: SandboxState = field(compare=False)
 
 
-def plan(pricer: Pricer, mechanisms: Mechanisms, hidden: Sequence[str], own: str, captures: str) -> SandboxPlan:
+def plan(
+    pricer: Pricer, mechanisms: Mechanisms, hidden: Sequence[str], read_only: Sequence[str], own: str, captures: str
+) -> SandboxPlan:
     """SandboxPlan a sandbox for a pricer whose mode is not `off`.
 
     Args:
         pricer: its settings.
         mechanisms: what the kernel offers.
         hidden: the paths of the grid's own files.
+        read_only: paths that no pricer may change.
         own: the sandbox's own directory.
         captures: the directory of the files that capture what pricers print; a program may open its own again.
     """
@@ -83,11 +86,11 @@ def plan(pricer: Pricer, mechanisms: Mechanisms, hidden: Sequence[str], own: str
         _expanded, pricer.write
     )
     return SandboxPlan(
-        View(hidden, shown, own_memory) if mechanisms.mounts else None,
+        View(hidden, shown, read_only, own_memory) if mechanisms.mounts else None,
         files,
         network,
         not network and mechanisms.network,
-        is_strict and mechanisms.ipc,
+        mechanisms.ipc,
         mechanisms.seccomp,
         mechanisms.landlock > 0,
         SandboxState(
@@ -139,7 +142,7 @@ def _active(mechanisms: Mechanisms, is_strict: bool, network: bool) -> list[str]
         "user_namespace": mechanisms.in_user_namespace,
         "mount_namespace": mechanisms.mounts,
         "network_namespace": not network and mechanisms.network,
-        "ipc_namespace": is_strict and mechanisms.ipc,
+        "ipc_namespace": mechanisms.ipc,
         "landlock": mechanisms.landlock > 0,
         "seccomp": mechanisms.seccomp,
         "no_new_privs": True,

@@ -21,7 +21,7 @@ from raygrid.node.sandbox.mechanisms import Mechanisms, probe
 from raygrid.node.sandbox.plan import SandboxPlan, plan
 from raygrid.node.sandbox.threads import RestrictedThreads
 from raygrid.settings.pricer import Pricer
-from raygrid.system import capabilities, namespaces, seccomp
+from raygrid.system import capabilities, ipc, namespaces, seccomp
 from raygrid.system.landlock import READ, Ruleset
 
 logger = logging.getLogger(__name__)
@@ -52,6 +52,29 @@ class NoSandbox:
         """Do work that starts a pricer; return what it returns, raise what it raises."""
         return work()
 
+    def pricer_ended(self, *, left_nothing: bool) -> None:
+        """Called by work after the end of its pricer; states whether it left no process behind."""
+        self.directory.unlock()
+
+    def close(self) -> None:
+        """End what belongs to it."""
+
+
+class WithoutPrivileges(NoSandbox):
+    """No sandbox either, but without the capabilities that an agent has in its user namespace."""
+
+    def __init__(self, directory: JobsDirectory) -> None:
+        super().__init__(directory)
+        self._threads = RestrictedThreads(capabilities.drop_all, lambda: None)
+
+    def run(self, work: Callable[[], T]) -> T:
+        """Do work in a thread without capabilities."""
+        return self._threads.run(work)
+
+    def close(self) -> None:
+        """End the waiting thread."""
+        self._threads.close()
+
 
 class Sandbox(NoSandbox):
     """One sandbox. Its directory, what its processes see, and the threads that start them.
@@ -71,6 +94,7 @@ class Sandbox(NoSandbox):
         self._times_made = directory.times_made
         self._rules: Ruleset | None = None
         self._is_shared = is_shared
+        self._is_empty = True
         try:
             self._threads = RestrictedThreads(self._prepare, self._restrict)
         except BaseException:
@@ -81,22 +105,29 @@ class Sandbox(NoSandbox):
         """Do work in a thread with the sandbox's restrictions; processes that it starts have them as well."""
         return self._threads.run(work)
 
+    def pricer_ended(self, *, left_nothing: bool) -> None:
+        """Open its directory again for the node, and look whether something outlives the pricer."""
+        self.directory.unlock()
+        self._is_empty = left_nothing and not (self._plan.own_ipc and ipc.is_in_use())
+
     @property
     def is_sound(self) -> bool:
         """Whether its directory is still the one that its processes see."""
         return self._times_made == self.directory.times_made
 
-    def clear(self) -> None:
-        """Remove what an attempt left in its shared memory.
-
-        Raises:
-            OSError: something cannot be removed.
-        """
-        if self.shared_memory >= 0:
+    def is_as_new(self) -> bool:
+        """Whether the next attempt finds nothing of earlier ones; what they left in shared memory is removed."""
+        if not (self._is_empty and self.is_sound and self.directory.is_as_new()):
+            return False
+        if self.shared_memory < 0:
+            return True
+        with contextlib.suppress(OSError):
             with os.scandir(self.shared_memory) as entries:
                 names = [entry.name for entry in entries]
             for name in names:
                 remove(name, self.shared_memory)
+            return True
+        return False
 
     def close(self) -> None:
         """End its waiting thread; processes that still run in it keep their restrictions."""
@@ -162,12 +193,14 @@ class Sandboxes:
     Args:
         workspace: the directories of the agent, which sandboxes hide.
         hidden: further paths of the grid that are hidden.
+        read_only: paths that pricers cannot change, because others run what is there.
     """
 
-    def __init__(self, workspace: Workspace, hidden: Sequence[str] = ()) -> None:
+    def __init__(self, workspace: Workspace, hidden: Sequence[str] = (), read_only: Sequence[str] = ()) -> None:
         self._workspace = workspace
         self._hidden = (str(workspace.root), *hidden)
         self._off = NoSandbox(workspace.without_sandbox)
+        self._read_only = tuple(read_only)
         self._mechanisms = Mechanisms()
         self._lock = threading.Lock()
         self._idle: deque[Sandbox] = deque()  # the longest idle is the first
@@ -177,6 +210,8 @@ class Sandboxes:
     def open(self) -> None:
         """Find out what the kernel offers."""
         self._mechanisms = probe()
+        if self._mechanisms.in_user_namespace and not self._mechanisms.is_root:
+            self._off = WithoutPrivileges(self._workspace.without_sandbox)
 
     def usual_state(self, pricers: Iterable[Pricer]) -> SandboxState:
         """What protects from most pricers on this node."""
@@ -200,6 +235,7 @@ class Sandboxes:
             self._shared.clear()
         for each in sandboxes:
             self._end(each)
+        self._off.close()
 
     def take(self, name: str, pricer: Pricer) -> NoSandbox:
         """A sandbox for an attempt of a pricer; `give_back` follows.
@@ -224,20 +260,17 @@ class Sandboxes:
                 return made
         return self._make(key, pricer, is_shared=False)
 
-    def give_back(self, sandbox: NoSandbox, *, clean: bool) -> None:
-        """Take a sandbox back after its attempt; `clean` states that no process is left in it."""
+    def give_back(self, sandbox: NoSandbox) -> None:
+        """Take a sandbox back after its attempt, whose files were removed; it is ended unless it is as good as new."""
         if not isinstance(sandbox, Sandbox) or self._shared.get(sandbox.key) is sandbox:
             return
-        if clean and sandbox.is_sound:
-            with contextlib.suppress(OSError):
-                sandbox.clear()
-                with self._lock:
-                    self._idle.append(sandbox)
-                    surplus = self._idle.popleft() if len(self._idle) > MOST_IDLE else None
-                if surplus is not None:
-                    self._end(surplus)
-                return
-        self._end(sandbox)
+        surplus: Sandbox | None = sandbox
+        if sandbox.is_as_new():
+            with self._lock:
+                self._idle.append(sandbox)
+                surplus = self._idle.popleft() if len(self._idle) > MOST_IDLE else None
+        if surplus is not None:
+            self._end(surplus)
 
     def _kind(self, name: str, pricer: Pricer) -> tuple[Hashable, bool, bool]:
         """A pricer's key for sandboxes, whether each attempt has its own, and whether all processes share a domain."""
@@ -267,7 +300,7 @@ class Sandboxes:
             raise
 
     def _plan(self, pricer: Pricer, directory: JobsDirectory) -> SandboxPlan:
-        return plan(pricer, self._mechanisms, self._hidden, directory.path, str(self._workspace.spare))
+        return plan(pricer, self._mechanisms, self._hidden, self._read_only, directory.path, str(self._workspace.spare))
 
     def _end(self, sandbox: Sandbox) -> None:
         sandbox.close()

@@ -24,11 +24,13 @@ class View:
     Attributes:
         hidden: files and directories to hide.
         shown: what to show nevertheless, with all that is mounted below it.
+        read_only: files and directories that cannot be changed.
         own_shared_memory: whether `/dev/shm` is the sandbox's own.
     """
 
     hidden: Sequence[str] = ()
     shown: Sequence[str] = ()
+    read_only: Sequence[str] = ()
     own_shared_memory: bool = True
 
 
@@ -39,26 +41,50 @@ def build(view: View) -> int:
         OSError: a mount fails.
     """
     hidden = {os.path.realpath(path) for path in view.hidden}
-    # A shown path keeps its own name, because programs know it by that.
-    shown = {path for path in view.shown if os.path.exists(path) and _is_within(os.path.realpath(path), hidden)}
+    shown = {place for path in view.shown for place in _places(path) if _is_within(place, hidden)}
     taken = {path: (os.path.isdir(path), namespaces.take_tree(path, recursive=True)) for path in shown}
     covered = []
     for path in sorted(hidden | shown, key=lambda each: (each.count("/"), each)):  # from the outside in
         if path in taken:
             is_directory, tree = taken.pop(path)
-            _make_target(path, is_directory=is_directory)
-            namespaces.put_tree(tree, path)
+            _put(tree, path, is_directory=is_directory)
         elif os.path.isdir(path):
             namespaces.mount_memory(path, _HIDDEN)
             covered.append(path)
         elif os.path.exists(path):
             namespaces.bind(os.devnull, path)
+    for path in {os.path.realpath(path) for path in view.read_only if os.path.exists(path)}:
+        namespaces.bind(path, path)
+        covered.append(path)
     for path in covered:
         namespaces.make_read_only(path)
     if not view.own_shared_memory or not os.path.isdir(SHARED_MEMORY):
         return -1
     namespaces.mount_memory(SHARED_MEMORY, "mode=1777,size=50%")
     return os.open(SHARED_MEMORY, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+
+
+def _places(path: str) -> set[str]:
+    """Where a path that exists lies: itself, and what it leads to if it is a link."""
+    if not os.path.exists(path):
+        return set()
+    return {os.path.join(os.path.realpath(os.path.dirname(path)), os.path.basename(path)), os.path.realpath(path)}
+
+
+def _put(tree: int, path: str, *, is_directory: bool) -> None:
+    """Mount a tree at its path, unless it is visible there already."""
+    try:
+        is_visible = os.path.samestat(os.fstat(tree), os.stat(path))
+    except OSError:
+        is_visible = False
+        os.makedirs(path if is_directory else os.path.dirname(path), exist_ok=True)
+        if not is_directory:
+            with open(path, "xb"):
+                pass
+    if is_visible:
+        os.close(tree)
+    else:
+        namespaces.put_tree(tree, path)
 
 
 def is_below(path: str, top: str) -> bool:
@@ -68,11 +94,3 @@ def is_below(path: str, top: str) -> bool:
 
 def _is_within(path: str, tops: set[str]) -> bool:
     return any(is_below(path, top) for top in tops)
-
-
-def _make_target(path: str, *, is_directory: bool) -> None:
-    """Make a directory or file to mount on, in a hidden directory."""
-    os.makedirs(path if is_directory else os.path.dirname(path), exist_ok=True)
-    if not is_directory:
-        with open(path, "ab"):
-            pass
