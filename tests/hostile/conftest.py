@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from tests.hostile.isolation import environment, free_user, isolated, processes_of, why_not
+from tests.hostile.isolation import LARGEST_FILE, environment, free_user, isolated, processes_of, why_not
 
 RunIsolated = Callable[..., Any]
 
@@ -24,9 +24,10 @@ def run_isolated() -> RunIsolated:
             pytest.fail(f"{reason}; CI must be able to isolate hostile programs, because skips are not noticed")
         pytest.skip(reason)
 
-    def run(module: str, *words: str, timeout_s: float) -> Any:
+    def run(module: str, *words: str, timeout_s: float, file_size: int | None = LARGEST_FILE) -> Any:
         user = free_user()
-        command = isolated([sys.executable, "-m", module, *words], user=user, timeout_s=timeout_s)
+        program = [sys.executable, "-m", module, *words]
+        command = isolated(program, user=user, timeout_s=timeout_s, file_size=file_size)
         done = subprocess.run(command, env=environment(), capture_output=True, text=True, check=False)
         assert done.returncode == 0, f"{done.stderr[-6000:]}\n{done.stdout[-2000:]}"
         assert processes_of(user) == []

@@ -45,6 +45,7 @@ def main() -> None:
     own, other = jobs / "own", jobs / "other"
     for directory in (own, other):
         directory.mkdir(parents=True)
+    (HOME / ".bashrc").touch()
     for name in SECRETS:
         (HOME / "state" / name).write_text(TEXT)
     given = {"text": TEXT, "abstract": "dummy-victim", "segment": 1234}
@@ -61,8 +62,7 @@ def main() -> None:
             start_new_session=True,
         ) as process:
             until((other / victim.KNOWN).exists, "the victim runs")
-            port = json.loads((other / victim.KNOWN).read_text())["port"]
-            targets = _targets(process.pid, other, port, pages.server_port)
+            targets = _targets(process.pid, other, json.loads((other / victim.KNOWN).read_text()), pages.server_port)
             (own / "input").write_text(targets.to_json())
             command = [sys.executable, "-m", "tests.hostile.attacks", "input"]
             done = subprocess.run(
@@ -73,7 +73,7 @@ def main() -> None:
     print(json.dumps(lines))
 
 
-def _targets(pid: int, other: Path, victim_port: int, http_port: int) -> Targets:
+def _targets(pid: int, other: Path, known: dict[str, int], http_port: int) -> Targets:
     state = HOME / "state"
     return Targets(
         processes=dict.fromkeys(ROLES, pid),
@@ -82,7 +82,7 @@ def _targets(pid: int, other: Path, victim_port: int, http_port: int) -> Targets
         session_dir=str(state),
         sockets=(str(state / "socket"),),
         abstract=("dummy-victim",),
-        ports=(("127.0.0.1", http_port), ("127.0.0.1", victim_port)),
+        ports=(("127.0.0.1", http_port), ("127.0.0.1", known["port"])),
         gcs_port=http_port,
         http_port=http_port,
         victim_files={
@@ -92,7 +92,8 @@ def _targets(pid: int, other: Path, victim_port: int, http_port: int) -> Targets
         },
         victim_socket=str(other / victim.SOCKET),
         victim_abstract="dummy-victim",
-        victim_port=victim_port,
+        victim_port=known["port"],
+        victim_udp_port=known["udp_port"],
         victim_segment=1234,
         victim_text=TEXT,
     )

@@ -47,6 +47,7 @@ class IsolatedGrid:
     """A grid with these pricers, one node, and a key; use as a context manager."""
 
     def __init__(self, pricers: Mapping[str, Mapping[str, Any]], *, slots: int, **settings: Any) -> None:
+        (HOME / ".bashrc").touch()
         self.config = HOME / "grid.yaml"
         http = {"port": PORT, "api_keys": [{"name": "desk", "key": KEY}]}
         given = {"name": NAME, "http": http, "pricers": pricers, "node": {"slots": slots}, **settings}

@@ -8,21 +8,23 @@ waits for the command and reaps orphans; when it ends, the kernel ends all other
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shutil
 import stat
 import subprocess
 import sys
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 TITLE = "raygrid-hostile-tests"  # the first process of the namespace has it in its command line
 FIRST_UID, LAST_UID = 61_234, 61_333
+LARGEST_FILE = 2 * 1024**3
 HOME = Path("/home/desk")  # inside
 _TOOLS = ("unshare", "setpriv", "prlimit", "timeout", "mount", "umount", "ip")
 # Processes are counted for each user of the machine, so the user has no other processes.
-_LIMITS = ("--nproc=3000", "--nofile=8192", "--core=0", f"--fsize={2 * 1024**3}")
+_LIMITS = ("--nproc=3000", "--nofile=8192", "--core=0")
 _SHARED = {"/tmp": "3g", "/var/tmp": "64m", "/dev/shm": "2g"}  # directories of all users, and their sizes inside
 
 # Arguments: the user id, directories to hide, --, paths to show again, --, the command.
@@ -57,7 +59,7 @@ def free_user() -> int:
     Raises:
         RuntimeError: all that are tried are in use.
     """
-    taken = {entry.stat().st_uid for entry in _processes()}
+    taken = {user for _, user in _processes()}
     for user in range(FIRST_UID, LAST_UID + 1):
         if user not in taken:
             return user
@@ -66,24 +68,29 @@ def free_user() -> int:
 
 def processes_of(user: int) -> list[int]:
     """The processes of a user on this machine, in whatever namespace."""
-    found = []
-    for entry in _processes():
-        try:
-            if entry.stat().st_uid == user:
-                found.append(int(entry.name))
-        except OSError:  # it has ended
-            continue
-    return found
+    return [pid for pid, owner in _processes() if owner == user]
 
 
-def _processes() -> Iterable[Path]:
-    return (entry for entry in Path("/proc").iterdir() if entry.name.isdigit())
+def _processes() -> Iterator[tuple[int, int]]:
+    """All processes with their users."""
+    for entry in Path("/proc").iterdir():
+        if entry.name.isdigit():
+            with contextlib.suppress(OSError):  # it has ended
+                yield int(entry.name), entry.stat().st_uid
 
 
-def isolated(command: Sequence[str], *, user: int, timeout_s: float, shown: Iterable[Path] = ()) -> list[str]:
+def isolated(
+    command: Sequence[str],
+    *,
+    user: int,
+    timeout_s: float,
+    shown: Iterable[Path] = (),
+    file_size: int | None = LARGEST_FILE,
+) -> list[str]:
     """The command line that runs a command in such namespaces, and ends everything there after so long.
 
-    `shown` are further paths that the user must be able to read.
+    `shown` are further paths that the user must be able to read. .NET makes a memory file of terabytes at its start, so
+    it needs `file_size` None; the sizes of the directories hold all the same.
     """
     needed = sorted({Path(sys.base_prefix), Path(sys.prefix), REPOSITORY, *(path.resolve() for path in shown)})
     closed = {way for path in needed if (way := _closed_directory(path)) is not None}
@@ -93,7 +100,7 @@ def isolated(command: Sequence[str], *, user: int, timeout_s: float, shown: Iter
     return [
         *("timeout", "--signal=KILL", str(timeout_s)),
         *("unshare", "--pid", "--mount", "--net", "--ipc", "--uts", "--fork", "--mount-proc", "--kill-child"),
-        *("prlimit", *_LIMITS),
+        *("prlimit", *_LIMITS, *([] if file_size is None else [f"--fsize={file_size}"])),
         *("sh", "-c", _SET_UP, "sh", str(user)),
         *(str(path) for path in sorted(closed) if path != Path("/home")),
         "--",

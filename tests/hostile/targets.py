@@ -30,7 +30,7 @@ class Targets:
         victim_files: files of the other job by name; each contains `victim_text`.
         victim_socket: the path of its Unix socket.
         victim_abstract: the name of its abstract socket.
-        victim_port: the TCP port on which it listens.
+        victim_port, victim_udp_port: the TCP port on which it listens; the UDP port on which it answers.
         victim_segment: the key of its System V shared memory.
         victim_text: what its files, its environment and its memory contain.
     """
@@ -48,6 +48,7 @@ class Targets:
     victim_socket: str = "/nonexistent"
     victim_abstract: str = "nonexistent"
     victim_port: int = 0
+    victim_udp_port: int = 0
     victim_segment: int = 0
     victim_text: str = ""
 

@@ -11,10 +11,12 @@ import pytest
 from tests.hostile.conftest import RunIsolated
 from tests.hostile.isolation import REPOSITORY
 
+HERE = Path(__file__).parent
 PROGRAMS = sorted(
-    f"tests.hostile.{path.parent.name + '.' if path.parent.name == 'attacks' else ''}{path.stem}"
-    for path in Path(__file__).parent.rglob("*.py")
-    if '__name__ == "__main__"' in path.read_text(encoding="utf-8") and path != Path(__file__)
+    f"tests.hostile.{'.'.join(path.relative_to(HERE).with_suffix('').parts)}"
+    for path in HERE.rglob("*.py")
+    if '__name__ == "__main__"' in path.read_text(encoding="utf-8")
+    and path not in (Path(__file__), HERE / "__main__.py")  # which isolates what it runs
 )
 
 

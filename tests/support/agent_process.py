@@ -14,7 +14,7 @@ import subprocess
 import sys
 import threading
 import zipfile
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from io import BytesIO
 from pathlib import Path
 from typing import Any, Self
@@ -27,6 +27,7 @@ from raygrid.node.limits import watchdog
 from raygrid.settings.pricer import Pricer
 from raygrid.settings.sections import Node
 from raygrid.system.proc import process_table
+from raygrid.transport.nodes import ENTRY
 
 ROOT = Path(__file__).parents[2]
 
@@ -47,12 +48,15 @@ def running_with(text: str) -> list[int]:
 class AgentProcess:
     """An agent with these pricers; use as a context manager, at whose end it is killed unless it was closed.
 
+    It is started through the program that lets an ordinary user's agent set up sandboxes.
+
     Args:
         directory: its root and blob store lie here.
         pricers: settings of its pricers, by name.
         slots: its slots.
         sweep_s: how often it looks for what jobs left behind.
         name: name of its root in the directory.
+        hidden: what sandboxes hide besides its root.
         node: further settings of the node.
 
     Attributes:
@@ -67,13 +71,14 @@ class AgentProcess:
         slots: int = 4,
         sweep_s: float = 1.0,
         name: str = "root",
+        hidden: Sequence[Path] = (),
         **node: Any,
     ) -> None:
         self.reports: dict[str, dict[str, Any]] = {}
         self._arrived = threading.Condition()
         self._number = 0
         self.process = subprocess.Popen(
-            [sys.executable, "-m", "tests.support.agent_process"],
+            [sys.executable, "-m", ENTRY, str(directory / "namespace"), "-m", "tests.support.agent_process"],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             cwd=ROOT,
@@ -86,6 +91,7 @@ class AgentProcess:
             "node": {"slots": slots, "kill_grace_s": 0.3, **node},
             "sweep_s": sweep_s,
             "name": name,
+            "hidden": [str(path) for path in hidden],
         }
         self._say(settings)
         threading.Thread(target=self._listen, daemon=True).start()
@@ -160,7 +166,13 @@ def main() -> None:
     blobs = BlobStore(str(directory / "blobs"))
     pricers = {name: Pricer(**pricer) for name, pricer in settings["pricers"].items()}
     agent = NodeAgent(
-        "node-1", directory / settings["name"], pricers, Node(**settings["node"]), blobs, own_process=True
+        "node-1",
+        directory / settings["name"],
+        pricers,
+        Node(**settings["node"]),
+        blobs,
+        own_process=True,
+        hidden=settings["hidden"],
     )
     agent.open()
     closed = threading.Event()

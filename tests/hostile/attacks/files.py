@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import os
+import site
 import stat
 from collections.abc import Callable, Iterable
 from pathlib import Path
@@ -13,7 +14,7 @@ from tests.hostile.attacks.attack import ATTACKS, Attack, RefusedError, Wrote, a
 from tests.hostile.attacks.syscalls import call
 from tests.hostile.targets import Targets
 
-SECRETS = ("grid-file", "job-store", "settings", "result", "log", "session")
+SECRETS = ("grid-file", "token", "job-store", "settings", "result", "log", "session")
 VICTIM_FILES = ("job-directory", "tmp", "shm")
 
 
@@ -46,7 +47,7 @@ for each in VICTIM_FILES:
 
 @attack("list-state-directory")
 def list_state_directory(targets: Targets) -> str:
-    """See names in the grid's state directory."""
+    """See names in the grid's state directory, besides those that lead to the own job directory."""
     return _names_below(targets.state_dir)
 
 
@@ -57,7 +58,7 @@ def list_session_directory(targets: Targets) -> str:
 
 
 def _names_below(path: str) -> str:
-    if names := os.listdir(path):
+    if names := [name for name in os.listdir(path) if not Path.cwd().is_relative_to(Path(path, name))]:
         return f"saw {len(names)} names, such as {names[0]}"
     raise RefusedError("it is empty here")
 
@@ -220,6 +221,26 @@ def write_home(targets: Targets) -> Wrote:
     return _write(Path.home() / "hostile")
 
 
+@attack("change-shell-start")
+def change_shell_start(targets: Targets) -> Wrote:
+    """Change what the user's shell runs at the next login, outside of the sandbox."""
+    return _write(Path.home() / ".bashrc")
+
+
+@attack("plant-shell-start")
+def plant_shell_start(targets: Targets) -> Wrote:
+    """Make a file that the user's shell runs at the next login, where there was none."""
+    return _write(Path.home() / ".bash_login")
+
+
+@attack("plant-code")
+def plant_code(targets: Targets) -> Wrote:
+    """Make a module that the Python of the grid and of other jobs loads at its start."""
+    packages = Path(site.getusersitepackages())
+    packages.mkdir(parents=True, exist_ok=True)
+    return _write(packages / "hostile.pth")
+
+
 @attack("write-job-directory")
 def write_job_directory(targets: Targets) -> str:
     """Make a file in the own job directory, which every pricer may."""
@@ -229,7 +250,7 @@ def write_job_directory(targets: Targets) -> str:
 
 
 def _write(path: Path) -> Wrote:
-    text = f"hostile {os.getpid()}"
+    text = f"# hostile {os.getpid()}\n"
     path.write_text(text)
     return Wrote(str(path), text)
 

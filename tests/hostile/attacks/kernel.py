@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
-import mmap
 import os
 import signal
 from pathlib import Path
 
 from tests.hostile.attacks.attack import RefusedError, attack
-from tests.hostile.attacks.syscalls import X32, call, call_i386, checked
+from tests.hostile.attacks.syscalls import X32, below_4_gb, call, call_i386, checked
 from tests.hostile.targets import Targets
 
 NEW_MOUNTS, NEW_USERS, DETACH_MOUNT = 0x00020000, 0x10000000, 2
@@ -97,9 +96,7 @@ def mount(targets: Targets) -> str:
 @attack("mount-by-int80")
 def mount_by_int80(targets: Targets) -> str:
     """Mount something by the 32-bit table."""
-    words = mmap.mmap(-1, mmap.PAGESIZE, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS | 0x40)  # below 4 GB
-    words.write(b"tmpfs\0/mnt\0")
-    start = ctypes.addressof(ctypes.c_char.from_buffer(words))
+    start = below_4_gb(b"tmpfs\0/mnt\0")
     call_i386("mount", start, start + 6, start, 0, 0)
     return "mounted a directory in memory"
 

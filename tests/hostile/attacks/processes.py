@@ -6,13 +6,15 @@ import contextlib
 import ctypes
 import os
 import resource
+import struct
 from pathlib import Path
 
-from tests.hostile.attacks.attack import RefusedError, attack, attack_on_processes
-from tests.hostile.attacks.syscalls import X32, call, call_i386, checked
+from tests.hostile.attacks.attack import NotTriedError, RefusedError, attack, attack_on_processes
+from tests.hostile.attacks.syscalls import X32, below_4_gb, call, call_i386, checked
 from tests.hostile.targets import Targets
 
 SEIZE, DETACH = 0x4206, 17
+_PROCESS, _LOWEST_BEST_EFFORT = 1, 2 << 13 | 7
 _LIBC = ctypes.CDLL(None, use_errno=True)
 
 
@@ -91,8 +93,8 @@ def signal_thread(targets: Targets, pid: int) -> str:
 def signal_group(targets: Targets, pid: int) -> str:
     """Signal its process group."""
     group = os.getpgid(pid)
-    if group == os.getpgid(0):
-        raise RefusedError("it is in the own group")
+    if group in (0, os.getpgid(0)):
+        raise RefusedError("its group is the own one, or unknown here")
     os.killpg(group, 0)
     return f"could signal group {group}"
 
@@ -169,30 +171,66 @@ def set_limits(targets: Targets, pid: int) -> str:
 
 @attack_on_processes("set-processors")
 def set_processors(targets: Targets, pid: int) -> str:
-    """Bind it to processors."""
-    os.sched_setaffinity(pid, os.sched_getaffinity(pid))
-    return "could bind it to processors"
+    """Bind it to one processor."""
+    if len(before := os.sched_getaffinity(pid)) == 1:
+        raise NotTriedError("it has one processor already")
+    os.sched_setaffinity(pid, {min(before)})
+    after = os.sched_getaffinity(pid)
+    os.sched_setaffinity(pid, before)
+    _require_change(before, after)
+    return "could bind it to one processor"
 
 
 @attack_on_processes("set-priority")
 def set_priority(targets: Targets, pid: int) -> str:
-    """Give it a priority."""
-    os.setpriority(os.PRIO_PROCESS, pid, os.getpriority(os.PRIO_PROCESS, pid))
-    return "could make it slower"
+    """Give it a lower priority, by one step."""
+    before = _priority(pid)
+    os.setpriority(os.PRIO_PROCESS, pid, before + 1)
+    _require_change(before, os.getpriority(os.PRIO_PROCESS, pid))
+    return "could lower its priority"
+
+
+@attack("set-priorities")
+def set_priorities(targets: Targets) -> str:
+    """Lower the priority of all processes of the user to that of the lowest, by one call."""
+    pid = next(iter(targets.processes.values()))
+    before = _priority(pid)
+    os.setpriority(os.PRIO_USER, os.getuid(), before + 1)
+    _require_change(before, os.getpriority(os.PRIO_PROCESS, pid))
+    return "could lower all priorities"
 
 
 @attack_on_processes("set-scheduling")
 def set_scheduling(targets: Targets, pid: int) -> str:
-    """Give it a scheduling policy."""
-    os.sched_setscheduler(pid, os.sched_getscheduler(pid), os.sched_param(0))
-    return "could make it wait for all others"
+    """Give it a scheduling policy for long computations."""
+    before = os.sched_getscheduler(pid)
+    os.sched_setscheduler(pid, os.SCHED_BATCH, os.sched_param(0))
+    after = os.sched_getscheduler(pid)
+    os.sched_setscheduler(pid, before, os.sched_param(0))
+    _require_change(before, after)
+    return "could make it wait for others"
 
 
 @attack_on_processes("set-io-priority")
 def set_io_priority(targets: Targets, pid: int) -> str:
-    """Give it a priority for disks."""
-    call("ioprio_set", 1, pid, call("ioprio_get", 1, pid))
+    """Give it the lowest priority for disks."""
+    before = call("ioprio_get", _PROCESS, pid)
+    call("ioprio_set", _PROCESS, pid, _LOWEST_BEST_EFFORT)
+    after = call("ioprio_get", _PROCESS, pid)
+    call("ioprio_set", _PROCESS, pid, before)
+    _require_change(before, after)
     return "could make its disk accesses wait"
+
+
+def _priority(pid: int) -> int:
+    if (priority := os.getpriority(os.PRIO_PROCESS, pid)) == 19:
+        raise NotTriedError("it has the lowest priority already")
+    return priority
+
+
+def _require_change(before: object, after: object) -> None:
+    if before == after:
+        raise RefusedError("the call was ignored")
 
 
 @attack_on_processes("move-memory")
@@ -253,8 +291,9 @@ def take_descriptor_by_int80(targets: Targets, pid: int) -> str:
 
 @attack_on_processes("set-limits-by-int80")
 def set_limits_by_int80(targets: Targets, pid: int) -> str:
-    """Reach a limit of it by the 32-bit table; without an address, neither read nor set."""
-    call_i386("prlimit64", pid, resource.RLIMIT_CORE, 0, 0)
+    """Set a limit of it by the 32-bit table, as it was."""
+    limits = below_4_gb(struct.pack("QQ", *resource.prlimit(pid, resource.RLIMIT_CORE)))
+    call_i386("prlimit64", pid, resource.RLIMIT_CORE, limits, 0)
     return "could set its limits"
 
 

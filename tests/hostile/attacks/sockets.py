@@ -155,10 +155,13 @@ def _get(host: str, port: int, path: str) -> str:
 
 @attack("send-udp")
 def send_udp(targets: Targets) -> str:
-    """Send a datagram."""
+    """Send a datagram to the other job, which answers."""
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sender:
-        sender.sendto(b"x", ("127.0.0.1", 9999))
-    return "sent a datagram"
+        sender.settimeout(TIMEOUT_S)
+        sender.connect(("127.0.0.1", targets.victim_udp_port))
+        sender.send(b"x")
+        sender.recv(64)
+    return "sent a datagram and got an answer"
 
 
 @attack("raw-socket")

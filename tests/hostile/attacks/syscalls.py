@@ -13,6 +13,7 @@ from tests.hostile.attacks.attack import NotTriedError
 
 _LIBC = ctypes.CDLL(None, use_errno=True)
 X32 = 0x40000000
+_MAP_32BIT = 0x40
 # push rbx, rbp; eax, ebx, ecx, edx, esi, ebp, edi from the array at rdi; int 0x80; pop; cdqe; ret
 _INT80 = bytes.fromhex("5355 8b07 8b5f04 8b4f08 8b570c 8b7710 8b6f18 8b7f14 cd80 5d5b 4898 c3")
 
@@ -62,6 +63,14 @@ def call_i386(name: str, *arguments: int) -> int:
     if result < 0:
         raise OSError(-result, os.strerror(-result))
     return result
+
+
+def below_4_gb(content: bytes) -> int:
+    """The address of bytes that 32-bit calls can reach."""
+    page = mmap.mmap(-1, mmap.PAGESIZE, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS | _MAP_32BIT)
+    page.write(content)
+    _kept.append(page)
+    return ctypes.addressof(ctypes.c_char.from_buffer(page))
 
 
 @cache

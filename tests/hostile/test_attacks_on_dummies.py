@@ -1,4 +1,4 @@
-"""What the attacks reach: without a sandbox nearly all, so that a refusal shows something."""
+"""The attacks are real: where nothing protects what they aim at, they reach it."""
 
 from __future__ import annotations
 
@@ -22,6 +22,6 @@ def test_attacks_reach_dummies_without_a_sandbox(run_isolated: RunIsolated) -> N
     """Each attack that the kernel does not refuse to every user succeeds where nothing protects what it aims at."""
     lines = run_isolated("tests.hostile.dummy_run", timeout_s=120)
     assert {line["attack"] for line in lines} >= EIGHTEEN.keys()
-    refused = {line["attack"].partition(":")[0]: line["detail"] for line in lines if not line["succeeded"]}
+    refused = {line["attack"].partition(":")[0]: line["detail"] for line in lines if line["succeeded"] is False}
     unexpected = {name: why for name, why in refused.items() if name not in REFUSED_TO_USERS | REFUSED_BY_DUMMIES}
     assert unexpected == {}
