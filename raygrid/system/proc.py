@@ -103,13 +103,14 @@ def process_of(pid: int) -> Process | None:
         fields = _stat(pid)
     except OSError:
         return None
+    lost_its_first_thread = fields[_STATE] in _ENDED and int(fields[_THREADS]) > 1
     return Process(
         pid=pid,
         parent=int(fields[_PARENT]),
         session=int(fields[_SESSION]),
-        rss_bytes=int(fields[_RSS]) * _PAGE,
+        rss_bytes=(_rss_of_other_threads(pid) if lost_its_first_thread else int(fields[_RSS])) * _PAGE,
         # If only the first thread has ended, the process still runs and must be killed.
-        is_zombie=fields[_STATE] in _ENDED and int(fields[_THREADS]) <= 1,
+        is_zombie=fields[_STATE] in _ENDED and not lost_its_first_thread,
         group=int(fields[_GROUP]),
         started=int(fields[_STARTED]),
         threads=int(fields[_THREADS]),
@@ -152,14 +153,27 @@ def voluntary_switches(pid: int) -> int:
         return 0
 
 
+def directories_of(pid: int) -> Iterator[str]:
+    """Where /proc shows memory, environment and files of a process, for the first directory in which they are found.
+
+    That is the process's own directory. Once its first thread has ended, while others run, these are empty there or
+    belong to root; the directories of its threads have them.
+    """
+    yield f"/proc/{pid}"
+    with contextlib.suppress(OSError):
+        for thread in os.listdir(f"/proc/{pid}/task"):
+            if thread != str(pid):
+                yield f"/proc/{pid}/task/{thread}"
+
+
 def environment_of(pid: int) -> bytes | None:
     """The initial environment of a process; each entry ends with a zero byte."""
     try:
         return _read(f"/proc/{pid}/environ")
-    except ProcessLookupError:  # its first thread has ended; others may run
-        return _environment_of_other_threads(pid)
-    except OSError:
+    except FileNotFoundError:  # it has ended
         return None
+    except OSError:
+        return _environment_of_other_threads(pid)
 
 
 def command_line_of(pid: int) -> bytes:
@@ -187,10 +201,14 @@ def executable_of(pid: int) -> str:
 
 def open_file_statuses(pid: int) -> Iterator[os.stat_result]:
     """The status of each file that a process has open, including deleted files."""
-    with contextlib.suppress(OSError):
-        for name in os.listdir(f"/proc/{pid}/fd"):
-            with contextlib.suppress(OSError):
-                yield os.stat(f"/proc/{pid}/fd/{name}")
+    for directory in directories_of(pid):
+        with contextlib.suppress(OSError):
+            names = os.listdir(f"{directory}/fd")
+            for name in names:
+                with contextlib.suppress(OSError):
+                    yield os.stat(f"{directory}/fd/{name}")
+            if names:
+                return
 
 
 def descriptor_path(descriptor: int) -> str:
@@ -361,12 +379,19 @@ def _unescaped(text: str) -> str:
 
 
 def _environment_of_other_threads(pid: int) -> bytes | None:
-    with contextlib.suppress(OSError):
-        for thread in os.listdir(f"/proc/{pid}/task"):
-            if thread != str(pid):
-                with contextlib.suppress(OSError):
-                    return _read(f"/proc/{pid}/task/{thread}/environ")
+    for directory in directories_of(pid):
+        with contextlib.suppress(OSError):
+            return _read(f"{directory}/environ")
     return None
+
+
+def _rss_of_other_threads(pid: int) -> int:
+    """The pages of a process whose first thread has ended; threads share their memory."""
+    found = [0]
+    for directory in directories_of(pid):
+        with contextlib.suppress(OSError):
+            found.append(int(_read(f"{directory}/stat").rpartition(b")")[2].split()[_RSS]))
+    return max(found)
 
 
 def _stat(pid: int) -> list[bytes]:

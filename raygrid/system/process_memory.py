@@ -8,7 +8,15 @@ from collections.abc import Collection, Iterable
 from functools import lru_cache
 from typing import NamedTuple
 
-from raygrid.system.proc import Reader, file_systems, machine_memory, numbers, open_file_statuses, read_text
+from raygrid.system.proc import (
+    Reader,
+    directories_of,
+    file_systems,
+    machine_memory,
+    numbers,
+    open_file_statuses,
+    read_text,
+)
 
 _BLOCK = 512  # the unit of st_blocks
 _KB = 1024
@@ -28,7 +36,7 @@ class MemoryParts(NamedTuple):
 
 def resident_parts(pid: int, resident: int) -> MemoryParts:
     """The parts of a process's resident size; pages that several processes map count in each of them."""
-    found = numbers(read_text(f"/proc/{pid}/status"))
+    found = _first_with("RssShmem:", pid, "status")
     shared = found.get("RssShmem:", 0) * _KB
     return MemoryParts(max(0, resident - shared) + found.get("VmSwap:", 0) * _KB, shared)
 
@@ -38,11 +46,20 @@ def proportional_parts(pid: int) -> MemoryParts | None:
 
     None if it cannot be read: the process has ended or may not be inspected, or the kernel is older than 5.4.
     """
-    found = numbers(read_text(f"/proc/{pid}/smaps_rollup"))
+    found = _first_with("Pss:", pid, "smaps_rollup")
     if "Pss:" not in found or "Pss_Shmem:" not in found:
         return None
     shared = found["Pss_Shmem:"] * _KB
     return MemoryParts(found["Pss:"] * _KB - shared + found.get("SwapPss:", 0) * _KB, shared)
+
+
+def _first_with(name: str, pid: int, file: str) -> dict[str, int]:
+    """The numbers in a file of a process, or of a later thread if its first has ended; empty without that name."""
+    for directory in directories_of(pid):
+        found = numbers(read_text(f"{directory}/{file}"))
+        if name in found:
+            return found
+    return {}
 
 
 def shared_memory_of_machine() -> int:

@@ -6,7 +6,8 @@ import subprocess
 import sys
 from pathlib import Path
 
-from raygrid.system.proc import environment_of
+from raygrid.system.proc import environment_of, open_file_statuses, process_of
+from raygrid.system.process_memory import memfd_device, proportional_parts, resident_parts
 from tests.support.lone_agent import wait_until
 
 ENDS_ITS_FIRST_THREAD = (
@@ -32,3 +33,39 @@ def test_a_process_that_has_ended_has_no_environment() -> None:
         wait_until(lambda: "Z (zombie)" in Path(f"/proc/{process.pid}/status").read_text())
         assert not environment_of(process.pid)
     assert environment_of(process.pid) is None
+
+
+MAPS_AND_OPENS = """
+import ctypes, os, sys, threading, time
+kept = bytearray(50_000_000)
+file = os.memfd_create("kept")
+os.write(file, b"x")
+written = open(sys.argv[1], "w")
+threading.Thread(target=time.sleep, args=(60,)).start()
+if os.geteuid() == 0:  # root may read everything
+    libc = ctypes.CDLL(None)
+    for set_ids in (libc.setresgid, libc.setresuid):
+        set_ids(65534, 65534, 65534)
+    libc.prctl(4, 1, 0, 0, 0)
+ctypes.CDLL(None).pthread_exit(None)
+"""
+
+
+def test_a_process_without_its_first_thread_hides_neither_memory_nor_files(tmp_path: Path) -> None:
+    """A pricer that ends its first thread would otherwise use no memory, as /proc shows it, and escape its limit."""
+    command = [sys.executable, "-S", "-c", MAPS_AND_OPENS, str(tmp_path / "written")]
+    with subprocess.Popen(command) as process:
+        pid = process.pid
+        try:
+            wait_until(lambda: "Z (zombie)" in Path(f"/proc/{pid}/status").read_text())
+            found = process_of(pid)
+            assert found is not None
+            assert not found.is_zombie
+            assert found.rss_bytes > 50_000_000
+            assert sum(resident_parts(pid, found.rss_bytes)) >= found.rss_bytes
+            proportional = proportional_parts(pid)
+            assert proportional is not None
+            assert proportional.own > 50_000_000
+            assert memfd_device() in {status.st_dev for status in open_file_statuses(pid)}
+        finally:
+            process.kill()
