@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import sys
 import time
 from pathlib import Path
@@ -18,6 +19,8 @@ from tests.support.agent_process import AgentProcess
 
 MB = 1024**2
 LIMITED = {"memory": "200MB", "processes": 60}
+# An interpreter that every user may run: in a sandbox, the right to read all files is gone.
+PYTHON = shutil.which("python3", path="/usr/bin:/bin") or sys.executable
 TAG = "limited-program"  # in the command lines of what the programs start
 DAEMON = """
 import ctypes, os, time
@@ -81,7 +84,7 @@ def script(directory: Path, name: str) -> str:
     """A shell script that becomes one of the programs."""
     path = directory / f"{TAG}-{name.replace(' ', '-')}.py"
     path.write_text(f"import sys\n{DAEMON}\n{PROGRAMS[name]}\n")
-    return f"exec {sys.executable} -S {path}"
+    return f"exec {PYTHON} -S {path}"
 
 
 def left() -> list[str]:
