@@ -12,7 +12,7 @@ import pytest
 
 from raygrid.models import AttemptId, BlobSlice, JobSpec, SharedData
 from raygrid.node.attempt.captures import Capture, CapturePool, Captures
-from raygrid.node.attempt.directory import DirectoryHandle, JobDirectory
+from raygrid.node.attempt.directory import DirectoryHandle, JobDirectory, OpenDirectory
 from raygrid.node.attempt.jobs_directory import JobsDirectory
 from raygrid.node.attempt.stages import PreparedAttempt
 from raygrid.node.attempt.temporary_files import TemporaryDirectories, TemporaryDirectory
@@ -35,6 +35,7 @@ def directory_at(where: str, stdout: str, stderr: str, temporary: str = "/tmp") 
         CapturePool(where),
         files,
         TemporaryDirectories(Path(where)),
+        OpenDirectory(where, -1),
     )
 
 

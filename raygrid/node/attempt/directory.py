@@ -13,6 +13,7 @@ import os
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 from raygrid.node.attempt.captures import CapturePool, Captures
 from raygrid.node.attempt.outputs import FileMark, OutputFile, find_outputs
@@ -21,6 +22,13 @@ from raygrid.node.attempt.temporary_files import TemporaryDirectories, Temporary
 from raygrid.node.attempt.usage import RemainingWriters
 
 REUSABLE_INPUT = 64 * 1024  # a larger input is removed with its job; a smaller one is overwritten by the next
+
+
+class OpenDirectory(NamedTuple):
+    """A directory of the node: its path, and an open descriptor."""
+
+    path: str
+    descriptor: int
 
 
 @dataclass(slots=True)
@@ -98,6 +106,7 @@ class JobDirectory:
 
     Attributes:
         capture_pool, temporaries: where `captures` and `temporary` were taken from.
+        unseen: for what the node makes of its files, such as a large ZIP; no sandbox shows it, and it outlives them.
         input_name: the name of the input in it; before `write_input`, perhaps the input of an earlier attempt.
         writers: the processes that may still write into it.
     """
@@ -111,6 +120,7 @@ class JobDirectory:
         "input_name",
         "temporaries",
         "temporary",
+        "unseen",
         "writers",
     )
 
@@ -121,6 +131,7 @@ class JobDirectory:
         capture_pool: CapturePool,
         temporary: TemporaryDirectory,
         temporaries: TemporaryDirectories,
+        unseen: OpenDirectory,
         input_name: str | None = None,
     ) -> None:
         self.handle = handle
@@ -128,6 +139,7 @@ class JobDirectory:
         self.capture_pool = capture_pool
         self.temporary = temporary
         self.temporaries = temporaries
+        self.unseen = unseen
         self.input_name = input_name
         self.writers = RemainingWriters.UNKNOWN
         self._input_mark: FileMark | None = None

@@ -1,6 +1,6 @@
 """The result of an attempt as a ZIP: captured output, the files that the pricer wrote, and a manifest.
 
-A small result is made in memory, a large one in a file beside the job directory (`zip_writers.py`).
+A small result is made in memory, a large one in a file outside of sandboxes (`zip_writers.py`).
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ def name_in_zip(name: str) -> str:
 
 
 def build_zip(collected: CollectedAttempt, node_id: str) -> ResultZip:
-    """Make the ZIP of an attempt; a large one is written to disk beside the job directory.
+    """Make the ZIP of an attempt; a large one is written to disk.
 
     Raises:
         BadOutputError: a file was replaced.
@@ -58,9 +58,10 @@ def build_zip(collected: CollectedAttempt, node_id: str) -> ResultZip:
 
 
 def _in_file(collected: CollectedAttempt, node_id: str) -> ResultZip:
-    handle = collected.judged.prepared.directory.handle
-    path = Path(f"{handle.path}@{uuid4().hex}")  # a pricer cannot guess this name
-    made = os.open(path.name, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600, dir_fd=handle.dir_fd)
+    directory = collected.judged.prepared.directory
+    place, dir_fd = directory.unseen
+    path = Path(place, f"{directory.handle.name}@{uuid4().hex}")  # a pricer cannot guess this name
+    made = os.open(path.name, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600, dir_fd=dir_fd)
     try:
         with os.fdopen(made, "w+b") as out:
             with contextlib.closing(FileZip(out)) as large:
@@ -70,7 +71,7 @@ def _in_file(collected: CollectedAttempt, node_id: str) -> ResultZip:
             return ResultZip(os.fstat(made).st_size, digest, None, path, chunks)
     except BaseException:
         with contextlib.suppress(OSError):
-            os.unlink(path.name, dir_fd=handle.dir_fd)
+            os.unlink(path.name, dir_fd=dir_fd)
         raise
 
 

@@ -14,7 +14,7 @@ from pathlib import Path
 
 from raygrid.models import AttemptId
 from raygrid.node.attempt.captures import CapturePool
-from raygrid.node.attempt.directory import JobDirectory
+from raygrid.node.attempt.directory import JobDirectory, OpenDirectory
 from raygrid.node.attempt.jobs_directory import JobsDirectory
 from raygrid.node.attempt.safe_paths import remove_tree
 from raygrid.node.attempt.spare_directories import SpareDirectories, SpareDirectory
@@ -121,7 +121,8 @@ class Workspace:
         except BaseException:
             handle.remove()
             raise
-        return JobDirectory(handle, captures, pool, temporary, jobs.temporaries, input_name)
+        unseen = OpenDirectory(self._jobs, self.without_sandbox.descriptor)
+        return JobDirectory(handle, captures, pool, temporary, jobs.temporaries, unseen, input_name)
 
     def remove(self, directory: JobDirectory) -> None:
         """Remove everything of an attempt, even if the pricer removed permissions, or keep it for a later attempt."""
