@@ -3,8 +3,9 @@
 Jobs of `/bin/true` with an input of 1 KB are sent to an agent as by a leader, a little more than it has slots for, and
 its reports are polled from an event loop. It alternates with `xargs -P` of the same command, and with threads of this
 process that only spawn it and wait. Compare the CPU time per job, which includes the jobs' own processes and hardly
-depends on the load of the machine, rather than the rate. `--busy` adds a thread that computes for that share of the
-time and competes for the interpreter, as Ray's own threads do in a grid.
+depends on the load of the machine, rather than the rate. `--sandbox off protect strict` compares agents with these
+sandboxes. `--busy` adds a thread that computes for that share of the time and competes for the interpreter, as Ray's
+own threads do in a grid.
 """
 
 from __future__ import annotations
@@ -20,9 +21,10 @@ import subprocess
 import tempfile
 import threading
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 
 from raygrid.blobs import BlobStore
@@ -32,6 +34,7 @@ from raygrid.node.agent import NodeAgent
 from raygrid.settings.definition import define
 from raygrid.settings.pricer import Pricer
 from raygrid.settings.sections import Node
+from raygrid.settings.values import SandboxMode
 from raygrid.system.processors import usable_processors
 
 COMMAND = "/bin/true"
@@ -155,41 +158,50 @@ def busy(share: float) -> Iterator[list[float]]:
             thread.join()
 
 
-def measure(jobs: int, rounds: int, slots: int, busy_share: float) -> dict[str, list[Cost]]:
+@contextmanager
+def agent_of(mode: SandboxMode, scratch: Path, slots: int) -> Iterator[Fed]:
+    """An agent whose pricer runs in a sandbox of this mode."""
+    agent = NodeAgent(
+        "node-1",
+        scratch / "root",
+        {"true": PRICER.model_copy(update={"sandbox": mode})},
+        Node(slots=slots),
+        BlobStore(f"{scratch}/blobs"),
+    )
+    agent.open()
+    try:
+        agent.start(1, [], [DEFINITION])
+        yield Fed(agent)
+    finally:
+        agent.close()
+
+
+def measure(
+    jobs: int, rounds: int, slots: int, busy_share: float, modes: Sequence[SandboxMode]
+) -> dict[str, list[Cost]]:
     """The costs of each contender, by round; a first round warms up and does not count."""
-    with tempfile.TemporaryDirectory(prefix="raygrid-bench-") as scratch:
-        root = Path(scratch)
-        agent = NodeAgent(
-            "node-1",
-            root / "root",
-            {"true": PRICER},
-            Node(slots=slots),
-            BlobStore(scratch + "/blobs"),
-        )
-        agent.open()
-        try:
-            agent.start(1, [], [DEFINITION])
-            fed = Fed(agent)
-
-            def through_agent() -> float:
-                with busy(busy_share) as took_s:
-                    making_s = fed.run(jobs)
-                return making_s + sum(took_s)
-
-            contenders: dict[str, Callable[[], float]] = {
-                "agent": through_agent,
-                "bare threads": lambda: through_bare_threads(jobs, slots),
-                f"xargs -P{slots}": lambda: through_xargs(jobs, slots),
-            }
-            costs: dict[str, list[Cost]] = {name: [] for name in contenders}
-            for number in range(rounds + 1):
-                for name, run in contenders.items():
-                    cost = measured(run, jobs)
-                    if number:
-                        costs[name].append(cost)
-        finally:
-            agent.close()
+    with ExitStack() as stack:
+        scratch = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="raygrid-bench-")))
+        contenders: dict[str, Callable[[], float]] = {}
+        for mode in modes:
+            fed = stack.enter_context(agent_of(mode, scratch / mode, slots))
+            contenders[f"agent, {mode}"] = partial(through_agent, fed, jobs, busy_share)
+        contenders["bare threads"] = partial(through_bare_threads, jobs, slots)
+        contenders[f"xargs -P{slots}"] = partial(through_xargs, jobs, slots)
+        costs: dict[str, list[Cost]] = {name: [] for name in contenders}
+        for number in range(rounds + 1):
+            for name, run in contenders.items():
+                cost = measured(run, jobs)
+                if number:
+                    costs[name].append(cost)
     return costs
+
+
+def through_agent(fed: Fed, jobs: int, busy_share: float) -> float:
+    """Run jobs by an agent."""
+    with busy(busy_share) as took_s:
+        making_s = fed.run(jobs)
+    return making_s + sum(took_s)
 
 
 def main() -> None:
@@ -199,11 +211,13 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--slots", type=int, default=2 * usable_processors())
     parser.add_argument("--busy", type=float, default=0.0, help="share of the time that a thread of the agent computes")
+    modes: tuple[SandboxMode, ...] = ("off", "protect", "strict")
+    parser.add_argument("--sandbox", nargs="+", choices=modes, default=["protect"], help="compare agents with these")
     parser.add_argument("--json", default="bench-node.json", help="where the figures go")
     arguments = parser.parse_args()
-    costs = measure(arguments.jobs, arguments.rounds, arguments.slots, arguments.busy)
+    costs = measure(arguments.jobs, arguments.rounds, arguments.slots, arguments.busy, arguments.sandbox)
     print(f"{arguments.jobs} jobs of {COMMAND}, {arguments.rounds} rounds, {arguments.slots} at once; medians")
-    print(f"{'contender':<14}{'jobs/s':>9}{'CPU ms/job':>12}{'user':>8}{'system':>8}{'CPU lowest':>12}{'highest':>9}")
+    print(f"{'contender':<16}{'jobs/s':>9}{'CPU ms/job':>12}{'user':>8}{'system':>8}{'CPU lowest':>12}{'highest':>9}")
     for name, each in costs.items():
         cpu = [cost.cpu_ms for cost in each]
         rate, user, system = (
@@ -211,7 +225,7 @@ def main() -> None:
             for values in zip(*((c.jobs_per_s, c.user_ms, c.system_ms) for c in each), strict=True)
         )
         middle = statistics.median(cpu)
-        print(f"{name:<14}{rate:>9.0f}{middle:>12.2f}{user:>8.2f}{system:>8.2f}{min(cpu):>12.2f}{max(cpu):>9.2f}")
+        print(f"{name:<16}{rate:>9.0f}{middle:>12.2f}{user:>8.2f}{system:>8.2f}{min(cpu):>12.2f}{max(cpu):>9.2f}")
     figures = {name: [asdict(cost) for cost in each] for name, each in costs.items()}
     Path(arguments.json).write_text(json.dumps({"busy": arguments.busy, "costs": figures}, indent=1), encoding="utf-8")
 

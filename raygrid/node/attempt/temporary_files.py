@@ -54,6 +54,7 @@ class TemporaryDirectories:
     def __init__(self, place: Path) -> None:
         self.path = str(place)
         self.descriptor = -1
+        self._seen_ns = 0  # when the directory had last been changed when it was read
         self._serial = itertools.count()
         self._free: deque[TemporaryDirectory] = deque()
         self._used_by_warm: deque[TemporaryDirectory] = deque()  # a warm process may still write there
@@ -72,9 +73,13 @@ class TemporaryDirectories:
 
     def are_unused(self) -> bool:
         """Whether the directory contains nothing but unused directories of this pool, while no attempt has one."""
+        own = os.fstat(self.descriptor)
+        if own.st_ctime_ns == self._seen_ns:
+            return True
+        # Seen before the directory is read: if it changes meanwhile, it is read again the next time.
+        self._seen_ns = own.st_ctime_ns
         with os.scandir(self.path) as entries:
             names = {entry.name for entry in entries}
-        own = os.fstat(self.descriptor)
         return names == {each.name for each in self._free} and os.path.samestat(own, os.lstat(self.path))
 
     def take(self, job_directory: str, dir_fd: int) -> TemporaryDirectory:

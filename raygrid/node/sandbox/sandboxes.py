@@ -8,6 +8,7 @@ import os
 import threading
 from collections import deque
 from collections.abc import Callable, Hashable, Iterable, Sequence
+from enum import Enum
 from typing import TypeVar
 
 from raygrid.core.sandbox_state import NO_SANDBOX, SandboxState
@@ -19,7 +20,7 @@ from raygrid.node.helpers.rule import WINE, shared_through
 from raygrid.node.sandbox import view
 from raygrid.node.sandbox.mechanisms import Mechanisms, probe
 from raygrid.node.sandbox.plan import SandboxPlan, plan
-from raygrid.node.sandbox.threads import RestrictedThreads
+from raygrid.node.sandbox.threads import RestrictedThread, RestrictedThreads
 from raygrid.settings.pricer import Pricer
 from raygrid.system import capabilities, ipc, namespaces, seccomp
 from raygrid.system.landlock import READ, Ruleset
@@ -76,30 +77,42 @@ class WithoutPrivileges(NoSandbox):
         self._threads.close()
 
 
+class Use(Enum):
+    """Who uses a sandbox."""
+
+    ONE_ATTEMPT = "one attempt after another, while none leaves anything"
+    WARM = "all warm processes of a pricer, which cannot signal each other"
+    HELPERS = "all attempts of pricers that share helpers, and these helpers"
+
+
 class Sandbox(NoSandbox):
     """One sandbox. Its directory, what its processes see, and the threads that start them.
-
-    Args:
-        is_shared: whether all its processes are in one domain, so that they can signal each other.
 
     Raises:
         OSError: the kernel refuses it.
     """
 
-    def __init__(self, key: Hashable, directory: JobsDirectory, plan: SandboxPlan, *, is_shared: bool) -> None:
+    def __init__(self, key: Hashable, directory: JobsDirectory, plan: SandboxPlan, use: Use) -> None:
         super().__init__(directory)
         self.key = key
         self.state = plan.state
         self._plan = plan
         self._times_made = directory.times_made
         self._rules: Ruleset | None = None
-        self._is_shared = is_shared
+        self._use = use
         self._is_empty = True
         try:
-            self._threads = RestrictedThreads(self._prepare, self._restrict)
+            self._threads = self._start_threads()
         except BaseException:
             self._close_descriptors()
             raise
+
+    def _start_threads(self) -> RestrictedThread:
+        if self._use is Use.ONE_ATTEMPT:
+            return RestrictedThread(self._prepare_domain)
+        if self._use is Use.HELPERS:
+            return RestrictedThreads(self._prepare_domain, lambda: None)
+        return RestrictedThreads(self._prepare, self._enter_domain)
 
     def run(self, work: Callable[[], T]) -> T:
         """Do work in a thread with the sandbox's restrictions; processes that it starts have them as well."""
@@ -119,7 +132,7 @@ class Sandbox(NoSandbox):
         """Whether the next attempt finds nothing of earlier ones; what they left in shared memory is removed."""
         if not (self._is_empty and self.is_sound and self.directory.is_as_new()):
             return False
-        if self.shared_memory < 0:
+        if self.shared_memory < 0 or _is_empty(self.shared_memory):
             return True
         with contextlib.suppress(OSError):
             with os.scandir(self.shared_memory) as entries:
@@ -165,8 +178,10 @@ class Sandbox(NoSandbox):
         namespaces.no_new_privileges()
         if wanted.filters:
             seccomp.install(seccomp.filter_program(network=wanted.network or wanted.own_network))
-        if self._is_shared and self._rules is not None:
-            self._rules.restrict()
+
+    def _prepare_domain(self) -> None:
+        self._prepare()
+        self._enter_domain()
 
     def _ruleset(self) -> Ruleset:
         wanted = self._plan
@@ -178,8 +193,9 @@ class Sandbox(NoSandbox):
                 rules.allow(path)
         return rules
 
-    def _restrict(self) -> None:
-        if not self._is_shared and self._rules is not None:
+    def _enter_domain(self) -> None:
+        """Put this thread into a domain of its own."""
+        if self._rules is not None:
             self._rules.restrict()
 
 
@@ -205,7 +221,7 @@ class Sandboxes:
         self._lock = threading.Lock()
         self._idle: deque[Sandbox] = deque()  # the longest idle is the first
         self._shared: dict[Hashable, Sandbox] = {}
-        self._kinds: dict[str, tuple[Pricer, Hashable, bool, bool]] = {}
+        self._kinds: dict[str, tuple[Pricer, Hashable, Use]] = {}
 
     def open(self) -> None:
         """Find out what the kernel offers."""
@@ -245,9 +261,9 @@ class Sandboxes:
         """
         if pricer.sandbox_mode == "off":
             return self._off
-        key, is_pooled, is_shared = self._kind(name, pricer)
+        key, use = self._kind(name, pricer)
         with self._lock:
-            if is_pooled:
+            if use is Use.ONE_ATTEMPT:
                 for each in reversed(self._idle):
                     if each.key == key:
                         self._idle.remove(each)
@@ -256,9 +272,9 @@ class Sandboxes:
                 known = self._shared.get(key)
                 if known is not None and known.is_sound:
                     return known
-                made = self._shared[key] = self._make(key, pricer, is_shared=is_shared)
+                made = self._shared[key] = self._make(key, pricer, use)
                 return made
-        return self._make(key, pricer, is_shared=False)
+        return self._make(key, pricer, use)
 
     def give_back(self, sandbox: NoSandbox) -> None:
         """Take a sandbox back after its attempt, whose files were removed; it is ended unless it is as good as new."""
@@ -272,8 +288,8 @@ class Sandboxes:
         if surplus is not None:
             self._end(surplus)
 
-    def _kind(self, name: str, pricer: Pricer) -> tuple[Hashable, bool, bool]:
-        """A pricer's key for sandboxes, whether each attempt has its own, and whether all processes share a domain."""
+    def _kind(self, name: str, pricer: Pricer) -> tuple[Hashable, Use]:
+        """A pricer's key for sandboxes, and who uses one."""
         known = self._kinds.get(name)
         if known is None or known[0] is not pricer:
             mode = pricer.sandbox_mode
@@ -281,20 +297,19 @@ class Sandboxes:
             if mode == "strict":
                 settings = (mode, pricer.command, pricer.read, pricer.write, pricer.network)
             through = shared_through(pricer.command, pricer.helpers, is_windows=runs_windows_program(pricer.command[0]))
+            use = Use.ONE_ATTEMPT
+            key: Hashable = settings
             if through:
-                key: Hashable = ("helpers", WINE if WINE in through else min(through), settings)
+                use, key = Use.HELPERS, ("helpers", WINE if WINE in through else min(through), settings)
             elif pricer.mode == "warm":
-                key = ("warm", name, settings)
-            else:
-                key = ("own", settings)
-            is_pooled = not through and pricer.mode == "cold"
-            known = self._kinds[name] = (pricer, key, is_pooled, bool(through))
+                use, key = Use.WARM, ("warm", name, settings)
+            known = self._kinds[name] = (pricer, key, use)
         return known[1:]
 
-    def _make(self, key: Hashable, pricer: Pricer, *, is_shared: bool) -> Sandbox:
+    def _make(self, key: Hashable, pricer: Pricer, use: Use) -> Sandbox:
         directory = self._workspace.of_a_sandbox()
         try:
-            return Sandbox(key, directory, self._plan(pricer, directory), is_shared=is_shared)
+            return Sandbox(key, directory, self._plan(pricer, directory), use)
         except BaseException:
             self._workspace.remove_sandbox(directory)
             raise
@@ -305,3 +320,9 @@ class Sandboxes:
     def _end(self, sandbox: Sandbox) -> None:
         sandbox.close()
         self._workspace.remove_sandbox(sandbox.directory)
+
+
+def _is_empty(memory: int) -> bool:
+    """Whether a file system in memory has only its top directory."""
+    status = os.fstatvfs(memory)
+    return status.f_files - status.f_ffree == 1

@@ -1,10 +1,10 @@
-"""Runs work in threads that are restricted as a sandbox: each piece in a thread of its own, which ends with it.
+"""Runs work in threads that have the restrictions of a sandbox.
 
 Restrictions of a thread (Landlock, seccomp, capabilities, its mount namespace) can never be lifted, and processes that
-it starts inherit them. Threads that it starts inherit them, too. So one thread waits with everything that all attempts
-of the sandbox share. It gets a piece of work, starts the next waiting thread, then restricts itself further, for this
-work alone, and does it. That takes less time than a program between agent and pricer, and the pricer is the agent's
-child.
+it starts inherit them. That takes less time than a program between agent and pricer, and the pricer is the agent's
+child. `RestrictedThread` does one piece of work after another. `RestrictedThreads` does many at once, each in a thread
+of its own, which can be restricted further: one thread waits with what all share, and starts the next one, which
+inherits that, before it restricts itself.
 """
 
 from __future__ import annotations
@@ -54,27 +54,25 @@ class _Work(Generic[T]):
         return self._result  # type: ignore[return-value]  # it was set
 
 
-class RestrictedThreads:
-    """The threads of one sandbox; `close` ends the waiting one.
+class RestrictedThread:
+    """One thread, which does one piece of work after another; `close` ends it.
 
     Args:
-        prepare: restricts a thread by what all work shares; called once, in the first thread.
-        restrict: restricts the thread of one piece of work further.
+        prepare: restricts the thread.
 
     Raises:
         OSError: what `prepare` raised.
     """
 
-    def __init__(self, prepare: Callable[[], None], restrict: Callable[[], None]) -> None:
-        self._restrict = restrict
+    def __init__(self, prepare: Callable[[], None]) -> None:
         self._waiting: SimpleQueue[_Work[Any] | None] = SimpleQueue()
         self._closed = False
         first = _Work(prepare)
-        self._start(lambda: self._await_work() if first.run() else None)
+        _start(lambda: self._await_work() if first.run() else None)
         first.await_end()
 
     def run(self, do: Callable[[], T]) -> T:
-        """Do work in a restricted thread of its own; return what it returns, raise what it raises.
+        """Do work in a restricted thread; return what it returns, raise what it raises.
 
         Raises:
             UnavailableError: the sandbox was closed.
@@ -91,18 +89,30 @@ class RestrictedThreads:
         self._closed = True
         self._waiting.put(None)
 
-    @staticmethod
-    def _start(function: Callable[[], None]) -> None:
-        # A `threading.Thread` would take twice as long, and wait for its start.
-        try:
-            _thread.start_new_thread(function, ())
-        except RuntimeError as error:
-            raise OSError(errno.EAGAIN, f"no thread can be started: {error}") from None
+    def _await_work(self) -> None:
+        while (work := self._waiting.get()) is not None:
+            work.run()
+
+
+class RestrictedThreads(RestrictedThread):
+    """Threads that each do one piece of work; `close` ends the waiting one.
+
+    Args:
+        prepare: restricts a thread by what all work shares; called once, in the first thread.
+        restrict: restricts the thread of one piece of work further.
+
+    Raises:
+        OSError: what `prepare` raised.
+    """
+
+    def __init__(self, prepare: Callable[[], None], restrict: Callable[[], None]) -> None:
+        self._restrict = restrict
+        super().__init__(prepare)
 
     def _await_work(self) -> None:
         while (work := self._waiting.get()) is not None:
             try:
-                self._start(self._await_work)
+                _start(self._await_work)
             except OSError as error:
                 work.fail(error)
                 continue
@@ -113,3 +123,11 @@ class RestrictedThreads:
                 return
             work.run()
             return
+
+
+def _start(function: Callable[[], None]) -> None:
+    # A `threading.Thread` would take twice as long, and wait for its start.
+    try:
+        _thread.start_new_thread(function, ())
+    except RuntimeError as error:
+        raise OSError(errno.EAGAIN, f"no thread can be started: {error}") from None
