@@ -73,7 +73,10 @@ class Pricer(Section):
     By default 1,024, or 64 for each of the node's processors if that is more.
     """
     output: Size = 1024**3
-    """Limit of the disk space that an attempt uses for files, and of the size of its result."""
+    """Limit of the disk space that an attempt uses for files, and of the size of its result.
+
+    Files outside of its directories count by their growth, as far as they are noticed while they are open.
+    """
     retry_exit_codes: frozenset[int] = frozenset()
     """Exit codes after which the job runs again instead of failing."""
     straggler: Straggler | None = None

@@ -86,6 +86,14 @@ def tmpfs_devices(read: Reader = read_text) -> frozenset[int]:
     return frozenset(os.makedev(int(major), int(minor)) for major, minor in numbers_of)
 
 
+def tmpfs_devices_beside(directory: str) -> frozenset[int]:
+    """The same, without that of a directory."""
+    try:
+        return tmpfs_devices() - {os.stat(directory).st_dev}
+    except OSError:
+        return tmpfs_devices()
+
+
 def open_files_in_memory(pids: Iterable[int], tmpfs: Collection[int], since_ns: int) -> int:
     """Bytes of memory of the files that these processes have open: memory files, and files on a tmpfs.
 

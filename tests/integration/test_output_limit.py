@@ -111,3 +111,28 @@ async def test_the_limit_holds_while_a_job_is_given_time_to_end(tmp_path: Path) 
     async with SmallGrid(tmp_path / "grid", pricers=pricers, node={"slots": 1, "kill_grace_s": 1000}) as grid:
         answer = await grid.submit("job", script, pricer="python")
         assert answer.json()["reason"] == "timeout"
+
+
+async def test_files_outside_of_the_job_directory_count(grid: SmallGrid, tmp_path: Path) -> None:
+    """Those that it has open for writing at a look, with what it writes into its own directory."""
+    half = LIMIT // 2 + 1
+    script = (
+        f"import time\nfile = open('{tmp_path}/elsewhere', 'wb', 0)\nfile.write(bytes({half}))\n"
+        f"open('own', 'wb').write(bytes({half}))\nprint('x', flush=True)\ntime.sleep(1000)"
+    )
+    assert f"{half} of them outside of its directories" in await failed(grid, "elsewhere", script)
+
+
+async def test_no_output_counts_twice(grid: SmallGrid) -> None:
+    """What is printed and what is in open files of the job directory and of TMPDIR counts as files there."""
+    size = LIMIT // 4
+    script = (
+        "import os, sys, tempfile, time\n"
+        "kept = [open('own', 'wb', 0), tempfile.TemporaryFile(), tempfile.NamedTemporaryFile()]\n"
+        f"for file in kept[::2]: os.write(file.fileno(), bytes({size}))\n"
+        f"os.write(1, bytes({size}))\n"
+        f"open('/dev/null', 'wb').write(bytes({8 * LIMIT}))\n"  # so much written that its open files are looked at
+        "time.sleep(2.5)\n"
+    )
+    answer = await grid.submit("once", script, pricer="python")
+    assert answer.status_code == 200, answer.text

@@ -71,7 +71,7 @@ async def test_files_in_memory_belong_to_the_size_of_a_pricer(node: NodeAgent) -
         'open("ready", "w")\ntime.sleep(100)\''
     )
     node.start(1, [order("holds", script)])
-    wait_until(lambda: any(node._workspace.jobs.rglob("ready")))
+    wait_until(lambda: any(node._workspace.sandboxes.rglob("ready")))
     [tree] = node._memory._trees()
     before = tree.rss
     node._memory._add_files_in_memory([tree])

@@ -20,6 +20,7 @@ from raygrid.models import AttemptId, AttemptReport, Outcome
 from raygrid.node.attempt.workspace import DISK_RESERVE, Workspace
 from raygrid.node.limits import largest_attempt
 from raygrid.node.limits.allocated import allocated, deleted_but_open
+from raygrid.node.limits.files_elsewhere import FilesElsewhere
 from raygrid.node.limits.process_trees import processes_of
 from raygrid.node.limits.running import Running
 from raygrid.node.limits.watchdog import Watchdog
@@ -92,7 +93,7 @@ class DiskWatch:
         for usage in self._usages.values():
             if not usage.is_due(free, now):
                 continue
-            usage.measure(free)
+            usage.measure(free, self._watchdog.pids_of(usage.running))
             if not usage.is_over and usage.has_unexplained:
                 if processes is None:
                     table = list(process_table())
@@ -215,6 +216,7 @@ class _DiskUsage:
     def __init__(self, running: Running, free: int | None) -> None:
         self.running = running
         self._named = self._deleted = 0  # bytes in its files, and in deleted files that it keeps open
+        self._elsewhere = FilesElsewhere(running)
         self._unexplained = 0  # bytes that the disk lost since `measure_deleted` and that its files do not explain
         self._free = free  # free bytes at the last measurement; at first, those before it began, if known
         self._at = running.started
@@ -223,7 +225,7 @@ class _DiskUsage:
 
     @property
     def _written(self) -> int:
-        return self._named + self._deleted - self.running.foreign_bytes
+        return self._named + self._deleted + self._elsewhere.bytes - self.running.foreign_bytes
 
     @property
     def _room(self) -> int:
@@ -243,7 +245,8 @@ class _DiskUsage:
     def message(self) -> str:
         """The message for an attempt over its limit."""
         limit = self.running.output
-        return f"killed for writing more than its limit of {limit} bytes: {self._written} bytes on disk"
+        outside = f", {self._elsewhere.bytes} of them outside of its directories" if self._elsewhere.bytes else ""
+        return f"killed for writing more than its limit of {limit} bytes: {self._written} bytes on disk{outside}"
 
     def is_due(self, free: int, now: float) -> bool:
         """Whether it may have come near its limit since the last measurement, or that is long ago."""
@@ -251,13 +254,17 @@ class _DiskUsage:
             return False
         return self._free is None or now >= self._next or self._free - free > self._room // 2
 
-    def measure(self, free: int) -> None:
-        """Measure its files; `free` are the free bytes of the disk now."""
+    def measure(self, free: int, pids: Sequence[int]) -> None:
+        """Measure its files; `free` are the free bytes of the disk now, `pids` its processes."""
         began, before = time.monotonic(), self._named
         self._named = allocated(self.running.paths).written
+        elsewhere_before = self._elsewhere.bytes
+        if self._named <= self.running.output:
+            self._elsewhere.measure(pids, self._named - self.running.foreign_bytes, self._room)
         grown = self._named - before
         if self._free is not None:
             self._unexplained += max(0, self._free - free - max(0, grown))
+        grown += self._elsewhere.bytes - elsewhere_before
         until_over_s = self._room * (began - self._at) / grown if grown > 0 else LOOK_S
         self._free, self._at = free, began
         now = time.monotonic()

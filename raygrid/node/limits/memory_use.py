@@ -16,7 +16,7 @@ from raygrid.system.process_memory import (
     open_files_in_memory,
     proportional_parts,
     resident_parts,
-    tmpfs_devices,
+    tmpfs_devices_beside,
 )
 
 LOOK_S = 1.0
@@ -62,7 +62,7 @@ class MemoryUse:
     def _files(self, own: Sequence[Process]) -> int:
         """Bytes of files in memory: open ones, and all in a private /dev/shm."""
         if self._tmpfs is None:
-            self._tmpfs = tmpfs_devices() - {_device(path) for path in self.running.paths[:1]}  # these are its output
+            self._tmpfs = tmpfs_devices_beside(self.running.directory)  # files in its directories are its output
         since_ns = time.time_ns() - int((time.monotonic() - self.running.started) * 1e9)
         files = open_files_in_memory((process.pid for process in own), self._tmpfs, since_ns)
         return files + private_shared_memory(self.running)
@@ -90,10 +90,3 @@ def private_shared_memory(running: Running) -> int:
     except OSError:  # the attempt has just ended
         return 0
     return (status.f_blocks - status.f_bfree) * status.f_frsize
-
-
-def _device(path: str) -> int:
-    try:
-        return os.stat(path).st_dev
-    except OSError:
-        return 0

@@ -45,6 +45,7 @@ class ProcessLimits:
         self._total_before = 0  # processes and threads of the machine when those of attempts were counted
         self._counts: dict[AttemptId, int] = {}
         self._memory: dict[AttemptId, MemoryUse] = {}
+        self._pids: dict[AttemptId, list[int]] = {}
         self._killed: dict[AttemptId, tuple[Running, int]] = {}  # that have ended; and looks that found none left
         self._lock = threading.Lock()
 
@@ -57,6 +58,10 @@ class ProcessLimits:
         if running.killed_for in KILLED_ENTIRELY:
             with self._lock:
                 self._killed[running.attempt] = running, 0
+
+    def pids_of(self, running: Running) -> list[int]:
+        """The processes of an attempt at the last count, which is at most a second old; at first only its own one."""
+        return self._pids.get(running.attempt) or [running.pid]
 
     @property
     def is_killing(self) -> bool:
@@ -84,6 +89,7 @@ class ProcessLimits:
         self._counts = {}
         self._memory = {each.attempt: self._memory_of(each) for each in all_running if each.memory is not None}
         machine = shared_memory_of_machine() if self._memory else 0
+        self._pids = {each.attempt: [process.pid for process in processes[each.attempt]] for each in all_running}
         for running in all_running:
             own = processes[running.attempt]
             self._counts[running.attempt] = count = sum(max(1, process.threads) for process in own)

@@ -53,6 +53,11 @@ class Running:
     processes: int = sys.maxsize
     shared_memory: int = -1
 
+    @property
+    def directory(self) -> str:
+        """The first of its paths, its job directory; empty if it has none."""
+        return self.paths[0] if self.paths else ""
+
     def spawned(self, pid: int) -> None:
         """Note the pid; stop the process if the attempt was stopped before."""
         with self.lock:

@@ -126,6 +126,10 @@ class Watchdog:
         with self._lock:
             return self._running.get(attempt)
 
+    def pids_of(self, running: Running) -> list[int]:
+        """The processes of a running pricer, up to a second ago."""
+        return self._limits.pids_of(running)
+
     def all(self) -> list[Running]:
         """All running pricers."""
         with self._lock:
