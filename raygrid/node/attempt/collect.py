@@ -1,6 +1,7 @@
 """Collects the files of a result after the pricer has ended.
 
-A success becomes a failure if its files are invalid or too large, or if an expected file is missing.
+A success becomes a failure if its files are invalid or too large, or if an expected file is missing. The message of a
+failure under `strict` states what the sandbox probably refused.
 """
 
 from __future__ import annotations
@@ -11,9 +12,11 @@ from raygrid.models import AttemptReport, Outcome
 from raygrid.node.attempt.captures import STDERR_TAIL
 from raygrid.node.attempt.outputs import OutputFile
 from raygrid.node.attempt.safe_paths import BadOutputError
-from raygrid.node.attempt.stages import CollectedAttempt, JudgedAttempt
+from raygrid.node.attempt.stages import CollectedAttempt, JudgedAttempt, PreparedAttempt
+from raygrid.node.sandbox import refusal
 from raygrid.settings import expected_files
 
+_OF_PROGRAMS = (Outcome.EXITED, Outcome.SIGNAL, Outcome.MISSING_OUTPUT)
 _NO_CAPTURES = tuple(OutputFile(name, -1, "", 0) for name in ("stdout.txt", "stderr.txt"))
 
 
@@ -43,6 +46,8 @@ def collect(judged: JudgedAttempt) -> CollectedAttempt:
         if missing := expected_files.missing_files(pricer.expect, left):
             message = expected_files.missing_message(missing, left)
             report = replace(report, outcome=Outcome.MISSING_OUTPUT, message=message)
+    if judged.prepared.sandbox.mode == "strict":
+        report = _with_refusal(report, judged.prepared)
     return CollectedAttempt(judged, report, captures, files)
 
 
@@ -67,6 +72,18 @@ def cut(collected: CollectedAttempt, report: AttemptReport) -> CollectedAttempt:
 
 def _is_success(report: AttemptReport) -> bool:
     return report.outcome is Outcome.EXITED and report.exit_code == 0
+
+
+def _with_refusal(report: AttemptReport, prepared: PreparedAttempt) -> AttemptReport:
+    """A failure's message gets what the sandbox probably refused."""
+    plan = prepared.box.plan
+    if plan is None or report.outcome not in _OF_PROGRAMS or _is_success(report):
+        return report
+    message, captures = report.message or "", prepared.directory.captures
+    for printed in (f"{message}\n{captures.stderr.tail()}", captures.stdout.tail()):
+        if why := refusal.explain(prepared.spec.pricer, prepared.pricer, plan, printed):
+            return replace(report, message=f"{message}. {why}")
+    return report
 
 
 def _with_bad_output(report: AttemptReport, why: str) -> AttemptReport:

@@ -20,6 +20,7 @@ from raygrid.node.attempt.supervision import wait_for_child
 from raygrid.node.attempt.usage import ProcessEnd
 from raygrid.node.limits.running import Running
 from raygrid.node.limits.watchdog import Watchdog
+from raygrid.node.sandbox import refusal
 from raygrid.node.warm.pool import WarmPool
 from raygrid.settings.pricer import Pricer
 from raygrid.system import resource_limits
@@ -131,11 +132,13 @@ class PricerStarter:
         if error.errno in _NOT_EXECUTABLE:
             program = str(error.filename or pricer.command[0])
             search_path = pricer.env.get("PATH") or self._inherited.get("PATH") or os.defpath
-            why = diagnosis.why_not(program, search_path)
+            why = diagnosis.why_not(program, search_path) or f"{program!r}; the file must exist there and be executable"
+            plan, name = prepared.box.plan, prepared.spec.pricer
+            refused = refusal.explain(name, pricer, plan, why) if plan is not None else None
             return CannotRunError(
                 Outcome.CANNOT_START,
-                f"cannot start pricer {prepared.spec.pricer!r} on node {self._node_id}: {error.strerror}: "
-                + (why or f"{program!r}; the file must exist there and be executable"),
+                f"cannot start pricer {name!r} on node {self._node_id}: {error.strerror}: {why}"
+                + (f". {refused}" if refused else ""),
             )
         if error.errno == errno.E2BIG:  # the arguments are too long on every node
             return CannotRunError(

@@ -39,6 +39,7 @@ class NoSandbox:
     Attributes:
         directory: where job directories are made.
         state: what protects from these pricers: nothing.
+        plan: how it was set up; None if nothing was.
         shared_memory: a descriptor of the sandbox's own `/dev/shm`; -1 without one.
         key: which pricers can use it.
     """
@@ -46,6 +47,7 @@ class NoSandbox:
     def __init__(self, directory: JobsDirectory) -> None:
         self.directory = directory
         self.state = NO_SANDBOX
+        self.plan: SandboxPlan | None = None
         self.shared_memory = -1
         self.key: Hashable = None
 
@@ -96,7 +98,7 @@ class Sandbox(NoSandbox):
         super().__init__(directory)
         self.key = key
         self.state = plan.state
-        self._plan = plan
+        self.plan = self._plan = plan
         self._times_made = directory.times_made
         self._rules: Ruleset | None = None
         self._use = use
