@@ -10,9 +10,10 @@ inherits that, before it restricts itself.
 from __future__ import annotations
 
 import _thread
+import contextlib
 import errno
 from collections.abc import Callable
-from queue import SimpleQueue
+from queue import Empty, SimpleQueue
 from typing import Any, Generic, TypeVar
 
 from raygrid.errors import UnavailableError
@@ -82,12 +83,21 @@ class RestrictedThread:
             raise UnavailableError("the sandbox was closed")
         work = _Work(do)
         self._waiting.put(work)
+        if self._closed:  # meanwhile: perhaps no thread waits any more
+            self._fail_waiting()
+            self._waiting.put(None)  # which may have been taken
         return work.await_end()
 
     def close(self) -> None:
-        """Let the waiting thread end; work that has begun goes on."""
+        """Let the waiting thread end; work that has begun goes on, other work fails."""
         self._closed = True
         self._waiting.put(None)
+
+    def _fail_waiting(self) -> None:
+        with contextlib.suppress(Empty):
+            while True:
+                if (work := self._waiting.get_nowait()) is not None:
+                    work.fail(UnavailableError("the sandbox was closed"))
 
     def _await_work(self) -> None:
         while (work := self._waiting.get()) is not None:
@@ -118,7 +128,7 @@ class RestrictedThreads(RestrictedThread):
                 continue
             try:
                 self._restrict()
-            except OSError as error:
+            except BaseException as error:
                 work.fail(error)
                 return
             work.run()
