@@ -80,13 +80,13 @@ def make_read_only(path: str) -> None:
 
 
 def bind(source: str, target: str) -> None:
-    """Let a path show what is at another path."""
-    _checked(_libc.mount(os.fsencode(source), os.fsencode(target), None, _BIND, None), target)
+    """Let a path show what is at another path, with all that is mounted below it."""
+    _checked(_libc.mount(os.fsencode(source), os.fsencode(target), None, _BIND | _RECURSIVE, None), target)
 
 
-def take_tree(path: str, *, recursive: bool = False) -> int:
-    """A descriptor of what is mounted at and below a path, for `put_tree`."""
-    flags = _CLONE_TREE | os.O_CLOEXEC | (_AT_RECURSIVE if recursive else 0)
+def take_tree(path: str) -> int:
+    """A descriptor of what is at a path, with all that is mounted below it, for `put_tree`."""
+    flags = _CLONE_TREE | os.O_CLOEXEC | _AT_RECURSIVE
     return _checked(_libc.syscall(_OPEN_TREE, _AT_FDCWD, os.fsencode(path), flags), path)
 
 

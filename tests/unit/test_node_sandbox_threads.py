@@ -9,6 +9,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from itertools import pairwise
 
 import pytest
 
@@ -67,7 +68,7 @@ def test_each_piece_of_work_has_a_thread_of_its_own(opened: Callable[..., Restri
     box = opened()
     seen = [box.run(threading.get_native_id) for _ in range(20)]
     assert threading.get_native_id() not in seen
-    assert all(one != next_one for one, next_one in zip(seen, seen[1:], strict=False))
+    assert all(one != next_one for one, next_one in pairwise(seen))
 
 
 def test_one_thread_can_do_one_piece_after_another() -> None:

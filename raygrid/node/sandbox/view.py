@@ -42,21 +42,27 @@ def build(view: View) -> int:
     """
     hidden = {os.path.realpath(path) for path in view.hidden}
     shown = {place for path in view.shown for place in _places(path) if _is_within(place, hidden)}
-    taken = {path: (os.path.isdir(path), namespaces.take_tree(path, recursive=True)) for path in shown}
+    taken = {}
     covered = []
-    for path in sorted(hidden | shown, key=lambda each: (each.count("/"), each)):  # from the outside in
-        if path in taken:
-            is_directory, tree = taken.pop(path)
-            _put(tree, path, is_directory=is_directory)
-        elif os.path.isdir(path):
-            namespaces.mount_memory(path, _HIDDEN)
-            covered.append(path)
-        elif os.path.exists(path):
-            namespaces.bind(os.devnull, path)
-    for path in {os.path.realpath(path) for path in view.read_only if os.path.exists(path)}:
-        namespaces.bind(path, path)
-        covered.append(path)
+    try:
+        for path in shown:
+            taken[path] = (os.path.isdir(path), namespaces.take_tree(path))
+        for path in sorted(hidden | shown, key=lambda each: (each.count("/"), each)):  # from the outside in
+            if path in taken:
+                is_directory, tree = taken.pop(path)
+                _put(tree, path, is_directory=is_directory)
+            elif os.path.isdir(path):
+                namespaces.mount_memory(path, _HIDDEN)
+                covered.append(path)
+            elif os.path.exists(path):
+                namespaces.bind(os.devnull, path)
+    finally:
+        for _, tree in taken.values():
+            os.close(tree)
     for path in covered:
+        namespaces.make_read_only(path)
+    for path in sorted({os.path.realpath(path) for path in view.read_only if os.path.exists(path)}):
+        namespaces.bind(path, path)  # with what is hidden and shown below it, which stays as it is
         namespaces.make_read_only(path)
     if not view.own_shared_memory or not os.path.isdir(SHARED_MEMORY):
         return -1
