@@ -296,7 +296,7 @@ def test_work_that_comes_with_the_end_fails(monkeypatch: pytest.MonkeyPatch) -> 
 
         @staticmethod
         def put(work: object) -> None:
-            if work is not None and not box._closed:
+            if work is not None and not box._closed.is_set():
                 box.close()
             puts(work)  # type: ignore[arg-type]  # passed on
 

@@ -67,8 +67,8 @@ def refusal(change: Callable[[], object]) -> str:
 
 
 def plain(hidden: list[Path], shown: list[Path] | None = None, read_only: list[Path] | None = None) -> View:
-    text = [[str(path) for path in paths] for paths in (hidden, shown or [], read_only or [])]
-    return View(*text, own_shared_memory=False)
+    lists = [[str(path) for path in paths or ()] for paths in (hidden, shown, read_only)]
+    return View(lists[0], lists[1], lists[2], own_shared_memory=False)
 
 
 def test_a_hidden_directory_is_empty_and_read_only(place: Path) -> None:

@@ -12,6 +12,7 @@ from __future__ import annotations
 import _thread
 import contextlib
 import errno
+import threading
 from collections.abc import Callable
 from queue import Empty, SimpleQueue
 from typing import Any, Generic, TypeVar
@@ -67,7 +68,7 @@ class RestrictedThread:
 
     def __init__(self, prepare: Callable[[], None]) -> None:
         self._waiting: SimpleQueue[_Work[Any] | None] = SimpleQueue()
-        self._closed = False
+        self._closed = threading.Event()
         first = _Work(prepare)
         _start(lambda: self._await_work() if first.run() else None)
         first.await_end()
@@ -79,18 +80,18 @@ class RestrictedThread:
             UnavailableError: the sandbox was closed.
             OSError: the operating system has no room for a thread.
         """
-        if self._closed:
+        if self._closed.is_set():
             raise UnavailableError("the sandbox was closed")
         work = _Work(do)
         self._waiting.put(work)
-        if self._closed:  # meanwhile: perhaps no thread waits any more
+        if self._closed.is_set():  # meanwhile: perhaps no thread waits any more
             self._fail_waiting()
             self._waiting.put(None)  # which may have been taken
         return work.await_end()
 
     def close(self) -> None:
         """Let the waiting thread end; work that has begun goes on, other work fails."""
-        self._closed = True
+        self._closed.set()
         self._waiting.put(None)
 
     def _fail_waiting(self) -> None:
