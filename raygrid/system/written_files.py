@@ -10,7 +10,7 @@ import sys
 from collections.abc import Iterator
 from typing import NamedTuple
 
-from raygrid.system.proc import numbers, read_text
+from raygrid.system.proc import directories_of, numbers, read_text
 
 _libc = ctypes.CDLL(None, use_errno=True)
 _AT_FDCWD = -100
@@ -28,14 +28,18 @@ class WrittenFile(NamedTuple):
 
 def open_for_writing(pid: int) -> Iterator[WrittenFile]:
     """The regular files that a process has open for writing; none if it may not be inspected."""
-    with contextlib.suppress(OSError):
-        for name in os.listdir(f"/proc/{pid}/fd"):
-            opened = f"/proc/{pid}/fd/{name}"
-            with contextlib.suppress(OSError):
-                if os.lstat(opened).st_mode & stat.S_IWUSR:  # the mode of the link is that of the descriptor
-                    status = os.stat(opened)
-                    if stat.S_ISREG(status.st_mode):
-                        yield WrittenFile(os.readlink(opened), opened, status)
+    for directory in directories_of(pid):
+        with contextlib.suppress(OSError):
+            names = os.listdir(f"{directory}/fd")
+            for name in names:
+                opened = f"{directory}/fd/{name}"
+                with contextlib.suppress(OSError):
+                    if os.lstat(opened).st_mode & stat.S_IWUSR:  # the mode of the link is that of the descriptor
+                        status = os.stat(opened)
+                        if stat.S_ISREG(status.st_mode):
+                            yield WrittenFile(os.readlink(opened), opened, status)
+            if names:
+                return
 
 
 def born_at_ns(path: str) -> int | None:

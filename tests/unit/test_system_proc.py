@@ -8,6 +8,7 @@ from pathlib import Path
 
 from raygrid.system.proc import environment_of, open_file_statuses, process_of
 from raygrid.system.process_memory import memfd_device, proportional_parts, resident_parts
+from raygrid.system.written_files import open_for_writing
 from tests.support.lone_agent import wait_until
 
 ENDS_ITS_FIRST_THREAD = (
@@ -66,6 +67,7 @@ def test_a_process_without_its_first_thread_hides_neither_memory_nor_files(tmp_p
             proportional = proportional_parts(pid)
             assert proportional is not None
             assert proportional.own > 50_000_000
+            assert str(tmp_path / "written") in {file.path for file in open_for_writing(pid)}
             assert memfd_device() in {status.st_dev for status in open_file_statuses(pid)}
         finally:
             process.kill()
