@@ -1,29 +1,25 @@
-"""Programs that try to exceed the limits of their pricer, run by an agent inside a PID namespace of their own.
+"""Programs that try to exceed the limits of their pricer, run by an agent one after another beside a harmless job.
 
-Run as `python -m tests.support.hostile_jobs DIRECTORY NAME…` it must be the first process of a PID namespace; it runs
-these programs one after another beside a harmless job, and prints what became of them, as JSON.
+`python -m tests.hostile.limits_run SANDBOX` runs them as the isolated user, and prints as JSON what became of each.
 """
 
 from __future__ import annotations
 
 import json
-import os
-import shutil
 import sys
 import time
 from pathlib import Path
 from typing import Any
 
 from raygrid.system.proc import command_line_of, process_table
+from tests.hostile.inside import pricer
+from tests.hostile.isolation import HOME, require_isolation
 from tests.support.agent_process import AgentProcess
 
-MB = 1024**2
-LIMITED = {"memory": "200MB", "processes": 60}
-# An interpreter that every user may run: in a sandbox, the right to read all files is gone.
-PYTHON = shutil.which("python3", path="/usr/bin:/bin") or sys.executable
+LIMITS = {"memory": "200MB", "processes": 60}
 TAG = "limited-program"  # in the command lines of what the programs start
 DAEMON = """
-import ctypes, os, time
+import os, sys, time
 def daemon(mark=None):
     if os.fork():
         time.sleep(600)
@@ -80,51 +76,40 @@ PROGRAMS = {
 ALONE = {"memory of a daemon without its mark"}  # without a sandbox, it might be of any attempt that ran just now
 
 
-def script(directory: Path, name: str) -> str:
-    """A shell script that becomes one of the programs."""
-    path = directory / f"{TAG}-{name.replace(' ', '-')}.py"
-    path.write_text(f"import sys\n{DAEMON}\n{PROGRAMS[name]}\n")
-    return f"exec {PYTHON} -S {path}"
-
-
 def left() -> list[str]:
     """The command lines of what the programs started and still runs."""
     found = (command_line_of(process.pid) for process in process_table() if not process.is_zombie)
-    return [each.decode(errors="replace") for each in found if f"{TAG}-".encode() in each]
+    return [each.decode(errors="replace") for each in found if TAG.encode() in each]
 
 
-def run(directory: Path, names: list[str]) -> dict[str, Any]:
-    """Run the programs; by name, how each ended, after how many seconds, and what was left 2 seconds later."""
-    ended = {}
-    pricers: dict[str, dict[str, Any]] = {
-        "shell": {"command": ["sh", "{input}"]},
-        "limited": {"command": ["sh", "{input}"], **LIMITED},
-    }
-    with AgentProcess(directory, pricers, slots=2) as agent:
-        for number, name in enumerate(names):
-            if name not in ALONE:
-                agent.run(f"good-{number}", "sleep 1; echo good", "limited")
-            began = time.monotonic()
-            agent.run(name, script(directory, name), "limited")
-            [report] = agent.done(name)
-            took_s = time.monotonic() - began
-            until = time.monotonic() + 2
-            while left() and time.monotonic() < until:
-                time.sleep(0.02)
-            if name in ALONE:
-                agent.run(f"good-{number}", "echo good", "limited")
-            [good] = agent.done(f"good-{number}")
-            ended[name] = {**report, "took_s": took_s, "left": left(), "good": good["files"].get("stdout.txt")}
+def run(agent: AgentProcess, directory: Path, number: int, name: str) -> dict[str, Any]:
+    """Run a program beside a harmless job: how both ended, and what was left 2 seconds later."""
+    path = directory / f"{TAG}-{number}.py"
+    path.write_text(f"{DAEMON}\n{PROGRAMS[name]}\n")
+    if name not in ALONE:
+        agent.run(f"good-{number}", "sleep 1; echo good")
+    [report] = agent.done(agent.run(name, f"exec {sys.executable} -S {path}"))
+    until = time.monotonic() + 2
+    while left() and time.monotonic() < until:
+        time.sleep(0.02)
+    remaining = left()
+    if name in ALONE:
+        agent.run(f"good-{number}", "echo good")
+    [good] = agent.done(f"good-{number}")
+    return {**report, "left": remaining, "good": good["files"].get("stdout.txt")}
+
+
+def main(sandbox: str) -> None:
+    """Run all of them."""
+    require_isolation()
+    directory = HOME / "programs"
+    directory.mkdir()
+    pricers = {"shell": pricer(["sh", "{input}"], sandbox, **LIMITS)}
+    with AgentProcess(HOME / "agent", pricers, slots=2) as agent:
+        ended = {name: run(agent, directory, number, name) for number, name in enumerate(PROGRAMS)}
         agent.close()
-    return ended
-
-
-def main(directory: Path, names: list[str]) -> None:
-    """Run the programs, safely."""
-    assert os.getpid() == 1, "only as the first process of a PID namespace"
-    assert os.getuid() != 0, "only as an ordinary user"
-    print(json.dumps(run(directory, names)))
+    print(json.dumps(ended))
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]), sys.argv[2:])
+    main(sys.argv[1])
