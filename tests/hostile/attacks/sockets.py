@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import contextlib
+import http.client
 import importlib
 import socket
 import urllib.error
 import urllib.request
+from collections import Counter
 
 from tests.hostile.attacks.attack import NotTriedError, RefusedError, attack
 from tests.hostile.targets import Targets
@@ -106,18 +108,20 @@ def call_ray_without_token(targets: Targets) -> str:
     except ImportError:
         raise NotTriedError("the package grpcio is not installed") from None
     answered = []
+    refusals: Counter[str] = Counter()
     for host, port in targets.ports:
         with grpc.insecure_channel(f"{host}:{port}", options=[("grpc.enable_http_proxy", 0)]) as channel:
             for method in CALLS:
                 try:
                     channel.unary_unary(method)(b"", timeout=TIMEOUT_S)
                 except grpc.RpcError as error:
-                    if (code := error.code().name) not in NOT_ANSWERED:
+                    refusals[code := error.code().name] += 1
+                    if code not in NOT_ANSWERED:
                         answered.append(f"{port} {method.split('/')[1]}: {code}")
                 else:
                     answered.append(f"{port} {method.split('/')[1]}")
     if not answered:
-        raise RefusedError(f"none of {len(targets.ports)} ports answered")
+        raise RefusedError(f"none of {len(targets.ports)} ports answered: {dict(refusals)}")
     return "; ".join(answered)
 
 
@@ -149,7 +153,7 @@ def _get(host: str, port: int, path: str) -> str:
             return f"port {port} answered {path} with {len(answer.read())} bytes"
     except urllib.error.HTTPError as error:
         raise RefusedError(f"port {port} answered {path} with status {error.code}") from None
-    except (ValueError, EOFError, OSError) as error:
+    except (ValueError, OSError, http.client.HTTPException) as error:
         raise RefusedError(f"port {port}: {error}") from None
 
 
