@@ -92,6 +92,8 @@ _BY_ARGUMENTS = {
     "sched_setscheduler": (Refusal(IGNORED, _OTHERS),),
     "sched_setparam": (Refusal(IGNORED, _OTHERS),),
     "sched_setattr": (Refusal(IGNORED, _OTHERS),),
+    # Also a thread's own number counts as another's: programs that pin threads one by one run unpinned.
+    "sched_setaffinity": (Refusal(IGNORED, _OTHERS),),
 }
 # i386 programs may make sockets by `socketcall`, whose arguments lie in memory: none of theirs is made then.
 _WITHOUT_NETWORK = {
@@ -175,6 +177,7 @@ NUMBERS = {
         "sched_setscheduler": (144, 156, 119),
         "sched_setparam": (142, 154, 118),
         "sched_setattr": (314, 351, 274),
+        "sched_setaffinity": (203, 241, 122),
         "socket": (41, 359, 198),
         "socketcall": (None, 102, None),
     }.items()

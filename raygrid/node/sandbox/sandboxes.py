@@ -6,6 +6,7 @@ import contextlib
 import logging
 import os
 import threading
+import time
 from collections import deque
 from collections.abc import Callable, Hashable, Iterable, Sequence
 from enum import Enum
@@ -29,6 +30,8 @@ logger = logging.getLogger(__name__)
 
 T = TypeVar("T")
 
+LOOK_S = 1.0
+"""How often the agent looks whether a hidden file was replaced."""
 MOST_IDLE = 256
 """Idle sandboxes that are kept; the longest idle is ended first."""
 
@@ -94,14 +97,17 @@ class Sandbox(NoSandbox):
         OSError: the kernel refuses it.
     """
 
-    def __init__(self, key: Hashable, directory: JobsDirectory, plan: SandboxPlan, use: Use) -> None:
+    def __init__(
+        self, key: Hashable, directory: JobsDirectory, plan: SandboxPlan, use: Use, generation: int = 0
+    ) -> None:
         super().__init__(directory)
         self.key = key
         self.state = plan.state
+        self.generation = generation
+        self.use = use
         self.plan = self._plan = plan
         self._times_made = directory.times_made
         self._rules: Ruleset | None = None
-        self._use = use
         self._is_empty = True
         try:
             self._threads = self._start_threads()
@@ -110,9 +116,9 @@ class Sandbox(NoSandbox):
             raise
 
     def _start_threads(self) -> RestrictedThread:
-        if self._use is Use.ONE_ATTEMPT:
+        if self.use is Use.ONE_ATTEMPT:
             return RestrictedThread(self._prepare_domain)
-        if self._use is Use.HELPERS:
+        if self.use is Use.HELPERS:
             return RestrictedThreads(self._prepare_domain, lambda: None)
         return RestrictedThreads(self._prepare, self._enter_domain)
 
@@ -224,10 +230,17 @@ class Sandboxes:
         self._idle: deque[Sandbox] = deque()  # the longest idle is the first
         self._shared: dict[Hashable, Sandbox] = {}
         self._kinds: dict[str, tuple[Pricer, Hashable, Use]] = {}
+        self._generation = 0
+        self._may_change: tuple[str, ...] = ()
+        self._look_again_at = 0.0
+        self._files: list[tuple[int, int] | None] = []  # what the hidden paths were when the sandboxes were made
+        self._retired: list[Sandbox] = []  # warm processes may still run in them
 
     def open(self) -> None:
         """Find out what the kernel offers."""
         self._mechanisms = probe()
+        # A directory stays hidden with all that is made in it.
+        self._may_change = tuple(path for path in self._hidden if not os.path.isdir(path))
         if self._mechanisms.in_user_namespace and not self._mechanisms.is_root:
             self._off = WithoutPrivileges(self._workspace.without_sandbox)
 
@@ -248,9 +261,10 @@ class Sandboxes:
     def close(self) -> None:
         """End all sandboxes."""
         with self._lock:
-            sandboxes = [*self._idle, *self._shared.values()]
+            sandboxes = [*self._idle, *self._shared.values(), *self._retired]
             self._idle.clear()
             self._shared.clear()
+            self._retired.clear()
         for each in sandboxes:
             self._end(each)
         self._off.close()
@@ -265,9 +279,10 @@ class Sandboxes:
             return self._off
         key, use = self._kind(name, pricer)
         with self._lock:
+            self._retire_outdated()
             if use is Use.ONE_ATTEMPT:
                 for each in reversed(self._idle):
-                    if each.key == key:
+                    if each.key == key and each.generation == self._generation:
                         self._idle.remove(each)
                         return each
             else:
@@ -278,12 +293,30 @@ class Sandboxes:
                 return made
         return self._make(key, pricer, use)
 
+    def _retire_outdated(self) -> None:
+        """Use no sandbox again in which a hidden path shows something that replaced it; called with the lock held.
+
+        A mount hides one file or directory, so a file with the same name that is made later is visible. Sandboxes of
+        helpers stay, because helpers could not talk to processes in another one.
+        """
+        if (now := time.monotonic()) < self._look_again_at:
+            return
+        self._look_again_at = now + LOOK_S
+        files = [_identity(path) for path in self._may_change]
+        if files == self._files:
+            return
+        self._files = files
+        self._generation += 1
+        for key, each in list(self._shared.items()):
+            if each.use is Use.WARM:
+                self._retired.append(self._shared.pop(key))
+
     def give_back(self, sandbox: NoSandbox) -> None:
         """Take a sandbox back after its attempt, whose files were removed; it is ended unless it is as good as new."""
-        if not isinstance(sandbox, Sandbox) or self._shared.get(sandbox.key) is sandbox:
+        if not isinstance(sandbox, Sandbox) or sandbox.use is not Use.ONE_ATTEMPT:
             return
         surplus: Sandbox | None = sandbox
-        if sandbox.is_as_new():
+        if sandbox.generation == self._generation and sandbox.is_as_new():
             with self._lock:
                 self._idle.append(sandbox)
                 surplus = self._idle.popleft() if len(self._idle) > MOST_IDLE else None
@@ -311,7 +344,7 @@ class Sandboxes:
     def _make(self, key: Hashable, pricer: Pricer, use: Use) -> Sandbox:
         directory = self._workspace.of_a_sandbox()
         try:
-            return Sandbox(key, directory, self._plan(pricer, directory), use)
+            return Sandbox(key, directory, self._plan(pricer, directory), use, self._generation)
         except BaseException:
             self._workspace.remove_sandbox(directory)
             raise
@@ -328,3 +361,12 @@ def _is_empty(memory: int) -> bool:
     """Whether a file system in memory has only its top directory."""
     status = os.fstatvfs(memory)
     return status.f_files - status.f_ffree == 1
+
+
+def _identity(path: str) -> tuple[int, int] | None:
+    """Which file or directory is at a path."""
+    try:
+        status = os.stat(path)
+    except OSError:
+        return None
+    return status.st_dev, status.st_ino

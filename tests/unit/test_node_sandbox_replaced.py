@@ -1,0 +1,63 @@
+"""A file of the grid that is replaced while sandboxes exist stays hidden from later attempts."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from raygrid.node.attempt.workspace import Workspace
+from raygrid.node.sandbox import sandboxes as module
+from raygrid.node.sandbox.mechanisms import probe
+from raygrid.node.sandbox.sandboxes import NoSandbox, Sandboxes
+from raygrid.settings.pricer import Pricer
+
+pytestmark = [
+    pytest.mark.processes,
+    pytest.mark.skipif(not probe().mounts, reason="this process may have no mount namespace; run as root"),
+]
+
+COLD = Pricer(command=("true",))
+WARM = Pricer(command=("true",), mode="warm")
+
+
+def replace(path: Path) -> None:
+    """As editors do: write another file, and give it the name."""
+    new = path.with_suffix(".new")
+    new.write_text("the new key")
+    new.replace(path)
+
+
+@pytest.mark.parametrize("pricer", [COLD, WARM], ids=["cold", "warm"])
+@pytest.mark.parametrize("change", [replace, lambda path: path.write_text("made now")], ids=["replaced", "made"])
+def test_a_file_that_was_replaced_or_made_is_hidden_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, pricer: Pricer, change: Callable[[Path], object]
+) -> None:
+    monkeypatch.setattr(module, "LOOK_S", 0.0)
+    secret = tmp_path / "grid.yaml"
+    if change is replace:
+        secret.write_text("the key")
+    workspace = Workspace(tmp_path / "root", "life")
+    workspace.open()
+    sandboxes = Sandboxes(workspace, [str(secret)])
+    sandboxes.open()
+
+    def seen(box: NoSandbox) -> str:
+        return box.run(lambda: secret.read_text() if os.path.exists(secret) else "")
+
+    try:
+        first = sandboxes.take("p", pricer)
+        assert seen(first) == ""
+        sandboxes.give_back(first)
+        assert sandboxes.take("p", pricer) is first
+        change(secret)
+        sandboxes.give_back(first)
+        again = sandboxes.take("p", pricer)
+        assert again is not first
+        assert seen(again) == ""
+        sandboxes.give_back(again)
+    finally:
+        sandboxes.close()
+        workspace.close()
