@@ -12,6 +12,8 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
+from tests.hostile.isolation import require_isolation
+
 PLACES = (os.path.expanduser("~"), "/tmp", "/var/tmp", "/dev/shm", "/run")
 MOST_BYTES = 4_000_000
 
@@ -30,6 +32,7 @@ def files() -> Iterator[str]:
 
 def main(given: str) -> None:
     """Look, and print."""
+    require_isolation()
     secrets = json.loads(Path(given).read_text())
     found = []
     for path in files():
