@@ -12,7 +12,6 @@ from tests.hostile.isolation import FIRST_UID
 
 NETWORK = "`protect` leaves the network as it is: licence servers and databases are there"
 OWN_FILES = "`protect` lets programs write what the user can write, apart from the grid's files"
-AFFINITY = "programs bind their own threads by number, which a filter cannot tell from another process; it only slows"
 # Under `off` a pricer is as strong as its user, apart from what the grid protects in every case: its tiers cannot be
 # traced, Ray refuses calls without its token, and the HTTP interface refuses requests without a key.
 OFF_REFUSES = (
@@ -34,7 +33,6 @@ PROTECT_ALLOWS = {
     "change-shell-start": OWN_FILES,
     "plant-shell-start": OWN_FILES,
     "plant-code": f"{OWN_FILES}; a grid in a virtual environment loads no code from there",
-    "set-processors": AFFINITY,
     "connect-tcp": NETWORK,
     "connect-all-tcp": NETWORK,
     "connect-port:victim": NETWORK,
@@ -42,7 +40,7 @@ PROTECT_ALLOWS = {
     "read-other-http": f"{NETWORK}; Ray's measurements need no token",
     "memory-file": "programs need it; it counts as memory of the process that maps it, or where a cgroup counts",
 }
-STRICT_OPEN = ("read-command-line", "write-job-directory", "memory-file", "set-processors")
+STRICT_OPEN = ("read-command-line", "write-job-directory", "memory-file")
 STRICT_ALLOWS = {name: PROTECT_ALLOWS[name] for name in STRICT_OPEN}
 MOST_OF_EIGHTEEN_UNDER_STRICT = 3
 
