@@ -1,8 +1,8 @@
 """`python bench/sandbox.py`: what each mechanism of a sandbox costs per start of a program.
 
 Each contender starts `/bin/true` and waits for its end, in turn with all others. Compare the CPU time, which hardly
-depends on the load of the machine. As an ordinary user, run it by `python -m raygrid.node.sandbox.entry DIRECTORY
-bench/sandbox.py`, which gives it a user namespace, as agents have one. bubblewrap takes part where it is installed.
+depends on the load of the machine. As an ordinary user, run it in a user namespace, as agents are in one:
+`unshare --user --map-current-user --keep-caps python bench/sandbox.py`. bubblewrap takes part where it is installed.
 """
 
 from __future__ import annotations

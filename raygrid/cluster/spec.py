@@ -11,7 +11,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from raygrid.errors import SettingsError
-from raygrid.system.ray_environment import PYTHON, RAY_SETTINGS, environment_beside_ray
+from raygrid.system.ray_environment import RAY_SETTINGS, environment_beside_ray
 
 # For the results in a node's cache (node.cache, by default 64 MB) and for Ray's own objects.
 OBJECT_STORE = 192 * 1024**2
@@ -96,7 +96,6 @@ class HostSpec:
         ours = {
             # The token is in ~/.ray/auth_token (make it with: ray get-auth-token --generate).
             **RAY_SETTINGS,
-            PYTHON: sys.executable,
             # Serve's own servers lose the body of a request that offers an upgrade, as Java's HTTP client does.
             "RAY_SERVE_HTTP_PROXY_CALLBACK_IMPORT_PATH": "raygrid.parent.http.upgrades.for_serve",
             # A replaced parent listens for this long, until all entries know of its replacement.

@@ -20,7 +20,7 @@ from dataclasses import dataclass
 
 from raygrid.cluster.shutdown_notice import HeadWatch, announce_shutdown, cluster_token
 from raygrid.cluster.spec import STOP, HostSpec
-from raygrid.system import logs, ray_directory, tmp_cleaners
+from raygrid.system import logs, ray_directory, tmp_cleaners, user_namespace
 from raygrid.system.orphans import REAPER, Strays
 from raygrid.system.proc import command_line_of, name_of, process_of, process_table, voluntary_switches
 from raygrid.system.relatives import descendants
@@ -233,6 +233,9 @@ def _is_raylet(pid: int) -> bool:
 def main() -> int:
     """Run the supervisor until it is stopped."""
     spec = HostSpec.from_json(sys.stdin.readline())
+    # No pricers run on the head, whose autoscaler runs ssh, which refuses files of root in a user namespace.
+    if not spec.head and (why_not := user_namespace.enter(spec.directory)) is not None:
+        write_log(why_not)
     return run_alone(spec.directory, lambda: HostSupervisor(spec).run(), taken=TAKEN, patience_s=POLL_S)
 
 

@@ -28,7 +28,7 @@ from raygrid.local.start import LOCKED
 from raygrid.local.worker_node import WorkerNode, head_processes
 from raygrid.settings.model import GridSettings
 from raygrid.settings.started_with import StartedWith
-from raygrid.system import tmp_cleaners
+from raygrid.system import tmp_cleaners, user_namespace
 from raygrid.system.grid_file import GridFile
 from raygrid.system.logs import DIRECTORY, private
 from raygrid.system.loopback import open_here
@@ -36,7 +36,7 @@ from raygrid.system.orphans import Strays
 from raygrid.system.proc import Life, life_of
 from raygrid.system.processors import usable_processors
 from raygrid.system.ray_directory import make_private
-from raygrid.system.ray_environment import PYTHON, RAY_SETTINGS, prepare_to_join_ray
+from raygrid.system.ray_environment import RAY_SETTINGS, prepare_to_join_ray
 from raygrid.system.supervisor import run_alone, stop_on_signals, write_log
 
 TOKEN = "ray_token"  # noqa: S105 - the name of a file
@@ -73,7 +73,6 @@ def prepare_environment(grid_dir: Path) -> None:
         file.write(secrets.token_hex(32))
     os.environ.pop("RAY_AUTH_TOKEN", None)  # it would take precedence
     os.environ.update(RAY_SETTINGS, RAY_AUTH_TOKEN_PATH=str(token))
-    os.environ[PYTHON] = sys.executable
 
 
 class GridSupervisor:
@@ -307,6 +306,8 @@ def _fresh_ray_directory(grid_dir: Path) -> Path:
 def main() -> int:
     """Run a grid until it ends."""
     settings, racks, nodes, owner = pickle.load(sys.stdin.buffer)  # noqa: S301 - the pipe of the starting process
+    if (why_not := user_namespace.enter(settings.grid_dir)) is not None:
+        write_log(why_not)
     prepare_environment(settings.grid_dir)
     return run_alone(settings.grid_dir, partial(_supervise, settings, racks, nodes, owner), taken=LOCKED)
 

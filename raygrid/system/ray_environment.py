@@ -31,9 +31,6 @@ RAY_SETTINGS = {
 }
 """For all Ray nodes of a local grid and of a cluster alike. Must be set before Ray is started."""
 
-PYTHON = "RAYGRID_PYTHON"
-"""Names the Python of this machine in the environment of Ray's nodes, which start agents with it."""
-
 UTF8 = {"PYTHONUTF8": "1"}
 """For processes of a grid: file names are UTF-8 in all of them, independent of the locale. Pricers do not get it."""
 

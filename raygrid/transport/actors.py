@@ -66,13 +66,11 @@ def make_actor(
     node_id: str,
     max_concurrency: int,
     resources: Mapping[str, float] | None = None,
-    python: str | None = None,
 ) -> Any:
     """The handle of the actor with this name, which is created if there is none.
 
     It stays on its Ray node, is restarted there after a crash, and ends with the node. A machine that rejoins is a new
-    Ray node, with a new actor. `arguments` are those of the class; `resources` are the node's custom ones that it uses;
-    `python` is the command, for a shell, that runs its process instead of Python.
+    Ray node, with a new actor. `arguments` are those of the class; `resources` are the node's custom ones that it uses.
     """
     options = {
         "name": name,
@@ -87,8 +85,6 @@ def make_actor(
         "enable_task_events": False,
         "scheduling_strategy": NodeAffinitySchedulingStrategy(node_id, soft=False),
     }
-    if python is not None:
-        options["runtime_env"] = {"py_executable": python}
     return ray.remote(actor_class).options(**options).remote(*arguments)
 
 

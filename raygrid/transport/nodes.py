@@ -2,20 +2,17 @@
 
 from __future__ import annotations
 
-import shlex
 from collections.abc import Mapping, Sequence
 from functools import partial
 from typing import Any
 
 from raygrid.errors import UnavailableError
 from raygrid.settings.model import GridSettings
-from raygrid.system.ray_environment import PYTHON
 from raygrid.transport.actors import ActorLinks, ask_ray, find_actor, make_actor, namespace
 from raygrid.transport.ports import RESULTS_TIMEOUT_S, CacheCalls, NodeCalls
 from raygrid.transport.racks import carriers_of, live_nodes
 
 MAX_CONCURRENCY = 100
-ENTRY = "raygrid.node.sandbox.entry"  # lets the agent set up sandboxes
 
 
 class RayNodes:
@@ -57,7 +54,6 @@ class RayNodes:
             namespace=namespace(self._settings),
             node_id=node_id,
             max_concurrency=MAX_CONCURRENCY,
-            python=f'"${{{PYTHON}:-python3}}" -m {ENTRY} {shlex.quote(str(self._settings.grid_dir / "nodes"))}',
         )
 
 

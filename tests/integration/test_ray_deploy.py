@@ -44,7 +44,7 @@ def settings(directory: Path, version: str, quota: int, port: int) -> Path:
 
 def raygrid(directory: Path, *words: str) -> subprocess.CompletedProcess[str]:
     """Run a command as a user whose Ray is elsewhere."""
-    environment = {**os.environ, "RAYGRID_STATE_DIR": str(directory), "RAY_ADDRESS": "192.0.2.1:6379"}
+    environment = {**os.environ, "RAYGRID_STATE_DIR": str(directory / "state"), "RAY_ADDRESS": "192.0.2.1:6379"}
     code = "import sys; from raygrid.cli import app; sys.exit(app())"
     command = [sys.executable, "-c", code, *words]
     return subprocess.run(command, env=environment, capture_output=True, text=True, timeout=300, check=False)

@@ -27,9 +27,16 @@ from raygrid.node.limits import watchdog
 from raygrid.settings.pricer import Pricer
 from raygrid.settings.sections import Node
 from raygrid.system.proc import process_table
-from raygrid.transport.nodes import ENTRY
 
 ROOT = Path(__file__).parents[2]
+# As a supervisor does, it enters a user namespace; as in a worker of Ray, a later program is the agent.
+ENTRY = """
+import os, sys
+from pathlib import Path
+from raygrid.system import user_namespace
+user_namespace.enter(Path(sys.argv[1]))
+os.execv(sys.executable, [sys.executable, *sys.argv[2:]])
+"""
 
 
 def running_with(text: str) -> list[int]:
@@ -48,7 +55,7 @@ def running_with(text: str) -> list[int]:
 class AgentProcess:
     """An agent with these pricers; use as a context manager, at whose end it is killed unless it was closed.
 
-    It is started through the program that lets an ordinary user's agent set up sandboxes.
+    It starts in a user namespace, in which an ordinary user's agent can set up sandboxes.
 
     Args:
         directory: its root and blob store lie here.
@@ -78,7 +85,7 @@ class AgentProcess:
         self._arrived = threading.Condition()
         self._number = 0
         self.process = subprocess.Popen(
-            [sys.executable, "-m", ENTRY, str(directory / "namespace"), "-m", "tests.support.agent_process"],
+            [sys.executable, "-c", ENTRY, str(directory), "-m", "tests.support.agent_process"],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             cwd=ROOT,
