@@ -67,8 +67,8 @@ def main() -> None:
     found: dict[str, dict[str, str]] = {name: {"missing": why} for name, why in missing.items()}
     with AgentProcess(directory, pricers, slots=SLOTS) as agent:
         for name, (script, out, err) in SCRIPTS.items():
-            found[name] = {"wrong": _wrong(agent, agent.run(f"script-{len(found)}", script, "shell"), out, err)}
-        port = _licence_server()
+            found[name] = {"wrong": wrong(agent, agent.run(f"script-{len(found)}", script, "shell"), out, err)}
+        port = licence_server()
         for name, pricer, script, out in (
             ("processes of Python that share memory", "python", POOL, "45\n"),
             ("a licence server on the network", "python", ASK.format(port=port), "licensed\n"),
@@ -80,7 +80,7 @@ def main() -> None:
         ):
             if pricer in pricers:
                 job = agent.run(f"program-{len(found)}", script, pricer)
-                found[name] = {"wrong": _wrong(agent, job, out, None if pricer == "windows" else "")}
+                found[name] = {"wrong": wrong(agent, job, out, None if pricer == "windows" else "")}
         if "windows" in pricers:
             found[f"{WINDOWS_JOBS} jobs of wine of mixed length"] = {"wrong": _windows_jobs(agent)}
         agent.close()
@@ -128,7 +128,7 @@ def _quantlib(pricers: dict[str, dict[str, Any]]) -> str | None:
     return None
 
 
-def _licence_server() -> int:
+def licence_server() -> int:
     """Start a server that answers every connection; gives its port."""
     server = socket.create_server(("127.0.0.1", 0))
 
@@ -142,7 +142,7 @@ def _licence_server() -> int:
     return int(server.getsockname()[1])
 
 
-def _wrong(agent: AgentProcess, name: str, out: str, err: str | None) -> str:
+def wrong(agent: AgentProcess, name: str, out: str, err: str | None) -> str:
     """What is wrong with the end of a job; without `err`, it may print any errors, as wine does at its first start."""
     [ended] = agent.done(name, within_s=LONGEST_S)
     printed = [ended["files"].get(f"{stream}.txt") for stream in ("stdout", "stderr")]

@@ -161,6 +161,17 @@ def test_a_shown_link_works_under_its_own_name(place: Path) -> None:
     assert seen(plain([place], shown), look) == ["program", "program"]
 
 
+def test_a_shown_link_in_a_shown_directory_stays(place: Path) -> None:
+    """As in a virtual environment, whose Python is a link to one elsewhere that is hidden as well."""
+    target = place / "home" / "python" / "3.11" / "bin" / "tool"
+    target.parent.mkdir(parents=True)
+    target.write_text("program")
+    (place / "grid" / "bin").mkdir()
+    (place / "grid" / "bin" / "tool").symlink_to(target)
+    shown = [place / "grid" / "bin", place / "grid" / "bin" / "tool"]
+    assert seen(plain([place], shown), (place / "grid" / "bin" / "tool").read_text) == "program"
+
+
 def test_mounts_within_what_is_shown_are_shown(place: Path) -> None:
     """A file system of the machine, such as one of the network, stays visible in the directory that contains it."""
     own = place / "grid" / "nodes" / "own"

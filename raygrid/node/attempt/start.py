@@ -109,6 +109,8 @@ class PricerStarter:
         # Under wine, all jobs must have the same TMPDIR, where they look for wine's server.
         if not self._watchdog.helpers.gate.runs_under_wine(spec.pricer):
             own |= directory.temporary.variables(prepared.pricer.env)
+        elif prepared.sandbox.mode == "strict":  # which hides /tmp
+            own |= directory.temporaries.variables(prepared.pricer.env)
         stdout, stderr = directory.captures
         streams = (self._nothing, stdout.descriptor, stderr.descriptor)
         environment = self._environment_of(prepared, own)

@@ -63,6 +63,10 @@ class TemporaryDirectories:
         """Open the pool's directory, which must exist."""
         self.descriptor = open_directory(self.path)
 
+    def variables(self, chosen: Container[str]) -> dict[str, str]:
+        """The variables that name the directory of them all, without those that the pricer's settings set."""
+        return {name: self.path for name in VARIABLES if name not in chosen}
+
     def close(self) -> None:
         """Close the directory; no further directory is kept."""
         self._free.clear()

@@ -9,10 +9,10 @@ from __future__ import annotations
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from pathlib import PurePosixPath
 
 from raygrid.core.sandbox_state import SandboxState
 from raygrid.node.sandbox.mechanisms import Mechanisms
+from raygrid.node.sandbox.programs import ProgramSearch
 from raygrid.node.sandbox.view import SHARED_MEMORY, View, is_below
 from raygrid.settings.pricer import Pricer
 from raygrid.system.landlock import FILES_ABI, SIGNALS_ABI
@@ -75,16 +75,14 @@ def plan(
     files = None
     shown: tuple[str, ...] = tuple(writable)
     if is_strict:
-        programs = programs_of(pricer)
+        search = ProgramSearch(os.environ, os.path.expanduser("~"), PRIVATE)
+        programs = search.files_of(pricer.command, pricer.env)
         readable = (*programs, *map(_expanded, pricer.read), *(_RESOLVER if network else ()))
         shown = (*shown, *readable)
         hidden = (*hidden, *PRIVATE)
         if mechanisms.landlock >= FILES_ABI:
             files = FileRules((*SYSTEM, *readable), (*writable, *DEVICES, captures))
-    # A pricer can have the machine's shared memory; and a grid whose directories are there cannot hide it.
-    own_memory = not is_below(os.path.realpath(own), SHARED_MEMORY) and SHARED_MEMORY not in map(
-        _expanded, pricer.write
-    )
+    own_memory = not is_below(os.path.realpath(own), SHARED_MEMORY)  # else it would hide the own directory
     return SandboxPlan(
         View(hidden, shown, read_only, own_memory) if mechanisms.mounts else None,
         files,
@@ -99,38 +97,6 @@ def plan(
             tuple(_open(mechanisms, is_strict, network)),
         ),
     )
-
-
-def programs_of(pricer: Pricer) -> tuple[str, ...]:
-    """The paths of a pricer's program: those in its command, and what belongs to them.
-
-    A program in a directory `bin` comes with the directory around that (a virtual environment, a JVM), unless that is
-    a home directory.
-    """
-    found: dict[str, None] = {}
-    for word in pricer.command:
-        path = word.replace("{{", "{").replace("}}", "}")
-        if not path.startswith("/"):
-            continue
-        for each in (path, os.path.realpath(path)):
-            found[each] = None
-            directory = PurePosixPath(each).parent
-            around = directory.parent
-            if directory.name == "bin" and str(around) not in ("/", "/usr", "/usr/local", os.path.expanduser("~")):
-                found[str(around)] = None
-                found |= dict.fromkeys(_base_of_environment(around))
-    return tuple(found)
-
-
-def _base_of_environment(directory: PurePosixPath) -> list[str]:
-    """The installation of Python that a virtual environment is made from; empty for another directory."""
-    try:
-        with open(directory / "pyvenv.cfg", encoding="utf-8") as file:
-            lines = [line.partition("=") for line in file]
-    except (OSError, UnicodeDecodeError):
-        return []
-    homes = [value.strip() for name, _, value in lines if name.strip() == "home"]
-    return [str(PurePosixPath(os.path.realpath(home)).parent) for home in homes if home not in ("/usr/bin", "/bin")]
 
 
 def _expanded(path: str) -> str:

@@ -78,9 +78,9 @@ def _places(path: str) -> set[str]:
 
 
 def _put(tree: int, path: str, *, is_directory: bool) -> None:
-    """Mount a tree at its path, unless it is visible there already."""
+    """Mount a tree at its path, unless it is visible there already, or a link is, whose target has a place itself."""
     try:
-        is_visible = os.path.samestat(os.fstat(tree), os.stat(path))
+        is_visible = os.path.islink(path) or os.path.samestat(os.fstat(tree), os.stat(path))
     except OSError:
         is_visible = False
         os.makedirs(path if is_directory else os.path.dirname(path), exist_ok=True)

@@ -83,8 +83,9 @@ class WarmProcess:
         # While it is loaded, it uses helpers as an attempt does: without wine's server it would die.
         watchdog.helpers.gate.begin(name, pricer, waits=False)
         try:
-            own_temporary = not watchdog.helpers.gate.runs_under_wine(name)  # wine's server is found through TMPDIR
-            temporary = dict.fromkeys(VARIABLES, self._home.path) if own_temporary else {}
+            temporary = dict.fromkeys(VARIABLES, self._home.path)
+            if watchdog.helpers.gate.runs_under_wine(name):  # wine's server is found through TMPDIR
+                temporary = box.directory.temporaries.variables(()) if box.state.mode == "strict" else {}
             own = {WARM: "1", MARK: f"{mark_prefix}{name}|{self._record.mark}"}
             variables = {**environment, **temporary, **pricer.env, **own}
             self._process = box.run(partial(self._spawn, variables))
