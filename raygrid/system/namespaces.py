@@ -15,6 +15,7 @@ NEW_MOUNTS, NEW_IPC, NEW_USER, NEW_NETWORK = 0x0002_0000, 0x0800_0000, 0x1000_00
 _NOSUID, _NODEV, _BIND = 2, 4, 4096
 _RECURSIVE, _SLAVE = 1 << 14, 1 << 19
 _OPEN_TREE, _MOVE_MOUNT, _MOUNT_SETATTR = 428, 429, 442
+_FSOPEN, _FSCONFIG, _FSMOUNT, _CREATE, _CLOSE_ON_EXEC = 430, 431, 432, 6, 1
 _ATTRIBUTE_READ_ONLY = 1
 _CLONE_TREE, _AT_RECURSIVE, _FROM_DESCRIPTOR, _AT_FDCWD = 1, 0x8000, 4, -100
 _SIOCGIFFLAGS, _SIOCSIFFLAGS, _IFF_UP = 0x8913, 0x8914, 1
@@ -97,6 +98,25 @@ def put_tree(descriptor: int, path: str) -> None:
         _checked(moved, path)
     finally:
         os.close(descriptor)
+
+
+def message_queues() -> int:
+    """A descriptor of the directory of this IPC namespace's POSIX message queues; -1 if the kernel has none."""
+    context = _libc.syscall(_FSOPEN, b"mqueue", _CLOSE_ON_EXEC)
+    if context < 0:
+        return -1
+    try:
+        if _libc.syscall(_FSCONFIG, context, _CREATE, None, None, 0) < 0:
+            return -1
+        mount = _libc.syscall(_FSMOUNT, context, _CLOSE_ON_EXEC, 0)
+    finally:
+        os.close(context)
+    if mount < 0:
+        return -1
+    try:
+        return os.open(".", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC, dir_fd=mount)
+    finally:
+        os.close(mount)
 
 
 def bring_loopback_up() -> None:

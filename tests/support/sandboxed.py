@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import os
 import shutil
 import tempfile
 import zipfile
@@ -17,6 +19,7 @@ import pytest
 from raygrid.models import AttemptReport
 from raygrid.node.agent import NodeAgent
 from raygrid.node.sandbox.mechanisms import probe
+from raygrid.system.proc import process_table
 from tests.support.lone_agent import lone_agent, order, reports_of
 
 NEEDS_MOUNTS = pytest.mark.skipif(
@@ -44,6 +47,15 @@ def sandboxing_agent(**settings: Any) -> Iterator[NodeAgent]:
             yield agent
         finally:
             agent.close()
+            _reap_orphans()
+
+
+def _reap_orphans() -> None:
+    """Reap what jobs left, which would be strays to the next agent in this process; a grid's agent ends instead."""
+    for process in process_table():
+        if process.is_zombie and process.parent == os.getpid() and process.session != os.getsid(0):
+            with contextlib.suppress(ChildProcessError):
+                os.waitpid(process.pid, os.WNOHANG)
 
 
 def printed(agent: NodeAgent, report: AttemptReport) -> str:

@@ -17,7 +17,15 @@ from typing import NamedTuple
 
 from raygrid.node.attempt.captures import CapturePool, Captures
 from raygrid.node.attempt.outputs import FileMark, OutputFile, find_outputs
-from raygrid.node.attempt.safe_paths import BadOutputError, is_reusable, kind, make_directory, open_directory, remove
+from raygrid.node.attempt.safe_paths import (
+    BadOutputError,
+    has_attributes,
+    is_reusable,
+    kind,
+    make_directory,
+    open_directory,
+    remove,
+)
 from raygrid.node.attempt.temporary_files import TemporaryDirectories, TemporaryDirectory
 from raygrid.node.attempt.usage import RemainingWriters
 
@@ -244,6 +252,8 @@ class JobDirectory:
 
         False or OSError if it is not as good as a new directory, which has this mode; then some files may be left.
         """
+        if has_attributes(self.handle.descriptor):
+            return False
         if self._input_only_mode is not None:
             return self._input_only_mode == mode
         if not self.handle.has_its_name() or os.fstat(self.handle.descriptor).st_mode != mode:

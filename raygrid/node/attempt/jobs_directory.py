@@ -11,7 +11,7 @@ from pathlib import Path
 
 from raygrid.node.attempt.captures import CapturePool
 from raygrid.node.attempt.directory import DirectoryHandle
-from raygrid.node.attempt.safe_paths import open_directory, remove
+from raygrid.node.attempt.safe_paths import has_attributes, open_directory, remove
 from raygrid.node.attempt.temporary_files import TemporaryDirectories
 
 _MODE = 0o700
@@ -78,7 +78,12 @@ class JobsDirectory:
         try:
             with os.scandir(self.descriptor) as entries:
                 names = [entry.name for entry in entries]
-            return names == [os.path.basename(self.temporaries.path)] and self.temporaries.are_unused()
+            return (
+                names == [os.path.basename(self.temporaries.path)]
+                and self.temporaries.are_unused()
+                and not has_attributes(self.descriptor)
+                and not has_attributes(self.temporaries.descriptor)
+            )
         except OSError:
             return False
 

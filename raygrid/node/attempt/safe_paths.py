@@ -139,6 +139,14 @@ def descend(top: int, name: str) -> int:
     return at
 
 
+def has_attributes(descriptor: int) -> bool:
+    """Whether a directory has attributes that a pricer may have set, such as default permissions of new files."""
+    try:
+        return any(name.startswith(("user.", "system.posix_acl")) for name in os.listxattr(descriptor))
+    except OSError:  # the file system has none
+        return False
+
+
 def remove(name: str, dir_fd: int | None = None) -> None:
     """Remove a file or directory of any kind, if it exists: a link itself, never its target.
 

@@ -22,6 +22,7 @@ from raygrid.node.limits.running import Running
 from raygrid.node.limits.watchdog import Watchdog
 from raygrid.node.sandbox import refusal
 from raygrid.node.warm.pool import WarmPool
+from raygrid.node.warm.process import WarmProcess
 from raygrid.settings.pricer import Pricer
 from raygrid.system import resource_limits
 from raygrid.system.processes import MARK
@@ -81,10 +82,16 @@ class PricerStarter:
                 take = partial(
                     self._warm.take, spec.pricer, spec.definition, prepared.pricer, prepared.attempt, prepared.box
                 )
-                return partial(self._warm.run, when_written(take), running, prepared)
+                return partial(self._run_warm, when_written(take), running, prepared)
             return partial(prepared.box.run, partial(self._run, prepared, running))
         except OSError as error:
             raise self._explained(prepared, error) from error
+
+    def _run_warm(self, process: WarmProcess, running: Running, prepared: PreparedAttempt) -> ProcessEnd:
+        """Run a job in a warm process."""
+        end = self._warm.run(process, running, prepared)
+        prepared.box.directory.unlock()
+        return end
 
     def _run(self, prepared: PreparedAttempt, running: Running) -> ProcessEnd:
         """Start a cold pricer and wait for its end, in a thread of its sandbox, whose restrictions the pricer gets."""

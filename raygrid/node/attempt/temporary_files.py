@@ -11,16 +11,18 @@ import contextlib
 import errno
 import itertools
 import os
+import time
 from collections import deque
 from collections.abc import Container
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from raygrid.node.attempt.safe_paths import make_directory, open_directory, remove
+from raygrid.node.attempt.safe_paths import has_attributes, make_directory, open_directory, remove
 from raygrid.node.attempt.usage import RemainingWriters
 
 VARIABLES = ("TMPDIR", "TMP", "TEMP")  # POSIX, and what Windows programs and others look for
 _IDENTITY = 3  # the first parts of a state: which directory it is, and its mode
+_STEP_NS = 10**8  # longer than any kernel's step of a file's times
 _EARLY_NS = 10**9  # a modification time that no file put into a directory gives it
 
 
@@ -80,8 +82,9 @@ class TemporaryDirectories:
         own = os.fstat(self.descriptor)
         if own.st_ctime_ns == self._seen_ns:
             return True
-        # Seen before the directory is read: if it changes meanwhile, it is read again the next time.
-        self._seen_ns = own.st_ctime_ns
+        # Seen before the directory is read: if it changes meanwhile, it is read again the next time. Kernels before
+        # 6.13 note times in steps: what was changed just now may change again without another time.
+        self._seen_ns = own.st_ctime_ns if time.time_ns() - own.st_ctime_ns > _STEP_NS else 0
         with os.scandir(self.path) as entries:
             names = {entry.name for entry in entries}
         return names == {each.name for each in self._free} and os.path.samestat(own, os.lstat(self.path))
@@ -136,7 +139,7 @@ def _cleared(temporary: TemporaryDirectory) -> TemporaryDirectory | None:
     try:
         descriptor = open_directory(temporary.name, temporary.dir_fd)
         try:
-            if _state(os.fstat(descriptor))[:_IDENTITY] != temporary.state[:_IDENTITY]:
+            if _state(os.fstat(descriptor))[:_IDENTITY] != temporary.state[:_IDENTITY] or has_attributes(descriptor):
                 return None
             with os.scandir(descriptor) as entries:
                 names = [entry.name for entry in entries]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import logging
 import os
+import stat
 import threading
 import time
 from collections import deque
@@ -14,7 +15,7 @@ from typing import TypeVar
 
 from raygrid.core.sandbox_state import NO_SANDBOX, SandboxState
 from raygrid.node.attempt.jobs_directory import JobsDirectory
-from raygrid.node.attempt.safe_paths import remove
+from raygrid.node.attempt.safe_paths import has_attributes, remove
 from raygrid.node.attempt.workspace import Workspace
 from raygrid.node.helpers.gate import runs_windows_program
 from raygrid.node.helpers.rule import WINE, shared_through
@@ -108,6 +109,8 @@ class Sandbox(NoSandbox):
         self.plan = self._plan = plan
         self._times_made = directory.times_made
         self._rules: Ruleset | None = None
+        self._queues = -1  # the directory of its message queues
+        self._no_queues = 0  # the size of that directory while there is none
         self._is_empty = True
         try:
             self._threads = self._start_threads()
@@ -124,25 +127,36 @@ class Sandbox(NoSandbox):
 
     def run(self, work: Callable[[], T]) -> T:
         """Do work in a thread with the sandbox's restrictions; processes that it starts have them as well."""
+        self._is_empty = False  # until the end of a pricer was seen
         return self._threads.run(work)
 
     def pricer_ended(self, *, left_nothing: bool) -> None:
         """Open its directory again for the node, and look whether something outlives the pricer."""
         self.directory.unlock()
-        self._is_empty = left_nothing and not (self._plan.own_ipc and ipc.is_in_use())
+        self._is_empty = left_nothing and not (self._plan.own_ipc and (ipc.is_in_use() or self._has_queues()))
+
+    def _has_queues(self) -> bool:
+        return self._queues >= 0 and os.fstat(self._queues).st_size != self._no_queues
 
     @property
     def is_sound(self) -> bool:
-        """Whether its directory is still the one that its processes see."""
-        return self._times_made == self.directory.times_made
+        """Whether its directory is still the one that its processes see, and may use."""
+        plan = self._plan
+        return self._times_made == self.directory.times_made or (plan.view is None and plan.files is None)
 
     def is_as_new(self) -> bool:
         """Whether the next attempt finds nothing of earlier ones; what they left in shared memory is removed."""
         if not (self._is_empty and self.is_sound and self.directory.is_as_new()):
             return False
-        if self.shared_memory < 0 or _is_empty(self.shared_memory):
+        if self.shared_memory < 0:
             return True
         with contextlib.suppress(OSError):
+            if has_attributes(self.shared_memory):
+                return False
+            if stat.S_IMODE(os.fstat(self.shared_memory).st_mode) != view.SHARED_MEMORY_MODE:
+                os.fchmod(self.shared_memory, view.SHARED_MEMORY_MODE)
+            if _is_empty(self.shared_memory):
+                return True
             with os.scandir(self.shared_memory) as entries:
                 names = [entry.name for entry in entries]
             for name in names:
@@ -162,6 +176,9 @@ class Sandbox(NoSandbox):
         if self.shared_memory >= 0:
             os.close(self.shared_memory)
             self.shared_memory = -1
+        if self._queues >= 0:
+            os.close(self._queues)
+            self._queues = -1
 
     def _prepare(self) -> None:
         wanted = self._plan
@@ -174,6 +191,9 @@ class Sandbox(NoSandbox):
             namespaces.unshare(kinds)
         if wanted.own_network:
             namespaces.bring_loopback_up()
+        if wanted.own_ipc:
+            self._queues = namespaces.message_queues()
+            self._no_queues = os.fstat(self._queues).st_size if self._queues >= 0 else 0
         if wanted.view is not None:
             namespaces.keep_mounts_inside()
             self.shared_memory = view.build(wanted.view)
@@ -289,7 +309,10 @@ class Sandboxes:
                 known = self._shared.get(key)
                 if known is not None and known.is_sound:
                     return known
-                made = self._shared[key] = self._make(key, pricer, use)
+                made = self._make(key, pricer, use)
+                if known is not None:
+                    self._retired.append(known)  # attempts and warm processes may still use it
+                self._shared[key] = made
                 return made
         return self._make(key, pricer, use)
 

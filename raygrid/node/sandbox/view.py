@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from raygrid.system import namespaces
 
 SHARED_MEMORY = "/dev/shm"  # noqa: S108  # the sandbox's own
+SHARED_MEMORY_MODE = 0o1777
 _HIDDEN = "mode=755,size=1m,nr_inodes=1k"
 
 
@@ -66,7 +67,7 @@ def build(view: View) -> int:
         namespaces.make_read_only(path)
     if not view.own_shared_memory or not os.path.isdir(SHARED_MEMORY):
         return -1
-    namespaces.mount_memory(SHARED_MEMORY, "mode=1777,size=50%")
+    namespaces.mount_memory(SHARED_MEMORY, f"mode={SHARED_MEMORY_MODE:o},size=50%")
     return os.open(SHARED_MEMORY, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
 
 
