@@ -185,8 +185,7 @@ def test_the_whole_explanation_reads_well() -> None:
     """What was refused, what to add, and what else it may be."""
     assert said("cat: /srv/a.csv: No such file or directory\nconnect: Network is unreachable") == (
         "The sandbox (strict) gives pricer 'desk' no access to /srv/a.csv and the network; if it needs that, add "
-        "`read: [/srv/a.csv]` and `network: true` to its settings. For what it must write, use `write` instead of "
-        "`read`"
+        "`read: [/srv/a.csv]` (or `write`, if it writes there) and `network: true` to its settings"
     )
 
 

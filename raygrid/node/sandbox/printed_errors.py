@@ -82,7 +82,10 @@ _NETWORK = re.compile(
     r"|could not resolve (?:host|proxy)|name or service not known|nodename nor servname|UnknownHostException"
     r"|no such host|getaddrinfo|unable to resolve host|host is unreachable|no route to host|connection refused"
     r"|address family not supported|unable to connect|could not connect"
-    r"|can(?:no|')t connect to|failed to connect",
+    r"|can(?:no|')t connect to|failed to connect"
+    # Where the filter of system calls refuses sockets, because there is no network namespace:
+    r"|\b_socket\.socket\.__init__|socket(?:exception)?: (?:permission denied|operation not permitted)"
+    r"|couldn't connect to server|immediate connect fail",
     re.IGNORECASE,
 )
 _SHARED_MEMORY_PATH = "/dev/shm"  # noqa: S108  # compared, not used

@@ -23,6 +23,7 @@ MOST_PATHS = 3
 """Of each kind; a message names no more paths."""
 _PLAIN_IN_YAML = re.compile(r"[\w./~+@%-]+")
 _TEMPORARY = ("/tmp", "/var/tmp")  # noqa: S108  # compared, not used
+_OR_WRITE = " (or `write`, if it writes there)"
 _KERNEL = ("/proc", "/sys")
 
 
@@ -148,10 +149,11 @@ class _Rules:
 
     def _place_of(self, path: str) -> str:
         """What to allow for writing to a path: its directory, unless that holds more than one program's files."""
-        for whole in (SHARED_MEMORY, *_TEMPORARY):
-            if is_below(path, whole):
-                return whole
         directory = os.path.dirname(path)
+        if is_below(path, SHARED_MEMORY):
+            return SHARED_MEMORY
+        if directory in _TEMPORARY:
+            return directory
         is_too_much = directory in ("/", "/dev", self._home, *PRIVATE) or os.path.dirname(directory) == "/home"
         return path if is_too_much else directory
 
@@ -164,19 +166,17 @@ def _sentences(name: str, needs: dict[_Need, list[str]], *, network: bool) -> st
     read, write, either = (needs.get(each, []) for each in (_Need.READ, _Need.WRITE, _Need.EITHER))
     refused = [*read, *either, *write, *(["the network"] if network else [])]
     settings = {
-        f"read: {_listed([*read, *either])}": bool(read or either),
-        f"write: {_listed(write)}": bool(write),
-        "network: true": network,
+        f"`read: {_listed([*read, *either])}`{_OR_WRITE if either else ''}": bool(read or either),
+        f"`write: {_listed(write)}`": bool(write),
+        "`network: true`": network,
     }
     found = []
     if refused:
-        wanted = " and ".join(f"`{setting}`" for setting, is_wanted in settings.items() if is_wanted)
+        wanted = " and ".join(setting for setting, is_wanted in settings.items() if is_wanted)
         found.append(
             f"The sandbox (strict) gives pricer {name!r} no access to {_joined(refused)}; if it needs that, add "
             f"{wanted} to its settings"
         )
-        if either:
-            found.append("For what it must write, use `write` instead of `read`")
         if any(place in _TEMPORARY for place in write):
             found.append("Temporary files need no setting in the directory that the variable TMPDIR names")
     if libraries := needs.get(_Need.LIBRARY):
