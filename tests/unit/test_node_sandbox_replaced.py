@@ -45,7 +45,9 @@ def test_a_file_that_was_replaced_or_made_is_hidden_again(
     sandboxes.open()
 
     def seen(box: NoSandbox) -> str:
-        return box.run(lambda: secret.read_text() if os.path.exists(secret) else "")
+        text = box.run(lambda: secret.read_text() if os.path.exists(secret) else "")
+        box.pricer_ended(left_nothing=True)
+        return text
 
     try:
         first = sandboxes.take("p", pricer)
