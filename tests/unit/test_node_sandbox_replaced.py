@@ -45,9 +45,11 @@ def test_a_file_that_was_replaced_or_made_is_hidden_again(
     sandboxes.open()
 
     def seen(box: NoSandbox) -> str:
-        text = box.run(lambda: secret.read_text() if os.path.exists(secret) else "")
-        box.pricer_ended(left_nothing=True)
-        return text
+        def attempt() -> str:
+            box.pricer_ended(left_nothing=True)
+            return secret.read_text() if os.path.exists(secret) else ""
+
+        return box.run(attempt)
 
     try:
         first = sandboxes.take("p", pricer)

@@ -131,7 +131,7 @@ class Sandbox(NoSandbox):
         return self._threads.run(work)
 
     def pricer_ended(self, *, left_nothing: bool) -> None:
-        """Open its directory again for the node, and look whether something outlives the pricer."""
+        """Open its directory again for the node, and look whether something outlives the pricer; called by work."""
         self.directory.unlock()
         self._is_empty = left_nothing and not (self._plan.own_ipc and (ipc.is_in_use() or self._has_queues()))
 
