@@ -74,3 +74,25 @@ def test_all_agents_of_a_machine_find_the_same_one(tmp_path: Path) -> None:
     attempt(here, "ended", 11 * MB)
     assert found([mine], here) is None
     assert found([theirs], there) is None
+
+
+def test_attempts_in_sandboxes_of_other_agents_count_once(tmp_path: Path) -> None:
+    """Their job directories and their temporary files, each of them; a sandbox that has ended hides no other."""
+    here, there = tmp_path / "node-1", tmp_path / "node-2"
+    mine = attempt(here, "mine", 9 * MB)
+    life = there / "box" / "12345678"
+    (life / "2" / "theirs.1").mkdir(parents=True)
+    (life / "2" / "tmp" / "0").mkdir(parents=True)
+    (life / "1").symlink_to(tmp_path / "ended")
+    (life / "2" / "theirs.1" / "out").write_bytes(bytes(6 * MB))
+    assert found([mine], here) == "mine", "it would be larger if it counted twice"
+    (life / "2" / "tmp" / "0" / "scratch").write_bytes(bytes(10 * MB))
+    assert found([mine], here) is None
+
+
+def test_the_place_of_a_marked_process_is_its_job_directory() -> None:
+    """In a sandbox and without one; a temporary directory belongs to no mark."""
+    root = "/grid/node-2"
+    assert largest_attempt._attempt_of(Path(root, "box", "12345678", "3", "job.1")) == (root, "12345678", "job.1")
+    assert largest_attempt._attempt_of(Path(root, "jobs", "1234567890", "job.1")) == (root, "12345678", "job.1")
+    assert largest_attempt._attempt_of(Path(root, "box", "12345678", "3", "tmp", "0"))[0] != root

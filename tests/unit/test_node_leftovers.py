@@ -64,6 +64,29 @@ def test_lives_are_reported_in_their_order_until_they_are_settled(tmp_path: Path
     assert {report.attempt for report in found(tmp_path)} == {AttemptId("k", 1), AttemptId("j", 2)}
 
 
+def test_attempts_in_sandboxes_are_found_with_those_of_their_life(tmp_path: Path) -> None:
+    """A life has one end, that of its last attempt, wherever its attempts ran."""
+    life, mine = "0123456789abcdef", "fedcba9876543210"
+    directories(tmp_path, life, "off.1")
+    for name in ("1/in-a-sandbox.1", "1/tmp/0", "22/other.3", "22/@warm.1", "no-sandbox/x.1"):
+        (tmp_path / "box" / life[:8] / name).mkdir(parents=True)
+    (tmp_path / "box" / mine[:8] / "1" / "own.1").mkdir(parents=True)
+    (tmp_path / "jobs" / mine).mkdir()
+    for path in (tmp_path / "jobs" / life, *(tmp_path / "box" / life[:8]).iterdir(), tmp_path / "box" / life[:8]):
+        os.utime(path, (1_000, 1_000))
+    os.utime(tmp_path / "box" / life[:8] / "22", (2_000, 2_000))
+    leftovers = Leftovers(tmp_path, "node-1")
+    places = tmp_path / "jobs" / mine, tmp_path / "box" / mine[:8]
+    reports = leftovers.find(*places)
+    assert {report.attempt for report in reports} == {
+        AttemptId("off", 1),
+        AttemptId("in-a-sandbox", 1),
+        AttemptId("other", 3),
+    }
+    assert {report.ended_at.timestamp() for report in reports if report.ended_at} == {2_000}
+    assert leftovers.find(*places) == reports, "a life that is recorded is not found again"
+
+
 @pytest.mark.parametrize("text", ["", "{}", "[1]", '[{"life": 1}]', '[{"life": "x", "ended_at": "y", "attempts": []}]'])
 def test_a_damaged_file_is_ignored(tmp_path: Path, text: str) -> None:
     """A file that a power cut left damaged does not keep the agent from starting."""

@@ -103,8 +103,9 @@ def _lives(beside: Path, device: int) -> Iterator[str]:
         with contextlib.suppress(OSError):
             for life in (agent / SANDBOXES).iterdir():
                 for sandbox in life.iterdir():
-                    if sandbox.stat().st_dev == device:
-                        yield from (str(sandbox), str(sandbox / TEMPORARY))
+                    with contextlib.suppress(OSError):  # it may end meanwhile
+                        if sandbox.stat().st_dev == device:
+                            yield from (str(sandbox), str(sandbox / TEMPORARY))
 
 
 def _of_attempt(path: str, since_ns: int) -> Allocated:
