@@ -15,7 +15,7 @@ pytestmark = pytest.mark.processes
 # For root nothing is unreadable, so that the processes of these tests become another user after their imports. That
 # changes whether they can be traced, as exec does.
 ORDINARY = """
-import ctypes, os, subprocess, sys, tempfile
+import ctypes, os, subprocess, sys, tempfile, time
 from raygrid.system import proc
 from raygrid.system.logs import write_line
 from raygrid.system.processes import forbid_tracing
@@ -68,6 +68,9 @@ assert proc.boot_and_pid_namespace()
 assert subprocess.check_output(["pwd"], cwd=proc.descriptor_path(directory), text=True).strip() == tempfile.gettempdir()
 child = subprocess.Popen(["sleep", "60"], env={"A": "b"})
 try:
+    until = time.monotonic() + 10
+    while not proc.environment_of(child.pid) and time.monotonic() < until:  # none for a moment during its exec
+        time.sleep(0.001)
     assert proc.environment_of(child.pid) == b"A=b\\0", proc.environment_of(child.pid)
     proc.set_oom_score(child.pid, 900)
     assert open(f"/proc/{child.pid}/oom_score_adj").read() == "900\\n"
