@@ -50,7 +50,7 @@ def define(name: str, pricer: Pricer) -> Definition:
 def pricer_of(definition: Definition, limits: Pricer | None) -> Pricer:
     """The pricer to run: a definition with `limits`, or with the last known limits if the pricer was removed.
 
-    A removed pricer never runs with `sandbox: off`: nobody can see that in the settings any more.
+    A removed pricer never runs with `sandbox: off`: the settings do not show it any more.
 
     The definition was checked when it was made, so only its types are checked here: this release may refuse settings
     that an older one accepted.

@@ -146,7 +146,7 @@ class GridSettings(BaseSettings):
 
     @property
     def settings_file(self) -> Path | None:
-        """The file that the settings were read from, as an absolute path, whoever named it; None without a file."""
+        """The file that the settings were read from, as an absolute path; None without a file."""
         return self._read_from.file
 
     def deployed(self, at: float) -> GridSettings:

@@ -7,8 +7,10 @@ See capabilities(7).
 from __future__ import annotations
 
 import ctypes
-import os
+import errno
 from collections.abc import Collection
+
+from raygrid.system.system_calls import checked
 
 SETPCAP, NET_ADMIN, SYS_CHROOT, SYS_ADMIN = 8, 12, 18, 21
 # What even a pricer that runs as root must not have: with one of these it could undo its sandbox, read the memory of
@@ -47,16 +49,10 @@ class _Data(ctypes.Structure):
     _fields_ = (("effective", ctypes.c_uint32), ("permitted", ctypes.c_uint32), ("inheritable", ctypes.c_uint32))
 
 
-def _check(result: int, what: str) -> None:
-    if result != 0:
-        error = ctypes.get_errno()
-        raise OSError(error, os.strerror(error), what)
-
-
 def drop_all() -> None:
     """Drop every capability of this thread, and thereby of the processes that it starts."""
-    _check(_libc.prctl(_PR_CAP_AMBIENT, _AMBIENT_CLEAR_ALL, 0, 0, 0), "PR_CAP_AMBIENT")
-    _check(_libc.capset(ctypes.byref(_Header(_VERSION_3, 0)), (_Data * 2)()), "capset")
+    checked(_libc.prctl(_PR_CAP_AMBIENT, _AMBIENT_CLEAR_ALL, 0, 0, 0), "PR_CAP_AMBIENT")
+    checked(_libc.capset(ctypes.byref(_Header(_VERSION_3, 0)), (_Data * 2)()), "capset")
 
 
 def drop_harmful() -> None:
@@ -67,25 +63,25 @@ def drop_harmful() -> None:
     """
     for each in HARMFUL:
         # EINVAL: this kernel does not know the capability.
-        if _libc.prctl(_PR_CAPBSET_DROP, each, 0, 0, 0) != 0 and ctypes.get_errno() != 22:
-            _check(-1, "PR_CAPBSET_DROP")
-    _check(_libc.prctl(_PR_CAP_AMBIENT, _AMBIENT_CLEAR_ALL, 0, 0, 0), "PR_CAP_AMBIENT")
+        if _libc.prctl(_PR_CAPBSET_DROP, each, 0, 0, 0) != 0 and ctypes.get_errno() != errno.EINVAL:
+            checked(-1, "PR_CAPBSET_DROP")
+    checked(_libc.prctl(_PR_CAP_AMBIENT, _AMBIENT_CLEAR_ALL, 0, 0, 0), "PR_CAP_AMBIENT")
     header, data = _Header(_VERSION_3, 0), (_Data * 2)()
-    _check(_libc.capget(ctypes.byref(header), data), "capget")
+    checked(_libc.capget(ctypes.byref(header), data), "capget")
     for index, words in enumerate(data):
         lost = sum(1 << (each - 32 * index) for each in HARMFUL if each // 32 == index)
         words.effective &= ~lost
         words.permitted &= ~lost
         words.inheritable = 0
-    _check(_libc.capset(ctypes.byref(header), data), "capset")
+    checked(_libc.capset(ctypes.byref(header), data), "capset")
 
 
 def keep_over_exec(wanted: Collection[int]) -> None:
     """Let programs that this thread executes have these capabilities, which it must have."""
     header, data = _Header(_VERSION_3, 0), (_Data * 2)()
-    _check(_libc.capget(ctypes.byref(header), data), "capget")
+    checked(_libc.capget(ctypes.byref(header), data), "capget")
     for words in data:
         words.inheritable = words.permitted
-    _check(_libc.capset(ctypes.byref(header), data), "capset")
+    checked(_libc.capset(ctypes.byref(header), data), "capset")
     for each in wanted:
-        _check(_libc.prctl(_PR_CAP_AMBIENT, _AMBIENT_RAISE, each, 0, 0), "PR_CAP_AMBIENT")
+        checked(_libc.prctl(_PR_CAP_AMBIENT, _AMBIENT_RAISE, each, 0, 0), "PR_CAP_AMBIENT")

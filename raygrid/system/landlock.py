@@ -10,6 +10,8 @@ import ctypes
 import os
 import stat
 
+from raygrid.system.system_calls import checked
+
 SIGNALS_ABI = 6
 FILES_ABI = 3
 _CREATE_RULESET, _ADD_RULE, _RESTRICT_SELF = 444, 445, 446
@@ -42,13 +44,6 @@ def abi() -> int:
     return max(0, int(_libc.syscall(_CREATE_RULESET, None, 0, _ASK_VERSION)))
 
 
-def _checked(result: int, what: str) -> int:
-    if result < 0:
-        error = ctypes.get_errno()
-        raise OSError(error, os.strerror(error), what)
-    return result
-
-
 class Ruleset:
     """Rules for domains; `restrict` makes a new domain of them each time.
 
@@ -75,7 +70,7 @@ class Ruleset:
         is_empty = not (attributes.files or attributes.net or attributes.scoped)
         if is_empty:  # the kernel takes no empty ruleset
             self._files = attributes.files = _EXECUTE
-        self.descriptor = _checked(
+        self.descriptor = checked(
             _libc.syscall(_CREATE_RULESET, ctypes.byref(attributes), size, 0), "landlock_create_ruleset"
         )
         if is_empty:
@@ -92,7 +87,7 @@ class Ruleset:
                 access &= _OF_FILES
             rule = _PathBeneath(access & self._files, descriptor)
             if rule.access:
-                _checked(
+                checked(
                     _libc.syscall(_ADD_RULE, self.descriptor, _PATH_BENEATH, ctypes.byref(rule), 0), "landlock_add_rule"
                 )
         finally:
@@ -104,7 +99,7 @@ class Ruleset:
         Raises:
             OSError: the thread is in too many domains already.
         """
-        _checked(_quick.syscall(_RESTRICT_SELF, self.descriptor, 0), "landlock_restrict_self")
+        checked(_quick.syscall(_RESTRICT_SELF, self.descriptor, 0), "landlock_restrict_self")
 
     def close(self) -> None:
         """Close the ruleset; domains stay."""

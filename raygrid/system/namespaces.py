@@ -11,6 +11,8 @@ import os
 import socket
 import struct
 
+from raygrid.system.system_calls import checked
+
 NEW_MOUNTS, NEW_IPC, NEW_USER, NEW_NETWORK = 0x0002_0000, 0x0800_0000, 0x1000_0000, 0x4000_0000
 _NOSUID, _NODEV, _BIND = 2, 4, 4096
 _RECURSIVE, _SLAVE = 1 << 14, 1 << 19
@@ -30,20 +32,13 @@ class _MountAttributes(ctypes.Structure):
     _fields_ = tuple((name, ctypes.c_uint64) for name in ("set", "clear", "propagation", "user_namespace"))
 
 
-def _checked(result: int, what: str) -> int:
-    if result < 0:
-        error = ctypes.get_errno()
-        raise OSError(error, os.strerror(error), what)
-    return result
-
-
 def unshare(flags: int) -> None:
     """Give this thread new namespaces of these kinds.
 
     Raises:
         OSError: it may not have them.
     """
-    _checked(_libc.unshare(flags), "unshare")
+    checked(_libc.unshare(flags), "unshare")
 
 
 def enter_namespace(descriptor: int, kind: int) -> None:
@@ -52,23 +47,23 @@ def enter_namespace(descriptor: int, kind: int) -> None:
     Raises:
         OSError: it may not be entered.
     """
-    _checked(_libc.setns(descriptor, kind), "setns")
+    checked(_libc.setns(descriptor, kind), "setns")
 
 
 def no_new_privileges() -> None:
     """Let no program that this thread starts gain privileges, by set-uid bits or file capabilities."""
-    _checked(_libc.prctl(_PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0), "PR_SET_NO_NEW_PRIVS")
+    checked(_libc.prctl(_PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0), "PR_SET_NO_NEW_PRIVS")
 
 
 def keep_mounts_inside() -> None:
     """Let mounts of this namespace not appear in the one that it came from; later mounts there appear here."""
-    _checked(_libc.mount(b"none", b"/", None, _RECURSIVE | _SLAVE, None), "mount")
+    checked(_libc.mount(b"none", b"/", None, _RECURSIVE | _SLAVE, None), "mount")
 
 
 def mount_memory(path: str, options: str) -> None:
     """Mount an empty file system in memory (tmpfs) over a directory."""
     flags = _NOSUID | _NODEV
-    _checked(_libc.mount(b"tmpfs", os.fsencode(path), b"tmpfs", flags, options.encode()), path)
+    checked(_libc.mount(b"tmpfs", os.fsencode(path), b"tmpfs", flags, options.encode()), path)
 
 
 def make_read_only(path: str) -> None:
@@ -77,25 +72,25 @@ def make_read_only(path: str) -> None:
     attributes = _MountAttributes(_ATTRIBUTE_READ_ONLY, 0, 0, 0)
     size = ctypes.sizeof(attributes)
     changed = _libc.syscall(_MOUNT_SETATTR, _AT_FDCWD, os.fsencode(path), 0, ctypes.byref(attributes), size)
-    _checked(changed, path)
+    checked(changed, path)
 
 
 def bind(source: str, target: str) -> None:
     """Let a path show what is at another path, with all that is mounted below it."""
-    _checked(_libc.mount(os.fsencode(source), os.fsencode(target), None, _BIND | _RECURSIVE, None), target)
+    checked(_libc.mount(os.fsencode(source), os.fsencode(target), None, _BIND | _RECURSIVE, None), target)
 
 
 def take_tree(path: str) -> int:
     """A descriptor of what is at a path, with all that is mounted below it, for `put_tree`."""
     flags = _CLONE_TREE | os.O_CLOEXEC | _AT_RECURSIVE
-    return _checked(_libc.syscall(_OPEN_TREE, _AT_FDCWD, os.fsencode(path), flags), path)
+    return checked(_libc.syscall(_OPEN_TREE, _AT_FDCWD, os.fsencode(path), flags), path)
 
 
 def put_tree(descriptor: int, path: str) -> None:
     """Mount what `take_tree` took at a path, which must exist; the descriptor is closed."""
     try:
         moved = _libc.syscall(_MOVE_MOUNT, descriptor, b"", _AT_FDCWD, os.fsencode(path), _FROM_DESCRIPTOR)
-        _checked(moved, path)
+        checked(moved, path)
     finally:
         os.close(descriptor)
 

@@ -36,7 +36,7 @@ def make_private(directory: Path) -> None:
     """Make a directory that only its owner can use, unless it is there.
 
     Raises:
-        SettingsError: somebody else made it, as anyone can in a temporary directory.
+        SettingsError: another user made it, as every user can in a temporary directory.
     """
     directory.mkdir(mode=0o700, exist_ok=True)
     found = directory.lstat()

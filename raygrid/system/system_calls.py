@@ -24,25 +24,30 @@ def size_of(file: int) -> int:
     Raises:
         OSError: the descriptor has no position, as a pipe.
     """
-    return _checked(_lseek(file, 0, os.SEEK_END))
+    return checked(_lseek(file, 0, os.SEEK_END))
 
 
 def control(file: int, command: int, argument: int) -> int:
     """As `fcntl.fcntl` with an integer argument."""
-    return _checked(_fcntl(file, command, argument))
+    return checked(_fcntl(file, command, argument))
 
 
 def has_child(options: int) -> bool:
     """Whether `os.waitid` with these options, which must include `WNOHANG`, finds any child."""
     try:
-        _checked(_waitid(os.P_ALL, 0, None, options))
+        checked(_waitid(os.P_ALL, 0, None, options))
     except ChildProcessError:
         return False
     return True
 
 
-def _checked(result: int) -> int:
+def checked(result: int, what: str | None = None) -> int:
+    """What a system call returned, made through a library that was loaded with `use_errno`.
+
+    Raises:
+        OSError: it failed; `filename` is `what`.
+    """
     if result < 0:
         error = ctypes.get_errno()
-        raise OSError(error, os.strerror(error))
+        raise OSError(error, os.strerror(error), what)
     return result

@@ -1,6 +1,6 @@
 """Hostile pricers for one run beside good jobs; `python -m tests.hostile.programs INPUT`, an input being a name.
 
-All are bounded: in number, in size, and in the time for which they would live if nobody ended them.
+All are bounded: in number, in size, and in the time for which they live if they are not ended.
 """
 
 from __future__ import annotations

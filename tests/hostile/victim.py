@@ -45,7 +45,7 @@ def main() -> None:
     Path("known").write_text(json.dumps({"port": _port(over_tcp), "udp_port": _port(over_udp)}), encoding="utf-8")
     Path("known").replace(KNOWN)
     while not Path("stop").exists():
-        with contextlib.suppress(OSError):  # nobody asks
+        with contextlib.suppress(OSError):  # there may be no connection
             asked, address = over_udp.recvfrom(64)
             over_udp.sendto(asked, address)
     libc.shmctl(segment, 0, None)  # remove it: it would outlive this process

@@ -59,7 +59,7 @@ class SandboxPlan:
 def plan(
     pricer: Pricer, mechanisms: Mechanisms, hidden: Sequence[str], read_only: Sequence[str], own: str, captures: str
 ) -> SandboxPlan:
-    """SandboxPlan a sandbox for a pricer whose mode is not `off`.
+    """Plan a sandbox for a pricer whose mode is not `off`.
 
     Args:
         pricer: its settings.
@@ -70,14 +70,14 @@ def plan(
         captures: the directory of the files that capture what pricers print; a program may open its own again.
     """
     is_strict = pricer.sandbox_mode == "strict"
-    writable = (own, *map(_expanded, pricer.write if is_strict else ()))
+    writable = (own, *map(os.path.expanduser, pricer.write if is_strict else ()))
     network = pricer.network if is_strict else True
     files = None
-    shown: tuple[str, ...] = tuple(writable)
+    shown: tuple[str, ...] = writable
     if is_strict:
         search = ProgramSearch(os.environ, os.path.expanduser("~"), PRIVATE)
         programs = search.files_of(pricer.command, pricer.env)
-        readable = (*programs, *map(_expanded, pricer.read), *(_RESOLVER if network else ()))
+        readable = (*programs, *map(os.path.expanduser, pricer.read), *(_RESOLVER if network else ()))
         shown = (*shown, *readable)
         hidden = (*hidden, *PRIVATE)
         if mechanisms.landlock >= FILES_ABI:
@@ -93,17 +93,13 @@ def plan(
         mechanisms.landlock > 0,
         SandboxState(
             pricer.sandbox_mode,
-            tuple(_active(mechanisms, is_strict, network)),
+            tuple(_active(mechanisms, network)),
             tuple(_open(mechanisms, is_strict, network)),
         ),
     )
 
 
-def _expanded(path: str) -> str:
-    return os.path.expanduser(path)
-
-
-def _active(mechanisms: Mechanisms, is_strict: bool, network: bool) -> list[str]:
+def _active(mechanisms: Mechanisms, network: bool) -> list[str]:
     there = {
         "user_namespace": mechanisms.in_user_namespace,
         "mount_namespace": mechanisms.mounts,

@@ -16,7 +16,7 @@ from enum import Enum, auto
 
 from raygrid.node.sandbox.plan import PRIVATE, SandboxPlan
 from raygrid.node.sandbox.printed_errors import MissedFile, PrintedReason, missed_files, missed_network
-from raygrid.node.sandbox.view import SHARED_MEMORY, is_below
+from raygrid.node.sandbox.view import SHARED_MEMORY, is_below, is_below_one
 from raygrid.settings.pricer import Pricer
 
 MOST_PATHS = 3
@@ -130,8 +130,8 @@ class _Rules:
         if missed.reason is PrintedReason.MISSING or readable is None or writable is None:
             return None
         is_vague = missed.reason is PrintedReason.NONE and not missed.writes
-        exists, may_be_read = self._files.exists(path), _is_below_one(real, readable)
-        if _is_below_one(real, writable) or _is_below_one(path, _KERNEL) or (is_vague and (may_be_read or not exists)):
+        exists, may_be_read = self._files.exists(path), is_below_one(real, readable)
+        if is_below_one(real, writable) or is_below_one(path, _KERNEL) or (is_vague and (may_be_read or not exists)):
             return None
         to_write = missed.writes or may_be_read or not exists
         return self._may_not_write(path) if to_write else self._to_read(path, missed)
@@ -156,10 +156,6 @@ class _Rules:
             return directory
         is_too_much = directory in ("/", "/dev", self._home, *PRIVATE) or os.path.dirname(directory) == "/home"
         return path if is_too_much else directory
-
-
-def _is_below_one(path: str, tops: Iterable[str]) -> bool:
-    return any(is_below(path, top) for top in tops)
 
 
 def _sentences(name: str, needs: dict[_Need, list[str]], *, network: bool) -> str | None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import logging
 import os
 import stat
 import threading
@@ -27,8 +26,6 @@ from raygrid.settings.pricer import Pricer
 from raygrid.system import capabilities, ipc, namespaces, seccomp
 from raygrid.system.landlock import READ, Ruleset
 
-logger = logging.getLogger(__name__)
-
 T = TypeVar("T")
 
 LOOK_S = 1.0
@@ -45,7 +42,6 @@ class NoSandbox:
         state: what protects from these pricers: nothing.
         plan: how it was set up; None if nothing was.
         shared_memory: a descriptor of the sandbox's own `/dev/shm`; -1 without one.
-        key: which pricers can use it.
     """
 
     def __init__(self, directory: JobsDirectory) -> None:
@@ -53,7 +49,6 @@ class NoSandbox:
         self.state = NO_SANDBOX
         self.plan: SandboxPlan | None = None
         self.shared_memory = -1
-        self.key: Hashable = None
 
     def run(self, work: Callable[[], T]) -> T:
         """Do work that starts a pricer; return what it returns, raise what it raises."""
@@ -93,6 +88,8 @@ class Use(Enum):
 
 class Sandbox(NoSandbox):
     """One sandbox. Its directory, what its processes see, and the threads that start them.
+
+    `key` states which pricers can use it, `generation` with which hidden files it was made.
 
     Raises:
         OSError: the kernel refuses it.

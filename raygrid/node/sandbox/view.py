@@ -8,7 +8,7 @@ hidden within that is hidden again.
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from raygrid.system import namespaces
@@ -42,7 +42,7 @@ def build(view: View) -> int:
         OSError: a mount fails.
     """
     hidden = {os.path.realpath(path) for path in view.hidden}
-    shown = {place for path in view.shown for place in _places(path) if _is_within(place, hidden)}
+    shown = {place for path in view.shown for place in _places(path) if is_below_one(place, hidden)}
     taken = {}
     covered = []
     try:
@@ -99,5 +99,6 @@ def is_below(path: str, top: str) -> bool:
     return path == top or path.startswith(top.rstrip("/") + "/")
 
 
-def _is_within(path: str, tops: set[str]) -> bool:
+def is_below_one(path: str, tops: Iterable[str]) -> bool:
+    """Whether a path is one of some others or lies below one."""
     return any(is_below(path, top) for top in tops)
