@@ -53,7 +53,12 @@ class Cluster:
                 "pricers": PRICERS,
                 "default_pricer": "shell",
                 "http": {"host": "0.0.0.0", "port": PORT, "parents": 4, "api_keys": [{"name": "test", "key": KEY}]},
-                "storage": {"state_dir": f"{OPT}/state", "database": database, "blobs": SHARED, **(storage or {})},
+                "storage": {
+                    "state_dir": f"{OPT}/state",
+                    "database": database,
+                    "blobs": f"{SHARED}/blobs",
+                    **(storage or {}),
+                },
                 "node": {"slots": 2},
                 **settings,
             },

@@ -20,6 +20,7 @@ from typing import Any
 from raygrid.client import Client
 from raygrid.system.lock import holder
 from raygrid.system.proc import life_of
+from tests.support.job_directories import job_directories
 
 GOOD = 20
 MOST_STARTS = 7
@@ -47,6 +48,7 @@ class World:
         self.url = f"http://127.0.0.1:{port}"
         self.starts = 0
         self.up_words = ("up", "--pricer", "sh {input}", "--slots", "4", "--port", str(port))
+        os.environ["RAYGRID__SANDBOX"] = "off"  # in a sandbox the killer reaches only itself
 
     def up(self) -> None:
         """Start the grid; it may be gone again before it is up."""
@@ -70,7 +72,7 @@ class World:
         grid = self.directory / "default"
         with contextlib.suppress(sqlite3.Error), contextlib.closing(sqlite3.connect(grid / "jobs.db")) as store:
             rows = store.execute("select job_id, state, attempts, failures, losses from jobs where state != 'done'")
-            directories = [path.name for path in (grid / "nodes").glob("*/jobs/*/*")]
+            directories = [path.name for path in job_directories(grid / "nodes")]
             notes = [path.read_text() for path in (grid / "nodes").glob("*/unfinished")]
             return f"jobs {rows.fetchall()}, directories {directories}, unfinished {notes}"
         return "no job store"

@@ -13,6 +13,7 @@ import os
 import re
 import shutil
 import sys
+import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -100,6 +101,13 @@ def _links_repaired(hosts: Hosts) -> Iterator[None]:
     """Every link that a test cuts is repaired after it."""
     yield
     hosts.heal()
+
+
+@pytest.fixture
+def visible() -> Iterator[Path]:
+    """A directory that pricers see: sandboxes have a `/dev/shm` of their own, and hide the grid's state."""
+    with tempfile.TemporaryDirectory(prefix="raygrid-entries-", dir="/var/tmp") as directory:
+        yield Path(directory)
 
 
 @contextmanager
@@ -377,12 +385,12 @@ def test_the_balancer_hides_a_dead_parent_and_uses_it_again_when_it_is_back(
 
 @pytest.mark.parametrize("fault", ["killed", "cut"])
 def test_a_wait_at_a_parent_that_dies_behind_the_balancer_goes_on_at_the_other(
-    entries: Entries, tmp_path: Path, fault: str
+    entries: Entries, visible: Path, fault: str
 ) -> None:
     """The balancer cuts the connections of a dead parent, so the client asks again at once, and gets the result."""
     hosts = entries.hosts
     entries.await_ready(*ENTRIES)
-    go = tmp_path / "go"
+    go = visible / "go"
     with haproxy_on_head(hosts) as url, Client(url) as client:
         until(lambda: len(seen_behind(url)) == 2, "both parents are used")
         job = client.submit(f"until [ -e {go} ]; do sleep 0.05; done\necho price\n".encode(), pricer="shell")
@@ -406,11 +414,11 @@ def test_a_wait_at_a_parent_that_dies_behind_the_balancer_goes_on_at_the_other(
         entries.start_parent(victim)
 
 
-def test_a_client_with_several_urls_leaves_a_machine_that_falls_silent(entries: Entries, tmp_path: Path) -> None:
+def test_a_client_with_several_urls_leaves_a_machine_that_falls_silent(entries: Entries, visible: Path) -> None:
     """A waiting client gets no packet; the kernel's probes fail, and the wait goes on at the next URL."""
     hosts = entries.hosts
     entries.await_ready(*ENTRIES)
-    go = tmp_path / "go"
+    go = visible / "go"
     with Client([f"http://{ADDRESSES[host]}:{PORT}" for host in ENTRIES]) as client:
         job = client.submit(f"until [ -e {go} ]; do sleep 0.05; done\necho price\n".encode(), pricer="shell")
         answered: Future[str] = Future()

@@ -1,4 +1,4 @@
-"""A pricer that kills every process it can reach (`kill -9 -1`) is found, and all other jobs are done.
+"""A pricer without a sandbox that kills every process (`kill -9 -1`) is found, and all other jobs are done.
 
 It needs no hosts, but a PID namespace of its own: the kill must reach no other process. It is skipped where none can be
 made.

@@ -16,6 +16,7 @@ from raygrid.client.jobs import BatchJobs
 from raygrid.client.status import JobStatus, NodeStatus
 from tests.faults.cluster import KEY, Cluster
 from tests.faults.hosts import RACKS, SHARED, Hosts, until
+from tests.support.job_directories import job_directories
 from tests.support.postgres import Postgres
 
 pytestmark = pytest.mark.timeout(900)  # other tests on hosts may come first: one set at a time
@@ -350,5 +351,5 @@ def test_ray_down_leaves_nothing(cluster: Cluster, hosts: Hosts) -> None:
     left = partial(left_on, hosts)
     until(lambda: sum(map(len, left().values())) == 0, "no process is left", within_s=120, instead=left)
     assert [list(hosts.file(host, "/dev/shm").iterdir()) for host in ("head", "a1", SPARE)] == [[], [], []]
-    jobs = [hosts.file(host, "/opt/raygrid/state/default/nodes") for host in ("a1", "b1", SPARE)]
-    assert [list(directory.glob("*/jobs/*")) for directory in jobs] == [[], [], []]
+    nodes = [hosts.file(host, "/opt/raygrid/state/default/nodes") for host in ("a1", "b1", SPARE)]
+    assert [job_directories(directory) for directory in nodes] == [[], [], []]

@@ -2,18 +2,13 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 from raygrid.client import Client
 from raygrid.local import GridFile
 from raygrid.models import JobState
+from tests.support.job_directories import job_directories
 from tests.support.ray_grid import kill_hard, marked, pids_of, until
 
 JOBS = 200
-
-
-def _job_directories(grid: GridFile) -> list[Path]:
-    return [path for path in (grid.directory / "nodes").glob("*/jobs/*/*") if path.is_dir()]
 
 
 def test_a_killed_agent_costs_no_job(ray_grid: GridFile, client: Client) -> None:
@@ -28,7 +23,7 @@ def test_a_killed_agent_costs_no_job(ray_grid: GridFile, client: Client) -> None
     assert outputs == [f"{n}\n" for n in range(JOBS)]
     assert client.batch(jobs.batch_id).status().counts[JobState.DONE] == JOBS
     until(lambda: not marked(nodes), within_s=10)
-    until(lambda: not _job_directories(ray_grid), within_s=10)
+    until(lambda: not job_directories(ray_grid.directory / "nodes"), within_s=10)
     until(lambda: len(client.nodes()) == 2)
 
 

@@ -14,6 +14,7 @@ from raygrid.local import GridFile, free_port, running_grid, start_grid, stop_gr
 from raygrid.models import JobState
 from raygrid.settings.model import GridSettings, load_settings
 from raygrid.system.proc import start_time
+from tests.support.job_directories import job_directories
 from tests.support.ray_grid import alive, descendants, kill_hard, until
 
 pytestmark = pytest.mark.own_grid
@@ -118,7 +119,7 @@ def test_a_grid_whose_head_died_or_that_was_killed_starts_again_and_finishes_eve
             assert client.submit(b"echo new").result(60).stdout == "new\n"
     finally:
         stop_grid(third)
-    assert not list((third.directory / "nodes").glob("*/jobs/*/*"))
+    assert job_directories(third.directory / "nodes") == []
 
 
 def settings_for(directory: Path) -> GridSettings:
